@@ -36,7 +36,7 @@ class Logger(Protocol):
 
 def get_logger(**fields: Any) -> Logger:
     """A logger whose lines carry `fields`."""
-    return cast(Logger, structlog.get_logger(**fields))
+    return cast("Logger", structlog.get_logger(**fields))
 
 
 def configure_logging(service: str) -> None:
