@@ -1,0 +1,39 @@
+"""Errors: one root, each with a status, a problem word and its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from doorstep import errors
+
+
+def every_class(root: type[errors.DoorstepError]) -> Iterator[type[errors.DoorstepError]]:
+    for child in root.__subclasses__():
+        yield child
+        yield from every_class(child)
+
+
+def test_errors__tree_in_the_docstring__names_every_class() -> None:
+    drawn = errors.__doc__ or ""
+    missing = [c.__name__ for c in every_class(errors.DoorstepError) if c.__name__ not in drawn]
+    assert missing == []
+
+
+def test_errors__without_a_message__the_docstring_is_the_message() -> None:
+    assert str(errors.BadLink()) == "This link does not lead to an order."
+    assert errors.BadLink().title == "This link does not lead to an order"
+
+
+def test_illegal_transition__members__tell_where_it_stands_and_what_is_possible() -> None:
+    error = errors.IllegalTransition("o-1", "deliver", "assigned", ["pick_up", "cancel"])
+    assert error.members() == {"current_state": "assigned", "allowed": ["pick_up", "cancel"]}
+    assert "possible: pick_up, cancel" in str(error)
+
+
+@pytest.mark.parametrize(
+    "cls", list(every_class(errors.DoorstepError)), ids=lambda cls: str(cls.__name__)
+)
+def test_errors__retriable__exactly_those_that_time_mends(cls: type[errors.DoorstepError]) -> None:
+    assert cls.retriable == (cls.status in (429, 503))
