@@ -63,7 +63,7 @@ def test_load_or_exit__bad_value__exits_without_a_traceback(
 def test_settings__assignment__refused() -> None:
     settings = Settings.load()
     with pytest.raises(ValidationError, match="frozen"):
-        settings.max_in_flight = 1
+        settings.max_in_flight = 1  # type: ignore[misc]
 
 
 def test_settings__printed__hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
