@@ -1,0 +1,1 @@
+"""Starts the real servers natively: PostgreSQL, Kafka, Mosquitto and our services."""

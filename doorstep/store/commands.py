@@ -1,0 +1,161 @@
+"""What the APIs ask of orders, drivers and tokens. Nothing here commits.
+
+The rules are in `sql/schema`; a refusal comes out as IllegalTransition with what would be
+allowed. A command repeated with its idempotency key answers with the order as it is now.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+from uuid import UUID
+
+from psycopg import AsyncConnection
+from psycopg.rows import class_row, scalar_row
+from psycopg.types.json import Jsonb
+
+from doorstep.errors import StoreUnavailable
+from doorstep.store.rows import Driver, Order, Token
+from doorstep.store.translate import translated
+from sql import query
+
+T = TypeVar("T")
+
+__all__ = [
+    "Driver",
+    "Order",
+    "Token",
+    "apply_driver_command",
+    "apply_order_command",
+    "create_order",
+    "create_policy",
+    "find_token",
+    "replace_customer_token",
+    "revoke_customer_tokens",
+]
+
+
+async def create_order(
+    conn: AsyncConnection[Any],
+    *,
+    restaurant_id: int,
+    lon_deg: float,
+    lat_deg: float,
+    token_sha256: bytes,
+    policy_id: int | None = None,
+    idempotency_key: str | None = None,
+    customer_name: str | None = None,
+) -> Order:
+    """Create an order and its customer's token (its hash, that is).
+
+    `created` tells a new order from one that this idempotency key made before; the token given
+    here is good for both, since the first answer may never have arrived. Raises
+    UnknownRestaurant, UnknownPolicy, IdempotencyConflict.
+    """
+    parameters = {
+        "restaurant_id": restaurant_id,
+        "lon_deg": lon_deg,
+        "lat_deg": lat_deg,
+        "token_sha256": token_sha256,
+        "policy_id": policy_id,
+        "idempotency_key": idempotency_key,
+        "customer_name": customer_name,
+    }
+    return await _one_order(conn, "create_order", parameters)
+
+
+async def apply_order_command(
+    conn: AsyncConnection[Any],
+    order_id: UUID,
+    command: str,
+    *,
+    actor: str,
+    actor_id: str,
+    driver_id: str | None = None,
+    idempotency_key: str | None = None,
+) -> Order:
+    """Apply one command to an order.
+
+    `command` is confirm, assign, decline, reassign, pick_up, deliver, cancel or fail; `actor`
+    is staff, customer or driver, and `actor_id` who it was (a driver's id for a driver).
+    `driver_id` names the driver of assign and reassign; None takes the nearest available one.
+    Raises UnknownOrder, IllegalTransition, DriverUnavailable, NoDriverAvailable,
+    IdempotencyConflict.
+    """
+    parameters = {
+        "order_id": order_id,
+        "command": command,
+        "actor": actor,
+        "actor_id": actor_id,
+        "driver_id": driver_id,
+        "idempotency_key": idempotency_key,
+    }
+    return await _one_order(conn, "apply_order_command", parameters)
+
+
+async def _one_order(conn: AsyncConnection[Any], name: str, parameters: dict[str, object]) -> Order:
+    with translated():
+        async with conn.cursor(row_factory=class_row(Order)) as cursor:
+            await cursor.execute(query(name), parameters)
+            return _only(await cursor.fetchone())
+
+
+async def apply_driver_command(
+    conn: AsyncConnection[Any],
+    driver_id: str,
+    command: str,
+    *,
+    actor: str = "driver",
+    idempotency_key: str | None = None,
+) -> Driver:
+    """Apply on_duty, on_break or off_duty; saying again what already holds succeeds.
+
+    Raises UnknownDriver, IllegalTransition.
+    """
+    parameters = {
+        "driver_id": driver_id,
+        "command": command,
+        "actor": actor,
+        "idempotency_key": idempotency_key,
+    }
+    with translated():
+        async with conn.cursor(row_factory=class_row(Driver)) as cursor:
+            await cursor.execute(query("apply_driver_command"), parameters)
+            return _only(await cursor.fetchone())
+
+
+async def find_token(conn: AsyncConnection[Any], token_sha256: bytes) -> Token | None:
+    """Look a token up by its SHA-256. None if it is unknown, revoked or expired."""
+    with translated():
+        async with conn.cursor(row_factory=class_row(Token)) as cursor:
+            await cursor.execute(query("find_token"), {"token_sha256": token_sha256})
+            return await cursor.fetchone()
+
+
+async def replace_customer_token(
+    conn: AsyncConnection[Any], order_id: UUID, token_sha256: bytes
+) -> None:
+    """Revoke the order's customer tokens and make this one good. Raises UnknownOrder."""
+    with translated():
+        await conn.execute(
+            query("replace_customer_token"), {"order_id": order_id, "token_sha256": token_sha256}
+        )
+
+
+async def revoke_customer_tokens(conn: AsyncConnection[Any], order_id: UUID) -> None:
+    """Revoke every customer token of the order. Raises UnknownOrder."""
+    with translated():
+        await conn.execute(query("revoke_customer_tokens"), {"order_id": order_id})
+
+
+async def create_policy(conn: AsyncConnection[Any], **values: object) -> int:
+    """Add a policy and return its id; values left out are those of policy 1."""
+    with translated():
+        async with conn.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute(query("create_policy"), {"values": Jsonb(values)})
+            return int(_only(await cursor.fetchone()))
+
+
+def _only(row: T | None) -> T:
+    if row is None:
+        raise StoreUnavailable("the database gave no answer where there must be one")
+    return row

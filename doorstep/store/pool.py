@@ -1,0 +1,97 @@
+"""The APIs' connections: a pool that fails fast and never hands out a dead connection.
+
+`open_pool(url, size)` opens it; a request takes one with `async with connection(pool) as conn`,
+which is one transaction and translates every error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool
+
+from doorstep.store.translate import translated
+
+Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+CONNECT_TIMEOUT_S = 5
+WAIT_S = 2.0  # for a free connection: a full pool answers 503 within 2 s
+STATEMENT_TIMEOUT_MS = 5_000
+LOCK_TIMEOUT_MS = 2_000  # below the statement's, so that a locked row has a name of its own
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 5_000  # a stopped process loses its locks after this
+
+# A server that vanished (half-open connection) is noticed within about 5 s: 2 s of silence,
+# then two probes a second apart, and the same for bytes that nobody acknowledges.
+KEEPALIVES: dict[str, int] = {
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 5_000,
+}
+
+
+def connection_options(
+    *,
+    statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+) -> dict[str, str | int]:
+    """Give the libpq parameters that every connection of ours uses."""
+    gucs = {
+        "statement_timeout": statement_timeout_ms,
+        "lock_timeout": lock_timeout_ms,
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
+        "search_path": "doorstep,public",
+        "timezone": "UTC",
+        "jit": "off",
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in gucs.items())
+    return {"connect_timeout": CONNECT_TIMEOUT_S, "options": options, **KEEPALIVES}
+
+
+def connect(
+    url: str,
+    *,
+    statement_timeout_ms: int = 30_000,  # a batch of 20,000 fixes on a busy machine
+    lock_timeout_ms: int = LOCK_TIMEOUT_MS,
+    application_name: str = "doorstep",
+) -> psycopg.Connection[TupleRow]:
+    """Open one synchronous connection, for driver_events. Raises StoreUnavailable."""
+    options = connection_options(
+        statement_timeout_ms=statement_timeout_ms, lock_timeout_ms=lock_timeout_ms
+    )
+    with translated():
+        return psycopg.connect(url, application_name=application_name, **options)  # type: ignore[arg-type]
+
+
+async def open_pool(url: str, size: int = 10, *, application_name: str = "doorstep") -> Pool:
+    """Open a pool. Returns at once, also while the database is down: it goes on trying."""
+    pool: Pool = AsyncConnectionPool(
+        url,
+        min_size=min(2, size),
+        max_size=size,
+        kwargs={"application_name": application_name, **connection_options()},
+        check=AsyncConnectionPool.check_connection,
+        timeout=WAIT_S,
+        max_waiting=20 * size,
+        max_lifetime=30 * 60.0,
+        reconnect_timeout=5.0,
+        open=False,
+    )
+    await pool.open(wait=False)
+    return pool
+
+
+@asynccontextmanager
+async def connection(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
+    """Take a connection for one transaction: commits at the end, rolls back on an error.
+
+    Raises StoreUnavailable when the database is away or no connection is free within 2 s.
+    """
+    with translated():
+        async with pool.connection() as conn:
+            yield conn

@@ -1,0 +1,38 @@
+"""The database of Doorstep: schema, migrations and the named queries.
+
+Every SQL text of the product lives in a `.sql` file below this folder. `query(name)` hands out
+the blocks of `queries.sql`, each of which starts with a line `-- name --`.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import LiteralString
+
+_BLOCK = re.compile(r"^-- ([a-z0-9_]+) --$", re.MULTILINE)
+
+
+def read_sql(path: str) -> LiteralString:
+    """Read a file of this package, for example `schema/10_types.sql`."""
+    return files(__name__).joinpath(path).read_text(encoding="utf-8")
+
+
+@cache
+def _queries() -> dict[str, LiteralString]:
+    _head, *parts = _BLOCK.split(read_sql("queries.sql"))
+    names, bodies = parts[::2], parts[1::2]
+    if len(set(names)) != len(names):
+        raise ValueError("two blocks of queries.sql have one name")
+    return {name: body.strip() for name, body in zip(names, bodies, strict=True)}
+
+
+def query(name: str) -> LiteralString:
+    """Return the named block of `queries.sql`. Raises KeyError."""
+    return _queries()[name]
+
+
+def query_names() -> list[str]:
+    """Return the names of all blocks, in the file's order."""
+    return list(_queries())

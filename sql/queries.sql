@@ -1,0 +1,118 @@
+-- Every statement that Python sends, by name: `sql.query("name")`. Parameters are psycopg's
+-- %(name)s; the utility statements at the end take {identifiers} and {literals} (psycopg.sql).
+
+
+-- Writing fixes ---------------------------------------------------------------------------
+
+-- prepare_incoming --
+SELECT prepare_incoming_v1()
+
+-- copy_incoming --
+COPY pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg,
+    accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
+FROM STDIN (FORMAT binary)
+
+-- record_fixes --
+SELECT n, outcome, reason FROM record_fixes_v1()
+
+-- record_parked --
+SELECT record_parked_v1()
+
+-- read_watermarks --
+SELECT driver_id, boot, seq, missing FROM read_watermarks_v1(%(driver_ids)s, %(boots)s)
+
+
+-- Kafka offsets and the outbox ------------------------------------------------------------
+
+-- open_offsets --
+SELECT partition, next_offset
+FROM open_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s)
+
+-- advance_offsets --
+SELECT advance_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s, %(froms)s, %(tos)s)
+
+-- add_dead_letters --
+SELECT add_dead_letters_v1(%(payloads)s, %(driver_ids)s, %(reasons)s, %(sources)s, %(topics)s,
+    %(details)s)
+
+-- take_outbox --
+SELECT outbox_id, topic, key, payload, headers FROM take_outbox_v1(%(limit)s)
+
+-- delete_outbox --
+SELECT delete_outbox_v1(%(ids)s)
+
+
+-- Orders, drivers, tokens -----------------------------------------------------------------
+
+-- create_order --
+SELECT * FROM create_order_v1(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
+    %(policy_id)s, %(idempotency_key)s, %(customer_name)s)
+
+-- apply_order_command --
+SELECT * FROM apply_order_command_v1(%(order_id)s, %(command)s, %(actor)s, %(actor_id)s,
+    %(driver_id)s, %(idempotency_key)s)
+
+-- apply_driver_command --
+SELECT driver_id, duty, state, order_id
+FROM apply_driver_command_v1(%(driver_id)s, %(command)s, %(actor)s, %(idempotency_key)s)
+
+-- find_token --
+SELECT role, driver_id, order_id FROM find_token_v1(%(token_sha256)s)
+
+-- replace_customer_token --
+SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)
+
+-- revoke_customer_tokens --
+SELECT revoke_customer_tokens_v1(%(order_id)s)
+
+-- create_policy --
+SELECT create_policy_v1(%(values)s)
+
+
+-- The owner's work (doorstep_owner): registering, partitions --------------------------------
+
+-- register_drivers --
+SELECT register_drivers_v1(%(driver_ids)s, %(names)s, %(token_sha256s)s)
+
+-- register_restaurants --
+SELECT register_restaurants_v1(%(restaurant_ids)s, %(names)s, %(lon_degs)s, %(lat_degs)s)
+
+-- register_service_area --
+SELECT register_service_area_v1(%(name)s, %(west)s, %(south)s, %(east)s, %(north)s)
+
+-- register_staff_token --
+SELECT register_staff_token_v1(%(token_sha256)s, %(name)s)
+
+-- ensure_partitions --
+SELECT fix_history__ensure_partitions_v1(%(first_day)s, %(last_day)s)
+
+
+-- A cluster's set-up (superuser) -----------------------------------------------------------
+
+-- create_role_if_absent --
+DO $do$ BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = {name}) THEN
+        CREATE ROLE {role};
+    END IF;
+END $do$
+
+-- set_owner_password --
+ALTER ROLE {role} LOGIN CREATEROLE PASSWORD {password}
+
+-- set_service_password --
+ALTER ROLE {role} LOGIN PASSWORD {password}
+
+-- database_exists --
+SELECT EXISTS (SELECT FROM pg_database WHERE datname = %(name)s)
+
+-- create_database --
+CREATE DATABASE {name} OWNER {owner}
+
+-- clone_database --
+CREATE DATABASE {name} TEMPLATE {template} OWNER {owner}
+
+-- drop_database --
+DROP DATABASE IF EXISTS {name} WITH (FORCE)
+
+-- create_postgis --
+CREATE EXTENSION IF NOT EXISTS postgis
