@@ -1,0 +1,43 @@
+"""The contract of a fix: its value, and its reading and writing as JSON.
+
+    payload ── decode_position ──> [Fix | Refused, …]     MQTT: one fix or an array
+    body    ── decode_fix ───────> Fix                    HTTP: one fix, identity optional
+    body    ── decode_fixes ─────> [Fix | Refused, …]     HTTP: {"fixes": [fix, …]}
+
+What can't be used at all raises MalformedFix. Age, unknown drivers, conflicts and quarantine are
+not decided here but where the fix is written.
+"""
+
+from doorstep.fix.encode import encode_fix, encode_position, encode_void
+from doorstep.fix.fast import decode_position
+from doorstep.fix.instants import instant_of, wire_instant
+from doorstep.fix.strict import decode_fix, decode_fixes
+from doorstep.fix.value import (
+    ID_PATTERN,
+    MAX_FIX_BYTES,
+    MAX_FIXES,
+    MAX_PAYLOAD_BYTES,
+    MAX_SEQ,
+    Decoded,
+    Fix,
+    Refused,
+)
+
+__all__ = [
+    "ID_PATTERN",
+    "MAX_FIXES",
+    "MAX_FIX_BYTES",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_SEQ",
+    "Decoded",
+    "Fix",
+    "Refused",
+    "decode_fix",
+    "decode_fixes",
+    "decode_position",
+    "encode_fix",
+    "encode_position",
+    "encode_void",
+    "instant_of",
+    "wire_instant",
+]

@@ -1,0 +1,35 @@
+"""Fixes on their way out: what `decode_position` reads back as the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from doorstep.fix.instants import wire_instant
+from doorstep.fix.value import Fix
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_fix(fix: Fix) -> bytes:
+    """Encode one fix as a JSON object, without the fields that are None."""
+    return _encode(_members(fix))
+
+
+def encode_position(fixes: Sequence[Fix]) -> bytes:
+    """Encode fixes as one JSON array, in their order."""
+    return _encode([_members(fix) for fix in fixes])
+
+
+def encode_void(boot: str, seq: int) -> bytes:
+    """Encode the closing of a seq that the device no longer has, or has sent in vain."""
+    return _encode({"boot": boot, "seq": seq, "void": True})
+
+
+def _members(fix: Fix) -> dict[str, object]:
+    members = {
+        name: value for name, value in msgspec.structs.asdict(fix).items() if value is not None
+    }
+    members["fix_at"] = wire_instant(fix.fix_at)
+    return members

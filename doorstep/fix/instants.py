@@ -1,0 +1,49 @@
+"""Instants of the wire: RFC 3339 with a zone, or milliseconds since 1970."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from doorstep.errors import MalformedFix
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LEAST_EPOCH_MS = 10**11  # 1973 in milliseconds, the year 5138 in seconds: below it, seconds
+MOST_EPOCH_MS = 253_402_300_799_999  # the end of the year 9999, the last that datetime holds
+
+_RFC_3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+
+
+def instant_of(value: int | str) -> datetime:
+    """Read `fix_at`, as an aware instant in UTC; digits past the microsecond are cut off.
+
+    Raises MalformedFix: `seconds_for_milliseconds`, `no_time_zone` or `bad_instant`.
+    """
+    if isinstance(value, int):
+        if value < LEAST_EPOCH_MS:
+            raise MalformedFix("seconds_for_milliseconds", f"fix_at {value} is before 1973")
+        if value > MOST_EPOCH_MS:
+            raise MalformedFix("bad_instant", "fix_at is after the year 9999")
+        return EPOCH + timedelta(milliseconds=value)
+    match = _RFC_3339.fullmatch(value)
+    if match is None:
+        raise MalformedFix("bad_instant", "fix_at is not an RFC 3339 instant")
+    day, time, zone = match.groups()
+    if zone is None:
+        raise MalformedFix("no_time_zone", "fix_at has no time zone")
+    zone = "+00:00" if zone in "Zz" else zone
+    try:
+        return datetime.fromisoformat(f"{day}T{time}{zone}").astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise MalformedFix("bad_instant", f"fix_at: {exc}") from exc
+
+
+def wire_instant(instant: datetime) -> int | str:
+    """Write an aware instant: milliseconds since 1970 where they are exact, else RFC 3339."""
+    ms, rest = divmod(instant - EPOCH, timedelta(milliseconds=1))
+    if rest or ms < LEAST_EPOCH_MS:
+        return instant.astimezone(UTC).isoformat()
+    return ms
