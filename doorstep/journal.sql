@@ -1,0 +1,70 @@
+-- A device's journal (SQLite). Read by doorstep/journal.py; each block is named by its first line.
+
+-- create_tables --
+CREATE TABLE IF NOT EXISTS life (
+    life_id INTEGER PRIMARY KEY,
+    driver_id TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    last_seq INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (driver_id, boot)
+);
+CREATE TABLE IF NOT EXISTS fix (
+    life_id INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    PRIMARY KEY (life_id, seq)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS voided (
+    life_id INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (life_id, seq)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS note (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- newest_life --
+SELECT life_id, driver_id, boot, last_seq FROM life WHERE driver_id = ? ORDER BY life_id DESC LIMIT 1;
+
+-- add_life --
+INSERT INTO life (driver_id, boot) VALUES (?, ?);
+
+-- add_fix --
+INSERT INTO fix (life_id, seq, payload) VALUES (?, ?, ?);
+
+-- advance_life --
+UPDATE life SET last_seq = ? WHERE life_id = ?;
+
+-- pending_after --
+SELECT seq, payload FROM fix WHERE life_id = ? AND seq > ? ORDER BY seq LIMIT ?;
+
+-- pending_between --
+SELECT seq, payload FROM fix WHERE life_id = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?;
+
+-- count_pending --
+SELECT count(*) FROM fix WHERE life_id = ?;
+
+-- forget_between --
+DELETE FROM fix WHERE life_id = ? AND seq BETWEEN ? AND ?;
+
+-- add_void --
+INSERT OR IGNORE INTO voided (life_id, seq) VALUES (?, ?);
+
+-- set_note --
+INSERT INTO note (name, value) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- all_notes --
+SELECT name, value FROM note;
+
+-- published_lives --
+SELECT
+    life.driver_id,
+    life.boot,
+    life.last_seq,
+    (SELECT count(*) FROM fix WHERE fix.life_id = life.life_id) AS pending,
+    (SELECT count(*) FROM voided WHERE voided.life_id = life.life_id) AS voids
+FROM life
+WHERE life.last_seq > 0
+ORDER BY life.driver_id, life.life_id;
