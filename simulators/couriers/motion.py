@@ -1,0 +1,149 @@
+"""A courier's true motion: a polyline with a time at each point.
+
+Times are seconds of simulated time. A way is built once, when the courier sets off; asking where
+the courier is then costs a bisection.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from dataclasses import dataclass
+from enum import Enum
+
+from simulators.couriers.streets import Place, Point, Stretch
+
+WALK_MPS = 1.3
+FRONT_DOOR_M = 4.0  # from the middle of the street to the pavement in front of the door
+YARD_SHARE = 0.1  # of the doors lie further back
+YARD_MAX_M = 20.0
+RED_SHARE = 0.45
+RED_S = (5.0, 45.0)
+CORNER_DEG = 50.0  # a sharper bend than this is a corner
+CORNER_S = 1.5  # what braking and speeding up again costs there
+
+
+@dataclass(frozen=True, slots=True)
+class VehicleTraits:
+    """How a vehicle rides: at a share of the street's limit, up to its own most."""
+
+    most_mps: float
+    share_of_limit: float
+
+
+class Vehicle(Enum):
+    """What couriers ride in Florence."""
+
+    BIKE = VehicleTraits(4.8, 0.9)
+    SCOOTER = VehicleTraits(9.0, 0.72)
+    CAR = VehicleTraits(9.5, 0.65)
+
+    def speed_mps(self, limit_mps: float) -> float:
+        """Its speed on a street with this limit."""
+        return min(self.value.most_mps, limit_mps * self.value.share_of_limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a courier truly is: metres, metres per second, degrees clockwise from north."""
+
+    x: float
+    y: float
+    speed_mps: float
+    heading_deg: float
+
+
+class Course:
+    """Where a courier is from `start_s` on. After its end they stay there."""
+
+    def __init__(self, start_s: float, start: Point) -> None:
+        self._times = [start_s]
+        self._points = [start]
+
+    @property
+    def end_s(self) -> float:
+        """When the last point is reached."""
+        return self._times[-1]
+
+    @property
+    def end(self) -> Point:
+        """The last point."""
+        return self._points[-1]
+
+    def at(self, now_s: float) -> Whereabouts:
+        """Where the courier is at an instant."""
+        times, points = self._times, self._points
+        after = bisect_right(times, now_s)
+        if after == 0 or after == len(times):
+            x, y = points[0] if after == 0 else points[-1]
+            return Whereabouts(x, y, 0.0, 0.0)
+        (x1, y1), (x2, y2) = points[after - 1], points[after]
+        span_s = times[after] - times[after - 1]
+        share = (now_s - times[after - 1]) / span_s
+        east, north = x2 - x1, y2 - y1
+        heading_deg = math.degrees(math.atan2(east, north)) % 360
+        speed_mps = math.hypot(east, north) / span_s
+        return Whereabouts(x1 + east * share, y1 + north * share, speed_mps, heading_deg)
+
+    def go(self, point: Point, speed_mps: float) -> None:
+        """Add a straight line to `point`."""
+        length_m = math.dist(self.end, point)
+        if length_m > 0.01:
+            self._times.append(self.end_s + length_m / speed_mps)
+            self._points.append(point)
+
+    def wait(self, seconds: float) -> None:
+        """Add a stop."""
+        if seconds > 0:
+            self._times.append(self.end_s + seconds)
+            self._points.append(self.end)
+
+    def ride(self, way: list[Stretch], vehicle: Vehicle, rng: random.Random) -> None:
+        """Add a ride along streets, with its corners and red lights."""
+        heading: float | None = None
+        for stretch in way:
+            speed_mps = vehicle.speed_mps(stretch.limit_mps)
+            for point in stretch.points:
+                turned = _heading(self.end, point)
+                if turned is None:
+                    continue
+                if heading is not None and _angle_deg(heading, turned) > CORNER_DEG:
+                    self.wait(CORNER_S)
+                heading = turned
+                self.go(point, speed_mps)
+            if stretch.lights and rng.random() < RED_SHARE:
+                self.wait(rng.uniform(*RED_S))
+
+    def cut(self, now_s: float) -> None:
+        """Forget what lies before an instant, so that the course starts there."""
+        here = self.at(now_s)
+        after = bisect_right(self._times, now_s)
+        self._times = [now_s, *self._times[after:]]
+        self._points = [(here.x, here.y), *self._points[after:]]
+
+    def shift(self, seconds: float) -> None:
+        """Move the whole course in time."""
+        self._times = [time_s + seconds for time_s in self._times]
+
+
+def door_of(place: Place, target: Point, rng: random.Random) -> Point:
+    """Where the courier hands over: on the pavement before `target`, now and then in the yard."""
+    reach_m = min(FRONT_DOOR_M, place.off_street_m)
+    if rng.random() < YARD_SHARE:
+        reach_m = min(YARD_MAX_M, place.off_street_m)
+    if place.off_street_m < 0.1:
+        return place.point
+    share = reach_m / place.off_street_m
+    (x, y), (tx, ty) = place.point, target
+    return x + (tx - x) * share, y + (ty - y) * share
+
+
+def _heading(start: Point, end: Point) -> float | None:
+    if math.dist(start, end) < 0.01:
+        return None
+    return math.degrees(math.atan2(end[0] - start[0], end[1] - start[1]))
+
+
+def _angle_deg(one: float, other: float) -> float:
+    return abs((other - one + 180) % 360 - 180)
