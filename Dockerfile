@@ -1,0 +1,55 @@
+# One file for every image of ours: SERVICE says which (bridge, driver_events, driver_api,
+# tracking_api, simulators or stack). Each image has only the dependencies of its own extra.
+#
+#   docker build --build-arg SERVICE=bridge -t doorstep/bridge .
+#
+# Built for amd64 and arm64 alike. Nothing in an image is secret, and nothing runs as root.
+
+ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
+ARG NODE_IMAGE=docker.io/library/debian:bookworm-slim
+
+# --- the pages of tracking_api: MapLibre and its helpers, bundled ---------------------------
+FROM ${NODE_IMAGE} AS web
+RUN apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends ca-certificates nodejs npm \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src/tracking_api/web
+COPY tracking_api/web/package.json tracking_api/web/package-lock.json ./
+RUN npm ci --no-audit --no-fund
+COPY tracking_api/web/ ./
+RUN npm run build && rm -rf node_modules
+
+# --- the service's virtual environment ------------------------------------------------------
+FROM ${PYTHON_IMAGE} AS build
+ARG SERVICE
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN test -n "${SERVICE}" || { echo "say which: --build-arg SERVICE=bridge"; exit 1; }
+RUN python -m venv /opt/doorstep
+WORKDIR /src
+# Dependencies first: this layer is built again only when pyproject.toml changes.
+COPY pyproject.toml LICENSE ./
+RUN --mount=type=cache,target=/root/.cache/pip \
+    touch README.md \
+ && /opt/doorstep/bin/pip install -q ".[$(echo "${SERVICE}" | tr _ -)]"
+COPY . .
+COPY --from=web /src/tracking_api/web ./tracking_api/web
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/doorstep/bin/pip install -q --no-deps --force-reinstall . \
+ && /opt/doorstep/bin/pip check
+
+# --- what runs ------------------------------------------------------------------------------
+FROM ${PYTHON_IMAGE}
+ARG SERVICE
+RUN groupadd --gid 10001 doorstep \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent doorstep \
+ && install -d -o doorstep -g doorstep /var/lib/doorstep \
+ && install -d -o 1883 -g 1883 /mosquitto/config  # a new volume there takes its owner: Mosquitto
+COPY --from=build /opt/doorstep /opt/doorstep
+ENV PATH=/opt/doorstep/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SERVICE=${SERVICE}
+USER 10001:10001
+WORKDIR /var/lib/doorstep
+# /readyz of the service itself. docker-compose.yml repeats it, for engines that build images in
+# the OCI format, which has no health checks.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-m", "doorstep.stack.healthy"]
+CMD ["sh", "-c", "exec python -m \"$SERVICE\""]
