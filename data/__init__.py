@@ -36,7 +36,7 @@ def firenze_road_edges() -> Path:
 
 
 def firenze_food_places() -> Path:
-    """Find Florence's restaurants, cafés and bars, a CSV (poi_id, lon, lat, kind, name, cuisine)."""
+    """Find Florence's restaurants, cafés and bars, a CSV: poi_id, lon, lat, kind, name, …"""
     return data_path("firenze", "food_pois.csv")
 
 

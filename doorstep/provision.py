@@ -1,0 +1,232 @@
+"""Who and what the system knows: drivers, restaurants, the service area, the staff's token.
+
+    python -m doorstep.provision --city firenze
+    python -m doorstep.provision --drivers 100000 --prefix load-
+    python -m doorstep.provision --driver bus304 --driver anna
+
+Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE and MOSQUITTO_PASSWORD_FILE. Each run is
+idempotent. A running broker reads its password file again on SIGHUP, which is for the caller to
+send.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+import data
+from doorstep.credentials import (
+    driver_token,
+    encode_fleet_key,
+    mosquitto_entry,
+    new_fleet_key,
+    new_staff_token,
+    read_fleet_key,
+    token_sha256,
+)
+from doorstep.errors import DoorstepError, SettingsError
+from doorstep.store.admin import (
+    NewDriver,
+    NewRestaurant,
+    register_drivers,
+    register_restaurants,
+    register_service_area,
+    register_staff_token,
+)
+from doorstep.store.translate import translated
+
+# Users of the broker that are no drivers.
+SERVICE_USERS = ("bridge", "driver_events", "stack")
+DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+DRIVERS_A_BATCH = 5_000  # one statement and one commit; 100,000 drivers report 20 times
+CONNECT_TIMEOUT_S = 5
+
+# The bounds of Florence's bundled map (its PROVENANCE.md), in degrees.
+FIRENZE = {"west": 11.154, "south": 43.727, "east": 11.329, "north": 43.833}
+
+Say = Callable[[str], None]
+
+
+def check_driver_ids(driver_ids: Sequence[str]) -> None:
+    """Raise SettingsError for an id that can't be a driver's."""
+    for driver_id in driver_ids:
+        if not DRIVER_ID.fullmatch(driver_id):
+            raise SettingsError(
+                f"{driver_id!r} can't be a driver's id: 1 to 64 letters, digits, _ or -"
+            )
+        if driver_id in SERVICE_USERS:
+            raise SettingsError(f"{driver_id!r} is the name of a service, not of a driver")
+
+
+def provision_drivers(
+    conn: psycopg.Connection[Any],
+    key: bytes,
+    password_file: Path | None,
+    driver_ids: Sequence[str],
+    say: Say,
+) -> None:
+    """Register drivers with their tokens, and give the broker their passwords. Commits."""
+    check_driver_ids(driver_ids)
+    if password_file is not None:
+        write_password_file(password_file, key, driver_ids)
+    for start in range(0, len(driver_ids), DRIVERS_A_BATCH):
+        batch = driver_ids[start : start + DRIVERS_A_BATCH]
+        register_drivers(
+            conn,
+            [NewDriver(one, one, token_sha256(driver_token(key, one))) for one in batch],
+        )
+        conn.commit()
+        if len(driver_ids) > DRIVERS_A_BATCH:
+            say(f"drivers: {start + len(batch):,} of {len(driver_ids):,}")
+
+
+def provision_firenze(conn: psycopg.Connection[Any]) -> int:
+    """Register Florence's restaurants and its service area; return how many. Commits."""
+    restaurants = list(read_restaurants(data.firenze_food_places()))
+    register_service_area(conn, "firenze", **FIRENZE)
+    register_restaurants(conn, restaurants)
+    conn.commit()
+    return len(restaurants)
+
+
+def provision_staff(conn: psycopg.Connection[Any], token: str) -> None:
+    """Make the staff's token good. Commits."""
+    register_staff_token(conn, token_sha256(token))
+    conn.commit()
+
+
+def read_restaurants(path: Path) -> Iterator[NewRestaurant]:
+    """Read the restaurants of a food places' CSV; a nameless one is called by its number."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["kind"] == "restaurant":
+                number = int(row["poi_id"])
+                name = row["name"].strip() or f"Ristorante {number}"
+                yield NewRestaurant(number, name, float(row["lon"]), float(row["lat"]))
+
+
+def write_password_file(path: Path, key: bytes, driver_ids: Sequence[str] = ()) -> bool:
+    """Add drivers, and the services, to Mosquitto's password file; say whether it changed.
+
+    Entries made with another fleet key are made anew. The file is replaced at once, never half
+    written, and keeps its owner.
+    """
+    known = _read_entries(path)
+    if any(known.get(user) != mosquitto_entry(key, user) for user in SERVICE_USERS):
+        known = dict.fromkeys([*SERVICE_USERS, *known], "")
+    for driver_id in driver_ids:
+        known.setdefault(driver_id, "")
+    if known and all(known.values()):
+        return False
+    part = path.with_name(path.name + ".part")
+    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.writelines(f"{line or mosquitto_entry(key, user)}\n" for user, line in known.items())
+    if path.exists() and os.geteuid() == 0:
+        was = path.stat()
+        os.chown(part, was.st_uid, was.st_gid)
+        part.chmod(was.st_mode & 0o777)
+    part.replace(path)
+    return True
+
+
+def _read_entries(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return {}
+    return {line.partition(":")[0]: line for line in lines if line}
+
+
+@contextmanager
+def owner_connection(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """Connect as the database's owner."""
+    with (
+        translated(),
+        psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as conn,
+    ):
+        yield conn
+
+
+def main() -> int:
+    """Provision what the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="doorstep.provision",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--city", choices=["firenze"], help="its restaurants and service area")
+    parser.add_argument("--drivers", type=int, default=0, metavar="N", help="N numbered drivers")
+    parser.add_argument("--prefix", default="driver-", help="of the numbered drivers' ids")
+    parser.add_argument("--driver", action="append", default=[], metavar="ID", help="a named one")
+    parser.add_argument(
+        "--make-secrets", action="store_true", help="make the key and token files that are missing"
+    )
+    options = parser.parse_args()
+    try:
+        return _run(options)
+    except DoorstepError as exc:
+        _print(f"provision: {exc}")
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    key_file, token_file = _path("FLEET_KEY_FILE"), _path("STAFF_TOKEN_FILE")
+    if options.make_secrets:
+        _write_once(key_file, encode_fleet_key(new_fleet_key()))
+        _write_once(token_file, new_staff_token() + "\n")
+    key = read_fleet_key(key_file)
+    password_file = os.environ.get("MOSQUITTO_PASSWORD_FILE")
+    passwords = Path(password_file) if password_file else None
+    if passwords is not None:
+        write_password_file(passwords, key)
+    driver_ids = [*options.driver, *numbered(options.prefix, options.drivers)]
+    with owner_connection(_need("DATABASE_ADMIN_URL")) as conn:
+        provision_staff(conn, token_file.read_text(encoding="ascii").strip())
+        if options.city:
+            _print(f"restaurants: {provision_firenze(conn):,}")
+        if driver_ids:
+            provision_drivers(conn, key, passwords, driver_ids, _print)
+            _print(f"drivers: {len(driver_ids):,}")
+    return 0
+
+
+def numbered(prefix: str, count: int) -> list[str]:
+    """Name `count` drivers: prefix and a number from 1, padded to one width."""
+    width = len(str(count))
+    return [f"{prefix}{number:0{width}}" for number in range(1, count + 1)]
+
+
+def _write_once(path: Path, text: str) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _path(name: str) -> Path:
+    return Path(_need(name))
+
+
+def _need(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise SettingsError(f"set {name}")
+    return value
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

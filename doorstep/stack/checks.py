@@ -1,0 +1,36 @@
+"""`./run test`: linters, types and layers, then pytest, whose summary is the last line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from doorstep.stack.settings import PROJECT
+
+TOOLS = Path(sys.executable).parent
+
+CHECKS: tuple[tuple[str, ...], ...] = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("lint-imports",),
+)
+
+
+def run_checks(pytest_arguments: Sequence[str]) -> int:
+    """Run all of it, whatever fails; the exit status says whether anything did."""
+    failed = [check for check in CHECKS if not _run(check)]
+    passed = _run(("pytest", *pytest_arguments), last=True, failed=failed)
+    return 0 if passed and not failed else 1
+
+
+def _run(
+    argv: tuple[str, ...], *, last: bool = False, failed: Sequence[tuple[str, ...]] = ()
+) -> bool:
+    if last and failed:
+        print("failed: " + ", ".join(" ".join(check) for check in failed), flush=True)
+    print(f"== {' '.join(argv)}", flush=True)
+    done = subprocess.run([str(TOOLS / argv[0]), *argv[1:]], check=False, cwd=PROJECT)
+    return done.returncode == 0

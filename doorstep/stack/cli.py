@@ -1,0 +1,190 @@
+"""The launcher's commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from doorstep.errors import DoorstepError
+from doorstep.provision import SERVICE_USERS
+from doorstep.settings import EX_CONFIG
+from doorstep.stack.home import print_line
+from doorstep.stack.settings import PROJECT, StackSettings
+from doorstep.stack.stack import Stack
+
+EXAMPLES = """examples:
+  ./run demo                                  couriers deliver in Florence; Ctrl-C ends it
+  ./run demo --speedup 10 --exit-after 120 --json
+  ./run test tests/unit -k fix
+  ./run up && ./run status                    the stack in the background
+  ./run drivers add anna bruno                each with MQTT credentials and a token
+  ./run send --driver anna --lat 43.77 --lon 11.25
+  ./run replay track.gpx --driver bus304 --speedup 60
+  ./run logs bridge --follow
+  ./run down                                  stops it; --erase deletes its data, too
+
+DOORSTEP_BIND (127.0.0.1) is where devices and customers reach it; MQTT_BROKERS (1) is the number of
+brokers; MQTT_PORT, KAFKA_PORT, DATABASE_PORT, TRACKING_API_PORT and DRIVER_API_PORT choose ports.
+A taken port is replaced by another, which is said."""
+
+Command = Callable[[Stack, argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the answer is the exit status."""
+    options, rest = _parser().parse_known_args(argv)
+    if rest and not options.takes_rest:
+        _parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    if options.command_name == "test":
+        from doorstep.stack.checks import run_checks
+
+        return run_checks(rest)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        stack = Stack(StackSettings.load())
+        command: Command = options.command
+        return command(stack, options)
+    except DoorstepError as exc:
+        print_line(f"run: {exc}")
+        return EX_CONFIG if exc.problem == "settings" else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `./run logs | head`
+        return 0
+
+
+def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Let SIGTERM end a foreground command the way Ctrl-C does: in order."""
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./run",
+        description="Doorstep: tracks a delivery fleet, MQTT -> Kafka -> PostGIS.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command_name", required=True, metavar="COMMAND")
+
+    def add(name: str, help: str, command: Command | None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=command, takes_rest=False)
+        return sub
+
+    demo = add("demo", "couriers deliver orders on Florence's streets; Ctrl-C stops all", _demo)
+    demo.add_argument("--couriers", type=int, default=200, metavar="N", help="how many (200)")
+    demo.add_argument("--speedup", type=float, default=1.0, metavar="X", help="1 to 20 (1)")
+    demo.add_argument("--exit-after", type=float, metavar="S", help="stop after S seconds")
+    demo.add_argument("--json", action="store_true", help="the last line is one JSON object")
+
+    add("up", "start the stack in the background, or wait until it is ready", _up)
+    down = add("down", "stop the stack", _down)
+    down.add_argument("--erase", action="store_true", help="and delete its data and secrets")
+    status = add("status", "each part: address, pid, ready", _status)
+    status.add_argument("--json", action="store_true", help="as a JSON list")
+    logs = add("logs", "the last lines of each part's log, or of one", _logs)
+    logs.add_argument("part", nargs="?", metavar="PART")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
+    logs.add_argument("--lines", "-n", type=int, default=20, metavar="N", help="how many (20)")
+
+    drivers = add("drivers", "list the drivers, or add some", _drivers)
+    drivers.add_argument("action", nargs="?", choices=["list", "add"], default="list")
+    drivers.add_argument("driver_ids", nargs="*", metavar="ID")
+
+    for name, purpose in (
+        ("replay", "publish a GPX, CSV or GeoJSON track as a device: FILE... --driver ID"),
+        ("send", "publish one fix and say what became of it: --driver ID --lat ... --lon ..."),
+    ):
+        sub = commands.add_parser(name, help=purpose, add_help=False)
+        sub.add_argument("--driver", metavar="ID")
+        sub.set_defaults(command=_simulate, takes_rest=True)
+    test = commands.add_parser("test", help="linters, types, layers, then pytest", add_help=False)
+    test.set_defaults(command=None, takes_rest=True)
+    return parser
+
+
+def _demo(stack: Stack, options: argparse.Namespace) -> int:
+    from doorstep.stack.demo import run_demo
+
+    return int(run_demo(stack, options))
+
+
+def _up(stack: Stack, _options: argparse.Namespace) -> int:
+    stack.up()
+    print(f"tracking_api  {stack.addresses.tracking_api_url}   (map: /fleet, API: /docs)")
+    print(f"driver_api    {stack.addresses.driver_api_url}")
+    print(f"MQTT          {stack.addresses.mqtt_url}")
+    print(f"staff token   {stack.home.staff_token_file}")
+    return 0
+
+
+def _down(stack: Stack, options: argparse.Namespace) -> int:
+    was_up = stack.is_up()
+    stack.down(erase=options.erase)
+    print_line("stopped" if was_up else "the stack was not up")
+    if options.erase:
+        print_line("its data and secrets are erased")
+    return 0
+
+
+def _status(stack: Stack, options: argparse.Namespace) -> int:
+    states = stack.status()
+    if options.json:
+        print(json.dumps(stack.status_json() if states else []))
+    elif not states:
+        print("the stack is not up")
+    else:
+        for one in states:
+            ready = "ready" if one.ready else one.detail or "not ready"
+            print(f"{one.part:<15} {one.address:<22} pid {one.pid:<8} {ready}")
+    return 0 if states and all(one.ready for one in states) else 1
+
+
+def _logs(stack: Stack, options: argparse.Namespace) -> int:
+    files = stack.log_files()
+    if options.part is not None:
+        # `mosquitto` means its only broker
+        chosen = [path for name, path in files.items() if _names(options.part, name)]
+        if not chosen:
+            print_line(f"run: no log of {options.part!r}; there are: {', '.join(files)}")
+            return 2
+    else:
+        chosen = list(files.values())
+    argv = ["tail", "-n", str(options.lines), *(["-F"] if options.follow else [])]
+    return subprocess.run([*argv, *map(str, chosen)], check=False).returncode if chosen else 0
+
+
+def _names(asked: str, part: str) -> bool:
+    return part == asked or part.rpartition("-")[0] == asked
+
+
+def _drivers(stack: Stack, options: argparse.Namespace) -> int:
+    if options.action == "add":
+        stack.add_drivers(options.driver_ids)
+        print_line(f"added {len(options.driver_ids)}; MQTT user name = driver id")
+        return 0
+    if stack.home.password_file.exists():
+        with stack.home.password_file.open(encoding="ascii") as file:
+            names = (line.partition(":")[0] for line in file)
+            print("\n".join(name for name in names if name not in SERVICE_USERS))
+    return 0
+
+
+def _simulate(stack: Stack, options: argparse.Namespace) -> int:
+    """Run `simulators.replay` or `simulators.send` against the stack, with its driver known."""
+    argv = [sys.executable, "-m", f"simulators.{options.command_name}", *options.rest]
+    if options.driver is None or {"-h", "--help"} & set(options.rest):
+        return subprocess.run([*argv, "--help"], check=False, cwd=PROJECT).returncode
+    argv += ["--driver", options.driver]
+    with stack.session():
+        stack.add_drivers([options.driver])
+        return subprocess.run(argv, check=False, env=stack.client_environment()).returncode

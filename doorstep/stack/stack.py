@@ -1,0 +1,349 @@
+"""The stack as one thing: started, asked, changed and stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from doorstep.credentials import mqtt_password
+from doorstep.provision import (
+    check_driver_ids,
+    owner_connection,
+    provision_drivers,
+    provision_firenze,
+    provision_staff,
+    write_password_file,
+)
+from doorstep.stack import kafka, mosquitto, probes
+from doorstep.stack.addresses import Addresses, choose_addresses, reach
+from doorstep.stack.home import Home, StackError, place_for, print_line, server_user
+from doorstep.stack.parts import (
+    SERVICES,
+    Part,
+    client_environment,
+    has_service,
+    owner_environment,
+    postgres_cluster,
+    servers_of,
+    services_of,
+)
+from doorstep.stack.postgres import OWNER
+from doorstep.stack.settings import PROJECT, StackSettings
+from doorstep.stack.supervise import Supervisor, write_config
+from doorstep.stack.topics import create_topics
+
+READY_TIMEOUT_S = 180.0
+LOGIN_TIMEOUT_S = 30.0  # a broker that has just been told of 100,000 passwords
+POLL_S = 0.2
+SUPERVISOR = "supervisor"
+
+
+@dataclass(frozen=True, slots=True)
+class PartStatus:
+    """What `status` tells of one part."""
+
+    part: str
+    address: str
+    pid: int
+    ready: bool
+    state: str
+    detail: str = ""
+
+
+class Stack:
+    """A native stack in one home folder.
+
+    `environment` is what the parts inherit (tuning such as ACK_EVERY_S); their addresses and
+    secrets are put on top of it. `say` takes lines for the screen.
+    """
+
+    def __init__(
+        self,
+        settings: StackSettings | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = print_line,
+    ) -> None:
+        self.settings = settings if settings is not None else StackSettings.load()
+        self.home = Home(self.settings.doorstep_home.absolute())
+        self.supervisor = Supervisor(self.home)
+        self._environment = dict(environment if environment is not None else os.environ)
+        self._say = say
+        self._addresses: Addresses | None = None
+
+    # -- where and who ----------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the running stack listens. Raises StackError if there is none."""
+        if self._addresses is None:
+            self._addresses = Addresses.load(self.home.addresses_file)
+        if self._addresses is None:
+            raise StackError("the stack is not up: ./run up")
+        return self._addresses
+
+    @property
+    def database_admin_url(self) -> str:
+        """The URL of the database's owner, who migrates, provisions and checks."""
+        return owner_environment(self.home, self.addresses)["DATABASE_ADMIN_URL"]
+
+    def client_environment(self) -> dict[str, str]:
+        """Give a simulator's environment: what we inherited, and where the stack is."""
+        return self._environment | client_environment(self.home, self.addresses)
+
+    def owner_environment(self) -> dict[str, str]:
+        """Give a migration's or a checker's environment."""
+        return self._environment | owner_environment(self.home, self.addresses)
+
+    def is_up(self) -> bool:
+        """Say whether supervisord answers."""
+        return self.supervisor.pid() is not None
+
+    # -- start and stop ---------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Stack]:
+        """Have the stack up; at the end stop it, unless it was up before.
+
+        If this process is killed, the stack stops by itself.
+        """
+        was_up = self.is_up()
+        self.up(owner_pid=os.getpid())
+        try:
+            yield self
+        finally:
+            if not was_up:
+                self.down()
+
+    def up(self, *, owner_pid: int | None = None) -> None:
+        """Start everything in parallel and return when every part is ready. Raises StackError.
+
+        Does nothing but wait if the stack is up.
+        """
+        started_at = time.monotonic()
+        self.home.root.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if self.is_up():
+                self._say("the stack is up already")
+            else:
+                self._start(owner_pid)
+            self._set_up()
+        self.wait_ready()
+        self._say(f"ready after {time.monotonic() - started_at:.1f} s")
+
+    def down(self, *, erase: bool = False) -> None:
+        """Stop services, then brokers, then the database; `erase` deletes all data and secrets."""
+        with self._locked() if self.home.root.exists() else contextlib.nullcontext():
+            self.supervisor.stop()
+            self.home.addresses_file.unlink(missing_ok=True)
+            self._addresses = None
+        if erase:
+            self.home.erase()
+
+    def _start(self, owner_pid: int | None) -> None:
+        self.home.prepare()
+        at = choose_addresses(self.settings, self._say)
+        at.save(self.home.addresses_file)
+        self._addresses = at
+        place = place_for(server_user("postgres"), self.home.postgres, self._say)
+        database = place / "data"
+        with ThreadPoolExecutor(3) as at_once:
+            work = [
+                at_once.submit(postgres_cluster(self.home, at, database).prepare),
+                at_once.submit(kafka.prepare, self.home, at, self.settings),
+                at_once.submit(self._prepare_brokers),
+            ]
+            for one in work:
+                one.result()
+        for service in SERVICES:
+            if not has_service(service):
+                self._say(f"{service} is not installed: left out")
+        write_config(self.home, self._parts(), owner_pid)
+        self.supervisor.start(self._environment)
+
+    def _prepare_brokers(self) -> None:
+        mosquitto.prepare(self.home, self.addresses, self._say)
+        write_password_file(self.home.password_file, self.home.fleet_key())
+        mosquitto.give_to_broker(self.home.password_file)
+
+    def _parts(self) -> list[Part]:
+        database = self.home.postgres.resolve() / "data"
+        servers = servers_of(self.home, self.addresses, self.settings, database)
+        return servers + services_of(self.home, self.addresses)
+
+    def _set_up(self) -> None:
+        """Migrate and provision as soon as the servers answer; the services wait meanwhile."""
+        with ThreadPoolExecutor(2) as at_once:
+            topics = at_once.submit(self._create_topics)
+            at_once.submit(self._set_up_database).result()
+            topics.result()
+
+    def _create_topics(self) -> None:
+        kafka_at = self.addresses.kafka
+        self._wait("kafka", lambda: probes.listens(kafka_at))
+        servers = str(reach(kafka_at))
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            try:
+                create_topics(servers)
+                return
+            except StackError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S)
+
+    def _set_up_database(self) -> None:
+        database = self.home.postgres.resolve() / "data"
+        cluster = postgres_cluster(self.home, self.addresses, database)
+        self._wait("postgres", cluster.is_ready)
+        cluster.create_database(self.home.database_password(OWNER))
+        if importlib.util.find_spec("sql.__main__") is None:
+            self._say("sql has no migrations yet: the database stays empty")
+            return
+        for command in ("upgrade", "passwords"):
+            done = subprocess.run(
+                [sys.executable, "-m", "sql", command],
+                env=self.owner_environment(),
+                cwd=PROJECT,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode != 0:
+                raise StackError(f"`python -m sql {command}` failed: {done.stderr[-2000:].strip()}")
+        with owner_connection(self.database_admin_url) as conn:
+            provision_staff(conn, self.home.staff_token())
+            provision_firenze(conn)
+
+    def _wait(self, part: str, is_there: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while not is_there():
+            if time.monotonic() > deadline:
+                raise StackError(f"{part} did not start: see ./run logs {part}")
+            time.sleep(POLL_S)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one process at a time start or stop this stack."""
+        with self.home.lock_file.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    # -- state ------------------------------------------------------------------------------
+
+    def status(self) -> list[PartStatus]:
+        """Ask every part whether it is ready. Empty if the stack is not up."""
+        running = self.supervisor.running()
+        pid = self.supervisor.pid()
+        if not running or pid is None:
+            return []
+        parts = self._parts()
+        with ThreadPoolExecutor(len(parts)) as at_once:
+            answers = list(at_once.map(self._probe, parts))
+        socket = str(self.home.supervisor_socket)
+        states = [PartStatus(SUPERVISOR, socket, pid, ready=True, state="RUNNING")]
+        for part, (ready, detail) in zip(parts, answers, strict=True):
+            known = running.get(part.name)
+            states.append(
+                PartStatus(
+                    part.name,
+                    str(reach(part.address)),
+                    known.pid if known else 0,
+                    ready=ready and known is not None and known.pid > 0,
+                    state=known.state if known else "UNKNOWN",
+                    detail=detail,
+                )
+            )
+        return states
+
+    def status_json(self) -> list[dict[str, object]]:
+        """Give `status` as plain values."""
+        return [asdict(part) for part in self.status()]
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Return when every part is ready, saying what is waited for. Raises StackError."""
+        deadline = time.monotonic() + timeout_s
+        said: tuple[str, ...] = ()
+        say_at = time.monotonic() + 5
+        while True:
+            states = self.status()
+            waiting = tuple(
+                f"{one.part} ({one.detail or one.state.lower()})" for one in states if not one.ready
+            )
+            if states and not waiting:
+                return
+            if time.monotonic() > deadline:
+                what = "; ".join(waiting) or "supervisord does not answer"
+                raise StackError(f"not ready after {timeout_s:.0f} s: {what}")
+            if waiting != said and time.monotonic() > say_at:
+                self._say("waiting: " + "; ".join(waiting))
+                said, say_at = waiting, time.monotonic() + 5
+            time.sleep(POLL_S)
+
+    def _probe(self, part: Part) -> tuple[bool, str]:
+        if part.kind == "services":
+            return probes.service_is_ready(part.address)
+        if part.name == "kafka":
+            ready = probes.kafka_is_ready(part.address)
+        elif part.name == "postgres":
+            database = self.home.postgres.resolve() / "data"
+            ready = postgres_cluster(self.home, self.addresses, database).is_ready()
+        else:
+            password = mqtt_password(self.home.fleet_key(), "stack")
+            ready = probes.mqtt_accepts(part.address, "stack", password)
+        return ready, "" if ready else "not answering"
+
+    # -- change -----------------------------------------------------------------------------
+
+    def add_drivers(self, driver_ids: Sequence[str]) -> None:
+        """Register drivers, and return when every broker lets them in."""
+        check_driver_ids(driver_ids)
+        if not driver_ids:
+            return
+        key = self.home.fleet_key()
+        with owner_connection(self.database_admin_url) as conn:
+            provision_drivers(conn, key, self.home.password_file, driver_ids, self._say)
+        last = driver_ids[-1]
+        for number, broker in enumerate(self.addresses.mqtt, start=1):
+            self.supervisor.signal(f"mosquitto-{number}", "brokers", "HUP")
+            deadline = time.monotonic() + LOGIN_TIMEOUT_S
+            while not probes.mqtt_accepts(broker, last, mqtt_password(key, last)):
+                if time.monotonic() > deadline:
+                    raise StackError(f"mosquitto-{number} does not let {last} in")
+                time.sleep(0.05)
+
+    def pid_of(self, part: str) -> int:
+        """Return a part's process id. Raises StackError if it doesn't run."""
+        if part == SUPERVISOR:
+            return self.supervisor.pid() or 0
+        known = self.supervisor.running().get(part)
+        if known is None or known.pid == 0:
+            raise StackError(f"{part} does not run")
+        return known.pid
+
+    def stop_part(self, part: str) -> None:
+        """Stop one part and leave it stopped, as for a planned outage."""
+        self.supervisor.stop_part(part, self._kind_of(part))
+
+    def start_part(self, part: str) -> None:
+        """Start a part that `stop_part` stopped."""
+        self.supervisor.start_part(part, self._kind_of(part))
+
+    def _kind_of(self, name: str) -> str:
+        for part in self._parts():
+            if part.name == name:
+                return part.kind
+        raise StackError(f"there is no part {name!r}")
+
+    def log_files(self) -> dict[str, Path]:
+        """Return each part's log."""
+        return {path.stem: path for path in sorted(self.home.logs.glob("*.log"))}
