@@ -39,8 +39,11 @@ def make_secrets(project: Path) -> list[Path]:
 
     Raises SettingsError if .env was made with another fleet key or staff token.
     """
-    written = []
+    written: list[Path] = []
     folder = project / SECRETS
+    environment = project / ".env"
+    if environment.exists() and not folder.exists():
+        raise SettingsError(f".env exists, but not {SECRETS}/: restore that, or delete .env, too")
     folder.mkdir(parents=True, exist_ok=True)
     # The files are mounted into containers whose users are not this one, so everybody may read
     # them; the folder keeps everybody else of this machine out.
@@ -58,7 +61,6 @@ def make_secrets(project: Path) -> list[Path]:
         "STAFF_TOKEN": (folder / "staff.token").read_text(encoding="ascii").strip(),
     }
     example = (project / ".env.example").read_text(encoding="utf-8")
-    environment = project / ".env"
     if _write_once(environment, fill(example, derived), 0o600):
         written.append(environment)
     found = {
