@@ -62,7 +62,7 @@ class Addresses:
             return cls(mqtt=tuple(Bind.parse(text) for text in named["mqtt"]), **one)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StackError(f"{path} can't be read: {exc}") from exc
 
 

@@ -38,6 +38,10 @@ LOG_BYTES = "10MB"
 LOG_BACKUPS = 3
 KEEPER = "keeper"
 
+# supervisord is meant to outlive whoever started it: subprocess warns about a child that is
+# forgotten while it runs, so it isn't forgotten.
+_started: list[subprocess.Popen[bytes]] = []
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -68,6 +72,7 @@ class Supervisor:
                 cwd=PROJECT,
                 start_new_session=True,  # Ctrl-C is for the foreground, which stops it in order
             )
+        _started.append(process)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if process.poll() is not None:

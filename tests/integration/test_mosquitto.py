@@ -1,0 +1,171 @@
+"""Mosquitto with the project's configuration: who gets in, who reaches what, what survives."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests.integration.servers import MosquittoBroker, wait_until
+
+TOPIC = "doorstep/v1/drivers/{}/{}"
+
+
+class Client:
+    """A paho client whose messages and connection can be waited for."""
+
+    def __init__(self, broker: MosquittoBroker, username: str, client_id: str = "") -> None:
+        self.messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self.disconnected = threading.Event()
+        self.mqtt = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5
+        )
+        self.mqtt.username_pw_set(username, broker.password(username))
+        self.mqtt.on_message = lambda _c, _u, message: self.messages.put(
+            (message.topic, message.payload)
+        )
+        self.mqtt.on_disconnect = lambda *_: self.disconnected.set()
+        self._broker = broker
+
+    def connect(self, *, session: bool = False) -> None:
+        """Connect; `session` asks for one that lasts."""
+        properties = Properties(PacketTypes.CONNECT)
+        if session:
+            properties.SessionExpiryInterval = 3600
+        self.mqtt.connect(
+            "127.0.0.1", self._broker.port, clean_start=not session, properties=properties
+        )
+        self.mqtt.loop_start()
+        wait_until(self.mqtt.is_connected, 5)
+
+    def subscribe(self, topic: str) -> None:
+        """Subscribe and wait for the broker's word."""
+        done = threading.Event()
+        self.mqtt.on_subscribe = lambda *_: done.set()
+        self.mqtt.subscribe(topic, qos=1)
+        assert done.wait(5)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Publish at QoS 1 and wait for the PUBACK."""
+        self.mqtt.publish(topic, payload, qos=1).wait_for_publish(5)
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        self.mqtt.disconnect()
+        self.mqtt.loop_stop()
+
+
+@contextmanager
+def connected(broker: MosquittoBroker, username: str, **options: Any) -> Iterator[Client]:
+    client = Client(broker, username, **options)
+    client.connect()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drivers(mosquitto_broker: MosquittoBroker) -> None:
+    mosquitto_broker.add_drivers("anna", "bruno")
+
+
+def test_wrong_password__is_refused(mosquitto_broker: MosquittoBroker) -> None:
+    assert mosquitto_broker.lets_in("anna")
+    assert not mosquitto_broker.lets_in("anna", mosquitto_broker.password("bruno"))
+    assert not mosquitto_broker.lets_in("anna", "")
+    assert not mosquitto_broker.lets_in("nobody")
+
+
+def test_device__publishes_on_its_own_topics_only(mosquitto_broker: MosquittoBroker) -> None:
+    with (
+        connected(mosquitto_broker, "bridge") as bridge,
+        connected(mosquitto_broker, "anna") as anna,
+    ):
+        bridge.subscribe(TOPIC.format("+", "position"))
+        for who, kind in (("bruno", "position"), ("anna", "ack"), ("anna", "nonsense")):
+            anna.publish(TOPIC.format(who, kind), b"not hers")
+        anna.publish(TOPIC.format("anna", "position"), b"hers")
+
+        assert bridge.messages.get(timeout=5) == (TOPIC.format("anna", "position"), b"hers")
+        assert bridge.messages.empty()
+
+
+def test_device__hears_its_own_topics_only(mosquitto_broker: MosquittoBroker) -> None:
+    with (
+        connected(mosquitto_broker, "driver_events") as service,
+        connected(mosquitto_broker, "anna") as anna,
+    ):
+        for topic in ("#", TOPIC.format("+", "ack"), TOPIC.format("anna", "ack")):
+            anna.subscribe(topic)
+        service.publish(TOPIC.format("bruno", "ack"), b"his")
+        service.publish(TOPIC.format("anna", "ack"), b"hers")
+        topic, payload = anna.messages.get(timeout=5)
+
+        assert (topic, payload) == (TOPIC.format("anna", "ack"), b"hers")
+        assert {message for _, message in list(anna.messages.queue)} <= {b"hers"}
+
+
+def test_device__can_t_take_another_s_session(mosquitto_broker: MosquittoBroker) -> None:
+    with (
+        connected(mosquitto_broker, "bruno", client_id="bruno") as bruno,
+        connected(mosquitto_broker, "anna", client_id="bruno"),
+    ):
+        assert not bruno.disconnected.wait(0.5)
+
+
+def test_packet_too_large__disconnects_instead_of_a_false_success(
+    mosquitto_broker: MosquittoBroker,
+) -> None:
+    with (
+        connected(mosquitto_broker, "bridge") as bridge,
+        connected(mosquitto_broker, "anna") as anna,
+    ):
+        bridge.subscribe(TOPIC.format("+", "position"))
+        anna.publish(TOPIC.format("anna", "position"), bytes(65_536))
+        assert len(bridge.messages.get(timeout=5)[1]) == 65_536
+
+        anna.mqtt.publish(TOPIC.format("anna", "position"), bytes(80_000), qos=1)
+        assert anna.disconnected.wait(5)
+        anna.mqtt.disconnect()  # or it would send the same again
+
+
+def test_session__waits_through_a_stop_of_the_broker(mosquitto_broker: MosquittoBroker) -> None:
+    bridge = Client(mosquitto_broker, "bridge")
+    bridge.connect(session=True)
+    bridge.subscribe(TOPIC.format("+", "position"))
+    bridge.close()
+    with connected(mosquitto_broker, "anna") as anna:
+        for number in range(2000):
+            anna.mqtt.publish(TOPIC.format("anna", "position"), str(number).encode(), qos=1)
+        anna.publish(TOPIC.format("anna", "position"), b"last")
+
+    mosquitto_broker.stop()
+    mosquitto_broker.start()
+    again = Client(mosquitto_broker, "bridge")
+    again.connect(session=True)
+    try:
+        heard = [again.messages.get(timeout=10)[1] for _ in range(2001)]
+    finally:
+        again.close()
+
+    assert heard == [*(str(number).encode() for number in range(2000)), b"last"]
+
+
+def test_driver_added_while_it_runs__gets_in_and_the_others_stay(
+    mosquitto_broker: MosquittoBroker,
+) -> None:
+    with connected(mosquitto_broker, "anna") as anna:
+        assert not mosquitto_broker.lets_in("carla")
+        mosquitto_broker.add_drivers("carla")
+
+        assert mosquitto_broker.lets_in("carla")
+        assert not anna.disconnected.is_set()
