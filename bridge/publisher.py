@@ -1,0 +1,119 @@
+"""The Kafka side of the bridge."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from bridge import metrics
+from doorstep.telemetry import get_logger
+
+OnDelivery = Callable[[KafkaError | None, Any], None]
+
+PROBE_EVERY_S = 3.0
+PROBE_TIMEOUT_S = 3.0
+FLUSH_TIMEOUT_S = 10.0  # below the 30 s that a supervisor gives a service to stop
+
+
+class Publisher:
+    """An idempotent producer that never lets a record expire."""
+
+    def __init__(self, bootstrap_servers: str, max_in_flight: int) -> None:
+        self._log = get_logger()
+        self._config = {
+            "bootstrap.servers": bootstrap_servers,
+            "client.id": "doorstep-bridge",
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "message.timeout.ms": 0,  # never: MQTT's unacknowledged messages are the bound
+            # Twice what MQTT leaves unacknowledged, for what an earlier connection left behind.
+            "queue.buffering.max.messages": max(10_000, 2 * max_in_flight),
+            "socket.nagle.disable": True,
+            "reconnect.backoff.max.ms": 2_000,
+            "log_level": 2,  # `waiting_for_kafka` says it once, librdkafka 20 times a second
+            "error_cb": self._on_error,
+        }
+        self._producer = Producer(self._config)
+        self._failed = False
+        self.is_reachable = False
+        self._closing = threading.Event()
+        self._probe = threading.Thread(target=self._probe_kafka, name="kafka-probe", daemon=True)
+        self._probe.start()
+
+    def send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        on_delivery: OnDelivery,
+        headers: list[tuple[str, str | bytes | None]] | None = None,
+    ) -> bool:
+        """Hand one record to the producer. False if its queue is full: poll, and try again."""
+        try:
+            if headers is None:
+                self._producer.produce(topic, value, key, on_delivery=on_delivery)
+            else:
+                self._producer.produce(topic, value, key, on_delivery=on_delivery, headers=headers)
+        except BufferError:
+            metrics.QUEUE_FULL.inc()
+            return False
+        except KafkaException as exc:
+            # A producer that has failed for good refuses every record; the caller reopens it.
+            self._log.error("kafka_refused", error=str(exc))
+            self._failed = True
+            return False
+        return True
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """Run the delivery callbacks of what Kafka has confirmed."""
+        self._producer.poll(timeout_s)
+
+    def __len__(self) -> int:
+        """How many records wait for Kafka."""
+        return len(self._producer)
+
+    @property
+    def has_failed(self) -> bool:
+        """True once the producer can never send again; `reopen` it."""
+        return self._failed
+
+    def reopen(self) -> None:
+        """Replace a failed producer. Its records are gone: MQTT must deliver them again."""
+        self._producer.purge()
+        self._producer = Producer(self._config)
+        self._failed = False
+
+    def flush(self) -> int:
+        """Wait for Kafka to confirm what was sent; return how many records it has not."""
+        return int(self._producer.flush(FLUSH_TIMEOUT_S))
+
+    def close(self) -> None:
+        """Stop the probe."""
+        self._closing.set()
+        self._probe.join(2 * PROBE_TIMEOUT_S)
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failed = True
+            self._log.error("kafka_producer_failed", error=error.str())
+
+    def _probe_kafka(self) -> None:
+        waiting = False
+        while not self._closing.is_set():
+            try:
+                self.is_reachable = bool(
+                    self._producer.list_topics(timeout=PROBE_TIMEOUT_S).brokers
+                )
+            except KafkaException as exc:
+                self.is_reachable = False
+                if not waiting:
+                    self._log.warning("waiting_for_kafka", error=exc.args[0].str())
+            if waiting and self.is_reachable:
+                self._log.info("kafka_is_back")
+            waiting = not self.is_reachable
+            self._closing.wait(PROBE_EVERY_S)

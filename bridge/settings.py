@@ -1,0 +1,22 @@
+"""The bridge's settings."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls, ServiceSettings
+
+
+class BridgeSettings(ServiceSettings):
+    """What the bridge reads from the environment."""
+
+    mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)
+    mqtt_username: str = "bridge"
+    mqtt_password: SecretStr = SecretStr("")
+    bridge_client_id: str = Field(default="doorstep-bridge", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_topic: str = "driver-pos"
+    kafka_status_topic: str = "driver-status"
+    kafka_dead_letter_topic: str = "dead-letter"
+    bridge_max_in_flight: int = Field(default=5000, ge=1, le=65535)  # MQTT's Receive Maximum
+    bridge_bind: BindSetting = Bind("127.0.0.1", 8003)

@@ -1,0 +1,19 @@
+"""The MQTT topics of a driver: `doorstep/v1/drivers/{driver_id}/{position|status|ack|command}`."""
+
+from __future__ import annotations
+
+PREFIX = "doorstep/v1/drivers/"
+POSITION = "position"
+STATUS = "status"
+ACK = "ack"
+COMMAND = "command"
+
+
+def topic_of(driver_id: str, kind: str) -> str:
+    """Name one driver's topic."""
+    return f"{PREFIX}{driver_id}/{kind}"
+
+
+def filter_of(kind: str) -> str:
+    """Name the filter that matches this topic of every driver."""
+    return f"{PREFIX}+/{kind}"

@@ -1,0 +1,241 @@
+"""The bridge between a real Mosquitto and a real Kafka."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.pipe_servers import Kafka, Mosquitto, free_port, wait_until
+from tests.integration.pipe_services import Phone, Service, bridge_on, holds_all, read_topic
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    server = Kafka(tmp_path_factory.mktemp("kafka"))
+    server.start()
+    server.create_topics()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    server = Mosquitto(tmp_path / "mosquitto")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bridge(tmp_path: Path, mosquitto: Mosquitto, kafka: Kafka) -> Iterator[Service]:
+    service = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port)
+    service.start()
+    yield service
+    service.stop()
+
+
+def payloads(test: str, count: int) -> list[bytes]:
+    return [f'{{"test": "{test}", "n": {n}}}'.encode() for n in range(count)]
+
+
+def test_bridge__any_payload__arrives_untouched_under_the_drivers_key(
+    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    odd = [b"\x00\xff\x1f\x8bnot json", b'{"n": 1}', b"x" * 65_000]
+    phone = Phone(mosquitto, "driver-7")
+    phone.send(odd)
+    phone.send([b'{"status":"online"}', b""], "status")
+    phone.close()
+
+    found = read_topic(kafka, "driver-pos", holds_all(set(odd)))
+    assert {message.key() for message in found if message.value() in odd} == {b"driver-7"}
+    found = read_topic(kafka, "driver-status", lambda messages: len(messages) >= 2)
+    assert [message.value() for message in found] == [b'{"status":"online"}', b""]
+
+
+def test_bridge__one_driver__stays_in_order_in_one_partition(
+    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    sent = payloads("order", 3000)
+    phone = Phone(mosquitto, "driver-8")
+    phone.send(sent)
+    phone.close()
+    found = read_topic(kafka, "driver-pos", holds_all(set(sent)))
+    mine = [message for message in found if message.key() == b"driver-8"]
+    assert [message.value() for message in mine] == sent
+    assert len({message.partition() for message in mine}) == 1
+    wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") >= 3000)
+    wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
+
+
+def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_works(
+    tmp_path: Path,
+) -> None:
+    mosquitto = Mosquitto(tmp_path / "mosquitto")
+    kafka = Kafka(tmp_path / "kafka")
+    bridge = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port)
+    try:
+        bridge.launch()
+        wait_until(lambda: bridge.get("/readyz")[0] == 503)
+        wait_until(lambda: {"waiting_for_mqtt", "waiting_for_kafka"} <= set(bridge.events()))
+        assert bridge.get("/healthz")[0] == 200
+
+        mosquitto.start()
+        wait_until(lambda: bridge.metric("doorstep_bridge_connected") == 1)
+        assert bridge.get("/readyz")[0] == 503  # Kafka is still not there
+        sent = payloads("early", 50)
+        phone = Phone(mosquitto)
+        phone.send(sent)
+        phone.close()
+
+        kafka.start()
+        kafka.create_topics()
+        bridge.await_ready()
+        read_topic(kafka, "driver-pos", holds_all(set(sent)))
+    finally:
+        for server in (bridge, mosquitto, kafka):
+            server.stop()
+
+
+def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
+    tmp_path: Path, mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    away = free_port()
+    bridge = bridge_on(tmp_path / "bridge", f"{mosquitto.url},mqtt://127.0.0.1:{away}", kafka.port)
+    try:
+        bridge.launch()
+        wait_until(lambda: bridge.metric("doorstep_bridge_connected") == 1)
+        sent = payloads("two", 20)
+        phone = Phone(mosquitto)
+        phone.send(sent)
+        phone.close()
+        read_topic(kafka, "driver-pos", holds_all(set(sent)))
+        assert bridge.get("/readyz")[0] == 503
+
+        other = Mosquitto(tmp_path / "other", away)
+        other.start()
+        try:
+            bridge.await_ready()
+            more = payloads("other", 20)
+            phone = Phone(other, "d2")
+            phone.send(more)
+            phone.close()
+            read_topic(kafka, "driver-pos", holds_all(set(more)))
+        finally:
+            other.stop()
+    finally:
+        bridge.stop()
+
+
+def test_bridge__a_publisher_restarts__its_fixes_go_on_arriving(
+    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    sent = payloads("publisher", 60)
+    for part in (sent[:20], sent[20:40], sent[40:]):
+        phone = Phone(mosquitto, "driver-9")
+        phone.send(part)
+        phone.close()
+    found = read_topic(kafka, "driver-pos", holds_all(set(sent)))
+    assert [m.value() for m in found if m.key() == b"driver-9"] == sent
+
+
+def test_bridge__killed__gets_again_what_it_had_not_acknowledged(
+    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    sent = payloads("killed", 5000)
+    phone = Phone(mosquitto)
+    infos = phone.publish(sent)
+    wait_until(lambda: bridge.metric("doorstep_bridge_messages_total") > 500)
+    bridge.kill()
+    bridge.start()
+    for info in infos:
+        info.wait_for_publish(20)
+    phone.close()
+    read_topic(kafka, "driver-pos", holds_all(set(sent)))
+
+
+def test_bridge__sigterm__ends_cleanly_and_its_session_keeps_collecting(
+    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    phone = Phone(mosquitto)
+    first, second = payloads("before", 30), payloads("while-down", 30)
+    phone.send(first)
+    bridge.signal(signal.SIGTERM)
+    assert bridge.exit_code == 0
+    assert "stopped" in bridge.events()
+    phone.send(second)
+    phone.close()
+    bridge.start()
+    read_topic(kafka, "driver-pos", holds_all({*first, *second}))
+
+
+def test_bridge__mosquitto_killed__nothing_that_the_phone_resends_is_lost(
+    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    sent = payloads("mosquitto-killed", 400)
+    phone = Phone(mosquitto)
+    phone.publish(sent[:200])
+    mosquitto.kill()
+    mosquitto.start()
+    wait_until(lambda: bridge.metric("doorstep_bridge_connections_total") >= 2)
+    bridge.await_ready()
+    # PUBACK promises no durability: what the broker forgot comes again from the journal.
+    phone.send(sent)
+    phone.close()
+    read_topic(kafka, "driver-pos", holds_all(set(sent)))
+
+
+def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    kafka = Kafka(tmp_path / "kafka")
+    mosquitto = Mosquitto(tmp_path / "mosquitto")
+    bridge = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port, BRIDGE_MAX_IN_FLIGHT="100")
+    try:
+        kafka.start()
+        kafka.create_topics()
+        mosquitto.start()
+        bridge.start()
+        phone = Phone(mosquitto)
+        before, meanwhile = payloads("before", 200), payloads("kafka-down", 500)
+        phone.send(before)
+        wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") == 200)
+
+        kafka.kill()
+        phone.send(meanwhile)
+        # Back pressure: the broker stops at the receive maximum (Mosquitto 2.0.11 at up to twice).
+        wait_until(lambda: 100 <= bridge.metric("doorstep_bridge_in_flight") <= 200)
+        wait_until(lambda: bridge.get("/readyz")[0] == 503)
+        assert bridge.metric("doorstep_bridge_acked_total") == 200
+        assert bridge.metric("doorstep_bridge_in_flight") <= 200
+
+        kafka.start()
+        read_topic(kafka, "driver-pos", holds_all({*before, *meanwhile}), 60)
+        wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") == 700)
+        bridge.await_ready()
+        phone.close()
+    finally:
+        for server in (bridge, mosquitto, kafka):
+            server.stop()
+
+
+def test_bridge__a_topic_that_is_missing__acknowledges_nothing_until_it_is_there(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    kafka = Kafka(tmp_path / "kafka")
+    bridge = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port)
+    try:
+        kafka.start()
+        bridge.start()
+        phone = Phone(mosquitto)
+        sent = payloads("no-topic", 20)
+        phone.send(sent)
+        phone.close()
+        wait_until(lambda: bridge.metric("doorstep_bridge_messages_total") >= 20)
+        assert bridge.metric("doorstep_bridge_acked_total") == 0
+        kafka.create_topics()
+        read_topic(kafka, "driver-pos", holds_all(set(sent)), 60)
+    finally:
+        for server in (bridge, kafka):
+            server.stop()
