@@ -1,0 +1,1 @@
+"""The drivers' door: fixes over HTTP, duty, and what a driver does with an order."""

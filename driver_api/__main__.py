@@ -1,0 +1,21 @@
+"""Run driver_api: `python -m driver_api`."""
+
+from __future__ import annotations
+
+import sys
+
+from doorstep.telemetry import configure_logging
+from doorstep.web.serve import serve
+from driver_api.app import build_service
+from driver_api.settings import Settings
+
+
+def main() -> int:
+    """Serve until asked to stop."""
+    settings = Settings.load_or_exit()
+    configure_logging("driver_api")
+    return serve(build_service(settings), settings.driver_api_bind)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The application: routes, middleware, and the life of what they work with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from doorstep.web.bodies import LimitBody
+from doorstep.web.buckets import Buckets
+from doorstep.web.headers import SecureHeaders
+from doorstep.web.observe import ObserveRequests, health_routes
+from doorstep.web.openapi import install_openapi
+from doorstep.web.problems import install_problem_handlers
+from doorstep.web.tokens import RememberTokens
+from doorstep.web.waiting import report_waiting
+from driver_api.database import Database, Store
+from driver_api.positions import KafkaPositions, Positions
+from driver_api.routes import BURST_FIXES, FIXES_PER_S, Parts, router
+from driver_api.schemas import FixBody, FixesBody
+from driver_api.settings import Settings
+
+
+def build_app(store: Store, positions: Positions) -> FastAPI:
+    """Build the application over a store: the tests' way in, too."""
+    app = _bare_app()
+    _hand_in(app, store, positions)
+    return app
+
+
+def build_service(settings: Settings) -> FastAPI:
+    """Build the application that opens its own connections when it starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = await Database.open(
+            settings.database_url.get_secret_value(), settings.database_pool_size
+        )
+        positions = KafkaPositions(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
+        _hand_in(app, database, positions)
+        waiting = asyncio.create_task(report_waiting(database.is_there))
+        try:
+            yield
+        finally:
+            waiting.cancel()
+            positions.close()
+            await database.close()
+
+    app = _bare_app()
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def _hand_in(app: FastAPI, store: Store, positions: Positions) -> None:
+    app.state.parts = Parts(
+        store, positions, RememberTokens(store.find_token), Buckets(FIXES_PER_S, BURST_FIXES)
+    )
+
+
+def _bare_app() -> FastAPI:
+    app = FastAPI(
+        title="Doorstep driver_api",
+        version="0.1.0",
+        summary="Fixes over HTTP, duty, and what a driver does with an order.",
+        docs_url=None,
+        redoc_url=None,
+    )
+
+    async def dependencies() -> Mapping[str, bool]:
+        parts: Parts = app.state.parts
+        return {"database": await parts.store.is_there()}
+
+    app.include_router(router)
+    app.include_router(health_routes(dependencies))
+    install_problem_handlers(app)
+    install_openapi(app, [FixBody, FixesBody])
+    app.add_middleware(LimitBody)
+    app.add_middleware(SecureHeaders)
+    app.add_middleware(ObserveRequests)  # the outermost
+    return app

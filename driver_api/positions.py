@@ -1,0 +1,93 @@
+"""Newly committed positions to the live feed: best effort, bounded, never in anyone's way.
+
+The database has the fix already; a position lost here is healed by the driver's next one. So a
+missing broker costs a counter and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Protocol
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from prometheus_client import Counter
+
+from doorstep.fix import Fix
+
+QUEUE_RECORDS = 1000  # 200 B each: at most 200 KB wait for a broker
+MESSAGE_TIMEOUT_MS = 3000  # an older position is no news
+FLUSH_TIMEOUT_S = 1  # at the end; below uvicorn's 5 s for requests under way
+
+_POSITIONS = Counter(
+    "doorstep_driver_api_positions",
+    "Positions handed to the live feed, and what became of them.",
+    ["outcome"],
+)
+
+
+class Positions(Protocol):
+    """Where newly committed positions go."""
+
+    def publish(self, driver_id: str, fix: Fix, received_at_ms: int) -> None:
+        """Hand on one driver's newest position, at once and without failing."""
+
+    def close(self) -> None:
+        """Stop, giving what is under way a moment."""
+
+
+class KafkaPositions:
+    """Positions into Kafka's tracking-positions."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self._topic = topic
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "acks": 1,
+                "linger.ms": 20,
+                "queue.buffering.max.messages": QUEUE_RECORDS,
+                "message.timeout.ms": MESSAGE_TIMEOUT_MS,
+                "log.connection.close": False,
+                "reconnect.backoff.max.ms": 5000,
+            },
+            logger=_quiet_logger(),
+        )
+
+    def publish(self, driver_id: str, fix: Fix, received_at_ms: int) -> None:
+        value = pack_position(driver_id, fix, received_at_ms)
+        try:
+            self._producer.produce(self._topic, value, key=driver_id, on_delivery=_count)
+            self._producer.poll(0)
+        except (BufferError, KafkaException):
+            _POSITIONS.labels("dropped").inc()
+
+    def close(self) -> None:
+        self._producer.flush(FLUSH_TIMEOUT_S)
+
+
+def pack_position(driver_id: str, fix: Fix, received_at_ms: int) -> bytes:
+    """One record of tracking-positions with one position in it."""
+    position = [
+        driver_id,
+        round(fix.fix_at.timestamp() * 1000),
+        received_at_ms,
+        fix.lon_deg,
+        fix.lat_deg,
+        fix.accuracy_m,
+        fix.speed_mps,
+        fix.heading_deg,
+    ]
+    return json.dumps({"v": 1, "positions": [position]}, separators=(",", ":")).encode()
+
+
+def _count(error: KafkaError | None, _: Message) -> None:
+    _POSITIONS.labels("dropped" if error else "published").inc()
+
+
+def _quiet_logger() -> logging.Logger:
+    """librdkafka says on every attempt that the broker is away: the counter says it too."""
+    logger = logging.getLogger("driver_api.kafka")
+    logger.setLevel(logging.CRITICAL)
+    return logger

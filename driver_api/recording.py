@@ -1,0 +1,107 @@
+"""From a decoded body to rows for the write door, and from its outcomes to answers.
+
+Pure: no I/O, and the time is passed in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from doorstep.errors import ConflictingFix, RejectedFix, UnknownDriver
+from doorstep.fix import Decoded, Fix, Refused
+from doorstep.store.rows import IncomingRow, Outcome
+from driver_api.schemas import FixOutcome, RecordedFix, RecordedFixes
+
+
+def row_of(n: int, driver_id: str, fix: Fix, received_at: datetime) -> IncomingRow:
+    """Make a fix's row."""
+    return (
+        n,
+        driver_id,
+        fix.boot,
+        fix.seq,
+        fix.fix_at,
+        received_at,
+        fix.lon_deg,
+        fix.lat_deg,
+        fix.accuracy_m,
+        fix.speed_mps,
+        fix.heading_deg,
+        fix.altitude_m,
+        fix.battery,
+        None,
+    )
+
+
+def rows_of(driver_id: str, decoded: Decoded, received_at: datetime) -> list[IncomingRow]:
+    """Make the rows of a batch. A refused entry has one if its seq could be read."""
+    rows: list[IncomingRow] = []
+    for n, entry in enumerate(decoded):
+        if isinstance(entry, Fix):
+            rows.append(row_of(n, driver_id, entry, received_at))
+        elif entry.boot is not None:
+            blank = (None,) * 7
+            identity = (n, driver_id, entry.boot, entry.seq, None, received_at)
+            rows.append((*identity, *blank, entry.reason))
+    return rows
+
+
+def answer_one(
+    driver_id: str, fix: Fix, received_at: datetime, outcomes: Sequence[Outcome]
+) -> RecordedFix:
+    """Answer for one fix. Raises UnknownDriver, RejectedFix or ConflictingFix."""
+    found = outcomes[0] if outcomes else Outcome(0, "committed", None)
+    if found.outcome == "conflict":
+        raise ConflictingFix
+    if found.outcome == "rejected":
+        if found.reason == "unknown_driver":
+            raise UnknownDriver
+        raise RejectedFix(found.reason or "rejected_before")
+    return RecordedFix(
+        driver_id=driver_id,
+        outcome=found.outcome,  # conflict and rejected are dealt with
+        reason=found.reason,
+        fix_at=fix.fix_at,
+        received_at=received_at,
+    )
+
+
+def answer_many(
+    driver_id: str, decoded: Decoded, received_at: datetime, outcomes: Sequence[Outcome]
+) -> RecordedFixes:
+    """Answer for a batch: each fix by itself. Raises UnknownDriver."""
+    by_n = {found.n: found for found in outcomes}
+    if any(found.reason == "unknown_driver" for found in outcomes):
+        raise UnknownDriver
+    answers = [
+        FixOutcome(n=n, outcome="rejected", reason=entry.reason)
+        if isinstance(entry, Refused)
+        else _outcome(n, by_n.get(n))
+        for n, entry in enumerate(decoded)
+    ]
+    counts = Counter(answer.outcome for answer in answers)
+    return RecordedFixes(
+        driver_id=driver_id,
+        received_at=received_at,
+        outcomes=answers,
+        committed=counts["committed"],
+        duplicate=counts["duplicate"],
+        quarantined=counts["quarantined"],
+        rejected=counts["rejected"],
+        conflict=counts["conflict"],
+    )
+
+
+def newest_committed(decoded: Decoded, outcomes: Sequence[Outcome]) -> Fix | None:
+    """The newest fix of a batch that is worth showing: committed now, and not quarantined."""
+    noted = {found.n for found in outcomes}
+    fixes = [entry for n, entry in enumerate(decoded) if isinstance(entry, Fix) and n not in noted]
+    return max(fixes, key=lambda fix: fix.fix_at, default=None)
+
+
+def _outcome(n: int, found: Outcome | None) -> FixOutcome:
+    if found is None:
+        return FixOutcome(n=n, outcome="committed", reason=None)
+    return FixOutcome(n=n, outcome=found.outcome, reason=found.reason)

@@ -1,0 +1,150 @@
+"""What driver_api takes and gives, as it stands in OpenAPI. Fixes are read by `doorstep.fix`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from doorstep.fix import ID_PATTERN, MAX_FIXES, MAX_SEQ
+from doorstep.fix.instants import LEAST_EPOCH_MS, MOST_EPOCH_MS
+from doorstep.store.rows import Order
+from doorstep.web.instants import Instant
+
+FIX_EXAMPLE: dict[str, Any] = {
+    "boot": "b1",
+    "seq": 42,
+    "fix_at": "2026-11-21T12:00:00.000Z",
+    "lat_deg": 43.7731,
+    "lon_deg": 11.256,
+    "accuracy_m": 8.0,
+    "speed_mps": 4.2,
+    "heading_deg": 270.0,
+}
+
+
+def _as_decoded(schema: dict[str, Any]) -> None:
+    """Say what `doorstep.fix` reads: optional means absent, and an identity is whole."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+    schema["properties"]["fix_at"] = {
+        "description": "The phone's clock: RFC 3339 with a zone, or milliseconds since 1970.",
+        "anyOf": [
+            {"type": "string", "format": "date-time"},
+            {"type": "integer", "minimum": LEAST_EPOCH_MS, "maximum": MOST_EPOCH_MS},
+        ],
+    }
+    schema["dependentRequired"] = {"boot": ["seq"], "seq": ["boot"]}
+
+
+Absent = SkipJsonSchema[None]
+
+
+class FixBody(BaseModel):
+    """One fix. `boot` and `seq` belong together: both or neither. Unknown fields are ignored."""
+
+    model_config = ConfigDict(json_schema_extra=_as_decoded)
+
+    fix_at: str | int
+    lat_deg: float = Field(ge=-90, le=90)
+    lon_deg: float = Field(ge=-180, le=180)
+    accuracy_m: Annotated[float, Field(ge=0, le=1e6)] | Absent = None
+    speed_mps: Annotated[float, Field(ge=0, le=500)] | Absent = None
+    heading_deg: Annotated[float, Field(ge=0, le=360)] | Absent = None
+    altitude_m: Annotated[float, Field(ge=-1000, le=20_000)] | Absent = None
+    battery: Annotated[float, Field(ge=0, le=1)] | Absent = None
+    boot: Annotated[str, Field(pattern=f"^{ID_PATTERN}$")] | Absent = None
+    seq: Annotated[int, Field(ge=1, le=MAX_SEQ)] | Absent = None
+
+
+class FixesBody(BaseModel):
+    """Up to 256 fixes, such as a phone sends after an outage."""
+
+    fixes: list[FixBody] = Field(min_length=1, max_length=MAX_FIXES)
+
+
+class RecordedFix(BaseModel):
+    """The fix is committed. `quarantined`: kept, but nothing is concluded from it."""
+
+    driver_id: str
+    outcome: Literal["committed", "duplicate", "quarantined"]
+    reason: str | None
+    fix_at: Instant
+    received_at: Instant
+
+
+class FixOutcome(BaseModel):
+    """What became of fix `n` of the request, counted from 0."""
+
+    n: int
+    outcome: Literal["committed", "duplicate", "quarantined", "rejected", "conflict"]
+    reason: str | None
+
+
+class RecordedFixes(BaseModel):
+    """What became of each fix, in their order, and how many of each outcome there are."""
+
+    driver_id: str
+    received_at: Instant
+    outcomes: list[FixOutcome]
+    committed: int
+    duplicate: int
+    quarantined: int
+    rejected: int
+    conflict: int
+
+
+class DutyAnswer(BaseModel):
+    """A driver's duty, and the state that follows from it and from the open order."""
+
+    driver_id: str
+    duty: str
+    state: str
+
+
+class Place(BaseModel):
+    """A place to go to."""
+
+    lon_deg: float
+    lat_deg: float
+    name: str | None = None
+
+
+class CurrentOrder(BaseModel):
+    """The order that a driver has now."""
+
+    order_id: UUID
+    state: str
+    assignment_no: int
+    assigned_at: Instant
+    restaurant: Place
+    destination: Place
+
+
+class DriverAnswer(DutyAnswer):
+    """What a driver's phone needs to know."""
+
+    order: CurrentOrder | None
+
+
+class OrderAnswer(BaseModel):
+    """An order after a driver's command."""
+
+    order_id: UUID
+    state: str
+    assignment_no: int
+    order_seq: int
+    driver_id: str | None
+
+    @classmethod
+    def of(cls, order: Order) -> OrderAnswer:
+        """Pick what a driver may see."""
+        return cls(
+            order_id=order.order_id,
+            state=order.state,
+            assignment_no=order.assignment_no,
+            order_seq=order.order_seq,
+            driver_id=order.driver_id,
+        )

@@ -1,0 +1,17 @@
+"""The settings of driver_api."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from doorstep.settings import Bind, BindSetting, ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Environment variables of driver_api; each field's name in capitals."""
+
+    database_url: SecretStr
+    database_pool_size: int = Field(default=10, ge=1, le=200)
+    driver_api_bind: BindSetting = Bind("127.0.0.1", 8001)
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_positions_topic: str = "tracking-positions"
