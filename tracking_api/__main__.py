@@ -1,0 +1,21 @@
+"""Run tracking_api: `python -m tracking_api`."""
+
+from __future__ import annotations
+
+import sys
+
+from doorstep.telemetry import configure_logging
+from doorstep.web.serve import serve
+from tracking_api.app import build_service
+from tracking_api.settings import Settings
+
+
+def main() -> int:
+    """Serve until asked to stop."""
+    settings = Settings.load_or_exit()
+    configure_logging("tracking_api")
+    return serve(build_service(settings), settings.tracking_api_bind)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

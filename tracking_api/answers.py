@@ -1,0 +1,74 @@
+"""From what the database knows to what is answered. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tracking_api.eta import estimate_arrival
+from tracking_api.schemas import (
+    Coordinates,
+    EtaAnswer,
+    EventAnswer,
+    OrderState,
+    PointGeometry,
+    Position,
+    PositionProperties,
+    Restaurant,
+    TrackAnswer,
+)
+from tracking_api.view import Spot, TrackedOrder, age_s, freshness_of
+
+
+def position_of(spot: Spot, now: datetime) -> Position:
+    """A spot as a GeoJSON feature, with its age."""
+    age = age_s(spot.fix_at, now)
+    return Position(
+        geometry=PointGeometry(coordinates=spot.lon_lat),
+        properties=PositionProperties(
+            fix_at=spot.fix_at,
+            received_at=spot.received_at,
+            accuracy_m=spot.accuracy_m,
+            speed_mps=spot.speed_mps,
+            heading_deg=spot.heading_deg,
+            age_s=age,
+            freshness=freshness_of(age),
+        ),
+    )
+
+
+def track_answer(order: TrackedOrder) -> TrackAnswer:
+    """Answer "where is my order?", showing only what its window allows."""
+    spot = order.visible
+    eta = estimate_arrival(order)
+    lon_deg, lat_deg = order.destination
+    return TrackAnswer(
+        order_id=order.order_id,
+        state=OrderState(order.state),
+        assignment_no=order.assignment_no,
+        order_seq=order.order_seq,
+        position=position_of(spot, order.now) if spot else None,
+        eta=EtaAnswer(
+            arrives_at=eta.arrives_at,
+            seconds=eta.seconds,
+            distance_m=eta.distance_m,
+            speed_mps=eta.speed_mps,
+            basis=eta.basis,
+        )
+        if eta
+        else None,
+        restaurant=Restaurant(
+            name=order.restaurant_name,
+            lon_deg=order.restaurant[0],
+            lat_deg=order.restaurant[1],
+        ),
+        destination=Coordinates(lon_deg=lon_deg, lat_deg=lat_deg),
+        events=[
+            EventAnswer(
+                order_seq=event.order_seq,
+                state=OrderState(event.state),
+                source=event.source,
+                occurred_at=event.occurred_at,
+            )
+            for event in order.events
+        ],
+    )

@@ -1,0 +1,89 @@
+"""The application: routes, middleware, and the life of what they work with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from doorstep.web.bodies import LimitBody
+from doorstep.web.buckets import Buckets
+from doorstep.web.headers import SecureHeaders
+from doorstep.web.observe import ObserveRequests, health_routes
+from doorstep.web.openapi import install_openapi
+from doorstep.web.problems import install_problem_handlers
+from doorstep.web.tokens import RememberTokens
+from doorstep.web.waiting import report_waiting
+from tracking_api.database import Database, Store
+from tracking_api.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
+from tracking_api.routes import drivers, orders, pages, policies, track
+from tracking_api.routes.parts import Parts
+from tracking_api.schemas import Cancellation, DriverChoice, LinkToken, NewOrder, NewPolicy
+from tracking_api.settings import Settings
+
+BODIES: list[type[BaseModel]] = [NewOrder, DriverChoice, Cancellation, LinkToken, NewPolicy]
+
+
+def build_app(store: Store, public_url: str) -> FastAPI:
+    """Build the application over a store: the tests' way in, too."""
+    app = _bare_app()
+    _hand_in(app, store, public_url)
+    return app
+
+
+def build_service(settings: Settings) -> FastAPI:
+    """Build the application that opens its own connections when it starts."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = await Database.open(
+            settings.database_url.get_secret_value(), settings.database_pool_size
+        )
+        _hand_in(app, database, settings.tracking_api_public_url)
+        waiting = asyncio.create_task(report_waiting(database.is_there))
+        try:
+            yield
+        finally:
+            waiting.cancel()
+            await database.close()
+
+    app = _bare_app()
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def _hand_in(app: FastAPI, store: Store, public_url: str) -> None:
+    app.state.parts = Parts(
+        store,
+        RememberTokens(store.find_token),
+        Links(store.find_token, Buckets(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
+        public_url,
+    )
+
+
+def _bare_app() -> FastAPI:
+    app = FastAPI(
+        title="Doorstep tracking_api",
+        version="0.1.0",
+        summary="Orders, where they are, and the fleet.",
+        docs_url=None,
+        redoc_url=None,
+    )
+
+    async def dependencies() -> Mapping[str, bool]:
+        parts: Parts = app.state.parts
+        return {"database": await parts.store.is_there()}
+
+    for module in (orders, track, drivers, policies, pages):
+        app.include_router(module.router)
+    app.include_router(health_routes(dependencies))
+    app.mount("/assets", pages.Assets())
+    install_problem_handlers(app)
+    install_openapi(app, BODIES)
+    app.add_middleware(LimitBody)
+    app.add_middleware(SecureHeaders)
+    app.add_middleware(ObserveRequests)  # the outermost
+    return app

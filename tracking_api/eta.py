@@ -1,0 +1,96 @@
+"""A first estimate of the arrival, from the distance and the speed seen so far.
+
+No routing yet: the straight line is stretched by what Florence's streets add on average. `basis`
+says so in the answer. Pure: `now` is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tracking_api.geo import distance_m
+from tracking_api.view import STALE_WITHIN_S, Spot, TrackedOrder, age_s
+
+DETOUR_FACTOR = 1.5  # street over straight, median of 1,868 random pairs in Florence 0.5-5 km apart
+ASSUMED_SPEED_MPS = 4.5  # 16 km/h, a courier's usual pace, until there is something to observe
+OBSERVED_WITHIN_S = 300  # older movement says little about now
+SEGMENT_M = 30  # below this GPS noise of 5-10 m makes up most of a movement
+LEAST_OBSERVED_M = 120  # four segments
+SLOWEST_MPS, FASTEST_MPS = 1.0, 25.0  # slower is waiting, faster is a jump
+HANDOVER_DWELLS = 8  # × dwell_min_s (30 s) = 240 s, the mean time a courier needs at a restaurant
+
+_BEFORE_PICK_UP = ("assigned", "at_restaurant")
+_AFTER_PICK_UP = ("picked_up", "arriving")
+
+
+@dataclass(frozen=True, slots=True)
+class Eta:
+    """When the order should arrive, and what that rests on."""
+
+    arrives_at: datetime
+    seconds: int
+    distance_m: int
+    speed_mps: float
+    basis: str
+
+
+def estimate_arrival(order: TrackedOrder) -> Eta | None:
+    """Estimate when the driver is with the customer.
+
+    None while no position may be shown, when the last one is too old to say anything, and when
+    the driver has arrived.
+    """
+    spot = order.visible
+    if spot is None or age_s(spot.fix_at, order.now) > STALE_WITHIN_S:
+        return None
+    if order.state in _BEFORE_PICK_UP:
+        there = order.restaurant if order.state == "assigned" else spot.lon_lat
+        straight_m = distance_m(spot.lon_lat, there) + distance_m(there, order.destination)
+        handover_s = HANDOVER_DWELLS * order.dwell_min_s
+    elif order.state in _AFTER_PICK_UP:
+        straight_m = distance_m(spot.lon_lat, order.destination)
+        handover_s = 0.0
+    else:
+        return None
+    observed_mps = observed_speed_mps([*order.trail, spot], order.now)
+    speed_mps = observed_mps or ASSUMED_SPEED_MPS
+    way_m = straight_m * DETOUR_FACTOR
+    arrives_at = spot.fix_at + timedelta(seconds=way_m / speed_mps + handover_s)
+    arrives_at = max(arrives_at, order.now)
+    return Eta(
+        arrives_at=arrives_at,
+        seconds=round((arrives_at - order.now).total_seconds()),
+        distance_m=round(way_m),
+        speed_mps=round(speed_mps, 2),
+        basis=_basis(speed_mps, observed_mps is not None, handover_s),
+    )
+
+
+def observed_speed_mps(trail: Sequence[Spot], now: datetime) -> float | None:
+    """The mean speed while moving, over the last minutes. None if there was too little of it.
+
+    The trail is thinned to steps of 30 m, so that jitter while waiting is no movement.
+    """
+    recent = [spot for spot in trail if age_s(spot.fix_at, now) <= OBSERVED_WITHIN_S]
+    moved_m = moved_s = 0.0
+    if not recent:
+        return None
+    anchor = recent[0]
+    for spot in recent[1:]:
+        step_m = distance_m(anchor.lon_lat, spot.lon_lat)
+        step_s = (spot.fix_at - anchor.fix_at).total_seconds()
+        if step_m < SEGMENT_M or step_s <= 0:
+            continue
+        if SLOWEST_MPS <= step_m / step_s <= FASTEST_MPS:
+            moved_m += step_m
+            moved_s += step_s
+        anchor = spot
+    return moved_m / moved_s if moved_m >= LEAST_OBSERVED_M else None
+
+
+def _basis(speed_mps: float, observed: bool, handover_s: float) -> str:
+    seen = "observed" if observed else "assumed"
+    wait = f", plus {handover_s:.0f} s at the restaurant" if handover_s else ""
+    return f"straight line × {DETOUR_FACTOR:g} at {speed_mps:.1f} m/s ({seen}){wait}; no routing"

@@ -1,0 +1,74 @@
+"""The way a driver went inside one assignment, as GeoJSON.
+
+A jump (over 70 m/s) depends on its neighbours, so it is worked out when the track is read: the
+point is kept and flagged, and the line leaves it out. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from shapely import LineString, Point
+from shapely.geometry import mapping
+
+from doorstep.web.instants import format_instant
+from tracking_api.geo import distance_m
+from tracking_api.view import Spot
+
+JUMP_MPS = 70.0  # 252 km/h: no courier
+MAX_POINTS = 5000  # five and a half hours at one every 4 s
+
+
+def flag_jumps(trail: Sequence[Spot]) -> list[bool]:
+    """Say of each spot, in time order, whether nobody could have got there from the line so far.
+
+    Two jumped spots in a row that agree with each other are where the driver really is: the line
+    goes on from there.
+    """
+    flags: list[bool] = []
+    on_line: Spot | None = None
+    for n, spot in enumerate(trail):
+        reachable = on_line is None or not _too_fast(on_line, spot)
+        agrees = n > 0 and flags[-1] and not _too_fast(trail[n - 1], spot)
+        flags.append(not (reachable or agrees))
+        if not flags[-1]:
+            on_line = spot
+    return flags
+
+
+def feature_collection(trail: Sequence[Spot], *, truncated: bool = False) -> dict[str, Any]:
+    """Draw a trail (oldest first): one line without the jumps, and every point with its fix."""
+    flags = flag_jumps(trail)
+    features = [_point_feature(spot, jump) for spot, jump in zip(trail, flags, strict=True)]
+    line = [spot.lon_lat for spot, jump in zip(trail, flags, strict=True) if not jump]
+    if len(line) > 1:
+        features.insert(
+            0,
+            {
+                "type": "Feature",
+                "geometry": mapping(LineString(line)),
+                "properties": {"points": len(line), "jumps": sum(flags)},
+            },
+        )
+    return {"type": "FeatureCollection", "features": features, "truncated": truncated}
+
+
+def _point_feature(spot: Spot, jump: bool) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "geometry": mapping(Point(spot.lon_lat)),
+        "properties": {
+            "fix_at": format_instant(spot.fix_at),
+            "received_at": format_instant(spot.received_at),
+            "accuracy_m": spot.accuracy_m,
+            "speed_mps": spot.speed_mps,
+            "heading_deg": spot.heading_deg,
+            "jump": jump,
+        },
+    }
+
+
+def _too_fast(a: Spot, b: Spot) -> bool:
+    apart_m = distance_m(a.lon_lat, b.lon_lat)
+    return apart_m > JUMP_MPS * abs((b.fix_at - a.fix_at).total_seconds())

@@ -1,0 +1,342 @@
+"""What tracking_api reads: SQLAlchemy Core over `doorstep.tables`, PostGIS through GeoAlchemy2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from geoalchemy2.functions import ST_DistanceSphere, ST_MakePoint, ST_SetSRID
+from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from doorstep.errors import UnknownDriver, UnknownOrder
+from doorstep.store.rows import Order
+from doorstep.tables import (
+    assignment,
+    driver,
+    driver_state,
+    fix_history,
+    order_event,
+    orders,
+    policy,
+    restaurant,
+)
+from tracking_api.answers import position_of
+from tracking_api.cursors import Cursor
+from tracking_api.eta import OBSERVED_WITHIN_S
+from tracking_api.schemas import DriverAnswer, OrderState, RestaurantAnswer
+from tracking_api.view import Event, Near, Spot, TrackedOrder, Window
+
+NEAREST_WITHIN_S = 300  # whoever has been silent for longer may be anywhere
+TRAIL_POINTS = 80  # 5 min at one every 4 s
+
+POSITION_COLUMNS = [
+    "driver_id",
+    "state",
+    "lon_deg",
+    "lat_deg",
+    "fix_at_ms",
+    "received_at_ms",
+    "speed_mps",
+    "heading_deg",
+    "accuracy_m",
+    "battery",
+    "order_id",
+]
+
+_now = func.clock_timestamp().label("now")
+
+
+async def select_track(conn: AsyncConnection, order_id: UUID) -> TrackedOrder | None:
+    """Read one order with its current assignment and that driver's newest fix."""
+    statement = (
+        select(
+            _now,
+            orders.c.order_id,
+            orders.c.state,
+            orders.c.assignment_no,
+            orders.c.order_seq,
+            orders.c.lon_deg.label("destination_lon_deg"),
+            orders.c.lat_deg.label("destination_lat_deg"),
+            restaurant.c.name,
+            restaurant.c.lon_deg.label("restaurant_lon_deg"),
+            restaurant.c.lat_deg.label("restaurant_lat_deg"),
+            policy.c.dwell_min_s,
+            assignment.c.driver_id,
+            assignment.c.assigned_at,
+            assignment.c.ended_at,
+            *_spot_columns(driver_state.c),
+        )
+        .select_from(orders)
+        .join(restaurant, restaurant.c.restaurant_id == orders.c.restaurant_id)
+        .join(policy, policy.c.policy_id == orders.c.policy_id)
+        .outerjoin(assignment, _current_assignment())
+        .outerjoin(driver_state, driver_state.c.driver_id == assignment.c.driver_id)
+        .where(orders.c.order_id == order_id)
+    )
+    row = (await conn.execute(statement)).one_or_none()
+    if row is None:
+        return None
+    order = TrackedOrder(
+        now=row.now,
+        order_id=row.order_id,
+        state=row.state,
+        assignment_no=row.assignment_no,
+        order_seq=row.order_seq,
+        restaurant_name=row.name,
+        restaurant=(row.restaurant_lon_deg, row.restaurant_lat_deg),
+        destination=(row.destination_lon_deg, row.destination_lat_deg),
+        dwell_min_s=row.dwell_min_s,
+        window=Window(row.assigned_at, row.ended_at) if row.assigned_at else None,
+        newest=_spot_of(row) if row.fix_at else None,
+        events=await _select_events(conn, order_id),
+    )
+    if order.visible is not None and order.window is not None:
+        since = max(order.window.assigned_at, row.now - timedelta(seconds=OBSERVED_WITHIN_S))
+        order.trail.extend(await _select_trail(conn, row.driver_id, since, order.visible.fix_at))
+    return order
+
+
+async def _select_events(conn: AsyncConnection, order_id: UUID) -> list[Event]:
+    statement = (
+        select(
+            order_event.c.order_seq,
+            order_event.c.state,
+            order_event.c.source,
+            order_event.c.occurred_at,
+        )
+        .where(order_event.c.order_id == order_id)
+        .order_by(order_event.c.order_seq)
+    )
+    return [Event(*row) for row in await conn.execute(statement)]
+
+
+async def _select_trail(
+    conn: AsyncConnection, driver_id: str, from_at: datetime, before: datetime
+) -> list[Spot]:
+    statement = (
+        _history(driver_id)
+        .where(fix_history.c.fix_at >= from_at, fix_history.c.fix_at < before)
+        .order_by(fix_history.c.fix_at.desc())
+        .limit(TRAIL_POINTS)
+    )
+    return [_spot_of(row) for row in await conn.execute(statement)][::-1]
+
+
+async def select_history(
+    conn: AsyncConnection,
+    order_id: UUID,
+    from_at: datetime | None,
+    to_at: datetime | None,
+    *,
+    limit: int,
+    after_the_end: bool,
+) -> list[Spot]:
+    """Read the current assignment's fixes, oldest first; after its end only where that is allowed.
+
+    An order without an assignment has no history.
+    """
+    statement = (
+        select(_now, assignment.c.driver_id, assignment.c.assigned_at, assignment.c.ended_at)
+        .select_from(orders)
+        .join(assignment, _current_assignment())
+        .where(orders.c.order_id == order_id)
+    )
+    row = (await conn.execute(statement)).one_or_none()
+    if row is None:
+        return []
+    window = Window(row.assigned_at, row.ended_at)
+    if not (window.is_open(row.now) or after_the_end):
+        return []
+    conditions = [fix_history.c.fix_at >= max(window.assigned_at, from_at or window.assigned_at)]
+    ends = [instant for instant in (window.ended_at, to_at) if instant is not None]
+    if ends:
+        conditions.append(fix_history.c.fix_at < min(ends))
+    trail = (
+        _history(row.driver_id)
+        .where(*conditions)
+        .order_by(fix_history.c.fix_at, fix_history.c.boot, fix_history.c.seq)
+        .limit(limit)
+    )
+    return [_spot_of(found) for found in await conn.execute(trail)]
+
+
+async def select_orders(
+    conn: AsyncConnection, states: Sequence[OrderState], limit: int, after: Cursor | None
+) -> list[Order]:
+    """Read a page of orders, the newest first."""
+    statement = _orders().order_by(orders.c.created_at.desc(), orders.c.order_id.desc())
+    if states:
+        statement = statement.where(orders.c.state.in_([state.value for state in states]))
+    if after is not None:
+        statement = statement.where(tuple_(orders.c.created_at, orders.c.order_id) < after)
+    return [Order(*row) for row in await conn.execute(statement.limit(limit))]
+
+
+async def select_order(conn: AsyncConnection, order_id: UUID) -> Order:
+    """Read one order. Raises UnknownOrder."""
+    row = (await conn.execute(_orders().where(orders.c.order_id == order_id))).one_or_none()
+    if row is None:
+        raise UnknownOrder
+    return Order(*row)
+
+
+async def select_driver(conn: AsyncConnection, driver_id: str) -> DriverAnswer:
+    """Read one driver with their newest position. Raises UnknownDriver."""
+    statement = (
+        select(
+            _now,
+            driver.c.driver_id,
+            driver.c.name,
+            driver_state.c.duty,
+            driver_state.c.state,
+            driver_state.c.order_id,
+            driver_state.c.battery,
+            *_spot_columns(driver_state.c),
+        )
+        .join(driver_state, driver_state.c.driver_id == driver.c.driver_id)
+        .where(driver.c.driver_id == driver_id)
+    )
+    row = (await conn.execute(statement)).one_or_none()
+    if row is None:
+        raise UnknownDriver
+    return DriverAnswer(
+        driver_id=row.driver_id,
+        name=row.name,
+        duty=row.duty,
+        state=row.state,
+        order_id=row.order_id,
+        position=position_of(_spot_of(row), row.now) if row.fix_at else None,
+        battery=row.battery,
+    )
+
+
+async def select_nearest(
+    conn: AsyncConnection, lon_deg: float, lat_deg: float, limit: int
+) -> tuple[datetime, list[Near]]:
+    """Read the nearest available drivers, with the database's time."""
+    here = ST_SetSRID(ST_MakePoint(lon_deg, lat_deg), 4326)
+    apart_m = ST_DistanceSphere(driver_state.c.geom, here).label("apart_m")
+    now: datetime = (await conn.execute(select(_now))).scalar_one()
+    statement = (
+        select(driver_state.c.driver_id, apart_m, *_spot_columns(driver_state.c))
+        .where(
+            driver_state.c.state == "available",
+            driver_state.c.fix_at > now - timedelta(seconds=NEAREST_WITHIN_S),
+        )
+        .order_by(apart_m, driver_state.c.driver_id)
+        .limit(limit)
+    )
+    found = await conn.execute(statement)
+    return now, [Near(row.driver_id, row.apart_m, _spot_of(row)) for row in found]
+
+
+async def select_positions(
+    conn: AsyncConnection, since_ms: int | None
+) -> tuple[int, list[list[Any]]]:
+    """Read every driver's newest position as rows of POSITION_COLUMNS."""
+    now: datetime = (await conn.execute(select(_now))).scalar_one()
+    statement = select(
+        driver_state.c.driver_id,
+        driver_state.c.state,
+        driver_state.c.lon_deg,
+        driver_state.c.lat_deg,
+        driver_state.c.fix_at,
+        driver_state.c.received_at,
+        driver_state.c.speed_mps,
+        driver_state.c.heading_deg,
+        driver_state.c.accuracy_m,
+        driver_state.c.battery,
+        driver_state.c.order_id,
+    ).where(driver_state.c.fix_at.is_not(None))
+    if since_ms is not None:
+        since = datetime.fromtimestamp(since_ms / 1000, tz=now.tzinfo)
+        statement = statement.where(driver_state.c.received_at > since)
+    rows = [
+        [*row[:4], _ms(row.fix_at), _ms(row.received_at), *row[6:10], _text(row.order_id)]
+        for row in await conn.execute(statement)
+    ]
+    return _ms(now), rows
+
+
+async def select_restaurants(conn: AsyncConnection) -> list[RestaurantAnswer]:
+    """Read every restaurant."""
+    statement = select(
+        restaurant.c.restaurant_id, restaurant.c.name, restaurant.c.lon_deg, restaurant.c.lat_deg
+    ).order_by(restaurant.c.restaurant_id)
+    return [
+        RestaurantAnswer(restaurant_id=key, name=name, lon_deg=lon_deg, lat_deg=lat_deg)
+        for key, name, lon_deg, lat_deg in await conn.execute(statement)
+    ]
+
+
+async def select_policies(conn: AsyncConnection) -> list[dict[str, Any]]:
+    """Read every policy, with all its columns."""
+    found = await conn.execute(select(policy).order_by(policy.c.policy_id))
+    return [dict(row._mapping) for row in found]
+
+
+def _current_assignment() -> ColumnElement[bool]:
+    return and_(
+        assignment.c.order_id == orders.c.order_id,
+        assignment.c.assignment_no == orders.c.assignment_no,
+    )
+
+
+def _history(driver_id: str) -> Select[Any]:
+    return select(*_spot_columns(fix_history.c)).where(
+        fix_history.c.driver_id == driver_id, fix_history.c.quarantine.is_(None)
+    )
+
+
+def _orders() -> Select[Any]:
+    """The columns of `Order`, in its order; a driver only while the assignment is open."""
+    return select(
+        orders.c.order_id,
+        orders.c.state,
+        orders.c.assignment_no,
+        assignment.c.driver_id,
+        orders.c.order_seq,
+        orders.c.restaurant_id,
+        orders.c.lon_deg,
+        orders.c.lat_deg,
+        orders.c.customer_name,
+        orders.c.policy_id,
+        orders.c.created_at,
+        assignment.c.assigned_at,
+        orders.c.ended_at,
+    ).outerjoin(assignment, and_(_current_assignment(), assignment.c.ended_at.is_(None)))
+
+
+def _spot_columns(columns: Any) -> list[ColumnElement[Any]]:
+    return [
+        columns.fix_at,
+        columns.received_at,
+        columns.lon_deg,
+        columns.lat_deg,
+        columns.accuracy_m,
+        columns.speed_mps,
+        columns.heading_deg,
+    ]
+
+
+def _spot_of(row: Any) -> Spot:
+    return Spot(
+        row.fix_at,
+        row.received_at,
+        row.lon_deg,
+        row.lat_deg,
+        row.accuracy_m,
+        row.speed_mps,
+        row.heading_deg,
+    )
+
+
+def _ms(instant: datetime) -> int:
+    return round(instant.timestamp() * 1000)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,69 @@
+"""The pages: the fleet's map and the customer's, their scripts, and the map's tiles.
+
+All of it is files: nothing of a request ends up in a page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from data import firenze_tiles
+
+DIST = Path(__file__).parents[1] / "web" / "dist"
+NOT_BUILT = "The pages are not built: `npm ci && npm run build` in tracking_api/web builds them."
+
+router = APIRouter(include_in_schema=False)
+
+
+class Assets(StaticFiles):
+    """The built scripts and styles. They are asked for again each time, and rarely sent again."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=DIST, check_dir=False)
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+@router.get("/")
+async def get_home() -> RedirectResponse:
+    """Staff's way in."""
+    return RedirectResponse("/fleet")
+
+
+@router.get("/fleet")
+async def get_fleet_page() -> FileResponse:
+    """The fleet's map. It asks for the staff token itself."""
+    return _page("fleet.html")
+
+
+@router.get("/t/{order_id}")
+async def get_customer_page() -> FileResponse:
+    """The same page for every order: it knows its order from its address."""
+    return _page("track.html")
+
+
+@router.api_route("/tiles/firenze.pmtiles", methods=["GET", "HEAD"])
+async def get_tiles() -> FileResponse:
+    """Florence's map, in the ranges that a browser asks for."""
+    try:
+        path = firenze_tiles()
+    except FileNotFoundError as exc:
+        raise HTTPException(404) from exc
+    headers = {"Cache-Control": "public, max-age=86400"}
+    return FileResponse(path, media_type="application/vnd.pmtiles", headers=headers)
+
+
+def _page(name: str) -> FileResponse:
+    path = DIST / name
+    if not path.is_file():
+        raise HTTPException(404, NOT_BUILT)
+    return FileResponse(path, media_type="text/html", headers={"Cache-Control": "no-cache"})

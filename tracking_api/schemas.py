@@ -1,0 +1,292 @@
+"""What tracking_api takes and gives, as it stands in OpenAPI."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from doorstep.fix import ID_PATTERN
+from doorstep.store.rows import Order
+from doorstep.web.instants import Instant
+
+Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+
+
+class OrderState(StrEnum):
+    """The states of an order, in their order; sql/README.md has the diagram."""
+
+    CREATED = "created"
+    CONFIRMED = "confirmed"
+    ASSIGNED = "assigned"
+    AT_RESTAURANT = "at_restaurant"
+    PICKED_UP = "picked_up"
+    ARRIVING = "arriving"
+    AT_CUSTOMER = "at_customer"
+    DELIVERED = "delivered"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Coordinates(BaseModel):
+    """A place, WGS 84."""
+
+    lon_deg: Longitude
+    lat_deg: Latitude
+
+
+class NewOrder(BaseModel):
+    """An order to be created. `policy_id` pins other radii and times than policy 1's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    restaurant_id: int = Field(ge=-(2**31), lt=2**31)
+    destination: Coordinates
+    customer_name: str | None = Field(default=None, max_length=200)
+    policy_id: int | None = Field(default=None, ge=1, lt=2**31)
+
+
+class DriverChoice(BaseModel):
+    """Whom to assign: a named driver, or (absent) the nearest one available."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    driver_id: str | None = Field(default=None, pattern=f"^{ID_PATTERN}$")
+
+
+class Cancellation(BaseModel):
+    """Why an order is cancelled. For the log only."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(default=None, max_length=500)
+
+
+class LinkToken(BaseModel):
+    """The token of a customer's link."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(min_length=1, max_length=200)
+
+
+Metres = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+
+class NewPolicy(BaseModel):
+    """Radii and times of another city, or of a demo; what is left out is as in policy 1.
+
+    Policies are only ever added: an order keeps the one it was created with.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100)
+    enter_radius_m: Metres | None = None
+    dwell_min_s: Seconds | None = None
+    dwell_max_s: Seconds | None = None
+    dwell_spread_m: Metres | None = None
+    leave_radius_m: Metres | None = None
+    leave_min_s: Seconds | None = None
+    leave_max_s: Seconds | None = None
+    arriving_radius_m: Metres | None = None
+    arriving_min_s: Seconds | None = None
+    worst_accuracy_m: Metres | None = None
+    report_every_s: Seconds | None = None
+
+
+class PolicyId(BaseModel):
+    """The new policy's id."""
+
+    policy_id: int
+
+
+class Policies(BaseModel):
+    """Every policy, with the columns of the table."""
+
+    policies: list[dict[str, Any]]
+
+
+class OrderAnswer(BaseModel):
+    """An order as it stands."""
+
+    order_id: UUID
+    state: OrderState
+    assignment_no: int
+    driver_id: str | None
+    order_seq: int
+    restaurant_id: int
+    destination: Coordinates
+    customer_name: str | None
+    policy_id: int
+    created_at: Instant
+    assigned_at: Instant | None
+    ended_at: Instant | None
+
+    @classmethod
+    def of(cls, order: Order) -> OrderAnswer:
+        """Show an order to staff."""
+        return cls(**order_members(order))
+
+
+class CreatedOrder(OrderAnswer):
+    """A new order, with its customer's token: the only time it is shown."""
+
+    customer_token: str
+    customer_link: str
+
+
+class CustomersOrder(BaseModel):
+    """What a customer sees of an order after a command of theirs."""
+
+    order_id: UUID
+    state: OrderState
+    order_seq: int
+
+
+class Link(BaseModel):
+    """A customer's link and the token in it."""
+
+    customer_token: str
+    customer_link: str
+
+
+class Orders(BaseModel):
+    """A page of orders, the newest first. `next_cursor` is null on the last page."""
+
+    orders: list[OrderAnswer]
+    next_cursor: str | None
+
+
+class PointGeometry(BaseModel):
+    """A GeoJSON point: longitude, latitude."""
+
+    type: Literal["Point"] = "Point"
+    coordinates: tuple[float, float]
+
+
+class PositionProperties(BaseModel):
+    """When and how well the position was taken, and how far it can be trusted now."""
+
+    fix_at: Instant
+    received_at: Instant
+    accuracy_m: float | None
+    speed_mps: float | None
+    heading_deg: float | None
+    age_s: float
+    freshness: Literal["live", "recent", "stale", "lost"]
+
+
+class Position(BaseModel):
+    """A driver's position as a GeoJSON feature."""
+
+    type: Literal["Feature"] = "Feature"
+    geometry: PointGeometry
+    properties: PositionProperties
+
+
+class EtaAnswer(BaseModel):
+    """An estimate, and what it rests on."""
+
+    arrives_at: Instant
+    seconds: int
+    distance_m: int
+    speed_mps: float
+    basis: str
+
+
+class Restaurant(Coordinates):
+    """Where the order comes from."""
+
+    name: str
+
+
+class EventAnswer(BaseModel):
+    """One step of the order. `source`: gps (what fixes prove), or who said so."""
+
+    order_seq: int
+    state: OrderState
+    source: str
+    occurred_at: Instant
+
+
+class TrackAnswer(BaseModel):
+    """Where is my order? `position` only while a driver is under way with it."""
+
+    order_id: UUID
+    state: OrderState
+    assignment_no: int
+    order_seq: int
+    position: Position | None
+    eta: EtaAnswer | None
+    restaurant: Restaurant
+    destination: Coordinates
+    events: list[EventAnswer]
+
+
+class RestaurantAnswer(Restaurant):
+    """A restaurant with its id."""
+
+    restaurant_id: int
+
+
+class Restaurants(BaseModel):
+    """Every restaurant."""
+
+    restaurants: list[RestaurantAnswer]
+
+
+class DriverAnswer(BaseModel):
+    """A driver as staff sees them: duty, state, open order and newest position."""
+
+    driver_id: str
+    name: str | None
+    duty: str
+    state: str
+    order_id: UUID | None
+    position: Position | None
+    battery: float | None
+
+
+class NearDriver(BaseModel):
+    """An available driver and how far away they are, in a straight line."""
+
+    driver_id: str
+    distance_m: float
+    position: Position
+
+
+class NearDrivers(BaseModel):
+    """The nearest available drivers, the nearest first."""
+
+    drivers: list[NearDriver]
+
+
+class DriverPositions(BaseModel):
+    """Every driver's newest position, packed: `columns` names what each row holds."""
+
+    at_ms: int
+    columns: list[str]
+    drivers: list[list[Any]]
+
+
+def order_members(order: Order) -> dict[str, Any]:
+    """The members of an OrderAnswer."""
+    return {
+        "order_id": order.order_id,
+        "state": OrderState(order.state),
+        "assignment_no": order.assignment_no,
+        "driver_id": order.driver_id,
+        "order_seq": order.order_seq,
+        "restaurant_id": order.restaurant_id,
+        "destination": Coordinates(lon_deg=order.lon_deg, lat_deg=order.lat_deg),
+        "customer_name": order.customer_name,
+        "policy_id": order.policy_id,
+        "created_at": order.created_at,
+        "assigned_at": order.assigned_at,
+        "ended_at": order.ended_at,
+    }

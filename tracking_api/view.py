@@ -1,0 +1,115 @@
+"""What the database knows of one order under way, and which of it may be shown.
+
+Pure: `now` is passed in (the database's clock, read with the rest).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+Freshness = Literal["live", "recent", "stale", "lost"]
+
+# A device under way reports every 4 s and at least every 30 s.
+LIVE_WITHIN_S = 15  # three reports of 4 s missed, and a bit
+RECENT_WITHIN_S = 60  # two silent periods of 30 s
+STALE_WITHIN_S = 300  # a tunnel, a lift, a cellar; beyond it nobody knows
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """[assigned_at, ended_at) of one assignment: the only time in which its driver is shown."""
+
+    assigned_at: datetime
+    ended_at: datetime | None
+
+    def is_open(self, now: datetime) -> bool:
+        """Whether the assignment is going on."""
+        return self.assigned_at <= now and (self.ended_at is None or now < self.ended_at)
+
+    def holds(self, fix_at: datetime) -> bool:
+        """Whether a fix of this instant belongs to the assignment."""
+        return self.assigned_at <= fix_at and (self.ended_at is None or fix_at < self.ended_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A driver's fix, as far as it is read."""
+
+    fix_at: datetime
+    received_at: datetime
+    lon_deg: float
+    lat_deg: float
+    accuracy_m: float | None = None
+    speed_mps: float | None = None
+    heading_deg: float | None = None
+
+    @property
+    def lon_lat(self) -> tuple[float, float]:
+        """The place, longitude first."""
+        return self.lon_deg, self.lat_deg
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """An available driver and the straight distance to them."""
+
+    driver_id: str
+    distance_m: float
+    spot: Spot
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step of an order that a customer has seen, or may see."""
+
+    order_seq: int
+    state: str
+    source: str
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedOrder:
+    """An order with its current assignment's window and the driver's newest fixes.
+
+    `newest` is the driver's newest fix whatever its time: `visible` decides. `trail` are the
+    fixes before it, inside the window, oldest first.
+    """
+
+    now: datetime
+    order_id: UUID
+    state: str
+    assignment_no: int
+    order_seq: int
+    restaurant_name: str
+    restaurant: tuple[float, float]
+    destination: tuple[float, float]
+    dwell_min_s: float
+    window: Window | None
+    newest: Spot | None
+    trail: list[Spot] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def visible(self) -> Spot | None:
+        """The driver's position, if it may be seen: inside the window, by fix_at and by now."""
+        if self.window is None or self.newest is None or not self.window.is_open(self.now):
+            return None
+        return self.newest if self.window.holds(self.newest.fix_at) else None
+
+
+def age_s(fix_at: datetime, now: datetime) -> float:
+    """How old a fix is. A phone's clock may run ahead; nothing is younger than now."""
+    return max(0.0, round((now - fix_at).total_seconds(), 3))
+
+
+def freshness_of(age: float) -> Freshness:
+    """Put an age into a word."""
+    if age <= LIVE_WITHIN_S:
+        return "live"
+    if age <= RECENT_WITHIN_S:
+        return "recent"
+    return "stale" if age <= STALE_WITHIN_S else "lost"

@@ -1,0 +1,49 @@
+// States in colours and in words.
+export const DRIVER_STATES = {
+  available: ["Available", "#2a9d5c"],
+  to_restaurant: ["To restaurant", "#e08a00"],
+  at_restaurant: ["At restaurant", "#c8432b"],
+  to_customer: ["To customer", "#2f6fed"],
+  at_customer: ["At customer", "#8b3fd9"],
+  on_break: ["On break", "#a58f4a"],
+  off_duty: ["Off duty", "#8a8f98"],
+};
+
+export const ORDER_STATES = {
+  created: ["Created", "#8a8f98"],
+  confirmed: ["Confirmed", "#5f7a8c"],
+  assigned: ["Assigned", "#e08a00"],
+  at_restaurant: ["At restaurant", "#c8432b"],
+  picked_up: ["Picked up", "#2f6fed"],
+  arriving: ["Arriving", "#1f9ad6"],
+  at_customer: ["At the door", "#8b3fd9"],
+  delivered: ["Delivered", "#2a9d5c"],
+  cancelled: ["Cancelled", "#8a8f98"],
+  failed: ["Failed", "#b3261e"],
+};
+
+export const OPEN_ORDER_STATES = Object.keys(ORDER_STATES).slice(0, 7);
+
+/** An age in seconds as people say it. */
+export function ago(seconds) {
+  if (seconds < 2) return "now";
+  if (seconds < 90) return `${Math.round(seconds)} s ago`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
+  return `${Math.round(seconds / 3600)} h ago`;
+}
+
+export function clock(instant) {
+  return new Date(instant).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
+
+/** Make an element: nothing of ours is ever parsed as HTML. */
+export function el(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "color") element.style.setProperty("--color", value);
+    else if (value !== undefined && value !== null) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
