@@ -129,9 +129,7 @@ class Demand:
         return float(self._service["dropoff"]) * 60 * self._rng.uniform(0.6, 1.4)
 
     def _door(self, point: list[float]) -> Door:
-        x, y = point
-        lon_deg, lat_deg = self._streets.to_lon_lat(x, y)
-        return Door(lon_deg, lat_deg, (x, y), self._streets.nearest(x, y))
+        return place_door(self._streets, *self._streets.to_lon_lat(point[0], point[1]))
 
 
 def read_calibration() -> dict[str, Any]:
@@ -140,17 +138,26 @@ def read_calibration() -> dict[str, Any]:
     return calibration
 
 
+def place_restaurant(
+    streets: Streets, restaurant_id: int, name: str, lon_deg: float, lat_deg: float
+) -> Restaurant:
+    """Find a restaurant's street."""
+    point = streets.to_xy(lon_deg, lat_deg)
+    return Restaurant(restaurant_id, name, lon_deg, lat_deg, point, streets.nearest(*point))
+
+
 def place_restaurants(
     streets: Streets, rows: list[tuple[int, str, float, float]]
 ) -> list[Restaurant]:
     """Keep the restaurants, (id, name, lon_deg, lat_deg), that lie by a street."""
-    placed = []
-    for restaurant_id, name, lon_deg, lat_deg in rows:
-        point = streets.to_xy(lon_deg, lat_deg)
-        place = streets.nearest(*point)
-        if place.off_street_m <= MAX_RESTAURANT_OFF_STREET_M:
-            placed.append(Restaurant(restaurant_id, name, lon_deg, lat_deg, point, place))
-    return placed
+    placed = [place_restaurant(streets, *row) for row in rows]
+    return [one for one in placed if one.place.off_street_m <= MAX_RESTAURANT_OFF_STREET_M]
+
+
+def place_door(streets: Streets, lon_deg: float, lat_deg: float) -> Door:
+    """Find the street of an order's destination."""
+    point = streets.to_xy(lon_deg, lat_deg)
+    return Door(lon_deg, lat_deg, point, streets.nearest(*point))
 
 
 def read_restaurants(path: Path) -> list[tuple[int, str, float, float]]:

@@ -62,6 +62,11 @@ class Course:
         self._points = [start]
 
     @property
+    def start_s(self) -> float:
+        """When the courier sets off."""
+        return self._times[0]
+
+    @property
     def end_s(self) -> float:
         """When the last point is reached."""
         return self._times[-1]
@@ -114,13 +119,6 @@ class Course:
                 self.go(point, speed_mps)
             if stretch.lights and rng.random() < RED_SHARE:
                 self.wait(rng.uniform(*RED_S))
-
-    def cut(self, now_s: float) -> None:
-        """Forget what lies before an instant, so that the course starts there."""
-        here = self.at(now_s)
-        after = bisect_right(self._times, now_s)
-        self._times = [now_s, *self._times[after:]]
-        self._points = [(here.x, here.y), *self._points[after:]]
 
     def shift(self, seconds: float) -> None:
         """Move the whole course in time."""

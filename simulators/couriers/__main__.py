@@ -1,0 +1,118 @@
+"""`python -m simulators.couriers`: a fleet that delivers until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+
+from doorstep.errors import DoorstepError
+from doorstep.journal import Journal
+from doorstep.telemetry import configure_logging, get_logger
+from simulators.api import Api
+from simulators.couriers.orders import scaled_policy
+from simulators.couriers.shift import Shift, ShiftOptions
+from simulators.settings import Fleet, SimulatorSettings
+
+EPILOG = """The couriers' drivers must be known to the platform, numbered from 1 and padded to one
+width (`python -m doorstep.provision --drivers 200 --prefix courier-` registers them). Variables:
+MQTT_URL, DRIVER_API_URL, TRACKING_API_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE, JOURNAL_DIR,
+ACK_EVERY_S."""
+
+
+def main() -> int:
+    """Run the fleet; SIGTERM or Ctrl-C ends it when every fix is committed."""
+    options = _parser().parse_args()
+    configure_logging("couriers")
+    settings = SimulatorSettings.load_or_exit()
+    try:
+        return asyncio.run(_deliver(options, settings))
+    except DoorstepError as exc:
+        print(f"couriers: {exc}", file=sys.stderr)
+        return 1
+
+
+async def _deliver(options: argparse.Namespace, settings: SimulatorSettings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    fleet = Fleet(settings)
+    width = len(str(options.couriers))
+    shift_options = ShiftOptions(
+        driver_ids=[f"{options.prefix}{n:0{width}}" for n in range(1, options.couriers + 1)],
+        speedup=options.speedup,
+        seed=options.seed,
+        mqtt_5=options.mqtt_5,
+    )
+    async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
+        with Journal(settings.journal_dir / "couriers.sqlite") as journal:
+            token = fleet.staff_token()
+            ready = asyncio.create_task(_prepare(api, token, options.speedup))
+            if not await _unless(stop, ready):
+                return 0
+            restaurants, policy_id = ready.result()
+            shift = Shift(shift_options, settings, fleet, journal, api, restaurants, policy_id)
+            left = await shift.run(stop)
+    if left:
+        get_logger().warning("stopped_with_pending_fixes", pending=left)
+    return 0
+
+
+async def _prepare(
+    api: Api, token: str, speedup: float
+) -> tuple[list[tuple[int, str, float, float]], int | None]:
+    """Ask for the restaurants, and pin a policy scaled with the speed."""
+    answer = await api.tracking("GET", "/restaurants", token)
+    if not answer.ok:
+        raise DoorstepError(f"GET /restaurants was refused: {answer.status} {answer.body}")
+    restaurants = [
+        (row["restaurant_id"], row["name"], row["lon_deg"], row["lat_deg"])
+        for row in answer.body["restaurants"]
+    ]
+    if speedup == 1:
+        return restaurants, None
+    policy = await api.tracking("POST", "/policies", token, scaled_policy(speedup))
+    if not policy.ok:
+        raise DoorstepError(f"POST /policies was refused: {policy.status} {policy.body}")
+    return restaurants, int(policy.body["policy_id"])
+
+
+async def _unless(stop: asyncio.Event, task: asyncio.Task[object]) -> bool:
+    """Wait for `task`; False if `stop` came first."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when="FIRST_COMPLETED")
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+    return task.done() and not stop.is_set()
+
+
+def _speedup(text: str) -> float:
+    value = float(text)
+    if not 1 <= value <= 20:
+        raise argparse.ArgumentTypeError("from 1 to 20")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="simulators.couriers",
+        description="Couriers deliver orders on Florence's streets, through the public APIs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--couriers", type=int, default=200, metavar="N", help="how many (200)")
+    parser.add_argument("--speedup", type=_speedup, default=1.0, metavar="X", help="1 to 20 (1)")
+    parser.add_argument("--prefix", default="courier-", help="of the drivers' ids (courier-)")
+    parser.add_argument(
+        "--seed", type=int, default=time.time_ns() % 1_000_000, help="repeats the same people"
+    )
+    parser.add_argument("--mqtt-5", action="store_true", help="speak MQTT 5 instead of 3.1.1")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""One courier's life: wait for an order, ride, wait, pick up, ride, walk to the door, deliver."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from simulators.api import Answer, Api
+from simulators.couriers.clock import Clock
+from simulators.couriers.demand import Demand, Restaurant
+from simulators.couriers.job import Ending, Job, Stage
+from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
+from simulators.couriers.receiver import Receiver
+from simulators.couriers.streets import Point, Streets
+
+IDLE_S = (90.0, 600.0)  # between two moves of a courier without an order
+DECLINE_SHARE = 0.04
+DECLINE_AFTER_S = 8.0
+FAIL_SHARE = 0.015
+AT_THE_COUNTER_S = 45.0  # at least: the default policy calls 30 s within 60 m an arrival
+STILL_MPS = 0.3  # below this a phone tells no heading
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all couriers share."""
+
+    streets: Streets
+    demand: Demand
+    clock: Clock
+    api: Api
+
+
+class Courier:
+    """A driver with a vehicle, a phone's receiver and, now and then, an order."""
+
+    def __init__(
+        self, driver_id: str, token: str, world: World, rng: random.Random, home: Point
+    ) -> None:
+        self.driver_id = driver_id
+        self.vehicle = rng.choices(list(Vehicle), (4, 5, 1))[0]
+        self.busy = False
+        self._token = token
+        self._world = world
+        self._rng = rng
+        self._receiver = Receiver(rng)
+        self._course = Course(world.clock.now_s(), home)
+        self._jobs: asyncio.Queue[tuple[Job, Stage]] = asyncio.Queue()
+        self._battery = rng.uniform(0.35, 1.0)
+
+    def give(self, job: Job, stage: Stage = Stage.TO_RESTAURANT) -> None:
+        """Hand over an order that was assigned to this courier."""
+        self.busy = True
+        self._jobs.put_nowait((job, stage))
+
+    def observe(self, now_s: float) -> dict[str, object]:
+        """What the phone reports about this instant, without its time."""
+        here = self._course.at(now_s)
+        x, y, accuracy_m = self._receiver.observe(here.x, here.y, now_s)
+        lon_deg, lat_deg = self._world.streets.to_lon_lat(x, y)
+        fix: dict[str, object] = {
+            "lat_deg": round(lat_deg, 7),
+            "lon_deg": round(lon_deg, 7),
+            "accuracy_m": round(accuracy_m, 1),
+            "speed_mps": round(here.speed_mps * self._world.clock.speedup, 2),
+            "battery": round(max(0.05, self._battery - now_s / 36_000), 2),
+        }
+        if here.speed_mps > STILL_MPS:
+            fix["heading_deg"] = round(here.heading_deg, 1)
+        return fix
+
+    def position(self) -> Point:
+        """The true position, (lon_deg, lat_deg)."""
+        here = self._course.at(self._world.clock.now_s())
+        return self._world.streets.to_lon_lat(here.x, here.y)
+
+    def put(self, job: Job, stage: Stage) -> None:
+        """Put an idle courier where someone at this stage of an order would be."""
+        course = self._warm_course(job, stage)
+        here = course.at(0.0)
+        self._course = Course(self._world.clock.now_s(), (here.x, here.y))
+
+    async def on_duty(self) -> None:
+        """Report for work."""
+        await self._post("on-duty")
+
+    async def current_order(self) -> dict[str, Any] | None:
+        """Ask which order this driver has."""
+        answer = await self._world.api.driver("GET", f"/drivers/{self.driver_id}", self._token)
+        return answer.body.get("order") if answer.ok else None
+
+    async def pick_up(self, job: Job) -> bool:
+        """Say that the food is in the bag; False if the order is not ours any more."""
+        return (await self._post(f"orders/{job.order_id}/picked-up")).ok
+
+    async def live(self) -> None:
+        """Work until cancelled."""
+        while True:
+            try:
+                wait_s = self._rng.uniform(*IDLE_S) / self._world.clock.speedup
+                job, stage = await asyncio.wait_for(self._jobs.get(), wait_s)
+            except TimeoutError:
+                self._roam()
+                continue
+            ending = await self._work(job, stage)
+            self.busy = not self._jobs.empty()
+            job.end(ending)
+
+    async def _work(self, job: Job, stage: Stage) -> Ending:
+        rng, clock = self._rng, self._world.clock
+        if stage is Stage.TO_RESTAURANT and rng.random() < DECLINE_SHARE:
+            await clock.sleep(DECLINE_AFTER_S)
+            declined = await self._post(f"orders/{job.order_id}/decline")
+            return Ending.DECLINED if declined.ok else Ending.TAKEN_AWAY
+        if not stage.has_food:
+            self._ride_to_restaurant(job.restaurant)
+            at_counter_s = max(AT_THE_COUNTER_S, self._world.demand.pickup_s())
+            await clock.until(max(self._course.end_s + at_counter_s, job.ready_s))
+            if not await self.pick_up(job):
+                return Ending.TAKEN_AWAY
+        self._ride_to_door(job)
+        await clock.until(
+            self._course.end_s + max(AT_THE_COUNTER_S, self._world.demand.dropoff_s())
+        )
+        failed = rng.random() < FAIL_SHARE
+        over = await self._post(f"orders/{job.order_id}/{'failed' if failed else 'delivered'}")
+        if not over.ok:
+            return Ending.TAKEN_AWAY
+        return Ending.FAILED if failed else Ending.DELIVERED
+
+    def _ride_to_restaurant(self, restaurant: Restaurant) -> None:
+        course = self._setting_off()
+        way = self._world.streets.way(self._world.streets.nearest(*course.end), restaurant.place)
+        course.ride(way, self.vehicle, self._rng)
+        course.go(door_of(restaurant.place, restaurant.point, self._rng), WALK_MPS)
+        self._course = course
+
+    def _ride_to_door(self, job: Job) -> None:
+        course = self._setting_off()
+        way = self._world.streets.way(self._world.streets.nearest(*course.end), job.door.place)
+        course.ride(way, self.vehicle, self._rng)
+        course.go(door_of(job.door.place, job.door.point, self._rng), WALK_MPS)
+        self._course = course
+
+    def _roam(self) -> None:
+        """Move on to where orders come from, as couriers without an order do."""
+        if self._rng.random() < 0.5:
+            self._ride_to_restaurant(self._world.demand.restaurant())
+
+    def _setting_off(self) -> Course:
+        now_s = self._world.clock.now_s()
+        here = self._course.at(now_s)
+        return Course(now_s, (here.x, here.y))
+
+    def _warm_course(self, job: Job, stage: Stage) -> Course:
+        """The course of someone at this stage, shifted so that now is its instant 0."""
+        streets, rng = self._world.streets, self._rng
+        course = Course(0.0, job.restaurant.place.point)
+        if stage.has_food:
+            course.ride(streets.way(job.restaurant.place, job.door.place), self.vehicle, rng)
+            course.go(door_of(job.door.place, job.door.point, rng), WALK_MPS)
+        elif stage is Stage.TO_RESTAURANT:
+            course.ride(streets.way(job.door.place, job.restaurant.place), self.vehicle, rng)
+        gone_s = {
+            Stage.TO_RESTAURANT: course.end_s * rng.uniform(0.5, 0.9),
+            Stage.AT_RESTAURANT: course.end_s,
+            Stage.TO_CUSTOMER: course.end_s * rng.uniform(0.05, 0.6),
+            Stage.ARRIVING: course.end_s - rng.uniform(30, 60),
+            Stage.AT_CUSTOMER: course.end_s,
+        }[stage]
+        course.shift(-gone_s)
+        return course
+
+    async def _post(self, command: str) -> Answer:
+        path = f"/drivers/{self.driver_id}/{command}"
+        return await self._world.api.driver("POST", path, self._token)

@@ -1,0 +1,177 @@
+"""The orders' side of a shift: customers order, kitchens confirm, staff assigns, some cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from simulators.api import Answer
+from simulators.couriers.courier import Courier, World
+from simulators.couriers.job import Ending, Job, Stage
+
+CONFIRM_S = (20.0, 90.0)
+ASSIGN_BEFORE_READY_S = 480.0  # a courier needs about as long to the restaurant and to the counter
+ASSIGN_AGAIN_S = 20.0
+CANCEL_SHARE = 0.02
+CANCEL_AFTER_S = (30.0, 600.0)
+
+
+class Dispatch:
+    """Creates orders and finds couriers for them, as the shop's software does."""
+
+    def __init__(
+        self,
+        world: World,
+        staff_token: str,
+        couriers: Mapping[str, Courier],
+        policy_id: int | None,
+        rng: random.Random,
+    ) -> None:
+        self.endings: Counter[Ending] = Counter()
+        self._world = world
+        self._staff_token = staff_token
+        self._couriers = couriers
+        self._policy_id = policy_id
+        self._rng = rng
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def new_job(self) -> Job:
+        """Draw an order that is placed now."""
+        demand = self._world.demand
+        restaurant = demand.restaurant()
+        ready_s = self._world.clock.now_s() + demand.preparation_s()
+        return Job(restaurant, demand.door(restaurant), ready_s)
+
+    async def take_orders(self) -> None:
+        """Let customers order, until cancelled."""
+        clock = self._world.clock
+        while True:
+            await clock.sleep(self._world.demand.gap_s(len(self._couriers), clock.now_s()))
+            self.start(self.new_job())
+
+    def start(self, job: Job, *, confirmed: bool = False) -> None:
+        """See an order through in the background. One with an id exists already."""
+        self._in_background(self._see_through(job, confirmed=confirmed))
+
+    async def create(self, job: Job) -> None:
+        """Place the order."""
+        answer = await self._staff(
+            "/orders",
+            {
+                "restaurant_id": job.restaurant.restaurant_id,
+                "destination": {"lon_deg": job.door.lon_deg, "lat_deg": job.door.lat_deg},
+                **({} if self._policy_id is None else {"policy_id": self._policy_id}),
+            },
+        )
+        if not answer.ok:
+            raise RuntimeError(f"POST /orders was refused: {answer.status} {answer.body}")
+        job.order_id, job.customer_token = answer.body["order_id"], answer.body["customer_token"]
+
+    async def confirm(self, job: Job) -> bool:
+        """Let the kitchen confirm."""
+        return (await self._staff(f"/orders/{job.order_id}/confirm")).ok
+
+    async def start_under_way(self, job: Job, courier: Courier, stage: Stage) -> None:
+        """Bring an order to the courier who is waiting at a stage of it already."""
+        await self.create(job)
+        await self.confirm(job)
+        body = {"driver_id": courier.driver_id}
+        if not (await self._staff(f"/orders/{job.order_id}/assign", body)).ok:
+            self.start(job, confirmed=True)  # the driver has something else
+            return
+        if stage.has_food and not await courier.pick_up(job):
+            return
+        courier.give(job, stage)
+        self._in_background(self._watch(job))
+
+    def watch(self, job: Job) -> None:
+        """Go on with an order that a courier has already."""
+        self._in_background(self._watch(job))
+
+    async def pending_orders(self) -> list[dict[str, Any]]:
+        """Orders of an earlier life of this process that have no courier yet."""
+        found: list[dict[str, Any]] = []
+        for state in ("created", "confirmed"):
+            answer = await self._world.api.tracking(
+                "GET", f"/orders?state={state}&limit=100", self._staff_token
+            )
+            found += answer.body["orders"] if answer.ok else []
+        return found
+
+    async def _see_through(self, job: Job, *, confirmed: bool) -> None:
+        clock, rng = self._world.clock, self._rng
+        if not job.order_id:
+            await self.create(job)
+        if job.customer_token and rng.random() < CANCEL_SHARE:
+            self._in_background(self._cancel(job))
+        if not confirmed:
+            await clock.sleep(rng.uniform(*CONFIRM_S))
+            if not await self.confirm(job):
+                return
+        await clock.until(job.ready_s - ASSIGN_BEFORE_READY_S)
+        while (courier := await self._assign(job)) is not None:
+            courier.give(job)
+            await self._watch(job)
+            if job.ending.result() is not Ending.DECLINED:
+                return
+            job.ending = asyncio.get_running_loop().create_future()
+
+    async def _assign(self, job: Job) -> Courier | None:
+        """Have the nearest courier assigned; None if the order is gone."""
+        while True:
+            answer = await self._staff(f"/orders/{job.order_id}/assign", {})
+            if answer.ok:
+                courier = self._couriers.get(answer.body["driver_id"])
+                if courier is not None:
+                    return courier
+                await self._staff(f"/orders/{job.order_id}/cancel", {"reason": "not our driver"})
+                return None
+            if not (answer.status == 409 and "no-driver" in str(answer.body.get("type"))):
+                return None
+            await self._world.clock.sleep(ASSIGN_AGAIN_S)
+
+    async def _watch(self, job: Job) -> None:
+        self.endings[await job.ending] += 1
+
+    async def _cancel(self, job: Job) -> None:
+        """Let the customer change their mind; too late is refused, and that is fine."""
+        await self._world.clock.sleep(self._rng.uniform(*CANCEL_AFTER_S))
+        path = f"/orders/{job.order_id}/cancel"
+        await self._world.api.tracking("POST", path, job.customer_token, {})
+
+    async def _staff(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        return await self._world.api.tracking("POST", path, self._staff_token, body)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "an order's task failed", "exception": task.exception()}
+            )
+
+    def stop(self) -> None:
+        """Take no more care of any order."""
+        for task in self._tasks:
+            task.cancel()
+
+
+def scaled_policy(speedup: float) -> dict[str, Any]:
+    """The values of policy 1 for a city at `speedup` times the speed: times shrink, radii stay."""
+    times = {
+        "dwell_min_s": 30.0,
+        "dwell_max_s": 120.0,
+        "leave_min_s": 30.0,
+        "leave_max_s": 120.0,
+        "arriving_min_s": 8.0,
+        "report_every_s": 30.0,
+    }
+    scaled = {name: round(value / speedup, 3) for name, value in times.items()}
+    return {"name": f"couriers at {speedup:g} times the speed", **scaled}

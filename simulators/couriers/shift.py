@@ -1,0 +1,267 @@
+"""A whole fleet's shift: everyone's phone, a warm start, reports, and going on after a restart.
+
+The journal keeps the fixes and, beside them, where everyone was; the rest of the state is the
+platform's, and is asked for: after kill -9 each courier learns from `GET /drivers/{id}` which
+order they have, and goes on from where they stood.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Container, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from doorstep.journal import Journal
+from doorstep.telemetry import get_logger
+from simulators.api import Api
+from simulators.couriers.clock import Clock
+from simulators.couriers.courier import Courier, World
+from simulators.couriers.demand import Demand, place_door, place_restaurant, place_restaurants
+from simulators.couriers.job import Job, Stage
+from simulators.couriers.orders import Dispatch
+from simulators.couriers.streets import Point, load_firenze
+from simulators.device import Device, make_login
+from simulators.settings import Fleet, SimulatorSettings
+
+REPORT_EVERY_S = 4.0
+TICK_S = 0.04  # fixes that fall due within a tick share one fsync
+CATCH_UP_S = 5.0  # after a longer stall of this process the fixes in between are not made up
+NOTE_EVERY_S = 2.0
+PROGRESS_EVERY_S = 10.0
+WARM_SHARE = 0.65  # of the couriers have an order when the shift starts
+WARM_STAGES = {  # and this is how far they are with it
+    Stage.TO_RESTAURANT: 4,
+    Stage.AT_RESTAURANT: 4,
+    Stage.TO_CUSTOMER: 6,
+    Stage.ARRIVING: 3,
+    Stage.AT_CUSTOMER: 3,
+}
+WARM_READY_S = (30.0, 400.0)
+WAITING_SHARE = 0.12  # so many more orders wait for a courier
+POSITIONS_NOTE = "positions"
+GO_ON_WITHIN_S = 120.0  # a process that was away for longer starts a new shift
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftOptions:
+    """What the command line says."""
+
+    driver_ids: Sequence[str]
+    speedup: float
+    seed: int
+    mqtt_5: bool = False
+
+
+class Shift:
+    """The couriers, their phones and their orders. Lives in one asyncio loop."""
+
+    def __init__(
+        self,
+        options: ShiftOptions,
+        settings: SimulatorSettings,
+        fleet: Fleet,
+        journal: Journal,
+        api: Api,
+        restaurants: list[tuple[int, str, float, float]],
+        policy_id: int | None,
+    ) -> None:
+        self._options = options
+        self._journal = journal
+        self._rng = random.Random(options.seed)
+        streets = load_firenze()
+        self._restaurants = place_restaurants(streets, restaurants)
+        demand = Demand(streets, self._restaurants, self._rng)
+        self._world = World(streets, demand, Clock(options.speedup), api)
+        self._log = get_logger()
+        known = read_positions(journal, time.time())
+        self._couriers = {
+            driver_id: Courier(
+                driver_id,
+                fleet.driver_token(driver_id),
+                self._world,
+                random.Random(f"{options.seed} {driver_id}"),
+                streets.to_xy(*known[driver_id]) if driver_id in known else self._home(),
+            )
+            for driver_id in options.driver_ids
+        }
+        self._devices = {
+            driver_id: Device(
+                make_login(driver_id, settings, fleet, mqtt_5=options.mqtt_5),
+                journal,
+                settings.ack_every_s,
+            )
+            for driver_id in options.driver_ids
+        }
+        self._dispatch = Dispatch(
+            self._world, fleet.staff_token(), self._couriers, policy_id, self._rng
+        )
+        self._plan = self._plan_start(known)
+        self._drain_s = 2 * settings.ack_every_s + 5
+        self._reported = 0
+        self._began = time.monotonic()
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Run the shift until `stop`, then until the watermark has passed every fix.
+
+        Returns how many fixes it had not passed in the time given for that.
+        """
+        phones = [asyncio.create_task(device.run()) for device in self._devices.values()]
+        work = asyncio.create_task(self._work())
+        stopped = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait({work, stopped, *phones}, return_when="FIRST_COMPLETED")
+        for task in done:
+            task.result()  # only `stopped` ends without an error
+        work.cancel()
+        self._dispatch.stop()
+        left = await self._drain()
+        for device in self._devices.values():
+            await device.stop()
+        await asyncio.gather(*phones)
+        self._save_positions()
+        self._journal.commit()
+        return left
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._report())
+            group.create_task(self._progress())
+            await asyncio.gather(*(self._take_up(one) for one in self._couriers.values()))
+            for courier in self._couriers.values():
+                group.create_task(courier.live())
+            await self._begin_orders()
+            group.create_task(self._dispatch.take_orders())
+
+    async def _drain(self) -> int:
+        deadline = time.monotonic() + self._drain_s
+        while (left := self.pending) and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            self._journal.commit()
+        return left
+
+    @property
+    def pending(self) -> int:
+        """How many fixes the watermark has not passed."""
+        return sum(device.pending for device in self._devices.values())
+
+    # -- reporting --------------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        """Write every courier's fix when it is due, make it durable, publish it."""
+        every_s = REPORT_EVERY_S / self._options.speedup
+        step_s = every_s / len(self._couriers)
+        pairs = [(self._couriers[one], self._devices[one]) for one in self._options.driver_ids]
+        began = time.time()
+        due = [began + number * step_s for number in range(len(pairs))]
+        noted = began
+        while True:
+            now, clock_s = time.time(), self._world.clock.now_s()
+            fresh = []
+            for number, (courier, device) in enumerate(pairs):
+                if due[number] > now:
+                    continue
+                lateness_s = now - due[number]
+                fix = courier.observe(clock_s - lateness_s * self._options.speedup)
+                device.write({"fix_at": round(due[number] * 1000), **fix})
+                fresh.append(device)
+                due[number] += every_s if lateness_s < CATCH_UP_S else lateness_s + every_s
+            if now - noted > NOTE_EVERY_S:
+                self._save_positions()
+                noted = now
+            self._journal.commit()
+            for device in fresh:
+                device.pump()
+            self._reported += len(fresh)
+            await asyncio.sleep(TICK_S)
+
+    async def _progress(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_EVERY_S)
+            devices = self._devices.values()
+            self._log.info(
+                "shift",
+                reported=self._reported,
+                fixes_per_s=round(self._reported / (time.monotonic() - self._began), 1),
+                connected=sum(device.connected for device in devices),
+                pending=self.pending,
+                **{ending.value: count for ending, count in self._dispatch.endings.items()},
+            )
+
+    def _save_positions(self) -> None:
+        places = {one: courier.position() for one, courier in self._couriers.items()}
+        rounded = {one: (round(lon, 6), round(lat, 6)) for one, (lon, lat) in places.items()}
+        note = {"at": time.time(), "places": rounded}
+        self._journal.set_note(POSITIONS_NOTE, json.dumps(note))
+
+    # -- beginning --------------------------------------------------------------------------
+
+    def _plan_start(self, known: Container[str]) -> list[tuple[Courier, Job, Stage]]:
+        """Choose who is how far with which order when the shift starts, and put them there.
+
+        Nobody who goes on from an earlier life of this process is moved.
+        """
+        fresh = [one for driver_id, one in self._couriers.items() if driver_id not in known]
+        stages, weights = list(WARM_STAGES), list(WARM_STAGES.values())
+        plan = []
+        for courier in fresh[: round(len(fresh) * WARM_SHARE)]:
+            stage = self._rng.choices(stages, weights)[0]
+            job = self._dispatch.new_job()
+            job.ready_s = self._rng.uniform(*WARM_READY_S)
+            courier.put(job, stage)
+            plan.append((courier, job, stage))
+        return plan
+
+    async def _take_up(self, courier: Courier) -> None:
+        """Go on duty, and on with an order from before."""
+        await courier.on_duty()
+        order = await courier.current_order()
+        if order is None:
+            return
+        job = self._job_of(order, order["restaurant"])
+        picked_up = order["state"] in ("picked_up", "arriving", "at_customer")
+        courier.give(job, Stage.TO_CUSTOMER if picked_up else Stage.AT_RESTAURANT)
+        self._dispatch.watch(job)
+
+    async def _begin_orders(self) -> None:
+        """Fill the shift: orders in every stage, as in the middle of an evening."""
+        places = {one.restaurant_id: asdict(one) for one in self._restaurants}
+        for order in await self._dispatch.pending_orders():
+            if (restaurant := places.get(order["restaurant_id"])) is not None:
+                job = self._job_of(order, restaurant)
+                self._dispatch.start(job, confirmed=order["state"] == "confirmed")
+        await asyncio.gather(
+            *(
+                self._dispatch.start_under_way(job, courier, stage)
+                for courier, job, stage in self._plan
+                if not courier.busy
+            )
+        )
+        for _ in range(round(len(self._plan) * WAITING_SHARE)):
+            self._dispatch.start(self._dispatch.new_job())
+
+    def _job_of(self, order: dict[str, Any], restaurant: dict[str, Any]) -> Job:
+        streets, goal = self._world.streets, order["destination"]
+        return Job(
+            place_restaurant(streets, 0, "", restaurant["lon_deg"], restaurant["lat_deg"]),
+            place_door(streets, goal["lon_deg"], goal["lat_deg"]),
+            self._world.clock.now_s() + self._rng.uniform(*WARM_READY_S),
+            order_id=str(order["order_id"]),
+        )
+
+    def _home(self) -> Point:
+        """Somewhere near a restaurant, where couriers without an order are."""
+        return self._rng.choice(self._restaurants).place.point
+
+
+def read_positions(journal: Journal, now: float) -> dict[str, Point]:
+    """Where everyone was when the journal's last process ended, (lon_deg, lat_deg).
+
+    Empty when that is too long ago to go on from.
+    """
+    noted = json.loads(journal.notes().get(POSITIONS_NOTE, '{"at": 0, "places": {}}'))
+    if now - noted["at"] > GO_ON_WITHIN_S:
+        return {}
+    return {driver_id: (place[0], place[1]) for driver_id, place in noted["places"].items()}

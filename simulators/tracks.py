@@ -1,0 +1,162 @@
+"""Recorded tracks: GPX, CSV and GeoJSON read as one list of points in time order.
+
+Times without a zone are taken as UTC. What a file doesn't say (accuracy, speed) stays absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from doorstep.errors import DoorstepError
+
+SECONDS_BELOW = 1e11  # an epoch below this is in seconds (year 5138), above in milliseconds
+
+# The names that recorders give their columns, in the order in which they are looked for.
+COLUMNS = {
+    "at": ("fix_at", "time", "timestamp", "datetime", "date_time", "fix_ts", "ts", "t", "date"),
+    "lat_deg": ("lat_deg", "latitude", "lat", "y"),
+    "lon_deg": ("lon_deg", "longitude", "lon", "lng", "long", "x"),
+    "accuracy_m": ("accuracy_m", "accuracy", "hdop_m", "horizontal_accuracy"),
+    "speed_mps": ("speed_mps", "speed"),
+    "heading_deg": ("heading_deg", "heading", "bearing", "course", "azimuth"),
+    "altitude_m": ("altitude_m", "altitude", "elevation", "ele", "alt"),
+}
+OPTIONAL = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m")
+
+
+class UnreadableTrack(DoorstepError):
+    """The file is no track that can be replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackPoint:
+    """One point of a track; `values` holds the fix's fields but its time and identity."""
+
+    at: datetime
+    values: Mapping[str, float]
+
+
+def read_tracks(paths: Iterable[Path]) -> list[TrackPoint]:
+    """Read files as one track. Raises UnreadableTrack."""
+    points = [point for path in paths for point in read_track(path)]
+    if not points:
+        raise UnreadableTrack("there is no point with a time in it")
+    return sorted(points, key=lambda point: point.at)
+
+
+def read_track(path: Path) -> list[TrackPoint]:
+    """Read one file; its content says what it is. Raises UnreadableTrack."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise UnreadableTrack(f"{path}: {exc}") from exc
+    start = text.lstrip()[:1]
+    read = {"<": _read_gpx, "{": _read_geojson}.get(start, _read_csv)
+    try:
+        return list(read(text))
+    except (ValueError, KeyError, TypeError, ET.ParseError, csv.Error) as exc:
+        raise UnreadableTrack(f"{path}: {exc}") from exc
+
+
+def parse_instant(value: str | float) -> datetime:
+    """Read ISO 8601, or an epoch in seconds or milliseconds. Raises ValueError."""
+    try:
+        epoch = float(value)
+    except ValueError:
+        at = datetime.fromisoformat(str(value).strip())
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    if not math.isfinite(epoch):
+        raise ValueError(f"{value!r} is no time")
+    return datetime.fromtimestamp(epoch if abs(epoch) < SECONDS_BELOW else epoch / 1000, UTC)
+
+
+def _read_gpx(text: str) -> Iterator[TrackPoint]:
+    root = ET.fromstring(text)  # noqa: S314 - a file that the user chose; expat bounds entities
+    for number, element in enumerate(root.findall(".//{*}trkpt"), start=1):
+        time = element.findtext("{*}time")
+        if time is None:
+            raise ValueError(f"track point {number} has no time")
+        row: dict[str, Any] = {"lat": element.get("lat"), "lon": element.get("lon")}
+        row["ele"] = element.findtext("{*}ele")
+        # GPX 1.0 has speed and course in the point, 1.1 in extensions
+        for name in ("speed", "course", "accuracy"):
+            row[name] = element.findtext(f".//{{*}}{name}")
+        yield _point({**row, "time": time})
+
+
+def _read_csv(text: str) -> Iterator[TrackPoint]:
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    names = {(name or "").strip().lower() for name in reader.fieldnames or []}
+    for field in ("at", "lat_deg", "lon_deg"):
+        if not names & set(COLUMNS[field]):
+            raise ValueError(f"no column {' or '.join(COLUMNS[field][:3])} among {sorted(names)}")
+    for row in reader:
+        yield _point({(name or "").strip().lower(): value for name, value in row.items()})
+
+
+def _read_geojson(text: str) -> Iterator[TrackPoint]:
+    value = json.loads(text)
+    features = value["features"] if value["type"] == "FeatureCollection" else [value]
+    for feature in features:
+        geometry = feature["geometry"] or {"type": "nothing"}
+        properties = feature.get("properties") or {}
+        if geometry["type"] == "Point":
+            yield _point({**_lower(properties), **_coordinates(geometry["coordinates"])})
+        elif geometry["type"] == "LineString":
+            # as togeojson writes it: one time per coordinate
+            times = properties.get("coordTimes") or properties.get("times")
+            if times is None and isinstance(properties.get("coordinateProperties"), dict):
+                times = properties["coordinateProperties"].get("times")
+            if times is None:
+                raise ValueError("a LineString needs `coordTimes`, one time per coordinate")
+            for place, time in zip(geometry["coordinates"], times, strict=True):
+                yield _point({**_coordinates(place), "time": time})
+
+
+def _lower(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in properties.items()}
+
+
+def _coordinates(place: list[float]) -> dict[str, Any]:
+    return {"lon": place[0], "lat": place[1], "ele": place[2] if len(place) > 2 else None}
+
+
+def _point(row: Mapping[str, Any]) -> TrackPoint:
+    values = {name: float(_need(row, name)) for name in ("lat_deg", "lon_deg")}
+    for name in OPTIONAL:
+        found = _find(row, name)
+        if found is not None and math.isfinite(float(found)) and _is_possible(name, float(found)):
+            values[name] = float(found)
+    if "heading_deg" in values:
+        values["heading_deg"] %= 360
+    return TrackPoint(parse_instant(_need(row, "at")), values)
+
+
+def _is_possible(name: str, value: float) -> bool:
+    """Recorders write -1 for a speed, accuracy or heading that they don't know."""
+    return name == "altitude_m" or value >= 0
+
+
+def _need(row: Mapping[str, Any], field: str) -> Any:
+    found = _find(row, field)
+    if found is None:
+        raise ValueError(f"a point without {field.removesuffix('_deg')}: {dict(row)}")
+    return found
+
+
+def _find(row: Mapping[str, Any], field: str) -> Any:
+    for name in COLUMNS[field]:
+        if row.get(name) not in (None, ""):
+            return row[name]
+    return None
