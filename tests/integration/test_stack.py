@@ -1,0 +1,225 @@
+"""The native stack as a whole: ready, killed part by part, changed, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from doorstep.credentials import mqtt_password
+from doorstep.stack import probes
+from doorstep.stack.settings import PROJECT, StackSettings
+from doorstep.stack.stack import Stack
+from tests.integration.conftest import ANY_PORT
+from tests.integration.servers import wait_until
+
+PARTS = [
+    "supervisor",
+    "postgres",
+    "kafka",
+    "mosquitto-1",
+    "bridge",
+    "driver_events",
+    "driver_api",
+    "tracking_api",
+]
+READY_AGAIN_S = 60.0
+
+
+def test_status__each_part__has_an_address_a_pid_and_is_ready(stack: Stack) -> None:
+    states = stack.status()
+
+    assert [one.part for one in states] == PARTS
+    assert all(one.ready and one.pid > 0 and one.address for one in states)
+    assert len({one.pid for one in states}) == len(PARTS)
+
+
+def test_status_json__from_the_command__is_the_same_list(stack: Stack) -> None:
+    done = _run(stack, "status", "--json")
+
+    assert done.returncode == 0
+    assert [one["part"] for one in json.loads(done.stdout)] == PARTS
+    assert all(set(one) >= {"part", "address", "pid", "ready"} for one in json.loads(done.stdout))
+
+
+def test_services__answer_health_and_metrics(stack: Stack) -> None:
+    at = stack.addresses
+    for bind in (at.bridge, at.driver_events, at.driver_api, at.tracking_api):
+        for path in ("healthz", "readyz", "metrics"):
+            with urllib.request.urlopen(f"http://{bind}/{path}", timeout=5) as response:
+                assert response.status == 200, (bind, path)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_kill_9__any_one_part__all_ready_again(stack: Stack, part: str) -> None:
+    before = stack.pid_of(part)
+    others = {name: stack.pid_of(name) for name in PARTS if name not in (part, "supervisor")}
+    os.kill(before, signal.SIGKILL)
+
+    wait_until(lambda: _pid(stack, part) not in (0, before), READY_AGAIN_S, f"{part} runs again")
+    stack.wait_ready(READY_AGAIN_S)
+
+    if part == "supervisor":  # its parts end with it, so that none runs twice
+        assert all(not _runs(pid) for pid in others.values())
+    else:
+        assert {name: stack.pid_of(name) for name in others} == others
+
+
+def test_kill_9__the_keeper__is_back_and_still_keeps(stack: Stack) -> None:
+    before = stack.pid_of("keeper")
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: _pid(stack, "keeper") not in (0, before), 15, "the keeper is back")
+
+    supervisor = stack.pid_of("supervisor")
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: _pid(stack, "supervisor") not in (0, supervisor), 15, "it kept")
+    stack.wait_ready(READY_AGAIN_S)
+
+
+def test_servers__run_as_users_of_their_own(stack: Stack) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can hand the servers to other users")
+    for part in ("postgres", "mosquitto-1"):
+        assert Path(f"/proc/{stack.pid_of(part)}").stat().st_uid != 0
+
+
+def test_secrets__are_neither_in_logs_nor_in_command_lines(stack: Stack) -> None:
+    secrets = [
+        stack.home.fleet_key_file.read_text().strip(),
+        stack.home.staff_token(),
+        *(path.read_text().strip() for path in (stack.home.secrets / "database").iterdir()),
+        mqtt_password(stack.home.fleet_key(), "bridge"),
+    ]
+    texts = [path.read_text(errors="replace") for path in stack.home.logs.iterdir()]
+    texts += [Path(f"/proc/{one.pid}/cmdline").read_text() for one in stack.status()]
+
+    assert not [secret for secret in secrets for text in texts if secret in text]
+
+
+def test_add_drivers__they_get_in_at_once_and_have_a_token(stack: Stack) -> None:
+    stack.add_drivers(["stack-anna", "stack-bruno"])
+
+    key = stack.home.fleet_key()
+    for driver_id in ("stack-anna", "stack-bruno"):
+        password = mqtt_password(key, driver_id)
+        assert probes.mqtt_accepts(stack.addresses.mqtt[0], driver_id, password)
+    assert "stack-anna" in _run(stack, "drivers").stdout.split()
+
+
+def test_drivers_add__bad_id__is_one_clear_line(stack: Stack) -> None:
+    done = _run(stack, "drivers", "add", "a/b")
+
+    assert done.returncode != 0
+    assert done.stderr.splitlines() == [
+        "run: 'a/b' can't be a driver's id: 1 to 64 letters, digits, _ or -"
+    ]
+
+
+def test_up__already_up__only_waits(stack: Stack) -> None:
+    pids = {name: stack.pid_of(name) for name in PARTS}
+    stack.up()
+
+    assert {name: stack.pid_of(name) for name in PARTS} == pids
+
+
+def test_logs__of_one_part__are_its_own(stack: Stack) -> None:
+    done = _run(stack, "logs", "postgres", "-n", "1000")
+
+    assert "database system is ready to accept connections" in done.stdout
+    assert _run(stack, "logs", "nonsense").returncode == 2
+
+
+def test_bad_setting__is_one_clear_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "doorstep.stack", "status"],
+        env=os.environ | {"MQTT_PORT": "many"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 78
+    assert len(done.stderr.splitlines()) == 1
+    assert "MQTT_PORT" in done.stderr
+
+
+@pytest.fixture
+def another_stack(server_home: Path) -> Stack:
+    """A second stack, beside the shared one, for what a test must not do to that."""
+    return Stack(
+        StackSettings(doorstep_home=server_home / "another", **ANY_PORT), say=lambda _: None
+    )
+
+
+def test_down__leaves_no_process_and_keeps_the_data__erase_removes_all(
+    another_stack: Stack,
+) -> None:
+    try:
+        another_stack.up()
+        another_stack.add_drivers(["keeps"])
+        pids = [another_stack.pid_of(name) for name in [*PARTS, "keeper"]]
+        another_stack.down()
+
+        assert not [pid for pid in pids if _runs(pid)]
+        assert another_stack.status() == []
+
+        started_at = time.monotonic()
+        another_stack.up()
+        assert time.monotonic() - started_at <= 30
+        key = another_stack.home.fleet_key()
+        broker = another_stack.addresses.mqtt[0]
+        assert probes.mqtt_accepts(broker, "keeps", mqtt_password(key, "keeps"))
+    finally:
+        another_stack.down(erase=True)
+    assert not another_stack.home.root.exists()
+
+
+def test_owner_killed__the_stack_ends_by_itself(another_stack: Stack) -> None:
+    owner = subprocess.Popen(["sleep", "600"])
+    try:
+        another_stack.up(owner_pid=owner.pid)
+        pids = [another_stack.pid_of(name) for name in PARTS]
+        owner.kill()
+        owner.wait()
+
+        wait_until(lambda: not [pid for pid in pids if _runs(pid)], 60, "everything stopped")
+    finally:
+        owner.kill()
+        another_stack.down(erase=True)
+
+
+def _run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DOORSTEP_HOME": str(stack.home.root)}
+    return subprocess.run(
+        [sys.executable, "-m", "doorstep.stack", *arguments],
+        env=environment,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def _pid(stack: Stack, part: str) -> int:
+    """A part's pid, or 0 while it or supervisord is gone."""
+    if part == "supervisor":
+        return stack.supervisor.pid() or 0
+    known = stack.supervisor.running().get(part)
+    return known.pid if known else 0
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and is more than a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
