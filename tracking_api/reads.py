@@ -1,14 +1,14 @@
-"""What tracking_api reads: SQLAlchemy Core over `doorstep.tables`, PostGIS through GeoAlchemy2."""
+"""What tracking_api reads: SQLAlchemy Core over `doorstep.tables`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from geoalchemy2.functions import ST_DistanceSphere, ST_MakePoint, ST_SetSRID
-from sqlalchemy import ColumnElement, Select, and_, func, select, tuple_
+
+from sqlalchemy import ColumnElement, Double, Select, Text, and_, column, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from doorstep.errors import UnknownDriver, UnknownOrder
@@ -29,7 +29,6 @@ from tracking_api.eta import OBSERVED_WITHIN_S
 from tracking_api.schemas import DriverAnswer, OrderState, RestaurantAnswer
 from tracking_api.view import Event, Near, Spot, TrackedOrder, Window
 
-NEAREST_WITHIN_S = 300  # whoever has been silent for longer may be anywhere
 TRAIL_POINTS = 80  # 5 min at one every 4 s
 
 POSITION_COLUMNS = [
@@ -216,21 +215,18 @@ async def select_driver(conn: AsyncConnection, driver_id: str) -> DriverAnswer:
 async def select_nearest(
     conn: AsyncConnection, lon_deg: float, lat_deg: float, limit: int
 ) -> tuple[datetime, list[Near]]:
-    """Read the nearest available drivers, with the database's time."""
-    here = ST_SetSRID(ST_MakePoint(lon_deg, lat_deg), 4326)
-    apart_m = ST_DistanceSphere(driver_state.c.geom, here).label("apart_m")
-    now: datetime = (await conn.execute(select(_now))).scalar_one()
-    statement = (
-        select(driver_state.c.driver_id, apart_m, *_spot_columns(driver_state.c))
-        .where(
-            driver_state.c.state == "available",
-            driver_state.c.fix_at > now - timedelta(seconds=NEAREST_WITHIN_S),
-        )
-        .order_by(apart_m, driver_state.c.driver_id)
-        .limit(limit)
+    """Read the nearest available drivers, as `assign` would find them, and the database's time."""
+    near = func.nearest_drivers_v1(lon_deg, lat_deg, limit).table_valued(
+        column("driver_id", Text), column("distance_m", Double), name="near"
     )
-    found = await conn.execute(statement)
-    return now, [Near(row.driver_id, row.apart_m, _spot_of(row)) for row in found]
+    statement = (
+        select(_now, near.c.driver_id, near.c.distance_m, *_spot_columns(driver_state.c))
+        .join(near, near.c.driver_id == driver_state.c.driver_id)
+        .order_by(near.c.distance_m, near.c.driver_id)
+    )
+    rows = (await conn.execute(statement)).all()
+    now: datetime = rows[0].now if rows else datetime.now(UTC)
+    return now, [Near(row.driver_id, row.distance_m, _spot_of(row)) for row in rows]
 
 
 async def select_positions(

@@ -115,7 +115,7 @@ def install_problem_handlers(app: FastAPI) -> None:
         return _respond(exc.status_code, slug, phrase, phrase, {}, dict(exc.headers or {}))
 
     async def on_defect(request: Request, exc: Exception) -> Response:
-        get_logger().error("defect", error=repr(exc), method=request.method)
+        get_logger().error("defect", error=type(exc).__name__, method=request.method)
         phrase = HTTPStatus.INTERNAL_SERVER_ERROR.phrase
         return _respond(500, "internal", phrase, "A defect in Doorstep; it was logged.", {}, {})
 
