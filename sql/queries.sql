@@ -116,3 +116,7 @@ DROP DATABASE IF EXISTS {name} WITH (FORCE)
 
 -- create_postgis --
 CREATE EXTENSION IF NOT EXISTS postgis
+
+-- close_database --
+REVOKE ALL ON DATABASE {name} FROM PUBLIC;
+GRANT CONNECT ON DATABASE {name} TO driver_events, driver_api, tracking_api

@@ -1,0 +1,60 @@
+"""`python -m sql upgrade | passwords`: what a deployment does to its database.
+
+Reads DATABASE_ADMIN_URL, the URL of doorstep_owner; `passwords` reads DRIVER_EVENTS_PASSWORD,
+DRIVER_API_PASSWORD and TRACKING_API_PASSWORD. Waits a minute for a database that is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import psycopg
+import sqlalchemy.exc
+
+from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
+
+EX_CONFIG = 78  # sysexits.h: configuration error
+PATIENCE_S = 60.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m sql", description=__doc__)
+    parser.add_argument("command", choices=["upgrade", "passwords"])
+    options = parser.parse_args(arguments)
+    admin_url = os.environ.get("DATABASE_ADMIN_URL", "")
+    if not admin_url:
+        print("sql: set DATABASE_ADMIN_URL: the owner's URL", file=sys.stderr)
+        return EX_CONFIG
+    if options.command == "upgrade":
+        return _patiently(lambda: upgrade(admin_url), "migrated")
+    passwords = {role: os.environ.get(name, "") for role, name in PASSWORD_VARIABLES.items()}
+    missing = [PASSWORD_VARIABLES[role] for role, password in passwords.items() if not password]
+    if missing:
+        print(f"sql: set {', '.join(missing)}", file=sys.stderr)
+        return EX_CONFIG
+    return _patiently(lambda: set_passwords(admin_url, passwords), "passwords set")
+
+
+def _patiently(work: Callable[[], None], done: str) -> int:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            work()
+        except (psycopg.OperationalError, sqlalchemy.exc.OperationalError) as exc:
+            if time.monotonic() > deadline:
+                print(f"sql: the database did not answer: {exc}", file=sys.stderr)
+                return 1
+            print("sql: waiting for the database", file=sys.stderr)
+            time.sleep(1)
+        else:
+            print(f"sql: {done}", file=sys.stderr)
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

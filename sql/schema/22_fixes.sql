@@ -1,0 +1,46 @@
+-- The history of fixes, and those that wait.
+
+-- Append-only, one partition per UTC day of fix_at. A fix without an identity of its own has
+-- boot '' and a hash of its place for seq, so that the key identifies it too. `geography` would
+-- fold a latitude of 190 to -10, so places are plain checked columns; each upper bound also keeps
+-- NaN out, which PostgreSQL holds to be greater than every number.
+CREATE TABLE fix_history (
+    driver_id text COLLATE "C" NOT NULL,
+    fix_at timestamptz NOT NULL,
+    boot text COLLATE "C" NOT NULL,
+    seq int8 NOT NULL,
+    received_at timestamptz NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    lon_deg float8 NOT NULL CHECK (lon_deg BETWEEN -180 AND 180),
+    lat_deg float8 NOT NULL CHECK (lat_deg BETWEEN -90 AND 90),
+    accuracy_m float8 CHECK (accuracy_m BETWEEN 0 AND 1000000),
+    speed_mps float8 CHECK (speed_mps BETWEEN 0 AND 500),
+    heading_deg float8 CHECK (heading_deg >= 0 AND heading_deg < 360),
+    altitude_m float8 CHECK (altitude_m BETWEEN -1000 AND 20000),
+    battery float8 CHECK (battery BETWEEN 0 AND 1),
+    quarantine text,  -- null_island, swapped, inaccurate: stored, but proves nothing
+    PRIMARY KEY (driver_id, fix_at, boot, seq)
+) PARTITION BY RANGE (fix_at);
+
+-- Nothing is ever lost for want of a partition.
+CREATE TABLE fix_history_default PARTITION OF fix_history DEFAULT;
+
+-- Fixes whose driver's or order's row was locked: not acknowledged until they are recorded.
+CREATE TABLE parked_fix (
+    parked_id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    driver_id text COLLATE "C" NOT NULL,
+    boot text COLLATE "C",
+    seq int8,
+    fix_at timestamptz,
+    received_at timestamptz,
+    lon_deg float8,
+    lat_deg float8,
+    accuracy_m float8,
+    speed_mps float8,
+    heading_deg float8,
+    altitude_m float8,
+    battery float8,
+    reason text
+);
+CREATE INDEX parked_fix_driver ON parked_fix (driver_id);

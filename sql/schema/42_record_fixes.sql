@@ -1,0 +1,371 @@
+-- The one door for fixes: COPY into pg_temp.incoming_fix, then record_fixes_v1().
+
+-- Makes this session's incoming_fix, or empties it, and lets the caller fill it.
+CREATE FUNCTION prepare_incoming_v1()
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    IF to_regclass('pg_temp.incoming_fix') IS NULL THEN
+        CREATE TEMP TABLE incoming_fix (
+            n int4 NOT NULL,
+            driver_id text COLLATE "C" NOT NULL,
+            boot text COLLATE "C",
+            seq int8,
+            fix_at timestamptz,
+            received_at timestamptz NOT NULL,
+            lon_deg float8,
+            lat_deg float8,
+            accuracy_m float8,
+            speed_mps float8,
+            heading_deg float8,
+            altitude_m float8,
+            battery float8,
+            reason text
+        ) ON COMMIT DELETE ROWS;
+        EXECUTE format('GRANT INSERT ON pg_temp.incoming_fix TO %I', session_user);
+    ELSIF EXISTS (SELECT FROM pg_temp.incoming_fix) THEN
+        TRUNCATE pg_temp.incoming_fix;  -- a second batch in one transaction
+    END IF;
+END
+$$;
+
+-- Why a fix can't be stored, whatever is stored already; NULL if it can.
+CREATE FUNCTION incoming_fix__refusal(
+    boot text, seq int8, fix_at timestamptz, received_at timestamptz,
+    lon_deg float8, lat_deg float8, accuracy_m float8, speed_mps float8, heading_deg float8,
+    altitude_m float8, battery float8, reason text,
+    future interval, lateness interval, sealed timestamptz
+)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN reason IS NOT NULL THEN reason
+    WHEN fix_at IS NULL OR lon_deg IS NULL OR lat_deg IS NULL OR (boot IS NULL) <> (seq IS NULL)
+        THEN 'missing_field'
+    WHEN fix_at > received_at + future THEN 'in_the_future'
+    WHEN fix_at < received_at - lateness THEN 'too_old'
+    WHEN fix_at < sealed THEN 'sealed'
+    WHEN NOT lat_deg BETWEEN -90 AND 90 THEN 'latitude_out_of_range'
+    WHEN NOT lon_deg BETWEEN -180 AND 180 THEN 'longitude_out_of_range'
+    WHEN NOT accuracy_m BETWEEN 0 AND 1000000 THEN 'accuracy_out_of_range'
+    WHEN NOT speed_mps BETWEEN 0 AND 500 THEN 'speed_out_of_range'
+    WHEN NOT (heading_deg >= 0 AND heading_deg < 360) THEN 'heading_out_of_range'
+    WHEN NOT altitude_m BETWEEN -1000 AND 20000 THEN 'altitude_out_of_range'
+    WHEN NOT battery BETWEEN 0 AND 1 THEN 'battery_out_of_range'
+END;
+
+-- Takes the rows of incoming_fix whose driver is unknown or locked out of it: the first are
+-- refused, the second parked. Returns what became of each.
+CREATE FUNCTION incoming_fix__set_aside(locked_out text[])
+RETURNS SETOF fix_outcome LANGUAGE plpgsql
+AS $$
+BEGIN
+    RETURN QUERY
+        WITH unknown AS (
+            DELETE FROM pg_temp.incoming_fix i
+            WHERE NOT EXISTS (SELECT FROM driver_state d WHERE d.driver_id = i.driver_id)
+            RETURNING i.n
+        )
+        SELECT u.n, 'rejected', 'unknown_driver' FROM unknown u;
+    RETURN QUERY
+        WITH aside AS (
+            DELETE FROM pg_temp.incoming_fix i
+            WHERE (i.driver_id IN (SELECT unnest(locked_out))) IS TRUE  -- a hash, never a join
+            RETURNING i.*
+        ),
+        parked AS (
+            INSERT INTO parked_fix (driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg,
+                accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
+            SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg,
+                accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason
+            FROM aside ORDER BY n
+        )
+        SELECT a.n, 'parked', 'locked' FROM aside a;
+END
+$$;
+
+-- Writes everything in incoming_fix. Returns the rows that were not simply committed.
+--   1 lock the drivers' rows; those locked by others are parked, unknown ones refused
+--   2 take back what was parked of these drivers before
+--   3 new or seen, by the ranges of the boot, before any rule about age
+--   4 age and range rules, by received_at, never by our clock
+--   5 quarantine
+--   6 history and ranges; everything else hangs on the history's triggers
+-- An order's row locked by others (DS012, from the evidence trigger) undoes the attempt; its
+-- driver is parked as a whole, and the rest is tried again.
+CREATE FUNCTION record_fixes_v1()
+RETURNS SETOF fix_outcome LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join below is a look-up by key in a large table
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    outcomes fix_outcome[];
+    parked_drivers text[] := '{}';
+    detail text;
+BEGIN
+    LOOP
+        BEGIN
+            SELECT array_agg(o) INTO outcomes FROM record_fixes__attempt(parked_drivers) o;
+            EXIT;
+        EXCEPTION WHEN SQLSTATE 'DS012' THEN
+            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+            parked_drivers := parked_drivers
+                || ARRAY(SELECT jsonb_array_elements_text(detail::jsonb));
+        END;
+    END LOOP;
+    RETURN QUERY SELECT o.* FROM unnest(outcomes) o WHERE o.n >= 0;
+END
+$$;
+
+CREATE FUNCTION record_fixes__attempt(parked_drivers text[])
+RETURNS SETOF fix_outcome LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    wanted_count int;
+    locked_count int;
+    locked_out text[];
+    future interval;
+    lateness interval;
+    worst_m float8;
+    sealed timestamptz;
+    -- the box around all service areas, so that most fixes cost four comparisons
+    west float8;
+    south float8;
+    east float8;
+    north float8;
+    again int[];
+    outcomes fix_outcome[];
+BEGIN
+    -- Step 1: the drivers' rows
+    IF parked_drivers <> '{}' THEN
+        RETURN QUERY SELECT * FROM incoming_fix__set_aside(parked_drivers);
+    END IF;
+    WITH wanted AS MATERIALIZED (SELECT DISTINCT driver_id FROM pg_temp.incoming_fix),
+    locked AS MATERIALIZED (
+        SELECT d.driver_id FROM wanted w JOIN driver_state d USING (driver_id)
+        FOR NO KEY UPDATE OF d SKIP LOCKED
+    )
+    SELECT (SELECT count(*) FROM wanted), (SELECT count(*) FROM locked)
+        INTO wanted_count, locked_count;
+    IF locked_count < wanted_count THEN
+        WITH locked AS MATERIALIZED (
+            SELECT d.driver_id FROM driver_state d
+            WHERE d.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)
+            FOR NO KEY UPDATE OF d SKIP LOCKED
+        )
+        SELECT array_agg(DISTINCT driver_id) INTO locked_out FROM pg_temp.incoming_fix
+            WHERE driver_id NOT IN (SELECT driver_id FROM locked);
+        RETURN QUERY SELECT * FROM incoming_fix__set_aside(locked_out);
+    END IF;
+
+    -- Step 2: what was parked, before what came now (n below 0)
+    IF EXISTS (SELECT FROM parked_fix) THEN
+        WITH back AS (
+            DELETE FROM parked_fix p
+            WHERE p.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)
+            RETURNING p.*
+        )
+        INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
+            lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
+        SELECT (-2000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
+            fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
+            battery, reason
+        FROM back;
+    END IF;
+
+    SELECT make_interval(secs => future_s), make_interval(secs => lateness_s), worst_accuracy_m
+        INTO future, lateness, worst_m FROM limits;
+    SELECT sealed_before INTO sealed FROM sealed_before;
+    SELECT min(a.west), min(a.south), max(a.east), max(a.north)
+        INTO west, south, east, north FROM service_area a;
+
+    -- A repeated identity is decided in a later pass, when its first copy is written: so a batch
+    -- of n does what n batches of one would.
+    LOOP
+        WITH judged AS (
+            SELECT i.n, i.driver_id,
+                CASE WHEN i.seq IS NULL THEN '' ELSE coalesce(i.boot, '') END AS boot,
+                -- without an identity of its own: by its place
+                coalesce(i.seq, hashtextextended(
+                    (i.lon_deg + 0.0)::text || ' ' || (i.lat_deg + 0.0)::text, 0
+                ) & 9223372036854775807) AS seq,
+                i.boot IS NULL OR i.seq IS NULL AS anonymous,
+                i.fix_at, i.received_at, i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps,
+                i.heading_deg, i.altitude_m, i.battery, i.reason,
+                incoming_fix__refusal(i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg, i.lat_deg,
+                    i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery, i.reason,
+                    future, lateness, sealed) AS refusal
+            FROM pg_temp.incoming_fix i
+            WHERE again IS NULL OR i.n IN (SELECT unnest(again))
+        ),
+        ranked AS (
+            SELECT j.*, row_number() OVER (
+                PARTITION BY driver_id, boot, seq, CASE WHEN anonymous THEN fix_at END ORDER BY n
+            ) > 1 AS is_repeat
+            FROM judged j
+        ),
+        decided AS MATERIALIZED (
+            -- Steps 3 to 5
+            SELECT r.*, b.driver_id IS NULL AS boot_is_new,
+                CASE
+                    WHEN NOT anonymous
+                        AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
+                        THEN 'rejected bad_id'
+                    WHEN anonymous AND refusal IS NOT NULL THEN 'rejected ' || refusal
+                    WHEN anonymous OR b.stored @> r.seq THEN coalesce(
+                        CASE
+                            WHEN reason = 'void' THEN 'duplicate'
+                            WHEN reason IS NOT NULL THEN 'rejected ' || reason
+                            WHEN r.fix_at < sealed THEN 'duplicate'
+                        END,
+                        (
+                            SELECT CASE WHEN (h.lon_deg, h.lat_deg, h.accuracy_m, h.speed_mps,
+                                h.heading_deg, h.altitude_m, h.battery) IS NOT DISTINCT FROM
+                                (r.lon_deg, r.lat_deg, r.accuracy_m, r.speed_mps,
+                                r.heading_deg, r.altitude_m, r.battery)
+                                THEN 'duplicate' ELSE 'conflict' END
+                            FROM fix_history h
+                            WHERE h.driver_id = r.driver_id AND h.fix_at = r.fix_at
+                                AND h.boot = r.boot AND h.seq = r.seq
+                        ),
+                        CASE WHEN NOT anonymous THEN 'conflict' WHEN is_repeat THEN 'repeat' END
+                    )
+                    WHEN b.rejected @> r.seq THEN 'rejected rejected_before'
+                    WHEN is_repeat THEN 'repeat'
+                    WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
+                END AS outcome,
+                CASE
+                    WHEN lon_deg = 0 AND lat_deg = 0 THEN 'null_island'
+                    WHEN r.lat_deg BETWEEN west AND east AND r.lon_deg BETWEEN south AND north
+                        AND EXISTS (SELECT FROM service_area a WHERE r.lat_deg BETWEEN a.west AND a.east
+                            AND r.lon_deg BETWEEN a.south AND a.north)
+                        AND NOT EXISTS (SELECT FROM service_area a
+                            WHERE r.lon_deg BETWEEN a.west AND a.east
+                            AND r.lat_deg BETWEEN a.south AND a.north)
+                        THEN 'swapped'
+                    WHEN accuracy_m > worst_m THEN 'inaccurate'
+                END AS quarantine
+            FROM ranked r
+            LEFT JOIN driver_boot b ON b.driver_id = r.driver_id AND b.boot = r.boot
+        ),
+        -- Step 6
+        history AS (
+            INSERT INTO fix_history (driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg,
+                accuracy_m, speed_mps, heading_deg, altitude_m, battery, quarantine)
+            SELECT driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg,
+                accuracy_m, speed_mps, heading_deg, altitude_m, battery, quarantine
+            FROM decided WHERE outcome IS NULL
+        ),
+        learned AS MATERIALIZED (
+            SELECT driver_id, boot, bool_or(boot_is_new) AS boot_is_new,
+                coalesce(range_agg(int8range(seq, seq, '[]')) FILTER (WHERE outcome IS NULL), '{}')
+                    AS stored,
+                coalesce(range_agg(int8range(seq, seq, '[]')) FILTER (WHERE outcome IS NOT NULL), '{}')
+                    AS rejected
+            FROM decided
+            WHERE NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
+                AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
+            GROUP BY driver_id, boot
+        ),
+        known_boots AS (
+            UPDATE driver_boot b SET stored = b.stored + l.stored,
+                rejected = b.rejected + (l.rejected - b.stored)
+            FROM learned l
+            WHERE NOT l.boot_is_new AND b.driver_id = l.driver_id AND b.boot = l.boot
+        ),
+        new_boots AS (
+            INSERT INTO driver_boot (driver_id, boot, stored, rejected)
+            SELECT driver_id, boot, stored, rejected FROM learned WHERE boot_is_new
+        )
+        SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
+                ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'repeat')
+            || array_agg((n, 'quarantined', quarantine)::fix_outcome)
+                FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
+            array_agg(n) FILTER (WHERE outcome = 'repeat')
+        INTO outcomes, again
+        FROM decided
+        WHERE outcome IS NOT NULL OR quarantine IS NOT NULL;
+
+        IF outcomes IS NOT NULL THEN
+            IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.n < 0) THEN
+                PERFORM parked_fix__bury_refused(outcomes);
+            END IF;
+            RETURN QUERY SELECT o.* FROM unnest(outcomes) o;
+        END IF;
+        EXIT WHEN again IS NULL;
+    END LOOP;
+END
+$$;
+
+-- Nobody waits for the outcome of a parked fix, so a refused one becomes a dead letter here.
+CREATE FUNCTION parked_fix__bury_refused(outcomes fix_outcome[])
+RETURNS void LANGUAGE sql
+SET enable_hashjoin = on
+AS $$
+    INSERT INTO outbox (topic, key, payload, headers)
+    SELECT 'dead-letter', convert_to(i.driver_id, 'UTF8'),
+        convert_to((to_jsonb(i) - 'n' - 'driver_id')::text, 'UTF8'),
+        jsonb_build_array(
+            jsonb_build_array('reason', coalesce(o.reason, o.outcome)),
+            jsonb_build_array('source', 'parked'), jsonb_build_array('topic', ''),
+            jsonb_build_array('driver_id', i.driver_id), jsonb_build_array('detail', ''))
+    FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
+    WHERE o.n < 0 AND o.outcome IN ('rejected', 'conflict')
+$$;
+
+-- Tries the parked fixes again. Returns how many are parked no more.
+CREATE FUNCTION record_parked_v1()
+RETURNS int LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+DECLARE
+    before_count int;
+    after_count int;
+BEGIN
+    SELECT count(*) INTO before_count FROM parked_fix;
+    IF before_count = 0 THEN
+        RETURN 0;
+    END IF;
+    PERFORM prepare_incoming_v1();
+    WITH back AS (
+        DELETE FROM parked_fix p
+        WHERE parked_id IN (SELECT parked_id FROM parked_fix ORDER BY parked_id LIMIT 20000
+            FOR UPDATE SKIP LOCKED)
+        RETURNING p.*
+    )
+    INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
+        lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
+    SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
+        fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
+        battery, reason
+    FROM back;
+    PERFORM record_fixes_v1();
+    SELECT count(*) INTO after_count FROM parked_fix;
+    RETURN greatest(before_count - after_count, 0);
+END
+$$;
+
+-- The watermark of each (driver, boot): up to seq everything is stored or refused, but for the
+-- gaps in `missing` [[first, last], ...]. At most 64 gaps; then the watermark stops at the 65th.
+CREATE FUNCTION read_watermarks_v1(driver_ids text[], boots text[])
+RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT b.driver_id, b.boot,
+        coalesce(g.gaps[65][1] - 1, upper(b.settled) - 1),
+        coalesce(to_jsonb(g.gaps[1:64]), '[]')
+    FROM unnest(driver_ids, boots) AS asked (driver_id, boot)
+    CROSS JOIN LATERAL (
+        SELECT k.driver_id, k.boot, k.stored + k.rejected AS settled FROM driver_boot k
+        WHERE k.driver_id = asked.driver_id AND k.boot = asked.boot
+    ) b
+    CROSS JOIN LATERAL (
+        SELECT array_agg(ARRAY[lower(gap), upper(gap) - 1] ORDER BY lower(gap)) AS gaps
+        FROM unnest(int8multirange(int8range(1, upper(b.settled))) - b.settled) AS gap
+    ) g
+    WHERE NOT isempty(b.settled)
+$$;

@@ -1,0 +1,256 @@
+-- Orders and their commands.
+
+-- The refusal of a command, with what would be allowed to this actor.
+CREATE FUNCTION orders__refuse_command(
+    of_order_id uuid, refused text, from_order_state order_state, by_actor actor
+)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is not possible from %', refused, from_order_state USING
+        ERRCODE = 'DS001',
+        DETAIL = jsonb_build_object(
+            'subject_id', of_order_id, 'command', refused, 'current_state', from_order_state,
+            'allowed', ARRAY(
+                SELECT DISTINCT command FROM order_transition
+                WHERE from_state = from_order_state AND via = 'command'
+                    AND (by_actor IS NULL OR actor = by_actor)
+                ORDER BY command
+            )
+        );
+END
+$$;
+
+CREATE FUNCTION create_order_v1(
+    at_restaurant_id int, to_lon_deg float8, to_lat_deg float8, token_sha256 bytea,
+    with_policy_id int, with_idempotency_key text, for_customer_name text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz, created bool
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    pinned_policy_id CONSTANT int := coalesce(with_policy_id, 1);
+    made orders;
+    is_new bool;
+BEGIN
+    IF NOT EXISTS (SELECT FROM restaurant WHERE restaurant_id = at_restaurant_id) THEN
+        RAISE EXCEPTION 'there is no restaurant %', at_restaurant_id USING ERRCODE = 'DS004';
+    END IF;
+    IF NOT EXISTS (SELECT FROM policy WHERE policy_id = pinned_policy_id) THEN
+        RAISE EXCEPTION 'there is no policy %', pinned_policy_id USING ERRCODE = 'DS005';
+    END IF;
+    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id, idempotency_key, customer_name)
+    VALUES (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id, with_idempotency_key,
+        for_customer_name)
+    ON CONFLICT (idempotency_key) DO NOTHING
+    RETURNING * INTO made;
+    is_new := FOUND;
+    IF NOT is_new THEN
+        SELECT * INTO STRICT made FROM orders WHERE idempotency_key = with_idempotency_key;
+        IF (made.restaurant_id, made.lon_deg, made.lat_deg, made.policy_id, made.customer_name)
+            IS DISTINCT FROM (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id,
+            for_customer_name)
+        THEN
+            RAISE EXCEPTION 'this key made another order' USING ERRCODE = 'DS008';
+        END IF;
+    END IF;
+    INSERT INTO access_token (token_sha256, role, order_id)
+    VALUES (token_sha256, 'customer', made.order_id);
+    RETURN QUERY SELECT v.*, is_new FROM order_now v WHERE v.order_id = made.order_id;
+END
+$$;
+
+-- Applies one command. Commands on one order wait for each other (advisory lock), then take the
+-- driver's row, then the order's: the order in which record_fixes_v1 takes them.
+CREATE FUNCTION apply_order_command_v1(
+    of_order_id uuid, wanted text, by_actor text, by_actor_id text, wanted_driver_id text,
+    with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    verb CONSTANT order_verb := wanted;
+    who CONSTANT actor := by_actor;
+    o orders;
+    a assignment;  -- the open one
+    repeated order_verb;
+    chosen text;  -- the new driver
+    target order_state;
+    target_no int;
+    at timestamptz;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
+    SELECT * INTO o FROM orders WHERE order_id = of_order_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    IF who = 'driver' AND NOT EXISTS (
+        SELECT FROM assignment WHERE order_id = of_order_id AND assignment_no = o.assignment_no
+            AND driver_id = by_actor_id
+    ) AND NOT EXISTS (  -- a driver who repeats a decline no longer holds the order
+        SELECT FROM order_command WHERE order_id = of_order_id AND actor = 'driver'
+            AND idempotency_key = with_idempotency_key AND actor_id = by_actor_id
+    ) THEN
+        RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    SELECT command INTO repeated FROM order_command
+        WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
+    IF FOUND THEN
+        IF repeated <> verb THEN
+            RAISE EXCEPTION 'this key was used for %', repeated USING ERRCODE = 'DS008';
+        END IF;
+        RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
+        RETURN;
+    END IF;
+
+    -- The rows, drivers first
+    SELECT * INTO a FROM assignment WHERE order_id = of_order_id AND ended_at IS NULL;
+    PERFORM FROM driver_state d
+        WHERE d.driver_id IN (
+            a.driver_id, CASE WHEN verb IN ('assign', 'reassign') THEN wanted_driver_id END
+        )
+        ORDER BY d.driver_id FOR NO KEY UPDATE;
+    SELECT * INTO o FROM orders WHERE order_id = of_order_id FOR NO KEY UPDATE;
+    at := clock_timestamp();
+
+    SELECT to_state INTO target FROM order_transition
+        WHERE from_state = o.state AND via = 'command' AND command = verb AND actor = who;
+    IF NOT FOUND THEN
+        PERFORM orders__refuse_command(of_order_id, wanted, o.state, who);
+    END IF;
+
+    IF verb IN ('assign', 'reassign') THEN
+        chosen := orders__choose_driver(o, wanted_driver_id, a.driver_id);
+    END IF;
+    target_no := CASE
+        WHEN verb IN ('decline', 'reassign') THEN o.assignment_no + 1
+        WHEN verb = 'assign' AND o.assignment_no = 0 THEN 1
+        ELSE o.assignment_no
+    END;
+
+    INSERT INTO order_command (order_id, command, actor, actor_id, driver_id, from_state, to_state,
+        assignment_no, idempotency_key, commanded_at)
+    VALUES (of_order_id, verb, who, by_actor_id, chosen, o.state, target, target_no,
+        with_idempotency_key, at);
+
+    IF a.order_id IS NOT NULL AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
+        UPDATE assignment SET ended_at = greatest(at, assigned_at), ended_by = verb
+            WHERE order_id = of_order_id AND assignment_no = a.assignment_no;
+        PERFORM evidence__derive(of_order_id, a.assignment_no, true);
+    END IF;
+    IF chosen IS NOT NULL THEN
+        INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
+            restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
+        SELECT of_order_id, target_no, chosen,
+            -- windows of one driver never overlap, even if the clock is set back
+            greatest(at, (SELECT max(ended_at) FROM assignment t WHERE t.driver_id = chosen)),
+            o.policy_id, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
+        FROM restaurant r WHERE r.restaurant_id = o.restaurant_id;
+    END IF;
+    IF target <> o.state OR target_no <> o.assignment_no THEN
+        UPDATE orders SET state = target, assignment_no = target_no, state_at = at,
+            state_source = who::text::state_source,
+            ended_at = CASE WHEN target IN ('delivered', 'cancelled', 'failed') THEN at END
+        WHERE order_id = of_order_id;
+    END IF;
+    IF verb IN ('assign', 'reassign', 'pick_up') THEN  -- fixes may be there already
+        PERFORM evidence__derive(of_order_id, target_no, false);
+        PERFORM orders__show_evidence(ARRAY[of_order_id]);
+    END IF;
+    RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
+END
+$$;
+
+-- Chooses and locks the driver of a new assignment: the named one, or the nearest that is
+-- available. Two callers never get the same one: they skip each other's.
+CREATE FUNCTION orders__choose_driver(o orders, wanted_driver_id text, but_not text)
+RETURNS text LANGUAGE plpgsql
+AS $$
+DECLARE
+    is_free bool;
+    candidate text;
+BEGIN
+    IF wanted_driver_id IS NOT NULL THEN
+        SELECT d.state = 'available' INTO is_free FROM driver_state d
+            WHERE d.driver_id = wanted_driver_id FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no driver %', wanted_driver_id USING ERRCODE = 'DS003';
+        ELSIF NOT is_free THEN
+            RAISE EXCEPTION 'driver % is off duty or has an order', wanted_driver_id
+                USING ERRCODE = 'DS006';
+        END IF;
+        RETURN wanted_driver_id;
+    END IF;
+    FOR candidate IN
+        SELECT n.driver_id FROM restaurant r
+        CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, 100) n
+        WHERE r.restaurant_id = o.restaurant_id
+        ORDER BY n.distance_m
+    LOOP
+        PERFORM FROM driver_state d
+            WHERE d.driver_id = candidate AND d.state = 'available' AND candidate <> ALL
+                (ARRAY[coalesce(but_not, '')])
+            FOR NO KEY UPDATE SKIP LOCKED;
+        IF FOUND THEN
+            RETURN candidate;
+        END IF;
+    END LOOP;
+    RAISE EXCEPTION 'no driver on duty is free and near' USING ERRCODE = 'DS007';
+END
+$$;
+
+-- Available drivers with a recent position, nearest first. Looks in wider and wider boxes of
+-- cells; a driver counts only if no nearer one can be outside the box.
+CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
+RETURNS TABLE (driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    reach int;
+    safe_m float8;
+    cell_row CONSTANT int := floor(from_lat_deg * 100)::int + 9000;
+    cell_column CONSTANT int := floor(from_lon_deg * 100)::int + 18000;
+    l limits;
+    nearest driver_distance[];
+BEGIN
+    SELECT * INTO STRICT l FROM limits;
+    FOREACH reach IN ARRAY ARRAY[1, 3, 9, 27, 81] LOOP
+        safe_m := 1111.95 * reach * cosd(from_lat_deg);
+        nearest := ARRAY(
+            SELECT (d.driver_id, m.distance_m)::driver_distance
+            FROM generate_series(cell_row - reach, cell_row + reach) AS r (cell_row)
+            JOIN driver_cell c ON c.cell BETWEEN r.cell_row * 36000 + cell_column - reach
+                AND r.cell_row * 36000 + cell_column + reach
+            JOIN driver_state d ON d.driver_id = c.driver_id
+            CROSS JOIN LATERAL (
+                SELECT ground_distance_m(d.lon_deg, d.lat_deg, from_lon_deg, from_lat_deg)
+            ) AS m (distance_m)
+            WHERE d.state = 'available' AND m.distance_m <= least(safe_m, l.nearest_max_m)
+                AND d.fix_at > clock_timestamp() - make_interval(secs => l.nearest_max_age_s)
+            ORDER BY m.distance_m, d.driver_id
+            LIMIT at_most
+        );
+        EXIT WHEN cardinality(nearest) >= at_most;
+    END LOOP;
+    RETURN QUERY
+        SELECT d.driver_id, f.distance_m, d.fix_at, d.lon_deg, d.lat_deg
+        FROM unnest(nearest) f JOIN driver_state d ON d.driver_id = f.driver_id
+        ORDER BY f.distance_m, d.driver_id;
+END
+$$;

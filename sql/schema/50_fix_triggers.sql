@@ -1,0 +1,121 @@
+-- What follows from new fixes, once per statement. Each starts with a guard: a statement trigger
+-- fires with no rows too.
+
+-- 500: the newest fix of each driver, and the cell it lies in.
+CREATE FUNCTION fix_history__derive_driver_state()
+RETURNS trigger LANGUAGE plpgsql
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+BEGIN
+    WITH moved AS (
+        UPDATE driver_state d SET
+            fix_at = f.fix_at, received_at = f.received_at,
+            lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
+            speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
+            battery = f.battery, boot = f.boot, seq = f.seq,
+            geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
+            cell = cell_of(f.lon_deg, f.lat_deg),
+            cell_at = CASE WHEN d.cell = cell_of(f.lon_deg, f.lat_deg) THEN d.cell_at
+                ELSE f.fix_at END
+        FROM (
+            SELECT DISTINCT ON (driver_id) * FROM new_fixes WHERE quarantine IS NULL
+            ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
+        ) f
+        WHERE d.driver_id = f.driver_id
+            AND (d.fix_at IS NULL OR f.fix_at > d.fix_at
+                OR (f.fix_at = d.fix_at AND (f.boot, f.seq) > (d.boot, d.seq)))
+        RETURNING d.driver_id, d.cell, d.cell_at = d.fix_at AS has_entered
+    )
+    INSERT INTO driver_cell AS c (driver_id, cell)
+    SELECT driver_id, cell FROM moved WHERE has_entered
+    ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell WHERE c.cell <> EXCLUDED.cell;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER _500_derive_driver_state
+AFTER INSERT ON fix_history REFERENCING NEW TABLE AS new_fixes
+FOR EACH STATEMENT EXECUTE FUNCTION fix_history__derive_driver_state();
+
+-- 520: evidence of the assignments to which a new fix can add something: it is in the right
+-- place, early enough to matter, and (but for `arriving`) has a partner at the right distance in
+-- time. Most fixes cost one look-up of their driver's last assignment.
+CREATE FUNCTION fix_history__derive_evidence()
+RETURNS trigger LANGUAGE plpgsql
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+DECLARE
+    found_orders uuid[];
+    locked_orders uuid[];
+    found_assignments jsonb;
+    one record;
+BEGIN
+    WITH candidates AS (
+        SELECT DISTINCT a.order_id, a.assignment_no, a.driver_id
+        FROM new_fixes f
+        CROSS JOIN LATERAL (
+            SELECT * FROM assignment t
+            WHERE t.driver_id = f.driver_id AND t.assigned_at <= f.fix_at
+            ORDER BY t.assigned_at DESC LIMIT 1
+        ) a
+        CROSS JOIN LATERAL (
+            SELECT p.*,
+                ground_distance_m(f.lon_deg, f.lat_deg, a.restaurant_lon_deg, a.restaurant_lat_deg)
+                    AS to_restaurant_m,
+                ground_distance_m(f.lon_deg, f.lat_deg, a.customer_lon_deg, a.customer_lat_deg)
+                    AS to_customer_m
+            FROM policy p WHERE p.policy_id = a.policy_id
+        ) p
+        WHERE f.quarantine IS NULL
+            AND (a.ended_at IS NULL OR f.fix_at < a.ended_at)
+            AND (f.accuracy_m IS NULL OR f.accuracy_m <= p.worst_accuracy_m)
+            AND (
+                (p.to_restaurant_m <= p.enter_radius_m
+                    AND (a.at_restaurant_at IS NULL
+                        OR f.fix_at < a.at_restaurant_at + make_interval(secs => p.dwell_max_s)))
+                OR (p.to_restaurant_m > p.leave_radius_m AND f.fix_at >= a.at_restaurant_at
+                    AND (a.left_restaurant_at IS NULL
+                        OR f.fix_at < a.left_restaurant_at + make_interval(secs => p.leave_max_s)))
+                OR (p.to_customer_m <= p.arriving_radius_m AND f.fix_at >= a.picked_up_at
+                    AND (a.arriving_at IS NULL
+                        OR f.fix_at < a.arriving_at + make_interval(secs => p.arriving_min_s)))
+                OR (p.to_customer_m <= p.enter_radius_m AND f.fix_at >= a.picked_up_at
+                    AND (a.at_customer_at IS NULL
+                        OR f.fix_at < a.at_customer_at + make_interval(secs => p.dwell_max_s)))
+            )
+    )
+    SELECT array_agg(DISTINCT order_id), jsonb_agg(candidates) INTO found_orders, found_assignments
+        FROM candidates;
+    IF found_orders IS NULL THEN
+        RETURN NULL;
+    END IF;
+
+    locked_orders := ARRAY(
+        SELECT order_id FROM orders WHERE order_id = ANY (found_orders)
+        ORDER BY order_id FOR NO KEY UPDATE SKIP LOCKED
+    );
+    IF cardinality(locked_orders) < cardinality(found_orders) THEN
+        RAISE EXCEPTION 'orders are locked by another transaction' USING
+            ERRCODE = 'DS012',
+            DETAIL = (
+                SELECT jsonb_agg(DISTINCT a ->> 'driver_id')
+                FROM jsonb_array_elements(found_assignments) a
+                WHERE (a ->> 'order_id')::uuid <> ALL (locked_orders)
+            );
+    END IF;
+    FOR one IN
+        SELECT (a ->> 'order_id')::uuid AS order_id, (a ->> 'assignment_no')::int AS assignment_no
+        FROM jsonb_array_elements(found_assignments) a
+    LOOP
+        PERFORM evidence__derive(one.order_id, one.assignment_no, false);
+    END LOOP;
+    PERFORM orders__show_evidence(found_orders);
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER _520_derive_evidence
+AFTER INSERT ON fix_history REFERENCING NEW TABLE AS new_fixes
+FOR EACH STATEMENT EXECUTE FUNCTION fix_history__derive_evidence();

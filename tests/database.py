@@ -1,0 +1,119 @@
+"""PostgreSQL for tests: one throw-away cluster a session, one migrated template, a clone a test.
+
+The server is a real one with fsync off; a clone takes about 0.1 s.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql as pgsql
+from psycopg.rows import dict_row
+
+from doorstep.stack.postgres import NOT_DURABLE, OWNER, PostgresCluster
+from sql import query
+from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
+
+PASSWORD = "test-only"
+TEMPLATE = "doorstep_template"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_cluster() -> Iterator[PostgresCluster]:
+    """Run an empty cluster below the temporary folder, and erase it at the end."""
+    # Not pytest's tmp_path: nobody but its owner may enter that, and as root the server is
+    # another user.
+    home = Path(tempfile.mkdtemp(prefix="doorstep-test-"))
+    home.chmod(0o711)
+    config = {**NOT_DURABLE, "shared_buffers": "64MB", "max_connections": "60"}
+    cluster = PostgresCluster(home / "data", free_port(), PASSWORD, config=config)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.erase()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def create_template(cluster: PostgresCluster) -> None:
+    """Make the migrated database that tests clone."""
+    cluster.create_database(PASSWORD, TEMPLATE)
+    admin_url = cluster.url(OWNER, PASSWORD, TEMPLATE)
+    upgrade(admin_url)
+    set_passwords(admin_url, dict.fromkeys(PASSWORD_VARIABLES, PASSWORD))
+
+
+@dataclass(frozen=True)
+class Database:
+    """One test's database."""
+
+    cluster: PostgresCluster
+    name: str
+    password: str = field(default=PASSWORD, repr=False)
+
+    def url(self, role: str = OWNER) -> str:
+        """Give the URL for doorstep_owner, driver_events, driver_api or tracking_api."""
+        return self.cluster.url(role, self.password, self.name)
+
+    @property
+    def superuser_url(self) -> str:
+        return self.cluster.superuser_url(self.name)
+
+    def connect(self, role: str = OWNER, **options: Any) -> psycopg.Connection[Any]:
+        """Open a connection with our search path."""
+        return psycopg.connect(self.url(role), options="-c search_path=doorstep,public", **options)
+
+    def rows(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        """Run a statement as the owner and return its rows."""
+        with self.connect(autocommit=True) as conn, conn.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(statement, parameters)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def value(self, statement: str, *parameters: object) -> Any:
+        """Run a statement as the owner and return its only value."""
+        [row] = self.rows(statement, *parameters)
+        [value] = row.values()
+        return value
+
+
+_clones = 0
+
+
+@contextmanager
+def cloned_database(cluster: PostgresCluster, template: str = TEMPLATE) -> Iterator[Database]:
+    """Clone the template, and drop the clone at the end."""
+    global _clones
+    _clones += 1
+    name = f"doorstep_{_clones}"
+    with psycopg.connect(cluster.superuser_url(), autocommit=True) as conn:
+        conn.execute(
+            pgsql.SQL(query("clone_database")).format(
+                name=pgsql.Identifier(name),
+                template=pgsql.Identifier(template),
+                owner=pgsql.Identifier(OWNER),
+            )
+        )
+        try:
+            # privileges on the database itself are not cloned
+            conn.execute(pgsql.SQL(query("close_database")).format(name=pgsql.Identifier(name)))
+            yield Database(cluster, name)
+        finally:
+            drop = pgsql.SQL(query("drop_database"))
+            if not conn.broken and not conn.closed:
+                conn.execute(drop.format(name=pgsql.Identifier(name)))

@@ -1,0 +1,155 @@
+"""A small fleet in a test's database: one restaurant, drivers, orders, and the door for fixes."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import dict_row
+
+from doorstep.store import admin, write
+from doorstep.store.rows import IncomingRow, Outcome
+from doorstep.store.translate import translated
+from sql import query
+from tests.database import Database
+from tests.factories import CUSTOMER, RESTAURANT, Place
+
+
+class Fleet:
+    """Calls the database as its services do; every call is one committed transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.conn = database.connect(autocommit=True)
+        admin.register_restaurants(self.conn, [admin.NewRestaurant(1, "Da Mario", *RESTAURANT)])
+        admin.register_service_area(
+            self.conn, "firenze", west=11.1, south=43.7, east=11.4, north=43.9
+        )
+
+    def close(self) -> None:
+        self.conn.close()
+
+    def add_drivers(self, *driver_ids: str, on_duty: bool = True) -> None:
+        admin.register_drivers(
+            self.conn, [admin.NewDriver(driver_id, driver_id, None) for driver_id in driver_ids]
+        )
+        for driver_id in driver_ids if on_duty else ():
+            self.command_driver(driver_id, "on_duty")
+
+    def command_driver(
+        self, driver_id: str, command: str, key: str | None = None
+    ) -> dict[str, Any]:
+        return self._call(
+            "apply_driver_command",
+            driver_id=driver_id,
+            command=command,
+            actor="driver",
+            idempotency_key=key,
+        )
+
+    def create_order(
+        self,
+        *,
+        customer: Place = CUSTOMER,
+        policy_id: int | None = None,
+        key: str | None = None,
+        token_sha256: bytes | None = None,
+        restaurant_id: int = 1,
+    ) -> dict[str, Any]:
+        return self._call(
+            "create_order",
+            restaurant_id=restaurant_id,
+            lon_deg=customer.lon_deg,
+            lat_deg=customer.lat_deg,
+            token_sha256=token_sha256 or secrets.token_bytes(32),
+            policy_id=policy_id,
+            idempotency_key=key,
+            customer_name=None,
+        )
+
+    def command_order(
+        self,
+        order_id: UUID,
+        command: str,
+        *,
+        actor: str = "staff",
+        actor_id: str = "staff",
+        driver_id: str | None = None,
+        key: str | None = None,
+    ) -> dict[str, Any]:
+        return self._call(
+            "apply_order_command",
+            order_id=order_id,
+            command=command,
+            actor=actor,
+            actor_id=actor_id,
+            driver_id=driver_id,
+            idempotency_key=key,
+        )
+
+    def assigned_order(self, driver_id: str = "d1", **options: Any) -> UUID:
+        """Create, confirm and assign an order to a driver."""
+        order_id: UUID = self.create_order(**options)["order_id"]
+        self.command_order(order_id, "confirm")
+        self.command_order(order_id, "assign", driver_id=driver_id)
+        return order_id
+
+    def backdate_assignment(self, order_id: UUID, assigned_at: datetime) -> None:
+        """Move an assignment's start into the past, to make room for fixes.
+
+        This turns the clock back; the fixes of a test can then be dated up to now.
+        """
+        self.run(
+            "UPDATE assignment SET assigned_at = %s WHERE order_id = %s AND ended_at IS NULL",
+            assigned_at,
+            order_id,
+        )
+
+    def record(self, rows: Iterable[IncomingRow]) -> list[Outcome]:
+        with self.conn.transaction():
+            return write.record_fixes(self.conn, rows)
+
+    def state(self, order_id: UUID) -> str:
+        value: str = self.run("SELECT state FROM orders WHERE order_id = %s", order_id)[0]["state"]
+        return value
+
+    def evidence(self, order_id: UUID) -> dict[tuple[int, str], datetime]:
+        rows = self.run("SELECT * FROM evidence WHERE order_id = %s", order_id)
+        return {(row["assignment_no"], row["state"]): row["occurred_at"] for row in rows}
+
+    def events(self, order_id: UUID) -> list[tuple[int, int, str, str]]:
+        rows = self.run(
+            "SELECT * FROM order_event WHERE order_id = %s ORDER BY order_seq", order_id
+        )
+        return [
+            (row["order_seq"], row["assignment_no"], row["state"], row["source"]) for row in rows
+        ]
+
+    def driver(self, driver_id: str = "d1") -> dict[str, Any]:
+        return self.run("SELECT * FROM driver_state WHERE driver_id = %s", driver_id)[0]
+
+    def history(self, *columns: str) -> list[tuple[Any, ...]]:
+        names = ", ".join(columns) or "driver_id, boot, seq, fix_at, quarantine"
+        rows = self.run(f"SELECT {names} FROM fix_history ORDER BY driver_id, fix_at, boot, seq")
+        return [tuple(row.values()) for row in rows]
+
+    def run(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
+        with translated(), self.conn.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(statement, parameters)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description else []
+
+    def _call(self, name: str, **parameters: object) -> dict[str, Any]:
+        with translated(), self.conn.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(query(name), parameters)
+            row = cursor.fetchone()
+            assert row is not None
+            return row
+
+
+def connect_as(database: Database, role: str) -> psycopg.Connection[Any]:
+    """Open a service's connection."""
+    return database.connect(role, autocommit=True)
