@@ -1,0 +1,250 @@
+"""`./run demo`: couriers deliver orders in Florence, on a stack that this starts and stops.
+
+start the stack ─ register the couriers ─ start them ─ show where to look
+  └─ a line now and then: orders by state, fixes a second, how old positions are
+stop the couriers when the watermark has passed their fixes ─ ledger ─ stop the stack
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import IO
+
+from doorstep.errors import DoorstepError, Unavailable
+from doorstep.journal import read_published
+from doorstep.ledger import (
+    Boot,
+    Ledger,
+    compare,
+    read_evidence,
+    read_freshness_s,
+    read_journals,
+    read_latency_ms,
+    read_orders,
+)
+from doorstep.provision import numbered, owner_connection
+from doorstep.stack.home import StackError, as_user, print_line
+from doorstep.stack.settings import PROJECT
+from doorstep.stack.showcase import Showcase
+from doorstep.stack.stack import Stack
+
+PREFIX = "courier-"
+MAX_COURIERS = 5_000
+ACK_EVERY_S = "5"  # instead of 30: a demo that ends need not wait half a minute for the last ack
+PROGRESS_EVERY_S = 5.0
+POLL_S = 0.25
+SHOWCASE_WITHIN_S = 60.0
+STOP_COURIERS_S = 60.0  # they leave when every fix is committed, at the latest after 15 s
+SETTLE_S = 60.0
+AGAIN_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the accounts of this demo begin."""
+
+    at: datetime
+    seqs: Mapping[Boot, int]
+    driver_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the demo ended with."""
+
+    orders: Mapping[str, int]
+    ledger: Ledger
+    evidence: Mapping[str, int]
+    latency_ms: Mapping[str, float] | None
+
+    def as_json(self) -> str:
+        """One line for programs."""
+        latency = self.latency_ms or {"p50": None, "p95": None, "p99": None}
+        return json.dumps(
+            {
+                "orders": self.orders,
+                "fixes": self.ledger.fixes(),
+                "evidence": self.evidence,
+                "latency_ms": {"publish_to_commit": latency},
+            }
+        )
+
+    def as_text(self) -> str:
+        """A few lines for people."""
+        orders = ", ".join(f"{count} {state}" for state, count in self.orders.items() if count)
+        fixes = ", ".join(f"{count:,} {what}" for what, count in self.ledger.fixes().items())
+        proved = ", ".join(f"{count} {state}" for state, count in self.evidence.items())
+        lines = [f"orders   {orders}", f"fixes    {fixes}", f"proved   {proved or 'nothing'}"]
+        if self.latency_ms:
+            late = ", ".join(f"{name} {ms:,.0f} ms" for name, ms in self.latency_ms.items())
+            lines.append(f"commit   {late} after a fix was due")
+        return "\n".join(lines)
+
+
+class Couriers:
+    """The couriers' process; started again if it dies."""
+
+    def __init__(self, stack: Stack, couriers: int, speedup: float) -> None:
+        argv = [sys.executable, "-m", "simulators.couriers", "--prefix", PREFIX]
+        argv += ["--couriers", str(couriers), "--speedup", f"{speedup:g}"]
+        self._argv = as_user(None, argv, on_parent_death="TERM")
+        self._environment = stack.client_environment()
+        self._log_file = stack.home.logs / "couriers.log"
+        self._process = self._start()
+        self._started_at = time.monotonic()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def keep_running(self) -> None:
+        """Start it again if it has died."""
+        status = self._process.poll()
+        if status is None or time.monotonic() - self._started_at < AGAIN_AFTER_S:
+            return
+        print_line(f"the couriers' process ended (status {status}): started again")
+        self._process = self._start()
+        self._started_at = time.monotonic()
+
+    def stop(self) -> None:
+        """Let it finish: it stops reporting and leaves when its fixes are committed."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_COURIERS_S)
+        except subprocess.TimeoutExpired:
+            print_line("the couriers did not stop in time: killed")
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once; its journal keeps what was not committed."""
+        self._process.kill()
+        self._process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        log: IO[bytes]
+        with self._log_file.open("ab") as log:
+            return subprocess.Popen(
+                self._argv,
+                env=self._environment,
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us, and we stop it in order
+            )
+
+
+def run_demo(stack: Stack, options: argparse.Namespace) -> int:
+    """Run the demo; the answer is the exit status: 0 if nothing was lost."""
+    if not 1 <= options.couriers <= MAX_COURIERS:
+        raise StackError(f"--couriers is from 1 to {MAX_COURIERS:,}")
+    if not 1 <= options.speedup <= 20:
+        raise StackError("--speedup is from 1 to 20")
+    stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
+    with stack.session():
+        report = _run(stack, options)
+    for line in report.ledger.complaints():
+        print_line(line)
+    print(report.as_json() if options.json else report.as_text(), flush=True)
+    return 0 if report.ledger.agrees else 1
+
+
+def _run(stack: Stack, options: argparse.Namespace) -> Report:
+    driver_ids = numbered(PREFIX, options.couriers)
+    stack.add_drivers(driver_ids)
+    seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.home.journals)}
+    start = Start(datetime.now(UTC), seqs, driver_ids)
+    couriers = Couriers(stack, options.couriers, options.speedup)
+    try:
+        _say_where(stack, options)
+        _watch(stack, couriers, start, options.exit_after)
+    except KeyboardInterrupt:
+        print_line("")
+    try:
+        print_line("stopping: the couriers leave when all their fixes are committed")
+        couriers.stop()
+        return settle(stack, start)
+    finally:
+        couriers.kill()
+
+
+def _watch(stack: Stack, couriers: Couriers, start: Start, exit_after_s: float | None) -> None:
+    """Tell how it goes, until the time is over or Ctrl-C."""
+    began = time.monotonic()
+    end = began + exit_after_s if exit_after_s is not None else float("inf")
+    showcase = Showcase(stack.addresses.tracking_api_url, stack.home.staff_token())
+    shown, say_at, published, counted_at = False, began + PROGRESS_EVERY_S, 0, began
+    while (now := time.monotonic()) < end:
+        couriers.keep_running()
+        if not shown and now - began < SHOWCASE_WITHIN_S:
+            shown = showcase.show(print_line)
+        if now >= say_at:
+            total = _published(stack, start)
+            rate = (total - published) / (now - counted_at)
+            published, counted_at, say_at = total, now, now + PROGRESS_EVERY_S
+            print_line(f"{_clock(now - began)}  {_state(stack, start, rate)}")
+        time.sleep(min(POLL_S, max(0.0, end - now)))
+
+
+def _state(stack: Stack, start: Start, rate: float) -> str:
+    try:
+        with owner_connection(stack.database_admin_url) as conn:
+            orders = read_orders(conn, start.at)
+            age_s = read_freshness_s(conn, start.driver_ids, start.at)
+    except Unavailable:
+        return f"{rate:.0f} fixes/s published, the database is away"
+    states = " · ".join(f"{count} {state}" for state, count in orders.items() if count)
+    age = f"positions {age_s:.1f} s old" if age_s is not None else "no position yet"
+    return f"{states or 'no orders yet'} | {rate:.0f} fixes/s | {age}"
+
+
+def _published(stack: Stack, start: Start) -> int:
+    path = stack.home.journals / "couriers.sqlite"
+    if not path.exists():
+        return 0
+    lives = read_published(path)
+    return sum(one.last_seq - start.seqs.get((one.driver_id, one.boot), 0) for one in lives)
+
+
+def settle(stack: Stack, start: Start) -> Report:
+    """Compare journals and database until they agree, or for a minute; then report."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        try:
+            with owner_connection(stack.database_admin_url) as conn:
+                lives = read_journals(stack.home.journals)
+                report = Report(
+                    orders=read_orders(conn, start.at),
+                    ledger=compare(conn, lives, start.seqs),
+                    evidence=read_evidence(conn, start.at),
+                    latency_ms=read_latency_ms(conn, start.driver_ids, start.at),
+                )
+            if report.ledger.agrees or time.monotonic() > deadline:
+                return report
+        except DoorstepError as exc:
+            if not exc.retriable or time.monotonic() > deadline:
+                raise
+        time.sleep(1.0)
+
+
+def _say_where(stack: Stack, options: argparse.Namespace) -> None:
+    at, token = stack.addresses, stack.home.staff_token()
+    print_line(f"{options.couriers} couriers at {options.speedup:g} times the speed; Ctrl-C stops")
+    print_line(f"  map of the fleet  {at.tracking_api_url}/fleet#{token}")
+    print_line(f"  tracking_api      {at.tracking_api_url}/docs")
+    print_line(f"  driver_api        {at.driver_api_url}/docs")
+    print_line(f"  MQTT              {at.mqtt_url}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes:02}:{rest:02}"
