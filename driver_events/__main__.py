@@ -1,0 +1,26 @@
+"""`python -m driver_events`: run until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+from doorstep.telemetry import configure_logging, get_logger
+from driver_events.service import run_service
+from driver_events.settings import DriverEventsSettings
+
+
+def main() -> None:
+    """Read the settings and run with the chosen sink until told to stop."""
+    settings = DriverEventsSettings.load_or_exit()
+    configure_logging("driver_events")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    get_logger().info("started", sink=settings.fix_sink, topic=settings.kafka_topic)
+    run_service(settings, stopping)
+    get_logger().info("stopped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""One batch: from records of driver-pos to rows for the database, and from its answer to the rest.
+
+Pure: nothing here does I/O, and time comes from the records.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from doorstep.errors import MalformedFix
+from doorstep.fix import ID_PATTERN, Refused, decode_position
+from doorstep.fix.instants import EPOCH
+from doorstep.store.rows import DeadLetter, IncomingRow, Outcome
+from doorstep.topics import POSITION, topic_of
+
+Pair = tuple[str, str]
+"""A driver and one of their boots."""
+
+# The columns of an IncomingRow that are read back here.
+_DRIVER_ID: Final = 1
+_BOOT: Final = 2
+_SEQ: Final = 3
+_FIX_AT: Final = 4
+_REASON: Final = 13
+_NO_VALUES = (None,) * 7
+_KNOWN_ALREADY = ("rejected_before", "void")  # no dead letter: there is one, or nothing to keep
+
+_driver_id_fullmatch = re.compile(ID_PATTERN.encode()).fullmatch
+
+
+class Record(NamedTuple):
+    """One record of driver-pos. `received_at_ms` is when it reached us: Kafka's timestamp."""
+
+    key: bytes | None
+    payload: bytes
+    received_at_ms: int
+
+
+class _Fault(NamedTuple):
+    record_no: int
+    reason: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records and the rows read from them. `record_nos[n]` is the record of row `n`."""
+
+    records: Sequence[Record]
+    rows: list[IncomingRow] = field(default_factory=list)
+    record_nos: list[int] = field(default_factory=list)
+    faults: list[_Fault] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What follows from the database's answer."""
+
+    letters: list[DeadLetter]
+    positions: list[IncomingRow]  # the newest committed fix of each driver
+    pairs: set[Pair]  # whose watermark may have moved, or whose device asks again
+    parked: set[Pair]
+    outcomes: Counter[str]
+    reasons: Counter[str]
+
+
+def read_batch(records: Sequence[Record], most: int) -> Batch:
+    """Decode records, until there are `most` rows or a few more: an array is not torn apart.
+
+    Whatever is wrong with one record, the others are read. The batch's own `records` end where it
+    does.
+    """
+    batch = Batch(records)
+    rows, record_nos, faults = batch.rows, batch.record_nos, batch.faults
+    arrived_ms, received_at = 0, EPOCH
+    for record_no, (key, payload, received_at_ms) in enumerate(records):
+        if len(rows) >= most:
+            batch.records = records[:record_no]
+            break
+        driver_id = driver_id_of(key)
+        if driver_id is None:
+            faults.append(_Fault(record_no, "bad_id", "the driver's id in the topic"))
+            continue
+        try:
+            decoded = decode_position(payload)
+        except MalformedFix as exc:
+            faults.append(_Fault(record_no, exc.reason, exc.detail))
+            continue
+        if received_at_ms != arrived_ms:
+            arrived_ms, received_at = received_at_ms, instant_of_ms(received_at_ms)
+        for fix in decoded:
+            if isinstance(fix, Refused):
+                if fix.boot is None:
+                    faults.append(_Fault(record_no, fix.reason, f"entry {fix.n}: {fix.detail}"))
+                    continue
+                row = _refused_row(len(rows), driver_id, fix, received_at)
+            else:
+                row = (
+                    len(rows),
+                    driver_id,
+                    fix.boot,
+                    fix.seq,
+                    fix.fix_at,
+                    received_at,
+                    fix.lon_deg,
+                    fix.lat_deg,
+                    fix.accuracy_m,
+                    fix.speed_mps,
+                    fix.heading_deg,
+                    fix.altitude_m,
+                    fix.battery,
+                    None,
+                )
+            rows.append(row)
+            record_nos.append(record_no)
+    return batch
+
+
+def _refused_row(n: int, driver_id: str, fix: Refused, received_at: datetime) -> IncomingRow:
+    return (n, driver_id, fix.boot, fix.seq, None, received_at, *_NO_VALUES, fix.reason)
+
+
+def bury(batch: Batch, detail: str) -> Batch:
+    """Make dead letters of all of a batch that the database can't take."""
+    faults = [_Fault(n, "refused_by_database", detail) for n in range(len(batch.records))]
+    return Batch(batch.records, faults=faults)
+
+
+def judge(batch: Batch, outcomes: Iterable[Outcome]) -> Verdict:
+    """Work out what follows. Rows that `outcomes` doesn't name were committed."""
+    rows = batch.rows
+    faults = list(batch.faults)
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    named: set[int] = set()
+    parked: set[Pair] = set()
+    for n, outcome, reason in ((one.n, one.outcome, one.reason) for one in outcomes):
+        row = rows[n]
+        named.add(n)
+        counts[outcome] += 1
+        # A spoilt copy of a fix is a dead letter with its own fault, whatever is known of the fix.
+        reason = row[_REASON] if row[_REASON] and reason not in _KNOWN_ALREADY else reason
+        if reason:
+            reasons[reason] += 1
+        if outcome == "parked":
+            parked.add((row[_DRIVER_ID], row[_BOOT] or ""))
+        elif outcome in ("conflict", "rejected") or row[_REASON]:
+            reason = reason or outcome
+            if reason not in _KNOWN_ALREADY:
+                faults.append(_Fault(batch.record_nos[n], reason, f"seq {row[_SEQ]}"))
+    newest: dict[str, IncomingRow] = {}
+    for row in rows:
+        fix_at = row[_FIX_AT]
+        if row[0] in named or fix_at is None:
+            continue
+        best = newest.get(row[_DRIVER_ID])
+        if best is None or fix_at >= (best[_FIX_AT] or fix_at):
+            newest[row[_DRIVER_ID]] = row
+    counts["committed"] += len(rows) - len(named)
+    counts["malformed"] += len(batch.faults)
+    for fault in batch.faults:
+        reasons[fault.reason] += 1
+    return Verdict(
+        letters=_letters(batch, faults),
+        positions=list(newest.values()),
+        pairs={(row[_DRIVER_ID], boot) for row in rows if (boot := row[_BOOT]) is not None},
+        parked=parked,
+        outcomes=+counts,
+        reasons=reasons,
+    )
+
+
+def _letters(batch: Batch, faults: Iterable[_Fault]) -> list[DeadLetter]:
+    """One letter per record and reason: an array of 256 bad fixes is not kept 256 times."""
+    details: dict[tuple[int, str], list[str]] = {}
+    for fault in faults:
+        details.setdefault((fault.record_no, fault.reason), []).append(fault.detail)
+    letters = []
+    for (record_no, reason), found in details.items():
+        record = batch.records[record_no]
+        driver_id = driver_id_of(record.key)
+        letters.append(
+            DeadLetter(
+                payload=record.payload,
+                driver_id=driver_id,
+                reason=reason,
+                source="mqtt",
+                topic=topic_of(driver_id or "", POSITION),
+                detail="; ".join(found)[:500],
+            )
+        )
+    return letters
+
+
+@lru_cache(maxsize=262_144)
+def driver_id_of(key: bytes | None) -> str | None:
+    """Read a record's key; None if it is no driver's id."""
+    return key.decode("ascii") if key is not None and _driver_id_fullmatch(key) else None
+
+
+def instant_of_ms(ms: int) -> datetime:
+    """Turn Kafka's timestamp into an instant."""
+    return EPOCH + timedelta(milliseconds=ms)
+
+
+def ms_of(instant: datetime) -> int:
+    """Turn an instant into whole milliseconds since 1970."""
+    return (instant - EPOCH) // timedelta(milliseconds=1)

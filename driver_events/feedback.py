@@ -1,0 +1,194 @@
+"""The committed watermark, back to the devices over MQTT."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+import msgspec
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+
+from doorstep.errors import Unavailable
+from doorstep.settings import MqttBroker
+from doorstep.store import write
+from doorstep.store.rows import Watermark
+from doorstep.store.translate import translated
+from doorstep.telemetry import get_logger
+from doorstep.topics import ACK, topic_of
+from driver_events import metrics
+from driver_events.batch import Pair
+from driver_events.recorder import Connection
+
+TICK_S = 1.0  # how long a first watermark may wait
+PAIRS_PER_READ = 2000
+MOST_MISSING = 200  # ranges in one ack: 200 x 40 bytes stay far below a packet of 64 KiB
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_watermark(mark: Watermark) -> bytes:
+    """Encode an ack. Too many gaps to name shorten it: it never claims what is missing."""
+    seq, missing = mark.seq, mark.missing
+    if len(missing) > MOST_MISSING:
+        seq, missing = missing[MOST_MISSING][0] - 1, missing[:MOST_MISSING]
+    return _encode({"boot": mark.boot, "seq": seq, "missing": missing})
+
+
+class Schedule:
+    """When each (driver, boot) with news gets its ack: at once, then every `every_s` at most.
+
+    Any thread may call it. `now_s` is passed in, so that a test can turn the clock.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+        self._lock = threading.Lock()
+        self._scheduled: set[Pair] = set()
+        self._slots: defaultdict[int, list[Pair]] = defaultdict(list)
+        self._sent_at: dict[Pair, float] = {}
+
+    def note(self, pairs: Collection[Pair], now_s: float) -> None:
+        """There is news of these."""
+        with self._lock:
+            fresh = set(pairs) - self._scheduled
+            self._scheduled |= fresh
+            for pair in fresh:
+                due_s = max(now_s, self._sent_at.get(pair, 0.0) + self._every_s)
+                self._slots[int(due_s)].append(pair)
+
+    def take_due(self, now_s: float) -> list[Pair]:
+        """Take those whose time has come; news from here on schedules them again."""
+        with self._lock:
+            due = [slot for slot in self._slots if slot <= now_s]
+            pairs = [pair for slot in sorted(due) for pair in self._slots.pop(slot)]
+            self._scheduled.difference_update(pairs)
+            self._sent_at.update(dict.fromkeys(pairs, now_s))
+            return pairs
+
+    def put_back(self, pairs: Collection[Pair], now_s: float) -> None:
+        """These could not be sent after all: try them at the next tick."""
+        with self._lock:
+            for pair in pairs:
+                self._sent_at.pop(pair, None)
+        self.note(pairs, now_s)
+
+    def forget_before(self, then_s: float) -> None:
+        """Forget boots that have long been silent."""
+        with self._lock:
+            self._sent_at = {pair: at for pair, at in self._sent_at.items() if at >= then_s}
+
+
+class Sender(Protocol):
+    """Where acks go: MQTT, or a stand-in in unit tests."""
+
+    def send(self, driver_id: str, payload: bytes) -> bool:
+        """Send an ack; False if the driver's broker is away."""
+
+
+class Feedback:
+    """Reads watermarks that are due, and sends them."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        read: Callable[[Sequence[Pair]], list[Watermark]],
+        sender: Sender,
+        every_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._schedule = schedule
+        self._read = read
+        self._sender = sender
+        self._every_s = every_s
+        self._clock = clock
+        self._forgot_at = clock()
+
+    def note(self, pairs: Collection[Pair]) -> None:
+        """There is news of these. Any thread may call it."""
+        self._schedule.note(pairs, self._clock())
+
+    def send_due(self) -> bool:
+        """Send what is due. Raises Unavailable; then it is sent later."""
+        now_s = self._clock()
+        due = self._schedule.take_due(now_s)
+        for at in range(0, len(due), PAIRS_PER_READ):
+            part = due[at : at + PAIRS_PER_READ]
+            try:
+                marks = self._read(part)
+            except Unavailable:
+                self._schedule.put_back(due[at:], now_s)
+                raise
+            unsent = [
+                (mark.driver_id, mark.boot)
+                for mark in marks
+                if not self._sender.send(mark.driver_id, encode_watermark(mark))
+            ]
+            self._schedule.put_back(unsent, now_s)
+            metrics.WATERMARKS.inc(len(marks) - len(unsent))
+        if now_s - self._forgot_at > 10 * self._every_s:
+            self._forgot_at = now_s
+            self._schedule.forget_before(now_s - 2 * self._every_s)
+        return False
+
+
+def reader(connection: Connection) -> Callable[[Sequence[Pair]], list[Watermark]]:
+    """Read watermarks from the database. The function raises Unavailable."""
+
+    def read(pairs: Sequence[Pair]) -> list[Watermark]:
+        try:
+            conn = connection.get()
+            marks = write.read_watermarks(conn, pairs)
+            with translated():
+                conn.commit()
+        except Unavailable:
+            connection.discard()
+            raise
+        return marks
+
+    return read
+
+
+class MqttSender:
+    """Sends acks with QoS 0: a lost one is followed by the next."""
+
+    def __init__(self, brokers: Sequence[MqttBroker], username: str, password: str) -> None:
+        self._clients = [_connect(broker, username, password) for broker in brokers]
+
+    def send(self, driver_id: str, payload: bytes) -> bool:
+        """Send to the driver's broker: crc32(driver_id) mod their number."""
+        client = self._clients[zlib.crc32(driver_id.encode()) % len(self._clients)]
+        if not client.is_connected():
+            return False
+        info = client.publish(topic_of(driver_id, ACK), payload, qos=0)
+        return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether every broker is there."""
+        return all(client.is_connected() for client in self._clients)
+
+    def close(self) -> None:
+        """Hang up."""
+        for client in self._clients:
+            client.disconnect()
+            client.loop_stop()
+
+
+def _connect(broker: MqttBroker, username: str, password: str) -> Client:
+    client = Client(
+        CallbackAPIVersion.VERSION2, client_id=username, protocol=MQTTProtocolVersion.MQTTv5
+    )
+    client.username_pw_set(username, password)
+    if broker.tls:
+        client.tls_set()
+    log = get_logger(broker=str(broker))
+    client.on_connect = lambda _, __, ___, code, ____: log.info("mqtt_connected", code=str(code))
+    client.reconnect_delay_set(1, 5)
+    client.connect_async(broker.host, broker.port, keepalive=15)
+    client.loop_start()
+    return client

@@ -1,0 +1,33 @@
+"""What driver_events counts."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 3600)
+
+FIXES = Counter("doorstep_driver_events_fixes", "Fixes by what became of them", ["outcome"])
+REFUSED = Counter("doorstep_driver_events_refused", "Fixes refused or quarantined", ["reason"])
+DEAD_LETTERS = Counter("doorstep_driver_events_dead_letters", "Dead letters written", ["reason"])
+BATCH_FIXES = Histogram(
+    "doorstep_driver_events_batch_fixes",
+    "Fixes per batch",
+    buckets=(1, 5, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 20_000),
+)
+BATCH_S = Histogram(
+    "doorstep_driver_events_batch_seconds", "Time to record one batch", buckets=_LATENCY_S
+)
+COMMIT_LATENCY = Histogram(
+    "doorstep_driver_events_commit_latency_seconds",
+    "From the phone's clock (fix_at) or our arrival (received_at) to the commit; a sample of at "
+    "most 200 fixes a batch",
+    ["since"],
+    buckets=_LATENCY_S,
+)
+LAG = Gauge("doorstep_driver_events_lag", "Records of driver-pos not recorded yet", ["partition"])
+REJOINS = Counter("doorstep_driver_events_rejoins", "Times the group was joined anew", ["why"])
+PAUSES = Counter("doorstep_driver_events_pauses", "Times a batch waited for the database")
+WATERMARKS = Counter("doorstep_driver_events_watermarks", "Watermarks sent to devices")
+POSITIONS = Counter("doorstep_driver_events_positions", "Positions for the live feed", ["outcome"])
+OUTBOX = Counter("doorstep_driver_events_outbox", "Outbox records that Kafka confirmed", ["topic"])
+PARKED = Counter("doorstep_driver_events_unparked", "Parked fixes recorded after all")

@@ -1,0 +1,172 @@
+"""The simple alternative to the database: one PATCH per fix on driver_api (FIX_SINK=driver_api).
+
+Kept readable rather than fast, and the other side of the benchmark. Offsets are Kafka's: a batch
+is committed once each of its fixes has an answer, so a crash repeats some, and driver_api knows
+them again. Arrival is the request's time. What driver_api's door doesn't take (an entry that is
+no fix, a void) becomes a dead letter, and the watermark doesn't pass it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import httpx
+from confluent_kafka import Consumer, KafkaException, Producer
+
+from doorstep.errors import MalformedFix
+from doorstep.fix import Fix, Refused, decode_position, encode_fix
+from doorstep.telemetry import get_logger
+from doorstep.topics import POSITION, topic_of
+from driver_events import metrics
+from driver_events.batch import Pair, Record, driver_id_of
+from driver_events.settings import DriverEventsSettings
+from driver_events.source import record_of
+
+MOST_RECORDS = 100  # x 10 s at the very worst, an outage aside: what a crash repeats
+MOST_WAIT_S = 5.0
+REQUEST_TIMEOUT_S = 10.0  # driver_api answers within 5 s, its database being away included
+
+
+class PatchSink:
+    """Reads driver-pos and calls PATCH /drivers/{driver_id}/location for each fix."""
+
+    def __init__(
+        self,
+        settings: DriverEventsSettings,
+        note: Callable[[set[Pair]], None],
+        client: httpx.Client | None = None,
+    ) -> None:
+        self._topic = settings.kafka_topic
+        self._dead_letter_topic = settings.kafka_dead_letter_topic
+        self._note = note
+        self._log = get_logger(sink="driver_api")
+        self._stopping = threading.Event()
+        token = settings.driver_api_token.get_secret_value()
+        self._client = client or httpx.Client(
+            base_url=settings.driver_api_url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=REQUEST_TIMEOUT_S,
+        )
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                "group.id": f"{settings.kafka_group_id}-patch",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": 6000,
+                "heartbeat.interval.ms": 2000,
+                "log_level": 2,
+            }
+        )
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "message.timeout.ms": 0,
+                "log_level": 2,
+            }
+        )
+        self.turned_at = time.monotonic()
+        self.is_well = False
+
+    def run(self, stopping: threading.Event, check: Callable[[], None]) -> None:
+        """Relay until `stopping`. `check` raises what a thread has died of."""
+        self._stopping = stopping
+        self._consumer.subscribe([self._topic])
+        while not stopping.is_set():
+            check()
+            self.turned_at = time.monotonic()
+            messages = [one for one in self._consumer.consume(MOST_RECORDS, 0.2) if not one.error()]
+            pairs: set[Pair] = set()
+            outcomes: Counter[str] = Counter()
+            for message in messages:
+                self._relay(record_of(message), pairs, outcomes)
+            if messages and not stopping.is_set():
+                self._commit()
+                self._note(pairs)
+                for outcome, times in outcomes.items():
+                    metrics.FIXES.labels(outcome).inc(times)
+        self._consumer.close()
+        self._client.close()
+
+    def _commit(self) -> None:
+        self._producer.flush()  # dead letters first
+        try:
+            self._consumer.commit(asynchronous=False)
+        except KafkaException as exc:
+            self._log.warning("offsets_not_committed", error=str(exc))  # they are repeated
+
+    def _relay(self, record: Record, pairs: set[Pair], outcomes: Counter[str]) -> None:
+        driver_id = driver_id_of(record.key)
+        if driver_id is None:
+            self._bury(record, "bad_id", "the driver's id in the topic")
+            return
+        try:
+            decoded = decode_position(record.payload)
+        except MalformedFix as exc:
+            outcomes["malformed"] += 1
+            self._bury(record, exc.reason, exc.detail)
+            return
+        for fix in decoded:
+            if isinstance(fix, Refused):
+                outcomes["rejected"] += 1
+                if not fix.is_void:
+                    self._bury(record, fix.reason, fix.detail)
+            else:
+                pairs.add((driver_id, fix.boot or ""))
+                outcomes[self._patch(record, driver_id, fix)] += 1
+
+    def _patch(self, record: Record, driver_id: str, fix: Fix) -> str:
+        """Call PATCH until there is an answer, and return the outcome."""
+        wait_s = 0.25
+        while not self._stopping.is_set():
+            try:
+                answer = self._client.patch(
+                    f"/drivers/{driver_id}/location",
+                    content=encode_fix(fix),
+                    headers={"Content-Type": "application/json"},
+                )
+            except httpx.TransportError as exc:
+                reason = str(exc) or type(exc).__name__
+            else:
+                if answer.status_code == httpx.codes.OK:
+                    self.is_well = True
+                    return str(answer.json()["outcome"])
+                if answer.status_code in (404, 409, 413, 422):
+                    problem = answer.json()
+                    known = {404: "unknown_driver", 409: "conflict", 413: "too_large"}
+                    self._bury(
+                        record,
+                        str(problem.get("reason") or known.get(answer.status_code, "rejected")),
+                        str(problem.get("detail", "")),
+                    )
+                    return "conflict" if answer.status_code == 409 else "rejected"
+                reason = f"status {answer.status_code}"  # 401, 403: to be mended, not buried
+            if self.is_well:
+                self._log.warning("waiting_for_driver_api", error=reason)
+            self.is_well = False
+            self.turned_at = time.monotonic()
+            self._stopping.wait(wait_s)
+            wait_s = min(MOST_WAIT_S, 2 * wait_s)
+        return "unanswered"
+
+    def _bury(self, record: Record, reason: str, detail: str) -> None:
+        metrics.DEAD_LETTERS.labels(reason).inc()
+        driver_id = driver_id_of(record.key) or ""
+        self._producer.produce(
+            self._dead_letter_topic,
+            record.payload,
+            driver_id,
+            headers=[
+                ("reason", reason),
+                ("source", "mqtt"),
+                ("topic", topic_of(driver_id, POSITION)),
+                ("driver_id", driver_id),
+                ("detail", detail),
+            ],
+        )
+        self._producer.poll(0)

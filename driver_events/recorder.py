@@ -1,0 +1,120 @@
+"""Recording one batch: fixes, dead letters and offsets stand or fall together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import psycopg
+
+from doorstep.errors import StoreUnavailable
+from doorstep.store import write
+from doorstep.store.pool import connect
+from doorstep.store.translate import translated
+from driver_events.batch import Batch, Verdict, judge
+from driver_events.source import TopicIdentity
+
+# SQLSTATE classes of a value that the database can't take. Anything else that goes wrong (a right
+# that is missing, a function that is not there) is ours to mend, and no reason to bury fixes.
+DATA_ERRORS = ("22", "23")
+
+
+class DataError(Exception):
+    """The database refused a value in the batch, and so all of it."""
+
+
+class Connection:
+    """A database connection that is opened when needed, and again after it broke."""
+
+    def __init__(self, url: str, application_name: str) -> None:
+        self._url = url
+        self._application_name = application_name
+        self._conn: psycopg.Connection[Any] | None = None
+
+    def get(self) -> psycopg.Connection[Any]:
+        """Give the open connection. Raises StoreUnavailable."""
+        if self._conn is None or self._conn.closed:
+            self._conn = connect(self._url, application_name=self._application_name)
+        return self._conn
+
+    def discard(self) -> None:
+        """Close the connection, whatever state it is in; its transaction is rolled back."""
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection that has not failed."""
+        return self._conn is not None and not self._conn.closed
+
+
+class Recorder(Protocol):
+    """Where batches go: the database, or a stand-in in unit tests."""
+
+    def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
+        """Read where each partition goes on. Raises StoreUnavailable."""
+
+    def record(
+        self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
+    ) -> Verdict:
+        """Record a batch. Raises StoreUnavailable, OffsetLost, DataError: then nothing is."""
+
+    def discard(self) -> None:
+        """Forget the connection and what was not committed on it."""
+
+
+class DatabaseRecorder:
+    """Records through the one write door, `record_fixes`."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = Connection(url, "driver_events")
+
+    def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
+        """Read where each partition goes on; one that was never seen starts at 0."""
+        conn = self._connection.get()
+        offsets = write.open_offsets(conn, topic.cluster_id, topic.topic_id, partitions)
+        with translated():
+            conn.commit()
+        return offsets
+
+    def record(
+        self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
+    ) -> Verdict:
+        """Record a batch in one transaction.
+
+        1. Fixes through `record_fixes`, whose answer names those not simply committed.
+        2. Dead letters into the outbox.
+        3. Offsets by compare-and-set: they move only from where we read.
+        4. One commit.
+        """
+        conn = self._connection.get()
+        try:
+            # Step 1
+            outcomes = write.record_fixes(conn, batch.rows) if batch.rows else []
+            verdict = judge(batch, outcomes)
+            # Step 2
+            write.add_dead_letters(conn, verdict.letters)
+            # Step 3
+            write.advance_offsets(conn, topic.cluster_id, topic.topic_id, moves)
+            # Step 4
+            with translated():
+                conn.commit()
+        except psycopg.Error as exc:
+            self.discard()
+            if (exc.sqlstate or "").startswith(DATA_ERRORS):
+                raise DataError(str(exc)) from exc
+            raise StoreUnavailable(f"the database refused the batch: {exc}") from exc
+        except BaseException:
+            self.discard()
+            raise
+        return verdict
+
+    def discard(self) -> None:
+        """Close the connection; what was not committed is rolled back."""
+        self._connection.discard()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the database was there when last asked."""
+        return self._connection.is_open

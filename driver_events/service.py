@@ -1,0 +1,169 @@
+"""Builds the clients and threads of driver_events, and runs them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from doorstep.errors import Unavailable
+from doorstep.store import admin
+from doorstep.store.translate import translated
+from doorstep.telemetry import serve_telemetry
+from driver_events.feedback import TICK_S, Feedback, MqttSender, Schedule, reader
+from driver_events.outbox import OutboxPublisher, ParkedRetry
+from driver_events.patch_sink import PatchSink
+from driver_events.positions import LiveFeed
+from driver_events.processor import Everyone, Processor
+from driver_events.recorder import Connection, DatabaseRecorder
+from driver_events.settings import DriverEventsSettings
+from driver_events.source import MAX_POLL_INTERVAL_S, Source
+from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
+from driver_events.watchdog import Watchdog
+from driver_events.worker import Worker
+
+OUTBOX_EVERY_S = 0.1  # an order change by command waits this long at most
+PARKED_EVERY_S = 1.0
+PARTITIONS_EVERY_S = 3600.0
+DAYS_AHEAD = 2
+
+
+def run_service(settings: DriverEventsSettings, stopping: threading.Event) -> None:
+    """Run until `stopping`. Raises what a thread has died of."""
+    sender = MqttSender(
+        settings.mqtt_url, settings.mqtt_username, settings.mqtt_password.get_secret_value()
+    )
+    url = settings.database_url.get_secret_value()
+    feedback = Feedback(
+        Schedule(settings.ack_every_s),
+        reader(Connection(url, "driver_events feedback")),
+        sender,
+        settings.ack_every_s,
+    )
+    # A short ACK_EVERY_S is meant: a demo or a test that waits for acks.
+    workers = {
+        "feedback": Worker("feedback", feedback.send_due, min(TICK_S, settings.ack_every_s / 4))
+    }
+    try:
+        if settings.fix_sink == "driver_api":
+            _run_patch_sink(settings, feedback, sender, workers, stopping)
+        else:
+            _run_database_sink(settings, url, feedback, sender, workers, stopping)
+    finally:
+        for worker in workers.values():
+            worker.stop()
+        sender.close()
+
+
+def _run_patch_sink(
+    settings: DriverEventsSettings,
+    feedback: Feedback,
+    sender: MqttSender,
+    workers: dict[str, Worker],
+    stopping: threading.Event,
+) -> None:
+    sink = PatchSink(settings, feedback.note)
+
+    def ready() -> Mapping[str, bool]:
+        return {"driver_api": sink.is_well, "mqtt": sender.is_connected}
+
+    telemetry = serve_telemetry(
+        settings.driver_events_bind, ready, lambda: _is_recent(sink.turned_at)
+    )
+    try:
+        sink.run(stopping, _start(workers))
+    finally:
+        telemetry.close()
+
+
+def _run_database_sink(
+    settings: DriverEventsSettings,
+    url: str,
+    feedback: Feedback,
+    sender: MqttSender,
+    workers: dict[str, Worker],
+    stopping: threading.Event,
+) -> None:
+    outbox = OutboxPublisher(
+        Connection(url, "driver_events outbox"),
+        settings.kafka_bootstrap_servers,
+        {
+            "tracking-updates": settings.kafka_updates_topic,
+            "dead-letter": settings.kafka_dead_letter_topic,
+        },
+    )
+    parked = ParkedRetry(Connection(url, "driver_events parked"), feedback.note)
+    feed = LiveFeed(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
+    source = Source(settings.kafka_bootstrap_servers, settings.kafka_topic, settings.kafka_group_id)
+    workers["outbox"] = Worker("outbox", outbox.publish, OUTBOX_EVERY_S)
+    processor = Processor(
+        source,
+        DatabaseRecorder(url),
+        Everyone(feed.publish, feedback.note, parked.note_parked, workers["outbox"].wake),
+        max_batch_fixes=settings.max_batch_fixes,
+        max_batch_age_s=settings.max_batch_age_s,
+    )
+    watchdog = Watchdog(source.identify, lambda: processor.topic)
+    workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
+    workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
+    workers["watchdog"] = Worker("watchdog", watchdog.look, WATCH_EVERY_S)
+
+    def ready() -> Mapping[str, bool]:
+        return {
+            "kafka": workers["watchdog"].is_well and source.has_joined,
+            "database": workers["parked"].is_well and not source.needs_opening,
+            "mqtt": sender.is_connected,
+        }
+
+    check_workers = _start(workers)
+
+    def check() -> None:
+        check_workers()
+        if watchdog.take_alarm():
+            processor.start_over("topic_recreated")
+
+    telemetry = serve_telemetry(
+        settings.driver_events_bind, ready, lambda: _is_recent(processor.turned_at)
+    )
+    try:
+        processor.run(stopping, check)
+    finally:
+        telemetry.close()
+        feed.close()
+
+
+def _start(workers: Mapping[str, Worker]) -> Callable[[], None]:
+    """Start the threads; the function returned raises what one of them has died of."""
+    for worker in workers.values():
+        worker.start()
+
+    def check() -> None:
+        for worker in workers.values():
+            worker.check()
+
+    return check
+
+
+def _partitions_ahead(url: str) -> Callable[[], bool]:
+    """Keep partitions of the history ready for the days to come."""
+    connection = Connection(url, "driver_events partitions")
+
+    def ensure() -> bool:
+        today = datetime.now(UTC).date()
+        try:
+            conn = connection.get()
+            admin.ensure_partitions(conn, today - timedelta(days=1), today + timedelta(DAYS_AHEAD))
+            with translated():
+                conn.commit()
+        except Unavailable:
+            connection.discard()
+            raise
+        connection.discard()  # an hour's idling is no use
+        return False
+
+    return ensure
+
+
+def _is_recent(turned_at: float) -> bool:
+    return time.monotonic() - turned_at < MAX_POLL_INTERVAL_S

@@ -1,0 +1,31 @@
+"""The settings of driver_events."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, SecretStr
+
+from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls, ServiceSettings
+
+
+class DriverEventsSettings(ServiceSettings):
+    """What driver_events reads from the environment."""
+
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_topic: str = "driver-pos"
+    kafka_group_id: str = "driver-events"
+    kafka_dead_letter_topic: str = "dead-letter"
+    kafka_updates_topic: str = "tracking-updates"
+    kafka_positions_topic: str = "tracking-positions"
+    database_url: SecretStr
+    mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)
+    mqtt_username: str = "driver_events"
+    mqtt_password: SecretStr = SecretStr("")
+    ack_every_s: float = Field(default=30.0, gt=0)
+    max_batch_fixes: int = Field(default=5000, ge=1, le=100_000)
+    max_batch_age_s: float = Field(default=0.05, gt=0, le=10)
+    fix_sink: Literal["database", "driver_api"] = "database"
+    driver_api_url: str = "http://127.0.0.1:8001"
+    driver_api_token: SecretStr = SecretStr("")
+    driver_events_bind: BindSetting = Bind("127.0.0.1", 8004)

@@ -1,0 +1,206 @@
+"""driver-pos, read as a member of a consumer group, from where the database says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from confluent_kafka import (
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from doorstep.errors import Unavailable
+from doorstep.telemetry import get_logger
+from driver_events import metrics
+from driver_events.batch import Record
+
+ADMIN_TIMEOUT_S = 5.0
+MAX_POLL_INTERVAL_S = 300
+SESSION_TIMEOUT_S = 6  # Kafka's least: a killed consumer's partitions are free after this
+LAG_EVERY_S = 5.0
+
+
+class KafkaUnavailable(Unavailable):
+    """Kafka can't be reached, or doesn't have the topic."""
+
+
+class TopicIdentity(NamedTuple):
+    """Which topic this is, apart from its name: a recreated one has another `topic_id`."""
+
+    cluster_id: str
+    topic_id: str
+
+
+NOWHERE = TopicIdentity("", "")  # before the first look
+
+
+class Source:
+    """The group decides which partitions are ours, the database where each goes on.
+
+    Partitions are paused from their assignment until `open()`.
+    """
+
+    def __init__(self, bootstrap_servers: str, topic: str, group_id: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._topic = topic
+        self._group_id = group_id
+        self._log = get_logger(topic=topic)
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2})
+        self._assigned: list[int] = []
+        self._offsets: dict[int, int] = {}  # where each open partition goes on
+        self._failed: KafkaError | None = None
+        self._lag_at = 0.0
+        self.has_joined = False
+        self.needs_opening = False
+        self._consumer = self._join()
+
+    # ---- the group --------------------------------------------------------------------------
+
+    def _join(self) -> Consumer:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._bootstrap_servers,
+                "group.id": self._group_id,
+                "client.id": "driver-events",
+                "enable.auto.commit": False,  # offsets are rows, committed with the fixes
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": SESSION_TIMEOUT_S * 1000,
+                "heartbeat.interval.ms": 2000,
+                "max.poll.interval.ms": MAX_POLL_INTERVAL_S * 1000,
+                "fetch.wait.max.ms": 100,
+                "queued.min.messages": 20_000,  # a few of the largest batches
+                "queued.max.messages.kbytes": 65_536,
+                "topic.metadata.refresh.interval.ms": 10_000,
+                "allow.auto.create.topics": False,
+                "log_level": 2,
+                "error_cb": self._on_error,
+            }
+        )
+        consumer.subscribe(
+            [self._topic],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
+        )
+        return consumer
+
+    def rejoin(self, why: str) -> None:
+        """Leave the group and join it anew: after a lost offset, a recreated topic, a failure."""
+        metrics.REJOINS.labels(why).inc()
+        self._log.warning("rejoining", why=why)
+        self._consumer.close()
+        self._on_revoke(self._consumer, [])
+        self._failed = None
+        self.has_joined = False
+        self._consumer = self._join()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._assigned = [one.partition for one in partitions]
+        self._offsets = {}
+        self.has_joined = True
+        self.needs_opening = bool(partitions)
+        consumer.assign(partitions)
+        consumer.pause(partitions)
+        self._log.info("assigned", partitions=self._assigned)
+
+    def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self._assigned = []
+        self._offsets = {}
+        self.needs_opening = False
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._failed = error
+
+    # ---- where to go on ---------------------------------------------------------------------
+
+    @property
+    def assigned(self) -> Sequence[int]:
+        """The partitions that the group has given us."""
+        return self._assigned
+
+    def identify(self) -> TopicIdentity:
+        """Ask Kafka which topic this is. Raises KafkaUnavailable while it is not there."""
+        try:
+            topics = self._admin.describe_topics(
+                TopicCollection([self._topic]), request_timeout=ADMIN_TIMEOUT_S
+            )
+            cluster = self._admin.describe_cluster(request_timeout=ADMIN_TIMEOUT_S)
+            topic_id = topics[self._topic].result(2 * ADMIN_TIMEOUT_S).topic_id
+            cluster_id = cluster.result(2 * ADMIN_TIMEOUT_S).cluster_id
+        except (KafkaException, TimeoutError) as exc:
+            raise KafkaUnavailable(str(exc)) from exc
+        return TopicIdentity(str(cluster_id), str(topic_id))
+
+    def open(self, offsets: Mapping[int, int]) -> None:
+        """Start reading the assigned partitions at these offsets."""
+        partitions = [TopicPartition(self._topic, one, offsets[one]) for one in self._assigned]
+        self._consumer.assign(partitions)
+        self._consumer.resume(partitions)
+        self._offsets = dict(offsets)
+        self.needs_opening = False
+
+    def shut(self) -> None:
+        """Stop reading until `open()`, and stay in the group."""
+        self._offsets = {}
+        if self._assigned:
+            self.needs_opening = True
+            self._consumer.pause([TopicPartition(self._topic, one) for one in self._assigned])
+
+    # ---- reading ----------------------------------------------------------------------------
+
+    def take(self, most: int, timeout_s: float) -> list[Message]:
+        """Read up to `most` messages, for up to `timeout_s`. Also keeps us in the group."""
+        messages = self._consumer.consume(most, timeout_s)
+        if self._failed is not None:
+            self.rejoin("fatal_error")
+            return []
+        self._note_lag()
+        return [one for one in messages if one.error() is None and one.partition() in self._offsets]
+
+    def moves_of(self, messages: Sequence[Message]) -> dict[int, tuple[int, int]]:
+        """How far recording these messages moves each partition."""
+        last = {one.partition(): one.offset() for one in messages}
+        return {
+            partition: (self._offsets[partition], offset + 1)
+            for partition, offset in last.items()
+            if partition is not None and offset is not None
+        }
+
+    def advance(self, moves: Mapping[int, tuple[int, int]]) -> None:
+        """Note that these moves are committed."""
+        for partition, (_, to) in moves.items():
+            if partition in self._offsets:
+                self._offsets[partition] = to
+
+    def _note_lag(self) -> None:
+        now_s = time.monotonic()
+        if now_s < self._lag_at:
+            return
+        self._lag_at = now_s + LAG_EVERY_S
+        for partition, offset in self._offsets.items():
+            try:
+                _, high = self._consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), cached=True
+                )
+            except KafkaException:
+                continue
+            if high >= 0:
+                metrics.LAG.labels(str(partition)).set(max(0, high - offset))
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._consumer.close()
+
+
+def record_of(message: Message) -> Record:
+    """Take from a message what a batch needs."""
+    return Record(message.key(), message.value() or b"", message.timestamp()[1])
