@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
 from sql import read_sql
 
@@ -18,4 +18,4 @@ def schema_files() -> list[str]:
 
 def schema_text() -> LiteralString:
     """Return the whole schema. Run it as doorstep_owner in one transaction."""
-    return cast("LiteralString", "\n".join(read_sql(path) for path in schema_files()))
+    return "\n".join(read_sql(path) for path in schema_files())

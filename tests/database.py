@@ -82,7 +82,7 @@ class Database:
     def rows(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         """Run a statement as the owner and return its rows."""
         with self.connect(autocommit=True) as conn, conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(statement, parameters)  # type: ignore[arg-type]
+            cursor.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
     def value(self, statement: str, *parameters: object) -> Any:

@@ -64,7 +64,7 @@ def make_fix(
 
 def numbered(rows: list[IncomingRow]) -> list[IncomingRow]:
     """Number the fixes of a batch in their order."""
-    return [(n, *row[1:]) for n, row in enumerate(rows)]  # type: ignore[misc]
+    return [(n, *row[1:]) for n, row in enumerate(rows)]
 
 
 def make_walk(

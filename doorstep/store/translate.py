@@ -38,7 +38,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS008": _plain(errors.IdempotencyConflict),
     "DS009": _plain(errors.OffsetLost),
     "DS010": _plain(errors.DriverLocked),
-    "DS011": _plain(errors.Forbidden),
+    "55P03": _plain(errors.DriverLocked),  # lock_timeout: the rows we wait for are drivers'
 }
 
 # The same call may go through later: a server or connection that went away, is starting, is
@@ -46,7 +46,6 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_STATES = (
     "25P03",  # idle_in_transaction_session_timeout: the server closed our session
-    "55P03",  # lock_timeout
     "3D000",  # the database is not there (yet)
 )
 

@@ -139,7 +139,7 @@ class Fleet:
 
     def run(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
         with translated(), self.conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(statement, parameters)  # type: ignore[arg-type]
+            cursor.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
     def _call(self, name: str, **parameters: object) -> dict[str, Any]:

@@ -14,6 +14,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Run the copy as it stands: straight through psycopg, which takes many statements at once."""
-    op.get_bind().connection.driver_connection.execute(
-        read_sql("migrations/versions/0001_first.sql")
-    )
+    connection = op.get_bind().connection.driver_connection
+    assert connection is not None
+    connection.execute(read_sql("migrations/versions/0001_first.sql"))

@@ -1,0 +1,95 @@
+"""doorstep/tables.py against the database, and the Python side of the store against its roles."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from doorstep import errors, tables
+from doorstep.store import commands, write
+from doorstep.store.pool import connection, open_pool
+from tests.database import Database
+from tests.factories import CUSTOMER, make_fix
+from tests.sql.fleet import Fleet
+
+
+@pytest.mark.parametrize("name", sorted(tables.metadata.tables))
+def test_tables__every_column__is_in_the_database_with_its_type(fleet: Fleet, name: str) -> None:
+    table = tables.metadata.tables[name]
+    url = sqlalchemy.make_url(fleet.database.url("doorstep_owner"))
+    engine = sqlalchemy.create_engine(url.set(drivername="postgresql+psycopg"))
+    try:
+        with engine.connect() as conn:
+            conn.execute(sqlalchemy.select(table)).all()
+        found = {
+            column["name"]: column["type"]
+            for column in sqlalchemy.inspect(engine).get_columns(table.name, schema="doorstep")
+        }
+    finally:
+        engine.dispose()
+    for column in table.columns:
+        if isinstance(column.type, sqlalchemy.Enum):
+            assert list(found[column.name].enums) == list(column.type.enums)
+
+
+async def test_store__as_the_services_call_it__an_order_goes_from_creation_to_delivery(
+    fleet: Fleet, database: Database
+) -> None:
+    tracking = await open_pool(database.url("tracking_api"), 2)
+    driving = await open_pool(database.url("driver_api"), 2)
+    token = secrets.token_bytes(32)
+    place: dict[str, Any] = {"lon_deg": CUSTOMER.lon_deg, "lat_deg": CUSTOMER.lat_deg}
+    try:
+        async with connection(tracking) as conn:
+            order = await commands.create_order(
+                conn, restaurant_id=1, token_sha256=token, idempotency_key="k", **place
+            )
+            assert (order.created, order.state, order.order_seq) == (True, "created", 1)
+            again = await commands.create_order(
+                conn,
+                restaurant_id=1,
+                token_sha256=secrets.token_bytes(32),
+                idempotency_key="k",
+                **place,
+            )
+            assert (again.created, again.order_id) == (False, order.order_id)
+            found = await commands.find_token(conn, token)
+            assert found == commands.Token("customer", None, order.order_id)
+            policy_id = await commands.create_policy(conn, name="fast", dwell_min_s=15.0)
+            assert policy_id >= 100
+            for command in ("confirm", "assign"):
+                order = await commands.apply_order_command(
+                    conn,
+                    order.order_id,
+                    command,
+                    actor="staff",
+                    actor_id="staff",
+                    driver_id="d1" if command == "assign" else None,
+                )
+            assert (order.driver_id, order.assignment_no) == ("d1", 1)
+        async with connection(driving) as conn:
+            assert await write.record_fixes_async(conn, [make_fix()]) == []
+            with pytest.raises(errors.IllegalTransition) as refusal:
+                await commands.apply_order_command(
+                    conn, order.order_id, "deliver", actor="driver", actor_id="d1"
+                )
+            assert refusal.value.current_state == "assigned"
+            assert refusal.value.allowed == ["decline", "pick_up"]
+        async with connection(driving) as conn:
+            for command in ("pick_up", "deliver"):
+                order = await commands.apply_order_command(
+                    conn, order.order_id, command, actor="driver", actor_id="d1"
+                )
+            driver = await commands.apply_driver_command(conn, "d1", "off_duty")
+        assert (order.state, order.driver_id) == ("delivered", None)
+        assert (driver.duty, driver.state, driver.order_id) == ("off_duty", "off_duty", None)
+        async with connection(tracking) as conn:
+            await commands.replace_customer_token(conn, order.order_id, secrets.token_bytes(32))
+            assert await commands.find_token(conn, token) is None
+            await commands.revoke_customer_tokens(conn, order.order_id)
+    finally:
+        await tracking.close()
+        await driving.close()
