@@ -63,7 +63,7 @@ class Store(Protocol):
         *,
         limit: int,
         after_the_end: bool,
-    ) -> list[Spot]: ...
+    ) -> list[Spot] | None: ...
 
     async def read_orders(
         self, states: Sequence[OrderState], limit: int, after: Cursor | None
@@ -178,8 +178,8 @@ class Database:
         *,
         limit: int,
         after_the_end: bool,
-    ) -> list[Spot]:
-        """Read the current assignment's fixes, oldest first."""
+    ) -> list[Spot] | None:
+        """Read the current assignment's fixes, oldest first. None if there is no such order."""
         async with reading(self.engine) as conn:
             return await reads.select_history(
                 conn, order_id, from_at, to_at, limit=limit, after_the_end=after_the_end

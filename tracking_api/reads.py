@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-
 from sqlalchemy import ColumnElement, Double, Select, Text, and_, column, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -132,19 +131,21 @@ async def select_history(
     *,
     limit: int,
     after_the_end: bool,
-) -> list[Spot]:
+) -> list[Spot] | None:
     """Read the current assignment's fixes, oldest first; after its end only where that is allowed.
 
-    An order without an assignment has no history.
+    An order without an assignment has no history yet; None is no order.
     """
     statement = (
         select(_now, assignment.c.driver_id, assignment.c.assigned_at, assignment.c.ended_at)
         .select_from(orders)
-        .join(assignment, _current_assignment())
+        .outerjoin(assignment, _current_assignment())
         .where(orders.c.order_id == order_id)
     )
     row = (await conn.execute(statement)).one_or_none()
     if row is None:
+        return None
+    if row.assigned_at is None:
         return []
     window = Window(row.assigned_at, row.ended_at)
     if not (window.is_open(row.now) or after_the_end):

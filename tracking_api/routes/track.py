@@ -70,6 +70,8 @@ async def get_history(
         limit=MAX_POINTS + 1,
         after_the_end=holder.role == "staff",
     )
+    if trail is None:
+        raise BadLink
     collection = feature_collection(trail[:MAX_POINTS], truncated=len(trail) > MAX_POINTS)
     return Response(
         json.dumps(collection, separators=(",", ":")), media_type="application/geo+json"
