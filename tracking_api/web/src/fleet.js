@@ -2,7 +2,7 @@
 import { Glide, NavigationControl, OurMap, pointOf, pointsOf } from "./map.js";
 import { ago, DRIVER_STATES, el, OPEN_ORDER_STATES, ORDER_STATES } from "./words.js";
 
-const TOKEN = "doorstep-staff-token"; // in sessionStorage: gone with the tab
+const TOKEN = "doorstep-staff-token"; // its name in sessionStorage: gone with the tab
 const SHOWN_ORDERS = 200;
 const $ = (id) => document.getElementById(id);
 
@@ -80,6 +80,33 @@ ours.map.on("click", (event) => {
 ours.map.on("mousemove", "drivers", () => (ours.map.getCanvas().style.cursor = "pointer"));
 ours.map.on("mouseleave", "drivers", () => (ours.map.getCanvas().style.cursor = ""));
 
+// The door: a token from the address's #token, or typed in
+
+function openDoor(trouble = "") {
+  sessionStorage.removeItem(TOKEN);
+  $("trouble").textContent = trouble;
+  $("door").hidden = false;
+  document.querySelector("#door input").focus();
+}
+
+function adoptHash() {
+  const token = decodeURIComponent(location.hash.slice(1));
+  if (!token) return;
+  sessionStorage.setItem(TOKEN, token);
+  history.replaceState(null, "", location.pathname);
+  $("door").hidden = true;
+}
+
+document.querySelector("#door form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(TOKEN, new FormData(event.target).get("token").trim());
+  event.target.reset();
+  $("door").hidden = true;
+});
+addEventListener("hashchange", adoptHash);
+adoptHash();
+if (!sessionStorage.getItem(TOKEN)) openDoor();
+
 // Asking
 
 class Refused extends Error {}
@@ -124,10 +151,12 @@ every(3000, async () => {
 every(2000, async () => {
   if (chosenDriver) drawDetail(await ask(`/drivers/${encodeURIComponent(chosenDriver)}`));
 });
-every(60000, async () => {
+every(5000, async () => {
+  if (restaurants.size) return;
   const found = (await ask("/restaurants")).restaurants;
   restaurants = new Map(found.map((one) => [one.restaurant_id, one]));
   ours.show("restaurants", pointsOf(found.map((one) => pointOf([one.lon_deg, one.lat_deg], {}))));
+  drawOrders();
 });
 setInterval(() => {
   const silent = heardAt && Date.now() - heardAt > 5000;
@@ -269,30 +298,3 @@ function drawWay() {
   }
   ours.show("way", pointsOf(features));
 }
-
-// The door: a token from the address's #token, or typed in
-
-function openDoor(trouble = "") {
-  sessionStorage.removeItem(TOKEN);
-  $("trouble").textContent = trouble;
-  $("door").hidden = false;
-  document.querySelector("#door input").focus();
-}
-
-function adoptHash() {
-  const token = decodeURIComponent(location.hash.slice(1));
-  if (!token) return;
-  sessionStorage.setItem(TOKEN, token);
-  history.replaceState(null, "", location.pathname);
-  $("door").hidden = true;
-}
-
-document.querySelector("#door form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  sessionStorage.setItem(TOKEN, new FormData(event.target).get("token").trim());
-  event.target.reset();
-  $("door").hidden = true;
-});
-addEventListener("hashchange", adoptHash);
-adoptHash();
-if (!sessionStorage.getItem(TOKEN)) openDoor();

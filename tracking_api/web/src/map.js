@@ -37,6 +37,7 @@ export class OurMap {
       ...options,
     });
     this.map.touchZoomRotate.disableRotation();
+    globalThis.doorstepMap = this.map; // for the console and the browser tests
     dark.addEventListener("change", () => this.map.setStyle(this.#style()));
   }
 
@@ -65,9 +66,18 @@ export class OurMap {
         },
         ...ours,
       },
-      layers: [...baseLayers("protomaps", theme), ...layers],
+      layers: [...groundLayers(theme), ...layers],
     };
   }
+}
+
+/** The theme's layers, with land wherever the tiles say nothing. */
+function groundLayers(theme) {
+  const layers = baseLayers("protomaps", theme);
+  const land = layers.find((layer) => layer.id === "earth")?.paint["fill-color"];
+  const ground = layers.find((layer) => layer.type === "background");
+  if (land && ground) ground.paint["background-color"] = land;
+  return layers;
 }
 
 /** Moves points to where they are next in the time until the next answer, instead of jumping. */
@@ -94,8 +104,8 @@ export class Glide {
     for (const [key, to, properties] of list) {
       const old = this.points.get(key);
       let from = old ? at(old, now, this.overMs) : to;
-      const far = Math.hypot(to[0] - from[0], to[1] - from[1]) > this.jumpDeg;
-      if (far) from = to;
+      const apart = Math.hypot(to[0] - from[0], to[1] - from[1]);
+      if (apart > this.jumpDeg) from = to;
       next.set(key, { from, to, startedAt: now, properties });
     }
     this.points = next;

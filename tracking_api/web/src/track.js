@@ -59,6 +59,8 @@ const ours = new OurMap(
 );
 const glide = new Glide((points) => ours.show("courier", points));
 let framed = "";
+let touched = false; // a customer who has moved the map is left alone
+ours.map.on("movestart", (event) => (touched ||= Boolean(event.originalEvent)));
 
 async function openSession() {
   const token = decodeURIComponent(location.hash.slice(1));
@@ -151,16 +153,22 @@ function drawSteps(track, reached) {
   $("steps").replaceChildren(...steps);
 }
 
-/** Fit the map once per stage: a customer who then moves it is left alone. */
+/** Keep the courier and where they are going in view. */
 function frame(track, restaurant, home, courier) {
   const fetched = ["picked_up", "arriving", "at_customer", "delivered"].includes(track.state);
   const stage = `${fetched}${Boolean(courier)}`;
-  if (stage === framed) return;
+  if (stage === framed && (touched || !courier || inside(courier))) return;
   framed = stage;
   const bounds = new LngLatBounds(home, home);
   if (!fetched || !courier) bounds.extend(restaurant);
   if (courier) bounds.extend(courier);
-  ours.map.fitBounds(bounds, { padding: 56, maxZoom: 16, duration: 600 });
+  ours.map.fitBounds(bounds, { padding: 60, maxZoom: 16, duration: 600 });
+}
+
+function inside(lonLat) {
+  const { x, y } = ours.map.project(lonLat);
+  const { clientWidth, clientHeight } = ours.map.getContainer();
+  return x > 30 && y > 30 && x < clientWidth - 30 && y < clientHeight - 30;
 }
 
 function say(text, colour) {
