@@ -14,11 +14,11 @@ class SimulatorSettings(ServiceSettings):
     """What every simulator reads from its environment."""
 
     mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)
-    fleet_key_file: Path = Path(".doorstep/secrets/fleet.key")
-    staff_token_file: Path = Path(".doorstep/secrets/staff.token")
+    fleet_key_file: Path = Path(".doorstep/stack/secrets/fleet.key")
+    staff_token_file: Path = Path(".doorstep/stack/secrets/staff.token")
     driver_api_url: str = "http://127.0.0.1:8001"
     tracking_api_url: str = "http://127.0.0.1:8000"
-    journal_dir: Path = Path(".doorstep/journals")
+    journal_dir: Path = Path(".doorstep/stack/journals")
     ack_every_s: float = 30.0
 
 
