@@ -42,13 +42,13 @@ from doorstep.store.admin import (
     register_service_area,
     register_staff_token,
 )
+from doorstep.store.pool import connect
 from doorstep.store.translate import translated
 
 # Users of the broker that are no drivers.
 SERVICE_USERS = ("bridge", "driver_events", "stack")
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DRIVERS_A_BATCH = 5_000  # one statement and one commit; 100,000 drivers report 20 times
-CONNECT_TIMEOUT_S = 5
 
 # The bounds of Florence's bundled map (its PROVENANCE.md), in degrees.
 FIRENZE = {"west": 11.154, "south": 43.727, "east": 11.329, "north": 43.833}
@@ -149,10 +149,7 @@ def _read_entries(path: Path) -> dict[str, str]:
 @contextmanager
 def owner_connection(url: str) -> Iterator[psycopg.Connection[Any]]:
     """Connect as the database's owner."""
-    with (
-        translated(),
-        psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as conn,
-    ):
+    with translated(), connect(url, application_name="doorstep-provision") as conn:
         yield conn
 
 
