@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from paho.mqtt.client import Client, MQTTMessageInfo
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -160,3 +160,26 @@ def cpu_s(pid: int) -> float:
     with open(f"/proc/{pid}/stat", encoding="ascii") as file:
         fields = file.read().rsplit(") ", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def driver_events_on(
+    folder: Path, database_url: str, mqtt_url: str, kafka_port: int, **more: str
+) -> Service:
+    """A driver_events, not started yet."""
+    return Service(
+        folder,
+        "driver_events",
+        "DRIVER_EVENTS_BIND",
+        DATABASE_URL=database_url,
+        MQTT_URL=mqtt_url,
+        KAFKA_BOOTSTRAP_SERVERS=f"127.0.0.1:{kafka_port}",
+        **{"ACK_EVERY_S": "1", **more},
+    )
+
+
+def produce(kafka: Kafka, topic: str, records: Iterable[tuple[str, bytes]]) -> None:
+    """Write records (key, value), and wait until Kafka has them."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 5})
+    for key, value in records:
+        producer.produce(topic, value, key)
+    assert producer.flush(20) == 0

@@ -1,0 +1,380 @@
+"""driver_events between a real Kafka, PostgreSQL and Mosquitto."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Message
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from doorstep.fix import Fix, encode_fix, encode_position, encode_void
+from doorstep.store import admin
+from tests.database import TEMPLATE, Database, create_template, running_cluster
+from tests.factories import AWAY, now
+from tests.integration.pipe_servers import Kafka, Mosquitto, wait_until
+from tests.integration.pipe_services import Phone, Service, driver_events_on, produce, read_topic
+from tests.sql.fleet import Fleet
+
+DRIVERS = [f"d{n}" for n in range(1, 21)]
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    server = Kafka(tmp_path_factory.mktemp("kafka"))
+    server.start()
+    server.create_topics()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    server = Mosquitto(tmp_path_factory.mktemp("mosquitto"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def topic(kafka: Kafka, request: pytest.FixtureRequest) -> str:
+    """A driver-pos of the test's own."""
+    name = f"driver-pos-{abs(hash(request.node.name)) % 10**8}"
+    create_topic(kafka, name)
+    return name
+
+
+def create_topic(kafka: Kafka, name: str) -> None:
+    admin_client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for answer in admin_client.create_topics([NewTopic(name, 4, 1)]).values():
+        answer.result(30)
+
+
+@pytest.fixture
+def make_service(
+    tmp_path: Path, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+) -> Iterator[Callable[..., Service]]:
+    """Makes a driver_events on the test's database and topic; all are stopped at the end."""
+    register(database)
+    services: list[Service] = []
+
+    def make(**more: str) -> Service:
+        service = driver_events_on(
+            tmp_path / f"driver_events-{len(services)}",
+            database.url("driver_events"),
+            mosquitto.url,
+            kafka.port,
+            KAFKA_TOPIC=topic,
+            KAFKA_GROUP_ID=f"group-{topic}",
+            **more,
+        )
+        services.append(service)
+        return service
+
+    yield make
+    for service in services:
+        service.stop()
+
+
+@pytest.fixture
+def service(make_service: Callable[..., Service]) -> Service:
+    running = make_service()
+    running.start()
+    return running
+
+
+def register(database: Database) -> None:
+    with database.connect(autocommit=True) as conn:
+        admin.register_drivers(conn, [admin.NewDriver(one, one, None) for one in DRIVERS])
+
+
+def fix(seq: int, boot: str = "b1", age_s: float = 0.0, **changes: float) -> Fix:
+    at = time.time() - age_s
+    values = {"lat_deg": AWAY.lat_deg, "lon_deg": AWAY.lon_deg, **changes}
+    return Fix(boot, seq, now().fromtimestamp(int(at * 1000) / 1000, now().tzinfo), **values)
+
+
+def stored(database: Database) -> list[tuple[str, str, int]]:
+    rows = database.rows("SELECT driver_id, boot, seq FROM doorstep.fix_history ORDER BY 1, 2, 3")
+    return [(row["driver_id"], row["boot"], row["seq"]) for row in rows]
+
+
+def letters_of(kafka: Kafka, key: bytes, count: int) -> list[Message]:
+    """The dead letters of a driver."""
+
+    def enough(messages: list[Message]) -> bool:
+        return sum(message.key() == key for message in messages) >= count
+
+    return [one for one in read_topic(kafka, "dead-letter", enough) if one.key() == key]
+
+
+def headers_of(message: Message) -> dict[str, str]:
+    return {name: value.decode() for name, value in message.headers() or []}
+
+
+def test_driver_events__a_fix__is_in_the_history_acked_and_in_the_live_feed(
+    service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+) -> None:
+    phone = Phone(mosquitto, "d1")
+    sent = [fix(1), fix(2), fix(4)]
+    produce(kafka, topic, [("d1", encode_fix(one)) for one in sent])
+    wait_until(lambda: len(stored(database)) == 3)
+    wait_until(lambda: phone.heard and json.loads(phone.heard[-1][1])["seq"] == 4)
+    heard_on, ack = phone.heard[-1]
+    assert heard_on == "doorstep/v1/drivers/d1/ack"
+    assert json.loads(ack) == {"boot": "b1", "seq": 4, "missing": [[3, 3]]}
+    phone.close()
+
+    newest_ms = round(sent[-1].fix_at.timestamp() * 1000)
+
+    def has_newest(messages: list[Message]) -> bool:
+        positions = [one for m in messages for one in json.loads(m.value() or b"")["positions"]]
+        return any(one[:2] == ["d1", newest_ms] for one in positions)
+
+    read_topic(kafka, "tracking-positions", has_newest)
+    assert service.metric("doorstep_driver_events_fixes_total") == 3
+    assert service.metric("doorstep_driver_events_commit_latency_seconds_count") >= 6
+
+
+def test_driver_events__the_same_records_again__are_duplicates_and_acked_again(
+    service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+) -> None:
+    phone = Phone(mosquitto, "d2")
+    records = [("d2", encode_position([fix(n) for n in range(1, 101)]))]
+    produce(kafka, topic, records)
+    wait_until(lambda: len(stored(database)) == 100)
+    wait_until(lambda: phone.heard)
+    acks = len(phone.heard)
+    produce(kafka, topic, records)
+    wait_until(lambda: len(phone.heard) > acks)
+    assert json.loads(phone.heard[-1][1]) == {"boot": "b1", "seq": 100, "missing": []}
+    assert len(stored(database)) == 100
+    phone.close()
+
+
+def test_driver_events__bad_beside_good__keeps_the_good_and_buries_the_bad(
+    service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+) -> None:
+    array = encode_position([fix(1), fix(2), fix(3, age_s=100_000), fix(5)])
+    array = array.replace(b'"seq":2,', b'"seq":2,"battery":7,')
+    phone = Phone(mosquitto, "d3")
+    produce(
+        kafka,
+        topic,
+        [
+            ("d3", array),
+            ("d3", b"not json"),
+            ("d3", encode_void("b1", 4)),
+            ("d3", encode_fix(fix(1, lat_deg=AWAY.lat_deg + 0.001))),
+            ("stranger", encode_fix(fix(1))),
+        ],
+    )
+    letters = letters_of(kafka, b"d3", 4)
+    found = {headers_of(one)["reason"]: one for one in letters}
+    assert set(found) == {"battery_out_of_range", "too_old", "not_json", "conflict"}
+    assert found["too_old"].value() == array
+    assert found["not_json"].value() == b"not json"
+    assert headers_of(found["not_json"])["topic"] == "doorstep/v1/drivers/d3/position"
+    assert headers_of(found["not_json"])["source"] == "mqtt"
+    [letter] = letters_of(kafka, b"stranger", 1)
+    assert headers_of(letter)["reason"] == "unknown_driver"
+    assert stored(database) == [("d3", "b1", 1), ("d3", "b1", 5)]
+    # refused and void ones are passed by the watermark: nobody sends them again
+    wait_until(lambda: phone.heard and json.loads(phone.heard[-1][1])["seq"] == 5)
+    assert json.loads(phone.heard[-1][1])["missing"] == []
+    phone.close()
+
+
+def test_driver_events__killed_in_the_middle__records_everything_once(
+    make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
+) -> None:
+    records = [(driver_id, encode_fix(fix(seq))) for seq in range(1, 501) for driver_id in DRIVERS]
+    produce(kafka, topic, records)
+    service = make_service(MAX_BATCH_FIXES="200")
+    for _ in range(2):
+        service.launch()
+        before = len(stored(database))
+        wait_until(lambda before=before: len(stored(database)) > before)
+        service.kill()
+    service.start()
+    wait_until(lambda: len(stored(database)) == len(records), 60)
+    assert not database.rows("SELECT * FROM doorstep.outbox")
+
+
+def test_driver_events__sigterm__ends_cleanly(service: Service) -> None:
+    service.signal(signal.SIGTERM)
+    assert service.exit_code == 0
+    assert service.events()[-1] == "stopped"
+
+
+def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_and_works(
+    tmp_path: Path, database: Database
+) -> None:
+    register(database)
+    kafka, mosquitto = Kafka(tmp_path / "kafka"), Mosquitto(tmp_path / "mosquitto")
+    service = driver_events_on(
+        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.port
+    )
+    try:
+        service.launch()
+        wait_until(lambda: service.get("/readyz")[0] == 503)
+        kafka.start()
+        time.sleep(1)
+        kafka.create_topics()
+        mosquitto.start()
+        service.await_ready()
+        produce(kafka, "driver-pos", [("d1", encode_fix(fix(1)))])
+        wait_until(lambda: len(stored(database)) == 1)
+    finally:
+        for server in (service, kafka, mosquitto):
+            server.stop()
+
+
+def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
+    tmp_path: Path, kafka: Kafka, mosquitto: Mosquitto, topic: str
+) -> None:
+    with running_cluster() as cluster:
+        create_template(cluster)
+        database = Database(cluster, TEMPLATE)
+        register(database)
+        service = driver_events_on(
+            tmp_path / "service",
+            database.url("driver_events"),
+            mosquitto.url,
+            kafka.port,
+            KAFKA_TOPIC=topic,
+            KAFKA_GROUP_ID=f"group-{topic}",
+        )
+        try:
+            service.start()
+            for part, end in enumerate((cluster.kill, cluster.stop)):
+                end()
+                wait_until(lambda: service.get("/readyz")[0] == 503)
+                seqs = range(part * 50 + 1, part * 50 + 51)
+                produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in seqs])
+                wait_until(lambda: "waiting_for_database" in service.events())
+                cluster.start()
+                expected = seqs[-1] * len(DRIVERS)
+                wait_until(lambda n=expected: len(stored(database)) == n, 60)
+                service.await_ready()
+            assert not database.rows("SELECT * FROM doorstep.outbox")
+            assert service.metric("doorstep_driver_events_dead_letters_total") == 0
+        finally:
+            service.stop()
+
+
+def test_driver_events__the_topic_is_recreated__reads_it_from_its_beginning(
+    service: Service, database: Database, kafka: Kafka, topic: str
+) -> None:
+    produce(kafka, topic, [("d1", encode_fix(fix(n))) for n in range(1, 31)])
+    wait_until(lambda: len(stored(database)) == 30)
+    client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for answer in client.delete_topics([topic]).values():
+        answer.result(30)
+    wait_until(lambda: topic not in client.list_topics(timeout=5).topics)
+    create_topic(kafka, topic)
+    produce(kafka, topic, [("d1", encode_fix(fix(n))) for n in range(31, 41)])
+    wait_until(lambda: len(stored(database)) == 40, 60)
+
+
+def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
+    make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
+) -> None:
+    first, second = make_service(), make_service()
+    first.start()
+    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 51)])
+    second.start()
+    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(51, 101)])
+    wait_until(lambda: len(stored(database)) == 100 * len(DRIVERS))
+    wait_until(lambda: second.metric("doorstep_driver_events_lag") == 0)
+    second.kill()
+    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(101, 121)])
+    wait_until(lambda: len(stored(database)) == 120 * len(DRIVERS), 60)
+    assert not database.rows("SELECT * FROM doorstep.outbox")
+
+
+def test_driver_events__a_locked_driver__is_parked_and_stalls_nobody_else(
+    service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+) -> None:
+    phone = Phone(mosquitto, "d1")
+    with database.connect() as conn:
+        conn.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
+        produce(kafka, topic, [(one, encode_fix(fix(1))) for one in ("d1", "d2", "d3")])
+        wait_until(lambda: len(stored(database)) == 2)
+        time.sleep(2)
+        assert stored(database) == [("d2", "b1", 1), ("d3", "b1", 1)]
+        assert not [ack for _, ack in phone.heard if json.loads(ack)["seq"] >= 1]
+    wait_until(lambda: len(stored(database)) == 3)
+    wait_until(lambda: phone.heard and json.loads(phone.heard[-1][1])["seq"] == 1)
+    phone.close()
+
+
+def test_driver_events__a_row_that_the_database_cannot_take__is_buried_alone(
+    service: Service, database: Database, kafka: Kafka, topic: str
+) -> None:
+    with database.connect(autocommit=True) as conn:  # a rule that decoding doesn't know
+        conn.execute("ALTER TABLE fix_history ADD CHECK (altitude_m IS DISTINCT FROM 666)")
+    records = [("d4", encode_fix(fix(n))) for n in range(1, 40)]
+    records.insert(20, ("d4", encode_fix(fix(40, altitude_m=666))))
+    produce(kafka, topic, records)
+    wait_until(lambda: len(stored(database)) == 39)
+    [letter] = letters_of(kafka, b"d4", 1)
+    assert headers_of(letter)["reason"] == "refused_by_database"
+    assert letter.value() == records[20][1]
+
+
+def test_driver_events__order_changes__reach_tracking_updates_in_their_order(
+    service: Service, database: Database, kafka: Kafka
+) -> None:
+    fleet = Fleet(database)
+    fleet.command_driver("d5", "on_duty")
+    order_id = str(fleet.assigned_order("d5"))
+    fleet.close()
+
+    def updates(messages: list[Message]) -> list[dict[str, object]]:
+        mine = [one for one in messages if one.key() == order_id.encode()]
+        return [json.loads(one.value() or b"") for one in mine]
+
+    found = updates(read_topic(kafka, "tracking-updates", lambda all_: len(updates(all_)) >= 3))
+    assert [one["state"] for one in found] == ["created", "confirmed", "assigned"]
+    assert [one["order_seq"] for one in found] == [1, 2, 3]
+    wait_until(lambda: not database.rows("SELECT * FROM doorstep.outbox"))
+
+
+def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
+    tmp_path: Path, database: Database, mosquitto: Mosquitto
+) -> None:
+    register(database)
+    kafka = Kafka(tmp_path / "kafka")
+    service = driver_events_on(
+        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.port
+    )
+    try:
+        kafka.start()
+        kafka.create_topics()
+        service.start()
+        produce(kafka, "driver-pos", [("d1", encode_fix(fix(n))) for n in range(1, 101)])
+        wait_until(lambda: len(stored(database)) == 100)
+        kafka.kill()
+        fleet = Fleet(database)
+        fleet.command_driver("d5", "on_duty")
+        order_id = str(fleet.assigned_order("d5"))
+        fleet.close()
+        wait_until(lambda: service.get("/readyz")[0] == 503)
+        kafka.start()
+        produce(kafka, "driver-pos", [("d1", encode_fix(fix(n))) for n in range(101, 201)])
+        wait_until(lambda: len(stored(database)) == 200, 60)
+        service.await_ready()
+
+        def all_three(messages: list[Message]) -> bool:
+            mine = [one for one in messages if one.key() == order_id.encode()]
+            return {json.loads(one.value() or b"")["order_seq"] for one in mine} == {1, 2, 3}
+
+        read_topic(kafka, "tracking-updates", all_three)
+    finally:
+        for server in (service, kafka):
+            server.stop()
