@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import time
 from collections import Counter
@@ -155,6 +156,7 @@ def main() -> int:
     parser.add_argument("--mqtt-5", action="store_true", help="speak MQTT 5 instead of 3.1.1")
     options = parser.parse_args()
     configure_logging("replay")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         return asyncio.run(replay(options, SimulatorSettings.load_or_exit()))
     except DoorstepError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import time
 from typing import Any
@@ -99,6 +100,7 @@ def main() -> int:
     parser.add_argument("--mqtt-5", action="store_true", help="speak MQTT 5 instead of 3.1.1")
     options = parser.parse_args()
     configure_logging("send")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         return asyncio.run(send(options, SimulatorSettings.load_or_exit()))
     except (DoorstepError, ValueError) as exc:

@@ -63,11 +63,11 @@ class Report:
     orders: Mapping[str, int]
     ledger: Ledger
     evidence: Mapping[str, int]
-    latency_ms: Mapping[str, float] | None
+    latency_ms: Mapping[str, float] | None  # None without any fix
 
     def as_json(self) -> str:
         """One line for programs."""
-        latency = self.latency_ms or {"p50": None, "p95": None, "p99": None}
+        latency = self.latency_ms or dict.fromkeys(("p50", "p95", "p99"))
         return json.dumps(
             {
                 "orders": self.orders,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 import time
@@ -26,6 +27,7 @@ def main() -> int:
     """Run the fleet; SIGTERM or Ctrl-C ends it when every fix is committed."""
     options = _parser().parse_args()
     configure_logging("couriers")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
     settings = SimulatorSettings.load_or_exit()
     try:
         return asyncio.run(_deliver(options, settings))

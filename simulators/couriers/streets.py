@@ -169,7 +169,7 @@ def load_streets(nodes_csv_gz: Path, edges_csv_gz: Path) -> Streets:
     largest = max(range(len(parts)), key=lambda part: len(parts[part]))
     number = {node: new for new, node in enumerate(parts[largest])}
 
-    middle = tuple(np.mean([places[node] for node in number], axis=0))
+    middle = tuple(np.mean([places[node] for node in number], axis=0).tolist())
     scale = (EARTH_M_PER_DEG * math.cos(math.radians(middle[1])), EARTH_M_PER_DEG)
 
     def metres(lon_deg: float, lat_deg: float) -> Point:
