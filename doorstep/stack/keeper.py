@@ -27,7 +27,7 @@ def main() -> int:
     home = Home(options.home)
     supervisor = Supervisor(home)
     parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == parent and _is_supervisord(parent):
         if options.owner is not None and not Path(f"/proc/{options.owner}").exists():
             _log(home, f"process {options.owner}, which started the stack, is gone")
             supervisor.stop()
@@ -41,6 +41,14 @@ def main() -> int:
             _log(home, str(exc))
             time.sleep(1)
     return 0
+
+
+def _is_supervisord(pid: int) -> bool:
+    """Tell supervisord from whoever adopted us, should it be killed while we start."""
+    try:
+        return b"doorstep.stack.supervise" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _log(home: Home, line: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import os
 import subprocess
 import sys
@@ -127,15 +126,15 @@ class Stack:
     def up(self, *, owner_pid: int | None = None) -> None:
         """Start everything in parallel and return when every part is ready. Raises StackError.
 
-        Does nothing but wait if the stack is up.
+        Completes what another `up` has not finished, and does nothing if all is ready.
         """
         started_at = time.monotonic()
         self.home.root.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            if self.is_up():
-                self._say("the stack is up already")
-            else:
+            if not self.is_up():
                 self._start(owner_pid)
+            elif self._is_ready():
+                return
             self._set_up()
         self.wait_ready()
         self._say(f"ready after {time.monotonic() - started_at:.1f} s")
@@ -206,9 +205,6 @@ class Stack:
         cluster = postgres_cluster(self.home, self.addresses, database)
         self._wait("postgres", cluster.is_ready)
         cluster.create_database(self.home.database_password(OWNER))
-        if importlib.util.find_spec("sql.__main__") is None:
-            self._say("sql has no migrations yet: the database stays empty")
-            return
         for command in ("upgrade", "passwords"):
             done = subprocess.run(
                 [sys.executable, "-m", "sql", command],
@@ -269,6 +265,10 @@ class Stack:
         """Give `status` as plain values."""
         return [asdict(part) for part in self.status()]
 
+    def _is_ready(self) -> bool:
+        states = self.status()
+        return bool(states) and all(one.ready for one in states)
+
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Return when every part is ready, saying what is waited for. Raises StackError."""
         deadline = time.monotonic() + timeout_s
@@ -283,7 +283,7 @@ class Stack:
                 return
             if time.monotonic() > deadline:
                 what = "; ".join(waiting) or "supervisord does not answer"
-                raise StackError(f"not ready after {timeout_s:.0f} s: {what}")
+                raise StackError(f"not ready after {timeout_s:.0f} s: {what}; see ./run logs")
             if waiting != said and time.monotonic() > say_at:
                 self._say("waiting: " + "; ".join(waiting))
                 said, say_at = waiting, time.monotonic() + 5
