@@ -672,7 +672,7 @@ CREATE FUNCTION incoming_fix__refusal(
     altitude_m float8, battery float8, reason text,
     future interval, lateness interval, sealed timestamptz
 )
-RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURNS text LANGUAGE sql STABLE PARALLEL SAFE  -- not IMMUTABLE: then it would not be inlined
 RETURN CASE
     WHEN reason IS NOT NULL THEN reason
     WHEN fix_at IS NULL OR lon_deg IS NULL OR lat_deg IS NULL OR (boot IS NULL) <> (seq IS NULL)
@@ -718,6 +718,12 @@ BEGIN
         SELECT a.n, 'parked', 'locked' FROM aside a;
 END
 $$;
+
+-- The union of multiranges. range_agg would make a memory context per group, and most groups have
+-- one row.
+CREATE AGGREGATE multirange_union(int8multirange) (
+    SFUNC = pg_catalog.multirange_union, STYPE = int8multirange
+);
 
 -- Writes everything in incoming_fix. Returns the rows that were not simply committed.
 --   1 lock the drivers' rows; those locked by others are parked, unknown ones refused
@@ -896,10 +902,10 @@ BEGIN
         ),
         learned AS MATERIALIZED (
             SELECT driver_id, boot, bool_or(boot_is_new) AS boot_is_new,
-                coalesce(range_agg(int8range(seq, seq, '[]')) FILTER (WHERE outcome IS NULL), '{}')
-                    AS stored,
-                coalesce(range_agg(int8range(seq, seq, '[]')) FILTER (WHERE outcome IS NOT NULL), '{}')
-                    AS rejected
+                coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
+                    FILTER (WHERE outcome IS NULL), '{}') AS stored,
+                coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
+                    FILTER (WHERE outcome IS NOT NULL), '{}') AS rejected
             FROM decided
             WHERE NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
                 AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
