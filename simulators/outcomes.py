@@ -41,4 +41,6 @@ def name_outcome(outcome: Mapping[str, Any]) -> str:
         return f"quarantined: {reason}"
     if word == "committed":
         return "committed only when asked"  # MQTT had not brought it: the watermark was wrong
+    if reason == "rejected_before":
+        return "rejected (the dead letter has the reason)"
     return f"{word}: {reason}" if reason else str(word)

@@ -49,6 +49,11 @@ async def send(options: argparse.Namespace, settings: SimulatorSettings) -> int:
             api, options.driver, fleet.staff_token(), [{**identity, **fix}]
         )
     outcome = next(iter(outcomes))
+    if outcome == "committed":
+        outcome = (
+            "committed   but not shown as the driver's position: it is in quarantine, or older "
+            "than another fix"
+        )
     print(f"{outcome}, told by the watermark after {_ms(began)}")
     return 0 if outcome.startswith(("committed", "quarantined")) else 1
 

@@ -181,7 +181,9 @@ def _watch(stack: Stack, couriers: Couriers, start: Start, exit_after_s: float |
     """Tell how it goes, until the time is over or Ctrl-C."""
     began = time.monotonic()
     end = began + exit_after_s if exit_after_s is not None else float("inf")
-    showcase = Showcase(stack.addresses.tracking_api_url, stack.home.staff_token())
+    showcase = Showcase(
+        stack.addresses.tracking_api_url, stack.home.staff_token(), set(start.driver_ids)
+    )
     shown, say_at, published, counted_at = False, began + PROGRESS_EVERY_S, 0, began
     while (now := time.monotonic()) < end:
         couriers.keep_running()

@@ -82,9 +82,10 @@ class Courier:
         here = course.at(0.0)
         self._course = Course(self._world.clock.now_s(), (here.x, here.y))
 
-    async def on_duty(self) -> None:
-        """Report for work."""
-        await self._post("on-duty")
+    async def on_duty(self) -> bool:
+        """Report for work; whether there is an order from before."""
+        answer = await self._post("on-duty")
+        return not (answer.ok and answer.body["state"] == "available")
 
     async def current_order(self) -> dict[str, Any] | None:
         """Ask which order this driver has."""
@@ -121,9 +122,10 @@ class Courier:
             if not await self.pick_up(job):
                 return Ending.TAKEN_AWAY
         self._ride_to_door(job)
-        await clock.until(
-            self._course.end_s + max(AT_THE_COUNTER_S, self._world.demand.dropoff_s())
-        )
+        service_s = self._world.demand.dropoff_s()
+        if stage is Stage.AT_CUSTOMER:
+            service_s *= rng.random()  # a part of it is over
+        await clock.until(self._course.end_s + max(AT_THE_COUNTER_S, service_s))
         failed = rng.random() < FAIL_SHARE
         over = await self._post(f"orders/{job.order_id}/{'failed' if failed else 'delivered'}")
         if not over.ok:

@@ -41,6 +41,7 @@ WARM_STAGES = {  # and this is how far they are with it
     Stage.AT_CUSTOMER: 3,
 }
 WARM_READY_S = (30.0, 400.0)
+BEGIN_AT_ONCE = 8
 WAITING_SHARE = 0.12  # so many more orders wait for a courier
 POSITIONS_NOTE = "positions"
 GO_ON_WITHIN_S = 120.0  # a process that was away for longer starts a new shift
@@ -100,6 +101,7 @@ class Shift:
             self._world, fleet.staff_token(), self._couriers, policy_id, self._rng
         )
         self._plan = self._plan_start(known)
+        self._beginning = asyncio.Semaphore(BEGIN_AT_ONCE)
         self._drain_s = 2 * settings.ack_every_s + 5
         self._reported = 0
         self._began = time.monotonic()
@@ -129,10 +131,8 @@ class Shift:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._report())
             group.create_task(self._progress())
-            await asyncio.gather(*(self._take_up(one) for one in self._couriers.values()))
-            for courier in self._couriers.values():
-                group.create_task(courier.live())
-            await self._begin_orders()
+            await asyncio.gather(*(self._begin(one, group) for one in self._couriers.values()))
+            await self._begin_waiting_orders()
             group.create_task(self._dispatch.take_orders())
 
     async def _drain(self) -> int:
@@ -198,47 +198,43 @@ class Shift:
 
     # -- beginning --------------------------------------------------------------------------
 
-    def _plan_start(self, known: Container[str]) -> list[tuple[Courier, Job, Stage]]:
+    def _plan_start(self, known: Container[str]) -> dict[str, tuple[Job, Stage]]:
         """Choose who is how far with which order when the shift starts, and put them there.
 
         Nobody who goes on from an earlier life of this process is moved.
         """
         fresh = [one for driver_id, one in self._couriers.items() if driver_id not in known]
         stages, weights = list(WARM_STAGES), list(WARM_STAGES.values())
-        plan = []
-        for courier in fresh[: round(len(fresh) * WARM_SHARE)]:
+        plan = {}
+        for courier in self._rng.sample(fresh, round(len(fresh) * WARM_SHARE)):
             stage = self._rng.choices(stages, weights)[0]
             job = self._dispatch.new_job()
             job.ready_s = self._rng.uniform(*WARM_READY_S)
             courier.put(job, stage)
-            plan.append((courier, job, stage))
+            plan[courier.driver_id] = (job, stage)
         return plan
 
-    async def _take_up(self, courier: Courier) -> None:
-        """Go on duty, and on with an order from before."""
-        await courier.on_duty()
-        order = await courier.current_order()
-        if order is None:
-            return
-        job = self._job_of(order, order["restaurant"])
-        picked_up = order["state"] in ("picked_up", "arriving", "at_customer")
-        courier.give(job, Stage.TO_CUSTOMER if picked_up else Stage.AT_RESTAURANT)
-        self._dispatch.watch(job)
+    async def _begin(self, courier: Courier, group: asyncio.TaskGroup) -> None:
+        """Go on duty, and on with an order from before, or with the one of the plan."""
+        async with self._beginning:  # so that the first couriers are done before the last begin
+            order = await courier.current_order() if await courier.on_duty() else None
+            if order is not None:
+                job = self._job_of(order, order["restaurant"])
+                picked_up = order["state"] in ("picked_up", "arriving", "at_customer")
+                courier.give(job, Stage.TO_CUSTOMER if picked_up else Stage.AT_RESTAURANT)
+                self._dispatch.watch(job)
+            elif (planned := self._plan.get(courier.driver_id)) is not None:
+                job, stage = planned
+                await self._dispatch.start_under_way(job, courier, stage)
+        group.create_task(courier.live())
 
-    async def _begin_orders(self) -> None:
-        """Fill the shift: orders in every stage, as in the middle of an evening."""
+    async def _begin_waiting_orders(self) -> None:
+        """Orders that have no courier yet: those from before, and some new ones."""
         places = {one.restaurant_id: asdict(one) for one in self._restaurants}
         for order in await self._dispatch.pending_orders():
             if (restaurant := places.get(order["restaurant_id"])) is not None:
                 job = self._job_of(order, restaurant)
                 self._dispatch.start(job, confirmed=order["state"] == "confirmed")
-        await asyncio.gather(
-            *(
-                self._dispatch.start_under_way(job, courier, stage)
-                for courier, job, stage in self._plan
-                if not courier.busy
-            )
-        )
         for _ in range(round(len(self._plan) * WAITING_SHARE)):
             self._dispatch.start(self._dispatch.new_job())
 
