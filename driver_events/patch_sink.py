@@ -8,6 +8,7 @@ no fix, a void) becomes a dead letter, and the watermark doesn't pass it.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,7 @@ class PatchSink:
         note: Callable[[set[Pair]], None],
         client: httpx.Client | None = None,
     ) -> None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs a line per request
         self._topic = settings.kafka_topic
         self._dead_letter_topic = settings.kafka_dead_letter_topic
         self._note = note

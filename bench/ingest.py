@@ -1,0 +1,264 @@
+"""What one fix costs on its way in, beside the one-PATCH-per-fix alternative.
+
+    python -m bench.ingest [--fixes 40000] [--drivers 200] [--patch-fixes 2000] [--runs 3]
+
+Starts the whole native stack on free ports in a temporary folder, and measures the CPU time (user
+and system) of each part, from its process, per fix:
+
+  pipeline  phones -> Mosquitto -> bridge -> Kafka -> driver_events -> COPY, one call, one commit
+  patch     Kafka -> driver_events with FIX_SINK=driver_api -> one PATCH per fix -> driver_api
+
+Each run is checked: every fix must be committed. The load generator and the machine's other work
+are not counted, but they share its cores, so compare figures of one machine and one day only. The
+last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka import Producer
+
+from bench.phones import Phone, connect_phones, make_fix, publish
+from doorstep.credentials import mqtt_password, read_fleet_key
+from doorstep.fix import encode_fix
+from doorstep.stack.settings import PROJECT, StackSettings
+from doorstep.stack.stack import Stack
+from doorstep.stack.topics import Topic, create_topics
+from doorstep.store import write
+from doorstep.store.pool import connect
+
+PARTS = ("mosquitto-1", "bridge", "kafka", "driver_events", "postgres")
+PATCH_TOPIC = "bench-patch"
+RUN_TIMEOUT_S = 180.0  # of one run; the whole bench ends within runs x 2 x this
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+Cpu = dict[str, float]
+
+
+def main() -> int:
+    """Run the bench and print its result."""
+    parser = argparse.ArgumentParser(
+        prog="bench.ingest",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--fixes", type=int, default=40_000, help="through the pipeline, per run")
+    parser.add_argument("--drivers", type=int, default=200)
+    parser.add_argument("--patch-fixes", type=int, default=2_000, help="by PATCH, per run")
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
+        Path(folder).chmod(0o755)  # servers of other users live below it
+        stack = Stack(_settings(Path(folder) / "stack"), say=_say)
+        try:
+            stack.up(owner_pid=os.getpid())
+            result = _measure(stack, options)
+        finally:
+            stack.down(erase=True)
+    sys.stdout.write(json.dumps(result) + "\n")
+    return 0
+
+
+def _settings(home: Path) -> StackSettings:
+    return StackSettings(
+        doorstep_home=home,
+        mqtt_port=0,
+        kafka_port=0,
+        database_port=0,
+        tracking_api_port=0,
+        driver_api_port=0,
+        bridge_port=0,
+        driver_events_port=0,
+    )
+
+
+def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
+    drivers = [f"bench-{n:05}" for n in range(options.drivers)]
+    stack.add_drivers(drivers)
+    key = read_fleet_key(stack.home.fleet_key_file)
+    passwords = {driver_id: mqtt_password(key, driver_id) for driver_id in drivers}
+    phones = connect_phones(stack.addresses.mqtt[0], passwords)
+    each = max(1, options.fixes // len(drivers))
+    pipeline = Sample("pipeline", PARTS)
+    for run in range(options.runs + 1):  # the first warms up and is not counted
+        cpu, seconds = _run_pipeline(stack, phones, drivers, each, f"pipe{run}")
+        if run:
+            pipeline.add(cpu, seconds, each * len(drivers))
+    create_topics(str(stack.addresses.kafka), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
+    patch = Sample("patch", ("driver_events", "driver_api", "postgres"))
+    with _patch_sink(stack) as pid:
+        for run in range(options.runs + 1):
+            count = options.patch_fixes if run else 200
+            cpu, seconds = _run_patch(stack, drivers, count, f"patch{run}", pid)
+            if run:
+                patch.add(cpu, seconds, count)
+    return {
+        "bench": "ingest",
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "drivers": len(drivers),
+        "runs": options.runs,
+        "pipeline": pipeline.summary(each * len(drivers)),
+        "patch": patch.summary(options.patch_fixes),
+    }
+
+
+class Sample:
+    """Runs of one kind."""
+
+    def __init__(self, name: str, parts: Sequence[str]) -> None:
+        self._name = name
+        self._parts = parts
+        self._us: dict[str, list[float]] = {part: [] for part in (*parts, "all")}
+        self._rates: list[float] = []
+
+    def add(self, cpu: Cpu, seconds: float, fixes: int) -> None:
+        """Add one run."""
+        for part in self._parts:
+            self._us[part].append(cpu[part] / fixes * 1e6)
+        self._us["all"].append(sum(cpu[part] for part in self._parts) / fixes * 1e6)
+        self._rates.append(fixes / seconds)
+        costs = ", ".join(f"{part} {us[-1]:.1f}" for part, us in self._us.items())
+        _say(f"{self._name}: {fixes / seconds:,.0f} fixes/s; µs of CPU per fix: {costs}")
+
+    def summary(self, fixes: int) -> dict[str, object]:
+        """The least, the middle and the most of each figure."""
+        return {
+            "fixes": fixes,
+            "fixes_per_s": _spread(self._rates, 0),
+            "cpu_us_per_fix": {part: _spread(us, 2) for part, us in self._us.items()},
+        }
+
+
+def _spread(values: Sequence[float], digits: int) -> dict[str, float]:
+    return {
+        "min": round(min(values), digits),
+        "median": round(statistics.median(values), digits),
+        "max": round(max(values), digits),
+    }
+
+
+def _run_pipeline(
+    stack: Stack, phones: Sequence[Phone], drivers: Sequence[str], each: int, boot: str
+) -> tuple[Cpu, float]:
+    before = {part: cpu_s(stack.pid_of(part)) for part in PARTS}
+    started_s = time.monotonic()
+    publish(phones, each, boot)
+    _await_committed(stack, drivers, dict.fromkeys(drivers, each), boot)
+    seconds = time.monotonic() - started_s
+    return {part: cpu_s(stack.pid_of(part)) - before[part] for part in PARTS}, seconds
+
+
+def _run_patch(
+    stack: Stack, drivers: Sequence[str], count: int, boot: str, sink_pid: int
+) -> tuple[Cpu, float]:
+    pids = {
+        "driver_events": sink_pid,
+        "driver_api": stack.pid_of("driver_api"),
+        "postgres": stack.pid_of("postgres"),
+    }
+    expected = dict.fromkeys(drivers, 0)
+    producer = Producer({"bootstrap.servers": str(stack.addresses.kafka), "linger.ms": 5})
+    before = {part: cpu_s(pid) for part, pid in pids.items()}
+    started_s = time.monotonic()
+    for n in range(count):
+        driver_id = drivers[n % len(drivers)]
+        expected[driver_id] += 1
+        producer.produce(PATCH_TOPIC, encode_fix(make_fix(boot, expected[driver_id])), driver_id)
+        producer.poll(0)
+    producer.flush(30)
+    _await_committed(stack, drivers, expected, boot)
+    seconds = time.monotonic() - started_s
+    return {part: cpu_s(pid) - before[part] for part, pid in pids.items()}, seconds
+
+
+def _await_committed(
+    stack: Stack, drivers: Sequence[str], expected: dict[str, int], boot: str
+) -> None:
+    """Wait until the database has every fix of every driver, by its own watermarks."""
+    wanted = {driver_id: count for driver_id, count in expected.items() if count}
+    pairs = [(driver_id, boot) for driver_id in drivers if driver_id in wanted]
+
+    def is_committed() -> bool:
+        marks = write.read_watermarks(conn, pairs)
+        conn.commit()
+        done = {mark.driver_id: mark.seq for mark in marks if not mark.missing}
+        return done == wanted
+
+    with connect(stack.database_admin_url, application_name="bench") as conn:
+        _wait_until(is_committed, RUN_TIMEOUT_S)
+
+
+def _wait_until(holds: Callable[[], bool], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not all fixes were committed within {timeout_s:.0f} s")
+        time.sleep(0.2)
+
+
+@contextmanager
+def _patch_sink(stack: Stack) -> Iterator[int]:
+    """Run a second driver_events, with the other sink on a topic of its own."""
+    environment = _environment_of(stack.pid_of("driver_events")) | {
+        "FIX_SINK": "driver_api",
+        "KAFKA_TOPIC": PATCH_TOPIC,
+        "DRIVER_API_URL": f"http://{stack.addresses.driver_api}",
+        "DRIVER_API_TOKEN": stack.home.staff_token(),
+        "DRIVER_EVENTS_BIND": "127.0.0.1:0",
+        "ACK_EVERY_S": "3600",
+    }
+    with (stack.home.logs / "patch-sink.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "driver_events"], cwd=PROJECT, env=environment, stderr=log
+        )
+    try:
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _environment_of(pid: int) -> dict[str, str]:
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    pairs = [entry.decode().partition("=") for entry in entries if entry]
+    return {name: value for name, _, value in pairs}
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process and its children so far, those that have ended included."""
+    total = 0
+    for member in [pid, *_descendants(pid)]:
+        try:
+            stat = Path(f"/proc/{member}/stat").read_text(encoding="ascii")
+        except FileNotFoundError:
+            continue
+        fields = stat.rsplit(") ", 1)[1].split()
+        total += sum(int(field) for field in fields[11:15])  # utime stime cutime cstime
+    return total / CLOCK_TICKS
+
+
+def _descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        children += [int(child) for child in task.read_text(encoding="ascii").split()]
+    return children + [one for child in children for one in _descendants(child)]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
