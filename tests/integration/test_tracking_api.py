@@ -1,0 +1,419 @@
+"""tracking_api on a real database: orders, links, and what a customer may see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.database import TEMPLATE, Database, create_template, free_port, running_cluster
+from tests.integration.http_services import (
+    CUSTOMER,
+    RESTAURANT,
+    STAFF,
+    answers,
+    as_customer,
+    as_driver,
+    create_order,
+    north_of,
+    on_duty_at,
+    open_driver_api,
+    open_tracking_api,
+    populate,
+    problem_of,
+    report,
+    running,
+    stop,
+)
+
+
+@pytest.fixture
+async def driver_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    populate(database)
+    async with open_driver_api(database) as client:
+        yield client
+
+
+@pytest.fixture
+async def tracking_api(
+    database: Database, driver_api: httpx.AsyncClient
+) -> AsyncIterator[httpx.AsyncClient]:
+    async with open_tracking_api(database) as client:
+        yield client
+
+
+async def track(tracking_api: httpx.AsyncClient, order: dict[str, Any]) -> dict[str, Any]:
+    answer = await tracking_api.get(f"/track/{order['order_id']}", headers=as_customer(order))
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def command(
+    api: httpx.AsyncClient, order: dict[str, Any], name: str, **body: Any
+) -> httpx.Response:
+    address = f"/orders/{order['order_id']}/{name}"
+    return await api.post(address, headers=STAFF, json=body or None)
+
+
+# Orders
+
+
+async def test_create_order__same_idempotency_key__is_one_order_with_two_good_links(
+    tracking_api, database
+):
+    new = {"restaurant_id": 1, "destination": {"lon_deg": 11.26, "lat_deg": 43.78}}
+    headers = STAFF | {"Idempotency-Key": "basket-7"}
+    first, second = [
+        (await tracking_api.post("/orders", json=new, headers=headers)).json() for _ in range(2)
+    ]
+    assert first["order_id"] == second["order_id"]
+    assert database.value("SELECT count(*) FROM orders") == 1
+    for order in (first, second):
+        assert (await track(tracking_api, order))["state"] == "created"
+    other = new | {"customer_name": "Ada"}
+    answer = await tracking_api.post("/orders", json=other, headers=headers)
+    problem_of(answer, 409, "idempotency-conflict")
+
+
+async def test_create_order__unknown_restaurant_or_policy__is_404(tracking_api):
+    new = {"restaurant_id": 99, "destination": {"lon_deg": 11.26, "lat_deg": 43.78}}
+    answer = await tracking_api.post("/orders", json=new, headers=STAFF)
+    problem_of(answer, 404, "unknown-restaurant")
+    answer = await tracking_api.post(
+        "/orders", json=new | {"restaurant_id": 1, "policy_id": 99}, headers=STAFF
+    )
+    problem_of(answer, 404, "unknown-policy")
+
+
+async def test_create_order__injection_strings__are_only_text(tracking_api, database):
+    name = "Robert'); DROP TABLE orders;-- \\ \" %s {} $1"
+    order = await create_order(tracking_api, customer_name=name)
+    assert order["customer_name"] == name
+    assert database.value("SELECT customer_name FROM orders") == name
+
+
+async def test_create_policy__values_that_contradict_each_other__is_422(tracking_api):
+    body = {"name": "odd", "dwell_min_s": 100, "dwell_max_s": 50}
+    answer = await tracking_api.post("/policies", json=body, headers=STAFF)
+    assert problem_of(answer, 422, "unusable-request")["reason"] == "out_of_range"
+
+
+async def test_create_policy__scaled__is_pinned_by_an_order(tracking_api):
+    body = {
+        "name": "x10",
+        "dwell_min_s": 3,
+        "dwell_max_s": 12,
+        "leave_min_s": 3,
+        "leave_max_s": 12,
+        "arriving_min_s": 0.8,
+    }
+    answer = await tracking_api.post("/policies", json=body, headers=STAFF)
+    assert answer.status_code == 201, answer.text
+    order = await create_order(tracking_api, policy_id=answer.json()["policy_id"])
+    assert order["policy_id"] == answer.json()["policy_id"]
+    policies = (await tracking_api.get("/policies", headers=STAFF)).json()["policies"]
+    assert [policy["dwell_min_s"] for policy in policies] == [30, 3]
+
+
+async def test_assign__the_nearest__then_the_next__then_nobody_is_left(driver_api, tracking_api):
+    for n, metres in (("d1", 900), ("d2", 100), ("d3", 500)):
+        await on_duty_at(driver_api, n, north_of(RESTAURANT, metres))
+    chosen = [
+        (await create_order(tracking_api, "confirm", "assign"))["driver_id"] for _ in range(3)
+    ]
+    assert chosen == ["d2", "d3", "d1"]
+    order = await create_order(tracking_api, "confirm")
+    problem_of(await command(tracking_api, order, "assign"), 409, "no-driver-available")
+
+
+async def test_assign__many_at_once__no_driver_is_taken_twice(driver_api, tracking_api, database):
+    for n in ("d1", "d2", "d3"):
+        await on_duty_at(driver_api, n, RESTAURANT)
+    orders = [await create_order(tracking_api, "confirm") for _ in range(6)]
+    found = await asyncio.gather(*(command(tracking_api, order, "assign") for order in orders))
+    taken = [answer.json()["driver_id"] for answer in found if answer.status_code == 200]
+    assert len(taken) == len(set(taken))
+    assert {answer.status_code for answer in found} <= {200, 409}
+    assert database.value("SELECT count(*) FROM assignment") == len(taken)
+
+
+async def test_assign__a_named_driver__off_duty_busy_or_unknown(driver_api, tracking_api):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    order = await create_order(tracking_api, "confirm")
+    off_duty = await command(tracking_api, order, "assign", driver_id="d2")
+    problem_of(off_duty, 409, "driver-unavailable")
+    nobody = await command(tracking_api, order, "assign", driver_id="nobody")
+    problem_of(nobody, 404, "unknown-driver")
+    answer = await command(tracking_api, order, "assign", driver_id="d1")
+    assert (answer.status_code, answer.json()["driver_id"]) == (200, "d1")
+
+
+async def test_confirm__twice__is_409_with_what_is_allowed(tracking_api):
+    order = await create_order(tracking_api, "confirm")
+    document = problem_of(await command(tracking_api, order, "confirm"), 409, "illegal-transition")
+    assert document["current_state"] == "confirmed"
+    assert document["allowed"] == ["assign", "cancel"]
+
+
+async def test_list_orders__by_state__pages_through_each_once(tracking_api):
+    made = [(await create_order(tracking_api))["order_id"] for _ in range(5)]
+    confirmed = (await create_order(tracking_api, "confirm"))["order_id"]
+    seen: list[str] = []
+    address = "/orders?state=created&limit=2"
+    while address:
+        answer = await tracking_api.get(address, headers=STAFF)
+        seen += [order["order_id"] for order in answer.json()["orders"]]
+        address = answer.links.get("next", {}).get("url", "")
+    assert seen == made[::-1]
+    answer = await tracking_api.get("/orders?state=confirmed&state=assigned", headers=STAFF)
+    assert [order["order_id"] for order in answer.json()["orders"]] == [confirmed]
+
+
+async def test_cancel__by_the_customer__before_pick_up_only(driver_api, tracking_api):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    order = await create_order(tracking_api, "confirm", "assign")
+    other = await create_order(tracking_api)
+    address = f"/orders/{order['order_id']}/cancel"
+    not_theirs = await tracking_api.post(address, headers=as_customer(other))
+    problem_of(not_theirs, 404, "bad-link")
+    answer = await tracking_api.post(address, headers=as_customer(order))
+    assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+
+    order = await create_order(tracking_api, "confirm", "assign")
+    await driver_api.post(
+        f"/drivers/d1/orders/{order['order_id']}/picked-up", headers=as_driver("d1")
+    )
+    address = f"/orders/{order['order_id']}/cancel"
+    answer = await tracking_api.post(address, headers=as_customer(order))
+    assert problem_of(answer, 409, "illegal-transition")["allowed"] == []
+
+
+# What a customer sees
+
+
+async def test_track__before_the_assignment__shows_no_position(driver_api, tracking_api):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    order = await create_order(tracking_api, "confirm")
+    seen = await track(tracking_api, order)
+    assert (seen["state"], seen["position"], seen["eta"]) == ("confirmed", None, None)
+    assert [event["state"] for event in seen["events"]] == ["created", "confirmed"]
+
+
+async def test_track__the_fix_before_the_assignment__stays_hidden_until_a_new_one(
+    driver_api, tracking_api
+):
+    await on_duty_at(driver_api, "d1", north_of(RESTAURANT, 300))
+    order = await create_order(tracking_api, "confirm", "assign")
+    assert (await track(tracking_api, order))["position"] is None
+    await report(driver_api, "d1", north_of(RESTAURANT, 200), accuracy_m=6)
+    seen = await track(tracking_api, order)
+    assert seen["position"]["geometry"]["coordinates"] == list(north_of(RESTAURANT, 200))
+    assert seen["position"]["properties"]["freshness"] == "live"
+    assert 0 <= seen["position"]["properties"]["age_s"] < 15
+    assert seen["eta"]["seconds"] > 0
+    assert "assumed" in seen["eta"]["basis"]
+    assert seen["restaurant"] == {
+        "name": "Da Mario",
+        "lon_deg": RESTAURANT[0],
+        "lat_deg": RESTAURANT[1],
+    }
+    assert seen["destination"] == {"lon_deg": CUSTOMER[0], "lat_deg": CUSTOMER[1]}
+
+
+async def test_track__after_delivery__shows_no_position_and_no_history(driver_api, tracking_api):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    order = await create_order(tracking_api, "confirm", "assign")
+    await report(driver_api, "d1", RESTAURANT)
+    address = f"/track/{order['order_id']}/history"
+    history = (await tracking_api.get(address, headers=as_customer(order))).json()
+    assert len(history["features"]) == 1
+    for name in ("picked-up", "delivered"):
+        await driver_api.post(
+            f"/drivers/d1/orders/{order['order_id']}/{name}", headers=as_driver("d1")
+        )
+    await report(driver_api, "d1", CUSTOMER)
+    seen = await track(tracking_api, order)
+    assert (seen["state"], seen["position"], seen["eta"]) == ("delivered", None, None)
+    history = (await tracking_api.get(address, headers=as_customer(order))).json()
+    assert history["features"] == []
+    # staff sees the way of the assignment, and nothing after it
+    history = (await tracking_api.get(address, headers=STAFF)).json()
+    assert [feature["geometry"]["coordinates"] for feature in history["features"]] == [
+        list(RESTAURANT)
+    ]
+
+
+async def test_track__reassigned__the_old_drivers_whereabouts_end_and_the_new_ones_begin(
+    driver_api, tracking_api
+):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    await on_duty_at(driver_api, "d2", north_of(RESTAURANT, 700))
+    order = await create_order(tracking_api, "confirm", "assign")
+    await report(driver_api, "d1", north_of(RESTAURANT, 50))
+    assert (await track(tracking_api, order))["position"] is not None
+    answer = await command(tracking_api, order, "reassign", driver_id="d2")
+    assert (answer.json()["driver_id"], answer.json()["assignment_no"]) == ("d2", 2)
+    await report(driver_api, "d1", north_of(RESTAURANT, 60))
+    assert (await track(tracking_api, order))["position"] is None
+    await report(driver_api, "d2", north_of(RESTAURANT, 650))
+    seen = await track(tracking_api, order)
+    assert seen["position"]["geometry"]["coordinates"] == list(north_of(RESTAURANT, 650))
+    address = f"/track/{order['order_id']}/history"
+    history = (await tracking_api.get(address, headers=as_customer(order))).json()
+    assert len(history["features"]) == 1
+
+
+async def test_track__the_next_order_of_the_driver__shows_nothing_of_the_one_before(
+    driver_api, tracking_api
+):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    first = await create_order(tracking_api, "confirm", "assign")
+    await report(driver_api, "d1", RESTAURANT)
+    for name in ("picked-up", "delivered"):
+        await driver_api.post(
+            f"/drivers/d1/orders/{first['order_id']}/{name}", headers=as_driver("d1")
+        )
+    await report(driver_api, "d1", CUSTOMER)
+    second = await create_order(tracking_api, "confirm", "assign")
+    assert (await track(tracking_api, second))["position"] is None
+    await report(driver_api, "d1", north_of(CUSTOMER, 10))
+    assert (await track(tracking_api, second))["position"] is not None
+    assert (await track(tracking_api, first))["position"] is None
+
+
+async def test_history__a_jump__is_flagged_and_left_out_of_the_line(
+    driver_api, tracking_api, database
+):
+    await on_duty_at(driver_api, "d1", RESTAURANT, ago_s=60)
+    order = await create_order(tracking_api, "confirm", "assign")
+    database.rows("UPDATE assignment SET assigned_at = assigned_at - interval '50 seconds'")
+    for ago_s, metres in ((40, 0), (36, 20), (32, 9000), (28, 40)):
+        await report(driver_api, "d1", north_of(RESTAURANT, metres), ago_s)
+    address = f"/track/{order['order_id']}/history"
+    line, *points = (await tracking_api.get(address, headers=as_customer(order))).json()["features"]
+    assert len(line["geometry"]["coordinates"]) == 3
+    assert [point["properties"]["jump"] for point in points] == [False, False, True, False]
+    part = {"from": points[1]["properties"]["fix_at"], "to": points[3]["properties"]["fix_at"]}
+    answer = await tracking_api.get(address, params=part, headers=as_customer(order))
+    times = [
+        feature["properties"]["fix_at"]
+        for feature in answer.json()["features"]
+        if feature["geometry"]["type"] == "Point"
+    ]
+    assert len(times) in (2, 3)  # milliseconds in the answer, microseconds in the database
+    assert all(part["from"] <= time < part["to"] for time in times)
+
+
+# Links
+
+
+async def test_links__every_bad_one__is_the_same_404(driver_api, tracking_api, database):
+    order = await create_order(tracking_api)
+    other = await create_order(tracking_api)
+    ended = await create_order(tracking_api, "cancel")
+    database.rows(
+        "UPDATE orders SET ended_at = now() - interval '25 hours' WHERE order_id = %s",
+        ended["order_id"],
+    )
+    revoked = await create_order(tracking_api)
+    await tracking_api.delete(f"/orders/{revoked['order_id']}/link", headers=STAFF)
+    bad = {
+        "unknown order": (uuid4(), as_customer(order)),
+        "forged": (order["order_id"], {"Authorization": "Bearer cst_forged"}),
+        "another order's": (order["order_id"], as_customer(other)),
+        "expired": (ended["order_id"], as_customer(ended)),
+        "revoked": (revoked["order_id"], as_customer(revoked)),
+        "a driver's": (order["order_id"], as_driver("d1")),
+        "none": (order["order_id"], {}),
+        "no uuid": ("x' OR 1=1", as_customer(order)),
+    }
+    found = {
+        name: await tracking_api.get(f"/track/{order_id}", headers=headers)
+        for name, (order_id, headers) in bad.items()
+    }
+    for answer in found.values():
+        problem_of(answer, 404, "bad-link")
+    assert len({answer.content for answer in found.values()}) == 1
+    assert len({tuple(answer.headers.items()) for answer in found.values()}) == 1
+    assert min(answer.elapsed.total_seconds() for answer in found.values()) >= 0.1
+
+
+async def test_links__within_24_h_of_the_end__still_lead_to_the_order(tracking_api, database):
+    order = await create_order(tracking_api, "cancel")
+    database.rows("UPDATE orders SET ended_at = now() - interval '23 hours'")
+    assert (await track(tracking_api, order))["state"] == "cancelled"
+
+
+async def test_links__the_pages_cookie__works_for_its_order_only(tracking_api):
+    order, other = [await create_order(tracking_api) for _ in range(2)]
+    answer = await tracking_api.post(
+        f"/track/{order['order_id']}/session", json={"token": order["customer_token"]}
+    )
+    assert answer.status_code == 204
+    assert (await tracking_api.get(f"/track/{order['order_id']}")).status_code == 200
+    assert (await tracking_api.get(f"/track/{other['order_id']}")).status_code == 404
+
+
+# The fleet
+
+
+async def test_drivers__positions_nearest_and_one(driver_api, tracking_api):
+    await on_duty_at(driver_api, "d1", north_of(RESTAURANT, 1000))
+    await on_duty_at(driver_api, "d2", north_of(RESTAURANT, 250))
+    body = (await tracking_api.get("/drivers/positions", headers=STAFF)).json()
+    rows = [dict(zip(body["columns"], row, strict=True)) for row in body["drivers"]]
+    assert {row["driver_id"]: row["state"] for row in rows} == {
+        "d1": "available",
+        "d2": "available",
+    }
+    since = {"since": body["at_ms"]}
+    later = (await tracking_api.get("/drivers/positions", params=since, headers=STAFF)).json()
+    assert later["drivers"] == []
+    here = {"lon_deg": RESTAURANT[0], "lat_deg": RESTAURANT[1], "limit": 2}
+    near = (await tracking_api.get("/drivers/nearest", params=here, headers=STAFF)).json()
+    assert [one["driver_id"] for one in near["drivers"]] == ["d2", "d1"]
+    assert near["drivers"][0]["distance_m"] == pytest.approx(250, abs=1)
+    one = (await tracking_api.get("/drivers/d2", headers=STAFF)).json()
+    assert (one["name"], one["duty"], one["order_id"]) == ("Driver 2", "on_duty", None)
+    problem_of(await tracking_api.get("/drivers/nobody", headers=STAFF), 404, "unknown-driver")
+
+
+@pytest.fixture
+def own_database() -> Iterator[Database]:
+    """A database in a cluster that nobody else uses: this one is stopped under its clients."""
+    with running_cluster() as cluster:
+        create_template(cluster)
+        database = Database(cluster, TEMPLATE)
+        populate(database)
+        yield database
+
+
+async def test_process__database_gone_and_back__503_then_well_again(own_database):
+    port = free_port()
+    settings = {
+        "DATABASE_URL": own_database.url("tracking_api"),
+        "TRACKING_API_BIND": f"127.0.0.1:{port}",
+    }
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        with running("tracking_api", **settings) as process:
+            assert await answers(client, "/readyz", 200)
+            order = await create_order(client)
+            await asyncio.to_thread(own_database.cluster.stop)
+            for path in ("/orders", f"/track/{order['order_id']}"):
+                answer = await client.get(path, headers=STAFF)
+                problem_of(answer, 503, "store-unavailable")
+                assert "retry-after" in answer.headers
+                assert answer.elapsed.total_seconds() < 5
+            assert await answers(client, "/readyz", 503)
+            assert await answers(client, "/healthz", 200)
+            await asyncio.to_thread(own_database.cluster.start)
+            assert await answers(client, "/readyz", 200)
+            assert (await track(client, order))["state"] == "created"
+            status, log = await asyncio.to_thread(stop, process)
+    assert status == 0
+    assert '"waiting_for_database"' in log
