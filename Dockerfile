@@ -21,29 +21,30 @@ RUN npm run build && rm -rf node_modules
 
 # --- the service's virtual environment ------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS build
-ARG SERVICE
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN test -n "${SERVICE}" || { echo "say which: --build-arg SERVICE=bridge"; exit 1; }
-RUN python -m venv /opt/doorstep
 WORKDIR /src
-# Dependencies first: this layer is built again only when pyproject.toml changes.
+# Dependencies first, what all services share before what one needs: these layers are built again
+# only when pyproject.toml changes.
 COPY pyproject.toml LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    touch README.md \
+    touch README.md && python -m venv /opt/doorstep && /opt/doorstep/bin/pip install -q .
+ARG SERVICE
+RUN --mount=type=cache,target=/root/.cache/pip \
+    test -n "${SERVICE}" || { echo "say which: --build-arg SERVICE=bridge"; exit 1; } \
  && /opt/doorstep/bin/pip install -q ".[$(echo "${SERVICE}" | tr _ -)]"
 COPY . .
-COPY --from=web /src/tracking_api/web ./tracking_api/web
+COPY --from=web /src/tracking_api/web/dist ./tracking_api/web/dist
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/doorstep/bin/pip install -q --no-deps --force-reinstall . \
  && /opt/doorstep/bin/pip check
 
 # --- what runs ------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE}
-ARG SERVICE
 RUN groupadd --gid 10001 doorstep \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent doorstep \
  && install -d -o doorstep -g doorstep /var/lib/doorstep \
  && install -d -o 1883 -g 1883 /mosquitto/config  # a new volume there takes its owner: Mosquitto
+ARG SERVICE
 COPY --from=build /opt/doorstep /opt/doorstep
 ENV PATH=/opt/doorstep/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SERVICE=${SERVICE}
 USER 10001:10001

@@ -1,5 +1,5 @@
 """Make the owner's role and the empty database on the postgis container: the first step of
-docker-compose.yml's `migrate`. Idempotent.
+docker-compose.yml's `provision`. Idempotent.
 
 Reads DATABASE_SUPERUSER_URL, and from DATABASE_ADMIN_URL the owner's password and the database's
 name. Waits for the server, as engines differ in whether they wait for its health check.

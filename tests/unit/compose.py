@@ -15,7 +15,6 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[2]
 COMPOSE_FILE = PROJECT / "docker-compose.yml"
 SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
-ONE_SHOTS = ("migrate", "provision")
 REFERENCE = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Z0-9_]+)(?:(?P<operator>:[-?])(?P<operand>[^}]*))?\})"
 )

@@ -21,7 +21,6 @@ from doorstep.stack.home import Home
 from doorstep.stack.postgres import CONFIG
 from doorstep.stack.settings import StackSettings
 from tests.unit.compose import (
-    ONE_SHOTS,
     PROJECT,
     SERVICES,
     example_environment,
@@ -115,11 +114,11 @@ def test_service__every_variable_is_a_setting_of_its(
     assert unknown == set()
 
 
-def test_one_shots__together_have_what_the_native_stack_sets_up_with(
+def test_provision__has_what_the_native_stack_sets_up_with(
     home: Home, services: dict[str, dict[str, Any]]
 ) -> None:
     native = parts.owner_environment(home, in_containers())
-    ours = services["migrate"]["environment"] | services["provision"]["environment"]
+    ours = services["provision"]["environment"]
     for name in ("DATABASE_SUPERUSER_URL", "KAFKA_BOOTSTRAP_SERVERS", "COURIERS"):
         del ours[name]
     assert ours.keys() == native.keys()
@@ -194,7 +193,7 @@ def test_images__each_service_is_built_from_an_extra_of_its_own(
 ) -> None:
     pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
     extras = pyproject["project"]["optional-dependencies"]
-    for name in (*SERVICES, *ONE_SHOTS, "couriers"):
+    for name in (*SERVICES, "provision", "couriers"):
         built = services[name]["build"]["args"]["SERVICE"]
         assert built.replace("_", "-") in extras
         assert services[name]["image"] == f"doorstep/{built}:local"
@@ -247,12 +246,8 @@ def test_health__checked_wherever_something_waits_for_it(
 ) -> None:
     for name, one in services.items():
         for needed, how in one.get("depends_on", {}).items():
-            check = services[needed].get("healthcheck", {})
-            if how["condition"] == "service_healthy":
-                assert check.get("test"), f"{name} waits for the health of {needed}"
-            else:
-                assert how["condition"] == "service_completed_successfully"
-                assert needed in ONE_SHOTS
+            assert how == {"condition": "service_healthy"}
+            assert services[needed]["healthcheck"].get("test"), f"{name} waits for {needed}"
     for name in ("postgis", "kafka", "mosquitto", *SERVICES):
         assert services[name]["healthcheck"]["test"]
         assert services[name]["healthcheck"]["interval"]
@@ -260,11 +255,11 @@ def test_health__checked_wherever_something_waits_for_it(
 
 def test_restart__whatever_runs_comes_back(services: dict[str, dict[str, Any]]) -> None:
     for name, one in services.items():
-        assert one["restart"] == ("on-failure" if name in ONE_SHOTS else "unless-stopped")
+        assert one["restart"] == ("on-failure" if name == "provision" else "unless-stopped")
 
 
 def test_privileges__services_have_none(services: dict[str, dict[str, Any]]) -> None:
-    for name in (*SERVICES, *ONE_SHOTS, "couriers"):
+    for name in (*SERVICES, "provision", "couriers"):
         assert services[name]["cap_drop"] == ["ALL"]
         assert services[name]["read_only"] is True
         assert "no-new-privileges:true" in services[name]["security_opt"]
