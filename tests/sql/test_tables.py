@@ -32,7 +32,9 @@ def test_tables__every_column__is_in_the_database_with_its_type(fleet: Fleet, na
         engine.dispose()
     for column in table.columns:
         if isinstance(column.type, sqlalchemy.Enum):
-            assert list(found[column.name].enums) == list(column.type.enums)
+            there = found[column.name]
+            assert isinstance(there, sqlalchemy.Enum)
+            assert there.enums == column.type.enums
 
 
 async def test_store__as_the_services_call_it__an_order_goes_from_creation_to_delivery(
