@@ -28,7 +28,7 @@ from simulators.tracks import TrackPoint, read_tracks
 WINDOW_S = 86_400.0  # the platform takes fixes up to 24 h late
 CONNECT_WITHIN_S = 30.0
 TICK_S = 0.02
-PROGRESS_EVERY_S = 1.0
+PROGRESS_EVERY_S = 3.0
 SETTLE_PERIODS = 4  # ack periods to wait for the watermark: three silent ones, then a resend
 
 

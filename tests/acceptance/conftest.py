@@ -1,0 +1,39 @@
+"""A whole stack of its own for the acceptance tests, with couriers on top."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doorstep.stack.settings import StackSettings
+from doorstep.stack.stack import Stack
+
+ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
+ACK_EVERY_S = "3"
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A folder that the servers' own users can reach, which pytest's isn't when run by root."""
+    folder = Path(tempfile.mkdtemp(prefix="doorstep-acceptance-"))
+    folder.chmod(0o755)
+    yield folder / "stack"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def stack(home: Path) -> Iterator[Stack]:
+    """The whole stack, ready."""
+    environment = os.environ | {"ACK_EVERY_S": ACK_EVERY_S}
+    settings = StackSettings(doorstep_home=home, **ANY_PORT)
+    whole = Stack(settings, environment=environment, say=lambda _: None)
+    try:
+        whole.up(owner_pid=os.getpid())
+        yield whole
+    finally:
+        whole.down(erase=True)

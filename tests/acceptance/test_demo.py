@@ -1,0 +1,177 @@
+"""`./run demo`, as a stranger runs it: orders are delivered, nothing is lost, customers can watch.
+
+The demo runs once, as a process; one of its parts is killed meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from doorstep.journal import read_published
+from doorstep.stack.addresses import Addresses
+from doorstep.stack.settings import StackSettings
+from doorstep.stack.stack import Stack
+from tests.acceptance.conftest import ANY_PORT
+
+COURIERS = 60
+RUN_S = 80
+KILL_AFTER_S = 30
+TIMEOUT_S = 400
+ENDED = ("delivered", "cancelled", "failed")
+STATES = [
+    *("created", "confirmed", "assigned", "at_restaurant", "picked_up", "arriving", "at_customer"),
+    *ENDED,
+]
+
+
+@dataclass
+class Demo:
+    """What the demo said, and what a customer saw while it ran."""
+
+    status: int = -1
+    said: list[str] = field(default_factory=list)
+    last_line: str = ""
+    tracked: list[dict[str, Any]] = field(default_factory=list)
+    answers: set[int] = field(default_factory=set)
+
+
+@pytest.fixture(scope="module")
+def demo(home: Path) -> Demo:
+    """Run the demo; follow its customer's link; kill -9 the broker in the middle."""
+    environment = os.environ | {"DOORSTEP_HOME": str(home), **{n.upper(): "0" for n in ANY_PORT}}
+    argv = [sys.executable, "-m", "doorstep.stack", "demo", "--couriers", str(COURIERS)]
+    argv += ["--speedup", "10", "--exit-after", str(RUN_S), "--json"]
+    process = subprocess.Popen(
+        argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    found = Demo()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    watcher = threading.Thread(target=watch, args=(process.stderr, found, home), daemon=True)
+    watcher.start()
+    too_long = threading.Timer(TIMEOUT_S, process.kill)
+    too_long.start()
+    try:
+        found.last_line = process.stdout.read().rstrip("\n").rpartition("\n")[2]
+        found.status = process.wait()
+    finally:
+        too_long.cancel()
+        process.terminate()
+        process.wait()
+        watcher.join(10)
+        process.stdout.close()
+        process.stderr.close()
+        Stack(StackSettings(doorstep_home=home, **ANY_PORT), say=print).down()
+    return found
+
+
+def watch(lines: Any, found: Demo, home: Path) -> None:
+    """Read what the demo says; from its curl line on ask for the track, as that line does."""
+    killed_at = 0.0
+    for line in lines:
+        found.said.append(line.rstrip("\n"))
+        if curl := re.search(r"Bearer (cst_\S+)' (http\S+/track/\S+)", line):
+            token, url = curl.groups()
+            threading.Thread(target=follow, args=(url, token, found), daemon=True).start()
+        if not killed_at and re.match(rf"00:{KILL_AFTER_S // 10}\d ", line):
+            stack = Stack(StackSettings(doorstep_home=home, **ANY_PORT), say=lambda _: None)
+            os.kill(stack.pid_of("mosquitto-1"), signal.SIGKILL)
+            killed_at = time.monotonic()
+            found.said.append("-- killed mosquitto-1")
+
+
+def follow(url: str, token: str, found: Demo) -> None:
+    """Ask once a second, until some time after the order has ended."""
+    after = 0
+    with httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=5) as client:
+        while after < 5:
+            try:
+                answer = client.get(url)
+            except httpx.TransportError:
+                return  # the demo is over
+            found.answers.add(answer.status_code)
+            if answer.status_code == 200:
+                found.tracked.append(answer.json())
+                after += answer.json()["state"] in ENDED
+            time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def report(demo: Demo) -> dict[str, Any]:
+    """The demo's last line."""
+    value: dict[str, Any] = json.loads(demo.last_line)
+    return value
+
+
+def test_demo__killed_broker_and_all__ends_well(demo: Demo) -> None:
+    assert demo.status == 0, "\n".join(demo.said)
+    assert "-- killed mosquitto-1" in demo.said
+
+
+def test_demo__last_line__has_the_promised_keys(report: dict[str, Any]) -> None:
+    assert list(report) == ["orders", "fixes", "evidence", "latency_ms"]
+    assert list(report["orders"]) == STATES
+    assert list(report["fixes"]) == ["published", "committed", "quarantined", "rejected", "lost"]
+    assert list(report["latency_ms"]["publish_to_commit"]) == ["p50", "p95", "p99"]
+
+
+def test_demo__orders__reach_delivered(report: dict[str, Any], demo: Demo) -> None:
+    assert report["orders"]["delivered"] >= 5, "\n".join(demo.said)
+    assert sum(report["orders"].values()) >= COURIERS // 2
+
+
+def test_demo__fixes__none_is_lost(report: dict[str, Any], demo: Demo) -> None:
+    fixes = report["fixes"]
+    assert fixes["lost"] == 0, "\n".join(demo.said)
+    assert fixes["published"] == fixes["committed"] + fixes["rejected"]
+    # 60 couriers, a fix each 4 s / 10; the couriers' own start takes some of the time
+    assert fixes["published"] >= 0.5 * COURIERS * RUN_S / 0.4
+
+
+def test_demo__evidence__proves_arrivals(report: dict[str, Any]) -> None:
+    assert report["evidence"]["at_restaurant"] >= 5
+    assert report["evidence"]["at_customer"] >= 5
+
+
+def test_demo__customers_track__moves_under_way_and_is_hidden_before_and_after(
+    demo: Demo,
+) -> None:
+    assert demo.answers == {200}
+    places = {
+        tuple(one["position"]["geometry"]["coordinates"])
+        for one in demo.tracked
+        if one["position"] is not None
+    }
+    assert len(places) >= 5
+    assert all(one["position"] is None for one in demo.tracked if one["state"] in ENDED)
+    ranks = [STATES.index(one["state"]) for one in demo.tracked]
+    assert ranks == sorted(ranks)  # never backwards
+
+
+def test_demo__when_it_is_over__nothing_of_it_runs(demo: Demo, home: Path) -> None:
+    assert Addresses.load(home / "stack.json") is None
+    assert (
+        str(home)
+        not in subprocess.run(
+            ["ps", "-eo", "args"], capture_output=True, text=True, check=True
+        ).stdout
+    )
+
+
+def test_demo__journals_when_it_is_over__wait_for_nothing(demo: Demo, home: Path) -> None:
+    lives = read_published(home / "journals" / "couriers.sqlite")
+    assert len(lives) == COURIERS
+    assert sum(life.pending for life in lives) == 0

@@ -1,0 +1,84 @@
+"""kill -9 of any one process under couriers: ready again, and every journal agrees."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from doorstep.errors import DoorstepError
+from doorstep.ledger import Ledger, compare, read_journals
+from doorstep.provision import numbered, owner_connection
+from doorstep.stack.demo import PREFIX, Couriers
+from doorstep.stack.stack import Stack
+
+COURIERS = 20
+SPEEDUP = 10
+READY_WITHIN_S = 60.0
+AGREE_WITHIN_S = 60.0
+STEADY_S = 6.0
+PARTS = (
+    *("mosquitto-1", "bridge", "kafka", "driver_events", "postgres", "driver_api", "tracking_api"),
+    "couriers",
+)
+
+
+@pytest.fixture(scope="module")
+def couriers(stack: Stack) -> Iterator[Couriers]:
+    """Couriers at work."""
+    stack.add_drivers(numbered(PREFIX, COURIERS))
+    process = Couriers(stack, COURIERS, SPEEDUP)
+    wait_for_progress(stack, 0)
+    yield process
+    process.stop()
+
+
+def published(stack: Stack) -> int:
+    return sum(life.last_seq for life in read_journals(stack.home.journals))
+
+
+def wait_for_progress(stack: Stack, more_than: int, within_s: float = 60.0) -> None:
+    deadline = time.monotonic() + within_s
+    while published(stack) <= more_than:
+        assert time.monotonic() < deadline, "the couriers publish nothing"
+        time.sleep(0.2)
+
+
+def ledger_when_settled(stack: Stack) -> Ledger:
+    """Compare what the journals hold now with the database, as soon as that has it all."""
+    lives = read_journals(stack.home.journals)
+    deadline = time.monotonic() + AGREE_WITHIN_S
+    while True:
+        try:
+            with owner_connection(stack.database_admin_url) as conn:
+                ledger = compare(conn, lives)
+        except DoorstepError as exc:
+            if not exc.retriable or time.monotonic() > deadline:
+                raise
+        else:
+            if not ledger.lost or time.monotonic() > deadline:
+                return ledger
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_kill_9__of_one_process_under_load__loses_nothing(
+    stack: Stack, couriers: Couriers, part: str
+) -> None:
+    pid = couriers.pid if part == "couriers" else stack.pid_of(part)
+    os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+    before = published(stack)
+    if part == "couriers":
+        couriers.keep_running()
+    stack.wait_ready(READY_WITHIN_S)
+    assert part == "couriers" or stack.pid_of(part) != pid
+    wait_for_progress(stack, before)
+    time.sleep(STEADY_S)
+    ledger = ledger_when_settled(stack)
+    assert ledger.lost == 0, ledger.complaints()
+    assert not any(one.inconsistent for one in ledger.balances), ledger.complaints()
+    assert ledger.published > before
