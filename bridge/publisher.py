@@ -28,7 +28,7 @@ class Publisher:
             "client.id": "doorstep-bridge",
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
-            "linger.ms": 5,
+            "linger.ms": 20,  # fuller batches: Kafka works per batch, not per record
             "compression.type": "lz4",
             "message.timeout.ms": 0,  # never: MQTT's unacknowledged messages are the bound
             # Twice what MQTT leaves unacknowledged, for what an earlier connection left behind.
