@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.integration.pipe_servers import Kafka, Mosquitto, free_port, wait_until
 from tests.integration.pipe_services import Phone, Service, bridge_on, holds_all, read_topic
@@ -239,3 +240,30 @@ def test_bridge__a_topic_that_is_missing__acknowledges_nothing_until_it_is_there
     finally:
         for server in (bridge, kafka):
             server.stop()
+
+
+def test_bridge__the_topic_is_recreated__goes_on_by_itself(
+    tmp_path: Path, mosquitto: Mosquitto, kafka: Kafka
+) -> None:
+    topic = "driver-pos-recreated"
+    client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    create = [NewTopic(topic, 4, 1)]
+    client.create_topics(create)[topic].result(30)
+    bridge = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port, KAFKA_TOPIC=topic)
+    try:
+        bridge.start()
+        phone = Phone(mosquitto)
+        phone.send(payloads("first", 200))
+        wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") >= 200)
+        client.delete_topics([topic])[topic].result(30)
+        wait_until(lambda: topic not in client.list_topics(timeout=5).topics)
+        phone.send(payloads("between", 20))
+        client.create_topics(create)[topic].result(30)
+        phone.send(payloads("second", 200))
+        phone.close()
+        # What was confirmed before the deletion is gone with the topic; the rest must be there.
+        wanted = {*payloads("between", 20), *payloads("second", 200)}
+        read_topic(kafka, topic, holds_all(wanted), 60)
+        wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
+    finally:
+        bridge.stop()
