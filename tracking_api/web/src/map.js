@@ -71,13 +71,19 @@ export class OurMap {
   }
 }
 
-/** The theme's layers, with land wherever the tiles say nothing. */
+// Where the extract ends, the tiles hold a mask; flat buildings are quicker than the theme's blocks.
+const BEYOND = { light: "#dde6e3", dark: "#0d0d0f" };
+
 function groundLayers(theme) {
-  const layers = baseLayers("protomaps", theme);
-  const land = layers.find((layer) => layer.id === "earth")?.paint["fill-color"];
-  const ground = layers.find((layer) => layer.type === "background");
-  if (land && ground) ground.paint["background-color"] = land;
-  return layers;
+  return baseLayers("protomaps", theme).map((layer) => {
+    if (layer.id === "background") return { ...layer, paint: { "background-color": BEYOND[theme] } };
+    if (layer.id === "mask") return { ...layer, paint: { "fill-color": BEYOND[theme] } };
+    if (layer.type === "fill-extrusion") {
+      const { "fill-extrusion-color": colour, "fill-extrusion-opacity": opacity } = layer.paint;
+      return { ...layer, type: "fill", paint: { "fill-color": colour, "fill-opacity": opacity } };
+    }
+    return layer;
+  });
 }
 
 /** Moves points to where they are next in the time until the next answer, instead of jumping. */
