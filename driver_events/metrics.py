@@ -19,8 +19,8 @@ BATCH_S = Histogram(
 )
 COMMIT_LATENCY = Histogram(
     "doorstep_driver_events_commit_latency_seconds",
-    "From the phone's clock (fix_at) or our arrival (received_at) to the commit; a sample of at "
-    "most 200 fixes a batch",
+    "From the phone's clock (fix_at) or our arrival (received_at) to the commit; a sample of "
+    "some 25 fixes a batch",
     ["since"],
     buckets=_LATENCY_S,
 )

@@ -83,6 +83,8 @@ class PatchSink:
             check()
             self.turned_at = time.monotonic()
             messages = [one for one in self._consumer.consume(MOST_RECORDS, 0.2) if not one.error()]
+            if not messages and not self.is_well:
+                self._probe()
             pairs: set[Pair] = set()
             outcomes: Counter[str] = Counter()
             for message in messages:
@@ -94,6 +96,12 @@ class PatchSink:
                     metrics.FIXES.labels(outcome).inc(times)
         self._consumer.close()
         self._client.close()
+
+    def _probe(self) -> None:
+        try:
+            self.is_well = self._client.get("/healthz").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            self.is_well = False
 
     def _commit(self) -> None:
         self._producer.flush()  # dead letters first

@@ -128,9 +128,19 @@ def read_topic(
     kafka: Kafka, topic: str, enough: Callable[[list[Message]], bool], timeout_s: float = 30.0
 ) -> list[Message]:
     """Read a topic from its beginning until `enough`, or fail."""
+    return read_topic_at(kafka.bootstrap_servers, topic, enough, timeout_s)
+
+
+def read_topic_at(
+    bootstrap_servers: str,
+    topic: str,
+    enough: Callable[[list[Message]], bool],
+    timeout_s: float = 30.0,
+) -> list[Message]:
+    """Like `read_topic`, of any Kafka."""
     consumer = Consumer(
         {
-            "bootstrap.servers": kafka.bootstrap_servers,
+            "bootstrap.servers": bootstrap_servers,
             "group.id": f"test-{os.getpid()}-{time.monotonic_ns()}",
             "enable.auto.commit": False,
         }

@@ -1,0 +1,119 @@
+"""FIX_SINK=driver_api: one PATCH per fix, beside the running stack."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka import Message, Producer
+
+from doorstep.fix import Fix, encode_fix, encode_position, instant_of
+from doorstep.stack.stack import Stack
+from doorstep.stack.topics import Topic, create_topics
+from doorstep.store import write
+from tests.integration.pipe_servers import wait_until
+from tests.integration.pipe_services import Service, read_topic_at
+
+TOPIC = "patch-sink-pos"
+DRIVER = "patch-sink-driver"
+
+
+@pytest.fixture
+def sink(stack: Stack, tmp_path: Path) -> Iterator[Service]:
+    stack.add_drivers([DRIVER])
+    servers = str(stack.addresses.kafka)
+    create_topics(servers, topics=[Topic(TOPIC, 3, 3_600_000)])
+    service = Service(
+        tmp_path / "sink",
+        "driver_events",
+        "DRIVER_EVENTS_BIND",
+        FIX_SINK="driver_api",
+        KAFKA_TOPIC=TOPIC,
+        KAFKA_BOOTSTRAP_SERVERS=servers,
+        DATABASE_URL=stack.database_admin_url,
+        DRIVER_API_URL=f"http://{stack.addresses.driver_api}",
+        DRIVER_API_TOKEN=stack.home.staff_token(),
+        MQTT_URL="mqtt://127.0.0.1:1",  # the stack's own driver_events sends the acks
+    )
+    service.launch()
+    yield service
+    service.stop()
+
+
+def fix(boot: str, seq: int, **changes: float) -> Fix:
+    values = {"lat_deg": 43.77, "lon_deg": 11.25, **changes}
+    return Fix(boot, seq, instant_of(int(time.time() * 1000)), **values)
+
+
+def produce(stack: Stack, payloads: list[bytes]) -> None:
+    producer = Producer({"bootstrap.servers": str(stack.addresses.kafka)})
+    for payload in payloads:
+        producer.produce(TOPIC, payload, DRIVER)
+    assert producer.flush(20) == 0
+
+
+def is_committed(stack: Stack, boot: str, seq: int) -> Callable[[], bool]:
+    def look() -> bool:
+        with psycopg.connect(
+            stack.database_admin_url, options="-c search_path=doorstep,public"
+        ) as conn:
+            marks = write.read_watermarks(conn, [(DRIVER, boot)])
+        return any(mark.seq == seq and not mark.missing for mark in marks)
+
+    return look
+
+
+def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
+    stack: Stack, sink: Service
+) -> None:
+    bad = encode_fix(fix("p1", 4, lat_deg=43.77, battery=0.5)).replace(b"0.5", b"5")
+    old = Fix("p1", 5, instant_of(1_700_000_000_000), 43.77, 11.25)
+    produce(
+        stack,
+        [
+            encode_position([fix("p1", 1), fix("p1", 2)]),
+            encode_fix(fix("p1", 3)),
+            b"hello",
+            bad,
+            encode_fix(old),
+        ],
+    )
+
+    def mine(messages: list[Message]) -> dict[str, bytes]:
+        return {
+            dict(one.headers() or [])["reason"].decode(): one.value() or b""
+            for one in messages
+            if one.key() == DRIVER.encode()
+        }
+
+    wanted = {"not_json", "battery_out_of_range", "too_old"}
+    found = mine(
+        read_topic_at(
+            str(stack.addresses.kafka), "dead-letter", lambda all_: wanted <= set(mine(all_))
+        )
+    )
+    assert found["not_json"] == b"hello"
+    assert found["battery_out_of_range"] == bad
+    wait_until(lambda: sink.metric("doorstep_driver_events_fixes_total") >= 6)
+    metrics = sink.get("/metrics")[1]
+    assert 'doorstep_driver_events_fixes_total{outcome="committed"} 3.0' in metrics
+
+
+def test_patch_sink__driver_api_is_away__waits_and_loses_nothing(
+    stack: Stack, sink: Service
+) -> None:
+    produce(stack, [encode_fix(fix("p2", 1))])
+    wait_until(is_committed(stack, "p2", 1))
+    stack.stop_part("driver_api")
+    try:
+        produce(stack, [encode_fix(fix("p2", seq)) for seq in range(2, 12)])
+        wait_until(lambda: "waiting_for_driver_api" in sink.events())
+    finally:
+        stack.start_part("driver_api")
+    wait_until(is_committed(stack, "p2", 11))
+    stack.wait_ready()
+    assert json.loads(sink.get("/readyz")[1])["driver_api"] is True
