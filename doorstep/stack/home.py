@@ -200,6 +200,15 @@ def _reaches(user: str, folder: Path) -> bool:
     return subprocess.run(probe, check=False).returncode == 0
 
 
+def process_runs(pid: int) -> bool:
+    """Say whether a process is there. A zombie isn't, though nobody may ever bury it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[:1] != ["Z"]
+
+
 def print_line(line: str) -> None:
     """Say something on the screen, at once."""
     print(line, file=sys.stderr, flush=True)

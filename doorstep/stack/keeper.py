@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from doorstep.stack.home import Home, StackError
+from doorstep.stack.home import Home, StackError, process_runs
 from doorstep.stack.supervise import Supervisor
 
 EVERY_S = 0.5
@@ -28,7 +28,7 @@ def main() -> int:
     supervisor = Supervisor(home)
     parent = os.getppid()
     while os.getppid() == parent and _is_supervisord(parent):
-        if options.owner is not None and not Path(f"/proc/{options.owner}").exists():
+        if options.owner is not None and not process_runs(options.owner):
             _log(home, f"process {options.owner}, which started the stack, is gone")
             supervisor.stop()
             return 0

@@ -133,8 +133,10 @@ class Stack:
         with self._locked():
             if not self.is_up():
                 self._start(owner_pid)
-            elif self._is_ready():
-                return
+            else:
+                if self._is_ready():
+                    return
+                self._refuse_an_older_one()
             self._set_up()
         self.wait_ready()
         self._say(f"ready after {time.monotonic() - started_at:.1f} s")
@@ -264,6 +266,14 @@ class Stack:
     def status_json(self) -> list[dict[str, object]]:
         """Give `status` as plain values."""
         return [asdict(part) for part in self.status()]
+
+    def _refuse_an_older_one(self) -> None:
+        """A stack that was started before a part was installed doesn't know it."""
+        running = self.supervisor.running()
+        unknown = [part.name for part in self._parts() if part.name not in running]
+        if running and unknown:
+            what = ", ".join(unknown)
+            raise StackError(f"the running stack has no {what} yet: ./run down, then ./run up")
 
     def _is_ready(self) -> bool:
         states = self.status()

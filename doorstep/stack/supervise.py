@@ -19,14 +19,13 @@ import time
 import xmlrpc.client
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from supervisor.process import Subprocess
 from supervisor.supervisord import main as supervisord_main
 from supervisor.xmlrpc import SupervisorTransport
 
-from doorstep.stack.home import Home, StackError
+from doorstep.stack.home import Home, StackError, process_runs
 from doorstep.stack.parts import KINDS, Part
 from doorstep.stack.settings import PROJECT
 
@@ -122,9 +121,9 @@ class Supervisor:
             rpc.supervisor.shutdown()
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while time.monotonic() < deadline:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)  # our own child would stay as a zombie
-            if not Path(f"/proc/{pid}").exists():
+            if not process_runs(pid):
+                for child in _started:
+                    child.poll()
                 return
             time.sleep(0.05)
         raise StackError(f"supervisord (pid {pid}) did not stop within {STOP_TIMEOUT_S:.0f} s")

@@ -15,6 +15,7 @@ import pytest
 
 from doorstep.credentials import mqtt_password
 from doorstep.stack import probes
+from doorstep.stack.home import process_runs as _runs
 from doorstep.stack.settings import PROJECT, StackSettings
 from doorstep.stack.stack import Stack
 from tests.integration.conftest import ANY_PORT
@@ -214,12 +215,3 @@ def _pid(stack: Stack, part: str) -> int:
         return stack.supervisor.pid() or 0
     known = stack.supervisor.running().get(part)
     return known.pid if known else 0
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process is there and is more than a zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
