@@ -101,19 +101,16 @@ def cloned_database(cluster: PostgresCluster, template: str = TEMPLATE) -> Itera
     global _clones
     _clones += 1
     name = f"doorstep_{_clones}"
+    identifier = pgsql.Identifier(name)
+    clone = pgsql.SQL(query("clone_database")).format(
+        name=identifier, template=pgsql.Identifier(template), owner=pgsql.Identifier(OWNER)
+    )
     with psycopg.connect(cluster.superuser_url(), autocommit=True) as conn:
-        conn.execute(
-            pgsql.SQL(query("clone_database")).format(
-                name=pgsql.Identifier(name),
-                template=pgsql.Identifier(template),
-                owner=pgsql.Identifier(OWNER),
-            )
-        )
-        try:
-            # privileges on the database itself are not cloned
-            conn.execute(pgsql.SQL(query("close_database")).format(name=pgsql.Identifier(name)))
-            yield Database(cluster, name)
-        finally:
-            drop = pgsql.SQL(query("drop_database"))
-            if not conn.broken and not conn.closed:
-                conn.execute(drop.format(name=pgsql.Identifier(name)))
+        conn.execute(clone)
+        # privileges on the database itself are not cloned
+        conn.execute(pgsql.SQL(query("close_database")).format(name=identifier))
+    try:
+        yield Database(cluster, name)
+    finally:  # on a new connection: the test may have killed the server
+        with psycopg.connect(cluster.superuser_url(), autocommit=True) as conn:
+            conn.execute(pgsql.SQL(query("drop_database")).format(name=identifier))

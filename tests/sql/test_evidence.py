@@ -84,8 +84,13 @@ def test_at_restaurant__one_stray_fix__proves_nothing(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"accuracy_m": 201.0}, {"lon_deg": 0.0, "lat_deg": 0.0}, {"lon_deg": 43.77, "lat_deg": 11.2556}]
-)  # fmt: skip
+    "values",
+    [
+        {"accuracy_m": 201.0},
+        {"lon_deg": 0.0, "lat_deg": 0.0},
+        {"lon_deg": RESTAURANT.lat_deg, "lat_deg": RESTAURANT.lon_deg},
+    ],
+)
 def test_at_restaurant__quarantined_fixes__prove_nothing(
     fleet: Fleet, values: dict[str, object]
 ) -> None:
@@ -95,9 +100,11 @@ def test_at_restaurant__quarantined_fixes__prove_nothing(
 
 
 def test_at_restaurant__a_policy_of_its_own__decides(fleet: Fleet) -> None:
-    made = fleet.run("SELECT create_policy_v1(%s::jsonb) AS policy_id",
-                     '{"name": "ten times", "dwell_min_s": 3, "dwell_max_s": 12, "leave_min_s": 3,'
-                     ' "leave_max_s": 12, "arriving_min_s": 0.8, "worst_accuracy_m": 50}')
+    made = fleet.run(
+        "SELECT create_policy_v1(%s::jsonb) AS policy_id",
+        '{"name": "ten times", "dwell_min_s": 3, "dwell_max_s": 12, "leave_min_s": 3,'
+        ' "leave_max_s": 12, "arriving_min_s": 0.8, "worst_accuracy_m": 50}',
+    )
     order_id = fleet.assigned_order(policy_id=made[0]["policy_id"])
     start_at = now() - timedelta(minutes=1)
     fleet.backdate_assignment(order_id, start_at)
@@ -230,7 +237,7 @@ def noisy_walk(seed: int, start_at: datetime, driver_id: str) -> list[IncomingRo
     rng = random.Random(seed)
     legs = [(AWAY, 20), (RESTAURANT, rng.uniform(20, 90)), (AWAY, rng.uniform(0, 60))]
     legs += [(RESTAURANT, rng.uniform(0, 60)), (AWAY, 50), (CUSTOMER, rng.uniform(10, 80))]
-    rows = []
+    rows: list[IncomingRow] = []
     for row in make_walk(start_at, *legs, driver_id=driver_id):
         if rng.random() < 0.15:
             continue  # never taken: a gap

@@ -1,0 +1,210 @@
+"""Assignments' windows, idempotency, events and announcements."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+
+from doorstep import errors
+from doorstep.store import write
+from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now
+from tests.sql.fleet import Fleet
+
+
+def windows(fleet: Fleet, order_id: UUID) -> list[tuple[object, ...]]:
+    rows = fleet.run(
+        "SELECT assignment_no, driver_id, ended_by, ended_at >= assigned_at AS closed"
+        " FROM assignment WHERE order_id = %s ORDER BY assignment_no",
+        order_id,
+    )
+    return [tuple(row.values()) for row in rows]
+
+
+def test_decline__then_assign_again__closes_one_window_and_opens_the_next(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order("d1")
+    order = fleet.command_order(order_id, "decline", actor="driver", actor_id="d1")
+    assert (order["state"], order["assignment_no"], order["driver_id"]) == ("confirmed", 2, None)
+    assert fleet.driver("d1")["state"] == "available"
+    order = fleet.command_order(order_id, "assign", driver_id="d2")
+    assert (order["state"], order["assignment_no"], order["driver_id"]) == ("assigned", 2, "d2")
+    assert windows(fleet, order_id) == [(1, "d1", "decline", True), (2, "d2", None, None)]
+    assert [event[1:3] for event in fleet.events(order_id)] == [
+        (0, "created"),
+        (0, "confirmed"),
+        (1, "assigned"),
+        (2, "confirmed"),
+        (2, "assigned"),
+    ]
+
+
+def test_reassign__the_first_drivers_fixes__prove_nothing_for_the_second(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order("d1")
+    fleet.backdate_assignment(order_id, now() - timedelta(minutes=5))
+    fleet.record(make_walk(now() - timedelta(minutes=4), (RESTAURANT, 60)))
+    assert fleet.state(order_id) == "at_restaurant"
+    order = fleet.command_order(order_id, "reassign", driver_id="d2")
+    assert (order["state"], order["assignment_no"], order["driver_id"]) == ("assigned", 2, "d2")
+    fleet.record(make_walk(now(), (RESTAURANT, 60), first_seq=100))
+    assert fleet.state(order_id) == "assigned"
+    assert list(fleet.evidence(order_id)) == [(1, "at_restaurant")]
+    assert fleet.driver("d1")["state"] == "available"
+    assert fleet.driver("d2")["state"] == "to_restaurant"
+
+
+def test_reassign__to_nobody_in_particular__never_returns_to_the_same_driver(
+    fleet: Fleet,
+) -> None:
+    order_id = fleet.assigned_order("d1")
+    fleet.record([make_fix("d1", place=RESTAURANT)])
+    with pytest.raises(errors.NoDriverAvailable):
+        fleet.command_order(order_id, "reassign")
+    assert windows(fleet, order_id) == [(1, "d1", None, None)]
+    fleet.record([make_fix("d2", place=AWAY)])
+    assert fleet.command_order(order_id, "reassign")["driver_id"] == "d2"
+
+
+def test_reassign__to_the_driver_who_has_it__is_refused(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order("d1")
+    with pytest.raises(errors.DriverUnavailable):
+        fleet.command_order(order_id, "reassign", driver_id="d1")
+
+
+@pytest.mark.parametrize("command", ["cancel", "deliver", "fail"])
+def test_end__closes_the_window_and_frees_the_driver(fleet: Fleet, command: str) -> None:
+    order_id = fleet.assigned_order("d1")
+    if command != "cancel":
+        fleet.command_order(order_id, "pick_up")
+    order = fleet.command_order(order_id, command)
+    assert order["ended_at"] is not None
+    assert order["driver_id"] is None
+    assert windows(fleet, order_id) == [(1, "d1", command, True)]
+    assert fleet.driver()["state"] == "available"
+    with pytest.raises(errors.IllegalTransition) as refusal:
+        fleet.command_order(order_id, "cancel")
+    assert refusal.value.allowed == []
+
+
+def test_windows__of_one_driver__never_overlap_even_if_the_clock_is_set_back(
+    fleet: Fleet,
+) -> None:
+    first = fleet.assigned_order("d1")
+    fleet.command_order(first, "cancel")
+    fleet.run("UPDATE assignment SET ended_at = now() + interval '1 hour'")
+    second = fleet.assigned_order("d1")
+    rows = fleet.run("SELECT order_id, assigned_at, ended_at FROM assignment ORDER BY assigned_at")
+    assert [row["order_id"] for row in rows] == [first, second]
+    assert rows[0]["ended_at"] <= rows[1]["assigned_at"]
+
+
+def test_driver__two_open_assignments__are_impossible(fleet: Fleet) -> None:
+    fleet.assigned_order("d1")
+    order_id = fleet.create_order()["order_id"]
+    fleet.command_order(order_id, "confirm")
+    with pytest.raises(errors.DriverUnavailable):
+        fleet.command_order(order_id, "assign", driver_id="d1")
+
+
+@pytest.mark.parametrize("command", ["decline", "pick_up", "deliver", "fail"])
+def test_driver_command__on_another_drivers_order__knows_no_such_order(
+    fleet: Fleet, command: str
+) -> None:
+    order_id = fleet.assigned_order("d1")
+    with pytest.raises(errors.UnknownOrder):
+        fleet.command_order(order_id, command, actor="driver", actor_id="d2")
+
+
+def test_command__on_an_unknown_order__says_so(fleet: Fleet) -> None:
+    with pytest.raises(errors.UnknownOrder):
+        fleet.command_order(uuid4(), "confirm")
+
+
+def test_command__repeated_with_its_key__changes_nothing_and_answers_as_it_is_now(
+    fleet: Fleet,
+) -> None:
+    order_id = fleet.assigned_order()
+    fleet.command_order(order_id, "pick_up", actor="driver", actor_id="d1", key="k1")
+    fleet.command_order(order_id, "deliver", actor="driver", actor_id="d1", key="k2")
+    events = fleet.events(order_id)
+    order = fleet.command_order(order_id, "pick_up", actor="driver", actor_id="d1", key="k1")
+    assert order["state"] == "delivered"
+    assert fleet.events(order_id) == events
+
+
+def test_command__decline_repeated_with_its_key__still_succeeds(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order()
+    for _ in range(2):
+        order = fleet.command_order(order_id, "decline", actor="driver", actor_id="d1", key="k")
+        assert order["state"] == "confirmed"
+    assert order["assignment_no"] == 2
+
+
+def test_command__another_one_under_a_key__is_a_conflict(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order()
+    fleet.command_order(order_id, "pick_up", key="k")
+    with pytest.raises(errors.IdempotencyConflict):
+        fleet.command_order(order_id, "deliver", key="k")
+
+
+def test_create_order__repeated_with_its_key__is_one_order_with_both_tokens_good(
+    fleet: Fleet,
+) -> None:
+    tokens = [secrets.token_bytes(32), secrets.token_bytes(32)]
+    made = [fleet.create_order(key="k", token_sha256=token) for token in tokens]
+    assert [order["created"] for order in made] == [True, False]
+    assert made[0]["order_id"] == made[1]["order_id"]
+    for token in tokens:
+        found = fleet.run("SELECT order_id FROM find_token_v1(%s)", token)
+        assert found == [{"order_id": made[0]["order_id"]}]
+
+
+def test_create_order__another_one_under_a_key__is_a_conflict(fleet: Fleet) -> None:
+    fleet.create_order(key="k")
+    with pytest.raises(errors.IdempotencyConflict):
+        fleet.create_order(key="k", customer=AWAY)
+
+
+def test_create_order__unknown_restaurant_or_policy__says_so(fleet: Fleet) -> None:
+    with pytest.raises(errors.UnknownRestaurant):
+        fleet.create_order(restaurant_id=999)
+    with pytest.raises(errors.UnknownPolicy):
+        fleet.create_order(policy_id=999)
+
+
+def test_pick_up__after_gps_has_shown_it__succeeds_and_shows_nothing_twice(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order()
+    fleet.backdate_assignment(order_id, now() - timedelta(minutes=5))
+    fleet.record(make_walk(now() - timedelta(minutes=4), (RESTAURANT, 60), (AWAY, 60)))
+    assert fleet.state(order_id) == "picked_up"
+    events = fleet.events(order_id)
+    order = fleet.command_order(order_id, "pick_up", actor="driver", actor_id="d1")
+    assert order["state"] == "picked_up"
+    assert fleet.events(order_id) == events
+
+
+def test_events__each__is_announced_once_in_its_order(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order()
+    with fleet.conn.transaction():
+        records = write.take_outbox(fleet.conn, 100)
+    assert {record.topic for record in records} == {"tracking-updates"}
+    assert {record.key for record in records} == {str(order_id).encode()}
+    said = [json.loads(record.payload) for record in records]
+    assert [(one["order_seq"], one["state"], one["driver_id"]) for one in said] == [
+        (1, "created", None),
+        (2, "confirmed", None),
+        (3, "assigned", "d1"),
+    ]
+    assert set(said[0]) == {
+        "order_id",
+        "order_seq",
+        "assignment_no",
+        "state",
+        "source",
+        "driver_id",
+        "occurred_at",
+        "recorded_at",
+    }
+    assert len(said[0]["occurred_at"]) == len("2026-01-02T03:04:05.678Z")
