@@ -14,6 +14,8 @@ from doorstep.web.instants import Instant
 
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+# a JSON string may hold what no text may: bodies.parse_json refuses it
+NO_NUL = {"pattern": "^[^\\u0000]*$"}
 
 
 class OrderState(StrEnum):
@@ -45,7 +47,7 @@ class NewOrder(BaseModel):
 
     restaurant_id: int = Field(ge=-(2**31), lt=2**31)
     destination: Coordinates
-    customer_name: str | None = Field(default=None, max_length=200)
+    customer_name: str | None = Field(default=None, max_length=200, json_schema_extra=NO_NUL)
     policy_id: int | None = Field(default=None, ge=1, lt=2**31)
 
 
@@ -62,7 +64,7 @@ class Cancellation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str | None = Field(default=None, max_length=500)
+    reason: str | None = Field(default=None, max_length=500, json_schema_extra=NO_NUL)
 
 
 class LinkToken(BaseModel):
@@ -70,7 +72,7 @@ class LinkToken(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    token: str = Field(min_length=1, max_length=200)
+    token: str = Field(min_length=1, max_length=200, json_schema_extra=NO_NUL)
 
 
 Metres = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
@@ -85,7 +87,7 @@ class NewPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=100)
+    name: str = Field(min_length=1, max_length=100, json_schema_extra=NO_NUL)
     enter_radius_m: Metres | None = None
     dwell_min_s: Seconds | None = None
     dwell_max_s: Seconds | None = None

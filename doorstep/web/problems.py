@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from doorstep.errors import DoorstepError, TooManyRequests, Unauthenticated, Unavailable
 from doorstep.telemetry import get_logger
@@ -109,10 +110,13 @@ def install_problem_handlers(app: FastAPI) -> None:
     async def on_validation_error(_: Request, exc: RequestValidationError) -> Response:
         return problem_response(UnusableRequest(complaints(exc.errors())))
 
-    async def on_http_exception(_: Request, exc: HTTPException) -> Response:
+    async def on_http_exception(request: Request, exc: HTTPException) -> Response:
         phrase = HTTPStatus(exc.status_code).phrase
         slug = phrase.lower().replace(" ", "-")
-        return _respond(exc.status_code, slug, phrase, phrase, {}, dict(exc.headers or {}))
+        headers = dict(exc.headers or {})
+        if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods_of(app, request))
+        return _respond(exc.status_code, slug, phrase, str(exc.detail), {}, headers)
 
     async def on_defect(request: Request, exc: Exception) -> Response:
         get_logger().error("defect", error=type(exc).__name__, method=request.method)
@@ -123,6 +127,18 @@ def install_problem_handlers(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(on_validation_error)
     app.exception_handler(HTTPException)(on_http_exception)
     app.exception_handler(Exception)(on_defect)
+
+
+def _methods_of(app: FastAPI, request: Request) -> list[str]:
+    """The methods of a path, over all its routes: each route by itself knows only its own."""
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "PATCH", "POST")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in app.router.routes
+        )
+    ]
 
 
 def _respond(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
@@ -307,6 +309,34 @@ async def test_history__a_jump__is_flagged_and_left_out_of_the_line(
     ]
     assert len(times) in (2, 3)  # milliseconds in the answer, microseconds in the database
     assert all(part["from"] <= time < part["to"] for time in times)
+
+
+@pytest.mark.parametrize(
+    "instant",
+    [
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59.999999-12:00",
+        "1970-01-01T00:00:00Z",
+    ],
+)
+async def test_history__at_the_ends_of_time__is_an_answer(driver_api, tracking_api, instant):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    order = await create_order(tracking_api, "confirm", "assign")
+    for name in ("from", "to"):
+        answer = await tracking_api.get(
+            f"/track/{order['order_id']}/history", params={name: instant}, headers=STAFF
+        )
+        assert answer.status_code == 200, answer.text
+    cursor = base64.urlsafe_b64encode(json.dumps([instant, str(uuid4())]).encode()).decode()
+    answer = await tracking_api.get("/orders", params={"cursor": cursor}, headers=STAFF)
+    assert answer.status_code in (200, 422)
+
+
+@pytest.mark.parametrize(("since_ms", "status"), [(0, 200), (253402300799999, 200), (2**53, 422)])
+async def test_positions__since_the_ends_of_time__is_no_defect(tracking_api, since_ms, status):
+    answer = await tracking_api.get(f"/drivers/positions?since={since_ms}", headers=STAFF)
+    assert answer.status_code == status
 
 
 # Links

@@ -331,7 +331,9 @@ async def test_get_driver__own_token__tells_where_to_go(http):
 
 async def test_unknown_path_and_method__are_problems(http):
     problem_of(await http.get("/nowhere"), 404, "not-found")
-    problem_of(await http.delete("/drivers/d1"), 405, "method-not-allowed")
+    answer = await http.delete("/drivers/d1")
+    problem_of(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "GET"
 
 
 async def test_metrics__requests__are_labelled_by_route_and_never_by_id(http):

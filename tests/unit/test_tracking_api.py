@@ -431,6 +431,12 @@ async def test_nearest__no_place_on_earth__is_422(http, query):
 # Around it
 
 
+async def test_wrong_method__of_a_path_with_several__allow_lists_them_all(http):
+    answer = await http.patch("/orders", headers=STAFF)
+    problem_of(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "GET, POST"
+
+
 async def test_every_route__database_away__is_503_with_retry_after(http, store):
     store.away = True
     for path in (f"/track/{ORDER_ID}", "/orders", "/drivers/positions"):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from doorstep.fix.instants import MOST_EPOCH_MS
 from doorstep.web.openapi import DriverId, problems
 from tracking_api.answers import position_of
 from tracking_api.reads import POSITION_COLUMNS
@@ -35,7 +36,7 @@ async def get_positions(
         int | None,
         Query(
             ge=0,
-            lt=2**53,
+            le=MOST_EPOCH_MS,
             description="Only what arrived after this `at_ms` of an earlier answer.",
         ),
     ] = None,

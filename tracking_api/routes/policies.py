@@ -26,7 +26,17 @@ async def list_policies(_: Staff, parts: Have) -> Policies:
     summary="Add a policy",
     responses=problems(401, 403, 413, 415),
     openapi_extra=json_request(
-        NewPolicy, {"faster": {"name": "ten times faster", "dwell_min_s": 3, "dwell_max_s": 12}}
+        NewPolicy,
+        {
+            "faster": {
+                "name": "ten times faster",
+                "dwell_min_s": 3,
+                "dwell_max_s": 12,
+                "leave_min_s": 3,
+                "leave_max_s": 12,
+                "arriving_min_s": 0.8,
+            }
+        },
     ),
 )
 async def create_policy(

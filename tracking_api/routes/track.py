@@ -17,6 +17,9 @@ from tracking_api.links import COOKIE, COOKIE_MAX_AGE_S
 from tracking_api.routes.parts import Have, LinkTokenFound, address_of
 from tracking_api.schemas import LinkToken, TrackAnswer
 
+# Whoever comes without a token gets the same 404 as with a bad one.
+_OPTIONAL_TOKEN = {"security": [{"HTTPBearer": []}, {}]}
+
 router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
 
 OrderIdText = Annotated[
@@ -25,7 +28,12 @@ OrderIdText = Annotated[
 ]
 
 
-@router.get("", summary="Where is my order?", responses=problems(404, 429))
+@router.get(
+    "",
+    summary="Where is my order?",
+    responses=problems(404, 429),
+    openapi_extra=_OPTIONAL_TOKEN,
+)
 async def get_track(
     request: Request, order_id: OrderIdText, token: LinkTokenFound, parts: Have
 ) -> TrackAnswer:
@@ -49,6 +57,7 @@ async def get_track(
         **problems(404, 429),
     },
     response_class=Response,
+    openapi_extra=_OPTIONAL_TOKEN,
 )
 async def get_history(
     request: Request,
