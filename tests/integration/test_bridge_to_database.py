@@ -1,0 +1,137 @@
+"""From a phone to the history and back, with each part killed under way."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doorstep.fix import Fix, encode_fix, encode_position, instant_of
+from doorstep.store import admin
+from tests.database import Database
+from tests.integration.pipe_servers import Kafka, Mosquitto, Server, wait_until
+from tests.integration.pipe_services import Phone, Service, bridge_on, driver_events_on
+
+FIXES = 600
+RECOVERED_S = 90.0  # generous: the broker's own start takes most of it on a busy machine
+
+
+class Pipe:
+    """The data plane of one test."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.database = database
+        self.kafka = Kafka(folder / "kafka")
+        self.mosquitto = Mosquitto(folder / "mosquitto")
+        self.bridge = bridge_on(folder / "bridge", self.mosquitto.url, self.kafka.port)
+        self.driver_events = self.another_driver_events(folder / "driver_events")
+        self.extra: list[Service] = []
+
+    def another_driver_events(self, folder: Path) -> Service:
+        url = self.database.url("driver_events")
+        return driver_events_on(folder, url, self.mosquitto.url, self.kafka.port)
+
+    def part(self, name: str) -> Server:
+        part: Server = getattr(self, name)
+        return part
+
+    def start(self) -> None:
+        self.kafka.start()
+        self.kafka.create_topics()
+        for server in (self.mosquitto, self.bridge, self.driver_events):
+            server.start()
+
+    def stop(self) -> None:
+        for server in (*self.extra, self.bridge, self.driver_events, self.mosquitto, self.kafka):
+            server.stop()
+
+    def seqs(self, driver_id: str) -> list[int]:
+        rows = self.database.rows(
+            "SELECT seq FROM doorstep.fix_history WHERE driver_id = %s ORDER BY 1", driver_id
+        )
+        return [row["seq"] for row in rows]
+
+
+@pytest.fixture
+def pipe(tmp_path: Path, database: Database) -> Iterator[Pipe]:
+    with database.connect(autocommit=True) as conn:
+        admin.register_drivers(conn, [admin.NewDriver(one, one, None) for one in ("d1", "d2")])
+    pipe = Pipe(tmp_path, database)
+    try:
+        pipe.start()
+        yield pipe
+    finally:
+        pipe.stop()
+
+
+def make_journal() -> dict[int, Fix]:
+    """What a phone has to deliver."""
+    now_ms = int(time.time() * 1000)
+    return {
+        seq: Fix("b1", seq, instant_of(now_ms - 10_000 + seq), 43.77, 11.25)
+        for seq in range(1, FIXES + 1)
+    }
+
+
+def missing(phone: Phone) -> set[int]:
+    """What the newest watermark does not cover."""
+    if not phone.heard:
+        return set(range(1, FIXES + 1))
+    ack = json.loads(phone.heard[-1][1])
+    gaps = {seq for first, last in ack["missing"] for seq in range(first, last + 1)}
+    return gaps | set(range(ack["seq"] + 1, FIXES + 1))
+
+
+def deliver(phone: Phone, journal: dict[int, Fix]) -> None:
+    """Do as a device does: send again what the watermark says is missing, until nothing is."""
+    deadline = time.monotonic() + RECOVERED_S
+    while left := missing(phone):
+        assert time.monotonic() < deadline, f"{len(left)} fixes are still not acknowledged"
+        again = sorted(left)
+        phone.publish(
+            encode_position([journal[seq] for seq in again[at : at + 200]])
+            for at in range(0, len(again), 200)
+        )
+        time.sleep(3)
+
+
+@pytest.mark.parametrize("part", ["mosquitto", "kafka", "bridge", "driver_events"])
+def test_pipe__a_part_is_killed__every_fix_is_recorded_once_and_acknowledged(
+    pipe: Pipe, part: str
+) -> None:
+    journal = make_journal()
+    phone = Phone(pipe.mosquitto, "d1")
+    phone.publish(encode_fix(journal[seq]) for seq in range(1, FIXES // 2))
+    pipe.part(part).kill()
+    time.sleep(1)
+    pipe.part(part).start()
+    deliver(phone, journal)
+    phone.close()
+    assert pipe.seqs("d1") == list(range(1, FIXES + 1))
+    assert not pipe.database.rows("SELECT * FROM doorstep.outbox")  # no dead letters
+
+
+def test_pipe__driver_events_stopped_and_woken_after_another_took_over__changes_nothing(
+    pipe: Pipe, tmp_path: Path
+) -> None:
+    journal = make_journal()
+    phone = Phone(pipe.mosquitto, "d2")
+    phone.publish(encode_fix(journal[seq]) for seq in range(1, 101))
+    wait_until(lambda: len(pipe.seqs("d2")) == 100)
+    pipe.driver_events.signal(signal.SIGSTOP)
+    phone.publish(encode_fix(journal[seq]) for seq in range(101, FIXES // 2))
+    other = pipe.another_driver_events(tmp_path / "other")
+    pipe.extra.append(other)
+    other.start()
+    wait_until(lambda: len(pipe.seqs("d2")) == FIXES // 2 - 1, 60)
+    pipe.driver_events.signal(signal.SIGCONT)
+    phone.publish(encode_fix(journal[seq]) for seq in range(FIXES // 2, FIXES + 1))
+    wait_until(lambda: len(pipe.seqs("d2")) == FIXES, 60)
+    pipe.driver_events.await_ready()
+    phone.close()
+    assert pipe.seqs("d2") == list(range(1, FIXES + 1))
+    assert pipe.driver_events.exit_code is None
