@@ -1603,6 +1603,48 @@ CREATE TRIGGER _500_derive_driver_state
 AFTER INSERT ON fix_history REFERENCING NEW TABLE AS new_fixes
 FOR EACH STATEMENT EXECUTE FUNCTION fix_history__derive_driver_state();
 
+-- Whether a fix makes a pair that would move a fact, known since known_at or not at all, to an
+-- earlier instant: as the later one of the pair, or as the earlier. Only asked of the few fixes
+-- that are in the right place; evidence__first_pair then decides for good.
+CREATE FUNCTION evidence__has_partner(
+    of_driver_id text, at timestamptz, of_lon_deg float8, of_lat_deg float8, known_at timestamptz,
+    place_lon_deg float8, place_lat_deg float8, inside bool, radius_m float8,
+    min_s float8, max_s float8, spread_m float8
+)
+RETURNS bool LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    apart_min CONSTANT interval := make_interval(secs => min_s);
+    apart_max CONSTANT interval := make_interval(secs => max_s);
+BEGIN
+    IF EXISTS (
+        SELECT FROM fix_history h
+        WHERE h.driver_id = of_driver_id AND h.fix_at >= at - apart_max
+            AND h.fix_at <= at - apart_min AND h.fix_at < coalesce(known_at, 'infinity')
+            AND h.quarantine IS NULL
+            AND (ground_distance_m(h.lon_deg, h.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
+                = inside
+            AND (spread_m IS NULL
+                OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
+    ) THEN
+        RETURN true;
+    END IF;
+    IF at >= known_at THEN
+        RETURN false;
+    END IF;
+    RETURN EXISTS (
+        SELECT FROM fix_history h
+        WHERE h.driver_id = of_driver_id AND h.fix_at >= at + apart_min
+            AND h.fix_at <= at + apart_max AND h.quarantine IS NULL
+            AND (ground_distance_m(h.lon_deg, h.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
+                = inside
+            AND (spread_m IS NULL
+                OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
+    );
+END
+$$;
+
 -- 520: evidence of the assignments to which a new fix can add something: it is in the right
 -- place, early enough to matter, and (but for `arriving`) has a partner at the right distance in
 -- time. Most fixes cost one look-up of their driver's last assignment.
@@ -1639,16 +1681,24 @@ BEGIN
             AND (
                 (p.to_restaurant_m <= p.enter_radius_m
                     AND (a.at_restaurant_at IS NULL
-                        OR f.fix_at < a.at_restaurant_at + make_interval(secs => p.dwell_max_s)))
+                        OR f.fix_at <= a.at_restaurant_at + make_interval(secs => p.dwell_max_s))
+                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
+                        a.at_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, true,
+                        p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
                 OR (p.to_restaurant_m > p.leave_radius_m AND f.fix_at >= a.at_restaurant_at
                     AND (a.left_restaurant_at IS NULL
-                        OR f.fix_at < a.left_restaurant_at + make_interval(secs => p.leave_max_s)))
+                        OR f.fix_at <= a.left_restaurant_at + make_interval(secs => p.leave_max_s))
+                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
+                        a.left_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, false,
+                        p.leave_radius_m, p.leave_min_s, p.leave_max_s, NULL))
                 OR (p.to_customer_m <= p.arriving_radius_m AND f.fix_at >= a.picked_up_at
-                    AND (a.arriving_at IS NULL
-                        OR f.fix_at < a.arriving_at + make_interval(secs => p.arriving_min_s)))
+                    AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
                 OR (p.to_customer_m <= p.enter_radius_m AND f.fix_at >= a.picked_up_at
                     AND (a.at_customer_at IS NULL
-                        OR f.fix_at < a.at_customer_at + make_interval(secs => p.dwell_max_s)))
+                        OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))
+                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
+                        a.at_customer_at, a.customer_lon_deg, a.customer_lat_deg, true,
+                        p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
             )
     )
     SELECT array_agg(DISTINCT order_id), jsonb_agg(candidates) INTO found_orders, found_assignments
