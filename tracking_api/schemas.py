@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from doorstep.fix import ID_PATTERN
 from doorstep.store.rows import Order
@@ -15,7 +16,7 @@ from doorstep.web.instants import Instant
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 # a JSON string may hold what no text may: bodies.parse_json refuses it
-NO_NUL = {"pattern": "^[^\\u0000]*$"}
+NO_NUL: JsonDict = {"pattern": "^[^\\u0000]*$"}
 
 
 class OrderState(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AwareDatetime
@@ -18,7 +18,7 @@ from tracking_api.routes.parts import Have, LinkTokenFound, address_of
 from tracking_api.schemas import LinkToken, TrackAnswer
 
 # Whoever comes without a token gets the same 404 as with a bad one.
-_OPTIONAL_TOKEN = {"security": [{"HTTPBearer": []}, {}]}
+_OPTIONAL_TOKEN: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}
 
 router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
 
