@@ -11,19 +11,19 @@
 
 Copies cost nothing but bytes, since the platform knows a fix by (driver, boot, seq).
 
-As a command: `python -m simulators.device --driver ID` reads one JSON fix a line from stdin.
+As a command: `python -m simulators.device --driver ID` reads one JSON fix a line.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +37,7 @@ MAX_ARRAY_FIXES = 256
 MAX_ARRAY_BYTES = 60_000  # the contract's 64 KiB, less brackets and a margin
 MAX_RESENDS = 3
 SILENT_PERIODS = 3
+MAX_SILENCE_DOUBLINGS = 5
 MAX_REPAIRS = 256  # missing seqs looked at per ack; the next ack names the rest
 PUBACK_TIMEOUT_S = 20.0  # below the 45 s within which a black hole must be noticed
 TICK_S = 2.0
@@ -49,6 +50,14 @@ class Ack(msgspec.Struct, frozen=True):
     boot: str
     seq: int
     missing: list[tuple[int, int]] = []
+
+
+class Resent(NamedTuple):
+    """How often a missing fix was sent again, and what was the newest seq and the time then."""
+
+    times: int
+    sent_before: int
+    at: float
 
 
 class Device:
@@ -65,11 +74,12 @@ class Device:
         self._fresh: tuple[int, bytes] | None = None
         self._cursor = 0  # highest seq sent on this connection
         self._repairs: deque[bytes] = deque()  # resends and voids, before anything new
-        self._gaps: list[tuple[int, int]] = []
-        self._resends: dict[int, tuple[int, int]] = {}  # seq: (times, last_seq when resent)
+        self._newest_ack: Ack | None = None
+        self._resends: dict[int, Resent] = {}
         self._in_flight: dict[int, float] = {}  # message id: when it was sent
         self._waiting_since: float | None = None  # since when fixes wait without any ack
         self._silence_s = SILENT_PERIODS * ack_every_s
+        self._silences = 0  # in a row
         self._connection: Connection | None = None
         self._stopping = asyncio.Event()
         self._log = get_logger(driver_id=self.driver_id)
@@ -171,11 +181,19 @@ class Device:
         if now - oldest_sent > PUBACK_TIMEOUT_S:
             self._log.warning("puback_overdue", in_flight=len(self._in_flight))
             connection.close()
-        elif self._waiting_since is not None and now - self._waiting_since > self._silence_s:
+        elif self._waiting_since is not None and now - self._waiting_since > self._patience_s:
             self._waiting_since = now
+            self._silences += 1
             if self.pending:
                 self._rewind()
-                self._repair(self._gaps, math.inf)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long a silence may last: twice as long each time.
+
+        Otherwise a long outage behind the broker would be answered with more and more copies.
+        """
+        return self._silence_s * float(2 ** min(self._silences, MAX_SILENCE_DOUBLINGS))
 
     def _rewind(self) -> None:
         """Send everything pending again, from the oldest."""
@@ -224,26 +242,35 @@ class Device:
             self._on_ack(ack)
 
     def _on_ack(self, ack: Ack) -> None:
-        self._gaps = sorted(ack.missing)
-        self._journal.forget(self._life.life_id, committed_ranges(ack.seq, self._gaps))
-        self._waiting_since = time.monotonic() if ack.seq < self._cursor or self._gaps else None
-        self._repair(self._gaps, ack.seq)
+        progress = ack != self._newest_ack
+        self._newest_ack, gaps = ack, sorted(ack.missing)
+        self._journal.forget(self._life.life_id, committed_ranges(ack.seq, gaps))
+        self._silences = 0
+        if ack.seq >= self._cursor and not gaps:
+            self._waiting_since = None
+        elif progress or self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        self._repair(gaps, ack.seq)
 
     def _repair(self, gaps: list[tuple[int, int]], reached: float) -> None:
         """Send missing fixes again, or close them as void.
 
-        A resend has failed only when something sent after it was committed (`reached`): one
-        driver's fixes are worked off in the order sent.
+        A resend has failed for sure only when something sent after it was committed (`reached`):
+        one driver's fixes are worked off in the order sent. Without that sign it is repeated after
+        the time of a silence, and not counted: the platform may only be slow.
         """
+        now = time.monotonic()
         seqs = [seq for first, last in gaps for seq in range(first, min(last, self._cursor) + 1)]
         self._resends = {seq: self._resends[seq] for seq in seqs if seq in self._resends}
         for seq in seqs[:MAX_REPAIRS]:
-            times, sent_before = self._resends.get(seq, (0, 0))
-            if times and reached <= sent_before:
+            resent = self._resends.get(seq)
+            failed = resent is None or reached > resent.sent_before
+            if resent is not None and not failed and now - resent.at < self._silence_s:
                 continue
+            times = (resent.times if resent else 0) + failed
+            self._resends[seq] = Resent(times, self._last_seq, now)
             row = self._journal.pending_between(self._life.life_id, seq, seq, 1)
-            self._resends[seq] = (times + 1, self._last_seq)
-            if row and times < MAX_RESENDS:
+            if row and times <= MAX_RESENDS:
                 self._repairs.append(row[0][1])
             else:
                 self._journal.add_void(self._life.life_id, seq)
@@ -299,3 +326,11 @@ def make_login(
 def _status(status: str) -> bytes:
     at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return msgspec.json.encode({"status": status, "at": at})
+
+
+if __name__ == "__main__":
+    import sys
+
+    from simulators.pipe import main
+
+    sys.exit(main())

@@ -122,10 +122,6 @@ class Streets:
         point = (float(feet[best, 0]), float(feet[best, 1]))
         return Place(index, float(along_m), point, float(distances[best]))
 
-    def off_street_m(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far each (x, y) row is from the nearest street."""
-        return np.array([self.nearest(float(x), float(y)).off_street_m for x, y in points])
-
     def way(self, start: Place, end: Place) -> list[Stretch]:
         """The fastest way from one place to another, keeping to one-way streets."""
         first, last = self.streets[start.street], self.streets[end.street]

@@ -191,6 +191,21 @@ async def test_ack__repeated_before_anything_newer__sends_nothing_again(journal:
     assert connection.seqs()[9:] == [3]
 
 
+async def test_ack__repeated_for_three_periods__sends_again_and_never_as_void(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(LOGIN, journal, ack_every_s=30)
+    connection = await connect(device)
+    report(device, journal, 9)
+    began = time.monotonic()
+    for period in range(20):
+        monkeypatch.setattr(time, "monotonic", lambda now=began + 91.0 * period: now)
+        connection.ack(device.boot, 9, [[3, 3]])
+        connection.puback_all()
+    assert connection.seqs()[9:] == [3] * 20
+    assert not any(one.get("void") for one in connection.positions())
+
+
 async def test_ack__resent_three_times_for_nothing__closes_it_as_void(
     journal: Journal, tmp_path: Path
 ) -> None:
@@ -236,6 +251,19 @@ async def test_silence__three_ack_periods_with_fixes_waiting__sends_them_again(
     assert connection.seqs() == [1, 2]
     device._check_progress(connection, now + 91)  # type: ignore[arg-type]
     assert connection.seqs() == [1, 2, 1, 2]
+
+
+async def test_silence__goes_on__waits_twice_as_long_each_time(journal: Journal) -> None:
+    device = Device(LOGIN, journal, ack_every_s=30)
+    connection = await connect(device)
+    report(device, journal)
+    connection.puback_all()
+    began = time.monotonic()
+    for second in range(0, 1000, 10):
+        device._check_progress(connection, began + second)  # type: ignore[arg-type]
+        connection.puback_all()
+    # after 90 s, then 180, 360, 720
+    assert len(connection.seqs()) == 1 + 3
 
 
 async def test_silence__nothing_waits__sends_nothing(journal: Journal) -> None:
