@@ -15,7 +15,7 @@ OnDelivery = Callable[[KafkaError | None, Any], None]
 
 PROBE_EVERY_S = 3.0
 PROBE_TIMEOUT_S = 3.0
-FLUSH_TIMEOUT_S = 10.0  # below the 30 s that a supervisor gives a service to stop
+FLUSH_TIMEOUT_S = 5.0  # below the 10 s that the supervisor gives a service to stop
 
 
 class Publisher:

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
+from doorstep.stack.postgres import PostgresCluster
 from doorstep.store import admin
-from tests.database import Database
+from tests.database import Database, cloned_database
 from tests.integration.pipe_servers import Kafka, Mosquitto, Server, wait_until
 from tests.integration.pipe_services import Phone, Service, bridge_on, driver_events_on
 
+PARTS = ["mosquitto", "kafka", "bridge", "driver_events"]
 FIXES = 600
 RECOVERED_S = 90.0  # generous: the broker's own start takes most of it on a busy machine
 
@@ -29,7 +31,6 @@ class Pipe:
         self.mosquitto = Mosquitto(folder / "mosquitto")
         self.bridge = bridge_on(folder / "bridge", self.mosquitto.url, self.kafka.port)
         self.driver_events = self.another_driver_events(folder / "driver_events")
-        self.extra: list[Service] = []
 
     def another_driver_events(self, folder: Path) -> Service:
         url = self.database.url("driver_events")
@@ -46,7 +47,7 @@ class Pipe:
             server.start()
 
     def stop(self) -> None:
-        for server in (*self.extra, self.bridge, self.driver_events, self.mosquitto, self.kafka):
+        for server in (self.bridge, self.driver_events, self.mosquitto, self.kafka):
             server.stop()
 
     def seqs(self, driver_id: str) -> list[int]:
@@ -56,16 +57,21 @@ class Pipe:
         return [row["seq"] for row in rows]
 
 
-@pytest.fixture
-def pipe(tmp_path: Path, database: Database) -> Iterator[Pipe]:
-    with database.connect(autocommit=True) as conn:
-        admin.register_drivers(conn, [admin.NewDriver(one, one, None) for one in ("d1", "d2")])
-    pipe = Pipe(tmp_path, database)
-    try:
-        pipe.start()
-        yield pipe
-    finally:
-        pipe.stop()
+@pytest.fixture(scope="module")
+def pipe(
+    tmp_path_factory: pytest.TempPathFactory, postgres_cluster: PostgresCluster
+) -> Iterator[Pipe]:
+    """Shared by the tests of this module, each of which leaves it whole."""
+    with cloned_database(postgres_cluster) as database:
+        with database.connect(autocommit=True) as conn:
+            drivers = [f"d-{part}" for part in (*PARTS, "woken")]
+            admin.register_drivers(conn, [admin.NewDriver(one, one, None) for one in drivers])
+        pipe = Pipe(tmp_path_factory.mktemp("pipe"), database)
+        try:
+            pipe.start()
+            yield pipe
+        finally:
+            pipe.stop()
 
 
 def make_journal() -> dict[int, Fix]:
@@ -99,19 +105,19 @@ def deliver(phone: Phone, journal: dict[int, Fix]) -> None:
         time.sleep(3)
 
 
-@pytest.mark.parametrize("part", ["mosquitto", "kafka", "bridge", "driver_events"])
+@pytest.mark.parametrize("part", PARTS)
 def test_pipe__a_part_is_killed__every_fix_is_recorded_once_and_acknowledged(
     pipe: Pipe, part: str
 ) -> None:
     journal = make_journal()
-    phone = Phone(pipe.mosquitto, "d1")
+    phone = Phone(pipe.mosquitto, f"d-{part}")
     phone.publish(encode_fix(journal[seq]) for seq in range(1, FIXES // 2))
     pipe.part(part).kill()
     time.sleep(1)
     pipe.part(part).start()
     deliver(phone, journal)
     phone.close()
-    assert pipe.seqs("d1") == list(range(1, FIXES + 1))
+    assert pipe.seqs(phone.driver_id) == list(range(1, FIXES + 1))
     assert not pipe.database.rows("SELECT * FROM doorstep.outbox")  # no dead letters
 
 
@@ -119,19 +125,21 @@ def test_pipe__driver_events_stopped_and_woken_after_another_took_over__changes_
     pipe: Pipe, tmp_path: Path
 ) -> None:
     journal = make_journal()
-    phone = Phone(pipe.mosquitto, "d2")
+    phone = Phone(pipe.mosquitto, "d-woken")
     phone.publish(encode_fix(journal[seq]) for seq in range(1, 101))
-    wait_until(lambda: len(pipe.seqs("d2")) == 100)
+    wait_until(lambda: len(pipe.seqs("d-woken")) == 100)
     pipe.driver_events.signal(signal.SIGSTOP)
     phone.publish(encode_fix(journal[seq]) for seq in range(101, FIXES // 2))
     other = pipe.another_driver_events(tmp_path / "other")
-    pipe.extra.append(other)
-    other.start()
-    wait_until(lambda: len(pipe.seqs("d2")) == FIXES // 2 - 1, 60)
-    pipe.driver_events.signal(signal.SIGCONT)
-    phone.publish(encode_fix(journal[seq]) for seq in range(FIXES // 2, FIXES + 1))
-    wait_until(lambda: len(pipe.seqs("d2")) == FIXES, 60)
-    pipe.driver_events.await_ready()
+    try:
+        other.start()
+        wait_until(lambda: len(pipe.seqs("d-woken")) == FIXES // 2 - 1, 60)
+        pipe.driver_events.signal(signal.SIGCONT)
+        phone.publish(encode_fix(journal[seq]) for seq in range(FIXES // 2, FIXES + 1))
+        wait_until(lambda: len(pipe.seqs("d-woken")) == FIXES, 60)
+        pipe.driver_events.await_ready()
+    finally:
+        other.stop()
     phone.close()
-    assert pipe.seqs("d2") == list(range(1, FIXES + 1))
+    assert pipe.seqs("d-woken") == list(range(1, FIXES + 1))
     assert pipe.driver_events.exit_code is None
