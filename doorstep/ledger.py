@@ -198,7 +198,7 @@ def read_freshness_s(
 
 
 def read_orders(conn: psycopg.Connection[Any], since: datetime) -> dict[str, int]:
-    """How many orders created since then are in each state."""
+    """How many orders that were open then, or came later, are in each state."""
     return _counts(conn, "ledger/orders.sql", since)
 
 

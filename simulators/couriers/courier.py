@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from doorstep.errors import DoorstepError
 from simulators.api import Answer, Api
 from simulators.couriers.clock import Clock
 from simulators.couriers.demand import Demand, Restaurant
@@ -21,6 +22,10 @@ DECLINE_AFTER_S = 8.0
 FAIL_SHARE = 0.015
 AT_THE_COUNTER_S = 45.0  # at least: the default policy calls 30 s within 60 m an arrival
 STILL_MPS = 0.3  # below this a phone tells no heading
+
+
+class UnknownCourier(DoorstepError):
+    """The platform does not know this courier."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,10 @@ class Courier:
         self._course = Course(self._world.clock.now_s(), (here.x, here.y))
 
     async def on_duty(self) -> bool:
-        """Report for work; whether there is an order from before."""
+        """Report for work; whether there is an order from before. Raises UnknownCourier."""
         answer = await self._post("on-duty")
+        if answer.status in (401, 403, 404):
+            raise UnknownCourier(f"{self.driver_id} is not registered, or with another fleet key")
         return not (answer.ok and answer.body["state"] == "available")
 
     async def current_order(self) -> dict[str, Any] | None:

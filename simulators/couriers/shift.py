@@ -11,10 +11,11 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from doorstep.errors import DoorstepError
 from doorstep.journal import Journal
 from doorstep.telemetry import get_logger
 from simulators.api import Api
@@ -78,14 +79,14 @@ class Shift:
         demand = Demand(streets, self._restaurants, self._rng)
         self._world = World(streets, demand, Clock(options.speedup), api)
         self._log = get_logger()
-        known = read_positions(journal, time.time())
+        self._known = read_positions(journal, time.time())
         self._couriers = {
             driver_id: Courier(
                 driver_id,
                 fleet.driver_token(driver_id),
                 self._world,
                 random.Random(f"{options.seed} {driver_id}"),
-                streets.to_xy(*known[driver_id]) if driver_id in known else self._home(),
+                self._place_of(driver_id),
             )
             for driver_id in options.driver_ids
         }
@@ -100,7 +101,7 @@ class Shift:
         self._dispatch = Dispatch(
             self._world, fleet.staff_token(), self._couriers, policy_id, self._rng
         )
-        self._plan = self._plan_start(known)
+        self._plan = self._plan_start()
         self._beginning = asyncio.Semaphore(BEGIN_AT_ONCE)
         self._drain_s = 2 * settings.ack_every_s + 5
         self._reported = 0
@@ -116,7 +117,8 @@ class Shift:
         stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({work, stopped, *phones}, return_when="FIRST_COMPLETED")
         for task in done:
-            task.result()  # only `stopped` ends without an error
+            if (failure := task.exception()) is not None:  # only `stopped` ends without
+                raise first_of_ours(failure)
         work.cancel()
         self._dispatch.stop()
         left = await self._drain()
@@ -198,12 +200,12 @@ class Shift:
 
     # -- beginning --------------------------------------------------------------------------
 
-    def _plan_start(self, known: Container[str]) -> dict[str, tuple[Job, Stage]]:
+    def _plan_start(self) -> dict[str, tuple[Job, Stage]]:
         """Choose who is how far with which order when the shift starts, and put them there.
 
         Nobody who goes on from an earlier life of this process is moved.
         """
-        fresh = [one for driver_id, one in self._couriers.items() if driver_id not in known]
+        fresh = [one for driver_id, one in self._couriers.items() if driver_id not in self._known]
         stages, weights = list(WARM_STAGES), list(WARM_STAGES.values())
         plan = {}
         for courier in self._rng.sample(fresh, round(len(fresh) * WARM_SHARE)):
@@ -221,7 +223,10 @@ class Shift:
             if order is not None:
                 job = self._job_of(order, order["restaurant"])
                 picked_up = order["state"] in ("picked_up", "arriving", "at_customer")
-                courier.give(job, Stage.TO_CUSTOMER if picked_up else Stage.AT_RESTAURANT)
+                stage = Stage.TO_CUSTOMER if picked_up else Stage.AT_RESTAURANT
+                if courier.driver_id not in self._known:
+                    courier.put(job, stage)
+                courier.give(job, stage)
                 self._dispatch.watch(job)
             elif (planned := self._plan.get(courier.driver_id)) is not None:
                 job, stage = planned
@@ -247,9 +252,20 @@ class Shift:
             order_id=str(order["order_id"]),
         )
 
-    def _home(self) -> Point:
-        """Somewhere near a restaurant, where couriers without an order are."""
+    def _place_of(self, driver_id: str) -> Point:
+        """Where a courier was, or somewhere near a restaurant, where those without an order are."""
+        if driver_id in self._known:
+            return self._world.streets.to_xy(*self._known[driver_id])
         return self._rng.choice(self._restaurants).place.point
+
+
+def first_of_ours(failure: BaseException) -> BaseException:
+    """The first error in a group that is a sentence of ours, or else the whole group."""
+    if isinstance(failure, BaseExceptionGroup):
+        ours = failure.subgroup(DoorstepError)
+        while isinstance(ours, BaseExceptionGroup):
+            failure = ours = ours.exceptions[0]
+    return failure
 
 
 def read_positions(journal: Journal, now: float) -> dict[str, Point]:

@@ -17,10 +17,11 @@ import data
 from simulators.api import Answer, Api
 from simulators.couriers import courier as courier_module
 from simulators.couriers.clock import Clock
-from simulators.couriers.courier import Courier, World
+from simulators.couriers.courier import Courier, UnknownCourier, World
 from simulators.couriers.demand import Demand, place_restaurants, read_restaurants
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.orders import Dispatch
+from simulators.couriers.shift import first_of_ours
 from simulators.couriers.streets import load_firenze
 
 SPEEDUP = 20_000
@@ -182,3 +183,18 @@ async def test_observe__a_moving_courier__reports_the_speed_that_the_platform_se
     moving = [float(str(fix["speed_mps"])) / SPEEDUP for fix in fixes if fix["speed_mps"]]
     assert moving
     assert max(moving) <= 10
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_on_duty__a_driver_that_is_not_registered__is_said(status: int) -> None:
+    courier, _ = make_courier(FakeApi(on_duty=status))
+    with pytest.raises(UnknownCourier, match="anna"):
+        await courier.on_duty()
+
+
+def test_first_of_ours__nested_groups__finds_the_sentence_for_people() -> None:
+    ours = UnknownCourier("anna is not registered")
+    nested = ExceptionGroup("a", [ValueError("x"), ExceptionGroup("b", [ours, ours])])
+    assert first_of_ours(nested) is ours
+    other = ExceptionGroup("a", [ValueError("x")])
+    assert first_of_ours(other) is other

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
+import random
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from simulators.couriers.sample import deliver, gpx_lines
+from simulators.couriers.streets import load_firenze
 from simulators.outcomes import name_outcome
 from simulators.replay import describe, plan_replay
 from simulators.send import read_fix
 from simulators.tracks import TrackPoint, UnreadableTrack, parse_instant, read_track, read_tracks
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "gps"
-SAMPLE = Path(__file__).resolve().parents[2] / "simulators" / "tracks"
+SAMPLE = Path(__file__).resolve().parents[2] / "simulators/tracks/firenze_delivery.gpx"
 
 GPX = """<?xml version="1.0"?>
 <gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>
@@ -171,3 +175,14 @@ def test_read_tracks__real_recordings__are_read_whole(pattern: str, points: int)
     found = read_tracks(sorted(SHARED.glob(pattern)))
     assert len(found) == points
     assert all(-90 <= point.values["lat_deg"] <= 90 for point in found)
+
+
+def test_read_tracks__the_sample__is_what_its_maker_writes() -> None:
+    points = read_tracks([SAMPLE])
+    assert len(points) == SAMPLE.read_text(encoding="utf-8").count("<trkpt")
+    assert {after.at - before.at for before, after in pairwise(points)} == {timedelta(seconds=4)}
+    assert all("accuracy_m" in point.values and "speed_mps" in point.values for point in points)
+    rng, streets = random.Random(7), load_firenze()
+    name, course = deliver(streets, rng)
+    made = "\n".join(gpx_lines(streets, f"A delivery from {name}", course, rng)) + "\n"
+    assert made == SAMPLE.read_text(encoding="utf-8")
