@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 from uuid import UUID
@@ -13,18 +11,16 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from doorstep.errors import DoorstepError, DriverLocked, StoreUnavailable
+from doorstep.errors import DriverLocked, StoreUnavailable
 from doorstep.store import commands
-from doorstep.store.pool import Pool, connection, open_pool
-from doorstep.store.reading import open_reading, reading
+from doorstep.store.asking import ask, is_there, open_reading, read
+from doorstep.store.pool import Pool, open_pool
 from doorstep.store.rows import Driver, IncomingRow, Order, Outcome, Token
 from doorstep.store.write import record_fixes_async
-from driver_api.reads import select_current_order, select_driver
+from driver_api.reads import select_driver_and_order
 from driver_api.schemas import CurrentOrder
 
-COMMAND_TIMEOUT_S = 4.5  # above the wait for a connection (2 s), below the 5 s a caller may wait
 RETRY_WITHIN_S = 1.0  # a broken connection shows at once; an absent database takes 2 s
-PROBE_TIMEOUT_S = 2.0
 
 
 class Store(Protocol):
@@ -67,8 +63,7 @@ class Database:
 
     async def find_token(self, token_sha256: bytes) -> Token | None:
         """Look a token up. None if it is unknown, revoked or expired."""
-        async with self._command() as conn:
-            return await commands.find_token(conn, token_sha256)
+        return await ask(self.pool, lambda conn: commands.find_token(conn, token_sha256))
 
     async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
         """Commit fixes of one driver. Raises DriverLocked, having written nothing.
@@ -84,52 +79,45 @@ class Database:
         return await self._record_fixes(rows)
 
     async def _record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
-        async with self._command() as conn:
+        async def record(conn: AsyncConnection[Any]) -> list[Outcome]:
             outcomes = await record_fixes_async(conn, rows)
             if any(found.outcome == "parked" for found in outcomes):
                 raise DriverLocked  # rolls back: parked is not committed, so it is no 200
             return outcomes
 
+        return await ask(self.pool, record)
+
     async def apply_driver_command(
         self, driver_id: str, command: str, idempotency_key: str | None
     ) -> Driver:
         """Apply on_duty, on_break or off_duty."""
-        async with self._command() as conn:
-            return await commands.apply_driver_command(
+        return await ask(
+            self.pool,
+            lambda conn: commands.apply_driver_command(
                 conn, driver_id, command, idempotency_key=idempotency_key
-            )
+            ),
+        )
 
     async def apply_order_command(
         self, order_id: UUID, command: str, driver_id: str, idempotency_key: str | None
     ) -> Order:
         """Apply decline, pick_up, deliver or fail in the driver's name."""
-        async with self._command() as conn:
-            return await commands.apply_order_command(
+        return await ask(
+            self.pool,
+            lambda conn: commands.apply_order_command(
                 conn,
                 order_id,
                 command,
                 actor="driver",
                 actor_id=driver_id,
                 idempotency_key=idempotency_key,
-            )
+            ),
+        )
 
     async def read_driver(self, driver_id: str) -> tuple[Driver, CurrentOrder | None]:
         """Read a driver and their open order. Raises UnknownDriver."""
-        async with reading(self.engine) as conn:
-            return await select_driver(conn, driver_id), await select_current_order(conn, driver_id)
+        return await read(self.engine, lambda conn: select_driver_and_order(conn, driver_id))
 
     async def is_there(self) -> bool:
         """Say within 2 s whether the database answers."""
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S), connection(self.pool):
-                return True
-        except (DoorstepError, TimeoutError):
-            return False
-
-    @asynccontextmanager
-    async def _command(self) -> AsyncIterator[AsyncConnection[Any]]:
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S), connection(self.pool) as conn:
-                yield conn
-        except TimeoutError as exc:
-            raise StoreUnavailable("the database did not answer in time") from exc
+        return await is_there(self.pool)

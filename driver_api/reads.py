@@ -11,6 +11,13 @@ from doorstep.tables import assignment, driver_state, orders, restaurant
 from driver_api.schemas import CurrentOrder, Place
 
 
+async def select_driver_and_order(
+    conn: AsyncConnection, driver_id: str
+) -> tuple[Driver, CurrentOrder | None]:
+    """Read a driver and their open order. Raises UnknownDriver."""
+    return await select_driver(conn, driver_id), await select_current_order(conn, driver_id)
+
+
 async def select_driver(conn: AsyncConnection, driver_id: str) -> Driver:
     """Read a driver's duty and state. Raises UnknownDriver."""
     found = await conn.execute(

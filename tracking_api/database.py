@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, Self
 from uuid import UUID
 
-from psycopg import AsyncConnection
 from psycopg.errors import CheckViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from doorstep.errors import DoorstepError, StoreUnavailable
 from doorstep.store import commands
-from doorstep.store.pool import Pool, connection, open_pool
-from doorstep.store.reading import open_reading, reading
+from doorstep.store.asking import ask, is_there, open_reading, read
+from doorstep.store.pool import Pool, open_pool
 from doorstep.store.rows import Order, Token
 from doorstep.web.problems import UnusableRequest
 from tracking_api import reads
 from tracking_api.cursors import Cursor
 from tracking_api.schemas import DriverAnswer, NewOrder, NewPolicy, OrderState, RestaurantAnswer
 from tracking_api.view import Near, Spot, TrackedOrder
-
-COMMAND_TIMEOUT_S = 4.5  # above the wait for a connection (2 s), below the 5 s a caller may wait
-PROBE_TIMEOUT_S = 2.0
 
 
 class Store(Protocol):
@@ -106,15 +99,15 @@ class Database:
 
     async def find_token(self, token_sha256: bytes) -> Token | None:
         """Look a token up. None if it is unknown, revoked or expired."""
-        async with self._command() as conn:
-            return await commands.find_token(conn, token_sha256)
+        return await ask(self.pool, lambda conn: commands.find_token(conn, token_sha256))
 
     async def create_order(
         self, new: NewOrder, token_sha256: bytes, idempotency_key: str | None
     ) -> Order:
         """Create an order, or find the one that this key created."""
-        async with self._command() as conn:
-            return await commands.create_order(
+        return await ask(
+            self.pool,
+            lambda conn: commands.create_order(
                 conn,
                 restaurant_id=new.restaurant_id,
                 lon_deg=new.destination.lon_deg,
@@ -123,7 +116,8 @@ class Database:
                 policy_id=new.policy_id,
                 idempotency_key=idempotency_key,
                 customer_name=new.customer_name,
-            )
+            ),
+        )
 
     async def apply_order_command(
         self,
@@ -134,8 +128,9 @@ class Database:
         idempotency_key: str | None,
     ) -> Order:
         """Apply a command of staff or of the order's customer."""
-        async with self._command() as conn:
-            return await commands.apply_order_command(
+        return await ask(
+            self.pool,
+            lambda conn: commands.apply_order_command(
                 conn,
                 order_id,
                 command,
@@ -143,23 +138,24 @@ class Database:
                 actor_id=actor,
                 driver_id=driver_id,
                 idempotency_key=idempotency_key,
-            )
+            ),
+        )
 
     async def replace_customer_token(self, order_id: UUID, token_sha256: bytes) -> None:
         """Make this the order's only good customer token."""
-        async with self._command() as conn:
-            await commands.replace_customer_token(conn, order_id, token_sha256)
+        await ask(
+            self.pool, lambda conn: commands.replace_customer_token(conn, order_id, token_sha256)
+        )
 
     async def revoke_customer_tokens(self, order_id: UUID) -> None:
         """End every customer token of the order."""
-        async with self._command() as conn:
-            await commands.revoke_customer_tokens(conn, order_id)
+        await ask(self.pool, lambda conn: commands.revoke_customer_tokens(conn, order_id))
 
     async def create_policy(self, new: NewPolicy) -> int:
         """Add a policy. Raises UnusableRequest for values that don't fit together."""
         try:
-            async with self._command() as conn:
-                return await commands.create_policy(conn, **new.model_dump(exclude_none=True))
+            values = new.model_dump(exclude_none=True)
+            return await ask(self.pool, lambda conn: commands.create_policy(conn, **values))
         except CheckViolation as exc:
             rule = exc.diag.constraint_name or "a rule of the table"
             complaint = {"loc": "body", "msg": f"violates {rule}", "reason": "out_of_range"}
@@ -167,8 +163,7 @@ class Database:
 
     async def read_track(self, order_id: UUID) -> TrackedOrder | None:
         """Read what a customer's answer is made of, in one snapshot."""
-        async with reading(self.engine) as conn:
-            return await reads.select_track(conn, order_id)
+        return await read(self.engine, lambda conn: reads.select_track(conn, order_id))
 
     async def read_history(
         self,
@@ -180,62 +175,47 @@ class Database:
         after_the_end: bool,
     ) -> list[Spot] | None:
         """Read the current assignment's fixes, oldest first. None if there is no such order."""
-        async with reading(self.engine) as conn:
-            return await reads.select_history(
+        return await read(
+            self.engine,
+            lambda conn: reads.select_history(
                 conn, order_id, from_at, to_at, limit=limit, after_the_end=after_the_end
-            )
+            ),
+        )
 
     async def read_orders(
         self, states: Sequence[OrderState], limit: int, after: Cursor | None
     ) -> list[Order]:
         """Read a page of orders, the newest first."""
-        async with reading(self.engine) as conn:
-            return await reads.select_orders(conn, states, limit, after)
+        return await read(self.engine, lambda conn: reads.select_orders(conn, states, limit, after))
 
     async def read_order(self, order_id: UUID) -> Order:
         """Read one order. Raises UnknownOrder."""
-        async with reading(self.engine) as conn:
-            return await reads.select_order(conn, order_id)
+        return await read(self.engine, lambda conn: reads.select_order(conn, order_id))
 
     async def read_driver(self, driver_id: str) -> DriverAnswer:
         """Read one driver. Raises UnknownDriver."""
-        async with reading(self.engine) as conn:
-            return await reads.select_driver(conn, driver_id)
+        return await read(self.engine, lambda conn: reads.select_driver(conn, driver_id))
 
     async def read_nearest(
         self, lon_deg: float, lat_deg: float, limit: int
     ) -> tuple[datetime, list[Near]]:
         """Read the nearest available drivers, and the database's time."""
-        async with reading(self.engine) as conn:
-            return await reads.select_nearest(conn, lon_deg, lat_deg, limit)
+        return await read(
+            self.engine, lambda conn: reads.select_nearest(conn, lon_deg, lat_deg, limit)
+        )
 
     async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
         """Read every driver's newest position, and the database's time in ms."""
-        async with reading(self.engine) as conn:
-            return await reads.select_positions(conn, since_ms)
+        return await read(self.engine, lambda conn: reads.select_positions(conn, since_ms))
 
     async def read_restaurants(self) -> list[RestaurantAnswer]:
         """Read every restaurant."""
-        async with reading(self.engine) as conn:
-            return await reads.select_restaurants(conn)
+        return await read(self.engine, reads.select_restaurants)
 
     async def read_policies(self) -> list[dict[str, Any]]:
         """Read every policy."""
-        async with reading(self.engine) as conn:
-            return await reads.select_policies(conn)
+        return await read(self.engine, reads.select_policies)
 
     async def is_there(self) -> bool:
         """Say within 2 s whether the database answers."""
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S), connection(self.pool):
-                return True
-        except (DoorstepError, TimeoutError):
-            return False
-
-    @asynccontextmanager
-    async def _command(self) -> AsyncIterator[AsyncConnection[Any]]:
-        try:
-            async with asyncio.timeout(COMMAND_TIMEOUT_S), connection(self.pool) as conn:
-                yield conn
-        except TimeoutError as exc:
-            raise StoreUnavailable("the database did not answer in time") from exc
+        return await is_there(self.pool)

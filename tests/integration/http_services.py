@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from subprocess import PIPE, Popen
 from typing import Any
@@ -75,9 +75,11 @@ class SilentPositions:
 
 
 @asynccontextmanager
-async def open_driver_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+async def open_driver_api(
+    database: Database, store: DriverDatabase | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     """driver_api on a real database, with the role and rights of the service."""
-    store = await DriverDatabase.open(database.url("driver_api"), 4)
+    store = store or await DriverDatabase.open(database.url("driver_api"), 4)
     app = build_driver_api(store, SilentPositions())
     try:
         async with _client(app) as client:
@@ -134,6 +136,75 @@ async def answers(client: httpx.AsyncClient, path: str, status: int, within_s: f
             pass
         await asyncio.sleep(0.1)
     return False
+
+
+class Relay:
+    """A port that leads to another, and can swallow everything: a half-open network."""
+
+    def __init__(self, to_port: int, port: int = 0) -> None:
+        self._to_port = to_port
+        self._port = port
+        self._open = asyncio.Event()
+        self._open.set()
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """The port to connect to."""
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def swallow(self) -> None:
+        """From now on nothing gets through, and nobody is told."""
+        self._open.clear()
+
+    def let_through(self) -> None:
+        """Let everything through again."""
+        self._open.set()
+
+    async def __aenter__(self) -> Relay:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._links:
+            task.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._link(reader, writer))
+        self._links.add(task)
+        task.add_done_callback(self._links.discard)
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers = [writer]
+        try:
+            await self._open.wait()
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to_port)
+            writers.append(there_writer)
+            await asyncio.wait(
+                [
+                    asyncio.create_task(self._pump(reader, there_writer)),
+                    asyncio.create_task(self._pump(there_reader, writer)),
+                ],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            for open_writer in writers:
+                open_writer.close()
+                with suppress(ConnectionError):
+                    await open_writer.wait_closed()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                await self._open.wait()
+                writer.write(data)
+                await writer.drain()
 
 
 def make_fix(

@@ -11,11 +11,14 @@ import httpx
 import psycopg
 import pytest
 
+from doorstep.store.pool import connection
+from driver_api.database import Database as DriverDatabase
 from tests.database import Database, free_port
 from tests.integration.http_services import (
     CUSTOMER,
     RESTAURANT,
     STAFF,
+    Relay,
     answers,
     as_driver,
     create_order,
@@ -168,6 +171,21 @@ async def test_patch_location__backends_killed__succeeds_after_at_most_one_retry
     assert database.value("SELECT count(*) FROM fix_history WHERE boot = 'b1'") == 1
 
 
+async def test_pool__exhausted__is_503_within_2_s_and_recovers(database):
+    populate(database)
+    store = await DriverDatabase.open(database.url("driver_api"), 1)
+    async with open_driver_api(database, store) as driver_api:
+        await report(driver_api, "d1", RESTAURANT)
+        async with connection(store.pool):
+            started = time.monotonic()
+            answer = await driver_api.patch(
+                "/drivers/d1/location", json=make_fix(), headers=as_driver("d1")
+            )
+            problem_of(answer, 503, "store-unavailable")
+            assert time.monotonic() - started < 3  # 2 s, and a busy machine
+        assert (await report(driver_api, "d1", RESTAURANT))["outcome"] == "committed"
+
+
 async def test_duty__on_break_off__and_said_again(driver_api):
     states = []
     for command in ("on-duty", "on-duty", "on-break", "on-duty", "off-duty", "off-duty"):
@@ -258,8 +276,7 @@ async def test_process__started_before_its_database__waits_says_so_and_stops_cle
             problem_of(answer, 503, "store-unavailable")
             assert "retry-after" in answer.headers
             assert time.monotonic() - started < 5
-            relay = await _relay(database_port, postgres_cluster.port)
-            async with relay:
+            async with Relay(postgres_cluster.port, database_port):
                 assert await answers(client, "/readyz", 200)
                 for _ in range(20):  # Kafka is away: that is in nobody's way
                     started = time.monotonic()
@@ -290,21 +307,3 @@ def _kill_backends(database: Database) -> None:
             " WHERE usename = 'driver_api' AND datname = current_database()"
         ).fetchall()
     assert killed
-
-
-async def _relay(port: int, to_port: int) -> asyncio.Server:
-    """Let a port lead to another: the database's address, which was dead before."""
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", to_port)
-        await asyncio.gather(
-            pump(reader, there_writer), pump(there_reader, writer), return_exceptions=True
-        )
-
-    return await asyncio.start_server(connect, "127.0.0.1", port)

@@ -17,6 +17,7 @@ from tests.integration.http_services import (
     CUSTOMER,
     RESTAURANT,
     STAFF,
+    Relay,
     answers,
     as_customer,
     as_driver,
@@ -411,6 +412,39 @@ async def test_drivers__positions_nearest_and_one(driver_api, tracking_api):
     one = (await tracking_api.get("/drivers/d2", headers=STAFF)).json()
     assert (one["name"], one["duty"], one["order_id"]) == ("Driver 2", "on_duty", None)
     problem_of(await tracking_api.get("/drivers/nobody", headers=STAFF), 404, "unknown-driver")
+
+
+async def test_process__database_half_open__fails_within_5_s_and_recovers_by_itself(
+    postgres_cluster, database
+):
+    populate(database)
+    port = free_port()
+    async with (
+        Relay(postgres_cluster.port) as relay,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client,
+    ):
+        settings = {
+            "DATABASE_URL": database.url("tracking_api").replace(
+                f":{postgres_cluster.port}/", f":{relay.port}/"
+            ),
+            "TRACKING_API_BIND": f"127.0.0.1:{port}",
+        }
+        with running("tracking_api", **settings) as process:
+            assert await answers(client, "/readyz", 200)
+            order = await create_order(client)
+            await track(client, order)
+            relay.swallow()
+            took_s = []
+            for path in ("/orders", f"/track/{order['order_id']}", "/restaurants"):
+                answer = await client.get(path, headers=STAFF)
+                problem_of(answer, 503, "store-unavailable")
+                took_s.append(answer.elapsed.total_seconds())
+            assert max(took_s) < 6  # 5 s, and a busy machine
+            relay.let_through()
+            assert await answers(client, "/readyz", 200)
+            assert (await track(client, order))["state"] == "created"
+            status, _ = await asyncio.to_thread(stop, process)
+    assert status == 0
 
 
 @pytest.fixture
