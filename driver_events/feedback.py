@@ -17,7 +17,6 @@ from doorstep.errors import Unavailable
 from doorstep.settings import MqttBroker
 from doorstep.store import write
 from doorstep.store.rows import Watermark
-from doorstep.store.translate import translated
 from doorstep.telemetry import get_logger
 from doorstep.topics import ACK, topic_of
 from driver_events import metrics
@@ -140,15 +139,8 @@ def reader(connection: Connection) -> Callable[[Sequence[Pair]], list[Watermark]
     """Read watermarks from the database. The function raises Unavailable."""
 
     def read(pairs: Sequence[Pair]) -> list[Watermark]:
-        try:
-            conn = connection.get()
-            marks = write.read_watermarks(conn, pairs)
-            with translated():
-                conn.commit()
-        except Unavailable:
-            connection.discard()
-            raise
-        return marks
+        with connection.transaction() as conn:
+            return write.read_watermarks(conn, pairs)
 
     return read
 

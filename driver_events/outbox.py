@@ -7,10 +7,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from doorstep.errors import Unavailable
 from doorstep.store import write
 from doorstep.store.rows import OutboxRecord
-from doorstep.store.translate import translated
 from driver_events import metrics
 from driver_events.batch import Pair
 from driver_events.recorder import Connection
@@ -48,20 +46,14 @@ class OutboxPublisher:
         2. Publish them, and wait until Kafka has them all.
         3. Delete them, and commit.
         """
-        try:
+        with self._connection.transaction() as conn:
             # Step 1
-            conn = self._connection.get()
             records = write.take_outbox(conn, RECORDS)
             if records:
                 # Step 2
                 self._send(records)
-                # Step 3
+                # Step 3: and the commit at the end of the block
                 write.delete_outbox(conn, [record.outbox_id for record in records])
-            with translated():
-                conn.commit()
-        except BaseException:
-            self._connection.discard()
-            raise
         for record in records:
             metrics.OUTBOX.labels(record.topic).inc()
         return len(records) == RECORDS
@@ -111,14 +103,8 @@ class ParkedRetry:
 
     def retry(self) -> bool:
         """Try the parked fixes again. Raises Unavailable."""
-        try:
-            conn = self._connection.get()
+        with self._connection.transaction() as conn:
             recorded = write.record_parked(conn)
-            with translated():
-                conn.commit()
-        except Unavailable:
-            self._connection.discard()
-            raise
         if recorded:
             metrics.PARKED.inc(recorded)
             pairs, self._pairs = self._pairs, set()

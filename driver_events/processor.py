@@ -106,7 +106,7 @@ class Processor:
             self._commit(messages[at : at + size], batch)
             at += size
 
-    def _commit(self, messages: Sequence[Message], batch: Batch) -> None:
+    def _commit(self, messages: Sequence[Message], batch: Batch, *, again: bool = True) -> None:
         """Commit one batch; one that the database can't take is halved until one record is left."""
         moves = self._source.moves_of(messages)
         started_s = time.monotonic()
@@ -114,7 +114,9 @@ class Processor:
             verdict = self._recorder.record(batch, self.topic, moves)
         except DataError as exc:
             self._log.error("data_error", error=str(exc), records=len(messages))
-            if len(messages) == 1:
+            if len(messages) == 1 and again:  # two doors at once may have been the reason
+                self._commit(messages, batch, again=False)
+            elif len(messages) == 1:
                 self._commit(messages, bury(batch, str(exc)))
             else:
                 half = len(messages) // 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import psycopg
 
-from doorstep.errors import StoreUnavailable
+from doorstep.errors import DoorstepError, StoreUnavailable
 from doorstep.store import write
 from doorstep.store.pool import connect
 from doorstep.store.translate import translated
@@ -19,7 +20,7 @@ from driver_events.source import TopicIdentity
 DATA_ERRORS = ("22", "23")
 
 
-class DataError(Exception):
+class DataError(DoorstepError):
     """The database refused a value in the batch, and so all of it."""
 
 
@@ -31,22 +32,33 @@ class Connection:
         self._application_name = application_name
         self._conn: psycopg.Connection[Any] | None = None
 
-    def get(self) -> psycopg.Connection[Any]:
-        """Give the open connection. Raises StoreUnavailable."""
-        if self._conn is None or self._conn.closed:
-            self._conn = connect(self._url, application_name=self._application_name)
-        return self._conn
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """Use it for one transaction, which is committed at the end.
+
+        After any error the connection is a new one. Raises DataError, and StoreUnavailable also
+        for what is ours to mend (a right that is missing): it is tried again, and said.
+        """
+        try:
+            if self._conn is None or self._conn.closed:
+                self._conn = connect(self._url, application_name=self._application_name)
+            yield self._conn
+            with translated():
+                self._conn.commit()
+        except psycopg.Error as exc:
+            self.discard()
+            if (exc.sqlstate or "").startswith(DATA_ERRORS):
+                raise DataError(str(exc)) from exc
+            raise StoreUnavailable(f"the database refused: {exc}") from exc
+        except BaseException:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Close the connection, whatever state it is in; its transaction is rolled back."""
         if self._conn is not None:
             self._conn.close()
             self._conn = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a connection that has not failed."""
-        return self._conn is not None and not self._conn.closed
 
 
 class Recorder(Protocol):
@@ -72,11 +84,8 @@ class DatabaseRecorder:
 
     def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
         """Read where each partition goes on; one that was never seen starts at 0."""
-        conn = self._connection.get()
-        offsets = write.open_offsets(conn, topic.cluster_id, topic.topic_id, partitions)
-        with translated():
-            conn.commit()
-        return offsets
+        with self._connection.transaction() as conn:
+            return write.open_offsets(conn, topic.cluster_id, topic.topic_id, partitions)
 
     def record(
         self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
@@ -88,8 +97,7 @@ class DatabaseRecorder:
         3. Offsets by compare-and-set: they move only from where we read.
         4. One commit.
         """
-        conn = self._connection.get()
-        try:
+        with self._connection.transaction() as conn:
             # Step 1
             outcomes = write.record_fixes(conn, batch.rows) if batch.rows else []
             verdict = judge(batch, outcomes)
@@ -97,24 +105,9 @@ class DatabaseRecorder:
             write.add_dead_letters(conn, verdict.letters)
             # Step 3
             write.advance_offsets(conn, topic.cluster_id, topic.topic_id, moves)
-            # Step 4
-            with translated():
-                conn.commit()
-        except psycopg.Error as exc:
-            self.discard()
-            if (exc.sqlstate or "").startswith(DATA_ERRORS):
-                raise DataError(str(exc)) from exc
-            raise StoreUnavailable(f"the database refused the batch: {exc}") from exc
-        except BaseException:
-            self.discard()
-            raise
+            # Step 4: at the end of the block
         return verdict
 
     def discard(self) -> None:
         """Close the connection; what was not committed is rolled back."""
         self._connection.discard()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the database was there when last asked."""
-        return self._connection.is_open

@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from doorstep.errors import Unavailable
 from doorstep.store import admin
-from doorstep.store.translate import translated
 from doorstep.telemetry import serve_telemetry
 from driver_events.feedback import TICK_S, Feedback, MqttSender, Schedule, reader
 from driver_events.outbox import OutboxPublisher, ParkedRetry
@@ -151,14 +149,8 @@ def _partitions_ahead(url: str) -> Callable[[], bool]:
 
     def ensure() -> bool:
         today = datetime.now(UTC).date()
-        try:
-            conn = connection.get()
+        with connection.transaction() as conn:
             admin.ensure_partitions(conn, today - timedelta(days=1), today + timedelta(DAYS_AHEAD))
-            with translated():
-                conn.commit()
-        except Unavailable:
-            connection.discard()
-            raise
         connection.discard()  # an hour's idling is no use
         return False
 

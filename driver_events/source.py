@@ -117,6 +117,7 @@ class Source:
         self._assigned = []
         self._offsets = {}
         self.needs_opening = False
+        metrics.LAG.clear()  # another consumer's from now on
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

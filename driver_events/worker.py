@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from doorstep.errors import Unavailable
 from doorstep.telemetry import get_logger
+from driver_events.recorder import DataError
 
 MOST_WAIT_S = 5.0  # between two tries while something is away
 
@@ -55,17 +56,17 @@ class Worker:
             self._failure = exc
 
     def _repeat(self) -> None:
-        wait_s = self._every_s
+        wait_s, said = self._every_s, False
         while not self._stopping:
             self._woken.clear()
             try:
                 more = self._work()
-                self.is_well = True
+                self.is_well, said = True, False
                 wait_s = 0.0 if more else self._every_s
-            except Unavailable as exc:
-                if self.is_well:
+            except (Unavailable, DataError) as exc:
+                if not said:
                     self._log.warning("waiting", error=str(exc))
-                self.is_well = False
+                self.is_well, said = False, True
                 wait_s = min(MOST_WAIT_S, max(0.25, 2 * wait_s))
                 self._pause(wait_s)
                 continue
