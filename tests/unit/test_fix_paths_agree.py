@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from doorstep.errors import MalformedFix
 from doorstep.fix.encode import encode_fix, encode_position
 from doorstep.fix.fast import decode_position, decode_position_fast
+from doorstep.fix.instants import EPOCH, LEAST_EPOCH_MS, instant_of
 from doorstep.fix.strict import RANGES, decode_position_strictly
 from doorstep.fix.value import MAX_SEQ, Decoded, Fix
 
@@ -98,6 +99,12 @@ def judged(payload: bytes, *, strictly: bool) -> Decoded | str:
 @given(PAYLOADS)
 def test_decode_position__any_payload__both_paths_agree(payload: bytes) -> None:
     assert judged(payload, strictly=False) == judged(payload, strictly=True)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.integers(LEAST_EPOCH_MS, 5 * 10**12))
+def test_instant_of__any_milliseconds__are_exact(ms: int) -> None:
+    assert instant_of(ms) == EPOCH + timedelta(milliseconds=ms)
 
 
 @settings(max_examples=500, deadline=None)
