@@ -63,8 +63,12 @@ class KafkaPositions:
         except (BufferError, KafkaException):
             _POSITIONS.labels("dropped").inc()
 
+    def flush(self, timeout_s: float) -> None:
+        """Wait until what was handed on is with Kafka, or the time is over."""
+        self._producer.flush(timeout_s)
+
     def close(self) -> None:
-        self._producer.flush(FLUSH_TIMEOUT_S)
+        self.flush(FLUSH_TIMEOUT_S)
 
 
 def pack_position(driver_id: str, fix: Fix, received_at_ms: int) -> bytes:
