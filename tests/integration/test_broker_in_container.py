@@ -1,0 +1,127 @@
+"""mosquitto/in-container on a real Mosquitto, without a container: only its paths are others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from doorstep.credentials import mqtt_password, new_fleet_key
+from doorstep.provision import write_password_file
+from doorstep.settings import Bind
+from doorstep.stack.mosquitto import ACL, TEMPLATE, render
+from doorstep.stack.probes import mqtt_accepts
+
+SCRIPT = TEMPLATE.parent / "in-container"
+KEY = new_fleet_key()
+TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+def bind() -> Bind:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return Bind("127.0.0.1", server.getsockname()[1])
+
+
+@pytest.fixture
+def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
+    """The script, started while `provision` has written nothing yet."""
+    program = shutil.which("mosquitto", path=f"/usr/sbin:{os.environ['PATH']}")
+    assert program, "no mosquitto: ./run installs it"
+    config = render(
+        TEMPLATE.read_text(encoding="utf-8"),
+        {
+            "listener": f"{bind.port} {bind.host}",
+            "password_file": str(tmp_path / "passwd"),
+            "acl_file": str(tmp_path / "acl"),
+            "persistence_location": f"{tmp_path}/",
+        },
+    )
+    as_root = "user root\n" if os.geteuid() == 0 else ""
+    (tmp_path / "mosquitto.conf").write_text(f"{config}\n{as_root}")
+    moved = SCRIPT.read_text(encoding="utf-8")
+    for path, ours in (
+        ("/mosquitto/config", str(tmp_path)),
+        ("/run/mosquitto/mosquitto.conf", str(tmp_path / "mosquitto.conf")),
+        ("/usr/sbin/mosquitto", program),
+    ):
+        assert path in moved
+        moved = moved.replace(path, ours)
+    process = subprocess.Popen(["sh", "-c", moved], start_new_session=True)
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def provide(folder: Path, *driver_ids: str) -> None:
+    """What `provision` does: the passwords first, then the ACL."""
+    write_password_file(folder / "passwd", KEY, driver_ids)
+    shutil.copyfile(ACL, folder / "acl")
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def lets_in(bind: Bind, user: str) -> bool:
+    return mqtt_accepts(bind, user, mqtt_password(KEY, user))
+
+
+def test_in_container__provisioned_late__starts_then(
+    script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
+) -> None:
+    assert script.poll() is None
+    assert not lets_in(bind, "bridge")
+    provide(tmp_path)
+    assert wait_for(lambda: lets_in(bind, "bridge"))
+    assert not lets_in(bind, "anna")
+
+
+def test_in_container__a_driver_is_added__is_let_in_and_the_broker_is_the_same(
+    script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
+) -> None:
+    provide(tmp_path)
+    assert wait_for(lambda: lets_in(bind, "bridge"))
+    with socket.create_connection((bind.host, bind.port)) as connection:
+        provide(tmp_path, "anna")
+        assert wait_for(lambda: lets_in(bind, "anna"))
+        connection.settimeout(0.1)
+        with pytest.raises(TimeoutError):  # a broker that had been restarted would have closed it
+            connection.recv(1)
+
+
+def test_in_container__sigterm__ends_broker_and_script(
+    script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
+) -> None:
+    provide(tmp_path)
+    assert wait_for(lambda: lets_in(bind, "bridge"))
+    script.terminate()
+    assert script.wait(TIMEOUT_S) == 0
+    assert not lets_in(bind, "bridge")
+    assert (tmp_path / "mosquitto.db").exists()  # it saved its sessions
+
+
+def test_in_container__broker_dies__ends_so_that_the_engine_restarts_it(
+    script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
+) -> None:
+    provide(tmp_path)
+    assert wait_for(lambda: lets_in(bind, "bridge"))
+    children = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().split()
+    broker = next(
+        int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "mosquitto"
+    )
+    os.kill(broker, signal.SIGKILL)
+    assert script.wait(TIMEOUT_S) == 128 + signal.SIGKILL
