@@ -236,7 +236,9 @@ def test_ports__only_the_needed_ones_on_loopback_with_the_native_defaults(
 def test_ports__each_can_be_moved() -> None:
     moved = {variable: str(20_000 + n) for n, (variable, _) in enumerate(PUBLISHED.values())}
     secrets = {name: "x" for name, value in example_environment().items() if not value}
-    services = load_services({**example_environment(), **secrets, "DOORSTEP_BIND": "0.0.0.0", **moved})
+    services = load_services(
+        {**example_environment(), **secrets, "DOORSTEP_BIND": "0.0.0.0", **moved}
+    )
     for name, (variable, _) in PUBLISHED.items():
         assert services[name]["ports"][0].startswith(f"0.0.0.0:{moved[variable]}:")
 
