@@ -205,7 +205,7 @@ def _wait_until(holds: Callable[[], bool], timeout_s: float) -> None:
     while not holds():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not all fixes were committed within {timeout_s:.0f} s")
-        time.sleep(0.2)
+        time.sleep(0.5)  # a look costs the database some 3 ms
 
 
 @contextmanager
