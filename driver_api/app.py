@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from doorstep.web.bodies import LimitBody
 from doorstep.web.buckets import Buckets
+from doorstep.web.docs import docs_routes
 from doorstep.web.headers import SecureHeaders
 from doorstep.web.observe import ObserveRequests, health_routes
 from doorstep.web.openapi import install_openapi
@@ -74,6 +75,7 @@ def _bare_app() -> FastAPI:
 
     app.include_router(router)
     app.include_router(health_routes(dependencies))
+    app.include_router(docs_routes(app))
     install_problem_handlers(app)
     install_openapi(app, [FixBody, FixesBody])
     app.add_middleware(LimitBody)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from doorstep.web.bodies import LimitBody
 from doorstep.web.buckets import Buckets
+from doorstep.web.docs import docs_routes
 from doorstep.web.headers import SecureHeaders
 from doorstep.web.observe import ObserveRequests, health_routes
 from doorstep.web.openapi import install_openapi
@@ -80,6 +81,7 @@ def _bare_app() -> FastAPI:
     for module in (orders, track, drivers, policies, pages):
         app.include_router(module.router)
     app.include_router(health_routes(dependencies))
+    app.include_router(docs_routes(app))
     app.mount("/assets", pages.Assets())
     install_problem_handlers(app)
     install_openapi(app, BODIES)

@@ -358,6 +358,15 @@ async def test_openapi__is_3_1_with_problems_and_examples(http):
     assert {name for name in references if name not in document["components"]["schemas"]} == set()
 
 
+async def test_docs__every_operation__is_on_the_page_without_scripts(http):
+    document = (await http.get("/openapi.json")).json()
+    page = await http.get("/docs")
+    assert page.status_code == 200
+    assert "<script" not in page.text
+    assert all(f"<code>{path}</code>" in page.text for path in document["paths"])
+    assert (await http.get("/docs.css")).headers["content-type"].startswith("text/css")
+
+
 def _references(value: Any) -> list[str]:
     if isinstance(value, dict):
         own = [value["$ref"].rpartition("/")[2]] if "$ref" in value else []

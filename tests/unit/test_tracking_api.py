@@ -326,15 +326,18 @@ async def test_get_track__any_bad_link__is_one_same_404(http, store):
 
 
 async def test_get_track__bad_links__take_one_same_time_each_with_one_look_up(http, store):
-    took_s = []
+    quickest_s = []  # of five each: the rest is the machine's noise
     for order_id, token in [(ORDER_ID, "forged"), (uuid4(), "forged"), ("x", "tok-other")]:
-        store.look_ups = 0
-        started = time.perf_counter()
-        await http.get(f"/track/{order_id}", headers={"Authorization": f"Bearer {token}"})
-        took_s.append(time.perf_counter() - started)
-        assert store.look_ups == 1
-    assert min(took_s) >= 0.1
-    assert max(took_s) - min(took_s) < 0.05
+        took_s = []
+        for _ in range(5):
+            store.look_ups = 0
+            started = time.perf_counter()
+            await http.get(f"/track/{order_id}", headers={"Authorization": f"Bearer {token}"})
+            took_s.append(time.perf_counter() - started)
+            assert store.look_ups == 1
+        quickest_s.append(min(took_s))
+    assert min(quickest_s) >= 0.1
+    assert max(quickest_s) - min(quickest_s) < 0.02
 
 
 async def test_get_track__guessing_on__is_429_and_good_links_still_work(http):
@@ -472,6 +475,15 @@ async def test_openapi__is_3_1_and_every_reference_leads_somewhere(http):
     references = set(_references(document))
     assert references
     assert {name for name in references if name not in schemas} == set()
+
+
+async def test_docs__every_operation__is_on_the_page_without_scripts(http):
+    document = (await http.get("/openapi.json")).json()
+    page = await http.get("/docs")
+    assert page.status_code == 200
+    assert "<script" not in page.text
+    assert all(f"<code>{path}</code>" in page.text for path in document["paths"])
+    assert (await http.get("/docs.css")).headers["content-type"].startswith("text/css")
 
 
 def _references(value: Any) -> list[str]:
