@@ -82,7 +82,9 @@ def client_environment(home: Home, at: Addresses) -> dict[str, str]:
     }
 
 
-def service_environment(service: str, home: Home, at: Addresses) -> dict[str, str]:
+def service_environment(
+    service: str, home: Home, at: Addresses, *, public_url: str | None = None
+) -> dict[str, str]:
     """Give the variables of one service; docker-compose.yml sets the same ones."""
     kafka_servers = {"KAFKA_BOOTSTRAP_SERVERS": str(reach(at.kafka))}
     mqtt = {
@@ -112,7 +114,7 @@ def service_environment(service: str, home: Home, at: Addresses) -> dict[str, st
             return {
                 "DATABASE_URL": database_url(home, at, "tracking_api"),
                 "TRACKING_API_BIND": str(at.tracking_api),
-                "TRACKING_API_PUBLIC_URL": at.tracking_api_url,
+                "TRACKING_API_PUBLIC_URL": public_url or at.tracking_api_url,
             }
     raise ValueError(f"{service!r} is not a service")
 
@@ -124,9 +126,10 @@ def has_service(service: str) -> bool:
     )
 
 
-def servers_of(home: Home, at: Addresses, settings: StackSettings, database: Path) -> list[Part]:
+def servers_of(
+    home: Home, at: Addresses, settings: StackSettings, postgres: PostgresCluster
+) -> list[Part]:
     """List the servers: PostgreSQL, Kafka and each Mosquitto."""
-    postgres = postgres_cluster(home, at, database)
     return [
         Part(
             "postgres",
@@ -158,7 +161,7 @@ def servers_of(home: Home, at: Addresses, settings: StackSettings, database: Pat
     ]
 
 
-def services_of(home: Home, at: Addresses) -> list[Part]:
+def services_of(home: Home, at: Addresses, settings: StackSettings) -> list[Part]:
     """List the services that are installed."""
     return [
         Part(
@@ -166,7 +169,9 @@ def services_of(home: Home, at: Addresses) -> list[Part]:
             "services",
             _dies_with_parent([sys.executable, "-m", service], "TERM"),
             getattr(at, service),
-            environment=service_environment(service, home, at),
+            environment=service_environment(
+                service, home, at, public_url=settings.tracking_api_public_url
+            ),
             stop_wait_s=20,
         )
         for service in SERVICES

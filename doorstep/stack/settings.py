@@ -34,4 +34,7 @@ class StackSettings(ServiceSettings):
     bridge_port: Port = 8003
     driver_events_port: Port = 8004
 
+    # What customers' links begin with, where that is not the address that tracking_api listens on.
+    tracking_api_public_url: str | None = None
+
     kafka_heap_opts: str = "-Xms256m -Xmx512m"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ from doorstep.stack.parts import (
     servers_of,
     services_of,
 )
-from doorstep.stack.postgres import OWNER
+from doorstep.stack.postgres import OWNER, PostgresCluster, find_binaries
 from doorstep.stack.settings import PROJECT, StackSettings
 from doorstep.stack.supervise import Supervisor, write_config
 from doorstep.stack.topics import create_topics
@@ -145,6 +146,8 @@ class Stack:
         """Stop services, then brokers, then the database; `erase` deletes all data and secrets."""
         with self._locked() if self.home.root.exists() else contextlib.nullcontext():
             self.supervisor.stop()
+            if self.home.addresses_file.exists() and self.home.secrets.exists():
+                shutil.rmtree(self._cluster().socket_dir, ignore_errors=True)
             self.home.addresses_file.unlink(missing_ok=True)
             self._addresses = None
         if erase:
@@ -155,11 +158,11 @@ class Stack:
         at = choose_addresses(self.settings, self._say)
         at.save(self.home.addresses_file)
         self._addresses = at
-        place = place_for(server_user("postgres"), self.home.postgres, self._say)
-        database = place / "data"
+        place_for(server_user("postgres"), self.home.postgres, self._say)
+        self._refuse_another_version()
         with ThreadPoolExecutor(3) as at_once:
             work = [
-                at_once.submit(postgres_cluster(self.home, at, database).prepare),
+                at_once.submit(self._cluster().prepare),
                 at_once.submit(kafka.prepare, self.home, at, self.settings),
                 at_once.submit(self._prepare_brokers),
             ]
@@ -176,10 +179,22 @@ class Stack:
         write_password_file(self.home.password_file, self.home.fleet_key())
         mosquitto.give_to_broker(self.home.password_file)
 
+    def _cluster(self) -> PostgresCluster:
+        return postgres_cluster(self.home, self.addresses, self.home.postgres.resolve() / "data")
+
+    def _refuse_another_version(self) -> None:
+        """A newer PostgreSQL can't read an older one's folder, as after an upgrade of Debian."""
+        made_by = self.home.postgres / "data" / "PG_VERSION"
+        installed = find_binaries().parent.name
+        if made_by.exists() and (made_by.read_text().strip() != installed):
+            raise StackError(
+                f"the data in {self.home.postgres} are PostgreSQL {made_by.read_text().strip()}'s, "
+                f"and PostgreSQL {installed} is installed: pg_upgrade them, or ./run down --erase"
+            )
+
     def _parts(self) -> list[Part]:
-        database = self.home.postgres.resolve() / "data"
-        servers = servers_of(self.home, self.addresses, self.settings, database)
-        return servers + services_of(self.home, self.addresses)
+        servers = servers_of(self.home, self.addresses, self.settings, self._cluster())
+        return servers + services_of(self.home, self.addresses, self.settings)
 
     def _set_up(self) -> None:
         """Migrate and provision as soon as the servers answer; the services wait meanwhile."""
@@ -203,8 +218,7 @@ class Stack:
                 time.sleep(POLL_S)
 
     def _set_up_database(self) -> None:
-        database = self.home.postgres.resolve() / "data"
-        cluster = postgres_cluster(self.home, self.addresses, database)
+        cluster = self._cluster()
         self._wait("postgres", cluster.is_ready)
         cluster.create_database(self.home.database_password(OWNER))
         for command in ("upgrade", "passwords"):
@@ -305,8 +319,7 @@ class Stack:
         if part.name == "kafka":
             ready = probes.kafka_is_ready(part.address)
         elif part.name == "postgres":
-            database = self.home.postgres.resolve() / "data"
-            ready = postgres_cluster(self.home, self.addresses, database).is_ready()
+            ready = self._cluster().is_ready()
         else:
             password = mqtt_password(self.home.fleet_key(), "stack")
             ready = probes.mqtt_accepts(part.address, "stack", password)

@@ -155,7 +155,8 @@ def test_bad_setting__is_one_clear_line() -> None:
 def another_stack(server_home: Path) -> Stack:
     """A second stack, beside the shared one, for what a test must not do to that."""
     return Stack(
-        StackSettings(doorstep_home=server_home / "another", **ANY_PORT), say=lambda _: None
+        StackSettings(doorstep_home=server_home / "another", mqtt_brokers=2, **ANY_PORT),
+        say=lambda _: None,
     )
 
 
@@ -165,7 +166,7 @@ def test_down__leaves_no_process_and_keeps_the_data__erase_removes_all(
     try:
         another_stack.up()
         another_stack.add_drivers(["keeps"])
-        pids = [another_stack.pid_of(name) for name in [*PARTS, "keeper"]]
+        pids = [another_stack.pid_of(name) for name in [*PARTS, "mosquitto-2", "keeper"]]
         another_stack.down()
 
         assert not [pid for pid in pids if _runs(pid)]
@@ -175,8 +176,8 @@ def test_down__leaves_no_process_and_keeps_the_data__erase_removes_all(
         another_stack.up()
         assert time.monotonic() - started_at <= 30
         key = another_stack.home.fleet_key()
-        broker = another_stack.addresses.mqtt[0]
-        assert probes.mqtt_accepts(broker, "keeps", mqtt_password(key, "keeps"))
+        for broker in another_stack.addresses.mqtt:
+            assert probes.mqtt_accepts(broker, "keeps", mqtt_password(key, "keeps"))
     finally:
         another_stack.down(erase=True)
     assert not another_stack.home.root.exists()

@@ -14,6 +14,7 @@ from doorstep.stack.addresses import Addresses, choose_addresses
 from doorstep.stack.home import Home, StackError, as_user
 from doorstep.stack.parts import SERVICES, Part, owner_environment, service_environment
 from doorstep.stack.settings import PROJECT, StackSettings
+from doorstep.stack.stack import Stack
 from doorstep.stack.supervise import LONGEST_PAUSE_S, keep_pauses_short, write_config
 from doorstep.stack.topics import TOPICS
 from tests.unit.test_stack_addresses import ANY
@@ -199,3 +200,22 @@ def test_topics__each_one__states_partitions_and_retention() -> None:
 )
 def test_readyz_body__names_what_is_waited_for(body: bytes, expected: str) -> None:
     assert probes._waits_for(body) == expected
+
+
+def test_stack__data_of_another_postgresql__says_so_and_starts_nothing(tmp_path: Path) -> None:
+    stack = Stack(StackSettings(doorstep_home=tmp_path / "stack", **ANY), say=lambda _: None)
+    data_dir = stack.home.postgres / "data"
+    data_dir.mkdir(parents=True)
+    (data_dir / "PG_VERSION").write_text("9\n")
+
+    with pytest.raises(StackError, match="PostgreSQL 9"):
+        stack.up()
+    assert not stack.is_up()
+
+
+def test_tracking_api__public_url__is_what_links_begin_with(home: Home, at: Addresses) -> None:
+    own = service_environment("tracking_api", home, at)
+    public = service_environment("tracking_api", home, at, public_url="https://track.example")
+
+    assert own["TRACKING_API_PUBLIC_URL"] == at.tracking_api_url
+    assert public["TRACKING_API_PUBLIC_URL"] == "https://track.example"
