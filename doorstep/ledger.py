@@ -197,19 +197,26 @@ def read_freshness_s(
     return None if row is None or row[0] is None else float(row[0])
 
 
-def read_orders(conn: psycopg.Connection[Any], since: datetime) -> dict[str, int]:
-    """How many orders that were open then, or came later, are in each state."""
-    return _counts(conn, "ledger/orders.sql", since)
+def read_orders(
+    conn: psycopg.Connection[Any], driver_ids: Sequence[str], since: datetime
+) -> dict[str, int]:
+    """How many orders are in each state: new since then, or open then with these drivers."""
+    return _counts(conn, "ledger/orders.sql", driver_ids, since)
 
 
-def read_evidence(conn: psycopg.Connection[Any], since: datetime) -> dict[str, int]:
-    """How often fixes have proved each state since then."""
-    return _counts(conn, "ledger/evidence.sql", since)
+def read_evidence(
+    conn: psycopg.Connection[Any], driver_ids: Sequence[str], since: datetime
+) -> dict[str, int]:
+    """How often these drivers' fixes have proved each state since then."""
+    return _counts(conn, "ledger/evidence.sql", driver_ids, since)
 
 
-def _counts(conn: psycopg.Connection[Any], name: str, since: datetime) -> dict[str, int]:
+def _counts(
+    conn: psycopg.Connection[Any], name: str, driver_ids: Sequence[str], since: datetime
+) -> dict[str, int]:
+    asked = {"driver_ids": list(driver_ids), "since": since}
     with translated():
-        return dict(conn.execute(read_sql(name), {"since": since}).fetchall())
+        return dict(conn.execute(read_sql(name), asked).fetchall())
 
 
 def _read_boots(conn: psycopg.Connection[Any], driver_ids: Sequence[str]) -> dict[Boot, StoredBoot]:

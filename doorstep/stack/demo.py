@@ -200,7 +200,7 @@ def _watch(stack: Stack, couriers: Couriers, start: Start, exit_after_s: float |
 def _state(stack: Stack, start: Start, rate: float) -> str:
     try:
         with owner_connection(stack.database_admin_url) as conn:
-            orders = read_orders(conn, start.at)
+            orders = read_orders(conn, start.driver_ids, start.at)
             age_s = read_freshness_s(conn, start.driver_ids, start.at)
     except Unavailable:
         return f"{rate:.0f} fixes/s published, the database is away"
@@ -225,9 +225,9 @@ def settle(stack: Stack, start: Start) -> Report:
             with owner_connection(stack.database_admin_url) as conn:
                 lives = read_journals(stack.home.journals)
                 report = Report(
-                    orders=read_orders(conn, start.at),
+                    orders=read_orders(conn, start.driver_ids, start.at),
                     ledger=compare(conn, lives, start.seqs),
-                    evidence=read_evidence(conn, start.at),
+                    evidence=read_evidence(conn, start.driver_ids, start.at),
                     latency_ms=read_latency_ms(conn, start.driver_ids, start.at),
                 )
             if report.ledger.agrees or time.monotonic() > deadline:

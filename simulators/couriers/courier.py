@@ -94,6 +94,10 @@ class Courier:
             raise UnknownCourier(f"{self.driver_id} is not registered, or with another fleet key")
         return not (answer.ok and answer.body["state"] == "available")
 
+    async def off_duty(self) -> None:
+        """End work; refused, and that is fine, to those who have just been given an order."""
+        await self._post("off-duty")
+
     async def current_order(self) -> dict[str, Any] | None:
         """Ask which order this driver has."""
         answer = await self._world.api.driver("GET", f"/drivers/{self.driver_id}", self._token)

@@ -124,14 +124,22 @@ class Dispatch:
         while True:
             answer = await self._staff(f"/orders/{job.order_id}/assign", {})
             if answer.ok:
-                courier = self._couriers.get(answer.body["driver_id"])
-                if courier is not None:
-                    return courier
-                await self._staff(f"/orders/{job.order_id}/cancel", {"reason": "not our driver"})
-                return None
+                chosen = self._couriers.get(answer.body["driver_id"])
+                return chosen or await self._reassign(job)
             if not (answer.status == 409 and "no-driver" in str(answer.body.get("type"))):
                 return None
             await self._world.clock.sleep(ASSIGN_AGAIN_S)
+
+    async def _reassign(self, job: Job) -> Courier | None:
+        """Take an order from a driver who is not ours: nobody would ever bring it."""
+        path = f"/orders/{job.order_id}"
+        for courier in self._couriers.values():
+            if not courier.busy:
+                answer = await self._staff(f"{path}/reassign", {"driver_id": courier.driver_id})
+                if answer.ok:
+                    return courier
+        await self._staff(f"{path}/cancel", {"reason": "nobody to bring it"})
+        return None
 
     async def _watch(self, job: Job) -> None:
         self.endings[await job.ending] += 1

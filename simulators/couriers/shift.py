@@ -8,6 +8,7 @@ order they have, and goes on from where they stood.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -43,6 +44,7 @@ WARM_STAGES = {  # and this is how far they are with it
 }
 WARM_READY_S = (30.0, 400.0)
 BEGIN_AT_ONCE = 8
+GO_HOME_WITHIN_S = 8.0
 WAITING_SHARE = 0.12  # so many more orders wait for a courier
 POSITIONS_NOTE = "positions"
 GO_ON_WITHIN_S = 120.0  # a process that was away for longer starts a new shift
@@ -121,7 +123,7 @@ class Shift:
                 raise first_of_ours(failure)
         work.cancel()
         self._dispatch.stop()
-        left = await self._drain()
+        left, _ = await asyncio.gather(self._drain(), self._go_home())
         for device in self._devices.values():
             await device.stop()
         await asyncio.gather(*phones)
@@ -143,6 +145,13 @@ class Shift:
             await asyncio.sleep(0.2)
             self._journal.commit()
         return left
+
+    async def _go_home(self) -> None:
+        """Those without an order go off duty, so that nobody counts on them."""
+        idle = [courier for courier in self._couriers.values() if not courier.busy]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GO_HOME_WITHIN_S):
+                await asyncio.gather(*(courier.off_duty() for courier in idle))
 
     @property
     def pending(self) -> int:
@@ -261,11 +270,12 @@ class Shift:
 
 def first_of_ours(failure: BaseException) -> BaseException:
     """The first error in a group that is a sentence of ours, or else the whole group."""
-    if isinstance(failure, BaseExceptionGroup):
-        ours = failure.subgroup(DoorstepError)
-        while isinstance(ours, BaseExceptionGroup):
-            failure = ours = ours.exceptions[0]
-    return failure
+    if not isinstance(failure, BaseExceptionGroup):
+        return failure
+    ours: BaseException | None = failure.subgroup(DoorstepError)
+    while isinstance(ours, BaseExceptionGroup):
+        ours = ours.exceptions[0]
+    return ours or failure
 
 
 def read_positions(journal: Journal, now: float) -> dict[str, Point]:

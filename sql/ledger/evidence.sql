@@ -1,8 +1,9 @@
--- What fixes have proved from an instant on, by the state that it stands for.
+-- What the named drivers' fixes have proved from an instant on, by the state that it stands for.
 SELECT
     e.state::text AS state,
     count(*) AS proofs
 FROM doorstep.evidence AS e
-WHERE e.recorded_at >= %(since)s
+INNER JOIN doorstep.assignment AS a USING (order_id, assignment_no)
+WHERE e.recorded_at >= %(since)s AND a.driver_id = ANY(%(driver_ids)s)
 GROUP BY e.state
 ORDER BY e.state
