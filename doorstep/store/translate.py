@@ -37,7 +37,6 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS007": _plain(errors.NoDriverAvailable),
     "DS008": _plain(errors.IdempotencyConflict),
     "DS009": _plain(errors.OffsetLost),
-    "DS010": _plain(errors.DriverLocked),
     "55P03": _plain(errors.DriverLocked),  # lock_timeout: the rows we wait for are drivers'
 }
 

@@ -215,7 +215,7 @@ BEGIN
         ),
         decided AS MATERIALIZED (
             -- Steps 3 to 5
-            SELECT r.*, b.driver_id IS NULL AS boot_is_new,
+            SELECT r.*, b.ctid AS boot_ctid,
                 CASE
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
@@ -266,7 +266,7 @@ BEGIN
             FROM decided WHERE outcome IS NULL
         ),
         learned AS MATERIALIZED (
-            SELECT driver_id, boot, bool_or(boot_is_new) AS boot_is_new,
+            SELECT driver_id, boot, min(boot_ctid) AS boot_ctid,
                 coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
                     FILTER (WHERE outcome IS NULL), '{}') AS stored,
                 coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
@@ -280,11 +280,11 @@ BEGIN
             UPDATE driver_boot b SET stored = b.stored + l.stored,
                 rejected = b.rejected + (l.rejected - b.stored)
             FROM learned l
-            WHERE NOT l.boot_is_new AND b.driver_id = l.driver_id AND b.boot = l.boot
+            WHERE b.ctid = l.boot_ctid  -- we hold the driver's row: nobody moved it since
         ),
         new_boots AS (
             INSERT INTO driver_boot (driver_id, boot, stored, rejected)
-            SELECT driver_id, boot, stored, rejected FROM learned WHERE boot_is_new
+            SELECT driver_id, boot, stored, rejected FROM learned WHERE boot_ctid IS NULL
         )
         SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
                 ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'repeat')

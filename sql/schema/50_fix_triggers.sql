@@ -82,7 +82,8 @@ $$;
 
 -- 520: evidence of the assignments to which a new fix can add something: it is in the right
 -- place, early enough to matter, and (but for `arriving`) has a partner at the right distance in
--- time. Most fixes cost one look-up of their driver's last assignment.
+-- time. Most fixes cost one look-up of their driver's last assignment. (AND goes on past a NULL,
+-- so each bound says false where nothing is known.)
 CREATE FUNCTION fix_history__derive_evidence()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
@@ -120,15 +121,18 @@ BEGIN
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
                         a.at_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, true,
                         p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
-                OR (p.to_restaurant_m > p.leave_radius_m AND f.fix_at >= a.at_restaurant_at
+                OR (p.to_restaurant_m > p.leave_radius_m
+                    AND coalesce(f.fix_at >= a.at_restaurant_at, false)
                     AND (a.left_restaurant_at IS NULL
                         OR f.fix_at <= a.left_restaurant_at + make_interval(secs => p.leave_max_s))
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
                         a.left_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, false,
                         p.leave_radius_m, p.leave_min_s, p.leave_max_s, NULL))
-                OR (p.to_customer_m <= p.arriving_radius_m AND f.fix_at >= a.picked_up_at
+                OR (p.to_customer_m <= p.arriving_radius_m
+                    AND coalesce(f.fix_at >= a.picked_up_at, false)
                     AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
-                OR (p.to_customer_m <= p.enter_radius_m AND f.fix_at >= a.picked_up_at
+                OR (p.to_customer_m <= p.enter_radius_m
+                    AND coalesce(f.fix_at >= a.picked_up_at, false)
                     AND (a.at_customer_at IS NULL
                         OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,

@@ -36,7 +36,7 @@ def test_record_fixes__a_fix__is_in_the_history_and_the_drivers_state(fleet: Fle
     columns = (
         "fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m"
     )
-    expected = row[4:11]
+    expected = row[4:12]
     assert fleet.history(*columns.split(", ")) == [expected]
     state = fleet.run(
         f"SELECT {columns}, ST_X(geom) AS x, ST_Y(geom) AS y FROM driver_state"

@@ -850,7 +850,7 @@ BEGIN
         ),
         decided AS MATERIALIZED (
             -- Steps 3 to 5
-            SELECT r.*, b.driver_id IS NULL AS boot_is_new,
+            SELECT r.*, b.ctid AS boot_ctid,
                 CASE
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
@@ -901,7 +901,7 @@ BEGIN
             FROM decided WHERE outcome IS NULL
         ),
         learned AS MATERIALIZED (
-            SELECT driver_id, boot, bool_or(boot_is_new) AS boot_is_new,
+            SELECT driver_id, boot, min(boot_ctid) AS boot_ctid,
                 coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
                     FILTER (WHERE outcome IS NULL), '{}') AS stored,
                 coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
@@ -915,11 +915,11 @@ BEGIN
             UPDATE driver_boot b SET stored = b.stored + l.stored,
                 rejected = b.rejected + (l.rejected - b.stored)
             FROM learned l
-            WHERE NOT l.boot_is_new AND b.driver_id = l.driver_id AND b.boot = l.boot
+            WHERE b.ctid = l.boot_ctid  -- we hold the driver's row: nobody moved it since
         ),
         new_boots AS (
             INSERT INTO driver_boot (driver_id, boot, stored, rejected)
-            SELECT driver_id, boot, stored, rejected FROM learned WHERE boot_is_new
+            SELECT driver_id, boot, stored, rejected FROM learned WHERE boot_ctid IS NULL
         )
         SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
                 ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'repeat')
@@ -1647,7 +1647,8 @@ $$;
 
 -- 520: evidence of the assignments to which a new fix can add something: it is in the right
 -- place, early enough to matter, and (but for `arriving`) has a partner at the right distance in
--- time. Most fixes cost one look-up of their driver's last assignment.
+-- time. Most fixes cost one look-up of their driver's last assignment. (AND goes on past a NULL,
+-- so each bound says false where nothing is known.)
 CREATE FUNCTION fix_history__derive_evidence()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
@@ -1685,15 +1686,18 @@ BEGIN
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
                         a.at_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, true,
                         p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
-                OR (p.to_restaurant_m > p.leave_radius_m AND f.fix_at >= a.at_restaurant_at
+                OR (p.to_restaurant_m > p.leave_radius_m
+                    AND coalesce(f.fix_at >= a.at_restaurant_at, false)
                     AND (a.left_restaurant_at IS NULL
                         OR f.fix_at <= a.left_restaurant_at + make_interval(secs => p.leave_max_s))
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
                         a.left_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, false,
                         p.leave_radius_m, p.leave_min_s, p.leave_max_s, NULL))
-                OR (p.to_customer_m <= p.arriving_radius_m AND f.fix_at >= a.picked_up_at
+                OR (p.to_customer_m <= p.arriving_radius_m
+                    AND coalesce(f.fix_at >= a.picked_up_at, false)
                     AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
-                OR (p.to_customer_m <= p.enter_radius_m AND f.fix_at >= a.picked_up_at
+                OR (p.to_customer_m <= p.enter_radius_m
+                    AND coalesce(f.fix_at >= a.picked_up_at, false)
                     AND (a.at_customer_at IS NULL
                         OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,

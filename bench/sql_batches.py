@@ -1,0 +1,197 @@
+"""What record_fixes_v1 costs a fix: `python -m bench.sql_batches [--drivers 100000]`.
+
+Makes a cluster of its own below the temporary folder, durable as in production, with a fleet of
+which a share has an open order, and writes batches of one fix a driver through the real door.
+Prints one JSON object: µs of the server's CPU and of wall time per fix, the share of HOT updates.
+`--explain` prints the last batch's plans.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from doorstep.stack.postgres import PostgresCluster
+from doorstep.store import admin, write
+from doorstep.store.rows import IncomingRow
+from sql.migrate import upgrade
+from tests.database import PASSWORD, free_port
+
+WEST, SOUTH, WIDTH_DEG, HEIGHT_DEG = 11.20, 43.75, 0.10, 0.05
+RESTAURANTS = 800  # as PREPARE says
+STEP_DEG = 2e-4  # about 20 m in 4 s
+TICK = os.sysconf("SC_CLK_TCK")
+
+PREPARE = """
+UPDATE driver_state SET duty = 'on_duty', state = 'available';
+INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id)
+SELECT 1 + g % 800, 11.2 + random() * 0.1, 43.75 + random() * 0.05, 1
+FROM generate_series(1, {orders}) g;
+UPDATE orders SET state = 'confirmed';
+INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
+    restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
+SELECT o.order_id, 1, 'driver-' || lpad((row_number() OVER () - 1)::text, 6, '0'),
+    now() - interval '1 hour', 1, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
+FROM orders o JOIN restaurant r USING (restaurant_id);
+UPDATE orders SET state = 'assigned', assignment_no = 1;
+"""
+
+
+class Fleet:
+    """Drivers on a random walk, each with the next sequence number."""
+
+    def __init__(self, drivers: int, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.ids = [f"driver-{k:06d}" for k in range(drivers)]
+        self.places = [self._place() for _ in self.ids]
+        self.seqs = [0] * drivers
+        self.turn = self.random.sample(range(drivers), drivers)
+        self.next = 0
+        self.start_at = datetime.now(tz=UTC) - timedelta(minutes=50)
+
+    def _place(self) -> tuple[float, float]:
+        return (WEST + self.random.random() * WIDTH_DEG, SOUTH + self.random.random() * HEIGHT_DEG)
+
+    def batch(self, size: int) -> list[IncomingRow]:
+        """Make the next fix of the next `size` drivers."""
+        rows: list[IncomingRow] = []
+        for n in range(size):
+            k = self.turn[self.next % len(self.turn)]
+            self.next += 1
+            self.seqs[k] += 1
+            lon_deg, lat_deg = self.places[k]
+            lon_deg += self.random.gauss(0, STEP_DEG)
+            lat_deg += self.random.gauss(0, STEP_DEG)
+            self.places[k] = (lon_deg, lat_deg)
+            fix_at = self.start_at + timedelta(seconds=4 * self.seqs[k], milliseconds=n % 1000)
+            received_at = fix_at + timedelta(milliseconds=300)
+            identity = (n, self.ids[k], "b0123456789abcdef", self.seqs[k], fix_at, received_at)
+            rows.append((*identity, lon_deg, lat_deg, 5.0, 4.2, 90.0, None, 0.8, None))
+        return rows
+
+
+@contextmanager
+def running_database() -> Iterator[PostgresCluster]:
+    """Run a durable cluster with a migrated database, and erase it at the end."""
+    home = Path(tempfile.mkdtemp(prefix="doorstep-bench-"))
+    home.chmod(0o711)
+    config = {"session_preload_libraries": "auto_explain"}
+    cluster = PostgresCluster(home / "data", free_port(), PASSWORD, config=config)
+    try:
+        cluster.start()
+        cluster.create_database(PASSWORD)
+        upgrade(cluster.url("doorstep_owner", PASSWORD))
+        yield cluster
+    finally:
+        cluster.erase()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def server_cpu_s(pid: int) -> float:
+    """CPU seconds of a server process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def prepare(conn: psycopg.Connection[Any], fleet: Fleet, orders: int) -> None:
+    """Register the fleet and give the first drivers an open order each."""
+    admin.register_drivers(conn, [admin.NewDriver(name, name, None) for name in fleet.ids])
+    admin.register_service_area(conn, "city", west=11.1, south=43.7, east=11.4, north=43.9)
+    places = [fleet._place() for _ in range(RESTAURANTS)]
+    admin.register_restaurants(
+        conn, [admin.NewRestaurant(k + 1, "r", *place) for k, place in enumerate(places)]
+    )
+    conn.execute(PREPARE.format(orders=orders).encode())
+    conn.commit()
+    conn.autocommit = True
+    conn.execute("VACUUM ANALYZE")
+    conn.autocommit = False
+
+
+def hot_share(conn: psycopg.Connection[Any], before: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """Tell the share of HOT updates since `before`."""
+    after = update_counts(conn)
+    return {
+        name: round((hot - before[name][1]) / max(1, updated - before[name][0]), 3)
+        for name, (updated, hot) in after.items()
+    }
+
+
+def update_counts(conn: psycopg.Connection[Any]) -> dict[str, tuple[int, int]]:
+    """Read how many updates there were, and how many were HOT."""
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    conn.commit()
+    rows = conn.execute(
+        "SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables"
+        " WHERE relname IN ('driver_state', 'driver_boot')"
+    ).fetchall()
+    conn.commit()
+    return {name: (updated, hot) for name, updated, hot in rows}
+
+
+def explain_from_now(conn: psycopg.Connection[Any]) -> None:
+    """Print the plan of every statement of a millisecond and more."""
+    for setting in ("log_min_duration = 1", "log_nested_statements = on", "log_analyze = on"):
+        conn.execute(f"SET auto_explain.{setting}".encode())
+    conn.execute("SET auto_explain.log_level = notice")
+    conn.add_notice_handler(lambda notice: print(notice.message_primary, file=sys.stderr))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--drivers", type=int, default=100_000)
+    parser.add_argument("--batch", type=int, default=5_000)
+    parser.add_argument("--orders", type=float, default=0.3, help="share with an open order")
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--explain", action="store_true")
+    options = parser.parse_args()
+    fleet = Fleet(options.drivers, options.seed)
+    warm_up = options.drivers // options.batch + 1  # every driver's boot is known then
+    with (
+        running_database() as cluster,
+        psycopg.connect(
+            cluster.superuser_url("food_delivery"), options="-c search_path=doorstep,public"
+        ) as conn,
+    ):
+        prepare(conn, fleet, round(options.drivers * options.orders))
+        pid = conn.info.backend_pid
+        wall_s, cpu_s, before = 0.0, 0.0, update_counts(conn)
+        for k in range(warm_up + options.batches):
+            rows = fleet.batch(options.batch)
+            if k == warm_up:
+                wall_s, cpu_s, before = 0.0, server_cpu_s(pid), update_counts(conn)
+            if options.explain and k == warm_up + options.batches - 1:
+                explain_from_now(conn)
+            started_s = time.perf_counter()
+            write.record_fixes(conn, rows)
+            conn.commit()
+            wall_s += time.perf_counter() - started_s
+        fixes = options.batches * options.batch
+        result = {
+            "drivers": options.drivers,
+            "batch": options.batch,
+            "fixes": fixes,
+            "server_cpu_us_per_fix": round((server_cpu_s(pid) - cpu_s) / fixes * 1e6, 2),
+            "wall_us_per_fix": round(wall_s / fixes * 1e6, 2),
+            "hot": hot_share(conn, before),
+            "load_average": os.getloadavg()[0],
+        }
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
