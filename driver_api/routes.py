@@ -55,7 +55,7 @@ class Parts:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:  # async: FastAPI sends plain functions to a thread
     return cast("Parts", request.app.state.parts)
 
 

@@ -23,7 +23,7 @@ FindToken = Callable[[bytes], Awaitable[Token | None]]
 _scheme = HTTPBearer(auto_error=False, description="A staff, driver's or customer's token.")
 
 
-def _text(
+async def _text(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
 ) -> str | None:
     return credentials.credentials if credentials else None

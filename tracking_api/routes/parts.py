@@ -29,7 +29,7 @@ class Parts:
         return f"{self.public_url}/t/{order_id}#{token}"
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:  # async: FastAPI sends plain functions to a thread
     return cast("Parts", request.app.state.parts)
 
 
@@ -46,7 +46,7 @@ async def _staff(token: BearerToken, parts: Have) -> Token:
 Staff = Annotated[Token, Depends(_staff)]
 
 
-def _link_token(request: Request, token: BearerToken) -> str | None:
+async def _link_token(request: Request, token: BearerToken) -> str | None:
     return token or request.cookies.get(COOKIE)
 
 
