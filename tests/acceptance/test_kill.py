@@ -6,11 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from doorstep.errors import DoorstepError
-from doorstep.ledger import Ledger, compare, read_journals
+from doorstep.ledger import Ledger, compare, read_journals, read_orders
 from doorstep.provision import numbered, owner_connection
 from doorstep.stack.demo import PREFIX, Couriers
 from doorstep.stack.stack import Stack
@@ -20,9 +21,10 @@ SPEEDUP = 10
 READY_WITHIN_S = 60.0
 AGREE_WITHIN_S = 60.0
 STEADY_S = 6.0
+DELIVER_WITHIN_S = 180.0  # a delivery takes 25 minutes, at ten times the speed
 PARTS = (
     *("mosquitto-1", "bridge", "kafka", "driver_events", "postgres", "driver_api", "tracking_api"),
-    "couriers",
+    *("supervisor", "couriers"),
 )
 
 
@@ -82,3 +84,16 @@ def test_kill_9__of_one_process_under_load__loses_nothing(
     assert ledger.lost == 0, ledger.complaints()
     assert not any(one.inconsistent for one in ledger.balances), ledger.complaints()
     assert ledger.published > before
+
+
+def test_couriers__after_all_that__still_deliver(stack: Stack, couriers: Couriers) -> None:
+    """Killed and started again, they go on with the orders that they had."""
+    since, driver_ids = datetime.now(UTC), numbered(PREFIX, COURIERS)
+    deadline = time.monotonic() + DELIVER_WITHIN_S
+    while True:
+        with owner_connection(stack.database_admin_url) as conn:
+            orders = read_orders(conn, driver_ids, since)
+        if orders["delivered"]:
+            return
+        assert time.monotonic() < deadline, orders
+        time.sleep(2)
