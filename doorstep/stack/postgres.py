@@ -160,6 +160,7 @@ class PostgresCluster:
         user = _server_user()
         if not (self.data_dir / "PG_VERSION").exists():
             self._initdb(user)
+        self._forget_foreign_pid()
         self._make_folder(self.socket_dir, user, 0o711)
         self._write_config(user)
 
@@ -240,12 +241,31 @@ class PostgresCluster:
 
     def pid(self) -> int | None:
         """Return the running postmaster's pid."""
+        pid = self._written_pid()
+        return pid if pid is not None and self._is_ours(pid) else None
+
+    def _written_pid(self) -> int | None:
         try:
-            pid = int((self.data_dir / "postmaster.pid").read_text().splitlines()[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            return int((self.data_dir / "postmaster.pid").read_text().splitlines()[0])
         except (OSError, ValueError, IndexError):
             return None
-        return pid if b"postgres" in command else None  # a stale file's pid may be another's
+
+    def _is_ours(self, pid: int) -> bool:
+        """Say whether a process is this cluster's: a server works in its data folder."""
+        try:
+            return Path(f"/proc/{pid}/cwd").resolve(strict=True) == self.data_dir.resolve()
+        except OSError:  # no such process, or another user's
+            return False
+
+    def _forget_foreign_pid(self) -> None:
+        """Remove a postmaster.pid whose number now belongs to another program.
+
+        After kill -9 of everything, or a reboot, the number may be taken again, and PostgreSQL
+        would refuse to start for as long as that program lives.
+        """
+        pid = self._written_pid()
+        if pid is not None and Path(f"/proc/{pid}").exists() and not self._is_ours(pid):
+            (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def is_ready(self) -> bool:
         """Say whether the server takes connections."""
