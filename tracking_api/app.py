@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from doorstep.web.bodies import LimitBody
+from doorstep.web.bodies import LimitRequests
 from doorstep.web.buckets import Buckets
 from doorstep.web.docs import docs_routes
 from doorstep.web.headers import SecureHeaders
@@ -85,7 +85,7 @@ def _bare_app() -> FastAPI:
     app.mount("/assets", pages.Assets())
     install_problem_handlers(app)
     install_openapi(app, BODIES)
-    app.add_middleware(LimitBody)
+    app.add_middleware(LimitRequests)
     app.add_middleware(SecureHeaders)
     app.add_middleware(ObserveRequests)  # the outermost
     return app

@@ -20,6 +20,7 @@ from doorstep.errors import DoorstepError
 from doorstep.web.problems import UnusableRequest, complaints, problem_response
 
 MAX_BODY_BYTES = 64 * 1024  # 64 KiB = 256 fixes of 256 bytes
+MAX_HEAD_BYTES = 16 * 1024  # as most servers; ours need less than 1 KiB
 MAX_NUMBER_DIGITS = 40  # 2^63 has 19; far below CPython's own limit of 4300
 MAX_DEPTH = 32  # the deepest body of ours has 3
 READ_TIMEOUT_S = 10  # 64 KiB at 6.4 KiB/s, slower than a bad 2G link
@@ -49,8 +50,15 @@ class BodyTooSlow(DoorstepError):
     problem = "body-too-slow"
 
 
-class LimitBody:
-    """ASGI middleware: refuse a body that says it is too large, cut off one that turns out so."""
+class HeadTooLarge(DoorstepError):
+    """The address and the headers have more than 16 KiB."""
+
+    status = 431
+    problem = "head-too-large"
+
+
+class LimitRequests:
+    """ASGI middleware: refuse what says it is too large, cut off a body that turns out so."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -58,6 +66,11 @@ class LimitBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+        head_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
+        if head_bytes > MAX_HEAD_BYTES:
+            await problem_response(HeadTooLarge())(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared[:20]) > MAX_BODY_BYTES:

@@ -211,6 +211,25 @@ async def test_34_too_large__is_413_and_wrong_type__is_415(driver_api, tracking_
             problem_of(answer, 415, "unsupported-body")
 
 
+async def test_34_too_large_a_head__is_431(driver_api, tracking_api):
+    for client in (driver_api, tracking_api):
+        answer = await client.get("/orders", headers={"X": "x" * 17_000})
+        problem_of(answer, 431, "head-too-large")
+        answer = await client.get("/orders?state=" + "x" * 17_000)
+        problem_of(answer, 431, "head-too-large")
+
+
+async def test_35_more_than_5_fixes_a_second__past_the_burst__is_429(driver_api):
+    batch = {"fixes": [{"seq": n} for n in range(250)]}
+    statuses = [
+        (
+            await driver_api.post("/drivers/d1/locations", json=batch, headers=as_driver("d1"))
+        ).status_code
+        for _ in range(5)
+    ]
+    assert statuses == [200, 200, 200, 200, 429]
+
+
 @pytest.mark.parametrize("text", INJECTIONS)
 async def test_injection__wherever_a_string_goes__is_a_4xx_and_harms_nothing(
     driver_api, tracking_api, database, text
