@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
+from doorstep.credentials import driver_token, mqtt_password
 from doorstep.errors import DoorstepError
 from doorstep.provision import SERVICE_USERS
 from doorstep.settings import EX_CONFIG
@@ -24,6 +25,7 @@ EXAMPLES = """examples:
   ./run test tests/unit -k fix
   ./run up && ./run status                    the stack in the background
   ./run drivers add anna bruno                each with MQTT credentials and a token
+  ./run drivers token anna                    what to send driver_api as a bearer
   ./run send --driver anna --lat 43.77 --lon 11.25
   ./run replay track.gpx --driver bus304 --speedup 60
   ./run logs bridge --follow
@@ -96,8 +98,14 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("--follow", "-f", action="store_true", help="go on as lines come")
     logs.add_argument("--lines", "-n", type=int, default=20, metavar="N", help="how many (20)")
 
-    drivers = add("drivers", "list the drivers, or add some", _drivers)
-    drivers.add_argument("action", nargs="?", choices=["list", "add"], default="list")
+    drivers = add("drivers", "list the drivers, add some, or tell one's credentials", _drivers)
+    drivers.add_argument(
+        "action",
+        nargs="?",
+        choices=["list", "add", "token", "password"],
+        default="list",
+        help="token: for driver_api; password: for MQTT, with the id as user name",
+    )
     drivers.add_argument("driver_ids", nargs="*", metavar="ID")
 
     for name, purpose in (
@@ -172,11 +180,26 @@ def _drivers(stack: Stack, options: argparse.Namespace) -> int:
         stack.add_drivers(options.driver_ids)
         print_line(f"added {len(options.driver_ids)}; MQTT user name = driver id")
         return 0
-    if stack.home.password_file.exists():
-        with stack.home.password_file.open(encoding="ascii") as file:
-            names = (line.partition(":")[0] for line in file)
-            print("\n".join(name for name in names if name not in SERVICE_USERS))
+    known = _known_drivers(stack)
+    if options.action == "list":
+        print("\n".join(known))
+        return 0
+    unknown = [driver_id for driver_id in options.driver_ids if driver_id not in known]
+    if unknown:
+        print_line(f"run: no driver {' '.join(unknown)}: ./run drivers add {' '.join(unknown)}")
+        return 1
+    secret_of = driver_token if options.action == "token" else mqtt_password
+    for driver_id in options.driver_ids:
+        print(secret_of(stack.home.fleet_key(), driver_id))
     return 0
+
+
+def _known_drivers(stack: Stack) -> list[str]:
+    if not stack.home.password_file.exists():
+        return []
+    with stack.home.password_file.open(encoding="ascii") as file:
+        names = [line.partition(":")[0] for line in file]
+    return [name for name in names if name not in SERVICE_USERS]
 
 
 def _simulate(stack: Stack, options: argparse.Namespace) -> int:
