@@ -151,6 +151,8 @@ def read_published(path: Path) -> list[PublishedLife]:
     """Read what a journal has published, also while its process runs or after it was killed."""
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as db:
+        if db.execute(_sql()["has_tables"]).fetchone()[0] < 3:
+            return []  # its process has only just begun
         return [PublishedLife(*row) for row in db.execute(_sql()["published_lives"])]
 
 

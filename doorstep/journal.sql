@@ -58,6 +58,9 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 -- all_notes --
 SELECT name, value FROM note;
 
+-- has_tables --
+SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('life', 'fix', 'voided');
+
 -- published_lives --
 SELECT
     life.driver_id,

@@ -42,7 +42,7 @@ ACK_EVERY_S = "5"  # instead of 30: a demo that ends need not wait half a minute
 PROGRESS_EVERY_S = 5.0
 POLL_S = 0.25
 SHOWCASE_WITHIN_S = 60.0
-STOP_COURIERS_S = 60.0  # they leave when every fix is committed, at the latest after 15 s
+STOP_COURIERS_S = 80.0  # they leave when every fix is committed, or after two ack periods, 60 s
 SETTLE_S = 60.0
 AGAIN_AFTER_S = 1.0
 
@@ -149,7 +149,8 @@ def run_demo(stack: Stack, options: argparse.Namespace) -> int:
         raise StackError(f"--couriers is from 1 to {MAX_COURIERS:,}")
     if not 1 <= options.speedup <= 20:
         raise StackError("--speedup is from 1 to 20")
-    stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
+    if not stack.is_up():
+        stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
     with stack.session():
         report = _run(stack, options)
     for line in report.ledger.complaints():

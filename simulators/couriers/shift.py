@@ -165,20 +165,19 @@ class Shift:
         every_s = REPORT_EVERY_S / self._options.speedup
         step_s = every_s / len(self._couriers)
         pairs = [(self._couriers[one], self._devices[one]) for one in self._options.driver_ids]
-        began = time.time()
+        began = noted = time.monotonic()  # a clock that is set does not change the pace
         due = [began + number * step_s for number in range(len(pairs))]
-        noted = began
         while True:
-            now, clock_s = time.time(), self._world.clock.now_s()
+            now, wall_s, clock_s = time.monotonic(), time.time(), self._world.clock.now_s()
             fresh = []
             for number, (courier, device) in enumerate(pairs):
-                if due[number] > now:
+                late_s = now - due[number]
+                if late_s < 0:
                     continue
-                lateness_s = now - due[number]
-                fix = courier.observe(clock_s - lateness_s * self._options.speedup)
-                device.write({"fix_at": round(due[number] * 1000), **fix})
+                fix = courier.observe(clock_s - late_s * self._options.speedup)
+                device.write({"fix_at": round((wall_s - late_s) * 1000), **fix})
                 fresh.append(device)
-                due[number] += every_s if lateness_s < CATCH_UP_S else lateness_s + every_s
+                due[number] += every_s if late_s < CATCH_UP_S else late_s + every_s
             if now - noted > NOTE_EVERY_S:
                 self._save_positions()
                 noted = now

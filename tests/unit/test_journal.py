@@ -107,6 +107,11 @@ def test_read_published__while_the_device_runs__tells_seqs_pending_and_voids(
     assert (life.driver_id, life.last_seq, life.pending, life.voids) == ("anna", 7, 3, 1)
 
 
+def test_read_published__file_without_tables_yet__has_nothing(tmp_path: Path) -> None:
+    (tmp_path / "j.sqlite").touch()
+    assert read_published(tmp_path / "j.sqlite") == []
+
+
 def test_note__rewritten__keeps_the_newest(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         journal.set_note("positions", "old")

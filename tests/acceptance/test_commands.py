@@ -1,0 +1,166 @@
+"""`./run replay` and `./run send` against a whole stack; devices through an outage."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from doorstep.credentials import driver_token
+from doorstep.journal import read_published
+from doorstep.ledger import Ledger, compare
+from doorstep.provision import owner_connection
+from doorstep.stack.stack import Stack
+
+PROJECT = Path(__file__).resolve().parents[2]
+SHARED = PROJECT.parent / "shared" / "data" / "gps"
+SAMPLE = "simulators/tracks/firenze_delivery.gpx"
+
+
+def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DOORSTEP_HOME": str(stack.home.root)}
+    argv = [sys.executable, "-m", "doorstep.stack", *arguments]
+    return subprocess.run(
+        argv, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def account(stack: Stack, driver_id: str) -> Ledger:
+    lives = read_published(stack.home.journals / f"device-{driver_id}.sqlite")
+    with owner_connection(stack.database_admin_url) as conn:
+        return compare(conn, lives)
+
+
+@pytest.mark.parametrize(
+    ("track", "driver_id", "speedup", "fixes"),
+    [
+        (SAMPLE, "anna", "100", 260),
+        ("limerick_bus304/304_to_UL_2019-02-18_0745.gpx", "bus304", "300", 2144),
+        ("barefoot_munich/x0001-001.csv", "munich", "100", 1194),
+    ],
+)
+def test_replay__a_track__every_fix_is_in_the_history(
+    stack: Stack, track: str, driver_id: str, speedup: str, fixes: int
+) -> None:
+    path = PROJECT / track if track == SAMPLE else SHARED / track
+    if not path.exists():
+        pytest.skip(f"{path} is not on this machine")
+    done = run(stack, "replay", str(path), "--driver", driver_id, "--speedup", speedup)
+    assert done.returncode == 0, done.stderr
+    assert f"{driver_id}: {fixes:,} fixes published" in done.stdout
+    assert f"{fixes:,} committed" in done.stdout
+    ledger = account(stack, driver_id)
+    assert ledger.agrees, ledger.complaints()
+    assert ledger.committed == fixes
+
+
+def test_replay__older_than_the_window__says_so_first_and_every_fix_has_a_fate(
+    stack: Stack, tmp_path: Path
+) -> None:
+    rows = [f"{1_700_000_000 + hour * 3600},43.77,11.25" for hour in range(0, 40, 2)]
+    (tmp_path / "long.csv").write_text("\n".join(["time,lat,lon", *rows]))
+    arguments = ("--driver", "longhaul", "--speedup", "40000")
+    done = run(stack, "replay", str(tmp_path / "long.csv"), *arguments)
+    assert "7 of them will be dated more than 24 h before" in done.stderr
+    assert "13 committed" in done.stdout
+    assert "7 rejected" in done.stdout
+    ledger = account(stack, "longhaul")
+    assert ledger.agrees
+    assert (ledger.committed, ledger.rejected) == (13, 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (("--lat", "43.77", "--lon", "11.25"), 0, "committed"),
+        (("--lat", "0", "--lon", "0"), 0, "quarantine"),
+        (("--lat", "91", "--lon", "11.25"), 1, "latitude_out_of_range"),
+        (("--lat", "43", "--lon", "11", "--at", "2020-01-01T00:00:00Z"), 1, "rejected"),
+    ],
+)
+def test_send__one_fix__tells_what_became_of_it(
+    stack: Stack, arguments: tuple[str, ...], status: int, told: str
+) -> None:
+    done = run(stack, "send", "--driver", "bruno", *arguments)
+    assert done.returncode == status, done.stderr
+    assert told in done.stdout
+
+
+def test_send__a_file_that_is_no_track__is_one_clear_line(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "no.csv").write_text("a,b\n1,2\n")
+    done = run(stack, "replay", str(tmp_path / "no.csv"), "--driver", "anna")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("replay: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_device__broker_away_meanwhile__stores_and_forwards(stack: Stack) -> None:
+    stack.add_drivers(["carla"])
+    stack.stop_part("mosquitto-1")
+    environment = stack.client_environment()
+    with subprocess.Popen(
+        [sys.executable, "-m", "simulators.device", "--driver", "carla"],
+        env=environment,
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as device:
+        assert device.stdin is not None
+        for number in range(500):
+            line = {"lat_deg": 43.77 + number * 1e-5, "lon_deg": 11.25}
+            device.stdin.write(json.dumps(line) + "\n")
+        device.stdin.write("not a fix\n")
+        device.stdin.flush()
+        time.sleep(3)
+        stack.start_part("mosquitto-1")
+        said, _ = device.communicate(timeout=60)
+    assert "up to seq 500, 0 not committed yet, 1 lines not usable" in said
+    ledger = account(stack, "carla")
+    assert ledger.agrees
+    assert ledger.committed == 500
+
+
+def test_kafka_away__patch_still_commits_and_the_devices_catch_up(stack: Stack) -> None:
+    stack.add_drivers(["dario"])
+    stack.stop_part("kafka")
+    token = driver_token(stack.home.fleet_key(), "dario")
+    try:
+        waiting = subprocess.Popen(
+            [sys.executable, "-m", "simulators.device", "--driver", "dario"],
+            env=stack.client_environment() | {"ACK_EVERY_S": "30"},  # it waits four of them
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stdin is not None
+        for _ in range(50):
+            waiting.stdin.write('{"lat_deg": 43.77, "lon_deg": 11.25}\n')
+        waiting.stdin.close()
+        waiting.stdin = None
+        body = {"fix_at": round(time.time() * 1000), "lat_deg": 43.78, "lon_deg": 11.26}
+        request = urllib.request.Request(
+            f"{stack.addresses.driver_api_url}/drivers/dario/location",
+            data=json.dumps(body).encode(),
+            method="PATCH",
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.status == 200
+            assert json.load(answer)["outcome"] == "committed"
+        time.sleep(2)
+        lives = read_published(stack.home.journals / "device-dario.sqlite")
+        assert [(life.last_seq, life.pending) for life in lives] == [(50, 50)]
+    finally:
+        stack.start_part("kafka")
+    said, _ = waiting.communicate(timeout=120)
+    assert "up to seq 50, 0 not committed yet" in said
+    assert account(stack, "dario").committed == 50
+    stack.wait_ready()
