@@ -1,0 +1,59 @@
+"""The launcher's commands that need no server: what they print, and how they end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
+from doorstep.stack.cli import main
+from doorstep.stack.home import Home
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A stack's folder with one driver, whose servers never ran."""
+    monkeypatch.setenv("DOORSTEP_HOME", str(tmp_path / "stack"))
+    home = Home(tmp_path / "stack")
+    home.secrets.mkdir(parents=True)
+    home.fleet_key_file.write_text(encode_fleet_key(KEY))
+    home.password_file.parent.mkdir(parents=True, exist_ok=True)
+    home.password_file.write_text("bridge:$7$x\nanna:$7$y\n")
+    return home
+
+
+@pytest.mark.usefixtures("home")
+def test_drivers__list__the_devices_and_not_the_services(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["drivers"]) == 0
+    assert capsys.readouterr().out == "anna\n"
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("action", "secret"),
+    [("token", driver_token(KEY, "anna")), ("password", mqtt_password(KEY, "anna"))],
+)
+def test_drivers__credentials_of_one__printed_alone(
+    action: str, secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["drivers", action, "anna"]) == 0
+    assert capsys.readouterr().out == secret + "\n"
+
+
+@pytest.mark.usefixtures("home")
+def test_drivers__token_of_a_stranger__refused_with_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["drivers", "token", "bruno"]) == 1
+    assert "./run drivers add bruno" in "".join(capsys.readouterr())
+
+
+@pytest.mark.usefixtures("home")
+def test_logs__of_no_such_part__says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["logs", "rabbitmq"]) == 2
+    assert "no log of 'rabbitmq'" in "".join(capsys.readouterr())
