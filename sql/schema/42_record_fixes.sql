@@ -149,7 +149,9 @@ BEGIN
     IF parked_drivers <> '{}' THEN
         RETURN QUERY SELECT * FROM incoming_fix__set_aside(parked_drivers);
     END IF;
-    WITH wanted AS MATERIALIZED (SELECT DISTINCT driver_id FROM pg_temp.incoming_fix),
+    WITH wanted AS MATERIALIZED (  -- sorted: neighbours share pages of the index and of the table
+        SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
+    ),
     locked AS MATERIALIZED (
         SELECT d.driver_id FROM wanted w JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
