@@ -6,26 +6,17 @@ import contextlib
 import fcntl
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from doorstep.credentials import mqtt_password
-from doorstep.provision import (
-    check_driver_ids,
-    owner_connection,
-    provision_drivers,
-    provision_firenze,
-    provision_staff,
-    write_password_file,
-)
-from doorstep.stack import kafka, mosquitto, probes
-from doorstep.stack.addresses import Addresses, choose_addresses, reach
-from doorstep.stack.home import Home, StackError, place_for, print_line, server_user
+from doorstep.provision import check_driver_ids, owner_connection, provision_drivers
+from doorstep.stack import kafka, probes
+from doorstep.stack.addresses import Addresses, choose_addresses
+from doorstep.stack.home import Home, StackError, print_line
 from doorstep.stack.parts import (
     SERVICES,
     Part,
@@ -36,27 +27,21 @@ from doorstep.stack.parts import (
     servers_of,
     services_of,
 )
-from doorstep.stack.postgres import OWNER, PostgresCluster, find_binaries
-from doorstep.stack.settings import PROJECT, StackSettings
+from doorstep.stack.postgres import PostgresCluster
+from doorstep.stack.settings import StackSettings
+from doorstep.stack.setup import (
+    place_database,
+    prepare_brokers,
+    set_up_database,
+    set_up_topics,
+)
+from doorstep.stack.status import PartStatus, ask_parts
 from doorstep.stack.supervise import Supervisor, write_config
-from doorstep.stack.topics import create_topics
 
 READY_TIMEOUT_S = 180.0
 LOGIN_TIMEOUT_S = 30.0  # a broker that has just been told of 100,000 passwords
 POLL_S = 0.2
 SUPERVISOR = "supervisor"
-
-
-@dataclass(frozen=True, slots=True)
-class PartStatus:
-    """What `status` tells of one part."""
-
-    part: str
-    address: str
-    pid: int
-    ready: bool
-    state: str
-    detail: str = ""
 
 
 class Stack:
@@ -158,13 +143,12 @@ class Stack:
         at = choose_addresses(self.settings, self._say)
         at.save(self.home.addresses_file)
         self._addresses = at
-        place_for(server_user("postgres"), self.home.postgres, self._say)
-        self._refuse_another_version()
+        place_database(self.home, self._say)
         with ThreadPoolExecutor(3) as at_once:
             work = [
                 at_once.submit(self._cluster().prepare),
                 at_once.submit(kafka.prepare, self.home, at, self.settings),
-                at_once.submit(self._prepare_brokers),
+                at_once.submit(prepare_brokers, self.home, at, self._say),
             ]
             for one in work:
                 one.result()
@@ -174,23 +158,8 @@ class Stack:
         write_config(self.home, self._parts(), owner_pid)
         self.supervisor.start(self._environment)
 
-    def _prepare_brokers(self) -> None:
-        mosquitto.prepare(self.home, self.addresses, self._say)
-        write_password_file(self.home.password_file, self.home.fleet_key())
-        mosquitto.give_to_broker(self.home.password_file)
-
     def _cluster(self) -> PostgresCluster:
         return postgres_cluster(self.home, self.addresses, self.home.postgres.resolve() / "data")
-
-    def _refuse_another_version(self) -> None:
-        """A newer PostgreSQL can't read an older one's folder, as after an upgrade of Debian."""
-        made_by = self.home.postgres / "data" / "PG_VERSION"
-        installed = find_binaries().parent.name
-        if made_by.exists() and (made_by.read_text().strip() != installed):
-            raise StackError(
-                f"the data in {self.home.postgres} are PostgreSQL {made_by.read_text().strip()}'s, "
-                f"and PostgreSQL {installed} is installed: pg_upgrade them, or ./run down --erase"
-            )
 
     def _parts(self) -> list[Part]:
         servers = servers_of(self.home, self.addresses, self.settings, self._cluster())
@@ -199,49 +168,10 @@ class Stack:
     def _set_up(self) -> None:
         """Migrate and provision as soon as the servers answer; the services wait meanwhile."""
         with ThreadPoolExecutor(2) as at_once:
-            topics = at_once.submit(self._create_topics)
-            at_once.submit(self._set_up_database).result()
+            topics = at_once.submit(set_up_topics, self.addresses)
+            environment = self.owner_environment()
+            at_once.submit(set_up_database, self.home, self._cluster(), environment).result()
             topics.result()
-
-    def _create_topics(self) -> None:
-        kafka_at = self.addresses.kafka
-        self._wait("kafka", lambda: probes.listens(kafka_at))
-        servers = str(reach(kafka_at))
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while True:
-            try:
-                create_topics(servers)
-                return
-            except StackError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_S)
-
-    def _set_up_database(self) -> None:
-        cluster = self._cluster()
-        self._wait("postgres", cluster.is_ready)
-        cluster.create_database(self.home.database_password(OWNER))
-        for command in ("upgrade", "passwords"):
-            done = subprocess.run(
-                [sys.executable, "-m", "sql", command],
-                env=self.owner_environment(),
-                cwd=PROJECT,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode != 0:
-                raise StackError(f"`python -m sql {command}` failed: {done.stderr[-2000:].strip()}")
-        with owner_connection(self.database_admin_url) as conn:
-            provision_staff(conn, self.home.staff_token())
-            provision_firenze(conn)
-
-    def _wait(self, part: str, is_there: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        while not is_there():
-            if time.monotonic() > deadline:
-                raise StackError(f"{part} did not start: see ./run logs {part}")
-            time.sleep(POLL_S)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -258,24 +188,8 @@ class Stack:
         pid = self.supervisor.pid()
         if not running or pid is None:
             return []
-        parts = self._parts()
-        with ThreadPoolExecutor(len(parts)) as at_once:
-            answers = list(at_once.map(self._probe, parts))
-        socket = str(self.home.supervisor_socket)
-        states = [PartStatus(SUPERVISOR, socket, pid, ready=True, state="RUNNING")]
-        for part, (ready, detail) in zip(parts, answers, strict=True):
-            known = running.get(part.name)
-            states.append(
-                PartStatus(
-                    part.name,
-                    str(reach(part.address)),
-                    known.pid if known else 0,
-                    ready=ready and known is not None and known.pid > 0,
-                    state=known.state if known else "UNKNOWN",
-                    detail=detail,
-                )
-            )
-        return states
+        itself = PartStatus(SUPERVISOR, str(self.home.supervisor_socket), pid, True, "RUNNING")
+        return [itself, *ask_parts(self._parts(), running, self._cluster(), self.home.fleet_key())]
 
     def status_json(self) -> list[dict[str, object]]:
         """Give `status` as plain values."""
@@ -312,18 +226,6 @@ class Stack:
                 self._say("waiting: " + "; ".join(waiting))
                 said, say_at = waiting, time.monotonic() + 5
             time.sleep(POLL_S)
-
-    def _probe(self, part: Part) -> tuple[bool, str]:
-        if part.kind == "services":
-            return probes.service_is_ready(part.address)
-        if part.name == "kafka":
-            ready = probes.kafka_is_ready(part.address)
-        elif part.name == "postgres":
-            ready = self._cluster().is_ready()
-        else:
-            password = mqtt_password(self.home.fleet_key(), "stack")
-            ready = probes.mqtt_accepts(part.address, "stack", password)
-        return ready, "" if ready else "not answering"
 
     # -- change -----------------------------------------------------------------------------
 
