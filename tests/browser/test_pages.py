@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, Route, async_playwright
 
 from tests.database import Database, free_port
 from tests.integration.http_services import (
@@ -181,6 +181,25 @@ async def test_customers_page__from_the_link__shows_the_courier_while_under_way(
         await page.reload()
         assert await seen(lambda: page.locator("#steps li.now").count()) == 1
         assert bad == []
+
+
+async def test_customers_page__no_answer_at_first__opens_when_there_is_one(services, browser):
+    _, url = services
+    async with httpx.AsyncClient(base_url=url, timeout=20) as tracking_api:
+        order = await create_order(tracking_api)
+    page = await browser.new_page()
+    failures = 2
+
+    async def fail_at_first(route: Route) -> None:
+        nonlocal failures
+        failures -= 1
+        await (route.fulfill(status=503) if failures >= 0 else route.continue_())
+
+    await page.route("**/track/*/session", fail_at_first)
+    await page.goto(order["customer_link"])
+    assert await seen(lambda: page.locator("#steps li.now").count()) == 1
+    assert await page.text_content("#state") == "Order placed"
+    assert await page.locator("#gone").is_hidden()
 
 
 async def test_customers_page__with_a_bad_link__says_so_and_nothing_else(services, browser):

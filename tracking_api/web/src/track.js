@@ -70,6 +70,7 @@ async function openSession() {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ token }),
   });
+  if (answer.status === 429 || answer.status >= 500) throw new Error(`${answer.status}`);
   // The token leaves the address bar, so that a screenshot or the history does not pass it on.
   if (answer.ok) history.replaceState(null, "", location.pathname);
 }
