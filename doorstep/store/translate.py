@@ -37,7 +37,6 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS007": _plain(errors.NoDriverAvailable),
     "DS008": _plain(errors.IdempotencyConflict),
     "DS009": _plain(errors.OffsetLost),
-    "55P03": _plain(errors.DriverLocked),  # lock_timeout: the rows we wait for are drivers'
 }
 
 # The same call may go through later: a server or connection that went away, is starting, is
@@ -46,6 +45,7 @@ _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_STATES = (
     "25P03",  # idle_in_transaction_session_timeout: the server closed our session
     "3D000",  # the database is not there (yet)
+    "55P03",  # lock_timeout: a row was not free in time
 )
 
 

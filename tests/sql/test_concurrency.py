@@ -206,7 +206,7 @@ def test_command__on_a_locked_driver__says_so_in_time(fleet: Fleet) -> None:
     with fleet.database.connect() as blocker, translated():
         blocker.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
         fleet.run("SET lock_timeout = '200ms'")
-        with pytest.raises(errors.DriverLocked):
+        with pytest.raises(errors.StoreUnavailable):
             fleet.command_order(order_id, "pick_up")
 
 
@@ -250,6 +250,22 @@ def test_commands_and_fixes__at_once_on_one_fleet__never_deadlock(fleet: Fleet) 
     assert seq > 0
     states = fleet.run("SELECT DISTINCT state FROM orders")
     assert [row["state"] for row in states] == ["delivered"]
+
+
+def test_advance_offsets__held_by_a_stopped_consumer__is_unavailable_then_lost(
+    fleet: Fleet,
+) -> None:
+    url = fleet.database.url("driver_events")
+    with connect(url) as stopped, connect(url, lock_timeout_ms=100) as conn:
+        write.open_offsets(stopped, "c", "t", [0])
+        stopped.commit()
+        write.advance_offsets(stopped, "c", "t", {0: (0, 5)})  # and stops, before its commit
+        with pytest.raises(errors.StoreUnavailable):
+            write.advance_offsets(conn, "c", "t", {0: (0, 9)})
+        conn.rollback()
+        stopped.commit()
+        with pytest.raises(errors.OffsetLost):
+            write.advance_offsets(conn, "c", "t", {0: (0, 9)})
 
 
 def test_idle_in_transaction__a_stopped_writer__frees_its_locks(fleet: Fleet) -> None:
