@@ -183,17 +183,31 @@ def test_down__leaves_no_process_and_keeps_the_data__erase_removes_all(
     assert not another_stack.home.root.exists()
 
 
-def test_owner_killed__the_stack_ends_by_itself(another_stack: Stack) -> None:
+def test_everything_killed_at_once__up_again__and_the_owner_killed__ends_by_itself(
+    another_stack: Stack,
+) -> None:
     owner = subprocess.Popen(["sleep", "600"])
     try:
         another_stack.up(owner_pid=owner.pid)
+        another_stack.add_drivers(["survives"])
+        before = [another_stack.pid_of(name) for name in ("keeper", *PARTS)]
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+
+        started_at = time.monotonic()
+        another_stack.up(owner_pid=owner.pid)
+        assert time.monotonic() - started_at <= 90
+        key = another_stack.home.fleet_key()
+        password = mqtt_password(key, "survives")
+        assert probes.mqtt_accepts(another_stack.addresses.mqtt[0], "survives", password)
+
         pids = [another_stack.pid_of(name) for name in PARTS]
         owner.kill()
         owner.wait()
-
         wait_until(lambda: not [pid for pid in pids if _runs(pid)], 60, "everything stopped")
     finally:
         owner.kill()
+        owner.wait()
         another_stack.down(erase=True)
 
 
