@@ -174,13 +174,16 @@ END
 $$;
 
 -- Chooses and locks the driver of a new assignment: the named one, or the nearest that is
--- available. Two callers never get the same one: they skip each other's.
+-- available. Two callers never get the same one. A batch of fixes holds its drivers' rows for a
+-- moment, so a locked candidate is asked again for a while (never waited for: two callers that
+-- wait for each other's candidates would be a deadlock).
 CREATE FUNCTION orders__choose_driver(o orders, wanted_driver_id text, but_not text)
 RETURNS text LANGUAGE plpgsql
 AS $$
 DECLARE
     is_free bool;
     candidate text;
+    asks_left int := 50;  -- 20 ms apart: a second in all
 BEGIN
     IF wanted_driver_id IS NOT NULL THEN
         SELECT d.state = 'available' INTO is_free FROM driver_state d
@@ -196,16 +199,20 @@ BEGIN
     FOR candidate IN
         SELECT n.driver_id FROM restaurant r
         CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, 100) n
-        WHERE r.restaurant_id = o.restaurant_id
+        WHERE r.restaurant_id = o.restaurant_id AND n.driver_id IS DISTINCT FROM but_not
         ORDER BY n.distance_m
     LOOP
-        PERFORM FROM driver_state d
-            WHERE d.driver_id = candidate AND d.state = 'available' AND candidate <> ALL
-                (ARRAY[coalesce(but_not, '')])
-            FOR NO KEY UPDATE SKIP LOCKED;
-        IF FOUND THEN
-            RETURN candidate;
-        END IF;
+        LOOP
+            PERFORM FROM driver_state d WHERE d.driver_id = candidate AND d.state = 'available'
+                FOR NO KEY UPDATE SKIP LOCKED;
+            IF FOUND THEN
+                RETURN candidate;
+            END IF;
+            PERFORM FROM driver_state d WHERE d.driver_id = candidate AND d.state = 'available';
+            EXIT WHEN NOT FOUND OR asks_left = 0;
+            asks_left := asks_left - 1;
+            PERFORM pg_sleep(0.02);
+        END LOOP;
     END LOOP;
     RAISE EXCEPTION 'no driver on duty is free and near' USING ERRCODE = 'DS007';
 END

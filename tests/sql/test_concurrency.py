@@ -186,6 +186,27 @@ def test_assign__nearest__is_the_nearest_available_with_a_recent_position(fleet:
         fleet.command_order(order_id, "assign")
 
 
+def test_assign__nearest_is_in_a_batch_just_now__is_still_the_one(fleet: Fleet) -> None:
+    fleet.record([make_fix("d1", place=RESTAURANT), make_fix("d2", n=1)])
+    order_id = fleet.create_order()["order_id"]
+    fleet.command_order(order_id, "confirm")
+    with fleet.database.connect() as batch:
+        batch.execute("SELECT FROM driver_state FOR NO KEY UPDATE")
+        release = threading.Timer(0.3, batch.rollback)
+        release.start()
+        assert fleet.command_order(order_id, "assign")["driver_id"] == "d1"
+        release.join()
+
+
+def test_assign__nearest_is_locked_for_long__takes_the_next(fleet: Fleet) -> None:
+    fleet.record([make_fix("d1", place=RESTAURANT), make_fix("d2", n=1)])
+    order_id = fleet.create_order()["order_id"]
+    fleet.command_order(order_id, "confirm")
+    with fleet.database.connect() as blocker:
+        blocker.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
+        assert fleet.command_order(order_id, "assign")["driver_id"] == "d2"
+
+
 def test_assign__named_driver__must_exist_be_on_duty_and_free(fleet: Fleet) -> None:
     fleet.assigned_order("d1")
     fleet.command_driver("d2", "off_duty")
