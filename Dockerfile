@@ -5,8 +5,8 @@
 #
 # Built for amd64 and arm64 alike. Nothing in an image is secret, and nothing runs as root.
 
-ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
-ARG NODE_IMAGE=docker.io/library/debian:bookworm-slim
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG NODE_IMAGE=debian:bookworm-slim
 
 # --- the pages of tracking_api: MapLibre and its helpers, bundled ---------------------------
 FROM ${NODE_IMAGE} AS web

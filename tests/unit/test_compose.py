@@ -180,11 +180,11 @@ def test_images__kafka_has_the_version_of_the_native_jars(
         )
         for dependency in pom.iterfind(".//m:dependency", space)
     }
-    assert services["kafka"]["image"] == f"docker.io/apache/kafka:{versions['kafka_2.13']}"
+    assert services["kafka"]["image"] == f"apache/kafka:{versions['kafka_2.13']}"
 
 
 def test_images__postgis_is_amd64_and_says_so(services: dict[str, dict[str, Any]]) -> None:
-    assert services["postgis"]["image"] == "docker.io/postgis/postgis:15-3.3"
+    assert services["postgis"]["image"] == "postgis/postgis:15-3.3"
     assert services["postgis"]["platform"] == "linux/amd64"
 
 
