@@ -38,11 +38,18 @@ class Answer:
 class Api:
     """A client of both APIs; `async with` closes it."""
 
-    def __init__(self, driver_api_url: str, tracking_api_url: str) -> None:
+    def __init__(
+        self,
+        driver_api_url: str,
+        tracking_api_url: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self._driver_api_url = driver_api_url.rstrip("/")
         self._tracking_api_url = tracking_api_url.rstrip("/")
         limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=TIMEOUT_S, limits=limits, trust_env=False, transport=transport
+        )
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._log = get_logger()
 

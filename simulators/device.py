@@ -146,6 +146,7 @@ class Device:
                 continue
             failures, self.last_failure = 0, None
             await self._stay(connection)
+            connection.close()
             self._connection = None
             self._in_flight.clear()
             await self._sleep(random.uniform(0, 1.0))  # not the whole fleet at once

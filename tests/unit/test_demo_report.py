@@ -1,0 +1,68 @@
+"""The demo's last words. The demo itself runs in tests/acceptance/test_demo.py."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from doorstep.journal import PublishedLife
+from doorstep.ledger import Ledger, StoredBoot, balance
+from doorstep.stack.demo import Report, run_demo
+from doorstep.stack.home import StackError
+from doorstep.stack.stack import Stack
+
+LIFE = PublishedLife("anna", "b1", 10, pending=1, voids=0)
+STORED = StoredBoot(stored=[(1, 9)], in_history=[(1, 9)], history_rows=9)
+
+
+def make_report(latency_ms: dict[str, float] | None) -> Report:
+    ledger = Ledger([balance(LIFE, STORED)])
+    return Report({"created": 0, "delivered": 23}, ledger, {"at_customer": 4}, latency_ms)
+
+
+def test_as_json__is_one_line_with_the_promised_shape() -> None:
+    text = make_report({"p50": 1.0, "p95": 2.0, "p99": 3.0}).as_json()
+    assert "\n" not in text
+    assert json.loads(text) == {
+        "orders": {"created": 0, "delivered": 23},
+        "fixes": {
+            "published": 10,
+            "committed": 9,
+            "quarantined": 0,
+            "rejected": 0,
+            "lost": 1,
+        },
+        "evidence": {"at_customer": 4},
+        "latency_ms": {"publish_to_commit": {"p50": 1.0, "p95": 2.0, "p99": 3.0}},
+    }
+
+
+def test_as_json__nothing_recorded__has_no_latency() -> None:
+    latency = json.loads(make_report(None).as_json())["latency_ms"]
+    assert latency == {"publish_to_commit": {"p50": None, "p95": None, "p99": None}}
+
+
+def test_as_text__leaves_out_states_without_orders() -> None:
+    text = make_report(None).as_text()
+    assert "23 delivered" in text
+    assert "created" not in text
+    assert "1 lost" in text
+
+
+@pytest.mark.parametrize(
+    ("couriers", "speedup", "named"),
+    [
+        (0, 1.0, "--couriers"),
+        (5001, 1.0, "--couriers"),
+        (5, 0.5, "--speedup"),
+        (5, 21, "--speedup"),
+    ],
+)
+def test_run_demo__impossible_options__are_refused_before_anything_starts(
+    couriers: int, speedup: float, named: str
+) -> None:
+    options = argparse.Namespace(couriers=couriers, speedup=speedup, exit_after=1, json=True)
+    with pytest.raises(StackError, match=named):
+        run_demo(Stack(environment={}), options)
