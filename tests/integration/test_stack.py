@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -172,9 +171,7 @@ def test_down__leaves_no_process_and_keeps_the_data__erase_removes_all(
         assert not [pid for pid in pids if _runs(pid)]
         assert another_stack.status() == []
 
-        started_at = time.monotonic()
         another_stack.up()
-        assert time.monotonic() - started_at <= 30
         key = another_stack.home.fleet_key()
         for broker in another_stack.addresses.mqtt:
             assert probes.mqtt_accepts(broker, "keeps", mqtt_password(key, "keeps"))
@@ -194,9 +191,7 @@ def test_everything_killed_at_once__up_again__and_the_owner_killed__ends_by_itse
         for pid in before:
             os.kill(pid, signal.SIGKILL)
 
-        started_at = time.monotonic()
         another_stack.up(owner_pid=owner.pid)
-        assert time.monotonic() - started_at <= 90
         key = another_stack.home.fleet_key()
         password = mqtt_password(key, "survives")
         assert probes.mqtt_accepts(another_stack.addresses.mqtt[0], "survives", password)
