@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from doorstep.store.write import record_fixes_async
 from driver_api.reads import select_driver_and_order
 from driver_api.schemas import CurrentOrder
 
+LOCK_PATIENCE_S = 1.0  # a batch holds its drivers' rows for about 0.1 s, rarely for longer
+LOCK_RETRY_S = 0.03
 RETRY_WITHIN_S = 1.0  # a broken connection shows at once; an absent database takes 2 s
 
 
@@ -68,15 +71,22 @@ class Database:
     async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
         """Commit fixes of one driver. Raises DriverLocked, having written nothing.
 
-        A connection that breaks under way is tried once more: writing a fix twice is harmless.
+        A connection that breaks under way is tried once more: writing a fix twice is harmless. A
+        driver whose row a batch of driver_events holds is free again in a moment.
         """
         started = time.monotonic()
-        try:
-            return await self._record_fixes(rows)
-        except StoreUnavailable:
-            if time.monotonic() - started > RETRY_WITHIN_S:
-                raise
-        return await self._record_fixes(rows)
+        reconnected = False
+        while True:
+            try:
+                return await self._record_fixes(rows)
+            except DriverLocked:
+                if time.monotonic() - started > LOCK_PATIENCE_S:
+                    raise
+                await asyncio.sleep(LOCK_RETRY_S)
+            except StoreUnavailable:
+                if reconnected or time.monotonic() - started > RETRY_WITHIN_S:
+                    raise
+                reconnected = True
 
     async def _record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
         async def record(conn: AsyncConnection[Any]) -> list[Outcome]:

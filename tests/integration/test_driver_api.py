@@ -137,6 +137,18 @@ async def test_patch_location__unknown_driver__is_404_for_staff(driver_api):
     problem_of(answer, 404, "unknown-driver")
 
 
+async def test_patch_location__row_locked_for_a_moment__is_committed_all_the_same(
+    driver_api, database
+):
+    with database.connect() as holder:
+        holder.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
+        waiting = asyncio.create_task(report(driver_api, "d1", RESTAURANT))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        holder.rollback()
+        assert (await waiting)["outcome"] == "committed"
+
+
 async def test_patch_location__row_locked__is_503_and_other_drivers_are_unaffected(
     driver_api, database
 ):
