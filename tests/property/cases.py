@@ -1,0 +1,239 @@
+"""What Hypothesis draws: a case is a few drivers' journeys and the steps in which they arrive.
+
+Everything lies on one line north of the restaurant and on a grid of ten seconds, so that edges of
+windows, radii and dwell times are hit often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import strategies as st
+
+from tests.property.model import Fix, Place, resent
+
+TICK = timedelta(seconds=10)
+# Shortly before midnight, so that journeys cross from one partition into the next.
+START_AT = datetime.now(tz=UTC).replace(hour=0, minute=0, second=0, microsecond=0) - 18 * TICK
+RESTAURANT = Place(11.2556, 43.7696)
+AREA = (11.1, 43.7, 11.4, 43.9)  # west, south, east, north
+# Metres north of the restaurant; no distance between two comes near a radius or the spread.
+PLACES_M = (0, 20, 50, 70, 240, 270, 380, 400, 480, 600, 980, 1000, 1020, 1050)
+CUSTOMERS_M = (1000, 400, 30)
+DRIVERS, ORDERS, BOOTS = 3, 3, ("b1", "b2", None)
+FLAVOURS = (
+    *("early", "too_early", "late", "too_late", "vague_60", "vague_200", "vague_201"),
+    *("null_island", "swapped", "unreadable", "void", "conflict", "resent", "bad_id"),
+)
+
+
+def north(metres: float) -> Place:
+    return Place(RESTAURANT.lon_deg, RESTAURANT.lat_deg + metres / 111_195.0)
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A stay: `count` fixes at a place, from a tick on, one every so many ticks."""
+
+    driver: int
+    boot: int
+    metres: int
+    start: int
+    count: int
+    every: int
+    flavour: str
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """Some of the fixes arrive, in this order, through a door; `size` splits them."""
+
+    picks: tuple[int, ...]
+    size: int  # 0: the one-fix door
+
+
+@dataclass(frozen=True)
+class Meet:
+    """Two batches at once: the second comes while the first is not committed."""
+
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Command:
+    """`next` stands for whatever takes the order on."""
+
+    command: str
+    order: int
+    driver: int
+    actor: str
+    wait: int  # ticks since the last command
+
+
+@dataclass(frozen=True)
+class During:
+    """A batch comes while a command is not committed."""
+
+    command: Command
+    picks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Duty:
+    command: str
+    driver: int
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """An accepted command is sent again with its key."""
+
+    which: int
+
+
+@dataclass(frozen=True)
+class Unpark:
+    """What was parked is tried again."""
+
+
+Step = Deliver | Meet | During | Command | Duty | Repeat | Unpark
+
+
+@dataclass(frozen=True)
+class Case:
+    legs: tuple[Leg, ...]
+    orders: tuple[tuple[int, bool], ...]  # metres to the customer, quick policy
+    steps: tuple[Step, ...]
+
+
+_NEXT = Command("next", 0, 0, "staff", 0)
+_picks = st.lists(st.integers(0, 40), min_size=1, max_size=14).map(tuple)
+_start_tick = st.integers(0, 40)
+_legs = st.builds(
+    Leg,
+    driver=st.sampled_from((0, 0, 0, 1, 2)),
+    boot=st.sampled_from((0, 0, 0, 0, 1, 2)),
+    metres=st.sampled_from(PLACES_M),
+    start=_start_tick,
+    count=st.integers(1, 4),
+    every=st.sampled_from((3, 1, 2, 4, 12, 13)),
+    flavour=st.sampled_from(("plain",) * 16 + FLAVOURS),
+)
+# Without the flavours to which the promise does not extend: other contents, or other arrivals,
+# under one identity.
+clean_legs = _legs.filter(lambda leg: leg.flavour not in ("conflict", "resent", "void"))
+_deliver = st.builds(Deliver, picks=_picks, size=st.sampled_from((100, 100, 0, 1, 2, 5)))
+_command = st.builds(
+    Command,
+    command=st.sampled_from(
+        ("next",) * 8 + ("decline", "reassign", "cancel", "fail", "pick_up", "deliver", "confirm")
+    ),
+    order=st.integers(0, ORDERS - 1),
+    driver=st.sampled_from((0, 0, 1, 1, 2)),
+    actor=st.sampled_from(("staff", "staff", "staff", "holder", "driver", "customer")),
+    wait=st.sampled_from((1, 0, 2, 4, 9, 18)),
+)
+# Somewhere on the way, or after it, the assignment ends; what arrives later still counts for it.
+_end = st.builds(
+    Command,
+    command=st.sampled_from(("next", "reassign", "decline", "cancel", "deliver")),
+    order=st.just(0),
+    driver=st.sampled_from((1, 0)),
+    actor=st.sampled_from(("staff", "holder")),
+    wait=st.sampled_from((12, 18, 24, 30, 36)),
+)
+_steps = st.one_of(
+    _deliver,
+    _deliver,
+    _command,
+    _end,
+    st.one_of(
+        st.builds(Meet, first=_picks, second=_picks),
+        st.builds(During, command=st.one_of(_command, _end), picks=_picks),
+    ),
+    st.one_of(
+        st.builds(
+            Duty,
+            command=st.sampled_from(("on_duty", "on_break", "off_duty")),
+            driver=st.integers(0, DRIVERS - 1),
+        ),
+        st.builds(Repeat, which=st.integers(0, 5)),
+        st.just(Unpark()),
+    ),
+)
+
+
+@st.composite
+def journeys(draw: st.DrawFn) -> tuple[Leg, ...]:
+    """Draw stays anywhere, and often a whole way: restaurant, on the road, customer."""
+    legs = draw(st.lists(_legs, min_size=1, max_size=6))
+    tick = draw(st.integers(0, 8))
+    for driver in draw(st.sampled_from(((), (0,), (0,), (0, 1)))):
+        for metres in (0, 600, 1000):
+            count, every = draw(st.sampled_from((2, 3))), draw(st.sampled_from((3, 2, 4)))
+            legs.append(Leg(driver, 0, metres, tick, count, every, "plain"))
+            tick += (count - 1) * every + draw(st.integers(1, 3))
+    return tuple(legs)
+
+
+cases = st.builds(
+    Case,
+    legs=journeys(),
+    orders=st.lists(
+        st.tuples(st.sampled_from(CUSTOMERS_M), st.sampled_from((False, False, True))),
+        min_size=1,
+        max_size=ORDERS,
+    ).map(tuple),
+    steps=st.builds(
+        lambda early, later: (_NEXT, *early, _NEXT, *later),
+        # seldom: fixes dated ahead are there before the order is assigned
+        early=st.sampled_from((False, False, True)).flatmap(
+            lambda is_early: st.tuples(_deliver) if is_early else st.just(())
+        ),
+        later=st.lists(_steps, min_size=2, max_size=14).map(tuple),
+    ),
+)
+
+
+def fixes_of(legs: tuple[Leg, ...], driver_ids: list[str]) -> list[Fix]:
+    """Work out the journeys' fixes, in the order in which they were taken down."""
+    fixes: list[Fix] = []
+    seqs: dict[tuple[int, int], int] = {}
+    for leg in legs:
+        for step in range(leg.count):
+            seq = seqs[leg.driver, leg.boot] = seqs.get((leg.driver, leg.boot), 0) + 1
+            at = START_AT + (leg.start + step * leg.every) * TICK
+            boot = BOOTS[leg.boot]
+            received_at = at + timedelta(seconds=1)
+            place = north(leg.metres)
+            fix = Fix(driver_ids[leg.driver], boot, seq if boot else None, at, received_at, place)
+            fixes += flavoured(fix, leg.flavour)
+    return fixes
+
+
+def flavoured(fix: Fix, flavour: str) -> list[Fix]:
+    """Spoil a fix, or send something beside it."""
+    assert fix.place is not None
+    ahead = {"early": 120, "too_early": 121, "late": -86_400, "too_late": -86_401}
+    vague = {"vague_60": 60.0, "vague_200": 200.0, "vague_201": 201.0}
+    if flavour in ahead:
+        return [replace(fix, received_at=fix.at() - timedelta(seconds=ahead[flavour]))]
+    if flavour in vague:
+        return [replace(fix, accuracy_m=vague[flavour])]
+    if flavour == "null_island":
+        return [replace(fix, place=Place(0.0, 0.0))]
+    if flavour == "swapped":
+        return [replace(fix, place=Place(fix.place.lat_deg, fix.place.lon_deg))]
+    if flavour == "conflict":
+        return [fix, replace(fix, battery=0.5)]
+    if flavour == "resent" and fix.seq:
+        return [fix, resent(fix, timedelta(seconds=90)), resent(fix, timedelta(hours=24))]
+    if fix.boot and flavour in ("unreadable", "void"):
+        reason = "void" if flavour == "void" else "not_json"
+        broken = replace(fix, fix_at=None, place=None, reason=reason)
+        return [fix, broken] if flavour == "void" else [broken]
+    if fix.boot and flavour == "bad_id":
+        return [replace(fix, seq=0)]
+    return [fix]

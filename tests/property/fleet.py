@@ -1,0 +1,177 @@
+"""The database's side of a case: its doors, its commands, and all that it shows afterwards."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import datetime
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import dict_row, tuple_row
+
+from doorstep.errors import DoorstepError
+from doorstep.store import admin, write
+from doorstep.store.rows import IncomingRow
+from doorstep.store.translate import translated
+from sql import query
+from tests.database import Database
+from tests.property.cases import AREA, RESTAURANT
+from tests.property.model import Fix, Place, Policy
+
+QUICK = {
+    "name": "quick",
+    "dwell_min_s": 10,
+    "dwell_max_s": 40,
+    "leave_min_s": 10,
+    "leave_max_s": 40,
+    "arriving_min_s": 5,
+    "worst_accuracy_m": 50,
+}
+# Commands read the database's clock. Here that clock is a setting: it shadows clock_timestamp()
+# for the functions that ask for the instant of a command, and for nothing else.
+TEST_CLOCK = """
+    CREATE FUNCTION doorstep.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
+    RETURN current_setting('test.now')::timestamptz;
+    GRANT EXECUTE ON FUNCTION doorstep.clock_timestamp() TO PUBLIC;
+    ALTER FUNCTION apply_order_command_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER TABLE orders ALTER state_at SET DEFAULT doorstep.clock_timestamp();
+"""
+STATEMENT_TIMEOUT_MS = 5000  # a lock that nobody will let go
+
+
+class Fleet:
+    """One database for many cases; each case has drivers and orders of its own."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.owner = database.connect(autocommit=True, row_factory=dict_row)
+        self.owner.execute(TEST_CLOCK)
+        self.batch_door = self._service("driver_events")
+        self.second_batch_door = self._service("driver_events")
+        self.one_fix_door = self._service("driver_api")
+        self.customers = self._service("tracking_api")
+        admin.register_restaurants(
+            self.owner,
+            [admin.NewRestaurant(1, "Da Mario", RESTAURANT.lon_deg, RESTAURANT.lat_deg)],
+        )
+        west, south, east, north = AREA
+        admin.register_service_area(
+            self.owner, "firenze", west=west, south=south, east=east, north=north
+        )
+        made = self._one(self.owner, "SELECT create_policy_v1(%s) AS id", [json.dumps(QUICK)])
+        quick = {name: value for name, value in QUICK.items() if name != "name"}
+        self.policies = (Policy(), Policy(policy_id=made["id"], **quick))  # type: ignore[arg-type]
+        self._names = count(1)
+        self._spare: list[str] = []
+        self._ties: dict[Place, int] = {}
+
+    def close(self) -> None:
+        for conn in (self.owner, self.batch_door, self.second_batch_door):
+            conn.close()
+        self.one_fix_door.close()
+        self.customers.close()
+
+    def _service(self, role: str) -> psycopg.Connection[Any]:
+        conn = self.database.connect(role, autocommit=True, row_factory=dict_row)
+        conn.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
+        return conn
+
+    def _one(
+        self, conn: psycopg.Connection[Any], statement: Any, parameters: Any
+    ) -> dict[str, Any]:
+        with translated():
+            row: dict[str, Any] | None = conn.execute(statement, parameters).fetchone()
+        assert row is not None
+        return row
+
+    # -- making and commanding ---------------------------------------------------------------
+
+    def take_drivers(self, how_many: int) -> list[str]:
+        """Give drivers on duty that no case has had."""
+        if len(self._spare) < how_many:
+            self._spare = [f"d{next(self._names)}" for _ in range(150)]
+            admin.register_drivers(self.owner, [admin.NewDriver(d, d, None) for d in self._spare])
+            self.owner.execute(
+                "SELECT apply_driver_command_v1(d, 'on_duty', 'driver', NULL)"
+                " FROM unnest(%s::text[]) d",
+                [self._spare],
+            )
+        return [self._spare.pop() for _ in range(how_many)]
+
+    def create_order(self, customer: Place, policy_id: int, at: datetime) -> UUID:
+        self._set_clock(self.customers, at)
+        parameters = {
+            "restaurant_id": 1,
+            **asdict(customer),
+            "token_sha256": secrets.token_bytes(32),
+            "policy_id": policy_id,
+            "idempotency_key": None,
+            "customer_name": None,
+        }
+        order_id: UUID = self._one(self.customers, query("create_order"), parameters)["order_id"]
+        return order_id
+
+    def command_order(self, at: datetime, **parameters: object) -> str:
+        """Apply a command; return the state shown, or the name of the refusal."""
+        conn = self.one_fix_door
+        self._set_clock(conn, at)
+        is_inside = conn.info.transaction_status == TransactionStatus.INTRANS
+        try:
+            with conn.transaction() if is_inside else nullcontext():
+                row = self._one(conn, query("apply_order_command"), parameters)
+        except DoorstepError as exc:
+            return type(exc).__name__
+        return str(row["state"])
+
+    def command_driver(self, driver_id: str, command: str) -> str:
+        parameters = {"driver_id": driver_id, "command": command, "actor": "driver"}
+        parameters["idempotency_key"] = None  # type: ignore[assignment]
+        try:
+            row = self._one(self.one_fix_door, query("apply_driver_command"), parameters)
+        except DoorstepError as exc:
+            return type(exc).__name__
+        return str(row["state"])
+
+    @staticmethod
+    def _set_clock(conn: psycopg.Connection[Any], at: datetime) -> None:
+        conn.execute("SELECT set_config('test.now', %s, false)", [at.isoformat()])
+
+    # -- fixes -------------------------------------------------------------------------------
+
+    def record(
+        self, conn: psycopg.Connection[Any], fixes: Sequence[Fix]
+    ) -> dict[int, tuple[str, str | None]]:
+        """Send a batch through a door; return what became of each that was not committed."""
+        rows = [row_of(n, fix) for n, fix in enumerate(fixes)]
+        with conn.transaction():
+            return {o.n: (o.outcome, o.reason) for o in write.record_fixes(conn, rows)}
+
+    def tie_of(self, place: Place) -> int:
+        """The number that stands for a place in the identity of a fix without one."""
+        if place not in self._ties:
+            found = self._one(
+                self.owner,
+                "SELECT hashtextextended((%s::float8 + 0.0)::text || ' '"
+                " || (%s::float8 + 0.0)::text, 0) & 9223372036854775807 AS tie",
+                [place.lon_deg, place.lat_deg],
+            )
+            self._ties[place] = found["tie"]
+        return self._ties[place]
+
+    def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        with self.owner.cursor(row_factory=tuple_row) as cursor:
+            return cursor.execute(statement, parameters).fetchall()
+
+
+def row_of(n: int, fix: Fix) -> IncomingRow:
+    lon_deg = fix.place.lon_deg if fix.place else None
+    lat_deg = fix.place.lat_deg if fix.place else None
+    seen = (fix.boot, fix.seq, fix.fix_at, fix.received_at, lon_deg, lat_deg, fix.accuracy_m)
+    return (n, fix.driver_id, *seen, None, None, None, fix.battery, fix.reason)

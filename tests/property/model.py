@@ -1,0 +1,387 @@
+"""The promise as plain Python: what a set of fixes and a list of commands must end in.
+
+This is the specification that the database is held against. It knows no locks, triggers, ranges
+or indexes: fixes are a set, evidence is asked of that set from scratch each time, a state is what
+follows from evidence and commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from math import asin, cos, floor, radians, sin, sqrt
+from typing import Any
+
+STATES = (
+    *("created", "confirmed", "assigned", "at_restaurant", "picked_up"),
+    *("arriving", "at_customer", "delivered", "cancelled", "failed"),
+)
+RANK = {state: rank for rank, state in enumerate(STATES)}
+PROVABLE = ("at_restaurant", "picked_up", "arriving", "at_customer")
+OVER = ("delivered", "cancelled", "failed")
+CARRYING = ("picked_up", "arriving", "at_customer")
+WAITING = ("assigned", "at_restaurant")
+
+# command -> (actor -> from which states, the state it leads to; None: none but the one there is)
+MATRIX: dict[str, tuple[dict[str, tuple[str, ...]], str]] = {
+    "confirm": ({"staff": ("created",)}, "confirmed"),
+    "assign": ({"staff": ("confirmed",)}, "assigned"),
+    "decline": ({"driver": WAITING}, "confirmed"),
+    "reassign": ({"staff": WAITING}, "assigned"),
+    "pick_up": ({"staff": WAITING + CARRYING, "driver": WAITING + CARRYING}, "picked_up"),
+    "deliver": ({"staff": CARRYING, "driver": CARRYING}, "delivered"),
+    "fail": ({"staff": CARRYING, "driver": CARRYING}, "failed"),
+    "cancel": (
+        {
+            "staff": ("created", "confirmed", *WAITING, *CARRYING),
+            "customer": ("created", "confirmed", *WAITING),
+        },
+        "cancelled",
+    ),
+}
+# command -> from which driver states, and the duty is the command's own name
+DUTY_FROM = {
+    "on_duty": ("off_duty", "on_break"),
+    "on_break": ("available",),
+    "off_duty": ("available", "on_break"),
+}
+DRIVER_STATE = {
+    "assigned": "to_restaurant",
+    "at_restaurant": "at_restaurant",
+    "picked_up": "to_customer",
+    "arriving": "to_customer",
+    "at_customer": "at_customer",
+}
+
+FUTURE = timedelta(seconds=120)
+LATENESS = timedelta(hours=24)
+WORST_ACCURACY_M = 200.0
+
+
+class Refused(Exception):
+    """A command that the rules refuse; `name` is the error's class."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Place:
+    lon_deg: float
+    lat_deg: float
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The numbers of a policy, with the defaults of policy 1."""
+
+    policy_id: int = 1
+    enter_radius_m: float = 60
+    dwell_min_s: float = 30
+    dwell_max_s: float = 120
+    dwell_spread_m: float = 25
+    leave_radius_m: float = 250
+    leave_min_s: float = 30
+    leave_max_s: float = 120
+    arriving_radius_m: float = 500
+    arriving_min_s: float = 8
+    worst_accuracy_m: float = 200
+
+
+@dataclass(frozen=True)
+class Fix:
+    """One copy of a fix as it arrives. `reason`: why it could not be read, or `void`."""
+
+    driver_id: str
+    boot: str | None
+    seq: int | None
+    fix_at: datetime | None
+    received_at: datetime
+    place: Place | None
+    accuracy_m: float | None = None
+    battery: float | None = None
+    reason: str | None = None
+    tie: int = 0  # decides between fixes without boot and seq at one instant; any order will do
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        return (self.fix_at, self.place, self.accuracy_m, self.battery)
+
+    @property
+    def age(self) -> tuple[datetime, str, int]:
+        """The key of "newest"."""
+        assert self.fix_at is not None
+        return (self.fix_at, self.boot or "", self.tie if self.seq is None else self.seq)
+
+    def at(self) -> datetime:
+        assert self.fix_at is not None
+        return self.fix_at
+
+    def distance_m(self, other: Place) -> float:
+        assert self.place is not None
+        return distance_m(self.place, other)
+
+
+@dataclass
+class Assignment:
+    driver_id: str
+    assigned_at: datetime
+    ended_at: datetime | None = None
+    picked_up_at: datetime | None = None  # the first pick_up command
+
+
+@dataclass
+class Event:
+    assignment_no: int
+    state: str
+    source: str
+    driver_id: str | None
+    occurred_at: datetime
+
+
+@dataclass
+class Order:
+    restaurant: Place
+    customer: Place
+    policy: Policy
+    state: str = "created"
+    assignment_no: int = 0
+    assignments: dict[int, Assignment] = field(default_factory=dict)  # by number
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def current(self) -> Assignment | None:
+        """The open assignment."""
+        found = self.assignments.get(self.assignment_no)
+        return found if found and found.ended_at is None else None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in OVER
+
+    def show(self, assignment_no: int, state: str, source: str, at: datetime) -> None:
+        """Make a state visible, which is an event; what is visible already is none."""
+        if (assignment_no, RANK[state]) > (self.assignment_no, RANK[self.state]):
+            self.assignment_no, self.state = assignment_no, state
+            held = self.assignments.get(assignment_no)
+            driver_id = held.driver_id if held else None
+            self.events.append(Event(assignment_no, state, source, driver_id, at))
+
+
+@dataclass
+class Boot:
+    """The ledger of one boot: which numbers are committed, which refused for good."""
+
+    stored: set[int] = field(default_factory=set)
+    rejected: set[int] = field(default_factory=set)
+
+    def watermark(self) -> tuple[int, list[tuple[int, int]]]:
+        """The highest settled number and the gaps below it, inclusive."""
+        settled = sorted(self.stored | self.rejected)
+        gaps = [(a + 1, b - 1) for a, b in pairwise([0, *settled]) if b > a + 1]
+        return settled[-1], gaps
+
+
+@dataclass
+class World:
+    """Drivers, orders, and everything that has arrived so far."""
+
+    areas: tuple[tuple[float, float, float, float], ...]  # west, south, east, north
+    duty: dict[str, str] = field(default_factory=dict)
+    orders: dict[Any, Order] = field(default_factory=dict)
+    fixes: dict[str, set[Fix]] = field(default_factory=dict)  # stored, of each driver
+    boots: dict[tuple[str, str], Boot] = field(default_factory=dict)
+
+    # -- fixes -----------------------------------------------------------------------------
+
+    def record(self, batch: Iterable[Fix]) -> list[tuple[str, str | None]]:
+        """Take fixes in; then show what is proved. Return what became of each."""
+        became = [self._take(fix) for fix in batch]
+        for order in self.orders.values():
+            self.show_proved(order)
+        return became
+
+    def _take(self, fix: Fix) -> tuple[str, str | None]:
+        """Decide one fix: known or new first, then whether it may be stored."""
+        refusal = self.refusal(fix)
+        if fix.seq is None or fix.boot is None:  # known by instant and place
+            if refusal:
+                return "rejected", refusal
+            known = [
+                other
+                for other in self.fixes[fix.driver_id]
+                if other.seq is None and (other.fix_at, other.place) == (fix.fix_at, fix.place)
+            ]
+            if known:
+                return self._compare(fix, known[0])
+        else:
+            if not fix.boot or not 1 <= fix.seq <= 2**62:
+                return "rejected", "bad_id"
+            boot = self.boots.setdefault((fix.driver_id, fix.boot), Boot())
+            if fix.seq in boot.stored:
+                if fix.reason:
+                    return ("duplicate", None) if fix.reason == "void" else ("rejected", fix.reason)
+                key = (fix.boot, fix.seq)
+                [stored] = [f for f in self.fixes[fix.driver_id] if (f.boot, f.seq) == key]
+                return self._compare(fix, stored)
+            if fix.seq in boot.rejected:
+                return "rejected", "rejected_before"
+            if refusal:
+                boot.rejected.add(fix.seq)
+                return "rejected", refusal
+            boot.stored.add(fix.seq)
+        self.fixes[fix.driver_id].add(fix)
+        quarantine = self.quarantine(fix)
+        return ("quarantined", quarantine) if quarantine else ("committed", None)
+
+    @staticmethod
+    def _compare(fix: Fix, stored: Fix) -> tuple[str, str | None]:
+        return ("duplicate" if fix.content == stored.content else "conflict"), None
+
+    @staticmethod
+    def refusal(fix: Fix) -> str | None:
+        """Judge a fix by itself and its own arrival."""
+        if fix.reason:
+            return fix.reason
+        if fix.at() > fix.received_at + FUTURE:
+            return "in_the_future"
+        if fix.at() < fix.received_at - LATENESS:
+            return "too_old"
+        return None
+
+    def quarantine(self, fix: Fix) -> str | None:
+        """Tell why a stored fix proves nothing."""
+        assert fix.place is not None
+        lon_deg, lat_deg = fix.place.lon_deg, fix.place.lat_deg
+        if lon_deg == lat_deg == 0:
+            return "null_island"
+        if self._is_served(lat_deg, lon_deg) and not self._is_served(lon_deg, lat_deg):
+            return "swapped"
+        if fix.accuracy_m is not None and fix.accuracy_m > WORST_ACCURACY_M:
+            return "inaccurate"
+        return None
+
+    def _is_served(self, lon_deg: float, lat_deg: float) -> bool:
+        return any(w <= lon_deg <= e and s <= lat_deg <= n for w, s, e, n in self.areas)
+
+    def newest(self, driver_id: str) -> Fix | None:
+        good = [fix for fix in self.fixes[driver_id] if not self.quarantine(fix)]
+        return max(good, key=lambda fix: fix.age, default=None)
+
+    # -- evidence --------------------------------------------------------------------------
+
+    def proved(self, order: Order, assignment: Assignment) -> dict[str, datetime]:
+        """What the driver's fixes in the assignment's window prove, and since when."""
+        policy = order.policy
+        fixes = [
+            fix
+            for fix in self.fixes[assignment.driver_id]
+            if assignment.assigned_at <= fix.at()
+            and (assignment.ended_at is None or fix.at() < assignment.ended_at)
+            and not self.quarantine(fix)
+            and (fix.accuracy_m is None or fix.accuracy_m <= policy.worst_accuracy_m)
+        ]
+        facts: dict[str, datetime] = {}
+
+        def prove(state: str, pairs: Iterable[tuple[Fix, Fix]], since: datetime | None) -> None:
+            found = [a.at() for a, _b in pairs if since is not None and a.at() >= since]
+            if found:
+                facts[state] = min(found)
+
+        def dwells(place: Place) -> Iterator[tuple[Fix, Fix]]:
+            near = [fix for fix in fixes if fix.distance_m(place) <= policy.enter_radius_m]
+            for a, b in pairs_apart(near, policy.dwell_min_s, policy.dwell_max_s):
+                assert b.place is not None
+                if a.distance_m(b.place) <= policy.dwell_spread_m:
+                    yield a, b
+
+        prove("at_restaurant", dwells(order.restaurant), assignment.assigned_at)
+        away = [fix for fix in fixes if fix.distance_m(order.restaurant) > policy.leave_radius_m]
+        leaving = pairs_apart(away, policy.leave_min_s, policy.leave_max_s)
+        prove("picked_up", leaving, facts.get("at_restaurant"))
+        pick_ups = [at for at in (facts.get("picked_up"), assignment.picked_up_at) if at]
+        picked_up_at = min(pick_ups, default=None)
+        near = [fix for fix in fixes if fix.distance_m(order.customer) <= policy.arriving_radius_m]
+        prove("arriving", pairs_apart(near, policy.arriving_min_s, None), picked_up_at)
+        prove("at_customer", dwells(order.customer), picked_up_at)
+        return facts
+
+    def show_proved(self, order: Order) -> None:
+        if order.current:
+            facts = self.proved(order, order.current)
+            for state in PROVABLE:
+                if state in facts:
+                    order.show(order.assignment_no, state, "gps", facts[state])
+
+    # -- commands --------------------------------------------------------------------------
+
+    def driver_state(self, driver_id: str) -> tuple[str, Any]:
+        """A driver's state and open order: duty and that order decide."""
+        for order_id, order in self.orders.items():
+            if order.current and order.current.driver_id == driver_id:
+                return DRIVER_STATE[order.state], order_id
+        duty = self.duty[driver_id]
+        return ("available" if duty == "on_duty" else duty), None
+
+    def command_driver(self, driver_id: str, command: str) -> None:
+        if self.duty[driver_id] != command:
+            if self.driver_state(driver_id)[0] not in DUTY_FROM[command]:
+                raise Refused("IllegalTransition")
+            self.duty[driver_id] = command
+
+    def command_order(
+        self, order_id: object, command: str, actor: str, by: str, driver_id: str, at: datetime
+    ) -> None:
+        """Apply a command, or refuse it on what is visible now. `driver_id`: whom to assign."""
+        order = self.orders[order_id]
+        held = order.assignments.get(order.assignment_no)
+        if actor == "driver" and not (held and held.driver_id == by):
+            raise Refused("UnknownOrder")
+        starts, target = MATRIX[command]
+        if order.state not in starts.get(actor, ()):
+            raise Refused("IllegalTransition")
+        if command in ("assign", "reassign") and self.driver_state(driver_id)[0] != "available":
+            raise Refused("DriverUnavailable")
+
+        if command == "pick_up" and order.current:
+            first = order.current.picked_up_at
+            order.current.picked_up_at = min(first, at) if first else at
+        if order.current and (target in OVER or command in ("decline", "reassign")):
+            order.current.ended_at = at
+        number = order.assignment_no + (command in ("decline", "reassign"))
+        if command in ("assign", "reassign"):
+            number = max(number, 1)
+            order.assignments[number] = Assignment(driver_id, at)
+        order.show(number, target, actor, at)
+        self.show_proved(order)
+
+
+def pairs_apart(fixes: list[Fix], min_s: float, max_s: float | None) -> Iterator[tuple[Fix, Fix]]:
+    """All pairs (a, b) with b so much later than a."""
+    for a in fixes:
+        for b in fixes:
+            apart_s = (b.at() - a.at()).total_seconds()
+            if apart_s >= min_s and (max_s is None or apart_s <= max_s):
+                yield a, b
+
+
+def distance_m(a: Place, b: Place) -> float:
+    """Metres on the sphere (haversine)."""
+    d_lat, d_lon = radians(b.lat_deg - a.lat_deg), radians(b.lon_deg - a.lon_deg)
+    half = sin(d_lat / 2) ** 2
+    half += cos(radians(a.lat_deg)) * cos(radians(b.lat_deg)) * sin(d_lon / 2) ** 2
+    return 2 * 6_371_008.7714 * asin(sqrt(half))
+
+
+def cell_of(place: Place) -> int:
+    """The hundredth of a degree each way that the nearest-driver search goes by."""
+    row, column = floor(place.lat_deg * 100) + 9000, floor(place.lon_deg * 100) + 18000
+    return row * 36_000 + min(column, 35_999)
+
+
+def resent(fix: Fix, after: timedelta) -> Fix:
+    """Another copy of a fix that arrives later."""
+    return replace(fix, received_at=fix.received_at + after)

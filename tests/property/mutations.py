@@ -1,0 +1,294 @@
+"""Breaks the database on purpose, and shows that the comparison with the model finds each break.
+
+`python -m tests.property.mutations [--cases N] [name …]`; needs no running stack. Ends with 1 if a
+mutation was not found, or if the unbroken schema is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psycopg
+from hypothesis import HealthCheck, Phase, given, settings
+
+from doorstep.errors import DoorstepError
+from doorstep.stack.postgres import PostgresCluster
+from tests.database import cloned_database, create_template, running_cluster
+from tests.property.cases import Case, cases
+from tests.property.fleet import Fleet
+from tests.property.play import Difference, play
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Texts of functions of the schema to be replaced: (function, old, new)."""
+
+    name: str
+    edits: tuple[tuple[str, str, str], ...] = ()
+    also: str = ""  # SQL run afterwards
+
+
+DERIVE, FIRST_PAIR = "evidence__derive", "evidence__first_pair"
+ATTEMPT, ON_FIXES = "record_fixes__attempt", "fix_history__derive_evidence"
+COMMAND, NEWEST = "apply_order_command_v1", "fix_history__derive_driver_state"
+
+_PARTNER = "WHERE b.driver_id = of_driver_id AND"
+_NOTHING_BETWEEN = """WHERE NOT EXISTS (SELECT FROM fix_history c WHERE c.driver_id = of_driver_id
+    AND c.fix_at > a.fix_at AND c.fix_at < b.fix_at AND c.quarantine IS NULL)
+    AND b.driver_id = of_driver_id AND"""
+_FRESH = (ON_FIXES, "one.assignment_no, false)", "one.assignment_no, true)")
+
+MUTATIONS = (
+    Mutation("nothing broken"),
+    Mutation(
+        "evidence is taken back: only neighbours in time make a pair",
+        ((FIRST_PAIR, _PARTNER, _NOTHING_BETWEEN), _FRESH),
+    ),
+    Mutation(
+        "evidence is taken back: a fix beyond the leave radius ends the dwell",
+        (
+            (
+                FIRST_PAIR,
+                _PARTNER,
+                """WHERE (spread_m IS NULL OR NOT EXISTS (SELECT FROM fix_history c
+                    WHERE c.driver_id = of_driver_id AND c.fix_at BETWEEN a.fix_at AND b.fix_at
+                        AND ground_distance_m(c.lon_deg, c.lat_deg, place_lon_deg, place_lat_deg)
+                            > 4 * radius_m)) AND b.driver_id = of_driver_id AND""",
+            ),
+            _FRESH,
+        ),
+    ),
+    Mutation("dedupe off: by the ledger", ((ATTEMPT, "b.stored @> r.seq", "false"),)),
+    Mutation(
+        "dedupe off: by ledger and key",
+        (
+            (ATTEMPT, "b.stored @> r.seq", "false"),
+            (ATTEMPT, ") > 1 AS is_repeat", ") > 99 AS is_repeat"),
+        ),
+        "ALTER TABLE fix_history DROP CONSTRAINT fix_history_pkey",
+    ),
+    Mutation(
+        "only a driver's newest fix proves",
+        (
+            (
+                ON_FIXES,
+                "WHERE f.quarantine IS NULL\n",
+                "WHERE f.fix_at >= (SELECT d.fix_at FROM driver_state d"
+                " WHERE d.driver_id = f.driver_id) AND f.quarantine IS NULL\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "stale read: evidence sees the history as it was before the batch",
+        (
+            (
+                FIRST_PAIR,
+                "WHERE a.driver_id",
+                "WHERE a.recorded_at < statement_timestamp() AND a.driver_id",
+            ),
+            (
+                FIRST_PAIR,
+                _PARTNER,
+                _PARTNER.replace("WHERE", "WHERE b.recorded_at < statement_timestamp() AND"),
+            ),
+        ),
+    ),
+    Mutation(
+        "stale read: a batch's fixes pair with older ones only",
+        (
+            (
+                FIRST_PAIR,
+                _PARTNER,
+                "WHERE (a.recorded_at < statement_timestamp() OR b.recorded_at <"
+                " statement_timestamp()) AND b.driver_id = of_driver_id AND",
+            ),
+        ),
+    ),
+    Mutation(
+        "stale read: drivers' rows are not locked",
+        ((ATTEMPT, "FOR NO KEY UPDATE OF d SKIP LOCKED", ""),),
+    ),
+    Mutation(
+        "first come instead of earliest: what is recorded stays",
+        (
+            (
+                DERIVE,
+                "DO UPDATE\n        SET occurred_at = EXCLUDED.occurred_at\n"
+                "        WHERE known.occurred_at <> EXCLUDED.occurred_at",
+                "DO NOTHING",
+            ),
+        ),
+    ),
+    Mutation(
+        "first come instead of earliest: what is proved is not looked at again",
+        (
+            (
+                DERIVE,
+                "a.at_restaurant_at := coalesce(evidence__first_pair(",
+                "a.at_restaurant_at := coalesce(a.at_restaurant_at, evidence__first_pair(",
+            ),
+            (
+                DERIVE,
+                "a.at_customer_at := coalesce(evidence__first_pair(",
+                "a.at_customer_at := coalesce(a.at_customer_at, evidence__first_pair(",
+            ),
+        ),
+    ),
+    Mutation(
+        "the newest position is the last to arrive",
+        ((NEWEST, "f.fix_at > d.fix_at\n", "true\n"),),
+    ),
+    Mutation(
+        "age is judged by our clock",
+        (),
+        """CREATE OR REPLACE FUNCTION incoming_fix__refusal(
+            boot text, seq int8, fix_at timestamptz, received_at timestamptz,
+            lon_deg float8, lat_deg float8, accuracy_m float8, speed_mps float8,
+            heading_deg float8, altitude_m float8, battery float8, reason text,
+            future interval, lateness interval, sealed timestamptz)
+        RETURNS text LANGUAGE sql STABLE
+        RETURN CASE WHEN reason IS NOT NULL THEN reason
+            WHEN fix_at > now() + future THEN 'in_the_future'
+            WHEN fix_at < now() - lateness THEN 'too_old' END""",
+    ),
+    Mutation(
+        "age goes before new or seen",
+        ((ATTEMPT, "WHEN anonymous AND refusal IS NOT NULL", "WHEN refusal IS NOT NULL"),),
+    ),
+    Mutation(
+        "a refused fix is not remembered",
+        (
+            (
+                ATTEMPT,
+                "(outcome IS NULL OR (outcome LIKE",
+                "(outcome IS NULL OR (outcome LIKE 'x' || ",
+            ),
+        ),
+    ),
+    Mutation(
+        "quarantined fixes prove",
+        (
+            (FIRST_PAIR, "AND a.quarantine IS NULL", ""),
+            (FIRST_PAIR, "AND b.quarantine IS NULL", ""),
+            (ON_FIXES, "WHERE f.quarantine IS NULL", "WHERE true"),
+            ("evidence__has_partner", "AND h.quarantine IS NULL", ""),
+        ),
+        "ALTER TABLE policy DISABLE TRIGGER USER; UPDATE policy SET worst_accuracy_m = 1000",
+    ),
+    Mutation(
+        "a closed assignment keeps what counted before",
+        ((COMMAND, "a.assignment_no, true)", "a.assignment_no, false)"),),
+    ),
+    Mutation(
+        "a closed assignment takes no late fixes",
+        ((ON_FIXES, "a.ended_at IS NULL OR f.fix_at < a.ended_at", "a.ended_at IS NULL"),),
+    ),
+    Mutation(
+        "fixes from before the assignment count",
+        (
+            (
+                DERIVE,
+                "a.driver_id, a.assigned_at,",
+                "a.driver_id, a.assigned_at - interval '1 min',",
+            ),
+        ),
+    ),
+    Mutation(
+        "assigning looks at no fixes that are there",
+        ((COMMAND, "verb IN ('assign', 'reassign', 'pick_up')", "verb IN ('pick_up')"),),
+    ),
+    Mutation(
+        "what was parked is forgotten",
+        ((ATTEMPT, "EXISTS (SELECT FROM parked_fix)", "false"),),
+    ),
+)
+
+
+def broken(mutation: Mutation, fleet: Fleet) -> None:
+    """Apply a mutation. Raises ValueError where a text to be replaced is not there any more."""
+    for function, old, new in mutation.edits:
+        [(text,)] = fleet.rows(
+            "SELECT pg_get_functiondef(oid) FROM pg_proc"
+            " WHERE proname = %s AND pronamespace = 'doorstep'::regnamespace",
+            function,
+        )
+        if old not in text:
+            raise ValueError(f"{mutation.name}: {function} has no {old!r}")
+        fleet.owner.execute(text.replace(old, new))
+    if mutation.also:
+        fleet.owner.execute(mutation.also)
+
+
+def find(fleet: Fleet, at_most: int) -> tuple[int, str]:
+    """Play cases until one differs; return how many were played and what differed, or ''."""
+    played, found = 0, ""
+
+    @settings(
+        max_examples=at_most,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=(Phase.generate,),
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases)
+    def search(case: Case) -> None:
+        nonlocal played, found
+        if found:  # Hypothesis plays it once more
+            raise Difference(found)
+        played += 1
+        try:
+            play(fleet, case)
+        except (Difference, DoorstepError, psycopg.Error) as exc:
+            found = f"{type(exc).__name__}: {exc}".split("\n")[0]
+            raise Difference(found) from exc
+
+    with suppress(Difference):
+        search()
+    return played, found
+
+
+def run(cluster: PostgresCluster, mutation: Mutation, at_most: int) -> bool:
+    """Try one mutation and print its line; return whether all is as it should be."""
+    started = time.monotonic()
+    with cloned_database(cluster) as database:
+        fleet = Fleet(database)
+        try:
+            broken(mutation, fleet)
+            played, difference = find(fleet, at_most)
+        finally:
+            fleet.close()
+    is_fine = bool(difference) == (mutation is not MUTATIONS[0])
+    verdict = "red" if difference else "green"
+    print(
+        f"{'ok ' if is_fine else 'BAD'} {verdict:5} {played:5} cases"
+        f" {time.monotonic() - started:5.1f} s  {mutation.name:72} {difference[:60]}",
+        flush=True,
+    )
+    return is_fine
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="parts of names of mutations; all by default")
+    parser.add_argument("--cases", type=int, default=1000, help="at most so many each")
+    options = parser.parse_args()
+    chosen = [
+        mutation
+        for mutation in MUTATIONS
+        if not options.names or any(name in mutation.name for name in options.names)
+    ]
+    with running_cluster() as cluster:
+        create_template(cluster)
+        fine = [run(cluster, mutation, options.cases) for mutation in chosen]
+    print(f"{sum(fine)} of {len(fine)} as they should be")
+    return 0 if all(fine) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

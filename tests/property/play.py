@@ -1,0 +1,239 @@
+"""Plays one case on the model and on the database, and compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from tests.property import snapshots
+from tests.property.cases import (
+    AREA,
+    DRIVERS,
+    RESTAURANT,
+    START_AT,
+    TICK,
+    Case,
+    Command,
+    Deliver,
+    During,
+    Duty,
+    Meet,
+    Repeat,
+    Step,
+    Unpark,
+    fixes_of,
+    north,
+)
+from tests.property.fleet import Fleet
+from tests.property.model import Event, Fix, Order, Refused, World
+
+NEXT = {"created": "confirm", "confirmed": "assign", "assigned": "pick_up"}
+NEXT |= {"at_restaurant": "pick_up", "picked_up": "deliver", "arriving": "deliver"}
+
+
+class Difference(AssertionError):
+    """The database and the model do not agree."""
+
+
+class Play:
+    """One case under way."""
+
+    def __init__(self, fleet: Fleet, case: Case) -> None:
+        self.fleet = fleet
+        self.drivers = fleet.take_drivers(DRIVERS)
+        self.world = World((AREA,))
+        for driver_id in self.drivers:
+            self.world.duty[driver_id] = "on_duty"
+            self.world.fixes[driver_id] = set()
+        self.clock = START_AT
+        self.orders: list[UUID] = []
+        for metres, is_quick in case.orders:
+            policy = fleet.policies[is_quick]
+            order_id = fleet.create_order(north(metres), policy.policy_id, self.clock)
+            order = Order(RESTAURANT, north(metres), policy)
+            order.events.append(Event(0, "created", "staff", None, self.clock))
+            self.world.orders[order_id] = order
+            self.orders.append(order_id)
+        self.fixes = [self._with_tie(fix) for fix in fixes_of(case.legs, self.drivers)]
+        self.sent: set[int] = set()
+        self.waiting: list[Fix] = []  # parked
+        self.accepted: list[dict[str, Any]] = []
+
+    def _with_tie(self, fix: Fix) -> Fix:
+        if fix.seq is not None or fix.place is None:
+            return fix
+        return replace(fix, tie=self.fleet.tie_of(fix.place))
+
+    def run(self, steps: Iterable[Step]) -> None:
+        """Play the steps, send what never arrived, and compare all that stands."""
+        for step in steps:
+            self.take(step)
+        rest = [n for n in range(len(self.fixes)) if n not in self.sent]
+        self.take(Deliver(tuple(rest), 7))
+        self.take(Unpark())
+        self.compare()
+
+    def take(self, step: Step) -> None:
+        match step:
+            case Deliver(picks, size):
+                fixes = self._picked(picks)
+                door = self.fleet.batch_door if size else self.fleet.one_fix_door
+                for start in range(0, len(fixes), size or 1):
+                    self._deliver(door, fixes[start : start + (size or 1)])
+            case Meet(first, second):
+                self._meet(self._picked(first), self._picked(second))
+            case Unpark():
+                with self.fleet.batch_door.transaction():
+                    self.fleet.batch_door.execute("SELECT record_parked_v1()")
+                self.world.record(self._unparked(self.drivers))
+            case During(command, picks):
+                self._during(command, self._picked(picks))
+            case Command():
+                self._command(step)
+            case Duty(command, driver):
+                self._duty(self.drivers[driver], command)
+            case Repeat(which):
+                if self.accepted:
+                    again = self.accepted[which % len(self.accepted)]
+                    state = self.world.orders[again["order_id"]].state
+                    self._agree("again", self.fleet.command_order(self.clock, **again), state)
+
+    # -- fixes -----------------------------------------------------------------------------
+
+    def _picked(self, picks: Sequence[int]) -> list[Fix]:
+        chosen = [n % len(self.fixes) for n in picks]
+        self.sent.update(chosen)
+        return [self.fixes[n] for n in chosen]
+
+    def _unparked(self, driver_ids: Sequence[str]) -> list[Fix]:
+        """Take back what was parked of these drivers."""
+        back = [fix for fix in self.waiting if fix.driver_id in driver_ids]
+        self.waiting = [fix for fix in self.waiting if fix.driver_id not in driver_ids]
+        return back
+
+    def _deliver(self, door: Any, fixes: list[Fix]) -> None:
+        self._expect(fixes, self.fleet.record(door, fixes))
+
+    def _expect(self, fixes: list[Fix], seen: dict[int, tuple[str, str | None]]) -> None:
+        """Let the model take the fixes, what was parked first, and compare what became of them."""
+        back = self._unparked([fix.driver_id for fix in fixes])
+        became = self.world.record([*back, *fixes])[len(back) :]
+        expected = {n: one for n, one in enumerate(became) if one[0] != "committed"}
+        self._agree(f"fates of {fixes}", seen, expected)
+
+    def _meet(self, first: list[Fix], second: list[Fix]) -> None:
+        """Record two batches at once: the one that comes second must not wait, nor write of a
+        locked driver.
+        """
+        with self.fleet.batch_door.transaction():
+            seen_first = self.fleet.record(self.fleet.batch_door, first)
+            seen = self.fleet.record(self.fleet.second_batch_door, second)
+        self._expect(first, seen_first)
+        locked = {fix.driver_id for fix in first}
+        self._expect_parked(second, seen, locked, locked | self._sharing(locked))
+
+    def _expect_parked(
+        self,
+        fixes: list[Fix],
+        seen: dict[int, tuple[str, str | None]],
+        locked: set[str],
+        perhaps: set[str],
+    ) -> None:
+        """Like `_expect`, where another transaction held the rows of some drivers. The fixes of
+        a driver are parked together; whoever shares a locked order's row is parked or not.
+        """
+        here = {fix.driver_id for fix in fixes}
+        parked = {fixes[n].driver_id for n, became in seen.items() if became[0] == "parked"}
+        if not locked & here <= parked <= perhaps:
+            raise Difference(f"locked {locked}, perhaps {perhaps}, parked {parked}")
+        taken = [n for n, fix in enumerate(fixes) if fix.driver_id not in parked]
+        self._expect(
+            [fixes[n] for n in taken], {k: seen[n] for k, n in enumerate(taken) if n in seen}
+        )
+        self.waiting += [fix for fix in fixes if fix.driver_id in parked]
+
+    def _sharing(self, driver_ids: set[str]) -> set[str]:
+        """All who have or had an order that one of these drivers has or had."""
+        found = set()
+        for order in self.world.orders.values():
+            held = {assignment.driver_id for assignment in order.assignments.values()}
+            found |= held if held & driver_ids else set()
+        return found
+
+    # -- commands --------------------------------------------------------------------------
+
+    def _command(self, step: Command) -> bool:
+        """Apply a command; return whether it was accepted."""
+        order_id = self.orders[step.order % len(self.orders)]
+        order = self.world.orders[order_id]
+        command = NEXT.get(order.state, "deliver") if step.command == "next" else step.command
+        chosen = self.drivers[step.driver]
+        actor, by = step.actor, chosen
+        if actor == "holder":
+            actor, by = "driver", order.current.driver_id if order.current else chosen
+        self._pass_time(step.wait * TICK)
+        parameters: dict[str, Any] = {
+            "order_id": order_id,
+            "command": command,
+            "actor": actor,
+            "actor_id": by,
+            "driver_id": chosen if command in ("assign", "reassign") else None,
+            "idempotency_key": f"key {len(self.accepted)}",
+        }
+        seen = self.fleet.command_order(self.clock, **parameters)
+        try:
+            self.world.command_order(order_id, command, actor, by, chosen, self.clock)
+            expected = order.state
+            self.accepted.append(parameters)
+        except Refused as refusal:
+            expected = refusal.name
+        self._agree(f"{parameters}", seen, expected)
+        return seen == order.state
+
+    def _during(self, step: Command, fixes: list[Fix]) -> None:
+        """Record a batch beside a command that is not committed: it holds the rows of its order,
+        of the driver who has it and of the one who gets it.
+        """
+        order = self.world.orders[self.orders[step.order % len(self.orders)]]
+        held = {order.current.driver_id} if order.current else set()
+        with self.fleet.one_fix_door.transaction():
+            is_accepted = self._command(step)
+            seen = self.fleet.record(self.fleet.batch_door, fixes)
+        held |= {order.current.driver_id} if order.current else set()
+        ever = {assignment.driver_id for assignment in order.assignments.values()}
+        self._expect_parked(fixes, seen, held if is_accepted else set(), held | ever)
+
+    def _pass_time(self, span: timedelta) -> datetime:
+        self.clock += span or timedelta(milliseconds=1)
+        return self.clock
+
+    def _duty(self, driver_id: str, command: str) -> None:
+        try:
+            self.world.command_driver(driver_id, command)
+            expected = self.world.driver_state(driver_id)[0]
+        except Refused as refusal:
+            expected = refusal.name
+        self._agree(command, self.fleet.command_driver(driver_id, command), expected)
+
+    # -- comparing -------------------------------------------------------------------------
+
+    @staticmethod
+    def _agree(what: str, seen: object, expected: object) -> None:
+        if seen != expected:
+            raise Difference(f"{what}\n  database: {seen}\n  model:    {expected}")
+
+    def compare(self) -> None:
+        seen = snapshots.of_database(self.fleet, self.drivers, self.orders)
+        differing = snapshots.differences(seen, snapshots.of_model(self.world))
+        if differing:
+            raise Difference("\n".join(differing))
+
+
+def play(fleet: Fleet, case: Case) -> World:
+    """Play a case. Raises Difference."""
+    playing = Play(fleet, case)
+    playing.run(case.steps)
+    return playing.world

@@ -1,0 +1,106 @@
+"""Shuffle it, duplicate it, replay it: the database ends where the model ends.
+
+PROPERTY_CASES sets the number of cases. A release runs
+`PROPERTY_CASES=10000 pytest tests/property`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from doorstep.stack.postgres import PostgresCluster
+from tests.database import cloned_database
+from tests.property import snapshots
+from tests.property.cases import (
+    AREA,
+    RESTAURANT,
+    START_AT,
+    TICK,
+    Case,
+    Leg,
+    cases,
+    clean_legs,
+    fixes_of,
+    north,
+)
+from tests.property.fleet import Fleet
+from tests.property.model import Assignment, Fix, Order, Policy, World
+from tests.property.play import play
+
+CASES = int(os.environ.get("PROPERTY_CASES", "400"))
+PATIENT = settings(
+    max_examples=CASES,
+    deadline=None,
+    database=None,
+    derandomize=CASES <= 1000,  # CI sees the same cases each time, a release new ones
+    print_blob=False,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+)
+
+
+@pytest.fixture(scope="module")
+def fleet(postgres_cluster: PostgresCluster) -> Iterator[Fleet]:
+    """One database for all cases."""
+    with cloned_database(postgres_cluster) as database:
+        fleet = Fleet(database)
+        yield fleet
+        fleet.close()
+
+
+def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
+    seen: Counter[str] = Counter()
+
+    @PATIENT
+    @given(cases)
+    def check(case: Case) -> None:
+        world = play(fleet, case)
+        seen["cases"] += 1
+        seen["fixes"] += sum(map(len, world.fixes.values()))
+        for order in world.orders.values():
+            seen[order.state] += 1
+            for assignment in order.assignments.values():
+                ended = "open" if assignment.ended_at is None else "closed"
+                for state in world.proved(order, assignment):
+                    seen[f"{state} proved, {ended}"] += 1
+
+    check()
+    print(dict(sorted(seen.items())))
+    # The cases must not be empty: every fact was proved in open and in closed assignments.
+    for state in ("at_restaurant", "picked_up", "arriving", "at_customer"):
+        for ended in ("open", "closed"):
+            assert seen[f"{state} proved, {ended}"] >= CASES // 200
+
+
+def settled(fixes: list[Fix], copies: list[int]) -> snapshots.Snapshot:
+    """Let the model take fixes in, one by one in the order of `copies`."""
+    world = World((AREA,))
+    order = Order(RESTAURANT, north(1000), Policy(), "assigned", 1)
+    order.assignments[1] = Assignment("d1", START_AT + TICK)
+    world.orders["order"] = order
+    for driver_id in ("d1", "d2", "d3"):
+        world.duty[driver_id], world.fixes[driver_id] = "on_duty", set()
+    for n in copies:
+        world.record([fixes[n]])
+    snapshot = snapshots.of_model(world)
+    del snapshot["events"], snapshot["orders"]  # how many steps were seen depends on the order
+    return snapshot
+
+
+@settings(PATIENT, max_examples=min(CASES, 200))
+@given(st.lists(clean_legs, min_size=1, max_size=6), st.data())
+def test_model__any_order_and_any_copies__ends_the_same(
+    legs: list[Leg], data: st.DataObject
+) -> None:
+    fixes = fixes_of(tuple(legs), ["d1", "d2", "d3"])
+    everyone = list(range(len(fixes)))
+    again = data.draw(st.lists(st.sampled_from(everyone), max_size=20))
+    shuffled = data.draw(st.permutations(everyone + again))
+    assert settled(fixes, shuffled) == settled(fixes, everyone)
