@@ -60,6 +60,7 @@ class Play:
         self.fixes = [self._with_tie(fix) for fix in fixes_of(case.legs, self.drivers)]
         self.sent: set[int] = set()
         self.waiting: list[Fix] = []  # parked
+        self.buried: list[tuple[str, str]] = []  # parked, and refused at last
         self.accepted: list[dict[str, Any]] = []
 
     def _with_tie(self, fix: Fix) -> Fix:
@@ -75,6 +76,9 @@ class Play:
         self.take(Deliver(tuple(rest), 7))
         self.take(Unpark())
         self.compare()
+        self.take(Deliver(tuple(range(len(self.fixes))), 100))  # a replay changes nothing
+        self.compare()
+        self._compare_announced()
 
     def take(self, step: Step) -> None:
         match step:
@@ -88,7 +92,7 @@ class Play:
             case Unpark():
                 with self.fleet.batch_door.transaction():
                     self.fleet.batch_door.execute("SELECT record_parked_v1()")
-                self.world.record(self._unparked(self.drivers))
+                self._record([], self.drivers)
             case During(command, picks):
                 self._during(command, self._picked(picks))
             case Command():
@@ -114,13 +118,23 @@ class Play:
         self.waiting = [fix for fix in self.waiting if fix.driver_id not in driver_ids]
         return back
 
+    def _record(self, fixes: list[Fix], driver_ids: Sequence[str]) -> list[tuple[str, str | None]]:
+        """Let the model take what was parked of these drivers, then fixes; what it refuses of
+        the first is a dead letter, what becomes of the others is returned.
+        """
+        back = self._unparked(driver_ids)
+        became = self.world.record([*back, *fixes])
+        for fix, (outcome, reason) in zip(back, became, strict=False):
+            if outcome in ("rejected", "conflict"):
+                self.buried.append((fix.driver_id, reason or outcome))
+        return became[len(back) :]
+
     def _deliver(self, door: Any, fixes: list[Fix]) -> None:
         self._expect(fixes, self.fleet.record(door, fixes))
 
     def _expect(self, fixes: list[Fix], seen: dict[int, tuple[str, str | None]]) -> None:
         """Let the model take the fixes, what was parked first, and compare what became of them."""
-        back = self._unparked([fix.driver_id for fix in fixes])
-        became = self.world.record([*back, *fixes])[len(back) :]
+        became = self._record(fixes, [fix.driver_id for fix in fixes])
         expected = {n: one for n, one in enumerate(became) if one[0] != "committed"}
         self._agree(f"fates of {fixes}", seen, expected)
 
@@ -230,6 +244,14 @@ class Play:
         differing = snapshots.differences(seen, snapshots.of_model(self.world))
         if differing:
             raise Difference("\n".join(differing))
+
+    def _compare_announced(self) -> None:
+        updates, buried = snapshots.announced(self.fleet, self.drivers, self.orders)
+        self._agree("dead letters", buried, sorted(self.buried))
+        self._agree("updates", sorted(updates), sorted(snapshots.to_announce(self.world)))
+        for order_id in self.orders:
+            order_seqs = [update[1] for update in updates if update[0] == order_id]
+            self._agree("order of updates", order_seqs, sorted(order_seqs))
 
 
 def play(fleet: Fleet, case: Case) -> World:

@@ -49,6 +49,35 @@ EVENTS = """
     FROM order_event WHERE order_id = ANY (%s) ORDER BY order_id, order_seq
 """
 
+OUTBOX = """
+    DELETE FROM outbox WHERE convert_from(key, 'UTF8') = ANY (%s)
+    RETURNING outbox_id, topic, convert_from(key, 'UTF8'), convert_from(payload, 'UTF8')::jsonb,
+        headers #>> '{0,1}'
+"""
+
+
+def announced(
+    fleet: Fleet, drivers: Sequence[str], orders: Sequence[UUID]
+) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:
+    """Take from the outbox what goes out: the orders' updates, and (driver, reason) of the dead
+    letters of parked fixes.
+    """
+    rows = sorted(fleet.rows(OUTBOX, [*drivers, *map(str, orders)]))
+    updates = [
+        (UUID(key), p["order_seq"], p["assignment_no"], p["state"], p["source"], p["driver_id"])
+        for _id, topic, key, p, _reason in rows
+        if topic == "tracking-updates"
+    ]
+    return updates, sorted((row[2], row[4]) for row in rows if row[1] == "dead-letter")
+
+
+def to_announce(world: World) -> list[tuple[Any, ...]]:
+    return [
+        (order_id, seq, e.assignment_no, e.state, e.source, e.driver_id)
+        for order_id, order in world.orders.items()
+        for seq, e in enumerate(order.events, 1)
+    ]
+
 
 def of_database(fleet: Fleet, drivers: Sequence[str], orders: Sequence[UUID]) -> Snapshot:
     """Read what stands in the database."""
