@@ -16,6 +16,7 @@ from doorstep.tables import (
     assignment,
     driver,
     driver_state,
+    evidence,
     fix_history,
     order_event,
     orders,
@@ -28,6 +29,7 @@ from tracking_api.eta import OBSERVED_WITHIN_S
 from tracking_api.schemas import DriverAnswer, OrderState, RestaurantAnswer
 from tracking_api.view import Event, Near, Spot, TrackedOrder, Window
 
+COMMITTED_WITHIN = timedelta(seconds=10)  # of its arrival, but when something was down
 TRAIL_POINTS = 80  # 5 min at one every 4 s
 
 POSITION_COLUMNS = [
@@ -98,13 +100,21 @@ async def select_track(conn: AsyncConnection, order_id: UUID) -> TrackedOrder | 
 
 
 async def _select_events(conn: AsyncConnection, order_id: UUID) -> list[Event]:
+    # What fixes prove may have turned out to be earlier than what was known when it was shown.
+    proved = and_(
+        evidence.c.order_id == order_event.c.order_id,
+        evidence.c.assignment_no == order_event.c.assignment_no,
+        evidence.c.state == order_event.c.state,
+        evidence.c.source == order_event.c.source,
+    )
     statement = (
         select(
             order_event.c.order_seq,
             order_event.c.state,
             order_event.c.source,
-            order_event.c.occurred_at,
+            func.coalesce(evidence.c.occurred_at, order_event.c.occurred_at),
         )
+        .outerjoin_from(order_event, evidence, proved)
         .where(order_event.c.order_id == order_id)
         .order_by(order_event.c.order_seq)
     )
@@ -249,7 +259,8 @@ async def select_positions(
         driver_state.c.order_id,
     ).where(driver_state.c.fix_at.is_not(None))
     if since_ms is not None:
-        since = datetime.fromtimestamp(since_ms / 1000, tz=now.tzinfo)
+        # A fix arrives some time before it is committed: a batch, a restart of driver_events.
+        since = datetime.fromtimestamp(since_ms / 1000, tz=now.tzinfo) - COMMITTED_WITHIN
         statement = statement.where(driver_state.c.received_at > since)
     rows = [
         [*row[:4], _ms(row.fix_at), _ms(row.received_at), *row[6:10], _text(row.order_id)]

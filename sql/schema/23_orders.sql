@@ -64,7 +64,9 @@ CREATE TABLE order_command (
 );
 CREATE INDEX order_command_order ON order_command (order_id, assignment_no, command);
 
--- What fixes prove, whatever the commands said. It only grows, and occurred_at only moves earlier.
+-- What fixes prove, whatever the commands said. While its assignment is open it only grows, and
+-- occurred_at only moves earlier. The command that ends the assignment ends its window too: what
+-- rested on fixes dated past that instant (a phone's clock may be 120 s ahead) goes then, once.
 CREATE TABLE evidence (
     order_id uuid NOT NULL,
     assignment_no int NOT NULL,

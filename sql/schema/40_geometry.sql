@@ -1,12 +1,14 @@
 -- Distances and cells. Small SQL functions that the planner inlines.
 
--- Metres between two places a city apart, on a plane that touches the second one: within 0.1 % of
--- the sphere up to 10 km, below 80 degrees of latitude. 111195.0797 m is a degree of
--- PostGIS's sphere (6371008.7714 m).
+-- Metres between two places a city apart, on a plane that touches the ground halfway: within 0.1 %
+-- of the sphere up to 10 km, below 80 degrees of latitude. The same both ways, to the last bit:
+-- evidence must not depend on which fix came first. 111195.0797 m is a degree of PostGIS's sphere
+-- (6371008.7714 m).
 CREATE FUNCTION ground_distance_m(lon_deg float8, lat_deg float8, at_lon_deg float8, at_lat_deg float8)
 RETURNS float8 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 111195.0797 * sqrt(
-    ((lon_deg - at_lon_deg) * cosd(at_lat_deg)) * ((lon_deg - at_lon_deg) * cosd(at_lat_deg))
+    ((lon_deg - at_lon_deg) * cosd((lat_deg + at_lat_deg) / 2))
+        * ((lon_deg - at_lon_deg) * cosd((lat_deg + at_lat_deg) / 2))
     + (lat_deg - at_lat_deg) * (lat_deg - at_lat_deg)
 );
 

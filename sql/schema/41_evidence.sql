@@ -1,6 +1,7 @@
 -- What fixes prove. Every rule asks "do two fixes exist such that ...", its lower time bounds are
 -- instants that only ever move earlier, and its upper bound is the assignment's end. So the
--- answer depends on the set of fixes alone, grows with it, and never on their order.
+-- answer depends on the set of fixes alone, grows with it, and never on their order. Only the
+-- command that ends an assignment can take evidence back: see `afresh` below.
 
 -- The earliest a.fix_at of all pairs (a, b) of a driver's fixes with from_at <= a < before_at and
 -- b < until_at, both inside (or both outside) the radius, min_s to max_s apart and within
@@ -140,5 +141,10 @@ BEGIN
             AND e.order_id = o.order_id AND e.assignment_no = o.assignment_no
             AND e.state = step AND e.source = 'gps';
     END LOOP;
+    UPDATE orders o SET state_at = e.occurred_at  -- shown already, and earlier than was known
+    FROM evidence e
+    WHERE o.order_id = ANY (of_orders) AND o.ended_at IS NULL AND o.state_source = 'gps'
+        AND e.order_id = o.order_id AND e.assignment_no = o.assignment_no
+        AND e.state = o.state AND e.source = 'gps' AND e.occurred_at < o.state_at;
 END
 $$;

@@ -178,7 +178,7 @@ BEGIN
         )
         INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
             lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
-        SELECT (-2000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
+        SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
             fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
             battery, reason
         FROM back;
@@ -222,12 +222,13 @@ BEGIN
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
                         THEN 'rejected bad_id'
-                    WHEN anonymous AND refusal IS NOT NULL THEN 'rejected ' || refusal
+                    -- too old to be new, and still success if it is stored already
+                    WHEN anonymous AND refusal <> 'too_old' THEN 'rejected ' || refusal
                     WHEN anonymous OR b.stored @> r.seq THEN coalesce(
                         CASE
                             WHEN reason = 'void' THEN 'duplicate'
                             WHEN reason IS NOT NULL THEN 'rejected ' || reason
-                            WHEN r.fix_at < sealed THEN 'duplicate'
+                            WHEN NOT anonymous AND r.fix_at < sealed THEN 'duplicate'
                         END,
                         (
                             SELECT CASE WHEN (h.lon_deg, h.lat_deg, h.accuracy_m, h.speed_mps,
@@ -239,7 +240,11 @@ BEGIN
                             WHERE h.driver_id = r.driver_id AND h.fix_at = r.fix_at
                                 AND h.boot = r.boot AND h.seq = r.seq
                         ),
-                        CASE WHEN NOT anonymous THEN 'conflict' WHEN is_repeat THEN 'repeat' END
+                        CASE
+                            WHEN NOT anonymous THEN 'conflict'
+                            WHEN is_repeat THEN 'repeat'
+                            WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
+                        END
                     )
                     WHEN b.rejected @> r.seq THEN 'rejected rejected_before'
                     WHEN is_repeat THEN 'repeat'
@@ -346,7 +351,7 @@ BEGIN
     )
     INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
         lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
-    SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
+    SELECT (-2000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
         fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
         battery, reason
     FROM back;

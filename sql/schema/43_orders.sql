@@ -85,7 +85,7 @@ DECLARE
     who CONSTANT actor := by_actor;
     o orders;
     a assignment;  -- the open one
-    repeated order_verb;
+    repeated order_command;
     chosen text;  -- the new driver
     target order_state;
     target_no int;
@@ -105,13 +105,34 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
     END IF;
-    SELECT command INTO repeated FROM order_command
+    SELECT * INTO repeated FROM order_command
         WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
     IF FOUND THEN
-        IF repeated <> verb THEN
-            RAISE EXCEPTION 'this key was used for %', repeated USING ERRCODE = 'DS008';
+        IF repeated.command <> verb THEN
+            RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
         END IF;
-        RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
+        -- The order as it is now; to a driver who gave it up, as the command left it: what became
+        -- of it since is none of theirs.
+        RETURN QUERY
+            SELECT v.order_id,
+                CASE WHEN given_up THEN repeated.to_state ELSE v.state END,
+                CASE WHEN given_up THEN repeated.assignment_no ELSE v.assignment_no END,
+                CASE WHEN NOT given_up THEN v.driver_id END,
+                CASE WHEN NOT given_up THEN v.order_seq ELSE (
+                    SELECT max(e.order_seq) FROM order_event e WHERE e.order_id = v.order_id
+                        AND (e.assignment_no, e.state) = (repeated.assignment_no, repeated.to_state)
+                ) END,
+                v.restaurant_id, v.lon_deg, v.lat_deg, v.customer_name, v.policy_id, v.created_at,
+                CASE WHEN NOT given_up THEN v.assigned_at END,
+                CASE WHEN NOT given_up THEN v.ended_at END
+            FROM order_now v
+            CROSS JOIN LATERAL (
+                SELECT who = 'driver' AND NOT EXISTS (
+                    SELECT FROM assignment t WHERE t.order_id = v.order_id
+                        AND t.assignment_no = v.assignment_no AND t.driver_id = by_actor_id
+                ) AS given_up
+            ) AS g
+            WHERE v.order_id = of_order_id;
         RETURN;
     END IF;
 
@@ -155,7 +176,10 @@ BEGIN
             restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
         SELECT of_order_id, target_no, chosen,
             -- windows of one driver never overlap, even if the clock is set back
-            greatest(at, (SELECT max(ended_at) FROM assignment t WHERE t.driver_id = chosen)),
+            greatest(at, (
+                SELECT max(greatest(ended_at, assigned_at + interval '1 microsecond'))
+                FROM assignment t WHERE t.driver_id = chosen
+            )),
             o.policy_id, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
         FROM restaurant r WHERE r.restaurant_id = o.restaurant_id;
     END IF;

@@ -303,7 +303,9 @@ CREATE TABLE order_command (
 );
 CREATE INDEX order_command_order ON order_command (order_id, assignment_no, command);
 
--- What fixes prove, whatever the commands said. It only grows, and occurred_at only moves earlier.
+-- What fixes prove, whatever the commands said. While its assignment is open it only grows, and
+-- occurred_at only moves earlier. The command that ends the assignment ends its window too: what
+-- rested on fixes dated past that instant (a phone's clock may be 120 s ahead) goes then, once.
 CREATE TABLE evidence (
     order_id uuid NOT NULL,
     assignment_no int NOT NULL,
@@ -467,13 +469,15 @@ INSERT INTO driver_transition (from_state, command, to_state) VALUES
 
 -- Distances and cells. Small SQL functions that the planner inlines.
 
--- Metres between two places a city apart, on a plane that touches the second one: within 0.1 % of
--- the sphere up to 10 km, below 80 degrees of latitude. 111195.0797 m is a degree of
--- PostGIS's sphere (6371008.7714 m).
+-- Metres between two places a city apart, on a plane that touches the ground halfway: within 0.1 %
+-- of the sphere up to 10 km, below 80 degrees of latitude. The same both ways, to the last bit:
+-- evidence must not depend on which fix came first. 111195.0797 m is a degree of PostGIS's sphere
+-- (6371008.7714 m).
 CREATE FUNCTION ground_distance_m(lon_deg float8, lat_deg float8, at_lon_deg float8, at_lat_deg float8)
 RETURNS float8 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 111195.0797 * sqrt(
-    ((lon_deg - at_lon_deg) * cosd(at_lat_deg)) * ((lon_deg - at_lon_deg) * cosd(at_lat_deg))
+    ((lon_deg - at_lon_deg) * cosd((lat_deg + at_lat_deg) / 2))
+        * ((lon_deg - at_lon_deg) * cosd((lat_deg + at_lat_deg) / 2))
     + (lat_deg - at_lat_deg) * (lat_deg - at_lat_deg)
 );
 
@@ -490,7 +494,8 @@ RETURN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 
 -- What fixes prove. Every rule asks "do two fixes exist such that ...", its lower time bounds are
 -- instants that only ever move earlier, and its upper bound is the assignment's end. So the
--- answer depends on the set of fixes alone, grows with it, and never on their order.
+-- answer depends on the set of fixes alone, grows with it, and never on their order. Only the
+-- command that ends an assignment can take evidence back: see `afresh` below.
 
 -- The earliest a.fix_at of all pairs (a, b) of a driver's fixes with from_at <= a < before_at and
 -- b < until_at, both inside (or both outside) the radius, min_s to max_s apart and within
@@ -630,6 +635,11 @@ BEGIN
             AND e.order_id = o.order_id AND e.assignment_no = o.assignment_no
             AND e.state = step AND e.source = 'gps';
     END LOOP;
+    UPDATE orders o SET state_at = e.occurred_at  -- shown already, and earlier than was known
+    FROM evidence e
+    WHERE o.order_id = ANY (of_orders) AND o.ended_at IS NULL AND o.state_source = 'gps'
+        AND e.order_id = o.order_id AND e.assignment_no = o.assignment_no
+        AND e.state = o.state AND e.source = 'gps' AND e.occurred_at < o.state_at;
 END
 $$;
 
@@ -813,7 +823,7 @@ BEGIN
         )
         INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
             lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
-        SELECT (-2000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
+        SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
             fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
             battery, reason
         FROM back;
@@ -857,12 +867,13 @@ BEGIN
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
                         THEN 'rejected bad_id'
-                    WHEN anonymous AND refusal IS NOT NULL THEN 'rejected ' || refusal
+                    -- too old to be new, and still success if it is stored already
+                    WHEN anonymous AND refusal <> 'too_old' THEN 'rejected ' || refusal
                     WHEN anonymous OR b.stored @> r.seq THEN coalesce(
                         CASE
                             WHEN reason = 'void' THEN 'duplicate'
                             WHEN reason IS NOT NULL THEN 'rejected ' || reason
-                            WHEN r.fix_at < sealed THEN 'duplicate'
+                            WHEN NOT anonymous AND r.fix_at < sealed THEN 'duplicate'
                         END,
                         (
                             SELECT CASE WHEN (h.lon_deg, h.lat_deg, h.accuracy_m, h.speed_mps,
@@ -874,7 +885,11 @@ BEGIN
                             WHERE h.driver_id = r.driver_id AND h.fix_at = r.fix_at
                                 AND h.boot = r.boot AND h.seq = r.seq
                         ),
-                        CASE WHEN NOT anonymous THEN 'conflict' WHEN is_repeat THEN 'repeat' END
+                        CASE
+                            WHEN NOT anonymous THEN 'conflict'
+                            WHEN is_repeat THEN 'repeat'
+                            WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
+                        END
                     )
                     WHEN b.rejected @> r.seq THEN 'rejected rejected_before'
                     WHEN is_repeat THEN 'repeat'
@@ -981,7 +996,7 @@ BEGIN
     )
     INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
         lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
-    SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
+    SELECT (-2000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
         fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
         battery, reason
     FROM back;
@@ -1100,7 +1115,7 @@ DECLARE
     who CONSTANT actor := by_actor;
     o orders;
     a assignment;  -- the open one
-    repeated order_verb;
+    repeated order_command;
     chosen text;  -- the new driver
     target order_state;
     target_no int;
@@ -1120,13 +1135,34 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
     END IF;
-    SELECT command INTO repeated FROM order_command
+    SELECT * INTO repeated FROM order_command
         WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
     IF FOUND THEN
-        IF repeated <> verb THEN
-            RAISE EXCEPTION 'this key was used for %', repeated USING ERRCODE = 'DS008';
+        IF repeated.command <> verb THEN
+            RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
         END IF;
-        RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
+        -- The order as it is now; to a driver who gave it up, as the command left it: what became
+        -- of it since is none of theirs.
+        RETURN QUERY
+            SELECT v.order_id,
+                CASE WHEN given_up THEN repeated.to_state ELSE v.state END,
+                CASE WHEN given_up THEN repeated.assignment_no ELSE v.assignment_no END,
+                CASE WHEN NOT given_up THEN v.driver_id END,
+                CASE WHEN NOT given_up THEN v.order_seq ELSE (
+                    SELECT max(e.order_seq) FROM order_event e WHERE e.order_id = v.order_id
+                        AND (e.assignment_no, e.state) = (repeated.assignment_no, repeated.to_state)
+                ) END,
+                v.restaurant_id, v.lon_deg, v.lat_deg, v.customer_name, v.policy_id, v.created_at,
+                CASE WHEN NOT given_up THEN v.assigned_at END,
+                CASE WHEN NOT given_up THEN v.ended_at END
+            FROM order_now v
+            CROSS JOIN LATERAL (
+                SELECT who = 'driver' AND NOT EXISTS (
+                    SELECT FROM assignment t WHERE t.order_id = v.order_id
+                        AND t.assignment_no = v.assignment_no AND t.driver_id = by_actor_id
+                ) AS given_up
+            ) AS g
+            WHERE v.order_id = of_order_id;
         RETURN;
     END IF;
 
@@ -1170,7 +1206,10 @@ BEGIN
             restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
         SELECT of_order_id, target_no, chosen,
             -- windows of one driver never overlap, even if the clock is set back
-            greatest(at, (SELECT max(ended_at) FROM assignment t WHERE t.driver_id = chosen)),
+            greatest(at, (
+                SELECT max(greatest(ended_at, assigned_at + interval '1 microsecond'))
+                FROM assignment t WHERE t.driver_id = chosen
+            )),
             o.policy_id, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
         FROM restaurant r WHERE r.restaurant_id = o.restaurant_id;
     END IF;
