@@ -350,13 +350,25 @@ class World:
             first = order.current.picked_up_at
             order.current.picked_up_at = min(first, at) if first else at
         if order.current and (target in OVER or command in ("decline", "reassign")):
-            order.current.ended_at = at
+            order.current.ended_at = max(at, order.current.assigned_at)
         number = order.assignment_no + (command in ("decline", "reassign"))
         if command in ("assign", "reassign"):
             number = max(number, 1)
-            order.assignments[number] = Assignment(driver_id, at)
+            order.assignments[number] = Assignment(driver_id, self._free_from(driver_id, at))
         order.show(number, target, actor, at)
         self.show_proved(order)
+
+    def _free_from(self, driver_id: str, at: datetime) -> datetime:
+        """When a driver's next window may begin: windows never overlap, nor begin together, even
+        if the clock is set back.
+        """
+        before = [
+            max(held.ended_at or at, held.assigned_at + timedelta(microseconds=1))
+            for order in self.orders.values()
+            for held in order.assignments.values()
+            if held.driver_id == driver_id
+        ]
+        return max([at, *before])
 
 
 def pairs_apart(fixes: list[Fix], min_s: float, max_s: float | None) -> Iterator[tuple[Fix, Fix]]:
