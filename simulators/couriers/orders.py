@@ -14,6 +14,7 @@ from simulators.couriers.job import Ending, Job, Stage
 
 CONFIRM_S = (20.0, 90.0)
 ASSIGN_BEFORE_READY_S = 480.0  # a courier needs about as long to the restaurant and to the counter
+ASSIGN_WITHIN_S = 120.0  # of the confirmation, however long the kitchen still takes
 ASSIGN_AGAIN_S = 20.0
 CANCEL_SHARE = 0.02
 CANCEL_AFTER_S = (30.0, 600.0)
@@ -111,7 +112,7 @@ class Dispatch:
             await clock.sleep(rng.uniform(*CONFIRM_S))
             if not await self.confirm(job):
                 return
-        await clock.until(job.ready_s - ASSIGN_BEFORE_READY_S)
+        await clock.until(min(job.ready_s - ASSIGN_BEFORE_READY_S, clock.now_s() + ASSIGN_WITHIN_S))
         while (courier := await self._assign(job)) is not None:
             courier.give(job)
             await self._watch(job)

@@ -174,6 +174,18 @@ async def test_dispatch__nobody_free__asks_again_until_somebody_is() -> None:
     dispatch.stop()
 
 
+async def test_dispatch__a_slow_kitchen__has_a_courier_soon_all_the_same() -> None:
+    api = FakeApi()
+    courier, world = make_courier(api)
+    dispatch = Dispatch(world, "stf", {"anna": courier}, None, random.Random(1))
+    job = dispatch.new_job()
+    job.ready_s = 20 * SPEEDUP  # 20 s of ours
+    dispatch.start(job)
+    await asyncio.sleep(2)
+    assert api.calls == ["orders", "confirm", "assign"]
+    dispatch.stop()
+
+
 async def test_observe__a_moving_courier__reports_the_speed_that_the_platform_sees() -> None:
     courier, world = make_courier(FakeApi())
     courier._ride_to_restaurant(world.demand.restaurant())
