@@ -208,7 +208,7 @@ class World:
         """Decide one fix: known or new first, then whether it may be stored."""
         refusal = self.refusal(fix)
         if fix.seq is None or fix.boot is None:  # known by instant and place
-            if refusal:
+            if refusal and refusal != "too_old":
                 return "rejected", refusal
             known = [
                 other
@@ -217,6 +217,8 @@ class World:
             ]
             if known:
                 return self._compare(fix, known[0])
+            if refusal:
+                return "rejected", refusal
         else:
             if not fix.boot or not 1 <= fix.seq <= 2**62:
                 return "rejected", "bad_id"

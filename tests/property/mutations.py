@@ -157,7 +157,7 @@ MUTATIONS = (
     ),
     Mutation(
         "age goes before new or seen",
-        ((ATTEMPT, "WHEN anonymous AND refusal IS NOT NULL", "WHEN refusal IS NOT NULL"),),
+        ((ATTEMPT, "WHEN anonymous AND refusal <> 'too_old'", "WHEN refusal IS NOT NULL"),),
     ),
     Mutation(
         "a refused fix is not remembered",
