@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import FrameType
 
 from doorstep.credentials import driver_token, mqtt_password
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from doorstep.stack.checks import run_checks
 
         return run_checks(rest)
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a script's `&` has it ignored
+        signal.signal(number, _interrupt_demo if options.command_name == "demo" else _interrupt)
     try:
         stack = Stack(StackSettings.load())
         command: Command = options.command
@@ -63,8 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _as_interrupt(_signal: int, _frame: FrameType | None) -> None:
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     """Let SIGTERM end a foreground command the way Ctrl-C does: in order."""
+    raise KeyboardInterrupt
+
+
+def _interrupt_demo(_signal: int, _frame: FrameType | None) -> None:
+    """Say at once that Ctrl-C was heard: to stop takes some seconds."""
+    os.write(2, b"\nstopping\n")  # print() may be what is interrupted
     raise KeyboardInterrupt
 
 
@@ -132,7 +140,18 @@ def _up(stack: Stack, _options: argparse.Namespace) -> int:
     print(f"driver_api    {stack.addresses.driver_api_url}")
     print(f"MQTT          {stack.addresses.mqtt_url}")
     print(f"staff token   {stack.home.staff_token_file}")
+    owner_pid = stack.owner_pid()
+    if owner_pid is not None:
+        print_line(f"it belongs to {_kind_of(owner_pid)} (pid {owner_pid}) that will take it down")
     return 0
+
+
+def _kind_of(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        words = []
+    return "a demo" if b"demo" in words else "a command"
 
 
 def _down(stack: Stack, options: argparse.Namespace) -> int:

@@ -8,14 +8,17 @@ stop the couriers when the watermark has passed their fixes ─ ledger ─ stop 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO
 
 from doorstep.errors import DoorstepError, Unavailable
@@ -31,7 +34,7 @@ from doorstep.ledger import (
     read_orders,
 )
 from doorstep.provision import numbered, owner_connection
-from doorstep.stack.home import StackError, as_user, print_line
+from doorstep.stack.home import Home, StackError, as_user, print_line
 from doorstep.stack.settings import PROJECT
 from doorstep.stack.showcase import Showcase
 from doorstep.stack.stack import Stack
@@ -45,6 +48,8 @@ SHOWCASE_WITHIN_S = 60.0
 STOP_COURIERS_S = 80.0  # they leave when every fix is committed, or after two ack periods, 60 s
 SETTLE_S = 60.0
 AGAIN_AFTER_S = 1.0
+SOON_S = 20.0  # the couriers need about 5 s to start: what ends within this never worked
+SOON_ENDED_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Report:
 
 
 class Couriers:
-    """The couriers' process; started again if it dies."""
+    """The couriers' process; started again if it dies, unless it dies again and again."""
 
     def __init__(self, stack: Stack, couriers: int, speedup: float) -> None:
         argv = [sys.executable, "-m", "simulators.couriers", "--prefix", PREFIX]
@@ -100,6 +105,7 @@ class Couriers:
         self._log_file = stack.home.logs / "couriers.log"
         self._process = self._start()
         self._started_at = time.monotonic()
+        self._soon_ended = 0
 
     @property
     def pid(self) -> int:
@@ -107,10 +113,14 @@ class Couriers:
         return self._process.pid
 
     def keep_running(self) -> None:
-        """Start it again if it has died."""
-        status = self._process.poll()
-        if status is None or time.monotonic() - self._started_at < AGAIN_AFTER_S:
+        """Start it again if it has died. Raises StackError if it never gets to work."""
+        status, lived_s = self._process.poll(), time.monotonic() - self._started_at
+        if status is None or lived_s < AGAIN_AFTER_S:
             return
+        self._soon_ended = self._soon_ended + 1 if lived_s < SOON_S else 0
+        if self._soon_ended == SOON_ENDED_MAX:
+            said = last_line(self._log_file)
+            raise StackError(f"the couriers ended {SOON_ENDED_MAX} times in a row: {said}")
         print_line(f"the couriers' process ended (status {status}): started again")
         self._process = self._start()
         self._started_at = time.monotonic()
@@ -143,16 +153,35 @@ class Couriers:
             )
 
 
+@contextlib.contextmanager
+def only_demo(home: Home) -> Iterator[None]:
+    """Be this home's only demo. Raises StackError if another one runs."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    with (home.root / "demo.lock").open("a+", encoding="ascii") as file:
+        file.seek(0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(
+                f"a demo is running already (pid {file.read()}): end it with Ctrl-C there"
+            ) from None
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 def run_demo(stack: Stack, options: argparse.Namespace) -> int:
     """Run the demo; the answer is the exit status: 0 if nothing was lost."""
     if not 1 <= options.couriers <= MAX_COURIERS:
         raise StackError(f"--couriers is from 1 to {MAX_COURIERS:,}")
     if not 1 <= options.speedup <= 20:
         raise StackError("--speedup is from 1 to 20")
-    if not stack.is_up():
-        stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
-    with stack.session():
-        report = _run(stack, options)
+    with only_demo(stack.home):
+        if not stack.is_up():
+            stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
+        with stack.session():
+            report = _run(stack, options)
     for line in report.ledger.complaints():
         print_line(line)
     print(report.as_json() if options.json else report.as_text(), flush=True)
@@ -166,12 +195,10 @@ def _run(stack: Stack, options: argparse.Namespace) -> Report:
     start = Start(datetime.now(UTC), seqs, driver_ids)
     couriers = Couriers(stack, options.couriers, options.speedup)
     try:
-        _say_where(stack, options)
-        _watch(stack, couriers, start, options.exit_after)
-    except KeyboardInterrupt:
-        print_line("")
-    try:
-        print_line("stopping: the couriers leave when all their fixes are committed")
+        with contextlib.suppress(KeyboardInterrupt):
+            _say_where(stack, options)
+            _watch(stack, couriers, start, options.exit_after)
+        print_line("the couriers leave when all their fixes are committed")
         couriers.stop()
         return settle(stack, start)
     finally:
@@ -179,7 +206,8 @@ def _run(stack: Stack, options: argparse.Namespace) -> Report:
 
 
 def _watch(stack: Stack, couriers: Couriers, start: Start, exit_after_s: float | None) -> None:
-    """Tell how it goes, until the time is over or Ctrl-C."""
+    """Tell how it goes, until the time is over or Ctrl-C. Raises StackError after a `down`."""
+    owner_pid = stack.owner_pid()
     began = time.monotonic()
     end = began + exit_after_s if exit_after_s is not None else float("inf")
     showcase = Showcase(
@@ -187,6 +215,8 @@ def _watch(stack: Stack, couriers: Couriers, start: Start, exit_after_s: float |
     )
     shown, say_at, published, counted_at = False, began + PROGRESS_EVERY_S, 0, began
     while (now := time.monotonic()) < end:
+        if stack.owner_pid() != owner_pid or not stack.home.addresses_file.exists():
+            raise StackError("the stack was taken down: the demo ends with it")
         couriers.keep_running()
         if not shown and now - began < SHOWCASE_WITHIN_S:
             shown = showcase.show(print_line)
@@ -241,11 +271,18 @@ def settle(stack: Stack, start: Start) -> Report:
 
 def _say_where(stack: Stack, options: argparse.Namespace) -> None:
     at, token = stack.addresses, stack.home.staff_token()
-    print_line(f"{options.couriers} couriers at {options.speedup:g} times the speed; Ctrl-C stops")
+    pace = "real speed" if options.speedup == 1 else f"{options.speedup:g} times the speed"
+    print_line(f"{options.couriers} couriers at {pace}; Ctrl-C stops")
     print_line(f"  map of the fleet  {at.tracking_api_url}/fleet#{token}")
     print_line(f"  tracking_api      {at.tracking_api_url}/docs")
     print_line(f"  driver_api        {at.driver_api_url}/docs")
     print_line(f"  MQTT              {at.mqtt_url}")
+
+
+def last_line(log: Path) -> str:
+    """Read the last line of a log that says anything."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def _clock(seconds: float) -> str:

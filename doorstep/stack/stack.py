@@ -16,7 +16,7 @@ from doorstep.credentials import mqtt_password
 from doorstep.provision import check_driver_ids, owner_connection, provision_drivers
 from doorstep.stack import kafka, probes
 from doorstep.stack.addresses import Addresses, choose_addresses
-from doorstep.stack.home import Home, StackError, print_line
+from doorstep.stack.home import Home, StackError, print_line, process_runs
 from doorstep.stack.parts import (
     SERVICES,
     Part,
@@ -93,6 +93,14 @@ class Stack:
         """Say whether supervisord answers."""
         return self.supervisor.pid() is not None
 
+    def owner_pid(self) -> int | None:
+        """Which process takes this stack down when it ends; None if it stays up."""
+        try:
+            pid = int(self._owner_file.read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if process_runs(pid) else None
+
     # -- start and stop ---------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -102,11 +110,11 @@ class Stack:
         If this process is killed, the stack stops by itself.
         """
         was_up = self.is_up()
-        self.up(owner_pid=os.getpid())
         try:
+            self.up(owner_pid=os.getpid())
             yield self
         finally:
-            if not was_up:
+            if not was_up and self.owner_pid() == os.getpid():  # `down` came first if it is not
                 self.down()
 
     def up(self, *, owner_pid: int | None = None) -> None:
@@ -130,6 +138,7 @@ class Stack:
     def down(self, *, erase: bool = False) -> None:
         """Stop services, then brokers, then the database; `erase` deletes all data and secrets."""
         with self._locked() if self.home.root.exists() else contextlib.nullcontext():
+            self._owner_file.unlink(missing_ok=True)  # first: a demo on this stack sees it at once
             self.supervisor.stop()
             if self.home.addresses_file.exists() and self.home.secrets.exists():
                 shutil.rmtree(self._cluster().socket_dir, ignore_errors=True)
@@ -156,7 +165,12 @@ class Stack:
             if not has_service(service):
                 self._say(f"{service} is not installed: left out")
         write_config(self.home, self._parts(), owner_pid)
+        self._owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
+
+    @property
+    def _owner_file(self) -> Path:
+        return self.home.root / "owner.pid"
 
     def _cluster(self) -> PostgresCluster:
         return postgres_cluster(self.home, self.addresses, self.home.postgres.resolve() / "data")
@@ -219,6 +233,8 @@ class Stack:
             )
             if states and not waiting:
                 return
+            if not self.home.addresses_file.exists():
+                raise StackError("the stack was taken down before it was ready")
             if time.monotonic() > deadline:
                 what = "; ".join(waiting) or "supervisord does not answer"
                 raise StackError(f"not ready after {timeout_s:.0f} s: {what}; see ./run logs")

@@ -1,16 +1,26 @@
-"""The demo's last words. The demo itself runs in tests/acceptance/test_demo.py."""
+"""When a demo refuses to run or to go on, and its last words.
+
+The demo itself runs in tests/acceptance/test_demo.py.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from doorstep.journal import PublishedLife
 from doorstep.ledger import Ledger, StoredBoot, balance
-from doorstep.stack.demo import Report, run_demo
-from doorstep.stack.home import StackError
+from doorstep.stack import demo
+from doorstep.stack.demo import Couriers, Report, only_demo, run_demo
+from doorstep.stack.home import Home, StackError
 from doorstep.stack.stack import Stack
 
 LIFE = PublishedLife("anna", "b1", 10, pending=1, voids=0)
@@ -66,3 +76,39 @@ def test_run_demo__impossible_options__are_refused_before_anything_starts(
     options = argparse.Namespace(couriers=couriers, speedup=speedup, exit_after=1, json=True)
     with pytest.raises(StackError, match=named):
         run_demo(Stack(environment={}), options)
+
+
+def test_only_demo__another_runs_on_this_home__is_refused_with_its_pid(tmp_path: Path) -> None:
+    home = Home(tmp_path / "stack")
+    with only_demo(home):
+        with pytest.raises(StackError, match=f"already .pid {os.getpid()}.: end it with Ctrl-C"):
+            only_demo(home).__enter__()
+        with only_demo(Home(tmp_path / "other")):
+            pass
+    with only_demo(home):
+        pass
+
+
+class BrokenCouriers(Couriers):
+    """Couriers that end at once. A shell replaces their process."""
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log_file.open("ab") as log:
+            return subprocess.Popen(["sh", "-c", "echo no streets; exit 3"], stdout=log)
+
+
+def keep_running_for(couriers: Couriers, seconds: float) -> None:
+    for _ in range(round(seconds / 0.01)):
+        couriers.keep_running()
+        time.sleep(0.01)
+
+
+def test_keep_running__couriers_that_never_get_to_work__are_given_up_with_their_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "AGAIN_AFTER_S", 0.0)
+    stack = SimpleNamespace(client_environment=dict, home=SimpleNamespace(logs=tmp_path))
+    couriers = BrokenCouriers(cast("Stack", stack), 5, 1.0)
+    with pytest.raises(StackError, match="3 times in a row: no streets"):
+        keep_running_for(couriers, 10)
+    assert capsys.readouterr().err.count("started again") == 2

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
 from doorstep.stack.cli import main
 from doorstep.stack.home import Home
+from doorstep.stack.stack import Stack
 
 KEY = bytes(range(32))
 
@@ -57,3 +62,47 @@ def test_drivers__token_of_a_stranger__refused_with_what_to_do(
 def test_logs__of_no_such_part__says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", "rabbitmq"]) == 2
     assert "no log of 'rabbitmq'" in "".join(capsys.readouterr())
+
+
+def test_owner_pid__a_process_that_is_gone__owns_nothing(home: Home) -> None:
+    stack = Stack()
+    assert stack.owner_pid() is None
+    (home.root / "owner.pid").write_text(str(os.getpid()))
+    assert stack.owner_pid() == os.getpid()
+    (home.root / "owner.pid").write_text("999999999")
+    assert stack.owner_pid() is None
+
+
+def test_session__taken_down_meanwhile__leaves_what_came_after_alone(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, downs = Stack(), []
+    monkeypatch.setattr(stack, "up", lambda **_: None)  # in place of the servers
+    monkeypatch.setattr(stack, "down", lambda: downs.append(1))
+    with stack.session():
+        (home.root / "owner.pid").write_text(str(os.getpid()))
+    assert downs == [1]
+    with stack.session():
+        (home.root / "owner.pid").unlink()
+    assert downs == [1]
+
+
+def test_demo__started_with_sigint_ignored__stops_on_it_and_says_so_at_once(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, time; from doorstep.stack import cli, demo;"
+        "demo.run_demo = lambda *_: (print('up', flush=True), time.sleep(30));"
+        "sys.exit(cli.main(['demo']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"DOORSTEP_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert said == b"\nstopping\n"
