@@ -36,7 +36,7 @@ def table_of(section: str) -> dict[str, str]:
 
 
 def default_of(value: object) -> str:
-    if value is PydanticUndefined or isinstance(value, SecretStr):
+    if value is None or value is PydanticUndefined or isinstance(value, SecretStr):
         return ""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
