@@ -219,7 +219,7 @@ def _watch(stack: Stack, couriers: Couriers, start: Start, exit_after_s: float |
             raise StackError("the stack was taken down: the demo ends with it")
         couriers.keep_running()
         if not shown and now - began < SHOWCASE_WITHIN_S:
-            shown = showcase.show(print_line)
+            shown = showcase.show(print_line, now)
         if now >= say_at:
             total = _published(stack, start)
             rate = (total - published) / (now - counted_at)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 TIMEOUT_S = 3.0
+CHOOSE_AFTER_S = 5.0  # since there is one to show: by then all couriers have begun
+CHOOSE_AMONG = 40
 
 
 class Showcase:
-    """Finds an order that is on its way to its customer."""
+    """Finds an order that is on its way to its customer, and has a long way still to go."""
 
     def __init__(
         self, tracking_api_url: str, staff_token: str, driver_ids: Collection[str]
@@ -20,15 +22,18 @@ class Showcase:
         self._url = tracking_api_url
         self._token = staff_token
         self._driver_ids = driver_ids
+        self._choose_at: float | None = None
 
-    def show(self, say: Callable[[str], None]) -> bool:
-        """Say where to follow an order, if one is under way; whether there was one."""
+    def show(self, say: Callable[[str], None], now: float) -> bool:
+        """Say where to follow an order, if one is under way; whether it was said."""
         try:
-            orders = self._ask("GET", "/orders?state=picked_up&limit=50")["orders"]
+            orders = self._ask("GET", "/orders?state=picked_up&limit=500")["orders"]
             ours = [one["order_id"] for one in orders if one["driver_id"] in self._driver_ids]
-            if not ours:
+            if ours and self._choose_at is None:
+                self._choose_at = now + CHOOSE_AFTER_S
+            if not ours or self._choose_at is None or now < self._choose_at:
                 return False
-            order_id = ours[0]
+            order_id = max(ours[:CHOOSE_AMONG], key=self._way_left_m)
             link = self._ask("POST", f"/orders/{order_id}/link")
         except (OSError, ValueError, KeyError):
             return False  # not there yet, or gone again: tried later
@@ -38,6 +43,10 @@ class Showcase:
             f"{self._url}/track/{order_id}"
         )
         return True
+
+    def _way_left_m(self, order_id: str) -> float:
+        eta = self._ask("GET", f"/track/{order_id}")["eta"]
+        return float(eta["distance_m"]) if eta else 0.0
 
     def _ask(self, method: str, path: str) -> Any:
         request = urllib.request.Request(  # noqa: S310 - the stack's own address
