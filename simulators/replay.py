@@ -62,10 +62,11 @@ def plan_replay(points: Sequence[TrackPoint], speedup: float) -> list[PlannedFix
 
 def describe(plan: Sequence[PlannedFix], speedup: float) -> list[str]:
     """Say what will happen, and what can't: fixes dated too far back."""
+    pace = "at real speed" if speedup == 1 else f"{speedup:g} times as fast"
     length_s = plan[-1].dated_after_s - plan[0].dated_after_s
     lines = [
         f"{len(plan):,} fixes over {_duration(length_s)}, "
-        f"sent within {_duration(plan[-1].send_after_s)} ({speedup:g} times as fast)"
+        f"sent within {_duration(plan[-1].send_after_s)} ({pace})"
     ]
     too_old = sum(fix.lateness_s > WINDOW_S for fix in plan)
     if too_old:

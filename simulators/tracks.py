@@ -30,6 +30,7 @@ COLUMNS = {
     "heading_deg": ("heading_deg", "heading", "bearing", "course", "azimuth"),
     "altitude_m": ("altitude_m", "altitude", "elevation", "ele", "alt"),
 }
+NO_TRACK = "not a GPX, CSV or GeoJSON track"
 OPTIONAL = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m")
 
 
@@ -57,13 +58,19 @@ def read_track(path: Path) -> list[TrackPoint]:
     """Read one file; its content says what it is. Raises UnreadableTrack."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise UnreadableTrack(f"{path}: {exc}") from exc
+    except OSError as exc:
+        raise UnreadableTrack(f"{path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise UnreadableTrack(f"{path}: {NO_TRACK}") from exc
+    if not text.strip():
+        raise UnreadableTrack(f"{path}: is empty")
     start = text.lstrip()[:1]
     read = {"<": _read_gpx, "{": _read_geojson}.get(start, _read_csv)
     try:
         return list(read(text))
-    except (ValueError, KeyError, TypeError, ET.ParseError, csv.Error) as exc:
+    except (LookupError, TypeError, json.JSONDecodeError, ET.ParseError, csv.Error) as exc:
+        raise UnreadableTrack(f"{path}: {NO_TRACK}: {exc}") from exc
+    except ValueError as exc:
         raise UnreadableTrack(f"{path}: {exc}") from exc
 
 
@@ -81,6 +88,8 @@ def parse_instant(value: str | float) -> datetime:
 
 def _read_gpx(text: str) -> Iterator[TrackPoint]:
     root = ET.fromstring(text)  # noqa: S314 - a file that the user chose; expat bounds entities
+    if root.tag.rpartition("}")[2] != "gpx":
+        raise ValueError(f"{NO_TRACK}: its XML begins with {root.tag}")
     for number, element in enumerate(root.findall(".//{*}trkpt"), start=1):
         time = element.findtext("{*}time")
         if time is None:
@@ -98,7 +107,10 @@ def _read_csv(text: str) -> Iterator[TrackPoint]:
     delimiter = max(",;\t", key=head.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     names = {(name or "").strip().lower() for name in reader.fieldnames or []}
-    for field in ("at", "lat_deg", "lon_deg"):
+    needed = ("at", "lat_deg", "lon_deg")
+    if not any(names & set(COLUMNS[field]) for field in needed):
+        raise ValueError(NO_TRACK)
+    for field in needed:
         if not names & set(COLUMNS[field]):
             raise ValueError(f"no column {' or '.join(COLUMNS[field][:3])} among {sorted(names)}")
     for row in reader:

@@ -100,6 +100,11 @@ def test_read_track__geojson_points_and_line__are_the_same_track(tmp_path: Path)
         ("d.gpx", GPX.replace("<time>2024-05-01T10:00:00Z</time>", ""), "has no time"),
         ("e.gpx", "<gpx>", "no element found"),
         ("f.geojson", '{"type": "FeatureCollection"}', "features"),
+        ("g.txt", "Dear Anna,\n", "g.txt: not a GPX, CSV or GeoJSON track$"),
+        ("h.html", "<html><body/></html>", "not a GPX, CSV or GeoJSON track"),
+        ("i.json", '{"name": "doorstep"}', "not a GPX, CSV or GeoJSON track"),
+        ("j.json", "{", "not a GPX, CSV or GeoJSON track"),
+        ("k.gpx", " \n", "k.gpx: is empty$"),
     ],
 )
 def test_read_track__unusable__says_the_file_and_why(
@@ -108,6 +113,15 @@ def test_read_track__unusable__says_the_file_and_why(
     with pytest.raises(UnreadableTrack, match=complaint) as caught:
         read_track(write(tmp_path, name, text))
     assert name in str(caught.value)
+
+
+def test_read_track__no_such_file_or_no_text__is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableTrack) as caught:
+        read_track(tmp_path / "no.gpx")
+    assert str(caught.value) == f"{tmp_path}/no.gpx: No such file or directory"
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UnreadableTrack, match=r"photo.jpg: not a GPX, CSV or GeoJSON track$"):
+        read_track(tmp_path / "photo.jpg")
 
 
 def test_read_tracks__no_point_at_all__is_refused(tmp_path: Path) -> None:
@@ -140,7 +154,8 @@ def test_describe__a_track_longer_than_the_window__says_so_beforehand() -> None:
     lines = describe(plan_replay(track(0, 3600, 200_000), 60), 60)
     assert "2 of them" in lines[1]
     assert "too_old" in lines[1]
-    assert len(describe(plan_replay(track(0, 3600, 200_000), 1), 1)) == 1
+    (line,) = describe(plan_replay(track(0, 3600, 200_000), 1), 1)
+    assert line.endswith("(at real speed)")
 
 
 @pytest.mark.parametrize(
