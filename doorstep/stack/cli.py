@@ -36,6 +36,15 @@ DOORSTEP_BIND (127.0.0.1) is where devices and customers reach it; MQTT_BROKERS 
 brokers; MQTT_PORT, KAFKA_PORT, DATABASE_PORT, TRACKING_API_PORT and DRIVER_API_PORT choose ports.
 A taken port is replaced by another, which is said."""
 
+TEST_USAGE = """usage: ./run test [PYTEST...]
+
+Runs ruff check, ruff format --check, mypy and lint-imports on the whole project, whatever fails,
+then pytest. Arguments go to pytest:
+
+  ./run test                      everything
+  ./run test tests/unit -k fix    some tests only
+  ./run test -x --lf              what failed last, until the first failure"""
+
 Command = Callable[[Stack, argparse.Namespace], int]
 
 
@@ -46,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     if options.command_name == "test":
+        if {"-h", "--help"} & set(rest):
+            print(TEST_USAGE)
+            return 0
         from doorstep.stack.checks import run_checks
 
         return run_checks(rest)
@@ -196,9 +208,7 @@ def _names(asked: str, part: str) -> bool:
 
 def _drivers(stack: Stack, options: argparse.Namespace) -> int:
     if options.action == "add":
-        stack.add_drivers(options.driver_ids)
-        print_line(f"added {len(options.driver_ids)}; MQTT user name = driver id")
-        return 0
+        return _add_drivers(stack, options.driver_ids)
     known = _known_drivers(stack)
     if options.action == "list":
         print("\n".join(known))
@@ -210,6 +220,17 @@ def _drivers(stack: Stack, options: argparse.Namespace) -> int:
     secret_of = driver_token if options.action == "token" else mqtt_password
     for driver_id in options.driver_ids:
         print(secret_of(stack.home.fleet_key(), driver_id))
+    return 0
+
+
+def _add_drivers(stack: Stack, driver_ids: Sequence[str]) -> int:
+    known = set(_known_drivers(stack))
+    stack.add_drivers(driver_ids)
+    there = [driver_id for driver_id in driver_ids if driver_id in known]
+    if there:
+        print_line(f"already there: {' '.join(there)}")
+    if len(there) < len(driver_ids):
+        print_line(f"added {len(driver_ids) - len(there)}; MQTT user name = driver id")
     return 0
 
 
@@ -227,6 +248,11 @@ def _simulate(stack: Stack, options: argparse.Namespace) -> int:
     if options.driver is None or {"-h", "--help"} & set(options.rest):
         return subprocess.run([*argv, "--help"], check=False, cwd=PROJECT).returncode
     argv += ["--driver", options.driver]
+    if not stack.is_up():
+        print_line("no stack is up: starting one for this command")
     with stack.session():
+        is_known = options.driver in _known_drivers(stack)
         stack.add_drivers([options.driver])
+        if not is_known:
+            print_line(f"registered {options.driver} as a new driver")
         return subprocess.run(argv, check=False, env=stack.client_environment()).returncode

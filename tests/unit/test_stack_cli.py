@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
+from doorstep.stack import cli
 from doorstep.stack.cli import main
 from doorstep.stack.home import Home
 from doorstep.stack.stack import Stack
@@ -106,3 +108,41 @@ def test_demo__started_with_sigint_ignored__stops_on_it_and_says_so_at_once(tmp_
         _, said = process.communicate(timeout=10)
     assert process.returncode == 130
     assert said == b"\nstopping\n"
+
+
+def test_test__help__says_what_it_runs_instead_of_running_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["test", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: ./run test [PYTEST...]")
+    assert all(tool in said for tool in ("ruff", "mypy", "lint-imports", "pytest"))
+
+
+@pytest.mark.usefixtures("home")
+def test_drivers__add_of_a_known_one__says_that_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)  # in place of the servers
+    assert main(["drivers", "add", "anna"]) == 0
+    assert capsys.readouterr().err == "already there: anna\n"
+    assert main(["drivers", "add", "anna", "bruno"]) == 0
+    assert capsys.readouterr().err == ("already there: anna\nadded 1; MQTT user name = driver id\n")
+
+
+@pytest.mark.parametrize(("driver_id", "is_new"), [("anna", False), ("bruno", True)])
+@pytest.mark.usefixtures("home")
+def test_send__no_stack_up__says_what_it_does_first(
+    driver_id: str,
+    is_new: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Stack, "up", lambda *_, **__: None)  # in place of the servers
+    monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)
+    monkeypatch.setattr(Stack, "client_environment", lambda _: dict(os.environ))
+    monkeypatch.setattr(cli.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    assert main(["send", "--driver", driver_id, "--lat", "43.77", "--lon", "11.25"]) == 0
+    said = ["no stack is up: starting one for this command"]
+    said += [f"registered {driver_id} as a new driver"] if is_new else []
+    assert capsys.readouterr().err.splitlines() == said
