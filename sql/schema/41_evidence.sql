@@ -54,6 +54,7 @@ DECLARE
     p policy;
     until_at timestamptz;
     commanded timestamptz;
+    carried_at timestamptz;
     later CONSTANT timestamptz := 'infinity';
 BEGIN
     SELECT * INTO STRICT a FROM assignment
@@ -80,13 +81,14 @@ BEGIN
             p.leave_min_s, p.leave_max_s, NULL, p.worst_accuracy_m), a.left_restaurant_at);
     END IF;
     a.picked_up_at := least(commanded, a.left_restaurant_at);  -- least() skips NULLs
+    carried_at := greatest(a.picked_up_at, a.assigned_at);  -- our clock may have been set back
     IF a.picked_up_at IS NOT NULL THEN
         a.arriving_at := coalesce(evidence__first_pair(
-            a.driver_id, a.picked_up_at, coalesce(a.arriving_at, later), until_at,
+            a.driver_id, carried_at, coalesce(a.arriving_at, later), until_at,
             a.customer_lon_deg, a.customer_lat_deg, true, p.arriving_radius_m,
             p.arriving_min_s, NULL, NULL, p.worst_accuracy_m), a.arriving_at);
         a.at_customer_at := coalesce(evidence__first_pair(
-            a.driver_id, a.picked_up_at, coalesce(a.at_customer_at, later), until_at,
+            a.driver_id, carried_at, coalesce(a.at_customer_at, later), until_at,
             a.customer_lon_deg, a.customer_lat_deg, true, p.enter_radius_m,
             p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m, p.worst_accuracy_m), a.at_customer_at);
     END IF;

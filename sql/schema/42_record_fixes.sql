@@ -222,8 +222,9 @@ BEGIN
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
                         THEN 'rejected bad_id'
-                    -- too old to be new, and still success if it is stored already
-                    WHEN anonymous AND refusal <> 'too_old' THEN 'rejected ' || refusal
+                    -- what arrives too late or too early to be new may be stored already
+                    WHEN anonymous AND refusal NOT IN ('too_old', 'in_the_future', 'sealed')
+                        THEN 'rejected ' || refusal
                     WHEN anonymous OR b.stored @> r.seq THEN coalesce(
                         CASE
                             WHEN reason = 'void' THEN 'duplicate'
@@ -246,7 +247,9 @@ BEGIN
                             WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
                         END
                     )
-                    WHEN b.rejected @> r.seq THEN 'rejected rejected_before'
+                    -- a spoilt copy must not keep a good one out, whichever came first
+                    WHEN b.rejected @> r.seq AND refusal IS NOT NULL
+                        THEN 'rejected rejected_before'
                     WHEN is_repeat THEN 'repeat'
                     WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
                 END AS outcome,
@@ -285,7 +288,7 @@ BEGIN
         ),
         known_boots AS (
             UPDATE driver_boot b SET stored = b.stored + l.stored,
-                rejected = b.rejected + (l.rejected - b.stored)
+                rejected = b.rejected + (l.rejected - b.stored) - l.stored
             FROM learned l
             WHERE b.ctid = l.boot_ctid  -- we hold the driver's row: nobody moved it since
         ),

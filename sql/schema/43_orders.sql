@@ -108,7 +108,7 @@ BEGIN
     SELECT * INTO repeated FROM order_command
         WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
     IF FOUND THEN
-        IF repeated.command <> verb THEN
+        IF repeated.command <> verb OR repeated.driver_id <> wanted_driver_id THEN
             RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
         END IF;
         -- The order as it is now; to a driver who gave it up, as the command left it: what became

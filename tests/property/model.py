@@ -208,7 +208,7 @@ class World:
         """Decide one fix: known or new first, then whether it may be stored."""
         refusal = self.refusal(fix)
         if fix.seq is None or fix.boot is None:  # known by instant and place
-            if refusal and refusal != "too_old":
+            if refusal and refusal not in ("too_old", "in_the_future"):
                 return "rejected", refusal
             known = [
                 other
@@ -229,11 +229,11 @@ class World:
                 key = (fix.boot, fix.seq)
                 [stored] = [f for f in self.fixes[fix.driver_id] if (f.boot, f.seq) == key]
                 return self._compare(fix, stored)
-            if fix.seq in boot.rejected:
-                return "rejected", "rejected_before"
             if refusal:
+                known = fix.seq in boot.rejected
                 boot.rejected.add(fix.seq)
-                return "rejected", refusal
+                return "rejected", "rejected_before" if known else refusal
+            boot.rejected.discard(fix.seq)
             boot.stored.add(fix.seq)
         self.fixes[fix.driver_id].add(fix)
         quarantine = self.quarantine(fix)

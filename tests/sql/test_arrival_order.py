@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from doorstep.errors import IdempotencyConflict
 from tests.database import Database
-from tests.factories import RESTAURANT, Place, make_fix, now
+from tests.factories import RESTAURANT, Place, make_fix, now, numbered
 from tests.sql.fleet import Fleet
 
 
@@ -93,3 +94,46 @@ def test_assign__after_the_clock_was_set_back__opens_a_window_of_its_own(fleet: 
     fleet.command_order(order_id, "cancel")
     other_id = fleet.assigned_order("d1")
     assert fleet.state(other_id) == "assigned"
+
+
+@pytest.mark.parametrize("arrival", [(0, 1), (1, 0)])
+def test_copies__one_too_far_ahead_of_its_arrival__the_fix_is_stored_whichever_came_first(
+    fleet: Fleet, arrival: tuple[int, int]
+) -> None:
+    at = now()
+    copies = [
+        make_fix("d1", 1, fix_at=at, received_at=at - timedelta(seconds=ahead_s))
+        for ahead_s in (200, 110)
+    ]
+    for n in arrival:
+        fleet.record([copies[n]])
+    boot = fleet.run("SELECT stored::text, rejected::text FROM driver_boot")[0]
+    assert boot == {"stored": "{[1,2)}", "rejected": "{}"}
+    assert len(fleet.history()) == 1
+
+
+def test_arriving__fixes_from_before_the_assignment__prove_nothing_when_the_clock_was_set_back(
+    fleet: Fleet,
+) -> None:
+    order_id = fleet.assigned_order("d1")
+    assigned_at = now() + timedelta(seconds=60)  # the clock that commands the pick-up is behind
+    fleet.backdate_assignment(order_id, assigned_at)
+    customer = fleet.run("SELECT lon_deg, lat_deg FROM orders WHERE order_id = %s", order_id)[0]
+    door = Place(customer["lon_deg"], customer["lat_deg"])
+    fixes = [
+        make_fix("d1", seq, place=door, fix_at=assigned_at - timedelta(seconds=50 - 10 * seq))
+        for seq in range(1, 5)
+    ]
+    fleet.record(numbered(fixes))
+    fleet.command_order(order_id, "pick_up")
+    assert fleet.state(order_id) == "picked_up"
+
+
+def test_assign__a_repeated_key_for_another_driver__is_refused(fleet: Fleet) -> None:
+    order_id = fleet.create_order()["order_id"]
+    fleet.command_order(order_id, "confirm")
+    fleet.command_order(order_id, "assign", driver_id="d1", key="k")
+    again = fleet.command_order(order_id, "assign", driver_id="d1", key="k")
+    assert again["driver_id"] == "d1"
+    with pytest.raises(IdempotencyConflict):
+        fleet.command_order(order_id, "assign", driver_id="d2", key="k")

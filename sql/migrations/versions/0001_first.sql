@@ -548,6 +548,7 @@ DECLARE
     p policy;
     until_at timestamptz;
     commanded timestamptz;
+    carried_at timestamptz;
     later CONSTANT timestamptz := 'infinity';
 BEGIN
     SELECT * INTO STRICT a FROM assignment
@@ -574,13 +575,14 @@ BEGIN
             p.leave_min_s, p.leave_max_s, NULL, p.worst_accuracy_m), a.left_restaurant_at);
     END IF;
     a.picked_up_at := least(commanded, a.left_restaurant_at);  -- least() skips NULLs
+    carried_at := greatest(a.picked_up_at, a.assigned_at);  -- our clock may have been set back
     IF a.picked_up_at IS NOT NULL THEN
         a.arriving_at := coalesce(evidence__first_pair(
-            a.driver_id, a.picked_up_at, coalesce(a.arriving_at, later), until_at,
+            a.driver_id, carried_at, coalesce(a.arriving_at, later), until_at,
             a.customer_lon_deg, a.customer_lat_deg, true, p.arriving_radius_m,
             p.arriving_min_s, NULL, NULL, p.worst_accuracy_m), a.arriving_at);
         a.at_customer_at := coalesce(evidence__first_pair(
-            a.driver_id, a.picked_up_at, coalesce(a.at_customer_at, later), until_at,
+            a.driver_id, carried_at, coalesce(a.at_customer_at, later), until_at,
             a.customer_lon_deg, a.customer_lat_deg, true, p.enter_radius_m,
             p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m, p.worst_accuracy_m), a.at_customer_at);
     END IF;
@@ -867,8 +869,9 @@ BEGIN
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
                         THEN 'rejected bad_id'
-                    -- too old to be new, and still success if it is stored already
-                    WHEN anonymous AND refusal <> 'too_old' THEN 'rejected ' || refusal
+                    -- what arrives too late or too early to be new may be stored already
+                    WHEN anonymous AND refusal NOT IN ('too_old', 'in_the_future', 'sealed')
+                        THEN 'rejected ' || refusal
                     WHEN anonymous OR b.stored @> r.seq THEN coalesce(
                         CASE
                             WHEN reason = 'void' THEN 'duplicate'
@@ -891,7 +894,9 @@ BEGIN
                             WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
                         END
                     )
-                    WHEN b.rejected @> r.seq THEN 'rejected rejected_before'
+                    -- a spoilt copy must not keep a good one out, whichever came first
+                    WHEN b.rejected @> r.seq AND refusal IS NOT NULL
+                        THEN 'rejected rejected_before'
                     WHEN is_repeat THEN 'repeat'
                     WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
                 END AS outcome,
@@ -930,7 +935,7 @@ BEGIN
         ),
         known_boots AS (
             UPDATE driver_boot b SET stored = b.stored + l.stored,
-                rejected = b.rejected + (l.rejected - b.stored)
+                rejected = b.rejected + (l.rejected - b.stored) - l.stored
             FROM learned l
             WHERE b.ctid = l.boot_ctid  -- we hold the driver's row: nobody moved it since
         ),
@@ -1138,7 +1143,7 @@ BEGIN
     SELECT * INTO repeated FROM order_command
         WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
     IF FOUND THEN
-        IF repeated.command <> verb THEN
+        IF repeated.command <> verb OR repeated.driver_id <> wanted_driver_id THEN
             RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
         END IF;
         -- The order as it is now; to a driver who gave it up, as the command left it: what became
