@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, Route, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Route, async_playwright
 
 from tests.database import Database, free_port
 from tests.integration.http_services import (
@@ -103,10 +103,15 @@ async def drawn(page: Page, layer: str) -> int:
 
 
 def watch(page: Page) -> list[str]:
-    """Collect what must not happen: errors on the page, and requests to anybody else."""
+    """Collect what must not happen: errors, warnings, and requests to anybody else."""
     bad: list[str] = []
     page.on("pageerror", lambda error: bad.append(f"error: {error}"))
-    page.on("console", lambda line: bad.append(line.text) if line.type == "error" else None)
+
+    def listen(line: ConsoleMessage) -> None:
+        if line.type in ("error", "warning") and "GL Driver Message" not in line.text:
+            bad.append(line.text)
+
+    page.on("console", listen)
 
     def look(address: str) -> None:
         if urlsplit(address).hostname not in ("127.0.0.1", None):
@@ -135,7 +140,31 @@ async def test_fleet__with_a_staff_token__draws_every_driver_and_counts_them(ser
     assert "stf_test" not in page.url
     await page.locator("#orders button").click()
     assert await seen(lambda: page.locator("#detail dl").count()) == 1
+    assert await seen(lambda: drawn(page, "way-ends")) == 2
+    assert await seen(lambda: drawn(page, "way"))
     assert bad == []
+
+
+async def test_fleet__orders_without_a_driver__come_first_the_longest_waiting_on_top(
+    services, browser
+):
+    driver_api, url = services
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    async with httpx.AsyncClient(base_url=url, timeout=20) as tracking_api:
+        waiting = [await create_order(tracking_api, "confirm") for _ in range(7)]
+        active = await create_order(tracking_api, "confirm", "assign")
+    page = await browser.new_page(viewport={"width": 1280, "height": 800})
+    await page.goto(f"{url}/fleet#stf_test")
+
+    async def listed() -> list[str]:
+        return await page.locator("#orders li .mono").all_text_contents()
+
+    def short(orders: list[dict[str, str]]) -> list[str]:
+        return [order["order_id"][:8] for order in orders]
+
+    assert await seen(listed) == short([*waiting[:5], active])
+    await page.get_by_role("button", name="2 more").click()
+    assert await listed() == short([*waiting, active])
 
 
 async def test_fleet__with_a_wrong_token__asks_for_another(services, browser):
@@ -163,6 +192,8 @@ async def test_customers_page__from_the_link__shows_the_courier_while_under_way(
         bad = watch(page)
         await page.goto(order["customer_link"])
         assert await seen(lambda: drawn(page, "courier")) == 1
+        assert await seen(lambda: drawn(page, "way"))
+        assert await page.text_content("#number") == order["order_id"][:8]
         assert await page.text_content("#state") == "On the way to you"
         assert "min" in (await page.text_content("#minutes") or "")
         assert "#" not in page.url  # the token is a cookie now, which no script can read

@@ -1,15 +1,35 @@
 // The fleet's map: every driver's newest position once a second, orders every three.
-import { Glide, NavigationControl, OurMap, pointOf, pointsOf } from "./map.js";
-import { ago, DRIVER_STATES, el, OPEN_ORDER_STATES, ORDER_STATES } from "./words.js";
+import {
+  Glide,
+  NavigationControl,
+  OurMap,
+  pointOf,
+  pointsOf,
+  RESTAURANT,
+  wayLayers,
+  wayOf,
+} from "./map.js";
+import {
+  ACTIVE_STATES,
+  ago,
+  DRIVER_STATES,
+  el,
+  FETCHED_STATES,
+  lasting,
+  ORDER_STATES,
+  WAITING_STATES,
+} from "./words.js";
 
 const TOKEN = "doorstep-staff-token"; // its name in sessionStorage: gone with the tab
-const SHOWN_ORDERS = 200;
+const PAGE = 500; // orders in one answer
 const $ = (id) => document.getElementById(id);
 
-const hidden = new Set(); // driver states switched off in the legend
+const hidden = new Set(); // what is switched off in the legend
+const expanded = new Set(); // the lists of orders shown in full
 let columns = {};
 let drivers = []; // the last answer's rows
-let orders = [];
+let waiting = { orders: [], more: false }; // no driver yet, the oldest first
+let active = { orders: [], more: false }; // by state
 let restaurants = new Map();
 let chosenDriver = null;
 let chosenOrder = null;
@@ -29,30 +49,11 @@ const ours = new OurMap("map", (theme) => ({
       minzoom: 12,
       paint: {
         "circle-radius": ["interpolate", ["linear"], ["zoom"], 12, 1.5, 16, 4],
-        "circle-color": theme === "dark" ? "#d59a6a" : "#9a5b2b",
-        "circle-opacity": 0.45,
+        "circle-color": RESTAURANT,
+        "circle-opacity": 0.6,
       },
     },
-    {
-      id: "way",
-      type: "line",
-      source: "way",
-      filter: ["==", ["geometry-type"], "LineString"],
-      layout: { "line-cap": "round" },
-      paint: { "line-color": "#2f6fed", "line-width": 2.5, "line-dasharray": [1, 2] },
-    },
-    {
-      id: "way-ends",
-      type: "circle",
-      source: "way",
-      filter: ["==", ["geometry-type"], "Point"],
-      paint: {
-        "circle-radius": 7,
-        "circle-color": ["get", "colour"],
-        "circle-stroke-color": "#fff",
-        "circle-stroke-width": 2.5,
-      },
-    },
+    ...wayLayers(theme).slice(0, -1),
     {
       id: "drivers",
       type: "circle",
@@ -66,10 +67,14 @@ const ours = new OurMap("map", (theme) => ({
         "circle-stroke-opacity": ["case", ["get", "old"], 0.5, 1],
       },
     },
+    wayLayers(theme).at(-1), // the names, above the drivers
   ],
 }));
 ours.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
-const glide = new Glide((points) => ours.show("drivers", points));
+const glide = new Glide((points) => {
+  ours.show("drivers", points);
+  drawWay(points);
+});
 
 ours.map.on("click", (event) => {
   const [x, y] = [event.point.x, event.point.y];
@@ -136,6 +141,21 @@ async function every(ms, job) {
   }
 }
 
+/** Orders in these states, the oldest first; those with a driver by state before that. */
+async function askOrders(states, pages) {
+  const query = `/orders?${states.map((state) => `state=${state}`).join("&")}&limit=${PAGE}`;
+  let answer = await ask(query);
+  const { orders } = answer;
+  while (answer.next_cursor && --pages > 0) {
+    answer = await ask(`${query}&cursor=${encodeURIComponent(answer.next_cursor)}`);
+    orders.push(...answer.orders);
+  }
+  const rank = (order) => (order.driver_id ? states.indexOf(order.state) : 0);
+  const age = (order) => Date.parse(order.created_at);
+  orders.sort((a, b) => rank(a) - rank(b) || age(a) - age(b));
+  return { orders, more: Boolean(answer.next_cursor) };
+}
+
 every(1000, async () => {
   const answer = await ask("/drivers/positions");
   columns = Object.fromEntries(answer.columns.map((name, n) => [name, n]));
@@ -144,8 +164,11 @@ every(1000, async () => {
   drawDrivers();
 });
 every(3000, async () => {
-  const states = OPEN_ORDER_STATES.map((state) => `state=${state}`).join("&");
-  ({ orders } = await ask(`/orders?${states}&limit=${SHOWN_ORDERS}`));
+  // The answers begin with the newest, and dispatch needs the oldest that wait: so all of those.
+  [waiting, active] = await Promise.all([
+    askOrders(WAITING_STATES, 4),
+    askOrders(ACTIVE_STATES, 1),
+  ]);
   drawOrders();
 });
 every(2000, async () => {
@@ -155,7 +178,7 @@ every(5000, async () => {
   if (restaurants.size) return;
   const found = (await ask("/restaurants")).restaurants;
   restaurants = new Map(found.map((one) => [one.restaurant_id, one]));
-  ours.show("restaurants", pointsOf(found.map((one) => pointOf([one.lon_deg, one.lat_deg], {}))));
+  drawRestaurants();
   drawOrders();
 });
 setInterval(() => {
@@ -167,12 +190,13 @@ setInterval(() => {
 // Drawing
 
 const legend = new Map();
-for (const [state, [word, colour]] of Object.entries(DRIVER_STATES)) {
+const entries = [...Object.entries(DRIVER_STATES), ["restaurants", ["Restaurants", RESTAURANT]]];
+for (const [state, [word, colour]] of entries) {
   const count = el("b", {}, "0");
   const button = el(
     "button",
     { type: "button", "aria-pressed": "true", color: colour, onclick: () => toggle(state) },
-    el("span", { class: "dot" }),
+    el("span", { class: state === "restaurants" ? "dot tiny" : "dot" }),
     word,
     count,
   );
@@ -184,6 +208,17 @@ function toggle(state) {
   if (!hidden.delete(state)) hidden.add(state);
   legend.get(state).button.setAttribute("aria-pressed", String(!hidden.has(state)));
   drawDrivers();
+  drawRestaurants();
+}
+
+function drawRestaurants() {
+  const shown = hidden.has("restaurants") ? [] : [...restaurants.values()];
+  ours.show("restaurants", pointsOf(shown.map((one) => pointOf([one.lon_deg, one.lat_deg], {}))));
+  legend.get("restaurants").count.textContent = restaurants.size;
+}
+
+function nameOf(restaurantId) {
+  return restaurants.get(restaurantId)?.name || `restaurant ${restaurantId}`;
 }
 
 function drawDrivers() {
@@ -194,45 +229,66 @@ function drawDrivers() {
     counts.set(state, (counts.get(state) ?? 0) + 1);
     if (hidden.has(state)) continue;
     const id = row[columns.driver_id];
+    if (id === chosenDriver) chosenOrder = row[columns.order_id];
     shown.push([
       id,
       [row[columns.lon_deg], row[columns.lat_deg]],
       { state, chosen: id === chosenDriver, old: heardAt - row[columns.fix_at_ms] > 300_000 },
     ]);
   }
-  for (const [state, { count }] of legend) count.textContent = counts.get(state) ?? 0;
+  for (const state of Object.keys(DRIVER_STATES)) {
+    legend.get(state).count.textContent = counts.get(state) ?? 0;
+  }
   $("drivers-count").textContent = drivers.length;
   glide.update(shown);
-  drawWay();
 }
 
 function drawOrders() {
-  const more = orders.length === SHOWN_ORDERS ? "+" : "";
-  $("orders-count").textContent = `${orders.length}${more}`;
+  const focused = document.activeElement?.id;
+  const now = Date.now();
   $("orders").replaceChildren(
-    ...orders.map((order) => {
-      const [word, colour] = ORDER_STATES[order.state];
-      const from = restaurants.get(order.restaurant_id)?.name || `restaurant ${order.restaurant_id}`;
-      const age = (Date.now() - Date.parse(order.created_at)) / 1000;
-      return el(
-        "li",
-        {},
-        el(
-          "button",
-          {
-            type: "button",
-            class: order.order_id === chosenOrder ? "chosen" : "",
-            onclick: () => choose(order.driver_id, order.order_id),
-          },
-          el("span", {}, from),
-          el("span", { class: "pill", color: colour }, word),
-          el("span", { class: "soft small mono" }, order.order_id.slice(0, 8)),
-          el("span", { class: "soft small" }, [order.driver_id, ago(age)].filter(Boolean).join(" · ")),
-        ),
-      );
+    ...ordersOf("Waiting for a courier", waiting, 5, (order) => {
+      return `waits ${lasting((now - Date.parse(order.created_at)) / 1000)}`;
+    }),
+    ...ordersOf("Under way", active, 50, (order) => {
+      return `${order.driver_id} · ${ago((now - Date.parse(order.created_at)) / 1000)}`;
     }),
   );
-  drawWay();
+  if (focused) $(focused)?.focus();
+}
+
+function ordersOf(title, { orders, more }, few, tell) {
+  const shown = expanded.has(title) ? orders : orders.slice(0, few);
+  const rest = orders.length - shown.length;
+  const items = shown.map((order) => {
+    const [word, colour] = ORDER_STATES[order.state];
+    const button = el(
+      "button",
+      {
+        type: "button",
+        id: `order-${order.order_id}`,
+        class: order.order_id === chosenOrder ? "chosen" : "",
+        onclick: () => choose(order.driver_id, order.order_id),
+      },
+      el("span", {}, nameOf(order.restaurant_id)),
+      el("span", { class: "pill", color: colour }, word),
+      el("span", { class: "soft small mono" }, order.order_id.slice(0, 8)),
+      el("span", { class: "soft small" }, tell(order)),
+    );
+    return el("li", {}, button);
+  });
+  const turn = () => {
+    if (!expanded.delete(title)) expanded.add(title);
+    drawOrders();
+  };
+  const id = `more-${title}`;
+  return [
+    el("h2", {}, el("b", {}, `${orders.length}${more ? "+" : ""}`), ` ${title}`),
+    el("ol", {}, ...items),
+    orders.length > few
+      ? el("button", { type: "button", id, class: "more", onclick: turn }, rest ? `${rest} more` : "Fewer")
+      : "",
+  ];
 }
 
 async function choose(driverId, orderId) {
@@ -244,6 +300,9 @@ async function choose(driverId, orderId) {
   drawDrivers();
   drawOrders();
   if (row && orderId) ours.map.easeTo({ center: [row[columns.lon_deg], row[columns.lat_deg]] });
+  const from = !row && waiting.orders.find((one) => one.order_id === orderId);
+  const place = from && restaurants.get(from.restaurant_id);
+  if (place) ours.map.easeTo({ center: [place.lon_deg, place.lat_deg] });
   if (driverId) {
     try {
       drawDetail(await ask(`/drivers/${encodeURIComponent(driverId)}`));
@@ -279,22 +338,19 @@ function drawDetail(driver) {
   );
 }
 
-/** From the chosen order's driver over the restaurant to the customer, as the crow flies. */
-function drawWay() {
-  const order = orders.find((one) => one.order_id === chosenOrder);
+/** The chosen order's way, from where its driver has glided to. */
+function drawWay(points) {
+  const order = [...waiting.orders, ...active.orders].find((one) => one.order_id === chosenOrder);
   if (!order) return ours.show("way", pointsOf([]));
   const from = restaurants.get(order.restaurant_id);
-  const row = drivers.find((one) => one[columns.driver_id] === order.driver_id);
-  const restaurant = from && [from.lon_deg, from.lat_deg];
-  const customer = [order.destination.lon_deg, order.destination.lat_deg];
-  const driver = row && [row[columns.lon_deg], row[columns.lat_deg]];
-  const fetched = ["picked_up", "arriving", "at_customer"].includes(order.state);
-  const line = (fetched ? [driver, customer] : [driver, restaurant, customer]).filter(Boolean);
-  const features = [pointOf(customer, { colour: "#2a9d5c" })];
-  if (restaurant) features.push(pointOf(restaurant, { colour: "#c8432b" }));
-  if (line.length > 1) {
-    const geometry = { type: "LineString", coordinates: line };
-    features.push({ type: "Feature", geometry, properties: {} });
-  }
-  ours.show("way", pointsOf(features));
+  const driver = points.features.find((one) => one.properties.key === order.driver_id);
+  const way = wayOf({
+    courier: driver?.geometry.coordinates,
+    restaurant: from && [from.lon_deg, from.lat_deg],
+    restaurantName: nameOf(order.restaurant_id),
+    door: [order.destination.lon_deg, order.destination.lat_deg],
+    doorName: "Door",
+    fetched: FETCHED_STATES.includes(order.state),
+  });
+  ours.show("way", way);
 }

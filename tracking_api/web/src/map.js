@@ -71,19 +71,114 @@ export class OurMap {
   }
 }
 
-// Where the extract ends, the tiles hold a mask; flat buildings are quicker than the theme's blocks.
-const BEYOND = { light: "#dde6e3", dark: "#0d0d0f" };
+// The theme's dark streets are black on black and its railways nearly white: the first match counts.
+const EARTH = { light: "#e7f1ee", dark: "#171d25" };
+const DARK = [
+  [/^(earth|landuse_pier|landuse_pedestrian|transit_railway_tracks)$/, EARTH.dark],
+  [/^(water|physical_line_waterway)$/, "#223a55"],
+  [/^(landuse_park|natural_.*)$/, "#1b3128"],
+  [/^(landuse_.*|transit_runway)$/, "#1d2530"],
+  [/^buildings$/, "#343e4a"],
+  [/_casing$/, "#11161c"],
+  [/^transit_railway$/, "#39424e"],
+  [/^(roads_.*other|transit_pier)$/, "#2b343f"],
+  [/^roads_.*minor$/, "#3a4653"],
+  [/^roads_.*medium$/, "#43505f"],
+  [/^roads_.*major$/, "#4d5b6c"],
+  [/^roads_.*highway$/, "#5a6a7d"],
+];
 
 function groundLayers(theme) {
-  return baseLayers("protomaps", theme).map((layer) => {
-    if (layer.id === "background") return { ...layer, paint: { "background-color": BEYOND[theme] } };
-    if (layer.id === "mask") return { ...layer, paint: { "fill-color": BEYOND[theme] } };
+  // The mask would draw the ragged border at which the extract ends.
+  const layers = baseLayers("protomaps", theme).filter(({ id }) => id !== "mask");
+  for (const layer of layers) {
+    const { id, paint, layout } = layer;
     if (layer.type === "fill-extrusion") {
-      const { "fill-extrusion-color": colour, "fill-extrusion-opacity": opacity } = layer.paint;
-      return { ...layer, type: "fill", paint: { "fill-color": colour, "fill-opacity": opacity } };
+      // Flat buildings are quicker than the theme's blocks.
+      layer.type = "fill";
+      layer.paint = {
+        "fill-color": paint["fill-extrusion-color"],
+        "fill-opacity": paint["fill-extrusion-opacity"],
+      };
     }
-    return layer;
-  });
+    if (id === "background") paint["background-color"] = EARTH[theme];
+    if (id === "places_city") delete layout["symbol-sort-key"]; // of a property these tiles lack
+    if (theme !== "dark") continue;
+    if (layer.type === "symbol") {
+      paint["text-halo-color"] = EARTH.dark;
+      if (/^(roads|pois|places_sub)/.test(id)) paint["text-color"] = "#98a5b3";
+    } else {
+      const [, colour] = DARK.find(([names]) => names.test(id)) ?? [];
+      if (colour) layer.paint[`${layer.type}-color`] = colour;
+    }
+  }
+  return layers;
+}
+
+// The way of one order, on both pages: a dashed line as the crow flies, and its named ends.
+export const RESTAURANT = "#b5733d";
+export const DOOR = "#16202c";
+
+export function wayLayers(theme) {
+  return [
+    {
+      id: "way",
+      type: "line",
+      source: "way",
+      filter: ["==", ["geometry-type"], "LineString"],
+      layout: { "line-cap": "round" },
+      paint: {
+        "line-color": theme === "dark" ? "#7aa5ff" : "#2f6fed",
+        "line-width": 2.5,
+        "line-dasharray": [1, 2],
+      },
+    },
+    {
+      id: "way-ends",
+      type: "circle",
+      source: "way",
+      filter: ["==", ["geometry-type"], "Point"],
+      paint: {
+        "circle-radius": 8,
+        "circle-color": ["get", "colour"],
+        "circle-stroke-color": "#fff",
+        "circle-stroke-width": 3,
+      },
+    },
+    {
+      id: "way-names",
+      type: "symbol",
+      source: "way",
+      filter: ["==", ["geometry-type"], "Point"],
+      layout: {
+        "text-field": ["get", "name"],
+        "text-font": ["NotoSans-Bold"],
+        "text-size": 13,
+        "text-variable-anchor": ["top", "bottom", "left", "right"],
+        "text-radial-offset": 1.1,
+        "text-justify": "auto",
+      },
+      paint: {
+        "text-color": theme === "dark" ? "#fff" : "#16202c",
+        "text-halo-color": theme === "dark" ? "#10151c" : "#fff",
+        "text-halo-width": 2,
+      },
+    },
+  ];
+}
+
+/** The food's way, from the courier over the restaurant (until it is `fetched`) to the door. */
+export function wayOf({ courier, restaurant, restaurantName, door, doorName, fetched }) {
+  const features = [pointOf(door, { colour: DOOR, name: doorName })];
+  if (restaurant) {
+    features.push(pointOf(restaurant, { colour: RESTAURANT, name: restaurantName }));
+  }
+  const line = [courier, fetched ? null : restaurant, door].filter(Boolean);
+  if (line.length > 1) {
+    const geometry = { type: "LineString", coordinates: line };
+    features.push({ type: "Feature", geometry, properties: {} });
+  }
+  return pointsOf(features);
 }
 
 /** Moves points to where they are next in the time until the next answer, instead of jumping. */

@@ -1,6 +1,6 @@
 // The customer's page: trades the link's token for a cookie, then asks once a second.
-import { Glide, LngLatBounds, OurMap, pointOf, pointsOf } from "./map.js";
-import { ago, clock, el } from "./words.js";
+import { DOOR, Glide, LngLatBounds, OurMap, RESTAURANT, wayLayers, wayOf } from "./map.js";
+import { ago, clock, el, FETCHED_STATES } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const orderId = location.pathname.split("/").pop();
@@ -18,29 +18,20 @@ const STEPS = [
   ["delivered", "Delivered"],
 ];
 const ENDS = { delivered: "Delivered", cancelled: "Cancelled", failed: "Could not be delivered" };
-const FRESH = { live: "#2a9d5c", recent: "#2a9d5c", stale: "#e08a00", lost: "#c8432b" };
+const FRESH = { live: "#2f6fed", recent: "#2f6fed", stale: "#e08a00", lost: "#8a8f98" };
+const ROOM = { top: 50, right: 50, bottom: 75, left: 50 }; // below: the card's edge, the attribution
 
 const ours = new OurMap(
   "map",
-  () => ({
-    sources: ["places", "accuracy", "courier"],
+  (theme) => ({
+    sources: ["way", "courier"],
     layers: [
-      {
-        id: "places",
-        type: "circle",
-        source: "places",
-        paint: {
-          "circle-radius": 9,
-          "circle-color": ["get", "colour"],
-          "circle-stroke-color": "#fff",
-          "circle-stroke-width": 3,
-        },
-      },
+      ...wayLayers(theme),
       {
         id: "halo",
         type: "circle",
         source: "courier",
-        paint: { "circle-radius": 20, "circle-color": "#2f6fed", "circle-opacity": 0.18 },
+        paint: { "circle-radius": 20, "circle-color": ["get", "colour"], "circle-opacity": 0.18 },
       },
       {
         id: "courier",
@@ -48,7 +39,7 @@ const ours = new OurMap(
         source: "courier",
         paint: {
           "circle-radius": 10,
-          "circle-color": ["case", ["get", "old"], "#8a8f98", "#2f6fed"],
+          "circle-color": ["get", "colour"],
           "circle-stroke-color": "#fff",
           "circle-stroke-width": 3.5,
         },
@@ -57,7 +48,11 @@ const ours = new OurMap(
   }),
   { interactive: true },
 );
-const glide = new Glide((points) => ours.show("courier", points));
+let shown = null; // the last answer
+const glide = new Glide((points) => {
+  ours.show("courier", points);
+  drawWay(points.features[0]?.geometry.coordinates);
+});
 let framed = "";
 let touched = false; // a customer who has moved the map is left alone
 ours.map.on("movestart", (event) => (touched ||= Boolean(event.originalEvent)));
@@ -116,23 +111,33 @@ function draw(track) {
     : "";
   drawSteps(track, reached);
   $("from").textContent = track.restaurant.name || "The restaurant";
-  $("from-dot").style.setProperty("--color", "#c8432b");
+  $("places").hidden = false;
 
-  const restaurant = [track.restaurant.lon_deg, track.restaurant.lat_deg];
-  const home = [track.destination.lon_deg, track.destination.lat_deg];
-  ours.show(
-    "places",
-    pointsOf([pointOf(restaurant, { colour: "#c8432b" }), pointOf(home, { colour: "#2a9d5c" })]),
-  );
+  shown = track;
   const courier = track.position?.geometry.coordinates;
   const facts = track.position?.properties;
-  glide.update(courier ? [["courier", courier, { old: facts.freshness === "lost" }]] : []);
+  glide.update(courier ? [["courier", courier, { colour: FRESH[facts.freshness] }]] : []);
   if (facts) {
     say(`Courier seen ${ago(facts.age_s)}`, FRESH[facts.freshness]);
   } else {
     $("fresh").hidden = true;
   }
-  frame(track, restaurant, home, courier);
+  frame(track, courier);
+}
+
+const restaurantOf = ({ restaurant }) => [restaurant.lon_deg, restaurant.lat_deg];
+const doorOf = ({ destination }) => [destination.lon_deg, destination.lat_deg];
+
+function drawWay(courier) {
+  const way = wayOf({
+    courier,
+    restaurant: restaurantOf(shown),
+    restaurantName: shown.restaurant.name || "The restaurant",
+    door: doorOf(shown),
+    doorName: "Your door",
+    fetched: !courier || FETCHED_STATES.includes(shown.state), // no line without a courier
+  });
+  ours.show("way", way);
 }
 
 function drawSteps(track, reached) {
@@ -154,22 +159,24 @@ function drawSteps(track, reached) {
   $("steps").replaceChildren(...steps);
 }
 
-/** Keep the courier and where they are going in view. */
-function frame(track, restaurant, home, courier) {
-  const fetched = ["picked_up", "arriving", "at_customer", "delivered"].includes(track.state);
-  const stage = `${fetched}${Boolean(courier)}`;
-  if (stage === framed && (touched || !courier || inside(courier))) return;
-  framed = stage;
-  const bounds = new LngLatBounds(home, home);
-  if (!fetched || !courier) bounds.extend(restaurant);
+/** Keep the courier and where they are going in view, and closer as they come closer. */
+function frame(track, courier) {
+  const fetched = FETCHED_STATES.includes(track.state);
+  const bounds = new LngLatBounds(doorOf(track), doorOf(track));
+  if (!fetched || !courier) bounds.extend(restaurantOf(track));
   if (courier) bounds.extend(courier);
-  ours.map.fitBounds(bounds, { padding: 60, maxZoom: 16, duration: 600 });
+  const view = { padding: ROOM, maxZoom: 16 };
+  const stage = `${fetched}${Boolean(courier)}`;
+  const closer = (ours.map.cameraForBounds(bounds, view)?.zoom ?? 0) - ours.map.getZoom();
+  if (stage === framed && (touched || !courier || (inside(courier) && closer < 1))) return;
+  framed = stage;
+  ours.map.fitBounds(bounds, { ...view, duration: 600 });
 }
 
 function inside(lonLat) {
   const { x, y } = ours.map.project(lonLat);
   const { clientWidth, clientHeight } = ours.map.getContainer();
-  return x > 30 && y > 30 && x < clientWidth - 30 && y < clientHeight - 30;
+  return x > 30 && y > 30 && x < clientWidth - 30 && y < clientHeight - 55;
 }
 
 function say(text, colour) {
@@ -182,5 +189,8 @@ function minutes(seconds) {
   return seconds < 60 ? "< 1 min" : `${Math.round(seconds / 60)} min`;
 }
 
+$("number").textContent = orderId.slice(0, 8);
+$("from-dot").style.setProperty("--color", RESTAURANT);
+$("door-dot").style.setProperty("--color", DOOR);
 addEventListener("hashchange", () => location.reload());
 follow();

@@ -22,14 +22,19 @@ export const ORDER_STATES = {
   failed: ["Failed", "#b3261e"],
 };
 
-export const OPEN_ORDER_STATES = Object.keys(ORDER_STATES).slice(0, 7);
+export const WAITING_STATES = ["created", "confirmed"];
+export const ACTIVE_STATES = ["assigned", "at_restaurant", "picked_up", "arriving", "at_customer"];
+export const FETCHED_STATES = ["picked_up", "arriving", "at_customer", "delivered"];
 
-/** An age in seconds as people say it. */
+/** A time in seconds as people say it. */
+export function lasting(seconds) {
+  if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${Math.round(seconds / 3600)} h`;
+}
+
 export function ago(seconds) {
-  if (seconds < 2) return "now";
-  if (seconds < 90) return `${Math.round(seconds)} s ago`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min ago`;
-  return `${Math.round(seconds / 3600)} h ago`;
+  return seconds < 2 ? "now" : `${lasting(seconds)} ago`;
 }
 
 export function clock(instant) {
