@@ -190,7 +190,7 @@ BEGIN
     SELECT min(a.west), min(a.south), max(a.east), max(a.north)
         INTO west, south, east, north FROM service_area a;
 
-    -- A repeated identity is decided in a later pass, when its first copy is written: so a batch
+    -- What follows a good copy is decided in a second pass, when that one is written: so a batch
     -- of n does what n batches of one would.
     LOOP
         WITH judged AS (
@@ -210,10 +210,14 @@ BEGIN
             WHERE again IS NULL OR i.n IN (SELECT unnest(again))
         ),
         ranked AS (
-            SELECT j.*, row_number() OVER (
-                PARTITION BY driver_id, boot, seq, CASE WHEN anonymous THEN fix_at END ORDER BY n
-            ) > 1 AS is_repeat
+            SELECT j.*,
+                count(*) FILTER (WHERE refusal IS NULL) OVER copies_before > 0 AS is_repeat,
+                count(*) FILTER (WHERE refusal IS NOT NULL) OVER copies_before > 0 AS was_refused
             FROM judged j
+            WINDOW copies_before AS (
+                PARTITION BY driver_id, boot, seq, CASE WHEN anonymous THEN fix_at END ORDER BY n
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            )
         ),
         decided AS MATERIALIZED (
             -- Steps 3 to 5
@@ -247,11 +251,12 @@ BEGIN
                             WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
                         END
                     )
-                    -- a spoilt copy must not keep a good one out, whichever came first
-                    WHEN b.rejected @> r.seq AND refusal IS NOT NULL
-                        THEN 'rejected rejected_before'
                     WHEN is_repeat THEN 'repeat'
-                    WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
+                    -- a spoilt copy must not keep a good one out, whichever came first
+                    WHEN refusal IS NOT NULL THEN 'rejected ' || CASE
+                        WHEN was_refused OR b.rejected @> r.seq THEN 'rejected_before'
+                        ELSE refusal
+                    END
                 END AS outcome,
                 CASE
                     WHEN lon_deg = 0 AND lat_deg = 0 THEN 'null_island'
@@ -294,7 +299,7 @@ BEGIN
         ),
         new_boots AS (
             INSERT INTO driver_boot (driver_id, boot, stored, rejected)
-            SELECT driver_id, boot, stored, rejected FROM learned WHERE boot_ctid IS NULL
+            SELECT driver_id, boot, stored, rejected - stored FROM learned WHERE boot_ctid IS NULL
         )
         SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
                 ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'repeat')

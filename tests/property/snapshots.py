@@ -44,8 +44,11 @@ EVIDENCE = """
     SELECT order_id, assignment_no, state::text, occurred_at
     FROM evidence WHERE order_id = ANY (%s)
 """
+# An event keeps the instant that was known when it was shown, maybe amid the copies of one batch;
+# what it ends at is compared as evidence.
 EVENTS = """
-    SELECT order_id, assignment_no, state::text, source::text, driver_id, occurred_at
+    SELECT order_id, assignment_no, state::text, source::text, driver_id,
+        CASE WHEN source <> 'gps' THEN occurred_at END
     FROM order_event WHERE order_id = ANY (%s) ORDER BY order_id, order_seq
 """
 
@@ -145,7 +148,13 @@ def of_model(world: World) -> Snapshot:
         },
         "events": {
             order_id: [
-                (e.assignment_no, e.state, e.source, e.driver_id, e.occurred_at)
+                (
+                    e.assignment_no,
+                    e.state,
+                    e.source,
+                    e.driver_id,
+                    None if e.source == "gps" else e.occurred_at,
+                )
                 for e in order.events
             ]
             for order_id, order in orders
