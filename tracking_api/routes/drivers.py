@@ -37,7 +37,7 @@ async def get_positions(
         Query(
             ge=0,
             le=MOST_EPOCH_MS,
-            description="Only what arrived after this `at_ms` of an earlier answer.",
+            description="Only what may be new since this `at_ms` of an earlier answer.",
         ),
     ] = None,
 ) -> Response:
