@@ -11,7 +11,7 @@ from datetime import datetime
 
 from doorstep.errors import ConflictingFix, RejectedFix, UnknownDriver
 from doorstep.fix import Decoded, Fix, Refused
-from doorstep.store.rows import IncomingRow, Outcome
+from doorstep.store.rows import IncomingRow, Outcome, refused_row
 from driver_api.schemas import FixOutcome, RecordedFix, RecordedFixes
 
 
@@ -42,9 +42,7 @@ def rows_of(driver_id: str, decoded: Decoded, received_at: datetime) -> list[Inc
         if isinstance(entry, Fix):
             rows.append(row_of(n, driver_id, entry, received_at))
         elif entry.boot is not None:
-            blank = (None,) * 7
-            identity = (n, driver_id, entry.boot, entry.seq, None, received_at)
-            rows.append((*identity, *blank, entry.reason))
+            rows.append(refused_row(n, driver_id, entry, received_at))
     return rows
 
 

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from doorstep.errors import MalformedFix
 from doorstep.fix import ID_PATTERN, Refused, decode_position
 from doorstep.fix.instants import EPOCH
-from doorstep.store.rows import DeadLetter, IncomingRow, Outcome
+from doorstep.store.rows import DeadLetter, IncomingRow, Outcome, refused_row
 from doorstep.topics import POSITION, topic_of
 
 Pair = tuple[str, str]
@@ -28,7 +28,6 @@ _BOOT: Final = 2
 _SEQ: Final = 3
 _FIX_AT: Final = 4
 _REASON: Final = 13
-_NO_VALUES = (None,) * 7
 _KNOWN_ALREADY = ("rejected_before", "void")  # no dead letter: there is one, or nothing to keep
 
 _driver_id_fullmatch = re.compile(ID_PATTERN.encode()).fullmatch
@@ -99,7 +98,7 @@ def read_batch(records: Sequence[Record], most: int) -> Batch:
                 if fix.boot is None:
                     faults.append(_Fault(record_no, fix.reason, f"entry {fix.n}: {fix.detail}"))
                     continue
-                row = _refused_row(len(rows), driver_id, fix, received_at)
+                row = refused_row(len(rows), driver_id, fix, received_at)
             else:
                 row = (
                     len(rows),
@@ -120,10 +119,6 @@ def read_batch(records: Sequence[Record], most: int) -> Batch:
             rows.append(row)
             record_nos.append(record_no)
     return batch
-
-
-def _refused_row(n: int, driver_id: str, fix: Refused, received_at: datetime) -> IncomingRow:
-    return (n, driver_id, fix.boot, fix.seq, None, received_at, *_NO_VALUES, fix.reason)
 
 
 def bury(batch: Batch, detail: str) -> Batch:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from doorstep.fix import Refused
+
 # The columns of one incoming fix, in the order of a row's tuple. Rows are plain tuples: at
 # 50,000 a second an object per fix would cost more than its COPY.
 INCOMING_COLUMNS = (
@@ -46,6 +48,12 @@ IncomingRow = tuple[
     float | None,
     str | None,
 ]
+
+
+def refused_row(n: int, driver_id: str, refused: Refused, received_at: datetime) -> IncomingRow:
+    """Make the row of a fix that the decoder refused: only its identity, for the watermark."""
+    no_values = (None,) * 7
+    return (n, driver_id, refused.boot, refused.seq, None, received_at, *no_values, refused.reason)
 
 
 @dataclass(frozen=True, slots=True)
