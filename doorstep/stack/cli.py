@@ -29,6 +29,10 @@ EXAMPLES = """examples:
   ./run drivers token anna                    what to send driver_api as a bearer
   ./run send --driver anna --lat 43.77 --lon 11.25
   ./run replay track.gpx --driver bus304 --speedup 60
+  ./run where anna 1                          what became of her first fix, step by step
+  ./run dead-letters --reason not_json        inputs that could not be used
+  ./run rebuild                               works all states out again, and compares
+  ./run faults --only 1 3 9                   breaks parts of a stack of its own under load
   ./run logs bridge --follow
   ./run down                                  stops it; --erase deletes its data, too
 
@@ -44,6 +48,12 @@ then pytest. Arguments go to pytest:
   ./run test                      everything
   ./run test tests/unit -k fix    some tests only
   ./run test -x --lf              what failed last, until the first failure"""
+
+OPERATE = {  # command: (module, what it does)
+    "where": ("where", "what became of one fix, step by step: DRIVER SEQ"),
+    "dead-letters": ("dead_letters", "list, show or send again what could not be used"),
+    "rebuild": ("rebuild", "work evidence and states out again from the record, and compare"),
+}
 
 Command = Callable[[Stack, argparse.Namespace], int]
 
@@ -135,6 +145,13 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=purpose, add_help=False)
         sub.add_argument("--driver", metavar="ID")
         sub.set_defaults(command=_simulate, takes_rest=True)
+    for name, (_, purpose) in OPERATE.items():
+        sub = commands.add_parser(name, help=purpose, add_help=False)
+        sub.set_defaults(command=_operate, takes_rest=True)
+    faults = commands.add_parser(
+        "faults", help="break parts of a loaded stack of its own, and check", add_help=False
+    )
+    faults.set_defaults(command=_faults, takes_rest=True)
     test = commands.add_parser("test", help="linters, types, layers, then pytest", add_help=False)
     test.set_defaults(command=None, takes_rest=True)
     return parser
@@ -256,3 +273,19 @@ def _simulate(stack: Stack, options: argparse.Namespace) -> int:
         if not is_known:
             print_line(f"registered {options.driver} as a new driver")
         return subprocess.run(argv, check=False, env=stack.client_environment()).returncode
+
+
+def _operate(stack: Stack, options: argparse.Namespace) -> int:
+    """Run one of `doorstep.operate` against the running stack, as the database's owner."""
+    module, _ = OPERATE[options.command_name]
+    if not stack.is_up() and not {"-h", "--help"} & set(options.rest):
+        print_line("run: no stack is up: ./run up")
+        return 1
+    argv = [sys.executable, "-m", f"doorstep.operate.{module}", *options.rest]
+    return subprocess.run(argv, check=False, env=stack.operator_environment()).returncode
+
+
+def _faults(_stack: Stack, options: argparse.Namespace) -> int:
+    """Run the faults on a stack of their own; the one that may be up is left alone."""
+    argv = [sys.executable, "-m", "tests.faults", *options.rest]
+    return subprocess.run(argv, check=False, cwd=PROJECT).returncode

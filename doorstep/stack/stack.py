@@ -15,7 +15,7 @@ from pathlib import Path
 from doorstep.credentials import mqtt_password
 from doorstep.provision import check_driver_ids, owner_connection, provision_drivers
 from doorstep.stack import kafka, probes
-from doorstep.stack.addresses import Addresses, choose_addresses
+from doorstep.stack.addresses import Addresses, choose_addresses, reach
 from doorstep.stack.home import Home, StackError, print_line, process_runs
 from doorstep.stack.parts import (
     SERVICES,
@@ -88,6 +88,11 @@ class Stack:
     def owner_environment(self) -> dict[str, str]:
         """Give a migration's or a checker's environment."""
         return self._environment | owner_environment(self.home, self.addresses)
+
+    def operator_environment(self) -> dict[str, str]:
+        """Give the variables of what looks at every part: `doorstep.operate`."""
+        kafka = {"KAFKA_BOOTSTRAP_SERVERS": str(reach(self.addresses.kafka))}
+        return self.owner_environment() | self.client_environment() | kafka
 
     def is_up(self) -> bool:
         """Say whether supervisord answers."""

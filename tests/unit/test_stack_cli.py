@@ -146,3 +146,12 @@ def test_send__no_stack_up__says_what_it_does_first(
     said = ["no stack is up: starting one for this command"]
     said += [f"registered {driver_id} as a new driver"] if is_new else []
     assert capsys.readouterr().err.splitlines() == said
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("command", ["where", "dead-letters", "rebuild"])
+def test_operate__with_no_stack_up__says_what_to_do(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "anna", "1"]) == 1
+    assert "./run up" in "".join(capsys.readouterr())
