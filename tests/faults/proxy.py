@@ -1,0 +1,234 @@
+"""A TCP proxy for tests: a network that can be made slow, deaf or broken, and healed again.
+
+A black hole is a real one. The proxy's sockets get a filter that drops every packet before TCP
+sees it, so that the peer's bytes stay without an acknowledgement, as after a pulled cable; with
+the filter gone, TCP goes on where it was. `swallow` is the other kind: a middlebox that goes on
+acknowledging and passes nothing on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import random
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # <asm-generic/socket.h>
+DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # classic BPF: return 0 bytes of every packet
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
+READ_BYTES = 65_536
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How the network is. Each chunk is late by `latency_s` +- `jitter_s`; bytes stay in order."""
+
+    latency_s: float = 0.0
+    jitter_s: float = 0.0
+    slice_bytes: int = 0  # 0: chunks pass as they come
+    slice_gap_s: float = 0.001  # so that the kernel does not join the slices again
+    bytes_per_s: float = 0.0  # each way of each link; 0: no limit
+
+
+@dataclass(eq=False, slots=True)
+class _Link:
+    """One connection through the proxy."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    robbed: bool = False  # bytes of it were swallowed: it stays silent
+    forgotten: bool = False  # its server side is gone, and nobody will tell the client
+
+
+class Proxy:
+    """`with Proxy(to_port) as proxy:` runs it in a thread of its own; its methods are for others.
+
+    `bytes_up` and `bytes_down` count what has passed: from clients to the server, and back.
+    """
+
+    def __init__(self, to_port: int, port: int = 0, host: str = "127.0.0.1") -> None:
+        self.bytes_up = self.bytes_down = self.accepted = 0
+        self._target = (host, to_port)
+        self._listener = socket.create_server((host, port), backlog=BACKLOG)
+        self.port: int = self._listener.getsockname()[1]
+        self._conditions = Conditions()
+        self._deaf_to_client = self._deaf_to_server = self._swallowing = False
+        self._links: set[_Link] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=f"proxy-{self.port}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    @property
+    def open_links(self) -> int:
+        """How many connections stand now, forgotten ones included."""
+        return len(self._links)
+
+    def set(self, conditions: Conditions) -> None:
+        """Slow the network down, or not; it counts for what arrives from now on."""
+        self._call(lambda: setattr(self, "_conditions", conditions))
+
+    def black_hole(self, *, up: bool = True, down: bool = True) -> None:
+        """Lose every packet from the clients (`up`), from the server (`down`), or both."""
+
+        def dig() -> None:
+            self._deaf_to_client, self._deaf_to_server = up, down
+            _deafen(self._listener, up)
+            for link in self._links:
+                self._apply(link)
+
+        self._call(dig)
+
+    def swallow(self) -> None:
+        """Acknowledge everything, also new connections, and pass nothing on.
+
+        A connection that has been robbed of bytes stays as it is after `heal()`: silent.
+        """
+
+        def rob() -> None:
+            self._swallowing = True
+            for link in self._links:
+                link.robbed = True
+
+        self._call(rob)
+
+    def half_open(self) -> None:
+        """Close the server's side of every connection; its client hears nothing, now or later."""
+
+        def forget() -> None:
+            for link in self._links:
+                link.forgotten = True
+                self._apply(link)
+                link.server.transport.abort()
+
+        self._call(forget)
+
+    def cut(self) -> None:
+        """Reset every connection, on both sides."""
+
+        def reset() -> None:
+            for link in list(self._links):
+                for writer in (link.client, link.server):
+                    sock = writer.get_extra_info("socket")
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                    writer.transport.abort()
+
+        self._call(reset)
+
+    def heal(self) -> None:
+        """Let everything through at once, but for connections that were robbed or forgotten."""
+        self._call(lambda: setattr(self, "_swallowing", False))
+        self.set(Conditions())
+        self.black_hole(up=False, down=False)
+
+    # -- in the thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        start = asyncio.start_server(self._link, sock=self._listener, backlog=BACKLOG)
+        server = self._loop.run_until_complete(start)
+        self._loop.run_forever()
+        server.close()
+        for task in (left := asyncio.all_tasks(self._loop)):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.run_until_complete(asyncio.sleep(0))  # the transports' last callbacks
+        self._loop.close()
+
+    def _call(self, work: Callable[[], None]) -> None:
+        """Run `work` in the proxy's thread, and return when it is done."""
+
+        async def run() -> None:
+            work()
+
+        asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
+
+    def _apply(self, link: _Link) -> None:
+        _deafen(link.client.get_extra_info("socket"), self._deaf_to_client or link.forgotten)
+        _deafen(link.server.get_extra_info("socket"), self._deaf_to_server)
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        try:
+            from_server, to_server = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        link = _Link(writer, to_server, robbed=self._swallowing)
+        self._links.add(link)
+        try:
+            self._apply(link)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._carry(link, reader, to_server, up=True))
+                group.create_task(self._carry(link, from_server, writer, up=False))
+        except* OSError:  # one end is gone: so is the other
+            to_server.transport.abort()
+            writer.transport.abort()
+        finally:
+            self._links.discard(link)
+            to_server.close()
+            writer.close()
+
+    async def _carry(
+        self, link: _Link, reader: asyncio.StreamReader, to: asyncio.StreamWriter, *, up: bool
+    ) -> None:
+        """Pass one way's bytes on, each slice when it is due."""
+        due_at = 0.0
+        while data := await reader.read(READ_BYTES):
+            if link.robbed:
+                continue
+            if up:
+                self.bytes_up += len(data)
+            else:
+                self.bytes_down += len(data)
+            now, how = self._loop.time(), self._conditions
+            late_s = how.latency_s + random.uniform(-how.jitter_s, how.jitter_s)
+            due_at = max(due_at, now + max(0.0, late_s))
+            size = how.slice_bytes or len(data)
+            for first in range(0, len(data), size):
+                piece = data[first : first + size]
+                if due_at <= now:
+                    to.write(piece)
+                else:
+                    self._loop.call_at(due_at, _write, to, piece)
+                gap_s = how.slice_gap_s if how.slice_bytes else 0.0
+                pace_s = len(piece) / how.bytes_per_s if how.bytes_per_s else 0.0
+                due_at += max(gap_s, pace_s, 1e-6)  # never twice the same: timers would mix them
+            await to.drain()
+            await asyncio.sleep(due_at - self._loop.time() - how.latency_s - how.jitter_s)
+        await asyncio.sleep(due_at - self._loop.time())
+        if link.forgotten:
+            await asyncio.Event().wait()  # the other side must not hear of it
+        to.write_eof()
+
+
+def _write(to: asyncio.StreamWriter, piece: bytes) -> None:
+    if not to.transport.is_closing():
+        to.write(piece)
+
+
+def _deafen(sock: Any, deaf: bool) -> None:
+    """Drop every packet that comes in on a socket, or hear them again."""
+    if not deaf:
+        with contextlib.suppress(OSError):  # it had no filter
+            sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        return
+    program = ctypes.create_string_buffer(DROP_ALL)
+    filters = struct.pack("HP", 1, ctypes.addressof(program))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filters)
