@@ -155,6 +155,7 @@ class Relay:
             ("source", b"mqtt"),
             ("topic", arrival.topic),
             ("detail", repr(error).encode()[:200]),
+            ("received_at_ms", str(round(time.time() * 1000))),
         ]
         if not self._publisher.send(
             self._dead_letter_topic, arrival.topic, arrival.payload, chunk.on_delivery, headers

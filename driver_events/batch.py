@@ -188,6 +188,7 @@ def _letters(batch: Batch, faults: Iterable[_Fault]) -> list[DeadLetter]:
                 source="mqtt",
                 topic=topic_of(driver_id or "", POSITION),
                 detail="; ".join(found)[:500],
+                received_at_ms=record.received_at_ms,
             )
         )
     return letters

@@ -177,6 +177,7 @@ class PatchSink:
                 ("topic", topic_of(driver_id, POSITION)),
                 ("driver_id", driver_id),
                 ("detail", detail),
+                ("received_at_ms", str(record.received_at_ms)),
             ],
         )
         self._producer.poll(0)

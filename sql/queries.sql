@@ -33,7 +33,7 @@ SELECT advance_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s, %(froms)
 
 -- add_dead_letters --
 SELECT add_dead_letters_v1(%(payloads)s, %(driver_ids)s, %(reasons)s, %(sources)s, %(topics)s,
-    %(details)s)
+    %(details)s, %(received_at_mss)s)
 
 -- take_outbox --
 SELECT outbox_id, topic, key, payload, headers FROM take_outbox_v1(%(limit)s)

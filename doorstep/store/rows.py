@@ -72,14 +72,18 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An input that can't be used, with the bytes as they came."""
+    """An input that can't be used, with the bytes as they came.
+
+    `received_at_ms` is when it reached us: sent again, it is judged as of then.
+    """
 
     payload: bytes
     driver_id: str | None
     reason: str
     source: str  # mqtt | http | parked
     topic: str
-    detail: str = ""
+    detail: str
+    received_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)

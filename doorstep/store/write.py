@@ -108,6 +108,7 @@ def add_dead_letters(conn: psycopg.Connection, letters: Sequence[DeadLetter]) ->
                 "sources": [letter.source for letter in letters],
                 "topics": [letter.topic for letter in letters],
                 "details": [letter.detail for letter in letters],
+                "received_at_mss": [letter.received_at_ms for letter in letters],
             },
         )
 

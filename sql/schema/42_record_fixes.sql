@@ -328,11 +328,15 @@ SET enable_hashjoin = on
 AS $$
     INSERT INTO outbox (topic, key, payload, headers)
     SELECT 'dead-letter', convert_to(i.driver_id, 'UTF8'),
-        convert_to((to_jsonb(i) - 'n' - 'driver_id')::text, 'UTF8'),
+        -- the members of a fix, so that the letter can be sent again as it is
+        convert_to(jsonb_strip_nulls(to_jsonb(i)
+            - ARRAY['n', 'driver_id', 'received_at', 'reason'])::text, 'UTF8'),
         jsonb_build_array(
             jsonb_build_array('reason', coalesce(o.reason, o.outcome)),
             jsonb_build_array('source', 'parked'), jsonb_build_array('topic', ''),
-            jsonb_build_array('driver_id', i.driver_id), jsonb_build_array('detail', ''))
+            jsonb_build_array('driver_id', i.driver_id), jsonb_build_array('detail', ''),
+            jsonb_build_array('received_at_ms',
+                round(extract(EPOCH FROM i.received_at) * 1000)::int8::text))
     FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
     WHERE o.n < 0 AND o.outcome IN ('rejected', 'conflict')
 $$;

@@ -39,7 +39,7 @@ $$;
 
 CREATE FUNCTION add_dead_letters_v1(
     payloads bytea[], driver_ids text[], reasons text[], sources text[], topics text[],
-    details text[]
+    details text[], received_at_mss int8[]
 )
 RETURNS void LANGUAGE sql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -49,9 +49,10 @@ AS $$
         jsonb_build_array(
             jsonb_build_array('reason', reason), jsonb_build_array('source', source),
             jsonb_build_array('topic', topic), jsonb_build_array('driver_id', coalesce(driver_id, '')),
-            jsonb_build_array('detail', detail))
-    FROM unnest(payloads, driver_ids, reasons, sources, topics, details)
-        AS letter (payload, driver_id, reason, source, topic, detail)
+            jsonb_build_array('detail', detail),
+            jsonb_build_array('received_at_ms', received_at_ms::text))
+    FROM unnest(payloads, driver_ids, reasons, sources, topics, details, received_at_mss)
+        AS letter (payload, driver_id, reason, source, topic, detail, received_at_ms)
 $$;
 
 -- The oldest records, for one publisher at a time: while one's transaction is open, others get

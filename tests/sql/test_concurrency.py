@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from doorstep import errors
+from doorstep.fix import Fix, decode_position
 from doorstep.stack.postgres import PostgresCluster
 from doorstep.store import write
 from doorstep.store.pool import connect, connection, open_pool
@@ -19,7 +20,7 @@ from doorstep.store.rows import Outcome
 from doorstep.store.translate import translated
 from sql import query
 from tests.database import Database, cloned_database, create_template, running_cluster
-from tests.factories import RESTAURANT, make_fix, make_walk, now, numbered
+from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now, numbered
 from tests.sql.fleet import Fleet
 
 
@@ -115,6 +116,22 @@ def test_record_parked__refused_ones__become_dead_letters(fleet: Fleet) -> None:
         letters = write.take_outbox(fleet.conn, 10)
     assert [(record.topic, record.key) for record in letters] == [("dead-letter", b"d1")] * 2
     assert {dict(record.headers)["reason"] for record in letters} == {"conflict", "too_old"}
+
+
+def test_record_parked__its_dead_letter__is_a_fix_again_with_the_time_of_its_arrival(
+    fleet: Fleet,
+) -> None:
+    row = make_fix(seq=2, late_s=90_000, accuracy_m=5.0)
+    with fleet.database.connect() as blocker:
+        blocker.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
+        fleet.record([row])
+    with fleet.conn.transaction():
+        write.record_parked(fleet.conn)
+        [letter] = write.take_outbox(fleet.conn, 10)
+    [fix] = decode_position(letter.payload)
+    assert fix == Fix("b1", 2, row[4], AWAY.lat_deg, AWAY.lon_deg, 5.0)
+    received_at_ms = int(dict(letter.headers)["received_at_ms"])
+    assert abs(received_at_ms - row[5].timestamp() * 1000) <= 1
 
 
 def test_record_fixes__a_parked_driver_in_a_late_batch__keeps_the_first_arrival(

@@ -132,7 +132,7 @@ def test_open_offsets__a_recreated_topic__starts_at_nought(database: Database) -
 
 def test_outbox__two_publishers__only_one_gets_records_and_in_order(database: Database) -> None:
     letters = [
-        write.DeadLetter(bytes([n]), "d1" if n else None, "not_json", "mqtt", "a/b", "why")
+        write.DeadLetter(bytes([n]), "d1" if n else None, "not_json", "mqtt", "a/b", "why", 7)
         for n in range(3)
     ]
     with (
@@ -147,6 +147,7 @@ def test_outbox__two_publishers__only_one_gets_records_and_in_order(database: Da
         assert [record.payload for record in taken] == [b"\0", b"\1"]
         assert [record.key for record in taken] == [None, b"d1"]
         assert ("reason", "not_json") in taken[0].headers
+        assert ("received_at_ms", "7") in taken[0].headers
         write.delete_outbox(first, [record.outbox_id for record in taken])
         first.commit()
         second.commit()

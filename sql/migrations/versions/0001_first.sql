@@ -975,11 +975,15 @@ SET enable_hashjoin = on
 AS $$
     INSERT INTO outbox (topic, key, payload, headers)
     SELECT 'dead-letter', convert_to(i.driver_id, 'UTF8'),
-        convert_to((to_jsonb(i) - 'n' - 'driver_id')::text, 'UTF8'),
+        -- the members of a fix, so that the letter can be sent again as it is
+        convert_to(jsonb_strip_nulls(to_jsonb(i)
+            - ARRAY['n', 'driver_id', 'received_at', 'reason'])::text, 'UTF8'),
         jsonb_build_array(
             jsonb_build_array('reason', coalesce(o.reason, o.outcome)),
             jsonb_build_array('source', 'parked'), jsonb_build_array('topic', ''),
-            jsonb_build_array('driver_id', i.driver_id), jsonb_build_array('detail', ''))
+            jsonb_build_array('driver_id', i.driver_id), jsonb_build_array('detail', ''),
+            jsonb_build_array('received_at_ms',
+                round(extract(EPOCH FROM i.received_at) * 1000)::int8::text))
     FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
     WHERE o.n < 0 AND o.outcome IN ('rejected', 'conflict')
 $$;
@@ -1438,7 +1442,7 @@ $$;
 
 CREATE FUNCTION add_dead_letters_v1(
     payloads bytea[], driver_ids text[], reasons text[], sources text[], topics text[],
-    details text[]
+    details text[], received_at_mss int8[]
 )
 RETURNS void LANGUAGE sql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -1448,9 +1452,10 @@ AS $$
         jsonb_build_array(
             jsonb_build_array('reason', reason), jsonb_build_array('source', source),
             jsonb_build_array('topic', topic), jsonb_build_array('driver_id', coalesce(driver_id, '')),
-            jsonb_build_array('detail', detail))
-    FROM unnest(payloads, driver_ids, reasons, sources, topics, details)
-        AS letter (payload, driver_id, reason, source, topic, detail)
+            jsonb_build_array('detail', detail),
+            jsonb_build_array('received_at_ms', received_at_ms::text))
+    FROM unnest(payloads, driver_ids, reasons, sources, topics, details, received_at_mss)
+        AS letter (payload, driver_id, reason, source, topic, detail, received_at_ms)
 $$;
 
 -- The oldest records, for one publisher at a time: while one's transaction is open, others get
