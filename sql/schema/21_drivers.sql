@@ -12,7 +12,6 @@ CREATE TABLE driver_state (
     driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver,
     duty driver_duty NOT NULL DEFAULT 'off_duty',
     state driver_status NOT NULL DEFAULT 'off_duty',
-    state_at timestamptz NOT NULL DEFAULT now(),
     order_id uuid,  -- the open assignment's
     -- the newest fix that is not in quarantine, by (fix_at, boot, seq); null before the first
     fix_at timestamptz,
@@ -27,8 +26,7 @@ CREATE TABLE driver_state (
     boot text COLLATE "C",
     seq int8,
     geom geometry(Point, 4326),
-    cell int4,
-    cell_at timestamptz  -- fix_at of the fix that entered the cell
+    cell int4
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 
 -- Nearest-driver search: written only when a driver's newest fix is in another cell.

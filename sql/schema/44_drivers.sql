@@ -3,7 +3,7 @@
 -- state = f(duty, the open assignment's order). Writes only what changes.
 CREATE FUNCTION driver_state__derive(of_drivers text[])
 RETURNS void LANGUAGE sql AS $$
-    UPDATE driver_state d SET state = s.state, order_id = s.order_id, state_at = clock_timestamp()
+    UPDATE driver_state d SET state = s.state, order_id = s.order_id
     FROM (
         SELECT k.driver_id, o.order_id,
             CASE

@@ -15,21 +15,23 @@ BEGIN
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
-            cell = cell_of(f.lon_deg, f.lat_deg),
-            cell_at = CASE WHEN d.cell = cell_of(f.lon_deg, f.lat_deg) THEN d.cell_at
-                ELSE f.fix_at END
+            cell = cell_of(f.lon_deg, f.lat_deg)
         FROM (
-            SELECT DISTINCT ON (driver_id) * FROM new_fixes WHERE quarantine IS NULL
-            ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
+            SELECT n.*, was.ctid AS was_ctid, was.cell AS was_cell
+            FROM (
+                SELECT DISTINCT ON (driver_id) * FROM new_fixes WHERE quarantine IS NULL
+                ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
+            ) n
+            JOIN driver_state was ON was.driver_id = n.driver_id
+                AND (was.fix_at IS NULL OR n.fix_at > was.fix_at
+                    OR (n.fix_at = was.fix_at AND (n.boot, n.seq) > (was.boot, was.seq)))
         ) f
-        WHERE d.driver_id = f.driver_id
-            AND (d.fix_at IS NULL OR f.fix_at > d.fix_at
-                OR (f.fix_at = d.fix_at AND (f.boot, f.seq) > (d.boot, d.seq)))
-        RETURNING d.driver_id, d.cell, d.cell_at = d.fix_at AS has_entered
+        WHERE d.ctid = f.was_ctid  -- we hold the driver's row: nobody moved it since
+        RETURNING d.driver_id, d.cell, f.was_cell
     )
     INSERT INTO driver_cell AS c (driver_id, cell)
-    SELECT driver_id, cell FROM moved WHERE has_entered
-    ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell WHERE c.cell <> EXCLUDED.cell;
+    SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM was_cell
+    ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell;
     RETURN NULL;
 END
 $$;

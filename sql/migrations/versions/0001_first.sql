@@ -142,7 +142,6 @@ CREATE TABLE driver_state (
     driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver,
     duty driver_duty NOT NULL DEFAULT 'off_duty',
     state driver_status NOT NULL DEFAULT 'off_duty',
-    state_at timestamptz NOT NULL DEFAULT now(),
     order_id uuid,  -- the open assignment's
     -- the newest fix that is not in quarantine, by (fix_at, boot, seq); null before the first
     fix_at timestamptz,
@@ -157,8 +156,7 @@ CREATE TABLE driver_state (
     boot text COLLATE "C",
     seq int8,
     geom geometry(Point, 4326),
-    cell int4,
-    cell_at timestamptz  -- fix_at of the fix that entered the cell
+    cell int4
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 
 -- Nearest-driver search: written only when a driver's newest fix is in another cell.
@@ -1335,7 +1333,7 @@ $$;
 -- state = f(duty, the open assignment's order). Writes only what changes.
 CREATE FUNCTION driver_state__derive(of_drivers text[])
 RETURNS void LANGUAGE sql AS $$
-    UPDATE driver_state d SET state = s.state, order_id = s.order_id, state_at = clock_timestamp()
+    UPDATE driver_state d SET state = s.state, order_id = s.order_id
     FROM (
         SELECT k.driver_id, o.order_id,
             CASE
@@ -1643,21 +1641,23 @@ BEGIN
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
-            cell = cell_of(f.lon_deg, f.lat_deg),
-            cell_at = CASE WHEN d.cell = cell_of(f.lon_deg, f.lat_deg) THEN d.cell_at
-                ELSE f.fix_at END
+            cell = cell_of(f.lon_deg, f.lat_deg)
         FROM (
-            SELECT DISTINCT ON (driver_id) * FROM new_fixes WHERE quarantine IS NULL
-            ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
+            SELECT n.*, was.ctid AS was_ctid, was.cell AS was_cell
+            FROM (
+                SELECT DISTINCT ON (driver_id) * FROM new_fixes WHERE quarantine IS NULL
+                ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
+            ) n
+            JOIN driver_state was ON was.driver_id = n.driver_id
+                AND (was.fix_at IS NULL OR n.fix_at > was.fix_at
+                    OR (n.fix_at = was.fix_at AND (n.boot, n.seq) > (was.boot, was.seq)))
         ) f
-        WHERE d.driver_id = f.driver_id
-            AND (d.fix_at IS NULL OR f.fix_at > d.fix_at
-                OR (f.fix_at = d.fix_at AND (f.boot, f.seq) > (d.boot, d.seq)))
-        RETURNING d.driver_id, d.cell, d.cell_at = d.fix_at AS has_entered
+        WHERE d.ctid = f.was_ctid  -- we hold the driver's row: nobody moved it since
+        RETURNING d.driver_id, d.cell, f.was_cell
     )
     INSERT INTO driver_cell AS c (driver_id, cell)
-    SELECT driver_id, cell FROM moved WHERE has_entered
-    ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell WHERE c.cell <> EXCLUDED.cell;
+    SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM was_cell
+    ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell;
     RETURN NULL;
 END
 $$;
