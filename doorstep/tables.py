@@ -120,7 +120,6 @@ driver_state = Table(
     Column("driver_id", Text, primary_key=True),
     Column("duty", driver_duty),
     Column("state", driver_status),
-    Column("state_at", Instant),
     Column("order_id", Uuid),
     Column("fix_at", Instant),
     Column("received_at", Instant),
