@@ -14,10 +14,11 @@ CREATE TABLE IF NOT EXISTS fix (
     payload BLOB NOT NULL,
     PRIMARY KEY (life_id, seq)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS voided (
+CREATE TABLE IF NOT EXISTS void_span (
     life_id INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
-    PRIMARY KEY (life_id, seq)
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    PRIMARY KEY (life_id, last_seq)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS note (
     name TEXT PRIMARY KEY,
@@ -42,14 +43,23 @@ SELECT seq, payload FROM fix WHERE life_id = ? AND seq > ? ORDER BY seq LIMIT ?;
 -- pending_between --
 SELECT seq, payload FROM fix WHERE life_id = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?;
 
--- count_pending --
-SELECT count(*) FROM fix WHERE life_id = ?;
+-- pending_of_lives --
+SELECT life_id, count(*) FROM fix GROUP BY life_id;
 
 -- forget_between --
 DELETE FROM fix WHERE life_id = ? AND seq BETWEEN ? AND ?;
 
+-- extend_void --
+UPDATE void_span SET last_seq = last_seq + 1 WHERE life_id = ? AND last_seq = ?;
+
 -- add_void --
-INSERT OR IGNORE INTO voided (life_id, seq) VALUES (?, ?);
+INSERT INTO void_span (life_id, first_seq, last_seq) VALUES (?, ?, ?);
+
+-- has_void --
+SELECT 1 FROM void_span WHERE life_id = ? AND last_seq >= ? AND first_seq <= ? LIMIT 1;
+
+-- count_voids --
+SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM void_span WHERE life_id = ?;
 
 -- set_note --
 INSERT INTO note (name, value) VALUES (?, ?)
@@ -59,7 +69,7 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 SELECT name, value FROM note;
 
 -- has_tables --
-SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('life', 'fix', 'voided');
+SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('life', 'fix', 'void_span');
 
 -- published_lives --
 SELECT
@@ -67,7 +77,10 @@ SELECT
     life.boot,
     life.last_seq,
     (SELECT count(*) FROM fix WHERE fix.life_id = life.life_id) AS pending,
-    (SELECT count(*) FROM voided WHERE voided.life_id = life.life_id) AS voids
+    (
+        SELECT coalesce(sum(v.last_seq - v.first_seq + 1), 0) FROM void_span AS v
+        WHERE v.life_id = life.life_id
+    ) AS voids
 FROM life
 WHERE life.last_seq > 0
 ORDER BY life.driver_id, life.life_id;

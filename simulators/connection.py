@@ -23,7 +23,8 @@ from doorstep.errors import DoorstepError
 from doorstep.settings import MqttBroker
 
 CONNECT_TIMEOUT_S = 5.0
-KEEPALIVE_S = 20  # a dead peer is noticed within two of them; unanswered fixes notice it sooner
+KEEPALIVE_S = 45  # above the heartbeat of 30 s: a ping would wake the radio. Unanswered fixes
+# notice a dead peer sooner
 
 
 class ConnectionFailed(DoorstepError):

@@ -26,6 +26,12 @@ class Phone:
     device: Device
     journal: Journal
 
+    def observe(self, fix: Mapping[str, object]) -> None:
+        """Take a fix, and publish what is to be reported of it, as the staff has set it."""
+        self.device.observe(fix)
+        self.journal.commit()
+        self.device.pump()
+
     def report(self, fix: Mapping[str, object]) -> int:
         """Journal a fix and publish it, or keep it while there is no connection."""
         seq = self.device.write(fix)
@@ -71,7 +77,8 @@ async def phone_of(
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", driver_id):
         raise SettingsError(f"{driver_id!r} can't be a driver's id: 1 to 64 letters, digits, _, -")
     login = make_login(driver_id, settings, Fleet(settings), mqtt_5=mqtt_5)
-    with Journal(settings.journal_dir / f"device-{driver_id}.sqlite") as journal:
+    path = settings.journal_dir / f"device-{driver_id}.sqlite"
+    with Journal(path, settings.journal_max_fixes) as journal:
         device = Device(login, journal, settings.ack_every_s)
         running = asyncio.create_task(device.run())
         try:

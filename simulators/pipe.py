@@ -47,7 +47,7 @@ def _report(phone: Phone, line: bytes) -> bool:
         return False
     fix.pop("boot", None)
     fix.pop("seq", None)
-    phone.report(fix)
+    phone.observe(fix)
     return True
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
+from pydantic import Field
+
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
 from doorstep.errors import SettingsError
+from doorstep.journal import MAX_FIXES
 from doorstep.settings import MqttBroker, MqttUrls, ServiceSettings
 
 
@@ -19,6 +22,7 @@ class SimulatorSettings(ServiceSettings):
     driver_api_url: str = "http://127.0.0.1:8001"
     tracking_api_url: str = "http://127.0.0.1:8000"
     journal_dir: Path = Path(".doorstep/stack/journals")
+    journal_max_fixes: int = Field(default=MAX_FIXES, ge=1)
     ack_every_s: float = 30.0
 
 

@@ -8,9 +8,11 @@ import logging
 import signal
 import sys
 import time
+from typing import get_args
 
 from doorstep.errors import DoorstepError
 from doorstep.journal import Journal
+from doorstep.reporting import Mode, Report
 from doorstep.telemetry import configure_logging, get_logger
 from simulators.api import Api
 from simulators.couriers.orders import scaled_policy
@@ -48,9 +50,11 @@ async def _deliver(options: argparse.Namespace, settings: SimulatorSettings) -> 
         speedup=options.speedup,
         seed=options.seed,
         mqtt_5=options.mqtt_5,
+        report=Report(mode=options.reporting),
     )
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
-        with Journal(settings.journal_dir / "couriers.sqlite") as journal:
+        path = settings.journal_dir / "couriers.sqlite"
+        with Journal(path, settings.journal_max_fixes) as journal:
             token = fleet.staff_token()
             ready = asyncio.create_task(_prepare(api, token, options.speedup))
             if not await _unless(stop, ready):
@@ -111,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prefix", default="courier-", help="of the drivers' ids (courier-)")
     parser.add_argument(
         "--seed", type=int, default=time.time_ns() % 1_000_000, help="repeats the same people"
+    )
+    parser.add_argument(
+        "--reporting", choices=get_args(Mode), default="all", help="which fixes go out (all)"
     )
     parser.add_argument("--mqtt-5", action="store_true", help="speak MQTT 5 instead of 3.1.1")
     return parser

@@ -18,6 +18,7 @@ from typing import Any
 
 from doorstep.errors import DoorstepError
 from doorstep.journal import Journal
+from doorstep.reporting import Report
 from doorstep.telemetry import get_logger
 from simulators.api import Api
 from simulators.couriers.clock import Clock
@@ -47,6 +48,7 @@ BEGIN_AT_ONCE = 8
 GO_HOME_WITHIN_S = 8.0
 WAITING_SHARE = 0.12  # so many more orders wait for a courier
 POSITIONS_NOTE = "positions"
+EVERYTHING = Report()
 GO_ON_WITHIN_S = 120.0  # a process that was away for longer starts a new shift
 
 
@@ -58,6 +60,7 @@ class ShiftOptions:
     speedup: float
     seed: int
     mqtt_5: bool = False
+    report: Report = EVERYTHING
 
 
 class Shift:
@@ -100,6 +103,9 @@ class Shift:
             )
             for driver_id in options.driver_ids
         }
+        for device in self._devices.values():
+            device.reporter.pace = options.speedup
+            device.reporter.follow(options.report)
         self._dispatch = Dispatch(
             self._world, fleet.staff_token(), self._couriers, policy_id, self._rng
         )
@@ -169,13 +175,13 @@ class Shift:
         due = [began + number * step_s for number in range(len(pairs))]
         while True:
             now, wall_s, clock_s = time.monotonic(), time.time(), self._world.clock.now_s()
-            fresh = []
+            fresh, reported = [], 0
             for number, (courier, device) in enumerate(pairs):
                 late_s = now - due[number]
                 if late_s < 0:
                     continue
                 fix = courier.observe(clock_s - late_s * self._options.speedup)
-                device.write({"fix_at": round((wall_s - late_s) * 1000), **fix})
+                reported += device.observe({"fix_at": round((wall_s - late_s) * 1000), **fix})
                 fresh.append(device)
                 due[number] += every_s if late_s < CATCH_UP_S else late_s + every_s
             if now - noted > NOTE_EVERY_S:
@@ -184,7 +190,7 @@ class Shift:
             self._journal.commit()
             for device in fresh:
                 device.pump()
-            self._reported += len(fresh)
+            self._reported += reported
             await asyncio.sleep(TICK_S)
 
     async def _progress(self) -> None:
@@ -197,6 +203,7 @@ class Shift:
                 fixes_per_s=round(self._reported / (time.monotonic() - self._began), 1),
                 connected=sum(device.connected for device in devices),
                 pending=self.pending,
+                given_up=sum(device.given_up for device in devices),
                 **{ending.value: count for ending, count in self._dispatch.endings.items()},
             )
 

@@ -101,10 +101,10 @@ def test_read_published__while_the_device_runs__tells_seqs_pending_and_voids(
         life_id = fill(journal, "anna", 7)
         journal.open_life("unused")
         journal.forget(life_id, [(1, 4)])
-        journal.add_void(life_id, 5)
+        journal.give_up(life_id, 5)
         journal.commit()
         (life,) = read_published(tmp_path / "j.sqlite")
-    assert (life.driver_id, life.last_seq, life.pending, life.voids) == ("anna", 7, 3, 1)
+    assert (life.driver_id, life.last_seq, life.pending, life.voids) == ("anna", 7, 2, 1)
 
 
 def test_read_published__file_without_tables_yet__has_nothing(tmp_path: Path) -> None:
