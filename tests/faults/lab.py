@@ -1,0 +1,316 @@
+"""A whole stack of its own, under load, to be broken.
+
+Everything lies in a temporary folder and listens on free ports of 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import psycopg
+
+from doorstep.errors import DoorstepError, Unavailable
+from doorstep.provision import owner_connection
+from doorstep.stack.addresses import Addresses, reach
+from doorstep.stack.parts import Part
+from doorstep.stack.settings import StackSettings
+from doorstep.stack.stack import Stack
+from doorstep.stack.supervise import write_config
+from doorstep.store.pool import connect
+from tests.faults.crew import PROBE, Crew
+from tests.faults.proxy import Proxy
+
+ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
+ACK_EVERY_S = 2.0  # instead of 30: a run waits for acks all the time
+NORMAL_S = 3.0  # a fix every 0.5 s, 0.1 s to its commit, and a machine that is busy
+ACKED_WITHIN_S = 30.0  # several ack periods: one lost ack is followed by the next
+POLL_S = 0.1
+SERVERS = ("mosquitto-1", "kafka", "postgres", "driver_api", "tracking_api")
+
+OLDEST = """
+    SELECT max(coalesce(extract(epoch FROM now() - fix_at), 1e9)) FROM driver_state
+    WHERE driver_id LIKE %s
+"""
+
+Environment = Mapping[str, str]
+
+
+class Unhealthy(DoorstepError):
+    """The stack did not become healthy again in the time given."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabSettings:
+    """How large the load is, and what the parts are told."""
+
+    rate: float = 500.0  # fixes/s, in all
+    couriers: int = 16  # of the drivers; they carry the scripted orders
+    ack_every_s: float = ACK_EVERY_S
+    environment: tuple[tuple[str, str], ...] = ()  # tuning that all parts inherit
+
+
+class _Stack(Stack):
+    """A stack some of whose parts are told other things than usual."""
+
+    def __init__(self, settings: StackSettings, environment: Environment) -> None:
+        self.overrides: dict[str, Environment] = {}
+        super().__init__(settings, environment=environment, say=lambda _line: None)
+
+    def _parts(self) -> list[Part]:
+        return [
+            replace(part, environment={**part.environment, **self.overrides.get(part.name, {})})
+            for part in super()._parts()
+        ]
+
+    def restart_services(self) -> None:
+        """Start the four services anew, with what they are to be told now."""
+        write_config(self.home, self._parts(), os.getpid())
+        with self.supervisor._rpc() as rpc:
+            rpc.supervisor.reloadConfig()
+            rpc.supervisor.stopProcessGroup("services", True)
+            rpc.supervisor.removeProcessGroup("services")
+            rpc.supervisor.addProcessGroup("services")
+
+
+class Lab:
+    """`with Lab(...) as lab:` starts the stack and its load, and stops and erases both.
+
+    If this process is killed, the stack stops by itself, and so does the load.
+    """
+
+    def __init__(
+        self, settings: LabSettings | None = None, say: Callable[[str], None] | None = None
+    ) -> None:
+        self.settings = settings or LabSettings()
+        self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._folder = Path(tempfile.mkdtemp(prefix="doorstep-faults-"))
+        self._folder.chmod(0o755)  # the servers' own users must reach it
+        environment = {**os.environ, "ACK_EVERY_S": f"{self.settings.ack_every_s:g}"}
+        environment |= dict(self.settings.environment)
+        stack_settings = StackSettings(doorstep_home=self._folder / "stack", **ANY_PORT)
+        self._stack = _Stack(stack_settings, environment)
+        self._watching: psycopg.Connection[Any] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self._stack.up(owner_pid=os.getpid())
+            staff = {"Authorization": f"Bearer {self._stack.home.staff_token()}"}
+            at, options = self._stack.addresses, {"headers": staff, "trust_env": False}
+            self.tracking = httpx.Client(base_url=at.tracking_api_url, timeout=10, **options)
+            self.driver_api = httpx.Client(base_url=at.driver_api_url, timeout=10, **options)
+            self.load = Crew(self._stack, self.settings.rate, self.settings.couriers)
+            self.load.start()
+            self.wait_healthy(timeout_s=60)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        with contextlib.suppress(AttributeError):  # it may never have come that far
+            self.load.stop()
+        with contextlib.suppress(AttributeError):
+            self.tracking.close()
+            self.driver_api.close()
+        if self._watching is not None:
+            self._watching.close()
+        for pid in self._pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)  # a stopped process can't be asked to end
+        self._stack.down(erase=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    # -- what there is ------------------------------------------------------------------------
+
+    @property
+    def stack(self) -> Stack:
+        """The stack itself."""
+        return self._stack
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where everything listens."""
+        return self._stack.addresses
+
+    @property
+    def kafka_servers(self) -> str:
+        """As KAFKA_BOOTSTRAP_SERVERS has it."""
+        return str(reach(self.addresses.kafka))
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[psycopg.Connection[Any]]:
+        """Connect as the database's owner. Raises Unavailable, which is a DoorstepError."""
+        with owner_connection(self._stack.database_admin_url) as conn:
+            yield conn
+
+    def metric(self, part: str, name: str) -> float:
+        """Sum up one metric of a service over all its labels; 0 if it has none yet."""
+        bind = reach(getattr(self.addresses, part))
+        text = httpx.get(f"http://{bind}/metrics", timeout=10, trust_env=False).text
+        lines = [line for line in text.splitlines() if line.startswith((name + " ", name + "{"))]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def readyz(self, part: str) -> int:
+        """Ask a service whether it is ready: the status, or 0 without any answer."""
+        bind = reach(getattr(self.addresses, part))
+        try:
+            return httpx.get(f"http://{bind}/readyz", timeout=5, trust_env=False).status_code
+        except httpx.TransportError:
+            return 0
+
+    def log_of(self, part: str) -> str:
+        """All that a part has logged so far (the newest 10 MB)."""
+        path = self._stack.home.logs / f"{part}.log"
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    # -- breaking it --------------------------------------------------------------------------
+
+    def pid(self, part: str) -> int:
+        """A part's process id. Raises StackError if it doesn't run."""
+        return self._stack.pid_of(part)
+
+    def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> float:
+        """Send a part a signal; return when (`time.monotonic`). supervisord starts it again."""
+        os.kill(self.pid(part), number)
+        return time.monotonic()
+
+    @contextlib.contextmanager
+    def stopped(self, part: str) -> Iterator[int]:
+        """Freeze a part (SIGSTOP) for the length of the block; gives its pid."""
+        pid = self.pid(part)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield pid
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def down(self, part: str) -> Iterator[None]:
+        """Take a part down in order (SIGTERM) for the length of the block."""
+        self._stack.stop_part(part)
+        try:
+            yield
+        finally:
+            self._stack.start_part(part)
+
+    @contextlib.contextmanager
+    def told(self, part: str, environment: Environment) -> Iterator[None]:
+        """Let a service run with other variables for the length of the block.
+
+        All services start anew at both ends, and the lab is healthy at both.
+        """
+        before = self._stack.overrides.get(part, {})
+        self._stack.overrides[part] = {**before, **environment}
+        try:
+            self._stack.restart_services()
+            self.wait_healthy()
+            yield
+        finally:
+            self._stack.overrides[part] = before
+            self._stack.restart_services()
+            self.wait_healthy()
+
+    @contextlib.contextmanager
+    def proxied(self, part: str, server: str) -> Iterator[Proxy]:
+        """Put a proxy between a service and a server: `proxied("driver_events", "postgres")`.
+
+        Servers are "mosquitto-1", "postgres", "driver_api" and "tracking_api"; Kafka tells its
+        clients where it is, so they would go past the proxy. The services start anew at both ends.
+        """
+        port = self._port_of(server)
+        with Proxy(port) as proxy:
+            own = next(one for one in self._stack._parts() if one.name == part).environment
+            through = {
+                name: value.replace(f":{port}", f":{proxy.port}")
+                for name, value in own.items()
+                if f"127.0.0.1:{port}" in value and not name.endswith("_BIND")
+            }
+            if not through:
+                raise ValueError(f"{part} does not talk to {server}")
+            with self.told(part, through):
+                yield proxy
+                proxy.heal()
+
+    def _port_of(self, server: str) -> int:
+        at = self.addresses
+        if server.startswith("mosquitto-"):
+            return at.mqtt[int(server.rpartition("-")[2]) - 1].port
+        binds = {"postgres": at.database, "driver_api": at.driver_api}
+        return (binds | {"tracking_api": at.tracking_api})[server].port
+
+    def _pids(self) -> list[int]:
+        return [one.pid for one in self._stack.supervisor.running().values() if one.pid > 0]
+
+    # -- healthy ------------------------------------------------------------------------------
+
+    def wait_healthy(self, timeout_s: float = 90.0, since: float | None = None) -> float:
+        """Wait until all is well under load; return the seconds from `since` until then.
+
+        Healthy is the first moment at which every part is ready and each driver of the load has a
+        fix in the database that is at most NORMAL_S old: a fix published now is committed in normal
+        time. Then, not counted, the devices must be told so: their journals forget what they had
+        published by that moment. `since` is a `time.monotonic()`, by default now. Raises Unhealthy.
+        """
+        began = time.monotonic()
+        since = began if since is None else since
+        deadline = began + timeout_s
+        waits_for = self._waits_for()
+        while waits_for:
+            if time.monotonic() > deadline:
+                raise Unhealthy(f"not healthy after {timeout_s:.0f} s: {waits_for}")
+            time.sleep(POLL_S)
+            waits_for = self._waits_for()
+        healthy_at = time.monotonic()
+        published = self.load.published()
+        while waiting := self.load.unacknowledged(published):
+            if time.monotonic() > max(deadline, healthy_at + ACKED_WITHIN_S):
+                raise Unhealthy(f"{waiting} fixes committed, and their devices not told")
+            time.sleep(POLL_S)
+        return healthy_at - since
+
+    def _waits_for(self) -> str:
+        """What is not well; empty if all is."""
+        try:
+            age_s = self.oldest_s()
+        except (psycopg.Error, Unavailable) as exc:
+            return f"the database: {str(exc).strip()}"
+        if age_s > NORMAL_S:
+            return f"fixes: the newest of one driver is {age_s:.1f} s old"
+        states = self._stack.status()
+        return ", ".join(one.part for one in states if not one.ready) or ("" if states else "all")
+
+    def oldest_s(self) -> float:
+        """How old a driver's newest committed fix is: of the driver for whom it is oldest.
+
+        Raises psycopg.Error, Unavailable.
+        """
+        try:
+            if self._watching is None:
+                url = self._stack.database_admin_url
+                self._watching = connect(url, statement_timeout_ms=3000)
+                self._watching.autocommit = True
+            row = self._watching.execute(OLDEST, (PROBE + "%",)).fetchone()
+        except psycopg.Error:
+            if self._watching is not None:
+                self._watching.close()
+            self._watching = None
+            raise
+        return float(row[0]) if row and row[0] is not None else float("inf")
