@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -217,35 +217,44 @@ class Lab:
 
         All services start anew at both ends, and the lab is healthy at both.
         """
-        before = self._stack.overrides.get(part, {})
-        self._stack.overrides[part] = {**before, **environment}
+        with self._told({part: environment}):
+            yield
+
+    @contextlib.contextmanager
+    def _told(self, environments: Mapping[str, Environment]) -> Iterator[None]:
+        overrides = self._stack.overrides
+        before = {part: overrides.get(part, {}) for part in environments}
+        overrides |= {part: {**before[part], **more} for part, more in environments.items()}
         try:
             self._stack.restart_services()
             self.wait_healthy()
             yield
         finally:
-            self._stack.overrides[part] = before
+            overrides |= before
             self._stack.restart_services()
             self.wait_healthy()
 
     @contextlib.contextmanager
-    def proxied(self, part: str, server: str) -> Iterator[Proxy]:
-        """Put a proxy between a service and a server: `proxied("driver_events", "postgres")`.
+    def proxied(self, parts: Sequence[str], server: str) -> Iterator[Proxy]:
+        """Put a proxy between services and a server: `proxied(["driver_events"], "postgres")`.
 
         Servers are "mosquitto-1", "postgres", "driver_api" and "tracking_api"; Kafka tells its
         clients where it is, so they would go past the proxy. The services start anew at both ends.
         """
         port = self._port_of(server)
         with Proxy(port) as proxy:
-            own = next(one for one in self._stack._parts() if one.name == part).environment
             through = {
-                name: value.replace(f":{port}", f":{proxy.port}")
-                for name, value in own.items()
-                if f"127.0.0.1:{port}" in value and not name.endswith("_BIND")
+                one.name: {
+                    name: value.replace(f":{port}", f":{proxy.port}")
+                    for name, value in one.environment.items()
+                    if f"127.0.0.1:{port}" in value and not name.endswith("_BIND")
+                }
+                for one in self._stack._parts()
+                if one.name in parts
             }
-            if not through:
-                raise ValueError(f"{part} does not talk to {server}")
-            with self.told(part, through):
+            if not all(through.values()):
+                raise ValueError(f"not each of {', '.join(parts)} talks to {server}")
+            with self._told(through):
                 yield proxy
                 proxy.heal()
 
