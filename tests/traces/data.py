@@ -1,0 +1,152 @@
+"""Recorded traces of real phones and cars, read where they lie: beside the project, never in it.
+
+phones/d07    emission_phones: one phone-day, with the time of each fix and of its writing
+goal/711      goal_delivery_agents: one run of a delivery van, put about Florence's centre
+munich/1s     barefoot_munich: one car at 1 Hz; munich/15s is the same drive, every 15 s
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from simulators.tracks import read_track
+from tests.factories import Place
+
+GPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "gps"
+FLORENCE = Place(11.2558, 43.7731)
+METRES_PER_DEGREE = 111_195.0
+LATENESS_S = 86_400.0  # how late the platform takes a fix
+
+needs_traces = pytest.mark.skipif(
+    not GPS.exists(), reason="the recorded traces (../shared/data/gps) are not here"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceFix:
+    """One row of a recording: when it was taken, and when the phone stored it (epoch seconds)."""
+
+    fix_s: float
+    written_s: float
+    place: Place
+    accuracy_m: float | None = None
+    speed_mps: float | None = None
+    heading_deg: float | None = None
+    altitude_m: float | None = None
+
+    @property
+    def late_s(self) -> float:
+        """How old it was when it was stored; negative if it was dated ahead."""
+        return self.written_s - self.fix_s
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A recording in the order of its arrival.
+
+    It begins with the first fix that was not too old by the time it was stored, and ends when its
+    last one was stored.
+    """
+
+    name: str
+    fixes: Sequence[TraceFix]
+    begins_s: float
+    ends_s: float
+
+
+@cache
+def read_trace(name: str) -> Trace:
+    """Read a trace by its name."""
+    kind, _, which = name.partition("/")
+    rows = {"phones": _phone_days, "goal": _goal_runs, "munich": _munich}[kind]()[which]
+    # sorted() is stable: rows stored in the same instant stay as the phone had them
+    fixes = sorted(rows, key=lambda fix: fix.written_s)
+    begins_s = min(fix.fix_s for fix in fixes if fix.late_s <= LATENESS_S)
+    return Trace(name, fixes, begins_s, fixes[-1].written_s)
+
+
+def phone_days() -> list[Trace]:
+    """Read all 14 phone-days."""
+    return [read_trace(f"phones/{device}") for device in sorted(_phone_days())]
+
+
+def metres(place: Place, other: Place) -> float:
+    """Metres between two places a city apart."""
+    east = (place.lon_deg - other.lon_deg) * math.cos(math.radians(place.lat_deg))
+    return METRES_PER_DEGREE * math.hypot(east, place.lat_deg - other.lat_deg)
+
+
+def moved(place: Place, east_m: float, north_m: float) -> Place:
+    """The place so many metres away."""
+    scale = METRES_PER_DEGREE * math.cos(math.radians(place.lat_deg))
+    return Place(place.lon_deg + east_m / scale, place.lat_deg + north_m / METRES_PER_DEGREE)
+
+
+@cache
+def _phone_days() -> dict[str, list[TraceFix]]:
+    days: dict[str, list[tuple[int, TraceFix]]] = defaultdict(list)
+    for row in _rows(GPS / "emission_phones" / "fixes.csv.gz"):
+        values = (row["accuracy_m"], row["speed_mps"], row["bearing_deg"], row["altitude_m"])
+        accuracy_m, speed_mps, heading_deg, altitude_m = (
+            None if value == "" else float(value) for value in values
+        )
+        fix = TraceFix(
+            float(row["fix_ts"]),
+            float(row["write_ts"]),
+            Place(float(row["lon"]), float(row["lat"])),
+            accuracy_m,
+            # iOS writes -1 for a speed or a course that it does not know
+            speed_mps if speed_mps is not None and speed_mps >= 0 else None,
+            heading_deg % 360 if heading_deg is not None and heading_deg >= 0 else None,
+            altitude_m,
+        )
+        days[row["device"]].append((int(row["seq"]), fix))
+    # some files are newest first: in the order of the phone's own numbers where those rise
+    return {device: _oldest_first(rows) for device, rows in days.items()}
+
+
+def _oldest_first(rows: list[tuple[int, TraceFix]]) -> list[TraceFix]:
+    fixes = [fix for _, fix in sorted(rows, key=lambda row: row[0])]
+    return fixes[::-1] if fixes[0].written_s > fixes[-1].written_s else fixes
+
+
+@cache
+def _goal_runs() -> dict[str, list[TraceFix]]:
+    runs: dict[str, list[TraceFix]] = defaultdict(list)
+    for row in _rows(GPS / "goal_delivery_agents" / "fixes.csv.gz"):
+        at_s = 1_600_000_000 + float(row["t_s"])
+        place = moved(FLORENCE, float(row["x_m"]), float(row["y_m"]))
+        runs[row["chunk"]].append(TraceFix(at_s, at_s + 0.5, place))
+    return dict(runs)
+
+
+@cache
+def _munich() -> dict[str, list[TraceFix]]:
+    drives = {}
+    for name in ("1s", "15s"):
+        number = int(name.removesuffix("s"))
+        points = read_track(GPS / "barefoot_munich" / f"x0001-{number:03}.csv")
+        drives[name] = [
+            TraceFix(
+                point.at.timestamp(),
+                point.at.timestamp() + 0.5,
+                Place(point.values["lon_deg"], point.values["lat_deg"]),
+                heading_deg=point.values.get("heading_deg"),
+            )
+            for point in points
+        ]
+    return drives
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)

@@ -1,0 +1,153 @@
+"""Plays the labelled orders on a database: each has a driver of its own, who sends the trace."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from typing import Any
+from uuid import UUID
+
+from doorstep.store import admin
+from doorstep.store.rows import IncomingRow
+from tests.factories import Place
+from tests.sql.fleet import Fleet
+from tests.traces.data import Trace, metres, moved, read_trace
+from tests.traces.labels import Label, Spot
+
+USABLE_M = 200.0
+BATCH_FIXES = 997
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedOrder:
+    """A label on its way through a database."""
+
+    label: Label
+    driver_id: str
+    order_id: UUID
+    begins_at: datetime  # second 0 of the trace, as moved
+
+
+def place_of(trace: Trace, spot: Spot) -> Place:
+    """Where the trace was in the spot's span of time, by its usable fixes if it has any."""
+    inside = [fix for fix in trace.fixes if spot.from_s <= fix.fix_s - trace.begins_s <= spot.to_s]
+    usable = [fix for fix in inside if fix.accuracy_m is None or fix.accuracy_m <= USABLE_M]
+    places = [fix.place for fix in usable or inside]
+    place = Place(
+        median(place.lon_deg for place in places), median(place.lat_deg for place in places)
+    )
+    return moved(place, spot.east_m, 0.0)
+
+
+def nearest_m(trace: Trace, place: Place, assigned_s: float) -> float:
+    """How near the trace came to a place while it was assigned, accurate or not."""
+    return min(
+        metres(fix.place, place) for fix in trace.fixes if fix.fix_s >= trace.begins_s + assigned_s
+    )
+
+
+def rows_of(
+    trace: Trace, driver_id: str, ends_at: datetime, boot: str | None = "b1"
+) -> list[IncomingRow]:
+    """The trace as incoming fixes, moved as a whole so that its last one is stored at `ends_at`.
+
+    Every fix keeps what lay between its taking and its storing; `received_at` is the latter.
+    """
+    return [
+        (
+            0,
+            driver_id,
+            boot,
+            seq if boot is not None else None,
+            _moved(trace, fix.fix_s, ends_at),
+            _moved(trace, fix.written_s, ends_at),
+            *fix.place,
+            fix.accuracy_m,
+            fix.speed_mps,
+            fix.heading_deg,
+            fix.altitude_m,
+            None,
+            None,
+        )
+        for seq, fix in enumerate(trace.fixes, 1)
+    ]
+
+
+def _moved(trace: Trace, at_s: float, ends_at: datetime) -> datetime:
+    return ends_at - timedelta(seconds=round(trace.ends_s - at_s, 3))
+
+
+class LabelledRun:
+    """One way of delivering all labelled traces to one database."""
+
+    def __init__(self, fleet: Fleet, labels: Sequence[Label], ends_at: datetime) -> None:
+        self.fleet = fleet
+        self.orders: list[PlacedOrder] = []
+        self.rows: list[IncomingRow] = []
+        for number, label in enumerate(labels, 1):
+            self._place(number, label, ends_at)
+        self.rows.sort(key=lambda row: (row[5], row[1], row[3]))  # as they arrived
+
+    def _place(self, number: int, label: Label, ends_at: datetime) -> None:
+        trace = read_trace(label.trace)
+        driver_id = f"trace-{number}"
+        restaurant = place_of(trace, label.restaurant)
+        admin.register_restaurants(
+            self.fleet.conn, [admin.NewRestaurant(1000 + number, label.name, *restaurant)]
+        )
+        self.fleet.add_drivers(driver_id)
+        order_id = self.fleet.assigned_order(
+            driver_id, restaurant_id=1000 + number, customer=place_of(trace, label.customer)
+        )
+        begins_at = _moved(trace, trace.begins_s, ends_at)
+        assigned_at = begins_at + timedelta(seconds=label.assigned_s)
+        self.fleet.backdate_assignment(order_id, assigned_at)
+        self.orders.append(PlacedOrder(label, driver_id, order_id, begins_at))
+        self.rows += rows_of(trace, driver_id, ends_at)
+
+    def deliver(self, shuffled: random.Random | None = None) -> None:
+        """Send all fixes in batches: as they arrived, or in any order."""
+        rows = list(self.rows)
+        if shuffled:
+            shuffled.shuffle(rows)
+        for start in range(0, len(rows), BATCH_FIXES):
+            batch = rows[start : start + BATCH_FIXES]
+            self.fleet.record((n, *row[1:]) for n, row in enumerate(batch))
+
+    def found(self, order: PlacedOrder) -> dict[str, float]:
+        """What the fixes proved of an order, in seconds of its trace."""
+        return {
+            state: (at - order.begins_at).total_seconds()
+            for (_, state), at in self.fleet.evidence(order.order_id).items()
+        }
+
+    def standing(self) -> dict[str, Any]:
+        """All that must not depend on the order of arrival."""
+        return {
+            "evidence": [sorted(self.fleet.evidence(o.order_id).items()) for o in self.orders],
+            "states": [self.fleet.state(order.order_id) for order in self.orders],
+            "drivers": [self._driver(order.driver_id) for order in self.orders],
+            "history": self.fleet.history(
+                "driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m,"
+                " speed_mps, heading_deg, altitude_m, quarantine"
+            ),
+        }
+
+    def _driver(self, driver_id: str) -> dict[str, Any]:
+        row = self.fleet.driver(driver_id)
+        return {name: row[name] for name in ("state", "fix_at", "received_at", "boot", "seq")}
+
+    def gps_events(self, order: PlacedOrder) -> list[str]:
+        """The states that fixes have shown, in the order shown."""
+        return [
+            state for _, _, state, source in self.fleet.events(order.order_id) if source == "gps"
+        ]
+
+
+def now_ms() -> datetime:
+    """Now, in whole milliseconds, as every fix is."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)

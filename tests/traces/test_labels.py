@@ -1,0 +1,102 @@
+"""Orders on recorded traces of real phones and cars: what was labelled by hand is found, once, and
+nothing else. See docs/real-traces.md.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from doorstep.stack.postgres import PostgresCluster
+from tests.database import cloned_database
+from tests.sql.fleet import Fleet
+from tests.traces.data import needs_traces, read_trace
+from tests.traces.labels import LABELS, Label
+from tests.traces.orders import LabelledRun, nearest_m, now_ms, place_of
+
+pytestmark = needs_traces
+ENDS_AT = now_ms()
+ARRIVALS = ("at_restaurant", "at_customer")
+PASSED_WITHIN_M = 60.0  # the radius of an arrival
+ids = [f"{label.trace}: {label.name}" for label in LABELS]
+orders = pytest.mark.parametrize("number", range(len(LABELS)), ids=ids)
+
+
+@pytest.fixture(scope="module")
+def arrived(postgres_cluster: PostgresCluster) -> Iterator[LabelledRun]:
+    """Every labelled trace, recorded in the order in which its fixes arrived."""
+    with cloned_database(postgres_cluster) as database:
+        fleet = Fleet(database)
+        run = LabelledRun(fleet, LABELS, ENDS_AT)
+        run.deliver()
+        yield run
+        fleet.close()
+
+
+@pytest.fixture(scope="module")
+def standing(arrived: LabelledRun) -> dict[str, Any]:
+    return arrived.standing()
+
+
+@orders
+def test_labelled_trace__in_arrival_order__proves_what_was_expected_and_nothing_else(
+    arrived: LabelledRun, number: int
+) -> None:
+    order = arrived.orders[number]
+    found = arrived.found(order)
+    assert found.keys() == order.label.expected.keys() | order.label.fooled.keys()
+    outside = {
+        state: (found[state], window)
+        for state, window in order.label.expected.items()
+        if not window[0] <= found[state] <= window[1]
+    }
+    assert not outside
+
+
+@orders
+def test_labelled_trace__in_arrival_order__shows_each_state_once(
+    arrived: LabelledRun, number: int
+) -> None:
+    order = arrived.orders[number]
+    shown = arrived.gps_events(order)
+    assert len(shown) == len(set(shown))
+    assert set(shown) == arrived.found(order).keys()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_labelled_traces__shuffled__leave_the_same(
+    postgres_cluster: PostgresCluster, standing: dict[str, Any], seed: int
+) -> None:
+    with cloned_database(postgres_cluster) as database:
+        fleet = Fleet(database)
+        run = LabelledRun(fleet, LABELS, ENDS_AT)
+        run.deliver(random.Random(seed))
+        assert run.standing() == standing
+        fleet.close()
+
+
+@pytest.mark.parametrize("label", LABELS, ids=ids)
+def test_label__what_is_passed__is_really_passed(label: Label) -> None:
+    """A drive-by that the track never comes near would prove nothing about the rule."""
+    trace = read_trace(label.trace)
+    spots = {"at_restaurant": label.restaurant, "at_customer": label.customer}
+    for passed in label.passed:
+        place = place_of(trace, spots[passed])
+        assert nearest_m(trace, place, label.assigned_s) < PASSED_WITHIN_M
+
+
+def test_labels__are_enough_to_say_something() -> None:
+    expected = [state for label in LABELS for state in label.expected if state in ARRIVALS]
+    passed = [place for label in LABELS for place in label.passed]
+    traces = {label.trace.partition("/")[0] for label in LABELS if label.expected}
+    assert len(expected) >= 40
+    assert len(passed) >= 25
+    assert traces == {"phones", "goal", "munich"}
+
+
+def test_labels__the_known_faults_of_the_rule__are_exactly_these() -> None:
+    assert sum(len(label.missed) for label in LABELS) == 4
+    assert sum("at_restaurant" in label.fooled for label in LABELS) == 1
