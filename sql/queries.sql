@@ -59,6 +59,11 @@ FROM apply_driver_command_v1(%(driver_id)s, %(command)s, %(actor)s, %(idempotenc
 -- find_token --
 SELECT role, driver_id, order_id FROM find_token_v1(%(token_sha256)s)
 
+-- find_tokens --
+SELECT asked.token_sha256, found.role, found.driver_id, found.order_id
+FROM unnest(%(token_sha256s)s::bytea[]) AS asked (token_sha256)
+CROSS JOIN LATERAL find_token_v1(asked.token_sha256) AS found
+
 -- replace_customer_token --
 SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)
 

@@ -36,10 +36,23 @@ def position_of(spot: Spot, now: datetime) -> Position:
     )
 
 
+def eta_of(order: TrackedOrder) -> EtaAnswer | None:
+    """When the order should arrive, if that can be said."""
+    eta = estimate_arrival(order)
+    if eta is None:
+        return None
+    return EtaAnswer(
+        arrives_at=eta.arrives_at,
+        seconds=eta.seconds,
+        distance_m=eta.distance_m,
+        speed_mps=eta.speed_mps,
+        basis=eta.basis,
+    )
+
+
 def track_answer(order: TrackedOrder) -> TrackAnswer:
     """Answer "where is my order?", showing only what its window allows."""
     spot = order.visible
-    eta = estimate_arrival(order)
     lon_deg, lat_deg = order.destination
     return TrackAnswer(
         order_id=order.order_id,
@@ -47,15 +60,7 @@ def track_answer(order: TrackedOrder) -> TrackAnswer:
         assignment_no=order.assignment_no,
         order_seq=order.order_seq,
         position=position_of(spot, order.now) if spot else None,
-        eta=EtaAnswer(
-            arrives_at=eta.arrives_at,
-            seconds=eta.seconds,
-            distance_m=eta.distance_m,
-            speed_mps=eta.speed_mps,
-            basis=eta.basis,
-        )
-        if eta
-        else None,
+        eta=eta_of(order),
         restaurant=Restaurant(
             name=order.restaurant_name,
             lon_deg=order.restaurant[0],

@@ -20,18 +20,28 @@ from doorstep.web.tokens import RememberTokens
 from doorstep.web.waiting import report_waiting
 from tracking_api.database import Database, Store
 from tracking_api.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
-from tracking_api.routes import drivers, orders, pages, policies, track
+from tracking_api.live.service import Live
+from tracking_api.routes import drivers, live, orders, pages, policies, track
 from tracking_api.routes.parts import Parts
 from tracking_api.schemas import Cancellation, DriverChoice, LinkToken, NewOrder, NewPolicy
-from tracking_api.settings import Settings
+from tracking_api.settings import MOST_VIEWERS, Settings
 
 BODIES: list[type[BaseModel]] = [NewOrder, DriverChoice, Cancellation, LinkToken, NewPolicy]
 
 
 def build_app(store: Store, public_url: str) -> FastAPI:
-    """Build the application over a store: the tests' way in, too."""
+    """Build the application over a store, without Kafka: the tests' way in."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        live: Live = app.state.parts.live
+        live.start(None)
+        yield
+        await live.close()
+
     app = _bare_app()
-    _hand_in(app, store, public_url)
+    _hand_in(app, store, public_url, MOST_VIEWERS)
+    app.router.lifespan_context = lifespan
     return app
 
 
@@ -43,12 +53,14 @@ def build_service(settings: Settings) -> FastAPI:
         database = await Database.open(
             settings.database_url.get_secret_value(), settings.database_pool_size
         )
-        _hand_in(app, database, settings.tracking_api_public_url)
+        live = _hand_in(app, database, settings.tracking_api_public_url, settings.live_max_viewers)
+        live.start(settings)
         waiting = asyncio.create_task(report_waiting(database.is_there))
         try:
             yield
         finally:
             waiting.cancel()
+            await live.close()
             await database.close()
 
     app = _bare_app()
@@ -56,13 +68,16 @@ def build_service(settings: Settings) -> FastAPI:
     return app
 
 
-def _hand_in(app: FastAPI, store: Store, public_url: str) -> None:
+def _hand_in(app: FastAPI, store: Store, public_url: str, most_viewers: int) -> Live:
+    live = Live(store, most_viewers)
     app.state.parts = Parts(
         store,
         RememberTokens(store.find_token),
         Links(store.find_token, Buckets(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
         public_url,
+        live,
     )
+    return live
 
 
 def _bare_app() -> FastAPI:
@@ -78,9 +93,13 @@ def _bare_app() -> FastAPI:
         parts: Parts = app.state.parts
         return {"database": await parts.store.is_there()}
 
-    for module in (orders, track, drivers, policies, pages):
+    async def beside() -> Mapping[str, bool]:
+        parts: Parts = app.state.parts
+        return {"kafka": parts.live.kafka_is_there}
+
+    for module in (orders, track, live, drivers, policies, pages):
         app.include_router(module.router)
-    app.include_router(health_routes(dependencies))
+    app.include_router(health_routes(dependencies, beside))
     app.include_router(docs_routes(app))
     app.mount("/assets", pages.Assets())
     install_problem_handlers(app)

@@ -19,13 +19,15 @@ from doorstep.web.problems import UnusableRequest
 from tracking_api import reads
 from tracking_api.cursors import Cursor
 from tracking_api.schemas import DriverAnswer, NewOrder, NewPolicy, OrderState, RestaurantAnswer
-from tracking_api.view import Near, Spot, TrackedOrder
+from tracking_api.view import Look, Near, Spot, TrackedOrder
 
 
 class Store(Protocol):
     """The seam between routes and database. Errors are DoorstepErrors."""
 
     async def find_token(self, token_sha256: bytes) -> Token | None: ...
+
+    async def find_tokens(self, token_sha256s: Sequence[bytes]) -> dict[bytes, Token]: ...
 
     async def create_order(
         self, new: NewOrder, token_sha256: bytes, idempotency_key: str | None
@@ -47,6 +49,8 @@ class Store(Protocol):
     async def create_policy(self, new: NewPolicy) -> int: ...
 
     async def read_track(self, order_id: UUID) -> TrackedOrder | None: ...
+
+    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]: ...
 
     async def read_history(
         self,
@@ -100,6 +104,10 @@ class Database:
     async def find_token(self, token_sha256: bytes) -> Token | None:
         """Look a token up. None if it is unknown, revoked or expired."""
         return await ask(self.pool, lambda conn: commands.find_token(conn, token_sha256))
+
+    async def find_tokens(self, token_sha256s: Sequence[bytes]) -> dict[bytes, Token]:
+        """Look many tokens up. Those that are unknown, revoked or expired are left out."""
+        return await ask(self.pool, lambda conn: commands.find_tokens(conn, token_sha256s))
 
     async def create_order(
         self, new: NewOrder, token_sha256: bytes, idempotency_key: str | None
@@ -164,6 +172,10 @@ class Database:
     async def read_track(self, order_id: UUID) -> TrackedOrder | None:
         """Read what a customer's answer is made of, in one snapshot."""
         return await read(self.engine, lambda conn: reads.select_track(conn, order_id))
+
+    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
+        """Look at many orders at once. Those that don't exist are left out."""
+        return await read(self.engine, lambda conn: reads.select_looks(conn, order_ids))
 
     async def read_history(
         self,

@@ -7,7 +7,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, Select, Text, and_, column, func, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Double,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    any_,
+    column,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from doorstep.errors import UnknownDriver, UnknownOrder
@@ -27,7 +41,7 @@ from tracking_api.answers import position_of
 from tracking_api.cursors import Cursor
 from tracking_api.eta import OBSERVED_WITHIN_S
 from tracking_api.schemas import DriverAnswer, OrderState, RestaurantAnswer
-from tracking_api.view import Event, Near, Spot, TrackedOrder, Window
+from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window
 
 COMMITTED_WITHIN = timedelta(seconds=10)  # of its arrival, but when something was down
 TRAIL_POINTS = 80  # 5 min at one every 4 s
@@ -91,12 +105,41 @@ async def select_track(conn: AsyncConnection, order_id: UUID) -> TrackedOrder | 
         dwell_min_s=row.dwell_min_s,
         window=Window(row.assigned_at, row.ended_at) if row.assigned_at else None,
         newest=_spot_of(row) if row.fix_at else None,
+        driver_id=row.driver_id,
         events=await _select_events(conn, order_id),
     )
     if order.visible is not None and order.window is not None:
         since = max(order.window.assigned_at, row.now - timedelta(seconds=OBSERVED_WITHIN_S))
         order.trail.extend(await _select_trail(conn, row.driver_id, since, order.visible.fix_at))
     return order
+
+
+async def select_looks(conn: AsyncConnection, order_ids: Sequence[UUID]) -> list[Look]:
+    """Look at many orders at once: what decides whether their drivers may be shown now."""
+    statement = (
+        select(
+            _now,
+            orders.c.order_id,
+            orders.c.order_seq,
+            assignment.c.assigned_at,
+            assignment.c.ended_at,
+            *_spot_columns(driver_state.c),
+        )
+        .select_from(orders)
+        .outerjoin(assignment, _current_assignment())
+        .outerjoin(driver_state, driver_state.c.driver_id == assignment.c.driver_id)
+        .where(orders.c.order_id == any_(literal(list(order_ids), ARRAY(Uuid))))
+    )
+    return [
+        Look(
+            now,
+            order_id,
+            order_seq,
+            Window(assigned_at, ended_at) if assigned_at else None,
+            Spot(*spot) if spot[0] else None,
+        )
+        for now, order_id, order_seq, assigned_at, ended_at, *spot in await conn.execute(statement)
+    ]
 
 
 async def _select_events(conn: AsyncConnection, order_id: UUID) -> list[Event]:
@@ -113,6 +156,7 @@ async def _select_events(conn: AsyncConnection, order_id: UUID) -> list[Event]:
             order_event.c.state,
             order_event.c.source,
             func.coalesce(evidence.c.occurred_at, order_event.c.occurred_at),
+            order_event.c.assignment_no,
         )
         .outerjoin_from(order_event, evidence, proved)
         .where(order_event.c.order_id == order_id)

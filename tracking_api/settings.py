@@ -6,6 +6,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from doorstep.settings import Bind, BindSetting, ServiceSettings
 
+MOST_VIEWERS = 18_000  # each holds a file descriptor, of usually 20,000
+
 
 class Settings(ServiceSettings):
     """Environment variables of tracking_api; each field's name in capitals."""
@@ -14,6 +16,10 @@ class Settings(ServiceSettings):
     database_pool_size: int = Field(default=10, ge=1, le=200)
     tracking_api_bind: BindSetting = Bind("127.0.0.1", 8000)
     tracking_api_public_url: str = "http://127.0.0.1:8000"
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_updates_topic: str = "tracking-updates"
+    kafka_positions_topic: str = "tracking-positions"
+    live_max_viewers: int = Field(default=MOST_VIEWERS, ge=1, le=1_000_000)
 
     @field_validator("tracking_api_public_url")
     @classmethod

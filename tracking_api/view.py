@@ -69,6 +69,7 @@ class Event:
     state: str
     source: str
     occurred_at: datetime
+    assignment_no: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ class TrackedOrder:
     """An order with its current assignment's window and the driver's newest fixes.
 
     `newest` is the driver's newest fix whatever its time: `visible` decides. `trail` are the
-    fixes before it, inside the window, oldest first.
+    fixes before it, inside the window, oldest first. `driver_id` is the current assignment's, and
+    no part of any answer.
     """
 
     now: datetime
@@ -90,15 +92,37 @@ class TrackedOrder:
     dwell_min_s: float
     window: Window | None
     newest: Spot | None
+    driver_id: str | None = None
     trail: list[Spot] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     @property
     def visible(self) -> Spot | None:
-        """The driver's position, if it may be seen: inside the window, by fix_at and by now."""
-        if self.window is None or self.newest is None or not self.window.is_open(self.now):
-            return None
-        return self.newest if self.window.holds(self.newest.fix_at) else None
+        """The driver's position, if it may be seen."""
+        return visible_in(self.window, self.newest, self.now)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A short look at an order: the number of its newest event, its window and the newest fix."""
+
+    now: datetime
+    order_id: UUID
+    order_seq: int
+    window: Window | None
+    newest: Spot | None
+
+    @property
+    def visible(self) -> Spot | None:
+        """The driver's position, if it may be seen."""
+        return visible_in(self.window, self.newest, self.now)
+
+
+def visible_in(window: Window | None, newest: Spot | None, now: datetime) -> Spot | None:
+    """The driver's newest position, if it is inside the window, by fix_at and by now."""
+    if window is None or newest is None or not window.is_open(now):
+        return None
+    return newest if window.holds(newest.fix_at) else None
 
 
 def age_s(fix_at: datetime, now: datetime) -> float:

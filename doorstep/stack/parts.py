@@ -112,6 +112,7 @@ def service_environment(
             }
         case "tracking_api":
             return {
+                **kafka_servers,
                 "DATABASE_URL": database_url(home, at, "tracking_api"),
                 "TRACKING_API_BIND": str(at.tracking_api),
                 "TRACKING_API_PUBLIC_URL": public_url or at.tracking_api_url,

@@ -6,6 +6,7 @@ allowed. A command repeated with its idempotency key answers with the order as i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,6 +30,7 @@ __all__ = [
     "create_order",
     "create_policy",
     "find_token",
+    "find_tokens",
     "replace_customer_token",
     "revoke_customer_tokens",
 ]
@@ -129,6 +131,15 @@ async def find_token(conn: AsyncConnection[Any], token_sha256: bytes) -> Token |
         async with conn.cursor(row_factory=class_row(Token)) as cursor:
             await cursor.execute(query("find_token"), {"token_sha256": token_sha256})
             return await cursor.fetchone()
+
+
+async def find_tokens(
+    conn: AsyncConnection[Any], token_sha256s: Sequence[bytes]
+) -> dict[bytes, Token]:
+    """Look many tokens up at once; those that are unknown, revoked or expired are left out."""
+    with translated():
+        cursor = await conn.execute(query("find_tokens"), {"token_sha256s": list(token_sha256s)})
+        return {row[0]: Token(*row[1:]) for row in await cursor.fetchall()}
 
 
 async def replace_customer_token(

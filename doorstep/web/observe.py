@@ -30,8 +30,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"
 _UNOBSERVED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-def health_routes(dependencies: Dependencies) -> APIRouter:
-    """The three routes that every service has."""
+async def _nothing() -> Mapping[str, bool]:
+    return {}
+
+
+def health_routes(dependencies: Dependencies, beside: Dependencies = _nothing) -> APIRouter:
+    """The three routes that every service has. What is `beside` is told, and not needed."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/healthz")
@@ -43,6 +47,7 @@ def health_routes(dependencies: Dependencies) -> APIRouter:
         found = dict(await dependencies())
         ready = is_ready(found)
         headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": "2"})
+        found |= await beside()
         return JSONResponse({"ready": ready, **found}, 200 if ready else 503, headers)
 
     @router.get("/metrics")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import uvicorn
@@ -13,7 +14,7 @@ from doorstep.telemetry import get_logger
 STOP_TIMEOUT_S = 5  # for requests under way; a supervisor usually waits 10 s before it kills
 
 
-def serve(app: FastAPI, bind: Bind) -> int:
+def serve(app: FastAPI, bind: Bind, http: type[asyncio.Protocol] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; answer what is under way, then return the exit status."""
     # uvicorn stops gracefully, then raises the signal again for the handlers that stood before
     # it: with these, a stop that was asked for is a success.
@@ -25,7 +26,8 @@ def serve(app: FastAPI, bind: Bind) -> int:
             host=bind.host,
             port=bind.port,
             loop="uvloop",
-            http="httptools",
+            http=http or "httptools",
+            ws="none",
             log_config=None,
             log_level="warning",
             access_log=False,  # the metrics count requests; a log line each says no more

@@ -19,7 +19,7 @@ from tracking_api.app import build_app
 from tracking_api.cursors import Cursor
 from tracking_api.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
 from tracking_api.schemas import DriverAnswer, NewOrder, NewPolicy, OrderState, RestaurantAnswer
-from tracking_api.view import Event, Near, Spot, TrackedOrder, Window
+from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ORDER_ID, OTHER_ID = uuid4(), uuid4()
@@ -49,6 +49,9 @@ class MemoryStore:
             raise StoreUnavailable
         self.look_ups += 1
         return self.tokens.get(sha256)
+
+    async def find_tokens(self, sha256s: Sequence[bytes]) -> dict[bytes, Token]:
+        return {one: self.tokens[one] for one in sha256s if one in self.tokens}
 
     async def create_order(
         self, new: NewOrder, sha256: bytes, idempotency_key: str | None
@@ -99,6 +102,14 @@ class MemoryStore:
             newest=Spot(NOON - timedelta(seconds=7), NOON, 11.255, 43.775, 5.0, 4.0, 90.0),
             events=[Event(1, "created", "staff", NOON - timedelta(minutes=9))],
         )
+
+    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
+        found = [await self.read_track(order_id) for order_id in order_ids]
+        return [
+            Look(one.now, one.order_id, one.order_seq, one.window, one.newest)
+            for one in found
+            if one is not None
+        ]
 
     async def read_history(
         self,

@@ -13,6 +13,7 @@ from doorstep.store.rows import Token
 from doorstep.web.tokens import BearerToken, FindToken, identify
 from tracking_api.database import Store
 from tracking_api.links import COOKIE, Links
+from tracking_api.live.service import Live
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Parts:
     find_token: FindToken
     links: Links
     public_url: str
+    live: Live
 
     def customer_link(self, order_id: UUID, token: str) -> str:
         """The address that a customer opens. The token stands after #: no server ever logs it."""

@@ -18,7 +18,7 @@ from tracking_api.routes.parts import Have, LinkTokenFound, address_of
 from tracking_api.schemas import LinkToken, TrackAnswer
 
 # Whoever comes without a token gets the same 404 as with a bad one.
-_OPTIONAL_TOKEN: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}
+OPTIONAL_TOKEN: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}
 
 router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
 
@@ -32,7 +32,7 @@ OrderIdText = Annotated[
     "",
     summary="Where is my order?",
     responses=problems(404, 429),
-    openapi_extra=_OPTIONAL_TOKEN,
+    openapi_extra=OPTIONAL_TOKEN,
 )
 async def get_track(
     request: Request, order_id: OrderIdText, token: LinkTokenFound, parts: Have
@@ -57,7 +57,7 @@ async def get_track(
         **problems(404, 429),
     },
     response_class=Response,
-    openapi_extra=_OPTIONAL_TOKEN,
+    openapi_extra=OPTIONAL_TOKEN,
 )
 async def get_history(
     request: Request,

@@ -1,0 +1,58 @@
+"""The live part of the process: its crowd, its hub and its feed, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tracking_api.database import Store
+from tracking_api.live.crowd import Crowd
+from tracking_api.live.feed import Feed, Heard
+from tracking_api.live.hub import Hub
+from tracking_api.settings import Settings
+
+
+class Live:
+    """Everything that goes on while people look on."""
+
+    def __init__(self, store: Store, most_viewers: int) -> None:
+        self.crowd = Crowd(store.find_tokens, most_viewers)
+        self.hub = Hub(store)
+        self._feed: Feed | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def kafka_is_there(self) -> bool:
+        """Whether the feed hears anything. Without it orders are looked at every few seconds."""
+        return self._feed is not None and self._feed.connected
+
+    def start(self, settings: Settings | None) -> None:
+        """Begin; with settings, listen to Kafka too."""
+        self._tasks = [asyncio.create_task(self.hub.run()), asyncio.create_task(self.crowd.run())]
+        if settings is not None:
+            loop = asyncio.get_running_loop()
+
+            def take(heard: Heard) -> None:  # called in the feed's thread
+                loop.call_soon_threadsafe(self._take, heard)
+
+            self._feed = Feed(
+                settings.kafka_bootstrap_servers,
+                updates_topic=settings.kafka_updates_topic,
+                positions_topic=settings.kafka_positions_topic,
+                take=take,
+                watched=self.hub.watched_drivers,
+            )
+            self._feed.start()
+
+    async def close(self) -> None:
+        """Stop, and close every stream."""
+        if self._feed is not None:
+            await asyncio.to_thread(self._feed.close)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.crowd.close()
+
+    def _take(self, heard: Heard) -> None:
+        self.hub.heard_drivers(heard.drivers)
+        for order_id, order_seq in heard.orders.items():
+            self.hub.heard_order(order_id, order_seq)
