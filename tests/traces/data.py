@@ -24,6 +24,7 @@ from tests.factories import Place
 GPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "gps"
 FLORENCE = Place(11.2558, 43.7731)
 METRES_PER_DEGREE = 111_195.0
+NO_DAY_S = 1_600_000_000
 LATENESS_S = 86_400.0  # how late the platform takes a fix
 
 needs_traces = pytest.mark.skipif(
@@ -67,7 +68,10 @@ class Trace:
 def read_trace(name: str) -> Trace:
     """Read a trace by its name."""
     kind, _, which = name.partition("/")
-    rows = {"phones": _phone_days, "goal": _goal_runs, "munich": _munich}[kind]()[which]
+    if kind == "goal":
+        rows = _goal_run(which)
+    else:
+        rows = {"phones": _phone_days, "munich": _munich}[kind]()[which]
     # sorted() is stable: rows stored in the same instant stay as the phone had them
     fixes = sorted(rows, key=lambda fix: fix.written_s)
     begins_s = min(fix.fix_s for fix in fixes if fix.late_s <= LATENESS_S)
@@ -120,13 +124,19 @@ def _oldest_first(rows: list[tuple[int, TraceFix]]) -> list[TraceFix]:
 
 
 @cache
-def _goal_runs() -> dict[str, list[TraceFix]]:
-    runs: dict[str, list[TraceFix]] = defaultdict(list)
+def _goal_rows() -> dict[str, list[tuple[float, float, float]]]:
+    runs: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for row in _rows(GPS / "goal_delivery_agents" / "fixes.csv.gz"):
-        at_s = 1_600_000_000 + float(row["t_s"])
-        place = moved(FLORENCE, float(row["x_m"]), float(row["y_m"]))
-        runs[row["chunk"]].append(TraceFix(at_s, at_s + 0.5, place))
-    return dict(runs)
+        runs[row["chunk"]].append((float(row["t_s"]), float(row["x_m"]), float(row["y_m"])))
+    return runs
+
+
+def _goal_run(run: str) -> list[TraceFix]:
+    """A run's fixes: its plane is laid on Florence, its clock begins at no particular instant."""
+    return [
+        TraceFix(NO_DAY_S + t_s, NO_DAY_S + t_s + 0.5, moved(FLORENCE, x_m, y_m))
+        for t_s, x_m, y_m in _goal_rows()[run]
+    ]
 
 
 @cache

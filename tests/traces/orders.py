@@ -18,7 +18,8 @@ from tests.traces.data import Trace, metres, moved, read_trace
 from tests.traces.labels import Label, Spot
 
 USABLE_M = 200.0
-BATCH_FIXES = 997
+BATCH_FIXES = 1999
+BEFORE_S, AFTER_S = 600.0, 3600.0  # how much of a long day is sent around what a label names
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,14 @@ def nearest_m(trace: Trace, place: Place, assigned_s: float) -> float:
     return min(
         metres(fix.place, place) for fix in trace.fixes if fix.fix_s >= trace.begins_s + assigned_s
     )
+
+
+def span_of(label: Label) -> tuple[float, float]:
+    """The first and the last second of the trace that a label names."""
+    spots = (label.restaurant, label.customer)
+    named = [at_s for spot in spots for at_s in (spot.from_s, spot.to_s)]
+    named += [at_s for window in label.expected.values() for at_s in window]
+    return min(named), max(named)
 
 
 def rows_of(
@@ -106,7 +115,12 @@ class LabelledRun:
         assigned_at = begins_at + timedelta(seconds=label.assigned_s)
         self.fleet.backdate_assignment(order_id, assigned_at)
         self.orders.append(PlacedOrder(label, driver_id, order_id, begins_at))
-        self.rows += rows_of(trace, driver_id, ends_at)
+        first_s, last_s = span_of(label)
+        earliest = begins_at + timedelta(seconds=first_s - BEFORE_S)
+        latest = begins_at + timedelta(seconds=last_s + AFTER_S)
+        self.rows += [
+            row for row in rows_of(trace, driver_id, ends_at) if earliest <= row[4] <= latest
+        ]
 
     def deliver(self, shuffled: random.Random | None = None) -> None:
         """Send all fixes in batches: as they arrived, or in any order."""
