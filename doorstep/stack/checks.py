@@ -18,11 +18,14 @@ CHECKS: tuple[tuple[str, ...], ...] = (
     ("lint-imports", "--no-logo"),
 )
 
+# Most of a run waits for servers to start and to come back, so two of them fit beside each other.
+EVERYTHING = ("-n", "2", "--dist", "loadgroup")
+
 
 def run_checks(pytest_arguments: Sequence[str]) -> int:
     """Run all of it, whatever fails; the exit status says whether anything did."""
     failed = [check for check in CHECKS if not _run(check)]
-    passed = _run(("pytest", *pytest_arguments), last=True, failed=failed)
+    passed = _run(("pytest", *(pytest_arguments or EVERYTHING)), last=True, failed=failed)
     return 0 if passed and not failed else 1
 
 
