@@ -22,8 +22,8 @@ import secrets
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -64,6 +64,16 @@ class PublishedLife:
     last_seq: int
     pending: int
     voids: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeqInLife:
+    """What one life says of a seq: it may wait for the watermark, or be closed as void."""
+
+    boot: str
+    last_seq: int
+    is_pending: bool
+    is_voided: bool
 
 
 class Journal:
@@ -186,11 +196,24 @@ class Journal:
 
 def read_published(path: Path) -> list[PublishedLife]:
     """Read what a journal has published, also while its process runs or after it was killed."""
+    with _reading(path) as db:
+        return [PublishedLife(*row) for row in db.execute(_sql()["published_lives"])] if db else []
+
+
+def read_seq(path: Path, driver_id: str, seq: int) -> list[SeqInLife]:
+    """Read what each life of a driver in a journal says of a seq, the newest life first."""
+    asked = {"driver_id": driver_id, "seq": seq}
+    with _reading(path) as db:
+        rows = db.execute(_sql()["seq_in_lives"], asked).fetchall() if db else []
+    return [SeqInLife(boot, last, bool(waits), bool(void)) for boot, last, waits, void in rows]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """Open a journal for reading; None if its process has only just begun."""
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as db:
-        if db.execute(_sql()["has_tables"]).fetchone()[0] < 3:
-            return []  # its process has only just begun
-        return [PublishedLife(*row) for row in db.execute(_sql()["published_lives"])]
+        yield db if db.execute(_sql()["has_tables"]).fetchone()[0] >= 3 else None
 
 
 def _open_or_begin_anew(path: Path) -> sqlite3.Connection:

@@ -84,3 +84,16 @@ SELECT
 FROM life
 WHERE life.last_seq > 0
 ORDER BY life.driver_id, life.life_id;
+
+-- seq_in_lives --
+SELECT
+    life.boot,
+    life.last_seq,
+    EXISTS (SELECT 1 FROM fix WHERE fix.life_id = life.life_id AND fix.seq = :seq),
+    EXISTS (
+        SELECT 1 FROM void_span AS v
+        WHERE v.life_id = life.life_id AND :seq BETWEEN v.first_seq AND v.last_seq
+    )
+FROM life
+WHERE life.driver_id = :driver_id
+ORDER BY life.life_id DESC;

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from bridge.settings import BridgeSettings
+from doorstep.operate.settings import OperateSettings
 from doorstep.settings import ServiceSettings
 from doorstep.stack.settings import PROJECT, StackSettings
 from driver_api.settings import Settings as DriverApiSettings
@@ -25,6 +26,7 @@ CLASSES: dict[str, type[ServiceSettings]] = {
     "driver_api": DriverApiSettings,
     "tracking_api": TrackingApiSettings,
     "simulators": SimulatorSettings,
+    "operate": OperateSettings,
     "stack": StackSettings,
 }
 

@@ -1,0 +1,12 @@
+-- A driver's boots and what they say of one seq; the boot of the newest fix first. A driver who is
+-- not registered has no row; one without any boot has a row of nulls.
+SELECT
+    b.boot,
+    coalesce(b.stored @> %(seq)s::int8, false) AS is_stored,
+    coalesce(b.rejected @> %(seq)s::int8, false) AS is_rejected,
+    upper(b.stored + b.rejected) - 1 AS newest_seq
+FROM doorstep.driver_state AS d
+LEFT JOIN doorstep.driver_boot AS b ON b.driver_id = d.driver_id
+WHERE d.driver_id = %(driver_id)s
+ORDER BY b.boot IS NOT DISTINCT FROM d.boot DESC, b.boot
+LIMIT 1000
