@@ -24,13 +24,13 @@ def flag_jumps(trail: Sequence[Spot]) -> list[bool]:
     """Say of each spot, in time order, whether nobody could have got there from the line so far.
 
     Two jumped spots in a row that agree with each other are where the driver really is: the line
-    goes on from there.
+    goes on from there. A second copy of one fix is no second witness.
     """
     flags: list[bool] = []
     on_line: Spot | None = None
     for n, spot in enumerate(trail):
         reachable = on_line is None or not _too_fast(on_line, spot)
-        agrees = n > 0 and flags[-1] and not _too_fast(trail[n - 1], spot)
+        agrees = n > 0 and flags[-1] and _agree(trail[n - 1], spot)
         flags.append(not (reachable or agrees))
         if not flags[-1]:
             on_line = spot
@@ -67,6 +67,10 @@ def _point_feature(spot: Spot, jump: bool) -> dict[str, Any]:
             "jump": jump,
         },
     }
+
+
+def _agree(a: Spot, b: Spot) -> bool:
+    return a.fix_at < b.fix_at and not _too_fast(a, b)
 
 
 def _too_fast(a: Spot, b: Spot) -> bool:

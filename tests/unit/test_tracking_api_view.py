@@ -195,6 +195,11 @@ def test_flag_jumps__two_that_agree__are_where_the_driver_is():
     assert flag_jumps(trail) == [False, True, False, False]
 
 
+def test_flag_jumps__one_stray_fix_stored_twice__is_flagged_twice():
+    trail = [make_spot(0), make_spot(4, 9000), make_spot(4, 9000), make_spot(8, 30)]
+    assert flag_jumps(trail) == [False, True, True, False]
+
+
 def test_flag_jumps__exactly_70_mps__is_no_jump():
     assert flag_jumps([make_spot(0), make_spot(10, 699.9)]) == [False, False]
 
