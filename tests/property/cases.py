@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from hypothesis import strategies as st
 
+from tests.property.doors import NO_FIX_AT
 from tests.property.model import Fix, Place, resent
 
 TICK = timedelta(seconds=10)
@@ -50,7 +51,8 @@ class Deliver:
     """Some of the fixes arrive, in this order, through a door; `size` splits them."""
 
     picks: tuple[int, ...]
-    size: int  # 0: the one-fix door
+    size: int
+    by_http: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,38 @@ class Meet:
 
 
 @dataclass(frozen=True)
+class Overtake:
+    """A transaction begins, another records its batch and commits, then the first goes on."""
+
+    first: tuple[int, ...]  # to commit
+    second: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two writers in threads of their own, each batch by batch."""
+
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Fixes before this tick may be gone, and are no longer taken."""
+
+    tick: int
+
+
+@dataclass(frozen=True)
 class Command:
     """`next` stands for whatever takes the order on."""
 
     command: str
     order: int
-    driver: int
+    driver: int  # DRIVERS: the nearest
     actor: str
-    wait: int  # ticks since the last command
+    wait: int  # ticks since the last command; below 0 our clock is set back
 
 
 @dataclass(frozen=True)
@@ -98,7 +124,7 @@ class Unpark:
     """What was parked is tried again."""
 
 
-Step = Deliver | Meet | During | Command | Duty | Repeat | Unpark
+Step = Deliver | Meet | Overtake | Race | During | Command | Duty | Repeat | Unpark | Seal
 
 
 @dataclass(frozen=True)
@@ -124,45 +150,52 @@ _legs = st.builds(
 # Without the flavours to which the promise does not extend: other contents, or other arrivals,
 # under one identity.
 clean_legs = _legs.filter(lambda leg: leg.flavour not in ("conflict", "resent", "void"))
-_deliver = st.builds(Deliver, picks=_picks, size=st.sampled_from((100, 100, 0, 1, 2, 5)))
+_deliver = st.builds(
+    lambda picks, how: Deliver(picks, *how),
+    picks=_picks,
+    how=st.sampled_from(
+        ((100, False), (100, False), (1, False), (2, False), (5, False), (1, True), (3, True))
+    ),
+)
 _command = st.builds(
     Command,
     command=st.sampled_from(
         ("next",) * 8 + ("decline", "reassign", "cancel", "fail", "pick_up", "deliver", "confirm")
     ),
     order=st.integers(0, ORDERS - 1),
-    driver=st.sampled_from((0, 0, 1, 1, 2)),
+    driver=st.sampled_from((0, 0, 1, 1, 2, DRIVERS)),
     actor=st.sampled_from(("staff", "staff", "staff", "holder", "driver", "customer")),
-    wait=st.sampled_from((1, 0, 2, 4, 9, 18)),
+    wait=st.sampled_from((1, 0, 2, 4, 9, 18, -3)),
 )
 # Somewhere on the way, or after it, the assignment ends; what arrives later still counts for it.
 _end = st.builds(
     Command,
     command=st.sampled_from(("next", "reassign", "decline", "cancel", "deliver")),
     order=st.just(0),
-    driver=st.sampled_from((1, 0)),
+    driver=st.sampled_from((1, 0, DRIVERS)),
     actor=st.sampled_from(("staff", "holder")),
     wait=st.sampled_from((12, 18, 24, 30, 36)),
 )
-_steps = st.one_of(
-    _deliver,
-    _deliver,
-    _command,
-    _end,
-    st.one_of(
-        st.builds(Meet, first=_picks, second=_picks),
-        st.builds(During, command=st.one_of(_command, _end), picks=_picks),
-    ),
-    st.one_of(
-        st.builds(
-            Duty,
-            command=st.sampled_from(("on_duty", "on_break", "off_duty")),
-            driver=st.integers(0, DRIVERS - 1),
-        ),
-        st.builds(Repeat, which=st.integers(0, 5)),
-        st.just(Unpark()),
-    ),
+_together = st.one_of(
+    st.builds(Meet, first=_picks, second=_picks),
+    st.builds(Overtake, first=_picks, second=_picks),
+    st.builds(Race, first=_picks, second=_picks, size=st.sampled_from((1, 2, 4))),
+    st.builds(During, command=st.one_of(_command, _end), picks=_picks),
 )
+_aside = st.one_of(
+    st.builds(
+        Duty,
+        command=st.sampled_from(("on_duty", "on_break", "off_duty")),
+        driver=st.integers(0, DRIVERS - 1),
+    ),
+    st.builds(Repeat, which=st.integers(0, 5)),
+    st.just(Unpark()),
+    st.builds(Seal, tick=st.integers(0, 12)),
+)
+# one_of would flatten these, and weigh each kind of step the same
+_steps = st.sampled_from(
+    (*(_deliver,) * 4, *(_command,) * 2, *(_end,) * 3, *(_together,) * 3, _aside)
+).flatmap(lambda kind: kind)
 
 
 @st.composite
@@ -207,8 +240,17 @@ def fixes_of(legs: tuple[Leg, ...], driver_ids: list[str]) -> list[Fix]:
             at = START_AT + (leg.start + step * leg.every) * TICK
             boot = BOOTS[leg.boot]
             received_at = at + timedelta(seconds=1)
-            place = north(leg.metres)
-            fix = Fix(driver_ids[leg.driver], boot, seq if boot else None, at, received_at, place)
+            fix = Fix(
+                driver_ids[leg.driver],
+                boot,
+                seq if boot else None,
+                at,
+                received_at,
+                north(leg.metres),
+                speed_mps=leg.metres / 10 if step else None,
+                heading_deg=float(leg.start),
+                altitude_m=50.5 if leg.count > 1 else None,
+            )
             fixes += flavoured(fix, leg.flavour)
     return fixes
 
@@ -231,8 +273,10 @@ def flavoured(fix: Fix, flavour: str) -> list[Fix]:
     if flavour == "resent" and fix.seq:
         return [fix, resent(fix, timedelta(seconds=90)), resent(fix, timedelta(hours=24))]
     if fix.boot and flavour in ("unreadable", "void"):
-        reason = "void" if flavour == "void" else "not_json"
-        broken = replace(fix, fix_at=None, place=None, reason=reason)
+        reason = "void" if flavour == "void" else NO_FIX_AT
+        broken = Fix(
+            fix.driver_id, fix.boot, fix.seq, None, fix.received_at, None, reason=reason
+        )
         return [fix, broken] if flavour == "void" else [broken]
     if fix.boot and flavour == "bad_id":
         return [replace(fix, seq=0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime
@@ -18,11 +19,12 @@ from psycopg.rows import dict_row, tuple_row
 
 from doorstep.errors import DoorstepError
 from doorstep.store import admin, write
-from doorstep.store.rows import IncomingRow
+from doorstep.store.rows import INCOMING_TYPES
 from doorstep.store.translate import translated
 from sql import query
 from tests.database import Database
 from tests.property.cases import AREA, RESTAURANT
+from tests.property.doors import Became, HttpDoor, rows_of
 from tests.property.model import Fix, Place, Policy
 
 QUICK = {
@@ -41,7 +43,10 @@ TEST_CLOCK = """
     RETURN current_setting('test.now')::timestamptz;
     GRANT EXECUTE ON FUNCTION doorstep.clock_timestamp() TO PUBLIC;
     ALTER FUNCTION apply_order_command_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION nearest_drivers_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER TABLE orders ALTER state_at SET DEFAULT doorstep.clock_timestamp();
+    ALTER TABLE orders ALTER created_at SET DEFAULT doorstep.clock_timestamp();
+    ALTER TABLE driver_command ALTER commanded_at SET DEFAULT doorstep.clock_timestamp();
 """
 STATEMENT_TIMEOUT_MS = 5000  # a lock that nobody will let go
 
@@ -55,7 +60,8 @@ class Fleet:
         self.owner.execute(TEST_CLOCK)
         self.batch_door = self._service("driver_events")
         self.second_batch_door = self._service("driver_events")
-        self.one_fix_door = self._service("driver_api")
+        self.http_door = HttpDoor(database.url("driver_api"))
+        self.drivers_app = self._service("driver_api")
         self.customers = self._service("tracking_api")
         admin.register_restaurants(
             self.owner,
@@ -71,11 +77,14 @@ class Fleet:
         self._names = count(1)
         self._spare: list[str] = []
         self._ties: dict[Place, int] = {}
+        self._writers = ThreadPoolExecutor(2)
 
     def close(self) -> None:
+        self._writers.shutdown()
+        self.http_door.close()
         for conn in (self.owner, self.batch_door, self.second_batch_door):
             conn.close()
-        self.one_fix_door.close()
+        self.drivers_app.close()
         self.customers.close()
 
     def _service(self, role: str) -> psycopg.Connection[Any]:
@@ -93,9 +102,10 @@ class Fleet:
 
     # -- making and commanding ---------------------------------------------------------------
 
-    def take_drivers(self, how_many: int) -> list[str]:
-        """Give drivers on duty that no case has had."""
+    def take_drivers(self, how_many: int, at: datetime) -> list[str]:
+        """Give drivers on duty, since `at`, that no case has had."""
         if len(self._spare) < how_many:
+            self._set_clock(self.owner, at)
             self._spare = [f"d{next(self._names)}" for _ in range(150)]
             admin.register_drivers(self.owner, [admin.NewDriver(d, d, None) for d in self._spare])
             self.owner.execute(
@@ -104,6 +114,14 @@ class Fleet:
                 [self._spare],
             )
         return [self._spare.pop() for _ in range(how_many)]
+
+    def retire(self, drivers: Sequence[str]) -> None:
+        """Let nobody find the drivers of a case that is over, and seal nothing."""
+        self.owner.execute("DELETE FROM driver_cell WHERE driver_id = ANY (%s)", [list(drivers)])
+        self.seal(None)
+
+    def seal(self, before: datetime | None) -> None:
+        self.owner.execute("UPDATE sealed_before SET sealed_before = %s", [before or "-infinity"])
 
     def create_order(self, customer: Place, policy_id: int, at: datetime) -> UUID:
         self._set_clock(self.customers, at)
@@ -120,7 +138,7 @@ class Fleet:
 
     def command_order(self, at: datetime, **parameters: object) -> str:
         """Apply a command; return the state shown, or the name of the refusal."""
-        conn = self.one_fix_door
+        conn = self.drivers_app
         self._set_clock(conn, at)
         is_inside = conn.info.transaction_status == TransactionStatus.INTRANS
         try:
@@ -130,11 +148,12 @@ class Fleet:
             return type(exc).__name__
         return str(row["state"])
 
-    def command_driver(self, driver_id: str, command: str) -> str:
+    def command_driver(self, at: datetime, driver_id: str, command: str) -> str:
+        self._set_clock(self.drivers_app, at)
         parameters = {"driver_id": driver_id, "command": command, "actor": "driver"}
         parameters["idempotency_key"] = None  # type: ignore[assignment]
         try:
-            row = self._one(self.one_fix_door, query("apply_driver_command"), parameters)
+            row = self._one(self.drivers_app, query("apply_driver_command"), parameters)
         except DoorstepError as exc:
             return type(exc).__name__
         return str(row["state"])
@@ -145,13 +164,39 @@ class Fleet:
 
     # -- fixes -------------------------------------------------------------------------------
 
-    def record(
-        self, conn: psycopg.Connection[Any], fixes: Sequence[Fix]
-    ) -> dict[int, tuple[str, str | None]]:
-        """Send a batch through a door; return what became of each that was not committed."""
-        rows = [row_of(n, fix) for n, fix in enumerate(fixes)]
+    def record(self, conn: psycopg.Connection[Any], fixes: Sequence[Fix]) -> dict[int, Became]:
+        """Record a batch; return what became of each that was not committed."""
+        rows, refused = rows_of(fixes)
         with conn.transaction():
-            return {o.n: (o.outcome, o.reason) for o in write.record_fixes(conn, rows)}
+            return refused | {o.n: (o.outcome, o.reason) for o in write.record_fixes(conn, rows)}
+
+    def overtake(
+        self, first: Sequence[Fix], second: Sequence[Fix]
+    ) -> tuple[dict[int, Became], dict[int, Became]]:
+        """Bring the second batch as far as the write door, record the first, let the second in."""
+        rows, refused = rows_of(second)
+        conn = self.second_batch_door
+        with conn.transaction(), conn.cursor(row_factory=tuple_row) as cursor:
+            cursor.execute(query("prepare_incoming"))
+            with cursor.copy(query("copy_incoming")) as copy:
+                copy.set_types(INCOMING_TYPES)
+                for row in rows:
+                    copy.write_row(row)
+            seen_first = self.record(self.batch_door, first)
+            cursor.execute(query("record_fixes"))
+            return seen_first, refused | {n: (outcome, reason) for n, outcome, reason in cursor}
+
+    def race(self, first: Sequence[Fix], second: Sequence[Fix], size: int) -> set[str]:
+        """Record from two threads at once, `size` fixes a transaction; return the outcomes."""
+
+        def write_all(conn: psycopg.Connection[Any], fixes: Sequence[Fix]) -> set[str]:
+            parts = [fixes[n : n + size] for n in range(0, len(fixes), size)]
+            return {
+                became[0] for part in parts for became in self.record(conn, part).values()
+            }
+
+        other = self._writers.submit(write_all, self.second_batch_door, second)
+        return write_all(self.batch_door, first) | other.result()
 
     def tie_of(self, place: Place) -> int:
         """The number that stands for a place in the identity of a fix without one."""
@@ -168,10 +213,3 @@ class Fleet:
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self.owner.cursor(row_factory=tuple_row) as cursor:
             return cursor.execute(statement, parameters).fetchall()
-
-
-def row_of(n: int, fix: Fix) -> IncomingRow:
-    lon_deg = fix.place.lon_deg if fix.place else None
-    lat_deg = fix.place.lat_deg if fix.place else None
-    seen = (fix.boot, fix.seq, fix.fix_at, fix.received_at, lon_deg, lat_deg, fix.accuracy_m)
-    return (n, fix.driver_id, *seen, None, None, None, fix.battery, fix.reason)

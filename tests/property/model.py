@@ -57,6 +57,8 @@ DRIVER_STATE = {
 
 FUTURE = timedelta(seconds=120)
 LATENESS = timedelta(hours=24)
+NEAREST_MAX_AGE = timedelta(seconds=300)
+NEAREST_MAX_M = 50_000.0
 WORST_ACCURACY_M = 200.0
 
 
@@ -102,13 +104,25 @@ class Fix:
     received_at: datetime
     place: Place | None
     accuracy_m: float | None = None
+    speed_mps: float | None = None
+    heading_deg: float | None = None
+    altitude_m: float | None = None
     battery: float | None = None
     reason: str | None = None
     tie: int = 0  # decides between fixes without boot and seq at one instant; any order will do
 
     @property
+    def values(self) -> tuple[float | None, ...]:
+        """What may be left out."""
+        return (self.accuracy_m, self.speed_mps, self.heading_deg, self.altitude_m, self.battery)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        return (self.driver_id, self.boot, self.seq) + (self.age if self.seq is None else ())
+
+    @property
     def content(self) -> tuple[object, ...]:
-        return (self.fix_at, self.place, self.accuracy_m, self.battery)
+        return (self.fix_at, self.place, self.values)
 
     @property
     def age(self) -> tuple[datetime, str, int]:
@@ -130,6 +144,7 @@ class Assignment:
     driver_id: str
     assigned_at: datetime
     ended_at: datetime | None = None
+    ended_by: str | None = None
     picked_up_at: datetime | None = None  # the first pick_up command
 
 
@@ -142,13 +157,33 @@ class Event:
     occurred_at: datetime
 
 
+@dataclass(frozen=True)
+class Commanded:
+    """One accepted command on an order."""
+
+    command: str
+    actor: str
+    actor_id: str
+    driver_id: str | None  # whom assign and reassign chose
+    from_state: str
+    to_state: str
+    assignment_no: int
+    key: str | None
+    at: datetime
+
+
 @dataclass
 class Order:
     restaurant: Place
     customer: Place
     policy: Policy
+    created_at: datetime
     state: str = "created"
     assignment_no: int = 0
+    source: str = "staff"
+    state_at: datetime | None = None
+    ended_at: datetime | None = None
+    commands: list[Commanded] = field(default_factory=list)
     assignments: dict[int, Assignment] = field(default_factory=dict)  # by number
     events: list[Event] = field(default_factory=list)
 
@@ -166,6 +201,7 @@ class Order:
         """Make a state visible, which is an event; what is visible already is none."""
         if (assignment_no, RANK[state]) > (self.assignment_no, RANK[self.state]):
             self.assignment_no, self.state = assignment_no, state
+            self.source, self.state_at = source, at
             held = self.assignments.get(assignment_no)
             driver_id = held.driver_id if held else None
             self.events.append(Event(assignment_no, state, source, driver_id, at))
@@ -194,6 +230,8 @@ class World:
     orders: dict[Any, Order] = field(default_factory=dict)
     fixes: dict[str, set[Fix]] = field(default_factory=dict)  # stored, of each driver
     boots: dict[tuple[str, str], Boot] = field(default_factory=dict)
+    sealed_before: datetime | None = None
+    duty_commands: list[tuple[str, str, str, str, datetime]] = field(default_factory=list)
 
     # -- fixes -----------------------------------------------------------------------------
 
@@ -208,7 +246,7 @@ class World:
         """Decide one fix: known or new first, then whether it may be stored."""
         refusal = self.refusal(fix)
         if fix.seq is None or fix.boot is None:  # known by instant and place
-            if refusal and refusal not in ("too_old", "in_the_future"):
+            if refusal and refusal not in ("too_old", "in_the_future", "sealed"):
                 return "rejected", refusal
             known = [
                 other
@@ -226,6 +264,8 @@ class World:
             if fix.seq in boot.stored:
                 if fix.reason:
                     return ("duplicate", None) if fix.reason == "void" else ("rejected", fix.reason)
+                if self._is_sealed(fix):  # what was stored may be gone: nothing to compare with
+                    return "duplicate", None
                 key = (fix.boot, fix.seq)
                 [stored] = [f for f in self.fixes[fix.driver_id] if (f.boot, f.seq) == key]
                 return self._compare(fix, stored)
@@ -243,8 +283,10 @@ class World:
     def _compare(fix: Fix, stored: Fix) -> tuple[str, str | None]:
         return ("duplicate" if fix.content == stored.content else "conflict"), None
 
-    @staticmethod
-    def refusal(fix: Fix) -> str | None:
+    def _is_sealed(self, fix: Fix) -> bool:
+        return self.sealed_before is not None and fix.at() < self.sealed_before
+
+    def refusal(self, fix: Fix) -> str | None:
         """Judge a fix by itself and its own arrival."""
         if fix.reason:
             return fix.reason
@@ -252,7 +294,7 @@ class World:
             return "in_the_future"
         if fix.at() < fix.received_at - LATENESS:
             return "too_old"
-        return None
+        return "sealed" if self._is_sealed(fix) else None
 
     def quarantine(self, fix: Fix) -> str | None:
         """Tell why a stored fix proves nothing."""
@@ -317,6 +359,8 @@ class World:
             for state in PROVABLE:
                 if state in facts:
                     order.show(order.assignment_no, state, "gps", facts[state])
+            if order.source == "gps":
+                order.state_at = facts[order.state]  # shown before, and earlier than was known
 
     # -- commands --------------------------------------------------------------------------
 
@@ -328,16 +372,28 @@ class World:
         duty = self.duty[driver_id]
         return ("available" if duty == "on_duty" else duty), None
 
-    def command_driver(self, driver_id: str, command: str) -> None:
+    def command_driver(self, driver_id: str, command: str, at: datetime) -> None:
+        before = self.driver_state(driver_id)[0]
         if self.duty[driver_id] != command:
-            if self.driver_state(driver_id)[0] not in DUTY_FROM[command]:
+            if before not in DUTY_FROM[command]:
                 raise Refused("IllegalTransition")
             self.duty[driver_id] = command
+            after = self.driver_state(driver_id)[0]
+            self.duty_commands.append((driver_id, command, before, after, at))
 
     def command_order(
-        self, order_id: object, command: str, actor: str, by: str, driver_id: str, at: datetime
+        self,
+        order_id: object,
+        command: str,
+        actor: str,
+        by: str,
+        driver_id: str | None,
+        at: datetime,
+        key: str | None = None,
     ) -> None:
-        """Apply a command, or refuse it on what is visible now. `driver_id`: whom to assign."""
+        """Apply a command, or refuse it on what is visible now. `driver_id`: whom to assign; None
+        for the nearest.
+        """
         order = self.orders[order_id]
         held = order.assignments.get(order.assignment_no)
         if actor == "driver" and not (held and held.driver_id == by):
@@ -345,20 +401,43 @@ class World:
         starts, target = MATRIX[command]
         if order.state not in starts.get(actor, ()):
             raise Refused("IllegalTransition")
-        if command in ("assign", "reassign") and self.driver_state(driver_id)[0] != "available":
-            raise Refused("DriverUnavailable")
+        chosen = self._choose(order, driver_id, at) if target == "assigned" else None
 
         if command == "pick_up" and order.current:
             first = order.current.picked_up_at
             order.current.picked_up_at = min(first, at) if first else at
+        if command == "pick_up" and order.state in CARRYING:
+            target = order.state
         if order.current and (target in OVER or command in ("decline", "reassign")):
+            order.current.ended_by = command
             order.current.ended_at = max(at, order.current.assigned_at)
         number = order.assignment_no + (command in ("decline", "reassign"))
-        if command in ("assign", "reassign"):
+        if chosen is not None:
             number = max(number, 1)
-            order.assignments[number] = Assignment(driver_id, self._free_from(driver_id, at))
+            order.assignments[number] = Assignment(chosen, self._free_from(chosen, at))
+        order.commands.append(
+            Commanded(command, actor, by, chosen, order.state, target, number, key, at)
+        )
         order.show(number, target, actor, at)
+        order.ended_at = at if order.is_over else None
         self.show_proved(order)
+
+    def _choose(self, order: Order, driver_id: str | None, at: datetime) -> str:
+        """The named driver, or the nearest one of a recent fix; they must be available."""
+        if driver_id is not None:
+            if self.driver_state(driver_id)[0] != "available":
+                raise Refused("DriverUnavailable")
+            return driver_id
+        near = []
+        for other in self.duty:
+            newest = self.newest(other)
+            if newest and self.driver_state(other)[0] == "available":
+                away_m = newest.distance_m(order.restaurant)
+                if newest.at() > at - NEAREST_MAX_AGE and away_m <= NEAREST_MAX_M:
+                    near.append((away_m, other))
+        if not near:
+            raise Refused("NoDriverAvailable")
+        return min(near)[1]
 
     def _free_from(self, driver_id: str, at: datetime) -> datetime:
         """When a driver's next window may begin: windows never overlap, nor begin together, even

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -21,13 +22,17 @@ from tests.property.cases import (
     During,
     Duty,
     Meet,
+    Overtake,
+    Race,
     Repeat,
+    Seal,
     Step,
     Unpark,
     fixes_of,
     north,
 )
 from tests.property.fleet import Fleet
+from tests.property.doors import Became, rows_of
 from tests.property.model import Event, Fix, Order, Refused, World
 
 NEXT = {"created": "confirm", "confirmed": "assign", "assigned": "pick_up"}
@@ -43,24 +48,25 @@ class Play:
 
     def __init__(self, fleet: Fleet, case: Case) -> None:
         self.fleet = fleet
-        self.drivers = fleet.take_drivers(DRIVERS)
+        self.drivers = fleet.take_drivers(DRIVERS, START_AT)
         self.world = World((AREA,))
         for driver_id in self.drivers:
-            self.world.duty[driver_id] = "on_duty"
+            self.world.duty[driver_id] = "off_duty"
+            self.world.command_driver(driver_id, "on_duty", START_AT)
             self.world.fixes[driver_id] = set()
         self.clock = START_AT
         self.orders: list[UUID] = []
         for metres, is_quick in case.orders:
             policy = fleet.policies[is_quick]
             order_id = fleet.create_order(north(metres), policy.policy_id, self.clock)
-            order = Order(RESTAURANT, north(metres), policy)
+            order = Order(RESTAURANT, north(metres), policy, self.clock, state_at=self.clock)
             order.events.append(Event(0, "created", "staff", None, self.clock))
             self.world.orders[order_id] = order
             self.orders.append(order_id)
         self.fixes = [self._with_tie(fix) for fix in fixes_of(case.legs, self.drivers)]
         self.sent: set[int] = set()
         self.waiting: list[Fix] = []  # parked
-        self.buried: list[tuple[str, str]] = []  # parked, and refused at last
+        self.buried: list[tuple[object, ...]] = []  # parked, and refused at last
         self.accepted: list[dict[str, Any]] = []
 
     def _with_tie(self, fix: Fix) -> Fix:
@@ -82,13 +88,26 @@ class Play:
 
     def take(self, step: Step) -> None:
         match step:
-            case Deliver(picks, size):
+            case Deliver(picks, size, by_http=False):
                 fixes = self._picked(picks)
-                door = self.fleet.batch_door if size else self.fleet.one_fix_door
-                for start in range(0, len(fixes), size or 1):
-                    self._deliver(door, fixes[start : start + (size or 1)])
+                for start in range(0, len(fixes), size):
+                    part = fixes[start : start + size]
+                    self._expect(part, self.fleet.record(self.fleet.batch_door, part))
+            case Deliver(picks, size):
+                for part in requests_of(self._picked(picks), size):
+                    self._expect_of_http(part, self.fleet.http_door.record(part))
             case Meet(first, second):
                 self._meet(self._picked(first), self._picked(second))
+            case Overtake(first, second):
+                batches = self._picked(first), self._picked(second)
+                for fixes, seen in zip(batches, self.fleet.overtake(*batches), strict=True):
+                    self._expect(fixes, seen)
+            case Race(first, second, size):
+                self._race(self._picked(first), self._picked(second), size)
+            case Seal(tick):
+                at = START_AT + tick * TICK
+                self.world.sealed_before = max(at, self.world.sealed_before or at)
+                self.fleet.seal(self.world.sealed_before)
             case Unpark():
                 with self.fleet.batch_door.transaction():
                     self.fleet.batch_door.execute("SELECT record_parked_v1()")
@@ -112,13 +131,13 @@ class Play:
         self.sent.update(chosen)
         return [self.fixes[n] for n in chosen]
 
-    def _unparked(self, driver_ids: Sequence[str]) -> list[Fix]:
+    def _unparked(self, driver_ids: Collection[str]) -> list[Fix]:
         """Take back what was parked of these drivers."""
         back = [fix for fix in self.waiting if fix.driver_id in driver_ids]
         self.waiting = [fix for fix in self.waiting if fix.driver_id not in driver_ids]
         return back
 
-    def _record(self, fixes: list[Fix], driver_ids: Sequence[str]) -> list[tuple[str, str | None]]:
+    def _record(self, fixes: list[Fix], driver_ids: Collection[str]) -> list[tuple[str, str | None]]:
         """Let the model take what was parked of these drivers, then fixes; what it refuses of
         the first is a dead letter, what becomes of the others is returned.
         """
@@ -126,17 +145,58 @@ class Play:
         became = self.world.record([*back, *fixes])
         for fix, (outcome, reason) in zip(back, became, strict=False):
             if outcome in ("rejected", "conflict"):
-                self.buried.append((fix.driver_id, reason or outcome))
+                self.buried.append(snapshots.letter(fix, reason or outcome))
         return became[len(back) :]
 
-    def _deliver(self, door: Any, fixes: list[Fix]) -> None:
-        self._expect(fixes, self.fleet.record(door, fixes))
-
-    def _expect(self, fixes: list[Fix], seen: dict[int, tuple[str, str | None]]) -> None:
+    def _expect(self, fixes: list[Fix], seen: dict[int, Became]) -> None:
         """Let the model take the fixes, what was parked first, and compare what became of them."""
-        became = self._record(fixes, [fix.driver_id for fix in fixes])
+        became = self._record(fixes, written_of(fixes))
         expected = {n: one for n, one in enumerate(became) if one[0] != "committed"}
         self._agree(f"fates of {fixes}", seen, expected)
+
+    def _expect_of_http(self, fixes: list[Fix], seen: dict[int, Became]) -> None:
+        """Like `_expect`; an answer over HTTP says of an entry that can't be read just that."""
+        became = self._record(fixes, written_of(fixes))
+        expected = {
+            n: ("rejected", fix.reason) if fix.reason else became[n]
+            for n, fix in enumerate(fixes)
+            if fix.reason or became[n][0] != "committed"
+        }
+        self._agree(f"answers to {fixes}", seen, expected)
+
+    def _race(self, first: list[Fix], second: list[Fix], size: int) -> None:
+        """Let two writers record at once, with what ends the same whoever is first: no refused
+        fixes, and no copies of one fix that differ.
+        """
+        self.take(Unpark())
+        copies: dict[object, set[Fix]] = {}
+        for fix in self.fixes:
+            copies.setdefault(fix.identity, set()).add(fix)
+        batches = [
+            [f for f in fixes if len(copies[f.identity]) == 1 and not self.world.refusal(f)]
+            for fixes in (first, second)
+        ]
+        shown = {order_id: len(order.events) for order_id, order in self.world.orders.items()}
+        outcomes = self.fleet.race(*batches, size)
+        if not outcomes <= {"quarantined", "duplicate", "parked"}:
+            raise Difference(f"a race: {outcomes}")
+        with self.fleet.batch_door.transaction():
+            self.fleet.batch_door.execute("SELECT record_parked_v1()")
+        self._record(batches[0] + batches[1], self.drivers)
+        self._take_over_instants(shown)
+
+    def _take_over_instants(self, shown: dict[UUID, int]) -> None:
+        """An event keeps the instant that was known when it was shown, which in a race is any
+        that was proved meanwhile: not before what is proved in the end.
+        """
+        instants = snapshots.instants_of_events(self.fleet, self.orders)
+        for order_id, known in shown.items():
+            for seq, event in enumerate(self.world.orders[order_id].events, 1):
+                if seq > known and (order_id, seq) in instants:
+                    seen = instants[order_id, seq]
+                    if seen < event.occurred_at:
+                        raise Difference(f"{event} was shown as of {seen}")
+                    event.occurred_at = seen
 
     def _meet(self, first: list[Fix], second: list[Fix]) -> None:
         """Record two batches at once: the one that comes second must not wait, nor write of a
@@ -146,28 +206,29 @@ class Play:
             seen_first = self.fleet.record(self.fleet.batch_door, first)
             seen = self.fleet.record(self.fleet.second_batch_door, second)
         self._expect(first, seen_first)
-        locked = {fix.driver_id for fix in first}
+        locked = written_of(first)
         self._expect_parked(second, seen, locked, locked | self._sharing(locked))
 
     def _expect_parked(
         self,
         fixes: list[Fix],
-        seen: dict[int, tuple[str, str | None]],
+        seen: dict[int, Became],
         locked: set[str],
         perhaps: set[str],
     ) -> None:
         """Like `_expect`, where another transaction held the rows of some drivers. The fixes of
         a driver are parked together; whoever shares a locked order's row is parked or not.
         """
-        here = {fix.driver_id for fix in fixes}
+        here = written_of(fixes)
         parked = {fixes[n].driver_id for n, became in seen.items() if became[0] == "parked"}
         if not locked & here <= parked <= perhaps:
             raise Difference(f"locked {locked}, perhaps {perhaps}, parked {parked}")
-        taken = [n for n, fix in enumerate(fixes) if fix.driver_id not in parked]
+        waiting = [n for n, fix in enumerate(fixes) if fix.driver_id in parked and is_written(fix)]
+        taken = [n for n in range(len(fixes)) if n not in waiting]
         self._expect(
             [fixes[n] for n in taken], {k: seen[n] for k, n in enumerate(taken) if n in seen}
         )
-        self.waiting += [fix for fix in fixes if fix.driver_id in parked]
+        self.waiting += [fixes[n] for n in waiting]
 
     def _sharing(self, driver_ids: set[str]) -> set[str]:
         """All who have or had an order that one of these drivers has or had."""
@@ -184,22 +245,23 @@ class Play:
         order_id = self.orders[step.order % len(self.orders)]
         order = self.world.orders[order_id]
         command = NEXT.get(order.state, "deliver") if step.command == "next" else step.command
-        chosen = self.drivers[step.driver]
-        actor, by = step.actor, chosen
+        wanted = self.drivers[step.driver] if step.driver < DRIVERS else None  # the nearest
+        actor, by = step.actor, wanted or "dispatch"
         if actor == "holder":
-            actor, by = "driver", order.current.driver_id if order.current else chosen
+            actor, by = "driver", order.current.driver_id if order.current else by
+        key = f"key {len(self.accepted)}"
         self._pass_time(step.wait * TICK)
         parameters: dict[str, Any] = {
             "order_id": order_id,
             "command": command,
             "actor": actor,
             "actor_id": by,
-            "driver_id": chosen if command in ("assign", "reassign") else None,
-            "idempotency_key": f"key {len(self.accepted)}",
+            "driver_id": wanted if command in ("assign", "reassign") else None,
+            "idempotency_key": key,
         }
         seen = self.fleet.command_order(self.clock, **parameters)
         try:
-            self.world.command_order(order_id, command, actor, by, chosen, self.clock)
+            self.world.command_order(order_id, command, actor, by, wanted, self.clock, key)
             expected = order.state
             self.accepted.append(parameters)
         except Refused as refusal:
@@ -213,7 +275,7 @@ class Play:
         """
         order = self.world.orders[self.orders[step.order % len(self.orders)]]
         held = {order.current.driver_id} if order.current else set()
-        with self.fleet.one_fix_door.transaction():
+        with self.fleet.drivers_app.transaction():
             is_accepted = self._command(step)
             seen = self.fleet.record(self.fleet.batch_door, fixes)
         held |= {order.current.driver_id} if order.current else set()
@@ -225,12 +287,13 @@ class Play:
         return self.clock
 
     def _duty(self, driver_id: str, command: str) -> None:
+        seen = self.fleet.command_driver(self.clock, driver_id, command)
         try:
-            self.world.command_driver(driver_id, command)
+            self.world.command_driver(driver_id, command, self.clock)
             expected = self.world.driver_state(driver_id)[0]
         except Refused as refusal:
             expected = refusal.name
-        self._agree(command, self.fleet.command_driver(driver_id, command), expected)
+        self._agree(command, seen, expected)
 
     # -- comparing -------------------------------------------------------------------------
 
@@ -246,16 +309,37 @@ class Play:
             raise Difference("\n".join(differing))
 
     def _compare_announced(self) -> None:
-        updates, buried = snapshots.announced(self.fleet, self.drivers, self.orders)
-        self._agree("dead letters", buried, sorted(self.buried))
-        self._agree("updates", sorted(updates), sorted(snapshots.to_announce(self.world)))
+        seen = snapshots.announced(self.fleet, self.drivers, self.orders)
+        self._agree("dead letters", seen.buried, sorted(self.buried, key=repr))
+        self._agree("updates", sorted(seen.updates), sorted(snapshots.to_announce(self.world)))
         for order_id in self.orders:
-            order_seqs = [update[1] for update in updates if update[0] == order_id]
+            order_seqs = [update[1] for update in seen.updates if update[0] == order_id]
             self._agree("order of updates", order_seqs, sorted(order_seqs))
+
+
+def written_of(fixes: Sequence[Fix]) -> set[str]:
+    """The drivers of whom something gets as far as the database."""
+    return {fix.driver_id for fix in fixes if is_written(fix)}
+
+
+def is_written(fix: Fix) -> bool:
+    """A fix whose number can't be read has no place in the ledger."""
+    return bool(rows_of([fix])[0])
+
+
+def requests_of(fixes: Sequence[Fix], size: int) -> Iterator[list[Fix]]:
+    """Group fixes into requests: one driver and one arrival each, `size` fixes at most."""
+    for _key, run in groupby(fixes, key=lambda fix: (fix.driver_id, fix.received_at)):
+        alike = list(run)
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
 
 
 def play(fleet: Fleet, case: Case) -> World:
     """Play a case. Raises Difference."""
     playing = Play(fleet, case)
-    playing.run(case.steps)
+    try:
+        playing.run(case.steps)
+    finally:
+        fleet.retire(playing.drivers)
     return playing.world

@@ -1,186 +1,291 @@
 """All that the promise is about, read from the database and from the model in one shape.
 
-Left out are `recorded_at` and the other instants at which something was written down.
+Every column of every table is compared, or stands below with the reason why not;
+test_snapshots.py holds the two lists to the schema.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import astuple
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from doorstep.store import write
 from tests.property.fleet import Fleet
-from tests.property.model import Fix, World, cell_of
+from tests.property.model import Fix, Order, World, cell_of
 
 Snapshot = dict[str, Any]
 
-HISTORY = """
-    SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m, battery,
-        quarantine
-    FROM fix_history WHERE driver_id = ANY (%s)
-"""
-BOOTS = """
-    SELECT driver_id, boot,
-        ARRAY(SELECT lower(r) FROM unnest(stored) r), ARRAY(SELECT upper(r) FROM unnest(stored) r),
-        ARRAY(SELECT lower(r) FROM unnest(rejected) r),
-        ARRAY(SELECT upper(r) FROM unnest(rejected) r)
-    FROM driver_boot WHERE driver_id = ANY (%s)
-"""
-DRIVERS = """
-    SELECT driver_id, duty::text, state::text, order_id, fix_at, received_at, boot, seq,
-        d.lon_deg, d.lat_deg, accuracy_m, battery, ST_X(geom), ST_Y(geom), d.cell, c.cell
-    FROM driver_state d LEFT JOIN driver_cell c USING (driver_id) WHERE driver_id = ANY (%s)
-"""
-ORDERS = """
-    SELECT order_id, state::text, assignment_no, order_seq, ended_at IS NOT NULL
-    FROM orders WHERE order_id = ANY (%s)
-"""
-ASSIGNMENTS = """
-    SELECT order_id, assignment_no, driver_id, assigned_at, ended_at
-    FROM assignment WHERE order_id = ANY (%s)
-"""
-EVIDENCE = """
-    SELECT order_id, assignment_no, state::text, occurred_at
-    FROM evidence WHERE order_id = ANY (%s)
-"""
-# An event keeps the instant that was known when it was shown, maybe amid the copies of one batch;
-# what it ends at is compared as evidence.
-EVENTS = """
-    SELECT order_id, assignment_no, state::text, source::text, driver_id,
-        CASE WHEN source <> 'gps' THEN occurred_at END
-    FROM order_event WHERE order_id = ANY (%s) ORDER BY order_id, order_seq
-"""
-
-OUTBOX = """
+# table -> (columns that find a case's rows, columns compared)
+COMPARED = {
+    "fix_history": (
+        "driver_id",
+        "driver_id boot seq fix_at received_at lon_deg lat_deg accuracy_m speed_mps heading_deg"
+        " altitude_m battery quarantine",
+    ),
+    "driver_boot": ("driver_id", "driver_id boot stored rejected"),
+    "driver_state": (
+        "driver_id",
+        "driver_id duty state order_id fix_at received_at boot seq lon_deg lat_deg accuracy_m"
+        " speed_mps heading_deg altitude_m battery geom cell",
+    ),
+    "driver_cell": ("driver_id", "driver_id cell"),
+    "driver_command": (
+        "driver_id",
+        "driver_id command actor from_state to_state idempotency_key commanded_at",
+    ),
+    "orders": (
+        "order_id",
+        "order_id restaurant_id lon_deg lat_deg policy_id created_at state assignment_no"
+        " state_source state_at order_seq ended_at",
+    ),
+    "assignment": (
+        "order_id",
+        "order_id assignment_no driver_id assigned_at ended_at ended_by policy_id"
+        " restaurant_lon_deg restaurant_lat_deg customer_lon_deg customer_lat_deg"
+        " at_restaurant_at left_restaurant_at picked_up_at arriving_at at_customer_at",
+    ),
+    "order_command": (
+        "order_id",
+        "order_id command actor actor_id driver_id from_state to_state assignment_no"
+        " idempotency_key commanded_at",
+    ),
+    "evidence": ("order_id", "order_id assignment_no state source occurred_at"),
+    "order_event": (
+        "order_id",
+        "order_id order_seq assignment_no state source driver_id occurred_at",
+    ),
+    "parked_fix": ("driver_id", "driver_id boot seq"),  # none is left at the end of a case
+    "outbox": ("key", "topic key payload headers"),  # `announced`
+}
+_WRITTEN_DOWN = "when it was written down"
+_NUMBERED = "numbers rows in the order in which they were written down"
+LEFT_OUT = {
+    "fix_history": {"recorded_at": _WRITTEN_DOWN},
+    "evidence": {"recorded_at": _WRITTEN_DOWN},
+    "order_event": {"recorded_at": _WRITTEN_DOWN},
+    "driver_command": {"driver_command_id": _NUMBERED},
+    "order_command": {"order_command_id": _NUMBERED},
+    "outbox": {"outbox_id": _NUMBERED, "created_at": _WRITTEN_DOWN},
+    "orders": {
+        "geom": "generated from lon_deg and lat_deg",
+        "customer_name": "the client's word, never looked at",
+        "idempotency_key": "the client's word; the cases make each order once",
+    },
+    "parked_fix": dict.fromkeys(
+        "parked_id parked_at fix_at received_at lon_deg lat_deg accuracy_m speed_mps heading_deg"
+        " altitude_m battery reason".split(),
+        "there is no row to compare",
+    ),
+}
+# Nothing of a fix or a command is kept in these.
+APART = {
+    "access_token": "who may ask",
+    "driver": "registered",
+    "driver_transition": "the matrix",
+    "kafka_offset": "where a consumer stands; a replay moves it",
+    "limits": "rules",
+    "order_transition": "the matrix",
+    "policy": "rules",
+    "restaurant": "registered",
+    "sealed_before": "a rule, which the cases set",
+    "service_area": "registered",
+}
+_AS = {  # how a value is read, where not as it is
+    "stored": "ARRAY(SELECT ARRAY[lower(r), upper(r)] FROM unnest(stored) r)",
+    "rejected": "ARRAY(SELECT ARRAY[lower(r), upper(r)] FROM unnest(rejected) r)",
+    "geom": "CASE WHEN geom IS NOT NULL THEN ARRAY[ST_X(geom), ST_Y(geom)] END",
+    "duty": "duty::text",
+    "command": "command::text",
+    "actor": "actor::text",
+    "from_state": "from_state::text",
+    "to_state": "to_state::text",
+    "ended_by": "ended_by::text",
+    "state": "state::text",
+    "source": "source::text",
+    "state_source": "state_source::text",
+}
+_LETTER = "boot seq lon_deg lat_deg accuracy_m speed_mps heading_deg altitude_m battery".split()
+_OUTBOX = """
     DELETE FROM outbox WHERE convert_from(key, 'UTF8') = ANY (%s)
     RETURNING outbox_id, topic, convert_from(key, 'UTF8'), convert_from(payload, 'UTF8')::jsonb,
-        headers #>> '{0,1}'
+        headers
 """
 
 
-def announced(
-    fleet: Fleet, drivers: Sequence[str], orders: Sequence[UUID]
-) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:
-    """Take from the outbox what goes out: the orders' updates, and (driver, reason) of the dead
-    letters of parked fixes.
-    """
-    rows = sorted(fleet.rows(OUTBOX, [*drivers, *map(str, orders)]))
-    updates = [
-        (UUID(key), p["order_seq"], p["assignment_no"], p["state"], p["source"], p["driver_id"])
-        for _id, topic, key, p, _reason in rows
-        if topic == "tracking-updates"
-    ]
-    return updates, sorted((row[2], row[4]) for row in rows if row[1] == "dead-letter")
+class Announced(NamedTuple):
+    """What went out: the orders' updates, and the dead letters of parked fixes."""
+
+    updates: list[tuple[Any, ...]]
+    buried: list[tuple[Any, ...]]
+
+
+def announced(fleet: Fleet, drivers: Sequence[str], orders: Sequence[UUID]) -> Announced:
+    """Take what goes out from the outbox, in its order."""
+    rows = sorted(fleet.rows(_OUTBOX, [*drivers, *map(str, orders)]))
+    updates, buried = [], []
+    for _id, topic, key, p, headers in rows:
+        if topic == "tracking-updates":
+            what = (p["assignment_no"], p["state"], p["source"], p["driver_id"], p["occurred_at"])
+            assert p["order_id"] == key
+            updates.append((UUID(key), p["order_seq"], *what))
+        else:
+            said = dict(headers)
+            assert said["driver_id"] == key
+            seen = [p.get(name) for name in _LETTER]
+            buried.append((key, said["reason"], int(said["received_at_ms"]), *seen))
+    return Announced(updates, sorted(buried, key=repr))
 
 
 def to_announce(world: World) -> list[tuple[Any, ...]]:
     return [
-        (order_id, seq, e.assignment_no, e.state, e.source, e.driver_id)
+        (order_id, seq, e.assignment_no, e.state, e.source, e.driver_id, wire(e.occurred_at))
         for order_id, order in world.orders.items()
         for seq, e in enumerate(order.events, 1)
     ]
 
 
+def letter(fix: Fix, reason: str) -> tuple[object, ...]:
+    """The dead letter of a parked fix that is refused at last."""
+    place = (fix.place.lon_deg, fix.place.lat_deg) if fix.place else (None, None)
+    received_at_ms = round(fix.received_at.timestamp() * 1000)
+    return (fix.driver_id, reason, received_at_ms, fix.boot, fix.seq, *place, *fix.values)
+
+
+def wire(at: datetime) -> str:
+    """An instant as the contracts write it."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def instants_of_events(fleet: Fleet, orders: Sequence[UUID]) -> dict[tuple[UUID, int], datetime]:
+    """Read when each event that fixes caused is said to have come to be."""
+    statement = """SELECT order_id, order_seq, occurred_at FROM order_event
+        WHERE order_id = ANY (%s) AND source = 'gps'"""
+    return {row[:2]: row[2] for row in fleet.rows(statement, list(orders))}  # type: ignore[misc]
+
+
 def of_database(fleet: Fleet, drivers: Sequence[str], orders: Sequence[UUID]) -> Snapshot:
     """Read what stands in the database."""
-    ledger = {
-        (driver_id, boot): (numbers(*stored), numbers(*rejected))
-        for driver_id, boot, *ranges in fleet.rows(BOOTS, list(drivers))
-        for stored, rejected in [(ranges[:2], ranges[2:])]
-    }
-    marks = write.read_watermarks(fleet.batch_door, list(ledger))
-    events: dict[UUID, list[tuple[Any, ...]]] = {order_id: [] for order_id in orders}
-    for order_id, *event in fleet.rows(EVENTS, list(orders)):
-        events[order_id].append(tuple(event))
-    return {
-        "history": sorted(fleet.rows(HISTORY, list(drivers)), key=repr),
-        "ledger": ledger,
-        "watermarks": {(m.driver_id, m.boot): (m.seq, m.missing) for m in marks},
-        "drivers": {row[0]: row[1:] for row in fleet.rows(DRIVERS, list(drivers))},
-        "orders": {row[0]: row[1:] for row in fleet.rows(ORDERS, list(orders))},
-        "assignments": {row[:2]: row[2:] for row in fleet.rows(ASSIGNMENTS, list(orders))},
-        "evidence": {row[:3]: row[3] for row in fleet.rows(EVIDENCE, list(orders))},
-        "events": events,
-    }
-
-
-def numbers(lowers: list[int], uppers: list[int]) -> set[int]:
-    return {n for a, b in zip(lowers, uppers, strict=True) for n in range(a, b)}
+    found: Snapshot = {}
+    for table, (key, columns) in COMPARED.items():
+        if table != "outbox":
+            selected = ", ".join(_AS.get(name, name) for name in columns.split())
+            ids = list(drivers) if key == "driver_id" else list(orders)
+            statement = f"SELECT {selected} FROM {table} WHERE {key} = ANY (%s)"
+            found[table] = sorted(fleet.rows(statement, ids), key=repr)
+    boots = [row[:2] for row in found["driver_boot"]]
+    marks = write.read_watermarks(fleet.batch_door, boots)
+    found["watermarks"] = {(m.driver_id, m.boot): (m.seq, m.missing) for m in marks}
+    return found
 
 
 def of_model(world: World) -> Snapshot:
-    """Work out what must stand."""
+    """Work out what must stand, table by table."""
     boots = {key: boot for key, boot in world.boots.items() if boot.stored or boot.rejected}
     orders = world.orders.items()
-    assignments = [
-        (order_id, number, order, held)
-        for order_id, order in orders
-        for number, held in order.assignments.items()
-    ]
-    return {
-        "history": sorted(
-            (
-                (*_identity(fix), fix.fix_at, fix.received_at, *_seen(fix), world.quarantine(fix))
-                for fixes in world.fixes.values()
-                for fix in fixes
-            ),
-            key=repr,
-        ),
-        "ledger": {key: (boot.stored, boot.rejected) for key, boot in boots.items()},
-        "watermarks": {key: boot.watermark() for key, boot in boots.items()},
-        "drivers": {
-            driver_id: (duty, *world.driver_state(driver_id), *_newest(world.newest(driver_id)))
+    rows = {
+        "fix_history": [
+            (fix.driver_id, *_stored(fix), world.quarantine(fix))
+            for fixes in world.fixes.values()
+            for fix in fixes
+        ],
+        "driver_boot": [
+            (*key, ranges(boot.stored), ranges(boot.rejected)) for key, boot in boots.items()
+        ],
+        "driver_state": [
+            (driver_id, duty, *world.driver_state(driver_id), *_newest(world.newest(driver_id)))
             for driver_id, duty in world.duty.items()
-        },
-        "orders": {
-            order_id: (order.state, order.assignment_no, len(order.events), order.is_over)
+        ],
+        "driver_cell": [
+            (driver_id, cell_of(newest.place))
+            for driver_id in world.duty
+            if (newest := world.newest(driver_id)) and newest.place
+        ],
+        "driver_command": [
+            (driver_id, command, "driver", before, after, None, at)
+            for driver_id, command, before, after, at in world.duty_commands
+        ],
+        "orders": [
+            (
+                *(order_id, 1, order.customer.lon_deg, order.customer.lat_deg),
+                *(order.policy.policy_id, order.created_at, order.state, order.assignment_no),
+                *(order.source, order.state_at, len(order.events), order.ended_at),
+            )
             for order_id, order in orders
-        },
-        "assignments": {
-            (order_id, number): (held.driver_id, held.assigned_at, held.ended_at)
-            for order_id, number, _order, held in assignments
-        },
-        "evidence": {
-            (order_id, number, state): at
-            for order_id, number, order, held in assignments
+        ],
+        "assignment": [row for order_id, order in orders for row in _assignments(order_id, order, world)],
+        "order_command": [
+            (order_id, *astuple(commanded)) for order_id, order in orders
+            for commanded in order.commands
+        ],
+        "evidence": [
+            (order_id, number, state, "gps", at)
+            for order_id, order in orders
+            for number, held in order.assignments.items()
             for state, at in world.proved(order, held).items()
-        },
-        "events": {
-            order_id: [
-                (
-                    e.assignment_no,
-                    e.state,
-                    e.source,
-                    e.driver_id,
-                    None if e.source == "gps" else e.occurred_at,
-                )
-                for e in order.events
-            ]
+        ],
+        "order_event": [
+            (order_id, seq, e.assignment_no, e.state, e.source, e.driver_id, e.occurred_at)
             for order_id, order in orders
-        },
+            for seq, e in enumerate(order.events, 1)
+        ],
+        "parked_fix": [],
     }
+    snapshot: Snapshot = {table: sorted(found, key=repr) for table, found in rows.items()}
+    snapshot["watermarks"] = {key: boot.watermark() for key, boot in boots.items()}
+    return snapshot
 
 
-def _identity(fix: Fix) -> tuple[Any, ...]:
-    return (fix.driver_id, *fix.age[1:])
+def ranges(numbers: set[int]) -> list[list[int]]:
+    """Whole numbers as the ranges that the database keeps, their ends excluded."""
+    found: list[list[int]] = []
+    for n in sorted(numbers):
+        if found and found[-1][1] == n:
+            found[-1][1] = n + 1
+        else:
+            found.append([n, n + 1])
+    return found
 
 
-def _seen(fix: Fix) -> tuple[Any, ...]:
+def _assignments(order_id: object, order: Order, world: World) -> list[tuple[Any, ...]]:
+    rows = []
+    for number, held in order.assignments.items():
+        facts = world.proved(order, held)
+        picked_up = [at for at in (facts.get("picked_up"), held.picked_up_at) if at]
+        rows.append(
+            (
+                *(order_id, number, held.driver_id, held.assigned_at, held.ended_at),
+                *(held.ended_by, order.policy.policy_id),
+                *(order.restaurant.lon_deg, order.restaurant.lat_deg),
+                *(order.customer.lon_deg, order.customer.lat_deg),
+                *(facts.get("at_restaurant"), facts.get("picked_up")),
+                min(picked_up, default=None),
+                *(facts.get("arriving"), facts.get("at_customer")),
+            )
+        )
+    return rows
+
+
+def _stored(fix: Fix) -> tuple[Any, ...]:
     assert fix.place is not None
-    return (fix.place.lon_deg, fix.place.lat_deg, fix.accuracy_m, fix.battery)
+    _fix_at, boot, seq = fix.age
+    place = (fix.place.lon_deg, fix.place.lat_deg)
+    return (boot, seq, fix.fix_at, fix.received_at, *place, *fix.values)
 
 
 def _newest(fix: Fix | None) -> tuple[Any, ...]:
     if fix is None:
-        return (None,) * 12
+        return (None,) * 13
     assert fix.place is not None
-    place, cell = (fix.place.lon_deg, fix.place.lat_deg), cell_of(fix.place)
-    return (fix.fix_at, fix.received_at, *fix.age[1:], *_seen(fix), *place, cell, cell)
+    boot, seq, fix_at, received_at, *seen = _stored(fix)
+    geom = [fix.place.lon_deg, fix.place.lat_deg]
+    return (fix_at, received_at, boot, seq, *seen, geom, cell_of(fix.place))
 
 
 def differences(seen: Snapshot, expected: Snapshot) -> list[str]:
-    """Name what differs, part by part; empty if all is well."""
+    """Name what differs, table by table; empty if all is well."""
     return [
         f"{part}:\n  database: {seen[part]!r}\n  model:    {expected[part]!r}"
         for part in expected

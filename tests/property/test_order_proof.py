@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 from doorstep.stack.postgres import PostgresCluster
@@ -39,7 +39,6 @@ PATIENT = settings(
     deadline=None,
     database=None,
     derandomize=CASES <= 1000,  # CI sees the same cases each time, a release new ones
-    print_blob=False,
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate, Phase.shrink),
@@ -61,6 +60,7 @@ def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
     @PATIENT
     @given(cases)
     def check(case: Case) -> None:
+        note(repr(case))
         world = play(fleet, case)
         seen["cases"] += 1
         seen["fixes"] += sum(map(len, world.fixes.values()))
@@ -82,7 +82,7 @@ def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
 def settled(fixes: list[Fix], copies: list[int]) -> snapshots.Snapshot:
     """Let the model take fixes in, one by one in the order of `copies`."""
     world = World((AREA,))
-    order = Order(RESTAURANT, north(1000), Policy(), "assigned", 1)
+    order = Order(RESTAURANT, north(1000), Policy(), START_AT, "assigned", 1)
     order.assignments[1] = Assignment("d1", START_AT + TICK)
     world.orders["order"] = order
     for driver_id in ("d1", "d2", "d3"):
@@ -90,7 +90,7 @@ def settled(fixes: list[Fix], copies: list[int]) -> snapshots.Snapshot:
     for n in copies:
         world.record([fixes[n]])
     snapshot = snapshots.of_model(world)
-    del snapshot["events"], snapshot["orders"]  # how many steps were seen depends on the order
+    del snapshot["order_event"], snapshot["orders"]  # how many steps were seen depends on the order
     return snapshot
 
 
