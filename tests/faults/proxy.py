@@ -62,6 +62,7 @@ class Proxy:
         self._conditions = Conditions()
         self._deaf_to_client = self._deaf_to_server = self._swallowing = False
         self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"proxy-{self.port}", daemon=True)
 
@@ -141,7 +142,7 @@ class Proxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        start = asyncio.start_server(self._link, sock=self._listener, backlog=BACKLOG)
+        start = asyncio.start_server(self._accept, sock=self._listener, backlog=BACKLOG)
         server = self._loop.run_until_complete(start)
         self._loop.run_forever()
         server.close()
@@ -160,8 +161,21 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
     def _apply(self, link: _Link) -> None:
-        _deafen(link.client.get_extra_info("socket"), self._deaf_to_client or link.forgotten)
-        _deafen(link.server.get_extra_info("socket"), self._deaf_to_server)
+        """Make both ends deaf or not. Those that hear notice a peer that has died meanwhile."""
+        for writer, deaf in (
+            (link.client, self._deaf_to_client or link.forgotten),
+            (link.server, self._deaf_to_server),
+        ):
+            sock = writer.get_extra_info("socket")
+            if sock.fileno() >= 0:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, not deaf)
+                _deafen(sock, deaf)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = self._loop.create_task(self._link(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1

@@ -1,0 +1,201 @@
+"""driver_api and tracking_api under callers: killed in the middle of a PATCH."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import psycopg
+
+from doorstep.credentials import driver_token
+from doorstep.provision import numbered, owner_connection
+from doorstep.stack.stack import Stack
+
+CALLERS = numbered("caller-", 8)
+RESTAURANT_ID = 7
+DESTINATION = {"lon_deg": 11.2486, "lat_deg": 43.7711}
+TIMEOUT_S = 15.0
+KEEP_S = 2.0  # a connection for the next request; the server closes one after 5 s
+STEADY_S = 2.0
+STEADY_WITHIN_S = 60.0
+NO_ANSWER = 0  # in place of a status: refused, reset, or nothing within TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One request's answer, and that of the one repetition after a failure."""
+
+    method: str
+    driver_id: str  # empty: a GET
+    at_s: float  # time.monotonic() when it was sent
+    took_s: float
+    status: int
+    retry_after: bool
+    detail: str  # of a problem
+    again: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the caller saw an error, repeated or not."""
+        return self.status != httpx.codes.OK
+
+
+class Callers:
+    """PATCH and GET /track at a steady pace, in a thread; `answers` has them all."""
+
+    def __init__(self, stack: Stack, per_s: float = 30.0) -> None:
+        self.answers: list[Answer] = []
+        self.acked: list[tuple[str, int]] = []  # (driver_id, seq) of each PATCH answered with 200
+        self.boot = "c" + secrets.token_hex(6)
+        self._stack = stack
+        self._pace_s = 1 / per_s
+        self._key = stack.home.fleet_key()
+        self._staff = {"Authorization": f"Bearer {stack.home.staff_token()}"}
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="callers", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._stack.add_drivers(CALLERS)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+        if self._failure is not None and _e is None:
+            raise self._failure
+
+    def since(self, at_s: float, until_s: float = float("inf")) -> list[Answer]:
+        """The answers to requests sent in this time."""
+        return [one for one in list(self.answers) if at_s <= one.at_s < until_s]
+
+    def wait_steady(self) -> None:
+        """Wait until nothing has failed for a while and both kinds are answered, or raise."""
+        began = time.monotonic()
+        while time.monotonic() < began + STEADY_WITHIN_S:
+            time.sleep(0.1)
+            if self._failure is not None:
+                raise self._failure
+            recent = self.since(max(began, time.monotonic() - STEADY_S))
+            kinds = {one.method for one in recent if not one.failed}
+            calm = time.monotonic() - began >= STEADY_S and not any(one.failed for one in recent)
+            if calm and kinds == {"PATCH", "GET"}:
+                return
+        raise TimeoutError(f"callers still see errors after {STEADY_WITHIN_S:.0f} s")
+
+    def lost(self) -> int:
+        """How many fixes were answered with 200 and are not in the database once, and once only."""
+        acked = list(self.acked)
+        with owner_connection(self._stack.database_admin_url) as conn:
+            there = rows_of(conn, self.boot)
+        return sum(there.get(one) != 1 for one in acked)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._call_all())
+        except BaseException as exc:  # noqa: BLE001 - a thread's boundary: __exit__ raises it again
+            self._failure = exc
+
+    async def _call_all(self) -> None:
+        limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEP_S)
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, trust_env=False) as client:
+            url = await self._track_url(client)
+            async with asyncio.TaskGroup() as group:
+                seq = 0
+                while not self._stopping.is_set():
+                    seq += 1
+                    group.create_task(self._patch(client, seq))
+                    group.create_task(self._call(client, "GET", url, "", self._staff))
+                    await asyncio.sleep(2 * self._pace_s)
+
+    async def _track_url(self, client: httpx.AsyncClient) -> str:
+        url = self._stack.addresses.tracking_api_url
+        order = {"restaurant_id": RESTAURANT_ID, "destination": DESTINATION}
+        answer = await client.post(f"{url}/orders", json=order, headers=self._staff)
+        answer.raise_for_status()
+        return f"{url}/track/{answer.json()['order_id']}"
+
+    async def _patch(self, client: httpx.AsyncClient, seq: int) -> None:
+        driver_id = CALLERS[seq % len(CALLERS)]
+        url = f"{self._stack.addresses.driver_api_url}/drivers/{driver_id}/location"
+        token = {"Authorization": f"Bearer {driver_token(self._key, driver_id)}"}
+        if await self._call(client, "PATCH", url, driver_id, token, make_fix(self.boot, seq)):
+            self.acked.append((driver_id, seq))
+
+    async def _call(
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        url: str,
+        driver_id: str,
+        headers: dict[str, str],
+        body: dict[str, Any] | None = None,
+    ) -> bool:
+        """Ask, and once more after a failure; whether one of the two was answered with 200."""
+        at_s = time.monotonic()
+        first = await _ask(client, method, url, headers, body)
+        took_s = time.monotonic() - at_s
+        status = first.status_code if first else NO_ANSWER
+        wait_s = first.headers.get("Retry-After") if first else None
+        detail = first.json()["detail"] if first and status != httpx.codes.OK else ""
+        again: int | None = None
+        if status != httpx.codes.OK:
+            await asyncio.sleep(float(wait_s or 0.3))
+            second = await _ask(client, method, url, headers, body)
+            again = second.status_code if second else NO_ANSWER
+        told = wait_s is not None
+        self.answers.append(Answer(method, driver_id, at_s, took_s, status, told, detail, again))
+        return httpx.codes.OK in (status, again)
+
+
+async def _ask(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    body: dict[str, Any] | None,
+) -> httpx.Response | None:
+    try:
+        return await client.request(method, url, headers=headers, json=body)
+    except httpx.TransportError:
+        return None
+
+
+def make_fix(boot: str, seq: int) -> dict[str, Any]:
+    """A fix of now, somewhere in Florence, each seq elsewhere."""
+    return {
+        "boot": boot,
+        "seq": seq,
+        "fix_at": round(time.time() * 1000),
+        "lat_deg": round(43.77 + seq % 1000 * 1e-6, 6),
+        "lon_deg": 11.25,
+        "accuracy_m": 5.0,
+        "speed_mps": 3.5,
+        "battery": 0.5,
+    }
+
+
+def rows_of(conn: psycopg.Connection[Any], boot: str) -> dict[tuple[str, int], int]:
+    """How many rows of the history each (driver_id, seq) of a boot has."""
+    statement = (
+        "SELECT driver_id, seq, count(*) FROM doorstep.fix_history WHERE boot = %s GROUP BY 1, 2"
+    )
+    return {(driver_id, seq): rows for driver_id, seq, rows in conn.execute(statement, [boot])}
+
+
+def statuses(answers: Iterable[Answer]) -> dict[int, int]:
+    """How often each first status came."""
+    counts: dict[int, int] = {}
+    for one in answers:
+        counts[one.status] = counts.get(one.status, 0) + 1
+    return dict(sorted(counts.items()))

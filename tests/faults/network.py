@@ -1,0 +1,195 @@
+"""The network between devices, bridge and broker: silent for a minute, or slow and in slices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from doorstep.provision import numbered
+from doorstep.settings import MqttBroker
+from simulators.phone import Phone, phone_of
+from simulators.settings import SimulatorSettings
+from tests.faults.fault import Fault, Seen
+from tests.faults.lab import Lab
+from tests.faults.proxy import Conditions, Proxy
+
+PHONES = numbered("roamer-", 8)
+REPORT_EVERY_S = 1.0
+HOLE_S = 60.0
+NOTICE_WITHIN_S = 45.0
+SLOW_S = 45.0
+SETTLE_WITHIN_S = 90.0
+SLOW = Conditions(latency_s=1.0, jitter_s=0.5, slice_bytes=200, slice_gap_s=0.0005)
+# 0.5 MB/s a link at most: four times what the bridge gets at 500 fixes/s
+
+
+class Phones:
+    """A few devices with journals behind a proxy of their own, each reporting once a second."""
+
+    def __init__(self, lab: Lab, broker_port: int) -> None:
+        self._lab = lab
+        self._settings = SimulatorSettings(
+            mqtt_url=(MqttBroker("127.0.0.1", broker_port, tls=False),),
+            fleet_key_file=lab.stack.home.fleet_key_file,
+            staff_token_file=lab.stack.home.staff_token_file,
+            journal_dir=lab.stack.home.journals,
+            ack_every_s=lab.settings.ack_every_s,
+        )
+        self._phones: list[Phone] = []
+        self._quiet, self._stopping = threading.Event(), threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="phones", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._lab.stack.add_drivers(PHONES)
+        self._thread.start()
+        wait_until(lambda: self.connected == len(PHONES), 60, "the phones are connected")
+        return self
+
+    def __exit__(
+        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+        if self._failure is not None and _e is None:
+            raise self._failure
+
+    @property
+    def connected(self) -> int:
+        """How many believe that they have a connection."""
+        return sum(phone.device.connected for phone in self._phones)
+
+    @property
+    def published(self) -> int:
+        """How many fixes they have journaled in this life."""
+        return sum(phone.device.last_seq for phone in self._phones)
+
+    @property
+    def pending(self) -> int:
+        """How many fixes they have not been told to be committed."""
+        return sum(phone.device.pending for phone in self._phones)
+
+    def settle(self) -> int:
+        """Stop reporting and wait until all is committed; how many are not in time."""
+        self._quiet.set()
+        deadline = time.monotonic() + SETTLE_WITHIN_S
+        while self.pending and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self.pending
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except BaseException as exc:  # noqa: BLE001 - a thread's boundary: __exit__ raises it again
+            self._failure = exc
+
+    async def _live(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for driver_id in PHONES:
+                phone = await stack.enter_async_context(phone_of(driver_id, self._settings))
+                self._phones.append(phone)
+            turn = 0
+            while not self._stopping.is_set():
+                await asyncio.sleep(REPORT_EVERY_S)
+                turn += 1
+                for number, phone in enumerate(self._phones):
+                    if not self._quiet.is_set():
+                        place = {"lat_deg": 43.75 + number * 1e-3, "lon_deg": 11.2 + turn * 1e-5}
+                        phone.report({"fix_at": round(time.time() * 1000), **place})
+
+
+def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait until `holds()`. Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout_s:.0f} s: {what}")
+        time.sleep(0.1)
+
+
+def black_hole(lab: Lab) -> Seen:
+    """Lose every packet for a minute, beside the bridge and beside devices."""
+    broker_port = lab.addresses.mqtt[0].port
+    with (
+        lab.proxied(["bridge"], "mosquitto-1") as beside_bridge,
+        Proxy(broker_port) as beside_phones,
+        Phones(lab, beside_phones.port) as phones,
+    ):
+        dug_at = time.monotonic()
+        beside_bridge.black_hole()
+        beside_phones.black_hole()
+        noticed: dict[str, float] = {}
+        while (passed_s := time.monotonic() - dug_at) < HOLE_S:
+            if "bridge" not in noticed and not lab.metric("bridge", "doorstep_bridge_connected"):
+                noticed["bridge"] = passed_s
+            if "devices" not in noticed and phones.connected == 0:
+                noticed["devices"] = passed_s
+            time.sleep(0.2)
+        waiting = phones.pending
+        beside_bridge.heal()
+        beside_phones.heal()
+        recovery_s = lab.wait_healthy(since=time.monotonic())
+        left = phones.settle()
+    told = ", ".join(f"the {who} after {s:.0f} s" for who, s in sorted(noticed.items()))
+    in_time = len(noticed) == 2 and max(noticed.values()) <= NOTICE_WITHIN_S
+    return Seen(
+        f"noticed by {told or 'nobody'}; {waiting} fixes waited in {len(PHONES)} journals, "
+        f"{left} after healing",
+        recovery_s,
+        in_time and not left,
+    )
+
+
+def slow_and_sliced(lab: Lab) -> Seen:
+    """Delay every chunk by 1 s +- 0.5, in slices, beside the bridge and beside devices."""
+    broker_port = lab.addresses.mqtt[0].port
+    with (
+        lab.proxied(["bridge"], "mosquitto-1") as beside_bridge,
+        Proxy(broker_port) as beside_phones,
+        Phones(lab, beside_phones.port) as phones,
+    ):
+        proxies = (beside_bridge, beside_phones)
+        for proxy in proxies:
+            proxy.set(SLOW)
+        accepted = [proxy.accepted for proxy in proxies]
+        before, relayed = phones.published, beside_bridge.bytes_down
+        time.sleep(SLOW_S)
+        relayed = beside_bridge.bytes_down - relayed
+        reported, behind = phones.published - before, phones.pending
+        connects = [p.accepted - known for p, known in zip(proxies, accepted, strict=True)]
+        for proxy in proxies:
+            proxy.heal()
+        recovery_s = lab.wait_healthy(since=time.monotonic())
+        left = phones.settle()
+    return Seen(
+        f"{connects[0]} reconnects of the bridge, {connects[1]} of {len(PHONES)} devices in "
+        f"{SLOW_S:.0f} s; {relayed / 1000:.0f} kB to the bridge; of the devices' {reported} "
+        f"fixes {behind} were under way at the end, {left} after healing",
+        recovery_s,
+        connects == [0, 0] and not left and 0 < behind < reported / 2,
+    )
+
+
+FAULTS = (
+    Fault(
+        7,
+        "MQTT is a black hole for 60 s",
+        "bridge and devices notice within 45 s; 0 lost",
+        None,
+        quick=False,
+        run=black_hole,
+    ),
+    Fault(
+        8,
+        "MQTT late by 1 s +- 0.5, in slices",
+        "0 lost, no reconnect",
+        None,
+        quick=False,
+        run=slow_and_sliced,
+    ),
+)
