@@ -23,7 +23,7 @@ from doorstep.store.translate import from_sqlstate
 
 T = TypeVar("T")
 
-ANSWER_WITHIN_S = 4.5  # above the wait for a connection (2 s), below the 5 s a caller may wait
+ANSWER_WITHIN_S = 4.0  # above the wait for a connection (0.9 s), below the 5 s a caller may wait
 PROBE_WITHIN_S = 2.0
 
 _left_behind: set[asyncio.Task[Any]] = set()  # a task that nobody refers to may vanish half-way
