@@ -13,6 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,8 @@ GPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "gps"
 FLORENCE = Place(11.2558, 43.7731)
 METRES_PER_DEGREE = 111_195.0
 NO_DAY_S = 1_600_000_000
+NO_CLOCK_S = 1e9  # dated before 2001: the phone had no clock
+FIELDS = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m")
 LATENESS_S = 86_400.0  # how late the platform takes a fix
 
 needs_traces = pytest.mark.skipif(
@@ -49,6 +52,15 @@ class TraceFix:
         """How old it was when it was stored; negative if it was dated ahead."""
         return self.written_s - self.fix_s
 
+    @property
+    def at(self) -> datetime:
+        """When it was taken."""
+        return datetime.fromtimestamp(self.fix_s, UTC)
+
+    def values(self) -> dict[str, float]:
+        """What else it says, by the contract's names."""
+        return {name: value for name in FIELDS if (value := getattr(self, name)) is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -62,6 +74,15 @@ class Trace:
     fixes: Sequence[TraceFix]
     begins_s: float
     ends_s: float
+
+    def moved(self, at_s: float, ends_at: datetime) -> datetime:
+        """An instant of the trace when the whole of it is moved so that it ends at `ends_at`.
+
+        A date from before the phone had a clock stays what it is.
+        """
+        if at_s < NO_CLOCK_S:
+            return datetime.fromtimestamp(at_s, UTC)
+        return ends_at - timedelta(seconds=round(self.ends_s - at_s, 3))
 
 
 @cache

@@ -71,8 +71,8 @@ def rows_of(
             driver_id,
             boot,
             seq if boot is not None else None,
-            _moved(trace, fix.fix_s, ends_at),
-            _moved(trace, fix.written_s, ends_at),
+            trace.moved(fix.fix_s, ends_at),
+            trace.moved(fix.written_s, ends_at),
             *fix.place,
             fix.accuracy_m,
             fix.speed_mps,
@@ -83,10 +83,6 @@ def rows_of(
         )
         for seq, fix in enumerate(trace.fixes, 1)
     ]
-
-
-def _moved(trace: Trace, at_s: float, ends_at: datetime) -> datetime:
-    return ends_at - timedelta(seconds=round(trace.ends_s - at_s, 3))
 
 
 class LabelledRun:
@@ -111,7 +107,7 @@ class LabelledRun:
         order_id = self.fleet.assigned_order(
             driver_id, restaurant_id=1000 + number, customer=place_of(trace, label.customer)
         )
-        begins_at = _moved(trace, trace.begins_s, ends_at)
+        begins_at = trace.moved(trace.begins_s, ends_at)
         assigned_at = begins_at + timedelta(seconds=label.assigned_s)
         self.fleet.backdate_assignment(order_id, assigned_at)
         self.orders.append(PlacedOrder(label, driver_id, order_id, begins_at))
