@@ -274,19 +274,20 @@ class Lab:
         """Wait until all is well under load; return the seconds from `since` until then.
 
         Healthy is the first moment at which every part is ready and each driver of the load has a
-        fix in the database that is at most NORMAL_S old: a fix published now is committed in normal
-        time. Then, not counted, the devices must be told so: their journals forget what they had
-        published by that moment. `since` is a `time.monotonic()`, by default now. Raises Unhealthy.
+        fix in the database that was published after `since` and is at most NORMAL_S old. Then, not
+        counted, the devices must be told so: their journals forget what they had published by that
+        moment. `since` is a `time.monotonic()`, by default now. Raises Unhealthy.
         """
         began = time.monotonic()
         since = began if since is None else since
         deadline = began + timeout_s
-        waits_for = self._waits_for()
+        since_at_s = time.time() - (began - since)
+        waits_for = self._waits_for(since_at_s)
         while waits_for:
             if time.monotonic() > deadline:
                 raise Unhealthy(f"not healthy after {timeout_s:.0f} s: {waits_for}")
             time.sleep(POLL_S)
-            waits_for = self._waits_for()
+            waits_for = self._waits_for(since_at_s)
         healthy_at = time.monotonic()
         published = self.load.published()
         while waiting := self.load.unacknowledged(published):
@@ -295,7 +296,7 @@ class Lab:
             time.sleep(POLL_S)
         return healthy_at - since
 
-    def _waits_for(self) -> str:
+    def _waits_for(self, since_at_s: float) -> str:
         """What is not well; empty if all is."""
         try:
             age_s = self.oldest_s()
@@ -303,6 +304,8 @@ class Lab:
             return f"the database: {str(exc).strip()}"
         if age_s > NORMAL_S:
             return f"fixes: the newest of one driver is {age_s:.1f} s old"
+        if age_s >= time.time() - since_at_s:
+            return "a fix of after the fault"
         states = self._stack.status()
         return ", ".join(one.part for one in states if not one.ready) or ("" if states else "all")
 
