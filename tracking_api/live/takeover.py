@@ -44,7 +44,7 @@ class HandsOver(HttpToolsProtocol):
 
 
 def without_chunks(scope: Scope) -> None:
-    """Let this answer's head go out without `Transfer-Encoding`: a 101 must not have one."""
+    """Let the head that goes out next have no `Transfer-Encoding`: a 101 must not."""
     holder: weakref.ref[HandsOver] = scope["extensions"][EXTENSION]
     owner = holder()
     if owner is not None:

@@ -1,4 +1,4 @@
-"""Streams: an order for its customer, over SSE or a WebSocket."""
+"""Streams of one order, for its customer and staff: server-sent events, or a WebSocket."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from starlette.types import Receive, Scope, Send
 from doorstep.credentials import token_sha256
 from doorstep.web.openapi import problems
 from tracking_api.live.hub import ENDED
-from tracking_api.live.service import Live
-from tracking_api.live.takeover import take_over
+from tracking_api.live.takeover import take_over, without_chunks
 from tracking_api.live.viewer import Viewer
-from tracking_api.routes.parts import Have, LinkTokenFound, address_of
+from tracking_api.live.websocket import SocketViewer, check_origin, shake_hands
+from tracking_api.routes.parts import Have, LinkTokenFound, Parts, address_of
 from tracking_api.routes.track import OPTIONAL_TOKEN, OrderIdText
 
 router = APIRouter(prefix="/track/{order_id}", tags=["live"])
 
 RETRY_MS = (500, 2500)  # each viewer's own: after a restart they don't come back all at once
-MEDIA_TYPE = "text/event-stream"
+SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
 
+LastEventId = Annotated[str | None, Header(max_length=40)]
 Cursor = Annotated[
     str | None,
     Query(
@@ -35,25 +36,39 @@ Cursor = Annotated[
 
 
 class OrderStream(Response):
-    """An answer that goes on: its head by uvicorn, its frames by the hub."""
+    """An answer that goes on: its head by uvicorn, its frames by the hub.
 
-    media_type = MEDIA_TYPE
+    `accepting` are the headers that accept a WebSocket; without them it is SSE.
+    """
 
-    def __init__(self, live: Live, order_id: UUID, sha256: bytes, cursor: str | None) -> None:
-        super().__init__(headers={"X-Accel-Buffering": "no"})
+    def __init__(
+        self,
+        parts: Parts,
+        order_id: UUID,
+        sha256: bytes,
+        cursor: str | None,
+        accepting: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(status_code=101 if accepting else 200, headers=accepting or SSE_HEADERS)
         del self.headers["content-length"]
-        self._live, self._order_id = live, order_id
-        self._sha256, self._cursor = sha256, cursor
+        self._live = parts.live
+        self._order_id, self._sha256, self._cursor = order_id, sha256, cursor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hub, crowd = self._live.hub, self._live.crowd
+        is_socket = self.status_code == 101
         async with hub.opened(self._order_id) as watched:
             order = watched.tracked
-            if order and order.state in ENDED and self._cursor == str(order.order_seq):
-                await Response(status_code=204)(scope, receive, send)  # EventSource stops at that
+            ended = order is not None and order.state in ENDED
+            if ended and not is_socket and order and self._cursor == str(order.order_seq):
+                await Response(status_code=204)(scope, receive, send)
                 return
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            viewer = Viewer(crowd, self._sha256, lambda gone: hub.leave(watched, gone))
+            if is_socket:
+                without_chunks(scope)
+            head = {"status": self.status_code, "headers": self.raw_headers}
+            await send({"type": "http.response.start", **head})
+            kind = SocketViewer if is_socket else Viewer
+            viewer = kind(crowd, self._sha256, lambda gone: hub.leave(watched, gone))
             viewer.begin(take_over(scope, viewer), random.randint(*RETRY_MS))
             crowd.join(viewer)
             hub.enter(watched, viewer, self._cursor)
@@ -65,9 +80,9 @@ class OrderStream(Response):
     responses={
         200: {
             "description": "`snapshot`, then `order` and `position` as they come, then `end`.",
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        204: {"description": "The order has ended, and the cursor has seen it: don't come back."},
+        204: {"description": "The order has ended and the cursor has seen it: don't come back."},
         **problems(404, 429),
     },
     response_class=Response,
@@ -79,10 +94,44 @@ async def follow_order(
     token: LinkTokenFound,
     parts: Have,
     cursor: Cursor = None,
-    last_event_id: Annotated[str | None, Header(max_length=40)] = None,
+    last_event_id: LastEventId = None,
 ) -> Response:
     """The first frame is what GET /track answers. `Last-Event-ID` resumes after that event."""
+    admitted, sha256 = await _admit(request, order_id, token, parts)
+    return OrderStream(parts, admitted, sha256, last_event_id or cursor)
+
+
+@router.get(
+    "/ws",
+    summary="Follow an order: a WebSocket",
+    responses={
+        101: {"description": "The same frames, as JSON texts with `type`, `data` and `id`."},
+        403: {"description": "A cookie, and the page of another site."},
+        426: {"description": "Not the handshake of a WebSocket."},
+        **problems(404, 429),
+    },
+    response_class=Response,
+    openapi_extra=OPTIONAL_TOKEN,
+)
+async def follow_order_over_websocket(
+    request: Request,
+    order_id: OrderIdText,
+    token: LinkTokenFound,
+    parts: Have,
+    cursor: Cursor = None,
+    last_event_id: LastEventId = None,
+) -> Response:
+    """Nothing needs to be said over it; more than 1 KiB closes with 1009, chatter with 1008."""
+    accepting = shake_hands(request)
+    check_origin(request, parts.public_url)
+    admitted, sha256 = await _admit(request, order_id, token, parts)
+    return OrderStream(parts, admitted, sha256, last_event_id or cursor, accepting)
+
+
+async def _admit(
+    request: Request, order_id: str, token: str | None, parts: Parts
+) -> tuple[UUID, bytes]:
     admitted, holder = await parts.links.admit(order_id, token, address_of(request))
     sha256 = token_sha256(token or "")
     parts.live.crowd.check_room(sha256, staff=holder.role == "staff")
-    return OrderStream(parts.live, admitted, sha256, last_event_id or cursor)
+    return admitted, sha256
