@@ -29,7 +29,7 @@ Mode = Literal["all", "time", "distance", "accuracy", "dead_reckoning"]
 MAX_HEARTBEAT_S = 30.0  # an assigned driver reports so often: the rules of evidence build on it
 MAX_COMMAND_BYTES = 1024
 DEGREE_M = 111_195.08  # of latitude, on the sphere of the database's distances
-COLDEST_COSINE = 1e-6  # at a pole a degree of longitude is no length at all
+LEAST_COSINE = 1e-6  # at a pole a degree of longitude is no length at all
 
 UpTo30S = Annotated[float, Meta(ge=0, le=MAX_HEARTBEAT_S)]
 Heartbeat = Annotated[float, Meta(ge=1, le=MAX_HEARTBEAT_S)]
@@ -65,9 +65,11 @@ def decode_command(payload: bytes) -> Report:
     if len(payload) > MAX_COMMAND_BYTES:
         raise MalformedCommand(f"{len(payload)} bytes")
     try:
-        return _decode(payload)
+        fields = msgspec.structs.asdict(_decode(payload))
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise MalformedCommand(str(exc)) from exc
+    del fields["command"]
+    return Report(**fields)
 
 
 def encode_command(report: Report) -> bytes:
@@ -80,5 +82,5 @@ def predict(
 ) -> tuple[float, float]:
     """Where somebody is who went on at this speed and heading: (lon_deg, lat_deg)."""
     way_deg = speed_mps * after_s / DEGREE_M
-    heading, shrink = radians(heading_deg), max(cos(radians(lat_deg)), COLDEST_COSINE)
+    heading, shrink = radians(heading_deg), max(cos(radians(lat_deg)), LEAST_COSINE)
     return lon_deg + way_deg * sin(heading) / shrink, lat_deg + way_deg * cos(heading)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from doorstep.journal import Journal, read_published
+from doorstep.reporting import Report
 from doorstep.settings import MqttBroker
 from simulators import device as device_module
 from simulators.connection import Login
@@ -30,7 +31,7 @@ from simulators.repairs import (
 from simulators.settings import broker_of
 
 LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
-FIX = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
+FIX: dict[str, Any] = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
 
 
 class FakeConnection:
@@ -318,3 +319,91 @@ def test_broker_of__is_crc32_modulo_the_ordered_list() -> None:
     assert broker_of("123456789", brokers) == brokers[0xCBF43926 % 3]  # CRC-32's check value
     assert {broker_of(f"courier-{n}", brokers).port for n in range(30)} == {1, 2, 3}
     assert broker_of("anna", brokers[:1]) == brokers[0]
+
+
+async def test_ack__older_than_one_before__gives_nothing_up(journal: Journal) -> None:
+    device = Device(LOGIN, journal)
+    connection = await connect(device)
+    report(device, journal, 9)
+    connection.ack(device.boot, 9)
+    sent = connection.seqs()
+    for _ in range(3):
+        connection.ack(device.boot, 7, [[2, 5]])
+        connection.ack(device.boot, 9, [[3, 3]])
+    assert connection.seqs() == sent
+    assert device.given_up == 0
+
+
+async def test_full_journal__is_told_in_the_status_and_closed_as_void(tmp_path: Path) -> None:
+    with Journal(tmp_path / "full.sqlite", max_fixes=4) as journal:
+        device = Device(LOGIN, journal)
+        report(device, journal, 700)
+        connection = await connect(device)
+        assert connection.sent[0][2]["given_up"] == device.given_up == 696
+        assert connection.seqs() == [697, 698, 699, 700]
+        connection.ack(device.boot, 700, [[1, 696]])
+        voids = connection.positions()[1:]
+        assert [len(one) for one in voids] == [256, 256, 184]  # not 696 messages
+        assert all(fix["void"] for one in voids for fix in one)
+        assert device.pending == 0
+        report(device, journal, 6)  # nobody acknowledges: two are given up
+        device._say_given_up(connection, time.monotonic() + 31)  # type: ignore[arg-type]
+        assert (connection.sent[-1][1], connection.sent[-1][2]["given_up"]) == ("status", 698)
+
+
+async def test_ack__above_all_that_was_written__means_an_old_copy_and_a_new_boot(
+    journal: Journal,
+) -> None:
+    first = Device(LOGIN, journal)
+    report(first, journal, 5)
+    device = Device(LOGIN, journal)  # the journal was put back: the platform knows up to 90
+    connection = await connect(device)
+    journal.append([(device._life.life_id, 6, b'{"boot": "x", "seq": 6, "number": 6}')])
+    device._last_seq = 6
+    connection.ack(first.boot, 90, [[3, 3]])
+    assert device.boot != first.boot
+    kept = journal.pending_after(device._life.life_id, 0, 99)
+    assert [json.loads(payload).get("number") for _, payload in kept] == [None, 6]  # 3 and 6
+    assert [seq for seq, _ in kept] == [1, 2]
+    connection.puback_all()
+    newest = connection.positions()[-1]
+    assert [one["boot"] for one in newest] == [device.boot] * 2
+    connection.ack(first.boot, 90)  # of the boot it has left
+    assert device.pending == 2
+
+
+async def test_command__report__thins_what_is_observed(journal: Journal) -> None:
+    device = Device(LOGIN, journal)
+    connection = await connect(device)
+    topic = "doorstep/v1/drivers/anna/command"
+    connection._on_message(topic, b'{"command": "report", "mode": "distance", "heartbeat_s": 20}')
+    for second in range(0, 61, 4):
+        assert device.observe(FIX | {"fix_at": FIX["fix_at"] + second * 1000}) in (0, 1, 2)
+        journal.commit()
+        device.pump()
+    fix_ats = [fix["fix_at"] for fix in as_list(connection.positions())]
+    assert [(at - FIX["fix_at"]) / 1000 for at in fix_ats] == [0, 12, 20, 32, 40, 52, 60]
+    connection._on_message(topic, b'{"command": "report", "mode": "sometimes"}')  # stays as it was
+    assert device.reporter.report.mode == "distance"
+
+
+async def test_batch__fixes_wait_for_others_and_go_out_in_one_message(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(LOGIN, journal)
+    connection = await connect(device)
+    device.reporter.follow(Report(batch_s=20))
+    began = time.monotonic()
+    for second in range(0, 60, 4):
+        monkeypatch.setattr(time, "monotonic", lambda now=began + second: now)
+        device.observe(FIX | {"fix_at": FIX["fix_at"] + second * 1000})
+        journal.commit()
+        device.pump()
+        connection.puback_all()
+    assert [len(one) for one in connection.positions()] == [6, 6]
+    assert device.unsent
+
+
+def as_list(positions: list[Any]) -> list[Any]:
+    batches = [one if isinstance(one, list) else [one] for one in positions]
+    return [fix for batch in batches for fix in batch]

@@ -118,3 +118,42 @@ def test_note__rewritten__keeps_the_newest(tmp_path: Path) -> None:
         journal.set_note("positions", "new")
     with Journal(tmp_path / "j.sqlite") as journal:
         assert journal.notes() == {"positions": "new"}
+
+
+def test_append__full__gives_up_the_oldest_and_keeps_count(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite", max_fixes=10) as journal:
+        life_id = journal.open_life("anna").life_id
+        given_up = [journal.append([(life_id, seq, b"x")]) for seq in range(1, 26)]
+        journal.commit()
+        assert given_up == [{}] * 10 + [{life_id: 1}] * 15
+        assert [seq for seq, _ in journal.pending_after(life_id, 0, 99)] == list(range(16, 26))
+        assert journal.count_pending(life_id) == 10
+        assert [seq for seq in range(1, 26) if journal.is_given_up(life_id, seq)] == [*range(1, 16)]
+    (life,) = read_published(tmp_path / "j.sqlite")
+    assert (life.last_seq, life.pending, life.voids) == (25, 10, 15)
+
+
+def test_append__another_drivers_full_life__is_left_alone(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.sqlite", max_fixes=3) as journal:
+        fill(journal, "anna", 3)
+        bruno = fill(journal, "bruno", 9)
+        assert journal.count_pending(journal.open_life("anna").life_id) == 3
+        assert (journal.count_pending(bruno), journal.count_given_up(bruno)) == (3, 6)
+
+
+@pytest.mark.parametrize("damage", ["header", "page", "not_sqlite"])
+def test_journal__unreadable_file__is_set_aside_for_a_new_boot(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(path) as journal:
+        boot = journal.open_life("anna").boot
+        fill(journal, "anna", 2_000)
+    content = path.read_bytes()
+    if damage == "header":
+        path.write_bytes(b"\0" * 100 + content[100:])
+    elif damage == "page":
+        path.write_bytes(content[:8192] + b"\xff" * 8192 + content[16384:])
+    else:
+        path.write_bytes(b"what is this?")
+    with Journal(path) as journal:
+        assert journal.open_life("anna").boot != boot
+    assert len(list(tmp_path.glob("j.sqlite.unreadable-*"))) == 1
