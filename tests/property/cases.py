@@ -274,9 +274,7 @@ def flavoured(fix: Fix, flavour: str) -> list[Fix]:
         return [fix, resent(fix, timedelta(seconds=90)), resent(fix, timedelta(hours=24))]
     if fix.boot and flavour in ("unreadable", "void"):
         reason = "void" if flavour == "void" else NO_FIX_AT
-        broken = Fix(
-            fix.driver_id, fix.boot, fix.seq, None, fix.received_at, None, reason=reason
-        )
+        broken = Fix(fix.driver_id, fix.boot, fix.seq, None, fix.received_at, None, reason=reason)
         return [fix, broken] if flavour == "void" else [broken]
     if fix.boot and flavour == "bad_id":
         return [replace(fix, seq=0)]

@@ -191,9 +191,7 @@ class Fleet:
 
         def write_all(conn: psycopg.Connection[Any], fixes: Sequence[Fix]) -> set[str]:
             parts = [fixes[n : n + size] for n in range(0, len(fixes), size)]
-            return {
-                became[0] for part in parts for became in self.record(conn, part).values()
-            }
+            return {became[0] for part in parts for became in self.record(conn, part).values()}
 
         other = self._writers.submit(write_all, self.second_batch_door, second)
         return write_all(self.batch_door, first) | other.result()
@@ -213,3 +211,12 @@ class Fleet:
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self.owner.cursor(row_factory=tuple_row) as cursor:
             return cursor.execute(statement, parameters).fetchall()
+
+    def answers(self, asked: Sequence[tuple[str, object]]) -> list[list[tuple[Any, ...]]]:
+        """Ask several things, each with one parameter, in one go."""
+        with self.owner.pipeline():
+            cursors = [
+                self.owner.cursor(row_factory=tuple_row).execute(statement, [parameter])
+                for statement, parameter in asked
+            ]
+            return [cursor.fetchall() for cursor in cursors]

@@ -31,8 +31,8 @@ from tests.property.cases import (
     fixes_of,
     north,
 )
-from tests.property.fleet import Fleet
 from tests.property.doors import Became, rows_of
+from tests.property.fleet import Fleet
 from tests.property.model import Event, Fix, Order, Refused, World
 
 NEXT = {"created": "confirm", "confirmed": "assign", "assigned": "pick_up"}
@@ -137,7 +137,9 @@ class Play:
         self.waiting = [fix for fix in self.waiting if fix.driver_id not in driver_ids]
         return back
 
-    def _record(self, fixes: list[Fix], driver_ids: Collection[str]) -> list[tuple[str, str | None]]:
+    def _record(
+        self, fixes: list[Fix], driver_ids: Collection[str]
+    ) -> list[tuple[str, str | None]]:
         """Let the model take what was parked of these drivers, then fixes; what it refuses of
         the first is a dead letter, what becomes of the others is returned.
         """

@@ -17,6 +17,9 @@ from tests.property.fleet import Fleet
 from tests.property.model import Fix, Order, World, cell_of
 
 Snapshot = dict[str, Any]
+MEASURED = (
+    *("lon_deg", "lat_deg", "accuracy_m", "speed_mps", "heading_deg", "altitude_m", "battery"),
+)
 
 # table -> (columns that find a case's rows, columns compared)
 COMPARED = {
@@ -75,8 +78,7 @@ LEFT_OUT = {
         "idempotency_key": "the client's word; the cases make each order once",
     },
     "parked_fix": dict.fromkeys(
-        "parked_id parked_at fix_at received_at lon_deg lat_deg accuracy_m speed_mps heading_deg"
-        " altitude_m battery reason".split(),
+        ("parked_id", "parked_at", "fix_at", "received_at", "reason", *MEASURED),
         "there is no row to compare",
     ),
 }
@@ -107,7 +109,7 @@ _AS = {  # how a value is read, where not as it is
     "source": "source::text",
     "state_source": "state_source::text",
 }
-_LETTER = "boot seq lon_deg lat_deg accuracy_m speed_mps heading_deg altitude_m battery".split()
+_LETTER = ("boot", "seq", *MEASURED)
 _OUTBOX = """
     DELETE FROM outbox WHERE convert_from(key, 'UTF8') = ANY (%s)
     RETURNING outbox_id, topic, convert_from(key, 'UTF8'), convert_from(payload, 'UTF8')::jsonb,
@@ -168,13 +170,17 @@ def instants_of_events(fleet: Fleet, orders: Sequence[UUID]) -> dict[tuple[UUID,
 
 def of_database(fleet: Fleet, drivers: Sequence[str], orders: Sequence[UUID]) -> Snapshot:
     """Read what stands in the database."""
-    found: Snapshot = {}
-    for table, (key, columns) in COMPARED.items():
-        if table != "outbox":
-            selected = ", ".join(_AS.get(name, name) for name in columns.split())
-            ids = list(drivers) if key == "driver_id" else list(orders)
-            statement = f"SELECT {selected} FROM {table} WHERE {key} = ANY (%s)"
-            found[table] = sorted(fleet.rows(statement, ids), key=repr)
+    statements = []
+    tables = [table for table in COMPARED if table != "outbox"]
+    for table in tables:
+        key, columns = COMPARED[table]
+        selected = ", ".join(_AS.get(name, name) for name in columns.split())
+        ids = list(drivers) if key == "driver_id" else list(orders)
+        statements.append((f"SELECT {selected} FROM {table} WHERE {key} = ANY (%s)", ids))
+    answers = fleet.answers(statements)
+    found: Snapshot = {
+        table: sorted(rows, key=repr) for table, rows in zip(tables, answers, strict=True)
+    }
     boots = [row[:2] for row in found["driver_boot"]]
     marks = write.read_watermarks(fleet.batch_door, boots)
     found["watermarks"] = {(m.driver_id, m.boot): (m.seq, m.missing) for m in marks}
@@ -215,9 +221,12 @@ def of_model(world: World) -> Snapshot:
             )
             for order_id, order in orders
         ],
-        "assignment": [row for order_id, order in orders for row in _assignments(order_id, order, world)],
+        "assignment": [
+            row for order_id, order in orders for row in _assignments(order_id, order, world)
+        ],
         "order_command": [
-            (order_id, *astuple(commanded)) for order_id, order in orders
+            (order_id, *astuple(commanded))
+            for order_id, order in orders
             for commanded in order.commands
         ],
         "evidence": [

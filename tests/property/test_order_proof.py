@@ -1,7 +1,7 @@
 """Shuffle it, duplicate it, replay it: the database ends where the model ends.
 
-PROPERTY_CASES sets the number of cases, some 20 a second. A release runs
-`PROPERTY_CASES=10000 pytest tests/property`.
+PROPERTY_CASES sets the number of cases, some 15 a second. A release runs
+`PROPERTY_CASES=10000 pytest -s tests/property`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
@@ -23,6 +24,7 @@ from tests.property.cases import (
     START_AT,
     TICK,
     Case,
+    Deliver,
     Leg,
     cases,
     clean_legs,
@@ -63,7 +65,13 @@ def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
         note(repr(case))
         world = play(fleet, case)
         seen["cases"] += 1
+        if seen["cases"] % 500 == 0:
+            print(f"{seen['cases']} cases", flush=True)  # a release's run takes a while
         seen["fixes"] += sum(map(len, world.fixes.values()))
+        seen["evidence"] += sum(map(len, facts(world)))
+        for step in case.steps:
+            by_http = isinstance(step, Deliver) and step.by_http
+            seen[f"{type(step).__name__}{' by HTTP' if by_http else ''}"] += 1
         for order in world.orders.values():
             seen[order.state] += 1
             for assignment in order.assignments.values():
@@ -77,6 +85,13 @@ def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
     for state in ("at_restaurant", "picked_up", "arriving", "at_customer"):
         for ended in ("open", "closed"):
             assert seen[f"{state} proved, {ended}"] >= CASES // 200
+
+
+def facts(world: World) -> Iterator[dict[str, datetime]]:
+    """What was proved of each assignment."""
+    for order in world.orders.values():
+        for assignment in order.assignments.values():
+            yield world.proved(order, assignment)
 
 
 def settled(fixes: list[Fix], copies: list[int]) -> snapshots.Snapshot:
