@@ -21,10 +21,6 @@ def stops_of(day: str) -> tuple[Spot, Spot]:
     if day in OTHER_STOPS:
         return OTHER_STOPS[day]
     label = next(
-        label
-        for label in LABELS
-        if label.trace == day
-        and ("at_customer" in label.expected or label.missed)
-        and label.assigned_s < 10_000
+        one for one in LABELS if one.trace == day and ("at_customer" in one.expected or one.missed)
     )
     return label.restaurant, label.customer
