@@ -137,7 +137,7 @@ class Relay:
         elif topic.endswith(_STATUS) and topic.startswith(_PREFIX):
             to, key = self._status_topic, topic[len(_PREFIX) : -len(_STATUS)]
         elif topic == _DROPPED:
-            metrics.BROKER_DROPPED.labels(str(subscriber.broker)).set(int(arrival.payload))
+            subscriber.note_dropped(int(arrival.payload))
             return True
         else:
             raise ValueError("a topic that nobody asked for")

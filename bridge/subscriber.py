@@ -77,6 +77,7 @@ class Subscriber:
         self._retry_at = 0.0
         self._wait_s = LEAST_WAIT_S
         self._said_waiting = False
+        self._dropped = 0
         self._client = self._make_client(client_id, username, password)
 
     def _make_client(self, client_id: str, username: str, password: str) -> BulkClient:
@@ -215,6 +216,14 @@ class Subscriber:
             self.waiting.extend(self._client.receive())
         except (OSError, BrokenFrame) as exc:
             self.reconnect(str(exc))
+
+    def note_dropped(self, count: int) -> None:
+        """Note the broker's own count of messages that it has dropped after its PUBACK."""
+        metrics.BROKER_DROPPED.labels(str(self.broker)).set(count)
+        if count > self._dropped:
+            # the devices, which keep each fix until it is committed, send them again
+            self._log.error("broker_drops_messages", dropped=count, hint="max_queued_messages")
+        self._dropped = count  # less than before: the broker has started anew
 
     @property
     def in_flight(self) -> int:

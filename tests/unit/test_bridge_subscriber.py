@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from confluent_kafka import KafkaError
 
+from bridge import metrics
 from bridge.subscriber import Chunk, Subscriber
 from doorstep.settings import MqttBroker
 
@@ -76,3 +79,12 @@ def test_acknowledge__confirmed_after_a_reconnect__is_not_sent_on_the_new_connec
     confirm(new)
     subscriber.acknowledge()
     assert subscriber.sent == [b"a"]  # type: ignore[attr-defined]
+
+
+def test_note_dropped__more_than_before__is_said_once_for_each_rise(subscriber: Subscriber) -> None:
+    said = []
+    subscriber._log = SimpleNamespace(error=lambda event, **fields: said.append(fields["dropped"]))  # type: ignore[assignment]
+    for count in (0, 3, 3, 7, 2, 5):  # 2: the broker started anew
+        subscriber.note_dropped(count)
+    assert said == [3, 7, 5]
+    assert metrics.BROKER_DROPPED.labels("mqtt://127.0.0.1:1")._value.get() == 5
