@@ -25,6 +25,7 @@ import psycopg
 
 import data
 from doorstep.credentials import (
+    MORE_DRIVER_EVENTS,
     driver_token,
     encode_fleet_key,
     mosquitto_entry,
@@ -46,7 +47,7 @@ from doorstep.store.pool import connect
 from doorstep.store.translate import translated
 
 # Users of the broker that are no drivers.
-SERVICE_USERS = ("bridge", "driver_events", "stack")
+SERVICE_USERS = ("bridge", "driver_events", *MORE_DRIVER_EVENTS, "stack")
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DRIVERS_A_BATCH = 5_000  # one statement and one commit; 100,000 drivers report 20 times
 

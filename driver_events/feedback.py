@@ -7,22 +7,24 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from doorstep.errors import Unavailable
 from doorstep.settings import MqttBroker
 from doorstep.store import write
 from doorstep.store.rows import Watermark
 from doorstep.telemetry import get_logger
-from doorstep.topics import ACK, topic_of
+from doorstep.topics import ACK, COMMAND, topic_of
 from driver_events import metrics
 from driver_events.batch import Pair
 from driver_events.recorder import Connection
 
+SESSION_TAKEN_OVER = 0x8E  # MQTT 5: another client has come with the same client id
 TICK_S = 1.0  # how long a first watermark may wait
 PAIRS_PER_READ = 2000
 MOST_MISSING = 200  # ranges in one ack: 200 x 40 bytes stay far below a packet of 64 KiB
@@ -159,6 +161,22 @@ class MqttSender:
         info = client.publish(topic_of(driver_id, ACK), payload, qos=0)
         return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
 
+    def send_command(self, driver_id: str, payload: bytes) -> Callable[[], bool] | None:
+        """Leave a command with the driver's broker, QoS 1, retained: whoever is off gets it later.
+
+        None if the broker is away; else a function that says whether it has confirmed.
+        """
+        client = self._clients[zlib.crc32(driver_id.encode()) % len(self._clients)]
+        if not client.is_connected():
+            return None
+        info = client.publish(topic_of(driver_id, COMMAND), payload, qos=1, retain=True)
+        return info.is_published if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    @property
+    def connects(self) -> int:
+        """How often a broker was connected to."""
+        return sum(client.user_data_get()["connects"] for client in self._clients)
+
     @property
     def is_connected(self) -> bool:
         """Whether every broker is there."""
@@ -178,9 +196,23 @@ def _connect(broker: MqttBroker, username: str, password: str) -> Client:
     client.username_pw_set(username, password)
     if broker.tls:
         client.tls_set()
-    log = get_logger(broker=str(broker))
-    client.on_connect = lambda _, __, ___, code, ____: log.info("mqtt_connected", code=str(code))
+    log = get_logger(broker=str(broker), username=username)
+    client.user_data_set({"connects": 0})
+    client.on_connect = lambda _, counts, ___, code, ____: _count(log, counts, code)
+    client.on_disconnect = lambda _, __, ___, code, ____: _say_why(log, code)
     client.reconnect_delay_set(1, 5)
     client.connect_async(broker.host, broker.port, keepalive=15)
     client.loop_start()
     return client
+
+
+def _count(log: Any, counts: dict[str, int], code: ReasonCode) -> None:
+    counts["connects"] += 1
+    log.info("mqtt_connected", code=str(code))
+
+
+def _say_why(log: Any, code: ReasonCode) -> None:
+    if code.value == SESSION_TAKEN_OVER:
+        log.error("mqtt_name_taken", hint="each driver_events needs an MQTT_USERNAME of its own")
+    else:
+        log.info("mqtt_disconnected", reason=str(code))

@@ -122,6 +122,21 @@ def test_device__can_t_take_another_s_session(mosquitto_broker: MosquittoBroker)
         assert not bruno.disconnected.wait(0.5)
 
 
+def test_second_driver_events__under_its_own_name__stays_beside_the_first(
+    mosquitto_broker: MosquittoBroker,
+) -> None:
+    with (
+        connected(mosquitto_broker, "driver_events") as first,
+        connected(mosquitto_broker, "driver_events-2") as second,
+        connected(mosquitto_broker, "anna") as anna,
+    ):
+        anna.subscribe(TOPIC.format("anna", "ack"))
+        for sender in (first, second):
+            sender.publish(TOPIC.format("anna", "ack"), b"{}")
+            assert anna.messages.get(timeout=5)[1] == b"{}"
+        assert not first.disconnected.is_set()
+
+
 def test_packet_too_large__disconnects_instead_of_a_false_success(
     mosquitto_broker: MosquittoBroker,
 ) -> None:
