@@ -41,7 +41,7 @@ def collect() -> list[Fault]:
     faults: list[Fault] = []
     for name in MODULES:
         if importlib.util.find_spec(f"tests.faults.{name}") is not None:
-            faults += importlib.import_module(f"tests.faults.{name}").FAULTS
+            faults += getattr(importlib.import_module(f"tests.faults.{name}"), "FAULTS", ())
     return sorted(faults, key=lambda one: one.id)
 
 

@@ -11,7 +11,7 @@ import time
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 
-NOTHING_S = 15.0
+NOTHING_S = 8.0
 
 
 def nothing(lab: Lab) -> Seen:
@@ -24,7 +24,8 @@ def nothing(lab: Lab) -> Seen:
 
 def kill_everything(lab: Lab) -> Seen:
     """kill -9 of every process of the stack, supervisord and its keeper too: a power cut."""
-    pids = [lab.pid("supervisor"), *lab.pids()]
+    keeper, *others = lab.pids()
+    pids = [keeper, lab.pid("supervisor"), *others]  # the keeper would bring supervisord back
     at = time.monotonic()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
@@ -34,4 +35,10 @@ def kill_everything(lab: Lab) -> Seen:
     return Seen(f"{len(pids)} processes killed; started as {', '.join(order)}", recovery_s, ok=True)
 
 
-FAULTS = (Fault(0, "no fault", "nothing happens", None, quick=True, run=nothing),)
+FAULTS = (
+    Fault(0, "no fault", "nothing happens", None, True, nothing),
+    Fault(
+        28, "kill -9 everything, then start in any order", "ready <= 90 s",
+        90, False, kill_everything,
+    ),
+)  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import sys
@@ -27,7 +28,7 @@ from doorstep.stack.addresses import Addresses, reach
 from doorstep.stack.parts import Part
 from doorstep.stack.settings import StackSettings
 from doorstep.stack.stack import Stack
-from doorstep.stack.supervise import write_config
+from doorstep.stack.supervise import KEEPER, write_config
 from doorstep.store.pool import connect
 from tests.faults.crew import PROBE, Crew
 from tests.faults.proxy import Proxy
@@ -100,6 +101,7 @@ class Lab:
         environment = {**os.environ, "ACK_EVERY_S": f"{self.settings.ack_every_s:g}"}
         environment |= dict(self.settings.environment)
         stack_settings = StackSettings(doorstep_home=self._folder / "stack", **ANY_PORT)
+        self._environment = environment
         self._stack = _Stack(stack_settings, environment)
         self._watching: psycopg.Connection[Any] | None = None
 
@@ -131,7 +133,7 @@ class Lab:
             self.driver_api.close()
         if self._watching is not None:
             self._watching.close()
-        for pid in self._pids():
+        for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)  # a stopped process can't be asked to end
         self._stack.down(erase=True)
@@ -179,6 +181,11 @@ class Lab:
         """All that a part has logged so far (the newest 10 MB)."""
         path = self._stack.home.logs / f"{part}.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def environment_of(self, part: str) -> dict[str, str]:
+        """All the variables that a part runs with."""
+        found = next(one for one in self._stack._parts() if one.name == part)
+        return self._environment | dict(found.environment)
 
     # -- breaking it --------------------------------------------------------------------------
 
@@ -265,8 +272,28 @@ class Lab:
         binds = {"postgres": at.database, "driver_api": at.driver_api}
         return (binds | {"tracking_api": at.tracking_api})[server].port
 
-    def _pids(self) -> list[int]:
-        return [one.pid for one in self._stack.supervisor.running().values() if one.pid > 0]
+    def pids(self) -> list[int]:
+        """The process ids of all parts, the keeper's first."""
+        running = sorted(
+            self._stack.supervisor.running().values(), key=lambda one: one.name != KEEPER
+        )
+        return [one.pid for one in running if one.pid > 0]
+
+    def start_again(self, rng: random.Random, gap_s: float = 1.0) -> list[str]:
+        """Start every part after all were killed, in an order drawn by `rng`, some time apart."""
+        home = self._stack.home
+        write_config(home, self._stack._parts(), os.getpid())
+        text = home.supervisor_config.read_text(encoding="utf-8")
+        late = text.replace("autorestart = true", "autorestart = true\nautostart = false")
+        home.supervisor_config.write_text(late, encoding="utf-8")
+        self._stack.supervisor.start(self._environment)
+        parts = [*((one.name, one.kind) for one in self._stack._parts()), (KEEPER, KEEPER)]
+        rng.shuffle(parts)
+        for name, kind in parts:
+            self._stack.supervisor.start_part(name, kind)
+            time.sleep(gap_s)
+        home.supervisor_config.write_text(text, encoding="utf-8")
+        return [name for name, _kind in parts]
 
     # -- healthy ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True)
     options = parser.parse_args()
     configure_logging("load")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     asyncio.run(run(options, SimulatorSettings.load_or_exit()))
 
 
