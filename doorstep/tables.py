@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import BigInteger
 
 metadata = MetaData(schema="doorstep")
@@ -112,6 +113,15 @@ driver = Table(
     Column("driver_id", Text, primary_key=True),
     Column("name", Text),
     Column("created_at", Instant),
+)
+
+driver_reporting = Table(
+    "driver_reporting",
+    metadata,
+    Column("driver_id", Text, primary_key=True),
+    Column("report", JSONB),
+    Column("is_delivered", Boolean),
+    Column("set_at", Instant),
 )
 
 driver_state = Table(

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
+from driver_events.commands import CommandPublisher
 from driver_events.feedback import TICK_S, Feedback, MqttSender, Schedule, reader
 from driver_events.outbox import OutboxPublisher, ParkedRetry
 from driver_events.patch_sink import PatchSink
@@ -23,6 +24,7 @@ from driver_events.worker import Worker
 
 OUTBOX_EVERY_S = 0.1  # an order change by command waits this long at most
 PARKED_EVERY_S = 1.0
+COMMANDS_EVERY_S = 1.0
 PARTITIONS_EVERY_S = 3600.0
 DAYS_AHEAD = 2
 
@@ -103,6 +105,8 @@ def _run_database_sink(
         max_batch_age_s=settings.max_batch_age_s,
     )
     watchdog = Watchdog(source.identify, lambda: processor.topic)
+    commands = CommandPublisher(Connection(url, "driver_events commands"), sender)
+    workers["commands"] = Worker("commands", commands.publish, COMMANDS_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
     workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
     workers["watchdog"] = Worker("watchdog", watchdog.look, WATCH_EVERY_S)

@@ -74,6 +74,21 @@ SELECT revoke_customer_tokens_v1(%(order_id)s)
 SELECT create_policy_v1(%(values)s)
 
 
+-- How devices report ----------------------------------------------------------------------
+
+-- set_reporting --
+SELECT driver_reporting__set_v1(%(driver_id)s, %(report)s)
+
+-- take_reporting --
+SELECT driver_id, version, report FROM driver_reporting__take_v1(%(limit)s)
+
+-- confirm_reporting --
+SELECT driver_reporting__confirm_v1(%(driver_ids)s, %(versions)s)
+
+-- renew_reporting --
+SELECT driver_reporting__renew_v1()
+
+
 -- The owner's work (doorstep_owner): registering, partitions --------------------------------
 
 -- register_drivers --

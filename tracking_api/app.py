@@ -23,10 +23,24 @@ from tracking_api.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
 from tracking_api.live.service import Live
 from tracking_api.routes import drivers, live, orders, pages, policies, track
 from tracking_api.routes.parts import Parts
-from tracking_api.schemas import Cancellation, DriverChoice, LinkToken, NewOrder, NewPolicy
+from tracking_api.schemas import (
+    Cancellation,
+    DriverChoice,
+    LinkToken,
+    NewOrder,
+    NewPolicy,
+    Reporting,
+)
 from tracking_api.settings import MOST_VIEWERS, Settings
 
-BODIES: list[type[BaseModel]] = [NewOrder, DriverChoice, Cancellation, LinkToken, NewPolicy]
+BODIES: list[type[BaseModel]] = [
+    NewOrder,
+    DriverChoice,
+    Cancellation,
+    LinkToken,
+    NewPolicy,
+    Reporting,
+]
 
 
 def build_app(store: Store, public_url: str) -> FastAPI:

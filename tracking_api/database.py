@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg.errors import CheckViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from doorstep.reporting import Report
 from doorstep.store import commands
 from doorstep.store.asking import ask, is_there, open_reading, read
 from doorstep.store.pool import Pool, open_pool
@@ -18,7 +19,15 @@ from doorstep.store.rows import Order, Token
 from doorstep.web.problems import UnusableRequest
 from tracking_api import reads
 from tracking_api.cursors import Cursor
-from tracking_api.schemas import DriverAnswer, NewOrder, NewPolicy, OrderState, RestaurantAnswer
+from tracking_api.schemas import (
+    DriverAnswer,
+    NewOrder,
+    NewPolicy,
+    OrderState,
+    Reporting,
+    ReportingAnswer,
+    RestaurantAnswer,
+)
 from tracking_api.view import Look, Near, Spot, TrackedOrder
 
 
@@ -47,6 +56,10 @@ class Store(Protocol):
     async def revoke_customer_tokens(self, order_id: UUID) -> None: ...
 
     async def create_policy(self, new: NewPolicy) -> int: ...
+
+    async def set_reporting(self, driver_id: str, wanted: Reporting) -> None: ...
+
+    async def read_reporting(self, driver_id: str) -> ReportingAnswer: ...
 
     async def read_track(self, order_id: UUID) -> TrackedOrder | None: ...
 
@@ -168,6 +181,15 @@ class Database:
             rule = exc.diag.constraint_name or "a rule of the table"
             complaint = {"loc": "body", "msg": f"violates {rule}", "reason": "out_of_range"}
             raise UnusableRequest([complaint]) from exc
+
+    async def set_reporting(self, driver_id: str, wanted: Reporting) -> None:
+        """Set how a driver's device reports. Raises UnknownDriver."""
+        report = Report(**wanted.model_dump())
+        await ask(self.pool, lambda conn: commands.set_reporting(conn, driver_id, report))
+
+    async def read_reporting(self, driver_id: str) -> ReportingAnswer:
+        """Read how a driver's device reports. Raises UnknownDriver."""
+        return await read(self.engine, lambda conn: reads.select_reporting(conn, driver_id))
 
     async def read_track(self, order_id: UUID) -> TrackedOrder | None:
         """Read what a customer's answer is made of, in one snapshot."""

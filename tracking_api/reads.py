@@ -29,6 +29,7 @@ from doorstep.store.rows import Order
 from doorstep.tables import (
     assignment,
     driver,
+    driver_reporting,
     driver_state,
     evidence,
     fix_history,
@@ -40,7 +41,7 @@ from doorstep.tables import (
 from tracking_api.answers import position_of
 from tracking_api.cursors import Cursor
 from tracking_api.eta import OBSERVED_WITHIN_S
-from tracking_api.schemas import DriverAnswer, OrderState, RestaurantAnswer
+from tracking_api.schemas import DriverAnswer, OrderState, ReportingAnswer, RestaurantAnswer
 from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window
 
 COMMITTED_WITHIN = timedelta(seconds=10)  # of its arrival, but when something was down
@@ -264,6 +265,28 @@ async def select_driver(conn: AsyncConnection, driver_id: str) -> DriverAnswer:
         order_id=row.order_id,
         position=position_of(_spot_of(row), row.now) if row.fix_at else None,
         battery=row.battery,
+    )
+
+
+async def select_reporting(conn: AsyncConnection, driver_id: str) -> ReportingAnswer:
+    """Read how a driver's device reports. Raises UnknownDriver."""
+    statement = (
+        select(
+            driver_reporting.c.report, driver_reporting.c.is_delivered, driver_reporting.c.set_at
+        )
+        .select_from(
+            driver.outerjoin(driver_reporting, driver_reporting.c.driver_id == driver.c.driver_id)
+        )
+        .where(driver.c.driver_id == driver_id)
+    )
+    row = (await conn.execute(statement)).one_or_none()
+    if row is None:
+        raise UnknownDriver
+    return ReportingAnswer(
+        driver_id=driver_id,
+        set_at=row.set_at,
+        delivered=bool(row.is_delivered),
+        **(row.report or {}),
     )
 
 

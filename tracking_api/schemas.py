@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from doorstep.fix import ID_PATTERN
+from doorstep.reporting import MAX_HEARTBEAT_S, Mode
 from doorstep.store.rows import Order
 from doorstep.web.instants import Instant
 
@@ -100,6 +101,44 @@ class NewPolicy(BaseModel):
     arriving_min_s: Seconds | None = None
     worst_accuracy_m: Metres | None = None
     report_every_s: Seconds | None = None
+
+
+UpTo30S = Annotated[float, Field(ge=0, le=MAX_HEARTBEAT_S, allow_inf_nan=False)]
+Heartbeat = Annotated[float, Field(ge=1, le=MAX_HEARTBEAT_S, allow_inf_nan=False)]
+ReportingMetres = Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)]
+
+
+class Reporting(BaseModel):
+    """How a driver's device reports its fixes; what is left out is as every device begins.
+
+    `mode` says which fixes go out: all of them, one in `every_s`, one each `distance_m`, one after
+    moving further than both fixes' accuracies, or (`dead_reckoning`) one when the place predicted
+    from the last one is off by more than `off_by_m`. Whatever the mode, one goes out within
+    `heartbeat_s`, and of those in between one in `keep_every_s` goes along with it. With `batch_s`
+    a fix waits so long for others.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Mode = "all"
+    every_s: Heartbeat = 4.0
+    distance_m: ReportingMetres = 30.0
+    off_by_m: ReportingMetres = 25.0
+    heartbeat_s: Heartbeat = MAX_HEARTBEAT_S
+    keep_every_s: UpTo30S = 10.0
+    batch_s: UpTo30S = 0.0
+
+
+class ReportingAnswer(Reporting):
+    """How a driver's device is to report. `set_at` is null as long as nobody has set it.
+
+    `delivered`: the broker keeps the command for the device, which gets it at once or when it is
+    next online.
+    """
+
+    driver_id: str
+    set_at: Instant | None
+    delivered: bool
 
 
 class PolicyId(BaseModel):

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
+from msgspec.structs import asdict
 from psycopg import AsyncConnection
 from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
 from doorstep.errors import StoreUnavailable
+from doorstep.reporting import Report
 from doorstep.store.rows import Driver, Order, Token
 from doorstep.store.translate import translated
 from sql import query
@@ -33,6 +35,7 @@ __all__ = [
     "find_tokens",
     "replace_customer_token",
     "revoke_customer_tokens",
+    "set_reporting",
 ]
 
 
@@ -164,6 +167,13 @@ async def create_policy(conn: AsyncConnection[Any], **values: object) -> int:
         async with conn.cursor(row_factory=scalar_row) as cursor:
             await cursor.execute(query("create_policy"), {"values": Jsonb(values)})
             return int(_only(await cursor.fetchone()))
+
+
+async def set_reporting(conn: AsyncConnection[Any], driver_id: str, report: Report) -> None:
+    """Set how a driver's device reports; it is sent to it over MQTT. Raises UnknownDriver."""
+    parameters = {"driver_id": driver_id, "report": Jsonb(asdict(report))}
+    with translated():
+        await conn.execute(query("set_reporting"), parameters)
 
 
 def _only(row: T | None) -> T:

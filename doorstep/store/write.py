@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import psycopg
 from psycopg.rows import tuple_row
 
+from doorstep.reporting import Report
 from doorstep.store.rows import (
     INCOMING_COLUMNS,
     INCOMING_TYPES,
@@ -169,3 +170,31 @@ def delete_outbox(conn: psycopg.Connection, ids: Sequence[int]) -> None:
     if ids:
         with translated():
             conn.execute(query("delete_outbox"), {"ids": list(ids)})
+
+
+def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int, Report]]:
+    """Read settings that no broker has confirmed: (driver_id, version, report).
+
+    Nothing while another publisher's transaction has them. Publish them, then
+    `confirm_reporting` in the same transaction, then commit.
+    """
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("take_reporting"), {"limit": limit})
+        return [(driver_id, version, Report(**report)) for driver_id, version, report in cursor]
+
+
+def confirm_reporting(conn: psycopg.Connection, taken: Sequence[tuple[str, int]]) -> None:
+    """A broker keeps these (driver_id, version) for their devices."""
+    if taken:
+        parameters = {
+            "driver_ids": [driver_id for driver_id, _ in taken],
+            "versions": [version for _, version in taken],
+        }
+        with translated():
+            conn.execute(query("confirm_reporting"), parameters)
+
+
+def renew_reporting(conn: psycopg.Connection) -> None:
+    """Take every setting as not confirmed: a broker may have lost them."""
+    with translated():
+        conn.execute(query("renew_reporting"))

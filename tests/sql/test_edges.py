@@ -23,6 +23,7 @@ TABLES = (
     "driver_boot",
     "driver_cell",
     "driver_command",
+    "driver_reporting",
     "driver_state",
     "driver_transition",
     "evidence",
@@ -87,9 +88,11 @@ def test_grants__a_service_role__reads_no_token_and_runs_no_inner_function(
 
 def test_grants__each_service__runs_only_its_own_doors(database: Database) -> None:
     doors = {
-        "driver_events": "record_parked_v1 take_outbox_v1 advance_offsets_v1 record_fixes_v1",
+        "driver_events": "record_parked_v1 take_outbox_v1 advance_offsets_v1 record_fixes_v1"
+        " driver_reporting__take_v1 driver_reporting__confirm_v1 driver_reporting__renew_v1",
         "driver_api": "record_fixes_v1 apply_driver_command_v1",
-        "tracking_api": "create_order_v1 nearest_drivers_v1 create_policy_v1",
+        "tracking_api": "create_order_v1 nearest_drivers_v1 create_policy_v1"
+        " driver_reporting__set_v1",
     }
     every = {door for names in doors.values() for door in names.split()}
     for role in ROLES:

@@ -18,7 +18,15 @@ from doorstep.store.rows import Order, Token
 from tracking_api.app import build_app
 from tracking_api.cursors import Cursor
 from tracking_api.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
-from tracking_api.schemas import DriverAnswer, NewOrder, NewPolicy, OrderState, RestaurantAnswer
+from tracking_api.schemas import (
+    DriverAnswer,
+    NewOrder,
+    NewPolicy,
+    OrderState,
+    Reporting,
+    ReportingAnswer,
+    RestaurantAnswer,
+)
 from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -41,6 +49,7 @@ class MemoryStore:
         self.orders = [make_order(uuid4(), NOON + timedelta(seconds=n)) for n in range(5)]
         self.commands: list[tuple[UUID, str, str, str | None]] = []
         self.created: list[NewOrder] = []
+        self.reporting = Reporting()
         self.look_ups = 0
         self.away = False
 
@@ -84,6 +93,17 @@ class MemoryStore:
 
     async def create_policy(self, new: NewPolicy) -> int:
         return 100
+
+    async def set_reporting(self, driver_id: str, wanted: Reporting) -> None:
+        if driver_id != "d1":
+            raise UnknownDriver
+        self.reporting = wanted
+
+    async def read_reporting(self, driver_id: str) -> ReportingAnswer:
+        if driver_id != "d1":
+            raise UnknownDriver
+        wanted = self.reporting.model_dump()
+        return ReportingAnswer(driver_id="d1", set_at=NOON, delivered=False, **wanted)
 
     async def read_track(self, order_id: UUID) -> TrackedOrder | None:
         if order_id not in (ORDER_ID, OTHER_ID):

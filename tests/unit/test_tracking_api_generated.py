@@ -26,6 +26,7 @@ BODIES = [
     f"/orders/{ORDER_ID}/cancel",
     "/policies",
 ]
+REPORTING = "/drivers/d1/reporting"
 
 scalars = (
     st.none()
@@ -40,7 +41,7 @@ values = st.recursive(
     max_leaves=10,
 )
 members = st.sampled_from(
-    [*NEW_ORDER, "customer_name", "policy_id", "driver_id", "reason", "name", "dwell_min_s"]
+    [*NEW_ORDER, "customer_name", "policy_id", "driver_id", "reason", "name", "dwell_min_s", "mode"]
 )
 objects = st.dictionaries(members, values).map(lambda changes: {**NEW_ORDER, **changes})
 
@@ -58,12 +59,15 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncCl
 @given(st.sampled_from(BODIES), st.binary(max_size=300))
 async def test_any_bytes__get_an_answer(client: httpx.AsyncClient, path: str, body: bytes) -> None:
     assert (await client.post(path, content=body, headers=JSON)).status_code < 500
+    assert (await client.put(REPORTING, content=body, headers=JSON)).status_code < 500
 
 
 @CASES
 @given(st.sampled_from(BODIES), objects | values)
 async def test_any_json__gets_an_answer(client: httpx.AsyncClient, path: str, value: Any) -> None:
     answer = await client.post(path, content=json.dumps(value).encode(), headers=JSON)
+    assert answer.status_code < 500, answer.text
+    answer = await client.put(REPORTING, content=json.dumps(value).encode(), headers=JSON)
     assert answer.status_code < 500, answer.text
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from doorstep.fix.instants import MOST_EPOCH_MS
-from doorstep.web.openapi import DriverId, problems
+from doorstep.web.bodies import json_body
+from doorstep.web.openapi import DriverId, json_request, problems
 from tracking_api.answers import position_of
 from tracking_api.reads import POSITION_COLUMNS
 from tracking_api.routes.parts import Have, Staff
@@ -17,6 +18,8 @@ from tracking_api.schemas import (
     DriverPositions,
     NearDriver,
     NearDrivers,
+    Reporting,
+    ReportingAnswer,
     Restaurants,
 )
 
@@ -75,6 +78,44 @@ async def get_nearest(
 async def get_driver(driver_id: DriverId, _: Staff, parts: Have) -> DriverAnswer:
     """Duty, state, open order, newest position."""
     return await parts.store.read_driver(driver_id)
+
+
+@router.get(
+    "/drivers/{driver_id}/reporting",
+    summary="How a driver's device reports",
+    responses=problems(401, 403, 404),
+)
+async def get_reporting(driver_id: DriverId, _: Staff, parts: Have) -> ReportingAnswer:
+    """As it was last set; or as every device begins."""
+    return await parts.store.read_reporting(driver_id)
+
+
+@router.put(
+    "/drivers/{driver_id}/reporting",
+    summary="Set how a driver's device reports",
+    responses=problems(401, 403, 404, 413, 415),
+    openapi_extra=json_request(
+        Reporting,
+        {
+            "save the battery": {
+                "mode": "dead_reckoning",
+                "off_by_m": 25,
+                "heartbeat_s": 30,
+                "batch_s": 20,
+            },
+            "as at first": {"mode": "all"},
+        },
+    ),
+)
+async def set_reporting(
+    driver_id: DriverId,
+    _: Staff,
+    parts: Have,
+    wanted: Annotated[Reporting, Depends(json_body(Reporting))],
+) -> ReportingAnswer:
+    """Replaces what was set before. The device gets it over MQTT, when it is next online."""
+    await parts.store.set_reporting(driver_id, wanted)
+    return await parts.store.read_reporting(driver_id)
 
 
 @router.get("/restaurants", summary="Every restaurant", responses=problems(401, 403))
