@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import threading
 import time
@@ -17,6 +18,8 @@ import psycopg
 from doorstep.credentials import driver_token
 from doorstep.provision import numbered, owner_connection
 from doorstep.stack.stack import Stack
+from tests.faults.fault import Fault, Seen
+from tests.faults.lab import Lab
 
 CALLERS = numbered("caller-", 8)
 RESTAURANT_ID = 7
@@ -25,6 +28,7 @@ TIMEOUT_S = 15.0
 KEEP_S = 2.0  # a connection for the next request; the server closes one after 5 s
 STEADY_S = 2.0
 STEADY_WITHIN_S = 60.0
+SESSION_ENDS_S = 0.5  # a session whose client is gone ends after its statement
 NO_ANSWER = 0  # in place of a status: refused, reset, or nothing within TIMEOUT_S
 
 
@@ -199,3 +203,130 @@ def statuses(answers: Iterable[Answer]) -> dict[int, int]:
     for one in answers:
         counts[one.status] = counts.get(one.status, 0) + 1
     return dict(sorted(counts.items()))
+
+
+# -- fault 21 ---------------------------------------------------------------------------------
+
+FIX_ROWS = """
+SELECT driver_id, seq, (extract(epoch FROM fix_at) * 1000)::int8, lat_deg, lon_deg, accuracy_m,
+    speed_mps, battery, quarantine
+FROM doorstep.fix_history WHERE boot = %s
+"""
+STORED = "SELECT driver_id, stored FROM doorstep.driver_boot WHERE boot = %s"
+ROUNDS = 8
+AT_ONCE = 24  # PATCHes under way, each at another moment of its life
+Sent = tuple[str, dict[str, Any]]
+
+
+def killed_in_a_patch(lab: Lab) -> Seen:
+    """Kill -9 driver_api at random moments with many PATCHes under way; repeat the unanswered."""
+    boot = "k" + secrets.token_hex(6)
+    lab.stack.add_drivers(CALLERS)
+    answered: list[Sent] = []
+    torn = there = repeated = 0
+    refused: list[str] = []
+    killed_at = time.monotonic()
+    for number in range(ROUNDS):
+        unanswered, more, killed_at = asyncio.run(_patch_until_killed(lab, boot, number))
+        answered += more
+        lab.stack.wait_ready()
+        time.sleep(SESSION_ENDS_S)
+        with lab.database() as conn:
+            rows, stored = _rows(conn, boot)
+        for driver_id, fix in unanswered:
+            key = (driver_id, fix["seq"])
+            is_there = key in rows
+            there += is_there
+            torn += is_there != (fix["seq"] in stored.get(driver_id, set()))
+            torn += is_there and rows[key] != [_values(fix)]
+            token = driver_token(lab.stack.home.fleet_key(), driver_id)
+            answer = lab.driver_api.patch(
+                f"/drivers/{driver_id}/location",
+                json=fix,
+                headers={"Authorization": f"Bearer {token}"},
+            )
+            wanted = "duplicate" if is_there else "committed"
+            if answer.status_code != httpx.codes.OK or answer.json()["outcome"] != wanted:
+                refused.append(f"{answer.status_code} {answer.text[:80]}")
+            repeated += 1
+    recovery_s = lab.wait_healthy(since=killed_at)
+    with lab.database() as conn:
+        rows, _ = _rows(conn, boot)
+    lost = sum(rows.get((driver_id, fix["seq"])) != [_values(fix)] for driver_id, fix in answered)
+    twice = sum(len(copies) > 1 for copies in rows.values())
+    return Seen(
+        f"{ROUNDS} kills, {repeated} PATCHes without an answer: {there} rows whole, "
+        f"{repeated - there} absent, {torn} torn; {len(refused)} repetitions not as they should be"
+        f"{': ' + refused[0] if refused else ''}; {lost} of {len(answered)} acked lost, "
+        f"{twice} twice",
+        recovery_s,
+        repeated >= ROUNDS and 0 < there < repeated and not torn + len(refused) + lost + twice,
+    )
+
+
+async def _patch_until_killed(
+    lab: Lab, boot: str, number: int
+) -> tuple[list[Sent], list[Sent], float]:
+    """What was not answered, what was answered with 200, and when the process was killed."""
+    unanswered: list[Sent] = []
+    answered: list[Sent] = []
+    killed = asyncio.Event()
+    key = lab.stack.home.fleet_key()
+
+    async def call(client: httpx.AsyncClient, caller: int) -> None:
+        seq = number * 1_000_000 + caller * 10_000
+        driver_id = CALLERS[caller % len(CALLERS)]
+        headers = {"Authorization": f"Bearer {driver_token(key, driver_id)}"}
+        while not killed.is_set():
+            seq += 1
+            fix = make_fix(boot, seq)
+            answer = await _ask(client, "PATCH", f"/drivers/{driver_id}/location", headers, fix)
+            if answer is None:
+                unanswered.append((driver_id, fix))
+                return
+            if answer.status_code == httpx.codes.OK:
+                answered.append((driver_id, fix))
+
+    limits = httpx.Limits(max_connections=AT_ONCE)
+    url = lab.addresses.driver_api_url
+    async with (
+        httpx.AsyncClient(base_url=url, limits=limits, trust_env=False) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        for caller in range(AT_ONCE):
+            group.create_task(call(client, caller))
+        await asyncio.sleep(random.uniform(0.3, 0.6))
+        killed_at = lab.kill("driver_api")
+        killed.set()
+    return unanswered, answered, killed_at
+
+
+def _rows(
+    conn: psycopg.Connection[Any], boot: str
+) -> tuple[dict[tuple[str, int], list[tuple[Any, ...]]], dict[str, set[int]]]:
+    """The history's rows of a boot by (driver_id, seq), and each driver's stored seqs."""
+    rows: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
+    for driver_id, seq, *values in conn.execute(FIX_ROWS, [boot]):
+        rows.setdefault((driver_id, seq), []).append(tuple(values))
+    stored = {
+        driver_id: {seq for span in spans for seq in range(span.lower, span.upper)}
+        for driver_id, spans in conn.execute(STORED, [boot])
+    }
+    return rows, stored
+
+
+def _values(fix: dict[str, Any]) -> tuple[Any, ...]:
+    names = ("fix_at", "lat_deg", "lon_deg", "accuracy_m", "speed_mps", "battery")
+    return (*(fix[name] for name in names), None)
+
+
+FAULTS = (
+    Fault(
+        21,
+        "kill -9 of driver_api inside a PATCH",
+        "the row whole or absent, the retry idempotent",
+        None,
+        quick=False,
+        run=killed_in_a_patch,
+    ),
+)

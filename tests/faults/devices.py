@@ -1,0 +1,285 @@
+"""Devices that mislead: clocks that are wrong, fixes that come late, shuffled and three times."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import psycopg
+
+from doorstep.credentials import driver_token
+from simulators.connection import Connection
+from simulators.device import make_login
+from simulators.settings import Fleet, SimulatorSettings
+from tests.faults.fault import Fault, Seen
+from tests.faults.lab import Lab
+from tests.faults.network import wait_until
+
+RESTAURANT_ID = 7
+CLOCKS = {  # how wrong, and what such a fix is refused for
+    "+1 day": (timedelta(days=1), "in_the_future"),
+    "-1 day": (-timedelta(days=1, seconds=1), "too_old"),
+    "year 2000": (datetime(2000, 1, 1, tzinfo=UTC) - datetime.now(UTC), "too_old"),
+}
+REFUSED = 'doorstep_driver_events_refused_total{{reason="{}"}}'
+STORED_WITHIN_S = 30.0
+LATE = timedelta(hours=2)
+COPIES = 3
+WALK_S = 420  # at the restaurant, across town, at the customer's door
+STEP_S = 5
+TWINS = ("twin-a", "twin-b")
+
+Fix = dict[str, Any]
+
+
+def clocks_wrong(lab: Lab) -> Seen:
+    """Send fixes of three wrong clocks through both doors, then a good one."""
+    driver_id = f"clock-{time.monotonic_ns()}"
+    lab.stack.add_drivers([driver_id])
+    boot, place = "b", {"lat_deg": 43.7731, "lon_deg": 11.256}
+    order_id = assigned_order(lab, driver_id, 11.27, 43.78)
+    before = {why: lab.metric("driver_events", REFUSED.format(why)) for _, why in CLOCKS.values()}
+    bad = [
+        {"boot": boot, "seq": seq, "fix_at": _ms(datetime.now(UTC) + off), **place}
+        for seq, (off, _) in enumerate(CLOCKS.values(), 1)
+    ]
+    publish(lab, driver_id, bad)
+    wait_until(lambda: _known(lab, driver_id, boot) == {1, 2, 3}, STORED_WITHIN_S, "they arrived")
+    after = {why: lab.metric("driver_events", REFUSED.format(why)) - n for why, n in before.items()}
+    answers = {
+        name: _patch(lab, driver_id, {"fix_at": _ms(datetime.now(UTC) + off), **place})
+        for name, (off, _) in CLOCKS.items()
+    }
+    refused_right = all(
+        answers[name].status_code == 422 and answers[name].json()["reason"] == why
+        for name, (_, why) in CLOCKS.items()
+    )
+    hidden = _shown(lab, order_id) is None
+    good = {"boot": boot, "seq": 4, "fix_at": _ms(datetime.now(UTC)), **place}
+    began = time.monotonic()
+    publish(lab, driver_id, [good])
+    wait_until(lambda: _shown(lab, order_id) == good["fix_at"], STORED_WITHIN_S, "it shows")
+    shown_s = time.monotonic() - began
+    with lab.database() as conn:
+        stored = conn.execute(
+            "SELECT array_agg(seq) FROM fix_history WHERE driver_id = %s", [driver_id]
+        ).fetchone()
+    lab.tracking.post(f"/orders/{order_id}/cancel").raise_for_status()
+    recovery_s = lab.wait_healthy()
+    return Seen(
+        f"refused over MQTT: {_words(after)}; over HTTP: "
+        f"{_words({name: one.status_code for name, one in answers.items()})}; the next good fix "
+        f"showed after {shown_s:.1f} s",
+        recovery_s,
+        after == {"in_the_future": 1, "too_old": 2}
+        and refused_right
+        and hidden
+        and stored == ([4],),
+    )
+
+
+def late_shuffled_thrice(lab: Lab) -> Seen:
+    """Send one walk of two hours ago in order, and for another driver three times and shuffled."""
+    ids = [f"{twin}-{time.monotonic_ns()}" for twin in TWINS]
+    lab.stack.add_drivers(ids)
+    with lab.database() as conn:
+        row = conn.execute(
+            "SELECT lon_deg, lat_deg FROM restaurant WHERE restaurant_id = %s", [RESTAURANT_ID]
+        ).fetchone()
+    assert row is not None
+    start, end = (row[0], row[1]), (row[0] + 0.012, row[1] + 0.006)
+    began_at = datetime.now(UTC) - LATE - timedelta(seconds=WALK_S)
+    walk = make_walk(start, end, began_at)
+    orders = [assigned_order(lab, one, *end, assigned_at=began_at) for one in ids]
+    publish(lab, ids[0], walk)
+    copies = walk[:-1] * COPIES
+    random.Random(27).shuffle(copies)
+    publish(lab, ids[1], [*copies, walk[-1]])  # once that is in, so is all before it
+    everything = set(range(1, len(walk) + 1))
+    wait_until(
+        lambda: all(_known(lab, one, "b") == everything for one in ids),
+        STORED_WITHIN_S,
+        "all of it is in",
+    )
+    recovery_s = lab.wait_healthy()
+    with lab.database() as conn:
+        ends = [_end_of(conn, one, order) for one, order in zip(ids, orders, strict=True)]
+        rows = conn.execute(
+            "SELECT count(*) FROM fix_history WHERE driver_id = ANY(%s)", [ids]
+        ).fetchone()
+    for order_id in orders:
+        lab.tracking.post(f"/orders/{order_id}/cancel").raise_for_status()
+    same = ends[0] == ends[1]
+    return Seen(
+        f"{len(walk)} fixes of {LATE.seconds // 3600} h ago, once in order and {COPIES} times "
+        f"shuffled: {'the same' if same else 'ANOTHER'} final state, {ends[1]['state']}, with "
+        f"{len(ends[1]['evidence'])} pieces of evidence and "
+        f"{rows[0] - len(walk) * 2 if rows else '?'} rows too many",
+        recovery_s,
+        same
+        and rows == (len(walk) * 2,)
+        and ends[0]["state"] == "at_customer"
+        and len(ends[0]["evidence"]) == 4,
+    )
+
+
+# -- what the devices send --------------------------------------------------------------------
+
+
+def make_walk(
+    start: tuple[float, float], end: tuple[float, float], began_at: datetime
+) -> list[Fix]:
+    """Fixes of a delivery: 60 s at the restaurant, 5 min on the way, 60 s at the door."""
+    fixes: list[Fix] = []
+    for seq, at_s in enumerate(range(0, WALK_S, STEP_S), 1):
+        share = min(1.0, max(0.0, (at_s - 60) / (WALK_S - 120)))
+        fixes.append(
+            {
+                "boot": "b",
+                "seq": seq,
+                "fix_at": _ms(began_at + timedelta(seconds=at_s)),
+                "lon_deg": round(start[0] + (end[0] - start[0]) * share, 7),
+                "lat_deg": round(start[1] + (end[1] - start[1]) * share, 7),
+                "accuracy_m": 5.0,
+            }
+        )
+    return fixes
+
+
+def publish(lab: Lab, driver_id: str, fixes: Sequence[Mapping[str, Any]]) -> None:
+    """Publish as a phone without a journal, one message a fix, until the broker has them all."""
+    settings = SimulatorSettings(
+        mqtt_url=lab.addresses.mqtt_url,
+        fleet_key_file=lab.stack.home.fleet_key_file,
+        staff_token_file=lab.stack.home.staff_token_file,
+    )
+
+    async def send() -> None:
+        acked: asyncio.Queue[int] = asyncio.Queue()
+        login = make_login(driver_id, settings, Fleet(settings))
+        connection = Connection(login, b"{}", acked.put_nowait, lambda _topic, _payload: None)
+        await connection.open()
+        topic = f"doorstep/v1/drivers/{driver_id}/position"
+        sent = {connection.publish(topic, json.dumps(fix).encode()) for fix in fixes}
+        async with asyncio.timeout(STORED_WITHIN_S):
+            while sent:
+                sent.discard(await acked.get())
+        await connection.disconnect()
+
+    asyncio.run(send())
+
+
+def _patch(lab: Lab, driver_id: str, fix: Fix) -> httpx.Response:
+    token = driver_token(lab.stack.home.fleet_key(), driver_id)
+    headers = {"Authorization": f"Bearer {token}"}
+    return lab.driver_api.patch(f"/drivers/{driver_id}/location", json=fix, headers=headers)
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+# -- what became of it ------------------------------------------------------------------------
+
+
+def assigned_order(
+    lab: Lab, driver_id: str, lon_deg: float, lat_deg: float, assigned_at: datetime | None = None
+) -> str:
+    """An order under way with this driver, since `assigned_at`: that turns the clock back."""
+    token = driver_token(lab.stack.home.fleet_key(), driver_id)
+    on_duty = lab.driver_api.post(
+        f"/drivers/{driver_id}/on-duty", headers={"Authorization": f"Bearer {token}"}
+    )
+    on_duty.raise_for_status()
+    destination = {"lon_deg": lon_deg, "lat_deg": lat_deg}
+    order = lab.tracking.post(
+        "/orders", json={"restaurant_id": RESTAURANT_ID, "destination": destination}
+    )
+    order_id: str = order.raise_for_status().json()["order_id"]
+    lab.tracking.post(f"/orders/{order_id}/confirm").raise_for_status()
+    assign = lab.tracking.post(f"/orders/{order_id}/assign", json={"driver_id": driver_id})
+    assign.raise_for_status()
+    if assigned_at is not None:
+        with lab.database() as conn:
+            conn.execute(
+                "UPDATE assignment SET assigned_at = %s WHERE order_id = %s",
+                [assigned_at, order_id],
+            )
+    return order_id
+
+
+def _known(lab: Lab, driver_id: str, boot: str) -> set[int]:
+    """Every seq of which the database knows what became of it."""
+    with lab.database() as conn:
+        row = conn.execute(
+            "SELECT stored + rejected FROM driver_boot WHERE driver_id = %s AND boot = %s",
+            [driver_id, boot],
+        ).fetchone()
+    return {seq for span in row[0] for seq in range(span.lower, span.upper)} if row else set()
+
+
+def _shown(lab: Lab, order_id: str) -> int | None:
+    """When the position that a customer sees was taken, in epoch ms."""
+    position = lab.tracking.get(f"/track/{order_id}").raise_for_status().json()["position"]
+    if position is None:
+        return None
+    return _ms(datetime.fromisoformat(position["properties"]["fix_at"]))
+
+
+def _end_of(conn: psycopg.Connection[Any], driver_id: str, order_id: str) -> dict[str, Any]:
+    """Everything that the fixes of a driver have led to, without ids and arrival times."""
+    state = conn.execute("SELECT state FROM orders WHERE order_id = %s", [order_id]).fetchone()
+    evidence = conn.execute(
+        "SELECT assignment_no, state, source, occurred_at FROM evidence WHERE order_id = %s"
+        " ORDER BY 1, 2",
+        [order_id],
+    )
+    history = conn.execute(
+        "SELECT fix_at, boot, seq, lon_deg, lat_deg, accuracy_m, quarantine FROM fix_history"
+        " WHERE driver_id = %s ORDER BY 1, 2, 3",
+        [driver_id],
+    )
+    driver = conn.execute(
+        "SELECT duty, state, fix_at, lon_deg, lat_deg FROM driver_state WHERE driver_id = %s",
+        [driver_id],
+    )
+    boots = conn.execute(
+        "SELECT boot, stored, rejected FROM driver_boot WHERE driver_id = %s", [driver_id]
+    )
+    return {
+        "state": state[0] if state else None,
+        "evidence": evidence.fetchall(),
+        "history": history.fetchall(),
+        "driver": driver.fetchall(),
+        "boots": boots.fetchall(),
+    }
+
+
+def _words(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {count:.0f}" for name, count in counts.items())
+
+
+FAULTS = (
+    Fault(
+        26,
+        "clocks + 1 day, - 1 day, year 2000",
+        "rejected, the next good fix shows",
+        None,
+        quick=True,
+        run=clocks_wrong,
+    ),
+    Fault(
+        27,
+        "fixes 3 times, shuffled, 2 h late",
+        "the same final state",
+        None,
+        quick=True,
+        run=late_shuffled_thrice,
+    ),
+)
