@@ -141,6 +141,8 @@ def judge(batch: Batch, outcomes: Iterable[Outcome]) -> Verdict:
         counts[outcome] += 1
         # A spoilt copy of a fix is a dead letter with its own fault, whatever is known of the fix.
         reason = row[_REASON] if row[_REASON] and reason not in _KNOWN_ALREADY else reason
+        if outcome == "conflict":
+            reason = reason or outcome
         if reason:
             reasons[reason] += 1
         if outcome == "parked":

@@ -8,6 +8,9 @@ _LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 
 
 FIXES = Counter("doorstep_driver_events_fixes", "Fixes by what became of them", ["outcome"])
 REFUSED = Counter("doorstep_driver_events_refused", "Fixes refused or quarantined", ["reason"])
+CHATTY = Counter(
+    "doorstep_driver_events_chatty", "Devices that sent more than 5 fixes/s for long, once an hour"
+)
 DEAD_LETTERS = Counter("doorstep_driver_events_dead_letters", "Dead letters written", ["reason"])
 BATCH_FIXES = Histogram(
     "doorstep_driver_events_batch_fixes",
@@ -27,6 +30,9 @@ COMMIT_LATENCY = Histogram(
 LAG = Gauge("doorstep_driver_events_lag", "Records of driver-pos not recorded yet", ["partition"])
 REJOINS = Counter("doorstep_driver_events_rejoins", "Times the group was joined anew", ["why"])
 PAUSES = Counter("doorstep_driver_events_pauses", "Times a batch waited for the database")
+WORKER_WELL = Gauge(
+    "doorstep_driver_events_worker_well", "1 unless it waits for something", ["worker"]
+)
 WATERMARKS = Counter("doorstep_driver_events_watermarks", "Watermarks sent to devices")
 POSITIONS = Counter("doorstep_driver_events_positions", "Positions for the live feed", ["outcome"])
 OUTBOX = Counter("doorstep_driver_events_outbox", "Outbox records that Kafka confirmed", ["topic"])

@@ -14,6 +14,7 @@ from doorstep.store.rows import IncomingRow
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.batch import Batch, Pair, Record, Verdict, bury, read_batch
+from driver_events.meter import Meter
 from driver_events.recorder import DataError, Recorder
 from driver_events.source import NOWHERE, KafkaUnavailable, Source, record_of
 
@@ -51,6 +52,7 @@ class Processor:
         self._max_batch_age_s = max_batch_age_s
         self._log = get_logger()
         self._wait_s = 0.0
+        self._meter = Meter()
         self.topic = NOWHERE
         self.turned_at = time.monotonic()
 
@@ -72,6 +74,7 @@ class Processor:
             if messages:
                 self._record(messages)
             self._wait_s = 0.0
+            self._meter.check()
         except OffsetLost:
             self._source.rejoin("offset_lost")
         except StoreUnavailable as exc:
@@ -127,6 +130,7 @@ class Processor:
         self._source.advance(moves)
         self._aftermath.follow(verdict)
         count(batch, verdict)
+        self._meter.note(batch.rows)
         metrics.BATCH_S.observe(time.monotonic() - started_s)
 
 

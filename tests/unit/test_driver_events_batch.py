@@ -111,6 +111,13 @@ def test_judge__refused_by_a_rule__is_a_dead_letter_with_the_original_bytes() ->
     assert verdict.reasons == {"too_old": 2}
 
 
+def test_judge__a_conflict__is_a_dead_letter_and_counted_as_its_reason() -> None:
+    verdict = judge(read(record(body(1))), [Outcome(0, "conflict", None)])
+    assert [letter.reason for letter in verdict.letters] == ["conflict"]
+    assert verdict.outcomes == {"conflict": 1}
+    assert verdict.reasons == {"conflict": 1}
+
+
 def test_judge__unreadable_entries__are_letters_though_no_row_names_them() -> None:
     verdict = judge(read(record(body(1, boot="a/b")), record(b"nonsense")), [])
     assert sorted(letter.reason for letter in verdict.letters) == ["bad_id", "not_json"]

@@ -1,0 +1,140 @@
+"""Many real MQTT clients on a stack's broker, and what the platform makes of what they send."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from doorstep.credentials import mqtt_password
+from doorstep.operate.kafka import TopicReader
+from doorstep.operate.letters import Letter, letters_since
+from doorstep.provision import owner_connection
+from doorstep.settings import Bind
+from doorstep.stack.addresses import reach
+from doorstep.stack.stack import Stack
+from doorstep.topics import ACK, POSITION, topic_of
+
+_SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? ([0-9.e+-]+)$", re.MULTILINE)
+
+
+class Device:
+    """One driver's client: publishes with QoS 1, counts PUBACKs, keeps the newest watermark."""
+
+    def __init__(self, stack: Stack, driver_id: str) -> None:
+        self.driver_id = driver_id
+        self.pubacks: Counter[int] = Counter()
+        self.sent: list[int] = []
+        self.watermark: dict[str, Any] = {}
+        self.connected = threading.Event()
+        self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=driver_id)
+        self.client.username_pw_set(driver_id, mqtt_password(stack.home.fleet_key(), driver_id))
+        self.client.max_inflight_messages_set(1000)
+        self.client.on_publish = self._on_publish
+        self.client.on_message = self._on_message
+        self.client.on_connect = self._on_connect
+        self.client.on_subscribe = lambda *_: self.connected.set()
+        self.client.connect("127.0.0.1", reach(stack.addresses.mqtt[0]).port)
+        self.client.loop_start()
+
+    def publish(self, payload: bytes, kind: str = POSITION) -> None:
+        """Send a message; its PUBACK is counted when it comes."""
+        self.sent.append(self.client.publish(topic_of(self.driver_id, kind), payload, 1).mid)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether every message has its PUBACK."""
+        return all(self.pubacks[mid] for mid in self.sent)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    def _on_connect(self, client: mqtt.Client, *_: object) -> None:
+        client.subscribe(topic_of(self.driver_id, ACK), 0)
+
+    def _on_publish(self, _client: mqtt.Client, _data: object, mid: int, *_: object) -> None:
+        self.pubacks[mid] += 1
+
+    def _on_message(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        self.watermark = json.loads(message.payload)
+
+
+def connect_all(stack: Stack, driver_ids: Sequence[str]) -> dict[str, Device]:
+    """Connect a device for each driver, who must be known."""
+    devices = {driver_id: Device(stack, driver_id) for driver_id in driver_ids}
+    for device in devices.values():
+        assert device.connected.wait(30), device.driver_id
+    return devices
+
+
+def settles(holds: Callable[[], object], timeout_s: float = 60.0) -> bool:
+    """Wait until a condition holds, and say whether it does: the tests say what is missing."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+class Samples(dict[tuple[str, str], float]):
+    """A service's metrics: (name, labels as written) -> value; what is not there is 0."""
+
+    def __missing__(self, _key: tuple[str, str]) -> float:
+        return 0.0
+
+
+def scrape(bind: Bind) -> Samples:
+    """Read a service's /metrics."""
+    with urllib.request.urlopen(f"http://{reach(bind)}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return Samples({(name, labels): float(value) for name, labels, value in _SAMPLE.findall(text)})
+
+
+def letter_ends(stack: Stack) -> dict[int, int]:
+    """Where the dead letters end now."""
+    with TopicReader(str(reach(stack.addresses.kafka)), "dead-letter") as reader:
+        return {one: high for one, (_, high) in reader.bounds().items()}
+
+
+def letters_after(stack: Stack, ends: dict[int, int]) -> dict[str, list[Letter]]:
+    """The dead letters written since, by driver."""
+    found: defaultdict[str, list[Letter]] = defaultdict(list)
+    with TopicReader(str(reach(stack.addresses.kafka)), "dead-letter") as reader:
+        for letter in letters_since(reader, ends):
+            found[letter.driver_id or ""].append(letter)
+    return found
+
+
+def history_of(stack: Stack, driver_ids: Iterable[str]) -> dict[str, dict[int, str | None]]:
+    """What of these drivers is in the history: driver -> seq -> quarantine."""
+    found: defaultdict[str, dict[int, str | None]] = defaultdict(dict)
+    with owner_connection(stack.database_admin_url) as conn:
+        rows = conn.execute(
+            "SELECT driver_id, seq, quarantine, count(*) OVER (PARTITION BY driver_id, boot, seq)"
+            " FROM doorstep.fix_history WHERE driver_id = ANY(%s)",
+            (list(driver_ids),),
+        ).fetchall()
+    for driver_id, seq, quarantine, times in rows:
+        assert times == 1, f"{driver_id} {seq} is stored {times} times"
+        found[driver_id][seq] = quarantine
+    return found
+
+
+def no_letter_waits(stack: Stack) -> bool:
+    """Whether every dead letter has left the outbox."""
+    with owner_connection(stack.database_admin_url) as conn:
+        row = conn.execute(
+            "SELECT count(*) FROM doorstep.outbox WHERE topic = 'dead-letter'"
+        ).fetchone()
+    return row is not None and row[0] == 0
