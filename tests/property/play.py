@@ -120,9 +120,7 @@ class Play:
                 self._duty(self.drivers[driver], command)
             case Repeat(which):
                 if self.accepted:
-                    again = self.accepted[which % len(self.accepted)]
-                    state = self.world.orders[again["order_id"]].state
-                    self._agree("again", self.fleet.command_order(self.clock, **again), state)
+                    self._repeat(self.accepted[which % len(self.accepted)])
 
     # -- fixes -----------------------------------------------------------------------------
 
@@ -270,6 +268,17 @@ class Play:
             expected = refusal.name
         self._agree(f"{parameters}", seen, expected)
         return seen == order.state
+
+    def _repeat(self, again: dict[str, Any]) -> None:
+        """Send an accepted command again. The answer is the order as it is now; to a driver who
+        gave it up, as the command left it.
+        """
+        order = self.world.orders[again["order_id"]]
+        [first] = [one for one in order.commands if one.key == again["idempotency_key"]]
+        held = order.assignments.get(order.assignment_no)
+        gave_up = first.actor == "driver" and not (held and held.driver_id == first.actor_id)
+        state = first.to_state if gave_up else order.state
+        self._agree("again", self.fleet.command_order(self.clock, **again), state)
 
     def _during(self, step: Command, fixes: list[Fix]) -> None:
         """Record a batch beside a command that is not committed: it holds the rows of its order,

@@ -79,8 +79,10 @@ def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
                 for state in world.proved(order, assignment):
                     seen[f"{state} proved, {ended}"] += 1
 
-    check()
-    print(dict(sorted(seen.items())))
+    try:
+        check()
+    finally:
+        print(dict(sorted(seen.items())))
     # The cases must not be empty: every fact was proved in open and in closed assignments.
     for state in ("at_restaurant", "picked_up", "arriving", "at_customer"):
         for ended in ("open", "closed"):
