@@ -16,12 +16,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol, cast
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
 from doorstep.settings import Bind
 
 Readiness = Callable[[], Mapping[str, bool]]
 """Names each dependency and whether it is there. Called per request: must not block."""
+
+
+READY = Gauge("doorstep_ready", "1 while a dependency is there, as /readyz has it", ["dependency"])
 
 
 class Logger(Protocol):
@@ -83,6 +86,13 @@ def is_ready(dependencies: Mapping[str, bool]) -> bool:
     return all(dependencies.values())
 
 
+def read_metrics(dependencies: Mapping[str, bool]) -> bytes:
+    """Give /metrics' body, with each dependency's readiness as of now."""
+    for name, is_there in dependencies.items():
+        READY.labels(name).set(is_there)
+    return generate_latest()
+
+
 class TelemetryServer:
     """/healthz, /readyz and /metrics of a service that is not itself an HTTP service.
 
@@ -120,7 +130,7 @@ def _handler(ready: Readiness, alive: Callable[[], bool]) -> type[BaseHTTPReques
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path == "/metrics":
-                self._answer(200, CONTENT_TYPE_LATEST, generate_latest())
+                self._answer(200, CONTENT_TYPE_LATEST, read_metrics(ready()))
             elif self.path == "/healthz":
                 self._answer_json(200 if alive() else 503, {"alive": alive()})
             elif self.path == "/readyz":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from doorstep.errors import Unavailable
 from doorstep.telemetry import get_logger
+from driver_events import metrics
 from driver_events.recorder import DataError
 
 MOST_WAIT_S = 5.0  # between two tries while something is away
@@ -23,6 +24,7 @@ class Worker:
         self._work = work
         self._every_s = every_s
         self._log = get_logger(worker=name)
+        self._well = metrics.WORKER_WELL.labels(name)
         self._woken = threading.Event()
         self._stopping = False
         self._failure: BaseException | None = None
@@ -62,11 +64,13 @@ class Worker:
             try:
                 more = self._work()
                 self.is_well, said = True, False
+                self._well.set(1)
                 wait_s = 0.0 if more else self._every_s
             except (Unavailable, DataError) as exc:
                 if not said:
                     self._log.warning("waiting", error=str(exc))
                 self.is_well, said = False, True
+                self._well.set(0)
                 wait_s = min(MOST_WAIT_S, max(0.25, 2 * wait_s))
                 self._pause(wait_s)
                 continue

@@ -11,11 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from doorstep.telemetry import is_ready
+from doorstep.telemetry import is_ready, read_metrics
 
 Dependencies = Callable[[], Awaitable[Mapping[str, bool]]]
 """Names each dependency and whether it is there, within 2 s."""
@@ -52,7 +52,7 @@ def health_routes(dependencies: Dependencies, beside: Dependencies = _nothing) -
 
     @router.get("/metrics")
     async def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(read_metrics(await dependencies()), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
