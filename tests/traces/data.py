@@ -145,10 +145,12 @@ def _oldest_first(rows: list[tuple[int, TraceFix]]) -> list[TraceFix]:
 
 
 @cache
-def _goal_rows() -> dict[str, list[tuple[float, float, float]]]:
-    runs: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+def goal_rows() -> dict[str, list[tuple[float, float, float, str]]]:
+    """The runs of goal_delivery_agents: (t_s, x_m, y_m, OnFoot or Driving) of each fix."""
+    runs: dict[str, list[tuple[float, float, float, str]]] = defaultdict(list)
     for row in _rows(GPS / "goal_delivery_agents" / "fixes.csv.gz"):
-        runs[row["chunk"]].append((float(row["t_s"]), float(row["x_m"]), float(row["y_m"])))
+        place = (float(row["x_m"]), float(row["y_m"]))
+        runs[row["chunk"]].append((float(row["t_s"]), *place, row["label"]))
     return runs
 
 
@@ -156,7 +158,7 @@ def _goal_run(run: str) -> list[TraceFix]:
     """A run's fixes: its plane is laid on Florence, its clock begins at no particular instant."""
     return [
         TraceFix(NO_DAY_S + t_s, NO_DAY_S + t_s + 0.5, moved(FLORENCE, x_m, y_m))
-        for t_s, x_m, y_m in _goal_rows()[run]
+        for t_s, x_m, y_m, _ in goal_rows()[run]
     ]
 
 

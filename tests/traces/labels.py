@@ -1,9 +1,9 @@
 """Orders placed on recorded traces, and what a person looking at the track expects of each.
 
-Labelled by hand from plots of the tracks and from speeds, before the rule was asked. A place is
-named by a span of time, in seconds since the trace began: where the phone was then (the median of
-its usable fixes); no coordinate of a trace stands here. An expectation is a window for
-`occurred_at`, in the same seconds.
+Labelled by hand from plots of the tracks and lists of their fixes, by somebody who knew the rule,
+before the database was asked; no window was changed afterwards. A place is named by a span of time,
+in seconds since the trace began: where the phone was then (the median of its usable fixes); no
+coordinate of a trace stands here. An expectation is a window for `occurred_at`, in those seconds.
 """
 
 from __future__ import annotations

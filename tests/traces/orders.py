@@ -115,7 +115,9 @@ class LabelledRun:
         earliest = begins_at + timedelta(seconds=first_s - BEFORE_S)
         latest = begins_at + timedelta(seconds=last_s + AFTER_S)
         self.rows += [
-            row for row in rows_of(trace, driver_id, ends_at) if earliest <= row[4] <= latest
+            row
+            for row in rows_of(trace, driver_id, ends_at)
+            if row[4] is not None and earliest <= row[4] <= latest
         ]
 
     def deliver(self, shuffled: random.Random | None = None) -> None:

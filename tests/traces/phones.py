@@ -34,7 +34,9 @@ from tests.traces.faults import FaultRow, fate_of, faults_of, table_of
 from tests.traces.orders import now_ms
 from tests.traces.whole import PhoneDays, Say, Standing, count_fates
 
-ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
+ANY_PORT: dict[str, Any] = {
+    name: 0 for name in StackSettings.model_fields if name.endswith("_port")
+}
 ACK_EVERY_S = 2.0
 SEED = 14
 

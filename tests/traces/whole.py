@@ -243,7 +243,8 @@ class PhoneDays:
         days = {self.driver_of(day): day.name for day in self.days}
         fates: dict[str, Fates] = {name: {} for name in days.values()}
         for letter in self.dead_letters():
-            headers = {name: value.decode() for name, value in letter.headers() or []}
+            found: list[Any] = list(letter.headers() or [])
+            headers = {name: value.decode() for name, value in found}
             for fault in headers["detail"].split("; "):
                 seq = int(fault.removeprefix("seq "))
                 fates[days[headers["driver_id"]]][seq] = f"rejected {headers['reason']}"
