@@ -32,7 +32,9 @@ from tests.database import Database, cloned_database, create_template, running_c
 from tests.traces.data import GPS, Trace, phone_days
 from tests.traces.faults import FaultRow, fate_of, faults_of, table_of
 from tests.traces.orders import now_ms
-from tests.traces.whole import PhoneDays, Say, Standing, count_fates
+from tests.traces.shuffled import send_shuffled
+from tests.traces.standing import Standing, compare, content, proved
+from tests.traces.whole import PhoneDays, Say, count_fates
 
 ANY_PORT: dict[str, Any] = {
     name: 0 for name in StackSettings.model_fields if name.endswith("_port")
@@ -85,7 +87,7 @@ async def judge_days(phones: PhoneDays, empty: Database, folder: Path, seed: int
     lap("read back")
     over_http = await phones.over_http()
     lap("over HTTP, without boot and seq")
-    shuffled = await asyncio.to_thread(phones.shuffled_into, empty, folder, seed)
+    shuffled = await asyncio.to_thread(send_shuffled, phones, empty, folder, seed)
     lap("shuffled into an empty database")
 
     verdict = Verdict(
@@ -107,17 +109,6 @@ async def judge_days(phones: PhoneDays, empty: Database, folder: Path, seed: int
     return verdict
 
 
-def compare(name: str, seen: Standing, expected: Standing) -> list[str]:
-    """Say in which parts two databases differ, with the first difference of each."""
-    failures = []
-    for part, rows in expected.items():
-        if seen[part] != rows:
-            pairs = zip(seen[part], rows, strict=False)
-            first = next((pair for pair in pairs if pair[0] != pair[1]), "a row is missing")
-            failures.append(f"{name}: {part} differs ({len(seen[part])}, {len(rows)}): {first}")
-    return failures
-
-
 def compare_doors(phones: PhoneDays, standing: Standing) -> list[str]:
     """The same days over HTTP must prove the same, and hold each distinct fix once."""
     over_http = phones.standing("http")
@@ -132,22 +123,6 @@ def compare_doors(phones: PhoneDays, standing: Standing) -> list[str]:
         if sorted(map(content, http)) != sorted(set(map(content, mqtt))):
             failures.append(f"{day.name}: the history over HTTP is not the set of its fixes")
     return failures
-
-
-def proved(standing: Standing) -> list[tuple[object, ...]]:
-    """The evidence and the order's states, by day."""
-    evidence = [
-        (row["driver_id"].rpartition("-")[2], row["state"], row["occurred_at"])
-        for row in standing["evidence"]
-    ]
-    states = [(row["driver_id"].rpartition("-")[2], row["state"]) for row in standing["states"]]
-    return [*evidence, *states]
-
-
-def content(row: dict[str, Any]) -> tuple[str, ...]:
-    """What a fix says, without who sent it and when it arrived."""
-    apart = ("driver_id", "boot", "seq", "received_at")
-    return tuple(str(value) for name, value in row.items() if name not in apart)
 
 
 def check_fates(days: dict[str, Trace], fates: dict[str, dict[int, str]]) -> list[str]:

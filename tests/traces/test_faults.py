@@ -8,7 +8,8 @@ from tests.factories import Place
 from tests.traces.data import LATENESS_S, Trace, TraceFix, needs_traces, phone_days
 from tests.traces.faults import FUTURE_S, fate_of, faults_of
 from tests.traces.orders import now_ms
-from tests.traces.phones import check_fates, compare
+from tests.traces.phones import check_fates
+from tests.traces.standing import compare
 
 HERE, FAR = Place(11.25, 43.77), Place(11.25, 43.97)
 NOON_S = 1_700_000_000.0

@@ -9,8 +9,6 @@ over_http    POST /drivers/{id}/locations without boot and seq, as another maker
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,27 +17,23 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from confluent_kafka import Message, Producer
-from psycopg.rows import dict_row
+from confluent_kafka import Message
 
-from doorstep.fix import Fix, decode_position, encode_fix, wire_instant
+from doorstep.fix import wire_instant
 from doorstep.provision import owner_connection
 from doorstep.settings import MqttBroker
 from doorstep.stack.addresses import reach
 from doorstep.stack.stack import Stack
-from doorstep.stack.topics import DAY_MS, Topic, create_topics
 from doorstep.store import admin
 from simulators.api import Answer, Api
 from simulators.phone import phone_of
 from simulators.settings import Fleet as Secrets
 from simulators.settings import SimulatorSettings
-from tests.database import Database
-from tests.integration.pipe_services import Service, read_topic_at
-from tests.integration.servers import wait_until
-from tests.sql.fleet import Fleet
+from tests.integration.pipe_services import read_topic_at
 from tests.traces.data import Trace
 from tests.traces.days import stops_of
 from tests.traces.orders import place_of
+from tests.traces.standing import Standing, refused_in, standing_in
 
 CHUNK_FIXES = 32  # what a phone writes between two fsyncs
 HTTP_FIXES = 256
@@ -47,30 +41,8 @@ SETTLE_WITHIN_S = 180.0
 FIRST_RESTAURANT = 500_001
 ASSIGNED_BEFORE = timedelta(seconds=60)
 
-STANDING = {
-    "history": """
-        SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
-            heading_deg, altitude_m, quarantine
-        FROM doorstep.fix_history WHERE driver_id = ANY (%s)
-        ORDER BY driver_id, fix_at, boot, seq""",
-    "boots": """
-        SELECT driver_id, boot, stored::text, rejected::text FROM doorstep.driver_boot
-        WHERE driver_id = ANY (%s) ORDER BY driver_id, boot""",
-    "evidence": """
-        SELECT a.driver_id, e.assignment_no, e.state::text, e.source::text, e.occurred_at
-        FROM doorstep.evidence e JOIN doorstep.assignment a USING (order_id, assignment_no)
-        WHERE a.driver_id = ANY (%s) ORDER BY a.driver_id, e.state""",
-    "states": """
-        SELECT a.driver_id, o.state::text, o.assignment_no, d.state::text, d.fix_at,
-            d.received_at, d.boot, d.seq, d.lon_deg, d.lat_deg, d.accuracy_m
-        FROM doorstep.orders o JOIN doorstep.assignment a USING (order_id, assignment_no)
-        JOIN doorstep.driver_state d USING (driver_id)
-        WHERE a.driver_id = ANY (%s) ORDER BY a.driver_id""",
-}
 BACKDATE = "UPDATE doorstep.assignment SET assigned_at = %s WHERE order_id = %s"
-OFFSETS = "SELECT coalesce(sum(next_offset), 0) AS n FROM doorstep.kafka_offset"
 
-Standing = dict[str, list[dict[str, Any]]]
 Fates = dict[int, str]
 Say = Callable[[str], None]
 
@@ -87,7 +59,6 @@ class PhoneDays:
     tag: str = "phone"
     say: Say = lambda _: None
     orders: dict[str, UUID] = field(default_factory=dict)  # by driver
-    _secrets: Secrets | None = None
 
     # -- who and where ------------------------------------------------------------------------
 
@@ -185,10 +156,11 @@ class PhoneDays:
 
     async def _send(self, day: Trace) -> None:
         driver_id = self.driver_of(day)
+        bodies = self.bodies(day)
         async with phone_of(driver_id, self.settings) as phone:
             await phone.connected(SETTLE_WITHIN_S)
-            for start in range(0, len(day.fixes), CHUNK_FIXES):
-                for body in self.bodies(day)[start : start + CHUNK_FIXES]:
+            for start in range(0, len(bodies), CHUNK_FIXES):
+                for body in bodies[start : start + CHUNK_FIXES]:
                     phone.device.write(body)
                 phone.journal.commit()
                 phone.device.pump()
@@ -241,126 +213,33 @@ class PhoneDays:
     def fates(self) -> dict[str, Fates]:
         """What became of every fix that was sent over MQTT, by day and seq."""
         days = {self.driver_of(day): day.name for day in self.days}
+        standing = self.standing()
         fates: dict[str, Fates] = {name: {} for name in days.values()}
-        for letter in self.dead_letters():
-            found: list[Any] = list(letter.headers() or [])
-            headers = {name: value.decode() for name, value in found}
-            for fault in headers["detail"].split("; "):
-                seq = int(fault.removeprefix("seq "))
-                fates[days[headers["driver_id"]]][seq] = f"rejected {headers['reason']}"
-        for row in self.standing()["history"]:
+        for (driver_id, seq), reason in self._reasons(refused_in(standing)).items():
+            fates[days[driver_id]][seq] = f"rejected {reason}"
+        for row in standing["history"]:
             quarantine = row["quarantine"]
             fate = f"quarantined {quarantine}" if quarantine else "committed"
             fates[days[row["driver_id"]]][row["seq"]] = fate
         return fates
 
-    def dead_letters(self) -> list[Message]:
-        """The dead letters of these phones."""
-        with owner_connection(self.stack.database_admin_url) as conn:
-            rows = standing_in(conn, self.drivers(), ["boots"])["boots"]
-        keys = {row["driver_id"].encode() for row in rows if row["rejected"] != "{}"}
-        if not keys:
-            return []
-        ours: Callable[[Message], bool] = lambda message: message.key() in keys  # noqa: E731
-        letters = read_topic_at(
-            self.bootstrap_servers,
-            "dead-letter",
-            lambda messages: keys <= {message.key() for message in messages},
-        )
-        return list(filter(ours, letters))
+    def _reasons(self, refused: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
+        """Why each of these (driver, seq) was refused, by its dead letter."""
+        reasons: dict[tuple[str, int], str] = {}
 
-    # -- pass 2: shuffled into an empty database ---------------------------------------------------
+        def take(letters: Sequence[Message]) -> bool:
+            for letter in letters:
+                found: list[Any] = list(letter.headers() or [])
+                headers = {name: value.decode() for name, value in found}
+                for fault in headers.get("detail", "").split("; "):
+                    if fault.startswith("seq "):
+                        key = (headers["driver_id"], int(fault.removeprefix("seq ")))
+                        reasons[key] = headers["reason"]
+            return refused <= reasons.keys()
 
-    def records(self) -> list[tuple[str, Fix, int]]:
-        """Every fix of these phones as Kafka has it: (driver, fix, arrival in ms). First copies."""
-        keys = {driver_id.encode(): driver_id for driver_id in self.drivers()}
-        wanted = {
-            (self.driver_of(day), seq) for day in self.days for seq in range(1, len(day.fixes) + 1)
-        }
-        first: dict[tuple[str, int], tuple[str, Fix, int]] = {}
-
-        def take(messages: Sequence[Message]) -> bool:
-            first.clear()
-            for message in messages:
-                driver_id = keys.get(message.key() or b"")
-                for fix in decode_position(message.value() or b"") if driver_id else ():
-                    if isinstance(fix, Fix) and driver_id and fix.seq is not None:
-                        arrived_ms = message.timestamp()[1]
-                        first.setdefault((driver_id, fix.seq), (driver_id, fix, arrived_ms))
-            return wanted <= first.keys()
-
-        read_topic_at(self.bootstrap_servers, "driver-pos", take)
-        return list(first.values())
-
-    def shuffled_into(self, database: Database, folder: Path, seed: int) -> Standing:
-        """Send the same records, shuffled and every tenth twice, into an empty database."""
-        fleet = Fleet(database)
-        admin.register_restaurants(fleet.conn, restaurants_of(self.days))
-        fleet.add_drivers(*self.drivers())
-        for number, day in enumerate(self.days):
-            order_id = fleet.assigned_order(
-                self.driver_of(day),
-                restaurant_id=FIRST_RESTAURANT + number,
-                customer=place_of(day, stops_of(day.name)[1]),
-            )
-            fleet.backdate_assignment(order_id, self.assigned_at(day))
-        records = self.records()
-        records += records[::10]
-        random.Random(seed).shuffle(records)
-        topic = f"{self.tag}-shuffled-{seed}"
-        others = {name: f"{topic}-{name}" for name in ("updates", "positions", "dead-letter")}
-        create_topics(
-            self.bootstrap_servers,
-            topics=[
-                Topic(topic, 12, DAY_MS),
-                *(Topic(name, 1, DAY_MS) for name in others.values()),
-            ],
-        )
-        producer = Producer(
-            {
-                "bootstrap.servers": self.bootstrap_servers,
-                "partitioner": "murmur2_random",
-                "linger.ms": 20,
-            }
-        )
-        for driver_id, fix, arrived_ms in records:
-            producer.produce(topic, encode_fix(fix), driver_id, timestamp=arrived_ms)
-            producer.poll(0)
-        assert producer.flush(30) == 0
-        driver_events = WithoutBroker(
-            folder,
-            "driver_events",
-            "DRIVER_EVENTS_BIND",
-            DATABASE_URL=database.url("driver_events"),
-            MQTT_URL="mqtt://127.0.0.1:1",  # nobody: two of one name would push each other out
-            KAFKA_BOOTSTRAP_SERVERS=self.bootstrap_servers,
-            KAFKA_TOPIC=topic,
-            KAFKA_GROUP_ID=topic,
-            KAFKA_UPDATES_TOPIC=others["updates"],
-            KAFKA_POSITIONS_TOPIC=others["positions"],
-            KAFKA_DEAD_LETTER_TOPIC=others["dead-letter"],
-        )
-        try:
-            driver_events.start()
-            wait_until(
-                lambda: database.value(OFFSETS) == len(records), SETTLE_WITHIN_S, "shuffled fixes"
-            )
-        finally:
-            driver_events.stop()
-        standing = standing_in(fleet.conn, self.drivers())
-        fleet.close()
-        return standing
-
-
-class WithoutBroker(Service):
-    """A driver_events whose devices nobody waits for: ready without its broker."""
-
-    def is_ready(self) -> bool:
-        _, body = self.get("/readyz")
-        if not body:
-            return False
-        parts = json.loads(body)
-        return bool(parts.get("database") and parts.get("kafka"))
+        if refused:
+            read_topic_at(self.bootstrap_servers, "dead-letter", take)
+        return {key: reasons[key] for key in refused}
 
 
 def restaurants_of(days: Sequence[Trace]) -> list[admin.NewRestaurant]:
@@ -371,15 +250,6 @@ def restaurants_of(days: Sequence[Trace]) -> list[admin.NewRestaurant]:
         )
         for number, day in enumerate(days)
     ]
-
-
-def standing_in(conn: Any, drivers: Sequence[str], parts: Sequence[str] = ()) -> Standing:
-    """Read what stands of these drivers."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return {
-            part: cursor.execute(STANDING[part], [list(drivers)]).fetchall()
-            for part in parts or STANDING
-        }
 
 
 def count_fates(fates: Mapping[str, Fates]) -> Counter[str]:
