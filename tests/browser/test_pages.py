@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
+from subprocess import Popen
 from urllib.parse import urlsplit
 
 import httpx
@@ -53,36 +55,65 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
-async def services(database: Database) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
-    """driver_api's client and tracking_api's address."""
-    populate(database)
-    driver_port, tracking_port = free_port(), free_port()
-    driver_url, tracking_url = (
-        f"http://127.0.0.1:{driver_port}",
-        f"http://127.0.0.1:{tracking_port}",
-    )
-    driver_settings = {
-        "DATABASE_URL": database.url("driver_api"),
-        "DRIVER_API_BIND": f"127.0.0.1:{driver_port}",
-        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-    }
-    tracking_settings = {
-        "DATABASE_URL": database.url("tracking_api"),
-        "TRACKING_API_BIND": f"127.0.0.1:{tracking_port}",
-        "TRACKING_API_PUBLIC_URL": tracking_url,
-    }
-    with (
-        running("driver_api", **driver_settings),
-        running("tracking_api", **tracking_settings),
-    ):
-        async with (
-            httpx.AsyncClient(base_url=driver_url, timeout=20) as driver_api,
-            httpx.AsyncClient(base_url=tracking_url, timeout=20) as tracking_api,
-        ):
-            assert await answers(driver_api, "/readyz", 200, PATIENCE_S)
+class Services:
+    """Both services as processes; tracking_api can be killed and started again."""
+
+    def __init__(self, database: Database) -> None:
+        driver_port, tracking_port = free_port(), free_port()
+        self.driver_url = f"http://127.0.0.1:{driver_port}"
+        self.url = f"http://127.0.0.1:{tracking_port}"
+        self.driver_settings = {
+            "DATABASE_URL": database.url("driver_api"),
+            "DRIVER_API_BIND": f"127.0.0.1:{driver_port}",
+            "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        }
+        self._tracking_settings = {
+            "DATABASE_URL": database.url("tracking_api"),
+            "TRACKING_API_BIND": f"127.0.0.1:{tracking_port}",
+            "TRACKING_API_PUBLIC_URL": self.url,
+            "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        }
+        self._stack = ExitStack()
+        self._tracking: Popen[bytes] | None = None
+
+    async def start(self) -> None:
+        """Start tracking_api, and return when it is ready."""
+        self._tracking = self._stack.enter_context(
+            running("tracking_api", **self._tracking_settings)
+        )
+        async with httpx.AsyncClient(base_url=self.url, timeout=20) as tracking_api:
             assert await answers(tracking_api, "/readyz", 200, PATIENCE_S)
-            yield driver_api, tracking_url
+
+    def kill(self) -> None:
+        """Kill -9 tracking_api."""
+        assert self._tracking is not None
+        self._tracking.kill()
+        self._tracking.wait()
+
+    def close(self) -> None:
+        """Kill what still runs."""
+        self._stack.close()
+
+
+@pytest.fixture
+async def both(database: Database) -> AsyncIterator[tuple[httpx.AsyncClient, Services]]:
+    """driver_api's client, and the services."""
+    populate(database)
+    found = Services(database)
+    with running("driver_api", **found.driver_settings):
+        try:
+            await found.start()
+            async with httpx.AsyncClient(base_url=found.driver_url, timeout=20) as driver_api:
+                assert await answers(driver_api, "/readyz", 200, PATIENCE_S)
+                yield driver_api, found
+        finally:
+            found.close()
+
+
+@pytest.fixture
+def services(both: tuple[httpx.AsyncClient, Services]) -> tuple[httpx.AsyncClient, str]:
+    """driver_api's client and tracking_api's address."""
+    return both[0], both[1].url
 
 
 async def seen(look: Callable[[], Awaitable[object]]) -> object:
@@ -212,6 +243,36 @@ async def test_customers_page__from_the_link__shows_the_courier_while_under_way(
         await page.reload()
         assert await seen(lambda: page.locator("#steps li.now").count()) == 1
         assert bad == []
+
+
+async def test_customers_page__tracking_api_killed_and_started__heals_with_each_event_once(
+    both, browser
+):
+    driver_api, services = both
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    async with httpx.AsyncClient(base_url=services.url, timeout=20) as tracking_api:
+        order = await create_order(tracking_api, "confirm", "assign")
+    mine = f"/drivers/d1/orders/{order['order_id']}"
+    await report(driver_api, "d1", north_of(RESTAURANT, 300))
+    page = await browser.new_page(viewport={"width": 390, "height": 844})
+    await page.goto(order["customer_link"])
+    await page.evaluate("globalThis.neverReloaded = true")
+
+    async def says(selector: str, text: str) -> bool:
+        return text in (await page.text_content(selector) or "")
+
+    assert await seen(lambda: says("#state", "Courier on the way to the restaurant"))
+    services.kill()
+    assert await seen(lambda: says("#fresh-text", "trying again"))
+    await driver_api.post(f"{mine}/picked-up", headers=as_driver("d1"))
+    await services.start()
+    assert await seen(lambda: says("#state", "On the way to you"))
+    assert await seen(lambda: says("#fresh-text", "Courier seen"))
+    await driver_api.post(f"{mine}/delivered", headers=as_driver("d1"))
+    assert await seen(lambda: says("#state", "Delivered"))
+    # created, confirmed and assigned came in the snapshot, which is numbered by its newest event
+    assert await page.evaluate("doorstepEvents") == [3, 4, 5]
+    assert await page.evaluate("neverReloaded")
 
 
 async def test_customers_page__no_answer_at_first__opens_when_there_is_one(services, browser):

@@ -1,11 +1,12 @@
-// The customer's page: trades the link's token for a cookie, then asks once a second.
+// The customer's page: trades the link's token for a cookie, then follows the order's stream.
 import { DOOR, Glide, LngLatBounds, OurMap, RESTAURANT, wayLayers, wayOf } from "./map.js";
 import { ago, clock, el, FETCHED_STATES } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const orderId = location.pathname.split("/").pop();
 const order = `/track/${encodeURIComponent(orderId)}`;
-const LOOK_ON_MS = 60_000; // after the end: the page shows what was last known
+const SILENT_MS = 45_000; // a courier reports every 30 s at least: the line may be dead
+const SLOWEST_GLIDE_MS = 6000; // reports come every 4 s
 
 const STEPS = [
   ["created", "Order placed"],
@@ -19,6 +20,7 @@ const STEPS = [
 ];
 const ENDS = { delivered: "Delivered", cancelled: "Cancelled", failed: "Could not be delivered" };
 const FRESH = { live: "#2f6fed", recent: "#2f6fed", stale: "#e08a00", lost: "#8a8f98" };
+const AGES = [["live", 15], ["recent", 60], ["stale", 300], ["lost", Infinity]]; // seconds
 const ROOM = { top: 50, right: 50, bottom: 75, left: 50 }; // below: the card's edge, the attribution
 
 const ours = new OurMap(
@@ -48,7 +50,11 @@ const ours = new OurMap(
   }),
   { interactive: true },
 );
-let shown = null; // the last answer
+let track = null; // what GET /track answers, kept up to date by the stream
+let heardAt = 0; // when the last position or snapshot came, on performance.now()'s clock
+let lastId = ""; // of the newest event heard: where the stream goes on after a break
+let trouble = ""; // what is said instead of the courier's age
+globalThis.doorstepEvents = []; // the ids as they came, for the console and the browser tests
 const glide = new Glide((points) => {
   ours.show("courier", points);
   drawWay(points.features[0]?.geometry.coordinates);
@@ -72,29 +78,78 @@ async function openSession() {
 
 async function follow() {
   let failures = 0;
-  let endedAt = 0;
   let opened = false;
+  const heard = () => {
+    failures = 0;
+    trouble = "";
+  };
   for (;;) {
     try {
-      if (!opened) {
-        await openSession();
-        opened = true;
-      }
-      const answer = await fetch(order, { signal: AbortSignal.timeout(8000) });
-      if (answer.status === 404) return gone();
-      if (!answer.ok) throw new Error(`${answer.status}`);
-      const track = await answer.json();
-      draw(track);
-      failures = 0;
-      if (track.state in ENDS) endedAt ||= Date.now();
-      if (endedAt && Date.now() - endedAt > LOOK_ON_MS) return;
-    } catch {
+      if (!opened) await openSession();
+      opened = true;
+      if (await listen(heard)) return;
+    } catch (error) {
+      if (error === GONE) return gone();
       failures = Math.min(failures + 1, 6);
-      if (failures > 2) say("No answer at the moment; trying again…", "#c8432b");
+      trouble = failures > 1 || track ? "No answer at the moment; trying again…" : "";
+      tell();
     }
-    const wait = 1000 * 2 ** failures * (failures ? 0.5 + Math.random() : 1);
-    await new Promise((resolve) => setTimeout(resolve, Math.min(wait, 15_000)));
+    // Not all at once: a server that comes back has everybody at its door.
+    const wait = 400 * 1.6 ** failures * (0.5 + Math.random());
+    await new Promise((resolve) => setTimeout(resolve, wait));
   }
+}
+
+const GONE = new Error("404");
+
+/** Follow the stream until it ends (true) or falls silent (false). Throws when it breaks. */
+function listen(heard) {
+  const source = new EventSource(`${order}/stream${lastId ? `?last_event_id=${lastId}` : ""}`);
+  return new Promise((resolve, reject) => {
+    let opened = false;
+    let silence;
+    const on = (kind, take) =>
+      source.addEventListener(kind, (message) => {
+        heard();
+        clearTimeout(silence);
+        silence = setTimeout(() => over(resolve, false), SILENT_MS);
+        if (message.lastEventId && message.lastEventId !== lastId) {
+          lastId = message.lastEventId;
+          globalThis.doorstepEvents.push(Number(lastId));
+        }
+        take(JSON.parse(message.data));
+      });
+    const over = (settle, outcome) => {
+      clearTimeout(silence);
+      source.close();
+      settle(outcome);
+    };
+    source.addEventListener("open", () => (opened = true));
+    source.addEventListener("error", async () => {
+      // The browser does not tell why: a stream that never opened is asked for in another way.
+      source.close();
+      const answer = opened ? null : await fetch(order).catch(() => null);
+      if (answer?.ok) draw((track = await answer.json()));
+      if (answer?.ok && track.state in ENDS) over(resolve, true);
+      else over(reject, answer?.status === 404 ? GONE : new Error("broken"));
+    });
+    on("resync", () => (lastId = ""));
+    on("snapshot", (whole) => draw((track = whole)));
+    on("position", (news) => draw(Object.assign(track, news)));
+    on("order", ({ order_id, assignment_no, position, eta, ...event }) => {
+      if (track.events.some((one) => one.order_seq === event.order_seq)) return; // in the snapshot
+      track.events.push(event);
+      const { state, order_seq } = event;
+      // What may be seen of the courier comes with the newest event.
+      const seen = position === undefined ? {} : { position, eta };
+      Object.assign(track, { state, order_seq, assignment_no }, seen);
+      draw(track);
+    });
+    on("end", ({ reason }) => {
+      if (reason === "link_ended") over(reject, GONE);
+      else over(resolve, true);
+    });
+  });
 }
 
 function gone() {
@@ -105,7 +160,6 @@ function draw(track) {
   const reached = STEPS.findIndex(([state]) => state === track.state);
   $("state").textContent = ENDS[track.state] ?? STEPS[reached][1];
   document.title = `${$("state").textContent} · Doorstep`;
-  $("minutes").textContent = track.eta ? minutes(track.eta.seconds) : "";
   $("basis").textContent = track.eta
     ? `About ${clock(track.eta.arrives_at)}; estimated from ${track.eta.basis}.`
     : "";
@@ -113,16 +167,27 @@ function draw(track) {
   $("from").textContent = track.restaurant.name || "The restaurant";
   $("places").hidden = false;
 
-  shown = track;
+  const now = performance.now();
+  glide.overMs = Math.min(Math.max(now - heardAt, 500), SLOWEST_GLIDE_MS);
+  heardAt = now;
   const courier = track.position?.geometry.coordinates;
-  const facts = track.position?.properties;
-  glide.update(courier ? [["courier", courier, { colour: FRESH[facts.freshness] }]] : []);
-  if (facts) {
-    say(`Courier seen ${ago(facts.age_s)}`, FRESH[facts.freshness]);
-  } else {
-    $("fresh").hidden = true;
-  }
+  const colour = FRESH[track.position?.properties.freshness];
+  glide.update(courier ? [["courier", courier, { colour }]] : []);
+  tell();
   frame(track, courier);
+}
+
+/** Say how old what is shown is; it grows older by itself. */
+function tell() {
+  const elapsed = (performance.now() - heardAt) / 1000;
+  $("minutes").textContent = track?.eta ? minutes(track.eta.seconds - elapsed) : "";
+  const facts = track?.position?.properties;
+  if (trouble) return say(trouble, "#c8432b");
+  $("fresh").hidden = !facts;
+  if (!facts) return;
+  const age = facts.age_s + elapsed;
+  const [freshness] = AGES.find(([, within]) => age <= within);
+  say(`Courier seen ${ago(age)}`, FRESH[freshness]);
 }
 
 const restaurantOf = ({ restaurant }) => [restaurant.lon_deg, restaurant.lat_deg];
@@ -131,11 +196,11 @@ const doorOf = ({ destination }) => [destination.lon_deg, destination.lat_deg];
 function drawWay(courier) {
   const way = wayOf({
     courier,
-    restaurant: restaurantOf(shown),
-    restaurantName: shown.restaurant.name || "The restaurant",
-    door: doorOf(shown),
+    restaurant: restaurantOf(track),
+    restaurantName: track.restaurant.name || "The restaurant",
+    door: doorOf(track),
     doorName: "Your door",
-    fetched: !courier || FETCHED_STATES.includes(shown.state), // no line without a courier
+    fetched: !courier || FETCHED_STATES.includes(track.state), // no line without a courier
   });
   ours.show("way", way);
 }
@@ -193,4 +258,5 @@ $("number").textContent = orderId.slice(0, 8);
 $("from-dot").style.setProperty("--color", RESTAURANT);
 $("door-dot").style.setProperty("--color", DOOR);
 addEventListener("hashchange", () => location.reload());
+setInterval(tell, 1000);
 follow();
