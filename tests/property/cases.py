@@ -25,7 +25,7 @@ CUSTOMERS_M = (1000, 400, 30)
 DRIVERS, ORDERS, BOOTS = 3, 3, ("b1", "b2", None)
 FLAVOURS = (
     *("early", "too_early", "late", "too_late", "vague_60", "vague_200", "vague_201"),
-    *("null_island", "swapped", "unreadable", "void", "conflict", "resent", "bad_id"),
+    *("null_island", "swapped", "unreadable", "void", "conflict", "resent", "bad_id", "fast"),
 )
 
 
@@ -247,7 +247,7 @@ def fixes_of(legs: tuple[Leg, ...], driver_ids: list[str]) -> list[Fix]:
                 at,
                 received_at,
                 north(leg.metres),
-                speed_mps=leg.metres / 10 if step else None,
+                speed_mps=leg.metres % 7 / 2 if step else None,  # up to 3: a person walks
                 heading_deg=float(leg.start),
                 altitude_m=50.5 if leg.count > 1 else None,
             )
@@ -262,6 +262,8 @@ def flavoured(fix: Fix, flavour: str) -> list[Fix]:
     vague = {"vague_60": 60.0, "vague_200": 200.0, "vague_201": 201.0}
     if flavour in ahead:
         return [replace(fix, received_at=fix.at() - timedelta(seconds=ahead[flavour]))]
+    if flavour == "fast":
+        return [replace(fix, speed_mps=3.01)]
     if flavour in vague:
         return [replace(fix, accuracy_m=vague[flavour])]
     if flavour == "null_island":

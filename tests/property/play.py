@@ -173,7 +173,13 @@ class Play:
         for fix in self.fixes:
             copies.setdefault(fix.identity, set()).add(fix)
         batches = [
-            [f for f in fixes if len(copies[f.identity]) == 1 and not self.world.refusal(f)]
+            [
+                fix
+                for fix in fixes
+                if len(copies[fix.identity]) == 1
+                and not self.world.refusal(fix)
+                and is_written(fix)
+            ]
             for fixes in (first, second)
         ]
         shown = {order_id: len(order.events) for order_id, order in self.world.orders.items()}
