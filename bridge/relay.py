@@ -109,7 +109,7 @@ class Relay:
         overloaded = len(self._publisher) > self._max_in_flight
         sent = positions = 0
         for arrival in waiting:
-            if not arrival.packet_id and overloaded:
+            if overloaded and not arrival.packet_id and arrival.topic != _DROPPED:
                 metrics.DROPPED.inc()  # QoS 0 promises nothing, and no limit of MQTT's holds it
                 sent += 1
                 continue

@@ -111,20 +111,20 @@ def poison(lab: Lab) -> Seen:
 
 @contextlib.contextmanager
 def small_queue(lab: Lab) -> Iterator[None]:
-    """Let the broker queue QUEUE messages a client; it reads its settings again on SIGHUP."""
+    """Let the broker queue QUEUE messages a client: it starts anew, since a SIGHUP won't do."""
     path = lab.stack.home.mosquitto.resolve() / "mosquitto-1.conf"
     usual = path.read_text(encoding="utf-8")
     small = usual.replace("max_queued_messages 1000000", f"max_queued_messages {QUEUE}")
-    small = small.replace("max_inflight_messages 5000", f"max_inflight_messages {IN_FLIGHT}")
     if small == usual:
         raise ValueError("mosquitto.conf no longer says what is to be changed")
     try:
-        path.write_text(small, encoding="utf-8")  # in place: it keeps its owner
-        lab.kill("mosquitto-1", signal.SIGHUP)
+        with lab.down("mosquitto-1"):
+            path.write_text(small, encoding="utf-8")  # in place: it keeps its owner
+        lab.wait_healthy()
         yield
     finally:
-        path.write_text(usual, encoding="utf-8")
-        lab.kill("mosquitto-1", signal.SIGHUP)
+        with lab.down("mosquitto-1"):
+            path.write_text(usual, encoding="utf-8")
 
 
 def publish(lab: Lab, driver_id: str, payload: bytes) -> None:

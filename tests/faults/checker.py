@@ -93,27 +93,27 @@ class Checker:
     """Checks one lab; it remembers what the model said of finished orders."""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+        self.lab = lab
         self._expected: dict[UUID, Facts] = {}
         self._blamed = 0  # violations that an earlier fault was blamed for
 
     def check(self, since: Published) -> Verdict:
         """Let the devices fall silent, compare everything, and let them go on."""
         verdict = Verdict()
-        self._lab.load.pause()
+        self.lab.load.pause()
         try:
             left = self._settle()
             if left:
                 verdict.complaints.append(
                     f"{left} fixes are not acknowledged after {SETTLE_S:.0f} s"
                 )
-            with self._lab.database() as conn:
+            with self.lab.database() as conn:
                 self._check_fixes(conn, since, verdict)
                 self._check_patched(conn, verdict)
                 self._check_orders(conn, verdict)
         finally:
-            self._lab.load.go_on()
-        found = [one["what"] for one in self._lab.load.records() if one["kind"] == "violation"]
+            self.lab.load.go_on()
+        found = [one["what"] for one in self.lab.load.records() if one["kind"] == "violation"]
         verdict.complaints += [*dict.fromkeys(found[self._blamed :])][:MAX_NAMED]
         self._blamed = len(found)
         return verdict
@@ -122,7 +122,7 @@ class Checker:
         """Wait until every journal is empty; return how many fixes are left."""
         deadline = time.monotonic() + SETTLE_S
         while True:
-            left = sum(one.pending for one in self._lab.load.lives())
+            left = sum(one.pending for one in self.lab.load.lives())
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(POLL_S)
@@ -132,7 +132,7 @@ class Checker:
     def _check_fixes(
         self, conn: psycopg.Connection[Any], since: Published, verdict: Verdict
     ) -> None:
-        lives = self._lab.load.lives()
+        lives = self.lab.load.lives()
         ledger: Ledger = compare(conn, lives)
         verdict.commit_acked = sum(
             one.last_seq - since.get((one.driver_id, one.boot), 0) - one.pending for one in lives
@@ -149,7 +149,7 @@ class Checker:
     def _check_patched(self, conn: psycopg.Connection[Any], verdict: Verdict) -> None:
         told = [
             (one["driver_id"], _instant(one["fix_at"]), one["lon_deg"], one["lat_deg"])
-            for one in self._lab.load.records()
+            for one in self.lab.load.records()
             if one["kind"] == "patched"
         ]
         there = Counter(conn.execute(PATCHED_FIXES, (PATCHED + "%",)).fetchall())
@@ -162,7 +162,7 @@ class Checker:
     # -- orders -------------------------------------------------------------------------------
 
     def _check_orders(self, conn: psycopg.Connection[Any], verdict: Verdict) -> None:
-        records = self._lab.load.records()
+        records = self.lab.load.records()
         placed = {UUID(one["order_id"]): one for one in records if one["kind"] == "order"}
         done = {UUID(one["order_id"]): one["assignment_no"] for one in records
                 if one["kind"] == "done"}  # fmt: skip
@@ -217,7 +217,7 @@ class Checker:
 
     def _fixes_of(self, driver_ids: set[str]) -> dict[str, list[Fix]]:
         found: dict[str, list[Fix]] = {one: [] for one in driver_ids}
-        for one in self._lab.load.records():
+        for one in self.lab.load.records():
             if one["kind"] == "fix" and one["driver_id"] in driver_ids:
                 at = _instant(one["fix_at"])
                 place = Place(one["lon_deg"], one["lat_deg"])

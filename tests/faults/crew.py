@@ -95,7 +95,9 @@ class Crew:
     def check(self) -> None:
         """Raise LoadFailed if the process is gone."""
         if self._process is None or self._process.poll() is not None:
-            raise LoadFailed("the load's process has ended: see load.log")
+            log = self._stack.home.logs / "load.log"
+            said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+            raise LoadFailed(f"the load's process has ended: {said[-2000:].strip()}")
 
     # -- what it did --------------------------------------------------------------------------
 

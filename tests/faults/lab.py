@@ -187,6 +187,12 @@ class Lab:
         found = next(one for one in self._stack._parts() if one.name == part)
         return self._environment | dict(found.environment)
 
+    def keep_logs(self, folder: Path) -> Path:
+        """Copy all logs, which would end with the lab, and say where to."""
+        to = folder / time.strftime("%Y%m%d-%H%M%S")
+        shutil.copytree(self._stack.home.logs, to)
+        return to
+
     # -- breaking it --------------------------------------------------------------------------
 
     def pid(self, part: str) -> int:

@@ -10,7 +10,7 @@ from bridge.frames import Arrival
 from bridge.publisher import OnDelivery
 from bridge.relay import Relay
 from bridge.settings import BridgeSettings
-from bridge.subscriber import Subscriber
+from bridge.subscriber import DROPPED_TOPIC, Subscriber
 from doorstep.settings import MqttBroker
 
 POSITION = b"doorstep/v1/drivers/d1/position"
@@ -117,4 +117,17 @@ def test_hand_on__qos_0_while_too_much_is_in_flight__is_let_go(subscriber: Subsc
     subscriber.waiting = [Arrival(POSITION, b"0", b""), Arrival(POSITION, b"1", b"01")]
     relay_with(subscriber, publisher, most=2)._hand_on(subscriber)
     assert [value for _, _, value, _ in publisher.records] == [b"1"]
+    assert subscriber.waiting == []
+
+
+def test_hand_on__broker_drops_while_too_much_is_in_flight__is_noted(
+    subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[int] = []
+    monkeypatch.setattr(subscriber, "note_dropped", noted.append)
+    publisher = NotingPublisher()
+    publisher.callbacks = [lambda *_: None] * 3
+    subscriber.waiting = [Arrival(DROPPED_TOPIC.encode(), b"17", b"")]
+    relay_with(subscriber, publisher, most=2)._hand_on(subscriber)
+    assert noted == [17]
     assert subscriber.waiting == []

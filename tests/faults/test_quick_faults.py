@@ -1,0 +1,42 @@
+"""The quick faults, on one small lab: what `./run faults` shows of all of them, in CI.
+
+No time is asserted here, which another program on the machine could fail: only that it is healthy
+again, and the invariants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.__main__ import collect, run_one
+from tests.faults.checker import Checker
+from tests.faults.fault import Fault
+from tests.faults.lab import Lab, LabSettings
+
+RATE = 60.0
+COURIERS = 4
+QUICK = [one for one in collect() if one.quick]
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[Checker]:
+    """A lab at work, and what checks it."""
+    with Lab(LabSettings(rate=RATE, couriers=COURIERS), say=lambda _line: None) as lab:
+        yield Checker(lab)
+
+
+@pytest.mark.parametrize("fault", QUICK, ids=[f"{one.id}-{one.name}" for one in QUICK])
+def test_fault__loses_nothing_and_is_healthy_again(checker: Checker, fault: Fault) -> None:
+    result = run_one(fault, checker, timed=False)
+    assert result.ok, result.seen
+    assert result.commit_acked > 0
+    assert (result.lost, result.duplicates) == (0, 0)
+
+
+def test_scripted_orders__after_all_that__end_as_the_model_says(checker: Checker) -> None:
+    """Each check has compared them; here that there was something to compare."""
+    verdict = checker.check({})
+    assert verdict.ok, verdict.complaints
+    assert verdict.orders > 0
