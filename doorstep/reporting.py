@@ -48,7 +48,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     distance_m: Metres = 30.0
     off_by_m: Metres = 25.0
     heartbeat_s: Heartbeat = MAX_HEARTBEAT_S
-    keep_every_s: UpTo30S = 10.0
+    keep_every_s: UpTo30S = 4.0
     batch_s: UpTo30S = 0.0
 
 

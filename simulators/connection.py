@@ -23,8 +23,8 @@ from doorstep.errors import DoorstepError
 from doorstep.settings import MqttBroker
 
 CONNECT_TIMEOUT_S = 5.0
-KEEPALIVE_S = 45  # above the heartbeat of 30 s: a ping would wake the radio. Unanswered fixes
-# notice a dead peer sooner
+KEEPALIVE_S = 60  # heartbeat and longest batch, 30 s each: a ping would wake the radio for nothing.
+# A dead peer is noticed sooner, by fixes that stay without a PUBACK
 
 
 class ConnectionFailed(DoorstepError):

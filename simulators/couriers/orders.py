@@ -173,7 +173,7 @@ class Dispatch:
 
 
 def scaled_policy(speedup: float) -> dict[str, Any]:
-    """The values of policy 1 for a city at `speedup` times the speed: times shrink, radii stay."""
+    """The values of policy 1 for a city at `speedup` times the speed: times shrink, speeds grow."""
     times = {
         "dwell_min_s": 30.0,
         "dwell_max_s": 120.0,
@@ -183,4 +183,5 @@ def scaled_policy(speedup: float) -> dict[str, Any]:
         "report_every_s": 30.0,
     }
     scaled = {name: round(value / speedup, 3) for name, value in times.items()}
+    scaled["dwell_max_mps"] = 3.0 * speedup
     return {"name": f"couriers at {speedup:g} times the speed", **scaled}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from math import atan2, cos, degrees, radians
 from typing import Any
 
 from doorstep.reporting import Report
-from simulators.reporting.policies import Seen, is_news, seen_of
+from simulators.reporting.policies import Seen, is_news, moved_m, seen_of
 
 Fix = Mapping[str, Any]
+
+MOTION_OVER_S = 3.0  # speed and heading, where the phone tells none, are worked out over so long
+MOTION_WITHIN_S = 12.0  # and never over longer
 
 
 class Reporter:
@@ -22,6 +27,7 @@ class Reporter:
         self.pace = pace
         self._last: Seen | None = None  # that went out
         self._previous: Seen | None = None  # that was taken
+        self._recent: deque[Seen] = deque(maxlen=16)  # newest last
         self._kept: list[Fix] = []  # go along with the next
         self._kept_at_s = 0.0
 
@@ -36,9 +42,12 @@ class Reporter:
 
     def take(self, fix: Fix) -> list[Fix]:
         """The phone has taken a fix: return what goes out now, the oldest first."""
+        if self.report.mode == "dead_reckoning":
+            fix = self._with_motion(fix)
         now = seen_of(fix)
         if now is None:
             return [fix]
+        self._recent.append(now)
         last, previous, self._previous = self._last, self._previous, now
         if last is None or previous is None or now.at_s <= previous.at_s:
             return self._send(fix, now)  # the first, or the clock was set
@@ -53,7 +62,28 @@ class Reporter:
             self._kept_at_s = now.at_s
         return []
 
+    def _with_motion(self, fix: Fix) -> Fix:
+        """The fix with a speed and a heading, from the fixes before it if the phone tells none."""
+        now = seen_of(fix)
+        if now is None or (fix.get("heading_deg") is not None and "speed_mps" in fix):
+            return fix
+        over_s, within_s = MOTION_OVER_S / self.pace, MOTION_WITHIN_S / self.pace
+        for before in reversed(self._recent):
+            apart_s = now.at_s - before.at_s
+            if over_s <= apart_s <= within_s:
+                return {
+                    **fix,
+                    "speed_mps": round(min(500.0, moved_m(before, now) / apart_s), 1),
+                    "heading_deg": round(_heading_deg(before, now)) % 360,
+                }
+        return fix
+
     def _send(self, fix: Fix, now: Seen) -> list[Fix]:
         due = [*self._kept, fix]
         self._last, self._kept, self._kept_at_s = now, [], now.at_s
         return due
+
+
+def _heading_deg(before: Seen, now: Seen) -> float:
+    east = (now.lon_deg - before.lon_deg) * cos(radians(now.lat_deg))
+    return degrees(atan2(east, now.lat_deg - before.lat_deg))

@@ -215,8 +215,10 @@ class Fire(RuleBasedStateMachine):
 
     @rule()
     def killed(self) -> None:
+        boot = self.device.boot
         self.switch_off()
         self.switch_on()
+        assert self.device.boot == boot, "a good journal was set aside"
 
     @rule(how=st.sampled_from(["deleted", "overwritten", "cut", "spoilt"]))
     def journal_destroyed(self, how: str) -> None:

@@ -131,6 +131,8 @@ def test_append__full__gives_up_the_oldest_and_keeps_count(tmp_path: Path) -> No
         assert [seq for seq in range(1, 26) if journal.is_given_up(life_id, seq)] == [*range(1, 16)]
     (life,) = read_published(tmp_path / "j.sqlite")
     assert (life.last_seq, life.pending, life.voids) == (25, 10, 15)
+    with Journal(tmp_path / "j.sqlite", max_fixes=10) as journal:
+        assert journal.open_life("anna").boot == life.boot  # it was not taken for a broken one
 
 
 def test_append__another_drivers_full_life__is_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""The reference device and the whole platform: commands, a day offline, a full journal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from doorstep.journal import Journal, read_published
+from doorstep.ledger import Balance, compare
+from doorstep.provision import owner_connection
+from doorstep.reporting import Report
+from doorstep.stack.stack import Stack
+from simulators.device import Device, make_login
+from simulators.phone import Phone, phone_of
+from simulators.settings import Fleet, SimulatorSettings
+
+SOON_S = 60.0
+HERE = {"lat_deg": 43.7731, "lon_deg": 11.2560, "accuracy_m": 5.0}
+
+
+@pytest.fixture
+def simulator(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimulatorSettings:
+    """Settings of a simulator of the stack, with journals of its own."""
+    for name, value in stack.client_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("JOURNAL_DIR", str(tmp_path))
+    return SimulatorSettings.load()
+
+
+async def until(holds: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + SOON_S
+    while not holds():
+        assert time.monotonic() < deadline, what
+        await asyncio.sleep(0.05)
+
+
+def balance_of(stack: Stack, path: Path) -> Balance:
+    with owner_connection(stack.database_admin_url) as conn:
+        ledger = compare(conn, read_published(path))
+    assert ledger.agrees, ledger.complaints()
+    (one,) = ledger.balances
+    return one
+
+
+async def test_reporting__set_by_staff__changes_a_device_now_and_one_that_comes_later(
+    stack: Stack, simulator: SimulatorSettings
+) -> None:
+    stack.add_drivers(["thrifty", "sleepy"])
+    staff = {"Authorization": f"Bearer {Fleet(simulator).staff_token()}"}
+    wanted = {"mode": "dead_reckoning", "off_by_m": 40, "heartbeat_s": 20, "batch_s": 10}
+    report = Report(mode="dead_reckoning", off_by_m=40, heartbeat_s=20, batch_s=10)
+    async with httpx.AsyncClient(base_url=simulator.tracking_api_url, headers=staff) as api:
+        for driver_id in ("thrifty", "sleepy"):
+            path = f"/drivers/{driver_id}/reporting"
+            before = (await api.get(path)).json()
+            assert (before["mode"], before["set_at"]) == ("all", None)
+            if driver_id == "sleepy":  # off while it is set
+                assert (await api.put(path, json=wanted)).status_code == 200
+            async with phone_of(driver_id, simulator) as phone:
+                await phone.connected(SOON_S)
+                if driver_id == "thrifty":
+                    assert _sent(phone, 10) == 10
+                    assert (await api.put(path, json=wanted)).status_code == 200
+                await until(lambda p=phone: p.device.reporter.report == report, driver_id)
+                assert _sent(phone, 10) < 10
+            deadline = time.monotonic() + SOON_S
+            while not (after := (await api.get(path)).json())["delivered"]:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+            assert {name: after[name] for name in wanted} == wanted
+        refused = await api.put(path, json=wanted | {"heartbeat_s": 31})
+        assert (refused.status_code, refused.headers["content-type"]) == (
+            422,
+            "application/problem+json",
+        )
+        assert (await api.put("/drivers/nobody/reporting", json=wanted)).status_code == 404
+        driver = {"Authorization": f"Bearer {Fleet(simulator).driver_token('thrifty')}"}
+        path = "/drivers/thrifty/reporting"
+        assert (await api.put(path, json=wanted, headers=driver)).status_code == 403
+
+
+def _sent(phone: Phone, count: int) -> int:
+    """How many of so many fixes, taken at one place within a second, are written."""
+    before, now_ms = phone.device.last_seq, time.time() * 1000
+    for number in range(count):
+        phone.observe({"fix_at": round(now_ms - 1000 + 100 * number), **HERE})
+    return phone.device.last_seq - before
+
+
+async def test_device__back_after_a_day__what_is_younger_is_stored_and_nothing_waits(
+    stack: Stack, simulator: SimulatorSettings, tmp_path: Path
+) -> None:
+    stack.add_drivers(["rip"])
+    now_ms = round(time.time() * 1000)
+    hours = [30, 27, 25, 24.2, 23.5, 20, 10, 1, 0]
+    path = tmp_path / "device-rip.sqlite"
+    with Journal(path) as journal:
+        device = Device(make_login("rip", simulator, Fleet(simulator)), journal)
+        for hour in hours:
+            device.write({"fix_at": now_ms - round(hour * 3_600_000), **HERE})
+    async with phone_of("rip", simulator) as phone:
+        await until(lambda: phone.device.pending == 0, "the watermark passes all of them")
+    account = balance_of(stack, path)
+    assert (account.committed, account.rejected) == (5, 4)
+
+
+async def test_device__full_journal__the_oldest_are_voids_in_the_ledger(
+    stack: Stack, simulator: SimulatorSettings, tmp_path: Path
+) -> None:
+    stack.add_drivers(["full"])
+    path = tmp_path / "device-full.sqlite"
+    with Journal(path, max_fixes=100) as journal:
+        device = Device(make_login("full", simulator, Fleet(simulator)), journal)
+        for number in range(900):
+            fix = {"fix_at": round(time.time() * 1000) - 900_000 + 1000 * number, **HERE}
+            device.write(fix)
+    async with phone_of("full", simulator) as phone:
+        await until(lambda: phone.device.pending == 0, "the fixes that were left are committed")
+        await until(lambda: not phone.device.unsent, "the voids are sent")
+        assert phone.device.given_up == 800
+
+        def closed() -> bool:
+            with owner_connection(stack.database_admin_url) as conn:
+                return not compare(conn, read_published(path)).lost
+
+        await until(closed, "the platform knows all 900")
+    account = balance_of(stack, path)
+    assert (account.committed, account.rejected, account.voids) == (100, 800, 800)
