@@ -79,6 +79,7 @@ class LinkToken(BaseModel):
 
 Metres = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+MetresPerSecond = Annotated[float, Field(gt=0, le=500, allow_inf_nan=False)]
 
 
 class NewPolicy(BaseModel):
@@ -94,6 +95,7 @@ class NewPolicy(BaseModel):
     dwell_min_s: Seconds | None = None
     dwell_max_s: Seconds | None = None
     dwell_spread_m: Metres | None = None
+    dwell_max_mps: MetresPerSecond | None = None
     leave_radius_m: Metres | None = None
     leave_min_s: Seconds | None = None
     leave_max_s: Seconds | None = None
@@ -125,7 +127,7 @@ class Reporting(BaseModel):
     distance_m: ReportingMetres = 30.0
     off_by_m: ReportingMetres = 25.0
     heartbeat_s: Heartbeat = MAX_HEARTBEAT_S
-    keep_every_s: UpTo30S = 10.0
+    keep_every_s: UpTo30S = 4.0
     batch_s: UpTo30S = 0.0
 
 
