@@ -20,19 +20,19 @@ def read_sql(path: str) -> LiteralString:
 
 
 @cache
-def _queries() -> dict[str, LiteralString]:
-    _head, *parts = _BLOCK.split(read_sql("queries.sql"))
+def _queries(path: str) -> dict[str, LiteralString]:
+    _head, *parts = _BLOCK.split(read_sql(path))
     names, bodies = parts[::2], parts[1::2]
     if len(set(names)) != len(names):
-        raise ValueError("two blocks of queries.sql have one name")
+        raise ValueError(f"two blocks of {path} have one name")
     return {name: body.strip() for name, body in zip(names, bodies, strict=True)}
 
 
-def query(name: str) -> LiteralString:
-    """Return the named block of `queries.sql`. Raises KeyError."""
-    return _queries()[name]
+def query(name: str, path: str = "queries.sql") -> LiteralString:
+    """Return the named block of a file of this package. Raises KeyError."""
+    return _queries(path)[name]
 
 
 def query_names() -> list[str]:
     """Return the names of all blocks, in the file's order."""
-    return list(_queries())
+    return list(_queries("queries.sql"))
