@@ -34,7 +34,7 @@ class Publisher:
             # Twice what MQTT leaves unacknowledged, for what an earlier connection left behind.
             "queue.buffering.max.messages": max(10_000, 2 * max_in_flight),
             "socket.nagle.disable": True,
-            "reconnect.backoff.max.ms": 2_000,
+            "reconnect.backoff.max.ms": 1_000,
             "log_level": 2,  # `waiting_for_kafka` says it once, librdkafka 20 times a second
             "error_cb": self._on_error,
         }

@@ -12,7 +12,7 @@ from doorstep.store.rows import OutboxRecord
 from driver_events import metrics
 from driver_events.batch import Pair
 from driver_events.recorder import Connection
-from driver_events.source import KafkaUnavailable
+from driver_events.source import RECONNECT_MS, KafkaUnavailable
 
 RECORDS = 500  # of up to 64 KiB: 32 MB at most
 DELIVERY_TIMEOUT_S = 3.0  # below idle_in_transaction_session_timeout (5 s): the lock is held
@@ -33,6 +33,7 @@ class OutboxPublisher:
             "enable.idempotence": True,  # keeps an order's changes in order, resends included
             "partitioner": "murmur2_random",
             "linger.ms": 2,
+            "reconnect.backoff.max.ms": RECONNECT_MS,
             "compression.type": "lz4",
             "message.timeout.ms": int(DELIVERY_TIMEOUT_S * 1000),
             "log_level": 2,

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, Producer
 from doorstep.store.rows import IncomingRow
 from driver_events import metrics
 from driver_events.batch import ms_of
+from driver_events.source import RECONNECT_MS
 
 POSITIONS_PER_RECORD = 5000  # x 120 bytes = 600 KB: below Kafka's default limit of 1 MB
 
@@ -66,6 +67,7 @@ class LiveFeed:
                 "partitioner": "murmur2_random",
                 "acks": 1,
                 "linger.ms": 0,
+                "reconnect.backoff.max.ms": RECONNECT_MS,
                 "compression.type": "lz4",
                 "message.timeout.ms": 3000,  # an older position is no news
                 "queue.buffering.max.messages": 1000,

@@ -31,11 +31,12 @@ TOPIC = "driver-pos"
 
 def kill(lab: Lab) -> Seen:
     """Killed, and kept away for a while."""
-    at, at_s = lab.kill("kafka"), time.time()
+    lab.kill("kafka")
+    at_s = time.time()
     lab.stack.stop_part("kafka")  # or supervisord would have it back too soon to look
     early, first = _acked_during(lab, AWAY_S)
     lab.stack.start_part("kafka")
-    return _back(lab, at, at_s, early, first)
+    return _back(lab, time.monotonic(), at_s, early, first)
 
 
 def freeze(lab: Lab) -> Seen:
@@ -70,13 +71,13 @@ def _back(lab: Lab, since: float, at_s: float, acked: int, published: int) -> Se
     """Wait for Kafka, then for the rest, and tell how the APIs did meanwhile."""
     while not probes.kafka_is_ready(lab.addresses.kafka):
         time.sleep(0.1)
-    back = time.monotonic()
+    back, back_s = time.monotonic(), time.time()
     recovery_s = lab.wait_healthy(timeout_s=180, since=since)
     catch_up_s = recovery_s - (back - since)
     answers = Counter(
         f"{what} {status}"
         for what in ("track", "patch")
-        for status, _took_s in lab.load.answers(what, at_s, time.time())
+        for status, _took_s in lab.load.answers(what, at_s, back_s)
     )
     are_fine = set(answers) == {"track 200", "patch 200"}
     told = ", ".join(f"{times} x {what}" for what, times in sorted(answers.items()))
