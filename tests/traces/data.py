@@ -12,9 +12,10 @@ import gzip
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,8 @@ def read_trace(name: str) -> Trace:
     kind, _, which = name.partition("/")
     if kind == "goal":
         rows = _goal_run(which)
+    elif kind == "goal+speed":
+        rows = with_speeds(_goal_run(which))
     else:
         rows = {"phones": _phone_days, "munich": _munich}[kind]()[which]
     # sorted() is stable: rows stored in the same instant stay as the phone had them
@@ -160,6 +163,13 @@ def _goal_run(run: str) -> list[TraceFix]:
         TraceFix(NO_DAY_S + t_s, NO_DAY_S + t_s + 0.5, moved(FLORENCE, x_m, y_m))
         for t_s, x_m, y_m, _ in goal_rows()[run]
     ]
+
+
+def with_speeds(fixes: list[TraceFix]) -> list[TraceFix]:
+    """Give each fix the lesser of the speeds to its two neighbours."""
+    steps = [metres(a.place, b.place) / max(b.fix_s - a.fix_s, 0.1) for a, b in pairwise(fixes)]
+    lesser = [min(both) for both in zip([math.inf, *steps], [*steps, math.inf], strict=True)]
+    return [replace(fix, speed_mps=mps) for fix, mps in zip(fixes, lesser, strict=True)]
 
 
 @cache

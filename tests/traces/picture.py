@@ -14,10 +14,10 @@ GREEN, ORANGE, RED, INK, GREY = "#2a9d5c", "#e08a00", "#c8432b", "#33383f", "#aa
 WIDTH, HEIGHT, MARGIN = 480, 430, 62
 COARSE_M = 10.0  # the tracks are drawn to this
 RADIUS_M = 60.0
-TURNS = "a van passes at 6 m/s, turns"
+TWICE = "a van passes at 6 m/s, turns, and passes again 35 s later; its phone tells no speed"
 PANELS = (
     ("goal/711", {"a van passes at 10 m/s": "passed at 10 m/s: nothing"}),
-    ("goal/372", {f"{TURNS}, and passes again 35 s later": "passed twice: taken for a halt"}),
+    ("goal/372", {TWICE: "passed twice, no speeds: taken for a halt"}),
 )
 
 Point = tuple[float, float]

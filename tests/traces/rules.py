@@ -7,7 +7,7 @@ The runs of goal_delivery_agents say when their driver was on foot. Asked of eac
                 it takes for an arrival
 
 with every fix (5 s apart), every third and every sixth. A rule is a form of "two fixes exist such
-that …", so each of them is as order-proof as the present one. The data have no speeds of their own;
+that …", so each of them is order-proof. The data have no speeds of their own;
 a fix's is the lesser of those to its neighbours in the full run. Nothing here is the product's.
 """
 
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A pair of fixes, and what is asked of it beyond the present rule."""
+    """A pair of fixes, and what is asked of it beyond its distances."""
 
     name: str
     max_s: float = MAX_S
@@ -43,10 +43,10 @@ class Rule:
 
 
 RULES = (
-    Rule("now: a pair, 30-120 s apart, within 25 m"),
+    Rule("a pair, 30-120 s apart, within 25 m"),
     Rule("a pair, 30-60 s apart", max_s=60),
     Rule("with a third fix between, 10 s from both ends", middle_s=10),
-    Rule("neither faster than 3 m/s", slower_than_mps=3),
+    Rule("neither faster than 3 m/s: policy 1", slower_than_mps=3),
     Rule("neither faster than 2 m/s", slower_than_mps=2),
 )
 
