@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from doorstep.fix import Fix, encode_fix, encode_position, encode_void
 from doorstep.store import admin
 from tests.database import TEMPLATE, Database, create_template, running_cluster
-from tests.factories import AWAY, now
+from tests.factories import AWAY, CUSTOMER, RESTAURANT, make_walk, now
 from tests.integration.pipe_servers import Kafka, Mosquitto, wait_until
 from tests.integration.pipe_services import Phone, Service, driver_events_on, produce, read_topic
 from tests.sql.fleet import Fleet
@@ -378,3 +379,57 @@ def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
     finally:
         for server in (service, kafka):
             server.stop()
+
+
+def everything(database: Database) -> dict[str, list[dict[str, object]]]:
+    """All rows of what a replay must not touch, `recorded_at` included."""
+    tables = "fix_history evidence orders assignment order_event order_command driver_state"
+    return {
+        table: sorted(database.rows(f"SELECT * FROM doorstep.{table}"), key=repr)
+        for table in (*tables.split(), "driver_cell", "driver_boot", "parked_fix")
+    }
+
+
+def offsets(database: Database) -> dict[int, int]:
+    rows = database.rows("SELECT partition, next_offset FROM doorstep.kafka_offset")
+    return {row["partition"]: row["next_offset"] for row in rows}
+
+
+def test_driver_events__the_whole_topic_again_from_offset_0__changes_nothing(
+    make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
+) -> None:
+    fleet = Fleet(database)
+    orders = {}
+    for driver_id in ("d1", "d2", "d3"):
+        fleet.command_driver(driver_id, "on_duty")
+        orders[driver_id] = fleet.assigned_order(driver_id)
+        fleet.backdate_assignment(orders[driver_id], now() - timedelta(minutes=20))
+    places = ((RESTAURANT, 100.0), (RESTAURANT.north(600), 100.0), (CUSTOMER, 100.0))
+    records = []
+    for driver_id in orders:
+        walk = make_walk(now() - timedelta(minutes=15), *places, driver_id=driver_id)
+        payloads = [
+            encode_fix(Fix(row[2], row[3], row[4], lat_deg=row[7], lon_deg=row[6]))  # type: ignore[arg-type]
+            for row in walk
+        ]
+        records += [(driver_id, payload) for payload in [*payloads[::2], *payloads]]
+        records += [(driver_id, b"not json"), (driver_id, encode_void("b1", 100))]
+        records.append((driver_id, encode_fix(fix(200, age_s=100_000))))
+        records.append((driver_id, encode_fix(fix(1))))  # a conflict
+    first = make_service()
+    first.start()
+    produce(kafka, topic, records)
+    wait_until(lambda: sum(offsets(database).values()) == len(records))
+    first.stop()
+    fleet.command_order(orders["d1"], "deliver")
+    fleet.close()
+    before, ends = everything(database), offsets(database)
+    assert [row["state"] for row in before["orders"]].count("at_customer") == 2
+    assert len(before["evidence"]) == 4 * len(orders)
+
+    database.rows("UPDATE doorstep.kafka_offset SET next_offset = 0")
+    again = make_service()
+    again.start()
+    wait_until(lambda: offsets(database) == ends)
+    assert again.metric("doorstep_driver_events_fixes_total") >= len(before["fix_history"])
+    assert everything(database) == before
