@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ REFUSED = 'doorstep_driver_events_refused_total{{reason="{}"}}'
 STORED_WITHIN_S = 30.0
 LATE = timedelta(hours=2)
 COPIES = 3
+TRIES = 10  # while the answer is 503
 WALK_S = 420  # at the restaurant, across town, at the customer's door
 STEP_S = 5
 TWINS = ("twin-a", "twin-b")
@@ -70,7 +72,7 @@ def clocks_wrong(lab: Lab) -> Seen:
         stored = conn.execute(
             "SELECT array_agg(seq) FROM fix_history WHERE driver_id = %s", [driver_id]
         ).fetchone()
-    lab.tracking.post(f"/orders/{order_id}/cancel").raise_for_status()
+    command(lab.tracking, f"/orders/{order_id}/cancel")
     recovery_s = lab.wait_healthy()
     return Seen(
         f"refused over MQTT: {_words(after)}; over HTTP: "
@@ -114,7 +116,7 @@ def late_shuffled_thrice(lab: Lab) -> Seen:
             "SELECT count(*) FROM fix_history WHERE driver_id = ANY(%s)", [ids]
         ).fetchone()
     for order_id in orders:
-        lab.tracking.post(f"/orders/{order_id}/cancel").raise_for_status()
+        command(lab.tracking, f"/orders/{order_id}/cancel")
     same = ends[0] == ends[1]
     return Seen(
         f"{len(walk)} fixes of {LATE.seconds // 3600} h ago, once in order and {COPIES} times "
@@ -193,18 +195,15 @@ def assigned_order(
 ) -> str:
     """An order under way with this driver, since `assigned_at`: that turns the clock back."""
     token = driver_token(lab.stack.home.fleet_key(), driver_id)
-    on_duty = lab.driver_api.post(
-        f"/drivers/{driver_id}/on-duty", headers={"Authorization": f"Bearer {token}"}
+    as_driver = {"Authorization": f"Bearer {token}"}
+    command(lab.driver_api, f"/drivers/{driver_id}/on-duty", headers=as_driver)
+    where = {"lon_deg": lon_deg, "lat_deg": lat_deg}
+    order = command(
+        lab.tracking, "/orders", json={"restaurant_id": RESTAURANT_ID, "destination": where}
     )
-    on_duty.raise_for_status()
-    destination = {"lon_deg": lon_deg, "lat_deg": lat_deg}
-    order = lab.tracking.post(
-        "/orders", json={"restaurant_id": RESTAURANT_ID, "destination": destination}
-    )
-    order_id: str = order.raise_for_status().json()["order_id"]
-    lab.tracking.post(f"/orders/{order_id}/confirm").raise_for_status()
-    assign = lab.tracking.post(f"/orders/{order_id}/assign", json={"driver_id": driver_id})
-    assign.raise_for_status()
+    order_id: str = order["order_id"]
+    command(lab.tracking, f"/orders/{order_id}/confirm")
+    command(lab.tracking, f"/orders/{order_id}/assign", json={"driver_id": driver_id})
     if assigned_at is not None:
         with lab.database() as conn:
             conn.execute(
@@ -212,6 +211,18 @@ def assigned_order(
                 [assigned_at, order_id],
             )
     return order_id
+
+
+def command(client: httpx.Client, path: str, **more: Any) -> dict[str, Any]:
+    """POST until it is answered with something else than "not now"; raises for a refusal."""
+    headers = {**more.pop("headers", {}), "Idempotency-Key": secrets.token_hex(8)}
+    for _ in range(TRIES):
+        answer = client.post(path, headers=headers, **more)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(float(answer.headers["Retry-After"]))
+    body: dict[str, Any] = answer.raise_for_status().json()
+    return body
 
 
 def _known(lab: Lab, driver_id: str, boot: str) -> set[int]:

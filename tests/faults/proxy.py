@@ -90,7 +90,7 @@ class Proxy:
 
         def dig() -> None:
             self._deaf_to_client, self._deaf_to_server = up, down
-            _deafen(self._listener, up)
+            deafen(self._listener, up)
             for link in self._links:
                 self._apply(link)
 
@@ -170,7 +170,7 @@ class Proxy:
             if sock.fileno() >= 0:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, not deaf)
-                _deafen(sock, deaf)
+                deafen(sock, deaf)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = self._loop.create_task(self._link(reader, writer))
@@ -237,7 +237,7 @@ def _write(to: asyncio.StreamWriter, piece: bytes) -> None:
         to.write(piece)
 
 
-def _deafen(sock: Any, deaf: bool) -> None:
+def deafen(sock: Any, deaf: bool) -> None:
     """Drop every packet that comes in on a socket, or hear them again."""
     if not deaf:
         with contextlib.suppress(OSError):  # it had no filter
