@@ -88,6 +88,12 @@ class Server:
             raise AssertionError(f"{type(self).__name__} ended: {log}")
         return self.is_ready()
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, and wait for the end where the signal means it."""
         assert self._process is not None

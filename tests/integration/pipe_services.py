@@ -60,12 +60,6 @@ class Service(Server):
         return [json.loads(line)["event"] for line in lines if line.startswith("{")]
 
     @property
-    def pid(self) -> int:
-        """Its process."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
     def exit_code(self) -> int | None:
         """None while it runs."""
         return None if self._process is None else self._process.poll()

@@ -1,0 +1,85 @@
+"""`mqtts://`: from a device through the bridge to Kafka, every hop of MQTT inside TLS."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from doorstep.journal import Journal
+from doorstep.settings import MqttBroker
+from doorstep.stack.stack import Stack
+from doorstep.stack.topics import Topic, create_topics
+from driver_events.feedback import MqttSender
+from simulators.connection import Connection, ConnectionFailed, Login
+from simulators.device import Device
+from tests.integration.pipe_servers import wait_until
+from tests.integration.pipe_services import bridge_on, read_topic_at
+from tests.integration.tls import TlsMosquitto, make_certificates
+
+TOPIC = "driver-pos-tls"
+FIX = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
+
+
+@pytest.fixture(scope="module")
+def broker(server_home: Path) -> Iterator[TlsMosquitto]:
+    folder = server_home / "tls"
+    folder.mkdir()
+    one = TlsMosquitto(folder, make_certificates(folder))
+    one.start()
+    yield one
+    one.stop()
+
+
+def login(broker: TlsMosquitto) -> Login:
+    at = MqttBroker("127.0.0.1", broker.port, tls=True)
+    return Login(at, "anna", "secret", "doorstep/v1/drivers/anna/status")
+
+
+async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
+    stack: Stack,
+    broker: TlsMosquitto,
+    server_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(broker.certificates.authority))
+    bootstrap_servers = str(stack.addresses.kafka)
+    create_topics(bootstrap_servers, topics=[Topic(TOPIC, 1, 60 * 60 * 1000)])
+    bridge = bridge_on(
+        server_home / "tls-bridge", broker.url, stack.addresses.kafka.port, KAFKA_TOPIC=TOPIC
+    )
+    sender = MqttSender([MqttBroker("127.0.0.1", broker.port, tls=True)], "driver_events", "")
+    bridge.start()
+    try:
+        with Journal(tmp_path / "j.sqlite") as journal:
+            device = Device(login(broker), journal)
+            running = asyncio.create_task(device.run())
+            for _ in range(20):
+                device.write(FIX)
+            journal.commit()
+            records = await asyncio.to_thread(
+                read_topic_at, bootstrap_servers, TOPIC, lambda found: len(found) >= 1
+            )
+            assert b'"seq":20' in (records[-1].value() or b"")
+            await asyncio.to_thread(wait_until, lambda: sender.is_connected)
+            ack = b'{"boot": "%s", "seq": 20, "missing": []}' % device.boot.encode()
+            assert sender.send("anna", ack)
+            await asyncio.to_thread(wait_until, lambda: not device._waiting_since)
+            assert device.pending == 0
+            await device.stop()
+            await running
+    finally:
+        sender.close()
+        bridge.stop()
+
+
+# paho leaves the socket of a handshake that failed to the garbage collector
+@pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+async def test_mqtts__an_unknown_authority__is_refused_and_said(broker: TlsMosquitto) -> None:
+    connection = Connection(login(broker), b"", lambda _: None, lambda _topic, _payload: None)
+    with pytest.raises(ConnectionFailed, match="certificate verify failed"):
+        await connection.open()
