@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -20,7 +23,7 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from doorstep.journal import Journal
+from doorstep.journal import Journal, read_published
 from doorstep.settings import MqttBroker
 from simulators.connection import Connection, ConnectionFailed, Login
 from simulators.device import Device
@@ -222,3 +225,44 @@ async def test_connection__nobody_listens__says_so_at_once() -> None:
     connection = Connection(nobody, b"", lambda _: None, lambda _topic, _payload: None)
     with pytest.raises(ConnectionFailed, match=r"mqtt://127\.0\.0\.1:1: "):
         await connection.open()
+
+
+async def test_device__process_killed_again_and_again__every_journalled_fix_arrives(
+    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path
+) -> None:
+    """The process is killed while it reads, sends and hears acks; the last one ends in peace."""
+    mosquitto_broker.add_drivers("diana")
+    environment = os.environ | {
+        "MQTT_URL": mosquitto_broker.url,
+        "FLEET_KEY_FILE": str(mosquitto_broker.home.fleet_key_file),
+        "JOURNAL_DIR": str(tmp_path),
+        "ACK_EVERY_S": str(ACK_EVERY_S),
+    }
+    line = b'{"lat_deg": 43.77, "lon_deg": 11.25}\n'
+    path = tmp_path / "device-diana.sqlite"
+    for wanted in (40, 80, 120, None):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "simulators.device", "--driver", "diana"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+        assert process.stdin is not None
+        if wanted is None:
+            process.stdin.write(line * 20)
+            process.stdin.close()
+            assert await process.wait() == 0
+            break
+
+        def written(wanted: int = wanted) -> bool:
+            lives = read_published(path) if path.exists() else []
+            return bool(lives) and lives[0].last_seq >= wanted
+
+        while not written():
+            process.stdin.write(line)
+            await asyncio.sleep(0.02)
+        process.kill()
+        await process.wait()
+    (life,) = read_published(path)
+    assert (life.pending, life.voids) == (0, 0)
+    assert set(platform.seen["diana", life.boot]) == set(range(1, life.last_seq + 1))
