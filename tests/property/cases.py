@@ -24,7 +24,7 @@ PLACES_M = (0, 20, 50, 70, 240, 270, 380, 400, 480, 600, 980, 1000, 1020, 1050)
 CUSTOMERS_M = (1000, 400, 30)
 DRIVERS, ORDERS, BOOTS = 3, 3, ("b1", "b2", None)
 FLAVOURS = (
-    *("early", "too_early", "late", "too_late", "vague_60", "vague_200", "vague_201"),
+    *("early", "too_early", "late", "too_late", "vague_60", "vague_200", *("vague_201",) * 3),
     *("null_island", "swapped", "unreadable", "void", "conflict", "resent", "bad_id", "fast"),
 )
 
@@ -192,10 +192,24 @@ _aside = st.one_of(
     st.just(Unpark()),
     st.builds(Seal, tick=st.integers(0, 12)),
 )
+# A driver gives the order up and gets it again, at an instant before that.
+_turned_back = st.builds(
+    lambda wait, back: (
+        Command("decline", 0, 0, "holder", wait),
+        Command("next", 0, 0, "staff", -back),
+    ),
+    wait=st.sampled_from((9, 18)),
+    back=st.sampled_from((4, 12)),
+)
 # one_of would flatten these, and weigh each kind of step the same
 _steps = st.sampled_from(
-    (*(_deliver,) * 4, *(_command,) * 2, *(_end,) * 3, *(_together,) * 3, _aside)
+    (*(_deliver,) * 4, *(_command,) * 2, *(_end,) * 3, *(_together,) * 3, _aside, _turned_back)
 ).flatmap(lambda kind: kind)
+
+
+def flat(steps: list[Step | tuple[Step, ...]]) -> tuple[Step, ...]:
+    """Some steps come as several."""
+    return tuple(one for step in steps for one in (step if isinstance(step, tuple) else (step,)))
 
 
 @st.composite
@@ -220,12 +234,16 @@ cases = st.builds(
         max_size=ORDERS,
     ).map(tuple),
     steps=st.builds(
-        lambda early, later: (_NEXT, *early, _NEXT, *later),
-        # seldom: fixes dated ahead are there before the order is assigned
-        early=st.sampled_from((False, False, True)).flatmap(
-            lambda is_early: st.tuples(_deliver) if is_early else st.just(())
-        ),
-        later=st.lists(_steps, min_size=2, max_size=14).map(tuple),
+        lambda begin, later: (_NEXT, *begin, *later),
+        # seldom: fixes are there before the order is assigned, dated ahead of that
+        begin=st.sampled_from(
+            (
+                *(st.just((_NEXT,)),) * 4,
+                st.tuples(_deliver, st.just(_NEXT)),
+                st.tuples(_deliver, st.just(replace(_NEXT, driver=DRIVERS))),
+            )
+        ).flatmap(lambda begin: begin),
+        later=st.lists(_steps, min_size=2, max_size=14).map(flat),
     ),
 )
 

@@ -86,6 +86,7 @@ LEFT_OUT = {
 APART = {
     "access_token": "who may ask",
     "driver": "registered",
+    "driver_reporting": "how the staff wants devices to report",
     "driver_transition": "the matrix",
     "kafka_offset": "where a consumer stands; a replay moves it",
     "limits": "rules",
