@@ -1,0 +1,210 @@
+"""What `bench.fanout` measures: tracking_api's streams, and what stands beside them.
+
+    python -m bench.fanout_server ours|naive|bare PORT
+
+Each answers GET /control/push?rounds=N, which moves every order N times, and /control/cost with the
+process's CPU time and memory. The database is replaced by a dictionary: only the fan-out counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from doorstep.store.rows import Token
+from tracking_api.app import build_app
+from tracking_api.live.frames import position_frame
+from tracking_api.live.service import Live
+from tracking_api.live.takeover import HandsOver, take_over
+from tracking_api.view import Event, Look, Spot, TrackedOrder, Window
+
+PAUSE_S = 0.15  # between two rounds: the hub looks every 0.1 s at most
+
+
+def order_id_of(number: int) -> UUID:
+    """The id of the n-th order."""
+    return UUID(int=number + 1)
+
+
+class DictStore:
+    """Orders under way, each with its own driver: the seam is `tracking_api.database.Store`."""
+
+    def __init__(self) -> None:
+        self.assigned_at = datetime.now(UTC)
+        self.round = 0
+        self.newest = self._spot()
+
+    def move(self) -> None:
+        """Every driver has moved."""
+        self.round += 1
+        self.newest = self._spot()
+
+    def _spot(self) -> Spot:
+        now = datetime.now(UTC)
+        return Spot(now, now, 11.25 + self.round * 1e-5, 43.77, 5.0, 4.0, 90.0)
+
+    async def find_token(self, _: bytes) -> Token | None:
+        return Token("staff", None, None)
+
+    async def find_tokens(self, sha256s: Sequence[bytes]) -> dict[bytes, Token]:
+        return dict.fromkeys(sha256s, Token("staff", None, None))
+
+    async def read_track(self, order_id: UUID) -> TrackedOrder:
+        now = datetime.now(UTC)
+        return TrackedOrder(
+            now=now,
+            order_id=order_id,
+            state="picked_up",
+            assignment_no=1,
+            order_seq=1,
+            restaurant_name="Da Mario",
+            restaurant=(11.25, 43.77),
+            destination=(11.26, 43.78),
+            dwell_min_s=30,
+            window=Window(self.assigned_at, None),
+            newest=self.newest,
+            driver_id=str(order_id),
+            events=[Event(1, "picked_up", "driver", now, 1)],
+        )
+
+    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
+        now = datetime.now(UTC)
+        window = Window(self.assigned_at, None)
+        return [Look(now, one, 1, window, self.newest) for one in order_ids]
+
+    async def is_there(self) -> bool:
+        return True
+
+
+def ours() -> FastAPI:
+    """tracking_api, with all its middleware."""
+    store = DictStore()
+    app = build_app(store, "http://bench.test")  # type: ignore[arg-type]
+    live: Live = app.state.parts.live
+
+    @app.get("/control/push")
+    async def push(rounds: int) -> None:
+        for _ in range(rounds):
+            store.move()
+            live.hub.heard_drivers(list(live.hub.watched_drivers))
+            await asyncio.sleep(PAUSE_S)
+
+    add_cost(app)
+    return app
+
+
+def naive() -> FastAPI:
+    """The obvious way: a queue and a generator for each viewer."""
+    app = FastAPI()
+    queues: set[asyncio.Queue[bytes]] = set()
+
+    @app.get("/track/{_}/stream")
+    async def stream(_: str) -> StreamingResponse:
+        async def frames() -> AsyncIterator[bytes]:
+            queue: asyncio.Queue[bytes] = asyncio.Queue()
+            queues.add(queue)
+            try:
+                yield b"event: snapshot\ndata: {}\n\n"
+                while True:
+                    yield await queue.get()
+            finally:
+                queues.discard(queue)
+
+        return StreamingResponse(frames(), media_type="text/event-stream")
+
+    @app.get("/control/push")
+    async def push(rounds: int) -> None:
+        for n in range(rounds):
+            chunk = chunk_of(n).partition(b"\r\n")[2][:-2]  # encoded once
+            for queue in queues:
+                queue.put_nowait(chunk)
+            await asyncio.sleep(PAUSE_S)
+
+    add_cost(app)
+    return app
+
+
+class Taken(Response):
+    """An answer whose connection is only written to."""
+
+    def __init__(self, files: list[int]) -> None:
+        super().__init__(media_type="text/event-stream")
+        self._files = files
+
+    async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
+        transport = take_over(scope, asyncio.Protocol())
+        transport.write(b"HTTP/1.1 200 OK\r\n\r\nevent: snapshot\n\n")
+        self._files.append(transport.get_extra_info("socket").fileno())
+
+
+def bare() -> FastAPI:
+    """The floor: one write(2) for each viewer, and nothing else."""
+    app = FastAPI()
+    files: list[int] = []
+
+    @app.get("/track/{_}/stream")
+    async def stream(_: str) -> Response:
+        return Taken(files)
+
+    @app.get("/control/push")
+    async def push(rounds: int) -> None:
+        for n in range(rounds):
+            chunk = chunk_of(n)
+            for file in files:
+                os.write(file, chunk)
+            await asyncio.sleep(PAUSE_S)
+
+    add_cost(app)
+    return app
+
+
+def chunk_of(number: int) -> bytes:
+    """A position frame as tracking_api would write it."""
+    now = datetime.now(UTC)
+    spot = Spot(now, now - timedelta(seconds=1), 11.25 + number * 1e-5, 43.77, 5.0, 4.0, 90.0)
+    return position_frame(spot, now, None).sse
+
+
+def add_cost(app: FastAPI) -> None:
+    """/control/cost: CPU seconds (user and system) and resident bytes of this process."""
+
+    @app.get("/control/cost")
+    async def cost() -> dict[str, float]:
+        return {"cpu_s": time.process_time(), "rss_bytes": resident_bytes()}
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def main() -> int:
+    """Serve until killed."""
+    kind, port = sys.argv[1], int(sys.argv[2])
+    config = uvicorn.Config(
+        {"ours": ours, "naive": naive, "bare": bare}[kind](),
+        host="127.0.0.1",
+        port=port,
+        loop="uvloop",
+        http="httptools" if kind == "naive" else HandsOver,
+        ws="none",
+        backlog=4096,
+        log_level="warning",
+    )
+    uvicorn.Server(config).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
