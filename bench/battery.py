@@ -134,13 +134,19 @@ def add(tally: Tally, drive: Drive, messages: Sequence[Message]) -> None:
 
 
 def _acks(sent: Floats) -> Floats:
-    """When the watermark comes down: after news, and every 30 s at most."""
+    """When the watermark comes down: behind the first news after 30 s, or after 60 s."""
     acks: list[float] = []
+    waiting = False
     for at_s in sent:
-        if not acks or at_s > acks[-1] - ACK_AFTER_S:
-            last_s = acks[-1] if acks else -np.inf
-            acks.append(max(at_s + ACK_AFTER_S, last_s + ACK_EVERY_S))
-    return np.array(acks)
+        if waiting and at_s > acks[-1] + 2 * ACK_EVERY_S:
+            acks.append(acks[-1] + 2 * ACK_EVERY_S)
+            waiting = False
+        if not acks or at_s + ACK_AFTER_S >= acks[-1] + ACK_EVERY_S:
+            acks.append(at_s + ACK_AFTER_S)
+            waiting = False
+        else:
+            waiting = True
+    return np.array([*acks, acks[-1] + 2 * ACK_EVERY_S] if waiting else acks)
 
 
 def errors(drive: Drive, messages: Sequence[Message]) -> tuple[Floats, Floats]:
@@ -211,6 +217,7 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
     for panel, (data_set, rows) in zip(np.atleast_1d(panels), results.items(), strict=True):
         panel.axvspan(60, 100, color="#1f8a4c", alpha=0.07, lw=0)
         panel.axhline(50, color="#bb3333", lw=1, ls=":")
+        panel.grid(alpha=0.25, which="both")
         for kind, colour in styles.items():
             names = [n for n in rows if n.startswith(f"{kind} ") and "," not in n]
             for error, style in (("shown", "--"), ("reckoned", "-")):
@@ -229,7 +236,7 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
         panel.set(title=data_set, xlabel="fewer uses of the radio, %", yscale="log")
         panel.set_xlim(-12, 100)
     np.atleast_1d(panels)[0].set_ylabel("position error on the server, p95, m")
-    np.atleast_1d(panels)[0].legend(fontsize=7)
+    np.atleast_1d(panels)[0].legend(fontsize=7, handlelength=4)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

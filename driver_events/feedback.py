@@ -43,6 +43,8 @@ def encode_watermark(mark: Watermark) -> bytes:
 class Schedule:
     """When each (driver, boot) with news gets its ack: at once, then every `every_s` at most.
 
+    When that time is over, the ack waits for the next news and follows it: the phone's radio is
+    up then, and need not wake for the ack. Without any it goes out after twice the time.
     Any thread may call it. `now_s` is passed in, so that a test can turn the clock.
     """
 
@@ -50,26 +52,51 @@ class Schedule:
         self._every_s = every_s
         self._lock = threading.Lock()
         self._scheduled: set[Pair] = set()
-        self._slots: defaultdict[int, list[Pair]] = defaultdict(list)
+        self._slots: defaultdict[int, list[Pair]] = defaultdict(list)  # when to send at the latest
+        self._resting: defaultdict[int, list[Pair]] = defaultdict(list)  # until when to wait
+        self._rested: set[Pair] = set()  # the next news brings the ack
         self._sent_at: dict[Pair, float] = {}
 
     def note(self, pairs: Collection[Pair], now_s: float) -> None:
         """There is news of these."""
         with self._lock:
-            fresh = set(pairs) - self._scheduled
+            news = set(pairs)
+            riding = news & self._rested
+            self._rested -= riding
+            self._slots[int(now_s)] += riding
+            fresh = news - self._scheduled
             self._scheduled |= fresh
             for pair in fresh:
-                due_s = max(now_s, self._sent_at.get(pair, 0.0) + self._every_s)
-                self._slots[int(due_s)].append(pair)
+                rested_s = self._rested_at_s(pair)
+                if rested_s <= now_s:
+                    self._slots[int(now_s)].append(pair)
+                else:
+                    self._resting[int(rested_s)].append(pair)
+                    self._slots[int(rested_s + self._every_s)].append(pair)
 
     def take_due(self, now_s: float) -> list[Pair]:
         """Take those whose time has come; news from here on schedules them again."""
         with self._lock:
+            for slot in [slot for slot in self._resting if slot <= now_s]:
+                self._rested.update(self._scheduled.intersection(self._resting.pop(slot)))
             due = [slot for slot in self._slots if slot <= now_s]
-            pairs = [pair for slot in sorted(due) for pair in self._slots.pop(slot)]
+            # A pair that rode on news is left over in its later slot.
+            pairs = list(
+                dict.fromkeys(
+                    pair
+                    for slot in sorted(due)
+                    for pair in self._slots.pop(slot)
+                    if pair in self._scheduled and self._rested_at_s(pair) <= now_s
+                )
+            )
             self._scheduled.difference_update(pairs)
+            self._rested.difference_update(pairs)
             self._sent_at.update(dict.fromkeys(pairs, now_s))
             return pairs
+
+    def _rested_at_s(self, pair: Pair) -> float:
+        """When it may be sent again; a tick early, since it is sent by the next tick."""
+        return self._sent_at.get(pair, -self._every_s) + self._every_s - TICK_S
 
     def put_back(self, pairs: Collection[Pair], now_s: float) -> None:
         """These could not be sent after all: try them at the next tick."""

@@ -18,7 +18,7 @@ from simulators.settings import Fleet, SimulatorSettings
 from simulators.tracks import parse_instant
 
 CONNECT_WITHIN_S = 15.0
-SETTLE_PERIODS = 2
+SETTLE_PERIODS = 3  # an ack may take two: it follows the next news
 OPTIONAL = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m", "battery")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 
 import pytest
@@ -55,6 +56,51 @@ def test_feedback__news_every_second__are_sent_every_thirty(scene: Scene) -> Non
         scene.feedback.note({("d1", "b1")})
         scene.pass_time(1)
     assert len(scene.sent) == 4  # at once, and after 30, 60 and 90 s
+
+
+def test_feedback__news_after_the_rest__bring_the_ack_along(scene: Scene) -> None:
+    """The radio is up when the news has just been sent, and not at any other time."""
+    sent_after = []
+    for second in range(200):
+        if second % 25 == 0:
+            scene.feedback.note({("d1", "b1")})
+        before = len(scene.sent)
+        scene.pass_time(1)
+        if len(scene.sent) > before:
+            sent_after.append(second)
+    assert sent_after == [0, 50, 100, 150]
+
+
+def test_feedback__no_more_news_after_some__are_sent_after_twice_the_time(scene: Scene) -> None:
+    scene.feedback.note({("d1", "b1")})
+    scene.pass_time(10)
+    scene.feedback.note({("d1", "b1")})
+    scene.pass_time(45)
+    assert scene.sent == ["d1"]
+    scene.pass_time(10)
+    assert scene.sent == ["d1", "d1"]
+    scene.pass_time(100)
+    assert scene.sent == ["d1", "d1"]
+
+
+def test_schedule__whatever_the_news__every_one_is_acknowledged_within_twice_the_time() -> None:
+    rng = random.Random(5)
+    schedule = Schedule(30)
+    pairs = [("d", str(number)) for number in range(40)]
+    open_since: dict[Pair, float] = {}
+    last_sent: dict[Pair, float] = {}
+    for now_s in range(5000):
+        for pair in schedule.take_due(now_s):
+            assert now_s - last_sent.get(pair, -1e9) >= 29
+            assert pair in open_since
+            last_sent[pair] = now_s
+            del open_since[pair]
+        news = rng.sample(pairs, rng.choice([0, 0, 1, 5])) if now_s < 4900 else []
+        schedule.note(news, now_s)
+        for pair in news:
+            open_since.setdefault(pair, now_s)
+        assert all(now_s - since <= 61 for since in open_since.values())
+    assert not open_since
 
 
 def test_feedback__no_news__nothing_is_sent(scene: Scene) -> None:
