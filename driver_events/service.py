@@ -104,7 +104,7 @@ def _run_database_sink(
         max_batch_fixes=settings.max_batch_fixes,
         max_batch_age_s=settings.max_batch_age_s,
     )
-    watchdog = Watchdog(source.identify, lambda: processor.topic)
+    watchdog = Watchdog(source, lambda: processor.topic)
     commands = CommandPublisher(Connection(url, "driver_events commands"), sender)
     workers["commands"] = Worker("commands", commands.publish, COMMANDS_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
@@ -122,8 +122,9 @@ def _run_database_sink(
 
     def check() -> None:
         check_workers()
-        if watchdog.take_alarm():
-            processor.start_over("topic_recreated")
+        alarm = watchdog.take_alarm()
+        if alarm:
+            processor.start_over(alarm)
 
     telemetry = serve_telemetry(
         settings.driver_events_bind, ready, lambda: _is_recent(processor.turned_at)

@@ -15,6 +15,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from doorstep.errors import Unavailable
 from doorstep.telemetry import get_logger
@@ -24,7 +25,6 @@ from driver_events.batch import Record
 ADMIN_TIMEOUT_S = 5.0
 MAX_POLL_INTERVAL_S = 300
 SESSION_TIMEOUT_S = 6  # Kafka's least: a killed consumer's partitions are free after this
-LAG_EVERY_S = 5.0
 RECONNECT_MS = 1000  # a Kafka that came back is found within this, instead of 10 s
 
 
@@ -45,7 +45,9 @@ NOWHERE = TopicIdentity("", "")  # before the first look
 class Source:
     """The group decides which partitions are ours, the database where each goes on.
 
-    Partitions are paused from their assignment until `open()`.
+    Until `open()` nothing is read of what the group has assigned: librdkafka is given an empty
+    assignment, which the group does not see. Pausing instead would leave a partition paused for
+    ever now and then (librdkafka#5591: pause, assign, resume).
     """
 
     def __init__(self, bootstrap_servers: str, topic: str, group_id: str) -> None:
@@ -63,7 +65,7 @@ class Source:
         self._assigned: list[int] = []
         self._offsets: dict[int, int] = {}  # where each open partition goes on
         self._failed: KafkaError | None = None
-        self._lag_at = 0.0
+        self.emptied_at = 0.0  # when all that had been fetched was last taken
         self.has_joined = False
         self.needs_opening = False
         self._consumer = self._join()
@@ -117,8 +119,7 @@ class Source:
         self._offsets = {}
         self.has_joined = True
         self.needs_opening = bool(partitions)
-        consumer.assign(partitions)
-        consumer.pause(partitions)
+        consumer.assign([])
         self._log.info("assigned", partitions=self._assigned)
 
     def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
@@ -151,11 +152,27 @@ class Source:
             raise KafkaUnavailable(str(exc)) from exc
         return TopicIdentity(str(cluster_id), str(topic_id))
 
+    def behind(self) -> dict[int, tuple[int, int]]:
+        """Ask Kafka where each open partition ends: (where we go on, its end).
+
+        Any thread may call it. Raises KafkaUnavailable.
+        """
+        offsets = dict(self._offsets)
+        if not offsets:
+            return {}
+        asked = {TopicPartition(self._topic, one): OffsetSpec.latest() for one in offsets}  # type: ignore[no-untyped-call]
+        try:
+            answers = self._admin.list_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)
+            ends = {one.partition: answer.result(2 * ADMIN_TIMEOUT_S).offset
+                    for one, answer in answers.items()}  # fmt: skip
+        except (KafkaException, TimeoutError) as exc:
+            raise KafkaUnavailable(str(exc)) from exc
+        return {one: (offset, ends[one]) for one, offset in offsets.items()}
+
     def open(self, offsets: Mapping[int, int]) -> None:
         """Start reading the assigned partitions at these offsets."""
         partitions = [TopicPartition(self._topic, one, offsets[one]) for one in self._assigned]
         self._consumer.assign(partitions)
-        self._consumer.resume(partitions)
         self._offsets = dict(offsets)
         self.needs_opening = False
 
@@ -164,7 +181,7 @@ class Source:
         self._offsets = {}
         if self._assigned:
             self.needs_opening = True
-            self._consumer.pause([TopicPartition(self._topic, one) for one in self._assigned])
+            self._consumer.assign([])
 
     # ---- reading ----------------------------------------------------------------------------
 
@@ -174,7 +191,8 @@ class Source:
         if self._failed is not None:
             self.rejoin("fatal_error")
             return []
-        self._note_lag()
+        if len(messages) < most:
+            self.emptied_at = time.monotonic()
         return [one for one in messages if one.error() is None and one.partition() in self._offsets]
 
     def moves_of(self, messages: Sequence[Message]) -> dict[int, tuple[int, int]]:
@@ -191,21 +209,6 @@ class Source:
         for partition, (_, to) in moves.items():
             if partition in self._offsets:
                 self._offsets[partition] = to
-
-    def _note_lag(self) -> None:
-        now_s = time.monotonic()
-        if now_s < self._lag_at:
-            return
-        self._lag_at = now_s + LAG_EVERY_S
-        for partition, offset in self._offsets.items():
-            try:
-                _, high = self._consumer.get_watermark_offsets(
-                    TopicPartition(self._topic, partition), cached=True
-                )
-            except KafkaException:
-                continue
-            if high >= 0:
-                metrics.LAG.labels(str(partition)).set(max(0, high - offset))
 
     def close(self) -> None:
         """Leave the group."""
