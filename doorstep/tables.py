@@ -65,6 +65,7 @@ policy = Table(
     Column("dwell_min_s", Double),
     Column("dwell_max_s", Double),
     Column("dwell_spread_m", Double),
+    Column("dwell_max_mps", Double),
     Column("leave_radius_m", Double),
     Column("leave_min_s", Double),
     Column("leave_max_s", Double),

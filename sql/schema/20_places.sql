@@ -9,6 +9,8 @@ CREATE TABLE policy (
     dwell_min_s float8 NOT NULL DEFAULT 30 CHECK (dwell_min_s > 0),
     dwell_max_s float8 NOT NULL DEFAULT 120 CHECK (dwell_max_s BETWEEN dwell_min_s AND 3600),
     dwell_spread_m float8 NOT NULL DEFAULT 25 CHECK (dwell_spread_m > 0),
+    -- A van that circles the block passes a door twice within two minutes: its speed tells.
+    dwell_max_mps float8 NOT NULL DEFAULT 3 CHECK (dwell_max_mps > 0),
     leave_radius_m float8 NOT NULL DEFAULT 250
         CHECK (leave_radius_m > enter_radius_m AND leave_radius_m <= 10000),
     leave_min_s float8 NOT NULL DEFAULT 30 CHECK (leave_min_s > 0),

@@ -5,11 +5,12 @@
 
 -- The earliest a.fix_at of all pairs (a, b) of a driver's fixes with from_at <= a < before_at and
 -- b < until_at, both inside (or both outside) the radius, min_s to max_s apart and within
--- spread_m of each other; NULL leaves max_s and spread_m open. NULL if there is no such pair.
+-- spread_m of each other, neither saying that it was faster than max_mps; NULL leaves max_s,
+-- spread_m and max_mps open. NULL if there is no such pair.
 CREATE FUNCTION evidence__first_pair(
     of_driver_id text, from_at timestamptz, before_at timestamptz, until_at timestamptz,
     place_lon_deg float8, place_lat_deg float8, inside bool, radius_m float8,
-    min_s float8, max_s float8, spread_m float8, worst_m float8
+    min_s float8, max_s float8, spread_m float8, max_mps float8, worst_m float8
 )
 RETURNS timestamptz LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
@@ -24,6 +25,7 @@ BEGIN
         WHERE a.driver_id = of_driver_id AND a.fix_at >= from_at
             AND a.fix_at < least(before_at, until_at)
             AND a.quarantine IS NULL AND (a.accuracy_m IS NULL OR a.accuracy_m <= worst_m)
+            AND coalesce(a.speed_mps <= max_mps, true)
             AND (ground_distance_m(a.lon_deg, a.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
                 = inside
             AND EXISTS (
@@ -31,6 +33,7 @@ BEGIN
                 WHERE b.driver_id = of_driver_id AND b.fix_at >= a.fix_at + apart_min
                     AND b.fix_at <= a.fix_at + apart_max AND b.fix_at < until_at
                     AND b.quarantine IS NULL AND (b.accuracy_m IS NULL OR b.accuracy_m <= worst_m)
+                    AND coalesce(b.speed_mps <= max_mps, true)
                     AND (ground_distance_m(b.lon_deg, b.lat_deg, place_lon_deg, place_lat_deg)
                         <= radius_m) = inside
                     AND (spread_m IS NULL
@@ -73,12 +76,13 @@ BEGIN
     a.at_restaurant_at := coalesce(evidence__first_pair(
         a.driver_id, a.assigned_at, coalesce(a.at_restaurant_at, later), until_at,
         a.restaurant_lon_deg, a.restaurant_lat_deg, true, p.enter_radius_m,
-        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m, p.worst_accuracy_m), a.at_restaurant_at);
+        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m, p.dwell_max_mps, p.worst_accuracy_m),
+        a.at_restaurant_at);
     IF a.at_restaurant_at IS NOT NULL THEN
         a.left_restaurant_at := coalesce(evidence__first_pair(
             a.driver_id, a.at_restaurant_at, coalesce(a.left_restaurant_at, later), until_at,
             a.restaurant_lon_deg, a.restaurant_lat_deg, false, p.leave_radius_m,
-            p.leave_min_s, p.leave_max_s, NULL, p.worst_accuracy_m), a.left_restaurant_at);
+            p.leave_min_s, p.leave_max_s, NULL, NULL, p.worst_accuracy_m), a.left_restaurant_at);
     END IF;
     a.picked_up_at := least(commanded, a.left_restaurant_at);  -- least() skips NULLs
     carried_at := greatest(a.picked_up_at, a.assigned_at);  -- our clock may have been set back
@@ -86,11 +90,12 @@ BEGIN
         a.arriving_at := coalesce(evidence__first_pair(
             a.driver_id, carried_at, coalesce(a.arriving_at, later), until_at,
             a.customer_lon_deg, a.customer_lat_deg, true, p.arriving_radius_m,
-            p.arriving_min_s, NULL, NULL, p.worst_accuracy_m), a.arriving_at);
+            p.arriving_min_s, NULL, NULL, NULL, p.worst_accuracy_m), a.arriving_at);
         a.at_customer_at := coalesce(evidence__first_pair(
             a.driver_id, carried_at, coalesce(a.at_customer_at, later), until_at,
             a.customer_lon_deg, a.customer_lat_deg, true, p.enter_radius_m,
-            p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m, p.worst_accuracy_m), a.at_customer_at);
+            p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m, p.dwell_max_mps, p.worst_accuracy_m),
+            a.at_customer_at);
     END IF;
 
     UPDATE assignment t SET

@@ -118,6 +118,7 @@ BEGIN
             AND (f.accuracy_m IS NULL OR f.accuracy_m <= p.worst_accuracy_m)
             AND (
                 (p.to_restaurant_m <= p.enter_radius_m
+                    AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
                     AND (a.at_restaurant_at IS NULL
                         OR f.fix_at <= a.at_restaurant_at + make_interval(secs => p.dwell_max_s))
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
@@ -134,6 +135,7 @@ BEGIN
                     AND coalesce(f.fix_at >= a.picked_up_at, false)
                     AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
                 OR (p.to_customer_m <= p.enter_radius_m
+                    AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
                     AND coalesce(f.fix_at >= a.picked_up_at, false)
                     AND (a.at_customer_at IS NULL
                         OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))

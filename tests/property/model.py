@@ -85,6 +85,7 @@ class Policy:
     dwell_min_s: float = 30
     dwell_max_s: float = 120
     dwell_spread_m: float = 25
+    dwell_max_mps: float = 3
     leave_radius_m: float = 250
     leave_min_s: float = 30
     leave_max_s: float = 120
@@ -328,6 +329,9 @@ class World:
             and not self.quarantine(fix)
             and (fix.accuracy_m is None or fix.accuracy_m <= policy.worst_accuracy_m)
         ]
+        slow = [
+            fix for fix in fixes if fix.speed_mps is None or fix.speed_mps <= policy.dwell_max_mps
+        ]
         facts: dict[str, datetime] = {}
 
         def prove(state: str, pairs: Iterable[tuple[Fix, Fix]], since: datetime | None) -> None:
@@ -336,7 +340,7 @@ class World:
                 facts[state] = min(found)
 
         def dwells(place: Place) -> Iterator[tuple[Fix, Fix]]:
-            near = [fix for fix in fixes if fix.distance_m(place) <= policy.enter_radius_m]
+            near = [fix for fix in slow if fix.distance_m(place) <= policy.enter_radius_m]
             for a, b in pairs_apart(near, policy.dwell_min_s, policy.dwell_max_s):
                 assert b.place is not None
                 if a.distance_m(b.place) <= policy.dwell_spread_m:

@@ -77,6 +77,27 @@ def test_at_restaurant__driving_past_at_20_km_h__proves_nothing(fleet: Fleet) ->
     assert fleet.evidence(order_id) == {}
 
 
+@pytest.mark.parametrize(
+    ("first_mps", "second_mps", "is_proved"),
+    [
+        (None, None, True),  # a phone that knows no speed
+        (3.0, 3.0, True),
+        (None, 3.0, True),
+        (0.0, 3.1, False),
+        (3.1, 0.0, False),
+        (6.0, 6.0, False),  # round the block, and past the same door again
+    ],
+)
+def test_at_restaurant__passed_twice_at_speed__proves_nothing(
+    fleet: Fleet, first_mps: float | None, second_mps: float | None, is_proved: bool
+) -> None:
+    order_id, start_at = start(fleet)
+    for seq, (after_s, speed_mps) in enumerate(((5, first_mps), (45, second_mps)), start=1):
+        fix_at = start_at + timedelta(seconds=after_s)
+        fleet.record([make_fix(seq=seq, place=RESTAURANT, fix_at=fix_at, speed_mps=speed_mps)])
+    assert bool(fleet.evidence(order_id)) == is_proved
+
+
 def test_at_restaurant__one_stray_fix__proves_nothing(fleet: Fleet) -> None:
     order_id, start_at = start(fleet)
     fleet.record(make_walk(start_at, (AWAY, 60), (RESTAURANT, 4), (AWAY, 60)))
