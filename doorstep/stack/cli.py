@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import get_args
 
 from doorstep.credentials import driver_token, mqtt_password
 from doorstep.errors import DoorstepError
 from doorstep.provision import SERVICE_USERS
+from doorstep.reporting import Mode
 from doorstep.settings import EX_CONFIG
 from doorstep.stack.home import print_line
 from doorstep.stack.settings import PROJECT, StackSettings
@@ -115,6 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", "couriers deliver orders on Florence's streets; Ctrl-C stops all", _demo)
     demo.add_argument("--couriers", type=int, default=200, metavar="N", help="how many (200)")
     demo.add_argument("--speedup", type=float, default=1.0, metavar="X", help="1 to 20 (1)")
+    demo.add_argument(
+        "--reporting", choices=get_args(Mode), default="all", help="which fixes phones send (all)"
+    )
     demo.add_argument("--exit-after", type=float, metavar="S", help="stop after S seconds")
     demo.add_argument("--json", action="store_true", help="the last line is one JSON object")
 

@@ -97,9 +97,10 @@ class Report:
 class Couriers:
     """The couriers' process; started again if it dies, unless it dies again and again."""
 
-    def __init__(self, stack: Stack, couriers: int, speedup: float) -> None:
+    def __init__(self, stack: Stack, couriers: int, speedup: float, reporting: str = "all") -> None:
         argv = [sys.executable, "-m", "simulators.couriers", "--prefix", PREFIX]
         argv += ["--couriers", str(couriers), "--speedup", f"{speedup:g}"]
+        argv += ["--reporting", reporting]
         self._argv = as_user(None, argv, on_parent_death="TERM")
         self._environment = stack.client_environment()
         self._log_file = stack.home.logs / "couriers.log"
@@ -193,7 +194,7 @@ def _run(stack: Stack, options: argparse.Namespace) -> Report:
     stack.add_drivers(driver_ids)
     seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.home.journals)}
     start = Start(datetime.now(UTC), seqs, driver_ids)
-    couriers = Couriers(stack, options.couriers, options.speedup)
+    couriers = Couriers(stack, options.couriers, options.speedup, options.reporting)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             _say_where(stack, options)
