@@ -21,7 +21,17 @@ from doorstep.web.waiting import report_waiting
 from tracking_api.database import Database, Store
 from tracking_api.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
 from tracking_api.live.service import Live
-from tracking_api.routes import drivers, live, orders, pages, policies, track
+from tracking_api.live.topics import Topics
+from tracking_api.routes import (
+    drivers,
+    fleet,
+    orders,
+    pages,
+    policies,
+    streams,
+    track,
+)
+from tracking_api.routes import live as live_routes
 from tracking_api.routes.parts import Parts
 from tracking_api.schemas import (
     Cancellation,
@@ -31,7 +41,7 @@ from tracking_api.schemas import (
     NewPolicy,
     Reporting,
 )
-from tracking_api.settings import MOST_VIEWERS, Settings
+from tracking_api.settings import Settings
 
 BODIES: list[type[BaseModel]] = [
     NewOrder,
@@ -46,15 +56,16 @@ BODIES: list[type[BaseModel]] = [
 def build_app(store: Store, public_url: str) -> FastAPI:
     """Build the application over a store, without Kafka: the tests' way in."""
 
+    live = Live(store)
+
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        live: Live = app.state.parts.live
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         live.start(None)
         yield
         await live.close()
 
     app = _bare_app()
-    _hand_in(app, store, public_url, MOST_VIEWERS)
+    _hand_in(app, store, public_url, live)
     app.router.lifespan_context = lifespan
     return app
 
@@ -67,7 +78,9 @@ def build_service(settings: Settings) -> FastAPI:
         database = await Database.open(
             settings.database_url.get_secret_value(), settings.database_pool_size
         )
-        live = _hand_in(app, database, settings.tracking_api_public_url, settings.live_max_viewers)
+        topics = Topics(settings.kafka_bootstrap_servers, settings.topics)
+        live = Live(database, settings.live_max_viewers, topics)
+        _hand_in(app, database, settings.tracking_api_public_url, live)
         live.start(settings)
         waiting = asyncio.create_task(report_waiting(database.is_there))
         try:
@@ -82,8 +95,7 @@ def build_service(settings: Settings) -> FastAPI:
     return app
 
 
-def _hand_in(app: FastAPI, store: Store, public_url: str, most_viewers: int) -> Live:
-    live = Live(store, most_viewers)
+def _hand_in(app: FastAPI, store: Store, public_url: str, live: Live) -> None:
     app.state.parts = Parts(
         store,
         RememberTokens(store.find_token),
@@ -91,7 +103,6 @@ def _hand_in(app: FastAPI, store: Store, public_url: str, most_viewers: int) -> 
         public_url,
         live,
     )
-    return live
 
 
 def _bare_app() -> FastAPI:
@@ -111,7 +122,7 @@ def _bare_app() -> FastAPI:
         parts: Parts = app.state.parts
         return {"kafka": parts.live.kafka_is_there}
 
-    for module in (orders, track, live, drivers, policies, pages):
+    for module in (orders, track, live_routes, fleet, streams, drivers, policies, pages):
         app.include_router(module.router)
     app.include_router(health_routes(dependencies, beside))
     app.include_router(docs_routes(app))

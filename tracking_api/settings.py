@@ -19,7 +19,13 @@ class Settings(ServiceSettings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_updates_topic: str = "tracking-updates"
     kafka_positions_topic: str = "tracking-positions"
+    stream_topics: str = "streams"
     live_max_viewers: int = Field(default=MOST_VIEWERS, ge=1, le=1_000_000)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that staff may publish to and follow."""
+        return tuple(name.strip() for name in self.stream_topics.split(",") if name.strip())
 
     @field_validator("tracking_api_public_url")
     @classmethod

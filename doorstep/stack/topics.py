@@ -54,6 +54,7 @@ TOPICS = (
     # Transient: the next fix heals a gap. A record packs a whole batch of up to 20,000 positions.
     Topic("tracking-positions", 3, HOUR_MS, retention_bytes=256 * MIB, max_message_bytes=4 * MIB),
     Topic("dead-letter", 3, 30 * DAY_MS),
+    Topic("streams", 3, DAY_MS, retention_bytes=256 * MIB),  # what staff publish over HTTP
 )
 
 

@@ -66,7 +66,7 @@ class Follower:
             if line:
                 fields[name] = value
             elif "event" in fields:
-                event_id = int(fields["id"]) if "id" in fields else None
+                event_id = int(fields["id"]) if fields.get("id", "").isdigit() else None
                 self.cursor = fields.get("id", self.cursor)
                 self.frames.put((fields["event"], json.loads(fields["data"]), event_id))
                 fields = {}
@@ -112,6 +112,13 @@ class Scene:
     def follow(self) -> Follower:
         url = f"{self._url}/track/{self.order['order_id']}/stream"
         return Follower(url, self.order["customer_token"])
+
+    def follow_as_staff(self, path: str) -> Follower:
+        token = self.staff.headers["Authorization"].removeprefix("Bearer ")
+        return Follower(f"{self._url}{path}", token)
+
+    def publish(self, topic: str, value: Any) -> httpx.Response:
+        return self.staff.post(f"/streams/{topic}", json=value, params={"key": "k"})
 
     def ready(self) -> dict[str, Any]:
         found: dict[str, Any] = self.staff.get("/readyz").json()
@@ -178,6 +185,49 @@ def test_stream__tracking_api_killed__resumes_with_every_event_once(scene):
         assert scene.phone.post(f"/orders/{order_id}/delivered").status_code == 200
         assert viewer.next("order")[1] == 5
         viewer.next("end")
+
+
+def test_fleet_stream__a_fix__moves_its_driver(scene):
+    scene.report(0)
+    with closing(scene.follow_as_staff("/fleet/stream?bbox=11,43,12,44")) as viewer:
+        data, _ = viewer.next("snapshot")
+        assert scene.driver_id in [row[0] for row in data["drivers"]]
+        place = scene.report(1)
+        while True:
+            rows = {row[0]: row for row in viewer.next("drivers")[0]["drivers"]}
+            if scene.driver_id in rows and rows[scene.driver_id][2:4] == place:
+                break
+
+
+def test_topic_stream__records__come_to_who_follows_from_where_they_said(scene):
+    with closing(scene.follow_as_staff("/streams/streams")) as latest:
+        wait_until(lambda: latest.opened, what="the first follower is in")
+        marks = [f"{scene.driver_id}-{n}" for n in range(3)]
+        cursors = []
+        for mark in marks:
+            answer = scene.publish("streams", {"mark": mark})
+            assert answer.status_code == 201, answer.text
+            data, _ = latest.next("record")
+            assert (data["value"], data["key"]) == ({"mark": mark}, "k")
+            assert data["offset"] == answer.json()["offset"]
+            cursors.append(latest.cursor)
+        # one who wants the past makes the consumer go back, and nobody hears anything twice
+        with closing(scene.follow_as_staff("/streams/streams?from=earliest")) as earliest:
+            found: list[str] = []
+            while marks[-1] not in found:
+                found.append(earliest.next("record")[0]["value"]["mark"])
+            assert found[-3:] == marks
+        with closing(scene.follow_as_staff(f"/streams/streams?from={cursors[0]}")) as resumed:
+            assert resumed.next("record")[0]["value"]["mark"] == marks[1]
+        assert latest.frames.empty()
+
+
+def test_topic_stream__not_on_the_list_or_not_by_staff__is_refused(scene):
+    assert scene.publish("driver-pos", {}).status_code == 404
+    assert scene.staff.get("/streams/driver-pos").status_code == 404
+    assert scene.staff.get("/streams/streams?from=yesterday").status_code == 422
+    customer = {"Authorization": f"Bearer {scene.order['customer_token']}"}
+    assert scene.staff.get("/streams/streams", headers=customer).status_code == 403
 
 
 def _client(base_url: str, token: str) -> httpx.Client:

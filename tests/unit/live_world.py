@@ -63,6 +63,7 @@ class World:
         self.away = False
         self.reads = 0
         self.looks = 0
+        self.fleet_reads = 0
 
     # -- what happens ------------------------------------------------------------------------
 
@@ -178,12 +179,35 @@ class World:
             )
         return found
 
+    async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
+        self._need()
+        self.fleet_reads += 1
+        rows = [
+            [
+                driver_id,
+                "available",
+                spot.lon_deg,
+                spot.lat_deg,
+                ms_of(spot.fix_at),
+                ms_of(spot.received_at),
+                *[None] * 5,
+            ]
+            for driver_id, spot in self.newest.items()
+            if since_ms is None or ms_of(spot.received_at) >= since_ms
+        ]
+        return ms_of(self.now), rows
+
     async def is_there(self) -> bool:
         return not self.away
 
     def _need(self) -> None:
         if self.away:
             raise StoreUnavailable
+
+
+def ms_of(instant: datetime) -> int:
+    """Epoch milliseconds."""
+    return round(instant.timestamp() * 1000)
 
 
 @dataclass(frozen=True, slots=True)

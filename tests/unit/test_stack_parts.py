@@ -184,6 +184,7 @@ def test_topics__each_one__states_partitions_and_retention() -> None:
         "tracking-updates": 6,
         "tracking-positions": 3,
         "dead-letter": 3,
+        "streams": 3,
     }
     assert stated["driver-status"][1]["cleanup.policy"] == "compact"
     assert stated["driver-pos"][1]["retention.ms"] == str(2 * 24 * 60 * 60 * 1000)

@@ -33,7 +33,7 @@ WS_HEARTBEAT = b"\x89\x00"  # a ping; a browser answers by itself
 class Frame:
     """One frame, ready for every kind of viewer."""
 
-    def __init__(self, kind: str, data: bytes, event_id: int | None = None) -> None:
+    def __init__(self, kind: str, data: bytes, event_id: int | str | None = None) -> None:
         self._kind = kind.encode()
         self._data = data
         self._id = event_id
@@ -43,14 +43,14 @@ class Frame:
         """As a chunk of a text/event-stream."""
         lines = b"event: %b\ndata: %b\n\n" % (self._kind, self._data)
         if self._id is not None:
-            lines = b"id: %d\n" % self._id + lines
+            lines = b"id: %b\n" % str(self._id).encode() + lines
         return b"%x\r\n%b\r\n" % (len(lines), lines)
 
     @cached_property
     def ws(self) -> bytes:
         """As a WebSocket's text frame."""
         members = b'"type":"%b","data":%b}' % (self._kind, self._data)
-        head = b"{" if self._id is None else b'{"id":%d,' % self._id
+        head = b"{" if self._id is None else b'{"id":%b,' % _encode(self._id)
         return text_frame(head + members)
 
 
@@ -126,5 +126,10 @@ def position_members(spot: Spot, now: datetime) -> dict[str, Any]:
 
 def eta_members(eta: EtaAnswer, now: datetime) -> dict[str, Any]:
     """An estimate as it reads now."""
-    left_s = max(0, round((eta.arrives_at - now).total_seconds()))
-    return eta.model_dump(mode="json") | {"seconds": left_s}
+    return {
+        "arrives_at": format_instant(eta.arrives_at),
+        "seconds": max(0, round((eta.arrives_at - now).total_seconds())),
+        "distance_m": eta.distance_m,
+        "speed_mps": eta.speed_mps,
+        "basis": eta.basis,
+    }

@@ -93,6 +93,11 @@ class Watched:
         self.eta: EtaAnswer | None = None
         self.eta_at: datetime | None = None
 
+    def is_over_for(self, cursor: str | None) -> bool:
+        """Whether the order has ended, and this cursor has seen how."""
+        order = self.tracked
+        return order is not None and order.state in ENDED and cursor == str(order.order_seq)
+
 
 class Hub:
     """What is watched in this process."""

@@ -1,4 +1,4 @@
-"""The live part of the process: its crowd, its hub and its feed, started and stopped together."""
+"""The live part of the process: its crowd, hub, fleet and feed, started and stopped together."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import asyncio
 from tracking_api.database import Store
 from tracking_api.live.crowd import Crowd
 from tracking_api.live.feed import Feed, Heard
+from tracking_api.live.fleet import Fleet
 from tracking_api.live.hub import Hub
-from tracking_api.settings import Settings
+from tracking_api.live.topics import Topics
+from tracking_api.settings import MOST_VIEWERS, Settings
 
 
 class Live:
     """Everything that goes on while people look on."""
 
-    def __init__(self, store: Store, most_viewers: int) -> None:
+    def __init__(
+        self, store: Store, most_viewers: int = MOST_VIEWERS, topics: Topics | None = None
+    ) -> None:
+        self.topics = topics or Topics("127.0.0.1:1", ())
         self.crowd = Crowd(store.find_tokens, most_viewers)
         self.hub = Hub(store)
+        self.fleet = Fleet(store)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -27,7 +33,8 @@ class Live:
 
     def start(self, settings: Settings | None) -> None:
         """Begin; with settings, listen to Kafka too."""
-        self._tasks = [asyncio.create_task(self.hub.run()), asyncio.create_task(self.crowd.run())]
+        running = (self.hub.run(), self.crowd.run(), self.fleet.run())
+        self._tasks = [asyncio.create_task(one) for one in running]
         if settings is not None:
             loop = asyncio.get_running_loop()
 
@@ -40,6 +47,7 @@ class Live:
                 positions_topic=settings.kafka_positions_topic,
                 take=take,
                 watched=self.hub.watched_drivers,
+                wants_rows=lambda: self.fleet.is_watched,
             )
             self._feed.start()
 
@@ -50,9 +58,11 @@ class Live:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self.topics.close)
         self.crowd.close()
 
     def _take(self, heard: Heard) -> None:
         self.hub.heard_drivers(heard.drivers)
         for order_id, order_seq in heard.orders.items():
             self.hub.heard_order(order_id, order_seq)
+        self.fleet.hear(heard.rows)

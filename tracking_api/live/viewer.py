@@ -62,6 +62,11 @@ class Viewer(asyncio.Protocol):
         line = b"retry: %d\n" % retry_ms
         transport.write(b"%x\r\n%b\r\n" % (len(line), line))
 
+    @property
+    def waiting(self) -> int:
+        """How many frames wait for it to read."""
+        return len(self._backlog or ())
+
     # -- what is sent ------------------------------------------------------------------------
 
     def show(self, frame: Frame) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Annotated
 from uuid import UUID
 
@@ -12,17 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
 from doorstep.web.openapi import problems
-from tracking_api.live.hub import ENDED
-from tracking_api.live.takeover import take_over, without_chunks
-from tracking_api.live.viewer import Viewer
-from tracking_api.live.websocket import SocketViewer, check_origin, shake_hands
+from tracking_api.live.response import LiveResponse
+from tracking_api.live.websocket import check_origin, shake_hands
 from tracking_api.routes.parts import Have, LinkTokenFound, Parts, address_of
 from tracking_api.routes.track import OPTIONAL_TOKEN, OrderIdText
 
 router = APIRouter(prefix="/track/{order_id}", tags=["live"])
-
-RETRY_MS = (500, 2500)  # each viewer's own: after a restart they don't come back all at once
-SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
 
 LastEventId = Annotated[str | None, Header(max_length=40)]
 Cursor = Annotated[
@@ -35,11 +29,8 @@ Cursor = Annotated[
 ]
 
 
-class OrderStream(Response):
-    """An answer that goes on: its head by uvicorn, its frames by the hub.
-
-    `accepting` are the headers that accept a WebSocket; without them it is SSE.
-    """
+class OrderStream(LiveResponse):
+    """The frames of one order."""
 
     def __init__(
         self,
@@ -49,29 +40,17 @@ class OrderStream(Response):
         cursor: str | None,
         accepting: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(status_code=101 if accepting else 200, headers=accepting or SSE_HEADERS)
-        del self.headers["content-length"]
-        self._live = parts.live
-        self._order_id, self._sha256, self._cursor = order_id, sha256, cursor
+        super().__init__(parts.live.crowd, sha256, accepting)
+        self._hub = parts.live.hub
+        self._order_id, self._cursor = order_id, cursor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        hub, crowd = self._live.hub, self._live.crowd
-        is_socket = self.status_code == 101
-        async with hub.opened(self._order_id) as watched:
-            order = watched.tracked
-            ended = order is not None and order.state in ENDED
-            if ended and not is_socket and order and self._cursor == str(order.order_seq):
-                await Response(status_code=204)(scope, receive, send)
+        async with self._hub.opened(self._order_id) as watched:
+            if not self.is_socket and watched.is_over_for(self._cursor):
+                await Response(status_code=204)(scope, receive, send)  # EventSource gives up
                 return
-            if is_socket:
-                without_chunks(scope)
-            head = {"status": self.status_code, "headers": self.raw_headers}
-            await send({"type": "http.response.start", **head})
-            kind = SocketViewer if is_socket else Viewer
-            viewer = kind(crowd, self._sha256, lambda gone: hub.leave(watched, gone))
-            viewer.begin(take_over(scope, viewer), random.randint(*RETRY_MS))
-            crowd.join(viewer)
-            hub.enter(watched, viewer, self._cursor)
+            viewer = await self.start(scope, send, lambda gone: self._hub.leave(watched, gone))
+            self._hub.enter(watched, viewer, self._cursor)
 
 
 @router.get(
