@@ -77,7 +77,7 @@ async def is_there(pool: Pool) -> bool:
     """Say within 2 s whether the database answers."""
 
     async def run() -> None:
-        async with connection(pool):
+        async with connection(pool, PROBE_WITHIN_S):
             pass  # the pool has checked the connection
 
     try:

@@ -96,11 +96,13 @@ async def open_pool(url: str, size: int = 10, *, application_name: str = "doorst
 
 
 @asynccontextmanager
-async def connection(pool: Pool) -> AsyncIterator[AsyncConnection[TupleRow]]:
+async def connection(
+    pool: Pool, wait_s: float = WAIT_S
+) -> AsyncIterator[AsyncConnection[TupleRow]]:
     """Take a connection for one transaction: commits at the end, rolls back on an error.
 
-    Raises StoreUnavailable when the database is away or no connection is free within WAIT_S.
+    Raises StoreUnavailable when the database is away or no connection is free within `wait_s`.
     """
     with translated():
-        async with pool.connection() as conn:
+        async with pool.connection(wait_s) as conn:
             yield conn

@@ -25,6 +25,7 @@ CALLERS = numbered("caller-", 8)
 RESTAURANT_ID = 7
 DESTINATION = {"lon_deg": 11.2486, "lat_deg": 43.7711}
 TIMEOUT_S = 15.0
+TRIES = 10  # while the answer is 503
 KEEP_S = 2.0  # a connection for the next request; the server closes one after 5 s
 STEADY_S = 2.0
 STEADY_WITHIN_S = 60.0
@@ -86,6 +87,7 @@ class Callers:
     def wait_steady(self) -> None:
         """Wait until nothing has failed for a while and both kinds are answered, or raise."""
         began = time.monotonic()
+        recent: list[Answer] = []
         while time.monotonic() < began + STEADY_WITHIN_S:
             time.sleep(0.1)
             if self._failure is not None:
@@ -95,7 +97,8 @@ class Callers:
             calm = time.monotonic() - began >= STEADY_S and not any(one.failed for one in recent)
             if calm and kinds == {"PATCH", "GET"}:
                 return
-        raise TimeoutError(f"callers still see errors after {STEADY_WITHIN_S:.0f} s")
+        seen = ", ".join(sorted({f"{one.status} {one.detail}" for one in recent if one.failed}))
+        raise TimeoutError(f"callers still see errors after {STEADY_WITHIN_S:.0f} s: {seen}")
 
     def lost(self) -> int:
         """How many fixes were answered with 200 and are not in the database once, and once only."""
@@ -125,7 +128,12 @@ class Callers:
     async def _track_url(self, client: httpx.AsyncClient) -> str:
         url = self._stack.addresses.tracking_api_url
         order = {"restaurant_id": RESTAURANT_ID, "destination": DESTINATION}
-        answer = await client.post(f"{url}/orders", json=order, headers=self._staff)
+        headers = self._staff | {"Idempotency-Key": self.boot}
+        for _ in range(TRIES):
+            answer = await client.post(f"{url}/orders", json=order, headers=headers)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            await asyncio.sleep(float(answer.headers["Retry-After"]))
         answer.raise_for_status()
         return f"{url}/track/{answer.json()['order_id']}"
 

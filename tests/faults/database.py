@@ -50,7 +50,7 @@ def superuser(lab: Lab) -> Iterator[psycopg.Connection[Any]]:
 def sessions_ended(lab: Lab) -> Seen:
     """End sessions of each service under load, one at a time, in the middle of a transaction."""
     busy = idle = 0
-    with Callers(lab.stack, per_s=60) as callers, superuser(lab) as conn:
+    with Callers(lab.stack) as callers, superuser(lab) as conn:
         callers.wait_steady()
         began = time.monotonic()
         for number in range(KILLS * len(SERVICES)):
@@ -136,7 +136,7 @@ def half_open(lab: Lab) -> Seen:
 
 def pool_exhausted(lab: Lab) -> Seen:
     """Make every write wait for a lock, so that both pools run out of connections."""
-    with Callers(lab.stack, per_s=60) as callers, superuser(lab) as conn:
+    with Callers(lab.stack) as callers, superuser(lab) as conn:
         callers.wait_steady()
         with conn.transaction():
             conn.execute(TAKE_ALL)
