@@ -111,6 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--rate", type=float, default=500.0, help="fixes/s of the load (500)")
+    parser.add_argument(
+        "--normal",
+        type=float,
+        default=3.0,
+        metavar="S",
+        help="how old a driver's newest committed fix may be while all is well (3 s); "
+        "a machine that does much else needs more",
+    )
     options = parser.parse_args(argv)
     faults = collect()
     if options.only:
@@ -132,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     results: list[Result] = []
     with contextlib.suppress(KeyboardInterrupt):
-        results = run(faults, LabSettings(rate=options.rate), _say)
+        results = run(faults, LabSettings(rate=options.rate, normal_s=options.normal), _say)
     if not results:
         _say("interrupted")
         return 130
