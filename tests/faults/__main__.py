@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import importlib.util
+import os
 import signal
 import sys
 import time
@@ -25,7 +25,9 @@ MODULES = (
 )
 LOGS = PROJECT / ".doorstep" / "faults"
 # Those that can't be made on one machine, and why.
-NOT_HERE: dict[int, str] = {}
+NOT_HERE: dict[int, str] = (
+    {} if os.geteuid() == 0 else {11: "it needs root, who may mount a small file system"}
+)
 
 EPILOG = """examples:
   ./run faults --list             what there is, and what is expected
@@ -47,9 +49,13 @@ def collect() -> list[Fault]:
     return sorted(faults, key=lambda one: one.id)
 
 
-def run(faults: Sequence[Fault], settings: LabSettings, say: Callable[[str], None]) -> list[Result]:
-    """Run faults one after the other; each that fails gets the next a new lab."""
-    results: list[Result] = []
+def run(
+    faults: Sequence[Fault],
+    settings: LabSettings,
+    say: Callable[[str], None],
+    results: list[Result],
+) -> None:
+    """Run faults one after the other into `results`; after one that fails the lab is a new one."""
     left = list(faults)
     while left:
         say(f"starting a stack under {settings.rate:.0f} fixes/s")
@@ -67,7 +73,6 @@ def run(faults: Sequence[Fault], settings: LabSettings, say: Callable[[str], Non
                 if not result.ok:
                     say(f"    the logs are kept: {lab.keep_logs(LOGS)}")
                     break
-    return results
 
 
 def run_one(fault: Fault, checker: Checker, *, timed: bool = True) -> Result:
@@ -139,16 +144,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(number, _interrupt)
     began = time.monotonic()
     results: list[Result] = []
-    with contextlib.suppress(KeyboardInterrupt):
-        results = run(faults, LabSettings(rate=options.rate, normal_s=options.normal), _say)
-    if not results:
-        _say("interrupted")
-        return 130
+    try:
+        run(faults, LabSettings(rate=options.rate, normal_s=options.normal), _say, results)
+        status = 0 if all(one.ok for one in results) else 1
+    except KeyboardInterrupt:
+        _say("interrupted: everything is stopped")
+        status = 130
     _say(as_table(results, {} if options.only or options.quick else NOT_HERE))
     _say(f"{(time.monotonic() - began) / 60:.1f} minutes")
     if options.json:
         print(as_json(results), flush=True)
-    return 0 if all(one.ok for one in results) else 1
+    return status
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

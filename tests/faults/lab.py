@@ -307,9 +307,9 @@ class Lab:
         """Wait until all is well under load; return the seconds from `since` until then.
 
         Healthy is the first moment at which every part is ready and each driver of the load has a
-        fix in the database that was published after `since` and is at most `normal_s` old. Then, not
-        counted, the devices must be told so: their journals forget what they had published by that
-        moment. `since` is a `time.monotonic()`, by default now. Raises Unhealthy.
+        fix in the database that was published after `since` and is at most `normal_s` old. Then,
+        not counted, the devices must be told so: their journals forget what they had published by
+        that moment. `since` is a `time.monotonic()`, by default now. Raises Unhealthy.
         """
         began = time.monotonic()
         since = began if since is None else since
