@@ -92,7 +92,8 @@ class Callers:
             time.sleep(0.1)
             if self._failure is not None:
                 raise self._failure
-            recent = self.since(max(began, time.monotonic() - STEADY_S))
+            calm_since = max(began, time.monotonic() - STEADY_S)
+            recent = [one for one in self.since(began) if one.at_s + one.took_s >= calm_since]
             kinds = {one.method for one in recent if not one.failed}
             calm = time.monotonic() - began >= STEADY_S and not any(one.failed for one in recent)
             if calm and kinds == {"PATCH", "GET"}:
