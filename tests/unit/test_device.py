@@ -337,7 +337,8 @@ async def test_ack__older_than_one_before__gives_nothing_up(journal: Journal) ->
 async def test_full_journal__is_told_in_the_status_and_closed_as_void(tmp_path: Path) -> None:
     with Journal(tmp_path / "full.sqlite", max_fixes=4) as journal:
         device = Device(LOGIN, journal)
-        report(device, journal, 700)
+        for _ in range(700):
+            device.write(FIX)
         connection = await connect(device)
         assert connection.sent[0][2]["given_up"] == device.given_up == 696
         assert connection.seqs() == [697, 698, 699, 700]
@@ -376,7 +377,9 @@ async def test_command__report__thins_what_is_observed(journal: Journal) -> None
     device = Device(LOGIN, journal)
     connection = await connect(device)
     topic = "doorstep/v1/drivers/anna/command"
-    connection._on_message(topic, b'{"command": "report", "mode": "distance", "heartbeat_s": 20}')
+    connection._on_message(
+        topic, b'{"command": "report", "mode": "distance", "heartbeat_s": 20, "keep_every_s": 10}'
+    )
     for second in range(0, 61, 4):
         assert device.observe(FIX | {"fix_at": FIX["fix_at"] + second * 1000}) in (0, 1, 2)
         journal.commit()

@@ -16,8 +16,8 @@ pytestmark = needs_traces
 @pytest.mark.parametrize(
     ("data_set", "runs", "off_by_m"),
     [
-        ("goal_delivery_agents", 60, 25),
-        ("goal_delivery_agents", 60, 40),
+        ("goal_delivery_agents", 40, 25),
+        ("goal_delivery_agents", 40, 40),
         ("barefoot_munich", 0, 25),
     ],
 )

@@ -408,7 +408,7 @@ class Fire(RuleBasedStateMachine):
 
 TestFire = Fire.TestCase
 TestFire.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
