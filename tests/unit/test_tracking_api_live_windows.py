@@ -6,6 +6,7 @@ The hub is the real one; the seams are the database (`World`) and the connection
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
@@ -20,6 +21,7 @@ from tracking_api.live.viewer import Viewer
 from tracking_api.view import Look, TrackedOrder
 
 DRIVERS = ("d0", "d1", "d2")
+CASES = int(os.environ.get("PROPERTY_CASES", "60"))
 ENDED = ("delivered", "cancelled", "failed")
 
 numbers = st.integers(0, 1)
@@ -180,13 +182,13 @@ async def settle(tasks: list[Any]) -> None:
         await asyncio.sleep(0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(script=steps)
 def test_hub__whatever_happens_in_any_order__each_frame_is_inside_its_window(script):
     asyncio.run(play(SlowWorld(), script))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=CASES, deadline=None)
 @given(script=steps, delays=st.lists(st.integers(0, 8), min_size=1, max_size=7))
 def test_hub__answers_that_arrive_late__never_show_what_was_told_to_be_over(script, delays):
     asyncio.run(play(SlowWorld(delays), script))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -22,22 +22,18 @@ from prometheus_client import Counter, Gauge
 
 from doorstep.errors import BadLink, DoorstepError
 from doorstep.telemetry import get_logger
-from tracking_api.answers import eta_of
-from tracking_api.eta import OBSERVED_WITHIN_S, SEGMENT_M
-from tracking_api.geo import distance_m
 from tracking_api.live.frames import (
-    Frame,
     end_frame,
     order_frame,
-    position_frame,
     resync_frame,
     snapshot_frame,
 )
 from tracking_api.live.viewer import Viewer
-from tracking_api.schemas import EtaAnswer
+from tracking_api.live.watched import ENDED, Watched
 from tracking_api.view import Look, Spot, TrackedOrder
 
 PUSHES = Counter("doorstep_live_pushes", "Frames written to viewers of orders.", ["kind"])
+_SNAPSHOTS, _EVENTS, _POSITIONS = map(PUSHES.labels, ("snapshot", "order", "position"))
 WATCHED = Gauge("doorstep_live_orders", "Orders that somebody watches.")
 
 LOOK_EVERY_S = 0.1  # at most; a batch of fixes is committed every 0.05 s or more
@@ -45,10 +41,6 @@ LOOK_AT_LEAST_EVERY_S = 4.0  # also when Kafka is silent: in sync again within 5
 LOOKS_AT_ONCE = 1000  # orders in one statement
 READS_AT_ONCE = 6  # of a pool of 10: the other routes must get on too
 FRESH_S = 1.0  # a snapshot's position is not sent later than this after it was read
-ETA_EVERY = timedelta(seconds=10)
-TRAIL_SPOTS = 40  # 5 min at 5 m/s in steps of 30 m and more
-LONGEST_REPLAY = 50  # events; an order has about ten
-ENDED = ("delivered", "cancelled", "failed")
 
 
 class LiveStore(Protocol):
@@ -57,46 +49,6 @@ class LiveStore(Protocol):
     async def read_track(self, order_id: UUID) -> TrackedOrder | None: ...
 
     async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]: ...
-
-
-class Watched:
-    """One order with its viewers."""
-
-    __slots__ = (
-        "arriving",
-        "driver_id",
-        "eta",
-        "eta_at",
-        "looked_at",
-        "order_id",
-        "read_at",
-        "reading",
-        "shown",
-        "snapshots",
-        "tracked",
-        "trail",
-        "viewers",
-    )
-
-    def __init__(self, order_id: UUID) -> None:
-        self.order_id = order_id
-        self.viewers: set[Viewer] = set()
-        self.arriving = 0  # viewers that are let in, but not there yet
-        self.tracked: TrackedOrder | None = None
-        self.driver_id: str | None = None  # of the open assignment, as far as is known
-        self.read_at = 0.0
-        self.looked_at = 0.0
-        self.reading: asyncio.Task[None] | None = None
-        self.snapshots: dict[bool, Frame] = {}
-        self.shown: Spot | None = None  # in this assignment
-        self.trail: deque[Spot] = deque(maxlen=TRAIL_SPOTS)
-        self.eta: EtaAnswer | None = None
-        self.eta_at: datetime | None = None
-
-    def is_over_for(self, cursor: str | None) -> bool:
-        """Whether the order has ended, and this cursor has seen how."""
-        order = self.tracked
-        return order is not None and order.state in ENDED and cursor == str(order.order_seq)
 
 
 class Hub:
@@ -163,14 +115,14 @@ class Hub:
         if self._clock() - watched.read_at > FRESH_S:
             tracked = replace(tracked, newest=None, trail=[])
             watched.snapshots = {}
-        after = _usable(cursor, tracked)
+        after = watched.usable(cursor)
         if cursor is not None and after is None:
             viewer.tell(resync_frame(tracked.order_seq))
         with_id = after is None
         if with_id not in watched.snapshots:
             watched.snapshots[with_id] = snapshot_frame(tracked, with_id=with_id)
         viewer.tell(watched.snapshots[with_id])
-        PUSHES.labels("snapshot").inc()
+        _SNAPSHOTS.inc()
         if after is not None:
             for event in tracked.events:
                 if event.order_seq > after:
@@ -253,26 +205,15 @@ class Hub:
         if look.order_seq > tracked.order_seq:
             self._read_once(watched)
         elif look.visible is not None:
-            self._show(watched, tracked, look.visible, look.now)
+            self._show(watched, look.visible, look.now)
 
-    def _show(self, watched: Watched, tracked: TrackedOrder, spot: Spot, now: datetime) -> None:
-        if watched.shown is not None and spot.fix_at <= watched.shown.fix_at:
+    def _show(self, watched: Watched, spot: Spot, now: datetime) -> None:
+        frame = watched.move(spot, now)
+        if frame is None:
             return
-        if watched.eta_at is None or now - watched.eta_at >= ETA_EVERY:
-            trail = [one for one in watched.trail if _recent(one, now)]
-            seen = replace(tracked, now=now, newest=spot, trail=trail)
-            watched.eta, watched.eta_at = eta_of(seen), now
-        self._remember(watched, spot)
-        frame = position_frame(spot, now, watched.eta)
         for viewer in watched.viewers:
             viewer.show(frame)
-        PUSHES.labels("position").inc(len(watched.viewers))
-
-    def _remember(self, watched: Watched, spot: Spot) -> None:
-        watched.shown = spot
-        trail = watched.trail
-        if not trail or distance_m(trail[-1].lon_lat, spot.lon_lat) >= SEGMENT_M:
-            trail.append(spot)
+        _POSITIONS.inc(len(watched.viewers))
 
     # -- reading whole orders ----------------------------------------------------------------
 
@@ -307,24 +248,19 @@ class Hub:
             frame = order_frame(tracked, event)
             for viewer in watched.viewers:
                 viewer.tell(frame)
-            PUSHES.labels("order").inc(len(watched.viewers))
+            _EVENTS.inc(len(watched.viewers))
         if tracked.state in ENDED:
             last = end_frame(tracked.state)
             for viewer in list(watched.viewers):
                 viewer.finish(last)
         elif not new and tracked.visible is not None:
-            self._show(watched, tracked, tracked.visible, tracked.now)
+            self._show(watched, tracked.visible, tracked.now)
 
     def _begin(self, watched: Watched, tracked: TrackedOrder) -> None:
         """Begin afresh with what may be seen: perhaps it is another driver now, or none."""
         open_now = tracked.window is not None and tracked.window.is_open(tracked.now)
         self._index(watched, tracked.driver_id if open_now else None)
-        watched.shown = tracked.visible
-        watched.trail.clear()
-        for spot in tracked.trail if tracked.visible else []:
-            self._remember(watched, spot)
-        watched.shown = tracked.visible
-        watched.eta, watched.eta_at = eta_of(tracked), tracked.now
+        watched.begin()
 
     def _index(self, watched: Watched, driver_id: str | None) -> None:
         """Make new positions of this driver, and of no other, bring this order up."""
@@ -333,18 +269,6 @@ class Hub:
         watched.driver_id = driver_id
         if driver_id is not None:
             self._by_driver[driver_id] = watched
-
-
-def _usable(cursor: str | None, tracked: TrackedOrder) -> int | None:
-    """Read a cursor: a number of an event of this order, not too long ago. None if it isn't."""
-    if cursor is None or not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
-        return None
-    after = int(cursor)
-    return after if 0 <= tracked.order_seq - after <= LONGEST_REPLAY else None
-
-
-def _recent(spot: Spot, now: datetime) -> bool:
-    return now - spot.fix_at <= timedelta(seconds=OBSERVED_WITHIN_S)
 
 
 def _seen(task: asyncio.Task[None]) -> None:
