@@ -436,6 +436,7 @@ async def test_process__database_half_open__fails_within_5_s_and_recovers_by_its
                 f":{postgres_cluster.port}/", f":{relay.port}/"
             ),
             "TRACKING_API_BIND": f"127.0.0.1:{port}",
+            "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         }
         with running("tracking_api", **settings) as process:
             assert await answers(client, "/readyz", 200)
@@ -470,6 +471,7 @@ async def test_process__database_gone_and_back__503_then_well_again(own_database
     settings = {
         "DATABASE_URL": own_database.url("tracking_api"),
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     }
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
         with running("tracking_api", **settings) as process:
