@@ -20,7 +20,7 @@ from simulators.device import Device, make_login
 from simulators.phone import Phone, phone_of
 from simulators.settings import Fleet, SimulatorSettings
 
-SOON_S = 60.0
+SOON_S = 120.0
 HERE = {"lat_deg": 43.7731, "lon_deg": 11.2560, "accuracy_m": 5.0}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +20,21 @@ from tests.integration.pipe_servers import wait_until
 from tests.integration.pipe_services import bridge_on, read_topic_at
 from tests.integration.tls import TlsMosquitto, make_certificates
 
+# paho leaves the socket of a handshake that failed to the garbage collector
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
+SOON_S = 120.0
 TOPIC = "driver-pos-tls"
 FIX = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Such a socket goes here, not in the next test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +75,13 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
                 device.write(FIX)
             journal.commit()
             records = await asyncio.to_thread(
-                read_topic_at, bootstrap_servers, TOPIC, lambda found: len(found) >= 1
+                read_topic_at, bootstrap_servers, TOPIC, lambda found: len(found) >= 1, SOON_S
             )
             assert b'"seq":20' in (records[-1].value() or b"")
-            await asyncio.to_thread(wait_until, lambda: sender.is_connected)
+            await asyncio.to_thread(wait_until, lambda: sender.is_connected, SOON_S)
             ack = b'{"boot": "%s", "seq": 20, "missing": []}' % device.boot.encode()
             assert sender.send("anna", ack)
-            await asyncio.to_thread(wait_until, lambda: not device._waiting_since)
+            await asyncio.to_thread(wait_until, lambda: not device._waiting_since, SOON_S)
             assert device.pending == 0
             await device.stop()
             await running
@@ -76,9 +90,6 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
         bridge.stop()
 
 
-# paho leaves the socket of a handshake that failed to the garbage collector
-@pytest.mark.filterwarnings("ignore:.*SSLSocket:pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 async def test_mqtts__an_unknown_authority__is_refused_and_said(broker: TlsMosquitto) -> None:
     connection = Connection(login(broker), b"", lambda _: None, lambda _topic, _payload: None)
     with pytest.raises(ConnectionFailed, match="certificate verify failed"):
