@@ -76,6 +76,8 @@ class Crew:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
 
     def pause(self) -> None:
         """Write no more fixes and send no more commands; the devices stay connected."""
