@@ -95,7 +95,12 @@ def _run_database_sink(
     )
     parked = ParkedRetry(Connection(url, "driver_events parked"), feedback.note)
     feed = LiveFeed(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
-    source = Source(settings.kafka_bootstrap_servers, settings.kafka_topic, settings.kafka_group_id)
+    source = Source(
+        settings.kafka_bootstrap_servers,
+        settings.kafka_topic,
+        settings.kafka_group_id,
+        name=settings.mqtt_username,
+    )
     workers["outbox"] = Worker("outbox", outbox.publish, OUTBOX_EVERY_S)
     processor = Processor(
         source,

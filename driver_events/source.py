@@ -24,7 +24,8 @@ from driver_events.batch import Record
 
 ADMIN_TIMEOUT_S = 5.0
 MAX_POLL_INTERVAL_S = 300
-SESSION_TIMEOUT_S = 6  # Kafka's least: a killed consumer's partitions are free after this
+SESSION_TIMEOUT_S = 6  # Kafka's least: partitions of one that does not come back are free then
+NAME_TAKEN_PAUSE_S = 5.0  # two of one name throw each other out: not in a tight loop
 RECONNECT_MS = 1000  # a Kafka that came back is found within this, instead of 10 s
 
 
@@ -50,10 +51,11 @@ class Source:
     ever now and then (librdkafka#5591: pause, assign, resume).
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, group_id: str) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, group_id: str, name: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
         self._group_id = group_id
+        self._name = name
         self._log = get_logger(topic=topic)
         self._admin = AdminClient(
             {
@@ -78,6 +80,9 @@ class Source:
                 "bootstrap.servers": self._bootstrap_servers,
                 "group.id": self._group_id,
                 "client.id": "driver-events",
+                # A member that comes back under its name gets its partitions at once. Without one,
+                # the group waits for the session of whoever had them: 6 s after each restart.
+                "group.instance.id": self._name,
                 "enable.auto.commit": False,  # offsets are rows, committed with the fixes
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "earliest",
@@ -188,8 +193,10 @@ class Source:
     def take(self, most: int, timeout_s: float) -> list[Message]:
         """Read up to `most` messages, for up to `timeout_s`. Also keeps us in the group."""
         messages = self._consumer.consume(most, timeout_s)
-        if self._failed is not None:
-            self.rejoin("fatal_error")
+        if self._failed is not None:  # a consumer's only fatal error: it was fenced
+            self._log.error("name_taken", name=self._name, error=str(self._failed))
+            time.sleep(NAME_TAKEN_PAUSE_S)
+            self.rejoin("name_taken")
             return []
         if len(messages) < most:
             self.emptied_at = time.monotonic()

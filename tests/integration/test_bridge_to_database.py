@@ -34,7 +34,8 @@ class Pipe:
 
     def another_driver_events(self, folder: Path) -> Service:
         url = self.database.url("driver_events")
-        return driver_events_on(folder, url, self.mosquitto.url, self.kafka.port)
+        name = {"MQTT_USERNAME": "driver_events-2"}
+        return driver_events_on(folder, url, self.mosquitto.url, self.kafka.port, **name)
 
     def part(self, name: str) -> Server:
         part: Server = getattr(self, name)

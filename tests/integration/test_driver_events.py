@@ -285,7 +285,7 @@ def test_driver_events__the_topic_is_recreated__reads_it_from_its_beginning(
 def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
     make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
 ) -> None:
-    first, second = make_service(), make_service()
+    first, second = make_service(), make_service(MQTT_USERNAME="driver_events-2")
     first.start()
     produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 51)])
     second.start()
