@@ -459,8 +459,8 @@ async def test_stream__a_viewer_that_reads_nothing__gets_the_latest_only_and_oth
             await server.look()
             assert (await stream.next()).kind == "order"
             slow.setblocking(False)
-            text = await _read_until(slow, '"order_seq":3')
-            frames = list(frames_of(_unchunked(text)))
+            answer = await _read_until(slow, b'"order_seq":3')
+            frames = list(frames_of(_unchunked(answer)))
             assert [one.event_id for one in frames if one.event_id] == [2, 3]  # no event is skipped
             places = [one.place for one in frames]
             assert len(places) < shown + 50  # and positions are
@@ -633,19 +633,19 @@ async def test_staff__follow_any_order(server, world):
         assert await stream.kinds(1) == ["snapshot"]
 
 
-async def _read_until(connection: socket.socket, end: str) -> str:
+async def _read_until(connection: socket.socket, end: bytes) -> bytes:
     loop = asyncio.get_running_loop()
-    text = ""
+    found = b""
     async with asyncio.timeout(PATIENCE_S):
-        while end not in text:
-            text += (await loop.sock_recv(connection, 65536)).decode()
-    return text
-
-
-def _unchunked(text: str) -> str:
-    body = text.partition("\r\n\r\n")[2]
-    found = ""
-    while body:
-        size, _, body = body.partition("\r\n")
-        found, body = found + body[: int(size, 16)], body[int(size, 16) + 2 :]
+        while end not in found or not found.endswith(b"\n\r\n"):  # the whole chunk
+            found += await loop.sock_recv(connection, 65536)
     return found
+
+
+def _unchunked(answer: bytes) -> str:
+    body = answer.partition(b"\r\n\r\n")[2]
+    found = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")  # in bytes, and an estimate's basis has a ×
+        found, body = found + body[: int(size, 16)], body[int(size, 16) + 2 :]
+    return found.decode()
