@@ -15,6 +15,7 @@ from typing import Any
 
 from doorstep.errors import MalformedFix
 from doorstep.fix.instants import instant_of
+from doorstep.fix.nesting import MAX_NESTING, is_nested_too_deep
 from doorstep.fix.value import (
     ID_PATTERN,
     MAX_FIX_BYTES,
@@ -114,6 +115,8 @@ def _parse(payload: bytes) -> Any:
         text = payload.decode("utf-8")
     except UnicodeDecodeError as exc:
         raise MalformedFix("not_utf8", f"byte {exc.start}") from exc
+    if is_nested_too_deep(text):
+        raise MalformedFix("too_deep", f"more than {MAX_NESTING} levels")
     try:
         return json.loads(
             text,
@@ -124,8 +127,6 @@ def _parse(payload: bytes) -> Any:
         )
     except json.JSONDecodeError as exc:
         raise MalformedFix("not_json", f"{exc.msg} at {exc.pos}") from exc
-    except RecursionError as exc:
-        raise MalformedFix("too_deep", "nested far too deep") from exc
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> _Object:

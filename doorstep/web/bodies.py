@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from doorstep.errors import DoorstepError
+from doorstep.fix.nesting import MAX_NESTING, is_nested_too_deep
 from doorstep.web.problems import UnusableRequest, complaints, problem_response
 
 MAX_BODY_BYTES = 64 * 1024  # 64 KiB = 256 fixes of 256 bytes
@@ -131,6 +132,8 @@ def parse_json(body: bytes) -> Any:
         _refuse("empty", "a JSON body is needed")
     try:
         text = body.decode("utf-8")
+        if is_nested_too_deep(text):
+            _refuse("too_deep", f"more than {MAX_NESTING} levels")
         value = json.loads(
             text,
             object_pairs_hook=_object_of,
@@ -142,8 +145,6 @@ def parse_json(body: bytes) -> Any:
         _refuse("not_utf8", "the body is not UTF-8")
     except json.JSONDecodeError as exc:
         _refuse("not_json", f"{exc.msg} at {exc.pos}")
-    except RecursionError:
-        _refuse("too_deep", "nested far too deep")
     _check_text(value, MAX_DEPTH)
     return value
 

@@ -181,6 +181,10 @@ BAD_PAYLOADS = [
     pytest.param(b"[" + b",".join([body()] * 257) + b"]", "too_many_fixes", id="10"),
     pytest.param(b"[" + b",".join([body(x="y" * 500)] * 200) + b"]", "too_large", id="10-bytes"),
     pytest.param(b"[" * 50_000 + b"]" * 10_000, "too_deep", id="12-array"),
+    # whatever the depth of the stack that calls: Python's own limit depends on it
+    pytest.param(b"[" * 201, "too_deep", id="12-just-too-deep"),
+    pytest.param(b"[" * 200, "not_json", id="12-and-not-closed"),
+    pytest.param(b'"' + b"[" * 300, "not_json", id="12-in-a-string"),
     pytest.param(b'{"a":' * 12_000 + b"}" * 4_000, "too_deep", id="12-object"),
     pytest.param(b"[" * 100_000, "too_large", id="12-100000"),
     pytest.param(body(boot="b").replace(b'"b"', b'"\xff"'), "not_utf8", id="13"),
