@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from subprocess import PIPE, Popen
-from typing import Any
+from typing import IO, Any, cast
 
 import httpx
 
@@ -122,6 +122,22 @@ def stop(process: Popen[bytes]) -> tuple[int, str]:
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=20)
     return process.returncode, log.decode()
+
+
+async def logged(process: Popen[bytes], event: str, within_s: float = 30) -> str:
+    """Wait until a process logs an event; give all that it logged until then."""
+    lines = iter(cast("IO[bytes]", process.stderr).readline, b"")
+    found: list[str] = []
+
+    def read() -> None:
+        for line in lines:
+            found.append(line.decode())
+            if f'"event": "{event}"' in found[-1]:
+                return
+        raise AssertionError(f"no {event}: {''.join(found)}")
+
+    await asyncio.wait_for(asyncio.to_thread(read), within_s)
+    return "".join(found)
 
 
 async def answers(client: httpx.AsyncClient, path: str, status: int, within_s: float = 30) -> bool:
