@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -25,7 +26,8 @@ from driver_events.batch import Record
 ADMIN_TIMEOUT_S = 5.0
 MAX_POLL_INTERVAL_S = 300
 SESSION_TIMEOUT_S = 6  # Kafka's least: partitions of one that does not come back are free then
-NAME_TAKEN_PAUSE_S = 5.0  # two of one name throw each other out: not in a tight loop
+NAME_TAKEN_PAUSE_S = 10.0  # above the session time-out: by then, whoever was gone is gone
+FENCED = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 RECONNECT_MS = 1000  # a Kafka that came back is found within this, instead of 10 s
 
 
@@ -67,6 +69,7 @@ class Source:
         self._assigned: list[int] = []
         self._offsets: dict[int, int] = {}  # where each open partition goes on
         self._failed: KafkaError | None = None
+        self._fenced_at = -math.inf
         self.emptied_at = 0.0  # when all that had been fetched was last taken
         self.has_joined = False
         self.needs_opening = False
@@ -118,6 +121,19 @@ class Source:
         self._failed = None
         self.has_joined = False
         self._consumer = self._join()
+
+    def _come_back(self) -> None:
+        """Join again after a consumer's only fatal error: somebody has our name.
+
+        Once, that is ourselves: a Kafka that stood still has got two requests to join from us, and
+        answers both. Twice in a row, it is another instance.
+        """
+        now = time.monotonic()
+        if now - self._fenced_at < NAME_TAKEN_PAUSE_S:
+            self._log.error("name_taken", name=self._name, error=str(self._failed))
+            time.sleep(NAME_TAKEN_PAUSE_S)  # not in a tight loop
+        self._fenced_at = time.monotonic()
+        self.rejoin("fenced")
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._assigned = [one.partition for one in partitions]
@@ -193,10 +209,12 @@ class Source:
     def take(self, most: int, timeout_s: float) -> list[Message]:
         """Read up to `most` messages, for up to `timeout_s`. Also keeps us in the group."""
         messages = self._consumer.consume(most, timeout_s)
-        if self._failed is not None:  # a consumer's only fatal error: it was fenced
-            self._log.error("name_taken", name=self._name, error=str(self._failed))
-            time.sleep(NAME_TAKEN_PAUSE_S)
-            self.rejoin("name_taken")
+        for one in messages:
+            error = one.error()
+            if error is not None and (error.fatal() or error.code() in FENCED):
+                self._failed = error
+        if self._failed is not None:
+            self._come_back()
             return []
         if len(messages) < most:
             self.emptied_at = time.monotonic()

@@ -298,6 +298,21 @@ def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
     assert not database.rows("SELECT * FROM doorstep.outbox")
 
 
+def test_driver_events__another_of_its_name__throws_it_out_and_it_comes_back(
+    make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
+) -> None:
+    first, second = make_service(), make_service()
+    first.start()
+    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 11)])
+    wait_until(lambda: len(stored(database)) == 10 * len(DRIVERS))
+    second.start()
+    wait_until(lambda: first.metric('doorstep_driver_events_rejoins_total{why="fenced"}') > 0, 60)
+    second.kill()
+    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(11, 21)])
+    wait_until(lambda: len(stored(database)) == 20 * len(DRIVERS), 90)
+    assert first.exit_code is None
+
+
 def test_driver_events__a_locked_driver__is_parked_and_stalls_nobody_else(
     service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
 ) -> None:
