@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -140,7 +140,7 @@ def publish(lab: Lab, driver_id: str, payload: bytes) -> None:
     client.loop_stop()
 
 
-def dead_letters(lab: Lab) -> Iterator[bytes]:
+def dead_letters(lab: Lab) -> Generator[bytes, None, None]:
     """Read what comes to the dead letters from now on; empty bytes while nothing does."""
     config = {"bootstrap.servers": lab.kafka_servers, "group.id": f"faults-{os.getpid()}"}
     consumer = Consumer(config | {"enable.auto.commit": False})
@@ -150,7 +150,7 @@ def dead_letters(lab: Lab) -> Iterator[bytes]:
         one.offset = consumer.get_watermark_offsets(one, timeout=10)[1]
     consumer.assign(partitions)
 
-    def read() -> Iterator[bytes]:
+    def read() -> Generator[bytes, None, None]:
         try:
             while True:
                 message = consumer.poll(0.2)

@@ -109,9 +109,11 @@ class Lab:
         try:
             self._stack.up(owner_pid=os.getpid())
             staff = {"Authorization": f"Bearer {self._stack.home.staff_token()}"}
-            at, options = self._stack.addresses, {"headers": staff, "trust_env": False}
-            self.tracking = httpx.Client(base_url=at.tracking_api_url, timeout=10, **options)
-            self.driver_api = httpx.Client(base_url=at.driver_api_url, timeout=10, **options)
+            at = self._stack.addresses
+            self.tracking, self.driver_api = (
+                httpx.Client(base_url=url, timeout=10, headers=staff, trust_env=False)
+                for url in (at.tracking_api_url, at.driver_api_url)
+            )
             self.load = Crew(self._stack, self.settings.rate, self.settings.couriers)
             self.load.start()
             self.wait_healthy(timeout_s=300)
