@@ -215,7 +215,7 @@ FAULTS = (
         "PostgreSQL sessions ended",
         "no error after one retry",
         None,
-        quick=True,
+        quick=False,
         run=sessions_ended,
     ),
     Fault(
