@@ -55,6 +55,18 @@ OPERATE = {  # command: (module, what it does)
     "where": ("where", "what became of one fix, step by step: DRIVER SEQ"),
     "dead-letters": ("dead_letters", "list, show or send again what could not be used"),
     "rebuild": ("rebuild", "work evidence and states out again from the record, and compare"),
+    "compact": ("compact", "pack sealed days of the history, and drop those past retention"),
+    "learn": ("learn", "learn the streets' speeds from the history, for the ETA"),
+}
+
+OF_THEIR_OWN = {  # command: (module, what it does); each starts the stack that it needs
+    "faults": ("tests.faults", "break parts of a loaded stack of its own, and check"),
+    "load": ("simulators.load", "many devices on a stack of its own, and what a fix costs there"),
+    "bench": ("bench", "measure beside what one would use instead: [NAME...]"),
+}
+SOURCES = {  # command: what it publishes, beside a running stack or one for this command
+    "cities": "vans on their way from one French city to another",
+    "tickers": "series of numbers, each a random walk",
 }
 
 Command = Callable[[Stack, argparse.Namespace], int]
@@ -153,10 +165,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, purpose) in OPERATE.items():
         sub = commands.add_parser(name, help=purpose, add_help=False)
         sub.set_defaults(command=_operate, takes_rest=True)
-    faults = commands.add_parser(
-        "faults", help="break parts of a loaded stack of its own, and check", add_help=False
-    )
-    faults.set_defaults(command=_faults, takes_rest=True)
+    for name, (_, purpose) in OF_THEIR_OWN.items():
+        sub = commands.add_parser(name, help=purpose, add_help=False)
+        sub.set_defaults(command=_of_its_own, takes_rest=True)
+    for name, purpose in SOURCES.items():
+        sub = commands.add_parser(name, help=purpose, add_help=False)
+        sub.set_defaults(command=_publish, takes_rest=True)
     test = commands.add_parser("test", help="linters, types, layers, then pytest", add_help=False)
     test.set_defaults(command=None, takes_rest=True)
     return parser
@@ -290,7 +304,19 @@ def _operate(stack: Stack, options: argparse.Namespace) -> int:
     return subprocess.run(argv, check=False, env=stack.operator_environment()).returncode
 
 
-def _faults(_stack: Stack, options: argparse.Namespace) -> int:
-    """Run the faults on a stack of their own; the one that may be up is left alone."""
-    argv = [sys.executable, "-m", "tests.faults", *options.rest]
+def _of_its_own(_stack: Stack, options: argparse.Namespace) -> int:
+    """Run what brings its own stack; the one that may be up is left alone."""
+    module, _ = OF_THEIR_OWN[options.command_name]
+    argv = [sys.executable, "-m", module, *options.rest]
     return subprocess.run(argv, check=False, cwd=PROJECT).returncode
+
+
+def _publish(stack: Stack, options: argparse.Namespace) -> int:
+    """Run `simulators.cities` or `simulators.tickers` beside the stack."""
+    argv = [sys.executable, "-m", f"simulators.{options.command_name}", *options.rest]
+    if {"-h", "--help"} & set(options.rest):
+        return subprocess.run(argv, check=False, cwd=PROJECT).returncode
+    if not stack.is_up():
+        print_line("no stack is up: starting one for this command")
+    with stack.session():
+        return subprocess.run(argv, check=False, env=stack.operator_environment()).returncode
