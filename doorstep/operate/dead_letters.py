@@ -11,10 +11,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from doorstep.errors import DoorstepError, SettingsError
+from doorstep.operate.command import BadArgument, run_command, say
 from doorstep.operate.kafka import TopicReader
 from doorstep.operate.letters import (
-    BadArgument,
     Letter,
     Wanted,
     find_letters,
@@ -26,6 +25,7 @@ from doorstep.operate.resending import follow, produce, resend_of, waiting_lette
 from doorstep.operate.settings import OperateSettings
 from doorstep.provision import owner_connection
 
+NAME = "dead-letters"
 MOST_RESENT = 10_000
 
 EXAMPLES = """examples:
@@ -45,24 +45,14 @@ Options = argparse.Namespace
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the answer is the exit status."""
     options = _parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
-    try:
-        settings = OperateSettings.load()
-        with TopicReader(
-            settings.kafka_bootstrap_servers, settings.kafka_dead_letter_topic
-        ) as letters:
-            status: int = options.command(letters, settings, options)
-            return status
-    except SettingsError as exc:
-        _say(f"{exc} (./run dead-letters sets it, while a stack is up)")
-        return 78
-    except BadArgument as exc:
-        _say(str(exc))
-        return 2
-    except DoorstepError as exc:
-        _say(f"{exc}; ./run status says what is up")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run_command(NAME, lambda: _run(options))
+
+
+def _run(options: Options) -> int:
+    settings = OperateSettings.load()
+    with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_dead_letter_topic) as letters:
+        status: int = options.command(letters, settings, options)
+        return status
 
 
 def _with_command(argv: Sequence[str]) -> list[str]:
@@ -257,7 +247,7 @@ def _confirmed(count: int) -> bool:
 
 
 def _say(line: str) -> None:
-    print(f"dead-letters: {line}", file=sys.stderr, flush=True)
+    say(NAME, line)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from confluent_kafka import Message
 from doorstep.errors import DoorstepError
 from doorstep.fix import ID_PATTERN
 from doorstep.fix.instants import instant_of
+from doorstep.operate.command import BadArgument
 from doorstep.operate.kafka import Stretch, TopicReader, place_of
 from doorstep.topics import POSITION, PREFIX
 from doorstep.web.instants import format_instant
@@ -23,10 +24,6 @@ FIRST_BYTES = 48
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|min|m|h|d)")
 _UNIT_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _POSITION_TOPIC = re.compile(f"{re.escape(PREFIX)}({ID_PATTERN})/{POSITION}")
-
-
-class BadArgument(DoorstepError):
-    """An argument of the command line can't be used."""
 
 
 @dataclass(frozen=True, slots=True)

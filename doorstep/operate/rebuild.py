@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from uuid import UUID
 
-from doorstep.errors import DoorstepError, NotFound, SettingsError
+from doorstep.errors import NotFound
+from doorstep.operate.command import run_command, say
 from doorstep.operate.rebuilding import Difference, Rebuilder, Rebuilt
 from doorstep.operate.settings import OperateSettings
 from doorstep.provision import owner_connection
@@ -30,24 +31,16 @@ SAY_EVERY_S = 2.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the answer is the exit status."""
     options = _parser().parse_args(argv)
+    return run_command("rebuild", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
-    try:
-        settings = OperateSettings.load()
-        with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
-            rebuilt, mended = rebuild(
-                Rebuilder(conn), options.order, options.driver, apply=options.apply, say=_say
-            )
-    except SettingsError as exc:
-        _say(f"{exc} (./run rebuild sets it, while a stack is up)")
-        return 78
-    except NotFound as exc:
-        _say(str(exc))
-        return 2
-    except DoorstepError as exc:
-        _say(f"{exc}; ./run status says what is up, and rebuild can be run again")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    settings = OperateSettings.load()
+    with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
+        rebuilt, mended = rebuild(
+            Rebuilder(conn), options.order, options.driver, apply=options.apply, say=_say
+        )
     if options.json:
         seconds = round(time.monotonic() - started, 1)
         print(json.dumps(asdict(rebuilt) | {"mended": mended, "seconds": seconds}))
@@ -163,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    say("rebuild", line)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import Decoded, decode_position
+from doorstep.operate.command import BadArgument
 from doorstep.operate.kafka import KafkaAway, TopicReader, place_of
-from doorstep.operate.letters import BadArgument, Letter, letters_since
+from doorstep.operate.letters import Letter, letters_since
 from doorstep.store.translate import translated
 from sql import read_sql
 

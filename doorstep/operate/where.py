@@ -8,8 +8,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from doorstep.errors import DoorstepError, NotFound, SettingsError
 from doorstep.fix import ID_PATTERN, MAX_SEQ
+from doorstep.operate.command import run_command
 from doorstep.operate.settings import OperateSettings
 from doorstep.operate.trace import Trace, follow_fix
 from doorstep.operate.verdict import Verdict, steps_of, verdict_of
@@ -27,24 +27,16 @@ The exit status is 0 if it is committed, and 1 if not."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the answer is the exit status."""
     options = _parser().parse_args(argv)
-    try:
-        settings = OperateSettings.load()
-        with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
-            conn.autocommit = True
-            trace = follow_fix(
-                settings, conn, options.driver, options.seq, options.boot, options.records
-            )
-    except SettingsError as exc:
-        _say(f"{exc} (./run where sets it, while a stack is up)")
-        return 78
-    except NotFound as exc:
-        _say(str(exc))
-        return 2
-    except DoorstepError as exc:
-        _say(f"{exc}; ./run status says what is up")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run_command("where", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = OperateSettings.load()
+    with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
+        conn.autocommit = True
+        trace = follow_fix(
+            settings, conn, options.driver, options.seq, options.boot, options.records
+        )
     verdict = verdict_of(trace)
     if options.json:
         print(json.dumps(to_json(trace, verdict)))
@@ -132,10 +124,6 @@ def _between(text: str, most: int) -> int:
     if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:40]) <= most:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most:,}")
     return int(text)
-
-
-def _say(line: str) -> None:
-    print(f"where: {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import psycopg
@@ -18,6 +16,7 @@ import psycopg
 from doorstep.credentials import driver_token
 from doorstep.provision import numbered, owner_connection
 from doorstep.stack.stack import Stack
+from tests.faults.background import Background
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 
@@ -52,10 +51,11 @@ class Answer:
         return self.status != httpx.codes.OK
 
 
-class Callers:
+class Callers(Background):
     """PATCH and GET /track at a steady pace, in a thread; `answers` has them all."""
 
     def __init__(self, stack: Stack, per_s: float = 30.0) -> None:
+        super().__init__("callers")
         self.answers: list[Answer] = []
         self.acked: list[tuple[str, int]] = []  # (driver_id, seq) of each PATCH answered with 200
         self.boot = "c" + secrets.token_hex(6)
@@ -63,22 +63,10 @@ class Callers:
         self._pace_s = 1 / per_s
         self._key = stack.home.fleet_key()
         self._staff = {"Authorization": f"Bearer {stack.home.staff_token()}"}
-        self._stopping = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="callers", daemon=True)
 
-    def __enter__(self) -> Self:
+    def prepare(self) -> None:
+        """Register them."""
         self._stack.add_drivers(CALLERS)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-        if self._failure is not None and _e is None:
-            raise self._failure
 
     def since(self, at_s: float, until_s: float = float("inf")) -> list[Answer]:
         """The answers to requests sent in this time."""
@@ -90,8 +78,8 @@ class Callers:
         recent: list[Answer] = []
         while time.monotonic() < began + STEADY_WITHIN_S:
             time.sleep(0.1)
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             calm_since = max(began, time.monotonic() - STEADY_S)
             recent = [one for one in self.since(began) if one.at_s + one.took_s >= calm_since]
             kinds = {one.method for one in recent if not one.failed}
@@ -108,19 +96,13 @@ class Callers:
             there = rows_of(conn, self.boot)
         return sum(there.get(one) != 1 for one in acked)
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._call_all())
-        except BaseException as exc:  # noqa: BLE001 - a thread's boundary: __exit__ raises it again
-            self._failure = exc
-
-    async def _call_all(self) -> None:
+    async def live(self) -> None:
         limits = httpx.Limits(max_connections=200, keepalive_expiry=KEEP_S)
         async with httpx.AsyncClient(timeout=TIMEOUT_S, limits=limits, trust_env=False) as client:
             url = await self._track_url(client)
             async with asyncio.TaskGroup() as group:
                 seq = 0
-                while not self._stopping.is_set():
+                while not self.stopping.is_set():
                     seq += 1
                     group.create_task(self._patch(client, seq))
                     group.create_task(self._call(client, "GET", url, "", self._staff))

@@ -7,13 +7,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from doorstep.provision import numbered
 from doorstep.settings import MqttBroker
 from simulators.phone import Phone, phone_of
 from simulators.settings import SimulatorSettings
+from tests.faults.background import Background
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 from tests.faults.proxy import Conditions, Proxy
@@ -29,13 +29,14 @@ SLOW = Conditions(latency_s=1.0, jitter_s=0.5, slice_bytes=200, slice_gap_s=0.00
 # 0.5 MB/s a link at most: four times what the bridge gets at 500 fixes/s
 
 
-class Phones:
+class Phones(Background):
     """A few devices with journals behind a port of their own, each reporting once a second.
 
     The first may be `hasty`: ten times as fast.
     """
 
     def __init__(self, lab: Lab, broker_port: int, *, hasty: bool = False) -> None:
+        super().__init__("phones")
         self._lab = lab
         self._hasty = hasty
         self._settings = SimulatorSettings(
@@ -46,23 +47,16 @@ class Phones:
             ack_every_s=lab.settings.ack_every_s,
         )
         self._phones: list[Phone] = []
-        self._quiet, self._stopping = threading.Event(), threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="phones", daemon=True)
+        self._quiet = threading.Event()
+
+    def prepare(self) -> None:
+        """Register them."""
+        self._lab.stack.add_drivers(PHONES)
 
     def __enter__(self) -> Self:
-        self._lab.stack.add_drivers(PHONES)
-        self._thread.start()
+        super().__enter__()
         wait_until(lambda: self.connected == len(PHONES), 60, "the phones are connected")
         return self
-
-    def __exit__(
-        self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join()
-        if self._failure is not None and _e is None:
-            raise self._failure
 
     @property
     def connected(self) -> int:
@@ -87,19 +81,13 @@ class Phones:
             time.sleep(0.1)
         return self.pending
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._live())
-        except BaseException as exc:  # noqa: BLE001 - a thread's boundary: __exit__ raises it again
-            self._failure = exc
-
-    async def _live(self) -> None:
+    async def live(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             for driver_id in PHONES:
                 phone = await stack.enter_async_context(phone_of(driver_id, self._settings))
                 self._phones.append(phone)
             turn = 0
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 await asyncio.sleep(TURN_S)
                 turn += 1
                 for number, phone in enumerate(self._phones):

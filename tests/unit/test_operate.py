@@ -9,8 +9,9 @@ import pytest
 from doorstep.fix import Fix, Refused
 from doorstep.journal import SeqInLife
 from doorstep.operate import dead_letters, where
+from doorstep.operate.command import BadArgument
 from doorstep.operate.kafka import murmur2, partition_of
-from doorstep.operate.letters import BadArgument, Letter, Wanted, parse_time, printable
+from doorstep.operate.letters import Letter, Wanted, parse_time, printable
 from doorstep.operate.resending import identities_of, resend_of
 from doorstep.operate.trace import (
     InHistory,
