@@ -1,0 +1,228 @@
+"""One stack and one Chromium for all browser tests, and an empty city for each.
+
+    city       drivers, orders and what they do: `await city.driver("d1", place)`
+    open_page  `page = await open_page("/fleet#…", size=DESKTOP, dark=True)`
+    pictures   where screenshots are kept: BROWSER_TEST_PICTURES, else .doorstep/pictures
+
+Tests and fixtures share one event loop, which the browser is bound to.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from doorstep.credentials import driver_token
+from doorstep.provision import owner_connection, provision_drivers, provision_staff
+from doorstep.stack.settings import StackSettings
+from doorstep.stack.stack import Stack
+from doorstep.store.admin import NewRestaurant, register_restaurants
+from tests.browser.looking import DESKTOP, PROJECT
+from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
+from tracking_api.routes.pages import DIST
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
+ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
+RESTAURANT_ID = 900_001  # past Florence's own
+
+OpenPage = Callable[..., Awaitable[Page]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every test here run in the browser's event loop, where there is a browser."""
+    missing = None
+    if not CHROMIUM.exists():
+        missing = "no chromium"
+    elif not (DIST / "fleet.html").exists():
+        missing = "the pages are not built"
+    for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=missing))
+        item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The whole stack, ready. Whoever kills a part of it waits until it is ready again."""
+    home = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
+    home.chmod(0o755)  # the servers' own users come in
+    settings = StackSettings(doorstep_home=home / "stack", **ANY_PORT)
+    whole = Stack(settings, say=lambda _: None)
+    try:
+        whole.up(owner_pid=os.getpid())
+        with owner_connection(whole.database_admin_url) as conn:
+            register_restaurants(conn, [NewRestaurant(RESTAURANT_ID, "Da Mario", *RESTAURANT)])
+            conn.commit()
+        yield whole
+    finally:
+        whole.down(erase=True)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
+    """Open an address of tracking_api (or a whole URL) in a context of its own.
+
+    `before` takes the page before it goes anywhere: to watch it, or to route its requests.
+    """
+    async with AsyncExitStack() as opened:
+
+        async def open_it(
+            address: str,
+            *,
+            size: dict[str, int] = DESKTOP,
+            dark: bool = False,
+            before: Callable[[Page], Any] | None = None,
+            **options: Any,
+        ) -> Page:
+            context = await browser.new_context(
+                base_url=stack.client_environment()["TRACKING_API_URL"],
+                viewport={"width": size["width"], "height": size["height"]},
+                color_scheme="dark" if dark else "light",
+                **options,
+            )
+            opened.push_async_callback(context.close)
+            page = await context.new_page()
+            if before is not None and (waiting := before(page)) is not None:
+                await waiting
+            await page.goto(address)
+            return page
+
+        yield open_it
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Path:
+    """The folder of the screenshots."""
+    folder = Path(os.environ.get("BROWSER_TEST_PICTURES", PROJECT / ".doorstep/pictures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class City:
+    """Da Mario's restaurant at RESTAURANT, and the drivers and orders that a test makes."""
+
+    def __init__(self, stack: Stack) -> None:
+        settings = stack.client_environment()
+        self.stack = stack
+        self.url = settings["TRACKING_API_URL"]
+        self.staff_token = Path(settings["STAFF_TOKEN_FILE"]).read_text().strip()
+        self.staff = httpx.AsyncClient(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.staff_token}"}, timeout=20
+        )
+        self.phones = httpx.AsyncClient(base_url=settings["DRIVER_API_URL"], timeout=20)
+
+    def database(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        """Open a connection as the owner, for what no service does: `with city.database() …`."""
+        return owner_connection(self.stack.database_admin_url)
+
+    def clear(self) -> None:
+        """Forget every driver and order."""
+        with self.database() as conn:
+            conn.execute("TRUNCATE driver, orders CASCADE")  # and with them every token
+            provision_staff(conn, self.staff_token)
+
+    async def driver(
+        self, driver_id: str, place: tuple[float, float] | None = None, ago_s: float = 0
+    ) -> None:
+        """Register a driver and, with a place, put them on duty there."""
+        with self.database() as conn:
+            provision_drivers(conn, self.stack.home.fleet_key(), None, [driver_id], print)
+        if place is not None:
+            await self.phone(driver_id, "on-duty")
+            await self.report(driver_id, place, ago_s)
+
+    async def phone(self, driver_id: str, command: str) -> None:
+        """Let a driver's phone post: on-duty, orders/{order_id}/picked-up, …"""
+        answer = await self.phones.post(
+            f"/drivers/{driver_id}/{command}", headers=self._as_driver(driver_id)
+        )
+        assert answer.status_code == 200, answer.text
+
+    async def report(
+        self, driver_id: str, place: tuple[float, float], ago_s: float = 0, **members: Any
+    ) -> None:
+        """Send one fix of a driver, `ago_s` old."""
+        answer = await self.phones.patch(
+            f"/drivers/{driver_id}/location",
+            json=make_fix(place, ago_s, **members),
+            headers=self._as_driver(driver_id),
+        )
+        assert answer.status_code == 200, answer.text
+
+    async def order(self, *commands: str, driver_id: str | None = None) -> dict[str, Any]:
+        """Create an order from RESTAURANT to CUSTOMER, apply staff's commands, give it to a driver.
+
+        What is answered has `order_id`, `customer_link` and `customer_token`.
+        """
+        new = {
+            "restaurant_id": RESTAURANT_ID,
+            "destination": {"lon_deg": CUSTOMER[0], "lat_deg": CUSTOMER[1]},
+        }
+        answer = await self.staff.post("/orders", json=new)
+        assert answer.status_code == 201, answer.text
+        order: dict[str, Any] = answer.json()
+        for command in commands:
+            await self.command(order, command)
+        if driver_id is not None:
+            if not commands:
+                await self.command(order, "confirm")
+            await self.command(order, "assign", driver_id=driver_id)
+        return order
+
+    async def command(self, order: dict[str, Any], command: str, **body: str) -> None:
+        """Apply a command of staff."""
+        answer = await self.staff.post(
+            f"/orders/{order['order_id']}/{command}", **({"json": body} if body else {})
+        )
+        assert answer.status_code == 200, answer.text
+
+    def _as_driver(self, driver_id: str) -> dict[str, str]:
+        token = driver_token(self.stack.home.fleet_key(), driver_id)
+        return {"Authorization": f"Bearer {token}"}
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.staff.aclose()
+        await self.phones.aclose()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def city(stack: Stack) -> AsyncIterator[City]:
+    """Nobody and nothing but what the test makes."""
+    city = City(stack)
+    city.clear()
+    yield city
+    await city.close()
