@@ -47,11 +47,15 @@ DRIVER_STATES = (
 )
 DUTIES = ("off_duty", "on_duty", "on_break")
 SOURCES = ("gps", "staff", "driver", "customer")
+ORDER_VERBS = ("confirm", "assign", "decline", "reassign", "pick_up", "deliver", "cancel", "fail")
+ACTORS = ("staff", "driver", "customer")
 
 order_state = Enum(*ORDER_STATES, name="order_state", schema="doorstep", create_type=False)
 driver_status = Enum(*DRIVER_STATES, name="driver_status", schema="doorstep", create_type=False)
 driver_duty = Enum(*DUTIES, name="driver_duty", schema="doorstep", create_type=False)
 state_source = Enum(*SOURCES, name="state_source", schema="doorstep", create_type=False)
+order_verb = Enum(*ORDER_VERBS, name="order_verb", schema="doorstep", create_type=False)
+actor = Enum(*ACTORS, name="actor", schema="doorstep", create_type=False)
 
 Instant = DateTime(timezone=True)
 Point = Geometry("POINT", srid=4326, spatial_index=False)
@@ -236,4 +240,13 @@ order_event = Table(
     Column("driver_id", Text),
     Column("occurred_at", Instant),
     Column("recorded_at", Instant),
+)
+
+order_transition = Table(
+    "order_transition",
+    metadata,
+    Column("from_state", order_state),
+    Column("to_state", order_state),
+    Column("command", order_verb),
+    Column("actor", actor),
 )

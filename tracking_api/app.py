@@ -23,8 +23,10 @@ from tracking_api.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
 from tracking_api.live.service import Live
 from tracking_api.live.topics import Topics
 from tracking_api.routes import (
+    dispatch,
     drivers,
     fleet,
+    history,
     orders,
     pages,
     policies,
@@ -42,6 +44,7 @@ from tracking_api.schemas import (
     Reporting,
 )
 from tracking_api.settings import Settings
+from tracking_api.tiles import Tiles
 
 BODIES: list[type[BaseModel]] = [
     NewOrder,
@@ -51,6 +54,19 @@ BODIES: list[type[BaseModel]] = [
     NewPolicy,
     Reporting,
 ]
+
+ROUTES = (
+    orders,
+    track,
+    live_routes,
+    fleet,
+    dispatch,
+    history,
+    streams,
+    drivers,
+    policies,
+    pages,
+)
 
 
 def build_app(store: Store, public_url: str) -> FastAPI:
@@ -102,6 +118,7 @@ def _hand_in(app: FastAPI, store: Store, public_url: str, live: Live) -> None:
         Links(store.find_token, Buckets(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
         public_url,
         live,
+        Tiles(store),
     )
 
 
@@ -122,7 +139,7 @@ def _bare_app() -> FastAPI:
         parts: Parts = app.state.parts
         return {"kafka": parts.live.kafka_is_there}
 
-    for module in (orders, track, live_routes, fleet, streams, drivers, policies, pages):
+    for module in ROUTES:
         app.include_router(module.router)
     app.include_router(health_routes(dependencies, beside))
     app.include_router(docs_routes(app))

@@ -17,8 +17,18 @@ from doorstep.store.asking import ask, is_there, open_reading, read
 from doorstep.store.pool import Pool, open_pool
 from doorstep.store.rows import Order, Token
 from doorstep.web.problems import UnusableRequest
-from tracking_api import reads
+from tracking_api import dispatch, reads
 from tracking_api.cursors import Cursor
+from tracking_api.dispatch import (
+    DispatchStore,
+    Filters,
+    FoundDriver,
+    FoundOrder,
+    Group,
+    Needed,
+    Past,
+    Replayed,
+)
 from tracking_api.schemas import (
     DriverAnswer,
     NewOrder,
@@ -28,10 +38,10 @@ from tracking_api.schemas import (
     ReportingAnswer,
     RestaurantAnswer,
 )
-from tracking_api.view import Look, Near, Spot, TrackedOrder
+from tracking_api.view import FixKey, Look, Near, Spot, TrackedOrder
 
 
-class Store(Protocol):
+class Store(DispatchStore, Protocol):
     """The seam between routes and database. Errors are DoorstepErrors."""
 
     async def find_token(self, token_sha256: bytes) -> Token | None: ...
@@ -241,6 +251,44 @@ class Database:
     async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
         """Read every driver's newest position, and the database's time in ms."""
         return await read(self.engine, lambda conn: reads.select_positions(conn, since_ms))
+
+    async def read_needs(
+        self, limit: int
+    ) -> tuple[datetime, dict[Group, int], list[Needed], dict[str, list[str]]]:
+        """Read open orders, those that need a dispatcher first."""
+        return await read(self.engine, lambda conn: dispatch.select_needs(conn, limit))
+
+    async def search(self, text: str, limit: int) -> tuple[list[FoundDriver], list[FoundOrder]]:
+        """Find drivers and orders by a part of what they are called."""
+        return await read(self.engine, lambda conn: dispatch.select_found(conn, text, limit))
+
+    async def read_past(
+        self,
+        driver_id: str,
+        from_at: datetime,
+        to_at: datetime,
+        limit: int,
+        after: FixKey | None = None,
+    ) -> list[Past]:
+        """Read a page of a driver's fixes, oldest first. Raises UnknownDriver."""
+        return await read(
+            self.engine,
+            lambda conn: dispatch.select_past(conn, driver_id, from_at, to_at, limit, after),
+        )
+
+    async def read_replay(
+        self, box: tuple[float, float, float, float], from_at: datetime, to_at: datetime
+    ) -> Replayed:
+        """Read where the drivers who are in a box now were."""
+        return await read(
+            self.engine, lambda conn: dispatch.select_replay(conn, box, from_at, to_at)
+        )
+
+    async def read_tile(self, z: int, x: int, y: int, filters: Filters, at_most: int) -> bytes:
+        """Read one vector tile of the fleet."""
+        return await read(
+            self.engine, lambda conn: dispatch.select_tile(conn, z, x, y, filters, at_most)
+        )
 
     async def read_restaurants(self) -> list[RestaurantAnswer]:
         """Read every restaurant."""

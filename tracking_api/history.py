@@ -20,27 +20,38 @@ JUMP_MPS = 70.0  # 252 km/h: no courier
 MAX_POINTS = 5000  # five and a half hours at one every 4 s
 
 
-def flag_jumps(trail: Sequence[Spot]) -> list[bool]:
-    """Say of each spot, in time order, whether nobody could have got there from the line so far.
+class Jumps:
+    """Says of one spot after the other, in time order, whether nobody could have got there from
+    the line so far.
 
     Two jumped spots in a row that agree with each other are where the driver really is: the line
     goes on from there. A second copy of one fix is no second witness.
     """
-    flags: list[bool] = []
-    on_line: Spot | None = None
-    for n, spot in enumerate(trail):
-        reachable = on_line is None or not _too_fast(on_line, spot)
-        agrees = n > 0 and flags[-1] and _agree(trail[n - 1], spot)
-        flags.append(not (reachable or agrees))
-        if not flags[-1]:
-            on_line = spot
-    return flags
+
+    def __init__(self) -> None:
+        self._on_line: Spot | None = None
+        self._jumped: Spot | None = None  # the spot before this one, if it was a jump
+
+    def is_jump(self, spot: Spot) -> bool:
+        """Judge the next spot."""
+        reachable = self._on_line is None or not _too_fast(self._on_line, spot)
+        if reachable or (self._jumped is not None and _agree(self._jumped, spot)):
+            self._on_line, self._jumped = spot, None
+            return False
+        self._jumped = spot
+        return True
+
+
+def flag_jumps(trail: Sequence[Spot]) -> list[bool]:
+    """Say of each spot of a trail (oldest first) whether it is a jump."""
+    jumps = Jumps()
+    return [jumps.is_jump(spot) for spot in trail]
 
 
 def feature_collection(trail: Sequence[Spot], *, truncated: bool = False) -> dict[str, Any]:
     """Draw a trail (oldest first): one line without the jumps, and every point with its fix."""
     flags = flag_jumps(trail)
-    features = [_point_feature(spot, jump) for spot, jump in zip(trail, flags, strict=True)]
+    features = [point_feature(spot, jump) for spot, jump in zip(trail, flags, strict=True)]
     line = [spot.lon_lat for spot, jump in zip(trail, flags, strict=True) if not jump]
     if len(line) > 1:
         features.insert(
@@ -54,7 +65,8 @@ def feature_collection(trail: Sequence[Spot], *, truncated: bool = False) -> dic
     return {"type": "FeatureCollection", "features": features, "truncated": truncated}
 
 
-def _point_feature(spot: Spot, jump: bool) -> dict[str, Any]:
+def point_feature(spot: Spot, jump: bool) -> dict[str, Any]:
+    """One fix as a GeoJSON feature."""
     return {
         "type": "Feature",
         "geometry": mapping(Point(spot.lon_lat)),

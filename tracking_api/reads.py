@@ -42,7 +42,7 @@ from tracking_api.answers import position_of
 from tracking_api.cursors import Cursor
 from tracking_api.eta import OBSERVED_WITHIN_S
 from tracking_api.schemas import DriverAnswer, OrderState, ReportingAnswer, RestaurantAnswer
-from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window
+from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window, presence_of
 
 COMMITTED_WITHIN = timedelta(seconds=10)  # of its arrival, but when something was down
 TRAIL_POINTS = 80  # 5 min at one every 4 s
@@ -59,6 +59,7 @@ POSITION_COLUMNS = [
     "accuracy_m",
     "battery",
     "order_id",
+    "duty",
 ]
 
 _now = func.clock_timestamp().label("now")
@@ -105,7 +106,7 @@ async def select_track(conn: AsyncConnection, order_id: UUID) -> TrackedOrder | 
         destination=(row.destination_lon_deg, row.destination_lat_deg),
         dwell_min_s=row.dwell_min_s,
         window=Window(row.assigned_at, row.ended_at) if row.assigned_at else None,
-        newest=_spot_of(row) if row.fix_at else None,
+        newest=spot_of(row) if row.fix_at else None,
         driver_id=row.driver_id,
         events=await _select_events(conn, order_id),
     )
@@ -170,12 +171,12 @@ async def _select_trail(
     conn: AsyncConnection, driver_id: str, from_at: datetime, before: datetime
 ) -> list[Spot]:
     statement = (
-        _history(driver_id)
+        driver_history(driver_id)
         .where(fix_history.c.fix_at >= from_at, fix_history.c.fix_at < before)
         .order_by(fix_history.c.fix_at.desc())
         .limit(TRAIL_POINTS)
     )
-    return [_spot_of(row) for row in await conn.execute(statement)][::-1]
+    return [spot_of(row) for row in await conn.execute(statement)][::-1]
 
 
 async def select_history(
@@ -210,12 +211,12 @@ async def select_history(
     if ends:
         conditions.append(fix_history.c.fix_at < min(ends))
     trail = (
-        _history(row.driver_id)
+        driver_history(row.driver_id)
         .where(*conditions)
         .order_by(fix_history.c.fix_at, fix_history.c.boot, fix_history.c.seq)
         .limit(limit)
     )
-    return [_spot_of(found) for found in await conn.execute(trail)]
+    return [spot_of(found) for found in await conn.execute(trail)]
 
 
 async def select_orders(
@@ -257,14 +258,16 @@ async def select_driver(conn: AsyncConnection, driver_id: str) -> DriverAnswer:
     row = (await conn.execute(statement)).one_or_none()
     if row is None:
         raise UnknownDriver
+    quiet_s = (row.now - row.received_at).total_seconds() if row.received_at else None
     return DriverAnswer(
         driver_id=row.driver_id,
         name=row.name,
         duty=row.duty,
         state=row.state,
         order_id=row.order_id,
-        position=position_of(_spot_of(row), row.now) if row.fix_at else None,
+        position=position_of(spot_of(row), row.now) if row.fix_at else None,
         battery=row.battery,
+        presence=presence_of(quiet_s, row.speed_mps),
     )
 
 
@@ -304,7 +307,7 @@ async def select_nearest(
     )
     rows = (await conn.execute(statement)).all()
     now: datetime = rows[0].now if rows else datetime.now(UTC)
-    return now, [Near(row.driver_id, row.distance_m, _spot_of(row)) for row in rows]
+    return now, [Near(row.driver_id, row.distance_m, spot_of(row)) for row in rows]
 
 
 async def select_positions(
@@ -324,13 +327,14 @@ async def select_positions(
         driver_state.c.accuracy_m,
         driver_state.c.battery,
         driver_state.c.order_id,
+        driver_state.c.duty,
     ).where(driver_state.c.fix_at.is_not(None))
     if since_ms is not None:
         # A fix arrives some time before it is committed: a batch, a restart of driver_events.
         since = datetime.fromtimestamp(since_ms / 1000, tz=now.tzinfo) - COMMITTED_WITHIN
         statement = statement.where(driver_state.c.received_at > since)
     rows = [
-        [*row[:4], _ms(row.fix_at), _ms(row.received_at), *row[6:10], _text(row.order_id)]
+        [*row[:4], _ms(row.fix_at), _ms(row.received_at), *row[6:10], _text(row.order_id), row.duty]
         for row in await conn.execute(statement)
     ]
     return _ms(now), rows
@@ -360,15 +364,23 @@ def _current_assignment() -> ColumnElement[bool]:
     )
 
 
-def _history(driver_id: str) -> Select[Any]:
+def driver_history(driver_id: str) -> Select[Any]:
+    """A driver's fixes but those in quarantine: the one place that says where the past is."""
     return select(*_spot_columns(fix_history.c)).where(
         fix_history.c.driver_id == driver_id, fix_history.c.quarantine.is_(None)
     )
 
 
 def _orders() -> Select[Any]:
-    """The columns of `Order`, in its order; a driver only while the assignment is open."""
-    return select(
+    """Orders; a driver only while the assignment is open."""
+    return select(*order_columns()).outerjoin(
+        assignment, and_(_current_assignment(), assignment.c.ended_at.is_(None))
+    )
+
+
+def order_columns() -> list[ColumnElement[Any]]:
+    """The columns of `Order`, in its order."""
+    return [
         orders.c.order_id,
         orders.c.state,
         orders.c.assignment_no,
@@ -382,7 +394,7 @@ def _orders() -> Select[Any]:
         orders.c.created_at,
         assignment.c.assigned_at,
         orders.c.ended_at,
-    ).outerjoin(assignment, and_(_current_assignment(), assignment.c.ended_at.is_(None)))
+    ]
 
 
 def _spot_columns(columns: Any) -> list[ColumnElement[Any]]:
@@ -397,7 +409,8 @@ def _spot_columns(columns: Any) -> list[ColumnElement[Any]]:
     ]
 
 
-def _spot_of(row: Any) -> Spot:
+def spot_of(row: Any) -> Spot:
+    """A row that has the columns of a spot."""
     return Spot(
         row.fix_at,
         row.received_at,

@@ -13,11 +13,24 @@ from doorstep.fix import ID_PATTERN
 from doorstep.reporting import MAX_HEARTBEAT_S, Mode
 from doorstep.store.rows import Order
 from doorstep.web.instants import Instant
+from tracking_api.view import Presence
 
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 # a JSON string may hold what no text may: bodies.parse_json refuses it
 NO_NUL: JsonDict = {"pattern": "^[^\\u0000]*$"}
+
+
+Duty = Literal["off_duty", "on_duty", "on_break"]
+DriverState = Literal[
+    "off_duty",
+    "available",
+    "to_restaurant",
+    "at_restaurant",
+    "to_customer",
+    "at_customer",
+    "on_break",
+]
 
 
 class OrderState(StrEnum):
@@ -206,6 +219,70 @@ class Orders(BaseModel):
     next_cursor: str | None
 
 
+class DispatchOrder(OrderAnswer):
+    """An open order, and how much it needs a dispatcher. `state_at`: since when it stands so."""
+
+    state_at: Instant
+    group: Literal["waiting", "stuck", "under_way"]
+    stuck: Literal["no_progress", "courier_lost"] | None
+
+
+class DispatchOrders(BaseModel):
+    """Open orders, those that need somebody first; `counts` is of all of them, by group."""
+
+    at: Instant
+    counts: dict[str, int]
+    stuck_after_min: dict[str, int]
+    allowed: dict[str, list[str]]
+    orders: list[DispatchOrder]
+
+
+class OrderFound(BaseModel):
+    """An order that a search found, and its last courier."""
+
+    order_id: UUID
+    state: OrderState
+    driver_id: str | None
+
+
+class DriverFound(BaseModel):
+    """A driver that a search found, and where they are, if that is known."""
+
+    driver_id: str
+    name: str | None
+    state: DriverState
+    duty: Duty
+    order_id: UUID | None
+    lon_deg: float | None
+    lat_deg: float | None
+
+
+class SearchAnswer(BaseModel):
+    """What a search found, the likeliest first."""
+
+    drivers: list[DriverFound]
+    orders: list[OrderFound]
+
+
+class DriverHistory(BaseModel):
+    """A page of a driver's fixes, packed. `next_cursor` is null on the last page."""
+
+    driver_id: str
+    columns: list[str]
+    fixes: list[list[Any]]
+    next_cursor: str | None
+
+
+class FleetHistory(BaseModel):
+    """Where many drivers were, packed; `more`: others were left out."""
+
+    step_s: float
+    driver_ids: list[str]
+    more: bool
+    columns: list[str]
+    fixes: list[list[Any]]
+
+
 class PointGeometry(BaseModel):
     """A GeoJSON point: longitude, latitude."""
 
@@ -294,6 +371,7 @@ class DriverAnswer(BaseModel):
     order_id: UUID | None
     position: Position | None
     battery: float | None
+    presence: Presence
 
 
 class NearDriver(BaseModel):

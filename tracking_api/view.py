@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 Freshness = Literal["live", "recent", "stale", "lost"]
@@ -16,6 +16,12 @@ Freshness = Literal["live", "recent", "stale", "lost"]
 LIVE_WITHIN_S = 15  # three reports of 4 s missed, and a bit
 RECENT_WITHIN_S = 60  # two silent periods of 30 s
 STALE_WITHIN_S = 300  # a tunnel, a lift, a cellar; beyond it nobody knows
+
+# Presence is about the device, whatever its driver does: what has arrived of it, and when.
+Presence = Literal["online", "stationary", "silent", "lost"]
+SILENT_AFTER_S = 60  # two heartbeats of 30 s
+LOST_AFTER_S = 300
+MOVING_MPS = 0.5  # below it a receiver's own noise looks like moving
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,14 @@ class Spot:
     def lon_lat(self) -> tuple[float, float]:
         """The place, longitude first."""
         return self.lon_deg, self.lat_deg
+
+
+class FixKey(NamedTuple):
+    """Where a fix stands in its driver's history."""
+
+    fix_at: datetime
+    boot: str
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +151,15 @@ def freshness_of(age: float) -> Freshness:
     if age <= RECENT_WITHIN_S:
         return "recent"
     return "stale" if age <= STALE_WITHIN_S else "lost"
+
+
+def presence_of(quiet_s: float | None, speed_mps: float | None) -> Presence:
+    """Whether a device is there: `quiet_s` since anything arrived of it, None for never.
+
+    The database says the same of a tile's drivers, given the same three limits.
+    """
+    if quiet_s is None or quiet_s > LOST_AFTER_S:
+        return "lost"
+    if quiet_s > SILENT_AFTER_S:
+        return "silent"
+    return "stationary" if speed_mps is not None and speed_mps < MOVING_MPS else "online"

@@ -30,7 +30,7 @@ GRANT SELECT ON driver, driver_state, restaurant, orders, order_now, assignment 
 GRANT EXECUTE ON FUNCTION
     create_order_v1, apply_order_command_v1, create_policy_v1, find_token_v1,
     replace_customer_token_v1, revoke_customer_tokens_v1, nearest_drivers_v1,
-    ground_distance_m, instant_text, driver_reporting__set_v1
+    ground_distance_m, instant_text, driver_reporting__set_v1, fleet_tile_v1, fleet_history_v1
 TO tracking_api;
 GRANT SELECT ON
     driver, driver_state, driver_cell, restaurant, service_area, policy, limits, orders, order_now,

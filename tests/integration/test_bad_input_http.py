@@ -447,6 +447,7 @@ def test_injection__wherever_a_string_goes__is_a_4xx_or_kept_as_it_is(
         services.tracking.get(
             f"/track/{order_id}/history", params={"from": text}, headers=services.staff
         ),
+        services.tracking.get("/fleet/search", params={"q": text}, headers=services.staff),
         # tokens, cookies and media types
         services.tracking.get("/orders", headers=[(b"Authorization", b"Bearer " + in_a_head)]),
         services.drivers.get(

@@ -191,6 +191,7 @@ class World:
                 ms_of(spot.fix_at),
                 ms_of(spot.received_at),
                 *[None] * 5,
+                "on_duty",
             ]
             for driver_id, spot in self.newest.items()
             if since_ms is None or ms_of(spot.received_at) >= since_ms

@@ -17,6 +17,7 @@ from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, 
 from doorstep.store.rows import Order, Token
 from tracking_api.app import build_app
 from tracking_api.cursors import Cursor
+from tracking_api.dispatch import FoundOrder, Needed, Past, Replayed
 from tracking_api.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
 from tracking_api.schemas import (
     DriverAnswer,
@@ -27,7 +28,7 @@ from tracking_api.schemas import (
     ReportingAnswer,
     RestaurantAnswer,
 )
-from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window
+from tracking_api.view import Event, FixKey, Look, Near, Spot, TrackedOrder, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ORDER_ID, OTHER_ID = uuid4(), uuid4()
@@ -167,7 +168,24 @@ class MemoryStore:
         return NOON, [Near("d1", 120.04, Spot(NOON, NOON, lon_deg, lat_deg))]
 
     async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
-        return 1, [["d1", "available", 11.25, 43.77, 0, 0, None, None, None, None, None]]
+        return 1, [["d1", "available", 11.25, 43.77, 0, 0, None, None, None, None, None, "on_duty"]]
+
+    async def read_needs(self, limit: int) -> Any:
+        return NOON, {"waiting": 1}, [Needed(self.orders[0], NOON, "waiting", None)], {}
+
+    async def search(self, text: str, limit: int) -> Any:
+        return [], [FoundOrder(ORDER_ID, "created", None)]
+
+    async def read_past(
+        self, driver_id: str, from_at: datetime, to_at: datetime, limit: int, after: Any = None
+    ) -> list[Past]:
+        return [] if after else [Past(FixKey(NOON, "", 1), Spot(NOON, NOON, 11.25, 43.77))]
+
+    async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replayed:
+        return Replayed(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])
+
+    async def read_tile(self, z: int, x: int, y: int, filters: Any, at_most: int) -> bytes:
+        return b""
 
     async def read_restaurants(self) -> list[RestaurantAnswer]:
         return [RestaurantAnswer(restaurant_id=1, name="Da Mario", lon_deg=11, lat_deg=43)]

@@ -77,13 +77,19 @@ async def test_any_text__wherever_a_text_goes__gets_an_answer(
     client: httpx.AsyncClient, text: str
 ) -> None:
     quoted = quote(text, safe="")
-    names = ("state", "limit", "cursor", "since", "lon_deg", "lat_deg", "from", "to")
+    names = ("state", "limit", "cursor", "since", "lon_deg", "lat_deg", "from", "to", "bbox", "q")
     query = dict.fromkeys(names, text)
     for path in (
         "/orders",
         "/drivers/positions",
         "/drivers/nearest",
         f"/track/{ORDER_ID}/history",
+        "/fleet/orders",
+        "/fleet/search",
+        "/fleet/history",
+        f"/fleet/tiles/{quoted}/0/0.mvt",
+        "/drivers/d1/history",
+        f"/drivers/d1/history.{quoted}",
         f"/orders/{quoted}",
         f"/drivers/{quoted}",
         f"/track/{quoted}",

@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from tests.unit.live_world import World, frames_of, ms_of, serving
-from tracking_api.live import fleet as fleet_module
 from tracking_api.live.fleet import Box, Fleet, clusters
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
@@ -37,10 +36,10 @@ def world() -> World:
     return world
 
 
-async def entered(fleet: Fleet, box: Box = EVERYWHERE) -> Witness:
+async def entered(fleet: Fleet, box: Box = EVERYWHERE, most: int = 2000) -> Witness:
     await fleet.open()
     witness = Witness(fleet)
-    fleet.enter(witness, box)
+    fleet.enter(witness, box, most)
     return witness
 
 
@@ -78,10 +77,9 @@ async def test_fleet__a_viewport__shows_who_is_in_it_comes_and_goes(world):
     assert witness.frames[-1][1]["total"] == 1
 
 
-async def test_fleet__too_many_for_one_viewport__come_as_clusters(world, monkeypatch):
-    monkeypatch.setattr(fleet_module, "MOST_DRIVERS", 2)
+async def test_fleet__more_than_a_viewer_asked_for__come_as_clusters(world):
     fleet = Fleet(world)
-    witness = await entered(fleet)
+    witness = await entered(fleet, most=2)
     body = witness.frames[0][1]
     assert "drivers" not in body
     assert sum(count for _, _, count in body["clusters"]) == 3
@@ -98,6 +96,20 @@ async def test_fleet__a_slow_viewer__is_told_of_everything_later(world):
     witness.paused = False
     fleet.tell()
     assert [row[0] for row in witness.frames[-1][1]["drivers"]] == ["d0", "d1"]
+
+
+async def test_fleet__a_small_viewport__is_told_the_counts_of_the_whole_fleet(world):
+    fleet = Fleet(world)
+    witness = await entered(fleet, Box(0, 0, 1, 1))
+    counts = witness.frames[0][1]["counts"]
+    assert (counts["all"], counts["duty"]) == ({"drivers": 3}, {"on_duty": 3})
+    assert counts["presence"] == {"online": 3}
+    world.tick(301)
+    await fleet.read(everything=True)
+    fleet.tell()
+    assert witness.frames[-1][1]["counts"]["presence"] == {"lost": 3}
+    fleet.tell()
+    assert len(witness.frames) == 2  # nothing new, nothing said
 
 
 async def test_fleet__many_viewers__one_read(world):

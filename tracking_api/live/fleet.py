@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -22,13 +22,15 @@ from doorstep.telemetry import get_logger
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
 from tracking_api.reads import POSITION_COLUMNS
+from tracking_api.view import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S, presence_of
 
 WATCHING = Gauge("doorstep_live_fleet_viewers", "Viewers of the fleet.")
 
 TELL_EVERY_S = 1.0
 READ_EVERY_S = 3.0
 FULL_READ_EACH = 5  # the others read only drivers that reported; a break without a fix is seen here
-MOST_DRIVERS = 2000  # in one viewport, one by one; more are clustered
+USUAL_DRIVERS = 2000  # in one viewport, one by one; more are clustered
+MOST_DRIVERS = 20_000  # that a viewer may ask for: a snapshot of 3 MB
 CELLS = 32  # a dense viewport is this many cells wide and high
 CLUSTER_COLUMNS = ["lon_deg", "lat_deg", "count"]
 
@@ -40,6 +42,10 @@ _LON, _LAT, _FIX_AT = (POSITION_COLUMNS.index(name) for name in ("lon_deg", "lat
 _RECEIVED_AT = POSITION_COLUMNS.index("received_at_ms")
 _SPEED, _HEADING = POSITION_COLUMNS.index("speed_mps"), POSITION_COLUMNS.index("heading_deg")
 _ACCURACY = POSITION_COLUMNS.index("accuracy_m")
+_STATE, _DUTY = POSITION_COLUMNS.index("state"), POSITION_COLUMNS.index("duty")
+LIMITS = {"silent_after_s": SILENT_AFTER_S, "lost_after_s": LOST_AFTER_S, "moving_mps": MOVING_MPS}
+
+Counts = dict[str, dict[str, int]]
 
 
 class Box(NamedTuple):
@@ -65,11 +71,13 @@ class FleetStore(Protocol):
 class Viewport:
     """One viewer and what it has been told."""
 
-    __slots__ = ("box", "dense", "seen", "told_to", "viewer")
+    __slots__ = ("box", "counts", "dense", "most", "seen", "told_to", "viewer")
 
-    def __init__(self, viewer: Viewer, box: Box) -> None:
+    def __init__(self, viewer: Viewer, box: Box, most: int) -> None:
         self.viewer = viewer
         self.box = box
+        self.most = most
+        self.counts: Counts = {}
         self.told_to = 0  # which changes it has been told of
         self.dense = False
         self.seen: set[str] = set()
@@ -87,6 +95,7 @@ class Fleet:
         self._at_ms = 0
         self._read_at = float("-inf")
         self._reads = 0
+        self._counts: Counts = {}
         self._viewports: dict[Viewer, Viewport] = {}
 
     @property
@@ -112,9 +121,9 @@ class Fleet:
         if not self.is_watched or self._clock() - self._read_at > 2 * READ_EVERY_S:
             await self.read(everything=True)
 
-    def enter(self, viewer: Viewer, box: Box) -> None:
-        """Show a viewer its viewport."""
-        viewport = self._viewports[viewer] = Viewport(viewer, box)
+    def enter(self, viewer: Viewer, box: Box, most: int = USUAL_DRIVERS) -> None:
+        """Show a viewer its viewport, with at most so many drivers one by one."""
+        viewport = self._viewports[viewer] = Viewport(viewer, box, most)
         WATCHING.set(len(self._viewports))
         self._tell(viewport, everything=True)
         self._tick += 1  # what changes from now on is new to it
@@ -153,6 +162,7 @@ class Fleet:
             known_row = self._rows.get(row[0])
             if known_row is None or (row != known_row and row[_FIX_AT] >= known_row[_FIX_AT]):
                 self._keep(row[0], row)
+        self._counts = counts_of(self._rows.values(), self._at_ms)
 
     def tell(self) -> None:
         """Tell every viewport what has changed since it was told last."""
@@ -169,7 +179,7 @@ class Fleet:
         if viewer.paused:
             return  # told of it all later, when it reads again
         inside = [row for row in self._rows.values() if viewport.box.holds(row)]
-        dense = len(inside) > MOST_DRIVERS
+        dense = len(inside) > viewport.most
         everything = everything or dense != viewport.dense
         if dense:
             body: dict[str, Any] = {"clusters": clusters(inside, viewport.box)}
@@ -185,11 +195,17 @@ class Fleet:
             gone = [] if everything else sorted(viewport.seen - now_in)
             body = {"drivers": moved, "gone": gone}
         viewport.seen, viewport.dense, viewport.told_to = now_in, dense, self._tick
-        if not everything and not dense and not body["drivers"] and not body["gone"]:
+        counts_moved, viewport.counts = viewport.counts != self._counts, self._counts
+        quiet = not (dense or counts_moved or body["drivers"] or body["gone"])
+        if quiet and not everything:
             return
-        head: dict[str, Any] = {"at_ms": self._at_ms, "total": len(inside)}
+        now_ms = self._at_ms + round(1000 * (self._clock() - self._read_at))
+        head: dict[str, Any] = {"at_ms": now_ms, "total": len(inside)}
         if everything:
             head |= {"columns": POSITION_COLUMNS, "cluster_columns": CLUSTER_COLUMNS}
+            head["presence"] = LIMITS
+        if everything or counts_moved:
+            head["counts"] = self._counts
         viewer.show(Frame("snapshot" if everything else "drivers", _encode(head | body)))
 
 
@@ -205,3 +221,20 @@ def clusters(rows: Sequence[Row], box: Box) -> list[tuple[float, float, int]]:
         sums[1] += row[_LAT]
         sums[2] += 1
     return [(round(x / n, 6), round(y / n, 6), int(n)) for x, y, n in cells.values()]
+
+
+def counts_of(rows: Iterable[Row], now_ms: int) -> Counts:
+    """How many drivers there are by state, duty and presence, and in all."""
+    states: Counter[str] = Counter()
+    duties: Counter[str] = Counter()
+    presences: Counter[str] = Counter()
+    for row in rows:
+        states[row[_STATE]] += 1
+        duties[row[_DUTY]] += 1
+        presences[presence_of((now_ms - row[_RECEIVED_AT]) / 1000, row[_SPEED])] += 1
+    return {
+        "state": dict(states),
+        "duty": dict(duties),
+        "presence": dict(presences),
+        "all": {"drivers": states.total()},
+    }

@@ -14,6 +14,7 @@ from doorstep.web.tokens import BearerToken, FindToken, identify
 from tracking_api.database import Store
 from tracking_api.links import COOKIE, Links
 from tracking_api.live.service import Live
+from tracking_api.tiles import Tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Parts:
     links: Links
     public_url: str
     live: Live
+    tiles: Tiles
 
     def customer_link(self, order_id: UUID, token: str) -> str:
         """The address that a customer opens. The token stands after #: no server ever logs it."""

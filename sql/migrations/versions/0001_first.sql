@@ -1691,6 +1691,98 @@ AS $$
     UPDATE driver_reporting SET is_delivered = false WHERE is_delivered
 $$;
 
+-- What a map of a large fleet is drawn from.
+
+-- One vector tile: the drivers in it, one by one up to at_most, else the mean place and the count
+-- of each of its 16 x 16 cells that has any. A place of one driver says who it is. Each driver is
+-- in exactly one tile of a zoom. What makes a driver silent, lost or stationary is the caller's.
+CREATE FUNCTION fleet_tile_v1(
+    z int, x int, y int, of_states text[], of_duties text[], of_presences text[],
+    silent_after_s float8, lost_after_s float8, moving_mps float8, at_most int
+)
+RETURNS bytea LANGUAGE plpgsql STABLE
+SET search_path = doorstep, public, pg_temp
+SET plan_cache_mode = force_custom_plan  -- so that an array that is null costs nothing
+AS $$
+#variable_conflict use_column
+DECLARE
+    envelope CONSTANT geometry := ST_TileEnvelope(z, x, y);
+    west CONSTANT float8 := x / 2.0 ^ z * 360 - 180;
+    east CONSTANT float8 := (x + 1) / 2.0 ^ z * 360 - 180;
+    north CONSTANT float8 := degrees(atan(sinh(pi() * (1 - 2 * y / 2.0 ^ z))));
+    south CONSTANT float8 := degrees(atan(sinh(pi() * (1 - 2 * (y + 1) / 2.0 ^ z))));
+    silent_before CONSTANT timestamptz := clock_timestamp() - make_interval(secs => silent_after_s);
+    lost_before CONSTANT timestamptz := clock_timestamp() - make_interval(secs => lost_after_s);
+    -- From zoom 9 on, 0.7 degrees, cells find them; before that nearly all drivers are in it.
+    candidates CONSTANT text[] := CASE WHEN z >= 9 THEN ARRAY(
+        SELECT c.driver_id
+        FROM generate_series(floor(south * 100)::int, floor(north * 100)::int) AS r (cell_row)
+        JOIN driver_cell c
+            ON c.cell BETWEEN (r.cell_row + 9000) * 36000 + floor(west * 100)::int + 18000
+                AND (r.cell_row + 9000) * 36000 + floor(east * 100)::int + 18000
+    ) END;
+    tile bytea;
+BEGIN
+    WITH inside AS MATERIALIZED (
+        SELECT d.driver_id, d.state::text AS state, d.duty::text AS duty, p.presence,
+            ST_AsMVTGeom(ST_Transform(d.geom, 3857), envelope, 4096, 0, false) AS place
+        FROM driver_state d
+        CROSS JOIN LATERAL (
+            SELECT CASE
+                WHEN d.received_at < lost_before THEN 'lost'
+                WHEN d.received_at < silent_before THEN 'silent'
+                WHEN d.speed_mps < moving_mps THEN 'stationary'
+                ELSE 'online'
+            END
+        ) AS p (presence)
+        WHERE (candidates IS NULL OR d.driver_id = ANY (candidates))
+            AND d.lon_deg >= west AND d.lon_deg < east AND d.lat_deg <= north AND d.lat_deg > south
+            AND (of_states IS NULL OR d.state::text = ANY (of_states))
+            AND (of_duties IS NULL OR d.duty::text = ANY (of_duties))
+            AND (of_presences IS NULL OR p.presence = ANY (of_presences))
+    ), many AS (
+        SELECT count(*) > at_most AS are_many FROM inside
+    ), places AS (
+        SELECT ST_MakePoint(round(avg(ST_X(place))), round(avg(ST_Y(place)))) AS geom,
+            count(*)::int AS count,
+            CASE WHEN count(*) = 1 THEN min(driver_id) END AS driver_id,
+            CASE WHEN count(*) = 1 THEN min(state) END AS state,
+            CASE WHEN count(*) = 1 THEN min(duty) END AS duty,
+            CASE WHEN count(*) = 1 THEN min(presence) END AS presence
+        FROM inside CROSS JOIN many
+        GROUP BY CASE WHEN NOT are_many THEN driver_id END,
+            CASE WHEN are_many THEN floor(ST_X(place) / 256) END,
+            CASE WHEN are_many THEN floor(ST_Y(place) / 256) END
+    )
+    SELECT ST_AsMVT(places, 'drivers', 4096, 'geom') INTO tile FROM places;
+    RETURN tile;
+END
+$$;
+
+-- Where these drivers were, each at most once in every step: an index probe a driver and step, so
+-- that its cost knows a bound however many fixes there are.
+CREATE FUNCTION fleet_history_v1(
+    of_drivers text[], from_at timestamptz, to_at timestamptz, step_s float8
+)
+RETURNS TABLE (driver_id text, fix_at timestamptz, lon_deg float8, lat_deg float8)
+LANGUAGE sql STABLE
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT d.driver_id, f.fix_at, f.lon_deg, f.lat_deg
+    FROM unnest(of_drivers) AS d (driver_id)
+    CROSS JOIN generate_series(
+        0, ceil(extract(epoch FROM to_at - from_at) / step_s)::int - 1
+    ) AS s (n)
+    CROSS JOIN LATERAL (
+        SELECT h.fix_at, h.lon_deg, h.lat_deg FROM fix_history h
+        WHERE h.driver_id = d.driver_id AND h.quarantine IS NULL
+            AND h.fix_at >= from_at + make_interval(secs => s.n * step_s)
+            AND h.fix_at < least(to_at, from_at + make_interval(secs => (s.n + 1) * step_s))
+        ORDER BY h.fix_at LIMIT 1
+    ) AS f
+    ORDER BY d.driver_id, f.fix_at
+$$;
+
 -- What follows from new fixes, once per statement. Each starts with a guard: a statement trigger
 -- fires with no rows too.
 
@@ -2035,7 +2127,7 @@ GRANT SELECT ON driver, driver_state, restaurant, orders, order_now, assignment 
 GRANT EXECUTE ON FUNCTION
     create_order_v1, apply_order_command_v1, create_policy_v1, find_token_v1,
     replace_customer_token_v1, revoke_customer_tokens_v1, nearest_drivers_v1,
-    ground_distance_m, instant_text, driver_reporting__set_v1
+    ground_distance_m, instant_text, driver_reporting__set_v1, fleet_tile_v1, fleet_history_v1
 TO tracking_api;
 GRANT SELECT ON
     driver, driver_state, driver_cell, restaurant, service_area, policy, limits, orders, order_now,

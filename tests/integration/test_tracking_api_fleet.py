@@ -1,0 +1,303 @@
+"""What the fleet's page asks, on a real database: needs, search, tiles, the past and its files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.database import Database
+from tests.integration.http_services import (
+    RESTAURANT,
+    STAFF,
+    as_customer,
+    as_driver,
+    create_order,
+    north_of,
+    on_duty_at,
+    open_driver_api,
+    open_tracking_api,
+    populate,
+    problem_of,
+    report,
+)
+from tests.vector_tile import read_tile
+from tracking_api.routes import history as history_routes
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def driver_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    populate(database)
+    async with open_driver_api(database) as client:
+        yield client
+
+
+@pytest.fixture
+async def api(
+    database: Database, driver_api: httpx.AsyncClient
+) -> AsyncIterator[httpx.AsyncClient]:
+    async with open_tracking_api(database) as client:
+        client.headers.update(STAFF)
+        yield client
+
+
+async def get(api: httpx.AsyncClient, path: str, **params: Any) -> Any:
+    answer = await api.get(path, params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def last_hour() -> dict[str, str]:
+    now = datetime.now(UTC)
+    return {"from": (now - HOUR).isoformat(), "to": (now + HOUR).isoformat()}
+
+
+# Orders in the order of their need
+
+
+async def test_fleet_orders__without_courier_then_stuck_then_under_way(driver_api, api, database):
+    for n in (1, 2, 3):
+        await on_duty_at(driver_api, f"d{n}", north_of(RESTAURANT, n))
+    well, slow, lost = [await create_order(api, "confirm", "assign") for _ in range(3)]
+    young, old = await create_order(api, "confirm"), await create_order(api)
+    minutes_ago = (
+        "UPDATE orders SET state_at = now() - %s * interval '1 minute' WHERE order_id = %s"
+    )
+    database.rows(minutes_ago, 21, slow["order_id"])
+    database.rows(minutes_ago, 5, lost["order_id"])
+    database.rows(
+        "UPDATE driver_state SET received_at = now() - interval '6 minutes' WHERE driver_id = %s",
+        lost["driver_id"],
+    )
+    database.rows(
+        "UPDATE orders SET created_at = now() - interval '1 hour' WHERE order_id = %s",
+        old["order_id"],
+    )
+    await create_order(api, "cancel")
+    body = await get(api, "/fleet/orders")
+    assert [(one["order_id"], one["group"], one["stuck"]) for one in body["orders"]] == [
+        (old["order_id"], "waiting", None),
+        (young["order_id"], "waiting", None),
+        (slow["order_id"], "stuck", "no_progress"),
+        (lost["order_id"], "stuck", "courier_lost"),
+        (well["order_id"], "under_way", None),
+    ]
+    assert body["counts"] == {"waiting": 2, "stuck": 2, "under_way": 1}
+    assert body["allowed"]["assigned"] == ["reassign", "pick_up", "cancel"]
+    few = await get(api, "/fleet/orders", limit=1)
+    assert [one["order_id"] for one in few["orders"]] == [old["order_id"]]
+    assert few["counts"] == body["counts"]
+
+
+# Search
+
+
+async def test_search__part_of_an_id_or_name_or_the_beginning_of_an_order(driver_api, api):
+    await on_duty_at(driver_api, "d2", RESTAURANT)
+    order = await create_order(api, "confirm", "assign")
+    by_name = await get(api, "/fleet/search", q="driver 2")
+    assert [(one["driver_id"], one["name"], one["duty"]) for one in by_name["drivers"]] == [
+        ("d2", "Driver 2", "on_duty")
+    ]
+    assert len((await get(api, "/fleet/search", q="D"))["drivers"]) == 3
+    by_order = await get(api, "/fleet/search", q=order["order_id"][:10].upper())
+    assert by_order["orders"] == [
+        {"order_id": order["order_id"], "state": "assigned", "driver_id": "d2"}
+    ]
+
+
+@pytest.mark.parametrize("text", ["%", "_", "' OR 1=1 --", "\\", "zz"])
+async def test_search__what_means_something_to_sql__is_only_text(api, text):
+    assert await get(api, "/fleet/search", q=text) == {"drivers": [], "orders": []}
+
+
+# Tiles
+
+
+def tile_at(place: tuple[float, float], z: int) -> tuple[int, int]:
+    lon_deg, lat_deg = place
+    y = 0.5 - math.asinh(math.tan(math.radians(lat_deg))) / (2 * math.pi)
+    return int((lon_deg + 180) / 360 * 2**z), int(y * 2**z)
+
+
+async def tile_of(
+    api: httpx.AsyncClient, place: tuple[float, float], z: int, **filters: Any
+) -> Any:
+    x, y = tile_at(place, z)
+    answer = await api.get(f"/fleet/tiles/{z}/{x}/{y}.mvt", params=filters)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/vnd.mapbox-vector-tile"
+    return read_tile(answer.content).get("drivers", [])
+
+
+async def test_tiles__few_drivers__one_by_one_where_they_are_with_what_they_do(driver_api, api):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    await report(driver_api, "d2", north_of(RESTAURANT, 100))
+    for z in (3, 14):  # with and without cells
+        found = await tile_of(api, RESTAURANT, z)
+        assert {one["driver_id"]: one["state"] for _, one in found} == {
+            "d1": "available",
+            "d2": "off_duty",
+        }
+        assert {one["count"] for _, one in found} == {1}
+    x, y = tile_at(RESTAURANT, 14)
+    [px, py] = next(place for place, one in found if one["driver_id"] == "d1")
+    assert (x + px / 4096) / 2**14 * 360 - 180 == pytest.approx(RESTAURANT[0], abs=1e-5)
+    n = math.pi * (1 - 2 * (y + py / 4096) / 2**14)
+    assert math.degrees(math.atan(math.sinh(n))) == pytest.approx(RESTAURANT[1], abs=1e-5)
+    assert await tile_of(api, (2.35, 48.85), 14) == []
+    on_duty = await tile_of(api, RESTAURANT, 14, duty="on_duty", presence=["online", "stationary"])
+    assert [one["driver_id"] for _, one in on_duty] == ["d1"]
+    assert await tile_of(api, RESTAURANT, 14, state="to_customer") == []
+
+
+async def test_tiles__too_many_for_one__cells_that_count_everybody_once(api, database):
+    database.rows("INSERT INTO driver SELECT 'x' || n, 'x' FROM generate_series(1, 1500) n")
+    database.rows(
+        "INSERT INTO driver_state (driver_id, fix_at, received_at, lon_deg, lat_deg, geom)"
+        " SELECT 'x' || n, now(), now(), 11.2 + n * 1e-5, 43.77,"
+        " ST_SetSRID(ST_MakePoint(11.2 + n * 1e-5, 43.77), 4326) FROM generate_series(1, 1500) n"
+    )
+    found = await tile_of(api, (11.2, 43.77), 8)
+    assert sum(one["count"] for _, one in found) == 1500
+    assert len(found) <= 16
+    assert all("driver_id" in one for _, one in found if one["count"] == 1)
+
+
+async def test_tiles__presence__is_what_python_says(driver_api, api, database):
+    await report(driver_api, "d1", RESTAURANT)
+    for quiet_s, speed_mps in [(0, None), (0, 0.1), (0, 4), (100, 4), (400, 0), (50, 0.49)]:
+        database.rows(
+            "UPDATE driver_state SET speed_mps = %s, received_at = now() - %s * interval '1 s'"
+            " WHERE driver_id = 'd1'",
+            speed_mps,
+            quiet_s,
+        )
+        one = await get(api, "/drivers/d1")
+        tile = database.value("SELECT fleet_tile_v1(0, 0, 0, NULL, NULL, NULL, 60, 300, 0.5, 1000)")
+        [(_, drawn)] = read_tile(bytes(tile))["drivers"]
+        assert drawn["presence"] == one["presence"]
+
+
+# The past
+
+
+async def test_history__in_pages__every_fix_once_in_order(driver_api, api):
+    for n in range(7):
+        await report(driver_api, "d1", north_of(RESTAURANT, 10 * n), ago_s=600 - 10 * n)
+    address, seen = f"/drivers/d1/history?{httpx.QueryParams(last_hour() | {'limit': '3'})}", []
+    pages = 0
+    while address:
+        answer = await api.get(address)
+        body = answer.json()
+        seen += [row[body["columns"].index("lat_deg")] for row in body["fixes"]]
+        address = answer.links.get("next", {}).get("url", "")
+        pages += 1
+    assert pages == 3
+    assert seen == [north_of(RESTAURANT, 10 * n)[1] for n in range(7)]
+
+
+async def test_history__as_files__the_same_fixes_in_each(driver_api, api, monkeypatch):
+    monkeypatch.setattr(history_routes, "MAX_POINTS", 2)  # so that a file takes several pages
+    for n in range(5):
+        await report(driver_api, "d1", north_of(RESTAURANT, 10 * n), ago_s=600 - 10 * n)
+    await report(driver_api, "d1", north_of(RESTAURANT, 50_000), ago_s=540)  # a jump
+    lats = [north_of(RESTAURANT, 10 * n)[1] for n in range(5)]
+    files = {}
+    for kind in ("csv", "geojson", "gpx"):
+        answer = await api.get(f"/drivers/d1/history.{kind}", params=last_hour())
+        assert answer.status_code == 200
+        assert f'.{kind}"' in answer.headers["content-disposition"]
+        files[kind] = answer.text
+    rows = list(csv.DictReader(io.StringIO(files["csv"])))
+    assert [float(row["lat_deg"]) for row in rows if row["jump"] == "false"] == lats
+    assert [row["jump"] for row in rows].count("true") == 1
+    features = json.loads(files["geojson"])["features"]
+    assert [one["properties"]["jump"] for one in features] == [
+        row["jump"] == "true" for row in rows
+    ]
+    name = {"g": "http://www.topografix.com/GPX/1/1"}
+    points = ET.fromstring(files["gpx"]).findall(".//g:trkpt", name)
+    assert [float(point.attrib["lat"]) for point in points] == lats
+
+
+async def test_history__nothing_there__is_a_file_all_the_same(api):
+    texts = {
+        kind: (await api.get(f"/drivers/d1/history.{kind}", params=last_hour())).text
+        for kind in ("csv", "geojson", "gpx")
+    }
+    assert len(texts["csv"].splitlines()) == 1
+    assert json.loads(texts["geojson"])["features"] == []
+    ET.fromstring(texts["gpx"])
+
+
+async def test_fleet_history__of_a_viewport__at_most_one_place_a_step(driver_api, api):
+    for n in range(30):
+        await report(driver_api, "d1", north_of(RESTAURANT, n), ago_s=100 - n)
+    await report(driver_api, "d2", (12.5, 41.9), ago_s=60)
+    now = datetime.now(UTC)
+    body = await get(
+        api,
+        "/fleet/history",
+        bbox="11,43,12,44",
+        **{"from": (now - 4 * HOUR).isoformat(), "to": now.isoformat()},
+    )
+    assert (body["driver_ids"], body["more"], body["step_s"]) == (["d1"], False, 60.0)
+    assert 1 <= len(body["fixes"]) <= 2  # thirty seconds of a minute's steps
+    assert body["fixes"][0][0] == 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"},
+        {"from": "2026-01-01T00:00:00Z", "to": "2026-02-02T00:00:00Z"},
+        {"from": "2026-01-01T00:00:00", "to": "2026-01-01T01:00:00"},
+        {"from": "0001-01-01T00:00:00Z", "to": "9999-12-31T23:59:59Z"},
+    ],
+)
+async def test_history__no_range_that_can_be_used__is_422(api, query):
+    for path in ("/drivers/d1/history", "/drivers/d1/history.csv", "/fleet/history"):
+        problem_of(await api.get(path, params=query), 422, "unusable-request")
+
+
+@pytest.mark.parametrize(
+    ("from_at", "to_at"),
+    [
+        ("0001-01-01T00:00:00Z", "0001-01-01T01:00:00Z"),
+        ("9999-12-31T22:00:00-23:00", "9999-12-31T23:00:00-23:00"),
+    ],
+)
+async def test_history__at_the_ends_of_time__is_an_answer(api, from_at, to_at):
+    for path in ("/drivers/d1/history", "/drivers/d1/history.gpx", "/fleet/history"):
+        answer = await api.get(path, params={"from": from_at, "to": to_at})
+        assert answer.status_code in (200, 422), answer.text
+
+
+async def test_fleet_pages_api__is_for_staff_and_known_drivers(driver_api, api):
+    order = await create_order(api)
+    for path in (
+        "/fleet/orders",
+        "/fleet/search?q=d",
+        "/fleet/tiles/0/0/0.mvt",
+        f"/fleet/history?{httpx.QueryParams(last_hour())}",
+        f"/drivers/d1/history?{httpx.QueryParams(last_hour())}",
+        f"/drivers/d1/history.csv?{httpx.QueryParams(last_hour())}",
+    ):
+        for headers in (as_customer(order), as_driver("d1")):
+            problem_of(await api.get(path, headers=headers), 403, "forbidden")
+        problem_of(await api.get(path, headers={"Authorization": ""}), 401, "unauthenticated")
+    for path in ("/drivers/nobody/history", "/drivers/nobody/history.gpx"):
+        problem_of(await api.get(path, params=last_hour()), 404, "unknown-driver")
+    problem_of(await api.get("/fleet/tiles/1/2/0.mvt"), 422, "unusable-request")
