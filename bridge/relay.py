@@ -13,7 +13,7 @@ from bridge.publisher import Publisher
 from bridge.settings import BridgeSettings
 from bridge.subscriber import DROPPED_TOPIC, Chunk, Subscriber
 from doorstep.telemetry import get_logger
-from doorstep.topics import POSITION, PREFIX, STATUS
+from doorstep.topics import POSITION, PREFIX, SERIES_PREFIX, STATUS
 
 # While something is in flight the loop turns at most every 5 ms: 200 turns of 100 µs a second are
 # 2 % of a core, and chunks get larger with the load.
@@ -24,6 +24,7 @@ STALLED_S = 30.0  # a turn takes milliseconds
 _PREFIX = PREFIX.encode()
 _POSITION = f"/{POSITION}".encode()
 _STATUS = f"/{STATUS}".encode()
+_SERIES_PREFIX = SERIES_PREFIX.encode()
 _DROPPED = DROPPED_TOPIC.encode()
 _POSITIONS = metrics.MESSAGES.labels(POSITION)
 _OTHERS = metrics.MESSAGES.labels("other")
@@ -39,6 +40,7 @@ class Relay:
         self._publisher = publisher
         self._position_topic = settings.kafka_topic
         self._status_topic = settings.kafka_status_topic
+        self._series_topic = settings.kafka_series_topic
         self._dead_letter_topic = settings.kafka_dead_letter_topic
         self._max_in_flight = settings.bridge_max_in_flight
         self._log = get_logger()
@@ -136,6 +138,8 @@ class Relay:
             to, key = self._position_topic, topic[len(_PREFIX) : -len(_POSITION)]
         elif topic.endswith(_STATUS) and topic.startswith(_PREFIX):
             to, key = self._status_topic, topic[len(_PREFIX) : -len(_STATUS)]
+        elif topic.startswith(_SERIES_PREFIX):
+            to, key = self._series_topic, topic[len(_SERIES_PREFIX) :]
         elif topic == _DROPPED:
             subscriber.note_dropped(int(arrival.payload))
             return True

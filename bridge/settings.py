@@ -17,6 +17,7 @@ class BridgeSettings(ServiceSettings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_topic: str = "driver-pos"
     kafka_status_topic: str = "driver-status"
+    kafka_series_topic: str = "series"
     kafka_dead_letter_topic: str = "dead-letter"
     bridge_max_in_flight: int = Field(default=5000, ge=1, le=65535)  # MQTT's Receive Maximum
     bridge_bind: BindSetting = Bind("127.0.0.1", 8003)

@@ -22,7 +22,7 @@ from bridge.client import BulkClient
 from bridge.frames import Arrival, BrokenFrame
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
-from doorstep.topics import POSITION, STATUS, filter_of
+from doorstep.topics import POSITION, SERIES_FILTER, STATUS, filter_of
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
@@ -161,7 +161,8 @@ class Subscriber:
         self._log.info("mqtt_connected", session_present=flags.session_present)
         # Retained states come once, when the subscription is made, not with each connection.
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-        client.subscribe([(filter_of(POSITION), options), (filter_of(STATUS), options)])
+        filters = (filter_of(POSITION), filter_of(STATUS), SERIES_FILTER)
+        client.subscribe([(one, options) for one in filters])
         client.subscribe(DROPPED_TOPIC, options=SubscribeOptions(qos=0))
 
     def _on_subscribe(
@@ -172,7 +173,7 @@ class Subscriber:
         codes: list[ReasonCode],
         _properties: Properties,
     ) -> None:
-        if len(codes) != 2:
+        if len(codes) == 1:
             return  # the broker's own counter: good to have, and not needed
         if any(code.is_failure for code in codes):
             self._log.error("mqtt_subscription_refused", reasons=[str(code) for code in codes])

@@ -1,6 +1,6 @@
 """Who may speak to the system: every secret is derived from one fleet key, or random.
 
-    fleet key ─┬─ mqtt_password(key, username)     devices, bridge, driver_events, at the broker
+    fleet key ─┬─ mqtt_password(key, username)     devices, sources, services, at the broker
                └─ driver_token(key, driver_id)     a driver, at driver_api
     random ────┬─ new_staff_token()                staff, at both APIs
                └─ new_customer_token()             one order's customer, at tracking_api

@@ -3,6 +3,7 @@
     python -m doorstep.provision --city firenze
     python -m doorstep.provision --drivers 100000 --prefix load-
     python -m doorstep.provision --driver bus304 --driver anna
+    python -m doorstep.provision --source weather
 
 Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE and MOSQUITTO_PASSWORD_FILE. Each run is
 idempotent. A running broker reads its password file again on SIGHUP, which is for the caller to
@@ -47,7 +48,7 @@ from doorstep.store.pool import connect
 from doorstep.store.translate import translated
 
 # Users of the broker that are no drivers.
-SERVICE_USERS = ("bridge", "driver_events", *MORE_DRIVER_EVENTS, "stack")
+SERVICE_USERS = ("bridge", "driver_events", *MORE_DRIVER_EVENTS, "stack", "tickers")
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DRIVERS_A_BATCH = 5_000  # one statement and one commit; 100,000 drivers report 20 times
 
@@ -88,6 +89,30 @@ def provision_drivers(
         conn.commit()
         if len(driver_ids) > DRIVERS_A_BATCH:
             say(f"drivers: {start + len(batch):,} of {len(driver_ids):,}")
+
+
+def provision_sources(password_file: Path, key: bytes, source_ids: Sequence[str]) -> None:
+    """Let sources of series in at the broker; the database learns of them by what they publish.
+
+    Their names stand in a file beside the passwords, which tells them from drivers.
+    """
+    check_driver_ids(source_ids)
+    known = read_sources(password_file)
+    with _sources_file(password_file).open("a", encoding="ascii") as file:
+        file.writelines(f"{one}\n" for one in dict.fromkeys(source_ids) if one not in known)
+    write_password_file(password_file, key, source_ids)
+
+
+def read_sources(password_file: Path) -> set[str]:
+    """Read which users of a password file are sources of series, and no drivers."""
+    try:
+        return set(_sources_file(password_file).read_text(encoding="ascii").split())
+    except FileNotFoundError:
+        return set()
+
+
+def _sources_file(password_file: Path) -> Path:
+    return password_file.with_name("sources")
 
 
 def provision_firenze(conn: psycopg.Connection[Any]) -> int:
@@ -165,6 +190,7 @@ def main() -> int:
     parser.add_argument("--drivers", type=int, default=0, metavar="N", help="N numbered drivers")
     parser.add_argument("--prefix", default="driver-", help="of the numbered drivers' ids")
     parser.add_argument("--driver", action="append", default=[], metavar="ID", help="a named one")
+    parser.add_argument("--source", action="append", default=[], metavar="ID", help="of series")
     parser.add_argument(
         "--make-secrets", action="store_true", help="make the key and token files that are missing"
     )
@@ -186,6 +212,8 @@ def _run(options: argparse.Namespace) -> int:
     passwords = Path(password_file) if password_file else None
     if passwords is not None:
         write_password_file(passwords, key)
+        if options.source:
+            provision_sources(passwords, key, options.source)
     driver_ids = [*options.driver, *numbered(options.prefix, options.drivers)]
     with owner_connection(_need("DATABASE_ADMIN_URL")) as conn:
         provision_staff(conn, token_file.read_text(encoding="ascii").strip())

@@ -250,3 +250,23 @@ order_transition = Table(
     Column("command", order_verb),
     Column("actor", actor),
 )
+
+series = Table(
+    "series",
+    metadata,
+    Column("series_no", Integer, primary_key=True),
+    Column("name", Text),
+    Column("source_id", Text),
+    Column("measure", Text),
+    Column("unit", Text),
+    Column("last_at", Instant),
+    Column("last_value", Double),
+)
+
+simulation = Table(
+    "simulation",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("wanted", Integer),
+    Column("set_at", Instant),
+)

@@ -1,4 +1,5 @@
-"""The MQTT topics of a driver: `doorstep/v1/drivers/{driver_id}/{position|status|ack|command}`."""
+"""The MQTT topics: of a driver, `doorstep/v1/drivers/{driver_id}/{position|status|ack|command}`,
+and of a series, `doorstep/v1/series/{source_id}/{measure}`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ POSITION = "position"
 STATUS = "status"
 ACK = "ack"
 COMMAND = "command"
+SERIES_PREFIX = "doorstep/v1/series/"
+SERIES_FILTER = SERIES_PREFIX + "+/+"
 
 
 def topic_of(driver_id: str, kind: str) -> str:

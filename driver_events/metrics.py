@@ -36,4 +36,6 @@ WORKER_WELL = Gauge(
 WATERMARKS = Counter("doorstep_driver_events_watermarks", "Watermarks sent to devices")
 POSITIONS = Counter("doorstep_driver_events_positions", "Positions for the live feed", ["outcome"])
 OUTBOX = Counter("doorstep_driver_events_outbox", "Outbox records that Kafka confirmed", ["topic"])
+POINTS = Counter("doorstep_driver_events_points", "Points of series, by outcome", ["outcome"])
+FORGOTTEN = Counter("doorstep_driver_events_points_forgotten", "Points past their retention")
 PARKED = Counter("doorstep_driver_events_unparked", "Parked fixes recorded after all")

@@ -16,6 +16,7 @@ from driver_events.patch_sink import PatchSink
 from driver_events.positions import LiveFeed
 from driver_events.processor import Everyone, Processor
 from driver_events.recorder import Connection, DatabaseRecorder
+from driver_events.series import FORGET_EVERY_S, SeriesWriter, forget_old_points
 from driver_events.settings import DriverEventsSettings
 from driver_events.source import MAX_POLL_INTERVAL_S, Source
 from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
@@ -115,6 +116,21 @@ def _run_database_sink(
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
     workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
     workers["watchdog"] = Worker("watchdog", watchdog.look, WATCH_EVERY_S)
+    retention = timedelta(days=settings.series_retention_days)
+    series = SeriesWriter(
+        Source(
+            settings.kafka_bootstrap_servers,
+            settings.kafka_series_topic,
+            f"{settings.kafka_group_id}-series",
+            name=settings.mqtt_username,
+        ),
+        Connection(url, "driver_events series"),
+        retention,
+        workers["outbox"].wake,
+    )
+    workers["series"] = Worker("series", series.write, 0.0)
+    forget = forget_old_points(Connection(url, "driver_events forget"), retention)
+    workers["forget"] = Worker("forget", forget, FORGET_EVERY_S)
 
     def ready() -> Mapping[str, bool]:
         return {
@@ -139,6 +155,8 @@ def _run_database_sink(
     finally:
         telemetry.close()
         feed.close()
+        workers["series"].stop()
+        series.close()
 
 
 def _start(workers: Mapping[str, Worker]) -> Callable[[], None]:

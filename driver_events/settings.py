@@ -15,6 +15,7 @@ class DriverEventsSettings(ServiceSettings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_topic: str = "driver-pos"
     kafka_group_id: str = "driver-events"
+    kafka_series_topic: str = "series"
     kafka_dead_letter_topic: str = "dead-letter"
     kafka_updates_topic: str = "tracking-updates"
     kafka_positions_topic: str = "tracking-positions"
@@ -25,6 +26,7 @@ class DriverEventsSettings(ServiceSettings):
     ack_every_s: float = Field(default=30.0, gt=0)
     max_batch_fixes: int = Field(default=5000, ge=1, le=100_000)
     max_batch_age_s: float = Field(default=0.05, gt=0, le=10)
+    series_retention_days: float = Field(default=7.0, gt=0, le=3650)
     fix_sink: Literal["database", "driver_api"] = "database"
     driver_api_url: str = "http://127.0.0.1:8001"
     driver_api_token: SecretStr = SecretStr("")

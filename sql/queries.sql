@@ -89,6 +89,24 @@ SELECT driver_reporting__confirm_v1(%(driver_ids)s, %(versions)s)
 SELECT driver_reporting__renew_v1()
 
 
+-- Series and simulations ------------------------------------------------------------------
+
+-- prepare_points --
+SELECT series__prepare_v1()
+
+-- copy_points --
+COPY pg_temp.incoming_point (n, name, at, value) FROM STDIN (FORMAT binary)
+
+-- record_points --
+SELECT n, outcome FROM series__record_v1()
+
+-- forget_points --
+SELECT series__forget_v1(%(before)s)
+
+-- set_simulation --
+SELECT simulation__set_v1(%(kind)s, %(count)s)
+
+
 -- The owner's work (doorstep_owner): registering, partitions --------------------------------
 
 -- register_drivers --

@@ -20,6 +20,7 @@ from doorstep.web.tokens import RememberTokens
 from doorstep.web.waiting import report_waiting
 from tracking_api.database import Database, Store
 from tracking_api.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
+from tracking_api.live.series import points_frame
 from tracking_api.live.service import Live
 from tracking_api.live.topics import Topics
 from tracking_api.routes import (
@@ -30,6 +31,8 @@ from tracking_api.routes import (
     orders,
     pages,
     policies,
+    series,
+    simulations,
     streams,
     track,
 )
@@ -43,6 +46,7 @@ from tracking_api.schemas import (
     NewPolicy,
     Reporting,
 )
+from tracking_api.series import SimulationCount
 from tracking_api.settings import Settings
 from tracking_api.tiles import Tiles
 
@@ -53,6 +57,7 @@ BODIES: list[type[BaseModel]] = [
     LinkToken,
     NewPolicy,
     Reporting,
+    SimulationCount,
 ]
 
 ROUTES = (
@@ -63,6 +68,8 @@ ROUTES = (
     dispatch,
     history,
     streams,
+    series,
+    simulations,
     drivers,
     policies,
     pages,
@@ -94,8 +101,11 @@ def build_service(settings: Settings) -> FastAPI:
         database = await Database.open(
             settings.database_url.get_secret_value(), settings.database_pool_size
         )
-        topics = Topics(settings.kafka_bootstrap_servers, settings.topics)
-        live = Live(database, settings.live_max_viewers, topics)
+        series_topic = settings.kafka_series_topic
+        topics = Topics(
+            settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
+        )
+        live = Live(database, settings.live_max_viewers, topics, series_topic)
         _hand_in(app, database, settings.tracking_api_public_url, live)
         live.start(settings)
         waiting = asyncio.create_task(report_waiting(database.is_there))
@@ -139,6 +149,7 @@ def _bare_app() -> FastAPI:
         parts: Parts = app.state.parts
         return {"kafka": parts.live.kafka_is_there}
 
+    app.include_router(pages.series_router)  # before the list of series
     for module in ROUTES:
         app.include_router(module.router)
     app.include_router(health_routes(dependencies, beside))

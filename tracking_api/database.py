@@ -17,7 +17,7 @@ from doorstep.store.asking import ask, is_there, open_reading, read
 from doorstep.store.pool import Pool, open_pool
 from doorstep.store.rows import Order, Token
 from doorstep.web.problems import UnusableRequest
-from tracking_api import dispatch, reads
+from tracking_api import dispatch, reads, series
 from tracking_api.cursors import Cursor
 from tracking_api.dispatch import (
     DispatchStore,
@@ -38,6 +38,7 @@ from tracking_api.schemas import (
     ReportingAnswer,
     RestaurantAnswer,
 )
+from tracking_api.series import SeriesEntry, SeriesName, SeriesSample, Simulation
 from tracking_api.view import FixKey, Look, Near, Spot, TrackedOrder
 
 
@@ -102,6 +103,18 @@ class Store(DispatchStore, Protocol):
     async def read_restaurants(self) -> list[RestaurantAnswer]: ...
 
     async def read_policies(self) -> list[dict[str, Any]]: ...
+
+    async def list_series(self, prefix: str, after: str, limit: int) -> list[SeriesEntry]: ...
+
+    async def read_series(
+        self, name: SeriesName, from_at: datetime, to_at: datetime, points: int
+    ) -> SeriesSample: ...
+
+    async def has_series(self, name: SeriesName) -> bool: ...
+
+    async def read_simulations(self) -> list[Simulation]: ...
+
+    async def set_simulation(self, kind: str, count: int) -> None: ...
 
     async def is_there(self) -> bool: ...
 
@@ -297,6 +310,32 @@ class Database:
     async def read_policies(self) -> list[dict[str, Any]]:
         """Read every policy."""
         return await read(self.engine, reads.select_policies)
+
+    async def list_series(self, prefix: str, after: str, limit: int) -> list[SeriesEntry]:
+        """Read a page of series: those of sources by name, then those of drivers."""
+        return await read(
+            self.engine, lambda conn: series.select_entries(conn, prefix, after, limit)
+        )
+
+    async def read_series(
+        self, name: SeriesName, from_at: datetime, to_at: datetime, points: int
+    ) -> SeriesSample:
+        """Read a series for a picture. Raises UnknownSeries, UnknownDriver."""
+        return await read(
+            self.engine, lambda conn: series.select_sample(conn, name, from_at, to_at, points)
+        )
+
+    async def has_series(self, name: SeriesName) -> bool:
+        """Whether a source has published this series."""
+        return await read(self.engine, lambda conn: series.select_is_there(conn, name))
+
+    async def read_simulations(self) -> list[Simulation]:
+        """Read how many of each kind the staff wants."""
+        return await read(self.engine, series.select_simulations)
+
+    async def set_simulation(self, kind: str, count: int) -> None:
+        """Set how many of a kind the simulators are to run."""
+        await ask(self.pool, lambda conn: commands.set_simulation(conn, kind, count))
 
     async def is_there(self) -> bool:
         """Say within 2 s whether the database answers."""

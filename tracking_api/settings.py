@@ -19,6 +19,7 @@ class Settings(ServiceSettings):
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_updates_topic: str = "tracking-updates"
     kafka_positions_topic: str = "tracking-positions"
+    kafka_series_topic: str = "series"
     stream_topics: str = "streams"
     live_max_viewers: int = Field(default=MOST_VIEWERS, ge=1, le=1_000_000)
 

@@ -53,7 +53,7 @@ class _Flaw:
         self.detail = detail
 
 
-class _Object(dict[str, Any]):
+class StrictObject(dict[str, Any]):
     """A JSON object that remembers which of its keys came twice."""
 
     doubled: frozenset[str] = frozenset()
@@ -64,10 +64,10 @@ def decode_position_strictly(payload: bytes) -> Decoded:
 
     Raises MalformedFix when nothing of it can be used.
     """
-    value = _parse(payload)
+    value = parse_strictly(payload)
     if isinstance(value, list):
         return _read_entries(value, identity_required=True)
-    if not isinstance(value, _Object):
+    if not isinstance(value, StrictObject):
         raise MalformedFix("wrong_shape", "neither an object nor an array")
     if len(payload) > MAX_FIX_BYTES:
         boot, seq = _identity(value)
@@ -81,8 +81,8 @@ def decode_fix(payload: bytes) -> Fix:
 
     Raises MalformedFix; never returns a partial fix.
     """
-    value = _parse(payload)
-    if not isinstance(value, _Object):
+    value = parse_strictly(payload)
+    if not isinstance(value, StrictObject):
         raise MalformedFix("wrong_shape", "not an object")
     if len(payload) > MAX_FIX_BYTES:
         raise MalformedFix("too_large", f"{len(payload)} bytes; one fix may have {MAX_FIX_BYTES}")
@@ -94,8 +94,8 @@ def decode_fixes(payload: bytes) -> Decoded:
 
     Raises MalformedFix when nothing of it can be used.
     """
-    value = _parse(payload)
-    if not isinstance(value, _Object):
+    value = parse_strictly(payload)
+    if not isinstance(value, StrictObject):
         raise MalformedFix("wrong_shape", "not an object")
     if "fixes" in value.doubled:
         raise MalformedFix("duplicate_key", "fixes")
@@ -106,7 +106,11 @@ def decode_fixes(payload: bytes) -> Decoded:
     return _read_entries(value["fixes"], identity_required=False)
 
 
-def _parse(payload: bytes) -> Any:
+def parse_strictly(payload: bytes) -> Any:
+    """Parse JSON; what the contract refuses inside it is left for `refuse_flaws`.
+
+    Raises MalformedFix for what is no JSON at all.
+    """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise MalformedFix("too_large", f"{len(payload)} bytes of {MAX_PAYLOAD_BYTES}")
     if not payload:
@@ -129,8 +133,8 @@ def _parse(payload: bytes) -> Any:
         raise MalformedFix("not_json", f"{exc.msg} at {exc.pos}") from exc
 
 
-def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
-    value = _Object(pairs)
+def _object_of(pairs: list[tuple[str, Any]]) -> StrictObject:
+    value = StrictObject(pairs)
     if len(value) != len(pairs):
         times = Counter(key for key, _ in pairs)
         value.doubled = frozenset(key for key, count in times.items() if count > 1)
@@ -164,9 +168,9 @@ def _read_entries(entries: list[Any], *, identity_required: bool) -> Decoded:
 
 
 def _read_fix(entry: Any, *, identity_required: bool) -> Fix:
-    if not isinstance(entry, _Object):
+    if not isinstance(entry, StrictObject):
         raise MalformedFix("wrong_shape", "a fix is a JSON object")
-    _refuse_flaws(entry, MAX_DEPTH)
+    refuse_flaws(entry, MAX_DEPTH)
     boot, seq = None, None
     if identity_required or "boot" in entry or "seq" in entry:
         boot, seq = _read_boot(entry), _read_seq(entry)
@@ -174,7 +178,7 @@ def _read_fix(entry: Any, *, identity_required: bool) -> Fix:
         if entry["void"] is not True or boot is None:
             raise MalformedFix("wrong_type", "void is true, with boot and seq, or absent")
         raise MalformedFix("void", "closed by the device")
-    fix_at = _field(entry, "fix_at")
+    fix_at = read_field(entry, "fix_at")
     if isinstance(fix_at, bool) or not isinstance(fix_at, int | str):
         raise MalformedFix("wrong_type", "fix_at must be a string or a whole number")
     return Fix(
@@ -187,33 +191,34 @@ def _read_fix(entry: Any, *, identity_required: bool) -> Fix:
     )
 
 
-def _refuse_flaws(value: Any, depth_left: int) -> None:
+def refuse_flaws(value: Any, depth_left: int) -> None:
     """Raise MalformedFix for the first flaw in a value, whichever field it stands in."""
     if isinstance(value, _Flaw):
         raise MalformedFix(value.reason, value.detail)
     if isinstance(value, str):
         if _SURROGATE_OR_NUL.search(value):
             raise MalformedFix("bad_text", "U+0000 or a lone surrogate")
-    elif isinstance(value, _Object | list):
+    elif isinstance(value, StrictObject | list):
         if depth_left == 0:
             raise MalformedFix("too_deep", f"more than {MAX_DEPTH} levels")
-        if isinstance(value, _Object):
+        if isinstance(value, StrictObject):
             for key in value:
-                _refuse_flaws(key, depth_left)
+                refuse_flaws(key, depth_left)
             if value.doubled:
                 raise MalformedFix("duplicate_key", ", ".join(sorted(value.doubled))[:100])
-        for inner in value.values() if isinstance(value, _Object) else value:
-            _refuse_flaws(inner, depth_left - 1)
+        for inner in value.values() if isinstance(value, StrictObject) else value:
+            refuse_flaws(inner, depth_left - 1)
 
 
-def _field(entry: _Object, name: str) -> Any:
+def read_field(entry: StrictObject, name: str) -> Any:
+    """Read a required field. Raises MalformedFix."""
     if name not in entry:
         raise MalformedFix("missing_field", name)
     return entry[name]
 
 
-def _read_boot(entry: _Object) -> str:
-    boot = _field(entry, "boot")
+def _read_boot(entry: StrictObject) -> str:
+    boot = read_field(entry, "boot")
     if not isinstance(boot, str):
         raise MalformedFix("wrong_type", "boot must be a string")
     if not _ID.fullmatch(boot):
@@ -221,8 +226,8 @@ def _read_boot(entry: _Object) -> str:
     return boot
 
 
-def _read_seq(entry: _Object) -> int:
-    seq = _field(entry, "seq")
+def _read_seq(entry: StrictObject) -> int:
+    seq = read_field(entry, "seq")
     if isinstance(seq, bool) or not isinstance(seq, int):
         raise MalformedFix("wrong_type", "seq must be a whole number")
     if not 1 <= seq <= MAX_SEQ:
@@ -230,8 +235,8 @@ def _read_seq(entry: _Object) -> int:
     return seq
 
 
-def _read_number(entry: _Object, name: str) -> float:
-    value = _field(entry, name)
+def _read_number(entry: StrictObject, name: str) -> float:
+    value = read_field(entry, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise MalformedFix("wrong_type", f"{name} must be a number")
     least, most, reason = RANGES[name]
@@ -244,7 +249,7 @@ def _read_number(entry: _Object, name: str) -> float:
 
 def _identity(entry: Any) -> tuple[str, int] | tuple[None, None]:
     """The boot and seq of a refused entry, if both can be trusted."""
-    if not isinstance(entry, _Object) or entry.doubled & {"boot", "seq"}:
+    if not isinstance(entry, StrictObject) or entry.doubled & {"boot", "seq"}:
         return None, None
     try:
         return _read_boot(entry), _read_seq(entry)

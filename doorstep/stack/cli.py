@@ -15,7 +15,7 @@ from typing import get_args
 
 from doorstep.credentials import driver_token, mqtt_password
 from doorstep.errors import DoorstepError
-from doorstep.provision import SERVICE_USERS
+from doorstep.provision import SERVICE_USERS, read_sources
 from doorstep.reporting import Mode
 from doorstep.settings import EX_CONFIG
 from doorstep.stack.home import print_line
@@ -29,6 +29,7 @@ EXAMPLES = """examples:
   ./run up && ./run status                    the stack in the background
   ./run drivers add anna bruno                each with MQTT credentials and a token
   ./run drivers token anna                    what to send driver_api as a bearer
+  ./run sources add weather                   who publishes series of numbers, with a password
   ./run send --driver anna --lat 43.77 --lon 11.25
   ./run replay track.gpx --driver bus304 --speedup 60
   ./run where anna 1                          what became of her first fix, step by step
@@ -155,6 +156,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     drivers.add_argument("driver_ids", nargs="*", metavar="ID")
 
+    sources = add("sources", "list the sources of series, add some, or tell a password", _sources)
+    sources.add_argument("action", nargs="?", choices=["list", "add", "password"], default="list")
+    sources.add_argument("source_ids", nargs="*", metavar="ID")
+
     for name, purpose in (
         ("replay", "publish a GPX, CSV or GeoJSON track as a device: FILE... --driver ID"),
         ("send", "publish one fix and say what became of it: --driver ID --lat ... --lon ..."),
@@ -275,7 +280,24 @@ def _known_drivers(stack: Stack) -> list[str]:
         return []
     with stack.home.password_file.open(encoding="ascii") as file:
         names = [line.partition(":")[0] for line in file]
-    return [name for name in names if name not in SERVICE_USERS]
+    sources = read_sources(stack.home.password_file)
+    return [name for name in names if name not in SERVICE_USERS and name not in sources]
+
+
+def _sources(stack: Stack, options: argparse.Namespace) -> int:
+    if options.action == "add":
+        stack.add_sources(options.source_ids)
+        return 0
+    known = sorted(read_sources(stack.home.password_file))
+    if options.action == "list":
+        print("\n".join(known))
+        return 0
+    for source_id in options.source_ids:
+        if source_id not in known:
+            print_line(f"run: no source {source_id}: ./run sources add {source_id}")
+            return 1
+        print(mqtt_password(stack.home.fleet_key(), source_id))
+    return 0
 
 
 def _simulate(stack: Stack, options: argparse.Namespace) -> int:

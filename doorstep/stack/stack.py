@@ -13,7 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from doorstep.credentials import mqtt_password
-from doorstep.provision import check_driver_ids, owner_connection, provision_drivers
+from doorstep.provision import (
+    check_driver_ids,
+    owner_connection,
+    provision_drivers,
+    provision_sources,
+)
 from doorstep.stack import kafka, probes
 from doorstep.stack.addresses import Addresses, choose_addresses, reach
 from doorstep.stack.home import Home, StackError, print_line, process_runs
@@ -258,7 +263,17 @@ class Stack:
         key = self.home.fleet_key()
         with owner_connection(self.database_admin_url) as conn:
             provision_drivers(conn, key, self.home.password_file, driver_ids, self._say)
-        last = driver_ids[-1]
+        self._let_in(driver_ids[-1])
+
+    def add_sources(self, source_ids: Sequence[str]) -> None:
+        """Let sources of series in, and return when every broker does."""
+        if source_ids:
+            provision_sources(self.home.password_file, self.home.fleet_key(), source_ids)
+            self._let_in(source_ids[-1])
+
+    def _let_in(self, last: str) -> None:
+        """Have the brokers read the passwords again, and wait until they know this user."""
+        key = self.home.fleet_key()
         for number, broker in enumerate(self.addresses.mqtt, start=1):
             self.supervisor.signal(f"mosquitto-{number}", "brokers", "HUP")
             deadline = time.monotonic() + LOGIN_TIMEOUT_S

@@ -53,6 +53,7 @@ TOPICS = (
     Topic("tracking-updates", 6, 7 * DAY_MS),
     # Transient: the next fix heals a gap. A record packs a whole batch of up to 20,000 positions.
     Topic("tracking-positions", 3, HOUR_MS, retention_bytes=256 * MIB, max_message_bytes=4 * MIB),
+    Topic("series", 3, 2 * DAY_MS, retention_bytes=512 * MIB),
     Topic("dead-letter", 3, 30 * DAY_MS),
     Topic("streams", 3, DAY_MS, retention_bytes=256 * MIB),  # what staff publish over HTTP
 )

@@ -36,6 +36,7 @@ __all__ = [
     "replace_customer_token",
     "revoke_customer_tokens",
     "set_reporting",
+    "set_simulation",
 ]
 
 
@@ -174,6 +175,12 @@ async def set_reporting(conn: AsyncConnection[Any], driver_id: str, report: Repo
     parameters = {"driver_id": driver_id, "report": Jsonb(asdict(report))}
     with translated():
         await conn.execute(query("set_reporting"), parameters)
+
+
+async def set_simulation(conn: AsyncConnection[Any], kind: str, count: int) -> None:
+    """Set how many couriers, cities or tickers the simulators are to run."""
+    with translated():
+        await conn.execute(query("set_simulation"), {"kind": kind, "count": count})
 
 
 def _only(row: T | None) -> T:

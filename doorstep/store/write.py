@@ -8,6 +8,7 @@ and the same call on a new connection is safe: everything here is idempotent.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -35,11 +36,13 @@ __all__ = [
     "add_dead_letters",
     "advance_offsets",
     "delete_outbox",
+    "forget_points",
     "open_offsets",
     "read_watermarks",
     "record_fixes",
     "record_fixes_async",
     "record_parked",
+    "record_points",
     "take_outbox",
 ]
 
@@ -150,6 +153,31 @@ def advance_offsets(
     }
     with translated():
         conn.execute(query("advance_offsets"), parameters)
+
+
+def record_points(
+    conn: psycopg.Connection, rows: Iterable[tuple[int, str, datetime, float]]
+) -> list[tuple[int, str]]:
+    """Write points of series, (n, name, at, value). Answers with (n, outcome) of the others.
+
+    `outcome` is `duplicate`, `conflict` (another value under a known instant) or
+    `too_many_series`.
+    """
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("prepare_points"))
+        with cursor.copy(query("copy_points")) as copy:
+            copy.set_types(("int4", "text", "timestamptz", "float8"))
+            for row in rows:
+                copy.write_row(row)
+        cursor.execute(query("record_points"))
+        return cursor.fetchall()
+
+
+def forget_points(conn: psycopg.Connection, before: datetime) -> int:
+    """Drop the points of series before an instant, and return how many."""
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(query("forget_points"), {"before": before}).fetchone()
+        return int(row[0]) if row else 0
 
 
 def take_outbox(conn: psycopg.Connection, limit: int) -> list[OutboxRecord]:

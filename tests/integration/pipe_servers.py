@@ -22,6 +22,7 @@ MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/
 TOPICS = {
     "driver-pos": 4,
     "driver-status": 1,
+    "series": 1,
     "tracking-updates": 1,
     "tracking-positions": 1,
     "dead-letter": 1,

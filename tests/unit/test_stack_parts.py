@@ -183,6 +183,7 @@ def test_topics__each_one__states_partitions_and_retention() -> None:
         "driver-status": 3,
         "tracking-updates": 6,
         "tracking-positions": 3,
+        "series": 3,
         "dead-letter": 3,
         "streams": 3,
     }

@@ -9,6 +9,7 @@ from tracking_api.live.crowd import Crowd
 from tracking_api.live.feed import Feed, Heard
 from tracking_api.live.fleet import Fleet
 from tracking_api.live.hub import Hub
+from tracking_api.live.series import SeriesStreams
 from tracking_api.live.topics import Topics
 from tracking_api.settings import MOST_VIEWERS, Settings
 
@@ -17,9 +18,14 @@ class Live:
     """Everything that goes on while people look on."""
 
     def __init__(
-        self, store: Store, most_viewers: int = MOST_VIEWERS, topics: Topics | None = None
+        self,
+        store: Store,
+        most_viewers: int = MOST_VIEWERS,
+        topics: Topics | None = None,
+        series_topic: str = "series",
     ) -> None:
         self.topics = topics or Topics("127.0.0.1:1", ())
+        self.series = SeriesStreams(self.topics, series_topic)
         self.crowd = Crowd(store.find_tokens, most_viewers)
         self.hub = Hub(store)
         self.fleet = Fleet(store)

@@ -4,6 +4,9 @@ One consumer for the process, whoever follows, and only while somebody does. A f
 the past makes the consumer go back; whoever has had those records already is passed over, by their
 offsets. A record's id is where the consumer stands in each partition after it
 (`0:12,1:7,2:0`), so that whoever comes back with it goes on from there: at least once.
+
+A keyed topic is one of ours: who follows it gets the records of one key, and only the latest of
+them when reading too slowly. It is not on the list, so nobody publishes to it here.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -28,10 +31,17 @@ from tracking_api.live.viewer import Viewer
 CONSUME_AT_MOST = 500
 CONSUME_WITHIN_S = 0.1
 ANSWER_WITHIN_S = 3.0
+RECENT_S = 10.0  # a stream that begins with `recent` overlaps with what the database had
 MOST_WAITING = 10_000  # records for a viewer that reads too slowly; then it is cut, and resumes
 
 Offsets = dict[int, int]
 """By partition."""
+
+Found = tuple[int, int, bytes | None, Frame]
+"""A record: its partition, offset, key and frame."""
+
+MakeFrame = Callable[[Message, str], Frame | None]
+"""A record of a keyed topic, and its id, as a frame; None for one that nobody should see."""
 
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # outside strings, where JSON has none, only space
 _encode = msgspec.json.Encoder().encode
@@ -50,12 +60,13 @@ class KafkaUnavailable(Unavailable):
 
 
 class Follower:
-    """A viewer of one topic. `next` is the offset it wants next, by partition."""
+    """A viewer of one topic, or of one of its keys. `next`: the offset it wants, by partition."""
 
-    __slots__ = ("next", "topic", "viewer")
+    __slots__ = ("key", "next", "topic", "viewer")
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, key: bytes | None = None) -> None:
         self.topic = topic
+        self.key = key
         self.next: Offsets = {}
         self.viewer: Viewer | None = None
 
@@ -63,11 +74,17 @@ class Follower:
 class Topics:
     """The topics that may be published to and followed."""
 
-    def __init__(self, bootstrap_servers: str, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        names: Sequence[str],
+        keyed: Mapping[str, MakeFrame] | None = None,
+    ) -> None:
         self._servers = {"bootstrap.servers": bootstrap_servers, "log_level": 0}
         self._names = frozenset(names)
         self._wishes: queue.Queue[tuple[Follower, str, Future[Offsets]] | None] = queue.Queue()
-        self._followers: dict[str, set[Follower]] = {name: set() for name in names}
+        self._keyed = keyed or {}
+        self._followers: dict[str, set[Follower]] = {name: set() for name in (*names, *self._keyed)}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._producer: Producer | None = None
@@ -111,17 +128,18 @@ class Topics:
 
     # -- following ---------------------------------------------------------------------------
 
-    async def find(self, topic: str, start: str) -> Follower:
-        """Find where a follower begins: latest, earliest, an offset, or a record's id.
+    async def find(self, topic: str, start: str, key: bytes | None = None) -> Follower:
+        """Find where a follower begins: latest, recent, earliest, an offset, or a record's id.
 
         Raises UnknownTopic, UnusableRequest, KafkaUnavailable.
         """
-        self.check(topic)
+        if topic not in self._followers:
+            raise UnknownTopic
         if self._thread is None:
             self._loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, name="topics", daemon=True)
             self._thread.start()
-        follower = Follower(topic)
+        follower = Follower(topic, key)
         found: Future[Offsets] = Future()
         self._wishes.put((follower, start, found))
         follower.next = await asyncio.wrap_future(found)
@@ -144,16 +162,20 @@ class Topics:
         if self._thread is not None:
             self._thread.join(timeout=5)
 
-    def _give(self, topic: str, records: list[tuple[int, int, Frame]]) -> None:
+    def _give(self, topic: str, records: list[Found]) -> None:
         """Give records to the topic's followers, each once. In the event loop."""
         for follower in list(self._followers[topic]):
             viewer = follower.viewer
             if viewer is None or viewer.closing:
                 continue
-            for partition, offset, frame in records:
-                if offset >= follower.next.get(partition, 0):
-                    follower.next[partition] = offset + 1
+            for partition, offset, key, frame in records:
+                if offset < follower.next.get(partition, 0):
+                    continue
+                follower.next[partition] = offset + 1
+                if follower.key is None:
                     viewer.tell(frame)
+                elif follower.key == key:
+                    viewer.show(frame)
             if viewer.waiting > MOST_WAITING:
                 viewer.cut()
 
@@ -203,14 +225,20 @@ class Topics:
                 _stand(consumer, at, follower)
 
     def _read(self, messages: Sequence[Message], at: dict[str, Offsets]) -> None:
-        records: dict[str, list[tuple[int, int, Frame]]] = {}
+        records: dict[str, list[Found]] = {}
+        wanted = {one.key for topic in self._keyed for one in list(self._followers[topic])}
         for message in messages:
             topic, partition, offset = message.topic(), message.partition(), message.offset()
             if message.error() or topic not in at or partition is None or offset is None:
                 continue
             at[topic][partition] = offset + 1
-            frame = _frame(message, at[topic])
-            records.setdefault(topic, []).append((partition, offset, frame))
+            make = self._keyed.get(topic, _frame)
+            key = message.key()
+            if topic in self._keyed and key not in wanted:
+                continue
+            frame = make(message, _cursor(at[topic]))
+            if frame is not None:
+                records.setdefault(topic, []).append((partition, offset, key, frame))
         if self._loop is not None:
             for topic, some in records.items():
                 self._loop.call_soon_threadsafe(self._give, topic, some)
@@ -233,7 +261,11 @@ def _stand(consumer: Consumer, at: dict[str, Offsets], follower: Follower) -> No
     at[topic] = standing | back
 
 
-def _frame(message: Message, standing: Offsets) -> Frame:
+def _cursor(standing: Offsets) -> str:
+    return ",".join(f"{partition}:{offset}" for partition, offset in sorted(standing.items()))
+
+
+def _frame(message: Message, cursor: str) -> Frame:
     value = message.value() or b""
     content: Any
     try:
@@ -249,13 +281,18 @@ def _frame(message: Message, standing: Offsets) -> Frame:
         "key": key.decode(errors="replace") if isinstance(key, bytes) else key,
         "value": content,
     }
-    cursor = ",".join(f"{partition}:{offset}" for partition, offset in sorted(standing.items()))
     return Frame("record", _encode(data).translate(_ONE_LINE), cursor)
 
 
 def _offsets(consumer: Consumer, topic: str, start: str) -> Offsets:
     known = consumer.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic].partitions
-    asked = _asked(start)
+    if start == "recent":
+        since_ms = round((time.time() - RECENT_S) * 1000)
+        times = [TopicPartition(topic, partition, since_ms) for partition in known]
+        recent = consumer.offsets_for_times(times, timeout=ANSWER_WITHIN_S)
+        asked = {one.partition: one.offset for one in recent if one.offset >= 0}
+    else:
+        asked = _asked(start)
     found: Offsets = {}
     for partition in known:
         low, high = consumer.get_watermark_offsets(

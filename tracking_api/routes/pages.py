@@ -8,8 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -19,6 +22,18 @@ DIST = Path(__file__).parents[1] / "web" / "dist"
 NOT_BUILT = "The pages are not built: `npm ci && npm run build` in tracking_api/web builds them."
 
 router = APIRouter(include_in_schema=False)
+
+
+class ForBrowsers(APIRoute):
+    """A page at an address that scripts ask for data: only who wants HTML gets it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and "text/html" not in Headers(scope=scope).get("accept", ""):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+series_router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
 
 
 class Assets(StaticFiles):
@@ -43,6 +58,14 @@ async def get_home() -> RedirectResponse:
 async def get_fleet_page() -> FileResponse:
     """The fleet's map. It asks for the staff token itself."""
     return _page("fleet.html")
+
+
+@series_router.get("/series")
+async def get_series_page() -> FileResponse:
+    """The chart of series; `GET /series` without `Accept: text/html` is the list of them."""
+    page = _page("series.html")
+    page.headers["Vary"] = "Accept"
+    return page
 
 
 @router.get("/t/{order_id}")

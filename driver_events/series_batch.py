@@ -1,0 +1,103 @@
+"""One batch of series: from records of the topic `series` to rows, and to dead letters. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from doorstep.errors import MalformedFix
+from doorstep.series import RefusedPoint, decode_points, name_of
+from doorstep.store.rows import DeadLetter
+from doorstep.topics import SERIES_PREFIX
+from driver_events.batch import Record, instant_of_ms
+
+FUTURE = timedelta(seconds=120)  # as of fixes: a point may be dated so far ahead of its arrival
+
+Row = tuple[int, str, datetime, float]
+"""Its number in the batch, the series' name, the instant, the value."""
+
+
+@dataclass(slots=True)
+class SeriesBatch:
+    """Records, the rows read from them, and what can't be used. `record_nos[n]` is row n's."""
+
+    records: Sequence[Record]
+    rows: list[Row] = field(default_factory=list)
+    record_nos: list[int] = field(default_factory=list)
+    faults: dict[tuple[int, str], list[str]] = field(default_factory=dict)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def refuse(self, record_no: int, reason: str, detail: str) -> None:
+        """Note that an entry of a record can't be used."""
+        self.faults.setdefault((record_no, reason), []).append(detail)
+        self.outcomes[reason] += 1
+
+    def settle(self, others: Iterable[tuple[int, str]]) -> None:
+        """Take the database's answer: the rows that were not simply written."""
+        counts: Counter[str] = Counter()
+        for n, outcome in others:
+            counts[outcome] += 1
+            if outcome == "too_many_series":
+                self.refuse(self.record_nos[n], outcome, self.rows[n][1])
+            else:
+                self.outcomes[outcome] += 1
+        self.outcomes["written"] += len(self.rows) - counts.total()
+
+    def letters(self) -> list[DeadLetter]:
+        """One dead letter per record and reason."""
+        return [
+            self._letter(self.records[record_no], reason, details)
+            for (record_no, reason), details in self.faults.items()
+        ]
+
+    def _letter(self, record: Record, reason: str, details: Sequence[str]) -> DeadLetter:
+        name = (record.key or b"").decode("utf-8", "replace")
+        return DeadLetter(
+            payload=record.payload,
+            driver_id=None,
+            reason=reason,
+            source="mqtt",
+            topic=f"{SERIES_PREFIX}{name}".replace("\0", "\ufffd"),
+            detail="; ".join(details)[:500].replace("\0", "\ufffd"),
+            received_at_ms=record.received_at_ms,
+        )
+
+
+def read_series(records: Sequence[Record], retention: timedelta) -> SeriesBatch:
+    """Decode records. Whatever is wrong with one of them, the others are read.
+
+    A point is judged by when its record reached us: not in the future, and not past `retention`.
+    """
+    batch = SeriesBatch(records)
+    for record_no, (key, payload, received_at_ms) in enumerate(records):
+        name = name_of(key)
+        if name is None:
+            batch.refuse(record_no, "bad_id", "the series' name in the topic")
+            continue
+        try:
+            points = decode_points(payload)
+        except MalformedFix as exc:
+            batch.refuse(record_no, exc.reason, exc.detail)
+            continue
+        received_at = instant_of_ms(received_at_ms)
+        for point in points:
+            if isinstance(point, RefusedPoint):
+                batch.refuse(record_no, point.reason, f"entry {point.n}: {point.detail}")
+            elif point.at > received_at + FUTURE:
+                batch.refuse(record_no, "in_the_future", point.at.isoformat())
+            elif point.at < received_at - retention:
+                batch.refuse(record_no, "too_old", point.at.isoformat())
+            else:
+                batch.rows.append((len(batch.rows), name, point.at, point.value))
+                batch.record_nos.append(record_no)
+    return batch
+
+
+def bury_series(records: Sequence[Record], detail: str) -> SeriesBatch:
+    """Make dead letters of records that the database can't take."""
+    batch = SeriesBatch(records)
+    for record_no in range(len(records)):
+        batch.refuse(record_no, "refused_by_database", detail)
+    return batch

@@ -1,0 +1,194 @@
+"""Series through the whole stack: from a source's MQTT over Kafka to the table and to viewers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from websockets.sync.client import connect
+
+from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
+from doorstep.settings import MqttBroker
+from doorstep.stack.addresses import reach
+from doorstep.stack.stack import Stack
+from tests.integration.http_services import make_fix
+from tests.integration.pipe_services import read_topic_at
+from tests.integration.servers import wait_until
+from tests.integration.test_live import Follower
+
+
+class Source:
+    """A source of series on the stack, and staff that reads them."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.source_id = f"box-{uuid4().hex[:8]}"
+        stack.add_sources([self.source_id])
+        settings = stack.client_environment()
+        self.key = read_fleet_key(Path(settings["FLEET_KEY_FILE"]))
+        self.token = Path(settings["STAFF_TOKEN_FILE"]).read_text().strip()
+        self.url = settings["TRACKING_API_URL"]
+        self.staff = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.token}"}, timeout=15
+        )
+        broker = MqttBroker.parse(settings["MQTT_URL"])
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self.source_id)
+        self._client.username_pw_set(self.source_id, mqtt_password(self.key, self.source_id))
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+
+    def name(self, measure: str) -> str:
+        return f"{self.source_id}/{measure}"
+
+    def publish(self, name: str, payload: Any) -> None:
+        """Publish, and wait for the broker's acknowledgement."""
+        body = payload if isinstance(payload, bytes) else json.dumps(payload)
+        info = self._client.publish(f"doorstep/v1/series/{name}", body, qos=1)
+        info.wait_for_publish(20)
+        assert info.is_published()
+
+    def read(self, name: str, **parameters: Any) -> httpx.Response:
+        return self.staff.get(f"/series/{name}", params=parameters)
+
+    def points(self, name: str) -> list[list[float]]:
+        answer = self.read(name)
+        found: list[list[float]] = answer.json()["points"] if answer.status_code == 200 else []
+        return found
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+        self.staff.close()
+
+
+@pytest.fixture(scope="module")
+def source(stack: Stack) -> Iterator[Source]:
+    with closing(Source(stack)) as source:
+        yield source
+
+
+def test_series__published_over_mqtt__are_listed_and_read_with_their_signs(source):
+    now = int(time.time() * 1000)
+    sent = [[now - 3000.0, -1.5], [now - 2000.0, 0.0], [now - 1000.0, 2.0]]
+    name = source.name("box_c")
+    source.publish(name, [{"at": int(at), "value": value} for at, value in sent])
+    wait_until(lambda: source.points(name) == sent, what="the points are in the table")
+    source.publish(name, {"at": int(sent[0][0]), "value": 99})  # the first value stays
+    source.publish(name, {"at": now, "value": -7})
+    wait_until(lambda: source.points(name) == [*sent, [now, -7.0]])
+    [entry] = source.staff.get("/series", params={"prefix": source.name("")}).json()["series"]
+    assert (entry["name"], entry["unit"], entry["last_value"]) == (name, "°C", -7.0)
+    answer = source.read(name, points=2).json()
+    assert (answer["stands_for"], answer["points"]) == (4, [sent[2], [now, -7.0]])
+
+
+def test_series__a_bad_payload__is_a_dead_letter_and_the_next_one_is_written(source):
+    name = source.name("bad")
+    now = int(time.time() * 1000)
+    mark = source.source_id.encode()
+    source.publish(name, b'{"at": 1, "value": NaN, "of": "%b"}' % mark)
+    source.publish(name, {"at": now, "value": 1})
+    wait_until(lambda: source.points(name) == [[now, 1.0]])
+    servers = str(reach(source.stack.addresses.kafka))
+    found = read_topic_at(
+        servers, "dead-letter", lambda some: any(mark in one.value() for one in some)
+    )
+    [letter] = [one for one in found if mark in one.value()]
+    headers = dict(letter.headers())
+    assert headers["reason"] == b"not_finite"
+    assert headers["topic"] == f"doorstep/v1/series/{name}".encode()
+
+
+def test_series__below_another_name__never_arrive(source):
+    now = int(time.time() * 1000)
+    other = f"other-{source.source_id}/x"
+    source.publish(other, {"at": now, "value": 1})  # Mosquitto acknowledges what it denies
+    mine = source.name("after")
+    source.publish(mine, {"at": now, "value": 1})
+    wait_until(lambda: source.points(mine))
+    assert source.read(other).status_code == 404
+
+
+def test_series_stream__points__come_live_resume_and_are_the_one_series_only(source):
+    name, other = source.name("live"), source.name("live2")
+    start = int(time.time() * 1000)
+    for one in (name, other):
+        source.publish(one, {"at": start, "value": 0})
+    wait_until(lambda: source.points(name) and source.points(other))
+    with closing(Follower(f"{source.url}/series/{name}/stream", source.token)) as viewer:
+        assert viewer.next("points")[0] == {"name": name, "points": [[start, 0.0]]}
+        for n in range(1, 4):
+            source.publish(other, {"at": start + n, "value": 1000})
+            source.publish(name, {"at": start + n, "value": -n})
+            assert viewer.next("points")[0]["points"] == [[start + n, -n]]
+            cursor = viewer.cursor if n == 1 else cursor
+        assert viewer.frames.empty()
+    url = f"{source.url.replace('http', 'ws', 1)}/series/{name}/stream?last_event_id={cursor}"
+    with connect(url, additional_headers={"Authorization": f"Bearer {source.token}"}) as socket:
+        for n in (2, 3):
+            frame = json.loads(socket.recv(timeout=30))
+            assert (frame["type"], frame["data"]["points"]) == ("points", [[start + n, -n]])
+
+
+def test_series__what_is_not_there_or_not_asked_for_right__is_refused(source):
+    assert source.read("nobody/x").status_code == 404
+    assert source.read("nobody/x/stream").status_code == 404
+    assert source.read("driver/nobody/battery").status_code == 404
+    name = source.name("box_c")
+    assert source.read(name, points=5001).status_code == 422
+    early, late = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    assert source.read(name, **{"from": late, "to": early}).status_code == 422
+    assert source.read(name, **{"from": "2026-01-01T00:00:00"}).status_code == 422  # no zone
+    assert httpx.get(f"{source.url}/series").status_code == 401
+
+
+def test_series__a_drivers_battery_and_speed__come_out_of_the_fixes(source):
+    driver_id = f"volt-{uuid4().hex[:8]}"
+    source.stack.add_drivers([driver_id])
+    api = source.stack.client_environment()["DRIVER_API_URL"]
+    fix = make_fix((11.25, 43.77)) | {"battery": 0.5, "speed_mps": 3.0}
+    token = driver_token(source.key, driver_id)
+    answer = httpx.patch(
+        f"{api}/drivers/{driver_id}/location", json=fix, headers={"Authorization": f"Bearer {token}"}
+    )
+    assert answer.status_code == 200, answer.text
+    listed = source.staff.get("/series", params={"prefix": f"driver/{driver_id}/"}).json()["series"]
+    assert [(one["name"], one["last_value"]) for one in listed] == [
+        (f"driver/{driver_id}/battery", 0.5),
+        (f"driver/{driver_id}/speed_mps", 3.0),
+    ]
+    [[_, value]] = source.points(f"driver/{driver_id}/battery")
+    assert value == 0.5
+
+
+def test_series_list__pages__hold_every_series_once(source):
+    for n in range(5):
+        source.publish(source.name(f"page{n}"), {"at": int(time.time() * 1000), "value": n})
+    wait_until(lambda: source.points(source.name("page4")))
+    names: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = source.staff.get("/series", params={"limit": 3, "after": after}).json()
+        names += [one["name"] for one in page["series"]]
+        after = page["next_after"]
+    assert len(names) == len(set(names))
+    assert {source.name(f"page{n}") for n in range(5)} <= set(names)
+    assert [one for one in names if one.startswith("driver/")]
+
+
+def test_simulations__a_wish__is_kept_until_another(source):
+    answer = source.staff.put("/simulations/cities", json={"count": 7})
+    assert answer.status_code == 200, answer.text
+    wanted = {one["kind"]: one["wanted"] for one in answer.json()["simulations"]}
+    assert wanted["cities"] == 7
+    assert source.staff.put("/simulations/trains", json={"count": 7}).status_code == 422
+    assert source.staff.put("/simulations/cities", json={"count": -1}).status_code == 422
