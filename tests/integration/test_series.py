@@ -126,13 +126,14 @@ def test_series_stream__points__come_live_resume_and_are_the_one_series_only(sou
     wait_until(lambda: source.points(name) and source.points(other))
     with closing(Follower(f"{source.url}/series/{name}/stream", source.token)) as viewer:
         assert viewer.next("points")[0] == {"name": name, "points": [[start, 0.0]]}
+        cursors: list[str | None] = []
         for n in range(1, 4):
             source.publish(other, {"at": start + n, "value": 1000})
             source.publish(name, {"at": start + n, "value": -n})
             assert viewer.next("points")[0]["points"] == [[start + n, -n]]
-            cursor = viewer.cursor if n == 1 else cursor
+            cursors.append(viewer.cursor)
         assert viewer.frames.empty()
-    url = f"{source.url.replace('http', 'ws', 1)}/series/{name}/stream?last_event_id={cursor}"
+    url = f"{source.url.replace('http', 'ws', 1)}/series/{name}/stream?last_event_id={cursors[0]}"
     with connect(url, additional_headers={"Authorization": f"Bearer {source.token}"}) as socket:
         for n in (2, 3):
             frame = json.loads(socket.recv(timeout=30))
@@ -156,10 +157,8 @@ def test_series__a_drivers_battery_and_speed__come_out_of_the_fixes(source):
     source.stack.add_drivers([driver_id])
     api = source.stack.client_environment()["DRIVER_API_URL"]
     fix = make_fix((11.25, 43.77)) | {"battery": 0.5, "speed_mps": 3.0}
-    token = driver_token(source.key, driver_id)
-    answer = httpx.patch(
-        f"{api}/drivers/{driver_id}/location", json=fix, headers={"Authorization": f"Bearer {token}"}
-    )
+    headers = {"Authorization": f"Bearer {driver_token(source.key, driver_id)}"}
+    answer = httpx.patch(f"{api}/drivers/{driver_id}/location", json=fix, headers=headers)
     assert answer.status_code == 200, answer.text
     listed = source.staff.get("/series", params={"prefix": f"driver/{driver_id}/"}).json()["series"]
     assert [(one["name"], one["last_value"]) for one in listed] == [
