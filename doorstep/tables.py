@@ -77,6 +77,7 @@ policy = Table(
     Column("arriving_min_s", Double),
     Column("worst_accuracy_m", Double),
     Column("report_every_s", Double),
+    Column("pace", Double),
     Column("created_at", Instant),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from tracking_api.arrivals import EstimateArrival
 from tracking_api.eta import estimate_arrival
 from tracking_api.schemas import (
     Coordinates,
@@ -36,21 +37,26 @@ def position_of(spot: Spot, now: datetime) -> Position:
     )
 
 
-def eta_of(order: TrackedOrder) -> EtaAnswer | None:
+def eta_of(order: TrackedOrder, estimate: EstimateArrival = estimate_arrival) -> EtaAnswer | None:
     """When the order should arrive, if that can be said."""
-    eta = estimate_arrival(order)
+    eta = estimate(order)
     if eta is None:
         return None
     return EtaAnswer(
         arrives_at=eta.arrives_at,
+        p10_at=eta.p10_at,
+        p90_at=eta.p90_at,
+        as_of=eta.as_of,
         seconds=eta.seconds,
         distance_m=eta.distance_m,
         speed_mps=eta.speed_mps,
+        route=eta.route,
+        speeds=eta.speeds,
         basis=eta.basis,
     )
 
 
-def track_answer(order: TrackedOrder) -> TrackAnswer:
+def track_answer(order: TrackedOrder, estimate: EstimateArrival = estimate_arrival) -> TrackAnswer:
     """Answer "where is my order?", showing only what its window allows."""
     spot = order.visible
     lon_deg, lat_deg = order.destination
@@ -60,7 +66,7 @@ def track_answer(order: TrackedOrder) -> TrackAnswer:
         assignment_no=order.assignment_no,
         order_seq=order.order_seq,
         position=position_of(spot, order.now) if spot else None,
-        eta=eta_of(order),
+        eta=eta_of(order, estimate),
         restaurant=Restaurant(
             name=order.restaurant_name,
             lon_deg=order.restaurant[0],

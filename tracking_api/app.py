@@ -18,7 +18,9 @@ from doorstep.web.openapi import install_openapi
 from doorstep.web.problems import install_problem_handlers
 from doorstep.web.tokens import RememberTokens
 from doorstep.web.waiting import report_waiting
+from tracking_api.arrivals import Arrivals, EstimateArrival
 from tracking_api.database import Database, Store
+from tracking_api.eta import estimate_arrival
 from tracking_api.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
 from tracking_api.live.series import points_frame
 from tracking_api.live.service import Live
@@ -105,14 +107,17 @@ def build_service(settings: Settings) -> FastAPI:
         topics = Topics(
             settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
         )
-        live = Live(database, settings.live_max_viewers, topics, series_topic)
-        _hand_in(app, database, settings.tracking_api_public_url, live)
+        arrivals = Arrivals()
+        live = Live(database, settings.live_max_viewers, topics, series_topic, arrivals)
+        _hand_in(app, database, settings.tracking_api_public_url, live, arrivals)
         live.start(settings)
         waiting = asyncio.create_task(report_waiting(database.is_there))
+        loading = asyncio.create_task(arrivals.load())
         try:
             yield
         finally:
             waiting.cancel()
+            loading.cancel()
             await live.close()
             await database.close()
 
@@ -121,7 +126,13 @@ def build_service(settings: Settings) -> FastAPI:
     return app
 
 
-def _hand_in(app: FastAPI, store: Store, public_url: str, live: Live) -> None:
+def _hand_in(
+    app: FastAPI,
+    store: Store,
+    public_url: str,
+    live: Live,
+    estimate: EstimateArrival = estimate_arrival,
+) -> None:
     app.state.parts = Parts(
         store,
         RememberTokens(store.find_token),
@@ -129,6 +140,7 @@ def _hand_in(app: FastAPI, store: Store, public_url: str, live: Live) -> None:
         public_url,
         live,
         Tiles(store),
+        estimate,
     )
 
 

@@ -92,6 +92,7 @@ class LinkToken(BaseModel):
 
 Metres = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Pace = Annotated[float, Field(ge=0.1, le=100, allow_inf_nan=False)]
 MetresPerSecond = Annotated[float, Field(gt=0, le=500, allow_inf_nan=False)]
 
 
@@ -116,6 +117,7 @@ class NewPolicy(BaseModel):
     arriving_min_s: Seconds | None = None
     worst_accuracy_m: Metres | None = None
     report_every_s: Seconds | None = None
+    pace: Pace | None = None
 
 
 UpTo30S = Annotated[float, Field(ge=0, le=MAX_HEARTBEAT_S, allow_inf_nan=False)]
@@ -311,12 +313,21 @@ class Position(BaseModel):
 
 
 class EtaAnswer(BaseModel):
-    """An estimate, and what it rests on."""
+    """An estimate, and what it rests on. Four of five arrivals lie between `p10_at` and `p90_at`.
+
+    `route`: by the street graph, or as the crow flies, stretched. `speeds`: learned from past
+    rides, observed of this driver in the last minutes, or assumed. `as_of`: the fix it begins with.
+    """
 
     arrives_at: Instant
+    p10_at: Instant
+    p90_at: Instant
+    as_of: Instant
     seconds: int
     distance_m: int
     speed_mps: float
+    route: Literal["road", "straight_line"]
+    speeds: Literal["learned", "observed", "assumed"]
     basis: str
 
 

@@ -92,7 +92,7 @@ class TrackedOrder:
 
     `newest` is the driver's newest fix whatever its time: `visible` decides. `trail` are the
     fixes before it, inside the window, oldest first. `driver_id` is the current assignment's, and
-    no part of any answer.
+    no part of any answer. `pace` is how many times faster than the world its clock runs.
     """
 
     now: datetime
@@ -107,6 +107,7 @@ class TrackedOrder:
     window: Window | None
     newest: Spot | None
     driver_id: str | None = None
+    pace: float = 1.0
     trail: list[Spot] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 

@@ -183,5 +183,5 @@ def scaled_policy(speedup: float) -> dict[str, Any]:
         "report_every_s": 30.0,
     }
     scaled = {name: round(value / speedup, 3) for name, value in times.items()}
-    scaled["dwell_max_mps"] = 3.0 * speedup
+    scaled |= {"dwell_max_mps": 3.0 * speedup, "pace": speedup}
     return {"name": f"couriers at {speedup:g} times the speed", **scaled}

@@ -20,6 +20,8 @@ import msgspec
 
 from doorstep.web.instants import format_instant
 from tracking_api.answers import eta_of, track_answer
+from tracking_api.arrivals import EstimateArrival
+from tracking_api.eta import estimate_arrival
 from tracking_api.schemas import EtaAnswer
 from tracking_api.view import Event, Spot, TrackedOrder, age_s, freshness_of
 
@@ -64,13 +66,17 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
-def snapshot_frame(order: TrackedOrder, *, with_id: bool) -> Frame:
+def snapshot_frame(
+    order: TrackedOrder, estimate: EstimateArrival = estimate_arrival, *, with_id: bool
+) -> Frame:
     """What GET /track answers. With an id, the frames that follow begin after it."""
-    data = track_answer(order).model_dump_json().encode()
+    data = track_answer(order, estimate).model_dump_json().encode()
     return Frame("snapshot", data, order.order_seq if with_id else None)
 
 
-def order_frame(order: TrackedOrder, event: Event) -> Frame:
+def order_frame(
+    order: TrackedOrder, event: Event, estimate: EstimateArrival = estimate_arrival
+) -> Frame:
     """One event of an order; with the newest, what of the driver may be seen from now on."""
     data: dict[str, Any] = {
         "order_id": str(order.order_id),
@@ -81,7 +87,7 @@ def order_frame(order: TrackedOrder, event: Event) -> Frame:
         "occurred_at": format_instant(event.occurred_at),
     }
     if event.order_seq == order.order_seq:
-        eta = eta_of(order)
+        eta = eta_of(order, estimate)
         data["position"] = position_members(order.visible, order.now) if order.visible else None
         data["eta"] = eta_members(eta, order.now) if eta else None
     return Frame("order", _encode(data), event.order_seq)
@@ -128,8 +134,13 @@ def eta_members(eta: EtaAnswer, now: datetime) -> dict[str, Any]:
     """An estimate as it reads now."""
     return {
         "arrives_at": format_instant(eta.arrives_at),
+        "p10_at": format_instant(eta.p10_at),
+        "p90_at": format_instant(eta.p90_at),
+        "as_of": format_instant(eta.as_of),
         "seconds": max(0, round((eta.arrives_at - now).total_seconds())),
         "distance_m": eta.distance_m,
         "speed_mps": eta.speed_mps,
+        "route": eta.route,
+        "speeds": eta.speeds,
         "basis": eta.basis,
     }

@@ -22,6 +22,8 @@ from prometheus_client import Counter, Gauge
 
 from doorstep.errors import BadLink, DoorstepError
 from doorstep.telemetry import get_logger
+from tracking_api.arrivals import EstimateArrival
+from tracking_api.eta import estimate_arrival
 from tracking_api.live.frames import (
     end_frame,
     order_frame,
@@ -54,8 +56,14 @@ class LiveStore(Protocol):
 class Hub:
     """What is watched in this process."""
 
-    def __init__(self, store: LiveStore, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: LiveStore,
+        clock: Callable[[], float] = time.monotonic,
+        estimate: EstimateArrival = estimate_arrival,
+    ) -> None:
         self._store = store
+        self._estimate = estimate
         self._clock = clock
         self._orders: OrderedDict[UUID, Watched] = OrderedDict()  # the longest not looked at first
         self._by_driver: dict[str, Watched] = {}
@@ -96,7 +104,7 @@ class Hub:
         """
         watched = self._orders.get(order_id)
         if watched is None:
-            watched = self._orders[order_id] = Watched(order_id)
+            watched = self._orders[order_id] = Watched(order_id, self._estimate)
             watched.looked_at = self._clock()
             WATCHED.set(len(self._orders))
         watched.arriving += 1
@@ -120,13 +128,13 @@ class Hub:
             viewer.tell(resync_frame(tracked.order_seq))
         with_id = after is None
         if with_id not in watched.snapshots:
-            watched.snapshots[with_id] = snapshot_frame(tracked, with_id=with_id)
+            watched.snapshots[with_id] = snapshot_frame(tracked, self._estimate, with_id=with_id)
         viewer.tell(watched.snapshots[with_id])
         _SNAPSHOTS.inc()
         if after is not None:
             for event in tracked.events:
                 if event.order_seq > after:
-                    viewer.tell(order_frame(tracked, event))
+                    viewer.tell(order_frame(tracked, event, self._estimate))
         if tracked.state in ENDED:
             viewer.finish(end_frame(tracked.state))
         else:
@@ -245,7 +253,7 @@ class Hub:
         if old is None or new:
             self._begin(watched, tracked)
         for event in new:
-            frame = order_frame(tracked, event)
+            frame = order_frame(tracked, event, self._estimate)
             for viewer in watched.viewers:
                 viewer.tell(frame)
             _EVENTS.inc(len(watched.viewers))

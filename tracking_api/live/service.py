@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from tracking_api.arrivals import EstimateArrival
 from tracking_api.database import Store
+from tracking_api.eta import estimate_arrival
 from tracking_api.live.crowd import Crowd
 from tracking_api.live.feed import Feed, Heard
 from tracking_api.live.fleet import Fleet
@@ -23,11 +25,12 @@ class Live:
         most_viewers: int = MOST_VIEWERS,
         topics: Topics | None = None,
         series_topic: str = "series",
+        estimate: EstimateArrival = estimate_arrival,
     ) -> None:
         self.topics = topics or Topics("127.0.0.1:1", ())
         self.series = SeriesStreams(self.topics, series_topic)
         self.crowd = Crowd(store.find_tokens, most_viewers)
-        self.hub = Hub(store)
+        self.hub = Hub(store, estimate=estimate)
         self.fleet = Fleet(store)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from tracking_api.answers import eta_of
-from tracking_api.eta import OBSERVED_WITHIN_S, SEGMENT_M
+from tracking_api.arrivals import EstimateArrival
+from tracking_api.eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
 from tracking_api.geo import distance_m
 from tracking_api.live.frames import Frame, position_frame
 from tracking_api.live.viewer import Viewer
@@ -29,6 +30,7 @@ class Watched:
     __slots__ = (
         "arriving",
         "driver_id",
+        "estimate",
         "eta",
         "eta_at",
         "looked_at",
@@ -42,8 +44,9 @@ class Watched:
         "viewers",
     )
 
-    def __init__(self, order_id: UUID) -> None:
+    def __init__(self, order_id: UUID, estimate: EstimateArrival = estimate_arrival) -> None:
         self.order_id = order_id
+        self.estimate = estimate
         self.viewers: set[Viewer] = set()
         self.arriving = 0  # viewers that are let in, but not there yet
         self.tracked: TrackedOrder | None = None
@@ -80,7 +83,7 @@ class Watched:
         for spot in tracked.trail if tracked.visible else []:
             self._remember(spot)
         self.shown = tracked.visible
-        self.eta, self.eta_at = eta_of(tracked), tracked.now
+        self.eta, self.eta_at = eta_of(tracked, self.estimate), tracked.now
 
     def move(self, spot: Spot, now: datetime) -> Frame | None:
         """Take a visible position; give its frame, or None if it is not news."""
@@ -90,7 +93,7 @@ class Watched:
         if self.eta_at is None or now - self.eta_at >= ETA_EVERY:
             trail = [one for one in self.trail if now - one.fix_at <= OBSERVED_WITHIN]
             seen = replace(tracked, now=now, newest=spot, trail=trail)
-            self.eta, self.eta_at = eta_of(seen), now
+            self.eta, self.eta_at = eta_of(seen, self.estimate), now
         self.shown = spot
         self._remember(spot)
         return position_frame(spot, now, self.eta)

@@ -11,7 +11,9 @@ from fastapi import Depends, Request
 from doorstep.errors import Forbidden
 from doorstep.store.rows import Token
 from doorstep.web.tokens import BearerToken, FindToken, identify
+from tracking_api.arrivals import EstimateArrival
 from tracking_api.database import Store
+from tracking_api.eta import estimate_arrival
 from tracking_api.links import COOKIE, Links
 from tracking_api.live.service import Live
 from tracking_api.tiles import Tiles
@@ -27,6 +29,7 @@ class Parts:
     public_url: str
     live: Live
     tiles: Tiles
+    estimate: EstimateArrival = estimate_arrival
 
     def customer_link(self, order_id: UUID, token: str) -> str:
         """The address that a customer opens. The token stands after #: no server ever logs it."""

@@ -42,7 +42,7 @@ async def get_track(
     found = await parts.store.read_track(admitted)
     if found is None:
         raise BadLink
-    return track_answer(found)
+    return track_answer(found, parts.estimate)
 
 
 @router.get(

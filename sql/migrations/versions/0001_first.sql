@@ -91,6 +91,8 @@ CREATE TABLE policy (
         CHECK (arriving_min_s > 0 AND arriving_min_s <= dwell_min_s),
     worst_accuracy_m float8 NOT NULL DEFAULT 200 CHECK (worst_accuracy_m > 0),
     report_every_s float8 NOT NULL DEFAULT 30 CHECK (report_every_s > 0),
+    -- How many times faster than the world couriers ride: 1, but in a demo.
+    pace float8 NOT NULL DEFAULT 1 CHECK (pace BETWEEN 0.1 AND 100),
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
