@@ -1,0 +1,4 @@
+-- The history on disk, indexes included, in bytes.
+SELECT coalesce(sum(pg_total_relation_size(t.relid)), 0)::int8
+FROM pg_partition_tree('doorstep.fix_history') AS t
+WHERE t.isleaf

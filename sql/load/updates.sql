@@ -1,0 +1,7 @@
+-- How often rows were rewritten, and how often on their own page (HOT).
+SELECT
+    relname AS table_name,
+    n_tup_upd AS updates,
+    n_tup_hot_upd AS hot_updates
+FROM pg_stat_user_tables
+WHERE schemaname = 'doorstep' AND relname IN ('driver_state', 'driver_boot')
