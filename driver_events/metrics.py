@@ -38,4 +38,5 @@ POSITIONS = Counter("doorstep_driver_events_positions", "Positions for the live 
 OUTBOX = Counter("doorstep_driver_events_outbox", "Outbox records that Kafka confirmed", ["topic"])
 POINTS = Counter("doorstep_driver_events_points", "Points of series, by outcome", ["outcome"])
 FORGOTTEN = Counter("doorstep_driver_events_points_forgotten", "Points past their retention")
+PACKED = Counter("doorstep_driver_events_packed", "Fixes of sealed days packed into chunks")
 PARKED = Counter("doorstep_driver_events_unparked", "Parked fixes recorded after all")

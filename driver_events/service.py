@@ -11,6 +11,8 @@ from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
 from driver_events.commands import CommandPublisher
 from driver_events.feedback import TICK_S, Feedback, MqttSender, Schedule, reader
+from driver_events.history import EVERY_S as HISTORY_EVERY_S
+from driver_events.history import HistoryKeeper
 from driver_events.outbox import OutboxPublisher, ParkedRetry
 from driver_events.patch_sink import PatchSink
 from driver_events.positions import LiveFeed
@@ -115,6 +117,8 @@ def _run_database_sink(
     workers["commands"] = Worker("commands", commands.publish, COMMANDS_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
     workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
+    keeper = HistoryKeeper(settings, lambda worked_s: not stopping.wait(worked_s))
+    workers["history"] = Worker("history", keeper.keep, HISTORY_EVERY_S)
     workers["watchdog"] = Worker("watchdog", watchdog.look, WATCH_EVERY_S)
     retention = timedelta(days=settings.series_retention_days)
     series = SeriesWriter(

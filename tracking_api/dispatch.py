@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
@@ -32,11 +32,10 @@ from doorstep.tables import (
     assignment,
     driver,
     driver_state,
-    fix_history,
     order_transition,
     orders,
 )
-from tracking_api.reads import driver_history, order_columns, spot_of
+from tracking_api.reads import FIX_KEY, driver_history, order_columns, spot_of
 from tracking_api.view import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S, FixKey, Spot
 
 WAITING = ("created", "confirmed")
@@ -270,20 +269,22 @@ async def select_past(
     known = select(driver.c.driver_id).where(driver.c.driver_id == driver_id)
     if (await conn.execute(known)).one_or_none() is None:
         raise UnknownDriver
-    key = (fix_history.c.fix_at, fix_history.c.boot, fix_history.c.seq)
-    statement = (
-        driver_history(driver_id)
-        .add_columns(fix_history.c.boot, fix_history.c.seq)
-        .where(fix_history.c.fix_at >= from_at, fix_history.c.fix_at < to_at)
-        .order_by(*key)
-        .limit(limit)
-    )
-    if after is not None:
-        statement = statement.where(fix_history.c.fix_at >= after.fix_at, tuple_(*key) > after)
-    return [
-        Past(FixKey(row.fix_at, row.boot, row.seq), spot_of(row))
-        for row in await conn.execute(statement)
-    ]
+    found: list[Past] = []
+    since = max(from_at, after.fix_at) if after is not None else from_at
+    while since < to_at and len(found) < limit:
+        # Day by day: packed fixes are unpacked before they can be counted.
+        before = min(to_at, _next_day(since))
+        statement = driver_history(driver_id, since, before).order_by(*FIX_KEY)
+        if after is not None:
+            statement = statement.where(tuple_(*FIX_KEY) > after)
+        rows = await conn.execute(statement.limit(limit - len(found)))
+        found += [Past(FixKey(row.fix_at, row.boot, row.seq), spot_of(row)) for row in rows]
+        since = before
+    return found
+
+
+def _next_day(at: datetime) -> datetime:
+    return datetime.combine(at.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
 
 
 async def select_replay(

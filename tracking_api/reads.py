@@ -19,6 +19,7 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    literal_column,
     select,
     tuple_,
 )
@@ -46,6 +47,10 @@ from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window, pre
 
 COMMITTED_WITHIN = timedelta(seconds=10)  # of its arrival, but when something was down
 TRAIL_POINTS = 80  # 5 min at one every 4 s
+FIX_KEY = tuple(  # of driver_history
+    column(name, fix_history.c[name].type) for name in ("fix_at", "boot", "seq")
+)
+NOT_PACKED = ("recorded_at", "altitude_m", "battery")  # a packed fix has them no more
 
 POSITION_COLUMNS = [
     "driver_id",
@@ -172,8 +177,10 @@ async def _select_events(conn: AsyncConnection, order_id: UUID) -> list[Event]:
 async def _select_trail(
     conn: AsyncConnection, driver_id: str, from_at: datetime, before: datetime
 ) -> list[Spot]:
+    # Of the last minutes, which are never packed.
     statement = (
-        driver_history(driver_id)
+        select(*_spot_columns(fix_history.c))
+        .where(fix_history.c.driver_id == driver_id, fix_history.c.quarantine.is_(None))
         .where(fix_history.c.fix_at >= from_at, fix_history.c.fix_at < before)
         .order_by(fix_history.c.fix_at.desc())
         .limit(TRAIL_POINTS)
@@ -208,14 +215,14 @@ async def select_history(
     window = Window(row.assigned_at, row.ended_at)
     if not (window.is_open(row.now) or after_the_end):
         return []
-    conditions = [fix_history.c.fix_at >= max(window.assigned_at, from_at or window.assigned_at)]
     ends = [instant for instant in (window.ended_at, to_at) if instant is not None]
-    if ends:
-        conditions.append(fix_history.c.fix_at < min(ends))
     trail = (
-        driver_history(row.driver_id)
-        .where(*conditions)
-        .order_by(fix_history.c.fix_at, fix_history.c.boot, fix_history.c.seq)
+        driver_history(
+            row.driver_id,
+            max(window.assigned_at, from_at or window.assigned_at),
+            min(ends) if ends else None,
+        )
+        .order_by(*FIX_KEY)
         .limit(limit)
     )
     return [spot_of(found) for found in await conn.execute(trail)]
@@ -366,10 +373,18 @@ def _current_assignment() -> ColumnElement[bool]:
     )
 
 
-def driver_history(driver_id: str) -> Select[Any]:
-    """A driver's fixes but those in quarantine: the one place that says where the past is."""
-    return select(*_spot_columns(fix_history.c)).where(
-        fix_history.c.driver_id == driver_id, fix_history.c.quarantine.is_(None)
+def driver_history(driver_id: str, from_at: datetime, before: datetime | None) -> Select[Any]:
+    """A driver's fixes but those in quarantine: the one place that says where the past is.
+
+    They come with boot and seq, and in no order: FIX_KEY is one.
+    """
+    until = literal_column("'infinity'::timestamptz") if before is None else literal(before)
+    columns = [column(one.name, one.type) for one in fix_history.c if one.name not in NOT_PACKED]
+    fixes = func.fix_history__between_v1(driver_id, literal(from_at), until).table_valued(
+        *columns, name="fixes"
+    )
+    return select(*_spot_columns(fixes.c), fixes.c.boot, fixes.c.seq).where(
+        fixes.c.quarantine.is_(None)
     )
 
 

@@ -49,7 +49,7 @@ class InHistory:
 
     fix_at: datetime
     received_at: datetime
-    recorded_at: datetime
+    recorded_at: datetime | None  # None: it is packed, and this is not kept
     lon_deg: float
     lat_deg: float
     quarantine: str | None

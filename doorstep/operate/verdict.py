@@ -117,16 +117,17 @@ def verdict_of(trace: Trace) -> Verdict:
 def _stored(trace: Trace) -> Verdict:
     history = trace.history
     assert history is not None  # noqa: S101 - for mypy; the caller has looked
-    sentence = (
-        f"committed at {format_instant(history.recorded_at)}, "
-        f"{_span(history.fix_at, history.received_at)} after it was due "
-        f"and {_span(history.received_at, history.recorded_at)} after it arrived"
-    )
+    recorded_at = history.recorded_at
+    sentence = f"committed at {format_instant(recorded_at)}" if recorded_at else "committed"
     if history.received_at < history.fix_at:
-        sentence = (
-            f"committed at {format_instant(history.recorded_at)}; the phone's clock is "
-            f"{_span(history.received_at, history.fix_at)} ahead"
+        sentence += f"; the phone's clock is {_span(history.received_at, history.fix_at)} ahead"
+    elif recorded_at:
+        sentence += (
+            f", {_span(history.fix_at, history.received_at)} after it was due "
+            f"and {_span(history.received_at, recorded_at)} after it arrived"
         )
+    else:
+        sentence += "; its day is packed, and when it was recorded is not kept"
     if history.quarantine is not None:
         sentence += f"; in quarantine ({history.quarantine}), so nothing is concluded from it"
     if trace.letters:
@@ -219,12 +220,13 @@ def _history(trace: Trace) -> Step:
         return Step("history", "none", "not stored")
     where = f"lat {history.lat_deg:.6f} lon {history.lon_deg:.6f}"
     quarantine = f", quarantine: {history.quarantine}" if history.quarantine else ""
+    recorded_at = history.recorded_at
+    recorded = f"recorded {format_instant(recorded_at)}" if recorded_at else "packed"
     return Step(
         "history",
         "yes",
         f"{where}, taken {format_instant(history.fix_at)}, received "
-        f"{format_instant(history.received_at)}, recorded "
-        f"{format_instant(history.recorded_at)}{quarantine}",
+        f"{format_instant(history.received_at)}, {recorded}{quarantine}",
     )
 
 

@@ -35,13 +35,18 @@ CREATE TABLE limits (
     worst_accuracy_m float8 NOT NULL DEFAULT 200,  -- worse is quarantined
     nearest_max_age_s float8 NOT NULL DEFAULT 300,  -- older positions don't count for `assign`
     nearest_max_m float8 NOT NULL DEFAULT 50000,
-    customer_token_s float8 NOT NULL DEFAULT 86400  -- a customer's link lives so long past the end
+    customer_token_s float8 NOT NULL DEFAULT 86400,  -- a customer's link lives so long past the end
+    kafka_retention_s float8 NOT NULL DEFAULT 172800,  -- driver-pos keeps a record for 48 h
+    history_days int NOT NULL DEFAULT 90 CHECK (history_days >= 7)  -- then fixes are deleted
 );
 
--- Fixes before this are compacted and gone: counted, never stored. One row.
+-- Fixes before sealed_before are counted, never stored. Those before packed_before are read from
+-- fix_chunk, the rest from fix_history (46_history_at_rest.sql). One row.
 CREATE TABLE sealed_before (
     only_row bool PRIMARY KEY DEFAULT true CHECK (only_row),
-    sealed_before timestamptz NOT NULL DEFAULT '-infinity'
+    sealed_before timestamptz NOT NULL DEFAULT '-infinity',
+    packed_before timestamptz NOT NULL DEFAULT '-infinity',
+    packed_in xid8  -- the transaction that moved packed_before last
 );
 
 -- Boxes where the fleet works: swapped coordinates are told by them.

@@ -66,8 +66,8 @@ BEGIN
 END
 $$;
 
--- Where these drivers were, each at most once in every step: an index probe a driver and step, so
--- that its cost knows a bound however many fixes there are.
+-- Where these drivers were, each at most once in every step: an index probe a driver and step, or
+-- two points of a chunk for each, so that its cost knows a bound however many fixes there are.
 CREATE FUNCTION fleet_history_v1(
     of_drivers text[], from_at timestamptz, to_at timestamptz, step_s float8
 )
@@ -75,17 +75,35 @@ RETURNS TABLE (driver_id text, fix_at timestamptz, lon_deg float8, lat_deg float
 LANGUAGE sql STABLE
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT d.driver_id, f.fix_at, f.lon_deg, f.lat_deg
-    FROM unnest(of_drivers) AS d (driver_id)
-    CROSS JOIN generate_series(
-        0, ceil(extract(epoch FROM to_at - from_at) / step_s)::int - 1
-    ) AS s (n)
-    CROSS JOIN LATERAL (
-        SELECT h.fix_at, h.lon_deg, h.lat_deg FROM fix_history h
-        WHERE h.driver_id = d.driver_id AND h.quarantine IS NULL
-            AND h.fix_at >= from_at + make_interval(secs => s.n * step_s)
-            AND h.fix_at < least(to_at, from_at + make_interval(secs => (s.n + 1) * step_s))
-        ORDER BY h.fix_at LIMIT 1
+    SELECT DISTINCT ON (f.driver_id, step) f.driver_id, f.fix_at, f.lon_deg, f.lat_deg
+    FROM (
+        SELECT d.driver_id, p.fix_at, p.lon_deg, p.lat_deg
+        FROM unnest(of_drivers) AS d (driver_id)
+        CROSS JOIN generate_series(
+            0, ceil(extract(epoch FROM to_at - from_at) / step_s)::int - 1
+        ) AS s (n)
+        CROSS JOIN LATERAL (
+            SELECT h.fix_at, h.lon_deg, h.lat_deg FROM fix_history h
+            WHERE h.driver_id = d.driver_id AND h.quarantine IS NULL
+                AND h.fix_at >= from_at + make_interval(secs => s.n * step_s)
+                AND h.fix_at < least(to_at, from_at + make_interval(secs => (s.n + 1) * step_s))
+                AND h.fix_at >= (SELECT packed_before FROM sealed_before)
+            ORDER BY h.fix_at LIMIT 1
+        ) AS p
+        UNION ALL
+        SELECT c.driver_id, p.fix_at, p.lon_deg, p.lat_deg
+        FROM fix_chunk c
+        CROSS JOIN LATERAL fix_chunk__sample(
+            c, 2 + 2 * ceil(extract(epoch FROM c.to_at - c.from_at) / step_s)::int
+        ) AS p
+        CROSS JOIN LATERAL (VALUES (fleet_history_v1.from_at, fleet_history_v1.to_at))
+            AS asked (since, before)  -- a chunk has a from_at and a to_at of its own
+        WHERE c.driver_id = ANY (of_drivers) AND c.quarantine IS NULL
+            AND c.from_at > asked.since - interval '24 hours'  -- no chunk is longer than a day
+            AND c.from_at < asked.before AND c.to_at >= asked.since
+            AND c.to_at < (SELECT packed_before FROM sealed_before)
+            AND p.fix_at >= asked.since AND p.fix_at < asked.before
     ) AS f
-    ORDER BY d.driver_id, f.fix_at
+    CROSS JOIN LATERAL floor(extract(epoch FROM f.fix_at - from_at) / step_s) AS step
+    ORDER BY f.driver_id, step, f.fix_at
 $$;

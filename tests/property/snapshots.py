@@ -88,6 +88,7 @@ APART = {
     "driver": "registered",
     "driver_reporting": "how the staff wants devices to report",
     "driver_transition": "the matrix",
+    "fix_chunk": "the history at rest: no case is that old",
     "kafka_offset": "where a consumer stands; a replay moves it",
     "limits": "rules",
     "order_transition": "the matrix",

@@ -28,6 +28,7 @@ TABLES = (
     "driver_transition",
     "evidence",
     "fix_history",
+    "fix_chunk",
     "fix_history_default",
     "kafka_offset",
     "limits",
