@@ -41,7 +41,10 @@ TABLES = (
     "policy",
     "restaurant",
     "sealed_before",
+    "series",
+    "series_point",
     "service_area",
+    "simulation",
 )
 
 
