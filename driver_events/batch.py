@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from doorstep.errors import MalformedFix
-from doorstep.fix import ID_PATTERN, Refused, decode_position
+from doorstep.fix import ID_PATTERN, Refused, decode_position, decode_singles
 from doorstep.fix.instants import EPOCH
 from doorstep.store.rows import DeadLetter, IncomingRow, Outcome, refused_row
 from doorstep.topics import POSITION, topic_of
@@ -29,6 +29,8 @@ _SEQ: Final = 3
 _FIX_AT: Final = 4
 _REASON: Final = 13
 _KNOWN_ALREADY = ("rejected_before", "void")  # no dead letter: there is one, or nothing to keep
+
+READ_AT_ONCE = 500  # records; one that is no single good fix costs the others some 3 µs each
 
 _driver_id_fullmatch = re.compile(ID_PATTERN.encode()).fullmatch
 
@@ -76,12 +78,58 @@ def read_batch(records: Sequence[Record], most: int) -> Batch:
     does.
     """
     batch = Batch(records)
-    rows, record_nos, faults = batch.rows, batch.record_nos, batch.faults
-    arrived_ms, received_at = 0, EPOCH
-    for record_no, (key, payload, received_at_ms) in enumerate(records):
-        if len(rows) >= most:
-            batch.records = records[:record_no]
+    for at in range(0, len(records), READ_AT_ONCE):
+        part = records[at : at + READ_AT_ONCE]
+        left = most - len(batch.rows)
+        if left >= len(part) and _read_singles(batch, at, part):
+            continue
+        if not _read_each(batch, at, part, most):
             break
+    return batch
+
+
+def _read_singles(batch: Batch, at: int, records: Sequence[Record]) -> bool:
+    """Read records of one good fix each, as nearly all are. False if one of them is not."""
+    driver_ids = [one for record in records if (one := driver_id_of(record[0])) is not None]
+    fixes = decode_singles([record[1] for record in records])
+    if fixes is None or len(driver_ids) < len(records):
+        return False
+    rows = batch.rows
+    arrived_ms, received_at = 0, EPOCH
+    for driver_id, record, fix in zip(driver_ids, records, fixes, strict=True):
+        if record[2] != arrived_ms:
+            arrived_ms = record[2]
+            received_at = instant_of_ms(arrived_ms)
+        boot, seq, fix_at, lat_deg, lon_deg, accuracy_m, speed_mps, heading_deg, up_m, battery = fix
+        rows.append(
+            (
+                len(rows),
+                driver_id,
+                boot,
+                seq,
+                fix_at,
+                received_at,
+                lon_deg,
+                lat_deg,
+                accuracy_m,
+                speed_mps,
+                heading_deg,
+                up_m,
+                battery,
+                None,
+            )
+        )
+    batch.record_nos.extend(range(at, at + len(records)))
+    return True
+
+
+def _read_each(batch: Batch, start: int, records: Sequence[Record], most: int) -> bool:
+    """Read records one by one. False if the batch has become full; then it ends before the rest."""
+    rows, record_nos, faults = batch.rows, batch.record_nos, batch.faults
+    for record_no, (key, payload, received_at_ms) in enumerate(records, start):
+        if len(rows) >= most:
+            batch.records = batch.records[:record_no]
+            return False
         driver_id = driver_id_of(key)
         if driver_id is None:
             faults.append(_Fault(record_no, "bad_id", "the driver's id in the topic"))
@@ -91,8 +139,7 @@ def read_batch(records: Sequence[Record], most: int) -> Batch:
         except MalformedFix as exc:
             faults.append(_Fault(record_no, exc.reason, exc.detail))
             continue
-        if received_at_ms != arrived_ms:
-            arrived_ms, received_at = received_at_ms, instant_of_ms(received_at_ms)
+        received_at = instant_of_ms(received_at_ms)
         for fix in decoded:
             if isinstance(fix, Refused):
                 if fix.boot is None:
@@ -118,7 +165,7 @@ def read_batch(records: Sequence[Record], most: int) -> Batch:
                 )
             rows.append(row)
             record_nos.append(record_no)
-    return batch
+    return True
 
 
 def bury(batch: Batch, detail: str) -> Batch:
@@ -151,7 +198,26 @@ def judge(batch: Batch, outcomes: Iterable[Outcome]) -> Verdict:
             reason = reason or outcome
             if reason not in _KNOWN_ALREADY:
                 faults.append(_Fault(batch.record_nos[n], reason, f"seq {row[_SEQ]}"))
-    newest: dict[str, IncomingRow] = {}
+    counts["committed"] += len(rows) - len(named)
+    counts["malformed"] += len(batch.faults)
+    for fault in batch.faults:
+        reasons[fault.reason] += 1
+    return Verdict(
+        letters=_letters(batch, faults),
+        positions=_newest(rows, named),
+        pairs={(row[_DRIVER_ID], boot) for row in rows if (boot := row[_BOOT]) is not None},
+        parked=parked,
+        outcomes=+counts,
+        reasons=reasons,
+    )
+
+
+def _newest(rows: Sequence[IncomingRow], named: set[int]) -> list[IncomingRow]:
+    """Give each driver's newest row that was committed: has a `fix_at` and is not `named`."""
+    newest = {row[_DRIVER_ID]: row for row in rows}
+    if len(newest) == len(rows) and not named:  # a fix of each: 0.1 µs instead of 0.3
+        return [row for row in rows if row[_FIX_AT] is not None]
+    newest.clear()
     for row in rows:
         fix_at = row[_FIX_AT]
         if row[0] in named or fix_at is None:
@@ -159,18 +225,7 @@ def judge(batch: Batch, outcomes: Iterable[Outcome]) -> Verdict:
         best = newest.get(row[_DRIVER_ID])
         if best is None or fix_at >= (best[_FIX_AT] or fix_at):
             newest[row[_DRIVER_ID]] = row
-    counts["committed"] += len(rows) - len(named)
-    counts["malformed"] += len(batch.faults)
-    for fault in batch.faults:
-        reasons[fault.reason] += 1
-    return Verdict(
-        letters=_letters(batch, faults),
-        positions=list(newest.values()),
-        pairs={(row[_DRIVER_ID], boot) for row in rows if (boot := row[_BOOT]) is not None},
-        parked=parked,
-        outcomes=+counts,
-        reasons=reasons,
-    )
+    return list(newest.values())
 
 
 def _letters(batch: Batch, faults: Iterable[_Fault]) -> list[DeadLetter]:
@@ -209,4 +264,5 @@ def instant_of_ms(ms: int) -> datetime:
 
 def ms_of(instant: datetime) -> int:
     """Turn an instant into whole milliseconds since 1970."""
-    return (instant - EPOCH) // timedelta(milliseconds=1)
+    since = instant - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000

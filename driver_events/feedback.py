@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
-from paho.mqtt.client import Client
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.reasoncodes import ReasonCode
 
 from doorstep.errors import Unavailable
-from doorstep.settings import MqttBroker
 from doorstep.store import write
 from doorstep.store.rows import Watermark
-from doorstep.telemetry import get_logger
-from doorstep.topics import ACK, COMMAND, topic_of
 from driver_events import metrics
 from driver_events.batch import Pair
 from driver_events.recorder import Connection
 
-SESSION_TAKEN_OVER = 0x8E  # MQTT 5: another client has come with the same client id
 TICK_S = 1.0  # how long a first watermark may wait
 PAIRS_PER_READ = 2000
 MOST_MISSING = 200  # ranges in one ack: 200 x 40 bytes stay far below a packet of 64 KiB
@@ -114,8 +106,8 @@ class Schedule:
 class Sender(Protocol):
     """Where acks go: MQTT, or a stand-in in unit tests."""
 
-    def send(self, driver_id: str, payload: bytes) -> bool:
-        """Send an ack; False if the driver's broker is away."""
+    def send(self, acks: Sequence[tuple[str, bytes]]) -> Collection[str]:
+        """Send acks, (driver_id, payload); return the drivers whose broker is away."""
 
 
 class Feedback:
@@ -151,11 +143,8 @@ class Feedback:
             except Unavailable:
                 self._schedule.put_back(due[at:], now_s)
                 raise
-            unsent = [
-                (mark.driver_id, mark.boot)
-                for mark in marks
-                if not self._sender.send(mark.driver_id, encode_watermark(mark))
-            ]
+            away = self._sender.send([(mark.driver_id, encode_watermark(mark)) for mark in marks])
+            unsent = [(mark.driver_id, mark.boot) for mark in marks if mark.driver_id in away]
             self._schedule.put_back(unsent, now_s)
             metrics.WATERMARKS.inc(len(marks) - len(unsent))
         if now_s - self._forgot_at > 10 * self._every_s:
@@ -172,74 +161,3 @@ def reader(connection: Connection) -> Callable[[Sequence[Pair]], list[Watermark]
             return write.read_watermarks(conn, pairs)
 
     return read
-
-
-class MqttSender:
-    """Sends acks with QoS 0: a lost one is followed by the next."""
-
-    def __init__(self, brokers: Sequence[MqttBroker], username: str, password: str) -> None:
-        self._clients = [_connect(broker, username, password) for broker in brokers]
-
-    def send(self, driver_id: str, payload: bytes) -> bool:
-        """Send to the driver's broker: crc32(driver_id) mod their number."""
-        client = self._clients[zlib.crc32(driver_id.encode()) % len(self._clients)]
-        if not client.is_connected():
-            return False
-        info = client.publish(topic_of(driver_id, ACK), payload, qos=0)
-        return info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def send_command(self, driver_id: str, payload: bytes) -> Callable[[], bool] | None:
-        """Leave a command with the driver's broker, QoS 1, retained: whoever is off gets it later.
-
-        None if the broker is away; else a function that says whether it has confirmed.
-        """
-        client = self._clients[zlib.crc32(driver_id.encode()) % len(self._clients)]
-        if not client.is_connected():
-            return None
-        info = client.publish(topic_of(driver_id, COMMAND), payload, qos=1, retain=True)
-        return info.is_published if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
-
-    @property
-    def connects(self) -> int:
-        """How often a broker was connected to."""
-        return sum(client.user_data_get()["connects"] for client in self._clients)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether every broker is there."""
-        return all(client.is_connected() for client in self._clients)
-
-    def close(self) -> None:
-        """Hang up."""
-        for client in self._clients:
-            client.disconnect()
-            client.loop_stop()
-
-
-def _connect(broker: MqttBroker, username: str, password: str) -> Client:
-    client = Client(
-        CallbackAPIVersion.VERSION2, client_id=username, protocol=MQTTProtocolVersion.MQTTv5
-    )
-    client.username_pw_set(username, password)
-    if broker.tls:
-        client.tls_set()
-    log = get_logger(broker=str(broker), username=username)
-    client.user_data_set({"connects": 0})
-    client.on_connect = lambda _, counts, ___, code, ____: _count(log, counts, code)
-    client.on_disconnect = lambda _, __, ___, code, ____: _say_why(log, code)
-    client.reconnect_delay_set(1, 5)
-    client.connect_async(broker.host, broker.port, keepalive=15)
-    client.loop_start()
-    return client
-
-
-def _count(log: Any, counts: dict[str, int], code: ReasonCode) -> None:
-    counts["connects"] += 1
-    log.info("mqtt_connected", code=str(code))
-
-
-def _say_why(log: Any, code: ReasonCode) -> None:
-    if code.value == SESSION_TAKEN_OVER:
-        log.error("mqtt_name_taken", hint="each driver_events needs an MQTT_USERNAME of its own")
-    else:
-        log.info("mqtt_disconnected", reason=str(code))

@@ -24,7 +24,7 @@ from doorstep.topics import POSITION, topic_of
 from driver_events import metrics
 from driver_events.batch import Pair, Record, driver_id_of
 from driver_events.settings import DriverEventsSettings
-from driver_events.source import record_of
+from driver_events.source import records_of
 
 MOST_RECORDS = 100  # x 10 s at the very worst, an outage aside: what a crash repeats
 MOST_WAIT_S = 5.0
@@ -88,7 +88,7 @@ class PatchSink:
             pairs: set[Pair] = set()
             outcomes: Counter[str] = Counter()
             for message in messages:
-                self._relay(record_of(message), pairs, outcomes)
+                self._relay(records_of([message])[0], pairs, outcomes)
             if messages and not stopping.is_set():
                 self._commit()
                 self._note(pairs)

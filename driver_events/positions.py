@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import KafkaError, Producer
 
+from doorstep.fix.instants import EPOCH
 from doorstep.store.rows import IncomingRow
 from driver_events import metrics
 from driver_events.batch import ms_of
@@ -19,40 +20,27 @@ _encode = msgspec.json.Encoder().encode
 
 
 def pack_positions(rows: Sequence[IncomingRow]) -> list[bytes]:
-    """Encode committed rows as values of tracking-positions."""
+    """Encode committed rows, which all have a `fix_at`, as values of tracking-positions."""
     return [
-        _encode({"v": 1, "positions": [_position(row) for row in part]})
-        for part in (
-            rows[at : at + POSITIONS_PER_RECORD] for at in range(0, len(rows), POSITIONS_PER_RECORD)
+        _encode({"v": 1, "positions": _positions(rows[at : at + POSITIONS_PER_RECORD])})
+        for at in range(0, len(rows), POSITIONS_PER_RECORD)
+    ]
+
+
+def _positions(rows: Sequence[IncomingRow]) -> list[tuple[object, ...]]:
+    arrived_at, arrived_ms = EPOCH, 0  # fixes that arrived in the same millisecond share it
+    positions: list[tuple[object, ...]] = []
+    for (
+        _, driver_id, _, _, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
+        heading_deg, _, _, _
+    ) in rows:  # fmt: skip
+        if received_at is not arrived_at:
+            arrived_at, arrived_ms = received_at, ms_of(received_at)
+        fix_at_ms = ms_of(fix_at) if fix_at is not None else arrived_ms
+        positions.append(
+            (driver_id, fix_at_ms, arrived_ms, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg)
         )
-    ]
-
-
-def _position(row: IncomingRow) -> list[object]:
-    (
-        _,
-        driver_id,
-        _,
-        _,
-        fix_at,
-        received_at,
-        lon_deg,
-        lat_deg,
-        accuracy_m,
-        speed_mps,
-        heading,
-        *_,
-    ) = row
-    return [
-        driver_id,
-        ms_of(fix_at or received_at),  # committed rows have one
-        ms_of(received_at),
-        lon_deg,
-        lat_deg,
-        accuracy_m,
-        speed_mps,
-        heading,
-    ]
+    return positions
 
 
 class LiveFeed:

@@ -16,7 +16,7 @@ from driver_events import metrics
 from driver_events.batch import Batch, Pair, Record, Verdict, bury, read_batch
 from driver_events.meter import Meter
 from driver_events.recorder import DataError, Recorder
-from driver_events.source import NOWHERE, KafkaUnavailable, Source, record_of
+from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
 
 MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
 LATENCY_SAMPLE = 25  # fixes of a batch whose latency is noted: 2 µs each
@@ -101,7 +101,7 @@ class Processor:
         self._source.take(1, self._wait_s)  # nothing comes, but we stay in the group
 
     def _record(self, messages: Sequence[Message]) -> None:
-        records = [record_of(message) for message in messages]
+        records = records_of(messages)
         at = 0
         while at < len(records):
             batch = read_batch(records[at:], self._max_batch_fixes)

@@ -13,7 +13,7 @@ from doorstep.store import write
 from driver_events import metrics
 from driver_events.recorder import Connection, DataError
 from driver_events.series_batch import SeriesBatch, bury_series, read_series
-from driver_events.source import NOWHERE, Source, record_of
+from driver_events.source import NOWHERE, Source, records_of
 
 MOST_RECORDS = 5000
 TAKE_S = 0.25  # how long a calm batch waits to grow; a chart moves once a second
@@ -73,7 +73,7 @@ class SeriesWriter:
 
     def _write(self, messages: Sequence[Message]) -> None:
         """Write messages; those that the database can't take are halved until one is left."""
-        records = [record_of(message) for message in messages]
+        records = records_of(messages)
         try:
             self._commit(messages, read_series(records, self._retention))
         except DataError as exc:

@@ -42,6 +42,9 @@ class TopicIdentity(NamedTuple):
     topic_id: str
 
 
+_new = tuple.__new__  # half of what a NamedTuple's own costs
+_partition_of = Message.partition
+_offset_of = Message.offset
 NOWHERE = TopicIdentity("", "")  # before the first look
 
 
@@ -209,20 +212,22 @@ class Source:
     def take(self, most: int, timeout_s: float) -> list[Message]:
         """Read up to `most` messages, for up to `timeout_s`. Also keeps us in the group."""
         messages = self._consumer.consume(most, timeout_s)
-        for one in messages:
-            error = one.error()
-            if error is not None and (error.fatal() or error.code() in FENCED):
+        errors = [error for one in messages if (error := one.error()) is not None]
+        for error in errors:
+            if error.fatal() or error.code() in FENCED:
                 self._failed = error
         if self._failed is not None:
             self._come_back()
             return []
         if len(messages) < most:
             self.emptied_at = time.monotonic()
-        return [one for one in messages if one.error() is None and one.partition() in self._offsets]
+        if errors or not self._offsets.keys() >= set(map(_partition_of, messages)):
+            messages = [m for m in messages if not m.error() and m.partition() in self._offsets]
+        return messages
 
     def moves_of(self, messages: Sequence[Message]) -> dict[int, tuple[int, int]]:
         """How far recording these messages moves each partition."""
-        last = {one.partition(): one.offset() for one in messages}
+        last = dict(zip(map(_partition_of, messages), map(_offset_of, messages), strict=True))
         return {
             partition: (self._offsets[partition], offset + 1)
             for partition, offset in last.items()
@@ -240,6 +245,6 @@ class Source:
         self._consumer.close()
 
 
-def record_of(message: Message) -> Record:
-    """Take from a message what a batch needs."""
-    return Record(message.key(), message.value() or b"", message.timestamp()[1])
+def records_of(messages: Sequence[Message]) -> list[Record]:
+    """Take from messages what a batch needs."""
+    return [_new(Record, (m.key(), m.value() or b"", m.timestamp()[1])) for m in messages]

@@ -1,6 +1,7 @@
 """The contract of a fix: its value, and its reading and writing as JSON.
 
     payload ── decode_position ──> [Fix | Refused, …]     MQTT: one fix or an array
+    payloads ─ decode_singles ──> …                       MQTT: many at once, each one good fix
     body    ── decode_fix ───────> Fix                    HTTP: one fix, identity optional
     body    ── decode_fixes ─────> [Fix | Refused, …]     HTTP: {"fixes": [fix, …]}
 
@@ -9,7 +10,7 @@ not decided here but where the fix is written.
 """
 
 from doorstep.fix.encode import encode_fix, encode_position, encode_void
-from doorstep.fix.fast import decode_position
+from doorstep.fix.fast import decode_position, decode_singles
 from doorstep.fix.instants import instant_of, wire_instant
 from doorstep.fix.strict import decode_fix, decode_fixes
 from doorstep.fix.value import (
@@ -35,6 +36,7 @@ __all__ = [
     "decode_fix",
     "decode_fixes",
     "decode_position",
+    "decode_singles",
     "encode_fix",
     "encode_position",
     "encode_void",

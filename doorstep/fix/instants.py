@@ -10,7 +10,7 @@ from doorstep.errors import MalformedFix
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LEAST_EPOCH_MS = 10**11  # 1973 in milliseconds, the year 5138 in seconds: below it, seconds
 MOST_EPOCH_MS = 253_402_300_799_999  # the end of the year 9999, the last that datetime holds
-_EXACT_AS_FLOAT_MS = 2**32 * 1000  # the year 2106: seconds as a float err by less than 0.3 µs
+EXACT_AS_FLOAT_MS = 2**32 * 1000  # the year 2106: seconds as a float err by less than 0.3 µs
 
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)"
@@ -28,7 +28,7 @@ def instant_of(value: int | str) -> datetime:
             raise MalformedFix("seconds_for_milliseconds", f"fix_at {value} is before 1973")
         if value > MOST_EPOCH_MS:
             raise MalformedFix("bad_instant", "fix_at is after the year 9999")
-        if value < _EXACT_AS_FLOAT_MS:
+        if value < EXACT_AS_FLOAT_MS:
             return datetime.fromtimestamp(value / 1000, UTC)
         return EPOCH + timedelta(milliseconds=value)
     match = _RFC_3339.fullmatch(value)

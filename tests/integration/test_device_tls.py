@@ -13,7 +13,7 @@ from doorstep.journal import Journal
 from doorstep.settings import MqttBroker
 from doorstep.stack.stack import Stack
 from doorstep.stack.topics import Topic, create_topics
-from driver_events.feedback import MqttSender
+from driver_events.sender import MqttSender
 from simulators.connection import Connection, ConnectionFailed, Login
 from simulators.device import Device
 from tests.integration.pipe_servers import wait_until
@@ -80,7 +80,7 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
             assert b'"seq":20' in (records[-1].value() or b"")
             await asyncio.to_thread(wait_until, lambda: sender.is_connected, SOON_S)
             ack = b'{"boot": "%s", "seq": 20, "missing": []}' % device.boot.encode()
-            assert sender.send("anna", ack)
+            assert sender.send([("anna", ack)]) == set()
             await asyncio.to_thread(wait_until, lambda: not device._waiting_since, SOON_S)
             assert device.pending == 0
             await device.stop()

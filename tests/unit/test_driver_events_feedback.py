@@ -29,10 +29,12 @@ class Scene:
             raise StoreUnavailable
         return [Watermark(driver_id, boot, 7, []) for driver_id, boot in pairs]
 
-    def send(self, driver_id: str, payload: bytes) -> bool:
-        if self.broker_is_up:
-            self.sent.append(driver_id)
-        return self.broker_is_up
+    def send(self, acks: Sequence[tuple[str, bytes]]) -> set[str]:
+        drivers = [driver_id for driver_id, _ in acks]
+        if not self.broker_is_up:
+            return set(drivers)
+        self.sent += drivers
+        return set()
 
     def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from doorstep.errors import MalformedFix
 from doorstep.fix.encode import encode_fix, encode_position
-from doorstep.fix.fast import decode_position, decode_position_fast
+from doorstep.fix.fast import decode_position, decode_position_fast, decode_singles
 from doorstep.fix.instants import EPOCH, LEAST_EPOCH_MS, instant_of
 from doorstep.fix.strict import RANGES, decode_position_strictly
 from doorstep.fix.value import MAX_SEQ, Decoded, Fix
@@ -113,3 +113,37 @@ def test_decode_position__any_good_fix__takes_the_fast_path_and_comes_back_equal
     assert decode_position_fast(encode_fix(fix)) == [fix]
     assert decode_position_fast(encode_position([fix, fix])) == [fix, fix]
     assert decode_position_strictly(encode_fix(fix)) == [fix]
+
+
+GOOD = b'{"boot":"b1","seq":1,"fix_at":1790000000123,"lat_deg":43.7,"lon_deg":11.2}'
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.lists(PAYLOADS | st.just(GOOD) | FIXES.map(encode_fix), min_size=1, max_size=3))
+def test_decode_singles__any_payloads__are_taken_only_if_strictly_each_is_one_good_fix(
+    payloads: list[bytes],
+) -> None:
+    singles = decode_singles(payloads)
+    if singles is not None:
+        strictly = [judged(payload, strictly=True) for payload in payloads]
+        assert [[Fix(*values)] for values in singles] == strictly
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.integers(1, len(GOOD)), min_size=1, max_size=3), st.integers(1, 3))
+def test_decode_singles__fixes_cut_and_joined_elsewhere__are_not_taken(
+    cuts: list[int], times: int
+) -> None:
+    """A payload that holds the end of one fix and the beginning of the next must not pass."""
+    text = b",".join([GOOD] * times)
+    ends = sorted({min(cut, len(text)) for cut in cuts} | {len(text)})
+    parts = [text[a:b].strip(b",") for a, b in zip([0, *ends], ends, strict=False)]
+    assert decode_singles(parts) is None or parts == [GOOD] * len(parts)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(FIXES, min_size=1, max_size=5))
+def test_decode_singles__any_good_fixes__come_back_equal(fixes: list[Fix]) -> None:
+    singles = decode_singles([encode_fix(fix) for fix in fixes])
+    assert singles is not None
+    assert [Fix(*values) for values in singles] == fixes
