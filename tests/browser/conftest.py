@@ -151,7 +151,7 @@ class City:
     def clear(self) -> None:
         """Forget every driver and order."""
         with self.database() as conn:
-            conn.execute("TRUNCATE driver, orders CASCADE")  # and with them every token
+            conn.execute("TRUNCATE driver, orders, fix_history CASCADE")  # and tokens
             provision_staff(conn, self.staff_token)
 
     async def driver(
@@ -182,7 +182,9 @@ class City:
         )
         assert answer.status_code == 200, answer.text
 
-    async def order(self, *commands: str, driver_id: str | None = None) -> dict[str, Any]:
+    async def order(
+        self, *commands: str, driver_id: str | None = None, **members: Any
+    ) -> dict[str, Any]:
         """Create an order from RESTAURANT to CUSTOMER, apply staff's commands, give it to a driver.
 
         What is answered has `order_id`, `customer_link` and `customer_token`.
@@ -190,6 +192,7 @@ class City:
         new = {
             "restaurant_id": RESTAURANT_ID,
             "destination": {"lon_deg": CUSTOMER[0], "lat_deg": CUSTOMER[1]},
+            **members,
         }
         answer = await self.staff.post("/orders", json=new)
         assert answer.status_code == 201, answer.text
@@ -208,6 +211,16 @@ class City:
             f"/orders/{order['order_id']}/{command}", **({"json": body} if body else {})
         )
         assert answer.status_code == 200, answer.text
+
+    def assigned_ago(self, order: dict[str, Any], ago_s: float) -> None:
+        """Let the order's current assignment have begun so long ago, for fixes of the past."""
+        with self.database() as conn:
+            conn.execute(
+                "UPDATE assignment SET assigned_at = assigned_at - make_interval(secs => %s)"
+                " WHERE order_id = %s AND ended_at IS NULL",
+                (ago_s, order["order_id"]),
+            )
+            conn.commit()
 
     def _as_driver(self, driver_id: str) -> dict[str, str]:
         token = driver_token(self.stack.home.fleet_key(), driver_id)

@@ -6,10 +6,75 @@ import os
 import signal
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, Route
 
-from tests.browser.looking import PHONE, drawn, says, seen, watch
+from simulators.tracks import read_track
+from tests.browser.looking import PHONE, PROJECT, barriers, drawn, says, seen, watch
 from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
+
+Place = tuple[float, float]
+
+# Notes every place at which the courier is drawn, and the whole way behind.
+SAMPLER = """() => {
+  globalThis.places = [];
+  const look = () => {
+    const { features } = doorstepMap.getSource("courier").serialize().data;
+    const place = features.find((one) => one.geometry.type === "Point")?.geometry.coordinates;
+    if (String(place) !== String(places.at(-1))) places.push(place ?? null);
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+TRAIL = """() => doorstepMap.getSource("trail").serialize().data.features
+  .flatMap((one) => one.geometry.coordinates)"""
+
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+async def places(page: Page) -> list[Place | None]:
+    """Where the courier was drawn so far, in order; None while there was nobody."""
+    found = await page.evaluate("places")
+    return [tuple(one) if one else None for one in found]
+
+
+async def reached(page: Page, place: Place) -> list[Place | None]:
+    """Wait until the courier is drawn at a place; give all places up to it."""
+
+    async def look() -> list[Place | None] | None:
+        found = await places(page)
+        return found if found and found[-1] == place else None
+
+    found: list[Place | None] = await seen(look)
+    assert found, f"never at {place}: {await places(page)}"
+    return found
+
+
+async def under_way(city: Any, driver_id: str = "d1", place: Place = RESTAURANT) -> dict[str, Any]:
+    """An order on its way, assigned ten minutes ago."""
+    await city.driver(driver_id, place, ago_s=300)
+    order: dict[str, Any] = await city.order(driver_id=driver_id)
+    city.assigned_ago(order, 600)
+    await city.phone(driver_id, f"orders/{order['order_id']}/picked-up")
+    return order
+
+
+async def on_the_streets(city: Any) -> dict[str, Any]:
+    """An order half way from Ristorante il Cantinone, as the sample track goes."""
+    track = read_track(PROJECT / "simulators/tracks/firenze_delivery.gpx")
+    leaves, now = 159, 182  # of its 260 points, 4 s apart
+    way = [(point.values["lon_deg"], point.values["lat_deg"]) for point in track]
+    door = {"lon_deg": way[-1][0], "lat_deg": way[-1][1]}
+    await city.driver("d1", way[leaves], ago_s=300)
+    order: dict[str, Any] = await city.order(driver_id="d1", restaurant_id=717, destination=door)
+    city.assigned_ago(order, 600)
+    await city.phone("d1", f"orders/{order['order_id']}/picked-up")
+    for n, place in enumerate(way[leaves:now], leaves):
+        await city.report("d1", place, 4 * (now - n), speed_mps=5.6)
+    return order
 
 
 async def test_track__from_the_link__shows_the_courier_while_under_way(city, open_page):
@@ -86,3 +151,102 @@ async def test_track__with_a_bad_link__says_so_and_nothing_else(city, open_page)
     order = await city.order()
     page = await open_page(f"{order['customer_link']}x")
     assert await seen(lambda: page.locator("#gone").is_visible())
+
+
+async def test_track__a_fix__the_courier_glides_there_and_never_past_it(city, open_page):
+    order = await under_way(city)
+    start, end = north_of(RESTAURANT, 300), north_of(RESTAURANT, 340)
+    await city.report("d1", start, ago_s=4)
+    page = await open_page(order["customer_link"], size=PHONE)
+    calm = await open_page(order["customer_link"], size=PHONE, reduced_motion="reduce")
+    for one in (page, calm):
+        assert await seen(lambda one=one: drawn(one, "courier"))
+        await one.evaluate(SAMPLER)
+    await city.report("d1", end, heading_deg=0, speed_mps=10)
+    glided = [one[1] for one in await reached(page, end) if one]
+    assert len(glided) >= 5, glided
+    assert glided == sorted(glided)
+    assert (glided[0], glided[-1]) == (start[1], end[1])
+    assert await drawn(page, "heading") == 1
+    assert await reached(calm, end) == [start, end]  # who wants no motion sees none
+
+
+async def test_track__an_old_fix_or_a_jump__is_shown_where_it_is_without_a_glide(city, open_page):
+    order = await under_way(city)
+    way = [(north_of(RESTAURANT, 100 * n), ago_s) for n, ago_s in ((3, 150), (4, 100), (60, 99))]
+    await city.report("d1", *way[0])
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await seen(lambda: drawn(page, "courier"))
+    await page.evaluate(SAMPLER)
+    for place, ago_s in way[1:]:
+        await city.report("d1", place, ago_s)
+        await reached(page, place)
+    assert await places(page) == [place for place, _ in way]
+    assert "last seen 2 min ago" in (await page.text_content("#fresh-text") or "")
+    assert list(way[2][0]) not in await page.evaluate(TRAIL)  # nobody has gone this way
+
+
+async def test_track__a_hidden_page__does_not_glide_and_is_in_place_when_it_is_seen_again(
+    city, open_page
+):
+    order = await under_way(city)
+    await city.report("d1", RESTAURANT, ago_s=4)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await seen(lambda: drawn(page, "courier"))
+    await page.evaluate(SAMPLER)
+    await page.evaluate(HIDE, True)
+    await city.report("d1", end := north_of(RESTAURANT, 40))
+    assert await reached(page, end) == [RESTAURANT, end]
+    await page.evaluate(HIDE, False)
+    await city.report("d1", north_of(RESTAURANT, 60))
+    assert len(await reached(page, north_of(RESTAURANT, 60))) > 3
+
+
+async def test_track__opened_on_the_way__shows_the_last_saved_place_and_the_way_inside_the_window(
+    city, open_page
+):
+    await city.driver("d1", north_of(RESTAURANT, -500), ago_s=120)  # before it was this order's
+    order = await city.order(driver_id="d1")
+    city.assigned_ago(order, 60)
+    way = [north_of(RESTAURANT, 30 * n) for n in range(6)]
+    for n, place in enumerate(way):
+        await city.report("d1", place, ago_s=24 - 4 * n)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await seen(lambda: drawn(page, "courier"))  # and the phone says nothing more
+    await page.evaluate(SAMPLER)
+    assert await places(page) == [way[-1]]
+    await seen(lambda: page.evaluate(f"({TRAIL})().length === {len(way)}"))
+    assert await page.evaluate(TRAIL) == [list(place) for place in way]
+
+
+async def test_track__reassigned__shows_nothing_more_of_the_first_driver(city, open_page):
+    await city.driver("d1", north_of(RESTAURANT, 200))
+    order = await city.order(driver_id="d1")
+    await city.report("d1", RESTAURANT)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await seen(lambda: drawn(page, "courier"))
+    await page.evaluate(SAMPLER)
+    await city.driver("d2", north_of(RESTAURANT, 900))
+    await city.command(order, "reassign", driver_id="d2")
+    await city.order(driver_id="d1")
+    await city.report("d1", secret := north_of(RESTAURANT, -700))
+    await city.report("d2", end := north_of(RESTAURANT, 800))
+    shown = await reached(page, end)
+    assert [one for one in shown if one] == [RESTAURANT, end]  # and no glide between the two
+    assert await page.evaluate(TRAIL) == []
+    assert secret not in await places(page)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+async def test_track__light_and_dark__has_no_serious_barrier(city, open_page, pictures, dark):
+    order = await on_the_streets(city)
+    page = await open_page(order["customer_link"], size=PHONE, dark=dark)
+    assert await seen(lambda: drawn(page, "trail"))
+    assert await seen(lambda: drawn(page, "heading"))
+    assert await seen(lambda: drawn(page, "way-names"))
+    assert await barriers(page) == []
+    await page.screenshot(path=pictures / f"track-{'dark' if dark else 'light'}.png")
+    gone = await open_page(f"{order['customer_link']}x", size=PHONE, dark=dark)
+    assert await seen(lambda: gone.locator("#gone").is_visible())
+    assert await barriers(gone) == []
+    await gone.screenshot(path=pictures / f"track-gone-{'dark' if dark else 'light'}.png")

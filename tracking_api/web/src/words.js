@@ -37,6 +37,13 @@ export function ago(seconds) {
   return seconds < 2 ? "now" : `${lasting(seconds)} ago`;
 }
 
+/** How long it takes, as a customer plans: `12 min`, or `10–14 min` where that is known. */
+export function minutes(low_s, high_s = low_s) {
+  if (high_s < 60) return "< 1 min";
+  const [low, high] = [low_s, high_s].map((one) => Math.max(1, Math.round(one / 60)));
+  return low < high ? `${low}–${high} min` : `${high} min`;
+}
+
 export function clock(instant) {
   return new Date(instant).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }
