@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -119,9 +120,12 @@ async def test_track__tracking_api_killed__heals_by_itself_with_each_event_once(
     await page.evaluate("globalThis.neverReloaded = true")
     assert await says(page, "#state", "Courier on the way to the restaurant")
     os.kill(city.stack.pid_of("tracking_api"), signal.SIGKILL)
+    killed_at = time.monotonic()
+    assert await says(page, "#trouble", "trying again")
     await city.phone("d1", f"orders/{order['order_id']}/picked-up")
     assert await says(page, "#state", "On the way to you")
-    assert await says(page, "#fresh-text", "Courier seen")
+    print(f"healed {time.monotonic() - killed_at:.1f} s after the kill")
+    assert await page.text_content("#trouble") == ""
     await city.phone("d1", f"orders/{order['order_id']}/delivered")
     assert await says(page, "#state", "Delivered")
     # created, confirmed and assigned came in the snapshot, which is numbered by its newest event
@@ -245,6 +249,7 @@ async def test_track__light_and_dark__has_no_serious_barrier(city, open_page, pi
     assert await seen(lambda: drawn(page, "heading"))
     assert await seen(lambda: drawn(page, "way-names"))
     assert await barriers(page) == []
+    assert await seen(lambda: page.evaluate("doorstepMap.areTilesLoaded()"))
     await page.screenshot(path=pictures / f"track-{'dark' if dark else 'light'}.png")
     gone = await open_page(f"{order['customer_link']}x", size=PHONE, dark=dark)
     assert await seen(lambda: gone.locator("#gone").is_visible())

@@ -21,6 +21,12 @@ const STEPS = [
 const ENDS = { delivered: "Delivered", cancelled: "Cancelled", failed: "Could not be delivered" };
 const FRESH = { live: "#2f6fed", recent: "#2f6fed", stale: "#b86e00", lost: "#6d747e" };
 const AGES = [["live", 15], ["recent", 60], ["stale", 300], ["lost", Infinity]]; // seconds
+const ROUTES = { road: "along the streets", straight_line: "from the distance" };
+const SPEEDS = {
+  learned: "at the pace of past rides",
+  observed: "at this courier's pace",
+  assumed: "at a usual pace",
+};
 const MISSED_S = 10; // between two positions: the way between them is asked for
 const ROOM = { top: 50, right: 50, bottom: 75, left: 50 }; // below: the card's edge, the attribution
 
@@ -145,15 +151,17 @@ function tell() {
   courier.paint(FRESH[freshness]);
 }
 
-const bandOf = ({ seconds, low_s, high_s }) => [low_s ?? seconds, high_s ?? seconds];
-
-function basisOf(eta) {
-  const [low, high] = bandOf(eta).map((one) => clock(heardTime() + one * 1000));
-  const when = low === high ? `About ${clock(eta.arrives_at)}` : `Between ${low} and ${high}`;
-  return `${when}; estimated from ${eta.basis}.`;
+/** Seconds from when it came: four of five arrivals lie between. */
+function bandOf({ seconds, arrives_at, p10_at, p90_at }) {
+  return [p10_at, p90_at].map((one) => seconds + (Date.parse(one) - Date.parse(arrives_at)) / 1000);
 }
 
-const heardTime = () => Date.now() - (performance.now() - heardAt);
+function basisOf({ p10_at, p90_at, route, speeds }) {
+  const [from, to] = [clock(p10_at), clock(p90_at)];
+  const when = from === to ? `About ${from}` : `Between ${from} and ${to}`;
+  return `${when}; an estimate ${ROUTES[route]}, ${SPEEDS[speeds]}.`;
+}
+
 const restaurantOf = ({ restaurant }) => [restaurant.lon_deg, restaurant.lat_deg];
 const doorOf = ({ destination }) => [destination.lon_deg, destination.lat_deg];
 
