@@ -50,6 +50,7 @@ from doorstep.store.translate import translated
 # Users of the broker that are no drivers.
 SERVICE_USERS = ("bridge", "driver_events", *MORE_DRIVER_EVENTS, "stack", "tickers")
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and number
 DRIVERS_A_BATCH = 5_000  # one statement and one commit; 100,000 drivers report 20 times
 
 # The bounds of Florence's bundled map (its PROVENANCE.md), in degrees.

@@ -35,7 +35,7 @@ class ConnectionFailed(DoorstepError):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who connects where, and what the broker shall say when the connection is lost."""
+    """Who connects where, and where the broker shall tell of a lost connection, if at all."""
 
     broker: MqttBroker
     username: str
@@ -67,7 +67,8 @@ class Connection:
             protocol=protocol,
         )
         client.username_pw_set(login.username, login.password)
-        client.will_set(login.will_topic, will, qos=1, retain=True)
+        if login.will_topic:
+            client.will_set(login.will_topic, will, qos=1, retain=True)
         client.max_inflight_messages_set(0)  # the device bounds what is in flight
         client.connect_timeout = CONNECT_TIMEOUT_S
         if login.broker.tls:

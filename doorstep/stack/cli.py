@@ -15,7 +15,12 @@ from typing import get_args
 
 from doorstep.credentials import driver_token, mqtt_password
 from doorstep.errors import DoorstepError
-from doorstep.provision import SERVICE_USERS, read_sources
+from doorstep.provision import (
+    CITIES,
+    SERVICE_USERS,
+    numbered,
+    read_sources,
+)
 from doorstep.reporting import Mode
 from doorstep.settings import EX_CONFIG
 from doorstep.stack.home import print_line
@@ -341,4 +346,6 @@ def _publish(stack: Stack, options: argparse.Namespace) -> int:
     if not stack.is_up():
         print_line("no stack is up: starting one for this command")
     with stack.session():
+        if options.command_name == "cities":
+            stack.add_drivers(numbered(*CITIES))
         return subprocess.run(argv, check=False, env=stack.operator_environment()).returncode

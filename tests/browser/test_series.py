@@ -1,0 +1,184 @@
+"""The chart of series in a real browser, over the whole stack; sources publish over MQTT."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from playwright.async_api import Page, Route
+
+from doorstep.credentials import mqtt_password
+from doorstep.settings import MqttBroker
+from tests.browser.looking import barriers, says, seen, watch
+
+STATE = "() => globalThis.doorstepSeries?.()"
+ODD_WORDS = """() => {
+  globalThis.oddWords = [];
+  new MutationObserver(() => {
+    for (const id of ["newest", "stretch", "name"]) {
+      const text = document.getElementById(id).textContent;
+      if (/null|undefined|NaN|Infinity/.test(text)) oddWords.push(text);
+    }
+  }).observe(document.querySelector("main"), { subtree: true, childList: true });
+}"""
+
+
+class Source:
+    """A source of series, and the staff's way to the page."""
+
+    def __init__(self, stack: Any) -> None:
+        self.source_id = f"box-{uuid4().hex[:8]}"
+        stack.add_sources([self.source_id])
+        settings = stack.client_environment()
+        self.token = Path(settings["STAFF_TOKEN_FILE"]).read_text().strip()
+        broker = MqttBroker.parse(settings["MQTT_URL"])
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self.source_id)
+        self._client.max_inflight_messages_set(1000)
+        password = mqtt_password(stack.home.fleet_key(), self.source_id)
+        self._client.username_pw_set(self.source_id, password)
+        self._client.connect(broker.host, broker.port)
+        self._client.loop_start()
+
+    def name(self, measure: str) -> str:
+        return f"{self.source_id}/{measure}"
+
+    def page_of(self, measure: str) -> str:
+        return f"/series?name={self.name(measure)}#{self.token}"
+
+    def publish(self, measure: str, points: Sequence[tuple[float, float]]) -> mqtt.MQTTMessageInfo:
+        """Publish (epoch ms, value) pairs, in one payload."""
+        body = json.dumps([{"at": round(at), "value": value} for at, value in points])
+        return self._client.publish(f"doorstep/v1/series/{self.name(measure)}", body, qos=1)
+
+    async def tell(self, measure: str, *values: float, every_ms: float = 1000) -> None:
+        """Publish values up to now, and wait for the broker's acknowledgement."""
+        now = time.time() * 1000
+        points = [(now - (len(values) - 1 - n) * every_ms, value) for n, value in enumerate(values)]
+        info = self.publish(measure, points)
+        await asyncio.to_thread(info.wait_for_publish, 20)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def source(stack: Any) -> Iterator[Source]:
+    with closing(Source(stack)) as source:
+        yield source
+
+
+async def state_of(page: Page, fits: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Wait until the chart's state fits."""
+
+    async def look() -> dict[str, Any] | None:
+        state: dict[str, Any] | None = await page.evaluate(STATE)
+        return state if state and fits(state) else None
+
+    state: dict[str, Any] | None = await seen(look)
+    assert state is not None, await page.evaluate(STATE)
+    return state
+
+
+async def test_series__history_then_live__slides_keeps_signs_and_can_be_zoomed_by_key(
+    source: Source, open_page: Any, pictures: Path
+) -> None:
+    await source.tell("box_c", *(((n * 7919) % 40) - 25.5 for n in range(120)))
+    bad: list[list[str]] = []
+    page = await open_page(f"/series#{source.token}", before=lambda page: bad.append(watch(page)))
+    await page.fill("#search", source.name("bo"))
+    await page.get_by_role("button", name=source.name("box_c")).click()
+    shown = await state_of(page, lambda state: len(state["ys"]) >= 120)
+    assert shown["ys"][:3] == [-25.5, 13.5, 12.5]
+    await source.tell("box_c", -7.25)
+    moved = await state_of(
+        page, lambda state: state["ys"][-1] == -7.25 and state["to"] > shown["to"]
+    )
+    assert moved["from"] > shown["from"]
+    assert await says(page, "#newest", "-7.25 °C")
+    await page.screenshot(path=pictures / "series.png")
+    await page.locator("#chart").focus()
+    await page.keyboard.press("ArrowLeft")
+    held = await state_of(page, lambda state: not state["isLive"])
+    await source.tell("box_c", 3.0)
+    await page.keyboard.press("+")
+    zoomed = await state_of(page, lambda state: state["from"] > held["from"])
+    assert zoomed["to"] - zoomed["from"] == pytest.approx((held["to"] - held["from"]) / 2)
+    await page.keyboard.press("Home")
+    await state_of(page, lambda state: state["isLive"] and state["ys"][-1] == 3.0)
+    await page.locator("#table summary").click()
+    assert await says(page, "#table tbody", "3 °C")
+    assert await barriers(page) == []
+    assert bad == [[]]
+
+
+async def test_series__switched__never_shows_null_nor_the_other_ones_points(
+    source: Source, open_page: Any
+) -> None:
+    await source.tell("slow", 1000.0, 1001.0)
+    await source.tell("fast", -1.0, -2.0)
+    page = await open_page(f"/series#{source.token}")
+    released = asyncio.Event()
+    answered = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        answer = await route.fetch()
+        await released.wait()
+        try:
+            await route.fulfill(response=answer)
+        finally:
+            answered.set()
+
+    await page.route(f"**/series/{source.name('slow')}?*", hold)
+    await page.fill("#search", source.source_id)
+    await page.evaluate(ODD_WORDS)
+    await page.get_by_role("button", name=source.name("slow")).click()
+    await page.get_by_role("button", name=source.name("fast")).click()
+    await state_of(page, lambda state: state["ys"] == [-1.0, -2.0])
+    await source.tell("slow", 1002.0)  # live, of the one that was left
+    released.set()
+    await asyncio.wait_for(answered.wait(), 30)
+    await source.tell("fast", -3.0)
+    state = await state_of(page, lambda state: len(state["ys"]) >= 3)
+    assert (state["name"], state["ys"]) == (source.name("fast"), [-1.0, -2.0, -3.0])
+    for measure in ("slow", "fast") * 4:
+        await page.get_by_role("button", name=source.name(measure)).click()
+    await state_of(page, lambda state: state["ys"] == [-1.0, -2.0, -3.0])
+    assert await page.evaluate("oddWords") == []
+
+
+async def test_series__a_flood_of_points__is_drawn_once_a_frame_and_never_held_without_bound(
+    source: Source, open_page: Any
+) -> None:
+    await source.tell("flood", 0.0)
+    page = await open_page(source.page_of("flood"))
+    before = await state_of(page, lambda state: state["ys"] == [0.0])
+    await page.evaluate("""() => {
+      globalThis.frames = 0;
+      const count = () => { frames++; requestAnimationFrame(count); };
+      requestAnimationFrame(count);
+    }""")
+    start = time.time() * 1000 - 60_000
+    infos = [
+        source.publish(
+            "flood", [(start + n * 256 + m, 9.0 if n == m == 100 else 1.0) for m in range(256)]
+        )
+        for n in range(110)  # 28,160 points
+    ]
+    await asyncio.to_thread(infos[-1].wait_for_publish, 30)
+    await source.tell("flood", -5.0)
+    state = await state_of(page, lambda state: state["ys"][-1] == -5.0)
+    assert state["held"] <= 26_000  # 20,000 of the chart and 5,000 of the latest
+    assert state["draws"] - before["draws"] <= await page.evaluate("frames") + 1
+    # It still does what it is told; what it was too slow for is in the history.
+    await page.select_option("#window", "900")
+    await state_of(page, lambda state: 9.0 in state["ys"] and state["ys"][-1] == -5.0)
