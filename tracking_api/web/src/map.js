@@ -23,7 +23,7 @@ export function pointOf(lonLat, properties) {
 /** A map whose own `sources` and `layers` survive a change between light and dark. */
 export class OurMap {
   constructor(container, overlays, options = {}) {
-    this.overlays = overlays; // (theme) => ({ sources: [name], layers: [layer] })
+    this.overlays = overlays; // (theme) => ({ sources: [name], layers: [layer], others: {name: source} })
     this.data = new Map();
     this.map = new maplibregl.Map({
       container,
@@ -49,7 +49,7 @@ export class OurMap {
 
   #style() {
     const theme = dark.matches ? "dark" : "light";
-    const { sources, layers } = this.overlays(theme);
+    const { sources, layers, others = {} } = this.overlays(theme);
     const ours = Object.fromEntries(
       sources.map((name) => [
         name,
@@ -65,6 +65,7 @@ export class OurMap {
           attribution: "© OpenStreetMap contributors",
         },
         ...ours,
+        ...others,
       },
       layers: [...groundLayers(theme), ...layers],
     };

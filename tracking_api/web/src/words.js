@@ -9,6 +9,19 @@ export const DRIVER_STATES = {
   off_duty: ["Off duty", "#8a8f98"],
 };
 
+export const DUTIES = {
+  on_duty: ["On duty"],
+  on_break: ["On break"],
+  off_duty: ["Off duty"],
+};
+
+export const PRESENCES = {
+  online: ["Online"],
+  stationary: ["Stationary"],
+  silent: ["Silent"],
+  lost: ["Lost"],
+};
+
 export const ORDER_STATES = {
   created: ["Created", "#8a8f98"],
   confirmed: ["Confirmed", "#5f7a8c"],
