@@ -162,9 +162,15 @@ async def look(url: str, seconds: float, picture: Path | None) -> dict[str, Any]
             "tiled": await page.evaluate(f"{fleet}.tiled"),
         }
         before_s, begun = cpu_s(), time.monotonic()
+        pictures = await page.evaluate(f"{fleet}.pictures")
         result["at_rest_ms"] = percentiles(await page.evaluate(FRAMES, seconds * 1000))
-        passed_s = time.monotonic() - begun
-        result["at_rest_cores"] = round((cpu_s() - before_s) / passed_s, 2)
+        used_s, passed_s = cpu_s() - before_s, time.monotonic() - begun
+        pictures = await page.evaluate(f"{fleet}.pictures") - pictures
+        result["at_rest_cpu"] = {
+            "cores": round(used_s / passed_s, 2),
+            "pictures": pictures,  # of the points: the page's other frames cost next to nothing
+            "ms_a_picture": round(1000 * used_s / max(1, pictures), 1),
+        }
         await page.evaluate(DRAG, seconds * 1000)
         result["dragged_ms"] = percentiles(await page.evaluate(FRAMES, seconds * 1000))
         result["frames_of_the_stream"] = await page.evaluate(f"{fleet}.frames")

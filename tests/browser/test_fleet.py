@@ -109,16 +109,16 @@ async def test_fleet__orders__assigned_reassigned_refused_and_cancelled_from_the
 
     await city.phone("d2", f"orders/{under_way['order_id']}/picked-up")
     await city.phone("d2", f"orders/{under_way['order_id']}/delivered")
-    await page.get_by_label("Courier").fill("d2")
+    await page.get_by_label("Courier", exact=True).fill("d2")
     await page.get_by_role("button", name="Reassign").click()
     assert await says(page, "#said", "Reassigned to d2.")
     assert await stands(order) == ("assigned", "d2")
 
     await page.get_by_role("button", name="Cancel order").click()  # asks again
     assert await stands(order) == ("assigned", "d2")
+    await page.route("**/fleet/orders*", lambda route: route.abort())  # it hears of nothing new
     await city.phone("d2", f"orders/{order['order_id']}/picked-up")
     await city.phone("d2", f"orders/{order['order_id']}/delivered")
-    await page.route("**/fleet/orders*", lambda route: route.abort())  # it has not heard of that
     await page.get_by_role("button", name="Yes, cancel it").click()
     assert await says(page, "#refused", "Not possible: the order is delivered.")
     await page.unroute("**/fleet/orders*")

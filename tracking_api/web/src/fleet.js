@@ -311,6 +311,9 @@ globalThis.doorstepFleet = {
   get drawMs() {
     return points.tookMs;
   },
+  get pictures() {
+    return points.pictures;
+  },
   get drawn() {
     return points.drawn;
   },

@@ -114,6 +114,7 @@ export class Orders {
     const stamp = `${order.order_id} ${order.state} ${order.driver_id}`;
     if ($("order").dataset.stamp === stamp && $("order").childElementCount) return; // as it stands
     $("order").dataset.stamp = stamp;
+    const focused = $("order").contains(document.activeElement) && document.activeElement.id;
     const [word, colour] = ORDER_STATES[order.state];
     const allowed = this.#answer.allowed[order.state] ?? [];
     const commands = Object.keys(COMMANDS).filter((command) => allowed.includes(command));
@@ -142,6 +143,7 @@ export class Orders {
         ...commands.map((command) => this.#button(command, order, courier)),
       ),
     );
+    if (focused !== false) ($(focused) ?? $("order").querySelector("button"))?.focus();
     if (choosesDriver) this.#listNear(order, list);
   }
 

@@ -23,6 +23,7 @@ export class Points {
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.sprites = new Map();
+    this.pictures = 0;
     this.clear();
     map.on("move", () => this.#draw(performance.now()));
     map.on("resize", () => (this.dirty = true));
@@ -45,7 +46,7 @@ export class Points {
     this.numbers = new Float64Array(CAPACITY * 6); // fromX, fromY, toX, toY, startedAt, overMs
     this.chosen = null;
     this.movingUntil = this.nextAt = 0;
-    this.drawn = 0;
+    this.drawn = 0; // of them, in the last picture
     this.isLive = true; // what is drawn is now, and not the past
     this.dirty = true;
   }
@@ -186,6 +187,7 @@ export class Points {
       context.stroke();
     }
     this.drawn = drawn;
+    this.pictures += 1;
     this.dirty = false;
     this.tookMs = performance.now() - begun;
     this.lagging = now;
