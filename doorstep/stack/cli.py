@@ -332,10 +332,15 @@ def _operate(stack: Stack, options: argparse.Namespace) -> int:
 
 
 def _of_its_own(_stack: Stack, options: argparse.Namespace) -> int:
-    """Run what brings its own stack; the one that may be up is left alone."""
+    """Become what brings its own stack; the one that may be up is left alone.
+
+    A signal then reaches it directly, with all the time that it needs to take its stack down, and
+    a file that its arguments name lies where the caller is.
+    """
     module, _ = OF_THEIR_OWN[options.command_name]
-    argv = [sys.executable, "-m", module, *options.rest]
-    return subprocess.run(argv, check=False, cwd=PROJECT).returncode
+    paths = [str(PROJECT), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    os.execv(sys.executable, [sys.executable, "-m", module, *options.rest])  # noqa: S606
 
 
 def _publish(stack: Stack, options: argparse.Namespace) -> int:

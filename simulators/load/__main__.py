@@ -11,6 +11,8 @@ from types import FrameType
 from typing import Any
 
 from doorstep.errors import DoorstepError
+from simulators.load.bare import measure_bare
+from simulators.load.limit import find_limit
 from simulators.load.options import LoadOptions, parse
 from simulators.load.picture import draw
 from simulators.load.report import build_report, summarize
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report, measured = run_load(options)
     except DoorstepError as exc:
-        say(f"load: {exc}")
+        say(f"load: {exc}" + (f" ({exc.__cause__})" if exc.__cause__ else ""))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -38,9 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_load(options: LoadOptions) -> tuple[dict[str, Any], Measurement]:
     """Do what was asked for: the report, and the measurement that its picture shows."""
     with load_run(options, say) as run:
-        measured = run.measure(options.interval_s, options.duration_s, options.warm_up_s)
+        limit: dict[str, Any] | None = None
+        if options.find_limit:
+            measured, limit = find_limit(run, say)
+        else:
+            measured = run.measure(options.interval_s, options.duration_s, options.warm_up_s)
         say("comparing every device's fixes with the database")
         report = build_report(run, measured, run.balance())
+        if limit is not None:
+            report["limit"] = limit
+        if options.bare:
+            report["bare"] = measure_bare(run, measured.interval_s, say)
+            total = report["bare"]["cpu_us_per_fix"]["total"]
+            report["bare"]["ratio"] = round(report["cpu_us_per_fix"]["total"] / total, 3)
     return report, measured
 
 

@@ -128,13 +128,16 @@ class Crew:
         """Start a generator for each plan: it connects its devices at once."""
         for number, plan in enumerate(plans, start=1):
             name = f"generator-{number}"
-            self.generators.append(
-                Child("simulators.load.generator", plan, self._folder, name)
-            )  # fmt: skip
+            self.generators.append(Child("simulators.load.generator", plan, self._folder, name))
 
     def start_viewers(self, plan: Mapping[str, Any]) -> None:
         """Start the viewers."""
         self.viewers.append(Child("simulators.load.viewers", plan, self._folder, "viewers"))
+
+    def end_viewers(self) -> None:
+        """Send the viewers home."""
+        while self.viewers:
+            self.viewers.pop().end()
 
     def tell_all(self, command: Mapping[str, Any]) -> None:
         """Give every child the same command."""

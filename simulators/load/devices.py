@@ -14,6 +14,7 @@ from simulators.load.schedule import Schedule
 from simulators.load.walk import LAT_DEG, LON_DEG, Errand, Leg, Script, Stroll, place
 
 _FIX = b'%b%d,"fix_at":%d,"lat_deg":%b.%06d,"lon_deg":%b.%06d,%b'
+_NO_LEG = Leg(0.0, 0.0, 0.0, 0.0, 0.0, b"")  # over when the walk begins
 _LAT, _LON = str(LAT_DEG).encode(), str(LON_DEG).encode()
 
 
@@ -50,7 +51,7 @@ class Fixes:
         self._scripts = [one.script for one in devices]
         self._topics = [frames.position_topic(one.driver_id) for one in devices]
         self._heads = [b'{"boot":"%b","seq":' % one.boot.encode() for one in devices]
-        self._legs = [Leg(0.0, 0.0, 0.0, 0.0, 0.0, b"")] * len(devices)  # each one's latest
+        self._legs = [_NO_LEG] * len(devices)  # each one's latest
 
     def fix(self, device: int, seq: int, due_ms: int) -> bytes:
         """One fix as JSON."""
@@ -59,9 +60,7 @@ class Fixes:
         if ms >= leg.until_ms:
             leg = self._legs[device] = self._scripts[device].leg_at(ms)
         lon_micro, lat_micro = place(leg, ms, seq)
-        return _FIX % (
-            self._heads[device], seq, due_ms, _LAT, lat_micro, _LON, lon_micro, leg.tail
-        )  # fmt: skip
+        return _FIX % (self._heads[device], seq, due_ms, _LAT, lat_micro, _LON, lon_micro, leg.tail)
 
     def message(self, device: int, number: int, due_ms: int) -> bytes:
         """A device's message, counted from 1, as a packet; its newest fix is due at `due_ms`."""
@@ -69,23 +68,21 @@ class Fixes:
             payload = self.fix(device, number, due_ms)
         else:
             payload = self._array(device, number)
-        return frames.position(
-            self._topics[device], (number - 1) % frames.FIX_IDS + 1, payload
-        )  # fmt: skip
+        return frames.position(self._topics[device], (number - 1) % frames.FIX_IDS + 1, payload)
 
     def again(self, device: int, number: int, packet_id: int) -> bytes:
         """An earlier message once more, under another packet id."""
         if self._per_message > 1:
             payload = self._array(device, number)
         else:
-            self._legs[device] = self._legs[device]._replace(until_ms=0.0)  # back in time
+            self._legs[device] = _NO_LEG  # back in time
             payload = self.fix(device, number, self._schedule.due_ms(device, number))
-            self._legs[device] = self._legs[device]._replace(until_ms=0.0)
+            self._legs[device] = _NO_LEG
         return frames.position(self._topics[device], packet_id, payload)
 
     def _array(self, device: int, number: int) -> bytes:
         first = (number - 1) * self._per_message + 1
-        self._legs[device] = self._legs[device]._replace(until_ms=0.0)
+        self._legs[device] = _NO_LEG
         fixes = [
             self.fix(device, seq, self._schedule.due_ms(device, seq))
             for seq in range(first, first + self._per_message)

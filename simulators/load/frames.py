@@ -57,9 +57,7 @@ def position(topic: bytes, packet_id: int, payload: bytes) -> bytes:
     """PUBLISH of a position, QoS 1."""
     length = len(topic) + 2 + len(payload)
     if 127 < length < len(_LENGTHS):
-        return b"2%b%b%c%c%b" % (
-            _LENGTHS[length], topic, packet_id >> 8, packet_id & 0xFF, payload
-        )  # fmt: skip
+        return b"2%b%b%c%c%b" % (_LENGTHS[length], topic, packet_id >> 8, packet_id & 0xFF, payload)
     return packet(PUBLISH | _QOS_1, topic + _pair(packet_id) + payload)
 
 

@@ -50,8 +50,12 @@ class LoadOptions:
 
     @property
     def warm_up_s(self) -> int:
-        """Until every device has sent something and the caches are warm."""
-        return math.ceil(self.interval_s * self.fixes_per_message) + 3
+        """How long the devices publish before the measurement."""
+        return self.warm_up_of(self.interval_s)
+
+    def warm_up_of(self, interval_s: float) -> int:
+        """Until every device has sent something and the caches are warm, s."""
+        return math.ceil(interval_s * self.fixes_per_message) + 3
 
 
 def parse(argv: list[str] | None = None) -> LoadOptions:
@@ -64,18 +68,47 @@ def parse(argv: list[str] | None = None) -> LoadOptions:
     )
     add = parser.add_argument
     add("--devices", type=_whole(1, 1_000_000), default=1000, metavar="N", help="how many (1000)")
-    add("--interval", type=_number(0.1, 3600), default=4.0, metavar="S",
-        help="between two fixes of a device (4)")  # fmt: skip
-    add("--duration", type=_whole(2, 86_400), default=10, metavar="S",
-        help="of the measurement, after a warm-up (10)")  # fmt: skip
-    add("--viewers", type=_whole(0, 15_000), default=100, metavar="N",
-        help="customers who watch their order (100)")  # fmt: skip
-    add("--fixes-per-message", type=_whole(1, MAX_FIXES), default=1, metavar="K",
-        help="a device sends K fixes every K intervals (1)")  # fmt: skip
-    add("--assigned", type=_number(0, 1), default=0.3, metavar="SHARE",
-        help="of the devices with an open order (0.3)")  # fmt: skip
-    add("--brokers", type=_whole(1, MOST_BROKERS), metavar="N",
-        help=f"and as many generators (one for {DEVICES_PER_BROKER:,} devices)")  # fmt: skip
+    add(
+        "--interval",
+        type=_number(0.1, 3600),
+        default=4.0,
+        metavar="S",
+        help="between two fixes of a device (4)",
+    )
+    add(
+        "--duration",
+        type=_whole(2, 86_400),
+        default=10,
+        metavar="S",
+        help="of the measurement, after a warm-up (10)",
+    )
+    add(
+        "--viewers",
+        type=_whole(0, 15_000),
+        default=100,
+        metavar="N",
+        help="customers who watch their order (100)",
+    )
+    add(
+        "--fixes-per-message",
+        type=_whole(1, MAX_FIXES),
+        default=1,
+        metavar="K",
+        help="a device sends K fixes every K intervals (1)",
+    )
+    add(
+        "--assigned",
+        type=_number(0, 1),
+        default=0.3,
+        metavar="SHARE",
+        help="of the devices with an open order (0.3)",
+    )
+    add(
+        "--brokers",
+        type=_whole(1, MOST_BROKERS),
+        metavar="N",
+        help=f"and as many generators (one for {DEVICES_PER_BROKER:,} devices)",
+    )
     add("--find-limit", action="store_true", help="search for the highest rate that is held")
     add("--bare", action="store_true", help="measure a bare chain beside it")
     add("--report", type=Path, metavar="FILE", help="write the JSON there, and FILE's .svg")

@@ -33,9 +33,7 @@ def cpu_us_per_fix(measured: Measurement) -> dict[str, float]:
     """
     before, after = measured.used
     fixes = max(1, measured.committed_in_window)
-    each = {
-        part: (after.cpu_s[part] - before.cpu_s[part]) / fixes * 1e6 for part in after.cpu_s
-    }  # fmt: skip
+    each = {part: (after.cpu_s[part] - before.cpu_s[part]) / fixes * 1e6 for part in after.cpu_s}
     costs = {part: round(each.get(part, 0.0), 2) for part in PARTS}
     costs["total"] = round(sum(each.get(part, 0.0) for part in PARTS), 2)
     costs |= {part: round(cost, 2) for part, cost in each.items() if part not in PARTS}

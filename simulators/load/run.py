@@ -26,7 +26,7 @@ from simulators.load.watch import Moment, Watch
 
 CONNECT_WITHIN_S = 600.0
 SETTLE_WITHIN_S = 180.0
-STUCK_S = 5.0  # nothing more is committed: the devices send again what is missing
+STUCK_S = 20.0  # nothing more is committed: the devices send again what is missing
 RESENDS = 3
 SOURCES = [f"127.0.0.{number}" for number in range(2, 10)]
 SETTLE_LOOK_S = 0.5
@@ -109,23 +109,13 @@ class LoadRun:
 
     def measure(self, interval_s: float, duration_s: int, warm_up_s: int) -> Measurement:
         """Let the devices publish for a while, wait until all is committed, and look at it."""
-        watch = Watch(
-            self.crew, self.stack.addresses, self.options.fixes_per_message, self._say
-        )  # fmt: skip
+        watch = Watch(self.crew, self.stack.addresses, self.options.fixes_per_message, self._say)
         watch.begin()
         size_before = books.read_history_bytes(self.conn)
         published_before = sum(self.last_seqs)
         began_s = int(time.time()) + 2
         since_s, until_s = began_s + warm_up_s, began_s + warm_up_s + duration_s
-        self.crew.tell_all(
-            {
-                "do": "flow",
-                "from_ms": began_s * 1000,
-                "until_ms": until_s * 1000,
-                "interval_ms": interval_s * 1000,
-                "window_ms": [since_s * 1000, until_s * 1000],
-            }
-        )
+        self.flow(began_s, since_s, until_s, interval_s)
         watch.until(since_s)
         used_before, wire_before = read_used(self.pids), self._on_the_wire()
         each_before = read_used(self._processes())
@@ -136,9 +126,7 @@ class LoadRun:
         rss_mib = read_rss_mib(self.pids)
         in_window = watch.moments[seen:]
         settled = self._settle(watch)
-        lateness = books.read_lateness(
-            self.conn, since_s, until_s, self.options.fixes_per_message
-        )  # fmt: skip
+        lateness = books.read_lateness(self.conn, since_s, until_s, self.options.fixes_per_message)
         lateness.committed_by_second.update(books.read_commits(self.conn, began_s, until_s))
         return Measurement(
             interval_s=interval_s,
@@ -161,6 +149,18 @@ class LoadRun:
             missing=settled[0],
             settled_after_s=settled[1],
             resent=self.crew.sums()["resent"],
+        )
+
+    def flow(self, began_s: float, since_s: float, until_s: float, interval_s: float) -> None:
+        """Let the devices publish from one instant to another; `since_s` begins the window."""
+        self.crew.tell_all(
+            {
+                "do": "flow",
+                "from_ms": began_s * 1000,
+                "until_ms": until_s * 1000,
+                "interval_ms": interval_s * 1000,
+                "window_ms": [since_s * 1000, until_s * 1000],
+            }
         )
 
     def _on_the_wire(self) -> tuple[int, int]:

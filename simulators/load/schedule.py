@@ -14,7 +14,7 @@ from dataclasses import dataclass
 class Era:
     """A time of one rate. `before` has, for each device, its messages of earlier eras."""
 
-    began_ms: float
+    began_ms: int
     interval_ms: float  # between two fixes of a device
     before: Sequence[int]
 
@@ -31,23 +31,19 @@ class Schedule:
         self._per_message = fixes_per_message
         self._eras: list[Era] = []
 
-    def begin(self, began_ms: float, interval_ms: float, made: Sequence[int]) -> None:
+    def begin(self, began_ms: int, interval_ms: float, made: Sequence[int]) -> None:
         """Begin an era; `made` has the messages that each device has made so far."""
         self._eras.append(Era(began_ms, interval_ms, list(made)))
 
-    @property
-    def period_ms(self) -> float:
-        """Between two messages of a device, now."""
-        return self._eras[-1].interval_ms * self._per_message
-
-    def first_round_ms(self) -> float:
-        """When the era's first message of a device at share 0 is due."""
+    def round_ms(self, number: int) -> int:
+        """When the era's messages of a round, counted from 0, begin to be due."""
         era = self._eras[-1]
-        return era.began_ms + era.interval_ms * (self._per_message - 1)
+        last_fix = (number + 1) * self._per_message - 1
+        return era.began_ms + int(last_fix * era.interval_ms)
 
-    def offsets_ms(self) -> list[float]:
+    def offsets_ms(self) -> list[int]:
         """How long after its round's begin each device's message is due."""
-        return [share * self.period_ms for share in self._shares]
+        return [self._offset_ms(device, self._eras[-1]) for device in range(len(self._shares))]
 
     def due_ms(self, device: int, seq: int) -> int:
         """When a fix is due: its `fix_at`. The epoch is 1970, as everywhere."""
@@ -55,5 +51,7 @@ class Schedule:
         message = (seq - 1) // per_message
         era = next(one for one in reversed(self._eras) if message >= one.before[device])
         fixes = seq - 1 - era.before[device] * per_message
-        offset_ms = self._shares[device] * era.interval_ms * per_message
-        return int(era.began_ms + offset_ms + fixes * era.interval_ms)
+        return era.began_ms + int(fixes * era.interval_ms) + self._offset_ms(device, era)
+
+    def _offset_ms(self, device: int, era: Era) -> int:
+        return int(self._shares[device] * era.interval_ms * self._per_message)

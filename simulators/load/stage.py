@@ -38,7 +38,8 @@ Say = Callable[[str], None]
 
 ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 PREFIX = "load-"
-BATCH = 500  # orders or drivers in one statement
+BATCH = 250  # orders in one statement
+ANALYZE_BELOW = 5_000
 SESSIONS = max(2, os.cpu_count() or 2)
 CENTRE = (11.2556, 43.7696)  # Florence's, where strolls begin
 AROUND_M = 2500.0
@@ -96,7 +97,8 @@ def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> Fleet:
     random_of = random.Random(4)
     driver_ids = numbered(PREFIX, options.devices)
     stack.add_drivers(driver_ids)
-    _in_parts(stack, driver_ids, _put_on_duty, "on duty", say)
+    with translated(), connect(stack.database_admin_url, application_name="load") as conn:
+        conn.execute(read_sql("load/on_duty.sql"), {"driver_ids": driver_ids})
     restaurants = list(read_restaurants(data.firenze_food_places()))
     devices: list[Device] = []
     jobs: list[_Job] = []
@@ -180,18 +182,16 @@ def _in_parts(
             for part in share:
                 results += work(conn, part)
                 conn.commit()
+                if done[0] < ANALYZE_BELOW:  # the first plans were made for empty tables
+                    conn.execute(read_sql("load/analyze.sql"))
+                    conn.commit()
                 done[0] += len(part)
-                if done[0] % 10_000 < len(part) and len(items) > 10_000:
+                if done[0] % 1_000 < len(part):
                     say(f"{what}: {done[0]:,} of {len(items):,}")
         return results
 
     with ThreadPoolExecutor(SESSIONS) as sessions:
         return [one for results in sessions.map(work_off, shares) for one in results]
-
-
-def _put_on_duty(conn: Any, driver_ids: Sequence[str]) -> Sequence[Any]:
-    conn.execute(read_sql("load/on_duty.sql"), {"driver_ids": driver_ids})
-    return ()
 
 
 def _open_orders(conn: Any, jobs: Sequence[_Job]) -> Sequence[Watched]:

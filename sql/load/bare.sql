@@ -1,0 +1,15 @@
+-- Of the bare chain's fixes that were due in a time: how many there are, how many were committed
+-- while it lasted, and how long after they were due, ms.
+SELECT
+    count(*),
+    count(*) FILTER (WHERE committed_at >= %(since)s AND committed_at < %(until)s),
+    percentile_disc(ARRAY[0.5, 0.95, 0.99, 1.0]) WITHIN GROUP (
+        ORDER BY extract(EPOCH FROM committed_at - fix_at) * 1000
+    ) FILTER (WHERE fix_at >= %(since)s)
+FROM (
+    SELECT
+        fix_at,
+        pg_xact_commit_timestamp(xmin) AS committed_at
+    FROM bare_fix
+    WHERE fix_at >= %(began)s AND fix_at < %(until)s
+) AS f
