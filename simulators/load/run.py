@@ -274,8 +274,10 @@ def load_run(options: LoadOptions, say: Say) -> Iterator[LoadRun]:
             yield LoadRun(options, stack, fleet, crew, conn, say)
     finally:
         say("stopping")
-        stack.down(erase=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            stack.down(erase=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _connect(
