@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from doorstep.errors import DoorstepError
@@ -14,7 +14,8 @@ from simulators.couriers.demand import Demand, Restaurant
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.receiver import Receiver
-from simulators.couriers.streets import Point, Streets
+from simulators.couriers.streets import Place, Point, Streets
+from simulators.couriers.traffic import Traffic, draw_rider
 
 IDLE_S = (90.0, 600.0)  # between two moves of a courier without an order
 DECLINE_SHARE = 0.04
@@ -36,6 +37,7 @@ class World:
     demand: Demand
     clock: Clock
     api: Api
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 class Courier:
@@ -54,6 +56,7 @@ class Courier:
         self._course = Course(world.clock.now_s(), home)
         self._jobs: asyncio.Queue[tuple[Job, Stage]] = asyncio.Queue()
         self._battery = rng.uniform(0.35, 1.0)
+        self._rider = draw_rider(rng)
 
     def give(self, job: Job, stage: Stage = Stage.TO_RESTAURANT) -> None:
         """Hand over an order that was assigned to this courier."""
@@ -145,17 +148,20 @@ class Courier:
 
     def _ride_to_restaurant(self, restaurant: Restaurant) -> None:
         course = self._setting_off()
-        way = self._world.streets.way(self._world.streets.nearest(*course.end), restaurant.place)
-        course.ride(way, self.vehicle, self._rng)
+        self._ride(course, restaurant.place)
         course.go(door_of(restaurant.place, restaurant.point, self._rng), WALK_MPS)
         self._course = course
 
     def _ride_to_door(self, job: Job) -> None:
         course = self._setting_off()
-        way = self._world.streets.way(self._world.streets.nearest(*course.end), job.door.place)
-        course.ride(way, self.vehicle, self._rng)
+        self._ride(course, job.door.place)
         course.go(door_of(job.door.place, job.door.point, self._rng), WALK_MPS)
         self._course = course
+
+    def _ride(self, course: Course, goal: Place) -> None:
+        way = self._world.streets.way(self._world.streets.nearest(*course.end), goal)
+        conditions = self._world.traffic.meet(self.vehicle, self._rider, self._rng)
+        course.ride(way, self.vehicle, self._rng, conditions)
 
     def _roam(self) -> None:
         """Move on to where orders come from, as couriers without an order do."""

@@ -11,6 +11,7 @@ import random
 from bisect import bisect_right
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from simulators.couriers.streets import Place, Point, Stretch
 
@@ -52,6 +53,14 @@ class Whereabouts:
     y: float
     speed_mps: float
     heading_deg: float
+
+
+class Conditions(Protocol):
+    """What a ride meets beyond the streets and the vehicle."""
+
+    def on(self, highway: str) -> float: ...
+
+    def held_up_s(self) -> float: ...
 
 
 class Course:
@@ -104,11 +113,19 @@ class Course:
             self._times.append(self.end_s + seconds)
             self._points.append(self.end)
 
-    def ride(self, way: list[Stretch], vehicle: Vehicle, rng: random.Random) -> None:
-        """Add a ride along streets, with its corners and red lights."""
+    def ride(
+        self,
+        way: list[Stretch],
+        vehicle: Vehicle,
+        rng: random.Random,
+        conditions: Conditions | None = None,
+    ) -> None:
+        """Add a ride along streets, with its corners and red lights, and what traffic there is."""
         heading: float | None = None
         for stretch in way:
             speed_mps = vehicle.speed_mps(stretch.limit_mps)
+            if conditions is not None:
+                speed_mps /= conditions.on(stretch.highway)
             for point in stretch.points:
                 turned = _heading(self.end, point)
                 if turned is None:
@@ -119,6 +136,8 @@ class Course:
                 self.go(point, speed_mps)
             if stretch.lights and rng.random() < RED_SHARE:
                 self.wait(rng.uniform(*RED_S))
+            if conditions is not None:
+                self.wait(conditions.held_up_s())
 
     def shift(self, seconds: float) -> None:
         """Move the whole course in time."""
