@@ -74,6 +74,10 @@ SELECT revoke_customer_tokens_v1(%(order_id)s)
 SELECT create_policy_v1(%(values)s)
 
 
+-- read_eta_model --
+SELECT eta_model__read_v1(%(known)s)
+
+
 -- How devices report ----------------------------------------------------------------------
 
 -- set_reporting --

@@ -112,12 +112,12 @@ def build_service(settings: Settings) -> FastAPI:
         _hand_in(app, database, settings.tracking_api_public_url, live, arrivals)
         live.start(settings)
         waiting = asyncio.create_task(report_waiting(database.is_there))
-        loading = asyncio.create_task(arrivals.load())
+        learned = asyncio.create_task(arrivals.keep_learned(database.read_eta_model))
         try:
             yield
         finally:
             waiting.cancel()
-            loading.cancel()
+            learned.cancel()
             await live.close()
             await database.close()
 

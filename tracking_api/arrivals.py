@@ -4,18 +4,23 @@ as the crow flies. Beside the instant stands a band that four of five arrivals f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 
+from doorstep.errors import DoorstepError
 from doorstep.eta.doors import Doors
 from doorstep.eta.estimate import Estimate, Estimator, Seen, Task
 from doorstep.eta.features import City
 from doorstep.eta.model import EtaModel, Phase
 from doorstep.streets import load_firenze
+from doorstep.telemetry import get_logger
 from tracking_api.eta import Eta, estimate_arrival
 from tracking_api.view import STALE_WITHIN_S, Spot, TrackedOrder, age_s
 
 EstimateArrival = Callable[[TrackedOrder], Eta | None]
+ReadModel = Callable[[int], Awaitable[EtaModel | None]]
+
+LOOK_EVERY_S = 60.0  # for a newer model
 
 _PHASES = {
     "assigned": Phase.TO_RESTAURANT,
@@ -31,9 +36,20 @@ class Arrivals:
     def __init__(self, estimator: Estimator | None = None) -> None:
         self._estimator = estimator
 
-    async def load(self) -> None:
-        """Load the street graph: about a second of a processor's time, on another thread."""
-        self._estimator = await asyncio.to_thread(load_estimator)
+    async def keep_learned(self, read_model: ReadModel) -> None:
+        """Load the street graph, on another thread, then take up what is learned, for ever."""
+        estimator = self._estimator = await asyncio.to_thread(load_estimator)
+        while True:
+            try:
+                model = await read_model(estimator.model.model_id)
+                if model is not None:
+                    estimator.use(model)
+                    get_logger().info("eta_model", model_id=model.model_id, rides=model.rides)
+            except DoorstepError:
+                pass  # the database is away: the model that is known goes on
+            except Exception:  # noqa: BLE001 - the task goes on
+                get_logger().exception("eta_model_defect")
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def __call__(self, order: TrackedOrder) -> Eta | None:
         """Estimate when the driver is with the customer.

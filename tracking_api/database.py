@@ -11,6 +11,8 @@ from uuid import UUID
 from psycopg.errors import CheckViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from doorstep.eta.codec import model_from_json
+from doorstep.eta.model import EtaModel
 from doorstep.reporting import Report
 from doorstep.store import commands
 from doorstep.store.asking import ask, is_there, open_reading, read
@@ -336,6 +338,11 @@ class Database:
     async def set_simulation(self, kind: str, count: int) -> None:
         """Set how many of a kind the simulators are to run."""
         await ask(self.pool, lambda conn: commands.set_simulation(conn, kind, count))
+
+    async def read_eta_model(self, known: int) -> EtaModel | None:
+        """Read the newest model of arrivals, if it is another than the one known."""
+        found = await ask(self.pool, lambda conn: commands.read_eta_model(conn, known))
+        return model_from_json(found) if found is not None else None
 
     async def is_there(self) -> bool:
         """Say within 2 s whether the database answers."""

@@ -33,6 +33,7 @@ __all__ = [
     "create_policy",
     "find_token",
     "find_tokens",
+    "read_eta_model",
     "replace_customer_token",
     "revoke_customer_tokens",
     "set_reporting",
@@ -181,6 +182,15 @@ async def set_simulation(conn: AsyncConnection[Any], kind: str, count: int) -> N
     """Set how many couriers, cities or tickers the simulators are to run."""
     with translated():
         await conn.execute(query("set_simulation"), {"kind": kind, "count": count})
+
+
+async def read_eta_model(conn: AsyncConnection[Any], known: int) -> dict[str, Any] | None:
+    """Read the newest model of arrivals; None if it is the one that is known, or there is none."""
+    with translated():
+        async with conn.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute(query("read_eta_model"), {"known": known})
+            found: dict[str, Any] | None = await cursor.fetchone()
+            return found
 
 
 def _only(row: T | None) -> T:

@@ -34,7 +34,7 @@ GRANT EXECUTE ON FUNCTION
     create_order_v1, apply_order_command_v1, create_policy_v1, find_token_v1,
     replace_customer_token_v1, revoke_customer_tokens_v1, nearest_drivers_v1,
     ground_distance_m, instant_text, driver_reporting__set_v1, fleet_tile_v1, fleet_history_v1,
-    series__sample_v1, series__raw, simulation__set_v1,
+    series__sample_v1, series__raw, simulation__set_v1, eta_model__read_v1,
     fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample
 TO tracking_api;
 GRANT SELECT ON

@@ -86,8 +86,11 @@ LEFT_OUT = {
 APART = {
     "access_token": "who may ask",
     "driver": "registered",
+    "driver_pace": "learned of the history by a command",
     "driver_reporting": "how the staff wants devices to report",
     "driver_transition": "the matrix",
+    "eta_band": "learned of the history by a command",
+    "eta_model": "learned of the history by a command",
     "fix_chunk": "the history at rest: no case is that old",
     "kafka_offset": "where a consumer stands; a replay moves it",
     "limits": "rules",
@@ -96,6 +99,7 @@ APART = {
     "restaurant": "registered",
     "sealed_before": "a rule, which the cases set",
     "service_area": "registered",
+    "street_speed": "learned of the history by a command",
 }
 _AS = {  # how a value is read, where not as it is
     "stored": "ARRAY(SELECT ARRAY[lower(r), upper(r)] FROM unnest(stored) r)",

@@ -23,9 +23,12 @@ TABLES = (
     "driver_boot",
     "driver_cell",
     "driver_command",
+    "driver_pace",
     "driver_reporting",
     "driver_state",
     "driver_transition",
+    "eta_band",
+    "eta_model",
     "evidence",
     "fix_history",
     "fix_chunk",
@@ -45,6 +48,7 @@ TABLES = (
     "series_point",
     "service_area",
     "simulation",
+    "street_speed",
 )
 
 
