@@ -1,9 +1,10 @@
-"""What record_fixes_v1 costs a fix: `python -m bench.sql_batches [--drivers 100000]`.
+"""What record_fixes_v1 costs a fix: `python -m bench.sql_batches [--batch 500 2500 5000]`.
 
 Makes a cluster of its own below the temporary folder, durable as in production, with a fleet of
-which a share has an open order, and writes batches of one fix a driver through the real door.
-Prints one JSON object: µs of the server's CPU and of wall time per fix, the share of HOT updates.
-`--explain` prints the last batch's plans.
+which a share has an open order, and writes batches of one fix a driver through the real door, the
+sizes taking turns. Prints one JSON object: for each size the least, the median and the most µs of
+the server's CPU per fix of its batches (on a busy machine the least says most), and the share of
+HOT updates. `--explain` prints the last batch's plans.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import json
 import os
 import random
 import shutil
+import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -32,8 +33,8 @@ from tests.database import PASSWORD, free_port
 
 WEST, SOUTH, WIDTH_DEG, HEIGHT_DEG = 11.20, 43.75, 0.10, 0.05
 RESTAURANTS = 800  # as PREPARE says
+WARM_UP_BATCH = 5_000
 STEP_DEG = 2e-4  # about 20 m in 4 s
-TICK = os.sysconf("SC_CLK_TCK")
 
 PREPARE = """
 UPDATE driver_state SET duty = 'on_duty', state = 'available';
@@ -100,10 +101,26 @@ def running_database() -> Iterator[PostgresCluster]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def server_cpu_s(pid: int) -> float:
-    """CPU seconds of a server process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+def server_cpu_us(pid: int) -> float:
+    """CPU time of a server process so far, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e3
+
+
+def write_batch(conn: psycopg.Connection[Any], rows: list[IncomingRow]) -> float:
+    """Write a batch and commit it; return the server's CPU time in µs per fix."""
+    pid = conn.info.backend_pid
+    before_us = server_cpu_us(pid)
+    refused = write.record_fixes(conn, rows)
+    conn.commit()
+    if refused:
+        raise ValueError(f"{len(refused)} fixes were not simply committed: {refused[0]}")
+    return (server_cpu_us(pid) - before_us) / len(rows)
+
+
+def spread(costs_us: list[float]) -> dict[str, float]:
+    """Give the least, the median and the most."""
+    values = {"min": min(costs_us), "median": statistics.median(costs_us), "max": max(costs_us)}
+    return {name: round(value, 2) for name, value in values.items()}
 
 
 def prepare(conn: psycopg.Connection[Any], fleet: Fleet, orders: int) -> None:
@@ -119,6 +136,12 @@ def prepare(conn: psycopg.Connection[Any], fleet: Fleet, orders: int) -> None:
     conn.autocommit = True
     conn.execute("VACUUM ANALYZE")
     conn.autocommit = False
+
+
+def warm_up(conn: psycopg.Connection[Any], fleet: Fleet) -> None:
+    """Write one fix of every driver, so that every boot is known."""
+    for _ in range(0, len(fleet.ids), WARM_UP_BATCH):
+        write_batch(conn, fleet.batch(min(WARM_UP_BATCH, len(fleet.ids))))
 
 
 def hot_share(conn: psycopg.Connection[Any], before: dict[str, tuple[int, int]]) -> dict[str, Any]:
@@ -153,14 +176,13 @@ def explain_from_now(conn: psycopg.Connection[Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drivers", type=int, default=100_000)
-    parser.add_argument("--batch", type=int, default=5_000)
+    parser.add_argument("--batch", type=int, nargs="+", default=[5_000], metavar="FIXES")
     parser.add_argument("--orders", type=float, default=0.3, help="share with an open order")
-    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--batches", type=int, default=60, help="of each size")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--explain", action="store_true")
     options = parser.parse_args()
     fleet = Fleet(options.drivers, options.seed)
-    warm_up = options.drivers // options.batch + 1  # every driver's boot is known then
     with (
         running_database() as cluster,
         psycopg.connect(
@@ -168,25 +190,18 @@ def main() -> None:
         ) as conn,
     ):
         prepare(conn, fleet, round(options.drivers * options.orders))
-        pid = conn.info.backend_pid
-        wall_s, cpu_s, before = 0.0, 0.0, update_counts(conn)
-        for k in range(warm_up + options.batches):
-            rows = fleet.batch(options.batch)
-            if k == warm_up:
-                wall_s, cpu_s, before = 0.0, server_cpu_s(pid), update_counts(conn)
-            if options.explain and k == warm_up + options.batches - 1:
+        warm_up(conn, fleet)
+        costs_us: dict[int, list[float]] = {size: [] for size in options.batch}
+        before = update_counts(conn)
+        for k in range(options.batches):
+            if options.explain and k == options.batches - 1:
                 explain_from_now(conn)
-            started_s = time.perf_counter()
-            write.record_fixes(conn, rows)
-            conn.commit()
-            wall_s += time.perf_counter() - started_s
-        fixes = options.batches * options.batch
+            for size in options.batch:
+                costs_us[size].append(write_batch(conn, fleet.batch(size)))
         result = {
             "drivers": options.drivers,
-            "batch": options.batch,
-            "fixes": fixes,
-            "server_cpu_us_per_fix": round((server_cpu_s(pid) - cpu_s) / fixes * 1e6, 2),
-            "wall_us_per_fix": round(wall_s / fixes * 1e6, 2),
+            "batches": options.batches,
+            "server_cpu_us_per_fix": {size: spread(costs) for size, costs in costs_us.items()},
             "hot": hot_share(conn, before),
             "load_average": os.getloadavg()[0],
         }

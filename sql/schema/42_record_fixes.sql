@@ -104,6 +104,7 @@ RETURNS SETOF fix_outcome LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 SET enable_hashjoin = off  -- every join below is a look-up by key in a large table
 SET enable_mergejoin = off
+SET work_mem = '64MB'  -- a batch of 20,000 sorts in memory
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -137,6 +138,7 @@ DECLARE
     lateness interval;
     worst_m float8;
     sealed timestamptz;
+    has_copies bool;
     -- the box around all service areas, so that most fixes cost four comparisons
     west float8;
     south float8;
@@ -190,10 +192,16 @@ BEGIN
     SELECT min(a.west), min(a.south), max(a.east), max(a.north)
         INTO west, south, east, north FROM service_area a;
 
+    -- Few batches bring a fix twice, and only those pay for looking at its copies. (A plain PATCH has no
+    -- identity here, so two of one driver may be copies.)
+    has_copies := (SELECT count(*) FROM pg_temp.incoming_fix) > locked_count AND EXISTS (
+        SELECT FROM pg_temp.incoming_fix GROUP BY driver_id, boot, seq HAVING count(*) > 1
+    );
+
     -- What follows a good copy is decided in a second pass, when that one is written: so a batch
     -- of n does what n batches of one would.
     LOOP
-        WITH judged AS (
+        WITH judged AS NOT MATERIALIZED (
             SELECT i.n, i.driver_id,
                 CASE WHEN i.seq IS NULL THEN '' ELSE coalesce(i.boot, '') END AS boot,
                 -- without an identity of its own: by its place
@@ -208,12 +216,13 @@ BEGIN
                     future, lateness, sealed) AS refusal
             FROM pg_temp.incoming_fix i
             WHERE again IS NULL OR i.n IN (SELECT unnest(again))
+            ORDER BY driver_id  -- neighbours share pages of the indexes and tables
         ),
-        ranked AS (
-            SELECT j.*,
+        copies AS MATERIALIZED (
+            SELECT n,
                 count(*) FILTER (WHERE refusal IS NULL) OVER copies_before > 0 AS is_repeat,
                 count(*) FILTER (WHERE refusal IS NOT NULL) OVER copies_before > 0 AS was_refused
-            FROM judged j
+            FROM judged WHERE has_copies
             WINDOW copies_before AS (
                 PARTITION BY driver_id, boot, seq, CASE WHEN anonymous THEN fix_at END ORDER BY n
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
@@ -221,7 +230,9 @@ BEGIN
         ),
         decided AS MATERIALIZED (
             -- Steps 3 to 5
-            SELECT r.*, b.ctid AS boot_ctid,
+            SELECT r.n, r.driver_id, r.boot, r.seq, r.anonymous, r.fix_at, r.received_at,
+                r.lon_deg, r.lat_deg, r.accuracy_m, r.speed_mps, r.heading_deg, r.altitude_m,
+                r.battery, b.ctid AS boot_ctid,
                 CASE
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
@@ -247,14 +258,15 @@ BEGIN
                         ),
                         CASE
                             WHEN NOT anonymous THEN 'conflict'
-                            WHEN is_repeat THEN 'repeat'
+                            WHEN r.n IN (SELECT n FROM copies WHERE is_repeat) THEN 'repeat'
                             WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
                         END
                     )
-                    WHEN is_repeat THEN 'repeat'
+                    WHEN r.n IN (SELECT n FROM copies WHERE is_repeat) THEN 'repeat'
                     -- a spoilt copy must not keep a good one out, whichever came first
                     WHEN refusal IS NOT NULL THEN 'rejected ' || CASE
-                        WHEN was_refused OR b.rejected @> r.seq THEN 'rejected_before'
+                        WHEN r.n IN (SELECT n FROM copies WHERE was_refused)
+                            OR b.rejected @> r.seq THEN 'rejected_before'
                         ELSE refusal
                     END
                 END AS outcome,
@@ -269,7 +281,7 @@ BEGIN
                         THEN 'swapped'
                     WHEN accuracy_m > worst_m THEN 'inaccurate'
                 END AS quarantine
-            FROM ranked r
+            FROM judged r
             LEFT JOIN driver_boot b ON b.driver_id = r.driver_id AND b.boot = r.boot
         ),
         -- Step 6
@@ -293,7 +305,8 @@ BEGIN
         ),
         known_boots AS (
             UPDATE driver_boot b SET stored = b.stored + l.stored,
-                rejected = b.rejected + (l.rejected - b.stored) - l.stored
+                rejected = CASE WHEN isempty(b.rejected) AND isempty(l.rejected) THEN b.rejected
+                    ELSE b.rejected + (l.rejected - b.stored) - l.stored END
             FROM learned l
             WHERE b.ctid = l.boot_ctid  -- we hold the driver's row: nobody moved it since
         ),

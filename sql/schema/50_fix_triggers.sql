@@ -117,26 +117,27 @@ BEGIN
             AND (a.ended_at IS NULL OR f.fix_at < a.ended_at)
             AND (f.accuracy_m IS NULL OR f.accuracy_m <= p.worst_accuracy_m)
             AND (
-                (p.to_restaurant_m <= p.enter_radius_m
+                (abs(f.lat_deg - a.restaurant_lat_deg) * 111195 <= p.enter_radius_m
+                    AND p.to_restaurant_m <= p.enter_radius_m
                     AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
                     AND (a.at_restaurant_at IS NULL
                         OR f.fix_at <= a.at_restaurant_at + make_interval(secs => p.dwell_max_s))
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
                         a.at_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, true,
                         p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
-                OR (p.to_restaurant_m > p.leave_radius_m
-                    AND coalesce(f.fix_at >= a.at_restaurant_at, false)
+                OR (coalesce(f.fix_at >= a.at_restaurant_at, false)
+                    AND p.to_restaurant_m > p.leave_radius_m
                     AND (a.left_restaurant_at IS NULL
                         OR f.fix_at <= a.left_restaurant_at + make_interval(secs => p.leave_max_s))
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
                         a.left_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, false,
                         p.leave_radius_m, p.leave_min_s, p.leave_max_s, NULL))
-                OR (p.to_customer_m <= p.arriving_radius_m
-                    AND coalesce(f.fix_at >= a.picked_up_at, false)
+                OR (coalesce(f.fix_at >= a.picked_up_at, false)
+                    AND p.to_customer_m <= p.arriving_radius_m
                     AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
-                OR (p.to_customer_m <= p.enter_radius_m
+                OR (coalesce(f.fix_at >= a.picked_up_at, false)
+                    AND p.to_customer_m <= p.enter_radius_m
                     AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
-                    AND coalesce(f.fix_at >= a.picked_up_at, false)
                     AND (a.at_customer_at IS NULL
                         OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))
                     AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,

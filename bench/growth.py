@@ -1,0 +1,259 @@
+"""Whether a fix costs more as the fleet and the history grow: `python -m bench.growth`.
+
+Two curves, each in one run on one cluster below the temporary folder, durable as in production:
+the server's CPU per fix with 1,000, 10,000 and 100,000 drivers, and with an empty history and
+`--rows` more in partitions of the days before (written by the server, deleted at the end). The
+databases of a curve take turns batch by batch, so that a busy machine slows them alike. While
+fixes flow, a reader asks what GET /track and GET /drivers/nearest ask, through tracking_api's own
+reads. Prints one JSON object; a ratio is of the least costs, beside the curve's first point.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from bench.sql_batches import (
+    HEIGHT_DEG,
+    SOUTH,
+    WEST,
+    WIDTH_DEG,
+    Fleet,
+    prepare,
+    running_database,
+    spread,
+    warm_up,
+    write_batch,
+)
+from doorstep.stack.postgres import DATABASE, OWNER, PostgresCluster
+from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
+from tests.database import PASSWORD
+from tracking_api.database import Database
+
+SEED = 1
+BYTES_A_ROW = 260  # heap and key of a row, measured; the write-ahead log is bounded beside it
+SPARE_BYTES = 10 * 2**30
+DAYS = 10  # over which the older rows are spread
+CHUNK = 500_000
+
+FILL = """
+INSERT INTO {partition} (driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m,
+    speed_mps, heading_deg, battery)
+SELECT d.driver_id, at, 'b0000000000000000', n, at + interval '300 ms',
+    11.2 + random() * 0.1, 43.75 + random() * 0.05, 5, 4.2, 90, 0.8
+FROM (
+    SELECT driver_id FROM driver ORDER BY driver_id OFFSET %(first)s LIMIT %(drivers)s
+) d,
+    generate_series(1, %(each)s) n,
+    LATERAL (SELECT %(day)s::timestamptz + n * interval '1 day' / (%(each)s + 1)) t (at)
+"""
+
+
+class Growing:
+    """One database of a curve: its fleet, its writer's connection, what was measured."""
+
+    def __init__(self, cluster: PostgresCluster, name: str, drivers: int, orders: float) -> None:
+        self.cluster, self.name = cluster, name
+        admin_url = cluster.url(OWNER, PASSWORD, name)
+        if name != DATABASE:
+            cluster.create_database(PASSWORD, name)
+            upgrade(admin_url)
+        set_passwords(admin_url, dict.fromkeys(PASSWORD_VARIABLES, PASSWORD))
+        self.fleet = Fleet(drivers, SEED)
+        self.fleet.start_at = datetime.now(tz=UTC)  # so that GET /drivers/nearest finds them
+        self.conn = psycopg.connect(
+            cluster.superuser_url(name), options="-c search_path=doorstep,public"
+        )
+        prepare(self.conn, self.fleet, round(drivers * orders))
+        warm_up(self.conn, self.fleet)
+        found = self.conn.execute("SELECT order_id FROM orders LIMIT 1000").fetchall()
+        self.order_ids: list[UUID] = [row[0] for row in found]
+        self.conn.commit()
+        self.costs_us: list[float] = []
+        self.reads_ms: dict[str, list[float]] = {}
+
+    def write(self, batch: int) -> None:
+        """Write a batch."""
+        self.costs_us.append(write_batch(self.conn, self.fleet.batch(batch)))
+
+    def point(self) -> dict[str, Any]:
+        """Give what was measured since the last point."""
+        found = {
+            "cpu_us_per_fix": spread(self.costs_us),
+            "reads_ms": {name: _percentiles(took) for name, took in self.reads_ms.items()},
+        }
+        self.costs_us, self.reads_ms = [], {}
+        return found
+
+
+def _percentiles(took_ms: list[float]) -> dict[str, float]:
+    ranked = sorted(took_ms)
+    return {
+        "count": len(ranked),
+        **{f"p{p}": round(ranked[len(ranked) * p // 100], 2) for p in (50, 95, 99)},
+    }
+
+
+class Reader(threading.Thread):
+    """Reads orders and nearest drivers of a database, one after the other, until it is stopped."""
+
+    def __init__(self, of: Growing) -> None:
+        super().__init__(name=f"reader of {of.name}")
+        self.of = of
+        self.ended = threading.Event()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._read())
+        except BaseException as exc:  # noqa: BLE001 - a thread's boundary: raised again in stop()
+            self.failure = exc
+
+    def stop(self) -> None:
+        """End the reading. Raises what went wrong in it."""
+        self.ended.set()
+        self.join()
+        if self.failure is not None:
+            raise self.failure
+
+    async def _read(self) -> None:
+        chosen = random.Random(SEED)
+        url = self.of.cluster.url("tracking_api", PASSWORD, self.of.name)
+        database = await Database.open(url, 2)
+        try:
+            while not self.ended.is_set():
+                order_id = chosen.choice(self.of.order_ids)
+                lon_deg = WEST + WIDTH_DEG * chosen.random()
+                lat_deg = SOUTH + HEIGHT_DEG * chosen.random()
+                tracked = await self._timed("GET /track", partial(database.read_track, order_id))
+                _now, near = await self._timed(
+                    "GET /drivers/nearest",
+                    partial(database.read_nearest, lon_deg, lat_deg, 5),
+                )
+                if tracked is None or tracked.visible is None or len(near) != 5:
+                    raise ValueError(f"a read found too little: {tracked}, {near}")
+                await asyncio.sleep(0.005)
+        finally:
+            await database.close()
+
+    async def _timed(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        began_s = time.perf_counter()
+        answer = await ask()
+        self.of.reads_ms.setdefault(name, []).append((time.perf_counter() - began_s) * 1e3)
+        return answer
+
+
+def take_turns(databases: list[Growing], batch: int, batches: int) -> None:
+    """Write batches to all databases by turns, while each is read from."""
+    readers = [Reader(of) for of in databases]
+    for of in databases:
+        of.costs_us = []
+    for reader in readers:
+        reader.start()
+    try:
+        for k in range(batches):
+            for of in databases if k % 2 else reversed(databases):
+                of.write(batch)
+    finally:
+        for reader in readers:
+            reader.stop()
+
+
+def fill(of: Growing, rows: int) -> None:
+    """Write `rows` older rows, in partitions of the days before, with progress on stderr."""
+    first_day = datetime.now(tz=UTC).date() - timedelta(days=DAYS + 1)
+    conn = of.conn
+    conn.execute("SELECT fix_history__ensure_partitions_v1(%s, %s)",
+                 (first_day, first_day + timedelta(days=DAYS - 1)))  # fmt: skip
+    each = max(1, rows // DAYS // len(of.fleet.ids))  # of a driver on a day
+    at_once = max(1, CHUNK // each)
+    written = 0
+    for day in range(DAYS):
+        date = first_day + timedelta(days=day)
+        for first in range(0, len(of.fleet.ids), at_once):
+            statement = FILL.format(partition=f"fix_history_{date:%Y%m%d}").encode()
+            parameters = {"first": first, "drivers": at_once, "each": each, "day": date}
+            written += conn.execute(statement, parameters).rowcount
+            conn.commit()
+            print(f"\rolder rows: {written:,}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    conn.autocommit = True
+    conn.execute("ANALYZE fix_history")
+    conn.execute("CHECKPOINT")
+    conn.autocommit = False
+
+
+def of_drivers(sizes: list[int], options: argparse.Namespace) -> dict[int, Any]:
+    """Measure with fleets of several sizes, each in a database of its own."""
+    with running_database() as cluster:
+        names = [DATABASE, *(f"fleet_{size}" for size in sizes[1:])]
+        databases = [
+            Growing(cluster, name, size, options.orders)
+            for name, size in zip(names, sizes, strict=True)
+        ]
+        take_turns(databases, options.batch, options.batches)
+        points = {size: of.point() for size, of in zip(sizes, databases, strict=True)}
+        for of in databases:
+            of.conn.close()
+    return _with_ratios(points)
+
+
+def of_rows(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure two like databases, one with an empty history and one with `--rows` older rows."""
+    with running_database() as cluster:
+        empty = Growing(cluster, DATABASE, options.fleet, options.orders)
+        full = Growing(cluster, "filled", options.fleet, options.orders)
+        free = shutil.disk_usage(cluster.data_dir).free
+        if free < options.rows * BYTES_A_ROW + SPARE_BYTES:
+            raise SystemExit(f"{options.rows:,} rows don't fit: {free / 2**30:.0f} GiB are free")
+        fill(full, options.rows)
+        take_turns([empty, full], options.batch, options.batches)
+        size = full.conn.execute("SELECT pg_database_size(current_database())").fetchone()
+        points = {"empty": empty.point(), f"{options.rows} rows": full.point()}
+        for of in (empty, full):
+            of.conn.close()
+    return {**_with_ratios(points), "database_gib": round((size or [0])[0] / 2**30, 2)}
+
+
+def _with_ratios(points: dict[Any, dict[str, Any]]) -> dict[Any, Any]:
+    first = next(iter(points.values()))["cpu_us_per_fix"]
+    for point in points.values():
+        cost = point["cpu_us_per_fix"]
+        point["ratio"] = {name: round(cost[name] / first[name], 2) for name in ("min", "median")}
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--drivers", type=int, nargs="*", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--rows", type=int, default=5_000_000, help="of history; 0 leaves it out")
+    parser.add_argument("--fleet", type=int, default=10_000, help="drivers of the rows' curve")
+    parser.add_argument("--batch", type=int, default=5_000)
+    parser.add_argument("--batches", type=int, default=40, help="for each point")
+    parser.add_argument("--orders", type=float, default=0.3, help="share with an open order")
+    options = parser.parse_args()
+    result: dict[str, Any] = {"batch": options.batch, "batches": options.batches}
+    if options.drivers:
+        result["drivers"] = of_drivers(options.drivers, options)
+    if options.rows:
+        result["rows"] = of_rows(options)
+    result["load_average"] = os.getloadavg()[0]
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
