@@ -50,7 +50,7 @@ TRAIL_POINTS = 80  # 5 min at one every 4 s
 FIX_KEY = tuple(  # of driver_history
     column(name, fix_history.c[name].type) for name in ("fix_at", "boot", "seq")
 )
-NOT_PACKED = ("recorded_at", "altitude_m", "battery")  # a packed fix has them no more
+NOT_PACKED = ("recorded_at", "altitude_m")  # a packed fix has them no more
 
 POSITION_COLUMNS = [
     "driver_id",

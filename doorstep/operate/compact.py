@@ -20,8 +20,8 @@ EXAMPLES = """examples:
 
 A day is sealed once none of its fixes can come any more: after the lateness window (24 h) and
 Kafka's retention (48 h), and never while an order of that time is open, a fix of it is parked, or
-driver_events has not read what arrived then. Packed fixes are read as before, but for altitude_m,
-battery and recorded_at, which are not kept. It may be stopped at any time and run again.
+driver_events has not read what arrived then. Packed fixes are read as before, but for altitude_m
+and recorded_at, which are not kept. It may be stopped at any time and run again.
 The exit status is 0, or 1 if something is in the way."""
 SAY_EVERY_S = 2.0
 

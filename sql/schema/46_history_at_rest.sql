@@ -9,13 +9,15 @@
 -- Each step is a transaction or several, and each can be done again: a crash between two of them
 -- leaves fixes in both places for a while, but a reader's snapshot has each from one place only.
 
--- Up to 1,000 fixes of one driver, boot, day and quarantine, in the order of (fix_at, seq). `way`
--- and `rest` are MULTIPOINTs in TWKB, which codes each column by its differences:
+-- Up to 1,000 fixes of one driver, boot, day and quarantine, in the order of (fix_at, seq). `coded`
+-- is two MULTIPOINTs in TWKB, which codes each column by its differences; the second begins after
+-- way_bytes:
 --   way   X, Y longitude and latitude, 1e-7 deg (1 cm); Z accuracy_m, 0.1 (-1: none);
 --         M ms from midnight UTC, to the microsecond if one of the fixes needs it
 --   rest  X speed_mps, 0.1 (-1: none); Y heading_deg / 10, 0.1 (-1: none);
 --         Z received_at - fix_at, 0.1 s
--- A line would lose a point that repeats the one before.
+-- A line would lose a point that repeats the one before. What seldom changes is kept as runs: the
+-- n-th fix is of the last run that begins at n or before. In a run of run_seq, seqs count up by one.
 CREATE TABLE fix_chunk (
     driver_id text COLLATE "C" NOT NULL,
     from_at timestamptz NOT NULL,  -- the first fix
@@ -24,14 +26,15 @@ CREATE TABLE fix_chunk (
     boot text COLLATE "C" NOT NULL,
     quarantine text,
     fixes int4 NOT NULL CHECK (fixes > 0),
-    -- the n-th fix is of the last run that begins at n or before: there seqs count up by one
     run_at int4[] NOT NULL,
     run_seq int8[] NOT NULL,
-    way bytea NOT NULL,
-    rest bytea NOT NULL,
+    battery_at int4[] NOT NULL,
+    battery_pct int2[] NOT NULL,
+    way_bytes int4 NOT NULL,
+    coded bytea NOT NULL,
     PRIMARY KEY (driver_id, from_at, part)
 );
-ALTER TABLE fix_chunk ALTER way SET STORAGE EXTERNAL;  -- compressing it takes time and gains nothing
+ALTER TABLE fix_chunk ALTER coded SET STORAGE EXTERNAL;  -- compressing takes time, gains nothing
 CREATE INDEX fix_chunk_from_at ON fix_chunk USING brin (from_at) WITH (pages_per_range = 16);
 
 -- Makes the chunks' columns from fixes in their order. The one place that knows how a column of
@@ -39,38 +42,54 @@ CREATE INDEX fix_chunk_from_at ON fix_chunk USING brin (from_at) WITH (pages_per
 CREATE FUNCTION fix_chunk__pack(of_day timestamptz, of_drivers text[])
 RETURNS SETOF fix_chunk LANGUAGE sql STABLE AS $$
     WITH fix AS (
-        SELECT h.*,
+        SELECT h.*, round(h.battery * 100)::int2 AS pct,
             (row_number() OVER in_order - 1) / 1000 AS piece,
-            ((row_number() OVER in_order - 1) % 1000 + 1)::int4 AS n,
-            h.seq - 1 IS NOT DISTINCT FROM lag(h.seq) OVER in_order AS goes_on
+            ((row_number() OVER in_order - 1) % 1000 + 1)::int4 AS n
         FROM fix_history h
         WHERE h.driver_id = ANY (of_drivers)
             AND h.fix_at >= of_day AND h.fix_at < of_day + interval '24 hours'
         WINDOW in_order AS (
             PARTITION BY h.driver_id, h.boot, h.quarantine ORDER BY h.fix_at, h.seq
         )
+    ),
+    marked AS (
+        SELECT f.*,
+            f.seq - 1 IS DISTINCT FROM lag(f.seq) OVER in_order AS begins,
+            n = 1 OR f.pct IS DISTINCT FROM lag(f.pct) OVER in_order AS changes
+        FROM fix f
+        WINDOW in_order AS (
+            PARTITION BY f.driver_id, f.boot, f.quarantine, f.piece ORDER BY f.n
+        )
+    ),
+    packed AS (
+        SELECT driver_id, boot, quarantine, piece, min(fix_at) AS from_at, max(fix_at) AS to_at,
+            count(*)::int4 AS fixes,
+            array_agg(n ORDER BY n) FILTER (WHERE begins) AS run_at,
+            array_agg(seq ORDER BY n) FILTER (WHERE begins) AS run_seq,
+            array_agg(n ORDER BY n) FILTER (WHERE changes) AS battery_at,
+            array_agg(pct ORDER BY n) FILTER (WHERE changes) AS battery_pct,
+            ST_AsTWKB(ST_Collect(array_agg(ST_MakePoint(
+                    lon_deg, lat_deg, coalesce(accuracy_m, -1),
+                    date_part('epoch', fix_at - of_day) * 1000
+                ) ORDER BY n)),
+                7, 1, CASE WHEN bool_or(date_part('microseconds', fix_at)::int8 % 1000 <> 0)
+                    THEN 3 ELSE 0 END) AS way,
+            ST_AsTWKB(ST_Collect(array_agg(ST_MakePoint(
+                    coalesce(speed_mps, -1),
+                    coalesce(round(heading_deg)::int4 % 360 / 10.0, -1),
+                    date_part('epoch', received_at - fix_at)
+                ) ORDER BY n)),
+                1, 1) AS rest
+        FROM marked
+        GROUP BY driver_id, boot, quarantine, piece
     )
-    SELECT driver_id, min(fix_at),
+    SELECT driver_id, from_at,
         row_number() OVER (
-            PARTITION BY driver_id, min(fix_at) ORDER BY boot, quarantine, piece
+            PARTITION BY driver_id, from_at ORDER BY boot, quarantine, piece
         )::int4,
-        max(fix_at), boot, quarantine, count(*)::int4,
-        array_agg(n ORDER BY n) FILTER (WHERE n = 1 OR NOT goes_on),
-        array_agg(seq ORDER BY n) FILTER (WHERE n = 1 OR NOT goes_on),
-        ST_AsTWKB(ST_Collect(array_agg(ST_MakePoint(
-                lon_deg, lat_deg, coalesce(accuracy_m, -1),
-                date_part('epoch', fix_at - of_day) * 1000
-            ) ORDER BY n)),
-            7, 1, CASE WHEN bool_or(date_part('microseconds', fix_at)::int8 % 1000 <> 0)
-                THEN 3 ELSE 0 END),
-        ST_AsTWKB(ST_Collect(array_agg(ST_MakePoint(
-                coalesce(speed_mps, -1),
-                coalesce(round(heading_deg)::int4 % 360 / 10.0, -1),
-                date_part('epoch', received_at - fix_at)
-            ) ORDER BY n)),
-            1, 1)
-    FROM fix
-    GROUP BY driver_id, boot, quarantine, piece
+        to_at, boot, quarantine, fixes, run_at, run_seq, battery_at, battery_pct,
+        length(way), way || rest
+    FROM packed
 $$;
 
 -- The fixes of a chunk.
@@ -78,7 +97,7 @@ CREATE FUNCTION fix_chunk__unpack(c fix_chunk)
 RETURNS TABLE (
     driver_id text, fix_at timestamptz, boot text, seq int8, received_at timestamptz,
     lon_deg float8, lat_deg float8, accuracy_m float8, speed_mps float8, heading_deg float8,
-    quarantine text
+    battery float8, quarantine text
 )
 LANGUAGE sql STABLE PARALLEL SAFE  -- inlined, so that what is asked of a chunk is asked first
 BEGIN ATOMIC
@@ -89,9 +108,11 @@ BEGIN ATOMIC
         CASE WHEN ST_Z(p.way) >= 0 THEN ST_Z(p.way) END,
         CASE WHEN ST_X(p.rest) >= 0 THEN ST_X(p.rest) END,
         CASE WHEN ST_Y(p.rest) >= 0 THEN round(ST_Y(p.rest) * 10) END,
+        c.battery_pct[width_bucket(p.n::int4, c.battery_at)] / 100.0::float8,
         c.quarantine
     FROM ROWS FROM (
-        ST_Dump(ST_GeomFromTWKB(c.way)), ST_Dump(ST_GeomFromTWKB(c.rest))
+        ST_Dump(ST_GeomFromTWKB(substring(c.coded FOR c.way_bytes))),
+        ST_Dump(ST_GeomFromTWKB(substring(c.coded FROM c.way_bytes + 1)))
     ) WITH ORDINALITY AS p (way_path, way, rest_path, rest, n)
     CROSS JOIN LATERAL (
         SELECT width_bucket(p.n::int4, c.run_at) AS run,
@@ -106,7 +127,9 @@ LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT date_trunc('day', c.from_at, 'UTC') + ST_M(p.place) * interval '1 millisecond',
         ST_X(p.place), ST_Y(p.place)
-    FROM (SELECT ST_LineFromMultiPoint(ST_GeomFromTWKB(c.way)) AS line OFFSET 0) AS w
+    FROM (SELECT ST_LineFromMultiPoint(
+            ST_GeomFromTWKB(substring(c.coded FOR c.way_bytes))
+        ) AS line OFFSET 0) AS w
     CROSS JOIN generate_series(0, least(c.fixes, at_most) - 1) AS k (k)
     CROSS JOIN LATERAL (
         SELECT ST_PointN(w.line, 1 + (k.k::int8 * c.fixes / least(c.fixes, at_most))::int)
@@ -128,18 +151,18 @@ CREATE FUNCTION fix_history__between_v1(
 RETURNS TABLE (
     driver_id text, fix_at timestamptz, boot text, seq int8, received_at timestamptz,
     lon_deg float8, lat_deg float8, accuracy_m float8, speed_mps float8, heading_deg float8,
-    quarantine text
+    battery float8, quarantine text
 )
 LANGUAGE sql STABLE PARALLEL SAFE  -- inlined: one statement, one snapshot
 BEGIN ATOMIC
     SELECT h.driver_id, h.fix_at, h.boot, h.seq, h.received_at, h.lon_deg, h.lat_deg,
-        h.accuracy_m, h.speed_mps, h.heading_deg, h.quarantine
+        h.accuracy_m, h.speed_mps, h.heading_deg, h.battery, h.quarantine
     FROM fix_history h
     WHERE h.driver_id = of_driver_id AND h.fix_at >= since AND h.fix_at < before
         AND h.fix_at >= (SELECT s.packed_before FROM sealed_before s)
     UNION ALL
     SELECT u.driver_id, u.fix_at, u.boot, u.seq, u.received_at, u.lon_deg, u.lat_deg,
-        u.accuracy_m, u.speed_mps, u.heading_deg, u.quarantine
+        u.accuracy_m, u.speed_mps, u.heading_deg, u.battery, u.quarantine
     FROM fix_chunk c CROSS JOIN LATERAL fix_chunk__unpack(c) u
     WHERE c.driver_id = of_driver_id
         AND c.from_at > since - interval '24 hours'  -- no chunk is longer than a day
@@ -250,6 +273,8 @@ BEGIN
             u.accuracy_m IS NULL AND h.accuracy_m IS NULL)
         AND coalesce(abs(u.speed_mps - h.speed_mps) < 0.051,
             u.speed_mps IS NULL AND h.speed_mps IS NULL)
+        AND coalesce(abs(u.battery - h.battery) < 0.0051,
+            u.battery IS NULL AND h.battery IS NULL)
         AND coalesce(abs(u.heading_deg - h.heading_deg) < 0.51  -- or 359.7 and 0
             OR abs(u.heading_deg - h.heading_deg) > 359.4,
             u.heading_deg IS NULL AND h.heading_deg IS NULL),

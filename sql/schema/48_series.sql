@@ -189,14 +189,10 @@ AS $$
     SELECT p.at, p.value FROM series_point p
     WHERE p.series_no = of_series_no AND p.at >= from_at AND p.at < to_at
     UNION ALL
-    SELECT f.fix_at, f.speed_mps FROM fix_history__between_v1(of_driver_id, from_at, to_at) f
-    WHERE of_measure = 'speed_mps' AND of_series_no IS NULL
-        AND f.quarantine IS NULL AND f.speed_mps IS NOT NULL
-    UNION ALL
-    SELECT f.fix_at, f.battery FROM fix_history f  -- packed days have none
-    WHERE of_measure = 'battery' AND of_series_no IS NULL AND f.driver_id = of_driver_id
-        AND f.fix_at >= from_at AND f.fix_at < to_at
-        AND f.quarantine IS NULL AND f.battery IS NOT NULL
+    SELECT f.fix_at, CASE of_measure WHEN 'battery' THEN f.battery ELSE f.speed_mps END
+    FROM fix_history__between_v1(of_driver_id, from_at, to_at) f
+    WHERE of_series_no IS NULL AND f.quarantine IS NULL
+        AND CASE of_measure WHEN 'battery' THEN f.battery ELSE f.speed_mps END IS NOT NULL
 $$;
 
 CREATE FUNCTION simulation__set_v1(of_kind text, count int)

@@ -32,7 +32,7 @@ MIDNIGHT = datetime.combine(DAY, time(), UTC)
 MAX_SEQ = 4611686018427387904
 KEPT = (
     "fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, "
-    "quarantine"
+    "quarantine, battery"
 )
 PUT = f"COPY fix_history (driver_id, {KEPT}) FROM STDIN"
 BETWEEN = f"""
@@ -63,6 +63,7 @@ def old_fix(n: int, **values: Any) -> Row:
         "speed_mps": 3.1,
         "heading_deg": 271.0,
         "quarantine": None,
+        "battery": 0.8 - n // 300 / 100,
     }
     return tuple((row | values).values())
 
@@ -96,7 +97,8 @@ def is_about(packed: Row, row: Row) -> bool:
         and abs((received_at - row[3]).total_seconds()) <= 0.0501
         and abs(lon_deg - row[4]) < TO_10_CM
         and abs(lat_deg - row[5]) < TO_10_CM
-        and [one is None for one in packed[6:9]] == [one is None for one in row[6:9]]
+        and [one is None for one in packed] == [one is None for one in row]
+        and abs((packed[10] or 0) - (row[10] or 0)) <= 0.00501
         and abs((accuracy_m or 0) - (row[6] or 0)) <= 0.0501
         and abs((speed_mps or 0) - (row[7] or 0)) <= 0.0501
         and min(turned, 360 - turned) <= 0.501
@@ -137,6 +139,7 @@ fixes = st.builds(
     speed_mps=st.one_of(st.none(), st.floats(0, 500)),
     heading_deg=st.one_of(st.none(), st.floats(0, 360, exclude_max=True)),
     quarantine=st.sampled_from([None, None, "inaccurate", "swapped"]),
+    battery=st.one_of(st.none(), st.floats(0, 1), st.just(1.0)),
 )
 
 
