@@ -60,7 +60,10 @@ class DictStore:
     async def find_tokens(self, sha256s: Sequence[bytes]) -> dict[bytes, Token]:
         return dict.fromkeys(sha256s, Token("staff", None, None))
 
-    async def read_track(self, order_id: UUID) -> TrackedOrder:
+    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
+        return {order_id: self._track(order_id) for order_id in order_ids}
+
+    def _track(self, order_id: UUID) -> TrackedOrder:
         now = datetime.now(UTC)
         return TrackedOrder(
             now=now,

@@ -51,6 +51,7 @@ from tracking_api.schemas import (
 from tracking_api.series import SimulationCount
 from tracking_api.settings import Settings
 from tracking_api.tiles import Tiles
+from tracking_api.together import Together
 
 BODIES: list[type[BaseModel]] = [
     NewOrder,
@@ -136,7 +137,7 @@ def _hand_in(
     app.state.parts = Parts(
         store,
         RememberTokens(store.find_token),
-        Links(store.find_token, Buckets(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
+        Links(Together(store.find_tokens), Buckets(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
         public_url,
         live,
         Tiles(store),

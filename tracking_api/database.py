@@ -76,6 +76,8 @@ class Store(DispatchStore, Protocol):
 
     async def read_track(self, order_id: UUID) -> TrackedOrder | None: ...
 
+    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]: ...
+
     async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]: ...
 
     async def read_history(
@@ -218,7 +220,11 @@ class Database:
 
     async def read_track(self, order_id: UUID) -> TrackedOrder | None:
         """Read what a customer's answer is made of, in one snapshot."""
-        return await read(self.engine, lambda conn: reads.select_track(conn, order_id))
+        return (await self.read_tracks([order_id])).get(order_id)
+
+    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
+        """Read many at once. Those that don't exist are left out."""
+        return await read(self.engine, lambda conn: reads.select_tracks(conn, order_ids))
 
     async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
         """Look at many orders at once. Those that don't exist are left out."""

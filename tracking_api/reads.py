@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    DateTime,
     Double,
     Select,
     Text,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     literal,
     literal_column,
     select,
+    true,
     tuple_,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -70,8 +72,10 @@ POSITION_COLUMNS = [
 _now = func.clock_timestamp().label("now")
 
 
-async def select_track(conn: AsyncConnection, order_id: UUID) -> TrackedOrder | None:
-    """Read one order with its current assignment and that driver's newest fix."""
+async def select_tracks(
+    conn: AsyncConnection, order_ids: Sequence[UUID]
+) -> dict[UUID, TrackedOrder]:
+    """Read orders with their current assignments and those drivers' newest fixes."""
     statement = (
         select(
             _now,
@@ -96,12 +100,17 @@ async def select_track(conn: AsyncConnection, order_id: UUID) -> TrackedOrder | 
         .join(policy, policy.c.policy_id == orders.c.policy_id)
         .outerjoin(assignment, _current_assignment())
         .outerjoin(driver_state, driver_state.c.driver_id == assignment.c.driver_id)
-        .where(orders.c.order_id == order_id)
+        .where(orders.c.order_id == _any_of(order_ids))
     )
-    row = (await conn.execute(statement)).one_or_none()
-    if row is None:
-        return None
-    order = TrackedOrder(
+    rows = (await conn.execute(statement)).all()
+    events = await _select_events(conn, [row.order_id for row in rows])
+    found = {row.order_id: _tracked(row, events[row.order_id]) for row in rows}
+    await _add_trails(conn, [order for order in found.values() if order.visible is not None])
+    return found
+
+
+def _tracked(row: Any, events: list[Event]) -> TrackedOrder:
+    return TrackedOrder(
         now=row.now,
         order_id=row.order_id,
         state=row.state,
@@ -115,12 +124,8 @@ async def select_track(conn: AsyncConnection, order_id: UUID) -> TrackedOrder | 
         window=Window(row.assigned_at, row.ended_at) if row.assigned_at else None,
         newest=spot_of(row) if row.fix_at else None,
         driver_id=row.driver_id,
-        events=await _select_events(conn, order_id),
+        events=events,
     )
-    if order.visible is not None and order.window is not None:
-        since = max(order.window.assigned_at, row.now - timedelta(seconds=OBSERVED_WITHIN_S))
-        order.trail.extend(await _select_trail(conn, row.driver_id, since, order.visible.fix_at))
-    return order
 
 
 async def select_looks(conn: AsyncConnection, order_ids: Sequence[UUID]) -> list[Look]:
@@ -137,7 +142,7 @@ async def select_looks(conn: AsyncConnection, order_ids: Sequence[UUID]) -> list
         .select_from(orders)
         .outerjoin(assignment, _current_assignment())
         .outerjoin(driver_state, driver_state.c.driver_id == assignment.c.driver_id)
-        .where(orders.c.order_id == any_(literal(list(order_ids), ARRAY(Uuid))))
+        .where(orders.c.order_id == _any_of(order_ids))
     )
     return [
         Look(
@@ -151,7 +156,9 @@ async def select_looks(conn: AsyncConnection, order_ids: Sequence[UUID]) -> list
     ]
 
 
-async def _select_events(conn: AsyncConnection, order_id: UUID) -> list[Event]:
+async def _select_events(
+    conn: AsyncConnection, order_ids: Sequence[UUID]
+) -> dict[UUID, list[Event]]:
     # What fixes prove may have turned out to be earlier than what was known when it was shown.
     proved = and_(
         evidence.c.order_id == order_event.c.order_id,
@@ -161,6 +168,7 @@ async def _select_events(conn: AsyncConnection, order_id: UUID) -> list[Event]:
     )
     statement = (
         select(
+            order_event.c.order_id,
             order_event.c.order_seq,
             order_event.c.state,
             order_event.c.source,
@@ -168,24 +176,59 @@ async def _select_events(conn: AsyncConnection, order_id: UUID) -> list[Event]:
             order_event.c.assignment_no,
         )
         .outerjoin_from(order_event, evidence, proved)
-        .where(order_event.c.order_id == order_id)
+        .where(order_event.c.order_id == _any_of(order_ids))
         .order_by(order_event.c.order_seq)
     )
-    return [Event(*row) for row in await conn.execute(statement)]
+    found: dict[UUID, list[Event]] = {order_id: [] for order_id in order_ids}
+    for order_id, *event in await conn.execute(statement):
+        found[order_id].append(Event(*event))
+    return found
 
 
-async def _select_trail(
-    conn: AsyncConnection, driver_id: str, from_at: datetime, before: datetime
-) -> list[Spot]:
-    # Of the last minutes, which are never packed.
-    statement = (
+async def _add_trails(conn: AsyncConnection, visible: Sequence[TrackedOrder]) -> None:
+    """Give orders whose driver may be seen the fixes of the last minutes, which are never packed.
+
+    A driver has one open assignment, and so one order.
+    """
+    of_driver = {order.driver_id: order for order in visible}
+    wanted = [
+        (order.driver_id, _trail_from(order), order.newest.fix_at)
+        for order in visible
+        if order.newest is not None
+    ]
+    if not wanted:
+        return
+    drivers, from_ats, befores = zip(*wanted, strict=True)
+    instants = ARRAY(DateTime(timezone=True))
+    asked = (
+        func.unnest(
+            literal(list(drivers), ARRAY(Text)),
+            literal(list(from_ats), instants),
+            literal(list(befores), instants),
+        )
+        .table_valued("driver_id", "from_at", "before", name="asked")
+        .render_derived()
+    )
+    trail = (
         select(*_spot_columns(fix_history.c))
-        .where(fix_history.c.driver_id == driver_id, fix_history.c.quarantine.is_(None))
-        .where(fix_history.c.fix_at >= from_at, fix_history.c.fix_at < before)
+        .where(fix_history.c.driver_id == asked.c.driver_id, fix_history.c.quarantine.is_(None))
+        .where(fix_history.c.fix_at >= asked.c.from_at, fix_history.c.fix_at < asked.c.before)
         .order_by(fix_history.c.fix_at.desc())
         .limit(TRAIL_POINTS)
+        .lateral("trail")
     )
-    return [spot_of(row) for row in await conn.execute(statement)][::-1]
+    statement = (
+        select(asked.c.driver_id, *_spot_columns(trail.c))
+        .select_from(asked.join(trail, true()))
+        .order_by(trail.c.fix_at)
+    )
+    for driver_id, *spot in await conn.execute(statement):
+        of_driver[driver_id].trail.append(Spot(*spot))
+
+
+def _trail_from(order: TrackedOrder) -> datetime:
+    recent = order.now - timedelta(seconds=OBSERVED_WITHIN_S)
+    return max(order.window.assigned_at, recent) if order.window else recent
 
 
 async def select_history(
@@ -364,6 +407,10 @@ async def select_policies(conn: AsyncConnection) -> list[dict[str, Any]]:
     """Read every policy, with all its columns."""
     found = await conn.execute(select(policy).order_by(policy.c.policy_id))
     return [dict(row._mapping) for row in found]
+
+
+def _any_of(order_ids: Sequence[UUID]) -> ColumnElement[Any]:
+    return any_(literal(list(order_ids), ARRAY(Uuid)))
 
 
 def _current_assignment() -> ColumnElement[bool]:

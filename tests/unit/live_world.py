@@ -161,6 +161,10 @@ class World:
             events=list(order.events),
         )
 
+    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
+        found = [await self.read_track(order_id) for order_id in order_ids]
+        return {one.order_id: one for one in found if one is not None}
+
     async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
         self._need()
         self.looks += 1

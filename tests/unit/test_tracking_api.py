@@ -61,7 +61,8 @@ class MemoryStore:
         return self.tokens.get(sha256)
 
     async def find_tokens(self, sha256s: Sequence[bytes]) -> dict[bytes, Token]:
-        return {one: self.tokens[one] for one in sha256s if one in self.tokens}
+        found = [(one, await self.find_token(one)) for one in sha256s]
+        return {one: token for one, token in found if token is not None}
 
     async def create_order(
         self, new: NewOrder, sha256: bytes, idempotency_key: str | None
@@ -123,6 +124,10 @@ class MemoryStore:
             newest=Spot(NOON - timedelta(seconds=7), NOON, 11.255, 43.775, 5.0, 4.0, 90.0),
             events=[Event(1, "created", "staff", NOON - timedelta(minutes=9))],
         )
+
+    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
+        found = [await self.read_track(order_id) for order_id in order_ids]
+        return {one.order_id: one for one in found if one is not None}
 
     async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
         found = [await self.read_track(order_id) for order_id in order_ids]

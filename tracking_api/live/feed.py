@@ -41,12 +41,24 @@ class _Positions(msgspec.Struct):
     positions: list[Row]
 
 
+class _Moved(msgspec.Struct, array_like=True, gc=False):
+    """A position of which only the driver matters: what follows is passed over undecoded."""
+
+    driver_id: str
+
+
+class _Moves(msgspec.Struct):
+    v: int
+    positions: list[_Moved]
+
+
 class _Update(msgspec.Struct):
     order_id: UUID
     order_seq: int
 
 
 _decode_positions = msgspec.json.Decoder(_Positions).decode
+_decode_moves = msgspec.json.Decoder(_Moves).decode
 _decode_update = msgspec.json.Decoder(_Update).decode
 
 
@@ -169,11 +181,15 @@ class Feed:
                     update = _decode_update(message.value() or b"")
                     known_seq = heard.orders.get(update.order_id, 0)
                     heard.orders[update.order_id] = max(known_seq, update.order_seq)
-                else:
+                elif wants_rows:
                     rows = _decode_positions(message.value() or b"").positions
                     heard.drivers.update(row[0] for row in rows if row[0] in self._watched)
-                    if wants_rows:
-                        heard.rows += rows
+                    heard.rows += rows
+                else:
+                    moves = _decode_moves(message.value() or b"").positions
+                    heard.drivers.update(
+                        one.driver_id for one in moves if one.driver_id in self._watched
+                    )
             except (msgspec.DecodeError, IndexError, TypeError):
                 RECORDS.labels(topic, "unreadable").inc()
                 continue

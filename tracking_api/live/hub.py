@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -32,6 +32,7 @@ from tracking_api.live.frames import (
 )
 from tracking_api.live.viewer import Viewer
 from tracking_api.live.watched import ENDED, Watched
+from tracking_api.together import Together
 from tracking_api.view import Look, Spot, TrackedOrder
 
 PUSHES = Counter("doorstep_live_pushes", "Frames written to viewers of orders.", ["kind"])
@@ -41,14 +42,13 @@ WATCHED = Gauge("doorstep_live_orders", "Orders that somebody watches.")
 LOOK_EVERY_S = 0.1  # at most; a batch of fixes is committed every 0.05 s or more
 LOOK_AT_LEAST_EVERY_S = 4.0  # also when Kafka is silent: in sync again within 5 s, whatever broke
 LOOKS_AT_ONCE = 1000  # orders in one statement
-READS_AT_ONCE = 6  # of a pool of 10: the other routes must get on too
 FRESH_S = 1.0  # a snapshot's position is not sent later than this after it was read
 
 
 class LiveStore(Protocol):
     """What the hub asks of the database. Errors are DoorstepErrors."""
 
-    async def read_track(self, order_id: UUID) -> TrackedOrder | None: ...
+    async def read_tracks(self, order_ids: Sequence[UUID]) -> Mapping[UUID, TrackedOrder]: ...
 
     async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]: ...
 
@@ -69,7 +69,7 @@ class Hub:
         self._by_driver: dict[str, Watched] = {}
         self._due: set[UUID] = set()
         self._wake = asyncio.Event()
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._read_track = Together(store.read_tracks)
 
     # -- what the feed says ------------------------------------------------------------------
 
@@ -100,7 +100,7 @@ class Hub:
     async def opened(self, order_id: UUID) -> AsyncIterator[Watched]:
         """Read an order for a viewer that is about to come in. Raises BadLink.
 
-        Viewers that come at once share one read.
+        Viewers that come at once share one read, and orders that are opened at once a statement.
         """
         watched = self._orders.get(order_id)
         if watched is None:
@@ -234,8 +234,7 @@ class Hub:
 
     async def _read(self, watched: Watched) -> None:
         try:
-            async with self._reads:
-                tracked = await self._store.read_track(watched.order_id)
+            tracked = await self._read_track(watched.order_id)
         finally:
             watched.reading = None
         if tracked is None:
