@@ -23,6 +23,7 @@ STALLED_S = 30.0  # a turn takes milliseconds
 
 _PREFIX = PREFIX.encode()
 _POSITION = f"/{POSITION}".encode()
+_KEY_FROM, _KEY_TO = len(_PREFIX), -len(_POSITION)
 _STATUS = f"/{STATUS}".encode()
 _SERIES_PREFIX = SERIES_PREFIX.encode()
 _DROPPED = DROPPED_TOPIC.encode()
@@ -108,23 +109,30 @@ class Relay:
         if not waiting:
             return
         chunk = Chunk([])
+        send, on_delivery = self._publisher.send, chunk.on_delivery
         overloaded = len(self._publisher) > self._max_in_flight
         sent = positions = 0
         for arrival in waiting:
-            if overloaded and not arrival.packet_id and arrival.topic != _DROPPED:
+            topic, payload, packet_id = arrival
+            if overloaded and not packet_id and topic != _DROPPED:
                 metrics.DROPPED.inc()  # QoS 0 promises nothing, and no limit of MQTT's holds it
                 sent += 1
                 continue
             try:
-                is_sent = self._send(subscriber, arrival, chunk)
+                if topic.endswith(_POSITION) and topic.startswith(_PREFIX):
+                    key = topic[_KEY_FROM:_KEY_TO]
+                    if not send(self._position_topic, key, payload, on_delivery):
+                        break
+                    chunk.waits_for += 1  # callbacks only run in poll(), so this is in time
+                    positions += 1
+                elif not self._send_other(subscriber, arrival, chunk):
+                    break
             except Exception as exc:  # noqa: BLE001 - one message must not stop the others
-                is_sent = self._bury(arrival, exc, chunk)
-            if not is_sent:
-                break
+                if not self._bury(arrival, exc, chunk):
+                    break
             sent += 1
-            positions += arrival.topic.endswith(_POSITION)
-            if arrival.packet_id:
-                chunk.packet_ids.append(arrival.packet_id)
+            if packet_id:
+                chunk.packet_ids.append(packet_id)
         del waiting[:sent]
         _POSITIONS.inc(positions)
         if sent > positions:
@@ -132,11 +140,9 @@ class Relay:
         if chunk.packet_ids or chunk.waits_for:
             subscriber.expect(chunk)
 
-    def _send(self, subscriber: Subscriber, arrival: Arrival, chunk: Chunk) -> bool:
+    def _send_other(self, subscriber: Subscriber, arrival: Arrival, chunk: Chunk) -> bool:
         topic = arrival.topic
-        if topic.endswith(_POSITION) and topic.startswith(_PREFIX):
-            to, key = self._position_topic, topic[len(_PREFIX) : -len(_POSITION)]
-        elif topic.endswith(_STATUS) and topic.startswith(_PREFIX):
+        if topic.endswith(_STATUS) and topic.startswith(_PREFIX):
             to, key = self._status_topic, topic[len(_PREFIX) : -len(_STATUS)]
         elif topic.startswith(_SERIES_PREFIX):
             to, key = self._series_topic, topic[len(_SERIES_PREFIX) :]
@@ -147,7 +153,7 @@ class Relay:
             raise ValueError("a topic that nobody asked for")
         if not self._publisher.send(to, key, arrival.payload, chunk.on_delivery):
             return False
-        chunk.waits_for += 1  # callbacks only run in poll(), so this is in time
+        chunk.waits_for += 1
         return True
 
     def _bury(self, arrival: Arrival, error: Exception, chunk: Chunk) -> bool:
