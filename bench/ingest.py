@@ -1,4 +1,4 @@
-"""What one fix costs on its way in, beside the one-PATCH-per-fix alternative.
+"""What one fix costs on its way in, beside one PATCH and one INSERT per fix.
 
     python -m bench.ingest [--fixes 40000] [--drivers 200] [--patch-fixes 2000] [--runs 3]
 
@@ -7,6 +7,8 @@ and system) of each part, from its process, per fix:
 
   pipeline  phones -> Mosquitto -> bridge -> Kafka -> driver_events -> COPY, one call, one commit
   patch     Kafka -> driver_events with FIX_SINK=driver_api -> one PATCH per fix -> driver_api
+  naive     what one would write first (bench/naive.py): a PATCH per fix into a table with row
+            triggers, 16 at a time (API and PostgreSQL); an INSERT per fix (client and PostgreSQL)
 
 Each run is checked: every fix must be committed. The load generator and the machine's other work
 are not counted, but they share its cores, so compare figures of one machine and one day only. The
@@ -19,17 +21,20 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Producer
 
+from bench import naive
+from bench.measure import Measured, spread
 from bench.phones import Phone, connect_phones, make_fix, publish
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
@@ -67,7 +72,7 @@ def main() -> int:
             result = _measure(stack, options)
         finally:
             stack.down(erase=True)
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
     return 0
 
 
@@ -104,13 +109,21 @@ def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
             cpu, seconds = _run_patch(stack, drivers, count, f"patch{run}", pid)
             if run:
                 patch.add(cpu, seconds, count)
-    return {
-        "bench": "ingest",
+    naive_patch = Sample("naive patch", ("api", "postgres"))
+    naive_insert = Sample("naive insert", ("client", "postgres"))
+    _run_naive(stack, drivers, options, naive_patch, naive_insert)
+    measured = Measured("ingest", "µs of CPU per fix", [])
+    measured.take("batches", pipeline.all_us)
+    measured.take("one PATCH per fix, row triggers", naive_patch.all_us)
+    measured.take("one INSERT per fix", naive_insert.all_us)
+    measured.take("one PATCH per fix, FIX_SINK=driver_api", patch.all_us)
+    return measured.result() | {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "drivers": len(drivers),
-        "runs": options.runs,
         "pipeline": pipeline.summary(each * len(drivers)),
         "patch": patch.summary(options.patch_fixes),
+        "naive_patch": naive_patch.summary(options.patch_fixes),
+        "naive_insert": naive_insert.summary(options.patch_fixes),
     }
 
 
@@ -132,21 +145,18 @@ class Sample:
         costs = ", ".join(f"{part} {us[-1]:.1f}" for part, us in self._us.items())
         _say(f"{self._name}: {fixes / seconds:,.0f} fixes/s; µs of CPU per fix: {costs}")
 
+    @property
+    def all_us(self) -> list[float]:
+        """Of each run, what all parts cost together."""
+        return self._us["all"]
+
     def summary(self, fixes: int) -> dict[str, object]:
         """The least, the middle and the most of each figure."""
         return {
             "fixes": fixes,
-            "fixes_per_s": _spread(self._rates, 0),
-            "cpu_us_per_fix": {part: _spread(us, 2) for part, us in self._us.items()},
+            "fixes_per_s": spread(self._rates),
+            "cpu_us_per_fix": {part: spread(us) for part, us in self._us.items()},
         }
-
-
-def _spread(values: Sequence[float], digits: int) -> dict[str, float]:
-    return {
-        "min": round(min(values), digits),
-        "median": round(statistics.median(values), digits),
-        "max": round(max(values), digits),
-    }
 
 
 def _run_pipeline(
@@ -181,6 +191,38 @@ def _run_patch(
     _await_committed(stack, drivers, expected, boot)
     seconds = time.monotonic() - started_s
     return {part: cpu_s(pid) - before[part] for part, pid in pids.items()}, seconds
+
+
+def _run_naive(
+    stack: Stack,
+    drivers: Sequence[str],
+    options: argparse.Namespace,
+    patched: Sample,
+    inserted: Sample,
+) -> None:
+    url, postgres = stack.database_admin_url, stack.pid_of("postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    naive.prepare(url, drivers)
+    with naive.running_api(url, port) as api:
+        for run in range(options.runs + 1):
+            count = options.patch_fixes if run else 200
+            for sample, send, part, pid in (
+                (patched, partial(naive.patch, port), "api", api),
+                (inserted, partial(naive.insert, url), "client", os.getpid()),
+            ):
+                pids = {part: pid, "postgres": postgres}
+                there = naive.written(url)
+                before = {name: own_cpu_s(one) for name, one in pids.items()}
+                started_s = time.monotonic()
+                send(drivers, count)
+                seconds = time.monotonic() - started_s
+                cpu = {name: own_cpu_s(one) - before[name] for name, one in pids.items()}
+                if naive.written(url) - there != count:
+                    raise RuntimeError(f"{part}: not every fix was written")
+                if run:
+                    sample.add(cpu, seconds, count)
 
 
 def _await_committed(
@@ -235,6 +277,11 @@ def _environment_of(pid: int) -> dict[str, str]:
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     pairs = [entry.decode().partition("=") for entry in entries if entry]
     return {name: value for name, _, value in pairs}
+
+
+def own_cpu_s(pid: int) -> float:
+    """CPU seconds so far of a process: without the stack that is this process's child."""
+    return time.process_time() if pid == os.getpid() else cpu_s(pid)
 
 
 def cpu_s(pid: int) -> float:

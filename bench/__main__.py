@@ -1,0 +1,103 @@
+"""`./run bench [NAME...] [--quick] [--json]`: measure beside what one would use instead."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from bench.registry import BENCHMARKS, Benchmark
+from doorstep.stack.settings import PROJECT
+
+EXAMPLES = """\
+examples:
+  ./run bench                       list them, and run the quick set
+  ./run bench bridge ingest         these two, at their full length
+  ./run bench decode --quick        a short run of one
+  ./run bench decode --json         one line of JSON per benchmark
+  python -m bench.ingest --help     a benchmark's own options
+
+Each figure is of one run on one machine: quote the ratios. {known}
+"""
+
+
+class BenchFailed(Exception):
+    """A benchmark ended without a result."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """List or run; the answer is the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="./run bench",
+        description="Benchmarks: ours beside the alternative, in one run.",
+        epilog=EXAMPLES.format(known="There are: " + ", ".join(BENCHMARKS) + "."),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones")
+    parser.add_argument("--quick", action="store_true", help="short runs")
+    parser.add_argument("--json", action="store_true", help="one line of JSON each")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    chosen = [BENCHMARKS[name] for name in options.names]
+    if not chosen:
+        print(listing(), file=sys.stderr)
+        chosen = [one for one in BENCHMARKS.values() if one.is_quick]
+    failed = False
+    for one in chosen:
+        try:
+            result = run(one, quick=options.quick or not options.names)
+        except BenchFailed as exc:
+            print(f"bench: {exc}", file=sys.stderr)
+            failed = True
+            continue
+        text = json.dumps(result, ensure_ascii=False) if options.json else told(result)
+        print(text, flush=True)
+    return 1 if failed else 0
+
+
+def listing() -> str:
+    """Name each benchmark with its purpose; `*` marks the quick set."""
+    return "\n".join(
+        f"{'*' if one.is_quick else ' '} {one.name:12} {one.purpose}" for one in BENCHMARKS.values()
+    )
+
+
+def run(one: Benchmark, *, quick: bool) -> dict[str, Any]:
+    """Run one as a process of its own, and shape its last line. Raises BenchFailed."""
+    if importlib.util.find_spec(one.module) is None:
+        raise BenchFailed(f"{one.name}: {one.module} is not there")
+    argv = [sys.executable, "-m", one.module, *(one.quick if quick else ())]
+    done = subprocess.run(argv, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise BenchFailed(f"{one.name}: ended with {done.returncode}")
+    try:
+        result = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        try:
+            result = json.loads(done.stdout)
+        except ValueError as exc:
+            raise BenchFailed(f"{one.name}: gave no JSON") from exc
+    shaped = one.shape(result)
+    return {"name": one.name, **shaped}
+
+
+def told(result: dict[str, Any]) -> str:
+    """Tell a result in lines: each way's least, middle and most, and its ratio to ours."""
+    lines = [f"{result['name']}: {result.get('unit', '')}"]
+    ours, others = result.get("ours"), result.get("others", {})
+    if ours is None:
+        return "\n".join([*lines, json.dumps(result, indent=2, ensure_ascii=False)])
+    for way, one in {"ours": ours, **others}.items():
+        ratio = f"  {one['ratio']:g} x" if one.get("ratio") is not None else ""
+        lines.append(f"  {way:42} {one['median']:>10g}  ({one['min']:g} to {one['max']:g}){ratio}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

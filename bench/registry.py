@@ -1,0 +1,151 @@
+"""Which benchmarks there are, and how each one's result is told in the same shape.
+
+    {"name", "runs", "unit", "ours": {min, median, max}, "others": {way: {min, median, max, ratio}}}
+
+`ratio` is a way's middle over ours: what one would use instead costs so many times as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.measure import Measured
+
+Result = dict[str, Any]
+
+
+def _as_it_is(result: Result) -> Result:
+    return result
+
+
+def _measured(
+    name: str, unit: str, ours: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]
+) -> Result:
+    """Shape figures that came as {min, median, max}."""
+    middle = ours["median"]
+    told = {
+        way: {**one, "ratio": round(one["median"] / middle, 2) if middle else None}
+        for way, one in others.items()
+    }
+    return {"name": name, "runs": None, "unit": unit, "ours": dict(ours), "others": told}
+
+
+def _once(name: str, unit: str, figures: Mapping[str, float]) -> Result:
+    """Shape one figure of each way; the first is ours."""
+    measured = Measured(name, unit, [])
+    for way, figure in figures.items():
+        measured.take(way, [figure])
+    return measured.result()
+
+
+def _acks(result: Result) -> Result:
+    figures = {
+        f"acks {way}": sum(one["cpu_us_per_fix"].values()) for way, one in result["results"].items()
+    }
+    ours = "acks every 30 s"
+    ordered = {ours: figures.pop(ours), **figures}
+    return _once("acks", "µs of CPU per fix in driver_events, Mosquitto and PostgreSQL", ordered)
+
+
+def _fanout(result: Result) -> Result:
+    costs = dict(result["cpu_us_per_push"])
+    return _measured("fanout", "µs of CPU per push", costs.pop("ours"), costs)
+
+
+def _battery(result: Result) -> Result:
+    return {"name": "battery", "runs": 1, "unit": "see docs/battery.md", **result}
+
+
+def _bytes(result: Result) -> Result:
+    figures = {how: one["per_fix"]["wire"] for how, one in result["results"].items()}
+    return _once("bytes", "bytes on the wire per fix, IP headers included", figures)
+
+
+def _sql_batches(result: Result) -> Result:
+    if "ours" in result:
+        return result
+    cost = {"batches": result["server_cpu_us_per_fix"]}
+    return _once("sql-batches", "µs of the server's CPU per fix", cost) | {"details": result}
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark: its module, what it asks, and the arguments of a short run."""
+
+    name: str
+    module: str
+    purpose: str
+    quick: tuple[str, ...]
+    shape: Callable[[Result], Result] = _as_it_is
+    is_quick: bool = False  # part of what `./run bench` runs by itself: seconds, not minutes
+
+
+BENCHMARKS = {
+    one.name: one
+    for one in (
+        Benchmark(
+            "decode",
+            "bench.decode",
+            "reading a fix: many at once, beside json.loads and pydantic",
+            ("--fixes", "20000", "--runs", "3"),
+            is_quick=True,
+        ),
+        Benchmark(
+            "bridge",
+            "bench.bridge",
+            "MQTT to Kafka: our bridge, beside paho with one callback per message",
+            ("--messages", "20000", "--runs", "3"),
+            is_quick=True,
+        ),
+        Benchmark(
+            "ingest",
+            "bench.ingest",
+            "the whole way in, beside one PATCH and one INSERT per fix",
+            ("--fixes", "20000", "--patch-fixes", "1000", "--runs", "2"),
+        ),
+        Benchmark(
+            "sql-batches",
+            "bench.sql_batches",
+            "record_fixes by batch size, on the database alone",
+            ("--drivers", "10000", "--batches", "10"),
+            _sql_batches,
+        ),
+        Benchmark(
+            "fanout",
+            "bench.fanout",
+            "a push to a viewer, beside the obvious endpoint and a bare write",
+            ("--viewers", "500", "--many", "0", "--rounds", "5", "--runs", "3"),
+            _fanout,
+            is_quick=True,
+        ),
+        Benchmark(
+            "fleet-page",
+            "bench.fleet_page",
+            "frames of /fleet in Chromium",
+            ("--drivers", "2000", "--seconds", "5"),
+        ),
+        Benchmark(
+            "acks",
+            "bench.acks",
+            "the committed watermark, beside none at all",
+            ("--phones", "200", "--seconds", "35"),
+            _acks,
+        ),
+        Benchmark(
+            "battery",
+            "bench.battery",
+            "adaptive reporting on recorded traces, beside reporting all",
+            ("--goal-runs", "40"),
+            _battery,
+        ),
+        Benchmark(
+            "bytes",
+            "bench.bytes",
+            "bytes on the wire: MQTT beside PATCH, with TLS and without",
+            ("--fixes", "20"),
+            _bytes,
+        ),
+    )
+}

@@ -1,0 +1,87 @@
+"""The registry of benchmarks. The seam replaced: a benchmark's process, in one test."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import BenchFailed, listing, main, run, told
+from bench.measure import Measured
+from bench.registry import BENCHMARKS, Benchmark
+
+
+def test_benchmarks__each__has_a_purpose_in_one_line_and_a_module() -> None:
+    for name, one in BENCHMARKS.items():
+        assert one.name == name
+        assert one.purpose
+        assert "\n" not in one.purpose
+        assert importlib.util.find_spec(one.module) is not None, one.module
+        assert name in listing()
+
+
+def test_benchmarks__the_quick_set__is_not_empty() -> None:
+    assert any(one.is_quick for one in BENCHMARKS.values())
+
+
+def test_measured__runs__are_least_middle_most_and_a_ratio_to_ours() -> None:
+    measured = Measured("one", "µs", ["ours", "theirs"])
+    for ours, theirs in ((2, 30), (1, 10), (3, 20)):
+        measured.add("ours", ours)
+        measured.add("theirs", theirs)
+    assert measured.result() == {
+        "name": "one",
+        "runs": 3,
+        "unit": "µs",
+        "ours": {"min": 1, "median": 2, "max": 3},
+        "others": {"theirs": {"min": 10, "median": 20, "max": 30, "ratio": 10.0}},
+    }
+
+
+def test_acks__a_result__is_told_in_the_shared_shape() -> None:
+    ways = {"off": 4.0, "every 30 s": 6.0, "every 5 s": 12.0}
+    parts = {way: {"cpu_us_per_fix": {"mosquitto": us, "postgres": us}} for way, us in ways.items()}
+    shaped = BENCHMARKS["acks"].shape({"bench": "acks", "results": parts})
+    assert shaped["ours"]["median"] == 12.0
+    assert {way: one["ratio"] for way, one in shaped["others"].items()} == {
+        "acks off": 0.67,
+        "acks every 5 s": 2.0,
+    }
+
+
+def test_fanout__a_result__is_told_in_the_shared_shape() -> None:
+    costs = {
+        "ours": {"min": 1.0, "median": 2.0, "max": 3.0},
+        "bare": {"min": 1.0, "median": 1.0, "max": 1.0},
+    }
+    shaped = BENCHMARKS["fanout"].shape({"cpu_us_per_push": costs})
+    assert shaped["others"]["bare"]["ratio"] == 0.5
+    assert "bare" in told({"name": "fanout", **shaped})
+
+
+def test_run__a_benchmark__takes_its_last_line_and_shapes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "fake"
+    line = json.dumps({"unit": "µs", "ours": {"min": 1, "median": 1, "max": 1}, "others": {}})
+    program.write_text(f"#!/bin/sh\necho chatter\necho '{line}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    result = run(Benchmark("fake", "bench.decode", "a stand-in", ()), quick=True)
+    assert (result["name"], result["ours"]["median"]) == ("fake", 1)
+
+
+def test_run__no_such_module__is_said() -> None:
+    with pytest.raises(BenchFailed, match="not there"):
+        run(Benchmark("none", "bench.no_such_module", "none", ()), quick=True)
+
+
+def test_main__an_unknown_name__is_refused_with_the_names_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["nonsense"])
+    assert "bridge" in capsys.readouterr().err
