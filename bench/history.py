@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,7 +21,7 @@ from typing import Any
 
 import psycopg
 
-from bench.sql_batches import running_database, server_cpu_s
+from bench.sql_batches import running_database, server_cpu_us, spread
 from doorstep.operate.compacting import Compactor
 from tests.database import PASSWORD
 from tests.traces.data import TraceFix, goal_rows, read_trace
@@ -90,12 +89,6 @@ def fill(conn: psycopg.Connection[Any], drivers: list[str], rng: random.Random) 
     return count
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Give the least, the median and the most."""
-    middle = statistics.median(values)
-    return {"min": round(min(values), 2), "median": round(middle, 2), "max": round(max(values), 2)}
-
-
 def read_cost(
     conn: psycopg.Connection[Any], drivers: list[str], rounds: int
 ) -> dict[str, dict[str, float]]:
@@ -113,17 +106,16 @@ def read_cost(
 
     fixes, asked = len(drivers) * FIXES_A_DAY, len(drivers) * 5
     return {
-        "us_per_fix_of_a_day": spread([cpu_s(conn, whole) * 1e6 / fixes for _ in range(rounds)]),
-        "ms_per_half_hour": spread([cpu_s(conn, some) * 1e3 / asked for _ in range(rounds)]),
+        "us_per_fix_of_a_day": spread([cpu_us(conn, whole) / fixes for _ in range(rounds)]),
+        "ms_per_half_hour": spread([cpu_us(conn, some) / 1e3 / asked for _ in range(rounds)]),
     }
 
 
-def cpu_s(conn: psycopg.Connection[Any], work: Callable[[], object]) -> float:
-    """CPU seconds of the session's server process that some work takes."""
-    pid = conn.info.backend_pid
-    before = server_cpu_s(pid)
+def cpu_us(conn: psycopg.Connection[Any], work: Callable[[], object]) -> float:
+    """CPU time of the session's server process that some work takes."""
+    before_us = server_cpu_us(conn.info.backend_pid)
     work()
-    return server_cpu_s(pid) - before
+    return server_cpu_us(conn.info.backend_pid) - before_us
 
 
 def sizes(conn: psycopg.Connection[Any], table: str, fixes: int) -> dict[str, float]:
@@ -139,9 +131,9 @@ def measure(conn: psycopg.Connection[Any], drivers: list[str], rounds: int) -> d
     plain = {"bytes_per_fix": sizes(conn, PARTITION, fixes), **read_cost(conn, drivers, rounds)}
     compactor = Compactor(conn)
     plan = compactor.plan(None)
-    began_s = server_cpu_s(conn.info.backend_pid)
+    began_us = server_cpu_us(conn.info.backend_pid)
     done = compactor.run(plan)
-    pack_s = server_cpu_s(conn.info.backend_pid) - began_s
+    pack_us = server_cpu_us(conn.info.backend_pid) - began_us
     if (done.fixes, done.still_there) != (fixes, 0):
         raise SystemExit(f"{done.fixes} of {fixes} packed, {done.still_there} days still there")
     conn.execute("VACUUM ANALYZE fix_chunk")
@@ -151,7 +143,7 @@ def measure(conn: psycopg.Connection[Any], drivers: list[str], rounds: int) -> d
         "bytes_per_fix": sizes(conn, "fix_chunk", fixes),
         "coded_bytes_per_fix": round(row[0] / fixes, 2),
         "fixes_per_chunk": round(fixes / done.chunks),
-        "us_to_pack_and_compare": round(pack_s * 1e6 / fixes, 2),
+        "us_to_pack_and_compare": round(pack_us / fixes, 2),
         **read_cost(conn, drivers, rounds),
     }
     ratio = plain["bytes_per_fix"]["all"] / packed["bytes_per_fix"]["all"]
