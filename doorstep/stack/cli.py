@@ -138,6 +138,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--reporting", choices=get_args(Mode), default="all", help="which fixes phones send (all)"
     )
+    demo.add_argument("--cities", type=int, default=0, metavar="N", help="vans in France (0)")
+    demo.add_argument("--tickers", type=int, default=0, metavar="N", help="series, /series (0)")
     demo.add_argument("--exit-after", type=float, metavar="S", help="stop after S seconds")
     demo.add_argument("--json", action="store_true", help="the last line is one JSON object")
 

@@ -33,7 +33,7 @@ from doorstep.ledger import (
     read_latency_ms,
     read_orders,
 )
-from doorstep.provision import numbered, owner_connection
+from doorstep.provision import CITIES, numbered, owner_connection
 from doorstep.stack.home import Home, StackError, as_user, print_line
 from doorstep.stack.settings import PROJECT
 from doorstep.stack.showcase import Showcase
@@ -178,6 +178,10 @@ def run_demo(stack: Stack, options: argparse.Namespace) -> int:
         raise StackError(f"--couriers is from 1 to {MAX_COURIERS:,}")
     if not 1 <= options.speedup <= 20:
         raise StackError("--speedup is from 1 to 20")
+    if not 0 <= options.cities <= CITIES[1]:
+        raise StackError(f"--cities is from 0 to {CITIES[1]}")
+    if not 0 <= options.tickers <= 1000:
+        raise StackError("--tickers is from 0 to 1,000")
     with only_demo(stack.home):
         if not stack.is_up():
             stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
@@ -195,15 +199,44 @@ def _run(stack: Stack, options: argparse.Namespace) -> Report:
     seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.home.journals)}
     start = Start(datetime.now(UTC), seqs, driver_ids)
     couriers = Couriers(stack, options.couriers, options.speedup, options.reporting)
+    beside = _start_beside(stack, options)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             _say_where(stack, options)
             _watch(stack, couriers, start, options.exit_after)
         print_line("the couriers leave when all their fixes are committed")
+        for process in beside:
+            process.terminate()
         couriers.stop()
+        for process in beside:  # the vans, too, leave when their fixes are committed
+            process.wait(STOP_COURIERS_S)
         return settle(stack, start)
     finally:
         couriers.kill()
+        for process in beside:
+            process.kill()
+
+
+def _start_beside(stack: Stack, options: argparse.Namespace) -> list[subprocess.Popen[bytes]]:
+    """Start the vans in France and the tickers, where any are asked for."""
+    if options.cities:
+        stack.add_drivers(numbered(*CITIES))
+    started = []
+    for kind, count in (("cities", options.cities), ("tickers", options.tickers)):
+        if count:
+            argv = [sys.executable, "-m", f"simulators.{kind}", "--count", str(count)]
+            with (stack.home.logs / f"{kind}.log").open("ab") as log:
+                process = subprocess.Popen(
+                    as_user(None, argv, on_parent_death="TERM"),
+                    env=stack.client_environment(),
+                    cwd=PROJECT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C is for us, and we stop it in order
+                )
+            started.append(process)
+    return started
 
 
 def _watch(stack: Stack, couriers: Couriers, start: Start, exit_after_s: float | None) -> None:
@@ -275,6 +308,7 @@ def _say_where(stack: Stack, options: argparse.Namespace) -> None:
     pace = "real speed" if options.speedup == 1 else f"{options.speedup:g} times the speed"
     print_line(f"{options.couriers} couriers at {pace}; Ctrl-C stops")
     print_line(f"  map of the fleet  {at.tracking_api_url}/fleet#{token}")
+    print_line(f"  series            {at.tracking_api_url}/series#{token}")
     print_line(f"  tracking_api      {at.tracking_api_url}/docs")
     print_line(f"  driver_api        {at.driver_api_url}/docs")
     print_line(f"  MQTT              {at.mqtt_url}")

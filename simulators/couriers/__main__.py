@@ -18,6 +18,9 @@ from simulators.api import Api
 from simulators.couriers.orders import scaled_policy
 from simulators.couriers.shift import Shift, ShiftOptions
 from simulators.settings import Fleet, SimulatorSettings
+from simulators.wishes import first_wish, follow_wish
+
+KIND = "couriers"
 
 EPILOG = """The couriers' drivers must be known to the platform, numbered from 1 and padded to one
 width (`python -m doorstep.provision --drivers 200 --prefix courier-` registers them). Variables:
@@ -61,7 +64,10 @@ async def _deliver(options: argparse.Namespace, settings: SimulatorSettings) -> 
                 return 0
             restaurants, policy_id = ready.result()
             shift = Shift(shift_options, settings, fleet, journal, api, restaurants, policy_id)
+            await first_wish(api, token, KIND, options.couriers, options.couriers)
+            following = asyncio.create_task(follow_wish(api, token, KIND, shift.resize))
             left = await shift.run(stop)
+            following.cancel()
     if left:
         get_logger().warning("stopped_with_pending_fixes", pending=left)
     return 0

@@ -97,9 +97,9 @@ class Courier:
             raise UnknownCourier(f"{self.driver_id} is not registered, or with another fleet key")
         return not (answer.ok and answer.body["state"] == "available")
 
-    async def off_duty(self) -> None:
+    async def off_duty(self) -> bool:
         """End work; refused, and that is fine, to those who have just been given an order."""
-        await self._post("off-duty")
+        return (await self._post("off-duty")).ok
 
     async def current_order(self) -> dict[str, Any] | None:
         """Ask which order this driver has."""

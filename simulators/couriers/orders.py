@@ -32,6 +32,7 @@ class Dispatch:
         rng: random.Random,
     ) -> None:
         self.endings: Counter[Ending] = Counter()
+        self.on_shift = len(couriers)  # customers order as much as these can bring
         self._world = world
         self._staff_token = staff_token
         self._couriers = couriers
@@ -50,7 +51,7 @@ class Dispatch:
         """Let customers order, until cancelled."""
         clock = self._world.clock
         while True:
-            await clock.sleep(self._world.demand.gap_s(len(self._couriers), clock.now_s()))
+            await clock.sleep(self._world.demand.gap_s(max(1, self.on_shift), clock.now_s()))
             self.start(self.new_job())
 
     def start(self, job: Job, *, confirmed: bool = False) -> None:

@@ -35,6 +35,7 @@ TICK_S = 0.04  # fixes that fall due within a tick share one fsync
 CATCH_UP_S = 5.0  # after a longer stall of this process the fixes in between are not made up
 NOTE_EVERY_S = 2.0
 PROGRESS_EVERY_S = 10.0
+CHANGE_EVERY_S = 1.0
 WARM_SHARE = 0.65  # of the couriers have an order when the shift starts
 WARM_STAGES = {  # and this is how far they are with it
     Stage.TO_RESTAURANT: 4,
@@ -110,10 +111,15 @@ class Shift:
             self._world, fleet.staff_token(), self._couriers, policy_id, self._rng
         )
         self._plan = self._plan_start()
+        self._resting: set[str] = set()  # off duty, because fewer are wanted
         self._beginning = asyncio.Semaphore(BEGIN_AT_ONCE)
         self._drain_s = 2 * settings.ack_every_s + 5
         self._reported = 0
         self._began = time.monotonic()
+
+    def resize(self, count: int) -> None:
+        """Have so many couriers on shift soon, at most those that there are."""
+        self._dispatch.on_shift = min(max(0, count), len(self._couriers))
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run the shift until `stop`, then until the watermark has passed every fix.
@@ -144,6 +150,21 @@ class Shift:
             await asyncio.gather(*(self._begin(one, group) for one in self._couriers.values()))
             await self._begin_waiting_orders()
             group.create_task(self._dispatch.take_orders())
+            group.create_task(self._change_shift())
+
+    async def _change_shift(self) -> None:
+        """Send couriers without an order home, or call some back, as many as are wanted."""
+        while True:
+            await asyncio.sleep(CHANGE_EVERY_S)
+            for number, (driver_id, courier) in enumerate(self._couriers.items()):
+                if number < self._dispatch.on_shift:
+                    if driver_id in self._resting:
+                        await courier.on_duty()
+                        self._resting.discard(driver_id)
+                elif driver_id in self._resting or courier.busy:
+                    continue
+                elif await courier.off_duty():
+                    self._resting.add(driver_id)
 
     async def _drain(self) -> int:
         deadline = time.monotonic() + self._drain_s
@@ -178,7 +199,7 @@ class Shift:
             fresh, reported = [], 0
             for number, (courier, device) in enumerate(pairs):
                 late_s = now - due[number]
-                if late_s < 0:
+                if late_s < 0 or courier.driver_id in self._resting:
                     continue
                 fix = courier.observe(clock_s - late_s * self._options.speedup)
                 reported += device.observe({"fix_at": round((wall_s - late_s) * 1000), **fix})

@@ -18,7 +18,7 @@ from playwright.async_api import Page, Route
 
 from doorstep.credentials import mqtt_password
 from doorstep.settings import MqttBroker
-from tests.browser.looking import barriers, says, seen, watch
+from tests.browser.looking import barriers, drawn, says, seen, watch
 
 STATE = "() => globalThis.doorstepSeries?.()"
 ODD_WORDS = """() => {
@@ -182,3 +182,15 @@ async def test_series__a_flood_of_points__is_drawn_once_a_frame_and_never_held_w
     # It still does what it is told; what it was too slow for is in the history.
     await page.select_option("#window", "900")
     await state_of(page, lambda state: 9.0 in state["ys"] and state["ys"][-1] == -5.0)
+
+
+async def test_fleet__zoomed_out__shows_the_van_between_cities_on_the_countrys_outline(
+    city: Any, open_page: Any, pictures: Path
+) -> None:
+    await city.driver("city-001", (2.35, 48.85))
+    page = await open_page(f"/fleet#{city.staff_token}")
+    assert await seen(lambda: page.evaluate("Boolean(globalThis.doorstepMap?.loaded())"))
+    await page.evaluate("doorstepMap.jumpTo({ center: [2.5, 46.6], zoom: 4.6 })")
+    assert await seen(lambda: drawn(page, "outline-border"))
+    assert await seen(lambda: drawn(page, "drivers")) == 1
+    await page.screenshot(path=pictures / "france.png")

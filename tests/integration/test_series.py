@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +23,7 @@ from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
 from doorstep.settings import MqttBroker
 from doorstep.stack.addresses import reach
 from doorstep.stack.stack import Stack
+from simulators.cities.atlas import distance_m
 from tests.integration.http_services import make_fix
 from tests.integration.pipe_services import read_topic_at
 from tests.integration.servers import wait_until
@@ -191,3 +195,67 @@ def test_simulations__a_wish__is_kept_until_another(source):
     assert wanted["cities"] == 7
     assert source.staff.put("/simulations/trains", json={"count": 7}).status_code == 422
     assert source.staff.put("/simulations/cities", json={"count": -1}).status_code == 422
+
+
+class Simulator:
+    """`python -m simulators.{kind}` beside the stack, started and killed by a test."""
+
+    def __init__(self, stack: Stack, kind: str, *arguments: str) -> None:
+        argv = [sys.executable, "-m", f"simulators.{kind}", *arguments]
+        self._process = subprocess.Popen(argv, env=stack.client_environment())
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """Let it finish; its exit status."""
+        self._process.terminate()
+        return self._process.wait(60)
+
+
+def test_tickers__killed_and_started_again__go_on_by_one_and_follow_the_wish(source):
+    names = [f"tickers/{n:03}" for n in (1, 2, 3)]
+    tickers = Simulator(source.stack, "tickers", "--count", "3", "--every", "0.2")
+    try:
+        wait_until(lambda: all(len(source.points(name)) > 5 for name in names))
+        tickers.kill()
+        counts = {name: len(source.points(name)) for name in names}
+        tickers = Simulator(source.stack, "tickers", "--every", "0.2")
+        wait_until(lambda: all(len(source.points(one)) > counts[one] + 5 for one in names))
+        for name in names:
+            values = [0.0, *(value for _, value in source.points(name))]
+            steps = {abs(after - before) for before, after in pairwise(values)}
+            assert steps == {1.0}
+        assert source.staff.put("/simulations/tickers", json={"count": 4}).status_code == 200
+        wait_until(lambda: source.points("tickers/004"), what="a ticker was added")
+        assert tickers.stop() == 0
+    finally:
+        tickers.kill()
+
+
+def test_cities__killed_and_started_again__go_on_from_their_last_saved_position(source):
+    def places() -> dict[str, tuple[float, float]]:
+        body = source.staff.get("/drivers/positions").json()
+        at = [body["columns"].index(one) for one in ("driver_id", "lon_deg", "lat_deg")]
+        rows = [[row[n] for n in at] for row in body["drivers"]]
+        return {row[0]: (row[1], row[2]) for row in rows if row[0].startswith("city-")}
+
+    source.stack.add_drivers(["city-001", "city-002"])
+    vans = Simulator(source.stack, "cities", "--count", "2")
+    try:
+        wait_until(lambda: len(places()) == 2)
+        vans.kill()
+        before = places()
+        vans = Simulator(source.stack, "cities")
+        wait_until(lambda: all(places()[one] != before[one] for one in before))
+        assert max(distance_m(before[one], place) for one, place in places().items()) < 2000
+        assert source.staff.put("/simulations/cities", json={"count": 0}).status_code == 200
+        rests = [f"/drivers/{one}" for one in before]
+        wait_until(
+            lambda: all(source.staff.get(one).json()["duty"] == "off_duty" for one in rests),
+            what="the vans were taken off the road",
+        )
+        assert vans.stop() == 0
+    finally:
+        vans.kill()

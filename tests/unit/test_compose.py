@@ -267,11 +267,11 @@ def test_privileges__services_have_none(services: dict[str, dict[str, Any]]) -> 
         assert "no-new-privileges:true" in services[name]["security_opt"]
 
 
-def test_profile__only_the_couriers_are_left_out_by_default(
+def test_profile__only_the_simulators_are_left_out_by_default(
     services: dict[str, dict[str, Any]],
 ) -> None:
     profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
-    assert profiles == {"couriers": ["simulator"]}
+    assert profiles == {key: ["simulator"] for key in ("couriers", "tickers", "cities")}
 
 
 def test_environment_file__has_exactly_what_the_compose_file_asks_for() -> None:

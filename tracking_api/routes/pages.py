@@ -16,7 +16,7 @@ from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from data import firenze_tiles
+from data import firenze_tiles, world_backdrop
 
 DIST = Path(__file__).parents[1] / "web" / "dist"
 NOT_BUILT = "The pages are not built: `npm ci && npm run build` in tracking_api/web builds them."
@@ -83,6 +83,13 @@ async def get_tiles() -> FileResponse:
         raise HTTPException(404) from exc
     headers = {"Cache-Control": "public, max-age=86400"}
     return FileResponse(path, media_type="application/vnd.pmtiles", headers=headers)
+
+
+@router.get("/tiles/outline.geojson")
+async def get_outline() -> FileResponse:
+    """France and its neighbours in outline (Natural Earth, public domain)."""
+    headers = {"Cache-Control": "public, max-age=86400"}
+    return FileResponse(world_backdrop(), media_type="application/geo+json", headers=headers)
 
 
 def _page(name: str) -> FileResponse:
