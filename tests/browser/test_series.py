@@ -192,5 +192,5 @@ async def test_fleet__zoomed_out__shows_the_van_between_cities_on_the_countrys_o
     assert await seen(lambda: page.evaluate("Boolean(globalThis.doorstepMap?.loaded())"))
     await page.evaluate("doorstepMap.jumpTo({ center: [2.5, 46.6], zoom: 4.6 })")
     assert await seen(lambda: drawn(page, "outline-border"))
-    assert await seen(lambda: drawn(page, "drivers")) == 1
+    assert await seen(lambda: page.evaluate("doorstepFleet.drawn")) == 1
     await page.screenshot(path=pictures / "france.png")

@@ -9,6 +9,7 @@ import { makeSearch } from "./fleet/search.js";
 import { Stream } from "./fleet/stream.js";
 import { crowdLayers, FLEET_TILES, tileSource, trackLayer } from "./fleet/layers.js";
 import { NavigationControl, OurMap, pointOf, pointsOf, RESTAURANT, wayLayers, wayOf } from "./map.js";
+import { loadOutline, outlineLayers, OUTLINE_BOUNDS } from "./outline.js";
 import { DRIVER_STATES, el, FETCHED_STATES } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -30,9 +31,10 @@ let tiled = false; // too many in view: drawn from tiles
 const ours = new OurMap(
   "map",
   (theme) => ({
-    sources: ["restaurants", "track", "way"],
+    sources: ["outline", "restaurants", "track", "way"],
     others: { fleet: tileSource(roster.query()) },
     layers: [
+      ...outlineLayers(theme),
       {
         id: "restaurants",
         type: "circle",
@@ -50,11 +52,13 @@ const ours = new OurMap(
     ],
   }),
   {
+    maxBounds: OUTLINE_BOUNDS,
     transformRequest: (url) =>
       url.includes(FLEET_TILES) ? { url, headers: { Authorization: authorization() } } : { url },
   },
 );
 const { map } = ours;
+loadOutline(ours);
 map.addControl(new NavigationControl({ showCompass: false }), "top-right");
 const points = new Points(map);
 
