@@ -11,7 +11,7 @@ from typing import Any
 
 from simulators.load import frames
 from simulators.load.schedule import Schedule
-from simulators.load.walk import LAT_DEG, LON_DEG, Errand, Leg, Script, Stroll, place
+from simulators.load.walk import JITTER_MICRO, LAT_DEG, LON_DEG, Errand, Leg, Script, Stroll
 
 _FIX = b'%b%d,"fix_at":%d,"lat_deg":%b.%06d,"lon_deg":%b.%06d,%b'
 _NO_LEG = Leg(0.0, 0.0, 0.0, 0.0, 0.0, b"")  # over when the walk begins
@@ -57,10 +57,19 @@ class Fixes:
         """One fix as JSON."""
         ms = due_ms - self.origin_ms
         leg = self._legs[device]
-        if ms >= leg.until_ms:
+        if ms >= leg[0]:
             leg = self._legs[device] = self._scripts[device].leg_at(ms)
-        lon_micro, lat_micro = place(leg, ms, seq)
-        return _FIX % (self._heads[device], seq, due_ms, _LAT, lat_micro, _LON, lon_micro, leg.tail)
+        _until_ms, lon_micro, lat_micro, lon_per_ms, lat_per_ms, tail = leg
+        return _FIX % (
+            self._heads[device],
+            seq,
+            due_ms,
+            _LAT,
+            int(lat_micro + lat_per_ms * ms) + seq * 5 % JITTER_MICRO,
+            _LON,
+            int(lon_micro + lon_per_ms * ms) + seq * 7 % JITTER_MICRO,
+            tail,
+        )
 
     def message(self, device: int, number: int, due_ms: int) -> bytes:
         """A device's message, counted from 1, as a packet; its newest fix is due at `due_ms`."""

@@ -52,8 +52,10 @@ class Generator(Sessions):
         self._cursor = 0  # whose turn it is
         self._until_ms = 0  # no message that is due from here on
         self._window = (0, 0)
+        self._due_ms = [0] * len(devices)  # of the newest message
         self._puback_in_window = Histogram()
-        self._puback = Histogram()  # of this second
+        self._puback = Histogram()  # of this second, in the window
+        self._puback_beside = Histogram()  # and outside
         self._late_ms = 0.0
         self._published = self._pubacks = self._resent = 0  # messages
 
@@ -76,6 +78,7 @@ class Generator(Sessions):
                 for device, number in command["messages"]:
                     self._send_again(device, number)
             case "ledger":
+                self._end_second()
                 path = self._folder / f"ledger-{os.getpid()}.json"
                 beyond = {one: sorted(found) for one, found in self.acked_beyond.items() if found}
                 path.write_text(json.dumps([self.made, self.acked, beyond]), encoding="ascii")
@@ -101,6 +104,7 @@ class Generator(Sessions):
         offsets_ms, made, state, fds = self._offsets_ms, self.made, self._state, self._fds
         spoke_at, unsent, message = self._spoke_at, self._unsent, self.fixes.message
         write, count, now_ms = os.write, len(self._offsets_ms), now_s * 1000
+        newest_ms = self._due_ms
         until_ms, device = min(now_ms, self._until_ms - 1), self._cursor
         round_ms = self.schedule.round_ms(self._round)
         first_due_ms = round_ms + offsets_ms[device]
@@ -108,6 +112,7 @@ class Generator(Sessions):
         while (due_ms := round_ms + offsets_ms[device]) <= until_ms:
             number = made[device] + 1
             made[device] = number
+            newest_ms[device] = due_ms
             published += 1
             if state[device] == LIVE:
                 frame = message(device, number, due_ms)
@@ -153,12 +158,13 @@ class Generator(Sessions):
                 self.acked[device] += 1
                 beyond.remove(self.acked[device])
         self._pubacks += 1
-        due_ms = self.schedule.due_ms(device, number * self._per_message)
-        latency_ms = time.time() * 1000 - due_ms
-        self._puback.add(latency_ms)
+        if number == self.made[device]:
+            due_ms = self._due_ms[device]
+        else:
+            due_ms = self.schedule.due_ms(device, number * self._per_message)
         begins_ms, ends_ms = self._window
-        if begins_ms <= due_ms < ends_ms:
-            self._puback_in_window.add(latency_ms)
+        histogram = self._puback if begins_ms <= due_ms < ends_ms else self._puback_beside
+        histogram.add(self.read_at_s * 1000 - due_ms)
 
     # -- once more ----------------------------------------------------------------------------
 
@@ -182,6 +188,8 @@ class Generator(Sessions):
 
     def figures(self) -> dict[str, Any]:
         """What has been counted so far, and the PUBACK latencies since the last time."""
+        beside, self._puback_beside = self._puback_beside, Histogram()
+        beside.merge(self._end_second())
         found: dict[str, Any] = {
             "connected": self.live,
             "published": self._published * self._per_message,
@@ -192,11 +200,17 @@ class Generator(Sessions):
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
             "late_ms": round(self._late_ms, 1),
-            "puback": list(self._puback.counts.items()),
+            "puback": list(beside.counts.items()),
         }
-        self._puback = Histogram()
         self._late_ms = 0.0
         return found
+
+    def _end_second(self) -> list[tuple[int, int]]:
+        """Add the second's latencies to the window's, and give them."""
+        counts = list(self._puback.counts.items())
+        self._puback_in_window.merge(counts)
+        self._puback = Histogram()
+        return counts
 
 
 def main() -> int:

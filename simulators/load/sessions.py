@@ -26,8 +26,9 @@ KEEPALIVE_S = 60
 PING_AFTER_S = 40
 PING_ROUND_S = 5
 RECONNECT_S = (0.5, 2.0)
-READ_BYTES = 1024
+READ_BYTES = 400  # most packets are PUBACKs; a watermark has some 130 bytes
 EVENTS = 4096
+READABLE = select.EPOLLIN | select.EPOLLET
 IP_BIND_ADDRESS_NO_PORT = 24  # Linux; Python 3.11 has no name for it
 OFF, CONNECTING, LIVE = 0, 1, 2
 _ACK = ACK.encode()
@@ -54,6 +55,7 @@ class Sessions:
         self._retry_at: dict[int, float] = {}
         self._waiting = 0  # for CONNACK and SUBACK
         self._pinged_at = 0.0
+        self.read_at_s = 0.0
         self.live = 0
         self.lost = 0  # connections
         self.watermarks = 0
@@ -76,7 +78,9 @@ class Sessions:
     def serve(self) -> None:
         """Read what has come, and connect whoever is not."""
         by_fd, serve = self._by_fd, self._serve
-        for fd, mask in self._epoll.poll(0, EVENTS):
+        events = self._epoll.poll(0, EVENTS)
+        self.read_at_s = time.time()  # what is read now had come by then
+        for fd, mask in events:
             device = by_fd.get(fd)
             if device is not None:
                 serve(device, fd, mask)
@@ -92,19 +96,22 @@ class Sessions:
             self._send_unsent(device, fd)
         if not mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             return
-        try:
-            data = os.read(fd, READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._lose(device)
-            return
-        self.bytes_in += len(data)
-        if len(data) == 4 and data[0] == frames.PUBACK and device not in self._unread:
-            self.on_puback(device, data[2] << 8 | data[3])
-        else:
+        more = True
+        while more:  # edge-triggered: whatever is left is not told of again
+            try:
+                data = os.read(fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._lose(device)
+                return
+            self.bytes_in += len(data)
+            if len(data) == 4 and data[0] == frames.PUBACK and device not in self._unread:
+                self.on_puback(device, data[2] << 8 | data[3])
+                return
+            more = len(data) == READ_BYTES
             self._read(device, data)
 
     def _read(self, device: int, data: bytes) -> None:
@@ -150,7 +157,7 @@ class Sessions:
         self._sockets[device], self._fds[device], self._by_fd[fd] = connection, fd, device
         self._state[device] = CONNECTING
         self._waiting += 1
-        self._epoll.register(fd, select.EPOLLIN)
+        self._epoll.register(fd, READABLE)
         password = mqtt_password(self._key, one.driver_id)
         will = b'{"status":"offline"}'
         self.send(device, frames.connect(one.driver_id, password, will, KEEPALIVE_S))
@@ -214,11 +221,11 @@ class Sessions:
 
     def _keep_unsent(self, device: int, data: bytes) -> None:
         self._unsent[device] = data
-        self._epoll.modify(self._fds[device], select.EPOLLIN | select.EPOLLOUT)
+        self._epoll.modify(self._fds[device], READABLE | select.EPOLLOUT)
 
     def _send_unsent(self, device: int, fd: int) -> None:
         data = self._unsent.pop(device, b"")
-        self._epoll.modify(fd, select.EPOLLIN)
+        self._epoll.modify(fd, READABLE)
         self.bytes_out -= len(data)
         if data:
             self.send(device, data)

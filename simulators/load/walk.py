@@ -125,11 +125,3 @@ def tail_of(speed_mps: float, heading_deg: int) -> bytes:
     """What stays the same on a leg, as the end of a fix's JSON object."""
     text = f'"accuracy_m":4.8,"speed_mps":{speed_mps:.1f},"heading_deg":{heading_deg}}}'
     return text.encode()
-
-
-def place(leg: Leg, ms: float, seq: int) -> tuple[int, int]:
-    """Millionths of a degree after the whole ones, east and north. `ms` lies on the leg."""
-    return (
-        int(leg.lon_micro + leg.lon_per_ms * ms) + seq * 7 % JITTER_MICRO,
-        int(leg.lat_micro + leg.lat_per_ms * ms) + seq * 5 % JITTER_MICRO,
-    )
