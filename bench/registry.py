@@ -70,6 +70,16 @@ def _sql_batches(result: Result) -> Result:
     return _once("sql-batches", "µs of the server's CPU per fix", cost) | {"details": result}
 
 
+def _history(result: Result) -> Result:
+    figures = {
+        "packed, fix_chunk": result["packed"]["bytes_per_fix"]["all"],
+        "plain, fix_history": result["plain"]["bytes_per_fix"]["all"],
+        "Traccar 6.13 (measured elsewhere)": result["traccar_bytes_per_position"],
+    }
+    cost = _once("history", "bytes per fix at rest, with indexes", figures)
+    return cost | {"details": result}
+
+
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """One benchmark: its module, what it asks, and the arguments of a short run."""
@@ -111,6 +121,13 @@ BENCHMARKS = {
             "record_fixes by batch size, on the database alone",
             ("--drivers", "10000", "--batches", "10"),
             _sql_batches,
+        ),
+        Benchmark(
+            "history",
+            "bench.history",
+            "a fix at rest: packed, beside the plain table",
+            ("--drivers", "8", "--rounds", "1"),
+            _history,
         ),
         Benchmark(
             "fanout",
