@@ -89,15 +89,15 @@ def order_frame(
     if event.order_seq == order.order_seq:
         eta = eta_of(order, estimate)
         data["position"] = position_members(order.visible, order.now) if order.visible else None
-        data["eta"] = eta_members(eta, order.now) if eta else None
+        data["eta"] = WrittenEta(eta).members(order.now) if eta else None
     return Frame("order", _encode(data), event.order_seq)
 
 
-def position_frame(spot: Spot, now: datetime, eta: EtaAnswer | None) -> Frame:
+def position_frame(spot: Spot, now: datetime, eta: WrittenEta | None) -> Frame:
     """Where the driver is, and when they should arrive."""
     data = {
         "position": position_members(spot, now),
-        "eta": eta_members(eta, now) if eta else None,
+        "eta": eta.members(now) if eta else None,
     }
     return Frame("position", _encode(data))
 
@@ -130,17 +130,28 @@ def position_members(spot: Spot, now: datetime) -> dict[str, Any]:
     }
 
 
-def eta_members(eta: EtaAnswer, now: datetime) -> dict[str, Any]:
-    """An estimate as it reads now."""
-    return {
-        "arrives_at": format_instant(eta.arrives_at),
-        "p10_at": format_instant(eta.p10_at),
-        "p90_at": format_instant(eta.p90_at),
-        "as_of": format_instant(eta.as_of),
-        "seconds": max(0, round((eta.arrives_at - now).total_seconds())),
-        "distance_m": eta.distance_m,
-        "speed_mps": eta.speed_mps,
-        "route": eta.route,
-        "speeds": eta.speeds,
-        "basis": eta.basis,
-    }
+class WrittenEta:
+    """An estimate whose instants are written once: only `seconds` changes from frame to frame."""
+
+    __slots__ = ("_arrives_at", "_members")
+
+    def __init__(self, eta: EtaAnswer) -> None:
+        self._arrives_at = eta.arrives_at
+        self._members: dict[str, Any] = {
+            "arrives_at": format_instant(eta.arrives_at),
+            "p10_at": format_instant(eta.p10_at),
+            "p90_at": format_instant(eta.p90_at),
+            "as_of": format_instant(eta.as_of),
+            "seconds": eta.seconds,
+            "distance_m": eta.distance_m,
+            "speed_mps": eta.speed_mps,
+            "route": eta.route,
+            "speeds": eta.speeds,
+            "basis": eta.basis,
+        }
+
+    def members(self, now: datetime) -> dict[str, Any]:
+        """The estimate as it reads now, until it is asked for again."""
+        left_s = (self._arrives_at - now).total_seconds()
+        self._members["seconds"] = max(0, round(left_s))
+        return self._members

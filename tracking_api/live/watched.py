@@ -12,9 +12,8 @@ from tracking_api.answers import eta_of
 from tracking_api.arrivals import EstimateArrival
 from tracking_api.eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
 from tracking_api.geo import distance_m
-from tracking_api.live.frames import Frame, position_frame
+from tracking_api.live.frames import Frame, WrittenEta, position_frame
 from tracking_api.live.viewer import Viewer
-from tracking_api.schemas import EtaAnswer
 from tracking_api.view import Spot, TrackedOrder
 
 ENDED = ("delivered", "cancelled", "failed")
@@ -57,7 +56,7 @@ class Watched:
         self.snapshots: dict[bool, Frame] = {}
         self.shown: Spot | None = None  # in this assignment
         self.trail: deque[Spot] = deque(maxlen=TRAIL_SPOTS)
-        self.eta: EtaAnswer | None = None
+        self.eta: WrittenEta | None = None
         self.eta_at: datetime | None = None
 
     def usable(self, cursor: str | None) -> int | None:
@@ -83,7 +82,7 @@ class Watched:
         for spot in tracked.trail if tracked.visible else []:
             self._remember(spot)
         self.shown = tracked.visible
-        self.eta, self.eta_at = eta_of(tracked, self.estimate), tracked.now
+        self._estimate_anew(tracked)
 
     def move(self, spot: Spot, now: datetime) -> Frame | None:
         """Take a visible position; give its frame, or None if it is not news."""
@@ -93,10 +92,14 @@ class Watched:
         if self.eta_at is None or now - self.eta_at >= ETA_EVERY:
             trail = [one for one in self.trail if now - one.fix_at <= OBSERVED_WITHIN]
             seen = replace(tracked, now=now, newest=spot, trail=trail)
-            self.eta, self.eta_at = eta_of(seen, self.estimate), now
+            self._estimate_anew(seen)
         self.shown = spot
         self._remember(spot)
         return position_frame(spot, now, self.eta)
+
+    def _estimate_anew(self, tracked: TrackedOrder) -> None:
+        eta = eta_of(tracked, self.estimate)
+        self.eta, self.eta_at = WrittenEta(eta) if eta else None, tracked.now
 
     def _remember(self, spot: Spot) -> None:
         if not self.trail or distance_m(self.trail[-1].lon_lat, spot.lon_lat) >= SEGMENT_M:

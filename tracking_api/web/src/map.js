@@ -1,4 +1,4 @@
-// The Florence map, shared by both pages: offline tiles, light or dark, and gliding points.
+// The Florence map, shared by the pages: offline tiles, light or dark.
 import maplibregl from "maplibre-gl/dist/maplibre-gl-csp.js";
 import { Protocol } from "pmtiles";
 import baseLayers from "protomaps-themes-base";
@@ -180,54 +180,4 @@ export function wayOf({ courier, restaurant, restaurantName, door, doorName, fet
     features.push({ type: "Feature", geometry, properties: {} });
   }
   return pointsOf(features);
-}
-
-/** Moves points to where they are next in the time until the next answer, instead of jumping. */
-export class Glide {
-  constructor(draw, { overMs = 1000, everyMs = 50, jumpDeg = 0.02 } = {}) {
-    Object.assign(this, { draw, overMs, everyMs, jumpDeg });
-    this.points = new Map(); // key: { from, to, startedAt, properties }
-    this.drawnAt = 0;
-    const frame = (now) => {
-      if (this.running(now) && now - this.drawnAt >= this.everyMs) this.#draw(now);
-      requestAnimationFrame(frame);
-    };
-    requestAnimationFrame(frame);
-  }
-
-  running(now) {
-    return this.dirty || now - (this.changedAt ?? -Infinity) <= this.overMs + this.everyMs;
-  }
-
-  /** Replace everything: a list of [key, lonLat, properties]. */
-  update(list) {
-    const now = performance.now();
-    const next = new Map();
-    for (const [key, to, properties] of list) {
-      const old = this.points.get(key);
-      let from = old ? at(old, now, this.overMs) : to;
-      const apart = Math.hypot(to[0] - from[0], to[1] - from[1]);
-      if (apart > this.jumpDeg) from = to;
-      next.set(key, { from, to, startedAt: now, properties });
-    }
-    this.points = next;
-    this.changedAt = now;
-    this.dirty = true;
-  }
-
-  #draw(now) {
-    this.drawnAt = now;
-    this.dirty = false;
-    const features = [];
-    for (const [key, point] of this.points) {
-      const feature = pointOf(at(point, now, this.overMs), { ...point.properties, key });
-      features.push(feature);
-    }
-    this.draw(pointsOf(features));
-  }
-}
-
-function at({ from, to, startedAt }, now, overMs) {
-  const part = Math.min(1, Math.max(0, (now - startedAt) / overMs));
-  return [from[0] + (to[0] - from[0]) * part, from[1] + (to[1] - from[1]) * part];
 }
