@@ -154,7 +154,7 @@ def _design(prior_s: NDArray[np.float64], hour: NDArray[np.int64]) -> NDArray[np
     of_hour[np.arange(count), hour] = prior_s.sum(1)
     of_both = np.zeros((count, CLASSES, HOURS))
     of_both[np.arange(count), :, hour] = prior_s
-    return np.hstack([prior_s, of_hour, of_both.reshape(count, -1)])
+    return np.hstack([prior_s, of_hour, of_both.reshape(count, CLASSES * HOURS)])
 
 
 def _waits(deliveries: Sequence[Delivery]) -> tuple[float, ...]:

@@ -48,20 +48,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = OperateSettings.load()
+    url = OperateSettings.load().database_admin_url.get_secret_value()
     now = datetime.now(UTC)
-    with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
+    with owner_connection(url) as conn:
         found = read_deliveries(conn, now - timedelta(days=options.days), options.at_most)
-        if len(found) < LEAST:
-            raise TooLittle(
-                f"{len(found)} deliveries in {options.days} days with a pick-up and an arrival "
-                f"proved by GPS; at least {LEAST} are needed"
-            )
-        say("learn", f"learning from {len(found):,} deliveries")
-        city = City(load_firenze())
-        model = learn(city, found, now)
-        if not options.dry_run:
-            store_model(conn, model_to_json(model, metres_ridden(city, found).tolist()))
+    if len(found) < LEAST:
+        raise TooLittle(
+            f"{len(found)} deliveries in {options.days:g} days with a pick-up and an arrival "
+            f"proved by GPS; at least {LEAST} are needed"
+        )
+    say("learn", f"learning from {len(found):,} deliveries")
+    city = City(load_firenze())
+    model = learn(city, found, now)
+    if not options.dry_run:
+        written = model_to_json(model, metres_ridden(city, found).tolist())
+        with owner_connection(url) as conn:  # another one: the first would have idled too long
+            store_model(conn, written)
             conn.commit()
     print(json.dumps(_summary(model)) if options.json else "\n".join(_lines(model)))
     return 0

@@ -9,6 +9,7 @@ import pytest
 
 from doorstep.eta.codec import model_to_json
 from doorstep.eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase
+from doorstep.operate import learn
 from doorstep.operate.learn import read_deliveries, store_model
 from doorstep.store import commands
 from doorstep.store.pool import connection, open_pool
@@ -94,3 +95,21 @@ def test_model__written_by_a_service__is_refused(fleet: Fleet, database: Databas
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         store_model(conn, model_to_json(LEARNED, METRES))
+
+
+def test_learn__the_command__adds_a_version_and_tells_of_it(
+    fleet: Fleet,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_ADMIN_URL", database.url("doorstep_owner"))
+    deliver(fleet)
+    assert learn.main([]) == 1
+    assert "at least 30 are needed" in capsys.readouterr().err
+    monkeypatch.setattr(learn, "LEAST", 1)
+    assert learn.main(["--dry-run"]) == 0
+    assert fleet.run("SELECT FROM eta_model") == []
+    assert learn.main(["--json"]) == 0
+    assert fleet.run("SELECT rides FROM eta_model") == [{"rides": 1}]
+    assert "1 deliveries of 1 drivers" in capsys.readouterr().out
