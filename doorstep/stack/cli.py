@@ -188,6 +188,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def launcher_commands() -> set[str]:
+    """The names of all commands, for those who must know them too."""
+    (commands,) = (one for one in _parser()._actions if one.dest == "command_name")
+    return set(commands.choices or ())
+
+
 def _demo(stack: Stack, options: argparse.Namespace) -> int:
     from doorstep.stack.demo import run_demo
 
