@@ -25,7 +25,7 @@ from playwright.async_api import Page, async_playwright
 from doorstep.credentials import token_sha256
 from doorstep.store.admin import register_staff_token
 from doorstep.telemetry import get_logger
-from tests.browser.conftest import ARGUMENTS, CHROMIUM
+from tests.browser.looking import ARGUMENTS, CHROMIUM
 from tests.database import TEMPLATE, Database, create_template, free_port, running_cluster
 from tracking_api import app as tracking_app
 from tracking_api.database import Database as TrackingDatabase

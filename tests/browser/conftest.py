@@ -28,21 +28,10 @@ from doorstep.provision import owner_connection, provision_drivers, provision_st
 from doorstep.stack.settings import StackSettings
 from doorstep.stack.stack import Stack
 from doorstep.store.admin import NewRestaurant, register_restaurants
-from tests.browser.looking import DESKTOP, PROJECT
+from tests.browser.looking import ARGUMENTS, CHROMIUM, DESKTOP, PROJECT
 from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
 from tracking_api.routes.pages import DIST
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-]
 ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 RESTAURANT_ID = 900_001  # past Florence's own
 

@@ -13,6 +13,17 @@ from playwright.async_api import ConsoleMessage, Page
 
 PROJECT = Path(__file__).resolve().parents[2]
 AXE = PROJECT / "tracking_api/web/node_modules/axe-core/axe.min.js"
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
 PATIENCE_S = 60
 LOOK_EVERY_S = 0.1
 

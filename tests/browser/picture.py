@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.async_api import async_playwright
 
-from tests.browser.conftest import ARGUMENTS, CHROMIUM
+from tests.browser.looking import ARGUMENTS, CHROMIUM
 
 
 async def take(address: str, file: Path, size: str, *, dark: bool, choose: bool) -> None:
