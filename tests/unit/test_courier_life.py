@@ -8,21 +8,25 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import data
+from doorstep.journal import Journal
 from simulators.api import Answer, Api
 from simulators.couriers import courier as courier_module
+from simulators.couriers import shift as shift_module
 from simulators.couriers.clock import Clock
 from simulators.couriers.courier import Courier, UnknownCourier, World
 from simulators.couriers.demand import Demand, place_restaurants, read_restaurants
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.orders import Dispatch
-from simulators.couriers.shift import first_of_ours
+from simulators.couriers.shift import Shift, ShiftOptions, first_of_ours
 from simulators.couriers.streets import load_firenze
+from simulators.settings import Fleet, SimulatorSettings
 
 SPEEDUP = 20_000
 
@@ -210,3 +214,44 @@ def test_first_of_ours__nested_groups__finds_the_sentence_for_people() -> None:
     assert first_of_ours(nested) is ours
     other = ExceptionGroup("a", [ValueError("x")])
     assert first_of_ours(other) is other
+
+
+async def becomes(holds: Callable[[], bool]) -> None:
+    """Let others work until it holds, or fail."""
+    for _ in range(10_000):
+        if holds():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never did")
+
+
+class AnyFleet(Fleet):
+    """Secrets without a file."""
+
+    def __init__(self) -> None:
+        self._key = bytes(32)
+
+    def driver_token(self, driver_id: str) -> str:
+        return "drv_anna"
+
+    def staff_token(self) -> str:
+        return "stf"
+
+
+async def test_shift__fewer_are_wanted__idle_couriers_go_home_and_come_back_when_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift_module, "CHANGE_EVERY_S", 0.001)
+    api = FakeApi()
+    settings = SimulatorSettings(journal_dir=tmp_path)
+    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    options = ShiftOptions(driver_ids=["c1", "c2", "c3"], speedup=1.0, seed=1)
+    with Journal(tmp_path / "couriers.sqlite") as journal:
+        shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
+        changing = asyncio.create_task(shift._change_shift())
+        shift.resize(1)
+        await becomes(lambda: shift._resting == {"c2", "c3"})
+        shift.resize(99)  # no more than there are
+        await becomes(lambda: not shift._resting)
+        changing.cancel()
+    assert [api.calls.count(one) for one in ("off-duty", "on-duty")] == [2, 2]
