@@ -9,7 +9,7 @@
 -- Each step is a transaction or several, and each can be done again: a crash between two of them
 -- leaves fixes in both places for a while, but a reader's snapshot has each from one place only.
 
--- Up to 1,000 fixes of one driver, boot, day and quarantine, in the order of (fix_at, seq). `coded`
+-- Up to 2,000 fixes of one driver, boot, day and quarantine, in the order of (fix_at, seq). `coded`
 -- is two MULTIPOINTs in TWKB, which codes each column by its differences; the second begins after
 -- way_bytes:
 --   way   X, Y longitude and latitude, 1e-7 deg (1 cm); Z accuracy_m, 0.1 (-1: none);
@@ -43,8 +43,8 @@ CREATE FUNCTION fix_chunk__pack(of_day timestamptz, of_drivers text[])
 RETURNS SETOF fix_chunk LANGUAGE sql STABLE AS $$
     WITH fix AS (
         SELECT h.*, round(h.battery * 100)::int2 AS pct,
-            (row_number() OVER in_order - 1) / 1000 AS piece,
-            ((row_number() OVER in_order - 1) % 1000 + 1)::int4 AS n
+            (row_number() OVER in_order - 1) / 2000 AS piece,
+            ((row_number() OVER in_order - 1) % 2000 + 1)::int4 AS n
         FROM fix_history h
         WHERE h.driver_id = ANY (of_drivers)
             AND h.fix_at >= of_day AND h.fix_at < of_day + interval '24 hours'

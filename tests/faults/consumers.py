@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 
-from doorstep.stack.home import as_user
-from doorstep.stack.settings import PROJECT
+from tests.faults.beside import Beside
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 
@@ -71,26 +64,11 @@ def rebalance(lab: Lab) -> Seen:
     return Seen(f"{assigned} assignments of the first of two", recovery_s, ok=assigned >= COMINGS)
 
 
-@contextlib.contextmanager
-def second(lab: Lab, end: signal.Signals = signal.SIGTERM) -> Iterator[int]:
-    """Run another driver_events beside the stack's; its log is `driver_events-2`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    own = {"MQTT_USERNAME": "driver_events-2", "DRIVER_EVENTS_BIND": f"127.0.0.1:{port}"}
-    log_file = lab.stack.home.logs / "driver_events-2.log"
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            as_user(None, [sys.executable, "-m", "driver_events"], on_parent_death="KILL"),
-            env=lab.environment_of("driver_events") | own,
-            cwd=PROJECT,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        yield process.pid
-    finally:
-        os.kill(process.pid, end)
-        process.wait(30)
+def second(lab: Lab, end: signal.Signals = signal.SIGTERM) -> Beside:
+    """Another driver_events beside the stack's; its log is `driver_events-2`."""
+    name = "driver_events-2"
+    (lab.stack.home.logs / f"{name}.log").unlink(missing_ok=True)
+    return Beside(lab, "driver_events", name, {"MQTT_USERNAME": name}, end)
 
 
 def _wait_reading(lab: Lab, log: str = "driver_events", within_s: float = 60.0) -> None:

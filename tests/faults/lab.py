@@ -30,6 +30,7 @@ from doorstep.stack.settings import StackSettings
 from doorstep.stack.stack import Stack
 from doorstep.stack.supervise import KEEPER, write_config
 from doorstep.store.pool import connect
+from tests.faults.beside import Beside
 from tests.faults.crew import PROBE, Crew
 from tests.faults.proxy import Proxy
 
@@ -57,6 +58,7 @@ class LabSettings:
 
     rate: float = 500.0  # fixes/s, in all
     couriers: int = 16  # of the drivers; they carry the scripted orders
+    brokers: int = 1  # Mosquittos; the stack's bridge has the first, each other has its own
     ack_every_s: float = ACK_EVERY_S
     normal_s: float = 3.0  # a fix every 0.5 s, 0.1 s to its commit, and a machine that is busy
     environment: tuple[tuple[str, str], ...] = ()  # tuning that all parts inherit
@@ -70,6 +72,9 @@ class _Stack(Stack):
         super().__init__(settings, environment=environment, say=lambda _line: None)
 
     def _parts(self) -> list[Part]:
+        if len(self.addresses.mqtt) > 1:
+            first = {"MQTT_URL": self.addresses.mqtt_url.partition(",")[0]}
+            self.overrides.setdefault("bridge", first)
         return [
             replace(part, environment={**part.environment, **self.overrides.get(part.name, {})})
             for part in super()._parts()
@@ -100,7 +105,10 @@ class Lab:
         self._folder.chmod(0o755)  # the servers' own users must reach it
         environment = {**os.environ, "ACK_EVERY_S": f"{self.settings.ack_every_s:g}"}
         environment |= dict(self.settings.environment)
-        stack_settings = StackSettings(doorstep_home=self._folder / "stack", **ANY_PORT)
+        stack_settings = StackSettings(
+            doorstep_home=self._folder / "stack", mqtt_brokers=self.settings.brokers, **ANY_PORT
+        )
+        self.bridges: list[Beside] = []  # of the brokers after the first
         self._environment = environment
         self._stack = _Stack(stack_settings, environment)
         self._watching: psycopg.Connection[Any] | None = None
@@ -114,6 +122,9 @@ class Lab:
                 httpx.Client(base_url=url, timeout=10, headers=staff, trust_env=False)
                 for url in (at.tracking_api_url, at.driver_api_url)
             )
+            for number, url in enumerate(at.mqtt_url.split(",")[1:], 2):
+                self.bridges.append(Beside(self, "bridge", f"bridge-{number}", {"MQTT_URL": url}))
+                self.bridges[-1].start()
             self.load = Crew(self._stack, self.settings.rate, self.settings.couriers)
             self.load.start()
             self.wait_healthy(timeout_s=300)
@@ -135,6 +146,8 @@ class Lab:
             self.driver_api.close()
         if self._watching is not None:
             self._watching.close()
+        for bridge in self.bridges:
+            bridge.end(signal.SIGTERM)
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)  # a stopped process can't be asked to end

@@ -176,17 +176,17 @@ def test_chunks__places_to_seven_decimals_and_ms__come_back_exactly(fleet: Fleet
 def test_compact__a_day_of_long_ago__is_read_as_before_and_its_partition_is_gone(
     fleet: Fleet, database: Database
 ) -> None:
-    rows = [old_fix(n, quarantine="inaccurate" if n % 400 == 7 else None) for n in range(2300)]
+    rows = [old_fix(n, quarantine="inaccurate" if n % 400 == 7 else None) for n in range(4300)]
     rows += [old_fix(n, boot="b2", seq=9000 - n) for n in range(40)]  # same instants, backwards
     put(fleet, rows)
     put(fleet, [old_fix(n) for n in range(50)], "d2")
     before, others = read(fleet), read(fleet, "d2")
     done = compact(database, role="driver_events")
-    assert (done.days, done.fixes, done.still_there) == (1, 2390, 0)
+    assert (done.days, done.fixes, done.still_there) == (1, 4390, 0)
     assert fleet.history() == []
     assert database.value("SELECT to_regclass(%s)", f"fix_history_{DAY:%Y%m%d}") is None
     after = read(fleet)
-    assert len(after) == len(before) == 2340
+    assert len(after) == len(before) == 4340
     assert all(is_about(packed, row) for packed, row in zip(after, before, strict=True))
     assert [row[:3] for row in read(fleet, "d2")] == [row[:3] for row in others]
     assert compact(database) == Compacted()
