@@ -383,7 +383,7 @@ def test_compact__a_reader_by_an_older_snapshot__sees_every_fix_once_and_is_wait
     monkeypatch.setattr("doorstep.operate.compacting.DROP_TRIES", 1)
     put(fleet, [old_fix(n) for n in range(5)])
     asked = ["d1", MIDNIGHT, MIDNIGHT + timedelta(days=1)]
-    with database.connect() as reader:
+    with database.connect("tracking_api") as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("SELECT count(*) FROM driver")  # its snapshot, and no lock on the history
         assert compact(database).still_there == 1
