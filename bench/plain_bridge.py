@@ -29,7 +29,7 @@ def main() -> None:
             "bootstrap.servers": servers,
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
-            "linger.ms": 20,
+            "linger.ms": 50,
             "queue.buffering.max.messages": 100_000,
         }
     )

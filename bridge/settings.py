@@ -19,5 +19,6 @@ class BridgeSettings(ServiceSettings):
     kafka_status_topic: str = "driver-status"
     kafka_series_topic: str = "series"
     kafka_dead_letter_topic: str = "dead-letter"
-    bridge_max_in_flight: int = Field(default=5000, ge=1, le=65535)  # MQTT's Receive Maximum
+    # MQTT's Receive Maximum: 50,000/s x (50 ms linger + 50 ms answer), and as much to spare.
+    bridge_max_in_flight: int = Field(default=10_000, ge=1, le=65535)
     bridge_bind: BindSetting = Bind("127.0.0.1", 8003)
