@@ -62,6 +62,25 @@ def test_fanout__a_result__is_told_in_the_shared_shape() -> None:
     assert "bare" in told({"name": "fanout", **shaped})
 
 
+def test_sql_batches__a_result__compares_with_the_largest_batch() -> None:
+    costs = {
+        "500": {"min": 20.0, "median": 30.0, "max": 40.0},
+        "5000": {"min": 10.0, "median": 15.0, "max": 20.0},
+    }
+    shaped = BENCHMARKS["sql-batches"].shape({"server_cpu_us_per_fix": costs, "batches": 4})
+    assert shaped["ours"]["median"] == 15.0
+    assert shaped["others"]["batches of 500"]["ratio"] == 2.0
+
+
+def test_growth__a_result__compares_with_the_smallest_fleet() -> None:
+    points = {
+        size: {"cpu_us_per_fix": {"min": us, "median": us, "max": us}}
+        for size, us in (("1000", 10.0), ("100000", 12.0))
+    }
+    shaped = BENCHMARKS["growth"].shape({"drivers": points, "batches": 4})
+    assert shaped["others"]["100000 drivers"]["ratio"] == 1.2
+
+
 def test_run__a_benchmark__takes_its_last_line_and_shapes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
