@@ -274,9 +274,10 @@ class Stack:
     def _let_in(self, last: str) -> None:
         """Have the brokers read the passwords again, and wait until they know this user."""
         key = self.home.fleet_key()
-        for number, broker in enumerate(self.addresses.mqtt, start=1):
+        for number in range(1, len(self.addresses.mqtt) + 1):
             self.supervisor.signal(f"mosquitto-{number}", "brokers", "HUP")
-            deadline = time.monotonic() + LOGIN_TIMEOUT_S
+        deadline = time.monotonic() + LOGIN_TIMEOUT_S
+        for number, broker in enumerate(self.addresses.mqtt, start=1):
             while not probes.mqtt_accepts(broker, last, mqtt_password(key, last)):
                 if time.monotonic() > deadline:
                     raise StackError(f"mosquitto-{number} does not let {last} in")

@@ -30,6 +30,7 @@ STUCK_S = 20.0  # nothing more is committed: the devices send again what is miss
 RESENDS = 3
 SOURCES = [f"127.0.0.{number}" for number in range(2, 10)]
 SETTLE_LOOK_S = 0.5
+VIEWERS_LAG_S = 1.5  # what is committed is on its way to them
 
 
 class LoadFailed(DoorstepError):
@@ -126,6 +127,8 @@ class LoadRun:
         rss_mib = read_rss_mib(self.pids)
         in_window = watch.moments[seen:]
         settled = self._settle(watch)
+        if self.crew.viewers:
+            watch.until(time.time() + VIEWERS_LAG_S)
         lateness = books.read_lateness(self.conn, since_s, until_s, self.options.fixes_per_message)
         lateness.committed_by_second.update(books.read_commits(self.conn, began_s, until_s))
         return Measurement(

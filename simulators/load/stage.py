@@ -20,6 +20,7 @@ from doorstep.stack.stack import Stack
 from doorstep.store.admin import NewRestaurant
 from doorstep.store.pool import connect
 from doorstep.store.translate import translated
+from simulators.load.books import STATEMENT_TIMEOUT_MS
 from simulators.load.devices import Device
 from simulators.load.options import LoadOptions
 from simulators.load.walk import (
@@ -97,7 +98,14 @@ def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> Fleet:
     random_of = random.Random(4)
     driver_ids = numbered(PREFIX, options.devices)
     stack.add_drivers(driver_ids)
-    with translated(), connect(stack.database_admin_url, application_name="load") as conn:
+    with (
+        translated(),
+        connect(
+            stack.database_admin_url,
+            statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+            application_name="load",
+        ) as conn,
+    ):
         conn.execute(read_sql("load/on_duty.sql"), {"driver_ids": driver_ids})
     restaurants = list(read_restaurants(data.firenze_food_places()))
     devices: list[Device] = []
@@ -178,7 +186,14 @@ def _in_parts(
 
     def work_off(share: Sequence[Sequence[Any]]) -> list[Any]:
         results: list[Any] = []
-        with translated(), connect(stack.database_admin_url, application_name="load") as conn:
+        with (
+            translated(),
+            connect(
+                stack.database_admin_url,
+                statement_timeout_ms=STATEMENT_TIMEOUT_MS,
+                application_name="load",
+            ) as conn,
+        ):
             for part in share:
                 results += work(conn, part)
                 conn.commit()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from doorstep.fix import decode_position
 from doorstep.fix.value import Fix
+from doorstep.stack.cli import main as run_main
 from simulators.load import frames
 from simulators.load.devices import Device, Fixes
 from simulators.load.generator import Generator
@@ -329,3 +332,17 @@ def test_parse__a_bad_argument__is_named(
         parse(argv)
     assert exit_info.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_run_load__becomes_the_load__in_the_callers_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda _program, argv: became.append(argv[1:]))
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("DOORSTEP_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # main() would take two over
+    run_main(["load", "--devices", "5", "--report", "here.json"])
+    assert became == [["-m", "simulators.load", "--devices", "5", "--report", "here.json"]]
+    assert Path.cwd() == tmp_path
