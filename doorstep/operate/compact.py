@@ -92,12 +92,12 @@ def _tell_plan(compactor: Compactor, plan: Plan, days: int, as_json: bool) -> No
 def _why(plan: Plan) -> str:
     """Say how far the history is sealed, or may be, and why no further."""
     reasons = {
-        "age": "fixes of later may still come",
-        "unread": "driver_events has not read all that arrived then: ./run status",
+        "age": "fixes of those may still come",
+        "unread": "driver_events has not read all that arrived since then: ./run status",
         "parked": "a fix of then is parked: ./run logs driver_events",
     }
     reason = reasons.get(plan.held_by, f"{plan.held_by} is open since then, or ended lately")
-    return f"sealed before {plan.before:%Y-%m-%d}: {reason}"
+    return f"days from {plan.before:%Y-%m-%d} on stay as they are: {reason}"
 
 
 def _plan_json(plan: Plan) -> dict[str, object]:

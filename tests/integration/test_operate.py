@@ -7,15 +7,19 @@ import os
 import signal
 import time
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from doorstep.operate import dead_letters, where
+from doorstep.operate import compact, dead_letters, where
+from doorstep.operate.compacting import oldest_unread
+from doorstep.operate.kafka import TopicReader
 from doorstep.provision import owner_connection
 from doorstep.stack.addresses import reach
 from doorstep.stack.stack import Stack
+from doorstep.stack.topics import Topic, create_topics
 from tests.integration.servers import wait_until
 
 DAY_MS = 86_400_000
@@ -226,3 +230,26 @@ def test_commands__leave_no_group_behind(operator: Operator) -> None:
     groups = {one.group_id for one in admin.list_consumer_groups().result(20).valid}
     assert "driver-events" in groups
     assert "doorstep-operate" not in groups
+
+
+def test_compact__what_kafka_holds_unread__is_known_by_its_arrival(
+    operator: Operator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    topic = f"unread-{uuid.uuid4().hex[:8]}"
+    create_topics(operator.servers, topics=[Topic(topic, 3, DAY_MS)])
+    arrived_ms = now_ms() - 5_000
+    producer = Producer({"bootstrap.servers": operator.servers, "log_level": 0})
+    for later_ms in (900, 0, 300):
+        producer.produce(topic, b"x", partition=later_ms % 7 % 3, timestamp=arrived_ms + later_ms)
+    assert producer.flush(30) == 0
+    with owner_connection(operator.stack.database_admin_url) as conn:
+        oldest = oldest_unread(conn, operator.servers, topic)
+        assert oldest == datetime.fromtimestamp(arrived_ms / 1000, UTC)
+        with TopicReader(operator.servers, topic) as reader:
+            for partition, (_low, high) in reader.bounds().items():
+                read = (*reader.identify(), partition, high)
+                conn.execute("INSERT INTO doorstep.kafka_offset VALUES (%s, %s, %s, %s)", read)
+        assert oldest_unread(conn, operator.servers, topic) is None
+    capsys.readouterr()
+    assert compact.main(["--dry-run", "--json"]) == 0  # of the young stack itself
+    assert json.loads(capsys.readouterr().out)["would_pack"] == {}
