@@ -74,7 +74,6 @@ class Growing:
             upgrade(admin_url)
         set_passwords(admin_url, dict.fromkeys(PASSWORD_VARIABLES, PASSWORD))
         self.fleet = Fleet(drivers, SEED)
-        self.fleet.start_at = datetime.now(tz=UTC)  # so that GET /drivers/nearest finds them
         self.conn = psycopg.connect(
             cluster.superuser_url(name), options="-c search_path=doorstep,public"
         )
@@ -85,6 +84,12 @@ class Growing:
         self.conn.commit()
         self.costs_us: list[float] = []
         self.reads_ms: dict[str, list[float]] = {}
+
+    def come_back(self) -> None:
+        """Hear of every driver now, so that GET /drivers/nearest finds them."""
+        said = timedelta(seconds=4 * max(self.fleet.seqs))
+        self.fleet.start_at = datetime.now(tz=UTC) - said
+        warm_up(self.conn, self.fleet)
 
     def write(self, batch: int) -> None:
         """Write a batch."""
@@ -161,7 +166,7 @@ def take_turns(databases: list[Growing], batch: int, batches: int) -> None:
     """Write batches to all databases by turns, while each is read from."""
     readers = [Reader(of) for of in databases]
     for of in databases:
-        of.costs_us = []
+        of.come_back()
     for reader in readers:
         reader.start()
     try:
