@@ -13,9 +13,11 @@ import asyncio
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,8 @@ CROSS JOIN LATERAL (
 INSERT INTO driver_cell SELECT driver_id, cell FROM driver_state;
 ANALYZE
 """
+FRAMES_COUNTED = 20
+TICKS_A_S = os.sysconf("SC_CLK_TCK")
 FRAMES = """async (ms) => {
   const frames = [];
   let last = performance.now();
@@ -114,21 +118,47 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {name: round(value, 1) for name, value in found.items()} | {"frames": len(values)}
 
 
-def cpu_s() -> float:
-    """CPU seconds of this process's descendants, which are Chromium and what drives it."""
+def cpu_s() -> dict[str, float]:
+    """CPU seconds of Chromium, this process's descendant, by kind of process."""
     ticks: dict[int, int] = {}
     parents: dict[int, int] = {}
+    kinds: dict[int, str] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            kind = re.search(r"--type=([a-z-]+)", (folder / "cmdline").read_text())
         except OSError:
             continue  # it has just ended
-        parents[int(folder.name)] = int(fields[1])
-        ticks[int(folder.name)] = int(fields[11]) + int(fields[12])
+        pid = int(folder.name)
+        parents[pid] = int(fields[1])
+        ticks[pid] = int(fields[11]) + int(fields[12])
+        kinds[pid] = kind[1] if kind else "browser"
     ours = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
         ours |= more
-    return sum(ticks[pid] for pid in ours - {os.getpid()}) / os.sysconf("SC_CLK_TCK")
+    found: defaultdict[str, float] = defaultdict(float)
+    for pid in ours:
+        found[kinds[pid]] += ticks[pid] / TICKS_A_S
+    return found
+
+
+async def cpu_ms_a_frame(page: Page, does: str) -> dict[str, float]:
+    """CPU of each kind of process, per frame in which something is done."""
+    before = cpu_s()
+    await page.evaluate(
+        f"""async (frames) => {{
+          for (let n = 0; n < frames; n += 1) {{
+            {does};
+            await new Promise(requestAnimationFrame);
+          }}
+        }}""",
+        FRAMES_COUNTED,
+    )
+    after = cpu_s()
+    return {
+        kind: round(1000 * (after[kind] - before.get(kind, 0)) / FRAMES_COUNTED, 1)
+        for kind in ("renderer", "gpu-process")
+    }
 
 
 async def wait_for(page: Page, expression: str) -> float:
@@ -161,15 +191,11 @@ async def look(url: str, seconds: float, picture: Path | None) -> dict[str, Any]
             "drawn": await page.evaluate(f"{fleet}.drawn"),
             "tiled": await page.evaluate(f"{fleet}.tiled"),
         }
-        before_s, begun = cpu_s(), time.monotonic()
-        pictures = await page.evaluate(f"{fleet}.pictures")
         result["at_rest_ms"] = percentiles(await page.evaluate(FRAMES, seconds * 1000))
-        used_s, passed_s = cpu_s() - before_s, time.monotonic() - begun
-        pictures = await page.evaluate(f"{fleet}.pictures") - pictures
-        result["at_rest_cpu"] = {
-            "cores": round(used_s / passed_s, 2),
-            "pictures": pictures,  # of the points: the page's other frames cost next to nothing
-            "ms_a_picture": round(1000 * used_s / max(1, pictures), 1),
+        result["cpu_ms_a_frame"] = {
+            "alone": await cpu_ms_a_frame(page, ""),
+            "with_all_points_drawn": await cpu_ms_a_frame(page, f"{fleet}.drawNow()"),
+            "with_the_map_drawn": await cpu_ms_a_frame(page, "doorstepMap.triggerRepaint()"),
         }
         await page.evaluate(DRAG, seconds * 1000)
         result["dragged_ms"] = percentiles(await page.evaluate(FRAMES, seconds * 1000))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from sqlalchemy import Double, Integer, column, func, select
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +23,8 @@ MEASURES = tuple(UNITS)
 Measure = Literal["battery", "speed_mps"]
 Kind = Literal["couriers", "cities", "tickers"]
 MOST_OF = 5000  # of a kind
+_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+Point = Annotated[tuple[float, float], WithJsonSchema(_PAIR)]
 
 
 class UnknownSeries(NotFound):
@@ -70,7 +72,7 @@ class SeriesSample(BaseModel):
     from_at: Instant = Field(serialization_alias="from")
     to_at: Instant = Field(serialization_alias="to")
     stands_for: int
-    points: list[tuple[float, float]]
+    points: list[Point]
 
 
 class Simulation(BaseModel):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.async_api import async_playwright
 
-from tests.browser.looking import ARGUMENTS, CHROMIUM
+from tests.browser.looking import ARGUMENTS, CHROMIUM, seen
 
 
 async def take(address: str, file: Path, size: str, *, dark: bool, choose: bool) -> None:
@@ -24,9 +24,10 @@ async def take(address: str, file: Path, size: str, *, dark: bool, choose: bool)
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
         )
         await page.goto(address)
-        await page.wait_for_function("globalThis.doorstepMap?.loaded()", timeout=60_000)
+        assert await seen(lambda: page.evaluate("globalThis.doorstepMap?.loaded()"))
         if choose:
-            await page.locator("[id^='order-'][class*='chosen'], #orders li button").last.click()
+            await page.locator("#group-under_way + ol button").nth(12).click()
+            await page.evaluate("document.querySelector('#scroll').scrollTop = 0")
             await page.wait_for_selector("#detail dl", timeout=60_000)
         await page.wait_for_timeout(8000)  # tiles, glides and fonts
         await page.screenshot(path=file)

@@ -328,6 +328,7 @@ globalThis.doorstepFleet = {
     return tiled;
   },
   placeOf: (id) => points.placeOf(id),
+  drawNow: () => points.drawNow(),
 };
 
 every(3000, async () => {

@@ -1,9 +1,11 @@
 // Ten thousand gliding points on a canvas of their own above the map. The map below is drawn again
 // only when it moves: with a MapLibre layer each of their steps would draw every street again.
 const CAPACITY = 1024;
-const SOONEST_MS = 50; // between two pictures of gliding points
-const BUSY_SHARE = 4; // and at least so many times what drawing the last one took here,
-const LAG_SHARE = 2; // or until it was on the screen
+// After a picture the next few frames are watched: where drawing is slow (no graphics card, a busy
+// machine) the points then rest so long that 19 of 20 frames are quick, and step instead of glide.
+const WATCHED_FRAMES = 3;
+const SLOW_MS = 50;
+const REST_MS = 700;
 const LONGEST_GLIDE_MS = 4000;
 const JUMP = 0.02 / 360; // farther is no gliding
 const RADII = [[11, 4], [14, 6.5], [17, 11]]; // by zoom
@@ -20,20 +22,23 @@ export class Points {
     this.canvas.className = "points";
     this.canvas.setAttribute("aria-hidden", "true");
     map.getCanvasContainer().append(this.canvas);
-    this.context = this.canvas.getContext("2d", { willReadFrequently: true });
+    this.context = this.canvas.getContext("2d");
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.sprites = new Map();
-    this.pictures = 0;
+    this.pictures = this.watched = this.slowestMs = 0;
     this.clear();
     map.on("move", () => this.#draw(performance.now()));
     map.on("resize", () => (this.dirty = true));
+    let last = performance.now();
     const frame = (now) => {
-      if (this.lagging) {
-        // The frame after a picture comes when that is on the screen.
-        this.nextAt = Math.max(this.nextAt, now + (now - this.lagging) * LAG_SHARE);
-        this.lagging = 0;
+      this.slowestMs = Math.max(this.slowestMs, now - last);
+      last = now;
+      if (this.watched > 0) {
+        this.watched -= 1;
+        if (!this.watched && this.slowestMs > SLOW_MS) this.nextAt = now + REST_MS;
+      } else if ((this.dirty || now <= this.movingUntil) && now >= this.nextAt) {
+        this.#draw(now);
       }
-      if ((this.dirty || now <= this.movingUntil) && now >= this.nextAt) this.#draw(now);
       requestAnimationFrame(frame);
     };
     requestAnimationFrame(frame);
@@ -73,7 +78,7 @@ export class Points {
     const glideMs = jumps || (fromX === x && fromY === y) ? 0 : Math.min(overMs, LONGEST_GLIDE_MS);
     this.numbers.set([jumps ? x : fromX, jumps ? y : fromY, x, y, now, glideMs], n * 6);
     this.looks[n] = dim ? `${colour}-` : colour;
-    this.movingUntil = Math.max(this.movingUntil, now + glideMs + SOONEST_MS);
+    this.movingUntil = Math.max(this.movingUntil, now + glideMs + 2 * REST_MS);
     this.dirty = true;
   }
 
@@ -105,6 +110,10 @@ export class Points {
   choose(key) {
     this.chosen = key;
     this.dirty = true;
+  }
+
+  drawNow() {
+    this.#draw(performance.now());
   }
 
   /** Where a point is drawn now. */
@@ -190,8 +199,8 @@ export class Points {
     this.pictures += 1;
     this.dirty = false;
     this.tookMs = performance.now() - begun;
-    this.lagging = now;
-    this.nextAt = now + Math.max(SOONEST_MS, this.tookMs * BUSY_SHARE);
+    this.watched = WATCHED_FRAMES;
+    this.slowestMs = 0;
   }
 
   #sprite(look, radius) {
