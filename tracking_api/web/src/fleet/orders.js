@@ -50,7 +50,7 @@ export class Orders {
   draw() {
     const focused = document.activeElement?.id;
     $("orders").replaceChildren(...Object.keys(GROUPS).flatMap((group) => this.#group(group)));
-    if (focused && document.activeElement?.id !== focused) $(focused)?.focus();
+    if (focused && document.activeElement?.id !== focused) $(focused)?.focus({ preventScroll: true });
     this.#drawChosen();
   }
 
