@@ -19,12 +19,14 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import sync_playwright
 
 from doorstep.journal import read_published
 from doorstep.stack.addresses import Addresses
 from doorstep.stack.settings import StackSettings
 from doorstep.stack.stack import Stack
 from tests.acceptance.conftest import ANY_PORT
+from tests.browser.looking import ARGUMENTS, CHROMIUM
 
 COURIERS = 60
 RUN_S = 80
@@ -46,6 +48,7 @@ class Demo:
     last_line: str = ""
     tracked: list[dict[str, Any]] = field(default_factory=list)
     answers: set[int] = field(default_factory=set)
+    page_says: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +89,24 @@ def watch(lines: Any, found: Demo, home: Path) -> None:
         if curl := re.search(r"Bearer (cst_\S+)' (http\S+/track/\S+)", line):
             token, url = curl.groups()
             threading.Thread(target=follow, args=(url, token, found), daemon=True).start()
+        if link := re.search(r"http\S+/t/\S+#cst_\S+", line):
+            threading.Thread(target=open_page, args=(link[0], found), daemon=True).start()
         if not killed_at and re.match(rf"00:{KILL_AFTER_S // 10}\d ", line):
             stack = Stack(StackSettings(doorstep_home=home, **ANY_PORT), say=lambda _: None)
             os.kill(stack.pid_of("mosquitto-1"), signal.SIGKILL)
             killed_at = time.monotonic()
             found.said.append("-- killed mosquitto-1")
+
+
+def open_page(link: str, found: Demo) -> None:
+    """Open the customer's link as its customer does, and keep what the page says."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.goto(link)
+        page.wait_for_selector("#steps li.now", timeout=60_000)
+        found.page_says = [page.inner_text("#state"), page.inner_text("#number")]
+        browser.close()
 
 
 def follow(url: str, token: str, found: Demo) -> None:
@@ -159,6 +175,12 @@ def test_demo__customers_track__moves_under_way_and_is_hidden_before_and_after(
     assert all(one["position"] is None for one in demo.tracked if one["state"] in ENDED)
     ranks = [STATES.index(one["state"]) for one in demo.tracked]
     assert ranks == sorted(ranks)  # never backwards
+
+
+def test_demo__printed_link__opens_in_chromium_and_says_how_far_the_order_is(demo: Demo) -> None:
+    state, number = demo.page_says
+    assert state not in ("", "Your order")
+    assert number == demo.tracked[0]["order_id"][:8]
 
 
 def test_demo__when_it_is_over__nothing_of_it_runs(demo: Demo, home: Path) -> None:

@@ -162,17 +162,25 @@ async def test_track__a_fix__the_courier_glides_there_and_never_past_it(city, op
     start, end = north_of(RESTAURANT, 300), north_of(RESTAURANT, 340)
     await city.report("d1", start, ago_s=4)
     page = await open_page(order["customer_link"], size=PHONE)
-    calm = await open_page(order["customer_link"], size=PHONE, reduced_motion="reduce")
-    for one in (page, calm):
-        assert await seen(lambda one=one: drawn(one, "courier"))
-        await one.evaluate(SAMPLER)
+    assert await seen(lambda: drawn(page, "courier"))
+    await page.evaluate(SAMPLER)
     await city.report("d1", end, heading_deg=0, speed_mps=10)
     glided = [one[1] for one in await reached(page, end) if one]
-    assert len(glided) >= 5, glided
+    assert len(glided) > 2, glided  # how many more is the machine's affair: each is a frame
     assert glided == sorted(glided)
     assert (glided[0], glided[-1]) == (start[1], end[1])
     assert await drawn(page, "heading") == 1
-    assert await reached(calm, end) == [start, end]  # who wants no motion sees none
+    await page.close()
+
+
+async def test_track__for_whoever_wants_no_motion__there_is_none(city, open_page):
+    order = await under_way(city)
+    await city.report("d1", RESTAURANT, ago_s=4)
+    page = await open_page(order["customer_link"], size=PHONE, reduced_motion="reduce")
+    assert await seen(lambda: drawn(page, "courier"))
+    await page.evaluate(SAMPLER)
+    await city.report("d1", end := north_of(RESTAURANT, 40))
+    assert await reached(page, end) == [RESTAURANT, end]
 
 
 async def test_track__an_old_fix_or_a_jump__is_shown_where_it_is_without_a_glide(city, open_page):
@@ -203,7 +211,7 @@ async def test_track__a_hidden_page__does_not_glide_and_is_in_place_when_it_is_s
     assert await reached(page, end) == [RESTAURANT, end]
     await page.evaluate(HIDE, False)
     await city.report("d1", north_of(RESTAURANT, 60))
-    assert len(await reached(page, north_of(RESTAURANT, 60))) > 3
+    assert len(await reached(page, north_of(RESTAURANT, 60))) > 3  # now it glides again
 
 
 async def test_track__opened_on_the_way__shows_the_last_saved_place_and_the_way_inside_the_window(
