@@ -5,7 +5,7 @@ const CAPACITY = 1024;
 // machine) the points then rest so long that 19 of 20 frames are quick, and step instead of glide.
 const WATCHED_FRAMES = 3;
 const SLOW_MS = 50;
-const REST_MS = 700;
+const REST_MS = 1500;
 const LONGEST_GLIDE_MS = 4000;
 const JUMP = 0.02 / 360; // farther is no gliding
 const RADII = [[11, 4], [14, 6.5], [17, 11]]; // by zoom
