@@ -98,7 +98,10 @@ APART = {
     "policy": "rules",
     "restaurant": "registered",
     "sealed_before": "a rule, which the cases set",
+    "series": "numbers that no fix proves",
+    "series_point": "numbers that no fix proves",
     "service_area": "registered",
+    "simulation": "how many the simulators are to run",
     "street_speed": "learned of the history by a command",
 }
 _AS = {  # how a value is read, where not as it is
