@@ -284,7 +284,10 @@ async def select_past(
 
 
 def _next_day(at: datetime) -> datetime:
-    return datetime.combine(at.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
+    try:
+        return datetime.combine(at.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
+    except OverflowError:  # the last day of year 9999
+        return datetime.max.replace(tzinfo=at.tzinfo)
 
 
 async def select_replay(
