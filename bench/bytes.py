@@ -34,10 +34,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from bench.phones import make_fix
 from doorstep.credentials import driver_token, token_sha256
 from doorstep.fix import encode_fix
+from doorstep.stack.addresses import any_free_port
 from doorstep.store.admin import NewDriver, register_drivers
 from driver_api.app import build_app
 from driver_api.database import Database as DriverDatabase
-from tests.database import cloned_database, create_template, free_port, running_cluster
+from tests.database import cloned_database, create_template, running_cluster
 from tests.integration.http_services import SilentPositions
 from tests.integration.pipe_servers import Mosquitto, listens, wait_until
 from tests.integration.tls import Certificates, TlsMosquitto, make_certificates
@@ -166,7 +167,7 @@ def running_api(certificates: Certificates, token: str) -> Iterator[int]:
         with cloned_database(cluster) as database:
             with database.connect() as conn:
                 register_drivers(conn, [NewDriver(DRIVER, "Bench", token_sha256(token))])
-            port = free_port()
+            port = any_free_port()
             ready, stop = threading.Event(), threading.Event()
 
             async def serve() -> None:

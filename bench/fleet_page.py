@@ -25,10 +25,11 @@ import uvicorn
 from playwright.async_api import Page, async_playwright
 
 from doorstep.credentials import token_sha256
+from doorstep.stack.addresses import any_free_port
 from doorstep.store.admin import register_staff_token
 from doorstep.telemetry import get_logger
 from tests.browser.looking import ARGUMENTS, CHROMIUM
-from tests.database import TEMPLATE, Database, create_template, free_port, running_cluster
+from tests.database import TEMPLATE, Database, create_template, running_cluster
 from tracking_api import app as tracking_app
 from tracking_api.database import Database as TrackingDatabase
 from tracking_api.live.fleet import Fleet
@@ -234,7 +235,7 @@ def main() -> None:
                     high=HIGH,
                 )
             )
-        port = free_port()
+        port = any_free_port()
         argv = [sys.executable, "-m", "bench.fleet_page", "--drivers", str(args.drivers)]
         argv += ["--serve", database.url("tracking_api"), str(port)]
         server = subprocess.Popen(argv)

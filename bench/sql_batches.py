@@ -25,11 +25,12 @@ from typing import Any
 
 import psycopg
 
+from doorstep.stack.addresses import any_free_port
 from doorstep.stack.postgres import PostgresCluster
 from doorstep.store import admin, write
 from doorstep.store.rows import IncomingRow
 from sql.migrate import upgrade
-from tests.database import PASSWORD, free_port
+from tests.database import PASSWORD
 
 WEST, SOUTH, WIDTH_DEG, HEIGHT_DEG = 11.20, 43.75, 0.10, 0.05
 RESTAURANTS = 800  # as PREPARE says
@@ -90,7 +91,7 @@ def running_database() -> Iterator[PostgresCluster]:
     home = Path(tempfile.mkdtemp(prefix="doorstep-bench-"))
     home.chmod(0o711)
     config = {"session_preload_libraries": "auto_explain"}
-    cluster = PostgresCluster(home / "data", free_port(), PASSWORD, config=config)
+    cluster = PostgresCluster(home / "data", any_free_port(), PASSWORD, config=config)
     try:
         cluster.start()
         cluster.create_database(PASSWORD)

@@ -228,13 +228,20 @@ def _newest(rows: Sequence[IncomingRow], named: set[int]) -> list[IncomingRow]:
     return list(newest.values())
 
 
+def _record_no(detail: tuple[tuple[int, str], list[str]]) -> int:
+    return detail[0][0]
+
+
 def _letters(batch: Batch, faults: Iterable[_Fault]) -> list[DeadLetter]:
-    """One letter per record and reason: an array of 256 bad fixes is not kept 256 times."""
+    """One letter per record and reason, in the records' order.
+
+    An array of 256 bad fixes is not kept 256 times.
+    """
     details: dict[tuple[int, str], list[str]] = {}
     for fault in faults:
         details.setdefault((fault.record_no, fault.reason), []).append(fault.detail)
     letters = []
-    for (record_no, reason), found in details.items():
+    for (record_no, reason), found in sorted(details.items(), key=_record_no):
         record = batch.records[record_no]
         driver_id = driver_id_of(record.key)
         letters.append(

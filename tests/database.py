@@ -6,7 +6,6 @@ The server is a real one with fsync off; a clone takes about 0.1 s.
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,20 +17,13 @@ import psycopg
 from psycopg import sql as pgsql
 from psycopg.rows import dict_row
 
+from doorstep.stack.addresses import any_free_port
 from doorstep.stack.postgres import NOT_DURABLE, OWNER, PostgresCluster
 from sql import query
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
 
 PASSWORD = "test-only"
 TEMPLATE = "doorstep_template"
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -42,7 +34,7 @@ def running_cluster() -> Iterator[PostgresCluster]:
     home = Path(tempfile.mkdtemp(prefix="doorstep-test-"))
     home.chmod(0o711)
     config = {**NOT_DURABLE, "shared_buffers": "64MB", "max_connections": "60"}
-    cluster = PostgresCluster(home / "data", free_port(), PASSWORD, config=config)
+    cluster = PostgresCluster(home / "data", any_free_port(), PASSWORD, config=config)
     try:
         cluster.start()
         yield cluster

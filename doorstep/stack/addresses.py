@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from doorstep.stack.settings import StackSettings
 
 OTHER_PORT_OFFSET = 10_000  # 1883 taken: 11883 is tried, then 11884, …
 TRIES = 200
+ANY_PORTS = range(10_000, 32_000)
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - names, not a choice
 
 
@@ -98,7 +100,7 @@ class _Chooser:
     def choose(self, part: str, host: str, wanted: int, number: int = 0) -> Bind:
         """Give one part a port; `number` counts the brokers, each at the next port."""
         if wanted == 0:
-            return self._take(host, _any_free_port(host, self._chosen))
+            return self._take(host, any_free_port(host, self._chosen))
         wanted += number
         if self._is_free(host, wanted):
             return self._take(host, wanted)
@@ -125,11 +127,15 @@ def can_listen(host: str, port: int) -> bool:
         return False
 
 
-def _any_free_port(host: str, avoid: set[int]) -> int:
+def any_free_port(host: str = "127.0.0.1", avoid: Collection[int] = ()) -> int:
+    """Choose a port that nobody listens on.
+
+    It lies below those that the kernel gives to connections (32768 and up): one of them could have
+    it before the server does.
+    """
     for _ in range(TRIES):
-        with _bound(host, 0) as listener:
-            port = int(listener.getsockname()[1])
-        if port not in avoid:
+        port = random.choice(ANY_PORTS)
+        if port not in avoid and can_listen(host, port):
             return port
     raise StackError("the machine has no free port")
 

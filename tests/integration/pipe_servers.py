@@ -16,6 +16,8 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from doorstep.stack.addresses import any_free_port
+
 PROJECT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/opt/homebrew/sbin")
@@ -27,13 +29,6 @@ TOPICS = {
     "tracking-positions": 1,
     "dead-letter": 1,
 }
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(holds: Callable[[], object], timeout_s: float = 30.0, what: str = "") -> None:
@@ -57,7 +52,7 @@ class Server:
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         self.folder = folder
-        self.port = port or free_port()
+        self.port = port or any_free_port()
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -143,7 +138,7 @@ class Kafka(Server):
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         super().__init__(folder, port)
-        self._controller_port = free_port()
+        self._controller_port = any_free_port()
 
     @property
     def bootstrap_servers(self) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from tests.integration.pipe_servers import Kafka, Mosquitto, free_port, wait_until
+from doorstep.stack.addresses import any_free_port
+from tests.integration.pipe_servers import Kafka, Mosquitto, wait_until
 from tests.integration.pipe_services import Phone, Service, bridge_on, holds_all, read_topic
 
 
@@ -104,7 +105,7 @@ def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_wo
 def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
     tmp_path: Path, mosquitto: Mosquitto, kafka: Kafka
 ) -> None:
-    away = free_port()
+    away = any_free_port()
     bridge = bridge_on(tmp_path / "bridge", f"{mosquitto.url},mqtt://127.0.0.1:{away}", kafka.port)
     try:
         bridge.launch()

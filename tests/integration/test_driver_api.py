@@ -10,9 +10,10 @@ import httpx
 import psycopg
 import pytest
 
+from doorstep.stack.addresses import any_free_port
 from doorstep.store.pool import connection
 from driver_api.database import Database as DriverDatabase
-from tests.database import Database, free_port
+from tests.database import Database
 from tests.integration.http_services import (
     CUSTOMER,
     RESTAURANT,
@@ -266,7 +267,7 @@ async def test_process__started_before_its_database__waits_says_so_and_stops_cle
     postgres_cluster, database
 ):
     populate(database)
-    database_port, port = free_port(), free_port()
+    database_port, port = any_free_port(), any_free_port()
     url = database.url("driver_api").replace(f":{postgres_cluster.port}/", f":{database_port}/")
     settings = {
         "DATABASE_URL": url,

@@ -13,7 +13,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.database import TEMPLATE, Database, create_template, free_port, running_cluster
+from doorstep.stack.addresses import any_free_port
+from tests.database import TEMPLATE, Database, create_template, running_cluster
 from tests.integration.http_services import (
     CUSTOMER,
     RESTAURANT,
@@ -426,7 +427,7 @@ async def test_process__database_half_open__fails_within_5_s_and_recovers_by_its
     postgres_cluster, database
 ):
     populate(database)
-    port = free_port()
+    port = any_free_port()
     async with (
         Relay(postgres_cluster.port) as relay,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15) as client,
@@ -467,7 +468,7 @@ def own_database() -> Iterator[Database]:
 
 
 async def test_process__database_gone_and_back__503_then_well_again(own_database):
-    port = free_port()
+    port = any_free_port()
     settings = {
         "DATABASE_URL": own_database.url("tracking_api"),
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
