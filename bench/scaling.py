@@ -32,11 +32,11 @@ class Unit(NamedTuple):
 
 
 UNITS = {
-    "mosquitto": Unit(23.0, "µs of CPU a fix", "docs/performance.md"),
-    "bridge": Unit(7.1, "µs of CPU a fix", "docs/performance.md"),
-    "kafka": Unit(14.0, "µs of CPU a fix, one copy", "docs/performance.md"),
-    "driver_events": Unit(8.7, "µs of CPU a fix", "docs/performance.md"),
-    "postgres": Unit(23.0, "µs of CPU a fix, 100,000 drivers", "docs/performance.md"),
+    "mosquitto": Unit(31.0, "µs of CPU a fix", "docs/load.md"),
+    "bridge": Unit(5.3, "µs of CPU a fix", "docs/load.md"),
+    "kafka": Unit(9.0, "µs of CPU a fix, one copy", "docs/load.md"),
+    "driver_events": Unit(12.0, "µs of CPU a fix", "docs/load.md"),
+    "postgres": Unit(27.0, "µs of CPU a fix, 100,000 drivers", "docs/load.md"),
     "push": Unit(40.0, "µs of CPU a push, an order each", "docs/live.md"),
     "look": Unit(30.0, "µs of PostgreSQL's CPU a look at a watched order", "guess"),
     "hear": Unit(0.5, "µs of CPU a position in each process of tracking_api", "guess"),
