@@ -406,7 +406,11 @@ def everything(database: Database) -> dict[str, list[dict[str, object]]]:
 
 
 def offsets(database: Database) -> dict[int, int]:
-    rows = database.rows("SELECT partition, next_offset FROM doorstep.kafka_offset")
+    """Where driver-pos goes on: the topic of several partitions. `series` has but one."""
+    rows = database.rows(
+        "SELECT partition, next_offset FROM doorstep.kafka_offset WHERE topic_id IN"
+        " (SELECT topic_id FROM doorstep.kafka_offset GROUP BY topic_id HAVING count(*) > 1)"
+    )
     return {row["partition"]: row["next_offset"] for row in rows}
 
 
