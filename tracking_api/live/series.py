@@ -13,7 +13,6 @@ from doorstep.errors import MalformedFix
 from doorstep.series import Point, decode_points, name_of
 from tracking_api.live.frames import Frame
 from tracking_api.live.topics import Follower, Topics
-from tracking_api.live.viewer import Viewer
 from tracking_api.series import SeriesName, epoch_ms
 
 _encode = msgspec.json.Encoder().encode
@@ -43,11 +42,3 @@ class SeriesStreams:
         """Find where a viewer begins. Raises UnusableRequest, KafkaUnavailable."""
         start = last_event_id or "recent"
         return await self._topics.find(self._topic, start, str(name).encode())
-
-    def enter(self, follower: Follower, viewer: Viewer) -> None:
-        """Begin to send."""
-        self._topics.enter(follower, viewer)
-
-    def leave(self, follower: Follower) -> None:
-        """The viewer is gone."""
-        self._topics.leave(follower)

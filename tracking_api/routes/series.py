@@ -8,17 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request
 from pydantic import AwareDatetime
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from doorstep.credentials import token_sha256
 from doorstep.fix import ID_PATTERN
 from doorstep.web.openapi import DriverId, problems
 from doorstep.web.problems import UnusableRequest
 from doorstep.web.tokens import BearerToken
-from tracking_api.live.response import LiveResponse
-from tracking_api.live.topics import Follower
-from tracking_api.live.websocket import check_origin, shake_hands
-from tracking_api.routes.parts import Have, Parts, Staff
+from tracking_api.routes.following import FollowerStream, Seat
+from tracking_api.routes.parts import Have, Staff
 from tracking_api.series import (
     MOST_POINTS,
     Measure,
@@ -36,25 +32,6 @@ NamePart = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 FromAt = Annotated[AwareDatetime | None, Query(alias="from")]
 ToAt = Annotated[AwareDatetime | None, Query(alias="to")]
 Points = Annotated[int, Query(ge=2, le=MOST_POINTS)]
-
-
-class SeriesStream(LiveResponse):
-    """The points of one series."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        sha256: bytes,
-        follower: Follower,
-        accepting: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(parts.live.crowd, sha256, accepting)
-        self._streams = parts.live.series
-        self._follower = follower
-
-    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        viewer = await self.start(scope, send, lambda _: self._streams.leave(self._follower))
-        self._streams.enter(self._follower, viewer)
 
 
 @router.get("", summary="Every series", responses=problems(401, 403))
@@ -102,14 +79,9 @@ async def follow_series(
     name = SeriesName(source_id, measure)
     if not await parts.store.has_series(name):
         raise UnknownSeries
-    accepting = None
-    if "upgrade" in request.headers:
-        accepting = shake_hands(request)
-        check_origin(request, parts.public_url)
-    sha256 = token_sha256(token or "")
-    parts.live.crowd.check_room(sha256, staff=True)
+    seat = Seat(request, token, parts)
     follower = await parts.live.series.find(name, last_event_id or asked_event_id)
-    return SeriesStream(parts, sha256, follower, accepting)
+    return FollowerStream(seat, follower)
 
 
 @router.get(

@@ -7,16 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from doorstep.credentials import token_sha256
 from doorstep.web.bodies import parse_json, read_body
 from doorstep.web.openapi import problems
 from doorstep.web.tokens import BearerToken
-from tracking_api.live.response import LiveResponse
-from tracking_api.live.topics import Follower, Topics
-from tracking_api.live.websocket import check_origin, shake_hands
-from tracking_api.routes.parts import Have, Parts, Staff
+from tracking_api.routes.following import FollowerStream, Seat
+from tracking_api.routes.parts import Have, Staff
 
 router = APIRouter(prefix="/streams", tags=["live"])
 
@@ -37,25 +33,6 @@ class Published(BaseModel):
     topic: str
     partition: int
     offset: int
-
-
-class TopicStream(LiveResponse):
-    """The records of one topic."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        sha256: bytes,
-        follower: Follower,
-        accepting: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(parts.live.crowd, sha256, accepting)
-        self._topics: Topics = parts.live.topics
-        self._follower = follower
-
-    async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        viewer = await self.start(scope, send, lambda _: self._topics.leave(self._follower))
-        self._topics.enter(self._follower, viewer)
 
 
 @router.post(
@@ -103,11 +80,5 @@ async def follow_topic(
 ) -> Response:
     """One consumer serves every follower in this process."""
     parts.live.topics.check(topic)
-    accepting = None
-    if "upgrade" in request.headers:
-        accepting = shake_hands(request)
-        check_origin(request, parts.public_url)
-    sha256 = token_sha256(token or "")
-    parts.live.crowd.check_room(sha256, staff=True)
-    follower = await parts.live.topics.find(topic, last_event_id or start)
-    return TopicStream(parts, sha256, follower, accepting)
+    seat = Seat(request, token, parts)
+    return FollowerStream(seat, await parts.live.topics.find(topic, last_event_id or start))
