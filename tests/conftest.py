@@ -1,11 +1,13 @@
-"""Fixtures for every test: a database of one's own."""
+"""Fixtures for every test: a database of one's own; and which tests share a worker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from doorstep.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database, create_template, running_cluster
@@ -34,9 +36,29 @@ TOGETHER = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests share servers."""
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        if folder in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(TOGETHER[folder]))
+class ByServers(LoadScopeScheduling):
+    """xdist's way to keep tests together, by folder.
+
+    Its own `loadgroup` writes the group into each test's id, which pytest 9.2 does not let it do.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Name what a test is kept together with: its servers, or nothing but itself."""
+        return TOGETHER.get(nodeid.split("/")[1], nodeid)
+
+
+@pytest.fixture(scope="session")
+def only_worker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """`only_worker("stack")`: fail if another worker of this run has said the same."""
+
+    def claim(servers: str) -> None:
+        if "PYTEST_XDIST_WORKER" in os.environ:  # then each has a folder of its own in the run's
+            (tmp_path_factory.getbasetemp().parent / f"has {servers}").mkdir()
+
+    return claim
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
+    """Deal the tests out by what servers they share."""
+    return ByServers(config, log)

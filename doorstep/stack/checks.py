@@ -19,7 +19,7 @@ CHECKS: tuple[tuple[str, ...], ...] = (
 )
 
 # Most of a run waits for servers to start and to come back, so two of them fit beside each other.
-EVERYTHING = ("-n", "2", "--dist", "loadgroup")
+EVERYTHING = ("-n", "2", "--dist", "loadscope")
 
 
 def run_checks(pytest_arguments: Sequence[str]) -> int:

@@ -54,8 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """The whole stack, ready. Whoever kills a part of it waits until it is ready again."""
+    only_worker("the browsers' stack")
     home = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
     home.chmod(0o755)  # the servers' own users come in
     settings = StackSettings(doorstep_home=home / "stack", **ANY_PORT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,9 @@ def server_home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def stack(server_home: Path) -> Iterator[Stack]:
+def stack(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """The whole stack, ready: `stack.addresses`, `stack.client_environment()`, `stack.pid_of()`."""
+    only_worker("integration's stack")
     settings = StackSettings(doorstep_home=server_home / "stack", **ANY_PORT)
     said: list[str] = []
     environment = os.environ | {"ACK_EVERY_S": "2"}  # a test waits for acks
