@@ -141,7 +141,7 @@ def summary(rebuilt: Rebuilt, mended: int) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="run rebuild",
+        prog="./run rebuild",
         description="Works evidence and states out again from the record, and compares.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -332,10 +332,12 @@ def _simulate(stack: Stack, options: argparse.Namespace) -> int:
 def _operate(stack: Stack, options: argparse.Namespace) -> int:
     """Run one of `doorstep.operate` against the running stack, as the database's owner."""
     module, _ = OPERATE[options.command_name]
-    if not stack.is_up() and not {"-h", "--help"} & set(options.rest):
+    argv = [sys.executable, "-m", f"doorstep.operate.{module}", *options.rest]
+    if {"-h", "--help"} & set(options.rest):
+        return subprocess.run(argv, check=False, cwd=PROJECT).returncode
+    if not stack.is_up():
         print_line("run: no stack is up: ./run up")
         return 1
-    argv = [sys.executable, "-m", f"doorstep.operate.{module}", *options.rest]
     return subprocess.run(argv, check=False, env=stack.operator_environment()).returncode
 
 

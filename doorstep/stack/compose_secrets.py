@@ -12,6 +12,7 @@ nothing but Python: `python3 -m doorstep.stack.compose_secrets` works before any
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import secrets
@@ -98,6 +99,11 @@ def _write_once(path: Path, text: str, mode: int) -> bool:
 
 def main() -> int:
     """Make the secrets and say where they are."""
+    argparse.ArgumentParser(
+        prog="./run compose-secrets",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     try:
         written = make_secrets(PROJECT)
     except (OSError, DoorstepError) as exc:

@@ -11,6 +11,7 @@ import pytest
 
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.errors import SettingsError
+from doorstep.stack import compose_secrets
 from doorstep.stack.compose_secrets import fill, make_secrets
 from tests.unit.compose import PROJECT
 
@@ -91,3 +92,12 @@ def test_compose_secrets__needs_nothing_but_python() -> None:
 def test_git__ignores_what_it_makes() -> None:
     rules = (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert {".env", ".doorstep/"} <= set(rules)
+
+
+def test_main__help__makes_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose_secrets, "PROJECT", project)
+    monkeypatch.setattr(sys, "argv", ["compose-secrets", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        compose_secrets.main()
+    assert ended.value.code == 0
+    assert not (project / ".env").exists()

@@ -13,7 +13,7 @@ import pytest
 
 from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
 from doorstep.stack import cli
-from doorstep.stack.cli import main
+from doorstep.stack.cli import OPERATE, main
 from doorstep.stack.home import Home
 from doorstep.stack.stack import Stack
 
@@ -108,6 +108,13 @@ def test_demo__started_with_sigint_ignored__stops_on_it_and_says_so_at_once(tmp_
         _, said = process.communicate(timeout=10)
     assert process.returncode == 130
     assert said == b"\nstopping\n"
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("command", OPERATE)
+def test_operate__help__needs_no_stack(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "usage" in capfd.readouterr().out
 
 
 def test_test__help__says_what_it_runs_instead_of_running_it(
