@@ -91,12 +91,13 @@ async def serve(url: str, port: int, drivers: int) -> None:
             if not fleet.is_watched:
                 continue
             at_ms = round(time.time() * 1000)
+            for row in [] if places else fleet.roster.rows:
+                places[int(row[0][1:])] = [row[2], row[3]]
             rows: list[list[Any]] = []
             for n in range(1 + turn % 4, drivers + 1, 4):
-                row = fleet._rows.get(f"d{n}")
-                if row is None:
+                place = places.get(n)
+                if place is None:
                     continue
-                place = places.setdefault(n, [row[2], row[3]])
                 place[0] += random.gauss(0, 2e-4)
                 place[1] += random.gauss(0, 1.5e-4)
                 rows.append([f"d{n}", at_ms, at_ms, *place, 5.0, 4.0, 90.0])

@@ -163,6 +163,12 @@ BENCHMARKS = {
             is_quick=True,
         ),
         Benchmark(
+            "healing",
+            "bench.healing",
+            "viewers without tracking_api after a kill -9, over the whole stack",
+            ("--viewers", "200", "--kills", "2"),
+        ),
+        Benchmark(
             "fleet-page",
             "bench.fleet_page",
             "frames of /fleet in Chromium",

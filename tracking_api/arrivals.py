@@ -8,11 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 
 from doorstep.errors import DoorstepError
-from doorstep.eta.doors import Doors
 from doorstep.eta.estimate import Estimate, Estimator, Seen, Task
-from doorstep.eta.features import City
 from doorstep.eta.model import EtaModel, Phase
-from doorstep.streets import load_firenze
 from doorstep.telemetry import get_logger
 from tracking_api.eta import Eta, estimate_arrival
 from tracking_api.view import STALE_WITHIN_S, Spot, TrackedOrder, age_s
@@ -21,6 +18,7 @@ EstimateArrival = Callable[[TrackedOrder], Eta | None]
 ReadModel = Callable[[int], Awaitable[EtaModel | None]]
 
 LOOK_EVERY_S = 60.0  # for a newer model
+GRAPH_AFTER_S = 3.0  # 1.2 s of CPU: those who come back after a restart are served first
 
 _PHASES = {
     "assigned": Phase.TO_RESTAURANT,
@@ -37,7 +35,11 @@ class Arrivals:
         self._estimator = estimator
 
     async def keep_learned(self, read_model: ReadModel) -> None:
-        """Load the street graph, on another thread, then take up what is learned, for ever."""
+        """Load the street graph, on another thread, then take up what is learned, for ever.
+
+        Until then arrivals are estimated from the straight line, and say so.
+        """
+        await asyncio.sleep(GRAPH_AFTER_S)
         estimator = self._estimator = await asyncio.to_thread(load_estimator)
         while True:
             try:
@@ -78,6 +80,11 @@ class Arrivals:
 
 def load_estimator() -> Estimator:
     """Make ready to estimate arrivals in Florence, with nothing learned yet."""
+    # Imported here: numpy and scipy are a third of a second that a start does not wait for.
+    from doorstep.eta.doors import Doors
+    from doorstep.eta.features import City
+    from doorstep.streets import load_firenze
+
     return Estimator(Doors(City(load_firenze()), EtaModel()))
 
 

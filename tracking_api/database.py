@@ -19,7 +19,7 @@ from doorstep.store.asking import ask, is_there, open_reading, read
 from doorstep.store.pool import Pool, open_pool
 from doorstep.store.rows import Order, Token
 from doorstep.web.problems import UnusableRequest
-from tracking_api import dispatch, reads, series
+from tracking_api import dispatch, fleet_reads, reads, series
 from tracking_api.cursors import Cursor
 from tracking_api.dispatch import (
     DispatchStore,
@@ -103,6 +103,10 @@ class Store(DispatchStore, Protocol):
     ) -> tuple[datetime, list[Near]]: ...
 
     async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]: ...
+
+    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]: ...
+
+    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]: ...
 
     async def read_restaurants(self) -> list[RestaurantAnswer]: ...
 
@@ -271,7 +275,15 @@ class Database:
 
     async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
         """Read every driver's newest position, and the database's time in ms."""
-        return await read(self.engine, lambda conn: reads.select_positions(conn, since_ms))
+        return await read(self.engine, lambda conn: fleet_reads.select_positions(conn, since_ms))
+
+    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
+        """Read the next drivers after one, by driver_id, and the database's time in ms."""
+        return await read(self.engine, lambda conn: fleet_reads.select_fleet(conn, after, at_most))
+
+    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+        """Read these drivers, and the database's time in ms."""
+        return await read(self.engine, lambda conn: fleet_reads.select_fleet_of(conn, driver_ids))
 
     async def read_needs(
         self, limit: int

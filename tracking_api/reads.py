@@ -47,27 +47,11 @@ from tracking_api.eta import OBSERVED_WITHIN_S
 from tracking_api.schemas import DriverAnswer, OrderState, ReportingAnswer, RestaurantAnswer
 from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window, presence_of
 
-COMMITTED_WITHIN = timedelta(seconds=10)  # of its arrival, but when something was down
 TRAIL_POINTS = 80  # 5 min at one every 4 s
 FIX_KEY = tuple(  # of driver_history
     column(name, fix_history.c[name].type) for name in ("fix_at", "boot", "seq")
 )
 NOT_PACKED = ("recorded_at", "altitude_m")  # a packed fix has them no more
-
-POSITION_COLUMNS = [
-    "driver_id",
-    "state",
-    "lon_deg",
-    "lat_deg",
-    "fix_at_ms",
-    "received_at_ms",
-    "speed_mps",
-    "heading_deg",
-    "accuracy_m",
-    "battery",
-    "order_id",
-    "duty",
-]
 
 _now = func.clock_timestamp().label("now")
 
@@ -360,36 +344,6 @@ async def select_nearest(
     rows = (await conn.execute(statement)).all()
     now: datetime = rows[0].now if rows else datetime.now(UTC)
     return now, [Near(row.driver_id, row.distance_m, spot_of(row)) for row in rows]
-
-
-async def select_positions(
-    conn: AsyncConnection, since_ms: int | None
-) -> tuple[int, list[list[Any]]]:
-    """Read every driver's newest position as rows of POSITION_COLUMNS."""
-    now: datetime = (await conn.execute(select(_now))).scalar_one()
-    statement = select(
-        driver_state.c.driver_id,
-        driver_state.c.state,
-        driver_state.c.lon_deg,
-        driver_state.c.lat_deg,
-        driver_state.c.fix_at,
-        driver_state.c.received_at,
-        driver_state.c.speed_mps,
-        driver_state.c.heading_deg,
-        driver_state.c.accuracy_m,
-        driver_state.c.battery,
-        driver_state.c.order_id,
-        driver_state.c.duty,
-    ).where(driver_state.c.fix_at.is_not(None))
-    if since_ms is not None:
-        # A fix arrives some time before it is committed: a batch, a restart of driver_events.
-        since = datetime.fromtimestamp(since_ms / 1000, tz=now.tzinfo) - COMMITTED_WITHIN
-        statement = statement.where(driver_state.c.received_at > since)
-    rows = [
-        [*row[:4], _ms(row.fix_at), _ms(row.received_at), *row[6:10], _text(row.order_id), row.duty]
-        for row in await conn.execute(statement)
-    ]
-    return _ms(now), rows
 
 
 async def select_restaurants(conn: AsyncConnection) -> list[RestaurantAnswer]:

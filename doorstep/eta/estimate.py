@@ -14,10 +14,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from doorstep.eta.doors import Doors, Left
 from doorstep.eta.model import EtaModel, Phase
-from doorstep.streets import Point
+
+if TYPE_CHECKING:  # the graph brings scipy, which a service loads after its first answers
+    from doorstep.eta.doors import Doors, Left
+    from doorstep.streets import Point
 
 # How much riding must be seen to count as much as what was known: a ride's own pace lies within
 # 10 % of a known driver's and within 25 % of anybody's, and red lights blur 300 s of it by 15 %.

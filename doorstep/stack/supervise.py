@@ -1,7 +1,8 @@
 """supervisord: its configuration, its start, and talking to it over its Unix socket.
 
-`python -m doorstep.stack.supervise -c FILE` is supervisord itself with one change: the pause
-before it tries a part again stays at 3 s or less, instead of growing by a second each time.
+`python -m doorstep.stack.supervise -c FILE` is supervisord itself with two changes: a part that
+was killed is started again at once, not at the next turn a second later; and the pause before it
+tries a failing part again stays at 3 s or less, instead of growing by a second each time.
 
 If supervisord is killed, its parts end with it (`setpriv --pdeathsig`) and the keeper, a part of
 its own that doesn't, starts it again. If the keeper is killed, supervisord starts that again.
@@ -238,6 +239,17 @@ def keep_pauses_short() -> None:
     Subprocess.backoff = property(get, put)
 
 
+def start_again_at_once() -> None:
+    """Let a part that ended take its next step right away: usually it is started again."""
+    finish = Subprocess.finish
+
+    def finish_and_go_on(self: Any, pid: int, status: int) -> None:
+        finish(self, pid, status)
+        self.transition()
+
+    Subprocess.finish = finish_and_go_on
+
+
 def raise_open_files() -> None:
     """Allow as many open files as we may have: a broker needs one per device."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -247,5 +259,6 @@ def raise_open_files() -> None:
 
 if __name__ == "__main__":
     keep_pauses_short()
+    start_again_at_once()
     raise_open_files()
     supervisord_main()

@@ -64,6 +64,9 @@ class World:
         self.reads = 0
         self.looks = 0
         self.fleet_reads = 0
+        self.fleet_named: list[list[str]] = []
+        self.driver_states: dict[str, str] = {}
+        self.carried: dict[str, str] = {}  # orders, by driver
 
     # -- what happens ------------------------------------------------------------------------
 
@@ -183,24 +186,32 @@ class World:
             )
         return found
 
-    async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
+    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
         self._need()
         self.fleet_reads += 1
-        rows = [
+        rows = sorted(row for row in self._rows() if row[0] > after)
+        return ms_of(self.now), rows[:at_most]
+
+    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+        self._need()
+        self.fleet_named.append(sorted(driver_ids))
+        return ms_of(self.now), [row for row in self._rows() if row[0] in driver_ids]
+
+    def _rows(self) -> list[list[Any]]:
+        return [
             [
                 driver_id,
-                "available",
+                self.driver_states.get(driver_id, "available"),
                 spot.lon_deg,
                 spot.lat_deg,
                 ms_of(spot.fix_at),
                 ms_of(spot.received_at),
-                *[None] * 5,
+                *[None] * 4,
+                self.carried.get(driver_id),
                 "on_duty",
             ]
             for driver_id, spot in self.newest.items()
-            if since_ms is None or ms_of(spot.received_at) >= since_ms
         ]
-        return ms_of(self.now), rows
 
     async def is_there(self) -> bool:
         return not self.away

@@ -15,7 +15,12 @@ from doorstep.stack.home import Home, StackError, as_user
 from doorstep.stack.parts import SERVICES, Part, owner_environment, service_environment
 from doorstep.stack.settings import PROJECT, StackSettings
 from doorstep.stack.stack import Stack
-from doorstep.stack.supervise import LONGEST_PAUSE_S, keep_pauses_short, write_config
+from doorstep.stack.supervise import (
+    LONGEST_PAUSE_S,
+    keep_pauses_short,
+    start_again_at_once,
+    write_config,
+)
 from doorstep.stack.topics import TOPICS
 from tests.unit.test_stack_addresses import ANY
 
@@ -113,6 +118,19 @@ def test_supervisord__after_many_failures__still_tries_every_few_seconds(
     assert part.backoff == LONGEST_PAUSE_S
     part.backoff = 0
     assert part.backoff == 0
+
+
+def test_supervisord__a_part_that_was_killed__is_started_again_before_the_next_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[str] = []
+    monkeypatch.setattr(Subprocess, "finish", lambda *_: steps.append("finish"))
+    monkeypatch.setattr(Subprocess, "transition", lambda _: steps.append("transition"))
+    start_again_at_once()
+
+    Subprocess(config=None).finish(4711, 9)
+
+    assert steps == ["finish", "transition"]
 
 
 def test_as_user__states_both_in_one_setpriv() -> None:

@@ -175,6 +175,12 @@ class MemoryStore:
     async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
         return 1, [["d1", "available", 11.25, 43.77, 0, 0, None, None, None, None, None, "on_duty"]]
 
+    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
+        return await self.read_positions(None)
+
+    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+        return await self.read_positions(None)
+
     async def read_needs(self, limit: int) -> Any:
         return NOON, {"waiting": 1}, [Needed(self.orders[0], NOON, "waiting", None)], {}
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from tests.unit.live_world import World, frames_of, ms_of, serving
-from tracking_api.live.fleet import Box, Fleet, clusters
+from tracking_api.live import fleet as fleet_module
+from tracking_api.live.fleet import Fleet
 from tracking_api.live.frames import Frame
+from tracking_api.live.roster import Box, clusters
 from tracking_api.live.viewer import Viewer
 
 EVERYWHERE = Box(-180, -90, 180, 90)
@@ -105,7 +109,7 @@ async def test_fleet__a_small_viewport__is_told_the_counts_of_the_whole_fleet(wo
     assert (counts["all"], counts["duty"]) == ({"drivers": 3}, {"on_duty": 3})
     assert counts["presence"] == {"online": 3}
     world.tick(301)
-    await fleet.read(everything=True)
+    await fleet.read()
     fleet.tell()
     assert witness.frames[-1][1]["counts"]["presence"] == {"lost": 3}
     fleet.tell()
@@ -119,12 +123,73 @@ async def test_fleet__many_viewers__one_read(world):
     assert world.fleet_reads == 1
 
 
+async def test_fleet__more_drivers_than_one_read__are_walked_through_a_part_at_a_time(
+    world, monkeypatch
+):
+    monkeypatch.setattr(fleet_module, "ROWS_A_READ", 2)
+    fleet = Fleet(world)
+    witness = await entered(fleet)
+    assert [row[0] for row in witness.frames[0][1]["drivers"]] == ["d0", "d1", "d2"]
+    assert world.fleet_reads == 2
+    world.driver_states = dict.fromkeys(("d0", "d1", "d2"), "on_break")
+    told = []
+    for _ in range(2):
+        await fleet.read()
+        fleet.tell()
+        told.append([row[0] for row in witness.frames[-1][1]["drivers"]])
+    assert told == [["d0", "d1"], ["d2"]]
+    assert witness.frames[-1][1]["counts"]["state"] == {"on_break": 3}
+
+
+async def test_fleet__an_order_that_moved_on__has_its_driver_and_the_last_one_read_out_of_turn(
+    world,
+):
+    order_id, other = world.create(), world.create()
+    world.carried["d1"] = str(order_id)
+    fleet = Fleet(world)
+    await entered(fleet)
+    fleet.hear_orders([order_id, other], ["d2"])
+    world.carried["d2"] = world.carried.pop("d1")
+    await fleet.read()
+    assert world.fleet_named == [["d1", "d2"]]
+    assert fleet.roster.carrier_of(str(order_id)) == "d2"
+
+
+async def test_fleet__a_driver_nobody_knew__is_read_by_name(world):
+    fleet = Fleet(world)
+    witness = await entered(fleet)
+    world.fix("a")
+    fleet.hear([["a", 0, 0, 1.0, 1.0, None, None, None]])
+    await fleet.read()
+    fleet.tell()
+    assert world.fleet_named == [["a"]]
+    assert [row[0] for row in witness.frames[-1][1]["drivers"]] == ["a"]
+
+
+async def test_fleet__a_read_older_than_what_was_heard__changes_the_state_and_not_the_place(world):
+    fleet = Fleet(world)
+    witness = await entered(fleet)
+    later = ms_of(world.newest["d1"].fix_at) + 1000
+    fleet.hear([["d1", later, later, 11.5, 43.5, 5.0, 4.0, 90.0]])
+    world.driver_states["d1"] = "on_break"
+    await fleet.read()
+    fleet.tell()
+    [row] = witness.frames[-1][1]["drivers"]
+    assert row[:5] == ["d1", "on_break", 11.5, 43.5, later]
+
+
+async def test_fleet__two_who_come_at_once__share_one_read_of_it_all(world):
+    fleet = Fleet(world)
+    await asyncio.gather(fleet.open(), fleet.open())
+    assert world.fleet_reads == 1
+
+
 async def test_fleet__nobody_looks__nothing_is_kept(world):
     fleet = Fleet(world)
     witness = await entered(fleet)
     fleet.leave(witness)
     assert not fleet.is_watched
-    assert fleet._rows == {}
+    assert len(fleet.roster) == 0
 
 
 async def test_fleet__an_older_fix_heard_late__moves_nobody(world):
@@ -136,10 +201,15 @@ async def test_fleet__an_older_fix_heard_late__moves_nobody(world):
 
 
 def test_clusters__of_a_viewport__count_everybody_once():
-    rows = [["d", "available", 11 + n / 100, 43 + n / 100, 0, 0] for n in range(100)]
-    found = clusters(rows, Box(11, 43, 12, 44))
-    assert sum(count for _, _, count in found) == 100
-    assert 1 < len(found) <= 33
+    lon_deg, lat_deg = 11 + np.arange(101) / 100, 43 + np.arange(101) / 100
+    found = clusters(lon_deg, lat_deg, Box(11, 43, 12, 44))
+    assert sum(count for _, _, count in found) == 101
+    assert len(found) == 33  # a diagonal, and the far corner, which belongs to no cell but its own
+    assert sum(lon * count for lon, _, count in found) == pytest.approx(lon_deg.sum())
+
+
+def test_clusters__of_nobody__are_none():
+    assert clusters(np.empty(0), np.empty(0), Box(11, 43, 12, 44)) == []
 
 
 async def test_fleet_stream__over_http__is_for_staff_and_a_real_viewport(world):

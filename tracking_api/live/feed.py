@@ -55,6 +55,7 @@ class _Moves(msgspec.Struct):
 class _Update(msgspec.Struct):
     order_id: UUID
     order_seq: int
+    driver_id: str | None = None
 
 
 _decode_positions = msgspec.json.Decoder(_Positions).decode
@@ -68,6 +69,7 @@ class Heard:
 
     drivers: set[str] = field(default_factory=set)  # of those that somebody watches
     orders: dict[UUID, int] = field(default_factory=dict)
+    on_orders: set[str] = field(default_factory=set)  # drivers whose order has moved on
     rows: list[Row] = field(default_factory=list)  # every position, where somebody wants them
 
 
@@ -181,6 +183,8 @@ class Feed:
                     update = _decode_update(message.value() or b"")
                     known_seq = heard.orders.get(update.order_id, 0)
                     heard.orders[update.order_id] = max(known_seq, update.order_seq)
+                    if update.driver_id is not None:
+                        heard.on_orders.add(update.driver_id)
                 elif wants_rows:
                     rows = _decode_positions(message.value() or b"").positions
                     heard.drivers.update(row[0] for row in rows if row[0] in self._watched)

@@ -74,4 +74,5 @@ class Live:
         self.hub.heard_drivers(heard.drivers)
         for order_id, order_seq in heard.orders.items():
             self.hub.heard_order(order_id, order_seq)
+        self.fleet.hear_orders(heard.orders, heard.on_orders)
         self.fleet.hear(heard.rows)

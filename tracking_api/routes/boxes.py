@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query
 
 from doorstep.web.problems import UnusableRequest
-from tracking_api.live.fleet import Box
+from tracking_api.live.roster import Box
 
 EVERYWHERE = Box(-180.0, -90.0, 180.0, 90.0)
 

@@ -11,7 +11,7 @@ from doorstep.fix.instants import MOST_EPOCH_MS
 from doorstep.web.bodies import json_body
 from doorstep.web.openapi import DriverId, json_request, problems
 from tracking_api.answers import position_of
-from tracking_api.reads import POSITION_COLUMNS
+from tracking_api.fleet_reads import POSITION_COLUMNS
 from tracking_api.routes.parts import Have, Staff
 from tracking_api.schemas import (
     DriverAnswer,

@@ -11,8 +11,9 @@ from starlette.types import Receive, Scope, Send
 from doorstep.credentials import token_sha256
 from doorstep.web.openapi import problems
 from doorstep.web.tokens import BearerToken
-from tracking_api.live.fleet import MOST_DRIVERS, USUAL_DRIVERS, Box, Fleet
+from tracking_api.live.fleet import MOST_DRIVERS, USUAL_DRIVERS, Fleet
 from tracking_api.live.response import LiveResponse
+from tracking_api.live.roster import Box
 from tracking_api.routes.boxes import BoxQuery, box_of
 from tracking_api.routes.parts import Have, Parts, Staff
 

@@ -2,8 +2,8 @@
 
 const SILENT_MS = 45_000; // a courier reports every 30 s at least: the line may be dead
 const STALE_MS = 15_000; // a phone that was put away may have lost its line without a word
-const AGAIN_MS = 1000; // for the first seconds: a restart takes no longer
-const QUICK_TRIES = 6;
+const AGAIN_MS = 500; // for the first six seconds: a restart takes no longer
+const QUICK_TRIES = 12;
 const SLOWEST_AGAIN_MS = 10_000;
 
 /** The link leads nowhere (any more). */
