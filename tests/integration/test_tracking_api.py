@@ -34,7 +34,8 @@ from tests.integration.http_services import (
     running,
     stop,
 )
-from tracking_api.reads import COMMITTED_WITHIN
+from tracking_api.database import Database as TrackingDatabase
+from tracking_api.fleet_reads import COMMITTED_WITHIN
 
 
 @pytest.fixture
@@ -421,6 +422,24 @@ async def test_drivers__positions_nearest_and_one(driver_api, tracking_api):
     one = (await tracking_api.get("/drivers/d2", headers=STAFF)).json()
     assert (one["name"], one["duty"], one["order_id"]) == ("Driver 2", "on_duty", None)
     problem_of(await tracking_api.get("/drivers/nobody", headers=STAFF), 404, "unknown-driver")
+
+
+async def test_fleet__walked_through_and_by_name__is_what_positions_says(
+    driver_api, tracking_api, database
+):
+    for driver_id in ("d1", "d2"):
+        await on_duty_at(driver_api, driver_id, RESTAURANT)
+    body = (await tracking_api.get("/drivers/positions", headers=STAFF)).json()
+    first, second = sorted(body["drivers"])
+    store = await TrackingDatabase.open(database.url("tracking_api"), 2)
+    try:
+        at_ms, rows = await store.read_fleet("", 1)
+        assert (rows, abs(at_ms - body["at_ms"]) < 60_000) == ([first], True)
+        assert (await store.read_fleet("d1", 5))[1] == [second]
+        assert (await store.read_fleet("d2", 5))[1] == []
+        assert (await store.read_fleet_of(["d2", "nobody"]))[1] == [second]
+    finally:
+        await store.close()
 
 
 async def test_process__database_half_open__fails_within_5_s_and_recovers_by_itself(
