@@ -15,9 +15,9 @@ from bridge.subscriber import DROPPED_TOPIC, Chunk, Subscriber
 from doorstep.telemetry import get_logger
 from doorstep.topics import POSITION, PREFIX, SERIES_PREFIX, STATUS
 
-# While something is in flight the loop turns at most every 5 ms: 200 turns of 100 µs a second are
-# 2 % of a core, and chunks get larger with the load.
-TURN_S = 0.005
+# While something is in flight the loop turns at most every 10 ms: 100 turns of 100 µs a second are
+# 1 % of a core, and chunks get larger with the load.
+TURN_S = 0.01
 IDLE_S = 0.05  # nothing in flight: as long as a finished connect or a SIGTERM may go unseen
 STALLED_S = 30.0  # a turn takes milliseconds
 

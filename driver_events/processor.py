@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from typing import NamedTuple
 
 from confluent_kafka import Message
 
-from doorstep.errors import OffsetLost, StoreUnavailable
-from doorstep.store.rows import IncomingRow
+from doorstep.errors import DoorstepError, OffsetLost, StoreUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
-from driver_events.batch import Batch, Pair, Record, Verdict, bury, read_batch
+from driver_events.aftermath import Aftermath, count
+from driver_events.batch import Batch, Record, bury, read_batch
 from driver_events.meter import Meter
 from driver_events.recorder import DataError, Recorder
 from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
 
 MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
-LATENCY_SAMPLE = 25  # fixes of a batch whose latency is noted: 2 µs each
+MOST_AGE_S = 0.25  # of a batch while the database is busy: 5,000 fixes at 20,000/s
+
+Moves = Mapping[int, tuple[int, int]]
 
 
-class Aftermath(Protocol):
-    """Who is told of a committed batch: the live feed, the devices, the outbox."""
+class _Flight(NamedTuple):
+    """A batch that is being committed for the `times`th time. `took_s` comes once it is."""
 
-    def follow(self, verdict: Verdict) -> None:
-        """Take note of what was committed. Must not block or fail."""
+    messages: Sequence[Message]
+    batch: Batch
+    moves: Moves
+    took_s: Future[float]
+    times: int
 
 
 class Processor:
     """Takes small batches when calm and large ones when behind; each is one commit.
 
-    When the database is away, partitions are paused and the group is kept. Once it is back, its
-    offsets say where to go on: so a commit whose answer got lost is neither repeated nor skipped.
+    One batch is in flight at most: while a thread of its own commits it, the next is taken and
+    decoded. Only when it has landed does the next one's offsets follow from it, and the next one
+    start. Whatever goes wrong with it, what was taken since is dropped, and read again from where
+    the database says: so a commit whose answer got lost is neither repeated nor skipped. When the
+    database is away, partitions are paused and the group is kept.
     """
 
     def __init__(
@@ -49,30 +59,40 @@ class Processor:
         self._recorder = recorder
         self._aftermath = aftermath
         self._max_batch_fixes = max_batch_fixes
-        self._max_batch_age_s = max_batch_age_s
+        self._max_batch_age_s = self._age_s = max_batch_age_s
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
+        self._flight: _Flight | None = None
         self._log = get_logger()
         self._wait_s = 0.0
         self._meter = Meter()
         self.topic = NOWHERE
         self.turned_at = time.monotonic()
+        # Whoever gets our partitions asks the database where they go on.
+        source.before_leaving = self._await_landing
 
     def run(self, stopping: threading.Event, check: Callable[[], None]) -> None:
         """Process until `stopping`. `check` raises what a thread has died of."""
         while not stopping.is_set():
             check()
             self.step()
+        self.close()
+
+    def close(self) -> None:
+        """Let the batch in flight land, and leave."""
+        with suppress(DoorstepError):  # then the next start goes on where the database says
+            self._land()
+        self._thread.shutdown()
         self._recorder.discard()
         self._source.close()
 
     def step(self) -> None:
-        """Record one batch, or find out why not and wait a little."""
+        """Take a batch and let it start, or find out why not and wait a little."""
         self.turned_at = time.monotonic()
         try:
             if self._source.needs_opening:
+                self._land()
                 self._open()
-            messages = self._source.take(self._max_batch_fixes, self._max_batch_age_s)
-            if messages:
-                self._record(messages)
+            self._take()
             self._wait_s = 0.0
             self._meter.check()
         except OffsetLost:
@@ -100,78 +120,71 @@ class Processor:
         self._source.shut()
         self._source.take(1, self._wait_s)  # nothing comes, but we stay in the group
 
-    def _record(self, messages: Sequence[Message]) -> None:
+    def _take(self) -> None:
+        """Take messages and decode them, while the batch before is being committed."""
+        messages = self._source.take(self._max_batch_fixes, self._age_s)
         records = records_of(messages)
+        if not records:
+            self._land()
         at = 0
         while at < len(records):
             batch = read_batch(records[at:], self._max_batch_fixes)
             size = len(batch.records)
-            self._commit(messages[at : at + size], batch)
+            self._land()
+            self._start(messages[at : at + size], batch)
             at += size
 
-    def _commit(self, messages: Sequence[Message], batch: Batch, *, again: bool = True) -> None:
-        """Commit one batch; one that the database can't take is halved until one record is left."""
+    # ---- one batch in flight ----------------------------------------------------------------
+
+    def _start(self, messages: Sequence[Message], batch: Batch, times: int = 1) -> None:
         moves = self._source.moves_of(messages)
+        took_s = self._thread.submit(self._record, batch, moves)
+        self._flight = _Flight(messages, batch, moves, took_s, times)
+
+    def _record(self, batch: Batch, moves: Moves) -> float:
+        """Commit a batch and tell of it, in the recorder's thread; return how long it took."""
         started_s = time.monotonic()
-        try:
-            verdict = self._recorder.record(batch, self.topic, moves)
-        except DataError as exc:
-            self._log.error("data_error", error=str(exc), records=len(messages))
-            if len(messages) == 1 and again:  # two doors at once may have been the reason
-                self._commit(messages, batch, again=False)
-            elif len(messages) == 1:
-                self._commit(messages, bury(batch, str(exc)))
-            else:
-                half = len(messages) // 2
-                for part in (slice(None, half), slice(half, None)):
-                    records: Sequence[Record] = batch.records[part]
-                    self._commit(messages[part], read_batch(records, len(batch.rows) + 1))
-            return
-        self._source.advance(moves)
+        verdict = self._recorder.record(batch, self.topic, moves)
         self._aftermath.follow(verdict)
         count(batch, verdict)
-        self._meter.note(batch.rows)
-        metrics.BATCH_S.observe(time.monotonic() - started_s)
+        took_s = time.monotonic() - started_s
+        metrics.BATCH_S.observe(took_s)
+        return took_s
 
+    def _await_landing(self) -> None:
+        if self._flight is not None:
+            wait([self._flight.took_s])
 
-def count(batch: Batch, verdict: Verdict) -> None:
-    """Count one committed batch."""
-    metrics.BATCH_FIXES.observe(len(batch.rows))
-    for outcome, times in verdict.outcomes.items():
-        metrics.FIXES.labels(outcome).inc(times)
-    for reason, times in verdict.reasons.items():
-        metrics.REFUSED.labels(reason).inc(times)
-    for letter in verdict.letters:
-        metrics.DEAD_LETTERS.labels(letter.reason).inc()
-    committed_s = time.time()
-    for row in batch.rows[:: 1 + len(batch.rows) // LATENCY_SAMPLE]:
-        _, _, _, _, fix_at, received_at, *_ = row
-        metrics.COMMIT_LATENCY.labels("received_at").observe(committed_s - received_at.timestamp())
-        if fix_at is not None:
-            metrics.COMMIT_LATENCY.labels("fix_at").observe(committed_s - fix_at.timestamp())
+    def _land(self) -> None:
+        """Wait for the batch in flight. Raises StoreUnavailable, OffsetLost: then it is not stored.
 
+        The next batch waits twice as long as this one took to commit: a busy database gets large
+        batches, which cost less a fix.
+        """
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        try:
+            took_s = flight.took_s.result()
+        except DataError as exc:
+            if self._source.holds(flight.moves):  # else whoever has them now reads them again
+                self._halve(flight, exc)
+        else:
+            self._age_s = max(self._max_batch_age_s, min(MOST_AGE_S, 2 * took_s))
+            self._source.advance(flight.moves)
+            self._meter.note(flight.batch.rows)
 
-class Everyone:
-    """The aftermath of a running service: the live feed, the devices, the outbox."""
-
-    def __init__(
-        self,
-        publish: Callable[[Sequence[IncomingRow]], None],
-        note: Callable[[set[Pair]], None],
-        note_parked: Callable[[set[Pair]], None],
-        wake_outbox: Callable[[], None],
-    ) -> None:
-        self._publish = publish
-        self._note = note
-        self._note_parked = note_parked
-        self._wake_outbox = wake_outbox
-
-    def follow(self, verdict: Verdict) -> None:
-        """Tell each of them."""
-        if verdict.positions:
-            self._publish(verdict.positions)
-        self._note(verdict.pairs)
-        if verdict.parked:
-            self._note_parked(verdict.parked)
-        if verdict.letters:
-            self._wake_outbox()
+    def _halve(self, flight: _Flight, error: DataError) -> None:
+        """Commit the parts of a batch that the database can't take, until one record is left."""
+        messages, batch = flight.messages, flight.batch
+        self._log.error("data_error", error=str(error), records=len(messages))
+        half = len(messages) // 2
+        if half:
+            for part in (slice(None, half), slice(half, None)):
+                records: Sequence[Record] = batch.records[part]
+                self._start(messages[part], read_batch(records, len(batch.rows) + 1))
+                self._land()
+        else:  # two doors at once may have been the reason: once more
+            buried = batch if flight.times == 1 else bury(batch, str(error))
+            self._start(messages, buried, flight.times + 1)
+            self._land()

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
+from driver_events.aftermath import Everyone
 from driver_events.commands import CommandPublisher
 from driver_events.feedback import TICK_S, Feedback, Schedule, reader
 from driver_events.history import EVERY_S as HISTORY_EVERY_S
@@ -16,7 +17,7 @@ from driver_events.history import HistoryKeeper
 from driver_events.outbox import OutboxPublisher, ParkedRetry
 from driver_events.patch_sink import PatchSink
 from driver_events.positions import LiveFeed
-from driver_events.processor import Everyone, Processor
+from driver_events.processor import Processor
 from driver_events.recorder import Connection, DatabaseRecorder
 from driver_events.sender import MqttSender
 from driver_events.series import FORGET_EVERY_S, SeriesWriter, forget_old_points

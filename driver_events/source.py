@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from confluent_kafka import (
@@ -76,6 +76,7 @@ class Source:
         self.emptied_at = 0.0  # when all that had been fetched was last taken
         self.has_joined = False
         self.needs_opening = False
+        self.before_leaving: Callable[[], None] = lambda: None  # called before partitions go
         self._consumer = self._join()
 
     # ---- the group --------------------------------------------------------------------------
@@ -119,6 +120,7 @@ class Source:
         """Leave the group and join it anew: after a lost offset, a recreated topic, a failure."""
         metrics.REJOINS.labels(why).inc()
         self._log.warning("rejoining", why=why)
+        self.before_leaving()
         self._consumer.close()
         self._on_revoke(self._consumer, [])
         self._failed = None
@@ -147,6 +149,7 @@ class Source:
         self._log.info("assigned", partitions=self._assigned)
 
     def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
+        self.before_leaving()
         self._assigned = []
         self._offsets = {}
         self.needs_opening = False
@@ -233,6 +236,10 @@ class Source:
             for partition, offset in last.items()
             if partition is not None and offset is not None
         }
+
+    def holds(self, moves: Mapping[int, tuple[int, int]]) -> bool:
+        """Whether all of these partitions are still read."""
+        return self._offsets.keys() >= moves.keys()
 
     def advance(self, moves: Mapping[int, tuple[int, int]]) -> None:
         """Note that these moves are committed."""

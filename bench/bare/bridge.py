@@ -21,7 +21,7 @@ from doorstep.topics import POSITION, PREFIX, filter_of
 
 USER = "bridge"  # the broker's ACL lets it read all positions
 RECEIVE_BYTES = 256 * 1024
-TURN_S = 0.005
+TURN_S = 0.01  # as ours
 KEEPALIVE_S = 3600
 _TOPIC_END = len(POSITION) + 1
 
@@ -96,7 +96,7 @@ def main() -> int:
             "bootstrap.servers": plan["kafka"],
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
-            "linger.ms": 20,
+            "linger.ms": 50,  # as ours
             "compression.type": "lz4",
             "queue.buffering.max.messages": 1_000_000,
         }

@@ -61,6 +61,8 @@ def main() -> int:
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "session.timeout.ms": SESSION,
+            "fetch.min.bytes": 65_536,  # as ours
+            "fetch.wait.max.ms": 20,
         }
     )
     consumer.subscribe([plan["topic"]])

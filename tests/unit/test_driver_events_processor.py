@@ -1,8 +1,9 @@
-"""The loop. The seams replaced: a source that gives messages, a recorder that may fail."""
+"""The loop. The seams replaced: a source of messages, a recorder that may fail or take long."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ class FakeMessage:
 
 
 class FakeSource:
-    """One partition with ten messages."""
+    """One partition with ten messages, read from `position`; `_offset` is what is committed."""
 
     def __init__(self) -> None:
         self.position = -1
@@ -44,6 +45,9 @@ class FakeSource:
         self.needs_opening = True
         self.events: list[str] = []
         self.kafka_is_up = True
+        self.before_leaving: Callable[[], None]
+        self.during_take: Callable[[], None] = lambda: None
+        self._offset: int | None = None
 
     def identify(self) -> TopicIdentity:
         if not self.kafka_is_up:
@@ -51,45 +55,76 @@ class FakeSource:
         return TOPIC
 
     def open(self, offsets: Mapping[int, int]) -> None:
-        self.position = offsets[0]
+        self.position = self._offset = offsets[0]
         self.needs_opening = False
         self.events.append(f"open {self.position}")
 
     def shut(self) -> None:
         self.needs_opening = True
+        self._offset = None
         self.events.append("shut")
 
     def rejoin(self, why: str) -> None:
-        self.needs_opening = True
+        self.leave()
         self.events.append(f"rejoin {why}")
 
+    def leave(self) -> None:
+        """Lose the partition in a rebalance, and get it back."""
+        self.before_leaving()
+        self._offset = None
+        self.needs_opening = True
+
     def take(self, most: int, timeout_s: float) -> list[FakeMessage]:
-        if self.needs_opening:
-            return []
-        return [FakeMessage(n) for n in range(self.position, 10)][:most]
+        taken = [FakeMessage(n) for n in range(self.position, 10)][:most]
+        self.position += len(taken)
+        self.during_take()
+        return [] if self.needs_opening else taken
 
     def moves_of(self, messages: Sequence[FakeMessage]) -> dict[int, tuple[int, int]]:
-        return {0: (self.position, messages[-1].offset() + 1)}
+        assert self._offset is not None
+        return {0: (self._offset, messages[-1].offset() + 1)}
+
+    def holds(self, moves: Mapping[int, tuple[int, int]]) -> bool:
+        return self._offset is not None
 
     def advance(self, moves: Mapping[int, tuple[int, int]]) -> None:
-        self.position = moves[0][1]
+        if self._offset is not None:
+            self._offset = moves[0][1]
+
+    def close(self) -> None:
+        self.events.append("close")
 
 
 class FakeRecorder:
-    """Keeps offsets like the database, and fails as it is told to."""
+    """Keeps offsets like the database, fails as it is told to, and takes as long as `busy`."""
 
     def __init__(self) -> None:
         self.offset = 0
-        self.failures: list[Exception] = []
+        self.failures: list[Exception | None] = []  # of one call after another
+        self.answer_gets_lost = False
         self.poison: int | None = None
         self.batches: list[tuple[int, int]] = []
         self.letters: list[str] = []
+        self.is_open = threading.Event()
+        self.is_open.set()
+        self.at_once = 0
+        self.discarded = False
 
     def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
+        assert not self.at_once
         self._fail()
         return {0: self.offset}
 
     def record(self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, Any]) -> Verdict:
+        self.at_once += 1
+        assert self.at_once == 1
+        try:
+            assert self.is_open.wait(10)
+            return self._record(batch, moves)
+        finally:
+            self.at_once -= 1
+
+    def _record(self, batch: Batch, moves: Mapping[int, Any]) -> Verdict:
         self._fail()
         start, end = moves[0]
         if start != self.offset:
@@ -98,16 +133,21 @@ class FakeRecorder:
             raise DataError("no such number")
         self.offset = end
         self.batches.append((start, end))
+        if self.answer_gets_lost:
+            self.answer_gets_lost = False
+            raise StoreUnavailable
         verdict = judge(batch, [])
         self.letters += [letter.reason for letter in verdict.letters]
         return verdict
 
     def discard(self) -> None:
-        pass
+        assert not self.at_once
+        self.discarded = True
 
     def _fail(self) -> None:
-        if self.failures:
-            raise self.failures.pop(0)
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
 
 
 class Scene:
@@ -126,69 +166,189 @@ class Scene:
     def follow(self, verdict: Verdict) -> None:
         self.followed.append(verdict)
 
+    def steps(self, times: int) -> None:
+        for _ in range(times):
+            self.processor.step()
+
+    def committed_fixes(self) -> int:
+        return sum(verdict.outcomes["committed"] for verdict in self.followed)
+
 
 @pytest.fixture
-def scene() -> Scene:
-    return Scene()
+def make_scene() -> Iterator[Callable[..., Scene]]:
+    scenes: list[Scene] = []
+
+    def make(most: int = 100) -> Scene:
+        scenes.append(Scene(most))
+        return scenes[-1]
+
+    yield make
+    for one in scenes:
+        one.recorder.is_open.set()
+        one.processor.close()
+
+
+@pytest.fixture
+def scene(make_scene: Callable[..., Scene]) -> Scene:
+    return make_scene()
+
+
+@pytest.fixture
+def fours(make_scene: Callable[..., Scene]) -> Scene:
+    """Ten messages in batches of four."""
+    return make_scene(4)
 
 
 def test_step__messages__are_one_batch_and_one_commit(scene: Scene) -> None:
-    scene.processor.step()
+    scene.steps(2)
     assert scene.recorder.batches == [(0, 10)]
     assert scene.followed[0].outcomes == {"committed": 10}
 
 
+def test_step__a_batch_is_being_committed__the_next_is_taken_meanwhile(fours: Scene) -> None:
+    fours.recorder.is_open.clear()
+    fours.steps(1)
+    fours.source.during_take = fours.recorder.is_open.set  # the second: the first still waits
+    fours.steps(1)
+    assert fours.recorder.batches[0] == (0, 4)
+    fours.steps(3)
+    assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
+
+
 def test_step__the_database_is_away__waits_and_goes_on_where_the_database_says(
-    scene: Scene,
+    fours: Scene,
 ) -> None:
-    scene.processor.step()
-    scene.source.position = scene.recorder.offset = 4
-    scene.recorder.failures = [StoreUnavailable(), StoreUnavailable()]
-    for _ in range(4):
-        scene.processor.step()
-    assert scene.source.events == ["open 0", "shut", "shut", "open 4"]
-    assert scene.recorder.batches == [(0, 10), (4, 10)]
-    assert scene.recorder.letters == []
+    fours.recorder.failures = [None, None, StoreUnavailable(), StoreUnavailable()]
+    fours.steps(3)
+    assert fours.source.events == ["open 0", "shut"]  # (4, 8) failed, (8, 10) was taken: dropped
+    fours.steps(4)
+    assert fours.source.events == ["open 0", "shut", "shut", "open 4"]
+    assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
+    assert fours.recorder.letters == []
 
 
-def test_step__the_commits_answer_got_lost__skips_and_repeats_nothing(scene: Scene) -> None:
-    scene.processor.step()
-    scene.source.position = 4  # sent, committed up to 10, and then the connection broke
-    scene.recorder.failures = [StoreUnavailable()]
-    for _ in range(3):
-        scene.processor.step()
-    assert scene.source.events == ["open 0", "shut", "open 10"]
-    assert scene.recorder.batches == [(0, 10)]
+def test_step__the_commits_answer_got_lost__skips_and_repeats_nothing(fours: Scene) -> None:
+    fours.recorder.answer_gets_lost = True  # committed up to 4, and then the connection broke
+    fours.steps(6)
+    assert fours.source.events == ["open 0", "shut", "open 4"]
+    assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
 
 
-def test_step__another_consumer_moved_the_offset__rejoins(scene: Scene) -> None:
-    scene.processor.step()
-    scene.source.position = 2
-    scene.processor.step()
-    assert scene.source.events[-1] == "rejoin offset_lost"
-    scene.processor.step()
-    assert scene.source.events[-1] == "open 10"
+def test_step__another_consumer_moved_the_offset__drops_what_was_taken_and_rejoins(
+    fours: Scene,
+) -> None:
+    fours.steps(1)
+    fours.source.during_take = lambda: setattr(fours.recorder, "offset", 6)
+    fours.steps(1)  # (4, 8) starts, where the database has 6 by now
+    fours.source.during_take = lambda: None
+    fours.steps(1)
+    assert fours.source.events == ["open 0", "rejoin offset_lost"]
+    fours.steps(2)
+    assert fours.source.events[-1] == "open 6"
+    assert fours.recorder.batches == [(0, 4), (6, 10)]
+
+
+def test_step__a_rebalance_while_a_batch_is_being_committed__it_lands_before_the_partition_goes(
+    fours: Scene,
+) -> None:
+    fours.recorder.is_open.clear()
+    fours.steps(1)
+    left_at: list[int] = []
+
+    def rebalance() -> None:
+        fours.source.during_take = lambda: None
+        threading.Timer(0.05, fours.recorder.is_open.set).start()
+        fours.source.leave()
+        left_at.append(fours.recorder.offset)
+
+    fours.source.during_take = rebalance
+    fours.steps(5)
+    assert left_at == [4]
+    assert fours.source.events == ["open 0", "open 4"]
+    assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_step__a_rebalance_and_a_batch_that_the_database_cannot_take__is_read_again_by_its_owner(
+    fours: Scene,
+) -> None:
+    fours.recorder.poison = 2
+    fours.steps(1)
+
+    def rebalance() -> None:
+        fours.source.during_take = lambda: None
+        fours.source.leave()
+
+    fours.source.during_take = rebalance
+    fours.steps(1)
+    assert fours.recorder.batches == []  # not halved: it may be another consumer's by now
+    fours.steps(6)
+    assert fours.source.events == ["open 0", "open 0"]
+    assert fours.recorder.letters == ["refused_by_database"]
+    assert fours.committed_fixes() == 9
+
+
+def test_start_over__a_batch_is_being_committed__it_lands_first(fours: Scene) -> None:
+    fours.steps(1)
+    fours.processor.start_over("topic_recreated")
+    assert fours.recorder.offset == 4
+    fours.steps(4)
+    assert fours.source.events == ["open 0", "rejoin topic_recreated", "open 4"]
+    assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_close__a_batch_is_being_committed__it_lands_and_is_told_of(fours: Scene) -> None:
+    fours.recorder.is_open.clear()
+    fours.steps(1)
+    threading.Timer(0.05, fours.recorder.is_open.set).start()
+    fours.processor.close()
+    assert fours.recorder.batches == [(0, 4)]
+    assert fours.committed_fixes() == 4
+    assert fours.recorder.discarded
+    assert fours.source.events[-1] == "close"
+
+
+def test_close__the_database_is_away__leaves_all_the_same(fours: Scene) -> None:
+    fours.recorder.failures = [None, StoreUnavailable()]
+    fours.steps(1)
+    fours.processor.close()
+    assert fours.source.events == ["open 0", "close"]
+    assert fours.recorder.discarded
+
+
+def test_step__a_fault_of_our_own_in_the_recorders_thread__is_raised(scene: Scene) -> None:
+    scene.recorder.failures = [None, KeyError("ours")]
+    scene.steps(1)
+    with pytest.raises(KeyError):
+        scene.steps(1)
 
 
 def test_step__kafka_is_away__waits(scene: Scene) -> None:
     scene.source.kafka_is_up = False
-    scene.processor.step()
+    scene.steps(1)
     assert scene.recorder.batches == []
     scene.source.kafka_is_up = True
-    scene.processor.step()
+    scene.steps(2)
     assert scene.recorder.batches == [(0, 10)]
 
 
-def test_step__a_row_that_the_database_cannot_take__is_buried_alone(scene: Scene) -> None:
-    scene.recorder.poison = 7
-    scene.processor.step()
-    assert scene.recorder.letters == ["refused_by_database"]
-    assert scene.recorder.offset == 10
-    assert sum(verdict.outcomes["committed"] for verdict in scene.followed) == 9
+def test_step__a_row_that_the_database_cannot_take__is_buried_alone(fours: Scene) -> None:
+    fours.recorder.poison = 7
+    fours.steps(5)
+    assert fours.recorder.letters == ["refused_by_database"]
+    assert fours.recorder.offset == 10
+    assert fours.committed_fixes() == 9
+    assert fours.source.events == ["open 0"]  # what was taken meanwhile is not dropped for it
 
 
-def test_step__more_rows_than_a_batch_holds__are_several_commits() -> None:
-    scene = Scene(most=4)
-    for _ in range(3):
-        scene.processor.step()
-    assert scene.recorder.batches == [(0, 4), (4, 8), (8, 10)]
+def test_step__a_row_that_the_database_cannot_take_once__is_committed(scene: Scene) -> None:
+    scene.source.position = 9
+    scene.recorder.offset = 9
+    scene.recorder.failures = [None, DataError("two doors at once")]
+    scene.steps(2)
+    assert scene.recorder.letters == []
+    assert scene.recorder.batches == [(9, 10)]
+
+
+def test_step__more_rows_than_a_batch_holds__are_several_commits(fours: Scene) -> None:
+    fours.steps(4)
+    assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
