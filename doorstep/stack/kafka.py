@@ -29,26 +29,31 @@ def prepare(home: Home, at: Addresses, settings: StackSettings) -> None:
     lines = [template.rstrip(), "", *(f"{name}={value}" for name, value in own.items()), ""]
     _properties(home).write_text("\n".join(lines), encoding="utf-8")
     if not (_data_dir(home) / "meta.properties").exists():
-        _format(home, settings)
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+        format_folder(_properties(home), cluster_id.replace("-", "_"), settings)
 
 
 def broker_argv(home: Home, settings: StackSettings) -> list[str]:
     """Give the command that runs the broker in the foreground."""
+    return argv_of(_properties(home), settings)
+
+
+def argv_of(properties: Path, settings: StackSettings) -> list[str]:
+    """Give the command that runs a node with these properties in the foreground."""
     return [
         *_java(settings),
         *shlex.split(settings.kafka_heap_opts),
         "-XX:+ExitOnOutOfMemoryError",
         f"-Dlog4j2.configurationFile={PROJECT / 'kafka' / 'log4j2.xml'}",
         "kafka.Kafka",
-        str(_properties(home)),
+        str(properties),
     ]
 
 
-def _format(home: Home, settings: StackSettings) -> None:
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+def format_folder(properties: Path, cluster_id: str, settings: StackSettings) -> None:
+    """Make a node's folder one of this cluster's. Raises StackError."""
     argv = [*_java(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool"]
-    argv += ["format", "--ignore-formatted", "-t", cluster_id.replace("-", "_")]
-    argv += ["-c", str(_properties(home))]
+    argv += ["format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties)]
     done = subprocess.run(
         argv, capture_output=True, text=True, check=False, timeout=FORMAT_TIMEOUT_S
     )

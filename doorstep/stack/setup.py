@@ -48,13 +48,13 @@ def prepare_brokers(home: Home, at: Addresses, say: Callable[[str], None]) -> No
     mosquitto.give_to_broker(home.password_file)
 
 
-def set_up_topics(at: Addresses) -> None:
-    """Create Kafka's topics as soon as it answers. Raises StackError."""
+def set_up_topics(at: Addresses, copies: int = 1) -> None:
+    """Create Kafka's topics as soon as so many brokers answer. Raises StackError."""
     _wait("kafka", lambda: probes.listens(at.kafka))
     deadline = time.monotonic() + SERVER_TIMEOUT_S
     while True:
         try:
-            create_topics(str(reach(at.kafka)))
+            create_topics(str(reach(at.kafka)), replication_factor=copies)
             return
         except StackError:
             if time.monotonic() > deadline:

@@ -166,7 +166,7 @@ class Stack:
         with ThreadPoolExecutor(3) as at_once:
             work = [
                 at_once.submit(self._cluster().prepare),
-                at_once.submit(kafka.prepare, self.home, at, self.settings),
+                at_once.submit(self._prepare_kafka),
                 at_once.submit(prepare_brokers, self.home, at, self._say),
             ]
             for one in work:
@@ -177,6 +177,9 @@ class Stack:
         write_config(self.home, self._parts(), owner_pid)
         self._owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
+
+    def _prepare_kafka(self) -> None:
+        kafka.prepare(self.home, self.addresses, self.settings)
 
     @property
     def _owner_file(self) -> Path:

@@ -27,11 +27,13 @@ from doorstep.provision import owner_connection
 from doorstep.stack.addresses import Addresses, reach
 from doorstep.stack.parts import Part
 from doorstep.stack.settings import StackSettings
+from doorstep.stack.setup import set_up_topics
 from doorstep.stack.stack import Stack
 from doorstep.stack.supervise import KEEPER, write_config
 from doorstep.store.pool import connect
 from tests.faults.beside import Beside
 from tests.faults.crew import PROBE, Crew
+from tests.faults.kafka_beside import COPIES, KafkaBeside
 from tests.faults.proxy import Proxy
 
 ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
@@ -59,6 +61,7 @@ class LabSettings:
     rate: float = 500.0  # fixes/s, in all
     couriers: int = 16  # of the drivers; they carry the scripted orders
     brokers: int = 1  # Mosquittos; the stack's bridge has the first, each other has its own
+    two_kafkas: bool = False  # brokers with two copies of each topic; the first is the controller
     ack_every_s: float = ACK_EVERY_S
     normal_s: float = 3.0  # a fix every 0.5 s, 0.1 s to its commit, and a machine that is busy
     environment: tuple[tuple[str, str], ...] = ()  # tuning that all parts inherit
@@ -67,9 +70,24 @@ class LabSettings:
 class _Stack(Stack):
     """A stack some of whose parts are told other things than usual."""
 
-    def __init__(self, settings: StackSettings, environment: Environment) -> None:
+    def __init__(
+        self, settings: StackSettings, environment: Environment, *, two_kafkas: bool
+    ) -> None:
         self.overrides: dict[str, Environment] = {}
+        self.kafka_beside: KafkaBeside | None = None
+        self._two_kafkas = two_kafkas
         super().__init__(settings, environment=environment, say=lambda _line: None)
+
+    def _prepare_kafka(self) -> None:
+        super()._prepare_kafka()
+        if self._two_kafkas:
+            self.kafka_beside = KafkaBeside(self.home, self.addresses, self.settings)
+
+    def _set_up(self) -> None:
+        if self.kafka_beside is not None:
+            self.kafka_beside.start()  # here, as it ends with the thread that has started it
+            set_up_topics(self.addresses, COPIES)
+        super()._set_up()
 
     def _parts(self) -> list[Part]:
         if len(self.addresses.mqtt) > 1:
@@ -110,7 +128,7 @@ class Lab:
         )
         self.bridges: list[Beside] = []  # of the brokers after the first
         self._environment = environment
-        self._stack = _Stack(stack_settings, environment)
+        self._stack = _Stack(stack_settings, environment, two_kafkas=self.settings.two_kafkas)
         self._watching: psycopg.Connection[Any] | None = None
 
     def __enter__(self) -> Self:
@@ -152,6 +170,8 @@ class Lab:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)  # a stopped process can't be asked to end
         self._stack.down(erase=True)
+        if self._stack.kafka_beside is not None:
+            self._stack.kafka_beside.end(signal.SIGKILL)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     # -- what there is ------------------------------------------------------------------------
@@ -160,6 +180,12 @@ class Lab:
     def stack(self) -> Stack:
         """The stack itself."""
         return self._stack
+
+    @property
+    def kafka_beside(self) -> KafkaBeside:
+        """The second Kafka broker of a lab that has two."""
+        assert self._stack.kafka_beside is not None
+        return self._stack.kafka_beside
 
     @property
     def addresses(self) -> Addresses:

@@ -1,12 +1,13 @@
-"""Two brokers, a bridge for each and two driver_events: one of each killed under load.
+"""Two Mosquittos with a bridge each, two Kafka brokers, two driver_events: killed under load.
 
-Kafka and PostgreSQL stay one each here: their own replication is not ours to prove.
+The first Kafka broker is the controller too, and PostgreSQL is one: neither is killed here.
 """
 
 from __future__ import annotations
 
 import json
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from zlib import crc32
@@ -26,7 +27,8 @@ RATE = 40.0
 COURIERS = 2
 NORMAL_S = 20.0  # however busy the machine is: what is old would be older than that
 WITHIN_S = 120.0
-EVERY = set(range(next(one.partitions for one in TOPICS if one.name == "driver-pos")))
+TOPIC = "driver-pos"
+EVERY = set(range(next(one.partitions for one in TOPICS if one.name == TOPIC)))
 
 
 class Relaying(Lab):
@@ -40,12 +42,14 @@ class Relaying(Lab):
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """A scaled-out lab at work."""
-    settings = LabSettings(rate=RATE, couriers=COURIERS, brokers=2, normal_s=NORMAL_S)
+    settings = LabSettings(
+        rate=RATE, couriers=COURIERS, brokers=2, two_kafkas=True, normal_s=NORMAL_S
+    )
     with Relaying(settings, say=lambda _line: None) as lab:
         yield lab
 
 
-def test_scaled_out__a_bridge_and_a_driver_events_killed__nothing_is_lost_or_out_of_order(
+def test_scaled_out__one_of_each_killed__nothing_is_lost_or_out_of_order(
     lab: Lab,
 ) -> None:
     assert {crc32(one.encode()) % 2 for one in lab.load.driver_ids} == {0, 1}
@@ -61,6 +65,15 @@ def test_scaled_out__a_bridge_and_a_driver_events_killed__nothing_is_lost_or_out
         lab.bridges[0].start()
         lab.wait_healthy(since=since)  # the newest fix of every driver: one has all partitions
         assert owned_by(lab, both[0]) == EVERY
+
+        kafka = lab.kafka_beside
+        assert (kafka.copies(TOPIC), kafka.leads(TOPIC)) == (2, len(EVERY) // 2)
+        since = time.monotonic()
+        kafka.end(signal.SIGKILL)
+        lab.wait_healthy(since=since)  # its partitions go on with the other broker
+        assert (kafka.copies(TOPIC), kafka.leads(TOPIC)) == (1, 0)
+        kafka.start()
+        wait_until(lambda: kafka.copies(TOPIC) == 2, WITHIN_S, "it has caught up")
 
         consumer.start()
         wait_until(lambda: shared_by(lab, *both), WITHIN_S, "each has its partitions again")
@@ -91,7 +104,7 @@ def first_appearances_out_of_order(lab: Lab) -> list[str]:
     seen: set[tuple[str, str, int]] = set()
     partitions: dict[str, int] = {}
     late: list[str] = []
-    with TopicReader(lab.kafka_servers, "driver-pos") as reader:
+    with TopicReader(lab.kafka_servers, TOPIC) as reader:
         for message in reader.read(reader.bounds()):
             driver_id = (message.key() or b"").decode()
             if not driver_id.startswith(PROBE):
