@@ -193,5 +193,13 @@ async def test_fleet__with_a_wrong_token_then_without_a_stream__says_so_and_heal
     await page.click("#door button")
     assert await seen(lambda: page.locator("#door").is_hidden())
     assert await says(page, "#pulse", "reconnecting")
+    assert await says(page, "#offline", "Not connected since")
     await page.unroute("**/fleet/stream*")
     assert await says(page, "#pulse", "live")
+    assert await seen(lambda: page.locator("#offline").is_hidden())
+    await page.get_by_role("link", name="Series").click()
+    assert await says(page, "#pulse", "live")
+    assert await page.title() == "Series · Doorstep"
+    assert await page.locator("#door").is_hidden()  # the token came along
+    await page.get_by_role("link", name="Fleet").click()
+    assert await seen(lambda: fleet(page, "frames"))

@@ -14,7 +14,7 @@ from uuid import uuid4
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
-from playwright.async_api import Page, Route
+from playwright.async_api import Locator, Page, Route
 
 from doorstep.credentials import mqtt_password
 from doorstep.settings import MqttBroker
@@ -77,6 +77,11 @@ def source(stack: Any) -> Iterator[Source]:
         yield source
 
 
+def entry(page: Page, name: str) -> Locator:
+    """A series in the list."""
+    return page.locator("#list button:not(.plus)", has_text=name)
+
+
 async def state_of(page: Page, fits: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Wait until the chart's state fits."""
 
@@ -96,7 +101,7 @@ async def test_series__history_then_live__slides_keeps_signs_and_can_be_zoomed_b
     bad: list[list[str]] = []
     page = await open_page(f"/series#{source.token}", before=lambda page: bad.append(watch(page)))
     await page.fill("#search", source.name("bo"))
-    await page.get_by_role("button", name=source.name("box_c")).click()
+    await entry(page, source.name("box_c")).click()
     shown = await state_of(page, lambda state: len(state["ys"]) >= 120)
     assert shown["ys"][:3] == [-25.5, 13.5, 12.5]
     await source.tell("box_c", -7.25)
@@ -141,8 +146,8 @@ async def test_series__switched__never_shows_null_nor_the_other_ones_points(
     await page.route(f"**/series/{source.name('slow')}?*", hold)
     await page.fill("#search", source.source_id)
     await page.evaluate(ODD_WORDS)
-    await page.get_by_role("button", name=source.name("slow")).click()
-    await page.get_by_role("button", name=source.name("fast")).click()
+    await entry(page, source.name("slow")).click()
+    await entry(page, source.name("fast")).click()
     await state_of(page, lambda state: state["ys"] == [-1.0, -2.0])
     await source.tell("slow", 1002.0)  # live, of the one that was left
     released.set()
@@ -151,7 +156,7 @@ async def test_series__switched__never_shows_null_nor_the_other_ones_points(
     state = await state_of(page, lambda state: len(state["ys"]) >= 3)
     assert (state["name"], state["ys"]) == (source.name("fast"), [-1.0, -2.0, -3.0])
     for measure in ("slow", "fast") * 4:
-        await page.get_by_role("button", name=source.name(measure)).click()
+        await entry(page, source.name(measure)).click()
     await state_of(page, lambda state: state["ys"] == [-1.0, -2.0, -3.0])
     assert await page.evaluate("oddWords") == []
 
@@ -182,6 +187,33 @@ async def test_series__a_flood_of_points__is_drawn_once_a_frame_and_never_held_w
     # It still does what it is told; what it was too slow for is in the history.
     await page.select_option("#window", "900")
     await state_of(page, lambda state: 9.0 in state["ys"] and state["ys"][-1] == -5.0)
+
+
+async def test_series__two_beside_each_other__share_the_time_and_say_when_nothing_comes(
+    source: Source, open_page: Any
+) -> None:
+    await source.tell("up", 1.0, 2.0, 3.0)
+    await source.tell("down", -1.0, -2.0)
+    page = await open_page(source.page_of("up"))
+    await page.fill("#search", source.source_id)
+    await page.get_by_role("button", name=f"Show {source.name('down')} beside").click()
+    await state_of(page, lambda state: state["besideYs"] == [-1.0, -2.0])
+    await source.tell("down", -4.0)
+    state = await state_of(page, lambda state: state["besideYs"] == [-1.0, -2.0, -4.0])
+    assert state["ys"] == [1.0, 2.0, 3.0]  # each has its own points
+    assert await says(page, "#beside-newest", "-4")
+    await page.reload()  # both stand in the address
+    await state_of(page, lambda state: len(state["besideYs"]) == 3 and len(state["ys"]) == 3)
+    assert await says(page, "#pulse", "live")
+    assert await barriers(page) == []
+    await page.context.set_offline(True)
+    assert await says(page, "#offline", "Not connected since")
+    assert await says(page, "#pulse", "not connected")
+    await page.context.set_offline(False)
+    assert await seen(lambda: page.locator("#offline").is_hidden())
+    assert await says(page, "#pulse", "live")
+    await page.get_by_role("button", name="Close").click()
+    assert await page.locator("#beside").is_hidden()
 
 
 async def test_fleet__zoomed_out__shows_the_van_between_cities_on_the_countrys_outline(

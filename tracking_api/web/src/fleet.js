@@ -9,6 +9,7 @@ import { makeSearch } from "./fleet/search.js";
 import { Stream } from "./fleet/stream.js";
 import { crowdLayers, FLEET_TILES, tileSource, trackLayer } from "./fleet/layers.js";
 import { NavigationControl, OurMap, pointOf, pointsOf, RESTAURANT, wayLayers, wayOf } from "./map.js";
+import { Offline } from "./offline.js";
 import { loadOutline, outlineLayers, OUTLINE_BOUNDS } from "./outline.js";
 import { DRIVER_STATES, el, FETCHED_STATES } from "./words.js";
 
@@ -75,7 +76,10 @@ function address() {
   return `/fleet/stream?most=${MOST}${box ? `&bbox=${box.join(",")}` : ""}`;
 }
 
+const offline = new Offline($("offline"));
+
 function sayPulse(word) {
+  offline.live(word === "live");
   if ($("pulse").textContent !== word) $("pulse").textContent = word;
   $("pulse").classList.toggle("late", word !== "live");
 }

@@ -61,6 +61,11 @@ export class Chart {
     });
   }
 
+  /** Show the stretch that another chart shows. */
+  copy({ from, to, isLive, windowS }) {
+    Object.assign(this, { from, to, isLive, windowS });
+  }
+
   /** Look at a stretch that stays. */
   look(from, to) {
     const length = Math.min(MOST_S, Math.max(LEAST_S, to - from));

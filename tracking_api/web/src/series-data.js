@@ -67,13 +67,17 @@ export class Points {
   }
 }
 
-/** Read server-sent events of an answer to fetch (EventSource can't send a token). */
-export async function readEvents(answer, take) {
+/** Read server-sent events of an answer to fetch (EventSource can't send a token).
+ *
+ * `heard` is called with whatever comes, a heartbeat too.
+ */
+export async function readEvents(answer, take, heard = () => {}) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    heard();
     const blocks = (text + value).split("\n\n");
     text = blocks.pop();
     for (const block of blocks) {

@@ -5,6 +5,7 @@ import { Points, readEvents } from "./series-data.js";
 const MOST_RECENT = 5000; // points that came live, kept for the next history
 const PATIENCE_MS = 15_000;
 const AGAIN_MS = 1000;
+const SILENT_MS = 25_000; // a heartbeat comes every 10 s: the line is dead
 
 export class Watch {
   constructor(name, { fetchIt, onChange, onTrouble }) {
@@ -16,6 +17,7 @@ export class Watch {
     this.pending = []; // came since the last frame
     this.events = 0;
     this.isOver = false;
+    this.isLive = null; // null: nothing known yet
     this.controller = new AbortController();
     Object.assign(this, { fetchIt, onChange, onTrouble });
     if (!this.isDrivers) this.#follow();
@@ -49,6 +51,7 @@ export class Watch {
       const signal = AbortSignal.any([asking.signal, this.controller.signal, late]);
       const answer = await (await this.fetchIt(`${this.path}?${query}`, { signal })).json();
       if (this.isOver || asking.signal.aborted) return;
+      if (this.isDrivers) this.isLive = true;
       this.unit = answer.unit;
       this.loaded = { from, to, stands_for: answer.stands_for };
       this.data = new Points(answer.points);
@@ -56,7 +59,9 @@ export class Watch {
       this.data.add(xs.map((x, n) => [x * 1000, ys[n]]));
       this.onChange();
     } catch (error) {
-      if (!this.isOver && !asking.signal.aborted) this.onTrouble(error);
+      if (this.isOver || asking.signal.aborted) return;
+      if (this.isDrivers) this.isLive = false;
+      this.onTrouble(error);
     }
   }
 
@@ -83,15 +88,26 @@ export class Watch {
 
   async #follow() {
     while (!this.isOver) {
+      const silence = new AbortController();
+      let timer;
+      const heard = () => {
+        clearTimeout(timer);
+        timer = setTimeout(() => silence.abort(new Error("silent")), SILENT_MS);
+      };
       try {
         const headers = this.lastId ? { "Last-Event-ID": this.lastId } : {};
-        const signal = this.controller.signal;
+        const signal = AbortSignal.any([this.controller.signal, silence.signal]);
+        heard();
         const answer = await this.fetchIt(`${this.path}/stream`, { headers, signal });
-        await readEvents(answer, (event) => this.#take(event));
+        this.isLive = true;
+        await readEvents(answer, (event) => this.#take(event), heard);
       } catch (error) {
-        if (this.isOver) return;
-        this.onTrouble(error);
+        if (!this.isOver) this.onTrouble(error);
+      } finally {
+        clearTimeout(timer);
       }
+      if (this.isOver) return;
+      this.isLive = false;
       await new Promise((resolve) => setTimeout(resolve, AGAIN_MS * (1 + Math.random())));
     }
   }

@@ -1,11 +1,16 @@
 // The chart of series: a chooser, one series' history and then its points as they come.
+import { Offline } from "./offline.js";
 import { Chart } from "./series-chart.js";
 import { Watch } from "./series-watch.js";
 import { el } from "./words.js";
 
 const TOKEN = "doorstep-staff-token"; // its name in sessionStorage: gone with the tab
 const PAGE = 100; // series in one answer
-const KINDS = { couriers: "Couriers", cities: "Vans in France", tickers: "Tickers" };
+const KINDS = { // what they are called, and how many there may be
+  couriers: ["Couriers", 5000],
+  cities: ["Vans in France", 500],
+  tickers: ["Tickers", 1000],
+};
 const HISTORY_AGAIN_MS = 60_000; // what a slow page was not told is there again after this
 const DRIVERS_AGAIN_MS = 4000;
 const VIEW_SETTLES_MS = 150;
@@ -19,6 +24,8 @@ let nextAfter = null;
 let dirty = false;
 let askedAt = 0;
 let toldAt = 0;
+let unanswered = false; // the newest question to the server
+let beside = null; // the Watch of a second series
 
 // The door: a token from the address's #token, or typed in
 
@@ -57,15 +64,27 @@ async function fetchIt(path, { headers = {}, method = "GET", body, signal } = {}
   });
   if (answer.status === 401 || answer.status === 403) throw new Refused("This token is not good.");
   if (!answer.ok) throw new Error(`The answer was ${answer.status}.`);
+  unanswered = false;
   return answer;
 }
 
 const patience = () => ({ signal: AbortSignal.timeout(8000) });
 
+const offline = new Offline($("offline"));
+
 function onTrouble(error) {
-  if (error instanceof Refused) openDoor(error.message);
-  $("pulse").textContent = "no answer";
-  $("pulse").classList.add("late");
+  if (error instanceof Refused) return openDoor(error.message);
+  unanswered = true;
+  sayPulse();
+}
+
+/** Live is what the chosen one's stream is; with none chosen, that questions are answered. */
+function sayPulse() {
+  const isLive = watch ? watch.isLive : !unanswered;
+  offline.live(isLive !== false && !unanswered);
+  const word = isLive === false || unanswered ? "not connected" : isLive ? "live" : "";
+  if ($("pulse").textContent !== word) $("pulse").textContent = word;
+  $("pulse").classList.toggle("late", word === "not connected");
 }
 
 // The list
@@ -106,7 +125,9 @@ function entryOf(name) {
   const value = el("span", { class: "soft" });
   const button = el("button", { type: "button", onclick: () => choose(name) }, el("span", {}, name), value);
   if (watch?.name === name) button.setAttribute("aria-current", "true");
-  return { button, value, item: el("li", {}, button) };
+  const plus = { type: "button", class: "plus", "aria-label": `Show ${name} beside`, title: "Show beside" };
+  const more = el("button", { ...plus, onclick: () => chooseBeside(name) }, "+");
+  return { button, value, item: el("li", {}, button, more) };
 }
 
 /** Refresh the values of what is shown, without moving anything. */
@@ -121,11 +142,30 @@ function choose(name) {
   listed.get(watch?.name)?.button.removeAttribute("aria-current");
   watch = new Watch(name, { fetchIt, onTrouble, onChange: () => (dirty = true) });
   listed.get(name)?.button.setAttribute("aria-current", "true");
-  history.replaceState(null, "", `${location.pathname}?${new URLSearchParams({ name })}`);
+  keepAddress();
   $("name").textContent = name;
   $("newest").textContent = $("stretch").textContent = $("problem").textContent = "";
   dirty = true;
   chart.goLive();
+}
+
+/** Show a second one below, over the same stretch of time; null: none. */
+function chooseBeside(name) {
+  if (!watch && name) return choose(name);
+  beside?.end();
+  beside = name ? new Watch(name, { fetchIt, onTrouble, onChange: () => (dirty = true) }) : null;
+  $("beside").hidden = !beside;
+  $("beside-name").textContent = name ?? "";
+  $("beside-newest").textContent = "";
+  $("beside-chart").setAttribute("aria-label", name ?? "");
+  keepAddress();
+  dirty = true;
+  load();
+}
+
+function keepAddress() {
+  const query = new URLSearchParams({ name: watch.name, ...(beside && { beside: beside.name }) });
+  history.replaceState(null, "", `${location.pathname}?${query}`);
 }
 
 let settling;
@@ -136,6 +176,12 @@ const chart = new Chart($("chart"), () => {
   settling = setTimeout(load, watch?.loaded ? VIEW_SETTLES_MS : 0);
 });
 
+// What is done to the second chart is done to both.
+const besideChart = new Chart($("beside-chart"), () => {
+  chart.copy(besideChart);
+  chart.onView();
+});
+
 function load() {
   if (!watch) return;
   askedAt = Date.now();
@@ -143,19 +189,23 @@ function load() {
   // as far to the left again, so that going back has something to show
   const earlier = chart.isLive ? (chart.to - chart.from) / 2 : 0;
   const to = chart.isLive ? chart.to + 5 : chart.to; // a source's clock may be ahead
-  watch.load(chart.from - earlier, to, chart.width * 2);
+  for (const one of [watch, beside]) one?.load(chart.from - earlier, to, chart.width * 2);
 }
 
 function frame() {
   requestAnimationFrame(frame);
   const nowS = Date.now() / 1000;
   if (!watch) return;
-  const came = watch.settle();
+  const came = [watch, beside].filter((one) => one?.settle()).length > 0;
   const slid = chart.slide(nowS);
   if (!(came || slid || dirty)) return;
   dirty = false;
-  if (chart.isLive) watch.data.dropBefore(chart.from - chart.windowS);
-  chart.show(watch.data);
+  for (const [one, its] of [[watch, chart], [beside, besideChart]]) {
+    if (!one) continue;
+    its.copy(chart);
+    if (its.isLive) one.data.dropBefore(chart.from - chart.windowS);
+    its.show(one.data);
+  }
   if (nowS - toldAt > 0.25 || !slid) {
     toldAt = nowS;
     describe();
@@ -164,16 +214,10 @@ function frame() {
 
 function describe() {
   const { xs, ys } = watch.data;
-  if (watch.loaded || xs.length) {
-    $("pulse").textContent = "live";
-    $("pulse").classList.remove("late");
-  }
+  if (beside) $("beside-newest").textContent = newestOf(beside);
   const [first, last] = [watch.data.indexOf(chart.from), watch.data.indexOf(chart.to)];
-  if (!xs.length) {
-    $("newest").textContent = watch.loaded ? "nothing here yet" : "";
-    return;
-  }
-  $("newest").textContent = tell(ys.at(-1), watch.unit);
+  $("newest").textContent = newestOf(watch);
+  if (!xs.length) return;
   let [low, high] = [Infinity, -Infinity];
   for (let n = first; n < last; n++) {
     low = Math.min(low, ys[n]);
@@ -193,6 +237,10 @@ function describe() {
   }
 }
 
+function newestOf({ data: { ys }, unit, loaded }) {
+  return ys.length ? tell(ys.at(-1), unit) : loaded ? "nothing here yet" : "";
+}
+
 function tell(value, unit) {
   const text = Number.isInteger(value) ? String(value) : Number(value.toPrecision(6)).toString();
   return unit ? `${text} ${unit}` : text;
@@ -209,8 +257,8 @@ function timeOf(x, exactly = false) {
 // How many are simulated
 
 const counts = new Map();
-for (const [kind, words] of Object.entries(KINDS)) {
-  const input = el("input", { type: "number", min: "0", max: "5000", step: "1", required: "" });
+for (const [kind, [words, most]] of Object.entries(KINDS)) {
+  const input = el("input", { type: "number", min: "0", max: most, step: "1", required: "" });
   const form = el(
     "form",
     { onsubmit: (event) => setCount(event, kind, input) },
@@ -228,8 +276,10 @@ async function setCount(event, kind, input) {
   try {
     await fetchIt(`/simulations/${kind}`, { method: "PUT", headers, body, ...patience() });
     input.blur();
+    $("simulated-said").textContent = `${KINDS[kind][0]}: ${input.value} wanted. Some seconds, please.`;
     await drawCounts();
   } catch (error) {
+    $("simulated-said").textContent = `Not set: ${error.message}`;
     onTrouble(error);
   }
 }
@@ -273,6 +323,7 @@ $("chart").addEventListener("keydown", (event) => {
   event.preventDefault();
   keys[event.key]();
 });
+$("beside-close").addEventListener("click", () => chooseBeside(null));
 $("table").addEventListener("toggle", () => (dirty = true));
 $("range").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -288,11 +339,13 @@ function begin() {
   drawCounts();
   if (begun) return watch && choose(watch.name);
   begun = true;
-  const name = new URLSearchParams(location.search).get("name");
-  if (name) choose(name);
+  const asked = new URLSearchParams(location.search);
+  if (asked.get("name")) choose(asked.get("name"));
+  if (asked.get("name") && asked.get("beside")) chooseBeside(asked.get("beside"));
   requestAnimationFrame(frame);
   setInterval(refreshList, 5000);
   setInterval(drawCounts, 5000);
+  setInterval(sayPulse, 500);
   setInterval(() => {
     const every = watch?.isDrivers ? DRIVERS_AGAIN_MS : HISTORY_AGAIN_MS;
     if (watch && chart.isLive && Date.now() - askedAt >= every) load();
@@ -313,5 +366,6 @@ globalThis.doorstepSeries = () => ({
   isLive: chart.isLive,
   draws: chart.draws,
   events: watch?.events ?? 0,
+  besideYs: [...besideChart.ys],
   held: watch ? watch.data.xs.length + watch.recent.xs.length + watch.pending.length : 0,
 });

@@ -17,7 +17,7 @@ export class Problem extends Error {
 export const hasToken = () => Boolean(sessionStorage.getItem(TOKEN));
 export const authorization = () => `Bearer ${sessionStorage.getItem(TOKEN)}`;
 
-/** The door: a token from the address's #token, or typed in. `opened` is called with each. */
+/** The door: a token from the address's #token, typed in, or from before. `opened` is called with each. */
 export function watchTheDoor(opened) {
   const enter = (token) => {
     sessionStorage.setItem(TOKEN, token);
@@ -26,9 +26,10 @@ export function watchTheDoor(opened) {
   };
   const adoptHash = () => {
     const token = decodeURIComponent(location.hash.slice(1));
-    if (!token) return;
+    if (!token) return false;
     history.replaceState(null, "", location.pathname + location.search);
     enter(token);
+    return true;
   };
   document.querySelector("#door form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -37,8 +38,9 @@ export function watchTheDoor(opened) {
     enter(token);
   });
   addEventListener("hashchange", adoptHash);
-  adoptHash();
-  if (!hasToken()) showTheDoor();
+  if (adoptHash()) return;
+  if (hasToken()) opened(); // loaded again, or come back from another page
+  else showTheDoor();
 }
 
 export function showTheDoor(trouble = "") {
