@@ -226,9 +226,9 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def numbered(prefix: str, count: int) -> list[str]:
-    """Name `count` drivers: prefix and a number from 1, padded to one width."""
-    width = len(str(count))
+def numbered(prefix: str, count: int, width: int = 0) -> list[str]:
+    """Name `count` drivers: prefix and a number from 1, padded to one width, or to `width`."""
+    width = width or len(str(count))
     return [f"{prefix}{number:0{width}}" for number in range(1, count + 1)]
 
 

@@ -38,11 +38,13 @@ from doorstep.stack.home import Home, StackError, as_user, print_line
 from doorstep.stack.settings import PROJECT
 from doorstep.stack.showcase import Showcase
 from doorstep.stack.stack import Stack
+from doorstep.stack.wishes import Wishes
 
 PREFIX = "courier-"
 MAX_COURIERS = 5_000
 ACK_EVERY_S = "5"  # instead of 30: a demo that ends need not wait half a minute for the last ack
 PROGRESS_EVERY_S = 5.0
+HEED_EVERY_S = 2.0
 POLL_S = 0.25
 SHOWCASE_WITHIN_S = 60.0
 STOP_COURIERS_S = 80.0  # they leave when every fix is committed, or after two ack periods, 60 s
@@ -58,7 +60,7 @@ class Start:
 
     at: datetime
     seqs: Mapping[Boot, int]
-    driver_ids: Sequence[str]
+    driver_ids: list[str]  # grows with those who join
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,59 +201,91 @@ def _run(stack: Stack, options: argparse.Namespace) -> Report:
     seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.home.journals)}
     start = Start(datetime.now(UTC), seqs, driver_ids)
     couriers = Couriers(stack, options.couriers, options.speedup, options.reporting)
-    beside = _start_beside(stack, options)
+    wanted = {kind: getattr(options, kind) for kind in ("couriers", "cities", "tickers")}
+    beside = Beside(stack, wanted)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             _say_where(stack, options)
-            _watch(stack, couriers, start, options.exit_after)
+            _watch(stack, couriers, beside, start, options.exit_after)
         print_line("the couriers leave when all their fixes are committed")
-        for process in beside:
+        for process in beside.processes:
             process.terminate()
         couriers.stop()
-        for process in beside:  # the vans, too, leave when their fixes are committed
+        for process in beside.processes:  # the vans, too, leave when their fixes are committed
             process.wait(STOP_COURIERS_S)
         return settle(stack, start)
     finally:
         couriers.kill()
-        for process in beside:
+        for process in beside.processes:
             process.kill()
 
 
-def _start_beside(stack: Stack, options: argparse.Namespace) -> list[subprocess.Popen[bytes]]:
-    """Start the vans in France and the tickers, where any are asked for."""
-    if options.cities:
-        stack.add_drivers(numbered(*CITIES))
-    started = []
-    for kind, count in (("cities", options.cities), ("tickers", options.tickers)):
-        if count:
-            argv = [sys.executable, "-m", f"simulators.{kind}", "--count", str(count)]
-            with (stack.home.logs / f"{kind}.log").open("ab") as log:
-                process = subprocess.Popen(
-                    as_user(None, argv, on_parent_death="TERM"),
-                    env=stack.client_environment(),
-                    cwd=PROJECT,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C is for us, and we stop it in order
-                )
-            started.append(process)
-    return started
+class Beside:
+    """The vans in France and the tickers: each kind's process runs once any of it is wanted."""
+
+    def __init__(self, stack: Stack, counts: Mapping[str, int]) -> None:
+        self._stack = stack
+        self._wishes = Wishes(stack.addresses.tracking_api_url, stack.home.staff_token())
+        self._started: dict[str, subprocess.Popen[bytes]] = {}
+        for kind, count in counts.items():
+            self._wishes.set(kind, count)  # what an earlier demo was asked for is over
+            if count and kind != "couriers":
+                self._start(kind)
+
+    @property
+    def processes(self) -> Sequence[subprocess.Popen[bytes]]:
+        """Those that were started."""
+        return [*self._started.values()]
+
+    def heed(self, driver_ids: list[str], width: int) -> None:
+        """Start what is wanted, and register the couriers who are wanted and not yet known."""
+        wanted = self._wishes.read()
+        for kind in ("cities", "tickers"):
+            if wanted.get(kind) and kind not in self._started:
+                self._start(kind)
+        more = numbered(PREFIX, wanted.get("couriers", 0), width)[len(driver_ids) :]
+        if more:
+            self._stack.add_drivers(more)
+            driver_ids += more
+            print_line(f"{len(more)} more couriers are wanted: {len(driver_ids)} are registered")
+
+    def _start(self, kind: str) -> None:
+        if kind == "cities":
+            self._stack.add_drivers(numbered(*CITIES))
+        argv = [sys.executable, "-m", f"simulators.{kind}"]
+        with (self._stack.home.logs / f"{kind}.log").open("ab") as log:
+            self._started[kind] = subprocess.Popen(
+                as_user(None, argv, on_parent_death="TERM"),
+                env=self._stack.client_environment(),
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us, and we stop it in order
+            )
 
 
-def _watch(stack: Stack, couriers: Couriers, start: Start, exit_after_s: float | None) -> None:
+def _watch(
+    stack: Stack, couriers: Couriers, beside: Beside, start: Start, exit_after_s: float | None
+) -> None:
     """Tell how it goes, until the time is over or Ctrl-C. Raises StackError after a `down`."""
+    width = len(start.driver_ids[0]) - len(PREFIX)
     owner_pid = stack.owner_pid()
     began = time.monotonic()
     end = began + exit_after_s if exit_after_s is not None else float("inf")
     showcase = Showcase(
-        stack.addresses.tracking_api_url, stack.home.staff_token(), set(start.driver_ids)
+        stack.addresses.tracking_api_url, stack.home.staff_token(), start.driver_ids
     )
     shown, say_at, published, counted_at = False, began + PROGRESS_EVERY_S, 0, began
+    heed_at = began
     while (now := time.monotonic()) < end:
         if stack.owner_pid() != owner_pid or not stack.home.addresses_file.exists():
             raise StackError("the stack was taken down: the demo ends with it")
         couriers.keep_running()
+        if now >= heed_at:
+            heed_at = now + HEED_EVERY_S
+            with contextlib.suppress(StackError, Unavailable):  # a part is away: again later
+                beside.heed(start.driver_ids, width)
         if not shown and now - began < SHOWCASE_WITHIN_S:
             shown = showcase.show(print_line, now)
         if now >= say_at:

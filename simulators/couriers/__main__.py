@@ -23,7 +23,8 @@ from simulators.wishes import first_wish, follow_wish
 KIND = "couriers"
 
 EPILOG = """The couriers' drivers must be known to the platform, numbered from 1 and padded to one
-width (`python -m doorstep.provision --drivers 200 --prefix courier-` registers them). Variables:
+width (`python -m doorstep.provision --drivers 200 --prefix courier-` registers them); those that
+PUT /simulations/couriers wants beyond them join when they are known. Variables:
 MQTT_URL, DRIVER_API_URL, TRACKING_API_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE, JOURNAL_DIR,
 ACK_EVERY_S."""
 
@@ -47,9 +48,9 @@ async def _deliver(options: argparse.Namespace, settings: SimulatorSettings) -> 
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     fleet = Fleet(settings)
-    width = len(str(options.couriers))
     shift_options = ShiftOptions(
-        driver_ids=[f"{options.prefix}{n:0{width}}" for n in range(1, options.couriers + 1)],
+        couriers=options.couriers,
+        prefix=options.prefix,
         speedup=options.speedup,
         seed=options.seed,
         mqtt_5=options.mqtt_5,
@@ -64,7 +65,8 @@ async def _deliver(options: argparse.Namespace, settings: SimulatorSettings) -> 
                 return 0
             restaurants, policy_id = ready.result()
             shift = Shift(shift_options, settings, fleet, journal, api, restaurants, policy_id)
-            await first_wish(api, token, KIND, options.couriers, options.couriers)
+            asked = None if shift.goes_on else options.couriers  # a wish outlives a kill -9
+            shift.resize(await first_wish(api, token, KIND, asked, options.couriers))
             following = asyncio.create_task(follow_wish(api, token, KIND, shift.resize))
             left = await shift.run(stop)
             following.cancel()

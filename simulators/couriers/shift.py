@@ -12,7 +12,6 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from doorstep.reporting import Report
 from doorstep.telemetry import get_logger
 from simulators.api import Api
 from simulators.couriers.clock import Clock
-from simulators.couriers.courier import Courier, World
+from simulators.couriers.courier import Courier, UnknownCourier, World
 from simulators.couriers.demand import Demand, place_door, place_restaurant, place_restaurants
 from simulators.couriers.job import Job, Stage
 from simulators.couriers.orders import Dispatch
@@ -57,11 +56,17 @@ GO_ON_WITHIN_S = 120.0  # a process that was away for longer starts a new shift
 class ShiftOptions:
     """What the command line says."""
 
-    driver_ids: Sequence[str]
+    couriers: int
     speedup: float
     seed: int
+    prefix: str = "courier-"
     mqtt_5: bool = False
     report: Report = EVERYTHING
+
+    def driver_ids(self, count: int) -> list[str]:
+        """Name the first `count` couriers; as many as a shift starts with have one width."""
+        width = len(str(self.couriers))
+        return [f"{self.prefix}{number:0{width}}" for number in range(1, count + 1)]
 
 
 class Shift:
@@ -86,47 +91,42 @@ class Shift:
         self._world = World(streets, demand, Clock(options.speedup), api)
         self._log = get_logger()
         self._known = read_positions(journal, time.time())
-        self._couriers = {
-            driver_id: Courier(
-                driver_id,
-                fleet.driver_token(driver_id),
-                self._world,
-                random.Random(f"{options.seed} {driver_id}"),
-                self._place_of(driver_id),
-            )
-            for driver_id in options.driver_ids
-        }
-        self._devices = {
-            driver_id: Device(
-                make_login(driver_id, settings, fleet, mqtt_5=options.mqtt_5),
-                journal,
-                settings.ack_every_s,
-            )
-            for driver_id in options.driver_ids
-        }
-        for device in self._devices.values():
-            device.reporter.pace = options.speedup
-            device.reporter.follow(options.report)
+        self._settings, self._fleet = settings, fleet
+        self._couriers: dict[str, Courier] = {}
+        self._devices: dict[str, Device] = {}
+        for driver_id in options.driver_ids(options.couriers):
+            self._hire(driver_id)
+        self._due: dict[str, float] = {}  # when whose next fix is, on the monotonic clock
+        self._phones: list[asyncio.Task[None]] = []
         self._dispatch = Dispatch(
             self._world, fleet.staff_token(), self._couriers, policy_id, self._rng
         )
         self._plan = self._plan_start()
+        self._wanted = options.couriers
+        self._unknown = ""  # whom the platform did not know when it was last asked
         self._resting: set[str] = set()  # off duty, because fewer are wanted
         self._beginning = asyncio.Semaphore(BEGIN_AT_ONCE)
         self._drain_s = 2 * settings.ack_every_s + 5
         self._reported = 0
         self._began = time.monotonic()
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a process before this one ended just now, and this one takes its place."""
+        return bool(self._known)
+
     def resize(self, count: int) -> None:
-        """Have so many couriers on shift soon, at most those that there are."""
-        self._dispatch.on_shift = min(max(0, count), len(self._couriers))
+        """Have so many couriers on shift soon; new ones as soon as the platform knows them."""
+        self._wanted = max(0, count)
+        self._dispatch.on_shift = min(self._wanted, len(self._couriers))
 
     async def run(self, stop: asyncio.Event) -> int:
         """Run the shift until `stop`, then until the watermark has passed every fix.
 
         Returns how many fixes it had not passed in the time given for that.
         """
-        phones = [asyncio.create_task(device.run()) for device in self._devices.values()]
+        self._phones += [asyncio.create_task(device.run()) for device in self._devices.values()]
+        phones = list(self._phones)
         work = asyncio.create_task(self._work())
         stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({work, stopped, *phones}, return_when="FIRST_COMPLETED")
@@ -138,7 +138,7 @@ class Shift:
         left, _ = await asyncio.gather(self._drain(), self._go_home())
         for device in self._devices.values():
             await device.stop()
-        await asyncio.gather(*phones)
+        await asyncio.gather(*self._phones)
         self._save_positions()
         self._journal.commit()
         return left
@@ -150,12 +150,48 @@ class Shift:
             await asyncio.gather(*(self._begin(one, group) for one in self._couriers.values()))
             await self._begin_waiting_orders()
             group.create_task(self._dispatch.take_orders())
-            group.create_task(self._change_shift())
+            group.create_task(self._change_shift(group))
 
-    async def _change_shift(self) -> None:
+    def _hire(self, driver_id: str) -> Courier:
+        """Make a courier and their phone, which does nothing yet."""
+        courier = self._couriers[driver_id] = Courier(
+            driver_id,
+            self._fleet.driver_token(driver_id),
+            self._world,
+            random.Random(f"{self._options.seed} {driver_id}"),
+            self._place_of(driver_id),
+        )
+        login = make_login(driver_id, self._settings, self._fleet, mqtt_5=self._options.mqtt_5)
+        device = Device(login, self._journal, self._settings.ack_every_s)
+        device.reporter.pace = self._options.speedup
+        device.reporter.follow(self._options.report)
+        self._devices[driver_id] = device
+        return courier
+
+    async def _grow(self, group: asyncio.TaskGroup) -> None:
+        """Take on more couriers, as far as they are wanted and the platform knows them."""
+        for driver_id in self._options.driver_ids(self._wanted)[len(self._couriers) :]:
+            courier = self._hire(driver_id)
+            try:
+                await self._begin(courier, group)
+            except UnknownCourier as exc:
+                del self._couriers[driver_id], self._devices[driver_id]
+                if driver_id != self._unknown:
+                    self._log.warning("courier_unknown", detail=str(exc), wanted=self._wanted)
+                self._unknown = driver_id  # who is registered a moment later joins then
+                return
+            self._phones.append(asyncio.create_task(self._devices[driver_id].run()))
+            self._due[driver_id] = time.monotonic()
+            self._dispatch.on_shift = min(self._wanted, len(self._couriers))
+
+    async def _change_shift(self, group: asyncio.TaskGroup) -> None:
         """Send couriers without an order home, or call some back, as many as are wanted."""
         while True:
             await asyncio.sleep(CHANGE_EVERY_S)
+            for phone in self._phones:
+                if phone.done():
+                    phone.result()  # raises what it has died of
+            await self._grow(group)
             for number, (driver_id, courier) in enumerate(self._couriers.items()):
                 if number < self._dispatch.on_shift:
                     if driver_id in self._resting:
@@ -191,20 +227,20 @@ class Shift:
         """Write every courier's fix when it is due, make it durable, publish it."""
         every_s = REPORT_EVERY_S / self._options.speedup
         step_s = every_s / len(self._couriers)
-        pairs = [(self._couriers[one], self._devices[one]) for one in self._options.driver_ids]
         began = noted = time.monotonic()  # a clock that is set does not change the pace
-        due = [began + number * step_s for number in range(len(pairs))]
+        self._due = {one: began + number * step_s for number, one in enumerate(self._couriers)}
         while True:
             now, wall_s, clock_s = time.monotonic(), time.time(), self._world.clock.now_s()
             fresh, reported = [], 0
-            for number, (courier, device) in enumerate(pairs):
-                late_s = now - due[number]
-                if late_s < 0 or courier.driver_id in self._resting:
+            for driver_id, due in self._due.items():
+                late_s = now - due
+                if late_s < 0 or driver_id in self._resting:
                     continue
+                courier, device = self._couriers[driver_id], self._devices[driver_id]
                 fix = courier.observe(clock_s - late_s * self._options.speedup)
                 reported += device.observe({"fix_at": round((wall_s - late_s) * 1000), **fix})
                 fresh.append(device)
-                due[number] += every_s if late_s < CATCH_UP_S else late_s + every_s
+                self._due[driver_id] += every_s if late_s < CATCH_UP_S else late_s + every_s
             if now - noted > NOTE_EVERY_S:
                 self._save_positions()
                 noted = now

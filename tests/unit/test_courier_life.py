@@ -245,13 +245,50 @@ async def test_shift__fewer_are_wanted__idle_couriers_go_home_and_come_back_when
     api = FakeApi()
     settings = SimulatorSettings(journal_dir=tmp_path)
     restaurants = read_restaurants(data.firenze_food_places())[:5]
-    options = ShiftOptions(driver_ids=["c1", "c2", "c3"], speedup=1.0, seed=1)
+    options = ShiftOptions(couriers=3, prefix="c", speedup=1.0, seed=1)
     with Journal(tmp_path / "couriers.sqlite") as journal:
         shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
-        changing = asyncio.create_task(shift._change_shift())
-        shift.resize(1)
-        await becomes(lambda: shift._resting == {"c2", "c3"})
-        shift.resize(99)  # no more than there are
-        await becomes(lambda: not shift._resting)
-        changing.cancel()
+        async with asyncio.TaskGroup() as group:
+            changing = group.create_task(shift._change_shift(group))
+            shift.resize(1)
+            await becomes(lambda: shift._resting == {"c2", "c3"})
+            shift.resize(3)
+            await becomes(lambda: not shift._resting)
+            changing.cancel()
     assert [api.calls.count(one) for one in ("off-duty", "on-duty")] == [2, 2]
+
+
+async def test_shift__more_are_wanted_than_it_began_with__they_join_once_they_are_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift_module, "CHANGE_EVERY_S", 0.001)
+    monkeypatch.setattr("simulators.couriers.shift.Device.run", lambda _self: asyncio.sleep(60))
+    registered = {"c1", "c2", "c3"}
+
+    class Strict(FakeApi):
+        async def driver(self, method: str, path: str, token: str, body: Any = None) -> Answer:
+            if path.split("/")[2] not in registered:
+                return Answer(404, {})
+            return await super().driver(method, path, token, body)
+
+    api = Strict()
+    settings = SimulatorSettings(journal_dir=tmp_path)
+    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    options = ShiftOptions(couriers=2, prefix="c", speedup=1.0, seed=1)
+    with Journal(tmp_path / "couriers.sqlite") as journal:
+        shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(shift._change_shift(group))]
+            tasks.append(group.create_task(shift._report()))
+            shift.resize(5)
+            await becomes(lambda: list(shift._couriers) == ["c1", "c2", "c3"])
+            await becomes(lambda: shift._devices["c3"].last_seq > 0)  # reports like the others
+            assert shift._dispatch.on_shift == 3  # customers order for those who are there
+            registered.update({"c4", "c5"})
+            await becomes(lambda: len(shift._couriers) == 5)
+            shift.resize(1)
+            await becomes(lambda: shift._resting == {"c2", "c3", "c4", "c5"})
+            for task in (*tasks, *shift._phones):
+                task.cancel()
+            for task in group._tasks:
+                task.cancel()
