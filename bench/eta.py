@@ -31,14 +31,17 @@ from doorstep.eta.doors import Doors
 from doorstep.eta.estimate import Estimator, Task
 from doorstep.eta.features import City
 from doorstep.eta.learning import learn
-from doorstep.eta.model import HOURS, STREET_CLASSES, EtaModel, Phase
+from doorstep.eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, Ways
 from doorstep.eta.rides import Delivery
 from doorstep.streets import load_firenze
 from tracking_api.geo import distance_m
 
 Floats = NDArray[np.float64]
 TEN_MPS = EtaModel(
-    street_mps=tuple((10.0,) * HOURS for _ in STREET_CLASSES), crossing_s=0.0, arrival_s=0.0
+    street_mps=tuple((10.0,) * HOURS for _ in STREET_CLASSES),
+    crossing_s=0.0,
+    arrival_s=0.0,
+    ways=Ways.SPEEDS,  # the shortest
 )
 SPEEDS_MPS = np.arange(1.0, 12.0, 0.02)
 
@@ -136,8 +139,7 @@ def _road_m(city: City) -> Callable[[Sequence[Task]], Floats]:
     def metres(tasks: Sequence[Task]) -> Floats:
         found = []
         for task in tasks:
-            place = doors.place(task.trail[-1].lon_lat)
-            left = doors.left(place, task.door, 0) if place is not None else None
+            left = doors.left(task.trail[-1].lon_lat, task.door, 0)
             found.append(np.nan if left is None else left.metres)
         return np.array(found)
 

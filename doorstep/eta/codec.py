@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from doorstep.eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase
+from doorstep.eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase, Ways
 
 FOREVER_S = 1e9  # JSON has no infinity
 
@@ -22,6 +22,7 @@ def model_to_json(model: EtaModel, metres: Sequence[Sequence[float]]) -> dict[st
         "crossing_s": model.crossing_s,
         "arrival_s": model.arrival_s,
         "wait_s": list(model.wait_s),
+        "ways": model.ways.value,
         "street_speeds": [
             {
                 "street_class": name,
@@ -47,6 +48,7 @@ def model_from_json(found: Mapping[str, Any]) -> EtaModel:
         crossing_s=float(found["crossing_s"]),
         arrival_s=float(found["arrival_s"]),
         wait_s=tuple(float(one) for one in found["wait_s"]),
+        ways=Ways(found["ways"]),
         driver_pace={name: float(pace) for name, pace in found["driver_pace"].items()},
         bands=tuple(_band(row) for row in found["bands"]),
         model_id=int(found["model_id"]),

@@ -23,6 +23,7 @@ MOST_OFF_STREET_M = 300.0  # further from every street is another city, or none
 MOST_DOORS = 2_000  # × 17,463 nodes × 4 bytes: 140 MB for Florence, if so many are watched
 MOST_MADE_PER_S = 20  # × 5 ms: a tenth of one processor
 TENTH_S = 0.1
+OFF_STREET_MPS = 5.0  # a street that is so much further from the fix must be a second faster
 FURTHEST = np.iinfo(np.uint16).max  # 6,553 s or 65 km: nobody delivers so far
 Floats = NDArray[np.float64]
 
@@ -69,24 +70,26 @@ class Doors:
             self._doors.clear()
             self._way_s.clear()
 
-    def place(self, lon_lat: Point) -> Place | None:
-        """The street at a place; None out of the city."""
-        x, y = self.city.streets.to_xy(*lon_lat)
-        return self.city.streets.nearest_within(x, y, MOST_OFF_STREET_M)
+    def left(self, start: Point, door: Point, hour: int) -> Left | None:
+        """The way from a fix to a door. None out of the city, and while there is no time.
 
-    def left(self, start: Place, door: Point, hour: int) -> Left | None:
-        """The way from a street to a door. None out of the city, and while there is no time."""
-        found = self._door(door, hour)
+        Of the streets that the fix may be on, it is the one from where the door is nearest: a
+        courier on the way there has no reason to be on the wrong side of a one-way street.
+        """
+        places = self.city.places(start, MOST_OFF_STREET_M)
+        found = self._door(door, hour) if places else None
         if found is None:
             return None
-        seconds, part, node = min(
-            self.city.roads.leaving(
-                start,
-                found.place,
-                self._seconds_of_ways(hour),
-                lambda node: float(found.tenths[node]) * TENTH_S,
+        way_s = self._seconds_of_ways(hour)
+        seconds, _, part, node = min(
+            (
+                (seconds, n, part, node)
+                for n, place in enumerate(places)
+                for seconds, part, node in self.city.roads.leaving(
+                    place, found.place, way_s, lambda node: float(found.tenths[node]) * TENTH_S
+                )
             ),
-            key=lambda way: way[0],
+            key=lambda way: way[0] + places[way[1]].off_street_m / OFF_STREET_MPS,
         )
         if node is None:
             return Left(seconds, part.length_m)
@@ -100,13 +103,14 @@ class Doors:
         if found is not None:
             self._doors.move_to_end(key)
             return found
-        place = self.place(door)
+        x, y = self.city.streets.to_xy(*door)
+        place = self.city.streets.nearest_within(x, y, MOST_OFF_STREET_M)
         if place is None or not self._may_make():
             return None
-        field = self.city.roads.towards(place, self._seconds_of_ways(hour))
-        found = self._doors[key] = _Door(
-            place, _packed(field.left_s / TENTH_S), _packed(field.metres_from_nodes())
-        )
+        way_s = self._seconds_of_ways(hour)
+        field = self.city.roads.towards(place, self.city.chosen_by(self.model.ways, way_s))
+        sums = field.sums_from_nodes(way_s / TENTH_S, self.city.roads.length_m)
+        found = self._doors[key] = _Door(place, _packed(sums[:, 0]), _packed(sums[:, 1]))
         if len(self._doors) > MOST_DOORS:
             self._doors.popitem(last=False)
         return found

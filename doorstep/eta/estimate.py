@@ -111,8 +111,7 @@ class Estimator:
         )
 
     def _left(self, start: Point, goal: Point, hour: int) -> Left | None:
-        place = self._doors.place(start)
-        return None if place is None else self._doors.left(place, goal, hour)
+        return self._doors.left(start, goal, hour)
 
     def _pace(self, task: Task, goal: Point, hour: int, left: Left) -> float:
         """A driver's time over the usual: as it was in the past, and on this ride so far."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from doorstep.eta.model import STREET_CLASSES, EtaModel
-from doorstep.streets import Part, Roads, Streets
+from doorstep.eta.model import STREET_CLASSES, EtaModel, Ways
+from doorstep.streets import Part, Place, Point, Roads, Streets
 
 _COUNTS_AS = {"living_street": "residential"}
 _LARGE = frozenset(STREET_CLASSES[: STREET_CLASSES.index("tertiary") + 1])
+FIX_BLUR_M = 12.0  # a fix is off by 5 to 15 m, and the next street may be as near
 OTHER = STREET_CLASSES.index("unclassified")
 
 
@@ -28,6 +29,16 @@ class City:
         classes = np.array([class_of(street.highway) for street in streets.streets])
         self.way_class = classes[self.roads.street_of]
         self.crossing_ahead = _is_crossing(streets, classes)[self.roads.to_node]
+        limits_mps = np.array([street.limit_mps for street in streets.streets])
+        self._by_limits = self.roads.length_m / limits_mps[self.roads.street_of]
+
+    def chosen_by(self, ways: Ways, way_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What couriers choose their way by, who know that ways take `way_s`."""
+        return way_s if ways is Ways.SPEEDS else self._by_limits
+
+    def places(self, lon_lat: Point, most_m: float) -> list[Place]:
+        """The street at a fix, and others that it may as well be on. Empty out of the city."""
+        return self.streets.places_within(*self.streets.to_xy(*lon_lat), most_m, FIX_BLUR_M)
 
     def way_s(self, model: EtaModel, hour: int) -> NDArray[np.float64]:
         """What each way takes at an hour of the day, the crossing at its end included."""

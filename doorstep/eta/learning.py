@@ -33,6 +33,7 @@ from doorstep.eta.model import (
     Band,
     EtaModel,
     Phase,
+    Ways,
 )
 from doorstep.eta.rides import Delivery, Pieces, cut
 
@@ -58,6 +59,7 @@ class _Fit:
     crossing_s: float
     arrival_s: float
     driver_pace: dict[str, float]
+    off: float  # the share of the time that is not explained
 
 
 def learn(city: City, deliveries: Sequence[Delivery], learned_at: datetime) -> EtaModel:
@@ -65,35 +67,46 @@ def learn(city: City, deliveries: Sequence[Delivery], learned_at: datetime) -> E
     if not deliveries:
         return EtaModel()
     deliveries = sorted(deliveries, key=lambda one: one.at_customer_at)
-    pieces = cut(city, deliveries, EtaModel())
+    ways, pieces = _ways(city, deliveries)
     waits = _waits(deliveries)
     folds = np.arange(len(deliveries)) * FOLDS // len(deliveries)
     off: defaultdict[Phase, list[tuple[float, float]]] = defaultdict(list)
     step = max(1, len(deliveries) // MOST_CALIBRATED)
     for fold in range(FOLDS):
-        model = _model(_fit(pieces, folds[pieces.delivery] != fold), waits)
+        model = _model(_fit(pieces, folds[pieces.delivery] != fold), waits, ways)
         estimator = Estimator(Doors(city, model, most_made_per_s=math.inf))
         for number in np.flatnonzero(folds == fold)[::step]:
             _judge(estimator, deliveries[number], off)
     return replace(
-        _model(_fit(pieces, np.ones(len(pieces.took_s), dtype=bool)), waits),
+        _model(_fit(pieces), waits, ways),
         bands=tuple(band for phase in Phase for band in _bands(phase, off[phase])),
         learned_at=learned_at,
         rides=len(deliveries),
     )
 
 
-def metres_ridden(city: City, deliveries: Sequence[Delivery]) -> NDArray[np.float64]:
+def _ways(city: City, deliveries: Sequence[Delivery]) -> tuple[Ways, Pieces]:
+    """Which ways couriers take, and their rides along them: what explains the times better."""
+    found = {ways: cut(city, deliveries, EtaModel(ways=ways)) for ways in Ways}
+    unexplained = {ways: _fit(pieces).off for ways, pieces in found.items()}
+    best = min(Ways, key=lambda ways: unexplained[ways])
+    return best, found[best]
+
+
+def metres_ridden(
+    city: City, deliveries: Sequence[Delivery], model: EtaModel
+) -> NDArray[np.float64]:
     """Metres ridden per class of street and hour: how well each speed is known."""
-    pieces = cut(city, deliveries, EtaModel())
+    pieces = cut(city, deliveries, EtaModel(ways=model.ways))
     metres = np.zeros((CLASSES, HOURS))
     for amounts, hour in zip(pieces.amounts, pieces.hour, strict=True):
         metres[:, hour] += amounts[:-1]
     return metres
 
 
-def _model(fit: _Fit, waits: tuple[float, ...]) -> EtaModel:
+def _model(fit: _Fit, waits: tuple[float, ...], ways: Ways) -> EtaModel:
     return EtaModel(
+        ways=ways,
         street_mps=fit.street_mps,
         crossing_s=fit.crossing_s,
         arrival_s=fit.arrival_s,
@@ -102,7 +115,9 @@ def _model(fit: _Fit, waits: tuple[float, ...]) -> EtaModel:
     )
 
 
-def _fit(pieces: Pieces, chosen: NDArray[np.bool_]) -> _Fit:
+def _fit(pieces: Pieces, chosen: NDArray[np.bool_] | None = None) -> _Fit:
+    if chosen is None:
+        chosen = np.ones(len(pieces.took_s), dtype=bool)
     prior_s = pieces.amounts[chosen, :-1] / np.array(PRIOR_MPS)  # per class
     rows = _design(prior_s, pieces.hour[chosen])
     rows = np.hstack([rows, pieces.amounts[chosen, -1:], pieces.ends[chosen, None]])
@@ -134,6 +149,8 @@ def _fit(pieces: Pieces, chosen: NDArray[np.bool_]) -> _Fit:
         log_pace = np.bincount(driver, expected_s * ratio, len(log_pace)) / (
             seen_s + DRIVER_PRIOR_S
         )
+    expected_s = np.maximum(base_s + rows @ found[seen], 1.0) * np.exp(log_pace[driver])
+    off_s = float(np.abs(took_s - expected_s).sum())
     of_class, of_hour = found[:CLASSES], found[CLASSES : CLASSES + HOURS]
     of_both = found[CLASSES + HOURS : -2].reshape(CLASSES, HOURS)
     slower = np.maximum(1 + of_class[:, None] + of_hour + of_both, 0.1)
@@ -144,6 +161,7 @@ def _fit(pieces: Pieces, chosen: NDArray[np.bool_]) -> _Fit:
         float(found[-2]),
         float(found[-1]),
         {driver_id: pace for driver_id, pace in paces if pace != 1.0},
+        off_s / max(float(took_s.sum()), 1.0),
     )
 
 

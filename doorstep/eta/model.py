@@ -33,6 +33,13 @@ class Phase(StrEnum):
     TO_CUSTOMER = "to_customer"
 
 
+class Ways(StrEnum):
+    """Which ways couriers take: the fastest by the signs, as phones show, or by what is learned."""
+
+    LIMITS = "limits"
+    SPEEDS = "speeds"
+
+
 @dataclass(frozen=True, slots=True)
 class Band:
     """True over estimated time left, where at most `up_to_s` were estimated: three quantiles."""
@@ -58,6 +65,7 @@ class EtaModel:
     wait_s: Sequence[float] = PRIOR_WAIT_S
     driver_pace: Mapping[str, float] = field(default_factory=dict)  # time taken over estimated
     bands: Sequence[Band] = PRIOR_BANDS
+    ways: Ways = Ways.LIMITS
     model_id: int = 0
     learned_at: datetime | None = None
     rides: int = 0

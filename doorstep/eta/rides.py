@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from doorstep.eta.doors import OFF_STREET_MPS
 from doorstep.eta.estimate import Seen, Task
 from doorstep.eta.features import City
 from doorstep.eta.model import STREET_CLASSES, EtaModel, Phase
@@ -93,14 +94,15 @@ class Pieces:
 
 
 def cut(city: City, deliveries: Sequence[Delivery], model: EtaModel) -> Pieces:
-    """Cut rides into pieces of 3 min and more, along the ways that `model` finds fastest."""
-    way_s = [city.way_s(model, hour) for hour in range(24)]
+    """Cut rides into pieces of 3 min and more, along the ways that couriers take by `model`."""
+    way_s = [city.chosen_by(model.ways, city.way_s(model, hour)) for hour in range(24)]
     drivers: dict[str, int] = {}
     rows: list[tuple[NDArray[np.float64], float, int, int, float, int]] = []
     for number, delivery in enumerate(deliveries):
         driver = drivers.setdefault(delivery.driver_id, len(drivers))
         for goal, trail, arrived_at in delivery.legs():
-            place = _place(city, goal)
+            xy = city.streets.to_xy(*goal)
+            place = city.streets.nearest_within(*xy, MOST_OFF_STREET_M)
             if place is None or not trail:
                 continue
             hour = trail[0].at.astimezone(city.streets.zone).hour
@@ -119,8 +121,13 @@ def cut(city: City, deliveries: Sequence[Delivery], model: EtaModel) -> Pieces:
     )
 
 
-def _place(city: City, lon_lat: Point) -> Place | None:
-    return city.streets.nearest_within(*city.streets.to_xy(*lon_lat), MOST_OFF_STREET_M)
+def _place(city: City, field: Field, lon_lat: Point) -> Place | None:
+    """Of the streets that a fix may be on, the one from where the goal is nearest."""
+    return min(
+        city.places(lon_lat, MOST_OFF_STREET_M),
+        key=lambda place: field.seconds_from(place) + place.off_street_m / OFF_STREET_MPS,
+        default=None,
+    )
 
 
 def _pieces(
@@ -130,7 +137,7 @@ def _pieces(
     marks: list[tuple[datetime, NDArray[np.float64]]] = []
     for one in trail:
         due = not marks or (one.at - marks[-1][0]).total_seconds() * pace >= PIECE_S
-        if due and (place := _place(city, one.lon_lat)) is not None:
+        if due and (place := _place(city, field, one.lon_lat)) is not None:
             marks.append((one.at, city.amounts(field.route_from(place))))
     if len(marks) > 1 and (arrived_at - marks[-1][0]).total_seconds() * pace < PIECE_S:
         marks.pop()  # the last piece is a whole one too

@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     city = City(load_firenze())
     model = learn(city, found, now)
     if not options.dry_run:
-        written = model_to_json(model, metres_ridden(city, found).tolist())
+        written = model_to_json(model, metres_ridden(city, found, model).tolist())
         with owner_connection(url) as conn:  # another one: the first would have idled too long
             store_model(conn, written)
             conn.commit()

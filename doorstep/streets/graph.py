@@ -98,24 +98,49 @@ class Streets:
                 return None
         return None
 
+    def places_within(self, x: float, y: float, most_m: float, blur_m: float) -> list[Place]:
+        """The nearest street, and those hardly further away: `blur_m` more, as a fix is unsure."""
+        nearest = self.nearest_within(x, y, most_m)
+        if nearest is None:
+            return []
+        reach_m = min(nearest.off_street_m + blur_m, most_m)
+        by_street: dict[int, list[int]] = {}
+        for segment in set(self._within(x, y, math.ceil(reach_m / CELL_M))):
+            by_street.setdefault(int(self._owner[segment][0]), []).append(segment)
+        by_street.pop(nearest.street, None)
+        if not by_street:
+            return [nearest]
+        segments = [segment for some in by_street.values() for segment in some]
+        near = self._feet(segments, x, y)[2] <= reach_m
+        streets = {int(self._owner[segments[n]][0]) for n in np.flatnonzero(near)}
+        others = (self._nearest_among(by_street[street], x, y) for street in sorted(streets))
+        return [nearest, *(place for place in others if place is not None)]
+
     def _within(self, x: float, y: float, rings: int) -> list[int]:
         east, north = math.floor(x / CELL_M), math.floor(y / CELL_M)
         span = range(-rings, rings + 1)
         cells = (self._grid.get((east + i, north + j), ()) for i in span for j in span)
         return [segment for cell in cells for segment in cell]
 
-    def _nearest_among(self, segments: list[int], x: float, y: float) -> Place | None:
-        if not segments:
-            return None
+    def _feet(
+        self, segments: list[int], x: float, y: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Of each segment the nearest point: how far along it, where, and how far away."""
         starts = self._starts[segments]
         steps = self._ends[segments] - starts
         there = np.array((x, y)) - starts
         share = np.clip((there * steps).sum(1) / np.maximum((steps * steps).sum(1), 1e-9), 0, 1)
         feet = starts + steps * share[:, None]
-        distances = np.hypot(feet[:, 0] - x, feet[:, 1] - y)
+        return share, feet, np.hypot(feet[:, 0] - x, feet[:, 1] - y)
+
+    def _nearest_among(self, segments: list[int], x: float, y: float) -> Place | None:
+        if not segments:
+            return None
+        share, feet, distances = self._feet(segments, x, y)
         best = int(distances.argmin())
         index, segment = (int(part) for part in self._owner[segments[best]])
-        along_m = self.streets[index].along_m[segment] + share[best] * np.hypot(*steps[best])
+        length_m = np.hypot(*(self._ends[segments[best]] - self._starts[segments[best]]))
+        along_m = self.streets[index].along_m[segment] + share[best] * length_m
         point = (float(feet[best, 0]), float(feet[best, 1]))
         return Place(index, float(along_m), point, float(distances[best]))
 

@@ -175,7 +175,7 @@ def ten_times(one: Delivery) -> Delivery:
 def test_codec__a_learned_model__is_the_same_after_writing_and_reading(
     town: City, learned: EtaModel
 ):
-    metres = metres_ridden(town, deliveries(town, 1, 10)).tolist()
+    metres = metres_ridden(town, deliveries(town, 1, 10), learned).tolist()
     written = model_to_json(learned, metres) | {"model_id": 7}
     read = model_from_json(written)
     assert read.street_mps == learned.street_mps

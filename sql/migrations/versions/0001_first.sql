@@ -2423,7 +2423,8 @@ CREATE TABLE eta_model (
     rides int NOT NULL CHECK (rides > 0),
     crossing_s float8 NOT NULL CHECK (crossing_s >= 0),  -- lost at a crossing of larger streets
     arrival_s float8 NOT NULL CHECK (arrival_s >= 0),  -- from the street to the door
-    wait_s float8[] NOT NULL CHECK (cardinality(wait_s) = 21)  -- at the restaurant: 0, 5, … 100 %
+    wait_s float8[] NOT NULL CHECK (cardinality(wait_s) = 21),  -- at the restaurant: 0, 5, … 100 %
+    ways text NOT NULL CHECK (ways IN ('limits', 'speeds'))  -- what couriers choose theirs by
 );
 
 CREATE TABLE street_speed (
@@ -2463,10 +2464,10 @@ AS $$
 DECLARE
     added int;
 BEGIN
-    INSERT INTO eta_model (learned_at, rides, crossing_s, arrival_s, wait_s)
-    SELECT m.learned_at, m.rides, m.crossing_s, m.arrival_s, m.wait_s
-    FROM jsonb_to_record(model)
-        AS m (learned_at timestamptz, rides int, crossing_s float8, arrival_s float8, wait_s float8[])
+    INSERT INTO eta_model (learned_at, rides, crossing_s, arrival_s, wait_s, ways)
+    SELECT m.learned_at, m.rides, m.crossing_s, m.arrival_s, m.wait_s, m.ways
+    FROM jsonb_to_record(model) AS m (learned_at timestamptz, rides int, crossing_s float8,
+        arrival_s float8, wait_s float8[], ways text)
     RETURNING model_id INTO added;
     INSERT INTO street_speed
     SELECT added, s.* FROM jsonb_to_recordset(model -> 'street_speeds')
