@@ -20,7 +20,7 @@ from driver_events.positions import LiveFeed
 from driver_events.processor import Processor
 from driver_events.recorder import Connection, DatabaseRecorder
 from driver_events.sender import MqttSender
-from driver_events.series import FORGET_EVERY_S, SeriesWriter, forget_old_points
+from driver_events.series import FORGET_EVERY_S, TAKE_S, SeriesWriter, forget_old_points
 from driver_events.settings import DriverEventsSettings
 from driver_events.source import MAX_POLL_INTERVAL_S, Source
 from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
@@ -129,6 +129,7 @@ def _run_database_sink(
             settings.kafka_series_topic,
             f"{settings.kafka_group_id}-series",
             name=settings.mqtt_username,
+            fetch_wait_ms=round(TAKE_S * 1000),
         ),
         Connection(url, "driver_events series"),
         retention,

@@ -28,6 +28,7 @@ MAX_POLL_INTERVAL_S = 300
 SESSION_TIMEOUT_S = 6  # Kafka's least: partitions of one that does not come back are free then
 NAME_TAKEN_PAUSE_S = 10.0  # above the session time-out: by then, whoever was gone is gone
 FENCED = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
+FETCH_WAIT_MS = 20  # 50 answers a second when calm: 1 % of a core
 RECONNECT_MS = 1000  # a Kafka that came back is found within this, instead of 10 s
 
 
@@ -56,11 +57,19 @@ class Source:
     ever now and then (librdkafka#5591: pause, assign, resume).
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, group_id: str, name: str) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        group_id: str,
+        name: str,
+        fetch_wait_ms: int = FETCH_WAIT_MS,
+    ) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
         self._group_id = group_id
         self._name = name
+        self._fetch_wait_ms = fetch_wait_ms
         self._log = get_logger(topic=topic)
         self._admin = AdminClient(
             {
@@ -96,9 +105,8 @@ class Source:
                 "session.timeout.ms": SESSION_TIMEOUT_S * 1000,
                 "heartbeat.interval.ms": 2000,
                 "max.poll.interval.ms": MAX_POLL_INTERVAL_S * 1000,
-                # Answers of some 300 fixes when busy, and 50 a second when calm: 1 % of a core.
-                "fetch.min.bytes": 65_536,
-                "fetch.wait.max.ms": 20,
+                "fetch.min.bytes": 65_536,  # some 300 fixes
+                "fetch.wait.max.ms": self._fetch_wait_ms,
                 "reconnect.backoff.max.ms": RECONNECT_MS,
                 "queued.min.messages": 20_000,  # a few of the largest batches
                 "queued.max.messages.kbytes": 65_536,

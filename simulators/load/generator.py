@@ -24,7 +24,7 @@ from simulators.load.histogram import Histogram
 from simulators.load.schedule import Schedule
 from simulators.load.sessions import LIVE, Sessions
 
-TICK_S = 0.02  # 50 turns a second; what falls due meanwhile goes out together
+TICK_S = 0.04  # 25 turns a second; what falls due meanwhile goes out together
 CONNECTING_TICK_S = 0.001
 COMMANDS_EVERY_S = 0.02
 COMMAND_BYTES = 1 << 20
