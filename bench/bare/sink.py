@@ -18,7 +18,7 @@ from confluent_kafka import Consumer
 from doorstep.store.pool import connect
 
 BATCH = 5_000
-WAIT_S = 0.05
+WAIT_S = 0.25  # what ours waits at most, while the database is busy
 SESSION = 10_000  # ms
 
 TABLES = """
@@ -27,7 +27,7 @@ TABLES = """
         boot text NOT NULL, seq int8 NOT NULL, received_at timestamptz NOT NULL,
         lon_deg float8 NOT NULL, lat_deg float8 NOT NULL,
         accuracy_m float8, speed_mps float8, heading_deg float8,
-        PRIMARY KEY (driver_id, fix_at)
+        PRIMARY KEY (driver_id, fix_at, boot, seq)
     );
     CREATE TEMP TABLE incoming_bare_fix (LIKE bare_fix) ON COMMIT DELETE ROWS
 """
