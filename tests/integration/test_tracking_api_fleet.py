@@ -161,15 +161,23 @@ async def test_tiles__few_drivers__one_by_one_where_they_are_with_what_they_do(d
     assert await tile_of(api, RESTAURANT, 14, state="to_customer") == []
 
 
-async def test_tiles__too_many_for_one__cells_that_count_everybody_once(api, database):
-    database.rows("INSERT INTO driver SELECT 'x' || n, 'x' FROM generate_series(1, 1500) n")
+# Below zoom 9 all drivers are looked at; from there on those of the tile's cells, unless these are
+# more than 20,000.
+@pytest.mark.parametrize(("drivers", "z"), [(1500, 8), (1500, 12), (20_001, 12)])
+async def test_tiles__too_many_for_one__cells_that_count_everybody_once(api, database, drivers, z):
     database.rows(
-        "INSERT INTO driver_state (driver_id, fix_at, received_at, lon_deg, lat_deg, geom)"
-        " SELECT 'x' || n, now(), now(), 11.2 + n * 1e-5, 43.77,"
-        " ST_SetSRID(ST_MakePoint(11.2 + n * 1e-5, 43.77), 4326) FROM generate_series(1, 1500) n"
+        "INSERT INTO driver SELECT 'x' || n, 'x' FROM generate_series(1, %s::int) n", drivers
     )
-    found = await tile_of(api, (11.2, 43.77), 8)
-    assert sum(one["count"] for _, one in found) == 1500
+    database.rows(
+        "INSERT INTO driver_state (driver_id, fix_at, received_at, lon_deg, lat_deg, cell)"
+        " SELECT 'x' || n, now(), now(), 11.27 + n * 1e-6, 43.77,"
+        " (4377 + 9000) * 36000 + floor((11.27 + n * 1e-6) * 100) + 18000"
+        " FROM generate_series(1, %s::int) n",
+        drivers,
+    )
+    database.rows("INSERT INTO driver_cell SELECT driver_id, cell FROM driver_state WHERE cell > 0")
+    found = await tile_of(api, (11.28, 43.77), z)
+    assert sum(one["count"] for _, one in found) == drivers
     assert len(found) <= 16
     assert all("driver_id" in one for _, one in found if one["count"] == 1)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -13,6 +17,7 @@ from doorstep.eta.estimate import Estimator
 from doorstep.eta.features import City
 from doorstep.eta.model import EtaModel
 from doorstep.streets import load_firenze
+from tracking_api import arrivals as arrivals_module
 from tracking_api.arrivals import Arrivals
 from tracking_api.view import Event, Spot, TrackedOrder, Window
 
@@ -138,3 +143,31 @@ def test_arrival__nobody_on_the_way__is_none(arrivals: Arrivals, state: str):
 
 def test_arrival__position_lost__is_none(arrivals: Arrivals):
     assert arrivals(make_order(newest=spot(-301, COURIER))) is None
+
+
+async def test_arrivals__until_the_graph_is_loaded__are_of_the_straight_line(monkeypatch, city):
+    may_load, taken_up = threading.Event(), asyncio.Event()
+
+    def load() -> Estimator:
+        may_load.wait()
+        return Estimator(Doors(city, EtaModel()))
+
+    async def read_model(_: int) -> None:
+        taken_up.set()
+
+    monkeypatch.setattr(arrivals_module, "GRAPH_AFTER_S", 0)
+    monkeypatch.setattr(arrivals_module, "load_estimator", load)
+    arrivals = Arrivals()
+    keeping = asyncio.create_task(arrivals.keep_learned(read_model))
+    before = arrivals(make_order())
+    may_load.set()
+    await taken_up.wait()
+    after = arrivals(make_order())
+    keeping.cancel()
+    assert [one and one.route for one in (before, after)] == ["straight_line", "road"]
+
+
+def test_tracking_api__when_it_starts__has_not_loaded_the_graph_s_libraries():
+    code = "import sys, tracking_api.__main__; print([n for n in ('scipy',) if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
