@@ -64,9 +64,9 @@ BODIES: list[type[BaseModel]] = [
 ]
 
 ROUTES = (
-    orders,
+    live_routes,  # first: they are matched in this order, and 18,000 viewers come back at once
     track,
-    live_routes,
+    orders,
     fleet,
     dispatch,
     history,

@@ -2,13 +2,14 @@
 import { authorization, hasToken, Refused, showTheDoor } from "./asking.js";
 
 const SILENT_MS = 25_000; // a heartbeat comes every 10 s: the line is dead
-const SLOWEST_RETRY_MS = 10_000;
+const AGAIN_MS = 500; // for the first six seconds: a restart takes no longer
+const QUICK_TRIES = 12;
+const SLOWEST_AGAIN_MS = 10_000;
 
 /** Follows one address at a time, for ever; `hear(kind, data)` gets each frame. */
 export class Stream {
   #address = null;
   #aborter = null;
-  #retryMs = 1000;
   #failures = 0;
 
   constructor({ hear, say }) {
@@ -35,7 +36,8 @@ export class Stream {
         this.say("reconnecting");
         this.#failures += 1;
       }
-      const ms = Math.min(this.#retryMs * 2 ** Math.max(0, this.#failures - 1), SLOWEST_RETRY_MS);
+      const slower = 1.6 ** Math.max(0, this.#failures - QUICK_TRIES);
+      const ms = Math.min(AGAIN_MS * slower, SLOWEST_AGAIN_MS);
       await new Promise((resolve) => setTimeout(resolve, address ? ms * (0.5 + Math.random()) : 50));
     }
   }
@@ -77,7 +79,6 @@ export class Stream {
     for (const line of block.split("\n")) {
       if (line.startsWith("event: ")) kind = line.slice(7);
       else if (line.startsWith("data: ")) data += line.slice(6);
-      else if (line.startsWith("retry: ")) this.#retryMs = Number(line.slice(7)) || 1000;
     }
     if (!kind) return;
     this.#failures = 0;
