@@ -135,8 +135,10 @@ class Feed:
             consumer.assign([TopicPartition(*one, OFFSET_END) for one in partitions])
             probe_at = time.monotonic() + PROBE_EVERY_S
             while not self._stopping.is_set():
-                messages = consumer.consume(CONSUME_AT_MOST, CONSUME_WITHIN_S)
+                # `consume` waits until it has as many as it may give: for the first, then for none.
+                messages = consumer.consume(1, CONSUME_WITHIN_S)
                 if messages:
+                    messages += consumer.consume(CONSUME_AT_MOST, 0)
                     self._take(self.read(messages))
                 if time.monotonic() >= probe_at:
                     if self._probe(consumer) not in (None, partitions):
