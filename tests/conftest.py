@@ -12,6 +12,9 @@ from xdist.scheduler import LoadScopeScheduling
 from doorstep.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database, create_template, running_cluster
 
+# A test's Kafka lives for a minute or two: compiling it well costs more CPU time than it saves.
+os.environ.setdefault("KAFKA_HEAP_OPTS", "-Xms256m -Xmx512m -XX:TieredStopAtLevel=1")
+
 
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[PostgresCluster]:
