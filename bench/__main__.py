@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from bench.measure import stop
 from bench.registry import BENCHMARKS, Benchmark
 from doorstep.stack.settings import PROJECT
 
@@ -48,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not chosen:
         print(listing(), file=sys.stderr)
         chosen = [one for one in BENCHMARKS.values() if one.is_quick]
+    signal.signal(signal.SIGTERM, stop)
     failed = False
     for one in chosen:
         try:
@@ -73,14 +76,20 @@ def run(one: Benchmark, *, quick: bool) -> dict[str, Any]:
     if importlib.util.find_spec(one.module) is None:
         raise BenchFailed(f"{one.name}: {one.module} is not there")
     argv = [sys.executable, "-m", one.module, *(one.quick if quick else ())]
-    done = subprocess.run(argv, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchFailed(f"{one.name}: ended with {done.returncode}")
+    process = subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     try:
-        result = json.loads(done.stdout.strip().splitlines()[-1])
+        output, _ = process.communicate()
+    except BaseException:
+        process.terminate()  # it has servers to stop, and folders to erase
+        process.wait()
+        raise
+    if process.returncode != 0:
+        raise BenchFailed(f"{one.name}: ended with {process.returncode}")
+    try:
+        result = json.loads(output.strip().splitlines()[-1])
     except (IndexError, ValueError):
         try:
-            result = json.loads(done.stdout)
+            result = json.loads(output)
         except ValueError as exc:
             raise BenchFailed(f"{one.name}: gave no JSON") from exc
     shaped = one.shape(result)
@@ -90,12 +99,15 @@ def run(one: Benchmark, *, quick: bool) -> dict[str, Any]:
 def told(result: dict[str, Any]) -> str:
     """Tell a result in lines: each way's least, middle and most, and its ratio to ours."""
     lines = [f"{result['name']}: {result.get('unit', '')}"]
-    ours, others = result.get("ours"), result.get("others", {})
-    if ours is None:
+    parts = result.get("parts") or {"": result}
+    if any(part.get("ours") is None for part in parts.values()):
         return "\n".join([*lines, json.dumps(result, indent=2, ensure_ascii=False)])
-    for way, one in {"ours": ours, **others}.items():
-        ratio = f"  {one['ratio']:g} x" if one.get("ratio") is not None else ""
-        lines.append(f"  {way:42} {one['median']:>10g}  ({one['min']:g} to {one['max']:g}){ratio}")
+    for name, part in parts.items():
+        lines += [f" {name}"] if name else []
+        for way, one in {"ours": part["ours"], **part.get("others", {})}.items():
+            ratio = f"  {one['ratio']:g} x" if one.get("ratio") is not None else ""
+            spread = f"{one['median']:>10g}  ({one['min']:g} to {one['max']:g})"
+            lines.append(f"  {way:42} {spread}{ratio}")
     return "\n".join(lines)
 
 

@@ -2,7 +2,8 @@
 
     {"name", "runs", "unit", "ours": {min, median, max}, "others": {way: {min, median, max, ratio}}}
 
-`ratio` is a way's middle over ours: what one would use instead costs so many times as much.
+`ratio` is a way's middle over ours: what one would use instead costs so many times as much. A
+benchmark of several things has `parts` instead: {thing: {"ours", "others"}}.
 """
 
 from __future__ import annotations
@@ -147,6 +148,12 @@ BENCHMARKS = {
             "bytes at rest: packed days beside the plain table and Traccar",
             ("--drivers", "8", "--rounds", "1"),
             _history,
+        ),
+        Benchmark(
+            "reads",
+            "bench.reads",
+            "GET /track, nearest, tiles, history, beside plain FastAPI",
+            ("--drivers", "2000", "--requests", "60", "--runs", "2"),
         ),
         Benchmark(
             "eta",

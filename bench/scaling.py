@@ -32,14 +32,14 @@ class Unit(NamedTuple):
 
 
 UNITS = {
-    "mosquitto": Unit(31.0, "µs of CPU a fix", "docs/load.md"),
-    "bridge": Unit(5.3, "µs of CPU a fix", "docs/load.md"),
-    "kafka": Unit(9.0, "µs of CPU a fix, one copy", "docs/load.md"),
-    "driver_events": Unit(12.0, "µs of CPU a fix", "docs/load.md"),
-    "postgres": Unit(27.0, "µs of CPU a fix, 100,000 drivers", "docs/load.md"),
+    "mosquitto": Unit(35.0, "µs of CPU a fix", "docs/load.md"),
+    "bridge": Unit(7.1, "µs of CPU a fix", "docs/load.md"),
+    "kafka": Unit(12.0, "µs of CPU a fix, one copy", "docs/load.md"),
+    "driver_events": Unit(15.0, "µs of CPU a fix", "docs/load.md"),
+    "postgres": Unit(34.0, "µs of CPU a fix, 100,000 drivers", "docs/load.md"),
     "push": Unit(40.0, "µs of CPU a push, an order each", "docs/live.md"),
     "look": Unit(30.0, "µs of PostgreSQL's CPU a look at a watched order", "guess"),
-    "hear": Unit(0.5, "µs of CPU a position in each process of tracking_api", "guess"),
+    "hear": Unit(0.6, "µs of CPU a position in each process of tracking_api", "docs/live.md"),
     "viewers": Unit(18_000, "viewers a process of tracking_api", "docs/live.md"),
     "viewer_memory": Unit(8.7 * 1024, "bytes a viewer, without the kernel's", "docs/live.md"),
     "device_memory": Unit(
@@ -49,8 +49,8 @@ UNITS = {
     "push_wire": Unit(600, "bytes a push, with headers", "guess"),
     "in_kafka": Unit(120, "bytes a fix in Kafka, lz4, one copy", "guess"),
     "plain": Unit(266, "bytes a fix in fix_history, with index", "docs/history.md"),
-    "packed": Unit(11.5, "bytes a fix in fix_chunk, with index", "docs/history.md"),
-    "wal": Unit(600, "bytes of WAL a fix", "guess"),
+    "packed": Unit(11.4, "bytes a fix in fix_chunk, with index", "docs/history.md"),
+    "wal": Unit(730, "bytes of WAL a fix", "docs/performance.md"),
 }
 KAFKA_COPIES = 3
 PLAIN_DAYS = 4  # until a day is sealed and packed

@@ -3,8 +3,8 @@
 Makes a cluster of its own below the temporary folder, durable as in production, with a fleet of
 which a share has an open order, and writes batches of one fix a driver through the real door, the
 sizes taking turns. Prints one JSON object: for each size the least, the median and the most µs of
-the server's CPU per fix of its batches (on a busy machine the least says most), and the share of
-HOT updates. `--explain` prints the last batch's plans.
+the server's CPU per fix of its batches (on a busy machine the least says most), the bytes of
+write-ahead log, and the share of HOT updates. `--explain` prints the last batch's plans.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from typing import Any
 
 import psycopg
 
+from bench.measure import stop
 from doorstep.stack.addresses import any_free_port
 from doorstep.stack.postgres import PostgresCluster
 from doorstep.store import admin, write
@@ -87,7 +89,8 @@ class Fleet:
 
 @contextmanager
 def running_database() -> Iterator[PostgresCluster]:
-    """Run a durable cluster with a migrated database, and erase it at the end."""
+    """Run a durable cluster with a migrated database, and erase it at the end, SIGTERM's too."""
+    signal.signal(signal.SIGTERM, stop)
     home = Path(tempfile.mkdtemp(prefix="doorstep-bench-"))
     home.chmod(0o711)
     config = {"session_preload_libraries": "auto_explain"}
@@ -116,6 +119,13 @@ def write_batch(conn: psycopg.Connection[Any], rows: list[IncomingRow]) -> float
     if refused:
         raise ValueError(f"{len(refused)} fixes were not simply committed: {refused[0]}")
     return (server_cpu_us(pid) - before_us) / len(rows)
+
+
+def wal_position(conn: psycopg.Connection[Any]) -> int:
+    """How many bytes of write-ahead log there were so far, of the whole server."""
+    row = conn.execute("SELECT (pg_current_wal_insert_lsn() - '0/0')::int8").fetchone()
+    conn.commit()
+    return int(row[0]) if row else 0
 
 
 def spread(costs_us: list[float]) -> dict[str, float]:
@@ -193,16 +203,20 @@ def main() -> None:
         prepare(conn, fleet, round(options.drivers * options.orders))
         warm_up(conn, fleet)
         costs_us: dict[int, list[float]] = {size: [] for size in options.batch}
+        wal_bytes: dict[int, list[float]] = {size: [] for size in options.batch}
         before = update_counts(conn)
         for k in range(options.batches):
             if options.explain and k == options.batches - 1:
                 explain_from_now(conn)
             for size in options.batch:
+                at = wal_position(conn)
                 costs_us[size].append(write_batch(conn, fleet.batch(size)))
+                wal_bytes[size].append((wal_position(conn) - at) / size)
         result = {
             "drivers": options.drivers,
             "batches": options.batches,
             "server_cpu_us_per_fix": {size: spread(costs) for size, costs in costs_us.items()},
+            "wal_bytes_per_fix": {size: spread(written) for size, written in wal_bytes.items()},
             "hot": hot_share(conn, before),
             "load_average": os.getloadavg()[0],
         }

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,7 +15,10 @@ import pytest
 
 from bench.__main__ import BenchFailed, listing, main, run, told
 from bench.measure import Measured
+from bench.naive_reads import EVENTS, HISTORY, NEAREST, TILE, TRACK, named
+from bench.reads import AGAIN, ZOOM, all_tiles, tile_at
 from bench.registry import BENCHMARKS, Benchmark
+from doorstep.stack.settings import PROJECT
 
 
 def test_benchmarks__each__has_a_purpose_in_one_line_and_a_module() -> None:
@@ -81,6 +88,48 @@ def test_growth__a_result__compares_with_the_smallest_fleet() -> None:
     assert shaped["others"]["100000 drivers"]["ratio"] == 1.2
 
 
+def test_told__parts__each_has_its_own_ratio() -> None:
+    one = {"min": 1.0, "median": 2.0, "max": 3.0}
+    part = {"ours": one, "others": {"theirs": one | {"ratio": 1.5}}}
+    lines = told({"name": "reads", "parts": {"track": part, "tile": part}}).splitlines()
+    assert [line.strip() for line in lines if "(" not in line] == ["reads:", "track", "tile"]
+    assert sum(line.endswith("1.5 x") for line in lines) == 2
+
+
+SLOW = """
+import signal, sys, threading
+from bench.measure import stop
+signal.signal(signal.SIGTERM, stop)
+try:
+    print("at work", file=sys.stderr, flush=True)
+    threading.Event().wait(60)
+finally:
+    print("all is stopped", file=sys.stderr, flush=True)
+"""
+ONE_SLOW = """
+from bench import __main__ as main
+from bench.registry import BENCHMARKS, Benchmark
+BENCHMARKS["slow"] = Benchmark("slow", "slow", "a stand-in", ())
+main.main(["slow"])
+"""
+
+
+@pytest.mark.parametrize("statement", [TRACK, EVENTS, NEAREST, TILE, HISTORY])
+def test_naive_reads__a_statement__has_no_name_of_another_style_left(statement: str) -> None:
+    names = re.findall(r"(?<!:):([a-z_]+)", statement)
+    said = named(statement, dict.fromkeys(names, 1)).decode()
+    assert names
+    assert not re.search(r"(?<!:):[a-z]", said)
+    assert all(f"%({name})s" in said for name in names)
+
+
+def test_reads__tiles__lie_within_the_city() -> None:
+    paths = all_tiles()
+    assert len(paths) == len(set(paths)) > AGAIN
+    x, y = tile_at(11.25, 43.775)  # its middle
+    assert f"/fleet/tiles/{ZOOM}/{x}/{y}.mvt" in paths
+
+
 def test_run__a_benchmark__takes_its_last_line_and_shapes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +140,23 @@ def test_run__a_benchmark__takes_its_last_line_and_shapes_it(
     monkeypatch.setattr(sys, "executable", str(program))
     result = run(Benchmark("fake", "bench.decode", "a stand-in", ()), quick=True)
     assert (result["name"], result["ours"]["median"]) == ("fake", 1)
+
+
+def test_main__sigterm__ends_the_benchmark_in_order(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    process = subprocess.Popen(
+        [sys.executable, "-c", ONE_SLOW],
+        env=os.environ | {"PYTHONPATH": f"{PROJECT}{os.pathsep}{tmp_path}"},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "at work\n"
+    process.terminate()
+    assert process.stderr.readline() == "all is stopped\n"
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_run__no_such_module__is_said() -> None:

@@ -1,0 +1,212 @@
+"""The reads as one would write them first: FastAPI, a pool, a statement and pydantic models.
+
+    DATABASE_URL=... python -m bench.naive_reads (sqlalchemy | psycopg) PORT
+
+`sqlalchemy` is the usual way: sync endpoints in FastAPI's threads, a pool of ten. `psycopg` is the
+lean one: async endpoints and psycopg's pool. Both read Doorstep's own tables. They know no token,
+no window of an order, no estimate of arrival, no flag for jumps and no packed days, and keep
+nothing between requests: less than tracking_api does. `bench.reads` compares with them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import uvicorn
+from fastapi import FastAPI, Response
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+from pydantic import BaseModel
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+POOL = 10  # connections, as tracking_api has
+OPTIONS = "-c search_path=doorstep,public"
+WAYS = ("sqlalchemy", "psycopg")
+
+TRACK = """
+SELECT o.order_id, o.state::text AS state, o.order_seq, r.name AS restaurant,
+    s.fix_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
+FROM orders o JOIN restaurant r USING (restaurant_id)
+LEFT JOIN assignment a ON a.order_id = o.order_id AND a.ended_at IS NULL
+LEFT JOIN driver_state s ON s.driver_id = a.driver_id
+WHERE o.order_id = :order_id
+"""
+EVENTS = """
+SELECT order_seq, state::text AS state, source::text AS source, occurred_at FROM order_event
+WHERE order_id = :order_id ORDER BY order_seq
+"""
+NEAREST = """
+SELECT driver_id, fix_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg,
+    ST_DistanceSphere(geom, ST_SetSRID(ST_MakePoint(:lon_deg, :lat_deg), 4326)) AS distance_m
+FROM driver_state
+WHERE state = 'available' AND duty = 'on_duty' AND received_at > now() - interval '5 minutes'
+ORDER BY geom <-> ST_SetSRID(ST_MakePoint(:lon_deg, :lat_deg), 4326) LIMIT :limit
+"""
+TILE = """
+SELECT ST_AsMVT(rows, 'drivers') AS tile FROM (
+    SELECT driver_id, state::text AS state, duty::text AS duty,
+        ST_AsMVTGeom(ST_Transform(geom, 3857), ST_TileEnvelope(:z, :x, :y)) AS geom
+    FROM driver_state
+    WHERE geom && ST_Transform(ST_TileEnvelope(:z, :x, :y), 4326)
+) AS rows
+"""
+HISTORY = """
+SELECT fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg FROM fix_history
+WHERE driver_id = :driver_id AND fix_at >= :since AND fix_at < :before AND quarantine IS NULL
+ORDER BY fix_at
+"""
+
+
+class Place(BaseModel):
+    """Where somebody was."""
+
+    fix_at: datetime | None
+    lon_deg: float | None
+    lat_deg: float | None
+    accuracy_m: float | None
+    speed_mps: float | None
+    heading_deg: float | None
+
+
+class Event(BaseModel):
+    """One step of an order."""
+
+    order_seq: int
+    state: str
+    source: str
+    occurred_at: datetime
+
+
+class Track(Place):
+    """An order with its driver's place."""
+
+    order_id: UUID
+    state: str
+    order_seq: int
+    restaurant: str
+    events: list[Event] = []
+
+
+class Near(Place):
+    """A driver and how far away they are."""
+
+    driver_id: str
+    distance_m: float
+
+
+class Fix(Place):
+    """One fix of the past."""
+
+    received_at: datetime
+
+
+def make_sync_app(url: str) -> FastAPI:
+    """Build the API with sync SQLAlchemy."""
+    engine = create_engine(
+        make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=POOL,
+        max_overflow=0,
+        connect_args={"options": OPTIONS},
+    )
+    app = FastAPI()
+
+    def rows(statement: str, **values: object) -> list[dict[str, Any]]:
+        with engine.connect() as conn:
+            return [dict(one) for one in conn.execute(text(statement), values).mappings()]
+
+    @app.get("/track/{order_id}")
+    def track(order_id: UUID) -> Track:
+        events = [Event(**one) for one in rows(EVENTS, order_id=order_id)]
+        return Track(**rows(TRACK, order_id=order_id)[0], events=events)
+
+    @app.get("/drivers/nearest")
+    def nearest(lon_deg: float, lat_deg: float, limit: int) -> list[Near]:
+        found = rows(NEAREST, lon_deg=lon_deg, lat_deg=lat_deg, limit=limit)
+        return [Near(**one) for one in found]
+
+    @app.get("/fleet/tiles/{z}/{x}/{y}.mvt")
+    def tile(z: int, x: int, y: int) -> Response:
+        return Response(bytes(rows(TILE, z=z, x=x, y=y)[0]["tile"]))
+
+    @app.get("/drivers/{driver_id}/history")
+    def history(driver_id: str, since: datetime, before: datetime) -> list[Fix]:
+        found = rows(HISTORY, driver_id=driver_id, since=since, before=before)
+        return [Fix(**one) for one in found]
+
+    return app
+
+
+def make_async_app(url: str) -> FastAPI:
+    """Build the same with psycopg's own pool."""
+    pool = AsyncConnectionPool(
+        url,
+        min_size=POOL,
+        max_size=POOL,
+        open=False,
+        kwargs={"row_factory": dict_row, "options": OPTIONS, "autocommit": True},
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with pool:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+
+    async def rows(statement: str, **values: object) -> list[dict[str, Any]]:
+        async with pool.connection() as conn:
+            found = await (await conn.execute(named(statement, values), values)).fetchall()
+        return [dict(one) for one in found]
+
+    @app.get("/track/{order_id}")
+    async def track(order_id: UUID) -> Track:
+        events = [Event(**one) for one in await rows(EVENTS, order_id=order_id)]
+        return Track(**(await rows(TRACK, order_id=order_id))[0], events=events)
+
+    @app.get("/drivers/nearest")
+    async def nearest(lon_deg: float, lat_deg: float, limit: int) -> list[Near]:
+        found = await rows(NEAREST, lon_deg=lon_deg, lat_deg=lat_deg, limit=limit)
+        return [Near(**one) for one in found]
+
+    @app.get("/fleet/tiles/{z}/{x}/{y}.mvt")
+    async def tile(z: int, x: int, y: int) -> Response:
+        return Response(bytes((await rows(TILE, z=z, x=x, y=y))[0]["tile"]))
+
+    @app.get("/drivers/{driver_id}/history")
+    async def history(driver_id: str, since: datetime, before: datetime) -> list[Fix]:
+        found = await rows(HISTORY, driver_id=driver_id, since=since, before=before)
+        return [Fix(**one) for one in found]
+
+    return app
+
+
+def named(statement: str, values: dict[str, object]) -> bytes:
+    """A statement with psycopg's placeholders in place of SQLAlchemy's."""
+    for name in values:
+        statement = statement.replace(f":{name}", f"%({name})s")
+    return statement.encode()
+
+
+def main() -> None:
+    way, port = sys.argv[1:]
+    make = {"sqlalchemy": make_sync_app, "psycopg": make_async_app}[way]
+    uvicorn.run(
+        make(os.environ["DATABASE_URL"]),
+        host="127.0.0.1",
+        port=int(port),
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
