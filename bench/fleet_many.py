@@ -37,7 +37,8 @@ REPORT_EVERY_S = 20
 RECORDS_A_S = 10  # what a second brings comes in so many pieces
 TILES = ((9, 3), (12, 3), (14, 3))  # zoom, how many of them
 MOVE = """
-UPDATE doorstep.driver_state AS d SET fix_at = m.at, received_at = m.at, lon_deg = m.lon_deg, lat_deg = m.lat_deg
+UPDATE doorstep.driver_state AS d
+SET fix_at = m.at, received_at = m.at, lon_deg = m.lon_deg, lat_deg = m.lat_deg
 FROM unnest(%s::text[], %s::float8[], %s::float8[]) AS n (driver_id, lon_deg, lat_deg),
     LATERAL (SELECT to_timestamp(%s / 1000.0) AS at, n.*) AS m
 WHERE d.driver_id = m.driver_id
