@@ -7,7 +7,8 @@ CREATE TABLE driver (
 );
 
 -- One row per driver, rewritten with every batch. Half of each page is kept free and no column
--- that changes is indexed, so that every update stays on its page (HOT).
+-- that changes is indexed, so that every update stays on its page (HOT). For that a row is as long
+-- when it is made as later: of short ones, a page would hold more than it can once they have grown.
 CREATE TABLE driver_state (
     driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver,
     duty driver_duty NOT NULL DEFAULT 'off_duty',
@@ -26,7 +27,9 @@ CREATE TABLE driver_state (
     boot text COLLATE "C",
     seq int8,
     geom geometry(Point, 4326),
-    cell int4
+    cell int4,
+    -- as long as what the first fix will fill; null from then on
+    room bytea DEFAULT decode(repeat('00', 136), 'hex')
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 -- A batch looks each driver up twice, and a hash takes a page where the primary key takes three.
 CREATE INDEX driver_state_driver ON driver_state USING hash (driver_id);

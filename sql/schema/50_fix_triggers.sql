@@ -15,7 +15,7 @@ BEGIN
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
-            cell = cell_of(f.lon_deg, f.lat_deg)
+            cell = cell_of(f.lon_deg, f.lat_deg), room = NULL
         FROM (
             SELECT n.*, was.ctid AS was_ctid, was.cell AS was_cell
             FROM (

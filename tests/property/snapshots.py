@@ -68,6 +68,7 @@ _NUMBERED = "numbers rows in the order in which they were written down"
 LEFT_OUT = {
     "fix_history": {"recorded_at": _WRITTEN_DOWN},
     "evidence": {"recorded_at": _WRITTEN_DOWN},
+    "driver_state": {"room": "keeps a place on the page"},
     "order_event": {"recorded_at": _WRITTEN_DOWN},
     "driver_command": {"driver_command_id": _NUMBERED},
     "order_command": {"order_command_id": _NUMBERED},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from doorstep.store.rows import Outcome
 from doorstep.store.translate import translated
 from sql import query
 from tests.database import Database, cloned_database, create_template, running_cluster
-from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now, numbered
+from tests.factories import AWAY, RESTAURANT, Place, make_fix, make_walk, now, numbered
 from tests.sql.fleet import Fleet
 
 
@@ -201,6 +202,34 @@ def test_assign__nearest__is_the_nearest_available_with_a_recent_position(fleet:
     fleet.command_order(order_id, "confirm")
     with pytest.raises(errors.NoDriverAvailable):
         fleet.command_order(order_id, "assign")
+
+
+def test_nearest_drivers__by_the_cells_that_are_looked_at__are_those_by_all_distances(
+    fleet: Fleet,
+) -> None:
+    chosen = random.Random(4)
+    drivers = [f"n{k}" for k in range(60)]
+    fleet.add_drivers(*drivers, on_duty=False)
+    fleet.run("UPDATE driver_state SET duty = 'on_duty', state = 'available'")
+    reach_deg = [10 ** chosen.uniform(-5, -0.5) for _ in drivers]  # 1 m to 35 km
+    places = [
+        Place(11.26 + chosen.uniform(-r, r), 43.77 + chosen.uniform(-r, r)) for r in reach_deg
+    ]
+    fleet.record(
+        numbered([make_fix(one, place=at) for one, at in zip(drivers, places, strict=True)])
+    )
+    distance = "ground_distance_m(d.lon_deg, d.lat_deg, %s, %s)"
+    for lon_deg, lat_deg in [(11.26, 43.77), (11.2599, 43.7699), places[0], places[1]]:
+        by_all = fleet.run(
+            f"SELECT driver_id FROM driver_state d WHERE {distance} < 50000"
+            f" ORDER BY {distance}, driver_id",
+            *[lon_deg, lat_deg] * 2,
+        )
+        for at_most in (1, 5, 60):
+            near = fleet.run(
+                "SELECT driver_id FROM nearest_drivers_v1(%s, %s, %s)", lon_deg, lat_deg, at_most
+            )
+            assert near == by_all[:at_most]
 
 
 def test_assign__nearest_is_in_a_batch_just_now__is_still_the_one(fleet: Fleet) -> None:

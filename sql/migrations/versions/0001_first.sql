@@ -146,7 +146,8 @@ CREATE TABLE driver (
 );
 
 -- One row per driver, rewritten with every batch. Half of each page is kept free and no column
--- that changes is indexed, so that every update stays on its page (HOT).
+-- that changes is indexed, so that every update stays on its page (HOT). For that a row is as long
+-- when it is made as later: of short ones, a page would hold more than it can once they have grown.
 CREATE TABLE driver_state (
     driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver,
     duty driver_duty NOT NULL DEFAULT 'off_duty',
@@ -165,7 +166,9 @@ CREATE TABLE driver_state (
     boot text COLLATE "C",
     seq int8,
     geom geometry(Point, 4326),
-    cell int4
+    cell int4,
+    -- as long as what the first fix will fill; null from then on
+    room bytea DEFAULT decode(repeat('00', 136), 'hex')
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 -- A batch looks each driver up twice, and a hash takes a page where the primary key takes three.
 CREATE INDEX driver_state_driver ON driver_state USING hash (driver_id);
@@ -1313,8 +1316,9 @@ BEGIN
 END
 $$;
 
--- Available drivers with a recent position, nearest first. Looks in wider and wider boxes of
--- cells; a driver counts only if no nearer one can be outside the box.
+-- Available drivers with a recent position, nearest first. Looks in the cells that a box of safe_m
+-- each way touches, a wider and wider one; a driver counts only if no nearer one can be outside the
+-- box. The first is small: where a cell holds thousands of drivers, the nearest are close by.
 CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
 RETURNS TABLE (driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1324,21 +1328,27 @@ SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
-    reach int;
     safe_m float8;
-    cell_row CONSTANT int := floor(from_lat_deg * 100)::int + 9000;
-    cell_column CONSTANT int := floor(from_lon_deg * 100)::int + 18000;
+    rows_deg float8;  -- half the box's height
+    columns_deg float8;  -- and half its width, where a degree of longitude is shortest
     l limits;
     nearest driver_distance[];
 BEGIN
     SELECT * INTO STRICT l FROM limits;
-    FOREACH reach IN ARRAY ARRAY[1, 3, 9, 27, 81] LOOP
-        safe_m := 1111.95 * reach * cosd(from_lat_deg);
+    FOREACH safe_m IN ARRAY ARRAY[100, 1000, 3000, 9000, 27000, 81000] LOOP
+        rows_deg := safe_m / 111195;
+        columns_deg := rows_deg / cosd(least(abs(from_lat_deg) + rows_deg, 89));
         nearest := ARRAY(
             SELECT (d.driver_id, m.distance_m)::driver_distance
-            FROM generate_series(cell_row - reach, cell_row + reach) AS r (cell_row)
-            JOIN driver_cell c ON c.cell BETWEEN r.cell_row * 36000 + cell_column - reach
-                AND r.cell_row * 36000 + cell_column + reach
+            FROM generate_series(
+                floor((from_lat_deg - rows_deg) * 100)::int + 9000,
+                floor((from_lat_deg + rows_deg) * 100)::int + 9000
+            ) AS r (cell_row)
+            JOIN driver_cell c
+                ON c.cell BETWEEN r.cell_row * 36000
+                        + floor((from_lon_deg - columns_deg) * 100)::int + 18000
+                    AND r.cell_row * 36000
+                        + floor((from_lon_deg + columns_deg) * 100)::int + 18000
             JOIN driver_state d ON d.driver_id = c.driver_id
             CROSS JOIN LATERAL (
                 SELECT ground_distance_m(d.lon_deg, d.lat_deg, from_lon_deg, from_lat_deg)
@@ -2524,7 +2534,7 @@ BEGIN
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
-            cell = cell_of(f.lon_deg, f.lat_deg)
+            cell = cell_of(f.lon_deg, f.lat_deg), room = NULL
         FROM (
             SELECT n.*, was.ctid AS was_ctid, was.cell AS was_cell
             FROM (
