@@ -19,7 +19,7 @@ from doorstep.stack.settings import PROJECT, StackSettings
 
 NODE = 2
 NAME = "kafka-2"
-SETTINGS = {"kafka_heap_opts": "-Xms64m -Xmx256m"}
+SETTINGS = {"kafka_heap_opts": "-Xms64m -Xmx256m -XX:TieredStopAtLevel=1"}
 COPIES = 2
 END_TIMEOUT_S = 30.0
 
