@@ -1,7 +1,8 @@
 """One question for many: what is asked while an answer is awaited goes into the next question.
 
 18,000 viewers that come back at once, each to an order of their own, are some hundred statements
-and not 18,000. Who asks alone doesn't wait for company.
+and not 18,000. Who asks alone doesn't wait for company; an asker rests after each question, so that
+in a rush the next is not one key's either.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ V = TypeVar("V")
 
 QUESTIONS_AT_ONCE = 2  # of a pool of 10
 KEYS_A_QUESTION = 200
+PAUSE_S = 0.03  # after a question: a crowd gathers, where each would soon be alone with its own
 
 
 class Together(Generic[K, V]):
@@ -54,6 +56,8 @@ class Together(Generic[K, V]):
             else:
                 for key, outcome in outcomes.items():
                     outcome.set_result(found.get(key))
+            if len(keys) < KEYS_A_QUESTION:
+                await asyncio.sleep(PAUSE_S)
 
 
 def _seen(outcome: asyncio.Future[V | None]) -> None:

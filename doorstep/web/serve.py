@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from doorstep.settings import Bind
 from doorstep.telemetry import get_logger
 
+BACKLOG = 4096  # the kernel's usual bound; past it a client's connection waits 1 s, 3 s, 7 s
 STOP_TIMEOUT_S = 5  # for requests under way; a supervisor usually waits 10 s before it kills
 
 
@@ -30,6 +31,7 @@ def serve(app: FastAPI, bind: Bind, http: type[asyncio.Protocol] | None = None) 
             ws="none",
             log_config=None,
             log_level="warning",
+            backlog=BACKLOG,
             access_log=False,  # the metrics count requests; a log line each says no more
             server_header=False,
             proxy_headers=False,

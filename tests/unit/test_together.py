@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tracking_api.together import KEYS_A_QUESTION, Together
+from tracking_api import together as together_module
+from tracking_api.together import KEYS_A_QUESTION, QUESTIONS_AT_ONCE, Together
 
 
 class Asked:
@@ -55,6 +56,21 @@ async def test_together__more_than_fit_into_a_question__all_get_answers():
     count = 2 * KEYS_A_QUESTION + 1
     assert await asyncio.gather(*map(together, range(count))) == [n * n for n in range(count)]
     assert sorted(map(len, asked.questions)) == [1, KEYS_A_QUESTION, KEYS_A_QUESTION]
+
+
+async def test_together__a_rush_of_one_after_the_other__shares_a_question(monkeypatch):
+    monkeypatch.setattr(together_module, "PAUSE_S", 0.3)
+    asked = Asked()
+    together = Together(asked)
+    asked.let.set()
+    for n in range(QUESTIONS_AT_ONCE):
+        assert await together(n) == n * n  # nobody was before them
+    rush = []
+    for n in range(2, 10):
+        rush.append(asyncio.create_task(together(n)))
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*rush) == [n * n for n in range(2, 10)]
+    assert asked.questions == [[0], [1], list(range(2, 10))]
 
 
 async def test_together__an_error__goes_to_all_of_the_question_and_to_nobody_after():
