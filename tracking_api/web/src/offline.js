@@ -1,5 +1,5 @@
 // A bar across the page while what it shows is not live: since when, and that it tries again.
-const AFTER_MS = 1500; // a break that heals at once is not worth a word
+const AFTER_MS = 2500; // a break that heals at once is not worth a word
 
 export class Offline {
   #since = 0; // when it broke, 0 while it is live

@@ -1,6 +1,14 @@
 // The chart: a canvas by uPlot, drawn at most once a frame, and the stretch of time that it shows.
 import uPlot from "uplot";
 
+// What stands below a tick, for steps of so many seconds: [from, always, at a new year, day, hour].
+const [DAY, CLOCK] = ["{YYYY}-{MM}-{DD}", "{HH}:{mm}"];
+const TIMES = [
+  [86_400, DAY, null, null, null, null, null, null, 1],
+  [60, CLOCK, `\n${DAY}`, null, `\n${DAY}`, null, null, null, 1],
+  [1, `${CLOCK}:{ss}`, `\n${DAY}`, null, `\n${DAY}`, null, null, null, 1],
+  [0.001, `${CLOCK}:{ss}.{fff}`, `\n${DAY}`, null, `\n${DAY}`, null, null, null, 1],
+];
 const LEAST_S = 2;
 const MOST_S = 3660 * 86_400;
 
@@ -21,7 +29,7 @@ export class Chart {
         legend: { show: false },
         cursor: { drag: { x: true, y: false, setScale: false } },
         scales: { x: { time: true, auto: false } },
-        axes: [this.#axis({}), this.#axis({ size: 70 })],
+        axes: [this.#axis({ values: TIMES }), this.#axis({ size: 70 })],
         series: [
           {},
           { stroke: () => this.#colour("--accent"), width: 1.5, spanGaps: true },

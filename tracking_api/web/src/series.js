@@ -118,6 +118,9 @@ async function drawList(after = "") {
   }
   nextAfter = answer.next_after;
   $("more").hidden = !nextAfter;
+  $("none").textContent = prefix
+    ? "No series has such a name."
+    : "Nothing has been published yet. Some tickers? Say how many, under “Simulated”.";
   $("none").hidden = listed.size > 0;
 }
 
@@ -256,6 +259,7 @@ function timeOf(x, exactly = false) {
 
 // How many are simulated
 
+$("simulated").open = innerWidth > 760; // on a phone the list needs the room
 const counts = new Map();
 for (const [kind, [words, most]] of Object.entries(KINDS)) {
   const input = el("input", { type: "number", min: "0", max: most, step: "1", required: "" });

@@ -28,7 +28,7 @@ const SPEEDS = {
   assumed: "at a usual pace",
 };
 const MISSED_S = 10; // between two positions: the way between them is asked for
-const ROOM = { top: 50, right: 50, bottom: 75, left: 50 }; // below: the card's edge, the attribution
+const ROOM = { top: 50, right: 80, bottom: 75, left: 80 }; // below: the card's edge, the attribution
 
 const ours = openMap();
 const courier = new Courier((source, geojson) => ours?.show(source, geojson));
