@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_po
 ACK_EVERY_S = "3"
 
 
-@pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
+@contextmanager
+def folder_for_all() -> Iterator[Path]:
     """A folder that the servers' own users can reach, which pytest's isn't when run by root."""
     folder = Path(tempfile.mkdtemp(prefix="doorstep-acceptance-"))
     folder.chmod(0o755)
@@ -27,13 +28,21 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def stack(home: Path) -> Iterator[Stack]:
-    """The whole stack, ready."""
-    environment = os.environ | {"ACK_EVERY_S": ACK_EVERY_S}
-    settings = StackSettings(doorstep_home=home, **ANY_PORT)
-    whole = Stack(settings, environment=environment, say=lambda _: None)
-    try:
-        whole.up(owner_pid=os.getpid())
-        yield whole
-    finally:
-        whole.down(erase=True)
+def home() -> Iterator[Path]:
+    """A home without a stack."""
+    with folder_for_all() as home:
+        yield home
+
+
+@pytest.fixture(scope="package")
+def stack() -> Iterator[Stack]:
+    """The whole stack, ready; one for all that leave it whole."""
+    with folder_for_all() as home:
+        environment = os.environ | {"ACK_EVERY_S": ACK_EVERY_S}
+        settings = StackSettings(doorstep_home=home, **ANY_PORT)
+        whole = Stack(settings, environment=environment, say=lambda _: None)
+        try:
+            whole.up(owner_pid=os.getpid())
+            yield whole
+        finally:
+            whole.down(erase=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from doorstep.journal import read_published
 from doorstep.ledger import Ledger, compare
 from doorstep.provision import owner_connection
 from doorstep.stack.stack import Stack
+from tests.integration.servers import wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHARED = PROJECT.parent / "shared" / "data" / "gps"
@@ -155,9 +157,16 @@ def test_kafka_away__patch_still_commits_and_the_devices_catch_up(stack: Stack) 
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 200
             assert json.load(answer)["outcome"] == "committed"
-        time.sleep(2)
-        lives = read_published(stack.home.journals / "device-dario.sqlite")
-        assert [(life.last_seq, life.pending) for life in lives] == [(50, 50)]
+        journal = stack.home.journals / "device-dario.sqlite"
+
+        def journalled() -> list[tuple[int, int]]:
+            try:
+                lives = read_published(journal)
+            except sqlite3.OperationalError:
+                return []  # it is about to be made
+            return [(life.last_seq, life.pending) for life in lives]
+
+        wait_until(lambda: journalled() == [(50, 50)], 60, "50 fixes in the journal")
     finally:
         stack.start_part("kafka")
     said, _ = waiting.communicate(timeout=120)

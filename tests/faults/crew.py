@@ -11,6 +11,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -27,6 +28,7 @@ PATCHED = "patched-"  # drivers without a phone: their fixes come by PATCH
 PATCHED_DRIVERS = 4
 EVERY_S = 0.5  # each driver's fixes
 STOP_TIMEOUT_S = 20.0
+PAUSE_TIMEOUT_S = 30.0
 
 Published = Mapping[tuple[str, str], int]
 """The newest seq of each (driver_id, boot)."""
@@ -81,7 +83,15 @@ class Crew:
 
     def pause(self) -> None:
         """Write no more fixes and send no more commands; the devices stay connected."""
+        before = self._pauses()
         self._say("pause")
+        deadline = time.monotonic() + PAUSE_TIMEOUT_S
+        while self._pauses() == before and time.monotonic() < deadline:
+            self.check()
+            time.sleep(0.05)
+
+    def _pauses(self) -> int:
+        return sum(one["kind"] == "paused" for one in self.records())
 
     def go_on(self) -> None:
         """End a pause."""

@@ -39,7 +39,13 @@ async def run(options: argparse.Namespace, settings: SimulatorSettings) -> None:
             load = Phones(driver_ids, settings, fleet, journal, record)
             script = Script(load, api, fleet, record)
             prober = Prober(settings, fleet, load, script, record, transport)
-            work = (load.report(), listen(load), script.run(pairs), prober.run(), stop.wait())
+            work = (
+                load.report(),
+                listen(load, record),
+                script.run(pairs),
+                prober.run(),
+                stop.wait(),
+            )
             tasks = [*await load.connect(), *map(asyncio.create_task, work)]
             done, _ = await asyncio.wait(tasks, return_when="FIRST_COMPLETED")
             for device in load.devices.values():
@@ -51,14 +57,15 @@ async def run(options: argparse.Namespace, settings: SimulatorSettings) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def listen(load: Phones) -> None:
-    """Do what the parent says, a word a line."""
+async def listen(load: Phones, record: Record) -> None:
+    """Do what the parent says, a word a line, and note that it is done."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         if line.strip() == b"pause":
             load.going.clear()
+            record.note("paused")  # what was written before stands in the journal
         else:
             load.going.set()
 
