@@ -20,7 +20,7 @@ from doorstep.eta.doors import Doors
 from doorstep.eta.estimate import Estimator, Seen
 from doorstep.eta.features import City
 from doorstep.eta.learning import learn, metres_ridden
-from doorstep.eta.model import PRIOR_MPS, STREET_CLASSES, EtaModel, Phase
+from doorstep.eta.model import PRIOR_MPS, STREET_CLASSES, EtaModel, Phase, Ways
 from doorstep.eta.rides import Delivery
 from doorstep.streets import Street, Streets
 
@@ -48,7 +48,13 @@ def town() -> City:
 
 
 def deliver(
-    town: City, rng: random.Random, driver_id: str, pace: float, at: datetime, noise: float
+    town: City,
+    rng: random.Random,
+    driver_id: str,
+    pace: float,
+    at: datetime,
+    noise: float,
+    ways: Ways = Ways.SPEEDS,
 ) -> Delivery:
     """One delivery: ride, wait 60 to 300 s, ride, at the true speeds."""
     streets, roads = town.streets, town.roads
@@ -62,7 +68,7 @@ def deliver(
     now, trail, marks = at, [], []
     for start, goal in ((spots[0], spots[1]), (spots[1], spots[2])):
         factor = pace * rush * math.exp(rng.gauss(0, noise))
-        route = roads.towards(goal, way_s).route_from(start)
+        route = roads.towards(goal, town.chosen_by(ways, way_s)).route_from(start)
         begun, due_s, gone_s = now, 0.0, 0.0
         for part in route:
             took_s = roads.cost_s(part, way_s) * factor
@@ -83,13 +89,15 @@ def deliver(
     return Delivery(driver_id, places[1], places[2], at, marks[0], marks[1], marks[2], trail)
 
 
-def deliveries(town: City, seed: int, count: int, noise: float = 0.1) -> list[Delivery]:
+def deliveries(
+    town: City, seed: int, count: int, noise: float = 0.1, ways: Ways = Ways.SPEEDS
+) -> list[Delivery]:
     rng = random.Random(seed)
     made = []
     for number in range(count):
         driver_id, pace = (("anna", FAST), ("bruno", SLOW), ("carla", 1.0))[number % 3]
         at = NOON + timedelta(days=number // 40, hours=rng.choice([0, 6]))
-        made.append(deliver(town, rng, driver_id, pace, at, noise))
+        made.append(deliver(town, rng, driver_id, pace, at, noise, ways))
     return made
 
 
@@ -152,6 +160,21 @@ def test_band__on_deliveries_not_learned_from__holds_about_four_of_five(
     assert np.median(off_learned) < 0.5 * np.median(off_prior)
 
 
+@pytest.mark.parametrize("ways", [*Ways])
+def test_learn__which_ways_couriers_take__is_found_out(town: City, ways: Ways):
+    assert learn(town, deliveries(town, 5, 60, ways=ways), NOON).ways is ways
+
+
+def test_left__a_fix_as_near_to_the_wrong_street__is_on_the_one_towards_the_door(town: City):
+    doors = Doors(town, EtaModel(), most_made_per_s=math.inf)
+    to_lon_lat = town.streets.to_lon_lat
+    door = to_lon_lat(2 * BLOCK_M, 1.0)
+    on_it, off_it = (doors.left(to_lon_lat(BLOCK_M + 6.0, y), door, 12) for y in (0.0, 7.0))
+    assert on_it is not None
+    assert off_it is not None
+    assert off_it.metres == pytest.approx(on_it.metres, abs=2)
+
+
 def test_learn__a_demo_at_ten_times_the_speed__learns_the_citys_own_speeds(town: City):
     fast = [ten_times(one) for one in deliveries(town, 1, 60)]
     slow = deliveries(town, 1, 60)
@@ -180,6 +203,7 @@ def test_codec__a_learned_model__is_the_same_after_writing_and_reading(
     read = model_from_json(written)
     assert read.street_mps == learned.street_mps
     assert read.driver_pace == learned.driver_pace
+    assert read.ways is learned.ways
     assert (read.model_id, read.learned_at) == (7, NOON)
     for seconds in (30.0, 200.0, 1000.0, 5000.0):
         for phase in Phase:

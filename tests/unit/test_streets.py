@@ -91,6 +91,22 @@ def test_nearest__beyond_the_reach__is_none(square: Streets):
     assert square.nearest_within(200, -110, 100.0) is None
 
 
+def test_sums__from_each_node__are_of_the_ways_taken_and_not_of_others(square: Streets):
+    roads = Roads(square)
+    field = roads.towards(square.nearest(0, 100), seconds(roads))
+    ways = np.ones(len(roads.length_m))
+    metres, count = field.sums_from_nodes(roads.length_m, ways).T
+    assert metres.tolist() == [500, 100, 200, 600]
+    assert count == pytest.approx([1 + 1 / 3, 1 / 3, 2 / 3, 1 + 2 / 3])  # the last is a part of one
+
+
+def test_places__a_fix_between_two_streets__may_be_on_either_and_on_no_third(square: Streets):
+    near_corner = square.places_within(20, 12, 100.0, blur_m=12.0)
+    assert [(one.street, one.off_street_m) for one in near_corner] == [(0, 12.0), (1, 20.0)]
+    assert [one.street for one in square.places_within(40, 12, 100.0, blur_m=12.0)] == [0]
+    assert square.places_within(200, -110, 100.0, blur_m=12.0) == []
+
+
 def test_firenze__any_place__is_reached_from_any_other_at_the_cost_of_its_parts():
     streets = load_firenze()
     roads, rng = Roads(streets), random.Random(1)
