@@ -109,8 +109,8 @@ class Doors:
             return None
         way_s = self._seconds_of_ways(hour)
         field = self.city.roads.towards(place, self.city.chosen_by(self.model.ways, way_s))
-        sums = field.sums_from_nodes(way_s / TENTH_S, self.city.roads.length_m)
-        found = self._doors[key] = _Door(place, _packed(sums[:, 0]), _packed(sums[:, 1]))
+        tenths, metres = field.sums_from_nodes(way_s / TENTH_S, self.city.roads.length_m)
+        found = self._doors[key] = _Door(place, _packed(tenths), _packed(metres))
         if len(self._doors) > MOST_DOORS:
             self._doors.popitem(last=False)
         return found

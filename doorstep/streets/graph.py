@@ -19,6 +19,7 @@ CELL_M = 100.0  # of the grid in which the nearest street is looked up
 RINGS = (1, 2, 4, 8, 16, 32, 64)
 
 Point = tuple[float, float]
+_Feet = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +100,22 @@ class Streets:
         return None
 
     def places_within(self, x: float, y: float, most_m: float, blur_m: float) -> list[Place]:
-        """The nearest street, and those hardly further away: `blur_m` more, as a fix is unsure."""
-        nearest = self.nearest_within(x, y, most_m)
-        if nearest is None:
-            return []
-        reach_m = min(nearest.off_street_m + blur_m, most_m)
-        by_street: dict[int, list[int]] = {}
-        for segment in set(self._within(x, y, math.ceil(reach_m / CELL_M))):
-            by_street.setdefault(int(self._owner[segment][0]), []).append(segment)
-        by_street.pop(nearest.street, None)
-        if not by_street:
-            return [nearest]
-        segments = [segment for some in by_street.values() for segment in some]
-        near = self._feet(segments, x, y)[2] <= reach_m
-        streets = {int(self._owner[segments[n]][0]) for n in np.flatnonzero(near)}
-        others = (self._nearest_among(by_street[street], x, y) for street in sorted(streets))
-        return [nearest, *(place for place in others if place is not None)]
+        """The nearest street, and those hardly further away: `blur_m` more, as a fix is unsure.
+
+        Nearest first. Where the nearest is so far away that its neighbours say nothing, only it.
+        """
+        segments = self._within(x, y, 1)
+        found = self._feet(segments, x, y) if segments else None
+        if found is None or found[2].min() + blur_m > CELL_M:
+            nearest = self.nearest_within(x, y, most_m)
+            return [] if nearest is None else [nearest]
+        distances = found[2]
+        near = np.flatnonzero(distances <= min(distances.min() + blur_m, most_m))
+        places: dict[int, Place] = {}
+        for number in near[distances[near].argsort()].tolist():
+            place = self._place_of(segments, found, number)
+            places.setdefault(place.street, place)
+        return [*places.values()]
 
     def _within(self, x: float, y: float, rings: int) -> list[int]:
         east, north = math.floor(x / CELL_M), math.floor(y / CELL_M)
@@ -122,9 +123,7 @@ class Streets:
         cells = (self._grid.get((east + i, north + j), ()) for i in span for j in span)
         return [segment for cell in cells for segment in cell]
 
-    def _feet(
-        self, segments: list[int], x: float, y: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def _feet(self, segments: list[int], x: float, y: float) -> _Feet:
         """Of each segment the nearest point: how far along it, where, and how far away."""
         starts = self._starts[segments]
         steps = self._ends[segments] - starts
@@ -136,13 +135,17 @@ class Streets:
     def _nearest_among(self, segments: list[int], x: float, y: float) -> Place | None:
         if not segments:
             return None
-        share, feet, distances = self._feet(segments, x, y)
-        best = int(distances.argmin())
-        index, segment = (int(part) for part in self._owner[segments[best]])
-        length_m = np.hypot(*(self._ends[segments[best]] - self._starts[segments[best]]))
-        along_m = self.streets[index].along_m[segment] + share[best] * length_m
-        point = (float(feet[best, 0]), float(feet[best, 1]))
-        return Place(index, float(along_m), point, float(distances[best]))
+        found = self._feet(segments, x, y)
+        return self._place_of(segments, found, int(found[2].argmin()))
+
+    def _place_of(self, segments: list[int], found: _Feet, number: int) -> Place:
+        share, feet, distances = found
+        one = segments[number]
+        index, segment = (int(part) for part in self._owner[one])
+        along_m = self.streets[index].along_m
+        metres = along_m[segment] + share[number] * (along_m[segment + 1] - along_m[segment])
+        point = (float(feet[number, 0]), float(feet[number, 1]))
+        return Place(index, float(metres), point, float(distances[number]))
 
 
 def _segments(

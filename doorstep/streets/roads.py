@@ -151,21 +151,22 @@ class Field:
 
     def metres_from_nodes(self) -> Floats:
         """How long the fastest way from each node is."""
-        return self.sums_from_nodes(self.roads.length_m)[:, 0]
+        return self.sums_from_nodes(self.roads.length_m)[0]
 
-    def sums_from_nodes(self, *of_ways: Floats) -> Floats:
-        """What the fastest way from each node adds up to, a column for each amount of the ways."""
-        amounts = np.column_stack(of_ways)
+    def sums_from_nodes(self, *of_ways: Floats) -> list[Floats]:
+        """What the fastest way from each node adds up to, of each of these amounts of the ways."""
         goes_on = self.next_way >= 0
         after = np.where(goes_on, self.roads.to_node[self.next_way], NO_WAY)
-        sums = np.where(goes_on[:, None], amounts[self.next_way], 0.0)
+        sums = [np.where(goes_on, amounts[self.next_way], 0.0) for amounts in of_ways]
         for node, part in self.last_parts.items():
             if not goes_on[node]:
                 whole_m = self.roads.length_m[part.way]
-                sums[node] = amounts[part.way] * (part.length_m / whole_m if whole_m else 0.0)
-        while len(on := np.flatnonzero(after >= 0)):  # each round doubles how far it looks ahead
-            following = after[on]
-            sums[on], after[on] = sums[on] + sums[following], after[following]
+                share = part.length_m / whole_m if whole_m else 0.0
+                for amounts, one in zip(of_ways, sums, strict=True):
+                    one[node] = amounts[part.way] * share
+        while (goes_on := after >= 0).any():  # each round doubles how far it looks ahead
+            sums = [np.where(goes_on, one + one[after], one) for one in sums]
+            after = np.where(goes_on, after[after], NO_WAY)
         return sums
 
     def leaving(self, start: Place) -> Iterator[tuple[float, Part, int | None]]:

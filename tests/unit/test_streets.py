@@ -95,7 +95,7 @@ def test_sums__from_each_node__are_of_the_ways_taken_and_not_of_others(square: S
     roads = Roads(square)
     field = roads.towards(square.nearest(0, 100), seconds(roads))
     ways = np.ones(len(roads.length_m))
-    metres, count = field.sums_from_nodes(roads.length_m, ways).T
+    metres, count = field.sums_from_nodes(roads.length_m, ways)
     assert metres.tolist() == [500, 100, 200, 600]
     assert count == pytest.approx([1 + 1 / 3, 1 / 3, 2 / 3, 1 + 2 / 3])  # the last is a part of one
 
