@@ -292,3 +292,18 @@ async def test_shift__more_are_wanted_than_it_began_with__they_join_once_they_ar
                 task.cancel()
             for task in group._tasks:
                 task.cancel()
+
+
+async def test_shift__after_one_that_was_killed__goes_on_and_so_keeps_to_the_wish(
+    tmp_path: Path,
+) -> None:
+    settings = SimulatorSettings(journal_dir=tmp_path)
+    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    options = ShiftOptions(couriers=2, prefix="c", speedup=1.0, seed=1)
+    with Journal(tmp_path / "couriers.sqlite") as journal:
+        make = (options, settings, AnyFleet(), journal, FakeApi(), restaurants, None)
+        first = Shift(*make)
+        assert not first.goes_on
+        first._save_positions()
+        journal.commit()
+        assert Shift(*make).goes_on
