@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 
@@ -9,11 +10,16 @@ from doorstep.telemetry import configure_logging, get_logger
 from driver_events.service import run_service
 from driver_events.settings import DriverEventsSettings
 
+# A batch is thousands of short-lived tuples, none in a cycle: collecting after each 700 of them, as
+# Python does, costs 0.4 to 0.7 µs a fix.
+GC_THRESHOLDS = (50_000, 20, 50)
+
 
 def main() -> None:
     """Read the settings and run with the chosen sink until told to stop."""
     settings = DriverEventsSettings.load_or_exit()
     configure_logging("driver_events")
+    gc.set_threshold(*GC_THRESHOLDS)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
