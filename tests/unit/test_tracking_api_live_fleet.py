@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -182,6 +183,17 @@ async def test_fleet__two_who_come_at_once__share_one_read_of_it_all(world):
     fleet = Fleet(world)
     await asyncio.gather(fleet.open(), fleet.open())
     assert world.fleet_reads == 1
+
+
+async def test_fleet__opened__its_rows_are_none_of_the_garbage_collector_s(world):
+    fleet = Fleet(world)
+    await fleet.open()
+    try:
+        known = {id(row) for row in fleet.roster.rows}
+        assert len(known) == 3
+        assert not known & {id(one) for one in gc.get_objects()}
+    finally:
+        gc.unfreeze()
 
 
 async def test_fleet__nobody_looks__nothing_is_kept(world):
