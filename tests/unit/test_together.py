@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tracking_api import together as together_module
-from tracking_api.together import KEYS_A_QUESTION, QUESTIONS_AT_ONCE, Together
+from tracking_api.together import KEYS_A_QUESTION, Together
 
 
 class Asked:
@@ -59,18 +59,19 @@ async def test_together__more_than_fit_into_a_question__all_get_answers():
 
 
 async def test_together__a_rush_of_one_after_the_other__shares_a_question(monkeypatch):
-    monkeypatch.setattr(together_module, "PAUSE_S", 0.3)
+    monkeypatch.setattr(together_module, "QUESTIONS_PER_S", 2.0)
+    monkeypatch.setattr(together_module, "BURST", 2)
     asked = Asked()
     together = Together(asked)
     asked.let.set()
-    for n in range(QUESTIONS_AT_ONCE):
-        assert await together(n) == n * n  # nobody was before them
+    for n in range(3):
+        assert await together(n) == n * n  # nobody holds back the first ones
     rush = []
-    for n in range(2, 10):
+    for n in range(3, 10):
         rush.append(asyncio.create_task(together(n)))
         await asyncio.sleep(0)
-    assert await asyncio.gather(*rush) == [n * n for n in range(2, 10)]
-    assert asked.questions == [[0], [1], list(range(2, 10))]
+    assert await asyncio.gather(*rush) == [n * n for n in range(3, 10)]
+    assert asked.questions == [[0], [1], [2], list(range(3, 10))]
 
 
 async def test_together__an_error__goes_to_all_of_the_question_and_to_nobody_after():
