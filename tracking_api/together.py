@@ -1,8 +1,8 @@
 """One question for many: what is asked while an answer is awaited goes into the next question.
 
 18,000 viewers that come back at once, each to an order of their own, are some hundred statements
-and not 18,000. Who asks alone doesn't wait for company. In a rush the questions keep a pace, so that
-they are not one key's each either.
+and not 18,000. Who asks alone doesn't wait for company. In a rush the questions keep a pace, so
+that they are not one key's each either.
 """
 
 from __future__ import annotations
