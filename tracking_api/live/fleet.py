@@ -128,6 +128,7 @@ class Fleet:
         WATCHING.set(len(self._viewports))
         if not self.is_watched:
             self._forget()
+            gc.unfreeze()  # what was in a circle by chance may be collected again
 
     async def run(self) -> None:
         """Tell every viewport what moved in it, for ever."""
