@@ -71,13 +71,7 @@ class Source:
         self._name = name
         self._fetch_wait_ms = fetch_wait_ms
         self._log = get_logger(topic=topic)
-        self._admin = AdminClient(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "reconnect.backoff.max.ms": RECONNECT_MS,
-                "log_level": 2,
-            }
-        )
+        self._admin = self._meet_brokers()
         self._assigned: list[int] = []
         self._offsets: dict[int, int] = {}  # where each open partition goes on
         self._failed: KafkaError | None = None
@@ -169,6 +163,20 @@ class Source:
 
     # ---- where to go on ---------------------------------------------------------------------
 
+    def _meet_brokers(self) -> AdminClient:
+        """Ask the bootstrap servers who is there.
+
+        Of two brokers librdkafka takes one for the controller, and waits for it for ever if that
+        one has died: so a client that got no answer is not asked again.
+        """
+        return AdminClient(
+            {
+                "bootstrap.servers": self._bootstrap_servers,
+                "reconnect.backoff.max.ms": RECONNECT_MS,
+                "log_level": 2,
+            }
+        )
+
     @property
     def assigned(self) -> Sequence[int]:
         """The partitions that the group has given us."""
@@ -184,6 +192,7 @@ class Source:
             topic_id = topics[self._topic].result(2 * ADMIN_TIMEOUT_S).topic_id
             cluster_id = cluster.result(2 * ADMIN_TIMEOUT_S).cluster_id
         except (KafkaException, TimeoutError) as exc:
+            self._admin = self._meet_brokers()
             raise KafkaUnavailable(str(exc)) from exc
         return TopicIdentity(str(cluster_id), str(topic_id))
 
@@ -201,6 +210,7 @@ class Source:
             ends = {one.partition: answer.result(2 * ADMIN_TIMEOUT_S).offset
                     for one, answer in answers.items()}  # fmt: skip
         except (KafkaException, TimeoutError) as exc:
+            self._admin = self._meet_brokers()
             raise KafkaUnavailable(str(exc)) from exc
         return {one: (offset, ends[one]) for one, offset in offsets.items()}
 

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
+import httpx
+
 from doorstep.stack.home import as_user
 from doorstep.stack.settings import PROJECT
 
@@ -59,6 +61,13 @@ class Beside:
                 stdout=log,
                 stderr=log,
             )
+
+    def is_ready(self) -> bool:
+        """Whether it says so."""
+        try:
+            return httpx.get(f"http://{self.bind}/readyz", timeout=5, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
 
     def end(self, number: signal.Signals) -> None:
         """Send it a signal and wait for its end, if it still runs."""

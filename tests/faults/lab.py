@@ -40,6 +40,7 @@ ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_po
 ACK_EVERY_S = 2.0  # instead of 30: a run waits for acks all the time
 ACKED_WITHIN_S = 60.0  # several ack periods: one lost ack is followed by the next
 POLL_S = 0.1
+READY_WITHIN_S = 120.0
 SERVERS = ("mosquitto-1", "kafka", "postgres", "driver_api", "tracking_api")
 
 OLDEST = """
@@ -52,6 +53,14 @@ Environment = Mapping[str, str]
 
 class Unhealthy(DoorstepError):
     """The stack did not become healthy again in the time given."""
+
+
+def _await_ready(service: Beside) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while not service.is_ready():
+        if time.monotonic() > deadline:
+            raise Unhealthy(f"not ready after {READY_WITHIN_S:.0f} s: {service.name}")
+        time.sleep(0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,8 @@ class Lab:
             for number, url in enumerate(at.mqtt_url.split(",")[1:], 2):
                 self.bridges.append(Beside(self, "bridge", f"bridge-{number}", {"MQTT_URL": url}))
                 self.bridges[-1].start()
+            for bridge in self.bridges:  # what nobody has subscribed to yet, a broker drops
+                _await_ready(bridge)
             self.load = Crew(self._stack, self.settings.rate, self.settings.couriers)
             self.load.start()
             self.wait_healthy(timeout_s=300)
