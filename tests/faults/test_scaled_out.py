@@ -67,7 +67,9 @@ def test_scaled_out__one_of_each_killed__nothing_is_lost_or_out_of_order(
         assert owned_by(lab, both[0]) == EVERY
 
         kafka = lab.kafka_beside
-        assert (kafka.copies(TOPIC), kafka.leads(TOPIC)) == (2, len(EVERY) // 2)
+        wait_until(lambda: kafka.copies(TOPIC) == 2, WITHIN_S, "all is there twice")
+        kafka.lead_its_half()
+        wait_until(lambda: kafka.leads(TOPIC) == len(EVERY) // 2, WITHIN_S, "it leads its half")
         since = time.monotonic()
         kafka.end(signal.SIGKILL)
         lab.wait_healthy(since=since)  # its partitions go on with the other broker
