@@ -6,11 +6,13 @@ in any cluster whose controllers have no majority. A quorum takes three.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 
-from confluent_kafka import ElectionType
+from confluent_kafka import ElectionType, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from doorstep.stack import kafka
@@ -22,6 +24,7 @@ NODE = 2
 NAME = "kafka-2"
 SETTINGS = {"kafka_heap_opts": "-Xms64m -Xmx256m -XX:TieredStopAtLevel=1"}
 COPIES = 2
+START_TIMEOUT_S = 120.0
 END_TIMEOUT_S = 30.0
 
 
@@ -65,6 +68,17 @@ class KafkaBeside:
                 stdout=log,
                 stderr=log,
             )
+
+    def await_both(self) -> None:
+        """Wait until both nodes may lead. Raises TimeoutError."""
+        admin = AdminClient({"bootstrap.servers": self._servers, "log_level": 0})
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                if len(admin.list_topics(timeout=5).brokers) == COPIES:
+                    return
+            time.sleep(0.2)
+        raise TimeoutError(f"two Kafka brokers are not there after {START_TIMEOUT_S:.0f} s")
 
     def end(self, number: signal.Signals) -> None:
         """Send it a signal and wait for its end, if it still runs."""

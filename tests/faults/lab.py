@@ -95,6 +95,7 @@ class _Stack(Stack):
     def _set_up(self) -> None:
         if self.kafka_beside is not None:
             self.kafka_beside.start()  # here, as it ends with the thread that has started it
+            self.kafka_beside.await_both()  # one that is not there yet is given nothing to lead
             set_up_topics(self.addresses, COPIES)
         super()._set_up()
 
