@@ -85,13 +85,13 @@ class Estimator:
         hour = here.at.astimezone(self._doors.city.streets.zone).hour
         goal = task.restaurant if task.phase is Phase.TO_RESTAURANT else task.door
         start = task.restaurant if task.phase is Phase.AT_RESTAURANT else here.lon_lat
-        left = self._left(start, goal, hour)
+        left = self._doors.left(start, goal, hour)
         if left is None:
             return None
         pace = self._pace(task, goal, hour, left)
         ride_s, metres, wait_s = left.seconds, left.metres, 0.0
         if task.phase is Phase.TO_RESTAURANT:
-            onward = self._left(task.restaurant, task.door, hour)
+            onward = self._doors.left(task.restaurant, task.door, hour)
             if onward is None:
                 return None
             ride_s, metres = ride_s + onward.seconds, metres + onward.metres
@@ -110,9 +110,6 @@ class Estimator:
             driver_pace=pace,
         )
 
-    def _left(self, start: Point, goal: Point, hour: int) -> Left | None:
-        return self._doors.left(start, goal, hour)
-
     def _pace(self, task: Task, goal: Point, hour: int, left: Left) -> float:
         """A driver's time over the usual: as it was in the past, and on this ride so far."""
         known = self.model.driver_pace.get(task.driver_id or "", 1.0)
@@ -120,7 +117,7 @@ class Estimator:
             return known
         begun = task.trail[0]
         took_s = (task.trail[-1].at - begun.at).total_seconds() * task.pace
-        at_first = self._left(begun.lon_lat, goal, hour)
+        at_first = self._doors.left(begun.lon_lat, goal, hour)
         ridden_s = at_first.seconds - left.seconds if at_first is not None else 0.0
         if ridden_s < LEAST_RIDDEN_S or took_s <= 0:
             return known

@@ -103,7 +103,7 @@ class Couriers:
         argv = [sys.executable, "-m", "simulators.couriers", "--prefix", PREFIX]
         argv += ["--couriers", str(couriers), "--speedup", f"{speedup:g}"]
         argv += ["--reporting", reporting]
-        self._argv = as_user(None, argv, on_parent_death="TERM")
+        self._argv = argv
         self._environment = stack.client_environment()
         self._log_file = stack.home.logs / "couriers.log"
         self._process = self._start()
@@ -143,17 +143,24 @@ class Couriers:
         self._process.wait()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        log: IO[bytes]
-        with self._log_file.open("ab") as log:
-            return subprocess.Popen(
-                self._argv,
-                env=self._environment,
-                cwd=PROJECT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us, and we stop it in order
-            )
+        return start_simulator(self._argv, self._environment, self._log_file)
+
+
+def start_simulator(
+    argv: list[str], environment: Mapping[str, str], log_file: Path
+) -> subprocess.Popen[bytes]:
+    """Start a simulator that ends with us."""
+    log: IO[bytes]
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            as_user(None, argv, on_parent_death="TERM"),
+            env=environment,
+            cwd=PROJECT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for us, and we stop it in order
+        )
 
 
 @contextlib.contextmanager
@@ -252,17 +259,11 @@ class Beside:
     def _start(self, kind: str) -> None:
         if kind == "cities":
             self._stack.add_drivers(numbered(*CITIES))
-        argv = [sys.executable, "-m", f"simulators.{kind}"]
-        with (self._stack.home.logs / f"{kind}.log").open("ab") as log:
-            self._started[kind] = subprocess.Popen(
-                as_user(None, argv, on_parent_death="TERM"),
-                env=self._stack.client_environment(),
-                cwd=PROJECT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us, and we stop it in order
-            )
+        self._started[kind] = start_simulator(
+            [sys.executable, "-m", f"simulators.{kind}"],
+            self._stack.client_environment(),
+            self._stack.home.logs / f"{kind}.log",
+        )
 
 
 def _watch(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Callable, Collection
 from typing import Any
 
-TIMEOUT_S = 3.0
+from doorstep.stack.asking import ask_as_staff
+
 CHOOSE_AFTER_S = 5.0  # since there is one to show: by then all couriers have begun
 CHOOSE_AMONG = 40
 
@@ -49,8 +48,4 @@ class Showcase:
         return float(eta["distance_m"]) if eta else 0.0
 
     def _ask(self, method: str, path: str) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - the stack's own address
-            self._url + path, method=method, headers={"Authorization": f"Bearer {self._token}"}
-        )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return json.load(answer)
+        return ask_as_staff(self._url + path, self._token, method)

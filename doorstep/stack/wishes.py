@@ -6,14 +6,10 @@ the broker and in the database, which only the launcher can make, and a simulato
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Mapping
-from typing import Any
 
+from doorstep.stack.asking import ask_as_staff
 from doorstep.stack.home import StackError
-
-TIMEOUT_S = 3.0
 
 
 class Wishes:
@@ -26,7 +22,7 @@ class Wishes:
     def read(self) -> Mapping[str, int]:
         """How many of each kind are wanted; nothing of a kind, or at all, where nobody says."""
         try:
-            found = self._ask("GET", self._url)["simulations"]
+            found = ask_as_staff(self._url, self._token)["simulations"]
             return {one["kind"]: one["wanted"] for one in found if one["wanted"] is not None}
         except (OSError, ValueError, KeyError):
             return {}  # away: asked again later
@@ -34,19 +30,6 @@ class Wishes:
     def set(self, kind: str, count: int) -> None:
         """Want so many. Raises StackError."""
         try:
-            self._ask("PUT", f"{self._url}/{kind}", {"count": count})
+            ask_as_staff(f"{self._url}/{kind}", self._token, "PUT", {"count": count})
         except OSError as exc:
             raise StackError(f"tracking_api does not take how many {kind}: {exc}") from exc
-
-    def _ask(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - the stack's own address
-            url,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={
-                "Authorization": f"Bearer {self._token}",
-                "Content-Type": "application/json",
-            },
-        )
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return json.load(answer)

@@ -149,10 +149,6 @@ class Field:
             raise ValueError("there is no way")
         return [first] if node is None else [first, *self._from_node(node)]
 
-    def metres_from_nodes(self) -> Floats:
-        """How long the fastest way from each node is."""
-        return self.sums_from_nodes(self.roads.length_m)[0]
-
     def sums_from_nodes(self, *of_ways: Floats) -> list[Floats]:
         """What the fastest way from each node adds up to, of each of these amounts of the ways."""
         goes_on = self.next_way >= 0

@@ -75,7 +75,7 @@ def test_roads__along_one_street__goes_straight_there_in_either_direction(square
 def test_roads__metres_from_each_node__are_those_of_the_fastest_way(square: Streets):
     roads = Roads(square)
     field = roads.towards(square.nearest(0, 100), seconds(roads))
-    assert field.metres_from_nodes().tolist() == [500, 100, 200, 600]
+    assert field.sums_from_nodes(field.roads.length_m)[0].tolist() == [500, 100, 200, 600]
 
 
 def test_roads__of_two_streets_between_the_same_corners__the_faster_is_taken(square: Streets):
@@ -118,5 +118,6 @@ def test_firenze__any_place__is_reached_from_any_other_at_the_cost_of_its_parts(
         cost_s = sum(roads.cost_s(part, way_s) for part in route)
         assert field.seconds_from(start) == pytest.approx(cost_s)
         _, first, node = min(field.leaving(start), key=lambda one: one[0])
-        metres = first.length_m + (0 if node is None else field.metres_from_nodes()[node])
+        from_nodes_m = field.sums_from_nodes(field.roads.length_m)[0]
+        metres = first.length_m + (0 if node is None else from_nodes_m[node])
         assert metres == pytest.approx(sum(part.length_m for part in route))

@@ -16,12 +16,12 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
     """What was wanted (`said`), who was registered, what was started."""
     world = SimpleNamespace(said={}, registered=[], started=[])
 
-    def ask(_self: Any, method: str, url: str, body: Any = None) -> Any:
+    def ask(url: str, _token: str, method: str = "GET", body: Any = None) -> Any:
         if method == "PUT":
             world.said[url.rpartition("/")[2]] = body["count"]
         return {"simulations": [{"kind": k, "wanted": n} for k, n in world.said.items()]}
 
-    monkeypatch.setattr(wishes.Wishes, "_ask", ask)
+    monkeypatch.setattr(wishes, "ask_as_staff", ask)
     monkeypatch.setattr(demo.subprocess, "Popen", lambda argv, **_: world.started.append(argv[-1]))
     monkeypatch.setattr(demo, "as_user", lambda _user, argv, **_: argv)
     home = SimpleNamespace(staff_token=lambda: "stf", logs=tmp_path)
