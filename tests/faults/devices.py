@@ -20,7 +20,7 @@ from simulators.device import make_login
 from simulators.settings import Fleet, SimulatorSettings
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
-from tests.faults.network import wait_until
+from tests.faults.waiting import wait_until
 
 RESTAURANT_ID = 7
 CLOCKS = {  # how wrong, and what such a fix is refused for

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import time
 from collections.abc import Sequence
 
 from confluent_kafka import ElectionType, KafkaException
@@ -19,6 +18,7 @@ from doorstep.stack import kafka
 from doorstep.stack.addresses import Addresses, any_free_port, reach
 from doorstep.stack.home import Home, as_user
 from doorstep.stack.settings import PROJECT, StackSettings
+from tests.faults.waiting import wait_until
 
 NODE = 2
 NAME = "kafka-2"
@@ -72,13 +72,13 @@ class KafkaBeside:
     def await_both(self) -> None:
         """Wait until both nodes may lead. Raises TimeoutError."""
         admin = AdminClient({"bootstrap.servers": self._servers, "log_level": 0})
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
+
+        def both() -> bool:
             with contextlib.suppress(KafkaException):
-                if len(admin.list_topics(timeout=5).brokers) == COPIES:
-                    return
-            time.sleep(0.2)
-        raise TimeoutError(f"two Kafka brokers are not there after {START_TIMEOUT_S:.0f} s")
+                return len(admin.list_topics(timeout=5).brokers) == COPIES
+            return False
+
+        wait_until(both, START_TIMEOUT_S, "two Kafka brokers are there")
 
     def end(self, number: signal.Signals) -> None:
         """Send it a signal and wait for its end, if it still runs."""

@@ -35,6 +35,7 @@ from tests.faults.beside import Beside
 from tests.faults.crew import PROBE, Crew
 from tests.faults.kafka_beside import COPIES, KafkaBeside
 from tests.faults.proxy import Proxy
+from tests.faults.waiting import wait_until
 
 ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 ACK_EVERY_S = 2.0  # instead of 30: a run waits for acks all the time
@@ -53,14 +54,6 @@ Environment = Mapping[str, str]
 
 class Unhealthy(DoorstepError):
     """The stack did not become healthy again in the time given."""
-
-
-def _await_ready(service: Beside) -> None:
-    deadline = time.monotonic() + READY_WITHIN_S
-    while not service.is_ready():
-        if time.monotonic() > deadline:
-            raise Unhealthy(f"not ready after {READY_WITHIN_S:.0f} s: {service.name}")
-        time.sleep(0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +147,7 @@ class Lab:
                 self.bridges.append(Beside(self, "bridge", f"bridge-{number}", {"MQTT_URL": url}))
                 self.bridges[-1].start()
             for bridge in self.bridges:  # what nobody has subscribed to yet, a broker drops
-                _await_ready(bridge)
+                wait_until(bridge.is_ready, READY_WITHIN_S, f"{bridge.name} is ready")
             self.load = Crew(self._stack, self.settings.rate, self.settings.couriers)
             self.load.start()
             self.wait_healthy(timeout_s=300)

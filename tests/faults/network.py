@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from typing import Self
 
 from doorstep.provision import numbered
@@ -17,6 +16,7 @@ from tests.faults.background import Background
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 from tests.faults.proxy import Conditions, Proxy
+from tests.faults.waiting import wait_until
 
 PHONES = numbered("roamer-", 8)
 TURN_S = 0.1  # a hasty phone's reports
@@ -95,15 +95,6 @@ class Phones(Background):
                     if due and not self._quiet.is_set():
                         place = {"lat_deg": 43.75 + number * 1e-3, "lon_deg": 11.2 + turn * 1e-6}
                         phone.report({"fix_at": round(time.time() * 1000), **place})
-
-
-def wait_until(holds: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Wait until `holds()`. Raises TimeoutError."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout_s:.0f} s: {what}")
-        time.sleep(0.1)
 
 
 def black_hole(lab: Lab) -> Seen:

@@ -21,7 +21,7 @@ from tests.faults.checker import Checker
 from tests.faults.consumers import second
 from tests.faults.crew import PROBE
 from tests.faults.lab import Lab, LabSettings
-from tests.faults.network import wait_until
+from tests.faults.waiting import wait_until
 
 RATE = 40.0
 COURIERS = 2
