@@ -75,8 +75,9 @@ class Witness(Viewer):
         self.order_id: UUID = watched.order_id
         self.frames: list[Shown] = []
         self.resumed_after: int | None = None
+        self.transport = self  # type: ignore[assignment]
 
-    def _write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes) -> None:
         for frame in frames_of(chunk.partition(b"\r\n")[2].decode()):
             self._judge(frame)
             self.frames.append(frame)

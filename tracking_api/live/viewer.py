@@ -1,6 +1,6 @@
 """One viewer: the protocol of a connection that was taken over.
 
-Frames are written straight to the socket. What the kernel doesn't take makes the viewer slow:
+Frames are written straight to the connection. What the kernel doesn't take makes the viewer slow:
 then a position waits in a slot that keeps only the latest, and events wait in their order. A
 viewer that stays slow is cut by the crowd.
 """
@@ -8,7 +8,6 @@ viewer that stays slow is cut by the crowd.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,6 @@ class Viewer(asyncio.Protocol):
     __slots__ = (
         "_backlog",
         "_crowd",
-        "_file",
         "_on_gone",
         "_received_bytes",
         "_slot",
@@ -60,14 +58,9 @@ class Viewer(asyncio.Protocol):
 
     def begin(self, transport: asyncio.Transport, retry_ms: int) -> None:
         """Own the connection. `retry_ms`: how long EventSource waits before it comes back."""
-        self.own(transport)
+        self.transport = transport
         line = b"retry: %d\n" % retry_ms
         transport.write(b"%x\r\n%b\r\n" % (len(line), line))
-
-    def own(self, transport: asyncio.Transport) -> None:
-        """Keep the connection and its file descriptor, which is good until it is closing."""
-        self.transport = transport
-        self._file: int = transport.get_extra_info("socket").fileno()
 
     @property
     def waiting(self) -> int:
@@ -79,7 +72,7 @@ class Viewer(asyncio.Protocol):
     def show(self, frame: Frame) -> None:
         """Send a position; a slow viewer gets only the latest."""
         if not self.paused:
-            self._write(self.bytes_of(frame))
+            self.transport.write(self.bytes_of(frame))
             return
         if self._slot is not None:
             SKIPPED.inc()
@@ -88,25 +81,11 @@ class Viewer(asyncio.Protocol):
     def tell(self, frame: Frame) -> None:
         """Send what must not be skipped; it waits for a slow viewer."""
         if not self.paused:
-            self._write(self.bytes_of(frame))
+            self.transport.write(self.bytes_of(frame))
         elif self._backlog is None:
             self._backlog = [frame]
         else:
             self._backlog.append(frame)
-
-    def _write(self, data: bytes) -> None:
-        """Write past the transport, which holds nothing while the viewer isn't slow (2 us less).
-
-        What the kernel doesn't take is the transport's, which then says that the viewer is slow.
-        """
-        if self.transport.is_closing():
-            return  # its file descriptor may be somebody else's soon
-        try:
-            taken = os.write(self._file, data)
-        except OSError:  # nothing fits; or the connection is lost, which the transport finds out
-            taken = 0
-        if taken < len(data):
-            self.transport.write(data[taken:])
 
     def heartbeat(self) -> None:
         """Show that the stream lives."""

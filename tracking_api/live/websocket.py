@@ -80,7 +80,7 @@ class SocketViewer(Viewer):
     __slots__ = ("_messages", "_protocol", "_unanswered")
 
     def begin(self, transport: asyncio.Transport, _: int) -> None:
-        self.own(transport)
+        self.transport = transport
         self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=MOST_MESSAGE_BYTES)
         self._messages = 0
         self._unanswered = 0
