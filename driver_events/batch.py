@@ -53,7 +53,7 @@ class _Fault(NamedTuple):
 class Batch:
     """Records and the rows read from them. `record_nos[n]` is the record of row `n`."""
 
-    records: Sequence[Record]
+    records: list[Record] = field(default_factory=list)
     rows: list[IncomingRow] = field(default_factory=list)
     record_nos: list[int] = field(default_factory=list)
     faults: list[_Fault] = field(default_factory=list)
@@ -71,19 +71,21 @@ class Verdict:
     reasons: Counter[str]
 
 
-def read_batch(records: Sequence[Record], most: int) -> Batch:
+def read_batch(records: Sequence[Record], most: int, batch: Batch | None = None) -> Batch:
     """Decode records, until there are `most` rows or a few more: an array is not torn apart.
 
     Whatever is wrong with one record, the others are read. The batch's own `records` end where it
-    does.
+    does. A `batch` that was begun before is gone on with.
     """
-    batch = Batch(records)
+    batch = batch or Batch()
     for at in range(0, len(records), READ_AT_ONCE):
         part = records[at : at + READ_AT_ONCE]
+        start = len(batch.records)
+        batch.records += part
         left = most - len(batch.rows)
-        if left >= len(part) and _read_singles(batch, at, part):
+        if left >= len(part) and _read_singles(batch, start, part):
             continue
-        if not _read_each(batch, at, part, most):
+        if not _read_each(batch, start, part, most):
             break
     return batch
 
@@ -128,7 +130,7 @@ def _read_each(batch: Batch, start: int, records: Sequence[Record], most: int) -
     rows, record_nos, faults = batch.rows, batch.record_nos, batch.faults
     for record_no, (key, payload, received_at_ms) in enumerate(records, start):
         if len(rows) >= most:
-            batch.records = batch.records[:record_no]
+            del batch.records[record_no:]
             return False
         driver_id = driver_id_of(key)
         if driver_id is None:

@@ -15,35 +15,37 @@ from doorstep.errors import DoorstepError, OffsetLost, StoreUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.aftermath import Aftermath, count
-from driver_events.batch import Batch, Record, bury, read_batch
+from driver_events.batch import Batch, bury, read_batch
 from driver_events.meter import Meter
 from driver_events.recorder import DataError, Recorder
 from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
 
 MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
-MOST_AGE_S = 0.12  # of a batch while the database is busy: 3,000 fixes at 25,000/s
+TAKE_AT_ONCE = 500  # messages
+LOOK_EVERY_S = 0.01  # whether the batch in flight has landed
 
 Moves = Mapping[int, tuple[int, int]]
 
 
 class _Flight(NamedTuple):
-    """A batch that is being committed for the `times`th time. `took_s` comes once it is."""
+    """A batch that is being committed for the `times`th time. `landing` ends once it is."""
 
     messages: Sequence[Message]
     batch: Batch
     moves: Moves
-    took_s: Future[float]
+    landing: Future[None]
     times: int
 
 
 class Processor:
     """Takes small batches when calm and large ones when behind; each is one commit.
 
-    One batch is in flight at most: while a thread of its own commits it, the next is taken and
-    decoded. Only when it has landed does the next one's offsets follow from it, and the next one
-    start. Whatever goes wrong with it, what was taken since is dropped, and read again from where
-    the database says: so a commit whose answer got lost is neither repeated nor skipped. When the
-    database is away, partitions are paused and the group is kept.
+    One batch is in flight at most: while a thread of its own commits it, the next one grows. Only
+    when it has landed does the next one's offsets follow from it, and the next one start: so the
+    slower the database is, the larger its batches, which cost less a fix. Whatever goes wrong
+    with it, what was taken since is dropped, and read again from where the database says: so a
+    commit whose answer got lost is neither repeated nor skipped. When the database is away,
+    partitions are paused and the group is kept.
     """
 
     def __init__(
@@ -59,16 +61,18 @@ class Processor:
         self._recorder = recorder
         self._aftermath = aftermath
         self._max_batch_fixes = max_batch_fixes
-        self._max_batch_age_s = self._age_s = max_batch_age_s
+        self._max_batch_age_s = max_batch_age_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
         self._flight: _Flight | None = None
+        self._started_s = 0.0  # the one before the next
+        self._drop()
         self._log = get_logger()
         self._wait_s = 0.0
         self._meter = Meter()
         self.topic = NOWHERE
         self.turned_at = time.monotonic()
         # Whoever gets our partitions asks the database where they go on.
-        source.before_leaving = self._await_landing
+        source.before_leaving = self._leave_partitions
 
     def run(self, stopping: threading.Event, check: Callable[[], None]) -> None:
         """Process until `stopping`. `check` raises what a thread has died of."""
@@ -108,6 +112,7 @@ class Processor:
         self._source.rejoin(why)
 
     def _open(self) -> None:
+        self._drop()
         self.topic = self._source.identify()
         offsets = self._recorder.open_offsets(self.topic, self._source.assigned)
         self._source.open(offsets)
@@ -118,59 +123,81 @@ class Processor:
             self._log.warning(event, error=str(error))
         self._wait_s = min(MOST_WAIT_S, 2 * self._wait_s or 0.25)
         self._source.shut()
+        self._drop()
         self._source.take(1, self._wait_s)  # nothing comes, but we stay in the group
 
+    # ---- the batch that grows ---------------------------------------------------------------
+
+    def _drop(self) -> None:
+        """Forget what was taken and is not in flight."""
+        self._taken: list[Message] = []  # not decoded yet
+        self._messages: list[Message] = []  # of `_batch`
+        self._batch = Batch()
+
     def _take(self) -> None:
-        """Take messages and decode them, while the batch before is being committed."""
-        messages = self._source.take(self._max_batch_fixes, self._age_s)
-        records = records_of(messages)
-        if not records:
+        """Let the batch grow, and start once it is old or full and the one before has landed."""
+        if not self._taken:
+            most = min(TAKE_AT_ONCE, self._max_batch_fixes)
+            self._taken = self._source.take(most, self._patience_s())
+        is_quiet = not self._taken
+        self._decode()
+        is_full = len(self._batch.rows) >= self._max_batch_fixes
+        if is_full or is_quiet or (self._flight and self._flight.landing.done()):
             self._land()
-        at = 0
-        while at < len(records):
-            batch = read_batch(records[at:], self._max_batch_fixes)
-            size = len(batch.records)
-            self._land()
-            self._start(messages[at : at + size], batch)
-            at += size
+        is_old = time.monotonic() - self._started_s >= self._max_batch_age_s
+        if self._flight is None and self._messages and (is_full or is_old):
+            messages, batch = self._messages, self._batch
+            self._messages, self._batch = [], Batch()
+            self._start(messages, batch)
+
+    def _patience_s(self) -> float:
+        if self._flight is not None:
+            return LOOK_EVERY_S
+        rest_s = self._started_s + self._max_batch_age_s - time.monotonic()
+        return rest_s if rest_s > 0 else self._max_batch_age_s
+
+    def _decode(self) -> None:
+        known = len(self._batch.records)
+        read_batch(records_of(self._taken), self._max_batch_fixes, self._batch)
+        fresh = len(self._batch.records) - known
+        self._messages += self._taken[:fresh]
+        self._taken = self._taken[fresh:]
 
     # ---- one batch in flight ----------------------------------------------------------------
 
     def _start(self, messages: Sequence[Message], batch: Batch, times: int = 1) -> None:
         moves = self._source.moves_of(messages)
-        took_s = self._thread.submit(self._record, batch, moves)
-        self._flight = _Flight(messages, batch, moves, took_s, times)
+        self._started_s = time.monotonic()
+        landing = self._thread.submit(self._record, batch, moves)
+        self._flight = _Flight(messages, batch, moves, landing, times)
 
-    def _record(self, batch: Batch, moves: Moves) -> float:
-        """Commit a batch and tell of it, in the recorder's thread; return how long it took."""
+    def _record(self, batch: Batch, moves: Moves) -> None:
+        """Commit a batch and tell of it, in the recorder's thread."""
         started_s = time.monotonic()
         verdict = self._recorder.record(batch, self.topic, moves)
         self._aftermath.follow(verdict)
         count(batch, verdict)
-        took_s = time.monotonic() - started_s
-        metrics.BATCH_S.observe(took_s)
-        return took_s
+        metrics.BATCH_S.observe(time.monotonic() - started_s)
 
-    def _await_landing(self) -> None:
+    def _leave_partitions(self) -> None:
+        self._drop()
         if self._flight is not None:
-            wait([self._flight.took_s])
+            wait([self._flight.landing])
 
     def _land(self) -> None:
-        """Wait for the batch in flight. Raises StoreUnavailable, OffsetLost: then it is not stored.
+        """Wait for the batch in flight.
 
-        The next batch waits twice as long as this one took to commit: a busy database gets large
-        batches, which cost less a fix.
+        Raises StoreUnavailable, OffsetLost: then it is not stored.
         """
         flight, self._flight = self._flight, None
         if flight is None:
             return
         try:
-            took_s = flight.took_s.result()
+            flight.landing.result()
         except DataError as exc:
             if self._source.holds(flight.moves):  # else whoever has them now reads them again
                 self._halve(flight, exc)
         else:
-            self._age_s = max(self._max_batch_age_s, min(MOST_AGE_S, 2 * took_s))
             self._source.advance(flight.moves)
             self._meter.note(flight.batch.rows)
 
@@ -181,8 +208,8 @@ class Processor:
         half = len(messages) // 2
         if half:
             for part in (slice(None, half), slice(half, None)):
-                records: Sequence[Record] = batch.records[part]
-                self._start(messages[part], read_batch(records, len(batch.rows) + 1))
+                half_batch = read_batch(batch.records[part], len(batch.rows) + 1)
+                self._start(messages[part], half_batch)
                 self._land()
         else:  # two doors at once may have been the reason: once more
             buried = batch if flight.times == 1 else bury(batch, str(error))

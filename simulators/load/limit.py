@@ -62,7 +62,9 @@ def find_limit(run: LoadRun, say: Say) -> tuple[Measurement, dict[str, Any]]:
     def step(rate_per_s: float, duration_s: int) -> Measurement:
         interval_s = max(LEAST_INTERVAL_S, options.devices / rate_per_s)
         say(f"limit: {rate_per_s:,.0f} fixes/s, a fix every {interval_s:.2f} s, {duration_s} s")
-        measured = run.measure(interval_s, duration_s, options.warm_up_of(interval_s))
+        # The first step warms the chain up, all that follow begin with a warm one.
+        warm_up_s = options.warm_up_of(interval_s) if steps else options.warm_up_s
+        measured = run.measure(interval_s, duration_s, warm_up_s)
         found = measurement_report(measured)
         steps.append(
             {

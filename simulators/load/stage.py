@@ -110,7 +110,8 @@ def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> Fleet:
     restaurants = list(read_restaurants(data.firenze_food_places()))
     devices: list[Device] = []
     jobs: list[_Job] = []
-    for place, driver_id in enumerate(driver_ids):
+    # Phones fall due in no order of their names: neighbours in the database must not come together.
+    for place, driver_id in enumerate(random_of.sample(driver_ids, len(driver_ids))):
         script: Script
         if random_of.random() < options.assigned or (not jobs and options.viewers):
             script, job = _errand(driver_id, restaurants, random_of)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import wait
 from typing import Any
 
 import pytest
@@ -160,7 +161,7 @@ class Scene:
             self.recorder,
             self,
             max_batch_fixes=most,
-            max_batch_age_s=0.001,
+            max_batch_age_s=0.0,
         )
 
     def follow(self, verdict: Verdict) -> None:
@@ -169,6 +170,9 @@ class Scene:
     def steps(self, times: int) -> None:
         for _ in range(times):
             self.processor.step()
+            flight = self.processor._flight
+            if flight is not None and self.recorder.is_open.is_set():
+                wait([flight.landing])
 
     def committed_fixes(self) -> int:
         return sum(verdict.outcomes["committed"] for verdict in self.followed)
