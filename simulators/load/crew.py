@@ -26,9 +26,21 @@ class ChildFailed(DoorstepError):
 
 
 class Child:
-    """One process that takes commands and gives figures, both as JSON lines."""
+    """One process that takes commands and gives figures, both as JSON lines.
 
-    def __init__(self, module: str, plan: Mapping[str, Any], folder: Path, name: str) -> None:
+    Linux shares the cores out between sessions. So the phones and the viewers, who would be on
+    other machines, are one session, and what is measured has one for each server and service.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        plan: Mapping[str, Any],
+        folder: Path,
+        name: str,
+        *,
+        own_session: bool = False,
+    ) -> None:
         path = folder / f"{name}.json"
         path.write_text(json.dumps(plan), encoding="ascii")
         self.name = name
@@ -43,7 +55,9 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=PROJECT,
-                start_new_session=True,  # Ctrl-C is for the conductor, who ends us in order
+                # Ctrl-C is for the conductor, who ends us in order.
+                process_group=None if own_session else 0,
+                start_new_session=own_session,
             )
         self.pid = self._process.pid
         self._stdin = cast("IO[bytes]", self._process.stdin)

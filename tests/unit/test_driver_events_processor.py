@@ -42,6 +42,7 @@ class FakeSource:
 
     def __init__(self) -> None:
         self.position = -1
+        self.end = 10
         self.assigned: Sequence[int] = [0]
         self.needs_opening = True
         self.events: list[str] = []
@@ -76,7 +77,7 @@ class FakeSource:
         self.needs_opening = True
 
     def take(self, most: int, timeout_s: float) -> list[FakeMessage]:
-        taken = [FakeMessage(n) for n in range(self.position, 10)][:most]
+        taken = [FakeMessage(n) for n in range(self.position, self.end)][:most]
         self.position += len(taken)
         self.during_take()
         return [] if self.needs_opening else taken
@@ -217,6 +218,32 @@ def test_step__a_batch_is_being_committed__the_next_is_taken_meanwhile(fours: Sc
     assert fours.recorder.batches[0] == (0, 4)
     fours.steps(3)
     assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_step__a_batch_is_being_committed_for_long__the_next_grows_meanwhile(scene: Scene) -> None:
+    scene.recorder.is_open.clear()
+    for end in (2, 5, 9):
+        scene.source.end = end
+        scene.steps(1)
+    scene.recorder.is_open.set()
+    scene.source.end = 10
+    scene.steps(3)
+    assert scene.recorder.batches[0] == (0, 2)
+    assert scene.recorder.batches[1] in ((2, 9), (2, 10))
+    assert scene.recorder.offset == 10
+
+
+def test_step__a_rebalance_while_a_batch_grows__it_is_dropped_and_read_again(scene: Scene) -> None:
+    scene.recorder.is_open.clear()
+    for end in (2, 5):
+        scene.source.end = end
+        scene.steps(1)
+    scene.recorder.is_open.set()
+    scene.source.leave()
+    scene.steps(3)
+    assert scene.source.events == ["open 0", "open 2"]
+    assert scene.recorder.batches == [(0, 2), (2, 5)]
+    assert scene.committed_fixes() == 5
 
 
 def test_step__the_database_is_away__waits_and_goes_on_where_the_database_says(
