@@ -22,18 +22,19 @@ from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
 
 MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
 TAKE_AT_ONCE = 500  # messages
+MOST_AGE_S = 0.12  # of a batch, unless the one before is in flight for longer
 LOOK_EVERY_S = 0.01  # whether the batch in flight has landed
 
 Moves = Mapping[int, tuple[int, int]]
 
 
 class _Flight(NamedTuple):
-    """A batch that is being committed for the `times`th time. `landing` ends once it is."""
+    """A batch that is being committed for the `times`th time. `landing` says how long it took."""
 
     messages: Sequence[Message]
     batch: Batch
     moves: Moves
-    landing: Future[None]
+    landing: Future[float]
     times: int
 
 
@@ -41,7 +42,7 @@ class Processor:
     """Takes small batches when calm and large ones when behind; each is one commit.
 
     One batch is in flight at most: while a thread of its own commits it, the next one grows. Only
-    when it has landed does the next one's offsets follow from it, and the next one start: so the
+    when it has landed do the next one's offsets follow from it, and the next one starts: so the
     slower the database is, the larger its batches, which cost less a fix. Whatever goes wrong
     with it, what was taken since is dropped, and read again from where the database says: so a
     commit whose answer got lost is neither repeated nor skipped. When the database is away,
@@ -61,7 +62,7 @@ class Processor:
         self._recorder = recorder
         self._aftermath = aftermath
         self._max_batch_fixes = max_batch_fixes
-        self._max_batch_age_s = max_batch_age_s
+        self._max_batch_age_s = self._age_s = max_batch_age_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
         self._flight: _Flight | None = None
         self._started_s = 0.0  # the one before the next
@@ -144,7 +145,7 @@ class Processor:
         is_full = len(self._batch.rows) >= self._max_batch_fixes
         if is_full or is_quiet or (self._flight and self._flight.landing.done()):
             self._land()
-        is_old = time.monotonic() - self._started_s >= self._max_batch_age_s
+        is_old = time.monotonic() - self._started_s >= self._age_s
         if self._flight is None and self._messages and (is_full or is_old):
             messages, batch = self._messages, self._batch
             self._messages, self._batch = [], Batch()
@@ -153,7 +154,7 @@ class Processor:
     def _patience_s(self) -> float:
         if self._flight is not None:
             return LOOK_EVERY_S
-        rest_s = self._started_s + self._max_batch_age_s - time.monotonic()
+        rest_s = self._started_s + self._age_s - time.monotonic()
         return rest_s if rest_s > 0 else self._max_batch_age_s
 
     def _decode(self) -> None:
@@ -171,13 +172,15 @@ class Processor:
         landing = self._thread.submit(self._record, batch, moves)
         self._flight = _Flight(messages, batch, moves, landing, times)
 
-    def _record(self, batch: Batch, moves: Moves) -> None:
-        """Commit a batch and tell of it, in the recorder's thread."""
+    def _record(self, batch: Batch, moves: Moves) -> float:
+        """Commit a batch and tell of it, in the recorder's thread; return how long it took."""
         started_s = time.monotonic()
         verdict = self._recorder.record(batch, self.topic, moves)
         self._aftermath.follow(verdict)
         count(batch, verdict)
-        metrics.BATCH_S.observe(time.monotonic() - started_s)
+        took_s = time.monotonic() - started_s
+        metrics.BATCH_S.observe(took_s)
+        return took_s
 
     def _leave_partitions(self) -> None:
         self._drop()
@@ -185,19 +188,21 @@ class Processor:
             wait([self._flight.landing])
 
     def _land(self) -> None:
-        """Wait for the batch in flight.
+        """Wait for the batch in flight. Raises StoreUnavailable, OffsetLost: then it is not stored.
 
-        Raises StoreUnavailable, OffsetLost: then it is not stored.
+        The next one grows for twice as long as this one took to commit, up to 120 ms, so that the
+        database rests half its time until batches are as large as pays.
         """
         flight, self._flight = self._flight, None
         if flight is None:
             return
         try:
-            flight.landing.result()
+            took_s = flight.landing.result()
         except DataError as exc:
             if self._source.holds(flight.moves):  # else whoever has them now reads them again
                 self._halve(flight, exc)
         else:
+            self._age_s = max(self._max_batch_age_s, min(MOST_AGE_S, 2 * took_s))
             self._source.advance(flight.moves)
             self._meter.note(flight.batch.rows)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from doorstep.errors import OffsetLost, StoreUnavailable
+from driver_events import processor
 from driver_events.batch import Batch, Verdict, judge
 from driver_events.processor import Processor
 from driver_events.recorder import DataError
@@ -177,6 +178,12 @@ class Scene:
 
     def committed_fixes(self) -> int:
         return sum(verdict.outcomes["committed"] for verdict in self.followed)
+
+
+@pytest.fixture(autouse=True)
+def _no_batch_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch starts as soon as the one before has landed."""
+    monkeypatch.setattr(processor, "MOST_AGE_S", 0.0)
 
 
 @pytest.fixture
