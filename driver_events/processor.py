@@ -15,13 +15,12 @@ from doorstep.errors import DoorstepError, OffsetLost, StoreUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.aftermath import Aftermath, count
-from driver_events.batch import Batch, bury, read_batch
+from driver_events.batch import READ_AT_ONCE, Batch, bury, read_batch
 from driver_events.meter import Meter
 from driver_events.recorder import DataError, Recorder
 from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
 
 MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
-TAKE_AT_ONCE = 500  # messages
 MOST_AGE_S = 0.12  # of a batch, unless the one before is in flight for longer
 LOOK_EVERY_S = 0.01  # whether the batch in flight has landed
 
@@ -65,7 +64,7 @@ class Processor:
         self._max_batch_age_s = self._age_s = max_batch_age_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
         self._flight: _Flight | None = None
-        self._started_s = 0.0  # the one before the next
+        self._started_s = 0.0  # when the newest flight did
         self._drop()
         self._log = get_logger()
         self._wait_s = 0.0
@@ -124,7 +123,6 @@ class Processor:
             self._log.warning(event, error=str(error))
         self._wait_s = min(MOST_WAIT_S, 2 * self._wait_s or 0.25)
         self._source.shut()
-        self._drop()
         self._source.take(1, self._wait_s)  # nothing comes, but we stay in the group
 
     # ---- the batch that grows ---------------------------------------------------------------
@@ -138,7 +136,7 @@ class Processor:
     def _take(self) -> None:
         """Let the batch grow, and start once it is old or full and the one before has landed."""
         if not self._taken:
-            most = min(TAKE_AT_ONCE, self._max_batch_fixes)
+            most = min(READ_AT_ONCE, self._max_batch_fixes)
             self._taken = self._source.take(most, self._patience_s())
         is_quiet = not self._taken
         self._decode()
