@@ -169,7 +169,7 @@ BEGIN
     IF a.order_id IS NOT NULL AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
         UPDATE assignment SET ended_at = greatest(at, assigned_at), ended_by = verb
             WHERE order_id = of_order_id AND assignment_no = a.assignment_no;
-        PERFORM evidence__derive(of_order_id, a.assignment_no, true);
+        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[a.assignment_no], true);
     END IF;
     IF chosen IS NOT NULL THEN
         INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
@@ -190,7 +190,7 @@ BEGIN
         WHERE order_id = of_order_id;
     END IF;
     IF verb IN ('assign', 'reassign', 'pick_up') THEN  -- fixes may be there already
-        PERFORM evidence__derive(of_order_id, target_no, false);
+        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[target_no], false);
         PERFORM orders__show_evidence(ARRAY[of_order_id]);
     END IF;
     RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;

@@ -40,46 +40,30 @@ CREATE TRIGGER _500_derive_driver_state
 AFTER INSERT ON fix_history REFERENCING NEW TABLE AS new_fixes
 FOR EACH STATEMENT EXECUTE FUNCTION fix_history__derive_driver_state();
 
--- Whether a fix makes a pair that would move a fact, known since known_at or not at all, to an
+-- A row if a fix makes a pair that would move a fact, known since known_at or not at all, to an
 -- earlier instant: as the later one of the pair, or as the earlier. Only asked of the few fixes
--- that are in the right place; evidence__first_pair then decides for good.
-CREATE FUNCTION evidence__has_partner(
+-- that are in the right place; evidence__first_pair then decides for good. A set, so that the
+-- planner inlines it.
+CREATE FUNCTION evidence__partner(
     of_driver_id text, at timestamptz, of_lon_deg float8, of_lat_deg float8, known_at timestamptz,
     place_lon_deg float8, place_lat_deg float8, inside bool, radius_m float8,
     min_s float8, max_s float8, spread_m float8
 )
-RETURNS bool LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
+RETURNS SETOF timestamptz LANGUAGE sql STABLE ROWS 1
 AS $$
-DECLARE
-    apart_min CONSTANT interval := make_interval(secs => min_s);
-    apart_max CONSTANT interval := make_interval(secs => max_s);
-BEGIN
-    IF EXISTS (
-        SELECT FROM fix_history h
-        WHERE h.driver_id = of_driver_id AND h.fix_at >= at - apart_max
-            AND h.fix_at <= at - apart_min AND h.fix_at < coalesce(known_at, 'infinity')
-            AND h.quarantine IS NULL
-            AND (ground_distance_m(h.lon_deg, h.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
-                = inside
-            AND (spread_m IS NULL
-                OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
-    ) THEN
-        RETURN true;
-    END IF;
-    IF at >= known_at THEN
-        RETURN false;
-    END IF;
-    RETURN EXISTS (
-        SELECT FROM fix_history h
-        WHERE h.driver_id = of_driver_id AND h.fix_at >= at + apart_min
-            AND h.fix_at <= at + apart_max AND h.quarantine IS NULL
-            AND (ground_distance_m(h.lon_deg, h.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
-                = inside
-            AND (spread_m IS NULL
-                OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
-    );
-END
+    SELECT h.fix_at
+    FROM fix_history h
+    WHERE h.driver_id = of_driver_id
+        AND h.fix_at >= at - make_interval(secs => max_s)
+        AND h.fix_at <= at + make_interval(secs => max_s)
+        AND least(h.fix_at, at) < coalesce(known_at, 'infinity')  -- the earlier one of the pair
+        AND (h.fix_at <= at - make_interval(secs => min_s)
+            OR h.fix_at >= at + make_interval(secs => min_s))
+        AND h.quarantine IS NULL
+        AND (ground_distance_m(h.lon_deg, h.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
+            = inside
+        AND (spread_m IS NULL
+            OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
 $$;
 
 -- 520: evidence of the assignments to which a new fix can add something: it is in the right
@@ -90,12 +74,13 @@ CREATE FUNCTION fix_history__derive_evidence()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_seqscan = off  -- tomorrow's partition is empty when the plan is made
 AS $$
 DECLARE
-    found_orders uuid[];
+    found_orders uuid[];  -- an order twice, if two of its assignments are found
+    found_assignment_nos int[];
+    found_drivers text[];
     locked_orders uuid[];
-    found_assignments jsonb;
-    one record;
 BEGIN
     WITH candidates AS (
         SELECT DISTINCT a.order_id, a.assignment_no, a.driver_id
@@ -122,16 +107,18 @@ BEGIN
                     AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
                     AND (a.at_restaurant_at IS NULL
                         OR f.fix_at <= a.at_restaurant_at + make_interval(secs => p.dwell_max_s))
-                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
-                        a.at_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, true,
-                        p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.at_restaurant_at,
+                        a.restaurant_lon_deg, a.restaurant_lat_deg, true, p.enter_radius_m,
+                        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m)))
                 OR (coalesce(f.fix_at >= a.at_restaurant_at, false)
                     AND p.to_restaurant_m > p.leave_radius_m
                     AND (a.left_restaurant_at IS NULL
                         OR f.fix_at <= a.left_restaurant_at + make_interval(secs => p.leave_max_s))
-                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
-                        a.left_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, false,
-                        p.leave_radius_m, p.leave_min_s, p.leave_max_s, NULL))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.left_restaurant_at,
+                        a.restaurant_lon_deg, a.restaurant_lat_deg, false, p.leave_radius_m,
+                        p.leave_min_s, p.leave_max_s, NULL)))
                 OR (coalesce(f.fix_at >= a.picked_up_at, false)
                     AND p.to_customer_m <= p.arriving_radius_m
                     AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
@@ -140,12 +127,14 @@ BEGIN
                     AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
                     AND (a.at_customer_at IS NULL
                         OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))
-                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
-                        a.at_customer_at, a.customer_lon_deg, a.customer_lat_deg, true,
-                        p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.at_customer_at,
+                        a.customer_lon_deg, a.customer_lat_deg, true, p.enter_radius_m,
+                        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m)))
             )
     )
-    SELECT array_agg(DISTINCT order_id), jsonb_agg(candidates) INTO found_orders, found_assignments
+    SELECT array_agg(order_id), array_agg(assignment_no), array_agg(driver_id)
+        INTO found_orders, found_assignment_nos, found_drivers
         FROM candidates;
     IF found_orders IS NULL THEN
         RETURN NULL;
@@ -155,21 +144,16 @@ BEGIN
         SELECT order_id FROM orders WHERE order_id = ANY (found_orders)
         ORDER BY order_id FOR NO KEY UPDATE SKIP LOCKED
     );
-    IF cardinality(locked_orders) < cardinality(found_orders) THEN
+    IF cardinality(locked_orders) < (SELECT count(DISTINCT o) FROM unnest(found_orders) o) THEN
         RAISE EXCEPTION 'orders are locked by another transaction' USING
             ERRCODE = 'DS012',
             DETAIL = (
-                SELECT jsonb_agg(DISTINCT a ->> 'driver_id')
-                FROM jsonb_array_elements(found_assignments) a
-                WHERE (a ->> 'order_id')::uuid <> ALL (locked_orders)
+                SELECT jsonb_agg(DISTINCT f.driver_id)
+                FROM unnest(found_orders, found_drivers) AS f (order_id, driver_id)
+                WHERE f.order_id <> ALL (locked_orders)
             );
     END IF;
-    FOR one IN
-        SELECT (a ->> 'order_id')::uuid AS order_id, (a ->> 'assignment_no')::int AS assignment_no
-        FROM jsonb_array_elements(found_assignments) a
-    LOOP
-        PERFORM evidence__derive(one.order_id, one.assignment_no, false);
-    END LOOP;
+    PERFORM evidence__derive(found_orders, found_assignment_nos, false);
     PERFORM orders__show_evidence(found_orders);
     RETURN NULL;
 END

@@ -508,132 +508,158 @@ RETURN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 -- instants that only ever move earlier, and its upper bound is the assignment's end. So the
 -- answer depends on the set of fixes alone, grows with it, and never on their order. Only the
 -- command that ends an assignment can take evidence back: see `afresh` below.
+--
+-- Plans are kept for as long as a session lives, and are made when tables may still be empty (and
+-- tomorrow's partition is). So every look-up here is by key whatever the planner believes of sizes:
+-- no seqscan, and OFFSET 0 where it might begin with the wrong table.
 
 -- The earliest a.fix_at of all pairs (a, b) of a driver's fixes with from_at <= a < before_at and
 -- b < until_at, both inside (or both outside) the radius, min_s to max_s apart and within
 -- spread_m of each other, neither saying that it was faster than max_mps; NULL leaves max_s,
--- spread_m and max_mps open. NULL if there is no such pair.
+-- spread_m and max_mps open. No row if there is no such pair. A set, so that the planner inlines it.
 CREATE FUNCTION evidence__first_pair(
     of_driver_id text, from_at timestamptz, before_at timestamptz, until_at timestamptz,
     place_lon_deg float8, place_lat_deg float8, inside bool, radius_m float8,
     min_s float8, max_s float8, spread_m float8, max_mps float8, worst_m float8
 )
-RETURNS timestamptz LANGUAGE plpgsql STABLE
+RETURNS SETOF timestamptz LANGUAGE sql STABLE ROWS 1
+AS $$
+    SELECT a.fix_at
+    FROM fix_history a
+    WHERE a.driver_id = of_driver_id AND a.fix_at >= from_at
+        AND a.fix_at < least(before_at, until_at)
+        AND a.quarantine IS NULL AND (a.accuracy_m IS NULL OR a.accuracy_m <= worst_m)
+        AND coalesce(a.speed_mps <= max_mps, true)
+        AND (ground_distance_m(a.lon_deg, a.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
+            = inside
+        AND EXISTS (
+            SELECT FROM fix_history b
+            WHERE b.driver_id = of_driver_id AND b.fix_at >= a.fix_at + make_interval(secs => min_s)
+                AND b.fix_at <= a.fix_at + make_interval(secs => coalesce(max_s, 365 * 86400))
+                AND b.fix_at < until_at
+                AND b.quarantine IS NULL AND (b.accuracy_m IS NULL OR b.accuracy_m <= worst_m)
+                AND coalesce(b.speed_mps <= max_mps, true)
+                AND (ground_distance_m(b.lon_deg, b.lat_deg, place_lon_deg, place_lat_deg)
+                    <= radius_m) = inside
+                AND (spread_m IS NULL
+                    OR ground_distance_m(b.lon_deg, b.lat_deg, a.lon_deg, a.lat_deg) <= spread_m)
+        )
+    ORDER BY a.fix_at
+    LIMIT 1
+$$;
+
+-- Derives the four facts of assignments, one by one along of_orders and of_assignment_nos, and
+-- records what is new or earlier. `afresh` forgets what was known: a closed window is judged as if
+-- it had been closed from the start, so that fixes dated ahead of the closing command don't count,
+-- whichever arrived first. One statement, whatever the number: to begin one costs more than to
+-- judge an assignment. Each fact looks from the one before on, so it is a step of its own.
+-- The caller holds the orders' rows.
+CREATE FUNCTION evidence__derive(of_orders uuid[], of_assignment_nos int[], afresh bool)
+RETURNS void LANGUAGE plpgsql
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-    apart_min CONSTANT interval := make_interval(secs => min_s);
-    apart_max CONSTANT interval := make_interval(secs => coalesce(max_s, 365 * 86400));
-BEGIN
-    RETURN (
-        SELECT a.fix_at
-        FROM fix_history a
-        WHERE a.driver_id = of_driver_id AND a.fix_at >= from_at
-            AND a.fix_at < least(before_at, until_at)
-            AND a.quarantine IS NULL AND (a.accuracy_m IS NULL OR a.accuracy_m <= worst_m)
-            AND coalesce(a.speed_mps <= max_mps, true)
-            AND (ground_distance_m(a.lon_deg, a.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
-                = inside
-            AND EXISTS (
-                SELECT FROM fix_history b
-                WHERE b.driver_id = of_driver_id AND b.fix_at >= a.fix_at + apart_min
-                    AND b.fix_at <= a.fix_at + apart_max AND b.fix_at < until_at
-                    AND b.quarantine IS NULL AND (b.accuracy_m IS NULL OR b.accuracy_m <= worst_m)
-                    AND coalesce(b.speed_mps <= max_mps, true)
-                    AND (ground_distance_m(b.lon_deg, b.lat_deg, place_lon_deg, place_lat_deg)
-                        <= radius_m) = inside
-                    AND (spread_m IS NULL
-                        OR ground_distance_m(b.lon_deg, b.lat_deg, a.lon_deg, a.lat_deg) <= spread_m)
-            )
-        ORDER BY a.fix_at
-        LIMIT 1
-    );
-END
-$$;
-
--- Derives the four facts of one assignment and records what is new or earlier. `afresh` forgets
--- what was known: a closed window is judged as if it had been closed from the start, so that
--- fixes dated ahead of the closing command don't count, whichever arrived first.
--- The caller holds the order's row.
-CREATE FUNCTION evidence__derive(of_order_id uuid, of_assignment_no int, afresh bool)
-RETURNS void LANGUAGE plpgsql
-AS $$
-DECLARE
-    a assignment;
-    p policy;
-    until_at timestamptz;
-    commanded timestamptz;
-    carried_at timestamptz;
     later CONSTANT timestamptz := 'infinity';
 BEGIN
-    SELECT * INTO STRICT a FROM assignment
-        WHERE order_id = of_order_id AND assignment_no = of_assignment_no;
-    SELECT * INTO STRICT p FROM policy WHERE policy_id = a.policy_id;
-    SELECT min(commanded_at) INTO commanded FROM order_command
-        WHERE order_id = of_order_id AND assignment_no = of_assignment_no AND command = 'pick_up';
-    until_at := coalesce(a.ended_at, later);
-    IF afresh THEN
-        a.at_restaurant_at := NULL;
-        a.left_restaurant_at := NULL;
-        a.arriving_at := NULL;
-        a.at_customer_at := NULL;
-    END IF;
-
-    a.at_restaurant_at := coalesce(evidence__first_pair(
-        a.driver_id, a.assigned_at, coalesce(a.at_restaurant_at, later), until_at,
-        a.restaurant_lon_deg, a.restaurant_lat_deg, true, p.enter_radius_m,
-        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m, p.dwell_max_mps, p.worst_accuracy_m),
-        a.at_restaurant_at);
-    IF a.at_restaurant_at IS NOT NULL THEN
-        a.left_restaurant_at := coalesce(evidence__first_pair(
-            a.driver_id, a.at_restaurant_at, coalesce(a.left_restaurant_at, later), until_at,
-            a.restaurant_lon_deg, a.restaurant_lat_deg, false, p.leave_radius_m,
-            p.leave_min_s, p.leave_max_s, NULL, NULL, p.worst_accuracy_m), a.left_restaurant_at);
-    END IF;
-    a.picked_up_at := least(commanded, a.left_restaurant_at);  -- least() skips NULLs
-    carried_at := greatest(a.picked_up_at, a.assigned_at);  -- our clock may have been set back
-    IF a.picked_up_at IS NOT NULL THEN
-        a.arriving_at := coalesce(evidence__first_pair(
-            a.driver_id, carried_at, coalesce(a.arriving_at, later), until_at,
-            a.customer_lon_deg, a.customer_lat_deg, true, p.arriving_radius_m,
-            p.arriving_min_s, NULL, NULL, NULL, p.worst_accuracy_m), a.arriving_at);
-        a.at_customer_at := coalesce(evidence__first_pair(
-            a.driver_id, carried_at, coalesce(a.at_customer_at, later), until_at,
-            a.customer_lon_deg, a.customer_lat_deg, true, p.enter_radius_m,
-            p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m, p.dwell_max_mps, p.worst_accuracy_m),
-            a.at_customer_at);
-    END IF;
-
-    UPDATE assignment t SET
-        at_restaurant_at = a.at_restaurant_at, left_restaurant_at = a.left_restaurant_at,
-        picked_up_at = a.picked_up_at, arriving_at = a.arriving_at,
-        at_customer_at = a.at_customer_at
-    WHERE t.order_id = a.order_id AND t.assignment_no = a.assignment_no
-        AND (t.at_restaurant_at, t.left_restaurant_at, t.picked_up_at, t.arriving_at,
-            t.at_customer_at)
-        IS DISTINCT FROM (a.at_restaurant_at, a.left_restaurant_at, a.picked_up_at, a.arriving_at,
-            a.at_customer_at);
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
+    WITH asked AS MATERIALIZED (
+        SELECT a.was_ctid, a.order_id, a.assignment_no, a.driver_id, a.assigned_at,
+            a.restaurant_lon_deg, a.restaurant_lat_deg, a.customer_lon_deg, a.customer_lat_deg,
+            coalesce(a.ended_at, later) AS until_at,
+            CASE WHEN NOT afresh THEN a.at_restaurant_at END AS at_restaurant_at,
+            CASE WHEN NOT afresh THEN a.left_restaurant_at END AS left_restaurant_at,
+            CASE WHEN NOT afresh THEN a.arriving_at END AS arriving_at,
+            CASE WHEN NOT afresh THEN a.at_customer_at END AS at_customer_at,
+            p.*
+        FROM unnest(of_orders, of_assignment_nos) AS k (order_id, assignment_no)
+        CROSS JOIN LATERAL (
+            SELECT t.ctid AS was_ctid, t.* FROM assignment t
+            WHERE t.order_id = k.order_id AND t.assignment_no = k.assignment_no OFFSET 0
+        ) a
+        JOIN policy p ON p.policy_id = a.policy_id
+    ),
+    came AS MATERIALIZED (
+        SELECT a.*, coalesce((
+            SELECT * FROM evidence__first_pair(
+                a.driver_id, a.assigned_at, coalesce(a.at_restaurant_at, later), a.until_at,
+                a.restaurant_lon_deg, a.restaurant_lat_deg, true, a.enter_radius_m,
+                a.dwell_min_s, a.dwell_max_s, a.dwell_spread_m, a.dwell_max_mps, a.worst_accuracy_m)
+        ), a.at_restaurant_at) AS came_at
+        FROM asked a
+    ),
+    went AS MATERIALIZED (  -- nobody has left who never came: from NULL on there are no fixes
+        SELECT a.*, coalesce((
+            SELECT * FROM evidence__first_pair(
+                a.driver_id, a.came_at, coalesce(a.left_restaurant_at, later), a.until_at,
+                a.restaurant_lon_deg, a.restaurant_lat_deg, false, a.leave_radius_m,
+                a.leave_min_s, a.leave_max_s, NULL, NULL, a.worst_accuracy_m)
+        ), a.left_restaurant_at) AS went_at
+        FROM came a
+    ),
+    carried AS MATERIALIZED (
+        SELECT a.*, c.picked_up_at,  -- and from carried_at on: our clock may have been set back
+            CASE WHEN c.picked_up_at IS NOT NULL THEN greatest(c.picked_up_at, a.assigned_at) END
+                AS carried_at
+        FROM went a
+        CROSS JOIN LATERAL (
+            SELECT least(a.went_at, min(commanded_at)) AS picked_up_at  -- least() skips NULLs
+            FROM order_command WHERE order_id = a.order_id
+                AND assignment_no = a.assignment_no AND command = 'pick_up'
+        ) c
+    ),
+    proved AS MATERIALIZED (
+        SELECT a.was_ctid, a.came_at, a.went_at, a.picked_up_at,
+            coalesce((
+                SELECT * FROM evidence__first_pair(
+                    a.driver_id, a.carried_at, coalesce(a.arriving_at, later), a.until_at,
+                    a.customer_lon_deg, a.customer_lat_deg, true, a.arriving_radius_m,
+                    a.arriving_min_s, NULL, NULL, NULL, a.worst_accuracy_m)
+            ), a.arriving_at) AS arriving_at,
+            coalesce((
+                SELECT * FROM evidence__first_pair(
+                    a.driver_id, a.carried_at, coalesce(a.at_customer_at, later), a.until_at,
+                    a.customer_lon_deg, a.customer_lat_deg, true, a.enter_radius_m,
+                    a.dwell_min_s, a.dwell_max_s, a.dwell_spread_m, a.dwell_max_mps,
+                    a.worst_accuracy_m)
+            ), a.at_customer_at) AS at_customer_at
+        FROM carried a
+    ),
+    changed AS (
+        UPDATE assignment t SET
+            at_restaurant_at = a.came_at, left_restaurant_at = a.went_at,
+            picked_up_at = a.picked_up_at, arriving_at = a.arriving_at,
+            at_customer_at = a.at_customer_at
+        FROM proved a
+        WHERE t.ctid = a.was_ctid  -- the caller holds the order's row: nobody moved it since
+            AND (t.at_restaurant_at, t.left_restaurant_at, t.picked_up_at, t.arriving_at,
+                t.at_customer_at)
+            IS DISTINCT FROM (a.came_at, a.went_at, a.picked_up_at, a.arriving_at,
+                a.at_customer_at)
+        RETURNING t.*
+    ),
+    facts AS MATERIALIZED (
+        SELECT c.order_id, c.assignment_no, f.state, f.occurred_at
+        FROM changed c
+        CROSS JOIN LATERAL (VALUES
+            ('at_restaurant'::order_state, c.at_restaurant_at), ('picked_up', c.left_restaurant_at),
+            ('arriving', c.arriving_at), ('at_customer', c.at_customer_at)
+        ) AS f (state, occurred_at)
+    ),
+    forgotten AS (
+        DELETE FROM evidence e
+        WHERE afresh AND e.order_id = ANY (of_orders) AND e.source = 'gps' AND EXISTS (
+            SELECT FROM facts f
+            WHERE f.order_id = e.order_id AND f.assignment_no = e.assignment_no
+                AND f.state = e.state AND f.occurred_at IS NULL
+        )
+    )
     INSERT INTO evidence AS known (order_id, assignment_no, state, occurred_at)
-    SELECT a.order_id, a.assignment_no, fact.state, fact.occurred_at
-    FROM (VALUES
-        ('at_restaurant'::order_state, a.at_restaurant_at), ('picked_up', a.left_restaurant_at),
-        ('arriving', a.arriving_at), ('at_customer', a.at_customer_at)
-    ) AS fact (state, occurred_at)
-    WHERE fact.occurred_at IS NOT NULL
+    SELECT order_id, assignment_no, state, occurred_at FROM facts WHERE occurred_at IS NOT NULL
     ON CONFLICT (order_id, assignment_no, state, source) DO UPDATE
         SET occurred_at = EXCLUDED.occurred_at
         WHERE known.occurred_at <> EXCLUDED.occurred_at;
-    IF afresh THEN
-        DELETE FROM evidence
-        WHERE order_id = a.order_id AND assignment_no = a.assignment_no AND source = 'gps'
-            AND CASE state
-                WHEN 'at_restaurant' THEN a.at_restaurant_at WHEN 'picked_up' THEN a.left_restaurant_at
-                WHEN 'arriving' THEN a.arriving_at ELSE a.at_customer_at
-            END IS NULL;
-    END IF;
 END
 $$;
 
@@ -641,6 +667,7 @@ $$;
 -- The caller holds the orders' rows.
 CREATE FUNCTION orders__show_evidence(of_orders uuid[])
 RETURNS void LANGUAGE plpgsql
+SET enable_seqscan = off
 AS $$
 DECLARE
     step order_state;
@@ -648,17 +675,32 @@ BEGIN
     FOREACH step IN ARRAY
         ARRAY['at_restaurant', 'picked_up', 'arriving', 'at_customer']::order_state[]
     LOOP
-        UPDATE orders o SET state = step, state_source = e.source, state_at = e.occurred_at
-        FROM evidence e
-        WHERE o.order_id = ANY (of_orders) AND o.ended_at IS NULL AND o.state < step
-            AND e.order_id = o.order_id AND e.assignment_no = o.assignment_no
-            AND e.state = step AND e.source = 'gps';
+        UPDATE orders o SET state = step, state_source = shown.source, state_at = shown.occurred_at
+        FROM (
+            SELECT was.ctid AS was_ctid, e.source, e.occurred_at
+            FROM orders was
+            CROSS JOIN LATERAL (
+                SELECT k.source, k.occurred_at FROM evidence k
+                WHERE k.order_id = was.order_id AND k.assignment_no = was.assignment_no
+                    AND k.state = step AND k.source = 'gps' OFFSET 0
+            ) e
+            WHERE was.order_id = ANY (of_orders) AND was.ended_at IS NULL AND was.state < step
+        ) shown
+        WHERE o.ctid = shown.was_ctid;
     END LOOP;
-    UPDATE orders o SET state_at = e.occurred_at  -- shown already, and earlier than was known
-    FROM evidence e
-    WHERE o.order_id = ANY (of_orders) AND o.ended_at IS NULL AND o.state_source = 'gps'
-        AND e.order_id = o.order_id AND e.assignment_no = o.assignment_no
-        AND e.state = o.state AND e.source = 'gps' AND e.occurred_at < o.state_at;
+    UPDATE orders o SET state_at = shown.occurred_at  -- shown already, and earlier than was known
+    FROM (
+        SELECT was.ctid AS was_ctid, e.occurred_at
+        FROM orders was
+        CROSS JOIN LATERAL (
+            SELECT k.occurred_at FROM evidence k
+            WHERE k.order_id = was.order_id AND k.assignment_no = was.assignment_no
+                AND k.state = was.state AND k.source = 'gps' OFFSET 0
+        ) e
+        WHERE was.order_id = ANY (of_orders) AND was.ended_at IS NULL
+            AND was.state_source = 'gps' AND e.occurred_at < was.state_at
+    ) shown
+    WHERE o.ctid = shown.was_ctid;
 END
 $$;
 
@@ -1243,7 +1285,7 @@ BEGIN
     IF a.order_id IS NOT NULL AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
         UPDATE assignment SET ended_at = greatest(at, assigned_at), ended_by = verb
             WHERE order_id = of_order_id AND assignment_no = a.assignment_no;
-        PERFORM evidence__derive(of_order_id, a.assignment_no, true);
+        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[a.assignment_no], true);
     END IF;
     IF chosen IS NOT NULL THEN
         INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
@@ -1264,7 +1306,7 @@ BEGIN
         WHERE order_id = of_order_id;
     END IF;
     IF verb IN ('assign', 'reassign', 'pick_up') THEN  -- fixes may be there already
-        PERFORM evidence__derive(of_order_id, target_no, false);
+        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[target_no], false);
         PERFORM orders__show_evidence(ARRAY[of_order_id]);
     END IF;
     RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
@@ -2559,46 +2601,30 @@ CREATE TRIGGER _500_derive_driver_state
 AFTER INSERT ON fix_history REFERENCING NEW TABLE AS new_fixes
 FOR EACH STATEMENT EXECUTE FUNCTION fix_history__derive_driver_state();
 
--- Whether a fix makes a pair that would move a fact, known since known_at or not at all, to an
+-- A row if a fix makes a pair that would move a fact, known since known_at or not at all, to an
 -- earlier instant: as the later one of the pair, or as the earlier. Only asked of the few fixes
--- that are in the right place; evidence__first_pair then decides for good.
-CREATE FUNCTION evidence__has_partner(
+-- that are in the right place; evidence__first_pair then decides for good. A set, so that the
+-- planner inlines it.
+CREATE FUNCTION evidence__partner(
     of_driver_id text, at timestamptz, of_lon_deg float8, of_lat_deg float8, known_at timestamptz,
     place_lon_deg float8, place_lat_deg float8, inside bool, radius_m float8,
     min_s float8, max_s float8, spread_m float8
 )
-RETURNS bool LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan
+RETURNS SETOF timestamptz LANGUAGE sql STABLE ROWS 1
 AS $$
-DECLARE
-    apart_min CONSTANT interval := make_interval(secs => min_s);
-    apart_max CONSTANT interval := make_interval(secs => max_s);
-BEGIN
-    IF EXISTS (
-        SELECT FROM fix_history h
-        WHERE h.driver_id = of_driver_id AND h.fix_at >= at - apart_max
-            AND h.fix_at <= at - apart_min AND h.fix_at < coalesce(known_at, 'infinity')
-            AND h.quarantine IS NULL
-            AND (ground_distance_m(h.lon_deg, h.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
-                = inside
-            AND (spread_m IS NULL
-                OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
-    ) THEN
-        RETURN true;
-    END IF;
-    IF at >= known_at THEN
-        RETURN false;
-    END IF;
-    RETURN EXISTS (
-        SELECT FROM fix_history h
-        WHERE h.driver_id = of_driver_id AND h.fix_at >= at + apart_min
-            AND h.fix_at <= at + apart_max AND h.quarantine IS NULL
-            AND (ground_distance_m(h.lon_deg, h.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
-                = inside
-            AND (spread_m IS NULL
-                OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
-    );
-END
+    SELECT h.fix_at
+    FROM fix_history h
+    WHERE h.driver_id = of_driver_id
+        AND h.fix_at >= at - make_interval(secs => max_s)
+        AND h.fix_at <= at + make_interval(secs => max_s)
+        AND least(h.fix_at, at) < coalesce(known_at, 'infinity')  -- the earlier one of the pair
+        AND (h.fix_at <= at - make_interval(secs => min_s)
+            OR h.fix_at >= at + make_interval(secs => min_s))
+        AND h.quarantine IS NULL
+        AND (ground_distance_m(h.lon_deg, h.lat_deg, place_lon_deg, place_lat_deg) <= radius_m)
+            = inside
+        AND (spread_m IS NULL
+            OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
 $$;
 
 -- 520: evidence of the assignments to which a new fix can add something: it is in the right
@@ -2609,12 +2635,13 @@ CREATE FUNCTION fix_history__derive_evidence()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_seqscan = off  -- tomorrow's partition is empty when the plan is made
 AS $$
 DECLARE
-    found_orders uuid[];
+    found_orders uuid[];  -- an order twice, if two of its assignments are found
+    found_assignment_nos int[];
+    found_drivers text[];
     locked_orders uuid[];
-    found_assignments jsonb;
-    one record;
 BEGIN
     WITH candidates AS (
         SELECT DISTINCT a.order_id, a.assignment_no, a.driver_id
@@ -2641,16 +2668,18 @@ BEGIN
                     AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
                     AND (a.at_restaurant_at IS NULL
                         OR f.fix_at <= a.at_restaurant_at + make_interval(secs => p.dwell_max_s))
-                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
-                        a.at_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, true,
-                        p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.at_restaurant_at,
+                        a.restaurant_lon_deg, a.restaurant_lat_deg, true, p.enter_radius_m,
+                        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m)))
                 OR (coalesce(f.fix_at >= a.at_restaurant_at, false)
                     AND p.to_restaurant_m > p.leave_radius_m
                     AND (a.left_restaurant_at IS NULL
                         OR f.fix_at <= a.left_restaurant_at + make_interval(secs => p.leave_max_s))
-                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
-                        a.left_restaurant_at, a.restaurant_lon_deg, a.restaurant_lat_deg, false,
-                        p.leave_radius_m, p.leave_min_s, p.leave_max_s, NULL))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.left_restaurant_at,
+                        a.restaurant_lon_deg, a.restaurant_lat_deg, false, p.leave_radius_m,
+                        p.leave_min_s, p.leave_max_s, NULL)))
                 OR (coalesce(f.fix_at >= a.picked_up_at, false)
                     AND p.to_customer_m <= p.arriving_radius_m
                     AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
@@ -2659,12 +2688,14 @@ BEGIN
                     AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
                     AND (a.at_customer_at IS NULL
                         OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))
-                    AND evidence__has_partner(f.driver_id, f.fix_at, f.lon_deg, f.lat_deg,
-                        a.at_customer_at, a.customer_lon_deg, a.customer_lat_deg, true,
-                        p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.at_customer_at,
+                        a.customer_lon_deg, a.customer_lat_deg, true, p.enter_radius_m,
+                        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m)))
             )
     )
-    SELECT array_agg(DISTINCT order_id), jsonb_agg(candidates) INTO found_orders, found_assignments
+    SELECT array_agg(order_id), array_agg(assignment_no), array_agg(driver_id)
+        INTO found_orders, found_assignment_nos, found_drivers
         FROM candidates;
     IF found_orders IS NULL THEN
         RETURN NULL;
@@ -2674,21 +2705,16 @@ BEGIN
         SELECT order_id FROM orders WHERE order_id = ANY (found_orders)
         ORDER BY order_id FOR NO KEY UPDATE SKIP LOCKED
     );
-    IF cardinality(locked_orders) < cardinality(found_orders) THEN
+    IF cardinality(locked_orders) < (SELECT count(DISTINCT o) FROM unnest(found_orders) o) THEN
         RAISE EXCEPTION 'orders are locked by another transaction' USING
             ERRCODE = 'DS012',
             DETAIL = (
-                SELECT jsonb_agg(DISTINCT a ->> 'driver_id')
-                FROM jsonb_array_elements(found_assignments) a
-                WHERE (a ->> 'order_id')::uuid <> ALL (locked_orders)
+                SELECT jsonb_agg(DISTINCT f.driver_id)
+                FROM unnest(found_orders, found_drivers) AS f (order_id, driver_id)
+                WHERE f.order_id <> ALL (locked_orders)
             );
     END IF;
-    FOR one IN
-        SELECT (a ->> 'order_id')::uuid AS order_id, (a ->> 'assignment_no')::int AS assignment_no
-        FROM jsonb_array_elements(found_assignments) a
-    LOOP
-        PERFORM evidence__derive(one.order_id, one.assignment_no, false);
-    END LOOP;
+    PERFORM evidence__derive(found_orders, found_assignment_nos, false);
     PERFORM orders__show_evidence(found_orders);
     RETURN NULL;
 END
