@@ -54,9 +54,9 @@ class Everyone:
 
     def follow(self, verdict: Verdict) -> None:
         """Tell each of them."""
-        if verdict.positions:
-            self._publish(verdict.positions)
-        self._note(verdict.pairs)
+        if positions := verdict.positions():
+            self._publish(positions)
+        self._note(verdict.pairs())
         if verdict.parked:
             self._note_parked(verdict.parked)
         if verdict.letters:

@@ -64,11 +64,21 @@ class Verdict:
     """What follows from the database's answer."""
 
     letters: list[DeadLetter]
-    positions: list[IncomingRow]  # the newest committed fix of each driver
-    pairs: set[Pair]  # whose watermark may have moved, or whose device asks again
     parked: set[Pair]
     outcomes: Counter[str]
     reasons: Counter[str]
+    rows: Sequence[IncomingRow]
+    named: set[int]  # rows that were not simply committed
+
+    # The database waits for its commit until the letters are known. These are worked out after it.
+
+    def positions(self) -> list[IncomingRow]:
+        """Give the newest committed fix of each driver."""
+        return _newest(self.rows, self.named)
+
+    def pairs(self) -> set[Pair]:
+        """Say whose watermark may have moved, or whose device asks again."""
+        return {(row[_DRIVER_ID], boot) for row in self.rows if (boot := row[_BOOT]) is not None}
 
 
 def read_batch(records: Sequence[Record], most: int, batch: Batch | None = None) -> Batch:
@@ -206,11 +216,11 @@ def judge(batch: Batch, outcomes: Iterable[Outcome]) -> Verdict:
         reasons[fault.reason] += 1
     return Verdict(
         letters=_letters(batch, faults),
-        positions=_newest(rows, named),
-        pairs={(row[_DRIVER_ID], boot) for row in rows if (boot := row[_BOOT]) is not None},
         parked=parked,
         outcomes=+counts,
         reasons=reasons,
+        rows=rows,
+        named=named,
     )
 
 

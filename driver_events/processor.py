@@ -15,7 +15,7 @@ from doorstep.errors import DoorstepError, OffsetLost, StoreUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.aftermath import Aftermath, count
-from driver_events.batch import READ_AT_ONCE, Batch, bury, read_batch
+from driver_events.batch import READ_AT_ONCE, Batch, Verdict, bury, read_batch
 from driver_events.meter import Meter
 from driver_events.recorder import DataError, Recorder
 from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
@@ -23,6 +23,7 @@ from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
 MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
 MOST_AGE_S = 0.12  # of a batch, unless the one before is in flight for longer
 LOOK_EVERY_S = 0.01  # whether the batch in flight has landed
+DECODE_AT_ONCE = 100  # records between two such looks: 3 ms if each is an array of five
 
 Moves = Mapping[int, tuple[int, int]]
 
@@ -33,7 +34,7 @@ class _Flight(NamedTuple):
     messages: Sequence[Message]
     batch: Batch
     moves: Moves
-    landing: Future[float]
+    landing: Future[tuple[Verdict, float]]
     times: int
 
 
@@ -42,10 +43,12 @@ class Processor:
 
     One batch is in flight at most: while a thread of its own commits it, the next one grows. Only
     when it has landed do the next one's offsets follow from it, and the next one starts: so the
-    slower the database is, the larger its batches, which cost less a fix. Whatever goes wrong
-    with it, what was taken since is dropped, and read again from where the database says: so a
-    commit whose answer got lost is neither repeated nor skipped. When the database is away,
-    partitions are paused and the group is kept.
+    slower the database is, the larger its batches, which cost less a fix. Who waits for a commit
+    is told of it once the next batch is on its way: the database need not wait for that.
+
+    Whatever goes wrong with a batch, what was taken since is dropped, and read again from where
+    the database says: so a commit whose answer got lost is neither repeated nor skipped. When the
+    database is away, partitions are paused and the group is kept.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Processor:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
         self._flight: _Flight | None = None
         self._started_s = 0.0  # when the newest flight did
+        self._untold: list[tuple[Batch, Verdict]] = []
         self._drop()
         self._log = get_logger()
         self._wait_s = 0.0
@@ -85,6 +89,7 @@ class Processor:
         """Let the batch in flight land, and leave."""
         with suppress(DoorstepError):  # then the next start goes on where the database says
             self._land()
+        self._tell()
         self._thread.shutdown()
         self._recorder.discard()
         self._source.close()
@@ -106,6 +111,8 @@ class Processor:
             self._wait("waiting_for_database", exc)
         except KafkaUnavailable as exc:
             self._wait("waiting_for_kafka", exc)
+        finally:
+            self._tell()
 
     def start_over(self, why: str) -> None:
         """Join the group anew: the topic is another one than it was."""
@@ -157,7 +164,8 @@ class Processor:
 
     def _decode(self) -> None:
         known = len(self._batch.records)
-        read_batch(records_of(self._taken), self._max_batch_fixes, self._batch)
+        part = records_of(self._taken[:DECODE_AT_ONCE])
+        read_batch(part, self._max_batch_fixes, self._batch)
         fresh = len(self._batch.records) - known
         self._messages += self._taken[:fresh]
         self._taken = self._taken[fresh:]
@@ -170,15 +178,11 @@ class Processor:
         landing = self._thread.submit(self._record, batch, moves)
         self._flight = _Flight(messages, batch, moves, landing, times)
 
-    def _record(self, batch: Batch, moves: Moves) -> float:
-        """Commit a batch and tell of it, in the recorder's thread; return how long it took."""
+    def _record(self, batch: Batch, moves: Moves) -> tuple[Verdict, float]:
+        """Commit a batch, in the recorder's thread; say too how long it took."""
         started_s = time.monotonic()
         verdict = self._recorder.record(batch, self.topic, moves)
-        self._aftermath.follow(verdict)
-        count(batch, verdict)
-        took_s = time.monotonic() - started_s
-        metrics.BATCH_S.observe(took_s)
-        return took_s
+        return verdict, time.monotonic() - started_s
 
     def _leave_partitions(self) -> None:
         self._drop()
@@ -195,14 +199,23 @@ class Processor:
         if flight is None:
             return
         try:
-            took_s = flight.landing.result()
+            verdict, took_s = flight.landing.result()
         except DataError as exc:
             if self._source.holds(flight.moves):  # else whoever has them now reads them again
                 self._halve(flight, exc)
         else:
             self._age_s = max(self._max_batch_age_s, min(MOST_AGE_S, 2 * took_s))
             self._source.advance(flight.moves)
-            self._meter.note(flight.batch.rows)
+            metrics.BATCH_S.observe(took_s)
+            self._untold.append((flight.batch, verdict))
+
+    def _tell(self) -> None:
+        """Tell whoever waits for it of what has landed."""
+        untold, self._untold = self._untold, []
+        for batch, verdict in untold:
+            self._aftermath.follow(verdict)
+            count(batch, verdict)
+            self._meter.note(batch.rows)
 
     def _halve(self, flight: _Flight, error: DataError) -> None:
         """Commit the parts of a batch that the database can't take, until one record is left."""

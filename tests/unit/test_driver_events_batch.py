@@ -77,15 +77,15 @@ def test_judge__nothing_named__all_is_committed() -> None:
     batch = read(record(body(1), body(2)), record(body(1), driver_id="d2"))
     verdict = judge(batch, [])
     assert verdict.outcomes == {"committed": 3}
-    assert verdict.pairs == {("d1", "b1"), ("d2", "b1")}
+    assert verdict.pairs() == {("d1", "b1"), ("d2", "b1")}
     assert verdict.letters == []
-    assert [row[3] for row in verdict.positions] == [2, 1]
+    assert [row[3] for row in verdict.positions()] == [2, 1]
 
 
 def test_judge__the_newest_committed_fix__is_the_position() -> None:
     batch = read(record(body(1), body(5), body(9), body(2)))
     verdict = judge(batch, [Outcome(2, "quarantined", "inaccurate")])
-    assert [row[3] for row in verdict.positions] == [5]
+    assert [row[3] for row in verdict.positions()] == [5]
     assert verdict.outcomes == {"committed": 3, "quarantined": 1}
     assert verdict.reasons == {"inaccurate": 1}
     assert verdict.letters == []
@@ -93,8 +93,8 @@ def test_judge__the_newest_committed_fix__is_the_position() -> None:
 
 def test_judge__a_duplicate__is_acked_and_no_position() -> None:
     verdict = judge(read(record(body(1))), [Outcome(0, "duplicate", None)])
-    assert verdict.pairs == {("d1", "b1")}
-    assert verdict.positions == []
+    assert verdict.pairs() == {("d1", "b1")}
+    assert verdict.positions() == []
     assert verdict.letters == []
 
 
@@ -122,7 +122,7 @@ def test_judge__unreadable_entries__are_letters_though_no_row_names_them() -> No
     verdict = judge(read(record(body(1, boot="a/b")), record(b"nonsense")), [])
     assert sorted(letter.reason for letter in verdict.letters) == ["bad_id", "not_json"]
     assert verdict.outcomes == {"malformed": 2}
-    assert verdict.pairs == set()
+    assert verdict.pairs() == set()
 
 
 def test_judge__refused_in_decoding__is_a_row_for_the_watermark_and_a_letter() -> None:
@@ -131,7 +131,7 @@ def test_judge__refused_in_decoding__is_a_row_for_the_watermark_and_a_letter() -
     assert batch.rows[0][4] is None
     verdict = judge(batch, [Outcome(0, "rejected", "latitude_out_of_range")])
     assert [letter.reason for letter in verdict.letters] == ["latitude_out_of_range"]
-    assert verdict.pairs == {("d1", "b1")}
+    assert verdict.pairs() == {("d1", "b1")}
 
 
 def test_judge__refused_before__is_no_second_letter() -> None:
@@ -144,7 +144,7 @@ def test_judge__a_void__is_no_letter() -> None:
     verdict = judge(batch, [Outcome(0, "rejected", "void")])
     assert verdict.letters == []
     assert verdict.reasons == {"void": 1}
-    assert verdict.pairs == {("d1", "b1")}
+    assert verdict.pairs() == {("d1", "b1")}
 
 
 def test_judge__a_conflict__is_a_letter() -> None:
@@ -155,7 +155,7 @@ def test_judge__a_conflict__is_a_letter() -> None:
 def test_judge__parked__is_remembered_and_no_position() -> None:
     verdict = judge(read(record(body(1))), [Outcome(0, "parked", "locked")])
     assert verdict.parked == {("d1", "b1")}
-    assert verdict.positions == []
+    assert verdict.positions() == []
     assert verdict.letters == []
 
 

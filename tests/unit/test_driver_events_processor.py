@@ -158,6 +158,7 @@ class Scene:
         self.source = FakeSource()
         self.recorder = FakeRecorder()
         self.followed: list[Verdict] = []
+        self.next_is_on_its_way: list[bool] = []
         self.processor = Processor(
             self.source,  # type: ignore[arg-type]
             self.recorder,
@@ -168,6 +169,7 @@ class Scene:
 
     def follow(self, verdict: Verdict) -> None:
         self.followed.append(verdict)
+        self.next_is_on_its_way.append(self.processor._flight is not None)
 
     def steps(self, times: int) -> None:
         for _ in range(times):
@@ -225,6 +227,18 @@ def test_step__a_batch_is_being_committed__the_next_is_taken_meanwhile(fours: Sc
     assert fours.recorder.batches[0] == (0, 4)
     fours.steps(3)
     assert fours.recorder.batches == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_step__a_batch_has_landed__the_next_one_starts_before_anybody_is_told(
+    fours: Scene,
+) -> None:
+    fours.recorder.is_open.clear()
+    fours.steps(2)
+    fours.recorder.is_open.set()
+    fours.steps(1)
+    assert fours.next_is_on_its_way == [True]
+    fours.steps(3)
+    assert fours.committed_fixes() == 10
 
 
 def test_step__a_batch_is_being_committed_for_long__the_next_grows_meanwhile(scene: Scene) -> None:
