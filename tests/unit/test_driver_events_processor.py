@@ -232,12 +232,10 @@ def test_step__a_batch_is_being_committed__the_next_is_taken_meanwhile(fours: Sc
 def test_step__a_batch_has_landed__the_next_one_starts_before_anybody_is_told(
     fours: Scene,
 ) -> None:
-    fours.recorder.is_open.clear()
     fours.steps(2)
-    fours.recorder.is_open.set()
-    fours.steps(1)
     assert fours.next_is_on_its_way == [True]
-    fours.steps(3)
+    fours.steps(2)
+    assert fours.next_is_on_its_way == [True, True, False]  # there is no more
     assert fours.committed_fixes() == 10
 
 
