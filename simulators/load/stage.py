@@ -44,8 +44,8 @@ ANALYZE_BELOW = 5_000
 SESSIONS = max(2, os.cpu_count() or 2)
 CENTRE = (11.2556, 43.7696)  # Florence's, where strolls begin
 AROUND_M = 2500.0
-ARRIVE_S = (-30.0, 45.0)  # at the restaurant or the door, from the run's begin on
-REST_S = (50.0, 90.0)  # longer than it takes to prove an arrival (30 s)
+RIDE_S = 600.0  # to the restaurant or the door; a run begins anywhere on the way, or in the rest
+REST_S = (60.0, 300.0)  # there: for the food, or up the stairs; 30 s prove an arrival
 GO_ON_S = 240.0  # after the rest; 250 m away for 30 s prove a pick-up
 DELIVERY_M = (800.0, 3000.0)
 
@@ -145,7 +145,7 @@ def _stroll(random_of: random.Random) -> Stroll:
 def _errand(
     driver_id: str, restaurants: Sequence[NewRestaurant], random_of: random.Random
 ) -> tuple[Errand, _Job]:
-    """Half of them are on their way to the restaurant, half to the door."""
+    """Half of them are on their way to the restaurant or in it, half to the door or at it."""
     restaurant = random_of.choice(restaurants)
     angle_lon, angle_lat = random_of.choice((-1, 1)), random_of.choice((-1, 1))
     metres = random_of.uniform(*DELIVERY_M) / 2**0.5
@@ -154,8 +154,9 @@ def _errand(
     picked_up = random_of.random() < 0.5
     at = (lon_deg, lat_deg) if picked_up else (restaurant.lon_deg, restaurant.lat_deg)
     lon_micro, lat_micro = _micro(*at)
-    arrives_s = random_of.uniform(*ARRIVE_S)
-    leaves_s = arrives_s + random_of.uniform(*REST_S)
+    rest_s = random_of.uniform(*REST_S)
+    arrives_s = random_of.uniform(-rest_s, RIDE_S)
+    leaves_s = arrives_s + rest_s
     script = Errand(
         lon_micro=lon_micro,
         lat_micro=lat_micro,
