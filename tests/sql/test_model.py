@@ -119,7 +119,7 @@ def test_evidence__random_walks_commands_and_arrivals__equals_the_model(
         fleet.run(
             "UPDATE order_command SET commanded_at = %s WHERE command = 'pick_up'", picked_up_at
         )
-        fleet.run("SELECT evidence__derive(%s, 1, false)", order_id)
+        fleet.run("SELECT evidence__derive(ARRAY[%s]::uuid[], ARRAY[1], false)", order_id)
         fleet.run("SELECT orders__show_evidence(ARRAY[%s]::uuid[])", order_id)
     for row in rows[cut:]:
         fleet.record(numbered([row, rng.choice(rows[:cut] or rows)]))
@@ -136,6 +136,6 @@ def test_evidence__random_walks_commands_and_arrivals__equals_the_model(
     closed_at = start_at + timedelta(seconds=rng.uniform(200, 700))
     if closed_at > assigned_at:
         fleet.run("UPDATE assignment SET ended_at = %s", closed_at)
-        fleet.run("SELECT evidence__derive(%s, 1, true)", order_id)
+        fleet.run("SELECT evidence__derive(ARRAY[%s]::uuid[], ARRAY[1], true)", order_id)
         facts = facts_of(good, (assigned_at, closed_at), picked_up_at)
         assert fleet.evidence(order_id) == {(1, state): at for state, at in facts.items()}
