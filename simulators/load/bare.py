@@ -45,8 +45,8 @@ def measure_bare(run: LoadRun, interval_s: float, say: Say) -> dict[str, Any]:
         "database_url": stack.database_admin_url,
     }
     folder = Path(stack.home.root)
-    sink = Child("bench.bare.sink", plan, folder, "bare-sink", own_session=True)
-    bridge = Child("bench.bare.bridge", plan, folder, "bare-bridge", own_session=True)
+    sink = Child("bench.bare.sink", plan, folder, "bare-sink")
+    bridge = Child("bench.bare.bridge", plan, folder, "bare-bridge")
     try:
         _await_ready(sink, bridge)
         return _measure(run, interval_s, sink, bridge, say)

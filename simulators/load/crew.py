@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import queue
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +20,9 @@ from typing import IO, Any, Self, cast
 from doorstep.errors import DoorstepError
 from doorstep.stack.settings import PROJECT
 
+WEIGHT = 1 / 3  # of all generators and the viewers together
+AUTOGROUP_EVERY_S = 0.11
+AUTOGROUP_TRIES = 50
 STOP_WITHIN_S = 10.0
 ANSWER_WITHIN_S = 60.0
 
@@ -28,8 +34,7 @@ class ChildFailed(DoorstepError):
 class Child:
     """One process that takes commands and gives figures, both as JSON lines.
 
-    Linux shares the cores out between sessions. So the phones and the viewers, who would be on
-    other machines, are one session, and what is measured has one for each server and service.
+    With a `weight` below 1 it yields the cores to whatever else wants them, in that proportion.
     """
 
     def __init__(
@@ -39,7 +44,7 @@ class Child:
         folder: Path,
         name: str,
         *,
-        own_session: bool = False,
+        weight: float = 1.0,
     ) -> None:
         path = folder / f"{name}.json"
         path.write_text(json.dumps(plan), encoding="ascii")
@@ -55,11 +60,12 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=PROJECT,
-                # Ctrl-C is for the conductor, who ends us in order.
-                process_group=None if own_session else 0,
-                start_new_session=own_session,
+                # Ctrl-C is for the conductor, who ends us in order. And Linux shares the cores out
+                # between sessions first, so that its own priority counts.
+                start_new_session=True,
             )
         self.pid = self._process.pid
+        set_weight(self.pid, weight)
         self._stdin = cast("IO[bytes]", self._process.stdin)
         self._stdout = cast("IO[bytes]", self._process.stdout)
         self.latest: dict[str, Any] = {}
@@ -121,8 +127,34 @@ class Child:
         return text.splitlines()[-1] if text else "it said nothing"
 
 
+def set_weight(pid: int, weight: float) -> None:
+    """Let a process and its session have the cores at this weight beside others' 1.
+
+    A step of niceness is a factor of 1.25. Where sessions have none of their own (no autogroups,
+    or a container's), the process's decides.
+    """
+    nice = min(19, round(-math.log(weight, 1.25)))
+    with contextlib.suppress(OSError):  # it has just ended: whoever asks it hears so
+        os.setpriority(os.PRIO_PROCESS, pid, nice)
+    autogroup = Path(f"/proc/{pid}/autogroup")
+    for _ in range(AUTOGROUP_TRIES):
+        try:
+            autogroup.write_text(str(nice), encoding="ascii")
+        except BlockingIOError:  # Linux takes ten a second, of all processes
+            time.sleep(AUTOGROUP_EVERY_S)
+        except OSError:
+            return
+        else:
+            return
+
+
 class Crew:
-    """All children of a run; `with` ends them."""
+    """All children of a run; `with` ends them.
+
+    The phones and the viewers would be on other machines. Together they have a third of the weight
+    of a single server or service here: what is measured does not wait for what measures it, and as
+    a fix is late from when it was due, their own waiting makes the figures worse.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -142,11 +174,27 @@ class Crew:
         """Start a generator for each plan: it connects its devices at once."""
         for number, plan in enumerate(plans, start=1):
             name = f"generator-{number}"
-            self.generators.append(Child("simulators.load.generator", plan, self._folder, name))
+            self.generators.append(
+                Child(
+                    "simulators.load.generator",
+                    plan,
+                    self._folder,
+                    name,
+                    weight=WEIGHT / (len(plans) + 1),
+                )
+            )
 
     def start_viewers(self, plan: Mapping[str, Any]) -> None:
         """Start the viewers."""
-        self.viewers.append(Child("simulators.load.viewers", plan, self._folder, "viewers"))
+        self.viewers.append(
+            Child(
+                "simulators.load.viewers",
+                plan,
+                self._folder,
+                "viewers",
+                weight=WEIGHT / (len(self.generators) + 1),
+            )
+        )
 
     def end_viewers(self) -> None:
         """Send the viewers home."""

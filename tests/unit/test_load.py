@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from doorstep.fix import decode_position
 from doorstep.fix.value import Fix
 from doorstep.stack.cli import main as run_main
 from simulators.load import frames
+from simulators.load.crew import set_weight
 from simulators.load.devices import Device, Fixes
 from simulators.load.generator import Generator
 from simulators.load.histogram import Histogram, bucket_of
@@ -346,3 +348,24 @@ def test_run_load__becomes_the_load__in_the_callers_folder(
     run_main(["load", "--devices", "5", "--report", "here.json"])
     assert became == [["-m", "simulators.load", "--devices", "5", "--report", "here.json"]]
     assert Path.cwd() == tmp_path
+
+
+# -- children ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("weight", "nice"), [(1.0, 0), (1 / 3, 5), (1 / 24, 14), (0.001, 19)])
+def test_set_weight__is_a_sessions_and_a_process_niceness(weight: float, nice: int) -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as child:
+        set_weight(child.pid, weight)
+        found = os.getpriority(os.PRIO_PROCESS, child.pid)
+        autogroup = Path(f"/proc/{child.pid}/autogroup")
+        said = autogroup.read_text() if autogroup.exists() else f"none, nice {nice}"
+        child.kill()
+    assert found == nice
+    assert said.split()[-1] == str(nice)
+
+
+def test_set_weight__who_has_ended__is_no_error() -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    set_weight(child.pid, 0.5)
