@@ -54,10 +54,12 @@ class LoadOptions:
     def warm_up_s(self) -> int:
         """How long the devices publish before the measurement.
 
-        A long one is of a warm chain: a fresh Kafka's JIT compiles for a minute, 8 s of CPU.
+        A long one is of a warm chain: a fresh Kafka's JIT compiles for a minute, 8 s of CPU. It
+        begins with the first message, which waits for its last fix.
         """
         compiling_s = COMPILING_S if self.duration_s >= LONG_S else 0
-        return max(self.warm_up_of(self.interval_s), compiling_s)
+        silent_s = math.ceil(self.interval_s * (self.fixes_per_message - 1))
+        return max(self.warm_up_of(self.interval_s), silent_s + compiling_s)
 
     def warm_up_of(self, interval_s: float) -> int:
         """Until every device has sent something and the caches are warm, s."""
