@@ -172,27 +172,32 @@ BEGIN
         UPDATE orders o SET state = step, state_source = shown.source, state_at = shown.occurred_at
         FROM (
             SELECT was.ctid AS was_ctid, e.source, e.occurred_at
-            FROM orders was
+            FROM (SELECT DISTINCT unnest(of_orders) AS order_id) asked
+            CROSS JOIN LATERAL (
+                SELECT t.ctid, t.* FROM orders t WHERE t.order_id = asked.order_id OFFSET 0
+            ) was
             CROSS JOIN LATERAL (
                 SELECT k.source, k.occurred_at FROM evidence k
                 WHERE k.order_id = was.order_id AND k.assignment_no = was.assignment_no
                     AND k.state = step AND k.source = 'gps' OFFSET 0
             ) e
-            WHERE was.order_id = ANY (of_orders) AND was.ended_at IS NULL AND was.state < step
+            WHERE was.ended_at IS NULL AND was.state < step
         ) shown
         WHERE o.ctid = shown.was_ctid;
     END LOOP;
     UPDATE orders o SET state_at = shown.occurred_at  -- shown already, and earlier than was known
     FROM (
         SELECT was.ctid AS was_ctid, e.occurred_at
-        FROM orders was
+        FROM (SELECT DISTINCT unnest(of_orders) AS order_id) asked
+        CROSS JOIN LATERAL (
+            SELECT t.ctid, t.* FROM orders t WHERE t.order_id = asked.order_id OFFSET 0
+        ) was
         CROSS JOIN LATERAL (
             SELECT k.occurred_at FROM evidence k
             WHERE k.order_id = was.order_id AND k.assignment_no = was.assignment_no
                 AND k.state = was.state AND k.source = 'gps' OFFSET 0
         ) e
-        WHERE was.order_id = ANY (of_orders) AND was.ended_at IS NULL
-            AND was.state_source = 'gps' AND e.occurred_at < was.state_at
+        WHERE was.ended_at IS NULL AND was.state_source = 'gps' AND e.occurred_at < was.state_at
     ) shown
     WHERE o.ctid = shown.was_ctid;
 END

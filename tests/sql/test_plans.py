@@ -1,0 +1,77 @@
+"""A session keeps its plans: those made while a table was empty must do when it is large."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from doorstep.store import write
+from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now, numbered
+from tests.sql.fleet import Fleet
+
+OTHERS = 400
+
+# What a day leaves behind, of a driver who has nothing to do with the fixes below.
+MANY_ORDERS = f"""
+WITH made AS (
+    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id)
+    SELECT 1, 11.25, 43.77, 1 FROM generate_series(1, {OTHERS}) RETURNING order_id
+),
+numbered AS (
+    SELECT order_id, now() - row_number() OVER () * interval '1 min' AS began_at FROM made
+),
+assigned AS (
+    INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, ended_at, ended_by,
+        policy_id, restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
+    SELECT order_id, 1, 'd2', began_at, began_at, 'cancel', 1, 11.25, 43.77, 11.26, 43.78
+    FROM numbered
+    RETURNING order_id, assigned_at
+)
+INSERT INTO evidence (order_id, assignment_no, state, occurred_at)
+SELECT order_id, 1, state::order_state, assigned_at FROM assigned
+CROSS JOIN unnest(ARRAY['at_restaurant', 'picked_up', 'arriving', 'at_customer']) AS u (state)
+"""
+
+# Of this session: also what earlier transactions read, until it is handed in.
+ROWS_READ = """
+SELECT regexp_replace(relname, '_[0-9]+$', '') AS name,
+    sum(seq_tup_read)::int AS scanned, sum(idx_tup_fetch)::int AS looked_up
+FROM pg_stat_xact_user_tables
+WHERE relname ~ '^(evidence|assignment|orders|order_command|fix_history_[0-9]+)$'
+GROUP BY 1
+"""
+TABLES = ("evidence", "assignment", "orders", "order_command", "fix_history")
+
+
+def rows_read(fleet: Fleet) -> dict[str, tuple[int, int]]:
+    return {row["name"]: (row["scanned"], row["looked_up"]) for row in fleet.run(ROWS_READ)}
+
+
+def test_record_fixes__plans_from_when_all_was_empty__read_by_key(fleet: Fleet) -> None:
+    start_at = now() - timedelta(minutes=10)
+    fleet.run("VACUUM ANALYZE")  # an operator's, early: it tells the planner how small all is
+    order_id = fleet.assigned_order("d1")
+    fleet.backdate_assignment(order_id, start_at)
+    walk = make_walk(start_at, (RESTAURANT, 60), (AWAY, 100))
+    arrival, departure = walk[:15], walk[15:]
+    fleet.record(numbered(arrival))  # plans are made
+    assert fleet.state(order_id) == "at_restaurant"
+
+    fleet.run(MANY_ORDERS)
+    crowd = [
+        make_fix(driver_id="d2", seq=n, fix_at=start_at + timedelta(seconds=n / 10))
+        for n in range(1, 10 * OTHERS)
+    ]
+    other = fleet.database.connect(autocommit=True)
+    with other.transaction():
+        write.record_fixes(other, numbered(crowd))
+    other.close()
+    with fleet.conn.transaction():
+        before = rows_read(fleet)
+        write.record_fixes(fleet.conn, numbered([*arrival, *departure]))  # half of them again
+        after = rows_read(fleet)
+
+    assert fleet.state(order_id) == "picked_up"
+    scanned = {name: after[name][0] - before[name][0] for name in after}
+    assert scanned == dict.fromkeys(TABLES, 0)
+    looked_up = {name: after[name][1] - before[name][1] for name in after}
+    assert max(looked_up[name] for name in TABLES if name != "fix_history") < OTHERS, looked_up
