@@ -89,10 +89,11 @@ def _measure(
     while sink.latest["committed"] < published and time.time() < settled_s:
         _watch(run, sink, time.time() + 1, say)
         published = run.crew.sums()["published"] - published_before
-    asked = {
+    asked: dict[str, Any] = {
         name: datetime.fromtimestamp(at_s, UTC)
         for name, at_s in (("began", began_s), ("since", since_s), ("until", until_s))
     }
+    asked["per_message"] = options.fixes_per_message
     with translated():
         row = run.conn.execute(read_sql("load/bare.sql"), asked).fetchone()
     stored, in_window, latency = row

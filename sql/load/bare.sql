@@ -1,14 +1,16 @@
 -- Of the bare chain's fixes that were due in a time: how many there are, how many were committed
--- while it lasted, and how long after they were due, ms.
+-- while it lasted, and how long after it was due the newest fix of each message was, ms: the others
+-- have waited for it on purpose.
 SELECT
     count(*),
     count(*) FILTER (WHERE committed_at >= %(since)s AND committed_at < %(until)s),
     percentile_disc(ARRAY[0.5, 0.95, 0.99, 1.0]) WITHIN GROUP (
         ORDER BY extract(EPOCH FROM committed_at - fix_at) * 1000
-    ) FILTER (WHERE fix_at >= %(since)s)
+    ) FILTER (WHERE fix_at >= %(since)s AND seq %% %(per_message)s = 0)
 FROM (
     SELECT
         fix_at,
+        seq,
         pg_xact_commit_timestamp(xmin) AS committed_at
     FROM bare_fix
     WHERE fix_at >= %(began)s AND fix_at < %(until)s
