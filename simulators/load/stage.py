@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,7 @@ def _in_parts(
     parts = [items[at : at + BATCH] for at in range(0, len(items), BATCH)]
     shares = [parts[session::SESSIONS] for session in range(SESSIONS)]
     done = [0]
+    stopping = threading.Event()
 
     def work_off(share: Sequence[Sequence[Any]]) -> list[Any]:
         results: list[Any] = []
@@ -197,6 +199,8 @@ def _in_parts(
             ) as conn,
         ):
             for part in share:
+                if stopping.is_set():
+                    break
                 results += work(conn, part)
                 conn.commit()
                 if done[0] < ANALYZE_BELOW:  # the first plans were made for empty tables
@@ -208,7 +212,10 @@ def _in_parts(
         return results
 
     with ThreadPoolExecutor(SESSIONS) as sessions:
-        return [one for results in sessions.map(work_off, shares) for one in results]
+        try:
+            return [one for results in sessions.map(work_off, shares) for one in results]
+        finally:
+            stopping.set()  # after Ctrl-C nobody waits for the rest of the shares
 
 
 def _open_orders(conn: Any, jobs: Sequence[_Job]) -> Sequence[Watched]:
