@@ -813,9 +813,9 @@ CREATE AGGREGATE multirange_union(int8multirange) (
 CREATE FUNCTION record_fixes_v1()
 RETURNS SETOF fix_outcome LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
-SET enable_hashjoin = off  -- every join below is a look-up by key in a large table, which may have
-SET enable_seqscan = off  -- been empty when the plan was made (as tomorrow's partition is)
+SET enable_hashjoin = off  -- every join below is a look-up by key in a large table
 SET enable_mergejoin = off
+SET enable_seqscan = off  -- also in one that was empty when the plan was made: tomorrow's partition
 SET work_mem = '64MB'  -- a batch of 20,000 sorts in memory
 AS $$
 #variable_conflict use_column
