@@ -207,12 +207,12 @@ async def test_track__a_hidden_page__does_not_glide_and_is_in_place_when_it_is_s
     city, open_page
 ):
     order = await under_way(city)
-    await city.report("d1", RESTAURANT, ago_s=4)
+    await city.report("d1", RESTAURANT, ago_s=8)
     page = await open_page(order["customer_link"], size=PHONE)
     assert await seen(lambda: drawn(page, "courier"))
     await page.evaluate(SAMPLER)
     await page.evaluate(HIDE, True)
-    await city.report("d1", end := north_of(RESTAURANT, 40))
+    await city.report("d1", end := north_of(RESTAURANT, 40), ago_s=4)  # so the next is 4 s long
     assert await reached(page, end) == [RESTAURANT, end]
     await page.evaluate(HIDE, False)
     await city.report("d1", north_of(RESTAURANT, 60))
