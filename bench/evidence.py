@@ -18,18 +18,16 @@ from typing import Any
 import psycopg
 
 from bench.sql_batches import Fleet, prepare, running_database, spread, warm_up, write_batch
-from doorstep.stack.postgres import DATABASE, PostgresCluster
+from doorstep.stack.postgres import DATABASE, OWNER, PostgresCluster
 from doorstep.store.rows import IncomingRow
-from simulators.load.walk import LAT_DEG, LON_DEG, MICRO, Errand, Script, Stroll
+from simulators.load.stage import GO_ON_S, REST_S, RIDE_S
+from simulators.load.walk import LAT_DEG, LON_DEG, MICRO, Errand, Script, Stroll, micro_of
 from sql.migrate import upgrade
 from tests.database import PASSWORD
 
 EVERY_MS = 4000
 WARM_UP_MS = 30_000  # of fixes, before the walks' instant 0
 RUSH_S = (-30.0, 45.0)
-RIDE_S = 600.0
-REST_S = (60.0, 300.0)
-GO_ON_S = 240.0
 
 PICK_UP = """
 INSERT INTO order_command (order_id, command, actor, actor_id, from_state, to_state,
@@ -66,7 +64,7 @@ class Errands(Fleet):
     def _stroll(self) -> Stroll:
         lon_deg, lat_deg = self._place()
         there_ms = self.random.uniform(60_000, 180_000)
-        return Stroll(*_micro(lon_deg, lat_deg), self.random.randrange(360), there_ms)
+        return Stroll(*micro_of(lon_deg, lat_deg), self.random.randrange(360), there_ms)
 
     def _errand(self, place: tuple[float, float], how: str) -> Errand:
         rest_s = self.random.uniform(*REST_S)
@@ -75,7 +73,7 @@ class Errands(Fleet):
         leaves_ms = arrives_ms + rest_s * 1000
         heading_deg = self.random.randrange(360)
         ends_ms = leaves_ms + GO_ON_S * 1000
-        return Errand(*_micro(*place), heading_deg, arrives_ms, leaves_ms, ends_ms)
+        return Errand(*micro_of(*place), heading_deg, arrives_ms, leaves_ms, ends_ms)
 
     def batch(self, size: int, per_driver: int = 1) -> list[IncomingRow]:
         """Make the next fixes of the next `size / per_driver` drivers."""
@@ -101,15 +99,11 @@ class Errands(Fleet):
         return (*identity, received_at, lon_deg, lat_deg, 5.0, speed_mps, 90.0, None, 0.8, None)
 
 
-def _micro(lon_deg: float, lat_deg: float) -> tuple[float, float]:
-    return (lon_deg - LON_DEG) * MICRO, (lat_deg - LAT_DEG) * MICRO
-
-
 def connect(cluster: PostgresCluster, name: str) -> psycopg.Connection[Any]:
     """Make a database of its own, and open it as its owner's superuser."""
     if name != DATABASE:
         cluster.create_database(PASSWORD, name)
-        upgrade(cluster.url("doorstep_owner", PASSWORD, name))
+        upgrade(cluster.url(OWNER, PASSWORD, name))
     url = cluster.superuser_url(name)
     return psycopg.connect(url, options="-c search_path=doorstep,public")
 

@@ -25,14 +25,13 @@ from simulators.load.books import STATEMENT_TIMEOUT_MS
 from simulators.load.devices import Device
 from simulators.load.options import LoadOptions
 from simulators.load.walk import (
-    LAT_DEG,
-    LON_DEG,
     MICRO,
     MICRO_LAT_PER_M,
     MICRO_LON_PER_M,
     Errand,
     Script,
     Stroll,
+    micro_of,
 )
 from sql import read_sql
 
@@ -134,7 +133,7 @@ def shards_of(devices: Sequence[Device], brokers: int) -> list[list[Device]]:
 
 
 def _stroll(random_of: random.Random) -> Stroll:
-    lon_micro, lat_micro = _micro(*CENTRE)
+    lon_micro, lat_micro = micro_of(*CENTRE)
     return Stroll(
         lon_micro=lon_micro + random_of.uniform(-1, 1) * AROUND_M * MICRO_LON_PER_M,
         lat_micro=lat_micro + random_of.uniform(-1, 1) * AROUND_M * MICRO_LAT_PER_M,
@@ -154,7 +153,7 @@ def _errand(
     lat_deg = restaurant.lat_deg + angle_lat * metres * MICRO_LAT_PER_M / MICRO
     picked_up = random_of.random() < 0.5
     at = (lon_deg, lat_deg) if picked_up else (restaurant.lon_deg, restaurant.lat_deg)
-    lon_micro, lat_micro = _micro(*at)
+    lon_micro, lat_micro = micro_of(*at)
     rest_s = random_of.uniform(*REST_S)
     arrives_s = random_of.uniform(-rest_s, RIDE_S)
     leaves_s = arrives_s + rest_s
@@ -169,10 +168,6 @@ def _errand(
     token = new_customer_token()
     job = _Job(driver_id, restaurant.restaurant_id, lon_deg, lat_deg, picked_up, token)
     return script, job
-
-
-def _micro(lon_deg: float, lat_deg: float) -> tuple[float, float]:
-    return (lon_deg - LON_DEG) * MICRO, (lat_deg - LAT_DEG) * MICRO
 
 
 def _in_parts(

@@ -111,6 +111,11 @@ class Errand:
         )
 
 
+def micro_of(lon_deg: float, lat_deg: float) -> tuple[float, float]:
+    """Give a place as walks have it."""
+    return (lon_deg - LON_DEG) * MICRO, (lat_deg - LAT_DEG) * MICRO
+
+
 def velocity(heading_deg: int) -> tuple[float, float]:
     """Millionths of a degree per ms, east and north."""
     angle = math.radians(heading_deg)
