@@ -1,4 +1,4 @@
-"""What record_fixes_v1 costs a fix: `python -m bench.sql_batches [--batch 500 2500 5000]`.
+"""What record_fixes_v1 costs a fix: `python -m bench.record_fixes [--batch 500 2500 5000]`.
 
 Makes a cluster of its own below the temporary folder, durable as in production, with a fleet of
 which a share has an open order, and writes batches of one fix a driver through the real door, the
@@ -27,10 +27,10 @@ from typing import Any
 import psycopg
 
 from bench.measure import stop
-from doorstep.stack.addresses import any_free_port
-from doorstep.stack.postgres import PostgresCluster
-from doorstep.store import admin, write
-from doorstep.store.rows import IncomingRow
+from doorstep.store import admin, fix_writer
+from doorstep.store.records import IncomingRow
+from ops.stack.addresses import any_free_port
+from ops.stack.postgres import PostgresCluster
 from sql.migrate import upgrade
 from tests.database import PASSWORD
 
@@ -114,7 +114,7 @@ def write_batch(conn: psycopg.Connection[Any], rows: list[IncomingRow]) -> float
     """Write a batch and commit it; return the server's CPU time in µs per fix."""
     pid = conn.info.backend_pid
     before_us = server_cpu_us(pid)
-    refused = write.record_fixes(conn, rows)
+    refused = fix_writer.record_fixes(conn, rows)
     conn.commit()
     if refused:
         raise ValueError(f"{len(refused)} fixes were not simply committed: {refused[0]}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
 
-from bridge.frames import PUBACK_HEAD, Arrival, BrokenFrame, is_whole_packet, take_publishes
+from bridge.mqtt_packets import PUBACK_HEAD, Arrival, BrokenFrame, is_whole_packet, take_publishes
 
 RECEIVE_BYTES = 256 * 1024  # about 1,000 fixes
 

@@ -1,6 +1,6 @@
 """The reference device: what every phone in the fleet should do with its fixes.
 
-    observe()  the phone has taken a fix: `simulators.reporting` says whether it is written
+    observe()  the phone has taken a fix: `device.sampling` says whether it is written
     write()    the fix goes into the journal with the next seq; journal.commit() makes it durable
     pump()     pending fixes go out in order, QoS 1, a bounded number in flight; after an outage,
                or when it is told to save its radio, as arrays of up to 256
@@ -17,7 +17,7 @@
 
 Copies cost nothing but bytes, since the platform knows a fix by (driver, boot, seq).
 
-As a command: `python -m simulators.device --driver ID` reads one JSON fix a line.
+As a command: `python -m device.device --driver ID` reads one JSON fix a line.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from typing import Any
 
 import msgspec
 
-from doorstep.journal import Journal
-from doorstep.reporting import MalformedCommand, decode_command
+from device.connection import Connection, ConnectionFailed, Login
+from device.journal import Journal
+from device.retransmission import MAX_ARRAY_FIXES, Ack, Repairs, committed_ranges, join_fixes
+from device.sampling import Reporter
+from device.settings import Fleet, SimulatorSettings, broker_of
+from doorstep.sampling import MalformedCommand, decode_command
 from doorstep.telemetry import get_logger
-from simulators.connection import Connection, ConnectionFailed, Login
-from simulators.repairs import MAX_ARRAY_FIXES, Ack, Repairs, committed_ranges, join_fixes
-from simulators.reporting import Reporter
-from simulators.settings import Fleet, SimulatorSettings, broker_of
 
 MAX_IN_FLIGHT = 16  # below Mosquitto's max_inflight_messages default of 20
 SILENT_PERIODS = 3
@@ -357,11 +357,3 @@ def make_login(
         will_topic=f"doorstep/v1/drivers/{driver_id}/status",
         mqtt_5=mqtt_5,
     )
-
-
-if __name__ == "__main__":
-    import sys
-
-    from simulators.pipe import main
-
-    sys.exit(main())

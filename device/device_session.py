@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from device.connection import ConnectionFailed
+from device.device import Device, make_login
+from device.journal import Journal
+from device.settings import Fleet, SimulatorSettings
 from doorstep.errors import SettingsError
-from doorstep.journal import Journal
-from simulators.connection import ConnectionFailed
-from simulators.device import Device, make_login
-from simulators.settings import Fleet, SimulatorSettings
 
 POLL_S = 0.05
 

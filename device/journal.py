@@ -251,6 +251,6 @@ def _open(path: Path) -> sqlite3.Connection:
 
 @cache
 def _sql() -> dict[str, str]:
-    text = files("doorstep").joinpath("journal.sql").read_text(encoding="utf-8")
+    text = files("device").joinpath("journal.sql").read_text(encoding="utf-8")
     parts = re.split(r"^-- (\w+) --$", text, flags=re.MULTILINE)[1:]
     return {name: block.strip() for name, block in zip(parts[::2], parts[1::2], strict=True)}

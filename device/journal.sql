@@ -1,4 +1,4 @@
--- A device's journal (SQLite). Read by doorstep/journal.py; each block is named by its first line.
+-- A device's journal (SQLite). Read by device/journal.py; each block is named by its first line.
 
 -- create_tables --
 CREATE TABLE IF NOT EXISTS life (

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from doorstep.journal import Journal, Life
+from device.journal import Journal, Life
 
 MAX_ARRAY_FIXES = 256
 MAX_ARRAY_BYTES = 60_000  # the contract's 64 KiB, less brackets and a margin

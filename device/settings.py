@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from device.journal import MAX_FIXES
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
 from doorstep.errors import SettingsError
-from doorstep.journal import MAX_FIXES
 from doorstep.settings import MqttBroker, MqttUrls, ServiceSettings
 
 

@@ -1,4 +1,4 @@
-"""`python -m simulators.device`: fixes from a pipe, one JSON object a line, sent as a device."""
+"""`python -m device`: fixes from a pipe, one JSON object a line, sent as a device."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 import time
 from typing import Any
 
+from device.device_session import Phone, phone_of
+from device.settings import SimulatorSettings
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging
-from simulators.phone import Phone, phone_of
-from simulators.settings import SimulatorSettings
 
 SETTLE_PERIODS = 4
 NEEDED = ("lat_deg", "lon_deg")
@@ -54,7 +54,7 @@ def _report(phone: Phone, line: bytes) -> bool:
 def main() -> int:
     """Read stdin to its end."""
     parser = argparse.ArgumentParser(
-        prog="simulators.device",
+        prog="python -m device",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

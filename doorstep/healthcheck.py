@@ -1,4 +1,4 @@
-"""Ask the service of this container whether it is ready: `python -m doorstep.stack.healthy`.
+"""Ask the service of this container whether it is ready: `python -m doorstep.healthcheck`.
 
 The image's health check. SERVICE names the service, and its own bind setting (BRIDGE_BIND for
 `bridge`) says where it listens. Nothing but the standard library, so that a check costs little.

@@ -1,4 +1,4 @@
-"""What driver_api reads: SQLAlchemy Core over `doorstep.tables`."""
+"""What driver_api reads: SQLAlchemy Core over `doorstep.store.tables`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from doorstep.errors import UnknownDriver
-from doorstep.store.rows import Driver
-from doorstep.tables import assignment, driver_state, orders, restaurant
+from doorstep.store.records import Driver
+from doorstep.store.tables import assignment, driver_state, orders, restaurant
 from driver_api.schemas import CurrentOrder, Place
 
 

@@ -11,8 +11,8 @@ from typing import Protocol
 import msgspec
 
 from doorstep.errors import Unavailable
-from doorstep.store import write
-from doorstep.store.rows import Watermark
+from doorstep.store import fix_writer
+from doorstep.store.records import Watermark
 from driver_events import metrics
 from driver_events.batch import Pair
 from driver_events.recorder import Connection
@@ -158,6 +158,6 @@ def reader(connection: Connection) -> Callable[[Sequence[Pair]], list[Watermark]
 
     def read(pairs: Sequence[Pair]) -> list[Watermark]:
         with connection.transaction() as conn:
-            return write.read_watermarks(conn, pairs)
+            return fix_writer.read_watermarks(conn, pairs)
 
     return read

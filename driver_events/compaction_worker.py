@@ -8,7 +8,7 @@ from contextlib import closing
 import psycopg
 
 from doorstep.errors import StoreUnavailable
-from doorstep.operate.compacting import Busy, Compactor, NotAsPacked, oldest_unread
+from doorstep.store.compaction import Busy, Compactor, NotAsPacked, oldest_unread
 from doorstep.store.pool import connect
 from doorstep.telemetry import get_logger
 from driver_events import metrics

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from prometheus_client import Counter
 
-from doorstep.reporting import encode_command
-from doorstep.store import write
+from doorstep.sampling import encode_command
+from doorstep.store import fix_writer
 from driver_events.recorder import Connection
 
 SENT = Counter("doorstep_driver_events_commands", "Commands that a broker keeps for a device")
@@ -57,16 +57,16 @@ class CommandPublisher:
         with self._connection.transaction() as conn:
             # Step 1
             if connects != self._connects:
-                write.renew_reporting(conn)
+                fix_writer.renew_reporting(conn)
             # Step 2
-            taken = write.take_reporting(conn, ROWS)
+            taken = fix_writer.take_reporting(conn, ROWS)
             sent = [
                 (driver_id, version, self._sender.send_command(driver_id, encode_command(report)))
                 for driver_id, version, report in taken
             ]
             # Step 3: and the commit at the end of the block
             confirmed = self._await_confirmed(sent)
-            write.confirm_reporting(conn, confirmed)
+            fix_writer.confirm_reporting(conn, confirmed)
         self._connects = connects
         SENT.inc(len(confirmed))
         return len(taken) == ROWS == len(confirmed)

@@ -10,9 +10,9 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from doorstep.mqtt_topics import ACK, COMMAND, topic_of
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
-from doorstep.topics import ACK, COMMAND, topic_of
 
 SESSION_TAKEN_OVER = 0x8E  # MQTT 5: another client has come with the same client id
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from doorstep.store.rows import IncomingRow
+from doorstep.store.records import IncomingRow
 from driver_events import metrics
 from driver_events.batch import Batch, Pair, Verdict
 

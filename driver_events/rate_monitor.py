@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import itemgetter
 
-from doorstep.store.rows import IncomingRow
+from doorstep.store.records import IncomingRow
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 

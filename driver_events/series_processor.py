@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from confluent_kafka import Message
 
 from doorstep.errors import OffsetLost, Unavailable
-from doorstep.store import write
+from doorstep.store import fix_writer
 from driver_events import metrics
+from driver_events.consumer import NOWHERE, Source, records_of
 from driver_events.recorder import Connection, DataError
 from driver_events.series_batch import SeriesBatch, bury_series, read_series
-from driver_events.source import NOWHERE, Source, records_of
 
 MOST_RECORDS = 5000
 TAKE_S = 0.25  # how long a calm batch waits to grow; a chart moves once a second
@@ -44,7 +44,7 @@ class SeriesWriter:
             self._look()
             if self._source.needs_opening:
                 with self._connection.transaction() as conn:
-                    offsets = write.open_offsets(conn, *self._topic, self._source.assigned)
+                    offsets = fix_writer.open_offsets(conn, *self._topic, self._source.assigned)
                 self._source.open(offsets)
             messages = self._source.take(MOST_RECORDS, TAKE_S)
             if messages:
@@ -87,10 +87,10 @@ class SeriesWriter:
     def _commit(self, messages: Sequence[Message], batch: SeriesBatch) -> None:
         moves = self._source.moves_of(messages)
         with self._connection.transaction() as conn:
-            batch.settle(write.record_points(conn, batch.rows) if batch.rows else ())
+            batch.settle(fix_writer.record_points(conn, batch.rows) if batch.rows else ())
             letters = batch.letters()
-            write.add_dead_letters(conn, letters)
-            write.advance_offsets(conn, *self._topic, moves)
+            fix_writer.add_dead_letters(conn, letters)
+            fix_writer.advance_offsets(conn, *self._topic, moves)
         self._source.advance(moves)
         for outcome, times in batch.outcomes.items():
             metrics.POINTS.labels(outcome).inc(times)
@@ -105,7 +105,7 @@ def forget_old_points(connection: Connection, retention: timedelta) -> Callable[
 
     def forget() -> bool:
         with connection.transaction() as conn:
-            gone = write.forget_points(conn, datetime.now(UTC) - retention)
+            gone = fix_writer.forget_points(conn, datetime.now(UTC) - retention)
         connection.discard()  # an hour's idling is no use
         metrics.FORGOTTEN.inc(gone)
         return False

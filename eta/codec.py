@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from doorstep.eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase, Ways
+from eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase, Ways
 
 FOREVER_S = 1e9  # JSON has no infinity
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from doorstep.eta.model import EtaModel, Phase
+from eta.model import EtaModel, Phase
 
 if TYPE_CHECKING:  # the graph brings scipy, which a service loads after its first answers
-    from doorstep.eta.doors import Doors, Left
-    from doorstep.streets import Point
+    from eta.streets import Point
+    from eta.travel_time_cache import Doors, Left
 
 # How much riding must be seen to count as much as what was known: a ride's own pace lies within
 # 10 % of a known driver's and within 25 % of anybody's, and red lights blur 300 s of it by 15 %.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from doorstep.eta.model import STREET_CLASSES, EtaModel, Ways
-from doorstep.streets import Part, Place, Point, Roads, Streets
+from eta.model import STREET_CLASSES, EtaModel, Ways
+from eta.streets import Part, Place, Point, Roads, Streets
 
 _COUNTS_AS = {"living_street": "residential"}
 _LARGE = frozenset(STREET_CLASSES[: STREET_CLASSES.index("tertiary") + 1])

@@ -21,10 +21,9 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from doorstep.eta.doors import Doors
-from doorstep.eta.estimate import Estimator
-from doorstep.eta.features import City
-from doorstep.eta.model import (
+from eta.estimate import Estimator
+from eta.features import City
+from eta.model import (
     HOURS,
     PRIOR_BANDS,
     PRIOR_MPS,
@@ -35,7 +34,8 @@ from doorstep.eta.model import (
     Phase,
     Ways,
 )
-from doorstep.eta.rides import Delivery, Pieces, cut
+from eta.rides import Delivery, Pieces, cut
+from eta.travel_time_cache import Doors
 
 CLASSES = len(STREET_CLASSES)
 # How far things are expected to lie from the prior: shares of slowness, then seconds.

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorstep.eta.doors import OFF_STREET_MPS
-from doorstep.eta.estimate import Seen, Task
-from doorstep.eta.features import City
-from doorstep.eta.model import STREET_CLASSES, EtaModel, Phase
-from doorstep.streets import Place, Point
-from doorstep.streets.roads import Field
+from eta.estimate import Seen, Task
+from eta.features import City
+from eta.model import STREET_CLASSES, EtaModel, Phase
+from eta.streets import Place, Point
+from eta.streets.roads import Field
+from eta.travel_time_cache import OFF_STREET_MPS
 
 PIECE_S = 180.0  # shorter ones are made of one red light, or of none
 SLOWEST_MPS, FASTEST_MPS = 0.7, 25.0  # a piece beyond these is a break or a jump, not a ride

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from doorstep.eta.features import City
-from doorstep.eta.model import EtaModel
-from doorstep.streets import Place, Point
+from eta.features import City
+from eta.model import EtaModel
+from eta.streets import Place, Point
 
 MOST_OFF_STREET_M = 300.0  # further from every street is another city, or none
 MOST_DOORS = 2_000  # × 17,463 nodes × 4 bytes: 140 MB for Florence, if so many are watched

@@ -7,7 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from doorstep.stack.settings import PROJECT
+from ops.stack.settings import PROJECT
+
+TEST_USAGE = """usage: ./run test [PYTEST...]
+
+Runs ruff check, ruff format --check, mypy and lint-imports on the whole project, whatever fails,
+then pytest. Arguments go to pytest:
+
+  ./run test                      everything
+  ./run test tests/unit -k fix    some tests only
+  ./run test -x --lf              what failed last, until the first failure"""
 
 TOOLS = Path(sys.executable).parent
 
@@ -37,3 +46,15 @@ def _run(
     print(f"== {' '.join(argv)}", flush=True)
     done = subprocess.run([str(TOOLS / argv[0]), *argv[1:]], check=False, cwd=PROJECT)
     return done.returncode == 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `./run test ARGUMENTS`; the answer is the exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(TEST_USAGE)
+        return 0
+    return run_checks(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -21,11 +21,12 @@ from doorstep.provision import (
     numbered,
     read_sources,
 )
-from doorstep.reporting import Mode
+from doorstep.sampling import Mode
 from doorstep.settings import EX_CONFIG
-from doorstep.stack.home import print_line
-from doorstep.stack.settings import PROJECT, StackSettings
-from doorstep.stack.stack import Stack
+from ops.stack.paths import print_line
+from ops.stack.processes import module_argv
+from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.stack import Stack
 
 EXAMPLES = """examples:
   ./run demo                                  couriers deliver in Florence; Ctrl-C ends it
@@ -48,29 +49,14 @@ DOORSTEP_BIND (127.0.0.1) is where devices and customers reach it; MQTT_BROKERS 
 brokers; MQTT_PORT, KAFKA_PORT, DATABASE_PORT, TRACKING_API_PORT and DRIVER_API_PORT choose ports.
 A taken port is replaced by another, which is said."""
 
-TEST_USAGE = """usage: ./run test [PYTEST...]
-
-Runs ruff check, ruff format --check, mypy and lint-imports on the whole project, whatever fails,
-then pytest. Arguments go to pytest:
-
-  ./run test                      everything
-  ./run test tests/unit -k fix    some tests only
-  ./run test -x --lf              what failed last, until the first failure"""
-
-OPERATE = {  # command: (module, what it does)
-    "where": ("where", "what became of one fix, step by step: DRIVER SEQ"),
-    "dead-letters": ("dead_letters", "list, show or send again what could not be used"),
-    "rebuild": ("rebuild", "work evidence and states out again from the record, and compare"),
-    "compact": ("compact", "pack sealed days of the history, and drop those past retention"),
-    "learn": ("learn", "learn the streets' speeds from the history, for the ETA"),
+OPERATOR_COMMANDS = {
+    "where": "what became of one fix, step by step: DRIVER SEQ",
+    "dead-letters": "list, show or send again what could not be used",
+    "rebuild": "derive evidence and states again from the record, and compare",
+    "compact": "pack sealed days of the history, and drop those past retention",
+    "learn": "learn the streets' speeds from the history, for the ETA",
 }
-
-OF_THEIR_OWN = {  # command: (module, what it does); each starts the stack that it needs
-    "faults": ("tests.faults", "break parts of a loaded stack of its own, and check"),
-    "load": ("simulators.load", "many devices on a stack of its own, and what a fix costs there"),
-    "bench": ("bench", "measure beside what one would use instead: [NAME...]"),
-}
-SOURCES = {  # command: what it publishes, beside a running stack or one for this command
+PUBLISHERS = {  # what each publishes, beside a running stack or one for this command
     "cities": "vans on their way from one French city to another",
     "tickers": "series of numbers, each a random walk",
 }
@@ -84,13 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and not options.takes_rest:
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
-    if options.command_name == "test":
-        if {"-h", "--help"} & set(rest):
-            print(TEST_USAGE)
-            return 0
-        from doorstep.stack.checks import run_checks
-
-        return run_checks(rest)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a script's `&` has it ignored
         signal.signal(number, _interrupt_demo if options.command_name == "demo" else _interrupt)
     try:
@@ -174,17 +153,12 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=purpose, add_help=False)
         sub.add_argument("--driver", metavar="ID")
         sub.set_defaults(command=_simulate, takes_rest=True)
-    for name, (_, purpose) in OPERATE.items():
+    for name, purpose in OPERATOR_COMMANDS.items():
         sub = commands.add_parser(name, help=purpose, add_help=False)
         sub.set_defaults(command=_operate, takes_rest=True)
-    for name, (_, purpose) in OF_THEIR_OWN.items():
-        sub = commands.add_parser(name, help=purpose, add_help=False)
-        sub.set_defaults(command=_of_its_own, takes_rest=True)
-    for name, purpose in SOURCES.items():
+    for name, purpose in PUBLISHERS.items():
         sub = commands.add_parser(name, help=purpose, add_help=False)
         sub.set_defaults(command=_publish, takes_rest=True)
-    test = commands.add_parser("test", help="linters, types, layers, then pytest", add_help=False)
-    test.set_defaults(command=None, takes_rest=True)
     return parser
 
 
@@ -195,7 +169,7 @@ def launcher_commands() -> set[str]:
 
 
 def _demo(stack: Stack, options: argparse.Namespace) -> int:
-    from doorstep.stack.demo import run_demo
+    from ops.stack.demo import run_demo
 
     return int(run_demo(stack, options))
 
@@ -314,8 +288,8 @@ def _sources(stack: Stack, options: argparse.Namespace) -> int:
 
 
 def _simulate(stack: Stack, options: argparse.Namespace) -> int:
-    """Run `simulators.replay` or `simulators.send` against the stack, with its driver known."""
-    argv = [sys.executable, "-m", f"simulators.{options.command_name}", *options.rest]
+    """Run `replay` or `send` against the stack, with its driver registered."""
+    argv = [*module_argv(options.command_name), *options.rest]
     if options.driver is None or {"-h", "--help"} & set(options.rest):
         return subprocess.run([*argv, "--help"], check=False, cwd=PROJECT).returncode
     argv += ["--driver", options.driver]
@@ -330,32 +304,37 @@ def _simulate(stack: Stack, options: argparse.Namespace) -> int:
 
 
 def _operate(stack: Stack, options: argparse.Namespace) -> int:
-    """Run one of `doorstep.operate` against the running stack, as the database's owner."""
-    module, _ = OPERATE[options.command_name]
-    argv = [sys.executable, "-m", f"doorstep.operate.{module}", *options.rest]
-    if {"-h", "--help"} & set(options.rest):
-        return subprocess.run(argv, check=False, cwd=PROJECT).returncode
-    if not stack.is_up():
+    """Run an operator's command against the running stack, as the database's owner."""
+    is_help = bool({"-h", "--help"} & set(options.rest))
+    if not is_help and not stack.is_up():
         print_line("run: no stack is up: ./run up")
         return 1
-    return subprocess.run(argv, check=False, env=stack.operator_environment()).returncode
+    if not is_help:
+        os.environ.update(stack.operator_environment())
+    return _operator_main(options.command_name)(options.rest)
 
 
-def _of_its_own(_stack: Stack, options: argparse.Namespace) -> int:
-    """Become what brings its own stack; the one that may be up is left alone.
-
-    A signal then reaches it directly, with all the time that it needs to take its stack down, and
-    a file that its arguments name lies where the caller is.
-    """
-    module, _ = OF_THEIR_OWN[options.command_name]
-    paths = [str(PROJECT), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    os.execv(sys.executable, [sys.executable, "-m", module, *options.rest])  # noqa: S606
+def _operator_main(name: str) -> Callable[[Sequence[str]], int]:
+    """Import one command's `main`; each brings clients that the others do not need."""
+    match name:
+        case "where":
+            from ops.commands.trace_command import main
+        case "dead-letters":
+            from ops.commands.dead_letters_command import main
+        case "rebuild":
+            from ops.commands.rebuild_command import main
+        case "compact":
+            from ops.commands.compact_command import main
+        case "learn":
+            from ops.commands.learn_command import main
+        case _:
+            raise ValueError(f"{name!r} is not an operator's command")
+    return main
 
 
 def _publish(stack: Stack, options: argparse.Namespace) -> int:
-    """Run `simulators.cities` or `simulators.tickers` beside the stack."""
-    argv = [sys.executable, "-m", f"simulators.{options.command_name}", *options.rest]
+    """Run `cities` or `tickers` beside the stack."""
+    argv = [*module_argv(options.command_name), *options.rest]
     if {"-h", "--help"} & set(options.rest):
         return subprocess.run(argv, check=False, cwd=PROJECT).returncode
     if not stack.is_up():

@@ -19,8 +19,8 @@ from typing import Any
 import psycopg
 from psycopg.types.multirange import Multirange
 
-from doorstep.journal import PublishedLife, read_published
-from doorstep.store.translate import translated
+from device.journal import PublishedLife, read_published
+from doorstep.store.error_mapping import translated
 from sql import read_sql
 
 Span = tuple[int, int]

@@ -9,14 +9,14 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from doorstep.errors import Forbidden
-from doorstep.store.rows import Token
-from doorstep.web.tokens import BearerToken, FindToken, identify
-from tracking_api.arrivals import EstimateArrival
+from doorstep.http.tokens import BearerToken, FindToken, identify
+from doorstep.store.records import Token
 from tracking_api.database import Store
-from tracking_api.eta import estimate_arrival
-from tracking_api.links import COOKIE, Links
+from tracking_api.fleet.tiles import Tiles
 from tracking_api.live.service import Live
-from tracking_api.tiles import Tiles
+from tracking_api.track.links import COOKIE, Links
+from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.straight_eta import estimate_arrival
 
 
 @dataclass(frozen=True, slots=True)

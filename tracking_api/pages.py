@@ -5,8 +5,6 @@ All of it is files: nothing of a request ends up in a page.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
@@ -17,9 +15,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from data import firenze_tiles, world_backdrop
+from web import DIST
 
-DIST = Path(__file__).parents[1] / "web" / "dist"
-NOT_BUILT = "The pages are not built: `npm ci && npm run build` in tracking_api/web builds them."
+NOT_BUILT = "The pages are not built: `npm ci && npm run build` in web builds them."
 
 router = APIRouter(include_in_schema=False)
 

@@ -1,4 +1,4 @@
-"""`python -m simulators.load`: run it, write the report, and say whether the rate was held."""
+"""`python -m bench.load`: run it, write the report, and say whether the rate was held."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+from bench.load.bare_chain import measure_bare
+from bench.load.options import LoadOptions, parse
+from bench.load.plot import draw
+from bench.load.rate_search import find_limit
+from bench.load.report import build_report, summarize
+from bench.load.run import Measurement, load_run
 from doorstep.errors import DoorstepError
-from simulators.load.bare import measure_bare
-from simulators.load.limit import find_limit
-from simulators.load.options import LoadOptions, parse
-from simulators.load.picture import draw
-from simulators.load.report import build_report, summarize
-from simulators.load.run import Measurement, load_run
 
 NOT_HELD = 3
 

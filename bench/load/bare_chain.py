@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.load.fixtures import Say
+from bench.load.report import PARTS
+from bench.load.resource_usage import read_used
+from bench.load.run import SETTLE_WITHIN_S, LoadFailed, LoadRun
+from bench.load.worker_pool import Child
 from doorstep.credentials import mqtt_password
-from doorstep.stack.addresses import reach
-from doorstep.stack.parts import SERVICES
-from doorstep.stack.topics import DAY_MS, Topic, create_topics
-from doorstep.store.translate import translated
-from simulators.load.crew import Child
-from simulators.load.meters import read_used
-from simulators.load.report import PARTS
-from simulators.load.run import SETTLE_WITHIN_S, LoadFailed, LoadRun
-from simulators.load.stage import Say
+from doorstep.kafka.topic_specs import DAY_MS, Topic, create_topics
+from doorstep.store.error_mapping import translated
+from ops.stack.addresses import reach
+from ops.stack.processes import SERVICES
 from sql import read_sql
 
 TOPIC = "bare-pos"

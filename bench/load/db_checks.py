@@ -11,12 +11,12 @@ from typing import Any
 
 import psycopg
 
-from doorstep.journal import PublishedLife
-from doorstep.ledger import Balance, Ledger, compare
+from bench.load.devices import Device
+from bench.load.histogram import Histogram
+from device.journal import PublishedLife
+from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
-from doorstep.store.translate import translated
-from simulators.load.devices import Device
-from simulators.load.histogram import Histogram
+from ops.ledger import Balance, Ledger, compare
 from sql import read_sql
 
 STATEMENT_TIMEOUT_MS = 600_000  # millions of rows, on a machine that is still at work

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from simulators.load import frames
-from simulators.load.schedule import Schedule
-from simulators.load.walk import JITTER_MICRO, LAT_DEG, LON_DEG, Errand, Leg, Script, Stroll
+from bench.load import mqtt_packets
+from bench.load.route import JITTER_MICRO, LAT_DEG, LON_DEG, Errand, Leg, Script, Stroll
+from bench.load.schedule import Schedule
 
 _FIX = b'%b%d,"fix_at":%d,"lat_deg":%b.%06d,"lon_deg":%b.%06d,%b'
 _NO_LEG = Leg(0.0, 0.0, 0.0, 0.0, 0.0, b"")  # over when the walk begins
@@ -49,7 +49,7 @@ class Fixes:
         self._schedule = schedule
         self._per_message = per_message
         self._scripts = [one.script for one in devices]
-        self._topics = [frames.position_topic(one.driver_id) for one in devices]
+        self._topics = [mqtt_packets.position_topic(one.driver_id) for one in devices]
         self._heads = [b'{"boot":"%b","seq":' % one.boot.encode() for one in devices]
         self._legs = [_NO_LEG] * len(devices)  # each one's latest
 
@@ -77,7 +77,9 @@ class Fixes:
             payload = self.fix(device, number, due_ms)
         else:
             payload = self._array(device, number)
-        return frames.position(self._topics[device], (number - 1) % frames.FIX_IDS + 1, payload)
+        return mqtt_packets.position(
+            self._topics[device], (number - 1) % mqtt_packets.FIX_IDS + 1, payload
+        )
 
     def again(self, device: int, number: int, packet_id: int) -> bytes:
         """An earlier message once more, under another packet id."""
@@ -87,7 +89,7 @@ class Fixes:
             self._legs[device] = _NO_LEG  # back in time
             payload = self.fix(device, number, self._schedule.due_ms(device, number))
             self._legs[device] = _NO_LEG
-        return frames.position(self._topics[device], packet_id, payload)
+        return mqtt_packets.position(self._topics[device], packet_id, payload)
 
     def _array(self, device: int, number: int) -> bytes:
         first = (number - 1) * self._per_message + 1

@@ -13,18 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import data
-from doorstep.credentials import new_customer_token, token_sha256
-from doorstep.provision import numbered, read_restaurants
-from doorstep.stack.postgres import PostgresCluster
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
-from doorstep.store.admin import NewRestaurant
-from doorstep.store.pool import connect
-from doorstep.store.translate import translated
-from simulators.load.books import STATEMENT_TIMEOUT_MS
-from simulators.load.devices import Device
-from simulators.load.options import LoadOptions
-from simulators.load.walk import (
+from bench.load.db_checks import STATEMENT_TIMEOUT_MS
+from bench.load.devices import Device
+from bench.load.options import LoadOptions
+from bench.load.route import (
     MICRO,
     MICRO_LAT_PER_M,
     MICRO_LON_PER_M,
@@ -33,6 +25,14 @@ from simulators.load.walk import (
     Stroll,
     micro_of,
 )
+from doorstep.credentials import new_customer_token, token_sha256
+from doorstep.provision import numbered, read_restaurants
+from doorstep.store.admin import NewRestaurant
+from doorstep.store.error_mapping import translated
+from doorstep.store.pool import connect
+from ops.stack.postgres import PostgresCluster
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 from sql import read_sql
 
 Say = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""`python -m simulators.load.generator PLAN`: all devices of one broker, in one epoll loop.
+"""`python -m bench.load.generator PLAN`: all devices of one broker, in one epoll loop.
 
 Commands come as JSON lines on standard input, whose end is the end of the process; figures go out
 as JSON lines on standard output, one a second.
@@ -18,11 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from simulators.load import frames
-from simulators.load.devices import Device, Fixes
-from simulators.load.histogram import Histogram
-from simulators.load.schedule import Schedule
-from simulators.load.sessions import LIVE, Sessions
+from bench.load import mqtt_packets
+from bench.load.devices import Device, Fixes
+from bench.load.histogram import Histogram
+from bench.load.schedule import Schedule
+from bench.load.sessions import LIVE, Sessions
 
 TICK_S = 0.04  # 25 turns a second; what falls due meanwhile goes out together
 CONNECTING_TICK_S = 0.001
@@ -143,11 +143,11 @@ class Generator(Sessions):
 
     def on_puback(self, device: int, packet_id: int) -> None:
         """Note a PUBACK of a message, which may come in any order."""
-        if packet_id > frames.FIX_IDS:
+        if packet_id > mqtt_packets.FIX_IDS:
             return  # of a status, or of a message that was sent again
         number = self.acked[device] + 1
-        if packet_id != (number - 1) % frames.FIX_IDS + 1:
-            number += (packet_id - number) % frames.FIX_IDS
+        if packet_id != (number - 1) % mqtt_packets.FIX_IDS + 1:
+            number += (packet_id - number) % mqtt_packets.FIX_IDS
             if number > self.made[device]:
                 return
             self.acked_beyond.setdefault(device, set()).add(number)
@@ -173,7 +173,7 @@ class Generator(Sessions):
         beyond = self.acked_beyond.get(device, ())
         for number in range(self.acked[device] + 1, self.made[device] + 1):
             if number not in beyond:
-                packet_id = (number - 1) % frames.FIX_IDS + 1
+                packet_id = (number - 1) % mqtt_packets.FIX_IDS + 1
                 self._resent += self._was_live[device]
                 self.send(device, self.fixes.again(device, number, packet_id))
         self._was_live[device] = True
@@ -181,7 +181,7 @@ class Generator(Sessions):
     def _send_again(self, device: int, number: int) -> None:
         self._resent += 1
         if self._state[device] == LIVE:
-            packet_id = frames.RESENT_ID + number % frames.RESENT_IDS
+            packet_id = mqtt_packets.RESENT_ID + number % mqtt_packets.RESENT_IDS
             self.send(device, self.fixes.again(device, number, packet_id))
 
     # -- figures ------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from doorstep.topics import ACK, COMMAND, POSITION, STATUS, topic_of
+from doorstep.mqtt_topics import ACK, COMMAND, POSITION, STATUS, topic_of
 
 CONNACK = 0x20
 PUBLISH = 0x30

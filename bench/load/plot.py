@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from simulators.load.report import PARTS
-from simulators.load.run import Measurement
+from bench.load.report import PARTS
+from bench.load.run import Measurement
 
 WIDTH, HEIGHT = 960, 200
 LEFT, TOP = 70, 28

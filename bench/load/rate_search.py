@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from simulators.load.report import is_held, measurement_report
-from simulators.load.run import LoadRun, Measurement
-from simulators.load.stage import Say
+from bench.load.fixtures import Say
+from bench.load.report import is_held, measurement_report
+from bench.load.run import LoadRun, Measurement
 
 STEP_S = 20
 FACTOR = 1.3  # from one step to the next, until one is too much

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from doorstep.ledger import Ledger
-from simulators.load.meters import describe_machine
-from simulators.load.options import LoadOptions
-from simulators.load.run import LoadRun, Measurement
-from simulators.load.watch import find_full
+from bench.load.options import LoadOptions
+from bench.load.resource_usage import describe_machine
+from bench.load.run import LoadRun, Measurement
+from bench.load.sampler import find_full
+from ops.ledger import Ledger
 
 PARTS = (
     "generator",

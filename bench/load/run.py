@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.load import db_checks
+from bench.load.fixtures import Fleet, LoadStack, Say, set_the_stage
+from bench.load.histogram import Histogram
+from bench.load.options import LoadOptions
+from bench.load.resource_usage import Used, children_of, cores_used, read_rss_mib, read_used
+from bench.load.sampler import Moment, Watch
+from bench.load.worker_pool import Crew
 from doorstep.errors import DoorstepError
-from doorstep.ledger import Ledger
-from doorstep.stack.addresses import reach
-from doorstep.stack.stack import Stack
-from simulators.load import books
-from simulators.load.crew import Crew
-from simulators.load.histogram import Histogram
-from simulators.load.meters import Used, children_of, cores_used, read_rss_mib, read_used
-from simulators.load.options import LoadOptions
-from simulators.load.stage import Fleet, LoadStack, Say, set_the_stage
-from simulators.load.watch import Moment, Watch
+from ops.ledger import Ledger
+from ops.stack.addresses import reach
+from ops.stack.stack import Stack
 
 CONNECT_WITHIN_S = 600.0
 SETTLE_WITHIN_S = 180.0
@@ -57,7 +57,7 @@ class Measurement:
     cores_used: dict[str, float]  # by process
     puback: Histogram
     viewer: Histogram
-    lateness: books.Lateness
+    lateness: db_checks.Lateness
     missing: int  # fixes, when it had settled
     settled_after_s: float
     resent: int
@@ -112,7 +112,7 @@ class LoadRun:
         """Let the devices publish for a while, wait until all is committed, and look at it."""
         watch = Watch(self.crew, self.stack.addresses, self.options.fixes_per_message, self._say)
         watch.begin()
-        size_before = books.read_history_bytes(self.conn)
+        size_before = db_checks.read_history_bytes(self.conn)
         published_before = sum(self.last_seqs)
         began_s = int(time.time()) + 2
         since_s, until_s = began_s + warm_up_s, began_s + warm_up_s + duration_s
@@ -129,8 +129,10 @@ class LoadRun:
         settled = self._settle(watch)
         if self.crew.viewers:
             watch.until(time.time() + VIEWERS_LAG_S)
-        lateness = books.read_lateness(self.conn, since_s, until_s, self.options.fixes_per_message)
-        lateness.committed_by_second.update(books.read_commits(self.conn, began_s, until_s))
+        lateness = db_checks.read_lateness(
+            self.conn, since_s, until_s, self.options.fixes_per_message
+        )
+        lateness.committed_by_second.update(db_checks.read_commits(self.conn, began_s, until_s))
         return Measurement(
             interval_s=interval_s,
             since_s=since_s,
@@ -139,7 +141,7 @@ class LoadRun:
             all_moments=watch.moments,
             used=(used_before, used_after),
             rss_mib=rss_mib,
-            history_bytes=(size_before, books.read_history_bytes(self.conn)),
+            history_bytes=(size_before, db_checks.read_history_bytes(self.conn)),
             published_before=published_before,
             published_after=sum(self.last_seqs),
             published_in_window=wire_after[0] - wire_before[0],
@@ -185,7 +187,7 @@ class LoadRun:
 
     def hot_shares(self) -> dict[str, float | None]:
         """Which share of rewritten rows stayed on their page."""
-        return books.read_hot_shares(self.conn)
+        return db_checks.read_hot_shares(self.conn)
 
     def _viewer_latency(self) -> Histogram:
         found = Histogram()
@@ -209,7 +211,7 @@ class LoadRun:
         least: int | None = None
         resends = 0
         while True:
-            gaps = books.read_missing(self.conn, self.fleet.devices, self.last_seqs)
+            gaps = db_checks.read_missing(self.conn, self.fleet.devices, self.last_seqs)
             missing = sum(last - first + 1 for _place, first, last in gaps)
             now_s = time.time()
             if not missing:
@@ -240,7 +242,7 @@ class LoadRun:
             self.pubacks += pubacks * per_message
             self._puback.merge(latencies)
 
-    def _resend(self, gaps: Sequence[books.Gap]) -> None:
+    def _resend(self, gaps: Sequence[db_checks.Gap]) -> None:
         per_message = self.options.fixes_per_message
         wanted = {
             self.fleet.devices[place].driver_id: {
@@ -259,7 +261,7 @@ class LoadRun:
 
     def balance(self) -> Ledger:
         """Compare every device's seqs with the database's history, row by row."""
-        return books.balance_books(self.conn, self.fleet.devices, self.last_seqs)
+        return db_checks.balance_books(self.conn, self.fleet.devices, self.last_seqs)
 
 
 @contextlib.contextmanager
@@ -272,7 +274,7 @@ def load_run(options: LoadOptions, say: Say) -> Iterator[LoadRun]:
         say(f"starting a stack with {options.brokers} broker{'s' * (options.brokers > 1)}")
         stack.up(owner_pid=os.getpid())
         fleet = set_the_stage(stack, options, say)
-        with Crew(folder) as crew, books.open_books(stack.database_admin_url) as conn:
+        with Crew(folder) as crew, db_checks.open_books(stack.database_admin_url) as conn:
             _connect(crew, stack, fleet, options, folder, say)
             yield LoadRun(options, stack, fleet, crew, conn, say)
     finally:

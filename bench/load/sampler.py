@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from doorstep.stack.addresses import Addresses, reach
-from simulators.load.crew import Crew
-from simulators.load.histogram import Histogram
-from simulators.load.meters import read_metrics
+from bench.load.histogram import Histogram
+from bench.load.resource_usage import read_metrics
+from bench.load.worker_pool import Crew
+from ops.stack.addresses import Addresses, reach
 
 FULL_CORE = 0.9  # of a core: a part of one thread that uses so much can't do more
 FULL_MACHINE = 0.95  # of all cores

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.load import mqtt_packets
+from bench.load.devices import Device
 from doorstep.credentials import mqtt_password, read_fleet_key
-from doorstep.topics import ACK
-from simulators.load import frames
-from simulators.load.devices import Device
+from doorstep.mqtt_topics import ACK
 
 WAVE = 50  # connecting at once: half of Mosquitto's listen backlog
 KEEPALIVE_S = 60
@@ -108,28 +108,28 @@ class Sessions:
                 self._lose(device)
                 return
             self.bytes_in += len(data)
-            if len(data) == 4 and data[0] == frames.PUBACK and device not in self._unread:
+            if len(data) == 4 and data[0] == mqtt_packets.PUBACK and device not in self._unread:
                 self.on_puback(device, data[2] << 8 | data[3])
                 return
             more = len(data) == READ_BYTES
             self._read(device, data)
 
     def _read(self, device: int, data: bytes) -> None:
-        for first, body in frames.take_packets(self._unread.pop(device, b"") + data):
+        for first, body in mqtt_packets.take_packets(self._unread.pop(device, b"") + data):
             if first == 0:
                 if body:
                     self._unread[device] = body
-            elif first == frames.PUBACK:
+            elif first == mqtt_packets.PUBACK:
                 self.on_puback(device, body[0] << 8 | body[1])
-            elif first & 0xF0 == frames.PUBLISH:
-                topic, packet_id, _payload = frames.read_publish(first, body)
+            elif first & 0xF0 == mqtt_packets.PUBLISH:
+                topic, packet_id, _payload = mqtt_packets.read_publish(first, body)
                 if topic.endswith(_ACK):
                     self.watermarks += 1
                 if packet_id:
-                    self.send(device, frames.puback(packet_id))
-            elif first == frames.CONNACK:
+                    self.send(device, mqtt_packets.puback(packet_id))
+            elif first == mqtt_packets.CONNACK:
                 self._on_connack(device, body[1])
-            elif first == frames.SUBACK:
+            elif first == mqtt_packets.SUBACK:
                 self._on_suback(device, body[2:])
 
     def _connect_more(self, now: float) -> None:
@@ -160,17 +160,19 @@ class Sessions:
         self._epoll.register(fd, READABLE)
         password = mqtt_password(self._key, one.driver_id)
         will = b'{"status":"offline"}'
-        self.send(device, frames.connect(one.driver_id, password, will, KEEPALIVE_S))
+        self.send(device, mqtt_packets.connect(one.driver_id, password, will, KEEPALIVE_S))
 
     def _on_connack(self, device: int, code: int) -> None:
         if code != 0:
             raise PermissionError(f"{self._devices[device].driver_id}: refused with {code}")
         driver_id = self._devices[device].driver_id
         online = b'{"status":"online","at":%d}' % int(time.time() * 1000)
-        self.send(device, frames.subscribe(driver_id) + frames.status(driver_id, online))
+        self.send(
+            device, mqtt_packets.subscribe(driver_id) + mqtt_packets.status(driver_id, online)
+        )
 
     def _on_suback(self, device: int, codes: bytes) -> None:
-        if frames.REFUSED in codes:
+        if mqtt_packets.REFUSED in codes:
             raise PermissionError(f"{self._devices[device].driver_id}: may not subscribe")
         self._state[device] = LIVE
         self._waiting -= 1
@@ -200,7 +202,7 @@ class Sessions:
     def _ping_idle(self, now: float) -> None:
         for device, spoke_at in enumerate(self._spoke_at):
             if now - spoke_at > PING_AFTER_S and self._state[device] == LIVE:
-                self.send(device, frames.PINGREQ_PACKET)
+                self.send(device, mqtt_packets.PINGREQ_PACKET)
 
     def send(self, device: int, data: bytes) -> None:
         """Send a packet of a connected device; what its socket doesn't take waits."""

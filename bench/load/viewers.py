@@ -1,4 +1,4 @@
-"""`python -m simulators.load.viewers PLAN`: customers who watch their order over SSE.
+"""`python -m bench.load.viewers PLAN`: customers who watch their order over SSE.
 
 One epoll loop holds all streams of GET /track/{order_id}/stream. Of each position that comes it
 notes how long after its fix was due: the fix's own instant stands in it.
@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from simulators.load.histogram import Histogram
+from bench.load.histogram import Histogram
 
 WAVE = 20  # opening at once: each asks the database for its snapshot
 TICK_S = 0.002

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from doorstep.errors import DoorstepError
-from doorstep.stack.settings import PROJECT
+from ops.stack.settings import PROJECT
 
 WEIGHT = 1 / 3  # of all generators and the viewers together
 AUTOGROUP_EVERY_S = 0.11
@@ -176,7 +176,7 @@ class Crew:
             name = f"generator-{number}"
             self.generators.append(
                 Child(
-                    "simulators.load.generator",
+                    "bench.load.generator",
                     plan,
                     self._folder,
                     name,
@@ -188,7 +188,7 @@ class Crew:
         """Start the viewers."""
         self.viewers.append(
             Child(
-                "simulators.load.viewers",
+                "bench.load.viewers",
                 plan,
                 self._folder,
                 "viewers",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import instant_of
-from doorstep.reporting import DEGREE_M, Report, predict
+from doorstep.sampling import DEGREE_M, Report, predict
 
 
 class Seen(NamedTuple):

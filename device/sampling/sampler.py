@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from math import atan2, cos, degrees, radians
 from typing import Any
 
-from doorstep.reporting import Report
-from simulators.reporting.policies import Seen, is_news, moved_m, seen_of
+from device.sampling.policies import Seen, is_news, moved_m, seen_of
+from doorstep.sampling import Report
 
 Fix = Mapping[str, Any]
 

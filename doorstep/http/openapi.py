@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import models_json_schema
 
 from doorstep.fix.value import ID_PATTERN
-from doorstep.web.problems import MEDIA_TYPE
+from doorstep.http.problems import MEDIA_TYPE
 
 Responses = dict[int | str, dict[str, Any]]
 

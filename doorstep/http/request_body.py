@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from doorstep.errors import DoorstepError
 from doorstep.fix.nesting import MAX_NESTING, is_nested_too_deep
-from doorstep.web.problems import UnusableRequest, complaints, problem_response
+from doorstep.http.problems import UnusableRequest, complaints, problem_response
 
 MAX_BODY_BYTES = 64 * 1024  # 64 KiB = 256 fixes of 256 bytes
 MAX_HEAD_BYTES = 16 * 1024  # as most servers; ours need less than 1 KiB

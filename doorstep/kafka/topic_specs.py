@@ -1,6 +1,6 @@
 """Kafka's topics: their partitions and how long they are kept.
 
-`python -m doorstep.stack.topics` creates what is missing on KAFKA_BOOTSTRAP_SERVERS.
+`python -m doorstep.kafka.topic_specs` creates what is missing on KAFKA_BOOTSTRAP_SERVERS.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from doorstep.stack.home import StackError, print_line
+from doorstep.errors import Unavailable
 
 HOUR_MS = 60 * 60 * 1000
 DAY_MS = 24 * HOUR_MS
 MIB = 1024 * 1024
 ANSWER_TIMEOUT_S = 10.0
+
+
+class TopicNotCreated(Unavailable):
+    """Kafka does not answer, or refused to create a topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ TOPICS = (
 def create_topics(
     bootstrap_servers: str, *, topics: Sequence[Topic] = TOPICS, replication_factor: int = 1
 ) -> list[str]:
-    """Create the topics that are missing and return their names. Raises StackError."""
+    """Create the topics that are missing and return their names. Raises TopicNotCreated."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2})
     wanted = [
         NewTopic(
@@ -83,7 +87,7 @@ def create_topics(
             created.append(name)
         except KafkaException as exc:
             if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise StackError(f"Kafka did not create the topic {name}: {exc}") from exc
+                raise TopicNotCreated(f"Kafka did not create the topic {name}: {exc}") from exc
     return created
 
 
@@ -105,13 +109,15 @@ def main() -> int:
     while True:
         try:
             created = create_topics(servers, replication_factor=factor)
-        except StackError as exc:
+        except TopicNotCreated as exc:
             if time.monotonic() > deadline:
-                print_line(f"topics: {exc}")
+                print(f"topics: {exc}", file=sys.stderr)
                 return 1
             time.sleep(1)
             continue
-        print_line(f"topics: created {', '.join(created) or 'nothing: all of them exist'}")
+        print(
+            f"topics: created {', '.join(created) or 'nothing: all of them exist'}", file=sys.stderr
+        )
         return 0
 
 

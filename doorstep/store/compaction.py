@@ -19,9 +19,9 @@ import psycopg
 from psycopg.rows import dict_row
 
 from doorstep.errors import DoorstepError
-from doorstep.operate.kafka import TopicReader
-from doorstep.operate.resending import read_offsets
-from doorstep.store.translate import translated
+from doorstep.kafka.topic_reader import TopicReader
+from doorstep.store.error_mapping import translated
+from doorstep.store.offsets import read_offsets
 from sql import query
 
 FILE = "operate/compact.sql"

@@ -18,8 +18,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from doorstep.errors import DoorstepError, StoreUnavailable
+from doorstep.store.error_mapping import from_sqlstate
 from doorstep.store.pool import WAIT_S, Pool, connection, connection_options
-from doorstep.store.translate import from_sqlstate
 
 T = TypeVar("T")
 

@@ -13,8 +13,9 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import tuple_row
 
-from doorstep.reporting import Report
-from doorstep.store.rows import (
+from doorstep.sampling import Report
+from doorstep.store.error_mapping import translated
+from doorstep.store.records import (
     INCOMING_COLUMNS,
     INCOMING_TYPES,
     DeadLetter,
@@ -23,7 +24,6 @@ from doorstep.store.rows import (
     Outcome,
     Watermark,
 )
-from doorstep.store.translate import translated
 from sql import query
 
 __all__ = [

@@ -5,9 +5,9 @@ load.py   the graph from the bundled CSV files
 roads.py  the fastest ways from everywhere to one place, in one go
 """
 
-from doorstep.streets.graph import Place, Point, Street, Streets
-from doorstep.streets.load import load_firenze, read_streets
-from doorstep.streets.roads import Field, Part, Roads
+from eta.streets.graph import Place, Point, Street, Streets
+from eta.streets.load import load_firenze, read_streets
+from eta.streets.roads import Field, Part, Roads
 
 __all__ = [
     "Field",

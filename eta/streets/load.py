@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 import data
-from doorstep.streets.graph import EARTH_M_PER_DEG, Point, Street, Streets
+from eta.streets.graph import EARTH_M_PER_DEG, Point, Street, Streets
 
 NO_COURIERS = frozenset({"motorway", "motorway_link"})
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from doorstep.streets.graph import Place, Streets
+from eta.streets.graph import Place, Streets
 
 Floats = NDArray[np.float64]
 NO_WAY = -1

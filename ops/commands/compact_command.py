@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from doorstep.operate.command import run_command, say
-from doorstep.operate.compacting import Compacted, Compactor, Plan, oldest_unread
-from doorstep.operate.settings import OperateSettings
 from doorstep.provision import owner_connection
+from doorstep.store.compaction import Compacted, Compactor, Plan, oldest_unread
+from ops.commands.runner import run_command, say
+from ops.commands.settings import OperateSettings
 
 EXAMPLES = """examples:
   ./run compact --dry-run               what would be packed, and why no more

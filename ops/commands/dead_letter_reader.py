@@ -14,10 +14,10 @@ from confluent_kafka import Message
 from doorstep.errors import DoorstepError
 from doorstep.fix import ID_PATTERN
 from doorstep.fix.instants import instant_of
-from doorstep.operate.command import BadArgument
-from doorstep.operate.kafka import Stretch, TopicReader, place_of
-from doorstep.topics import POSITION, PREFIX
-from doorstep.web.instants import format_instant
+from doorstep.http.instants import format_instant
+from doorstep.kafka.topic_reader import Stretch, TopicReader, place_of
+from doorstep.mqtt_topics import POSITION, PREFIX
+from ops.commands.runner import BadArgument
 
 FIRST_BYTES = 48
 

@@ -14,10 +14,11 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import Decoded, decode_position
-from doorstep.operate.command import BadArgument
-from doorstep.operate.kafka import KafkaAway, TopicReader, place_of
-from doorstep.operate.letters import Letter, letters_since
-from doorstep.store.translate import translated
+from doorstep.kafka.topic_reader import KafkaAway, TopicReader, place_of
+from doorstep.store.error_mapping import translated
+from doorstep.store.offsets import read_offsets
+from ops.commands.dead_letter_reader import Letter, letters_since
+from ops.commands.runner import BadArgument
 from sql import read_sql
 
 DELIVERY_TIMEOUT_S = 10.0
@@ -191,13 +192,6 @@ def read_known(
     with translated():
         rows = conn.execute(read_sql("where/known.sql"), parameters).fetchall()
     return {tuple(row[:3]): Known(*row[3:]) for row in rows}
-
-
-def read_offsets(conn: psycopg.Connection[Any], cluster_id: str, topic_id: str) -> dict[int, int]:
-    """How far each partition is recorded."""
-    parameters = {"cluster_id": cluster_id, "topic_id": topic_id}
-    with translated():
-        return dict(conn.execute(read_sql("where/offsets.sql"), parameters).fetchall())
 
 
 def waiting_letters(conn: psycopg.Connection[Any]) -> tuple[int, datetime]:

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from doorstep.operate.command import BadArgument, run_command, say
-from doorstep.operate.kafka import TopicReader
-from doorstep.operate.letters import (
+from doorstep.kafka.topic_reader import TopicReader
+from doorstep.provision import owner_connection
+from ops.commands.dead_letter_reader import (
     Letter,
     Wanted,
     find_letters,
@@ -21,9 +21,9 @@ from doorstep.operate.letters import (
     read_letters,
     time_text,
 )
-from doorstep.operate.resending import follow, produce, resend_of, waiting_letters
-from doorstep.operate.settings import OperateSettings
-from doorstep.provision import owner_connection
+from ops.commands.dead_letter_replay import follow, produce, resend_of, waiting_letters
+from ops.commands.runner import BadArgument, run_command, say
+from ops.commands.settings import OperateSettings
 
 NAME = "dead-letters"
 MOST_RESENT = 10_000

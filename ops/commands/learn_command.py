@@ -12,17 +12,17 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from doorstep.errors import DoorstepError
-from doorstep.eta.codec import model_to_json
-from doorstep.eta.estimate import Seen
-from doorstep.eta.features import City
-from doorstep.eta.learning import learn, metres_ridden
-from doorstep.eta.model import STREET_CLASSES, EtaModel, Phase
-from doorstep.eta.rides import Delivery
-from doorstep.operate.command import run_command, say
-from doorstep.operate.settings import OperateSettings
 from doorstep.provision import owner_connection
-from doorstep.store.translate import translated
-from doorstep.streets import load_firenze
+from doorstep.store.error_mapping import translated
+from eta.codec import model_to_json
+from eta.estimate import Seen
+from eta.features import City
+from eta.learning import learn, metres_ridden
+from eta.model import STREET_CLASSES, EtaModel, Phase
+from eta.rides import Delivery
+from eta.streets import load_firenze
+from ops.commands.runner import run_command, say
+from ops.commands.settings import OperateSettings
 from sql import query
 
 EXAMPLES = """examples:

@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from doorstep.store.translate import translated
+from doorstep.store.error_mapping import translated
 from sql import query
 
 FILE = "operate/rebuild.sql"

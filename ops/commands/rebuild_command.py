@@ -11,10 +11,10 @@ from dataclasses import asdict
 from uuid import UUID
 
 from doorstep.errors import NotFound
-from doorstep.operate.command import run_command, say
-from doorstep.operate.rebuilding import Difference, Rebuilder, Rebuilt
-from doorstep.operate.settings import OperateSettings
 from doorstep.provision import owner_connection
+from ops.commands.rebuild import Difference, Rebuilder, Rebuilt
+from ops.commands.runner import run_command, say
+from ops.commands.settings import OperateSettings
 
 EXAMPLES = """examples:
   ./run rebuild                                 compare everything; nothing is changed

@@ -12,16 +12,16 @@ from uuid import UUID
 
 import psycopg
 
+from device.journal import SeqInLife, read_seq
 from doorstep.errors import DoorstepError, MalformedFix, UnknownDriver
 from doorstep.fix import Fix, Refused, decode_position
-from doorstep.journal import SeqInLife, read_seq
-from doorstep.operate.kafka import Stretch, TopicReader, partition_of, place_of
-from doorstep.operate.letters import Letter
-from doorstep.operate.resending import read_offsets
-from doorstep.operate.settings import OperateSettings
-from doorstep.store import write
-from doorstep.store.rows import Watermark
-from doorstep.store.translate import translated
+from doorstep.kafka.topic_reader import Stretch, TopicReader, partition_of, place_of
+from doorstep.store import fix_writer
+from doorstep.store.error_mapping import translated
+from doorstep.store.offsets import read_offsets
+from doorstep.store.records import Watermark
+from ops.commands.dead_letter_reader import Letter
+from ops.commands.settings import OperateSettings
 from sql import read_sql
 
 SEARCH_BEFORE_MS = 2_000  # Kafka's index leads to a record near the time asked for
@@ -193,7 +193,7 @@ def _read_database(trace: Trace, conn: psycopg.Connection[Any], boots: Sequence[
         if trace.history is not None:
             asked |= {"fix_at": trace.history.fix_at}
             trace.proved = conn.execute(read_sql("where/evidence.sql"), asked).fetchall()
-    marks = write.read_watermarks(conn, [(trace.driver_id, trace.boot)])
+    marks = fix_writer.read_watermarks(conn, [(trace.driver_id, trace.boot)])
     trace.watermark = marks[0] if marks else None
 
 

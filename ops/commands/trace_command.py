@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 from doorstep.fix import ID_PATTERN, MAX_SEQ
-from doorstep.operate.command import run_command
-from doorstep.operate.settings import OperateSettings
-from doorstep.operate.trace import Trace, follow_fix
-from doorstep.operate.verdict import Verdict, steps_of, verdict_of
 from doorstep.provision import owner_connection
+from ops.commands.runner import run_command
+from ops.commands.settings import OperateSettings
+from ops.commands.trace import Trace, follow_fix
+from ops.commands.trace_report import Verdict, steps_of, verdict_of
 
 EXAMPLES = """examples:
   ./run where anna 41                  the 41st fix of her device's newest boot

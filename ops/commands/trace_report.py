@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Literal
 
 from doorstep.fix import Refused
-from doorstep.operate.letters import time_text
-from doorstep.operate.trace import Trace
-from doorstep.web.instants import format_instant
+from doorstep.http.instants import format_instant
+from ops.commands.dead_letter_reader import time_text
+from ops.commands.trace import Trace
 
 Mark = Literal["yes", "no", "wait", "none"]
 SIGNS: dict[Mark, str] = {"yes": "✓", "no": "✗", "wait": "…", "none": "·"}

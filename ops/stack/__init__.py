@@ -1,6 +1,6 @@
 """The launcher: real servers and the services as plain processes, without containers.
 
-    ./run ── python -m doorstep.stack ── Stack.up()
+    ./run ── python -m ops.stack ── Stack.up()
                                            └─ supervisord ─┬─ postgres
                                                            ├─ kafka, mosquitto-1 … n
                                                            ├─ bridge, driver_events

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from doorstep.settings import Bind
-from doorstep.stack.home import StackError
-from doorstep.stack.settings import StackSettings
+from ops.stack.paths import StackError
+from ops.stack.settings import StackSettings
 
 OTHER_PORT_OFFSET = 10_000  # 1883 taken: 11883 is tried, then 11884, …
 TRIES = 200

@@ -17,8 +17,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from doorstep.errors import DoorstepError, SettingsError
-from doorstep.stack.home import print_line
-from doorstep.stack.postgres import OWNER, SUPERUSER, PostgresCluster
+from ops.stack.paths import print_line
+from ops.stack.postgres import OWNER, SUPERUSER, PostgresCluster
 
 WAIT_TIMEOUT_S = 120.0  # the first start initialises the data folder
 POLL_S = 0.5

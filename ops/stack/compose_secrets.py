@@ -7,7 +7,7 @@
 
 git ignores all of it. What exists is kept, so it is safe to run again; the volumes hold the same
 passwords, so make new secrets only together with new volumes (`docker compose down -v`). Needs
-nothing but Python: `python3 -m doorstep.stack.compose_secrets` works before anything is installed.
+nothing but Python: `python3 -m ops.stack.compose_secrets` works before anything is installed.
 """
 
 from __future__ import annotations

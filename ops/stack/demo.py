@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from device.journal import read_published
 from doorstep.errors import DoorstepError, Unavailable
-from doorstep.journal import read_published
-from doorstep.ledger import (
+from doorstep.provision import CITIES, numbered, owner_connection
+from ops.ledger import (
     Boot,
     Ledger,
     compare,
@@ -33,12 +33,12 @@ from doorstep.ledger import (
     read_latency_ms,
     read_orders,
 )
-from doorstep.provision import CITIES, numbered, owner_connection
-from doorstep.stack.home import Home, StackError, as_user, print_line
-from doorstep.stack.settings import PROJECT
-from doorstep.stack.showcase import Showcase
-from doorstep.stack.stack import Stack
-from doorstep.stack.wishes import Wishes
+from ops.stack.demo_links import Showcase
+from ops.stack.paths import Home, StackError, as_user, print_line
+from ops.stack.processes import module_argv
+from ops.stack.settings import PROJECT
+from ops.stack.simulation_targets import Wishes
+from ops.stack.stack import Stack
 
 PREFIX = "courier-"
 MAX_COURIERS = 5_000
@@ -100,7 +100,7 @@ class Couriers:
     """The couriers' process; started again if it dies, unless it dies again and again."""
 
     def __init__(self, stack: Stack, couriers: int, speedup: float, reporting: str = "all") -> None:
-        argv = [sys.executable, "-m", "simulators.couriers", "--prefix", PREFIX]
+        argv = [*module_argv("couriers"), "--prefix", PREFIX]
         argv += ["--couriers", str(couriers), "--speedup", f"{speedup:g}"]
         argv += ["--reporting", reporting]
         self._argv = argv
@@ -260,7 +260,7 @@ class Beside:
         if kind == "cities":
             self._stack.add_drivers(numbered(*CITIES))
         self._started[kind] = start_simulator(
-            [sys.executable, "-m", f"simulators.{kind}"],
+            module_argv(kind),
             self._stack.client_environment(),
             self._stack.home.logs / f"{kind}.log",
         )

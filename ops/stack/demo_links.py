@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from doorstep.stack.asking import ask_as_staff
+from ops.stack.staff_client import ask_as_staff
 
 CHOOSE_AFTER_S = 5.0  # since there is one to show: by then all couriers have begun
 CHOOSE_AMONG = 40

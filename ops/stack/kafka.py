@@ -9,9 +9,9 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from doorstep.stack.addresses import Addresses, reach
-from doorstep.stack.home import Home, StackError
-from doorstep.stack.settings import PROJECT, StackSettings
+from ops.stack.addresses import Addresses, reach
+from ops.stack.paths import Home, StackError
+from ops.stack.settings import PROJECT, StackSettings
 
 FORMAT_TIMEOUT_S = 60
 

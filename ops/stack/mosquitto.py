@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from doorstep.settings import Bind
-from doorstep.stack.addresses import Addresses
-from doorstep.stack.home import Home, StackError, as_user, place_for, server_user
-from doorstep.stack.settings import PROJECT
+from ops.stack.addresses import Addresses
+from ops.stack.paths import Home, StackError, as_user, place_for, server_user
+from ops.stack.settings import PROJECT
 
 USER = "mosquitto"  # Debian's package makes it; root hands the brokers to it
 TEMPLATE = PROJECT / "mosquitto" / "mosquitto.conf"

@@ -28,7 +28,7 @@ from doorstep.credentials import (
     new_staff_token,
 )
 from doorstep.errors import DoorstepError
-from doorstep.stack.postgres import new_password
+from ops.stack.postgres import new_password
 
 DATABASE_ROLES = ("postgres", "doorstep_owner", "driver_events", "driver_api", "tracking_api")
 UNIX_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107

@@ -24,7 +24,7 @@ import psycopg
 from psycopg import sql as pgsql
 
 from doorstep.errors import DoorstepError
-from doorstep.store.translate import translated
+from doorstep.store.error_mapping import translated
 from sql import query
 
 OLDEST_VERSION = 15

@@ -7,9 +7,9 @@ import json
 import socket
 import struct
 
+from doorstep.kafka.topic_specs import missing_topics
 from doorstep.settings import Bind
-from doorstep.stack.addresses import reach
-from doorstep.stack.topics import missing_topics
+from ops.stack.addresses import reach
 
 PROBE_TIMEOUT_S = 2.0
 CONNACK = 0x20

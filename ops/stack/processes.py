@@ -11,16 +11,29 @@ from typing import Literal
 
 from doorstep.credentials import mqtt_password
 from doorstep.settings import Bind
-from doorstep.stack import kafka, mosquitto
-from doorstep.stack.addresses import Addresses, reach
-from doorstep.stack.home import Home, as_user
-from doorstep.stack.postgres import DATABASE, OWNER, PostgresCluster
-from doorstep.stack.settings import PROJECT, StackSettings
+from ops.stack import kafka, mosquitto
+from ops.stack.addresses import Addresses, reach
+from ops.stack.paths import Home, as_user
+from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
+from ops.stack.settings import PROJECT, StackSettings
 
 Kind = Literal["database", "brokers", "services"]
 KINDS: tuple[Kind, ...] = ("database", "brokers", "services")  # started so, stopped backwards
 
 SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
+# Programs that the launcher starts beside the stack, by the name of their command.
+PROGRAM_MODULES = {
+    "couriers": "simulators.couriers",
+    "cities": "simulators.cities",
+    "tickers": "simulators.tickers",
+    "replay": "simulators.replay",
+    "send": "simulators.send",
+}
+
+
+def module_argv(program: str) -> list[str]:
+    """Return the command that starts a program of `PROGRAM_MODULES`."""
+    return [sys.executable, "-m", PROGRAM_MODULES[program]]
 
 
 @dataclass(frozen=True, slots=True)

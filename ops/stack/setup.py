@@ -7,18 +7,18 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
+from doorstep.kafka.topic_specs import TopicNotCreated, create_topics
 from doorstep.provision import (
     owner_connection,
     provision_firenze,
     provision_staff,
     write_password_file,
 )
-from doorstep.stack import mosquitto, probes
-from doorstep.stack.addresses import Addresses, reach
-from doorstep.stack.home import Home, StackError, place_for, server_user
-from doorstep.stack.postgres import OWNER, PostgresCluster, find_binaries
-from doorstep.stack.settings import PROJECT
-from doorstep.stack.topics import create_topics
+from ops.stack import mosquitto, probes
+from ops.stack.addresses import Addresses, reach
+from ops.stack.paths import Home, StackError, place_for, server_user
+from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
+from ops.stack.settings import PROJECT
 
 SERVER_TIMEOUT_S = 120.0  # crash recovery included
 POLL_S = 0.2
@@ -56,9 +56,9 @@ def set_up_topics(at: Addresses, copies: int = 1) -> None:
         try:
             create_topics(str(reach(at.kafka)), replication_factor=copies)
             return
-        except StackError:
+        except TopicNotCreated as exc:
             if time.monotonic() > deadline:
-                raise
+                raise StackError(str(exc)) from exc
             time.sleep(POLL_S)
 
 

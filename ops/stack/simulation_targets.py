@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from doorstep.stack.asking import ask_as_staff
-from doorstep.stack.home import StackError
+from ops.stack.paths import StackError
+from ops.stack.staff_client import ask_as_staff
 
 
 class Wishes:

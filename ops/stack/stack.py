@@ -19,10 +19,11 @@ from doorstep.provision import (
     provision_drivers,
     provision_sources,
 )
-from doorstep.stack import kafka, probes
-from doorstep.stack.addresses import Addresses, choose_addresses, reach
-from doorstep.stack.home import Home, StackError, print_line, process_runs
-from doorstep.stack.parts import (
+from ops.stack import kafka, probes
+from ops.stack.addresses import Addresses, choose_addresses, reach
+from ops.stack.paths import Home, StackError, print_line, process_runs
+from ops.stack.postgres import PostgresCluster
+from ops.stack.processes import (
     SERVICES,
     Part,
     client_environment,
@@ -32,16 +33,15 @@ from doorstep.stack.parts import (
     servers_of,
     services_of,
 )
-from doorstep.stack.postgres import PostgresCluster
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.setup import (
+from ops.stack.settings import StackSettings
+from ops.stack.setup import (
     place_database,
     prepare_brokers,
     set_up_database,
     set_up_topics,
 )
-from doorstep.stack.status import PartStatus, ask_parts
-from doorstep.stack.supervise import Supervisor, write_config
+from ops.stack.status import PartStatus, ask_parts
+from ops.stack.supervisor import Supervisor, write_config
 
 READY_TIMEOUT_S = 180.0
 LOGIN_TIMEOUT_S = 30.0  # a broker that has just been told of 100,000 passwords
@@ -95,7 +95,7 @@ class Stack:
         return self._environment | owner_environment(self.home, self.addresses)
 
     def operator_environment(self) -> dict[str, str]:
-        """Give the variables of what looks at every part: `doorstep.operate`."""
+        """Give the variables of what looks at every part: `ops.commands`."""
         kafka = {"KAFKA_BOOTSTRAP_SERVERS": str(reach(self.addresses.kafka))}
         return self.owner_environment() | self.client_environment() | kafka
 

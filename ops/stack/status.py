@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from doorstep.credentials import mqtt_password
-from doorstep.stack import probes
-from doorstep.stack.addresses import reach
-from doorstep.stack.parts import Part
-from doorstep.stack.postgres import PostgresCluster
-from doorstep.stack.supervise import Running
+from ops.stack import probes
+from ops.stack.addresses import reach
+from ops.stack.postgres import PostgresCluster
+from ops.stack.processes import Part
+from ops.stack.supervisor import Running
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """supervisord: its configuration, its start, and talking to it over its Unix socket.
 
-`python -m doorstep.stack.supervise -c FILE` is supervisord itself with two changes: a part that
+`python -m ops.stack.supervisor -c FILE` is supervisord itself with two changes: a part that
 was killed is started again at once, not at the next turn a second later; and the pause before it
 tries a failing part again stays at 3 s or less, instead of growing by a second each time.
 
@@ -26,9 +26,9 @@ from supervisor.process import Subprocess
 from supervisor.supervisord import main as supervisord_main
 from supervisor.xmlrpc import SupervisorTransport
 
-from doorstep.stack.home import Home, StackError, process_runs
-from doorstep.stack.parts import KINDS, Part
-from doorstep.stack.settings import PROJECT
+from ops.stack.paths import Home, StackError, process_runs
+from ops.stack.processes import KINDS, Part
+from ops.stack.settings import PROJECT
 
 LONGEST_PAUSE_S = 3
 STARTED_AFTER_S = 2  # a part that ends sooner failed to start: pause, then try again
@@ -60,7 +60,7 @@ class Supervisor:
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start supervisord in the background and wait until it answers. Raises StackError."""
-        argv = [sys.executable, "-m", "doorstep.stack.supervise"]
+        argv = [sys.executable, "-m", "ops.stack.supervisor"]
         argv += ["-n", "-c", str(self.home.supervisor_config)]
         with (self.home.logs / "supervisord.out").open("wb") as output:
             process = subprocess.Popen(
@@ -144,7 +144,7 @@ def write_config(home: Home, parts: Sequence[Part], owner_pid: int | None) -> No
 
     With `owner_pid` the keeper stops the stack when that process is gone.
     """
-    keeper = [sys.executable, "-m", "doorstep.stack.keeper", "--home", str(home.root)]
+    keeper = [sys.executable, "-m", "ops.stack.supervisor_guard", "--home", str(home.root)]
     if owner_pid is not None:
         keeper += ["--owner", str(owner_pid)]
     sections = [_global_section(home)]

@@ -12,15 +12,15 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from doorstep.stack.home import Home, StackError, process_runs
-from doorstep.stack.supervise import Supervisor
+from ops.stack.paths import Home, StackError, process_runs
+from ops.stack.supervisor import Supervisor
 
 EVERY_S = 0.5
 
 
 def main() -> int:
     """Watch until supervisord or the owner is gone."""
-    parser = argparse.ArgumentParser(prog="doorstep.stack.keeper", description=__doc__)
+    parser = argparse.ArgumentParser(prog="ops.stack.supervisor_guard", description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--owner", type=int, help="stop the stack when this process is gone")
     options = parser.parse_args()
@@ -46,7 +46,7 @@ def main() -> int:
 def _is_supervisord(pid: int) -> bool:
     """Tell supervisord from whoever adopted us, should it be killed while we start."""
     try:
-        return b"doorstep.stack.supervise" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"ops.stack.supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

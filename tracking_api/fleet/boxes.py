@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Query
 
-from doorstep.web.problems import UnusableRequest
-from tracking_api.live.roster import Box
+from doorstep.http.problems import UnusableRequest
+from tracking_api.live.fleet_index import Box
 
 EVERYWHERE = Box(-180.0, -90.0, 180.0, 90.0)
 

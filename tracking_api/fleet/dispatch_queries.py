@@ -27,16 +27,16 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from doorstep.errors import UnknownDriver
-from doorstep.store.rows import Order
-from doorstep.tables import (
+from doorstep.store.records import Order
+from doorstep.store.tables import (
     assignment,
     driver,
     driver_state,
     order_transition,
     orders,
 )
-from tracking_api.reads import FIX_KEY, driver_history, order_columns, spot_of
-from tracking_api.view import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S, FixKey, Spot
+from tracking_api.track.queries import FIX_KEY, driver_history, order_columns, spot_of
+from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S, FixKey, Spot
 
 WAITING = ("created", "confirmed")
 # An order is stuck when it stood in one state for longer than this, in minutes. Meals take 15

@@ -8,10 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from doorstep.web.openapi import problems
-from doorstep.web.problems import UnusableRequest
-from tracking_api.dispatch import STUCK_AFTER_MIN, Filters
-from tracking_api.routes.parts import Have, Staff
+from doorstep.http.openapi import problems
+from doorstep.http.problems import UnusableRequest
+from tracking_api.context import Have, Staff
+from tracking_api.fleet.dispatch_queries import STUCK_AFTER_MIN, Filters
+from tracking_api.fleet.tiles import FRESH_FOR_S
 from tracking_api.schemas import (
     DispatchOrder,
     DispatchOrders,
@@ -23,8 +24,7 @@ from tracking_api.schemas import (
     SearchAnswer,
     order_members,
 )
-from tracking_api.tiles import FRESH_FOR_S
-from tracking_api.view import Presence
+from tracking_api.track.visibility import Presence
 
 router = APIRouter(prefix="/fleet", tags=["fleet"])
 

@@ -8,11 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from doorstep.fix.instants import MOST_EPOCH_MS
-from doorstep.web.bodies import json_body
-from doorstep.web.openapi import DriverId, json_request, problems
-from tracking_api.answers import position_of
-from tracking_api.fleet_reads import POSITION_COLUMNS
-from tracking_api.routes.parts import Have, Staff
+from doorstep.http.openapi import DriverId, json_request, problems
+from doorstep.http.request_body import json_body
+from tracking_api.context import Have, Staff
+from tracking_api.fleet.queries import POSITION_COLUMNS
 from tracking_api.schemas import (
     DriverAnswer,
     DriverPositions,
@@ -22,6 +21,7 @@ from tracking_api.schemas import (
     ReportingAnswer,
     Restaurants,
 )
+from tracking_api.track.presenters import position_of
 
 router = APIRouter(tags=["fleet"])
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from doorstep.tables import driver_state
+from doorstep.store.tables import driver_state
 
 COMMITTED_WITHIN = timedelta(seconds=10)  # of its arrival, but when something was down
 POSITION_COLUMNS = [

@@ -9,13 +9,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
-from doorstep.web.openapi import problems
-from doorstep.web.tokens import BearerToken
-from tracking_api.live.fleet import MOST_DRIVERS, USUAL_DRIVERS, Fleet
+from doorstep.http.openapi import problems
+from doorstep.http.tokens import BearerToken
+from tracking_api.context import Have, Parts, Staff
+from tracking_api.fleet.boxes import BoxQuery, box_of
+from tracking_api.live.fleet_channel import MOST_DRIVERS, USUAL_DRIVERS, Fleet
+from tracking_api.live.fleet_index import Box
 from tracking_api.live.response import LiveResponse
-from tracking_api.live.roster import Box
-from tracking_api.routes.boxes import BoxQuery, box_of
-from tracking_api.routes.parts import Have, Parts, Staff
 
 router = APIRouter(tags=["live"])
 

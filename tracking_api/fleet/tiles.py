@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from tracking_api.dispatch import DispatchStore, Filters
+from tracking_api.fleet.dispatch_queries import DispatchStore, Filters
 
 FRESH_FOR_S = 2.0
 ONE_BY_ONE = 1000  # drivers in one tile; more come as 16 x 16 cells

@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 from xml.sax.saxutils import escape
 
-from doorstep.web.instants import format_instant
-from tracking_api.history import Jumps, point_feature
-from tracking_api.view import Spot
+from doorstep.http.instants import format_instant
+from tracking_api.history.features import Jumps, point_feature
+from tracking_api.track.visibility import Spot
 
 Kind = Literal["gpx", "geojson", "csv"]
 MEDIA_TYPES: dict[Kind, str] = {

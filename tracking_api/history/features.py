@@ -12,9 +12,9 @@ from typing import Any
 from shapely import LineString, Point
 from shapely.geometry import mapping
 
-from doorstep.web.instants import format_instant
+from doorstep.http.instants import format_instant
 from tracking_api.geo import distance_m
-from tracking_api.view import Spot
+from tracking_api.track.visibility import Spot
 
 JUMP_MPS = 70.0  # 252 km/h: no courier
 MAX_POINTS = 5000  # five and a half hours at one every 4 s

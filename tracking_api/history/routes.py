@@ -11,16 +11,16 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime
 from starlette.responses import Response, StreamingResponse
 
-from doorstep.web.openapi import DriverId, problems
-from doorstep.web.problems import UnusableRequest
-from tracking_api.cursors import decode_fix_key, encode_fix_key
-from tracking_api.dispatch import Past
-from tracking_api.exports import MEDIA_TYPES, WRITERS, Kind, Writer
-from tracking_api.history import MAX_POINTS, flag_jumps
-from tracking_api.routes.boxes import BoxQuery, box_of
-from tracking_api.routes.parts import Have, Parts, Staff
+from doorstep.http.openapi import DriverId, problems
+from doorstep.http.problems import UnusableRequest
+from tracking_api.context import Have, Parts, Staff
+from tracking_api.fleet.boxes import BoxQuery, box_of
+from tracking_api.fleet.dispatch_queries import Past
+from tracking_api.history.exports import MEDIA_TYPES, WRITERS, Kind, Writer
+from tracking_api.history.features import MAX_POINTS, flag_jumps
+from tracking_api.orders.cursors import decode_fix_key, encode_fix_key
 from tracking_api.schemas import DriverHistory, FleetHistory
-from tracking_api.view import Spot
+from tracking_api.track.visibility import Spot
 
 router = APIRouter(tags=["fleet"])
 

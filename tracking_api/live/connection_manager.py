@@ -14,7 +14,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 
 from doorstep.errors import DoorstepError, TooManyRequests, Unavailable
-from doorstep.store.rows import Token
+from doorstep.store.records import Token
 from doorstep.telemetry import get_logger
 from tracking_api.live.frames import end_frame
 from tracking_api.live.viewer import Viewer

@@ -21,11 +21,11 @@ from prometheus_client import Gauge
 
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
-from tracking_api.fleet_reads import POSITION_COLUMNS
+from tracking_api.fleet.queries import POSITION_COLUMNS
+from tracking_api.live.fleet_index import Box, Counts, Mask, Roster, Row, clusters
 from tracking_api.live.frames import Frame
-from tracking_api.live.roster import Box, Counts, Mask, Roster, Row, clusters
 from tracking_api.live.viewer import Viewer
-from tracking_api.view import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
+from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
 
 WATCHING = Gauge("doorstep_live_fleet_viewers", "Viewers of the fleet.")
 

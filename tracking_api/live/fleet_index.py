@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tracking_api.fleet_reads import POSITION_COLUMNS
-from tracking_api.view import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
+from tracking_api.fleet.queries import POSITION_COLUMNS
+from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
 
 CELLS = 32  # a dense viewport is this many cells wide and high
 

@@ -6,10 +6,10 @@ from fastapi import Request
 from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
+from tracking_api.context import Parts
 from tracking_api.live.response import LiveResponse
-from tracking_api.live.topics import Follower
+from tracking_api.live.topic_follower import Follower
 from tracking_api.live.websocket import check_origin, shake_hands
-from tracking_api.routes.parts import Parts
 
 
 class Seat:

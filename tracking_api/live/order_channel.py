@@ -8,13 +8,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tracking_api.answers import eta_of
-from tracking_api.arrivals import EstimateArrival
-from tracking_api.eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
 from tracking_api.geo import distance_m
 from tracking_api.live.frames import Frame, WrittenEta, position_frame
 from tracking_api.live.viewer import Viewer
-from tracking_api.view import Spot, TrackedOrder
+from tracking_api.track.presenters import eta_of
+from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.straight_eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
+from tracking_api.track.visibility import Spot, TrackedOrder
 
 ENDED = ("delivered", "cancelled", "failed")
 ETA_EVERY = timedelta(seconds=10)

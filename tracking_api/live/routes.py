@@ -10,11 +10,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
-from doorstep.web.openapi import problems
+from doorstep.http.openapi import problems
+from tracking_api.context import Have, LinkTokenFound, Parts, address_of
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.websocket import check_origin, shake_hands
-from tracking_api.routes.parts import Have, LinkTokenFound, Parts, address_of
-from tracking_api.routes.track import OPTIONAL_TOKEN, OrderIdText
+from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
 
 router = APIRouter(prefix="/track/{order_id}", tags=["live"])
 

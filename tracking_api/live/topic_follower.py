@@ -23,8 +23,8 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from doorstep.errors import NotFound, Unavailable
+from doorstep.http.problems import UnusableRequest
 from doorstep.telemetry import get_logger
-from doorstep.web.problems import UnusableRequest
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
 

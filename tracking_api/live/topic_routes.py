@@ -8,11 +8,11 @@ from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from doorstep.web.bodies import parse_json, read_body
-from doorstep.web.openapi import problems
-from doorstep.web.tokens import BearerToken
-from tracking_api.routes.following import FollowerStream, Seat
-from tracking_api.routes.parts import Have, Staff
+from doorstep.http.openapi import problems
+from doorstep.http.request_body import parse_json, read_body
+from doorstep.http.tokens import BearerToken
+from tracking_api.context import Have, Staff
+from tracking_api.live.following import FollowerStream, Seat
 
 router = APIRouter(prefix="/streams", tags=["live"])
 

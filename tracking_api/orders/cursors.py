@@ -9,8 +9,8 @@ import re
 from datetime import UTC, datetime
 from uuid import UUID
 
-from doorstep.web.problems import UnusableRequest
-from tracking_api.view import FixKey
+from doorstep.http.problems import UnusableRequest
+from tracking_api.track.visibility import FixKey
 
 Cursor = tuple[datetime, UUID]
 _FIX_KEY = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]{8,15}\+00:00) (-?\d{1,19}) ([A-Za-z0-9_-]{0,64})")

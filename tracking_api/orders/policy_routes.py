@@ -6,9 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from doorstep.web.bodies import json_body
-from doorstep.web.openapi import json_request, problems
-from tracking_api.routes.parts import Have, Staff
+from doorstep.http.openapi import json_request, problems
+from doorstep.http.request_body import json_body
+from tracking_api.context import Have, Staff
 from tracking_api.schemas import NewPolicy, Policies, PolicyId
 
 router = APIRouter(prefix="/policies", tags=["policies"])

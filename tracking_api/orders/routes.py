@@ -9,11 +9,11 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from doorstep.credentials import new_customer_token, token_sha256
 from doorstep.errors import BadLink, Forbidden
-from doorstep.web.bodies import json_body
-from doorstep.web.openapi import IdempotencyKey, json_request, problems
-from doorstep.web.tokens import BearerToken, identify
-from tracking_api.cursors import decode_cursor, encode_cursor
-from tracking_api.routes.parts import Have, Parts, Staff
+from doorstep.http.openapi import IdempotencyKey, json_request, problems
+from doorstep.http.request_body import json_body
+from doorstep.http.tokens import BearerToken, identify
+from tracking_api.context import Have, Parts, Staff
+from tracking_api.orders.cursors import decode_cursor, encode_cursor
 from tracking_api.schemas import (
     Cancellation,
     CreatedOrder,

@@ -12,8 +12,8 @@ from confluent_kafka import Message
 from doorstep.errors import MalformedFix
 from doorstep.series import Point, decode_points, name_of
 from tracking_api.live.frames import Frame
-from tracking_api.live.topics import Follower, Topics
-from tracking_api.series import SeriesName, epoch_ms
+from tracking_api.live.topic_follower import Follower, Topics
+from tracking_api.series.queries import SeriesName, epoch_ms
 
 _encode = msgspec.json.Encoder().encode
 

@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from doorstep.errors import NotFound, UnknownDriver
-from doorstep.tables import driver_state, series, simulation
-from doorstep.web.instants import Instant
+from doorstep.http.instants import Instant
+from doorstep.store.tables import driver_state, series, simulation
 
 MOST_POINTS = 5000
 DRIVERS = "driver/"

@@ -10,12 +10,12 @@ from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from doorstep.fix import ID_PATTERN
-from doorstep.web.openapi import DriverId, problems
-from doorstep.web.problems import UnusableRequest
-from doorstep.web.tokens import BearerToken
-from tracking_api.routes.following import FollowerStream, Seat
-from tracking_api.routes.parts import Have, Staff
-from tracking_api.series import (
+from doorstep.http.openapi import DriverId, problems
+from doorstep.http.problems import UnusableRequest
+from doorstep.http.tokens import BearerToken
+from tracking_api.context import Have, Staff
+from tracking_api.live.following import FollowerStream, Seat
+from tracking_api.series.queries import (
     MOST_POINTS,
     Measure,
     SeriesName,

@@ -12,9 +12,9 @@ from uuid import UUID
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import BadLink
-from doorstep.store.rows import Token
-from doorstep.web.buckets import Buckets
-from doorstep.web.tokens import FindToken
+from doorstep.http.rate_limit import Buckets
+from doorstep.http.tokens import FindToken
+from doorstep.store.records import Token
 
 COOKIE = "doorstep_track"
 COOKIE_MAX_AGE_S = 48 * 3600  # longer than any order and its 24 h: the token ends by itself

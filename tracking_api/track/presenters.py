@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tracking_api.arrivals import EstimateArrival
-from tracking_api.eta import estimate_arrival
 from tracking_api.schemas import (
     Coordinates,
     EtaAnswer,
@@ -17,7 +15,9 @@ from tracking_api.schemas import (
     Restaurant,
     TrackAnswer,
 )
-from tracking_api.view import Spot, TrackedOrder, age_s, freshness_of
+from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.track.visibility import Spot, TrackedOrder, age_s, freshness_of
 
 
 def position_of(spot: Spot, now: datetime) -> Position:

@@ -1,4 +1,4 @@
-"""What tracking_api reads: SQLAlchemy Core over `doorstep.tables`."""
+"""What tracking_api reads: SQLAlchemy Core over `doorstep.store.tables`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from doorstep.errors import UnknownDriver, UnknownOrder
-from doorstep.store.rows import Order
-from doorstep.tables import (
+from doorstep.store.records import Order
+from doorstep.store.tables import (
     assignment,
     driver,
     driver_reporting,
@@ -41,11 +41,11 @@ from doorstep.tables import (
     policy,
     restaurant,
 )
-from tracking_api.answers import position_of
-from tracking_api.cursors import Cursor
-from tracking_api.eta import OBSERVED_WITHIN_S
+from tracking_api.orders.cursors import Cursor
 from tracking_api.schemas import DriverAnswer, OrderState, ReportingAnswer, RestaurantAnswer
-from tracking_api.view import Event, Look, Near, Spot, TrackedOrder, Window, presence_of
+from tracking_api.track.presenters import position_of
+from tracking_api.track.straight_eta import OBSERVED_WITHIN_S
+from tracking_api.track.visibility import Event, Look, Near, Spot, TrackedOrder, Window, presence_of
 
 TRAIL_POINTS = 80  # 5 min at one every 4 s
 FIX_KEY = tuple(  # of driver_history

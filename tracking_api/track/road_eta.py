@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 
 from doorstep.errors import DoorstepError
-from doorstep.eta.estimate import Estimate, Estimator, Seen, Task
-from doorstep.eta.model import EtaModel, Phase
 from doorstep.telemetry import get_logger
-from tracking_api.eta import Eta, estimate_arrival
-from tracking_api.view import STALE_WITHIN_S, Spot, TrackedOrder, age_s
+from eta.estimate import Estimate, Estimator, Seen, Task
+from eta.model import EtaModel, Phase
+from tracking_api.track.straight_eta import Eta, estimate_arrival
+from tracking_api.track.visibility import STALE_WITHIN_S, Spot, TrackedOrder, age_s
 
 EstimateArrival = Callable[[TrackedOrder], Eta | None]
 ReadModel = Callable[[int], Awaitable[EtaModel | None]]
@@ -81,9 +81,9 @@ class Arrivals:
 def load_estimator() -> Estimator:
     """Make ready to estimate arrivals in Florence, with nothing learned yet."""
     # Imported here: numpy and scipy are a third of a second that a start does not wait for.
-    from doorstep.eta.doors import Doors
-    from doorstep.eta.features import City
-    from doorstep.streets import load_firenze
+    from eta.features import City
+    from eta.streets import load_firenze
+    from eta.travel_time_cache import Doors
 
     return Estimator(Doors(City(load_firenze()), EtaModel()))
 

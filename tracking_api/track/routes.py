@@ -9,13 +9,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AwareDatetime
 
 from doorstep.errors import BadLink
-from doorstep.web.bodies import json_body
-from doorstep.web.openapi import json_request, problems
-from tracking_api.answers import track_answer
-from tracking_api.history import MAX_POINTS, feature_collection
-from tracking_api.links import COOKIE, COOKIE_MAX_AGE_S
-from tracking_api.routes.parts import Have, LinkTokenFound, address_of
+from doorstep.http.openapi import json_request, problems
+from doorstep.http.request_body import json_body
+from tracking_api.context import Have, LinkTokenFound, address_of
+from tracking_api.history.features import MAX_POINTS, feature_collection
 from tracking_api.schemas import LinkToken, TrackAnswer
+from tracking_api.track.links import COOKIE, COOKIE_MAX_AGE_S
+from tracking_api.track.presenters import track_answer
 
 # Whoever comes without a token gets the same 404 as with a bad one.
 OPTIONAL_TOKEN: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}

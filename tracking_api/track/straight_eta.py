@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from tracking_api.geo import distance_m
-from tracking_api.view import STALE_WITHIN_S, Spot, TrackedOrder, age_s
+from tracking_api.track.visibility import STALE_WITHIN_S, Spot, TrackedOrder, age_s
 
 DETOUR_FACTOR = 1.5  # street over straight, median of 1,868 random pairs in Florence 0.5-5 km apart
 ASSUMED_SPEED_MPS = 4.5  # 16 km/h, a courier's usual pace, until there is something to observe
