@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 
 from bench.load.fixtures import GO_ON_S, REST_S, RIDE_S
-from bench.load.route import LAT_DEG, LON_DEG, MICRO, Errand, Script, Stroll, micro_of
+from bench.load.route import LAT_DEG, LON_DEG, MICRO, DeliveryRoute, IdleRoute, Route, micro_of
 from bench.record_fixes import Fleet, prepare, running_database, spread, warm_up, write_batch
 from doorstep.store.records import IncomingRow
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
@@ -51,7 +51,7 @@ class Errands(Fleet):
         at_restaurant = {row[0]: (row[1], row[2]) for row in places}
         at_door = {row[0]: (row[3], row[4]) for row in places}
         carrying = {one for one in sorted(at_door) if self.random.random() < 0.5}
-        self.scripts: list[Script] = []
+        self.scripts: list[Route] = []
         for driver_id in self.ids:
             place = (at_door if driver_id in carrying else at_restaurant).get(driver_id)
             self.scripts.append(self._stroll() if place is None else self._errand(place, how))
@@ -61,19 +61,19 @@ class Errands(Fleet):
         conn.execute("SELECT evidence__derive(%s, %s, false)", (carried, [1] * len(carried)))
         conn.commit()
 
-    def _stroll(self) -> Stroll:
+    def _stroll(self) -> IdleRoute:
         lon_deg, lat_deg = self._place()
         there_ms = self.random.uniform(60_000, 180_000)
-        return Stroll(*micro_of(lon_deg, lat_deg), self.random.randrange(360), there_ms)
+        return IdleRoute(*micro_of(lon_deg, lat_deg), self.random.randrange(360), there_ms)
 
-    def _errand(self, place: tuple[float, float], how: str) -> Errand:
+    def _errand(self, place: tuple[float, float], how: str) -> DeliveryRoute:
         rest_s = self.random.uniform(*REST_S)
         at_s = RUSH_S if how == "rush" else (-rest_s, RIDE_S)
         arrives_ms = self.random.uniform(*at_s) * 1000
         leaves_ms = arrives_ms + rest_s * 1000
         heading_deg = self.random.randrange(360)
         ends_ms = leaves_ms + GO_ON_S * 1000
-        return Errand(*micro_of(*place), heading_deg, arrives_ms, leaves_ms, ends_ms)
+        return DeliveryRoute(*micro_of(*place), heading_deg, arrives_ms, leaves_ms, ends_ms)
 
     def batch(self, size: int, per_driver: int = 1) -> list[IncomingRow]:
         """Make the next fixes of the next `size / per_driver` drivers."""

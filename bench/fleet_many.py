@@ -30,8 +30,8 @@ from ops.stack.addresses import any_free_port
 from tests.database import TEMPLATE, Database, create_template, running_cluster
 from tracking_api import app as tracking_app
 from tracking_api.database import Database as TrackingDatabase
-from tracking_api.live.detachable_protocol import HandsOver
-from tracking_api.live.fleet_channel import Fleet
+from tracking_api.live.detachable_protocol import DetachableProtocol
+from tracking_api.live.fleet_channel import FleetChannel
 
 REPORT_EVERY_S = 20
 RECORDS_A_S = 10  # what a second brings comes in so many pieces
@@ -69,10 +69,10 @@ async def measure(database: Database, drivers: int, seconds: int, watched: bool)
     """Serve and look on, in one process, the pages in others."""
     store = await TrackingDatabase.open(database.url("tracking_api"), 5)
     app = tracking_app.build_app(store, "http://bench.test")
-    fleet: Fleet = app.state.parts.live.fleet
+    fleet: FleetChannel = app.state.parts.live.fleet
     port = any_free_port()
     config = uvicorn.Config(
-        app, "127.0.0.1", port, loop="uvloop", http=HandsOver, ws="none", log_config=None
+        app, "127.0.0.1", port, loop="uvloop", http=DetachableProtocol, ws="none", log_config=None
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
@@ -124,7 +124,7 @@ def planned(drivers: int, seconds: int) -> Any:
         )
 
 
-async def report(conn: psycopg.Connection[Any], fleet: Fleet, moves: list[Any]) -> None:
+async def report(conn: psycopg.Connection[Any], fleet: FleetChannel, moves: list[Any]) -> None:
     """Report, a second's share each second, in pieces as they would come from Kafka."""
     for ids, lons, lats in moves:
         began = time.monotonic()

@@ -32,8 +32,8 @@ from tests.browser.looking import ARGUMENTS, CHROMIUM
 from tests.database import TEMPLATE, Database, create_template, running_cluster
 from tracking_api import app as tracking_app
 from tracking_api.database import Database as TrackingDatabase
-from tracking_api.live.detachable_protocol import HandsOver
-from tracking_api.live.fleet_channel import Fleet
+from tracking_api.live.detachable_protocol import DetachableProtocol
+from tracking_api.live.fleet_channel import FleetChannel
 
 TOKEN = "stf_bench"
 WEST, SOUTH, WIDE, HIGH = 11.20, 43.74, 0.09, 0.06
@@ -81,7 +81,7 @@ async def serve(url: str, port: int, drivers: int) -> None:
     """tracking_api with a feed that needs no Kafka."""
     database = await TrackingDatabase.open(url, 5)
     app = tracking_app.build_app(database, f"http://127.0.0.1:{port}")
-    fleet: Fleet = app.state.parts.live.fleet
+    fleet: FleetChannel = app.state.parts.live.fleet
     places: dict[int, list[float]] = {}
 
     async def feed() -> None:
@@ -106,7 +106,7 @@ async def serve(url: str, port: int, drivers: int) -> None:
 
     feeding = asyncio.create_task(feed())
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, http=HandsOver, ws="none", log_config=None
+        app, host="127.0.0.1", port=port, http=DetachableProtocol, ws="none", log_config=None
     )
     await uvicorn.Server(config).serve()
     feeding.cancel()

@@ -21,8 +21,8 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import StoreUnavailable
 from doorstep.store.records import Token
 from tracking_api.app import build_app
-from tracking_api.live.detachable_protocol import HandsOver
-from tracking_api.track.visibility import Event, Look, Spot, TrackedOrder, Window
+from tracking_api.live.detachable_protocol import DetachableProtocol
+from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PUBLIC_URL = "https://doorstep.test"
@@ -57,7 +57,7 @@ class World:
     def __init__(self) -> None:
         self.now = NOON
         self.orders: dict[UUID, WorldOrder] = {}
-        self.newest: dict[str, Spot] = {}
+        self.newest: dict[str, Position] = {}
         self.driver_of_place: dict[tuple[float, float], str] = {}
         self.tokens = {token_sha256("tok-staff"): Token("staff", None, None)}
         self.away = False
@@ -106,12 +106,12 @@ class World:
             self._end(order)
         self._event(order, state)
 
-    def fix(self, driver_id: str, ago_s: float = 0.0) -> Spot:
+    def fix(self, driver_id: str, ago_s: float = 0.0) -> Position:
         """Commit a driver's fix, at a place of its own. An older one changes nothing."""
         fix_at = self.now - timedelta(seconds=ago_s)
         place = (11.0 + len(self.driver_of_place) * 1e-5, 43.77)
         self.driver_of_place[place] = driver_id
-        spot = Spot(fix_at, self.now, *place, 5.0, 4.0, 90.0)
+        spot = Position(fix_at, self.now, *place, 5.0, 4.0, 90.0)
         known = self.newest.get(driver_id)
         if known is None or fix_at > known.fix_at:
             self.newest[driver_id] = spot
@@ -168,7 +168,7 @@ class World:
         found = [await self.read_track(order_id) for order_id in order_ids]
         return {one.order_id: one for one in found if one is not None}
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
         self._need()
         self.looks += 1
         found = []
@@ -176,7 +176,7 @@ class World:
             order = self.orders[order_id]
             stint = order.current
             found.append(
-                Look(
+                OrderPoll(
                     self.now,
                     order_id,
                     len(order.events),
@@ -255,7 +255,13 @@ async def serving(world: World) -> AsyncIterator[tuple[str, Any]]:
     """Serve tracking_api over a world, without Kafka: its address and its application."""
     app = build_app(world, PUBLIC_URL)  # type: ignore[arg-type]
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http=HandsOver, ws="none", log_config=None, loop="none"
+        app,
+        host="127.0.0.1",
+        port=0,
+        http=DetachableProtocol,
+        ws="none",
+        log_config=None,
+        loop="none",
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

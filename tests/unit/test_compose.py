@@ -17,7 +17,7 @@ from doorstep.credentials import mqtt_password
 from doorstep.settings import Bind, ServiceSettings
 from ops.stack import processes
 from ops.stack.addresses import Addresses
-from ops.stack.paths import Home
+from ops.stack.paths import StackPaths
 from ops.stack.postgres import CONFIG
 from ops.stack.settings import StackSettings
 from tests.unit.compose import (
@@ -36,27 +36,27 @@ PUBLISHED = {
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path)
+def paths(tmp_path: Path) -> StackPaths:
+    made = StackPaths(tmp_path)
     made.prepare()
     return made
 
 
 @pytest.fixture
-def services(home: Home) -> dict[str, dict[str, Any]]:
+def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
     """The compose file with the secrets of `home` in it."""
-    key = home.fleet_key()
+    key = paths.fleet_key()
     return load_services(
         example_environment()
         | {
-            "POSTGRES_PASSWORD": home.database_password("postgres"),
-            "DOORSTEP_OWNER_PASSWORD": home.database_password("doorstep_owner"),
-            "DRIVER_EVENTS_PASSWORD": home.database_password("driver_events"),
-            "DRIVER_API_PASSWORD": home.database_password("driver_api"),
-            "TRACKING_API_PASSWORD": home.database_password("tracking_api"),
+            "POSTGRES_PASSWORD": paths.database_password("postgres"),
+            "DOORSTEP_OWNER_PASSWORD": paths.database_password("doorstep_owner"),
+            "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
+            "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
+            "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
             "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
-            "STAFF_TOKEN": home.staff_token(),
+            "STAFF_TOKEN": paths.staff_token(),
         }
     )
 
@@ -94,10 +94,10 @@ def settings_class(service: str) -> type[ServiceSettings]:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_service__same_variables_and_values_as_natively(
-    service: str, home: Home, services: dict[str, dict[str, Any]]
+    service: str, paths: StackPaths, services: dict[str, dict[str, Any]]
 ) -> None:
     at = in_containers()
-    native = processes.service_environment(service, home, at)
+    native = processes.service_environment(service, paths, at)
     bind = f"{service.upper()}_BIND"
     native[bind] = str(Bind("0.0.0.0", getattr(at, service).port))
     if "TRACKING_API_PUBLIC_URL" in native:  # outside the containers, so not a container's name
@@ -115,9 +115,9 @@ def test_service__every_variable_is_a_setting_of_its(
 
 
 def test_provision__has_what_the_native_stack_sets_up_with(
-    home: Home, services: dict[str, dict[str, Any]]
+    paths: StackPaths, services: dict[str, dict[str, Any]]
 ) -> None:
-    native = processes.owner_environment(home, in_containers())
+    native = processes.owner_environment(paths, in_containers())
     ours = services["provision"]["environment"]
     for name in ("DATABASE_SUPERUSER_URL", "KAFKA_BOOTSTRAP_SERVERS", "COURIERS"):
         del ours[name]
@@ -129,9 +129,9 @@ def test_provision__has_what_the_native_stack_sets_up_with(
 
 
 def test_couriers__same_variables_as_a_native_simulator(
-    home: Home, services: dict[str, dict[str, Any]]
+    paths: StackPaths, services: dict[str, dict[str, Any]]
 ) -> None:
-    native = processes.client_environment(home, in_containers())
+    native = processes.client_environment(paths, in_containers())
     ours = services["couriers"]["environment"]
     assert ours.keys() == native.keys()
     for name in ("MQTT_URL", "DRIVER_API_URL", "TRACKING_API_URL"):
@@ -154,9 +154,9 @@ def test_kafka__same_properties_as_natively(services: dict[str, dict[str, Any]])
 
 
 def test_postgis__same_settings_as_natively(
-    home: Home, services: dict[str, dict[str, Any]]
+    paths: StackPaths, services: dict[str, dict[str, Any]]
 ) -> None:
-    cluster = processes.postgres_cluster(home, in_containers(), home.postgres)
+    cluster = processes.postgres_cluster(paths, in_containers(), paths.postgres)
     native = {**CONFIG, **cluster.config}
     for name in ("logging_collector", "log_line_prefix", "lc_messages"):
         del native[name]  # how it logs is the engine's affair

@@ -16,7 +16,7 @@ import pytest
 
 import data
 from device.journal import Journal
-from device.settings import Fleet, SimulatorSettings
+from device.settings import DeviceSettings, FleetSecrets
 from simulators.api import Answer, Api
 from simulators.couriers import courier as courier_module
 from simulators.couriers import shift as shift_module
@@ -225,7 +225,7 @@ async def becomes(holds: Callable[[], bool]) -> None:
     raise AssertionError("it never did")
 
 
-class AnyFleet(Fleet):
+class AnyFleet(FleetSecrets):
     """Secrets without a file."""
 
     def __init__(self) -> None:
@@ -243,7 +243,7 @@ async def test_shift__fewer_are_wanted__idle_couriers_go_home_and_come_back_when
 ) -> None:
     monkeypatch.setattr(shift_module, "CHANGE_EVERY_S", 0.001)
     api = FakeApi()
-    settings = SimulatorSettings(journal_dir=tmp_path)
+    settings = DeviceSettings(journal_dir=tmp_path)
     restaurants = read_restaurants(data.firenze_food_places())[:5]
     options = ShiftOptions(couriers=3, prefix="c", speedup=1.0, seed=1)
     with Journal(tmp_path / "couriers.sqlite") as journal:
@@ -272,7 +272,7 @@ async def test_shift__more_are_wanted_than_it_began_with__they_join_once_they_ar
             return await super().driver(method, path, token, body)
 
     api = Strict()
-    settings = SimulatorSettings(journal_dir=tmp_path)
+    settings = DeviceSettings(journal_dir=tmp_path)
     restaurants = read_restaurants(data.firenze_food_places())[:5]
     options = ShiftOptions(couriers=2, prefix="c", speedup=1.0, seed=1)
     with Journal(tmp_path / "couriers.sqlite") as journal:
@@ -297,7 +297,7 @@ async def test_shift__more_are_wanted_than_it_began_with__they_join_once_they_ar
 async def test_shift__after_one_that_was_killed__goes_on_and_so_keeps_to_the_wish(
     tmp_path: Path,
 ) -> None:
-    settings = SimulatorSettings(journal_dir=tmp_path)
+    settings = DeviceSettings(journal_dir=tmp_path)
     restaurants = read_restaurants(data.firenze_food_places())[:5]
     options = ShiftOptions(couriers=2, prefix="c", speedup=1.0, seed=1)
     with Journal(tmp_path / "couriers.sqlite") as journal:

@@ -16,14 +16,14 @@ from typing import cast
 
 import pytest
 
-from device.journal import PublishedLife
+from device.journal import PublishedBoot
 from ops.ledger import Ledger, StoredBoot, balance
 from ops.stack import demo
 from ops.stack.demo import Couriers, Report, only_demo, run_demo
-from ops.stack.paths import Home, StackError
+from ops.stack.paths import StackError, StackPaths
 from ops.stack.stack import Stack
 
-LIFE = PublishedLife("anna", "b1", 10, pending=1, voids=0)
+LIFE = PublishedBoot("anna", "b1", 10, pending=1, voids=0)
 STORED = StoredBoot(stored=[(1, 9)], in_history=[(1, 9)], history_rows=9)
 
 
@@ -79,13 +79,13 @@ def test_run_demo__impossible_options__are_refused_before_anything_starts(
 
 
 def test_only_demo__another_runs_on_this_home__is_refused_with_its_pid(tmp_path: Path) -> None:
-    home = Home(tmp_path / "stack")
-    with only_demo(home):
+    paths = StackPaths(tmp_path / "stack")
+    with only_demo(paths):
         with pytest.raises(StackError, match=f"already .pid {os.getpid()}.: end it with Ctrl-C"):
-            only_demo(home).__enter__()
-        with only_demo(Home(tmp_path / "other")):
+            only_demo(paths).__enter__()
+        with only_demo(StackPaths(tmp_path / "other")):
             pass
-    with only_demo(home):
+    with only_demo(paths):
         pass
 
 
@@ -107,7 +107,7 @@ def test_keep_running__couriers_that_never_get_to_work__are_given_up_with_their_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "AGAIN_AFTER_S", 0.0)
-    stack = SimpleNamespace(client_environment=dict, home=SimpleNamespace(logs=tmp_path))
+    stack = SimpleNamespace(client_environment=dict, paths=SimpleNamespace(logs=tmp_path))
     couriers = BrokenCouriers(cast("Stack", stack), 5, 1.0)
     with pytest.raises(StackError, match="3 times in a row: no streets"):
         keep_running_for(couriers, 10)

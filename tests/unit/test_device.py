@@ -27,7 +27,7 @@ from device.retransmission import (
     join_fixes,
 )
 from device.settings import broker_of
-from doorstep.sampling import Report
+from doorstep.sampling import SamplingPolicy
 from doorstep.settings import MqttBroker
 
 LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
@@ -395,7 +395,7 @@ async def test_batch__fixes_wait_for_others_and_go_out_in_one_message(
 ) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
-    device.reporter.follow(Report(batch_s=20))
+    device.reporter.follow(SamplingPolicy(batch_s=20))
     began = time.monotonic()
     for second in range(0, 60, 4):
         monkeypatch.setattr(time, "monotonic", lambda now=began + second: now)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from doorstep.sampling import Report
+from doorstep.sampling import SamplingPolicy
 from tests.traces.data import needs_traces
 
 pytestmark = needs_traces
@@ -27,7 +27,10 @@ def test_dead_reckoning__real_drives__saves_60_percent_within_50_m_and_misses_no
     from bench.battery import compare
     from bench.traces import read_drives
 
-    named = {"all": Report(), "thin": Report(mode="dead_reckoning", off_by_m=off_by_m)}
+    named = {
+        "all": SamplingPolicy(),
+        "thin": SamplingPolicy(mode="dead_reckoning", off_by_m=off_by_m),
+    }
     thin = compare(read_drives(runs)[data_set], named)["thin"]
     assert thin["saved_uses_percent"] >= 60
     assert thin["reckoned_p95_m"] <= 50

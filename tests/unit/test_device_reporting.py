@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from device.sampling import Reporter, moved_m, off_by_m, seen_of
+from device.sampling import Sampler, moved_m, observed_fix_of, off_by_m
 from doorstep.sampling import (
     DEGREE_M,
     MalformedCommand,
-    Report,
+    SamplingPolicy,
     decode_command,
     encode_command,
     predict,
@@ -33,22 +33,22 @@ def fix(second: float, east_m: float = 0.0, **more: float) -> dict[str, Any]:
     }
 
 
-def sent(report: Report, fixes: Sequence[dict[str, Any]], pace: float = 1.0) -> list[float]:
+def sent(report: SamplingPolicy, fixes: Sequence[dict[str, Any]], pace: float = 1.0) -> list[float]:
     """When the reported fixes were taken, s."""
-    reporter = Reporter(report, pace)
+    reporter = Sampler(report, pace)
     return [(one["fix_at"] - BEGAN_MS) / 1000 for taken in fixes for one in reporter.take(taken)]
 
 
 def test_reporter__by_default__everything_goes_out() -> None:
     fixes = [fix(second) for second in range(0, 40, 4)]
-    assert len(sent(Report(), fixes)) == len(fixes)
+    assert len(sent(SamplingPolicy(), fixes)) == len(fixes)
 
 
 @pytest.mark.parametrize("step_s", [1.0, 4.0, 5.0, 7.0, 11.0])
 @pytest.mark.parametrize("mode", ["time", "distance", "accuracy", "dead_reckoning"])
 def test_reporter__standing_still__never_waits_past_the_heartbeat(mode: Any, step_s: float) -> None:
     fixes = [fix(number * step_s) for number in range(200)]
-    times = sent(Report(mode=mode, every_s=30, keep_every_s=0), fixes)
+    times = sent(SamplingPolicy(mode=mode, every_s=30, keep_every_s=0), fixes)
     gaps = [after - before for before, after in pairwise(times)]
     assert max(gaps) <= 30
     assert len(times) < 200
@@ -56,17 +56,22 @@ def test_reporter__standing_still__never_waits_past_the_heartbeat(mode: Any, ste
 
 def test_reporter__fixes_further_apart_than_the_heartbeat__all_go_out() -> None:
     fixes = [fix(second) for second in range(0, 400, 40)]
-    assert len(sent(Report(mode="distance"), fixes)) == len(fixes)
+    assert len(sent(SamplingPolicy(mode="distance"), fixes)) == len(fixes)
 
 
 def test_reporter__distance__news_is_having_moved_so_far() -> None:
     fixes = [fix(second, east_m=second * 5.01) for second in range(20)]
-    assert sent(Report(mode="distance", distance_m=30, keep_every_s=0), fixes) == [0, 6, 12, 18]
+    assert sent(SamplingPolicy(mode="distance", distance_m=30, keep_every_s=0), fixes) == [
+        0,
+        6,
+        12,
+        18,
+    ]
 
 
 def test_reporter__accuracy__less_than_both_radii_is_noise() -> None:
     fixes = [fix(second, east_m=second * 4.99, accuracy_m=10) for second in range(12)]
-    assert sent(Report(mode="accuracy", keep_every_s=0), fixes) == [0, 5, 10]
+    assert sent(SamplingPolicy(mode="accuracy", keep_every_s=0), fixes) == [0, 5, 10]
 
 
 def test_reporter__dead_reckoning__a_straight_way_at_one_speed_is_no_news() -> None:
@@ -74,13 +79,13 @@ def test_reporter__dead_reckoning__a_straight_way_at_one_speed_is_no_news() -> N
         fix(second, east_m=second * 10, speed_mps=10, heading_deg=90) for second in range(25)
     ]
     stopped = [fix(second, east_m=240, speed_mps=0, heading_deg=90) for second in range(25, 40)]
-    report = Report(mode="dead_reckoning", off_by_m=25, keep_every_s=0)
+    report = SamplingPolicy(mode="dead_reckoning", off_by_m=25, keep_every_s=0)
     assert sent(report, straight + stopped) == [0, 27]  # 30 m off after three seconds at a stand
 
 
 def test_reporter__skipped_fixes__go_along_one_in_keep_every_s() -> None:
     fixes = [fix(second) for second in range(0, 60, 4)]
-    assert sent(Report(mode="distance", keep_every_s=8), fixes) == [
+    assert sent(SamplingPolicy(mode="distance", keep_every_s=8), fixes) == [
         0,
         8,
         16,
@@ -95,25 +100,25 @@ def test_reporter__skipped_fixes__go_along_one_in_keep_every_s() -> None:
 
 def test_reporter__clock_set_back__reports_and_goes_on() -> None:
     fixes = [fix(100), fix(104), fix(10), fix(14), fix(18)]
-    assert sent(Report(mode="distance", keep_every_s=0), fixes) == [100, 10]
+    assert sent(SamplingPolicy(mode="distance", keep_every_s=0), fixes) == [100, 10]
 
 
 def test_reporter__a_fix_that_is_none__is_left_to_the_platform() -> None:
-    reporter = Reporter(Report(mode="distance"))
+    reporter = Sampler(SamplingPolicy(mode="distance"))
     bad = {"fix_at": "yesterday", "lat_deg": None}
     assert reporter.take(bad) == [bad]
 
 
 def test_reporter__a_tenfold_pace__keeps_the_rules_a_tenth_as_long() -> None:
     fixes = [fix(number * 0.4) for number in range(100)]
-    times = sent(Report(mode="distance", keep_every_s=0), fixes, pace=10)
+    times = sent(SamplingPolicy(mode="distance", keep_every_s=0), fixes, pace=10)
     assert max(b - a for a, b in pairwise(times)) <= 3.0
     assert len(times) == pytest.approx(100 / 7, abs=1)
 
 
 def test_off_by__is_from_where_speed_and_heading_would_have_led() -> None:
-    last = seen_of(fix(0, speed_mps=10, heading_deg=90))
-    now = seen_of(fix(10, east_m=70, speed_mps=10, heading_deg=90))
+    last = observed_fix_of(fix(0, speed_mps=10, heading_deg=90))
+    now = observed_fix_of(fix(10, east_m=70, speed_mps=10, heading_deg=90))
     assert last is not None
     assert now is not None
     assert off_by_m(last, now) == pytest.approx(30, abs=0.1)
@@ -121,7 +126,7 @@ def test_off_by__is_from_where_speed_and_heading_would_have_led() -> None:
 
 
 def test_off_by__no_heading__stands_still() -> None:
-    last, now = seen_of(fix(0, speed_mps=10)), seen_of(fix(10))
+    last, now = observed_fix_of(fix(0, speed_mps=10)), observed_fix_of(fix(10))
     assert last is not None
     assert now is not None
     assert off_by_m(last, now) == 0
@@ -132,13 +137,13 @@ def test_predict__at_a_pole__stays_finite() -> None:
 
 
 def test_command__encoded__is_decoded_the_same() -> None:
-    report = Report(mode="dead_reckoning", off_by_m=40, batch_s=20)
+    report = SamplingPolicy(mode="dead_reckoning", off_by_m=40, batch_s=20)
     assert decode_command(encode_command(report)) == report
 
 
 def test_command__fields_of_tomorrow__are_ignored() -> None:
     payload = b'{"command": "report", "mode": "time", "every_s": 9, "colour": "red"}'
-    assert decode_command(payload) == Report(mode="time", every_s=9)
+    assert decode_command(payload) == SamplingPolicy(mode="time", every_s=9)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 from doorstep.store.records import INCOMING_COLUMNS, Outcome
-from driver_events.batch import Batch, Record, bury, judge, read_batch
+from driver_events.batch import Batch, Record, classify, read_batch, to_dead_letters
 from driver_events.positions import pack_positions
 
 AT_MS = 1_790_000_000_000
@@ -68,14 +68,14 @@ def test_read_batch__enough_rows__ends_after_a_whole_record() -> None:
 
 def test_read_batch__a_key_that_is_no_drivers_id__is_a_fault() -> None:
     for key in (None, b"", b"a/b", b"\xff", b"x" * 65):
-        verdict = judge(read(Record(key, b"{}", AT_MS)), [])
+        verdict = classify(read(Record(key, b"{}", AT_MS)), [])
         [letter] = verdict.letters
         assert (letter.reason, letter.driver_id) == ("bad_id", None)
 
 
 def test_judge__nothing_named__all_is_committed() -> None:
     batch = read(record(body(1), body(2)), record(body(1), driver_id="d2"))
-    verdict = judge(batch, [])
+    verdict = classify(batch, [])
     assert verdict.outcomes == {"committed": 3}
     assert verdict.pairs() == {("d1", "b1"), ("d2", "b1")}
     assert verdict.letters == []
@@ -84,7 +84,7 @@ def test_judge__nothing_named__all_is_committed() -> None:
 
 def test_judge__the_newest_committed_fix__is_the_position() -> None:
     batch = read(record(body(1), body(5), body(9), body(2)))
-    verdict = judge(batch, [Outcome(2, "quarantined", "inaccurate")])
+    verdict = classify(batch, [Outcome(2, "quarantined", "inaccurate")])
     assert [row[3] for row in verdict.positions()] == [5]
     assert verdict.outcomes == {"committed": 3, "quarantined": 1}
     assert verdict.reasons == {"inaccurate": 1}
@@ -92,7 +92,7 @@ def test_judge__the_newest_committed_fix__is_the_position() -> None:
 
 
 def test_judge__a_duplicate__is_acked_and_no_position() -> None:
-    verdict = judge(read(record(body(1))), [Outcome(0, "duplicate", None)])
+    verdict = classify(read(record(body(1))), [Outcome(0, "duplicate", None)])
     assert verdict.pairs() == {("d1", "b1")}
     assert verdict.positions() == []
     assert verdict.letters == []
@@ -100,7 +100,7 @@ def test_judge__a_duplicate__is_acked_and_no_position() -> None:
 
 def test_judge__refused_by_a_rule__is_a_dead_letter_with_the_original_bytes() -> None:
     spoilt = record(body(1), body(2), body(3))
-    verdict = judge(
+    verdict = classify(
         read(spoilt), [Outcome(0, "rejected", "too_old"), Outcome(2, "rejected", "too_old")]
     )
     [letter] = verdict.letters
@@ -112,14 +112,14 @@ def test_judge__refused_by_a_rule__is_a_dead_letter_with_the_original_bytes() ->
 
 
 def test_judge__a_conflict__is_a_dead_letter_and_counted_as_its_reason() -> None:
-    verdict = judge(read(record(body(1))), [Outcome(0, "conflict", None)])
+    verdict = classify(read(record(body(1))), [Outcome(0, "conflict", None)])
     assert [letter.reason for letter in verdict.letters] == ["conflict"]
     assert verdict.outcomes == {"conflict": 1}
     assert verdict.reasons == {"conflict": 1}
 
 
 def test_judge__unreadable_entries__are_letters_though_no_row_names_them() -> None:
-    verdict = judge(read(record(body(1, boot="a/b")), record(b"nonsense")), [])
+    verdict = classify(read(record(body(1, boot="a/b")), record(b"nonsense")), [])
     assert sorted(letter.reason for letter in verdict.letters) == ["bad_id", "not_json"]
     assert verdict.outcomes == {"malformed": 2}
     assert verdict.pairs() == set()
@@ -129,40 +129,40 @@ def test_judge__refused_in_decoding__is_a_row_for_the_watermark_and_a_letter() -
     batch = read(record(body(4, lat_deg=91)))
     assert batch.rows[0][13] == "latitude_out_of_range"
     assert batch.rows[0][4] is None
-    verdict = judge(batch, [Outcome(0, "rejected", "latitude_out_of_range")])
+    verdict = classify(batch, [Outcome(0, "rejected", "latitude_out_of_range")])
     assert [letter.reason for letter in verdict.letters] == ["latitude_out_of_range"]
     assert verdict.pairs() == {("d1", "b1")}
 
 
 def test_judge__refused_before__is_no_second_letter() -> None:
     batch = read(record(body(4, lat_deg=91)))
-    assert judge(batch, [Outcome(0, "rejected", "rejected_before")]).letters == []
+    assert classify(batch, [Outcome(0, "rejected", "rejected_before")]).letters == []
 
 
 def test_judge__a_void__is_no_letter() -> None:
     batch = read(record({"boot": "b1", "seq": 4, "void": True}))
-    verdict = judge(batch, [Outcome(0, "rejected", "void")])
+    verdict = classify(batch, [Outcome(0, "rejected", "void")])
     assert verdict.letters == []
     assert verdict.reasons == {"void": 1}
     assert verdict.pairs() == {("d1", "b1")}
 
 
 def test_judge__a_conflict__is_a_letter() -> None:
-    verdict = judge(read(record(body(1))), [Outcome(0, "conflict", None)])
+    verdict = classify(read(record(body(1))), [Outcome(0, "conflict", None)])
     assert [letter.reason for letter in verdict.letters] == ["conflict"]
 
 
 def test_judge__parked__is_remembered_and_no_position() -> None:
-    verdict = judge(read(record(body(1))), [Outcome(0, "parked", "locked")])
+    verdict = classify(read(record(body(1))), [Outcome(0, "parked", "locked")])
     assert verdict.parked == {("d1", "b1")}
     assert verdict.positions() == []
     assert verdict.letters == []
 
 
 def test_bury__a_batch__is_letters_and_no_rows() -> None:
-    batch = bury(read(record(body(1))), "out of range")
+    batch = to_dead_letters(read(record(body(1))), "out of range")
     assert batch.rows == []
-    assert [letter.reason for letter in judge(batch, []).letters] == ["refused_by_database"]
+    assert [letter.reason for letter in classify(batch, []).letters] == ["refused_by_database"]
 
 
 def test_pack_positions__rows__as_the_contract_has_them() -> None:

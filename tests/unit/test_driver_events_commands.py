@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from doorstep.sampling import Report, decode_command
+from doorstep.sampling import SamplingPolicy, decode_command
 from doorstep.store import fix_writer
 from driver_events.device_commands import CommandPublisher
 from driver_events.recorder import Connection
@@ -25,8 +25,10 @@ class Rows:
     def transaction(self) -> Iterator[Any]:
         yield self
 
-    def take(self, _conn: Any, limit: int) -> list[tuple[str, int, Report]]:
-        return [(one, version, Report(mode="time")) for one, version in self.waiting.items()]
+    def take(self, _conn: Any, limit: int) -> list[tuple[str, int, SamplingPolicy]]:
+        return [
+            (one, version, SamplingPolicy(mode="time")) for one, version in self.waiting.items()
+        ]
 
     def confirm(self, _conn: Any, taken: list[tuple[str, int]]) -> None:
         for driver_id, _ in taken:
@@ -43,7 +45,7 @@ class Broker:
         self.connects = 1
         self.confirms = {"anna", "bruno"}
         self.away: set[str] = set()
-        self.sent: list[tuple[str, Report]] = []
+        self.sent: list[tuple[str, SamplingPolicy]] = []
 
     def send_command(self, driver_id: str, payload: bytes) -> Callable[[], bool] | None:
         if driver_id in self.away:
@@ -73,7 +75,10 @@ def publisher(rows: Rows, broker: Broker) -> CommandPublisher:
 def test_publish__confirmed__waits_no_more(rows: Rows) -> None:
     broker = Broker()
     publisher(rows, broker).publish()
-    assert broker.sent == [("anna", Report(mode="time")), ("bruno", Report(mode="time"))]
+    assert broker.sent == [
+        ("anna", SamplingPolicy(mode="time")),
+        ("bruno", SamplingPolicy(mode="time")),
+    ]
     assert rows.waiting == {}
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from doorstep.errors import StoreUnavailable
 from doorstep.store.records import Watermark
-from driver_events.acks import MOST_MISSING, Feedback, Schedule, encode_watermark
+from driver_events.acks import MOST_MISSING, AckPublisher, AckSchedule, encode_watermark
 from driver_events.batch import Pair
 
 
@@ -22,7 +22,7 @@ class Scene:
         self.store_is_up = True
         self.broker_is_up = True
         self.sent: list[str] = []
-        self.feedback = Feedback(Schedule(30), self.read, self, 30, lambda: self.now_s)
+        self.feedback = AckPublisher(AckSchedule(30), self.read, self, 30, lambda: self.now_s)
 
     def read(self, pairs: Sequence[Pair]) -> list[Watermark]:
         if not self.store_is_up:
@@ -87,7 +87,7 @@ def test_feedback__no_more_news_after_some__are_sent_after_twice_the_time(scene:
 
 def test_schedule__whatever_the_news__every_one_is_acknowledged_within_twice_the_time() -> None:
     rng = random.Random(5)
-    schedule = Schedule(30)
+    schedule = AckSchedule(30)
     pairs = [("d", str(number)) for number in range(40)]
     open_since: dict[Pair, float] = {}
     last_sent: dict[Pair, float] = {}

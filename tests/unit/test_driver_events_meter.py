@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from driver_events import metrics
-from driver_events.rate_monitor import CHECK_EVERY_S, WINDOW_S, Meter
+from driver_events.rate_monitor import CHECK_EVERY_S, WINDOW_S, RateMonitor
 from tests.factories import make_fix, now, numbered
 
 
@@ -14,7 +14,7 @@ class Hour:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.meter = Meter(lambda: self.now_s)
+        self.meter = RateMonitor(lambda: self.now_s)
         self._before = self._total()
 
     def send(self, driver_id: str, fixes: int, received_at: datetime | None = None) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from doorstep.errors import OffsetLost, StoreUnavailable
 from driver_events import processor
-from driver_events.batch import Batch, Verdict, judge
+from driver_events.batch import Batch, BatchResult, classify
 from driver_events.consumer import KafkaUnavailable, TopicIdentity
 from driver_events.processor import Processor
 from driver_events.recorder import DataError
@@ -118,7 +118,7 @@ class FakeRecorder:
         self._fail()
         return {0: self.offset}
 
-    def record(self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, Any]) -> Verdict:
+    def record(self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, Any]) -> BatchResult:
         self.at_once += 1
         assert self.at_once == 1
         try:
@@ -127,7 +127,7 @@ class FakeRecorder:
         finally:
             self.at_once -= 1
 
-    def _record(self, batch: Batch, moves: Mapping[int, Any]) -> Verdict:
+    def _record(self, batch: Batch, moves: Mapping[int, Any]) -> BatchResult:
         self._fail()
         start, end = moves[0]
         if start != self.offset:
@@ -139,7 +139,7 @@ class FakeRecorder:
         if self.answer_gets_lost:
             self.answer_gets_lost = False
             raise StoreUnavailable
-        verdict = judge(batch, [])
+        verdict = classify(batch, [])
         self.letters += [letter.reason for letter in verdict.letters]
         return verdict
 
@@ -157,7 +157,7 @@ class Scene:
     def __init__(self, most: int = 100) -> None:
         self.source = FakeSource()
         self.recorder = FakeRecorder()
-        self.followed: list[Verdict] = []
+        self.followed: list[BatchResult] = []
         self.next_is_on_its_way: list[bool] = []
         self.processor = Processor(
             self.source,  # type: ignore[arg-type]
@@ -167,7 +167,7 @@ class Scene:
             max_batch_age_s=0.0,
         )
 
-    def follow(self, verdict: Verdict) -> None:
+    def follow(self, verdict: BatchResult) -> None:
         self.followed.append(verdict)
         self.next_is_on_its_way.append(self.processor._flight is not None)
 

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from driver_events import consumer as source_module
-from driver_events.consumer import KafkaUnavailable, Source
+from driver_events.consumer import KafkaUnavailable, PartitionConsumer
 
 
 def test_identify__a_client_that_waits_for_a_dead_controller__is_not_asked_again(monkeypatch):
@@ -25,7 +25,7 @@ def test_identify__a_client_that_waits_for_a_dead_controller__is_not_asked_again
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "waiting for controller"))
 
     monkeypatch.setattr(source_module, "AdminClient", Waiting)
-    source = Source("127.0.0.1:1", "driver-pos", "a-group", "a-name")
+    source = PartitionConsumer("127.0.0.1:1", "driver-pos", "a-group", "a-name")
     for _ in range(2):
         with pytest.raises(KafkaUnavailable, match="waiting for controller"):
             source.identify()

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from eta.codec import model_from_json, model_to_json
-from eta.estimate import Estimator, Seen
+from eta.estimate import Estimator, Observation
 from eta.features import City
 from eta.learning import learn, metres_ridden
 from eta.model import PRIOR_MPS, STREET_CLASSES, EtaModel, Phase, Ways
 from eta.rides import Delivery
 from eta.streets import Street, Streets
-from eta.travel_time_cache import Doors
+from eta.travel_time_cache import TravelTimeCache
 
 NOON = datetime(2026, 1, 12, 12, tzinfo=UTC)
 SIDE, BLOCK_M = 12, 250.0
@@ -78,7 +78,9 @@ def deliver(
                 along = (part.from_m + (part.to_m - part.from_m) * share) / BLOCK_M
                 (x1, y1), (x2, y2) = street.points
                 place = (x1 + (x2 - x1) * along, y1 + (y2 - y1) * along)
-                trail.append(Seen(begun + timedelta(seconds=due_s), streets.to_lon_lat(*place)))
+                trail.append(
+                    Observation(begun + timedelta(seconds=due_s), streets.to_lon_lat(*place))
+                )
                 due_s += 20.0
             gone_s += took_s
         now = begun + timedelta(seconds=gone_s)
@@ -143,9 +145,9 @@ def test_learn__two_deliveries__hardly_move_the_prior(town: City):
 def test_band__on_deliveries_not_learned_from__holds_about_four_of_five(
     town: City, learned: EtaModel
 ):
-    estimator = Estimator(Doors(town, learned, most_made_per_s=math.inf))
+    estimator = Estimator(TravelTimeCache(town, learned, most_made_per_s=math.inf))
     inside, off_learned, off_prior = [], [], []
-    prior = Estimator(Doors(town, EtaModel(), most_made_per_s=math.inf))
+    prior = Estimator(TravelTimeCache(town, EtaModel(), most_made_per_s=math.inf))
     for one in deliveries(town, 2, 90):
         for task, left_s in one.tasks():
             if task.phase is not Phase.TO_CUSTOMER:
@@ -166,7 +168,7 @@ def test_learn__which_ways_couriers_take__is_found_out(town: City, ways: Ways):
 
 
 def test_left__a_fix_as_near_to_the_wrong_street__is_on_the_one_towards_the_door(town: City):
-    doors = Doors(town, EtaModel(), most_made_per_s=math.inf)
+    doors = TravelTimeCache(town, EtaModel(), most_made_per_s=math.inf)
     to_lon_lat = town.streets.to_lon_lat
     door = to_lon_lat(2 * BLOCK_M, 1.0)
     on_it, off_it = (doors.left(to_lon_lat(BLOCK_M + 6.0, y), door, 12) for y in (0.0, 7.0))
@@ -189,7 +191,7 @@ def ten_times(one: Delivery) -> Delivery:
 
     assert one.at_restaurant_at is not None
     return replace(
-        one, pace=10.0, trail=[Seen(at(seen.at), seen.lon_lat) for seen in one.trail],
+        one, pace=10.0, trail=[Observation(at(seen.at), seen.lon_lat) for seen in one.trail],
         at_restaurant_at=at(one.at_restaurant_at), picked_up_at=at(one.picked_up_at),
         at_customer_at=at(one.at_customer_at),
     )  # fmt: skip

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from device.journal import Journal
 journal = Journal(Path(sys.argv[1]))
-lives = [journal.open_life("anna"), journal.open_life("bruno")]
+lives = [journal.open_boot("anna"), journal.open_boot("bruno")]
 for seq in range(1, 1_000_000):
     journal.append([(life.life_id, seq, b"x" * 150) for life in lives])
     journal.commit()
@@ -26,7 +26,7 @@ for seq in range(1, 1_000_000):
 
 
 def fill(journal: Journal, driver_id: str, count: int) -> int:
-    life = journal.open_life(driver_id)
+    life = journal.open_boot(driver_id)
     journal.append([(life.life_id, seq, b"%d" % seq) for seq in range(1, count + 1)])
     journal.commit()
     return life.life_id
@@ -34,16 +34,16 @@ def fill(journal: Journal, driver_id: str, count: int) -> int:
 
 def test_open_life__same_journal_again__goes_on_with_its_boot(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
-        first = journal.open_life("anna")
+        first = journal.open_boot("anna")
         fill(journal, "anna", 3)
     with Journal(tmp_path / "j.sqlite") as journal:
-        again = journal.open_life("anna")
+        again = journal.open_boot("anna")
     assert (again.boot, again.last_seq) == (first.boot, 3)
 
 
 def test_open_life__another_journal__another_boot(tmp_path: Path) -> None:
     with Journal(tmp_path / "a.sqlite") as one, Journal(tmp_path / "b.sqlite") as other:
-        assert one.open_life("anna").boot != other.open_life("anna").boot
+        assert one.open_boot("anna").boot != other.open_boot("anna").boot
 
 
 def test_pending__after_forgetting_all_but_a_gap__is_the_gap(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_pending__of_one_driver__never_shows_another_drivers(tmp_path: Path) -> 
         fill(journal, "anna", 5)
         bruno = fill(journal, "bruno", 2)
         journal.forget(bruno, [(1, 5)])
-        assert journal.count_pending(journal.open_life("anna").life_id) == 5
+        assert journal.count_pending(journal.open_boot("anna").life_id) == 5
 
 
 def test_journal__opened_twice__refuses_the_second(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_journal__kill_9_while_writing__keeps_every_committed_fix(tmp_path: Path
         assert said <= life.last_seq <= said + 1
     with Journal(path) as journal:
         for driver_id in ("anna", "bruno"):
-            life_now = journal.open_life(driver_id)
+            life_now = journal.open_boot(driver_id)
             assert said <= life_now.last_seq <= said + 1  # a seq is never used a second time
             pending = [seq for seq, _ in journal.pending_after(life_now.life_id, 0, 10_000)]
             assert pending == list(range(1, life_now.last_seq + 1))
@@ -99,7 +99,7 @@ def test_read_published__while_the_device_runs__tells_seqs_pending_and_voids(
 ) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         life_id = fill(journal, "anna", 7)
-        journal.open_life("unused")
+        journal.open_boot("unused")
         journal.forget(life_id, [(1, 4)])
         journal.give_up(life_id, 5)
         journal.commit()
@@ -122,7 +122,7 @@ def test_note__rewritten__keeps_the_newest(tmp_path: Path) -> None:
 
 def test_append__full__gives_up_the_oldest_and_keeps_count(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite", max_fixes=10) as journal:
-        life_id = journal.open_life("anna").life_id
+        life_id = journal.open_boot("anna").life_id
         given_up = [journal.append([(life_id, seq, b"x")]) for seq in range(1, 26)]
         journal.commit()
         assert given_up == [{}] * 10 + [{life_id: 1}] * 15
@@ -132,14 +132,14 @@ def test_append__full__gives_up_the_oldest_and_keeps_count(tmp_path: Path) -> No
     (life,) = read_published(tmp_path / "j.sqlite")
     assert (life.last_seq, life.pending, life.voids) == (25, 10, 15)
     with Journal(tmp_path / "j.sqlite", max_fixes=10) as journal:
-        assert journal.open_life("anna").boot == life.boot  # it was not taken for a broken one
+        assert journal.open_boot("anna").boot == life.boot  # it was not taken for a broken one
 
 
 def test_append__another_drivers_full_life__is_left_alone(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite", max_fixes=3) as journal:
         fill(journal, "anna", 3)
         bruno = fill(journal, "bruno", 9)
-        assert journal.count_pending(journal.open_life("anna").life_id) == 3
+        assert journal.count_pending(journal.open_boot("anna").life_id) == 3
         assert (journal.count_pending(bruno), journal.count_given_up(bruno)) == (3, 6)
 
 
@@ -147,7 +147,7 @@ def test_append__another_drivers_full_life__is_left_alone(tmp_path: Path) -> Non
 def test_journal__unreadable_file__is_set_aside_for_a_new_boot(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "j.sqlite"
     with Journal(path) as journal:
-        boot = journal.open_life("anna").boot
+        boot = journal.open_boot("anna").boot
         fill(journal, "anna", 2_000)
     content = path.read_bytes()
     if damage == "header":
@@ -157,5 +157,5 @@ def test_journal__unreadable_file__is_set_aside_for_a_new_boot(tmp_path: Path, d
     else:
         path.write_bytes(b"what is this?")
     with Journal(path) as journal:
-        assert journal.open_life("anna").boot != boot
+        assert journal.open_boot("anna").boot != boot
     assert len(list(tmp_path.glob("j.sqlite.unreadable-*"))) == 1

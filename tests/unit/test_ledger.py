@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device.journal import PublishedLife
+from device.journal import PublishedBoot
 from ops.ledger import Ledger, StoredBoot, balance, count, join, overlap, subtract
 
 SPANS = st.lists(
@@ -18,8 +18,8 @@ def seqs(spans: list[tuple[int, int]]) -> set[int]:
     return {seq for first, last in spans for seq in range(first, last + 1)}
 
 
-def life(last_seq: int, pending: int = 0) -> PublishedLife:
-    return PublishedLife("anna", "b1", last_seq, pending=pending, voids=0)
+def life(last_seq: int, pending: int = 0) -> PublishedBoot:
+    return PublishedBoot("anna", "b1", last_seq, pending=pending, voids=0)
 
 
 def stored(

@@ -18,17 +18,17 @@ from bench.load.histogram import Histogram, bucket_of
 from bench.load.options import LoadOptions, parse
 from bench.load.plot import bars, plot
 from bench.load.rate_search import CLOSE_ENOUGH, Search
-from bench.load.route import MICRO_LAT_PER_M, MICRO_LON_PER_M, SPEED_MPS, Errand, Stroll
-from bench.load.sampler import Moment, find_full
+from bench.load.route import MICRO_LAT_PER_M, MICRO_LON_PER_M, SPEED_MPS, DeliveryRoute, IdleRoute
+from bench.load.sampler import Sample, find_full
 from bench.load.schedule import Schedule
 from doorstep.fix import decode_position
 from doorstep.fix.value import Fix
 
-STROLL = Stroll(250_000, 770_000, 90, 60_000)
-ERRAND = Errand(250_000, 770_000, 45, 40_000, 100_000, 200_000)
+STROLL = IdleRoute(250_000, 770_000, 90, 60_000)
+ERRAND = DeliveryRoute(250_000, 770_000, 45, 40_000, 100_000, 200_000)
 
 
-def make_device(number: int = 0, of: int = 1, script: Stroll | Errand = STROLL) -> Device:
+def make_device(number: int = 0, of: int = 1, script: IdleRoute | DeliveryRoute = STROLL) -> Device:
     return Device(f"load-{number}", f"boot{number}", number / of, script)
 
 
@@ -154,7 +154,7 @@ def test_shards__hold_each_device_once_and_keep_their_turn() -> None:
 
 
 @pytest.mark.parametrize("script", [STROLL, ERRAND])
-def test_walk__never_jumps_and_keeps_its_speed(script: Stroll | Errand) -> None:
+def test_walk__never_jumps_and_keeps_its_speed(script: IdleRoute | DeliveryRoute) -> None:
     def at(ms: float) -> tuple[float, float]:
         leg = script.leg_at(ms)
         assert leg.until_ms > ms
@@ -251,8 +251,8 @@ def test_search__ends_close_below_what_can_be_held() -> None:
         assert search.not_held <= search.held * CLOSE_ENOUGH
 
 
-def make_moment(second: int, **values: float) -> Moment:
-    return Moment(
+def make_moment(second: int, **values: float) -> Sample:
+    return Sample(
         **{
             "at_s": float(second),
             "connected": 1,

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from device.journal import SeqInLife
+from device.journal import SeqInBoot
 from doorstep.fix import Fix, Refused
 from doorstep.kafka.topic_reader import murmur2, partition_of
 from doorstep.store.records import Watermark
 from ops.commands import dead_letters_command, trace_command
-from ops.commands.dead_letter_reader import Letter, Wanted, parse_time, printable
+from ops.commands.dead_letter_reader import StoredDeadLetter, Wanted, parse_time, printable
 from ops.commands.dead_letter_replay import identities_of, resend_of
 from ops.commands.runner import BadArgument
 from ops.commands.trace import (
@@ -23,7 +23,7 @@ from ops.commands.trace import (
     entry_of,
     is_about,
 )
-from ops.commands.trace_report import steps_of, verdict_of
+from ops.commands.trace_report import steps_of, trace_result_of
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 FIX = b'{"boot":"b1","seq":7,"fix_at":1795262400000,"lat_deg":43.7,"lon_deg":11.2}'
@@ -31,9 +31,9 @@ FIX = b'{"boot":"b1","seq":7,"fix_at":1795262400000,"lat_deg":43.7,"lon_deg":11.
 
 def make_letter(
     payload: bytes = FIX, key: bytes | None = b"d1", offset: int = 17, **headers: str
-) -> Letter:
+) -> StoredDeadLetter:
     told = {"reason": "not_json", "source": "mqtt", "driver_id": "d1", **headers}
-    return Letter(2, offset, 1_795_262_400_000, key, payload, told)
+    return StoredDeadLetter(2, offset, 1_795_262_400_000, key, payload, told)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_entry_of__another_boot_or_seq__is_not_it() -> None:
 def test_choose_boots__one_that_has_the_seq__comes_before_the_newest() -> None:
     boots = [KnownBoot("new", False, False, 3), KnownBoot("old", True, False, 50)]
     assert choose_boots(boots, [], 40) == ["old"]
-    assert choose_boots(boots, [SeqInLife("unseen", 60, True, False)], 40) == ["old", "unseen"]
+    assert choose_boots(boots, [SeqInBoot("unseen", 60, True, False)], 40) == ["old", "unseen"]
     assert choose_boots(boots[:1], [], 60) == ["new"]
     assert choose_boots([], [], 1) == []
 
@@ -169,10 +169,10 @@ MISSING = KnownBoot("b1", False, False, 9)
         ({"known": REJECTED, "records": [VOID]}, "void", "closed by its device"),
         ({"records": [UNREAD], "lag": 1234}, "waiting", "1,234 records"),
         ({"records": [InKafka(3, 9, 0, GOOD, True)]}, "lost", "must not be"),
-        ({"journal": SeqInLife("b1", 9, True, False)}, "pending", "still in the device's journal"),
-        ({"journal": SeqInLife("b1", 9, False, True)}, "void", "not heard of it"),
-        ({"journal": SeqInLife("b1", 9, False, False)}, "lost", "LOST"),
-        ({"journal": SeqInLife("b1", 6, False, False)}, "unknown", "newest of this boot is 6"),
+        ({"journal": SeqInBoot("b1", 9, True, False)}, "pending", "still in the device's journal"),
+        ({"journal": SeqInBoot("b1", 9, False, True)}, "void", "not heard of it"),
+        ({"journal": SeqInBoot("b1", 9, False, False)}, "lost", "LOST"),
+        ({"journal": SeqInBoot("b1", 6, False, False)}, "unknown", "newest of this boot is 6"),
         ({"known": MISSING}, "unknown", "missing below it"),
         ({}, "unknown", "no boot of d1 has a seq 7"),
     ],
@@ -183,7 +183,7 @@ def test_verdict_of__each_fate__has_its_word_and_a_line_for_each_step(
     trace = Trace("d1", 7, boot="b1")
     for name, value in traces.items():
         setattr(trace, name, value)
-    verdict = verdict_of(trace)
+    verdict = trace_result_of(trace)
     assert verdict.word == word
     assert said in verdict.sentence
     assert len({step.part for step in steps_of(trace)}) >= 4
@@ -192,7 +192,7 @@ def test_verdict_of__each_fate__has_its_word_and_a_line_for_each_step(
 
 def test_verdict_of__a_phone_that_is_ahead__says_so_instead_of_a_negative_time() -> None:
     ahead = InHistory(NOW + timedelta(seconds=90), NOW, NOW, 11.2, 43.7, "inaccurate")
-    said = verdict_of(Trace("d1", 7, boot="b1", history=ahead)).sentence
+    said = trace_result_of(Trace("d1", 7, boot="b1", history=ahead)).sentence
     assert "the phone's clock is 90.00 s ahead" in said
     assert "quarantine (inaccurate)" in said
 

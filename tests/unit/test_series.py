@@ -10,7 +10,7 @@ import pytest
 from doorstep.errors import MalformedFix
 from doorstep.series import Point, RefusedPoint, decode_points, name_of
 from driver_events.batch import Record
-from driver_events.series_batch import bury_series, read_series
+from driver_events.series_batch import read_series, series_to_dead_letters
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NOON_MS = int(NOON.timestamp() * 1000)
@@ -118,7 +118,7 @@ def test_settle__what_the_database_refused__is_counted_and_buried_once() -> None
 
 
 def test_bury_series__every_record__is_a_dead_letter_with_its_bytes() -> None:
-    letters = bury_series([record(b"1"), record(b"2")], "no room").letters()
+    letters = series_to_dead_letters([record(b"1"), record(b"2")], "no room").letters()
     assert [(one.payload, one.reason) for one in letters] == [
         (b"1", "refused_by_database"),
         (b"2", "refused_by_database"),

@@ -10,11 +10,11 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from bridge.settings import BridgeSettings
-from device.settings import SimulatorSettings
+from device.settings import DeviceSettings
 from doorstep.settings import ServiceSettings
 from driver_api.settings import Settings as DriverApiSettings
 from driver_events.settings import DriverEventsSettings
-from ops.commands.settings import OperateSettings
+from ops.commands.settings import OperatorSettings
 from ops.stack.settings import PROJECT, StackSettings
 from tracking_api.settings import Settings as TrackingApiSettings
 
@@ -25,8 +25,8 @@ CLASSES: dict[str, type[ServiceSettings]] = {
     "driver_events": DriverEventsSettings,
     "driver_api": DriverApiSettings,
     "tracking_api": TrackingApiSettings,
-    "simulators": SimulatorSettings,
-    "operate": OperateSettings,
+    "simulators": DeviceSettings,
+    "operate": OperatorSettings,
     "stack": StackSettings,
 }
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ops.stack.demo_links import CHOOSE_AFTER_S, Showcase
+from ops.stack.demo_links import CHOOSE_AFTER_S, DemoLinks
 
 WAYS_LEFT_M = {"o1": 80, "o2": 5200, "o3": 1400, "of another fleet": 9000}
 
 
-class Shown(Showcase):
+class Shown(DemoLinks):
     """An API with four orders under way, and one whose estimate is not there yet."""
 
     def _ask(self, method: str, path: str) -> Any:

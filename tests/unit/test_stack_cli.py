@@ -14,25 +14,25 @@ import pytest
 from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
 from ops import checks, cli
 from ops.cli import OPERATOR_COMMANDS, main
-from ops.stack.paths import Home
+from ops.stack.paths import StackPaths
 from ops.stack.stack import Stack
 
 KEY = bytes(range(32))
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StackPaths:
     """A stack's folder with one driver, whose servers never ran."""
     monkeypatch.setenv("DOORSTEP_HOME", str(tmp_path / "stack"))
-    home = Home(tmp_path / "stack")
-    home.secrets.mkdir(parents=True)
-    home.fleet_key_file.write_text(encode_fleet_key(KEY))
-    home.password_file.parent.mkdir(parents=True, exist_ok=True)
-    home.password_file.write_text("bridge:$7$x\nanna:$7$y\n")
-    return home
+    paths = StackPaths(tmp_path / "stack")
+    paths.secrets.mkdir(parents=True)
+    paths.fleet_key_file.write_text(encode_fleet_key(KEY))
+    paths.password_file.parent.mkdir(parents=True, exist_ok=True)
+    paths.password_file.write_text("bridge:$7$x\nanna:$7$y\n")
+    return paths
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("paths")
 def test_drivers__list__the_devices_and_not_the_services(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -40,7 +40,7 @@ def test_drivers__list__the_devices_and_not_the_services(
     assert capsys.readouterr().out == "anna\n"
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("paths")
 @pytest.mark.parametrize(
     ("action", "secret"),
     [("token", driver_token(KEY, "anna")), ("password", mqtt_password(KEY, "anna"))],
@@ -52,7 +52,7 @@ def test_drivers__credentials_of_one__printed_alone(
     assert capsys.readouterr().out == secret + "\n"
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("paths")
 def test_drivers__token_of_a_stranger__refused_with_what_to_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -60,32 +60,32 @@ def test_drivers__token_of_a_stranger__refused_with_what_to_do(
     assert "./run drivers add bruno" in "".join(capsys.readouterr())
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("paths")
 def test_logs__of_no_such_part__says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", "rabbitmq"]) == 2
     assert "no log of 'rabbitmq'" in "".join(capsys.readouterr())
 
 
-def test_owner_pid__a_process_that_is_gone__owns_nothing(home: Home) -> None:
+def test_owner_pid__a_process_that_is_gone__owns_nothing(paths: StackPaths) -> None:
     stack = Stack()
     assert stack.owner_pid() is None
-    (home.root / "owner.pid").write_text(str(os.getpid()))
+    (paths.root / "owner.pid").write_text(str(os.getpid()))
     assert stack.owner_pid() == os.getpid()
-    (home.root / "owner.pid").write_text("999999999")
+    (paths.root / "owner.pid").write_text("999999999")
     assert stack.owner_pid() is None
 
 
 def test_session__taken_down_meanwhile__leaves_what_came_after_alone(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    paths: StackPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack, downs = Stack(), []
     monkeypatch.setattr(stack, "up", lambda **_: None)  # in place of the servers
     monkeypatch.setattr(stack, "down", lambda: downs.append(1))
     with stack.session():
-        (home.root / "owner.pid").write_text(str(os.getpid()))
+        (paths.root / "owner.pid").write_text(str(os.getpid()))
     assert downs == [1]
     with stack.session():
-        (home.root / "owner.pid").unlink()
+        (paths.root / "owner.pid").unlink()
     assert downs == [1]
 
 
@@ -110,7 +110,7 @@ def test_demo__started_with_sigint_ignored__stops_on_it_and_says_so_at_once(tmp_
     assert said == b"\nstopping\n"
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("paths")
 @pytest.mark.parametrize("command", OPERATOR_COMMANDS)
 def test_operate__help__needs_no_stack(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
@@ -128,7 +128,7 @@ def test_test__help__says_what_it_runs_instead_of_running_it(
     assert all(tool in said for tool in ("ruff", "mypy", "lint-imports", "pytest"))
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("paths")
 def test_drivers__add_of_a_known_one__says_that_it_is_there(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +140,7 @@ def test_drivers__add_of_a_known_one__says_that_it_is_there(
 
 
 @pytest.mark.parametrize(("driver_id", "is_new"), [("anna", False), ("bruno", True)])
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("paths")
 def test_send__no_stack_up__says_what_it_does_first(
     driver_id: str,
     is_new: bool,
@@ -157,7 +157,7 @@ def test_send__no_stack_up__says_what_it_does_first(
     assert capsys.readouterr().err.splitlines() == said
 
 
-@pytest.mark.usefixtures("home")
+@pytest.mark.usefixtures("paths")
 @pytest.mark.parametrize("command", ["where", "dead-letters", "rebuild"])
 def test_operate__with_no_stack_up__says_what_to_do(
     command: str, capsys: pytest.CaptureFixture[str]

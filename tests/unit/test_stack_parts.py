@@ -12,8 +12,8 @@ from doorstep.kafka.topic_specs import TOPICS
 from doorstep.settings import Bind
 from ops.stack import kafka, mosquitto, probes
 from ops.stack.addresses import Addresses, choose_addresses
-from ops.stack.paths import Home, StackError, as_user
-from ops.stack.processes import SERVICES, Part, owner_environment, service_environment
+from ops.stack.paths import StackError, StackPaths, as_user
+from ops.stack.processes import SERVICES, ProcessSpec, owner_environment, service_environment
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.stack import Stack
 from ops.stack.supervisor import (
@@ -26,10 +26,10 @@ from tests.unit.test_stack_addresses import ANY
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    home = Home(tmp_path / "stack")
-    home.prepare()
-    return home
+def paths(tmp_path: Path) -> StackPaths:
+    paths = StackPaths(tmp_path / "stack")
+    paths.prepare()
+    return paths
 
 
 @pytest.fixture
@@ -37,73 +37,73 @@ def at() -> Addresses:
     return choose_addresses(StackSettings(**ANY), pytest.fail)
 
 
-def test_home__secrets__are_for_their_owner_only(home: Home) -> None:
-    files = [path for path in home.secrets.rglob("*") if path.is_file()]
+def test_home__secrets__are_for_their_owner_only(paths: StackPaths) -> None:
+    files = [path for path in paths.secrets.rglob("*") if path.is_file()]
 
-    assert home.secrets.stat().st_mode & 0o777 == 0o700
+    assert paths.secrets.stat().st_mode & 0o777 == 0o700
     assert len(files) == 7
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
 
 
-def test_home__prepared_again__keeps_its_secrets(home: Home) -> None:
-    before = (home.fleet_key(), home.staff_token(), home.database_password("driver_api"))
-    home.prepare()
+def test_home__prepared_again__keeps_its_secrets(paths: StackPaths) -> None:
+    before = (paths.fleet_key(), paths.staff_token(), paths.database_password("driver_api"))
+    paths.prepare()
 
-    assert (home.fleet_key(), home.staff_token(), home.database_password("driver_api")) == before
+    assert (paths.fleet_key(), paths.staff_token(), paths.database_password("driver_api")) == before
 
 
 def test_home__path_too_long_for_a_socket__puts_it_elsewhere(tmp_path: Path) -> None:
-    deep = Home(tmp_path.joinpath(*["a-rather-long-folder-name"] * 6))
+    deep = StackPaths(tmp_path.joinpath(*["a-rather-long-folder-name"] * 6))
 
     assert len(str(deep.supervisor_socket)) < 100
-    assert Home(tmp_path).supervisor_socket.parent in (tmp_path, Path("/tmp"))
+    assert StackPaths(tmp_path).supervisor_socket.parent in (tmp_path, Path("/tmp"))
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_service_environment__each_service__has_its_own_credentials(
-    home: Home, at: Addresses, service: str
+    paths: StackPaths, at: Addresses, service: str
 ) -> None:
-    values = service_environment(service, home, at)
+    values = service_environment(service, paths, at)
 
     if "DATABASE_URL" in values:
         assert f"//{service}:" in values["DATABASE_URL"]
-        assert home.database_password("doorstep_owner") not in values["DATABASE_URL"]
+        assert paths.database_password("doorstep_owner") not in values["DATABASE_URL"]
     if "MQTT_URL" in values:
         assert values["MQTT_USERNAME"] == service
     assert "DATABASE_ADMIN_URL" not in values
 
 
-def test_bridge__has_no_business_with_the_database(home: Home, at: Addresses) -> None:
-    assert not [name for name in service_environment("bridge", home, at) if "DATABASE" in name]
+def test_bridge__has_no_business_with_the_database(paths: StackPaths, at: Addresses) -> None:
+    assert not [name for name in service_environment("bridge", paths, at) if "DATABASE" in name]
 
 
-def test_owner_environment__names_the_owner(home: Home, at: Addresses) -> None:
-    assert "//doorstep_owner:" in owner_environment(home, at)["DATABASE_ADMIN_URL"]
+def test_owner_environment__names_the_owner(paths: StackPaths, at: Addresses) -> None:
+    assert "//doorstep_owner:" in owner_environment(paths, at)["DATABASE_ADMIN_URL"]
 
 
-def test_supervisord_config__is_private_and_quotes_what_it_must(home: Home) -> None:
-    part = Part(
+def test_supervisord_config__is_private_and_quotes_what_it_must(paths: StackPaths) -> None:
+    part = ProcessSpec(
         "bridge",
         "services",
         ["python", "-m", "a b", "50%"],
         Bind("127.0.0.1", 1),
         environment={"MQTT_PASSWORD": "a%b,c=d"},
     )
-    write_config(home, [part], owner_pid=None)
+    write_config(paths, [part], owner_pid=None)
     config = configparser.RawConfigParser()
-    config.read(home.supervisor_config)
+    config.read(paths.supervisor_config)
 
-    assert home.supervisor_config.stat().st_mode & 0o777 == 0o600
+    assert paths.supervisor_config.stat().st_mode & 0o777 == 0o600
     assert config["program:bridge"]["command"] == "python -m 'a b' 50%%"
     assert config["program:bridge"]["environment"] == 'MQTT_PASSWORD="a%%b,c=d"'
     assert config["group:services"]["programs"] == "bridge"
 
 
-def test_supervisord_config__a_value_it_can_t_pass_on__is_refused(home: Home) -> None:
-    part = Part("x", "services", ["x"], Bind("127.0.0.1", 1), environment={"A": 'say "hi"'})
+def test_supervisord_config__a_value_it_can_t_pass_on__is_refused(paths: StackPaths) -> None:
+    part = ProcessSpec("x", "services", ["x"], Bind("127.0.0.1", 1), environment={"A": 'say "hi"'})
 
     with pytest.raises(StackError):
-        write_config(home, [part], owner_pid=None)
+        write_config(paths, [part], owner_pid=None)
 
 
 def test_supervisord__after_many_failures__still_tries_every_few_seconds(
@@ -186,11 +186,11 @@ def test_kafka__creates_no_topic_by_accident() -> None:
     assert "auto.create.topics.enable=false" in properties
 
 
-def test_kafka__no_jars__says_what_to_do(home: Home, tmp_path: Path) -> None:
+def test_kafka__no_jars__says_what_to_do(paths: StackPaths, tmp_path: Path) -> None:
     settings = StackSettings(doorstep_tools=tmp_path)
 
     with pytest.raises(StackError, match="jars"):
-        kafka.broker_argv(home, settings)
+        kafka.broker_argv(paths, settings)
 
 
 def test_topics__each_one__states_partitions_and_retention() -> None:
@@ -224,7 +224,7 @@ def test_readyz_body__names_what_is_waited_for(body: bytes, expected: str) -> No
 
 def test_stack__data_of_another_postgresql__says_so_and_starts_nothing(tmp_path: Path) -> None:
     stack = Stack(StackSettings(doorstep_home=tmp_path / "stack", **ANY), say=lambda _: None)
-    data_dir = stack.home.postgres / "data"
+    data_dir = stack.paths.postgres / "data"
     data_dir.mkdir(parents=True)
     (data_dir / "PG_VERSION").write_text("9\n")
 
@@ -233,9 +233,11 @@ def test_stack__data_of_another_postgresql__says_so_and_starts_nothing(tmp_path:
     assert not stack.is_up()
 
 
-def test_tracking_api__public_url__is_what_links_begin_with(home: Home, at: Addresses) -> None:
-    own = service_environment("tracking_api", home, at)
-    public = service_environment("tracking_api", home, at, public_url="https://track.example")
+def test_tracking_api__public_url__is_what_links_begin_with(
+    paths: StackPaths, at: Addresses
+) -> None:
+    own = service_environment("tracking_api", paths, at)
+    public = service_environment("tracking_api", paths, at, public_url="https://track.example")
 
     assert own["TRACKING_API_PUBLIC_URL"] == at.tracking_api_url
     assert public["TRACKING_API_PUBLIC_URL"] == "https://track.example"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tracking_api import batching as together_module
-from tracking_api.batching import KEYS_A_QUESTION, Together
+from tracking_api.batching import KEYS_A_QUESTION, BatchLoader
 
 
 class Asked:
@@ -29,7 +29,7 @@ class Asked:
 
 async def test_together__many_at_once__are_one_question_and_each_gets_their_own_answer():
     asked = Asked()
-    together = Together(asked)
+    together = BatchLoader(asked)
     asked.let.set()
     assert await asyncio.gather(*(together(n) for n in (2, 3, 2, -1))) == [4, 9, 4, None]
     assert asked.questions == [[2, 3, -1]]
@@ -38,7 +38,7 @@ async def test_together__many_at_once__are_one_question_and_each_gets_their_own_
 async def test_together__asked_while_an_answer_is_awaited__goes_into_a_later_question():
     """So that nobody hears what was true before they asked: a token may have been revoked."""
     asked = Asked()
-    together = Together(asked)
+    together = BatchLoader(asked)
     first = [asyncio.create_task(together(2)), asyncio.create_task(together(3))]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_together__asked_while_an_answer_is_awaited__goes_into_a_later_que
 
 async def test_together__more_than_fit_into_a_question__all_get_answers():
     asked = Asked()
-    together = Together(asked)
+    together = BatchLoader(asked)
     asked.let.set()
     count = 2 * KEYS_A_QUESTION + 1
     assert await asyncio.gather(*map(together, range(count))) == [n * n for n in range(count)]
@@ -62,7 +62,7 @@ async def test_together__a_rush_of_one_after_the_other__shares_a_question(monkey
     monkeypatch.setattr(together_module, "QUESTIONS_PER_S", 2.0)
     monkeypatch.setattr(together_module, "BURST", 2)
     asked = Asked()
-    together = Together(asked)
+    together = BatchLoader(asked)
     asked.let.set()
     for n in range(3):
         assert await together(n) == n * n  # nobody holds back the first ones
@@ -76,7 +76,7 @@ async def test_together__a_rush_of_one_after_the_other__shares_a_question(monkey
 
 async def test_together__an_error__goes_to_all_of_the_question_and_to_nobody_after():
     asked = Asked()
-    together = Together(asked)
+    together = BatchLoader(asked)
     asked.let.set()
     asked.error = TimeoutError("away")
     outcomes = await asyncio.gather(together(1), together(2), return_exceptions=True)
@@ -87,7 +87,7 @@ async def test_together__an_error__goes_to_all_of_the_question_and_to_nobody_aft
 
 async def test_together__one_gives_up__takes_nobody_along():
     asked = Asked()
-    together = Together(asked)
+    together = BatchLoader(asked)
     impatient, patient = (asyncio.create_task(together(2)) for _ in range(2))
     await asyncio.sleep(0)
     impatient.cancel()

@@ -16,7 +16,7 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
 from doorstep.store.records import Order, Token
 from tracking_api.app import build_app
-from tracking_api.fleet.dispatch_queries import FoundOrder, Needed, Past, Replayed
+from tracking_api.fleet.dispatch_queries import AttentionOrder, FoundOrder, HistoricFix, Replayed
 from tracking_api.orders.cursors import Cursor
 from tracking_api.schemas import (
     DriverAnswer,
@@ -28,7 +28,15 @@ from tracking_api.schemas import (
     RestaurantAnswer,
 )
 from tracking_api.track.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
-from tracking_api.track.visibility import Event, FixKey, Look, Near, Spot, TrackedOrder, Window
+from tracking_api.track.visibility import (
+    Event,
+    FixKey,
+    Near,
+    OrderPoll,
+    Position,
+    TrackedOrder,
+    Window,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ORDER_ID, OTHER_ID = uuid4(), uuid4()
@@ -121,7 +129,7 @@ class MemoryStore:
             destination=(11.26, 43.78),
             dwell_min_s=30,
             window=Window(NOON - timedelta(minutes=5), None),
-            newest=Spot(NOON - timedelta(seconds=7), NOON, 11.255, 43.775, 5.0, 4.0, 90.0),
+            newest=Position(NOON - timedelta(seconds=7), NOON, 11.255, 43.775, 5.0, 4.0, 90.0),
             events=[Event(1, "created", "staff", NOON - timedelta(minutes=9))],
         )
 
@@ -129,10 +137,10 @@ class MemoryStore:
         found = [await self.read_track(order_id) for order_id in order_ids]
         return {one.order_id: one for one in found if one is not None}
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
         found = [await self.read_track(order_id) for order_id in order_ids]
         return [
-            Look(one.now, one.order_id, one.order_seq, one.window, one.newest)
+            OrderPoll(one.now, one.order_id, one.order_seq, one.window, one.newest)
             for one in found
             if one is not None
         ]
@@ -145,11 +153,11 @@ class MemoryStore:
         *,
         limit: int,
         after_the_end: bool,
-    ) -> list[Spot] | None:
+    ) -> list[Position] | None:
         if order_id not in (ORDER_ID, OTHER_ID):
             return None
         start = NOON - timedelta(minutes=1)
-        return [Spot(start, start, 11.255, 43.775), Spot(NOON, NOON, 11.256, 43.776)]
+        return [Position(start, start, 11.255, 43.775), Position(NOON, NOON, 11.256, 43.776)]
 
     async def read_orders(
         self, states: Sequence[OrderState], limit: int, after: Cursor | None
@@ -170,7 +178,7 @@ class MemoryStore:
     async def read_nearest(
         self, lon_deg: float, lat_deg: float, limit: int
     ) -> tuple[datetime, list[Near]]:
-        return NOON, [Near("d1", 120.04, Spot(NOON, NOON, lon_deg, lat_deg))]
+        return NOON, [Near("d1", 120.04, Position(NOON, NOON, lon_deg, lat_deg))]
 
     async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
         return 1, [["d1", "available", 11.25, 43.77, 0, 0, None, None, None, None, None, "on_duty"]]
@@ -181,16 +189,18 @@ class MemoryStore:
     async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
         return await self.read_positions(None)
 
-    async def read_needs(self, limit: int) -> Any:
-        return NOON, {"waiting": 1}, [Needed(self.orders[0], NOON, "waiting", None)], {}
+    async def read_attention_orders(self, limit: int) -> Any:
+        return NOON, {"waiting": 1}, [AttentionOrder(self.orders[0], NOON, "waiting", None)], {}
 
     async def search(self, text: str, limit: int) -> Any:
         return [], [FoundOrder(ORDER_ID, "created", None)]
 
     async def read_past(
         self, driver_id: str, from_at: datetime, to_at: datetime, limit: int, after: Any = None
-    ) -> list[Past]:
-        return [] if after else [Past(FixKey(NOON, "", 1), Spot(NOON, NOON, 11.25, 43.77))]
+    ) -> list[HistoricFix]:
+        return (
+            [] if after else [HistoricFix(FixKey(NOON, "", 1), Position(NOON, NOON, 11.25, 43.77))]
+        )
 
     async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replayed:
         return Replayed(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])

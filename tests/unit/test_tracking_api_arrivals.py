@@ -1,4 +1,4 @@
-"""Arrivals by road: what the API's answer says of an order in Florence, and of one elsewhere."""
+"""RoadEta by road: what the API's answer says of an order in Florence, and of one elsewhere."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from eta.estimate import Estimator
 from eta.features import City
 from eta.model import EtaModel
 from eta.streets import load_firenze
-from eta.travel_time_cache import Doors
+from eta.travel_time_cache import TravelTimeCache
 from tracking_api.track import road_eta as arrivals_module
-from tracking_api.track.road_eta import Arrivals
-from tracking_api.track.visibility import Event, Spot, TrackedOrder, Window
+from tracking_api.track.road_eta import RoadEta
+from tracking_api.track.visibility import Event, Position, TrackedOrder, Window
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RESTAURANT, CUSTOMER, COURIER = (11.2558, 43.7696), (11.2610, 43.7780), (11.2500, 43.7720)
@@ -31,13 +31,13 @@ def city() -> City:
 
 
 @pytest.fixture
-def arrivals(city: City) -> Arrivals:
-    return Arrivals(Estimator(Doors(city, EtaModel())))
+def arrivals(city: City) -> RoadEta:
+    return RoadEta(Estimator(TravelTimeCache(city, EtaModel())))
 
 
-def spot(seconds: float, place: tuple[float, float]) -> Spot:
+def spot(seconds: float, place: tuple[float, float]) -> Position:
     at = NOW + timedelta(seconds=seconds)
-    return Spot(at, at, *place)
+    return Position(at, at, *place)
 
 
 def make_order(state: str = "picked_up", **members: object) -> TrackedOrder:
@@ -59,7 +59,7 @@ def make_order(state: str = "picked_up", **members: object) -> TrackedOrder:
     return replace(order, **members)  # type: ignore[arg-type]
 
 
-def test_arrival__on_the_street_graph__is_by_road_with_a_band(arrivals: Arrivals):
+def test_arrival__on_the_street_graph__is_by_road_with_a_band(arrivals: RoadEta):
     eta = arrivals(make_order())
     assert eta is not None
     assert (eta.route, eta.speeds) == ("road", "assumed")
@@ -68,7 +68,7 @@ def test_arrival__on_the_street_graph__is_by_road_with_a_band(arrivals: Arrivals
     assert eta.as_of == NOW
 
 
-def test_arrival__before_pick_up__is_by_the_restaurant_and_its_wait(arrivals: Arrivals):
+def test_arrival__before_pick_up__is_by_the_restaurant_and_its_wait(arrivals: RoadEta):
     to_restaurant, to_customer = arrivals(make_order("assigned")), arrivals(make_order())
     assert to_restaurant is not None
     assert to_customer is not None
@@ -77,7 +77,7 @@ def test_arrival__before_pick_up__is_by_the_restaurant_and_its_wait(arrivals: Ar
 
 
 def test_arrival__having_waited_at_the_restaurant__is_never_later_than_at_first(
-    arrivals: Arrivals,
+    arrivals: RoadEta,
 ):
     def seconds(waited_s: float) -> int:
         arrived = Event(3, "at_restaurant", "gps", NOW - timedelta(seconds=waited_s), 1)
@@ -88,7 +88,7 @@ def test_arrival__having_waited_at_the_restaurant__is_never_later_than_at_first(
     assert seconds(0) > seconds(120) > seconds(240)
 
 
-def test_arrival__a_city_at_ten_times_the_speed__takes_a_tenth_of_the_time(arrivals: Arrivals):
+def test_arrival__a_city_at_ten_times_the_speed__takes_a_tenth_of_the_time(arrivals: RoadEta):
     real, fast = arrivals(make_order()), arrivals(make_order(pace=10.0))
     assert real is not None
     assert fast is not None
@@ -97,7 +97,7 @@ def test_arrival__a_city_at_ten_times_the_speed__takes_a_tenth_of_the_time(arriv
 
 @pytest.mark.parametrize(("took_s", "later"), [(1500, True), (60, False)])
 def test_arrival__the_ride_so_far_slower_or_faster_than_usual__moves_the_rest(
-    arrivals: Arrivals, took_s: float, later: bool
+    arrivals: RoadEta, took_s: float, later: bool
 ):
     picked_up = Event(4, "picked_up", "driver", NOW - timedelta(seconds=took_s), 1)
     far_west = spot(-took_s, (11.2300, 43.7750))  # 165 s by road, as assumed
@@ -108,7 +108,7 @@ def test_arrival__the_ride_so_far_slower_or_faster_than_usual__moves_the_rest(
     assert seen.seconds > usual.seconds * 1.2 if later else seen.seconds < usual.seconds * 0.85
 
 
-def test_arrival__in_another_city__is_the_straight_line_and_says_so(arrivals: Arrivals):
+def test_arrival__in_another_city__is_the_straight_line_and_says_so(arrivals: RoadEta):
     paris = {"newest": spot(0, (2.35, 48.85)), "destination": (2.36, 48.86)}
     eta = arrivals(make_order(**paris))
     assert eta is not None
@@ -120,7 +120,9 @@ def test_arrival__more_doors_at_once_than_there_is_time_for__is_the_straight_lin
     city: City,
 ):
     now = [100.0]
-    arrivals = Arrivals(Estimator(Doors(city, EtaModel(), clock=lambda: now[0], most_made_per_s=1)))
+    arrivals = RoadEta(
+        Estimator(TravelTimeCache(city, EtaModel(), clock=lambda: now[0], most_made_per_s=1))
+    )
     other = make_order(destination=(11.2570, 43.7760))
     routes = [eta.route for order in (make_order(), other) if (eta := arrivals(order))]
     assert routes == ["road", "straight_line"]
@@ -130,18 +132,18 @@ def test_arrival__more_doors_at_once_than_there_is_time_for__is_the_straight_lin
     assert eta.route == "road"
 
 
-def test_arrival__overdue__is_now_and_the_band_never_past(arrivals: Arrivals):
+def test_arrival__overdue__is_now_and_the_band_never_past(arrivals: RoadEta):
     eta = arrivals(make_order(newest=spot(-290, CUSTOMER)))
     assert eta is not None
     assert (eta.seconds, eta.arrives_at, eta.p10_at) == (0, NOW, NOW)
 
 
 @pytest.mark.parametrize("state", ["confirmed", "at_customer", "delivered", "cancelled"])
-def test_arrival__nobody_on_the_way__is_none(arrivals: Arrivals, state: str):
+def test_arrival__nobody_on_the_way__is_none(arrivals: RoadEta, state: str):
     assert arrivals(make_order(state)) is None
 
 
-def test_arrival__position_lost__is_none(arrivals: Arrivals):
+def test_arrival__position_lost__is_none(arrivals: RoadEta):
     assert arrivals(make_order(newest=spot(-301, COURIER))) is None
 
 
@@ -150,14 +152,14 @@ async def test_arrivals__until_the_graph_is_loaded__are_of_the_straight_line(mon
 
     def load() -> Estimator:
         may_load.wait()
-        return Estimator(Doors(city, EtaModel()))
+        return Estimator(TravelTimeCache(city, EtaModel()))
 
     async def read_model(_: int) -> None:
         taken_up.set()
 
     monkeypatch.setattr(arrivals_module, "GRAPH_AFTER_S", 0)
     monkeypatch.setattr(arrivals_module, "load_estimator", load)
-    arrivals = Arrivals()
+    arrivals = RoadEta()
     keeping = asyncio.create_task(arrivals.keep_learned(read_model))
     before = arrivals(make_order())
     may_load.set()

@@ -14,14 +14,14 @@ from doorstep.errors import StoreUnavailable
 from tracking_api.fleet.dispatch_queries import Filters, uuids_beginning
 from tracking_api.fleet.tiles import FRESH_FOR_S, Tiles
 from tracking_api.history.exports import CsvWriter, GpxWriter, spreadsheet_safe
-from tracking_api.track.visibility import Spot
+from tracking_api.track.visibility import Position
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def spot(after_s: float) -> Spot:
+def spot(after_s: float) -> Position:
     at = NOON + timedelta(seconds=after_s)
-    return Spot(at, at, -11.25, 43.77)
+    return Position(at, at, -11.25, 43.77)
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])

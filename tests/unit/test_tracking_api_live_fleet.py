@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.live_world import World, frames_of, ms_of, serving
 from tracking_api.live import fleet_channel as fleet_module
-from tracking_api.live.fleet_channel import Fleet
+from tracking_api.live.fleet_channel import FleetChannel
 from tracking_api.live.fleet_index import Box, clusters
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
@@ -24,7 +24,7 @@ EVERYWHERE = Box(-180, -90, 180, 90)
 class Witness(Viewer):
     """A viewer that keeps what it is shown."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: FleetChannel) -> None:
         super().__init__(None, b"", fleet.leave)  # type: ignore[arg-type]
         self.frames: list[tuple[str, dict[str, Any]]] = []
 
@@ -41,14 +41,14 @@ def world() -> World:
     return world
 
 
-async def entered(fleet: Fleet, box: Box = EVERYWHERE, most: int = 2000) -> Witness:
+async def entered(fleet: FleetChannel, box: Box = EVERYWHERE, most: int = 2000) -> Witness:
     await fleet.open()
     witness = Witness(fleet)
     fleet.enter(witness, box, most)
     return witness
 
 
-def hear(fleet: Fleet, world: World, driver_id: str) -> tuple[float, float]:
+def hear(fleet: FleetChannel, world: World, driver_id: str) -> tuple[float, float]:
     world.tick(1)
     spot = world.fix(driver_id)
     at_ms = ms_of(spot.fix_at)
@@ -57,7 +57,7 @@ def hear(fleet: Fleet, world: World, driver_id: str) -> tuple[float, float]:
 
 
 async def test_fleet__opened__shows_everybody_and_then_only_who_moved(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet)
     [(kind, body)] = witness.frames
     assert kind == "snapshot"
@@ -72,7 +72,7 @@ async def test_fleet__opened__shows_everybody_and_then_only_who_moved(world):
 
 
 async def test_fleet__a_viewport__shows_who_is_in_it_comes_and_goes(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     west = Box(10.9, 43.0, world.newest["d1"].lon_deg + 1e-7, 44.0)
     witness = await entered(fleet, west)
     assert [row[0] for row in witness.frames[0][1]["drivers"]] == ["d0", "d1"]
@@ -83,7 +83,7 @@ async def test_fleet__a_viewport__shows_who_is_in_it_comes_and_goes(world):
 
 
 async def test_fleet__more_than_a_viewer_asked_for__come_as_clusters(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet, most=2)
     body = witness.frames[0][1]
     assert "drivers" not in body
@@ -91,7 +91,7 @@ async def test_fleet__more_than_a_viewer_asked_for__come_as_clusters(world):
 
 
 async def test_fleet__a_slow_viewer__is_told_of_everything_later(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet)
     witness.paused = True
     for driver_id in ("d0", "d1"):
@@ -104,7 +104,7 @@ async def test_fleet__a_slow_viewer__is_told_of_everything_later(world):
 
 
 async def test_fleet__a_small_viewport__is_told_the_counts_of_the_whole_fleet(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet, Box(0, 0, 1, 1))
     counts = witness.frames[0][1]["counts"]
     assert (counts["all"], counts["duty"]) == ({"drivers": 3}, {"on_duty": 3})
@@ -118,7 +118,7 @@ async def test_fleet__a_small_viewport__is_told_the_counts_of_the_whole_fleet(wo
 
 
 async def test_fleet__many_viewers__one_read(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     for _ in range(5):
         await entered(fleet)
     assert world.fleet_reads == 1
@@ -128,7 +128,7 @@ async def test_fleet__more_drivers_than_one_read__are_walked_through_a_part_at_a
     world, monkeypatch
 ):
     monkeypatch.setattr(fleet_module, "ROWS_A_READ", 2)
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet)
     assert [row[0] for row in witness.frames[0][1]["drivers"]] == ["d0", "d1", "d2"]
     assert world.fleet_reads == 2
@@ -147,7 +147,7 @@ async def test_fleet__an_order_that_moved_on__has_its_driver_and_the_last_one_re
 ):
     order_id, other = world.create(), world.create()
     world.carried["d1"] = str(order_id)
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     await entered(fleet)
     fleet.hear_orders([order_id, other], ["d2"])
     world.carried["d2"] = world.carried.pop("d1")
@@ -157,7 +157,7 @@ async def test_fleet__an_order_that_moved_on__has_its_driver_and_the_last_one_re
 
 
 async def test_fleet__a_driver_nobody_knew__is_read_by_name(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet)
     world.fix("a")
     fleet.hear([["a", 0, 0, 1.0, 1.0, None, None, None]])
@@ -168,7 +168,7 @@ async def test_fleet__a_driver_nobody_knew__is_read_by_name(world):
 
 
 async def test_fleet__a_read_older_than_what_was_heard__changes_the_state_and_not_the_place(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet)
     later = ms_of(world.newest["d1"].fix_at) + 1000
     fleet.hear([["d1", later, later, 11.5, 43.5, 5.0, 4.0, 90.0]])
@@ -180,13 +180,13 @@ async def test_fleet__a_read_older_than_what_was_heard__changes_the_state_and_no
 
 
 async def test_fleet__two_who_come_at_once__share_one_read_of_it_all(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     await asyncio.gather(fleet.open(), fleet.open())
     assert world.fleet_reads == 1
 
 
 async def test_fleet__opened__its_rows_are_none_of_the_garbage_collector_s(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     await fleet.open()
     try:
         known = {id(row) for row in fleet.roster.rows}
@@ -197,7 +197,7 @@ async def test_fleet__opened__its_rows_are_none_of_the_garbage_collector_s(world
 
 
 async def test_fleet__nobody_looks__nothing_is_kept(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet)
     fleet.leave(witness)
     assert not fleet.is_watched
@@ -205,7 +205,7 @@ async def test_fleet__nobody_looks__nothing_is_kept(world):
 
 
 async def test_fleet__an_older_fix_heard_late__moves_nobody(world):
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     witness = await entered(fleet)
     fleet.hear([["d1", 0, 0, 1.0, 1.0, None, None, None]])
     fleet.tell()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.unit.live_world import Shown, World, frames_of
 from tracking_api.live.hub import Hub
 from tracking_api.live.viewer import Viewer
-from tracking_api.track.visibility import Look, TrackedOrder
+from tracking_api.track.visibility import OrderPoll, TrackedOrder
 
 DRIVERS = ("d0", "d1", "d2")
 CASES = int(os.environ.get("PROPERTY_CASES", "60"))
@@ -54,8 +54,8 @@ class SlowWorld(World):
         await self._travel()
         return found
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
-        found = await super().read_looks(order_ids)
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
+        found = await super().read_polls(order_ids)
         await self._travel()
         return found
 
@@ -201,8 +201,8 @@ class HeldLooks(SlowWorld):
         super().__init__()
         self.let_go = asyncio.Event()
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
-        found = await super().read_looks(order_ids)
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
+        found = await super().read_polls(order_ids)
         await self.let_go.wait()
         return found
 

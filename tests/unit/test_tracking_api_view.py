@@ -21,7 +21,7 @@ from tracking_api.track.straight_eta import (
     estimate_arrival,
     observed_speed_mps,
 )
-from tracking_api.track.visibility import Spot, TrackedOrder, Window, age_s, freshness_of
+from tracking_api.track.visibility import Position, TrackedOrder, Window, age_s, freshness_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RESTAURANT = (11.25, 43.77)
@@ -33,8 +33,8 @@ def at(seconds: float) -> datetime:
     return NOON + timedelta(seconds=seconds)
 
 
-def make_spot(seconds: float = 0, north_m: float = 0, **members: float) -> Spot:
-    return Spot(at(seconds), at(seconds + 1), 11.25, 43.77 + north_m / DEGREE_M, **members)
+def make_spot(seconds: float = 0, north_m: float = 0, **members: float) -> Position:
+    return Position(at(seconds), at(seconds + 1), 11.25, 43.77 + north_m / DEGREE_M, **members)
 
 
 def make_order(state: str = "picked_up", **members: object) -> TrackedOrder:
@@ -159,7 +159,7 @@ def test_eta__position_lost__is_none():
 
 
 def test_eta__overdue__is_now_and_never_past():
-    newest = Spot(at(-200), at(-199), CUSTOMER[0], CUSTOMER[1])
+    newest = Position(at(-200), at(-199), CUSTOMER[0], CUSTOMER[1])
     eta = estimate_arrival(make_order(newest=newest))
     assert eta is not None
     assert (eta.seconds, eta.arrives_at) == (0, NOON)

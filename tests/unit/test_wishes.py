@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ops.stack import demo, simulation_targets
-from ops.stack.demo import Beside
+from ops.stack.demo import SideSimulators
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
     monkeypatch.setattr(simulation_targets, "ask_as_staff", ask)
     monkeypatch.setattr(demo.subprocess, "Popen", lambda argv, **_: world.started.append(argv[-1]))
     monkeypatch.setattr(demo, "as_user", lambda _user, argv, **_: argv)
-    home = SimpleNamespace(staff_token=lambda: "stf", logs=tmp_path)
+    paths = SimpleNamespace(staff_token=lambda: "stf", logs=tmp_path)
     world.stack = SimpleNamespace(
         addresses=SimpleNamespace(tracking_api_url="http://x"),
-        home=home,
+        paths=paths,
         client_environment=dict,
         add_drivers=world.registered.extend,
     )
@@ -35,13 +35,13 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
 
 
 def test_heed__more_couriers_than_before__are_registered_once(world: SimpleNamespace) -> None:
-    beside = Beside(world.stack, {"couriers": 2, "cities": 0, "tickers": 0})
+    beside = SideSimulators(world.stack, {"couriers": 2, "cities": 0, "tickers": 0})
     known = ["courier-01", "courier-02"]
-    beside.heed(known, width=2)
+    beside.apply(known, width=2)
     assert world.registered == []
     world.said["couriers"] = 4
     for _ in range(2):
-        beside.heed(known, width=2)
+        beside.apply(known, width=2)
     assert world.registered == ["courier-03", "courier-04"]
     assert known == ["courier-01", "courier-02", "courier-03", "courier-04"]
 
@@ -50,10 +50,10 @@ def test_heed__tickers_wanted_later__are_started_once_and_what_an_older_demo_wan
     world: SimpleNamespace,
 ) -> None:
     world.said |= {"tickers": 7, "cities": 9}  # of an older demo
-    beside = Beside(world.stack, {"couriers": 2, "cities": 0, "tickers": 0})
-    beside.heed(["courier-1", "courier-2"], width=1)
+    beside = SideSimulators(world.stack, {"couriers": 2, "cities": 0, "tickers": 0})
+    beside.apply(["courier-1", "courier-2"], width=1)
     assert world.started == []
     world.said["tickers"] = 5
     for _ in range(2):
-        beside.heed(["courier-1", "courier-2"], width=1)
+        beside.apply(["courier-1", "courier-2"], width=1)
     assert world.started == ["simulators.tickers"]
