@@ -1,4 +1,4 @@
-"""DeviceSession-days through the whole stack, then their Kafka records, shuffled, into an empty database.
+"""Phone days through the whole stack, then their Kafka records, shuffled, into an empty database.
 
 over_mqtt    device journal → Mosquitto → bridge → Kafka → driver_events → PostGIS
 shuffled     the records of that, each fix by itself with the arrival it had, in any order and
