@@ -29,7 +29,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from bench.traces import Drive, missed_arrivals, read_drives
+from bench.recorded_drives import Drive, missed_arrivals, read_drives
 from device.sampling import Sampler
 from doorstep.sampling import DEGREE_M, SamplingPolicy
 

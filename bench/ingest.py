@@ -34,8 +34,8 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from bench import naive
+from bench.devices import Phone, connect_phones, make_fix, publish
 from bench.measure import Measured, spread
-from bench.phones import Phone, connect_phones, make_fix, publish
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
 from doorstep.kafka.topic_specs import Topic, create_topics

@@ -48,17 +48,6 @@ def test_measured__runs__are_least_middle_most_and_a_ratio_to_ours() -> None:
     }
 
 
-def test_acks__a_result__is_told_in_the_shared_shape() -> None:
-    ways = {"off": 4.0, "every 30 s": 6.0, "every 5 s": 12.0}
-    parts = {way: {"cpu_us_per_fix": {"mosquitto": us, "postgres": us}} for way, us in ways.items()}
-    shaped = BENCHMARKS["acks"].shape({"bench": "acks", "results": parts})
-    assert shaped["ours"]["median"] == 12.0
-    assert {way: one["ratio"] for way, one in shaped["others"].items()} == {
-        "acks off": 0.67,
-        "acks every 5 s": 2.0,
-    }
-
-
 def test_fanout__a_result__is_told_in_the_shared_shape() -> None:
     costs = {
         "ours": {"min": 1.0, "median": 2.0, "max": 3.0},
@@ -69,12 +58,12 @@ def test_fanout__a_result__is_told_in_the_shared_shape() -> None:
     assert "bare" in told({"name": "fanout", **shaped})
 
 
-def test_sql_batches__a_result__compares_with_the_largest_batch() -> None:
+def test_record_fixes__a_result__compares_with_the_largest_batch() -> None:
     costs = {
         "500": {"min": 20.0, "median": 30.0, "max": 40.0},
         "5000": {"min": 10.0, "median": 15.0, "max": 20.0},
     }
-    shaped = BENCHMARKS["sql-batches"].shape({"server_cpu_us_per_fix": costs, "batches": 4})
+    shaped = BENCHMARKS["record-fixes"].shape({"server_cpu_us_per_fix": costs, "batches": 4})
     assert shaped["ours"]["median"] == 15.0
     assert shaped["others"]["batches of 500"]["ratio"] == 2.0
 

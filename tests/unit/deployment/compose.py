@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 COMPOSE_FILE = PROJECT / "docker-compose.yml"
 SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
 REFERENCE = re.compile(

@@ -14,7 +14,7 @@ import prometheus_client
 import pytest
 import yaml
 
-RULES_FILE = Path(__file__).parents[2] / "prometheus" / "alerts.yml"
+RULES_FILE = Path(__file__).parents[3] / "prometheus" / "alerts.yml"
 RULES: list[dict[str, Any]] = [
     rule
     for group in yaml.safe_load(RULES_FILE.read_text(encoding="utf-8"))["groups"]

@@ -20,7 +20,7 @@ from ops.stack.addresses import Addresses
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import CONFIG
 from ops.stack.settings import StackSettings
-from tests.unit.compose import (
+from tests.unit.deployment.compose import (
     PROJECT,
     SERVICES,
     example_environment,

@@ -17,7 +17,7 @@ from importlib import metadata
 
 import pytest
 
-from tests.unit.compose import PROJECT
+from tests.unit.deployment.compose import PROJECT
 
 OURS = "doorstep"
 RUNS = {  # extra: the modules that its image runs; of a package, all that is in it

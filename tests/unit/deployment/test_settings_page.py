@@ -18,7 +18,7 @@ from ops.commands.settings import OperatorSettings
 from ops.stack.settings import PROJECT, StackSettings
 from tracking_api.settings import Settings as TrackingApiSettings
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "settings.md"
 
 CLASSES: dict[str, type[ServiceSettings]] = {
     "bridge": BridgeSettings,

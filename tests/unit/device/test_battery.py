@@ -25,7 +25,7 @@ def test_dead_reckoning__real_drives__saves_60_percent_within_50_m_and_misses_no
     data_set: str, runs: int, off_by_m: float
 ) -> None:
     from bench.battery import compare
-    from bench.traces import read_drives
+    from bench.recorded_drives import read_drives
 
     named = {
         "all": SamplingPolicy(),

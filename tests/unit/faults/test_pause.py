@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.faults.crew import Crew
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 LATE = """
 import asyncio, pathlib, sys, types
 from tests.faults.load import listen

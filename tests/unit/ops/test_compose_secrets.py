@@ -13,7 +13,7 @@ from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.errors import SettingsError
 from ops.stack import compose_secrets
 from ops.stack.compose_secrets import fill, make_secrets
-from tests.unit.compose import PROJECT
+from tests.unit.deployment.compose import PROJECT
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from ops.stack.supervisor import (
     start_again_at_once,
     write_config,
 )
-from tests.unit.test_stack_addresses import ANY
+from tests.unit.ops.test_addresses import ANY
 
 
 @pytest.fixture

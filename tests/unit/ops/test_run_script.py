@@ -15,7 +15,7 @@ import pytest
 
 from ops.cli import launcher_commands
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 # what `run` needs of a bare Debian: coreutils, sed, findutils, util-linux
 BARE = """
     bash cat cd chmod cut dirname env find flock head mkdir mktemp mv printf readlink rm sed sh

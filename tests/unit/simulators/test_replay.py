@@ -18,8 +18,8 @@ from simulators.replay import describe, plan_replay
 from simulators.send import read_fix
 from simulators.tracks import TrackPoint, UnreadableTrack, parse_instant, read_track, read_tracks
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "gps"
-SAMPLE = Path(__file__).resolve().parents[2] / "simulators/tracks/firenze_delivery.gpx"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "gps"
+SAMPLE = Path(__file__).resolve().parents[3] / "simulators/tracks/firenze_delivery.gpx"
 
 GPX = """<?xml version="1.0"?>
 <gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>

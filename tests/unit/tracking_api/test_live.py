@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from doorstep.credentials import token_sha256
 from doorstep.store.records import Token
-from tests.unit.live_world import PUBLIC_URL, Shown, World, frames_of, serving
+from tests.unit.tracking_api.live_world import PUBLIC_URL, Shown, World, frames_of, serving
 from tracking_api.live.connection_manager import VIEWERS_OF_A_TOKEN
 from tracking_api.live.service import Live
 from tracking_api.live.websocket import MOST_MESSAGE_BYTES, MOST_MESSAGES

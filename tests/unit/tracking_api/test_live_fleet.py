@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.unit.live_world import World, frames_of, ms_of, serving
+from tests.unit.tracking_api.live_world import World, frames_of, ms_of, serving
 from tracking_api.live import fleet_channel as fleet_module
 from tracking_api.live.fleet_channel import FleetChannel
 from tracking_api.live.fleet_index import Box, clusters

@@ -15,7 +15,7 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.live_world import Shown, World, frames_of
+from tests.unit.tracking_api.live_world import Shown, World, frames_of
 from tracking_api.live.hub import Hub
 from tracking_api.live.viewer import Viewer
 from tracking_api.track.visibility import OrderPoll, TrackedOrder
