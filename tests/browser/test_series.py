@@ -118,7 +118,7 @@ async def test_series__history_then_live__slides_keeps_signs_and_can_be_zoomed_b
     await page.keyboard.press("+")
     zoomed = await state_of(page, lambda state: state["from"] > held["from"])
     assert zoomed["to"] - zoomed["from"] == pytest.approx((held["to"] - held["from"]) / 2)
-    await page.keyboard.press("StackPaths")
+    await page.keyboard.press("Home")
     await state_of(page, lambda state: state["isLive"] and state["ys"][-1] == 3.0)
     await page.locator("#table summary").click()
     assert await says(page, "#table tbody", "3 °C")
