@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 packets as bytes: what a device sends, and the little that it gets to read."""
+"""Encode and decode the MQTT 3.1.1 packets of a device."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PUBACK = 0x40
 SUBACK = 0x90
 PINGRESP = 0xD0
 PINGREQ_PACKET = b"\xc0\x00"
-REFUSED = 0x80  # a return code of SUBACK
+REFUSED = 0x80  # a SUBACK return code
 
-# Ids of a device's packets, by what they are for; 65,535 in all.
-FIX_IDS = 60_000  # 1 to 60,000, again and again
+# Ranges of packet ids, by purpose (1 to 65,535).
+FIX_IDS = 60_000  # 1 to 60,000, cyclic
 RESENT_ID = 60_001  # to 60,100
 RESENT_IDS = 100
 STATUS_ID = 65_534
@@ -49,7 +49,7 @@ def status(driver_id: str, payload: bytes) -> bytes:
 
 
 def position_topic(driver_id: str) -> bytes:
-    """The beginning of each of a device's positions, as it stands in the packet."""
+    """The encoded topic of a device's positions."""
     return text(topic_of(driver_id, POSITION).encode())
 
 
@@ -62,12 +62,12 @@ def position(topic: bytes, packet_id: int, payload: bytes) -> bytes:
 
 
 def puback(packet_id: int) -> bytes:
-    """PUBACK: we have got a message with QoS 1."""
+    """PUBACK of a QoS 1 message."""
     return b"\x40\x02" + _pair(packet_id)
 
 
 def packet(first: int, body: bytes) -> bytes:
-    """A whole packet: its first byte, the length of its body, its body."""
+    """A packet: first byte, remaining length, body."""
     length, encoded = len(body), bytearray()
     while True:
         length, digit = divmod(length, 128)
@@ -77,7 +77,7 @@ def packet(first: int, body: bytes) -> bytes:
 
 
 def text(value: bytes) -> bytes:
-    """A string in a packet: its length, and itself."""
+    """A length-prefixed string."""
     return _pair(len(value)) + value
 
 
@@ -86,7 +86,7 @@ def _pair(value: int) -> bytes:
 
 
 def take_packets(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Cut out each whole packet, (first byte, body); at the end (0, what is left over)."""
+    """Yield each complete packet as (first byte, body), then (0, remaining bytes)."""
     start = 0
     while True:
         shift = length = 0
@@ -107,7 +107,7 @@ def take_packets(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read_publish(first: int, body: bytes) -> tuple[bytes, int, bytes]:
-    """Read a PUBLISH: (topic, packet id or 0 with QoS 0, payload)."""
+    """Decode a PUBLISH: (topic, packet id or 0 with QoS 0, payload)."""
     end = 2 + int.from_bytes(body[:2], "big")
     if first & 0x06:
         return body[2:end], int.from_bytes(body[end : end + 2], "big"), body[end + 2 :]
