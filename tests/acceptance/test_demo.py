@@ -26,7 +26,7 @@ from ops.stack.addresses import Addresses
 from ops.stack.settings import StackSettings
 from ops.stack.stack import Stack
 from tests.acceptance.conftest import ANY_PORT
-from tests.browser.looking import ARGUMENTS, CHROMIUM
+from tests.browser.page_checks import CHROMIUM_ARGUMENTS, CHROMIUM
 
 COURIERS = 60
 RUN_S = 80
@@ -101,7 +101,7 @@ def watch(lines: Any, found: Demo, paths: Path) -> None:
 def open_page(link: str, found: Demo) -> None:
     """Open the customer's link as its customer does, and keep what the page says."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(link)
         page.wait_for_selector("#steps li.now", timeout=60_000)
