@@ -25,10 +25,10 @@ from typing import Any
 from bench.ingest import cpu_s
 from bench.phones import Phone, connect_phones, make_fix
 from doorstep.fix import encode_fix
+from doorstep.mqtt_topics import ACK, POSITION, topic_of
 from doorstep.settings import Bind
-from doorstep.stack.postgres import PostgresCluster
 from doorstep.store import admin
-from doorstep.topics import ACK, POSITION, topic_of
+from ops.stack.postgres import PostgresCluster
 from tests.database import cloned_database, create_template, running_cluster
 from tests.integration.pipe_servers import Kafka, Mosquitto
 from tests.integration.pipe_services import bridge_on, driver_events_on

@@ -30,8 +30,8 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bench.traces import Drive, missed_arrivals, read_drives
-from doorstep.reporting import DEGREE_M, Report
-from simulators.reporting import Reporter
+from device.sampling import Reporter
+from doorstep.sampling import DEGREE_M, Report
 
 ACK_EVERY_S, ACK_AFTER_S = 30.0, 1.0  # as driver_events sends them
 ENVELOPE = 2 + 2 + 36 + 2 + 4 + 2 * 22  # bytes: PUBLISH head, topic, id, PUBACK, TLS records

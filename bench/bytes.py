@@ -34,10 +34,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from bench.phones import make_fix
 from doorstep.credentials import driver_token, token_sha256
 from doorstep.fix import encode_fix
-from doorstep.stack.addresses import any_free_port
 from doorstep.store.admin import NewDriver, register_drivers
 from driver_api.app import build_app
 from driver_api.database import Database as DriverDatabase
+from ops.stack.addresses import any_free_port
 from tests.database import cloned_database, create_template, running_cluster
 from tests.integration.http_services import SilentPositions
 from tests.integration.pipe_servers import Mosquitto, listens, wait_until

@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.eta_days import Days
-from doorstep.eta.doors import Doors
-from doorstep.eta.estimate import Estimator, Task
-from doorstep.eta.features import City
-from doorstep.eta.learning import learn
-from doorstep.eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, Ways
-from doorstep.eta.rides import Delivery
-from doorstep.streets import load_firenze
+from eta.estimate import Estimator, Task
+from eta.features import City
+from eta.learning import learn
+from eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, Ways
+from eta.rides import Delivery
+from eta.streets import load_firenze
+from eta.travel_time_cache import Doors
 from tracking_api.geo import distance_m
 
 Floats = NDArray[np.float64]

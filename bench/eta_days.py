@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import data
-from doorstep.eta.estimate import Seen
-from doorstep.eta.rides import Delivery
+from eta.estimate import Seen
+from eta.rides import Delivery
 from simulators.couriers.courier import AT_THE_COUNTER_S
 from simulators.couriers.demand import (
     Demand,

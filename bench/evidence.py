@@ -17,11 +17,11 @@ from typing import Any
 
 import psycopg
 
-from bench.sql_batches import Fleet, prepare, running_database, spread, warm_up, write_batch
-from doorstep.stack.postgres import DATABASE, OWNER, PostgresCluster
-from doorstep.store.rows import IncomingRow
-from simulators.load.stage import GO_ON_S, REST_S, RIDE_S
-from simulators.load.walk import LAT_DEG, LON_DEG, MICRO, Errand, Script, Stroll, micro_of
+from bench.load.fixtures import GO_ON_S, REST_S, RIDE_S
+from bench.load.route import LAT_DEG, LON_DEG, MICRO, Errand, Script, Stroll, micro_of
+from bench.record_fixes import Fleet, prepare, running_database, spread, warm_up, write_batch
+from doorstep.store.records import IncomingRow
+from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from sql.migrate import upgrade
 from tests.database import PASSWORD
 

@@ -22,12 +22,12 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from doorstep.store.rows import Token
+from doorstep.store.records import Token
 from tracking_api.app import build_app
+from tracking_api.live.detachable_protocol import HandsOver, take_over
 from tracking_api.live.frames import position_frame
 from tracking_api.live.service import Live
-from tracking_api.live.takeover import HandsOver, take_over
-from tracking_api.view import Event, Look, Spot, TrackedOrder, Window
+from tracking_api.track.visibility import Event, Look, Spot, TrackedOrder, Window
 
 PAUSE_S = 0.15  # between two rounds: the hub looks every 0.1 s at most
 

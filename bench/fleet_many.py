@@ -25,13 +25,13 @@ import uvicorn
 
 from bench.fleet_page import DRIVERS, HIGH, SOUTH, STATES, TOKEN, WEST, WIDE, percentiles, ready
 from doorstep.credentials import token_sha256
-from doorstep.stack.addresses import any_free_port
 from doorstep.store.admin import register_staff_token
+from ops.stack.addresses import any_free_port
 from tests.database import TEMPLATE, Database, create_template, running_cluster
 from tracking_api import app as tracking_app
 from tracking_api.database import Database as TrackingDatabase
-from tracking_api.live.fleet import Fleet
-from tracking_api.live.takeover import HandsOver
+from tracking_api.live.detachable_protocol import HandsOver
+from tracking_api.live.fleet_channel import Fleet
 
 REPORT_EVERY_S = 20
 RECORDS_A_S = 10  # what a second brings comes in so many pieces

@@ -25,15 +25,15 @@ import uvicorn
 from playwright.async_api import Page, async_playwright
 
 from doorstep.credentials import token_sha256
-from doorstep.stack.addresses import any_free_port
 from doorstep.store.admin import register_staff_token
 from doorstep.telemetry import get_logger
+from ops.stack.addresses import any_free_port
 from tests.browser.looking import ARGUMENTS, CHROMIUM
 from tests.database import TEMPLATE, Database, create_template, running_cluster
 from tracking_api import app as tracking_app
 from tracking_api.database import Database as TrackingDatabase
-from tracking_api.live.fleet import Fleet
-from tracking_api.live.takeover import HandsOver
+from tracking_api.live.detachable_protocol import HandsOver
+from tracking_api.live.fleet_channel import Fleet
 
 TOKEN = "stf_bench"
 WEST, SOUTH, WIDE, HIGH = 11.20, 43.74, 0.09, 0.06

@@ -29,9 +29,9 @@ from typing import Any
 import psycopg
 
 from doorstep.provision import owner_connection
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
 from doorstep.store.admin import NewRestaurant, register_restaurants
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 
 VIEWERS_PER_PROCESS = 9_000
 RESTAURANT_ID = 900_001

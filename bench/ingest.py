@@ -38,11 +38,11 @@ from bench.measure import Measured, spread
 from bench.phones import Phone, connect_phones, make_fix, publish
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
-from doorstep.stack.settings import PROJECT, StackSettings
-from doorstep.stack.stack import Stack
-from doorstep.stack.topics import Topic, create_topics
-from doorstep.store import write
+from doorstep.kafka.topic_specs import Topic, create_topics
+from doorstep.store import fix_writer
 from doorstep.store.pool import connect
+from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.stack import Stack
 
 PARTS = ("mosquitto-1", "bridge", "kafka", "driver_events", "postgres")
 PATCH_TOPIC = "bench-patch"
@@ -233,7 +233,7 @@ def _await_committed(
     pairs = [(driver_id, boot) for driver_id in drivers if driver_id in wanted]
 
     def is_committed() -> bool:
-        marks = write.read_watermarks(conn, pairs)
+        marks = fix_writer.read_watermarks(conn, pairs)
         conn.commit()
         done = {mark.driver_id: mark.seq for mark in marks if not mark.missing}
         return done == wanted

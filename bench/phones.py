@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from doorstep.fix import Fix, encode_fix
 from doorstep.fix.instants import instant_of
+from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.settings import Bind
-from doorstep.topics import POSITION, topic_of
 
 CONNECT_WAVE = 50  # connections at once: Mosquitto's listen backlog is 100
 FLORENCE = (43.7696, 11.2558)

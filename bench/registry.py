@@ -137,7 +137,7 @@ BENCHMARKS = {
         ),
         Benchmark(
             "sql-batches",
-            "bench.sql_batches",
+            "bench.record_fixes",
             "record_fixes by batch size, on the database alone",
             ("--drivers", "10000", "--batches", "10", "--batch", "500", "5000"),
             _sql_batches,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorstep.reporting import DEGREE_M
+from doorstep.sampling import DEGREE_M
 from tests.property import model
 from tests.traces.data import Trace, TraceFix, goal_rows, phone_days, read_trace
 from tests.traces.labels import LABELS, Label

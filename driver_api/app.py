@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from doorstep.web.bodies import LimitRequests
-from doorstep.web.buckets import Buckets
-from doorstep.web.docs import docs_routes
-from doorstep.web.headers import SecureHeaders
-from doorstep.web.observe import ObserveRequests, health_routes
-from doorstep.web.openapi import install_openapi
-from doorstep.web.problems import install_problem_handlers
-from doorstep.web.tokens import RememberTokens
-from doorstep.web.waiting import report_waiting
+from doorstep.http.docs import docs_routes
+from doorstep.http.headers import SecureHeaders
+from doorstep.http.http_metrics import ObserveRequests, health_routes
+from doorstep.http.openapi import install_openapi
+from doorstep.http.problems import install_problem_handlers
+from doorstep.http.rate_limit import Buckets
+from doorstep.http.request_body import LimitRequests
+from doorstep.http.startup import report_waiting
+from doorstep.http.tokens import RememberTokens
 from driver_api.database import Database, Store
 from driver_api.positions import KafkaPositions, Positions
 from driver_api.routes import BURST_FIXES, FIXES_PER_S, Parts, router

@@ -13,11 +13,11 @@ from prometheus_client import Counter
 
 from doorstep.errors import Forbidden, MalformedFix
 from doorstep.fix import decode_fix, decode_fixes
-from doorstep.store.rows import Token
-from doorstep.web.bodies import read_body
-from doorstep.web.buckets import Buckets
-from doorstep.web.openapi import DriverId, IdempotencyKey, json_request, problems
-from doorstep.web.tokens import BearerToken, FindToken, identify
+from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
+from doorstep.http.rate_limit import Buckets
+from doorstep.http.request_body import read_body
+from doorstep.http.tokens import BearerToken, FindToken, identify
+from doorstep.store.records import Token
 from driver_api.database import Store
 from driver_api.positions import Positions
 from driver_api.recording import answer_many, answer_one, newest_committed, row_of, rows_of

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 from doorstep.errors import MalformedFix
 from doorstep.fix import ID_PATTERN, Refused, decode_position, decode_singles
 from doorstep.fix.instants import EPOCH
-from doorstep.store.rows import DeadLetter, IncomingRow, Outcome, refused_row
-from doorstep.topics import POSITION, topic_of
+from doorstep.mqtt_topics import POSITION, topic_of
+from doorstep.store.records import DeadLetter, IncomingRow, Outcome, refused_row
 
 Pair = tuple[str, str]
 """A driver and one of their boots."""

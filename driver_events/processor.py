@@ -14,11 +14,11 @@ from confluent_kafka import Message
 from doorstep.errors import DoorstepError, OffsetLost, StoreUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
-from driver_events.aftermath import Aftermath, count
 from driver_events.batch import READ_AT_ONCE, Batch, Verdict, bury, read_batch
-from driver_events.meter import Meter
+from driver_events.consumer import NOWHERE, KafkaUnavailable, Source, records_of
+from driver_events.post_commit import Aftermath, count
+from driver_events.rate_monitor import Meter
 from driver_events.recorder import DataError, Recorder
-from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
 
 MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
 MOST_AGE_S = 0.12  # of a batch, unless the one before is in flight for longer

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from doorstep.errors import MalformedFix
+from doorstep.mqtt_topics import SERIES_PREFIX
 from doorstep.series import RefusedPoint, decode_points, name_of
-from doorstep.store.rows import DeadLetter
-from doorstep.topics import SERIES_PREFIX
+from doorstep.store.records import DeadLetter
 from driver_events.batch import Record, instant_of_ms
 
 FUTURE = timedelta(seconds=120)  # as of fixes: a point may be dated so far ahead of its arrival

@@ -9,20 +9,20 @@ from datetime import UTC, datetime, timedelta
 
 from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
-from driver_events.aftermath import Everyone
-from driver_events.commands import CommandPublisher
-from driver_events.feedback import TICK_S, Feedback, Schedule, reader
-from driver_events.history import EVERY_S as HISTORY_EVERY_S
-from driver_events.history import HistoryKeeper
+from driver_events.acks import TICK_S, Feedback, Schedule, reader
+from driver_events.compaction_worker import EVERY_S as HISTORY_EVERY_S
+from driver_events.compaction_worker import HistoryKeeper
+from driver_events.consumer import MAX_POLL_INTERVAL_S, Source
+from driver_events.device_commands import CommandPublisher
+from driver_events.mqtt_publisher import MqttSender
 from driver_events.outbox import OutboxPublisher, ParkedRetry
 from driver_events.patch_sink import PatchSink
 from driver_events.positions import LiveFeed
+from driver_events.post_commit import Everyone
 from driver_events.processor import Processor
 from driver_events.recorder import Connection, DatabaseRecorder
-from driver_events.sender import MqttSender
-from driver_events.series import FORGET_EVERY_S, TAKE_S, SeriesWriter, forget_old_points
+from driver_events.series_processor import FORGET_EVERY_S, TAKE_S, SeriesWriter, forget_old_points
 from driver_events.settings import DriverEventsSettings
-from driver_events.source import MAX_POLL_INTERVAL_S, Source
 from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
 from driver_events.watchdog import Watchdog
 from driver_events.worker import Worker

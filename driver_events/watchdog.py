@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from driver_events import metrics
-from driver_events.source import NOWHERE, TopicIdentity
+from driver_events.consumer import NOWHERE, TopicIdentity
 
 EVERY_S = 5.0
 STALLED_S = 10.0  # an answer of Kafka's takes 0.05 s

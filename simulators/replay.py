@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device.device_session import Phone, phone_of
+from device.settings import Fleet, SimulatorSettings
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
 from simulators.outcomes import ask_outcomes
-from simulators.phone import Phone, phone_of
-from simulators.settings import Fleet, SimulatorSettings
 from simulators.tracks import TrackPoint, read_tracks
 
 WINDOW_S = 86_400.0  # the platform takes fixes up to 24 h late

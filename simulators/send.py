@@ -9,12 +9,12 @@ import sys
 import time
 from typing import Any
 
+from device.device_session import Phone, phone_of
+from device.settings import Fleet, SimulatorSettings
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
 from simulators.outcomes import ask_outcomes
-from simulators.phone import Phone, phone_of
-from simulators.settings import Fleet, SimulatorSettings
 from simulators.tracks import parse_instant
 
 CONNECT_WITHIN_S = 15.0

@@ -17,8 +17,8 @@ import psycopg
 from psycopg import sql as pgsql
 from psycopg.rows import dict_row
 
-from doorstep.stack.addresses import any_free_port
-from doorstep.stack.postgres import NOT_DURABLE, OWNER, PostgresCluster
+from ops.stack.addresses import any_free_port
+from ops.stack.postgres import NOT_DURABLE, OWNER, PostgresCluster
 from sql import query
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from doorstep.http.serve import serve
 from doorstep.telemetry import configure_logging
-from doorstep.web.serve import serve
 from tracking_api.app import build_service
-from tracking_api.live.takeover import HandsOver
+from tracking_api.live.detachable_protocol import HandsOver
 from tracking_api.settings import Settings
 
 

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from doorstep.fix import ID_PATTERN
-from doorstep.reporting import MAX_HEARTBEAT_S, Mode
-from doorstep.store.rows import Order
-from doorstep.web.instants import Instant
-from tracking_api.view import Presence
+from doorstep.http.instants import Instant
+from doorstep.sampling import MAX_HEARTBEAT_S, Mode
+from doorstep.store.records import Order
+from tracking_api.track.visibility import Presence
 
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]

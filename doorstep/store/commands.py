@@ -16,9 +16,9 @@ from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
 from doorstep.errors import StoreUnavailable
-from doorstep.reporting import Report
-from doorstep.store.rows import Driver, Order, Token
-from doorstep.store.translate import translated
+from doorstep.sampling import Report
+from doorstep.store.error_mapping import translated
+from doorstep.store.records import Driver, Order, Token
 from sql import query
 
 T = TypeVar("T")

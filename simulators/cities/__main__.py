@@ -9,14 +9,14 @@ import signal
 import sys
 
 import data
+from device.journal import Journal
+from device.settings import Fleet, SimulatorSettings
 from doorstep.errors import DoorstepError
-from doorstep.journal import Journal
 from doorstep.telemetry import configure_logging, get_logger
 from simulators.api import Api
 from simulators.cities.atlas import read_cities
 from simulators.cities.fleet import MOST, PREFIX, Vans
-from simulators.settings import Fleet, SimulatorSettings
-from simulators.wishes import first_wish, follow_wish
+from simulators.simulation_targets import first_wish, follow_wish
 
 KIND = "cities"
 DEFAULT = 50

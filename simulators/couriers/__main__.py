@@ -10,15 +10,15 @@ import sys
 import time
 from typing import get_args
 
+from device.journal import Journal
+from device.settings import Fleet, SimulatorSettings
 from doorstep.errors import DoorstepError
-from doorstep.journal import Journal
-from doorstep.reporting import Mode, Report
+from doorstep.sampling import Mode, Report
 from doorstep.telemetry import configure_logging, get_logger
 from simulators.api import Api
 from simulators.couriers.orders import scaled_policy
 from simulators.couriers.shift import Shift, ShiftOptions
-from simulators.settings import Fleet, SimulatorSettings
-from simulators.wishes import first_wish, follow_wish
+from simulators.simulation_targets import first_wish, follow_wish
 
 KIND = "couriers"
 

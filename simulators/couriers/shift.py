@@ -15,9 +15,11 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from device.device import Device, make_login
+from device.journal import Journal
+from device.settings import Fleet, SimulatorSettings
 from doorstep.errors import DoorstepError
-from doorstep.journal import Journal
-from doorstep.reporting import Report
+from doorstep.sampling import Report
 from doorstep.telemetry import get_logger
 from simulators.api import Api
 from simulators.couriers.clock import Clock
@@ -26,8 +28,6 @@ from simulators.couriers.demand import Demand, place_door, place_restaurant, pla
 from simulators.couriers.job import Job, Stage
 from simulators.couriers.orders import Dispatch
 from simulators.couriers.streets import Point, load_firenze
-from simulators.device import Device, make_login
-from simulators.settings import Fleet, SimulatorSettings
 
 REPORT_EVERY_S = 4.0
 TICK_S = 0.04  # fixes that fall due within a tick share one fsync

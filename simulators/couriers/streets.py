@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from doorstep import streets as city
-from doorstep.streets import Part, Place, Point, Roads, Street
+from eta import streets as city
+from eta.streets import Part, Place, Point, Roads, Street
 
 __all__ = ["Place", "Point", "Streets", "Stretch", "load_firenze"]
 

@@ -12,14 +12,14 @@ import time
 
 import msgspec
 
+from device.connection import Login
+from device.settings import Fleet, SimulatorSettings, broker_of
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging, get_logger
 from simulators.api import Api
-from simulators.connection import Login
-from simulators.settings import Fleet, SimulatorSettings, broker_of
+from simulators.simulation_targets import first_wish, follow_wish
 from simulators.tickers.publisher import Publisher
 from simulators.tickers.walk import MOST, SOURCE_ID, Walks
-from simulators.wishes import first_wish, follow_wish
 
 KIND = "tickers"
 DEFAULT = 100

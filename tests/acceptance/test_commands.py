@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from device.journal import read_published
 from doorstep.credentials import driver_token
-from doorstep.journal import read_published
-from doorstep.ledger import Ledger, compare
 from doorstep.provision import owner_connection
-from doorstep.stack.stack import Stack
+from ops.ledger import Ledger, compare
+from ops.stack.stack import Stack
 from tests.integration.servers import wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ SAMPLE = "simulators/tracks/firenze_delivery.gpx"
 
 def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"DOORSTEP_HOME": str(stack.home.root)}
-    argv = [sys.executable, "-m", "doorstep.stack", *arguments]
+    argv = [sys.executable, "-m", "ops", *arguments]
     return subprocess.run(
         argv, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False
     )
@@ -107,7 +107,7 @@ def test_device__broker_away_meanwhile__stores_and_forwards(stack: Stack) -> Non
     stack.stop_part("mosquitto-1")
     environment = stack.client_environment()
     with subprocess.Popen(
-        [sys.executable, "-m", "simulators.device", "--driver", "carla"],
+        [sys.executable, "-m", "device", "--driver", "carla"],
         env=environment,
         cwd=PROJECT,
         stdin=subprocess.PIPE,
@@ -135,7 +135,7 @@ def test_kafka_away__patch_still_commits_and_the_devices_catch_up(stack: Stack) 
     token = driver_token(stack.home.fleet_key(), "dario")
     try:
         waiting = subprocess.Popen(
-            [sys.executable, "-m", "simulators.device", "--driver", "dario"],
+            [sys.executable, "-m", "device", "--driver", "dario"],
             env=stack.client_environment() | {"ACK_EVERY_S": "30"},  # it waits four of them
             cwd=PROJECT,
             stdin=subprocess.PIPE,

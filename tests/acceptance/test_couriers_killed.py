@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import pytest
 
 from doorstep.errors import DoorstepError
-from doorstep.ledger import Ledger, compare, read_journals, read_orders
 from doorstep.provision import numbered, owner_connection
-from doorstep.stack.demo import PREFIX, Couriers
-from doorstep.stack.stack import Stack
+from ops.ledger import Ledger, compare, read_journals, read_orders
+from ops.stack.demo import PREFIX, Couriers
+from ops.stack.stack import Stack
 
 COURIERS = 20
 SPEEDUP = 10

@@ -21,10 +21,10 @@ import httpx
 import pytest
 from playwright.sync_api import sync_playwright
 
-from doorstep.journal import read_published
-from doorstep.stack.addresses import Addresses
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
+from device.journal import read_published
+from ops.stack.addresses import Addresses
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 from tests.acceptance.conftest import ANY_PORT
 from tests.browser.looking import ARGUMENTS, CHROMIUM
 
@@ -55,7 +55,7 @@ class Demo:
 def demo(home: Path) -> Demo:
     """Run the demo; follow its customer's link; kill -9 the broker in the middle."""
     environment = os.environ | {"DOORSTEP_HOME": str(home), **{n.upper(): "0" for n in ANY_PORT}}
-    argv = [sys.executable, "-m", "doorstep.stack", "demo", "--couriers", str(COURIERS)]
+    argv = [sys.executable, "-m", "ops", "demo", "--couriers", str(COURIERS)]
     argv += ["--speedup", "10", "--exit-after", str(RUN_S), "--json"]
     process = subprocess.Popen(
         argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

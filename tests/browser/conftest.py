@@ -25,12 +25,12 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection, provision_drivers, provision_staff
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
 from doorstep.store.admin import NewRestaurant, register_restaurants
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 from tests.browser.looking import ARGUMENTS, CHROMIUM, DESKTOP, PROJECT
 from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
-from tracking_api.routes.pages import DIST
+from tracking_api.pages import DIST
 
 ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 RESTAURANT_ID = 900_001  # past Florence's own

@@ -15,7 +15,7 @@ import psycopg
 
 from doorstep.credentials import driver_token
 from doorstep.provision import numbered, owner_connection
-from doorstep.stack.stack import Stack
+from ops.stack.stack import Stack
 from tests.faults.background import Background
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab

@@ -1,6 +1,6 @@
 """The load, as the lab sees it: a process of its own, its journal and its record.
 
-The journal is the devices' own (doorstep.journal): what they have published, and what the committed
+The journal is the devices' own (device.journal): what they have published, and what the committed
 watermark has not passed yet. The record is a file of JSON lines beside it, written by the load:
 orders, accepted commands, the scripted couriers' fixes, HTTP answers.
 """
@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from device.journal import PublishedLife, read_published
 from doorstep.errors import DoorstepError
-from doorstep.journal import PublishedLife, read_published
 from doorstep.provision import numbered
-from doorstep.stack.home import as_user
-from doorstep.stack.settings import PROJECT
-from doorstep.stack.stack import Stack
+from ops.stack.paths import as_user
+from ops.stack.settings import PROJECT
+from ops.stack.stack import Stack
 
 PROBE = "load-"  # the drivers' ids begin so
 PATCHED = "patched-"  # drivers without a phone: their fixes come by PATCH

@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 
-from doorstep.stack.parts import postgres_cluster
-from doorstep.stack.postgres import DATABASE
+from ops.stack.postgres import DATABASE
+from ops.stack.processes import postgres_cluster
 from tests.faults.apis import CALLERS, Answer, Callers, statuses
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab

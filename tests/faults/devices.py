@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import psycopg
 
+from device.connection import Connection
+from device.device import make_login
+from device.settings import Fleet, SimulatorSettings
 from doorstep.credentials import driver_token
-from simulators.connection import Connection
-from simulators.device import make_login
-from simulators.settings import Fleet, SimulatorSettings
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 from tests.faults.waiting import wait_until

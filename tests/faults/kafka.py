@@ -13,8 +13,8 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
-from doorstep.stack import probes
-from doorstep.stack.topics import TOPICS, create_topics
+from doorstep.kafka.topic_specs import TOPICS, create_topics
+from ops.stack import probes
 from tests.faults.crew import Published
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab

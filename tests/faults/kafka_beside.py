@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from confluent_kafka import ElectionType, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from doorstep.stack import kafka
-from doorstep.stack.addresses import Addresses, any_free_port, reach
-from doorstep.stack.home import Home, as_user
-from doorstep.stack.settings import PROJECT, StackSettings
+from ops.stack import kafka
+from ops.stack.addresses import Addresses, any_free_port, reach
+from ops.stack.paths import Home, as_user
+from ops.stack.settings import PROJECT, StackSettings
 from tests.faults.waiting import wait_until
 
 NODE = 2

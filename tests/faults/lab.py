@@ -24,13 +24,13 @@ import psycopg
 
 from doorstep.errors import DoorstepError, Unavailable
 from doorstep.provision import owner_connection
-from doorstep.stack.addresses import Addresses, reach
-from doorstep.stack.parts import Part
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.setup import set_up_topics
-from doorstep.stack.stack import Stack
-from doorstep.stack.supervise import KEEPER, write_config
 from doorstep.store.pool import connect
+from ops.stack.addresses import Addresses, reach
+from ops.stack.processes import Part
+from ops.stack.settings import StackSettings
+from ops.stack.setup import set_up_topics
+from ops.stack.stack import Stack
+from ops.stack.supervisor import KEEPER, write_config
 from tests.faults.beside import Beside
 from tests.faults.crew import PROBE, Crew
 from tests.faults.kafka_beside import COPIES, KafkaBeside

@@ -1,6 +1,6 @@
 """The load's process: `python -m tests.faults.load`. Started by `crew`; ends with its parent.
 
-Every driver has a device with a journal on disk (simulators.device) that reports twice a second
+Every driver has a device with a journal on disk (device.device) that reports twice a second
 (`phones`). Some of them are couriers who carry scripted orders, made and commanded through the APIs
 (`scripted`); the others wander. Customers and HTTP phones ask all the while (`prober`).
 """
@@ -14,11 +14,11 @@ import signal
 import sys
 from pathlib import Path
 
-from doorstep.journal import Journal
+from device.journal import Journal
+from device.settings import Fleet, SimulatorSettings
 from doorstep.provision import numbered
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
-from simulators.settings import Fleet, SimulatorSettings
 from tests.faults.crew import PROBE
 from tests.faults.phones import Phones, Record
 from tests.faults.prober import Prober

@@ -8,10 +8,10 @@ import threading
 import time
 from typing import Self
 
+from device.device_session import Phone, phone_of
+from device.settings import SimulatorSettings
 from doorstep.provision import numbered
 from doorstep.settings import MqttBroker
-from simulators.phone import Phone, phone_of
-from simulators.settings import SimulatorSettings
 from tests.faults.background import Background
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from doorstep.journal import Journal
-from simulators.device import Device, make_login
-from simulators.settings import Fleet, SimulatorSettings
+from device.device import Device, make_login
+from device.journal import Journal
+from device.settings import Fleet, SimulatorSettings
 from tests.faults.crew import EVERY_S
 
 TICK_S = 0.04  # fixes that fall due within a tick share one fsync

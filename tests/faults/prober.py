@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
+from device.settings import Fleet, SimulatorSettings
 from doorstep.provision import numbered
-from simulators.settings import Fleet, SimulatorSettings
 from tests.faults.crew import PATCHED, PATCHED_DRIVERS
 from tests.faults.phones import CENTRE, Phones, Record, offset
 from tests.faults.scripted import Live, Script

@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 
+from device.settings import Fleet
 from simulators.api import Answer, Api
 from simulators.couriers.orders import scaled_policy
-from simulators.settings import Fleet
 from tests.faults.phones import Phones, Record, offset
 
 SPEEDUP = 10  # of the policy's times: 3 s of dwell instead of 30

@@ -22,8 +22,8 @@ from doorstep.fix import (
     decode_position,
 )
 from doorstep.fix.strict import RANGES, decode_position_strictly
-from doorstep.operate.letters import printable
 from driver_events.batch import Record, bury, judge, read_batch
+from ops.commands.dead_letter_reader import printable
 from tests.fuzz.payloads import CASES, entries, good_fix, near_fixes, payloads
 
 FUZZ = settings(max_examples=CASES, deadline=None)

@@ -15,13 +15,13 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from doorstep.credentials import mqtt_password
-from doorstep.operate.kafka import TopicReader
-from doorstep.operate.letters import Letter, letters_since
+from doorstep.kafka.topic_reader import TopicReader
+from doorstep.mqtt_topics import ACK, POSITION, topic_of
 from doorstep.provision import owner_connection
 from doorstep.settings import Bind
-from doorstep.stack.addresses import reach
-from doorstep.stack.stack import Stack
-from doorstep.topics import ACK, POSITION, topic_of
+from ops.commands.dead_letter_reader import Letter, letters_since
+from ops.stack.addresses import reach
+from ops.stack.stack import Stack
 
 _SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? ([0-9.e+-]+)$", re.MULTILINE)
 

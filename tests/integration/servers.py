@@ -10,10 +10,10 @@ from pathlib import Path
 
 from doorstep.credentials import mqtt_password
 from doorstep.provision import write_password_file
-from doorstep.stack import kafka, mosquitto, probes
-from doorstep.stack.addresses import Addresses, choose_addresses, reach
-from doorstep.stack.home import Home
-from doorstep.stack.settings import StackSettings
+from ops.stack import kafka, mosquitto, probes
+from ops.stack.addresses import Addresses, choose_addresses, reach
+from ops.stack.paths import Home
+from ops.stack.settings import StackSettings
 
 START_TIMEOUT_S = 60.0
 

@@ -18,7 +18,7 @@ import pytest
 
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection
-from doorstep.stack.stack import Stack
+from ops.stack.stack import Stack
 from tests.integration.bad_input import (
     CASES,
     DOUBTFUL,

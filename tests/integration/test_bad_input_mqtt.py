@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from doorstep.operate.letters import Letter
 from doorstep.provision import owner_connection
-from doorstep.stack.stack import Stack
+from ops.commands.dead_letter_reader import Letter
+from ops.stack.stack import Stack
 from tests.integration.bad_input import (
     CASES,
     DOUBTFUL,

@@ -11,14 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from doorstep.journal import Journal, read_published
-from doorstep.ledger import Balance, compare
+from device.device import Device, make_login
+from device.device_session import Phone, phone_of
+from device.journal import Journal, read_published
+from device.settings import Fleet, SimulatorSettings
 from doorstep.provision import owner_connection
-from doorstep.reporting import Report
-from doorstep.stack.stack import Stack
-from simulators.device import Device, make_login
-from simulators.phone import Phone, phone_of
-from simulators.settings import Fleet, SimulatorSettings
+from doorstep.sampling import Report
+from ops.ledger import Balance, compare
+from ops.stack.stack import Stack
 
 SOON_S = 120.0
 HERE = {"lat_deg": 43.7731, "lon_deg": 11.2560, "accuracy_m": 5.0}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.journal import Journal
+from device.connection import Connection, ConnectionFailed, Login
+from device.device import Device
+from device.journal import Journal
+from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.settings import MqttBroker
-from doorstep.stack.stack import Stack
-from doorstep.stack.topics import Topic, create_topics
-from driver_events.sender import MqttSender
-from simulators.connection import Connection, ConnectionFailed, Login
-from simulators.device import Device
+from driver_events.mqtt_publisher import MqttSender
+from ops.stack.stack import Stack
 from tests.integration.pipe_servers import wait_until
 from tests.integration.pipe_services import bridge_on, read_topic_at
 from tests.integration.tls import TlsMosquitto, make_certificates

@@ -12,9 +12,9 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
-from doorstep.stack.stack import Stack
-from doorstep.stack.topics import Topic, create_topics
-from doorstep.store import write
+from doorstep.kafka.topic_specs import Topic, create_topics
+from doorstep.store import fix_writer
+from ops.stack.stack import Stack
 from tests.integration.pipe_servers import wait_until
 from tests.integration.pipe_services import Service, read_topic_at
 
@@ -61,7 +61,7 @@ def is_committed(stack: Stack, boot: str, seq: int) -> Callable[[], bool]:
         with psycopg.connect(
             stack.database_admin_url, options="-c search_path=doorstep,public"
         ) as conn:
-            marks = write.read_watermarks(conn, [(DRIVER, boot)])
+            marks = fix_writer.read_watermarks(conn, [(DRIVER, boot)])
         return any(mark.seq == seq and not mark.missing for mark in marks)
 
     return look

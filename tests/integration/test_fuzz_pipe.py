@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import MAX_PAYLOAD_BYTES, Decoded, decode_position
-from doorstep.operate.letters import Letter
-from doorstep.operate.resending import Identity, Known, read_known
+from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.provision import owner_connection
-from doorstep.stack.stack import Stack
-from doorstep.topics import POSITION, topic_of
+from ops.commands.dead_letter_reader import Letter
+from ops.commands.dead_letter_replay import Identity, Known, read_known
+from ops.stack.stack import Stack
 from tests.fuzz.payloads import CASES, good_fix, payloads
 from tests.integration.devices import (
     Device,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.journal import Journal
-from doorstep.ledger import (
+from device.journal import Journal
+from ops.ledger import (
     Ledger,
     compare,
     read_evidence,

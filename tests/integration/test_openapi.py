@@ -29,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from doorstep.credentials import driver_token
-from doorstep.stack.stack import Stack
+from ops.stack.stack import Stack
 from tests.fuzz.payloads import CASES
 
 SERVICES = ("driver_api", "tracking_api")

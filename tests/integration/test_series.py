@@ -21,8 +21,8 @@ from websockets.sync.client import connect
 
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
 from doorstep.settings import MqttBroker
-from doorstep.stack.addresses import reach
-from doorstep.stack.stack import Stack
+from ops.stack.addresses import reach
+from ops.stack.stack import Stack
 from simulators.cities.atlas import distance_m
 from tests.integration.http_services import make_fix
 from tests.integration.pipe_services import read_topic_at

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from doorstep.credentials import mqtt_password
-from doorstep.stack import probes
-from doorstep.stack.home import process_runs as _runs
-from doorstep.stack.settings import PROJECT, StackSettings
-from doorstep.stack.stack import Stack
+from ops.stack import probes
+from ops.stack.paths import process_runs as _runs
+from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.stack import Stack
 from tests.integration.conftest import ANY_PORT
 from tests.integration.servers import wait_until
 
@@ -138,7 +138,7 @@ def test_logs__of_one_part__are_its_own(stack: Stack) -> None:
 
 def test_bad_setting__is_one_clear_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "doorstep.stack", "status"],
+        [sys.executable, "-m", "ops", "status"],
         env=os.environ | {"MQTT_PORT": "many"},
         capture_output=True,
         text=True,
@@ -209,7 +209,7 @@ def test_everything_killed_at_once__up_again__and_the_owner_killed__ends_by_itse
 def _run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"DOORSTEP_HOME": str(stack.home.root)}
     return subprocess.run(
-        [sys.executable, "-m", "doorstep.stack", *arguments],
+        [sys.executable, "-m", "ops", *arguments],
         env=environment,
         cwd=PROJECT,
         capture_output=True,

@@ -17,7 +17,7 @@ import httpx
 
 from doorstep.fix import Fix as WireFix
 from doorstep.fix import encode_fix, encode_void
-from doorstep.store.rows import IncomingRow, Token
+from doorstep.store.records import IncomingRow, Token
 from driver_api.app import build_app
 from driver_api.database import Database
 from driver_api.routes import Parts

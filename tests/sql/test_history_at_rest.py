@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from doorstep.ledger import _read_boots
-from doorstep.operate import compact as command
-from doorstep.operate.compacting import Busy, Compacted, Compactor, NotAsPacked
-from doorstep.operate.trace import InHistory
-from doorstep.stack.topics import TOPICS
+from doorstep.kafka.topic_specs import TOPICS
+from doorstep.store.compaction import Busy, Compacted, Compactor, NotAsPacked
+from ops.commands import compact_command as command
+from ops.commands.trace import InHistory
+from ops.ledger import _read_boots
 from sql import read_sql
 from tests.database import Database
 from tests.factories import AWAY, make_fix
 from tests.sql.fleet import Fleet
-from tracking_api.dispatch import select_past
-from tracking_api.reads import select_history
+from tracking_api.fleet.dispatch_queries import select_past
+from tracking_api.track.queries import select_history
 
 DAY = datetime.now(tz=UTC).date() - timedelta(days=10)
 MIDNIGHT = datetime.combine(DAY, time(), UTC)
@@ -361,7 +361,7 @@ def test_limits__kafka_retention__is_the_topics(database: Database) -> None:
 def test_compact__stopped_in_the_middle__goes_on_and_nothing_is_twice_or_gone(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorstep.operate.compacting.DRIVERS_AT_ONCE", 1)
+    monkeypatch.setattr("doorstep.store.compaction.DRIVERS_AT_ONCE", 1)
     for driver_id in ("d1", "d2"):
         put(fleet, [old_fix(n) for n in range(5)], driver_id)
     with database.connect() as conn:
@@ -380,7 +380,7 @@ def test_compact__stopped_in_the_middle__goes_on_and_nothing_is_twice_or_gone(
 def test_compact__a_reader_by_an_older_snapshot__sees_every_fix_once_and_is_waited_for(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorstep.operate.compacting.DROP_TRIES", 1)
+    monkeypatch.setattr("doorstep.store.compaction.DROP_TRIES", 1)
     put(fleet, [old_fix(n) for n in range(5)])
     asked = ["d1", MIDNIGHT, MIDNIGHT + timedelta(days=1)]
     with database.connect("tracking_api") as reader:
@@ -396,7 +396,7 @@ def test_compact__a_reader_by_an_older_snapshot__sees_every_fix_once_and_is_wait
 def test_compact__somebody_reads_the_partition__does_not_wait_for_long(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorstep.operate.compacting.DROP_TRIES", 1)
+    monkeypatch.setattr("doorstep.store.compaction.DROP_TRIES", 1)
     put(fleet, [old_fix(n) for n in range(5)])
     with database.connect() as reader:
         reader.execute("LOCK TABLE fix_history IN ACCESS SHARE MODE")

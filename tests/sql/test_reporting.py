@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from doorstep import errors
-from doorstep.reporting import Report
-from doorstep.store import commands, write
+from doorstep.sampling import Report
+from doorstep.store import commands, fix_writer
 from doorstep.store.pool import connection, open_pool
 from tests.database import Database
 from tests.sql.fleet import Fleet, connect_as
@@ -28,7 +28,7 @@ async def test_set_reporting__twice__only_the_newest_waits(
     await set_reporting(database, "d1", Report(mode="time"))
     await set_reporting(database, "d1", newest)
     with connect_as(database, "driver_events") as conn:
-        assert write.take_reporting(conn, 10) == [("d1", 2, newest)]
+        assert fix_writer.take_reporting(conn, 10) == [("d1", 2, newest)]
 
 
 async def test_confirm_reporting__of_an_older_version__leaves_the_newer_waiting(
@@ -36,14 +36,14 @@ async def test_confirm_reporting__of_an_older_version__leaves_the_newer_waiting(
 ) -> None:
     await set_reporting(database, "d1", Report(mode="time"))
     with connect_as(database, "driver_events") as conn:
-        ((driver_id, version, _),) = write.take_reporting(conn, 10)
+        ((driver_id, version, _),) = fix_writer.take_reporting(conn, 10)
         await set_reporting(database, "d1", Report(mode="distance"))
-        write.confirm_reporting(conn, [(driver_id, version)])
-        assert write.take_reporting(conn, 10) == [("d1", 2, Report(mode="distance"))]
-        write.confirm_reporting(conn, [("d1", 2)])
-        assert write.take_reporting(conn, 10) == []
-        write.renew_reporting(conn)
-        assert [row[0] for row in write.take_reporting(conn, 10)] == ["d1"]
+        fix_writer.confirm_reporting(conn, [(driver_id, version)])
+        assert fix_writer.take_reporting(conn, 10) == [("d1", 2, Report(mode="distance"))]
+        fix_writer.confirm_reporting(conn, [("d1", 2)])
+        assert fix_writer.take_reporting(conn, 10) == []
+        fix_writer.renew_reporting(conn)
+        assert [row[0] for row in fix_writer.take_reporting(conn, 10)] == ["d1"]
 
 
 async def test_take_reporting__two_publishers__only_one_gets_any(
@@ -54,8 +54,8 @@ async def test_take_reporting__two_publishers__only_one_gets_any(
         database.connect("driver_events") as first,
         database.connect("driver_events") as second,
     ):
-        assert len(write.take_reporting(first, 10)) == 1
-        assert write.take_reporting(second, 10) == []
+        assert len(fix_writer.take_reporting(first, 10)) == 1
+        assert fix_writer.take_reporting(second, 10) == []
 
 
 async def test_set_reporting__unknown_driver__is_told(fleet: Fleet, database: Database) -> None:

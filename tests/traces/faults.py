@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from tests.traces.data import LATENESS_S, NO_CLOCK_S, Trace, TraceFix
-from tracking_api.history import flag_jumps
-from tracking_api.view import Spot
+from tracking_api.history.features import flag_jumps
+from tracking_api.track.visibility import Spot
 
 FUTURE_S = 120.0
 INACCURATE_M = 200.0

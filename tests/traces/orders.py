@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from doorstep.store import admin
-from doorstep.store.rows import IncomingRow
+from doorstep.store.records import IncomingRow
 from tests.factories import Place
 from tests.sql.fleet import Fleet
 from tests.traces.data import Trace, metres, moved, read_trace

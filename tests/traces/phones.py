@@ -26,8 +26,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 from tests.database import Database, cloned_database, create_template, running_cluster
 from tests.traces.data import GPS, Trace, phone_days
 from tests.traces.faults import FaultRow, fate_of, faults_of, table_of

@@ -19,16 +19,16 @@ from uuid import UUID
 
 from confluent_kafka import Message
 
+from device.device_session import phone_of
+from device.settings import Fleet as Secrets
+from device.settings import SimulatorSettings
 from doorstep.fix import wire_instant
 from doorstep.provision import owner_connection
 from doorstep.settings import MqttBroker
-from doorstep.stack.addresses import reach
-from doorstep.stack.stack import Stack
 from doorstep.store import admin
+from ops.stack.addresses import reach
+from ops.stack.stack import Stack
 from simulators.api import Answer, Api
-from simulators.phone import phone_of
-from simulators.settings import Fleet as Secrets
-from simulators.settings import SimulatorSettings
 from tests.integration.pipe_services import read_topic_at
 from tests.traces.data import Trace
 from tests.traces.days import stops_of

@@ -19,10 +19,10 @@ import uvicorn
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import StoreUnavailable
-from doorstep.store.rows import Token
+from doorstep.store.records import Token
 from tracking_api.app import build_app
-from tracking_api.live.takeover import HandsOver
-from tracking_api.view import Event, Look, Spot, TrackedOrder, Window
+from tracking_api.live.detachable_protocol import HandsOver
+from tracking_api.track.visibility import Event, Look, Spot, TrackedOrder, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PUBLIC_URL = "https://doorstep.test"

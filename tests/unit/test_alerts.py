@@ -21,7 +21,12 @@ RULES: list[dict[str, Any]] = [
     for rule in group["rules"]
 ]
 SERVICES_METRICS = (
-    *("bridge.metrics", "driver_events.metrics", "doorstep.telemetry", "doorstep.web.observe"),
+    *(
+        "bridge.metrics",
+        "driver_events.metrics",
+        "doorstep.telemetry",
+        "doorstep.http.http_metrics",
+    ),
     *("driver_api.routes", "tracking_api.live.feed"),
 )
 OF_OTHERS = {"up", "node_filesystem_avail_bytes"}  # Prometheus' own, node_exporter's

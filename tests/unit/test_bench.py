@@ -18,7 +18,7 @@ from bench.measure import Measured
 from bench.naive_reads import EVENTS, HISTORY, NEAREST, TILE, TRACK, named
 from bench.reads import AGAIN, ZOOM, all_tiles, tile_at
 from bench.registry import BENCHMARKS, Benchmark
-from doorstep.stack.settings import PROJECT
+from ops.stack.settings import PROJECT
 
 
 def test_benchmarks__each__has_a_purpose_in_one_line_and_a_module() -> None:

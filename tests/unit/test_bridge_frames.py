@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bridge.frames import Arrival, BrokenFrame, is_whole_packet, take_publishes
+from bridge.mqtt_packets import Arrival, BrokenFrame, is_whole_packet, take_publishes
 
 
 def length_of(value: int) -> bytes:

@@ -15,11 +15,11 @@ import pytest
 
 from doorstep.credentials import mqtt_password
 from doorstep.settings import Bind, ServiceSettings
-from doorstep.stack import parts
-from doorstep.stack.addresses import Addresses
-from doorstep.stack.home import Home
-from doorstep.stack.postgres import CONFIG
-from doorstep.stack.settings import StackSettings
+from ops.stack import processes
+from ops.stack.addresses import Addresses
+from ops.stack.paths import Home
+from ops.stack.postgres import CONFIG
+from ops.stack.settings import StackSettings
 from tests.unit.compose import (
     PROJECT,
     SERVICES,
@@ -97,7 +97,7 @@ def test_service__same_variables_and_values_as_natively(
     service: str, home: Home, services: dict[str, dict[str, Any]]
 ) -> None:
     at = in_containers()
-    native = parts.service_environment(service, home, at)
+    native = processes.service_environment(service, home, at)
     bind = f"{service.upper()}_BIND"
     native[bind] = str(Bind("0.0.0.0", getattr(at, service).port))
     if "TRACKING_API_PUBLIC_URL" in native:  # outside the containers, so not a container's name
@@ -117,7 +117,7 @@ def test_service__every_variable_is_a_setting_of_its(
 def test_provision__has_what_the_native_stack_sets_up_with(
     home: Home, services: dict[str, dict[str, Any]]
 ) -> None:
-    native = parts.owner_environment(home, in_containers())
+    native = processes.owner_environment(home, in_containers())
     ours = services["provision"]["environment"]
     for name in ("DATABASE_SUPERUSER_URL", "KAFKA_BOOTSTRAP_SERVERS", "COURIERS"):
         del ours[name]
@@ -131,7 +131,7 @@ def test_provision__has_what_the_native_stack_sets_up_with(
 def test_couriers__same_variables_as_a_native_simulator(
     home: Home, services: dict[str, dict[str, Any]]
 ) -> None:
-    native = parts.client_environment(home, in_containers())
+    native = processes.client_environment(home, in_containers())
     ours = services["couriers"]["environment"]
     assert ours.keys() == native.keys()
     for name in ("MQTT_URL", "DRIVER_API_URL", "TRACKING_API_URL"):
@@ -156,7 +156,7 @@ def test_kafka__same_properties_as_natively(services: dict[str, dict[str, Any]])
 def test_postgis__same_settings_as_natively(
     home: Home, services: dict[str, dict[str, Any]]
 ) -> None:
-    cluster = parts.postgres_cluster(home, in_containers(), home.postgres)
+    cluster = processes.postgres_cluster(home, in_containers(), home.postgres)
     native = {**CONFIG, **cluster.config}
     for name in ("logging_collector", "log_line_prefix", "lc_messages"):
         del native[name]  # how it logs is the engine's affair

@@ -11,8 +11,8 @@ import pytest
 
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.errors import SettingsError
-from doorstep.stack import compose_secrets
-from doorstep.stack.compose_secrets import fill, make_secrets
+from ops.stack import compose_secrets
+from ops.stack.compose_secrets import fill, make_secrets
 from tests.unit.compose import PROJECT
 
 
@@ -83,9 +83,7 @@ def test_fill__a_value_that_is_there__stays() -> None:
 
 def test_compose_secrets__needs_nothing_but_python() -> None:
     argv = [sys.executable, "-I", "-S", "-c"]
-    code = (
-        f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import doorstep.stack.compose_secrets"
-    )
+    code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import ops.stack.compose_secrets"
     assert subprocess.run([*argv, code], check=False).returncode == 0
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import data
-from doorstep.journal import Journal
+from device.journal import Journal
+from device.settings import Fleet, SimulatorSettings
 from simulators.api import Answer, Api
 from simulators.couriers import courier as courier_module
 from simulators.couriers import shift as shift_module
@@ -26,7 +27,6 @@ from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.orders import Dispatch
 from simulators.couriers.shift import Shift, ShiftOptions, first_of_ours
 from simulators.couriers.streets import load_firenze
-from simulators.settings import Fleet, SimulatorSettings
 
 SPEEDUP = 20_000
 

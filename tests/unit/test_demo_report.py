@@ -16,12 +16,12 @@ from typing import cast
 
 import pytest
 
-from doorstep.journal import PublishedLife
-from doorstep.ledger import Ledger, StoredBoot, balance
-from doorstep.stack import demo
-from doorstep.stack.demo import Couriers, Report, only_demo, run_demo
-from doorstep.stack.home import Home, StackError
-from doorstep.stack.stack import Stack
+from device.journal import PublishedLife
+from ops.ledger import Ledger, StoredBoot, balance
+from ops.stack import demo
+from ops.stack.demo import Couriers, Report, only_demo, run_demo
+from ops.stack.paths import Home, StackError
+from ops.stack.stack import Stack
 
 LIFE = PublishedLife("anna", "b1", 10, pending=1, voids=0)
 STORED = StoredBoot(stored=[(1, 9)], in_history=[(1, 9)], history_rows=9)

@@ -15,20 +15,20 @@ from typing import Any, ClassVar
 
 import pytest
 
-from doorstep.journal import Journal, read_published
-from doorstep.reporting import Report
-from doorstep.settings import MqttBroker
-from simulators import device as device_module
-from simulators.connection import Login
-from simulators.device import MAX_IN_FLIGHT, Device
-from simulators.repairs import (
+from device import device as device_module
+from device.connection import Login
+from device.device import MAX_IN_FLIGHT, Device
+from device.journal import Journal, read_published
+from device.retransmission import (
     MAX_ARRAY_BYTES,
     MAX_ARRAY_FIXES,
     Ack,
     committed_ranges,
     join_fixes,
 )
-from simulators.settings import broker_of
+from device.settings import broker_of
+from doorstep.sampling import Report
+from doorstep.settings import MqttBroker
 
 LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
 FIX: dict[str, Any] = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from doorstep.reporting import Report
+from doorstep.sampling import Report
 from tests.traces.data import needs_traces
 
 pytestmark = needs_traces

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from doorstep.reporting import (
+from device.sampling import Reporter, moved_m, off_by_m, seen_of
+from doorstep.sampling import (
     DEGREE_M,
     MalformedCommand,
     Report,
@@ -17,7 +18,6 @@ from doorstep.reporting import (
     encode_command,
     predict,
 )
-from simulators.reporting import Reporter, moved_m, off_by_m, seen_of
 
 BEGAN_MS = 1_700_000_000_000
 LAT = 43.77

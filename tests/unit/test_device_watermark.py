@@ -28,11 +28,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from doorstep.journal import Journal
+from device import device as device_module
+from device.connection import Login
+from device.device import Device
+from device.journal import Journal
 from doorstep.settings import MqttBroker
-from simulators import device as device_module
-from simulators.connection import Login
-from simulators.device import Device
 
 LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
 PERIOD_S = 30.0

@@ -14,7 +14,7 @@ import pytest
 from doorstep.credentials import token_sha256
 from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
 from doorstep.fix import Fix
-from doorstep.store.rows import Driver, IncomingRow, Order, Outcome, Token
+from doorstep.store.records import Driver, IncomingRow, Order, Outcome, Token
 from driver_api.app import build_app
 from driver_api.positions import pack_position
 from driver_api.routes import BURST_FIXES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
-from doorstep.store.rows import INCOMING_COLUMNS, Outcome
+from doorstep.store.records import INCOMING_COLUMNS, Outcome
 from driver_events.batch import Batch, Record, bury, judge, read_batch
 from driver_events.positions import pack_positions
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from doorstep.reporting import Report, decode_command
-from doorstep.store import write
-from driver_events.commands import CommandPublisher
+from doorstep.sampling import Report, decode_command
+from doorstep.store import fix_writer
+from driver_events.device_commands import CommandPublisher
 from driver_events.recorder import Connection
 
 
@@ -55,9 +55,9 @@ class Broker:
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     one = Rows()
-    monkeypatch.setattr(write, "take_reporting", one.take)
-    monkeypatch.setattr(write, "confirm_reporting", one.confirm)
-    monkeypatch.setattr(write, "renew_reporting", one.renew)
+    monkeypatch.setattr(fix_writer, "take_reporting", one.take)
+    monkeypatch.setattr(fix_writer, "confirm_reporting", one.confirm)
+    monkeypatch.setattr(fix_writer, "renew_reporting", one.renew)
     return one
 
 

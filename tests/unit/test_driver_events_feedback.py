@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import pytest
 
 from doorstep.errors import StoreUnavailable
-from doorstep.store.rows import Watermark
+from doorstep.store.records import Watermark
+from driver_events.acks import MOST_MISSING, Feedback, Schedule, encode_watermark
 from driver_events.batch import Pair
-from driver_events.feedback import MOST_MISSING, Feedback, Schedule, encode_watermark
 
 
 class Scene:

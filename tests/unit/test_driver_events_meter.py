@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from driver_events import metrics
-from driver_events.meter import CHECK_EVERY_S, WINDOW_S, Meter
+from driver_events.rate_monitor import CHECK_EVERY_S, WINDOW_S, Meter
 from tests.factories import make_fix, now, numbered
 
 

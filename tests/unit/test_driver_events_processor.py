@@ -12,9 +12,9 @@ import pytest
 from doorstep.errors import OffsetLost, StoreUnavailable
 from driver_events import processor
 from driver_events.batch import Batch, Verdict, judge
+from driver_events.consumer import KafkaUnavailable, TopicIdentity
 from driver_events.processor import Processor
 from driver_events.recorder import DataError
-from driver_events.source import KafkaUnavailable, TopicIdentity
 
 TOPIC = TopicIdentity("cluster", "topic")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.frames import Arrival, take_publishes
-from driver_events.sender import publish_frame
+from bridge.mqtt_packets import Arrival, take_publishes
+from driver_events.mqtt_publisher import publish_frame
 
 
 @given(st.lists(st.tuples(st.text(max_size=80), st.binary(max_size=20_000)), max_size=5))

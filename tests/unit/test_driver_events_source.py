@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from driver_events import source as source_module
-from driver_events.source import KafkaUnavailable, Source
+from driver_events import consumer as source_module
+from driver_events.consumer import KafkaUnavailable, Source
 
 
 def test_identify__a_client_that_waits_for_a_dead_controller__is_not_asked_again(monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driver_events.source import TopicIdentity
+from driver_events.consumer import TopicIdentity
 from driver_events.watchdog import STALLED_S, Watchdog
 
 TOPIC = TopicIdentity("cluster", "topic")

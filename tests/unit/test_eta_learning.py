@@ -15,14 +15,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from doorstep.eta.codec import model_from_json, model_to_json
-from doorstep.eta.doors import Doors
-from doorstep.eta.estimate import Estimator, Seen
-from doorstep.eta.features import City
-from doorstep.eta.learning import learn, metres_ridden
-from doorstep.eta.model import PRIOR_MPS, STREET_CLASSES, EtaModel, Phase, Ways
-from doorstep.eta.rides import Delivery
-from doorstep.streets import Street, Streets
+from eta.codec import model_from_json, model_to_json
+from eta.estimate import Estimator, Seen
+from eta.features import City
+from eta.learning import learn, metres_ridden
+from eta.model import PRIOR_MPS, STREET_CLASSES, EtaModel, Phase, Ways
+from eta.rides import Delivery
+from eta.streets import Street, Streets
+from eta.travel_time_cache import Doors
 
 NOON = datetime(2026, 1, 12, 12, tzinfo=UTC)
 SIDE, BLOCK_M = 12, 250.0

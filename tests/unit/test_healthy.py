@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from doorstep.healthcheck import is_ready, ready_port
 from doorstep.settings import Bind
-from doorstep.stack.healthy import is_ready, ready_port
 from doorstep.telemetry import serve_telemetry
 
 

@@ -27,8 +27,12 @@ RUNS = {  # extra: the modules that its image runs; of a package, all that is in
     "tracking-api": ("tracking_api",),
     "simulators": ("simulators.couriers", "simulators.tickers", "simulators.cities"),
     "stack": (
-        *("doorstep.stack.compose_database", "doorstep.stack.topics", "doorstep.provision", "sql"),
-        *("doorstep.operate.compact", "doorstep.operate.learn", "doorstep.operate.rebuild"),
+        *("ops.stack.compose_database", "doorstep.kafka.topic_specs", "doorstep.provision", "sql"),
+        *(
+            "ops.commands.compact_command",
+            "ops.commands.learn_command",
+            "ops.commands.rebuild_command",
+        ),
     ),
 }
 IMPORT_ALL = """

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.journal import Journal, JournalInUse, read_published
+from device.journal import Journal, JournalInUse, read_published
 
 # Writes fixes for two drivers for ever, and says each seq only after its commit.
 WRITER = """
 import sys
 from pathlib import Path
-from doorstep.journal import Journal
+from device.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 lives = [journal.open_life("anna"), journal.open_life("bruno")]
 for seq in range(1, 1_000_000):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorstep.journal import PublishedLife
-from doorstep.ledger import Ledger, StoredBoot, balance, count, join, overlap, subtract
+from device.journal import PublishedLife
+from ops.ledger import Ledger, StoredBoot, balance, count, join, overlap, subtract
 
 SPANS = st.lists(
     st.tuples(st.integers(1, 60), st.integers(0, 9)).map(lambda pair: (pair[0], sum(pair))),

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.load import mqtt_packets
+from bench.load.devices import Device, Fixes
+from bench.load.fixtures import shards_of
+from bench.load.generator import Generator
+from bench.load.histogram import Histogram, bucket_of
+from bench.load.options import LoadOptions, parse
+from bench.load.plot import bars, plot
+from bench.load.rate_search import CLOSE_ENOUGH, Search
+from bench.load.route import MICRO_LAT_PER_M, MICRO_LON_PER_M, SPEED_MPS, Errand, Stroll
+from bench.load.sampler import Moment, find_full
+from bench.load.schedule import Schedule
 from doorstep.fix import decode_position
 from doorstep.fix.value import Fix
-from doorstep.stack.cli import main as run_main
-from simulators.load import frames
-from simulators.load.crew import set_weight
-from simulators.load.devices import Device, Fixes
-from simulators.load.generator import Generator
-from simulators.load.histogram import Histogram, bucket_of
-from simulators.load.limit import CLOSE_ENOUGH, Search
-from simulators.load.options import LoadOptions, parse
-from simulators.load.picture import bars, plot
-from simulators.load.schedule import Schedule
-from simulators.load.stage import shards_of
-from simulators.load.walk import MICRO_LAT_PER_M, MICRO_LON_PER_M, SPEED_MPS, Errand, Stroll
-from simulators.load.watch import Moment, find_full
 
 STROLL = Stroll(250_000, 770_000, 90, 60_000)
 ERRAND = Errand(250_000, 770_000, 45, 40_000, 100_000, 200_000)
@@ -46,9 +41,9 @@ def make_fixes(per_message: int = 1, began_ms: int = 1_800_000_000_000) -> tuple
 
 
 def read_message(packet: bytes) -> tuple[str, int, list[Fix]]:
-    (first, body), (_, rest) = frames.take_packets(packet)
+    (first, body), (_, rest) = mqtt_packets.take_packets(packet)
     assert (first, rest) == (0x32, b"")
-    topic, packet_id, payload = frames.read_publish(first, body)
+    topic, packet_id, payload = mqtt_packets.read_publish(first, body)
     fixes = [one for one in decode_position(payload) if isinstance(one, Fix)]
     return topic.decode(), packet_id, fixes
 
@@ -69,7 +64,9 @@ def test_message__is_a_publish_that_the_platform_decodes() -> None:
 def test_message__sent_again__is_the_same_but_for_its_packet_id() -> None:
     fixes, schedule = make_fixes()
     first = [fixes.message(0, number, schedule.due_ms(0, number)) for number in range(1, 90)]
-    again = [fixes.again(0, number, (number - 1) % frames.FIX_IDS + 1) for number in range(1, 90)]
+    again = [
+        fixes.again(0, number, (number - 1) % mqtt_packets.FIX_IDS + 1) for number in range(1, 90)
+    ]
     assert again == first
     assert fixes.message(0, 90, schedule.due_ms(0, 90)) != first[-1]
 
@@ -87,17 +84,17 @@ def test_message__of_several_fixes__ends_with_the_one_that_is_due(per_message: i
 
 @pytest.mark.parametrize("size", [1, 100, 127, 128, 300, 16_383, 16_384, 70_000])
 def test_position__of_any_length__reads_back(size: int) -> None:
-    packet = frames.position(frames.position_topic("d"), 513, b"x" * size)
-    (first, body), _ = frames.take_packets(packet)
-    assert frames.read_publish(first, body)[1:] == (513, b"x" * size)
+    packet = mqtt_packets.position(mqtt_packets.position_topic("d"), 513, b"x" * size)
+    (first, body), _ = mqtt_packets.take_packets(packet)
+    assert mqtt_packets.read_publish(first, body)[1:] == (513, b"x" * size)
 
 
 def test_take_packets__whatever_was_cut__gives_whole_packets_only() -> None:
-    whole = frames.puback(9) + frames.status("d", b"{}") + frames.PINGREQ_PACKET
+    whole = mqtt_packets.puback(9) + mqtt_packets.status("d", b"{}") + mqtt_packets.PINGREQ_PACKET
     for cut in range(len(whole)):
-        *found, (_, rest) = frames.take_packets(whole[:cut])
-        *later, (_, nothing) = frames.take_packets(rest + whole[cut:])
-        assert [*found, *later] == list(frames.take_packets(whole))[:-1]
+        *found, (_, rest) = mqtt_packets.take_packets(whole[:cut])
+        *later, (_, nothing) = mqtt_packets.take_packets(rest + whole[cut:])
+        assert [*found, *later] == list(mqtt_packets.take_packets(whole))[:-1]
         assert nothing == b""
 
 
@@ -214,7 +211,7 @@ def test_ledger__pubacks_in_any_order__are_each_counted(generator: Generator) ->
 
 def test_ledger__a_puback_of_nothing_published__is_not_counted_as_one(generator: Generator) -> None:
     generator.on_puback(0, 9)
-    generator.on_puback(0, frames.STATUS_ID)
+    generator.on_puback(0, mqtt_packets.STATUS_ID)
     assert generator.acked == [0]
     assert not generator.acked_beyond.get(0)
 
@@ -334,38 +331,3 @@ def test_parse__a_bad_argument__is_named(
         parse(argv)
     assert exit_info.value.code == 2
     assert complaint in capsys.readouterr().err
-
-
-def test_run_load__becomes_the_load__in_the_callers_folder(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    became: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _program, argv: became.append(argv[1:]))
-    monkeypatch.setenv("PYTHONPATH", "")
-    monkeypatch.setenv("DOORSTEP_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # main() would take two over
-    run_main(["load", "--devices", "5", "--report", "here.json"])
-    assert became == [["-m", "simulators.load", "--devices", "5", "--report", "here.json"]]
-    assert Path.cwd() == tmp_path
-
-
-# -- children ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("weight", "nice"), [(1.0, 0), (1 / 3, 5), (1 / 24, 14), (0.001, 19)])
-def test_set_weight__is_a_sessions_and_a_process_niceness(weight: float, nice: int) -> None:
-    with subprocess.Popen(["sleep", "60"], start_new_session=True) as child:
-        set_weight(child.pid, weight)
-        found = os.getpriority(os.PRIO_PROCESS, child.pid)
-        autogroup = Path(f"/proc/{child.pid}/autogroup")
-        said = autogroup.read_text() if autogroup.exists() else f"none, nice {nice}"
-        child.kill()
-    assert found == nice
-    assert said.split()[-1] == str(nice)
-
-
-def test_set_weight__who_has_ended__is_no_error() -> None:
-    with subprocess.Popen(["true"]) as child:
-        child.wait()
-    set_weight(child.pid, 0.5)

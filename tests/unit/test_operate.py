@@ -6,14 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from device.journal import SeqInLife
 from doorstep.fix import Fix, Refused
-from doorstep.journal import SeqInLife
-from doorstep.operate import dead_letters, where
-from doorstep.operate.command import BadArgument
-from doorstep.operate.kafka import murmur2, partition_of
-from doorstep.operate.letters import Letter, Wanted, parse_time, printable
-from doorstep.operate.resending import identities_of, resend_of
-from doorstep.operate.trace import (
+from doorstep.kafka.topic_reader import murmur2, partition_of
+from doorstep.store.records import Watermark
+from ops.commands import dead_letters_command, trace_command
+from ops.commands.dead_letter_reader import Letter, Wanted, parse_time, printable
+from ops.commands.dead_letter_replay import identities_of, resend_of
+from ops.commands.runner import BadArgument
+from ops.commands.trace import (
     InHistory,
     InKafka,
     KnownBoot,
@@ -22,8 +23,7 @@ from doorstep.operate.trace import (
     entry_of,
     is_about,
 )
-from doorstep.operate.verdict import steps_of, verdict_of
-from doorstep.store.rows import Watermark
+from ops.commands.trace_report import steps_of, verdict_of
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 FIX = b'{"boot":"b1","seq":7,"fix_at":1795262400000,"lat_deg":43.7,"lon_deg":11.2}'
@@ -187,7 +187,7 @@ def test_verdict_of__each_fate__has_its_word_and_a_line_for_each_step(
     assert verdict.word == word
     assert said in verdict.sentence
     assert len({step.part for step in steps_of(trace)}) >= 4
-    assert all(line.isprintable() for line in where.lines_of(trace, verdict))
+    assert all(line.isprintable() for line in trace_command.lines_of(trace, verdict))
 
 
 def test_verdict_of__a_phone_that_is_ahead__says_so_instead_of_a_negative_time() -> None:
@@ -219,12 +219,12 @@ def test_where__bad_arguments__are_one_clear_line(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        where.main(arguments)
+        trace_command.main(arguments)
     assert stop.value.code == 2
     assert "./run where: error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("main", [where.main, dead_letters.main])
+@pytest.mark.parametrize("main", [trace_command.main, dead_letters_command.main])
 def test_help__has_examples(main: object, capsys: pytest.CaptureFixture[str]) -> None:
     assert callable(main)
     with pytest.raises(SystemExit) as stop:

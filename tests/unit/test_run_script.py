@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.stack.cli import launcher_commands
+from ops.cli import launcher_commands
 
 PROJECT = Path(__file__).resolve().parents[2]
 # what `run` needs of a bare Debian: coreutils, sed, findutils, util-linux
@@ -144,7 +144,7 @@ def test_run__knows_and_names_every_command_of_the_launcher(
     }
     commands = launcher_commands()
 
-    assert {"demo", "sources", "load"} <= commands
+    assert {"demo", "sources"} <= commands
     assert commands - named == set()
     for command in sorted(commands):
         assert "unknown command" not in _run(checkout, bare_path, command).stderr

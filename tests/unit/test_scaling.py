@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from bench.scaling import UNITS, needs_of, table_of
-from doorstep.stack.settings import PROJECT
+from ops.stack.settings import PROJECT
 
 COSTS = {name: one.value for name, one in UNITS.items()}
 DOCS = PROJECT / "docs"

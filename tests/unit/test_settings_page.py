@@ -10,12 +10,12 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from bridge.settings import BridgeSettings
-from doorstep.operate.settings import OperateSettings
+from device.settings import SimulatorSettings
 from doorstep.settings import ServiceSettings
-from doorstep.stack.settings import PROJECT, StackSettings
 from driver_api.settings import Settings as DriverApiSettings
 from driver_events.settings import DriverEventsSettings
-from simulators.settings import SimulatorSettings
+from ops.commands.settings import OperateSettings
+from ops.stack.settings import PROJECT, StackSettings
 from tracking_api.settings import Settings as TrackingApiSettings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"

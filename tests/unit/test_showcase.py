@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from doorstep.stack.showcase import CHOOSE_AFTER_S, Showcase
+from ops.stack.demo_links import CHOOSE_AFTER_S, Showcase
 
 WAYS_LEFT_M = {"o1": 80, "o2": 5200, "o3": 1400, "of another fleet": 9000}
 

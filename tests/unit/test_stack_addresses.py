@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from doorstep.settings import Bind
-from doorstep.stack.addresses import Addresses, choose_addresses, reach
-from doorstep.stack.home import StackError
-from doorstep.stack.settings import StackSettings
+from ops.stack.addresses import Addresses, choose_addresses, reach
+from ops.stack.paths import StackError
+from ops.stack.settings import StackSettings
 
 ANY = {
     "mqtt_port": 0,

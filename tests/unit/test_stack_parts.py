@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 from supervisor.process import Subprocess
 
+from doorstep.kafka.topic_specs import TOPICS
 from doorstep.settings import Bind
-from doorstep.stack import kafka, mosquitto, probes
-from doorstep.stack.addresses import Addresses, choose_addresses
-from doorstep.stack.home import Home, StackError, as_user
-from doorstep.stack.parts import SERVICES, Part, owner_environment, service_environment
-from doorstep.stack.settings import PROJECT, StackSettings
-from doorstep.stack.stack import Stack
-from doorstep.stack.supervise import (
+from ops.stack import kafka, mosquitto, probes
+from ops.stack.addresses import Addresses, choose_addresses
+from ops.stack.paths import Home, StackError, as_user
+from ops.stack.processes import SERVICES, Part, owner_environment, service_environment
+from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.stack import Stack
+from ops.stack.supervisor import (
     LONGEST_PAUSE_S,
     keep_pauses_short,
     start_again_at_once,
     write_config,
 )
-from doorstep.stack.topics import TOPICS
 from tests.unit.test_stack_addresses import ANY
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from doorstep.store import asking, pool
+from doorstep.store import deadline, pool
 from driver_api import database
 
 
@@ -15,7 +15,7 @@ def test_waits__no_connection_became_free__is_not_waited_for_again() -> None:
 
 
 def test_waits__a_silent_database__is_given_up_below_5_s_and_after_any_wait() -> None:
-    assert pool.WAIT_S + pool.LOCK_TIMEOUT_MS / 1000 < asking.ANSWER_WITHIN_S < 5.0
+    assert pool.WAIT_S + pool.LOCK_TIMEOUT_MS / 1000 < deadline.ANSWER_WITHIN_S < 5.0
 
 
 def test_connection_options__vanished_peer__is_noticed_by_both_sides() -> None:

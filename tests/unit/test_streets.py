@@ -16,7 +16,7 @@ import random
 import numpy as np
 import pytest
 
-from doorstep.streets import Roads, Street, Streets, load_firenze
+from eta.streets import Roads, Street, Streets, load_firenze
 
 A, B, C, D = (400.0, 0.0), (0.0, 0.0), (0.0, 300.0), (400.0, 300.0)
 

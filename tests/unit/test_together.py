@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tracking_api import together as together_module
-from tracking_api.together import KEYS_A_QUESTION, Together
+from tracking_api import batching as together_module
+from tracking_api.batching import KEYS_A_QUESTION, Together
 
 
 class Asked:

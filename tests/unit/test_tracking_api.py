@@ -14,11 +14,10 @@ import pytest
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
-from doorstep.store.rows import Order, Token
+from doorstep.store.records import Order, Token
 from tracking_api.app import build_app
-from tracking_api.cursors import Cursor
-from tracking_api.dispatch import FoundOrder, Needed, Past, Replayed
-from tracking_api.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
+from tracking_api.fleet.dispatch_queries import FoundOrder, Needed, Past, Replayed
+from tracking_api.orders.cursors import Cursor
 from tracking_api.schemas import (
     DriverAnswer,
     NewOrder,
@@ -28,7 +27,8 @@ from tracking_api.schemas import (
     ReportingAnswer,
     RestaurantAnswer,
 )
-from tracking_api.view import Event, FixKey, Look, Near, Spot, TrackedOrder, Window
+from tracking_api.track.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
+from tracking_api.track.visibility import Event, FixKey, Look, Near, Spot, TrackedOrder, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ORDER_ID, OTHER_ID = uuid4(), uuid4()

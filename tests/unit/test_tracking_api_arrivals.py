@@ -12,14 +12,14 @@ from uuid import uuid4
 
 import pytest
 
-from doorstep.eta.doors import Doors
-from doorstep.eta.estimate import Estimator
-from doorstep.eta.features import City
-from doorstep.eta.model import EtaModel
-from doorstep.streets import load_firenze
-from tracking_api import arrivals as arrivals_module
-from tracking_api.arrivals import Arrivals
-from tracking_api.view import Event, Spot, TrackedOrder, Window
+from eta.estimate import Estimator
+from eta.features import City
+from eta.model import EtaModel
+from eta.streets import load_firenze
+from eta.travel_time_cache import Doors
+from tracking_api.track import road_eta as arrivals_module
+from tracking_api.track.road_eta import Arrivals
+from tracking_api.track.visibility import Event, Spot, TrackedOrder, Window
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RESTAURANT, CUSTOMER, COURIER = (11.2558, 43.7696), (11.2610, 43.7780), (11.2500, 43.7720)

@@ -11,10 +11,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from doorstep.errors import StoreUnavailable
-from tracking_api.dispatch import Filters, uuids_beginning
-from tracking_api.exports import CsvWriter, GpxWriter, spreadsheet_safe
-from tracking_api.tiles import FRESH_FOR_S, Tiles
-from tracking_api.view import Spot
+from tracking_api.fleet.dispatch_queries import Filters, uuids_beginning
+from tracking_api.fleet.tiles import FRESH_FOR_S, Tiles
+from tracking_api.history.exports import CsvWriter, GpxWriter, spreadsheet_safe
+from tracking_api.track.visibility import Spot
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

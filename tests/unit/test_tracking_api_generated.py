@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_tracking_api import NEW_ORDER, ORDER_ID, STAFF, MemoryStore
-from tracking_api import links
 from tracking_api.app import build_app
+from tracking_api.track import links
 
 JSON = STAFF | {"Content-Type": "application/json"}
 CASES = settings(

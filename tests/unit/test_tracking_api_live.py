@@ -16,12 +16,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from doorstep.credentials import token_sha256
-from doorstep.store.rows import Token
+from doorstep.store.records import Token
 from tests.unit.live_world import PUBLIC_URL, Shown, World, frames_of, serving
-from tracking_api.links import COOKIE
-from tracking_api.live.crowd import VIEWERS_OF_A_TOKEN
+from tracking_api.live.connection_manager import VIEWERS_OF_A_TOKEN
 from tracking_api.live.service import Live
 from tracking_api.live.websocket import MOST_MESSAGE_BYTES, MOST_MESSAGES
+from tracking_api.track.links import COOKIE
 
 PATIENCE_S = 30
 

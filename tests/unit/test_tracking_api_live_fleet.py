@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from tests.unit.live_world import World, frames_of, ms_of, serving
-from tracking_api.live import fleet as fleet_module
-from tracking_api.live.fleet import Fleet
+from tracking_api.live import fleet_channel as fleet_module
+from tracking_api.live.fleet_channel import Fleet
+from tracking_api.live.fleet_index import Box, clusters
 from tracking_api.live.frames import Frame
-from tracking_api.live.roster import Box, clusters
 from tracking_api.live.viewer import Viewer
 
 EVERYWHERE = Box(-180, -90, 180, 90)

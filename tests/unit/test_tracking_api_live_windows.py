@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.unit.live_world import Shown, World, frames_of
 from tracking_api.live.hub import Hub
 from tracking_api.live.viewer import Viewer
-from tracking_api.view import Look, TrackedOrder
+from tracking_api.track.visibility import Look, TrackedOrder
 
 DRIVERS = ("d0", "d1", "d2")
 CASES = int(os.environ.get("PROPERTY_CASES", "60"))

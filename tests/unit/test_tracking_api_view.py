@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doorstep.web.problems import UnusableRequest
-from tracking_api.answers import track_answer
-from tracking_api.cursors import decode_cursor, encode_cursor
-from tracking_api.eta import ASSUMED_SPEED_MPS, DETOUR_FACTOR, estimate_arrival, observed_speed_mps
+from doorstep.http.problems import UnusableRequest
 from tracking_api.geo import distance_m
-from tracking_api.history import feature_collection, flag_jumps
-from tracking_api.view import Spot, TrackedOrder, Window, age_s, freshness_of
+from tracking_api.history.features import feature_collection, flag_jumps
+from tracking_api.orders.cursors import decode_cursor, encode_cursor
+from tracking_api.track.presenters import track_answer
+from tracking_api.track.straight_eta import (
+    ASSUMED_SPEED_MPS,
+    DETOUR_FACTOR,
+    estimate_arrival,
+    observed_speed_mps,
+)
+from tracking_api.track.visibility import Spot, TrackedOrder, Window, age_s, freshness_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RESTAURANT = (11.25, 43.77)

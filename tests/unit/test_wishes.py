@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from doorstep.stack import demo, wishes
-from doorstep.stack.demo import Beside
+from ops.stack import demo, simulation_targets
+from ops.stack.demo import Beside
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
             world.said[url.rpartition("/")[2]] = body["count"]
         return {"simulations": [{"kind": k, "wanted": n} for k, n in world.said.items()]}
 
-    monkeypatch.setattr(wishes, "ask_as_staff", ask)
+    monkeypatch.setattr(simulation_targets, "ask_as_staff", ask)
     monkeypatch.setattr(demo.subprocess, "Popen", lambda argv, **_: world.started.append(argv[-1]))
     monkeypatch.setattr(demo, "as_user", lambda _user, argv, **_: argv)
     home = SimpleNamespace(staff_token=lambda: "stf", logs=tmp_path)

@@ -18,12 +18,12 @@ from typing import Any
 
 import msgspec
 
-from doorstep.web.instants import format_instant
-from tracking_api.answers import eta_of, track_answer
-from tracking_api.arrivals import EstimateArrival
-from tracking_api.eta import estimate_arrival
+from doorstep.http.instants import format_instant
 from tracking_api.schemas import EtaAnswer
-from tracking_api.view import Event, Spot, TrackedOrder, age_s, freshness_of
+from tracking_api.track.presenters import eta_of, track_answer
+from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.track.visibility import Event, Spot, TrackedOrder, age_s, freshness_of
 
 _encode = msgspec.json.Encoder().encode
 

@@ -22,18 +22,18 @@ from prometheus_client import Counter, Gauge
 
 from doorstep.errors import BadLink, DoorstepError
 from doorstep.telemetry import get_logger
-from tracking_api.arrivals import EstimateArrival
-from tracking_api.eta import estimate_arrival
+from tracking_api.batching import Together
 from tracking_api.live.frames import (
     end_frame,
     order_frame,
     resync_frame,
     snapshot_frame,
 )
+from tracking_api.live.order_channel import ENDED, Watched
 from tracking_api.live.viewer import Viewer
-from tracking_api.live.watched import ENDED, Watched
-from tracking_api.together import Together
-from tracking_api.view import Look, Spot, TrackedOrder
+from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.track.visibility import Look, Spot, TrackedOrder
 
 PUSHES = Counter("doorstep_live_pushes", "Frames written to viewers of orders.", ["kind"])
 _SNAPSHOTS, _EVENTS, _POSITIONS = map(PUSHES.labels, ("snapshot", "order", "position"))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
-from tracking_api.live.crowd import Crowd
-from tracking_api.live.takeover import take_over, without_chunks
+from tracking_api.live.connection_manager import Crowd
+from tracking_api.live.detachable_protocol import take_over, without_chunks
 from tracking_api.live.viewer import Viewer
 from tracking_api.live.websocket import SocketViewer
 

@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from tracking_api.live.frames import SSE_HEARTBEAT, SSE_LAST_CHUNK, Frame
 
 if TYPE_CHECKING:
-    from tracking_api.live.crowd import Crowd
+    from tracking_api.live.connection_manager import Crowd
 
 SKIPPED = Counter("doorstep_live_skipped", "Positions that a slow viewer never got.")
 
