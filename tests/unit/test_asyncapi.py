@@ -19,6 +19,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from device.retransmission import Ack
 from doorstep.fix import (
     ID_PATTERN,
     MAX_FIXES,
@@ -30,20 +31,20 @@ from doorstep.fix import (
     encode_void,
 )
 from doorstep.fix.strict import OPTIONAL, RANGES
-from doorstep.reporting import Mode, Report, decode_command, encode_command
+from doorstep.kafka.topic_specs import TOPICS
+from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
+from doorstep.sampling import Mode, Report, decode_command, encode_command
 from doorstep.series import MAX_POINTS, NAME_PATTERN, Point, decode_points, point_members
-from doorstep.stack.topics import TOPICS
-from doorstep.store.rows import DeadLetter, Watermark
-from doorstep.topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
+from doorstep.store.records import DeadLetter, Watermark
+from driver_events.acks import MOST_MISSING, encode_watermark
 from driver_events.batch import Record, judge, read_batch
-from driver_events.feedback import MOST_MISSING, encode_watermark
 from driver_events.positions import pack_positions
-from simulators.repairs import Ack
 from tests.unit.live_world import PUBLIC_URL, World, ms_of
 from tracking_api.app import build_app
-from tracking_api.fleet_reads import POSITION_COLUMNS
+from tracking_api.fleet.queries import POSITION_COLUMNS
 from tracking_api.live.feed import Feed
-from tracking_api.live.fleet import CLUSTER_COLUMNS, LIMITS, Fleet
+from tracking_api.live.fleet_channel import CLUSTER_COLUMNS, LIMITS, Fleet
+from tracking_api.live.fleet_index import Box
 from tracking_api.live.frames import (
     Frame,
     end_frame,
@@ -52,8 +53,6 @@ from tracking_api.live.frames import (
     resync_frame,
     snapshot_frame,
 )
-from tracking_api.live.roster import Box
-from tracking_api.live.series import points_frame
 from tracking_api.schemas import (
     Coordinates,
     EtaAnswer,
@@ -64,6 +63,7 @@ from tracking_api.schemas import (
     Restaurant,
     TrackAnswer,
 )
+from tracking_api.series.live import points_frame
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -152,14 +152,14 @@ def test_document__channels__have_one_operation_each() -> None:
 
 
 @pytest.mark.parametrize("channel", DOCUMENT["channels"])
-def test_document__parameters__are_those_of_the_address(channel: str):
+def test_document__parameters__are_those_of_the_address(channel: str) -> None:
     described = DOCUMENT["channels"][channel]
     named = set(re.findall(r"\{(\w+)\}", described["address"]))
     assert set(described.get("parameters", {})) == named
 
 
 @pytest.mark.parametrize("message", MESSAGES)
-def test_document__examples__are_valid_against_their_schema(message: str):
+def test_document__examples__are_valid_against_their_schema(message: str) -> None:
     payload = MESSAGES[message]["payload"]
     examples = list(examples_of(message))
     assert examples
@@ -221,7 +221,9 @@ def test_fix__encoded__is_valid() -> None:
 
 @pytest.mark.parametrize("name", RANGES)
 @pytest.mark.parametrize("beyond", [False, True])
-def test_fix__at_a_range_s_end_and_beyond__decoder_and_schema_agree(name: str, *, beyond: bool):
+def test_fix__at_a_range_s_end_and_beyond__decoder_and_schema_agree(
+    name: str, *, beyond: bool
+) -> None:
     fix = next(examples_of("positions"))
     value = RANGES[name][1] + (1 if beyond else 0)
     payload = {**fix, name: value}
@@ -371,7 +373,7 @@ def test_streams__addresses__are_tracking_api_s() -> None:
         ("Eta", EtaAnswer),
     ],
 )
-def test_track__fields__are_the_answer_s(schema: str, model: type[BaseModel]):
+def test_track__fields__are_the_answer_s(schema: str, model: type[BaseModel]) -> None:
     assert fields_of(schema) == set(model.model_fields)
     assert set(SCHEMAS[schema]["required"]) == fields_of(schema)
 
