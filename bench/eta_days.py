@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import data
-from eta.estimate import Seen
+from eta.estimate import Observation
 from eta.rides import Delivery
 from simulators.couriers.courier import AT_THE_COUNTER_S
 from simulators.couriers.demand import (
@@ -94,7 +94,7 @@ class Days:
             at_restaurant_at=at(at_restaurant_s),
             picked_up_at=at(picked_up_s),
             at_customer_at=at(course.end_s),
-            trail=[Seen(at(seconds), place) for seconds, place in self._seen(course)],
+            trail=[Observation(at(seconds), place) for seconds, place in self._seen(course)],
         )
 
     def _start_near(self, restaurant: Restaurant) -> Restaurant:

@@ -25,7 +25,7 @@ from fastapi import FastAPI
 from psycopg_pool import AsyncConnectionPool
 from pydantic import AwareDatetime, BaseModel
 
-from bench.phones import make_fix
+from bench.devices import make_fix
 from doorstep.fix import encode_fix
 from ops.stack.settings import PROJECT
 

@@ -91,10 +91,10 @@ class Fleet:
 def running_database() -> Iterator[PostgresCluster]:
     """Run a durable cluster with a migrated database, and erase it at the end, SIGTERM's too."""
     signal.signal(signal.SIGTERM, stop)
-    home = Path(tempfile.mkdtemp(prefix="doorstep-bench-"))
-    home.chmod(0o711)
+    paths = Path(tempfile.mkdtemp(prefix="doorstep-bench-"))
+    paths.chmod(0o711)
     config = {"session_preload_libraries": "auto_explain"}
-    cluster = PostgresCluster(home / "data", any_free_port(), PASSWORD, config=config)
+    cluster = PostgresCluster(paths / "data", any_free_port(), PASSWORD, config=config)
     try:
         cluster.start()
         cluster.create_database(PASSWORD)
@@ -102,7 +102,7 @@ def running_database() -> Iterator[PostgresCluster]:
         yield cluster
     finally:
         cluster.erase()
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(paths, ignore_errors=True)
 
 
 def server_cpu_us(pid: int) -> float:

@@ -34,9 +34,9 @@ import msgspec
 
 from device.connection import Connection, ConnectionFailed, Login
 from device.journal import Journal
-from device.retransmission import MAX_ARRAY_FIXES, Ack, Repairs, committed_ranges, join_fixes
-from device.sampling import Reporter
-from device.settings import Fleet, SimulatorSettings, broker_of
+from device.retransmission import MAX_ARRAY_FIXES, Ack, Retransmission, committed_ranges, join_fixes
+from device.sampling import Sampler
+from device.settings import DeviceSettings, FleetSecrets, broker_of
 from doorstep.sampling import MalformedCommand, decode_command
 from doorstep.telemetry import get_logger
 
@@ -54,11 +54,11 @@ class Device:
 
     def __init__(self, login: Login, journal: Journal, ack_every_s: float = 30.0) -> None:
         self.driver_id = login.username
-        self.reporter = Reporter()
+        self.reporter = Sampler()
         self.last_failure: str | None = None
         self._login = login
         self._journal = journal
-        self._life = journal.open_life(self.driver_id)
+        self._life = journal.open_boot(self.driver_id)
         self._last_seq = self._life.last_seq
         self._fresh: tuple[int, bytes] | None = None
         self._cursor = 0  # highest seq sent on this connection
@@ -69,7 +69,7 @@ class Device:
         self._waiting_since: float | None = None  # since when fixes wait without any ack
         self._silence_s = SILENT_PERIODS * ack_every_s
         self._silences = 0  # in a row
-        self._missing = Repairs(journal, self._life, self._silence_s)
+        self._missing = Retransmission(journal, self._life, self._silence_s)
         self._given_up = journal.count_given_up(self._life.life_id)
         self._said_given_up = (0.0, self._given_up)  # when, and how many
         self._connection: Connection | None = None
@@ -162,7 +162,7 @@ class Device:
             await self._sleep(random.uniform(0, 1.0))  # not the whole fleet at once
 
     async def stop(self) -> None:
-        """Report offline, say goodbye. What is pending stays in the journal."""
+        """SamplingPolicy offline, say goodbye. What is pending stays in the journal."""
         self._stopping.set()
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -319,11 +319,11 @@ class Device:
             if seq > old.last_seq or any(first <= seq <= last for first, last in ack.missing)
         ]
         self._log.error("journal_is_an_old_copy", boot=old.boot, rescued=len(rescued))
-        self._life = self._journal.begin_life(self.driver_id)
+        self._life = self._journal.begin_boot(self.driver_id)
         self._last_seq = self._cursor = self._given_up = 0
         self._fresh, self._newest_ack = None, None
         self._repairs.clear()
-        self._missing = Repairs(self._journal, self._life, self._silence_s)
+        self._missing = Retransmission(self._journal, self._life, self._silence_s)
         for payload in rescued:
             fix = msgspec.json.decode(payload)
             self.write({name: fix[name] for name in fix if name not in ("boot", "seq")})
@@ -347,7 +347,7 @@ class Device:
 
 
 def make_login(
-    driver_id: str, settings: SimulatorSettings, fleet: Fleet, *, mqtt_5: bool = False
+    driver_id: str, settings: DeviceSettings, fleet: FleetSecrets, *, mqtt_5: bool = False
 ) -> Login:
     """The login of one of the fleet's devices at its own broker."""
     return Login(

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from device.connection import ConnectionFailed
 from device.device import Device, make_login
 from device.journal import Journal
-from device.settings import Fleet, SimulatorSettings
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import SettingsError
 
 POLL_S = 0.05
 
 
 @dataclass(slots=True)
-class Phone:
+class DeviceSession:
     """A device with a journal of its own, connected in the background."""
 
     device: Device
@@ -67,22 +67,22 @@ class Phone:
 
 
 @asynccontextmanager
-async def phone_of(
-    driver_id: str, settings: SimulatorSettings, *, mqtt_5: bool = False
-) -> AsyncIterator[Phone]:
+async def open_device_session(
+    driver_id: str, settings: DeviceSettings, *, mqtt_5: bool = False
+) -> AsyncIterator[DeviceSession]:
     """Switch on a driver's phone; at the end it says goodbye. Raises SettingsError, JournalInUse.
 
     What its journal still holds from before is sent first.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", driver_id):
         raise SettingsError(f"{driver_id!r} can't be a driver's id: 1 to 64 letters, digits, _, -")
-    login = make_login(driver_id, settings, Fleet(settings), mqtt_5=mqtt_5)
+    login = make_login(driver_id, settings, FleetSecrets(settings), mqtt_5=mqtt_5)
     path = settings.journal_dir / f"device-{driver_id}.sqlite"
     with Journal(path, settings.journal_max_fixes) as journal:
         device = Device(login, journal, settings.ack_every_s)
         running = asyncio.create_task(device.run())
         try:
-            yield Phone(device, journal)
+            yield DeviceSession(device, journal)
         finally:
             await device.stop()
             with contextlib.suppress(asyncio.CancelledError):

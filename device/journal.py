@@ -43,7 +43,7 @@ class JournalInUse(DoorstepError):
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class Boot:
     """One life of a driver's journal. `last_seq` is the highest used when it was opened."""
 
     life_id: int
@@ -53,7 +53,7 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedLife:
+class PublishedBoot:
     """What the ledger asks of one (driver, boot): seqs 1 to `last_seq` were published.
 
     `pending` of them still wait for the watermark, and `voids` were closed without their fix.
@@ -67,7 +67,7 @@ class PublishedLife:
 
 
 @dataclass(frozen=True, slots=True)
-class SeqInLife:
+class SeqInBoot:
     """What one life says of a seq: it may wait for the watermark, or be closed as void."""
 
     boot: str
@@ -97,22 +97,22 @@ class Journal:
             dict(self._db.execute(_sql()["pending_of_lives"]).fetchall())
         )
 
-    def open_life(self, driver_id: str) -> Life:
+    def open_boot(self, driver_id: str) -> Boot:
         """Go on with the driver's newest boot, or begin the first."""
         row = self._db.execute(_sql()["newest_life"], (driver_id,)).fetchone()
         if row is None:
-            life = self.begin_life(driver_id)
+            life = self.begin_boot(driver_id)
             self._db.commit()
             return life
-        return Life(*row)
+        return Boot(*row)
 
-    def begin_life(self, driver_id: str) -> Life:
+    def begin_boot(self, driver_id: str) -> Boot:
         """Begin a new boot; durable with the next commit.
 
         Its name is random: no two journals ever share one.
         """
         cursor = self._db.execute(_sql()["add_life"], (driver_id, secrets.token_hex(6)))
-        return Life(*cursor.execute(_sql()["newest_life"], (driver_id,)).fetchone())
+        return Boot(*cursor.execute(_sql()["newest_life"], (driver_id,)).fetchone())
 
     def append(self, fixes: Sequence[tuple[int, int, bytes]]) -> dict[int, int]:
         """Add (life_id, seq, payload) rows; the seqs of a life must come in order.
@@ -194,18 +194,18 @@ class Journal:
         self.close()
 
 
-def read_published(path: Path) -> list[PublishedLife]:
+def read_published(path: Path) -> list[PublishedBoot]:
     """Read what a journal has published, also while its process runs or after it was killed."""
     with _reading(path) as db:
-        return [PublishedLife(*row) for row in db.execute(_sql()["published_lives"])] if db else []
+        return [PublishedBoot(*row) for row in db.execute(_sql()["published_lives"])] if db else []
 
 
-def read_seq(path: Path, driver_id: str, seq: int) -> list[SeqInLife]:
+def read_seq(path: Path, driver_id: str, seq: int) -> list[SeqInBoot]:
     """Read what each life of a driver in a journal says of a seq, the newest life first."""
     asked = {"driver_id": driver_id, "seq": seq}
     with _reading(path) as db:
         rows = db.execute(_sql()["seq_in_lives"], asked).fetchall() if db else []
-    return [SeqInLife(boot, last, bool(waits), bool(void)) for boot, last, waits, void in rows]
+    return [SeqInBoot(boot, last, bool(waits), bool(void)) for boot, last, waits, void in rows]
 
 
 @contextmanager

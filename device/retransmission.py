@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from device.journal import Journal, Life
+from device.journal import Boot, Journal
 
 MAX_ARRAY_FIXES = 256
 MAX_ARRAY_BYTES = 60_000  # the contract's 64 KiB, less brackets and a margin
@@ -41,10 +41,10 @@ class Resent(NamedTuple):
     at_s: float
 
 
-class Repairs:
+class Retransmission:
     """The missing seqs of one life, and what was already done about them."""
 
-    def __init__(self, journal: Journal, life: Life, silence_s: float) -> None:
+    def __init__(self, journal: Journal, life: Boot, silence_s: float) -> None:
         self._journal = journal
         self._life = life
         self._silence_s = silence_s

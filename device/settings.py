@@ -13,7 +13,7 @@ from doorstep.errors import SettingsError
 from doorstep.settings import MqttBroker, MqttUrls, ServiceSettings
 
 
-class SimulatorSettings(ServiceSettings):
+class DeviceSettings(ServiceSettings):
     """What every simulator reads from its environment."""
 
     mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)
@@ -26,10 +26,10 @@ class SimulatorSettings(ServiceSettings):
     ack_every_s: float = 30.0
 
 
-class Fleet:
+class FleetSecrets:
     """The fleet's secrets, derived on demand: each driver's password and token, and the staff's."""
 
-    def __init__(self, settings: SimulatorSettings) -> None:
+    def __init__(self, settings: DeviceSettings) -> None:
         """Read the fleet key. Raises SettingsError."""
         self._key = read_fleet_key(settings.fleet_key_file)
         self._staff_token_file = settings.staff_token_file

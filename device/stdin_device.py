@@ -9,8 +9,8 @@ import sys
 import time
 from typing import Any
 
-from device.device_session import Phone, phone_of
-from device.settings import SimulatorSettings
+from device.device_session import DeviceSession, open_device_session
+from device.settings import DeviceSettings
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging
 
@@ -22,13 +22,13 @@ EPILOG = """A line is {"lat_deg": 43.77, "lon_deg": 11.25}, with any optional fi
 waits until everything is committed."""
 
 
-async def pipe(options: argparse.Namespace, settings: SimulatorSettings) -> int:
+async def pipe(options: argparse.Namespace, settings: DeviceSettings) -> int:
     """Send each line as it comes."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     refused = 0
-    async with phone_of(options.driver, settings, mqtt_5=options.mqtt_5) as phone:
+    async with open_device_session(options.driver, settings, mqtt_5=options.mqtt_5) as phone:
         while line := await reader.readline():
             refused += not _report(phone, line)
         settled = await phone.settled(SETTLE_PERIODS * settings.ack_every_s)
@@ -37,7 +37,7 @@ async def pipe(options: argparse.Namespace, settings: SimulatorSettings) -> int:
     return 0 if settled and not refused else 1
 
 
-def _report(phone: Phone, line: bytes) -> bool:
+def _report(phone: DeviceSession, line: bytes) -> bool:
     try:
         fix: dict[str, Any] = {"fix_at": round(time.time() * 1000), **json.loads(line)}
         if not all(isinstance(fix.get(name), int | float) for name in NEEDED):
@@ -64,7 +64,7 @@ def main() -> int:
     options = parser.parse_args()
     configure_logging("device")
     try:
-        return asyncio.run(pipe(options, SimulatorSettings.load_or_exit()))
+        return asyncio.run(pipe(options, DeviceSettings.load_or_exit()))
     except DoorstepError as exc:
         print(f"device: {exc}", file=sys.stderr)
         return 1

@@ -40,7 +40,7 @@ class MalformedCommand(DoorstepError):
     """A command that the device can't read."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class SamplingPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How to report. The default is how every device begins."""
 
     mode: Mode = "all"
@@ -52,7 +52,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     batch_s: UpTo30S = 0.0
 
 
-class _Command(Report, frozen=True, kw_only=True):
+class _Command(SamplingPolicy, frozen=True, kw_only=True):
     command: Literal["report"]
 
 
@@ -60,7 +60,7 @@ _decode = msgspec.json.Decoder(_Command).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def decode_command(payload: bytes) -> Report:
+def decode_command(payload: bytes) -> SamplingPolicy:
     """Decode the payload of a `command`. Unknown fields are ignored. Raises MalformedCommand."""
     if len(payload) > MAX_COMMAND_BYTES:
         raise MalformedCommand(f"{len(payload)} bytes")
@@ -69,10 +69,10 @@ def decode_command(payload: bytes) -> Report:
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise MalformedCommand(str(exc)) from exc
     del fields["command"]
-    return Report(**fields)
+    return SamplingPolicy(**fields)
 
 
-def encode_command(report: Report) -> bytes:
+def encode_command(report: SamplingPolicy) -> bytes:
     """Encode a `report` command, every field named."""
     return _encode({"command": "report", **msgspec.structs.asdict(report)})
 

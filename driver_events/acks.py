@@ -32,7 +32,7 @@ def encode_watermark(mark: Watermark) -> bytes:
     return _encode({"boot": mark.boot, "seq": seq, "missing": missing})
 
 
-class Schedule:
+class AckSchedule:
     """When each (driver, boot) with news gets its ack: at once, then every `every_s` at most.
 
     When that time is over, the ack waits for the next news and follows it: the phone's radio is
@@ -110,12 +110,12 @@ class Sender(Protocol):
         """Send acks, (driver_id, payload); return the drivers whose broker is away."""
 
 
-class Feedback:
+class AckPublisher:
     """Reads watermarks that are due, and sends them."""
 
     def __init__(
         self,
-        schedule: Schedule,
+        schedule: AckSchedule,
         read: Callable[[Sequence[Pair]], list[Watermark]],
         sender: Sender,
         every_s: float,

@@ -8,7 +8,7 @@ from contextlib import closing
 import psycopg
 
 from doorstep.errors import StoreUnavailable
-from doorstep.store.compaction import Busy, Compactor, NotAsPacked, oldest_unread
+from doorstep.store.compaction import ChunkMismatch, CompactionLocked, Compactor, oldest_unread
 from doorstep.store.pool import connect
 from doorstep.telemetry import get_logger
 from driver_events import metrics
@@ -17,7 +17,7 @@ from driver_events.settings import DriverEventsSettings
 EVERY_S = 3600.0
 
 
-class HistoryKeeper:
+class CompactionWorker:
     """What `./run compact` does, done hourly and at half speed: it rests as long as it worked."""
 
     def __init__(self, settings: DriverEventsSettings, rest: Callable[[float], bool]) -> None:
@@ -32,10 +32,10 @@ class HistoryKeeper:
         try:
             with closing(connect(url, application_name="driver_events history")) as conn:
                 self._keep(Compactor(conn))
-        except Busy:  # another driver_events, or ./run compact
+        except CompactionLocked:  # another driver_events, or ./run compact
             return False
-        except NotAsPacked as exc:  # its day stays as it is: nothing is lost, only not saved
-            self._log.error("not_as_packed", error=str(exc))
+        except ChunkMismatch as exc:  # its day stays as it is: nothing is lost, only not saved
+            self._log.error("chunk_mismatch", error=str(exc))
         except psycopg.Error as exc:
             raise StoreUnavailable(f"the database refused: {exc}") from exc
         return False

@@ -49,7 +49,7 @@ _offset_of = Message.offset
 NOWHERE = TopicIdentity("", "")  # before the first look
 
 
-class Source:
+class PartitionConsumer:
     """The group decides which partitions are ours, the database where each goes on.
 
     Until `open()` nothing is read of what the group has assigned: librdkafka is given an empty

@@ -29,7 +29,7 @@ def publish_frame(topic: str, payload: bytes) -> bytes:
     return b"%b%b%b\0%b" % (bytes(head), len(name).to_bytes(2, "big"), name, payload)
 
 
-class MqttSender:
+class MqttPublisher:
     """Sends acks with QoS 0: a lost one is followed by the next.
 
     Many go out in one write, by paho's private `_packet_queue`: its `publish` costs 40 µs and two

@@ -8,19 +8,19 @@ from typing import Protocol
 
 from doorstep.store.records import IncomingRow
 from driver_events import metrics
-from driver_events.batch import Batch, Pair, Verdict
+from driver_events.batch import Batch, BatchResult, Pair
 
 LATENCY_SAMPLE = 25  # fixes of a batch whose latency is noted: 2 µs each
 
 
-class Aftermath(Protocol):
+class PostCommit(Protocol):
     """Who is told of a committed batch: the live feed, the devices, the outbox."""
 
-    def follow(self, verdict: Verdict) -> None:
+    def follow(self, verdict: BatchResult) -> None:
         """Take note of what was committed. Must not block or fail. Called in one thread."""
 
 
-def count(batch: Batch, verdict: Verdict) -> None:
+def count(batch: Batch, verdict: BatchResult) -> None:
     """Count one committed batch."""
     metrics.BATCH_FIXES.observe(len(batch.rows))
     for outcome, times in verdict.outcomes.items():
@@ -37,7 +37,7 @@ def count(batch: Batch, verdict: Verdict) -> None:
             metrics.COMMIT_LATENCY.labels("fix_at").observe(committed_s - fix_at.timestamp())
 
 
-class Everyone:
+class CommitFanout:
     """The aftermath of a running service: the live feed, the devices, the outbox."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Everyone:
         self._note_parked = note_parked
         self._wake_outbox = wake_outbox
 
-    def follow(self, verdict: Verdict) -> None:
+    def follow(self, verdict: BatchResult) -> None:
         """Tell each of them."""
         if positions := verdict.positions():
             self._publish(positions)

@@ -25,7 +25,7 @@ MOST_NAMED = 10  # in one log event
 _driver_id_of = itemgetter(1)
 
 
-class Meter:
+class RateMonitor:
     """Counts fixes per device, an hour at a time: some 50 ns a fix."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

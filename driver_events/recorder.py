@@ -12,7 +12,7 @@ from doorstep.errors import DoorstepError, StoreUnavailable
 from doorstep.store import fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
-from driver_events.batch import Batch, Verdict, judge
+from driver_events.batch import Batch, BatchResult, classify
 from driver_events.consumer import TopicIdentity
 
 # SQLSTATE classes of a value that the database can't take. Anything else that goes wrong (a right
@@ -69,7 +69,7 @@ class Recorder(Protocol):
 
     def record(
         self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
-    ) -> Verdict:
+    ) -> BatchResult:
         """Record a batch. Raises StoreUnavailable, OffsetLost, DataError: then nothing is."""
 
     def discard(self) -> None:
@@ -89,7 +89,7 @@ class DatabaseRecorder:
 
     def record(
         self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
-    ) -> Verdict:
+    ) -> BatchResult:
         """Record a batch in one transaction.
 
         1. Fixes through `record_fixes`, whose answer names those not simply committed.
@@ -100,7 +100,7 @@ class DatabaseRecorder:
         with self._connection.transaction() as conn:
             # Step 1
             outcomes = fix_writer.record_fixes(conn, batch.rows) if batch.rows else []
-            verdict = judge(batch, outcomes)
+            verdict = classify(batch, outcomes)
             # Step 2
             fix_writer.add_dead_letters(conn, verdict.letters)
             # Step 3

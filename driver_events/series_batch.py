@@ -95,7 +95,7 @@ def read_series(records: Sequence[Record], retention: timedelta) -> SeriesBatch:
     return batch
 
 
-def bury_series(records: Sequence[Record], detail: str) -> SeriesBatch:
+def series_to_dead_letters(records: Sequence[Record], detail: str) -> SeriesBatch:
     """Make dead letters of records that the database can't take."""
     batch = SeriesBatch(records)
     for record_no in range(len(records)):

@@ -11,9 +11,9 @@ from confluent_kafka import Message
 from doorstep.errors import OffsetLost, Unavailable
 from doorstep.store import fix_writer
 from driver_events import metrics
-from driver_events.consumer import NOWHERE, Source, records_of
+from driver_events.consumer import NOWHERE, PartitionConsumer, records_of
 from driver_events.recorder import Connection, DataError
-from driver_events.series_batch import SeriesBatch, bury_series, read_series
+from driver_events.series_batch import SeriesBatch, read_series, series_to_dead_letters
 
 MOST_RECORDS = 5000
 TAKE_S = 0.25  # how long a calm batch waits to grow; a chart moves once a second
@@ -26,7 +26,7 @@ class SeriesWriter:
 
     def __init__(
         self,
-        source: Source,
+        source: PartitionConsumer,
         connection: Connection,
         retention: timedelta,
         wake_outbox: Callable[[], None],
@@ -78,7 +78,7 @@ class SeriesWriter:
             self._commit(messages, read_series(records, self._retention))
         except DataError as exc:
             if len(messages) == 1:
-                self._commit(messages, bury_series(records, str(exc)))
+                self._commit(messages, series_to_dead_letters(records, str(exc)))
             else:
                 half = len(messages) // 2
                 self._write(messages[:half])

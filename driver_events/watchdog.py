@@ -14,7 +14,7 @@ EVERY_S = 5.0
 STALLED_S = 10.0  # an answer of Kafka's takes 0.05 s
 
 
-class Watched(Protocol):
+class WatchedPartition(Protocol):
     """What the watchdog asks of the source."""
 
     emptied_at: float
@@ -35,7 +35,7 @@ class Watchdog:
 
     def __init__(
         self,
-        source: Watched,
+        source: WatchedPartition,
         current: Callable[[], TopicIdentity],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

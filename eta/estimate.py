@@ -20,7 +20,7 @@ from eta.model import EtaModel, Phase
 
 if TYPE_CHECKING:  # the graph brings scipy, which a service loads after its first answers
     from eta.streets import Point
-    from eta.travel_time_cache import Doors, Left
+    from eta.travel_time_cache import Remaining, TravelTimeCache
 
 # How much riding must be seen to count as much as what was known: a ride's own pace lies within
 # 10 % of a known driver's and within 25 % of anybody's, and red lights blur 300 s of it by 15 %.
@@ -31,7 +31,7 @@ PACE_MOST = 2.5  # slower than that, or its inverse, is not a pace but a break o
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """Where a courier was at an instant, longitude first."""
 
     at: datetime
@@ -45,7 +45,7 @@ class Task:
     phase: Phase
     restaurant: Point
     door: Point
-    trail: Sequence[Seen]
+    trail: Sequence[Observation]
     driver_id: str | None = None
     waited_s: float = 0.0
     pace: float = 1.0
@@ -67,7 +67,7 @@ class Estimate:
 class Estimator:
     """Estimates arrivals in one city with one model."""
 
-    def __init__(self, doors: Doors) -> None:
+    def __init__(self, doors: TravelTimeCache) -> None:
         self._doors = doors
 
     @property
@@ -110,7 +110,7 @@ class Estimator:
             driver_pace=pace,
         )
 
-    def _pace(self, task: Task, goal: Point, hour: int, left: Left) -> float:
+    def _pace(self, task: Task, goal: Point, hour: int, left: Remaining) -> float:
         """A driver's time over the usual: as it was in the past, and on this ride so far."""
         known = self.model.driver_pace.get(task.driver_id or "", 1.0)
         if task.phase is Phase.AT_RESTAURANT or len(task.trail) < 2:

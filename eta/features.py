@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eta.model import STREET_CLASSES, EtaModel, Ways
-from eta.streets import Part, Place, Point, Roads, Streets
+from eta.streets import EdgeSegment, Place, Point, Roads, Streets
 
 _COUNTS_AS = {"living_street": "residential"}
 _LARGE = frozenset(STREET_CLASSES[: STREET_CLASSES.index("tertiary") + 1])
@@ -47,7 +47,7 @@ class City:
         seconds: NDArray[np.float64] = self.roads.length_m / mps[self.way_class] + crossings_s
         return seconds
 
-    def amounts(self, route: list[Part]) -> NDArray[np.float64]:
+    def amounts(self, route: list[EdgeSegment]) -> NDArray[np.float64]:
         """Metres per class of street, then how many crossings a route has."""
         amounts = np.zeros(len(STREET_CLASSES) + 1)
         for part in route:

@@ -35,7 +35,7 @@ from eta.model import (
     Ways,
 )
 from eta.rides import Delivery, Pieces, cut
-from eta.travel_time_cache import Doors
+from eta.travel_time_cache import TravelTimeCache
 
 CLASSES = len(STREET_CLASSES)
 # How far things are expected to lie from the prior: shares of slowness, then seconds.
@@ -74,7 +74,7 @@ def learn(city: City, deliveries: Sequence[Delivery], learned_at: datetime) -> E
     step = max(1, len(deliveries) // MOST_CALIBRATED)
     for fold in range(FOLDS):
         model = _model(_fit(pieces, folds[pieces.delivery] != fold), waits, ways)
-        estimator = Estimator(Doors(city, model, most_made_per_s=math.inf))
+        estimator = Estimator(TravelTimeCache(city, model, most_made_per_s=math.inf))
         for number in np.flatnonzero(folds == fold)[::step]:
             _judge(estimator, deliveries[number], off)
     return replace(

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eta.estimate import Seen, Task
+from eta.estimate import Observation, Task
 from eta.features import City
 from eta.model import STREET_CLASSES, EtaModel, Phase
 from eta.streets import Place, Point
-from eta.streets.roads import Field
+from eta.streets.roads import ShortestPathTree
 from eta.travel_time_cache import OFF_STREET_MPS
 
 PIECE_S = 180.0  # shorter ones are made of one red light, or of none
@@ -34,7 +34,7 @@ class Delivery:
     at_restaurant_at: datetime | None
     picked_up_at: datetime
     at_customer_at: datetime
-    trail: Sequence[Seen]
+    trail: Sequence[Observation]
     pace: float = 1.0
 
     def tasks(self) -> Iterator[tuple[Task, float]]:
@@ -61,11 +61,11 @@ class Delivery:
             return Phase.AT_RESTAURANT, self.at_restaurant_at, waited_s
         return Phase.TO_RESTAURANT, self.assigned_at, 0.0
 
-    def _recent(self, one: Seen, here: Seen, since: datetime) -> bool:
+    def _recent(self, one: Observation, here: Observation, since: datetime) -> bool:
         age_s = (here.at - one.at).total_seconds() * self.pace
         return one.at >= since and age_s <= TRAIL_WITHIN_S
 
-    def legs(self) -> Iterator[tuple[Point, list[Seen], datetime]]:
+    def legs(self) -> Iterator[tuple[Point, list[Observation], datetime]]:
         """The two rides: goal, trail, arrival."""
         if self.at_restaurant_at is not None:
             yield (
@@ -75,7 +75,7 @@ class Delivery:
             )
         yield self.door, self._between(self.picked_up_at, self.at_customer_at), self.at_customer_at
 
-    def _between(self, begin: datetime, end: datetime) -> list[Seen]:
+    def _between(self, begin: datetime, end: datetime) -> list[Observation]:
         return [one for one in self.trail if begin <= one.at < end]
 
 
@@ -121,7 +121,7 @@ def cut(city: City, deliveries: Sequence[Delivery], model: EtaModel) -> Pieces:
     )
 
 
-def _place(city: City, field: Field, lon_lat: Point) -> Place | None:
+def _place(city: City, field: ShortestPathTree, lon_lat: Point) -> Place | None:
     """Of the streets that a fix may be on, the one from where the goal is nearest."""
     return min(
         city.places(lon_lat, MOST_OFF_STREET_M),
@@ -131,7 +131,7 @@ def _place(city: City, field: Field, lon_lat: Point) -> Place | None:
 
 
 def _pieces(
-    city: City, field: Field, trail: list[Seen], arrived_at: datetime, pace: float
+    city: City, field: ShortestPathTree, trail: list[Observation], arrived_at: datetime, pace: float
 ) -> Iterator[tuple[NDArray[np.float64], float, float]]:
     """Cut one ride. What is far from every street is left out, so the piece gets longer."""
     marks: list[tuple[datetime, NDArray[np.float64]]] = []

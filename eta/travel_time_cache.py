@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Remaining:
     """What is left of a way, in the city's own time, without the steps to the door."""
 
     seconds: float
@@ -45,7 +45,7 @@ class _Door:
     metres: NDArray[np.uint16]
 
 
-class Doors:
+class TravelTimeCache:
     """The doors that somebody asked for lately."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Doors:
             self._doors.clear()
             self._way_s.clear()
 
-    def left(self, start: Point, door: Point, hour: int) -> Left | None:
+    def left(self, start: Point, door: Point, hour: int) -> Remaining | None:
         """The way from a fix to a door. None out of the city, and while there is no time.
 
         Of the streets that the fix may be on, it is the one from where the door is nearest: a
@@ -92,10 +92,10 @@ class Doors:
             key=lambda way: way[0] + places[way[1]].off_street_m / OFF_STREET_MPS,
         )
         if node is None:
-            return Left(seconds, part.length_m)
+            return Remaining(seconds, part.length_m)
         if found.tenths[node] == FURTHEST:
             return None
-        return Left(seconds, part.length_m + float(found.metres[node]))
+        return Remaining(seconds, part.length_m + float(found.metres[node]))
 
     def _door(self, door: Point, hour: int) -> _Door | None:
         key = (door, hour)

@@ -179,7 +179,7 @@ def _up(stack: Stack, _options: argparse.Namespace) -> int:
     print(f"tracking_api  {stack.addresses.tracking_api_url}   (map: /fleet, API: /docs)")
     print(f"driver_api    {stack.addresses.driver_api_url}")
     print(f"MQTT          {stack.addresses.mqtt_url}")
-    print(f"staff token   {stack.home.staff_token_file}")
+    print(f"staff token   {stack.paths.staff_token_file}")
     owner_pid = stack.owner_pid()
     if owner_pid is not None:
         print_line(f"it belongs to {_kind_of(owner_pid)} (pid {owner_pid}) that will take it down")
@@ -247,7 +247,7 @@ def _drivers(stack: Stack, options: argparse.Namespace) -> int:
         return 1
     secret_of = driver_token if options.action == "token" else mqtt_password
     for driver_id in options.driver_ids:
-        print(secret_of(stack.home.fleet_key(), driver_id))
+        print(secret_of(stack.paths.fleet_key(), driver_id))
     return 0
 
 
@@ -263,11 +263,11 @@ def _add_drivers(stack: Stack, driver_ids: Sequence[str]) -> int:
 
 
 def _known_drivers(stack: Stack) -> list[str]:
-    if not stack.home.password_file.exists():
+    if not stack.paths.password_file.exists():
         return []
-    with stack.home.password_file.open(encoding="ascii") as file:
+    with stack.paths.password_file.open(encoding="ascii") as file:
         names = [line.partition(":")[0] for line in file]
-    sources = read_sources(stack.home.password_file)
+    sources = read_sources(stack.paths.password_file)
     return [name for name in names if name not in SERVICE_USERS and name not in sources]
 
 
@@ -275,7 +275,7 @@ def _sources(stack: Stack, options: argparse.Namespace) -> int:
     if options.action == "add":
         stack.add_sources(options.source_ids)
         return 0
-    known = sorted(read_sources(stack.home.password_file))
+    known = sorted(read_sources(stack.paths.password_file))
     if options.action == "list":
         print("\n".join(known))
         return 0
@@ -283,7 +283,7 @@ def _sources(stack: Stack, options: argparse.Namespace) -> int:
         if source_id not in known:
             print_line(f"run: no source {source_id}: ./run sources add {source_id}")
             return 1
-        print(mqtt_password(stack.home.fleet_key(), source_id))
+        print(mqtt_password(stack.paths.fleet_key(), source_id))
     return 0
 
 

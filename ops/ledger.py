@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from psycopg.types.multirange import Multirange
 
-from device.journal import PublishedLife, read_published
+from device.journal import PublishedBoot, read_published
 from doorstep.store.error_mapping import translated
 from sql import read_sql
 
@@ -121,14 +121,14 @@ class Ledger:
         return lines
 
 
-def read_journals(folder: Path) -> list[PublishedLife]:
+def read_journals(folder: Path) -> list[PublishedBoot]:
     """Read every journal in a folder, running processes' included."""
     return [life for path in sorted(folder.glob("*.sqlite")) for life in read_published(path)]
 
 
 def compare(
     conn: psycopg.Connection[Any],
-    lives: Iterable[PublishedLife],
+    lives: Iterable[PublishedBoot],
     since: Mapping[Boot, int] | None = None,
 ) -> Ledger:
     """Compare journals with the database; `since` leaves out seqs up to a boot's earlier last."""
@@ -147,7 +147,7 @@ def compare(
     )
 
 
-def balance(life: PublishedLife, stored: StoredBoot, since: int = 0) -> Balance:
+def balance(life: PublishedBoot, stored: StoredBoot, since: int = 0) -> Balance:
     """Account for the seqs above `since` of one boot."""
     window = [(since + 1, life.last_seq)]
     known = join([*stored.in_history, *stored.rejected])

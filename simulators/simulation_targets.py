@@ -11,7 +11,7 @@ from simulators.api import Api
 ASK_EVERY_S = 2.0
 
 
-async def first_wish(api: Api, token: str, kind: str, asked: int | None, default: int) -> int:
+async def first_target(api: Api, token: str, kind: str, asked: int | None, default: int) -> int:
     """How many to begin with: what the command line says, and so the wish; or the wish before."""
     if asked is not None:
         answer = await api.tracking("PUT", f"/simulations/{kind}", token, {"count": asked})
@@ -32,10 +32,10 @@ async def read_wish(api: Api, token: str, kind: str) -> int | None:
     return wanted
 
 
-async def follow_wish(api: Api, token: str, kind: str, heed: Callable[[int], None]) -> None:
+async def follow_target(api: Api, token: str, kind: str, apply: Callable[[int], None]) -> None:
     """Ask every other second, for ever, and heed the answer."""
     while True:
         await asyncio.sleep(ASK_EVERY_S)
         wanted = await read_wish(api, token, kind)
         if wanted is not None:
-            heed(wanted)
+            apply(wanted)

@@ -10,17 +10,17 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from doorstep.http.docs import docs_routes
-from doorstep.http.headers import SecureHeaders
-from doorstep.http.http_metrics import ObserveRequests, health_routes
+from doorstep.http.headers import SecurityHeaders
+from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
 from doorstep.http.problems import install_problem_handlers
-from doorstep.http.rate_limit import Buckets
-from doorstep.http.request_body import LimitRequests
+from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import report_waiting
-from doorstep.http.tokens import RememberTokens
+from doorstep.http.tokens import TokenCache
 from tracking_api import pages
-from tracking_api.batching import Together
-from tracking_api.context import Parts
+from tracking_api.batching import BatchLoader
+from tracking_api.context import AppContext
 from tracking_api.database import Database, Store
 from tracking_api.fleet import dispatch_routes, driver_routes, simulation_routes
 from tracking_api.fleet import routes as fleet_routes
@@ -46,7 +46,7 @@ from tracking_api.series.queries import SimulationCount
 from tracking_api.settings import Settings
 from tracking_api.track import routes as track_routes
 from tracking_api.track.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
-from tracking_api.track.road_eta import Arrivals, EstimateArrival
+from tracking_api.track.road_eta import EstimateArrival, RoadEta
 from tracking_api.track.straight_eta import estimate_arrival
 
 BODIES: list[type[BaseModel]] = [
@@ -104,7 +104,7 @@ def build_service(settings: Settings) -> FastAPI:
         topics = Topics(
             settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
         )
-        arrivals = Arrivals()
+        arrivals = RoadEta()
         live = Live(database, settings.live_max_viewers, topics, series_topic, arrivals)
         _hand_in(app, database, settings.tracking_api_public_url, live, arrivals)
         live.start(settings)
@@ -130,10 +130,10 @@ def _hand_in(
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
 ) -> None:
-    app.state.parts = Parts(
+    app.state.parts = AppContext(
         store,
-        RememberTokens(store.find_token),
-        Links(Together(store.find_tokens), Buckets(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
+        TokenCache(store.find_token),
+        Links(BatchLoader(store.find_tokens), RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
         public_url,
         live,
         Tiles(store),
@@ -151,11 +151,11 @@ def _bare_app() -> FastAPI:
     )
 
     async def dependencies() -> Mapping[str, bool]:
-        parts: Parts = app.state.parts
+        parts: AppContext = app.state.parts
         return {"database": await parts.store.is_there()}
 
     async def beside() -> Mapping[str, bool]:
-        parts: Parts = app.state.parts
+        parts: AppContext = app.state.parts
         return {"kafka": parts.live.kafka_is_there}
 
     app.include_router(pages.series_router)  # before the list of series
@@ -166,7 +166,7 @@ def _bare_app() -> FastAPI:
     app.mount("/assets", pages.Assets())
     install_problem_handlers(app)
     install_openapi(app, BODIES)
-    app.add_middleware(LimitRequests)
-    app.add_middleware(SecureHeaders)
-    app.add_middleware(ObserveRequests)  # the outermost
+    app.add_middleware(RequestLimits)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestMetrics)  # the outermost
     return app

@@ -20,7 +20,7 @@ QUESTIONS_PER_S = 50.0  # for long: a crowd gathers, where each would soon be al
 BURST = 25  # questions that nobody holds back
 
 
-class Together(Generic[K, V]):
+class BatchLoader(Generic[K, V]):
     """Asks `ask` for many keys at a time. Nobody gets an answer to an older question than theirs.
 
     An error goes to everybody whose key was in the question.

@@ -20,7 +20,7 @@ from tracking_api.track.straight_eta import estimate_arrival
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AppContext:
     """What the routes work with."""
 
     store: Store
@@ -36,14 +36,16 @@ class Parts:
         return f"{self.public_url}/t/{order_id}#{token}"
 
 
-async def _parts(request: Request) -> Parts:  # async: FastAPI sends plain functions to a thread
-    return cast("Parts", request.app.state.parts)
+async def _parts(
+    request: Request,
+) -> AppContext:  # async: FastAPI sends plain functions to a thread
+    return cast("AppContext", request.app.state.parts)
 
 
-Have = Annotated[Parts, Depends(_parts)]
+Context = Annotated[AppContext, Depends(_parts)]
 
 
-async def _staff(token: BearerToken, parts: Have) -> Token:
+async def _staff(token: BearerToken, parts: Context) -> Token:
     holder = await identify(parts.find_token, token)
     if holder.role != "staff":
         raise Forbidden

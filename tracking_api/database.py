@@ -12,7 +12,7 @@ from psycopg.errors import CheckViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from doorstep.http.problems import UnusableRequest
-from doorstep.sampling import Report
+from doorstep.sampling import SamplingPolicy
 from doorstep.store import commands
 from doorstep.store.deadline import ask, is_there, open_reading, read
 from doorstep.store.pool import Pool, open_pool
@@ -22,13 +22,13 @@ from eta.model import EtaModel
 from tracking_api.fleet import dispatch_queries
 from tracking_api.fleet import queries as fleet_queries
 from tracking_api.fleet.dispatch_queries import (
+    AttentionOrder,
     DispatchStore,
     Filters,
     FoundDriver,
     FoundOrder,
     Group,
-    Needed,
-    Past,
+    HistoricFix,
     Replayed,
 )
 from tracking_api.orders.cursors import Cursor
@@ -44,7 +44,7 @@ from tracking_api.schemas import (
 from tracking_api.series import queries as series_queries
 from tracking_api.series.queries import SeriesEntry, SeriesName, SeriesSample, Simulation
 from tracking_api.track import queries as track_queries
-from tracking_api.track.visibility import FixKey, Look, Near, Spot, TrackedOrder
+from tracking_api.track.visibility import FixKey, Near, OrderPoll, Position, TrackedOrder
 
 
 class Store(DispatchStore, Protocol):
@@ -81,7 +81,7 @@ class Store(DispatchStore, Protocol):
 
     async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]: ...
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]: ...
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]: ...
 
     async def read_history(
         self,
@@ -91,7 +91,7 @@ class Store(DispatchStore, Protocol):
         *,
         limit: int,
         after_the_end: bool,
-    ) -> list[Spot] | None: ...
+    ) -> list[Position] | None: ...
 
     async def read_orders(
         self, states: Sequence[OrderState], limit: int, after: Cursor | None
@@ -218,7 +218,7 @@ class Database:
 
     async def set_reporting(self, driver_id: str, wanted: Reporting) -> None:
         """Set how a driver's device reports. Raises UnknownDriver."""
-        report = Report(**wanted.model_dump())
+        report = SamplingPolicy(**wanted.model_dump())
         await ask(self.pool, lambda conn: commands.set_reporting(conn, driver_id, report))
 
     async def read_reporting(self, driver_id: str) -> ReportingAnswer:
@@ -233,9 +233,9 @@ class Database:
         """Read many at once. Those that don't exist are left out."""
         return await read(self.engine, lambda conn: track_queries.select_tracks(conn, order_ids))
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
         """Look at many orders at once. Those that don't exist are left out."""
-        return await read(self.engine, lambda conn: track_queries.select_looks(conn, order_ids))
+        return await read(self.engine, lambda conn: track_queries.select_polls(conn, order_ids))
 
     async def read_history(
         self,
@@ -245,7 +245,7 @@ class Database:
         *,
         limit: int,
         after_the_end: bool,
-    ) -> list[Spot] | None:
+    ) -> list[Position] | None:
         """Read the current assignment's fixes, oldest first. None if there is no such order."""
         return await read(
             self.engine,
@@ -292,11 +292,13 @@ class Database:
         """Read these drivers, and the database's time in ms."""
         return await read(self.engine, lambda conn: fleet_queries.select_fleet_of(conn, driver_ids))
 
-    async def read_needs(
+    async def read_attention_orders(
         self, limit: int
-    ) -> tuple[datetime, dict[Group, int], list[Needed], dict[str, list[str]]]:
+    ) -> tuple[datetime, dict[Group, int], list[AttentionOrder], dict[str, list[str]]]:
         """Read open orders, those that need a dispatcher first."""
-        return await read(self.engine, lambda conn: dispatch_queries.select_needs(conn, limit))
+        return await read(
+            self.engine, lambda conn: dispatch_queries.select_attention_orders(conn, limit)
+        )
 
     async def search(self, text: str, limit: int) -> tuple[list[FoundDriver], list[FoundOrder]]:
         """Find drivers and orders by a part of what they are called."""
@@ -311,7 +313,7 @@ class Database:
         to_at: datetime,
         limit: int,
         after: FixKey | None = None,
-    ) -> list[Past]:
+    ) -> list[HistoricFix]:
         """Read a page of a driver's fixes, oldest first. Raises UnknownDriver."""
         return await read(
             self.engine,

@@ -304,7 +304,7 @@ class PositionProperties(BaseModel):
     freshness: Literal["live", "recent", "stale", "lost"]
 
 
-class Position(BaseModel):
+class PositionFeature(BaseModel):
     """A driver's position as a GeoJSON feature."""
 
     type: Literal["Feature"] = "Feature"
@@ -353,7 +353,7 @@ class TrackAnswer(BaseModel):
     state: OrderState
     assignment_no: int
     order_seq: int
-    position: Position | None
+    position: PositionFeature | None
     eta: EtaAnswer | None
     restaurant: Restaurant
     destination: Coordinates
@@ -380,7 +380,7 @@ class DriverAnswer(BaseModel):
     duty: str
     state: str
     order_id: UUID | None
-    position: Position | None
+    position: PositionFeature | None
     battery: float | None
     presence: Presence
 
@@ -390,7 +390,7 @@ class NearDriver(BaseModel):
 
     driver_id: str
     distance_m: float
-    position: Position
+    position: PositionFeature
 
 
 class NearDrivers(BaseModel):

@@ -34,17 +34,17 @@ def measure_bare(run: LoadRun, interval_s: float, say: Say) -> dict[str, Any]:
     say("a bare chain takes the place of the services")
     run.crew.end_viewers()
     for service in reversed(SERVICES):
-        stack.stop_part(service)
+        stack.stop_process(service)
     kafka = str(reach(stack.addresses.kafka))
     create_topics(kafka, topics=[Topic(TOPIC, 12, DAY_MS)])
     plan = {
         "brokers": [[reach(one).host, reach(one).port] for one in stack.addresses.mqtt],
-        "password": mqtt_password(stack.home.fleet_key(), "bridge"),
+        "password": mqtt_password(stack.paths.fleet_key(), "bridge"),
         "kafka": kafka,
         "topic": TOPIC,
         "database_url": stack.database_admin_url,
     }
-    folder = Path(stack.home.root)
+    folder = Path(stack.paths.root)
     sink = Child("bench.bare.sink", plan, folder, "bare-sink")
     bridge = Child("bench.bare.bridge", plan, folder, "bare-bridge")
     try:

@@ -13,7 +13,7 @@ import psycopg
 
 from bench.load.devices import Device
 from bench.load.histogram import Histogram
-from device.journal import PublishedLife
+from device.journal import PublishedBoot
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 from ops.ledger import Balance, Ledger, compare
@@ -106,7 +106,7 @@ def balance_books(
 ) -> Ledger:
     """Account for every seq of every device, against the history itself, row by row."""
     lives = [
-        PublishedLife(one.driver_id, one.boot, last_seq, pending=0, voids=0)
+        PublishedBoot(one.driver_id, one.boot, last_seq, pending=0, voids=0)
         for one, last_seq in zip(devices, last_seqs, strict=True)
     ]
     balances: list[Balance] = []

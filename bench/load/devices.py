@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.load import mqtt_packets
-from bench.load.route import JITTER_MICRO, LAT_DEG, LON_DEG, Errand, Leg, Script, Stroll
+from bench.load.route import JITTER_MICRO, LAT_DEG, LON_DEG, DeliveryRoute, IdleRoute, Leg, Route
 from bench.load.schedule import Schedule
 
 _FIX = b'%b%d,"fix_at":%d,"lat_deg":%b.%06d,"lon_deg":%b.%06d,%b'
@@ -25,11 +25,11 @@ class Device:
     driver_id: str
     boot: str
     share: float
-    script: Script
+    script: Route
 
     def as_json(self) -> list[Any]:
         """As it stands in a generator's plan."""
-        kind = "errand" if isinstance(self.script, Errand) else "stroll"
+        kind = "errand" if isinstance(self.script, DeliveryRoute) else "stroll"
         values = [getattr(self.script, name) for name in self.script.__slots__]  # type: ignore[attr-defined]
         return [self.driver_id, self.boot, self.share, kind, *values]
 
@@ -37,7 +37,7 @@ class Device:
     def from_json(cls, values: list[Any]) -> Device:
         """Read what `as_json` gave."""
         driver_id, boot, share, kind, *rest = values
-        script: Script = Errand(*rest) if kind == "errand" else Stroll(*rest)
+        script: Route = DeliveryRoute(*rest) if kind == "errand" else IdleRoute(*rest)
         return cls(driver_id, boot, share, script)
 
 

@@ -20,9 +20,9 @@ from bench.load.route import (
     MICRO,
     MICRO_LAT_PER_M,
     MICRO_LON_PER_M,
-    Errand,
-    Script,
-    Stroll,
+    DeliveryRoute,
+    IdleRoute,
+    Route,
     micro_of,
 )
 from doorstep.credentials import new_customer_token, token_sha256
@@ -65,7 +65,7 @@ class LoadStack(Stack):
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedOrder:
     """An order under way, and the token with which its customer watches it."""
 
     order_id: str
@@ -73,12 +73,12 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class LoadFleet:
     """Everyone who takes part. `shards` has each broker's devices by their turn."""
 
     devices: Sequence[Device]
     shards: Sequence[Sequence[Device]]
-    orders: Sequence[Watched]
+    orders: Sequence[WatchedOrder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class _Job:
     token: str
 
 
-def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> Fleet:
+def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> LoadFleet:
     """Register the drivers, put them on duty and give a share of them an order each."""
     random_of = random.Random(4)
     driver_ids = numbered(PREFIX, options.devices)
@@ -112,7 +112,7 @@ def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> Fleet:
     jobs: list[_Job] = []
     # Phones fall due in no order of their names: neighbours in the database must not come together.
     for place, driver_id in enumerate(random_of.sample(driver_ids, len(driver_ids))):
-        script: Script
+        script: Route
         if random_of.random() < options.assigned or (not jobs and options.viewers):
             script, job = _errand(driver_id, restaurants, random_of)
             jobs.append(job)
@@ -121,7 +121,7 @@ def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> Fleet:
         boot = f"{random_of.getrandbits(40):010x}"
         devices.append(Device(driver_id, boot, place / options.devices, script))
     orders = _in_parts(stack, jobs, _open_orders, "orders", say)
-    return Fleet(devices, shards_of(devices, options.brokers), orders)
+    return LoadFleet(devices, shards_of(devices, options.brokers), orders)
 
 
 def shards_of(devices: Sequence[Device], brokers: int) -> list[list[Device]]:
@@ -132,9 +132,9 @@ def shards_of(devices: Sequence[Device], brokers: int) -> list[list[Device]]:
     return shards
 
 
-def _stroll(random_of: random.Random) -> Stroll:
+def _stroll(random_of: random.Random) -> IdleRoute:
     lon_micro, lat_micro = micro_of(*CENTRE)
-    return Stroll(
+    return IdleRoute(
         lon_micro=lon_micro + random_of.uniform(-1, 1) * AROUND_M * MICRO_LON_PER_M,
         lat_micro=lat_micro + random_of.uniform(-1, 1) * AROUND_M * MICRO_LAT_PER_M,
         heading_deg=random_of.randrange(360),
@@ -144,7 +144,7 @@ def _stroll(random_of: random.Random) -> Stroll:
 
 def _errand(
     driver_id: str, restaurants: Sequence[NewRestaurant], random_of: random.Random
-) -> tuple[Errand, _Job]:
+) -> tuple[DeliveryRoute, _Job]:
     """Half of them are on their way to the restaurant or in it, half to the door or at it."""
     restaurant = random_of.choice(restaurants)
     angle_lon, angle_lat = random_of.choice((-1, 1)), random_of.choice((-1, 1))
@@ -157,7 +157,7 @@ def _errand(
     rest_s = random_of.uniform(*REST_S)
     arrives_s = random_of.uniform(-rest_s, RIDE_S)
     leaves_s = arrives_s + rest_s
-    script = Errand(
+    script = DeliveryRoute(
         lon_micro=lon_micro,
         lat_micro=lat_micro,
         heading_deg=random_of.randrange(360),
@@ -213,7 +213,7 @@ def _in_parts(
             stopping.set()  # after Ctrl-C nobody waits for the rest of the shares
 
 
-def _open_orders(conn: Any, jobs: Sequence[_Job]) -> Sequence[Watched]:
+def _open_orders(conn: Any, jobs: Sequence[_Job]) -> Sequence[WatchedOrder]:
     created = conn.execute(
         read_sql("load/create_orders.sql"),
         {
@@ -237,5 +237,6 @@ def _open_orders(conn: Any, jobs: Sequence[_Job]) -> Sequence[Watched]:
             {"order_ids": of, "driver_ids": whom, "command": command},
         )
     return [
-        Watched(str(order_id), one.token) for order_id, one in zip(order_ids, jobs, strict=True)
+        WatchedOrder(str(order_id), one.token)
+        for order_id, one in zip(order_ids, jobs, strict=True)
     ]

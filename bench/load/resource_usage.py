@@ -19,7 +19,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class ResourceUsage:
     """At one instant: CPU seconds so far by part, user and system, and the machine's busy ones."""
 
     at_s: float
@@ -28,15 +28,15 @@ class Used:
     machine_all_s: float
 
 
-def read_used(pids: Mapping[str, Iterable[int]]) -> Used:
+def read_used(pids: Mapping[str, Iterable[int]]) -> ResourceUsage:
     """Read what each part's processes, and their children, have used so far."""
     children = _children()
     by_part = {part: sum(_cpu_s(one, children) for one in ids) for part, ids in pids.items()}
     busy_s, all_s = _machine_s()
-    return Used(time.time(), by_part, busy_s, all_s)
+    return ResourceUsage(time.time(), by_part, busy_s, all_s)
 
 
-def cores_used(before: Used, after: Used) -> dict[str, float]:
+def cores_used(before: ResourceUsage, after: ResourceUsage) -> dict[str, float]:
     """How much of a core each part has used between two readings."""
     seconds = max(0.001, after.at_s - before.at_s)
     return {

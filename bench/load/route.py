@@ -32,7 +32,7 @@ class Leg(NamedTuple):
     tail: bytes
 
 
-class Script(Protocol):
+class Route(Protocol):
     """A device's way."""
 
     def leg_at(self, ms: float) -> Leg:
@@ -40,7 +40,7 @@ class Script(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stroll:
+class IdleRoute:
     """To and fro between a point and another, for ever: a driver without an order."""
 
     lon_micro: float
@@ -71,7 +71,7 @@ class Stroll:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class DeliveryRoute:
     """Straight to a place, a rest there, and straight on: a driver with an order."""
 
     lon_micro: float  # the place: a restaurant or a door

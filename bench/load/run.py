@@ -13,12 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import db_checks
-from bench.load.fixtures import Fleet, LoadStack, Say, set_the_stage
+from bench.load.fixtures import LoadFleet, LoadStack, Say, set_the_stage
 from bench.load.histogram import Histogram
 from bench.load.options import LoadOptions
-from bench.load.resource_usage import Used, children_of, cores_used, read_rss_mib, read_used
-from bench.load.sampler import Moment, Watch
-from bench.load.worker_pool import Crew
+from bench.load.resource_usage import (
+    ResourceUsage,
+    children_of,
+    cores_used,
+    read_rss_mib,
+    read_used,
+)
+from bench.load.sampler import Sample, Sampler
+from bench.load.worker_pool import WorkerPool
 from doorstep.errors import DoorstepError
 from ops.ledger import Ledger
 from ops.stack.addresses import reach
@@ -44,9 +50,9 @@ class Measurement:
     interval_s: float
     since_s: float
     until_s: float
-    moments: Sequence[Moment]  # of the window
-    all_moments: Sequence[Moment]
-    used: tuple[Used, Used]
+    moments: Sequence[Sample]  # of the window
+    all_moments: Sequence[Sample]
+    used: tuple[ResourceUsage, ResourceUsage]
     rss_mib: dict[str, float]
     history_bytes: tuple[int, int]  # before the run and after it had settled
     published_before: int  # fixes of this run, when the history's size was first read
@@ -78,7 +84,13 @@ class LoadRun:
     """A stack with its devices connected. `measure()` lets them publish, as often as one likes."""
 
     def __init__(
-        self, options: LoadOptions, stack: Stack, fleet: Fleet, crew: Crew, conn: Any, say: Say
+        self,
+        options: LoadOptions,
+        stack: Stack,
+        fleet: LoadFleet,
+        crew: WorkerPool,
+        conn: Any,
+        say: Say,
     ) -> None:
         self.options = options
         self.stack = stack
@@ -110,7 +122,7 @@ class LoadRun:
 
     def measure(self, interval_s: float, duration_s: int, warm_up_s: int) -> Measurement:
         """Let the devices publish for a while, wait until all is committed, and look at it."""
-        watch = Watch(self.crew, self.stack.addresses, self.options.fixes_per_message, self._say)
+        watch = Sampler(self.crew, self.stack.addresses, self.options.fixes_per_message, self._say)
         watch.begin()
         size_before = db_checks.read_history_bytes(self.conn)
         published_before = sum(self.last_seqs)
@@ -198,7 +210,7 @@ class LoadRun:
 
     # -- settling -----------------------------------------------------------------------------
 
-    def _settle(self, watch: Watch) -> tuple[int, float]:
+    def _settle(self, watch: Sampler) -> tuple[int, float]:
         """Wait until the database has all; the devices send again what it lacks for long.
 
         A real device would be told by the watermark, and send again after three silent periods of
@@ -274,7 +286,7 @@ def load_run(options: LoadOptions, say: Say) -> Iterator[LoadRun]:
         say(f"starting a stack with {options.brokers} broker{'s' * (options.brokers > 1)}")
         stack.up(owner_pid=os.getpid())
         fleet = set_the_stage(stack, options, say)
-        with Crew(folder) as crew, db_checks.open_books(stack.database_admin_url) as conn:
+        with WorkerPool(folder) as crew, db_checks.open_books(stack.database_admin_url) as conn:
             _connect(crew, stack, fleet, options, folder, say)
             yield LoadRun(options, stack, fleet, crew, conn, say)
     finally:
@@ -286,7 +298,7 @@ def load_run(options: LoadOptions, say: Say) -> Iterator[LoadRun]:
 
 
 def _connect(
-    crew: Crew, stack: Stack, fleet: Fleet, options: LoadOptions, folder: Path, say: Say
+    crew: WorkerPool, stack: Stack, fleet: LoadFleet, options: LoadOptions, folder: Path, say: Say
 ) -> None:
     plans = []
     for shard, broker in zip(fleet.shards, stack.addresses.mqtt, strict=True):
@@ -296,7 +308,7 @@ def _connect(
                 "host": at.host,
                 "port": at.port,
                 "sources": SOURCES,
-                "fleet_key_file": str(stack.home.fleet_key_file),
+                "fleet_key_file": str(stack.paths.fleet_key_file),
                 "folder": str(folder),
                 "fixes_per_message": options.fixes_per_message,
                 "devices": [one.as_json() for one in shard],
@@ -321,7 +333,7 @@ def _connect(
         _await(crew, lambda: watching.latest.get("watching", 0), options.viewers, "watching", say)
 
 
-def _await(crew: Crew, count: Callable[[], int], wanted: int, what: str, say: Say) -> None:
+def _await(crew: WorkerPool, count: Callable[[], int], wanted: int, what: str, say: Say) -> None:
     """Wait until all are there, saying how many are. Raises LoadFailed, ChildFailed."""
     deadline_s = time.time() + CONNECT_WITHIN_S
     said_at_s = time.time()

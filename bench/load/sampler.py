@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bench.load.histogram import Histogram
 from bench.load.resource_usage import read_metrics
-from bench.load.worker_pool import Crew
+from bench.load.worker_pool import WorkerPool
 from ops.stack.addresses import Addresses, reach
 
 FULL_CORE = 0.9  # of a core: a part of one thread that uses so much can't do more
@@ -24,7 +24,7 @@ FIXES = "doorstep_driver_events_fixes_total"
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Sample:
     """One second. What lies between two parts is counted in fixes."""
 
     at_s: float
@@ -45,14 +45,14 @@ class Moment:
 
 
 @dataclass
-class Watch:
+class Sampler:
     """Looks once a second and keeps what it saw. `marks` subtracts what was there before."""
 
-    crew: Crew
+    crew: WorkerPool
     addresses: Addresses
     per_message: int
     say: Callable[[str], None]
-    moments: list[Moment] = field(default_factory=list)
+    moments: list[Sample] = field(default_factory=list)
     _zero: Counter[str] = field(default_factory=Counter)
 
     def begin(self) -> None:
@@ -68,7 +68,7 @@ class Watch:
             if time.time() < at_s:
                 self.look()
 
-    def look(self) -> Moment:
+    def look(self) -> Sample:
         """Take one look."""
         puback = Histogram()
         late_ms = 0.0
@@ -81,7 +81,7 @@ class Watch:
         counts = self._counts()
         counts.subtract(self._zero)
         handed_on = counts[ACKED] * self.per_message
-        moment = Moment(
+        moment = Sample(
             at_s=time.time(),
             connected=self.crew.sums()["connected"],
             published=counts["published"],
@@ -112,7 +112,7 @@ class Watch:
         )
 
 
-def describe(now: Moment, before: Moment | None) -> str:
+def describe(now: Sample, before: Sample | None) -> str:
     """One line for the screen."""
     rate = committed = 0.0
     if before is not None:
@@ -129,7 +129,7 @@ def describe(now: Moment, before: Moment | None) -> str:
 
 
 def find_full(
-    moments: Sequence[Moment],
+    moments: Sequence[Sample],
     rate_per_s: float,
     cores_used: Mapping[str, float],
     machine_share: float,

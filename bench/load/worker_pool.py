@@ -148,7 +148,7 @@ def set_weight(pid: int, weight: float) -> None:
             return
 
 
-class Crew:
+class WorkerPool:
     """All children of a run; `with` ends them.
 
     The phones and the viewers would be on other machines. Together they have a third of the weight

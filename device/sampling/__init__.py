@@ -4,7 +4,7 @@ policies  one fix against the last that went out: is it news?
 reporter  a driver's stream: the policy, the heartbeat, and what goes along
 """
 
-from device.sampling.policies import Seen, is_news, moved_m, off_by_m, seen_of
-from device.sampling.sampler import Reporter
+from device.sampling.policies import ObservedFix, is_news, moved_m, observed_fix_of, off_by_m
+from device.sampling.sampler import Sampler
 
-__all__ = ["Reporter", "Seen", "is_news", "moved_m", "off_by_m", "seen_of"]
+__all__ = ["ObservedFix", "Sampler", "is_news", "moved_m", "observed_fix_of", "off_by_m"]

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import instant_of
-from doorstep.sampling import DEGREE_M, Report, predict
+from doorstep.sampling import DEGREE_M, SamplingPolicy, predict
 
 
-class Seen(NamedTuple):
+class ObservedFix(NamedTuple):
     """What a policy looks at. `speed_mps` and `heading_deg` as the fix itself says them."""
 
     at_s: float
@@ -22,11 +22,11 @@ class Seen(NamedTuple):
     heading_deg: float = 0.0
 
 
-def seen_of(fix: Mapping[str, Any]) -> Seen | None:
+def observed_fix_of(fix: Mapping[str, Any]) -> ObservedFix | None:
     """Read a fix; None if it is none, and then the platform shall judge it."""
     try:
         heading = fix.get("heading_deg")
-        return Seen(
+        return ObservedFix(
             instant_of(fix["fix_at"]).timestamp(),
             float(fix["lon_deg"]),
             float(fix["lat_deg"]),
@@ -38,7 +38,7 @@ def seen_of(fix: Mapping[str, Any]) -> Seen | None:
         return None
 
 
-def is_news(report: Report, last: Seen, now: Seen, pace: float = 1.0) -> bool:
+def is_news(report: SamplingPolicy, last: ObservedFix, now: ObservedFix, pace: float = 1.0) -> bool:
     """Whether the mode wants a fix sent. At `pace` 10 a second of the rules is a tenth of ours."""
     match report.mode:
         case "all":
@@ -53,12 +53,12 @@ def is_news(report: Report, last: Seen, now: Seen, pace: float = 1.0) -> bool:
             return off_by_m(last, now) > report.off_by_m
 
 
-def moved_m(one: Seen, other: Seen) -> float:
+def moved_m(one: ObservedFix, other: ObservedFix) -> float:
     """How far apart two fixes are, in the plane: good to a thousandth within some kilometres."""
     return _apart_m(one.lon_deg, one.lat_deg, other)
 
 
-def off_by_m(last: Seen, now: Seen) -> float:
+def off_by_m(last: ObservedFix, now: ObservedFix) -> float:
     """How far a fix lies from where the last one's speed and heading would have led."""
     predicted = predict(
         last.lon_deg, last.lat_deg, last.speed_mps, last.heading_deg, now.at_s - last.at_s
@@ -66,6 +66,6 @@ def off_by_m(last: Seen, now: Seen) -> float:
     return _apart_m(*predicted, now)
 
 
-def _apart_m(lon_deg: float, lat_deg: float, other: Seen) -> float:
+def _apart_m(lon_deg: float, lat_deg: float, other: ObservedFix) -> float:
     east = (other.lon_deg - lon_deg) * cos(radians((lat_deg + other.lat_deg) / 2))
     return hypot(east, other.lat_deg - lat_deg) * DEGREE_M

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from math import atan2, cos, degrees, radians
 from typing import Any
 
-from device.sampling.policies import Seen, is_news, moved_m, seen_of
-from doorstep.sampling import Report
+from device.sampling.policies import ObservedFix, is_news, moved_m, observed_fix_of
+from doorstep.sampling import SamplingPolicy
 
 Fix = Mapping[str, Any]
 
@@ -16,18 +16,18 @@ MOTION_OVER_S = 3.0  # speed and heading, where the phone tells none, are worked
 MOTION_WITHIN_S = 12.0  # and never over longer
 
 
-class Reporter:
+class Sampler:
     """Says which fixes go out when. `pace`: how many of the rules' seconds pass in one of ours.
 
     Off by default: then everything goes out. Time is the fixes' own.
     """
 
-    def __init__(self, report: Report | None = None, pace: float = 1.0) -> None:
-        self.report = report or Report()
+    def __init__(self, report: SamplingPolicy | None = None, pace: float = 1.0) -> None:
+        self.report = report or SamplingPolicy()
         self.pace = pace
-        self._last: Seen | None = None  # that went out
-        self._previous: Seen | None = None  # that was taken
-        self._recent: deque[Seen] = deque(maxlen=16)  # newest last
+        self._last: ObservedFix | None = None  # that went out
+        self._previous: ObservedFix | None = None  # that was taken
+        self._recent: deque[ObservedFix] = deque(maxlen=16)  # newest last
         self._kept: list[Fix] = []  # go along with the next
         self._kept_at_s = 0.0
 
@@ -36,7 +36,7 @@ class Reporter:
         """How long a fix may wait for others, in our seconds."""
         return self.report.batch_s / self.pace
 
-    def follow(self, report: Report) -> None:
+    def follow(self, report: SamplingPolicy) -> None:
         """Report like this from now on."""
         self.report = report
 
@@ -44,7 +44,7 @@ class Reporter:
         """The phone has taken a fix: return what goes out now, the oldest first."""
         if self.report.mode == "dead_reckoning":
             fix = self._with_motion(fix)
-        now = seen_of(fix)
+        now = observed_fix_of(fix)
         if now is None:
             return [fix]
         self._recent.append(now)
@@ -64,7 +64,7 @@ class Reporter:
 
     def _with_motion(self, fix: Fix) -> Fix:
         """The fix with a speed and a heading, from the fixes before it if the phone tells none."""
-        now = seen_of(fix)
+        now = observed_fix_of(fix)
         if now is None or (fix.get("heading_deg") is not None and "speed_mps" in fix):
             return fix
         over_s, within_s = MOTION_OVER_S / self.pace, MOTION_WITHIN_S / self.pace
@@ -78,12 +78,12 @@ class Reporter:
                 }
         return fix
 
-    def _send(self, fix: Fix, now: Seen) -> list[Fix]:
+    def _send(self, fix: Fix, now: ObservedFix) -> list[Fix]:
         due = [*self._kept, fix]
         self._last, self._kept, self._kept_at_s = now, [], now.at_s
         return due
 
 
-def _heading_deg(before: Seen, now: Seen) -> float:
+def _heading_deg(before: ObservedFix, now: ObservedFix) -> float:
     east = (now.lon_deg - before.lon_deg) * cos(radians(now.lat_deg))
     return degrees(atan2(east, now.lat_deg - before.lat_deg))

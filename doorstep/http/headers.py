@@ -32,7 +32,7 @@ _HEADERS = {
 }
 
 
-class SecureHeaders:
+class SecurityHeaders:
     """ASGI middleware: add the headers, and keep answers out of caches unless they say else."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -57,7 +57,7 @@ def health_routes(dependencies: Dependencies, beside: Dependencies = _nothing) -
     return router
 
 
-class ObserveRequests:
+class RequestMetrics:
     """ASGI middleware: one observation per request, labelled by the route's template.
 
     Labels never hold an id: an unknown path is `(none)`, an unknown method `(other)`.

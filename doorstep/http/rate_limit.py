@@ -9,7 +9,7 @@ from collections.abc import Callable
 from doorstep.errors import TooManyRequests
 
 
-class Buckets:
+class RateLimiter:
     """One bucket per key: holds `burst`, refilled at `rate_per_s`. Full ones are forgotten."""
 
     def __init__(

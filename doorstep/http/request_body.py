@@ -58,7 +58,7 @@ class HeadTooLarge(DoorstepError):
     problem = "head-too-large"
 
 
-class LimitRequests:
+class RequestLimits:
     """ASGI middleware: refuse what says it is too large, cut off a body that turns out so."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -43,7 +43,7 @@ async def identify(find_token: FindToken, token: str | None) -> Token:
     return holder
 
 
-class RememberTokens:
+class TokenCache:
     """A `FindToken` that asks another, and remembers drivers' and staff's tokens for `ttl_s`.
 
     A token revoked meanwhile stays good for so long. A customer's is asked for every time.

@@ -19,11 +19,11 @@ ANSWER_TIMEOUT_S = 5.0
 SILENCE_S = 15.0  # no record and no end for so long: Kafka is away
 PROGRESS_EVERY = 100_000
 
-Stretch = tuple[int, int]
+OffsetRange = tuple[int, int]
 """Offsets [from, to) of one partition."""
 
 
-class KafkaAway(Unavailable):
+class KafkaUnavailable(Unavailable):
     """Kafka does not answer."""
 
 
@@ -35,7 +35,7 @@ class TopicReader:
     """One topic, read by offsets. Close it, or use it in a `with`."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        """Ask Kafka for the topic's partitions. Raises KafkaAway or NoSuchTopic."""
+        """Ask Kafka for the topic's partitions. Raises KafkaUnavailable or NoSuchTopic."""
         self.topic = topic
         self._bootstrap_servers = bootstrap_servers
         self._consumer = Consumer(
@@ -55,7 +55,7 @@ class TopicReader:
             raise NoSuchTopic(f"Kafka has no topic {topic!r}")
         self.partitions = sorted(known.topics[topic].partitions)
 
-    def bounds(self) -> dict[int, Stretch]:
+    def bounds(self) -> dict[int, OffsetRange]:
         """The oldest offset of each partition, and the next to be written."""
         return {
             one: self._ask(
@@ -65,7 +65,7 @@ class TopicReader:
             for at in (TopicPartition(self.topic, one),)
         }
 
-    def since(self, at_ms: int) -> dict[int, Stretch]:
+    def since(self, at_ms: int) -> dict[int, OffsetRange]:
         """What each partition holds from the first record of this time on."""
         asked = [TopicPartition(self.topic, one, at_ms) for one in self.partitions]
         found = self._ask(lambda: self._consumer.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S))
@@ -77,9 +77,9 @@ class TopicReader:
         }
 
     def read(
-        self, stretches: Mapping[int, Stretch], say: Callable[[str], None] | None = None
+        self, stretches: Mapping[int, OffsetRange], say: Callable[[str], None] | None = None
     ) -> Iterator[Message]:
-        """Read stretches of partitions, each in its order. Raises KafkaAway."""
+        """Read stretches of partitions, each in its order. Raises KafkaUnavailable."""
         open_ends = {one: end for one, (start, end) in stretches.items() if start < end}
         self._consumer.assign(
             [TopicPartition(self.topic, one, stretches[one][0]) for one in open_ends]
@@ -89,7 +89,7 @@ class TopicReader:
         deadline = time.monotonic() + SILENCE_S
         while open_ends:
             if time.monotonic() > deadline:
-                raise KafkaAway(f"Kafka at {self._bootstrap_servers} has stopped answering")
+                raise KafkaUnavailable(f"Kafka at {self._bootstrap_servers} has stopped answering")
             for message in self._consumer.consume(1000, 0.05):
                 deadline = time.monotonic() + SILENCE_S
                 partition, offset = place_of(message)
@@ -129,7 +129,9 @@ class TopicReader:
         try:
             return question()
         except (KafkaException, TimeoutError) as exc:
-            raise KafkaAway(f"Kafka does not answer at {self._bootstrap_servers}: {exc}") from exc
+            raise KafkaUnavailable(
+                f"Kafka does not answer at {self._bootstrap_servers}: {exc}"
+            ) from exc
 
 
 def place_of(message: Message) -> tuple[int, int]:

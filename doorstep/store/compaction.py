@@ -34,11 +34,11 @@ TRY_AGAIN_S = 0.5
 Values = dict[str, Any]
 
 
-class Busy(DoorstepError):
+class CompactionLocked(DoorstepError):
     """Another compaction is under way."""
 
 
-class NotAsPacked(DoorstepError):
+class ChunkMismatch(DoorstepError):
     """A chunk is not what it packs; its day stays as it is."""
 
 
@@ -84,12 +84,12 @@ class Compactor:
     """One session with the database, as its owner or as driver_events."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
-        """Take the turn, which ends with the session. Raises Busy."""
+        """Take the turn, which ends with the session. Raises CompactionLocked."""
         self.conn = conn
         conn.autocommit = True
         self._rows("be_patient")
         if not self._row("take_turn")["is_ours"]:
-            raise Busy("another compaction is under way, perhaps driver_events' own")
+            raise CompactionLocked("another compaction is under way, perhaps driver_events' own")
 
     def plan(self, unread_since: datetime | None) -> Plan:
         """Look at what is to be done. Writes nothing."""
@@ -139,7 +139,9 @@ class Compactor:
         deadline = time.monotonic() + QUIET_WITHIN_S
         while not self._row("is_quiet", since=since)["is_quiet"]:
             if time.monotonic() > deadline:
-                raise Busy(f"a transaction has been writing for more than {QUIET_WITHIN_S:.0f} s")
+                raise CompactionLocked(
+                    f"a transaction has been writing for more than {QUIET_WITHIN_S:.0f} s"
+                )
             time.sleep(TRY_AGAIN_S / 10)
 
     def _pack(
@@ -188,5 +190,5 @@ def _named() -> Iterator[None]:
             yield
     except psycopg.Error as exc:
         if exc.sqlstate == "DS014":
-            raise NotAsPacked(exc.diag.message_primary) from exc
+            raise ChunkMismatch(exc.diag.message_primary) from exc
         raise

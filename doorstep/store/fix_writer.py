@@ -13,7 +13,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import tuple_row
 
-from doorstep.sampling import Report
+from doorstep.sampling import SamplingPolicy
 from doorstep.store.error_mapping import translated
 from doorstep.store.records import (
     INCOMING_COLUMNS,
@@ -200,7 +200,7 @@ def delete_outbox(conn: psycopg.Connection, ids: Sequence[int]) -> None:
             conn.execute(query("delete_outbox"), {"ids": list(ids)})
 
 
-def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int, Report]]:
+def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int, SamplingPolicy]]:
     """Read settings that no broker has confirmed: (driver_id, version, report).
 
     Nothing while another publisher's transaction has them. Publish them, then
@@ -208,7 +208,9 @@ def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int,
     """
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("take_reporting"), {"limit": limit})
-        return [(driver_id, version, Report(**report)) for driver_id, version, report in cursor]
+        return [
+            (driver_id, version, SamplingPolicy(**report)) for driver_id, version, report in cursor
+        ]
 
 
 def confirm_reporting(conn: psycopg.Connection, taken: Sequence[tuple[str, int]]) -> None:

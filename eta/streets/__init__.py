@@ -7,14 +7,14 @@ roads.py  the fastest ways from everywhere to one place, in one go
 
 from eta.streets.graph import Place, Point, Street, Streets
 from eta.streets.load import load_firenze, read_streets
-from eta.streets.roads import Field, Part, Roads
+from eta.streets.roads import EdgeSegment, Roads, ShortestPathTree
 
 __all__ = [
-    "Field",
-    "Part",
+    "EdgeSegment",
     "Place",
     "Point",
     "Roads",
+    "ShortestPathTree",
     "Street",
     "Streets",
     "load_firenze",

@@ -22,7 +22,7 @@ LEAST_S = 1e-9  # a cost of 0 would be no edge at all
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EdgeSegment:
     """A part of a street, in the direction of travel: `to_m` < `from_m` is backwards."""
 
     way: int
@@ -70,13 +70,13 @@ class Roads:
         """The way of a street in a direction, if it may be driven."""
         return self._backwards.get(street) if backwards else street
 
-    def towards(self, place: Place, way_s: Floats) -> Field:
+    def towards(self, place: Place, way_s: Floats) -> ShortestPathTree:
         """The fastest ways to `place` from everywhere, a way costing `way_s` seconds."""
         street = self.streets.streets[place.street]
-        ends = [(street.u, Part(place.street, 0.0, place.along_m))]
+        ends = [(street.u, EdgeSegment(place.street, 0.0, place.along_m))]
         backwards = self.way(place.street, backwards=True)
         if backwards is not None:
-            back = Part(backwards, street.length_m, place.along_m)
+            back = EdgeSegment(backwards, street.length_m, place.along_m)
             ends.append((street.v, back))
         costs = [max(self.cost_s(part, way_s), LEAST_S) for _, part in ends]
         columns = np.append(self._columns, np.array([node for node, _ in ends], dtype=np.int32))
@@ -88,7 +88,7 @@ class Roads:
             indices=size - 1,
             return_predecessors=True,
         )
-        return Field(
+        return ShortestPathTree(
             self, place, way_s, left_s[:-1], self._next_ways(before[:-1], way_s), dict(ends)
         )
 
@@ -104,7 +104,7 @@ class Roads:
 
     def leaving(
         self, start: Place, goal: Place, way_s: Floats, left_s: Callable[[int], float]
-    ) -> Iterator[tuple[float, Part, int | None]]:
+    ) -> Iterator[tuple[float, EdgeSegment, int | None]]:
         """The ways to begin with: what each costs in all, and the node it leads to.
 
         `left_s` tells what a node's way to `goal` costs. No node: straight there, along its street.
@@ -115,20 +115,20 @@ class Roads:
             if way is None:
                 continue
             if start.street == goal.street and (goal.along_m < start.along_m) == backwards:
-                direct = Part(way, start.along_m, goal.along_m)
+                direct = EdgeSegment(way, start.along_m, goal.along_m)
                 yield self.cost_s(direct, way_s), direct, None
-            part = Part(way, start.along_m, end_m)
+            part = EdgeSegment(way, start.along_m, end_m)
             node = int(self.to_node[way])
             yield self.cost_s(part, way_s) + left_s(node), part, node
 
-    def cost_s(self, part: Part, way_s: Floats) -> float:
+    def cost_s(self, part: EdgeSegment, way_s: Floats) -> float:
         """What a part of a way costs."""
         whole_m = self.length_m[part.way]
         return float(way_s[part.way] * (part.length_m / whole_m if whole_m else 0.0))
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class ShortestPathTree:
     """For each node, what the fastest way to the place costs, and the way it begins with."""
 
     roads: Roads
@@ -136,13 +136,13 @@ class Field:
     way_s: Floats
     left_s: Floats
     next_way: NDArray[np.int64]
-    last_parts: dict[int, Part]  # from an end of the place's street to the place
+    last_parts: dict[int, EdgeSegment]  # from an end of the place's street to the place
 
     def seconds_from(self, start: Place) -> float:
         """What the fastest way from somewhere costs; infinite if there is none."""
         return min(seconds for seconds, _, _ in self.leaving(start))
 
-    def route_from(self, start: Place) -> list[Part]:
+    def route_from(self, start: Place) -> list[EdgeSegment]:
         """The fastest way from somewhere, street by street. Raises ValueError if there is none."""
         seconds, first, node = min(self.leaving(start), key=lambda one: one[0])
         if seconds == float("inf"):
@@ -165,17 +165,17 @@ class Field:
             after = np.where(goes_on, after[after], NO_WAY)
         return sums
 
-    def leaving(self, start: Place) -> Iterator[tuple[float, Part, int | None]]:
+    def leaving(self, start: Place) -> Iterator[tuple[float, EdgeSegment, int | None]]:
         """The ways to begin with, as `Roads.leaving` gives them."""
         return self.roads.leaving(
             start, self.place, self.way_s, lambda node: float(self.left_s[node])
         )
 
-    def _from_node(self, node: int) -> Iterator[Part]:
+    def _from_node(self, node: int) -> Iterator[EdgeSegment]:
         roads = self.roads
         while (way := int(self.next_way[node])) != NO_WAY:
             length_m = float(roads.length_m[way])
             ends = (0.0, length_m) if way < roads.forwards else (length_m, 0.0)
-            yield Part(way, *ends)
+            yield EdgeSegment(way, *ends)
             node = int(roads.to_node[way])
         yield self.last_parts[node]

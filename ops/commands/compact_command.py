@@ -11,7 +11,7 @@ from dataclasses import asdict
 from doorstep.provision import owner_connection
 from doorstep.store.compaction import Compacted, Compactor, Plan, oldest_unread
 from ops.commands.runner import run_command, say
-from ops.commands.settings import OperateSettings
+from ops.commands.settings import OperatorSettings
 
 EXAMPLES = """examples:
   ./run compact --dry-run               what would be packed, and why no more
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = OperateSettings.load()
+    settings = OperatorSettings.load()
     with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
         compactor = Compactor(conn)
         unread = oldest_unread(conn, settings.kafka_bootstrap_servers, settings.kafka_topic)

@@ -15,7 +15,7 @@ from doorstep.errors import DoorstepError
 from doorstep.fix import ID_PATTERN
 from doorstep.fix.instants import instant_of
 from doorstep.http.instants import format_instant
-from doorstep.kafka.topic_reader import Stretch, TopicReader, place_of
+from doorstep.kafka.topic_reader import OffsetRange, TopicReader, place_of
 from doorstep.mqtt_topics import POSITION, PREFIX
 from ops.commands.runner import BadArgument
 
@@ -27,7 +27,7 @@ _POSITION_TOPIC = re.compile(f"{re.escape(PREFIX)}({ID_PATTERN})/{POSITION}")
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class StoredDeadLetter:
     """One record of the topic dead-letter."""
 
     partition: int
@@ -38,7 +38,7 @@ class Letter:
     headers: Mapping[str, str]
 
     @classmethod
-    def of(cls, message: Message) -> Letter:
+    def of(cls, message: Message) -> StoredDeadLetter:
         """Take a letter from its record."""
         headers: dict[str, str] = {}
         for name, value in cast("Iterable[tuple[str, bytes | None]]", message.headers() or ()):
@@ -120,7 +120,7 @@ class Wanted:
         """Whether every letter fits."""
         return self == Wanted()
 
-    def fits(self, letter: Letter) -> bool:
+    def fits(self, letter: StoredDeadLetter) -> bool:
         """Whether a letter is asked for."""
         return (
             (not self.reasons or letter.reason in self.reasons)
@@ -133,7 +133,7 @@ class Wanted:
 
 def find_letters(
     reader: TopicReader, wanted: Wanted, limit: int, say: Callable[[str], None] | None = None
-) -> tuple[list[Letter], int]:
+) -> tuple[list[StoredDeadLetter], int]:
     """The newest letters that fit, the newest first, and how many fit in all.
 
     Reads the topic from `since` on, keeping only what is asked for.
@@ -143,8 +143,8 @@ def find_letters(
     if wanted.is_any:  # the newest of each partition are enough
         fitting = sum(high - low for low, high in stretches.values())
         stretches = {one: (max(low, high - limit), high) for one, (low, high) in stretches.items()}
-    newest: dict[int, deque[Letter]] = {one: deque(maxlen=limit) for one in stretches}
-    for letter in map(Letter.of, reader.read(stretches, say)):
+    newest: dict[int, deque[StoredDeadLetter]] = {one: deque(maxlen=limit) for one in stretches}
+    for letter in map(StoredDeadLetter.of, reader.read(stretches, say)):
         if wanted.fits(letter):
             fitting += not wanted.is_any
             newest[letter.partition].append(letter)
@@ -153,13 +153,15 @@ def find_letters(
     return found[:limit], fitting
 
 
-def read_letters(reader: TopicReader, letter_ids: Sequence[str]) -> list[Letter]:
+def read_letters(reader: TopicReader, letter_ids: Sequence[str]) -> list[StoredDeadLetter]:
     """Read letters by their ids. Raises BadArgument for one that is not there."""
     bounds = reader.bounds()
     return [_read_letter(reader, bounds, letter_id) for letter_id in dict.fromkeys(letter_ids)]
 
 
-def _read_letter(reader: TopicReader, bounds: Mapping[int, Stretch], letter_id: str) -> Letter:
+def _read_letter(
+    reader: TopicReader, bounds: Mapping[int, OffsetRange], letter_id: str
+) -> StoredDeadLetter:
     match = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,18})", letter_id)
     if match is None:
         raise BadArgument(f"{letter_id!r} is no letter's id: `list` shows them, such as 2:17")
@@ -167,7 +169,7 @@ def _read_letter(reader: TopicReader, bounds: Mapping[int, Stretch], letter_id: 
     low, high = bounds.get(partition, (0, 0))
     if low <= offset < high:
         for message in reader.read({partition: (offset, offset + 1)}):
-            return Letter.of(message)
+            return StoredDeadLetter.of(message)
     raise BadArgument(
         f"there is no letter {letter_id}: partition {partition} has {low} to {high - 1} now"
         if high > low
@@ -175,11 +177,11 @@ def _read_letter(reader: TopicReader, bounds: Mapping[int, Stretch], letter_id: 
     )
 
 
-def letters_since(reader: TopicReader, starts: Mapping[int, int]) -> Iterator[Letter]:
+def letters_since(reader: TopicReader, starts: Mapping[int, int]) -> Iterator[StoredDeadLetter]:
     """Everything that was written from these offsets on."""
     bounds = reader.bounds()
     stretches = {one: (max(low, starts[one]), high) for one, (low, high) in bounds.items()}
-    return map(Letter.of, reader.read(stretches))
+    return map(StoredDeadLetter.of, reader.read(stretches))
 
 
 def parse_time(text: str, now: datetime) -> int:

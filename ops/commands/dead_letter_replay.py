@@ -14,10 +14,10 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import Decoded, decode_position
-from doorstep.kafka.topic_reader import KafkaAway, TopicReader, place_of
+from doorstep.kafka.topic_reader import KafkaUnavailable, TopicReader, place_of
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
-from ops.commands.dead_letter_reader import Letter, letters_since
+from ops.commands.dead_letter_reader import StoredDeadLetter, letters_since
 from ops.commands.runner import BadArgument
 from sql import read_sql
 
@@ -32,7 +32,7 @@ Identity = tuple[str, str, int]
 class Resent:
     """One letter on its way again."""
 
-    letter: Letter
+    letter: StoredDeadLetter
     driver_id: str
     payload: bytes
     partition: int = -1
@@ -63,7 +63,7 @@ class Resent:
         }
 
 
-def resend_of(letter: Letter, payload: bytes | None = None) -> Resent:
+def resend_of(letter: StoredDeadLetter, payload: bytes | None = None) -> Resent:
     """Prepare a letter, with another payload where one is given. Raises BadArgument."""
     if letter.driver_id is None:
         raise BadArgument(
@@ -74,7 +74,7 @@ def resend_of(letter: Letter, payload: bytes | None = None) -> Resent:
 
 
 def produce(bootstrap_servers: str, topic: str, resent: Sequence[Resent]) -> None:
-    """Write the letters into the topic and wait until Kafka has them. Raises KafkaAway.
+    """Write the letters into the topic and wait until Kafka has them. Raises KafkaUnavailable.
 
     Key and bytes are the original's, and so is the record's timestamp: it is the time of arrival
     by which a fix is judged. A fix that was too old when it came stays too old, and one that was
@@ -113,7 +113,7 @@ def produce(bootstrap_servers: str, topic: str, resent: Sequence[Resent]) -> Non
     left = producer.flush(DELIVERY_TIMEOUT_S + 1)
     if failures or left:
         why = failures[0].str() if failures else "no answer"
-        raise KafkaAway(f"{left + len(failures)} of {len(resent)} were not sent: {why}")
+        raise KafkaUnavailable(f"{left + len(failures)} of {len(resent)} were not sent: {why}")
 
 
 def follow(

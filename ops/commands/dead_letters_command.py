@@ -14,7 +14,7 @@ from pathlib import Path
 from doorstep.kafka.topic_reader import TopicReader
 from doorstep.provision import owner_connection
 from ops.commands.dead_letter_reader import (
-    Letter,
+    StoredDeadLetter,
     Wanted,
     find_letters,
     parse_time,
@@ -23,7 +23,7 @@ from ops.commands.dead_letter_reader import (
 )
 from ops.commands.dead_letter_replay import follow, produce, resend_of, waiting_letters
 from ops.commands.runner import BadArgument, run_command, say
-from ops.commands.settings import OperateSettings
+from ops.commands.settings import OperatorSettings
 
 NAME = "dead-letters"
 MOST_RESENT = 10_000
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: Options) -> int:
-    settings = OperateSettings.load()
+    settings = OperatorSettings.load()
     with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_dead_letter_topic) as letters:
         status: int = options.command(letters, settings, options)
         return status
@@ -118,7 +118,7 @@ def _wanted(options: Options) -> Wanted:
     )
 
 
-def _list(letters: TopicReader, _settings: OperateSettings, options: Options) -> int:
+def _list(letters: TopicReader, _settings: OperatorSettings, options: Options) -> int:
     found, fitting = find_letters(letters, _wanted(options), options.limit, _say)
     if options.json:
         print(json.dumps([letter.to_json() for letter in found]))
@@ -133,7 +133,7 @@ def _list(letters: TopicReader, _settings: OperateSettings, options: Options) ->
     return 0
 
 
-def table(letters: Sequence[Letter]) -> list[str]:
+def table(letters: Sequence[StoredDeadLetter]) -> list[str]:
     """The letters as lines of aligned columns."""
     rows = [("id", "written", "reason", "source", "driver", "bytes", "begins with")]
     rows += [
@@ -157,7 +157,7 @@ def table(letters: Sequence[Letter]) -> list[str]:
     ]
 
 
-def _show(letters: TopicReader, _settings: OperateSettings, options: Options) -> int:
+def _show(letters: TopicReader, _settings: OperatorSettings, options: Options) -> int:
     found = read_letters(letters, options.letter_ids)
     if options.json:
         print(json.dumps([letter.to_json() for letter in found]))
@@ -180,7 +180,7 @@ def _shown(char: str) -> str:
     return char if char.isprintable() or char == "\n" else repr(char)[1:-1]
 
 
-def _resend(letters: TopicReader, settings: OperateSettings, options: Options) -> int:
+def _resend(letters: TopicReader, settings: OperatorSettings, options: Options) -> int:
     chosen = _choose(letters, options)
     if not chosen:
         print("[]" if options.json else "no dead letter fits")
@@ -211,7 +211,7 @@ def _resend(letters: TopicReader, settings: OperateSettings, options: Options) -
     return 0 if all(one.is_settled for one in resent) else 1
 
 
-def _choose(letters: TopicReader, options: Options) -> list[Letter]:
+def _choose(letters: TopicReader, options: Options) -> list[StoredDeadLetter]:
     """The letters named, or those that fit, the oldest first."""
     wanted = _wanted(options)
     if options.letter_ids:
@@ -226,7 +226,7 @@ def _choose(letters: TopicReader, options: Options) -> list[Letter]:
     return found[::-1]
 
 
-def _payload(options: Options, chosen: Sequence[Letter]) -> bytes | None:
+def _payload(options: Options, chosen: Sequence[StoredDeadLetter]) -> bytes | None:
     if options.payload is None:
         return None
     if len(chosen) != 1:

@@ -15,14 +15,14 @@ from doorstep.errors import DoorstepError
 from doorstep.provision import owner_connection
 from doorstep.store.error_mapping import translated
 from eta.codec import model_to_json
-from eta.estimate import Seen
+from eta.estimate import Observation
 from eta.features import City
 from eta.learning import learn, metres_ridden
 from eta.model import STREET_CLASSES, EtaModel, Phase
 from eta.rides import Delivery
 from eta.streets import load_firenze
 from ops.commands.runner import run_command, say
-from ops.commands.settings import OperateSettings
+from ops.commands.settings import OperatorSettings
 from sql import query
 
 EXAMPLES = """examples:
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    url = OperateSettings.load().database_admin_url.get_secret_value()
+    url = OperatorSettings.load().database_admin_url.get_secret_value()
     now = datetime.now(UTC)
     with owner_connection(url) as conn:
         found = read_deliveries(conn, now - timedelta(days=options.days), options.at_most)
@@ -103,7 +103,7 @@ def _delivery(row: Sequence[Any]) -> Delivery:
         at_restaurant_at=row[6],
         picked_up_at=row[7],
         at_customer_at=row[8],
-        trail=[Seen(at, (lon_deg, lat_deg)) for at, lon_deg, lat_deg in trail],
+        trail=[Observation(at, (lon_deg, lat_deg)) for at, lon_deg, lat_deg in trail],
         pace=row[9],
     )
 

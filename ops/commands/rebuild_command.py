@@ -14,7 +14,7 @@ from doorstep.errors import NotFound
 from doorstep.provision import owner_connection
 from ops.commands.rebuild import Difference, Rebuilder, Rebuilt
 from ops.commands.runner import run_command, say
-from ops.commands.settings import OperateSettings
+from ops.commands.settings import OperatorSettings
 
 EXAMPLES = """examples:
   ./run rebuild                                 compare everything; nothing is changed
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
-    settings = OperateSettings.load()
+    settings = OperatorSettings.load()
     with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
         rebuilt, mended = rebuild(
             Rebuilder(conn), options.order, options.driver, apply=options.apply, say=_say

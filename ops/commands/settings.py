@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from doorstep.settings import ServiceSettings
 
 
-class OperateSettings(ServiceSettings):
+class OperatorSettings(ServiceSettings):
     """What `where` and `dead-letters` read from their environment."""
 
     database_admin_url: SecretStr

@@ -12,16 +12,16 @@ from uuid import UUID
 
 import psycopg
 
-from device.journal import SeqInLife, read_seq
+from device.journal import SeqInBoot, read_seq
 from doorstep.errors import DoorstepError, MalformedFix, UnknownDriver
 from doorstep.fix import Fix, Refused, decode_position
-from doorstep.kafka.topic_reader import Stretch, TopicReader, partition_of, place_of
+from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_of, place_of
 from doorstep.store import fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
 from doorstep.store.records import Watermark
-from ops.commands.dead_letter_reader import Letter
-from ops.commands.settings import OperateSettings
+from ops.commands.dead_letter_reader import StoredDeadLetter
+from ops.commands.settings import OperatorSettings
 from sql import read_sql
 
 SEARCH_BEFORE_MS = 2_000  # Kafka's index leads to a record near the time asked for
@@ -74,12 +74,12 @@ class Trace:
     boot: str | None = None
     other_boots: Sequence[str] = ()
     has_journal: bool = False
-    journal: SeqInLife | None = None
+    journal: SeqInBoot | None = None
     records: list[InKafka] = field(default_factory=list)
-    searched: Stretch = (0, 0)  # offsets of the driver's partition
+    searched: OffsetRange = (0, 0)  # offsets of the driver's partition
     partition: int = -1
     lag: int = 0  # records of that partition that are not read yet
-    letters: list[Letter] = field(default_factory=list)
+    letters: list[StoredDeadLetter] = field(default_factory=list)
     known: KnownBoot | None = None
     parked_at: datetime | None = None
     history: InHistory | None = None
@@ -98,14 +98,14 @@ class Trace:
 
 
 def follow_fix(
-    settings: OperateSettings,
+    settings: OperatorSettings,
     conn: psycopg.Connection[Any],
     driver_id: str,
     seq: int,
     boot: str | None,
     most_records: int,
 ) -> Trace:
-    """Gather the traces of one fix. Raises UnknownDriver, and KafkaAway or StoreUnavailable."""
+    """Gather the traces of one fix. Raises UnknownDriver, KafkaUnavailable, StoreUnavailable."""
     lives = read_lives(settings.journal_dir, driver_id, seq)
     boots = read_boots(conn, driver_id, seq)
     trace = Trace(driver_id, seq)
@@ -125,9 +125,9 @@ def follow_fix(
     return trace
 
 
-def read_lives(folder: Path, driver_id: str, seq: int) -> list[SeqInLife]:
+def read_lives(folder: Path, driver_id: str, seq: int) -> list[SeqInBoot]:
     """What every journal in a folder says of a driver's seq, the newest boot first."""
-    found: list[SeqInLife] = []
+    found: list[SeqInBoot] = []
     for path in sorted(folder.glob("*.sqlite")):
         try:
             found += read_seq(path, driver_id, seq)
@@ -147,7 +147,7 @@ def read_boots(conn: psycopg.Connection[Any], driver_id: str, seq: int) -> list[
     return [KnownBoot(*row) for row in rows if row[0] is not None]
 
 
-def choose_boots(boots: Sequence[KnownBoot], lives: Sequence[SeqInLife], seq: int) -> list[str]:
+def choose_boots(boots: Sequence[KnownBoot], lives: Sequence[SeqInBoot], seq: int) -> list[str]:
     """The boots that may be meant, the likeliest first.
 
     Those that have this seq, by the database or by a journal, or else the newest that exists.
@@ -172,7 +172,7 @@ def entry_of(payload: bytes, boot: str | None, seq: int) -> Fix | Refused | None
     return None
 
 
-def is_about(letter: Letter, boot: str | None, seq: int) -> bool:
+def is_about(letter: StoredDeadLetter, boot: str | None, seq: int) -> bool:
     """Whether a dead letter is about this fix, rather than about others of its array."""
     if entry_of(letter.payload, boot, seq) is None:
         return False
@@ -220,10 +220,12 @@ def _read_positions(
     trace.partition, trace.searched, trace.lag = partition, stretch, max(0, high - reached)
 
 
-def _read_letters(trace: Trace, letters: TopicReader) -> list[Letter]:
+def _read_letters(trace: Trace, letters: TopicReader) -> list[StoredDeadLetter]:
     partition = partition_of(trace.driver_id.encode(), len(letters.partitions))
     low, high = letters.bounds()[partition]
-    found = map(Letter.of, letters.read({partition: (max(low, high - MOST_LETTERS), high)}))
+    found = map(
+        StoredDeadLetter.of, letters.read({partition: (max(low, high - MOST_LETTERS), high)})
+    )
     return [
         letter
         for letter in found

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from doorstep.fix import ID_PATTERN, MAX_SEQ
 from doorstep.provision import owner_connection
 from ops.commands.runner import run_command
-from ops.commands.settings import OperateSettings
+from ops.commands.settings import OperatorSettings
 from ops.commands.trace import Trace, follow_fix
-from ops.commands.trace_report import Verdict, steps_of, verdict_of
+from ops.commands.trace_report import TraceResult, steps_of, trace_result_of
 
 EXAMPLES = """examples:
   ./run where anna 41                  the 41st fix of her device's newest boot
@@ -31,13 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = OperateSettings.load()
+    settings = OperatorSettings.load()
     with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
         conn.autocommit = True
         trace = follow_fix(
             settings, conn, options.driver, options.seq, options.boot, options.records
         )
-    verdict = verdict_of(trace)
+    verdict = trace_result_of(trace)
     if options.json:
         print(json.dumps(to_json(trace, verdict)))
     else:
@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0 if verdict.word == "committed" else 1
 
 
-def lines_of(trace: Trace, verdict: Verdict) -> list[str]:
+def lines_of(trace: Trace, verdict: TraceResult) -> list[str]:
     """What people read."""
     lines = [f"{trace.driver_id} boot {trace.boot or '?'} seq {trace.seq}"]
     if trace.other_boots:
@@ -59,7 +59,7 @@ def lines_of(trace: Trace, verdict: Verdict) -> list[str]:
     return lines
 
 
-def to_json(trace: Trace, verdict: Verdict) -> dict[str, object]:
+def to_json(trace: Trace, verdict: TraceResult) -> dict[str, object]:
     """What programs read."""
     return {
         "driver_id": trace.driver_id,

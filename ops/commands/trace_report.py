@@ -28,7 +28,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TraceResult:
     """What became of the fix, in one word for programs and one sentence for people."""
 
     word: str  # committed, refused, parked, waiting, pending, void, lost, unknown
@@ -58,25 +58,25 @@ def steps_of(trace: Trace) -> list[Step]:
     return steps
 
 
-def verdict_of(trace: Trace) -> Verdict:
+def trace_result_of(trace: Trace) -> TraceResult:
     """What became of it, by the strongest trace."""
     boot, seq = trace.boot, trace.seq
     if trace.history is not None:
         return _stored(trace)
     known = trace.known
     if known is not None and known.is_stored:
-        return Verdict(
+        return TraceResult(
             "committed", "committed, and its day is no longer in the history (retention)"
         )
     if trace.parked_at is not None:
-        return Verdict(
+        return TraceResult(
             "parked",
             "parked: another transaction holds its driver's or its order's row",
             "it is recorded by itself within seconds; if not: ./run logs driver_events",
         )
     if trace.letters:
         letter = trace.letters[-1]
-        return Verdict(
+        return TraceResult(
             "refused",
             f"refused: {letter.reason}; dead letter {letter.letter_id}",
             f"./run dead-letters show {letter.letter_id}",
@@ -85,13 +85,13 @@ def verdict_of(trace: Trace) -> Verdict:
         return _refused_without_letter(trace)
     unread = [one for one in trace.records if not one.is_read]
     if unread:
-        return Verdict(
+        return TraceResult(
             "waiting",
             f"in Kafka, and not read yet: {trace.lag:,} records of its partition wait",
             "./run status; ./run logs driver_events",
         )
     if trace.records:
-        return Verdict(
+        return TraceResult(
             "lost",
             "read from Kafka, and neither stored nor refused: this must not be",
             "./run logs driver_events",
@@ -101,20 +101,20 @@ def verdict_of(trace: Trace) -> Verdict:
     if known is not None:
         newest = f"the newest known of boot {boot} is {known.newest_seq}"
         if seq <= known.newest_seq:
-            return Verdict(
+            return TraceResult(
                 "unknown",
                 f"never seen: {newest}, and {seq} is missing below it",
                 "the watermark names it as missing; a device that still has it sends it again",
             )
-        return Verdict("unknown", f"never seen: {newest}", "has the device sent it yet?")
-    return Verdict(
+        return TraceResult("unknown", f"never seen: {newest}", "has the device sent it yet?")
+    return TraceResult(
         "unknown",
         f"never seen: no boot of {trace.driver_id} has a seq {seq}",
         "a fix without boot and seq (a plain PATCH) can't be asked for; --boot names another boot",
     )
 
 
-def _stored(trace: Trace) -> Verdict:
+def _stored(trace: Trace) -> TraceResult:
     history = trace.history
     assert history is not None  # noqa: S101 - for mypy; the caller has looked
     recorded_at = history.recorded_at
@@ -133,37 +133,39 @@ def _stored(trace: Trace) -> Verdict:
     if trace.letters:
         reasons = ", ".join(sorted({letter.reason for letter in trace.letters}))
         sentence += f"; another copy was refused ({reasons})"
-    return Verdict("committed", sentence)
+    return TraceResult("committed", sentence)
 
 
-def _refused_without_letter(trace: Trace) -> Verdict:
+def _refused_without_letter(trace: Trace) -> TraceResult:
     if (trace.journal is not None and trace.journal.is_voided) or any(
         isinstance(one.entry, Refused) and one.entry.is_void for one in trace.records
     ):
-        return Verdict("void", "closed by its device, which no longer had it or sent it in vain")
-    return Verdict(
+        return TraceResult(
+            "void", "closed by its device, which no longer had it or sent it in vain"
+        )
+    return TraceResult(
         "refused",
         "refused; its dead letter is gone (kept for 30 days), not written yet, or it came over "
         "HTTP, where the answer told why",
     )
 
 
-def _only_journal(trace: Trace) -> Verdict:
+def _only_journal(trace: Trace) -> TraceResult:
     journal = trace.journal
     assert journal is not None  # noqa: S101 - for mypy; the caller has looked
     if trace.seq > journal.last_seq:
-        return Verdict(
+        return TraceResult(
             "unknown", f"never used: the journal's newest of this boot is {journal.last_seq}"
         )
     if journal.is_pending:
-        return Verdict(
+        return TraceResult(
             "pending",
             "never seen: still in the device's journal",
             "the device sends it when it is connected: ./run logs mosquitto-1, ./run logs bridge",
         )
     if journal.is_voided:
-        return Verdict("void", "closed by its device, and the platform has not heard of it yet")
-    return Verdict(
+        return TraceResult("void", "closed by its device, and the platform has not heard of it yet")
+    return TraceResult(
         "lost",
         "LOST: the journal has let it go as committed, and the database knows nothing of it",
         "keep the journal and the database as they are: this must not be",

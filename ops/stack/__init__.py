@@ -6,7 +6,7 @@
                                                            ├─ bridge, driver_events
                                                            └─ driver_api, tracking_api
 
-`home` says where everything lies, `addresses` where it listens, `parts` what runs and
+`paths` says where everything lies, `addresses` where it listens, `parts` what runs and
 with which variables, `supervise` keeps it running, `probes` asks whether it is ready. Services are
 started with `python -m`, never imported.
 """

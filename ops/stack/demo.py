@@ -33,18 +33,18 @@ from ops.ledger import (
     read_latency_ms,
     read_orders,
 )
-from ops.stack.demo_links import Showcase
-from ops.stack.paths import Home, StackError, as_user, print_line
+from ops.stack.demo_links import DemoLinks
+from ops.stack.paths import StackError, StackPaths, as_user, print_line
 from ops.stack.processes import module_argv
 from ops.stack.settings import PROJECT
-from ops.stack.simulation_targets import Wishes
+from ops.stack.simulation_targets import SimulationTargets
 from ops.stack.stack import Stack
 
 PREFIX = "courier-"
 MAX_COURIERS = 5_000
 ACK_EVERY_S = "5"  # instead of 30: a demo that ends need not wait half a minute for the last ack
 PROGRESS_EVERY_S = 5.0
-HEED_EVERY_S = 2.0
+APPLY_EVERY_S = 2.0
 POLL_S = 0.25
 SHOWCASE_WITHIN_S = 60.0
 STOP_COURIERS_S = 80.0  # they leave when every fix is committed, or after two ack periods, 60 s
@@ -105,7 +105,7 @@ class Couriers:
         argv += ["--reporting", reporting]
         self._argv = argv
         self._environment = stack.client_environment()
-        self._log_file = stack.home.logs / "couriers.log"
+        self._log_file = stack.paths.logs / "couriers.log"
         self._process = self._start()
         self._started_at = time.monotonic()
         self._soon_ended = 0
@@ -164,10 +164,10 @@ def start_simulator(
 
 
 @contextlib.contextmanager
-def only_demo(home: Home) -> Iterator[None]:
+def only_demo(paths: StackPaths) -> Iterator[None]:
     """Be this home's only demo. Raises StackError if another one runs."""
-    home.root.mkdir(parents=True, exist_ok=True)
-    with (home.root / "demo.lock").open("a+", encoding="ascii") as file:
+    paths.root.mkdir(parents=True, exist_ok=True)
+    with (paths.root / "demo.lock").open("a+", encoding="ascii") as file:
         file.seek(0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,7 +191,7 @@ def run_demo(stack: Stack, options: argparse.Namespace) -> int:
         raise StackError(f"--cities is from 0 to {CITIES[1]}")
     if not 0 <= options.tickers <= 1000:
         raise StackError("--tickers is from 0 to 1,000")
-    with only_demo(stack.home):
+    with only_demo(stack.paths):
         if not stack.is_up():
             stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
         with stack.session():
@@ -205,11 +205,11 @@ def run_demo(stack: Stack, options: argparse.Namespace) -> int:
 def _run(stack: Stack, options: argparse.Namespace) -> Report:
     driver_ids = numbered(PREFIX, options.couriers)
     stack.add_drivers(driver_ids)
-    seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.home.journals)}
+    seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.paths.journals)}
     start = Start(datetime.now(UTC), seqs, driver_ids)
     couriers = Couriers(stack, options.couriers, options.speedup, options.reporting)
     wanted = {kind: getattr(options, kind) for kind in ("couriers", "cities", "tickers")}
-    beside = Beside(stack, wanted)
+    beside = SideSimulators(stack, wanted)
     try:
         with contextlib.suppress(KeyboardInterrupt):
             _say_where(stack, options)
@@ -227,12 +227,14 @@ def _run(stack: Stack, options: argparse.Namespace) -> Report:
             process.kill()
 
 
-class Beside:
+class SideSimulators:
     """The vans in France and the tickers: each kind's process runs once any of it is wanted."""
 
     def __init__(self, stack: Stack, counts: Mapping[str, int]) -> None:
         self._stack = stack
-        self._wishes = Wishes(stack.addresses.tracking_api_url, stack.home.staff_token())
+        self._wishes = SimulationTargets(
+            stack.addresses.tracking_api_url, stack.paths.staff_token()
+        )
         self._started: dict[str, subprocess.Popen[bytes]] = {}
         for kind, count in counts.items():
             self._wishes.set(kind, count)  # what an earlier demo was asked for is over
@@ -244,7 +246,7 @@ class Beside:
         """Those that were started."""
         return [*self._started.values()]
 
-    def heed(self, driver_ids: list[str], width: int) -> None:
+    def apply(self, driver_ids: list[str], width: int) -> None:
         """Start what is wanted, and register the couriers who are wanted and not yet known."""
         wanted = self._wishes.read()
         for kind in ("cities", "tickers"):
@@ -262,31 +264,35 @@ class Beside:
         self._started[kind] = start_simulator(
             module_argv(kind),
             self._stack.client_environment(),
-            self._stack.home.logs / f"{kind}.log",
+            self._stack.paths.logs / f"{kind}.log",
         )
 
 
 def _watch(
-    stack: Stack, couriers: Couriers, beside: Beside, start: Start, exit_after_s: float | None
+    stack: Stack,
+    couriers: Couriers,
+    beside: SideSimulators,
+    start: Start,
+    exit_after_s: float | None,
 ) -> None:
     """Tell how it goes, until the time is over or Ctrl-C. Raises StackError after a `down`."""
     width = len(start.driver_ids[0]) - len(PREFIX)
     owner_pid = stack.owner_pid()
     began = time.monotonic()
     end = began + exit_after_s if exit_after_s is not None else float("inf")
-    showcase = Showcase(
-        stack.addresses.tracking_api_url, stack.home.staff_token(), start.driver_ids
+    showcase = DemoLinks(
+        stack.addresses.tracking_api_url, stack.paths.staff_token(), start.driver_ids
     )
     shown, say_at, published, counted_at = False, began + PROGRESS_EVERY_S, 0, began
     heed_at = began
     while (now := time.monotonic()) < end:
-        if stack.owner_pid() != owner_pid or not stack.home.addresses_file.exists():
+        if stack.owner_pid() != owner_pid or not stack.paths.addresses_file.exists():
             raise StackError("the stack was taken down: the demo ends with it")
         couriers.keep_running()
         if now >= heed_at:
-            heed_at = now + HEED_EVERY_S
+            heed_at = now + APPLY_EVERY_S
             with contextlib.suppress(StackError, Unavailable):  # a part is away: again later
-                beside.heed(start.driver_ids, width)
+                beside.apply(start.driver_ids, width)
         if not shown and now - began < SHOWCASE_WITHIN_S:
             shown = showcase.show(print_line, now)
         if now >= say_at:
@@ -310,7 +316,7 @@ def _state(stack: Stack, start: Start, rate: float) -> str:
 
 
 def _published(stack: Stack, start: Start) -> int:
-    path = stack.home.journals / "couriers.sqlite"
+    path = stack.paths.journals / "couriers.sqlite"
     if not path.exists():
         return 0
     lives = read_published(path)
@@ -323,7 +329,7 @@ def settle(stack: Stack, start: Start) -> Report:
     while True:
         try:
             with owner_connection(stack.database_admin_url) as conn:
-                lives = read_journals(stack.home.journals)
+                lives = read_journals(stack.paths.journals)
                 report = Report(
                     orders=read_orders(conn, start.driver_ids, start.at),
                     ledger=compare(conn, lives, start.seqs),
@@ -339,7 +345,7 @@ def settle(stack: Stack, start: Start) -> Report:
 
 
 def _say_where(stack: Stack, options: argparse.Namespace) -> None:
-    at, token = stack.addresses, stack.home.staff_token()
+    at, token = stack.addresses, stack.paths.staff_token()
     pace = "real speed" if options.speedup == 1 else f"{options.speedup:g} times the speed"
     print_line(f"{options.couriers} couriers at {pace}; Ctrl-C stops")
     print_line(f"  map of the fleet  {at.tracking_api_url}/fleet#{token}")

@@ -11,7 +11,7 @@ CHOOSE_AFTER_S = 5.0  # since there is one to show: by then all couriers have be
 CHOOSE_AMONG = 40
 
 
-class Showcase:
+class DemoLinks:
     """Finds an order that is on its way to its customer, and has a long way still to go."""
 
     def __init__(

@@ -10,32 +10,32 @@ import uuid
 from pathlib import Path
 
 from ops.stack.addresses import Addresses, reach
-from ops.stack.paths import Home, StackError
+from ops.stack.paths import StackError, StackPaths
 from ops.stack.settings import PROJECT, StackSettings
 
 FORMAT_TIMEOUT_S = 60
 
 
-def prepare(home: Home, at: Addresses, settings: StackSettings) -> None:
+def prepare(paths: StackPaths, at: Addresses, settings: StackSettings) -> None:
     """Write the broker's properties and format its folder the first time. Idempotent."""
-    home.kafka.mkdir(parents=True, exist_ok=True)
+    paths.kafka.mkdir(parents=True, exist_ok=True)
     template = (PROJECT / "kafka" / "server.properties").read_text(encoding="utf-8")
     own = {
         "listeners": f"PLAINTEXT://{at.kafka},CONTROLLER://{at.kafka_controller}",
         "advertised.listeners": f"PLAINTEXT://{reach(at.kafka)}",
         "controller.quorum.voters": f"1@{at.kafka_controller}",
-        "log.dirs": str(_data_dir(home)),
+        "log.dirs": str(_data_dir(paths)),
     }
     lines = [template.rstrip(), "", *(f"{name}={value}" for name, value in own.items()), ""]
-    _properties(home).write_text("\n".join(lines), encoding="utf-8")
-    if not (_data_dir(home) / "meta.properties").exists():
+    _properties(paths).write_text("\n".join(lines), encoding="utf-8")
+    if not (_data_dir(paths) / "meta.properties").exists():
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
-        format_folder(_properties(home), cluster_id.replace("-", "_"), settings)
+        format_folder(_properties(paths), cluster_id.replace("-", "_"), settings)
 
 
-def broker_argv(home: Home, settings: StackSettings) -> list[str]:
+def broker_argv(paths: StackPaths, settings: StackSettings) -> list[str]:
     """Give the command that runs the broker in the foreground."""
-    return argv_of(_properties(home), settings)
+    return argv_of(_properties(paths), settings)
 
 
 def argv_of(properties: Path, settings: StackSettings) -> list[str]:
@@ -71,9 +71,9 @@ def _java(settings: StackSettings) -> list[str]:
     return [java, "-Djava.awt.headless=true", "-XX:+UseSerialGC", "-cp", f"{libraries}/*"]
 
 
-def _data_dir(home: Home) -> Path:
-    return home.kafka / "data"
+def _data_dir(paths: StackPaths) -> Path:
+    return paths.kafka / "data"
 
 
-def _properties(home: Home) -> Path:
-    return home.kafka / "server.properties"
+def _properties(paths: StackPaths) -> Path:
+    return paths.kafka / "server.properties"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from doorstep.settings import Bind
 from ops.stack.addresses import Addresses
-from ops.stack.paths import Home, StackError, as_user, place_for, server_user
+from ops.stack.paths import StackError, StackPaths, as_user, place_for, server_user
 from ops.stack.settings import PROJECT
 
 USER = "mosquitto"  # Debian's package makes it; root hands the brokers to it
@@ -17,10 +17,10 @@ TEMPLATE = PROJECT / "mosquitto" / "mosquitto.conf"
 ACL = PROJECT / "mosquitto" / "acl"
 
 
-def prepare(home: Home, at: Addresses, say: Callable[[str], None]) -> None:
+def prepare(paths: StackPaths, at: Addresses, say: Callable[[str], None]) -> None:
     """Make each broker's folder and configuration. Idempotent."""
     user = server_user(USER)
-    place = place_for(user, home.mosquitto, say)
+    place = place_for(user, paths.mosquitto, say)
     acl = place / "acl"
     shutil.copyfile(ACL, acl)
     _own(acl, user)
@@ -33,13 +33,13 @@ def prepare(home: Home, at: Addresses, say: Callable[[str], None]) -> None:
         _own(config, user)
 
 
-def broker_argv(home: Home, number: int) -> list[str]:
+def broker_argv(paths: StackPaths, number: int) -> list[str]:
     """Give the command that runs a broker in the foreground; brokers count from 1."""
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin")
     program = program or shutil.which("mosquitto")
     if program is None:
         raise StackError("there is no `mosquitto`: ./run installs it")
-    config = home.mosquitto.resolve() / f"mosquitto-{number}.conf"
+    config = paths.mosquitto.resolve() / f"mosquitto-{number}.conf"
     return as_user(server_user(USER), [program, "-c", str(config)], on_parent_death="TERM")
 
 

@@ -39,7 +39,7 @@ class StackError(DoorstepError):
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class StackPaths:
     """A stack's folder."""
 
     root: Path
@@ -185,7 +185,7 @@ def place_for(user: str | None, folder: Path, say: Callable[[str], None]) -> Pat
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
     if not folder.is_symlink() and not folder.exists() and not _reaches(user, folder.parent):
-        elsewhere = Path("/var/lib") / f"doorstep-{Home(folder.parent).digest}" / folder.name
+        elsewhere = Path("/var/lib") / f"doorstep-{StackPaths(folder.parent).digest}" / folder.name
         elsewhere.mkdir(mode=0o755, parents=True, exist_ok=True)
         folder.symlink_to(elsewhere)
         say(f"the user {user} can't reach {folder}: its data go to {elsewhere}")

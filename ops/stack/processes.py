@@ -13,7 +13,7 @@ from doorstep.credentials import mqtt_password
 from doorstep.settings import Bind
 from ops.stack import kafka, mosquitto
 from ops.stack.addresses import Addresses, reach
-from ops.stack.paths import Home, as_user
+from ops.stack.paths import StackPaths, as_user
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from ops.stack.settings import PROJECT, StackSettings
 
@@ -37,7 +37,7 @@ def module_argv(program: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ProcessSpec:
     """One process of the stack."""
 
     name: str
@@ -50,13 +50,13 @@ class Part:
     stop_wait_s: int = 10
 
 
-def postgres_cluster(home: Home, at: Addresses, data_dir: Path) -> PostgresCluster:
+def postgres_cluster(paths: StackPaths, at: Addresses, data_dir: Path) -> PostgresCluster:
     """Describe the stack's database server."""
     return PostgresCluster(
         data_dir=data_dir,
         port=at.database.port,
         host=at.database.host,
-        password=home.database_password("postgres"),
+        password=paths.database_password("postgres"),
         config={
             # a writer that was stopped while it held locks must not hold them for ever
             "idle_in_transaction_session_timeout": "5s",
@@ -65,45 +65,45 @@ def postgres_cluster(home: Home, at: Addresses, data_dir: Path) -> PostgresClust
     )
 
 
-def database_url(home: Home, at: Addresses, role: str) -> str:
+def database_url(paths: StackPaths, at: Addresses, role: str) -> str:
     """Give the URL with which a role reaches the database."""
-    return f"postgresql://{role}:{home.database_password(role)}@{reach(at.database)}/{DATABASE}"
+    return f"postgresql://{role}:{paths.database_password(role)}@{reach(at.database)}/{DATABASE}"
 
 
-def owner_environment(home: Home, at: Addresses) -> dict[str, str]:
+def owner_environment(paths: StackPaths, at: Addresses) -> dict[str, str]:
     """Give the variables for migrating and provisioning: those of the database's owner."""
     return {
-        "DATABASE_ADMIN_URL": database_url(home, at, OWNER),
-        "DRIVER_EVENTS_PASSWORD": home.database_password("driver_events"),
-        "DRIVER_API_PASSWORD": home.database_password("driver_api"),
-        "TRACKING_API_PASSWORD": home.database_password("tracking_api"),
-        "FLEET_KEY_FILE": str(home.fleet_key_file),
-        "STAFF_TOKEN_FILE": str(home.staff_token_file),
-        "MOSQUITTO_PASSWORD_FILE": str(home.password_file),
+        "DATABASE_ADMIN_URL": database_url(paths, at, OWNER),
+        "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
+        "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
+        "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
+        "FLEET_KEY_FILE": str(paths.fleet_key_file),
+        "STAFF_TOKEN_FILE": str(paths.staff_token_file),
+        "MOSQUITTO_PASSWORD_FILE": str(paths.password_file),
     }
 
 
-def client_environment(home: Home, at: Addresses) -> dict[str, str]:
+def client_environment(paths: StackPaths, at: Addresses) -> dict[str, str]:
     """Give the variables of what stands outside: simulators, `send`, `replay`."""
     return {
         "MQTT_URL": at.mqtt_url,
-        "FLEET_KEY_FILE": str(home.fleet_key_file),
-        "STAFF_TOKEN_FILE": str(home.staff_token_file),
+        "FLEET_KEY_FILE": str(paths.fleet_key_file),
+        "STAFF_TOKEN_FILE": str(paths.staff_token_file),
         "DRIVER_API_URL": at.driver_api_url,
         "TRACKING_API_URL": at.tracking_api_url,
-        "JOURNAL_DIR": str(home.journals),
+        "JOURNAL_DIR": str(paths.journals),
     }
 
 
 def service_environment(
-    service: str, home: Home, at: Addresses, *, public_url: str | None = None
+    service: str, paths: StackPaths, at: Addresses, *, public_url: str | None = None
 ) -> dict[str, str]:
     """Give the variables of one service; docker-compose.yml sets the same ones."""
     kafka_servers = {"KAFKA_BOOTSTRAP_SERVERS": str(reach(at.kafka))}
     mqtt = {
         "MQTT_URL": at.mqtt_url,
         "MQTT_USERNAME": service,
-        "MQTT_PASSWORD": mqtt_password(home.fleet_key(), service),
+        "MQTT_PASSWORD": mqtt_password(paths.fleet_key(), service),
     }
     match service:
         case "bridge":
@@ -112,21 +112,21 @@ def service_environment(
             return {
                 **mqtt,
                 **kafka_servers,
-                "DATABASE_URL": database_url(home, at, "driver_events"),
+                "DATABASE_URL": database_url(paths, at, "driver_events"),
                 "DRIVER_API_URL": at.driver_api_url,
-                "DRIVER_API_TOKEN": home.staff_token(),
+                "DRIVER_API_TOKEN": paths.staff_token(),
                 "DRIVER_EVENTS_BIND": str(at.driver_events),
             }
         case "driver_api":
             return {
                 **kafka_servers,
-                "DATABASE_URL": database_url(home, at, "driver_api"),
+                "DATABASE_URL": database_url(paths, at, "driver_api"),
                 "DRIVER_API_BIND": str(at.driver_api),
             }
         case "tracking_api":
             return {
                 **kafka_servers,
-                "DATABASE_URL": database_url(home, at, "tracking_api"),
+                "DATABASE_URL": database_url(paths, at, "tracking_api"),
                 "TRACKING_API_BIND": str(at.tracking_api),
                 "TRACKING_API_PUBLIC_URL": public_url or at.tracking_api_url,
             }
@@ -141,11 +141,11 @@ def has_service(service: str) -> bool:
 
 
 def servers_of(
-    home: Home, at: Addresses, settings: StackSettings, postgres: PostgresCluster
-) -> list[Part]:
+    paths: StackPaths, at: Addresses, settings: StackSettings, postgres: PostgresCluster
+) -> list[ProcessSpec]:
     """List the servers: PostgreSQL, Kafka and each Mosquitto."""
     return [
-        Part(
+        ProcessSpec(
             "postgres",
             "database",
             _dies_with_parent(postgres.argv(), "INT"),
@@ -154,18 +154,18 @@ def servers_of(
             stop_signal="INT",  # fast: TERM would wait for every client
             stop_wait_s=30,
         ),
-        Part(
+        ProcessSpec(
             "kafka",
             "brokers",
-            _dies_with_parent(kafka.broker_argv(home, settings), "TERM"),
+            _dies_with_parent(kafka.broker_argv(paths, settings), "TERM"),
             at.kafka,
             stop_wait_s=30,
         ),
         *(
-            Part(
+            ProcessSpec(
                 f"mosquitto-{number}",
                 "brokers",
-                mosquitto.broker_argv(home, number),
+                mosquitto.broker_argv(paths, number),
                 broker,
                 directory=Path("/"),
                 stop_wait_s=20,  # it saves its sessions and queues
@@ -175,16 +175,16 @@ def servers_of(
     ]
 
 
-def services_of(home: Home, at: Addresses, settings: StackSettings) -> list[Part]:
+def services_of(paths: StackPaths, at: Addresses, settings: StackSettings) -> list[ProcessSpec]:
     """List the services that are installed."""
     return [
-        Part(
+        ProcessSpec(
             service,
             "services",
             _dies_with_parent([sys.executable, "-m", service], "TERM"),
             getattr(at, service),
             environment=service_environment(
-                service, home, at, public_url=settings.tracking_api_public_url
+                service, paths, at, public_url=settings.tracking_api_public_url
             ),
             stop_wait_s=20,
         )

@@ -16,7 +16,7 @@ from doorstep.provision import (
 )
 from ops.stack import mosquitto, probes
 from ops.stack.addresses import Addresses, reach
-from ops.stack.paths import Home, StackError, place_for, server_user
+from ops.stack.paths import StackError, StackPaths, place_for, server_user
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
 from ops.stack.settings import PROJECT
 
@@ -24,28 +24,28 @@ SERVER_TIMEOUT_S = 120.0  # crash recovery included
 POLL_S = 0.2
 
 
-def place_database(home: Home, say: Callable[[str], None]) -> None:
+def place_database(paths: StackPaths, say: Callable[[str], None]) -> None:
     """Make the database's folder where its user can reach it.
 
     Raises StackError if another PostgreSQL's data are there, as after an upgrade of Debian.
     """
-    place_for(server_user("postgres"), home.postgres, say)
-    made_by = home.postgres / "data" / "PG_VERSION"
+    place_for(server_user("postgres"), paths.postgres, say)
+    made_by = paths.postgres / "data" / "PG_VERSION"
     if not made_by.exists():
         return
     made, installed = made_by.read_text(encoding="ascii").strip(), find_binaries().parent.name
     if installed.isdecimal() and made != installed:
         raise StackError(
-            f"the data in {home.postgres} are PostgreSQL {made}'s, and PostgreSQL {installed} is "
+            f"the data in {paths.postgres} are PostgreSQL {made}'s, and PostgreSQL {installed} is "
             "installed: pg_upgrade them, or ./run down --erase"
         )
 
 
-def prepare_brokers(home: Home, at: Addresses, say: Callable[[str], None]) -> None:
+def prepare_brokers(paths: StackPaths, at: Addresses, say: Callable[[str], None]) -> None:
     """Write each Mosquitto's configuration, and who may connect."""
-    mosquitto.prepare(home, at, say)
-    write_password_file(home.password_file, home.fleet_key())
-    mosquitto.give_to_broker(home.password_file)
+    mosquitto.prepare(paths, at, say)
+    write_password_file(paths.password_file, paths.fleet_key())
+    mosquitto.give_to_broker(paths.password_file)
 
 
 def set_up_topics(at: Addresses, copies: int = 1) -> None:
@@ -63,14 +63,14 @@ def set_up_topics(at: Addresses, copies: int = 1) -> None:
 
 
 def set_up_database(
-    home: Home, cluster: PostgresCluster, owner_environment: Mapping[str, str]
+    paths: StackPaths, cluster: PostgresCluster, owner_environment: Mapping[str, str]
 ) -> None:
     """Migrate as soon as PostgreSQL answers, and register the city and the staff's token.
 
     Raises StackError with what the migration said.
     """
     _wait("postgres", cluster.is_ready)
-    cluster.create_database(home.database_password(OWNER))
+    cluster.create_database(paths.database_password(OWNER))
     for command in ("upgrade", "passwords"):
         done = subprocess.run(
             [sys.executable, "-m", "sql", command],
@@ -83,7 +83,7 @@ def set_up_database(
         if done.returncode != 0:
             raise StackError(f"`python -m sql {command}` failed: {done.stderr[-2000:].strip()}")
     with owner_connection(owner_environment["DATABASE_ADMIN_URL"]) as conn:
-        provision_staff(conn, home.staff_token())
+        provision_staff(conn, paths.staff_token())
         provision_firenze(conn)
 
 

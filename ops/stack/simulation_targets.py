@@ -12,7 +12,7 @@ from ops.stack.paths import StackError
 from ops.stack.staff_client import ask_as_staff
 
 
-class Wishes:
+class SimulationTargets:
     """What tracking_api knows of them."""
 
     def __init__(self, tracking_api_url: str, staff_token: str) -> None:

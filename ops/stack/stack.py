@@ -21,11 +21,11 @@ from doorstep.provision import (
 )
 from ops.stack import kafka, probes
 from ops.stack.addresses import Addresses, choose_addresses, reach
-from ops.stack.paths import Home, StackError, print_line, process_runs
+from ops.stack.paths import StackError, StackPaths, print_line, process_runs
 from ops.stack.postgres import PostgresCluster
 from ops.stack.processes import (
     SERVICES,
-    Part,
+    ProcessSpec,
     client_environment,
     has_service,
     owner_environment,
@@ -40,7 +40,7 @@ from ops.stack.setup import (
     set_up_database,
     set_up_topics,
 )
-from ops.stack.status import PartStatus, ask_parts
+from ops.stack.status import ProcessStatus, probe_processes
 from ops.stack.supervisor import Supervisor, write_config
 
 READY_TIMEOUT_S = 180.0
@@ -64,8 +64,8 @@ class Stack:
         say: Callable[[str], None] = print_line,
     ) -> None:
         self.settings = settings if settings is not None else StackSettings.load()
-        self.home = Home(self.settings.doorstep_home.absolute())
-        self.supervisor = Supervisor(self.home)
+        self.paths = StackPaths(self.settings.doorstep_home.absolute())
+        self.supervisor = Supervisor(self.paths)
         self._environment = dict(environment if environment is not None else os.environ)
         self._say = say
         self._addresses: Addresses | None = None
@@ -76,7 +76,7 @@ class Stack:
     def addresses(self) -> Addresses:
         """Where the running stack listens. Raises StackError if there is none."""
         if self._addresses is None:
-            self._addresses = Addresses.load(self.home.addresses_file)
+            self._addresses = Addresses.load(self.paths.addresses_file)
         if self._addresses is None:
             raise StackError("the stack is not up: ./run up")
         return self._addresses
@@ -84,15 +84,15 @@ class Stack:
     @property
     def database_admin_url(self) -> str:
         """The URL of the database's owner, who migrates, provisions and checks."""
-        return owner_environment(self.home, self.addresses)["DATABASE_ADMIN_URL"]
+        return owner_environment(self.paths, self.addresses)["DATABASE_ADMIN_URL"]
 
     def client_environment(self) -> dict[str, str]:
         """Give a simulator's environment: what we inherited, and where the stack is."""
-        return self._environment | client_environment(self.home, self.addresses)
+        return self._environment | client_environment(self.paths, self.addresses)
 
     def owner_environment(self) -> dict[str, str]:
         """Give a migration's or a checker's environment."""
-        return self._environment | owner_environment(self.home, self.addresses)
+        return self._environment | owner_environment(self.paths, self.addresses)
 
     def operator_environment(self) -> dict[str, str]:
         """Give the variables of what looks at every part: `ops.commands`."""
@@ -133,7 +133,7 @@ class Stack:
         Completes what another `up` has not finished, and does nothing if all is ready.
         """
         started_at = time.monotonic()
-        self.home.root.mkdir(parents=True, exist_ok=True)
+        self.paths.root.mkdir(parents=True, exist_ok=True)
         with self._locked():
             if not self.is_up():
                 self._start(owner_pid)
@@ -147,76 +147,79 @@ class Stack:
 
     def down(self, *, erase: bool = False) -> None:
         """Stop services, then brokers, then the database; `erase` deletes all data and secrets."""
-        with self._locked() if self.home.root.exists() else contextlib.nullcontext():
+        with self._locked() if self.paths.root.exists() else contextlib.nullcontext():
             self._owner_file.unlink(missing_ok=True)  # first: a demo on this stack sees it at once
             self.supervisor.stop()
-            if self.home.addresses_file.exists() and self.home.secrets.exists():
+            if self.paths.addresses_file.exists() and self.paths.secrets.exists():
                 shutil.rmtree(self._cluster().socket_dir, ignore_errors=True)
-            self.home.addresses_file.unlink(missing_ok=True)
+            self.paths.addresses_file.unlink(missing_ok=True)
             self._addresses = None
         if erase:
-            self.home.erase()
+            self.paths.erase()
 
     def _start(self, owner_pid: int | None) -> None:
-        self.home.prepare()
+        self.paths.prepare()
         at = choose_addresses(self.settings, self._say)
-        at.save(self.home.addresses_file)
+        at.save(self.paths.addresses_file)
         self._addresses = at
-        place_database(self.home, self._say)
+        place_database(self.paths, self._say)
         with ThreadPoolExecutor(3) as at_once:
             work = [
                 at_once.submit(self._cluster().prepare),
                 at_once.submit(self._prepare_kafka),
-                at_once.submit(prepare_brokers, self.home, at, self._say),
+                at_once.submit(prepare_brokers, self.paths, at, self._say),
             ]
             for one in work:
                 one.result()
         for service in SERVICES:
             if not has_service(service):
                 self._say(f"{service} is not installed: left out")
-        write_config(self.home, self._parts(), owner_pid)
+        write_config(self.paths, self._parts(), owner_pid)
         self._owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
 
     def _prepare_kafka(self) -> None:
-        kafka.prepare(self.home, self.addresses, self.settings)
+        kafka.prepare(self.paths, self.addresses, self.settings)
 
     @property
     def _owner_file(self) -> Path:
-        return self.home.root / "owner.pid"
+        return self.paths.root / "owner.pid"
 
     def _cluster(self) -> PostgresCluster:
-        return postgres_cluster(self.home, self.addresses, self.home.postgres.resolve() / "data")
+        return postgres_cluster(self.paths, self.addresses, self.paths.postgres.resolve() / "data")
 
-    def _parts(self) -> list[Part]:
-        servers = servers_of(self.home, self.addresses, self.settings, self._cluster())
-        return servers + services_of(self.home, self.addresses, self.settings)
+    def _parts(self) -> list[ProcessSpec]:
+        servers = servers_of(self.paths, self.addresses, self.settings, self._cluster())
+        return servers + services_of(self.paths, self.addresses, self.settings)
 
     def _set_up(self) -> None:
         """Migrate and provision as soon as the servers answer; the services wait meanwhile."""
         with ThreadPoolExecutor(2) as at_once:
             topics = at_once.submit(set_up_topics, self.addresses)
             environment = self.owner_environment()
-            at_once.submit(set_up_database, self.home, self._cluster(), environment).result()
+            at_once.submit(set_up_database, self.paths, self._cluster(), environment).result()
             topics.result()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Let one process at a time start or stop this stack."""
-        with self.home.lock_file.open("w") as file:
+        with self.paths.lock_file.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     # -- state ------------------------------------------------------------------------------
 
-    def status(self) -> list[PartStatus]:
+    def status(self) -> list[ProcessStatus]:
         """Ask every part whether it is ready. Empty if the stack is not up."""
         running = self.supervisor.running()
         pid = self.supervisor.pid()
         if not running or pid is None:
             return []
-        itself = PartStatus(SUPERVISOR, str(self.home.supervisor_socket), pid, True, "RUNNING")
-        return [itself, *ask_parts(self._parts(), running, self._cluster(), self.home.fleet_key())]
+        itself = ProcessStatus(SUPERVISOR, str(self.paths.supervisor_socket), pid, True, "RUNNING")
+        return [
+            itself,
+            *probe_processes(self._parts(), running, self._cluster(), self.paths.fleet_key()),
+        ]
 
     def status_json(self) -> list[dict[str, object]]:
         """Give `status` as plain values."""
@@ -246,7 +249,7 @@ class Stack:
             )
             if states and not waiting:
                 return
-            if not self.home.addresses_file.exists():
+            if not self.paths.addresses_file.exists():
                 raise StackError("the stack was taken down before it was ready")
             if time.monotonic() > deadline:
                 what = "; ".join(waiting) or "supervisord does not answer"
@@ -263,20 +266,20 @@ class Stack:
         check_driver_ids(driver_ids)
         if not driver_ids:
             return
-        key = self.home.fleet_key()
+        key = self.paths.fleet_key()
         with owner_connection(self.database_admin_url) as conn:
-            provision_drivers(conn, key, self.home.password_file, driver_ids, self._say)
+            provision_drivers(conn, key, self.paths.password_file, driver_ids, self._say)
         self._let_in(driver_ids[-1])
 
     def add_sources(self, source_ids: Sequence[str]) -> None:
         """Let sources of series in, and return when every broker does."""
         if source_ids:
-            provision_sources(self.home.password_file, self.home.fleet_key(), source_ids)
+            provision_sources(self.paths.password_file, self.paths.fleet_key(), source_ids)
             self._let_in(source_ids[-1])
 
     def _let_in(self, last: str) -> None:
         """Have the brokers read the passwords again, and wait until they know this user."""
-        key = self.home.fleet_key()
+        key = self.paths.fleet_key()
         for number in range(1, len(self.addresses.mqtt) + 1):
             self.supervisor.signal(f"mosquitto-{number}", "brokers", "HUP")
         deadline = time.monotonic() + LOGIN_TIMEOUT_S
@@ -295,13 +298,13 @@ class Stack:
             raise StackError(f"{part} does not run")
         return known.pid
 
-    def stop_part(self, part: str) -> None:
+    def stop_process(self, part: str) -> None:
         """Stop one part and leave it stopped, as for a planned outage."""
-        self.supervisor.stop_part(part, self._kind_of(part))
+        self.supervisor.stop_process(part, self._kind_of(part))
 
-    def start_part(self, part: str) -> None:
-        """Start a part that `stop_part` stopped."""
-        self.supervisor.start_part(part, self._kind_of(part))
+    def start_process(self, part: str) -> None:
+        """Start a part that `stop_process` stopped."""
+        self.supervisor.start_process(part, self._kind_of(part))
 
     def _kind_of(self, name: str) -> str:
         for part in self._parts():
@@ -311,4 +314,4 @@ class Stack:
 
     def log_files(self) -> dict[str, Path]:
         """Return each part's log."""
-        return {path.stem: path for path in sorted(self.home.logs.glob("*.log"))}
+        return {path.stem: path for path in sorted(self.paths.logs.glob("*.log"))}

@@ -10,12 +10,12 @@ from doorstep.credentials import mqtt_password
 from ops.stack import probes
 from ops.stack.addresses import reach
 from ops.stack.postgres import PostgresCluster
-from ops.stack.processes import Part
+from ops.stack.processes import ProcessSpec
 from ops.stack.supervisor import Running
 
 
 @dataclass(frozen=True, slots=True)
-class PartStatus:
+class ProcessStatus:
     """What `status` tells of one part; `detail` says why it is not ready."""
 
     part: str
@@ -26,19 +26,19 @@ class PartStatus:
     detail: str = ""
 
 
-def ask_parts(
-    parts: Sequence[Part],
+def probe_processes(
+    parts: Sequence[ProcessSpec],
     running: Mapping[str, Running],
     cluster: PostgresCluster,
     fleet_key: bytes,
-) -> list[PartStatus]:
+) -> list[ProcessStatus]:
     """Ask all parts at once, each in its own way, whether they are ready."""
     password = mqtt_password(fleet_key, "stack")
 
-    def ask(part: Part) -> PartStatus:
+    def ask(part: ProcessSpec) -> ProcessStatus:
         known = running.get(part.name)
         ready, detail = _probe(part, cluster, password)
-        return PartStatus(
+        return ProcessStatus(
             part.name,
             str(reach(part.address)),
             known.pid if known else 0,
@@ -51,7 +51,7 @@ def ask_parts(
         return list(at_once.map(ask, parts))
 
 
-def _probe(part: Part, cluster: PostgresCluster, password: str) -> tuple[bool, str]:
+def _probe(part: ProcessSpec, cluster: PostgresCluster, password: str) -> tuple[bool, str]:
     if part.kind == "services":
         return probes.service_is_ready(part.address)
     if part.name == "kafka":

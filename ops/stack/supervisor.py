@@ -26,8 +26,8 @@ from supervisor.process import Subprocess
 from supervisor.supervisord import main as supervisord_main
 from supervisor.xmlrpc import SupervisorTransport
 
-from ops.stack.paths import Home, StackError, process_runs
-from ops.stack.processes import KINDS, Part
+from ops.stack.paths import StackError, StackPaths, process_runs
+from ops.stack.processes import KINDS, ProcessSpec
 from ops.stack.settings import PROJECT
 
 LONGEST_PAUSE_S = 3
@@ -36,7 +36,7 @@ START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 90.0  # the sum of the parts' own stop_wait_s, roughly
 LOG_BYTES = "10MB"
 LOG_BACKUPS = 3
-KEEPER = "keeper"
+SUPERVISOR_GUARD = "keeper"
 
 # supervisord is meant to outlive whoever started it: subprocess warns about a child that is
 # forgotten while it runs, so it isn't forgotten.
@@ -56,13 +56,13 @@ class Running:
 class Supervisor:
     """The supervisord of one home."""
 
-    home: Home
+    paths: StackPaths
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start supervisord in the background and wait until it answers. Raises StackError."""
         argv = [sys.executable, "-m", "ops.stack.supervisor"]
-        argv += ["-n", "-c", str(self.home.supervisor_config)]
-        with (self.home.logs / "supervisord.out").open("wb") as output:
+        argv += ["-n", "-c", str(self.paths.supervisor_config)]
+        with (self.paths.logs / "supervisord.out").open("wb") as output:
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
@@ -76,7 +76,7 @@ class Supervisor:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                said = (self.home.logs / "supervisord.out").read_text(errors="replace")
+                said = (self.paths.logs / "supervisord.out").read_text(errors="replace")
                 raise StackError(f"supervisord ended at once: {said[-600:].strip()}")
             if self.pid() == process.pid:
                 return
@@ -103,12 +103,12 @@ class Supervisor:
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:
             rpc.supervisor.signalProcess(f"{kind}:{part}", signal_name)
 
-    def stop_part(self, part: str, kind: str) -> None:
+    def stop_process(self, part: str, kind: str) -> None:
         """Stop one part and leave it stopped."""
         with self._rpc() as rpc:
             rpc.supervisor.stopProcess(f"{kind}:{part}", True)
 
-    def start_part(self, part: str, kind: str) -> None:
+    def start_process(self, part: str, kind: str) -> None:
         """Start a part that was stopped, without waiting for it."""
         with self._rpc() as rpc:
             rpc.supervisor.startProcess(f"{kind}:{part}", False)
@@ -131,7 +131,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _rpc(self) -> Iterator[Any]:
-        socket_url = f"unix://{self.home.supervisor_socket}"
+        socket_url = f"unix://{self.paths.supervisor_socket}"
         transport = SupervisorTransport(None, None, serverurl=socket_url)
         try:
             yield xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
@@ -139,19 +139,19 @@ class Supervisor:
             transport.close()
 
 
-def write_config(home: Home, parts: Sequence[Part], owner_pid: int | None) -> None:
+def write_config(paths: StackPaths, parts: Sequence[ProcessSpec], owner_pid: int | None) -> None:
     """Write supervisord.conf; it holds passwords, so that only its owner may read it.
 
     With `owner_pid` the keeper stops the stack when that process is gone.
     """
-    keeper = [sys.executable, "-m", "ops.stack.supervisor_guard", "--home", str(home.root)]
+    keeper = [sys.executable, "-m", "ops.stack.supervisor_guard", "--home", str(paths.root)]
     if owner_pid is not None:
         keeper += ["--owner", str(owner_pid)]
-    sections = [_global_section(home)]
-    sections += [_program(home, part) for part in parts]
+    sections = [_global_section(paths)]
+    sections += [_program(paths, part) for part in parts]
     sections.append(
         _section(
-            f"program:{KEEPER}",
+            f"program:{SUPERVISOR_GUARD}",
             command=shlex.join(keeper),
             directory=str(PROJECT),
             priority=90,  # started last and stopped first
@@ -167,35 +167,35 @@ def write_config(home: Home, parts: Sequence[Part], owner_pid: int | None) -> No
         if names:
             sections.append(_section(f"group:{kind}", programs=names, priority=10 * (place + 1)))
     text = "\n".join(sections)
-    part_file = home.supervisor_config.with_suffix(".part")
+    part_file = paths.supervisor_config.with_suffix(".part")
     with open(os.open(part_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)
-    part_file.replace(home.supervisor_config)
+    part_file.replace(paths.supervisor_config)
 
 
-def _global_section(home: Home) -> str:
+def _global_section(paths: StackPaths) -> str:
     daemon: dict[str, object] = {
-        "logfile": home.logs / "supervisord.log",
+        "logfile": paths.logs / "supervisord.log",
         "logfile_maxbytes": LOG_BYTES,
         "logfile_backups": LOG_BACKUPS,
         "loglevel": "info",
-        "pidfile": home.supervisor_pid_file,
-        "childlogdir": home.logs,
-        "identifier": f"doorstep-{home.digest}",
+        "pidfile": paths.supervisor_pid_file,
+        "childlogdir": paths.logs,
+        "identifier": f"doorstep-{paths.digest}",
     }
     if os.geteuid() == 0:
         daemon["user"] = "root"  # meant: it hands the servers to users of their own
     rpc = "supervisor.rpcinterface:make_main_rpcinterface"
     return "\n".join(
         (
-            _section("unix_http_server", file=str(home.supervisor_socket), chmod="0700"),
+            _section("unix_http_server", file=str(paths.supervisor_socket), chmod="0700"),
             _section("supervisord", **daemon),
             _section("rpcinterface:supervisor", **{"supervisor.rpcinterface_factory": rpc}),
         )
     )
 
 
-def _program(home: Home, part: Part) -> str:
+def _program(paths: StackPaths, part: ProcessSpec) -> str:
     values: dict[str, object] = {
         "command": shlex.join(part.argv),
         "directory": part.directory,
@@ -205,7 +205,7 @@ def _program(home: Home, part: Part) -> str:
         "stopsignal": part.stop_signal,
         "stopwaitsecs": part.stop_wait_s,
         "redirect_stderr": "true",
-        "stdout_logfile": home.logs / f"{part.name}.log",
+        "stdout_logfile": paths.logs / f"{part.name}.log",
         "stdout_logfile_maxbytes": LOG_BYTES,
         "stdout_logfile_backups": LOG_BACKUPS,
     }

@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ops.stack.paths import Home, StackError, process_runs
+from ops.stack.paths import StackError, StackPaths, process_runs
 from ops.stack.supervisor import Supervisor
 
 EVERY_S = 0.5
@@ -24,21 +24,21 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--owner", type=int, help="stop the stack when this process is gone")
     options = parser.parse_args()
-    home = Home(options.home)
-    supervisor = Supervisor(home)
+    paths = StackPaths(options.paths)
+    supervisor = Supervisor(paths)
     parent = os.getppid()
     while os.getppid() == parent and _is_supervisord(parent):
         if options.owner is not None and not process_runs(options.owner):
-            _log(home, f"process {options.owner}, which started the stack, is gone")
+            _log(paths, f"process {options.owner}, which started the stack, is gone")
             supervisor.stop()
             return 0
         time.sleep(EVERY_S)
-    _log(home, f"supervisord (pid {parent}) is gone; starting it again")
+    _log(paths, f"supervisord (pid {parent}) is gone; starting it again")
     while supervisor.pid() is None:
         try:
             supervisor.start(os.environ)
         except StackError as exc:
-            _log(home, str(exc))
+            _log(paths, str(exc))
             time.sleep(1)
     return 0
 
@@ -51,9 +51,9 @@ def _is_supervisord(pid: int) -> bool:
         return False
 
 
-def _log(home: Home, line: str) -> None:
+def _log(paths: StackPaths, line: str) -> None:
     """Write to a file of its own: supervisord's pipe may be gone."""
-    with (home.logs / "keeper.log").open("a", encoding="utf-8") as file:
+    with (paths.logs / "keeper.log").open("a", encoding="utf-8") as file:
         file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from device.device import Device, make_login
 from device.journal import Journal
-from device.settings import Fleet, SimulatorSettings
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.telemetry import get_logger
 from simulators.api import Api
 from simulators.cities.atlas import City
@@ -34,8 +34,8 @@ class Vans:
         self,
         cities: Sequence[City],
         known: Mapping[str, tuple[float, float]],
-        settings: SimulatorSettings,
-        fleet: Fleet,
+        settings: DeviceSettings,
+        fleet: FleetSecrets,
         api: Api,
         journal: Journal,
         speedup: float = 1.0,

@@ -57,9 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """The whole stack, ready. Whoever kills a part of it waits until it is ready again."""
     only_worker("the browsers' stack")
-    home = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
-    home.chmod(0o755)  # the servers' own users come in
-    settings = StackSettings(doorstep_home=home / "stack", **ANY_PORT)
+    paths = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
+    paths.chmod(0o755)  # the servers' own users come in
+    settings = StackSettings(doorstep_home=paths / "stack", **ANY_PORT)
     whole = Stack(settings, say=lambda _: None)
     try:
         whole.up(owner_pid=os.getpid())
@@ -69,7 +69,7 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
         yield whole
     finally:
         whole.down(erase=True)
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(paths, ignore_errors=True)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -149,7 +149,7 @@ class City:
     ) -> None:
         """Register a driver and, with a place, put them on duty there."""
         with self.database() as conn:
-            provision_drivers(conn, self.stack.home.fleet_key(), None, [driver_id], print)
+            provision_drivers(conn, self.stack.paths.fleet_key(), None, [driver_id], print)
         if place is not None:
             await self.phone(driver_id, "on-duty")
             await self.report(driver_id, place, ago_s)
@@ -213,7 +213,7 @@ class City:
             conn.commit()
 
     def _as_driver(self, driver_id: str) -> dict[str, str]:
-        token = driver_token(self.stack.home.fleet_key(), driver_id)
+        token = driver_token(self.stack.paths.fleet_key(), driver_id)
         return {"Authorization": f"Bearer {token}"}
 
     async def close(self) -> None:

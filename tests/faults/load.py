@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from device.journal import Journal
-from device.settings import Fleet, SimulatorSettings
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.provision import numbered
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
@@ -25,12 +25,12 @@ from tests.faults.prober import Prober
 from tests.faults.scripted import Noting, Script
 
 
-async def run(options: argparse.Namespace, settings: SimulatorSettings) -> None:
+async def run(options: argparse.Namespace, settings: DeviceSettings) -> None:
     """Be the load until told to stop, or until a part of it fails."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    fleet, record = Fleet(settings), Record(options.record)
+    fleet, record = FleetSecrets(settings), Record(options.record)
     driver_ids = numbered(PROBE, options.drivers)
     pairs = list(zip(driver_ids[::2], driver_ids[1::2], strict=False))[: options.couriers]
     transport = Noting(record)
@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     configure_logging("load")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(run(options, SimulatorSettings.load_or_exit()))
+    asyncio.run(run(options, DeviceSettings.load_or_exit()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from device.settings import Fleet
+from device.settings import FleetSecrets
 from simulators.api import Answer, Api
 from simulators.couriers.orders import scaled_policy
 from tests.faults.phones import Phones, Record, offset
@@ -62,7 +62,7 @@ class Noting(httpx.AsyncBaseTransport):
 class Script:
     """All couriers' work."""
 
-    def __init__(self, load: Phones, api: Api, fleet: Fleet, record: Record) -> None:
+    def __init__(self, load: Phones, api: Api, fleet: FleetSecrets, record: Record) -> None:
         self.live: dict[str, Live] = {}
         self._load = load
         self._api = api

@@ -234,7 +234,7 @@ async def test_device__process_killed_again_and_again__every_journalled_fix_arri
     mosquitto_broker.add_drivers("diana")
     environment = os.environ | {
         "MQTT_URL": mosquitto_broker.url,
-        "FLEET_KEY_FILE": str(mosquitto_broker.home.fleet_key_file),
+        "FLEET_KEY_FILE": str(mosquitto_broker.paths.fleet_key_file),
         "JOURNAL_DIR": str(tmp_path),
         "ACK_EVERY_S": str(ACK_EVERY_S),
     }

@@ -165,7 +165,7 @@ def test_resend__corrected_bytes__are_committed_as_of_their_first_arrival(
     arrived_ms = now_ms() - 3 * DAY_MS
     operator.send(b"{half a fix", arrived_ms)
     [letter] = operator.own_letters(1)
-    path = operator.stack.home.root / f"{operator.driver_id}.json"
+    path = operator.stack.paths.root / f"{operator.driver_id}.json"
     path.write_bytes(fix(1, fix_at=arrived_ms - 1000))
     [done] = operator.letters("resend", str(letter["id"]), "--yes", "--payload", str(path))
     assert done["fates"] == {"committed": 1}

@@ -30,7 +30,7 @@ from tests.integration.servers import wait_until
 from tests.integration.test_live import Follower
 
 
-class Source:
+class PartitionConsumer:
     """A source of series on the stack, and staff that reads them."""
 
     def __init__(self, stack: Stack) -> None:
@@ -75,8 +75,8 @@ class Source:
 
 
 @pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with closing(Source(stack)) as source:
+def source(stack: Stack) -> Iterator[PartitionConsumer]:
+    with closing(PartitionConsumer(stack)) as source:
         yield source
 
 

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from doorstep.kafka.topic_specs import TOPICS
-from doorstep.store.compaction import Busy, Compacted, Compactor, NotAsPacked
+from doorstep.store.compaction import ChunkMismatch, Compacted, CompactionLocked, Compactor
 from ops.commands import compact_command as command
 from ops.commands.trace import InHistory
 from ops.ledger import _read_boots
@@ -367,7 +367,7 @@ def test_compact__stopped_in_the_middle__goes_on_and_nothing_is_twice_or_gone(
     with database.connect() as conn:
         compactor = Compactor(conn)
         done = compactor.run(compactor.plan(None), rest=lambda _s: False)
-        with pytest.raises(Busy):
+        with pytest.raises(CompactionLocked):
             compact(database)
     assert done.days == 0
     assert database.value("SELECT count(*) FROM fix_chunk") == 1
@@ -412,7 +412,7 @@ def test_compact__a_chunk_that_is_not_what_it_packs__stops_it_and_loses_nothing(
     code = read_sql("schema/46_history_at_rest.sql").partition("CREATE FUNCTION fix_chunk__pack")[2]
     body = code.partition("\n$$;")[0].replace("7, 1, CASE", "4, 1, CASE")  # 10 m
     fleet.conn.execute(f"CREATE OR REPLACE FUNCTION fix_chunk__pack{body}\n$$".encode())
-    with pytest.raises(NotAsPacked, match="of 5 fixes"):
+    with pytest.raises(ChunkMismatch, match="of 5 fixes"):
         compact(database)
     assert read(fleet) == before
     assert database.value("SELECT count(*) FROM fix_chunk") == 0
@@ -426,7 +426,7 @@ def test_switch__a_fix_that_is_in_no_chunk__is_refused(fleet: Fleet, database: D
         compactor._seal(plan.before)
         assert compactor._rows("pack", day=DAY, after=None, at_most=20)
         put(fleet, [old_fix(9)])
-        with pytest.raises(NotAsPacked, match="5 of 6 fixes"):
+        with pytest.raises(ChunkMismatch, match="5 of 6 fixes"):
             compactor._rows("switch", day=DAY)
     assert compact(database).fixes == 6
 

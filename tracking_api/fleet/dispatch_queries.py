@@ -35,8 +35,8 @@ from doorstep.store.tables import (
     order_transition,
     orders,
 )
-from tracking_api.track.queries import FIX_KEY, driver_history, order_columns, spot_of
-from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S, FixKey, Spot
+from tracking_api.track.queries import FIX_KEY, driver_history, order_columns, position_of
+from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S, FixKey, Position
 
 WAITING = ("created", "confirmed")
 # An order is stuck when it stood in one state for longer than this, in minutes. Meals take 15
@@ -59,7 +59,7 @@ StuckReason = Literal["no_progress", "courier_lost"]
 GROUPS: tuple[Group, ...] = ("waiting", "stuck", "under_way")
 
 
-class Needed(NamedTuple):
+class AttentionOrder(NamedTuple):
     """An open order, and how much it needs a dispatcher."""
 
     order: Order
@@ -68,11 +68,11 @@ class Needed(NamedTuple):
     stuck: StuckReason | None
 
 
-class Past(NamedTuple):
+class HistoricFix(NamedTuple):
     """One fix of a driver's history."""
 
     key: FixKey
-    spot: Spot
+    spot: Position
 
 
 class FoundDriver(NamedTuple):
@@ -116,9 +116,9 @@ class Replayed(NamedTuple):
 class DispatchStore(Protocol):
     """The seam between dispatch's routes and the database. Errors are DoorstepErrors."""
 
-    async def read_needs(
+    async def read_attention_orders(
         self, limit: int
-    ) -> tuple[datetime, dict[Group, int], list[Needed], dict[str, list[str]]]: ...
+    ) -> tuple[datetime, dict[Group, int], list[AttentionOrder], dict[str, list[str]]]: ...
 
     async def search(self, text: str, limit: int) -> tuple[list[FoundDriver], list[FoundOrder]]: ...
 
@@ -129,7 +129,7 @@ class DispatchStore(Protocol):
         to_at: datetime,
         limit: int,
         after: FixKey | None = None,
-    ) -> list[Past]: ...
+    ) -> list[HistoricFix]: ...
 
     async def read_replay(
         self, box: tuple[float, float, float, float], from_at: datetime, to_at: datetime
@@ -138,9 +138,9 @@ class DispatchStore(Protocol):
     async def read_tile(self, z: int, x: int, y: int, filters: Filters, at_most: int) -> bytes: ...
 
 
-async def select_needs(
+async def select_attention_orders(
     conn: AsyncConnection, limit: int
-) -> tuple[datetime, dict[Group, int], list[Needed], dict[str, list[str]]]:
+) -> tuple[datetime, dict[Group, int], list[AttentionOrder], dict[str, list[str]]]:
     """Read open orders, those that need somebody first: without a courier, then stuck ones.
 
     Also the database's time, how many each group has, and what staff may do in each state.
@@ -186,7 +186,7 @@ async def select_needs(
         .limit(limit)
     )
     found = [
-        Needed(Order(*row), state_at, GROUPS[n], why)
+        AttentionOrder(Order(*row), state_at, GROUPS[n], why)
         for *row, state_at, n, why in await conn.execute(statement)
     ]
     return now, counts, found, await _select_allowed(conn)
@@ -264,12 +264,12 @@ async def select_past(
     to_at: datetime,
     limit: int,
     after: FixKey | None,
-) -> list[Past]:
+) -> list[HistoricFix]:
     """Read a page of a driver's fixes, oldest first. Raises UnknownDriver."""
     known = select(driver.c.driver_id).where(driver.c.driver_id == driver_id)
     if (await conn.execute(known)).one_or_none() is None:
         raise UnknownDriver
-    found: list[Past] = []
+    found: list[HistoricFix] = []
     since = max(from_at, after.fix_at) if after is not None else from_at
     while since < to_at and len(found) < limit:
         # Day by day: packed fixes are unpacked before they can be counted.
@@ -278,7 +278,9 @@ async def select_past(
         if after is not None:
             statement = statement.where(tuple_(*FIX_KEY) > after)
         rows = await conn.execute(statement.limit(limit - len(found)))
-        found += [Past(FixKey(row.fix_at, row.boot, row.seq), spot_of(row)) for row in rows]
+        found += [
+            HistoricFix(FixKey(row.fix_at, row.boot, row.seq), position_of(row)) for row in rows
+        ]
         since = before
     return found
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from doorstep.http.openapi import problems
 from doorstep.http.problems import UnusableRequest
-from tracking_api.context import Have, Staff
+from tracking_api.context import Context, Staff
 from tracking_api.fleet.dispatch_queries import STUCK_AFTER_MIN, Filters
 from tracking_api.fleet.tiles import FRESH_FOR_S
 from tracking_api.schemas import (
@@ -35,8 +35,8 @@ TILE_TYPE = "application/vnd.mapbox-vector-tile"
 @router.get(
     "/orders", summary="Open orders, those that need somebody first", responses=problems(401, 403)
 )
-async def list_needs(
-    _: Staff, parts: Have, limit: Annotated[int, Query(ge=1, le=2000)] = 500
+async def list_attention_orders(
+    _: Staff, parts: Context, limit: Annotated[int, Query(ge=1, le=2000)] = 500
 ) -> DispatchOrders:
     """Without a courier, the longest waiting first; then `stuck` ones; then those under way.
 
@@ -44,7 +44,7 @@ async def list_needs(
     was heard of its courier for 5 minutes (`courier_lost`). `allowed` are staff's commands by
     state.
     """
-    now, counts, found, allowed = await parts.store.read_needs(limit)
+    now, counts, found, allowed = await parts.store.read_attention_orders(limit)
     return DispatchOrders(
         at=now,
         counts={str(group): count for group, count in counts.items()},
@@ -62,7 +62,7 @@ async def list_needs(
 @router.get("/search", summary="Find drivers and orders", responses=problems(401, 403))
 async def search(
     _: Staff,
-    parts: Have,
+    parts: Context,
     q: Annotated[
         str,
         Query(
@@ -100,7 +100,7 @@ async def search(
 )
 async def get_tile(
     _: Staff,
-    parts: Have,
+    parts: Context,
     z: Annotated[int, Path(ge=0, le=MOST_ZOOM)],
     x: Annotated[int, Path(ge=0, lt=2**MOST_ZOOM)],
     y: Annotated[int, Path(ge=0, lt=2**MOST_ZOOM)],

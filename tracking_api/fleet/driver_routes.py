@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from doorstep.fix.instants import MOST_EPOCH_MS
 from doorstep.http.openapi import DriverId, json_request, problems
 from doorstep.http.request_body import json_body
-from tracking_api.context import Have, Staff
+from tracking_api.context import Context, Staff
 from tracking_api.fleet.queries import POSITION_COLUMNS
 from tracking_api.schemas import (
     DriverAnswer,
@@ -21,7 +21,7 @@ from tracking_api.schemas import (
     ReportingAnswer,
     Restaurants,
 )
-from tracking_api.track.presenters import position_of
+from tracking_api.track.presenters import position_feature_of
 
 router = APIRouter(tags=["fleet"])
 
@@ -34,7 +34,7 @@ router = APIRouter(tags=["fleet"])
 )
 async def get_positions(
     _: Staff,
-    parts: Have,
+    parts: Context,
     since: Annotated[
         int | None,
         Query(
@@ -55,7 +55,7 @@ async def get_positions(
 )
 async def get_nearest(
     _: Staff,
-    parts: Have,
+    parts: Context,
     lon_deg: Annotated[float, Query(ge=-180, le=180, allow_inf_nan=False)],
     lat_deg: Annotated[float, Query(ge=-90, le=90, allow_inf_nan=False)],
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
@@ -67,7 +67,7 @@ async def get_nearest(
             NearDriver(
                 driver_id=near.driver_id,
                 distance_m=round(near.distance_m, 1),
-                position=position_of(near.spot, now),
+                position=position_feature_of(near.spot, now),
             )
             for near in found
         ]
@@ -75,7 +75,7 @@ async def get_nearest(
 
 
 @router.get("/drivers/{driver_id}", summary="One driver", responses=problems(401, 403, 404))
-async def get_driver(driver_id: DriverId, _: Staff, parts: Have) -> DriverAnswer:
+async def get_driver(driver_id: DriverId, _: Staff, parts: Context) -> DriverAnswer:
     """Duty, state, open order, newest position."""
     return await parts.store.read_driver(driver_id)
 
@@ -85,7 +85,7 @@ async def get_driver(driver_id: DriverId, _: Staff, parts: Have) -> DriverAnswer
     summary="How a driver's device reports",
     responses=problems(401, 403, 404),
 )
-async def get_reporting(driver_id: DriverId, _: Staff, parts: Have) -> ReportingAnswer:
+async def get_reporting(driver_id: DriverId, _: Staff, parts: Context) -> ReportingAnswer:
     """As it was last set; or as every device begins."""
     return await parts.store.read_reporting(driver_id)
 
@@ -110,7 +110,7 @@ async def get_reporting(driver_id: DriverId, _: Staff, parts: Have) -> Reporting
 async def set_reporting(
     driver_id: DriverId,
     _: Staff,
-    parts: Have,
+    parts: Context,
     wanted: Annotated[Reporting, Depends(json_body(Reporting))],
 ) -> ReportingAnswer:
     """Replaces what was set before. The device gets it over MQTT, when it is next online."""
@@ -119,6 +119,6 @@ async def set_reporting(
 
 
 @router.get("/restaurants", summary="Every restaurant", responses=problems(401, 403))
-async def get_restaurants(_: Staff, parts: Have) -> Restaurants:
+async def get_restaurants(_: Staff, parts: Context) -> Restaurants:
     """Where orders come from."""
     return Restaurants(restaurants=await parts.store.read_restaurants())

@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 from doorstep.credentials import token_sha256
 from doorstep.http.openapi import problems
 from doorstep.http.tokens import BearerToken
-from tracking_api.context import Have, Parts, Staff
+from tracking_api.context import AppContext, Context, Staff
 from tracking_api.fleet.boxes import BoxQuery, box_of
-from tracking_api.live.fleet_channel import MOST_DRIVERS, USUAL_DRIVERS, Fleet
+from tracking_api.live.fleet_channel import MOST_DRIVERS, USUAL_DRIVERS, FleetChannel
 from tracking_api.live.fleet_index import Box
 from tracking_api.live.response import LiveResponse
 
@@ -23,9 +23,9 @@ router = APIRouter(tags=["live"])
 class FleetStream(LiveResponse):
     """The frames of one viewport."""
 
-    def __init__(self, parts: Parts, sha256: bytes, box: Box, most: int) -> None:
+    def __init__(self, parts: AppContext, sha256: bytes, box: Box, most: int) -> None:
         super().__init__(parts.live.crowd, sha256)
-        self._fleet: Fleet = parts.live.fleet
+        self._fleet: FleetChannel = parts.live.fleet
         self._box, self._most = box, most
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
@@ -50,7 +50,7 @@ class FleetStream(LiveResponse):
 async def follow_fleet(
     _: Staff,
     token: BearerToken,
-    parts: Have,
+    parts: Context,
     bbox: BoxQuery = None,
     most: Annotated[
         int,

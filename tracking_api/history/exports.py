@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 from doorstep.http.instants import format_instant
 from tracking_api.history.features import Jumps, point_feature
-from tracking_api.track.visibility import Spot
+from tracking_api.track.visibility import Position
 
 Kind = Literal["gpx", "geojson", "csv"]
 MEDIA_TYPES: dict[Kind, str] = {
@@ -43,7 +43,7 @@ class Writer(Protocol):
     """Writes one file."""
 
     def head(self) -> str: ...
-    def page(self, spots: Sequence[Spot]) -> str: ...
+    def page(self, spots: Sequence[Position]) -> str: ...
     def foot(self) -> str: ...
 
 
@@ -57,13 +57,13 @@ class CsvWriter:
     def head(self) -> str:
         return _line(CSV_COLUMNS)
 
-    def page(self, spots: Sequence[Spot]) -> str:
+    def page(self, spots: Sequence[Position]) -> str:
         return "".join(self._fix(spot) for spot in spots)
 
     def foot(self) -> str:
         return ""
 
-    def _fix(self, spot: Spot) -> str:
+    def _fix(self, spot: Position) -> str:
         return _line(
             [
                 self._driver_id,
@@ -91,7 +91,7 @@ class GeoJsonWriter:
         driver_id = json.dumps(self._driver_id)
         return f'{{"type":"FeatureCollection","driver_id":{driver_id},"features":['
 
-    def page(self, spots: Sequence[Spot]) -> str:
+    def page(self, spots: Sequence[Position]) -> str:
         features = []
         for spot in spots:
             feature = point_feature(spot, self._jumps.is_jump(spot))
@@ -118,13 +118,13 @@ class GpxWriter:
             f"<trk><name>{escape(self._driver_id)}</name>\n"
         )
 
-    def page(self, spots: Sequence[Spot]) -> str:
+    def page(self, spots: Sequence[Position]) -> str:
         return "".join(self._fix(spot) for spot in spots if not self._jumps.is_jump(spot))
 
     def foot(self) -> str:
         return ("</trkseg>" if self._last_at else "") + "</trk>\n</gpx>\n"
 
-    def _fix(self, spot: Spot) -> str:
+    def _fix(self, spot: Position) -> str:
         begin = "<trkseg>\n" if self._last_at is None else ""
         if self._last_at is not None and spot.fix_at - self._last_at > NEW_SEGMENT_AFTER:
             begin = "</trkseg>\n<trkseg>\n"

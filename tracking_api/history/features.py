@@ -14,7 +14,7 @@ from shapely.geometry import mapping
 
 from doorstep.http.instants import format_instant
 from tracking_api.geo import distance_m
-from tracking_api.track.visibility import Spot
+from tracking_api.track.visibility import Position
 
 JUMP_MPS = 70.0  # 252 km/h: no courier
 MAX_POINTS = 5000  # five and a half hours at one every 4 s
@@ -29,10 +29,10 @@ class Jumps:
     """
 
     def __init__(self) -> None:
-        self._on_line: Spot | None = None
-        self._jumped: Spot | None = None  # the spot before this one, if it was a jump
+        self._on_line: Position | None = None
+        self._jumped: Position | None = None  # the spot before this one, if it was a jump
 
-    def is_jump(self, spot: Spot) -> bool:
+    def is_jump(self, spot: Position) -> bool:
         """Judge the next spot."""
         reachable = self._on_line is None or not _too_fast(self._on_line, spot)
         if reachable or (self._jumped is not None and _agree(self._jumped, spot)):
@@ -42,13 +42,13 @@ class Jumps:
         return True
 
 
-def flag_jumps(trail: Sequence[Spot]) -> list[bool]:
+def flag_jumps(trail: Sequence[Position]) -> list[bool]:
     """Say of each spot of a trail (oldest first) whether it is a jump."""
     jumps = Jumps()
     return [jumps.is_jump(spot) for spot in trail]
 
 
-def feature_collection(trail: Sequence[Spot], *, truncated: bool = False) -> dict[str, Any]:
+def feature_collection(trail: Sequence[Position], *, truncated: bool = False) -> dict[str, Any]:
     """Draw a trail (oldest first): one line without the jumps, and every point with its fix."""
     flags = flag_jumps(trail)
     features = [point_feature(spot, jump) for spot, jump in zip(trail, flags, strict=True)]
@@ -65,7 +65,7 @@ def feature_collection(trail: Sequence[Spot], *, truncated: bool = False) -> dic
     return {"type": "FeatureCollection", "features": features, "truncated": truncated}
 
 
-def point_feature(spot: Spot, jump: bool) -> dict[str, Any]:
+def point_feature(spot: Position, jump: bool) -> dict[str, Any]:
     """One fix as a GeoJSON feature."""
     return {
         "type": "Feature",
@@ -81,10 +81,10 @@ def point_feature(spot: Spot, jump: bool) -> dict[str, Any]:
     }
 
 
-def _agree(a: Spot, b: Spot) -> bool:
+def _agree(a: Position, b: Position) -> bool:
     return a.fix_at < b.fix_at and not _too_fast(a, b)
 
 
-def _too_fast(a: Spot, b: Spot) -> bool:
+def _too_fast(a: Position, b: Position) -> bool:
     apart_m = distance_m(a.lon_lat, b.lon_lat)
     return apart_m > JUMP_MPS * abs((b.fix_at - a.fix_at).total_seconds())

@@ -13,14 +13,14 @@ from starlette.responses import Response, StreamingResponse
 
 from doorstep.http.openapi import DriverId, problems
 from doorstep.http.problems import UnusableRequest
-from tracking_api.context import Have, Parts, Staff
+from tracking_api.context import AppContext, Context, Staff
 from tracking_api.fleet.boxes import BoxQuery, box_of
-from tracking_api.fleet.dispatch_queries import Past
+from tracking_api.fleet.dispatch_queries import HistoricFix
 from tracking_api.history.exports import MEDIA_TYPES, WRITERS, Kind, Writer
 from tracking_api.history.features import MAX_POINTS, flag_jumps
 from tracking_api.orders.cursors import decode_fix_key, encode_fix_key
 from tracking_api.schemas import DriverHistory, FleetHistory
-from tracking_api.track.visibility import Spot
+from tracking_api.track.visibility import Position
 
 router = APIRouter(tags=["fleet"])
 
@@ -72,7 +72,7 @@ async def get_driver_history(
     request: Request,
     driver_id: DriverId,
     _: Staff,
-    parts: Have,
+    parts: Context,
     between: TimeRange,
     limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = MAX_POINTS,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
@@ -115,7 +115,7 @@ async def get_driver_history(
     response_class=Response,
 )
 async def download_driver_history(
-    driver_id: DriverId, kind: Kind, _: Staff, parts: Have, between: TimeRange
+    driver_id: DriverId, kind: Kind, _: Staff, parts: Context, between: TimeRange
 ) -> Response:
     """Written as it is read, page by page. At most 31 days."""
     first = await parts.store.read_past(driver_id, *between, MAX_POINTS)
@@ -129,7 +129,7 @@ async def download_driver_history(
 
 
 async def _written(
-    parts: Parts, driver_id: str, between: Range, writer: Writer, page: list[Past]
+    parts: AppContext, driver_id: str, between: Range, writer: Writer, page: list[HistoricFix]
 ) -> AsyncIterator[str]:
     yield writer.head()
     while page:
@@ -148,7 +148,7 @@ async def _written(
 )
 async def get_fleet_history(
     _: Staff,
-    parts: Have,
+    parts: Context,
     from_at: Annotated[AwareDatetime, Query(alias="from", description="Inclusive.")],
     to_at: Annotated[AwareDatetime, Query(alias="to", description="Exclusive.")],
     bbox: BoxQuery = None,
@@ -174,7 +174,7 @@ async def get_fleet_history(
     )
 
 
-def _row(spot: Spot, jump: bool) -> list[Any]:
+def _row(spot: Position, jump: bool) -> list[Any]:
     return [
         _ms(spot.fix_at),
         _ms(spot.received_at),

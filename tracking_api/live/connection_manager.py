@@ -38,7 +38,7 @@ class TooManyViewers(Unavailable):
     retry_after_s = 5
 
 
-class Crowd:
+class ConnectionManager:
     """Every viewer. `most` of them at once; each holds a file descriptor."""
 
     def __init__(

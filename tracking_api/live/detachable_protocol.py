@@ -23,7 +23,7 @@ SEND_BUFFER_BYTES = 16 * 1024
 UNACKNOWLEDGED_MS = 20_000  # with a heartbeat every 10 s, a vanished viewer is gone within 30 s
 
 
-class HandsOver(HttpToolsProtocol):
+class DetachableProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol, which gives its connection away when asked."""
 
     def on_message_begin(self) -> None:
@@ -45,7 +45,7 @@ class HandsOver(HttpToolsProtocol):
 
 def without_chunks(scope: Scope) -> None:
     """Let the head that goes out next have no `Transfer-Encoding`: a 101 must not."""
-    holder: weakref.ref[HandsOver] = scope["extensions"][EXTENSION]
+    holder: weakref.ref[DetachableProtocol] = scope["extensions"][EXTENSION]
     owner = holder()
     if owner is not None:
         owner.cycle.chunked_encoding = False
@@ -56,7 +56,7 @@ def take_over(scope: Scope, protocol: asyncio.Protocol) -> asyncio.Transport:
 
     Raises ConnectionError if it is closed already.
     """
-    holder: weakref.ref[HandsOver] = scope["extensions"][EXTENSION]
+    holder: weakref.ref[DetachableProtocol] = scope["extensions"][EXTENSION]
     owner = holder()
     if owner is None or owner.transport.is_closing():
         raise ConnectionError("the connection is closed")

@@ -22,7 +22,7 @@ from prometheus_client import Gauge
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
 from tracking_api.fleet.queries import POSITION_COLUMNS
-from tracking_api.live.fleet_index import Box, Counts, Mask, Roster, Row, clusters
+from tracking_api.live.fleet_index import Box, Counts, FleetIndex, Mask, Row, clusters
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
 from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
@@ -63,7 +63,7 @@ class Viewport:
         self.seen: Mask = np.zeros(0, np.bool_)
 
 
-class Fleet:
+class FleetChannel:
     """Every driver, as far as is known, while somebody looks."""
 
     def __init__(self, store: FleetStore, clock: Callable[[], float] = time.monotonic) -> None:
@@ -76,7 +76,7 @@ class Fleet:
         self._forget()
 
     def _forget(self) -> None:
-        self.roster = Roster()
+        self.roster = FleetIndex()
         self._read_at = float("-inf")
         self._after = ""  # how far the walk through all drivers has come
         self._named: set[str] = set()  # who is to be read out of turn

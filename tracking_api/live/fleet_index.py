@@ -49,7 +49,7 @@ class Box(NamedTuple):
     north: float
 
 
-class Roster:
+class FleetIndex:
     """Drivers are numbered from 0 in the order in which they became known."""
 
     def __init__(self) -> None:

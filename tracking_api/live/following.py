@@ -6,7 +6,7 @@ from fastapi import Request
 from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
-from tracking_api.context import Parts
+from tracking_api.context import AppContext
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.topic_follower import Follower
 from tracking_api.live.websocket import check_origin, shake_hands
@@ -18,7 +18,7 @@ class Seat:
     Raises what refuses a handshake or another site's page, and TooManyViewers.
     """
 
-    def __init__(self, request: Request, token: str | None, parts: Parts) -> None:
+    def __init__(self, request: Request, token: str | None, parts: AppContext) -> None:
         self.accepting: dict[str, str] | None = None
         if "upgrade" in request.headers:
             self.accepting = shake_hands(request)

@@ -14,7 +14,7 @@ from tracking_api.live.viewer import Viewer
 from tracking_api.track.presenters import eta_of
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
-from tracking_api.track.visibility import Spot, TrackedOrder
+from tracking_api.track.visibility import Position, TrackedOrder
 
 ENDED = ("delivered", "cancelled", "failed")
 ETA_EVERY = timedelta(seconds=10)
@@ -23,7 +23,7 @@ TRAIL_SPOTS = 40  # 5 min at 5 m/s in steps of 30 m and more
 LONGEST_REPLAY = 50  # events; an order has about ten
 
 
-class Watched:
+class OrderChannel:
     """One order with its viewers."""
 
     __slots__ = (
@@ -54,8 +54,8 @@ class Watched:
         self.looked_at = 0.0
         self.reading: asyncio.Task[None] | None = None
         self.snapshots: dict[bool, Frame] = {}
-        self.shown: Spot | None = None  # in this assignment
-        self.trail: deque[Spot] = deque(maxlen=TRAIL_SPOTS)
+        self.shown: Position | None = None  # in this assignment
+        self.trail: deque[Position] = deque(maxlen=TRAIL_SPOTS)
         self.eta: WrittenEta | None = None
         self.eta_at: datetime | None = None
 
@@ -84,7 +84,7 @@ class Watched:
         self.shown = tracked.visible
         self._estimate_anew(tracked)
 
-    def move(self, spot: Spot, now: datetime) -> Frame | None:
+    def move(self, spot: Position, now: datetime) -> Frame | None:
         """Take a visible position; give its frame, or None if it is not news."""
         tracked = self.tracked
         if tracked is None or (self.shown is not None and spot.fix_at <= self.shown.fix_at):
@@ -101,6 +101,6 @@ class Watched:
         eta = eta_of(tracked, self.estimate)
         self.eta, self.eta_at = WrittenEta(eta) if eta else None, tracked.now
 
-    def _remember(self, spot: Spot) -> None:
+    def _remember(self, spot: Position) -> None:
         if not self.trail or distance_m(self.trail[-1].lon_lat, spot.lon_lat) >= SEGMENT_M:
             self.trail.append(spot)

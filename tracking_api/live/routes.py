@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
 from doorstep.http.openapi import problems
-from tracking_api.context import Have, LinkTokenFound, Parts, address_of
+from tracking_api.context import AppContext, Context, LinkTokenFound, address_of
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.websocket import check_origin, shake_hands
 from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
@@ -34,7 +34,7 @@ class OrderStream(LiveResponse):
 
     def __init__(
         self,
-        parts: Parts,
+        parts: AppContext,
         order_id: UUID,
         sha256: bytes,
         cursor: str | None,
@@ -71,12 +71,12 @@ async def follow_order(
     request: Request,
     order_id: OrderIdText,
     token: LinkTokenFound,
-    parts: Have,
+    parts: Context,
     cursor: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> Response:
     """The first frame is what GET /track answers. `Last-Event-ID` resumes after that event."""
-    admitted, sha256 = await _admit(request, order_id, token, parts)
+    admitted, sha256 = await _authorize(request, order_id, token, parts)
     return OrderStream(parts, admitted, sha256, last_event_id or cursor)
 
 
@@ -96,21 +96,21 @@ async def follow_order_over_websocket(
     request: Request,
     order_id: OrderIdText,
     token: LinkTokenFound,
-    parts: Have,
+    parts: Context,
     cursor: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> Response:
     """Nothing needs to be said over it; more than 1 KiB closes with 1009, chatter with 1008."""
     accepting = shake_hands(request)
     check_origin(request, parts.public_url)
-    admitted, sha256 = await _admit(request, order_id, token, parts)
+    admitted, sha256 = await _authorize(request, order_id, token, parts)
     return OrderStream(parts, admitted, sha256, last_event_id or cursor, accepting)
 
 
-async def _admit(
-    request: Request, order_id: str, token: str | None, parts: Parts
+async def _authorize(
+    request: Request, order_id: str, token: str | None, parts: AppContext
 ) -> tuple[UUID, bytes]:
-    admitted, holder = await parts.links.admit(order_id, token, address_of(request))
+    admitted, holder = await parts.links.authorize(order_id, token, address_of(request))
     sha256 = token_sha256(token or "")
     parts.live.crowd.check_room(sha256, staff=holder.role == "staff")
     return admitted, sha256

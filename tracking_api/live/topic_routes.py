@@ -11,7 +11,7 @@ from starlette.responses import Response
 from doorstep.http.openapi import problems
 from doorstep.http.request_body import parse_json, read_body
 from doorstep.http.tokens import BearerToken
-from tracking_api.context import Have, Staff
+from tracking_api.context import Context, Staff
 from tracking_api.live.following import FollowerStream, Seat
 
 router = APIRouter(prefix="/streams", tags=["live"])
@@ -45,7 +45,7 @@ async def publish(
     topic: str,
     request: Request,
     _: Staff,
-    parts: Have,
+    parts: Context,
     key: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Published:
     """The body, any JSON, is the record's value, untouched."""
@@ -74,7 +74,7 @@ async def follow_topic(
     request: Request,
     _: Staff,
     token: BearerToken,
-    parts: Have,
+    parts: Context,
     start: Start = "latest",
     last_event_id: LastEventId = None,
 ) -> Response:

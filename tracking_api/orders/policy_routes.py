@@ -8,14 +8,14 @@ from fastapi import APIRouter, Depends
 
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
-from tracking_api.context import Have, Staff
+from tracking_api.context import Context, Staff
 from tracking_api.schemas import NewPolicy, Policies, PolicyId
 
 router = APIRouter(prefix="/policies", tags=["policies"])
 
 
 @router.get("", summary="Every policy", responses=problems(401, 403))
-async def list_policies(_: Staff, parts: Have) -> Policies:
+async def list_policies(_: Staff, parts: Context) -> Policies:
     """The rules that orders were and are created with."""
     return Policies(policies=await parts.store.read_policies())
 
@@ -40,7 +40,7 @@ async def list_policies(_: Staff, parts: Have) -> Policies:
     ),
 )
 async def create_policy(
-    _: Staff, parts: Have, new: Annotated[NewPolicy, Depends(json_body(NewPolicy))]
+    _: Staff, parts: Context, new: Annotated[NewPolicy, Depends(json_body(NewPolicy))]
 ) -> PolicyId:
     """Add a policy; orders choose it by its id."""
     return PolicyId(policy_id=await parts.store.create_policy(new))

@@ -12,7 +12,7 @@ from doorstep.errors import BadLink, Forbidden
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.http.tokens import BearerToken, identify
-from tracking_api.context import Have, Parts, Staff
+from tracking_api.context import AppContext, Context, Staff
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
 from tracking_api.schemas import (
     Cancellation,
@@ -42,7 +42,7 @@ _NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.2486, "lat_deg":
 async def create_order(
     response: Response,
     _: Staff,
-    parts: Have,
+    parts: Context,
     new: Annotated[NewOrder, Depends(json_body(NewOrder))],
     idempotency_key: IdempotencyKey = None,
 ) -> CreatedOrder:
@@ -63,7 +63,7 @@ async def list_orders(
     request: Request,
     response: Response,
     _: Staff,
-    parts: Have,
+    parts: Context,
     state: Annotated[list[OrderState] | None, Query(description="Only these states.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
@@ -81,7 +81,7 @@ async def list_orders(
 
 
 @router.get("/{order_id}", summary="Read one order", responses=problems(401, 403, 404))
-async def get_order(order_id: UUID, _: Staff, parts: Have) -> OrderAnswer:
+async def get_order(order_id: UUID, _: Staff, parts: Context) -> OrderAnswer:
     """An order as staff sees it."""
     return OrderAnswer.of(await parts.store.read_order(order_id))
 
@@ -95,7 +95,7 @@ async def get_order(order_id: UUID, _: Staff, parts: Have) -> OrderAnswer:
 async def cancel_order(
     order_id: UUID,
     token: BearerToken,
-    parts: Have,
+    parts: Context,
     _: Annotated[Cancellation, Depends(json_body(Cancellation, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer | CustomersOrder:
@@ -126,7 +126,7 @@ async def cancel_order(
 async def assign_order(
     order_id: UUID,
     _: Staff,
-    parts: Have,
+    parts: Context,
     choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
@@ -143,7 +143,7 @@ async def assign_order(
 async def reassign_order(
     order_id: UUID,
     _: Staff,
-    parts: Have,
+    parts: Context,
     choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
@@ -155,7 +155,7 @@ async def reassign_order(
     "/{order_id}/confirm", summary="Confirm an order", responses=problems(401, 403, 404, 409)
 )
 async def confirm_order(
-    order_id: UUID, _: Staff, parts: Have, idempotency_key: IdempotencyKey = None
+    order_id: UUID, _: Staff, parts: Context, idempotency_key: IdempotencyKey = None
 ) -> OrderAnswer:
     """The restaurant has accepted it."""
     return await _command(parts, order_id, "confirm", None, idempotency_key)
@@ -163,7 +163,7 @@ async def confirm_order(
 
 @router.post("/{order_id}/fail", summary="Give an order up", responses=problems(401, 403, 404, 409))
 async def fail_order(
-    order_id: UUID, _: Staff, parts: Have, idempotency_key: IdempotencyKey = None
+    order_id: UUID, _: Staff, parts: Context, idempotency_key: IdempotencyKey = None
 ) -> OrderAnswer:
     """It was picked up and can't be delivered."""
     return await _command(parts, order_id, "fail", None, idempotency_key)
@@ -174,7 +174,7 @@ async def fail_order(
     summary="Make a new customer's link; the old ones end",
     responses=problems(401, 403, 404),
 )
-async def replace_link(order_id: UUID, _: Staff, parts: Have) -> Link:
+async def replace_link(order_id: UUID, _: Staff, parts: Context) -> Link:
     """For a link that was lost or has got around."""
     token = new_customer_token()
     await parts.store.replace_customer_token(order_id, token_sha256(token))
@@ -187,13 +187,13 @@ async def replace_link(order_id: UUID, _: Staff, parts: Have) -> Link:
     summary="Revoke the customer's links",
     responses=problems(401, 403, 404),
 )
-async def revoke_link(order_id: UUID, _: Staff, parts: Have) -> None:
+async def revoke_link(order_id: UUID, _: Staff, parts: Context) -> None:
     """Every link of the order ends now."""
     await parts.store.revoke_customer_tokens(order_id)
 
 
 async def _command(
-    parts: Parts, order_id: UUID, command: str, driver_id: str | None, key: str | None
+    parts: AppContext, order_id: UUID, command: str, driver_id: str | None, key: str | None
 ) -> OrderAnswer:
     order = await parts.store.apply_order_command(order_id, command, "staff", driver_id, key)
     return OrderAnswer.of(order)

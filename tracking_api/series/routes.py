@@ -13,7 +13,7 @@ from doorstep.fix import ID_PATTERN
 from doorstep.http.openapi import DriverId, problems
 from doorstep.http.problems import UnusableRequest
 from doorstep.http.tokens import BearerToken
-from tracking_api.context import Have, Staff
+from tracking_api.context import Context, Staff
 from tracking_api.live.following import FollowerStream, Seat
 from tracking_api.series.queries import (
     MOST_POINTS,
@@ -37,7 +37,7 @@ Points = Annotated[int, Query(ge=2, le=MOST_POINTS)]
 @router.get("", summary="Every series", responses=problems(401, 403))
 async def get_series_list(
     _: Staff,
-    parts: Have,
+    parts: Context,
     prefix: Annotated[str, Query(max_length=200, pattern="^[A-Za-z0-9_/-]*$")] = "",
     after: Annotated[str, Query(max_length=200, pattern="^[A-Za-z0-9_/-]*$")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -71,7 +71,7 @@ async def follow_series(
     request: Request,
     _: Staff,
     token: BearerToken,
-    parts: Have,
+    parts: Context,
     last_event_id: Annotated[str | None, Header(max_length=2000)] = None,
     asked_event_id: Annotated[str | None, Query(alias="last_event_id", max_length=2000)] = None,
 ) -> Response:
@@ -93,7 +93,7 @@ async def get_drivers_series(
     driver_id: DriverId,
     measure: Measure,
     _: Staff,
-    parts: Have,
+    parts: Context,
     from_at: FromAt = None,
     to_at: ToAt = None,
     points: Points = 1000,
@@ -108,7 +108,7 @@ async def get_series(
     source_id: NamePart,
     measure: NamePart,
     _: Staff,
-    parts: Have,
+    parts: Context,
     from_at: FromAt = None,
     to_at: ToAt = None,
     points: Points = 1000,

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import BadLink
-from doorstep.http.rate_limit import Buckets
+from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import FindToken
 from doorstep.store.records import Token
 
@@ -28,9 +28,9 @@ class Links:
     """Checks customers' links."""
 
     find_token: FindToken
-    buckets: Buckets
+    buckets: RateLimiter
 
-    async def admit(self, order_id: str, token: str | None, address: str) -> tuple[UUID, Token]:
+    async def authorize(self, order_id: str, token: str | None, address: str) -> tuple[UUID, Token]:
         """Let the holder of this token follow this order.
 
         Raises BadLink for anything else, TooManyRequests for an address that keeps guessing.

@@ -10,20 +10,20 @@ from tracking_api.schemas import (
     EventAnswer,
     OrderState,
     PointGeometry,
-    Position,
+    PositionFeature,
     PositionProperties,
     Restaurant,
     TrackAnswer,
 )
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
-from tracking_api.track.visibility import Spot, TrackedOrder, age_s, freshness_of
+from tracking_api.track.visibility import Position, TrackedOrder, age_s, freshness_of
 
 
-def position_of(spot: Spot, now: datetime) -> Position:
+def position_feature_of(spot: Position, now: datetime) -> PositionFeature:
     """A spot as a GeoJSON feature, with its age."""
     age = age_s(spot.fix_at, now)
-    return Position(
+    return PositionFeature(
         geometry=PointGeometry(coordinates=spot.lon_lat),
         properties=PositionProperties(
             fix_at=spot.fix_at,
@@ -65,7 +65,7 @@ def track_answer(order: TrackedOrder, estimate: EstimateArrival = estimate_arriv
         state=OrderState(order.state),
         assignment_no=order.assignment_no,
         order_seq=order.order_seq,
-        position=position_of(spot, order.now) if spot else None,
+        position=position_feature_of(spot, order.now) if spot else None,
         eta=eta_of(order, estimate),
         restaurant=Restaurant(
             name=order.restaurant_name,

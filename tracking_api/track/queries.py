@@ -43,9 +43,17 @@ from doorstep.store.tables import (
 )
 from tracking_api.orders.cursors import Cursor
 from tracking_api.schemas import DriverAnswer, OrderState, ReportingAnswer, RestaurantAnswer
-from tracking_api.track.presenters import position_of
+from tracking_api.track.presenters import position_feature_of
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S
-from tracking_api.track.visibility import Event, Look, Near, Spot, TrackedOrder, Window, presence_of
+from tracking_api.track.visibility import (
+    Event,
+    Near,
+    OrderPoll,
+    Position,
+    TrackedOrder,
+    Window,
+    presence_of,
+)
 
 TRAIL_POINTS = 80  # 5 min at one every 4 s
 FIX_KEY = tuple(  # of driver_history
@@ -106,13 +114,13 @@ def _tracked(row: Any, events: list[Event]) -> TrackedOrder:
         dwell_min_s=row.dwell_min_s,
         pace=row.pace,
         window=Window(row.assigned_at, row.ended_at) if row.assigned_at else None,
-        newest=spot_of(row) if row.fix_at else None,
+        newest=position_of(row) if row.fix_at else None,
         driver_id=row.driver_id,
         events=events,
     )
 
 
-async def select_looks(conn: AsyncConnection, order_ids: Sequence[UUID]) -> list[Look]:
+async def select_polls(conn: AsyncConnection, order_ids: Sequence[UUID]) -> list[OrderPoll]:
     """Look at many orders at once: what decides whether their drivers may be shown now."""
     statement = (
         select(
@@ -129,12 +137,12 @@ async def select_looks(conn: AsyncConnection, order_ids: Sequence[UUID]) -> list
         .where(orders.c.order_id == _any_of(order_ids))
     )
     return [
-        Look(
+        OrderPoll(
             now,
             order_id,
             order_seq,
             Window(assigned_at, ended_at) if assigned_at else None,
-            Spot(*spot) if spot[0] else None,
+            Position(*spot) if spot[0] else None,
         )
         for now, order_id, order_seq, assigned_at, ended_at, *spot in await conn.execute(statement)
     ]
@@ -207,7 +215,7 @@ async def _add_trails(conn: AsyncConnection, visible: Sequence[TrackedOrder]) ->
         .order_by(trail.c.fix_at)
     )
     for driver_id, *spot in await conn.execute(statement):
-        of_driver[driver_id].trail.append(Spot(*spot))
+        of_driver[driver_id].trail.append(Position(*spot))
 
 
 def _trail_from(order: TrackedOrder) -> datetime:
@@ -223,7 +231,7 @@ async def select_history(
     *,
     limit: int,
     after_the_end: bool,
-) -> list[Spot] | None:
+) -> list[Position] | None:
     """Read the current assignment's fixes, oldest first; after its end only where that is allowed.
 
     An order without an assignment has no history yet; None is no order.
@@ -252,7 +260,7 @@ async def select_history(
         .order_by(*FIX_KEY)
         .limit(limit)
     )
-    return [spot_of(found) for found in await conn.execute(trail)]
+    return [position_of(found) for found in await conn.execute(trail)]
 
 
 async def select_orders(
@@ -301,7 +309,7 @@ async def select_driver(conn: AsyncConnection, driver_id: str) -> DriverAnswer:
         duty=row.duty,
         state=row.state,
         order_id=row.order_id,
-        position=position_of(spot_of(row), row.now) if row.fix_at else None,
+        position=position_feature_of(position_of(row), row.now) if row.fix_at else None,
         battery=row.battery,
         presence=presence_of(quiet_s, row.speed_mps),
     )
@@ -343,7 +351,7 @@ async def select_nearest(
     )
     rows = (await conn.execute(statement)).all()
     now: datetime = rows[0].now if rows else datetime.now(UTC)
-    return now, [Near(row.driver_id, row.distance_m, spot_of(row)) for row in rows]
+    return now, [Near(row.driver_id, row.distance_m, position_of(row)) for row in rows]
 
 
 async def select_restaurants(conn: AsyncConnection) -> list[RestaurantAnswer]:
@@ -427,9 +435,9 @@ def _spot_columns(columns: Any) -> list[ColumnElement[Any]]:
     ]
 
 
-def spot_of(row: Any) -> Spot:
+def position_of(row: Any) -> Position:
     """A row that has the columns of a spot."""
-    return Spot(
+    return Position(
         row.fix_at,
         row.received_at,
         row.lon_deg,

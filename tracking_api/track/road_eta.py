@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
-from eta.estimate import Estimate, Estimator, Seen, Task
+from eta.estimate import Estimate, Estimator, Observation, Task
 from eta.model import EtaModel, Phase
 from tracking_api.track.straight_eta import Eta, estimate_arrival
-from tracking_api.track.visibility import STALE_WITHIN_S, Spot, TrackedOrder, age_s
+from tracking_api.track.visibility import STALE_WITHIN_S, Position, TrackedOrder, age_s
 
 EstimateArrival = Callable[[TrackedOrder], Eta | None]
 ReadModel = Callable[[int], Awaitable[EtaModel | None]]
@@ -28,7 +28,7 @@ _PHASES = {
 }
 
 
-class Arrivals:
+class RoadEta:
     """Estimates arrivals by road as soon as it has an estimator, and until then without one."""
 
     def __init__(self, estimator: Estimator | None = None) -> None:
@@ -83,9 +83,9 @@ def load_estimator() -> Estimator:
     # Imported here: numpy and scipy are a third of a second that a start does not wait for.
     from eta.features import City
     from eta.streets import load_firenze
-    from eta.travel_time_cache import Doors
+    from eta.travel_time_cache import TravelTimeCache
 
-    return Estimator(Doors(City(load_firenze()), EtaModel()))
+    return Estimator(TravelTimeCache(City(load_firenze()), EtaModel()))
 
 
 def _began_at(order: TrackedOrder) -> datetime | None:
@@ -101,16 +101,16 @@ def _began_at(order: TrackedOrder) -> datetime | None:
     return min(times, default=None)
 
 
-def _ride(order: TrackedOrder, spot: Spot, began_at: datetime | None) -> Iterator[Seen]:
+def _ride(order: TrackedOrder, spot: Position, began_at: datetime | None) -> Iterator[Observation]:
     """The first place of this ride that is known, and the last."""
     if began_at is not None:
         first = next((one for one in order.trail if one.fix_at >= began_at), None)
         if first is not None:
-            yield Seen(first.fix_at, first.lon_lat)
-    yield Seen(spot.fix_at, spot.lon_lat)
+            yield Observation(first.fix_at, first.lon_lat)
+    yield Observation(spot.fix_at, spot.lon_lat)
 
 
-def _eta_of(order: TrackedOrder, spot: Spot, estimate: Estimate, model: EtaModel) -> Eta:
+def _eta_of(order: TrackedOrder, spot: Position, estimate: Estimate, model: EtaModel) -> Eta:
     def at(seconds: float) -> datetime:
         return max(spot.fix_at + timedelta(seconds=seconds), order.now)
 

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime
 from doorstep.errors import BadLink
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
-from tracking_api.context import Have, LinkTokenFound, address_of
+from tracking_api.context import Context, LinkTokenFound, address_of
 from tracking_api.history.features import MAX_POINTS, feature_collection
 from tracking_api.schemas import LinkToken, TrackAnswer
 from tracking_api.track.links import COOKIE, COOKIE_MAX_AGE_S
@@ -35,10 +35,10 @@ OrderIdText = Annotated[
     openapi_extra=OPTIONAL_TOKEN,
 )
 async def get_track(
-    request: Request, order_id: OrderIdText, token: LinkTokenFound, parts: Have
+    request: Request, order_id: OrderIdText, token: LinkTokenFound, parts: Context
 ) -> TrackAnswer:
     """The order's state and events, and the driver's position while one is under way with it."""
-    admitted, _ = await parts.links.admit(order_id, token, address_of(request))
+    admitted, _ = await parts.links.authorize(order_id, token, address_of(request))
     found = await parts.store.read_track(admitted)
     if found is None:
         raise BadLink
@@ -63,7 +63,7 @@ async def get_history(
     request: Request,
     order_id: OrderIdText,
     token: LinkTokenFound,
-    parts: Have,
+    parts: Context,
     from_at: Annotated[AwareDatetime | None, Query(alias="from")] = None,
     to_at: Annotated[AwareDatetime | None, Query(alias="to")] = None,
 ) -> Response:
@@ -71,7 +71,7 @@ async def get_history(
 
     `from` is inclusive, `to` is not.
     """
-    admitted, holder = await parts.links.admit(order_id, token, address_of(request))
+    admitted, holder = await parts.links.authorize(order_id, token, address_of(request))
     trail = await parts.store.read_history(
         admitted,
         from_at,
@@ -97,12 +97,12 @@ async def get_history(
 async def open_session(
     request: Request,
     order_id: OrderIdText,
-    parts: Have,
+    parts: Context,
     body: Annotated[LinkToken, Depends(json_body(LinkToken))],
 ) -> Response:
     """Let the customer's page follow the order without keeping the token where scripts can read
     it."""
-    admitted, holder = await parts.links.admit(order_id, body.token, address_of(request))
+    admitted, holder = await parts.links.authorize(order_id, body.token, address_of(request))
     if holder.role != "customer":
         raise BadLink
     response = Response(status_code=204)

@@ -41,7 +41,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class Position:
     """A driver's fix, as far as it is read."""
 
     fix_at: datetime
@@ -72,7 +72,7 @@ class Near:
 
     driver_id: str
     distance_m: float
-    spot: Spot
+    spot: Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,35 +105,35 @@ class TrackedOrder:
     destination: tuple[float, float]
     dwell_min_s: float
     window: Window | None
-    newest: Spot | None
+    newest: Position | None
     driver_id: str | None = None
     pace: float = 1.0
-    trail: list[Spot] = field(default_factory=list)
+    trail: list[Position] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     @property
-    def visible(self) -> Spot | None:
+    def visible(self) -> Position | None:
         """The driver's position, if it may be seen."""
         return visible_in(self.window, self.newest, self.now)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class OrderPoll:
     """A short look at an order: the number of its newest event, its window and the newest fix."""
 
     now: datetime
     order_id: UUID
     order_seq: int
     window: Window | None
-    newest: Spot | None
+    newest: Position | None
 
     @property
-    def visible(self) -> Spot | None:
+    def visible(self) -> Position | None:
         """The driver's position, if it may be seen."""
         return visible_in(self.window, self.newest, self.now)
 
 
-def visible_in(window: Window | None, newest: Spot | None, now: datetime) -> Spot | None:
+def visible_in(window: Window | None, newest: Position | None, now: datetime) -> Position | None:
     """The driver's newest position, if it is inside the window, by fix_at and by now."""
     if window is None or newest is None or not window.is_open(now):
         return None
