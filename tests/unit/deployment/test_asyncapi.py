@@ -33,17 +33,17 @@ from doorstep.fix import (
 from doorstep.fix.strict import OPTIONAL, RANGES
 from doorstep.kafka.topic_specs import TOPICS
 from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
-from doorstep.sampling import Mode, Report, decode_command, encode_command
+from doorstep.sampling import Mode, SamplingPolicy, decode_command, encode_command
 from doorstep.series import MAX_POINTS, NAME_PATTERN, Point, decode_points, point_members
 from doorstep.store.records import DeadLetter, Watermark
 from driver_events.acks import MOST_MISSING, encode_watermark
-from driver_events.batch import Record, judge, read_batch
+from driver_events.batch import Record, classify, read_batch
 from driver_events.positions import pack_positions
-from tests.unit.live_world import PUBLIC_URL, World, ms_of
+from tests.unit.tracking_api.live_world import PUBLIC_URL, World, ms_of
 from tracking_api.app import build_app
 from tracking_api.fleet.queries import POSITION_COLUMNS
 from tracking_api.live.feed import Feed
-from tracking_api.live.fleet_channel import CLUSTER_COLUMNS, LIMITS, Fleet
+from tracking_api.live.fleet_channel import CLUSTER_COLUMNS, LIMITS, FleetChannel
 from tracking_api.live.fleet_index import Box
 from tracking_api.live.frames import (
     Frame,
@@ -58,14 +58,14 @@ from tracking_api.schemas import (
     EtaAnswer,
     EventAnswer,
     OrderState,
-    Position,
+    PositionFeature,
     PositionProperties,
     Restaurant,
     TrackAnswer,
 )
 from tracking_api.series.live import points_frame
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT: dict[str, Any] = yaml.safe_load(
     (ROOT / "docs" / "reference" / "asyncapi.yaml").read_text(encoding="utf-8")
 )
@@ -248,7 +248,7 @@ def test_ack__encoded__is_valid_and_read_by_the_device() -> None:
 
 def test_command__fields_defaults_and_ranges__are_the_struct_s() -> None:
     properties = SCHEMAS["ReportCommand"]["properties"]
-    fields = {one.name: one for one in msgspec.structs.fields(Report)}
+    fields = {one.name: one for one in msgspec.structs.fields(SamplingPolicy)}
     assert set(properties) == {"command", *fields}
     assert {name: properties[name]["default"] for name in fields} == {
         name: field.default for name, field in fields.items()
@@ -335,7 +335,7 @@ def test_live_feed__examples__are_read() -> None:
 def test_packed_positions__written_from_a_batch__are_valid() -> None:
     fix = payloads_of("positions")[0]
     batch = read_batch([Record(b"anna", fix, 1_795_262_584_391)], 10)
-    (packed,) = pack_positions(judge(batch, []).positions())
+    (packed,) = pack_positions(classify(batch, []).positions())
     assert_valid("PackedPositions", json.loads(packed))
     row = dict(zip(titles_of("PackedPosition"), json.loads(packed)["positions"][0], strict=True))
     assert row.items() >= {"driver_id": "anna", "lon_deg": 11.2486, "speed_mps": 5.2}.items()
@@ -368,7 +368,7 @@ def test_streams__addresses__are_tracking_api_s() -> None:
         ("TrackEvent", EventAnswer),
         ("Coordinates", Coordinates),
         ("Restaurant", Restaurant),
-        ("Position", Position),
+        ("Position", PositionFeature),
         ("PositionProperties", PositionProperties),
         ("Eta", EtaAnswer),
     ],
@@ -425,7 +425,7 @@ async def test_fleet_frames__written__have_exactly_the_schema_s_fields() -> None
     world = World()
     for driver_id in ("anna", "ben"):
         world.fix(driver_id)
-    fleet = Fleet(world)
+    fleet = FleetChannel(world)
     await fleet.open()
     one_by_one, clustered = FleetViewer(), FleetViewer()
     everywhere = Box(-180, -90, 180, 90)
