@@ -1,4 +1,4 @@
--- What `./run learn` asks, by name.
+-- Queries for learning ETA models, by name.
 
 -- deliveries --
 SELECT a.driver_id, a.restaurant_lon_deg, a.restaurant_lat_deg, a.customer_lon_deg,
@@ -11,11 +11,13 @@ CROSS JOIN LATERAL (
         array_agg(s.lon_deg ORDER BY s.fix_at) AS lon_degs,
         array_agg(s.lat_deg ORDER BY s.fix_at) AS lat_degs
     FROM (
-        SELECT DISTINCT ON (floor(extract(epoch FROM h.fix_at - a.assigned_at) * p.pace / %(every_s)s))
-            h.fix_at, h.lon_deg, h.lat_deg
+        SELECT DISTINCT ON (i.nth) h.fix_at, h.lon_deg, h.lat_deg
         FROM fix_history__between_v1(a.driver_id, a.assigned_at, a.at_customer_at) h
+        CROSS JOIN LATERAL (
+            SELECT floor(extract(epoch FROM h.fix_at - a.assigned_at) * p.pace / %(every_s)s)
+        ) AS i (nth)
         WHERE h.quarantine IS NULL AND coalesce(h.accuracy_m, 0) <= %(worst_accuracy_m)s
-        ORDER BY floor(extract(epoch FROM h.fix_at - a.assigned_at) * p.pace / %(every_s)s), h.fix_at
+        ORDER BY i.nth, h.fix_at
     ) s
 ) t
 WHERE a.picked_up_at IS NOT NULL AND a.at_customer_at > a.picked_up_at

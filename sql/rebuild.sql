@@ -1,12 +1,14 @@
--- Works evidence and states out again from what is recorded, the fixes and the commands, and
--- compares with what stands: `sql.query("compare_orders", "operate/rebuild.sql")`. The rules are
--- written down a second time here, over a table of each window's fixes; sql/schema/41_evidence.sql
--- asks the history as fixes come in.
+-- Derives evidence and states again from the recorded fixes and commands, and compares them with
+-- the stored ones: `sql.query("compare_orders", "rebuild.sql")`. This is a second, independent
+-- implementation of the rules, over a table with the fixes of each window;
+-- sql/schema/41_evidence.sql evaluates them incrementally.
 
--- be_patient --
-SET statement_timeout = '120s'; SET lock_timeout = '30s'; SET idle_in_transaction_session_timeout = '120s'
+-- set_timeouts --
+SET statement_timeout = '120s';
+SET lock_timeout = '30s';
+SET idle_in_transaction_session_timeout = '120s'
 
--- only_read --
+-- set_read_only --
 SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY
 
 -- create_tables --
@@ -18,7 +20,7 @@ CREATE TEMP TABLE IF NOT EXISTS rebuilt (
     ended_at timestamptz,
     ended_by order_verb,
     commanded_at timestamptz,  -- the first pick_up
-    is_sealed bool NOT NULL,  -- its fixes may be gone: what stands is taken for what is proved
+    is_sealed bool NOT NULL,  -- its fixes may be deleted: the stored evidence is taken as proved
     at_restaurant_at timestamptz,
     left_restaurant_at timestamptz,
     picked_up_at timestamptz,
@@ -39,7 +41,7 @@ CREATE TEMP TABLE IF NOT EXISTS rebuilt_fix (
 CREATE INDEX IF NOT EXISTS rebuilt_fix_window ON rebuilt_fix (order_id, assignment_no, fix_at)
 
 
--- What there is ----------------------------------------------------------------------------
+-- Counting and paging ---------------------------------------------------------------------
 
 -- count_all --
 SELECT (SELECT count(*) FROM orders) AS orders, (SELECT count(*) FROM driver_state) AS drivers
@@ -55,17 +57,18 @@ WHERE %(after)s::text IS NULL OR driver_id > %(after)s ORDER BY driver_id LIMIT 
 -- orders_of_drivers --
 SELECT DISTINCT order_id FROM assignment WHERE driver_id = ANY (%(driver_ids)s) ORDER BY order_id
 
--- known_orders --
+-- existing_orders --
 SELECT order_id FROM orders WHERE order_id = ANY (%(order_ids)s)
 
--- known_drivers --
+-- existing_drivers --
 SELECT driver_id FROM driver_state WHERE driver_id = ANY (%(driver_ids)s)
 
 
--- Orders -----------------------------------------------------------------------------------
+-- Orders ----------------------------------------------------------------------------------
 
--- clear --
-DELETE FROM rebuilt; DELETE FROM rebuilt_fix
+-- clear_tables --
+DELETE FROM rebuilt;
+DELETE FROM rebuilt_fix
 
 -- rebuild_windows --
 INSERT INTO rebuilt (order_id, assignment_no, driver_id, assigned_at, ended_at, ended_by,
@@ -74,7 +77,7 @@ SELECT a.order_id, a.assignment_no, coalesce(begun.driver_id, a.driver_id), a.as
     CASE WHEN ending.command IS NOT NULL THEN greatest(ending.commanded_at, a.assigned_at) END,
     ending.command, carried.commanded_at, a.assigned_at < s.sealed_before
 FROM assignment a
-CROSS JOIN sealed_before s
+CROSS JOIN history_bounds s
 LEFT JOIN LATERAL (
     SELECT c.driver_id FROM order_command c
     WHERE c.order_id = a.order_id AND c.assignment_no = a.assignment_no
@@ -196,8 +199,8 @@ SELECT (SELECT count(*) FROM rebuilt) AS assignments,
     (SELECT count(*) FROM rebuilt_fix) AS fixes
 
 -- compare_orders --
--- What is visible is the maximum of (assignment_no, state) over commands and evidence. Events are
--- a record of what was shown and when; the last one has to be what is visible.
+-- The visible state is the maximum of (assignment_no, state) over commands and evidence. Events
+-- record what was visible and when; the last event must be the visible state.
 WITH fact AS (
     SELECT r.order_id, r.assignment_no, f.state, f.occurred_at
     FROM rebuilt r
@@ -252,7 +255,7 @@ compared AS (
         jsonb_build_object('driver_id', a.driver_id, 'ended_at', a.ended_at,
             'ended_by', a.ended_by, 'at_restaurant_at', a.at_restaurant_at,
             'left_restaurant_at', a.left_restaurant_at, 'picked_up_at', a.picked_up_at,
-            'arriving_at', a.arriving_at, 'at_customer_at', a.at_customer_at) AS stands
+            'arriving_at', a.arriving_at, 'at_customer_at', a.at_customer_at) AS actual
     FROM rebuilt r JOIN assignment a USING (order_id, assignment_no)
     UNION ALL
     SELECT 'evidence',
@@ -281,15 +284,15 @@ compared AS (
             'ended_at', o.ended_at)
     FROM visible v JOIN orders o USING (order_id)
 )
-SELECT part, key, expected, stands FROM compared
-WHERE expected IS DISTINCT FROM stands ORDER BY part, key::text
+SELECT part, key, expected, actual FROM compared
+WHERE expected IS DISTINCT FROM actual ORDER BY part, key::text
 
 
--- Drivers ----------------------------------------------------------------------------------
+-- Drivers ---------------------------------------------------------------------------------
 
 -- compare_drivers --
--- `orders` and `windows`: what the orders' part has found to be otherwise than it stands.
-WITH wanted AS (
+-- `orders` and `windows`: the differences that compare_orders found.
+WITH requested AS (
     SELECT * FROM driver_state WHERE driver_id = ANY (%(driver_ids)s)
 ),
 duty AS (
@@ -317,7 +320,7 @@ open_order AS (
         USING (order_id)
 ),
 newest AS (
-    SELECT h.* FROM wanted d
+    SELECT h.* FROM requested d
     CROSS JOIN LATERAL (
         SELECT * FROM fix_history k
         WHERE k.driver_id = d.driver_id AND k.quarantine IS NULL
@@ -331,13 +334,13 @@ in_history AS (
 ),
 boot AS (
     SELECT driver_id, boot, b.stored, b.rejected,
-        -- what is sealed may be gone from the history, but not from here
+        -- sealed fixes may be deleted from the history, but their seqs stay stored
         coalesce(h.seqs, '{}')
             + CASE WHEN s.sealed_before > '-infinity' THEN coalesce(b.stored, '{}') ELSE '{}' END
             AS seqs
     FROM (SELECT * FROM driver_boot WHERE driver_id = ANY (%(driver_ids)s)) b
     FULL JOIN in_history h USING (driver_id, boot)
-    CROSS JOIN sealed_before s
+    CROSS JOIN history_bounds s
 ),
 compared AS (
     SELECT 'driver' AS part, jsonb_build_object('driver_id', d.driver_id) AS key,
@@ -350,8 +353,8 @@ compared AS (
                 WHEN k.duty = 'on_duty' THEN 'available'
                 ELSE coalesce(k.duty, 'off_duty')
             END) AS expected,
-        jsonb_build_object('duty', d.duty, 'order_id', d.order_id, 'state', d.state) AS stands
-    FROM wanted d
+        jsonb_build_object('duty', d.duty, 'order_id', d.order_id, 'state', d.state) AS actual
+    FROM requested d
     LEFT JOIN duty k USING (driver_id)
     LEFT JOIN open_order o USING (driver_id)
     UNION ALL
@@ -370,8 +373,8 @@ compared AS (
             'place', CASE WHEN d.geom IS NOT NULL
                 THEN jsonb_build_array(ST_X(d.geom), ST_Y(d.geom)) END,
             'cell', d.cell, 'found_in', c.cell)
-    FROM wanted d
-    CROSS JOIN sealed_before s
+    FROM requested d
+    CROSS JOIN history_bounds s
     LEFT JOIN newest n USING (driver_id)
     LEFT JOIN driver_cell c USING (driver_id)
     WHERE n.fix_at IS NOT NULL OR d.fix_at IS NULL OR d.fix_at >= s.sealed_before
@@ -383,16 +386,16 @@ compared AS (
             THEN jsonb_build_object('stored', stored::text, 'rejected', rejected::text) END
     FROM boot
 )
-SELECT part, key, expected, stands FROM compared
-WHERE expected IS DISTINCT FROM stands ORDER BY part, key::text
+SELECT part, key, expected, actual FROM compared
+WHERE expected IS DISTINCT FROM actual ORDER BY part, key::text
 
 
--- Mending, row by row ----------------------------------------------------------------------
+-- Repairing, row by row -------------------------------------------------------------------
 
--- guard_off --
+-- disable_transition_guard --
 ALTER TABLE orders DISABLE TRIGGER _100_guard_transition
 
--- guard_on --
+-- enable_transition_guard --
 ALTER TABLE orders ENABLE TRIGGER _100_guard_transition
 
 -- lock_orders --
@@ -404,7 +407,7 @@ ORDER BY d.driver_id FOR NO KEY UPDATE
 SELECT FROM driver_state WHERE driver_id = ANY (%(driver_ids)s)
 ORDER BY driver_id FOR NO KEY UPDATE
 
--- mend_assignment --
+-- repair_assignment --
 UPDATE assignment t SET driver_id = e.driver_id, ended_at = e.ended_at, ended_by = e.ended_by,
     at_restaurant_at = e.at_restaurant_at, left_restaurant_at = e.left_restaurant_at,
     picked_up_at = e.picked_up_at, arriving_at = e.arriving_at, at_customer_at = e.at_customer_at
@@ -412,20 +415,20 @@ FROM jsonb_populate_record(NULL::assignment, %(expected)s) e,
     jsonb_populate_record(NULL::assignment, %(key)s) k
 WHERE t.order_id = k.order_id AND t.assignment_no = k.assignment_no
 
--- mend_evidence --
-INSERT INTO evidence AS known (order_id, assignment_no, state, occurred_at)
+-- repair_evidence --
+INSERT INTO evidence (order_id, assignment_no, state, occurred_at)
 SELECT k.order_id, k.assignment_no, k.state, e.occurred_at
 FROM jsonb_populate_record(NULL::evidence, %(expected)s) e,
     jsonb_populate_record(NULL::evidence, %(key)s) k
 ON CONFLICT (order_id, assignment_no, state, source) DO UPDATE
     SET occurred_at = EXCLUDED.occurred_at
 
--- drop_evidence --
+-- delete_evidence --
 DELETE FROM evidence t USING jsonb_populate_record(NULL::evidence, %(key)s) k
 WHERE t.order_id = k.order_id AND t.assignment_no = k.assignment_no AND t.state = k.state
     AND t.source = 'gps'
 
--- mend_order --
+-- repair_order --
 UPDATE orders t SET state = e.state, assignment_no = e.assignment_no,
     state_source = e.state_source, state_at = e.state_at, order_seq = e.order_seq,
     ended_at = e.ended_at
@@ -433,13 +436,13 @@ FROM jsonb_populate_record(NULL::orders, %(expected)s) e,
     jsonb_populate_record(NULL::orders, %(key)s) k
 WHERE t.order_id = k.order_id
 
--- mend_driver --
+-- repair_driver --
 UPDATE driver_state t SET duty = e.duty, state = e.state, order_id = e.order_id
 FROM jsonb_populate_record(NULL::driver_state, %(expected)s) e,
     jsonb_populate_record(NULL::driver_state, %(key)s) k
 WHERE t.driver_id = k.driver_id
 
--- mend_position --
+-- repair_position --
 UPDATE driver_state t SET fix_at = e.fix_at, received_at = e.received_at, boot = e.boot,
     seq = e.seq, lon_deg = e.lon_deg, lat_deg = e.lat_deg, accuracy_m = e.accuracy_m,
     speed_mps = e.speed_mps, heading_deg = e.heading_deg, altitude_m = e.altitude_m,
@@ -449,19 +452,20 @@ FROM jsonb_populate_record(NULL::driver_state, %(expected)s) e,
     jsonb_populate_record(NULL::driver_state, %(key)s) k
 WHERE t.driver_id = k.driver_id
 
--- mend_cell --
-WITH mended AS (
+-- repair_cell --
+WITH repaired AS (
     SELECT k.driver_id, e.cell
     FROM jsonb_populate_record(NULL::driver_state, %(expected)s) e,
         jsonb_populate_record(NULL::driver_state, %(key)s) k
 ),
-gone AS (
-    DELETE FROM driver_cell c USING mended m WHERE c.driver_id = m.driver_id AND m.cell IS NULL
+deleted AS (
+    DELETE FROM driver_cell c USING repaired m WHERE c.driver_id = m.driver_id AND m.cell IS NULL
 )
-INSERT INTO driver_cell (driver_id, cell) SELECT driver_id, cell FROM mended WHERE cell IS NOT NULL
+INSERT INTO driver_cell (driver_id, cell)
+SELECT driver_id, cell FROM repaired WHERE cell IS NOT NULL
 ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell
 
--- mend_boot --
+-- repair_boot --
 INSERT INTO driver_boot (driver_id, boot, stored, rejected)
 SELECT k.driver_id, k.boot, e.stored, e.rejected
 FROM jsonb_populate_record(NULL::driver_boot, %(expected)s) e,

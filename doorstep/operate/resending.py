@@ -189,7 +189,7 @@ def read_known(
         "seqs": [one[2] for one in asked],
     }
     with translated():
-        rows = conn.execute(read_sql("where/known.sql"), parameters).fetchall()
+        rows = conn.execute(read_sql("dead_letter_replay/seq_states.sql"), parameters).fetchall()
     return {tuple(row[:3]): Known(*row[3:]) for row in rows}
 
 
@@ -197,13 +197,13 @@ def read_offsets(conn: psycopg.Connection[Any], cluster_id: str, topic_id: str) 
     """How far each partition is recorded."""
     parameters = {"cluster_id": cluster_id, "topic_id": topic_id}
     with translated():
-        return dict(conn.execute(read_sql("where/offsets.sql"), parameters).fetchall())
+        return dict(conn.execute(read_sql("dead_letter_replay/offsets.sql"), parameters).fetchall())
 
 
 def waiting_letters(conn: psycopg.Connection[Any]) -> tuple[int, datetime]:
     """How many dead letters wait for Kafka, and the database's time."""
     with translated():
-        row = conn.execute(read_sql("where/waiting_letters.sql")).fetchone()
+        row = conn.execute(read_sql("dead_letter_replay/pending_dead_letters.sql")).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return int(row[0]), row[1]
 

@@ -1,6 +1,6 @@
--- Where the database meets Kafka and the APIs' clients.
+-- The outbox, Kafka offsets and access tokens.
 
--- Records waiting for Kafka, written in the transaction that caused them.
+-- Records to be published to Kafka, written in the transaction that caused them.
 CREATE TABLE outbox (
     outbox_id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     topic text NOT NULL CHECK (topic IN ('tracking-updates', 'dead-letter')),
@@ -10,18 +10,18 @@ CREATE TABLE outbox (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- Moved in the transaction of the batch, by compare-and-set. A recreated topic has another
+-- Advanced in the transaction of the batch, by compare-and-set. A recreated topic has a new
 -- topic_id and so starts at 0.
 CREATE TABLE kafka_offset (
     cluster_id text COLLATE "C" NOT NULL,
     topic_id text COLLATE "C" NOT NULL,
     partition int NOT NULL,
     next_offset int8 NOT NULL CHECK (next_offset >= 0),
-    moved_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    advanced_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (cluster_id, topic_id, partition)
 ) WITH (fillfactor = 50);
 
--- Only the hash of a token is kept.
+-- Only the hash of a token is stored.
 CREATE TABLE access_token (
     token_sha256 bytea PRIMARY KEY CHECK (octet_length(token_sha256) = 32),
     role token_role NOT NULL,

@@ -1,15 +1,16 @@
--- Orders and their commands.
+-- Creating orders, applying commands, and choosing drivers.
 
--- The refusal of a command, with what would be allowed to this actor.
-CREATE FUNCTION orders__refuse_command(
-    of_order_id uuid, refused text, from_order_state order_state, by_actor actor
+-- Raises DS001 with the commands that this actor may give in this state.
+CREATE FUNCTION orders__raise_illegal_transition(
+    of_order_id uuid, rejected_command text, from_order_state order_state, by_actor actor
 )
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION '% is not possible from %', refused, from_order_state USING
+    RAISE EXCEPTION '% is not possible from %', rejected_command, from_order_state USING
         ERRCODE = 'DS001',
         DETAIL = jsonb_build_object(
-            'subject_id', of_order_id, 'command', refused, 'current_state', from_order_state,
+            'subject_id', of_order_id, 'command', rejected_command,
+            'current_state', from_order_state,
             'allowed', ARRAY(
                 SELECT DISTINCT command FROM order_transition
                 WHERE from_state = from_order_state AND via = 'command'
@@ -35,7 +36,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     pinned_policy_id CONSTANT int := coalesce(with_policy_id, 1);
-    made orders;
+    created_order orders;
     is_new bool;
 BEGIN
     IF NOT EXISTS (SELECT FROM restaurant WHERE restaurant_id = at_restaurant_id) THEN
@@ -48,11 +49,13 @@ BEGIN
     VALUES (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id, with_idempotency_key,
         for_customer_name)
     ON CONFLICT (idempotency_key) DO NOTHING
-    RETURNING * INTO made;
+    RETURNING * INTO created_order;
     is_new := FOUND;
     IF NOT is_new THEN
-        SELECT * INTO STRICT made FROM orders WHERE idempotency_key = with_idempotency_key;
-        IF (made.restaurant_id, made.lon_deg, made.lat_deg, made.policy_id, made.customer_name)
+        SELECT * INTO STRICT created_order FROM orders
+            WHERE idempotency_key = with_idempotency_key;
+        IF (created_order.restaurant_id, created_order.lon_deg, created_order.lat_deg,
+            created_order.policy_id, created_order.customer_name)
             IS DISTINCT FROM (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id,
             for_customer_name)
         THEN
@@ -60,15 +63,15 @@ BEGIN
         END IF;
     END IF;
     INSERT INTO access_token (token_sha256, role, order_id)
-    VALUES (token_sha256, 'customer', made.order_id);
-    RETURN QUERY SELECT v.*, is_new FROM order_now v WHERE v.order_id = made.order_id;
+    VALUES (token_sha256, 'customer', created_order.order_id);
+    RETURN QUERY SELECT v.*, is_new FROM order_now v WHERE v.order_id = created_order.order_id;
 END
 $$;
 
--- Applies one command. Commands on one order wait for each other (advisory lock), then take the
--- driver's row, then the order's: the order in which record_fixes_v1 takes them.
+-- Applies one command. Commands on one order are serialized by an advisory lock, then lock the
+-- driver row, then the order row: the lock order of record_fixes_v1.
 CREATE FUNCTION apply_order_command_v1(
-    of_order_id uuid, wanted text, by_actor text, by_actor_id text, wanted_driver_id text,
+    of_order_id uuid, command_name text, by_actor text, by_actor_id text, to_driver_id text,
     with_idempotency_key text
 )
 RETURNS TABLE (
@@ -81,12 +84,12 @@ SET search_path = doorstep, public, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    verb CONSTANT order_verb := wanted;
-    who CONSTANT actor := by_actor;
+    verb CONSTANT order_verb := command_name;
+    by_role CONSTANT actor := by_actor;
     o orders;
-    a assignment;  -- the open one
+    a assignment;  -- the open assignment
     repeated order_command;
-    chosen text;  -- the new driver
+    chosen_driver_id text;
     target order_state;
     target_no int;
     at timestamptz;
@@ -96,10 +99,10 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
     END IF;
-    IF who = 'driver' AND NOT EXISTS (
+    IF by_role = 'driver' AND NOT EXISTS (
         SELECT FROM assignment WHERE order_id = of_order_id AND assignment_no = o.assignment_no
             AND driver_id = by_actor_id
-    ) AND NOT EXISTS (  -- a driver who repeats a decline no longer holds the order
+    ) AND NOT EXISTS (  -- a driver who repeats a decline no longer has the order
         SELECT FROM order_command WHERE order_id = of_order_id AND actor = 'driver'
             AND idempotency_key = with_idempotency_key AND actor_id = by_actor_id
     ) THEN
@@ -108,11 +111,11 @@ BEGIN
     SELECT * INTO repeated FROM order_command
         WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
     IF FOUND THEN
-        IF repeated.command <> verb OR repeated.driver_id <> wanted_driver_id THEN
+        IF repeated.command <> verb OR repeated.driver_id <> to_driver_id THEN
             RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
         END IF;
-        -- The order as it is now; to a driver who gave it up, as the command left it: what became
-        -- of it since is none of theirs.
+        -- Returns the current order. A driver who no longer has it gets the state that the command
+        -- left, and none of the later changes.
         RETURN QUERY
             SELECT v.order_id,
                 CASE WHEN given_up THEN repeated.to_state ELSE v.state END,
@@ -127,7 +130,7 @@ BEGIN
                 CASE WHEN NOT given_up THEN v.ended_at END
             FROM order_now v
             CROSS JOIN LATERAL (
-                SELECT who = 'driver' AND NOT EXISTS (
+                SELECT by_role = 'driver' AND NOT EXISTS (
                     SELECT FROM assignment t WHERE t.order_id = v.order_id
                         AND t.assignment_no = v.assignment_no AND t.driver_id = by_actor_id
                 ) AS given_up
@@ -136,24 +139,24 @@ BEGIN
         RETURN;
     END IF;
 
-    -- The rows, drivers first
+    -- Lock the rows, drivers first
     SELECT * INTO a FROM assignment WHERE order_id = of_order_id AND ended_at IS NULL;
     PERFORM FROM driver_state d
         WHERE d.driver_id IN (
-            a.driver_id, CASE WHEN verb IN ('assign', 'reassign') THEN wanted_driver_id END
+            a.driver_id, CASE WHEN verb IN ('assign', 'reassign') THEN to_driver_id END
         )
         ORDER BY d.driver_id FOR NO KEY UPDATE;
     SELECT * INTO o FROM orders WHERE order_id = of_order_id FOR NO KEY UPDATE;
     at := clock_timestamp();
 
     SELECT to_state INTO target FROM order_transition
-        WHERE from_state = o.state AND via = 'command' AND command = verb AND actor = who;
+        WHERE from_state = o.state AND via = 'command' AND command = verb AND actor = by_role;
     IF NOT FOUND THEN
-        PERFORM orders__refuse_command(of_order_id, wanted, o.state, who);
+        PERFORM orders__raise_illegal_transition(of_order_id, command_name, o.state, by_role);
     END IF;
 
     IF verb IN ('assign', 'reassign') THEN
-        chosen := orders__choose_driver(o, wanted_driver_id, a.driver_id);
+        chosen_driver_id := orders__choose_driver(o, to_driver_id, a.driver_id);
     END IF;
     target_no := CASE
         WHEN verb IN ('decline', 'reassign') THEN o.assignment_no + 1
@@ -163,7 +166,7 @@ BEGIN
 
     INSERT INTO order_command (order_id, command, actor, actor_id, driver_id, from_state, to_state,
         assignment_no, idempotency_key, commanded_at)
-    VALUES (of_order_id, verb, who, by_actor_id, chosen, o.state, target, target_no,
+    VALUES (of_order_id, verb, by_role, by_actor_id, chosen_driver_id, o.state, target, target_no,
         with_idempotency_key, at);
 
     IF a.order_id IS NOT NULL AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
@@ -171,59 +174,58 @@ BEGIN
             WHERE order_id = of_order_id AND assignment_no = a.assignment_no;
         PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[a.assignment_no], true);
     END IF;
-    IF chosen IS NOT NULL THEN
+    IF chosen_driver_id IS NOT NULL THEN
         INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
             restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
-        SELECT of_order_id, target_no, chosen,
-            -- windows of one driver never overlap, even if the clock is set back
+        SELECT of_order_id, target_no, chosen_driver_id,
+            -- the windows of a driver never overlap, even if the clock is set back
             greatest(at, (
                 SELECT max(greatest(ended_at, assigned_at + interval '1 microsecond'))
-                FROM assignment t WHERE t.driver_id = chosen
+                FROM assignment t WHERE t.driver_id = chosen_driver_id
             )),
             o.policy_id, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
         FROM restaurant r WHERE r.restaurant_id = o.restaurant_id;
     END IF;
     IF target <> o.state OR target_no <> o.assignment_no THEN
         UPDATE orders SET state = target, assignment_no = target_no, state_at = at,
-            state_source = who::text::state_source,
+            state_source = by_role::text::state_source,
             ended_at = CASE WHEN target IN ('delivered', 'cancelled', 'failed') THEN at END
         WHERE order_id = of_order_id;
     END IF;
-    IF verb IN ('assign', 'reassign', 'pick_up') THEN  -- fixes may be there already
+    IF verb IN ('assign', 'reassign', 'pick_up') THEN  -- fixes may already be stored
         PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[target_no], false);
-        PERFORM orders__show_evidence(ARRAY[of_order_id]);
+        PERFORM orders__apply_evidence(ARRAY[of_order_id]);
     END IF;
     RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
 END
 $$;
 
--- Chooses and locks the driver of a new assignment: the named one, or the nearest that is
--- available. Two callers never get the same one. A batch of fixes holds its drivers' rows for a
--- moment, so a locked candidate is asked again for a while (never waited for: two callers that
--- wait for each other's candidates would be a deadlock).
-CREATE FUNCTION orders__choose_driver(o orders, wanted_driver_id text, but_not text)
+-- Chooses and locks the driver of a new assignment: the named one, or the nearest available one.
+-- Two callers never get the same driver. A batch of fixes locks its driver rows briefly, so a
+-- locked candidate is polled for up to a second. Waiting for the lock could deadlock two callers.
+CREATE FUNCTION orders__choose_driver(o orders, named_driver_id text, excluded_driver_id text)
 RETURNS text LANGUAGE plpgsql
 AS $$
 DECLARE
     is_free bool;
     candidate text;
-    asks_left int := 50;  -- 20 ms apart: a second in all
+    polls_left int := 50;  -- 50 x 20 ms = 1 s
 BEGIN
-    IF wanted_driver_id IS NOT NULL THEN
+    IF named_driver_id IS NOT NULL THEN
         SELECT d.state = 'available' INTO is_free FROM driver_state d
-            WHERE d.driver_id = wanted_driver_id FOR NO KEY UPDATE;
+            WHERE d.driver_id = named_driver_id FOR NO KEY UPDATE;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'there is no driver %', wanted_driver_id USING ERRCODE = 'DS003';
+            RAISE EXCEPTION 'there is no driver %', named_driver_id USING ERRCODE = 'DS003';
         ELSIF NOT is_free THEN
-            RAISE EXCEPTION 'driver % is off duty or has an order', wanted_driver_id
+            RAISE EXCEPTION 'driver % is off duty or has an order', named_driver_id
                 USING ERRCODE = 'DS006';
         END IF;
-        RETURN wanted_driver_id;
+        RETURN named_driver_id;
     END IF;
     FOR candidate IN
         SELECT n.driver_id FROM restaurant r
         CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, 100) n
-        WHERE r.restaurant_id = o.restaurant_id AND n.driver_id IS DISTINCT FROM but_not
+        WHERE r.restaurant_id = o.restaurant_id AND n.driver_id IS DISTINCT FROM excluded_driver_id
         ORDER BY n.distance_m
     LOOP
         LOOP
@@ -233,8 +235,8 @@ BEGIN
                 RETURN candidate;
             END IF;
             PERFORM FROM driver_state d WHERE d.driver_id = candidate AND d.state = 'available';
-            EXIT WHEN NOT FOUND OR asks_left = 0;
-            asks_left := asks_left - 1;
+            EXIT WHEN NOT FOUND OR polls_left = 0;
+            polls_left := polls_left - 1;
             PERFORM pg_sleep(0.02);
         END LOOP;
     END LOOP;
@@ -242,11 +244,14 @@ BEGIN
 END
 $$;
 
--- Available drivers with a recent position, nearest first. Looks in the cells that a box of safe_m
--- each way touches, a wider and wider one; a driver counts only if no nearer one can be outside the
--- box. The first is small: where a cell holds thousands of drivers, the nearest are close by.
+-- Returns available drivers with a recent position, nearest first. Searches the cells that touch a
+-- box of safe_m in each direction, and enlarges the box until it holds enough drivers. A driver
+-- counts only if no nearer one can be outside the box. The first box is small, because a cell may
+-- hold thousands of drivers.
 CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
-RETURNS TABLE (driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8)
+RETURNS TABLE (
+    driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
+)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 SET enable_hashjoin = off
@@ -255,8 +260,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
     safe_m float8;
-    rows_deg float8;  -- half the box's height
-    columns_deg float8;  -- and half its width, where a degree of longitude is shortest
+    rows_deg float8;  -- half the height of the box
+    columns_deg float8;  -- half its width, where a degree of longitude is shortest
     l limits;
     nearest driver_distance[];
 BEGIN

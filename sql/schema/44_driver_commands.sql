@@ -1,6 +1,6 @@
--- Drivers' duty and state.
+-- The duty and state of drivers.
 
--- state = f(duty, the open assignment's order). Writes only what changes.
+-- Derives the state from the duty and the order of the open assignment. Writes only changed rows.
 CREATE FUNCTION driver_state__derive(of_drivers text[])
 RETURNS void LANGUAGE sql AS $$
     UPDATE driver_state d SET state = s.state, order_id = s.order_id
@@ -24,7 +24,7 @@ RETURNS void LANGUAGE sql AS $$
 $$;
 
 CREATE FUNCTION apply_driver_command_v1(
-    of_driver_id text, wanted text, by_actor text, with_idempotency_key text
+    of_driver_id text, command_name text, by_actor text, with_idempotency_key text
 )
 RETURNS TABLE (driver_id text, duty driver_duty, state driver_status, order_id uuid)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -32,7 +32,7 @@ SET search_path = doorstep, public, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    verb CONSTANT driver_verb := wanted;
+    verb CONSTANT driver_verb := command_name;
     d driver_state;
     repeated driver_verb;
     target driver_status;
@@ -46,20 +46,21 @@ BEGIN
     IF repeated <> verb THEN
         RAISE EXCEPTION 'this key was used for %', repeated USING ERRCODE = 'DS008';
     END IF;
-    -- said again, or the same key: nothing to do
+    -- A repeated command or key changes nothing.
     IF repeated IS NULL AND d.duty::text <> verb::text THEN
         SELECT to_state INTO target FROM driver_transition
             WHERE from_state = d.state AND command = verb;
         IF NOT FOUND THEN
-            RAISE EXCEPTION '% is not possible from %', wanted, d.state USING
+            RAISE EXCEPTION '% is not possible from %', command_name, d.state USING
                 ERRCODE = 'DS001',
                 DETAIL = jsonb_build_object(
-                    'subject_id', of_driver_id, 'command', wanted, 'current_state', d.state,
+                    'subject_id', of_driver_id, 'command', command_name, 'current_state', d.state,
                     'allowed', ARRAY(SELECT command FROM driver_transition
                         WHERE from_state = d.state ORDER BY command)
                 );
         END IF;
-        INSERT INTO driver_command (driver_id, command, actor, from_state, to_state, idempotency_key)
+        INSERT INTO driver_command (driver_id, command, actor, from_state, to_state,
+            idempotency_key)
         VALUES (of_driver_id, verb, by_actor::actor, d.state, target, with_idempotency_key);
         UPDATE driver_state SET duty = verb::text::driver_duty WHERE driver_id = of_driver_id;
         PERFORM driver_state__derive(ARRAY[of_driver_id]);

@@ -1,4 +1,4 @@
--- Offsets, outbox, tokens, registration.
+-- Kafka offsets, the outbox, tokens, registration, and partitions of the history.
 
 CREATE FUNCTION open_offsets_v1(of_cluster_id text, of_topic_id text, of_partitions int[])
 RETURNS TABLE (partition int, next_offset int8)
@@ -16,22 +16,24 @@ BEGIN
 END
 $$;
 
--- Moves every partition from its `from` to its `to`, or none: another consumer owns it (DS009).
+-- Advances every partition from its from_offset to its to_offset. If another consumer has advanced
+-- one, advances none and raises DS009.
 CREATE FUNCTION advance_offsets_v1(
-    of_cluster_id text, of_topic_id text, of_partitions int[], froms int8[], tos int8[]
+    of_cluster_id text, of_topic_id text, of_partitions int[], from_offsets int8[],
+    to_offsets int8[]
 )
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
 DECLARE
-    moved_count int;
+    advanced_count int;
 BEGIN
-    UPDATE kafka_offset k SET next_offset = m.to_offset, moved_at = clock_timestamp()
-    FROM unnest(of_partitions, froms, tos) AS m (partition, from_offset, to_offset)
+    UPDATE kafka_offset k SET next_offset = m.to_offset, advanced_at = clock_timestamp()
+    FROM unnest(of_partitions, from_offsets, to_offsets) AS m (partition, from_offset, to_offset)
     WHERE k.cluster_id = of_cluster_id AND k.topic_id = of_topic_id
         AND k.partition = m.partition AND k.next_offset = m.from_offset;
-    GET DIAGNOSTICS moved_count = ROW_COUNT;
-    IF moved_count <> cardinality(of_partitions) THEN
+    GET DIAGNOSTICS advanced_count = ROW_COUNT;
+    IF advanced_count <> cardinality(of_partitions) THEN
         RAISE EXCEPTION 'another consumer has moved an offset' USING ERRCODE = 'DS009';
     END IF;
 END
@@ -48,15 +50,16 @@ AS $$
     SELECT 'dead-letter', convert_to(driver_id, 'UTF8'), payload,
         jsonb_build_array(
             jsonb_build_array('reason', reason), jsonb_build_array('source', source),
-            jsonb_build_array('topic', topic), jsonb_build_array('driver_id', coalesce(driver_id, '')),
+            jsonb_build_array('topic', topic),
+            jsonb_build_array('driver_id', coalesce(driver_id, '')),
             jsonb_build_array('detail', detail),
             jsonb_build_array('received_at_ms', received_at_ms::text))
     FROM unnest(payloads, driver_ids, reasons, sources, topics, details, received_at_mss)
         AS letter (payload, driver_id, reason, source, topic, detail, received_at_ms)
 $$;
 
--- The oldest records, for one publisher at a time: while one's transaction is open, others get
--- nothing, so records leave in their order.
+-- Returns the oldest records to one publisher at a time: while its transaction is open, other
+-- callers get no rows. So records are published in order.
 CREATE FUNCTION take_outbox_v1(at_most int)
 RETURNS TABLE (outbox_id int8, topic text, key bytea, payload bytea, headers jsonb)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -78,8 +81,8 @@ AS $$
     DELETE FROM outbox WHERE outbox_id = ANY (ids)
 $$;
 
--- NULL for a token that is unknown, revoked or expired: a customer's lives on for
--- limits.customer_token_s after the order's end.
+-- Returns no row for a token that is unknown, revoked or expired. A customer's token expires
+-- limits.customer_token_s after the end of the order.
 CREATE FUNCTION find_token_v1(of_token_sha256 bytea)
 RETURNS TABLE (role token_role, driver_id text, order_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -118,20 +121,20 @@ BEGIN
 END
 $$;
 
--- A new policy: what `values` leaves out is as in policy 1.
+-- Creates a policy. What `values` omits is copied from policy 1.
 CREATE FUNCTION create_policy_v1("values" jsonb)
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
 DECLARE
-    made policy;
+    created policy;
 BEGIN
-    SELECT * INTO STRICT made FROM policy WHERE policy_id = 1;
-    made := jsonb_populate_record(made, "values" - 'policy_id' - 'created_at');
-    made.policy_id := nextval(pg_get_serial_sequence('doorstep.policy', 'policy_id'));
-    made.created_at := now();
-    INSERT INTO policy SELECT made.*;
-    RETURN made.policy_id;
+    SELECT * INTO STRICT created FROM policy WHERE policy_id = 1;
+    created := jsonb_populate_record(created, "values" - 'policy_id' - 'created_at');
+    created.policy_id := nextval(pg_get_serial_sequence('doorstep.policy', 'policy_id'));
+    created.created_at := now();
+    INSERT INTO policy SELECT created.*;
+    RETURN created.policy_id;
 END
 $$;
 
@@ -192,8 +195,8 @@ BEGIN
 END
 $$;
 
--- Makes the daily partitions from first_day to last_day that are not there. Fixes of such a day
--- that lie in the default partition move into it.
+-- Creates the missing daily partitions from first_day to last_day. Moves fixes of those days out of
+-- the default partition. Returns the number of partitions created.
 CREATE FUNCTION fix_history__ensure_partitions_v1(first_day date, last_day date)
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -202,7 +205,7 @@ AS $$
 DECLARE
     day date;
     part text;
-    made int := 0;
+    created_count int := 0;
 BEGIN
     IF last_day - first_day > 400 THEN
         RAISE EXCEPTION 'that is more than 400 days' USING ERRCODE = '22023';
@@ -217,8 +220,8 @@ BEGIN
             day::timestamptz, (day + 1)::timestamptz, part);
         EXECUTE format('ALTER TABLE fix_history ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
             part, day::timestamptz, (day + 1)::timestamptz);
-        made := made + 1;
+        created_count := created_count + 1;
     END LOOP;
-    RETURN made;
+    RETURN created_count;
 END
 $$;

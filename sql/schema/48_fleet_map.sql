@@ -1,15 +1,16 @@
--- What a map of a large fleet is drawn from.
+-- The map of a large fleet: vector tiles and past positions.
 
--- One vector tile: the drivers in it, one by one up to at_most, else the mean place and the count
--- of each of its 16 x 16 cells that has any. A place of one driver says who it is. Each driver is
--- in exactly one tile of a zoom. What makes a driver silent, lost or stationary is the caller's.
+-- Returns one vector tile: each driver in it, or, with more than at_most drivers, the mean place
+-- and the count of each non-empty cell of a 16 x 16 grid. A place of a single driver has its id and
+-- state. Each driver is in exactly one tile per zoom level. The caller defines silent, lost and
+-- stationary.
 CREATE FUNCTION fleet_tile_v1(
     z int, x int, y int, of_states text[], of_duties text[], of_presences text[],
     silent_after_s float8, lost_after_s float8, moving_mps float8, at_most int
 )
 RETURNS bytea LANGUAGE plpgsql STABLE
 SET search_path = doorstep, public, pg_temp
-SET plan_cache_mode = force_custom_plan  -- so that an array that is null costs nothing
+SET plan_cache_mode = force_custom_plan  -- so that a null array costs nothing
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -17,13 +18,13 @@ DECLARE
     east CONSTANT float8 := (x + 1) / 2.0 ^ z * 360 - 180;
     north CONSTANT float8 := degrees(atan(sinh(pi() * (1 - 2 * y / 2.0 ^ z))));
     south CONSTANT float8 := degrees(atan(sinh(pi() * (1 - 2 * (y + 1) / 2.0 ^ z))));
-    -- Web Mercator's own y: a driver's place in the tile is arithmetic, which PROJ is slower at.
+    -- Web Mercator's y. Plain arithmetic is faster than PROJ.
     top CONSTANT float8 := pi() * (1 - 2 * y / 2.0 ^ z);
     high CONSTANT float8 := 2 * pi() / 2.0 ^ z;
     silent_before CONSTANT timestamptz := clock_timestamp() - make_interval(secs => silent_after_s);
     lost_before CONSTANT timestamptz := clock_timestamp() - make_interval(secs => lost_after_s);
-    -- From zoom 9 on, 0.7 degrees, cells find them; before that nearly all drivers are in it. More
-    -- than 20,000 are found faster by looking at all.
+    -- From zoom 9 (0.7 degrees) on, drivers are found by cell; a tile of a lower zoom holds nearly
+    -- all of them. Beyond 20,000 candidates a sequential scan is faster.
     candidates text[] := CASE WHEN z >= 9 THEN ARRAY(
         SELECT c.driver_id
         FROM generate_series(floor(south * 100)::int, floor(north * 100)::int) AS r (cell_row)
@@ -55,7 +56,7 @@ BEGIN
             AND (of_states IS NULL OR d.state::text = ANY (of_states))
             AND (of_duties IS NULL OR d.duty::text = ANY (of_duties))
             AND (of_presences IS NULL OR p.presence = ANY (of_presences))
-    ), many AS MATERIALIZED (  -- counted once, whatever the planner expects
+    ), many AS MATERIALIZED (  -- counted once, in every plan
         SELECT count(*) > at_most AS are_many FROM inside
     ), places AS (
         SELECT ST_MakePoint(round(avg(px)), round(avg(py))) AS geom,
@@ -74,8 +75,8 @@ BEGIN
 END
 $$;
 
--- Where these drivers were, each at most once in every step: an index probe a driver and step, or
--- two points of a chunk for each, so that its cost knows a bound however many fixes there are.
+-- Returns past positions of drivers, at most one per driver and step. Costs an index probe per
+-- driver and step, or two points of a chunk per step, independent of the number of fixes.
 CREATE FUNCTION fleet_history_v1(
     of_drivers text[], from_at timestamptz, to_at timestamptz, step_s float8
 )
@@ -95,7 +96,7 @@ AS $$
             WHERE h.driver_id = d.driver_id AND h.quarantine IS NULL
                 AND h.fix_at >= from_at + make_interval(secs => s.n * step_s)
                 AND h.fix_at < least(to_at, from_at + make_interval(secs => (s.n + 1) * step_s))
-                AND h.fix_at >= (SELECT packed_before FROM sealed_before)
+                AND h.fix_at >= (SELECT packed_before FROM history_bounds)
             ORDER BY h.fix_at LIMIT 1
         ) AS p
         UNION ALL
@@ -105,12 +106,12 @@ AS $$
             c, 2 + 2 * ceil(extract(epoch FROM c.to_at - c.from_at) / step_s)::int
         ) AS p
         CROSS JOIN LATERAL (VALUES (fleet_history_v1.from_at, fleet_history_v1.to_at))
-            AS asked (since, before)  -- a chunk has a from_at and a to_at of its own
+            AS requested (since, before)  -- fix_chunk has columns named from_at and to_at, too
         WHERE c.driver_id = ANY (of_drivers) AND c.quarantine IS NULL
-            AND c.from_at > asked.since - interval '24 hours'  -- no chunk is longer than a day
-            AND c.from_at < asked.before AND c.to_at >= asked.since
-            AND c.to_at < (SELECT packed_before FROM sealed_before)
-            AND p.fix_at >= asked.since AND p.fix_at < asked.before
+            AND c.from_at > requested.since - interval '24 hours'  -- no chunk spans more than a day
+            AND c.from_at < requested.before AND c.to_at >= requested.since
+            AND c.to_at < (SELECT packed_before FROM history_bounds)
+            AND p.fix_at >= requested.since AND p.fix_at < requested.before
     ) AS f
     CROSS JOIN LATERAL floor(extract(epoch FROM f.fix_at - from_at) / step_s) AS step
     ORDER BY f.driver_id, step, f.fix_at

@@ -1,5 +1,5 @@
--- Series: any number over time, of a source's own (box temperature, a ticker); and the counts that
--- the simulators follow.
+-- Series: numbers over time published by a source (box temperature, a ticker). Simulation targets:
+-- the numbers of couriers, cities and tickers to simulate.
 
 CREATE TABLE series (
     series_no int4 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -10,9 +10,9 @@ CREATE TABLE series (
     unit text NOT NULL DEFAULT '',
     last_at timestamptz,
     last_value float8
-) WITH (fillfactor = 50);  -- the last two change with every batch, and are in no index
+) WITH (fillfactor = 50);  -- the last two columns change with every batch and are not indexed
 
--- Each upper bound also keeps NaN out, which PostgreSQL holds to be greater than every number.
+-- The upper bound also excludes NaN, which PostgreSQL sorts above every number.
 CREATE TABLE series_point (
     series_no int4 NOT NULL,
     at timestamptz NOT NULL,
@@ -20,14 +20,14 @@ CREATE TABLE series_point (
     PRIMARY KEY (series_no, at)
 );
 
--- How many of a kind the staff wants; the simulators ask every few seconds.
-CREATE TABLE simulation (
+-- How many of each kind staff has requested. The simulators poll it every few seconds.
+CREATE TABLE simulation_target (
     kind text COLLATE "C" PRIMARY KEY CHECK (kind IN ('couriers', 'cities', 'tickers')),
-    wanted int NOT NULL CHECK (wanted BETWEEN 0 AND 5000),
+    target_count int NOT NULL CHECK (target_count BETWEEN 0 AND 5000),
     set_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- A measure's unit stands at the end of its name, as everywhere here.
+-- Derives the unit of a measure from the suffix of its name.
 CREATE FUNCTION series__unit(measure text)
 RETURNS text LANGUAGE sql IMMUTABLE
 RETURN CASE substring(measure FROM '_([a-z]+)$')
@@ -35,7 +35,7 @@ RETURN CASE substring(measure FROM '_([a-z]+)$')
     WHEN 'ms' THEN 'ms' WHEN 'deg' THEN '°' WHEN 'c' THEN '°C' WHEN 'pct' THEN '%'
     WHEN 'v' THEN 'V' WHEN 'a' THEN 'A' WHEN 'w' THEN 'W' WHEN 'kg' THEN 'kg' ELSE '' END;
 
--- Makes this session's incoming_point, or empties it, and lets the caller fill it.
+-- Creates or empties the session's incoming_point, and grants INSERT on it to the caller.
 CREATE FUNCTION series__prepare_v1()
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -55,8 +55,8 @@ BEGIN
 END
 $$;
 
--- Writes everything in incoming_point. Returns the rows that were not simply written: `duplicate`,
--- `conflict` (another value under a known instant: the first stays), `too_many_series`.
+-- Writes all of incoming_point. Returns the rows with another outcome than "written": `duplicate`,
+-- `conflict` (another value for a stored instant: the first stays), `too_many_series`.
 CREATE FUNCTION series__record_v1()
 RETURNS TABLE (n int4, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -64,7 +64,7 @@ SET search_path = doorstep, public, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
-    -- A source may have 1,000 series: '0' is what follows '/'.
+    -- A source may have 1,000 series. In ASCII, '0' follows '/'.
     INSERT INTO series (name, unit)
     SELECT name, series__unit(split_part(name, '/', 2))
     FROM (
@@ -76,10 +76,10 @@ BEGIN
             WHERE NOT EXISTS (SELECT FROM series s WHERE s.name = i.name)
             GROUP BY i.name
         ) f
-    ) fresh
+    ) candidate
     WHERE nth + (
         SELECT count(*) FROM series s
-        WHERE s.name >= fresh.source_id || '/' AND s.name < fresh.source_id || '0'
+        WHERE s.name >= candidate.source_id || '/' AND s.name < candidate.source_id || '0'
     ) <= 1000
     ON CONFLICT DO NOTHING;
 
@@ -100,7 +100,7 @@ BEGIN
             SELECT series_no, at, value FROM firsts ORDER BY series_no, at
             ON CONFLICT DO NOTHING
         )
-        -- p: as it was before this statement
+        -- p is the row before this statement, if any
         SELECT m.n,
             CASE WHEN coalesce(p.value, f.value) = m.value THEN 'duplicate' ELSE 'conflict' END
         FROM numbered m
@@ -118,68 +118,69 @@ BEGIN
 END
 $$;
 
--- Drops the points before an instant, series by series along the key; returns how many.
-CREATE FUNCTION series__forget_v1(before timestamptz)
+-- Deletes the points before an instant, series by series along the key. Returns their number.
+CREATE FUNCTION series__expire_v1(before timestamptz)
 RETURNS int8 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
 DECLARE
-    one int4;
-    times int8;
-    gone int8 := 0;
+    of_series_no int4;
+    series_deleted int8;
+    total_deleted int8 := 0;
 BEGIN
-    FOR one IN SELECT series_no FROM series LOOP
-        DELETE FROM series_point WHERE series_no = one AND at < before;
-        GET DIAGNOSTICS times = ROW_COUNT;
-        gone := gone + times;
+    FOR of_series_no IN SELECT series_no FROM series LOOP
+        DELETE FROM series_point WHERE series_no = of_series_no AND at < before;
+        GET DIAGNOSTICS series_deleted = ROW_COUNT;
+        total_deleted := total_deleted + series_deleted;
     END LOOP;
-    RETURN gone;
+    RETURN total_deleted;
 END
 $$;
 
--- A series for a picture: every point, if there are no more than `points`; or else, of each of
--- points / 2 equal stretches of time, the lowest and the highest. A row is one point or one stretch
--- and says how many it stands for. Without a series_no it is a driver's, out of the history of fixes.
-CREATE FUNCTION series__sample_v1(
+-- Downsamples a series for a chart: returns every point, if there are at most `points`; otherwise
+-- the lowest and the highest point of each of points / 2 equal intervals. A row is one point or one
+-- interval; point_count is the number of points in it. Without series_no the series is a measure of
+-- a driver's fixes.
+CREATE FUNCTION series__downsample_v1(
     of_series_no int4, of_driver_id text, of_measure text,
     from_at timestamptz, to_at timestamptz, points int
 )
-RETURNS TABLE (low_at timestamptz, low float8, high_at timestamptz, high float8, stands_for int8)
+RETURNS TABLE (low_at timestamptz, low float8, high_at timestamptz, high float8, point_count int8)
 LANGUAGE plpgsql STABLE
 SET search_path = doorstep, public, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
-    stretch_s float8 := extract(epoch FROM to_at - from_at) / greatest(1, points / 2);
+    interval_s float8 := extract(epoch FROM to_at - from_at) / greatest(1, points / 2);
     has_more bool;
 BEGIN
     SELECT count(*) > points INTO has_more FROM (
-        SELECT FROM series__raw(of_series_no, of_driver_id, of_measure, from_at, to_at)
+        SELECT FROM series__points(of_series_no, of_driver_id, of_measure, from_at, to_at)
         LIMIT points + 1
     ) first_ones;
     IF has_more THEN
         RETURN QUERY
-            -- arrays compare by value first, and their second member tells the instant
+            -- arrays compare by value first; the second element carries the instant
             SELECT to_timestamp((lowest)[2]), (lowest)[1], to_timestamp(-(highest)[2]),
-                (highest)[1], times
+                (highest)[1], point_count
             FROM (
                 SELECT min(ARRAY[r.value, extract(epoch FROM r.at)::float8]) AS lowest,
                     max(ARRAY[r.value, -extract(epoch FROM r.at)::float8]) AS highest,
-                    count(*) AS times,
-                    floor(extract(epoch FROM r.at - from_at)::float8 / stretch_s) AS nth
-                FROM series__raw(of_series_no, of_driver_id, of_measure, from_at, to_at) r
+                    count(*) AS point_count,
+                    floor(extract(epoch FROM r.at - from_at)::float8 / interval_s) AS nth
+                FROM series__points(of_series_no, of_driver_id, of_measure, from_at, to_at) r
                 GROUP BY 4
-            ) stretches
+            ) intervals
             ORDER BY nth;
     ELSE
         RETURN QUERY SELECT r.at, r.value, r.at, r.value, 1::int8
-            FROM series__raw(of_series_no, of_driver_id, of_measure, from_at, to_at) r
+            FROM series__points(of_series_no, of_driver_id, of_measure, from_at, to_at) r
             ORDER BY r.at;
     END IF;
 END
 $$;
 
-CREATE FUNCTION series__raw(
+CREATE FUNCTION series__points(
     of_series_no int4, of_driver_id text, of_measure text,
     from_at timestamptz, to_at timestamptz
 )
@@ -195,10 +196,11 @@ AS $$
         AND CASE of_measure WHEN 'battery' THEN f.battery ELSE f.speed_mps END IS NOT NULL
 $$;
 
-CREATE FUNCTION simulation__set_v1(of_kind text, count int)
+CREATE FUNCTION simulation_target__set_v1(of_kind text, new_count int)
 RETURNS void LANGUAGE sql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-    INSERT INTO simulation (kind, wanted) VALUES (of_kind, count)
-    ON CONFLICT (kind) DO UPDATE SET wanted = EXCLUDED.wanted, set_at = clock_timestamp()
+    INSERT INTO simulation_target (kind, target_count) VALUES (of_kind, new_count)
+    ON CONFLICT (kind) DO UPDATE
+        SET target_count = EXCLUDED.target_count, set_at = clock_timestamp()
 $$;

@@ -1,7 +1,6 @@
--- What follows from new fixes, once per statement. Each starts with a guard: a statement trigger
--- fires with no rows too.
+-- Triggers on new fixes, once per statement. They also fire for statements without rows.
 
--- 500: the newest fix of each driver, and the cell it lies in.
+-- 500: update the newest fix of each driver and its cell.
 CREATE FUNCTION fix_history__derive_driver_state()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
@@ -15,22 +14,23 @@ BEGIN
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
-            cell = cell_of(f.lon_deg, f.lat_deg), room = NULL
+            cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL
         FROM (
-            SELECT n.*, was.ctid AS was_ctid, was.cell AS was_cell
+            SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
             FROM (
                 SELECT DISTINCT ON (driver_id) * FROM new_fixes WHERE quarantine IS NULL
                 ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
             ) n
-            JOIN driver_state was ON was.driver_id = n.driver_id
-                AND (was.fix_at IS NULL OR n.fix_at > was.fix_at
-                    OR (n.fix_at = was.fix_at AND (n.boot, n.seq) > (was.boot, was.seq)))
+            JOIN driver_state existing ON existing.driver_id = n.driver_id
+                AND (existing.fix_at IS NULL OR n.fix_at > existing.fix_at
+                    OR (n.fix_at = existing.fix_at
+                        AND (n.boot, n.seq) > (existing.boot, existing.seq)))
         ) f
-        WHERE d.ctid = f.was_ctid  -- we hold the driver's row: nobody moved it since
-        RETURNING d.driver_id, d.cell, f.was_cell
+        WHERE d.ctid = f.existing_ctid  -- unchanged, because the driver row is locked
+        RETURNING d.driver_id, d.cell, f.existing_cell
     )
     INSERT INTO driver_cell AS c (driver_id, cell)
-    SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM was_cell
+    SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM existing_cell
     ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell;
     RETURN NULL;
 END
@@ -40,10 +40,10 @@ CREATE TRIGGER _500_derive_driver_state
 AFTER INSERT ON fix_history REFERENCING NEW TABLE AS new_fixes
 FOR EACH STATEMENT EXECUTE FUNCTION fix_history__derive_driver_state();
 
--- A row if a fix makes a pair that would move a fact, known since known_at or not at all, to an
--- earlier instant: as the later one of the pair, or as the earlier. Only asked of the few fixes
--- that are in the right place; evidence__first_pair then decides for good. A set, so that the
--- planner inlines it.
+-- Returns a row if the fix has a partner with which it could move a fact to an instant before
+-- known_at (NULL: the fact is not proved yet), as the earlier or the later fix of the pair. Called
+-- only for the few fixes in the right place; evidence__first_pair then decides. Returns a set, so
+-- that the planner inlines it.
 CREATE FUNCTION evidence__partner(
     of_driver_id text, at timestamptz, of_lon_deg float8, of_lat_deg float8, known_at timestamptz,
     place_lon_deg float8, place_lat_deg float8, inside bool, radius_m float8,
@@ -56,7 +56,7 @@ AS $$
     WHERE h.driver_id = of_driver_id
         AND h.fix_at >= at - make_interval(secs => max_s)
         AND h.fix_at <= at + make_interval(secs => max_s)
-        AND least(h.fix_at, at) < coalesce(known_at, 'infinity')  -- the earlier one of the pair
+        AND least(h.fix_at, at) < coalesce(known_at, 'infinity')  -- the earlier fix of the pair
         AND (h.fix_at <= at - make_interval(secs => min_s)
             OR h.fix_at >= at + make_interval(secs => min_s))
         AND h.quarantine IS NULL
@@ -66,18 +66,18 @@ AS $$
             OR ground_distance_m(h.lon_deg, h.lat_deg, of_lon_deg, of_lat_deg) <= spread_m)
 $$;
 
--- 520: evidence of the assignments to which a new fix can add something: it is in the right
--- place, early enough to matter, and (but for `arriving`) has a partner at the right distance in
--- time. Most fixes cost one look-up of their driver's last assignment. (AND goes on past a NULL,
--- so each bound says false where nothing is known.)
+-- 520: derive the evidence of the assignments to which a new fix may contribute: the fix is in the
+-- right place, early enough to matter, and (except for `arriving`) has a partner at the right
+-- distance in time. Most fixes cost one look-up of the driver's last assignment. AND does not stop
+-- at NULL, so each bound is false where the instant is NULL.
 CREATE FUNCTION fix_history__derive_evidence()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
 SET enable_mergejoin = off
-SET enable_seqscan = off  -- tomorrow's partition is empty when the plan is made
+SET enable_seqscan = off  -- partitions may be empty when the plan is made
 AS $$
 DECLARE
-    found_orders uuid[];  -- an order twice, if two of its assignments are found
+    found_orders uuid[];  -- contains an order twice if two of its assignments are found
     found_assignment_nos int[];
     found_drivers text[];
     locked_orders uuid[];
@@ -154,7 +154,7 @@ BEGIN
             );
     END IF;
     PERFORM evidence__derive(found_orders, found_assignment_nos, false);
-    PERFORM orders__show_evidence(found_orders);
+    PERFORM orders__apply_evidence(found_orders);
     RETURN NULL;
 END
 $$;

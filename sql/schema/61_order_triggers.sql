@@ -1,5 +1,5 @@
--- The guards of the state machines (100), what follows from a change (500) and who is told (900).
--- Orders change rarely, so guards may look at each row.
+-- The guards of the state machines (100), derived data (500) and announcements (900). Orders change
+-- rarely, so guards are row triggers.
 
 CREATE FUNCTION order_command__guard()
 RETURNS trigger LANGUAGE plpgsql AS $$
@@ -12,7 +12,9 @@ BEGIN
         WHERE t.from_state = NEW.from_state AND t.to_state = NEW.to_state AND t.via = 'command'
             AND t.command = NEW.command AND t.actor = NEW.actor
     ) THEN
-        PERFORM orders__refuse_command(NEW.order_id, NEW.command::text, o.state, NEW.actor);
+        PERFORM orders__raise_illegal_transition(
+            NEW.order_id, NEW.command::text, o.state, NEW.actor
+        );
     END IF;
     RETURN NEW;
 END
@@ -26,14 +28,14 @@ RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.state <> 'created' OR NEW.assignment_no <> 0 OR NEW.order_seq <> 1 THEN
-            PERFORM orders__refuse_command(NEW.order_id, 'insert', NEW.state, NULL);
+            PERFORM orders__raise_illegal_transition(NEW.order_id, 'insert', NEW.state, NULL);
         END IF;
         RETURN NEW;
     END IF;
     IF (NEW.state, NEW.assignment_no) = (OLD.state, OLD.assignment_no) THEN
         RETURN NEW;
     END IF;
-    -- forward only, by a known step, and by one assignment at most
+    -- Only forward, by a legal transition, and by at most one assignment.
     IF (NEW.assignment_no, NEW.state) < (OLD.assignment_no, OLD.state)
         OR NEW.assignment_no > OLD.assignment_no + 1
         OR NOT EXISTS (
@@ -43,7 +45,9 @@ BEGIN
                     OR t.command IN ('assign', 'decline', 'reassign'))
         )
     THEN
-        PERFORM orders__refuse_command(NEW.order_id, 'update to ' || NEW.state, OLD.state, NULL);
+        PERFORM orders__raise_illegal_transition(
+            NEW.order_id, 'update to ' || NEW.state, OLD.state, NULL
+        );
     END IF;
     NEW.order_seq := OLD.order_seq + 1;
     RETURN NEW;
@@ -56,14 +60,14 @@ FOR EACH ROW EXECUTE FUNCTION orders__guard();
 CREATE FUNCTION policy__guard()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    RAISE EXCEPTION 'policies are never changed: orders pin them' USING ERRCODE = 'DS013';
+    RAISE EXCEPTION 'policies are immutable: orders pin them' USING ERRCODE = 'DS013';
 END
 $$;
 
 CREATE TRIGGER _100_guard_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON policy
 FOR EACH STATEMENT EXECUTE FUNCTION policy__guard();
 
--- 500: each change of (assignment_no, state) is an event.
+-- 500: write an event for each change of (assignment_no, state).
 CREATE FUNCTION orders__derive_events()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -91,17 +95,17 @@ CREATE TRIGGER _501_derive_events
 AFTER UPDATE ON orders REFERENCING NEW TABLE AS new_orders OLD TABLE AS old_orders
 FOR EACH STATEMENT EXECUTE FUNCTION orders__derive_events();
 
--- 510: the drivers of changed orders, past ones too: one may just have been let go.
+-- 510: update the drivers of changed orders, including the driver whose assignment has just ended.
 CREATE FUNCTION orders__derive_driver_state()
 RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    touched text[];
+    affected_drivers text[];
 BEGIN
-    SELECT array_agg(DISTINCT a.driver_id) INTO touched
+    SELECT array_agg(DISTINCT a.driver_id) INTO affected_drivers
     FROM new_orders n
     JOIN assignment a ON a.order_id = n.order_id AND a.assignment_no >= n.assignment_no - 1;
-    IF touched IS NOT NULL THEN
-        PERFORM driver_state__derive(touched);
+    IF affected_drivers IS NOT NULL THEN
+        PERFORM driver_state__derive(affected_drivers);
     END IF;
     RETURN NULL;
 END
@@ -111,7 +115,7 @@ CREATE TRIGGER _510_derive_driver_state
 AFTER UPDATE ON orders REFERENCING NEW TABLE AS new_orders
 FOR EACH STATEMENT EXECUTE FUNCTION orders__derive_driver_state();
 
--- 900: every event goes out, whoever caused it.
+-- 900: publish every event through the outbox.
 CREATE FUNCTION order_event__announce()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

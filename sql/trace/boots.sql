@@ -1,5 +1,5 @@
--- A driver's boots and what they say of one seq; the boot of the newest fix first. A driver who is
--- not registered has no row; one without any boot has a row of nulls.
+-- The boots of a driver and the status of one seq in each; the boot of the newest fix first.
+-- Returns no row for an unknown driver, and a row of nulls for a driver without boots.
 SELECT
     b.boot,
     coalesce(b.stored @> %(seq)s::int8, false) AS is_stored,

@@ -1,4 +1,4 @@
--- What a driver's fix of this instant has proved: evidence names the earlier fix of its pair.
+-- The evidence whose pair starts with a driver's fix of this instant.
 SELECT e.order_id, e.assignment_no, e.state::text AS state
 FROM doorstep.evidence AS e
 INNER JOIN doorstep.assignment AS a USING (order_id, assignment_no)

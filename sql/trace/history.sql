@@ -1,4 +1,4 @@
--- One fix in the history, packed or not; of a packed one it is not kept when it was recorded.
+-- One fix of the history, packed or not. Packed fixes have no recorded_at.
 SELECT
     h.fix_at,
     h.received_at,
@@ -7,7 +7,7 @@ SELECT
     h.lat_deg,
     h.quarantine
 FROM doorstep.fix_history AS h
-CROSS JOIN doorstep.sealed_before AS s
+CROSS JOIN doorstep.history_bounds AS s
 WHERE
     h.driver_id = %(driver_id)s
     AND h.boot = %(boot)s
@@ -22,11 +22,11 @@ SELECT
     u.lat_deg,
     u.quarantine
 FROM doorstep.fix_chunk AS c
-CROSS JOIN doorstep.sealed_before AS s
+CROSS JOIN doorstep.history_bounds AS s
 CROSS JOIN doorstep.fix_chunk__unpack(c) AS u
 WHERE
     c.driver_id = %(driver_id)s
     AND c.boot = %(boot)s
     AND c.to_at < s.packed_before
-    AND doorstep.fix_chunk__seqs(c.run_at, c.run_seq, c.fixes) @> %(seq)s::int8
+    AND doorstep.fix_chunk__seqs(c.run_starts, c.run_seqs, c.fix_count) @> %(seq)s::int8
     AND u.seq = %(seq)s

@@ -220,10 +220,10 @@ def test_compact__other_readers__see_packed_fixes_alike(fleet: Fleet, database: 
     fleet.run("INSERT INTO driver_boot VALUES ('d1', 'b1', '{[1,9)}', '{}')")
     asked = {"driver_id": "d1", "boot": "b1", "seq": 4}
     with fleet.conn.cursor() as cursor:
-        before = InHistory(*cursor.execute(read_sql("where/history.sql"), asked).fetchall()[0])
+        before = InHistory(*cursor.execute(read_sql("trace/history.sql"), asked).fetchall()[0])
         stored = _read_boots(fleet.conn, ["d1"])
         compact(database)
-        [row] = cursor.execute(read_sql("where/history.sql"), asked).fetchall()
+        [row] = cursor.execute(read_sql("trace/history.sql"), asked).fetchall()
     after = InHistory(*row)
     assert (after.fix_at, after.quarantine) == (before.fix_at, "swapped")
     assert after.recorded_at is None
@@ -409,7 +409,9 @@ def test_compact__a_chunk_that_is_not_what_it_packs__stops_it_and_loses_nothing(
 ) -> None:
     put(fleet, [old_fix(n) for n in range(5)])
     before = read(fleet)
-    code = read_sql("schema/46_history_at_rest.sql").partition("CREATE FUNCTION fix_chunk__pack")[2]
+    code = read_sql("schema/46_history_compaction.sql").partition(
+        "CREATE FUNCTION fix_chunk__pack"
+    )[2]
     body = code.partition("\n$$;")[0].replace("7, 1, CASE", "4, 1, CASE")  # 10 m
     fleet.conn.execute(f"CREATE OR REPLACE FUNCTION fix_chunk__pack{body}\n$$".encode())
     with pytest.raises(NotAsPacked, match="of 5 fixes"):

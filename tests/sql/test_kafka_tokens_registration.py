@@ -24,7 +24,7 @@ TABLES = (
     "driver_cell",
     "driver_command",
     "driver_pace",
-    "driver_reporting",
+    "driver_sampling",
     "driver_state",
     "driver_transition",
     "eta_band",
@@ -33,6 +33,7 @@ TABLES = (
     "fix_history",
     "fix_chunk",
     "fix_history_default",
+    "history_bounds",
     "kafka_offset",
     "limits",
     "order_command",
@@ -43,11 +44,10 @@ TABLES = (
     "parked_fix",
     "policy",
     "restaurant",
-    "sealed_before",
     "series",
     "series_point",
     "service_area",
-    "simulation",
+    "simulation_target",
     "street_speed",
 )
 
@@ -86,7 +86,7 @@ def test_grants__a_service_role__reads_no_token_and_runs_no_inner_function(
     with connect_as(database, role) as conn:
         for statement in (
             "SELECT * FROM access_token",
-            "SELECT orders__show_evidence('{}')",
+            "SELECT orders__apply_evidence('{}')",
             "SELECT driver_state__derive('{}')",
             "SELECT register_staff_token_v1('x', 'me')",
         ):
@@ -94,15 +94,16 @@ def test_grants__a_service_role__reads_no_token_and_runs_no_inner_function(
                 conn.execute(statement)
 
 
-def test_grants__each_service__runs_only_its_own_doors(database: Database) -> None:
-    doors = {
+def test_grants__each_service__runs_only_its_own_entry_functions(database: Database) -> None:
+    entry_functions = {
         "driver_events": "record_parked_v1 take_outbox_v1 advance_offsets_v1 record_fixes_v1"
-        " driver_reporting__take_v1 driver_reporting__confirm_v1 driver_reporting__renew_v1",
+        " driver_sampling__take_v1 driver_sampling__confirm_v1"
+        " driver_sampling__mark_undelivered_v1",
         "driver_api": "record_fixes_v1 apply_driver_command_v1",
         "tracking_api": "create_order_v1 nearest_drivers_v1 create_policy_v1"
-        " driver_reporting__set_v1",
+        " driver_sampling__set_v1",
     }
-    every = {door for names in doors.values() for door in names.split()}
+    every = {door for names in entry_functions.values() for door in names.split()}
     for role in ROLES:
         may = {
             door
@@ -114,7 +115,7 @@ def test_grants__each_service__runs_only_its_own_doors(database: Database) -> No
                 door,
             )
         }
-        assert may == set(doors[role].split())
+        assert may == set(entry_functions[role].split())
 
 
 def test_advance_offsets__from_where_it_stands__moves(fleet: Fleet, database: Database) -> None:

@@ -16,7 +16,7 @@ from sql.install import schema_files, schema_text
 from sql.migrate import upgrade
 from tests.database import PASSWORD, Database
 
-ROWS = ("order_transition", "driver_transition", "policy", "limits", "sealed_before")
+ROWS = ("order_transition", "driver_transition", "policy", "limits", "history_bounds")
 
 
 def dump(url: str) -> str:
