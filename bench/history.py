@@ -21,8 +21,8 @@ from typing import Any
 
 import psycopg
 
-from bench.sql_batches import running_database, server_cpu_us, spread
-from doorstep.operate.compacting import Compactor
+from bench.record_fixes import running_database, server_cpu_us, spread
+from doorstep.store.compaction import Compactor
 from tests.database import PASSWORD
 from tests.traces.data import TraceFix, goal_rows, read_trace
 

@@ -30,6 +30,11 @@ FROM read_watermarks_v1(%(driver_ids)s, %(boots)s)
 SELECT partition, next_offset
 FROM open_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s)
 
+-- read_offsets --
+SELECT partition, next_offset
+FROM doorstep.kafka_offset
+WHERE cluster_id = %(cluster_id)s AND topic_id = %(topic_id)s
+
 -- advance_offsets --
 SELECT advance_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s, %(from_offsets)s,
     %(to_offsets)s)

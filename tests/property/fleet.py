@@ -18,9 +18,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 
 from doorstep.errors import DoorstepError
-from doorstep.store import admin, write
-from doorstep.store.rows import INCOMING_TYPES
-from doorstep.store.translate import translated
+from doorstep.store import admin, fix_writer
+from doorstep.store.error_mapping import translated
+from doorstep.store.records import INCOMING_TYPES
 from sql import query
 from tests.database import Database
 from tests.property.cases import AREA, RESTAURANT
@@ -168,7 +168,9 @@ class Fleet:
         """Record a batch; return what became of each that was not committed."""
         rows, refused = rows_of(fixes)
         with conn.transaction():
-            return refused | {o.n: (o.outcome, o.reason) for o in write.record_fixes(conn, rows)}
+            return refused | {
+                o.n: (o.outcome, o.reason) for o in fix_writer.record_fixes(conn, rows)
+            }
 
     def overtake(
         self, first: Sequence[Fix], second: Sequence[Fix]

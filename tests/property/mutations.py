@@ -17,7 +17,7 @@ import psycopg
 from hypothesis import HealthCheck, Phase, given, settings
 
 from doorstep.errors import DoorstepError
-from doorstep.stack.postgres import PostgresCluster
+from ops.stack.postgres import PostgresCluster
 from tests.database import cloned_database, create_template, running_cluster
 from tests.property.cases import Case, cases
 from tests.property.fleet import Fleet

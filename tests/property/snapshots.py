@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from doorstep.store import write
+from doorstep.store import fix_writer
 from tests.property.fleet import Fleet
 from tests.property.model import Fix, Order, World, cell_of
 
@@ -192,7 +192,7 @@ def of_database(fleet: Fleet, drivers: Sequence[str], orders: Sequence[UUID]) ->
         table: sorted(rows, key=repr) for table, rows in zip(tables, answers, strict=True)
     }
     boots = [row[:2] for row in found["driver_boot"]]
-    marks = write.read_watermarks(fleet.batch_door, boots)
+    marks = fix_writer.read_watermarks(fleet.batch_door, boots)
     found["watermarks"] = {(m.driver_id, m.boot): (m.seq, m.missing) for m in marks}
     return found
 

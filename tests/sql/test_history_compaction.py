@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from doorstep.ledger import _read_boots
-from doorstep.operate import compact as command
-from doorstep.operate.compacting import Busy, Compacted, Compactor, NotAsPacked
-from doorstep.operate.trace import InHistory
-from doorstep.stack.topics import TOPICS
+from doorstep.kafka.topic_specs import TOPICS
+from doorstep.store.compaction import ChunkMismatch, Compacted, CompactionLocked, Compactor
+from ops.commands import compact_command as command
+from ops.commands.trace import InHistory
+from ops.ledger import _read_boots
 from sql import read_sql
 from tests.database import Database
 from tests.factories import AWAY, make_fix
 from tests.sql.fleet import Fleet
-from tracking_api.dispatch import select_past
-from tracking_api.reads import select_history
+from tracking_api.fleet.dispatch_queries import select_past
+from tracking_api.track.queries import select_history
 
 DAY = datetime.now(tz=UTC).date() - timedelta(days=10)
 MIDNIGHT = datetime.combine(DAY, time(), UTC)
@@ -361,13 +361,13 @@ def test_limits__kafka_retention__is_the_topics(database: Database) -> None:
 def test_compact__stopped_in_the_middle__goes_on_and_nothing_is_twice_or_gone(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorstep.operate.compacting.DRIVERS_AT_ONCE", 1)
+    monkeypatch.setattr("doorstep.store.compaction.DRIVERS_AT_ONCE", 1)
     for driver_id in ("d1", "d2"):
         put(fleet, [old_fix(n) for n in range(5)], driver_id)
     with database.connect() as conn:
         compactor = Compactor(conn)
         done = compactor.run(compactor.plan(None), rest=lambda _s: False)
-        with pytest.raises(Busy):
+        with pytest.raises(CompactionLocked):
             compact(database)
     assert done.days == 0
     assert database.value("SELECT count(*) FROM fix_chunk") == 1
@@ -380,7 +380,7 @@ def test_compact__stopped_in_the_middle__goes_on_and_nothing_is_twice_or_gone(
 def test_compact__a_reader_by_an_older_snapshot__sees_every_fix_once_and_is_waited_for(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorstep.operate.compacting.DROP_TRIES", 1)
+    monkeypatch.setattr("doorstep.store.compaction.DROP_TRIES", 1)
     put(fleet, [old_fix(n) for n in range(5)])
     asked = ["d1", MIDNIGHT, MIDNIGHT + timedelta(days=1)]
     with database.connect("tracking_api") as reader:
@@ -396,7 +396,7 @@ def test_compact__a_reader_by_an_older_snapshot__sees_every_fix_once_and_is_wait
 def test_compact__somebody_reads_the_partition__does_not_wait_for_long(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorstep.operate.compacting.DROP_TRIES", 1)
+    monkeypatch.setattr("doorstep.store.compaction.DROP_TRIES", 1)
     put(fleet, [old_fix(n) for n in range(5)])
     with database.connect() as reader:
         reader.execute("LOCK TABLE fix_history IN ACCESS SHARE MODE")
@@ -414,7 +414,7 @@ def test_compact__a_chunk_that_is_not_what_it_packs__stops_it_and_loses_nothing(
     )[2]
     body = code.partition("\n$$;")[0].replace("7, 1, CASE", "4, 1, CASE")  # 10 m
     fleet.conn.execute(f"CREATE OR REPLACE FUNCTION fix_chunk__pack{body}\n$$".encode())
-    with pytest.raises(NotAsPacked, match="of 5 fixes"):
+    with pytest.raises(ChunkMismatch, match="of 5 fixes"):
         compact(database)
     assert read(fleet) == before
     assert database.value("SELECT count(*) FROM fix_chunk") == 0
@@ -428,7 +428,7 @@ def test_switch__a_fix_that_is_in_no_chunk__is_refused(fleet: Fleet, database: D
         compactor._seal(plan.before)
         assert compactor._rows("pack", day=DAY, after=None, at_most=20)
         put(fleet, [old_fix(9)])
-        with pytest.raises(NotAsPacked, match="5 of 6 fixes"):
+        with pytest.raises(ChunkMismatch, match="5 of 6 fixes"):
             compactor._rows("switch", day=DAY)
     assert compact(database).fixes == 6
 

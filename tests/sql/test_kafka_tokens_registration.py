@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from doorstep import errors
-from doorstep.store import admin, write
+from doorstep.store import admin, fix_writer
 from tests.database import Database
 from tests.factories import make_fix, numbered
 from tests.sql.fleet import Fleet, connect_as
@@ -120,50 +120,50 @@ def test_grants__each_service__runs_only_its_own_entry_functions(database: Datab
 
 def test_advance_offsets__from_where_it_stands__moves(fleet: Fleet, database: Database) -> None:
     with connect_as(database, "driver_events") as conn:
-        assert write.open_offsets(conn, "c", "t", [0, 1]) == {0: 0, 1: 0}
-        write.advance_offsets(conn, "c", "t", {0: (0, 10), 1: (0, 7)})
-        assert write.open_offsets(conn, "c", "t", [0, 1]) == {0: 10, 1: 7}
+        assert fix_writer.open_offsets(conn, "c", "t", [0, 1]) == {0: 0, 1: 0}
+        fix_writer.advance_offsets(conn, "c", "t", {0: (0, 10), 1: (0, 7)})
+        assert fix_writer.open_offsets(conn, "c", "t", [0, 1]) == {0: 10, 1: 7}
 
 
 def test_advance_offsets__one_partition_moved_by_another__moves_none(database: Database) -> None:
     with connect_as(database, "driver_events") as conn:
-        write.open_offsets(conn, "c", "t", [0, 1])
-        write.advance_offsets(conn, "c", "t", {1: (0, 7)})
+        fix_writer.open_offsets(conn, "c", "t", [0, 1])
+        fix_writer.advance_offsets(conn, "c", "t", {1: (0, 7)})
         with pytest.raises(errors.OffsetLost), conn.transaction():
-            write.advance_offsets(conn, "c", "t", {0: (0, 10), 1: (0, 9)})
-        assert write.open_offsets(conn, "c", "t", [0, 1]) == {0: 0, 1: 7}
+            fix_writer.advance_offsets(conn, "c", "t", {0: (0, 10), 1: (0, 9)})
+        assert fix_writer.open_offsets(conn, "c", "t", [0, 1]) == {0: 0, 1: 7}
 
 
 def test_open_offsets__a_recreated_topic__starts_at_nought(database: Database) -> None:
     with connect_as(database, "driver_events") as conn:
-        write.open_offsets(conn, "c", "t", [0])
-        write.advance_offsets(conn, "c", "t", {0: (0, 7)})
-        assert write.open_offsets(conn, "c", "t2", [0]) == {0: 0}
-        assert write.open_offsets(conn, "c2", "t", [0]) == {0: 0}
+        fix_writer.open_offsets(conn, "c", "t", [0])
+        fix_writer.advance_offsets(conn, "c", "t", {0: (0, 7)})
+        assert fix_writer.open_offsets(conn, "c", "t2", [0]) == {0: 0}
+        assert fix_writer.open_offsets(conn, "c2", "t", [0]) == {0: 0}
 
 
 def test_outbox__two_publishers__only_one_gets_records_and_in_order(database: Database) -> None:
     letters = [
-        write.DeadLetter(bytes([n]), "d1" if n else None, "not_json", "mqtt", "a/b", "why", 7)
+        fix_writer.DeadLetter(bytes([n]), "d1" if n else None, "not_json", "mqtt", "a/b", "why", 7)
         for n in range(3)
     ]
     with (
         database.connect("driver_events") as first,
         database.connect("driver_events") as second,
     ):
-        write.add_dead_letters(first, letters)
-        write.add_dead_letters(first, [])
+        fix_writer.add_dead_letters(first, letters)
+        fix_writer.add_dead_letters(first, [])
         first.commit()
-        taken = write.take_outbox(first, 2)
-        assert write.take_outbox(second, 2) == []
+        taken = fix_writer.take_outbox(first, 2)
+        assert fix_writer.take_outbox(second, 2) == []
         assert [record.payload for record in taken] == [b"\0", b"\1"]
         assert [record.key for record in taken] == [None, b"d1"]
         assert ("reason", "not_json") in taken[0].headers
         assert ("received_at_ms", "7") in taken[0].headers
-        write.delete_outbox(first, [record.outbox_id for record in taken])
+        fix_writer.delete_outbox(first, [record.outbox_id for record in taken])
         first.commit()
         second.commit()
-        assert [record.payload for record in write.take_outbox(second, 2)] == [b"\2"]
+        assert [record.payload for record in fix_writer.take_outbox(second, 2)] == [b"\2"]
 
 
 def test_read_watermarks__stored_and_refused__both_count_and_gaps_are_missing(
@@ -173,14 +173,14 @@ def test_read_watermarks__stored_and_refused__both_count_and_gaps_are_missing(
     rows.append(make_fix(seq=6, late_s=90_000))  # too old: refused for good
     fleet.record(numbered(rows))
     with fleet.conn.transaction():
-        [mark] = write.read_watermarks(fleet.conn, [("d1", "b1"), ("d1", "unknown")])
-    assert mark == write.Watermark("d1", "b1", 9, [(3, 4), (7, 8)])
+        [mark] = fix_writer.read_watermarks(fleet.conn, [("d1", "b1"), ("d1", "unknown")])
+    assert mark == fix_writer.Watermark("d1", "b1", 9, [(3, 4), (7, 8)])
 
 
 def test_read_watermarks__more_than_64_gaps__stops_before_the_next(fleet: Fleet) -> None:
     fleet.record(numbered([make_fix(seq=2 * k) for k in range(1, 101)]))
     with fleet.conn.transaction():
-        [mark] = write.read_watermarks(fleet.conn, [("d1", "b1")])
+        [mark] = fix_writer.read_watermarks(fleet.conn, [("d1", "b1")])
     assert len(mark.missing) == 64
     assert mark.missing[0] == (1, 1)
     assert mark.seq == 128

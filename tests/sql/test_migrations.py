@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import sql
-from doorstep.stack.postgres import OWNER, PostgresCluster, find_binaries
+from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
 from sql.__main__ import main
 from sql.install import schema_files, schema_text
 from sql.migrate import upgrade

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from doorstep.store.rows import IncomingRow
+from doorstep.store.records import IncomingRow
 from tests.factories import AWAY, CUSTOMER, RESTAURANT, Place, make_fix, now, numbered
 from tests.sql.fleet import Fleet
 

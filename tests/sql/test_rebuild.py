@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from doorstep.operate import rebuild as command
-from doorstep.operate.rebuild import rebuild
-from doorstep.operate.rebuilding import Rebuilder
-from doorstep.stack.postgres import PostgresCluster
+from ops.commands import rebuild_command as command
+from ops.commands.rebuild import Rebuilder
+from ops.commands.rebuild_command import rebuild
+from ops.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database
 from tests.factories import CUSTOMER, RESTAURANT, make_walk, now
 from tests.sql.fleet import Fleet

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from doorstep.store import write
-from doorstep.store.rows import IncomingRow, Outcome
+from doorstep.store import fix_writer
+from doorstep.store.records import IncomingRow, Outcome
 from tests.factories import AWAY, RESTAURANT, Place, make_fix, now, numbered
 from tests.sql.fleet import Fleet
 
@@ -229,8 +229,8 @@ def test_record_fixes__out_of_order_and_with_gaps__ranges_join_up(fleet: Fleet) 
 
 def test_record_fixes__two_batches_in_one_transaction__both_are_written(fleet: Fleet) -> None:
     with fleet.conn.transaction():
-        write.record_fixes(fleet.conn, [make_fix(seq=1)])
-        write.record_fixes(fleet.conn, [make_fix(seq=2, late_s=1)])
+        fix_writer.record_fixes(fleet.conn, [make_fix(seq=1)])
+        fix_writer.record_fixes(fleet.conn, [make_fix(seq=2, late_s=1)])
     assert len(fleet.history()) == 2
 
 
