@@ -1,4 +1,4 @@
-"""A model as JSON, as sql/schema/49_eta.sql takes and gives it."""
+"""A model as JSON, as sql/schema/50_eta.sql takes and gives it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def model_to_json(model: EtaModel, metres: Sequence[Sequence[float]]) -> dict[st
         "crossing_s": model.crossing_s,
         "arrival_s": model.arrival_s,
         "wait_s": list(model.wait_s),
-        "ways": model.ways.value,
+        "route_choice": model.ways.value,
         "street_speeds": [
             {
                 "street_class": name,
@@ -48,7 +48,7 @@ def model_from_json(found: Mapping[str, Any]) -> EtaModel:
         crossing_s=float(found["crossing_s"]),
         arrival_s=float(found["arrival_s"]),
         wait_s=tuple(float(one) for one in found["wait_s"]),
-        ways=Ways(found["ways"]),
+        ways=Ways(found["route_choice"]),
         driver_pace={name: float(pace) for name, pace in found["driver_pace"].items()},
         bands=tuple(_band(row) for row in found["bands"]),
         model_id=int(found["model_id"]),

@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-EARTH_M_PER_DEG = 111_195.0  # mean radius 6,371.0 km * pi / 180
+from doorstep.geo import M_PER_DEG, m_per_lon_deg
+
 CELL_M = 100.0  # of the grid in which the nearest street is looked up
 RINGS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -66,7 +67,7 @@ class Streets:
         self.zone = zone
         self.middle = middle
         self._lon, self._lat = middle
-        self._m_per_lon = EARTH_M_PER_DEG * math.cos(math.radians(self._lat))
+        self._m_per_lon = m_per_lon_deg(self._lat)
         self._starts, self._ends, self._owner = _segments(streets)
         self._grid = _grid(self._starts, self._ends)
 
@@ -74,12 +75,12 @@ class Streets:
         """Degrees to metres."""
         return (
             (lon_deg - self._lon) * self._m_per_lon,
-            (lat_deg - self._lat) * EARTH_M_PER_DEG,
+            (lat_deg - self._lat) * M_PER_DEG,
         )
 
     def to_lon_lat(self, x: float, y: float) -> Point:
         """Metres to degrees, longitude first."""
-        return self._lon + x / self._m_per_lon, self._lat + y / EARTH_M_PER_DEG
+        return self._lon + x / self._m_per_lon, self._lat + y / M_PER_DEG
 
     def nearest(self, x: float, y: float) -> Place:
         """The nearest point of any street. Raises ValueError some kilometres out of the city."""
