@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -38,3 +38,9 @@ class StackSettings(ServiceSettings):
     tracking_api_public_url: str | None = None
 
     kafka_heap_opts: str = "-Xms256m -Xmx512m"
+
+
+# StackSettings(**FREE_PORTS) listens on free ports only: for stacks of tests and benchmarks.
+FREE_PORTS: dict[str, Any] = {
+    name: 0 for name in StackSettings.model_fields if name.endswith("_port")
+}
