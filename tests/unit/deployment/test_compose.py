@@ -1,6 +1,6 @@
 """docker-compose.yml is held to the native stack, the services' settings and the pinned versions.
 
-No container is started here: docs/containers.md says how, and what was measured.
+No container is started here: docs/how-to/containers.md says how, and what was measured.
 """
 
 from __future__ import annotations
