@@ -72,6 +72,8 @@ def in_containers() -> Addresses:
         tracking_api=Bind("tracking_api", default["tracking_api_port"]),
         driver_api=Bind("driver_api", default["driver_api_port"]),
         bridge=Bind("bridge", default["bridge_port"]),
+        tracking_api_internal=Bind("tracking_api", default["tracking_api_internal_port"]),
+        driver_api_internal=Bind("driver_api", default["driver_api_internal_port"]),
         driver_events=Bind("driver_events", default["driver_events_port"]),
     )
 
