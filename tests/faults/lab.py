@@ -211,7 +211,7 @@ class Lab:
 
     def metric(self, part: str, name: str) -> float:
         """Sum up one metric of a service over all its labels; 0 if it has none yet."""
-        bind = reach(getattr(self.addresses, part))
+        bind = self.addresses.telemetry_of(part)
         text = httpx.get(f"http://{bind}/metrics", timeout=10, trust_env=False).text
         lines = [line for line in text.splitlines() if line.startswith((name + " ", name + "{"))]
         return sum(float(line.rpartition(" ")[2]) for line in lines)
