@@ -10,11 +10,12 @@ import psycopg
 import pytest
 
 import sql
+from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
 from sql.__main__ import main
 from sql.install import schema_files, schema_text
 from sql.migrate import upgrade
-from tests.database import PASSWORD, Database
+from tests.database import Database
 
 ROWS = ("order_transition", "driver_transition", "policy", "limits", "history_bounds")
 

@@ -11,7 +11,6 @@ import asyncio
 from pathlib import Path
 
 from playwright.async_api import async_playwright
-
 from tests.browser.looking import ARGUMENTS, CHROMIUM, seen
 
 
