@@ -26,7 +26,7 @@ from sql.__main__ import main
 from sql.fingerprint import fingerprint, recorded_fingerprints
 from sql.install import schema_files, schema_text
 from sql.migrate import UpgradeRefused, upgrade
-from tests.database import PASSWORD, Database, cloned_database
+from tests.database import Database, cloned_database
 from tests.factories import Place, make_fix, numbered
 from tests.sql.first_revision import (
     DRIVERS,
@@ -370,6 +370,9 @@ def test_main__passwords__let_the_services_in(
         assert conn.execute("SELECT current_user").fetchone() == ("tracking_api",)
     monkeypatch.setenv("DRIVER_API_PASSWORD", "")
     assert main(["passwords"]) == 78
+
+
+PACKAGES = ("sql", "doorstep", "driver_api", "tracking_api", "driver_events", "ops", "tests")
 
 
 def test_queries__every_block__is_sent_from_somewhere() -> None:
