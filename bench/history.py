@@ -23,7 +23,7 @@ import psycopg
 
 from bench.record_fixes import running_database, server_cpu_us, spread
 from doorstep.store.compaction import Compactor
-from tests.database import PASSWORD
+from ops.servers.postgres import PASSWORD
 from tests.traces.data import TraceFix, goal_rows, read_trace
 
 FIXES_A_DAY = 7200

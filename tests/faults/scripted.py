@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 
 from device.settings import FleetSecrets
+from doorstep.geo import offset
 from simulators.api import Answer, Api
 from simulators.couriers.orders import scaled_policy
-from tests.faults.phones import Phones, Record, offset
+from tests.faults.phones import Phones, Record
 
 SPEEDUP = 10  # of the policy's times: 3 s of dwell instead of 30
 STAY_FIXES = 16  # 8 s: a pause may cut it in two, and one half is still long enough
@@ -100,17 +101,17 @@ class Script:
     async def _carry(self, courier: str, passer: str, number: int, rng: random.Random) -> None:
         place, lon_deg, lat_deg = rng.choice(self._restaurants)
         east = rng.choice((-1, 1)) * rng.uniform(900, 1400)
-        door = offset(lon_deg, lat_deg, east, rng.uniform(-300, 300))
+        door = offset((lon_deg, lat_deg), east, rng.uniform(-300, 300))
         live = await self._order(place, (lon_deg, lat_deg), door)
         order_id, riders = live.order_id, self._load.riders
         verb, no = "assign", 1
         if number % 3 == 0:
-            riders[passer].put(*offset(lon_deg, lat_deg, -500, 10))
+            riders[passer].put(*offset((lon_deg, lat_deg), -500, 10))
             await self._give(live, "assign", passer, 1)
-            riders[passer].go(*offset(lon_deg, lat_deg, 500, 10), PASS_M)
+            riders[passer].go(*offset((lon_deg, lat_deg), 500, 10), PASS_M)
             await self._arrived(passer)
             verb, no = "reassign", 2
-        riders[courier].put(*offset(lon_deg, lat_deg, 0, 400))
+        riders[courier].put(*offset((lon_deg, lat_deg), 0, 400))
         await self._give(live, verb, courier, no)
         riders[courier].go(lon_deg, lat_deg, RIDE_M)
         await self._arrived(courier, STAY_FIXES)

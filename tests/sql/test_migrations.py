@@ -18,6 +18,7 @@ from doorstep.store import fix_writer
 from doorstep.store.compaction import Compactor
 from doorstep.store.records import IncomingRow
 from ops.commands.rebuild import Rebuilder, Rebuilt
+from ops.servers.postgres import PASSWORD
 from ops.stack.paths import StackError, StackPaths
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
 from ops.stack.setup import UPGRADE_REFUSED, set_up_database
@@ -25,7 +26,7 @@ from sql.__main__ import main
 from sql.fingerprint import fingerprint, recorded_fingerprints
 from sql.install import schema_files, schema_text
 from sql.migrate import UpgradeRefused, upgrade
-from tests.database import PASSWORD, Database, cloned_database
+from tests.database import Database, cloned_database
 from tests.factories import Place, make_fix, numbered
 from tests.sql.first_revision import (
     DRIVERS,
@@ -371,11 +372,22 @@ def test_main__passwords__let_the_services_in(
     assert main(["passwords"]) == 78
 
 
+PACKAGES = ("sql", "doorstep", "driver_api", "tracking_api", "driver_events", "ops", "tests")
+
+
 def test_queries__every_block__is_sent_from_somewhere() -> None:
     root = Path(sql.__file__).parent.parent
     sources = "".join(
         path.read_text(encoding="utf-8")
-        for folder in ("sql", "doorstep", "driver_api", "tracking_api", "driver_events", "ops", "tests")
+        for folder in (
+            "sql",
+            "doorstep",
+            "driver_api",
+            "tracking_api",
+            "driver_events",
+            "ops",
+            "tests",
+        )
         for path in (root / folder).rglob("*.py")
     )
     assert [name for name in sql.query_names() if f'"{name}"' not in sources] == []
