@@ -11,7 +11,7 @@ from tests.faults.load_process import LoadProcess
 PROJECT = Path(__file__).resolve().parents[3]
 LATE = """
 import asyncio, pathlib, sys, types
-from tests.faults.load import listen
+from tests.faults.load import follow_commands
 from tests.faults.load_devices import Recorder
 
 async def main():
