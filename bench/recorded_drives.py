@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorstep.sampling import DEGREE_M
+from doorstep.geo import M_PER_DEG
 from tests.property import model
 from tests.traces.data import Trace, TraceFix, goal_rows, phone_days, read_trace
 from tests.traces.labels import LABELS, Label
@@ -53,8 +53,8 @@ class Drive:
         """East and north of the first fix."""
         first = self.fixes[0]
         shrink = math.cos(math.radians(first["lat_deg"]))
-        east = (lon_deg - first["lon_deg"]) * DEGREE_M * shrink
-        return east, (lat_deg - first["lat_deg"]) * DEGREE_M
+        east = (lon_deg - first["lon_deg"]) * M_PER_DEG * shrink
+        return east, (lat_deg - first["lat_deg"]) * M_PER_DEG
 
     def truth(self, most_gap_s: float) -> tuple[Floats, Floats, Floats]:
         """Where the phone was, second by second, where it told so: (epoch s, east, north)."""

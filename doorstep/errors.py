@@ -2,6 +2,7 @@
 
 DoorstepError
 ├── SettingsError            a setting is missing or unusable; the service does not start
+├── MalformedJson            a document that is not strict JSON (422)
 ├── MalformedFix             an input that can't be read as a fix (422, dead letter)
 ├── RejectedFix              a readable fix that the rules refuse (422, dead letter)
 ├── ConflictingFix           another content under a known identity (409, dead letter)
@@ -58,6 +59,18 @@ class SettingsError(DoorstepError):
     """A setting is missing or has a value that can't be used."""
 
     problem = "settings"
+
+
+class MalformedJson(DoorstepError):
+    """The document is not strict JSON. `reason` is a word such as `duplicate_key`."""
+
+    status = 422
+    problem = "malformed-json"
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
 
 
 class MalformedFix(DoorstepError):

@@ -31,6 +31,8 @@ class StackSettings(ServiceSettings):
     database_port: Port = 5432
     tracking_api_port: Port = 8000
     driver_api_port: Port = 8001
+    tracking_api_internal_port: Port = 8010
+    driver_api_internal_port: Port = 8011
     bridge_port: Port = 8003
     driver_events_port: Port = 8004
 

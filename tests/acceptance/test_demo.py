@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import sync_playwright
+from tests.browser.looking import ARGUMENTS, CHROMIUM
 
 from device.journal import read_published
 from ops.stack.addresses import Addresses
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
-from tests.browser.looking import ARGUMENTS, CHROMIUM
 
 COURIERS = 60
 RUN_S = 80

@@ -22,13 +22,13 @@ import psycopg
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
+from tests.browser.looking import ARGUMENTS, CHROMIUM, DESKTOP, PROJECT
 
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection, provision_drivers, provision_staff
 from doorstep.store.admin import NewRestaurant, register_restaurants
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
-from tests.browser.looking import ARGUMENTS, CHROMIUM, DESKTOP, PROJECT
 from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
 from tracking_api.pages import DIST
 

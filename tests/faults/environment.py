@@ -210,7 +210,7 @@ class FaultEnvironment:
 
     def metric(self, part: str, name: str) -> float:
         """Sum a service's metric over its labels; 0 if there is none."""
-        bind = reach(getattr(self.addresses, part))
+        bind = self.addresses.telemetry_of(part)
         text = httpx.get(f"http://{bind}/metrics", timeout=10, trust_env=False).text
         lines = [line for line in text.splitlines() if line.startswith((name + " ", name + "{"))]
         return sum(float(line.rpartition(" ")[2]) for line in lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import random
 import time
 from collections.abc import Mapping
@@ -14,12 +13,12 @@ from typing import Any
 from device.device import Device, make_login
 from device.journal import Journal
 from device.settings import DeviceSettings, FleetSecrets
+from doorstep.geo import distance_m, offset
 from tests.faults.load_process import EVERY_S
 
 TICK_S = 0.04  # fixes due within a tick share one fsync
 CONNECT_BATCH = 25
 CENTRE = (11.2558, 43.7696)  # Florence
-DEGREE_M = 111_195.0  # of latitude
 
 
 class Recorder:
@@ -39,7 +38,7 @@ class Rider:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.lon_deg, self.lat_deg = offset(
-            *CENTRE, rng.uniform(-2000, 2000), rng.uniform(-2000, 2000)
+            CENTRE, rng.uniform(-2000, 2000), rng.uniform(-2000, 2000)
         )
         self._to: tuple[float, float, float] | None = None  # lon, lat, metres per fix
         self.fixes_here = 0  # since arrival
@@ -62,7 +61,7 @@ class Rider:
         """Move by one fix and return the position."""
         if self._to is not None:
             lon_deg, lat_deg, step_m = self._to
-            left_m = distance_m(self.lon_deg, self.lat_deg, lon_deg, lat_deg)
+            left_m = distance_m((self.lon_deg, self.lat_deg), (lon_deg, lat_deg))
             share = 1.0 if left_m <= step_m else step_m / left_m
             self.lon_deg += (lon_deg - self.lon_deg) * share
             self.lat_deg += (lat_deg - self.lat_deg) * share
@@ -71,7 +70,7 @@ class Rider:
         elif self.wanders:
             rng = self._rng
             self.lon_deg, self.lat_deg = offset(
-                self.lon_deg, self.lat_deg, rng.uniform(-4, 4), rng.uniform(-4, 4)
+                (self.lon_deg, self.lat_deg), rng.uniform(-4, 4), rng.uniform(-4, 4)
             )
         if self._to is None:
             self.fixes_here += 1
@@ -137,15 +136,3 @@ class LoadDevices:
                     boot = self.devices[one].boot
                     self._record.write("fix", driver_id=one, boot=boot, seq=seq, **fix)
                 self.devices[one].pump()
-
-
-def offset(lon_deg: float, lat_deg: float, east_m: float, north_m: float) -> tuple[float, float]:
-    """Return the point this many metres away."""
-    wide = DEGREE_M * math.cos(math.radians(lat_deg))
-    return lon_deg + east_m / wide, lat_deg + north_m / DEGREE_M
-
-
-def distance_m(lon_deg: float, lat_deg: float, to_lon_deg: float, to_lat_deg: float) -> float:
-    """Return the distance in metres. Accurate over short distances only."""
-    wide = DEGREE_M * math.cos(math.radians(lat_deg))
-    return math.hypot((to_lon_deg - lon_deg) * wide, (to_lat_deg - lat_deg) * DEGREE_M)

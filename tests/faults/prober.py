@@ -16,8 +16,9 @@ from typing import Any
 import httpx
 
 from device.settings import DeviceSettings, FleetSecrets
+from doorstep.geo import offset
 from doorstep.provision import numbered
-from tests.faults.load_devices import CENTRE, LoadDevices, Recorder, offset
+from tests.faults.load_devices import CENTRE, LoadDevices, Recorder
 from tests.faults.load_process import PATCHED, PATCHED_DRIVERS
 from tests.faults.scripted_orders import OpenOrder, OrderScript
 
@@ -87,7 +88,7 @@ class Prober:
             await asyncio.sleep(PATCH_EVERY_S)
             await self._load.running.wait()
             east, north = self._rng.uniform(-900, 900), self._rng.uniform(-900, 900)
-            lon_deg, lat_deg = (round(one, 7) for one in offset(*CENTRE, east, north))
+            lon_deg, lat_deg = (round(one, 7) for one in offset(CENTRE, east, north))
             fix = {"fix_at": round(time.time() * 1000), "lon_deg": lon_deg, "lat_deg": lat_deg}
             answer = await self._send("patch", "PATCH", url, token, fix)
             if answer is not None and answer.status_code == 200:

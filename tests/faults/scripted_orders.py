@@ -17,9 +17,10 @@ from typing import Any
 import httpx
 
 from device.settings import FleetSecrets
+from doorstep.geo import offset
 from simulators.api import Answer, Api
 from simulators.couriers.orders import scaled_policy
-from tests.faults.load_devices import LoadDevices, Recorder, offset
+from tests.faults.load_devices import LoadDevices, Recorder
 
 SPEEDUP = 10  # of the policy's times: a dwell of 3 s instead of 30
 STAY_FIXES = 16  # 8 s: a pause may split the stay, and one half is still long enough
@@ -100,17 +101,17 @@ class OrderScript:
     async def _deliver(self, courier: str, passer: str, number: int, rng: random.Random) -> None:
         place, lon_deg, lat_deg = rng.choice(self._restaurants)
         east = rng.choice((-1, 1)) * rng.uniform(900, 1400)
-        door = offset(lon_deg, lat_deg, east, rng.uniform(-300, 300))
+        door = offset((lon_deg, lat_deg), east, rng.uniform(-300, 300))
         order = await self._order(place, (lon_deg, lat_deg), door)
         order_id, riders = order.order_id, self._load.riders
         verb, no = "assign", 1
         if number % 3 == 0:
-            riders[passer].place_at(*offset(lon_deg, lat_deg, -500, 10))
+            riders[passer].place_at(*offset((lon_deg, lat_deg), -500, 10))
             await self._assign(order, "assign", passer, 1)
-            riders[passer].ride_to(*offset(lon_deg, lat_deg, 500, 10), PASS_M)
+            riders[passer].ride_to(*offset((lon_deg, lat_deg), 500, 10), PASS_M)
             await self._wait_arrived(passer)
             verb, no = "reassign", 2
-        riders[courier].place_at(*offset(lon_deg, lat_deg, 0, 400))
+        riders[courier].place_at(*offset((lon_deg, lat_deg), 0, 400))
         await self._assign(order, verb, courier, no)
         riders[courier].ride_to(lon_deg, lat_deg, RIDE_M)
         await self._wait_arrived(courier, STAY_FIXES)

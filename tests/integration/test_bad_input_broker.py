@@ -1,7 +1,7 @@
 """What a device with good credentials of its own can't do to others, on Mosquitto with our ACL.
 
-Class 36 of docs/bad-input.md, and 31 as far as it is MQTT's. What a device may do, and that
-packets over the limit end its connection, is in test_mosquitto.py.
+Class 36 of docs/reference/bad-input.md, and 31 as far as it is MQTT's. What a device may do, and
+that packets over the limit end its connection, is in test_mosquitto.py.
 """
 
 from __future__ import annotations

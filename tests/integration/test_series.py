@@ -20,11 +20,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from websockets.sync.client import connect
 
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
+from doorstep.geo import distance_m
 from doorstep.settings import MqttBroker
 from ops.servers.waiting import wait_until
 from ops.stack.addresses import reach
 from ops.stack.stack import Stack
-from simulators.cities.atlas import distance_m
 from tests.clients.kafka import read_topic
 from tests.integration.http_services import make_fix
 from tests.integration.test_live import Follower

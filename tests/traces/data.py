@@ -20,12 +20,12 @@ from pathlib import Path
 
 import pytest
 
+from doorstep import geo
 from simulators.tracks import read_track
 from tests.factories import Place
 
 GPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "gps"
 FLORENCE = Place(11.2558, 43.7731)
-METRES_PER_DEGREE = 111_195.0
 NO_DAY_S = 1_600_000_000
 NO_CLOCK_S = 1e9  # dated before 2001: the phone had no clock
 FIELDS = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m")
@@ -109,14 +109,12 @@ def phone_days() -> list[Trace]:
 
 def metres(place: Place, other: Place) -> float:
     """Metres between two places a city apart."""
-    east = (place.lon_deg - other.lon_deg) * math.cos(math.radians(place.lat_deg))
-    return METRES_PER_DEGREE * math.hypot(east, place.lat_deg - other.lat_deg)
+    return geo.distance_m(place, other)
 
 
 def moved(place: Place, east_m: float, north_m: float) -> Place:
     """The place so many metres away."""
-    scale = METRES_PER_DEGREE * math.cos(math.radians(place.lat_deg))
-    return Place(place.lon_deg + east_m / scale, place.lat_deg + north_m / METRES_PER_DEGREE)
+    return Place(*geo.offset(place, east_m, north_m))
 
 
 @cache

@@ -3,7 +3,7 @@
 First as they arrived, from each phone's journal to PostGIS; then the same Kafka records, shuffled
 and every tenth twice, into an empty database. Both must end in the same history, evidence and
 states. A third time without boot and seq over HTTP, which must prove the same. The table says what
-became of every real fault. See docs/real-traces.md.
+became of every real fault. See docs/results.md.
 
     python -m tests.traces.phones                     all of it, about a minute
     python -m tests.traces.phones --days d04 d09      some days

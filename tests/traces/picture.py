@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from html import escape
 
+from doorstep.geo import M_PER_DEG
 from tests.factories import Place
-from tests.traces.data import FLORENCE, METRES_PER_DEGREE, moved, read_trace
+from tests.traces.data import FLORENCE, moved, read_trace
 from tests.traces.labels import LABELS, Label
 from tests.traces.orders import place_of
 
@@ -41,7 +42,7 @@ class Panel:
     def _metres(place: Place) -> Point:
         unit = moved(FLORENCE, 1000, 0)
         east = (place.lon_deg - FLORENCE.lon_deg) / (unit.lon_deg - FLORENCE.lon_deg) * 1000
-        return east, (place.lat_deg - FLORENCE.lat_deg) * METRES_PER_DEGREE
+        return east, (place.lat_deg - FLORENCE.lat_deg) * M_PER_DEG
 
     def at(self, point: Point) -> Point:
         x, y = point
