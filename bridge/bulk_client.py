@@ -10,7 +10,8 @@ from __future__ import annotations
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
 
-from bridge.mqtt_packets import PUBACK_HEAD, Arrival, BrokenFrame, is_whole_packet, take_publishes
+from bridge.publish_parser import PUBACK_HEAD, Arrival, is_whole_packet, take_publishes
+from doorstep.errors import MalformedPacket
 
 RECEIVE_BYTES = 256 * 1024  # about 1,000 fixes
 
@@ -27,7 +28,7 @@ class BulkClient(Client):
     def receive(self) -> list[Arrival]:
         """Read once from the socket and return the messages that are complete.
 
-        Other packets go through paho and its callbacks on the way. Raises BrokenFrame, OSError;
+        Other packets go through paho and its callbacks on the way. Raises MalformedPacket, OSError;
         ConnectionError when the broker has closed.
         """
         arrivals: list[Arrival] = []
@@ -44,7 +45,7 @@ class BulkClient(Client):
             if self._taken == len(data) or not is_whole_packet(data, self._taken):
                 return arrivals
             if data[self._taken] & 0xF0 == 0x30:
-                raise BrokenFrame  # complete, and yet not taken: it would stay for ever
+                raise MalformedPacket  # complete, and yet not taken: it would stay for ever
             if self.loop_read() != MQTTErrorCode.MQTT_ERR_SUCCESS or self.socket() is None:
                 raise ConnectionResetError("the connection has ended")
             data = self._received  # a callback may have reconnected

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from bridge import metrics
 from bridge.kafka_publisher import Publisher
-from bridge.mqtt_packets import Arrival
+from bridge.publish_parser import Arrival
 from bridge.settings import BridgeSettings
 from bridge.subscriber import DROPPED_TOPIC, Chunk, Subscriber
 from doorstep.mqtt_topics import POSITION, PREFIX, SERIES_PREFIX, STATUS

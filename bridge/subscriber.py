@@ -19,7 +19,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bridge import metrics
 from bridge.bulk_client import BulkClient
-from bridge.mqtt_packets import Arrival, BrokenFrame
+from bridge.publish_parser import Arrival
+from doorstep.errors import MalformedPacket
 from doorstep.mqtt_topics import POSITION, SERIES_FILTER, STATUS, filter_of
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
@@ -215,7 +216,7 @@ class Subscriber:
         """Read once; complete messages go to `waiting`. A lost connection is noted, not raised."""
         try:
             self.waiting.extend(self._client.receive())
-        except (OSError, BrokenFrame) as exc:
+        except (OSError, MalformedPacket) as exc:
             self.reconnect(str(exc))
 
     def note_dropped(self, count: int) -> None:

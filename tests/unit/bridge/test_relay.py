@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.kafka_publisher import OnDelivery
-from bridge.mqtt_packets import Arrival
+from bridge.publish_parser import Arrival
 from bridge.relay import Relay
 from bridge.settings import BridgeSettings
 from bridge.subscriber import DROPPED_TOPIC, Subscriber

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mqtt_packets import Arrival, take_publishes
+from bridge.publish_parser import Arrival, take_publishes
 from driver_events.mqtt_publisher import publish_frame
 
 

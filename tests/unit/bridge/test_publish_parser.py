@@ -8,16 +8,9 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bridge.mqtt_packets import Arrival, BrokenFrame, is_whole_packet, take_publishes
-
-
-def length_of(value: int) -> bytes:
-    out = bytearray()
-    while True:
-        value, byte = divmod(value, 128)
-        out.append(byte | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
+from bridge.publish_parser import Arrival, is_whole_packet, take_publishes
+from doorstep.errors import MalformedPacket
+from doorstep.mqtt_packets import PUBLISH, packet
 
 
 def frame(
@@ -28,7 +21,7 @@ def frame(
         body += packet_id.to_bytes(2, "big")
         flags |= 0x02
     body += properties + payload
-    return bytes([0x30 | flags]) + length_of(len(body)) + body
+    return packet(PUBLISH | flags, body)
 
 
 MESSAGES = st.tuples(
@@ -84,5 +77,5 @@ def test_take_publishes__properties__are_skipped() -> None:
     ],
 )
 def test_take_publishes__no_mqtt__is_broken(data: bytes) -> None:
-    with pytest.raises(BrokenFrame):
+    with pytest.raises(MalformedPacket):
         take_publishes(data, 0, [])
