@@ -23,7 +23,7 @@ import psycopg
 
 from bench.record_fixes import running_database, server_cpu_us, spread
 from doorstep.store.compaction import Compactor
-from tests.database import PASSWORD
+from ops.servers.postgres import PASSWORD
 from tests.traces.data import TraceFix, goal_rows, read_trace
 
 FIXES_A_DAY = 7200
@@ -137,7 +137,7 @@ def measure(conn: psycopg.Connection[Any], drivers: list[str], rounds: int) -> d
     if (done.fixes, done.still_there) != (fixes, 0):
         raise SystemExit(f"{done.fixes} of {fixes} packed, {done.still_there} days still there")
     conn.execute("VACUUM ANALYZE fix_chunk")
-    row = conn.execute("SELECT sum(length(coded)) FROM fix_chunk").fetchone()
+    row = conn.execute("SELECT sum(length(encoded)) FROM fix_chunk").fetchone()
     assert row is not None
     packed = {
         "bytes_per_fix": sizes(conn, "fix_chunk", fixes),

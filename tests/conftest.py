@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from ops.servers.postgres import running_cluster
 from ops.stack.postgres import PostgresCluster
-from tests.database import Database, cloned_database, create_template, running_cluster
+from tests.database import Database, cloned_database, create_template
 
 # A test's Kafka lives for a minute or two: compiling it well costs more CPU time than it saves.
 os.environ.setdefault("KAFKA_HEAP_OPTS", "-Xms256m -Xmx512m -XX:TieredStopAtLevel=1")

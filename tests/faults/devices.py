@@ -18,9 +18,9 @@ from device.connection import Connection
 from device.device import make_login
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.credentials import driver_token
+from ops.servers.waiting import wait_until
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
-from tests.faults.waiting import wait_until
 
 RESTAURANT_ID = 7
 CLOCKS = {  # how wrong, and what such a fix is refused for

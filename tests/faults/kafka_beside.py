@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from confluent_kafka import ElectionType, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from ops.servers.waiting import wait_until
 from ops.stack import kafka
 from ops.stack.addresses import Addresses, any_free_port, reach
 from ops.stack.paths import StackPaths, as_user
 from ops.stack.settings import PROJECT, StackSettings
-from tests.faults.waiting import wait_until
 
 NODE = 2
 NAME = "kafka-2"

@@ -25,9 +25,10 @@ import psycopg
 from doorstep.errors import DoorstepError, Unavailable
 from doorstep.provision import owner_connection
 from doorstep.store.pool import connect
+from ops.servers.waiting import wait_until
 from ops.stack.addresses import Addresses, reach
 from ops.stack.processes import ProcessSpec
-from ops.stack.settings import StackSettings
+from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.setup import set_up_topics
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD, write_config
@@ -35,9 +36,7 @@ from tests.faults.beside import SideSimulators
 from tests.faults.crew import PROBE, Crew
 from tests.faults.kafka_beside import COPIES, KafkaBeside
 from tests.faults.proxy import Proxy
-from tests.faults.waiting import wait_until
 
-ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 ACK_EVERY_S = 2.0  # instead of 30: a run waits for acks all the time
 ACKED_WITHIN_S = 60.0  # several ack periods: one lost ack is followed by the next
 POLL_S = 0.1
@@ -127,7 +126,7 @@ class Lab:
         environment = {**os.environ, "ACK_EVERY_S": f"{self.settings.ack_every_s:g}"}
         environment |= dict(self.settings.environment)
         stack_settings = StackSettings(
-            doorstep_home=self._folder / "stack", mqtt_brokers=self.settings.brokers, **ANY_PORT
+            doorstep_home=self._folder / "stack", mqtt_brokers=self.settings.brokers, **FREE_PORTS
         )
         self.bridges: list[SideSimulators] = []  # of the brokers after the first
         self._environment = environment
@@ -212,7 +211,7 @@ class Lab:
 
     def metric(self, part: str, name: str) -> float:
         """Sum up one metric of a service over all its labels; 0 if it has none yet."""
-        bind = reach(getattr(self.addresses, part))
+        bind = self.addresses.telemetry_of(part)
         text = httpx.get(f"http://{bind}/metrics", timeout=10, trust_env=False).text
         lines = [line for line in text.splitlines() if line.startswith((name + " ", name + "{"))]
         return sum(float(line.rpartition(" ")[2]) for line in lines)

@@ -12,11 +12,11 @@ from device.device_session import DeviceSession, open_device_session
 from device.settings import DeviceSettings
 from doorstep.provision import numbered
 from doorstep.settings import MqttBroker
+from ops.servers.waiting import wait_until
 from tests.faults.background import Background
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 from tests.faults.proxy import Conditions, Proxy
-from tests.faults.waiting import wait_until
 
 PHONES = numbered("roamer-", 8)
 TURN_S = 0.1  # a hasty phone's reports

@@ -17,11 +17,11 @@ import pytest
 from doorstep.fix import Fix, decode_position
 from doorstep.kafka.topic_reader import TopicReader, place_of
 from doorstep.kafka.topic_specs import TOPICS
+from ops.servers.waiting import wait_until
 from tests.faults.checker import Checker
 from tests.faults.consumers import second
 from tests.faults.crew import PROBE
 from tests.faults.lab import Lab, LabSettings
-from tests.faults.waiting import wait_until
 
 RATE = 40.0
 COURIERS = 2

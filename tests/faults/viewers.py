@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ops.servers.waiting import wait_until
 from tests.faults.audience import Audience
 from tests.faults.devices import assigned_order, command
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 from tests.faults.network import PHONES, Phones
 from tests.faults.proxy import Proxy, deafen
-from tests.faults.waiting import wait_until
 
 VIEWERS = 500
 STALLED = VIEWERS // 10

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from ops.stack.settings import StackSettings
+from ops.servers.kafka import KafkaServer
+from ops.servers.mosquitto import MosquittoServer
+from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
-from tests.integration.servers import KafkaBroker, MosquittoBroker
-
-ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +33,7 @@ def server_home() -> Iterator[Path]:
 def stack(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """The whole stack, ready: `stack.addresses`, `stack.client_environment()`, `stack.pid_of()`."""
     only_worker("integration's stack")
-    settings = StackSettings(doorstep_home=server_home / "stack", **ANY_PORT)
+    settings = StackSettings(doorstep_home=server_home / "stack", **FREE_PORTS)
     said: list[str] = []
     environment = os.environ | {"ACK_EVERY_S": "2"}  # a test waits for acks
     whole = Stack(settings, environment=environment, say=said.append)
@@ -47,18 +46,18 @@ def stack(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Sta
 
 
 @pytest.fixture(scope="module")
-def mosquitto_broker(server_home: Path) -> Iterator[MosquittoBroker]:
+def mosquitto_broker(server_home: Path) -> Iterator[MosquittoServer]:
     """One Mosquitto with the project's own configuration; a module's tests share it."""
-    broker = MosquittoBroker(Path(tempfile.mkdtemp(dir=server_home)))
+    broker = MosquittoServer(Path(tempfile.mkdtemp(dir=server_home)))
     broker.start()
     yield broker
     broker.erase()
 
 
 @pytest.fixture(scope="module")
-def kafka_broker(server_home: Path) -> Iterator[KafkaBroker]:
+def kafka_broker(server_home: Path) -> Iterator[KafkaServer]:
     """One Kafka without topics; a module's tests share it."""
-    broker = KafkaBroker(Path(tempfile.mkdtemp(dir=server_home)))
+    broker = KafkaServer(Path(tempfile.mkdtemp(dir=server_home)))
     broker.start()
     yield broker
     broker.erase()

@@ -1,7 +1,7 @@
 """What a device with good credentials of its own can't do to others, on Mosquitto with our ACL.
 
-Class 36 of docs/bad-input.md, and 31 as far as it is MQTT's. What a device may do, and that
-packets over the limit end its connection, is in test_mosquitto.py.
+Class 36 of docs/reference/bad-input.md, and 31 as far as it is MQTT's. What a device may do, and
+that packets over the limit end its connection, is in test_mosquitto.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from doorstep.credentials import mosquitto_entry
-from tests.integration.servers import MosquittoBroker, wait_until
+from ops.servers.mosquitto import MosquittoServer
+from ops.servers.waiting import wait_until
 
 PROTOCOLS = [
     pytest.param(MQTTProtocolVersion.MQTTv311, id="3.1.1"),
@@ -28,7 +29,7 @@ class Client:
 
     def __init__(
         self,
-        broker: MosquittoBroker,
+        broker: MosquittoServer,
         username: str | None,
         *,
         password: str | None = None,
@@ -91,7 +92,7 @@ class Client:
 
 
 @contextmanager
-def connected(broker: MosquittoBroker, username: str, **options: object) -> Iterator[Client]:
+def connected(broker: MosquittoServer, username: str, **options: object) -> Iterator[Client]:
     client = Client(broker, username, **options)  # type: ignore[arg-type]
     client.open()
     try:
@@ -102,12 +103,12 @@ def connected(broker: MosquittoBroker, username: str, **options: object) -> Iter
 
 
 @pytest.fixture(scope="module", autouse=True)
-def drivers(mosquitto_broker: MosquittoBroker) -> None:
+def drivers(mosquitto_broker: MosquittoServer) -> None:
     mosquitto_broker.add_drivers("anna", "bruno")
 
 
 @pytest.fixture
-def ears(mosquitto_broker: MosquittoBroker) -> Iterator[Client]:
+def ears(mosquitto_broker: MosquittoServer) -> Iterator[Client]:
     """The bridge's subscriptions: what it hears would get into the platform."""
     with connected(mosquitto_broker, "bridge") as bridge:
         for kind in ("position", "status"):
@@ -124,7 +125,7 @@ def heard_until(ears: Client, device: Client, marker: bytes) -> list[tuple[str, 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_31_publishing_for_another_driver__reaches_nobody(
-    mosquitto_broker: MosquittoBroker, ears: Client, protocol: MQTTProtocolVersion
+    mosquitto_broker: MosquittoServer, ears: Client, protocol: MQTTProtocolVersion
 ) -> None:
     with connected(mosquitto_broker, "anna", protocol=protocol) as anna:
         for topic in (
@@ -147,7 +148,7 @@ def test_31_publishing_for_another_driver__reaches_nobody(
 @pytest.mark.parametrize("topic", ["doorstep/v1/drivers/+/position", "doorstep/v1/drivers/#", "#"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_36_publishing_to_a_wildcard__ends_the_connection(
-    mosquitto_broker: MosquittoBroker, ears: Client, protocol: MQTTProtocolVersion, topic: str
+    mosquitto_broker: MosquittoServer, ears: Client, protocol: MQTTProtocolVersion, topic: str
 ) -> None:
     with connected(mosquitto_broker, "anna", protocol=protocol) as anna:
         # paho refuses such a topic itself, so the packet is written by hand
@@ -177,7 +178,7 @@ def test_36_publishing_to_a_wildcard__ends_the_connection(
     ],
 )
 def test_36_subscribing_to_what_is_not_its_own__hears_nothing(
-    mosquitto_broker: MosquittoBroker, topic: str
+    mosquitto_broker: MosquittoServer, topic: str
 ) -> None:
     with (
         connected(mosquitto_broker, "bruno") as bruno,
@@ -197,7 +198,7 @@ def test_36_subscribing_to_what_is_not_its_own__hears_nothing(
 @pytest.mark.parametrize("username", [None, "anna", "bridge", "nobody", "", "+", "#"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_36_connecting_without_the_right_password__is_refused(
-    mosquitto_broker: MosquittoBroker, protocol: MQTTProtocolVersion, username: str | None
+    mosquitto_broker: MosquittoServer, protocol: MQTTProtocolVersion, username: str | None
 ) -> None:
     client = Client(mosquitto_broker, username, password="wrong", client_id="x", protocol=protocol)
     client.open()
@@ -209,7 +210,7 @@ def test_36_connecting_without_the_right_password__is_refused(
 
 
 def test_36_another_s_client_id__takes_nothing_over_and_hears_nothing(
-    mosquitto_broker: MosquittoBroker,
+    mosquitto_broker: MosquittoServer,
 ) -> None:
     with (
         connected(mosquitto_broker, "bruno", client_id="bruno") as bruno,
@@ -231,7 +232,7 @@ def test_36_another_s_client_id__takes_nothing_over_and_hears_nothing(
 
 @pytest.mark.parametrize("username", ["+", "#", "+/position", "anna/position", ""])
 def test_36_a_wildcard_for_a_user_name__opens_no_topic_though_its_password_is_known(
-    mosquitto_broker: MosquittoBroker, ears: Client, username: str
+    mosquitto_broker: MosquittoServer, ears: Client, username: str
 ) -> None:
     """No such driver can be registered; here somebody has written one into the password file."""
     path = mosquitto_broker.paths.password_file
@@ -262,7 +263,7 @@ def test_36_a_wildcard_for_a_user_name__opens_no_topic_though_its_password_is_kn
 
 
 def test_36_a_will_on_another_s_topic__is_never_sent(
-    mosquitto_broker: MosquittoBroker, ears: Client
+    mosquitto_broker: MosquittoServer, ears: Client
 ) -> None:
     for topic in ("doorstep/v1/drivers/bruno/status", "doorstep/v1/drivers/bruno/position"):
         thief = Client(mosquitto_broker, "anna", client_id="w", will=(topic, b"his will"))
@@ -280,7 +281,7 @@ def test_36_a_will_on_another_s_topic__is_never_sent(
 
 
 def test_36_retained_junk_on_its_own_topics__stays_its_own(
-    mosquitto_broker: MosquittoBroker,
+    mosquitto_broker: MosquittoServer,
 ) -> None:
     junk = b"\x00\xff" + b"junk" * 1000
     with connected(mosquitto_broker, "bruno") as bruno:

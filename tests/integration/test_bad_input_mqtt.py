@@ -2,7 +2,7 @@
 
 Every class is sent at once, each by a driver of its own, through the real path: a good fix, the
 bad one alone, the bad one between two good ones in one array, and a good fix. The tests then say
-what must have become of each. Numbers are those of docs/bad-input.md.
+what must have become of each. Numbers are those of docs/reference/bad-input.md.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from device.connection import Connection, ConnectionFailed, Login
 from device.device import Device
 from device.journal import Journal, read_published
 from doorstep.settings import MqttBroker
-from tests.integration.servers import MosquittoBroker
+from ops.servers.mosquitto import MosquittoServer
 
 FIX = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
 ACK_EVERY_S = 0.5
@@ -36,7 +36,7 @@ ACK_EVERY_S = 0.5
 class Platform:
     """Takes fixes and acknowledges them; with `lose_every` n, it forgets each n-th copy."""
 
-    def __init__(self, broker: MosquittoBroker, lose_every: int = 0) -> None:
+    def __init__(self, broker: MosquittoServer, lose_every: int = 0) -> None:
         self.seen: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.statuses: dict[str, list[str]] = defaultdict(list)
         self.voids = 0
@@ -56,7 +56,7 @@ class Platform:
         self._acks = threading.Thread(target=self._acknowledge)
         self._acks.start()
 
-    def _client(self, broker: MosquittoBroker, username: str) -> Client:
+    def _client(self, broker: MosquittoServer, username: str) -> Client:
         client = Client(CallbackAPIVersion.VERSION2, clean_session=False, client_id=username)
         client.username_pw_set(username, broker.password(username))
         client.reconnect_delay_set(1, 1)
@@ -95,13 +95,13 @@ class Platform:
 
 
 @pytest.fixture
-def platform(mosquitto_broker: MosquittoBroker) -> Iterator[Platform]:
+def platform(mosquitto_broker: MosquittoServer) -> Iterator[Platform]:
     one = Platform(mosquitto_broker)
     yield one
     one.close()
 
 
-def login(broker: MosquittoBroker, driver_id: str, *, mqtt_5: bool = False) -> Login:
+def login(broker: MosquittoServer, driver_id: str, *, mqtt_5: bool = False) -> Login:
     return Login(
         MqttBroker("127.0.0.1", broker.port, tls=False),
         driver_id,
@@ -139,7 +139,7 @@ def report(journal: Journal, devices: Sequence[Device]) -> None:
 
 @pytest.mark.parametrize("mqtt_5", [False, True])
 async def test_device__either_protocol__everything_is_acknowledged_in_order(
-    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path, mqtt_5: bool
+    mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path, mqtt_5: bool
 ) -> None:
     mosquitto_broker.add_drivers("anna")
     with Journal(tmp_path / "j.sqlite") as journal:
@@ -155,7 +155,7 @@ async def test_device__either_protocol__everything_is_acknowledged_in_order(
 
 
 async def test_devices__200_in_one_process_and_the_broker_killed__nothing_is_lost(
-    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path
+    mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path
 ) -> None:
     names = [f"d{number}" for number in range(200)]
     mosquitto_broker.add_drivers(*names)
@@ -177,7 +177,7 @@ async def test_devices__200_in_one_process_and_the_broker_killed__nothing_is_los
 
 
 async def test_device__a_platform_that_loses_copies__resends_until_all_is_there(
-    mosquitto_broker: MosquittoBroker, tmp_path: Path
+    mosquitto_broker: MosquittoServer, tmp_path: Path
 ) -> None:
     mosquitto_broker.add_drivers("bruno")
     platform = Platform(mosquitto_broker, lose_every=7)
@@ -196,7 +196,7 @@ async def test_device__a_platform_that_loses_copies__resends_until_all_is_there(
 
 
 async def test_device__status__online_then_offline_also_without_a_goodbye(
-    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path
+    mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path
 ) -> None:
     mosquitto_broker.add_drivers("carla")
     with Journal(tmp_path / "j.sqlite") as journal:
@@ -210,7 +210,7 @@ async def test_device__status__online_then_offline_also_without_a_goodbye(
 
 
 async def test_connection__wrong_password__says_that_it_is_refused(
-    mosquitto_broker: MosquittoBroker,
+    mosquitto_broker: MosquittoServer,
 ) -> None:
     wrong = Login(
         MqttBroker("127.0.0.1", mosquitto_broker.port, tls=False), "anna", "wrong", "will"
@@ -228,7 +228,7 @@ async def test_connection__nobody_listens__says_so_at_once() -> None:
 
 
 async def test_device__process_killed_again_and_again__every_journalled_fix_arrives(
-    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path
+    mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path
 ) -> None:
     """The process is killed while it reads, sends and hears acks; the last one ends in peace."""
     mosquitto_broker.add_drivers("diana")

@@ -12,13 +12,13 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from doorstep.fix import Fix
 from driver_api.positions import QUEUE_RECORDS, KafkaPositions
-from tests.integration.servers import KafkaBroker
+from ops.servers.kafka import KafkaServer
 
 TOPIC = "tracking-positions"
 
 
 @pytest.fixture
-def topic(kafka_broker: KafkaBroker) -> str:
+def topic(kafka_broker: KafkaServer) -> str:
     admin = AdminClient({"bootstrap.servers": kafka_broker.bootstrap_servers})
     for created in admin.create_topics([NewTopic(TOPIC, 3, 1)]).values():
         created.result(30)

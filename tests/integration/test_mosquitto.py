@@ -14,7 +14,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from tests.integration.servers import MosquittoBroker, wait_until
+from ops.servers.mosquitto import MosquittoServer
+from ops.servers.waiting import wait_until
 
 TOPIC = "doorstep/v1/drivers/{}/{}"
 
@@ -22,7 +23,7 @@ TOPIC = "doorstep/v1/drivers/{}/{}"
 class Client:
     """A paho client whose messages and connection can be waited for."""
 
-    def __init__(self, broker: MosquittoBroker, username: str, client_id: str = "") -> None:
+    def __init__(self, broker: MosquittoServer, username: str, client_id: str = "") -> None:
         self.messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self.disconnected = threading.Event()
         self.mqtt = mqtt.Client(
@@ -64,7 +65,7 @@ class Client:
 
 
 @contextmanager
-def connected(broker: MosquittoBroker, username: str, **options: Any) -> Iterator[Client]:
+def connected(broker: MosquittoServer, username: str, **options: Any) -> Iterator[Client]:
     client = Client(broker, username, **options)
     client.connect()
     try:
@@ -74,18 +75,18 @@ def connected(broker: MosquittoBroker, username: str, **options: Any) -> Iterato
 
 
 @pytest.fixture(scope="module", autouse=True)
-def drivers(mosquitto_broker: MosquittoBroker) -> None:
+def drivers(mosquitto_broker: MosquittoServer) -> None:
     mosquitto_broker.add_drivers("anna", "bruno")
 
 
-def test_wrong_password__is_refused(mosquitto_broker: MosquittoBroker) -> None:
-    assert mosquitto_broker.lets_in("anna")
-    assert not mosquitto_broker.lets_in("anna", mosquitto_broker.password("bruno"))
-    assert not mosquitto_broker.lets_in("anna", "")
-    assert not mosquitto_broker.lets_in("nobody")
+def test_wrong_password__is_refused(mosquitto_broker: MosquittoServer) -> None:
+    assert mosquitto_broker.accepts("anna")
+    assert not mosquitto_broker.accepts("anna", mosquitto_broker.password("bruno"))
+    assert not mosquitto_broker.accepts("anna", "")
+    assert not mosquitto_broker.accepts("nobody")
 
 
-def test_device__publishes_on_its_own_topics_only(mosquitto_broker: MosquittoBroker) -> None:
+def test_device__publishes_on_its_own_topics_only(mosquitto_broker: MosquittoServer) -> None:
     with (
         connected(mosquitto_broker, "bridge") as bridge,
         connected(mosquitto_broker, "anna") as anna,
@@ -99,7 +100,7 @@ def test_device__publishes_on_its_own_topics_only(mosquitto_broker: MosquittoBro
         assert bridge.messages.empty()
 
 
-def test_device__hears_its_own_topics_only(mosquitto_broker: MosquittoBroker) -> None:
+def test_device__hears_its_own_topics_only(mosquitto_broker: MosquittoServer) -> None:
     with (
         connected(mosquitto_broker, "driver_events") as service,
         connected(mosquitto_broker, "anna") as anna,
@@ -114,7 +115,7 @@ def test_device__hears_its_own_topics_only(mosquitto_broker: MosquittoBroker) ->
         assert {message for _, message in list(anna.messages.queue)} <= {b"hers"}
 
 
-def test_device__can_t_take_another_s_session(mosquitto_broker: MosquittoBroker) -> None:
+def test_device__can_t_take_another_s_session(mosquitto_broker: MosquittoServer) -> None:
     with (
         connected(mosquitto_broker, "bruno", client_id="bruno") as bruno,
         connected(mosquitto_broker, "anna", client_id="bruno"),
@@ -123,7 +124,7 @@ def test_device__can_t_take_another_s_session(mosquitto_broker: MosquittoBroker)
 
 
 def test_second_driver_events__under_its_own_name__stays_beside_the_first(
-    mosquitto_broker: MosquittoBroker,
+    mosquitto_broker: MosquittoServer,
 ) -> None:
     with (
         connected(mosquitto_broker, "driver_events") as first,
@@ -138,7 +139,7 @@ def test_second_driver_events__under_its_own_name__stays_beside_the_first(
 
 
 def test_packet_too_large__disconnects_instead_of_a_false_success(
-    mosquitto_broker: MosquittoBroker,
+    mosquitto_broker: MosquittoServer,
 ) -> None:
     with (
         connected(mosquitto_broker, "bridge") as bridge,
@@ -153,7 +154,7 @@ def test_packet_too_large__disconnects_instead_of_a_false_success(
         anna.mqtt.disconnect()  # or it would send the same again
 
 
-def test_session__waits_through_a_stop_of_the_broker(mosquitto_broker: MosquittoBroker) -> None:
+def test_session__waits_through_a_stop_of_the_broker(mosquitto_broker: MosquittoServer) -> None:
     bridge = Client(mosquitto_broker, "bridge")
     bridge.connect(session=True)
     bridge.subscribe(TOPIC.format("+", "position"))
@@ -176,11 +177,11 @@ def test_session__waits_through_a_stop_of_the_broker(mosquitto_broker: Mosquitto
 
 
 def test_driver_added_while_it_runs__gets_in_and_the_others_stay(
-    mosquitto_broker: MosquittoBroker,
+    mosquitto_broker: MosquittoServer,
 ) -> None:
     with connected(mosquitto_broker, "anna") as anna:
-        assert not mosquitto_broker.lets_in("carla")
+        assert not mosquitto_broker.accepts("carla")
         mosquitto_broker.add_drivers("carla")
 
-        assert mosquitto_broker.lets_in("carla")
+        assert mosquitto_broker.accepts("carla")
         assert not anna.disconnected.is_set()

@@ -1,4 +1,4 @@
-"""Fourteen real phone-days through the whole stack, twice; see docs/real-traces.md."""
+"""Fourteen real phone-days through the whole stack, twice; see docs/results.md."""
 
 from __future__ import annotations
 

@@ -13,8 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from ops.servers.postgres import running_cluster
 from ops.stack.addresses import any_free_port
-from tests.database import TEMPLATE, Database, create_template, running_cluster
+from tests.database import TEMPLATE, Database, create_template
 from tests.integration.http_services import (
     CUSTOMER,
     RESTAURANT,

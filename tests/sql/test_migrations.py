@@ -10,14 +10,14 @@ import psycopg
 import pytest
 
 import sql
+from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
 from sql.__main__ import main
-from sql.freeze import FROZEN, frozen_text
 from sql.install import schema_files, schema_text
 from sql.migrate import upgrade
-from tests.database import PASSWORD, Database
+from tests.database import Database
 
-ROWS = ("order_transition", "driver_transition", "policy", "limits", "sealed_before")
+ROWS = ("order_transition", "driver_transition", "policy", "limits", "history_bounds")
 
 
 def dump(url: str) -> str:
@@ -53,10 +53,6 @@ def test_migrations__from_nothing__equal_the_schema_files(
             rows = one.execute(statement).fetchall()
             assert rows
             assert rows == two.execute(statement).fetchall()
-
-
-def test_first_migration__is_a_copy_of_the_schema() -> None:
-    assert FROZEN.read_text(encoding="utf-8") == frozen_text()
 
 
 def test_upgrade__a_second_time__changes_nothing(database: Database) -> None:

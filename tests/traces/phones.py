@@ -3,7 +3,7 @@
 First as they arrived, from each phone's journal to PostGIS; then the same Kafka records, shuffled
 and every tenth twice, into an empty database. Both must end in the same history, evidence and
 states. A third time without boot and seq over HTTP, which must prove the same. The table says what
-became of every real fault. See docs/real-traces.md.
+became of every real fault. See docs/results.md.
 
     python -m tests.traces.phones                     all of it, about a minute
     python -m tests.traces.phones --days d04 d09      some days
@@ -26,9 +26,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops.stack.settings import StackSettings
+from ops.servers.postgres import running_cluster
+from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
-from tests.database import Database, cloned_database, create_template, running_cluster
+from tests.database import Database, cloned_database, create_template
 from tests.traces.data import GPS, Trace, phone_days
 from tests.traces.faults import FaultRow, fate_of, faults_of, table_of
 from tests.traces.orders import now_ms
@@ -36,9 +37,6 @@ from tests.traces.shuffled import send_shuffled
 from tests.traces.standing import Standing, compare, content, proved
 from tests.traces.whole import PhoneDays, Say, count_fates
 
-ANY_PORT: dict[str, Any] = {
-    name: 0 for name in StackSettings.model_fields if name.endswith("_port")
-}
 ACK_EVERY_S = 2.0
 SEED = 14
 
@@ -167,7 +165,7 @@ def run(names: Sequence[str], say: Say) -> Verdict:
     days = [day for day in phone_days() if not names or day.name.rpartition("/")[2] in names]
     paths = Path(tempfile.mkdtemp(prefix="doorstep-phones-"))
     paths.chmod(0o755)
-    settings = StackSettings(doorstep_home=paths / "stack", **ANY_PORT)
+    settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
     environment = os.environ | {"ACK_EVERY_S": str(ACK_EVERY_S)}
     stack = Stack(settings, environment=environment, say=say)
     try:

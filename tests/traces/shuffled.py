@@ -15,9 +15,10 @@ from confluent_kafka import Message, Producer
 from doorstep.fix import Fix, decode_position, encode_fix
 from doorstep.kafka.topic_specs import DAY_MS, Topic, create_topics
 from doorstep.store import admin
+from ops.servers.services import ServiceProcess
+from ops.servers.waiting import wait_until
+from tests.clients.kafka import read_topic
 from tests.database import Database
-from tests.integration.pipe_services import Service, read_topic_at
-from tests.integration.servers import wait_until
 from tests.sql.fleet import Fleet
 from tests.traces.days import stops_of
 from tests.traces.orders import place_of
@@ -48,7 +49,7 @@ def records_of(phones: PhoneDays) -> list[tuple[str, Fix, int]]:
                     first.setdefault((driver_id, fix.seq), (driver_id, fix, arrived_ms))
         return wanted <= first.keys()
 
-    read_topic_at(phones.bootstrap_servers, "driver-pos", take)
+    read_topic(phones.bootstrap_servers, "driver-pos", take)
     return list(first.values())
 
 
@@ -112,7 +113,7 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
     return standing
 
 
-class WithoutBroker(Service):
+class WithoutBroker(ServiceProcess):
     """A driver_events whose devices nobody waits for: ready without its broker."""
 
     def is_ready(self) -> bool:

@@ -1,5 +1,5 @@
 """Orders on recorded traces of real phones and cars: what was labelled by hand is found, once, and
-nothing else. See docs/real-traces.md.
+nothing else. See docs/explanation/order-independence.md.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from doorstep.store import admin
 from ops.stack.addresses import reach
 from ops.stack.stack import Stack
 from simulators.api import Answer, Api
-from tests.integration.pipe_services import read_topic_at
+from tests.clients.kafka import read_topic
 from tests.traces.data import Trace
 from tests.traces.days import stops_of
 from tests.traces.orders import place_of
@@ -238,7 +238,7 @@ class PhoneDays:
             return refused <= reasons.keys()
 
         if refused:
-            read_topic_at(self.bootstrap_servers, "dead-letter", take)
+            read_topic(self.bootstrap_servers, "dead-letter", take)
         return {key: reasons[key] for key in refused}
 
 

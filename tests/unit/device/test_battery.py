@@ -1,4 +1,4 @@
-"""What dead reckoning must save, and may cost, on real traces. See docs/battery.md.
+"""What dead reckoning must save, and may cost, on real traces. See docs/how-to/save-battery.md.
 
 The traces lie beside the project and may not be copied into it.
 """
