@@ -57,6 +57,7 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
             "STAFF_TOKEN": paths.staff_token(),
+            "DRIVER_API_TOKEN": paths.driver_api_token(),
         }
     )
 

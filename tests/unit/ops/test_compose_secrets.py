@@ -33,7 +33,7 @@ def test_make_secrets__no_place_stays_empty_and_no_password_is_used_twice(projec
     secret = [
         value for name, value in environment.items() if name.endswith(("_PASSWORD", "_TOKEN"))
     ]
-    assert len(secret) == 8
+    assert len(secret) == 9
     assert all(len(value) >= 32 for value in secret)
     assert len(set(secret)) == len(secret)
     assert all(environment.values())
@@ -79,6 +79,20 @@ def test_fill__a_value_that_is_there__stays() -> None:
     assert (
         fill("# A=\nMQTT_PORT=1883\nX=\n", {"X": "derived"}) == "# A=\nMQTT_PORT=1883\nX=derived\n"
     )
+
+
+def test_make_secrets__env_of_an_older_release__gets_the_new_variable(project: Path) -> None:
+    make_secrets(project)
+    environment = project / ".env"
+    text = environment.read_text(encoding="utf-8")
+    older = "".join(
+        line for line in text.splitlines(keepends=True) if not line.startswith("DRIVER_API_TOKEN")
+    )
+    environment.write_text(older, encoding="utf-8")
+    assert make_secrets(project) == [environment]
+    assert environment.read_text(encoding="utf-8").startswith(older)
+    assert len(environment_of(project)["DRIVER_API_TOKEN"]) >= 32
+    assert make_secrets(project) == []
 
 
 def test_compose_secrets__needs_nothing_but_python() -> None:
