@@ -39,7 +39,7 @@ ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 def make_secrets(project: Path) -> list[Path]:
     """Write the files that are missing, and return them.
 
-    Raises SettingsError if .env was made with another fleet key or staff token.
+    Raises SettingsError if .env was made with another fleet key.
     """
     written: list[Path] = []
     folder = project / SECRETS
@@ -60,7 +60,6 @@ def make_secrets(project: Path) -> list[Path]:
     derived = {
         "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
         "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
-        "STAFF_TOKEN": (folder / "staff.token").read_text(encoding="ascii").strip(),
     }
     example = (project / ".env.example").read_text(encoding="utf-8")
     if _write_once(environment, fill(example, derived), 0o600) or _add_new_variables(
