@@ -22,22 +22,22 @@ DOWN_S = 600.0
 QUEUE = 300  # messages that the broker keeps for the bridge: 0.6 s of the load
 IN_FLIGHT = 100  # and that the bridge takes without Kafka's word
 ALARM_WITHIN_S = 30.0
-POISON = b"the payload that nobody can handle"
+POISON = b"a payload that raises in the bridge"
 POISONER = "poisoner"
-# What the bridge is given instead of a poison that exists: no payload is known to make it raise.
+# No payload is known to make the bridge raise, so producing this one raises in its process.
 SITECUSTOMIZE = f"""
-import bridge.relay as relay
+from bridge.kafka_publisher import Publisher
 
-send = relay.Relay._send
-
-
-def failing(self, subscriber, arrival, chunk):
-    if arrival.payload == {POISON!r}:
-        raise ZeroDivisionError("made by the faults' lab")
-    return send(self, subscriber, arrival, chunk)
+produce = Publisher.produce
 
 
-relay.Relay._send = failing
+def failing(self, topic, key, value, on_delivery, headers=None):
+    if value == {POISON!r} and headers is None:  # the dead letter has headers
+        raise ZeroDivisionError("injected")
+    return produce(self, topic, key, value, on_delivery, headers)
+
+
+Publisher.produce = failing
 """
 
 
@@ -90,16 +90,16 @@ def overflow(lab: Lab) -> Seen:
 
 
 def poison(lab: Lab) -> Seen:
-    """A handler that raises: one dead letter, and everything else goes on."""
+    """A message that raises in the bridge: one dead letter, counted, and the others go on."""
     lab.stack.add_drivers([POISONER])
     with tempfile.TemporaryDirectory(prefix="doorstep-poison-") as folder:
         Path(folder).chmod(0o755)
         (Path(folder) / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-        with lab.told("bridge", {"PYTHONPATH": folder}):
+        with lab.told("bridge", {"PYTHONPATH": python_path(folder)}):
             pid, at = lab.pid("bridge"), time.monotonic()
             letters = dead_letters(lab)
             publish(lab, POISONER, POISON)
-            found = wait_for(lambda: POISON in next(letters), 20)
+            found = wait_for(lambda: next(letters) == ("bridge_error", POISON), 20)
             recovery_s = lab.wait_healthy(since=at)
             counted = lab.metric("bridge", "doorstep_bridge_poison_total")
             is_same = lab.pid("bridge") == pid
@@ -107,6 +107,11 @@ def poison(lab: Lab) -> Seen:
     seen = f"{counted:.0f} counted, {'a' if found else 'no'} dead letter, "
     seen += "the same process" if is_same else "the process ended"
     return Seen(seen, recovery_s, ok=bool(found) and is_same and counted == 1)
+
+
+def python_path(folder: str) -> str:
+    """Put a folder before this process's PYTHONPATH."""
+    return os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @contextlib.contextmanager
@@ -140,8 +145,8 @@ def publish(lab: Lab, driver_id: str, payload: bytes) -> None:
     client.loop_stop()
 
 
-def dead_letters(lab: Lab) -> Generator[bytes, None, None]:
-    """Read what comes to the dead letters from now on; empty bytes while nothing does."""
+def dead_letters(lab: Lab) -> Generator[tuple[str, bytes], None, None]:
+    """Read new dead letters, (reason, payload); both are empty while there is none."""
     config = {"bootstrap.servers": lab.kafka_servers, "group.id": f"faults-{os.getpid()}"}
     consumer = Consumer(config | {"enable.auto.commit": False})
     metadata = consumer.list_topics("dead-letter", timeout=10).topics["dead-letter"]
@@ -150,11 +155,15 @@ def dead_letters(lab: Lab) -> Generator[bytes, None, None]:
         one.offset = consumer.get_watermark_offsets(one, timeout=10)[1]
     consumer.assign(partitions)
 
-    def read() -> Generator[bytes, None, None]:
+    def read() -> Generator[tuple[str, bytes], None, None]:
         try:
             while True:
                 message = consumer.poll(0.2)
-                yield (message.value() or b"") if message and not message.error() else b""
+                if message is None or message.error():
+                    yield "", b""
+                else:
+                    reason = dict(message.headers() or [])["reason"]
+                    yield reason.decode(), message.value() or b""
         finally:
             consumer.close()
 
