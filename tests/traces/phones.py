@@ -114,9 +114,8 @@ def compare_protocols(phones: PhoneDays, final_state: FinalState) -> list[str]:
     over_http = phones.final_state("http")
     failures = []
     if evidence_by_day(over_http) != evidence_by_day(final_state):
-        failures.append(
-            f"HTTP proves other evidence: {evidence_by_day(over_http)} / {evidence_by_day(final_state)}"
-        )
+        found, expected = evidence_by_day(over_http), evidence_by_day(final_state)
+        failures.append(f"HTTP proves other evidence: {found} / {expected}")
     for day in phones.days:
         mqtt, http = (
             [row for row in found["history"] if row["driver_id"] == phones.driver_of(day, protocol)]
