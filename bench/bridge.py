@@ -28,33 +28,30 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from bench.devices import Phone, connect_phones, publish
 from bench.measure import Measurements, report
 from doorstep.settings import Bind
-from tests.integration.pipe_servers import (
-    PROJECT,
-    TOPICS,
-    Kafka,
-    Mosquitto,
-    Server,
-    wait_until,
-)
-from tests.integration.pipe_services import bridge_on, cpu_s
+from ops.servers.kafka import POSITION_PARTITIONS, KafkaServer
+from ops.servers.mosquitto import AnonymousMosquitto
+from ops.servers.process import ServerProcess
+from ops.servers.services import bridge_process, cpu_s
+from ops.servers.waiting import wait_until
 
 PHONES = 250
 DRAIN_TIMEOUT_S = 120.0
 
 
-class PahoBridge(Server):
+class PahoBridge(ServerProcess):
     """`bench.plain_bridge` as a process."""
 
-    def __init__(self, folder: Path, broker: Mosquitto, kafka: Kafka, client_id: str) -> None:
+    def __init__(
+        self, folder: Path, broker: AnonymousMosquitto, kafka: KafkaServer, client_id: str
+    ) -> None:
         super().__init__(folder)
         self._arguments = [str(broker.port), kafka.bootstrap_servers, client_id]
 
     def argv(self) -> list[str]:
-        path = f"PYTHONPATH={PROJECT}"
-        return ["env", path, sys.executable, "-m", "bench.plain_bridge", *self._arguments]
+        return [sys.executable, "-m", "bench.plain_bridge", *self._arguments]
 
     def is_ready(self) -> bool:
-        return "subscribed" in (self.folder / "log").read_text()
+        return "subscribed" in self.log()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        broker, kafka = Mosquitto(folder / "mosquitto"), Kafka(folder / "kafka")
+        broker, kafka = AnonymousMosquitto(folder / "mosquitto"), KafkaServer(folder / "kafka")
         broker.start()
         kafka.start()
         kafka.create_topics()
@@ -96,13 +93,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(
-    variant: str, folder: Path, broker: Mosquitto, kafka: Kafka, phones: list[Phone], count: int
+    variant: str,
+    folder: Path,
+    broker: AnonymousMosquitto,
+    kafka: KafkaServer,
+    phones: list[Phone],
+    count: int,
 ) -> float:
     """Relay `count` messages with one variant; the CPU seconds."""
     client_id = f"bench-{variant}"
     if variant == "ours":
-        service: Server = bridge_on(
-            folder / variant, broker.url, kafka.port, BRIDGE_CLIENT_ID=client_id
+        service: ServerProcess = bridge_process(
+            folder / variant, broker.url, kafka.bootstrap_servers, BRIDGE_CLIENT_ID=client_id
         )
     else:
         service = PahoBridge(folder / variant, broker, kafka, client_id)
@@ -126,7 +128,7 @@ def _records(admin: AdminClient) -> int:
     """The number of records in driver-pos, from Kafka's offsets."""
     requests = {
         TopicPartition("driver-pos", number): OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        for number in range(TOPICS["driver-pos"])
+        for number in range(POSITION_PARTITIONS)
     }
     return sum(answer.result(10).offset for answer in admin.list_offsets(requests).values())
 
@@ -140,7 +142,7 @@ def _frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def _end_session(broker: Mosquitto, client_id: str) -> None:
+def _end_session(broker: AnonymousMosquitto, client_id: str) -> None:
     """End a session, so that it does not queue the other variant's messages."""
     client = Client(
         CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.eta_days import SimulatedDays
+from doorstep.geo import distance_m
 from eta.estimate import Estimator, Task
 from eta.features import City
 from eta.learning import learn
@@ -34,7 +35,6 @@ from eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, RouteChoice
 from eta.rides import Delivery
 from eta.streets import load_firenze
 from eta.travel_time_cache import TravelTimeCache
-from tracking_api.geo import distance_m
 
 Floats = NDArray[np.float64]
 TEN_MPS = EtaModel(

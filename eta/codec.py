@@ -1,4 +1,4 @@
-"""Encode a model as the JSON that sql/schema/49_eta.sql stores, and decode it."""
+"""Encode a model as the JSON that sql/schema/50_eta.sql stores, and decode it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def model_to_json(model: EtaModel, metres: Sequence[Sequence[float]]) -> dict[st
         "crossing_s": model.crossing_s,
         "arrival_s": model.arrival_s,
         "wait_s": list(model.wait_s),
-        "ways": model.route_choice.value,
+        "route_choice": model.route_choice.value,
         "street_speeds": [
             {
                 "street_class": name,
@@ -53,7 +53,7 @@ def model_from_json(encoded: Mapping[str, Any]) -> EtaModel:
         crossing_s=float(encoded["crossing_s"]),
         arrival_s=float(encoded["arrival_s"]),
         wait_s=tuple(float(quantile_s) for quantile_s in encoded["wait_s"]),
-        route_choice=RouteChoice(encoded["ways"]),
+        route_choice=RouteChoice(encoded["route_choice"]),
         driver_pace={name: float(pace) for name, pace in encoded["driver_pace"].items()},
         bands=tuple(_band(row) for row in encoded["bands"]),
         model_id=int(encoded["model_id"]),

@@ -176,7 +176,9 @@ def _demo(stack: Stack, options: argparse.Namespace) -> int:
 
 def _up(stack: Stack, _options: argparse.Namespace) -> int:
     stack.up()
-    print(f"tracking_api  {stack.addresses.tracking_api_url}   (map: /fleet, API: /docs)")
+    print(f"tracking_api  {stack.addresses.tracking_api_url}   (map: /fleet)")
+    print(f"API documents http://{stack.addresses.tracking_api_internal}/docs")
+    print(f"              http://{stack.addresses.driver_api_internal}/docs")
     print(f"driver_api    {stack.addresses.driver_api_url}")
     print(f"MQTT          {stack.addresses.mqtt_url}")
     print(f"staff token   {stack.paths.staff_token_file}")

@@ -16,7 +16,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-EARTH_M_PER_DEG = 111_195.0  # mean radius 6,371.0 km * pi / 180
+from doorstep.geo import M_PER_DEG, m_per_lon_deg
+
 MAX_NEAREST_M = 6_400.0
 CANDIDATES_WITHIN_M = 100.0  # beyond it, the street next to the nearest one is no candidate
 
@@ -67,7 +68,7 @@ class Streets:
         self.zone = zone
         self.middle = middle
         self._lon, self._lat = middle
-        self._m_per_lon = EARTH_M_PER_DEG * math.cos(math.radians(self._lat))
+        self._m_per_lon = m_per_lon_deg(self._lat)
         self._segments, self._owner = _segments(streets)
         self._tree = shapely.STRtree(
             cast("NDArray[np.object_]", shapely.linestrings(self._segments))
@@ -77,12 +78,12 @@ class Streets:
         """Degrees to metres."""
         return (
             (lon_deg - self._lon) * self._m_per_lon,
-            (lat_deg - self._lat) * EARTH_M_PER_DEG,
+            (lat_deg - self._lat) * M_PER_DEG,
         )
 
     def to_lon_lat(self, x: float, y: float) -> Point:
         """Metres to degrees, longitude first."""
-        return self._lon + x / self._m_per_lon, self._lat + y / EARTH_M_PER_DEG
+        return self._lon + x / self._m_per_lon, self._lat + y / M_PER_DEG
 
     def nearest(self, x: float, y: float) -> StreetPoint:
         """The nearest point on any street. Raises ValueError over 6.4 km outside the city."""

@@ -17,7 +17,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 import data
-from eta.streets.graph import EARTH_M_PER_DEG, Point, Street, Streets
+from doorstep.geo import M_PER_DEG, m_per_lon_deg
+from eta.streets.graph import Point, Street, Streets
 
 EXCLUDED = frozenset({"motorway", "motorway_link"})
 
@@ -40,7 +41,7 @@ def read_streets(nodes_csv_gz: Path, edges_csv_gz: Path, zone: ZoneInfo) -> Stre
     number = {node: new for new, node in enumerate(kept)}
 
     middle = tuple(np.mean([lon_lat[node] for node in number], axis=0).tolist())
-    scale = (EARTH_M_PER_DEG * math.cos(math.radians(middle[1])), EARTH_M_PER_DEG)
+    scale = (m_per_lon_deg(middle[1]), M_PER_DEG)
 
     def metres(lon_deg: float, lat_deg: float) -> Point:
         return (lon_deg - middle[0]) * scale[0], (lat_deg - middle[1]) * scale[1]

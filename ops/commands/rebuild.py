@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from doorstep.store.error_mapping import translated
 from sql import query
 
-FILE = "operate/rebuild.sql"
+FILE = "rebuild.sql"
 ORDERS_AT_ONCE = 100  # of about 1,000 fixes each: 100,000 rows, 10 MB
 DRIVERS_AT_ONCE = 100
 STEPS = (
@@ -80,7 +80,7 @@ class Rebuilder:
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self._conn = conn
         conn.autocommit = True
-        self._run("be_patient")
+        self._run("set_timeouts")
         self._run("create_tables")
 
     def count(self) -> tuple[int, int]:
@@ -103,8 +103,8 @@ class Rebuilder:
 
     def unknown(self, order_ids: Sequence[UUID], driver_ids: Sequence[str]) -> list[str]:
         """Give those ids that are nobody's."""
-        orders = self._rows("known_orders", order_ids=list(order_ids))
-        drivers = self._rows("known_drivers", driver_ids=list(driver_ids))
+        orders = self._rows("existing_orders", order_ids=list(order_ids))
+        drivers = self._rows("existing_drivers", driver_ids=list(driver_ids))
         known = {str(row["order_id"]) for row in orders} | {row["driver_id"] for row in drivers}
         return [str(one) for one in (*order_ids, *driver_ids) if str(one) not in known]
 
@@ -135,7 +135,7 @@ class Rebuilder:
 
     def _compare_orders(self, order_ids: Sequence[UUID]) -> list[Difference]:
         asked = {"order_ids": list(order_ids)}
-        self._run("clear")
+        self._run("clear_tables")
         for name in STEPS:
             self._rows(name, **(asked if name == "rebuild_windows" else {}))
         return _differences(self._rows("compare_orders", **asked))
@@ -165,11 +165,13 @@ class Rebuilder:
         is mended may have been moved past it.
         """
         with translated(), self._conn.transaction():
-            self._run("guard_off")  # first: its lock keeps every other writer of orders out
+            self._run(
+                "disable_transition_guard"
+            )  # first: its lock keeps every other writer of orders out
             self._rows("lock_orders", order_ids=list(order_ids))
             found = self._compare_orders(order_ids)
             self._mend(found)
-            self._run("guard_on")
+            self._run("enable_transition_guard")
         return found
 
     def mend_drivers(self, driver_ids: Sequence[str]) -> list[Difference]:
@@ -184,11 +186,11 @@ class Rebuilder:
         for one in sorted(differences, key=lambda one: PARTS.index(one.part)):
             asked = {"key": Jsonb(one.key), "expected": Jsonb(one.expected)}
             if one.part == "evidence" and one.expected is None:
-                self._rows("drop_evidence", key=asked["key"])
+                self._rows("delete_evidence", key=asked["key"])
                 continue
-            self._rows(f"mend_{one.part}", **asked)
+            self._rows(f"repair_{one.part}", **asked)
             if one.part == "position":
-                self._rows("mend_cell", **asked)
+                self._rows("repair_cell", **asked)
 
     # -- the session -----------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ class Rebuilder:
     def _reading(self) -> Iterator[None]:
         """One snapshot, in which only temporary tables can be written."""
         with translated(), self._conn.transaction():
-            self._run("only_read")
+            self._run("set_read_only")
             yield
 
     def _chunks(self, name: str, column: str, limit: int) -> Iterator[list[Any]]:
@@ -217,4 +219,4 @@ class Rebuilder:
 
 
 def _differences(rows: Sequence[Values]) -> list[Difference]:
-    return [Difference(row["part"], row["key"], row["expected"], row["stands"]) for row in rows]
+    return [Difference(row["part"], row["key"], row["expected"], row["actual"]) for row in rows]

@@ -29,6 +29,8 @@ class Addresses:
     database: Bind
     tracking_api: Bind
     driver_api: Bind
+    tracking_api_internal: Bind
+    driver_api_internal: Bind
     bridge: Bind
     driver_events: Bind
 
@@ -44,6 +46,11 @@ class Addresses:
     @property
     def tracking_api_url(self) -> str:
         return f"http://{reach(self.tracking_api)}"
+
+    def telemetry_of(self, service: str) -> Bind:
+        """Return where a service serves /metrics."""
+        bind: Bind = getattr(self, f"{service}_internal", None) or getattr(self, service)
+        return reach(bind)
 
     def save(self, path: Path) -> None:
         """Remember the addresses."""
@@ -87,6 +94,12 @@ def choose_addresses(settings: StackSettings, say: Callable[[str], None]) -> Add
         database=chooser.choose("postgres", inside, settings.database_port),
         tracking_api=chooser.choose("tracking_api", outside, settings.tracking_api_port),
         driver_api=chooser.choose("driver_api", outside, settings.driver_api_port),
+        tracking_api_internal=chooser.choose(
+            "tracking_api (internal)", inside, settings.tracking_api_internal_port
+        ),
+        driver_api_internal=chooser.choose(
+            "driver_api (internal)", inside, settings.driver_api_internal_port
+        ),
         bridge=chooser.choose("bridge", inside, settings.bridge_port),
         driver_events=chooser.choose("driver_events", inside, settings.driver_events_port),
     )

@@ -350,8 +350,8 @@ def _say_where(stack: Stack, options: argparse.Namespace) -> None:
     print_line(f"{options.couriers} couriers at {pace}; Ctrl-C stops")
     print_line(f"  map of the fleet  {at.tracking_api_url}/fleet#{token}")
     print_line(f"  series            {at.tracking_api_url}/series#{token}")
-    print_line(f"  tracking_api      {at.tracking_api_url}/docs")
-    print_line(f"  driver_api        {at.driver_api_url}/docs")
+    print_line(f"  tracking_api      http://{at.tracking_api_internal}/docs")
+    print_line(f"  driver_api        http://{at.driver_api_internal}/docs")
     print_line(f"  MQTT              {at.mqtt_url}")
 
 

@@ -35,12 +35,17 @@ def prepare(paths: StackPaths, at: Addresses, say: Callable[[str], None]) -> Non
 
 def broker_argv(paths: StackPaths, number: int) -> list[str]:
     """Give the command that runs a broker in the foreground; brokers count from 1."""
+    config = paths.mosquitto.resolve() / f"mosquitto-{number}.conf"
+    return as_user(server_user(USER), [find_program(), "-c", str(config)], on_parent_death="TERM")
+
+
+def find_program() -> str:
+    """Find the `mosquitto` program. Raises StackError if it is not installed."""
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin")
     program = program or shutil.which("mosquitto")
     if program is None:
         raise StackError("there is no `mosquitto`: ./run installs it")
-    config = paths.mosquitto.resolve() / f"mosquitto-{number}.conf"
-    return as_user(server_user(USER), [program, "-c", str(config)], on_parent_death="TERM")
+    return program
 
 
 def give_to_broker(password_file: Path) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from doorstep.credentials import mqtt_password
+from ops.servers.waiting import wait_until
 from ops.stack import probes
 from ops.stack.paths import process_runs as _runs
-from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
-from tests.integration.conftest import ANY_PORT
-from tests.integration.servers import wait_until
 
 PARTS = [
     "supervisor",
@@ -75,11 +74,11 @@ def test_kill_9__any_one_part__all_ready_again(stack: Stack, part: str) -> None:
 def test_kill_9__the_keeper__is_back_and_still_keeps(stack: Stack) -> None:
     before = stack.pid_of("keeper")
     os.kill(before, signal.SIGKILL)
-    wait_until(lambda: _pid(stack, "keeper") not in (0, before), 15, "the keeper is back")
+    wait_until(lambda: _pid(stack, "keeper") not in (0, before), description="the keeper is back")
 
     supervisor = stack.pid_of("supervisor")
     os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: _pid(stack, "supervisor") not in (0, supervisor), 15, "it kept")
+    wait_until(lambda: _pid(stack, "supervisor") not in (0, supervisor), description="it kept")
     stack.wait_ready(READY_AGAIN_S)
 
 
@@ -154,7 +153,7 @@ def test_bad_setting__is_one_clear_line() -> None:
 def another_stack(server_home: Path) -> Stack:
     """A second stack, beside the shared one, for what a test must not do to that."""
     return Stack(
-        StackSettings(doorstep_home=server_home / "another", mqtt_brokers=2, **ANY_PORT),
+        StackSettings(doorstep_home=server_home / "another", mqtt_brokers=2, **FREE_PORTS),
         say=lambda _: None,
     )
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from ops.servers.postgres import PASSWORD, running_cluster
 from ops.stack.postgres import PostgresCluster, reachable_data_dir
-from tests.database import PASSWORD, running_cluster
 
 
 @pytest.fixture(scope="module")

@@ -208,7 +208,7 @@ def test_rebuild_command__as_an_operator_calls_it(
 def test_rebuild__a_sealed_window__is_taken_as_it_stands(
     order_id: UUID, run_rebuild: Rebuild, database: Database
 ) -> None:
-    tamper(database, "UPDATE sealed_before SET sealed_before = now() - interval '10 min'")
+    tamper(database, "UPDATE history_bounds SET sealed_before = now() - interval '10 min'")
     with database.connect(autocommit=True) as conn:
         conn.execute("DELETE FROM fix_history WHERE fix_at < now() - interval '10 min'")
     assert run_rebuild() == []

@@ -38,7 +38,7 @@ LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
 PERIOD_S = 30.0
 DAY_S = 86_400.0
 ROOM = 12  # fixes in the journal
-RESENDS = 3  # in vain, before a fix is given up: docs/contracts.md
+RESENDS = 3  # in vain, before a fix is given up: docs/explanation/watermark.md
 MOST_GAPS = 64  # in an ack, as in sql/schema/42_record_fixes.sql
 HEALED_WITHIN = 24  # periods: four acks for a poisoned fix, each of which may wait for a silence
 LONGEST_SILENCE = 3 * 2**5 + HEALED_WITHIN  # periods: three, doubled five times at most
