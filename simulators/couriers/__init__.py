@@ -9,3 +9,5 @@ courier   one courier's life
 orders    one order's life, as the shop and the customer see it
 shift     the whole fleet: warm start, reporting, restart
 """
+
+CUSTOMER_NAME = "Simulated customer"  # of every order that the couriers' simulator creates

@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from simulators.api import Answer
+from simulators.couriers import CUSTOMER_NAME
 from simulators.couriers.courier import Courier, World
 from simulators.couriers.job import Ending, Job, Stage
 
@@ -65,6 +66,7 @@ class Dispatch:
             {
                 "restaurant_id": job.restaurant.restaurant_id,
                 "destination": {"lon_deg": job.door.lon_deg, "lat_deg": job.door.lat_deg},
+                "customer_name": CUSTOMER_NAME,
                 **({} if self._policy_id is None else {"policy_id": self._policy_id}),
             },
         )
