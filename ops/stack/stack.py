@@ -168,7 +168,7 @@ class Stack:
         with ThreadPoolExecutor(3) as pool:
             tasks = [
                 pool.submit(self._cluster().prepare),
-                pool.submit(kafka.prepare, self.paths, addresses, self.settings),
+                pool.submit(self._prepare_kafka),
                 pool.submit(prepare_brokers, self.paths, addresses, self._echo),
             ]
             for task in tasks:
@@ -179,6 +179,9 @@ class Stack:
         write_config(self.paths, self.process_specs(), owner_pid)
         self.paths.owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
+
+    def _prepare_kafka(self) -> None:
+        kafka.prepare(self.paths, self.addresses, self.settings)
 
     def _cluster(self) -> PostgresCluster:
         return postgres_cluster(self.paths, self.addresses, self.paths.postgres.resolve() / "data")

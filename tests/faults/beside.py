@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
-from ops.stack.paths import as_user
 from ops.stack.settings import PROJECT
+from ops.stack.users import as_user
 
 if TYPE_CHECKING:
     from tests.faults.lab import Lab

@@ -23,9 +23,9 @@ def nothing(lab: Lab) -> Seen:
 
 
 def kill_everything(lab: Lab) -> Seen:
-    """kill -9 of every process of the stack, supervisord and its keeper too: a power cut."""
-    keeper, *others = lab.pids()
-    pids = [keeper, lab.pid("supervisor"), *others]  # the keeper would bring supervisord back
+    """kill -9 of every process of the stack, supervisord and its guard too: a power cut."""
+    guard, *others = lab.pids()
+    pids = [guard, lab.pid("supervisor"), *others]  # the guard would restart supervisord
     at = time.monotonic()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

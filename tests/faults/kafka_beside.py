@@ -16,8 +16,9 @@ from confluent_kafka.admin import AdminClient
 
 from ops.stack import kafka
 from ops.stack.addresses import Addresses, any_free_port, reach
-from ops.stack.paths import StackPaths, as_user
+from ops.stack.paths import StackPaths
 from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.users import as_user
 from tests.faults.waiting import wait_until
 
 NODE = 2
@@ -62,7 +63,7 @@ class KafkaBeside:
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 as_user(
-                    None, kafka.argv_of(self._properties, self._settings), on_parent_death="KILL"
+                    None, kafka.node_argv(self._properties, self._settings), on_parent_death="KILL"
                 ),
                 cwd=PROJECT,
                 stdout=log,

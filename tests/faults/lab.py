@@ -78,7 +78,7 @@ class _Stack(Stack):
         self.overrides: dict[str, Environment] = {}
         self.kafka_beside: KafkaBeside | None = None
         self._two_kafkas = two_kafkas
-        super().__init__(settings, environment=environment, say=lambda _line: None)
+        super().__init__(settings, environment=environment, echo=lambda _line: None)
 
     def _prepare_kafka(self) -> None:
         super()._prepare_kafka()
@@ -92,18 +92,18 @@ class _Stack(Stack):
             set_up_topics(self.addresses, COPIES)
         super()._set_up()
 
-    def _parts(self) -> list[ProcessSpec]:
+    def process_specs(self) -> list[ProcessSpec]:
         if len(self.addresses.mqtt) > 1:
             first = {"MQTT_URL": self.addresses.mqtt_url.partition(",")[0]}
             self.overrides.setdefault("bridge", first)
         return [
             replace(part, environment={**part.environment, **self.overrides.get(part.name, {})})
-            for part in super()._parts()
+            for part in super().process_specs()
         ]
 
     def restart_services(self) -> None:
         """Start the four services anew, with what they are to be told now."""
-        write_config(self.paths, self._parts(), os.getpid())
+        write_config(self.paths, self.process_specs(), os.getpid())
         with self.supervisor._rpc() as rpc:
             rpc.supervisor.reloadConfig()
             rpc.supervisor.stopProcessGroup("services", True)
@@ -232,7 +232,7 @@ class Lab:
 
     def environment_of(self, part: str) -> dict[str, str]:
         """All the variables that a part runs with."""
-        found = next(one for one in self._stack._parts() if one.name == part)
+        found = next(one for one in self._stack.process_specs() if one.name == part)
         return self._environment | dict(found.environment)
 
     def keep_logs(self, folder: Path) -> Path:
@@ -310,7 +310,7 @@ class Lab:
                     for name, value in one.environment.items()
                     if f"127.0.0.1:{port}" in value and not name.endswith("_BIND")
                 }
-                for one in self._stack._parts()
+                for one in self._stack.process_specs()
                 if one.name in parts
             }
             if not all(through.values()):
@@ -327,7 +327,7 @@ class Lab:
         return (binds | {"tracking_api": at.tracking_api})[server].port
 
     def pids(self) -> list[int]:
-        """The process ids of all parts, the keeper's first."""
+        """The pids of all processes, the supervisor guard's first."""
         running = sorted(
             self._stack.supervisor.running().values(), key=lambda one: one.name != SUPERVISOR_GUARD
         )
@@ -336,13 +336,13 @@ class Lab:
     def start_again(self, rng: random.Random, gap_s: float = 1.0) -> list[str]:
         """Start every part after all were killed, in an order drawn by `rng`, some time apart."""
         paths = self._stack.paths
-        write_config(paths, self._stack._parts(), os.getpid())
+        write_config(paths, self._stack.process_specs(), os.getpid())
         text = paths.supervisor_config.read_text(encoding="utf-8")
         late = text.replace("autorestart = true", "autorestart = true\nautostart = false")
         paths.supervisor_config.write_text(late, encoding="utf-8")
         self._stack.supervisor.start(self._environment)
         parts = [
-            *((one.name, one.kind) for one in self._stack._parts()),
+            *((one.name, one.kind) for one in self._stack.process_specs()),
             (SUPERVISOR_GUARD, SUPERVISOR_GUARD),
         ]
         rng.shuffle(parts)
@@ -391,7 +391,7 @@ class Lab:
         if age_s >= time.time() - since_at_s:
             return "a fix of after the fault"
         states = self._stack.status()
-        return ", ".join(one.part for one in states if not one.ready) or ("" if states else "all")
+        return ", ".join(one.name for one in states if not one.ready) or ("" if states else "all")
 
     def oldest_s(self) -> float:
         """How old a driver's newest committed fix is: of the driver for whom it is oldest.

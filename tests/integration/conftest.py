@@ -37,7 +37,7 @@ def stack(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Sta
     settings = StackSettings(doorstep_home=server_home / "stack", **ANY_PORT)
     said: list[str] = []
     environment = os.environ | {"ACK_EVERY_S": "2"}  # a test waits for acks
-    whole = Stack(settings, environment=environment, say=said.append)
+    whole = Stack(settings, environment=environment, echo=said.append)
     try:
         # the owner's pid: if this process is killed, the stack ends by itself
         whole.up(owner_pid=os.getpid())

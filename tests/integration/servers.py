@@ -107,7 +107,7 @@ class MosquittoBroker(_Broker):
 
     def _write_passwords(self, driver_ids: Sequence[str]) -> None:
         write_password_file(self.paths.password_file, self.paths.fleet_key(), driver_ids)
-        mosquitto.give_to_broker(self.paths.password_file)
+        mosquitto.set_password_file_owner(self.paths.password_file)
 
 
 class KafkaBroker(_Broker):

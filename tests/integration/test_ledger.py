@@ -9,15 +9,13 @@ from pathlib import Path
 import pytest
 
 from device.journal import Journal
-from ops.ledger import (
-    Ledger,
-    compare,
+from ops.fleet_statistics import (
     read_evidence,
     read_freshness_s,
-    read_journals,
     read_latency_ms,
     read_orders,
 )
+from ops.ledger import Ledger, compare, read_journals
 from tests.database import Database
 from tests.factories import Place, make_fix, now, numbered
 from tests.sql.fleet import Fleet

@@ -108,15 +108,15 @@ TAMPERED = {
     ),
     "a state set back": (
         "UPDATE orders SET state = 'assigned' WHERE order_id = %s",
-        ["order {order}: expected state at_customer, stands state assigned"],
+        ["order {order}: expected state at_customer, stored state assigned"],
     ),
     "a state too far": (
         "UPDATE orders SET state = 'delivered', ended_at = now() WHERE order_id = %s",
-        ["order {order}: expected ended_at None, state at_customer, stands ended_at"],
+        ["order {order}: expected ended_at None, state at_customer, stored ended_at"],
     ),
     "a driver let go": (
         "UPDATE driver_state SET state = 'available', order_id = NULL WHERE order_id = %s",
-        ["driver d1: expected order_id {order}, state at_customer, stands"],
+        ["driver d1: expected order_id {order}, state at_customer, stored"],
     ),
     "an older position": (
         "UPDATE driver_state SET lat_deg = lat_deg + 1, fix_at = fix_at - interval '1 min'"
