@@ -63,11 +63,11 @@ async def test_reporting__set_by_staff__changes_a_device_now_and_one_that_comes_
             if driver_id == "sleepy":  # off while it is set
                 assert (await api.put(path, json=wanted)).status_code == 200
             async with open_device_session(driver_id, simulator) as phone:
-                await phone.connected(SOON_S)
+                await phone.wait_connected(SOON_S)
                 if driver_id == "thrifty":
                     assert _sent(phone, 10) == 10
                     assert (await api.put(path, json=wanted)).status_code == 200
-                await until(lambda p=phone: p.device.reporter.report == report, driver_id)
+                await until(lambda p=phone: p.device.sampler.policy == report, driver_id)
                 assert _sent(phone, 10) < 10
             deadline = time.monotonic() + SOON_S
             while not (after := (await api.get(path)).json())["delivered"]:

@@ -25,7 +25,7 @@ BARE = """
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A project without `.doorstep`: only the files that `run` reads before it installs anything."""
+    """A project without `.doorstep`: only the files that `run` reads before its set-up."""
     root = tmp_path / "project"
     (root / "kafka").mkdir(parents=True)
     for name in ("run", "pyproject.toml", "kafka/pom.xml"):
