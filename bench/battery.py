@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 
 from bench.recorded_drives import Drive, missed_arrivals, read_drives
 from device.sampling import Sampler
-from doorstep.sampling import DEGREE_M, SamplingPolicy
+from doorstep.geo import M_PER_DEG
+from doorstep.sampling import SamplingPolicy
 
 ACK_EVERY_S, ACK_AFTER_S = 30.0, 1.0  # as driver_events sends them
 ENVELOPE = 2 + 2 + 36 + 2 + 4 + 2 * 22  # bytes: PUBLISH head, topic, id, PUBACK, TLS records
@@ -268,7 +269,7 @@ def main() -> int:
             )
     if options.plot:
         draw(results, options.plot)
-    print(json.dumps({"bench": "battery", "degree_m": DEGREE_M, "results": results}))
+    print(json.dumps({"bench": "battery", "degree_m": M_PER_DEG, "results": results}))
     return 0
 
 

@@ -28,33 +28,30 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from bench.devices import Phone, connect_phones, publish
 from bench.measure import Measured, report
 from doorstep.settings import Bind
-from tests.integration.pipe_servers import (
-    PROJECT,
-    TOPICS,
-    Kafka,
-    Mosquitto,
-    Server,
-    wait_until,
-)
-from tests.integration.pipe_services import bridge_on, cpu_s
+from ops.servers.kafka import POSITION_PARTITIONS, KafkaServer
+from ops.servers.mosquitto import AnonymousMosquitto
+from ops.servers.process import ServerProcess
+from ops.servers.services import bridge_process, cpu_s
+from ops.servers.waiting import wait_until
 
 PHONES = 250
 DRAINED_WITHIN_S = 120.0
 
 
-class Plain(Server):
+class Plain(ServerProcess):
     """`bench.plain_bridge` as a process."""
 
-    def __init__(self, folder: Path, broker: Mosquitto, kafka: Kafka, client_id: str) -> None:
+    def __init__(
+        self, folder: Path, broker: AnonymousMosquitto, kafka: KafkaServer, client_id: str
+    ) -> None:
         super().__init__(folder)
         self._arguments = [str(broker.port), kafka.bootstrap_servers, client_id]
 
     def argv(self) -> list[str]:
-        path = f"PYTHONPATH={PROJECT}"
-        return ["env", path, sys.executable, "-m", "bench.plain_bridge", *self._arguments]
+        return [sys.executable, "-m", "bench.plain_bridge", *self._arguments]
 
     def is_ready(self) -> bool:
-        return "subscribed" in (self.folder / "log").read_text()
+        return "subscribed" in self.log()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        broker, kafka = Mosquitto(folder / "mosquitto"), Kafka(folder / "kafka")
+        broker, kafka = AnonymousMosquitto(folder / "mosquitto"), KafkaServer(folder / "kafka")
         broker.start()
         kafka.start()
         kafka.create_topics()
@@ -94,13 +91,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(
-    way: str, folder: Path, broker: Mosquitto, kafka: Kafka, phones: list[Phone], count: int
+    way: str,
+    folder: Path,
+    broker: AnonymousMosquitto,
+    kafka: KafkaServer,
+    phones: list[Phone],
+    count: int,
 ) -> float:
     """Relay `count` messages one way; the CPU seconds that it took."""
     client_id = f"bench-{way}"
     if way == "ours":
-        service: Server = bridge_on(
-            folder / way, broker.url, kafka.port, BRIDGE_CLIENT_ID=client_id
+        service: ServerProcess = bridge_process(
+            folder / way, broker.url, kafka.bootstrap_servers, BRIDGE_CLIENT_ID=client_id
         )
     else:
         service = Plain(folder / way, broker, kafka, client_id)
@@ -124,7 +126,7 @@ def _records(admin: AdminClient) -> int:
     """How many records driver-pos holds: asked of Kafka, so that the bridge has no work by it."""
     asked = {
         TopicPartition("driver-pos", number): OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        for number in range(TOPICS["driver-pos"])
+        for number in range(POSITION_PARTITIONS)
     }
     return sum(answer.result(10).offset for answer in admin.list_offsets(asked).values())
 
@@ -138,7 +140,7 @@ def _frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def _forget(broker: Mosquitto, client_id: str) -> None:
+def _forget(broker: AnonymousMosquitto, client_id: str) -> None:
     """End a session, or it would collect the other way's messages."""
     client = Client(
         CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5

@@ -27,21 +27,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.eta_days import Days
+from doorstep.geo import distance_m
 from eta.estimate import Estimator, Task
 from eta.features import City
 from eta.learning import learn
-from eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, Ways
+from eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, RouteChoice
 from eta.rides import Delivery
 from eta.streets import load_firenze
 from eta.travel_time_cache import TravelTimeCache
-from tracking_api.geo import distance_m
 
 Floats = NDArray[np.float64]
 TEN_MPS = EtaModel(
     street_mps=tuple((10.0,) * HOURS for _ in STREET_CLASSES),
     crossing_s=0.0,
     arrival_s=0.0,
-    ways=Ways.SPEEDS,  # the shortest
+    route_choice=RouteChoice.SPEEDS,  # the shortest
 )
 SPEEDS_MPS = np.arange(1.0, 12.0, 0.02)
 
@@ -82,23 +82,23 @@ def _run(city: City, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     inside: dict[Phase, float] = {}
     for phase in Phase:
         of_phase = [(task, left_s) for task, left_s in tests if task.phase is phase]
-        left = np.array([left_s for _, left_s in of_phase])
+        remaining = np.array([left_s for _, left_s in of_phase])
         estimates, low, high = ours.estimate([task for task, _ in of_phase])
-        errors[phase] = {"learned": estimates - left}
-        inside[phase] = float(np.mean((low <= left) & (left <= high)))
+        errors[phase] = {"learned": estimates - remaining}
+        inside[phase] = float(np.mean((low <= remaining) & (remaining <= high)))
         if phase is not Phase.TO_CUSTOMER:
             continue
         tasks = [task for task, _ in of_phase]
         errors[phase] |= {
             "speeds, no paces": Judge(city, replace(model, driver_pace={}), with_trail=False)
-            .estimate(tasks)[0] - left,
-            "nothing learned": Judge(city, EtaModel()).estimate(tasks)[0] - left,
+            .estimate(tasks)[0] - remaining,
+            "nothing learned": Judge(city, EtaModel()).estimate(tasks)[0] - remaining,
         }  # fmt: skip
         known = [pair for one in _thin(training) for pair in one.tasks() if pair[0].phase is phase]
         truth = np.array([left_s for _, left_s in known])
         for name, metres in (("straight", _straight_m), ("constant", _road_m(city))):
             speed_mps = _best_speed(metres([task for task, _ in known]), truth)
-            errors[phase][name] = metres(tasks) / speed_mps - left
+            errors[phase][name] = metres(tasks) / speed_mps - remaining
     figures: dict[str, Any] = {"learning_s": learning_s}
     for phase, ways in errors.items():
         figures[phase.value] = {"estimates": len(ways["learned"]), "inside_band": inside[phase]} | {
@@ -114,7 +114,7 @@ class Judge:
     """An estimator with one model, for many tasks."""
 
     def __init__(self, city: City, model: EtaModel, *, with_trail: bool = True) -> None:
-        self._estimator = Estimator(TravelTimeCache(city, model, most_made_per_s=float("inf")))
+        self._estimator = Estimator(TravelTimeCache(city, model, max_runs_per_s=float("inf")))
         self._with_trail = with_trail
 
     def estimate(self, tasks: Sequence[Task]) -> tuple[Floats, Floats, Floats]:
@@ -134,13 +134,13 @@ def _straight_m(tasks: Sequence[Task]) -> Floats:
 
 def _road_m(city: City) -> Callable[[Sequence[Task]], Floats]:
     """The shortest way by road."""
-    doors = TravelTimeCache(city, TEN_MPS, most_made_per_s=float("inf"))
+    travel_times = TravelTimeCache(city, TEN_MPS, max_runs_per_s=float("inf"))
 
     def metres(tasks: Sequence[Task]) -> Floats:
         found = []
         for task in tasks:
-            left = doors.left(task.trail[-1].lon_lat, task.door, 0)
-            found.append(np.nan if left is None else left.metres)
+            remaining = travel_times.remaining(task.trail[-1].lon_lat, task.door, 0)
+            found.append(np.nan if remaining is None else remaining.metres)
         return np.array(found)
 
     return metres

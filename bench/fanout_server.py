@@ -12,7 +12,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from doorstep.http.guarded_protocol import ConnectionLimits, guarded
 from doorstep.store.records import Token
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol, take_over
@@ -138,6 +139,12 @@ def naive() -> FastAPI:
     return app
 
 
+class Ignoring(asyncio.Protocol):
+    """A connection that is only written to."""
+
+    release: Callable[[], None]
+
+
 class Taken(Response):
     """An answer whose connection is only written to."""
 
@@ -146,7 +153,7 @@ class Taken(Response):
         self._files = files
 
     async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
-        transport = take_over(scope, asyncio.Protocol())
+        transport = take_over(scope, Ignoring())
         transport.write(b"HTTP/1.1 200 OK\r\n\r\nevent: snapshot\n\n")
         self._files.append(transport.get_extra_info("socket").fileno())
 
@@ -195,12 +202,13 @@ def resident_bytes() -> int:
 def main() -> int:
     """Serve until killed."""
     kind, port = sys.argv[1], int(sys.argv[2])
+    protocol = guarded(ConnectionLimits(100_000, 100_000), DetachableProtocol)
     config = uvicorn.Config(
         {"ours": ours, "naive": naive, "bare": bare}[kind](),
         host="127.0.0.1",
         port=port,
         loop="uvloop",
-        http="httptools" if kind == "naive" else DetachableProtocol,
+        http="httptools" if kind == "naive" else protocol,  # type: ignore[arg-type]
         ws="none",
         backlog=4096,
         log_level="warning",

@@ -39,9 +39,9 @@ from bench.record_fixes import (
     warm_up,
     write_batch,
 )
+from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
-from tests.database import PASSWORD
 from tracking_api.database import Database
 
 SEED = 1

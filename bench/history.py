@@ -22,9 +22,9 @@ from typing import Any
 import psycopg
 
 from bench.record_fixes import running_database, server_cpu_us, spread
+from bench.recordings.traces import TraceFix, goal_rows, read_trace
 from doorstep.store.compaction import Compactor
-from tests.database import PASSWORD
-from tests.traces.data import TraceFix, goal_rows, read_trace
+from ops.servers.postgres import PASSWORD
 
 FIXES_A_DAY = 7200
 TRACCAR_BYTES = 301  # a position of Traccar 6.13 with its indexes, measured elsewhere
@@ -137,7 +137,7 @@ def measure(conn: psycopg.Connection[Any], drivers: list[str], rounds: int) -> d
     if (done.fixes, done.still_there) != (fixes, 0):
         raise SystemExit(f"{done.fixes} of {fixes} packed, {done.still_there} days still there")
     conn.execute("VACUUM ANALYZE fix_chunk")
-    row = conn.execute("SELECT sum(length(coded)) FROM fix_chunk").fetchone()
+    row = conn.execute("SELECT sum(length(encoded)) FROM fix_chunk").fetchone()
     assert row is not None
     packed = {
         "bytes_per_fix": sizes(conn, "fix_chunk", fixes),

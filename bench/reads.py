@@ -47,9 +47,9 @@ from bench.record_fixes import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_datab
 from doorstep.credentials import token_sha256
 from doorstep.store.admin import register_staff_token
 from doorstep.store.compaction import Compactor
+from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import DATABASE, OWNER
 from ops.stack.settings import PROJECT
-from tests.database import PASSWORD
 from tracking_api.fleet.tiles import FRESH_FOR_S
 
 READS = ("track", "nearest", "tile", "tile again", "history plain", "history packed")

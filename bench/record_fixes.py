@@ -29,10 +29,10 @@ import psycopg
 from bench.measure import stop
 from doorstep.store import admin, fix_writer
 from doorstep.store.records import IncomingRow
+from ops.servers.postgres import PASSWORD
 from ops.stack.addresses import any_free_port
 from ops.stack.postgres import PostgresCluster
 from sql.migrate import upgrade
-from tests.database import PASSWORD
 
 WEST, SOUTH, WIDTH_DEG, HEIGHT_DEG = 11.20, 43.75, 0.10, 0.05
 RESTAURANTS = 800  # as PREPARE says

@@ -47,7 +47,7 @@ def _fanout(result: Result) -> Result:
 
 
 def _battery(result: Result) -> Result:
-    return {"name": "battery", "runs": 1, "unit": "see docs/battery.md", **result}
+    return {"name": "battery", "runs": 1, "unit": "see docs/how-to/save-battery.md", **result}
 
 
 def _record_fixes(result: Result) -> Result:

@@ -22,14 +22,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from doorstep import geo
 from doorstep.errors import DoorstepError
 
 Mode = Literal["all", "time", "distance", "accuracy", "dead_reckoning"]
 
 MAX_HEARTBEAT_S = 30.0  # an assigned driver reports so often: the rules of evidence build on it
 MAX_COMMAND_BYTES = 1024
-DEGREE_M = 111_195.08  # of latitude, on the sphere of the database's distances
-LEAST_COSINE = 1e-6  # at a pole a degree of longitude is no length at all
 
 UpTo30S = Annotated[float, Meta(ge=0, le=MAX_HEARTBEAT_S)]
 Heartbeat = Annotated[float, Meta(ge=1, le=MAX_HEARTBEAT_S)]
@@ -80,7 +79,6 @@ def encode_command(report: SamplingPolicy) -> bytes:
 def predict(
     lon_deg: float, lat_deg: float, speed_mps: float, heading_deg: float, after_s: float
 ) -> tuple[float, float]:
-    """Where somebody is who went on at this speed and heading: (lon_deg, lat_deg)."""
-    way_deg = speed_mps * after_s / DEGREE_M
-    heading, shrink = radians(heading_deg), max(cos(radians(lat_deg)), LEAST_COSINE)
-    return lon_deg + way_deg * sin(heading) / shrink, lat_deg + way_deg * cos(heading)
+    """Extrapolate a place at constant speed and heading: (lon_deg, lat_deg)."""
+    way_m, heading = speed_mps * after_s, radians(heading_deg)
+    return geo.offset((lon_deg, lat_deg), way_m * sin(heading), way_m * cos(heading))

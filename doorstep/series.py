@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from doorstep.errors import MalformedFix
 from doorstep.fix import ID_PATTERN
 from doorstep.fix.instants import instant_of, wire_instant
-from doorstep.fix.strict import StrictObject, parse_strictly, read_field, refuse_flaws
+from doorstep.fix.strict import check_entry, parse_document, read_field
 
 MAX_POINTS: Final = 256
 MAX_DEPTH: Final = 8  # a point's is 1, the rest is left for unknown fields
@@ -50,7 +50,7 @@ def decode_points(payload: bytes) -> list[Point | RefusedPoint]:
     It is as strict as a fix: doubled keys, numbers in quotes, NaN and infinities are refused,
     unknown fields ignored.
     """
-    value = parse_strictly(payload)
+    value = parse_document(payload)
     entries = value if isinstance(value, list) else [value]
     if not entries:
         raise MalformedFix("empty", "no points")
@@ -66,9 +66,7 @@ def decode_points(payload: bytes) -> list[Point | RefusedPoint]:
 
 
 def _read_point(entry: Any) -> Point:
-    if not isinstance(entry, StrictObject):
-        raise MalformedFix("wrong_shape", "a point is a JSON object")
-    refuse_flaws(entry, MAX_DEPTH)
+    entry = check_entry(entry, MAX_DEPTH)
     at, value = read_field(entry, "at"), read_field(entry, "value")
     if isinstance(at, bool) or not isinstance(at, int | str):
         raise MalformedFix("wrong_type", "at must be a string or a whole number")

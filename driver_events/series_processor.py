@@ -105,7 +105,7 @@ def forget_old_points(connection: Connection, retention: timedelta) -> Callable[
 
     def forget() -> bool:
         with connection.transaction() as conn:
-            gone = fix_writer.forget_points(conn, datetime.now(UTC) - retention)
+            gone = fix_writer.expire_points(conn, datetime.now(UTC) - retention)
         connection.discard()  # an hour's idling is no use
         metrics.FORGOTTEN.inc(gone)
         return False

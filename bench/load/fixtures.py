@@ -31,13 +31,12 @@ from doorstep.store.admin import NewRestaurant
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 from ops.stack.postgres import PostgresCluster
-from ops.stack.settings import StackSettings
+from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 from sql import read_sql
 
 Say = Callable[[str], None]
 
-ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 PREFIX = "load-"
 BATCH = 250  # orders in one statement
 ANALYZE_BELOW = 5_000
@@ -55,7 +54,7 @@ class LoadStack(Stack):
 
     def __init__(self, folder: Path, brokers: int, say: Say) -> None:
         settings = StackSettings.model_validate(
-            {"doorstep_home": folder / "stack", "mqtt_brokers": brokers, **ANY_PORT}
+            {"doorstep_home": folder / "stack", "mqtt_brokers": brokers, **FREE_PORTS}
         )
         super().__init__(settings, echo=say)
 

@@ -10,10 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from doorstep.geo import M_PER_DEG
+
 LAT_DEG = 43  # whole degrees
 LON_DEG = 11
 MICRO = 1_000_000
-MICRO_LAT_PER_M = MICRO / 111_195.0
+MICRO_LAT_PER_M = MICRO / M_PER_DEG
 MICRO_LON_PER_M = MICRO_LAT_PER_M / math.cos(math.radians(43.77))
 SPEED_MPS = 8.0  # a courier on a scooter
 REST_MPS = 0.3

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import instant_of
-from doorstep.sampling import DEGREE_M, SamplingPolicy, predict
+from doorstep.geo import M_PER_DEG
+from doorstep.sampling import SamplingPolicy, predict
 
 
 class ObservedFix(NamedTuple):
@@ -68,4 +69,4 @@ def off_by_m(last: ObservedFix, now: ObservedFix) -> float:
 
 def _distance_m(lon_deg: float, lat_deg: float, other: ObservedFix) -> float:
     east = (other.lon_deg - lon_deg) * cos(radians((lat_deg + other.lat_deg) / 2))
-    return hypot(east, other.lat_deg - lat_deg) * DEGREE_M
+    return hypot(east, other.lat_deg - lat_deg) * M_PER_DEG

@@ -3,7 +3,7 @@
     seal -> pack, some drivers at a time -> switch -> drop the day's partition -> expire
 
 `./run compact` and driver_events both do it, one of them at a time. Every step is safe to be
-killed in and to be done again: sql/schema/46_history_at_rest.sql says why.
+killed in and to be done again: sql/schema/46_history_compaction.sql says why.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
 from sql import query
 
-FILE = "operate/compact.sql"
+FILE = "compaction.sql"
 DRIVERS_AT_ONCE = 20  # of up to 21,600 fixes each (a day at one every 4 s): 3 s, then a commit
 CHUNKS_AT_ONCE = 20_000
 QUIET_WITHIN_S = 60.0  # idle_in_transaction_session_timeout (5 s) ends a writer that has stopped
@@ -87,15 +87,18 @@ class Compactor:
         """Take the turn, which ends with the session. Raises CompactionLocked."""
         self.conn = conn
         conn.autocommit = True
-        self._rows("be_patient")
-        if not self._row("take_turn")["is_ours"]:
+        self._rows("set_timeout")
+        if not self._row("try_lock")["is_locked"]:
             raise CompactionLocked("another compaction is under way, perhaps driver_events' own")
 
     def plan(self, unread_since: datetime | None) -> Plan:
         """Look at what is to be done. Writes nothing."""
-        standing, most = self._row("standing"), self._row("may_seal", unread_since=unread_since)
+        standing, most = (
+            self._row("read_bounds"),
+            self._row("seal_limit", unread_since=unread_since),
+        )
         before = max(most["before"], standing["sealed_before"] or most["before"])
-        days = [row["day"] for row in self._rows("days", before=before)]
+        days = [row["day"] for row in self._rows("unpacked_days", before=before)]
         return Plan(**standing, before=before, held_by=most["reason"], days=days)
 
     def count(self, day: date) -> int:
@@ -104,11 +107,11 @@ class Compactor:
 
     def count_past(self, days: int) -> int:
         """How many packed fixes are older than so many days."""
-        return int(self._row("count_past", days=days)["fixes"])
+        return int(self._row("count_expired", days=days)["fixes"])
 
     def keep_days(self, days: int) -> None:
         """Set how long the history is kept."""
-        self._rows("keep_days", days=days)
+        self._rows("set_history_days", days=days)
 
     def size(self) -> tuple[int, int, int]:
         """How much is packed: fixes, chunks, bytes with indexes."""
@@ -137,7 +140,7 @@ class Compactor:
         """Let nobody store a fix of before any more, and wait for those who are about to."""
         since = self._row("seal", before=before)["since"]
         deadline = time.monotonic() + QUIET_WITHIN_S
-        while not self._row("is_quiet", since=since)["is_quiet"]:
+        while not self._row("writers_finished", since=since)["are_finished"]:
             if time.monotonic() > deadline:
                 raise CompactionLocked(
                     f"a transaction has been writing for more than {QUIET_WITHIN_S:.0f} s"
@@ -167,7 +170,7 @@ class Compactor:
     def _drop(self) -> int:
         """Drop the partitions that are packed; returns how many are left."""
         for _ in range(DROP_TRIES):
-            still_there = int(self._row("drop_packed")["still_there"])
+            still_there = int(self._row("drop_packed")["partitions_left"])
             if not still_there:
                 break
             time.sleep(TRY_AGAIN_S)

@@ -36,7 +36,7 @@ __all__ = [
     "add_dead_letters",
     "advance_offsets",
     "delete_outbox",
-    "forget_points",
+    "expire_points",
     "open_offsets",
     "read_watermarks",
     "record_fixes",
@@ -148,8 +148,8 @@ def advance_offsets(
         "cluster_id": cluster_id,
         "topic_id": topic_id,
         "partitions": list(moves),
-        "froms": [move[0] for move in moves.values()],
-        "tos": [move[1] for move in moves.values()],
+        "from_offsets": [move[0] for move in moves.values()],
+        "to_offsets": [move[1] for move in moves.values()],
     }
     with translated():
         conn.execute(query("advance_offsets"), parameters)
@@ -173,10 +173,10 @@ def record_points(
         return cursor.fetchall()
 
 
-def forget_points(conn: psycopg.Connection, before: datetime) -> int:
+def expire_points(conn: psycopg.Connection, before: datetime) -> int:
     """Drop the points of series before an instant, and return how many."""
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
-        row = cursor.execute(query("forget_points"), {"before": before}).fetchone()
+        row = cursor.execute(query("expire_points"), {"before": before}).fetchone()
         return int(row[0]) if row else 0
 
 
@@ -207,7 +207,7 @@ def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int,
     `confirm_reporting` in the same transaction, then commit.
     """
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(query("take_reporting"), {"limit": limit})
+        cursor.execute(query("take_sampling"), {"limit": limit})
         return [
             (driver_id, version, SamplingPolicy(**report)) for driver_id, version, report in cursor
         ]
@@ -221,10 +221,10 @@ def confirm_reporting(conn: psycopg.Connection, taken: Sequence[tuple[str, int]]
             "versions": [version for _, version in taken],
         }
         with translated():
-            conn.execute(query("confirm_reporting"), parameters)
+            conn.execute(query("confirm_sampling"), parameters)
 
 
 def renew_reporting(conn: psycopg.Connection) -> None:
     """Take every setting as not confirmed: a broker may have lost them."""
     with translated():
-        conn.execute(query("renew_reporting"))
+        conn.execute(query("mark_sampling_undelivered"))

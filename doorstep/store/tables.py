@@ -121,11 +121,11 @@ driver = Table(
     Column("created_at", Instant),
 )
 
-driver_reporting = Table(
-    "driver_reporting",
+driver_sampling = Table(
+    "driver_sampling",
     metadata,
     Column("driver_id", Text, primary_key=True),
-    Column("report", JSONB),
+    Column("sampling_policy", JSONB),
     Column("is_delivered", Boolean),
     Column("set_at", Instant),
 )
@@ -264,10 +264,10 @@ series = Table(
     Column("last_value", Double),
 )
 
-simulation = Table(
-    "simulation",
+simulation_target = Table(
+    "simulation_target",
     metadata,
     Column("kind", Text, primary_key=True),
-    Column("wanted", Integer),
+    Column("target_count", Integer),
     Column("set_at", Instant),
 )

@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 from confluent_kafka import KafkaError, Message, Producer
 
-from doorstep.errors import MalformedFix
+from doorstep.errors import KafkaUnavailable, MalformedFix
 from doorstep.fix import Decoded, decode_position
-from doorstep.kafka.topic_reader import KafkaUnavailable, TopicReader, place_of
+from doorstep.kafka.topic_reader import TopicReader, place_of
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
 from ops.commands.dead_letter_reader import StoredDeadLetter, letters_since
@@ -187,14 +187,14 @@ def read_known(
         "seqs": [one[2] for one in asked],
     }
     with translated():
-        rows = conn.execute(read_sql("where/known.sql"), parameters).fetchall()
+        rows = conn.execute(read_sql("dead_letter_replay/seq_states.sql"), parameters).fetchall()
     return {tuple(row[:3]): Known(*row[3:]) for row in rows}
 
 
 def count_unpublished(conn: psycopg.Connection[Any]) -> tuple[int, datetime]:
     """Count the dead letters that are not yet in Kafka; also returns the database's time."""
     with translated():
-        row = conn.execute(read_sql("where/waiting_letters.sql")).fetchone()
+        row = conn.execute(read_sql("dead_letter_replay/pending_dead_letters.sql")).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return int(row[0]), row[1]
 

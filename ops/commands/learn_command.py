@@ -79,7 +79,7 @@ def read_deliveries(conn: psycopg.Connection[Any], since: datetime, at_most: int
         "worst_accuracy_m": WORST_ACCURACY_M,
     }
     with translated():
-        rows = conn.execute(query("deliveries", "operate/learn.sql"), parameters).fetchall()
+        rows = conn.execute(query("deliveries", "eta_learning.sql"), parameters).fetchall()
     return [_delivery(row) for row in rows]
 
 
@@ -87,7 +87,7 @@ def store_model(conn: psycopg.Connection[Any], model: dict[str, Any]) -> int:
     """Add a version and return its number. The caller commits."""
     with translated():
         row = conn.execute(
-            query("add_eta_model", "operate/learn.sql"), {"model": Jsonb(model)}
+            query("add_eta_model", "eta_learning.sql"), {"model": Jsonb(model)}
         ).fetchone()
     if row is None:
         raise LookupError("eta_model__add_v1 returned no row")

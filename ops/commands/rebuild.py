@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from doorstep.store.error_mapping import translated
 from sql import query
 
-FILE = "operate/rebuild.sql"
+FILE = "rebuild.sql"
 ORDERS_PER_CHUNK = 100  # of about 1,000 fixes each: 100,000 rows, 10 MB
 DRIVERS_PER_CHUNK = 100
 STEPS = (
@@ -42,19 +42,19 @@ class Difference:
     part: str  # one of PARTS
     key: Values
     expected: Values | None
-    stands: Values | None
+    actual: Values | None
 
     def fields(self) -> list[str]:
         """Return the names of the columns that differ."""
-        expected, stands = self.expected or {}, self.stands or {}
-        names = sorted({*expected, *stands})
-        return [name for name in names if expected.get(name) != stands.get(name)]
+        expected, actual = self.expected or {}, self.actual or {}
+        names = sorted({*expected, *actual})
+        return [name for name in names if expected.get(name) != actual.get(name)]
 
     def line(self) -> str:
         """Describe the difference in a line."""
         key = " ".join(str(self.key[name]) for name in KEY_NAMES if name in self.key)
-        expected, stored = self._describe(self.expected), self._describe(self.stands)
-        return f"{self.part} {key}: expected {expected}, stored {stored}"
+        expected, actual = self._describe(self.expected), self._describe(self.actual)
+        return f"{self.part} {key}: expected {expected}, actual {actual}"
 
     def _describe(self, values: Values | None) -> str:
         if values is None:
@@ -80,7 +80,7 @@ class Rebuilder:
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self._conn = conn
         conn.autocommit = True
-        self._run("be_patient")
+        self._run("set_timeouts")
         self._run("create_tables")
 
     def count(self) -> tuple[int, int]:
@@ -103,8 +103,8 @@ class Rebuilder:
 
     def unknown(self, order_ids: Sequence[UUID], driver_ids: Sequence[str]) -> list[str]:
         """Return the ids that do not exist."""
-        orders = self._rows("known_orders", order_ids=list(order_ids))
-        drivers = self._rows("known_drivers", driver_ids=list(driver_ids))
+        orders = self._rows("existing_orders", order_ids=list(order_ids))
+        drivers = self._rows("existing_drivers", driver_ids=list(driver_ids))
         known = {str(row["order_id"]) for row in orders} | {row["driver_id"] for row in drivers}
         return [str(one) for one in (*order_ids, *driver_ids) if str(one) not in known]
 
@@ -135,7 +135,7 @@ class Rebuilder:
 
     def _compare_orders(self, order_ids: Sequence[UUID]) -> list[Difference]:
         parameters = {"order_ids": list(order_ids)}
-        self._run("clear")
+        self._run("clear_tables")
         for name in STEPS:
             self._rows(name, **(parameters if name == "rebuild_windows" else {}))
         return _differences(self._rows("compare_orders", **parameters))
@@ -164,11 +164,13 @@ class Rebuilder:
         repair may not be a legal transition.
         """
         with translated(), self._conn.transaction():
-            self._run("guard_off")  # first: its lock blocks all other writers of orders
+            self._run(
+                "disable_transition_guard"
+            )  # first: its lock blocks all other writers of orders
             self._rows("lock_orders", order_ids=list(order_ids))
             found = self._compare_orders(order_ids)
             self._repair(found)
-            self._run("guard_on")
+            self._run("enable_transition_guard")
         return found
 
     def repair_drivers(self, driver_ids: Sequence[str]) -> list[Difference]:
@@ -183,11 +185,11 @@ class Rebuilder:
         for one in sorted(differences, key=lambda one: PARTS.index(one.part)):
             parameters = {"key": Jsonb(one.key), "expected": Jsonb(one.expected)}
             if one.part == "evidence" and one.expected is None:
-                self._rows("drop_evidence", key=parameters["key"])
+                self._rows("delete_evidence", key=parameters["key"])
                 continue
-            self._rows(f"mend_{one.part}", **parameters)
+            self._rows(f"repair_{one.part}", **parameters)
             if one.part == "position":
-                self._rows("mend_cell", **parameters)
+                self._rows("repair_cell", **parameters)
 
     # -- the session -----------------------------------------------------------------------
 
@@ -195,7 +197,7 @@ class Rebuilder:
     def _reading(self) -> Iterator[None]:
         """Run in one snapshot that can write temporary tables only."""
         with translated(), self._conn.transaction():
-            self._run("only_read")
+            self._run("set_read_only")
             yield
 
     def _chunks(self, name: str, column: str, limit: int) -> Iterator[list[Any]]:
@@ -216,4 +218,4 @@ class Rebuilder:
 
 
 def _differences(rows: Sequence[Values]) -> list[Difference]:
-    return [Difference(row["part"], row["key"], row["expected"], row["stands"]) for row in rows]
+    return [Difference(row["part"], row["key"], row["expected"], row["actual"]) for row in rows]

@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.json:
         seconds = round(time.monotonic() - started, 1)
-        print(json.dumps(asdict(rebuilt) | {"mended": repaired, "seconds": seconds}))
+        print(json.dumps(asdict(rebuilt) | {"repaired": repaired, "seconds": seconds}))
     else:
         for one in rebuilt.differences:
             print(one.line())

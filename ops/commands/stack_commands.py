@@ -14,9 +14,12 @@ from ops.stack.stack import Stack
 def up(stack: Stack, _options: argparse.Namespace) -> int:
     """Start the stack and print its addresses."""
     stack.up()
-    print(f"tracking_api  {stack.addresses.tracking_api_url}   (map: /fleet, API: /docs)")
-    print(f"driver_api    {stack.addresses.driver_api_url}")
-    print(f"MQTT          {stack.addresses.mqtt_url}")
+    addresses = stack.addresses
+    print(f"tracking_api  {addresses.tracking_api_url}   (map: /fleet)")
+    print(f"driver_api    {addresses.driver_api_url}")
+    print(f"API reference http://{addresses.tracking_api_internal}/docs")
+    print(f"              http://{addresses.driver_api_internal}/docs")
+    print(f"MQTT          {addresses.mqtt_url}")
     print(f"staff token   {stack.paths.staff_token_file}")
     owner_pid = stack.owner_pid()
     if owner_pid is not None:

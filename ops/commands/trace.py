@@ -140,7 +140,7 @@ def read_boots(conn: psycopg.Connection[Any], driver_id: str, seq: int) -> list[
     """Read the driver's boots, that of the newest fix first. Raises UnknownDriver."""
     with translated():
         rows = conn.execute(
-            read_sql("where/boots.sql"), {"driver_id": driver_id, "seq": seq}
+            read_sql("trace/boots.sql"), {"driver_id": driver_id, "seq": seq}
         ).fetchall()
     if not rows:
         raise UnknownDriver(f"no driver is named {driver_id!r}: ./run drivers lists them")
@@ -186,13 +186,13 @@ def _read_database(trace: Trace, conn: psycopg.Connection[Any], boots: Sequence[
     trace.known = next((one for one in boots if one.boot == trace.boot), None)
     parameters = {"driver_id": trace.driver_id, "boot": trace.boot, "seq": trace.seq}
     with translated():
-        row = conn.execute(read_sql("where/history.sql"), parameters).fetchone()
+        row = conn.execute(read_sql("trace/history.sql"), parameters).fetchone()
         trace.history = InHistory(*row) if row else None
-        parked = conn.execute(read_sql("where/parked.sql"), parameters).fetchone()
+        parked = conn.execute(read_sql("trace/parked.sql"), parameters).fetchone()
         trace.parked_at = parked[0] if parked else None
         if trace.history is not None:
             parameters |= {"fix_at": trace.history.fix_at}
-            trace.proved = conn.execute(read_sql("where/evidence.sql"), parameters).fetchall()
+            trace.proved = conn.execute(read_sql("trace/evidence.sql"), parameters).fetchall()
     marks = fix_writer.read_watermarks(conn, [(trace.driver_id, trace.boot)])
     trace.watermark = marks[0] if marks else None
 

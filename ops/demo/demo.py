@@ -181,6 +181,6 @@ def _print_addresses(stack: Stack, options: DemoOptions) -> None:
     print_line(f"{options.couriers} couriers at {pace}; Ctrl-C stops the demo")
     print_line(f"  map of the fleet  {addresses.tracking_api_url}/fleet#{token}")
     print_line(f"  series            {addresses.tracking_api_url}/series#{token}")
-    print_line(f"  tracking_api      {addresses.tracking_api_url}/docs")
-    print_line(f"  driver_api        {addresses.driver_api_url}/docs")
+    print_line(f"  tracking_api      http://{addresses.tracking_api_internal}/docs")
+    print_line(f"  driver_api        http://{addresses.driver_api_internal}/docs")
     print_line(f"  MQTT              {addresses.mqtt_url}")

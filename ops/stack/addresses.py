@@ -30,6 +30,8 @@ class Addresses:
     database: Bind
     tracking_api: Bind
     driver_api: Bind
+    tracking_api_internal: Bind
+    driver_api_internal: Bind
     bridge: Bind
     driver_events: Bind
 
@@ -45,6 +47,11 @@ class Addresses:
     @property
     def tracking_api_url(self) -> str:
         return f"http://{reach(self.tracking_api)}"
+
+    def telemetry_of(self, service: str) -> Bind:
+        """Return the address of a service's /metrics."""
+        bind: Bind = getattr(self, f"{service}_internal", None) or getattr(self, service)
+        return reach(bind)
 
     def save(self, path: Path) -> None:
         """Write the addresses to a file, atomically."""
@@ -88,6 +95,12 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
         database=chooser.choose("postgres", internal, settings.database_port),
         tracking_api=chooser.choose("tracking_api", public, settings.tracking_api_port),
         driver_api=chooser.choose("driver_api", public, settings.driver_api_port),
+        tracking_api_internal=chooser.choose(
+            "tracking_api (internal)", internal, settings.tracking_api_internal_port
+        ),
+        driver_api_internal=chooser.choose(
+            "driver_api (internal)", internal, settings.driver_api_internal_port
+        ),
         bridge=chooser.choose("bridge", internal, settings.bridge_port),
         driver_events=chooser.choose("driver_events", internal, settings.driver_events_port),
     )

@@ -5,7 +5,8 @@
 ├── fleet.key           every device's password and token is derived from it
 └── staff.token         the staff token of both APIs
 
-git ignores these files. Existing files are kept, so the command may be repeated. The volumes store
+git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
+of a later release to .env. The volumes store
 the same passwords: to create new secrets, delete the volumes too (`docker compose down -v`). The
 command needs Python only and works before anything is installed.
 """
@@ -38,7 +39,7 @@ ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 def make_secrets(project: Path) -> list[Path]:
     """Write missing files and return their paths.
 
-    Raises SettingsError if .env was made with another fleet key or staff token.
+    Raises SettingsError if .env was made with another fleet key.
     """
     written: list[Path] = []
     folder = project / SECRETS
@@ -59,10 +60,11 @@ def make_secrets(project: Path) -> list[Path]:
     derived = {
         "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
         "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
-        "STAFF_TOKEN": (folder / "staff.token").read_text(encoding="ascii").strip(),
     }
     example = (project / ".env.example").read_text(encoding="utf-8")
-    if _write_once(environment, fill(example, derived), 0o600):
+    if _write_once(environment, fill(example, derived), 0o600) or _add_new_variables(
+        environment, example, derived
+    ):
         written.append(environment)
     found = {
         match["name"]: match["value"] for match in ASSIGNMENT.finditer(environment.read_text())
@@ -84,6 +86,17 @@ def fill(example: str, derived: Mapping[str, str]) -> str:
         return f"{name}={value or derived.get(name) or secrets.token_urlsafe(PASSWORD_BYTES)}"
 
     return ASSIGNMENT.sub(fill_line, example)
+
+
+def _add_new_variables(environment: Path, example: str, derived: Mapping[str, str]) -> bool:
+    """Append variables of a later release's .env.example. Returns whether there were any."""
+    text = environment.read_text(encoding="utf-8")
+    found = {match["name"] for match in ASSIGNMENT.finditer(text)}
+    new = [match[0] for match in ASSIGNMENT.finditer(example) if match["name"] not in found]
+    if new:
+        with environment.open("a", encoding="utf-8") as file:
+            file.write(("" if text.endswith("\n") else "\n") + fill("\n".join(new), derived) + "\n")
+    return bool(new)
 
 
 def _write_once(path: Path, text: str, mode: int) -> bool:

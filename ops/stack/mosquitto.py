@@ -41,12 +41,17 @@ def prepare(paths: StackPaths, addresses: Addresses, echo: Echo) -> None:
 
 def broker_argv(paths: StackPaths, number: int) -> list[str]:
     """Return the command that runs broker `number`, from 1, in the foreground."""
+    config = paths.mosquitto.resolve() / f"mosquitto-{number}.conf"
+    return as_user(server_user(USER), [find_program(), "-c", str(config)], on_parent_death="TERM")
+
+
+def find_program() -> str:
+    """Return the path of `mosquitto`. Raises StackError if it is not installed."""
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin")
     program = program or shutil.which("mosquitto")
     if program is None:
         raise StackError("mosquitto is not installed: ./run up installs it")
-    config = paths.mosquitto.resolve() / f"mosquitto-{number}.conf"
-    return as_user(server_user(USER), [program, "-c", str(config)], on_parent_death="TERM")
+    return program
 
 
 def set_password_file_owner(password_file: Path) -> None:

@@ -115,20 +115,23 @@ def service_environment(
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, addresses, "driver_events"),
                 "DRIVER_API_URL": addresses.driver_api_url,
-                "DRIVER_API_TOKEN": paths.staff_token(),
+                "DRIVER_API_TOKEN": paths.driver_api_token(),
                 "DRIVER_EVENTS_BIND": str(addresses.driver_events),
             }
         case "driver_api":
             return {
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, addresses, "driver_api"),
+                "DRIVER_API_TOKEN": paths.driver_api_token(),
                 "DRIVER_API_BIND": str(addresses.driver_api),
+                "DRIVER_API_INTERNAL_BIND": str(addresses.driver_api_internal),
             }
         case "tracking_api":
             return {
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, addresses, "tracking_api"),
                 "TRACKING_API_BIND": str(addresses.tracking_api),
+                "TRACKING_API_INTERNAL_BIND": str(addresses.tracking_api_internal),
                 "TRACKING_API_PUBLIC_URL": public_url or addresses.tracking_api_url,
             }
     raise ValueError(f"{service!r} is not a service")

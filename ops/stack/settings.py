@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ class StackSettings(ServiceSettings):
     database_port: Port = 5432
     tracking_api_port: Port = 8000
     driver_api_port: Port = 8001
+    tracking_api_internal_port: Port = 8010
+    driver_api_internal_port: Port = 8011
     bridge_port: Port = 8003
     driver_events_port: Port = 8004
 
@@ -38,3 +40,9 @@ class StackSettings(ServiceSettings):
     tracking_api_public_url: str | None = None
 
     kafka_heap_opts: str = "-Xms256m -Xmx512m"
+
+
+# StackSettings(**FREE_PORTS) listens on free ports only: for stacks of tests and benchmarks.
+FREE_PORTS: dict[str, Any] = {
+    name: 0 for name in StackSettings.model_fields if name.endswith("_port")
+}

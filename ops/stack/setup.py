@@ -23,6 +23,7 @@ from ops.stack.postgres import OWNER, PostgresCluster, find_binaries, postgres_u
 from ops.stack.settings import PROJECT
 from ops.stack.users import make_data_dir
 
+UPGRADE_REFUSED = 65  # exit status of `python -m sql upgrade` (EX_DATAERR)
 SERVER_TIMEOUT_S = 120.0  # crash recovery included
 POLL_S = 0.2
 
@@ -70,7 +71,7 @@ def set_up_database(
 ) -> None:
     """Once PostgreSQL answers: migrate, and register the city and the staff token.
 
-    Raises StackError with the migration's error output.
+    Raises StackError with the reason if the upgrade is refused or fails.
     """
     _wait("postgres", cluster.is_ready)
     cluster.create_database(paths.database_password(OWNER))
@@ -83,6 +84,8 @@ def set_up_database(
             text=True,
             check=False,
         )
+        if done.returncode == UPGRADE_REFUSED:
+            raise StackError(done.stderr.strip().rpartition("\nsql: ")[2].removeprefix("sql: "))
         if done.returncode != 0:
             raise StackError(f"`python -m sql {command}` failed: {done.stderr[-2000:].strip()}")
     with owner_connection(owner_environment["DATABASE_ADMIN_URL"]) as conn:

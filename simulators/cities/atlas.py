@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import heapq
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-EARTH_RADIUS_M = 6_371_000.0
+from doorstep.geo import distance_m
+
 NEAR_RANKS = (3, 10)  # not the two nearest: vans would go back and forth between pairs
 
 
@@ -33,26 +33,6 @@ def read_cities(path: Path) -> list[City]:
         return [
             City(row["name"], float(row["lon"]), float(row["lat"])) for row in csv.DictReader(file)
         ]
-
-
-def distance_m(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Return the great-circle distance of two positions, (lon_deg, lat_deg)."""
-    lon_a, lat_a, lon_b, lat_b = map(math.radians, (*a, *b))
-    half = (
-        math.sin((lat_b - lat_a) / 2) ** 2
-        + math.cos(lat_a) * math.cos(lat_b) * math.sin((lon_b - lon_a) / 2) ** 2
-    )
-    return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(half))
-
-
-def bearing_deg(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Return the initial bearing from a to b, clockwise from north."""
-    lon_a, lat_a, lon_b, lat_b = map(math.radians, (*a, *b))
-    east = math.sin(lon_b - lon_a) * math.cos(lat_b)
-    north = math.cos(lat_a) * math.sin(lat_b) - math.sin(lat_a) * math.cos(lat_b) * math.cos(
-        lon_b - lon_a
-    )
-    return math.degrees(math.atan2(east, north)) % 360
 
 
 def near_cities(cities: Sequence[City], place: tuple[float, float]) -> list[City]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from simulators.cities.atlas import City, bearing_deg, distance_m, next_city
+from doorstep.geo import bearing_deg, distance_m
+from simulators.cities.atlas import City, next_city
 
 SPEED_MPS = 25.0  # 90 km/h
 BATTERY_S = 8 * 3600.0  # from full to a tenth; then it is charged

@@ -14,7 +14,7 @@ from simulators.couriers.demand import Demand, Restaurant
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.receiver import Receiver
-from simulators.couriers.streets import Place, Point, Streets
+from simulators.couriers.streets import Point, StreetPoint, Streets
 from simulators.couriers.traffic import Traffic, draw_rider_factor
 
 IDLE_S = (90.0, 600.0)  # between two moves of a courier without an order
@@ -158,7 +158,7 @@ class Courier:
         course.go(door_of(job.door.place, job.door.point, self._rng), WALK_MPS)
         self._course = course
 
-    def _ride(self, course: Course, goal: Place) -> None:
+    def _ride(self, course: Course, goal: StreetPoint) -> None:
         way = self._world.streets.way(self._world.streets.nearest(*course.end), goal)
         conditions = self._world.traffic.conditions(self.vehicle, self._rider_factor, self._rng)
         course.ride(way, self.vehicle, self._rng, conditions)

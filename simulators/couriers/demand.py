@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import data
-from simulators.couriers.streets import Place, Point, Streets
+from simulators.couriers.streets import Point, StreetPoint, Streets
 
 MAX_DOOR_OFF_STREET_M = 25.0  # a door further away belongs to another street
 MAX_RESTAURANT_OFF_STREET_M = 30.0  # half the enter radius: at the kerb a courier has arrived
@@ -40,7 +40,7 @@ class Restaurant:
     lon_deg: float
     lat_deg: float
     point: Point
-    place: Place
+    place: StreetPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Door:
     lon_deg: float
     lat_deg: float
     point: Point
-    place: Place
+    place: StreetPoint
 
 
 class Quantiles:

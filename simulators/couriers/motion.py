@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from simulators.couriers.streets import Place, Point, Stretch
+from simulators.couriers.streets import Point, StreetPoint, Stretch
 
 WALK_MPS = 1.3
 FRONT_DOOR_M = 4.0  # from the middle of the street to the pavement in front of the door
@@ -144,7 +144,7 @@ class Course:
         self._times = [time_s + seconds for time_s in self._times]
 
 
-def door_of(place: Place, target: Point, rng: random.Random) -> Point:
+def door_of(place: StreetPoint, target: Point, rng: random.Random) -> Point:
     """Where the courier hands over: on the pavement in front of `target`, or in its yard."""
     reach_m = min(FRONT_DOOR_M, place.off_street_m)
     if rng.random() < YARD_SHARE:

@@ -9,9 +9,9 @@ from functools import cache
 import numpy as np
 
 from eta import streets as city
-from eta.streets import EdgeSegment, Place, Point, Roads, Street
+from eta.streets import EdgeSegment, Point, RoadGraph, Street, StreetPoint
 
-__all__ = ["Place", "Point", "Streets", "Stretch", "load_firenze"]
+__all__ = ["Point", "StreetPoint", "Streets", "Stretch", "load_firenze"]
 
 WITH_LIGHTS = frozenset({"primary", "secondary", "tertiary"})
 CROSSINGS_PER_LIGHT = 3  # of the crossings of those streets, one in three has lights
@@ -33,19 +33,19 @@ class Streets(city.Streets):
     def __init__(self, middle: Point, streets: Sequence[Street], nodes: Sequence[Point]) -> None:
         """See `eta.streets.Streets`."""
         super().__init__(middle, streets, nodes)
-        self._roads = Roads(self)
+        self._roads = RoadGraph(self)
         limits = np.array([street.limit_mps for street in streets])
-        self._way_s = self._roads.length_m / limits[self._roads.street_of]
+        self._edge_s = self._roads.length_m / limits[self._roads.street_of]
         self._lights = _lights(streets)
 
-    def way(self, start: Place, end: Place) -> list[Stretch]:
+    def way(self, start: StreetPoint, end: StreetPoint) -> list[Stretch]:
         """Return the fastest way from one place to another. Respects one-way streets."""
-        route = self._roads.towards(end, self._way_s).route_from(start)
+        route = self._roads.shortest_path_tree(end, self._edge_s).route_from(start)
         return [self._stretch(part, is_last=part is route[-1]) for part in route]
 
     def _stretch(self, part: EdgeSegment, *, is_last: bool) -> Stretch:
-        street = self.streets[self._roads.street_of[part.way]]
-        lights = not is_last and int(self._roads.to_node[part.way]) in self._lights
+        street = self.streets[self._roads.street_of[part.edge]]
+        lights = not is_last and int(self._roads.to_node[part.edge]) in self._lights
         return Stretch(_points(street, part), street.limit_mps, street.highway, lights)
 
 

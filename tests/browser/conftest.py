@@ -22,17 +22,16 @@ import psycopg
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
+from tests.browser.looking import ARGUMENTS, CHROMIUM, DESKTOP, PROJECT
 
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection, provision_drivers, provision_staff
 from doorstep.store.admin import NewRestaurant, register_restaurants
-from ops.stack.settings import StackSettings
+from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
-from tests.browser.looking import ARGUMENTS, CHROMIUM, DESKTOP, PROJECT
 from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
 from tracking_api.pages import DIST
 
-ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 RESTAURANT_ID = 900_001  # past Florence's own
 
 OpenPage = Callable[..., Awaitable[Page]]
@@ -59,7 +58,7 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     only_worker("the browsers' stack")
     paths = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
     paths.chmod(0o755)  # the servers' own users come in
-    settings = StackSettings(doorstep_home=paths / "stack", **ANY_PORT)
+    settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
     whole = Stack(settings, echo=lambda _: None)
     try:
         whole.up(owner_pid=os.getpid())

@@ -15,10 +15,10 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from playwright.async_api import Locator, Page, Route
+from tests.browser.looking import barriers, drawn, says, seen, watch
 
 from doorstep.credentials import mqtt_password
 from doorstep.settings import MqttBroker
-from tests.browser.looking import barriers, drawn, says, seen, watch
 
 STATE = "() => globalThis.doorstepSeries?.()"
 ODD_WORDS = """() => {
@@ -118,7 +118,7 @@ async def test_series__history_then_live__slides_keeps_signs_and_can_be_zoomed_b
     await page.keyboard.press("+")
     zoomed = await state_of(page, lambda state: state["from"] > held["from"])
     assert zoomed["to"] - zoomed["from"] == pytest.approx((held["to"] - held["from"]) / 2)
-    await page.keyboard.press("StackPaths")
+    await page.keyboard.press("Home")
     await state_of(page, lambda state: state["isLive"] and state["ys"][-1] == 3.0)
     await page.locator("#table summary").click()
     assert await says(page, "#table tbody", "3 °C")

@@ -29,7 +29,7 @@ from tests.fuzz.payloads import CASES, entries, good_fix, near_fixes, payloads
 FUZZ = settings(max_examples=CASES, deadline=None)
 NOW_MS = 1_795_262_400_000
 
-# The words of docs/contracts.md that a decoder may use.
+# The words of docs/reference/bad-input.md that a decoder may use.
 REASONS = {
     "empty",
     "not_utf8",

@@ -1,5 +1,6 @@
-"""The classes of bad input that one fix or one payload can have, numbered as in docs/bad-input.md.
+"""The classes of bad input that one fix or one payload can have; the tests are called by number.
 
+docs/reference/bad-input.md lists the numbers and the reasons.
 Each is sent through both doors: over MQTT as a message of its own and inside an array between two
 good fixes, over HTTP as a PATCH and inside a POST of several.
 """

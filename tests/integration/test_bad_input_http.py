@@ -1,6 +1,6 @@
 """Bad input over HTTP, on the running services: a 4xx with a reason, never a 5xx, nothing stored.
 
-Numbers are those of docs/bad-input.md; the fixes are the same as over MQTT.
+Numbers are those of docs/reference/bad-input.md; the fixes are the same as over MQTT.
 """
 
 from __future__ import annotations

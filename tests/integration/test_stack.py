@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from doorstep.credentials import mqtt_password
+from ops.servers.waiting import wait_until
 from ops.stack import probes
 from ops.stack.pids import process_exists
-from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD
-from tests.integration.conftest import ANY_PORT
-from tests.integration.servers import wait_until
 
 PROCESSES = [
     "supervisor",
@@ -161,7 +160,7 @@ def test_bad_setting__is_one_clear_line() -> None:
 def another_stack(server_home: Path) -> Stack:
     """A second stack, for tests that would break the shared one."""
     return Stack(
-        StackSettings(doorstep_home=server_home / "another", mqtt_brokers=2, **ANY_PORT),
+        StackSettings(doorstep_home=server_home / "another", mqtt_brokers=2, **FREE_PORTS),
         echo=lambda _: None,
     )
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import psycopg
 import pytest
 
+from ops.servers.postgres import PASSWORD, running_cluster
 from ops.stack.postgres import PostgresCluster
-from tests.database import PASSWORD, running_cluster
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from doorstep.errors import NotFound, UnknownDriver
 from doorstep.http.instants import Instant
-from doorstep.store.tables import driver_state, series, simulation
+from doorstep.store.tables import driver_state, series, simulation_target
 
 MOST_POINTS = 5000
 DRIVERS = "driver/"
@@ -172,14 +172,14 @@ async def select_sample(
 ) -> SeriesSample:
     """Read a stretch of a series, at most `points` of it. Raises UnknownSeries, UnknownDriver."""
     number, unit = await _find(conn, name)
-    rows = func.series__sample_v1(
+    rows = func.series__downsample_v1(
         number, name.of if name.of_driver else None, name.measure, from_at, to_at, points
     ).table_valued(
         column("low_at", TIMESTAMP(timezone=True)),
         column("low", Double),
         column("high_at", TIMESTAMP(timezone=True)),
         column("high", Double),
-        column("stands_for", Integer),
+        column("point_count", Integer),
         name="sample",
     )
     found: Sequence[Any] = (await conn.execute(select(rows))).all()
@@ -192,7 +192,7 @@ async def select_sample(
         unit=unit,
         from_at=from_at,
         to_at=to_at,
-        stands_for=sum(row.stands_for for row in found),
+        stands_for=sum(row.point_count for row in found),
         points=drawn,
     )
 
@@ -212,12 +212,12 @@ async def _find(conn: AsyncConnection, name: SeriesName) -> tuple[int | None, st
 
 async def select_simulations(conn: AsyncConnection) -> list[Simulation]:
     """Read how many of each kind are wanted."""
-    found = {row.kind: row for row in await conn.execute(select(simulation))}
+    found = {row.kind: row for row in await conn.execute(select(simulation_target))}
     kinds: tuple[Kind, ...] = ("couriers", "cities", "tickers")
     return [
         Simulation(
             kind=kind,
-            wanted=found[kind].wanted if kind in found else None,
+            wanted=found[kind].target_count if kind in found else None,
             set_at=found[kind].set_at if kind in found else None,
         )
         for kind in kinds

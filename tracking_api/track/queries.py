@@ -32,7 +32,7 @@ from doorstep.store.records import Order
 from doorstep.store.tables import (
     assignment,
     driver,
-    driver_reporting,
+    driver_sampling,
     driver_state,
     evidence,
     fix_history,
@@ -319,10 +319,12 @@ async def select_reporting(conn: AsyncConnection, driver_id: str) -> ReportingAn
     """Read how a driver's device reports. Raises UnknownDriver."""
     statement = (
         select(
-            driver_reporting.c.report, driver_reporting.c.is_delivered, driver_reporting.c.set_at
+            driver_sampling.c.sampling_policy,
+            driver_sampling.c.is_delivered,
+            driver_sampling.c.set_at,
         )
         .select_from(
-            driver.outerjoin(driver_reporting, driver_reporting.c.driver_id == driver.c.driver_id)
+            driver.outerjoin(driver_sampling, driver_sampling.c.driver_id == driver.c.driver_id)
         )
         .where(driver.c.driver_id == driver_id)
     )
@@ -333,7 +335,7 @@ async def select_reporting(conn: AsyncConnection, driver_id: str) -> ReportingAn
         driver_id=driver_id,
         set_at=row.set_at,
         delivered=bool(row.is_delivered),
-        **(row.report or {}),
+        **(row.sampling_policy or {}),
     )
 
 

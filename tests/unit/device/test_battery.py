@@ -1,4 +1,4 @@
-"""What dead reckoning must save, and may cost, on real traces. See docs/battery.md.
+"""What dead reckoning must save, and may cost, on real traces. See docs/how-to/save-battery.md.
 
 The traces lie beside the project and may not be copied into it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from doorstep.sampling import SamplingPolicy
-from tests.traces.data import needs_traces
+from tests.traces.marks import needs_traces
 
 pytestmark = needs_traces
 

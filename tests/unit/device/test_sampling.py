@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from device.sampling import Sampler, moved_m, observed_fix_of, off_by_m
+from doorstep.geo import M_PER_DEG
 from doorstep.sampling import (
-    DEGREE_M,
     MalformedCommand,
     SamplingPolicy,
     decode_command,
@@ -24,7 +24,7 @@ LAT = 43.77
 
 
 def fix(second: float, east_m: float = 0.0, **more: float) -> dict[str, Any]:
-    lon_deg = 11.25 + east_m / DEGREE_M / math.cos(math.radians(LAT))
+    lon_deg = 11.25 + east_m / M_PER_DEG / math.cos(math.radians(LAT))
     return {
         "fix_at": BEGAN_MS + round(second * 1000),
         "lat_deg": LAT,

@@ -39,7 +39,7 @@ LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
 PERIOD_S = 30.0
 DAY_S = 86_400.0
 JOURNAL_MAX_FIXES = 12
-MAX_RESENDS = 3  # before a fix is given up: docs/contracts.md
+MAX_RESENDS = 3  # before a fix is given up: docs/explanation/watermark.md
 MAX_GAPS = 64  # in an ack, as in sql/schema/42_record_fixes.sql
 HEAL_PERIODS = 24  # four acks for a poisoned fix, each after an ack timeout
 QUIET_HEAL_PERIODS = 3 * 2**5 + HEAL_PERIODS  # the ack timeout: 3 periods, doubled 5 times

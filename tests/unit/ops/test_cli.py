@@ -132,7 +132,7 @@ def test_demo__started_with_sigint_ignored__stops_on_it_and_acknowledges_at_once
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said == b"\nstopping\n"
 

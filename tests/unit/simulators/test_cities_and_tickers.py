@@ -7,8 +7,9 @@ import random
 import pytest
 
 import data
+from doorstep.geo import bearing_deg, distance_m
 from doorstep.provision import CITIES, numbered
-from simulators.cities.atlas import City, bearing_deg, distance_m, near_cities, read_cities
+from simulators.cities.atlas import City, near_cities, read_cities
 from simulators.cities.fleet import MAX_VANS, driver_id_of
 from simulators.cities.van import Van
 from simulators.tickers.walk import Walks
