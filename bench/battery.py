@@ -92,7 +92,7 @@ def policies() -> dict[str, SamplingPolicy]:
 
 def play(drive: Drive, report: SamplingPolicy) -> list[Message]:
     """What a device sends of a drive: the reporter's fixes, held back for the batch."""
-    reporter = Sampler(report)
+    sampler = Sampler(report)
     messages: list[Message] = []
     waiting: list[dict[str, Any]] = []
     since_s = 0.0
@@ -101,7 +101,7 @@ def play(drive: Drive, report: SamplingPolicy) -> list[Message]:
         if waiting and at_s >= since_s + report.batch_s:
             messages.append(Message(since_s + report.batch_s, waiting))
             waiting = []
-        due = [dict(one) for one in reporter.take(fix)]
+        due = [dict(one) for one in sampler.observe(fix)]
         if due and not waiting:
             since_s = at_s
         waiting += due

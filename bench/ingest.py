@@ -66,7 +66,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
         Path(folder).chmod(0o755)  # servers of other users live below it
-        stack = Stack(_settings(Path(folder) / "stack"), say=_say)
+        stack = Stack(_settings(Path(folder) / "stack"), echo=_say)
         try:
             stack.up(owner_pid=os.getpid())
             result = _measure(stack, options)

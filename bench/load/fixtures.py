@@ -56,7 +56,7 @@ class LoadStack(Stack):
         settings = StackSettings.model_validate(
             {"doorstep_home": folder / "stack", "mqtt_brokers": brokers, **FREE_PORTS}
         )
-        super().__init__(settings, say=say)
+        super().__init__(settings, echo=say)
 
     def _cluster(self) -> PostgresCluster:
         cluster = super()._cluster()

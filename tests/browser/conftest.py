@@ -59,7 +59,7 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     paths = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
     paths.chmod(0o755)  # the servers' own users come in
     settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
-    whole = Stack(settings, say=lambda _: None)
+    whole = Stack(settings, echo=lambda _: None)
     try:
         whole.up(owner_pid=os.getpid())
         with owner_connection(whole.database_admin_url) as conn:

@@ -19,9 +19,9 @@ from typing import Any
 from device.journal import PublishedBoot, read_published
 from doorstep.errors import DoorstepError
 from doorstep.provision import numbered
-from ops.stack.paths import as_user
 from ops.stack.settings import PROJECT
 from ops.stack.stack import Stack
+from ops.stack.users import as_user
 
 PROBE = "load-"  # prefix of the drivers' ids
 PATCHED = "patched-"  # prefix of drivers whose fixes are sent by PATCH

@@ -15,7 +15,8 @@ from confluent_kafka.admin import AdminClient
 from ops.servers.process import ServerProcess
 from ops.stack import kafka
 from ops.stack.addresses import Addresses, any_free_port, reach
-from ops.stack.paths import StackPaths, as_user
+from ops.stack.paths import StackPaths
+from ops.stack.users import as_user
 from ops.stack.settings import StackSettings
 
 NODE = 2
@@ -54,7 +55,7 @@ class SecondKafka(ServerProcess):
         self._servers = str(reach(at.kafka))
 
     def argv(self) -> list[str]:
-        command = kafka.argv_of(self._properties, self._settings)
+        command = kafka.node_argv(self._properties, self._settings)
         return as_user(None, command, on_parent_death="KILL")
 
     def is_ready(self) -> bool:

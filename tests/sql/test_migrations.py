@@ -19,7 +19,8 @@ from doorstep.store.compaction import Compactor
 from doorstep.store.records import IncomingRow
 from ops.commands.rebuild import Rebuilder, Rebuilt
 from ops.servers.postgres import PASSWORD
-from ops.stack.paths import StackError, StackPaths
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
 from ops.stack.setup import UPGRADE_REFUSED, set_up_database
 from sql.__main__ import main

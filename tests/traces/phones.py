@@ -170,7 +170,7 @@ def run(names: Sequence[str], say: Reporter) -> PhoneDaysResult:
     paths.chmod(0o755)
     settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
     environment = os.environ | {"ACK_EVERY_S": str(ACK_EVERY_S)}
-    stack = Stack(settings, environment=environment, say=say)
+    stack = Stack(settings, environment=environment, echo=say)
     try:
         say("starting a stack on free ports")
         stack.up(owner_pid=os.getpid())
