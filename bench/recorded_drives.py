@@ -1,4 +1,4 @@
-"""Recorded traces as a phone's own stream of fixes, and the arrivals on them."""
+"""Recorded traces as streams of fixes, and the arrivals on them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tests.property import model
 Floats = NDArray[np.float64]
 Fixes = Sequence[Mapping[str, Any]]
 Arrival = tuple[str, model.Place, float, float]
-"""(what it is called, the place, from and to in epoch seconds)"""
+"""(name, place, from and to in epoch seconds)"""
 
-USABLE_M = 200.0  # worse is quarantined, and shown nowhere
-STOP_S = 45.0  # a stop on foot that is so long is an arrival
+USABLE_M = 200.0  # worse is quarantined
+STOP_S = 45.0  # a stop on foot of this length is an arrival
 AROUND_S = 600.0
 NEAR_DEG = 0.002  # of longitude: 100 m and more, as far north as 60 degrees
 ARRIVALS = {"at_restaurant", "at_customer"}
@@ -44,8 +44,8 @@ class Drive:
         """From its first to its last fix."""
         return float(self.fixes[-1]["fix_at"] - self.fixes[0]["fix_at"]) / 1000
 
-    def one_more(self) -> dict[str, Any]:
-        """A fix after the last one: a phone goes on where a recording ends."""
+    def trailing_fix(self) -> dict[str, Any]:
+        """A fix after the last one, to flush a batch."""
         last = self.fixes[-1]
         return {**last, "fix_at": last["fix_at"] + 30_000}
 
@@ -57,13 +57,13 @@ class Drive:
         return east, (lat_deg - first["lat_deg"]) * M_PER_DEG
 
     def truth(self, most_gap_s: float) -> tuple[Floats, Floats, Floats]:
-        """Where the phone was, second by second, where it told so: (epoch s, east, north)."""
+        """The true position per second, without gaps: (epoch s, east, north)."""
         at = np.array([fix["fix_at"] / 1000 for fix in self.fixes])
         places = np.array([self.to_metres(fix["lon_deg"], fix["lat_deg"]) for fix in self.fixes])
         seconds = np.arange(at[0], at[-1], 1.0) if at[-1] > at[0] else at[:1]
         after = np.searchsorted(at, seconds, side="right").clip(1, len(at) - 1)
-        told = (at[after] - at[after - 1]) <= most_gap_s
-        seconds = seconds[told]
+        is_known = (at[after] - at[after - 1]) <= most_gap_s
+        seconds = seconds[is_known]
         return (
             seconds,
             np.interp(seconds, at, places[:, 0]),
@@ -73,7 +73,7 @@ class Drive:
 
 def read_drives(goal_runs: int) -> dict[str, list[Drive]]:
     """Read the data sets, by name."""
-    vans = [Drive(f"goal/{run}", *_van(run)) for run in list(goal_rows())[:goal_runs]]
+    vans = [Drive(f"goal/{run}", *_goal_run(run)) for run in list(goal_rows())[:goal_runs]]
     days = [_drive_of(trace) for trace in phone_days()]
     return {
         "goal_delivery_agents": [drive for drive in vans if len(drive.fixes) > 1],
@@ -84,18 +84,18 @@ def read_drives(goal_runs: int) -> dict[str, list[Drive]]:
 
 @cache
 def proved_arrivals(drive: Drive) -> list[Arrival]:
-    """Those of its arrivals that the whole drive proves."""
+    """The arrivals that the full drive proves."""
     return [one for one in drive.arrivals if _is_proved(drive.fixes, *one[1:])]
 
 
 def missed_arrivals(drive: Drive, thinned: Fixes) -> tuple[int, list[str]]:
-    """How many of its arrivals the whole drive proves, and which of them the thinned one misses."""
+    """The number of proved arrivals, and the names of those that the sampled fixes do not prove."""
     proved = proved_arrivals(drive)
     return len(proved), [one[0] for one in proved if not _is_proved(thinned, *one[1:])]
 
 
 def _is_proved(fixes: Fixes, place: model.Place, from_s: float, to_s: float) -> bool:
-    """Ask the rules' own specification, of an order whose restaurant is there."""
+    """Evaluate the reference model for an order whose restaurant is at `place`."""
     begins = datetime.fromtimestamp(from_s, UTC)
     world = model.World(areas=())
     world.fixes["d1"] = {
@@ -117,19 +117,19 @@ def _is_proved(fixes: Fixes, place: model.Place, from_s: float, to_s: float) -> 
 
 
 def _is_near(fix: Mapping[str, Any], place: model.Place) -> bool:
-    """Whether the rule, which asks for 60 m, can care: the specification is slow."""
+    """Whether a fix can matter to the 60 m rule: the reference model is slow."""
     return math.hypot(fix["lon_deg"] - place.lon_deg, fix["lat_deg"] - place.lat_deg) < NEAR_DEG
 
 
 def _drive_of(trace: Trace) -> Drive:
-    """A trace as the phone took it: each fix once, none from before it had a clock."""
+    """A trace with each fix once, and none from before the phone had its clock."""
     begins_s = trace.begins_s
     once: dict[float, TraceFix] = {}
     for fix in trace.fixes:
         usable = fix.accuracy_m is None or fix.accuracy_m <= USABLE_M
         if fix.fix_s >= begins_s and usable:
             once.setdefault(fix.fix_s, fix)
-    fixes = [_body(once[at_s]) for at_s in sorted(once)]
+    fixes = [_fix_json(once[at_s]) for at_s in sorted(once)]
     labels = [label for label in LABELS if label.trace == trace.name]
     return Drive(trace.name, fixes, [one for label in labels for one in _arrivals(trace, label)])
 
@@ -145,22 +145,22 @@ def _arrivals(trace: Trace, label: Label) -> list[Arrival]:
     ]
 
 
-def _van(run: str) -> tuple[list[dict[str, Any]], list[Arrival]]:
-    """A run of a delivery van, and its stops on foot: labelled in the data set itself."""
-    fixes = [_body(fix) for fix in read_trace(f"goal/{run}").fixes]
+def _goal_run(run: str) -> tuple[list[dict[str, Any]], list[Arrival]]:
+    """A run of a delivery van, and its stops on foot, as labelled in the data set."""
+    fixes = [_fix_json(fix) for fix in read_trace(f"goal/{run}").fixes]
     stops: list[Arrival] = []
     on_foot: list[dict[str, Any]] = []
     for fix, (_, _, _, label) in zip(fixes, goal_rows()[run], strict=True):
         if label == "OnFoot":
             on_foot.append(fix)
             continue
-        stops += _stop(on_foot)
+        stops += _arrival_of_stop(on_foot)
         on_foot = []
-    stops += _stop(on_foot)
+    stops += _arrival_of_stop(on_foot)
     return fixes, stops
 
 
-def _stop(on_foot: list[dict[str, Any]]) -> list[Arrival]:
+def _arrival_of_stop(on_foot: list[dict[str, Any]]) -> list[Arrival]:
     if not on_foot or on_foot[-1]["fix_at"] - on_foot[0]["fix_at"] < STOP_S * 1000:
         return []
     lon_deg = median(fix["lon_deg"] for fix in on_foot)
@@ -170,7 +170,7 @@ def _stop(on_foot: list[dict[str, Any]]) -> list[Arrival]:
     return [(f"a stop of {last_s - first_s:.0f} s", place, first_s - 120, last_s + 120)]
 
 
-def _body(fix: TraceFix) -> dict[str, Any]:
+def _fix_json(fix: TraceFix) -> dict[str, Any]:
     values = {name: value for name, value in fix.values().items() if name != "altitude_m"}
     if "speed_mps" not in values:
         values.pop("heading_deg", None)
