@@ -14,6 +14,7 @@ from bench.recordings.places import place_of
 from bench.recordings.traces import Trace, read_trace
 from doorstep.store import admin
 from doorstep.store.records import IncomingRow
+from tests.factories import Place
 from tests.sql.fleet import Fleet
 
 BATCH_FIXES = 1999
