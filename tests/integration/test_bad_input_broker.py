@@ -158,7 +158,9 @@ def test_36_publishing_to_a_wildcard__ends_the_connection(
         )
         sock = anna.mqtt.socket()
         assert sock is not None
-        sock.sendall(bytes([0x30, len(body)]) + body)
+        sock.sendall(  # type: ignore[attr-defined]
+            bytes([0x30, len(body)]) + body
+        )
         assert anna.lost.wait(30)
     assert ears.heard == []
 

@@ -22,7 +22,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
         return {"simulations": [{"kind": k, "wanted": n} for k, n in world.said.items()]}
 
     monkeypatch.setattr(simulation_targets, "ask_as_staff", ask)
-    monkeypatch.setattr(demo.subprocess, "Popen", lambda argv, **_: world.started.append(argv[-1]))
+    monkeypatch.setattr("subprocess.Popen", lambda argv, **_: world.started.append(argv[-1]))
     monkeypatch.setattr(demo, "as_user", lambda _user, argv, **_: argv)
     paths = SimpleNamespace(staff_token=lambda: "stf", logs=tmp_path)
     world.stack = SimpleNamespace(
