@@ -257,7 +257,7 @@ def _patch_sink(stack: Stack) -> Iterator[int]:
         "FIX_SINK": "driver_api",
         "KAFKA_TOPIC": PATCH_TOPIC,
         "DRIVER_API_URL": f"http://{stack.addresses.driver_api}",
-        "DRIVER_API_TOKEN": stack.paths.staff_token(),
+        "DRIVER_API_TOKEN": stack.paths.driver_api_token(),
         "DRIVER_EVENTS_BIND": "127.0.0.1:0",
         "MQTT_URL": "mqtt://127.0.0.1:1",  # nobody: it would take over the other one's session
         "ACK_EVERY_S": "3600",

@@ -3,6 +3,7 @@
     fleet key ─┬─ mqtt_password(key, username)     devices, sources, services, at the broker
                └─ driver_token(key, driver_id)     a driver, at driver_api
     random ────┬─ new_staff_token()                staff, at both APIs
+               ├─ new_service_token()          driver_events' PATCH sink, at driver_api
                └─ new_customer_token()             one order's customer, at tracking_api
 
 A derived secret is never stored: whoever holds the key works it out again, so a fleet of
@@ -22,6 +23,7 @@ FLEET_KEY_BYTES = 32
 TOKEN_BYTES = 32
 DRIVER_TOKEN_PREFIX = "drv_"  # noqa: S105
 STAFF_TOKEN_PREFIX = "stf_"  # noqa: S105
+SERVICE_TOKEN_PREFIX = "svc_"  # noqa: S105
 CUSTOMER_TOKEN_PREFIX = "cst_"  # noqa: S105
 
 # A broker takes a second client of one name for the first one come back, and hangs up on that, so
@@ -81,6 +83,11 @@ def driver_token(key: bytes, driver_id: str) -> str:
 def new_staff_token() -> str:
     """Draw a staff token."""
     return STAFF_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def new_service_token() -> str:
+    """Draw the token with which driver_events calls driver_api."""
+    return SERVICE_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def new_customer_token() -> str:

@@ -4,6 +4,7 @@ DoorstepError
 ├── SettingsError            a setting is missing or unusable; the service does not start
 ├── MalformedJson            a document that is not strict JSON (422)
 ├── MalformedFix             an input that can't be read as a fix (422, dead letter)
+├── MalformedPacket          bytes that are not an MQTT control packet
 ├── RejectedFix              a readable fix that the rules refuse (422, dead letter)
 ├── ConflictingFix           another content under a known identity (409, dead letter)
 ├── IllegalTransition        a command that the state machine refuses (409)
@@ -22,6 +23,7 @@ DoorstepError
 ├── OffsetLost               another consumer owns the partition: roll back and rejoin
 └── Unavailable              a dependency is not there; the same call may go through later (503)
     ├── StoreUnavailable
+    ├── KafkaUnavailable
     └── DriverLocked         another transaction holds the driver's row
 
 `retriable` says whether the same call may go through later without being changed. `status` and
@@ -89,6 +91,10 @@ class MalformedFix(DoorstepError):
 
     def members(self) -> dict[str, object]:
         return {"reason": self.reason}
+
+
+class MalformedPacket(DoorstepError):
+    """The bytes are not an MQTT control packet."""
 
 
 class RejectedFix(DoorstepError):
@@ -233,6 +239,12 @@ class StoreUnavailable(Unavailable):
     """The database can't be reached or did not answer in time."""
 
     problem = "store-unavailable"
+
+
+class KafkaUnavailable(Unavailable):
+    """Kafka can't be reached, did not answer in time, or does not have the topic."""
+
+    problem = "kafka-unavailable"
 
 
 class DriverLocked(Unavailable):

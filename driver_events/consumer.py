@@ -18,7 +18,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from doorstep.errors import Unavailable
+from doorstep.errors import KafkaUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.batch import Record
@@ -30,10 +30,6 @@ NAME_TAKEN_PAUSE_S = 10.0  # above the session time-out: by then, whoever was go
 FENCED = (KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 FETCH_WAIT_MS = 20  # 50 answers a second when calm: 1 % of a core
 RECONNECT_MS = 1000  # a Kafka that came back is found within this, instead of 10 s
-
-
-class KafkaUnavailable(Unavailable):
-    """Kafka can't be reached, or doesn't have the topic."""
 
 
 class TopicIdentity(NamedTuple):

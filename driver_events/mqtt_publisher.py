@@ -10,6 +10,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from doorstep.mqtt_packets import PUBLISH, field, packet
 from doorstep.mqtt_topics import ACK, COMMAND, topic_of
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
@@ -19,14 +20,7 @@ SESSION_TAKEN_OVER = 0x8E  # MQTT 5: another client has come with the same clien
 
 def publish_frame(topic: str, payload: bytes) -> bytes:
     """Encode a PUBLISH packet of MQTT 5 with QoS 0, not retained and without properties."""
-    name = topic.encode()
-    left = 2 + len(name) + 1 + len(payload)
-    head = bytearray(b"\x30")
-    while left > 0x7F:
-        head.append(left & 0x7F | 0x80)
-        left >>= 7
-    head.append(left)
-    return b"%b%b%b\0%b" % (bytes(head), len(name).to_bytes(2, "big"), name, payload)
+    return packet(PUBLISH, b"%b\0%b" % (field(topic.encode()), payload))
 
 
 class MqttPublisher:

@@ -7,11 +7,12 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from doorstep.errors import KafkaUnavailable
 from doorstep.store import fix_writer
 from doorstep.store.records import OutboxRecord
 from driver_events import metrics
 from driver_events.batch import Pair
-from driver_events.consumer import RECONNECT_MS, KafkaUnavailable
+from driver_events.consumer import RECONNECT_MS
 from driver_events.recorder import Connection
 
 RECORDS = 500  # of up to 64 KiB: 32 MB at most

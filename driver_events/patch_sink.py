@@ -1,9 +1,13 @@
-"""The simple alternative to the database: one PATCH per fix on driver_api (FIX_SINK=driver_api).
+"""The simple alternative to the database sink: one PATCH per fix (FIX_SINK=driver_api).
 
-Kept readable rather than fast, and the other side of the benchmark. Offsets are Kafka's: a batch
-is committed once each of its fixes has an answer, so a crash repeats some, and driver_api knows
-them again. Arrival is the request's time. What driver_api's door doesn't take (an entry that is
-no fix, a void) becomes a dead letter, and the watermark doesn't pass it.
+Kept for its simplicity and as the benchmark's other side. It has no batches and no transaction:
+
+- Offsets are Kafka's own, committed once every fix of a poll has an answer. After a crash some
+  fixes are sent again, and driver_api answers `duplicate`.
+- `received_at` is the Kafka record's timestamp, sent in RECEIVED_AT_HEADER. driver_api accepts it
+  only with the sink's own token (DRIVER_API_TOKEN).
+- What driver_api cannot take (an entry that is not a fix, a void) becomes a dead letter, and the
+  watermark does not pass it.
 """
 
 from __future__ import annotations
@@ -18,7 +22,14 @@ import httpx
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from doorstep.errors import MalformedFix
-from doorstep.fix import Fix, Refused, decode_position, encode_fix
+from doorstep.fix import (
+    RECEIVED_AT_HEADER,
+    Fix,
+    Refused,
+    decode_position,
+    encode_fix,
+    instant_of,
+)
 from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.telemetry import get_logger
 from driver_events import metrics
@@ -138,7 +149,10 @@ class PatchSink:
                 answer = self._client.patch(
                     f"/drivers/{driver_id}/location",
                     content=encode_fix(fix),
-                    headers={"Content-Type": "application/json"},
+                    headers={
+                        "Content-Type": "application/json",
+                        RECEIVED_AT_HEADER: instant_of(record.received_at_ms).isoformat(),
+                    },
                 )
             except httpx.TransportError as exc:
                 reason = str(exc) or type(exc).__name__

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from confluent_kafka import Message
 
-from doorstep.errors import DoorstepError, OffsetLost, StoreUnavailable
+from doorstep.errors import DoorstepError, KafkaUnavailable, OffsetLost, StoreUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.batch import READ_AT_ONCE, Batch, BatchResult, read_batch, to_dead_letters
-from driver_events.consumer import NOWHERE, KafkaUnavailable, PartitionConsumer, records_of
+from driver_events.consumer import NOWHERE, PartitionConsumer, records_of
 from driver_events.post_commit import PostCommit, count
 from driver_events.rate_monitor import RateMonitor
 from driver_events.recorder import DataError, Recorder

@@ -17,6 +17,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
+from doorstep import mqtt_packets
 from doorstep.mqtt_topics import POSITION, PREFIX, filter_of
 
 USER = "bridge"  # the broker's ACL lets it read all positions
@@ -32,12 +33,10 @@ class Session:
     def __init__(self, host: str, port: int, password: str) -> None:
         self.socket = socket.create_connection((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connect = b"\x00\x04MQTT\x04\xc2" + KEEPALIVE_S.to_bytes(2, "big")
-        connect += b"".join(map(_text, (USER, USER, password)))
-        self.socket.sendall(_packet(0x10, connect))
+        self.socket.sendall(mqtt_packets.connect(USER, password, keepalive_s=KEEPALIVE_S))
         if self.socket.recv(4)[3] != 0:
             raise PermissionError("the broker refuses the bridge")
-        self.socket.sendall(_packet(0x82, b"\x00\x01" + _text(filter_of(POSITION)) + b"\x01"))
+        self.socket.sendall(mqtt_packets.subscribe(1, [filter_of(POSITION)]))
         if self.socket.recv(5)[:1] != b"\x90":
             raise ConnectionError("no SUBACK")
         self.socket.setblocking(False)
@@ -132,16 +131,6 @@ def _has_ended() -> bool:
         return os.read(0, 4096) == b""
     except BlockingIOError:
         return False
-
-
-def _text(text: str) -> bytes:
-    return len(text).to_bytes(2, "big") + text.encode()
-
-
-def _packet(first: int, body: bytes) -> bytes:
-    if len(body) < 0x80:
-        return bytes([first, len(body)]) + body
-    return bytes([first, len(body) & 0x7F | 0x80, len(body) >> 7]) + body
 
 
 if __name__ == "__main__":

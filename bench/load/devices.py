@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.load import mqtt_packets
+from bench.load import device_packets
 from bench.load.route import JITTER_MICRO, LAT_DEG, LON_DEG, DeliveryRoute, IdleRoute, Leg, Route
 from bench.load.schedule import Schedule
 
@@ -49,7 +49,7 @@ class Fixes:
         self._schedule = schedule
         self._per_message = per_message
         self._scripts = [one.script for one in devices]
-        self._topics = [mqtt_packets.position_topic(one.driver_id) for one in devices]
+        self._topics = [device_packets.position_topic(one.driver_id) for one in devices]
         self._heads = [b'{"boot":"%b","seq":' % one.boot.encode() for one in devices]
         self._legs = [_NO_LEG] * len(devices)  # each one's latest
 
@@ -77,8 +77,8 @@ class Fixes:
             payload = self.fix(device, number, due_ms)
         else:
             payload = self._array(device, number)
-        return mqtt_packets.position(
-            self._topics[device], (number - 1) % mqtt_packets.FIX_IDS + 1, payload
+        return device_packets.position(
+            self._topics[device], (number - 1) % device_packets.FIX_IDS + 1, payload
         )
 
     def again(self, device: int, number: int, packet_id: int) -> bytes:
@@ -89,7 +89,7 @@ class Fixes:
             self._legs[device] = _NO_LEG  # back in time
             payload = self.fix(device, number, self._schedule.due_ms(device, number))
             self._legs[device] = _NO_LEG
-        return mqtt_packets.position(self._topics[device], packet_id, payload)
+        return device_packets.position(self._topics[device], packet_id, payload)
 
     def _array(self, device: int, number: int) -> bytes:
         first = (number - 1) * self._per_message + 1

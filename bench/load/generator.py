@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.load import mqtt_packets
+from bench.load import device_packets
 from bench.load.devices import Device, Fixes
 from bench.load.histogram import Histogram
 from bench.load.schedule import Schedule
@@ -143,11 +143,11 @@ class Generator(Sessions):
 
     def on_puback(self, device: int, packet_id: int) -> None:
         """Note a PUBACK of a message, which may come in any order."""
-        if packet_id > mqtt_packets.FIX_IDS:
+        if packet_id > device_packets.FIX_IDS:
             return  # of a status, or of a message that was sent again
         number = self.acked[device] + 1
-        if packet_id != (number - 1) % mqtt_packets.FIX_IDS + 1:
-            number += (packet_id - number) % mqtt_packets.FIX_IDS
+        if packet_id != (number - 1) % device_packets.FIX_IDS + 1:
+            number += (packet_id - number) % device_packets.FIX_IDS
             if number > self.made[device]:
                 return
             self.acked_beyond.setdefault(device, set()).add(number)
@@ -173,7 +173,7 @@ class Generator(Sessions):
         beyond = self.acked_beyond.get(device, ())
         for number in range(self.acked[device] + 1, self.made[device] + 1):
             if number not in beyond:
-                packet_id = (number - 1) % mqtt_packets.FIX_IDS + 1
+                packet_id = (number - 1) % device_packets.FIX_IDS + 1
                 self._resent += self._was_live[device]
                 self.send(device, self.fixes.again(device, number, packet_id))
         self._was_live[device] = True
@@ -181,7 +181,7 @@ class Generator(Sessions):
     def _send_again(self, device: int, number: int) -> None:
         self._resent += 1
         if self._state[device] == LIVE:
-            packet_id = mqtt_packets.RESENT_ID + number % mqtt_packets.RESENT_IDS
+            packet_id = device_packets.RESENT_ID + number % device_packets.RESENT_IDS
             self.send(device, self.fixes.again(device, number, packet_id))
 
     # -- figures ------------------------------------------------------------------------------

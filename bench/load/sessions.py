@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.load import mqtt_packets
+from bench.load import device_packets
 from bench.load.devices import Device
+from doorstep import mqtt_packets
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.mqtt_topics import ACK
 
@@ -115,14 +116,14 @@ class Sessions:
             self._read(device, data)
 
     def _read(self, device: int, data: bytes) -> None:
-        for first, body in mqtt_packets.take_packets(self._unread.pop(device, b"") + data):
+        for first, body in device_packets.take_packets(self._unread.pop(device, b"") + data):
             if first == 0:
                 if body:
                     self._unread[device] = body
             elif first == mqtt_packets.PUBACK:
                 self.on_puback(device, body[0] << 8 | body[1])
             elif first & 0xF0 == mqtt_packets.PUBLISH:
-                topic, packet_id, _payload = mqtt_packets.read_publish(first, body)
+                topic, packet_id, _payload = device_packets.read_publish(first, body)
                 if topic.endswith(_ACK):
                     self.watermarks += 1
                 if packet_id:
@@ -160,7 +161,7 @@ class Sessions:
         self._epoll.register(fd, READABLE)
         password = mqtt_password(self._key, one.driver_id)
         will = b'{"status":"offline"}'
-        self.send(device, mqtt_packets.connect(one.driver_id, password, will, KEEPALIVE_S))
+        self.send(device, device_packets.connect(one.driver_id, password, will, KEEPALIVE_S))
 
     def _on_connack(self, device: int, code: int) -> None:
         if code != 0:
@@ -168,7 +169,7 @@ class Sessions:
         driver_id = self._devices[device].driver_id
         online = b'{"status":"online","at":%d}' % int(time.time() * 1000)
         self.send(
-            device, mqtt_packets.subscribe(driver_id) + mqtt_packets.status(driver_id, online)
+            device, device_packets.subscribe(driver_id) + device_packets.status(driver_id, online)
         )
 
     def _on_suback(self, device: int, codes: bytes) -> None:

@@ -9,7 +9,7 @@ What can't be used at all raises MalformedFix. Age, unknown drivers, conflicts a
 not decided here but where the fix is written.
 """
 
-from doorstep.fix.encode import encode_fix, encode_position, encode_void
+from doorstep.fix.encode import RECEIVED_AT_HEADER, encode_fix, encode_position, encode_void
 from doorstep.fix.fast import decode_position, decode_singles
 from doorstep.fix.instants import instant_of, wire_instant
 from doorstep.fix.strict import decode_fix, decode_fixes
@@ -30,6 +30,7 @@ __all__ = [
     "MAX_FIX_BYTES",
     "MAX_PAYLOAD_BYTES",
     "MAX_SEQ",
+    "RECEIVED_AT_HEADER",
     "Decoded",
     "Fix",
     "Refused",

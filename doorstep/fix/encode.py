@@ -9,6 +9,8 @@ import msgspec
 from doorstep.fix.instants import wire_instant
 from doorstep.fix.value import Fix
 
+RECEIVED_AT_HEADER = "Doorstep-Received-At"  # of a PATCH by driver_events, RFC 3339
+
 _encode = msgspec.json.Encoder().encode
 
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka import TopicCollection as Topics
 from confluent_kafka.admin import AdminClient
 
-from doorstep.errors import DoorstepError, Unavailable
+from doorstep.errors import DoorstepError, KafkaUnavailable
 
 T = TypeVar("T")
 
@@ -21,10 +21,6 @@ PROGRESS_EVERY = 100_000
 
 OffsetRange = tuple[int, int]
 """Offsets [from, to) of one partition."""
-
-
-class KafkaUnavailable(Unavailable):
-    """Kafka does not answer."""
 
 
 class NoSuchTopic(DoorstepError):

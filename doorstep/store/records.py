@@ -142,7 +142,7 @@ class Driver:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a bearer token stands for. `role` is staff, driver or customer."""
+    """What a bearer token stands for. `role` is staff, driver, customer or service."""
 
     role: str
     driver_id: str | None

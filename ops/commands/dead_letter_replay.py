@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 from confluent_kafka import KafkaError, Message, Producer
 
-from doorstep.errors import MalformedFix
+from doorstep.errors import KafkaUnavailable, MalformedFix
 from doorstep.fix import Decoded, decode_position
-from doorstep.kafka.topic_reader import KafkaUnavailable, TopicReader, place_of
+from doorstep.kafka.topic_reader import TopicReader, place_of
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
 from ops.commands.dead_letter_reader import StoredDeadLetter, letters_since

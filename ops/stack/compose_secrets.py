@@ -5,7 +5,8 @@
 ├── fleet.key           every device's password and token is derived from it
 └── staff.token         staff's token for both APIs
 
-git ignores all of it. What exists is kept, so it is safe to run again; the volumes hold the same
+git ignores all of it. What exists is kept, so it is safe to run again, and .env gets the
+variables that a later release adds; the volumes hold the same
 passwords, so make new secrets only together with new volumes (`docker compose down -v`). Needs
 nothing but Python: `python3 -m ops.stack.compose_secrets` works before anything is installed.
 """
@@ -38,7 +39,7 @@ ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 def make_secrets(project: Path) -> list[Path]:
     """Write the files that are missing, and return them.
 
-    Raises SettingsError if .env was made with another fleet key or staff token.
+    Raises SettingsError if .env was made with another fleet key.
     """
     written: list[Path] = []
     folder = project / SECRETS
@@ -59,10 +60,11 @@ def make_secrets(project: Path) -> list[Path]:
     derived = {
         "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
         "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
-        "STAFF_TOKEN": (folder / "staff.token").read_text(encoding="ascii").strip(),
     }
     example = (project / ".env.example").read_text(encoding="utf-8")
-    if _write_once(environment, fill(example, derived), 0o600):
+    if _write_once(environment, fill(example, derived), 0o600) or _add_new_variables(
+        environment, example, derived
+    ):
         written.append(environment)
     found = {
         match["name"]: match["value"] for match in ASSIGNMENT.finditer(environment.read_text())
@@ -84,6 +86,17 @@ def fill(example: str, derived: Mapping[str, str]) -> str:
         return f"{name}={value or derived.get(name) or secrets.token_urlsafe(PASSWORD_BYTES)}"
 
     return ASSIGNMENT.sub(filled, example)
+
+
+def _add_new_variables(environment: Path, example: str, derived: Mapping[str, str]) -> bool:
+    """Append the variables of a later release's .env.example; False if there are none."""
+    text = environment.read_text(encoding="utf-8")
+    found = {match["name"] for match in ASSIGNMENT.finditer(text)}
+    new = [match[0] for match in ASSIGNMENT.finditer(example) if match["name"] not in found]
+    if new:
+        with environment.open("a", encoding="utf-8") as file:
+            file.write(("" if text.endswith("\n") else "\n") + fill("\n".join(new), derived) + "\n")
+    return bool(new)
 
 
 def _write_once(path: Path, text: str, mode: int) -> bool:

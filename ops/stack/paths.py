@@ -1,7 +1,7 @@
 """Where a stack keeps its data, secrets and logs.
 
 .doorstep/stack/
-├── secrets/      mode 0700: fleet.key, staff.token, database/ROLE
+├── secrets/      mode 0700: fleet.key, staff.token, driver_api.token, database/ROLE
 ├── logs/         one rotated file a part
 ├── kafka/  mosquitto/  postgres/
 ├── journals/     of simulated devices
@@ -25,6 +25,7 @@ from doorstep.credentials import (
     decode_fleet_key,
     encode_fleet_key,
     new_fleet_key,
+    new_service_token,
     new_staff_token,
 )
 from doorstep.errors import DoorstepError
@@ -55,6 +56,10 @@ class StackPaths:
     @property
     def staff_token_file(self) -> Path:
         return self.secrets / "staff.token"
+
+    @property
+    def driver_api_token_file(self) -> Path:
+        return self.secrets / "driver_api.token"
 
     @property
     def logs(self) -> Path:
@@ -124,6 +129,7 @@ class StackPaths:
                 raise StackError(f"{socket_dir} belongs to another user")
         _write_once(self.fleet_key_file, lambda: encode_fleet_key(new_fleet_key()))
         _write_once(self.staff_token_file, lambda: new_staff_token() + "\n")
+        _write_once(self.driver_api_token_file, lambda: new_service_token() + "\n")
         for role in DATABASE_ROLES:
             _write_once(self.secrets / "database" / role, lambda: new_password() + "\n")
 
@@ -134,6 +140,10 @@ class StackPaths:
     def staff_token(self) -> str:
         """Read the staff token."""
         return self.staff_token_file.read_text(encoding="ascii").strip()
+
+    def driver_api_token(self) -> str:
+        """Read the token that driver_events' PATCH sink shows driver_api."""
+        return self.driver_api_token_file.read_text(encoding="ascii").strip()
 
     def database_password(self, role: str) -> str:
         """Read a database role's password."""

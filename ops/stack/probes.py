@@ -5,15 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import struct
 
+from doorstep import mqtt_packets
 from doorstep.kafka.topic_specs import missing_topics
 from doorstep.settings import Bind
 from ops.stack.addresses import reach
 
 PROBE_TIMEOUT_S = 2.0
-CONNACK = 0x20
-ACCEPTED = 0
 
 
 def listens(bind: Bind) -> bool:
@@ -34,19 +32,14 @@ def kafka_is_ready(bind: Bind) -> bool:
 def mqtt_accepts(bind: Bind, username: str, password: str) -> bool:
     """Say whether a broker lets this user in: a CONNECT (3.1.1, clean session) and its CONNACK."""
     at = reach(bind)
-    texts = [text.encode() for text in (username, username, password)]  # client id, user, password
-    payload = b"".join(struct.pack("!H", len(text)) + text for text in texts)
-    head = struct.pack("!H4sBBH", 4, b"MQTT", 4, 0b1100_0010, 10)
-    body = head + payload
-    packet = bytes([0x10]) + _variable_length(len(body)) + body
     try:
         with socket.create_connection((at.host, at.port), PROBE_TIMEOUT_S) as connection:
-            connection.sendall(packet)
+            connection.sendall(mqtt_packets.connect(username, password, keepalive_s=10))
             answer = connection.recv(4)
-            connection.sendall(b"\xe0\x00")  # DISCONNECT
+            connection.sendall(mqtt_packets.DISCONNECT_PACKET)
     except OSError:
         return False
-    return len(answer) == 4 and answer[0] == CONNACK and answer[3] == ACCEPTED
+    return answer == mqtt_packets.ACCEPTED_PACKET
 
 
 def service_is_ready(bind: Bind) -> tuple[bool, str]:
@@ -79,12 +72,3 @@ def _waits_for(body: bytes) -> str:
         checks = answer
     missing = [name for name, ready in checks.items() if ready is False and name != "ready"]
     return "waits for " + ", ".join(missing) if missing else "not ready"
-
-
-def _variable_length(length: int) -> bytes:
-    encoded = bytearray()
-    while True:
-        length, digit = divmod(length, 128)
-        encoded.append(digit | (0x80 if length else 0))
-        if not length:
-            return bytes(encoded)

@@ -114,13 +114,14 @@ def service_environment(
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, at, "driver_events"),
                 "DRIVER_API_URL": at.driver_api_url,
-                "DRIVER_API_TOKEN": paths.staff_token(),
+                "DRIVER_API_TOKEN": paths.driver_api_token(),
                 "DRIVER_EVENTS_BIND": str(at.driver_events),
             }
         case "driver_api":
             return {
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, at, "driver_api"),
+                "DRIVER_API_TOKEN": paths.driver_api_token(),
                 "DRIVER_API_BIND": str(at.driver_api),
                 "DRIVER_API_INTERNAL_BIND": str(at.driver_api_internal),
             }

@@ -22,22 +22,22 @@ DOWN_S = 600.0
 QUEUE = 300  # messages queued for the bridge: 0.6 s of the load
 IN_FLIGHT = 100  # messages in the bridge without Kafka's confirmation
 ALARM_WITHIN_S = 30.0
-POISON = b"a payload that raises"
+POISON = b"a payload that raises in the bridge"
 POISONER = "poisoner"
-# No payload is known to make the bridge raise: this module makes it raise for POISON.
+# No payload is known to make the bridge raise, so producing this one raises in its process.
 SITECUSTOMIZE = f"""
-import bridge.relay as relay
+from bridge.kafka_publisher import Publisher
 
-send = relay.Relay._send
-
-
-def failing(self, subscriber, arrival, chunk):
-    if arrival.payload == {POISON!r}:
-        raise ZeroDivisionError("raised by a fault")
-    return send(self, subscriber, arrival, chunk)
+produce = Publisher.produce
 
 
-relay.Relay._send = failing
+def failing(self, topic, key, value, on_delivery, headers=None):
+    if value == {POISON!r} and headers is None:  # the dead letter has headers
+        raise ZeroDivisionError("injected")
+    return produce(self, topic, key, value, on_delivery, headers)
+
+
+Publisher.produce = failing
 """
 
 
@@ -101,11 +101,11 @@ def poison(env: FaultEnvironment) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="doorstep-poison-") as folder:
         Path(folder).chmod(0o755)
         (Path(folder) / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-        with env.with_variables("bridge", {"PYTHONPATH": folder}):
+        with env.with_variables("bridge", {"PYTHONPATH": python_path(folder)}):
             pid, at = env.pid("bridge"), time.monotonic()
             letters = dead_letters(env)
             publish(env, POISONER, POISON)
-            found = poll_for(lambda: POISON in next(letters), 20)
+            found = poll_for(lambda: next(letters) == ("bridge_error", POISON), 20)
             recovery_s = env.wait_healthy(since=at)
             counted = env.metric("bridge", "doorstep_bridge_poison_total")
             is_same = env.pid("bridge") == pid
@@ -113,6 +113,11 @@ def poison(env: FaultEnvironment) -> Outcome:
     seen = f"{counted:.0f} counted, {'a' if found else 'no'} dead letter, "
     seen += "the same process" if is_same else "the process ended"
     return Outcome(seen, recovery_s, ok=bool(found) and is_same and counted == 1)
+
+
+def python_path(folder: str) -> str:
+    """Put a folder before this process's PYTHONPATH."""
+    return os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @contextlib.contextmanager
@@ -146,8 +151,8 @@ def publish(env: FaultEnvironment, driver_id: str, payload: bytes) -> None:
     client.loop_stop()
 
 
-def dead_letters(env: FaultEnvironment) -> Generator[bytes, None, None]:
-    """Yield new dead letters, and empty bytes while there are none."""
+def dead_letters(env: FaultEnvironment) -> Generator[tuple[str, bytes], None, None]:
+    """Yield new dead letters, (reason, payload); both are empty while there is none."""
     config = {"bootstrap.servers": env.kafka_servers, "group.id": f"faults-{os.getpid()}"}
     consumer = Consumer(config | {"enable.auto.commit": False})
     metadata = consumer.list_topics("dead-letter", timeout=10).topics["dead-letter"]
@@ -156,11 +161,15 @@ def dead_letters(env: FaultEnvironment) -> Generator[bytes, None, None]:
         one.offset = consumer.get_watermark_offsets(one, timeout=10)[1]
     consumer.assign(partitions)
 
-    def read() -> Generator[bytes, None, None]:
+    def read() -> Generator[tuple[str, bytes], None, None]:
         try:
             while True:
                 message = consumer.poll(0.2)
-                yield (message.value() or b"") if message and not message.error() else b""
+                if message is None or message.error():
+                    yield "", b""
+                else:
+                    reason = dict(message.headers() or [])["reason"]
+                    yield reason.decode(), message.value() or b""
         finally:
             consumer.close()
 

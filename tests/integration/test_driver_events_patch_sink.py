@@ -37,7 +37,7 @@ def sink(stack: Stack, tmp_path: Path) -> Iterator[ServiceProcess]:
         KAFKA_BOOTSTRAP_SERVERS=servers,
         DATABASE_URL=stack.database_admin_url,
         DRIVER_API_URL=f"http://{stack.addresses.driver_api}",
-        DRIVER_API_TOKEN=stack.paths.staff_token(),
+        DRIVER_API_TOKEN=stack.paths.driver_api_token(),
         MQTT_URL="mqtt://127.0.0.1:1",  # the stack's own driver_events sends the acks
     )
     service.launch()
@@ -113,8 +113,17 @@ def test_patch_sink__driver_api_is_away__waits_and_loses_nothing(
     try:
         produce(stack, [encode_fix(fix("p2", seq)) for seq in range(2, 12)])
         wait_until(lambda: "waiting_for_driver_api" in sink.events())
+        with psycopg.connect(stack.database_admin_url) as conn:
+            [restarted_at] = conn.execute("SELECT clock_timestamp()").fetchone() or ()
     finally:
         stack.start_process("driver_api")
     wait_until(is_committed(stack, "p2", 11))
+    with psycopg.connect(stack.database_admin_url) as conn:
+        arrivals = conn.execute(
+            "SELECT received_at FROM doorstep.fix_history WHERE driver_id = %s AND boot = 'p2'",
+            (DRIVER,),
+        ).fetchall()
+    assert len(arrivals) == 11
+    assert all(received_at < restarted_at for (received_at,) in arrivals)  # Kafka's, not PATCH's
     stack.wait_ready()
     assert json.loads(sink.get("/readyz")[1])["driver_api"] is True

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.load import mqtt_packets
+from bench.load import device_packets
 from bench.load.devices import Device, Fixes
 from bench.load.fixtures import shards_of
 from bench.load.generator import Generator
@@ -21,6 +21,7 @@ from bench.load.rate_search import CLOSE_ENOUGH, Search
 from bench.load.route import MICRO_LAT_PER_M, MICRO_LON_PER_M, SPEED_MPS, DeliveryRoute, IdleRoute
 from bench.load.sampler import Sample, find_full
 from bench.load.schedule import Schedule
+from doorstep import mqtt_packets
 from doorstep.fix import decode_position
 from doorstep.fix.value import Fix
 
@@ -41,9 +42,9 @@ def make_fixes(per_message: int = 1, began_ms: int = 1_800_000_000_000) -> tuple
 
 
 def read_message(packet: bytes) -> tuple[str, int, list[Fix]]:
-    (first, body), (_, rest) = mqtt_packets.take_packets(packet)
+    (first, body), (_, rest) = device_packets.take_packets(packet)
     assert (first, rest) == (0x32, b"")
-    topic, packet_id, payload = mqtt_packets.read_publish(first, body)
+    topic, packet_id, payload = device_packets.read_publish(first, body)
     fixes = [one for one in decode_position(payload) if isinstance(one, Fix)]
     return topic.decode(), packet_id, fixes
 
@@ -65,7 +66,7 @@ def test_message__sent_again__is_the_same_but_for_its_packet_id() -> None:
     fixes, schedule = make_fixes()
     first = [fixes.message(0, number, schedule.due_ms(0, number)) for number in range(1, 90)]
     again = [
-        fixes.again(0, number, (number - 1) % mqtt_packets.FIX_IDS + 1) for number in range(1, 90)
+        fixes.again(0, number, (number - 1) % device_packets.FIX_IDS + 1) for number in range(1, 90)
     ]
     assert again == first
     assert fixes.message(0, 90, schedule.due_ms(0, 90)) != first[-1]
@@ -84,17 +85,17 @@ def test_message__of_several_fixes__ends_with_the_one_that_is_due(per_message: i
 
 @pytest.mark.parametrize("size", [1, 100, 127, 128, 300, 16_383, 16_384, 70_000])
 def test_position__of_any_length__reads_back(size: int) -> None:
-    packet = mqtt_packets.position(mqtt_packets.position_topic("d"), 513, b"x" * size)
-    (first, body), _ = mqtt_packets.take_packets(packet)
-    assert mqtt_packets.read_publish(first, body)[1:] == (513, b"x" * size)
+    packet = device_packets.position(device_packets.position_topic("d"), 513, b"x" * size)
+    (first, body), _ = device_packets.take_packets(packet)
+    assert device_packets.read_publish(first, body)[1:] == (513, b"x" * size)
 
 
 def test_take_packets__whatever_was_cut__gives_whole_packets_only() -> None:
-    whole = mqtt_packets.puback(9) + mqtt_packets.status("d", b"{}") + mqtt_packets.PINGREQ_PACKET
+    whole = mqtt_packets.puback(9) + device_packets.status("d", b"{}") + mqtt_packets.PINGREQ_PACKET
     for cut in range(len(whole)):
-        *found, (_, rest) = mqtt_packets.take_packets(whole[:cut])
-        *later, (_, nothing) = mqtt_packets.take_packets(rest + whole[cut:])
-        assert [*found, *later] == list(mqtt_packets.take_packets(whole))[:-1]
+        *found, (_, rest) = device_packets.take_packets(whole[:cut])
+        *later, (_, nothing) = device_packets.take_packets(rest + whole[cut:])
+        assert [*found, *later] == list(device_packets.take_packets(whole))[:-1]
         assert nothing == b""
 
 
@@ -211,7 +212,7 @@ def test_ledger__pubacks_in_any_order__are_each_counted(generator: Generator) ->
 
 def test_ledger__a_puback_of_nothing_published__is_not_counted_as_one(generator: Generator) -> None:
     generator.on_puback(0, 9)
-    generator.on_puback(0, mqtt_packets.STATUS_ID)
+    generator.on_puback(0, device_packets.STATUS_ID)
     assert generator.acked == [0]
     assert not generator.acked_beyond.get(0)
 

@@ -56,7 +56,7 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
             "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
-            "STAFF_TOKEN": paths.staff_token(),
+            "DRIVER_API_TOKEN": paths.driver_api_token(),
         }
     )
 

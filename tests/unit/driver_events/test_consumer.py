@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from doorstep.errors import KafkaUnavailable
 from driver_events import consumer as source_module
-from driver_events.consumer import KafkaUnavailable, PartitionConsumer
+from driver_events.consumer import PartitionConsumer
 
 
 def test_identify__a_client_that_waits_for_a_dead_controller__is_not_asked_again(monkeypatch):

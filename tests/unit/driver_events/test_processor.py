@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from doorstep.errors import OffsetLost, StoreUnavailable
+from doorstep.errors import KafkaUnavailable, OffsetLost, StoreUnavailable
 from driver_events import processor
 from driver_events.batch import Batch, BatchResult, classify
-from driver_events.consumer import KafkaUnavailable, TopicIdentity
+from driver_events.consumer import TopicIdentity
 from driver_events.processor import Processor
 from driver_events.recorder import DataError
 

@@ -41,7 +41,7 @@ def test_home__secrets__are_for_their_owner_only(paths: StackPaths) -> None:
     files = [path for path in paths.secrets.rglob("*") if path.is_file()]
 
     assert paths.secrets.stat().st_mode & 0o777 == 0o700
-    assert len(files) == 7
+    assert len(files) == 8
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
 
 

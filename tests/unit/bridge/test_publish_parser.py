@@ -1,4 +1,4 @@
-"""PUBLISH frames cut out of received bytes. Pure: no seam is replaced."""
+"""PUBLISH packets parsed out of received bytes. Pure: no seam is replaced."""
 
 from __future__ import annotations
 
@@ -8,16 +8,9 @@ from hypothesis import strategies as st
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from bridge.mqtt_packets import Arrival, BrokenFrame, is_whole_packet, take_publishes
-
-
-def length_of(value: int) -> bytes:
-    out = bytearray()
-    while True:
-        value, byte = divmod(value, 128)
-        out.append(byte | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
+from bridge.publish_parser import ReceivedMessage, is_whole_packet, parse_publishes
+from doorstep.errors import MalformedPacket
+from doorstep.mqtt_packets import PUBLISH, packet
 
 
 def frame(
@@ -28,7 +21,7 @@ def frame(
         body += packet_id.to_bytes(2, "big")
         flags |= 0x02
     body += properties + payload
-    return bytes([0x30 | flags]) + length_of(len(body)) + body
+    return packet(PUBLISH | flags, body)
 
 
 MESSAGES = st.tuples(
@@ -40,38 +33,40 @@ MESSAGES = st.tuples(
 
 
 @given(st.lists(MESSAGES, max_size=20), st.integers(0, 2000))
-def test_take_publishes__cut_anywhere__gives_whole_messages_and_the_rest_later(
+def test_parse_publishes__cut_anywhere__returns_complete_messages_first(
     messages: list[tuple[bytes, bytes, int, int]], cut: int
 ) -> None:
     data = b"".join(frame(t, p, i, flags=f & 0x09) for t, p, i, f in messages)
-    expected = [Arrival(t, p, i.to_bytes(2, "big") if i else b"") for t, p, i, _ in messages]
-    first: list[Arrival] = []
-    taken = take_publishes(data[:cut], 0, first)
+    expected = [
+        ReceivedMessage(t, p, i.to_bytes(2, "big") if i else b"") for t, p, i, _ in messages
+    ]
+    first: list[ReceivedMessage] = []
+    taken = parse_publishes(data[:cut], 0, first)
     assert first == expected[: len(first)]
-    rest: list[Arrival] = []
-    assert take_publishes(data[taken:], 0, rest) == len(data) - taken
+    rest: list[ReceivedMessage] = []
+    assert parse_publishes(data[taken:], 0, rest) == len(data) - taken
     assert first + rest == expected
 
 
-def test_take_publishes__another_packet__is_left_where_it_is() -> None:
+def test_parse_publishes__another_packet_type__stops_there() -> None:
     ping = b"\xd0\x00"
     data = frame(b"t", b"1", 1) + ping + frame(b"t", b"2", 2)
-    arrivals: list[Arrival] = []
-    at = take_publishes(data, 0, arrivals)
+    received: list[ReceivedMessage] = []
+    at = parse_publishes(data, 0, received)
     assert data[at:].startswith(ping)
     assert is_whole_packet(data, at)
-    assert take_publishes(data, at + 2, arrivals) == len(data)
-    assert [one.payload for one in arrivals] == [b"1", b"2"]
+    assert parse_publishes(data, at + 2, received) == len(data)
+    assert [one.payload for one in received] == [b"1", b"2"]
 
 
-def test_take_publishes__properties__are_skipped() -> None:
+def test_parse_publishes__properties__are_skipped() -> None:
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     properties.UserProperty = ("key", "v" * 200)
     properties.ContentType = "application/json"
     data = frame(b"t", b"payload", 7, properties=properties.pack())  # type: ignore[no-untyped-call]
-    arrivals: list[Arrival] = []
-    assert take_publishes(data, 0, arrivals) == len(data)
-    assert arrivals == [Arrival(b"t", b"payload", b"\0\7")]
+    received: list[ReceivedMessage] = []
+    assert parse_publishes(data, 0, received) == len(data)
+    assert received == [ReceivedMessage(b"t", b"payload", b"\0\7")]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +78,6 @@ def test_take_publishes__properties__are_skipped() -> None:
         b"\x32\x04\x00\x01a\x00",  # no room for a packet id
     ],
 )
-def test_take_publishes__no_mqtt__is_broken(data: bytes) -> None:
-    with pytest.raises(BrokenFrame):
-        take_publishes(data, 0, [])
+def test_parse_publishes__not_mqtt__is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedPacket):
+        parse_publishes(data, 0, [])
