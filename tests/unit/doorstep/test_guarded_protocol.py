@@ -167,6 +167,7 @@ async def test_answer__never_read__is_cut_off() -> None:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         while closed("slow_reader") == before:  # noqa: ASYNC110 - a metric has no event
             await asyncio.sleep(0.05)
+    assert closed("slow_reader") == before + 1
 
 
 async def test_unauthenticated__beyond_the_bound_of_an_address__are_refused() -> None:
