@@ -143,9 +143,7 @@ def test_black_hole__bytes_without_acknowledgement__time_out_at_the_sender(proxy
             client.recv(1)
 
 
-def test_swallow__existing_connection__is_acknowledged_and_stays_silent(
-    proxy: Proxy, echo: Echo
-) -> None:
+def test_swallow__open_connection__is_acknowledged_and_silent(proxy: Proxy, echo: Echo) -> None:
     proxy.swallow()
     with connect(proxy) as client:
         client.sendall(b"one")
