@@ -41,7 +41,7 @@ def freeze(lab: Lab) -> Seen:
             woken = time.monotonic()
             recovery_s = lab.wait_healthy(since=woken)
     lab.wait_healthy()
-    late = lab.log_of("driver_events").count('"why": "offset_lost"')
+    late = lab.log_of("driver_events").count('"reason": "offset_lost"')
     seen = (
         f"frozen {FREEZES} times for {FROZEN_S:.0f} s; {late} late writes refused by their offset"
     )
