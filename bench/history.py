@@ -22,9 +22,9 @@ from typing import Any
 import psycopg
 
 from bench.record_fixes import running_database, server_cpu_us, spread
+from bench.recordings.traces import TraceFix, goal_rows, read_trace
 from doorstep.store.compaction import Compactor
 from ops.servers.postgres import PASSWORD
-from tests.traces.data import TraceFix, goal_rows, read_trace
 
 FIXES_A_DAY = 7200
 TRACCAR_BYTES = 301  # a position of Traccar 6.13 with its indexes, measured elsewhere

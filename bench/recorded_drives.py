@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.recordings.labels import LABELS, Label
+from bench.recordings.places import place_of
+from bench.recordings.traces import Trace, TraceFix, goal_rows, phone_days, read_trace
 from doorstep.geo import M_PER_DEG
 from tests.property import model
-from tests.traces.data import Trace, TraceFix, goal_rows, phone_days, read_trace
-from tests.traces.labels import LABELS, Label
-from tests.traces.orders import place_of, span_of
 
 Floats = NDArray[np.float64]
 Fixes = Sequence[Mapping[str, Any]]
@@ -136,7 +136,7 @@ def _drive_of(trace: Trace) -> Drive:
 
 def _arrivals(trace: Trace, label: Label) -> list[Arrival]:
     spots = {"at_restaurant": label.restaurant, "at_customer": label.customer}
-    first_s, last_s = span_of(label)
+    first_s, last_s = label.span_s
     span = (trace.begins_s + first_s - AROUND_S, trace.begins_s + last_s + AROUND_S)
     return [
         (f"{label.name}: {state}", model.Place(*place_of(trace, spots[state])), *span)

@@ -7,10 +7,10 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from ops.servers.process import HOST, ServerProcess
-from ops.stack.settings import PROJECT
 
 
 class ServiceProcess(ServerProcess):
@@ -22,8 +22,10 @@ class ServiceProcess(ServerProcess):
         self._variables = {bind_variable: f"{HOST}:{self.port}", **variables}
 
     def argv(self) -> list[str]:
-        variables = [f"{name}={value}" for name, value in self._variables.items()]
-        return ["env", f"PYTHONPATH={PROJECT}", *variables, sys.executable, "-m", self._name]
+        return [sys.executable, "-m", self._name]
+
+    def environment(self) -> Mapping[str, str]:
+        return os.environ | self._variables
 
     def is_ready(self) -> bool:
         return self.get("/readyz")[0] == 200

@@ -120,7 +120,7 @@ def running(service: str, **environment: str) -> Iterator[Popen[bytes]]:
 def stop(process: Popen[bytes]) -> tuple[int, str]:
     """Ask a process to stop; give its exit status and what it logged."""
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=60)
     return process.returncode, log.decode()
 
 

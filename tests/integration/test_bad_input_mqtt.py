@@ -16,6 +16,7 @@ import pytest
 
 from doorstep.provision import owner_connection
 from ops.commands.dead_letter_reader import StoredDeadLetter
+from ops.servers.waiting import poll_until
 from ops.stack.stack import Stack
 from tests.integration.bad_input import (
     CASES,
@@ -32,9 +33,8 @@ from tests.integration.devices import (
     history_of,
     letter_ends,
     letters_after,
-    no_letter_waits,
+    outbox_has_no_letters,
     scrape,
-    settles,
 )
 
 PARTS = ("mosquitto-1", "bridge", "driver_events")
@@ -112,12 +112,14 @@ def sent(stack: Stack) -> Iterator[PostCommit]:
             devices[driver_id].publish(message)
     total = sum(map(len, payloads.values()))
     for device in devices.values():
-        settles(lambda device=device: device.is_answered)  # type: ignore[misc]
+        poll_until(lambda device=device: device.is_answered)  # type: ignore[misc]
     acknowledged = [one for name, one in devices.items() if name != driver_of("32_unknown")]
-    settles(lambda: all(one.watermark.get("seq", 0) >= LAST for one in acknowledged))
-    settles(lambda: no_letter_waits(stack))
-    settles(lambda: scrape(binds["bridge"])["doorstep_bridge_acked_total", ""] >= total)
-    settles(lambda: chatty(scrape(binds["driver_events"])) > chatty(what.before["driver_events"]))
+    poll_until(lambda: all(one.watermark.get("seq", 0) >= LAST for one in acknowledged))
+    poll_until(lambda: outbox_has_no_letters(stack))
+    poll_until(lambda: scrape(binds["bridge"])["doorstep_bridge_acked_total", ""] >= total)
+    poll_until(
+        lambda: chatty(scrape(binds["driver_events"])) > chatty(what.before["driver_events"])
+    )
     what.after = {part: scrape(bind) for part, bind in binds.items()}
     what.letters = letters_after(stack, ends)
     what.history = history_of(stack, payloads)

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ from device.device import Device
 from device.journal import Journal, read_published
 from doorstep.settings import MqttBroker
 from ops.servers.mosquitto import MosquittoServer
+from ops.servers.waiting import wait_until_async
 
 FIX = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
 ACK_EVERY_S = 0.5
@@ -122,13 +122,6 @@ async def running(devices: Sequence[Device]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def until(holds: Any, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.02)
-
-
 def report(journal: Journal, devices: Sequence[Device]) -> None:
     for device in devices:
         device.write(FIX)
@@ -145,11 +138,11 @@ async def test_device__either_protocol__everything_is_acknowledged_in_order(
     with Journal(tmp_path / "j.sqlite") as journal:
         device = Device(login(mosquitto_broker, "anna", mqtt_5=mqtt_5), journal, ACK_EVERY_S)
         async with running([device]):
-            await until(lambda: device.connected)
+            await wait_until_async(lambda: device.connected)
             for _ in range(300):
                 report(journal, [device])
                 await asyncio.sleep(0)
-            await until(lambda: device.pending == 0)
+            await wait_until_async(lambda: device.pending == 0)
     seqs = platform.seen["anna", device.boot]
     assert list(dict.fromkeys(seqs)) == list(range(1, 301))
 
@@ -162,7 +155,7 @@ async def test_devices__200_in_one_process_and_the_broker_killed__nothing_is_los
     with Journal(tmp_path / "j.sqlite") as journal:
         devices = [Device(login(mosquitto_broker, one), journal, ACK_EVERY_S) for one in names]
         async with running(devices):
-            await until(lambda: all(device.connected for device in devices))
+            await wait_until_async(lambda: all(device.connected for device in devices))
             for step in range(40):
                 if step == 15:
                     mosquitto_broker.kill()
@@ -170,7 +163,7 @@ async def test_devices__200_in_one_process_and_the_broker_killed__nothing_is_los
                     mosquitto_broker.start()  # not in a thread: the broker would end with it
                 report(journal, devices)
                 await asyncio.sleep(0.05)
-            await until(lambda: not any(device.pending for device in devices), 60)
+            await wait_until_async(lambda: not any(device.pending for device in devices), 60)
     for device in devices:
         assert set(platform.seen[device.driver_id, device.boot]) == set(range(1, 41))
     assert platform.voids == 0
@@ -185,11 +178,11 @@ async def test_device__a_platform_that_loses_copies__resends_until_all_is_there(
         with Journal(tmp_path / "j.sqlite") as journal:
             device = Device(login(mosquitto_broker, "bruno"), journal, ACK_EVERY_S)
             async with running([device]):
-                await until(lambda: device.connected)
+                await wait_until_async(lambda: device.connected)
                 for _ in range(200):
                     report(journal, [device])
                     await asyncio.sleep(0.02)
-                await until(lambda: device.pending == 0)
+                await wait_until_async(lambda: device.pending == 0)
         assert set(platform.seen["bruno", device.boot]) == set(range(1, 201))
     finally:
         platform.close()
@@ -202,11 +195,13 @@ async def test_device__status__online_then_offline_also_without_a_goodbye(
     with Journal(tmp_path / "j.sqlite") as journal:
         device = Device(login(mosquitto_broker, "carla"), journal)
         async with running([device]):
-            await until(lambda: platform.statuses["carla"] == ["online"])
+            await wait_until_async(lambda: platform.statuses["carla"] == ["online"])
             assert device._connection is not None
             device._connection.close()  # as if the network were gone
-            await until(lambda: platform.statuses["carla"] == ["online", "offline", "online"])
-        await until(lambda: platform.statuses["carla"][-1] == "offline")
+            await wait_until_async(
+                lambda: platform.statuses["carla"] == ["online", "offline", "online"]
+            )
+        await wait_until_async(lambda: platform.statuses["carla"][-1] == "offline")
 
 
 async def test_connection__wrong_password__says_that_it_is_refused(

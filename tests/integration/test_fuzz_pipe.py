@@ -20,6 +20,7 @@ from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.provision import owner_connection
 from ops.commands.dead_letter_reader import StoredDeadLetter
 from ops.commands.dead_letter_replay import Identity, Known, read_known
+from ops.servers.waiting import poll_until
 from ops.stack.stack import Stack
 from tests.fuzz.payloads import CASES, good_fix, payloads
 from tests.integration.devices import (
@@ -29,9 +30,8 @@ from tests.integration.devices import (
     history_of,
     letter_ends,
     letters_after,
-    no_letter_waits,
+    outbox_has_no_letters,
     scrape,
-    settles,
 )
 
 T = TypeVar("T")
@@ -118,9 +118,9 @@ def sent(stack: Stack) -> Iterator[Sent]:
     for name in names:
         send_good(what, name)
     for device in what.devices.values():
-        settles(lambda device=device: device.is_answered, PATIENCE_S)  # type: ignore[misc]
-    settles(lambda: _is_worked_off(stack, what), PATIENCE_S)
-    settles(lambda: no_letter_waits(stack), PATIENCE_S)
+        poll_until(lambda device=device: device.is_answered, PATIENCE_S)  # type: ignore[misc]
+    poll_until(lambda: _is_worked_off(stack, what), PATIENCE_S)
+    poll_until(lambda: outbox_has_no_letters(stack), PATIENCE_S)
     what.after = scrape(stack.addresses.bridge)
     what.letters = letters_after(stack, ends)
     what.history = history_of(stack, names)
@@ -139,7 +139,7 @@ def trespass(device: Device) -> None:
             device.client.publish(topic, forged, 0)  # QoS 1 would send it again for ever
         except ValueError:
             continue  # paho itself refuses the topic
-    settles(device.client.is_connected)
+    poll_until(device.client.is_connected)
 
 
 def send_good(what: Sent, name: str) -> None:

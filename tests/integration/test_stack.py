@@ -74,11 +74,11 @@ def test_kill_9__any_one_part__all_ready_again(stack: Stack, part: str) -> None:
 def test_kill_9__the_keeper__is_back_and_still_keeps(stack: Stack) -> None:
     before = stack.pid_of("keeper")
     os.kill(before, signal.SIGKILL)
-    wait_until(lambda: _pid(stack, "keeper") not in (0, before), 15, "the keeper is back")
+    wait_until(lambda: _pid(stack, "keeper") not in (0, before), description="the keeper is back")
 
     supervisor = stack.pid_of("supervisor")
     os.kill(supervisor, signal.SIGKILL)
-    wait_until(lambda: _pid(stack, "supervisor") not in (0, supervisor), 15, "it kept")
+    wait_until(lambda: _pid(stack, "supervisor") not in (0, supervisor), description="it kept")
     stack.wait_ready(READY_AGAIN_S)
 
 

@@ -292,8 +292,9 @@ def test_picture__is_well_formed_whatever_the_values() -> None:
     from xml.etree import ElementTree
 
     for lines in ([], [("none", [])], [("one", [(0.0, 0.0), (1.0, 5.0)])]):
-        ElementTree.fromstring(f"<svg>{plot(0, 'a & b', lines)}</svg>")
-    ElementTree.fromstring(f"<svg>{bars(1, 'c < d', {'x': 0.0, 'y': 2.5})}</svg>")
+        assert ElementTree.fromstring(f"<svg>{plot(0, 'a & b', lines)}</svg>").tag == "svg"
+    chart = ElementTree.fromstring(f"<svg>{bars(1, 'c < d', {'x': 0.0, 'y': 2.5})}</svg>")
+    assert "c < d" in "".join(chart.itertext())
 
 
 # -- the command line ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from doorstep.sampling import SamplingPolicy
-from tests.traces.data import needs_traces
+from tests.traces.marks import needs_traces
 
 pytestmark = needs_traces
 

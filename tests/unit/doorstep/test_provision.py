@@ -34,7 +34,7 @@ def test_driver_id__a_service_s_name__is_refused(name: str) -> None:
 
 
 def test_driver_id__within_the_contract__passes() -> None:
-    check_driver_ids(["a", "A-b_9", "x" * 64])
+    assert check_driver_ids(["a", "A-b_9", "x" * 64]) is None  # type: ignore[func-returns-value]
 
 
 def test_password_file__new__has_services_and_drivers(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_worker__unavailable__is_retried() -> None:
 
     worker = Worker("test", work, 0.01)
     worker.start()
-    assert worked.wait(5)
+    assert worked.wait(30)
     worker.stop()
     worker.check()
 
@@ -48,7 +48,7 @@ def test_worker__woken__runs_immediately() -> None:
 
     worker = Worker("test", work, 60)
     worker.start()
-    assert times.acquire(timeout=5)
+    assert times.acquire(timeout=30)
     worker.wake()
-    assert times.acquire(timeout=5)
+    assert times.acquire(timeout=30)
     worker.stop()

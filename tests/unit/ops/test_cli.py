@@ -105,7 +105,7 @@ def test_demo__started_with_sigint_ignored__stops_on_it_and_says_so_at_once(tmp_
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said == b"\nstopping\n"
 

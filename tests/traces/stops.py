@@ -1,12 +1,12 @@
-"""The order that each phone of emission_phones carries through its day, at stops of its own.
+"""The stops of each phone-day of emission_phones: the places of its order.
 
-Where a day has a label (tests/traces/labels.py), it is the first of these. The other days' stops
-were chosen by hand too, without an expectation: those phones were silent, or their fixes coarse.
+A day with a label (bench.recordings.labels) uses the first one's. The other stops were chosen by
+hand without an expectation: those phones sent little, or their fixes were coarse.
 """
 
 from __future__ import annotations
 
-from tests.traces.labels import LABELS, NOWHERE_M, Position
+from bench.recordings.labels import LABELS, NOWHERE_M, Position
 
 OTHER_STOPS = {
     "phones/d03": (Position(0, 3864), Position(31_176, 43_338)),
@@ -17,7 +17,7 @@ OTHER_STOPS = {
 
 
 def stops_of(day: str) -> tuple[Position, Position]:
-    """The restaurant's and the customer's place in a phone-day."""
+    """Return the restaurant's and the customer's place in a phone-day."""
     if day in OTHER_STOPS:
         return OTHER_STOPS[day]
     label = next(

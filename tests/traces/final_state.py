@@ -1,4 +1,4 @@
-"""All that must not depend on the order of arrival, read from a database and compared."""
+"""The state that must not depend on the order of arrival, read from databases and compared."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-STANDING = {
+QUERIES = {
     "history": """
         SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
             heading_deg, altitude_m, quarantine
@@ -27,30 +27,30 @@ STANDING = {
         JOIN doorstep.driver_state d USING (driver_id)
         WHERE a.driver_id = ANY (%s) ORDER BY a.driver_id""",
 }
-Standing = dict[str, list[dict[str, Any]]]
+FinalState = dict[str, list[dict[str, Any]]]
 
 
-def standing_in(conn: Any, drivers: Sequence[str], parts: Sequence[str] = ()) -> Standing:
-    """Read what stands of these drivers."""
+def read_final_state(conn: Any, drivers: Sequence[str], parts: Sequence[str] = ()) -> FinalState:
+    """Read the final state of these drivers."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return {
-            part: cursor.execute(STANDING[part], [list(drivers)]).fetchall()
-            for part in parts or STANDING
+            part: cursor.execute(QUERIES[part], [list(drivers)]).fetchall()
+            for part in parts or QUERIES
         }
 
 
-def refused_in(standing: Standing) -> set[tuple[str, int]]:
-    """The (driver, seq) of every fix that was refused, by the database's own account."""
+def rejected_in(final_state: FinalState) -> set[tuple[str, int]]:
+    """Return the (driver, seq) of every rejected fix."""
     return {
         (row["driver_id"], seq)
-        for row in standing["boots"]
+        for row in final_state["boots"]
         for span in row["rejected"]
         for seq in range(span.lower, span.upper)
     }
 
 
-def compare(name: str, seen: Standing, expected: Standing) -> list[str]:
-    """Say in which parts two databases differ, with the first difference of each."""
+def compare(name: str, seen: FinalState, expected: FinalState) -> list[str]:
+    """Return the parts in which two databases differ, with the first difference of each."""
     failures = []
     for part, rows in expected.items():
         if seen[part] != rows:
@@ -60,17 +60,17 @@ def compare(name: str, seen: Standing, expected: Standing) -> list[str]:
     return failures
 
 
-def proved(standing: Standing) -> list[tuple[object, ...]]:
-    """The evidence and the order's states, by day."""
+def evidence_by_day(final_state: FinalState) -> list[tuple[object, ...]]:
+    """Return the evidence and the orders' states, by day."""
     evidence = [
         (row["driver_id"].rpartition("-")[2], row["state"], row["occurred_at"])
-        for row in standing["evidence"]
+        for row in final_state["evidence"]
     ]
-    states = [(row["driver_id"].rpartition("-")[2], row["state"]) for row in standing["states"]]
+    states = [(row["driver_id"].rpartition("-")[2], row["state"]) for row in final_state["states"]]
     return [*evidence, *states]
 
 
 def content(row: dict[str, Any]) -> tuple[str, ...]:
-    """What a fix says, without who sent it and when it arrived."""
-    apart = ("driver_id", "boot", "seq", "received_at")
-    return tuple(str(value) for name, value in row.items() if name not in apart)
+    """Return a fix without its identity and arrival."""
+    excluded = ("driver_id", "boot", "seq", "received_at")
+    return tuple(str(value) for name, value in row.items() if name not in excluded)

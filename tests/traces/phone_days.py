@@ -1,9 +1,9 @@
-"""Phone days through the whole stack, then their Kafka records, shuffled, into an empty database.
+"""Phone-days through a running stack, over MQTT and over HTTP.
 
 over_mqtt    device journal → Mosquitto → bridge → Kafka → driver_events → PostGIS
-shuffled     the records of that, each fix by itself with the arrival it had, in any order and
-             every tenth twice → another topic → another driver_events → an empty database
-over_http    POST /drivers/{id}/locations without boot and seq, as another maker's app would
+over_http    POST /drivers/{id}/locations without boot and seq, as other apps do
+
+`shuffled` sends the Kafka records of over_mqtt to an empty database.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from uuid import UUID
 
 from confluent_kafka import Message
 
+from bench.recordings.places import place_of
+from bench.recordings.traces import Trace
 from device.device_session import open_device_session
 from device.settings import DeviceSettings
 from device.settings import FleetSecrets as Secrets
@@ -30,12 +32,10 @@ from ops.stack.addresses import reach
 from ops.stack.stack import Stack
 from simulators.api import Answer, Api
 from tests.clients.kafka import read_topic
-from tests.traces.data import Trace
-from tests.traces.days import stops_of
-from tests.traces.orders import place_of
-from tests.traces.standing import Standing, refused_in, standing_in
+from tests.traces.final_state import FinalState, read_final_state, rejected_in
+from tests.traces.stops import stops_of
 
-CHUNK_FIXES = 32  # what a phone writes between two fsyncs
+CHUNK_FIXES = 32  # written between two fsyncs of the journal
 HTTP_FIXES = 256
 SETTLE_WITHIN_S = 180.0
 FIRST_RESTAURANT = 500_001
@@ -43,13 +43,13 @@ ASSIGNED_BEFORE = timedelta(seconds=60)
 
 BACKDATE = "UPDATE doorstep.assignment SET assigned_at = %s WHERE order_id = %s"
 
-Fates = dict[int, str]
-Say = Callable[[str], None]
+Outcomes = dict[int, str]
+Reporter = Callable[[str], None]
 
 
 @dataclass(slots=True)
 class PhoneDays:
-    """Some phone-days on a running stack. `tag` begins the drivers' ids."""
+    """Phone-days on a running stack. `tag` is the prefix of the drivers' ids."""
 
     stack: Stack
     days: Sequence[Trace]
@@ -57,21 +57,21 @@ class PhoneDays:
     journals: Path
     ack_every_s: float
     tag: str = "phone"
-    say: Say = lambda _: None
+    say: Reporter = lambda _: None
     orders: dict[str, UUID] = field(default_factory=dict)  # by driver
 
-    # -- who and where ------------------------------------------------------------------------
+    # -- drivers and addresses ----------------------------------------------------------------
 
-    def driver_of(self, day: Trace, door: str = "mqtt") -> str:
-        """The driver that carries a day's phone."""
-        return f"{self.tag}-{door}-{day.name.rpartition('/')[2]}"
+    def driver_of(self, day: Trace, protocol: str = "mqtt") -> str:
+        """Return the driver of a phone-day."""
+        return f"{self.tag}-{protocol}-{day.name.rpartition('/')[2]}"
 
-    def drivers(self, door: str = "mqtt") -> list[str]:
-        return [self.driver_of(day, door) for day in self.days]
+    def drivers(self, protocol: str = "mqtt") -> list[str]:
+        return [self.driver_of(day, protocol) for day in self.days]
 
     @property
     def settings(self) -> DeviceSettings:
-        """The phones' settings."""
+        """The devices' settings."""
         at, paths = self.stack.addresses, self.stack.paths
         return DeviceSettings(
             mqtt_url=tuple(
@@ -90,14 +90,14 @@ class PhoneDays:
         return str(reach(self.stack.addresses.kafka))
 
     def assigned_at(self, day: Trace) -> datetime:
-        """Each order was given to its phone a minute before the day began."""
+        """Return when a day's order was assigned: a minute before the day began."""
         return day.moved(day.begins_s, self.ends_at) - ASSIGNED_BEFORE
 
     # -- orders -------------------------------------------------------------------------------
 
-    async def place_orders(self, doors: Sequence[str]) -> None:
-        """Register restaurants and drivers; create, confirm and assign an order for each."""
-        self.stack.add_drivers([one for door in doors for one in self.drivers(door)])
+    async def place_orders(self, protocols: Sequence[str]) -> None:
+        """Register restaurants and drivers, and assign an order to each driver."""
+        self.stack.add_drivers([one for protocol in protocols for one in self.drivers(protocol)])
         with owner_connection(self.stack.database_admin_url) as conn:
             admin.register_restaurants(conn, restaurants_of(self.days))
             conn.commit()
@@ -106,8 +106,8 @@ class PhoneDays:
         async with Api(self.settings.driver_api_url, self.settings.tracking_api_url) as api:
             for number, day in enumerate(self.days):
                 customer = place_of(day, stops_of(day.name)[1])
-                for door in doors:
-                    driver_id = self.driver_of(day, door)
+                for protocol in protocols:
+                    driver_id = self.driver_of(day, protocol)
                     token = secrets.driver_token(driver_id)
                     _ok(await api.driver("POST", f"/drivers/{driver_id}/on-duty", token))
                     body = {
@@ -121,14 +121,14 @@ class PhoneDays:
                     _ok(await api.tracking("POST", f"/orders/{order_id}/assign", staff, assign))
                     self.orders[driver_id] = UUID(order_id)
         with owner_connection(self.stack.database_admin_url) as conn:
-            for door in doors:
+            for protocol in protocols:
                 for day in self.days:
-                    order = self.orders[self.driver_of(day, door)]
+                    order = self.orders[self.driver_of(day, protocol)]
                     conn.execute(BACKDATE, (self.assigned_at(day), order))
             conn.commit()
 
     async def close_orders(self) -> None:
-        """Cancel the orders and send the drivers home: others go on using the stack."""
+        """Cancel the orders and take the drivers off duty: other tests use the stack."""
         secrets = Secrets(self.settings)
         async with Api(self.settings.driver_api_url, self.settings.tracking_api_url) as api:
             for driver_id, order_id in self.orders.items():
@@ -137,7 +137,7 @@ class PhoneDays:
                 _ok(await api.driver("POST", f"/drivers/{driver_id}/off-duty", token))
 
     async def read_jumps(self) -> int:
-        """How many points GET /track/{order}/history flags as jumps, over all days."""
+        """Count the points that GET /track/{order}/history flags as jumps, over all days."""
         staff = Secrets(self.settings).staff_token()
         flagged = 0
         async with Api(self.settings.driver_api_url, self.settings.tracking_api_url) as api:
@@ -148,10 +148,10 @@ class PhoneDays:
                 flagged += sum(point["properties"]["jump"] for point in points)
         return flagged
 
-    # -- pass 1: the whole stack ----------------------------------------------------------------
+    # -- over MQTT ----------------------------------------------------------------------------
 
     async def over_mqtt(self) -> None:
-        """Let every phone write its day in the order of arrival, and send it."""
+        """Journal and send every phone-day in order of arrival."""
         await asyncio.gather(*(self._send(day) for day in self.days))
 
     async def _send(self, day: Trace) -> None:
@@ -167,10 +167,10 @@ class PhoneDays:
                 await asyncio.sleep(0)
             if not await phone.settled(SETTLE_WITHIN_S):
                 raise AssertionError(f"{driver_id}: {phone.device.pending} fixes not committed")
-        self.say(f"{driver_id}: {len(day.fixes):,} fixes sent and passed by the watermark")
+        self.say(f"{driver_id}: {len(day.fixes):,} fixes sent and acknowledged")
 
     def bodies(self, day: Trace) -> list[dict[str, object]]:
-        """The day's fixes as its phone writes them, without boot and seq."""
+        """Return the day's fixes as the phone writes them, without boot and seq."""
         return [
             {
                 "fix_at": wire_instant(day.moved(fix.fix_s, self.ends_at)),
@@ -181,14 +181,12 @@ class PhoneDays:
             for fix in day.fixes
         ]
 
-    # -- the same over HTTP ----------------------------------------------------------------------
+    # -- over HTTP ----------------------------------------------------------------------------
 
-    async def over_http(self) -> dict[str, Fates]:
-        """Send every day without boot and seq, as another maker's app would; what became of it."""
-        staff = Secrets(
-            self.settings
-        ).staff_token()  # a driver may send 1,000 at once, a day has more
-        fates: dict[str, Fates] = {}
+    async def over_http(self) -> dict[str, Outcomes]:
+        """Send every day without boot and seq, as other apps do, and return the outcomes."""
+        staff = Secrets(self.settings).staff_token()  # without a driver's limit of 1,000 fixes
+        outcomes: dict[str, Outcomes] = {}
         async with Api(self.settings.driver_api_url, self.settings.tracking_api_url) as api:
             for day in self.days:
                 path = f"/drivers/{self.driver_of(day, 'http')}/locations"
@@ -197,53 +195,53 @@ class PhoneDays:
                 for start in range(0, len(bodies), HTTP_FIXES):
                     batch = {"fixes": bodies[start : start + HTTP_FIXES]}
                     found += _ok(await api.driver("POST", path, staff, batch))["outcomes"]
-                fates[day.name] = {
+                outcomes[day.name] = {
                     seq: " ".join(filter(None, (one["outcome"], one.get("reason"))))
                     for seq, one in enumerate(found, 1)
                 }
-        return fates
+        return outcomes
 
-    # -- what became of it -----------------------------------------------------------------------
+    # -- results ------------------------------------------------------------------------------
 
-    def standing(self, door: str = "mqtt") -> Standing:
-        """All that must not depend on the order of arrival, of the drivers of one door."""
+    def final_state(self, protocol: str = "mqtt") -> FinalState:
+        """Return the final state of the drivers of one protocol."""
         with owner_connection(self.stack.database_admin_url) as conn:
-            return standing_in(conn, self.drivers(door))
+            return read_final_state(conn, self.drivers(protocol))
 
-    def fates(self) -> dict[str, Fates]:
-        """What became of every fix that was sent over MQTT, by day and seq."""
+    def outcomes(self) -> dict[str, Outcomes]:
+        """Return the outcome of every fix sent over MQTT, by day and seq."""
         days = {self.driver_of(day): day.name for day in self.days}
-        standing = self.standing()
-        fates: dict[str, Fates] = {name: {} for name in days.values()}
-        for (driver_id, seq), reason in self._reasons(refused_in(standing)).items():
-            fates[days[driver_id]][seq] = f"rejected {reason}"
-        for row in standing["history"]:
+        final_state = self.final_state()
+        outcomes: dict[str, Outcomes] = {name: {} for name in days.values()}
+        for (driver_id, seq), reason in self._reasons(rejected_in(final_state)).items():
+            outcomes[days[driver_id]][seq] = f"rejected {reason}"
+        for row in final_state["history"]:
             quarantine = row["quarantine"]
-            fate = f"quarantined {quarantine}" if quarantine else "committed"
-            fates[days[row["driver_id"]]][row["seq"]] = fate
-        return fates
+            outcome = f"quarantined {quarantine}" if quarantine else "committed"
+            outcomes[days[row["driver_id"]]][row["seq"]] = outcome
+        return outcomes
 
-    def _reasons(self, refused: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
-        """Why each of these (driver, seq) was refused, by its dead letter."""
+    def _reasons(self, rejected: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
+        """Return the reason of each rejected (driver, seq), from its dead letter."""
         reasons: dict[tuple[str, int], str] = {}
 
-        def take(letters: Sequence[Message]) -> bool:
+        def is_complete(letters: Sequence[Message]) -> bool:
             for letter in letters:
                 found: list[Any] = list(letter.headers() or [])
                 headers = {name: value.decode() for name, value in found}
-                for fault in headers.get("detail", "").split("; "):
-                    if fault.startswith("seq "):
-                        key = (headers["driver_id"], int(fault.removeprefix("seq ")))
+                for detail in headers.get("detail", "").split("; "):
+                    if detail.startswith("seq "):
+                        key = (headers["driver_id"], int(detail.removeprefix("seq ")))
                         reasons[key] = headers["reason"]
-            return refused <= reasons.keys()
+            return rejected <= reasons.keys()
 
-        if refused:
-            read_topic(self.bootstrap_servers, "dead-letter", take)
-        return {key: reasons[key] for key in refused}
+        if rejected:
+            read_topic(self.bootstrap_servers, "dead-letter", is_complete)
+        return {key: reasons[key] for key in rejected}
 
 
 def restaurants_of(days: Sequence[Trace]) -> list[admin.NewRestaurant]:
-    """A restaurant at the first stop of each day's order."""
+    """Return a restaurant at the first stop of each day's order."""
     return [
         admin.NewRestaurant(
             FIRST_RESTAURANT + number, day.name, *place_of(day, stops_of(day.name)[0])
@@ -252,9 +250,9 @@ def restaurants_of(days: Sequence[Trace]) -> list[admin.NewRestaurant]:
     ]
 
 
-def count_fates(fates: Mapping[str, Fates]) -> Counter[str]:
-    """How many fixes met each fate."""
-    return Counter(fate for found in fates.values() for fate in found.values())
+def count_outcomes(outcomes: Mapping[str, Outcomes]) -> Counter[str]:
+    """Count the fixes of each outcome."""
+    return Counter(outcome for found in outcomes.values() for outcome in found.values())
 
 
 def _ok(answer: Answer) -> Any:

@@ -1,8 +1,8 @@
-"""The load, as the lab sees it: a process of its own, its journal and its record.
+"""Control the load's process (tests.faults.load), and read its journal and its records.
 
-The journal is the devices' own (device.journal): what they have published, and what the committed
-watermark has not passed yet. The record is a file of JSON lines beside it, written by the load:
-orders, accepted commands, the scripted couriers' fixes, HTTP answers.
+The devices' journal (device.journal) holds what they have published, and what the committed
+watermark has not passed yet. The records are JSON lines that the load writes: orders, accepted
+commands, fixes of the scripted couriers, HTTP responses.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ops.stack.paths import as_user
 from ops.stack.settings import PROJECT
 from ops.stack.stack import Stack
 
-PROBE = "load-"  # the drivers' ids begin so
-PATCHED = "patched-"  # drivers without a phone: their fixes come by PATCH
+PROBE = "load-"  # prefix of the drivers' ids
+PATCHED = "patched-"  # prefix of drivers whose fixes are sent by PATCH
 PATCHED_DRIVERS = 4
-EVERY_S = 0.5  # each driver's fixes
+EVERY_S = 0.5  # between two fixes of a driver
 STOP_TIMEOUT_S = 20.0
 PAUSE_TIMEOUT_S = 30.0
 
@@ -35,11 +35,11 @@ Published = Mapping[tuple[str, str], int]
 
 
 class LoadFailed(DoorstepError):
-    """The load's process ended, or never came to work."""
+    """The load's process has ended."""
 
 
-class Crew:
-    """The devices, couriers and customers on a lab's stack."""
+class LoadProcess:
+    """The devices, couriers and customers on an environment's stack."""
 
     def __init__(self, stack: Stack, rate: float, couriers: int) -> None:
         self.driver_ids = numbered(PROBE, max(2 * couriers, round(rate * EVERY_S)))
@@ -48,7 +48,7 @@ class Crew:
         self.journal = stack.paths.journals / "load.sqlite"
         self.record_file = stack.paths.journals / "load.jsonl"
         self._stack = stack
-        self._read_to = 0
+        self._records_offset = 0
         self._records: list[dict[str, Any]] = []
         self._process: subprocess.Popen[str] | None = None
 
@@ -70,7 +70,7 @@ class Crew:
             )
 
     def stop(self) -> None:
-        """End it; what is not committed stays in the journal."""
+        """End the process. What is not committed stays in the journal."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -82,9 +82,9 @@ class Crew:
                 self._process.stdin.close()
 
     def pause(self) -> None:
-        """Write no more fixes and send no more commands; the devices stay connected."""
+        """Pause fixes and commands. Returns when it is recorded; devices stay connected."""
         before = self._pauses()
-        self._say("pause")
+        self._send_command("pause")
         deadline = time.monotonic() + PAUSE_TIMEOUT_S
         while self._pauses() == before and time.monotonic() < deadline:
             self.check()
@@ -93,11 +93,11 @@ class Crew:
     def _pauses(self) -> int:
         return sum(one["kind"] == "paused" for one in self.records())
 
-    def go_on(self) -> None:
-        """End a pause."""
-        self._say("go")
+    def resume(self) -> None:
+        """Resume after a pause."""
+        self._send_command("resume")
 
-    def _say(self, word: str) -> None:
+    def _send_command(self, word: str) -> None:
         self.check()
         assert self._process is not None
         assert self._process.stdin is not None
@@ -105,25 +105,25 @@ class Crew:
         self._process.stdin.flush()
 
     def check(self) -> None:
-        """Raise LoadFailed if the process is gone."""
+        """Raise LoadFailed if the process has ended."""
         if self._process is None or self._process.poll() is not None:
             log = self._stack.paths.logs / "load.log"
             said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
             raise LoadFailed(f"the load's process has ended: {said[-2000:].strip()}")
 
-    # -- what it did --------------------------------------------------------------------------
+    # -- journal and records ------------------------------------------------------------------
 
-    def lives(self) -> list[PublishedBoot]:
-        """What each device has published so far, by its own journal."""
+    def boots(self) -> list[PublishedBoot]:
+        """Return what each device has published, from the journal."""
         self.check()
         return read_published(self.journal) if self.journal.exists() else []
 
     def published(self) -> Published:
-        """The newest seq of each boot."""
-        return {(one.driver_id, one.boot): one.last_seq for one in self.lives()}
+        """Return the newest seq of each boot."""
+        return {(one.driver_id, one.boot): one.last_seq for one in self.boots()}
 
     def unacknowledged(self, up_to: Published) -> int:
-        """How many of these fixes the devices still keep, since nobody told them: committed."""
+        """Count the fixes up to these seqs that the devices still keep: not acknowledged yet."""
         self.check()
         uri = f"{self.journal.resolve().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=10)) as db:
@@ -133,25 +133,25 @@ class Crew:
         return sum(seq <= up_to.get((driver_id, boot), 0) for driver_id, boot, seq in oldest)
 
     def records(self) -> list[dict[str, Any]]:
-        """All that it has recorded so far, oldest first."""
+        """Return all records, oldest first."""
         if self.record_file.exists():
             with self.record_file.open("rb") as file:
-                file.seek(self._read_to)
-                fresh = file.read()
-            whole = fresh[: fresh.rfind(b"\n") + 1]
-            self._read_to += len(whole)
+                file.seek(self._records_offset)
+                data = file.read()
+            whole = data[: data.rfind(b"\n") + 1]
+            self._records_offset += len(whole)
             self._records += [json.loads(line) for line in whole.splitlines()]
         return self._records
 
-    def answers(self, what: str, since_s: float, until_s: float) -> list[tuple[int, float]]:
-        """The answers that probes (`what`: "track", "patch") got, asked between two `time.time()`.
+    def responses(self, what: str, since_s: float, until_s: float) -> list[tuple[int, float]]:
+        """Return the responses to probes (`what`: "track", "patch") within two `time.time()`.
 
-        (status, seconds it took); status 0 is no answer at all.
+        Each is (status, seconds). Status 0 means no response.
         """
         return [
             (one["status"], one["took_s"])
             for one in self.records()
-            if one["kind"] == "asked"
+            if one["kind"] == "response"
             and one["what"] == what
             and since_s <= one["at_s"]
             and one["at_s"] + one["took_s"] <= until_s

@@ -1,7 +1,7 @@
-"""Recorded traces of real phones and cars, read where they lie: beside the project, never in it.
+"""Read recorded traces of real phones and cars from `../shared/data/gps`, beside the project.
 
-phones/d07    emission_phones: one phone-day, with the time of each fix and of its writing
-goal/711      goal_delivery_agents: one run of a delivery van, put about Florence's centre
+phones/d07    emission_phones: one phone-day, with the time of each fix and of its storage
+goal/711      goal_delivery_agents: one run of a delivery van, moved to Florence's centre
 munich/1s     barefoot_munich: one car at 1 Hz; munich/15s is the same drive, every 15 s
 """
 
@@ -17,28 +17,31 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-
-import pytest
+from typing import NamedTuple
 
 from doorstep import geo
 from simulators.tracks import read_track
-from tests.factories import Place
 
 GPS = Path(__file__).resolve().parents[3] / "shared" / "data" / "gps"
-FLORENCE = Place(11.2558, 43.7731)
 NO_DAY_S = 1_600_000_000
-NO_CLOCK_S = 1e9  # dated before 2001: the phone had no clock
+NO_CLOCK_S = 1e9  # before 2001: the phone had no clock
 FIELDS = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m")
-LATENESS_S = 86_400.0  # how late the platform takes a fix
+LATENESS_S = 86_400.0  # the greatest age of an accepted fix
 
-needs_traces = pytest.mark.skipif(
-    not GPS.exists(), reason="the recorded traces (../shared/data/gps) are not here"
-)
+
+class Place(NamedTuple):
+    """A place, longitude first."""
+
+    lon_deg: float
+    lat_deg: float
+
+
+FLORENCE = Place(11.2558, 43.7731)
 
 
 @dataclass(frozen=True, slots=True)
 class TraceFix:
-    """One row of a recording: when it was taken, and when the phone stored it (epoch seconds)."""
+    """A recorded fix: its time, and the time when the phone stored it (epoch seconds)."""
 
     fix_s: float
     written_s: float
@@ -50,25 +53,25 @@ class TraceFix:
 
     @property
     def late_s(self) -> float:
-        """How old it was when it was stored; negative if it was dated ahead."""
+        """The age when it was stored; negative if its date was in the future."""
         return self.written_s - self.fix_s
 
     @property
     def at(self) -> datetime:
-        """When it was taken."""
+        """The time of the fix."""
         return datetime.fromtimestamp(self.fix_s, UTC)
 
     def values(self) -> dict[str, float]:
-        """What else it says, by the contract's names."""
+        """Return the optional fields by the contract's names."""
         return {name: value for name in FIELDS if (value := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A recording in the order of its arrival.
+    """A recording in order of arrival.
 
-    It begins with the first fix that was not too old by the time it was stored, and ends when its
-    last one was stored.
+    It begins with the first fix that was not too old when it was stored, and ends when the last fix
+    was stored.
     """
 
     name: str
@@ -77,9 +80,9 @@ class Trace:
     ends_s: float
 
     def moved(self, at_s: float, ends_at: datetime) -> datetime:
-        """An instant of the trace when the whole of it is moved so that it ends at `ends_at`.
+        """Shift an instant of the trace so that the trace ends at `ends_at`.
 
-        A date from before the phone had a clock stays what it is.
+        Dates from before the phone had a clock are not shifted.
         """
         if at_s < NO_CLOCK_S:
             return datetime.fromtimestamp(at_s, UTC)
@@ -88,7 +91,7 @@ class Trace:
 
 @cache
 def read_trace(name: str) -> Trace:
-    """Read a trace by its name."""
+    """Read a trace by name."""
     kind, _, which = name.partition("/")
     if kind == "goal":
         rows = _goal_run(which)
@@ -96,14 +99,14 @@ def read_trace(name: str) -> Trace:
         rows = with_speeds(_goal_run(which))
     else:
         rows = {"phones": _phone_days, "munich": _munich}[kind]()[which]
-    # sorted() is stable: rows stored in the same instant stay as the phone had them
+    # sorted() is stable: rows stored in the same instant keep the phone's order
     fixes = sorted(rows, key=lambda fix: fix.written_s)
     begins_s = min(fix.fix_s for fix in fixes if fix.late_s <= LATENESS_S)
     return Trace(name, fixes, begins_s, fixes[-1].written_s)
 
 
 def phone_days() -> list[Trace]:
-    """Read all 14 phone-days."""
+    """Read the 14 phone-days."""
     return [read_trace(f"phones/{device}") for device in sorted(_phone_days())]
 
 

@@ -1,47 +1,47 @@
-"""What is wrong with the fixes of a real phone-day, and what must become of each. Pure."""
+"""The defects of fixes in a real phone-day, and the outcome that each fix must have. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from tests.traces.data import LATENESS_S, NO_CLOCK_S, Trace, TraceFix
+from bench.recordings.traces import LATENESS_S, NO_CLOCK_S, Trace, TraceFix
 from tracking_api.history.features import flag_jumps
 from tracking_api.track.visibility import Position
 
 FUTURE_S = 120.0
 INACCURATE_M = 200.0
 
-FAULTS = {
+DEFECTS = {
     "dated_1970": "dated 1970-01-01: the phone had no clock yet",
     "stored_days_late": "stored more than 24 h late (38.6 h)",
     "stored_hours_late": "stored 1 to 24 h late",
     "stored_minutes_late": "stored 1 to 60 min late",
-    "dated_ahead": "dated after its own storing: the phone's two clocks disagree (up to 3.5 s)",
-    "out_of_order": "stored after a younger one",
+    "dated_ahead": "dated after its storage: the phone's two clocks differ (up to 3.5 s)",
+    "out_of_order": "stored after a newer fix",
     "duplicate": "an exact copy of an earlier row (same time, place and values)",
     "inaccurate": "from a cell tower: accuracy worse than 200 m",
-    "cell_jump": "a jump over 70 m/s from the line so far, all fixes counted",
-    "flagged_jump": "a jump still, with the quarantined fixes left out: flagged by GET /history",
+    "cell_jump": "a jump over 70 m/s, quarantined fixes included",
+    "flagged_jump": "a jump over 70 m/s without quarantined fixes: flagged by GET /history",
 }
 
 
 @dataclass(slots=True)
-class FaultRow:
-    """One line of the table: how many fixes of all days, and what became of them."""
+class DefectRow:
+    """One row of the table: the number of fixes with a defect, and their outcomes."""
 
-    fault: str
+    defect: str
     what: str
     fixes: int = 0
-    fates: dict[str, int] = field(default_factory=dict)  # over MQTT
+    outcomes: dict[str, int] = field(default_factory=dict)  # over MQTT
     http: dict[str, int] = field(default_factory=dict)  # the same fixes over HTTP
 
     def as_json(self) -> dict[str, object]:
         return asdict(self)
 
 
-def fate_of(fix: TraceFix) -> str:
-    """What the contract says of a fix that arrives when its phone stored it."""
+def expected_outcome(fix: TraceFix) -> str:
+    """Return the contract's outcome for a fix that arrives when its phone stores it."""
     if fix.fix_s < NO_CLOCK_S or fix.late_s > LATENESS_S:
         return "rejected too_old"
     if fix.late_s < -FUTURE_S:
@@ -51,9 +51,9 @@ def fate_of(fix: TraceFix) -> str:
     return "committed"
 
 
-def faults_of(trace: Trace) -> dict[str, set[int]]:
-    """The seqs (from 1, in order of arrival) of a day's fixes with each fault."""
-    found: dict[str, set[int]] = {fault: set() for fault in FAULTS}
+def defects_of(trace: Trace) -> dict[str, set[int]]:
+    """Return the seqs (from 1, in order of arrival) of a day's fixes with each defect."""
+    found: dict[str, set[int]] = {defect: set() for defect in DEFECTS}
     seen: set[object] = set()
     newest_s = 0.0
     for seq, fix in enumerate(trace.fixes, 1):
@@ -76,18 +76,20 @@ def faults_of(trace: Trace) -> dict[str, set[int]]:
         seen.add(content)
         if fix.accuracy_m is not None and fix.accuracy_m > INACCURATE_M:
             found["inaccurate"].add(seq)
-    found["cell_jump"] = jumps_of(fixes_with(trace, "committed", "quarantined inaccurate"))
-    found["flagged_jump"] = jumps_of(fixes_with(trace, "committed"))
+    found["cell_jump"] = jumps_of(fixes_with_outcome(trace, "committed", "quarantined inaccurate"))
+    found["flagged_jump"] = jumps_of(fixes_with_outcome(trace, "committed"))
     return found
 
 
-def fixes_with(trace: Trace, *fates: str) -> list[tuple[int, TraceFix]]:
-    """The fixes of a day, with their seqs, that must meet one of these fates."""
-    return [(seq, fix) for seq, fix in enumerate(trace.fixes, 1) if fate_of(fix) in fates]
+def fixes_with_outcome(trace: Trace, *outcomes: str) -> list[tuple[int, TraceFix]]:
+    """Return the fixes of a day, with their seqs, that must have one of these outcomes."""
+    return [
+        (seq, fix) for seq, fix in enumerate(trace.fixes, 1) if expected_outcome(fix) in outcomes
+    ]
 
 
 def jumps_of(fixes: Sequence[tuple[int, TraceFix]]) -> set[int]:
-    """The seqs of the fixes that nobody can have travelled to, as GET /history flags them."""
+    """Return the seqs of the fixes that GET /history flags as jumps."""
     fixes = sorted(fixes, key=lambda one: (one[1].fix_s, one[0]))
     trail = [Position(fix.at, fix.at, fix.place.lon_deg, fix.place.lat_deg) for _, fix in fixes]
     return {seq for (seq, _), jump in zip(fixes, flag_jumps(trail), strict=True) if jump}
@@ -97,16 +99,16 @@ def table_of(
     days: Mapping[str, Trace],
     over_mqtt: Mapping[str, Mapping[int, str]],
     over_http: Mapping[str, Mapping[int, str]],
-) -> list[FaultRow]:
-    """Count what became of each fault's fixes. The fates are by day and seq."""
-    rows = {fault: FaultRow(fault, what) for fault, what in FAULTS.items()}
+) -> list[DefectRow]:
+    """Count the outcomes of each defect's fixes. Outcomes are by day and seq."""
+    rows = {defect: DefectRow(defect, what) for defect, what in DEFECTS.items()}
     for name, day in days.items():
-        for fault, seqs in faults_of(day).items():
-            row = rows[fault]
+        for defect, seqs in defects_of(day).items():
+            row = rows[defect]
             row.fixes += len(seqs)
             for seq in seqs:
-                for fates, tally in ((over_mqtt, row.fates), (over_http, row.http)):
-                    if name in fates:
-                        fate = fates[name].get(seq, "LOST")
-                        tally[fate] = tally.get(fate, 0) + 1
+                for outcomes, tally in ((over_mqtt, row.outcomes), (over_http, row.http)):
+                    if name in outcomes:
+                        outcome = outcomes[name].get(seq, "LOST")
+                        tally[outcome] = tally.get(outcome, 0) + 1
     return list(rows.values())

@@ -1,12 +1,11 @@
-"""Orders placed on recorded traces, and what a person looking at the track expects of each.
+"""Orders on recorded traces, with the evidence that each must produce, labelled by hand.
 
-Labelled by hand from plots of the tracks and lists of their fixes, by somebody who knew the rule,
-before the database was asked. A place is named by a span of time, in seconds since the trace began:
-where the phone was then (the median of its usable fixes); no coordinate of a trace stands here. An
-expectation is a window for `occurred_at`, in those seconds.
+The labels were made from plots of the tracks and lists of their fixes, with knowledge of the rule
+and before the database was run. A place is a span of time in seconds since the start of the trace:
+the median of the usable fixes in it. An expectation is a window for `occurred_at` in those seconds.
 
-One window was put right afterwards, at the customer of "the way back": it had taken a fix for the
-arrival that says itself that it still moved at 6.7 m/s.
+One window was corrected afterwards, at the customer of "the way back": its first fix has a speed of
+6.7 m/s.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Window = tuple[float, float]
-NOWHERE_M = 20_000.0  # a customer that the trace never comes near
+NOWHERE_M = 20_000.0  # offset of a customer far from the trace
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where the phone was between two instants of the trace, moved by so many metres."""
+    """Where the phone was between two instants of the trace, moved east by `east_m`."""
 
     from_s: float
     to_s: float
@@ -31,9 +30,9 @@ class Position:
 class Label:
     """One order. `expected` is exactly what must be found.
 
-    `passed` names the places (at_restaurant, at_customer) that the track goes by without an
-    arrival. `missed` are true arrivals that the rule can't find, `fooled` arrivals that it finds
-    though there was none; each says why.
+    `passed` names the places (at_restaurant, at_customer) that the track passes without an arrival.
+    `missed` are true arrivals that the rule cannot find, `false_arrivals` those that it finds
+    without an arrival, each with the reason.
     """
 
     name: str
@@ -43,8 +42,16 @@ class Label:
     expected: Mapping[str, Window] = field(default_factory=dict)
     passed: tuple[str, ...] = ()
     missed: Mapping[str, str] = field(default_factory=dict)
-    fooled: Mapping[str, str] = field(default_factory=dict)
+    false_arrivals: Mapping[str, str] = field(default_factory=dict)
     assigned_s: float = -60.0
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """The first and the last second of the trace that the label names."""
+        places = (self.restaurant, self.customer)
+        named = [at_s for place in places for at_s in (place.from_s, place.to_s)]
+        named += [at_s for window in self.expected.values() for at_s in window]
+        return min(named), max(named)
 
 
 def _way(
@@ -59,7 +66,7 @@ def _way(
 
 
 def _stops() -> list[Label]:
-    """Orders whose both places are real stops."""
+    """Return orders whose places are both real stops."""
     return [
         Label(
             "a van: two parked deliveries, 350 m apart",
@@ -195,7 +202,7 @@ def _stops() -> list[Label]:
 
 
 def _passed_customers() -> list[Label]:
-    """Orders that are fetched, and whose customer the track only goes by."""
+    """Return orders that are picked up, and whose customer the track only passes."""
     return [
         Label(
             "a van passes the customer at 11 m/s",
@@ -237,12 +244,14 @@ def _passed_customers() -> list[Label]:
 
 
 def _drive_by(name: str, trace: str, from_s: float, to_s: float) -> Label:
-    spot = Position(from_s, to_s)
-    return Label(name, trace, spot, Position(from_s, to_s, NOWHERE_M), passed=("at_restaurant",))
+    position = Position(from_s, to_s)
+    return Label(
+        name, trace, position, Position(from_s, to_s, NOWHERE_M), passed=("at_restaurant",)
+    )
 
 
 def _drive_bys() -> list[Label]:
-    """Restaurants that the track goes by at speed, or where it halts for less than the dwell."""
+    """Return restaurants that the track passes, or where it stops for less than the dwell."""
     return [
         _drive_by("a van passes at 10 m/s", "goal/711", 410, 414),
         _drive_by("a van passes at 15 m/s, and again after three minutes", "goal/576", 202, 207),
@@ -274,13 +283,13 @@ def _drive_bys() -> list[Label]:
 
 
 SILENT = (
-    "an iPhone that reports only after every 50 m says nothing while it stands: no two fixes "
-    "within 25 m and 120 s of each other exist"
+    "an iPhone that reports every 50 m sends nothing while it stands: no two fixes are within "
+    "25 m and 120 s of each other"
 )
 
 
 def _missed() -> list[Label]:
-    """True arrivals that no rule over the fixes at hand can find."""
+    """Return true arrivals that no rule over the fixes can find."""
     return [
         Label(
             "an iPhone stands for 45 minutes, in silence",
@@ -310,29 +319,29 @@ def _missed() -> list[Label]:
             Position(310, 410),
             {"at_restaurant": (125, 147)},
             missed={
-                "at_customer": "nobody pressed `picked up`, and without that an order counts as "
+                "at_customer": "there was no pick-up command, and without one an order counts as "
                 "picked up only 250 m from the restaurant"
             },
         ),
     ]
 
 
-def _fooled() -> list[Label]:
-    """Arrivals that the rule finds where there was none."""
+def _false_arrivals() -> list[Label]:
+    """Return arrivals that the rule finds where there was none."""
     return [
         Label(
-            "a van passes at 6 m/s, turns, and passes again 35 s later; its phone tells no speed",
+            "a van passes at 6 m/s, turns, and passes again 35 s later; without speeds",
             "goal/372",
             Position(69, 71),
             Position(69, 71, NOWHERE_M),
             passed=("at_restaurant",),
-            fooled={
+            false_arrivals={
                 "at_restaurant": "two passes, 35 s apart and 25 m from each other, look like the "
-                "two ends of a halt where no fix says how fast it was",
-                "picked_up": "it follows from the arrival",
+                "two ends of a stop when fixes have no speed",
+                "picked_up": "it follows from the false arrival",
             },
         )
     ]
 
 
-LABELS = (*_stops(), *_passed_customers(), *_drive_bys(), *_missed(), *_fooled())
+LABELS = (*_stops(), *_passed_customers(), *_drive_bys(), *_missed(), *_false_arrivals())

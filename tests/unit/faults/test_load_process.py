@@ -1,4 +1,4 @@
-"""The faults' load is paused only when its process has stopped writing; without a stack."""
+"""LoadProcess.pause returns when the process has stopped writing. The seam: no stack."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults.crew import Crew
+from tests.faults.load_process import LoadProcess
 
 PROJECT = Path(__file__).resolve().parents[3]
 LATE = """
 import asyncio, pathlib, sys, types
-from tests.faults.load import listen
-from tests.faults.phones import Record
+from tests.faults.load import follow_commands
+from tests.faults.load_devices import Recorder
 
 async def main():
-    record = Record(pathlib.Path(sys.argv[1]))
-    going = asyncio.Event()
-    going.set()
-    await asyncio.sleep(0.3)  # busy with something else, and still writing
-    record.note("fix")
-    await listen(types.SimpleNamespace(going=going), record)
+    record = Recorder(pathlib.Path(sys.argv[1]))
+    running = asyncio.Event()
+    running.set()
+    await asyncio.sleep(0.3)  # busy, and still writing
+    record.write("fix")
+    await follow_commands(types.SimpleNamespace(running=running), record)
 
 asyncio.run(main())
 """
@@ -29,9 +29,9 @@ asyncio.run(main())
 def test_pause__a_busy_process__returns_when_nothing_more_is_written(
     tmp_path: Path,
 ) -> None:
-    load = Crew.__new__(Crew)
+    load = LoadProcess.__new__(LoadProcess)
     load.record_file = tmp_path / "load.jsonl"
-    load._records, load._read_to = [], 0
+    load._records, load._records_offset = [], 0
     with subprocess.Popen(
         [sys.executable, "-c", LATE, str(load.record_file)],
         stdin=subprocess.PIPE,
@@ -42,5 +42,5 @@ def test_pause__a_busy_process__returns_when_nothing_more_is_written(
         for _ in range(2):
             load.pause()
             assert [one["kind"] for one in load.records()][-1] == "paused"
-            load.go_on()
+            load.resume()
     assert [one["kind"] for one in load.records()] == ["fix", "paused", "paused"]

@@ -1,4 +1,4 @@
-"""The devices of the load: where each driver is, and what their phones report."""
+"""The load's devices: each driver's position, and the reports of their phones."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from device.device import Device, make_login
 from device.journal import Journal
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.geo import distance_m, offset
-from tests.faults.crew import EVERY_S
+from tests.faults.load_process import EVERY_S
 
-TICK_S = 0.04  # fixes that fall due within a tick share one fsync
-CONNECT_AT_ONCE = 25
+TICK_S = 0.04  # fixes due within a tick share one fsync
+CONNECT_BATCH = 25
 CENTRE = (11.2558, 43.7696)  # Florence
 
 
-class Record:
-    """A file of JSON lines, each whole and on disk's way before anybody acts on it."""
+class Recorder:
+    """Writes JSON lines to a file, flushed one by one."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a", encoding="utf-8")
 
-    def note(self, kind: str, **values: Any) -> None:
+    def write(self, kind: str, **values: Any) -> None:
         self._file.write(json.dumps({"kind": kind, **values}) + "\n")
         self._file.flush()
 
 
 class Rider:
-    """Where a driver is: on the way to a point, a step a fix, or wandering about."""
+    """A driver's position: moving to a point, one step per fix, or wandering."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.lon_deg, self.lat_deg = offset(
             CENTRE, rng.uniform(-2000, 2000), rng.uniform(-2000, 2000)
         )
-        self._to: tuple[float, float, float] | None = None  # lon, lat, metres a fix
-        self.fixes_here = 0  # since it arrived
+        self._to: tuple[float, float, float] | None = None  # lon, lat, metres per fix
+        self.fixes_here = 0  # since arrival
         self.wanders = True
 
-    def go(self, lon_deg: float, lat_deg: float, step_m: float) -> None:
-        """Set off; `arrived` tells when it is there."""
+    def ride_to(self, lon_deg: float, lat_deg: float, step_m: float) -> None:
+        """Start moving. `arrived` is true at the destination."""
         self._to, self.wanders, self.fixes_here = (lon_deg, lat_deg, step_m), False, 0
 
-    def put(self, lon_deg: float, lat_deg: float) -> None:
-        """Be there at once."""
+    def place_at(self, lon_deg: float, lat_deg: float) -> None:
+        """Jump to a place."""
         self.lon_deg, self.lat_deg = lon_deg, lat_deg
-        self.go(lon_deg, lat_deg, 1.0)
+        self.ride_to(lon_deg, lat_deg, 1.0)
 
     @property
     def arrived(self) -> bool:
         return self._to is None
 
     def step(self) -> Mapping[str, float]:
-        """Move on by one fix, and tell where that is."""
+        """Move by one fix and return the position."""
         if self._to is not None:
             lon_deg, lat_deg, step_m = self._to
             left_m = distance_m((self.lon_deg, self.lat_deg), (lon_deg, lat_deg))
@@ -77,8 +77,8 @@ class Rider:
         return {"lon_deg": round(self.lon_deg, 7), "lat_deg": round(self.lat_deg, 7)}
 
 
-class Phones:
-    """All devices, in one loop with one journal."""
+class LoadDevices:
+    """All devices, in one event loop with one journal."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class Phones:
         settings: DeviceSettings,
         fleet: FleetSecrets,
         journal: Journal,
-        record: Record,
+        record: Recorder,
     ) -> None:
         self._journal = journal
         self._record = record
-        self.going = asyncio.Event()
-        self.going.set()
-        self.recorded: set[str] = set()  # drivers whose fixes are written down
+        self.running = asyncio.Event()
+        self.running.set()
+        self.recorded: set[str] = set()  # drivers whose fixes are recorded
         self.riders = {one: Rider(random.Random(one)) for one in driver_ids}
         self.devices = {
             one: Device(make_login(one, settings, fleet), journal, settings.ack_every_s)
@@ -100,11 +100,11 @@ class Phones:
         }
 
     async def connect(self) -> list[asyncio.Task[None]]:
-        """Switch the phones on, some at a time."""
+        """Connect the devices in batches and return their tasks."""
         tasks = []
         devices = list(self.devices.values())
-        for start in range(0, len(devices), CONNECT_AT_ONCE):
-            wave = devices[start : start + CONNECT_AT_ONCE]
+        for start in range(0, len(devices), CONNECT_BATCH):
+            wave = devices[start : start + CONNECT_BATCH]
             tasks += [asyncio.create_task(device.run()) for device in wave]
             for _ in range(250):
                 if all(one.connected for one in wave):
@@ -113,26 +113,26 @@ class Phones:
         return tasks
 
     async def report(self) -> None:
-        """Write each driver's fixes as they fall due, for ever."""
+        """Write each driver's fixes when they are due, for ever."""
         due = {one: time.monotonic() + EVERY_S * n / len(self.devices)
                for n, one in enumerate(self.devices)}  # fmt: skip
         while True:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
-            ripe = [one for one, at in due.items() if at <= now]
-            if not self.going.is_set():
-                for one in ripe:
+            due_ids = [one for one, at in due.items() if at <= now]
+            if not self.running.is_set():
+                for one in due_ids:
                     due[one] += EVERY_S
-                self._journal.commit()  # what acks have let go
+                self._journal.commit()  # acknowledged fixes are deleted
                 continue
             written = []
-            for one in ripe:
-                due[one] = max(due[one] + EVERY_S, now - EVERY_S)  # a stall isn't made up for
+            for one in due_ids:
+                due[one] = max(due[one] + EVERY_S, now - EVERY_S)  # no catching up after a stall
                 fix = {"fix_at": round(time.time() * 1000), **self.riders[one].step()}
                 written.append((one, self.devices[one].write(fix), fix))
             self._journal.commit()
             for one, seq, fix in written:
                 if one in self.recorded:
                     boot = self.devices[one].boot
-                    self._record.note("fix", driver_id=one, boot=boot, seq=seq, **fix)
+                    self._record.write("fix", driver_id=one, boot=boot, seq=seq, **fix)
                 self.devices[one].pump()

@@ -1,4 +1,4 @@
-"""Viewers of orders' live streams: hundreds of SSE clients in one thread, as browsers behave."""
+"""Viewers of live streams: hundreds of SSE clients in one thread that behave as browsers do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-SMALL_BUFFER_BYTES = 4096  # of a viewer that is to stall: the rest waits at the server
-AT_ONCE = 25  # that open their first connection
+SMALL_BUFFER_BYTES = 4096  # receive buffer of a viewer that may stall
+CONCURRENT_CONNECTS = 25
 CONNECT_WITHIN_S = 10.0
 
 
 @dataclass(eq=False, slots=True)
 class Viewer:
-    """One client of one order's stream. Instants are `time.monotonic()`."""
+    """A client of an order's stream. Instants are `time.monotonic()`."""
 
     order_id: str
     may_stall: bool = False
@@ -31,17 +31,17 @@ class Viewer:
     lost_at: list[float] = field(default_factory=list)
     lags: list[tuple[float, float]] = field(default_factory=list)  # (seen at, age of the fix, s)
     newest_fix_s: float = 0.0  # epoch
-    retry_s: float = 3.0  # EventSource's, until the server says another
+    retry_s: float = 3.0  # EventSource's default, until the server sends one
     last_id: bytes = b""
     writer: asyncio.StreamWriter | None = None
 
     @property
-    def sees(self) -> bool:
-        """Whether its newest connection has shown something and stands."""
+    def is_watching(self) -> bool:
+        """Say whether the newest connection is open and has received a frame."""
         return self.first_frame_at > max(self.lost_at, default=0.0)
 
-    def take(self, line: bytes) -> None:
-        """Read one line of the stream; chunk sizes and heartbeats say nothing."""
+    def read_line(self, line: bytes) -> None:
+        """Handle one line of the stream. Chunk sizes and comments are ignored."""
         name, _, value = line.strip().partition(b":")
         if name == b"retry":
             self.retry_s = int(value) / 1000
@@ -51,9 +51,9 @@ class Viewer:
             now = time.monotonic()
             if self.first_frame_at < self.opened_at:
                 self.first_frame_at = now
-            self._take_position(json.loads(value), now)
+            self._read_position(json.loads(value), now)
 
-    def _take_position(self, data: dict[str, Any], now: float) -> None:
+    def _read_position(self, data: dict[str, Any], now: float) -> None:
         if position := data.get("position"):
             fix_s = datetime.fromisoformat(position["properties"]["fix_at"]).timestamp()
             if fix_s > self.newest_fix_s:
@@ -61,8 +61,8 @@ class Viewer:
                 self.lags.append((now, time.time() - fix_s))
 
 
-class Audience:
-    """`with Audience(port, orders, token, 500) as audience:` has them all looking on."""
+class ViewerPool:
+    """`with ViewerPool(port, orders, token, 500) as pool:` runs the viewers."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Audience:
         ]
         self._port, self._token = port, token
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="audience", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="viewers", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -90,7 +90,7 @@ class Audience:
         self._thread.join()
 
     def wait(self, holds: Callable[[Viewer], bool], within_s: float, what: str) -> None:
-        """Wait until it holds for every viewer. Raises TimeoutError."""
+        """Wait until a condition holds for every viewer. Raises TimeoutError."""
         deadline = time.monotonic() + within_s
         while missing := sum(not holds(one) for one in self.viewers):
             if time.monotonic() > deadline:
@@ -98,7 +98,7 @@ class Audience:
             time.sleep(0.1)
 
     def stall(self) -> None:
-        """Read nothing any more, and keep the connections. They must be such as may stall."""
+        """Stop reading and keep the connections open. Needs `may_stall`."""
 
         def pause() -> None:
             for one in self.viewers:
@@ -108,14 +108,14 @@ class Audience:
         self._loop.call_soon_threadsafe(pause)
 
     def lags(self, since: float, until: float) -> list[float]:
-        """How old each new position was when a viewer saw it, in seconds."""
+        """Return the age in seconds of each new position when a viewer received it."""
         return [
             lag_s for one in self.viewers for at, lag_s in list(one.lags) if since <= at < until
         ]
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        gate = asyncio.Semaphore(AT_ONCE)
+        gate = asyncio.Semaphore(CONCURRENT_CONNECTS)
         for one in self.viewers:
             self._loop.create_task(self._watch(one, gate))
         self._loop.run_forever()
@@ -126,7 +126,7 @@ class Audience:
         self._loop.close()
 
     async def _watch(self, one: Viewer, gate: asyncio.Semaphore) -> None:
-        """Look on for ever; come back after a loss when the server has said to."""
+        """Follow the stream for ever. Reconnect after the server's retry time."""
         async with gate:
             await asyncio.sleep(0.02)
         while True:
@@ -156,7 +156,7 @@ class Audience:
                 b"\r\n" % (one.order_id.encode(), cursor, self._token.encode())
             )
             while line := await reader.readline():
-                one.take(line)
+                one.read_line(line)
         finally:
             one.writer.transport.abort()
             one.writer = None
