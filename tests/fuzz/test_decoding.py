@@ -71,7 +71,7 @@ def judged(payload: bytes, *, strictly: bool) -> Decoded | str:
 @example(b"")
 @example(b"\xff")
 @example(b"[" * 60_000)
-def test_decode_position__any_payload__both_paths_say_the_same_in_the_contracts_words(
+def test_decode_position__any_payload__both_decoders_agree_on_the_contracts_reasons(
     payload: bytes,
 ) -> None:
     found = judged(payload, strictly=False)
@@ -152,7 +152,7 @@ def is_json(payload: bytes) -> bool:
     ),
     st.integers(1, 40),
 )
-def test_read_batch__any_records__good_ones_beside_are_rows_and_each_bad_one_a_letter(
+def test_decode_batch__any_records__good_ones_are_rows_and_bad_ones_dead_letters(
     bad: list[tuple[bytes | None, bytes]], most: int
 ) -> None:
     good = Record(b"d9", good_fix(1).encode(), NOW_MS)
@@ -169,7 +169,7 @@ def test_read_batch__any_records__good_ones_beside_are_rows_and_each_bad_one_a_l
         assert [row[0] for row in batch.rows] == list(range(len(batch.rows)))
         result = classify(batch, [])
         dead_letters += result.dead_letters
-        assert len(to_dead_letters(batch, "x").faults) == len(batch.records)
+        assert len(to_dead_letters(batch, "x").refusals) == len(batch.records)
     assert rows == len(bad) + 1
     for letter in dead_letters:
         assert (letter.payload in {payload for _, payload in bad}) or letter.driver_id is None
@@ -181,7 +181,7 @@ def test_read_batch__any_records__good_ones_beside_are_rows_and_each_bad_one_a_l
 
 @FUZZ
 @given(near_fixes(), st.integers(0, 3))
-def test_decode_position__the_same_payload_twice__is_the_same(text: str, spaces: int) -> None:
+def test_decode_position__payload_decoded_twice__is_the_same(text: str, spaces: int) -> None:
     payload = text.encode()
     assert judged(payload, strictly=False) == judged(payload, strictly=False)
     spaced = b" " * spaces + payload + b"\n" * spaces

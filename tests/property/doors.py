@@ -60,8 +60,8 @@ def rows_of(fixes: Sequence[Fix]) -> tuple[list[IncomingRow], dict[int, Became]]
         record = Record(fix.driver_id.encode(), payload_of(fix), received_at_ms)
         batch = decode_batch([record], 10)
         rows += [(n, *row[1:]) for row in batch.rows]
-        if batch.faults:
-            refused[n] = ("rejected", batch.faults[0].reason)
+        if batch.refusals:
+            refused[n] = ("rejected", batch.refusals[0].reason)
     return rows, refused
 
 
