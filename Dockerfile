@@ -13,10 +13,10 @@ FROM ${NODE_IMAGE} AS web
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends ca-certificates nodejs npm \
  && rm -rf /var/lib/apt/lists/*
-WORKDIR /src/tracking_api/web
-COPY tracking_api/web/package.json tracking_api/web/package-lock.json ./
+WORKDIR /src/web
+COPY web/package.json web/package-lock.json ./
 RUN npm ci --no-audit --no-fund
-COPY tracking_api/web/ ./
+COPY web/ ./
 RUN npm run build && rm -rf node_modules
 
 # --- the service's virtual environment ------------------------------------------------------
@@ -33,7 +33,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     test -n "${SERVICE}" || { echo "say which: --build-arg SERVICE=bridge"; exit 1; } \
  && /opt/doorstep/bin/pip install -q ".[$(echo "${SERVICE}" | tr _ -)]"
 COPY . .
-COPY --from=web /src/tracking_api/web/dist ./tracking_api/web/dist
+COPY --from=web /src/web/dist ./web/dist
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/doorstep/bin/pip install -q --no-deps --force-reinstall . \
  && /opt/doorstep/bin/pip check
@@ -52,5 +52,5 @@ WORKDIR /var/lib/doorstep
 # /readyz of the service itself. docker-compose.yml repeats it, for engines that build images in
 # the OCI format, which has no health checks.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-m", "doorstep.stack.healthy"]
+    CMD ["python", "-m", "doorstep.healthcheck"]
 CMD ["sh", "-c", "exec python -m \"$SERVICE\""]

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.measure import stop
 from bench.registry import BENCHMARKS, Benchmark
-from doorstep.stack.settings import PROJECT
+from ops.stack.settings import PROJECT
 
 EXAMPLES = """\
 examples:

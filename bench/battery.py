@@ -29,9 +29,9 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from bench.traces import Drive, missed_arrivals, read_drives
-from doorstep.reporting import DEGREE_M, Report
-from simulators.reporting import Reporter
+from bench.recorded_drives import Drive, missed_arrivals, read_drives
+from device.sampling import Sampler
+from doorstep.sampling import DEGREE_M, SamplingPolicy
 
 ACK_EVERY_S, ACK_AFTER_S = 30.0, 1.0  # as driver_events sends them
 ENVELOPE = 2 + 2 + 36 + 2 + 4 + 2 * 22  # bytes: PUBLISH head, topic, id, PUBACK, TLS records
@@ -67,19 +67,21 @@ class Tally:
     missed: int = 0
 
 
-def policies() -> dict[str, Report]:
+def policies() -> dict[str, SamplingPolicy]:
     """The policies that are compared, by name; the first is what every device begins with."""
-    named: dict[str, Report] = {"all": Report()}
+    named: dict[str, SamplingPolicy] = {"all": SamplingPolicy()}
     for every_s in (10, 20, 30):
-        named[f"time {every_s} s"] = Report(mode="time", every_s=every_s)
+        named[f"time {every_s} s"] = SamplingPolicy(mode="time", every_s=every_s)
     for distance_m in (25, 30, 40, 50, 100, 200):
-        named[f"distance {distance_m} m"] = Report(mode="distance", distance_m=distance_m)
-    named["accuracy"] = Report(mode="accuracy")
+        named[f"distance {distance_m} m"] = SamplingPolicy(mode="distance", distance_m=distance_m)
+    named["accuracy"] = SamplingPolicy(mode="accuracy")
     for off_by_m in (10, 15, 25, 40, 60, 100):
-        named[f"dead reckoning {off_by_m} m"] = Report(mode="dead_reckoning", off_by_m=off_by_m)
+        named[f"dead reckoning {off_by_m} m"] = SamplingPolicy(
+            mode="dead_reckoning", off_by_m=off_by_m
+        )
     for batch_s in (20, 30):
-        named[f"batch {batch_s} s"] = Report(batch_s=batch_s)
-    reckoning = Report(mode="dead_reckoning", off_by_m=25)
+        named[f"batch {batch_s} s"] = SamplingPolicy(batch_s=batch_s)
+    reckoning = SamplingPolicy(mode="dead_reckoning", off_by_m=25)
     for keep_every_s in (0, 10):
         name = f"dead reckoning 25 m, keep {keep_every_s} s"
         named[name] = replace(reckoning, keep_every_s=keep_every_s)
@@ -87,9 +89,9 @@ def policies() -> dict[str, Report]:
     return named
 
 
-def play(drive: Drive, report: Report) -> list[Message]:
+def play(drive: Drive, report: SamplingPolicy) -> list[Message]:
     """What a device sends of a drive: the reporter's fixes, held back for the batch."""
-    reporter = Reporter(report)
+    reporter = Sampler(report)
     messages: list[Message] = []
     waiting: list[dict[str, Any]] = []
     since_s = 0.0
@@ -172,7 +174,7 @@ def errors(drive: Drive, messages: Sequence[Message]) -> tuple[Floats, Floats]:
     return shown, reckoned
 
 
-def measure(drives: Sequence[Drive], report: Report) -> dict[str, Any]:
+def measure(drives: Sequence[Drive], report: SamplingPolicy) -> dict[str, Any]:
     """Play one policy on one data set."""
     tally = Tally()
     shown: list[Floats] = []
@@ -196,7 +198,7 @@ def measure(drives: Sequence[Drive], report: Report) -> dict[str, Any]:
     return figures
 
 
-def compare(drives: Sequence[Drive], named: dict[str, Report]) -> dict[str, dict[str, Any]]:
+def compare(drives: Sequence[Drive], named: dict[str, SamplingPolicy]) -> dict[str, dict[str, Any]]:
     """Play every policy, and say what each saves against the first."""
     results: dict[str, dict[str, Any]] = {}
     for name, report in named.items():

@@ -25,8 +25,8 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from bench.devices import Phone, connect_phones, publish
 from bench.measure import Measured, report
-from bench.phones import Phone, connect_phones, publish
 from doorstep.settings import Bind
 from tests.integration.pipe_servers import (
     PROJECT,

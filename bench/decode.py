@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 
 from pydantic import AwareDatetime, BaseModel, Field
 
+from bench.devices import make_fix
 from bench.measure import Measured, report
-from bench.phones import make_fix
 from doorstep.fix import ID_PATTERN, MAX_SEQ, decode_position, decode_singles, encode_fix
 
 AT_ONCE = 500  # as in driver_events/batch.py

@@ -27,13 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.eta_days import Days
-from doorstep.eta.doors import Doors
-from doorstep.eta.estimate import Estimator, Task
-from doorstep.eta.features import City
-from doorstep.eta.learning import learn
-from doorstep.eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, Ways
-from doorstep.eta.rides import Delivery
-from doorstep.streets import load_firenze
+from eta.estimate import Estimator, Task
+from eta.features import City
+from eta.learning import learn
+from eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, Ways
+from eta.rides import Delivery
+from eta.streets import load_firenze
+from eta.travel_time_cache import TravelTimeCache
 from tracking_api.geo import distance_m
 
 Floats = NDArray[np.float64]
@@ -114,7 +114,7 @@ class Judge:
     """An estimator with one model, for many tasks."""
 
     def __init__(self, city: City, model: EtaModel, *, with_trail: bool = True) -> None:
-        self._estimator = Estimator(Doors(city, model, most_made_per_s=float("inf")))
+        self._estimator = Estimator(TravelTimeCache(city, model, most_made_per_s=float("inf")))
         self._with_trail = with_trail
 
     def estimate(self, tasks: Sequence[Task]) -> tuple[Floats, Floats, Floats]:
@@ -134,7 +134,7 @@ def _straight_m(tasks: Sequence[Task]) -> Floats:
 
 def _road_m(city: City) -> Callable[[Sequence[Task]], Floats]:
     """The shortest way by road."""
-    doors = Doors(city, TEN_MPS, most_made_per_s=float("inf"))
+    doors = TravelTimeCache(city, TEN_MPS, most_made_per_s=float("inf"))
 
     def metres(tasks: Sequence[Task]) -> Floats:
         found = []

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import data
-from doorstep.eta.estimate import Seen
-from doorstep.eta.rides import Delivery
+from eta.estimate import Observation
+from eta.rides import Delivery
 from simulators.couriers.courier import AT_THE_COUNTER_S
 from simulators.couriers.demand import (
     Demand,
@@ -94,7 +94,7 @@ class Days:
             at_restaurant_at=at(at_restaurant_s),
             picked_up_at=at(picked_up_s),
             at_customer_at=at(course.end_s),
-            trail=[Seen(at(seconds), place) for seconds, place in self._seen(course)],
+            trail=[Observation(at(seconds), place) for seconds, place in self._seen(course)],
         )
 
     def _start_near(self, restaurant: Restaurant) -> Restaurant:

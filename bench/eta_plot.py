@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from doorstep.eta.model import HOURS, STREET_CLASSES
+from eta.model import HOURS, STREET_CLASSES
 
 WAYS = {
     "straight": ("straight line, constant speed", "#b0b0b0"),

@@ -22,12 +22,12 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from doorstep.store.rows import Token
+from doorstep.store.records import Token
 from tracking_api.app import build_app
+from tracking_api.live.detachable_protocol import DetachableProtocol, take_over
 from tracking_api.live.frames import position_frame
 from tracking_api.live.service import Live
-from tracking_api.live.takeover import HandsOver, take_over
-from tracking_api.view import Event, Look, Spot, TrackedOrder, Window
+from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
 
 PAUSE_S = 0.15  # between two rounds: the hub looks every 0.1 s at most
 
@@ -50,9 +50,9 @@ class DictStore:
         self.round += 1
         self.newest = self._spot()
 
-    def _spot(self) -> Spot:
+    def _spot(self) -> Position:
         now = datetime.now(UTC)
-        return Spot(now, now, 11.25 + self.round * 1e-5, 43.77, 5.0, 4.0, 90.0)
+        return Position(now, now, 11.25 + self.round * 1e-5, 43.77, 5.0, 4.0, 90.0)
 
     async def find_token(self, _: bytes) -> Token | None:
         return Token("staff", None, None)
@@ -81,10 +81,10 @@ class DictStore:
             events=[Event(1, "picked_up", "driver", now, 1)],
         )
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
         now = datetime.now(UTC)
         window = Window(self.assigned_at, None)
-        return [Look(now, one, 1, window, self.newest) for one in order_ids]
+        return [OrderPoll(now, one, 1, window, self.newest) for one in order_ids]
 
     async def is_there(self) -> bool:
         return True
@@ -175,7 +175,7 @@ def bare() -> FastAPI:
 def chunk_of(number: int) -> bytes:
     """A position frame as tracking_api would write it."""
     now = datetime.now(UTC)
-    spot = Spot(now, now - timedelta(seconds=1), 11.25 + number * 1e-5, 43.77, 5.0, 4.0, 90.0)
+    spot = Position(now, now - timedelta(seconds=1), 11.25 + number * 1e-5, 43.77, 5.0, 4.0, 90.0)
     return position_frame(spot, now, None).sse
 
 
@@ -200,7 +200,7 @@ def main() -> int:
         host="127.0.0.1",
         port=port,
         loop="uvloop",
-        http="httptools" if kind == "naive" else HandsOver,
+        http="httptools" if kind == "naive" else DetachableProtocol,
         ws="none",
         backlog=4096,
         log_level="warning",

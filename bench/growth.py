@@ -27,7 +27,7 @@ from uuid import UUID
 
 import psycopg
 
-from bench.sql_batches import (
+from bench.record_fixes import (
     HEIGHT_DEG,
     SOUTH,
     WEST,
@@ -39,7 +39,7 @@ from bench.sql_batches import (
     warm_up,
     write_batch,
 )
-from doorstep.stack.postgres import DATABASE, OWNER, PostgresCluster
+from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
 from tests.database import PASSWORD
 from tracking_api.database import Database

@@ -21,8 +21,8 @@ from typing import Any
 
 import psycopg
 
-from bench.sql_batches import running_database, server_cpu_us, spread
-from doorstep.operate.compacting import Compactor
+from bench.record_fixes import running_database, server_cpu_us, spread
+from doorstep.store.compaction import Compactor
 from tests.database import PASSWORD
 from tests.traces.data import TraceFix, goal_rows, read_trace
 
@@ -137,7 +137,7 @@ def measure(conn: psycopg.Connection[Any], drivers: list[str], rounds: int) -> d
     if (done.fixes, done.still_there) != (fixes, 0):
         raise SystemExit(f"{done.fixes} of {fixes} packed, {done.still_there} days still there")
     conn.execute("VACUUM ANALYZE fix_chunk")
-    row = conn.execute("SELECT sum(length(coded)) FROM fix_chunk").fetchone()
+    row = conn.execute("SELECT sum(length(encoded)) FROM fix_chunk").fetchone()
     assert row is not None
     packed = {
         "bytes_per_fix": sizes(conn, "fix_chunk", fixes),

@@ -34,15 +34,15 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from bench import naive
+from bench.devices import Phone, connect_phones, make_fix, publish
 from bench.measure import Measured, spread
-from bench.phones import Phone, connect_phones, make_fix, publish
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
-from doorstep.stack.settings import PROJECT, StackSettings
-from doorstep.stack.stack import Stack
-from doorstep.stack.topics import Topic, create_topics
-from doorstep.store import write
+from doorstep.kafka.topic_specs import Topic, create_topics
+from doorstep.store import fix_writer
 from doorstep.store.pool import connect
+from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.stack import Stack
 
 PARTS = ("mosquitto-1", "bridge", "kafka", "driver_events", "postgres")
 PATCH_TOPIC = "bench-patch"
@@ -76,9 +76,9 @@ def main() -> int:
     return 0
 
 
-def _settings(home: Path) -> StackSettings:
+def _settings(paths: Path) -> StackSettings:
     return StackSettings(
-        doorstep_home=home,
+        doorstep_home=paths,
         mqtt_port=0,
         kafka_port=0,
         database_port=0,
@@ -92,7 +92,7 @@ def _settings(home: Path) -> StackSettings:
 def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
     drivers = [f"bench-{n:05}" for n in range(options.drivers)]
     stack.add_drivers(drivers)
-    key = read_fleet_key(stack.home.fleet_key_file)
+    key = read_fleet_key(stack.paths.fleet_key_file)
     passwords = {driver_id: mqtt_password(key, driver_id) for driver_id in drivers}
     phones = connect_phones(stack.addresses.mqtt[0], passwords)
     each = max(1, options.fixes // len(drivers))
@@ -233,7 +233,7 @@ def _await_committed(
     pairs = [(driver_id, boot) for driver_id in drivers if driver_id in wanted]
 
     def is_committed() -> bool:
-        marks = write.read_watermarks(conn, pairs)
+        marks = fix_writer.read_watermarks(conn, pairs)
         conn.commit()
         done = {mark.driver_id: mark.seq for mark in marks if not mark.missing}
         return done == wanted
@@ -257,12 +257,12 @@ def _patch_sink(stack: Stack) -> Iterator[int]:
         "FIX_SINK": "driver_api",
         "KAFKA_TOPIC": PATCH_TOPIC,
         "DRIVER_API_URL": f"http://{stack.addresses.driver_api}",
-        "DRIVER_API_TOKEN": stack.home.staff_token(),
+        "DRIVER_API_TOKEN": stack.paths.staff_token(),
         "DRIVER_EVENTS_BIND": "127.0.0.1:0",
         "MQTT_URL": "mqtt://127.0.0.1:1",  # nobody: it would take over the other one's session
         "ACK_EVERY_S": "3600",
     }
-    with (stack.home.logs / "patch-sink.log").open("ab") as log:
+    with (stack.paths.logs / "patch-sink.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "driver_events"], cwd=PROJECT, env=environment, stderr=log
         )

@@ -25,9 +25,9 @@ from fastapi import FastAPI
 from psycopg_pool import AsyncConnectionPool
 from pydantic import AwareDatetime, BaseModel
 
-from bench.phones import make_fix
+from bench.devices import make_fix
 from doorstep.fix import encode_fix
-from doorstep.stack.settings import PROJECT
+from ops.stack.settings import PROJECT
 
 AT_ONCE = 16  # requests under way, and connections of the pool
 STARTED_WITHIN_S = 30.0

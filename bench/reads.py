@@ -43,14 +43,14 @@ from bench.growth import FILL, Growing, _percentiles
 from bench.ingest import cpu_s
 from bench.measure import Measured
 from bench.naive_reads import WAYS
-from bench.sql_batches import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_database
+from bench.record_fixes import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_database
 from doorstep.credentials import token_sha256
-from doorstep.operate.compacting import Compactor
-from doorstep.stack.postgres import DATABASE, OWNER
-from doorstep.stack.settings import PROJECT
 from doorstep.store.admin import register_staff_token
+from doorstep.store.compaction import Compactor
+from ops.stack.postgres import DATABASE, OWNER
+from ops.stack.settings import PROJECT
 from tests.database import PASSWORD
-from tracking_api.tiles import FRESH_FOR_S
+from tracking_api.fleet.tiles import FRESH_FOR_S
 
 READS = ("track", "nearest", "tile", "tile again", "history plain", "history packed")
 OURS = "tracking_api"

@@ -41,15 +41,6 @@ def _once(name: str, unit: str, figures: Mapping[str, float]) -> Result:
     return measured.result()
 
 
-def _acks(result: Result) -> Result:
-    figures = {
-        f"acks {way}": sum(one["cpu_us_per_fix"].values()) for way, one in result["results"].items()
-    }
-    ours = "acks every 30 s"
-    ordered = {ours: figures.pop(ours), **figures}
-    return _once("acks", "µs of CPU per fix in driver_events, Mosquitto and PostgreSQL", ordered)
-
-
 def _fanout(result: Result) -> Result:
     costs = dict(result["cpu_us_per_push"])
     return _measured("fanout", "µs of CPU per push", costs.pop("ours"), costs)
@@ -59,22 +50,10 @@ def _battery(result: Result) -> Result:
     return {"name": "battery", "runs": 1, "unit": "see docs/battery.md", **result}
 
 
-def _bytes(result: Result) -> Result:
-    figures = {how: one["per_fix"]["wire"] for how, one in result["results"].items()}
-    return _once("bytes", "bytes on the wire per fix, IP headers included", figures)
-
-
-def _sql_batches(result: Result) -> Result:
+def _record_fixes(result: Result) -> Result:
     costs = {f"batches of {size}": one for size, one in result["server_cpu_us_per_fix"].items()}
     ours = max(costs, key=lambda way: int(way.split()[-1]))
-    shaped = _measured("sql-batches", "µs of the server's CPU per fix", costs.pop(ours), costs)
-    return shaped | {"ours_is": ours, "runs": result["batches"], "details": result}
-
-
-def _evidence(result: Result) -> Result:
-    costs = dict(result["server_cpu_us_per_fix"])
-    ours = "orders"
-    shaped = _measured("evidence", "µs of the server's CPU per fix", costs.pop(ours), costs)
+    shaped = _measured("record-fixes", "µs of the server's CPU per fix", costs.pop(ours), costs)
     return shaped | {"ours_is": ours, "runs": result["batches"], "details": result}
 
 
@@ -136,18 +115,11 @@ BENCHMARKS = {
             ("--fixes", "20000", "--patch-fixes", "1000", "--runs", "2"),
         ),
         Benchmark(
-            "sql-batches",
-            "bench.sql_batches",
+            "record-fixes",
+            "bench.record_fixes",
             "record_fixes by batch size, on the database alone",
             ("--drivers", "10000", "--batches", "10", "--batch", "500", "5000"),
-            _sql_batches,
-        ),
-        Benchmark(
-            "evidence",
-            "bench.evidence",
-            "what an open order costs a fix, in an evening and in a rush",
-            ("--drivers", "2000", "--seconds", "120"),
-            _evidence,
+            _record_fixes,
         ),
         Benchmark(
             "growth",
@@ -184,37 +156,11 @@ BENCHMARKS = {
             is_quick=True,
         ),
         Benchmark(
-            "healing",
-            "bench.healing",
-            "viewers without tracking_api after a kill -9, over the whole stack",
-            ("--viewers", "200", "--kills", "2"),
-        ),
-        Benchmark(
-            "fleet-page",
-            "bench.fleet_page",
-            "frames of /fleet in Chromium",
-            ("--drivers", "2000", "--seconds", "5"),
-        ),
-        Benchmark(
-            "acks",
-            "bench.acks",
-            "the committed watermark, beside none at all",
-            ("--phones", "200", "--seconds", "35"),
-            _acks,
-        ),
-        Benchmark(
             "battery",
             "bench.battery",
             "adaptive reporting on recorded traces, beside reporting all",
             ("--goal-runs", "40"),
             _battery,
-        ),
-        Benchmark(
-            "bytes",
-            "bench.bytes",
-            "bytes on the wire: MQTT beside PATCH, with TLS and without",
-            ("--fixes", "20"),
-            _bytes,
         ),
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 
-from bridge.publisher import Publisher
+from bridge.kafka_publisher import Publisher
 from bridge.relay import Relay
 from bridge.settings import BridgeSettings
 from bridge.subscriber import Subscriber

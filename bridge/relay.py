@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 from bridge import metrics
-from bridge.frames import Arrival
-from bridge.publisher import Publisher
+from bridge.kafka_publisher import Publisher
+from bridge.mqtt_packets import Arrival
 from bridge.settings import BridgeSettings
 from bridge.subscriber import DROPPED_TOPIC, Chunk, Subscriber
+from doorstep.mqtt_topics import POSITION, PREFIX, SERIES_PREFIX, STATUS
 from doorstep.telemetry import get_logger
-from doorstep.topics import POSITION, PREFIX, SERIES_PREFIX, STATUS
 
 # While something is in flight the loop turns at most every 10 ms: 100 turns of 100 µs a second are
 # 1 % of a core, and chunks get larger with the load.

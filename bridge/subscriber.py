@@ -18,11 +18,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bridge import metrics
-from bridge.client import BulkClient
-from bridge.frames import Arrival, BrokenFrame
+from bridge.bulk_client import BulkClient
+from bridge.mqtt_packets import Arrival, BrokenFrame
+from doorstep.mqtt_topics import POSITION, SERIES_FILTER, STATUS, filter_of
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
-from doorstep.topics import POSITION, SERIES_FILTER, STATUS, filter_of
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike

@@ -44,8 +44,8 @@ from doorstep.store.admin import (
     register_service_area,
     register_staff_token,
 )
+from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
-from doorstep.store.translate import translated
 
 # Users of the broker that are no drivers.
 SERVICE_USERS = ("bridge", "driver_events", *MORE_DRIVER_EVENTS, "stack", "tickers")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from doorstep.http.serve import serve
 from doorstep.telemetry import configure_logging
-from doorstep.web.serve import serve
 from driver_api.app import build_service
 from driver_api.settings import Settings
 

@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from doorstep.web.bodies import LimitRequests
-from doorstep.web.buckets import Buckets
-from doorstep.web.docs import docs_routes
-from doorstep.web.headers import SecureHeaders
-from doorstep.web.observe import ObserveRequests, health_routes
-from doorstep.web.openapi import install_openapi
-from doorstep.web.problems import install_problem_handlers
-from doorstep.web.tokens import RememberTokens
-from doorstep.web.waiting import report_waiting
+from doorstep.http.docs import docs_routes
+from doorstep.http.headers import SecurityHeaders
+from doorstep.http.http_metrics import RequestMetrics, health_routes
+from doorstep.http.openapi import install_openapi
+from doorstep.http.problems import install_problem_handlers
+from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.request_body import RequestLimits
+from doorstep.http.startup import report_waiting
+from doorstep.http.tokens import TokenCache
 from driver_api.database import Database, Store
 from driver_api.positions import KafkaPositions, Positions
-from driver_api.routes import BURST_FIXES, FIXES_PER_S, Parts, router
+from driver_api.routes import BURST_FIXES, FIXES_PER_S, AppContext, router
 from driver_api.schemas import FixBody, FixesBody
 from driver_api.settings import Settings
 
@@ -55,8 +55,8 @@ def build_service(settings: Settings) -> FastAPI:
 
 
 def _hand_in(app: FastAPI, store: Store, positions: Positions) -> None:
-    app.state.parts = Parts(
-        store, positions, RememberTokens(store.find_token), Buckets(FIXES_PER_S, BURST_FIXES)
+    app.state.parts = AppContext(
+        store, positions, TokenCache(store.find_token), RateLimiter(FIXES_PER_S, BURST_FIXES)
     )
 
 
@@ -70,7 +70,7 @@ def _bare_app() -> FastAPI:
     )
 
     async def dependencies() -> Mapping[str, bool]:
-        parts: Parts = app.state.parts
+        parts: AppContext = app.state.parts
         return {"database": await parts.store.is_there()}
 
     app.include_router(router)
@@ -78,7 +78,7 @@ def _bare_app() -> FastAPI:
     app.include_router(docs_routes(app))
     install_problem_handlers(app)
     install_openapi(app, [FixBody, FixesBody])
-    app.add_middleware(LimitRequests)
-    app.add_middleware(SecureHeaders)
-    app.add_middleware(ObserveRequests)  # the outermost
+    app.add_middleware(RequestLimits)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestMetrics)  # the outermost
     return app

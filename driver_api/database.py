@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from doorstep.errors import DriverLocked, StoreUnavailable
 from doorstep.store import commands
-from doorstep.store.asking import ask, is_there, open_reading, read
+from doorstep.store.deadline import ask, is_there, open_reading, read
+from doorstep.store.fix_writer import record_fixes_async
 from doorstep.store.pool import Pool, open_pool
-from doorstep.store.rows import Driver, IncomingRow, Order, Outcome, Token
-from doorstep.store.write import record_fixes_async
-from driver_api.reads import select_driver_and_order
+from doorstep.store.records import Driver, IncomingRow, Order, Outcome, Token
+from driver_api.queries import select_driver_and_order
 from driver_api.schemas import CurrentOrder
 
 LOCK_PATIENCE_S = 1.0  # a batch holds its drivers' rows for about 0.1 s, rarely for longer

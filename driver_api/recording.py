@@ -11,7 +11,7 @@ from datetime import datetime
 
 from doorstep.errors import ConflictingFix, RejectedFix, UnknownDriver
 from doorstep.fix import Decoded, Fix, Refused
-from doorstep.store.rows import IncomingRow, Outcome, refused_row
+from doorstep.store.records import IncomingRow, Outcome, refused_row
 from driver_api.schemas import FixOutcome, RecordedFix, RecordedFixes
 
 

@@ -13,11 +13,11 @@ from prometheus_client import Counter
 
 from doorstep.errors import Forbidden, MalformedFix
 from doorstep.fix import decode_fix, decode_fixes
-from doorstep.store.rows import Token
-from doorstep.web.bodies import read_body
-from doorstep.web.buckets import Buckets
-from doorstep.web.openapi import DriverId, IdempotencyKey, json_request, problems
-from doorstep.web.tokens import BearerToken, FindToken, identify
+from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
+from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.request_body import read_body
+from doorstep.http.tokens import BearerToken, FindToken, identify
+from doorstep.store.records import Token
 from driver_api.database import Store
 from driver_api.positions import Positions
 from driver_api.recording import answer_many, answer_one, newest_committed, row_of, rows_of
@@ -45,24 +45,26 @@ _FIXES = Counter(
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AppContext:
     """What the routes work with."""
 
     store: Store
     positions: Positions
     find_token: FindToken
-    buckets: Buckets
+    buckets: RateLimiter
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
-async def _parts(request: Request) -> Parts:  # async: FastAPI sends plain functions to a thread
-    return cast("Parts", request.app.state.parts)
+async def _parts(
+    request: Request,
+) -> AppContext:  # async: FastAPI sends plain functions to a thread
+    return cast("AppContext", request.app.state.parts)
 
 
-Have = Annotated[Parts, Depends(_parts)]
+Context = Annotated[AppContext, Depends(_parts)]
 
 
-async def _writer(driver_id: DriverId, token: BearerToken, parts: Have) -> Token:
+async def _writer(driver_id: DriverId, token: BearerToken, parts: Context) -> Token:
     """The driver, or staff (driver_events' sink sends fixes of every driver)."""
     holder = await identify(parts.find_token, token)
     if holder.role == "staff" or (holder.role == "driver" and holder.driver_id == driver_id):
@@ -70,7 +72,7 @@ async def _writer(driver_id: DriverId, token: BearerToken, parts: Have) -> Token
     raise Forbidden
 
 
-async def _driver(driver_id: DriverId, token: BearerToken, parts: Have) -> Token:
+async def _driver(driver_id: DriverId, token: BearerToken, parts: Context) -> Token:
     """The driver and nobody else."""
     holder = await identify(parts.find_token, token)
     if holder.role == "driver" and holder.driver_id == driver_id:
@@ -91,7 +93,7 @@ router = APIRouter(prefix="/drivers/{driver_id}", tags=["drivers"])
     openapi_extra=json_request(FixBody, {"fix": FIX_EXAMPLE}),
 )
 async def patch_location(
-    request: Request, driver_id: DriverId, writer: Writer, parts: Have
+    request: Request, driver_id: DriverId, writer: Writer, parts: Context
 ) -> RecordedFix:
     """Record one fix. A repeated one is answered as `duplicate`, with 200 all the same."""
     body = await read_body(request)
@@ -114,7 +116,7 @@ async def patch_location(
     openapi_extra=json_request(FixesBody, {"fixes": {"fixes": [FIX_EXAMPLE]}}),
 )
 async def post_locations(
-    request: Request, driver_id: DriverId, writer: Writer, parts: Have
+    request: Request, driver_id: DriverId, writer: Writer, parts: Context
 ) -> RecordedFixes:
     """Record a batch. A bad fix is listed as rejected, and the good ones beside it are kept."""
     body = await read_body(request)
@@ -133,7 +135,7 @@ async def post_locations(
 
 
 @router.get("", summary="Own duty, state and current order", responses=problems(401, 403, 404))
-async def get_driver(driver_id: DriverId, _: TheDriver, parts: Have) -> DriverAnswer:
+async def get_driver(driver_id: DriverId, _: TheDriver, parts: Context) -> DriverAnswer:
     """Tell a phone where it stands and where to go."""
     driver, order = await parts.store.read_driver(driver_id)
     return DriverAnswer(
@@ -151,7 +153,7 @@ def _add_duty_route(path: str, command: str, summary: str) -> None:
     async def change_duty(
         driver_id: DriverId,
         _: TheDriver,
-        parts: Have,
+        parts: Context,
         idempotency_key: IdempotencyKey = None,
     ) -> DutyAnswer:
         driver = await parts.store.apply_driver_command(driver_id, command, idempotency_key)
@@ -169,7 +171,7 @@ def _add_order_route(path: str, command: str, summary: str) -> None:
         driver_id: DriverId,
         order_id: UUID,
         _: TheDriver,
-        parts: Have,
+        parts: Context,
         idempotency_key: IdempotencyKey = None,
     ) -> OrderAnswer:
         order = await parts.store.apply_order_command(order_id, command, driver_id, idempotency_key)
@@ -185,7 +187,7 @@ _add_order_route("delivered", "deliver", "The customer has the order")
 _add_order_route("failed", "fail", "The order can't be delivered")
 
 
-def _count_against(parts: Parts, writer: Token, driver_id: str, fixes: int) -> None:
+def _count_against(parts: AppContext, writer: Token, driver_id: str, fixes: int) -> None:
     """Raise TooManyRequests for a driver's phone that sends too much. Staff is not limited."""
     if writer.role == "driver":
         parts.buckets.take(driver_id, fixes)

@@ -10,8 +10,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from doorstep.fix import ID_PATTERN, MAX_FIXES, MAX_SEQ
 from doorstep.fix.instants import LEAST_EPOCH_MS, MOST_EPOCH_MS
-from doorstep.store.rows import Order
-from doorstep.web.instants import Instant
+from doorstep.http.instants import Instant
+from doorstep.store.records import Order
 
 FIX_EXAMPLE: dict[str, Any] = {
     "boot": "b1",

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 from doorstep.errors import MalformedFix
 from doorstep.fix import ID_PATTERN, Refused, decode_position, decode_singles
 from doorstep.fix.instants import EPOCH
-from doorstep.store.rows import DeadLetter, IncomingRow, Outcome, refused_row
-from doorstep.topics import POSITION, topic_of
+from doorstep.mqtt_topics import POSITION, topic_of
+from doorstep.store.records import DeadLetter, IncomingRow, Outcome, refused_row
 
 Pair = tuple[str, str]
 """A driver and one of their boots."""
@@ -60,7 +60,7 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Verdict:
+class BatchResult:
     """What follows from the database's answer."""
 
     letters: list[DeadLetter]
@@ -180,13 +180,13 @@ def _read_each(batch: Batch, start: int, records: Sequence[Record], most: int) -
     return True
 
 
-def bury(batch: Batch, detail: str) -> Batch:
+def to_dead_letters(batch: Batch, detail: str) -> Batch:
     """Make dead letters of all of a batch that the database can't take."""
     faults = [_Fault(n, "refused_by_database", detail) for n in range(len(batch.records))]
     return Batch(batch.records, faults=faults)
 
 
-def judge(batch: Batch, outcomes: Iterable[Outcome]) -> Verdict:
+def classify(batch: Batch, outcomes: Iterable[Outcome]) -> BatchResult:
     """Work out what follows. Rows that `outcomes` doesn't name were committed."""
     rows = batch.rows
     faults = list(batch.faults)
@@ -214,7 +214,7 @@ def judge(batch: Batch, outcomes: Iterable[Outcome]) -> Verdict:
     counts["malformed"] += len(batch.faults)
     for fault in batch.faults:
         reasons[fault.reason] += 1
-    return Verdict(
+    return BatchResult(
         letters=_letters(batch, faults),
         parked=parked,
         outcomes=+counts,

@@ -7,12 +7,12 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from doorstep.store import write
-from doorstep.store.rows import OutboxRecord
+from doorstep.store import fix_writer
+from doorstep.store.records import OutboxRecord
 from driver_events import metrics
 from driver_events.batch import Pair
+from driver_events.consumer import RECONNECT_MS, KafkaUnavailable
 from driver_events.recorder import Connection
-from driver_events.source import RECONNECT_MS, KafkaUnavailable
 
 RECORDS = 500  # of up to 64 KiB: 32 MB at most
 DELIVERY_TIMEOUT_S = 3.0  # below idle_in_transaction_session_timeout (5 s): the lock is held
@@ -49,12 +49,12 @@ class OutboxPublisher:
         """
         with self._connection.transaction() as conn:
             # Step 1
-            records = write.take_outbox(conn, RECORDS)
+            records = fix_writer.take_outbox(conn, RECORDS)
             if records:
                 # Step 2
                 self._send(records)
                 # Step 3: and the commit at the end of the block
-                write.delete_outbox(conn, [record.outbox_id for record in records])
+                fix_writer.delete_outbox(conn, [record.outbox_id for record in records])
         for record in records:
             metrics.OUTBOX.labels(record.topic).inc()
         return len(records) == RECORDS
@@ -105,7 +105,7 @@ class ParkedRetry:
     def retry(self) -> bool:
         """Try the parked fixes again. Raises Unavailable."""
         with self._connection.transaction() as conn:
-            recorded = write.record_parked(conn)
+            recorded = fix_writer.record_parked(conn)
         if recorded:
             metrics.PARKED.inc(recorded)
             pairs, self._pairs = self._pairs, set()

@@ -19,12 +19,12 @@ from confluent_kafka import Consumer, KafkaException, Producer
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import Fix, Refused, decode_position, encode_fix
+from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.telemetry import get_logger
-from doorstep.topics import POSITION, topic_of
 from driver_events import metrics
 from driver_events.batch import Pair, Record, driver_id_of
+from driver_events.consumer import records_of
 from driver_events.settings import DriverEventsSettings
-from driver_events.source import records_of
 
 MOST_RECORDS = 100  # x 10 s at the very worst, an outage aside: what a crash repeats
 MOST_WAIT_S = 5.0

@@ -9,10 +9,10 @@ import msgspec
 from confluent_kafka import KafkaError, Producer
 
 from doorstep.fix.instants import EPOCH
-from doorstep.store.rows import IncomingRow
+from doorstep.store.records import IncomingRow
 from driver_events import metrics
 from driver_events.batch import ms_of
-from driver_events.source import RECONNECT_MS
+from driver_events.consumer import RECONNECT_MS
 
 POSITIONS_PER_RECORD = 5000  # x 120 bytes = 600 KB: below Kafka's default limit of 1 MB
 

@@ -14,11 +14,11 @@ from confluent_kafka import Message
 from doorstep.errors import DoorstepError, OffsetLost, StoreUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
-from driver_events.aftermath import Aftermath, count
-from driver_events.batch import READ_AT_ONCE, Batch, Verdict, bury, read_batch
-from driver_events.meter import Meter
+from driver_events.batch import READ_AT_ONCE, Batch, BatchResult, read_batch, to_dead_letters
+from driver_events.consumer import NOWHERE, KafkaUnavailable, PartitionConsumer, records_of
+from driver_events.post_commit import PostCommit, count
+from driver_events.rate_monitor import RateMonitor
 from driver_events.recorder import DataError, Recorder
-from driver_events.source import NOWHERE, KafkaUnavailable, Source, records_of
 
 MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
 MOST_AGE_S = 0.12  # of a batch, unless the one before is in flight for longer
@@ -28,13 +28,13 @@ DECODE_AT_ONCE = 100  # records between two such looks: 3 ms if each is an array
 Moves = Mapping[int, tuple[int, int]]
 
 
-class _Flight(NamedTuple):
+class _InFlightBatch(NamedTuple):
     """A batch that is being committed for the `times`th time. `landing` says how long it took."""
 
     messages: Sequence[Message]
     batch: Batch
     moves: Moves
-    landing: Future[tuple[Verdict, float]]
+    landing: Future[tuple[BatchResult, float]]
     times: int
 
 
@@ -53,9 +53,9 @@ class Processor:
 
     def __init__(
         self,
-        source: Source,
+        source: PartitionConsumer,
         recorder: Recorder,
-        aftermath: Aftermath,
+        aftermath: PostCommit,
         *,
         max_batch_fixes: int,
         max_batch_age_s: float,
@@ -66,13 +66,13 @@ class Processor:
         self._max_batch_fixes = max_batch_fixes
         self._max_batch_age_s = self._age_s = max_batch_age_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
-        self._flight: _Flight | None = None
+        self._flight: _InFlightBatch | None = None
         self._started_s = 0.0  # when the newest flight did
-        self._untold: list[tuple[Batch, Verdict]] = []
+        self._pending_notifications: list[tuple[Batch, BatchResult]] = []
         self._drop()
         self._log = get_logger()
         self._wait_s = 0.0
-        self._meter = Meter()
+        self._meter = RateMonitor()
         self.topic = NOWHERE
         self.turned_at = time.monotonic()
         # Whoever gets our partitions asks the database where they go on.
@@ -88,8 +88,8 @@ class Processor:
     def close(self) -> None:
         """Let the batch in flight land, and leave."""
         with suppress(DoorstepError):  # then the next start goes on where the database says
-            self._land()
-        self._tell()
+            self._finish()
+        self._notify()
         self._thread.shutdown()
         self._recorder.discard()
         self._source.close()
@@ -99,7 +99,7 @@ class Processor:
         self.turned_at = time.monotonic()
         try:
             if self._source.needs_opening:
-                self._land()
+                self._finish()
                 self._open()
             self._take()
             self._wait_s = 0.0
@@ -112,7 +112,7 @@ class Processor:
         except KafkaUnavailable as exc:
             self._wait("waiting_for_kafka", exc)
         finally:
-            self._tell()
+            self._notify()
 
     def start_over(self, why: str) -> None:
         """Join the group anew: the topic is another one than it was."""
@@ -149,7 +149,7 @@ class Processor:
         self._decode()
         is_full = len(self._batch.rows) >= self._max_batch_fixes
         if is_full or is_quiet or (self._flight and self._flight.landing.done()):
-            self._land()
+            self._finish()
         is_old = time.monotonic() - self._started_s >= self._age_s
         if self._flight is None and self._messages and (is_full or is_old):
             messages, batch = self._messages, self._batch
@@ -176,9 +176,9 @@ class Processor:
         moves = self._source.moves_of(messages)
         self._started_s = time.monotonic()
         landing = self._thread.submit(self._record, batch, moves)
-        self._flight = _Flight(messages, batch, moves, landing, times)
+        self._flight = _InFlightBatch(messages, batch, moves, landing, times)
 
-    def _record(self, batch: Batch, moves: Moves) -> tuple[Verdict, float]:
+    def _record(self, batch: Batch, moves: Moves) -> tuple[BatchResult, float]:
         """Commit a batch, in the recorder's thread; say too how long it took."""
         started_s = time.monotonic()
         verdict = self._recorder.record(batch, self.topic, moves)
@@ -189,7 +189,7 @@ class Processor:
         if self._flight is not None:
             wait([self._flight.landing])
 
-    def _land(self) -> None:
+    def _finish(self) -> None:
         """Wait for the batch in flight. Raises StoreUnavailable, OffsetLost: then it is not stored.
 
         The next one grows for twice as long as this one took to commit, up to 120 ms, so that the
@@ -207,17 +207,17 @@ class Processor:
             self._age_s = max(self._max_batch_age_s, min(MOST_AGE_S, 2 * took_s))
             self._source.advance(flight.moves)
             metrics.BATCH_S.observe(took_s)
-            self._untold.append((flight.batch, verdict))
+            self._pending_notifications.append((flight.batch, verdict))
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Tell whoever waits for it of what has landed."""
-        untold, self._untold = self._untold, []
-        for batch, verdict in untold:
+        pending_notifications, self._pending_notifications = self._pending_notifications, []
+        for batch, verdict in pending_notifications:
             self._aftermath.follow(verdict)
             count(batch, verdict)
             self._meter.note(batch.rows)
 
-    def _halve(self, flight: _Flight, error: DataError) -> None:
+    def _halve(self, flight: _InFlightBatch, error: DataError) -> None:
         """Commit the parts of a batch that the database can't take, until one record is left."""
         messages, batch = flight.messages, flight.batch
         self._log.error("data_error", error=str(error), records=len(messages))
@@ -226,8 +226,8 @@ class Processor:
             for part in (slice(None, half), slice(half, None)):
                 half_batch = read_batch(batch.records[part], len(batch.rows) + 1)
                 self._start(messages[part], half_batch)
-                self._land()
+                self._finish()
         else:  # two doors at once may have been the reason: once more
-            buried = batch if flight.times == 1 else bury(batch, str(error))
+            buried = batch if flight.times == 1 else to_dead_letters(batch, str(error))
             self._start(messages, buried, flight.times + 1)
-            self._land()
+            self._finish()

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import psycopg
 
 from doorstep.errors import DoorstepError, StoreUnavailable
-from doorstep.store import write
+from doorstep.store import fix_writer
+from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
-from doorstep.store.translate import translated
-from driver_events.batch import Batch, Verdict, judge
-from driver_events.source import TopicIdentity
+from driver_events.batch import Batch, BatchResult, classify
+from driver_events.consumer import TopicIdentity
 
 # SQLSTATE classes of a value that the database can't take. Anything else that goes wrong (a right
 # that is missing, a function that is not there) is ours to mend, and no reason to bury fixes.
@@ -69,7 +69,7 @@ class Recorder(Protocol):
 
     def record(
         self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
-    ) -> Verdict:
+    ) -> BatchResult:
         """Record a batch. Raises StoreUnavailable, OffsetLost, DataError: then nothing is."""
 
     def discard(self) -> None:
@@ -85,11 +85,11 @@ class DatabaseRecorder:
     def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
         """Read where each partition goes on; one that was never seen starts at 0."""
         with self._connection.transaction() as conn:
-            return write.open_offsets(conn, topic.cluster_id, topic.topic_id, partitions)
+            return fix_writer.open_offsets(conn, topic.cluster_id, topic.topic_id, partitions)
 
     def record(
         self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
-    ) -> Verdict:
+    ) -> BatchResult:
         """Record a batch in one transaction.
 
         1. Fixes through `record_fixes`, whose answer names those not simply committed.
@@ -99,12 +99,12 @@ class DatabaseRecorder:
         """
         with self._connection.transaction() as conn:
             # Step 1
-            outcomes = write.record_fixes(conn, batch.rows) if batch.rows else []
-            verdict = judge(batch, outcomes)
+            outcomes = fix_writer.record_fixes(conn, batch.rows) if batch.rows else []
+            verdict = classify(batch, outcomes)
             # Step 2
-            write.add_dead_letters(conn, verdict.letters)
+            fix_writer.add_dead_letters(conn, verdict.letters)
             # Step 3
-            write.advance_offsets(conn, topic.cluster_id, topic.topic_id, moves)
+            fix_writer.advance_offsets(conn, topic.cluster_id, topic.topic_id, moves)
             # Step 4: at the end of the block
         return verdict
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from doorstep.errors import MalformedFix
+from doorstep.mqtt_topics import SERIES_PREFIX
 from doorstep.series import RefusedPoint, decode_points, name_of
-from doorstep.store.rows import DeadLetter
-from doorstep.topics import SERIES_PREFIX
+from doorstep.store.records import DeadLetter
 from driver_events.batch import Record, instant_of_ms
 
 FUTURE = timedelta(seconds=120)  # as of fixes: a point may be dated so far ahead of its arrival
@@ -95,7 +95,7 @@ def read_series(records: Sequence[Record], retention: timedelta) -> SeriesBatch:
     return batch
 
 
-def bury_series(records: Sequence[Record], detail: str) -> SeriesBatch:
+def series_to_dead_letters(records: Sequence[Record], detail: str) -> SeriesBatch:
     """Make dead letters of records that the database can't take."""
     batch = SeriesBatch(records)
     for record_no in range(len(records)):

@@ -9,20 +9,20 @@ from datetime import UTC, datetime, timedelta
 
 from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
-from driver_events.aftermath import Everyone
-from driver_events.commands import CommandPublisher
-from driver_events.feedback import TICK_S, Feedback, Schedule, reader
-from driver_events.history import EVERY_S as HISTORY_EVERY_S
-from driver_events.history import HistoryKeeper
+from driver_events.acks import TICK_S, AckPublisher, AckSchedule, reader
+from driver_events.compaction_worker import EVERY_S as HISTORY_EVERY_S
+from driver_events.compaction_worker import CompactionWorker
+from driver_events.consumer import MAX_POLL_INTERVAL_S, PartitionConsumer
+from driver_events.device_commands import CommandPublisher
+from driver_events.mqtt_publisher import MqttPublisher
 from driver_events.outbox import OutboxPublisher, ParkedRetry
 from driver_events.patch_sink import PatchSink
 from driver_events.positions import LiveFeed
+from driver_events.post_commit import CommitFanout
 from driver_events.processor import Processor
 from driver_events.recorder import Connection, DatabaseRecorder
-from driver_events.sender import MqttSender
-from driver_events.series import FORGET_EVERY_S, TAKE_S, SeriesWriter, forget_old_points
+from driver_events.series_processor import FORGET_EVERY_S, TAKE_S, SeriesWriter, forget_old_points
 from driver_events.settings import DriverEventsSettings
-from driver_events.source import MAX_POLL_INTERVAL_S, Source
 from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
 from driver_events.watchdog import Watchdog
 from driver_events.worker import Worker
@@ -36,12 +36,12 @@ DAYS_AHEAD = 2
 
 def run_service(settings: DriverEventsSettings, stopping: threading.Event) -> None:
     """Run until `stopping`. Raises what a thread has died of."""
-    sender = MqttSender(
+    sender = MqttPublisher(
         settings.mqtt_url, settings.mqtt_username, settings.mqtt_password.get_secret_value()
     )
     url = settings.database_url.get_secret_value()
-    feedback = Feedback(
-        Schedule(settings.ack_every_s),
+    feedback = AckPublisher(
+        AckSchedule(settings.ack_every_s),
         reader(Connection(url, "driver_events feedback")),
         sender,
         settings.ack_every_s,
@@ -63,8 +63,8 @@ def run_service(settings: DriverEventsSettings, stopping: threading.Event) -> No
 
 def _run_patch_sink(
     settings: DriverEventsSettings,
-    feedback: Feedback,
-    sender: MqttSender,
+    feedback: AckPublisher,
+    sender: MqttPublisher,
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
@@ -85,8 +85,8 @@ def _run_patch_sink(
 def _run_database_sink(
     settings: DriverEventsSettings,
     url: str,
-    feedback: Feedback,
-    sender: MqttSender,
+    feedback: AckPublisher,
+    sender: MqttPublisher,
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
@@ -100,7 +100,7 @@ def _run_database_sink(
     )
     parked = ParkedRetry(Connection(url, "driver_events parked"), feedback.note)
     feed = LiveFeed(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
-    source = Source(
+    source = PartitionConsumer(
         settings.kafka_bootstrap_servers,
         settings.kafka_topic,
         settings.kafka_group_id,
@@ -110,7 +110,7 @@ def _run_database_sink(
     processor = Processor(
         source,
         DatabaseRecorder(url),
-        Everyone(feed.publish, feedback.note, parked.note_parked, workers["outbox"].wake),
+        CommitFanout(feed.publish, feedback.note, parked.note_parked, workers["outbox"].wake),
         max_batch_fixes=settings.max_batch_fixes,
         max_batch_age_s=settings.max_batch_age_s,
     )
@@ -119,12 +119,12 @@ def _run_database_sink(
     workers["commands"] = Worker("commands", commands.publish, COMMANDS_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
     workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
-    keeper = HistoryKeeper(settings, lambda worked_s: not stopping.wait(worked_s))
+    keeper = CompactionWorker(settings, lambda worked_s: not stopping.wait(worked_s))
     workers["history"] = Worker("history", keeper.keep, HISTORY_EVERY_S)
     workers["watchdog"] = Worker("watchdog", watchdog.look, WATCH_EVERY_S)
     retention = timedelta(days=settings.series_retention_days)
     series = SeriesWriter(
-        Source(
+        PartitionConsumer(
             settings.kafka_bootstrap_servers,
             settings.kafka_series_topic,
             f"{settings.kafka_group_id}-series",

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from driver_events import metrics
-from driver_events.source import NOWHERE, TopicIdentity
+from driver_events.consumer import NOWHERE, TopicIdentity
 
 EVERY_S = 5.0
 STALLED_S = 10.0  # an answer of Kafka's takes 0.05 s
 
 
-class Watched(Protocol):
+class WatchedPartition(Protocol):
     """What the watchdog asks of the source."""
 
     emptied_at: float
@@ -35,7 +35,7 @@ class Watchdog:
 
     def __init__(
         self,
-        source: Watched,
+        source: WatchedPartition,
         current: Callable[[], TopicIdentity],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from device.device_session import DeviceSession, open_device_session
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
 from simulators.outcomes import ask_outcomes
-from simulators.phone import Phone, phone_of
-from simulators.settings import Fleet, SimulatorSettings
 from simulators.tracks import TrackPoint, read_tracks
 
 WINDOW_S = 86_400.0  # the platform takes fixes up to 24 h late
@@ -77,7 +77,7 @@ def describe(plan: Sequence[PlannedFix], speedup: float) -> list[str]:
     return lines
 
 
-async def play(phone: Phone, plan: Sequence[PlannedFix]) -> list[dict[str, Any]]:
+async def play(phone: DeviceSession, plan: Sequence[PlannedFix]) -> list[dict[str, Any]]:
     """Send every fix when it is due; returns them as they were sent."""
     sent: list[dict[str, Any]] = []
     began, began_at = time.monotonic(), time.time()
@@ -99,13 +99,13 @@ async def play(phone: Phone, plan: Sequence[PlannedFix]) -> list[dict[str, Any]]
     return sent
 
 
-async def replay(options: argparse.Namespace, settings: SimulatorSettings) -> int:
+async def replay(options: argparse.Namespace, settings: DeviceSettings) -> int:
     """Play the track, wait for the watermark, tell what became of each fix."""
     plan = plan_replay(read_tracks(options.files), options.speedup)
     for line in describe(plan, options.speedup):
         _say(line)
-    fleet = Fleet(settings)
-    async with phone_of(options.driver, settings, mqtt_5=options.mqtt_5) as phone:
+    fleet = FleetSecrets(settings)
+    async with open_device_session(options.driver, settings, mqtt_5=options.mqtt_5) as phone:
         await phone.connected(CONNECT_WITHIN_S)
         sent = await play(phone, plan)
         _say("waiting for the committed watermark")
@@ -127,7 +127,7 @@ def summarize(driver_id: str, sent: int, pending: int, outcomes: Counter[str]) -
     return lines
 
 
-def _progress(phone: Phone, sent: int, of: int, said: float) -> float:
+def _progress(phone: DeviceSession, sent: int, of: int, said: float) -> float:
     now = time.monotonic()
     if now - said < PROGRESS_EVERY_S:
         return said
@@ -159,7 +159,7 @@ def main() -> int:
     configure_logging("replay")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        return asyncio.run(replay(options, SimulatorSettings.load_or_exit()))
+        return asyncio.run(replay(options, DeviceSettings.load_or_exit()))
     except DoorstepError as exc:
         _say(f"replay: {exc}")
         return 1

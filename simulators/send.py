@@ -9,12 +9,12 @@ import sys
 import time
 from typing import Any
 
+from device.device_session import DeviceSession, open_device_session
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
 from simulators.outcomes import ask_outcomes
-from simulators.phone import Phone, phone_of
-from simulators.settings import Fleet, SimulatorSettings
 from simulators.tracks import parse_instant
 
 CONNECT_WITHIN_S = 15.0
@@ -22,12 +22,12 @@ SETTLE_PERIODS = 3  # an ack may take two: it follows the next news
 OPTIONAL = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m", "battery")
 
 
-async def send(options: argparse.Namespace, settings: SimulatorSettings) -> int:
+async def send(options: argparse.Namespace, settings: DeviceSettings) -> int:
     """Publish one fix and follow it until it is committed or refused."""
     fix = read_fix(options, time.time())
-    fleet = Fleet(settings)
+    fleet = FleetSecrets(settings)
     async with (
-        phone_of(options.driver, settings, mqtt_5=options.mqtt_5) as phone,
+        open_device_session(options.driver, settings, mqtt_5=options.mqtt_5) as phone,
         Api(settings.driver_api_url, settings.tracking_api_url) as api,
     ):
         await phone.connected(CONNECT_WITHIN_S)
@@ -71,7 +71,7 @@ def read_fix(options: argparse.Namespace, now: float) -> dict[str, Any]:
 
 
 async def _shows(
-    phone: Phone, api: Api, token: str, driver_id: str, fix: dict[str, Any], within_s: float
+    phone: DeviceSession, api: Api, token: str, driver_id: str, fix: dict[str, Any], within_s: float
 ) -> bool:
     """Whether staff sees this very fix before the watermark tells about it."""
     deadline = time.monotonic() + within_s
@@ -107,7 +107,7 @@ def main() -> int:
     configure_logging("send")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        return asyncio.run(send(options, SimulatorSettings.load_or_exit()))
+        return asyncio.run(send(options, DeviceSettings.load_or_exit()))
     except (DoorstepError, ValueError) as exc:
         print(f"send: {exc}", file=sys.stderr)
         return 1

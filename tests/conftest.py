@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from doorstep.stack.postgres import PostgresCluster
+from ops.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database, create_template, running_cluster
 
 # A test's Kafka lives for a minute or two: compiling it well costs more CPU time than it saves.

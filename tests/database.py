@@ -17,8 +17,8 @@ import psycopg
 from psycopg import sql as pgsql
 from psycopg.rows import dict_row
 
-from doorstep.stack.addresses import any_free_port
-from doorstep.stack.postgres import NOT_DURABLE, OWNER, PostgresCluster
+from ops.stack.addresses import any_free_port
+from ops.stack.postgres import NOT_DURABLE, OWNER, PostgresCluster
 from sql import query
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
 
@@ -31,16 +31,16 @@ def running_cluster() -> Iterator[PostgresCluster]:
     """Run an empty cluster below the temporary folder, and erase it at the end."""
     # Not pytest's tmp_path: nobody but its owner may enter that, and as root the server is
     # another user.
-    home = Path(tempfile.mkdtemp(prefix="doorstep-test-"))
-    home.chmod(0o711)
+    paths = Path(tempfile.mkdtemp(prefix="doorstep-test-"))
+    paths.chmod(0o711)
     config = {**NOT_DURABLE, "shared_buffers": "64MB", "max_connections": "60"}
-    cluster = PostgresCluster(home / "data", any_free_port(), PASSWORD, config=config)
+    cluster = PostgresCluster(paths / "data", any_free_port(), PASSWORD, config=config)
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.erase()
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(paths, ignore_errors=True)
 
 
 def create_template(cluster: PostgresCluster) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from doorstep.store.rows import INCOMING_COLUMNS, IncomingRow
+from doorstep.store.records import INCOMING_COLUMNS, IncomingRow
 
 
 class Place(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from doorstep.http.serve import serve
 from doorstep.telemetry import configure_logging
-from doorstep.web.serve import serve
 from tracking_api.app import build_service
-from tracking_api.live.takeover import HandsOver
+from tracking_api.live.detachable_protocol import DetachableProtocol
 from tracking_api.settings import Settings
 
 
@@ -15,7 +15,7 @@ def main() -> int:
     """Serve until asked to stop."""
     settings = Settings.load_or_exit()
     configure_logging("tracking_api")
-    return serve(build_service(settings), settings.tracking_api_bind, HandsOver)
+    return serve(build_service(settings), settings.tracking_api_bind, DetachableProtocol)
 
 
 if __name__ == "__main__":

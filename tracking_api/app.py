@@ -9,37 +9,29 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from doorstep.web.bodies import LimitRequests
-from doorstep.web.buckets import Buckets
-from doorstep.web.docs import docs_routes
-from doorstep.web.headers import SecureHeaders
-from doorstep.web.observe import ObserveRequests, health_routes
-from doorstep.web.openapi import install_openapi
-from doorstep.web.problems import install_problem_handlers
-from doorstep.web.tokens import RememberTokens
-from doorstep.web.waiting import report_waiting
-from tracking_api.arrivals import Arrivals, EstimateArrival
+from doorstep.http.docs import docs_routes
+from doorstep.http.headers import SecurityHeaders
+from doorstep.http.http_metrics import RequestMetrics, health_routes
+from doorstep.http.openapi import install_openapi
+from doorstep.http.problems import install_problem_handlers
+from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.request_body import RequestLimits
+from doorstep.http.startup import report_waiting
+from doorstep.http.tokens import TokenCache
+from tracking_api import pages
+from tracking_api.batching import BatchLoader
+from tracking_api.context import AppContext
 from tracking_api.database import Database, Store
-from tracking_api.eta import estimate_arrival
-from tracking_api.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
-from tracking_api.live.series import points_frame
+from tracking_api.fleet import dispatch_routes, driver_routes, simulation_routes
+from tracking_api.fleet import routes as fleet_routes
+from tracking_api.fleet.tiles import Tiles
+from tracking_api.history import routes as history_routes
+from tracking_api.live import routes as live_routes
+from tracking_api.live import topic_routes
 from tracking_api.live.service import Live
-from tracking_api.live.topics import Topics
-from tracking_api.routes import (
-    dispatch,
-    drivers,
-    fleet,
-    history,
-    orders,
-    pages,
-    policies,
-    series,
-    simulations,
-    streams,
-    track,
-)
-from tracking_api.routes import live as live_routes
-from tracking_api.routes.parts import Parts
+from tracking_api.live.topic_follower import Topics
+from tracking_api.orders import policy_routes
+from tracking_api.orders import routes as order_routes
 from tracking_api.schemas import (
     Cancellation,
     DriverChoice,
@@ -48,10 +40,14 @@ from tracking_api.schemas import (
     NewPolicy,
     Reporting,
 )
-from tracking_api.series import SimulationCount
+from tracking_api.series import routes as series_routes
+from tracking_api.series.live import points_frame
+from tracking_api.series.queries import SimulationCount
 from tracking_api.settings import Settings
-from tracking_api.tiles import Tiles
-from tracking_api.together import Together
+from tracking_api.track import routes as track_routes
+from tracking_api.track.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
+from tracking_api.track.road_eta import EstimateArrival, RoadEta
+from tracking_api.track.straight_eta import estimate_arrival
 
 BODIES: list[type[BaseModel]] = [
     NewOrder,
@@ -65,16 +61,16 @@ BODIES: list[type[BaseModel]] = [
 
 ROUTES = (
     live_routes,  # first: they are matched in this order, and 18,000 viewers come back at once
-    track,
-    orders,
-    fleet,
-    dispatch,
-    history,
-    streams,
-    series,
-    simulations,
-    drivers,
-    policies,
+    track_routes,
+    order_routes,
+    fleet_routes,
+    dispatch_routes,
+    history_routes,
+    topic_routes,
+    series_routes,
+    simulation_routes,
+    driver_routes,
+    policy_routes,
     pages,
 )
 
@@ -108,7 +104,7 @@ def build_service(settings: Settings) -> FastAPI:
         topics = Topics(
             settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
         )
-        arrivals = Arrivals()
+        arrivals = RoadEta()
         live = Live(database, settings.live_max_viewers, topics, series_topic, arrivals)
         _hand_in(app, database, settings.tracking_api_public_url, live, arrivals)
         live.start(settings)
@@ -134,10 +130,10 @@ def _hand_in(
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
 ) -> None:
-    app.state.parts = Parts(
+    app.state.parts = AppContext(
         store,
-        RememberTokens(store.find_token),
-        Links(Together(store.find_tokens), Buckets(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
+        TokenCache(store.find_token),
+        Links(BatchLoader(store.find_tokens), RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
         public_url,
         live,
         Tiles(store),
@@ -155,11 +151,11 @@ def _bare_app() -> FastAPI:
     )
 
     async def dependencies() -> Mapping[str, bool]:
-        parts: Parts = app.state.parts
+        parts: AppContext = app.state.parts
         return {"database": await parts.store.is_there()}
 
     async def beside() -> Mapping[str, bool]:
-        parts: Parts = app.state.parts
+        parts: AppContext = app.state.parts
         return {"kafka": parts.live.kafka_is_there}
 
     app.include_router(pages.series_router)  # before the list of series
@@ -170,7 +166,7 @@ def _bare_app() -> FastAPI:
     app.mount("/assets", pages.Assets())
     install_problem_handlers(app)
     install_openapi(app, BODIES)
-    app.add_middleware(LimitRequests)
-    app.add_middleware(SecureHeaders)
-    app.add_middleware(ObserveRequests)  # the outermost
+    app.add_middleware(RequestLimits)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestMetrics)  # the outermost
     return app

@@ -11,26 +11,27 @@ from uuid import UUID
 from psycopg.errors import CheckViolation
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from doorstep.eta.codec import model_from_json
-from doorstep.eta.model import EtaModel
-from doorstep.reporting import Report
+from doorstep.http.problems import UnusableRequest
+from doorstep.sampling import SamplingPolicy
 from doorstep.store import commands
-from doorstep.store.asking import ask, is_there, open_reading, read
+from doorstep.store.deadline import ask, is_there, open_reading, read
 from doorstep.store.pool import Pool, open_pool
-from doorstep.store.rows import Order, Token
-from doorstep.web.problems import UnusableRequest
-from tracking_api import dispatch, fleet_reads, reads, series
-from tracking_api.cursors import Cursor
-from tracking_api.dispatch import (
+from doorstep.store.records import Order, Token
+from eta.codec import model_from_json
+from eta.model import EtaModel
+from tracking_api.fleet import dispatch_queries
+from tracking_api.fleet import queries as fleet_queries
+from tracking_api.fleet.dispatch_queries import (
+    AttentionOrder,
     DispatchStore,
     Filters,
     FoundDriver,
     FoundOrder,
     Group,
-    Needed,
-    Past,
+    HistoricFix,
     Replayed,
 )
+from tracking_api.orders.cursors import Cursor
 from tracking_api.schemas import (
     DriverAnswer,
     NewOrder,
@@ -40,8 +41,10 @@ from tracking_api.schemas import (
     ReportingAnswer,
     RestaurantAnswer,
 )
-from tracking_api.series import SeriesEntry, SeriesName, SeriesSample, Simulation
-from tracking_api.view import FixKey, Look, Near, Spot, TrackedOrder
+from tracking_api.series import queries as series_queries
+from tracking_api.series.queries import SeriesEntry, SeriesName, SeriesSample, Simulation
+from tracking_api.track import queries as track_queries
+from tracking_api.track.visibility import FixKey, Near, OrderPoll, Position, TrackedOrder
 
 
 class Store(DispatchStore, Protocol):
@@ -78,7 +81,7 @@ class Store(DispatchStore, Protocol):
 
     async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]: ...
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]: ...
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]: ...
 
     async def read_history(
         self,
@@ -88,7 +91,7 @@ class Store(DispatchStore, Protocol):
         *,
         limit: int,
         after_the_end: bool,
-    ) -> list[Spot] | None: ...
+    ) -> list[Position] | None: ...
 
     async def read_orders(
         self, states: Sequence[OrderState], limit: int, after: Cursor | None
@@ -215,12 +218,12 @@ class Database:
 
     async def set_reporting(self, driver_id: str, wanted: Reporting) -> None:
         """Set how a driver's device reports. Raises UnknownDriver."""
-        report = Report(**wanted.model_dump())
+        report = SamplingPolicy(**wanted.model_dump())
         await ask(self.pool, lambda conn: commands.set_reporting(conn, driver_id, report))
 
     async def read_reporting(self, driver_id: str) -> ReportingAnswer:
         """Read how a driver's device reports. Raises UnknownDriver."""
-        return await read(self.engine, lambda conn: reads.select_reporting(conn, driver_id))
+        return await read(self.engine, lambda conn: track_queries.select_reporting(conn, driver_id))
 
     async def read_track(self, order_id: UUID) -> TrackedOrder | None:
         """Read what a customer's answer is made of, in one snapshot."""
@@ -228,11 +231,11 @@ class Database:
 
     async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
         """Read many at once. Those that don't exist are left out."""
-        return await read(self.engine, lambda conn: reads.select_tracks(conn, order_ids))
+        return await read(self.engine, lambda conn: track_queries.select_tracks(conn, order_ids))
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]:
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
         """Look at many orders at once. Those that don't exist are left out."""
-        return await read(self.engine, lambda conn: reads.select_looks(conn, order_ids))
+        return await read(self.engine, lambda conn: track_queries.select_polls(conn, order_ids))
 
     async def read_history(
         self,
@@ -242,11 +245,11 @@ class Database:
         *,
         limit: int,
         after_the_end: bool,
-    ) -> list[Spot] | None:
+    ) -> list[Position] | None:
         """Read the current assignment's fixes, oldest first. None if there is no such order."""
         return await read(
             self.engine,
-            lambda conn: reads.select_history(
+            lambda conn: track_queries.select_history(
                 conn, order_id, from_at, to_at, limit=limit, after_the_end=after_the_end
             ),
         )
@@ -255,45 +258,53 @@ class Database:
         self, states: Sequence[OrderState], limit: int, after: Cursor | None
     ) -> list[Order]:
         """Read a page of orders, the newest first."""
-        return await read(self.engine, lambda conn: reads.select_orders(conn, states, limit, after))
+        return await read(
+            self.engine, lambda conn: track_queries.select_orders(conn, states, limit, after)
+        )
 
     async def read_order(self, order_id: UUID) -> Order:
         """Read one order. Raises UnknownOrder."""
-        return await read(self.engine, lambda conn: reads.select_order(conn, order_id))
+        return await read(self.engine, lambda conn: track_queries.select_order(conn, order_id))
 
     async def read_driver(self, driver_id: str) -> DriverAnswer:
         """Read one driver. Raises UnknownDriver."""
-        return await read(self.engine, lambda conn: reads.select_driver(conn, driver_id))
+        return await read(self.engine, lambda conn: track_queries.select_driver(conn, driver_id))
 
     async def read_nearest(
         self, lon_deg: float, lat_deg: float, limit: int
     ) -> tuple[datetime, list[Near]]:
         """Read the nearest available drivers, and the database's time."""
         return await read(
-            self.engine, lambda conn: reads.select_nearest(conn, lon_deg, lat_deg, limit)
+            self.engine, lambda conn: track_queries.select_nearest(conn, lon_deg, lat_deg, limit)
         )
 
     async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
         """Read every driver's newest position, and the database's time in ms."""
-        return await read(self.engine, lambda conn: fleet_reads.select_positions(conn, since_ms))
+        return await read(self.engine, lambda conn: fleet_queries.select_positions(conn, since_ms))
 
     async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
         """Read the next drivers after one, by driver_id, and the database's time in ms."""
-        return await read(self.engine, lambda conn: fleet_reads.select_fleet(conn, after, at_most))
+        return await read(
+            self.engine, lambda conn: fleet_queries.select_fleet(conn, after, at_most)
+        )
 
     async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
         """Read these drivers, and the database's time in ms."""
-        return await read(self.engine, lambda conn: fleet_reads.select_fleet_of(conn, driver_ids))
+        return await read(self.engine, lambda conn: fleet_queries.select_fleet_of(conn, driver_ids))
 
-    async def read_needs(
+    async def read_attention_orders(
         self, limit: int
-    ) -> tuple[datetime, dict[Group, int], list[Needed], dict[str, list[str]]]:
+    ) -> tuple[datetime, dict[Group, int], list[AttentionOrder], dict[str, list[str]]]:
         """Read open orders, those that need a dispatcher first."""
-        return await read(self.engine, lambda conn: dispatch.select_needs(conn, limit))
+        return await read(
+            self.engine, lambda conn: dispatch_queries.select_attention_orders(conn, limit)
+        )
 
     async def search(self, text: str, limit: int) -> tuple[list[FoundDriver], list[FoundOrder]]:
         """Find drivers and orders by a part of what they are called."""
-        return await read(self.engine, lambda conn: dispatch.select_found(conn, text, limit))
+        return await read(
+            self.engine, lambda conn: dispatch_queries.select_found(conn, text, limit)
+        )
 
     async def read_past(
         self,
@@ -302,11 +313,13 @@ class Database:
         to_at: datetime,
         limit: int,
         after: FixKey | None = None,
-    ) -> list[Past]:
+    ) -> list[HistoricFix]:
         """Read a page of a driver's fixes, oldest first. Raises UnknownDriver."""
         return await read(
             self.engine,
-            lambda conn: dispatch.select_past(conn, driver_id, from_at, to_at, limit, after),
+            lambda conn: dispatch_queries.select_past(
+                conn, driver_id, from_at, to_at, limit, after
+            ),
         )
 
     async def read_replay(
@@ -314,27 +327,27 @@ class Database:
     ) -> Replayed:
         """Read where the drivers who are in a box now were."""
         return await read(
-            self.engine, lambda conn: dispatch.select_replay(conn, box, from_at, to_at)
+            self.engine, lambda conn: dispatch_queries.select_replay(conn, box, from_at, to_at)
         )
 
     async def read_tile(self, z: int, x: int, y: int, filters: Filters, at_most: int) -> bytes:
         """Read one vector tile of the fleet."""
         return await read(
-            self.engine, lambda conn: dispatch.select_tile(conn, z, x, y, filters, at_most)
+            self.engine, lambda conn: dispatch_queries.select_tile(conn, z, x, y, filters, at_most)
         )
 
     async def read_restaurants(self) -> list[RestaurantAnswer]:
         """Read every restaurant."""
-        return await read(self.engine, reads.select_restaurants)
+        return await read(self.engine, track_queries.select_restaurants)
 
     async def read_policies(self) -> list[dict[str, Any]]:
         """Read every policy."""
-        return await read(self.engine, reads.select_policies)
+        return await read(self.engine, track_queries.select_policies)
 
     async def list_series(self, prefix: str, after: str, limit: int) -> list[SeriesEntry]:
         """Read a page of series: those of sources by name, then those of drivers."""
         return await read(
-            self.engine, lambda conn: series.select_entries(conn, prefix, after, limit)
+            self.engine, lambda conn: series_queries.select_entries(conn, prefix, after, limit)
         )
 
     async def read_series(
@@ -342,16 +355,17 @@ class Database:
     ) -> SeriesSample:
         """Read a series for a picture. Raises UnknownSeries, UnknownDriver."""
         return await read(
-            self.engine, lambda conn: series.select_sample(conn, name, from_at, to_at, points)
+            self.engine,
+            lambda conn: series_queries.select_sample(conn, name, from_at, to_at, points),
         )
 
     async def has_series(self, name: SeriesName) -> bool:
         """Whether a source has published this series."""
-        return await read(self.engine, lambda conn: series.select_is_there(conn, name))
+        return await read(self.engine, lambda conn: series_queries.select_is_there(conn, name))
 
     async def read_simulations(self) -> list[Simulation]:
         """Read how many of each kind the staff wants."""
-        return await read(self.engine, series.select_simulations)
+        return await read(self.engine, series_queries.select_simulations)
 
     async def set_simulation(self, kind: str, count: int) -> None:
         """Set how many of a kind the simulators are to run."""

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from doorstep.fix import ID_PATTERN
-from doorstep.reporting import MAX_HEARTBEAT_S, Mode
-from doorstep.store.rows import Order
-from doorstep.web.instants import Instant
-from tracking_api.view import Presence
+from doorstep.http.instants import Instant
+from doorstep.sampling import MAX_HEARTBEAT_S, Mode
+from doorstep.store.records import Order
+from tracking_api.track.visibility import Presence
 
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
@@ -304,7 +304,7 @@ class PositionProperties(BaseModel):
     freshness: Literal["live", "recent", "stale", "lost"]
 
 
-class Position(BaseModel):
+class PositionFeature(BaseModel):
     """A driver's position as a GeoJSON feature."""
 
     type: Literal["Feature"] = "Feature"
@@ -353,7 +353,7 @@ class TrackAnswer(BaseModel):
     state: OrderState
     assignment_no: int
     order_seq: int
-    position: Position | None
+    position: PositionFeature | None
     eta: EtaAnswer | None
     restaurant: Restaurant
     destination: Coordinates
@@ -380,7 +380,7 @@ class DriverAnswer(BaseModel):
     duty: str
     state: str
     order_id: UUID | None
-    position: Position | None
+    position: PositionFeature | None
     battery: float | None
     presence: Presence
 
@@ -390,7 +390,7 @@ class NearDriver(BaseModel):
 
     driver_id: str
     distance_m: float
-    position: Position
+    position: PositionFeature
 
 
 class NearDrivers(BaseModel):

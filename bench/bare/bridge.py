@@ -17,7 +17,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from doorstep.topics import POSITION, PREFIX, filter_of
+from doorstep.mqtt_topics import POSITION, PREFIX, filter_of
 
 USER = "bridge"  # the broker's ACL lets it read all positions
 RECEIVE_BYTES = 256 * 1024

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from doorstep.store.translate import translated
+from doorstep.store.error_mapping import translated
 from sql import query
 
 

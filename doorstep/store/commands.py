@@ -16,9 +16,9 @@ from psycopg.rows import class_row, scalar_row
 from psycopg.types.json import Jsonb
 
 from doorstep.errors import StoreUnavailable
-from doorstep.reporting import Report
-from doorstep.store.rows import Driver, Order, Token
-from doorstep.store.translate import translated
+from doorstep.sampling import SamplingPolicy
+from doorstep.store.error_mapping import translated
+from doorstep.store.records import Driver, Order, Token
 from sql import query
 
 T = TypeVar("T")
@@ -171,17 +171,17 @@ async def create_policy(conn: AsyncConnection[Any], **values: object) -> int:
             return int(_only(await cursor.fetchone()))
 
 
-async def set_reporting(conn: AsyncConnection[Any], driver_id: str, report: Report) -> None:
+async def set_reporting(conn: AsyncConnection[Any], driver_id: str, report: SamplingPolicy) -> None:
     """Set how a driver's device reports; it is sent to it over MQTT. Raises UnknownDriver."""
-    parameters = {"driver_id": driver_id, "report": Jsonb(asdict(report))}
+    parameters = {"driver_id": driver_id, "sampling_policy": Jsonb(asdict(report))}
     with translated():
-        await conn.execute(query("set_reporting"), parameters)
+        await conn.execute(query("set_sampling"), parameters)
 
 
 async def set_simulation(conn: AsyncConnection[Any], kind: str, count: int) -> None:
     """Set how many couriers, cities or tickers the simulators are to run."""
     with translated():
-        await conn.execute(query("set_simulation"), {"kind": kind, "count": count})
+        await conn.execute(query("set_simulation_target"), {"kind": kind, "count": count})
 
 
 async def read_eta_model(conn: AsyncConnection[Any], known: int) -> dict[str, Any] | None:

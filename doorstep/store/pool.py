@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool
 
-from doorstep.store.translate import translated
+from doorstep.store.error_mapping import translated
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 

@@ -9,14 +9,14 @@ import signal
 import sys
 
 import data
+from device.journal import Journal
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
-from doorstep.journal import Journal
 from doorstep.telemetry import configure_logging, get_logger
 from simulators.api import Api
 from simulators.cities.atlas import read_cities
 from simulators.cities.fleet import MOST, PREFIX, Vans
-from simulators.settings import Fleet, SimulatorSettings
-from simulators.wishes import first_wish, follow_wish
+from simulators.simulation_targets import first_target, follow_target
 
 KIND = "cities"
 DEFAULT = 50
@@ -39,7 +39,7 @@ def main() -> int:
         parser.error("--speedup is from 1 to 20")
     configure_logging("cities")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
-    settings = SimulatorSettings.load_or_exit()
+    settings = DeviceSettings.load_or_exit()
     try:
         return asyncio.run(_drive(options, settings))
     except DoorstepError as exc:
@@ -47,16 +47,16 @@ def main() -> int:
         return 1
 
 
-async def _drive(options: argparse.Namespace, settings: SimulatorSettings) -> int:
+async def _drive(options: argparse.Namespace, settings: DeviceSettings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    fleet = Fleet(settings)
+    fleet = FleetSecrets(settings)
     token = fleet.staff_token()
     path = settings.journal_dir / "cities.sqlite"
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
         with Journal(path, settings.journal_max_fixes) as journal:
-            count = await first_wish(api, token, KIND, options.count, DEFAULT)
+            count = await first_target(api, token, KIND, options.count, DEFAULT)
             known = await last_places(api, token)
             cities = read_cities(data.french_cities())
             vans = Vans(cities, known, settings, fleet, api, journal, options.speedup)
@@ -64,7 +64,7 @@ async def _drive(options: argparse.Namespace, settings: SimulatorSettings) -> in
             get_logger().info("started", vans=count, known=len(known))
             work = {
                 asyncio.create_task(vans.run()),
-                asyncio.create_task(follow_wish(api, token, KIND, vans.resize)),
+                asyncio.create_task(follow_target(api, token, KIND, vans.resize)),
             }
             stopped = asyncio.create_task(stop.wait())
             done, _ = await asyncio.wait({*work, stopped}, return_when="FIRST_COMPLETED")

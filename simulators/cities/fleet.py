@@ -8,13 +8,13 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 
-from doorstep.journal import Journal
+from device.device import Device, make_login
+from device.journal import Journal
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.telemetry import get_logger
 from simulators.api import Api
 from simulators.cities.atlas import City
 from simulators.cities.van import SPEED_MPS, Van
-from simulators.device import Device, make_login
-from simulators.settings import Fleet, SimulatorSettings
 
 PREFIX, MOST = "city-", 500  # doorstep.provision.CITIES: what `./run cities` registers
 REPORT_EVERY_S = 4.0
@@ -34,8 +34,8 @@ class Vans:
         self,
         cities: Sequence[City],
         known: Mapping[str, tuple[float, float]],
-        settings: SimulatorSettings,
-        fleet: Fleet,
+        settings: DeviceSettings,
+        fleet: FleetSecrets,
         api: Api,
         journal: Journal,
         speedup: float = 1.0,

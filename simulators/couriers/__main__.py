@@ -10,15 +10,15 @@ import sys
 import time
 from typing import get_args
 
+from device.journal import Journal
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
-from doorstep.journal import Journal
-from doorstep.reporting import Mode, Report
+from doorstep.sampling import Mode, SamplingPolicy
 from doorstep.telemetry import configure_logging, get_logger
 from simulators.api import Api
 from simulators.couriers.orders import scaled_policy
 from simulators.couriers.shift import Shift, ShiftOptions
-from simulators.settings import Fleet, SimulatorSettings
-from simulators.wishes import first_wish, follow_wish
+from simulators.simulation_targets import first_target, follow_target
 
 KIND = "couriers"
 
@@ -34,7 +34,7 @@ def main() -> int:
     options = _parser().parse_args()
     configure_logging("couriers")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
-    settings = SimulatorSettings.load_or_exit()
+    settings = DeviceSettings.load_or_exit()
     try:
         return asyncio.run(_deliver(options, settings))
     except DoorstepError as exc:
@@ -42,19 +42,19 @@ def main() -> int:
         return 1
 
 
-async def _deliver(options: argparse.Namespace, settings: SimulatorSettings) -> int:
+async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    fleet = Fleet(settings)
+    fleet = FleetSecrets(settings)
     shift_options = ShiftOptions(
         couriers=options.couriers,
         prefix=options.prefix,
         speedup=options.speedup,
         seed=options.seed,
         mqtt_5=options.mqtt_5,
-        report=Report(mode=options.reporting),
+        report=SamplingPolicy(mode=options.reporting),
     )
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
         path = settings.journal_dir / "couriers.sqlite"
@@ -66,8 +66,8 @@ async def _deliver(options: argparse.Namespace, settings: SimulatorSettings) -> 
             restaurants, policy_id = ready.result()
             shift = Shift(shift_options, settings, fleet, journal, api, restaurants, policy_id)
             asked = None if shift.goes_on else options.couriers  # a wish outlives a kill -9
-            shift.resize(await first_wish(api, token, KIND, asked, options.couriers))
-            following = asyncio.create_task(follow_wish(api, token, KIND, shift.resize))
+            shift.resize(await first_target(api, token, KIND, asked, options.couriers))
+            following = asyncio.create_task(follow_target(api, token, KIND, shift.resize))
             left = await shift.run(stop)
             following.cancel()
     if left:

@@ -15,9 +15,11 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from device.device import Device, make_login
+from device.journal import Journal
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
-from doorstep.journal import Journal
-from doorstep.reporting import Report
+from doorstep.sampling import SamplingPolicy
 from doorstep.telemetry import get_logger
 from simulators.api import Api
 from simulators.couriers.clock import Clock
@@ -26,8 +28,6 @@ from simulators.couriers.demand import Demand, place_door, place_restaurant, pla
 from simulators.couriers.job import Job, Stage
 from simulators.couriers.orders import Dispatch
 from simulators.couriers.streets import Point, load_firenze
-from simulators.device import Device, make_login
-from simulators.settings import Fleet, SimulatorSettings
 
 REPORT_EVERY_S = 4.0
 TICK_S = 0.04  # fixes that fall due within a tick share one fsync
@@ -48,7 +48,7 @@ BEGIN_AT_ONCE = 8
 GO_HOME_WITHIN_S = 8.0
 WAITING_SHARE = 0.12  # so many more orders wait for a courier
 POSITIONS_NOTE = "positions"
-EVERYTHING = Report()
+EVERYTHING = SamplingPolicy()
 GO_ON_WITHIN_S = 120.0  # a process that was away for longer starts a new shift
 
 
@@ -61,7 +61,7 @@ class ShiftOptions:
     seed: int
     prefix: str = "courier-"
     mqtt_5: bool = False
-    report: Report = EVERYTHING
+    report: SamplingPolicy = EVERYTHING
 
     def driver_ids(self, count: int) -> list[str]:
         """Name the first `count` couriers; as many as a shift starts with have one width."""
@@ -75,8 +75,8 @@ class Shift:
     def __init__(
         self,
         options: ShiftOptions,
-        settings: SimulatorSettings,
-        fleet: Fleet,
+        settings: DeviceSettings,
+        fleet: FleetSecrets,
         journal: Journal,
         api: Api,
         restaurants: list[tuple[int, str, float, float]],

@@ -8,8 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from doorstep import streets as city
-from doorstep.streets import Part, Place, Point, Roads, Street
+from eta import streets as city
+from eta.streets import EdgeSegment, Place, Point, Roads, Street
 
 __all__ = ["Place", "Point", "Streets", "Stretch", "load_firenze"]
 
@@ -43,7 +43,7 @@ class Streets(city.Streets):
         route = self._roads.towards(end, self._way_s).route_from(start)
         return [self._stretch(part, is_last=part is route[-1]) for part in route]
 
-    def _stretch(self, part: Part, *, is_last: bool) -> Stretch:
+    def _stretch(self, part: EdgeSegment, *, is_last: bool) -> Stretch:
         street = self.streets[self._roads.street_of[part.way]]
         lights = not is_last and int(self._roads.to_node[part.way]) in self._lights
         return Stretch(_points(street, part), street.limit_mps, street.highway, lights)
@@ -69,7 +69,7 @@ def _lights(streets: Sequence[Street]) -> frozenset[int]:
     return frozenset(node for node in crossings if node % LIGHTS_SHARE == 0)
 
 
-def _points(street: Street, part: Part) -> tuple[Point, ...]:
+def _points(street: Street, part: EdgeSegment) -> tuple[Point, ...]:
     low, high = sorted((part.from_m, part.to_m))
     inner = [p for p, a in zip(street.points, street.along_m, strict=True) if low < a < high]
     points = [_point_at(street, low), *inner, _point_at(street, high)]

@@ -12,14 +12,14 @@ import time
 
 import msgspec
 
+from device.connection import Login
+from device.settings import DeviceSettings, FleetSecrets, broker_of
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging, get_logger
 from simulators.api import Api
-from simulators.connection import Login
-from simulators.settings import Fleet, SimulatorSettings, broker_of
+from simulators.simulation_targets import first_target, follow_target
 from simulators.tickers.publisher import Publisher
 from simulators.tickers.walk import MOST, SOURCE_ID, Walks
-from simulators.wishes import first_wish, follow_wish
 
 KIND = "tickers"
 DEFAULT = 100
@@ -42,7 +42,7 @@ def main() -> int:
         parser.error("--every is from 0.01 to 3600")
     configure_logging("tickers")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
-    settings = SimulatorSettings.load_or_exit()
+    settings = DeviceSettings.load_or_exit()
     try:
         asyncio.run(_walk(options, settings))
     except DoorstepError as exc:
@@ -51,16 +51,16 @@ def main() -> int:
     return 0
 
 
-async def _walk(options: argparse.Namespace, settings: SimulatorSettings) -> None:
+async def _walk(options: argparse.Namespace, settings: DeviceSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    fleet = Fleet(settings)
+    fleet = FleetSecrets(settings)
     token = fleet.staff_token()
     broker = broker_of(SOURCE_ID, settings.mqtt_url)
     publisher = Publisher(Login(broker, SOURCE_ID, fleet.mqtt_password(SOURCE_ID), will_topic=""))
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
-        count = await first_wish(api, token, KIND, options.count, DEFAULT)
+        count = await first_target(api, token, KIND, options.count, DEFAULT)
         walks = Walks(await last_values(api, token), random.Random())
         walks.resize(count)
         get_logger().info("started", tickers=walks.count)
@@ -68,7 +68,7 @@ async def _walk(options: argparse.Namespace, settings: SimulatorSettings) -> Non
         connected = asyncio.create_task(publisher.run(leaving))
         work = {
             asyncio.create_task(_step(walks, publisher, options.every)),
-            asyncio.create_task(follow_wish(api, token, KIND, walks.resize)),
+            asyncio.create_task(follow_target(api, token, KIND, walks.resize)),
         }
         stopped = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({*work, stopped}, return_when="FIRST_COMPLETED")

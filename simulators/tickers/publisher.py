@@ -6,9 +6,9 @@ import asyncio
 import random
 import time
 
+from device.connection import Connection, ConnectionFailed, Login
+from doorstep.mqtt_topics import SERIES_PREFIX
 from doorstep.telemetry import get_logger
-from doorstep.topics import SERIES_PREFIX
-from simulators.connection import Connection, ConnectionFailed, Login
 
 TICK_S = 2.0
 MOST_WAITING = 100_000  # points of an outage; older ones are given up

@@ -1,4 +1,4 @@
--- What the named drivers' fixes have proved from an instant on, by the state that it stands for.
+-- The number of proofs per state for some drivers, recorded at or after an instant.
 SELECT
     e.state::text AS state,
     count(*) AS proofs

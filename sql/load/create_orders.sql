@@ -1,4 +1,4 @@
--- Creates orders, each with its customer's token, as the staff's API does.
+-- Creates orders, each with a customer token, as the staff API does.
 SELECT
     o.place,
     c.order_id

@@ -1,4 +1,4 @@
--- Of seqs 1 to last_seq of each boot, those that the database neither holds nor has refused.
+-- The ranges within seqs 1 to last_seq of each boot that are neither stored nor rejected.
 SELECT
     p.place,
     lower(gap) AS first_seq,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 
 ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 ACK_EVERY_S = "3"
@@ -28,18 +28,18 @@ def folder_for_all() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Path]:
+def paths() -> Iterator[Path]:
     """A home without a stack."""
-    with folder_for_all() as home:
-        yield home
+    with folder_for_all() as paths:
+        yield paths
 
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
     """The whole stack, ready; one for all that leave it whole."""
-    with folder_for_all() as home:
+    with folder_for_all() as paths:
         environment = os.environ | {"ACK_EVERY_S": ACK_EVERY_S}
-        settings = StackSettings(doorstep_home=home, **ANY_PORT)
+        settings = StackSettings(doorstep_home=paths, **ANY_PORT)
         whole = Stack(settings, environment=environment, say=lambda _: None)
         try:
             whole.up(owner_pid=os.getpid())

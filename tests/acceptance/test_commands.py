@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from device.journal import read_published
 from doorstep.credentials import driver_token
-from doorstep.journal import read_published
-from doorstep.ledger import Ledger, compare
 from doorstep.provision import owner_connection
-from doorstep.stack.stack import Stack
+from ops.ledger import Ledger, compare
+from ops.stack.stack import Stack
 from tests.integration.servers import wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -26,15 +26,15 @@ SAMPLE = "simulators/tracks/firenze_delivery.gpx"
 
 
 def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"DOORSTEP_HOME": str(stack.home.root)}
-    argv = [sys.executable, "-m", "doorstep.stack", *arguments]
+    environment = os.environ | {"DOORSTEP_HOME": str(stack.paths.root)}
+    argv = [sys.executable, "-m", "ops", *arguments]
     return subprocess.run(
         argv, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=300, check=False
     )
 
 
 def account(stack: Stack, driver_id: str) -> Ledger:
-    lives = read_published(stack.home.journals / f"device-{driver_id}.sqlite")
+    lives = read_published(stack.paths.journals / f"device-{driver_id}.sqlite")
     with owner_connection(stack.database_admin_url) as conn:
         return compare(conn, lives)
 
@@ -104,10 +104,10 @@ def test_send__a_file_that_is_no_track__is_one_clear_line(stack: Stack, tmp_path
 
 def test_device__broker_away_meanwhile__stores_and_forwards(stack: Stack) -> None:
     stack.add_drivers(["carla"])
-    stack.stop_part("mosquitto-1")
+    stack.stop_process("mosquitto-1")
     environment = stack.client_environment()
     with subprocess.Popen(
-        [sys.executable, "-m", "simulators.device", "--driver", "carla"],
+        [sys.executable, "-m", "device", "--driver", "carla"],
         env=environment,
         cwd=PROJECT,
         stdin=subprocess.PIPE,
@@ -121,7 +121,7 @@ def test_device__broker_away_meanwhile__stores_and_forwards(stack: Stack) -> Non
         device.stdin.write("not a fix\n")
         device.stdin.flush()
         time.sleep(3)
-        stack.start_part("mosquitto-1")
+        stack.start_process("mosquitto-1")
         said, _ = device.communicate(timeout=60)
     assert "up to seq 500, 0 not committed yet, 1 lines not usable" in said
     ledger = account(stack, "carla")
@@ -131,11 +131,11 @@ def test_device__broker_away_meanwhile__stores_and_forwards(stack: Stack) -> Non
 
 def test_kafka_away__patch_still_commits_and_the_devices_catch_up(stack: Stack) -> None:
     stack.add_drivers(["dario"])
-    stack.stop_part("kafka")
-    token = driver_token(stack.home.fleet_key(), "dario")
+    stack.stop_process("kafka")
+    token = driver_token(stack.paths.fleet_key(), "dario")
     try:
         waiting = subprocess.Popen(
-            [sys.executable, "-m", "simulators.device", "--driver", "dario"],
+            [sys.executable, "-m", "device", "--driver", "dario"],
             env=stack.client_environment() | {"ACK_EVERY_S": "30"},  # it waits four of them
             cwd=PROJECT,
             stdin=subprocess.PIPE,
@@ -157,7 +157,7 @@ def test_kafka_away__patch_still_commits_and_the_devices_catch_up(stack: Stack) 
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 200
             assert json.load(answer)["outcome"] == "committed"
-        journal = stack.home.journals / "device-dario.sqlite"
+        journal = stack.paths.journals / "device-dario.sqlite"
 
         def journalled() -> list[tuple[int, int]]:
             try:
@@ -168,7 +168,7 @@ def test_kafka_away__patch_still_commits_and_the_devices_catch_up(stack: Stack) 
 
         wait_until(lambda: journalled() == [(50, 50)], 60, "50 fixes in the journal")
     finally:
-        stack.start_part("kafka")
+        stack.start_process("kafka")
     said, _ = waiting.communicate(timeout=120)
     assert "up to seq 50, 0 not committed yet" in said
     assert account(stack, "dario").committed == 50

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import pytest
 
 from doorstep.errors import DoorstepError
-from doorstep.ledger import Ledger, compare, read_journals, read_orders
 from doorstep.provision import numbered, owner_connection
-from doorstep.stack.demo import PREFIX, Couriers
-from doorstep.stack.stack import Stack
+from ops.ledger import Ledger, compare, read_journals, read_orders
+from ops.stack.demo import PREFIX, Couriers
+from ops.stack.stack import Stack
 
 COURIERS = 20
 SPEEDUP = 10
@@ -36,7 +36,7 @@ def couriers(stack: Stack) -> Iterator[Couriers]:
 
 
 def published(stack: Stack) -> int:
-    return sum(life.last_seq for life in read_journals(stack.home.journals))
+    return sum(life.last_seq for life in read_journals(stack.paths.journals))
 
 
 def wait_for_progress(stack: Stack, couriers: Couriers, more_than: int) -> None:
@@ -49,7 +49,7 @@ def wait_for_progress(stack: Stack, couriers: Couriers, more_than: int) -> None:
 
 def ledger_when_settled(stack: Stack) -> Ledger:
     """Compare what the journals hold now with the database, as soon as that has it all."""
-    lives = read_journals(stack.home.journals)
+    lives = read_journals(stack.paths.journals)
     deadline = time.monotonic() + AGREE_WITHIN_S
     while True:
         try:

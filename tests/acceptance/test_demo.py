@@ -21,10 +21,10 @@ import httpx
 import pytest
 from playwright.sync_api import sync_playwright
 
-from doorstep.journal import read_published
-from doorstep.stack.addresses import Addresses
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
+from device.journal import read_published
+from ops.stack.addresses import Addresses
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 from tests.acceptance.conftest import ANY_PORT
 from tests.browser.looking import ARGUMENTS, CHROMIUM
 
@@ -52,10 +52,10 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(home: Path) -> Demo:
+def demo(paths: Path) -> Demo:
     """Run the demo; follow its customer's link; kill -9 the broker in the middle."""
-    environment = os.environ | {"DOORSTEP_HOME": str(home), **{n.upper(): "0" for n in ANY_PORT}}
-    argv = [sys.executable, "-m", "doorstep.stack", "demo", "--couriers", str(COURIERS)]
+    environment = os.environ | {"DOORSTEP_HOME": str(paths), **{n.upper(): "0" for n in ANY_PORT}}
+    argv = [sys.executable, "-m", "ops", "demo", "--couriers", str(COURIERS)]
     argv += ["--speedup", "10", "--exit-after", str(RUN_S), "--json"]
     process = subprocess.Popen(
         argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -63,7 +63,7 @@ def demo(home: Path) -> Demo:
     found = Demo()
     assert process.stdout is not None
     assert process.stderr is not None
-    watcher = threading.Thread(target=watch, args=(process.stderr, found, home), daemon=True)
+    watcher = threading.Thread(target=watch, args=(process.stderr, found, paths), daemon=True)
     watcher.start()
     too_long = threading.Timer(TIMEOUT_S, process.kill)
     too_long.start()
@@ -77,11 +77,11 @@ def demo(home: Path) -> Demo:
         watcher.join(10)
         process.stdout.close()
         process.stderr.close()
-        Stack(StackSettings(doorstep_home=home, **ANY_PORT), say=print).down()
+        Stack(StackSettings(doorstep_home=paths, **ANY_PORT), say=print).down()
     return found
 
 
-def watch(lines: Any, found: Demo, home: Path) -> None:
+def watch(lines: Any, found: Demo, paths: Path) -> None:
     """Read what the demo says; from its curl line on ask for the track, as that line does."""
     killed_at = 0.0
     for line in lines:
@@ -92,7 +92,7 @@ def watch(lines: Any, found: Demo, home: Path) -> None:
         if link := re.search(r"http\S+/t/\S+#cst_\S+", line):
             threading.Thread(target=open_page, args=(link[0], found), daemon=True).start()
         if not killed_at and re.match(rf"00:{KILL_AFTER_S // 10}\d ", line):
-            stack = Stack(StackSettings(doorstep_home=home, **ANY_PORT), say=lambda _: None)
+            stack = Stack(StackSettings(doorstep_home=paths, **ANY_PORT), say=lambda _: None)
             os.kill(stack.pid_of("mosquitto-1"), signal.SIGKILL)
             killed_at = time.monotonic()
             found.said.append("-- killed mosquitto-1")
@@ -184,17 +184,17 @@ def test_demo__printed_link__opens_in_chromium_and_says_how_far_the_order_is(dem
     assert number == demo.tracked[0]["order_id"][:8]
 
 
-def test_demo__when_it_is_over__nothing_of_it_runs(demo: Demo, home: Path) -> None:
-    assert Addresses.load(home / "stack.json") is None
+def test_demo__when_it_is_over__nothing_of_it_runs(demo: Demo, paths: Path) -> None:
+    assert Addresses.load(paths / "stack.json") is None
     assert (
-        str(home)
+        str(paths)
         not in subprocess.run(
             ["ps", "-eo", "args"], capture_output=True, text=True, check=True
         ).stdout
     )
 
 
-def test_demo__journals_when_it_is_over__wait_for_nothing(demo: Demo, home: Path) -> None:
-    lives = read_published(home / "journals" / "couriers.sqlite")
+def test_demo__journals_when_it_is_over__wait_for_nothing(demo: Demo, paths: Path) -> None:
+    lives = read_published(paths / "journals" / "couriers.sqlite")
     assert len(lives) == COURIERS
     assert sum(life.pending for life in lives) == 0

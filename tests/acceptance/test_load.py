@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from simulators.load.options import parse
-from simulators.load.report import PARTS, build_report
-from simulators.load.run import load_run
+from bench.load.options import parse
+from bench.load.report import PARTS, build_report
+from bench.load.run import load_run
 
 ARGUMENTS = ["--devices", "200", "--brokers", "2", "--interval", "1", "--duration", "5"]
 SHAPE = {

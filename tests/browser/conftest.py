@@ -25,12 +25,12 @@ from playwright.async_api import Browser, Page, async_playwright
 
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection, provision_drivers, provision_staff
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
 from doorstep.store.admin import NewRestaurant, register_restaurants
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 from tests.browser.looking import ARGUMENTS, CHROMIUM, DESKTOP, PROJECT
 from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
-from tracking_api.routes.pages import DIST
+from tracking_api.pages import DIST
 
 ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 RESTAURANT_ID = 900_001  # past Florence's own
@@ -57,9 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """The whole stack, ready. Whoever kills a part of it waits until it is ready again."""
     only_worker("the browsers' stack")
-    home = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
-    home.chmod(0o755)  # the servers' own users come in
-    settings = StackSettings(doorstep_home=home / "stack", **ANY_PORT)
+    paths = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
+    paths.chmod(0o755)  # the servers' own users come in
+    settings = StackSettings(doorstep_home=paths / "stack", **ANY_PORT)
     whole = Stack(settings, say=lambda _: None)
     try:
         whole.up(owner_pid=os.getpid())
@@ -69,7 +69,7 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
         yield whole
     finally:
         whole.down(erase=True)
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(paths, ignore_errors=True)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -149,7 +149,7 @@ class City:
     ) -> None:
         """Register a driver and, with a place, put them on duty there."""
         with self.database() as conn:
-            provision_drivers(conn, self.stack.home.fleet_key(), None, [driver_id], print)
+            provision_drivers(conn, self.stack.paths.fleet_key(), None, [driver_id], print)
         if place is not None:
             await self.phone(driver_id, "on-duty")
             await self.report(driver_id, place, ago_s)
@@ -213,7 +213,7 @@ class City:
             conn.commit()
 
     def _as_driver(self, driver_id: str) -> dict[str, str]:
-        token = driver_token(self.stack.home.fleet_key(), driver_id)
+        token = driver_token(self.stack.paths.fleet_key(), driver_id)
         return {"Authorization": f"Bearer {token}"}
 
     async def close(self) -> None:

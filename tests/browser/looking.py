@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from playwright.async_api import ConsoleMessage, Page
 
 PROJECT = Path(__file__).resolve().parents[2]
-AXE = PROJECT / "tracking_api/web/node_modules/axe-core/axe.min.js"
+AXE = PROJECT / "web/node_modules/axe-core/axe.min.js"
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
     "--no-sandbox",

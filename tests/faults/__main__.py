@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from doorstep.errors import DoorstepError
-from doorstep.stack.settings import PROJECT
+from ops.stack.settings import PROJECT
 from tests.faults.checker import Checker
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab, LabSettings

@@ -15,7 +15,7 @@ import psycopg
 
 from doorstep.credentials import driver_token
 from doorstep.provision import numbered, owner_connection
-from doorstep.stack.stack import Stack
+from ops.stack.stack import Stack
 from tests.faults.background import Background
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
@@ -61,8 +61,8 @@ class Callers(Background):
         self.boot = "c" + secrets.token_hex(6)
         self._stack = stack
         self._pace_s = 1 / per_s
-        self._key = stack.home.fleet_key()
-        self._staff = {"Authorization": f"Bearer {stack.home.staff_token()}"}
+        self._key = stack.paths.fleet_key()
+        self._staff = {"Authorization": f"Bearer {stack.paths.staff_token()}"}
 
     def prepare(self) -> None:
         """Register them."""
@@ -230,7 +230,7 @@ def killed_in_a_patch(lab: Lab) -> Seen:
             there += is_there
             torn += is_there != (fix["seq"] in stored.get(driver_id, set()))
             torn += is_there and rows[key] != [_values(fix)]
-            token = driver_token(lab.stack.home.fleet_key(), driver_id)
+            token = driver_token(lab.stack.paths.fleet_key(), driver_id)
             answer = lab.driver_api.patch(
                 f"/drivers/{driver_id}/location",
                 json=fix,
@@ -262,7 +262,7 @@ async def _patch_until_killed(
     unanswered: list[Sent] = []
     answered: list[Sent] = []
     killed = asyncio.Event()
-    key = lab.stack.home.fleet_key()
+    key = lab.stack.paths.fleet_key()
 
     async def call(client: httpx.AsyncClient, caller: int) -> None:
         seq = number * 1_000_000 + caller * 10_000

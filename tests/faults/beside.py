@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
-from doorstep.stack.home import as_user
-from doorstep.stack.settings import PROJECT
+from ops.stack.paths import as_user
+from ops.stack.settings import PROJECT
 
 if TYPE_CHECKING:
     from tests.faults.lab import Lab
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 END_TIMEOUT_S = 30.0
 
 
-class Beside:
-    """`with Beside(lab, "driver_events", "driver_events-2", {...}) as second:`
+class SideSimulators:
+    """`with SideSimulators(lab, "driver_events", "driver_events-2", {...}) as second:`
 
     It runs with what the stack's own is told, but for `own`, on a port of its own; its log is
     `name`. Nobody starts it again when it is killed, but `start`.
@@ -41,7 +41,7 @@ class Beside:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.bind = f"127.0.0.1:{free.getsockname()[1]}"
         self._environment = lab.environment_of(part) | {f"{part.upper()}_BIND": self.bind} | own
-        self._log_file = lab.stack.home.logs / f"{name}.log"
+        self._log_file = lab.stack.paths.logs / f"{name}.log"
         self._end = end
         self._process: subprocess.Popen[bytes] | None = None
 

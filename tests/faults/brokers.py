@@ -112,7 +112,7 @@ def poison(lab: Lab) -> Seen:
 @contextlib.contextmanager
 def small_queue(lab: Lab) -> Iterator[None]:
     """Let the broker queue QUEUE messages a client: it starts anew, since a SIGHUP won't do."""
-    path = lab.stack.home.mosquitto.resolve() / "mosquitto-1.conf"
+    path = lab.stack.paths.mosquitto.resolve() / "mosquitto-1.conf"
     usual = path.read_text(encoding="utf-8")
     small = usual.replace("max_queued_messages 1000000", f"max_queued_messages {QUEUE}")
     if small == usual:
@@ -131,7 +131,7 @@ def publish(lab: Lab, driver_id: str, payload: bytes) -> None:
     """Publish as a driver's phone, QoS 1, and wait for the PUBACK."""
     broker = lab.addresses.mqtt[0]
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=driver_id)
-    client.username_pw_set(driver_id, mqtt_password(lab.stack.home.fleet_key(), driver_id))
+    client.username_pw_set(driver_id, mqtt_password(lab.stack.paths.fleet_key(), driver_id))
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
     topic = f"doorstep/v1/drivers/{driver_id}/position"

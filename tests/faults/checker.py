@@ -26,8 +26,8 @@ from uuid import UUID
 import psycopg
 
 from doorstep.errors import DoorstepError, Unavailable
-from doorstep.ledger import Ledger, compare
 from doorstep.store.pool import connect
+from ops.ledger import Ledger, compare
 from tests.faults.crew import PATCHED, PROBE, Published
 from tests.faults.lab import Lab
 from tests.faults.scripted import SPEEDUP

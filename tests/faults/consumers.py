@@ -6,7 +6,7 @@ import random
 import signal
 import time
 
-from tests.faults.beside import Beside
+from tests.faults.beside import SideSimulators
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 
@@ -64,11 +64,11 @@ def rebalance(lab: Lab) -> Seen:
     return Seen(f"{assigned} assignments of the first of two", recovery_s, ok=assigned >= COMINGS)
 
 
-def second(lab: Lab, end: signal.Signals = signal.SIGTERM) -> Beside:
+def second(lab: Lab, end: signal.Signals = signal.SIGTERM) -> SideSimulators:
     """Another driver_events beside the stack's; its log is `driver_events-2`."""
     name = "driver_events-2"
-    (lab.stack.home.logs / f"{name}.log").unlink(missing_ok=True)
-    return Beside(lab, "driver_events", name, {"MQTT_USERNAME": name}, end)
+    (lab.stack.paths.logs / f"{name}.log").unlink(missing_ok=True)
+    return SideSimulators(lab, "driver_events", name, {"MQTT_USERNAME": name}, end)
 
 
 def _wait_reading(lab: Lab, log: str = "driver_events", within_s: float = 60.0) -> None:

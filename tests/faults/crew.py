@@ -1,6 +1,6 @@
 """The load, as the lab sees it: a process of its own, its journal and its record.
 
-The journal is the devices' own (doorstep.journal): what they have published, and what the committed
+The journal is the devices' own (device.journal): what they have published, and what the committed
 watermark has not passed yet. The record is a file of JSON lines beside it, written by the load:
 orders, accepted commands, the scripted couriers' fixes, HTTP answers.
 """
@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from device.journal import PublishedBoot, read_published
 from doorstep.errors import DoorstepError
-from doorstep.journal import PublishedLife, read_published
 from doorstep.provision import numbered
-from doorstep.stack.home import as_user
-from doorstep.stack.settings import PROJECT
-from doorstep.stack.stack import Stack
+from ops.stack.paths import as_user
+from ops.stack.settings import PROJECT
+from ops.stack.stack import Stack
 
 PROBE = "load-"  # the drivers' ids begin so
 PATCHED = "patched-"  # drivers without a phone: their fixes come by PATCH
@@ -45,8 +45,8 @@ class Crew:
         self.driver_ids = numbered(PROBE, max(2 * couriers, round(rate * EVERY_S)))
         self.patched_ids = numbered(PATCHED, PATCHED_DRIVERS)
         self.couriers = couriers
-        self.journal = stack.home.journals / "load.sqlite"
-        self.record_file = stack.home.journals / "load.jsonl"
+        self.journal = stack.paths.journals / "load.sqlite"
+        self.record_file = stack.paths.journals / "load.jsonl"
         self._stack = stack
         self._read_to = 0
         self._records: list[dict[str, Any]] = []
@@ -57,7 +57,7 @@ class Crew:
         self._stack.add_drivers([*self.driver_ids, *self.patched_ids])
         argv = [sys.executable, "-m", "tests.faults.load", "--record", str(self.record_file)]
         argv += ["--drivers", str(len(self.driver_ids)), "--couriers", str(self.couriers)]
-        with (self._stack.home.logs / "load.log").open("ab") as log:
+        with (self._stack.paths.logs / "load.log").open("ab") as log:
             self._process = subprocess.Popen(
                 as_user(None, argv, on_parent_death="KILL"),
                 env=self._stack.client_environment(),
@@ -107,13 +107,13 @@ class Crew:
     def check(self) -> None:
         """Raise LoadFailed if the process is gone."""
         if self._process is None or self._process.poll() is not None:
-            log = self._stack.home.logs / "load.log"
+            log = self._stack.paths.logs / "load.log"
             said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
             raise LoadFailed(f"the load's process has ended: {said[-2000:].strip()}")
 
     # -- what it did --------------------------------------------------------------------------
 
-    def lives(self) -> list[PublishedLife]:
+    def lives(self) -> list[PublishedBoot]:
         """What each device has published so far, by its own journal."""
         self.check()
         return read_published(self.journal) if self.journal.exists() else []

@@ -9,8 +9,8 @@ from typing import Any
 
 import psycopg
 
-from doorstep.stack.parts import postgres_cluster
-from doorstep.stack.postgres import DATABASE
+from ops.stack.postgres import DATABASE
+from ops.stack.processes import postgres_cluster
 from tests.faults.apis import CALLERS, Answer, Callers, statuses
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
@@ -39,8 +39,8 @@ LOCK_DRIVER = "SELECT driver_id FROM driver_state WHERE driver_id = %s FOR UPDAT
 @contextlib.contextmanager
 def superuser(lab: Lab) -> Iterator[psycopg.Connection[Any]]:
     """A session that may end others."""
-    home = lab.stack.home
-    cluster = postgres_cluster(home, lab.addresses, home.postgres / "data")
+    paths = lab.stack.paths
+    cluster = postgres_cluster(paths, lab.addresses, paths.postgres / "data")
     options = "-c search_path=doorstep,public"
     url = cluster.superuser_url(DATABASE)
     with psycopg.connect(url, autocommit=True, options=options) as conn:

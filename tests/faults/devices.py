@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import psycopg
 
+from device.connection import Connection
+from device.device import make_login
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.credentials import driver_token
-from simulators.connection import Connection
-from simulators.device import make_login
-from simulators.settings import Fleet, SimulatorSettings
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
 from tests.faults.waiting import wait_until
@@ -156,15 +156,15 @@ def make_walk(
 
 def publish(lab: Lab, driver_id: str, fixes: Sequence[Mapping[str, Any]]) -> None:
     """Publish as a phone without a journal, one message a fix, until the broker has them all."""
-    settings = SimulatorSettings(
+    settings = DeviceSettings(
         mqtt_url=lab.addresses.mqtt_url,
-        fleet_key_file=lab.stack.home.fleet_key_file,
-        staff_token_file=lab.stack.home.staff_token_file,
+        fleet_key_file=lab.stack.paths.fleet_key_file,
+        staff_token_file=lab.stack.paths.staff_token_file,
     )
 
     async def send() -> None:
         acked: asyncio.Queue[int] = asyncio.Queue()
-        login = make_login(driver_id, settings, Fleet(settings))
+        login = make_login(driver_id, settings, FleetSecrets(settings))
         connection = Connection(login, b"{}", acked.put_nowait, lambda _topic, _payload: None)
         await connection.open()
         topic = f"doorstep/v1/drivers/{driver_id}/position"
@@ -178,7 +178,7 @@ def publish(lab: Lab, driver_id: str, fixes: Sequence[Mapping[str, Any]]) -> Non
 
 
 def _patch(lab: Lab, driver_id: str, fix: Fix) -> httpx.Response:
-    token = driver_token(lab.stack.home.fleet_key(), driver_id)
+    token = driver_token(lab.stack.paths.fleet_key(), driver_id)
     headers = {"Authorization": f"Bearer {token}"}
     return lab.driver_api.patch(f"/drivers/{driver_id}/location", json=fix, headers=headers)
 
@@ -194,7 +194,7 @@ def assigned_order(
     lab: Lab, driver_id: str, lon_deg: float, lat_deg: float, assigned_at: datetime | None = None
 ) -> str:
     """An order under way with this driver, since `assigned_at`: that turns the clock back."""
-    token = driver_token(lab.stack.home.fleet_key(), driver_id)
+    token = driver_token(lab.stack.paths.fleet_key(), driver_id)
     as_driver = {"Authorization": f"Bearer {token}"}
     command(lab.driver_api, f"/drivers/{driver_id}/on-duty", headers=as_driver)
     where = {"lon_deg": lon_deg, "lat_deg": lat_deg}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
 
-from doorstep.stack import probes
-from doorstep.stack.topics import TOPICS, create_topics
+from doorstep.kafka.topic_specs import TOPICS, create_topics
+from ops.stack import probes
 from tests.faults.crew import Published
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
@@ -33,9 +33,9 @@ def kill(lab: Lab) -> Seen:
     """Killed, and kept away for a while."""
     lab.kill("kafka")
     at_s = time.time()
-    lab.stack.stop_part("kafka")  # or supervisord would have it back too soon to look
+    lab.stack.stop_process("kafka")  # or supervisord would have it back too soon to look
     early, first = _acked_during(lab, AWAY_S)
-    lab.stack.start_part("kafka")
+    lab.stack.start_process("kafka")
     return _back(lab, time.monotonic(), at_s, early, first)
 
 
@@ -116,7 +116,7 @@ def disk_full(lab: Lab) -> Seen:
 @contextlib.contextmanager
 def _disk_of_its_own(lab: Lab) -> Iterator[Path]:
     """Move Kafka's data to a small tmpfs, and back. Needs root."""
-    data = lab.stack.home.kafka / "data"
+    data = lab.stack.paths.kafka / "data"
     aside = data.with_name("aside")
     with lab.down("kafka"):
         used = sum(one.stat().st_blocks * 512 for one in data.rglob("*"))

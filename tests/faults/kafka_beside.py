@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from confluent_kafka import ElectionType, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from doorstep.stack import kafka
-from doorstep.stack.addresses import Addresses, any_free_port, reach
-from doorstep.stack.home import Home, as_user
-from doorstep.stack.settings import PROJECT, StackSettings
+from ops.stack import kafka
+from ops.stack.addresses import Addresses, any_free_port, reach
+from ops.stack.paths import StackPaths, as_user
+from ops.stack.settings import PROJECT, StackSettings
 from tests.faults.waiting import wait_until
 
 NODE = 2
@@ -31,14 +31,14 @@ END_TIMEOUT_S = 30.0
 class KafkaBeside:
     """The second broker. Nobody starts it again when it is killed, but `start`."""
 
-    def __init__(self, home: Home, at: Addresses, settings: StackSettings) -> None:
+    def __init__(self, paths: StackPaths, at: Addresses, settings: StackSettings) -> None:
         """Make its folder, and tell both nodes to keep the groups' offsets twice.
 
         The first node's folder is there, and the node does not run yet.
         """
-        own = home.kafka.with_name(NAME)
+        own = paths.kafka.with_name(NAME)
         own.mkdir()
-        first, self._properties = home.kafka / "server.properties", own / "server.properties"
+        first, self._properties = paths.kafka / "server.properties", own / "server.properties"
         text = first.read_text(encoding="utf-8") + f"offsets.topic.replication.factor={COPIES}\n"
         first.write_text(text, encoding="utf-8")
         address = f"PLAINTEXT://{at.kafka.host}:{any_free_port(at.kafka.host)}"
@@ -52,8 +52,8 @@ class KafkaBeside:
         lines = [text, *(f"{name}={value}" for name, value in mine.items()), ""]
         self._properties.write_text("\n".join(lines), encoding="utf-8")
         self._settings = settings.model_copy(update=SETTINGS)
-        kafka.format_folder(self._properties, _cluster_id(home), self._settings)
-        self._log_file = home.logs / f"{NAME}.log"
+        kafka.format_folder(self._properties, _cluster_id(paths), self._settings)
+        self._log_file = paths.logs / f"{NAME}.log"
         self._servers = str(reach(at.kafka))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -106,6 +106,6 @@ class KafkaBeside:
         return [(one.leader, one.isrs) for one in found.values()]
 
 
-def _cluster_id(home: Home) -> str:
-    lines = (home.kafka / "data" / "meta.properties").read_text(encoding="utf-8").splitlines()
+def _cluster_id(paths: StackPaths) -> str:
+    lines = (paths.kafka / "data" / "meta.properties").read_text(encoding="utf-8").splitlines()
     return next(line.partition("=")[2] for line in lines if line.startswith("cluster.id="))

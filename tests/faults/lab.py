@@ -24,14 +24,14 @@ import psycopg
 
 from doorstep.errors import DoorstepError, Unavailable
 from doorstep.provision import owner_connection
-from doorstep.stack.addresses import Addresses, reach
-from doorstep.stack.parts import Part
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.setup import set_up_topics
-from doorstep.stack.stack import Stack
-from doorstep.stack.supervise import KEEPER, write_config
 from doorstep.store.pool import connect
-from tests.faults.beside import Beside
+from ops.stack.addresses import Addresses, reach
+from ops.stack.processes import ProcessSpec
+from ops.stack.settings import StackSettings
+from ops.stack.setup import set_up_topics
+from ops.stack.stack import Stack
+from ops.stack.supervisor import SUPERVISOR_GUARD, write_config
+from tests.faults.beside import SideSimulators
 from tests.faults.crew import PROBE, Crew
 from tests.faults.kafka_beside import COPIES, KafkaBeside
 from tests.faults.proxy import Proxy
@@ -83,7 +83,7 @@ class _Stack(Stack):
     def _prepare_kafka(self) -> None:
         super()._prepare_kafka()
         if self._two_kafkas:
-            self.kafka_beside = KafkaBeside(self.home, self.addresses, self.settings)
+            self.kafka_beside = KafkaBeside(self.paths, self.addresses, self.settings)
 
     def _set_up(self) -> None:
         if self.kafka_beside is not None:
@@ -92,7 +92,7 @@ class _Stack(Stack):
             set_up_topics(self.addresses, COPIES)
         super()._set_up()
 
-    def _parts(self) -> list[Part]:
+    def _parts(self) -> list[ProcessSpec]:
         if len(self.addresses.mqtt) > 1:
             first = {"MQTT_URL": self.addresses.mqtt_url.partition(",")[0]}
             self.overrides.setdefault("bridge", first)
@@ -103,7 +103,7 @@ class _Stack(Stack):
 
     def restart_services(self) -> None:
         """Start the four services anew, with what they are to be told now."""
-        write_config(self.home, self._parts(), os.getpid())
+        write_config(self.paths, self._parts(), os.getpid())
         with self.supervisor._rpc() as rpc:
             rpc.supervisor.reloadConfig()
             rpc.supervisor.stopProcessGroup("services", True)
@@ -129,7 +129,7 @@ class Lab:
         stack_settings = StackSettings(
             doorstep_home=self._folder / "stack", mqtt_brokers=self.settings.brokers, **ANY_PORT
         )
-        self.bridges: list[Beside] = []  # of the brokers after the first
+        self.bridges: list[SideSimulators] = []  # of the brokers after the first
         self._environment = environment
         self._stack = _Stack(stack_settings, environment, two_kafkas=self.settings.two_kafkas)
         self._watching: psycopg.Connection[Any] | None = None
@@ -137,14 +137,16 @@ class Lab:
     def __enter__(self) -> Self:
         try:
             self._stack.up(owner_pid=os.getpid())
-            staff = {"Authorization": f"Bearer {self._stack.home.staff_token()}"}
+            staff = {"Authorization": f"Bearer {self._stack.paths.staff_token()}"}
             at = self._stack.addresses
             self.tracking, self.driver_api = (
                 httpx.Client(base_url=url, timeout=10, headers=staff, trust_env=False)
                 for url in (at.tracking_api_url, at.driver_api_url)
             )
             for number, url in enumerate(at.mqtt_url.split(",")[1:], 2):
-                self.bridges.append(Beside(self, "bridge", f"bridge-{number}", {"MQTT_URL": url}))
+                self.bridges.append(
+                    SideSimulators(self, "bridge", f"bridge-{number}", {"MQTT_URL": url})
+                )
                 self.bridges[-1].start()
             for bridge in self.bridges:  # what nobody has subscribed to yet, a broker drops
                 wait_until(bridge.is_ready, READY_WITHIN_S, f"{bridge.name} is ready")
@@ -225,7 +227,7 @@ class Lab:
 
     def log_of(self, part: str) -> str:
         """All that a part has logged so far (the newest 10 MB)."""
-        path = self._stack.home.logs / f"{part}.log"
+        path = self._stack.paths.logs / f"{part}.log"
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def environment_of(self, part: str) -> dict[str, str]:
@@ -236,7 +238,7 @@ class Lab:
     def keep_logs(self, folder: Path) -> Path:
         """Copy all logs, which would end with the lab, and say where to."""
         to = folder / time.strftime("%Y%m%d-%H%M%S")
-        shutil.copytree(self._stack.home.logs, to)
+        shutil.copytree(self._stack.paths.logs, to)
         return to
 
     # -- breaking it --------------------------------------------------------------------------
@@ -264,11 +266,11 @@ class Lab:
     @contextlib.contextmanager
     def down(self, part: str) -> Iterator[None]:
         """Take a part down in order (SIGTERM) for the length of the block."""
-        self._stack.stop_part(part)
+        self._stack.stop_process(part)
         try:
             yield
         finally:
-            self._stack.start_part(part)
+            self._stack.start_process(part)
 
     @contextlib.contextmanager
     def told(self, part: str, environment: Environment) -> Iterator[None]:
@@ -327,24 +329,27 @@ class Lab:
     def pids(self) -> list[int]:
         """The process ids of all parts, the keeper's first."""
         running = sorted(
-            self._stack.supervisor.running().values(), key=lambda one: one.name != KEEPER
+            self._stack.supervisor.running().values(), key=lambda one: one.name != SUPERVISOR_GUARD
         )
         return [one.pid for one in running if one.pid > 0]
 
     def start_again(self, rng: random.Random, gap_s: float = 1.0) -> list[str]:
         """Start every part after all were killed, in an order drawn by `rng`, some time apart."""
-        home = self._stack.home
-        write_config(home, self._stack._parts(), os.getpid())
-        text = home.supervisor_config.read_text(encoding="utf-8")
+        paths = self._stack.paths
+        write_config(paths, self._stack._parts(), os.getpid())
+        text = paths.supervisor_config.read_text(encoding="utf-8")
         late = text.replace("autorestart = true", "autorestart = true\nautostart = false")
-        home.supervisor_config.write_text(late, encoding="utf-8")
+        paths.supervisor_config.write_text(late, encoding="utf-8")
         self._stack.supervisor.start(self._environment)
-        parts = [*((one.name, one.kind) for one in self._stack._parts()), (KEEPER, KEEPER)]
+        parts = [
+            *((one.name, one.kind) for one in self._stack._parts()),
+            (SUPERVISOR_GUARD, SUPERVISOR_GUARD),
+        ]
         rng.shuffle(parts)
         for name, kind in parts:
-            self._stack.supervisor.start_part(name, kind)
+            self._stack.supervisor.start_process(name, kind)
             time.sleep(gap_s)
-        home.supervisor_config.write_text(text, encoding="utf-8")
+        paths.supervisor_config.write_text(text, encoding="utf-8")
         return [name for name, _kind in parts]
 
     # -- healthy ------------------------------------------------------------------------------

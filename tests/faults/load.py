@@ -1,6 +1,6 @@
 """The load's process: `python -m tests.faults.load`. Started by `crew`; ends with its parent.
 
-Every driver has a device with a journal on disk (simulators.device) that reports twice a second
+Every driver has a device with a journal on disk (device.device) that reports twice a second
 (`phones`). Some of them are couriers who carry scripted orders, made and commanded through the APIs
 (`scripted`); the others wander. Customers and HTTP phones ask all the while (`prober`).
 """
@@ -14,23 +14,23 @@ import signal
 import sys
 from pathlib import Path
 
-from doorstep.journal import Journal
+from device.journal import Journal
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.provision import numbered
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
-from simulators.settings import Fleet, SimulatorSettings
 from tests.faults.crew import PROBE
 from tests.faults.phones import Phones, Record
 from tests.faults.prober import Prober
 from tests.faults.scripted import Noting, Script
 
 
-async def run(options: argparse.Namespace, settings: SimulatorSettings) -> None:
+async def run(options: argparse.Namespace, settings: DeviceSettings) -> None:
     """Be the load until told to stop, or until a part of it fails."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    fleet, record = Fleet(settings), Record(options.record)
+    fleet, record = FleetSecrets(settings), Record(options.record)
     driver_ids = numbered(PROBE, options.drivers)
     pairs = list(zip(driver_ids[::2], driver_ids[1::2], strict=False))[: options.couriers]
     transport = Noting(record)
@@ -78,7 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     configure_logging("load")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(run(options, SimulatorSettings.load_or_exit()))
+    asyncio.run(run(options, DeviceSettings.load_or_exit()))
 
 
 if __name__ == "__main__":

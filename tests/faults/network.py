@@ -8,10 +8,10 @@ import threading
 import time
 from typing import Self
 
+from device.device_session import DeviceSession, open_device_session
+from device.settings import DeviceSettings
 from doorstep.provision import numbered
 from doorstep.settings import MqttBroker
-from simulators.phone import Phone, phone_of
-from simulators.settings import SimulatorSettings
 from tests.faults.background import Background
 from tests.faults.fault import Fault, Seen
 from tests.faults.lab import Lab
@@ -39,14 +39,14 @@ class Phones(Background):
         super().__init__("phones")
         self._lab = lab
         self._hasty = hasty
-        self._settings = SimulatorSettings(
+        self._settings = DeviceSettings(
             mqtt_url=(MqttBroker("127.0.0.1", broker_port, tls=False),),
-            fleet_key_file=lab.stack.home.fleet_key_file,
-            staff_token_file=lab.stack.home.staff_token_file,
-            journal_dir=lab.stack.home.journals,
+            fleet_key_file=lab.stack.paths.fleet_key_file,
+            staff_token_file=lab.stack.paths.staff_token_file,
+            journal_dir=lab.stack.paths.journals,
             ack_every_s=lab.settings.ack_every_s,
         )
-        self._phones: list[Phone] = []
+        self._phones: list[DeviceSession] = []
         self._quiet = threading.Event()
 
     def prepare(self) -> None:
@@ -84,7 +84,9 @@ class Phones(Background):
     async def live(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             for driver_id in PHONES:
-                phone = await stack.enter_async_context(phone_of(driver_id, self._settings))
+                phone = await stack.enter_async_context(
+                    open_device_session(driver_id, self._settings)
+                )
                 self._phones.append(phone)
             turn = 0
             while not self.stopping.is_set():

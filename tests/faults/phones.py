@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from doorstep.journal import Journal
-from simulators.device import Device, make_login
-from simulators.settings import Fleet, SimulatorSettings
+from device.device import Device, make_login
+from device.journal import Journal
+from device.settings import DeviceSettings, FleetSecrets
 from tests.faults.crew import EVERY_S
 
 TICK_S = 0.04  # fixes that fall due within a tick share one fsync
@@ -82,9 +82,13 @@ class Phones:
     """All devices, in one loop with one journal."""
 
     def __init__(
-        self, driver_ids: list[str], settings: SimulatorSettings, fleet: Fleet, journal: Journal,
+        self,
+        driver_ids: list[str],
+        settings: DeviceSettings,
+        fleet: FleetSecrets,
+        journal: Journal,
         record: Record,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._journal = journal
         self._record = record
         self.going = asyncio.Event()

@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.provision import numbered
-from simulators.settings import Fleet, SimulatorSettings
 from tests.faults.crew import PATCHED, PATCHED_DRIVERS
 from tests.faults.phones import CENTRE, Phones, Record, offset
 from tests.faults.scripted import Live, Script
@@ -31,8 +31,8 @@ class Prober:
 
     def __init__(
         self,
-        settings: SimulatorSettings,
-        fleet: Fleet,
+        settings: DeviceSettings,
+        fleet: FleetSecrets,
         load: Phones,
         script: Script,
         record: Record,

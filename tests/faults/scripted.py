@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 
+from device.settings import FleetSecrets
 from simulators.api import Answer, Api
 from simulators.couriers.orders import scaled_policy
-from simulators.settings import Fleet
 from tests.faults.phones import Phones, Record, offset
 
 SPEEDUP = 10  # of the policy's times: 3 s of dwell instead of 30
@@ -62,7 +62,7 @@ class Noting(httpx.AsyncBaseTransport):
 class Script:
     """All couriers' work."""
 
-    def __init__(self, load: Phones, api: Api, fleet: Fleet, record: Record) -> None:
+    def __init__(self, load: Phones, api: Api, fleet: FleetSecrets, record: Record) -> None:
         self.live: dict[str, Live] = {}
         self._load = load
         self._api = api

@@ -15,8 +15,8 @@ from zlib import crc32
 import pytest
 
 from doorstep.fix import Fix, decode_position
-from doorstep.operate.kafka import TopicReader, place_of
-from doorstep.stack.topics import TOPICS
+from doorstep.kafka.topic_reader import TopicReader, place_of
+from doorstep.kafka.topic_specs import TOPICS
 from tests.faults.checker import Checker
 from tests.faults.consumers import second
 from tests.faults.crew import PROBE

@@ -53,7 +53,7 @@ def audience_of(
 ) -> Audience:
     """Staff looking on: no limit of viewers to a token."""
     port = port or lab.addresses.tracking_api.port
-    return Audience(port, orders, lab.stack.home.staff_token(), count, may_stall)
+    return Audience(port, orders, lab.stack.paths.staff_token(), count, may_stall)
 
 
 def viewers_of(lab: Lab) -> float:

@@ -22,8 +22,8 @@ from doorstep.fix import (
     decode_position,
 )
 from doorstep.fix.strict import RANGES, decode_position_strictly
-from doorstep.operate.letters import printable
-from driver_events.batch import Record, bury, judge, read_batch
+from driver_events.batch import Record, classify, read_batch, to_dead_letters
+from ops.commands.dead_letter_reader import printable
 from tests.fuzz.payloads import CASES, entries, good_fix, near_fixes, payloads
 
 FUZZ = settings(max_examples=CASES, deadline=None)
@@ -167,9 +167,9 @@ def test_read_batch__any_records__good_ones_beside_are_rows_and_each_bad_one_a_l
         at += len(batch.records)
         rows += sum(row[1] == "d9" and row[2] == "good" for row in batch.rows)
         assert [row[0] for row in batch.rows] == list(range(len(batch.rows)))
-        verdict = judge(batch, [])
+        verdict = classify(batch, [])
         letters += verdict.letters
-        assert len(bury(batch, "x").faults) == len(batch.records)
+        assert len(to_dead_letters(batch, "x").faults) == len(batch.records)
     assert rows == len(bad) + 1
     for letter in letters:
         assert (letter.payload in {payload for _, payload in bad}) or letter.driver_id is None

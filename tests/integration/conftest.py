@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 from tests.integration.servers import KafkaBroker, MosquittoBroker
 
 ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}

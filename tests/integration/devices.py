@@ -15,13 +15,13 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from doorstep.credentials import mqtt_password
-from doorstep.operate.kafka import TopicReader
-from doorstep.operate.letters import Letter, letters_since
+from doorstep.kafka.topic_reader import TopicReader
+from doorstep.mqtt_topics import ACK, POSITION, topic_of
 from doorstep.provision import owner_connection
 from doorstep.settings import Bind
-from doorstep.stack.addresses import reach
-from doorstep.stack.stack import Stack
-from doorstep.topics import ACK, POSITION, topic_of
+from ops.commands.dead_letter_reader import StoredDeadLetter, letters_since
+from ops.stack.addresses import reach
+from ops.stack.stack import Stack
 
 _SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? ([0-9.e+-]+)$", re.MULTILINE)
 
@@ -36,7 +36,7 @@ class Device:
         self.watermark: dict[str, Any] = {}
         self.connected = threading.Event()
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=driver_id)
-        self.client.username_pw_set(driver_id, mqtt_password(stack.home.fleet_key(), driver_id))
+        self.client.username_pw_set(driver_id, mqtt_password(stack.paths.fleet_key(), driver_id))
         self.client.max_inflight_messages_set(1000)
         self.client.on_publish = self._on_publish
         self.client.on_message = self._on_message
@@ -107,9 +107,9 @@ def letter_ends(stack: Stack) -> dict[int, int]:
         return {one: high for one, (_, high) in reader.bounds().items()}
 
 
-def letters_after(stack: Stack, ends: dict[int, int]) -> dict[str, list[Letter]]:
+def letters_after(stack: Stack, ends: dict[int, int]) -> dict[str, list[StoredDeadLetter]]:
     """The dead letters written since, by driver."""
-    found: defaultdict[str, list[Letter]] = defaultdict(list)
+    found: defaultdict[str, list[StoredDeadLetter]] = defaultdict(list)
     with TopicReader(str(reach(stack.addresses.kafka)), "dead-letter") as reader:
         for letter in letters_since(reader, ends):
             found[letter.driver_id or ""].append(letter)

@@ -16,7 +16,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from doorstep.stack.addresses import any_free_port
+from ops.stack.addresses import any_free_port
 
 PROJECT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 60.0

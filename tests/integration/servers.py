@@ -10,10 +10,10 @@ from pathlib import Path
 
 from doorstep.credentials import mqtt_password
 from doorstep.provision import write_password_file
-from doorstep.stack import kafka, mosquitto, probes
-from doorstep.stack.addresses import Addresses, choose_addresses, reach
-from doorstep.stack.home import Home
-from doorstep.stack.settings import StackSettings
+from ops.stack import kafka, mosquitto, probes
+from ops.stack.addresses import Addresses, choose_addresses, reach
+from ops.stack.paths import StackPaths
+from ops.stack.settings import StackSettings
 
 START_TIMEOUT_S = 60.0
 
@@ -35,8 +35,8 @@ class _Broker:
         self.settings = StackSettings(
             doorstep_home=folder, mqtt_port=0, kafka_port=0, database_port=0
         )
-        self.home = Home(folder)
-        self.home.prepare()
+        self.paths = StackPaths(folder)
+        self.paths.prepare()
         self.addresses: Addresses = choose_addresses(self.settings, lambda _: None)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -61,11 +61,11 @@ class _Broker:
     def erase(self) -> None:
         """Kill it and delete its data."""
         self.kill()
-        self.home.erase()
-        shutil.rmtree(self.home.root, ignore_errors=True)
+        self.paths.erase()
+        shutil.rmtree(self.paths.root, ignore_errors=True)
 
     def _spawn(self, argv: Sequence[str], is_ready: Callable[[], bool]) -> None:
-        with (self.home.logs / "server.log").open("ab") as log:
+        with (self.paths.logs / "server.log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log, cwd="/")
         wait_until(is_ready, START_TIMEOUT_S, f"{argv} is ready")
 
@@ -85,13 +85,13 @@ class MosquittoBroker(_Broker):
 
     def password(self, username: str) -> str:
         """The password of a driver or service."""
-        return mqtt_password(self.home.fleet_key(), username)
+        return mqtt_password(self.paths.fleet_key(), username)
 
     def start(self) -> None:
         """Start it, again on its own data if it ran before."""
-        mosquitto.prepare(self.home, self.addresses, lambda _: None)
+        mosquitto.prepare(self.paths, self.addresses, lambda _: None)
         self._write_passwords([])
-        self._spawn(mosquitto.broker_argv(self.home, 1), lambda: self.lets_in("stack"))
+        self._spawn(mosquitto.broker_argv(self.paths, 1), lambda: self.lets_in("stack"))
 
     def add_drivers(self, *driver_ids: str) -> None:
         """Let drivers in."""
@@ -106,8 +106,8 @@ class MosquittoBroker(_Broker):
         return probes.mqtt_accepts(self.addresses.mqtt[0], username, known)
 
     def _write_passwords(self, driver_ids: Sequence[str]) -> None:
-        write_password_file(self.home.password_file, self.home.fleet_key(), driver_ids)
-        mosquitto.give_to_broker(self.home.password_file)
+        write_password_file(self.paths.password_file, self.paths.fleet_key(), driver_ids)
+        mosquitto.give_to_broker(self.paths.password_file)
 
 
 class KafkaBroker(_Broker):
@@ -120,8 +120,8 @@ class KafkaBroker(_Broker):
 
     def start(self) -> None:
         """Start it, again on its own data if it ran before."""
-        kafka.prepare(self.home, self.addresses, self.settings)
+        kafka.prepare(self.paths, self.addresses, self.settings)
         self._spawn(
-            kafka.broker_argv(self.home, self.settings),
+            kafka.broker_argv(self.paths, self.settings),
             lambda: probes.listens(self.addresses.kafka),
         )

@@ -234,9 +234,9 @@ def test_36_a_wildcard_for_a_user_name__opens_no_topic_though_its_password_is_kn
     mosquitto_broker: MosquittoBroker, ears: Client, username: str
 ) -> None:
     """No such driver can be registered; here somebody has written one into the password file."""
-    path = mosquitto_broker.home.password_file
+    path = mosquitto_broker.paths.password_file
     kept = path.read_text()
-    entry = mosquitto_entry(mosquitto_broker.home.fleet_key(), username)
+    entry = mosquitto_entry(mosquitto_broker.paths.fleet_key(), username)
     path.write_text(f"{kept}{entry}\n")
     mosquitto_broker.add_drivers("carla")  # the broker reads its file again
     client = Client(mosquitto_broker, username, client_id="w")

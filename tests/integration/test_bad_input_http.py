@@ -18,7 +18,7 @@ import pytest
 
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection
-from doorstep.stack.stack import Stack
+from ops.stack.stack import Stack
 from tests.integration.bad_input import (
     CASES,
     DOUBTFUL,
@@ -55,7 +55,7 @@ class Services:
     staff: dict[str, str]
 
     def token(self, driver_id: str) -> dict[str, str]:
-        token = driver_token(self.stack.home.fleet_key(), driver_id)
+        token = driver_token(self.stack.paths.fleet_key(), driver_id)
         return {"Authorization": f"Bearer {token}"}
 
     def patch(self, driver_id: str, body: bytes) -> httpx.Response:
@@ -117,7 +117,7 @@ def services(stack: Stack) -> Iterator[Services]:
             )
             for address in ("127.0.0.1", "127.0.0.35")
         )
-        staff = {"Authorization": f"Bearer {stack.home.staff_token()}"}
+        staff = {"Authorization": f"Bearer {stack.paths.staff_token()}"}
         yield Services(stack, drivers, tracking, guesser, staff)
 
 

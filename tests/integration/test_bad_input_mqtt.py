@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from doorstep.operate.letters import Letter
 from doorstep.provision import owner_connection
-from doorstep.stack.stack import Stack
+from ops.commands.dead_letter_reader import StoredDeadLetter
+from ops.stack.stack import Stack
 from tests.integration.bad_input import (
     CASES,
     DOUBTFUL,
@@ -46,13 +46,13 @@ def driver_of(name: str) -> str:
 
 
 @dataclass
-class Aftermath:
+class PostCommit:
     """What all of it has led to."""
 
     devices: dict[str, Device]
     payloads: dict[str, list[bytes]]
     pids: dict[str, int]
-    letters: dict[str, list[Letter]] = field(default_factory=dict)
+    letters: dict[str, list[StoredDeadLetter]] = field(default_factory=dict)
     history: dict[str, dict[int, str | None]] = field(default_factory=dict)
     before: dict[str, Samples] = field(default_factory=dict)
     after: dict[str, Samples] = field(default_factory=dict)
@@ -94,7 +94,7 @@ def other_messages() -> dict[str, list[bytes]]:
 
 
 @pytest.fixture(scope="module")
-def sent(stack: Stack) -> Iterator[Aftermath]:
+def sent(stack: Stack) -> Iterator[PostCommit]:
     """Send all of it, and wait until all of it is worked off, or a minute at most."""
     payloads = {driver_of(case.name): messages_of(case) for case in CASES} | other_messages()
     stack.add_drivers(list(payloads))
@@ -103,7 +103,7 @@ def sent(stack: Stack) -> Iterator[Aftermath]:
         conn.execute("DELETE FROM doorstep.access_token WHERE driver_id = %s", unknown)
         conn.execute("DELETE FROM doorstep.driver_state WHERE driver_id = %s", unknown)
     devices = connect_all(stack, list(payloads))
-    what = Aftermath(devices, payloads, {part: stack.pid_of(part) for part in PARTS})
+    what = PostCommit(devices, payloads, {part: stack.pid_of(part) for part in PARTS})
     ends = letter_ends(stack)
     binds = {"bridge": stack.addresses.bridge, "driver_events": stack.addresses.driver_events}
     what.before = {part: scrape(bind) for part, bind in binds.items()}
@@ -132,7 +132,7 @@ def chatty(samples: Samples) -> float:
 
 @pytest.mark.parametrize("case", each(CASES))
 def test_bad_input__each_class__is_one_dead_letter_with_its_reason_and_its_bytes(
-    sent: Aftermath, case: Case
+    sent: PostCommit, case: Case
 ) -> None:
     driver_id = driver_of(case.name)
     _, alone, *array, _ = sent.payloads[driver_id]
@@ -148,7 +148,7 @@ def test_bad_input__each_class__is_one_dead_letter_with_its_reason_and_its_bytes
 
 @pytest.mark.parametrize("case", each(CASES))
 def test_bad_input__good_fixes_before_after_and_beside__are_stored_and_nothing_else(
-    sent: Aftermath, case: Case
+    sent: PostCommit, case: Case
 ) -> None:
     stored = sent.history.get(driver_of(case.name), {})
     assert sorted(stored) == ([1, 3, 5, LAST] if case.is_entry else [1, LAST])
@@ -157,7 +157,7 @@ def test_bad_input__good_fixes_before_after_and_beside__are_stored_and_nothing_e
 
 @pytest.mark.parametrize("case", each(CASES))
 def test_bad_input__each_message__has_one_puback_and_the_watermark_passes_what_names_itself(
-    sent: Aftermath, case: Case
+    sent: PostCommit, case: Case
 ) -> None:
     device = sent.devices[driver_of(case.name)]
     assert [device.pubacks[mid] for mid in device.sent] == [1] * len(device.sent)
@@ -171,7 +171,7 @@ def test_bad_input__each_message__has_one_puback_and_the_watermark_passes_what_n
 
 
 def test_bad_input__every_reason__is_counted_once_for_each_fix_and_each_letter(
-    sent: Aftermath,
+    sent: PostCommit,
 ) -> None:
     refused = Counter(case.reason_alone for case in CASES)
     refused.update(case.reason for case in CASES if case.is_entry)
@@ -188,7 +188,7 @@ def test_bad_input__every_reason__is_counted_once_for_each_fix_and_each_letter(
 
 
 def test_bad_input__all_of_it__passes_the_bridge_once_and_nothing_dies(
-    sent: Aftermath, stack: Stack
+    sent: PostCommit, stack: Stack
 ) -> None:
     total = sum(map(len, sent.payloads.values()))
     label = 'topic="position"'
@@ -206,14 +206,14 @@ def test_bad_input__all_of_it__passes_the_bridge_once_and_nothing_dies(
     ],
 )
 def test_bad_input__doubtful__is_stored_in_quarantine_and_no_dead_letter(
-    sent: Aftermath, slug: str, quarantine: str
+    sent: PostCommit, slug: str, quarantine: str
 ) -> None:
     assert sent.history[driver_of(slug)] == {2: quarantine, LAST: None}
     assert sent.letters.get(driver_of(slug), []) == []
     assert sent.devices[driver_of(slug)].watermark["missing"] == [[1, 1], [3, 8]]
 
 
-def test_28_a_duplicate__is_stored_once_and_acknowledged(sent: Aftermath) -> None:
+def test_28_a_duplicate__is_stored_once_and_acknowledged(sent: PostCommit) -> None:
     driver_id = driver_of("28_duplicate")
     assert sent.history[driver_id] == {2: None, LAST: None}
     assert sent.letters.get(driver_id, []) == []
@@ -224,14 +224,14 @@ def test_28_a_duplicate__is_stored_once_and_acknowledged(sent: Aftermath) -> Non
     )
 
 
-def test_29_a_late_fix__is_stored_like_any_other(sent: Aftermath) -> None:
+def test_29_a_late_fix__is_stored_like_any_other(sent: PostCommit) -> None:
     driver_id = driver_of("29_late")
     assert sent.history[driver_id] == {2: None, LAST: None}
     assert sent.letters.get(driver_id, []) == []
 
 
 def test_30_another_body_under_a_known_identity__is_a_dead_letter_and_the_first_stays(
-    sent: Aftermath, stack: Stack
+    sent: PostCommit, stack: Stack
 ) -> None:
     driver_id = driver_of("30_conflict")
     [letter] = sent.letters[driver_id]
@@ -246,7 +246,7 @@ def test_30_another_body_under_a_known_identity__is_a_dead_letter_and_the_first_
 
 
 def test_32_a_driver_whom_only_the_broker_knows__is_a_dead_letter_for_each_fix(
-    sent: Aftermath,
+    sent: PostCommit,
 ) -> None:
     driver_id = driver_of("32_unknown")
     assert [letter.reason for letter in sent.letters[driver_id]] == ["unknown_driver"] * 2
@@ -254,7 +254,7 @@ def test_32_a_driver_whom_only_the_broker_knows__is_a_dead_letter_for_each_fix(
 
 
 def test_35_more_than_5_fixes_a_second_past_a_burst_of_1000__is_counted_and_kept(
-    sent: Aftermath,
+    sent: PostCommit,
 ) -> None:
     assert len(sent.history[driver_of("35_chatty")]) == 2000
     assert sent.letters.get(driver_of("35_chatty"), []) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from doorstep.stack.addresses import any_free_port
+from ops.stack.addresses import any_free_port
 from tests.integration.pipe_servers import Kafka, Mosquitto, wait_until
 from tests.integration.pipe_services import Phone, Service, bridge_on, holds_all, read_topic
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
-from doorstep.stack.postgres import PostgresCluster
 from doorstep.store import admin
+from ops.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database
 from tests.integration.pipe_servers import Kafka, Mosquitto, Server, wait_until
 from tests.integration.pipe_services import Phone, Service, bridge_on, driver_events_on

@@ -16,8 +16,8 @@ import pytest
 from doorstep.credentials import mqtt_password, new_fleet_key
 from doorstep.provision import write_password_file
 from doorstep.settings import Bind
-from doorstep.stack.mosquitto import ACL, TEMPLATE, render
-from doorstep.stack.probes import mqtt_accepts
+from ops.stack.mosquitto import ACL, TEMPLATE, render
+from ops.stack.probes import mqtt_accepts
 
 SCRIPT = TEMPLATE.parent / "in-container"
 KEY = new_fleet_key()

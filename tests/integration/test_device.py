@@ -23,10 +23,10 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-from doorstep.journal import Journal, read_published
+from device.connection import Connection, ConnectionFailed, Login
+from device.device import Device
+from device.journal import Journal, read_published
 from doorstep.settings import MqttBroker
-from simulators.connection import Connection, ConnectionFailed, Login
-from simulators.device import Device
 from tests.integration.servers import MosquittoBroker
 
 FIX = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
@@ -234,7 +234,7 @@ async def test_device__process_killed_again_and_again__every_journalled_fix_arri
     mosquitto_broker.add_drivers("diana")
     environment = os.environ | {
         "MQTT_URL": mosquitto_broker.url,
-        "FLEET_KEY_FILE": str(mosquitto_broker.home.fleet_key_file),
+        "FLEET_KEY_FILE": str(mosquitto_broker.paths.fleet_key_file),
         "JOURNAL_DIR": str(tmp_path),
         "ACK_EVERY_S": str(ACK_EVERY_S),
     }
@@ -242,7 +242,7 @@ async def test_device__process_killed_again_and_again__every_journalled_fix_arri
     path = tmp_path / "device-diana.sqlite"
     for wanted in (40, 80, 120, None):
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "simulators.device", "--driver", "diana"),
+            *(sys.executable, "-m", "device", "--driver", "diana"),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=environment,

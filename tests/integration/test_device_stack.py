@@ -11,26 +11,26 @@ from typing import Any
 import httpx
 import pytest
 
-from doorstep.journal import Journal, read_published
-from doorstep.ledger import Balance, compare
+from device.device import Device, make_login
+from device.device_session import DeviceSession, open_device_session
+from device.journal import Journal, read_published
+from device.settings import DeviceSettings, FleetSecrets
 from doorstep.provision import owner_connection
-from doorstep.reporting import Report
-from doorstep.stack.stack import Stack
-from simulators.device import Device, make_login
-from simulators.phone import Phone, phone_of
-from simulators.settings import Fleet, SimulatorSettings
+from doorstep.sampling import SamplingPolicy
+from ops.ledger import Balance, compare
+from ops.stack.stack import Stack
 
 SOON_S = 120.0
 HERE = {"lat_deg": 43.7731, "lon_deg": 11.2560, "accuracy_m": 5.0}
 
 
 @pytest.fixture
-def simulator(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimulatorSettings:
+def simulator(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> DeviceSettings:
     """Settings of a simulator of the stack, with journals of its own."""
     for name, value in stack.client_environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("JOURNAL_DIR", str(tmp_path))
-    return SimulatorSettings.load()
+    return DeviceSettings.load()
 
 
 async def until(holds: Callable[[], Any], what: str) -> None:
@@ -49,12 +49,12 @@ def balance_of(stack: Stack, path: Path) -> Balance:
 
 
 async def test_reporting__set_by_staff__changes_a_device_now_and_one_that_comes_later(
-    stack: Stack, simulator: SimulatorSettings
+    stack: Stack, simulator: DeviceSettings
 ) -> None:
     stack.add_drivers(["thrifty", "sleepy"])
-    staff = {"Authorization": f"Bearer {Fleet(simulator).staff_token()}"}
+    staff = {"Authorization": f"Bearer {FleetSecrets(simulator).staff_token()}"}
     wanted = {"mode": "dead_reckoning", "off_by_m": 40, "heartbeat_s": 20, "batch_s": 10}
-    report = Report(mode="dead_reckoning", off_by_m=40, heartbeat_s=20, batch_s=10)
+    report = SamplingPolicy(mode="dead_reckoning", off_by_m=40, heartbeat_s=20, batch_s=10)
     async with httpx.AsyncClient(base_url=simulator.tracking_api_url, headers=staff) as api:
         for driver_id in ("thrifty", "sleepy"):
             path = f"/drivers/{driver_id}/reporting"
@@ -62,7 +62,7 @@ async def test_reporting__set_by_staff__changes_a_device_now_and_one_that_comes_
             assert (before["mode"], before["set_at"]) == ("all", None)
             if driver_id == "sleepy":  # off while it is set
                 assert (await api.put(path, json=wanted)).status_code == 200
-            async with phone_of(driver_id, simulator) as phone:
+            async with open_device_session(driver_id, simulator) as phone:
                 await phone.connected(SOON_S)
                 if driver_id == "thrifty":
                     assert _sent(phone, 10) == 10
@@ -80,12 +80,12 @@ async def test_reporting__set_by_staff__changes_a_device_now_and_one_that_comes_
             "application/problem+json",
         )
         assert (await api.put("/drivers/nobody/reporting", json=wanted)).status_code == 404
-        driver = {"Authorization": f"Bearer {Fleet(simulator).driver_token('thrifty')}"}
+        driver = {"Authorization": f"Bearer {FleetSecrets(simulator).driver_token('thrifty')}"}
         path = "/drivers/thrifty/reporting"
         assert (await api.put(path, json=wanted, headers=driver)).status_code == 403
 
 
-def _sent(phone: Phone, count: int) -> int:
+def _sent(phone: DeviceSession, count: int) -> int:
     """How many of so many fixes, taken at one place within a second, are written."""
     before, now_ms = phone.device.last_seq, time.time() * 1000
     for number in range(count):
@@ -94,33 +94,33 @@ def _sent(phone: Phone, count: int) -> int:
 
 
 async def test_device__back_after_a_day__what_is_younger_is_stored_and_nothing_waits(
-    stack: Stack, simulator: SimulatorSettings, tmp_path: Path
+    stack: Stack, simulator: DeviceSettings, tmp_path: Path
 ) -> None:
     stack.add_drivers(["rip"])
     now_ms = round(time.time() * 1000)
     hours = [30, 27, 25, 24.2, 23.5, 20, 10, 1, 0]
     path = tmp_path / "device-rip.sqlite"
     with Journal(path) as journal:
-        device = Device(make_login("rip", simulator, Fleet(simulator)), journal)
+        device = Device(make_login("rip", simulator, FleetSecrets(simulator)), journal)
         for hour in hours:
             device.write({"fix_at": now_ms - round(hour * 3_600_000), **HERE})
-    async with phone_of("rip", simulator) as phone:
+    async with open_device_session("rip", simulator) as phone:
         await until(lambda: phone.device.pending == 0, "the watermark passes all of them")
     account = balance_of(stack, path)
     assert (account.committed, account.rejected) == (5, 4)
 
 
 async def test_device__full_journal__the_oldest_are_voids_in_the_ledger(
-    stack: Stack, simulator: SimulatorSettings, tmp_path: Path
+    stack: Stack, simulator: DeviceSettings, tmp_path: Path
 ) -> None:
     stack.add_drivers(["full"])
     path = tmp_path / "device-full.sqlite"
     with Journal(path, max_fixes=100) as journal:
-        device = Device(make_login("full", simulator, Fleet(simulator)), journal)
+        device = Device(make_login("full", simulator, FleetSecrets(simulator)), journal)
         for number in range(900):
             fix = {"fix_at": round(time.time() * 1000) - 900_000 + 1000 * number, **HERE}
             device.write(fix)
-    async with phone_of("full", simulator) as phone:
+    async with open_device_session("full", simulator) as phone:
         await until(lambda: phone.device.pending == 0, "the fixes that were left are committed")
         await until(lambda: not phone.device.unsent, "the voids are sent")
         assert phone.device.given_up == 800

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.journal import Journal
+from device.connection import Connection, ConnectionFailed, Login
+from device.device import Device
+from device.journal import Journal
+from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.settings import MqttBroker
-from doorstep.stack.stack import Stack
-from doorstep.stack.topics import Topic, create_topics
-from driver_events.sender import MqttSender
-from simulators.connection import Connection, ConnectionFailed, Login
-from simulators.device import Device
+from driver_events.mqtt_publisher import MqttPublisher
+from ops.stack.stack import Stack
 from tests.integration.pipe_servers import wait_until
 from tests.integration.pipe_services import bridge_on, read_topic_at
 from tests.integration.tls import TlsMosquitto, make_certificates
@@ -65,7 +65,7 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
     bridge = bridge_on(
         server_home / "tls-bridge", broker.url, stack.addresses.kafka.port, KAFKA_TOPIC=TOPIC
     )
-    sender = MqttSender([MqttBroker("127.0.0.1", broker.port, tls=True)], "driver_events", "")
+    sender = MqttPublisher([MqttBroker("127.0.0.1", broker.port, tls=True)], "driver_events", "")
     bridge.start()
     try:
         with Journal(tmp_path / "j.sqlite") as journal:

@@ -10,9 +10,9 @@ import httpx
 import psycopg
 import pytest
 
-from doorstep.stack.addresses import any_free_port
 from doorstep.store.pool import connection
 from driver_api.database import Database as DriverDatabase
+from ops.stack.addresses import any_free_port
 from tests.database import Database
 from tests.integration.http_services import (
     CUSTOMER,

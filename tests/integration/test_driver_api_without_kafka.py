@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from doorstep.credentials import driver_token, read_fleet_key
-from doorstep.stack.stack import Stack
+from ops.stack.stack import Stack
 from tests.integration.http_services import make_fix
 
 PLACE = (11.2558, 43.7731)

@@ -12,9 +12,9 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
-from doorstep.stack.stack import Stack
-from doorstep.stack.topics import Topic, create_topics
-from doorstep.store import write
+from doorstep.kafka.topic_specs import Topic, create_topics
+from doorstep.store import fix_writer
+from ops.stack.stack import Stack
 from tests.integration.pipe_servers import wait_until
 from tests.integration.pipe_services import Service, read_topic_at
 
@@ -36,7 +36,7 @@ def sink(stack: Stack, tmp_path: Path) -> Iterator[Service]:
         KAFKA_BOOTSTRAP_SERVERS=servers,
         DATABASE_URL=stack.database_admin_url,
         DRIVER_API_URL=f"http://{stack.addresses.driver_api}",
-        DRIVER_API_TOKEN=stack.home.staff_token(),
+        DRIVER_API_TOKEN=stack.paths.staff_token(),
         MQTT_URL="mqtt://127.0.0.1:1",  # the stack's own driver_events sends the acks
     )
     service.launch()
@@ -61,7 +61,7 @@ def is_committed(stack: Stack, boot: str, seq: int) -> Callable[[], bool]:
         with psycopg.connect(
             stack.database_admin_url, options="-c search_path=doorstep,public"
         ) as conn:
-            marks = write.read_watermarks(conn, [(DRIVER, boot)])
+            marks = fix_writer.read_watermarks(conn, [(DRIVER, boot)])
         return any(mark.seq == seq and not mark.missing for mark in marks)
 
     return look
@@ -108,12 +108,12 @@ def test_patch_sink__driver_api_is_away__waits_and_loses_nothing(
 ) -> None:
     produce(stack, [encode_fix(fix("p2", 1))])
     wait_until(is_committed(stack, "p2", 1))
-    stack.stop_part("driver_api")
+    stack.stop_process("driver_api")
     try:
         produce(stack, [encode_fix(fix("p2", seq)) for seq in range(2, 12)])
         wait_until(lambda: "waiting_for_driver_api" in sink.events())
     finally:
-        stack.start_part("driver_api")
+        stack.start_process("driver_api")
     wait_until(is_committed(stack, "p2", 11))
     stack.wait_ready()
     assert json.loads(sink.get("/readyz")[1])["driver_api"] is True

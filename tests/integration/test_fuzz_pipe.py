@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import MAX_PAYLOAD_BYTES, Decoded, decode_position
-from doorstep.operate.letters import Letter
-from doorstep.operate.resending import Identity, Known, read_known
+from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.provision import owner_connection
-from doorstep.stack.stack import Stack
-from doorstep.topics import POSITION, topic_of
+from ops.commands.dead_letter_reader import StoredDeadLetter
+from ops.commands.dead_letter_replay import Identity, Known, read_known
+from ops.stack.stack import Stack
 from tests.fuzz.payloads import CASES, good_fix, payloads
 from tests.integration.devices import (
     Device,
@@ -79,7 +79,7 @@ class Sent:
     bad: dict[str, list[bytes]] = field(default_factory=dict)  # on its own position topic
     good: dict[str, int] = field(default_factory=dict)
     elsewhere: int = 0  # junk on its own status topic
-    letters: dict[str, list[Letter]] = field(default_factory=dict)
+    letters: dict[str, list[StoredDeadLetter]] = field(default_factory=dict)
     history: dict[str, dict[int, str | None]] = field(default_factory=dict)
     known: dict[Identity, Known] = field(default_factory=dict)
     before: Samples = field(default_factory=Samples)

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from doorstep.stack.topics import TOPICS, create_topics, missing_topics
+from doorstep.kafka.topic_specs import TOPICS, create_topics, missing_topics
 from tests.integration.servers import KafkaBroker
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from doorstep.journal import Journal
-from doorstep.ledger import (
+from device.journal import Journal
+from ops.ledger import (
     Ledger,
     compare,
     read_evidence,
@@ -36,7 +36,7 @@ def fleet(database: Database) -> Iterator[Fleet]:
 def publish(folder: Path, driver_id: str, last_seq: int) -> str:
     """Fill a driver's journal, as if all of it had been sent, and return its boot."""
     with Journal(folder / f"{driver_id}.sqlite") as journal:
-        life = journal.open_life(driver_id)
+        life = journal.open_boot(driver_id)
         journal.append([(life.life_id, seq, b"{}") for seq in range(1, last_seq + 1)])
         return life.boot
 
@@ -97,7 +97,7 @@ def test_compare__several_drivers_and_boots__are_accounted_apart(
 ) -> None:
     first, second = publish(tmp_path, "d1", 3), publish(tmp_path, "d2", 4)
     with Journal(tmp_path / "d1.sqlite") as journal:
-        life = journal.begin_life("d1")
+        life = journal.begin_boot("d1")
         journal.append([(life.life_id, 1, b"{}")])
     fleet.record(
         numbered(
@@ -127,7 +127,9 @@ def test_read_latency__is_from_the_due_instant_to_the_row(fleet: Fleet) -> None:
     assert read_freshness_s(fleet.conn, ["d2"], since) is None
 
 
-def test_read_orders__every_state_is_named_and_ended_ones_only_since_then(fleet: Fleet) -> None:
+def test_read_orders__every_state_is_named_and_ended_ones_only_since_then(
+    fleet: Fleet,
+) -> None:
     fleet.create_order()
     later = now() + timedelta(seconds=60)
     counts = read_orders(fleet.conn, ["d1"], now() - timedelta(seconds=60))

@@ -29,7 +29,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from doorstep.credentials import driver_token
-from doorstep.stack.stack import Stack
+from ops.stack.stack import Stack
 from tests.fuzz.payloads import CASES
 
 SERVICES = ("driver_api", "tracking_api")
@@ -66,14 +66,14 @@ def apis(stack: Stack) -> Iterator[dict[str, Api]]:
     session = requests.Session()
     session.trust_env = False
     session.mount("http://", SourceAddress())
-    staff = stack.home.staff_token()
+    staff = stack.paths.staff_token()
     urls = (stack.addresses.driver_api_url, stack.addresses.tracking_api_url)
     new = {"restaurant_id": 7, "destination": {"lon_deg": 11.2486, "lat_deg": 43.7711}}
     headers = {"Authorization": f"Bearer {staff}"}
     order = session.post(f"{urls[1]}/orders", json=new, headers=headers, timeout=20).json()
     tokens = {
         "staff": staff,
-        "driver": driver_token(stack.home.fleet_key(), DRIVER),
+        "driver": driver_token(stack.paths.fleet_key(), DRIVER),
         "customer": order["customer_token"],
         "nobody": None,
     }

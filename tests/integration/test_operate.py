@@ -13,13 +13,13 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from doorstep.operate import compact, dead_letters, where
-from doorstep.operate.compacting import oldest_unread
-from doorstep.operate.kafka import TopicReader
+from doorstep.kafka.topic_reader import TopicReader
+from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.provision import owner_connection
-from doorstep.stack.addresses import reach
-from doorstep.stack.stack import Stack
-from doorstep.stack.topics import Topic, create_topics
+from doorstep.store.compaction import oldest_unread
+from ops.commands import compact_command, dead_letters_command, trace_command
+from ops.stack.addresses import reach
+from ops.stack.stack import Stack
 from tests.integration.servers import wait_until
 
 DAY_MS = 86_400_000
@@ -52,7 +52,7 @@ class Operator:
     def where(self, seq: int, *more: str) -> dict[str, object]:
         """Ask for a fix of its driver."""
         self._capsys.readouterr()
-        where.main([self.driver_id, str(seq), "--json", *more])
+        trace_command.main([self.driver_id, str(seq), "--json", *more])
         answer: dict[str, object] = json.loads(self._capsys.readouterr().out)
         return answer
 
@@ -62,7 +62,7 @@ class Operator:
 
     def letters(self, *arguments: str) -> list[dict[str, object]]:
         self._capsys.readouterr()
-        dead_letters.main([*arguments, "--json"])
+        dead_letters_command.main([*arguments, "--json"])
         answer: list[dict[str, object]] = json.loads(self._capsys.readouterr().out)
         return answer
 
@@ -76,7 +76,7 @@ class Operator:
 
     def text(self, *arguments: str) -> tuple[int, str, str]:
         self._capsys.readouterr()
-        status = dead_letters.main(list(arguments))
+        status = dead_letters_command.main(list(arguments))
         said = self._capsys.readouterr()
         return status, said.out, said.err
 
@@ -134,7 +134,7 @@ def test_where__a_fix_that_waits_in_kafka__is_found_there(operator: Operator) ->
 def test_where__an_unknown_driver__is_one_clear_line(
     operator: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert where.main(["nobody-knows-her", "1"]) == 2
+    assert trace_command.main(["nobody-knows-her", "1"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert said == ["where: there is no driver 'nobody-knows-her': ./run drivers lists them"]
 
@@ -165,7 +165,7 @@ def test_resend__corrected_bytes__are_committed_as_of_their_first_arrival(
     arrived_ms = now_ms() - 3 * DAY_MS
     operator.send(b"{half a fix", arrived_ms)
     [letter] = operator.own_letters(1)
-    path = operator.stack.home.root / f"{operator.driver_id}.json"
+    path = operator.stack.paths.root / f"{operator.driver_id}.json"
     path.write_bytes(fix(1, fix_at=arrived_ms - 1000))
     [done] = operator.letters("resend", str(letter["id"]), "--yes", "--payload", str(path))
     assert done["fates"] == {"committed": 1}
@@ -251,5 +251,5 @@ def test_compact__what_kafka_holds_unread__is_known_by_its_arrival(
                 conn.execute("INSERT INTO doorstep.kafka_offset VALUES (%s, %s, %s, %s)", read)
         assert oldest_unread(conn, operator.servers, topic) is None
     capsys.readouterr()
-    assert compact.main(["--dry-run", "--json"]) == 0  # of the young stack itself
+    assert compact_command.main(["--dry-run", "--json"]) == 0  # of the young stack itself
     assert json.loads(capsys.readouterr().out)["would_pack"] == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from doorstep.stack.stack import Stack
+from ops.stack.stack import Stack
 from tests.database import Database
 from tests.traces.data import needs_traces, phone_days
 from tests.traces.orders import now_ms

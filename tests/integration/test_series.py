@@ -21,8 +21,8 @@ from websockets.sync.client import connect
 
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
 from doorstep.settings import MqttBroker
-from doorstep.stack.addresses import reach
-from doorstep.stack.stack import Stack
+from ops.stack.addresses import reach
+from ops.stack.stack import Stack
 from simulators.cities.atlas import distance_m
 from tests.integration.http_services import make_fix
 from tests.integration.pipe_services import read_topic_at
@@ -30,7 +30,7 @@ from tests.integration.servers import wait_until
 from tests.integration.test_live import Follower
 
 
-class Source:
+class PartitionConsumer:
     """A source of series on the stack, and staff that reads them."""
 
     def __init__(self, stack: Stack) -> None:
@@ -75,8 +75,8 @@ class Source:
 
 
 @pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[Source]:
-    with closing(Source(stack)) as source:
+def source(stack: Stack) -> Iterator[PartitionConsumer]:
+    with closing(PartitionConsumer(stack)) as source:
         yield source
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from doorstep.credentials import mqtt_password
-from doorstep.stack import probes
-from doorstep.stack.home import process_runs as _runs
-from doorstep.stack.settings import PROJECT, StackSettings
-from doorstep.stack.stack import Stack
+from ops.stack import probes
+from ops.stack.paths import process_runs as _runs
+from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.stack import Stack
 from tests.integration.conftest import ANY_PORT
 from tests.integration.servers import wait_until
 
@@ -92,12 +92,12 @@ def test_servers__run_as_users_of_their_own(stack: Stack) -> None:
 
 def test_secrets__are_neither_in_logs_nor_in_command_lines(stack: Stack) -> None:
     secrets = [
-        stack.home.fleet_key_file.read_text().strip(),
-        stack.home.staff_token(),
-        *(path.read_text().strip() for path in (stack.home.secrets / "database").iterdir()),
-        mqtt_password(stack.home.fleet_key(), "bridge"),
+        stack.paths.fleet_key_file.read_text().strip(),
+        stack.paths.staff_token(),
+        *(path.read_text().strip() for path in (stack.paths.secrets / "database").iterdir()),
+        mqtt_password(stack.paths.fleet_key(), "bridge"),
     ]
-    texts = [path.read_text(errors="replace") for path in stack.home.logs.iterdir()]
+    texts = [path.read_text(errors="replace") for path in stack.paths.logs.iterdir()]
     texts += [Path(f"/proc/{one.pid}/cmdline").read_text() for one in stack.status()]
 
     assert not [secret for secret in secrets for text in texts if secret in text]
@@ -106,7 +106,7 @@ def test_secrets__are_neither_in_logs_nor_in_command_lines(stack: Stack) -> None
 def test_add_drivers__they_get_in_at_once_and_have_a_token(stack: Stack) -> None:
     stack.add_drivers(["stack-anna", "stack-bruno"])
 
-    key = stack.home.fleet_key()
+    key = stack.paths.fleet_key()
     for driver_id in ("stack-anna", "stack-bruno"):
         password = mqtt_password(key, driver_id)
         assert probes.mqtt_accepts(stack.addresses.mqtt[0], driver_id, password)
@@ -138,7 +138,7 @@ def test_logs__of_one_part__are_its_own(stack: Stack) -> None:
 
 def test_bad_setting__is_one_clear_line() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "doorstep.stack", "status"],
+        [sys.executable, "-m", "ops", "status"],
         env=os.environ | {"MQTT_PORT": "many"},
         capture_output=True,
         text=True,
@@ -172,12 +172,12 @@ def test_down__leaves_no_process_and_keeps_the_data__erase_removes_all(
         assert another_stack.status() == []
 
         another_stack.up()
-        key = another_stack.home.fleet_key()
+        key = another_stack.paths.fleet_key()
         for broker in another_stack.addresses.mqtt:
             assert probes.mqtt_accepts(broker, "keeps", mqtt_password(key, "keeps"))
     finally:
         another_stack.down(erase=True)
-    assert not another_stack.home.root.exists()
+    assert not another_stack.paths.root.exists()
 
 
 def test_everything_killed_at_once__up_again__and_the_owner_killed__ends_by_itself(
@@ -192,7 +192,7 @@ def test_everything_killed_at_once__up_again__and_the_owner_killed__ends_by_itse
             os.kill(pid, signal.SIGKILL)
 
         another_stack.up(owner_pid=owner.pid)
-        key = another_stack.home.fleet_key()
+        key = another_stack.paths.fleet_key()
         password = mqtt_password(key, "survives")
         assert probes.mqtt_accepts(another_stack.addresses.mqtt[0], "survives", password)
 
@@ -207,9 +207,9 @@ def test_everything_killed_at_once__up_again__and_the_owner_killed__ends_by_itse
 
 
 def _run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"DOORSTEP_HOME": str(stack.home.root)}
+    environment = os.environ | {"DOORSTEP_HOME": str(stack.paths.root)}
     return subprocess.run(
-        [sys.executable, "-m", "doorstep.stack", *arguments],
+        [sys.executable, "-m", "ops", *arguments],
         env=environment,
         cwd=PROJECT,
         capture_output=True,

@@ -13,7 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from doorstep.stack.addresses import any_free_port
+from ops.stack.addresses import any_free_port
 from tests.database import TEMPLATE, Database, create_template, running_cluster
 from tests.integration.http_services import (
     CUSTOMER,
@@ -35,7 +35,7 @@ from tests.integration.http_services import (
     stop,
 )
 from tracking_api.database import Database as TrackingDatabase
-from tracking_api.fleet_reads import COMMITTED_WITHIN
+from tracking_api.fleet.queries import COMMITTED_WITHIN
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.integration.http_services import (
     report,
 )
 from tests.vector_tile import read_tile
-from tracking_api.routes import history as history_routes
+from tracking_api.history import routes as history_routes
 
 HOUR = timedelta(hours=1)
 

@@ -17,10 +17,10 @@ import httpx
 
 from doorstep.fix import Fix as WireFix
 from doorstep.fix import encode_fix, encode_void
-from doorstep.store.rows import IncomingRow, Token
+from doorstep.store.records import IncomingRow, Token
 from driver_api.app import build_app
 from driver_api.database import Database
-from driver_api.routes import Parts
+from driver_api.routes import AppContext
 from driver_events.batch import Record, read_batch
 from tests.property.model import Fix
 
@@ -76,7 +76,7 @@ class HttpDoor:
     async def _open(self, url: str) -> tuple[Database, httpx.AsyncClient]:
         database = await Database.open(url, 1)
         app = build_app(database, _NoLiveFeed())
-        parts: Parts = app.state.parts
+        parts: AppContext = app.state.parts
         app.state.parts = replace(parts, find_token=_staff, clock=self._now)
         transport = httpx.ASGITransport(app=app)
         headers = {"Authorization": "Bearer staff", "Content-Type": "application/json"}

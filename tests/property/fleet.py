@@ -18,9 +18,9 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 
 from doorstep.errors import DoorstepError
-from doorstep.store import admin, write
-from doorstep.store.rows import INCOMING_TYPES
-from doorstep.store.translate import translated
+from doorstep.store import admin, fix_writer
+from doorstep.store.error_mapping import translated
+from doorstep.store.records import INCOMING_TYPES
 from sql import query
 from tests.database import Database
 from tests.property.cases import AREA, RESTAURANT
@@ -121,7 +121,7 @@ class Fleet:
         self.seal(None)
 
     def seal(self, before: datetime | None) -> None:
-        self.owner.execute("UPDATE sealed_before SET sealed_before = %s", [before or "-infinity"])
+        self.owner.execute("UPDATE history_bounds SET sealed_before = %s", [before or "-infinity"])
 
     def create_order(self, customer: Place, policy_id: int, at: datetime) -> UUID:
         self._set_clock(self.customers, at)
@@ -168,7 +168,9 @@ class Fleet:
         """Record a batch; return what became of each that was not committed."""
         rows, refused = rows_of(fixes)
         with conn.transaction():
-            return refused | {o.n: (o.outcome, o.reason) for o in write.record_fixes(conn, rows)}
+            return refused | {
+                o.n: (o.outcome, o.reason) for o in fix_writer.record_fixes(conn, rows)
+            }
 
     def overtake(
         self, first: Sequence[Fix], second: Sequence[Fix]

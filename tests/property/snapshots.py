@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from doorstep.store import write
+from doorstep.store import fix_writer
 from tests.property.fleet import Fleet
 from tests.property.model import Fix, Order, World, cell_of
 
@@ -68,7 +68,7 @@ _NUMBERED = "numbers rows in the order in which they were written down"
 LEFT_OUT = {
     "fix_history": {"recorded_at": _WRITTEN_DOWN},
     "evidence": {"recorded_at": _WRITTEN_DOWN},
-    "driver_state": {"room": "keeps a place on the page"},
+    "driver_state": {"hot_padding": "reserves space on the page"},
     "order_event": {"recorded_at": _WRITTEN_DOWN},
     "driver_command": {"driver_command_id": _NUMBERED},
     "order_command": {"order_command_id": _NUMBERED},
@@ -88,21 +88,21 @@ APART = {
     "access_token": "who may ask",
     "driver": "registered",
     "driver_pace": "learned of the history by a command",
-    "driver_reporting": "how the staff wants devices to report",
+    "driver_sampling": "how devices sample positions",
     "driver_transition": "the matrix",
     "eta_band": "learned of the history by a command",
     "eta_model": "learned of the history by a command",
-    "fix_chunk": "the history at rest: no case is that old",
+    "fix_chunk": "the packed history: no case is that old",
+    "history_bounds": "a rule, which the cases set",
     "kafka_offset": "where a consumer stands; a replay moves it",
     "limits": "rules",
     "order_transition": "the matrix",
     "policy": "rules",
     "restaurant": "registered",
-    "sealed_before": "a rule, which the cases set",
     "series": "numbers that no fix proves",
     "series_point": "numbers that no fix proves",
     "service_area": "registered",
-    "simulation": "how many the simulators are to run",
+    "simulation_target": "how many the simulators are to run",
     "street_speed": "learned of the history by a command",
 }
 _AS = {  # how a value is read, where not as it is
@@ -192,7 +192,7 @@ def of_database(fleet: Fleet, drivers: Sequence[str], orders: Sequence[UUID]) ->
         table: sorted(rows, key=repr) for table, rows in zip(tables, answers, strict=True)
     }
     boots = [row[:2] for row in found["driver_boot"]]
-    marks = write.read_watermarks(fleet.batch_door, boots)
+    marks = fix_writer.read_watermarks(fleet.batch_door, boots)
     found["watermarks"] = {(m.driver_id, m.boot): (m.seq, m.missing) for m in marks}
     return found
 

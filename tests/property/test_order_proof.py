@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from doorstep.operate.rebuild import rebuild
-from doorstep.operate.rebuilding import Rebuilder
-from doorstep.stack.postgres import PostgresCluster
+from ops.commands.rebuild import Rebuilder
+from ops.commands.rebuild_command import rebuild
+from ops.stack.postgres import PostgresCluster
 from tests.database import cloned_database
 from tests.property import snapshots
 from tests.property.cases import (

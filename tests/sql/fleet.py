@@ -11,9 +11,9 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
-from doorstep.store import admin, write
-from doorstep.store.rows import IncomingRow, Outcome
-from doorstep.store.translate import translated
+from doorstep.store import admin, fix_writer
+from doorstep.store.error_mapping import translated
+from doorstep.store.records import IncomingRow, Outcome
 from sql import query
 from tests.database import Database
 from tests.factories import CUSTOMER, RESTAURANT, Place
@@ -111,7 +111,7 @@ class Fleet:
 
     def record(self, rows: Iterable[IncomingRow]) -> list[Outcome]:
         with self.conn.transaction():
-            return write.record_fixes(self.conn, rows)
+            return fix_writer.record_fixes(self.conn, rows)
 
     def state(self, order_id: UUID) -> str:
         value: str = self.run("SELECT state FROM orders WHERE order_id = %s", order_id)[0]["state"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from doorstep.stack.postgres import PostgresCluster, reachable_data_dir
+from ops.stack.postgres import PostgresCluster, reachable_data_dir
 from tests.database import PASSWORD, running_cluster
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from doorstep import errors
 from doorstep.fix import Fix, decode_position
-from doorstep.stack.postgres import PostgresCluster
-from doorstep.store import write
+from doorstep.store import fix_writer
+from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect, connection, open_pool
-from doorstep.store.rows import Outcome
-from doorstep.store.translate import translated
+from doorstep.store.records import Outcome
+from ops.stack.postgres import PostgresCluster
 from sql import query
 from tests.database import Database, cloned_database, create_template, running_cluster
 from tests.factories import AWAY, RESTAURANT, Place, make_fix, make_walk, now, numbered
@@ -40,12 +40,12 @@ def test_two_doors__each_with_half_a_dwell_pair__prove_the_arrival(fleet: Fleet)
         fleet.database.connect("driver_events") as one,
         fleet.database.connect("driver_api") as two,
     ):
-        assert write.record_fixes(one, [first]) == []
-        assert write.record_fixes(two, [second]) == [Outcome(0, "parked", "locked")]
+        assert fix_writer.record_fixes(one, [first]) == []
+        assert fix_writer.record_fixes(two, [second]) == [Outcome(0, "parked", "locked")]
         two.commit()
         one.commit()
         assert fleet.evidence(order_id) == {}
-        assert write.record_parked(one) == 1
+        assert fix_writer.record_parked(one) == 1
         one.commit()
     assert fleet.state(order_id) == "at_restaurant"
 
@@ -57,7 +57,7 @@ def test_two_doors__writing_at_random__end_as_one_door_would(fleet: Fleet) -> No
     def write_all(part: list[int]) -> None:
         with fleet.database.connect("driver_api") as conn:
             for k in part:
-                while any(o.outcome == "parked" for o in write.record_fixes(conn, [walk[k]])):
+                while any(o.outcome == "parked" for o in fix_writer.record_fixes(conn, [walk[k]])):
                     conn.rollback()
                 conn.commit()
 
@@ -80,11 +80,11 @@ def test_record_fixes__a_locked_driver__parks_only_their_fixes_until_it_is_free(
         ]
         assert [row[0] for row in fleet.history()] == ["d2"]
         with fleet.conn.transaction():
-            assert write.record_parked(fleet.conn) == 0
-            assert write.read_watermarks(fleet.conn, [("d1", "b1")]) == []
+            assert fix_writer.record_parked(fleet.conn) == 0
+            assert fix_writer.read_watermarks(fleet.conn, [("d1", "b1")]) == []
     with fleet.conn.transaction():
-        assert write.record_parked(fleet.conn) == 2
-        [mark] = write.read_watermarks(fleet.conn, [("d1", "b1")])
+        assert fix_writer.record_parked(fleet.conn) == 2
+        [mark] = fix_writer.read_watermarks(fleet.conn, [("d1", "b1")])
     assert mark.seq == 2
     assert len(fleet.history()) == 3
     assert fleet.run("SELECT * FROM parked_fix") == []
@@ -113,8 +113,8 @@ def test_record_parked__refused_ones__become_dead_letters(fleet: Fleet) -> None:
         rows = [make_fix(seq=1, place=RESTAURANT), make_fix(seq=2, late_s=90_000)]
         assert len(fleet.record(numbered(rows))) == 2
     with fleet.conn.transaction():
-        assert write.record_parked(fleet.conn) == 2
-        letters = write.take_outbox(fleet.conn, 10)
+        assert fix_writer.record_parked(fleet.conn) == 2
+        letters = fix_writer.take_outbox(fleet.conn, 10)
     assert [(record.topic, record.key) for record in letters] == [("dead-letter", b"d1")] * 2
     assert {dict(record.headers)["reason"] for record in letters} == {"conflict", "too_old"}
 
@@ -127,8 +127,8 @@ def test_record_parked__its_dead_letter__is_a_fix_again_with_the_time_of_its_arr
         blocker.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
         fleet.record([row])
     with fleet.conn.transaction():
-        write.record_parked(fleet.conn)
-        [letter] = write.take_outbox(fleet.conn, 10)
+        fix_writer.record_parked(fleet.conn)
+        [letter] = fix_writer.take_outbox(fleet.conn, 10)
     [fix] = decode_position(letter.payload)
     assert fix == Fix("b1", 2, row[4], AWAY.lat_deg, AWAY.lon_deg, 5.0)
     received_at_ms = int(dict(letter.headers)["received_at_ms"])
@@ -291,7 +291,7 @@ def test_commands_and_fixes__at_once_on_one_fleet__never_deadlock(fleet: Fleet) 
                 rows = [
                     make_fix(name, written, boot=f"b{step}", place=RESTAURANT) for name in names
                 ]
-                write.record_fixes(conn, numbered(rows[::step]))
+                fix_writer.record_fixes(conn, numbered(rows[::step]))
                 conn.commit()
         return written
 
@@ -324,25 +324,25 @@ def test_advance_offsets__held_by_a_stopped_consumer__is_unavailable_then_lost(
 ) -> None:
     url = fleet.database.url("driver_events")
     with connect(url) as stopped, connect(url, lock_timeout_ms=100) as conn:
-        write.open_offsets(stopped, "c", "t", [0])
+        fix_writer.open_offsets(stopped, "c", "t", [0])
         stopped.commit()
-        write.advance_offsets(stopped, "c", "t", {0: (0, 5)})  # and stops, before its commit
+        fix_writer.advance_offsets(stopped, "c", "t", {0: (0, 5)})  # and stops, before its commit
         with pytest.raises(errors.StoreUnavailable):
-            write.advance_offsets(conn, "c", "t", {0: (0, 9)})
+            fix_writer.advance_offsets(conn, "c", "t", {0: (0, 9)})
         conn.rollback()
         stopped.commit()
         with pytest.raises(errors.OffsetLost):
-            write.advance_offsets(conn, "c", "t", {0: (0, 9)})
+            fix_writer.advance_offsets(conn, "c", "t", {0: (0, 9)})
 
 
 def test_idle_in_transaction__a_stopped_writer__frees_its_locks(fleet: Fleet) -> None:
     with connect(fleet.database.url("driver_events")) as conn:
         conn.execute("SET idle_in_transaction_session_timeout = '100ms'")
         conn.commit()
-        write.record_fixes(conn, [make_fix()])
+        fix_writer.record_fixes(conn, [make_fix()])
         threading.Event().wait(1.0)
         with pytest.raises(errors.StoreUnavailable):
-            write.record_fixes(conn, [make_fix(seq=2)])
+            fix_writer.record_fixes(conn, [make_fix(seq=2)])
     assert fleet.history() == []
 
 
@@ -376,8 +376,8 @@ async def test_store__the_server_is_killed_under_a_writer__is_unavailable_and_a_
         conn = connect(database.url("driver_events"))
         pool = await open_pool(database.url("driver_api"), 2)
         async with connection(pool) as api:
-            assert await write.record_fixes_async(api, [make_fix(seq=1)]) == []
-        write.record_fixes(conn, [make_fix(seq=2, late_s=-1)])
+            assert await fix_writer.record_fixes_async(api, [make_fix(seq=1)]) == []
+        fix_writer.record_fixes(conn, [make_fix(seq=2, late_s=-1)])
         own_cluster.kill()
         fleet.close()
         with pytest.raises(errors.StoreUnavailable), translated():
@@ -387,15 +387,15 @@ async def test_store__the_server_is_killed_under_a_writer__is_unavailable_and_a_
         conn.close()
         with pytest.raises(errors.StoreUnavailable):
             async with connection(pool) as api:
-                await write.record_fixes_async(api, [make_fix(seq=3)])
+                await fix_writer.record_fixes_async(api, [make_fix(seq=3)])
         own_cluster.start()
         conn = connect(database.url("driver_events"))
-        assert write.record_fixes(conn, [make_fix(seq=2, late_s=-1)]) == []
+        assert fix_writer.record_fixes(conn, [make_fix(seq=2, late_s=-1)]) == []
         conn.commit()
         for _ in range(50):
             try:
                 async with connection(pool) as api:
-                    assert await write.record_fixes_async(api, [make_fix(seq=3)]) == []
+                    assert await fix_writer.record_fixes_async(api, [make_fix(seq=3)]) == []
                 break
             except errors.StoreUnavailable:
                 continue

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from doorstep.eta.codec import model_to_json
-from doorstep.eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase
-from doorstep.operate import learn
-from doorstep.operate.learn import read_deliveries, store_model
 from doorstep.store import commands
 from doorstep.store.pool import connection, open_pool
+from eta.codec import model_to_json
+from eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase
+from ops.commands import learn_command
+from ops.commands.learn_command import read_deliveries, store_model
 from tests.database import Database
 from tests.factories import CUSTOMER, RESTAURANT, Place, make_fix, now
 from tests.sql.fleet import Fleet, connect_as
@@ -105,11 +105,11 @@ def test_learn__the_command__adds_a_version_and_tells_of_it(
 ) -> None:
     monkeypatch.setenv("DATABASE_ADMIN_URL", database.url("doorstep_owner"))
     deliver(fleet)
-    assert learn.main([]) == 1
+    assert learn_command.main([]) == 1
     assert "at least 30 are needed" in capsys.readouterr().err
-    monkeypatch.setattr(learn, "LEAST", 1)
-    assert learn.main(["--dry-run"]) == 0
+    monkeypatch.setattr(learn_command, "LEAST", 1)
+    assert learn_command.main(["--dry-run"]) == 0
     assert fleet.run("SELECT FROM eta_model") == []
-    assert learn.main(["--json"]) == 0
+    assert learn_command.main(["--json"]) == 0
     assert fleet.run("SELECT rides FROM eta_model") == [{"rides": 1}]
     assert "1 deliveries of 1 drivers" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from doorstep.store.rows import IncomingRow
+from doorstep.store.records import IncomingRow
 from tests.factories import AWAY, CUSTOMER, RESTAURANT, Place, make_fix, make_walk, now, numbered
 from tests.sql.fleet import Fleet
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from doorstep import errors
-from doorstep.tables import DRIVER_STATES, ORDER_STATES
+from doorstep.store.tables import DRIVER_STATES, ORDER_STATES
 from tests.sql.fleet import Fleet
 
 COMMANDS = ("confirm", "assign", "decline", "reassign", "pick_up", "deliver", "cancel", "fail")

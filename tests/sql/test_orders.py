@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from doorstep import errors
-from doorstep.store import write
+from doorstep.store import fix_writer
 from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now
 from tests.sql.fleet import Fleet
 
@@ -188,7 +188,7 @@ def test_pick_up__after_gps_has_shown_it__succeeds_and_shows_nothing_twice(fleet
 def test_events__each__is_announced_once_in_its_order(fleet: Fleet) -> None:
     order_id = fleet.assigned_order()
     with fleet.conn.transaction():
-        records = write.take_outbox(fleet.conn, 100)
+        records = fix_writer.take_outbox(fleet.conn, 100)
     assert {record.topic for record in records} == {"tracking-updates"}
     assert {record.key for record in records} == {str(order_id).encode()}
     said = [json.loads(record.payload) for record in records]

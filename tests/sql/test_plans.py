@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from doorstep.store import write
+from doorstep.store import fix_writer
 from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now, numbered
 from tests.sql.fleet import Fleet
 
@@ -63,11 +63,11 @@ def test_record_fixes__plans_from_when_all_was_empty__read_by_key(fleet: Fleet) 
     ]
     other = fleet.database.connect(autocommit=True)
     with other.transaction():
-        write.record_fixes(other, numbered(crowd))
+        fix_writer.record_fixes(other, numbered(crowd))
     other.close()
     with fleet.conn.transaction():
         before = rows_read(fleet)
-        write.record_fixes(fleet.conn, numbered([*arrival, *departure]))  # half of them again
+        fix_writer.record_fixes(fleet.conn, numbered([*arrival, *departure]))  # half of them again
         after = rows_read(fleet)
 
     assert fleet.state(order_id) == "picked_up"

@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from doorstep.operate import rebuild as command
-from doorstep.operate.rebuild import rebuild
-from doorstep.operate.rebuilding import Rebuilder
-from doorstep.stack.postgres import PostgresCluster
+from ops.commands import rebuild_command as command
+from ops.commands.rebuild import Rebuilder
+from ops.commands.rebuild_command import rebuild
+from ops.stack.postgres import PostgresCluster
 from tests.database import Database, cloned_database
 from tests.factories import CUSTOMER, RESTAURANT, make_walk, now
 from tests.sql.fleet import Fleet
@@ -208,7 +208,7 @@ def test_rebuild_command__as_an_operator_calls_it(
 def test_rebuild__a_sealed_window__is_taken_as_it_stands(
     order_id: UUID, run_rebuild: Rebuild, database: Database
 ) -> None:
-    tamper(database, "UPDATE sealed_before SET sealed_before = now() - interval '10 min'")
+    tamper(database, "UPDATE history_bounds SET sealed_before = now() - interval '10 min'")
     with database.connect(autocommit=True) as conn:
         conn.execute("DELETE FROM fix_history WHERE fix_at < now() - interval '10 min'")
     assert run_rebuild() == []

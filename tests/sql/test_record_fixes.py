@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from doorstep.store import write
-from doorstep.store.rows import IncomingRow, Outcome
+from doorstep.store import fix_writer
+from doorstep.store.records import IncomingRow, Outcome
 from tests.factories import AWAY, RESTAURANT, Place, make_fix, now, numbered
 from tests.sql.fleet import Fleet
 
@@ -145,7 +145,7 @@ def test_record_fixes__unknown_driver__is_refused_beside_the_others(fleet: Fleet
 
 
 def test_record_fixes__before_what_is_sealed__is_counted_never_stored(fleet: Fleet) -> None:
-    fleet.run("UPDATE sealed_before SET sealed_before = now() - interval '1 hour'")
+    fleet.run("UPDATE history_bounds SET sealed_before = now() - interval '1 hour'")
     assert one(fleet, make_fix(late_s=3_601)) == ("rejected", "sealed")
     assert one(fleet, make_fix(seq=2, late_s=3_599)) == ("committed", None)
 
@@ -229,8 +229,8 @@ def test_record_fixes__out_of_order_and_with_gaps__ranges_join_up(fleet: Fleet) 
 
 def test_record_fixes__two_batches_in_one_transaction__both_are_written(fleet: Fleet) -> None:
     with fleet.conn.transaction():
-        write.record_fixes(fleet.conn, [make_fix(seq=1)])
-        write.record_fixes(fleet.conn, [make_fix(seq=2, late_s=1)])
+        fix_writer.record_fixes(fleet.conn, [make_fix(seq=1)])
+        fix_writer.record_fixes(fleet.conn, [make_fix(seq=2, late_s=1)])
     assert len(fleet.history()) == 2
 
 

@@ -1,4 +1,4 @@
-"""doorstep/tables.py against the database, and the Python side of the store against its roles."""
+"""The tables of doorstep/store/tables.py against the database, and its roles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from doorstep import errors, tables
-from doorstep.store import commands, write
+from doorstep import errors
+from doorstep.store import commands, fix_writer, tables
 from doorstep.store.pool import connection, open_pool
 from tests.database import Database
 from tests.factories import CUSTOMER, make_fix
@@ -73,7 +73,7 @@ async def test_store__as_the_services_call_it__an_order_goes_from_creation_to_de
                 )
             assert (order.driver_id, order.assignment_no) == ("d1", 1)
         async with connection(driving) as conn:
-            assert await write.record_fixes_async(conn, [make_fix()]) == []
+            assert await fix_writer.record_fixes_async(conn, [make_fix()]) == []
             with pytest.raises(errors.IllegalTransition) as refusal:
                 await commands.apply_order_command(
                     conn, order.order_id, "deliver", actor="driver", actor_id="d1"

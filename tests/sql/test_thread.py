@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from doorstep.store import write
+from doorstep.store import fix_writer
 from tests.factories import AWAY, CUSTOMER, RESTAURANT, make_walk, now
 from tests.sql.fleet import Fleet
 
@@ -32,6 +32,6 @@ def test_order__driver_walks_the_whole_way__every_state_is_shown_once(fleet: Fle
     ]
     assert fleet.driver()["state"] == "available"
     with fleet.conn.transaction():
-        assert len(write.take_outbox(fleet.conn, 100)) == 8
-        [mark] = write.read_watermarks(fleet.conn, [("d1", "b1")])
+        assert len(fix_writer.take_outbox(fleet.conn, 100)) == 8
+        [mark] = fix_writer.read_watermarks(fleet.conn, [("d1", "b1")])
     assert (mark.seq, mark.missing) == (len(walk), [])

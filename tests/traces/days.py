@@ -6,17 +6,17 @@ were chosen by hand too, without an expectation: those phones were silent, or th
 
 from __future__ import annotations
 
-from tests.traces.labels import LABELS, NOWHERE_M, Spot
+from tests.traces.labels import LABELS, NOWHERE_M, Position
 
 OTHER_STOPS = {
-    "phones/d03": (Spot(0, 3864), Spot(31_176, 43_338)),
-    "phones/d06": (Spot(0, 13_490), Spot(0, 13_490, NOWHERE_M)),
-    "phones/d10": (Spot(7134, 7236), Spot(19_194, 19_344)),
-    "phones/d12": (Spot(8274, 8526), Spot(27_528, 27_720)),
+    "phones/d03": (Position(0, 3864), Position(31_176, 43_338)),
+    "phones/d06": (Position(0, 13_490), Position(0, 13_490, NOWHERE_M)),
+    "phones/d10": (Position(7134, 7236), Position(19_194, 19_344)),
+    "phones/d12": (Position(8274, 8526), Position(27_528, 27_720)),
 }
 
 
-def stops_of(day: str) -> tuple[Spot, Spot]:
+def stops_of(day: str) -> tuple[Position, Position]:
     """The restaurant's and the customer's place in a phone-day."""
     if day in OTHER_STOPS:
         return OTHER_STOPS[day]

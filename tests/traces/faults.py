@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from tests.traces.data import LATENESS_S, NO_CLOCK_S, Trace, TraceFix
-from tracking_api.history import flag_jumps
-from tracking_api.view import Spot
+from tracking_api.history.features import flag_jumps
+from tracking_api.track.visibility import Position
 
 FUTURE_S = 120.0
 INACCURATE_M = 200.0
@@ -89,7 +89,7 @@ def fixes_with(trace: Trace, *fates: str) -> list[tuple[int, TraceFix]]:
 def jumps_of(fixes: Sequence[tuple[int, TraceFix]]) -> set[int]:
     """The seqs of the fixes that nobody can have travelled to, as GET /history flags them."""
     fixes = sorted(fixes, key=lambda one: (one[1].fix_s, one[0]))
-    trail = [Spot(fix.at, fix.at, fix.place.lon_deg, fix.place.lat_deg) for _, fix in fixes]
+    trail = [Position(fix.at, fix.at, fix.place.lon_deg, fix.place.lat_deg) for _, fix in fixes]
     return {seq for (seq, _), jump in zip(fixes, flag_jumps(trail), strict=True) if jump}
 
 

@@ -19,7 +19,7 @@ NOWHERE_M = 20_000.0  # a customer that the trace never comes near
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
+class Position:
     """Where the phone was between two instants of the trace, moved by so many metres."""
 
     from_s: float
@@ -38,8 +38,8 @@ class Label:
 
     name: str
     trace: str
-    restaurant: Spot
-    customer: Spot
+    restaurant: Position
+    customer: Position
     expected: Mapping[str, Window] = field(default_factory=dict)
     passed: tuple[str, ...] = ()
     missed: Mapping[str, str] = field(default_factory=dict)
@@ -64,131 +64,131 @@ def _stops() -> list[Label]:
         Label(
             "a van: two parked deliveries, 350 m apart",
             "goal/711",
-            Spot(82, 247),
-            Spot(442, 837),
+            Position(82, 247),
+            Position(442, 837),
             _way((5, 25), (402, 415), (402, 415), (427, 442)),
         ),
         Label(
             "a van: a stop of one minute, then round the corner",
             "goal/576",
-            Spot(110, 165),
-            Spot(235, 310),
+            Position(110, 165),
+            Position(235, 310),
             _way((100, 116), (200, 212), (200, 212), (222, 237)),
         ),
         Label(
             "a van: its driver walks about the stop",
             "goal/206",
-            Spot(20, 55),
-            Spot(377, 417),
+            Position(20, 55),
+            Position(377, 417),
             _way((5, 21), (251, 262), (251, 262), (296, 312)),
         ),
         Label(
             "a van: 370 m along one street",
             "goal/372",
-            Spot(200, 309),
-            Spot(384, 434),
+            Position(200, 309),
+            Position(384, 434),
             _way((180, 201), (364, 375), (364, 375), (374, 387)),
         ),
         Label(
             "a van: a stray fix 60 m off, amid the second stop",
             "goal/277",
-            Spot(101, 146),
-            Spot(416, 515),
+            Position(101, 146),
+            Position(416, 515),
             _way((0, 16), (391, 402), (391, 402), (400, 417)),
         ),
         Label(
             "a car at 1 Hz: it stands for 44 s, later for 34 and 69 s",
             "munich/1s",
-            Spot(143, 187),
-            Spot(411, 480),
+            Position(143, 187),
+            Position(411, 480),
             _way((138, 146), (205, 211), (305, 311), (366, 376)),
         ),
         Label(
             "a car at 1 Hz: it stands for 41 s, far away for 78 s",
             "munich/1s",
-            Spot(225, 266),
-            Spot(1032, 1110),
+            Position(225, 266),
+            Position(1032, 1110),
             _way((219, 229), (280, 286), (992, 997), (1025, 1035)),
         ),
         Label(
             "the same drive, a fix every 15 s",
             "munich/15s",
-            Spot(143, 187),
-            Spot(411, 480),
+            Position(143, 187),
+            Position(411, 480),
             _way((134, 166), (195, 226), (299, 320), (360, 421)),
         ),
         Label(
             "the same drive, a fix every 15 s, the longer way",
             "munich/15s",
-            Spot(225, 266),
-            Spot(1032, 1110),
+            Position(225, 266),
+            Position(1032, 1110),
             _way((209, 241), (269, 301), (990, 1010), (1019, 1051)),
         ),
         Label(
             "a phone on a motorway: a rest, then home",
             "phones/d07",
-            Spot(9478, 9749),
-            Spot(19186, 19456),
+            Position(9478, 9749),
+            Position(19186, 19456),
             _way((9447, 9510), (9750, 11700), (19006, 19070), (19150, 19217)),
         ),
         Label(
             "a phone in the evening: a shop, then home",
             "phones/d07",
-            Spot(26919, 27090),
-            Spot(27611, 27881),
+            Position(26919, 27090),
+            Position(27611, 27881),
             _way((26905, 26931), (27117, 27155), (27431, 27470), (27550, 27615)),
             assigned_s=26_000,
         ),
         Label(
             "a phone in a car: an errand",
             "phones/d14",
-            Spot(303, 423),
-            Spot(1143, 1412),
+            Position(303, 423),
+            Position(1143, 1412),
             _way((273, 335), (453, 490), (784, 834), (1082, 1145)),
         ),
         Label(
             "the same phone after seven hours: the way back",
             "phones/d14",
-            Spot(27_487, 27_656),
-            Spot(28_198, 28_334),
+            Position(27_487, 27_656),
+            Position(28_198, 28_334),
             _way((27_334, 27_490), (27_660, 27_897), (28_108, 28_156), (28_198, 28_240)),
             assigned_s=27_000,
         ),
         Label(
             "a phone in an office, then by bus",
             "phones/d08",
-            Spot(7134, 7409),
-            Spot(17_903, 18_205),
+            Position(7134, 7409),
+            Position(17_903, 18_205),
             _way((7100, 7140), (17_271, 17_301), (17_603, 17_640), (17_873, 17_935)),
             assigned_s=7000,
         ),
         Label(
             "a phone whose clock runs 2 s ahead: a shop, then home",
             "phones/d09",
-            Spot(32_689, 32_969),
-            Spot(35_863, 36_162),
+            Position(32_689, 32_969),
+            Position(35_863, 36_162),
             _way((32_663, 32_702), (35_440, 35_456), (35_820, 35_840), (35_838, 35_870)),
             assigned_s=32_000,
         ),
         Label(
             "a phone on a desk, once thrown 200 m by a cell tower; then on foot",
             "phones/d04",
-            Spot(7080, 13_467),
-            Spot(30_554, 30_743),
+            Position(7080, 13_467),
+            Position(30_554, 30_743),
             _way((7070, 7090), (30_077, 30_140), (30_077, 30_170), (30_400, 30_440)),
         ),
         Label(
             "a phone in a park, a fix every 30 s",
             "phones/d13",
-            Spot(1550, 1640),
-            Spot(5739, 5991),
+            Position(1550, 1640),
+            Position(5739, 5991),
             _way((1458, 1555), (2748, 2990), (5649, 5685), (5690, 5740)),
         ),
         Label(
             "a phone among cell-tower fixes: on foot, then indoors",
             "phones/d11",
-            Spot(6954, 7242),
-            Spot(10_536, 11_740),
+            Position(6954, 7242),
+            Position(10_536, 11_740),
             _way((6900, 6975), (7439, 7475), (7575, 7600), (7690, 7740)),
         ),
     ]
@@ -200,24 +200,24 @@ def _passed_customers() -> list[Label]:
         Label(
             "a van passes the customer at 11 m/s",
             "goal/711",
-            Spot(82, 247),
-            Spot(420, 424),
+            Position(82, 247),
+            Position(420, 424),
             {"at_restaurant": (5, 25), "picked_up": (402, 415), "arriving": (402, 415)},
             passed=("at_customer",),
         ),
         Label(
             "a car passes the customer at 16 m/s",
             "munich/1s",
-            Spot(143, 187),
-            Spot(699, 701),
+            Position(143, 187),
+            Position(699, 701),
             {"at_restaurant": (138, 146), "picked_up": (205, 211), "arriving": (668, 675)},
             passed=("at_customer",),
         ),
         Label(
             "a phone passes the customer at 17 m/s, 28 s apart from its next fix",
             "phones/d07",
-            Spot(9478, 9749),
-            Spot(18_460, 18_470),
+            Position(9478, 9749),
+            Position(18_460, 18_470),
             {
                 "at_restaurant": (9447, 9510),
                 "picked_up": (9750, 11_700),
@@ -228,8 +228,8 @@ def _passed_customers() -> list[Label]:
         Label(
             "a phone passes the customer at 15 m/s",
             "phones/d14",
-            Spot(303, 423),
-            Spot(750, 756),
+            Position(303, 423),
+            Position(750, 756),
             {"at_restaurant": (273, 335), "picked_up": (453, 490), "arriving": (633, 666)},
             passed=("at_customer",),
         ),
@@ -237,8 +237,8 @@ def _passed_customers() -> list[Label]:
 
 
 def _drive_by(name: str, trace: str, from_s: float, to_s: float) -> Label:
-    spot = Spot(from_s, to_s)
-    return Label(name, trace, spot, Spot(from_s, to_s, NOWHERE_M), passed=("at_restaurant",))
+    spot = Position(from_s, to_s)
+    return Label(name, trace, spot, Position(from_s, to_s, NOWHERE_M), passed=("at_restaurant",))
 
 
 def _drive_bys() -> list[Label]:
@@ -285,29 +285,29 @@ def _missed() -> list[Label]:
         Label(
             "an iPhone stands for 45 minutes, in silence",
             "phones/d01",
-            Spot(10_664, 10_676),
-            Spot(10_664, 10_676, NOWHERE_M),
+            Position(10_664, 10_676),
+            Position(10_664, 10_676, NOWHERE_M),
             missed={"at_restaurant": SILENT},
         ),
         Label(
             "another iPhone beside it",
             "phones/d02",
-            Spot(25_510, 25_524),
-            Spot(25_510, 25_524, NOWHERE_M),
+            Position(25_510, 25_524),
+            Position(25_510, 25_524, NOWHERE_M),
             missed={"at_restaurant": SILENT},
         ),
         Label(
             "an iPhone stands for 36 minutes: one fix as it comes, one as it goes",
             "phones/d05",
-            Spot(2410, 2420),
-            Spot(2410, 2420, NOWHERE_M),
+            Position(2410, 2420),
+            Position(2410, 2420, NOWHERE_M),
             missed={"at_restaurant": SILENT},
         ),
         Label(
             "a van: the customer lives 150 m from the restaurant",
             "goal/575",
-            Spot(140, 206),
-            Spot(310, 410),
+            Position(140, 206),
+            Position(310, 410),
             {"at_restaurant": (125, 147)},
             missed={
                 "at_customer": "nobody pressed `picked up`, and without that an order counts as "
@@ -323,8 +323,8 @@ def _fooled() -> list[Label]:
         Label(
             "a van passes at 6 m/s, turns, and passes again 35 s later; its phone tells no speed",
             "goal/372",
-            Spot(69, 71),
-            Spot(69, 71, NOWHERE_M),
+            Position(69, 71),
+            Position(69, 71, NOWHERE_M),
             passed=("at_restaurant",),
             fooled={
                 "at_restaurant": "two passes, 35 s apart and 25 m from each other, look like the "

@@ -11,11 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from doorstep.store import admin
-from doorstep.store.rows import IncomingRow
+from doorstep.store.records import IncomingRow
 from tests.factories import Place
 from tests.sql.fleet import Fleet
 from tests.traces.data import Trace, metres, moved, read_trace
-from tests.traces.labels import Label, Spot
+from tests.traces.labels import Label, Position
 
 USABLE_M = 200.0
 BATCH_FIXES = 1999
@@ -32,7 +32,7 @@ class PlacedOrder:
     begins_at: datetime  # second 0 of the trace, as moved
 
 
-def place_of(trace: Trace, spot: Spot) -> Place:
+def place_of(trace: Trace, spot: Position) -> Place:
     """Where the trace was in the spot's span of time, by its usable fixes if it has any."""
     inside = [fix for fix in trace.fixes if spot.from_s <= fix.fix_s - trace.begins_s <= spot.to_s]
     usable = [fix for fix in inside if fix.accuracy_m is None or fix.accuracy_m <= USABLE_M]

@@ -26,8 +26,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from doorstep.stack.settings import StackSettings
-from doorstep.stack.stack import Stack
+from ops.stack.settings import StackSettings
+from ops.stack.stack import Stack
 from tests.database import Database, cloned_database, create_template, running_cluster
 from tests.traces.data import GPS, Trace, phone_days
 from tests.traces.faults import FaultRow, fate_of, faults_of, table_of
@@ -165,9 +165,9 @@ def tally(counts: dict[str, int]) -> str:
 def run(names: Sequence[str], say: Say) -> Verdict:
     """Start a stack and an empty database, and judge the days."""
     days = [day for day in phone_days() if not names or day.name.rpartition("/")[2] in names]
-    home = Path(tempfile.mkdtemp(prefix="doorstep-phones-"))
-    home.chmod(0o755)
-    settings = StackSettings(doorstep_home=home / "stack", **ANY_PORT)
+    paths = Path(tempfile.mkdtemp(prefix="doorstep-phones-"))
+    paths.chmod(0o755)
+    settings = StackSettings(doorstep_home=paths / "stack", **ANY_PORT)
     environment = os.environ | {"ACK_EVERY_S": str(ACK_EVERY_S)}
     stack = Stack(settings, environment=environment, say=say)
     try:
@@ -176,11 +176,11 @@ def run(names: Sequence[str], say: Say) -> Verdict:
         with running_cluster() as cluster:
             create_template(cluster)
             with cloned_database(cluster) as empty:
-                phones = PhoneDays(stack, days, now_ms(), home / "journals", ACK_EVERY_S, say=say)
-                return asyncio.run(judge_days(phones, empty, home / "driver_events"))
+                phones = PhoneDays(stack, days, now_ms(), paths / "journals", ACK_EVERY_S, say=say)
+                return asyncio.run(judge_days(phones, empty, paths / "driver_events"))
     finally:
         stack.down(erase=True)
-        shutil.rmtree(home, ignore_errors=True)
+        shutil.rmtree(paths, ignore_errors=True)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from confluent_kafka import Message, Producer
 
 from doorstep.fix import Fix, decode_position, encode_fix
-from doorstep.stack.topics import DAY_MS, Topic, create_topics
+from doorstep.kafka.topic_specs import DAY_MS, Topic, create_topics
 from doorstep.store import admin
 from tests.database import Database
 from tests.integration.pipe_services import Service, read_topic_at

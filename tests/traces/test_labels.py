@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from doorstep.stack.postgres import PostgresCluster
+from ops.stack.postgres import PostgresCluster
 from tests.database import cloned_database
 from tests.sql.fleet import Fleet
 from tests.traces.data import needs_traces, read_trace

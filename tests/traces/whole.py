@@ -1,4 +1,4 @@
-"""Phone-days through the whole stack, then their Kafka records, shuffled, into an empty database.
+"""Phone days through the whole stack, then their Kafka records, shuffled, into an empty database.
 
 over_mqtt    device journal → Mosquitto → bridge → Kafka → driver_events → PostGIS
 shuffled     the records of that, each fix by itself with the arrival it had, in any order and
@@ -19,16 +19,16 @@ from uuid import UUID
 
 from confluent_kafka import Message
 
+from device.device_session import open_device_session
+from device.settings import DeviceSettings
+from device.settings import FleetSecrets as Secrets
 from doorstep.fix import wire_instant
 from doorstep.provision import owner_connection
 from doorstep.settings import MqttBroker
-from doorstep.stack.addresses import reach
-from doorstep.stack.stack import Stack
 from doorstep.store import admin
+from ops.stack.addresses import reach
+from ops.stack.stack import Stack
 from simulators.api import Answer, Api
-from simulators.phone import phone_of
-from simulators.settings import Fleet as Secrets
-from simulators.settings import SimulatorSettings
 from tests.integration.pipe_services import read_topic_at
 from tests.traces.data import Trace
 from tests.traces.days import stops_of
@@ -70,15 +70,15 @@ class PhoneDays:
         return [self.driver_of(day, door) for day in self.days]
 
     @property
-    def settings(self) -> SimulatorSettings:
+    def settings(self) -> DeviceSettings:
         """The phones' settings."""
-        at, home = self.stack.addresses, self.stack.home
-        return SimulatorSettings(
+        at, paths = self.stack.addresses, self.stack.paths
+        return DeviceSettings(
             mqtt_url=tuple(
                 MqttBroker(one.host, one.port, tls=False) for one in map(reach, at.mqtt)
             ),
-            fleet_key_file=home.fleet_key_file,
-            staff_token_file=home.staff_token_file,
+            fleet_key_file=paths.fleet_key_file,
+            staff_token_file=paths.staff_token_file,
             driver_api_url=f"http://{reach(at.driver_api)}",
             tracking_api_url=f"http://{reach(at.tracking_api)}",
             journal_dir=self.journals,
@@ -157,7 +157,7 @@ class PhoneDays:
     async def _send(self, day: Trace) -> None:
         driver_id = self.driver_of(day)
         bodies = self.bodies(day)
-        async with phone_of(driver_id, self.settings) as phone:
+        async with open_device_session(driver_id, self.settings) as phone:
             await phone.connected(SETTLE_WITHIN_S)
             for start in range(0, len(bodies), CHUNK_FIXES):
                 for body in bodies[start : start + CHUNK_FIXES]:

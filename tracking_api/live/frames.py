@@ -18,12 +18,12 @@ from typing import Any
 
 import msgspec
 
-from doorstep.web.instants import format_instant
-from tracking_api.answers import eta_of, track_answer
-from tracking_api.arrivals import EstimateArrival
-from tracking_api.eta import estimate_arrival
+from doorstep.http.instants import format_instant
 from tracking_api.schemas import EtaAnswer
-from tracking_api.view import Event, Spot, TrackedOrder, age_s, freshness_of
+from tracking_api.track.presenters import eta_of, track_answer
+from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.track.visibility import Event, Position, TrackedOrder, age_s, freshness_of
 
 _encode = msgspec.json.Encoder().encode
 
@@ -93,7 +93,7 @@ def order_frame(
     return Frame("order", _encode(data), event.order_seq)
 
 
-def position_frame(spot: Spot, now: datetime, eta: WrittenEta | None) -> Frame:
+def position_frame(spot: Position, now: datetime, eta: WrittenEta | None) -> Frame:
     """Where the driver is, and when they should arrive."""
     data = {
         "position": position_members(spot, now),
@@ -112,7 +112,7 @@ def end_frame(reason: str) -> Frame:
     return Frame("end", _encode({"reason": reason}))
 
 
-def position_members(spot: Spot, now: datetime) -> dict[str, Any]:
+def position_members(spot: Position, now: datetime) -> dict[str, Any]:
     """The members of a `schemas.Position`, without building one: this is the hot path."""
     age = age_s(spot.fix_at, now)
     return {

@@ -22,18 +22,18 @@ from prometheus_client import Counter, Gauge
 
 from doorstep.errors import BadLink, DoorstepError
 from doorstep.telemetry import get_logger
-from tracking_api.arrivals import EstimateArrival
-from tracking_api.eta import estimate_arrival
+from tracking_api.batching import BatchLoader
 from tracking_api.live.frames import (
     end_frame,
     order_frame,
     resync_frame,
     snapshot_frame,
 )
+from tracking_api.live.order_channel import ENDED, OrderChannel
 from tracking_api.live.viewer import Viewer
-from tracking_api.live.watched import ENDED, Watched
-from tracking_api.together import Together
-from tracking_api.view import Look, Spot, TrackedOrder
+from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.track.visibility import OrderPoll, Position, TrackedOrder
 
 PUSHES = Counter("doorstep_live_pushes", "Frames written to viewers of orders.", ["kind"])
 _SNAPSHOTS, _EVENTS, _POSITIONS = map(PUSHES.labels, ("snapshot", "order", "position"))
@@ -50,7 +50,7 @@ class LiveStore(Protocol):
 
     async def read_tracks(self, order_ids: Sequence[UUID]) -> Mapping[UUID, TrackedOrder]: ...
 
-    async def read_looks(self, order_ids: Sequence[UUID]) -> list[Look]: ...
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]: ...
 
 
 class Hub:
@@ -65,16 +65,18 @@ class Hub:
         self._store = store
         self._estimate = estimate
         self._clock = clock
-        self._orders: OrderedDict[UUID, Watched] = OrderedDict()  # the longest not looked at first
-        self._by_driver: dict[str, Watched] = {}
+        self._orders: OrderedDict[UUID, OrderChannel] = (
+            OrderedDict()
+        )  # the longest not looked at first
+        self._by_driver: dict[str, OrderChannel] = {}
         self._due: set[UUID] = set()
         self._wake = asyncio.Event()
-        self._read_track = Together(store.read_tracks)
+        self._read_track = BatchLoader(store.read_tracks)
 
     # -- what the feed says ------------------------------------------------------------------
 
     @property
-    def watched_drivers(self) -> dict[str, Watched]:
+    def watched_drivers(self) -> dict[str, OrderChannel]:
         """By driver; the feed's thread asks it which positions matter."""
         return self._by_driver
 
@@ -97,14 +99,14 @@ class Hub:
     # -- viewers -----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def opened(self, order_id: UUID) -> AsyncIterator[Watched]:
+    async def opened(self, order_id: UUID) -> AsyncIterator[OrderChannel]:
         """Read an order for a viewer that is about to come in. Raises BadLink.
 
         Viewers that come at once share one read, and orders that are opened at once a statement.
         """
         watched = self._orders.get(order_id)
         if watched is None:
-            watched = self._orders[order_id] = Watched(order_id, self._estimate)
+            watched = self._orders[order_id] = OrderChannel(order_id, self._estimate)
             watched.looked_at = self._clock()
             WATCHED.set(len(self._orders))
         watched.arriving += 1
@@ -115,7 +117,7 @@ class Hub:
             watched.arriving -= 1
             self._forget_if_alone(watched)
 
-    def enter(self, watched: Watched, viewer: Viewer, cursor: str | None) -> None:
+    def enter(self, watched: OrderChannel, viewer: Viewer, cursor: str | None) -> None:
         """Send a viewer its first frames: the snapshot, and what it missed after its cursor."""
         tracked = watched.tracked
         if tracked is None:
@@ -140,12 +142,12 @@ class Hub:
         else:
             watched.viewers.add(viewer)
 
-    def leave(self, watched: Watched, viewer: Viewer) -> None:
+    def leave(self, watched: OrderChannel, viewer: Viewer) -> None:
         """A viewer is gone."""
         watched.viewers.discard(viewer)
         self._forget_if_alone(watched)
 
-    def _forget_if_alone(self, watched: Watched) -> None:
+    def _forget_if_alone(self, watched: OrderChannel) -> None:
         if watched.viewers or watched.arriving or self._orders.get(watched.order_id) is not watched:
             return
         del self._orders[watched.order_id]
@@ -176,7 +178,7 @@ class Hub:
         if not order_ids:
             return
         try:
-            looks = await self._store.read_looks(order_ids)
+            looks = await self._store.read_polls(order_ids)
         except BaseException:
             self._due.update(one for one in order_ids if one in self._orders)
             raise
@@ -205,7 +207,7 @@ class Hub:
         self._orders[order_id].looked_at = now
         self._orders.move_to_end(order_id)
 
-    def _see(self, watched: Watched, look: Look) -> None:
+    def _see(self, watched: OrderChannel, look: OrderPoll) -> None:
         """Take in one look. The same order_seq means the same assignment, open as it was."""
         tracked = watched.tracked
         if tracked is None or look.order_seq < tracked.order_seq:
@@ -215,7 +217,7 @@ class Hub:
         elif look.visible is not None:
             self._show(watched, look.visible, look.now)
 
-    def _show(self, watched: Watched, spot: Spot, now: datetime) -> None:
+    def _show(self, watched: OrderChannel, spot: Position, now: datetime) -> None:
         frame = watched.move(spot, now)
         if frame is None:
             return
@@ -225,14 +227,14 @@ class Hub:
 
     # -- reading whole orders ----------------------------------------------------------------
 
-    def _read_once(self, watched: Watched) -> asyncio.Task[None]:
+    def _read_once(self, watched: OrderChannel) -> asyncio.Task[None]:
         """Read an order, or join in the reading that is under way."""
         if watched.reading is None:
             watched.reading = asyncio.create_task(self._read(watched))
             watched.reading.add_done_callback(_seen)
         return watched.reading
 
-    async def _read(self, watched: Watched) -> None:
+    async def _read(self, watched: OrderChannel) -> None:
         try:
             tracked = await self._read_track(watched.order_id)
         finally:
@@ -241,7 +243,7 @@ class Hub:
             raise BadLink
         self._take_in(watched, tracked)
 
-    def _take_in(self, watched: Watched, tracked: TrackedOrder) -> None:
+    def _take_in(self, watched: OrderChannel, tracked: TrackedOrder) -> None:
         """Know an order as it was just read, and tell its viewers of what is new."""
         old = watched.tracked
         if old is not None and tracked.order_seq < old.order_seq:
@@ -263,13 +265,13 @@ class Hub:
         elif not new and tracked.visible is not None:
             self._show(watched, tracked.visible, tracked.now)
 
-    def _begin(self, watched: Watched, tracked: TrackedOrder) -> None:
+    def _begin(self, watched: OrderChannel, tracked: TrackedOrder) -> None:
         """Begin afresh with what may be seen: perhaps it is another driver now, or none."""
         open_now = tracked.window is not None and tracked.window.is_open(tracked.now)
         self._index(watched, tracked.driver_id if open_now else None)
         watched.begin()
 
-    def _index(self, watched: Watched, driver_id: str | None) -> None:
+    def _index(self, watched: OrderChannel, driver_id: str | None) -> None:
         """Make new positions of this driver, and of no other, bring this order up."""
         if watched.driver_id is not None and self._by_driver.get(watched.driver_id) is watched:
             del self._by_driver[watched.driver_id]

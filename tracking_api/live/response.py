@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from starlette.responses import Response
 from starlette.types import Scope, Send
 
-from tracking_api.live.crowd import Crowd
-from tracking_api.live.takeover import take_over, without_chunks
+from tracking_api.live.connection_manager import ConnectionManager
+from tracking_api.live.detachable_protocol import take_over, without_chunks
 from tracking_api.live.viewer import Viewer
 from tracking_api.live.websocket import SocketViewer
 
@@ -21,7 +21,7 @@ class LiveResponse(Response):
     """`accepting` are the headers that accept a WebSocket; without them it is SSE."""
 
     def __init__(
-        self, crowd: Crowd, sha256: bytes, accepting: Mapping[str, str] | None = None
+        self, crowd: ConnectionManager, sha256: bytes, accepting: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(status_code=101 if accepting else 200, headers=accepting or SSE_HEADERS)
         del self.headers["content-length"]

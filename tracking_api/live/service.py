@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
-from tracking_api.arrivals import EstimateArrival
 from tracking_api.database import Store
-from tracking_api.eta import estimate_arrival
-from tracking_api.live.crowd import Crowd
+from tracking_api.live.connection_manager import ConnectionManager
 from tracking_api.live.feed import Feed, Heard
-from tracking_api.live.fleet import Fleet
+from tracking_api.live.fleet_channel import FleetChannel
 from tracking_api.live.hub import Hub
-from tracking_api.live.series import SeriesStreams
-from tracking_api.live.topics import Topics
+from tracking_api.live.topic_follower import Topics
+from tracking_api.series.live import SeriesStreams
 from tracking_api.settings import MOST_VIEWERS, Settings
+from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.straight_eta import estimate_arrival
 
 
 class Live:
@@ -29,9 +29,9 @@ class Live:
     ) -> None:
         self.topics = topics or Topics("127.0.0.1:1", ())
         self.series = SeriesStreams(self.topics, series_topic)
-        self.crowd = Crowd(store.find_tokens, most_viewers)
+        self.crowd = ConnectionManager(store.find_tokens, most_viewers)
         self.hub = Hub(store, estimate=estimate)
-        self.fleet = Fleet(store)
+        self.fleet = FleetChannel(store)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
 

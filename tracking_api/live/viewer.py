@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from tracking_api.live.frames import SSE_HEARTBEAT, SSE_LAST_CHUNK, Frame
 
 if TYPE_CHECKING:
-    from tracking_api.live.crowd import Crowd
+    from tracking_api.live.connection_manager import ConnectionManager
 
 SKIPPED = Counter("doorstep_live_skipped", "Positions that a slow viewer never got.")
 
@@ -43,7 +43,7 @@ class Viewer(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(
-        self, crowd: Crowd, token_sha256: bytes, on_gone: Callable[[Viewer], None]
+        self, crowd: ConnectionManager, token_sha256: bytes, on_gone: Callable[[Viewer], None]
     ) -> None:
         self._crowd = crowd
         self._on_gone = on_gone

@@ -1,0 +1,233 @@
+"""The MQTT sessions of many devices at one broker: connecting in waves, reading, sending.
+
+Each is MQTT 3.1.1 with a clean session, credentials, a last will, a retained status, and
+subscriptions to the device's acks and commands. Devices are numbers here, from 0 on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import select
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.load import mqtt_packets
+from bench.load.devices import Device
+from doorstep.credentials import mqtt_password, read_fleet_key
+from doorstep.mqtt_topics import ACK
+
+WAVE = 50  # connecting at once: half of Mosquitto's listen backlog
+KEEPALIVE_S = 60
+PING_AFTER_S = 40
+PING_ROUND_S = 5
+RECONNECT_S = (0.5, 2.0)
+READ_BYTES = 400  # most packets are PUBACKs; a watermark has some 130 bytes
+EVENTS = 4096
+READABLE = select.EPOLLIN | select.EPOLLET
+IP_BIND_ADDRESS_NO_PORT = 24  # Linux; Python 3.11 has no name for it
+OFF, CONNECTING, LIVE = 0, 1, 2
+_ACK = ACK.encode()
+
+
+class Sessions:
+    """All sessions. Who subclasses it hears of PUBACKs and of sessions that are live (again)."""
+
+    def __init__(self, plan: dict[str, Any], devices: Sequence[Device]) -> None:
+        count = len(devices)
+        self._devices = devices
+        self._broker = (str(plan["host"]), int(plan["port"]))
+        self._sources: list[str] = plan["sources"]
+        self._key = read_fleet_key(Path(plan["fleet_key_file"]))
+        self._epoll = select.epoll()
+        self._state = [OFF] * count
+        self._sockets: list[socket.socket | None] = [None] * count
+        self._fds = [-1] * count
+        self._by_fd: dict[int, int] = {}
+        self._spoke_at = [0.0] * count  # when the device last sent anything
+        self._unread: dict[int, bytes] = {}  # the beginning of a packet
+        self._unsent: dict[int, bytes] = {}  # what a full socket didn't take
+        self._to_connect = list(range(count - 1, -1, -1))
+        self._retry_at: dict[int, float] = {}
+        self._waiting = 0  # for CONNACK and SUBACK
+        self._pinged_at = 0.0
+        self.read_at_s = 0.0
+        self.live = 0
+        self.lost = 0  # connections
+        self.watermarks = 0
+        self.bytes_out = 0
+        self.bytes_in = 0
+
+    def on_puback(self, device: int, packet_id: int) -> None:
+        """A packet of a device was acknowledged."""
+        raise NotImplementedError
+
+    def on_live(self, device: int) -> None:
+        """A device is connected and subscribed."""
+        raise NotImplementedError
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether some wait for their CONNACK or SUBACK."""
+        return self._waiting > 0
+
+    def serve(self) -> None:
+        """Read what has come, and connect whoever is not."""
+        by_fd, serve = self._by_fd, self._serve
+        events = self._epoll.poll(0, EVENTS)
+        self.read_at_s = time.time()  # what is read now had come by then
+        for fd, mask in events:
+            device = by_fd.get(fd)
+            if device is not None:
+                serve(device, fd, mask)
+        now = time.time()
+        if self._to_connect or self._retry_at:
+            self._connect_more(now)
+        if now - self._pinged_at > PING_ROUND_S:
+            self._pinged_at = now
+            self._ping_idle(now)
+
+    def _serve(self, device: int, fd: int, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            self._send_unsent(device, fd)
+        if not mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            return
+        more = True
+        while more:  # edge-triggered: whatever is left is not told of again
+            try:
+                data = os.read(fd, READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._lose(device)
+                return
+            self.bytes_in += len(data)
+            if len(data) == 4 and data[0] == mqtt_packets.PUBACK and device not in self._unread:
+                self.on_puback(device, data[2] << 8 | data[3])
+                return
+            more = len(data) == READ_BYTES
+            self._read(device, data)
+
+    def _read(self, device: int, data: bytes) -> None:
+        for first, body in mqtt_packets.take_packets(self._unread.pop(device, b"") + data):
+            if first == 0:
+                if body:
+                    self._unread[device] = body
+            elif first == mqtt_packets.PUBACK:
+                self.on_puback(device, body[0] << 8 | body[1])
+            elif first & 0xF0 == mqtt_packets.PUBLISH:
+                topic, packet_id, _payload = mqtt_packets.read_publish(first, body)
+                if topic.endswith(_ACK):
+                    self.watermarks += 1
+                if packet_id:
+                    self.send(device, mqtt_packets.puback(packet_id))
+            elif first == mqtt_packets.CONNACK:
+                self._on_connack(device, body[1])
+            elif first == mqtt_packets.SUBACK:
+                self._on_suback(device, body[2:])
+
+    def _connect_more(self, now: float) -> None:
+        for device in [one for one, at in self._retry_at.items() if at <= now]:
+            del self._retry_at[device]
+            self._to_connect.append(device)
+        while self._to_connect and self._waiting < WAVE:
+            self._connect(self._to_connect.pop())
+
+    def _connect(self, device: int) -> None:
+        one = self._devices[device]
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # The port is chosen when connecting: 28,000 a pair of addresses, not in all.
+            connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            connection.bind((self._sources[device % len(self._sources)], 0))
+            connection.connect(self._broker)
+        except OSError:
+            connection.close()
+            self._retry_at[device] = time.time() + random.uniform(*RECONNECT_S)
+            return
+        connection.setblocking(False)
+        fd = connection.fileno()
+        self._sockets[device], self._fds[device], self._by_fd[fd] = connection, fd, device
+        self._state[device] = CONNECTING
+        self._waiting += 1
+        self._epoll.register(fd, READABLE)
+        password = mqtt_password(self._key, one.driver_id)
+        will = b'{"status":"offline"}'
+        self.send(device, mqtt_packets.connect(one.driver_id, password, will, KEEPALIVE_S))
+
+    def _on_connack(self, device: int, code: int) -> None:
+        if code != 0:
+            raise PermissionError(f"{self._devices[device].driver_id}: refused with {code}")
+        driver_id = self._devices[device].driver_id
+        online = b'{"status":"online","at":%d}' % int(time.time() * 1000)
+        self.send(
+            device, mqtt_packets.subscribe(driver_id) + mqtt_packets.status(driver_id, online)
+        )
+
+    def _on_suback(self, device: int, codes: bytes) -> None:
+        if mqtt_packets.REFUSED in codes:
+            raise PermissionError(f"{self._devices[device].driver_id}: may not subscribe")
+        self._state[device] = LIVE
+        self._waiting -= 1
+        self.live += 1
+        self.on_live(device)
+
+    def _lose(self, device: int) -> None:
+        connection = self._sockets[device]
+        if connection is None:
+            return
+        fd = self._fds[device]
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(fd)
+        connection.close()
+        del self._by_fd[fd]
+        self._sockets[device], self._fds[device] = None, -1
+        self._unread.pop(device, None)
+        self._unsent.pop(device, None)
+        if self._state[device] == LIVE:
+            self.live -= 1
+        else:
+            self._waiting -= 1
+        self.lost += 1
+        self._state[device] = OFF
+        self._retry_at[device] = time.time() + random.uniform(*RECONNECT_S)
+
+    def _ping_idle(self, now: float) -> None:
+        for device, spoke_at in enumerate(self._spoke_at):
+            if now - spoke_at > PING_AFTER_S and self._state[device] == LIVE:
+                self.send(device, mqtt_packets.PINGREQ_PACKET)
+
+    def send(self, device: int, data: bytes) -> None:
+        """Send a packet of a connected device; what its socket doesn't take waits."""
+        self.bytes_out += len(data)
+        self._spoke_at[device] = time.time()
+        if device in self._unsent:
+            self._unsent[device] += data
+            return
+        try:
+            taken = os.write(self._fds[device], data)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            self._lose(device)
+            return
+        if taken < len(data):
+            self._keep_unsent(device, data[taken:])
+
+    def _keep_unsent(self, device: int, data: bytes) -> None:
+        self._unsent[device] = data
+        self._epoll.modify(self._fds[device], READABLE | select.EPOLLOUT)
+
+    def _send_unsent(self, device: int, fd: int) -> None:
+        data = self._unsent.pop(device, b"")
+        self._epoll.modify(fd, READABLE)
+        self.bytes_out -= len(data)
+        if data:
+            self.send(device, data)

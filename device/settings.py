@@ -1,0 +1,56 @@
+"""The simulators' settings: where the system is, and whose devices they are."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from pydantic import Field
+
+from device.journal import MAX_FIXES
+from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
+from doorstep.errors import SettingsError
+from doorstep.settings import MqttBroker, MqttUrls, ServiceSettings
+
+
+class DeviceSettings(ServiceSettings):
+    """What every simulator reads from its environment."""
+
+    mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)
+    fleet_key_file: Path = Path(".doorstep/stack/secrets/fleet.key")
+    staff_token_file: Path = Path(".doorstep/stack/secrets/staff.token")
+    driver_api_url: str = "http://127.0.0.1:8001"
+    tracking_api_url: str = "http://127.0.0.1:8000"
+    journal_dir: Path = Path(".doorstep/stack/journals")
+    journal_max_fixes: int = Field(default=MAX_FIXES, ge=1)
+    ack_every_s: float = 30.0
+
+
+class FleetSecrets:
+    """The fleet's secrets, derived on demand: each driver's password and token, and the staff's."""
+
+    def __init__(self, settings: DeviceSettings) -> None:
+        """Read the fleet key. Raises SettingsError."""
+        self._key = read_fleet_key(settings.fleet_key_file)
+        self._staff_token_file = settings.staff_token_file
+
+    def mqtt_password(self, driver_id: str) -> str:
+        """The driver's password at the broker."""
+        return mqtt_password(self._key, driver_id)
+
+    def driver_token(self, driver_id: str) -> str:
+        """The driver's bearer token at driver_api."""
+        return driver_token(self._key, driver_id)
+
+    def staff_token(self) -> str:
+        """The staff's bearer token. Raises SettingsError."""
+        try:
+            return self._staff_token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as exc:
+            message = f"the staff token {self._staff_token_file} can't be read: {exc}"
+            raise SettingsError(message) from exc
+
+
+def broker_of(driver_id: str, brokers: tuple[MqttBroker, ...]) -> MqttBroker:
+    """The broker a driver belongs to: shard = crc32(driver_id) mod the ordered list."""
+    return brokers[zlib.crc32(driver_id.encode()) % len(brokers)]

@@ -1,0 +1,1 @@
+"""Kafka: the topics' specifications, and reading a topic from end to end."""

@@ -1,0 +1,163 @@
+"""Looking into a topic: any stretch of it, without joining a group or leaving an offset behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Self, TypeVar, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import TopicCollection as Topics
+from confluent_kafka.admin import AdminClient
+
+from doorstep.errors import DoorstepError, Unavailable
+
+T = TypeVar("T")
+
+ANSWER_TIMEOUT_S = 5.0
+SILENCE_S = 15.0  # no record and no end for so long: Kafka is away
+PROGRESS_EVERY = 100_000
+
+OffsetRange = tuple[int, int]
+"""Offsets [from, to) of one partition."""
+
+
+class KafkaUnavailable(Unavailable):
+    """Kafka does not answer."""
+
+
+class NoSuchTopic(DoorstepError):
+    """Kafka has no such topic."""
+
+
+class TopicReader:
+    """One topic, read by offsets. Close it, or use it in a `with`."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        """Ask Kafka for the topic's partitions. Raises KafkaUnavailable or NoSuchTopic."""
+        self.topic = topic
+        self._bootstrap_servers = bootstrap_servers
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": "doorstep-operate",  # librdkafka wants a name; it is never joined
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "allow.auto.create.topics": False,
+                "fetch.wait.max.ms": 10,  # an open fetch keeps every other question waiting
+                "log_level": 0,
+            }
+        )
+        known = self._ask(lambda: self._consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S))
+        if known.topics[topic].error is not None or not known.topics[topic].partitions:
+            self.close()
+            raise NoSuchTopic(f"Kafka has no topic {topic!r}")
+        self.partitions = sorted(known.topics[topic].partitions)
+
+    def bounds(self) -> dict[int, OffsetRange]:
+        """The oldest offset of each partition, and the next to be written."""
+        return {
+            one: self._ask(
+                partial(self._consumer.get_watermark_offsets, at, timeout=ANSWER_TIMEOUT_S)
+            )
+            for one in self.partitions
+            for at in (TopicPartition(self.topic, one),)
+        }
+
+    def since(self, at_ms: int) -> dict[int, OffsetRange]:
+        """What each partition holds from the first record of this time on."""
+        asked = [TopicPartition(self.topic, one, at_ms) for one in self.partitions]
+        found = self._ask(lambda: self._consumer.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S))
+        bounds = self.bounds()
+        return {
+            one.partition: (high if one.offset < 0 else max(low, one.offset), high)
+            for one in found
+            for low, high in (bounds[one.partition],)
+        }
+
+    def read(
+        self, stretches: Mapping[int, OffsetRange], say: Callable[[str], None] | None = None
+    ) -> Iterator[Message]:
+        """Read stretches of partitions, each in its order. Raises KafkaUnavailable."""
+        open_ends = {one: end for one, (start, end) in stretches.items() if start < end}
+        self._consumer.assign(
+            [TopicPartition(self.topic, one, stretches[one][0]) for one in open_ends]
+        )
+        total = sum(end - stretches[one][0] for one, end in open_ends.items())
+        seen = 0
+        deadline = time.monotonic() + SILENCE_S
+        while open_ends:
+            if time.monotonic() > deadline:
+                raise KafkaUnavailable(f"Kafka at {self._bootstrap_servers} has stopped answering")
+            for message in self._consumer.consume(1000, 0.05):
+                deadline = time.monotonic() + SILENCE_S
+                partition, offset = place_of(message)
+                end = open_ends.get(partition)
+                if end is None:
+                    continue
+                error = message.error()
+                if error is None and offset < end:
+                    seen += 1
+                    if say is not None and seen % PROGRESS_EVERY == 0:
+                        say(f"{seen:,} of some {total:,} records of {self.topic} read")
+                    yield message
+                if (error is None and offset >= end - 1) or _is_end(error):
+                    del open_ends[partition]
+        self._consumer.unassign()
+
+    def identify(self) -> tuple[str, str]:
+        """Which cluster and topic this is: (cluster_id, topic_id), as kafka_offset has them."""
+        admin = AdminClient({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
+        topics = admin.describe_topics(Topics([self.topic]), request_timeout=ANSWER_TIMEOUT_S)
+        cluster = admin.describe_cluster(request_timeout=ANSWER_TIMEOUT_S)
+        topic_id = self._ask(lambda: topics[self.topic].result(2 * ANSWER_TIMEOUT_S).topic_id)
+        cluster_id = self._ask(lambda: cluster.result(2 * ANSWER_TIMEOUT_S).cluster_id)
+        return str(cluster_id), str(topic_id)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        try:
+            return question()
+        except (KafkaException, TimeoutError) as exc:
+            raise KafkaUnavailable(
+                f"Kafka does not answer at {self._bootstrap_servers}: {exc}"
+            ) from exc
+
+
+def place_of(message: Message) -> tuple[int, int]:
+    """A record's partition and offset; its types say that it might have none."""
+    return cast("int", message.partition()), cast("int", message.offset())
+
+
+def _is_end(error: KafkaError | None) -> bool:
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where `murmur2_random`, the partitioner of every producer here, puts a key."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def murmur2(data: bytes) -> int:
+    """Hash like Kafka's Java client: 32-bit MurmurHash2, seed 0x9747b28c; unsigned."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = 0x9747B28C ^ len(data)
+    whole = len(data) & ~3
+    for at in range(0, whole, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * m & mask
+        k = (k ^ k >> 24) * m & mask
+        h = (h * m & mask) ^ k
+    if whole < len(data):
+        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15

@@ -1,0 +1,125 @@
+"""Kafka's topics: their partitions and how long they are kept.
+
+`python -m doorstep.kafka.topic_specs` creates what is missing on KAFKA_BOOTSTRAP_SERVERS.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from doorstep.errors import Unavailable
+
+HOUR_MS = 60 * 60 * 1000
+DAY_MS = 24 * HOUR_MS
+MIB = 1024 * 1024
+ANSWER_TIMEOUT_S = 10.0
+
+
+class TopicNotCreated(Unavailable):
+    """Kafka does not answer, or refused to create a topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic. `retention_ms` None means compacted: the newest record of each key stays."""
+
+    name: str
+    partitions: int
+    retention_ms: int | None
+    retention_bytes: int = -1  # a partition's
+    max_message_bytes: int = MIB
+
+    def config(self) -> dict[str, str]:
+        """Give the topic's settings as Kafka names them."""
+        shared = {"max.message.bytes": str(self.max_message_bytes)}
+        if self.retention_ms is None:
+            return shared | {"cleanup.policy": "compact"}
+        return shared | {
+            "cleanup.policy": "delete",
+            "retention.ms": str(self.retention_ms),
+            "retention.bytes": str(self.retention_bytes),
+        }
+
+
+TOPICS = (
+    # 12 x 2 GiB keep the disk bounded: some 100 million fixes. What a longer outage would push out
+    # is still in the devices' journals, which keep a fix until it is committed.
+    Topic("driver-pos", 12, 2 * DAY_MS, retention_bytes=2048 * MIB),
+    Topic("driver-status", 3, None),
+    Topic("tracking-updates", 6, 7 * DAY_MS),
+    # Transient: the next fix heals a gap. A record packs a whole batch of up to 20,000 positions.
+    Topic("tracking-positions", 3, HOUR_MS, retention_bytes=256 * MIB, max_message_bytes=4 * MIB),
+    Topic("series", 3, 2 * DAY_MS, retention_bytes=512 * MIB),
+    Topic("dead-letter", 3, 30 * DAY_MS),
+    Topic("streams", 3, DAY_MS, retention_bytes=256 * MIB),  # what staff publish over HTTP
+)
+
+
+def create_topics(
+    bootstrap_servers: str, *, topics: Sequence[Topic] = TOPICS, replication_factor: int = 1
+) -> list[str]:
+    """Create the topics that are missing and return their names. Raises TopicNotCreated."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2})
+    wanted = [
+        NewTopic(
+            topic.name,
+            num_partitions=topic.partitions,
+            replication_factor=replication_factor,
+            config=topic.config(),
+        )
+        for topic in topics
+    ]
+    created = []
+    answers = admin.create_topics(
+        wanted, operation_timeout=ANSWER_TIMEOUT_S, request_timeout=ANSWER_TIMEOUT_S
+    )
+    for name, answer in answers.items():
+        try:
+            answer.result()
+            created.append(name)
+        except KafkaException as exc:
+            if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise TopicNotCreated(f"Kafka did not create the topic {name}: {exc}") from exc
+    return created
+
+
+def missing_topics(bootstrap_servers: str, timeout_s: float = 2.0) -> set[str]:
+    """Return the topics that Kafka doesn't have, or all of them if it doesn't answer."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    try:
+        known = set(admin.list_topics(timeout=timeout_s).topics)
+    except KafkaException:
+        known = set()
+    return {topic.name for topic in TOPICS} - known
+
+
+def main() -> int:
+    """Create the topics once Kafka answers, for up to 60 s."""
+    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
+    factor = int(os.environ.get("KAFKA_REPLICATION_FACTOR", "1"))
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            created = create_topics(servers, replication_factor=factor)
+        except TopicNotCreated as exc:
+            if time.monotonic() > deadline:
+                print(f"topics: {exc}", file=sys.stderr)
+                return 1
+            time.sleep(1)
+            continue
+        print(
+            f"topics: created {', '.join(created) or 'nothing: all of them exist'}", file=sys.stderr
+        )
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

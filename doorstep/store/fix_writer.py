@@ -1,0 +1,230 @@
+"""Fixes, Kafka offsets and the outbox: what driver_events and the HTTP door write.
+
+Nothing here commits: the caller owns the transaction, so that fixes, offsets and dead letters of
+one batch stand or fall together. Where a call raises StoreUnavailable the transaction is gone,
+and the same call on a new connection is safe: everything here is idempotent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from doorstep.sampling import SamplingPolicy
+from doorstep.store.error_mapping import translated
+from doorstep.store.records import (
+    INCOMING_COLUMNS,
+    INCOMING_TYPES,
+    DeadLetter,
+    IncomingRow,
+    OutboxRecord,
+    Outcome,
+    Watermark,
+)
+from sql import query
+
+__all__ = [
+    "INCOMING_COLUMNS",
+    "DeadLetter",
+    "IncomingRow",
+    "OutboxRecord",
+    "Outcome",
+    "Watermark",
+    "add_dead_letters",
+    "advance_offsets",
+    "delete_outbox",
+    "expire_points",
+    "open_offsets",
+    "read_watermarks",
+    "record_fixes",
+    "record_fixes_async",
+    "record_parked",
+    "record_points",
+    "take_outbox",
+]
+
+
+def record_fixes(conn: psycopg.Connection, rows: Iterable[IncomingRow]) -> list[Outcome]:
+    """Write a batch of fixes through the one door. Rows not named in the answer were committed.
+
+    `rows` are tuples in the order of INCOMING_COLUMNS.
+    """
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("prepare_incoming"))
+        with cursor.copy(query("copy_incoming")) as copy:
+            copy.set_types(INCOMING_TYPES)
+            for row in rows:
+                copy.write_row(row)
+        cursor.execute(query("record_fixes"))
+        return [Outcome(*found) for found in cursor]
+
+
+async def record_fixes_async(
+    conn: psycopg.AsyncConnection, rows: Iterable[IncomingRow]
+) -> list[Outcome]:
+    """Like `record_fixes`, for an API's connection."""
+    with translated():
+        async with conn.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(query("prepare_incoming"))
+            async with cursor.copy(query("copy_incoming")) as copy:
+                copy.set_types(INCOMING_TYPES)
+                for row in rows:
+                    await copy.write_row(row)
+            await cursor.execute(query("record_fixes"))
+            return [Outcome(*found) async for found in cursor]
+
+
+def record_parked(conn: psycopg.Connection) -> int:
+    """Try the parked fixes again, and return how many are parked no more.
+
+    What they turned out to be shows in the watermark; a refused one becomes a dead letter here.
+    """
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(query("record_parked")).fetchone()
+        return int(row[0]) if row else 0
+
+
+def read_watermarks(conn: psycopg.Connection, pairs: Sequence[tuple[str, str]]) -> list[Watermark]:
+    """Read the committed watermark of each (driver_id, boot) that the database knows."""
+    parameters = {"driver_ids": [pair[0] for pair in pairs], "boots": [pair[1] for pair in pairs]}
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("read_watermarks"), parameters)
+        return [
+            Watermark(driver_id, boot, seq, [(first, last) for first, last in missing or ()])
+            for driver_id, boot, seq, missing in cursor
+        ]
+
+
+def add_dead_letters(conn: psycopg.Connection, letters: Sequence[DeadLetter]) -> None:
+    """Put dead letters into the outbox, in this transaction."""
+    if not letters:
+        return
+    with translated():
+        conn.execute(
+            query("add_dead_letters"),
+            {
+                "payloads": [letter.payload for letter in letters],
+                "driver_ids": [letter.driver_id for letter in letters],
+                "reasons": [letter.reason for letter in letters],
+                "sources": [letter.source for letter in letters],
+                "topics": [letter.topic for letter in letters],
+                "details": [letter.detail for letter in letters],
+                "received_at_mss": [letter.received_at_ms for letter in letters],
+            },
+        )
+
+
+def open_offsets(
+    conn: psycopg.Connection, cluster_id: str, topic_id: str, partitions: Sequence[int]
+) -> dict[int, int]:
+    """Read where each partition goes on; a partition never seen starts at 0."""
+    parameters = {
+        "cluster_id": cluster_id,
+        "topic_id": topic_id,
+        "partitions": list(partitions),
+    }
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("open_offsets"), parameters)
+        return dict(cursor.fetchall())
+
+
+def advance_offsets(
+    conn: psycopg.Connection,
+    cluster_id: str,
+    topic_id: str,
+    moves: Mapping[int, tuple[int, int]],
+) -> None:
+    """Move each partition's offset, {partition: (from, to)}, by compare-and-set.
+
+    Raises OffsetLost when one of them was not at `from`: another consumer owns it, so roll back
+    and rejoin.
+    """
+    if not moves:
+        return
+    parameters = {
+        "cluster_id": cluster_id,
+        "topic_id": topic_id,
+        "partitions": list(moves),
+        "from_offsets": [move[0] for move in moves.values()],
+        "to_offsets": [move[1] for move in moves.values()],
+    }
+    with translated():
+        conn.execute(query("advance_offsets"), parameters)
+
+
+def record_points(
+    conn: psycopg.Connection, rows: Iterable[tuple[int, str, datetime, float]]
+) -> list[tuple[int, str]]:
+    """Write points of series, (n, name, at, value). Answers with (n, outcome) of the others.
+
+    `outcome` is `duplicate`, `conflict` (another value under a known instant) or
+    `too_many_series`.
+    """
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("prepare_points"))
+        with cursor.copy(query("copy_points")) as copy:
+            copy.set_types(("int4", "text", "timestamptz", "float8"))
+            for row in rows:
+                copy.write_row(row)
+        cursor.execute(query("record_points"))
+        return cursor.fetchall()
+
+
+def expire_points(conn: psycopg.Connection, before: datetime) -> int:
+    """Drop the points of series before an instant, and return how many."""
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(query("expire_points"), {"before": before}).fetchone()
+        return int(row[0]) if row else 0
+
+
+def take_outbox(conn: psycopg.Connection, limit: int) -> list[OutboxRecord]:
+    """Read the oldest records of the outbox; nothing while another publisher's transaction has it.
+
+    Publish them, then `delete_outbox` in the same transaction, then commit.
+    """
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("take_outbox"), {"limit": limit})
+        return [
+            OutboxRecord(outbox_id, topic, key, payload, [(k, v) for k, v in headers])
+            for outbox_id, topic, key, payload, headers in cursor
+        ]
+
+
+def delete_outbox(conn: psycopg.Connection, ids: Sequence[int]) -> None:
+    """Forget the records that Kafka has confirmed."""
+    if ids:
+        with translated():
+            conn.execute(query("delete_outbox"), {"ids": list(ids)})
+
+
+def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int, SamplingPolicy]]:
+    """Read settings that no broker has confirmed: (driver_id, version, report).
+
+    Nothing while another publisher's transaction has them. Publish them, then
+    `confirm_reporting` in the same transaction, then commit.
+    """
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(query("take_sampling"), {"limit": limit})
+        return [
+            (driver_id, version, SamplingPolicy(**report)) for driver_id, version, report in cursor
+        ]
+
+
+def confirm_reporting(conn: psycopg.Connection, taken: Sequence[tuple[str, int]]) -> None:
+    """A broker keeps these (driver_id, version) for their devices."""
+    if taken:
+        parameters = {
+            "driver_ids": [driver_id for driver_id, _ in taken],
+            "versions": [version for _, version in taken],
+        }
+        with translated():
+            conn.execute(query("confirm_sampling"), parameters)
+
+
+def renew_reporting(conn: psycopg.Connection) -> None:
+    """Take every setting as not confirmed: a broker may have lost them."""
+    with translated():
+        conn.execute(query("mark_sampling_undelivered"))

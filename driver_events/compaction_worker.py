@@ -1,0 +1,61 @@
+"""Packs the history's sealed days, a bit at a time, beside the work that can't wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+import psycopg
+
+from doorstep.errors import StoreUnavailable
+from doorstep.store.compaction import ChunkMismatch, CompactionLocked, Compactor, oldest_unread
+from doorstep.store.pool import connect
+from doorstep.telemetry import get_logger
+from driver_events import metrics
+from driver_events.settings import DriverEventsSettings
+
+EVERY_S = 3600.0
+
+
+class CompactionWorker:
+    """What `./run compact` does, done hourly and at half speed: it rests as long as it worked."""
+
+    def __init__(self, settings: DriverEventsSettings, rest: Callable[[float], bool]) -> None:
+        """`rest` waits so many seconds, and is False once it is time to stop."""
+        self._settings = settings
+        self._rest = rest
+        self._log = get_logger(worker="history")
+
+    def keep(self) -> bool:
+        """Pack what can be packed, and delete what is past its time. Raises Unavailable."""
+        url = self._settings.database_url.get_secret_value()
+        try:
+            with closing(connect(url, application_name="driver_events history")) as conn:
+                self._keep(Compactor(conn))
+        except CompactionLocked:  # another driver_events, or ./run compact
+            return False
+        except ChunkMismatch as exc:  # its day stays as it is: nothing is lost, only not saved
+            self._log.error("chunk_mismatch", error=str(exc))
+        except psycopg.Error as exc:
+            raise StoreUnavailable(f"the database refused: {exc}") from exc
+        return False
+
+    def _keep(self, compactor: Compactor) -> None:
+        settings = self._settings
+        plan = compactor.plan(None)
+        if plan.days:  # what is not read yet may be of these days
+            unread = oldest_unread(
+                compactor.conn, settings.kafka_bootstrap_servers, settings.kafka_topic
+            )
+            plan = compactor.plan(unread)
+        done = compactor.run(plan, rest=self._rest)
+        if done.days or done.expired:
+            metrics.PACKED.inc(done.fixes)
+            self._log.info(
+                "history",
+                days=done.days,
+                fixes=done.fixes,
+                expired=done.expired,
+                sealed_before=plan.before.isoformat(),
+                held_by=plan.held_by,
+            )

@@ -1,0 +1,19 @@
+"""Where the parts of the system are that an operator's command looks at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from doorstep.settings import ServiceSettings
+
+
+class OperatorSettings(ServiceSettings):
+    """What `where` and `dead-letters` read from their environment."""
+
+    database_admin_url: SecretStr
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_topic: str = "driver-pos"
+    kafka_dead_letter_topic: str = "dead-letter"
+    journal_dir: Path = Path(".doorstep/stack/journals")

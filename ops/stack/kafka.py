@@ -1,0 +1,79 @@
+"""Kafka in KRaft mode from plain jars: one node that is broker and controller."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+from ops.stack.addresses import Addresses, reach
+from ops.stack.paths import StackError, StackPaths
+from ops.stack.settings import PROJECT, StackSettings
+
+FORMAT_TIMEOUT_S = 60
+
+
+def prepare(paths: StackPaths, at: Addresses, settings: StackSettings) -> None:
+    """Write the broker's properties and format its folder the first time. Idempotent."""
+    paths.kafka.mkdir(parents=True, exist_ok=True)
+    template = (PROJECT / "kafka" / "server.properties").read_text(encoding="utf-8")
+    own = {
+        "listeners": f"PLAINTEXT://{at.kafka},CONTROLLER://{at.kafka_controller}",
+        "advertised.listeners": f"PLAINTEXT://{reach(at.kafka)}",
+        "controller.quorum.voters": f"1@{at.kafka_controller}",
+        "log.dirs": str(_data_dir(paths)),
+    }
+    lines = [template.rstrip(), "", *(f"{name}={value}" for name, value in own.items()), ""]
+    _properties(paths).write_text("\n".join(lines), encoding="utf-8")
+    if not (_data_dir(paths) / "meta.properties").exists():
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+        format_folder(_properties(paths), cluster_id.replace("-", "_"), settings)
+
+
+def broker_argv(paths: StackPaths, settings: StackSettings) -> list[str]:
+    """Give the command that runs the broker in the foreground."""
+    return argv_of(_properties(paths), settings)
+
+
+def argv_of(properties: Path, settings: StackSettings) -> list[str]:
+    """Give the command that runs a node with these properties in the foreground."""
+    return [
+        *_java(settings),
+        *shlex.split(settings.kafka_heap_opts),
+        "-XX:+ExitOnOutOfMemoryError",
+        f"-Dlog4j2.configurationFile={PROJECT / 'kafka' / 'log4j2.xml'}",
+        "kafka.Kafka",
+        str(properties),
+    ]
+
+
+def format_folder(properties: Path, cluster_id: str, settings: StackSettings) -> None:
+    """Make a node's folder one of this cluster's. Raises StackError."""
+    argv = [*_java(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool"]
+    argv += ["format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=FORMAT_TIMEOUT_S
+    )
+    if done.returncode != 0:
+        raise StackError(f"Kafka's folder can't be formatted: {(done.stdout + done.stderr)[-800:]}")
+
+
+def _java(settings: StackSettings) -> list[str]:
+    java = shutil.which("java")
+    libraries = settings.doorstep_tools / "kafka" / "libs"
+    if java is None:
+        raise StackError("there is no `java`: ./run installs it")
+    if not any(libraries.glob("kafka_*.jar")):
+        raise StackError(f"Kafka's jars are not in {libraries}: ./run puts them there")
+    return [java, "-Djava.awt.headless=true", "-XX:+UseSerialGC", "-cp", f"{libraries}/*"]
+
+
+def _data_dir(paths: StackPaths) -> Path:
+    return paths.kafka / "data"
+
+
+def _properties(paths: StackPaths) -> Path:
+    return paths.kafka / "server.properties"

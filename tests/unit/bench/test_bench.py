@@ -1,0 +1,161 @@
+"""The registry of benchmarks. The seam replaced: a benchmark's process, in one test."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import BenchFailed, listing, main, run, told
+from bench.measure import Measured
+from bench.naive_reads import EVENTS, HISTORY, NEAREST, TILE, TRACK, named
+from bench.reads import AGAIN, ZOOM, all_tiles, tile_at
+from bench.registry import BENCHMARKS, Benchmark
+from ops.stack.settings import PROJECT
+
+
+def test_benchmarks__each__has_a_purpose_in_one_line_and_a_module() -> None:
+    for name, one in BENCHMARKS.items():
+        assert one.name == name
+        assert one.purpose
+        assert "\n" not in one.purpose
+        assert importlib.util.find_spec(one.module) is not None, one.module
+        assert name in listing()
+
+
+def test_benchmarks__the_quick_set__is_not_empty() -> None:
+    assert any(one.is_quick for one in BENCHMARKS.values())
+
+
+def test_measured__runs__are_least_middle_most_and_a_ratio_to_ours() -> None:
+    measured = Measured("one", "µs", ["ours", "theirs"])
+    for ours, theirs in ((2, 30), (1, 10), (3, 20)):
+        measured.add("ours", ours)
+        measured.add("theirs", theirs)
+    assert measured.result() == {
+        "name": "one",
+        "runs": 3,
+        "unit": "µs",
+        "ours": {"min": 1, "median": 2, "max": 3},
+        "others": {"theirs": {"min": 10, "median": 20, "max": 30, "ratio": 10.0}},
+    }
+
+
+def test_fanout__a_result__is_told_in_the_shared_shape() -> None:
+    costs = {
+        "ours": {"min": 1.0, "median": 2.0, "max": 3.0},
+        "bare": {"min": 1.0, "median": 1.0, "max": 1.0},
+    }
+    shaped = BENCHMARKS["fanout"].shape({"cpu_us_per_push": costs})
+    assert shaped["others"]["bare"]["ratio"] == 0.5
+    assert "bare" in told({"name": "fanout", **shaped})
+
+
+def test_record_fixes__a_result__compares_with_the_largest_batch() -> None:
+    costs = {
+        "500": {"min": 20.0, "median": 30.0, "max": 40.0},
+        "5000": {"min": 10.0, "median": 15.0, "max": 20.0},
+    }
+    shaped = BENCHMARKS["record-fixes"].shape({"server_cpu_us_per_fix": costs, "batches": 4})
+    assert shaped["ours"]["median"] == 15.0
+    assert shaped["others"]["batches of 500"]["ratio"] == 2.0
+
+
+def test_growth__a_result__compares_with_the_smallest_fleet() -> None:
+    points = {
+        size: {"cpu_us_per_fix": {"min": us, "median": us, "max": us}}
+        for size, us in (("1000", 10.0), ("100000", 12.0))
+    }
+    shaped = BENCHMARKS["growth"].shape({"drivers": points, "batches": 4})
+    assert shaped["others"]["100000 drivers"]["ratio"] == 1.2
+
+
+def test_told__parts__each_has_its_own_ratio() -> None:
+    one = {"min": 1.0, "median": 2.0, "max": 3.0}
+    part = {"ours": one, "others": {"theirs": one | {"ratio": 1.5}}}
+    lines = told({"name": "reads", "parts": {"track": part, "tile": part}}).splitlines()
+    assert [line.strip() for line in lines if "(" not in line] == ["reads:", "track", "tile"]
+    assert sum(line.endswith("1.5 x") for line in lines) == 2
+
+
+SLOW = """
+import signal, sys, threading
+from bench.measure import stop
+signal.signal(signal.SIGTERM, stop)
+try:
+    print("at work", file=sys.stderr, flush=True)
+    threading.Event().wait(60)
+finally:
+    print("all is stopped", file=sys.stderr, flush=True)
+"""
+ONE_SLOW = """
+from bench import __main__ as main
+from bench.registry import BENCHMARKS, Benchmark
+BENCHMARKS["slow"] = Benchmark("slow", "slow", "a stand-in", ())
+main.main(["slow"])
+"""
+
+
+@pytest.mark.parametrize("statement", [TRACK, EVENTS, NEAREST, TILE, HISTORY])
+def test_naive_reads__a_statement__has_no_name_of_another_style_left(statement: str) -> None:
+    names = re.findall(r"(?<!:):([a-z_]+)", statement)
+    said = named(statement, dict.fromkeys(names, 1)).decode()
+    assert names
+    assert not re.search(r"(?<!:):[a-z]", said)
+    assert all(f"%({name})s" in said for name in names)
+
+
+def test_reads__tiles__lie_within_the_city() -> None:
+    paths = all_tiles()
+    assert len(paths) == len(set(paths)) > AGAIN
+    x, y = tile_at(11.25, 43.775)  # its middle
+    assert f"/fleet/tiles/{ZOOM}/{x}/{y}.mvt" in paths
+
+
+def test_run__a_benchmark__takes_its_last_line_and_shapes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "fake"
+    line = json.dumps({"unit": "µs", "ours": {"min": 1, "median": 1, "max": 1}, "others": {}})
+    program.write_text(f"#!/bin/sh\necho chatter\necho '{line}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    result = run(Benchmark("fake", "bench.decode", "a stand-in", ()), quick=True)
+    assert (result["name"], result["ours"]["median"]) == ("fake", 1)
+
+
+def test_main__sigterm__ends_the_benchmark_in_order(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    process = subprocess.Popen(
+        [sys.executable, "-c", ONE_SLOW],
+        env=os.environ | {"PYTHONPATH": f"{PROJECT}{os.pathsep}{tmp_path}"},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "at work\n"
+    process.terminate()
+    assert process.stderr.readline() == "all is stopped\n"
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_run__no_such_module__is_said() -> None:
+    with pytest.raises(BenchFailed, match="not there"):
+        run(Benchmark("none", "bench.no_such_module", "none", ()), quick=True)
+
+
+def test_main__an_unknown_name__is_refused_with_the_names_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["nonsense"])
+    assert "bridge" in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""Alert rules: each over metrics that a service really has, each saying what to do next."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+import pytest
+import yaml
+
+RULES_FILE = Path(__file__).parents[3] / "prometheus" / "alerts.yml"
+RULES: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load(RULES_FILE.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+SERVICES_METRICS = (
+    *(
+        "bridge.metrics",
+        "driver_events.metrics",
+        "doorstep.telemetry",
+        "doorstep.http.http_metrics",
+    ),
+    *("driver_api.routes", "tracking_api.live.feed"),
+)
+OF_OTHERS = {"up", "node_filesystem_avail_bytes"}  # Prometheus' own, node_exporter's
+METRIC = re.compile(r"\b(?:doorstep|node)_[a-z0-9_]+\b|\bup\b")
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, set[str]]:
+    """Every sample's name that the services can expose, with the labels it carries."""
+    for name in SERVICES_METRICS:
+        importlib.import_module(name)
+    found: dict[str, set[str]] = {}
+    collectors = prometheus_client.REGISTRY._names_to_collectors
+    for name, collector in collectors.items():
+        found[name] = set(getattr(collector, "_labelnames", ()))
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_rule__is_over_metrics_and_labels_that_exist(
+    rule: dict[str, Any], known: dict[str, set[str]]
+) -> None:
+    names = set(METRIC.findall(rule["expr"]))
+    assert names
+    assert names - OF_OTHERS <= known.keys()
+    for name, labels in re.findall(r"\b(doorstep_\w+)\{([^}]*)\}", rule["expr"]):
+        assert set(re.findall(r"(\w+)\s*!?=", labels)) <= known[name] | {"job", "instance"}
+    for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
+        has = set().union(
+            {"job", "instance", "mountpoint"}, *(known.get(name, ()) for name in names)
+        )
+        assert label in has
+
+
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_rule__says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in ("page", "ticket")
+    sentences = re.findall(r"[^.?:]+[.?:](?:\s|$)", rule["annotations"]["summary"])
+    assert len(sentences) >= 2  # what is wrong, and what next
+
+
+PROMTOOL = shutil.which("promtool")
+DROPS = """
+rule_files: [{rules}]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - series: 'doorstep_bridge_broker_dropped{{broker="mqtt://b:1883"}}'
+        values: '{values}'
+    alert_rule_test:
+      - eval_time: {minutes}m
+        alertname: BrokerDropsMessages
+        exp_alerts: [{expected}]
+"""
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="there is no promtool: apt install prometheus")
+@pytest.mark.parametrize(
+    ("values", "minutes", "fires"),
+    [
+        pytest.param("0x40", 8, False, id="nothing dropped"),
+        pytest.param("0x20 120x20", 6, True, id="rises"),
+        pytest.param("120x80", 15, False, id="dropped long ago"),
+        pytest.param("_x30 120x20", 9, True, id="the bridge has just come back"),
+        pytest.param("500x20 0x60", 15, False, id="the broker started anew"),
+    ],
+)
+def test_drop_alert__fires_while_the_broker_drops(
+    tmp_path: Path, values: str, minutes: int, fires: bool
+) -> None:
+    summary = next(rule for rule in RULES if rule["alert"] == "BrokerDropsMessages")
+    text = summary["annotations"]["summary"].replace("{{ $labels.broker }}", "mqtt://b:1883")
+    expected = {
+        "exp_labels": {"severity": "page", "broker": "mqtt://b:1883"},
+        "exp_annotations": {"summary": text},
+    }
+    case = DROPS.format(
+        rules=RULES_FILE, values=values, minutes=minutes,
+        expected=json.dumps(expected) if fires else "",
+    )  # fmt: skip
+    (tmp_path / "case.yml").write_text(case, encoding="utf-8")
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", str(tmp_path / "case.yml")],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,283 @@
+"""docker-compose.yml is held to the native stack, the services' settings and the pinned versions.
+
+No container is started here: docs/containers.md says how, and what was measured.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doorstep.credentials import mqtt_password
+from doorstep.settings import Bind, ServiceSettings
+from ops.stack import processes
+from ops.stack.addresses import Addresses
+from ops.stack.paths import StackPaths
+from ops.stack.postgres import CONFIG
+from ops.stack.settings import StackSettings
+from tests.unit.deployment.compose import (
+    PROJECT,
+    SERVICES,
+    example_environment,
+    load_services,
+    variables_used,
+)
+
+PUBLISHED = {
+    "mosquitto": ("MQTT_PORT", "mqtt_port"),
+    "driver_api": ("DRIVER_API_PORT", "driver_api_port"),
+    "tracking_api": ("TRACKING_API_PORT", "tracking_api_port"),
+}
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StackPaths:
+    made = StackPaths(tmp_path)
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
+    """The compose file with the secrets of `home` in it."""
+    key = paths.fleet_key()
+    return load_services(
+        example_environment()
+        | {
+            "POSTGRES_PASSWORD": paths.database_password("postgres"),
+            "DOORSTEP_OWNER_PASSWORD": paths.database_password("doorstep_owner"),
+            "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
+            "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
+            "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
+            "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
+            "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
+            "STAFF_TOKEN": paths.staff_token(),
+        }
+    )
+
+
+def in_containers() -> Addresses:
+    """A native stack's addresses, if its parts had the containers' names."""
+    default = {name: field.default for name, field in StackSettings.model_fields.items()}
+    return Addresses(
+        mqtt=(Bind("mosquitto", default["mqtt_port"]),),
+        kafka=Bind("kafka", default["kafka_port"]),
+        kafka_controller=Bind("localhost", 9093),
+        database=Bind("postgis", default["database_port"]),
+        tracking_api=Bind("tracking_api", default["tracking_api_port"]),
+        driver_api=Bind("driver_api", default["driver_api_port"]),
+        bridge=Bind("bridge", default["bridge_port"]),
+        driver_events=Bind("driver_events", default["driver_events_port"]),
+    )
+
+
+def settings_class(service: str) -> type[ServiceSettings]:
+    module = importlib.import_module(f"{service}.settings")
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, ServiceSettings)
+        and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"{service}.settings has {len(found)} settings classes"
+    return found[0]
+
+
+# -- variables --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service__same_variables_and_values_as_natively(
+    service: str, paths: StackPaths, services: dict[str, dict[str, Any]]
+) -> None:
+    at = in_containers()
+    native = processes.service_environment(service, paths, at)
+    bind = f"{service.upper()}_BIND"
+    native[bind] = str(Bind("0.0.0.0", getattr(at, service).port))
+    if "TRACKING_API_PUBLIC_URL" in native:  # outside the containers, so not a container's name
+        native["TRACKING_API_PUBLIC_URL"] = "http://127.0.0.1:8000"
+    assert services[service]["environment"] == native
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_service__every_variable_is_a_setting_of_its(
+    service: str, services: dict[str, dict[str, Any]]
+) -> None:
+    fields = settings_class(service).model_fields
+    unknown = {name for name in services[service]["environment"] if name.lower() not in fields}
+    assert unknown == set()
+
+
+def test_provision__has_what_the_native_stack_sets_up_with(
+    paths: StackPaths, services: dict[str, dict[str, Any]]
+) -> None:
+    native = processes.owner_environment(paths, in_containers())
+    ours = services["provision"]["environment"]
+    for name in ("DATABASE_SUPERUSER_URL", "KAFKA_BOOTSTRAP_SERVERS", "COURIERS"):
+        del ours[name]
+    assert ours.keys() == native.keys()
+    files = {"FLEET_KEY_FILE", "STAFF_TOKEN_FILE", "MOSQUITTO_PASSWORD_FILE"}
+    assert {name: ours[name] for name in ours.keys() - files} == {
+        name: native[name] for name in native.keys() - files
+    }
+
+
+def test_couriers__same_variables_as_a_native_simulator(
+    paths: StackPaths, services: dict[str, dict[str, Any]]
+) -> None:
+    native = processes.client_environment(paths, in_containers())
+    ours = services["couriers"]["environment"]
+    assert ours.keys() == native.keys()
+    for name in ("MQTT_URL", "DRIVER_API_URL", "TRACKING_API_URL"):
+        assert ours[name] == native[name]
+
+
+def test_kafka__same_properties_as_natively(services: dict[str, dict[str, Any]]) -> None:
+    lines = (PROJECT / "kafka" / "server.properties").read_text(encoding="utf-8").splitlines()
+    native = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    environment = services["kafka"]["environment"]
+    ours = {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        for name, value in environment.items()
+        if name not in ("CLUSTER_ID", "KAFKA_HEAP_OPTS")
+    }
+    for name in ("listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"):
+        del ours[name]  # where it is: a container's own
+    assert ours == native
+    assert environment["KAFKA_HEAP_OPTS"] == StackSettings.model_fields["kafka_heap_opts"].default
+
+
+def test_postgis__same_settings_as_natively(
+    paths: StackPaths, services: dict[str, dict[str, Any]]
+) -> None:
+    cluster = processes.postgres_cluster(paths, in_containers(), paths.postgres)
+    native = {**CONFIG, **cluster.config}
+    for name in ("logging_collector", "log_line_prefix", "lc_messages"):
+        del native[name]  # how it logs is the engine's affair
+    command = services["postgis"]["command"]
+    assert command[0] == "postgres"
+    assert set(command[1::2]) == {"-c"}
+    assert dict(pair.split("=", 1) for pair in command[2::2]) == native
+
+
+# -- images -----------------------------------------------------------------------------------
+
+
+def test_images__kafka_has_the_version_of_the_native_jars(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    pom = ET.parse(PROJECT / "kafka" / "pom.xml")
+    space = {"m": "http://maven.apache.org/POM/4.0.0"}
+    versions = {
+        dependency.findtext("m:artifactId", namespaces=space): dependency.findtext(
+            "m:version", namespaces=space
+        )
+        for dependency in pom.iterfind(".//m:dependency", space)
+    }
+    assert services["kafka"]["image"] == f"apache/kafka:{versions['kafka_2.13']}"
+
+
+def test_images__postgis_is_amd64_and_says_so(services: dict[str, dict[str, Any]]) -> None:
+    assert services["postgis"]["image"] == "postgis/postgis:15-3.3"
+    assert services["postgis"]["platform"] == "linux/amd64"
+
+
+def test_images__each_service_is_built_from_an_extra_of_its_own(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = pyproject["project"]["optional-dependencies"]
+    for name in (*SERVICES, "provision", "couriers"):
+        built = services[name]["build"]["args"]["SERVICE"]
+        assert built.replace("_", "-") in extras
+        assert services[name]["image"] == f"doorstep/{built}:local"
+    for name in SERVICES:
+        assert services[name]["build"]["args"] == {"SERVICE": name}
+
+
+def test_images__ours_do_not_run_as_root() -> None:
+    lines = (PROJECT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    last_stage = lines[max(i for i, line in enumerate(lines) if line.startswith("FROM ")) :]
+    users = [line.split()[1] for line in last_stage if line.startswith("USER ")]
+    assert users == ["10001:10001"]
+    assert any(line.startswith("HEALTHCHECK ") for line in last_stage)
+
+
+def test_build_context__holds_nothing_but_what_is_named() -> None:
+    lines = (PROJECT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"  # so .env, .doorstep/ and .git/ never get into an image
+    taken = {rule[1:].rstrip("/") for rule in rules if rule.startswith("!")}
+    pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert taken == {"pyproject.toml", "README.md", "LICENSE", *packages}
+
+
+# -- running ----------------------------------------------------------------------------------
+
+
+def test_ports__only_the_needed_ones_on_loopback_with_the_native_defaults(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    defaults = {name: field.default for name, field in StackSettings.model_fields.items()}
+    published = {name: one["ports"] for name, one in services.items() if "ports" in one}
+    assert published == {
+        name: [f"127.0.0.1:{defaults[setting]}:{defaults[setting]}"]
+        for name, (_, setting) in PUBLISHED.items()
+    }
+
+
+def test_ports__each_can_be_moved() -> None:
+    moved = {variable: str(20_000 + n) for n, (variable, _) in enumerate(PUBLISHED.values())}
+    secrets = {name: "x" for name, value in example_environment().items() if not value}
+    services = load_services(
+        {**example_environment(), **secrets, "DOORSTEP_BIND": "0.0.0.0", **moved}
+    )
+    for name, (variable, _) in PUBLISHED.items():
+        assert services[name]["ports"][0].startswith(f"0.0.0.0:{moved[variable]}:")
+
+
+def test_health__checked_wherever_something_waits_for_it(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    for name, one in services.items():
+        for needed, how in one.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}
+            assert services[needed]["healthcheck"].get("test"), f"{name} waits for {needed}"
+    for name in ("postgis", "kafka", "mosquitto", *SERVICES):
+        assert services[name]["healthcheck"]["test"]
+        assert services[name]["healthcheck"]["interval"]
+
+
+def test_restart__whatever_runs_comes_back(services: dict[str, dict[str, Any]]) -> None:
+    for name, one in services.items():
+        assert one["restart"] == ("on-failure" if name == "provision" else "unless-stopped")
+
+
+def test_privileges__services_have_none(services: dict[str, dict[str, Any]]) -> None:
+    for name in (*SERVICES, "provision", "couriers"):
+        assert services[name]["cap_drop"] == ["ALL"]
+        assert services[name]["read_only"] is True
+        assert "no-new-privileges:true" in services[name]["security_opt"]
+
+
+def test_profile__only_the_simulators_are_left_out_by_default(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
+    assert profiles == {key: ["simulator"] for key in ("couriers", "tickers", "cities")}
+
+
+def test_environment_file__has_exactly_what_the_compose_file_asks_for() -> None:
+    assert set(example_environment()) == variables_used()
+
+
+def test_environment_file__absent__says_what_to_do() -> None:
+    with pytest.raises(LookupError, match=r"run \./run compose-secrets first"):
+        load_services({})

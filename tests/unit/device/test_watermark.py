@@ -1,0 +1,415 @@
+"""The watermark under fire: a device, its journal, and a platform that loses what it can.
+
+A Hypothesis state machine plays them: fixes written, messages lost on the way or behind the broker,
+acks lost, doubled, late, in any order or of another boot, connections cut, kill -9 at any point, a
+day without network, a full journal, a journal destroyed. `Wire` replaces the broker and
+`Platform` what lies behind it; the journal is the real one, on disk. It must hold
+
+- always: a fix leaves the journal only when the platform has stored or refused it, or when it was
+  given up: for want of room, or after three resends in vain; and what was given up is counted;
+- always: nothing is sent more often than connections, silences and acks account for;
+- once the network is well: all is settled within a few periods, and every void is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from device import device as device_module
+from device.connection import Login
+from device.device import Device
+from device.journal import Journal
+from doorstep.settings import MqttBroker
+
+LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
+PERIOD_S = 30.0
+DAY_S = 86_400.0
+ROOM = 12  # fixes in the journal
+RESENDS = 3  # in vain, before a fix is given up: docs/contracts.md
+MOST_GAPS = 64  # in an ack, as in sql/schema/42_record_fixes.sql
+HEALED_WITHIN = 24  # periods: four acks for a poisoned fix, each of which may wait for a silence
+LONGEST_SILENCE = 3 * 2**5 + HEALED_WITHIN  # periods: three, doubled five times at most
+
+
+class Wire:
+    """The seam of `Connection`: what was published, until somebody takes or loses it."""
+
+    def __init__(
+        self,
+        login: Login,
+        will: bytes,
+        on_puback: Callable[[int], None],
+        on_message: Callable[[str, bytes], None],
+    ) -> None:
+        self.lost = asyncio.Event()
+        self.positions: list[list[dict[str, Any]]] = []
+        self.statuses: list[dict[str, Any]] = []
+        self.sends: Counter[tuple[str, int]] = Counter()
+        self.waiting: list[int] = []
+        self._next_id = 0
+        self._on_puback, self._on_message = on_puback, on_message
+
+    async def open(self) -> None: ...
+
+    def subscribe(self, topics: list[str]) -> None: ...
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
+        value = json.loads(payload)
+        if topic.endswith("/status"):
+            self.statuses.append(value)
+            return 0
+        entries = value if isinstance(value, list) else [value]
+        self.positions.append(entries)
+        self.sends.update((one["boot"], one["seq"]) for one in entries if not one.get("void"))
+        self._next_id += 1
+        self.waiting.append(self._next_id)
+        return self._next_id
+
+    def puback(self) -> None:
+        while self.waiting:
+            self._on_puback(self.waiting.pop(0))
+
+    def ack(self, payload: bytes) -> None:
+        self._on_message("doorstep/v1/drivers/anna/ack", payload)
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None:
+        self.lost.set()
+
+
+class Platform:
+    """What the database knows of each boot: stored fixes by their content, refused seqs."""
+
+    def __init__(self) -> None:
+        self.stored: dict[tuple[str, int], int] = {}
+        self.refused: set[tuple[str, int]] = set()
+        self.refused_fixes: set[int] = set()
+
+    def take(self, entry: dict[str, Any], now_s: float) -> None:
+        key = entry["boot"], entry["seq"]
+        if entry.get("poison") or key in self.stored:
+            return  # unreadable: nobody knows its seq; or a duplicate
+        if entry.get("void"):
+            self.refused.add(key)
+        elif entry["fix_at"] / 1000 < now_s - DAY_S:
+            self.refused.add(key)
+            self.refused_fixes.add(entry["number"])
+        else:
+            self.refused.discard(key)
+            self.stored[key] = entry["number"]
+
+    def watermark(self, boot: str) -> bytes | None:
+        settled = {seq for of, seq in [*self.stored, *self.refused] if of == boot}
+        if not settled:
+            return None
+        seq, gaps = max(settled), []
+        for missing in range(1, seq):
+            if missing in settled:
+                continue
+            if gaps and gaps[-1][1] == missing - 1:
+                gaps[-1][1] = missing
+            elif len(gaps) == MOST_GAPS:
+                seq = missing - 1
+                break
+            else:
+                gaps.append([missing, missing])
+        return json.dumps({"boot": boot, "seq": seq, "missing": gaps}).encode()
+
+
+def run(step: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never waits."""
+    try:
+        step.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
+class Fire(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        fast = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        self.folder = Path(tempfile.mkdtemp(prefix="doorstep-fire-", dir=fast))
+        self.now_s = 1_700_000_000.0
+        clock = SimpleNamespace(monotonic=lambda: self.now_s)
+        self.patches = [
+            patch.object(device_module, "Connection", Wire),
+            patch.object(device_module, "time", clock),
+        ]
+        for one in self.patches:
+            one.start()
+        self.platform = Platform()
+        self.broker: list[list[dict[str, Any]]] = []  # taken from the wire, not yet recorded
+        self.acks: list[bytes] = []
+        self.written: dict[int, tuple[str, int]] = {}  # durable fixes: number -> identity
+        self.destroyed: set[int] = set()  # with their journal
+        self.wires: list[Wire] = []
+        self.silences = self.acks_heard = 0
+        self.numbers = 0
+        self.switch_on()
+
+    # -- the device's process -----------------------------------------------------------------
+
+    def switch_on(self) -> None:
+        self.journal = Journal(self.folder / "j.sqlite", ROOM)
+        self.device = Device(LOGIN, self.journal, PERIOD_S)
+        self.wire: Wire | None = None
+
+    def switch_off(self) -> None:
+        """kill -9: what was not committed is gone."""
+        self.journal._db.rollback()
+        self.journal._db.close()
+        self.journal._lock.close()
+
+    def teardown(self) -> None:
+        try:
+            self.heal()
+        finally:
+            self.switch_off()
+            for one in self.patches:
+                one.stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def write(self, count: int, poison: bool) -> dict[int, tuple[str, int]]:
+        fresh = {}
+        for _ in range(count):
+            self.numbers += 1
+            self.now_s += 0.5
+            fix = {"fix_at": round(self.now_s * 1000), "number": self.numbers}
+            seq = self.device.write(fix | ({"poison": True} if poison else {}))
+            fresh[self.numbers] = (self.device.boot, seq)
+        return fresh
+
+    @rule(count=st.integers(1, 5), poison=st.integers(0, 9).map(lambda n: n == 0))
+    def report(self, count: int, poison: bool) -> None:
+        fresh = self.write(count, poison)
+        self.journal.commit()
+        self.written |= fresh
+        self.device.pump()
+
+    @rule()
+    def killed_before_the_commit(self) -> None:
+        self.write(1, poison=False)
+        self.killed()
+
+    @rule()
+    def killed_between_commit_and_publish(self) -> None:
+        fresh = self.write(1, poison=False)
+        self.journal.commit()
+        self.written |= fresh
+        self.killed()
+
+    @rule()
+    def killed(self) -> None:
+        boot = self.device.boot
+        self.switch_off()
+        self.switch_on()
+        assert self.device.boot == boot, "a good journal was set aside"
+
+    @rule(how=st.sampled_from(["deleted", "overwritten", "cut", "spoilt"]))
+    def journal_destroyed(self, how: str) -> None:
+        boot = self.device.boot
+        life_id = self.device._life.life_id
+        rows = self.journal.pending_after(life_id, 0, 1_000_000)
+        self.destroyed |= {json.loads(payload)["number"] for _, payload in rows}
+        self.destroyed |= {
+            number for number, (of, seq) in self.written.items()
+            if of == boot and self.journal.is_given_up(life_id, seq)
+        }  # fmt: skip
+        self.journal.commit()
+        self.switch_off()
+        path = self.folder / "j.sqlite"
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        if how == "deleted":
+            path.unlink()
+        elif how == "overwritten":
+            path.write_bytes(b"not a journal at all" * 500)
+        elif how == "cut":
+            path.write_bytes(path.read_bytes()[:5000])
+        else:
+            path.write_bytes(path.read_bytes()[:100] + b"\xff" * 8000)
+        self.switch_on()
+        assert self.device.boot != boot
+
+    # -- the network --------------------------------------------------------------------------
+
+    @rule()
+    def connect(self) -> None:
+        self.cut()
+        self.wire = run(self.device._connect())
+        self.wires.append(self.wire)
+
+    @rule()
+    def cut(self) -> None:
+        self.wire = None
+        self.device._connection = None
+        self.device._in_flight.clear()  # as run() does
+
+    @precondition(lambda self: self.wire and self.wire.positions)
+    @rule(count=st.integers(1, 20), lost=st.booleans(), acknowledged=st.booleans())
+    def move(self, count: int, lost: bool, acknowledged: bool) -> None:
+        """The broker takes messages, or they are lost: also after its PUBACK."""
+        assert self.wire
+        taken, self.wire.positions = self.wire.positions[:count], self.wire.positions[count:]
+        if not lost:
+            self.broker += taken
+        if acknowledged:
+            self.wire.puback()
+
+    @precondition(lambda self: self.broker)
+    @rule(count=st.integers(1, 30), lost=st.integers(0, 4).map(lambda n: n == 0))
+    def record(self, count: int, lost: bool) -> None:
+        taken, self.broker = self.broker[:count], self.broker[count:]
+        for entry in [] if lost else [one for message in taken for one in message]:
+            self.platform.take(entry, self.now_s)
+        self.write_acks()
+
+    def write_acks(self) -> None:
+        boots = {boot for boot, _ in self.written.values()} | {self.device.boot}
+        self.acks += filter(None, map(self.platform.watermark, sorted(boots)))
+
+    @precondition(lambda self: self.wire and self.acks)
+    @rule(which=st.integers(0, 50), commits=st.booleans())
+    def hear_any_ack(self, which: int, commits: bool) -> None:
+        """New, old, heard already, of another boot; and maybe killed before the commit."""
+        self.hear(self.acks[-1 - which % len(self.acks)])
+        if commits:
+            self.journal.commit()
+
+    def hear(self, ack: bytes) -> None:
+        """Nothing is given up over an ack that was not sent again three times, or is stored."""
+        assert self.wire
+        boot, life_id = self.device.boot, self.device._life.life_id
+        already = {
+            seq
+            for seq in range(1, self.device.last_seq + 1)
+            if self.journal.is_given_up(life_id, seq)
+        }
+        self.wire.ack(ack)
+        self.acks_heard += 1
+        sends = sum((wire.sends for wire in self.wires), Counter[tuple[str, int]]())
+        for seq in range(1, self.device.last_seq + 1):
+            if seq not in already and self.journal.is_given_up(life_id, seq):
+                assert sends[boot, seq] > RESENDS
+                assert (boot, seq) not in self.platform.stored
+
+    @rule(periods=st.integers(1, 8))
+    def time_passes(self, periods: int) -> None:
+        for _ in range(periods):
+            self.now_s += PERIOD_S + 1
+            self.silences += 1
+            if self.wire:
+                self.device._say_given_up(self.wire, self.now_s)  # type: ignore[arg-type]
+                self.device._check_progress(self.wire, self.now_s)  # type: ignore[arg-type]
+                if self.wire.lost.is_set():
+                    self.cut()
+
+    @rule()
+    def a_day_passes(self) -> None:
+        self.now_s += DAY_S + 60
+
+    # -- what must hold -----------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_forgotten_in_silence(self) -> None:
+        journal, device = self.journal, self.device
+        life_id = device._life.life_id
+        held = {
+            json.loads(row)["number"] for _, row in journal.pending_after(life_id, 0, 1_000_000)
+        }
+        assert len(held) == device.pending <= ROOM
+        stored = set(self.platform.stored.values())
+        given_up = 0
+        for number, (boot, seq) in self.written.items():
+            if number in held or number in stored or number in self.platform.refused_fixes:
+                continue
+            if number in self.destroyed or boot != device.boot:
+                continue
+            assert journal.is_given_up(life_id, seq), f"fix {number} is nowhere"
+            given_up += 1
+        assert given_up <= journal.count_given_up(life_id) == device.given_up
+
+    @invariant()
+    def resends_are_bounded(self) -> None:
+        sends = sum((wire.sends for wire in self.wires), Counter[tuple[str, int]]())
+        most = max(sends.values(), default=0)
+        # A connection or a silence sends what is pending once, an ack what it names once.
+        assert most <= 1 + len(self.wires) + self.silences // 3 + self.acks_heard
+
+    def heal(self) -> None:
+        """The network is well from here on. Half the devices work on, half take no more fixes."""
+        quiet = self.numbers % 2 == 0
+        self.connect()
+        assert self.wire
+        self.move(1_000, lost=True, acknowledged=True)  # the last that is lost
+        before = Counter(self.wire.sends)
+        within = LONGEST_SILENCE if quiet else HEALED_WITHIN
+        for _ in range(within):
+            if not quiet:
+                self.report(1, poison=False)
+            self._deliver_all()
+            self.time_passes(1)
+            if self._deliver_all():  # an ack follows news, and a copy is news
+                payload = self.platform.watermark(self.device.boot)
+                if payload:
+                    self.hear(payload)
+            self.journal.commit()
+            self.nothing_is_forgotten_in_silence()
+            if self._is_settled(quiet):
+                break
+        assert self._is_settled(quiet), f"{self.device.pending} pending after {within} periods"
+        again = self.wire.sends - before
+        assert max(again.values(), default=0) <= 2 + RESENDS + within // 3  # and each silence
+        self._deliver_all()
+        self.time_passes(1)
+        given_up = self.journal.count_given_up(self.device._life.life_id)
+        assert self.wire.statuses[-1].get("given_up", 0) == given_up
+
+    def _deliver_all(self) -> bool:
+        assert self.wire
+        some = False
+        while self.wire.positions or self.wire.waiting or self.broker:
+            some = True
+            if self.wire.positions or self.wire.waiting:
+                self.move(1_000, lost=False, acknowledged=True)
+            if self.broker:
+                self.record(1_000, lost=False)
+        return some
+
+    def _is_settled(self, quiet: bool) -> bool:
+        """All is stored or refused.
+
+        Of a quiet device, all up to its newest fix that can be read: a poisoned one, or what was
+        given up, is closed only once the platform knows of a newer one.
+        """
+        boot, life_id = self.device.boot, self.device._life.life_id
+        rows = self.journal.pending_after(life_id, 0, 1_000_000)
+        pending = [json.loads(payload) for _, payload in rows]
+        poisoned = {one["seq"] for one in pending if "poison" in one} if quiet else set()
+        known = {seq for of, seq in [*self.platform.stored, *self.platform.refused] if of == boot}
+        newest = max(known, default=0) if quiet else self.device.last_seq
+        return len(pending) == len(poisoned) and known | poisoned >= set(range(1, newest + 1))
+
+
+TestFire = Fire.TestCase
+TestFire.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)

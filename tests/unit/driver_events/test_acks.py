@@ -1,0 +1,143 @@
+"""When a device hears its watermark. The seams replaced: the clock, the database, MQTT."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from doorstep.errors import StoreUnavailable
+from doorstep.store.records import Watermark
+from driver_events.acks import MOST_MISSING, AckPublisher, AckSchedule, encode_watermark
+from driver_events.batch import Pair
+
+
+class Scene:
+    """A clock to turn, a database that may be away, a broker that may be away."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.store_is_up = True
+        self.broker_is_up = True
+        self.sent: list[str] = []
+        self.feedback = AckPublisher(AckSchedule(30), self.read, self, 30, lambda: self.now_s)
+
+    def read(self, pairs: Sequence[Pair]) -> list[Watermark]:
+        if not self.store_is_up:
+            raise StoreUnavailable
+        return [Watermark(driver_id, boot, 7, []) for driver_id, boot in pairs]
+
+    def send(self, acks: Sequence[tuple[str, bytes]]) -> set[str]:
+        drivers = [driver_id for driver_id, _ in acks]
+        if not self.broker_is_up:
+            return set(drivers)
+        self.sent += drivers
+        return set()
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(int(seconds)):
+            self.now_s += 1
+            self.feedback.send_due()
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_feedback__first_news__are_sent_at_once(scene: Scene) -> None:
+    scene.feedback.note({("d1", "b1")})
+    scene.pass_time(1)
+    assert scene.sent == ["d1"]
+
+
+def test_feedback__news_every_second__are_sent_every_thirty(scene: Scene) -> None:
+    for _ in range(91):
+        scene.feedback.note({("d1", "b1")})
+        scene.pass_time(1)
+    assert len(scene.sent) == 4  # at once, and after 30, 60 and 90 s
+
+
+def test_feedback__news_after_the_rest__bring_the_ack_along(scene: Scene) -> None:
+    """The radio is up when the news has just been sent, and not at any other time."""
+    sent_after = []
+    for second in range(200):
+        if second % 25 == 0:
+            scene.feedback.note({("d1", "b1")})
+        before = len(scene.sent)
+        scene.pass_time(1)
+        if len(scene.sent) > before:
+            sent_after.append(second)
+    assert sent_after == [0, 50, 100, 150]
+
+
+def test_feedback__no_more_news_after_some__are_sent_after_twice_the_time(scene: Scene) -> None:
+    scene.feedback.note({("d1", "b1")})
+    scene.pass_time(10)
+    scene.feedback.note({("d1", "b1")})
+    scene.pass_time(45)
+    assert scene.sent == ["d1"]
+    scene.pass_time(10)
+    assert scene.sent == ["d1", "d1"]
+    scene.pass_time(100)
+    assert scene.sent == ["d1", "d1"]
+
+
+def test_schedule__whatever_the_news__every_one_is_acknowledged_within_twice_the_time() -> None:
+    rng = random.Random(5)
+    schedule = AckSchedule(30)
+    pairs = [("d", str(number)) for number in range(40)]
+    open_since: dict[Pair, float] = {}
+    last_sent: dict[Pair, float] = {}
+    for now_s in range(5000):
+        for pair in schedule.take_due(now_s):
+            assert now_s - last_sent.get(pair, -1e9) >= 29
+            assert pair in open_since
+            last_sent[pair] = now_s
+            del open_since[pair]
+        news = rng.sample(pairs, rng.choice([0, 0, 1, 5])) if now_s < 4900 else []
+        schedule.note(news, now_s)
+        for pair in news:
+            open_since.setdefault(pair, now_s)
+        assert all(now_s - since <= 61 for since in open_since.values())
+    assert not open_since
+
+
+def test_feedback__no_news__nothing_is_sent(scene: Scene) -> None:
+    scene.feedback.note({("d1", "b1")})
+    scene.pass_time(300)
+    assert scene.sent == ["d1"]
+
+
+def test_feedback__the_database_is_away__is_sent_when_it_is_back(scene: Scene) -> None:
+    scene.feedback.note({("d1", "b1")})
+    scene.store_is_up = False
+    with pytest.raises(StoreUnavailable):
+        scene.pass_time(1)
+    scene.store_is_up = True
+    scene.pass_time(2)
+    assert scene.sent == ["d1"]
+
+
+def test_feedback__the_broker_is_away__is_sent_when_it_is_back(scene: Scene) -> None:
+    scene.feedback.note({("d1", "b1")})
+    scene.broker_is_up = False
+    scene.pass_time(5)
+    scene.broker_is_up = True
+    scene.pass_time(2)
+    assert scene.sent == ["d1"]
+
+
+def test_encode_watermark__gaps__are_inclusive_ranges() -> None:
+    payload = encode_watermark(Watermark("d1", "b1", 9, [(2, 3), (5, 5)]))
+    assert json.loads(payload) == {"boot": "b1", "seq": 9, "missing": [[2, 3], [5, 5]]}
+
+
+def test_encode_watermark__too_many_gaps__never_claims_one_of_them() -> None:
+    missing = [(n, n) for n in range(2, 2002, 2)]
+    ack = json.loads(encode_watermark(Watermark("d1", "b1", 3000, missing)))
+    assert len(ack["missing"]) == MOST_MISSING
+    named = {first for first, _ in ack["missing"]}
+    assert all(first in named for first, _ in missing if first <= ack["seq"])

@@ -1,0 +1,166 @@
+"""The launcher's commands that need no server: what they print, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
+from ops import checks, cli
+from ops.cli import OPERATOR_COMMANDS, main
+from ops.stack.paths import StackPaths
+from ops.stack.stack import Stack
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StackPaths:
+    """A stack's folder with one driver, whose servers never ran."""
+    monkeypatch.setenv("DOORSTEP_HOME", str(tmp_path / "stack"))
+    paths = StackPaths(tmp_path / "stack")
+    paths.secrets.mkdir(parents=True)
+    paths.fleet_key_file.write_text(encode_fleet_key(KEY))
+    paths.password_file.parent.mkdir(parents=True, exist_ok=True)
+    paths.password_file.write_text("bridge:$7$x\nanna:$7$y\n")
+    return paths
+
+
+@pytest.mark.usefixtures("paths")
+def test_drivers__list__the_devices_and_not_the_services(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["drivers"]) == 0
+    assert capsys.readouterr().out == "anna\n"
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize(
+    ("action", "secret"),
+    [("token", driver_token(KEY, "anna")), ("password", mqtt_password(KEY, "anna"))],
+)
+def test_drivers__credentials_of_one__printed_alone(
+    action: str, secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["drivers", action, "anna"]) == 0
+    assert capsys.readouterr().out == secret + "\n"
+
+
+@pytest.mark.usefixtures("paths")
+def test_drivers__token_of_a_stranger__refused_with_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["drivers", "token", "bruno"]) == 1
+    assert "./run drivers add bruno" in "".join(capsys.readouterr())
+
+
+@pytest.mark.usefixtures("paths")
+def test_logs__of_no_such_part__says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["logs", "rabbitmq"]) == 2
+    assert "no log of 'rabbitmq'" in "".join(capsys.readouterr())
+
+
+def test_owner_pid__a_process_that_is_gone__owns_nothing(paths: StackPaths) -> None:
+    stack = Stack()
+    assert stack.owner_pid() is None
+    (paths.root / "owner.pid").write_text(str(os.getpid()))
+    assert stack.owner_pid() == os.getpid()
+    (paths.root / "owner.pid").write_text("999999999")
+    assert stack.owner_pid() is None
+
+
+def test_session__taken_down_meanwhile__leaves_what_came_after_alone(
+    paths: StackPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack, downs = Stack(), []
+    monkeypatch.setattr(stack, "up", lambda **_: None)  # in place of the servers
+    monkeypatch.setattr(stack, "down", lambda: downs.append(1))
+    with stack.session():
+        (paths.root / "owner.pid").write_text(str(os.getpid()))
+    assert downs == [1]
+    with stack.session():
+        (paths.root / "owner.pid").unlink()
+    assert downs == [1]
+
+
+def test_demo__started_with_sigint_ignored__stops_on_it_and_says_so_at_once(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, time; from ops import cli; from ops.stack import demo;"
+        "demo.run_demo = lambda *_: (print('up', flush=True), time.sleep(30));"
+        "sys.exit(cli.main(['demo']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=os.environ | {"DOORSTEP_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert said == b"\nstopping\n"
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize("command", OPERATOR_COMMANDS)
+def test_operate__help__needs_no_stack(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([command, "--help"])
+    assert exit_info.value.code == 0
+    assert "usage" in capfd.readouterr().out
+
+
+def test_test__help__says_what_it_runs_instead_of_running_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert checks.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: ./run test [PYTEST...]")
+    assert all(tool in said for tool in ("ruff", "mypy", "lint-imports", "pytest"))
+
+
+@pytest.mark.usefixtures("paths")
+def test_drivers__add_of_a_known_one__says_that_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)  # in place of the servers
+    assert main(["drivers", "add", "anna"]) == 0
+    assert capsys.readouterr().err == "already there: anna\n"
+    assert main(["drivers", "add", "anna", "bruno"]) == 0
+    assert capsys.readouterr().err == ("already there: anna\nadded 1; MQTT user name = driver id\n")
+
+
+@pytest.mark.parametrize(("driver_id", "is_new"), [("anna", False), ("bruno", True)])
+@pytest.mark.usefixtures("paths")
+def test_send__no_stack_up__says_what_it_does_first(
+    driver_id: str,
+    is_new: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Stack, "up", lambda *_, **__: None)  # in place of the servers
+    monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)
+    monkeypatch.setattr(Stack, "client_environment", lambda _: dict(os.environ))
+    monkeypatch.setattr(cli.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    assert main(["send", "--driver", driver_id, "--lat", "43.77", "--lon", "11.25"]) == 0
+    said = ["no stack is up: starting one for this command"]
+    said += [f"registered {driver_id} as a new driver"] if is_new else []
+    assert capsys.readouterr().err.splitlines() == said
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize("command", ["where", "dead-letters", "rebuild"])
+def test_operate__with_no_stack_up__says_what_to_do(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "anna", "1"]) == 1
+    assert "./run up" in "".join(capsys.readouterr())

@@ -1,0 +1,101 @@
+"""`./run compose-secrets`: everything that the compose file needs, made once, readable by few."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from doorstep.credentials import mqtt_password, read_fleet_key
+from doorstep.errors import SettingsError
+from ops.stack import compose_secrets
+from ops.stack.compose_secrets import fill, make_secrets
+from tests.unit.deployment.compose import PROJECT
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    shutil.copy(PROJECT / ".env.example", tmp_path)
+    return tmp_path
+
+
+def environment_of(project: Path) -> dict[str, str]:
+    lines = (project / ".env").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def test_make_secrets__no_place_stays_empty_and_no_password_is_used_twice(project: Path) -> None:
+    make_secrets(project)
+    environment = environment_of(project)
+    secret = [
+        value for name, value in environment.items() if name.endswith(("_PASSWORD", "_TOKEN"))
+    ]
+    assert len(secret) == 8
+    assert all(len(value) >= 32 for value in secret)
+    assert len(set(secret)) == len(secret)
+    assert all(environment.values())
+
+
+def test_make_secrets__the_brokers_passwords_are_the_fleet_keys(project: Path) -> None:
+    make_secrets(project)
+    key = read_fleet_key(project / ".doorstep" / "compose" / "fleet.key")
+    environment = environment_of(project)
+    assert environment["BRIDGE_MQTT_PASSWORD"] == mqtt_password(key, "bridge")
+    assert environment["DRIVER_EVENTS_MQTT_PASSWORD"] == mqtt_password(key, "driver_events")
+
+
+def test_make_secrets__nobody_else_on_the_machine_gets_at_them(project: Path) -> None:
+    make_secrets(project)
+    assert (project / ".env").stat().st_mode & 0o777 == 0o600
+    assert (project / ".doorstep" / "compose").stat().st_mode & 0o777 == 0o700
+
+
+def test_make_secrets__again__changes_nothing(project: Path) -> None:
+    assert len(make_secrets(project)) == 3
+    before = environment_of(project)
+    assert make_secrets(project) == []
+    assert environment_of(project) == before
+
+
+def test_make_secrets__env_of_another_fleet_key__is_refused(project: Path) -> None:
+    make_secrets(project)
+    (project / ".doorstep" / "compose" / "fleet.key").write_text("ab" * 32)
+    with pytest.raises(SettingsError, match="BRIDGE_MQTT_PASSWORD"):
+        make_secrets(project)
+
+
+def test_make_secrets__env_without_its_key__is_refused_and_nothing_is_made(project: Path) -> None:
+    make_secrets(project)
+    shutil.rmtree(project / ".doorstep")
+    with pytest.raises(SettingsError, match="restore"):
+        make_secrets(project)
+    assert not (project / ".doorstep").exists()
+
+
+def test_fill__a_value_that_is_there__stays() -> None:
+    assert (
+        fill("# A=\nMQTT_PORT=1883\nX=\n", {"X": "derived"}) == "# A=\nMQTT_PORT=1883\nX=derived\n"
+    )
+
+
+def test_compose_secrets__needs_nothing_but_python() -> None:
+    argv = [sys.executable, "-I", "-S", "-c"]
+    code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import ops.stack.compose_secrets"
+    assert subprocess.run([*argv, code], check=False).returncode == 0
+
+
+def test_git__ignores_what_it_makes() -> None:
+    rules = (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {".env", ".doorstep/"} <= set(rules)
+
+
+def test_main__help__makes_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compose_secrets, "PROJECT", project)
+    monkeypatch.setattr(sys, "argv", ["compose-secrets", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        compose_secrets.main()
+    assert ended.value.code == 0
+    assert not (project / ".env").exists()

@@ -1,0 +1,114 @@
+"""When a demo refuses to run or to go on, and its last words.
+
+The demo itself runs in tests/acceptance/test_demo.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from device.journal import PublishedBoot
+from ops.ledger import Ledger, StoredBoot, balance
+from ops.stack import demo
+from ops.stack.demo import Couriers, Report, only_demo, run_demo
+from ops.stack.paths import StackError, StackPaths
+from ops.stack.stack import Stack
+
+LIFE = PublishedBoot("anna", "b1", 10, pending=1, voids=0)
+STORED = StoredBoot(stored=[(1, 9)], in_history=[(1, 9)], history_rows=9)
+
+
+def make_report(latency_ms: dict[str, float] | None) -> Report:
+    ledger = Ledger([balance(LIFE, STORED)])
+    return Report({"created": 0, "delivered": 23}, ledger, {"at_customer": 4}, latency_ms)
+
+
+def test_as_json__is_one_line_with_the_promised_shape() -> None:
+    text = make_report({"p50": 1.0, "p95": 2.0, "p99": 3.0}).as_json()
+    assert "\n" not in text
+    assert json.loads(text) == {
+        "orders": {"created": 0, "delivered": 23},
+        "fixes": {
+            "published": 10,
+            "committed": 9,
+            "quarantined": 0,
+            "rejected": 0,
+            "lost": 1,
+        },
+        "evidence": {"at_customer": 4},
+        "latency_ms": {"publish_to_commit": {"p50": 1.0, "p95": 2.0, "p99": 3.0}},
+    }
+
+
+def test_as_json__nothing_recorded__has_no_latency() -> None:
+    latency = json.loads(make_report(None).as_json())["latency_ms"]
+    assert latency == {"publish_to_commit": {"p50": None, "p95": None, "p99": None}}
+
+
+def test_as_text__leaves_out_states_without_orders() -> None:
+    text = make_report(None).as_text()
+    assert "23 delivered" in text
+    assert "created" not in text
+    assert "1 lost" in text
+
+
+@pytest.mark.parametrize(
+    ("couriers", "speedup", "named"),
+    [
+        (0, 1.0, "--couriers"),
+        (5001, 1.0, "--couriers"),
+        (5, 0.5, "--speedup"),
+        (5, 21, "--speedup"),
+    ],
+)
+def test_run_demo__impossible_options__are_refused_before_anything_starts(
+    couriers: int, speedup: float, named: str
+) -> None:
+    options = argparse.Namespace(couriers=couriers, speedup=speedup, exit_after=1, json=True)
+    with pytest.raises(StackError, match=named):
+        run_demo(Stack(environment={}), options)
+
+
+def test_only_demo__another_runs_on_this_home__is_refused_with_its_pid(tmp_path: Path) -> None:
+    paths = StackPaths(tmp_path / "stack")
+    with only_demo(paths):
+        with pytest.raises(StackError, match=f"already .pid {os.getpid()}.: end it with Ctrl-C"):
+            only_demo(paths).__enter__()
+        with only_demo(StackPaths(tmp_path / "other")):
+            pass
+    with only_demo(paths):
+        pass
+
+
+class BrokenCouriers(Couriers):
+    """Couriers that end at once. A shell replaces their process."""
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log_file.open("ab") as log:
+            return subprocess.Popen(["sh", "-c", "echo no streets; exit 3"], stdout=log)
+
+
+def keep_running_for(couriers: Couriers, seconds: float) -> None:
+    for _ in range(round(seconds / 0.01)):
+        couriers.keep_running()
+        time.sleep(0.01)
+
+
+def test_keep_running__couriers_that_never_get_to_work__are_given_up_with_their_last_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "AGAIN_AFTER_S", 0.0)
+    stack = SimpleNamespace(client_environment=dict, paths=SimpleNamespace(logs=tmp_path))
+    couriers = BrokenCouriers(cast("Stack", stack), 5, 1.0)
+    with pytest.raises(StackError, match="3 times in a row: no streets"):
+        keep_running_for(couriers, 10)
+    assert capsys.readouterr().err.count("started again") == 2

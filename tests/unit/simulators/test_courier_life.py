@@ -1,0 +1,309 @@
+"""A courier's work on an order, step by step, at thousands of times the speed.
+
+`FakeApi` replaces both HTTP APIs; the clock is the simulation's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import data
+from device.journal import Journal
+from device.settings import DeviceSettings, FleetSecrets
+from simulators.api import Answer, Api
+from simulators.couriers import courier as courier_module
+from simulators.couriers import shift as shift_module
+from simulators.couriers.clock import Clock
+from simulators.couriers.courier import Courier, UnknownCourier, World
+from simulators.couriers.demand import Demand, place_restaurants, read_restaurants
+from simulators.couriers.job import Ending, Job, Stage
+from simulators.couriers.orders import Dispatch
+from simulators.couriers.shift import Shift, ShiftOptions, first_of_ours
+from simulators.couriers.streets import load_firenze
+
+SPEEDUP = 20_000
+
+
+class FakeApi(Api):
+    """Answers every call with success, but for the refusals that a test asks for."""
+
+    def __init__(self, **refused: int) -> None:
+        self.calls: list[str] = []
+        self._refused = refused
+
+    async def driver(
+        self, method: str, path: str, token: str, body: Mapping[str, Any] | None = None
+    ) -> Answer:
+        assert token == "drv_anna"
+        return self._answer(path)
+
+    async def tracking(
+        self, method: str, path: str, token: str, body: Mapping[str, Any] | None = None
+    ) -> Answer:
+        return self._answer(path)
+
+    def _answer(self, path: str) -> Answer:
+        command = path.rpartition("/")[2]
+        self.calls.append(command)
+        if command == "assign" and self._refused.get("assign", 0) > 0:
+            self._refused["assign"] -= 1
+            return Answer(409, {"type": "/problems/no-driver-available"})
+        if status := self._refused.get(command.replace("-", "_"), 0) if command != "assign" else 0:
+            return Answer(status, {"type": "/problems/illegal-transition"})
+        return Answer(
+            200, {"order_id": "o1", "customer_token": "cst", "driver_id": "anna", "state": "x"}
+        )
+
+
+@pytest.fixture(autouse=True)
+def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody declines or fails unless the test says so."""
+    monkeypatch.setattr(courier_module, "DECLINE_SHARE", 0.0)
+    monkeypatch.setattr(courier_module, "FAIL_SHARE", 0.0)
+    monkeypatch.setattr("simulators.couriers.orders.CANCEL_SHARE", 0.0)
+
+
+def make_courier(api: FakeApi) -> tuple[Courier, World]:
+    streets, rng = load_firenze(), random.Random(1)
+    restaurants = place_restaurants(streets, read_restaurants(data.firenze_food_places())[:40])
+    world = World(streets, Demand(streets, restaurants, rng), Clock(SPEEDUP), api)
+    return Courier("anna", "drv_anna", world, rng, restaurants[0].place.point), world
+
+
+def make_job(world: World) -> Job:
+    restaurant = world.demand.restaurant()
+    job = Job(restaurant, world.demand.door(restaurant), ready_s=0.0)
+    job.order_id = "o1"
+    return job
+
+
+async def work(courier: Courier, job: Job, stage: Stage) -> Ending:
+    courier.give(job, stage)
+    living = asyncio.create_task(courier.live())
+    try:
+        return await asyncio.wait_for(job.ending, 20)
+    finally:
+        living.cancel()
+
+
+async def test_live__an_assigned_order__is_picked_up_then_delivered_at_the_door() -> None:
+    api = FakeApi()
+    courier, world = make_courier(api)
+    job = make_job(world)
+    assert await work(courier, job, Stage.TO_RESTAURANT) is Ending.DELIVERED
+    assert api.calls == ["picked-up", "delivered"]
+    here = world.streets.to_xy(*courier.position())
+    assert math.dist(here, job.door.point) <= 25
+    assert not courier.busy
+
+
+async def test_live__food_not_ready__waits_for_the_kitchen() -> None:
+    api = FakeApi()
+    courier, world = make_courier(api)
+    job = make_job(world)
+    job.ready_s = 20_000.0  # one second of ours
+    courier.give(job, Stage.AT_RESTAURANT)
+    living = asyncio.create_task(courier.live())
+    await asyncio.sleep(0.6)
+    assert api.calls == []
+    assert await asyncio.wait_for(job.ending, 20) is Ending.DELIVERED
+    living.cancel()
+
+
+@pytest.mark.parametrize("stage", [Stage.TO_CUSTOMER, Stage.ARRIVING, Stage.AT_CUSTOMER])
+async def test_live__an_order_with_the_food_on_board__is_only_delivered(stage: Stage) -> None:
+    api = FakeApi()
+    courier, world = make_courier(api)
+    assert await work(courier, make_job(world), stage) is Ending.DELIVERED
+    assert api.calls == ["delivered"]
+
+
+async def test_live__order_taken_away_before_pick_up__is_left_alone() -> None:
+    api = FakeApi(picked_up=409)
+    courier, world = make_courier(api)
+    assert await work(courier, make_job(world), Stage.TO_RESTAURANT) is Ending.TAKEN_AWAY
+    assert api.calls == ["picked-up"]
+
+
+async def test_live__a_courier_who_declines__has_no_order_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(courier_module, "DECLINE_SHARE", 1.0)
+    api = FakeApi()
+    courier, world = make_courier(api)
+    assert await work(courier, make_job(world), Stage.TO_RESTAURANT) is Ending.DECLINED
+    assert api.calls == ["decline"]
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+async def test_put__at_any_stage__stands_where_that_stage_is(stage: Stage) -> None:
+    courier, world = make_courier(FakeApi())
+    for _ in range(5):
+        job = make_job(world)
+        courier.put(job, stage)
+        here = world.streets.to_xy(*courier.position())
+        to_restaurant = math.dist(here, job.restaurant.point)
+        to_door = math.dist(here, job.door.point)
+        if stage is Stage.AT_RESTAURANT:
+            assert to_restaurant <= 30
+        elif stage is Stage.AT_CUSTOMER:
+            assert to_door <= 25
+        elif stage is Stage.ARRIVING:
+            assert to_door <= 700
+        elif stage is Stage.TO_CUSTOMER:
+            assert to_door > 30
+
+
+async def test_dispatch__nobody_free__asks_again_until_somebody_is() -> None:
+    api = FakeApi(assign=3)
+    courier, world = make_courier(api)
+    dispatch = Dispatch(world, "stf", {"anna": courier}, None, random.Random(1))
+    living = asyncio.create_task(courier.live())
+    job = dispatch.new_job()
+    dispatch.start(job)
+    assert await asyncio.wait_for(asyncio.shield(job.ending), 20) is Ending.DELIVERED
+    assert api.calls.count("assign") == 4
+    assert api.calls[0] == "orders"
+    assert api.calls[1] == "confirm"
+    await asyncio.sleep(0.01)
+    assert dispatch.endings == {Ending.DELIVERED: 1}
+    living.cancel()
+    dispatch.stop()
+
+
+async def test_dispatch__a_slow_kitchen__has_a_courier_soon_all_the_same() -> None:
+    api = FakeApi()
+    courier, world = make_courier(api)
+    dispatch = Dispatch(world, "stf", {"anna": courier}, None, random.Random(1))
+    job = dispatch.new_job()
+    job.ready_s = 20 * SPEEDUP  # 20 s of ours
+    dispatch.start(job)
+    await asyncio.sleep(2)
+    assert api.calls == ["orders", "confirm", "assign"]
+    dispatch.stop()
+
+
+async def test_observe__a_moving_courier__reports_the_speed_that_the_platform_sees() -> None:
+    courier, world = make_courier(FakeApi())
+    courier._ride_to_restaurant(world.demand.restaurant())
+    began = courier._course.start_s
+    fixes = [courier.observe(began + second) for second in range(0, 120, 4)]
+    assert all("heading_deg" in fix for fix in fixes if fix["speed_mps"] != 0.0)
+    moving = [float(str(fix["speed_mps"])) / SPEEDUP for fix in fixes if fix["speed_mps"]]
+    assert moving
+    assert max(moving) <= 10
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_on_duty__a_driver_that_is_not_registered__is_said(status: int) -> None:
+    courier, _ = make_courier(FakeApi(on_duty=status))
+    with pytest.raises(UnknownCourier, match="anna"):
+        await courier.on_duty()
+
+
+def test_first_of_ours__nested_groups__finds_the_sentence_for_people() -> None:
+    ours = UnknownCourier("anna is not registered")
+    nested = ExceptionGroup("a", [ValueError("x"), ExceptionGroup("b", [ours, ours])])
+    assert first_of_ours(nested) is ours
+    other = ExceptionGroup("a", [ValueError("x")])
+    assert first_of_ours(other) is other
+
+
+async def becomes(holds: Callable[[], bool]) -> None:
+    """Let others work until it holds, or fail."""
+    for _ in range(10_000):
+        if holds():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("it never did")
+
+
+class AnyFleet(FleetSecrets):
+    """Secrets without a file."""
+
+    def __init__(self) -> None:
+        self._key = bytes(32)
+
+    def driver_token(self, driver_id: str) -> str:
+        return "drv_anna"
+
+    def staff_token(self) -> str:
+        return "stf"
+
+
+async def test_shift__fewer_are_wanted__idle_couriers_go_home_and_come_back_when_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift_module, "CHANGE_EVERY_S", 0.001)
+    api = FakeApi()
+    settings = DeviceSettings(journal_dir=tmp_path)
+    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    options = ShiftOptions(couriers=3, prefix="c", speedup=1.0, seed=1)
+    with Journal(tmp_path / "couriers.sqlite") as journal:
+        shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
+        async with asyncio.TaskGroup() as group:
+            changing = group.create_task(shift._change_shift(group))
+            shift.resize(1)
+            await becomes(lambda: shift._resting == {"c2", "c3"})
+            shift.resize(3)
+            await becomes(lambda: not shift._resting)
+            changing.cancel()
+    assert [api.calls.count(one) for one in ("off-duty", "on-duty")] == [2, 2]
+
+
+async def test_shift__more_are_wanted_than_it_began_with__they_join_once_they_are_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shift_module, "CHANGE_EVERY_S", 0.001)
+    monkeypatch.setattr("simulators.couriers.shift.Device.run", lambda _self: asyncio.sleep(60))
+    registered = {"c1", "c2", "c3"}
+
+    class Strict(FakeApi):
+        async def driver(self, method: str, path: str, token: str, body: Any = None) -> Answer:
+            if path.split("/")[2] not in registered:
+                return Answer(404, {})
+            return await super().driver(method, path, token, body)
+
+    api = Strict()
+    settings = DeviceSettings(journal_dir=tmp_path)
+    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    options = ShiftOptions(couriers=2, prefix="c", speedup=1.0, seed=1)
+    with Journal(tmp_path / "couriers.sqlite") as journal:
+        shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(shift._change_shift(group))]
+            tasks.append(group.create_task(shift._report()))
+            shift.resize(5)
+            await becomes(lambda: list(shift._couriers) == ["c1", "c2", "c3"])
+            await becomes(lambda: shift._devices["c3"].last_seq > 0)  # reports like the others
+            assert shift._dispatch.on_shift == 3  # customers order for those who are there
+            registered.update({"c4", "c5"})
+            await becomes(lambda: len(shift._couriers) == 5)
+            shift.resize(1)
+            await becomes(lambda: shift._resting == {"c2", "c3", "c4", "c5"})
+            for task in (*tasks, *shift._phones):
+                task.cancel()
+            for task in group._tasks:
+                task.cancel()
+
+
+async def test_shift__after_one_that_was_killed__goes_on_and_so_keeps_to_the_wish(
+    tmp_path: Path,
+) -> None:
+    settings = DeviceSettings(journal_dir=tmp_path)
+    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    options = ShiftOptions(couriers=2, prefix="c", speedup=1.0, seed=1)
+    with Journal(tmp_path / "couriers.sqlite") as journal:
+        make = (options, settings, AnyFleet(), journal, FakeApi(), restaurants, None)
+        first = Shift(*make)
+        assert not first.goes_on
+        first._save_positions()
+        journal.commit()
+        assert Shift(*make).goes_on

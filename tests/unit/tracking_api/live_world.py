@@ -1,0 +1,276 @@
+"""A small world for the live tests: orders, drivers and tokens in memory.
+
+The seam is `tracking_api.database.Store`, as far as the streams use it. Time stands still unless a
+test moves it. Each fix has a place of its own, so that a frame tells whose fix it shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import uvicorn
+
+from doorstep.credentials import token_sha256
+from doorstep.errors import StoreUnavailable
+from doorstep.store.records import Token
+from tracking_api.app import build_app
+from tracking_api.live.detachable_protocol import DetachableProtocol
+from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+PUBLIC_URL = "https://doorstep.test"
+
+
+@dataclass(slots=True)
+class Stint:
+    """One assignment."""
+
+    driver_id: str
+    window: Window
+
+
+@dataclass(slots=True)
+class WorldOrder:
+    """One order as the database has it."""
+
+    order_id: UUID
+    state: str = "created"
+    assignment_no: int = 0
+    stints: dict[int, Stint] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def current(self) -> Stint | None:
+        return self.stints.get(self.assignment_no)
+
+
+class World:
+    """Orders, their drivers' newest fixes, and tokens `tok-…`."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+        self.orders: dict[UUID, WorldOrder] = {}
+        self.newest: dict[str, Position] = {}
+        self.driver_of_place: dict[tuple[float, float], str] = {}
+        self.tokens = {token_sha256("tok-staff"): Token("staff", None, None)}
+        self.away = False
+        self.reads = 0
+        self.looks = 0
+        self.fleet_reads = 0
+        self.fleet_named: list[list[str]] = []
+        self.driver_states: dict[str, str] = {}
+        self.carried: dict[str, str] = {}  # orders, by driver
+
+    # -- what happens ------------------------------------------------------------------------
+
+    def create(self, *states: str, driver_id: str | None = None) -> UUID:
+        """Make an order and move it on; its customer's token is `tok-{order_id}`."""
+        order = WorldOrder(uuid4())
+        self.orders[order.order_id] = order
+        self.tokens[token_sha256(f"tok-{order.order_id}")] = Token("customer", None, order.order_id)
+        self._event(order, "created")
+        if driver_id:
+            self.assign(order.order_id, driver_id)
+        for state in states:
+            self.move(order.order_id, state)
+        return order.order_id
+
+    def assign(self, order_id: UUID, driver_id: str) -> None:
+        """Give the order to a driver, taking it from whoever has it."""
+        order = self.orders[order_id]
+        self._end(order)
+        self.tick()
+        order.assignment_no += 1
+        order.stints[order.assignment_no] = Stint(driver_id, Window(self.now, None))
+        self._event(order, "assigned")
+        self.tick()
+
+    def decline(self, order_id: UUID) -> None:
+        """The driver gives the order back."""
+        order = self.orders[order_id]
+        self._end(order)
+        order.assignment_no += 1
+        self._event(order, "confirmed")
+
+    def move(self, order_id: UUID, state: str) -> None:
+        """Move the order on, or end it."""
+        order = self.orders[order_id]
+        if state in ("delivered", "cancelled", "failed"):
+            self._end(order)
+        self._event(order, state)
+
+    def fix(self, driver_id: str, ago_s: float = 0.0) -> Position:
+        """Commit a driver's fix, at a place of its own. An older one changes nothing."""
+        fix_at = self.now - timedelta(seconds=ago_s)
+        place = (11.0 + len(self.driver_of_place) * 1e-5, 43.77)
+        self.driver_of_place[place] = driver_id
+        spot = Position(fix_at, self.now, *place, 5.0, 4.0, 90.0)
+        known = self.newest.get(driver_id)
+        if known is None or fix_at > known.fix_at:
+            self.newest[driver_id] = spot
+        return spot
+
+    def tick(self, seconds: float = 0.001) -> None:
+        """Let time pass."""
+        self.now += timedelta(seconds=seconds)
+
+    def _event(self, order: WorldOrder, state: str) -> None:
+        order.state = state
+        number = len(order.events) + 1
+        order.events.append(Event(number, state, "staff", self.now, order.assignment_no))
+
+    def _end(self, order: WorldOrder) -> None:
+        stint = order.current
+        if stint and stint.window.ended_at is None:
+            stint.window = Window(stint.window.assigned_at, self.now)
+
+    # -- what is asked -----------------------------------------------------------------------
+
+    async def find_token(self, sha256: bytes) -> Token | None:
+        self._need()
+        return self.tokens.get(sha256)
+
+    async def find_tokens(self, sha256s: Sequence[bytes]) -> dict[bytes, Token]:
+        self._need()
+        return {one: self.tokens[one] for one in sha256s if one in self.tokens}
+
+    async def read_track(self, order_id: UUID) -> TrackedOrder | None:
+        self._need()
+        self.reads += 1
+        order = self.orders.get(order_id)
+        if order is None:
+            return None
+        stint = order.current
+        return TrackedOrder(
+            now=self.now,
+            order_id=order_id,
+            state=order.state,
+            assignment_no=order.assignment_no,
+            order_seq=len(order.events),
+            restaurant_name="Da Mario",
+            restaurant=(11.25, 43.77),
+            destination=(11.26, 43.78),
+            dwell_min_s=30,
+            window=stint.window if stint else None,
+            newest=self.newest.get(stint.driver_id) if stint else None,
+            driver_id=stint.driver_id if stint else None,
+            events=list(order.events),
+        )
+
+    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
+        found = [await self.read_track(order_id) for order_id in order_ids]
+        return {one.order_id: one for one in found if one is not None}
+
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
+        self._need()
+        self.looks += 1
+        found = []
+        for order_id in order_ids:
+            order = self.orders[order_id]
+            stint = order.current
+            found.append(
+                OrderPoll(
+                    self.now,
+                    order_id,
+                    len(order.events),
+                    stint.window if stint else None,
+                    self.newest.get(stint.driver_id) if stint else None,
+                )
+            )
+        return found
+
+    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
+        self._need()
+        self.fleet_reads += 1
+        rows = sorted(row for row in self._rows() if row[0] > after)
+        return ms_of(self.now), rows[:at_most]
+
+    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+        self._need()
+        self.fleet_named.append(sorted(driver_ids))
+        return ms_of(self.now), [row for row in self._rows() if row[0] in driver_ids]
+
+    def _rows(self) -> list[list[Any]]:
+        return [
+            [
+                driver_id,
+                self.driver_states.get(driver_id, "available"),
+                spot.lon_deg,
+                spot.lat_deg,
+                ms_of(spot.fix_at),
+                ms_of(spot.received_at),
+                *[None] * 4,
+                self.carried.get(driver_id),
+                "on_duty",
+            ]
+            for driver_id, spot in self.newest.items()
+        ]
+
+    async def is_there(self) -> bool:
+        return not self.away
+
+    def _need(self) -> None:
+        if self.away:
+            raise StoreUnavailable
+
+
+def ms_of(instant: datetime) -> int:
+    """Epoch milliseconds."""
+    return round(instant.timestamp() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One frame as a viewer reads it."""
+
+    kind: str
+    data: dict[str, Any]
+    event_id: int | None
+
+    @property
+    def place(self) -> tuple[float, float] | None:
+        """Where the driver is said to be."""
+        position = self.data.get("position")
+        return tuple(position["geometry"]["coordinates"]) if position else None
+
+
+def frames_of(text: str) -> Iterator[Shown]:
+    """Read a text/event-stream."""
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line)
+        if "event" in fields:
+            event_id = int(fields["id"]) if "id" in fields else None
+            yield Shown(fields["event"], json.loads(fields["data"]), event_id)
+
+
+@asynccontextmanager
+async def serving(world: World) -> AsyncIterator[tuple[str, Any]]:
+    """Serve tracking_api over a world, without Kafka: its address and its application."""
+    app = build_app(world, PUBLIC_URL)  # type: ignore[arg-type]
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http=DetachableProtocol,
+        ws="none",
+        log_config=None,
+        loop="none",
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}", app
+    finally:
+        server.should_exit = True
+        await task

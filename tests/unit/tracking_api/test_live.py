@@ -1,0 +1,651 @@
+"""Streams over real connections; the seam is the database (`World`), and there is no Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from doorstep.credentials import token_sha256
+from doorstep.store.records import Token
+from tests.unit.tracking_api.live_world import PUBLIC_URL, Shown, World, frames_of, serving
+from tracking_api.live.connection_manager import VIEWERS_OF_A_TOKEN
+from tracking_api.live.service import Live
+from tracking_api.live.websocket import MOST_MESSAGE_BYTES, MOST_MESSAGES
+from tracking_api.track.links import COOKIE
+
+PATIENCE_S = 30
+
+
+class Server:
+    """A served world; `live` is the server's own, so that a test can turn its wheels."""
+
+    def __init__(self, world: World, url: str, live: Live) -> None:
+        self.world = world
+        self.url = url
+        self.live = live
+
+    @asynccontextmanager
+    async def follow(
+        self, order_id: UUID, cursor: str | None = None, token: str | None = None
+    ) -> AsyncIterator[Reader]:
+        """Open a stream with the customer's token and expect 200."""
+        headers = {"Authorization": f"Bearer {token or f'tok-{order_id}'}"}
+        if cursor is not None:
+            headers["Last-Event-ID"] = cursor
+        async with (
+            httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as client,
+            client.stream("GET", f"/track/{order_id}/stream", headers=headers) as answer,
+        ):
+            assert answer.status_code == 200, await answer.aread()
+            yield Reader(answer)
+
+    def socket(self, order_id: UUID, **headers: str) -> connect:
+        """Open a WebSocket, by default with the customer's bearer token."""
+        headers = headers or {"Authorization": f"Bearer tok-{order_id}"}
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = self.url.replace("http", "ws")
+        return connect(
+            f"{url}/track/{order_id}/ws",
+            additional_headers=named,
+            compression=None,
+            close_timeout=0.1,
+        )
+
+    async def get(self, path: str, token: str) -> httpx.Response:
+        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as client:
+            return await client.get(path, headers={"Authorization": f"Bearer {token}"})
+
+    async def look(self) -> None:
+        """Let the hub look at everything that is watched."""
+        self.live.hub.heard_drivers(list(self.live.hub.watched_drivers))
+        for order in self.world.orders.values():
+            self.live.hub.heard_order(order.order_id, len(order.events))
+        await self.live.hub.look()
+
+
+class Reader:
+    """Reads frames from a stream."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self._chunks = answer.aiter_text()
+        self._text = ""
+        self._frames: list[Shown] = []
+        self.comments = 0
+
+    async def next(self) -> Shown | None:
+        """The next frame, or None at the end of the stream."""
+        while not self._frames:
+            async with asyncio.timeout(PATIENCE_S):
+                chunk = await anext(self._chunks, None)
+            if chunk is None:
+                return None
+            self.comments += chunk.count(":\n\n") - chunk.count(": :\n\n")
+            whole, end, self._text = (self._text + chunk).rpartition("\n\n")
+            self._frames = list(frames_of(whole + end))
+        return self._frames.pop(0)
+
+    async def kinds(self, count: int) -> list[str | None]:
+        """The kinds of the next frames."""
+        found = [await self.next() for _ in range(count)]
+        return [one.kind if one else None for one in found]
+
+
+async def holds(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            found = condition()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def server(world: World) -> AsyncIterator[Server]:
+    async with serving(world) as (url, app):
+        yield Server(world, url, app.state.parts.live)
+
+
+# What is shown
+
+
+async def test_stream__of_an_order_under_way__begins_with_what_get_track_answers(server, world):
+    order_id = world.create("picked_up", driver_id="d1")
+    spot = world.fix("d1")
+    async with server.follow(order_id) as stream:
+        first = await stream.next()
+    asked = (await server.get(f"/track/{order_id}", f"tok-{order_id}")).json()
+    assert (first.kind, first.event_id, first.data) == ("snapshot", 3, asked)
+    assert first.place == spot.lon_lat
+
+
+async def test_stream__a_fix_and_an_event__are_told_as_get_track_would_answer(server, world):
+    order_id = world.create(driver_id="d1")
+    async with server.follow(order_id) as stream:
+        assert (await stream.next()).data["position"] is None
+        world.tick()
+        world.fix("d1")
+        await server.look()
+        moved = await stream.next()
+        asked = (await server.get(f"/track/{order_id}", f"tok-{order_id}")).json()
+        assert moved.kind == "position"
+        assert moved.event_id is None
+        assert moved.data["position"] == asked["position"]
+        world.move(order_id, "picked_up")
+        await server.look()
+        event = await stream.next()
+        asked = (await server.get(f"/track/{order_id}", f"tok-{order_id}")).json()
+        assert (event.kind, event.event_id) == ("order", 3)
+        assert event.data == {
+            "order_id": str(order_id),
+            "assignment_no": 1,
+            **asked["events"][-1],
+            "position": asked["position"],
+            "eta": asked["eta"],
+        }
+
+
+async def test_stream__the_same_fix_and_event_heard_again__say_nothing(server, world):
+    order_id = world.create(driver_id="d1")
+    async with server.follow(order_id) as stream:
+        world.fix("d1")
+        for _ in range(3):
+            await server.look()
+            server.live.hub.heard_order(order_id, 2)
+        world.fix("d1", ago_s=60)  # a late fix rewinds nothing
+        await server.look()
+        world.move(order_id, "picked_up")
+        await server.look()
+        assert await stream.kinds(3) == ["snapshot", "position", "order"]
+
+
+async def test_stream__before_the_assignment__shows_no_driver_and_then_only_fixes_from_it_on(
+    server, world
+):
+    order_id = world.create()
+    world.fix("d1")
+    async with server.follow(order_id) as stream:
+        assert (await stream.next()).place is None
+        world.tick(10)
+        world.assign(order_id, "d1")
+        await server.look()
+        assigned = await stream.next()
+        assert (assigned.data["state"], assigned.place) == ("assigned", None)
+        spot = world.fix("d1")
+        await server.look()
+        assert (await stream.next()).place == spot.lon_lat
+
+
+async def test_stream__driver_reassigned__never_shows_the_old_drivers_next_order(server, world):
+    order_id = world.create(driver_id="d1")
+    async with server.follow(order_id) as stream:
+        assert await stream.kinds(1) == ["snapshot"]
+        world.fix("d1")
+        await server.look()
+        assert await stream.kinds(1) == ["position"]
+        world.assign(order_id, "d2")
+        next_id = world.create(driver_id="d1")
+        async with server.follow(next_id) as next_stream:
+            for _ in range(3):
+                world.tick(4)
+                world.fix("d1")
+                server.live.hub.heard_drivers(["d1"])
+                await server.look()
+            event = await stream.next()
+            assert (event.kind, event.place) == ("order", None)
+            theirs = world.fix("d2")
+            await server.look()
+            assert (await stream.next()).place == theirs.lon_lat
+            assert await next_stream.kinds(4) == ["snapshot", "position", "position", "position"]
+
+
+async def test_stream__delivered__is_told_then_ended_then_closed(server, world):
+    order_id = world.create("picked_up", driver_id="d1")
+    world.fix("d1")
+    async with server.follow(order_id) as stream:
+        assert (await stream.next()).place
+        world.move(order_id, "delivered")
+        world.tick()
+        world.fix("d1")
+        await server.look()
+        event, end = await stream.next(), await stream.next()
+        assert (event.data["state"], event.place, event.event_id) == ("delivered", None, 4)
+        assert (end.kind, end.data, end.event_id) == ("end", {"reason": "delivered"}, None)
+        assert await stream.next() is None
+    await holds(lambda: len(server.live.crowd) == 0)
+
+
+async def test_stream__opened_after_the_end__is_the_snapshot_and_the_end(server, world):
+    order_id = world.create("picked_up", "delivered", driver_id="d1")
+    async with server.follow(order_id) as stream:
+        first = await stream.next()
+        assert (first.data["state"], first.place) == ("delivered", None)
+        assert await stream.kinds(2) == ["end", None]
+
+
+async def test_stream__resumed_after_the_last_event_of_all__is_204_so_that_nobody_comes_back(
+    server, world
+):
+    order_id = world.create("cancelled")
+    path = f"/track/{order_id}/stream?last_event_id=2"
+    assert (await server.get(path, f"tok-{order_id}")).status_code == 204
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("by", ["header", "query"])
+async def test_stream__resumed__tells_each_missed_event_once(server, world, by):
+    order_id = world.create("confirmed", driver_id="d1")
+    world.move(order_id, "picked_up")
+    if by == "header":
+        async with server.follow(order_id, cursor="2") as stream:
+            frames = [await stream.next() for _ in range(3)]
+    else:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+            address = f"/track/{order_id}/stream?last_event_id=2"
+            headers = {"Authorization": f"Bearer tok-{order_id}"}
+            async with client.stream("GET", address, headers=headers) as answer:
+                stream = Reader(answer)
+                frames = [await stream.next() for _ in range(3)]
+    assert [(one.kind, one.event_id) for one in frames] == [
+        ("snapshot", None),  # the cursor stays where it was until the events are told
+        ("order", 3),
+        ("order", 4),
+    ]
+
+
+async def test_stream__a_cursor_of_now__goes_on_from_there(server, world):
+    order_id = world.create("confirmed")
+    async with server.follow(order_id, cursor="2") as stream:
+        first = await stream.next()
+        assert (first.kind, first.event_id) == ("snapshot", None)
+        world.move(order_id, "cancelled")
+        await server.look()
+        assert (await stream.next()).event_id == 3
+
+
+@pytest.mark.parametrize("cursor", ["99", "x", "-1", "1e9", "٣", "999999999999999999999"])
+async def test_stream__a_cursor_of_no_use__is_one_resync_and_a_snapshot(server, world, cursor):
+    order_id = world.create("confirmed")
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+        headers = {"Authorization": f"Bearer tok-{order_id}"}
+        address = f"/track/{order_id}/stream"
+        async with client.stream(
+            "GET", address, params={"last_event_id": cursor}, headers=headers
+        ) as answer:
+            stream = Reader(answer)
+            frames = [await stream.next(), await stream.next()]
+            world.move(order_id, "cancelled")
+            await server.look()
+            frames.append(await stream.next())
+    assert [(one.kind, one.event_id) for one in frames] == [
+        ("resync", None),
+        ("snapshot", 2),
+        ("order", 3),
+    ]
+
+
+async def test_stream__a_cursor_from_too_long_ago__is_one_resync_and_a_snapshot(server, world):
+    order_id = world.create(*["confirmed"] * 60)
+    async with server.follow(order_id, cursor="1") as stream:
+        assert await stream.kinds(2) == ["resync", "snapshot"]
+
+
+async def test_stream__many_viewers_at_once__cost_the_database_few_reads(server, world):
+    order_id = world.create(driver_id="d1")
+    world.reads = world.looks = 0
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+        headers = {"Authorization": f"Bearer tok-{order_id}"}
+        requests = [
+            client.build_request("GET", f"/track/{order_id}/stream", headers=headers)
+            for _ in range(40)
+        ]
+        answers = await asyncio.gather(*(client.send(one, stream=True) for one in requests))
+        streams = [Reader(one) for one in answers]
+        assert {(await one.next()).kind for one in streams} == {"snapshot"}
+        reads = world.reads
+        world.fix("d1")
+        await server.look()
+        assert {(await one.next()).kind for one in streams} == {"position"}
+        assert world.reads == reads  # whoever watches
+        for answer in answers:
+            await answer.aclose()
+    await holds(lambda: not server.live.hub.watched_drivers)
+
+
+# Who may look
+
+
+async def test_stream__any_bad_link__is_the_same_404_as_get_track(server, world):
+    order_id, other_id = world.create(), world.create()
+    bodies = []
+    for path, token in [
+        (f"/track/{order_id}", "tok-forged"),
+        (f"/track/{order_id}/stream", "tok-forged"),
+        (f"/track/{order_id}/ws", "tok-forged"),
+        (f"/track/{order_id}/stream", f"tok-{other_id}"),
+        (f"/track/{uuid4()}/stream", f"tok-{other_id}"),
+        (f"/track/{uuid4()}/stream", "tok-staff"),
+        ("/track/nonsense/stream", f"tok-{order_id}"),
+    ]:
+        upgrade = {
+            "Connection": "Upgrade",
+            "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        }
+        headers = {"Authorization": f"Bearer {token}"} | (upgrade if path.endswith("ws") else {})
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+            answer = await client.get(path, headers=headers)
+        assert answer.status_code == 404, path
+        bodies.append(answer.content)
+    assert len(set(bodies)) == 1
+
+
+async def test_stream__token_revoked_meanwhile__ends_with_the_next_heartbeat(server, world):
+    order_id, other_id = world.create(driver_id="d1"), world.create()
+    async with server.follow(order_id) as stream, server.follow(other_id) as other:
+        assert await stream.kinds(1) == ["snapshot"]
+        del world.tokens[token_sha256(f"tok-{order_id}")]
+        for _ in range(10):  # ten heartbeats of a tenth of the viewers: 10 s
+            await server.live.crowd.look_after_some()
+        end = await stream.next()
+        assert (end.kind, end.data) == ("end", {"reason": "link_ended"})
+        assert await stream.next() is None
+        assert await other.kinds(1) == ["snapshot"]
+        world.move(other_id, "confirmed")
+        await server.look()
+        assert await other.kinds(1) == ["order"]
+
+
+async def test_stream__token_expired__is_the_same_404(server, world):
+    order_id = world.create("cancelled")
+    del world.tokens[token_sha256(f"tok-{order_id}")]  # find_token_v1 knows when
+    answer = await server.get(f"/track/{order_id}/stream", f"tok-{order_id}")
+    assert answer.status_code == 404
+
+
+async def test_stream__by_cookie__is_let_in_and_a_token_in_the_address_is_not(server, world):
+    order_id = world.create()
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+        path = f"/track/{order_id}/stream"
+        cookie = {"Cookie": f"{COOKIE}=tok-{order_id}"}
+        async with client.stream("GET", path, headers=cookie) as answer:
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+            assert answer.headers["cache-control"] == "no-store"
+        assert (await client.get(f"{path}?token=tok-{order_id}")).status_code == 404
+
+
+async def test_stream__more_viewers_than_there_is_room_for__is_503_with_retry_after(world):
+    order_id = world.create()
+    async with serving(world) as (url, app):
+        app.state.parts.live.crowd._most = 1
+        server = Server(world, url, app.state.parts.live)
+        async with server.follow(order_id) as stream:
+            assert await stream.kinds(1) == ["snapshot"]
+            answer = await server.get(f"/track/{order_id}/stream", f"tok-{order_id}")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+async def test_stream__one_token_too_often__is_429_and_others_get_in(server, world):
+    order_id, other_id = world.create(), world.create()
+    token = token_sha256(f"tok-{order_id}")
+    server.live.crowd._of_token[token] = VIEWERS_OF_A_TOKEN
+    answer = await server.get(f"/track/{order_id}/stream", f"tok-{order_id}")
+    assert answer.status_code == 429
+    async with server.follow(other_id) as stream:
+        assert await stream.kinds(1) == ["snapshot"]
+
+
+async def test_stream__database_away__is_503_and_open_streams_stay_and_catch_up(server, world):
+    order_id = world.create(driver_id="d1")
+    async with server.follow(order_id) as stream:
+        assert await stream.kinds(1) == ["snapshot"]
+        world.away = True
+        answer = await server.get(f"/track/{order_id}/stream", f"tok-{order_id}")
+        assert answer.status_code == 503
+        world.fix("d1")
+        world.move(order_id, "picked_up")
+        server.live.hub.heard_drivers(["d1"])
+        world.away = False  # within 5 s the hub looks by itself
+        assert await stream.kinds(1) == ["order"]
+
+
+# Slow, silent and vanished viewers
+
+
+async def test_stream__a_viewer_that_reads_nothing__gets_the_latest_only_and_others_all(
+    server, world
+):
+    order_id = world.create(driver_id="d1")
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        request = f"GET /track/{order_id}/stream HTTP/1.1\r\nHost: x\r\n"
+        slow.sendall(f"{request}Authorization: Bearer tok-{order_id}\r\n\r\n".encode())
+        await holds(lambda: len(server.live.crowd) == 1)
+        async with server.follow(order_id) as stream:
+            assert await stream.kinds(1) == ["snapshot"]
+            shown = 0
+            while not server.live.crowd._slow:
+                world.tick()
+                spot = world.fix("d1")
+                await server.look()
+                shown += 1
+                assert (await stream.next()).place == spot.lon_lat
+                assert shown < 5000
+            for _ in range(50):
+                world.tick()
+                spot = world.fix("d1")
+                await server.look()
+                assert (await stream.next()).place == spot.lon_lat
+            world.move(order_id, "picked_up")
+            await server.look()
+            assert (await stream.next()).kind == "order"
+            slow.setblocking(False)
+            answer = await _read_until(slow, b'"order_seq":3')
+            frames = list(frames_of(_unchunked(answer)))
+            assert [one.event_id for one in frames if one.event_id] == [2, 3]  # no event is skipped
+            places = [one.place for one in frames]
+            assert len(places) < shown + 50  # and positions are
+            assert places[-1] == spot.lon_lat
+
+
+async def test_crowd__a_viewer_stalled_for_5_s__is_cut_and_others_stay(server, world):
+    order_id = world.create(driver_id="d1")
+    async with server.follow(order_id) as stream, server.follow(order_id):
+        assert await stream.kinds(1) == ["snapshot"]
+        await holds(lambda: len(server.live.crowd) == 2)
+        stalled = next(iter(next(one for one in server.live.crowd._buckets if one)))
+        now = [100.0]
+        server.live.crowd._clock = lambda: now[0]
+        stalled.pause_writing()
+        now[0] += 4.9
+        server.live.crowd.cut_stalled()
+        assert len(server.live.crowd) == 2
+        now[0] += 0.2
+        server.live.crowd.cut_stalled()
+        await holds(lambda: len(server.live.crowd) == 1)
+
+
+async def test_stream__nothing_happens__a_comment_every_ten_seconds(server, world):
+    order_id = world.create()
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
+        headers = {"Authorization": f"Bearer tok-{order_id}"}
+        async with client.stream("GET", f"/track/{order_id}/stream", headers=headers) as answer:
+            chunks = answer.aiter_text()
+            text = ""
+            while "snapshot" not in text:
+                text += await anext(chunks)
+            for _ in range(10):
+                await server.live.crowd.look_after_some()
+            while not text.endswith("\n:\n\n"):
+                text += await anext(chunks)
+
+
+async def test_stream__viewer_goes__nothing_of_the_order_is_kept(server, world):
+    order_id = world.create(driver_id="d1")
+    async with server.follow(order_id) as stream:
+        assert await stream.kinds(1) == ["snapshot"]
+        assert list(server.live.hub.watched_drivers) == ["d1"]
+    await holds(lambda: len(server.live.crowd) == 0)
+    assert server.live.hub.watched_drivers == {}
+    assert not server.live.hub._orders
+
+
+async def test_stream__a_viewer_that_talks__is_cut(server, world):
+    order_id = world.create()
+    port = int(server.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"GET /track/{order_id}/stream HTTP/1.1\r\nHost: x\r\n"
+    writer.write(f"{head}Authorization: Bearer tok-{order_id}\r\n\r\n".encode())
+    await reader.readuntil(b"snapshot")
+    writer.write(b"x" * 100_000)
+    await holds(lambda: len(server.live.crowd) == 0)
+    writer.close()
+
+
+# WebSockets
+
+
+async def said(viewer: ClientConnection) -> dict[str, Any]:
+    async with asyncio.timeout(PATIENCE_S):
+        found: dict[str, Any] = json.loads(await viewer.recv())
+    return found
+
+
+async def closed_with(viewer: ClientConnection) -> int | None:
+    """Read on until it closes; the code that the server gave."""
+    try:
+        while True:
+            await said(viewer)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code if closed.rcvd else None
+
+
+async def test_socket__of_an_order__has_the_streams_frames(server, world):
+    order_id = world.create(driver_id="d1")
+    async with server.socket(order_id) as viewer, server.follow(order_id) as stream:
+        for happen in (
+            lambda: None,
+            lambda: world.fix("d1"),
+            lambda: world.move(order_id, "picked_up"),
+            lambda: world.move(order_id, "delivered"),
+        ):
+            world.tick()
+            happen()
+            await server.look()
+            frame, message = await stream.next(), await said(viewer)
+            assert message["type"] == frame.kind
+            assert message["data"] == frame.data
+            assert message.get("id") == frame.event_id
+        assert (await said(viewer))["type"] == "end"
+        assert await closed_with(viewer) == 1000
+
+
+async def test_socket__resumed__tells_each_missed_event_once(server, world):
+    order_id = world.create("confirmed", "cancelled")
+    url = server.url.replace("http", "ws")
+    headers = {"Authorization": f"Bearer tok-{order_id}"}
+    async with connect(
+        f"{url}/track/{order_id}/ws?last_event_id=1", additional_headers=headers
+    ) as viewer:
+        frames = [await said(viewer) for _ in range(4)]
+    assert [(one["type"], one.get("id")) for one in frames] == [
+        ("snapshot", None),
+        ("order", 2),
+        ("order", 3),
+        ("end", None),
+    ]
+
+
+async def test_socket__with_a_cookie__only_from_our_own_pages(server, world):
+    order_id = world.create()
+    cookie = f"{COOKIE}=tok-{order_id}"
+    for origin in (PUBLIC_URL, server.url):
+        async with server.socket(order_id, Cookie=cookie, Origin=origin) as viewer:
+            assert (await said(viewer))["type"] == "snapshot"
+    for origin in ({"Origin": "https://evil.test"}, {"Origin": "null"}, {}):
+        with pytest.raises(InvalidStatus) as refused:
+            await server.socket(order_id, Cookie=cookie, **origin).__aenter__()
+        assert refused.value.response.status_code == 403
+
+
+async def test_socket__a_chatty_client__is_closed_with_1008(server, world):
+    order_id = world.create()
+    async with server.socket(order_id) as viewer:
+        for _ in range(MOST_MESSAGES + 1):
+            await viewer.send("hello?")
+        assert await closed_with(viewer) == 1008
+    await holds(lambda: len(server.live.crowd) == 0)
+
+
+async def test_socket__an_oversized_message__is_closed_with_1009(server, world):
+    order_id = world.create()
+    async with server.socket(order_id) as viewer:
+        await viewer.send("x" * (MOST_MESSAGE_BYTES + 1))
+        assert await closed_with(viewer) == 1009
+    await holds(lambda: len(server.live.crowd) == 0)
+
+
+async def test_socket__pings_unanswered__is_cut(server, world):
+    order_id = world.create()
+    async with server.socket(order_id) as viewer:
+        await said(viewer)
+        viewer.transport.pause_reading()  # it is there and says nothing
+        for _ in range(40):
+            await server.live.crowd.look_after_some()
+        await holds(lambda: len(server.live.crowd) == 0)
+
+
+async def test_socket__not_a_handshake__is_426(server, world):
+    order_id = world.create()
+    answer = await server.get(f"/track/{order_id}/ws", f"tok-{order_id}")
+    assert answer.status_code == 426
+
+
+async def test_readiness__without_kafka__is_ready_and_says_so(server):
+    answer = await server.get("/readyz", "none")
+    assert answer.status_code == 200
+    assert answer.json() == {"ready": True, "database": True, "kafka": False}
+
+
+async def test_staff__follow_any_order(server, world):
+    order_id = world.create()
+    assert world.tokens[token_sha256("tok-staff")] == Token("staff", None, None)
+    async with server.follow(order_id, token="tok-staff") as stream:
+        assert await stream.kinds(1) == ["snapshot"]
+
+
+async def _read_until(connection: socket.socket, end: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    found = b""
+    async with asyncio.timeout(PATIENCE_S):
+        while end not in found or not found.endswith(b"\n\r\n"):  # the whole chunk
+            found += await loop.sock_recv(connection, 65536)
+    return found
+
+
+def _unchunked(answer: bytes) -> str:
+    body = answer.partition(b"\r\n\r\n")[2]
+    found = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")  # in bytes, and an estimate's basis has a ×
+        found, body = found + body[: int(size, 16)], body[int(size, 16) + 2 :]
+    return found.decode()

@@ -1,0 +1,561 @@
+"""tracking_api over a store in memory: the seam is `tracking_api.database.Store`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from doorstep.credentials import token_sha256
+from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
+from doorstep.store.records import Order, Token
+from tracking_api.app import build_app
+from tracking_api.fleet.dispatch_queries import AttentionOrder, FoundOrder, HistoricFix, Replayed
+from tracking_api.orders.cursors import Cursor
+from tracking_api.schemas import (
+    DriverAnswer,
+    NewOrder,
+    NewPolicy,
+    OrderState,
+    Reporting,
+    ReportingAnswer,
+    RestaurantAnswer,
+)
+from tracking_api.track.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
+from tracking_api.track.visibility import (
+    Event,
+    FixKey,
+    Near,
+    OrderPoll,
+    Position,
+    TrackedOrder,
+    Window,
+)
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ORDER_ID, OTHER_ID = uuid4(), uuid4()
+STAFF = {"Authorization": "Bearer tok-staff"}
+CUSTOMER = {"Authorization": "Bearer tok-customer"}
+NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.26, "lat_deg": 43.78}}
+
+
+class MemoryStore:
+    """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
+
+    def __init__(self) -> None:
+        self.tokens = {
+            token_sha256("tok-staff"): Token("staff", None, None),
+            token_sha256("tok-customer"): Token("customer", None, ORDER_ID),
+            token_sha256("tok-other"): Token("customer", None, OTHER_ID),
+            token_sha256("tok-d1"): Token("driver", "d1", None),
+        }
+        self.orders = [make_order(uuid4(), NOON + timedelta(seconds=n)) for n in range(5)]
+        self.commands: list[tuple[UUID, str, str, str | None]] = []
+        self.created: list[NewOrder] = []
+        self.reporting = Reporting()
+        self.look_ups = 0
+        self.away = False
+
+    async def find_token(self, sha256: bytes) -> Token | None:
+        if self.away:
+            raise StoreUnavailable
+        self.look_ups += 1
+        return self.tokens.get(sha256)
+
+    async def find_tokens(self, sha256s: Sequence[bytes]) -> dict[bytes, Token]:
+        found = [(one, await self.find_token(one)) for one in sha256s]
+        return {one: token for one, token in found if token is not None}
+
+    async def create_order(
+        self, new: NewOrder, sha256: bytes, idempotency_key: str | None
+    ) -> Order:
+        self.created.append(new)
+        self.tokens[sha256] = Token("customer", None, ORDER_ID)
+        return make_order(ORDER_ID)
+
+    async def apply_order_command(
+        self,
+        order_id: UUID,
+        command: str,
+        actor: str,
+        driver_id: str | None,
+        idempotency_key: str | None,
+    ) -> Order:
+        if order_id != ORDER_ID:
+            raise UnknownOrder
+        self.commands.append((order_id, command, actor, driver_id))
+        if command == "reassign":
+            raise IllegalTransition(str(order_id), command, "delivered", [])
+        return make_order(order_id)
+
+    async def replace_customer_token(self, order_id: UUID, sha256: bytes) -> None:
+        await self.revoke_customer_tokens(order_id)
+        self.tokens[sha256] = Token("customer", None, order_id)
+
+    async def revoke_customer_tokens(self, order_id: UUID) -> None:
+        self.tokens = {k: v for k, v in self.tokens.items() if v.order_id != order_id}
+
+    async def create_policy(self, new: NewPolicy) -> int:
+        return 100
+
+    async def set_reporting(self, driver_id: str, wanted: Reporting) -> None:
+        if driver_id != "d1":
+            raise UnknownDriver
+        self.reporting = wanted
+
+    async def read_reporting(self, driver_id: str) -> ReportingAnswer:
+        if driver_id != "d1":
+            raise UnknownDriver
+        wanted = self.reporting.model_dump()
+        return ReportingAnswer(driver_id="d1", set_at=NOON, delivered=False, **wanted)
+
+    async def read_track(self, order_id: UUID) -> TrackedOrder | None:
+        if order_id not in (ORDER_ID, OTHER_ID):
+            return None
+        return TrackedOrder(
+            now=NOON,
+            order_id=order_id,
+            state="picked_up",
+            assignment_no=1,
+            order_seq=4,
+            restaurant_name="Da Mario",
+            restaurant=(11.25, 43.77),
+            destination=(11.26, 43.78),
+            dwell_min_s=30,
+            window=Window(NOON - timedelta(minutes=5), None),
+            newest=Position(NOON - timedelta(seconds=7), NOON, 11.255, 43.775, 5.0, 4.0, 90.0),
+            events=[Event(1, "created", "staff", NOON - timedelta(minutes=9))],
+        )
+
+    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
+        found = [await self.read_track(order_id) for order_id in order_ids]
+        return {one.order_id: one for one in found if one is not None}
+
+    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
+        found = [await self.read_track(order_id) for order_id in order_ids]
+        return [
+            OrderPoll(one.now, one.order_id, one.order_seq, one.window, one.newest)
+            for one in found
+            if one is not None
+        ]
+
+    async def read_history(
+        self,
+        order_id: UUID,
+        from_at: datetime | None,
+        to_at: datetime | None,
+        *,
+        limit: int,
+        after_the_end: bool,
+    ) -> list[Position] | None:
+        if order_id not in (ORDER_ID, OTHER_ID):
+            return None
+        start = NOON - timedelta(minutes=1)
+        return [Position(start, start, 11.255, 43.775), Position(NOON, NOON, 11.256, 43.776)]
+
+    async def read_orders(
+        self, states: Sequence[OrderState], limit: int, after: Cursor | None
+    ) -> list[Order]:
+        found = sorted(self.orders, key=lambda one: (one.created_at, one.order_id), reverse=True)
+        if after:
+            found = [one for one in found if (one.created_at, one.order_id) < after]
+        return found[:limit]
+
+    async def read_order(self, order_id: UUID) -> Order:
+        if order_id != ORDER_ID:
+            raise UnknownOrder
+        return make_order(order_id)
+
+    async def read_driver(self, driver_id: str) -> DriverAnswer:
+        raise UnknownDriver
+
+    async def read_nearest(
+        self, lon_deg: float, lat_deg: float, limit: int
+    ) -> tuple[datetime, list[Near]]:
+        return NOON, [Near("d1", 120.04, Position(NOON, NOON, lon_deg, lat_deg))]
+
+    async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
+        return 1, [["d1", "available", 11.25, 43.77, 0, 0, None, None, None, None, None, "on_duty"]]
+
+    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
+        return await self.read_positions(None)
+
+    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+        return await self.read_positions(None)
+
+    async def read_attention_orders(self, limit: int) -> Any:
+        return NOON, {"waiting": 1}, [AttentionOrder(self.orders[0], NOON, "waiting", None)], {}
+
+    async def search(self, text: str, limit: int) -> Any:
+        return [], [FoundOrder(ORDER_ID, "created", None)]
+
+    async def read_past(
+        self, driver_id: str, from_at: datetime, to_at: datetime, limit: int, after: Any = None
+    ) -> list[HistoricFix]:
+        return (
+            [] if after else [HistoricFix(FixKey(NOON, "", 1), Position(NOON, NOON, 11.25, 43.77))]
+        )
+
+    async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replayed:
+        return Replayed(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])
+
+    async def read_tile(self, z: int, x: int, y: int, filters: Any, at_most: int) -> bytes:
+        return b""
+
+    async def read_restaurants(self) -> list[RestaurantAnswer]:
+        return [RestaurantAnswer(restaurant_id=1, name="Da Mario", lon_deg=11, lat_deg=43)]
+
+    async def read_policies(self) -> list[dict[str, Any]]:
+        return [{"policy_id": 1}]
+
+    async def is_there(self) -> bool:
+        return not self.away
+
+
+def make_order(order_id: UUID, created_at: datetime = NOON) -> Order:
+    return Order(order_id, "created", 0, None, 1, 1, 11.26, 43.78, None, 1, created_at, None, None)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def http(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
+    app = build_app(store, "https://doorstep.test")
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="https://doorstep.test") as client:
+        yield client
+
+
+def problem_of(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    document: dict[str, Any] = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, document["type"]) == (status, f"/problems/{slug}"), document
+    return document
+
+
+# Orders
+
+
+async def test_create_order__by_staff__answers_with_the_customers_link(http, store):
+    answer = await http.post("/orders", json=NEW_ORDER, headers=STAFF)
+    assert answer.status_code == 201
+    body = answer.json()
+    assert answer.headers["location"] == f"/orders/{ORDER_ID}"
+    token = body["customer_token"]
+    assert token.startswith("cst_")
+    assert body["customer_link"] == f"https://doorstep.test/t/{ORDER_ID}#{token}"
+    assert store.tokens[token_sha256(token)].order_id == ORDER_ID
+
+
+@pytest.mark.parametrize("token", ["tok-customer", "tok-d1"])
+async def test_create_order__not_by_staff__is_403(http, store, token):
+    headers = {"Authorization": f"Bearer {token}"}
+    problem_of(await http.post("/orders", json=NEW_ORDER, headers=headers), 403, "forbidden")
+    assert store.created == []
+
+
+async def test_create_order__no_token__is_401_before_the_body_is_looked_at(http):
+    problem_of(await http.post("/orders", content=b"{{{"), 401, "unauthenticated")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "empty"),
+        (b"{", "not_json"),
+        (b"null", "wrong_type"),
+        (b"[]", "wrong_type"),
+        (b"{}", "missing_field"),
+        (b'{"restaurant_id": "1", "destination": {"lon_deg": 1, "lat_deg": 1}}', "wrong_type"),
+        (b'{"restaurant_id": true, "destination": {"lon_deg": 1, "lat_deg": 1}}', "wrong_type"),
+        (b'{"restaurant_id": 1, "destination": {"lon_deg": NaN, "lat_deg": 1}}', "not_finite"),
+        (b'{"restaurant_id": 1, "destination": {"lon_deg": 1e999, "lat_deg": 1}}', "not_finite"),
+        (b'{"restaurant_id": 1, "destination": {"lon_deg": 181, "lat_deg": 1}}', "out_of_range"),
+        (b'{"restaurant_id": 1, "restaurant_id": 2}', "duplicate_key"),
+        (b'{"restaurant_id": ' + b"9" * 5000 + b"}", "number_too_long"),
+        (b"[" * 60_000, "too_deep"),
+        (b'{"customer_name": "\xff"}', "not_utf8"),
+        (b'{"customer_name": "\\u0000"}', "bad_text"),
+        (b'{"customer_name": "\\ud800"}', "bad_text"),
+        (b'{"nobody": 1, "restaurant_id": 1}', "missing_field"),
+        (b'{"restaurant_id": 99999999999, "destination": {}}', "out_of_range"),
+    ],
+)
+async def test_create_order__bad_body__is_422_with_a_reason(http, store, body, reason):
+    headers = STAFF | {"Content-Type": "application/json"}
+    answer = await http.post("/orders", content=body, headers=headers)
+    document = problem_of(answer, 422, "unusable-request")
+    assert document["reason"] == reason
+    assert all(error["loc"] and error["msg"] for error in document["errors"])
+    assert store.created == []
+
+
+async def test_list_orders__more_than_a_page__link_leads_through_all_of_them_once(http, store):
+    seen: list[str] = []
+    address = "/orders?limit=2&state=created"
+    while address:
+        answer = await http.get(address, headers=STAFF)
+        page = answer.json()["orders"]
+        assert len(page) <= 2
+        seen += [order["order_id"] for order in page]
+        address = answer.links.get("next", {}).get("url", "")
+    newest_first = [str(order.order_id) for order in reversed(store.orders)]
+    assert seen == newest_first
+
+
+async def test_list_orders__unknown_state__is_422(http):
+    answer = await http.get("/orders?state=lost", headers=STAFF)
+    problem_of(answer, 422, "unusable-request")
+
+
+async def test_order_commands__by_staff__reach_the_store(http, store):
+    for path in ("confirm", "cancel", "fail", "assign"):
+        answer = await http.post(f"/orders/{ORDER_ID}/{path}", headers=STAFF)
+        assert answer.status_code == 200
+    answer = await http.post(f"/orders/{ORDER_ID}/assign", json={"driver_id": "d1"}, headers=STAFF)
+    assert answer.status_code == 200
+    assert [command[1:] for command in store.commands] == [
+        ("confirm", "staff", None),
+        ("cancel", "staff", None),
+        ("fail", "staff", None),
+        ("assign", "staff", None),
+        ("assign", "staff", "d1"),
+    ]
+
+
+async def test_reassign__after_delivery__is_409_saying_so(http):
+    answer = await http.post(f"/orders/{ORDER_ID}/reassign", headers=STAFF)
+    document = problem_of(answer, 409, "illegal-transition")
+    assert (document["current_state"], document["allowed"]) == ("delivered", [])
+
+
+async def test_cancel__by_its_customer__is_in_the_customers_name_and_shows_no_driver(http, store):
+    answer = await http.post(f"/orders/{ORDER_ID}/cancel", headers=CUSTOMER)
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"order_id", "state", "order_seq"}
+    assert store.commands == [(ORDER_ID, "cancel", "customer", None)]
+
+
+async def test_cancel__by_another_orders_customer__is_the_same_404_as_for_no_order(http, store):
+    headers = {"Authorization": "Bearer tok-other"}
+    there = await http.post(f"/orders/{ORDER_ID}/cancel", headers=headers)
+    nowhere = await http.post(f"/orders/{uuid4()}/cancel", headers=headers)
+    problem_of(there, 404, "bad-link")
+    assert there.content == nowhere.content
+    assert store.commands == []
+
+
+# Links
+
+
+async def test_get_track__good_link__shows_the_order_and_its_courier(http):
+    answer = await http.get(f"/track/{ORDER_ID}", headers=CUSTOMER)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["state"] == "picked_up"
+    assert body["position"]["geometry"] == {"type": "Point", "coordinates": [11.255, 43.775]}
+    assert body["position"]["properties"]["age_s"] == 7
+    assert body["position"]["properties"]["freshness"] == "live"
+    assert body["eta"]["seconds"] > 0
+    assert body["restaurant"]["name"] == "Da Mario"
+    assert "driver_id" not in answer.text
+
+
+async def test_get_track__any_bad_link__is_one_same_404(http, store):
+    bad = [
+        (ORDER_ID, None),
+        (ORDER_ID, "forged"),
+        (ORDER_ID, "tok-other"),
+        (ORDER_ID, "tok-d1"),
+        (uuid4(), "tok-customer"),
+        (uuid4(), "forged"),
+        (uuid4(), "tok-staff"),
+        ("not-a-uuid", "tok-customer"),
+        (f"{{{ORDER_ID}}}", "tok-customer"),
+        ("%00", "tok-customer"),
+    ]
+    answers = []
+    for order_id, token in bad:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        answers += [
+            await http.get(f"/track/{order_id}{path}", headers=headers) for path in ("", "/history")
+        ]
+    problem_of(answers[0], 404, "bad-link")
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({answer.content for answer in answers}) == 1
+    assert len({tuple(sorted(answer.headers.items())) for answer in answers}) == 1
+
+
+async def test_get_track__bad_links__one_look_up_each_and_no_answer_before_the_common_time(
+    http, store
+):
+    for order_id, token in [(ORDER_ID, "forged"), (uuid4(), "forged"), ("x", "tok-other")]:
+        store.look_ups = 0
+        started = time.perf_counter()
+        await http.get(f"/track/{order_id}", headers={"Authorization": f"Bearer {token}"})
+        assert time.perf_counter() - started >= ANSWER_BAD_AFTER_S
+        assert store.look_ups == 1
+
+
+async def test_get_track__guessing_on__is_429_and_good_links_still_work(http):
+    async def guess(n: int) -> int:
+        headers = {"Authorization": f"Bearer guess-{n}"}
+        return (await http.get(f"/track/{ORDER_ID}", headers=headers)).status_code
+
+    statuses = await asyncio.gather(*(guess(n) for n in range(BURST_BAD_LINKS + 20)))
+    assert statuses.count(404) == pytest.approx(BURST_BAD_LINKS, abs=3)
+    assert set(statuses) == {404, 429}
+    answer = await http.get(f"/track/{ORDER_ID}", headers=CUSTOMER)
+    assert answer.status_code == 200
+
+
+async def test_open_session__good_token__sets_a_cookie_that_scripts_cant_read(http):
+    answer = await http.post(f"/track/{ORDER_ID}/session", json={"token": "tok-customer"})
+    assert answer.status_code == 204
+    cookie = answer.headers["set-cookie"]
+    for attribute in ("HttpOnly", "SameSite=strict", f"Path=/track/{ORDER_ID}", "Secure"):
+        assert attribute in cookie
+    assert (await http.get(f"/track/{ORDER_ID}")).status_code == 200
+
+
+@pytest.mark.parametrize("token", ["forged", "tok-other", "tok-staff"])
+async def test_open_session__any_other_token__is_the_same_404_without_a_cookie(http, token):
+    answer = await http.post(f"/track/{ORDER_ID}/session", json={"token": token})
+    problem_of(answer, 404, "bad-link")
+    assert "set-cookie" not in answer.headers
+
+
+async def test_links__replaced_and_revoked__end_at_once(http):
+    old = CUSTOMER
+    body = (await http.post(f"/orders/{ORDER_ID}/link", headers=STAFF)).json()
+    new = {"Authorization": f"Bearer {body['customer_token']}"}
+    assert (await http.get(f"/track/{ORDER_ID}", headers=old)).status_code == 404
+    assert (await http.get(f"/track/{ORDER_ID}", headers=new)).status_code == 200
+    answer = await http.delete(f"/orders/{ORDER_ID}/link", headers=STAFF)
+    assert answer.status_code == 204
+    assert (await http.get(f"/track/{ORDER_ID}", headers=new)).status_code == 404
+
+
+async def test_history__good_link__is_geojson(http):
+    answer = await http.get(f"/track/{ORDER_ID}/history", headers=CUSTOMER)
+    assert answer.headers["content-type"] == "application/geo+json"
+    assert [feature["geometry"]["type"] for feature in answer.json()["features"]] == [
+        "LineString",
+        "Point",
+        "Point",
+    ]
+
+
+async def test_history__from_without_a_zone__is_422(http):
+    address = f"/track/{ORDER_ID}/history?from=2026-01-01T12:00:00"
+    problem_of(await http.get(address, headers=CUSTOMER), 422, "unusable-request")
+
+
+# The fleet
+
+
+async def test_fleet__customers_and_drivers__see_none_of_it(http):
+    paths = [
+        "/orders",
+        f"/orders/{ORDER_ID}",
+        "/drivers/positions",
+        "/drivers/nearest?lon_deg=11&lat_deg=43",
+        "/drivers/d1",
+        "/restaurants",
+        "/policies",
+    ]
+    for path in paths:
+        problem_of(await http.get(path), 401, "unauthenticated")
+        for token in ("tok-customer", "tok-d1"):
+            headers = {"Authorization": f"Bearer {token}"}
+            problem_of(await http.get(path, headers=headers), 403, "forbidden")
+
+
+async def test_positions__by_staff__are_packed(http):
+    body = (await http.get("/drivers/positions", headers=STAFF)).json()
+    row = dict(zip(body["columns"], body["drivers"][0], strict=True))
+    assert (row["driver_id"], row["state"], row["lon_deg"]) == ("d1", "available", 11.25)
+
+
+async def test_nearest__by_staff__is_the_nearest_with_its_distance(http):
+    answer = await http.get("/drivers/nearest?lon_deg=11&lat_deg=43", headers=STAFF)
+    assert [near["distance_m"] for near in answer.json()["drivers"]] == [120.0]
+
+
+@pytest.mark.parametrize("query", ["", "lon_deg=181&lat_deg=1", "lon_deg=nan&lat_deg=1"])
+async def test_nearest__no_place_on_earth__is_422(http, query):
+    answer = await http.get(f"/drivers/nearest?{query}", headers=STAFF)
+    problem_of(answer, 422, "unusable-request")
+
+
+# Around it
+
+
+async def test_wrong_method__of_a_path_with_several__allow_lists_them_all(http):
+    answer = await http.patch("/orders", headers=STAFF)
+    problem_of(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "GET, POST"
+
+
+async def test_every_route__database_away__is_503_with_retry_after(http, store):
+    store.away = True
+    for path in (f"/track/{ORDER_ID}", "/orders", "/drivers/positions"):
+        answer = await http.get(path, headers=STAFF)
+        problem_of(answer, 503, "store-unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert (await http.get("/readyz")).status_code == 503
+    assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_every_answer__carries_security_headers(http):
+    for path in ("/fleet", f"/track/{ORDER_ID}", "/nowhere", "/tiles/firenze.pmtiles"):
+        headers = (await http.get(path)).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+
+
+async def test_tiles__a_range__is_206_and_the_archive(http):
+    answer = await http.get("/tiles/firenze.pmtiles", headers={"Range": "bytes=0-6"})
+    assert (answer.status_code, answer.content) == (206, b"PMTiles")
+
+
+async def test_openapi__is_3_1_and_every_reference_leads_somewhere(http):
+    document = (await http.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    new = document["paths"]["/orders"]["post"]
+    assert new["requestBody"]["content"]["application/json"]["examples"]
+    assert {"401", "403", "404", "413", "415", "422", "503"} <= set(new["responses"])
+    schemas = document["components"]["schemas"]
+    references = set(_references(document))
+    assert references
+    assert {name for name in references if name not in schemas} == set()
+
+
+async def test_docs__every_operation__is_on_the_page_without_scripts(http):
+    document = (await http.get("/openapi.json")).json()
+    page = await http.get("/docs")
+    assert page.status_code == 200
+    assert "<script" not in page.text
+    assert all(f"<code>{path}</code>" in page.text for path in document["paths"])
+    assert (await http.get("/docs.css")).headers["content-type"].startswith("text/css")
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"].rpartition("/")[2]] if "$ref" in value else []
+        return own + [name for inner in value.values() for name in _references(inner)]
+    if isinstance(value, list):
+        return [name for inner in value for name in _references(inner)]
+    return []

@@ -1,0 +1,1 @@
+"""The fleet for dispatch: drivers, orders on the map, tiles, simulations."""

@@ -1,0 +1,1 @@
+"""The past: tracks of drivers and orders, and exports."""

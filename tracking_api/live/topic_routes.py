@@ -1,0 +1,84 @@
+"""Kafka topics as resources, for staff: publish to one, follow one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from doorstep.http.openapi import problems
+from doorstep.http.request_body import parse_json, read_body
+from doorstep.http.tokens import BearerToken
+from tracking_api.context import Context, Staff
+from tracking_api.live.following import FollowerStream, Seat
+
+router = APIRouter(prefix="/streams", tags=["live"])
+
+Start = Annotated[
+    str,
+    Query(
+        alias="from",
+        max_length=2000,
+        description="`latest`, `earliest`, an offset of every partition, or a record's id.",
+    ),
+]
+LastEventId = Annotated[str | None, Header(max_length=2000)]
+
+
+class Published(BaseModel):
+    """Where a record stands."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@router.post(
+    "/{topic}",
+    status_code=201,
+    summary="Publish a record",
+    responses=problems(401, 403, 404, 413, 415),
+)
+async def publish(
+    topic: str,
+    request: Request,
+    _: Staff,
+    parts: Context,
+    key: Annotated[str | None, Query(max_length=200)] = None,
+) -> Published:
+    """The body, any JSON, is the record's value, untouched."""
+    parts.live.topics.check(topic)
+    body = await read_body(request)
+    parse_json(body)
+    partition, offset = await parts.live.topics.publish(topic, key, body)
+    return Published(topic=topic, partition=partition, offset=offset)
+
+
+@router.get(
+    "/{topic}",
+    summary="Follow a topic: server-sent events, or a WebSocket",
+    responses={
+        200: {
+            "description": "A `record` each; `Last-Event-ID` goes on after one.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        101: {"description": "The same as JSON texts, where a WebSocket is asked for."},
+        **problems(401, 403, 404),
+    },
+    response_class=Response,
+)
+async def follow_topic(
+    topic: str,
+    request: Request,
+    _: Staff,
+    token: BearerToken,
+    parts: Context,
+    start: Start = "latest",
+    last_event_id: LastEventId = None,
+) -> Response:
+    """One consumer serves every follower in this process."""
+    parts.live.topics.check(topic)
+    seat = Seat(request, token, parts)
+    return FollowerStream(seat, await parts.live.topics.find(topic, last_event_id or start))

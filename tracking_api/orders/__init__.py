@@ -1,0 +1,1 @@
+"""Orders and their commands, for staff and customers."""

@@ -1,0 +1,199 @@
+"""Orders: created, moved on by staff, listed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from doorstep.credentials import new_customer_token, token_sha256
+from doorstep.errors import BadLink, Forbidden
+from doorstep.http.openapi import IdempotencyKey, json_request, problems
+from doorstep.http.request_body import json_body
+from doorstep.http.tokens import BearerToken, identify
+from tracking_api.context import AppContext, Context, Staff
+from tracking_api.orders.cursors import decode_cursor, encode_cursor
+from tracking_api.schemas import (
+    Cancellation,
+    CreatedOrder,
+    CustomersOrder,
+    DriverChoice,
+    Link,
+    NewOrder,
+    OrderAnswer,
+    Orders,
+    OrderState,
+    order_members,
+)
+
+router = APIRouter(prefix="/orders", tags=["orders"])
+
+_NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.2486, "lat_deg": 43.7712}}
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create an order; the answer holds the customer's link",
+    responses=problems(401, 403, 404, 409, 413, 415),
+    openapi_extra=json_request(NewOrder, {"order": _NEW_ORDER}),
+)
+async def create_order(
+    response: Response,
+    _: Staff,
+    parts: Context,
+    new: Annotated[NewOrder, Depends(json_body(NewOrder))],
+    idempotency_key: IdempotencyKey = None,
+) -> CreatedOrder:
+    """Create an order. Repeated under its Idempotency-Key it is the same order, with one more
+    token for the same customer."""
+    token = new_customer_token()
+    order = await parts.store.create_order(new, token_sha256(token), idempotency_key)
+    response.headers["Location"] = f"/orders/{order.order_id}"
+    return CreatedOrder(
+        **order_members(order),
+        customer_token=token,
+        customer_link=parts.customer_link(order.order_id, token),
+    )
+
+
+@router.get("", summary="List orders, the newest first", responses=problems(401, 403))
+async def list_orders(
+    request: Request,
+    response: Response,
+    _: Staff,
+    parts: Context,
+    state: Annotated[list[OrderState] | None, Query(description="Only these states.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Orders:
+    """One page of orders; `Link: …; rel="next"` leads to the next."""
+    after = decode_cursor(cursor) if cursor is not None else None
+    found = await parts.store.read_orders(state or [], limit + 1, after)
+    page = found[:limit]
+    next_cursor = None
+    if len(found) > limit:
+        next_cursor = encode_cursor(page[-1].created_at, page[-1].order_id)
+        following = request.url.include_query_params(cursor=next_cursor)
+        response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    return Orders(orders=[OrderAnswer.of(order) for order in page], next_cursor=next_cursor)
+
+
+@router.get("/{order_id}", summary="Read one order", responses=problems(401, 403, 404))
+async def get_order(order_id: UUID, _: Staff, parts: Context) -> OrderAnswer:
+    """An order as staff sees it."""
+    return OrderAnswer.of(await parts.store.read_order(order_id))
+
+
+@router.post(
+    "/{order_id}/cancel",
+    summary="Cancel an order: staff until it is delivered, its customer until it is picked up",
+    responses=problems(401, 403, 404, 409, 413, 415),
+    openapi_extra=json_request(Cancellation, {"why": {"reason": "ordered twice"}}, required=False),
+)
+async def cancel_order(
+    order_id: UUID,
+    token: BearerToken,
+    parts: Context,
+    _: Annotated[Cancellation, Depends(json_body(Cancellation, optional=True))],
+    idempotency_key: IdempotencyKey = None,
+) -> OrderAnswer | CustomersOrder:
+    """Cancel in the name of whoever holds the token."""
+    holder = await identify(parts.find_token, token)
+    if holder.role == "driver":
+        raise Forbidden
+    if holder.role == "customer" and holder.order_id != order_id:
+        raise BadLink
+    order = await parts.store.apply_order_command(
+        order_id, "cancel", holder.role, None, idempotency_key
+    )
+    if holder.role == "staff":
+        return OrderAnswer.of(order)
+    return CustomersOrder(
+        order_id=order.order_id, state=OrderState(order.state), order_seq=order.order_seq
+    )
+
+
+@router.post(
+    "/{order_id}/assign",
+    summary="Assign a named driver, or the nearest one available",
+    responses=problems(401, 403, 404, 409, 413, 415),
+    openapi_extra=json_request(
+        DriverChoice, {"nearest": {}, "named": {"driver_id": "d17"}}, required=False
+    ),
+)
+async def assign_order(
+    order_id: UUID,
+    _: Staff,
+    parts: Context,
+    choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
+    idempotency_key: IdempotencyKey = None,
+) -> OrderAnswer:
+    """Assign. Two requests never take the same driver."""
+    return await _command(parts, order_id, "assign", choice.driver_id, idempotency_key)
+
+
+@router.post(
+    "/{order_id}/reassign",
+    summary="Give the order to another driver, before it is picked up",
+    responses=problems(401, 403, 404, 409, 413, 415),
+    openapi_extra=json_request(DriverChoice, {"nearest": {}}, required=False),
+)
+async def reassign_order(
+    order_id: UUID,
+    _: Staff,
+    parts: Context,
+    choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
+    idempotency_key: IdempotencyKey = None,
+) -> OrderAnswer:
+    """Close the assignment and open the next. The old driver is shown no longer."""
+    return await _command(parts, order_id, "reassign", choice.driver_id, idempotency_key)
+
+
+@router.post(
+    "/{order_id}/confirm", summary="Confirm an order", responses=problems(401, 403, 404, 409)
+)
+async def confirm_order(
+    order_id: UUID, _: Staff, parts: Context, idempotency_key: IdempotencyKey = None
+) -> OrderAnswer:
+    """The restaurant has accepted it."""
+    return await _command(parts, order_id, "confirm", None, idempotency_key)
+
+
+@router.post("/{order_id}/fail", summary="Give an order up", responses=problems(401, 403, 404, 409))
+async def fail_order(
+    order_id: UUID, _: Staff, parts: Context, idempotency_key: IdempotencyKey = None
+) -> OrderAnswer:
+    """It was picked up and can't be delivered."""
+    return await _command(parts, order_id, "fail", None, idempotency_key)
+
+
+@router.post(
+    "/{order_id}/link",
+    summary="Make a new customer's link; the old ones end",
+    responses=problems(401, 403, 404),
+)
+async def replace_link(order_id: UUID, _: Staff, parts: Context) -> Link:
+    """For a link that was lost or has got around."""
+    token = new_customer_token()
+    await parts.store.replace_customer_token(order_id, token_sha256(token))
+    return Link(customer_token=token, customer_link=parts.customer_link(order_id, token))
+
+
+@router.delete(
+    "/{order_id}/link",
+    status_code=204,
+    summary="Revoke the customer's links",
+    responses=problems(401, 403, 404),
+)
+async def revoke_link(order_id: UUID, _: Staff, parts: Context) -> None:
+    """Every link of the order ends now."""
+    await parts.store.revoke_customer_tokens(order_id)
+
+
+async def _command(
+    parts: AppContext, order_id: UUID, command: str, driver_id: str | None, key: str | None
+) -> OrderAnswer:
+    order = await parts.store.apply_order_command(order_id, command, "staff", driver_id, key)
+    return OrderAnswer.of(order)

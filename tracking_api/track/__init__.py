@@ -1,0 +1,1 @@
+"""One order for its customer: position, events and estimate of arrival."""
