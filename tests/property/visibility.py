@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from tests.property.model import FUTURE, LATENESS, Fix, Place
+from tests.property.model import FUTURE, LATENESS, Fix, Place, World
 
 SLACK = timedelta(seconds=1)  # a fix is prompt if it arrives within this
+LEAST_LEAD = timedelta(seconds=0.5)  # less is not kept: most phones are never ahead by more
 LEAD_KEPT = timedelta(hours=24)  # the lateness window: nothing older is stored
 DOOR_RADIUS_M = 150.0
 DOOR_KEPT = timedelta(minutes=15)
@@ -73,13 +74,13 @@ class Visibility:
 
         Copies count from the hour on in which, `LEAD_KEPT` earlier, the order was assigned.
         """
-        since = (assigned_at - LEAD_KEPT).replace(minute=0, second=0, microsecond=0)
+        since = hour_of(assigned_at - LEAD_KEPT)
         ahead = [
             copy.at() - copy.received_at
             for copy in copies
             if copy.boot == boot and copy.received_at >= since
         ]
-        return max([timedelta(0), *ahead])
+        return max([LEAST_LEAD, *ahead])
 
     def span(self, fix: Fix, lead: timedelta) -> Span:
         """When the fix can have been taken."""
@@ -110,6 +111,50 @@ class Visibility:
             and fix.distance_m(stop.customer) > DOOR_RADIUS_M
             for fix, other_span in spans.items()
         )
+
+
+def hour_of(at: datetime) -> datetime:
+    """The hour in which an instant lies, by UTC."""
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def stops_of(world: World, driver_id: str) -> list[Stop]:
+    """The assignments of a driver; each is visible from its beginning to its end."""
+    return [
+        Stop(
+            order_id,
+            order.customer,
+            order.restaurant,
+            held.assigned_at,
+            held.ended_at,
+            ((held.assigned_at, held.ended_at),),
+        )
+        for order_id, order in world.orders.items()
+        for held in order.assignments.values()
+        if held.driver_id == driver_id
+    ]
+
+
+def leads_of(world: World) -> list[tuple[str, str, datetime, timedelta]]:
+    """What is kept of clocks: (driver_id, boot or "", hour, lead)."""
+    leads: dict[tuple[str, str, datetime], timedelta] = {}
+    for driver_id, copies in world.copies.items():
+        for copy in copies:
+            key = (driver_id, copy.boot or "", hour_of(copy.received_at))
+            leads[key] = max(leads.get(key, LEAST_LEAD), copy.at() - copy.received_at)
+    return [(*key, lead) for key, lead in leads.items() if lead > LEAST_LEAD]
+
+
+def shown_to(world: World, order_id: object) -> list[Fix]:
+    """The fixes that the customer of an order may see now, the oldest first."""
+    order = world.orders[order_id]
+    if order.current is None:
+        return []
+    driver_id, assigned_at = order.current.driver_id, order.current.assigned_at
+    stops = stops_of(world, driver_id)
+    [mine] = [stop for stop in stops if (stop.order_id, stop.assigned_at) == (order_id, assigned_at)]
+    fixes = [fix for fix in world.fixes[driver_id] if not world.quarantine(fix)]
+    return Visibility().visible_to(mine, stops, fixes, world.copies.get(driver_id, set()))
 
 
 def is_inside(span: Span, visible: Range) -> bool:
