@@ -1,12 +1,11 @@
 -- What visibility follows from: the commands open and close ranges, and copies of fixes tell of
 -- clocks.
 
--- 500: assigning opens a range, and the end of the assignment closes it. Whoever sets `visible`
--- along with `ended_at` has closed it already.
+-- 500: assigning opens a range, and the end of the assignment closes it.
 CREATE FUNCTION assignment__derive_visible()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'INSERT' THEN
+    IF TG_OP = 'INSERT' OR NEW.assigned_at <> OLD.assigned_at THEN
         NEW.visible := tstzmultirange(tstzrange(NEW.assigned_at, NEW.ended_at));
     ELSE
         NEW.visible := NEW.visible * tstzmultirange(tstzrange(NULL, NEW.ended_at));
@@ -15,7 +14,7 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER _500_derive_visible BEFORE INSERT OR UPDATE OF ended_at ON assignment
+CREATE TRIGGER _500_derive_visible BEFORE INSERT OR UPDATE OF assigned_at, ended_at ON assignment
 FOR EACH ROW EXECUTE FUNCTION assignment__derive_visible();
 
 -- 900: a new hour of a driver's clocks ends what no rule looks at: an assignment looks back for 24
