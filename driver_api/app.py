@@ -21,13 +21,14 @@ from driver_api.database import Database, Store
 from driver_api.positions import KafkaPositions, Positions
 from driver_api.routes import BURST_FIXES, FIXES_PER_S, AppContext, router
 from driver_api.schemas import FixBody, FixesBody
+from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
 
 
-def build_app(store: Store, positions: Positions) -> FastAPI:
+def build_app(store: Store, positions: Positions, service_token: str = "") -> FastAPI:
     """Build the application over a store: the tests' way in, too."""
     app = _bare_app()
-    _hand_in(app, store, positions)
+    _hand_in(app, store, positions, service_token)
     return app
 
 
@@ -40,7 +41,7 @@ def build_service(settings: Settings) -> FastAPI:
             settings.database_url.get_secret_value(), settings.database_pool_size
         )
         positions = KafkaPositions(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
-        _hand_in(app, database, positions)
+        _hand_in(app, database, positions, settings.driver_api_token.get_secret_value())
         waiting = asyncio.create_task(report_waiting(database.is_there))
         try:
             yield
@@ -54,10 +55,10 @@ def build_service(settings: Settings) -> FastAPI:
     return app
 
 
-def _hand_in(app: FastAPI, store: Store, positions: Positions) -> None:
-    app.state.parts = AppContext(
-        store, positions, TokenCache(store.find_token), RateLimiter(FIXES_PER_S, BURST_FIXES)
-    )
+def _hand_in(app: FastAPI, store: Store, positions: Positions, service_token: str) -> None:
+    find_token = accept_service_token(TokenCache(store.find_token), service_token)
+    limiter = RateLimiter(FIXES_PER_S, BURST_FIXES)
+    app.state.parts = AppContext(store, positions, find_token, limiter)
 
 
 def _bare_app() -> FastAPI:

@@ -31,6 +31,7 @@ from driver_api.schemas import (
     RecordedFix,
     RecordedFixes,
 )
+from driver_api.service_token import SERVICE, received_at_of
 
 T = TypeVar("T")
 
@@ -65,9 +66,11 @@ Context = Annotated[AppContext, Depends(_parts)]
 
 
 async def _writer(driver_id: DriverId, token: BearerToken, parts: Context) -> Token:
-    """The driver, or staff (driver_events' sink sends fixes of every driver)."""
+    """The driver, staff, or driver_events' PATCH sink."""
     holder = await identify(parts.find_token, token)
-    if holder.role == "staff" or (holder.role == "driver" and holder.driver_id == driver_id):
+    if holder.role in ("staff", SERVICE) or (
+        holder.role == "driver" and holder.driver_id == driver_id
+    ):
         return holder
     raise Forbidden
 
@@ -97,7 +100,7 @@ async def patch_location(
 ) -> RecordedFix:
     """Record one fix. A repeated one is answered as `duplicate`, with 200 all the same."""
     body = await read_body(request)
-    received_at = parts.clock()
+    received_at = received_at_of(request, writer, parts.clock())
     _count_against(parts, writer, driver_id, 1)
     fix = _noted(decode_fix, body)
     outcomes = await parts.store.record_fixes([row_of(0, driver_id, fix, received_at)])
@@ -120,7 +123,7 @@ async def post_locations(
 ) -> RecordedFixes:
     """Record a batch. A bad fix is listed as rejected, and the good ones beside it are kept."""
     body = await read_body(request)
-    received_at = parts.clock()
+    received_at = received_at_of(request, writer, parts.clock())
     decoded = _noted(decode_fixes, body)
     _count_against(parts, writer, driver_id, len(decoded))
     rows = rows_of(driver_id, decoded, received_at)

@@ -17,7 +17,7 @@ from tracking_api.track.visibility import Presence
 
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
-# a JSON string may hold what no text may: bodies.parse_json refuses it
+# a JSON string may hold what no text may: strict_json refuses it
 NO_NUL: JsonDict = {"pattern": "^[^\\u0000]*$"}
 
 

@@ -14,7 +14,7 @@ SELECT
             AND p.seq = requested.seq
     ) AS is_parked,
     h.recorded_at
-FROM unnest(%(driver_ids)s::text [], %(boots)s::text [], %(seqs)s::int8 [])
+FROM unnest(%(driver_ids)s::text[], %(boots)s::text[], %(seqs)s::int8[])
 AS requested (driver_id, boot, seq)
 LEFT JOIN doorstep.driver_boot AS b ON b.driver_id = requested.driver_id AND b.boot = requested.boot
 LEFT JOIN doorstep.fix_history AS h

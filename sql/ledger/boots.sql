@@ -22,7 +22,7 @@ LEFT JOIN (
             range_agg(int8range(f.seq, f.seq, '[]')) AS seqs
         FROM doorstep.fix_history AS f
         CROSS JOIN doorstep.history_bounds AS s
-        WHERE f.driver_id = ANY(%(driver_ids)s) AND f.fix_at >= s.packed_before
+        WHERE f.driver_id = ANY (%(driver_ids)s) AND f.fix_at >= s.packed_before
         GROUP BY f.driver_id, f.boot
         UNION ALL
         SELECT
@@ -32,8 +32,8 @@ LEFT JOIN (
             doorstep.fix_chunk__seqs(c.run_starts, c.run_seqs, c.fix_count) AS seqs
         FROM doorstep.fix_chunk AS c
         CROSS JOIN doorstep.history_bounds AS s
-        WHERE c.driver_id = ANY(%(driver_ids)s) AND c.to_at < s.packed_before
+        WHERE c.driver_id = ANY (%(driver_ids)s) AND c.to_at < s.packed_before
     ) AS k
     GROUP BY k.driver_id, k.boot
 ) AS h ON h.driver_id = b.driver_id AND h.boot = b.boot
-WHERE b.driver_id = ANY(%(driver_ids)s)
+WHERE b.driver_id = ANY (%(driver_ids)s)

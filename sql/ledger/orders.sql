@@ -15,7 +15,7 @@ LEFT JOIN doorstep.orders AS o
                 WHERE
                     a.order_id = o.order_id
                     AND a.assignment_no = o.assignment_no
-                    AND a.driver_id = ANY(%(driver_ids)s)
+                    AND a.driver_id = ANY (%(driver_ids)s)
             )
         )
 GROUP BY s.state, s.place

@@ -3,7 +3,7 @@ SELECT
     p.place,
     lower(gap) AS first_seq,
     upper(gap) - 1 AS last_seq
-FROM unnest(%(driver_ids)s::text [], %(boots)s::text [], %(last_seqs)s::int8 [])
+FROM unnest(%(driver_ids)s::text[], %(boots)s::text[], %(last_seqs)s::int8[])
     WITH ORDINALITY AS p (driver_id, boot, last_seq, place)
 LEFT JOIN doorstep.driver_boot AS b ON b.driver_id = p.driver_id AND b.boot = p.boot
 CROSS JOIN LATERAL unnest(

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from doorstep.errors import DoorstepError
+from ops.servers.postgres import running_cluster
 from ops.stack.postgres import PostgresCluster
-from tests.database import cloned_database, create_template, running_cluster
+from tests.database import cloned_database, create_template
 from tests.property.cases import Case, cases
 from tests.property.fleet import Fleet
 from tests.property.play import Difference, play

@@ -18,14 +18,16 @@ from doorstep.store import fix_writer
 from doorstep.store.compaction import Compactor
 from doorstep.store.records import IncomingRow
 from ops.commands.rebuild import Rebuilder, Rebuilt
-from ops.stack.paths import StackError, StackPaths
+from ops.servers.postgres import PASSWORD
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
 from ops.stack.setup import UPGRADE_REFUSED, set_up_database
 from sql.__main__ import main
 from sql.fingerprint import fingerprint, recorded_fingerprints
 from sql.install import schema_files, schema_text
 from sql.migrate import UpgradeRefused, upgrade
-from tests.database import PASSWORD, Database, cloned_database
+from tests.database import Database, cloned_database
 from tests.factories import Place, make_fix, numbered
 from tests.sql.first_revision import (
     DRIVERS,
@@ -384,6 +386,9 @@ def test_main__passwords__let_the_services_in(
     assert main(["passwords"]) == 78
 
 
+PACKAGES = ("sql", "doorstep", "driver_api", "tracking_api", "driver_events", "ops", "tests")
+
+
 def test_queries__every_block__is_sent_from_somewhere() -> None:
     root = Path(sql.__file__).parent.parent
     sources = "".join(
@@ -400,6 +405,26 @@ def test_queries__every_block__is_sent_from_somewhere() -> None:
         for path in (root / folder).rglob("*.py")
     )
     assert [name for name in sql.query_names() if f'"{name}"' not in sources] == []
+
+
+def test_sql_files__every_line__is_formatted_alike() -> None:
+    root = Path(sql.__file__).parent
+    frozen = root / "migrations" / "versions"
+    keywords = r"(?:select|from|where|join|insert|update|delete|create|returns|language|order by)"
+    bad = []
+    for path in root.rglob("*.sql"):
+        if frozen in path.parents:
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("-- "), f"{path.name} does not say what it holds"
+        assert text.endswith("\n")
+        for number, line in enumerate(text.splitlines(), 1):
+            code = line.partition("--")[0]
+            indent = len(line) - len(line.lstrip())
+            is_odd = re.search(rf"\t|^\s*{keywords}\b|\bANY\(|\w \[\]", code)
+            if is_odd or len(line) > 100 or line != line.rstrip() or indent % 2:
+                bad.append(f"{path.name}:{number}: {line}")
+    assert bad == []
 
 
 def test_schema__every_function__is_named_for_a_table_or_is_versioned() -> None:

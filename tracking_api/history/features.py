@@ -12,8 +12,8 @@ from typing import Any
 from shapely import LineString, Point
 from shapely.geometry import mapping
 
+from doorstep.geo import distance_m
 from doorstep.http.instants import format_instant
-from tracking_api.geo import distance_m
 from tracking_api.track.visibility import Position
 
 JUMP_MPS = 70.0  # 252 km/h: no courier

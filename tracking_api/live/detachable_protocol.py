@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-EXTENSION = "doorstep.connection"
+from doorstep.http.guarded_protocol import GuardedProtocol, connection_of
 
 # What one viewer may leave unread in the kernel before it counts as slow: a snapshot of 2 KB and
 # some twenty position frames. The kernel doubles it, for its own bookkeeping.
@@ -23,13 +22,8 @@ SEND_BUFFER_BYTES = 16 * 1024
 UNACKNOWLEDGED_MS = 20_000  # with a heartbeat every 10 s, a vanished viewer is gone within 30 s
 
 
-class DetachableProtocol(HttpToolsProtocol):
+class DetachableProtocol(GuardedProtocol):
     """uvicorn's HTTP protocol, which gives its connection away when asked."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        # weak: the protocol holds the scope, and a circle would outlive every request
-        self.scope["extensions"] = {EXTENSION: weakref.ref(self)}  # type: ignore[dict-item]
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing to warn of: a WebSocket's route is one of ours."""
@@ -37,6 +31,8 @@ class DetachableProtocol(HttpToolsProtocol):
     def hand_over(self) -> asyncio.Transport:
         """Let go of the connection. uvicorn neither reads it nor closes it from now on."""
         self.connections.discard(self)
+        self.stop_deadlines()
+        self.authenticate()
         self._unset_keepalive_if_required()
         self.cycle.disconnected = True  # its answer is over, as far as uvicorn is concerned
         self.pipeline.clear()
@@ -45,23 +41,29 @@ class DetachableProtocol(HttpToolsProtocol):
 
 def without_chunks(scope: Scope) -> None:
     """Let the head that goes out next have no `Transfer-Encoding`: a 101 must not."""
-    holder: weakref.ref[DetachableProtocol] = scope["extensions"][EXTENSION]
-    owner = holder()
+    owner = connection_of(scope)
     if owner is not None:
         owner.cycle.chunked_encoding = False
 
 
-def take_over(scope: Scope, protocol: asyncio.Protocol) -> asyncio.Transport:
+class Releasing(Protocol):
+    """A protocol that calls `release` once its connection is lost."""
+
+    release: Callable[[], None]
+
+
+def take_over(scope: Scope, protocol: Releasing) -> asyncio.Transport:
     """Make `protocol` the owner of this request's connection, and return the connection.
 
+    The connection counts against the server's bound until `protocol` calls its `release`.
     Raises ConnectionError if it is closed already.
     """
-    holder: weakref.ref[DetachableProtocol] = scope["extensions"][EXTENSION]
-    owner = holder()
-    if owner is None or owner.transport.is_closing():
+    owner = connection_of(scope)
+    if not isinstance(owner, DetachableProtocol) or owner.transport.is_closing():
         raise ConnectionError("the connection is closed")
     transport = owner.hand_over()
-    transport.set_protocol(protocol)
+    protocol.release = owner.release
+    transport.set_protocol(cast("asyncio.BaseProtocol", protocol))
     connection: Any = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)

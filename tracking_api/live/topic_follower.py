@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from doorstep.errors import NotFound, Unavailable
+from doorstep.errors import KafkaUnavailable, NotFound
 from doorstep.http.problems import UnusableRequest
 from doorstep.telemetry import get_logger
 from tracking_api.live.frames import Frame
@@ -51,12 +51,6 @@ class UnknownTopic(NotFound):
     """There is no such stream."""
 
     problem = "unknown-stream"
-
-
-class KafkaUnavailable(Unavailable):
-    """Kafka can't be reached or did not answer in time."""
-
-    problem = "kafka-unavailable"
 
 
 class Follower:

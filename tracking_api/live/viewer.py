@@ -24,6 +24,10 @@ MOST_UNREAD_BYTES = 4096  # what an SSE viewer may send us, who has nothing to s
 CLOSE_WITHIN_S = 2.0  # after the last frame
 
 
+def _nothing() -> None:
+    """Release nothing: no server counts this connection."""
+
+
 class Viewer(asyncio.Protocol):
     """A viewer over SSE. `token_sha256` is what it was let in with."""
 
@@ -37,6 +41,7 @@ class Viewer(asyncio.Protocol):
         "closing",
         "gone",
         "paused",
+        "release",
         "token_sha256",
         "transport",
     )
@@ -54,6 +59,7 @@ class Viewer(asyncio.Protocol):
         self.closing = False  # the last frame is on its way
         self.gone = False
         self.paused = False
+        self.release: Callable[[], None] = _nothing  # set by who hands the connection over
         self.token_sha256 = token_sha256
 
     def begin(self, transport: asyncio.Transport, retry_ms: int) -> None:
@@ -141,5 +147,6 @@ class Viewer(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self.closing = self.gone = True
+        self.release()
         self._crowd.leave(self)
         self._on_gone(self)

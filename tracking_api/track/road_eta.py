@@ -45,7 +45,7 @@ class RoadEta:
             try:
                 model = await read_model(estimator.model.model_id)
                 if model is not None:
-                    estimator.use(model)
+                    estimator.set_model(model)
                     get_logger().info("eta_model", model_id=model.model_id, rides=model.rides)
             except DoorstepError:
                 pass  # the database is away: the model that is known goes on

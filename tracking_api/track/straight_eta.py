@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from tracking_api.geo import distance_m
+from doorstep.geo import distance_m
 from tracking_api.track.visibility import STALE_WITHIN_S, Position, TrackedOrder, age_s
 
 DETOUR_FACTOR = 1.5  # street over straight, median of 1,868 random pairs in Florence 0.5-5 km apart

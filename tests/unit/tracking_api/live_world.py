@@ -19,6 +19,7 @@ import uvicorn
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import StoreUnavailable
+from doorstep.http.guarded_protocol import ConnectionLimits, guarded
 from doorstep.store.records import Token
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol
@@ -258,7 +259,7 @@ async def serving(world: World) -> AsyncIterator[tuple[str, Any]]:
         app,
         host="127.0.0.1",
         port=0,
-        http=DetachableProtocol,
+        http=guarded(ConnectionLimits(100_000, 100_000), DetachableProtocol),
         ws="none",
         log_config=None,
         loop="none",
