@@ -102,7 +102,7 @@ def replay(drive: Drive, policy: SamplingPolicy) -> list[Message]:
         if waiting and at_s >= since_s + policy.batch_s:
             messages.append(Message(since_s + policy.batch_s, waiting))
             waiting = []
-        due = [dict(one) for one in sampler.take(fix)]
+        due = [dict(one) for one in sampler.observe(fix)]
         if due and not waiting:
             since_s = at_s
         waiting += due

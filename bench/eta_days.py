@@ -27,7 +27,7 @@ from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.orders import ASSIGN_BEFORE_READY_S, ASSIGN_WITHIN_S, CONFIRM_S
 from simulators.couriers.receiver import Receiver
 from simulators.couriers.streets import load_firenze
-from simulators.couriers.traffic import ZONE, Traffic, draw_rider
+from simulators.couriers.traffic import ZONE, Traffic, draw_rider_factor
 
 DAY_STARTS = 11  # the calibration counts hours since the day's start; dinner, hour 8, is at 19:00
 OBSERVED_EVERY_S = 20.0  # the learner reads every fifth of the fixes, 4 s apart
@@ -58,7 +58,7 @@ class SimulatedDays:
             Rider(
                 f"courier-{number:03}",
                 self._rng.choices(list(Vehicle), (4, 5, 1))[0],
-                draw_rider(self._rng),
+                draw_rider_factor(self._rng),
             )
             for number in range(riders)
         ]
@@ -117,7 +117,7 @@ class SimulatedDays:
     ) -> None:
         place, point = goal.place, goal.point
         way = self._streets.way(self._streets.nearest(*course.end), place)
-        conditions = Traffic(lambda: begun_at).meet(rider.vehicle, rider.factor, self._rng)
+        conditions = Traffic(lambda: begun_at).conditions(rider.vehicle, rider.factor, self._rng)
         course.ride(way, rider.vehicle, self._rng, conditions)
         course.go(door_of(place, point, self._rng), WALK_MPS)
 

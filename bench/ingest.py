@@ -65,7 +65,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
         Path(folder).chmod(0o755)  # the servers run as other users
-        stack = Stack(_settings(Path(folder) / "stack"), say=_progress)
+        stack = Stack(_settings(Path(folder) / "stack"), echo=_progress)
         try:
             stack.up(owner_pid=os.getpid())
             result = _measure(stack, options)

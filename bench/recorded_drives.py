@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from statistics import median
 from typing import Any
@@ -13,21 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.recordings.arrivals import Fixes, proves_arrival
 from bench.recordings.labels import LABELS, Label
 from bench.recordings.places import place_of
-from bench.recordings.traces import Trace, TraceFix, goal_rows, phone_days, read_trace
+from bench.recordings.traces import Place, Trace, TraceFix, goal_rows, phone_days, read_trace
 from doorstep.geo import M_PER_DEG
-from tests.property import model
 
 Floats = NDArray[np.float64]
-Fixes = Sequence[Mapping[str, Any]]
-Arrival = tuple[str, model.Place, float, float]
-"""(name, place, from and to in epoch seconds)"""
+Arrival = tuple[str, Place, float, float]
+"""(what it is called, the place, from and to in epoch seconds)"""
 
 USABLE_M = 200.0  # worse is quarantined
 STOP_S = 45.0  # a stop on foot of this length is an arrival
 AROUND_S = 600.0
-NEAR_DEG = 0.002  # of longitude: 100 m and more, as far north as 60 degrees
 ARRIVALS = {"at_restaurant", "at_customer"}
 
 
@@ -84,41 +81,14 @@ def read_drives(goal_runs: int) -> dict[str, list[Drive]]:
 
 @cache
 def proved_arrivals(drive: Drive) -> list[Arrival]:
-    """The arrivals that the full drive proves."""
-    return [one for one in drive.arrivals if _is_proved(drive.fixes, *one[1:])]
+    """Those of its arrivals that the whole drive proves."""
+    return [one for one in drive.arrivals if proves_arrival(drive.fixes, *one[1:])]
 
 
 def missed_arrivals(drive: Drive, thinned: Fixes) -> tuple[int, list[str]]:
     """The number of proved arrivals, and the names of those that the sampled fixes do not prove."""
     proved = proved_arrivals(drive)
-    return len(proved), [one[0] for one in proved if not _is_proved(thinned, *one[1:])]
-
-
-def _is_proved(fixes: Fixes, place: model.Place, from_s: float, to_s: float) -> bool:
-    """Evaluate the reference model for an order whose restaurant is at `place`."""
-    begins = datetime.fromtimestamp(from_s, UTC)
-    world = model.World(areas=())
-    world.fixes["d1"] = {
-        model.Fix(
-            "d1",
-            "b",
-            seq,
-            at := datetime.fromtimestamp(fix["fix_at"] / 1000, UTC),
-            at,
-            model.Place(fix["lon_deg"], fix["lat_deg"]),
-        )
-        for seq, fix in enumerate(fixes, 1)
-        if from_s <= fix["fix_at"] / 1000 <= to_s and _is_near(fix, place)
-    }
-    nowhere = model.Place(place.lon_deg, place.lat_deg + 0.5)
-    order = model.Order(place, nowhere, model.Policy(), begins)
-    ends = datetime.fromtimestamp(to_s, UTC) + timedelta(seconds=1)
-    return "at_restaurant" in world.proved(order, model.Assignment("d1", begins, ends))
-
-
-def _is_near(fix: Mapping[str, Any], place: model.Place) -> bool:
-    """Whether a fix can matter to the 60 m rule: the reference model is slow."""
-    return math.hypot(fix["lon_deg"] - place.lon_deg, fix["lat_deg"] - place.lat_deg) < NEAR_DEG
+    return len(proved), [one[0] for one in proved if not proves_arrival(thinned, *one[1:])]
 
 
 def _drive_of(trace: Trace) -> Drive:
@@ -139,7 +109,7 @@ def _arrivals(trace: Trace, label: Label) -> list[Arrival]:
     first_s, last_s = label.span_s
     span = (trace.begins_s + first_s - AROUND_S, trace.begins_s + last_s + AROUND_S)
     return [
-        (f"{label.name}: {state}", model.Place(*place_of(trace, spots[state])), *span)
+        (f"{label.name}: {state}", place_of(trace, spots[state]), *span)
         for state in label.expected
         if state in ARRIVALS
     ]
@@ -166,7 +136,7 @@ def _arrival_of_stop(on_foot: list[dict[str, Any]]) -> list[Arrival]:
     lon_deg = median(fix["lon_deg"] for fix in on_foot)
     lat_deg = median(fix["lat_deg"] for fix in on_foot)
     first_s, last_s = on_foot[0]["fix_at"] / 1000, on_foot[-1]["fix_at"] / 1000
-    place = model.Place(lon_deg, lat_deg)
+    place = Place(lon_deg, lat_deg)
     return [(f"a stop of {last_s - first_s:.0f} s", place, first_s - 120, last_s + 120)]
 
 

@@ -76,7 +76,7 @@ def demo(paths: Path) -> Demo:
         watcher.join(10)
         process.stdout.close()
         process.stderr.close()
-        Stack(StackSettings(doorstep_home=paths, **FREE_PORTS), say=print).down()
+        Stack(StackSettings(doorstep_home=paths, **FREE_PORTS), echo=print).down()
     return found
 
 
@@ -91,7 +91,7 @@ def watch(lines: Any, found: Demo, paths: Path) -> None:
         if link := re.search(r"http\S+/t/\S+#cst_\S+", line):
             threading.Thread(target=open_page, args=(link[0], found), daemon=True).start()
         if not killed_at and re.match(rf"00:{KILL_AFTER_S // 10}\d ", line):
-            stack = Stack(StackSettings(doorstep_home=paths, **FREE_PORTS), say=lambda _: None)
+            stack = Stack(StackSettings(doorstep_home=paths, **FREE_PORTS), echo=lambda _: None)
             os.kill(stack.pid_of("mosquitto-1"), signal.SIGKILL)
             killed_at = time.monotonic()
             found.said.append("-- killed mosquitto-1")

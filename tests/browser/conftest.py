@@ -30,7 +30,7 @@ from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS, DESKTOP, PROJECT
 from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
-from tracking_api.pages import DIST
+from web import DIST
 
 RESTAURANT_ID = 900_001  # past Florence's own
 
@@ -59,7 +59,7 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     paths = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
     paths.chmod(0o755)  # readable for the servers' users
     settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
-    whole = Stack(settings, say=lambda _: None)
+    whole = Stack(settings, echo=lambda _: None)
     try:
         whole.up(owner_pid=os.getpid())
         with owner_connection(whole.database_admin_url) as conn:
