@@ -26,7 +26,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.devices import Phone, connect_phones, publish
-from bench.measure import Measurements, report
+from bench.measure import Measurements, report, stop
 from doorstep.settings import Bind
 from ops.servers.kafka import POSITION_PARTITIONS, KafkaServer
 from ops.servers.mosquitto import AnonymousMosquitto
@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     variants = [options.only] if options.only else ["ours", "paho"]
     measurements = Measurements("bridge", "µs of CPU per message", variants)
+    signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
