@@ -72,10 +72,10 @@ def main(argv: list[str] | None = None) -> int:
         folder = Path(name)
         folder.chmod(0o755)
         broker, kafka = AnonymousMosquitto(folder / "mosquitto"), KafkaServer(folder / "kafka")
-        broker.start()
-        kafka.start()
-        kafka.create_topics()
         try:
+            broker.start()
+            kafka.start()
+            kafka.create_topics()
             phones = connect_phones(
                 Bind("127.0.0.1", broker.port),
                 {f"bench-{n:06}": "none" for n in range(PHONES)},
