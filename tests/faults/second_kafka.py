@@ -16,8 +16,8 @@ from ops.servers.process import ServerProcess
 from ops.stack import kafka
 from ops.stack.addresses import Addresses, any_free_port, reach
 from ops.stack.paths import StackPaths
-from ops.stack.users import as_user
 from ops.stack.settings import StackSettings
+from ops.stack.users import as_user
 
 NODE = 2
 NAME = "kafka-2"
