@@ -99,7 +99,7 @@ async def test_device__back_after_a_day__younger_fixes_are_stored_and_none_is_pe
     hours = [30, 27, 25, 24.2, 23.5, 20, 10, 1, 0]
     path = tmp_path / "device-rip.sqlite"
     with Journal(path) as journal:
-        device = Device(make_login("rip", simulator, FleetSecrets(device_settings)), journal)
+        device = Device(make_login("rip", device_settings, FleetSecrets(device_settings)), journal)
         for hour in hours:
             device.write({"fix_at": now_ms - round(hour * 3_600_000), **HERE})
     async with open_device_session("rip", device_settings) as session:
@@ -116,7 +116,7 @@ async def test_device__full_journal__the_oldest_are_voids_in_the_ledger(
     stack.add_drivers(["full"])
     path = tmp_path / "device-full.sqlite"
     with Journal(path, max_fixes=100) as journal:
-        device = Device(make_login("full", simulator, FleetSecrets(device_settings)), journal)
+        device = Device(make_login("full", device_settings, FleetSecrets(device_settings)), journal)
         for number in range(900):
             fix = {"fix_at": round(time.time() * 1000) - 900_000 + 1000 * number, **HERE}
             device.write(fix)
