@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import sync_playwright
-from tests.browser.looking import ARGUMENTS, CHROMIUM
 
 from device.journal import read_published
 from ops.stack.addresses import Addresses
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
+from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS
 
 COURIERS = 60
 RUN_S = 80
@@ -100,7 +100,7 @@ def watch(lines: Any, found: Demo, paths: Path) -> None:
 def open_page(link: str, found: Demo) -> None:
     """Open the customer's link as its customer does, and keep what the page says."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(link)
         page.wait_for_selector("#steps li.now", timeout=60_000)

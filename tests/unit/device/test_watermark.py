@@ -147,7 +147,7 @@ class UnreliableWorld(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="doorstep-watermark-", dir=fast))
         self.now_s = 1_700_000_000.0
         clock = SimpleNamespace(monotonic=lambda: self.now_s)
-        self.patches = [
+        self.patches: list[Any] = [
             patch.object(device_module, "Connection", Wire),
             patch.object(device_module, "time", clock),
         ]

@@ -14,7 +14,7 @@ import pytest
 from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
 from ops import checks
 from ops.cli import main
-from ops.commands import drivers_command, simulator_commands
+from ops.commands import drivers_command
 from ops.commands.operator_commands import COMMANDS
 from ops.stack.paths import StackPaths
 from ops.stack.stack import Stack
@@ -181,9 +181,7 @@ def test_send__no_stack_up__announces_what_it_starts(
     monkeypatch.setattr(Stack, "up", lambda *_, **__: None)  # in place of the servers
     monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)
     monkeypatch.setattr(Stack, "client_environment", lambda _: dict(os.environ))
-    monkeypatch.setattr(
-        simulator_commands.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0)
-    )
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
     assert main(["send", "--driver", driver_id, "--lat", "43.77", "--lon", "11.25"]) == 0
     said = ["no stack is up: starting one for this command"]
     said += [f"registered {driver_id} as a new driver"] if is_new else []
