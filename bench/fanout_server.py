@@ -23,6 +23,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from doorstep.store.records import Token
+from tests.unit.tracking_api.memory_stores import stores_of
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol, take_over
 from tracking_api.live.frames import position_frame
@@ -38,7 +39,7 @@ def order_id_of(number: int) -> UUID:
 
 
 class DictStore:
-    """Orders under way, each with its own driver: the seam is `tracking_api.database.Store`."""
+    """Orders under way, each with its own driver: the seam is `tracking_api.stores.Stores`."""
 
     def __init__(self) -> None:
         self.assigned_at = datetime.now(UTC)
@@ -86,15 +87,15 @@ class DictStore:
         window = Window(self.assigned_at, None)
         return [OrderPoll(now, one, 1, window, self.newest) for one in order_ids]
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return True
 
 
 def ours() -> FastAPI:
     """tracking_api, with all its middleware."""
     store = DictStore()
-    app = build_app(store, "http://bench.test")  # type: ignore[arg-type]
-    live: Live = app.state.parts.live
+    app = build_app(stores_of(store), "http://bench.test")
+    live: Live = app.state.context.live
 
     @app.get("/control/push")
     async def push(rounds: int) -> None:

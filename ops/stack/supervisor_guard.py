@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--owner", type=int, help="stop the stack when this process is gone")
     options = parser.parse_args()
-    paths = StackPaths(options.paths)
+    paths = StackPaths(options.home)
     supervisor = Supervisor(paths)
     parent = os.getppid()
     while os.getppid() == parent and _is_supervisord(parent):

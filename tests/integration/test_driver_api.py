@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from doorstep.store.pool import connection
-from driver_api.database import Database as DriverDatabase
+from driver_api.queries import open_queries
 from ops.stack.addresses import any_free_port
 from tests.database import Database
 from tests.integration.http_services import (
@@ -184,8 +184,10 @@ async def test_patch_location__backends_killed__succeeds_after_at_most_one_retry
 
 async def test_pool__exhausted__is_503_within_2_s_and_recovers(database):
     populate(database)
-    store = await DriverDatabase.open(database.url("driver_api"), 1)
-    async with open_driver_api(database, store) as driver_api:
+    async with (
+        open_queries(database.url("driver_api"), 1) as store,
+        open_driver_api(database, store) as driver_api,
+    ):
         await report(driver_api, "d1", RESTAURANT)
         async with connection(store.pool):
             answer = await driver_api.patch(

@@ -34,8 +34,8 @@ from tests.integration.http_services import (
     running,
     stop,
 )
-from tracking_api.database import Database as TrackingDatabase
 from tracking_api.fleet.queries import COMMITTED_WITHIN
+from tracking_api.stores import open_stores
 
 
 @pytest.fixture
@@ -424,22 +424,17 @@ async def test_drivers__positions_nearest_and_one(driver_api, tracking_api):
     problem_of(await tracking_api.get("/drivers/nobody", headers=STAFF), 404, "unknown-driver")
 
 
-async def test_fleet__walked_through_and_by_name__is_what_positions_says(
-    driver_api, tracking_api, database
-):
+async def test_fleet__read_in_pages_and_by_id__equals_positions(driver_api, tracking_api, database):
     for driver_id in ("d1", "d2"):
         await on_duty_at(driver_api, driver_id, RESTAURANT)
     body = (await tracking_api.get("/drivers/positions", headers=STAFF)).json()
     first, second = sorted(body["drivers"])
-    store = await TrackingDatabase.open(database.url("tracking_api"), 2)
-    try:
-        at_ms, rows = await store.read_fleet("", 1)
+    async with open_stores(database.url("tracking_api"), 2) as stores:
+        at_ms, rows = await stores.fleet.read_fleet_page("", 1)
         assert (rows, abs(at_ms - body["at_ms"]) < 60_000) == ([first], True)
-        assert (await store.read_fleet("d1", 5))[1] == [second]
-        assert (await store.read_fleet("d2", 5))[1] == []
-        assert (await store.read_fleet_of(["d2", "nobody"]))[1] == [second]
-    finally:
-        await store.close()
+        assert (await stores.fleet.read_fleet_page("d1", 5))[1] == [second]
+        assert (await stores.fleet.read_fleet_page("d2", 5))[1] == []
+        assert (await stores.fleet.read_fleet_drivers(["d2", "unknown"]))[1] == [second]
 
 
 async def test_process__database_half_open__fails_within_5_s_and_recovers_by_itself(

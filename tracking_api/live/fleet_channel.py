@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,11 +21,12 @@ from prometheus_client import Gauge
 
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
-from tracking_api.fleet.queries import POSITION_COLUMNS
-from tracking_api.live.fleet_index import Box, Counts, FleetIndex, Mask, Row, clusters
+from tracking_api.fleet.presence import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
+from tracking_api.fleet.queries import POSITION_COLUMNS, FleetStore, Row
+from tracking_api.fleet.viewports import Box
+from tracking_api.live.fleet_index import Counts, FleetIndex, Mask, clusters
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
-from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
 
 WATCHING = Gauge("doorstep_live_fleet_viewers", "Viewers of the fleet.")
 
@@ -38,14 +39,6 @@ CLUSTER_COLUMNS = ["lon_deg", "lat_deg", "count"]
 
 _encode = msgspec.json.Encoder().encode
 LIMITS = {"silent_after_s": SILENT_AFTER_S, "lost_after_s": LOST_AFTER_S, "moving_mps": MOVING_MPS}
-
-
-class FleetStore(Protocol):
-    """What the fleet asks of the database: its time in ms, and rows of POSITION_COLUMNS."""
-
-    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[Row]]: ...
-
-    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[Row]]: ...
 
 
 class Viewport:
@@ -147,9 +140,9 @@ class FleetChannel:
     async def read(self) -> None:
         """Read whose order has moved on, and the next part of the walk through all drivers."""
         if named := [self._named.pop() for _ in range(min(len(self._named), ROWS_A_READ))]:
-            _, rows = await self._store.read_fleet_of(named)
+            _, rows = await self._store.read_fleet_drivers(named)
             self._take(rows)
-        at_ms, rows = await self._store.read_fleet(self._after, ROWS_A_READ)
+        at_ms, rows = await self._store.read_fleet_page(self._after, ROWS_A_READ)
         self._after = rows[-1][0] if len(rows) == ROWS_A_READ else ""
         self._at_ms, self._read_at = at_ms, self._clock()
         self._take(rows)

@@ -7,18 +7,14 @@ says so, once before such questions.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from tracking_api.fleet.queries import POSITION_COLUMNS
-from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
+from tracking_api.fleet.presence import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
+from tracking_api.fleet.queries import POSITION_COLUMNS, Row
+from tracking_api.fleet.viewports import Box
 
 CELLS = 32  # a dense viewport is this many cells wide and high
-
-Row = list[Any]
-"""One driver as in POSITION_COLUMNS."""
 
 Mask = NDArray[np.bool_]
 Counts = dict[str, dict[str, int]]
@@ -38,15 +34,6 @@ Counts = dict[str, dict[str, int]]
     _DUTY,
 ) = range(len(POSITION_COLUMNS))
 _OF_THE_FIX = slice(_LON, _BATTERY)
-
-
-class Box(NamedTuple):
-    """A viewport, in degrees."""
-
-    west: float
-    south: float
-    east: float
-    north: float
 
 
 class FleetIndex:

@@ -19,11 +19,10 @@ from typing import Any
 import msgspec
 
 from doorstep.http.instants import format_instant
-from tracking_api.schemas import EtaAnswer
-from tracking_api.track.presenters import eta_of, track_answer
+from tracking_api.track.presenters import encode_track, eta_members, position_members
 from tracking_api.track.road_eta import EstimateArrival
-from tracking_api.track.straight_eta import estimate_arrival
-from tracking_api.track.visibility import Event, Position, TrackedOrder, age_s, freshness_of
+from tracking_api.track.straight_eta import Eta, estimate_arrival
+from tracking_api.track.visibility import Event, Position, TrackedOrder
 
 _encode = msgspec.json.Encoder().encode
 
@@ -70,8 +69,7 @@ def snapshot_frame(
     order: TrackedOrder, estimate: EstimateArrival = estimate_arrival, *, with_id: bool
 ) -> Frame:
     """What GET /track answers. With an id, the frames that follow begin after it."""
-    data = track_answer(order, estimate).model_dump_json().encode()
-    return Frame("snapshot", data, order.order_seq if with_id else None)
+    return Frame("snapshot", encode_track(order, estimate), order.order_seq if with_id else None)
 
 
 def order_frame(
@@ -87,7 +85,7 @@ def order_frame(
         "occurred_at": format_instant(event.occurred_at),
     }
     if event.order_seq == order.order_seq:
-        eta = eta_of(order, estimate)
+        eta = estimate(order)
         data["position"] = position_members(order.visible, order.now) if order.visible else None
         data["eta"] = WrittenEta(eta).members(order.now) if eta else None
     return Frame("order", _encode(data), event.order_seq)
@@ -112,43 +110,14 @@ def end_frame(reason: str) -> Frame:
     return Frame("end", _encode({"reason": reason}))
 
 
-def position_members(spot: Position, now: datetime) -> dict[str, Any]:
-    """The members of a `schemas.Position`, without building one: this is the hot path."""
-    age = age_s(spot.fix_at, now)
-    return {
-        "type": "Feature",
-        "geometry": {"type": "Point", "coordinates": [spot.lon_deg, spot.lat_deg]},
-        "properties": {
-            "fix_at": format_instant(spot.fix_at),
-            "received_at": format_instant(spot.received_at),
-            "accuracy_m": spot.accuracy_m,
-            "speed_mps": spot.speed_mps,
-            "heading_deg": spot.heading_deg,
-            "age_s": age,
-            "freshness": freshness_of(age),
-        },
-    }
-
-
 class WrittenEta:
     """An estimate whose instants are written once: only `seconds` changes from frame to frame."""
 
     __slots__ = ("_arrives_at", "_members")
 
-    def __init__(self, eta: EtaAnswer) -> None:
+    def __init__(self, eta: Eta) -> None:
         self._arrives_at = eta.arrives_at
-        self._members: dict[str, Any] = {
-            "arrives_at": format_instant(eta.arrives_at),
-            "p10_at": format_instant(eta.p10_at),
-            "p90_at": format_instant(eta.p90_at),
-            "as_of": format_instant(eta.as_of),
-            "seconds": eta.seconds,
-            "distance_m": eta.distance_m,
-            "speed_mps": eta.speed_mps,
-            "route": eta.route,
-            "speeds": eta.speeds,
-            "basis": eta.basis,
-        }
+        self._members = eta_members(eta)
 
     def members(self, now: datetime) -> dict[str, Any]:
         """The estimate as it reads now, until it is asked for again."""

@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
 from uuid import UUID
 
 from prometheus_client import Counter, Gauge
@@ -31,6 +30,7 @@ from tracking_api.live.frames import (
 )
 from tracking_api.live.order_channel import ENDED, OrderChannel
 from tracking_api.live.viewer import Viewer
+from tracking_api.track.queries import TrackStore
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
 from tracking_api.track.visibility import OrderPoll, Position, TrackedOrder
@@ -45,20 +45,12 @@ LOOKS_AT_ONCE = 1000  # orders in one statement
 FRESH_S = 1.0  # a snapshot's position is not sent later than this after it was read
 
 
-class LiveStore(Protocol):
-    """What the hub asks of the database. Errors are DoorstepErrors."""
-
-    async def read_tracks(self, order_ids: Sequence[UUID]) -> Mapping[UUID, TrackedOrder]: ...
-
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]: ...
-
-
 class Hub:
     """What is watched in this process."""
 
     def __init__(
         self,
-        store: LiveStore,
+        store: TrackStore,
         clock: Callable[[], float] = time.monotonic,
         estimate: EstimateArrival = estimate_arrival,
     ) -> None:

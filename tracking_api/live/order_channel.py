@@ -11,10 +11,9 @@ from uuid import UUID
 from tracking_api.geo import distance_m
 from tracking_api.live.frames import Frame, WrittenEta, position_frame
 from tracking_api.live.viewer import Viewer
-from tracking_api.track.presenters import eta_of
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
-from tracking_api.track.visibility import Position, TrackedOrder
+from tracking_api.track.visibility import Position, TrackedOrder, TrailPoint
 
 ENDED = ("delivered", "cancelled", "failed")
 ETA_EVERY = timedelta(seconds=10)
@@ -55,7 +54,7 @@ class OrderChannel:
         self.reading: asyncio.Task[None] | None = None
         self.snapshots: dict[bool, Frame] = {}
         self.shown: Position | None = None  # in this assignment
-        self.trail: deque[Position] = deque(maxlen=TRAIL_SPOTS)
+        self.trail: deque[TrailPoint] = deque(maxlen=TRAIL_SPOTS)
         self.eta: WrittenEta | None = None
         self.eta_at: datetime | None = None
 
@@ -94,13 +93,13 @@ class OrderChannel:
             seen = replace(tracked, now=now, newest=spot, trail=trail)
             self._estimate_anew(seen)
         self.shown = spot
-        self._remember(spot)
+        self._remember(TrailPoint(spot.fix_at, spot.lon_deg, spot.lat_deg))
         return position_frame(spot, now, self.eta)
 
     def _estimate_anew(self, tracked: TrackedOrder) -> None:
-        eta = eta_of(tracked, self.estimate)
+        eta = self.estimate(tracked)
         self.eta, self.eta_at = WrittenEta(eta) if eta else None, tracked.now
 
-    def _remember(self, spot: Position) -> None:
+    def _remember(self, spot: TrailPoint) -> None:
         if not self.trail or distance_m(self.trail[-1].lon_lat, spot.lon_lat) >= SEGMENT_M:
             self.trail.append(spot)

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
 from doorstep.http.openapi import problems
-from tracking_api.context import AppContext, Context, LinkTokenFound, address_of
+from tracking_api.context import AppContext, Context, LinkTokenFound, client_address
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.websocket import check_origin, shake_hands
 from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
@@ -34,14 +34,14 @@ class OrderStream(LiveResponse):
 
     def __init__(
         self,
-        parts: AppContext,
+        context: AppContext,
         order_id: UUID,
         sha256: bytes,
         cursor: str | None,
         accepting: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(parts.live.crowd, sha256, accepting)
-        self._hub = parts.live.hub
+        super().__init__(context.live.crowd, sha256, accepting)
+        self._hub = context.live.hub
         self._order_id, self._cursor = order_id, cursor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,13 +71,13 @@ async def follow_order(
     request: Request,
     order_id: OrderIdText,
     token: LinkTokenFound,
-    parts: Context,
+    context: Context,
     cursor: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> Response:
     """The first frame is what GET /track answers. `Last-Event-ID` resumes after that event."""
-    admitted, sha256 = await _authorize(request, order_id, token, parts)
-    return OrderStream(parts, admitted, sha256, last_event_id or cursor)
+    admitted, sha256 = await _authorize(request, order_id, token, context)
+    return OrderStream(context, admitted, sha256, last_event_id or cursor)
 
 
 @router.get(
@@ -96,21 +96,21 @@ async def follow_order_over_websocket(
     request: Request,
     order_id: OrderIdText,
     token: LinkTokenFound,
-    parts: Context,
+    context: Context,
     cursor: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> Response:
     """Nothing needs to be said over it; more than 1 KiB closes with 1009, chatter with 1008."""
     accepting = shake_hands(request)
-    check_origin(request, parts.public_url)
-    admitted, sha256 = await _authorize(request, order_id, token, parts)
-    return OrderStream(parts, admitted, sha256, last_event_id or cursor, accepting)
+    check_origin(request, context.public_url)
+    admitted, sha256 = await _authorize(request, order_id, token, context)
+    return OrderStream(context, admitted, sha256, last_event_id or cursor, accepting)
 
 
 async def _authorize(
-    request: Request, order_id: str, token: str | None, parts: AppContext
+    request: Request, order_id: str, token: str | None, context: AppContext
 ) -> tuple[UUID, bytes]:
-    admitted, holder = await parts.links.authorize(order_id, token, address_of(request))
+    admitted, holder = await context.links.authorize(order_id, token, client_address(request))
     sha256 = token_sha256(token or "")
-    parts.live.crowd.check_room(sha256, staff=holder.role == "staff")
+    context.live.crowd.check_room(sha256, staff=holder.role == "staff")
     return admitted, sha256

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from tracking_api.database import Store
 from tracking_api.live.connection_manager import ConnectionManager
 from tracking_api.live.feed import Feed, Heard
 from tracking_api.live.fleet_channel import FleetChannel
 from tracking_api.live.hub import Hub
 from tracking_api.live.topic_follower import Topics
-from tracking_api.series.live import SeriesStreams
+from tracking_api.series.streams import SeriesStreams
 from tracking_api.settings import MOST_VIEWERS, Settings
+from tracking_api.stores import Stores
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
 
@@ -21,7 +21,7 @@ class Live:
 
     def __init__(
         self,
-        store: Store,
+        stores: Stores,
         most_viewers: int = MOST_VIEWERS,
         topics: Topics | None = None,
         series_topic: str = "series",
@@ -29,14 +29,14 @@ class Live:
     ) -> None:
         self.topics = topics or Topics("127.0.0.1:1", ())
         self.series = SeriesStreams(self.topics, series_topic)
-        self.crowd = ConnectionManager(store.find_tokens, most_viewers)
-        self.hub = Hub(store, estimate=estimate)
-        self.fleet = FleetChannel(store)
+        self.crowd = ConnectionManager(stores.tokens.find_tokens, most_viewers)
+        self.hub = Hub(stores.track, estimate=estimate)
+        self.fleet = FleetChannel(stores.fleet)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
-    def kafka_is_there(self) -> bool:
+    def is_kafka_connected(self) -> bool:
         """Whether the feed hears anything. Without it orders are looked at every few seconds."""
         return self._feed is not None and self._feed.connected
 

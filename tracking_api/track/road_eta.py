@@ -34,7 +34,7 @@ class RoadEta:
     def __init__(self, estimator: Estimator | None = None) -> None:
         self._estimator = estimator
 
-    async def keep_learned(self, read_model: ReadModel) -> None:
+    async def keep_model_current(self, read_model: ReadModel) -> None:
         """Load the street graph, on another thread, then take up what is learned, for ever.
 
         Until then arrivals are estimated from the straight line, and say so.

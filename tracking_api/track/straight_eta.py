@@ -12,7 +12,13 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from tracking_api.geo import distance_m
-from tracking_api.track.visibility import STALE_WITHIN_S, Position, TrackedOrder, age_s
+from tracking_api.track.visibility import (
+    STALE_WITHIN_S,
+    Position,
+    TrackedOrder,
+    TrailPoint,
+    age_s,
+)
 
 DETOUR_FACTOR = 1.5  # street over straight, median of 1,868 random pairs in Florence 0.5-5 km apart
 ASSUMED_SPEED_MPS = 4.5  # 16 km/h, a courier's usual pace, until there is something to observe
@@ -88,7 +94,7 @@ def estimate_arrival(order: TrackedOrder) -> Eta | None:
     )
 
 
-def observed_speed_mps(trail: Sequence[Position], now: datetime) -> float | None:
+def observed_speed_mps(trail: Sequence[TrailPoint | Position], now: datetime) -> float | None:
     """The mean speed while moving, over the last minutes. None if there was too little of it.
 
     The trail is thinned to steps of 30 m, so that jitter while waiting is no movement.

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 from uuid import UUID
+
+import msgspec
 
 Freshness = Literal["live", "recent", "stale", "lost"]
 
@@ -16,12 +18,6 @@ Freshness = Literal["live", "recent", "stale", "lost"]
 LIVE_WITHIN_S = 15  # three reports of 4 s missed, and a bit
 RECENT_WITHIN_S = 60  # two silent periods of 30 s
 STALE_WITHIN_S = 300  # a tunnel, a lift, a cellar; beyond it nobody knows
-
-# Presence is about the device, whatever its driver does: what has arrived of it, and when.
-Presence = Literal["online", "stationary", "silent", "lost"]
-SILENT_AFTER_S = 60  # two heartbeats of 30 s
-LOST_AFTER_S = 300
-MOVING_MPS = 0.5  # below it a receiver's own noise looks like moving
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +54,21 @@ class Position:
         return self.lon_deg, self.lat_deg
 
 
-class FixKey(NamedTuple):
-    """Where a fix stands in its driver's history."""
+class TrailPoint(msgspec.Struct, frozen=True, array_like=True):
+    """A fix of the last minutes, as far as estimates need it."""
 
     fix_at: datetime
-    boot: str
-    seq: int
+    lon_deg: float
+    lat_deg: float
+
+    @property
+    def lon_lat(self) -> tuple[float, float]:
+        """The place, longitude first."""
+        return self.lon_deg, self.lat_deg
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
-    """An available driver and the straight distance to them."""
-
-    driver_id: str
-    distance_m: float
-    spot: Position
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One step of an order that a customer has seen, or may see."""
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """One state change of an order that its customer may see."""
 
     order_seq: int
     state: str
@@ -108,7 +99,7 @@ class TrackedOrder:
     newest: Position | None
     driver_id: str | None = None
     pace: float = 1.0
-    trail: list[Position] = field(default_factory=list)
+    trail: list[TrailPoint] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -152,15 +143,3 @@ def freshness_of(age: float) -> Freshness:
     if age <= RECENT_WITHIN_S:
         return "recent"
     return "stale" if age <= STALE_WITHIN_S else "lost"
-
-
-def presence_of(quiet_s: float | None, speed_mps: float | None) -> Presence:
-    """Whether a device is there: `quiet_s` since anything arrived of it, None for never.
-
-    The database says the same of a tile's drivers, given the same three limits.
-    """
-    if quiet_s is None or quiet_s > LOST_AFTER_S:
-        return "lost"
-    if quiet_s > SILENT_AFTER_S:
-        return "silent"
-    return "stationary" if speed_mps is not None and speed_mps < MOVING_MPS else "online"

@@ -1,4 +1,4 @@
-"""driver_api over a store in memory: the seam is `driver_api.database.Store`."""
+"""driver_api over a store in memory: the seam is `driver_api.queries.Store`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from doorstep.fix import Fix
 from doorstep.store.records import Driver, IncomingRow, Order, Outcome, Token
 from driver_api.app import build_app
 from driver_api.positions import pack_position
+from driver_api.queries import CurrentOrder
 from driver_api.routes import BURST_FIXES
-from driver_api.schemas import CurrentOrder, Place
 
 ORDER_ID = uuid4()
 
@@ -78,12 +78,13 @@ class MemoryStore:
             state="assigned",
             assignment_no=1,
             assigned_at=datetime(2026, 1, 1, tzinfo=UTC),
-            restaurant=Place(lon_deg=11.25, lat_deg=43.77, name="Da Mario"),
-            destination=Place(lon_deg=11.26, lat_deg=43.78),
+            restaurant_name="Da Mario",
+            restaurant=(11.25, 43.77),
+            destination=(11.26, 43.78),
         )
         return Driver("d1", "on_duty", "to_restaurant", ORDER_ID), current
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return not self.away
 
 

@@ -1,6 +1,6 @@
 """A small world for the live tests: orders, drivers and tokens in memory.
 
-The seam is `tracking_api.database.Store`, as far as the streams use it. Time stands still unless a
+The seam is `tracking_api.stores.Stores`, as far as the streams use it. Time stands still unless a
 test moves it. Each fix has a place of its own, so that a frame tells whose fix it shows.
 """
 
@@ -20,6 +20,7 @@ import uvicorn
 from doorstep.credentials import token_sha256
 from doorstep.errors import StoreUnavailable
 from doorstep.store.records import Token
+from tests.unit.tracking_api.memory_stores import stores_of
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol
 from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
@@ -141,7 +142,12 @@ class World:
         self._need()
         return {one: self.tokens[one] for one in sha256s if one in self.tokens}
 
-    async def read_track(self, order_id: UUID) -> TrackedOrder | None:
+    async def read_track(self, order_id: UUID, token_sha256: bytes) -> TrackedOrder | None:
+        token = await self.find_token(token_sha256)
+        is_allowed = token and (token.role == "staff" or token.order_id == order_id)
+        return await self._track(order_id) if is_allowed else None
+
+    async def _track(self, order_id: UUID) -> TrackedOrder | None:
         self._need()
         self.reads += 1
         order = self.orders.get(order_id)
@@ -165,7 +171,7 @@ class World:
         )
 
     async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
-        found = [await self.read_track(order_id) for order_id in order_ids]
+        found = [await self._track(order_id) for order_id in order_ids]
         return {one.order_id: one for one in found if one is not None}
 
     async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
@@ -186,13 +192,13 @@ class World:
             )
         return found
 
-    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
+    async def read_fleet_page(self, after: str, limit: int) -> tuple[int, list[list[Any]]]:
         self._need()
         self.fleet_reads += 1
         rows = sorted(row for row in self._rows() if row[0] > after)
-        return ms_of(self.now), rows[:at_most]
+        return ms_of(self.now), rows[:limit]
 
-    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+    async def read_fleet_drivers(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
         self._need()
         self.fleet_named.append(sorted(driver_ids))
         return ms_of(self.now), [row for row in self._rows() if row[0] in driver_ids]
@@ -213,7 +219,7 @@ class World:
             for driver_id, spot in self.newest.items()
         ]
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return not self.away
 
     def _need(self) -> None:
@@ -253,7 +259,7 @@ def frames_of(text: str) -> Iterator[Shown]:
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[tuple[str, Any]]:
     """Serve tracking_api over a world, without Kafka: its address and its application."""
-    app = build_app(world, PUBLIC_URL)  # type: ignore[arg-type]
+    app = build_app(stores_of(world), PUBLIC_URL)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

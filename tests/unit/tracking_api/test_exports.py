@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from doorstep.errors import StoreUnavailable
-from tracking_api.fleet.dispatch_queries import Filters, uuids_beginning
-from tracking_api.fleet.tiles import FRESH_FOR_S, Tiles
+from tracking_api.fleet.dispatch_queries import TileFilters, uuid_range
+from tracking_api.fleet.tiles import FRESH_FOR_S, TileCache
 from tracking_api.history.exports import CsvWriter, GpxWriter, spreadsheet_safe
 from tracking_api.track.visibility import Position
 
@@ -45,8 +45,8 @@ def test_gpx__a_name_with_markup_and_a_silence__is_text_and_two_segments():
 
 
 @pytest.mark.parametrize("text", ["", "g", "0" * 33, "dead beef"])
-def test_uuids_beginning__no_beginning_of_one__is_none(text):
-    assert uuids_beginning(text) is None
+def test_uuid_range__no_beginning_of_one__is_none(text):
+    assert uuid_range(text) is None
 
 
 class CountingStore:
@@ -56,7 +56,7 @@ class CountingStore:
         self.reads = 0
         self.away = False
 
-    async def read_tile(self, z: int, x: int, y: int, filters: Filters, at_most: int) -> bytes:
+    async def read_tile(self, z: int, x: int, y: int, filters: TileFilters, limit: int) -> bytes:
         self.reads += 1
         await asyncio.sleep(0)
         if self.away:
@@ -67,19 +67,19 @@ class CountingStore:
 async def test_tiles__many_who_ask_at_once_and_soon_after__one_read():
     now = 0.0
     store = CountingStore()
-    tiles = Tiles(store, lambda: now)  # type: ignore[arg-type]
-    everybody = [tiles.get(1, 0, 0, Filters()) for _ in range(9)]
+    tiles = TileCache(store, lambda: now)  # type: ignore[arg-type]
+    everybody = [tiles.get(1, 0, 0, TileFilters()) for _ in range(9)]
     assert set(await asyncio.gather(*everybody)) == {b"tile 1"}
-    assert await tiles.get(1, 0, 0, Filters(("available",))) == b"tile 2"
+    assert await tiles.get(1, 0, 0, TileFilters(("available",))) == b"tile 2"
     now = FRESH_FOR_S + 0.1
-    assert await tiles.get(1, 0, 0, Filters()) == b"tile 3"
+    assert await tiles.get(1, 0, 0, TileFilters()) == b"tile 3"
 
 
 async def test_tiles__a_read_that_failed__is_not_kept():
     store = CountingStore()
-    tiles = Tiles(store, lambda: 0.0)  # type: ignore[arg-type]
+    tiles = TileCache(store, lambda: 0.0)  # type: ignore[arg-type]
     store.away = True
     with pytest.raises(StoreUnavailable):
-        await tiles.get(0, 0, 0, Filters())
+        await tiles.get(0, 0, 0, TileFilters())
     store.away = False
-    assert await tiles.get(0, 0, 0, Filters()) == b"tile 2"
+    assert await tiles.get(0, 0, 0, TileFilters()) == b"tile 2"

@@ -118,7 +118,7 @@ def world() -> World:
 @pytest.fixture
 async def server(world: World) -> AsyncIterator[Server]:
     async with serving(world) as (url, app):
-        yield Server(world, url, app.state.parts.live)
+        yield Server(world, url, app.state.context.live)
 
 
 # What is shown
@@ -396,8 +396,8 @@ async def test_stream__by_cookie__is_let_in_and_a_token_in_the_address_is_not(se
 async def test_stream__more_viewers_than_there_is_room_for__is_503_with_retry_after(world):
     order_id = world.create()
     async with serving(world) as (url, app):
-        app.state.parts.live.crowd._most = 1
-        server = Server(world, url, app.state.parts.live)
+        app.state.context.live.crowd._most = 1
+        server = Server(world, url, app.state.context.live)
         async with server.follow(order_id) as stream:
             assert await stream.kinds(1) == ["snapshot"]
             answer = await server.get(f"/track/{order_id}/stream", f"tok-{order_id}")

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.unit.tracking_api.live_world import World, frames_of, ms_of, serving
+from tracking_api.fleet.viewports import Box
 from tracking_api.live import fleet_channel as fleet_module
 from tracking_api.live.fleet_channel import FleetChannel
-from tracking_api.live.fleet_index import Box, clusters
+from tracking_api.live.fleet_index import clusters
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
 

@@ -160,7 +160,7 @@ async def test_arrivals__until_the_graph_is_loaded__are_of_the_straight_line(mon
     monkeypatch.setattr(arrivals_module, "GRAPH_AFTER_S", 0)
     monkeypatch.setattr(arrivals_module, "load_estimator", load)
     arrivals = RoadEta()
-    keeping = asyncio.create_task(arrivals.keep_learned(read_model))
+    keeping = asyncio.create_task(arrivals.keep_model_current(read_model))
     before = arrivals(make_order())
     may_load.set()
     await taken_up.wait()

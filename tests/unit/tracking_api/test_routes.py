@@ -1,4 +1,4 @@
-"""tracking_api over a store in memory: the seam is `tracking_api.database.Store`."""
+"""tracking_api over a store in memory: the seam is `tracking_api.stores.Stores`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,22 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 import pytest
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
+from doorstep.sampling import SamplingPolicy
 from doorstep.store.records import Order, Token
+from tests.unit.tracking_api.memory_stores import stores_of
 from tracking_api.app import build_app
-from tracking_api.fleet.dispatch_queries import AttentionOrder, FoundOrder, HistoricFix, Replayed
-from tracking_api.orders.cursors import Cursor
-from tracking_api.schemas import (
-    DriverAnswer,
-    NewOrder,
-    NewPolicy,
-    OrderState,
-    Reporting,
-    ReportingAnswer,
-    RestaurantAnswer,
-)
-from tracking_api.track.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
+from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
+from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
+from tracking_api.history.queries import FixKey, HistoricFix, Replay
+from tracking_api.orders.queries import OrderKey
+from tracking_api.track.links import BURST_BAD_LINKS, REFUSE_AFTER_S
 from tracking_api.track.visibility import (
     Event,
-    FixKey,
-    Near,
     OrderPoll,
     Position,
     TrackedOrder,
@@ -57,8 +51,8 @@ class MemoryStore:
         }
         self.orders = [make_order(uuid4(), NOON + timedelta(seconds=n)) for n in range(5)]
         self.commands: list[tuple[UUID, str, str, str | None]] = []
-        self.created: list[NewOrder] = []
-        self.reporting = Reporting()
+        self.created: list[dict[str, Any]] = []
+        self.sampling = SamplingPolicy()
         self.look_ups = 0
         self.away = False
 
@@ -72,11 +66,9 @@ class MemoryStore:
         found = [(one, await self.find_token(one)) for one in sha256s]
         return {one: token for one, token in found if token is not None}
 
-    async def create_order(
-        self, new: NewOrder, sha256: bytes, idempotency_key: str | None
-    ) -> Order:
-        self.created.append(new)
-        self.tokens[sha256] = Token("customer", None, ORDER_ID)
+    async def create_order(self, *, token_sha256: bytes, **values: Any) -> Order:
+        self.created.append(values)
+        self.tokens[token_sha256] = Token("customer", None, ORDER_ID)
         return make_order(ORDER_ID)
 
     async def apply_order_command(
@@ -101,21 +93,25 @@ class MemoryStore:
     async def revoke_customer_tokens(self, order_id: UUID) -> None:
         self.tokens = {k: v for k, v in self.tokens.items() if v.order_id != order_id}
 
-    async def create_policy(self, new: NewPolicy) -> int:
+    async def create_policy(self, values: Any) -> int:
         return 100
 
-    async def set_reporting(self, driver_id: str, wanted: Reporting) -> None:
+    async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None:
         if driver_id != "d1":
             raise UnknownDriver
-        self.reporting = wanted
+        self.sampling = policy
 
-    async def read_reporting(self, driver_id: str) -> ReportingAnswer:
+    async def read_sampling(self, driver_id: str) -> DeviceSampling:
         if driver_id != "d1":
             raise UnknownDriver
-        wanted = self.reporting.model_dump()
-        return ReportingAnswer(driver_id="d1", set_at=NOON, delivered=False, **wanted)
+        return DeviceSampling(self.sampling, NOON, is_delivered=False)
 
-    async def read_track(self, order_id: UUID) -> TrackedOrder | None:
+    async def read_track(self, order_id: UUID, token_sha256: bytes) -> TrackedOrder | None:
+        token = await self.find_token(token_sha256)
+        is_allowed = token and (token.role == "staff" or token.order_id == order_id)
+        return await self._track(order_id) if is_allowed else None
+
+    async def _track(self, order_id: UUID) -> TrackedOrder | None:
         if order_id not in (ORDER_ID, OTHER_ID):
             return None
         return TrackedOrder(
@@ -134,33 +130,33 @@ class MemoryStore:
         )
 
     async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
-        found = [await self.read_track(order_id) for order_id in order_ids]
+        found = [await self._track(order_id) for order_id in order_ids]
         return {one.order_id: one for one in found if one is not None}
 
     async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
-        found = [await self.read_track(order_id) for order_id in order_ids]
+        found = [await self._track(order_id) for order_id in order_ids]
         return [
             OrderPoll(one.now, one.order_id, one.order_seq, one.window, one.newest)
             for one in found
             if one is not None
         ]
 
-    async def read_history(
+    async def read_order_history(
         self,
         order_id: UUID,
         from_at: datetime | None,
         to_at: datetime | None,
         *,
         limit: int,
-        after_the_end: bool,
+        after_end: bool,
     ) -> list[Position] | None:
         if order_id not in (ORDER_ID, OTHER_ID):
             return None
         start = NOON - timedelta(minutes=1)
         return [Position(start, start, 11.255, 43.775), Position(NOON, NOON, 11.256, 43.776)]
 
-    async def read_orders(
-        self, states: Sequence[OrderState], limit: int, after: Cursor | None
+    async def list_orders(
+        self, states: Sequence[str], limit: int, after: OrderKey | None
     ) -> list[Order]:
         found = sorted(self.orders, key=lambda one: (one.created_at, one.order_id), reverse=True)
         if after:
@@ -172,49 +168,57 @@ class MemoryStore:
             raise UnknownOrder
         return make_order(order_id)
 
-    async def read_driver(self, driver_id: str) -> DriverAnswer:
+    async def read_driver(self, driver_id: str) -> Any:
         raise UnknownDriver
 
     async def read_nearest(
         self, lon_deg: float, lat_deg: float, limit: int
-    ) -> tuple[datetime, list[Near]]:
-        return NOON, [Near("d1", 120.04, Position(NOON, NOON, lon_deg, lat_deg))]
+    ) -> tuple[datetime, list[NearDriver]]:
+        return NOON, [NearDriver("d1", 120.04, Position(NOON, NOON, lon_deg, lat_deg))]
 
-    async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
+    async def read_positions(self, since_ms: int | None) -> tuple[int, msgspec.Raw]:
+        at_ms, rows = await self.read_fleet_page("", 1)
+        return at_ms, msgspec.Raw(msgspec.json.encode(rows))
+
+    async def read_fleet_page(self, after: str, limit: int) -> tuple[int, list[list[Any]]]:
         return 1, [["d1", "available", 11.25, 43.77, 0, 0, None, None, None, None, None, "on_duty"]]
 
-    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
-        return await self.read_positions(None)
+    async def read_fleet_drivers(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+        return await self.read_fleet_page("", 1)
 
-    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
-        return await self.read_positions(None)
+    async def read_attention_orders(self, limit: int) -> AttentionOrders:
+        found = [AttentionOrder(self.orders[0], NOON, "waiting", None)]
+        return AttentionOrders(NOON, {"waiting": 1}, found)
 
-    async def read_attention_orders(self, limit: int) -> Any:
-        return NOON, {"waiting": 1}, [AttentionOrder(self.orders[0], NOON, "waiting", None)], {}
+    async def read_staff_commands(self) -> dict[str, list[str]]:
+        return {}
 
-    async def search(self, text: str, limit: int) -> Any:
-        return [], [FoundOrder(ORDER_ID, "created", None)]
+    async def search_drivers(self, text: str, limit: int) -> list[Any]:
+        return []
 
-    async def read_past(
+    async def search_orders(self, text: str, limit: int) -> list[FoundOrder]:
+        return [FoundOrder(ORDER_ID, "created", None)]
+
+    async def read_driver_history(
         self, driver_id: str, from_at: datetime, to_at: datetime, limit: int, after: Any = None
     ) -> list[HistoricFix]:
         return (
             [] if after else [HistoricFix(FixKey(NOON, "", 1), Position(NOON, NOON, 11.25, 43.77))]
         )
 
-    async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replayed:
-        return Replayed(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])
+    async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replay:
+        return Replay(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])
 
-    async def read_tile(self, z: int, x: int, y: int, filters: Any, at_most: int) -> bytes:
+    async def read_tile(self, z: int, x: int, y: int, filters: Any, limit: int) -> bytes:
         return b""
 
-    async def read_restaurants(self) -> list[RestaurantAnswer]:
-        return [RestaurantAnswer(restaurant_id=1, name="Da Mario", lon_deg=11, lat_deg=43)]
+    async def read_restaurants(self) -> list[Restaurant]:
+        return [Restaurant(1, "Da Mario", 11.0, 43.0)]
 
     async def read_policies(self) -> list[dict[str, Any]]:
         return [{"policy_id": 1}]
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return not self.away
 
 
@@ -229,7 +233,7 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def http(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_app(store, "https://doorstep.test")
+    app = build_app(stores_of(store), "https://doorstep.test")
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="https://doorstep.test") as client:
         yield client
@@ -402,7 +406,7 @@ async def test_get_track__bad_links__one_look_up_each_and_no_answer_before_the_c
         store.look_ups = 0
         started = time.perf_counter()
         await http.get(f"/track/{order_id}", headers={"Authorization": f"Bearer {token}"})
-        assert time.perf_counter() - started >= ANSWER_BAD_AFTER_S
+        assert time.perf_counter() - started >= REFUSE_AFTER_S
         assert store.look_ups == 1
 
 

@@ -14,7 +14,7 @@ from doorstep.http.problems import UnusableRequest
 from tracking_api.geo import distance_m
 from tracking_api.history.features import feature_collection, flag_jumps
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
-from tracking_api.track.presenters import track_answer
+from tracking_api.track.presenters import track_members
 from tracking_api.track.straight_eta import (
     ASSUMED_SPEED_MPS,
     DETOUR_FACTOR,
@@ -99,7 +99,7 @@ def test_visible__any_window__shows_only_what_is_inside_by_fix_and_by_now(assign
     )
     may = assigned <= fixed and assigned <= 0 and (ended is None or (fixed < ended and ended > 0))
     assert (order.visible is not None) == may
-    assert (track_answer(order).position is not None) == may
+    assert (track_members(order)["position"] is not None) == may
 
 
 # Age and freshness

@@ -12,9 +12,8 @@ from doorstep.credentials import token_sha256
 from doorstep.http.openapi import problems
 from doorstep.http.tokens import BearerToken
 from tracking_api.context import AppContext, Context, Staff
-from tracking_api.fleet.boxes import BoxQuery, box_of
+from tracking_api.fleet.viewports import Box, BoxQuery, parse_box
 from tracking_api.live.fleet_channel import MOST_DRIVERS, USUAL_DRIVERS, FleetChannel
-from tracking_api.live.fleet_index import Box
 from tracking_api.live.response import LiveResponse
 
 router = APIRouter(tags=["live"])
@@ -23,9 +22,9 @@ router = APIRouter(tags=["live"])
 class FleetStream(LiveResponse):
     """The frames of one viewport."""
 
-    def __init__(self, parts: AppContext, sha256: bytes, box: Box, most: int) -> None:
-        super().__init__(parts.live.crowd, sha256)
-        self._fleet: FleetChannel = parts.live.fleet
+    def __init__(self, context: AppContext, sha256: bytes, box: Box, most: int) -> None:
+        super().__init__(context.live.crowd, sha256)
+        self._fleet: FleetChannel = context.live.fleet
         self._box, self._most = box, most
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
@@ -50,7 +49,7 @@ class FleetStream(LiveResponse):
 async def follow_fleet(
     _: Staff,
     token: BearerToken,
-    parts: Context,
+    context: Context,
     bbox: BoxQuery = None,
     most: Annotated[
         int,
@@ -58,7 +57,7 @@ async def follow_fleet(
     ] = USUAL_DRIVERS,
 ) -> Response:
     """Rows are as in /drivers/positions. Ask again with another `bbox` when the map moves."""
-    box = box_of(bbox)
+    box = parse_box(bbox)
     sha256 = token_sha256(token or "")
-    parts.live.crowd.check_room(sha256, staff=True)
-    return FleetStream(parts, sha256, box, most)
+    context.live.crowd.check_room(sha256, staff=True)
+    return FleetStream(context, sha256, box, most)

@@ -38,7 +38,7 @@ class SeriesStreams:
         self._topics = topics
         self._topic = topic
 
-    async def find(self, name: SeriesName, last_event_id: str | None) -> Follower:
+    async def open(self, name: SeriesName, last_event_id: str | None) -> Follower:
         """Find where a viewer begins. Raises UnusableRequest, KafkaUnavailable."""
         start = last_event_id or "recent"
         return await self._topics.find(self._topic, start, str(name).encode())

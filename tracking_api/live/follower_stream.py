@@ -1,4 +1,4 @@
-"""Following a Kafka topic, or a series out of one: who may, over what, and the answer."""
+"""The stream of a Kafka topic, or of a series out of one, for one member of staff."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from tracking_api.live.topic_follower import Follower
 from tracking_api.live.websocket import check_origin, shake_hands
 
 
-class Seat:
-    """A member of staff has room for one more stream, as SSE or as a WebSocket.
+class StreamRequest:
+    """A request for a stream, as SSE or as a WebSocket, that may be accepted.
 
-    Raises what refuses a handshake or another site's page, and TooManyViewers.
+    Raises UpgradeRequired, ForeignOrigin, TooManyViewers.
     """
 
-    def __init__(self, request: Request, token: str | None, parts: AppContext) -> None:
+    def __init__(self, request: Request, token: str | None, context: AppContext) -> None:
         self.accepting: dict[str, str] | None = None
         if "upgrade" in request.headers:
             self.accepting = shake_hands(request)
-            check_origin(request, parts.public_url)
-        self.sha256 = token_sha256(token or "")
-        self.parts = parts
-        parts.live.crowd.check_room(self.sha256, staff=True)
+            check_origin(request, context.public_url)
+        self.token_sha256 = token_sha256(token or "")
+        self.live = context.live
+        self.live.crowd.check_room(self.token_sha256, staff=True)
 
 
 class FollowerStream(LiveResponse):
-    """What a follower of a topic is sent."""
+    """The frames of one follower of a topic."""
 
-    def __init__(self, seat: Seat, follower: Follower) -> None:
-        super().__init__(seat.parts.live.crowd, seat.sha256, seat.accepting)
-        self._topics = seat.parts.live.topics
+    def __init__(self, request: StreamRequest, follower: Follower) -> None:
+        super().__init__(request.live.crowd, request.token_sha256, request.accepting)
+        self._topics = request.live.topics
         self._follower = follower
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
