@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from doorstep.store.records import Token
 from tests.unit.tracking_api.memory_stores import stores_of
 from tracking_api.app import build_app
-from tracking_api.live.detachable_protocol import DetachableProtocol, take_over
+from tracking_api.live.detachable_protocol import DetachableProtocol, detach
 from tracking_api.live.frames import position_frame
 from tracking_api.live.service import Live
 from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
@@ -101,7 +101,7 @@ def ours() -> FastAPI:
     async def push(rounds: int) -> None:
         for _ in range(rounds):
             store.move()
-            live.hub.heard_drivers(list(live.hub.watched_drivers))
+            live.hub.drivers_moved(list(live.hub.watched_drivers))
             await asyncio.sleep(PAUSE_S)
 
     add_cost(app)
@@ -147,7 +147,7 @@ class Taken(Response):
         self._files = files
 
     async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
-        transport = take_over(scope, asyncio.Protocol())
+        transport = detach(scope, asyncio.Protocol())
         transport.write(b"HTTP/1.1 200 OK\r\n\r\nevent: snapshot\n\n")
         self._files.append(transport.get_extra_info("socket").fileno())
 

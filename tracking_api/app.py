@@ -30,7 +30,7 @@ from tracking_api.live import fleet_routes as fleet_stream_routes
 from tracking_api.live import routes as order_stream_routes
 from tracking_api.live import topic_routes
 from tracking_api.live.service import Live
-from tracking_api.live.topic_follower import Topics
+from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.orders import policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.policy_schemas import NewPolicy
@@ -101,7 +101,7 @@ def build_service(settings: Settings) -> FastAPI:
         url = settings.database_url.get_secret_value()
         async with open_stores(url, settings.database_pool_size) as stores:
             series_topic = settings.kafka_series_topic
-            topics = Topics(
+            topics = TopicStreams(
                 settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
             )
             estimate = RoadEta()

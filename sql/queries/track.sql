@@ -10,7 +10,11 @@ SELECT c.now, o.order_id, o.state::text, o.assignment_no, o.order_seq,
     events.found, trail.found,
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM clock c
-CROSS JOIN unnest(%(order_ids)s::uuid[]) AS wanted (order_id)
+CROSS JOIN (
+    -- the LIMIT makes a generic plan expect one order, as GET /track reads
+    SELECT order_id FROM unnest(%(order_ids)s::uuid[]) AS t (order_id)
+    LIMIT cardinality(%(order_ids)s::uuid[])
+) AS wanted
 JOIN orders o ON o.order_id = wanted.order_id
 JOIN restaurant r ON r.restaurant_id = o.restaurant_id
 JOIN policy p ON p.policy_id = o.policy_id
@@ -33,7 +37,9 @@ CROSS JOIN LATERAL (
         SELECT h.fix_at, h.lon_deg, h.lat_deg
         FROM fix_history h
         WHERE h.driver_id = a.driver_id AND h.quarantine IS NULL
-            AND h.fix_at >= now() - make_interval(secs => %(trail_s)s)  -- prunes partitions
+            -- these two prune partitions when the plan starts; no fix is dated 120 s ahead
+            AND h.fix_at >= now() - make_interval(secs => %(trail_s)s)
+            AND h.fix_at < now() + interval '1 hour'
             AND h.fix_at >= a.assigned_at AND h.fix_at < s.fix_at
             AND a.assigned_at <= c.now AND (a.ended_at IS NULL OR c.now < a.ended_at)
             AND s.fix_at >= a.assigned_at AND (a.ended_at IS NULL OR s.fix_at < a.ended_at)
@@ -51,7 +57,11 @@ WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT c.now, o.order_id, o.order_seq, a.assigned_at, a.ended_at,
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM clock c
-CROSS JOIN unnest(%(order_ids)s::uuid[]) AS wanted (order_id)
+CROSS JOIN (
+    -- the LIMIT makes a generic plan expect one order, as GET /track reads
+    SELECT order_id FROM unnest(%(order_ids)s::uuid[]) AS t (order_id)
+    LIMIT cardinality(%(order_ids)s::uuid[])
+) AS wanted
 JOIN orders o ON o.order_id = wanted.order_id
 LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
 LEFT JOIN driver_state s ON s.driver_id = a.driver_id

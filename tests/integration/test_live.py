@@ -153,7 +153,7 @@ def test_stream__a_fix_and_a_delivery__reach_the_viewer_over_kafka(scene):
         assert viewer.next("end") == ({"reason": "delivered"}, None)
     metrics = scene.staff.get("/metrics").text
     for topic in ("tracking-updates", "tracking-positions"):
-        assert f'doorstep_live_records_total{{outcome="heard",topic="{topic}"}}' in metrics
+        assert f'doorstep_live_records_total{{outcome="consumed",topic="{topic}"}}' in metrics
 
 
 def test_stream__kafka_frozen__stays_open_and_everything_comes(scene):

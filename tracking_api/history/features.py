@@ -42,26 +42,32 @@ class Jumps:
 
 
 def flag_jumps(trail: Sequence[Position]) -> list[bool]:
-    """Return for each position of a trail (oldest first) whether it is a jump."""
-    if not _has_fast_step(trail):
-        return [False] * len(trail)
-    jumps = Jumps()
-    return [jumps.is_jump(position) for position in trail]
+    """Return for each position of a trail (oldest first) whether it is a jump, as Jumps does."""
+    flags = [False] * len(trail)
+    on_line = 0  # index of the last position on the line
+    fast_steps = _fast_steps(trail)
+    for n in range(1, len(trail)):
+        after_jump = on_line != n - 1
+        too_fast = _too_fast(trail[on_line], trail[n]) if after_jump else fast_steps[n - 1]
+        if too_fast and after_jump:  # two jumps that agree are the driver's real place
+            agree = trail[n - 1].fix_at < trail[n].fix_at and not fast_steps[n - 1]
+            too_fast = not agree
+        flags[n] = too_fast
+        if not too_fast:
+            on_line = n
+    return flags
 
 
-def _has_fast_step(trail: Sequence[Position]) -> bool:
-    """Return whether any step between neighbours may be faster than JUMP_MPS: nearly never."""
-    lon, lat, at_s = (
-        np.array([(one.lon_deg, one.lat_deg, one.fix_at.timestamp()) for one in trail])
-        .reshape(-1, 3)
-        .T
-    )
+def _fast_steps(trail: Sequence[Position]) -> list[bool]:
+    """Return for each step between neighbours whether it is too fast: `_too_fast`, vectorized."""
+    columns = [(one.lon_deg, one.lat_deg, one.fix_at.timestamp()) for one in trail]
+    lon, lat, at_s = np.array(columns, np.float64).reshape(-1, 3).T
     lon, lat = np.radians(lon), np.radians(lat)
     half = np.sin(np.diff(lat) / 2) ** 2
     half += np.cos(lat[:-1]) * np.cos(lat[1:]) * np.sin(np.diff(lon) / 2) ** 2
     step_m = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(1.0, half)))
-    # a margin for rounding: what passes is classified one by one
-    return bool(np.any(step_m >= JUMP_MPS * np.abs(np.diff(at_s)) * (1 - 1e-6) - 1e-6))
+    fast: list[bool] = (step_m > JUMP_MPS * np.abs(np.diff(at_s))).tolist()
+    return fast
 
 
 def feature_collection(trail: Sequence[Position], *, truncated: bool = False) -> dict[str, Any]:

@@ -31,11 +31,16 @@ class FixKey(NamedTuple):
     seq: int
 
 
-class HistoricFix(NamedTuple):
+class HistoricFix(Position, frozen=True, kw_only=False):
     """One fix of a driver's history."""
 
-    key: FixKey
-    position: Position
+    boot: str = ""
+    seq: int = 0
+
+    @property
+    def key(self) -> FixKey:
+        """Its place in the history."""
+        return FixKey(self.fix_at, self.boot, self.seq)
 
 
 class Replay(NamedTuple):
@@ -167,10 +172,7 @@ async def _driver_fixes(
             "limit": limit - len(found),
         }
         cursor = await conn.execute(statement, parameters, binary=True)
-        found += [
-            HistoricFix(FixKey(row[0], row[7], row[8]), Position(*row[:7]))
-            for row in await cursor.fetchall()
-        ]
+        found += [HistoricFix(*row) for row in await cursor.fetchall()]
         since = until
     return found
 

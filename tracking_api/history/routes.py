@@ -88,11 +88,11 @@ async def get_driver_history(
         next_cursor = encode_fix_key(page[-1].key)
         following = request.url.include_query_params(cursor=next_cursor)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
-    flags = flag_jumps([one.position for one in page])
+    flags = flag_jumps(page)
     body = {
         "driver_id": driver_id,
         "columns": HISTORY_COLUMNS,
-        "fixes": [_row(one.position, jump) for one, jump in zip(page, flags, strict=True)],
+        "fixes": [_row(one, jump) for one, jump in zip(page, flags, strict=True)],
         "next_cursor": next_cursor,
     }
     return _json(body, headers)
@@ -133,7 +133,7 @@ async def _write_pages(
 ) -> AsyncIterator[str]:
     yield writer.head()
     while page:
-        yield writer.page([one.position for one in page])
+        yield writer.page(page)
         if len(page) < MAX_POINTS:
             break
         page = await context.stores.history.read_driver_history(

@@ -9,7 +9,7 @@ from doorstep.credentials import token_sha256
 from tracking_api.context import AppContext
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.topic_follower import Follower
-from tracking_api.live.websocket import check_origin, shake_hands
+from tracking_api.live.websocket import accept_handshake, check_origin
 
 
 class StreamRequest:
@@ -19,23 +19,23 @@ class StreamRequest:
     """
 
     def __init__(self, request: Request, token: str | None, context: AppContext) -> None:
-        self.accepting: dict[str, str] | None = None
+        self.handshake: dict[str, str] | None = None
         if "upgrade" in request.headers:
-            self.accepting = shake_hands(request)
+            self.handshake = accept_handshake(request)
             check_origin(request, context.public_url)
         self.token_sha256 = token_sha256(token or "")
         self.live = context.live
-        self.live.crowd.check_room(self.token_sha256, staff=True)
+        self.live.connections.check_capacity(self.token_sha256, staff=True)
 
 
 class FollowerStream(LiveResponse):
     """The frames of one follower of a topic."""
 
     def __init__(self, request: StreamRequest, follower: Follower) -> None:
-        super().__init__(request.live.crowd, request.token_sha256, request.accepting)
+        super().__init__(request.live.connections, request.token_sha256, request.handshake)
         self._topics = request.live.topics
         self._follower = follower
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
-        viewer = await self.start(scope, send, lambda _: self._topics.leave(self._follower))
-        self._topics.enter(self._follower, viewer)
+        viewer = await self.start(scope, send, lambda _: self._topics.unsubscribe(self._follower))
+        self._topics.subscribe(self._follower, viewer)

@@ -1,13 +1,13 @@
-"""What is written to viewers: each frame encoded once, whoever watches. Pure.
+"""Frames sent to viewers, each encoded once for all of them. Pure.
 
-    snapshot   what GET /track answers; its id is the newest event it holds
+    snapshot   the answer of GET /track; its id is its newest event
     order      one event of the order; its id is the event's order_seq
-    position   position and eta, as in the snapshot; no id: it may be skipped
-    resync     the cursor is of no use: a snapshot follows
-    end        the last frame; `reason` says why
+    position   position and eta, as in the snapshot; no id, since it may be skipped
+    resync     the cursor is unusable: a snapshot follows
+    end        the last frame, with its `reason`
 
 Over SSE a frame has `id`, `event` and `data`; over a WebSocket it is a JSON text with the members
-`id` (where there is one), `type` and `data`.
+`id` (if it has one), `type` and `data`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tracking_api.track.visibility import Event, Position, TrackedOrder
 
 _encode = msgspec.json.Encoder().encode
 
-SSE_HEARTBEAT = b"3\r\n:\n\n\r\n"  # a comment: EventSource says nothing of it
+SSE_HEARTBEAT = b"3\r\n:\n\n\r\n"  # a comment, which EventSource ignores
 SSE_LAST_CHUNK = b"0\r\n\r\n"
-WS_HEARTBEAT = b"\x89\x00"  # a ping; a browser answers by itself
+WS_HEARTBEAT = b"\x89\x00"  # a ping, which browsers answer
 
 
 class Frame:
-    """One frame, ready for every kind of viewer."""
+    """One frame, encoded on demand for SSE and WebSocket."""
 
     def __init__(self, kind: str, data: bytes, event_id: int | str | None = None) -> None:
         self._kind = kind.encode()
@@ -68,14 +68,14 @@ def text_frame(payload: bytes) -> bytes:
 def snapshot_frame(
     order: TrackedOrder, estimate: EstimateArrival = estimate_arrival, *, with_id: bool
 ) -> Frame:
-    """What GET /track answers. With an id, the frames that follow begin after it."""
+    """The answer of GET /track. With an id, the frames that follow start after it."""
     return Frame("snapshot", encode_track(order, estimate), order.order_seq if with_id else None)
 
 
 def order_frame(
     order: TrackedOrder, event: Event, estimate: EstimateArrival = estimate_arrival
 ) -> Frame:
-    """One event of an order; with the newest, what of the driver may be seen from now on."""
+    """One event of an order; the newest one with the driver's visible position and ETA."""
     data: dict[str, Any] = {
         "order_id": str(order.order_id),
         "order_seq": event.order_seq,
@@ -87,21 +87,21 @@ def order_frame(
     if event.order_seq == order.order_seq:
         eta = estimate(order)
         data["position"] = position_members(order.visible, order.now) if order.visible else None
-        data["eta"] = WrittenEta(eta).members(order.now) if eta else None
+        data["eta"] = EtaFrames(eta).members(order.now) if eta else None
     return Frame("order", _encode(data), event.order_seq)
 
 
-def position_frame(spot: Position, now: datetime, eta: WrittenEta | None) -> Frame:
-    """Where the driver is, and when they should arrive."""
+def position_frame(position: Position, now: datetime, eta: EtaFrames | None) -> Frame:
+    """The driver's position and the ETA."""
     data = {
-        "position": position_members(spot, now),
+        "position": position_members(position, now),
         "eta": eta.members(now) if eta else None,
     }
     return Frame("position", _encode(data))
 
 
 def resync_frame(order_seq: int) -> Frame:
-    """Tell a viewer to forget its cursor."""
+    """Tell a viewer to discard its cursor."""
     return Frame("resync", _encode({"order_seq": order_seq}))
 
 
@@ -110,8 +110,8 @@ def end_frame(reason: str) -> Frame:
     return Frame("end", _encode({"reason": reason}))
 
 
-class WrittenEta:
-    """An estimate whose instants are written once: only `seconds` changes from frame to frame."""
+class EtaFrames:
+    """The members of an estimate, formatted once: only `seconds` differs from frame to frame."""
 
     __slots__ = ("_arrives_at", "_members")
 
@@ -120,7 +120,7 @@ class WrittenEta:
         self._members = eta_members(eta)
 
     def members(self, now: datetime) -> dict[str, Any]:
-        """The estimate as it reads now, until it is asked for again."""
-        left_s = (self._arrives_at - now).total_seconds()
-        self._members["seconds"] = max(0, round(left_s))
+        """Return the members as of now. The next call changes them in place."""
+        remaining_s = (self._arrives_at - now).total_seconds()
+        self._members["seconds"] = max(0, round(remaining_s))
         return self._members

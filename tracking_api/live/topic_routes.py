@@ -28,7 +28,7 @@ LastEventId = Annotated[str | None, Header(max_length=2000)]
 
 
 class Published(BaseModel):
-    """Where a record stands."""
+    """A published record's place."""
 
     topic: str
     partition: int
@@ -48,7 +48,7 @@ async def publish(
     context: Context,
     key: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Published:
-    """The body, any JSON, is the record's value, untouched."""
+    """The body, any JSON, becomes the record's value unchanged."""
     context.live.topics.check(topic)
     body = await read_body(request)
     parse_json(body)
@@ -61,10 +61,10 @@ async def publish(
     summary="Follow a topic: server-sent events, or a WebSocket",
     responses={
         200: {
-            "description": "A `record` each; `Last-Event-ID` goes on after one.",
+            "description": "A `record` each; `Last-Event-ID` resumes after one.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        101: {"description": "The same as JSON texts, where a WebSocket is asked for."},
+        101: {"description": "The same as JSON texts, where a WebSocket is requested."},
         **problems(401, 403, 404),
     },
     response_class=Response,
@@ -78,7 +78,9 @@ async def follow_topic(
     start: Start = "latest",
     last_event_id: LastEventId = None,
 ) -> Response:
-    """One consumer serves every follower in this process."""
+    """All followers in this process share one consumer."""
     context.live.topics.check(topic)
-    seat = StreamRequest(request, token, context)
-    return FollowerStream(seat, await context.live.topics.find(topic, last_event_id or start))
+    stream_request = StreamRequest(request, token, context)
+    return FollowerStream(
+        stream_request, await context.live.topics.open(topic, last_event_id or start)
+    )

@@ -36,9 +36,8 @@ class Window:
         return self.assigned_at <= fix_at and (self.ended_at is None or fix_at < self.ended_at)
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A driver's fix, as far as it is read."""
+class Position(msgspec.Struct, frozen=True):
+    """A driver's fix, with the columns that answers show."""
 
     fix_at: datetime
     received_at: datetime

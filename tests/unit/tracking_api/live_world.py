@@ -63,7 +63,7 @@ class World:
         self.tokens = {token_sha256("tok-staff"): Token("staff", None, None)}
         self.away = False
         self.reads = 0
-        self.looks = 0
+        self.polls = 0
         self.fleet_reads = 0
         self.fleet_named: list[list[str]] = []
         self.driver_states: dict[str, str] = {}
@@ -176,7 +176,7 @@ class World:
 
     async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
         self._need()
-        self.looks += 1
+        self.polls += 1
         found = []
         for order_id in order_ids:
             order = self.orders[order_id]

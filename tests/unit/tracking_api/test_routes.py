@@ -21,7 +21,7 @@ from tests.unit.tracking_api.memory_stores import stores_of
 from tracking_api.app import build_app
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
-from tracking_api.history.queries import FixKey, HistoricFix, Replay
+from tracking_api.history.queries import HistoricFix, Replay
 from tracking_api.orders.queries import OrderKey
 from tracking_api.track.links import BURST_BAD_LINKS, REFUSE_AFTER_S
 from tracking_api.track.visibility import (
@@ -202,9 +202,7 @@ class MemoryStore:
     async def read_driver_history(
         self, driver_id: str, from_at: datetime, to_at: datetime, limit: int, after: Any = None
     ) -> list[HistoricFix]:
-        return (
-            [] if after else [HistoricFix(FixKey(NOON, "", 1), Position(NOON, NOON, 11.25, 43.77))]
-        )
+        return [] if after else [HistoricFix(NOON, NOON, 11.25, 43.77, boot="", seq=1)]
 
     async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replay:
         return Replay(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])
