@@ -1,7 +1,7 @@
-"""A load of phones: plain sockets that speak just enough MQTT 3.1.1 to publish with QoS 1.
+"""Many devices: plain sockets with the part of MQTT 3.1.1 that publishes with QoS 1.
 
-It costs a few microseconds a fix, where a real client library would be the bottleneck. Each phone
-keeps at most `window` publishes unacknowledged.
+They cost a few microseconds per fix, where a client library would be the bottleneck. Each keeps at
+most `window` publishes unacknowledged.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from doorstep import mqtt_packets
 from doorstep.fix import Fix, encode_fix
 from doorstep.fix.instants import instant_of
 from doorstep.mqtt_topics import POSITION, topic_of
@@ -24,7 +25,7 @@ FLORENCE = (43.7696, 11.2558)
 
 @dataclass(slots=True)
 class Phone:
-    """One connection and what it has still to send."""
+    """One connection and its progress."""
 
     driver_id: str
     sock: socket.socket
@@ -42,11 +43,11 @@ def connect_phones(bind: Bind, passwords: dict[str, str]) -> list[Phone]:
         for driver_id, password in drivers[start : start + CONNECT_WAVE]:
             sock = socket.create_connection((bind.host, bind.port), 10)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.sendall(_connect_packet(driver_id, password))
+            sock.sendall(mqtt_packets.connect(driver_id, password))
             wave.append(Phone(driver_id, sock))
         for phone in wave:
             answer = phone.sock.recv(4)
-            if answer != b"\x20\x02\x00\x00":
+            if answer != mqtt_packets.ACCEPTED_PACKET:
                 raise ConnectionError(f"{phone.driver_id}: CONNACK {answer!r}")
             phone.sock.setblocking(False)
         phones += wave
@@ -79,13 +80,12 @@ def publish(phones: Sequence[Phone], fixes_each: int, boot: str, *, window: int 
 
 
 def _send_more(phone: Phone, fixes_each: int, boot: str, window: int) -> None:
-    topic = topic_of(phone.driver_id, POSITION).encode()
+    topic = topic_of(phone.driver_id, POSITION)
     frames = []
     while phone.sent < fixes_each and phone.sent - phone.acked < window:
         phone.sent += 1
-        body = len(topic).to_bytes(2, "big") + topic + phone.sent.to_bytes(2, "big")
-        body += encode_fix(make_fix(boot, phone.sent))
-        frames.append(b"\x32" + _length(len(body)) + body)
+        fix = encode_fix(make_fix(boot, phone.sent))
+        frames.append(mqtt_packets.publish(topic, phone.sent, fix))
     phone.sock.setblocking(True)
     phone.sock.sendall(b"".join(frames))
     phone.sock.setblocking(False)
@@ -104,21 +104,3 @@ def make_fix(boot: str, seq: int) -> Fix:
         heading_deg=float(random.randrange(360)),
         battery=0.8,
     )
-
-
-def _connect_packet(driver_id: str, password: str) -> bytes:
-    fields = b"".join(
-        len(text).to_bytes(2, "big") + text
-        for text in (driver_id.encode(), driver_id.encode(), password.encode())
-    )
-    body = b"\x00\x04MQTT\x04\xc2\x00\x00" + fields  # clean session, user name, password
-    return b"\x10" + _length(len(body)) + body
-
-
-def _length(value: int) -> bytes:
-    out = bytearray()
-    while True:
-        value, byte = divmod(value, 128)
-        out.append(byte | (0x80 if value else 0))
-        if not value:
-            return bytes(out)

@@ -1,7 +1,7 @@
-"""The bridge: hands every MQTT payload on to Kafka, and PUBACKs it only once Kafka has it.
+"""The bridge forwards every MQTT payload to Kafka and sends PUBACK once Kafka has confirmed it.
 
-    subscriber (one session per broker) ── Arrival ──> relay ── record ──> publisher ──> Kafka
-        PUBACK, in the order received <── Chunk, when all its records are confirmed <──
+    Subscriber (a session per broker) ── ReceivedMessage ──> Relay ── record ──> Publisher
+        PUBACK, in the order received <── AckBatch, when all its records are confirmed <──
 
-It parses nothing but the topic. One thread drives all of it, in chunks.
+It parses only the topic. One thread runs the loop.
 """

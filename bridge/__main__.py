@@ -13,7 +13,7 @@ from doorstep.telemetry import configure_logging, get_logger, serve_telemetry
 
 
 def main() -> None:
-    """Build the clients, pass them down and turn until told to stop."""
+    """Build the clients and run the relay until a signal stops it."""
     settings = BridgeSettings.load_or_exit()
     configure_logging("bridge")
     stopping = threading.Event()

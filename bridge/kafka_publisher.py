@@ -19,7 +19,7 @@ FLUSH_TIMEOUT_S = 5.0  # below the 10 s that the supervisor gives a service to s
 
 
 class Publisher:
-    """An idempotent producer that never lets a record expire."""
+    """An idempotent producer whose records never expire."""
 
     def __init__(self, bootstrap_servers: str, max_in_flight: int) -> None:
         self._log = get_logger()
@@ -28,16 +28,16 @@ class Publisher:
             "client.id": "doorstep-bridge",
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
-            # Kafka works per request, some 200 µs each, and a request is one partition's. At 5,000
-            # fixes/s 50 ms instead of 20 halve its CPU time, and save the bridge a quarter.
+            # Kafka's cost is per request and partition, about 200 µs. At 5,000 fixes/s, 50 ms
+            # instead of 20 halve its CPU time and save a quarter of the bridge's.
             "linger.ms": 50,
             "compression.type": "lz4",
-            "message.timeout.ms": 0,  # never: MQTT's unacknowledged messages are the bound
-            # Twice what MQTT leaves unacknowledged, for what an earlier connection left behind.
+            "message.timeout.ms": 0,  # never: the unacknowledged MQTT messages are the bound
+            # Twice the in-flight limit: an earlier connection may have left as many records.
             "queue.buffering.max.messages": max(10_000, 2 * max_in_flight),
             "socket.nagle.disable": True,
             "reconnect.backoff.max.ms": 1_000,
-            "log_level": 2,  # `waiting_for_kafka` says it once, librdkafka 20 times a second
+            "log_level": 2,  # `waiting_for_kafka` is logged once, librdkafka logs 20 times a second
             "error_cb": self._on_error,
         }
         self._producer = Producer(self._config)
@@ -47,7 +47,7 @@ class Publisher:
         self._probe = threading.Thread(target=self._probe_kafka, name="kafka-probe", daemon=True)
         self._probe.start()
 
-    def send(
+    def produce(
         self,
         topic: str,
         key: bytes,
@@ -55,9 +55,9 @@ class Publisher:
         on_delivery: OnDelivery,
         headers: list[tuple[str, str | bytes | None]] | None = None,
     ) -> bool:
-        """Hand one record to the producer. False if its queue is full: poll, and try again."""
+        """Enqueue one record. Returns False if the queue is full: poll, then try again."""
         try:
-            if headers is None:  # by place: a name for each argument costs 0.1 µs
+            if headers is None:  # positional: keyword arguments cost 0.1 µs each
                 self._producer.produce(topic, value, key, -1, on_delivery)
             else:
                 self._producer.produce(topic, value, key, on_delivery=on_delivery, headers=headers)
@@ -65,37 +65,37 @@ class Publisher:
             metrics.QUEUE_FULL.inc()
             return False
         except KafkaException as exc:
-            # A producer that has failed for good refuses every record; the caller reopens it.
+            # A producer with a fatal error refuses every record; the caller reopens it.
             self._log.error("kafka_refused", error=str(exc))
             self._failed = True
             return False
         return True
 
     def poll(self, timeout_s: float = 0.0) -> None:
-        """Run the delivery callbacks of what Kafka has confirmed."""
+        """Run the delivery callbacks of the records that Kafka has confirmed."""
         self._producer.poll(timeout_s)
 
     def __len__(self) -> int:
-        """How many records wait for Kafka."""
+        """The number of records that Kafka has not confirmed."""
         return len(self._producer)
 
     @property
     def has_failed(self) -> bool:
-        """True once the producer can never send again; `reopen` it."""
+        """True after a fatal error, after which the producer can't send: call `reopen`."""
         return self._failed
 
     def reopen(self) -> None:
-        """Replace a failed producer. Its records are gone: MQTT must deliver them again."""
+        """Replace a failed producer. Its records are lost: MQTT must deliver them again."""
         self._producer.purge()
         self._producer = Producer(self._config)
         self._failed = False
 
     def flush(self) -> int:
-        """Wait for Kafka to confirm what was sent; return how many records it has not."""
+        """Wait for Kafka to confirm the records; return how many it has not."""
         return int(self._producer.flush(FLUSH_TIMEOUT_S))
 
     def close(self) -> None:
-        """Stop the probe."""
+        """Stop the probe thread."""
         self._closing.set()
         self._probe.join(2 * PROBE_TIMEOUT_S)
 
@@ -116,6 +116,6 @@ class Publisher:
                 if not waiting:
                     self._log.warning("waiting_for_kafka", error=exc.args[0].str())
             if waiting and self.is_reachable:
-                self._log.info("kafka_is_back")
+                self._log.info("kafka_recovered")
             waiting = not self.is_reachable
             self._closing.wait(PROBE_EVERY_S)

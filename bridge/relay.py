@@ -1,4 +1,4 @@
-"""The loop that moves messages from MQTT to Kafka, and acknowledgements back."""
+"""The loop that forwards messages from MQTT to Kafka and acknowledgements back."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from collections.abc import Mapping, Sequence
 
 from bridge import metrics
 from bridge.kafka_publisher import Publisher
-from bridge.mqtt_packets import Arrival
+from bridge.publish_parser import ReceivedMessage
 from bridge.settings import BridgeSettings
-from bridge.subscriber import DROPPED_TOPIC, Chunk, Subscriber
+from bridge.subscriber import DROPPED_TOPIC, AckBatch, Subscriber
 from doorstep.mqtt_topics import POSITION, PREFIX, SERIES_PREFIX, STATUS
 from doorstep.telemetry import get_logger
 
-# While something is in flight the loop turns at most every 10 ms: 100 turns of 100 µs a second are
-# 1 % of a core, and chunks get larger with the load.
-TURN_S = 0.01
-IDLE_S = 0.05  # nothing in flight: as long as a finished connect or a SIGTERM may go unseen
-STALLED_S = 30.0  # a turn takes milliseconds
+# With records in flight the loop runs at most every 10 ms: 100 iterations of 100 µs a second are
+# 1 % of a core, and batches grow with the load.
+LOOP_INTERVAL_S = 0.01
+IDLE_TIMEOUT_S = 0.05  # nothing in flight: the delay of noticing a new connection or SIGTERM
+STALLED_AFTER_S = 30.0  # an iteration takes milliseconds
 
 _PREFIX = PREFIX.encode()
 _POSITION = f"/{POSITION}".encode()
-_KEY_FROM, _KEY_TO = len(_PREFIX), -len(_POSITION)
+_KEY_START, _KEY_END = len(_PREFIX), -len(_POSITION)
 _STATUS = f"/{STATUS}".encode()
 _SERIES_PREFIX = SERIES_PREFIX.encode()
 _DROPPED = DROPPED_TOPIC.encode()
-_POSITIONS = metrics.MESSAGES.labels(POSITION)
-_OTHERS = metrics.MESSAGES.labels("other")
+_POSITION_MESSAGES = metrics.MESSAGES.labels(POSITION)
+_OTHER_MESSAGES = metrics.MESSAGES.labels("other")
 
 
 class Relay:
-    """Turns between reading, producing, polling and acknowledging, all in one thread."""
+    """Reads from MQTT, produces to Kafka and acknowledges, all in one thread."""
 
     def __init__(
         self, settings: BridgeSettings, subscribers: Sequence[Subscriber], publisher: Publisher
@@ -45,52 +45,52 @@ class Relay:
         self._dead_letter_topic = settings.kafka_dead_letter_topic
         self._max_in_flight = settings.bridge_max_in_flight
         self._log = get_logger()
-        self._turned_at = time.monotonic()
+        self._last_run_s = time.monotonic()
 
     def run(self, stopping: threading.Event) -> None:
-        """Relay until `stopping`, then hand on what has arrived, acknowledge it and say goodbye."""
+        """Relay until `stopping`, then forward and acknowledge what was received, and close."""
         while not stopping.is_set():
-            self.turn()
+            self.run_once()
         for subscriber in self._subscribers:
-            self._hand_on(subscriber)
-        left = self._publisher.flush()
+            self._forward(subscriber)
+        unconfirmed = self._publisher.flush()
         for subscriber in self._subscribers:
             subscriber.acknowledge()
             subscriber.close()
         self._publisher.close()
-        self._log.info("stopped", unconfirmed=left)
+        self._log.info("stopped", unconfirmed=unconfirmed)
 
     def ready(self) -> Mapping[str, bool]:
-        """Whether each broker's session and Kafka are there."""
+        """Return whether each broker's session is subscribed and Kafka reachable."""
         sessions = {str(one.broker): one.is_subscribed for one in self._subscribers}
         return {**sessions, "kafka": self._publisher.is_reachable}
 
     def is_alive(self) -> bool:
-        """Whether the loop still turns."""
-        return time.monotonic() - self._turned_at < STALLED_S
+        """True while the loop runs."""
+        return time.monotonic() - self._last_run_s < STALLED_AFTER_S
 
-    def turn(self) -> None:
-        """Do one round: wait for bytes, hand them on, acknowledge what Kafka has confirmed."""
-        started_s = self._turned_at = time.monotonic()
+    def run_once(self) -> None:
+        """Run one iteration: wait for bytes, forward them, acknowledge what Kafka has confirmed."""
+        started_s = self._last_run_s = time.monotonic()
         busy = len(self._publisher) > 0
-        self._exchange(TURN_S if busy else IDLE_S)
+        self._poll_sockets(LOOP_INTERVAL_S if busy else IDLE_TIMEOUT_S)
         for subscriber in self._subscribers:
-            self._hand_on(subscriber)
+            self._forward(subscriber)
         self._publisher.poll()
         for subscriber in self._subscribers:
             subscriber.acknowledge()
-            subscriber.keep_up(started_s)
+            subscriber.maintain_connection(started_s)
         if self._publisher.has_failed:
             self._publisher.reopen()
             for subscriber in self._subscribers:
                 subscriber.reconnect("the Kafka producer failed")
         metrics.IN_FLIGHT.set(sum(subscriber.in_flight for subscriber in self._subscribers))
         if busy:
-            time.sleep(max(0.0, started_s + TURN_S - time.monotonic()))
+            time.sleep(max(0.0, started_s + LOOP_INTERVAL_S - time.monotonic()))
 
-    def _exchange(self, timeout_s: float) -> None:
-        """Wait until a socket is ready, and read or write it."""
-        poller = select.poll()  # unlike select(), not bound to descriptors below 1024
+    def _poll_sockets(self, timeout_s: float) -> None:
+        """Wait until a socket is ready, then read or write it."""
+        poller = select.poll()  # unlike select(), not limited to descriptors below 1024
         by_fileno: dict[int, Subscriber] = {}
         for subscriber in self._subscribers:
             fileno = subscriber.fileno()
@@ -103,73 +103,75 @@ class Relay:
             if event & ~select.POLLOUT:
                 by_fileno[fileno].read()
 
-    def _hand_on(self, subscriber: Subscriber) -> None:
-        """Give Kafka what has arrived; what its queue has no room for goes on waiting."""
-        waiting = subscriber.waiting
-        if not waiting:
+    def _forward(self, subscriber: Subscriber) -> None:
+        """Produce the received messages; those beyond the producer's queue stay in `received`."""
+        received = subscriber.received
+        if not received:
             return
-        chunk = Chunk([])
-        send, on_delivery = self._publisher.send, chunk.on_delivery
+        batch = AckBatch([])
+        produce, on_delivery = self._publisher.produce, batch.on_delivery
         overloaded = len(self._publisher) > self._max_in_flight
-        sent = positions = 0
-        for arrival in waiting:
-            topic, payload, packet_id = arrival
+        forwarded = positions = 0
+        for message in received:
+            topic, payload, packet_id = message
             if overloaded and not packet_id and topic != _DROPPED:
-                metrics.DROPPED.inc()  # QoS 0 promises nothing, and no limit of MQTT's holds it
-                sent += 1
+                metrics.QOS0_DROPPED.inc()  # no Receive Maximum limits QoS 0
+                forwarded += 1
                 continue
             try:
                 if topic.endswith(_POSITION) and topic.startswith(_PREFIX):
-                    key = topic[_KEY_FROM:_KEY_TO]
-                    if not send(self._position_topic, key, payload, on_delivery):
+                    key = topic[_KEY_START:_KEY_END]
+                    if not produce(self._position_topic, key, payload, on_delivery):
                         break
-                    chunk.waits_for += 1  # callbacks only run in poll(), so this is in time
+                    batch.unconfirmed += 1  # in time: callbacks run only in poll()
                     positions += 1
-                elif not self._send_other(subscriber, arrival, chunk):
+                elif not self._forward_other(subscriber, message, batch):
                     break
             except Exception as exc:  # noqa: BLE001 - one message must not stop the others
-                if not self._bury(arrival, exc, chunk):
+                if not self._to_dead_letters(message, exc, batch):
                     break
-            sent += 1
+            forwarded += 1
             if packet_id:
-                chunk.packet_ids.append(packet_id)
-        del waiting[:sent]
-        _POSITIONS.inc(positions)
-        if sent > positions:
-            _OTHERS.inc(sent - positions)
-        if chunk.packet_ids or chunk.waits_for:
-            subscriber.expect(chunk)
+                batch.packet_ids.append(packet_id)
+        del received[:forwarded]
+        _POSITION_MESSAGES.inc(positions)
+        if forwarded > positions:
+            _OTHER_MESSAGES.inc(forwarded - positions)
+        if batch.packet_ids or batch.unconfirmed:
+            subscriber.enqueue(batch)
 
-    def _send_other(self, subscriber: Subscriber, arrival: Arrival, chunk: Chunk) -> bool:
-        topic = arrival.topic
+    def _forward_other(
+        self, subscriber: Subscriber, message: ReceivedMessage, batch: AckBatch
+    ) -> bool:
+        topic = message.topic
         if topic.endswith(_STATUS) and topic.startswith(_PREFIX):
-            to, key = self._status_topic, topic[len(_PREFIX) : -len(_STATUS)]
+            kafka_topic, key = self._status_topic, topic[len(_PREFIX) : -len(_STATUS)]
         elif topic.startswith(_SERIES_PREFIX):
-            to, key = self._series_topic, topic[len(_SERIES_PREFIX) :]
+            kafka_topic, key = self._series_topic, topic[len(_SERIES_PREFIX) :]
         elif topic == _DROPPED:
-            subscriber.note_dropped(int(arrival.payload))
+            subscriber.update_broker_dropped(int(message.payload))
             return True
         else:
-            raise ValueError("a topic that nobody asked for")
-        if not self._publisher.send(to, key, arrival.payload, chunk.on_delivery):
+            raise ValueError("a topic outside the subscriptions")
+        if not self._publisher.produce(kafka_topic, key, message.payload, batch.on_delivery):
             return False
-        chunk.waits_for += 1
+        batch.unconfirmed += 1
         return True
 
-    def _bury(self, arrival: Arrival, error: Exception, chunk: Chunk) -> bool:
-        """Make a dead letter of a message that can't be handled, so that it comes only once."""
-        metrics.POISON.inc()
-        self._log.error("poison_message", topic=repr(arrival.topic), error=repr(error))
+    def _to_dead_letters(self, message: ReceivedMessage, error: Exception, batch: AckBatch) -> bool:
+        """Produce a message that raised as a dead letter, so that it is not delivered again."""
         headers: list[tuple[str, str | bytes | None]] = [
             ("reason", b"bridge_error"),
             ("source", b"mqtt"),
-            ("topic", arrival.topic),
+            ("topic", message.topic),
             ("detail", repr(error).encode()[:200]),
             ("received_at_ms", str(round(time.time() * 1000))),
         ]
-        if not self._publisher.send(
-            self._dead_letter_topic, arrival.topic, arrival.payload, chunk.on_delivery, headers
+        if not self._publisher.produce(
+            self._dead_letter_topic, message.topic, message.payload, batch.on_delivery, headers
         ):
             return False
-        chunk.waits_for += 1
+        batch.unconfirmed += 1
+        metrics.POISON.inc()
+        self._log.error("poison_message", topic=repr(message.topic), error=repr(error))
         return True

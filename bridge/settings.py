@@ -8,7 +8,7 @@ from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls, ServiceSe
 
 
 class BridgeSettings(ServiceSettings):
-    """What the bridge reads from the environment."""
+    """Environment variables of the bridge; each field's name in capitals."""
 
     mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)
     mqtt_username: str = "bridge"
@@ -19,6 +19,6 @@ class BridgeSettings(ServiceSettings):
     kafka_status_topic: str = "driver-status"
     kafka_series_topic: str = "series"
     kafka_dead_letter_topic: str = "dead-letter"
-    # MQTT's Receive Maximum: 50,000/s x (50 ms linger + 50 ms answer), and as much to spare.
+    # MQTT's Receive Maximum: 50,000/s x (50 ms linger + 50 ms answer), doubled.
     bridge_max_in_flight: int = Field(default=10_000, ge=1, le=65535)
     bridge_bind: BindSetting = Bind("127.0.0.1", 8003)

@@ -19,7 +19,8 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bridge import metrics
 from bridge.bulk_client import BulkClient
-from bridge.mqtt_packets import Arrival, BrokenFrame
+from bridge.publish_parser import ReceivedMessage
+from doorstep.errors import MalformedPacket
 from doorstep.mqtt_topics import POSITION, SERIES_FILTER, STATUS, filter_of
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
@@ -31,31 +32,31 @@ DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
 SESSION_EXPIRY_S = 7 * 86_400  # as long as the broker keeps a session
 KEEPALIVE_S = 15  # a dead connection is noticed within twice that
 CONNECT_TIMEOUT_S = 5.0
-LEAST_WAIT_S = 0.25
-MOST_WAIT_S = 5.0  # a broker that came back is found within this
+MIN_BACKOFF_S = 0.25
+MAX_BACKOFF_S = 5.0  # a broker that returns is found within this
 
 
 @dataclass(slots=True)
-class Chunk:
-    """Messages that were handed to Kafka together and are acknowledged together."""
+class AckBatch:
+    """Messages that are acknowledged together, once Kafka has confirmed all their records."""
 
     packet_ids: list[bytes]
-    waits_for: int = 0
+    unconfirmed: int = 0
     error: KafkaError | None = None
 
     def on_delivery(self, error: KafkaError | None, _message: Any) -> None:
-        """Note that Kafka has confirmed, or refused, one record. Shared by all of them."""
-        self.waits_for -= 1
+        """Note that Kafka has confirmed or refused one of the records."""
+        self.unconfirmed -= 1
         if error is not None:
             self.error = error
 
 
 class Subscriber:
-    """A session that survives both ends: clean start off, manual PUBACKs, QoS 1.
+    """A persistent session: clean start off, manual PUBACKs, QoS 1.
 
-    Messages are acknowledged in the order received (MQTT 4.6), chunk by chunk. A new connection
-    forgets the chunks of the old one: the broker delivers again what was not acknowledged, and
-    late confirmations touch only the forgotten chunks.
+    Messages are acknowledged in the order received (MQTT 4.6), batch by batch. A new connection
+    discards the batches of the old one: the broker delivers the unacknowledged messages again, and
+    late confirmations reach only the discarded batches.
     """
 
     def __init__(
@@ -68,16 +69,16 @@ class Subscriber:
         receive_maximum: int,
     ) -> None:
         self.broker = broker
-        self.waiting: list[Arrival] = []
+        self.received: list[ReceivedMessage] = []
         self.is_subscribed = False
         self._log = get_logger(broker=str(broker))
-        self._chunks: deque[Chunk] = deque()
+        self._batches: deque[AckBatch] = deque()
         self._receive_maximum = receive_maximum
         self._connector: threading.Thread | None = None
-        self._retry_at = 0.0
-        self._wait_s = LEAST_WAIT_S
-        self._said_waiting = False
-        self._dropped = 0
+        self._retry_at_s = 0.0
+        self._backoff_s = MIN_BACKOFF_S
+        self._logged_waiting = False
+        self._broker_dropped = 0
         self._client = self._make_client(client_id, username, password)
 
     def _make_client(self, client_id: str, username: str, password: str) -> BulkClient:
@@ -88,33 +89,31 @@ class Subscriber:
         if self.broker.tls:
             client.tls_set()
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.on_socket_open = _send_at_once
+        client.on_socket_open = _disable_nagle
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         return client
 
-    # ---- connecting -------------------------------------------------------------------------
-
-    def keep_up(self, now_s: float) -> None:
-        """Connect when it is time to, and send pings. Call it often; it never blocks."""
+    def maintain_connection(self, now_s: float) -> None:
+        """Connect after the backoff, and send pings. Call it often; it never blocks."""
         if self._connector is not None:
             if self._connector.is_alive():
                 return
             self._connector = None
         if self._client.socket() is not None:
             self._client.loop_misc()
-        elif now_s >= self._retry_at:
-            self._forget()
-            self._retry_at = now_s + self._wait_s * random.uniform(0.8, 1.2)
-            self._wait_s = min(MOST_WAIT_S, 2 * self._wait_s)
+        elif now_s >= self._retry_at_s:
+            self._reset()
+            self._retry_at_s = now_s + self._backoff_s * random.uniform(0.8, 1.2)
+            self._backoff_s = min(MAX_BACKOFF_S, 2 * self._backoff_s)
             self._connector = threading.Thread(
                 target=self._connect, name=f"connect-{self.broker}", daemon=True
             )
             self._connector.start()
 
     def _connect(self) -> None:
-        """Open the connection, in a thread of its own: a name or a dead host may take seconds."""
+        """Open the connection in a separate thread: name resolution may block for seconds."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.ReceiveMaximum = self._receive_maximum
@@ -127,24 +126,24 @@ class Subscriber:
                 properties=properties,
             )
         except (OSError, ValueError) as exc:
-            if not self._said_waiting:
-                self._said_waiting = True
+            if not self._logged_waiting:
+                self._logged_waiting = True
                 self._log.warning("waiting_for_mqtt", error=str(exc))
 
     def reconnect(self, reason: str) -> None:
-        """Drop the connection, so that the broker delivers again what was not acknowledged."""
+        """Drop the connection, so that the broker redelivers the unacknowledged messages."""
         self._log.warning("mqtt_reconnecting", reason=reason)
-        self._drop()
+        self._abort()
 
-    def _drop(self) -> None:
-        self._client.drop()
-        self._forget()
+    def _abort(self) -> None:
+        self._client.abort()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.is_subscribed = False
         metrics.CONNECTED.labels(str(self.broker)).set(0)
-        self.waiting.clear()
-        self._chunks.clear()
+        self.received.clear()
+        self._batches.clear()
 
     def _on_connect(
         self,
@@ -159,7 +158,7 @@ class Subscriber:
             return
         metrics.CONNECTIONS.labels(str(self.broker)).inc()
         self._log.info("mqtt_connected", session_present=flags.session_present)
-        # Retained states come once, when the subscription is made, not with each connection.
+        # Retained messages are delivered once per subscription, not on each connection.
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
         filters = (filter_of(POSITION), filter_of(STATUS), SERIES_FILTER)
         client.subscribe([(one, options) for one in filters])
@@ -174,14 +173,14 @@ class Subscriber:
         _properties: Properties,
     ) -> None:
         if len(codes) == 1:
-            return  # the broker's own counter: good to have, and not needed
+            return  # $SYS: optional
         if any(code.is_failure for code in codes):
             self._log.error("mqtt_subscription_refused", reasons=[str(code) for code in codes])
-            self._client.drop()
+            self._client.abort()
             return
         self.is_subscribed = True
-        self._wait_s = LEAST_WAIT_S
-        self._said_waiting = False
+        self._backoff_s = MIN_BACKOFF_S
+        self._logged_waiting = False
         metrics.CONNECTED.labels(str(self.broker)).set(1)
 
     def _on_disconnect(
@@ -193,71 +192,69 @@ class Subscriber:
         _properties: Properties | None,
     ) -> None:
         self._log.info("mqtt_disconnected", reason=str(code))
-        self._forget()
-
-    # ---- messages ---------------------------------------------------------------------------
+        self._reset()
 
     def fileno(self) -> int | None:
-        """The socket to wait on; None while there is none, or another thread opens it."""
+        """The socket's descriptor; None while there is none or another thread is connecting."""
         sock = None if self._connector is not None else self._client.socket()
         return None if sock is None else sock.fileno()
 
     @property
     def wants_to_write(self) -> bool:
-        """Whether bytes wait for room in the socket."""
+        """True while paho has unsent bytes."""
         return self._client.want_write()
 
     def write(self) -> None:
-        """Write what waits."""
+        """Write the unsent bytes."""
         self._client.loop_write()
 
     def read(self) -> None:
-        """Read once; complete messages go to `waiting`. A lost connection is noted, not raised."""
+        """Read once and append complete messages to `received`. A lost connection reconnects."""
         try:
-            self.waiting.extend(self._client.receive())
-        except (OSError, BrokenFrame) as exc:
+            self.received.extend(self._client.receive())
+        except (OSError, MalformedPacket) as exc:
             self.reconnect(str(exc))
 
-    def note_dropped(self, count: int) -> None:
-        """Note the broker's own count of messages that it has dropped after its PUBACK."""
+    def update_broker_dropped(self, count: int) -> None:
+        """Update the broker's count of messages dropped after its PUBACK."""
         metrics.BROKER_DROPPED.labels(str(self.broker)).set(count)
-        if count > self._dropped:
-            # the devices, which keep each fix until it is committed, send them again
+        if count > self._broker_dropped:
+            # devices resend them from their journals
             self._log.error("broker_drops_messages", dropped=count, hint="max_queued_messages")
-        self._dropped = count  # less than before: the broker has started anew
+        self._broker_dropped = count  # a lower count means that the broker has restarted
 
     @property
     def in_flight(self) -> int:
-        """How many messages wait for Kafka or for the acknowledgement of an earlier one."""
-        return len(self.waiting) + sum(len(chunk.packet_ids) for chunk in self._chunks)
+        """The number of messages received and not yet acknowledged."""
+        return len(self.received) + sum(len(batch.packet_ids) for batch in self._batches)
 
-    def expect(self, chunk: Chunk) -> None:
-        """Acknowledge this chunk after those before it, once Kafka has all of it."""
-        self._chunks.append(chunk)
+    def enqueue(self, batch: AckBatch) -> None:
+        """Acknowledge this batch after the earlier ones, once Kafka has confirmed all of it."""
+        self._batches.append(batch)
 
     def acknowledge(self) -> None:
-        """Send the PUBACKs that are due; after a delivery error, reconnect instead."""
+        """Send the PUBACKs of confirmed batches; after a delivery error, reconnect instead."""
         due: list[bytes] = []
-        while self._chunks and self._chunks[0].waits_for == 0:
-            chunk = self._chunks.popleft()
-            if chunk.error is not None:
+        while self._batches and self._batches[0].unconfirmed == 0:
+            batch = self._batches.popleft()
+            if batch.error is not None:
                 metrics.DELIVERY_ERRORS.inc()
-                self.reconnect(f"kafka: {chunk.error.str()}")
+                self.reconnect(f"kafka: {batch.error.str()}")
                 return
-            due += chunk.packet_ids
+            due += batch.packet_ids
         if due:
             self._client.acknowledge(due)
             metrics.ACKED.inc(len(due))
 
     def close(self) -> None:
-        """Say goodbye; the broker keeps the session, and what comes meanwhile."""
+        """Disconnect; the broker keeps the session and queues new messages."""
         if self._connector is not None:
             self._connector.join(2 * CONNECT_TIMEOUT_S)
         if self._client.socket() is not None:
             self._client.disconnect()
             self._client.loop_write()
-        self._drop()
+        self._abort()
 
 
-def _send_at_once(_client: Client, _userdata: object, sock: SocketLike) -> None:
+def _disable_nagle(_client: Client, _userdata: object, sock: SocketLike) -> None:
     cast("socket.socket", sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,17 +1,17 @@
-"""How a device reports its fixes: the contract of the `command` topic's `report`, and its codec.
+"""Sampling policies: which fixes a device sends. The `report` command and its codec.
 
-`mode` says which fixes go out:
+`mode` selects the fixes:
 
     all             every fix that the phone takes
     time            one in `every_s`
     distance        after moving `distance_m`
-    accuracy        after moving further than both fixes' accuracies together: less is noise
-    dead_reckoning  when the place predicted from the last one that went out (its place, speed and
+    accuracy        after moving further than the sum of both fixes' accuracies: less is noise
+    dead_reckoning  when the position predicted from the last one sent (its position, speed and
                     heading) is off by more than `off_by_m`
 
-Whatever the mode, one goes out within `heartbeat_s`; of the fixes in between, one in
-`keep_every_s` goes along with the next that does, in the same message, so that short stops stay
-provable; and a fix may wait `batch_s` for others before the radio wakes up.
+In every mode one fix is sent within `heartbeat_s`. Of the fixes not selected, one per
+`keep_every_s` is sent in the same message as the next selected one, so that short stops remain
+provable. A fix may wait `batch_s` for others, so that the radio wakes less often.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from doorstep import geo
 from doorstep.errors import DoorstepError
 
 Mode = Literal["all", "time", "distance", "accuracy", "dead_reckoning"]
 
-MAX_HEARTBEAT_S = 30.0  # an assigned driver reports so often: the rules of evidence build on it
+MAX_HEARTBEAT_S = 30.0  # the evidence rules need a fix this often
 MAX_COMMAND_BYTES = 1024
-DEGREE_M = 111_195.08  # of latitude, on the sphere of the database's distances
-LEAST_COSINE = 1e-6  # at a pole a degree of longitude is no length at all
 
 UpTo30S = Annotated[float, Meta(ge=0, le=MAX_HEARTBEAT_S)]
 Heartbeat = Annotated[float, Meta(ge=1, le=MAX_HEARTBEAT_S)]
@@ -37,11 +36,11 @@ Metres = Annotated[float, Meta(ge=1, le=1000)]
 
 
 class MalformedCommand(DoorstepError):
-    """A command that the device can't read."""
+    """The command is malformed."""
 
 
 class SamplingPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How to report. The default is how every device begins."""
+    """Which fixes to send. The default is the policy of a new device."""
 
     mode: Mode = "all"
     every_s: Heartbeat = 4.0
@@ -73,14 +72,13 @@ def decode_command(payload: bytes) -> SamplingPolicy:
 
 
 def encode_command(report: SamplingPolicy) -> bytes:
-    """Encode a `report` command, every field named."""
+    """Encode a `report` command with every field."""
     return _encode({"command": "report", **msgspec.structs.asdict(report)})
 
 
 def predict(
     lon_deg: float, lat_deg: float, speed_mps: float, heading_deg: float, after_s: float
 ) -> tuple[float, float]:
-    """Where somebody is who went on at this speed and heading: (lon_deg, lat_deg)."""
-    way_deg = speed_mps * after_s / DEGREE_M
-    heading, shrink = radians(heading_deg), max(cos(radians(lat_deg)), LEAST_COSINE)
-    return lon_deg + way_deg * sin(heading) / shrink, lat_deg + way_deg * cos(heading)
+    """Extrapolate a place at constant speed and heading: (lon_deg, lat_deg)."""
+    way_m, heading = speed_mps * after_s, radians(heading_deg)
+    return geo.offset((lon_deg, lat_deg), way_m * sin(heading), way_m * cos(heading))

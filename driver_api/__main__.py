@@ -14,7 +14,12 @@ def main() -> int:
     """Serve until asked to stop."""
     settings = Settings.load_or_exit()
     configure_logging("driver_api")
-    return serve(build_service(settings), settings.driver_api_bind)
+    return serve(
+        build_service(settings),
+        settings.driver_api_bind,
+        settings.driver_api_internal_bind,
+        settings,
+    )
 
 
 if __name__ == "__main__":

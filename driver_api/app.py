@@ -22,13 +22,14 @@ from driver_api.positions import KafkaPositions, PositionPublisher
 from driver_api.queries import Store, open_queries
 from driver_api.routes import BURST_FIXES, FIXES_PER_S, router
 from driver_api.schemas import FixBody, FixesBody
+from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
 
 
-def build_app(store: Store, positions: PositionPublisher) -> FastAPI:
+def build_app(store: Store, positions: PositionPublisher, service_token: str = "") -> FastAPI:
     """Build the application over a given store."""
     app = _bare_app()
-    _set_context(app, store, positions)
+    _set_context(app, store, positions, service_token)
     return app
 
 
@@ -42,7 +43,7 @@ def build_service(settings: Settings) -> FastAPI:
             positions = KafkaPositions(
                 settings.kafka_bootstrap_servers, settings.kafka_positions_topic
             )
-            _set_context(app, store, positions)
+            _set_context(app, store, positions, settings.driver_api_token.get_secret_value())
             task = asyncio.create_task(log_availability(store.is_available))
             try:
                 yield
@@ -55,10 +56,12 @@ def build_service(settings: Settings) -> FastAPI:
     return app
 
 
-def _set_context(app: FastAPI, store: Store, positions: PositionPublisher) -> None:
-    app.state.context = AppContext(
-        store, positions, TokenCache(store.find_token), RateLimiter(FIXES_PER_S, BURST_FIXES)
-    )
+def _set_context(
+    app: FastAPI, store: Store, positions: PositionPublisher, service_token: str
+) -> None:
+    find_token = accept_service_token(TokenCache(store.find_token), service_token)
+    limiter = RateLimiter(FIXES_PER_S, BURST_FIXES)
+    app.state.context = AppContext(store, positions, find_token, limiter)
 
 
 def _bare_app() -> FastAPI:

@@ -16,6 +16,7 @@ from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
 from driver_api.positions import PositionPublisher
 from driver_api.queries import Store
+from driver_api.service_token import SERVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,11 @@ Context = Annotated[AppContext, Depends(_context)]
 
 
 async def _writer(driver_id: DriverId, token: BearerToken, context: Context) -> Token:
-    """Admit the driver, or staff (driver_events' HTTP sink sends fixes of every driver)."""
+    """Admit the driver, staff, or driver_events' PATCH sink."""
     holder = await identify(context.find_token, token)
-    if holder.role == "staff" or (holder.role == "driver" and holder.driver_id == driver_id):
+    if holder.role in ("staff", SERVICE) or (
+        holder.role == "driver" and holder.driver_id == driver_id
+    ):
         return holder
     raise Forbidden
 

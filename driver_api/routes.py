@@ -29,6 +29,7 @@ from driver_api.schemas import (
     RecordedFix,
     RecordedFixes,
 )
+from driver_api.service_token import received_at_of
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ async def patch_location(
 ) -> RecordedFix:
     """Record one fix. A repeat is answered with outcome `duplicate` and 200."""
     body = await read_body(request)
-    received_at = context.clock()
+    received_at = received_at_of(request, writer, context.clock())
     _limit_fixes(context, writer, driver_id, 1)
     fix = _decode(decode_fix, body)
     outcomes = await context.store.record_fixes([row_of(0, driver_id, fix, received_at)])
@@ -79,7 +80,7 @@ async def post_locations(
 ) -> RecordedFixes:
     """Record a batch. A bad fix is listed as rejected; the others are recorded."""
     body = await read_body(request)
-    received_at = context.clock()
+    received_at = received_at_of(request, writer, context.clock())
     decoded = _decode(decode_fixes, body)
     _limit_fixes(context, writer, driver_id, len(decoded))
     rows = rows_of(driver_id, decoded, received_at)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from doorstep.settings import Bind, BindSetting, ServiceSettings
+from doorstep.http.serve import HttpSettings
+from doorstep.settings import Bind, BindSetting
 
 
-class Settings(ServiceSettings):
+class Settings(HttpSettings):
     """Environment variables of driver_api; each field's name in capitals."""
 
     database_url: SecretStr
     database_pool_size: int = Field(default=10, ge=1, le=200)
     driver_api_bind: BindSetting = Bind("127.0.0.1", 8001)
+    driver_api_internal_bind: BindSetting = Bind("127.0.0.1", 8011)
+    driver_api_token: SecretStr = SecretStr("")  # of driver_events' PATCH sink; empty: refused
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_positions_topic: str = "tracking-positions"

@@ -1,8 +1,10 @@
-"""When a courier arrives: the way along the streets, at speeds learned from past rides.
+"""Estimated times of arrival: routes along the streets, at speeds learned from past deliveries.
 
-model.py     what was learned: speeds, waits, drivers' paces, and how far off it is
-features.py  what of a street graph a ride's time depends on
-doors.py     the way left from anywhere to a door, kept for as long as somebody asks
-estimate.py  from a courier's place and trail to an instant with a p10-p90 band
-learning.py  from rides of the past to a model
+model.py              speeds, waiting times, drivers' paces and error bands of one version
+features.py           the properties of a street graph that a ride's duration depends on
+travel_time_cache.py  the remaining travel time from anywhere to a door
+estimate.py           from a courier's position and trail to a p10-p50-p90 estimate
+rides.py              past deliveries, and the ride segments that a model is fitted to
+learning.py           fits a model to past deliveries
+codec.py              a model as JSON
 """

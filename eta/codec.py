@@ -1,4 +1,4 @@
-"""A model as JSON, as sql/schema/49_eta.sql takes and gives it."""
+"""Encode a model as the JSON that sql/schema/50_eta.sql stores, and decode it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase, Ways
+from eta.model import HOURS, STREET_CLASSES, Band, EtaModel, Phase, RouteChoice
 
-FOREVER_S = 1e9  # JSON has no infinity
+UNBOUNDED_S = 1e9  # JSON has no infinity
 
 
 def model_to_json(model: EtaModel, metres: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Write a model that was learned; `metres` are those ridden per class and hour."""
+    """Encode a learned model. `metres` are the metres ridden per class and hour.
+
+    Raises ValueError for a model that was not learned.
+    """
     if model.learned_at is None:
-        raise ValueError("nothing was learned")
+        raise ValueError("the model was not learned from deliveries")
     return {
         "learned_at": model.learned_at.isoformat(),
         "rides": model.rides,
         "crossing_s": model.crossing_s,
         "arrival_s": model.arrival_s,
         "wait_s": list(model.wait_s),
-        "ways": model.ways.value,
+        "route_choice": model.route_choice.value,
         "street_speeds": [
             {
                 "street_class": name,
@@ -34,26 +37,28 @@ def model_to_json(model: EtaModel, metres: Sequence[Sequence[float]]) -> dict[st
             for hour in range(HOURS)
         ],
         "driver_pace": dict(model.driver_pace),
-        "bands": [asdict(band) | {"up_to_s": min(band.up_to_s, FOREVER_S)} for band in model.bands],
+        "bands": [
+            asdict(band) | {"up_to_s": min(band.up_to_s, UNBOUNDED_S)} for band in model.bands
+        ],
     }
 
 
-def model_from_json(found: Mapping[str, Any]) -> EtaModel:
-    """Read a model. Raises KeyError if a speed is missing."""
-    mps = {(row["street_class"], row["hour"]): row["mps"] for row in found["street_speeds"]}
+def model_from_json(encoded: Mapping[str, Any]) -> EtaModel:
+    """Decode a model. Raises KeyError if a speed is missing."""
+    mps = {(row["street_class"], row["hour"]): row["mps"] for row in encoded["street_speeds"]}
     return EtaModel(
         street_mps=tuple(
             tuple(float(mps[name, hour]) for hour in range(HOURS)) for name in STREET_CLASSES
         ),
-        crossing_s=float(found["crossing_s"]),
-        arrival_s=float(found["arrival_s"]),
-        wait_s=tuple(float(one) for one in found["wait_s"]),
-        ways=Ways(found["ways"]),
-        driver_pace={name: float(pace) for name, pace in found["driver_pace"].items()},
-        bands=tuple(_band(row) for row in found["bands"]),
-        model_id=int(found["model_id"]),
-        learned_at=datetime.fromisoformat(found["learned_at"]),
-        rides=int(found["rides"]),
+        crossing_s=float(encoded["crossing_s"]),
+        arrival_s=float(encoded["arrival_s"]),
+        wait_s=tuple(float(quantile_s) for quantile_s in encoded["wait_s"]),
+        route_choice=RouteChoice(encoded["route_choice"]),
+        driver_pace={name: float(pace) for name, pace in encoded["driver_pace"].items()},
+        bands=tuple(_band(row) for row in encoded["bands"]),
+        model_id=int(encoded["model_id"]),
+        learned_at=datetime.fromisoformat(encoded["learned_at"]),
+        rides=int(encoded["rides"]),
     )
 
 

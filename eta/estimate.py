@@ -1,11 +1,11 @@
-"""From a courier's place and trail to what is left until the door, with a p10-p90 band. Pure.
+"""Estimate the remaining time to the door, with a p10-p90 band. No I/O.
 
-    to the customer   pace × way to the door + steps to the door
-    at the restaurant the rest of the wait + the same
-    to the restaurant pace × way to the restaurant + wait + the same
+    to_customer     pace × route to the door + last steps
+    at_restaurant   remaining wait + pace × route to the door + last steps
+    to_restaurant   pace × route to the restaurant + wait + pace × route to the door + last steps
 
-Each sum is then corrected by what such estimates turned out to be: p50, p10 and p90 of true over
-estimated time.
+Each sum is multiplied by the quantiles (p10, p50, p90) of true over estimated time, as observed
+on deliveries that the speeds were not fitted to.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING
 
 from eta.model import EtaModel, Phase
 
-if TYPE_CHECKING:  # the graph brings scipy, which a service loads after its first answers
+if TYPE_CHECKING:  # the graph imports scipy, which a service loads after its first requests
     from eta.streets import Point
     from eta.travel_time_cache import Remaining, TravelTimeCache
 
-# How much riding must be seen to count as much as what was known: a ride's own pace lies within
-# 10 % of a known driver's and within 25 % of anybody's, and red lights blur 300 s of it by 15 %.
+# How many seconds of riding outweigh the prior pace: traffic lights blur 300 s of riding by 15 %;
+# a ride's pace lies within 10 % of a known driver's, and within 25 % of an unknown driver's.
 KNOWN_DRIVER_S = 0.15**2 * 300 / 0.10**2
-ANY_DRIVER_S = 0.15**2 * 300 / 0.25**2
-LEAST_RIDDEN_S = 20.0
-PACE_MOST = 2.5  # slower than that, or its inverse, is not a pace but a break or a jump
+UNKNOWN_DRIVER_S = 0.15**2 * 300 / 0.25**2
+MIN_RIDDEN_S = 20.0
+MAX_PACE = 2.5  # a pace beyond it, or below its inverse, is a break or a jump
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Where a courier was at an instant, longitude first."""
+    """A courier's position at an instant, longitude first."""
 
     at: datetime
     lon_lat: Point
@@ -40,7 +40,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a courier has to do. `trail` is of the current ride, oldest first, its end included."""
+    """What a courier has to do. `trail` covers the current ride, oldest first, newest included."""
 
     phase: Phase
     restaurant: Point
@@ -53,7 +53,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is left, from the trail's end on: seconds of our time, at the median and as a band."""
+    """The remaining time from the trail's end, in real seconds: the median and the band."""
 
     seconds: float
     p10_s: float
@@ -67,61 +67,61 @@ class Estimate:
 class Estimator:
     """Estimates arrivals in one city with one model."""
 
-    def __init__(self, doors: TravelTimeCache) -> None:
-        self._doors = doors
+    def __init__(self, travel_times: TravelTimeCache) -> None:
+        self._travel_times = travel_times
 
     @property
     def model(self) -> EtaModel:
-        """What is known now."""
-        return self._doors.model
+        """The model in use."""
+        return self._travel_times.model
 
-    def use(self, model: EtaModel) -> None:
-        """Go on with another model."""
-        self._doors.use(model)
+    def set_model(self, model: EtaModel) -> None:
+        """Use another model from now on."""
+        self._travel_times.set_model(model)
 
     def estimate(self, task: Task) -> Estimate | None:
-        """Estimate what is left from the trail's end on; None where no way is known."""
-        model, here = self.model, task.trail[-1]
-        hour = here.at.astimezone(self._doors.city.streets.zone).hour
+        """Estimate the remaining time from the trail's end; None without a route."""
+        model, newest = self.model, task.trail[-1]
+        hour = newest.at.astimezone(self._travel_times.city.streets.zone).hour
         goal = task.restaurant if task.phase is Phase.TO_RESTAURANT else task.door
-        start = task.restaurant if task.phase is Phase.AT_RESTAURANT else here.lon_lat
-        left = self._doors.left(start, goal, hour)
-        if left is None:
+        start = task.restaurant if task.phase is Phase.AT_RESTAURANT else newest.lon_lat
+        remaining = self._travel_times.remaining(start, goal, hour)
+        if remaining is None:
             return None
-        pace = self._pace(task, goal, hour, left)
-        ride_s, metres, wait_s = left.seconds, left.metres, 0.0
+        driver_pace = self._driver_pace(task, goal, hour, remaining)
+        ride_s, metres, wait_s = remaining.seconds, remaining.metres, 0.0
         if task.phase is Phase.TO_RESTAURANT:
-            onward = self._doors.left(task.restaurant, task.door, hour)
+            onward = self._travel_times.remaining(task.restaurant, task.door, hour)
             if onward is None:
                 return None
             ride_s, metres = ride_s + onward.seconds, metres + onward.metres
         if task.phase is not Phase.TO_CUSTOMER:
-            wait_s = model.wait_left_s(task.waited_s * task.pace)
-        total_s = max(ride_s * pace + wait_s + model.arrival_s, 1.0)
-        band = model.band(task.phase, total_s)
-        ours = total_s / task.pace
+            wait_s = model.remaining_wait_s(task.waited_s * task.pace)
+        model_s = max(ride_s * driver_pace + wait_s + model.arrival_s, 1.0)
+        band = model.band(task.phase, model_s)
+        real_s = model_s / task.pace
         return Estimate(
-            seconds=ours * band.p50,
-            p10_s=ours * band.p10,
-            p90_s=ours * band.p90,
-            ride_s=ride_s * pace / task.pace,
+            seconds=real_s * band.p50,
+            p10_s=real_s * band.p10,
+            p90_s=real_s * band.p90,
+            ride_s=ride_s * driver_pace / task.pace,
             wait_s=wait_s / task.pace,
             metres=metres,
-            driver_pace=pace,
+            driver_pace=driver_pace,
         )
 
-    def _pace(self, task: Task, goal: Point, hour: int, left: Remaining) -> float:
-        """A driver's time over the usual: as it was in the past, and on this ride so far."""
-        known = self.model.driver_pace.get(task.driver_id or "", 1.0)
+    def _driver_pace(self, task: Task, goal: Point, hour: int, remaining: Remaining) -> float:
+        """The driver's time over the usual: the learned pace, adjusted by the current ride."""
+        learned = self.model.driver_pace.get(task.driver_id or "", 1.0)
         if task.phase is Phase.AT_RESTAURANT or len(task.trail) < 2:
-            return known
-        begun = task.trail[0]
-        took_s = (task.trail[-1].at - begun.at).total_seconds() * task.pace
-        at_first = self._doors.left(begun.lon_lat, goal, hour)
-        ridden_s = at_first.seconds - left.seconds if at_first is not None else 0.0
-        if ridden_s < LEAST_RIDDEN_S or took_s <= 0:
-            return known
-        seen = min(max(took_s / ridden_s, 1 / PACE_MOST), PACE_MOST)
+            return learned
+        oldest = task.trail[0]
+        elapsed_s = (task.trail[-1].at - oldest.at).total_seconds() * task.pace
+        at_first = self._travel_times.remaining(oldest.lon_lat, goal, hour)
+        ridden_s = at_first.seconds - remaining.seconds if at_first is not None else 0.0
+        if ridden_s < MIN_RIDDEN_S or elapsed_s <= 0:
+            return learned
+        observed = min(max(elapsed_s / ridden_s, 1 / MAX_PACE), MAX_PACE)
         is_known = (task.driver_id or "") in self.model.driver_pace
-        weight = ridden_s / (ridden_s + (KNOWN_DRIVER_S if is_known else ANY_DRIVER_S))
-        return math.exp((1 - weight) * math.log(known) + weight * math.log(seen))
+        weight = ridden_s / (ridden_s + (KNOWN_DRIVER_S if is_known else UNKNOWN_DRIVER_S))
+        return math.exp((1 - weight) * math.log(learned) + weight * math.log(observed))

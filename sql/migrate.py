@@ -1,4 +1,4 @@
-"""Bringing a database to the newest revision, and giving the service roles their passwords.
+"""Upgrades a database to the newest revision, and sets the passwords of the service roles.
 
 Needs the owner's URL (DATABASE_ADMIN_URL); alembic and SQLAlchemy come with the extra `sql`.
 """
@@ -14,45 +14,95 @@ import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from psycopg import sql as pgsql
 
 from sql import query
+from sql.fingerprint import QUERIES, fingerprint, recorded_fingerprints
 
-# Each service role and the variable that holds its password.
+# The variable that holds the password of each service role.
 PASSWORD_VARIABLES = {
     "driver_events": "DRIVER_EVENTS_PASSWORD",
     "driver_api": "DRIVER_API_PASSWORD",
     "tracking_api": "TRACKING_API_PASSWORD",
 }
-# Fixes may be a day late (limits.lateness_s) and two minutes ahead; a week ahead outlives a
-# weekend without anybody calling.
+# Fixes may be a day late (limits.lateness_s) and two minutes ahead. A week ahead covers a weekend
+# during which no process creates partitions.
 PARTITION_DAYS_BACK = 2
 PARTITION_DAYS_AHEAD = 7
+SAVE_AND_ERASE = (
+    "Keep running the version that made it, or save what you need (pg_dump) and start with an "
+    "empty database (./run down --erase, or docker compose down --volumes). Nothing was changed."
+)
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(files("sql").joinpath("migrations")))
-    return config
+class UpgradeRefused(Exception):
+    """The database cannot be upgraded. The message says what to do; nothing was changed."""
 
 
 def upgrade(admin_url: str, revision: str = "head") -> None:
-    """Migrate to a revision, then make the partitions around today. Idempotent."""
+    """Migrate to a revision, then create the partitions around today. Idempotent.
+
+    Raises UpgradeRefused for a database of an unknown revision, for one that does not match its
+    revision, and if a revision requires that the services are stopped and they are not.
+    """
     url = sqlalchemy.make_url(admin_url).set(drivername="postgresql+psycopg")
     engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
     try:
         with engine.begin() as connection:
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, revision)
+            _upgrade(connection, revision)
+    except psycopg.errors.ObjectInUse as exc:
+        raise UpgradeRefused(f"{exc.diag.message_primary}. Nothing was changed.") from exc
     finally:
         engine.dispose()
     with psycopg.connect(admin_url, options="-c search_path=doorstep,public") as conn:
         ensure_partitions(conn)
 
 
+def _upgrade(connection: sqlalchemy.Connection, revision: str) -> None:
+    conn = connection.connection.driver_connection
+    assert conn is not None  # noqa: S101 - for the type checker
+    conn.execute(query("lock_upgrade", QUERIES))
+    config = Config()
+    config.set_main_option("script_location", str(files("sql").joinpath("migrations")))
+    config.attributes["connection"] = connection
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    current = _current_revision(connection)
+    if current is None:
+        if conn.execute(query("has_schema", QUERIES)).fetchone() == (True,):
+            raise UpgradeRefused(
+                f"the database has a schema doorstep, but no revision. {SAVE_AND_ERASE}"
+            )
+    elif current not in known:
+        raise UpgradeRefused(
+            f"the database is at revision {current}, which this version does not have: its newest "
+            f"is {known[0]}. Run the version that upgraded the database, or a newer one. Nothing "
+            "was changed."
+        )
+    elif fingerprint(conn) != recorded_fingerprints().get(current):
+        raise UpgradeRefused(
+            f"the database says that it is at revision {current}, but its functions or columns "
+            f"are not those of {current}: a development version made it, or it was changed by "
+            f"hand. {SAVE_AND_ERASE}"
+        )
+    command.upgrade(config, revision)
+    reached = _current_revision(connection)
+    found = fingerprint(conn)
+    if found != recorded_fingerprints().get(str(reached)):
+        raise UpgradeRefused(
+            f"revision {reached} has made a schema with the fingerprint {found}, which is not the "
+            "one recorded in fingerprints.json. Nothing was changed."
+        )
+
+
+def _current_revision(connection: sqlalchemy.Connection) -> str | None:
+    options = {"version_table_schema": "public"}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
 def ensure_partitions(conn: psycopg.Connection[Any]) -> None:
-    """Make the history's daily partitions from the day before yesterday to a week ahead."""
+    """Create the daily partitions from two days ago to a week ahead."""
     today = datetime.now(tz=UTC).date()
     conn.execute(
         query("ensure_partitions"),
@@ -64,7 +114,7 @@ def ensure_partitions(conn: psycopg.Connection[Any]) -> None:
 
 
 def set_passwords(admin_url: str, passwords: Mapping[str, str]) -> None:
-    """Let service roles log in: {role: password}."""
+    """Set the passwords of service roles: {role: password}."""
     with psycopg.connect(admin_url) as conn:
         for role, password in passwords.items():
             alter = pgsql.SQL(query("set_service_password"))

@@ -19,7 +19,7 @@ SELECT n, outcome, reason FROM record_fixes_v1()
 SELECT record_parked_v1()
 
 -- read_watermarks --
--- no gaps, as nearly always, come as null: reading them as JSON costs more than all the rest
+-- No gaps, the usual case, are returned as null: parsing JSON costs more than everything else.
 SELECT driver_id, boot, seq, nullif(missing, '[]') AS missing
 FROM read_watermarks_v1(%(driver_ids)s, %(boots)s)
 
@@ -30,8 +30,14 @@ FROM read_watermarks_v1(%(driver_ids)s, %(boots)s)
 SELECT partition, next_offset
 FROM open_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s)
 
+-- read_offsets --
+SELECT partition, next_offset
+FROM doorstep.kafka_offset
+WHERE cluster_id = %(cluster_id)s AND topic_id = %(topic_id)s
+
 -- advance_offsets --
-SELECT advance_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s, %(froms)s, %(tos)s)
+SELECT advance_offsets_v1(%(cluster_id)s, %(topic_id)s, %(partitions)s, %(from_offsets)s,
+    %(to_offsets)s)
 
 -- add_dead_letters --
 SELECT add_dead_letters_v1(%(payloads)s, %(driver_ids)s, %(reasons)s, %(sources)s, %(topics)s,
@@ -62,9 +68,9 @@ FROM apply_driver_command_v1(%(driver_id)s, %(command)s, %(actor)s, %(idempotenc
 SELECT role, driver_id, order_id FROM find_token_v1(%(token_sha256)s)
 
 -- find_tokens --
-SELECT asked.token_sha256, found.role, found.driver_id, found.order_id
-FROM unnest(%(token_sha256s)s::bytea[]) AS asked (token_sha256)
-CROSS JOIN LATERAL find_token_v1(asked.token_sha256) AS found
+SELECT requested.token_sha256, found.role, found.driver_id, found.order_id
+FROM unnest(%(token_sha256s)s::bytea[]) AS requested (token_sha256)
+CROSS JOIN LATERAL find_token_v1(requested.token_sha256) AS found
 
 -- replace_customer_token --
 SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)
@@ -75,27 +81,26 @@ SELECT revoke_customer_tokens_v1(%(order_id)s)
 -- create_policy --
 SELECT create_policy_v1(%(values)s)
 
-
 -- read_eta_model --
 SELECT eta_model__read_v1(%(known)s)
 
 
--- How devices report ----------------------------------------------------------------------
+-- Sampling policies of devices ------------------------------------------------------------
 
--- set_reporting --
-SELECT driver_reporting__set_v1(%(driver_id)s, %(report)s)
+-- set_sampling --
+SELECT driver_sampling__set_v1(%(driver_id)s, %(sampling_policy)s)
 
--- take_reporting --
-SELECT driver_id, version, report FROM driver_reporting__take_v1(%(limit)s)
+-- take_sampling --
+SELECT driver_id, version, sampling_policy FROM driver_sampling__take_v1(%(limit)s)
 
--- confirm_reporting --
-SELECT driver_reporting__confirm_v1(%(driver_ids)s, %(versions)s)
+-- confirm_sampling --
+SELECT driver_sampling__confirm_v1(%(driver_ids)s, %(versions)s)
 
--- renew_reporting --
-SELECT driver_reporting__renew_v1()
+-- mark_sampling_undelivered --
+SELECT driver_sampling__mark_undelivered_v1()
 
 
--- Series and simulations ------------------------------------------------------------------
+-- Series and simulation targets -----------------------------------------------------------
 
 -- prepare_points --
 SELECT series__prepare_v1()
@@ -106,14 +111,14 @@ COPY pg_temp.incoming_point (n, name, at, value) FROM STDIN (FORMAT binary)
 -- record_points --
 SELECT n, outcome FROM series__record_v1()
 
--- forget_points --
-SELECT series__forget_v1(%(before)s)
+-- expire_points --
+SELECT series__expire_v1(%(before)s)
 
--- set_simulation --
-SELECT simulation__set_v1(%(kind)s, %(count)s)
+-- set_simulation_target --
+SELECT simulation_target__set_v1(%(kind)s, %(count)s)
 
 
--- The owner's work (doorstep_owner): registering, partitions --------------------------------
+-- Run by doorstep_owner: registration and partitions ---------------------------------------
 
 -- register_drivers --
 SELECT register_drivers_v1(%(driver_ids)s, %(names)s, %(token_sha256s)s)
@@ -131,7 +136,7 @@ SELECT register_staff_token_v1(%(token_sha256)s, %(name)s)
 SELECT fix_history__ensure_partitions_v1(%(first_day)s, %(last_day)s)
 
 
--- A cluster's set-up (superuser) -----------------------------------------------------------
+-- Run by a superuser: setting up a cluster -------------------------------------------------
 
 -- create_role_if_absent --
 DO $do$ BEGIN

@@ -1,4 +1,4 @@
-"""Fixtures for every test: a database of one's own; and which tests share a worker."""
+"""Fixtures for every test: a database per test; and which tests share an xdist worker."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from ops.servers.postgres import running_cluster
 from ops.stack.postgres import PostgresCluster
-from tests.database import Database, cloned_database, create_template, running_cluster
+from tests.database import Database, cloned_database, create_template
 
-# A test's Kafka lives for a minute or two: compiling it well costs more CPU time than it saves.
+# Kafka runs for a minute or two: full JIT compilation costs more CPU time than it saves.
 os.environ.setdefault("KAFKA_HEAP_OPTS", "-Xms256m -Xmx512m -XX:TieredStopAtLevel=1")
+
+# No deadline for an example: tests set no upper bound on time.
+hypothesis.settings.register_profile("doorstep", deadline=None)
+hypothesis.settings.load_profile("doorstep")
 
 
 @pytest.fixture(scope="session")
@@ -31,37 +37,36 @@ def database(postgres_cluster: PostgresCluster) -> Iterator[Database]:
         yield database
 
 
-# A run of everything has two workers. What shares a stack stays together in one of them; the
-# rest goes wherever there is room.
-TOGETHER = {
+# A full run has two workers. Tests that share a stack run in one worker; the others run anywhere.
+WORKER_GROUPS = {
     **dict.fromkeys(("integration", "fuzz", "traces"), "stack"),
     **dict.fromkeys(("acceptance", "browser", "faults"), "acceptance"),
 }
 
 
-class ByServers(LoadScopeScheduling):
-    """xdist's way to keep tests together, by folder.
+class FolderScheduling(LoadScopeScheduling):
+    """Keep tests of one worker group together, by folder.
 
-    Its own `loadgroup` writes the group into each test's id, which pytest 9.2 does not let it do.
+    xdist's own `loadgroup` writes the group into each test's id, which pytest 9.2 does not allow.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        """Name what a test is kept together with: its servers, or nothing but itself."""
-        return TOGETHER.get(nodeid.split("/")[1], nodeid)
+        """Return the worker group of a test, or its id if it has none."""
+        return WORKER_GROUPS.get(nodeid.split("/")[1], nodeid)
 
 
 @pytest.fixture(scope="session")
 def only_worker(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
-    """`only_worker("stack")`: fail if another worker of this run has said the same."""
+    """`only_worker("stack")` fails if another worker of this run has made the same claim."""
 
     def claim(servers: str) -> None:
-        if "PYTEST_XDIST_WORKER" in os.environ:  # then each has a folder of its own in the run's
+        if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a folder in the run's folder
             (tmp_path_factory.getbasetemp().parent / f"has {servers}").mkdir()
 
     return claim
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
-    """Deal the tests out by what servers they share."""
-    return ByServers(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderScheduling:
+    """Schedule tests by worker group."""
+    return FolderScheduling(config, log)

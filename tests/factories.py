@@ -1,7 +1,7 @@
-"""Makers of rows for tests; each takes only what matters to the test.
+"""Factories for tests: each takes only what matters to the test.
 
-The places: restaurant 1 on Piazza della Signoria, a customer 1.6 km to its north-east, and
-`away` half way between. 0.001 degrees of latitude are 111 m.
+RESTAURANT is restaurant 1 on Piazza della Signoria, CUSTOMER is 1.6 km to its north-east, and AWAY
+is half way between. 0.001 degrees of latitude are 111 m.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def make_fix(
     late_s: float = 0.0,
     **values: object,
 ) -> IncomingRow:
-    """Make an incoming fix. `late_s`: how long before its arrival it was taken."""
+    """Make an incoming fix. `late_s` is the delay between the fix and its arrival."""
     received_at = values.pop("received_at", None) or now()
     assert isinstance(received_at, datetime)
     row: dict[str, object] = dict.fromkeys(INCOMING_COLUMNS)
@@ -63,7 +63,7 @@ def make_fix(
 
 
 def numbered(rows: list[IncomingRow]) -> list[IncomingRow]:
-    """Number the fixes of a batch in their order."""
+    """Number the fixes of a batch from 0."""
     return [(n, *row[1:]) for n, row in enumerate(rows)]
 
 
@@ -76,7 +76,7 @@ def make_walk(
     every_s: float = 4.0,
     received_at: datetime | None = None,
 ) -> list[IncomingRow]:
-    """Make a driver's fixes: at each place for so many seconds, one fix every `every_s`."""
+    """Make a driver's fixes along legs of (place, seconds there), one fix every `every_s`."""
     rows: list[IncomingRow] = []
     at = start_at
     for place, stay_s in legs:

@@ -15,7 +15,13 @@ def main() -> int:
     """Serve until asked to stop."""
     settings = Settings.load_or_exit()
     configure_logging("tracking_api")
-    return serve(build_service(settings), settings.tracking_api_bind, DetachableProtocol)
+    return serve(
+        build_service(settings),
+        settings.tracking_api_bind,
+        settings.tracking_api_internal_bind,
+        settings,
+        DetachableProtocol,
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, Self
 
 from doorstep.store.deadline import is_available
 from doorstep.store.pool import open_pool
@@ -31,6 +32,11 @@ class Stores:
     history: HistoryStore
     series: SeriesStore
     is_available: Callable[[], Awaitable[bool]]
+
+    @classmethod
+    def backed_by(cls, store: Any) -> Self:
+        """Use one object as every store, for tests and benchmarks."""
+        return cls(store, store, store, store, store, store, store, store, store.is_available)
 
 
 @asynccontextmanager

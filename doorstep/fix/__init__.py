@@ -1,15 +1,15 @@
-"""The contract of a fix: its value, and its reading and writing as JSON.
+"""The contract of a fix: its value and its JSON codec.
 
     payload ── decode_position ──> [Fix | Refused, …]     MQTT: one fix or an array
-    payloads ─ decode_singles ──> …                       MQTT: many at once, each one good fix
+    payloads ─ decode_singles ──> …                       MQTT: many payloads of one fix each
     body    ── decode_fix ───────> Fix                    HTTP: one fix, identity optional
     body    ── decode_fixes ─────> [Fix | Refused, …]     HTTP: {"fixes": [fix, …]}
 
-What can't be used at all raises MalformedFix. Age, unknown drivers, conflicts and quarantine are
-not decided here but where the fix is written.
+A payload without any usable fix raises MalformedFix. Age, unknown drivers, conflicts and
+quarantine are decided by the database.
 """
 
-from doorstep.fix.encode import encode_fix, encode_position, encode_void
+from doorstep.fix.encode import RECEIVED_AT_HEADER, encode_fix, encode_position, encode_void
 from doorstep.fix.fast import decode_position, decode_singles
 from doorstep.fix.instants import instant_of, wire_instant
 from doorstep.fix.strict import decode_fix, decode_fixes
@@ -30,6 +30,7 @@ __all__ = [
     "MAX_FIX_BYTES",
     "MAX_PAYLOAD_BYTES",
     "MAX_SEQ",
+    "RECEIVED_AT_HEADER",
     "Decoded",
     "Fix",
     "Refused",

@@ -1,21 +1,17 @@
-"""The strict reading of a payload, which says what is wrong with it.
+"""The strict decoder, which defines the contract and gives the reasons of refusals.
 
-This is the contract's meaning, written to be read. The fast path (`fast.py`) may only accept what
-this accepts, with the same result; what it can't vouch for comes here.
+The fast decoder (`fast.py`) accepts a subset of what this one accepts, with the same result.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from doorstep.errors import MalformedFix
+from doorstep import strict_json
+from doorstep.errors import MalformedFix, MalformedJson
 from doorstep.fix.instants import instant_of
-from doorstep.fix.nesting import MAX_NESTING, is_nested_too_deep
 from doorstep.fix.value import (
     ID_PATTERN,
     MAX_FIX_BYTES,
@@ -27,8 +23,7 @@ from doorstep.fix.value import (
     Refused,
 )
 
-MAX_NUMBER_DIGITS = 40  # 2^62 has 19; below CPython's limit of 4300, which raises on its own
-MAX_DEPTH = 32  # of one fix; ours is 1, the rest is left for unknown fields
+MAX_DEPTH = 32  # of one fix; known fields need 1, the rest is for unknown ones
 
 RANGES: Mapping[str, tuple[float, float, str]] = {
     "lat_deg": (-90.0, 90.0, "latitude_out_of_range"),
@@ -42,32 +37,17 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
 OPTIONAL = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m", "battery")
 
 _ID = re.compile(ID_PATTERN)
-_SURROGATE_OR_NUL = re.compile("[\ud800-\udfff\0]")
-
-
-class _Flaw:
-    """Stands where the JSON text held something that the contract refuses."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        self.reason = reason
-        self.detail = detail
-
-
-class StrictObject(dict[str, Any]):
-    """A JSON object that remembers which of its keys came twice."""
-
-    doubled: frozenset[str] = frozenset()
 
 
 def decode_position_strictly(payload: bytes) -> Decoded:
     """Decode one MQTT payload: a fix, or an array of up to 256.
 
-    Raises MalformedFix when nothing of it can be used.
+    Raises MalformedFix if the payload has no entries at all.
     """
-    value = parse_strictly(payload)
+    value = parse_document(payload)
     if isinstance(value, list):
         return _read_entries(value, identity_required=True)
-    if not isinstance(value, StrictObject):
+    if not isinstance(value, strict_json.Object):
         raise MalformedFix("wrong_shape", "neither an object nor an array")
     if len(payload) > MAX_FIX_BYTES:
         boot, seq = _identity(value)
@@ -77,12 +57,12 @@ def decode_position_strictly(payload: bytes) -> Decoded:
 
 
 def decode_fix(payload: bytes) -> Fix:
-    """Decode one JSON object as a fix, `boot` and `seq` both there or both absent.
+    """Decode one JSON object as a fix; `boot` and `seq` are both set or both absent.
 
     Raises MalformedFix; never returns a partial fix.
     """
-    value = parse_strictly(payload)
-    if not isinstance(value, StrictObject):
+    value = parse_document(payload)
+    if not isinstance(value, strict_json.Object):
         raise MalformedFix("wrong_shape", "not an object")
     if len(payload) > MAX_FIX_BYTES:
         raise MalformedFix("too_large", f"{len(payload)} bytes; one fix may have {MAX_FIX_BYTES}")
@@ -92,12 +72,12 @@ def decode_fix(payload: bytes) -> Fix:
 def decode_fixes(payload: bytes) -> Decoded:
     """Decode `{"fixes": [fix, …]}`, each with or without an identity.
 
-    Raises MalformedFix when nothing of it can be used.
+    Raises MalformedFix if the body has no entries at all.
     """
-    value = parse_strictly(payload)
-    if not isinstance(value, StrictObject):
+    value = parse_document(payload)
+    if not isinstance(value, strict_json.Object):
         raise MalformedFix("wrong_shape", "not an object")
-    if "fixes" in value.doubled:
+    if "fixes" in value.duplicates:
         raise MalformedFix("duplicate_key", "fixes")
     if "fixes" not in value:
         raise MalformedFix("missing_field", "fixes")
@@ -106,50 +86,14 @@ def decode_fixes(payload: bytes) -> Decoded:
     return _read_entries(value["fixes"], identity_required=False)
 
 
-def parse_strictly(payload: bytes) -> Any:
-    """Parse JSON; what the contract refuses inside it is left for `refuse_flaws`.
-
-    Raises MalformedFix for what is no JSON at all.
-    """
+def parse_document(payload: bytes) -> Any:
+    """Parse a payload; violations inside it are left for `check_entry`. Raises MalformedFix."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise MalformedFix("too_large", f"{len(payload)} bytes of {MAX_PAYLOAD_BYTES}")
-    if not payload:
-        raise MalformedFix("empty", "no bytes at all")
     try:
-        text = payload.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise MalformedFix("not_utf8", f"byte {exc.start}") from exc
-    if is_nested_too_deep(text):
-        raise MalformedFix("too_deep", f"more than {MAX_NESTING} levels")
-    try:
-        return json.loads(
-            text,
-            object_pairs_hook=_object_of,
-            parse_int=_int_of,
-            parse_float=_float_of,
-            parse_constant=lambda name: _Flaw("not_finite", name),
-        )
-    except json.JSONDecodeError as exc:
-        raise MalformedFix("not_json", f"{exc.msg} at {exc.pos}") from exc
-
-
-def _object_of(pairs: list[tuple[str, Any]]) -> StrictObject:
-    value = StrictObject(pairs)
-    if len(value) != len(pairs):
-        times = Counter(key for key, _ in pairs)
-        value.doubled = frozenset(key for key, count in times.items() if count > 1)
-    return value
-
-
-def _int_of(digits: str) -> int | _Flaw:
-    if len(digits) > MAX_NUMBER_DIGITS:
-        return _Flaw("number_too_long", f"{len(digits)} digits")
-    return int(digits)
-
-
-def _float_of(digits: str) -> float | _Flaw:
-    value = float(digits)
-    return value if math.isfinite(value) else _Flaw("not_finite", digits[:MAX_NUMBER_DIGITS])
+        return strict_json.parse(payload)
+    except MalformedJson as exc:
+        raise MalformedFix(exc.reason, exc.detail) from exc
 
 
 def _read_entries(entries: list[Any], *, identity_required: bool) -> Decoded:
@@ -168,9 +112,7 @@ def _read_entries(entries: list[Any], *, identity_required: bool) -> Decoded:
 
 
 def _read_fix(entry: Any, *, identity_required: bool) -> Fix:
-    if not isinstance(entry, StrictObject):
-        raise MalformedFix("wrong_shape", "a fix is a JSON object")
-    refuse_flaws(entry, MAX_DEPTH)
+    entry = check_entry(entry, MAX_DEPTH)
     boot, seq = None, None
     if identity_required or "boot" in entry or "seq" in entry:
         boot, seq = _read_boot(entry), _read_seq(entry)
@@ -191,33 +133,25 @@ def _read_fix(entry: Any, *, identity_required: bool) -> Fix:
     )
 
 
-def refuse_flaws(value: Any, depth_left: int) -> None:
-    """Raise MalformedFix for the first flaw in a value, whichever field it stands in."""
-    if isinstance(value, _Flaw):
-        raise MalformedFix(value.reason, value.detail)
-    if isinstance(value, str):
-        if _SURROGATE_OR_NUL.search(value):
-            raise MalformedFix("bad_text", "U+0000 or a lone surrogate")
-    elif isinstance(value, StrictObject | list):
-        if depth_left == 0:
-            raise MalformedFix("too_deep", f"more than {MAX_DEPTH} levels")
-        if isinstance(value, StrictObject):
-            for key in value:
-                refuse_flaws(key, depth_left)
-            if value.doubled:
-                raise MalformedFix("duplicate_key", ", ".join(sorted(value.doubled))[:100])
-        for inner in value.values() if isinstance(value, StrictObject) else value:
-            refuse_flaws(inner, depth_left - 1)
+def check_entry(entry: Any, max_depth: int) -> strict_json.Object:
+    """Return the entry if it is an object of strict JSON. Raises MalformedFix."""
+    if not isinstance(entry, strict_json.Object):
+        raise MalformedFix("wrong_shape", "not a JSON object")
+    try:
+        strict_json.check(entry, max_depth)
+    except MalformedJson as exc:
+        raise MalformedFix(exc.reason, exc.detail) from exc
+    return entry
 
 
-def read_field(entry: StrictObject, name: str) -> Any:
+def read_field(entry: strict_json.Object, name: str) -> Any:
     """Read a required field. Raises MalformedFix."""
     if name not in entry:
         raise MalformedFix("missing_field", name)
     return entry[name]
 
 
-def _read_boot(entry: StrictObject) -> str:
+def _read_boot(entry: strict_json.Object) -> str:
     boot = read_field(entry, "boot")
     if not isinstance(boot, str):
         raise MalformedFix("wrong_type", "boot must be a string")
@@ -226,7 +160,7 @@ def _read_boot(entry: StrictObject) -> str:
     return boot
 
 
-def _read_seq(entry: StrictObject) -> int:
+def _read_seq(entry: strict_json.Object) -> int:
     seq = read_field(entry, "seq")
     if isinstance(seq, bool) or not isinstance(seq, int):
         raise MalformedFix("wrong_type", "seq must be a whole number")
@@ -235,7 +169,7 @@ def _read_seq(entry: StrictObject) -> int:
     return seq
 
 
-def _read_number(entry: StrictObject, name: str) -> float:
+def _read_number(entry: strict_json.Object, name: str) -> float:
     value = read_field(entry, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise MalformedFix("wrong_type", f"{name} must be a number")
@@ -243,13 +177,13 @@ def _read_number(entry: StrictObject, name: str) -> float:
     if not least <= value <= most:
         raise MalformedFix(reason, f"{name} must be from {least:g} to {most:g}")
     if name == "heading_deg" and value == most:
-        return 0.0  # 360 is north again
+        return 0.0  # 360 is north
     return float(value)
 
 
 def _identity(entry: Any) -> tuple[str, int] | tuple[None, None]:
-    """The boot and seq of a refused entry, if both can be trusted."""
-    if not isinstance(entry, StrictObject) or entry.doubled & {"boot", "seq"}:
+    """Return the boot and seq of a refused entry if both are valid."""
+    if not isinstance(entry, strict_json.Object) or entry.duplicates & {"boot", "seq"}:
         return None, None
     try:
         return _read_boot(entry), _read_seq(entry)

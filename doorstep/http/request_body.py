@@ -1,28 +1,25 @@
 """Request bodies: bounded, of one type, strict JSON, then a pydantic model.
 
-Python's JSON reader takes NaN, doubled keys and lone surrogates; a body that holds one is refused
-here, before any field is looked at.
+A body that is not strict JSON is refused before any field is validated.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from doorstep.errors import DoorstepError
-from doorstep.fix.nesting import MAX_NESTING, is_nested_too_deep
+from doorstep import strict_json
+from doorstep.errors import DoorstepError, MalformedJson
 from doorstep.http.problems import UnusableRequest, complaints, problem_response
 
 MAX_BODY_BYTES = 64 * 1024  # 64 KiB = 256 fixes of 256 bytes
 MAX_HEAD_BYTES = 16 * 1024  # as most servers; ours need less than 1 KiB
-MAX_NUMBER_DIGITS = 40  # 2^63 has 19; far below CPython's own limit of 4300
 MAX_DEPTH = 32  # the deepest body of ours has 3
 READ_TIMEOUT_S = 10  # 64 KiB at 6.4 KiB/s, slower than a bad 2G link
 
@@ -59,7 +56,7 @@ class HeadTooLarge(DoorstepError):
 
 
 class RequestLimits:
-    """ASGI middleware: refuse what says it is too large, cut off a body that turns out so."""
+    """ASGI middleware: refuse a declared size over the limit, and abort a body that exceeds it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -79,7 +76,7 @@ class RequestLimits:
             return
         received = 0
 
-        async def receive_some() -> Message:
+        async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -87,7 +84,7 @@ class RequestLimits:
                 raise BodyTooLarge
             return message
 
-        await self._app(scope, receive_some, send)
+        await self._app(scope, receive_limited, send)
 
 
 async def read_body(request: Request) -> bytes:
@@ -111,7 +108,7 @@ async def read_body(request: Request) -> bytes:
 def json_body(
     model: type[Model], *, optional: bool = False
 ) -> Callable[[Request], Awaitable[Model]]:
-    """A dependency that reads the body as `model`; with `optional`, no body is an empty object."""
+    """Return a dependency that parses the body; with `optional`, no body is an empty object."""
 
     async def read(request: Request) -> Model:
         body = await read_body(request)
@@ -128,57 +125,10 @@ def json_body(
 
 def parse_json(body: bytes) -> Any:
     """Parse strict JSON. Raises UnusableRequest with the reason, such as `duplicate_key`."""
-    if not body:
-        _refuse("empty", "a JSON body is needed")
     try:
-        text = body.decode("utf-8")
-        if is_nested_too_deep(text):
-            _refuse("too_deep", f"more than {MAX_NESTING} levels")
-        value = json.loads(
-            text,
-            object_pairs_hook=_object_of,
-            parse_int=_int_of,
-            parse_float=_float_of,
-            parse_constant=lambda name: _refuse("not_finite", f"{name} is not JSON"),
-        )
-    except UnicodeDecodeError:
-        _refuse("not_utf8", "the body is not UTF-8")
-    except json.JSONDecodeError as exc:
-        _refuse("not_json", f"{exc.msg} at {exc.pos}")
-    _check_text(value, MAX_DEPTH)
+        value = strict_json.parse(body)
+        strict_json.check(value, MAX_DEPTH)
+    except MalformedJson as exc:
+        complaint = {"loc": "body", "msg": exc.detail, "reason": exc.reason}
+        raise UnusableRequest([complaint]) from exc
     return value
-
-
-def _refuse(reason: str, message: str) -> NoReturn:
-    raise UnusableRequest([{"loc": "body", "msg": message, "reason": reason}])
-
-
-def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        _refuse("duplicate_key", "a key stands twice in one object")
-    return value
-
-
-def _int_of(digits: str) -> int:
-    if len(digits) > MAX_NUMBER_DIGITS:
-        _refuse("number_too_long", f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _float_of(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        _refuse("not_finite", "a number beyond what a double holds")
-    return value
-
-
-def _check_text(value: Any, depth_left: int) -> None:
-    if isinstance(value, str):
-        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
-            _refuse("bad_text", "U+0000 or a lone surrogate")
-    elif isinstance(value, dict | list):
-        if depth_left == 0:
-            _refuse("too_deep", f"more than {MAX_DEPTH} levels")
-        for inner in [*value, *value.values()] if isinstance(value, dict) else value:
-            _check_text(inner, depth_left - 1)

@@ -1,6 +1,6 @@
-"""The tables as SQLAlchemy sees them, for reading only: nobody but the functions of sql/ writes.
+"""SQLAlchemy tables for queries that are composed from filters. Only sql/'s functions write.
 
-Columns that no reader needs are left out; tests/sql/test_tables.py holds the rest to the
+Columns that no query needs are omitted; tests/sql/test_tables.py checks the others against the
 database. Use with an engine of `postgresql+psycopg://`.
 """
 
@@ -121,11 +121,11 @@ driver = Table(
     Column("created_at", Instant),
 )
 
-driver_reporting = Table(
-    "driver_reporting",
+driver_sampling = Table(
+    "driver_sampling",
     metadata,
     Column("driver_id", Text, primary_key=True),
-    Column("report", JSONB),
+    Column("sampling_policy", JSONB),
     Column("is_delivered", Boolean),
     Column("set_at", Instant),
 )
@@ -264,10 +264,10 @@ series = Table(
     Column("last_value", Double),
 )
 
-simulation = Table(
-    "simulation",
+simulation_target = Table(
+    "simulation_target",
     metadata,
     Column("kind", Text, primary_key=True),
-    Column("wanted", Integer),
+    Column("target_count", Integer),
     Column("set_at", Instant),
 )

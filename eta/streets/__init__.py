@@ -1,21 +1,21 @@
-"""A city's street graph: where the nearest street is, and how far it is along the streets.
+"""A city's street graph: the nearest street, and fastest routes.
 
-graph.py  streets, places on them, and the nearest one
+graph.py  streets, points on them, and the nearest one
 load.py   the graph from the bundled CSV files
-roads.py  the fastest ways from everywhere to one place, in one go
+roads.py  the fastest routes from everywhere to one point
 """
 
-from eta.streets.graph import Place, Point, Street, Streets
+from eta.streets.graph import Point, Street, StreetPoint, Streets
 from eta.streets.load import load_firenze, read_streets
-from eta.streets.roads import EdgeSegment, Roads, ShortestPathTree
+from eta.streets.roads import EdgeSegment, RoadGraph, ShortestPathTree
 
 __all__ = [
     "EdgeSegment",
-    "Place",
     "Point",
-    "Roads",
+    "RoadGraph",
     "ShortestPathTree",
     "Street",
+    "StreetPoint",
     "Streets",
     "load_firenze",
     "read_streets",

@@ -1,7 +1,7 @@
-"""The streets of a city, and the nearest point of any of them.
+"""The streets of a city, and the nearest point on any of them.
 
-Inside, coordinates are metres east (x) and north (y) of the graph's middle: over Florence's
-14 x 12 km that plane is off by less than 0.1 %.
+Coordinates are metres east (x) and north (y) of the graph's middle: over Florence's 14 x 12 km
+this plane is off by less than 0.1 %.
 """
 
 from __future__ import annotations
@@ -9,22 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
-EARTH_M_PER_DEG = 111_195.0  # mean radius 6,371.0 km * pi / 180
-CELL_M = 100.0  # of the grid in which the nearest street is looked up
-RINGS = (1, 2, 4, 8, 16, 32, 64)
+from doorstep.geo import M_PER_DEG, m_per_lon_deg
+
+MAX_NEAREST_M = 6_400.0
+CANDIDATES_WITHIN_M = 100.0  # beyond it, the street next to the nearest one is no candidate
 
 Point = tuple[float, float]
-_Feet = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
 class Street:
-    """One edge of the graph, from node `u` to node `v`. `highway` is OpenStreetMap's class."""
+    """One street between the nodes `u` and `v`. `highway` is OpenStreetMap's class."""
 
     u: int
     v: int
@@ -41,8 +43,8 @@ class Street:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The point of a street that is nearest to somewhere."""
+class StreetPoint:
+    """A location snapped to a street: the nearest point on it, and the distance to it."""
 
     street: int
     along_m: float
@@ -51,7 +53,7 @@ class Place:
 
 
 class Streets:
-    """A city's streets, all of which can be reached from each other."""
+    """A city's streets, strongly connected, with a spatial index over their segments."""
 
     def __init__(
         self,
@@ -66,111 +68,82 @@ class Streets:
         self.zone = zone
         self.middle = middle
         self._lon, self._lat = middle
-        self._m_per_lon = EARTH_M_PER_DEG * math.cos(math.radians(self._lat))
-        self._starts, self._ends, self._owner = _segments(streets)
-        self._grid = _grid(self._starts, self._ends)
+        self._m_per_lon = m_per_lon_deg(self._lat)
+        self._segments, self._owner = _segments(streets)
+        self._tree = shapely.STRtree(
+            cast("NDArray[np.object_]", shapely.linestrings(self._segments))
+        )
 
     def to_xy(self, lon_deg: float, lat_deg: float) -> Point:
         """Degrees to metres."""
         return (
             (lon_deg - self._lon) * self._m_per_lon,
-            (lat_deg - self._lat) * EARTH_M_PER_DEG,
+            (lat_deg - self._lat) * M_PER_DEG,
         )
 
     def to_lon_lat(self, x: float, y: float) -> Point:
         """Metres to degrees, longitude first."""
-        return self._lon + x / self._m_per_lon, self._lat + y / EARTH_M_PER_DEG
+        return self._lon + x / self._m_per_lon, self._lat + y / M_PER_DEG
 
-    def nearest(self, x: float, y: float) -> Place:
-        """The nearest point of any street. Raises ValueError some kilometres out of the city."""
-        place = self.nearest_within(x, y, RINGS[-1] * CELL_M)
-        if place is None:
+    def nearest(self, x: float, y: float) -> StreetPoint:
+        """The nearest point on any street. Raises ValueError over 6.4 km outside the city."""
+        nearest = self.nearest_within(x, y, MAX_NEAREST_M)
+        if nearest is None:
             raise ValueError(f"({x:.0f}, {y:.0f}) is too far from every street")
-        return place
+        return nearest
 
-    def nearest_within(self, x: float, y: float, most_m: float) -> Place | None:
-        """The nearest point of any street, if it is not further away than `most_m`."""
-        for rings in RINGS:
-            place = self._nearest_among(self._within(x, y, rings), x, y)
-            if place is not None and place.off_street_m <= rings * CELL_M:
-                # what lies outside these rings is further away
-                return place if place.off_street_m <= most_m else None
-            if rings * CELL_M >= most_m:
-                return None
-        return None
+    def nearest_within(self, x: float, y: float, max_m: float) -> StreetPoint | None:
+        """The nearest point on any street, if it is within `max_m`."""
+        found = self._tree.query_nearest(
+            shapely.points(x, y), max_distance=max_m, all_matches=False
+        )
+        return self._snap(int(found[0]), x, y) if len(found) else None
 
-    def places_within(self, x: float, y: float, most_m: float, blur_m: float) -> list[Place]:
-        """The nearest street, and those hardly further away: `blur_m` more, as a fix is unsure.
+    def candidates_within(
+        self, x: float, y: float, max_m: float, blur_m: float
+    ) -> list[StreetPoint]:
+        """The nearest street, and those at most `blur_m` farther: the streets a fix may be on.
 
-        Nearest first. Where the nearest is so far away that its neighbours say nothing, only it.
+        Nearest first. Only the nearest one where it is more than 100 m away.
         """
-        segments = self._within(x, y, 1)
-        found = self._feet(segments, x, y) if segments else None
-        if found is None or found[2].min() + blur_m > CELL_M:
-            nearest = self.nearest_within(x, y, most_m)
-            return [] if nearest is None else [nearest]
-        distances = found[2]
-        near = np.flatnonzero(distances <= min(distances.min() + blur_m, most_m))
-        places: dict[int, Place] = {}
-        for number in near[distances[near].argsort()].tolist():
-            place = self._place_of(segments, found, number)
-            places.setdefault(place.street, place)
-        return [*places.values()]
+        nearest = self.nearest_within(x, y, max_m)
+        if nearest is None:
+            return []
+        reach_m = nearest.off_street_m + blur_m
+        if reach_m > CANDIDATES_WITHIN_M:
+            return [nearest]
+        segments = self._tree.query(
+            shapely.points(x, y), predicate="dwithin", distance=min(reach_m, max_m)
+        )
+        snapped = [nearest, *(self._snap(segment, x, y) for segment in segments.tolist())]
+        candidates: dict[int, StreetPoint] = {}
+        for one in sorted(snapped, key=lambda one: one.off_street_m):
+            candidates.setdefault(one.street, one)
+        return [*candidates.values()]
 
-    def _within(self, x: float, y: float, rings: int) -> list[int]:
-        east, north = math.floor(x / CELL_M), math.floor(y / CELL_M)
-        span = range(-rings, rings + 1)
-        cells = (self._grid.get((east + i, north + j), ()) for i in span for j in span)
-        return [segment for cell in cells for segment in cell]
-
-    def _feet(self, segments: list[int], x: float, y: float) -> _Feet:
-        """Of each segment the nearest point: how far along it, where, and how far away."""
-        starts = self._starts[segments]
-        steps = self._ends[segments] - starts
-        there = np.array((x, y)) - starts
-        share = np.clip((there * steps).sum(1) / np.maximum((steps * steps).sum(1), 1e-9), 0, 1)
-        feet = starts + steps * share[:, None]
-        return share, feet, np.hypot(feet[:, 0] - x, feet[:, 1] - y)
-
-    def _nearest_among(self, segments: list[int], x: float, y: float) -> Place | None:
-        if not segments:
-            return None
-        found = self._feet(segments, x, y)
-        return self._place_of(segments, found, int(found[2].argmin()))
-
-    def _place_of(self, segments: list[int], found: _Feet, number: int) -> Place:
-        share, feet, distances = found
-        one = segments[number]
-        index, segment = (int(part) for part in self._owner[one])
-        along_m = self.streets[index].along_m
-        metres = along_m[segment] + share[number] * (along_m[segment + 1] - along_m[segment])
-        point = (float(feet[number, 0]), float(feet[number, 1]))
-        return Place(index, float(metres), point, float(distances[number]))
+    def _snap(self, number: int, x: float, y: float) -> StreetPoint:
+        """The point of a segment that is nearest to (x, y)."""
+        (x1, y1), (x2, y2) = self._segments[number].tolist()
+        east, north = x2 - x1, y2 - y1
+        square = max(east * east + north * north, 1e-9)
+        share = min(1.0, max(0.0, ((x - x1) * east + (y - y1) * north) / square))
+        point = (x1 + east * share, y1 + north * share)
+        street, segment = self._owner[number].tolist()
+        start_m, end_m = self.streets[street].along_m[segment : segment + 2]
+        off_street_m = math.hypot(point[0] - x, point[1] - y)
+        return StreetPoint(street, start_m + share * (end_m - start_m), point, off_street_m)
 
 
-def _segments(
-    streets: Sequence[Street],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """All straight segments: starts, ends, and (street, segment) of each."""
-    starts = [point for street in streets for point in street.points[:-1]]
-    ends = [point for street in streets for point in street.points[1:]]
+def _segments(streets: Sequence[Street]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """All straight segments as (start, end), and the (street, segment) of each."""
+    ends = [
+        (start, end)
+        for street in streets
+        for start, end in zip(street.points[:-1], street.points[1:], strict=True)
+    ]
     owner = [
         (index, segment)
         for index, street in enumerate(streets)
         for segment in range(len(street.points) - 1)
     ]
-    return np.array(starts), np.array(ends), np.array(owner)
-
-
-def _grid(
-    starts: NDArray[np.float64], ends: NDArray[np.float64]
-) -> dict[tuple[int, int], list[int]]:
-    """Which segments' bounding boxes touch each cell."""
-    low = np.floor(np.minimum(starts, ends) / CELL_M).astype(int).tolist()
-    high = np.floor(np.maximum(starts, ends) / CELL_M).astype(int).tolist()
-    grid: dict[tuple[int, int], list[int]] = {}
-    for segment, ((left, bottom), (right, top)) in enumerate(zip(low, high, strict=True)):
-        for east in range(left, right + 1):
-            for north in range(bottom, top + 1):
-                grid.setdefault((east, north), []).append(segment)
-    return grid
+    return np.array(ends), np.array(owner)

@@ -1,4 +1,4 @@
-"""The street graph from CSV files: nodes (node_id, lon, lat) and edges (u, v, highway, oneway,
+"""Read the street graph from CSV files: nodes (node_id, lon, lat) and edges (u, v, highway, oneway,
 assumed_kmh, geom_wkt)."""
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 import data
-from eta.streets.graph import EARTH_M_PER_DEG, Point, Street, Streets
+from doorstep.geo import M_PER_DEG, m_per_lon_deg
+from eta.streets.graph import Point, Street, Streets
 
-NO_COURIERS = frozenset({"motorway", "motorway_link"})
+EXCLUDED = frozenset({"motorway", "motorway_link"})
 
 
 @cache
@@ -31,16 +32,16 @@ def load_firenze() -> Streets:
 
 
 def read_streets(nodes_csv_gz: Path, edges_csv_gz: Path, zone: ZoneInfo) -> Streets:
-    """Read a street graph and keep its largest part in which every place reaches every other."""
-    places = {int(r["node_id"]): (float(r["lon"]), float(r["lat"])) for r in _rows(nodes_csv_gz)}
-    rows = [row for row in _rows(edges_csv_gz) if row["highway"] not in NO_COURIERS]
+    """Read a street graph, and keep its largest strongly connected component."""
+    lon_lat = {int(r["node_id"]): (float(r["lon"]), float(r["lat"])) for r in _rows(nodes_csv_gz)}
+    rows = [row for row in _rows(edges_csv_gz) if row["highway"] not in EXCLUDED]
     ends = [(int(row["u"]), int(row["v"])) for row in rows]
-    both = [(v, u) for (u, v), row in zip(ends, rows, strict=True) if row["oneway"] != "1"]
-    kept = _largest_part(max(places) + 1, ends + both)
+    reverse = [(v, u) for (u, v), row in zip(ends, rows, strict=True) if row["oneway"] != "1"]
+    kept = _largest_component(max(lon_lat) + 1, ends + reverse)
     number = {node: new for new, node in enumerate(kept)}
 
-    middle = tuple(np.mean([places[node] for node in number], axis=0).tolist())
-    scale = (EARTH_M_PER_DEG * math.cos(math.radians(middle[1])), EARTH_M_PER_DEG)
+    middle = tuple(np.mean([lon_lat[node] for node in number], axis=0).tolist())
+    scale = (m_per_lon_deg(middle[1]), M_PER_DEG)
 
     def metres(lon_deg: float, lat_deg: float) -> Point:
         return (lon_deg - middle[0]) * scale[0], (lat_deg - middle[1]) * scale[1]
@@ -50,16 +51,16 @@ def read_streets(nodes_csv_gz: Path, edges_csv_gz: Path, zone: ZoneInfo) -> Stre
         for (u, v), row in zip(ends, rows, strict=True)
         if u in number and v in number
     ]
-    nodes = [metres(*places[node]) for node in number]
+    nodes = [metres(*lon_lat[node]) for node in number]
     return Streets((middle[0], middle[1]), streets, nodes, zone)
 
 
-def _largest_part(nodes: int, ends: list[tuple[int, int]]) -> list[int]:
-    """The nodes of the largest strongly connected part."""
+def _largest_component(nodes: int, ends: list[tuple[int, int]]) -> list[int]:
+    """The nodes of the largest strongly connected component."""
     pairs = np.array(ends)
-    links = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(nodes, nodes))
-    _, part = connected_components(links, directed=True, connection="strong")
-    kept: list[int] = np.flatnonzero(part == np.bincount(part).argmax()).tolist()
+    edges = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(nodes, nodes))
+    _, component = connected_components(edges, directed=True, connection="strong")
+    kept: list[int] = np.flatnonzero(component == np.bincount(component).argmax()).tolist()
     return kept
 
 

@@ -1,23 +1,21 @@
-"""Is a part ready? Each probe answers within seconds and never raises."""
+"""Readiness probes. Each returns within seconds and never raises."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import socket
-import struct
 
+from doorstep import mqtt_packets
 from doorstep.kafka.topic_specs import missing_topics
 from doorstep.settings import Bind
 from ops.stack.addresses import reach
 
 PROBE_TIMEOUT_S = 2.0
-CONNACK = 0x20
-ACCEPTED = 0
 
 
 def listens(bind: Bind) -> bool:
-    """Say whether something accepts connections there."""
+    """Return whether a server accepts TCP connections at an address."""
     at = reach(bind)
     try:
         with socket.create_connection((at.host, at.port), PROBE_TIMEOUT_S):
@@ -27,30 +25,25 @@ def listens(bind: Bind) -> bool:
 
 
 def kafka_is_ready(bind: Bind) -> bool:
-    """Say whether the broker answers and has every topic."""
+    """Return whether the broker answers and has every topic."""
     return listens(bind) and not missing_topics(str(reach(bind)), PROBE_TIMEOUT_S)
 
 
 def mqtt_accepts(bind: Bind, username: str, password: str) -> bool:
-    """Say whether a broker lets this user in: a CONNECT (3.1.1, clean session) and its CONNACK."""
+    """Return whether a broker accepts a user's CONNECT (MQTT 3.1.1, clean session)."""
     at = reach(bind)
-    texts = [text.encode() for text in (username, username, password)]  # client id, user, password
-    payload = b"".join(struct.pack("!H", len(text)) + text for text in texts)
-    head = struct.pack("!H4sBBH", 4, b"MQTT", 4, 0b1100_0010, 10)
-    body = head + payload
-    packet = bytes([0x10]) + _variable_length(len(body)) + body
     try:
         with socket.create_connection((at.host, at.port), PROBE_TIMEOUT_S) as connection:
-            connection.sendall(packet)
+            connection.sendall(mqtt_packets.connect(username, password, keepalive_s=10))
             answer = connection.recv(4)
-            connection.sendall(b"\xe0\x00")  # DISCONNECT
+            connection.sendall(mqtt_packets.DISCONNECT_PACKET)
     except OSError:
         return False
-    return len(answer) == 4 and answer[0] == CONNACK and answer[3] == ACCEPTED
+    return answer == mqtt_packets.ACCEPTED_PACKET
 
 
 def service_is_ready(bind: Bind) -> tuple[bool, str]:
-    """Ask a service's /readyz; the text names what it waits for."""
+    """Request a service's /readyz: whether it is ready, else the reason."""
     at = reach(bind)
     connection = http.client.HTTPConnection(at.host, at.port, timeout=PROBE_TIMEOUT_S)
     try:
@@ -58,16 +51,16 @@ def service_is_ready(bind: Bind) -> tuple[bool, str]:
         response = connection.getresponse()
         body = response.read(65536)
     except (OSError, http.client.HTTPException):
-        return False, "not answering"
+        return False, "does not answer"
     finally:
         connection.close()
     if response.status == http.client.OK:
         return True, ""
-    return False, _waits_for(body)
+    return False, _not_ready_reason(body)
 
 
-def _waits_for(body: bytes) -> str:
-    """Name the dependencies that a /readyz body calls not ready."""
+def _not_ready_reason(body: bytes) -> str:
+    """Name the dependencies that are not ready by a /readyz body."""
     try:
         answer = json.loads(body)
     except ValueError:
@@ -79,12 +72,3 @@ def _waits_for(body: bytes) -> str:
         checks = answer
     missing = [name for name, ready in checks.items() if ready is False and name != "ready"]
     return "waits for " + ", ".join(missing) if missing else "not ready"
-
-
-def _variable_length(length: int) -> bytes:
-    encoded = bytearray()
-    while True:
-        length, digit = divmod(length, 128)
-        encoded.append(digit | (0x80 if length else 0))
-        if not length:
-            return bytes(encoded)

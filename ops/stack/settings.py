@@ -1,9 +1,9 @@
-"""What can be chosen about a native stack, as environment variables."""
+"""The settings of the native stack, as environment variables."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -15,14 +15,14 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class StackSettings(ServiceSettings):
-    """Where the stack lies and listens. Port 0 means any free port."""
+    """Where the stack keeps its files and listens. Port 0 means any free port."""
 
     doorstep_home: Path = PROJECT / ".doorstep" / "stack"
     doorstep_tools: Path = PROJECT / ".doorstep"
 
-    # What devices, customers and staff reach: Mosquitto, driver_api and tracking_api.
+    # The bind address for devices, customers and staff: Mosquitto, driver_api, tracking_api.
     doorstep_bind: str = "127.0.0.1"
-    # What only the parts themselves and a monitoring system reach.
+    # The bind address for other processes and monitoring only.
     doorstep_internal_bind: str = "127.0.0.1"
 
     mqtt_brokers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -31,10 +31,18 @@ class StackSettings(ServiceSettings):
     database_port: Port = 5432
     tracking_api_port: Port = 8000
     driver_api_port: Port = 8001
+    tracking_api_internal_port: Port = 8010
+    driver_api_internal_port: Port = 8011
     bridge_port: Port = 8003
     driver_events_port: Port = 8004
 
-    # What customers' links begin with, where that is not the address that tracking_api listens on.
+    # The start of customers' links, if it differs from tracking_api's own address.
     tracking_api_public_url: str | None = None
 
     kafka_heap_opts: str = "-Xms256m -Xmx512m"
+
+
+# StackSettings(**FREE_PORTS) listens on free ports only: for stacks of tests and benchmarks.
+FREE_PORTS: dict[str, Any] = {
+    name: 0 for name in StackSettings.model_fields if name.endswith("_port")
+}

@@ -1,17 +1,17 @@
-"""The cities of France, and which ones are near."""
+"""The cities of France, and distances between them."""
 
 from __future__ import annotations
 
 import csv
 import heapq
-import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-EARTH_RADIUS_M = 6_371_000.0
-NEAR_RANKS = (3, 10)  # nearby, and not the nearest: that one would be a pair's ping-pong
+from doorstep.geo import distance_m
+
+NEAR_RANKS = (3, 10)  # not the two nearest: vans would go back and forth between pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +35,8 @@ def read_cities(path: Path) -> list[City]:
         ]
 
 
-def distance_m(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """The great circle between two places, (lon_deg, lat_deg)."""
-    lon_a, lat_a, lon_b, lat_b = map(math.radians, (*a, *b))
-    half = (
-        math.sin((lat_b - lat_a) / 2) ** 2
-        + math.cos(lat_a) * math.cos(lat_b) * math.sin((lon_b - lon_a) / 2) ** 2
-    )
-    return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(half))
-
-
-def bearing_deg(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """Which way to set out from a to b, clockwise from north."""
-    lon_a, lat_a, lon_b, lat_b = map(math.radians, (*a, *b))
-    east = math.sin(lon_b - lon_a) * math.cos(lat_b)
-    north = math.cos(lat_a) * math.sin(lat_b) - math.sin(lat_a) * math.cos(lat_b) * math.cos(
-        lon_b - lon_a
-    )
-    return math.degrees(math.atan2(east, north)) % 360
-
-
 def near_cities(cities: Sequence[City], place: tuple[float, float]) -> list[City]:
-    """The third to the tenth nearest city of a place; the one that it lies in does not count."""
+    """Return the third to the tenth nearest city of a position, not counting a city at it."""
     first, last = NEAR_RANKS
     nearest = heapq.nsmallest(last + 1, cities, key=lambda city: distance_m(place, city.lon_lat))
     here = nearest[:1] if distance_m(place, nearest[0].lon_lat) < 1.0 else []
@@ -64,5 +44,5 @@ def near_cities(cities: Sequence[City], place: tuple[float, float]) -> list[City
 
 
 def next_city(cities: Sequence[City], place: tuple[float, float], rng: random.Random) -> City:
-    """Choose where to go from a place."""
+    """Choose a destination from a position."""
     return rng.choice(near_cities(cities, place))

@@ -1,4 +1,5 @@
--- What the database says it has of each boot, and what its history really holds, packed or not.
+-- The seqs recorded as stored and rejected per boot, and the seqs that the history holds, packed or
+-- not.
 SELECT
     b.driver_id,
     b.boot,
@@ -20,19 +21,19 @@ LEFT JOIN (
             count(*) AS rows,
             range_agg(int8range(f.seq, f.seq, '[]')) AS seqs
         FROM doorstep.fix_history AS f
-        CROSS JOIN doorstep.sealed_before AS s
-        WHERE f.driver_id = ANY(%(driver_ids)s) AND f.fix_at >= s.packed_before
+        CROSS JOIN doorstep.history_bounds AS s
+        WHERE f.driver_id = ANY (%(driver_ids)s) AND f.fix_at >= s.packed_before
         GROUP BY f.driver_id, f.boot
         UNION ALL
         SELECT
             c.driver_id,
             c.boot,
-            c.fixes AS rows,
-            doorstep.fix_chunk__seqs(c.run_at, c.run_seq, c.fixes) AS seqs
+            c.fix_count AS rows,
+            doorstep.fix_chunk__seqs(c.run_starts, c.run_seqs, c.fix_count) AS seqs
         FROM doorstep.fix_chunk AS c
-        CROSS JOIN doorstep.sealed_before AS s
-        WHERE c.driver_id = ANY(%(driver_ids)s) AND c.to_at < s.packed_before
+        CROSS JOIN doorstep.history_bounds AS s
+        WHERE c.driver_id = ANY (%(driver_ids)s) AND c.to_at < s.packed_before
     ) AS k
     GROUP BY k.driver_id, k.boot
 ) AS h ON h.driver_id = b.driver_id AND h.boot = b.boot
-WHERE b.driver_id = ANY(%(driver_ids)s)
+WHERE b.driver_id = ANY (%(driver_ids)s)

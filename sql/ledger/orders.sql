@@ -1,5 +1,5 @@
--- How many orders are in each state: those created from an instant on, and those that were open
--- then in the hands of the named drivers. Every state is named.
+-- The number of orders per state: orders created at or after an instant, and orders of some drivers
+-- that were open at that instant. Includes states without orders.
 SELECT
     s.state::text AS state,
     count(o.order_id) AS orders
@@ -15,7 +15,7 @@ LEFT JOIN doorstep.orders AS o
                 WHERE
                     a.order_id = o.order_id
                     AND a.assignment_no = o.assignment_no
-                    AND a.driver_id = ANY(%(driver_ids)s)
+                    AND a.driver_id = ANY (%(driver_ids)s)
             )
         )
 GROUP BY s.state, s.place

@@ -1,4 +1,4 @@
--- Quarantined seqs per driver, boot and reason.
+-- The quarantined seqs per driver, boot and reason.
 SELECT
     k.driver_id,
     k.boot,
@@ -11,14 +11,14 @@ FROM (
         f.quarantine AS reason,
         int8multirange(int8range(f.seq, f.seq, '[]')) AS seqs
     FROM doorstep.fix_history AS f
-    WHERE f.driver_id = ANY(%(driver_ids)s) AND f.quarantine IS NOT NULL
+    WHERE f.driver_id = ANY (%(driver_ids)s) AND f.quarantine IS NOT NULL
     UNION ALL
     SELECT
         c.driver_id,
         c.boot,
         c.quarantine AS reason,
-        doorstep.fix_chunk__seqs(c.run_at, c.run_seq, c.fixes) AS seqs
+        doorstep.fix_chunk__seqs(c.run_starts, c.run_seqs, c.fix_count) AS seqs
     FROM doorstep.fix_chunk AS c
-    WHERE c.driver_id = ANY(%(driver_ids)s) AND c.quarantine IS NOT NULL
+    WHERE c.driver_id = ANY (%(driver_ids)s) AND c.quarantine IS NOT NULL
 ) AS k
 GROUP BY k.driver_id, k.boot, k.reason

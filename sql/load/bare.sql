@@ -1,11 +1,11 @@
--- Of the bare chain's fixes that were due in a time: how many there are, how many were committed
--- while it lasted, and how long after it was due the newest fix of each message was, ms: the others
--- have waited for it on purpose.
+-- The fixes of the bare chain that were due in a window: their number, the number committed within
+-- the window, and percentiles of the time from due to commit, ms. Latency counts the newest fix of
+-- each message only: the others wait for it by design.
 SELECT
     count(*),
     count(*) FILTER (WHERE committed_at >= %(since)s AND committed_at < %(until)s),
     percentile_disc(ARRAY[0.5, 0.95, 0.99, 1.0]) WITHIN GROUP (
-        ORDER BY extract(EPOCH FROM committed_at - fix_at) * 1000
+        ORDER BY extract(epoch FROM committed_at - fix_at) * 1000
     ) FILTER (WHERE fix_at >= %(since)s AND seq %% %(per_message)s = 0)
 FROM (
     SELECT

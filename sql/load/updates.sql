@@ -1,4 +1,4 @@
--- How often rows were rewritten, and how often on their own page (HOT).
+-- The number of row updates, and of those that were HOT.
 SELECT
     relname AS table_name,
     n_tup_upd AS updates,

@@ -11,9 +11,9 @@ JOIN driver_state s ON s.driver_id = d.driver_id
 WHERE d.driver_id = %(driver_id)s
 
 -- read_sampling --
-SELECT r.report::text, r.is_delivered, r.set_at
+SELECT s.sampling_policy::text, s.is_delivered, s.set_at
 FROM driver d
-LEFT JOIN driver_reporting r ON r.driver_id = d.driver_id
+LEFT JOIN driver_sampling s ON s.driver_id = d.driver_id
 WHERE d.driver_id = %(driver_id)s
 
 -- read_nearest_drivers --

@@ -24,9 +24,9 @@ SELECT series_no, unit FROM series WHERE name = %(name)s
 SELECT driver_id FROM driver_state WHERE driver_id = %(driver_id)s
 
 -- read_series_sample --
-SELECT low_at, low, high_at, high, stands_for
-FROM series__sample_v1(%(series_no)s::int4, %(driver_id)s::text, %(measure)s, %(from_at)s,
+SELECT low_at, low, high_at, high, point_count
+FROM series__downsample_v1(%(series_no)s::int4, %(driver_id)s::text, %(measure)s, %(from_at)s,
     %(to_at)s, %(points)s)
 
 -- read_simulations --
-SELECT kind, wanted, set_at FROM simulation
+SELECT kind, target_count, set_at FROM simulation_target

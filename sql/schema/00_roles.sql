@@ -1,13 +1,13 @@
--- The schema and the service roles. Roles belong to the cluster, so they may be there already;
--- they can't log in until `python -m sql passwords` gives them a password.
+-- The schema and the service roles. Roles belong to the cluster, so they may already exist.
+-- They cannot log in until `python -m sql passwords` sets their passwords.
 
 DO $do$
 DECLARE
-    wanted text;
+    role_name text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['driver_events', 'driver_api', 'tracking_api'] LOOP
-        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = wanted) THEN
-            EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
+    FOREACH role_name IN ARRAY ARRAY['driver_events', 'driver_api', 'tracking_api'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
         END IF;
     END LOOP;
 END
@@ -17,4 +17,4 @@ CREATE EXTENSION IF NOT EXISTS postgis;
 
 CREATE SCHEMA doorstep;
 SET LOCAL search_path = doorstep, public;
-SET LOCAL check_function_bodies = off;  -- functions name tables and each other in any order
+SET LOCAL check_function_bodies = off;  -- functions may refer to objects that are created later

@@ -1,10 +1,10 @@
--- The words of the state machines. The order of the values is their rank: within one assignment
--- an order only ever moves to a later one.
+-- The types of the state machines. The order of the values is their rank: within one assignment an
+-- order only moves to a higher rank.
 
 CREATE TYPE order_state AS ENUM (
     'created',        -- POST /orders
-    'confirmed',      -- created -> confirmed: confirm; assigned, at_restaurant -> confirmed: decline
-    'assigned',       -- confirmed -> assigned: assign; assigned, at_restaurant -> assigned: reassign
+    'confirmed',      -- created -> confirmed: confirm; assigned, at_restaurant -> ...: decline
+    'assigned',       -- confirmed -> assigned: assign; assigned, at_restaurant -> ...: reassign
     'at_restaurant',  -- assigned -> at_restaurant: dwell inside the enter radius (evidence)
     'picked_up',      -- at_restaurant -> picked_up: beyond the leave radius; or pick_up
     'arriving',       -- picked_up -> arriving: inside the arriving radius (evidence)
@@ -26,20 +26,20 @@ CREATE TYPE driver_verb AS ENUM ('on_duty', 'on_break', 'off_duty');
 
 CREATE TYPE driver_status AS ENUM (
     'off_duty',       -- available, on_break -> off_duty: off_duty
-    'available',      -- off_duty, on_break -> available: on_duty; and at the end of an order
-    'to_restaurant',  -- the open assignment's order is assigned
-    'at_restaurant',  -- ... at_restaurant
-    'to_customer',    -- ... picked_up or arriving
-    'at_customer',    -- ... at_customer
+    'available',      -- off_duty, on_break -> available: on_duty; or the order ends
+    'to_restaurant',  -- the order of the open assignment is assigned
+    'at_restaurant',  -- ... is at_restaurant
+    'to_customer',    -- ... is picked_up or arriving
+    'at_customer',    -- ... is at_customer
     'on_break'        -- available -> on_break: on_break
 );
 
--- How a state of an order came to be visible: by what fixes prove, or by whose command.
+-- What made a state of an order visible: GPS evidence, or a command of an actor.
 CREATE TYPE state_source AS ENUM ('gps', 'staff', 'driver', 'customer');
 
 CREATE TYPE token_role AS ENUM ('staff', 'driver', 'customer');
 
--- What became of one incoming fix that was not simply committed.
+-- The outcome of an incoming fix that was not committed without remark.
 CREATE TYPE fix_outcome AS (n int4, outcome text, reason text);
 
 CREATE TYPE driver_distance AS (driver_id text, distance_m float8);

@@ -1,4 +1,4 @@
--- Drivers, where they are, and what of their fixes is stored.
+-- Drivers, their current state and position, and the seqs stored per boot.
 
 CREATE TABLE driver (
     driver_id text COLLATE "C" PRIMARY KEY CHECK (driver_id ~ '^[A-Za-z0-9_-]{1,64}$'),
@@ -6,15 +6,15 @@ CREATE TABLE driver (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
--- One row per driver, rewritten with every batch. Half of each page is kept free and no column
--- that changes is indexed, so that every update stays on its page (HOT). For that a row is as long
--- when it is made as later: of short ones, a page would hold more than it can once they have grown.
+-- One row per driver, updated by every batch. Half of each page stays free and no changing column
+-- is indexed, so that every update is HOT. hot_padding makes a new row as long as a filled one:
+-- otherwise a page takes more new rows than it can hold once they have grown.
 CREATE TABLE driver_state (
     driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver,
     duty driver_duty NOT NULL DEFAULT 'off_duty',
     state driver_status NOT NULL DEFAULT 'off_duty',
-    order_id uuid,  -- the open assignment's
-    -- the newest fix that is not in quarantine, by (fix_at, boot, seq); null before the first
+    order_id uuid,  -- of the open assignment
+    -- The newest fix that is not quarantined, by (fix_at, boot, seq); null before the first.
     fix_at timestamptz,
     received_at timestamptz,
     lon_deg float8,
@@ -28,21 +28,22 @@ CREATE TABLE driver_state (
     seq int8,
     geom geometry(Point, 4326),
     cell int4,
-    -- as long as what the first fix will fill; null from then on
-    room bytea DEFAULT decode(repeat('00', 136), 'hex')
+    -- As long as the columns that the first fix fills; null from then on.
+    hot_padding bytea DEFAULT decode(repeat('00', 136), 'hex')
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
--- A batch looks each driver up twice, and a hash takes a page where the primary key takes three.
+-- A batch looks up each driver twice. A hash index reads one page where the primary key reads
+-- three.
 CREATE INDEX driver_state_driver ON driver_state USING hash (driver_id);
 
--- Nearest-driver search: written only when a driver's newest fix is in another cell.
+-- For the nearest-driver search. Written only when the newest fix of a driver is in another cell.
 CREATE TABLE driver_cell (
     driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver,
     cell int4 NOT NULL
 );
 CREATE INDEX driver_cell_cell ON driver_cell (cell, driver_id);
 
--- Which sequence numbers of a boot are stored or refused for good: decides new or seen, and
--- gives the watermark and its gaps.
+-- The sequence numbers of a boot that are stored or finally rejected. They tell new fixes from
+-- copies, and yield the watermark and its gaps.
 CREATE TABLE driver_boot (
     driver_id text COLLATE "C" NOT NULL REFERENCES driver,
     boot text COLLATE "C" NOT NULL,

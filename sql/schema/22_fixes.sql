@@ -1,9 +1,9 @@
--- The history of fixes, and those that wait.
+-- The history of fixes, and parked fixes.
 
--- Append-only, one partition per UTC day of fix_at. A fix without an identity of its own has
--- boot '' and a hash of its place for seq, so that the key identifies it too. `geography` would
--- fold a latitude of 190 to -10, so places are plain checked columns; each upper bound also keeps
--- NaN out, which PostgreSQL holds to be greater than every number.
+-- Append-only, one partition per UTC day of fix_at. A fix without boot and seq is stored with boot
+-- '' and a hash of its place as seq, so that the primary key identifies it too. Places are plain
+-- checked columns, because `geography` would fold a latitude of 190 to -10. Each upper bound also
+-- excludes NaN, which PostgreSQL sorts above every number.
 CREATE TABLE fix_history (
     driver_id text COLLATE "C" NOT NULL,
     fix_at timestamptz NOT NULL,
@@ -18,14 +18,14 @@ CREATE TABLE fix_history (
     heading_deg float8 CHECK (heading_deg >= 0 AND heading_deg < 360),
     altitude_m float8 CHECK (altitude_m BETWEEN -1000 AND 20000),
     battery float8 CHECK (battery BETWEEN 0 AND 1),
-    quarantine text,  -- null_island, swapped, inaccurate: stored, but proves nothing
+    quarantine text,  -- null_island, swapped, inaccurate: stored, but never evidence
     PRIMARY KEY (driver_id, fix_at, boot, seq)
 ) PARTITION BY RANGE (fix_at);
 
--- Nothing is ever lost for want of a partition.
+-- Takes the fixes of days that have no partition yet.
 CREATE TABLE fix_history_default PARTITION OF fix_history DEFAULT;
 
--- Fixes whose driver's or order's row was locked: not acknowledged until they are recorded.
+-- Fixes whose driver or order row was locked. They are acknowledged only once they are recorded.
 CREATE TABLE parked_fix (
     parked_id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),

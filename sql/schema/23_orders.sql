@@ -1,4 +1,4 @@
--- Orders, their assignments, what was commanded and what was proved.
+-- Orders, assignments, commands, evidence, events, and the tables of legal transitions.
 
 CREATE TABLE orders (
     order_id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
@@ -11,19 +11,19 @@ CREATE TABLE orders (
     policy_id int NOT NULL REFERENCES policy,
     idempotency_key text UNIQUE,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- what is visible: the maximum of (assignment_no, state) over commands and evidence
+    -- The visible state: the maximum of (assignment_no, state) over commands and evidence.
     state order_state NOT NULL DEFAULT 'created',
     assignment_no int NOT NULL DEFAULT 0,
     state_source state_source NOT NULL DEFAULT 'staff',
-    state_at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- when it came to be, as far as known
-    order_seq int NOT NULL DEFAULT 1,  -- counts the order's events
+    state_at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- earliest known start of the state
+    order_seq int NOT NULL DEFAULT 1,  -- number of events of the order
     ended_at timestamptz,
     CHECK ((ended_at IS NOT NULL) = (state IN ('delivered', 'cancelled', 'failed')))
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_open ON orders (state, created_at, order_id) WHERE ended_at IS NULL;
 CREATE INDEX orders_page ON orders (created_at, order_id);
 
--- One attempt to deliver an order with one driver, for fixes of [assigned_at, ended_at).
+-- One attempt to deliver an order with one driver. Fixes of [assigned_at, ended_at) count.
 CREATE TABLE assignment (
     order_id uuid NOT NULL REFERENCES orders,
     assignment_no int NOT NULL CHECK (assignment_no > 0),
@@ -32,20 +32,20 @@ CREATE TABLE assignment (
     ended_at timestamptz CHECK (ended_at >= assigned_at),
     ended_by order_verb,
     policy_id int NOT NULL REFERENCES policy,
-    -- Copies, so that each fix costs one look-up: the two places, and what is proved so far.
+    -- Copies of the two places and of the evidence so far, so that a fix needs one look-up.
     restaurant_lon_deg float8 NOT NULL,
     restaurant_lat_deg float8 NOT NULL,
     customer_lon_deg float8 NOT NULL,
     customer_lat_deg float8 NOT NULL,
     at_restaurant_at timestamptz,
-    left_restaurant_at timestamptz,  -- picked_up by gps
-    picked_up_at timestamptz,  -- of any source, the earliest
+    left_restaurant_at timestamptz,  -- picked_up by GPS
+    picked_up_at timestamptz,  -- the earliest of all sources
     arriving_at timestamptz,
     at_customer_at timestamptz,
     PRIMARY KEY (order_id, assignment_no)
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX assignment_one_open ON assignment (driver_id) WHERE ended_at IS NULL;
--- A driver's windows never overlap, so the last one begun is the only one that can hold a fix.
+-- The windows of a driver never overlap, so only the last one begun can contain a fix.
 CREATE UNIQUE INDEX assignment_window ON assignment (driver_id, assigned_at);
 
 CREATE TABLE order_command (
@@ -54,7 +54,7 @@ CREATE TABLE order_command (
     command order_verb NOT NULL,
     actor actor NOT NULL,
     actor_id text NOT NULL,
-    driver_id text COLLATE "C" REFERENCES driver,  -- whom assign and reassign chose
+    driver_id text COLLATE "C" REFERENCES driver,  -- the driver that assign or reassign chose
     from_state order_state NOT NULL,
     to_state order_state NOT NULL,
     assignment_no int NOT NULL,  -- of to_state
@@ -64,16 +64,17 @@ CREATE TABLE order_command (
 );
 CREATE INDEX order_command_order ON order_command (order_id, assignment_no, command);
 
--- What fixes prove, whatever the commands said. While its assignment is open it only grows, and
--- occurred_at only moves earlier. The command that ends the assignment ends its window too: what
--- rested on fixes dated past that instant (a phone's clock may be 120 s ahead) goes then, once.
+-- What fixes prove, independent of commands. While the assignment is open, rows are only added and
+-- occurred_at only moves earlier. The command that ends the assignment also ends its window:
+-- evidence from fixes dated after that instant (a phone's clock may be 120 s fast) is removed once,
+-- then.
 CREATE TABLE evidence (
     order_id uuid NOT NULL,
     assignment_no int NOT NULL,
     state order_state NOT NULL
         CHECK (state IN ('at_restaurant', 'picked_up', 'arriving', 'at_customer')),
     source state_source NOT NULL DEFAULT 'gps',
-    occurred_at timestamptz NOT NULL,  -- the earliest instant proved
+    occurred_at timestamptz NOT NULL,  -- the earliest proved instant
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (order_id, assignment_no, state, source),
     FOREIGN KEY (order_id, assignment_no) REFERENCES assignment
@@ -93,7 +94,7 @@ CREATE TABLE order_event (
 
 CREATE TYPE transition_via AS ENUM ('command', 'evidence');
 
--- The whole matrix. What is not a row is refused by a trigger, whoever asks.
+-- All legal transitions. A trigger rejects any other, for every role.
 CREATE TABLE order_transition (
     from_state order_state NOT NULL,
     to_state order_state NOT NULL,
@@ -112,7 +113,7 @@ CREATE TABLE driver_transition (
     PRIMARY KEY (from_state, command)
 );
 
--- An order as it stands, with its open assignment.
+-- The current state of each order, with its open assignment.
 CREATE VIEW order_now AS
 SELECT
     o.order_id, o.state, o.assignment_no, a.driver_id, o.order_seq, o.restaurant_id,

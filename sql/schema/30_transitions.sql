@@ -1,8 +1,9 @@
--- The matrix of the state machines as rows, and the first policy. sql/README.md shows the same.
+-- The legal transitions, the default policy and the single-row tables. sql/README.md has the same
+-- matrix.
 
 INSERT INTO policy (policy_id, name) VALUES (1, 'default');
 INSERT INTO limits DEFAULT VALUES;
-INSERT INTO sealed_before DEFAULT VALUES;
+INSERT INTO history_bounds DEFAULT VALUES;
 
 INSERT INTO order_transition (from_state, to_state, via, command, actor) VALUES
     ('created', 'confirmed', 'command', 'confirm', 'staff'),
@@ -19,7 +20,7 @@ INSERT INTO order_transition (from_state, to_state, via, command, actor) VALUES
     ('assigned', 'picked_up', 'command', 'pick_up', 'staff'),
     ('at_restaurant', 'picked_up', 'command', 'pick_up', 'driver'),
     ('at_restaurant', 'picked_up', 'command', 'pick_up', 'staff'),
-    -- GPS may have shown the pick-up before the driver says so: recorded, and nothing goes back.
+    -- GPS may prove the pick-up before the command: the command is recorded, the state stays.
     ('picked_up', 'picked_up', 'command', 'pick_up', 'driver'),
     ('picked_up', 'picked_up', 'command', 'pick_up', 'staff'),
     ('arriving', 'arriving', 'command', 'pick_up', 'driver'),
@@ -53,7 +54,7 @@ INSERT INTO order_transition (from_state, to_state, via, command, actor) VALUES
     ('arriving', 'cancelled', 'command', 'cancel', 'staff'),
     ('at_customer', 'cancelled', 'command', 'cancel', 'staff'),
 
-    -- Each rule builds on the one before, so evidence never skips a state.
+    -- Each rule requires the one before it, so evidence never skips a state.
     ('assigned', 'at_restaurant', 'evidence', NULL, NULL),
     ('at_restaurant', 'picked_up', 'evidence', NULL, NULL),
     ('picked_up', 'arriving', 'evidence', NULL, NULL),

@@ -1,10 +1,12 @@
--- Distances and cells. Small SQL functions that the planner inlines.
+-- Distances, grid cells and timestamps as text. SQL functions that the planner inlines.
 
--- Metres between two places a city apart, on a plane that touches the ground halfway: within 0.1 %
--- of the sphere up to 10 km, below 80 degrees of latitude. The same both ways, to the last bit:
--- evidence must not depend on which fix came first. 111195.0797 m is a degree of PostGIS's sphere
--- (6371008.7714 m).
-CREATE FUNCTION ground_distance_m(lon_deg float8, lat_deg float8, at_lon_deg float8, at_lat_deg float8)
+-- Metres between two places in one city, on a plane that touches the sphere halfway: within 0.1 %
+-- of the great-circle distance up to 10 km, below 80 degrees of latitude. Exactly symmetric,
+-- because evidence must not depend on the order of two fixes. 111195.0797 m is one degree of
+-- PostGIS's sphere (radius 6371008.7714 m).
+CREATE FUNCTION ground_distance_m(
+    lon_deg float8, lat_deg float8, at_lon_deg float8, at_lat_deg float8
+)
 RETURNS float8 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN 111195.0797 * sqrt(
     ((lon_deg - at_lon_deg) * cosd((lat_deg + at_lat_deg) / 2))
@@ -12,13 +14,13 @@ RETURN 111195.0797 * sqrt(
     + (lat_deg - at_lat_deg) * (lat_deg - at_lat_deg)
 );
 
--- A hundredth of a degree each way, about 1.1 km north to south: row * 36000 + column.
+-- The grid cell of a place, 0.01 x 0.01 degrees (1.1 km from north to south): row * 36000 + column.
 CREATE FUNCTION cell_of(lon_deg float8, lat_deg float8)
 RETURNS int4 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN (floor(lat_deg * 100)::int4 + 9000) * 36000
     + least(floor(lon_deg * 100)::int4 + 18000, 35999);
 
--- An instant as the contracts write it: RFC 3339, UTC, milliseconds.
+-- A timestamp in the format of the contracts: RFC 3339, UTC, milliseconds.
 CREATE FUNCTION instant_text(at timestamptz)
 RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');

@@ -1,16 +1,18 @@
--- What fixes prove. Every rule asks "do two fixes exist such that ...", its lower time bounds are
--- instants that only ever move earlier, and its upper bound is the assignment's end. So the
--- answer depends on the set of fixes alone, grows with it, and never on their order. Only the
--- command that ends an assignment can take evidence back: see `afresh` below.
+-- Evidence from fixes. Every rule has the form "two fixes exist such that ...". Its lower time
+-- bounds are instants that only move earlier, and its upper bound is the end of the assignment. So
+-- the result is a function of the set of fixes, never of their order, and it grows with the set.
+-- Only the command that ends an assignment can remove evidence: see `recompute` below.
 --
--- Plans are kept for as long as a session lives, and are made when tables may still be empty (and
--- tomorrow's partition is). So every look-up here is by key whatever the planner believes of sizes:
--- no seqscan, and OFFSET 0 where it might begin with the wrong table.
+-- Plans are cached for the life of a session and may be made while tables are empty (the partition
+-- of the next day always is). So every look-up here uses a key, whatever sizes the planner
+-- estimates: sequential scans are off, and OFFSET 0 keeps the planner from starting with the wrong
+-- table.
 
--- The earliest a.fix_at of all pairs (a, b) of a driver's fixes with from_at <= a < before_at and
--- b < until_at, both inside (or both outside) the radius, min_s to max_s apart and within
--- spread_m of each other, neither saying that it was faster than max_mps; NULL leaves max_s,
--- spread_m and max_mps open. No row if there is no such pair. A set, so that the planner inlines it.
+-- Returns the earliest a.fix_at of all pairs (a, b) of fixes of a driver with from_at <= a <
+-- before_at and b < until_at, both inside (or both outside) the radius, min_s to max_s apart,
+-- within spread_m of each other, and neither with a speed above max_mps. NULL disables max_s,
+-- spread_m and max_mps. Returns no row if there is no such pair. Returns a set, so that the planner
+-- inlines it.
 CREATE FUNCTION evidence__first_pair(
     of_driver_id text, from_at timestamptz, before_at timestamptz, until_at timestamptz,
     place_lon_deg float8, place_lat_deg float8, inside bool, radius_m float8,
@@ -42,13 +44,13 @@ AS $$
     LIMIT 1
 $$;
 
--- Derives the four facts of assignments, one by one along of_orders and of_assignment_nos, and
--- records what is new or earlier. `afresh` forgets what was known: a closed window is judged as if
--- it had been closed from the start, so that fixes dated ahead of the closing command don't count,
--- whichever arrived first. One statement, whatever the number: to begin one costs more than to
--- judge an assignment. Each fact looks from the one before on, so it is a step of its own.
--- The caller holds the orders' rows.
-CREATE FUNCTION evidence__derive(of_orders uuid[], of_assignment_nos int[], afresh bool)
+-- Derives the four facts of the assignments (of_orders[i], of_assignment_nos[i]) and records those
+-- that are new or earlier. `recompute` ignores the facts recorded so far: a closed window is
+-- evaluated as if it had been closed from the start, so that fixes dated after the closing command
+-- never count, whichever arrived first. All assignments share one statement, because starting a
+-- statement costs more than evaluating an assignment. Each fact starts at the one before it, so
+-- each is a CTE of its own. The caller has locked the order rows.
+CREATE FUNCTION evidence__derive(of_orders uuid[], of_assignment_nos int[], recompute bool)
 RETURNS void LANGUAGE plpgsql
 SET enable_hashjoin = off
 SET enable_mergejoin = off
@@ -58,62 +60,64 @@ AS $$
 DECLARE
     later CONSTANT timestamptz := 'infinity';
 BEGIN
-    WITH asked AS MATERIALIZED (
-        SELECT a.was_ctid, a.order_id, a.assignment_no, a.driver_id, a.assigned_at,
+    WITH requested AS MATERIALIZED (
+        SELECT a.existing_ctid, a.order_id, a.assignment_no, a.driver_id, a.assigned_at,
             a.restaurant_lon_deg, a.restaurant_lat_deg, a.customer_lon_deg, a.customer_lat_deg,
             coalesce(a.ended_at, later) AS until_at,
-            CASE WHEN NOT afresh THEN a.at_restaurant_at END AS at_restaurant_at,
-            CASE WHEN NOT afresh THEN a.left_restaurant_at END AS left_restaurant_at,
-            CASE WHEN NOT afresh THEN a.arriving_at END AS arriving_at,
-            CASE WHEN NOT afresh THEN a.at_customer_at END AS at_customer_at,
+            CASE WHEN NOT recompute THEN a.at_restaurant_at END AS at_restaurant_at,
+            CASE WHEN NOT recompute THEN a.left_restaurant_at END AS left_restaurant_at,
+            CASE WHEN NOT recompute THEN a.arriving_at END AS arriving_at,
+            CASE WHEN NOT recompute THEN a.at_customer_at END AS at_customer_at,
             p.*
         FROM unnest(of_orders, of_assignment_nos) AS k (order_id, assignment_no)
         CROSS JOIN LATERAL (
-            SELECT t.ctid AS was_ctid, t.* FROM assignment t
+            SELECT t.ctid AS existing_ctid, t.* FROM assignment t
             WHERE t.order_id = k.order_id AND t.assignment_no = k.assignment_no OFFSET 0
         ) a
         JOIN policy p ON p.policy_id = a.policy_id
     ),
-    came AS MATERIALIZED (
+    arrived AS MATERIALIZED (
         SELECT a.*, coalesce((
             SELECT * FROM evidence__first_pair(
                 a.driver_id, a.assigned_at, coalesce(a.at_restaurant_at, later), a.until_at,
                 a.restaurant_lon_deg, a.restaurant_lat_deg, true, a.enter_radius_m,
                 a.dwell_min_s, a.dwell_max_s, a.dwell_spread_m, a.dwell_max_mps, a.worst_accuracy_m)
-        ), a.at_restaurant_at) AS came_at
-        FROM asked a
+        ), a.at_restaurant_at) AS arrived_at
+        FROM requested a
     ),
-    went AS MATERIALIZED (  -- nobody has left who never came: from NULL on there are no fixes
+    departed AS MATERIALIZED (  -- finds nothing where arrived_at is NULL
         SELECT a.*, coalesce((
             SELECT * FROM evidence__first_pair(
-                a.driver_id, a.came_at, coalesce(a.left_restaurant_at, later), a.until_at,
+                a.driver_id, a.arrived_at, coalesce(a.left_restaurant_at, later), a.until_at,
                 a.restaurant_lon_deg, a.restaurant_lat_deg, false, a.leave_radius_m,
                 a.leave_min_s, a.leave_max_s, NULL, NULL, a.worst_accuracy_m)
-        ), a.left_restaurant_at) AS went_at
-        FROM came a
+        ), a.left_restaurant_at) AS departed_at
+        FROM arrived a
     ),
     carried AS MATERIALIZED (
-        SELECT a.*, c.picked_up_at,  -- and from carried_at on: our clock may have been set back
+        -- The server's clock may have been set back, so carrying_from_at is never before
+        -- assigned_at.
+        SELECT a.*, c.picked_up_at,
             CASE WHEN c.picked_up_at IS NOT NULL THEN greatest(c.picked_up_at, a.assigned_at) END
-                AS carried_at
-        FROM went a
+                AS carrying_from_at
+        FROM departed a
         CROSS JOIN LATERAL (
-            SELECT least(a.went_at, min(commanded_at)) AS picked_up_at  -- least() skips NULLs
+            SELECT least(a.departed_at, min(commanded_at)) AS picked_up_at  -- least() skips NULLs
             FROM order_command WHERE order_id = a.order_id
                 AND assignment_no = a.assignment_no AND command = 'pick_up'
         ) c
     ),
     proved AS MATERIALIZED (
-        SELECT a.was_ctid, a.came_at, a.went_at, a.picked_up_at,
+        SELECT a.existing_ctid, a.arrived_at, a.departed_at, a.picked_up_at,
             coalesce((
                 SELECT * FROM evidence__first_pair(
-                    a.driver_id, a.carried_at, coalesce(a.arriving_at, later), a.until_at,
+                    a.driver_id, a.carrying_from_at, coalesce(a.arriving_at, later), a.until_at,
                     a.customer_lon_deg, a.customer_lat_deg, true, a.arriving_radius_m,
                     a.arriving_min_s, NULL, NULL, NULL, a.worst_accuracy_m)
             ), a.arriving_at) AS arriving_at,
             coalesce((
                 SELECT * FROM evidence__first_pair(
-                    a.driver_id, a.carried_at, coalesce(a.at_customer_at, later), a.until_at,
+                    a.driver_id, a.carrying_from_at, coalesce(a.at_customer_at, later), a.until_at,
                     a.customer_lon_deg, a.customer_lat_deg, true, a.enter_radius_m,
                     a.dwell_min_s, a.dwell_max_s, a.dwell_spread_m, a.dwell_max_mps,
                     a.worst_accuracy_m)
@@ -122,14 +126,14 @@ BEGIN
     ),
     changed AS (
         UPDATE assignment t SET
-            at_restaurant_at = a.came_at, left_restaurant_at = a.went_at,
+            at_restaurant_at = a.arrived_at, left_restaurant_at = a.departed_at,
             picked_up_at = a.picked_up_at, arriving_at = a.arriving_at,
             at_customer_at = a.at_customer_at
         FROM proved a
-        WHERE t.ctid = a.was_ctid  -- the caller holds the order's row: nobody moved it since
+        WHERE t.ctid = a.existing_ctid  -- unchanged, because the caller has locked the order row
             AND (t.at_restaurant_at, t.left_restaurant_at, t.picked_up_at, t.arriving_at,
                 t.at_customer_at)
-            IS DISTINCT FROM (a.came_at, a.went_at, a.picked_up_at, a.arriving_at,
+            IS DISTINCT FROM (a.arrived_at, a.departed_at, a.picked_up_at, a.arriving_at,
                 a.at_customer_at)
         RETURNING t.*
     ),
@@ -141,25 +145,25 @@ BEGIN
             ('arriving', c.arriving_at), ('at_customer', c.at_customer_at)
         ) AS f (state, occurred_at)
     ),
-    forgotten AS (
+    removed AS (
         DELETE FROM evidence e
-        WHERE afresh AND e.order_id = ANY (of_orders) AND e.source = 'gps' AND EXISTS (
+        WHERE recompute AND e.order_id = ANY (of_orders) AND e.source = 'gps' AND EXISTS (
             SELECT FROM facts f
             WHERE f.order_id = e.order_id AND f.assignment_no = e.assignment_no
                 AND f.state = e.state AND f.occurred_at IS NULL
         )
     )
-    INSERT INTO evidence AS known (order_id, assignment_no, state, occurred_at)
+    INSERT INTO evidence AS recorded (order_id, assignment_no, state, occurred_at)
     SELECT order_id, assignment_no, state, occurred_at FROM facts WHERE occurred_at IS NOT NULL
     ON CONFLICT (order_id, assignment_no, state, source) DO UPDATE
         SET occurred_at = EXCLUDED.occurred_at
-        WHERE known.occurred_at <> EXCLUDED.occurred_at;
+        WHERE recorded.occurred_at <> EXCLUDED.occurred_at;
 END
 $$;
 
--- Shows what evidence has proved of the current assignments: one step, one event at a time.
--- The caller holds the orders' rows.
-CREATE FUNCTION orders__show_evidence(of_orders uuid[])
+-- Moves orders to the state that the evidence of their current assignments proves, one state and
+-- one event at a time. The caller has locked the order rows.
+CREATE FUNCTION orders__apply_evidence(of_orders uuid[])
 RETURNS void LANGUAGE plpgsql
 SET enable_seqscan = off
 AS $$
@@ -169,36 +173,39 @@ BEGIN
     FOREACH step IN ARRAY
         ARRAY['at_restaurant', 'picked_up', 'arriving', 'at_customer']::order_state[]
     LOOP
-        UPDATE orders o SET state = step, state_source = shown.source, state_at = shown.occurred_at
+        UPDATE orders o SET
+            state = step, state_source = proved.source, state_at = proved.occurred_at
         FROM (
-            SELECT was.ctid AS was_ctid, e.source, e.occurred_at
-            FROM (SELECT DISTINCT unnest(of_orders) AS order_id) asked
+            SELECT existing.ctid AS existing_ctid, e.source, e.occurred_at
+            FROM (SELECT DISTINCT unnest(of_orders) AS order_id) requested
             CROSS JOIN LATERAL (
-                SELECT t.ctid, t.* FROM orders t WHERE t.order_id = asked.order_id OFFSET 0
-            ) was
+                SELECT t.ctid, t.* FROM orders t WHERE t.order_id = requested.order_id OFFSET 0
+            ) existing
             CROSS JOIN LATERAL (
                 SELECT k.source, k.occurred_at FROM evidence k
-                WHERE k.order_id = was.order_id AND k.assignment_no = was.assignment_no
+                WHERE k.order_id = existing.order_id AND k.assignment_no = existing.assignment_no
                     AND k.state = step AND k.source = 'gps' OFFSET 0
             ) e
-            WHERE was.ended_at IS NULL AND was.state < step
-        ) shown
-        WHERE o.ctid = shown.was_ctid;
+            WHERE existing.ended_at IS NULL AND existing.state < step
+        ) proved
+        WHERE o.ctid = proved.existing_ctid;
     END LOOP;
-    UPDATE orders o SET state_at = shown.occurred_at  -- shown already, and earlier than was known
+    -- The visible state may turn out to have begun earlier.
+    UPDATE orders o SET state_at = proved.occurred_at
     FROM (
-        SELECT was.ctid AS was_ctid, e.occurred_at
-        FROM (SELECT DISTINCT unnest(of_orders) AS order_id) asked
+        SELECT existing.ctid AS existing_ctid, e.occurred_at
+        FROM (SELECT DISTINCT unnest(of_orders) AS order_id) requested
         CROSS JOIN LATERAL (
-            SELECT t.ctid, t.* FROM orders t WHERE t.order_id = asked.order_id OFFSET 0
-        ) was
+            SELECT t.ctid, t.* FROM orders t WHERE t.order_id = requested.order_id OFFSET 0
+        ) existing
         CROSS JOIN LATERAL (
             SELECT k.occurred_at FROM evidence k
-            WHERE k.order_id = was.order_id AND k.assignment_no = was.assignment_no
-                AND k.state = was.state AND k.source = 'gps' OFFSET 0
+            WHERE k.order_id = existing.order_id AND k.assignment_no = existing.assignment_no
+                AND k.state = existing.state AND k.source = 'gps' OFFSET 0
         ) e
-        WHERE was.ended_at IS NULL AND was.state_source = 'gps' AND e.occurred_at < was.state_at
-    ) shown
-    WHERE o.ctid = shown.was_ctid;
+        WHERE existing.ended_at IS NULL AND existing.state_source = 'gps'
+            AND e.occurred_at < existing.state_at
+    ) proved
+    WHERE o.ctid = proved.existing_ctid;
 END
 $$;

@@ -1,6 +1,6 @@
--- The one door for fixes: COPY into pg_temp.incoming_fix, then record_fixes_v1().
+-- The only write path for fixes: COPY into pg_temp.incoming_fix, then record_fixes_v1().
 
--- Makes this session's incoming_fix, or empties it, and lets the caller fill it.
+-- Creates or empties the session's incoming_fix, and grants INSERT on it to the caller.
 CREATE FUNCTION prepare_incoming_v1()
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -30,14 +30,14 @@ BEGIN
 END
 $$;
 
--- Why a fix can't be stored, whatever is stored already; NULL if it can.
-CREATE FUNCTION incoming_fix__refusal(
+-- Returns why a fix cannot be stored, regardless of what is stored already; NULL if it can.
+CREATE FUNCTION incoming_fix__rejection_reason(
     boot text, seq int8, fix_at timestamptz, received_at timestamptz,
     lon_deg float8, lat_deg float8, accuracy_m float8, speed_mps float8, heading_deg float8,
     altitude_m float8, battery float8, reason text,
     future interval, lateness interval, sealed timestamptz
 )
-RETURNS text LANGUAGE sql STABLE PARALLEL SAFE  -- not IMMUTABLE: then it would not be inlined
+RETURNS text LANGUAGE sql STABLE PARALLEL SAFE  -- IMMUTABLE would prevent inlining
 RETURN CASE
     WHEN reason IS NOT NULL THEN reason
     WHEN fix_at IS NULL OR lon_deg IS NULL OR lat_deg IS NULL OR (boot IS NULL) <> (seq IS NULL)
@@ -54,9 +54,9 @@ RETURN CASE
     WHEN NOT battery BETWEEN 0 AND 1 THEN 'battery_out_of_range'
 END;
 
--- Takes the rows of incoming_fix whose driver is unknown or locked out of it: the first are
--- refused, the second parked. Returns what became of each.
-CREATE FUNCTION incoming_fix__set_aside(locked_out text[])
+-- Removes the rows of incoming_fix whose driver is unknown or in `drivers_to_park`: the former are
+-- rejected, the latter parked. Returns the outcome of each.
+CREATE FUNCTION incoming_fix__reject_or_park(drivers_to_park text[])
 RETURNS SETOF fix_outcome LANGUAGE plpgsql
 AS $$
 BEGIN
@@ -68,9 +68,9 @@ BEGIN
         )
         SELECT u.n, 'rejected', 'unknown_driver' FROM unknown u;
     RETURN QUERY
-        WITH aside AS (
+        WITH taken AS (
             DELETE FROM pg_temp.incoming_fix i
-            WHERE (i.driver_id IN (SELECT unnest(locked_out))) IS TRUE  -- a hash, never a join
+            WHERE (i.driver_id IN (SELECT unnest(drivers_to_park))) IS TRUE  -- a hash, never a join
             RETURNING i.*
         ),
         parked AS (
@@ -78,34 +78,34 @@ BEGIN
                 accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
             SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg,
                 accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason
-            FROM aside ORDER BY n
+            FROM taken ORDER BY n
         )
-        SELECT a.n, 'parked', 'locked' FROM aside a;
+        SELECT t.n, 'parked', 'locked' FROM taken t;
 END
 $$;
 
--- The union of multiranges. range_agg would make a memory context per group, and most groups have
+-- The union of multiranges. range_agg would create a memory context per group, and most groups have
 -- one row.
 CREATE AGGREGATE multirange_union(int8multirange) (
     SFUNC = pg_catalog.multirange_union, STYPE = int8multirange
 );
 
--- Writes everything in incoming_fix. Returns the rows that were not simply committed.
---   1 lock the drivers' rows; those locked by others are parked, unknown ones refused
---   2 take back what was parked of these drivers before
---   3 new or seen, by the ranges of the boot, before any rule about age
---   4 age and range rules, by received_at, never by our clock
+-- Writes all of incoming_fix. Returns the rows that have an outcome other than "committed".
+--   1 lock the driver rows; park fixes whose row is locked, reject unknown drivers
+--   2 take back the parked fixes of these drivers
+--   3 tell new fixes from copies, by the ranges of the boot, before any rule about age
+--   4 apply the rules about age and range, by received_at, never by the server's clock
 --   5 quarantine
---   6 history and ranges; everything else hangs on the history's triggers
--- An order's row locked by others (DS012, from the evidence trigger) undoes the attempt; its
--- driver is parked as a whole, and the rest is tried again.
+--   6 write history and ranges; the triggers of fix_history do the rest
+-- An order row locked by another transaction (DS012, raised by the evidence trigger) rolls the
+-- attempt back; all fixes of its driver are parked, and the rest is attempted again.
 CREATE FUNCTION record_fixes_v1()
 RETURNS SETOF fix_outcome LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
-SET enable_hashjoin = off  -- every join below is a look-up by key in a large table
+SET enable_hashjoin = off  -- every join here is a look-up by key in a large table
 SET enable_mergejoin = off
-SET enable_seqscan = off  -- also in one that was empty when the plan was made: tomorrow's partition
-SET work_mem = '64MB'  -- a batch of 20,000 sorts in memory
+SET enable_seqscan = off  -- also in partitions that were empty when the plan was made
+SET work_mem = '64MB'  -- sorts a batch of 20,000 in memory
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -132,49 +132,49 @@ RETURNS SETOF fix_outcome LANGUAGE plpgsql
 AS $$
 #variable_conflict use_column
 DECLARE
-    wanted_count int;
+    requested_count int;
     locked_count int;
-    locked_out text[];
+    drivers_to_park text[];
     future interval;
     lateness interval;
     worst_m float8;
     sealed timestamptz;
     has_copies bool;
-    -- the box around all service areas, so that most fixes cost four comparisons
+    -- The bounding box of all service areas, so that most fixes need four comparisons.
     west float8;
     south float8;
     east float8;
     north float8;
-    again int[];
+    deferred int[];
     outcomes fix_outcome[];
 BEGIN
-    -- Step 1: the drivers' rows
+    -- Step 1: lock the driver rows
     IF parked_drivers <> '{}' THEN
-        RETURN QUERY SELECT * FROM incoming_fix__set_aside(parked_drivers);
+        RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(parked_drivers);
     END IF;
-    WITH wanted AS MATERIALIZED (  -- sorted: neighbours share pages of the index and of the table
+    WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
         SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
     ),
     locked AS MATERIALIZED (
-        SELECT d.driver_id FROM wanted w JOIN driver_state d USING (driver_id)
+        SELECT d.driver_id FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
-    SELECT (SELECT count(*) FROM wanted), (SELECT count(*) FROM locked)
-        INTO wanted_count, locked_count;
-    IF locked_count < wanted_count THEN
+    SELECT (SELECT count(*) FROM requested), (SELECT count(*) FROM locked)
+        INTO requested_count, locked_count;
+    IF locked_count < requested_count THEN
         WITH locked AS MATERIALIZED (
             SELECT d.driver_id FROM driver_state d
             WHERE d.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)
             FOR NO KEY UPDATE OF d SKIP LOCKED
         )
-        SELECT array_agg(DISTINCT driver_id) INTO locked_out FROM pg_temp.incoming_fix
+        SELECT array_agg(DISTINCT driver_id) INTO drivers_to_park FROM pg_temp.incoming_fix
             WHERE driver_id NOT IN (SELECT driver_id FROM locked);
-        RETURN QUERY SELECT * FROM incoming_fix__set_aside(locked_out);
+        RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(drivers_to_park);
     END IF;
 
-    -- Step 2: what was parked, before what came now (n below 0)
+    -- Step 2: parked fixes precede those of this batch (n below 0)
     IF EXISTS (SELECT FROM parked_fix) THEN
-        WITH back AS (
+        WITH unparked AS (
             DELETE FROM parked_fix p
             WHERE p.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)
             RETURNING p.*
@@ -184,46 +184,48 @@ BEGIN
         SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
             fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
             battery, reason
-        FROM back;
+        FROM unparked;
     END IF;
 
     SELECT make_interval(secs => future_s), make_interval(secs => lateness_s), worst_accuracy_m
         INTO future, lateness, worst_m FROM limits;
-    SELECT sealed_before INTO sealed FROM sealed_before;
+    SELECT sealed_before INTO sealed FROM history_bounds;
     SELECT min(a.west), min(a.south), max(a.east), max(a.north)
         INTO west, south, east, north FROM service_area a;
 
-    -- Few batches bring a fix twice, and only those pay for looking at its copies. (A plain PATCH has no
-    -- identity here, so two of one driver may be copies.)
+    -- Few batches contain a fix twice, and only those pay for the comparison of copies. (A plain
+    -- PATCH has neither boot nor seq, so two of one driver may be copies.)
     has_copies := (SELECT count(*) FROM pg_temp.incoming_fix) > locked_count AND EXISTS (
         SELECT FROM pg_temp.incoming_fix GROUP BY driver_id, boot, seq HAVING count(*) > 1
     );
 
-    -- What follows a good copy is decided in a second pass, when that one is written: so a batch
-    -- of n does what n batches of one would.
+    -- Copies that follow a storable one are decided in a second pass, when that one is written. So
+    -- a batch of n has the same result as n batches of one.
     LOOP
-        WITH judged AS NOT MATERIALIZED (
+        WITH candidate AS NOT MATERIALIZED (
             SELECT i.n, i.driver_id,
                 CASE WHEN i.seq IS NULL THEN '' ELSE coalesce(i.boot, '') END AS boot,
-                -- without an identity of its own: by its place
+                -- without boot and seq, a fix is identified by its place
                 coalesce(i.seq, hashtextextended(
                     (i.lon_deg + 0.0)::text || ' ' || (i.lat_deg + 0.0)::text, 0
                 ) & 9223372036854775807) AS seq,
                 i.boot IS NULL OR i.seq IS NULL AS anonymous,
                 i.fix_at, i.received_at, i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps,
                 i.heading_deg, i.altitude_m, i.battery, i.reason,
-                incoming_fix__refusal(i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg, i.lat_deg,
-                    i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery, i.reason,
-                    future, lateness, sealed) AS refusal
+                incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg,
+                    i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery,
+                    i.reason, future, lateness, sealed) AS rejection
             FROM pg_temp.incoming_fix i
-            WHERE again IS NULL OR i.n IN (SELECT unnest(again))
+            WHERE deferred IS NULL OR i.n IN (SELECT unnest(deferred))
             ORDER BY driver_id  -- neighbours share pages of the indexes and tables
         ),
         copies AS MATERIALIZED (
             SELECT n,
-                count(*) FILTER (WHERE refusal IS NULL) OVER copies_before > 0 AS is_repeat,
-                count(*) FILTER (WHERE refusal IS NOT NULL) OVER copies_before > 0 AS was_refused
-            FROM judged WHERE has_copies
+                count(*) FILTER (WHERE rejection IS NULL) OVER copies_before > 0
+                    AS follows_storable,
+                count(*) FILTER (WHERE rejection IS NOT NULL) OVER copies_before > 0
+                    AS follows_rejected
+            FROM candidate WHERE has_copies
             WINDOW copies_before AS (
                 PARTITION BY driver_id, boot, seq, CASE WHEN anonymous THEN fix_at END ORDER BY n
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
@@ -238,9 +240,9 @@ BEGIN
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
                         THEN 'rejected bad_id'
-                    -- what arrives too late or too early to be new may be stored already
-                    WHEN anonymous AND refusal NOT IN ('too_old', 'in_the_future', 'sealed')
-                        THEN 'rejected ' || refusal
+                    -- a fix that is too old or too early to be new may be stored already
+                    WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed')
+                        THEN 'rejected ' || rejection
                     WHEN anonymous OR b.stored @> r.seq THEN coalesce(
                         CASE
                             WHEN reason = 'void' THEN 'duplicate'
@@ -259,22 +261,24 @@ BEGIN
                         ),
                         CASE
                             WHEN NOT anonymous THEN 'conflict'
-                            WHEN r.n IN (SELECT n FROM copies WHERE is_repeat) THEN 'repeat'
-                            WHEN refusal IS NOT NULL THEN 'rejected ' || refusal
+                            WHEN r.n IN (SELECT n FROM copies WHERE follows_storable)
+                                THEN 'deferred'
+                            WHEN rejection IS NOT NULL THEN 'rejected ' || rejection
                         END
                     )
-                    WHEN r.n IN (SELECT n FROM copies WHERE is_repeat) THEN 'repeat'
-                    -- a spoilt copy must not keep a good one out, whichever came first
-                    WHEN refusal IS NOT NULL THEN 'rejected ' || CASE
-                        WHEN r.n IN (SELECT n FROM copies WHERE was_refused)
+                    WHEN r.n IN (SELECT n FROM copies WHERE follows_storable) THEN 'deferred'
+                    -- a corrupt copy must not prevent a good one from being stored, in either order
+                    WHEN rejection IS NOT NULL THEN 'rejected ' || CASE
+                        WHEN r.n IN (SELECT n FROM copies WHERE follows_rejected)
                             OR b.rejected @> r.seq THEN 'rejected_before'
-                        ELSE refusal
+                        ELSE rejection
                     END
                 END AS outcome,
                 CASE
                     WHEN lon_deg = 0 AND lat_deg = 0 THEN 'null_island'
                     WHEN r.lat_deg BETWEEN west AND east AND r.lon_deg BETWEEN south AND north
-                        AND EXISTS (SELECT FROM service_area a WHERE r.lat_deg BETWEEN a.west AND a.east
+                        AND EXISTS (SELECT FROM service_area a
+                            WHERE r.lat_deg BETWEEN a.west AND a.east
                             AND r.lon_deg BETWEEN a.south AND a.north)
                         AND NOT EXISTS (SELECT FROM service_area a
                             WHERE r.lon_deg BETWEEN a.west AND a.east
@@ -282,7 +286,7 @@ BEGIN
                         THEN 'swapped'
                     WHEN accuracy_m > worst_m THEN 'inaccurate'
                 END AS quarantine
-            FROM judged r
+            FROM candidate r
             LEFT JOIN driver_boot b ON b.driver_id = r.driver_id AND b.boot = r.boot
         ),
         -- Step 6
@@ -293,7 +297,7 @@ BEGIN
                 accuracy_m, speed_mps, heading_deg, altitude_m, battery, quarantine
             FROM decided WHERE outcome IS NULL
         ),
-        learned AS MATERIALIZED (
+        settled AS MATERIALIZED (
             SELECT driver_id, boot, min(boot_ctid) AS boot_ctid,
                 coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
                     FILTER (WHERE outcome IS NULL), '{}') AS stored,
@@ -304,45 +308,45 @@ BEGIN
                 AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
             GROUP BY driver_id, boot
         ),
-        known_boots AS (
-            UPDATE driver_boot b SET stored = b.stored + l.stored,
-                rejected = CASE WHEN isempty(b.rejected) AND isempty(l.rejected) THEN b.rejected
-                    ELSE b.rejected + (l.rejected - b.stored) - l.stored END
-            FROM learned l
-            WHERE b.ctid = l.boot_ctid  -- we hold the driver's row: nobody moved it since
+        existing_boots AS (
+            UPDATE driver_boot b SET stored = b.stored + s.stored,
+                rejected = CASE WHEN isempty(b.rejected) AND isempty(s.rejected) THEN b.rejected
+                    ELSE b.rejected + (s.rejected - b.stored) - s.stored END
+            FROM settled s
+            WHERE b.ctid = s.boot_ctid  -- unchanged, because the driver row is locked
         ),
         new_boots AS (
             INSERT INTO driver_boot (driver_id, boot, stored, rejected)
-            SELECT driver_id, boot, stored, rejected - stored FROM learned WHERE boot_ctid IS NULL
+            SELECT driver_id, boot, stored, rejected - stored FROM settled WHERE boot_ctid IS NULL
         )
         SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
-                ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'repeat')
+                ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
             || array_agg((n, 'quarantined', quarantine)::fix_outcome)
                 FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
-            array_agg(n) FILTER (WHERE outcome = 'repeat')
-        INTO outcomes, again
+            array_agg(n) FILTER (WHERE outcome = 'deferred')
+        INTO outcomes, deferred
         FROM decided
         WHERE outcome IS NOT NULL OR quarantine IS NOT NULL;
 
         IF outcomes IS NOT NULL THEN
             IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.n < 0) THEN
-                PERFORM parked_fix__bury_refused(outcomes);
+                PERFORM parked_fix__add_dead_letters(outcomes);
             END IF;
             RETURN QUERY SELECT o.* FROM unnest(outcomes) o;
         END IF;
-        EXIT WHEN again IS NULL;
+        EXIT WHEN deferred IS NULL;
     END LOOP;
 END
 $$;
 
--- Nobody waits for the outcome of a parked fix, so a refused one becomes a dead letter here.
-CREATE FUNCTION parked_fix__bury_refused(outcomes fix_outcome[])
+-- No caller receives the outcome of a parked fix, so a rejected one becomes a dead letter here.
+CREATE FUNCTION parked_fix__add_dead_letters(outcomes fix_outcome[])
 RETURNS void LANGUAGE sql
 SET enable_hashjoin = on
 AS $$
     INSERT INTO outbox (topic, key, payload, headers)
     SELECT 'dead-letter', convert_to(i.driver_id, 'UTF8'),
-        -- the members of a fix, so that the letter can be sent again as it is
+        -- the members of a fix, so that the dead letter can be sent again unchanged
         convert_to(jsonb_strip_nulls(to_jsonb(i)
             - ARRAY['n', 'driver_id', 'received_at', 'reason'])::text, 'UTF8'),
         jsonb_build_array(
@@ -350,12 +354,12 @@ AS $$
             jsonb_build_array('source', 'parked'), jsonb_build_array('topic', ''),
             jsonb_build_array('driver_id', i.driver_id), jsonb_build_array('detail', ''),
             jsonb_build_array('received_at_ms',
-                round(extract(EPOCH FROM i.received_at) * 1000)::int8::text))
+                round(extract(epoch FROM i.received_at) * 1000)::int8::text))
     FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
     WHERE o.n < 0 AND o.outcome IN ('rejected', 'conflict')
 $$;
 
--- Tries the parked fixes again. Returns how many are parked no more.
+-- Attempts the parked fixes again. Returns the number of fixes that are no longer parked.
 CREATE FUNCTION record_parked_v1()
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -369,7 +373,7 @@ BEGIN
         RETURN 0;
     END IF;
     PERFORM prepare_incoming_v1();
-    WITH back AS (
+    WITH unparked AS (
         DELETE FROM parked_fix p
         WHERE parked_id IN (SELECT parked_id FROM parked_fix ORDER BY parked_id LIMIT 20000
             FOR UPDATE SKIP LOCKED)
@@ -380,15 +384,16 @@ BEGIN
     SELECT (-2000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
         fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
         battery, reason
-    FROM back;
+    FROM unparked;
     PERFORM record_fixes_v1();
     SELECT count(*) INTO after_count FROM parked_fix;
     RETURN greatest(before_count - after_count, 0);
 END
 $$;
 
--- The watermark of each (driver, boot): up to seq everything is stored or refused, but for the
--- gaps in `missing` [[first, last], ...]. At most 64 gaps; then the watermark stops at the 65th.
+-- Returns the watermark of each (driver, boot): up to seq every fix is stored or rejected, except
+-- for the gaps in `missing` [[first, last], ...]. At most 64 gaps: the watermark stops before the
+-- 65th.
 CREATE FUNCTION read_watermarks_v1(driver_ids text[], boots text[])
 RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -397,10 +402,10 @@ AS $$
     SELECT b.driver_id, b.boot,
         coalesce(g.gaps[65][1] - 1, upper(b.settled) - 1),
         coalesce(to_jsonb(g.gaps[1:64]), '[]')
-    FROM unnest(driver_ids, boots) AS asked (driver_id, boot)
+    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
     CROSS JOIN LATERAL (
         SELECT k.driver_id, k.boot, k.stored + k.rejected AS settled FROM driver_boot k
-        WHERE k.driver_id = asked.driver_id AND k.boot = asked.boot
+        WHERE k.driver_id = requested.driver_id AND k.boot = requested.boot
     ) b
     CROSS JOIN LATERAL (
         SELECT array_agg(ARRAY[lower(gap), upper(gap) - 1] ORDER BY lower(gap)) AS gaps

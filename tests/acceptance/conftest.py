@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ops.stack.settings import StackSettings
+from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 
-ANY_PORT = {name: 0 for name in StackSettings.model_fields if name.endswith("_port")}
 ACK_EVERY_S = "3"
 
 
@@ -39,8 +38,8 @@ def stack() -> Iterator[Stack]:
     """The whole stack, ready; one for all that leave it whole."""
     with folder_for_all() as paths:
         environment = os.environ | {"ACK_EVERY_S": ACK_EVERY_S}
-        settings = StackSettings(doorstep_home=paths, **ANY_PORT)
-        whole = Stack(settings, environment=environment, say=lambda _: None)
+        settings = StackSettings(doorstep_home=paths, **FREE_PORTS)
+        whole = Stack(settings, environment=environment, echo=lambda _: None)
         try:
             whole.up(owner_pid=os.getpid())
             yield whole

@@ -17,8 +17,8 @@ from device.journal import read_published
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection
 from ops.ledger import Ledger, compare
+from ops.servers.waiting import wait_until
 from ops.stack.stack import Stack
-from tests.integration.servers import wait_until
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHARED = PROJECT.parent / "shared" / "data" / "gps"

@@ -1,7 +1,8 @@
-"""Faults: a loaded stack of our own is broken on purpose, and what it promised is checked.
+"""Faults: break a loaded stack on purpose, and check what it promises.
 
     ./run faults [--only N ...] [--json]
 
-`lab` has the stack, `load` the devices and orders on it, `checker` the invariants; `brokers`,
-`kafka`, `consumers`, `network`, `database`, `apis`, `viewers` and `devices` the faults.
+`environment` runs the stack, `load` its devices and orders, `checker` the invariants. The faults
+are in `whole_stack`, `brokers`, `kafka`, `consumers`, `network`, `database`, `apis`, `viewers` and
+`devices`.
 """

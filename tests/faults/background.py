@@ -1,4 +1,4 @@
-"""Load that runs in a thread of its own while a fault is tried."""
+"""Load that runs in a thread during a fault."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Background:
-    """Runs `live()` in a thread until the block ends; what it raises is raised there."""
+    """Runs `work()` in a thread until the block ends. Its exception is raised at the end."""
 
     def __init__(self, name: str) -> None:
         self.stopping = threading.Event()
@@ -17,10 +17,10 @@ class Background:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def prepare(self) -> None:
-        """Do what comes before the thread starts."""
+        """Prepare before the thread starts."""
 
-    async def live(self) -> None:
-        """Do the work until `stopping` is set."""
+    async def work(self) -> None:
+        """Run until `stopping` is set."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -38,6 +38,6 @@ class Background:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self.live())
+            asyncio.run(self.work())
         except BaseException as exc:  # noqa: BLE001 - a thread's boundary: __exit__ raises it again
             self.failure = exc

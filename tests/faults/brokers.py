@@ -1,4 +1,4 @@
-"""Mosquitto and the bridge: killed, stopped, overflowing, and given what can't be handled."""
+"""Mosquitto and the bridge: killed, stopped, a full queue, and a payload that raises."""
 
 from __future__ import annotations
 
@@ -15,123 +15,134 @@ from confluent_kafka import Consumer, TopicPartition
 from paho.mqtt.enums import CallbackAPIVersion
 
 from doorstep.credentials import mqtt_password
-from tests.faults.fault import Fault, Seen
-from tests.faults.lab import Lab
+from tests.faults.environment import FaultEnvironment
+from tests.faults.fault import Fault, Outcome
 
 DOWN_S = 600.0
-QUEUE = 300  # messages that the broker keeps for the bridge: 0.6 s of the load
-IN_FLIGHT = 100  # and that the bridge takes without Kafka's word
+QUEUE = 300  # messages queued for the bridge: 0.6 s of the load
+IN_FLIGHT = 100  # messages in the bridge without Kafka's confirmation
 ALARM_WITHIN_S = 30.0
-POISON = b"the payload that nobody can handle"
+POISON = b"a payload that raises in the bridge"
 POISONER = "poisoner"
-# What the bridge is given instead of a poison that exists: no payload is known to make it raise.
+# No payload is known to make the bridge raise, so producing this one raises in its process.
 SITECUSTOMIZE = f"""
-import bridge.relay as relay
+from bridge.kafka_publisher import Publisher
 
-send = relay.Relay._send
-
-
-def failing(self, subscriber, arrival, chunk):
-    if arrival.payload == {POISON!r}:
-        raise ZeroDivisionError("made by the faults' lab")
-    return send(self, subscriber, arrival, chunk)
+produce = Publisher.produce
 
 
-relay.Relay._send = failing
+def failing(self, topic, key, value, on_delivery, headers=None):
+    if value == {POISON!r} and headers is None:  # the dead letter has headers
+        raise ZeroDivisionError("injected")
+    return produce(self, topic, key, value, on_delivery, headers)
+
+
+Publisher.produce = failing
 """
 
 
-def kill_mosquitto(lab: Lab) -> Seen:
-    """What its last save did not hold is gone; the devices send it again."""
-    at = lab.kill("mosquitto-1")
-    return Seen("", lab.wait_healthy(since=at), ok=True)
+def kill_mosquitto(env: FaultEnvironment) -> Outcome:
+    """Kill Mosquitto: it loses what it has not saved, and the devices resend it."""
+    at = env.kill("mosquitto-1")
+    return Outcome("", env.wait_healthy(since=at), ok=True)
 
 
-def stop_mosquitto(lab: Lab) -> Seen:
-    """A stop in order: it saves its queues."""
-    at = lab.kill("mosquitto-1", signal.SIGTERM)
-    return Seen("", lab.wait_healthy(since=at), ok=True)
+def stop_mosquitto(env: FaultEnvironment) -> Outcome:
+    """Stop Mosquitto: it saves its queues."""
+    at = env.kill("mosquitto-1", signal.SIGTERM)
+    return Outcome("", env.wait_healthy(since=at), ok=True)
 
 
-def kill_bridge(lab: Lab) -> Seen:
-    """What Kafka has and MQTT was not told of comes a second time."""
-    at = lab.kill("bridge")
-    return Seen("", lab.wait_healthy(since=at), ok=True)
+def kill_bridge(env: FaultEnvironment) -> Outcome:
+    """Kill the bridge: messages without a PUBACK arrive in Kafka a second time."""
+    at = env.kill("bridge")
+    return Outcome("", env.wait_healthy(since=at), ok=True)
 
 
-def bridge_down(lab: Lab) -> Seen:
-    """Ten minutes of fixes wait in Mosquitto, and come a second time from the journals."""
-    before = sum(lab.load.published().values())
-    with lab.down("bridge"):
+def bridge_down(env: FaultEnvironment) -> Outcome:
+    """Stop the bridge for 10 minutes: fixes queue in Mosquitto, and devices resend them."""
+    before = sum(env.load.published().values())
+    with env.shut_down("bridge"):
         time.sleep(DOWN_S)
-        waited = sum(lab.load.published().values()) - before
-    recovery_s = lab.wait_healthy(timeout_s=600)
-    return Seen(f"{waited:,} fixes waited, {waited / recovery_s:,.0f} fixes/s", recovery_s, ok=True)
+        waited = sum(env.load.published().values()) - before
+    recovery_s = env.wait_healthy(timeout_s=600)
+    return Outcome(
+        f"{waited:,} fixes waited, {waited / recovery_s:,.0f} fixes/s", recovery_s, ok=True
+    )
 
 
-def overflow(lab: Lab) -> Seen:
-    """Kafka stands still, and the broker may queue little: it drops after its PUBACK."""
+def overflow(env: FaultEnvironment) -> Outcome:
+    """Freeze Kafka with a small queue in the broker: it drops messages after the PUBACK."""
     with (
-        lab.told("bridge", {"BRIDGE_MAX_IN_FLIGHT": str(IN_FLIGHT)}),
-        small_queue(lab),
+        env.with_variables("bridge", {"BRIDGE_MAX_IN_FLIGHT": str(IN_FLIGHT)}),
+        small_queue(env),
     ):
-        with lab.stopped("kafka"):
+        with env.frozen("kafka"):
             began = time.monotonic()
-            dropped = wait_for(
-                lambda: lab.metric("bridge", "doorstep_bridge_broker_dropped"), ALARM_WITHIN_S
+            dropped = poll_for(
+                lambda: env.metric("bridge", "doorstep_bridge_broker_dropped"), ALARM_WITHIN_S
             )
             alarm_s = time.monotonic() - began
-            is_said = "broker_drops_messages" in lab.log_of("bridge")
+            is_logged = "broker_drops_messages" in env.log("bridge")
         back = time.monotonic()
-        recovery_s = lab.wait_healthy(since=back)
-    seen = f"{dropped:,.0f} drops told after {alarm_s:.1f} s" if dropped else "no drop was told"
-    seen += ", logged" if is_said else ", not logged"
-    return Seen(seen, recovery_s, ok=bool(dropped) and is_said)
+        recovery_s = env.wait_healthy(since=back)
+    seen = (
+        f"{dropped:,.0f} drops reported after {alarm_s:.1f} s"
+        if dropped
+        else "no drop was reported"
+    )
+    seen += ", logged" if is_logged else ", not logged"
+    return Outcome(seen, recovery_s, ok=bool(dropped) and is_logged)
 
 
-def poison(lab: Lab) -> Seen:
-    """A handler that raises: one dead letter, and everything else goes on."""
-    lab.stack.add_drivers([POISONER])
+def poison(env: FaultEnvironment) -> Outcome:
+    """Make the bridge's handler raise: one dead letter, and the bridge continues."""
+    env.stack.add_drivers([POISONER])
     with tempfile.TemporaryDirectory(prefix="doorstep-poison-") as folder:
         Path(folder).chmod(0o755)
         (Path(folder) / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-        with lab.told("bridge", {"PYTHONPATH": folder}):
-            pid, at = lab.pid("bridge"), time.monotonic()
-            letters = dead_letters(lab)
-            publish(lab, POISONER, POISON)
-            found = wait_for(lambda: POISON in next(letters), 20)
-            recovery_s = lab.wait_healthy(since=at)
-            counted = lab.metric("bridge", "doorstep_bridge_poison_total")
-            is_same = lab.pid("bridge") == pid
+        with env.with_variables("bridge", {"PYTHONPATH": python_path(folder)}):
+            pid, at = env.pid("bridge"), time.monotonic()
+            letters = dead_letters(env)
+            publish(env, POISONER, POISON)
+            found = poll_for(lambda: next(letters) == ("bridge_error", POISON), 20)
+            recovery_s = env.wait_healthy(since=at)
+            counted = env.metric("bridge", "doorstep_bridge_poison_total")
+            is_same = env.pid("bridge") == pid
             letters.close()
     seen = f"{counted:.0f} counted, {'a' if found else 'no'} dead letter, "
     seen += "the same process" if is_same else "the process ended"
-    return Seen(seen, recovery_s, ok=bool(found) and is_same and counted == 1)
+    return Outcome(seen, recovery_s, ok=bool(found) and is_same and counted == 1)
+
+
+def python_path(folder: str) -> str:
+    """Put a folder before this process's PYTHONPATH."""
+    return os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @contextlib.contextmanager
-def small_queue(lab: Lab) -> Iterator[None]:
-    """Let the broker queue QUEUE messages a client: it starts anew, since a SIGHUP won't do."""
-    path = lab.stack.paths.mosquitto.resolve() / "mosquitto-1.conf"
-    usual = path.read_text(encoding="utf-8")
-    small = usual.replace("max_queued_messages 1000000", f"max_queued_messages {QUEUE}")
-    if small == usual:
-        raise ValueError("mosquitto.conf no longer says what is to be changed")
+def small_queue(env: FaultEnvironment) -> Iterator[None]:
+    """Restart the broker with a queue of QUEUE messages per client during the block."""
+    path = env.stack.paths.mosquitto.resolve() / "mosquitto-1.conf"
+    original = path.read_text(encoding="utf-8")
+    small = original.replace("max_queued_messages 1000000", f"max_queued_messages {QUEUE}")
+    if small == original:
+        raise ValueError("mosquitto.conf has no such max_queued_messages")
     try:
-        with lab.down("mosquitto-1"):
-            path.write_text(small, encoding="utf-8")  # in place: it keeps its owner
-        lab.wait_healthy()
+        with env.shut_down("mosquitto-1"):
+            path.write_text(small, encoding="utf-8")  # in place: the file keeps its owner
+        env.wait_healthy()
         yield
     finally:
-        with lab.down("mosquitto-1"):
-            path.write_text(usual, encoding="utf-8")
+        with env.shut_down("mosquitto-1"):
+            path.write_text(original, encoding="utf-8")
 
 
-def publish(lab: Lab, driver_id: str, payload: bytes) -> None:
-    """Publish as a driver's phone, QoS 1, and wait for the PUBACK."""
-    broker = lab.addresses.mqtt[0]
+def publish(env: FaultEnvironment, driver_id: str, payload: bytes) -> None:
+    """Publish as a driver with QoS 1, and wait for the PUBACK."""
+    broker = env.addresses.mqtt[0]
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=driver_id)
-    client.username_pw_set(driver_id, mqtt_password(lab.stack.paths.fleet_key(), driver_id))
+    client.username_pw_set(driver_id, mqtt_password(env.stack.paths.fleet_key(), driver_id))
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
     topic = f"doorstep/v1/drivers/{driver_id}/position"
@@ -140,9 +151,9 @@ def publish(lab: Lab, driver_id: str, payload: bytes) -> None:
     client.loop_stop()
 
 
-def dead_letters(lab: Lab) -> Generator[bytes, None, None]:
-    """Read what comes to the dead letters from now on; empty bytes while nothing does."""
-    config = {"bootstrap.servers": lab.kafka_servers, "group.id": f"faults-{os.getpid()}"}
+def dead_letters(env: FaultEnvironment) -> Generator[tuple[str, bytes], None, None]:
+    """Yield new dead letters, (reason, payload); both are empty while there is none."""
+    config = {"bootstrap.servers": env.kafka_servers, "group.id": f"faults-{os.getpid()}"}
     consumer = Consumer(config | {"enable.auto.commit": False})
     metadata = consumer.list_topics("dead-letter", timeout=10).topics["dead-letter"]
     partitions = [TopicPartition("dead-letter", one) for one in metadata.partitions]
@@ -150,23 +161,27 @@ def dead_letters(lab: Lab) -> Generator[bytes, None, None]:
         one.offset = consumer.get_watermark_offsets(one, timeout=10)[1]
     consumer.assign(partitions)
 
-    def read() -> Generator[bytes, None, None]:
+    def read() -> Generator[tuple[str, bytes], None, None]:
         try:
             while True:
                 message = consumer.poll(0.2)
-                yield (message.value() or b"") if message and not message.error() else b""
+                if message is None or message.error():
+                    yield "", b""
+                else:
+                    reason = dict(message.headers() or [])["reason"]
+                    yield reason.decode(), message.value() or b""
         finally:
             consumer.close()
 
     return read()
 
 
-def wait_for(ask: Callable[[], float | bool], within_s: float) -> float | bool:
-    """Ask until the answer is not nothing, and return it; or nothing, after that time."""
+def poll_for(read: Callable[[], float | bool], within_s: float) -> float | bool:
+    """Poll until the value is truthy or the time is over; return the last value."""
     deadline = time.monotonic() + within_s
-    while not (answer := ask()) and time.monotonic() < deadline:
+    while not (value := read()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return answer
+    return value
 
 
 FAULTS = (

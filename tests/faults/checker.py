@@ -1,15 +1,13 @@
-"""The invariants, after each fault, from the devices' own journals and the load's own record.
+"""The invariants after each fault, checked from the devices' journals and the load's records.
 
-- Every commit-acked fix is in the database, and so is, once the devices have nothing left to send,
-  every fix they ever published. No row stands twice.
-- Every location whose PATCH was answered 200 is there.
-- Each finished order's evidence equals the reference model's (tests/property/model.py), worked out
-  from the fixes that the couriers wrote down and the windows of its assignments, to the instant:
-  one arrival at the restaurant, one at the door, none for who only passed. It is delivered.
-- No order has gone back within an assignment.
-- No customer saw a position outside the order's window, or an order that rewound; no 5xx but 503.
-
-That no hand was needed shows in the lab: after a fault is over nothing waits but us.
+- Every acknowledged fix is in the database. Once the devices have nothing left to send, so is every
+  published fix. No fix is stored twice.
+- Every location whose PATCH was answered with 200 is in the database.
+- The evidence of each finished order equals the reference model's, to the instant, from the
+  couriers' recorded fixes and the windows of the assignments: one arrival at the restaurant, one at
+  the customer, none for a driver who only passed. The order is delivered.
+- No order goes back to an earlier state within an assignment.
+- No customer saw a position outside the order's window, or an older `order_seq`. No 5xx but 503.
 """
 
 from __future__ import annotations
@@ -28,9 +26,9 @@ import psycopg
 from doorstep.errors import DoorstepError, Unavailable
 from doorstep.store.pool import connect
 from ops.ledger import Ledger, compare
-from tests.faults.crew import PATCHED, PROBE, Published
-from tests.faults.lab import Lab
-from tests.faults.scripted import SPEEDUP
+from tests.faults.environment import FaultEnvironment
+from tests.faults.load_process import PATCHED, PROBE, Published
+from tests.faults.scripted_orders import SPEEDUP
 from tests.property.model import RANK, Assignment, Fix, Order, Place, Policy, World
 
 SETTLE_S = 120.0
@@ -41,7 +39,7 @@ POLICY = Policy(
     leave_min_s=30 / SPEEDUP, leave_max_s=120 / SPEEDUP, arriving_min_s=8 / SPEEDUP,
 )  # fmt: skip
 EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
-BEFORE = datetime(2020, 1, 1, tzinfo=UTC)  # orders' creation decides nothing here
+BEFORE = datetime(2020, 1, 1, tzinfo=UTC)  # an order's creation time does not matter here
 FULFILLED = {"at_restaurant", "picked_up", "arriving", "at_customer"}
 
 DUPLICATES = """
@@ -76,63 +74,63 @@ Facts = dict[tuple[int, str], datetime]
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What the invariants say. `commit_acked` counts the fixes since the fault began."""
+class CheckResult:
+    """The result of one check. `commit_acked` counts the fixes since the fault began."""
 
     commit_acked: int = 0
     lost: int = 0
     duplicates: int = 0
-    orders: int = 0  # finished ones that were compared with the model
-    complaints: list[str] = field(default_factory=list)
+    orders: int = 0  # finished and compared with the model
+    violations: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether every invariant holds."""
-        return not (self.lost or self.duplicates or self.complaints)
+        """Say whether every invariant holds."""
+        return not (self.lost or self.duplicates or self.violations)
 
 
 class Checker:
-    """Checks one lab; it remembers what the model said of finished orders."""
+    """Checks one environment. Remembers the model's facts of finished orders."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+    def __init__(self, env: FaultEnvironment) -> None:
+        self.env = env
         self._expected: dict[UUID, Facts] = {}
-        self._blamed = 0  # violations that an earlier fault was blamed for
+        self._reported = 0  # number of recorded violations already reported
 
-    def check(self, since: Published) -> Verdict:
-        """Let the devices fall silent, compare everything, and let them go on."""
-        verdict = Verdict()
-        self.lab.load.pause()
+    def check(self, since: Published) -> CheckResult:
+        """Pause the load, wait until all is acknowledged, compare everything, and resume."""
+        result = CheckResult()
+        self.env.load.pause()
         try:
             left = self._settle()
             if left:
-                verdict.complaints.append(
+                result.violations.append(
                     f"{left} fixes are not acknowledged after {SETTLE_S:.0f} s"
                 )
             with self._database() as conn:
-                self._check_fixes(conn, since, verdict)
-                self._check_patched(conn, verdict)
-                self._check_orders(conn, verdict)
+                self._check_fixes(conn, since, result)
+                self._check_patched(conn, result)
+                self._check_orders(conn, result)
         finally:
-            self.lab.load.go_on()
-        found = [one["what"] for one in self.lab.load.records() if one["kind"] == "violation"]
-        verdict.complaints += [*dict.fromkeys(found[self._blamed :])][:MAX_NAMED]
-        self._blamed = len(found)
-        return verdict
+            self.env.load.resume()
+        found = [one["what"] for one in self.env.load.records() if one["kind"] == "violation"]
+        result.violations += [*dict.fromkeys(found[self._reported :])][:MAX_NAMED]
+        self._reported = len(found)
+        return result
 
     def _settle(self) -> int:
-        """Wait until every journal is empty; return how many fixes are left."""
+        """Wait until every journal is empty; return the number of pending fixes."""
         deadline = time.monotonic() + SETTLE_S
         while True:
-            left = sum(one.pending for one in self.lab.load.lives())
+            left = sum(one.pending for one in self.env.load.boots())
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(POLL_S)
 
     @contextlib.contextmanager
     def _database(self) -> Iterator[psycopg.Connection[Any]]:
-        """Connect for long statements, and patiently: a busy machine may not answer in 5 s."""
-        url, deadline = self.lab.stack.database_admin_url, time.monotonic() + SETTLE_S
+        """Connect with a long statement time-out. Retries: a busy machine may not answer in 5 s."""
+        url, deadline = self.env.stack.database_admin_url, time.monotonic() + SETTLE_S
         while True:
             try:
                 conn = connect(url, statement_timeout_ms=120_000)
@@ -142,49 +140,49 @@ class Checker:
                     raise
                 time.sleep(1)
         with conn:
-            conn.autocommit = True  # or the server would end a transaction that waits for us
+            conn.autocommit = True  # the server ends idle transactions
             yield conn
 
     # -- fixes --------------------------------------------------------------------------------
 
     def _check_fixes(
-        self, conn: psycopg.Connection[Any], since: Published, verdict: Verdict
+        self, conn: psycopg.Connection[Any], since: Published, result: CheckResult
     ) -> None:
-        lives = self.lab.load.lives()
-        ledger: Ledger = compare(conn, lives)
-        verdict.commit_acked = sum(
-            one.last_seq - since.get((one.driver_id, one.boot), 0) - one.pending for one in lives
+        boots = self.env.load.boots()
+        ledger: Ledger = compare(conn, boots)
+        result.commit_acked = sum(
+            one.last_seq - since.get((one.driver_id, one.boot), 0) - one.pending for one in boots
         )
-        verdict.lost = ledger.lost
-        verdict.duplicates = int(_one(conn, DUPLICATES, (PROBE + "%",)))
-        verdict.complaints += ledger.complaints()[:MAX_NAMED]
+        result.lost = ledger.lost
+        result.duplicates = int(_one(conn, DUPLICATES, (PROBE + "%",)))
+        result.violations += ledger.complaints()[:MAX_NAMED]
         if ledger.rejected:
-            verdict.complaints.append(f"{ledger.rejected} good fixes were rejected")
-        voids = sum(one.voids for one in lives)
+            result.violations.append(f"{ledger.rejected} good fixes were rejected")
+        voids = sum(one.voids for one in boots)
         if voids:
-            verdict.complaints.append(f"{voids} fixes were given up by their devices")
+            result.violations.append(f"{voids} fixes were voided by their devices")
 
-    def _check_patched(self, conn: psycopg.Connection[Any], verdict: Verdict) -> None:
-        told = [
+    def _check_patched(self, conn: psycopg.Connection[Any], result: CheckResult) -> None:
+        acked = [
             (one["driver_id"], _instant(one["fix_at"]), one["lon_deg"], one["lat_deg"])
-            for one in self.lab.load.records()
+            for one in self.env.load.records()
             if one["kind"] == "patched"
         ]
         there = Counter(conn.execute(PATCHED_FIXES, (PATCHED + "%",)).fetchall())
-        missing = [one for one in told if not there[one]]
-        verdict.lost += len(missing)
-        verdict.duplicates += sum(times - 1 for times in there.values())
+        missing = [one for one in acked if not there[one]]
+        result.lost += len(missing)
+        result.duplicates += sum(times - 1 for times in there.values())
         if missing:
-            verdict.complaints.append(f"{len(missing)} fixes whose PATCH was answered 200 are lost")
+            result.violations.append(f"{len(missing)} fixes whose PATCH was answered 200 are lost")
 
     # -- orders -------------------------------------------------------------------------------
 
-    def _check_orders(self, conn: psycopg.Connection[Any], verdict: Verdict) -> None:
-        records = self.lab.load.records()
+    def _check_orders(self, conn: psycopg.Connection[Any], result: CheckResult) -> None:
+        records = self.env.load.records()
         placed = {UUID(one["order_id"]): one for one in records if one["kind"] == "order"}
         done = {UUID(one["order_id"]): one["assignment_no"] for one in records
                 if one["kind"] == "done"}  # fmt: skip
-        complaints = [*_going_back(conn, list(placed))]
+        violations = [*_regressions(conn, list(placed))]
         self._expect(conn, {one: placed[one] for one in done if one not in self._expected})
         proved: dict[UUID, Facts] = defaultdict(dict)
         for order_id, number, state, occurred_at in conn.execute(EVIDENCE, (list(done),)):
@@ -195,18 +193,18 @@ class Checker:
             if {state for no, state in expected if no == number} != FULFILLED or any(
                 no != number for no, _state in expected
             ):
-                complaints.append(f"order {order_id}: its script went wrong: {sorted(expected)}")
+                violations.append(f"order {order_id}: its script failed: {sorted(expected)}")
             if seen != expected:
-                complaints.append(
+                violations.append(
                     f"order {order_id}: proved {_texts(seen)}, not {_texts(expected)}"
                 )
             if states.get(order_id) != ("delivered", number):
-                complaints.append(f"order {order_id}: is {states.get(order_id)}, not delivered")
-        verdict.orders = len(done)
-        verdict.complaints += complaints[:MAX_NAMED]
+                violations.append(f"order {order_id}: is {states.get(order_id)}, not delivered")
+        result.orders = len(done)
+        result.violations += violations[:MAX_NAMED]
 
     def _expect(self, conn: psycopg.Connection[Any], placed: dict[UUID, dict[str, Any]]) -> None:
-        """Ask the model what the couriers' fixes prove of orders that have just ended."""
+        """Let the model derive the facts of orders that have just ended."""
         ids = list(placed)
         pick_ups = {row[:2]: row[2] for row in conn.execute(PICK_UPS, (ids,))}
         held = conn.execute(ASSIGNMENTS, (ids,)).fetchall()
@@ -235,7 +233,7 @@ class Checker:
 
     def _fixes_of(self, driver_ids: set[str]) -> dict[str, list[Fix]]:
         found: dict[str, list[Fix]] = {one: [] for one in driver_ids}
-        for one in self.lab.load.records():
+        for one in self.env.load.records():
             if one["kind"] == "fix" and one["driver_id"] in driver_ids:
                 at = _instant(one["fix_at"])
                 place = Place(one["lon_deg"], one["lat_deg"])
@@ -244,8 +242,8 @@ class Checker:
         return found
 
 
-def _going_back(conn: psycopg.Connection[Any], order_ids: list[UUID]) -> Iterator[str]:
-    """Name the orders whose events do not only go forward, or leave a number out."""
+def _regressions(conn: psycopg.Connection[Any], order_ids: list[UUID]) -> Iterator[str]:
+    """Yield the orders whose events go back, or skip an `order_seq`."""
     before: dict[UUID, tuple[int, int, int]] = {}
     for order_id, seq, number, state in conn.execute(EVENTS, (order_ids,)):
         last_seq, last_number, last_rank = before.get(order_id, (0, 0, -1))

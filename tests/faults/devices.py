@@ -1,4 +1,4 @@
-"""Devices that mislead: clocks that are wrong, fixes that come late, shuffled and three times."""
+"""Misleading devices: wrong clocks, and fixes that are late, shuffled and duplicated."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from device.connection import Connection
 from device.device import make_login
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.credentials import driver_token
-from tests.faults.fault import Fault, Seen
-from tests.faults.lab import Lab
-from tests.faults.waiting import wait_until
+from ops.servers.waiting import wait_until
+from tests.faults.environment import FaultEnvironment
+from tests.faults.fault import Fault, Outcome
 
 RESTAURANT_ID = 7
-CLOCKS = {  # how wrong, and what such a fix is refused for
+CLOCKS = {  # clock -> (offset, reason of the rejection)
     "+1 day": (timedelta(days=1), "in_the_future"),
     "-1 day": (-timedelta(days=1, seconds=1), "too_old"),
     "year 2000": (datetime(2000, 1, 1, tzinfo=UTC) - datetime.now(UTC), "too_old"),
@@ -32,52 +32,54 @@ REFUSED = 'doorstep_driver_events_refused_total{{reason="{}"}}'
 STORED_WITHIN_S = 30.0
 LATE = timedelta(hours=2)
 COPIES = 3
-TRIES = 10  # while the answer is 503
-WALK_S = 420  # at the restaurant, across town, at the customer's door
+TRIES = 10  # while the status is 503
+WALK_S = 420  # at the restaurant, on the way, at the customer
 STEP_S = 5
 TWINS = ("twin-a", "twin-b")
 
 Fix = dict[str, Any]
 
 
-def clocks_wrong(lab: Lab) -> Seen:
-    """Send fixes of three wrong clocks through both doors, then a good one."""
+def clocks_wrong(env: FaultEnvironment) -> Outcome:
+    """Send fixes of three wrong clocks over MQTT and HTTP, then a good fix."""
     driver_id = f"clock-{time.monotonic_ns()}"
-    lab.stack.add_drivers([driver_id])
+    env.stack.add_drivers([driver_id])
     boot, place = "b", {"lat_deg": 43.7731, "lon_deg": 11.256}
-    order_id = assigned_order(lab, driver_id, 11.27, 43.78)
-    before = {why: lab.metric("driver_events", REFUSED.format(why)) for _, why in CLOCKS.values()}
+    order_id = assigned_order(env, driver_id, 11.27, 43.78)
+    before = {why: env.metric("driver_events", REFUSED.format(why)) for _, why in CLOCKS.values()}
     bad = [
         {"boot": boot, "seq": seq, "fix_at": _ms(datetime.now(UTC) + off), **place}
         for seq, (off, _) in enumerate(CLOCKS.values(), 1)
     ]
-    publish(lab, driver_id, bad)
-    wait_until(lambda: _known(lab, driver_id, boot) == {1, 2, 3}, STORED_WITHIN_S, "they arrived")
-    after = {why: lab.metric("driver_events", REFUSED.format(why)) - n for why, n in before.items()}
+    publish(env, driver_id, bad)
+    wait_until(
+        lambda: _processed(env, driver_id, boot) == {1, 2, 3}, STORED_WITHIN_S, "all are processed"
+    )
+    after = {why: env.metric("driver_events", REFUSED.format(why)) - n for why, n in before.items()}
     answers = {
-        name: _patch(lab, driver_id, {"fix_at": _ms(datetime.now(UTC) + off), **place})
+        name: _patch(env, driver_id, {"fix_at": _ms(datetime.now(UTC) + off), **place})
         for name, (off, _) in CLOCKS.items()
     }
     refused_right = all(
         answers[name].status_code == 422 and answers[name].json()["reason"] == why
         for name, (_, why) in CLOCKS.items()
     )
-    hidden = _shown(lab, order_id) is None
+    hidden = _shown(env, order_id) is None
     good = {"boot": boot, "seq": 4, "fix_at": _ms(datetime.now(UTC)), **place}
     began = time.monotonic()
-    publish(lab, driver_id, [good])
-    wait_until(lambda: _shown(lab, order_id) == good["fix_at"], STORED_WITHIN_S, "it shows")
+    publish(env, driver_id, [good])
+    wait_until(lambda: _shown(env, order_id) == good["fix_at"], STORED_WITHIN_S, "it is shown")
     shown_s = time.monotonic() - began
-    with lab.database() as conn:
+    with env.database() as conn:
         stored = conn.execute(
             "SELECT array_agg(seq) FROM fix_history WHERE driver_id = %s", [driver_id]
         ).fetchone()
-    command(lab.tracking, f"/orders/{order_id}/cancel")
-    recovery_s = lab.wait_healthy()
-    return Seen(
-        f"refused over MQTT: {_words(after)}; over HTTP: "
+    command(env.tracking, f"/orders/{order_id}/cancel")
+    recovery_s = env.wait_healthy()
+    return Outcome(
+        f"rejected over MQTT: {_words(after)}; over HTTP: "
         f"{_words({name: one.status_code for name, one in answers.items()})}; the next good fix "
-        f"showed after {shown_s:.1f} s",
+        f"was shown after {shown_s:.1f} s",
         recovery_s,
         after == {"in_the_future": 1, "too_old": 2}
         and refused_right
@@ -86,11 +88,11 @@ def clocks_wrong(lab: Lab) -> Seen:
     )
 
 
-def late_shuffled_thrice(lab: Lab) -> Seen:
-    """Send one walk of two hours ago in order, and for another driver three times and shuffled."""
+def late_shuffled_thrice(env: FaultEnvironment) -> Outcome:
+    """Send a walk of two hours ago in order; for a second driver three times and shuffled."""
     ids = [f"{twin}-{time.monotonic_ns()}" for twin in TWINS]
-    lab.stack.add_drivers(ids)
-    with lab.database() as conn:
+    env.stack.add_drivers(ids)
+    with env.database() as conn:
         row = conn.execute(
             "SELECT lon_deg, lat_deg FROM restaurant WHERE restaurant_id = %s", [RESTAURANT_ID]
         ).fetchone()
@@ -98,31 +100,31 @@ def late_shuffled_thrice(lab: Lab) -> Seen:
     start, end = (row[0], row[1]), (row[0] + 0.012, row[1] + 0.006)
     began_at = datetime.now(UTC) - LATE - timedelta(seconds=WALK_S)
     walk = make_walk(start, end, began_at)
-    orders = [assigned_order(lab, one, *end, assigned_at=began_at) for one in ids]
-    publish(lab, ids[0], walk)
+    orders = [assigned_order(env, one, *end, assigned_at=began_at) for one in ids]
+    publish(env, ids[0], walk)
     copies = walk[:-1] * COPIES
     random.Random(27).shuffle(copies)
-    publish(lab, ids[1], [*copies, walk[-1]])  # once that is in, so is all before it
+    publish(env, ids[1], [*copies, walk[-1]])  # it is processed last
     everything = set(range(1, len(walk) + 1))
     wait_until(
-        lambda: all(_known(lab, one, "b") == everything for one in ids),
+        lambda: all(_processed(env, one, "b") == everything for one in ids),
         STORED_WITHIN_S,
-        "all of it is in",
+        "all are processed",
     )
-    recovery_s = lab.wait_healthy()
-    with lab.database() as conn:
-        ends = [_end_of(conn, one, order) for one, order in zip(ids, orders, strict=True)]
+    recovery_s = env.wait_healthy()
+    with env.database() as conn:
+        ends = [_final_state_of(conn, one, order) for one, order in zip(ids, orders, strict=True)]
         rows = conn.execute(
             "SELECT count(*) FROM fix_history WHERE driver_id = ANY(%s)", [ids]
         ).fetchone()
     for order_id in orders:
-        command(lab.tracking, f"/orders/{order_id}/cancel")
+        command(env.tracking, f"/orders/{order_id}/cancel")
     same = ends[0] == ends[1]
-    return Seen(
+    return Outcome(
         f"{len(walk)} fixes of {LATE.seconds // 3600} h ago, once in order and {COPIES} times "
-        f"shuffled: {'the same' if same else 'ANOTHER'} final state, {ends[1]['state']}, with "
+        f"shuffled: {'the same' if same else 'A DIFFERENT'} final state, {ends[1]['state']}, with "
         f"{len(ends[1]['evidence'])} pieces of evidence and "
-        f"{rows[0] - len(walk) * 2 if rows else '?'} rows too many",
+        f"{rows[0] - len(walk) * 2 if rows else '?'} extra rows",
         recovery_s,
         same
         and rows == (len(walk) * 2,)
@@ -131,13 +133,13 @@ def late_shuffled_thrice(lab: Lab) -> Seen:
     )
 
 
-# -- what the devices send --------------------------------------------------------------------
+# -- sending ----------------------------------------------------------------------------------
 
 
 def make_walk(
     start: tuple[float, float], end: tuple[float, float], began_at: datetime
 ) -> list[Fix]:
-    """Fixes of a delivery: 60 s at the restaurant, 5 min on the way, 60 s at the door."""
+    """Return a delivery's fixes: 60 s at the restaurant, 5 min on the way, 60 s at the door."""
     fixes: list[Fix] = []
     for seq, at_s in enumerate(range(0, WALK_S, STEP_S), 1):
         share = min(1.0, max(0.0, (at_s - 60) / (WALK_S - 120)))
@@ -154,12 +156,12 @@ def make_walk(
     return fixes
 
 
-def publish(lab: Lab, driver_id: str, fixes: Sequence[Mapping[str, Any]]) -> None:
+def publish(env: FaultEnvironment, driver_id: str, fixes: Sequence[Mapping[str, Any]]) -> None:
     """Publish as a phone without a journal, one message a fix, until the broker has them all."""
     settings = DeviceSettings(
-        mqtt_url=lab.addresses.mqtt_url,
-        fleet_key_file=lab.stack.paths.fleet_key_file,
-        staff_token_file=lab.stack.paths.staff_token_file,
+        mqtt_url=env.addresses.mqtt_url,
+        fleet_key_file=env.stack.paths.fleet_key_file,
+        staff_token_file=env.stack.paths.staff_token_file,
     )
 
     async def send() -> None:
@@ -177,35 +179,39 @@ def publish(lab: Lab, driver_id: str, fixes: Sequence[Mapping[str, Any]]) -> Non
     asyncio.run(send())
 
 
-def _patch(lab: Lab, driver_id: str, fix: Fix) -> httpx.Response:
-    token = driver_token(lab.stack.paths.fleet_key(), driver_id)
+def _patch(env: FaultEnvironment, driver_id: str, fix: Fix) -> httpx.Response:
+    token = driver_token(env.stack.paths.fleet_key(), driver_id)
     headers = {"Authorization": f"Bearer {token}"}
-    return lab.driver_api.patch(f"/drivers/{driver_id}/location", json=fix, headers=headers)
+    return env.driver_api.patch(f"/drivers/{driver_id}/location", json=fix, headers=headers)
 
 
 def _ms(at: datetime) -> int:
     return round(at.timestamp() * 1000)
 
 
-# -- what became of it ------------------------------------------------------------------------
+# -- reading ----------------------------------------------------------------------------------
 
 
 def assigned_order(
-    lab: Lab, driver_id: str, lon_deg: float, lat_deg: float, assigned_at: datetime | None = None
+    env: FaultEnvironment,
+    driver_id: str,
+    lon_deg: float,
+    lat_deg: float,
+    assigned_at: datetime | None = None,
 ) -> str:
-    """An order under way with this driver, since `assigned_at`: that turns the clock back."""
-    token = driver_token(lab.stack.paths.fleet_key(), driver_id)
+    """Create an order and assign it to a driver, backdated to `assigned_at`."""
+    token = driver_token(env.stack.paths.fleet_key(), driver_id)
     as_driver = {"Authorization": f"Bearer {token}"}
-    command(lab.driver_api, f"/drivers/{driver_id}/on-duty", headers=as_driver)
+    command(env.driver_api, f"/drivers/{driver_id}/on-duty", headers=as_driver)
     where = {"lon_deg": lon_deg, "lat_deg": lat_deg}
     order = command(
-        lab.tracking, "/orders", json={"restaurant_id": RESTAURANT_ID, "destination": where}
+        env.tracking, "/orders", json={"restaurant_id": RESTAURANT_ID, "destination": where}
     )
     order_id: str = order["order_id"]
-    command(lab.tracking, f"/orders/{order_id}/confirm")
-    command(lab.tracking, f"/orders/{order_id}/assign", json={"driver_id": driver_id})
+    command(env.tracking, f"/orders/{order_id}/confirm")
+    command(env.tracking, f"/orders/{order_id}/assign", json={"driver_id": driver_id})
     if assigned_at is not None:
-        with lab.database() as conn:
+        with env.database() as conn:
             conn.execute(
                 "UPDATE assignment SET assigned_at = %s WHERE order_id = %s",
                 [assigned_at, order_id],
@@ -214,7 +220,7 @@ def assigned_order(
 
 
 def command(client: httpx.Client, path: str, **more: Any) -> dict[str, Any]:
-    """POST until it is answered with something else than "not now"; raises for a refusal."""
+    """POST a command, with retries after 503. Raises HTTPStatusError for another error."""
     headers = {**more.pop("headers", {}), "Idempotency-Key": secrets.token_hex(8)}
     for _ in range(TRIES):
         answer = client.post(path, headers=headers, **more)
@@ -225,9 +231,9 @@ def command(client: httpx.Client, path: str, **more: Any) -> dict[str, Any]:
     return body
 
 
-def _known(lab: Lab, driver_id: str, boot: str) -> set[int]:
-    """Every seq of which the database knows what became of it."""
-    with lab.database() as conn:
+def _processed(env: FaultEnvironment, driver_id: str, boot: str) -> set[int]:
+    """Return the seqs that are stored or rejected."""
+    with env.database() as conn:
         row = conn.execute(
             "SELECT stored + rejected FROM driver_boot WHERE driver_id = %s AND boot = %s",
             [driver_id, boot],
@@ -235,16 +241,16 @@ def _known(lab: Lab, driver_id: str, boot: str) -> set[int]:
     return {seq for span in row[0] for seq in range(span.lower, span.upper)} if row else set()
 
 
-def _shown(lab: Lab, order_id: str) -> int | None:
-    """When the position that a customer sees was taken, in epoch ms."""
-    position = lab.tracking.get(f"/track/{order_id}").raise_for_status().json()["position"]
+def _shown(env: FaultEnvironment, order_id: str) -> int | None:
+    """Return `fix_at` of the position that a customer sees, in epoch ms."""
+    position = env.tracking.get(f"/track/{order_id}").raise_for_status().json()["position"]
     if position is None:
         return None
     return _ms(datetime.fromisoformat(position["properties"]["fix_at"]))
 
 
-def _end_of(conn: psycopg.Connection[Any], driver_id: str, order_id: str) -> dict[str, Any]:
-    """Everything that the fixes of a driver have led to, without ids and arrival times."""
+def _final_state_of(conn: psycopg.Connection[Any], driver_id: str, order_id: str) -> dict[str, Any]:
+    """Return all that follows from a driver's fixes, without ids and arrival times."""
     state = conn.execute("SELECT state FROM orders WHERE order_id = %s", [order_id]).fetchone()
     evidence = conn.execute(
         "SELECT assignment_no, state, source, occurred_at FROM evidence WHERE order_id = %s"

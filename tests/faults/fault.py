@@ -1,4 +1,4 @@
-"""What a fault is, and what was seen of it."""
+"""A fault and its outcome."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.faults.lab import Lab
+    from tests.faults.environment import FaultEnvironment
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a fault's `run` saw: in words, how long until healthy again, and whether it may be so.
+class Outcome:
+    """What a fault's `run` observed, in words, and the time until the environment was healthy.
 
-    `ok` is about what this fault is expected to do, its `limit_s` apart: that, and the invariants,
-    are checked for every fault alike.
+    `ok` covers what is specific to this fault. `limit_s` and the invariants are checked for every
+    fault alike.
     """
 
     seen: str
@@ -27,10 +27,10 @@ class Seen:
 class Fault:
     """One way to break the stack.
 
-    `run` gets a healthy lab under load, breaks it, waits until it is healthy again
-    (`lab.wait_healthy`) and tells what it saw; it leaves every part running as it found it. What it
-    raises is a failure as well. `limit_s` bounds `recovery_s`. `quick` ones take seconds and run in
-    CI.
+    `run` gets a healthy environment under load, breaks it, waits until it is healthy again
+    (`env.wait_healthy`) and returns the outcome. It leaves every part running as before. An
+    exception is a failure as well. `limit_s` bounds `recovery_s`. The `quick` faults take seconds
+    and run in CI.
     """
 
     id: int
@@ -38,4 +38,4 @@ class Fault:
     expected: str
     limit_s: float | None
     quick: bool
-    run: Callable[[Lab], Seen]
+    run: Callable[[FaultEnvironment], Outcome]

@@ -1,8 +1,8 @@
-"""The load's process: `python -m tests.faults.load`. Started by `crew`; ends with its parent.
+"""The load's process: `python -m tests.faults.load`. `load_process` starts it.
 
-Every driver has a device with a journal on disk (device.device) that reports twice a second
-(`phones`). Some of them are couriers who carry scripted orders, made and commanded through the APIs
-(`scripted`); the others wander. Customers and HTTP phones ask all the while (`prober`).
+Every driver has a device with a journal on disk that reports twice a second (`load_devices`). Some
+drivers are couriers of scripted orders (`scripted_orders`); the others wander. Customers poll and
+phones send PATCH requests all the time (`prober`). The process ends with its parent.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from device.settings import DeviceSettings, FleetSecrets
 from doorstep.provision import numbered
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
-from tests.faults.crew import PROBE
-from tests.faults.phones import Phones, Record
+from tests.faults.load_devices import LoadDevices, Recorder
+from tests.faults.load_process import PROBE
 from tests.faults.prober import Prober
-from tests.faults.scripted import Noting, Script
+from tests.faults.scripted_orders import OrderScript, RecordingTransport
 
 
 async def run(options: argparse.Namespace, settings: DeviceSettings) -> None:
-    """Be the load until told to stop, or until a part of it fails."""
+    """Run the load until SIGTERM, or until a part of it fails."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    fleet, record = FleetSecrets(settings), Record(options.record)
+    fleet, record = FleetSecrets(settings), Recorder(options.record)
     driver_ids = numbered(PROBE, options.drivers)
     pairs = list(zip(driver_ids[::2], driver_ids[1::2], strict=False))[: options.couriers]
-    transport = Noting(record)
+    transport = RecordingTransport(record)
     with Journal(settings.journal_dir / "load.sqlite") as journal:
         async with Api(settings.driver_api_url, settings.tracking_api_url, transport) as api:
-            load = Phones(driver_ids, settings, fleet, journal, record)
-            script = Script(load, api, fleet, record)
+            load = LoadDevices(driver_ids, settings, fleet, journal, record)
+            script = OrderScript(load, api, fleet, record)
             prober = Prober(settings, fleet, load, script, record, transport)
             work = (
                 load.report(),
-                listen(load, record),
+                follow_commands(load, record),
                 script.run(pairs),
                 prober.run(),
                 stop.wait(),
@@ -51,23 +51,23 @@ async def run(options: argparse.Namespace, settings: DeviceSettings) -> None:
             for device in load.devices.values():
                 await device.stop()
             for task in done:
-                task.result()  # raises what it has died of
+                task.result()  # raise the exception of a task that failed
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def listen(load: Phones, record: Record) -> None:
-    """Do what the parent says, a word a line, and note that it is done."""
+async def follow_commands(load: LoadDevices, record: Recorder) -> None:
+    """Follow the parent's commands on stdin, one per line: `pause` and `resume`."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
         if line.strip() == b"pause":
-            load.going.clear()
-            record.note("paused")  # what was written before stands in the journal
+            load.running.clear()
+            record.write("paused")  # after this record nothing more is journaled
         else:
-            load.going.set()
+            load.running.set()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The network between devices, bridge and broker: silent for a minute, or slow and in slices."""
+"""The network between devices, bridge and broker: packets dropped, or slow and in slices."""
 
 from __future__ import annotations
 
@@ -12,151 +12,151 @@ from device.device_session import DeviceSession, open_device_session
 from device.settings import DeviceSettings
 from doorstep.provision import numbered
 from doorstep.settings import MqttBroker
+from ops.servers.waiting import wait_until
 from tests.faults.background import Background
-from tests.faults.fault import Fault, Seen
-from tests.faults.lab import Lab
+from tests.faults.environment import FaultEnvironment
+from tests.faults.fault import Fault, Outcome
 from tests.faults.proxy import Conditions, Proxy
-from tests.faults.waiting import wait_until
 
-PHONES = numbered("roamer-", 8)
-TURN_S = 0.1  # a hasty phone's reports
-TURNS = 10  # of which a usual phone reports in one
-HOLE_S = 60.0
-NOTICE_WITHIN_S = 45.0
+DEVICES = numbered("roamer-", 8)
+TURN_S = 0.1  # between reports of the fast device
+TURNS = 10  # between reports of the other devices
+DROP_S = 60.0
+DETECT_WITHIN_S = 45.0
 SLOW_S = 45.0
 SETTLE_WITHIN_S = 90.0
 SLOW = Conditions(latency_s=1.0, jitter_s=0.5, slice_bytes=200, slice_gap_s=0.0005)
-# 0.5 MB/s a link at most: four times what the bridge gets at 500 fixes/s
+# At most 0.5 MB/s per link: four times the bridge's traffic at 500 fixes/s.
 
 
-class Phones(Background):
-    """A few devices with journals behind a port of their own, each reporting once a second.
+class RoamingDevices(Background):
+    """Devices with journals that connect to a given port and report once a second.
 
-    The first may be `hasty`: ten times as fast.
+    With `fast` the first one reports ten times as often.
     """
 
-    def __init__(self, lab: Lab, broker_port: int, *, hasty: bool = False) -> None:
-        super().__init__("phones")
-        self._lab = lab
-        self._hasty = hasty
+    def __init__(self, env: FaultEnvironment, broker_port: int, *, fast: bool = False) -> None:
+        super().__init__("devices")
+        self._lab = env
+        self._hasty = fast
         self._settings = DeviceSettings(
             mqtt_url=(MqttBroker("127.0.0.1", broker_port, tls=False),),
-            fleet_key_file=lab.stack.paths.fleet_key_file,
-            staff_token_file=lab.stack.paths.staff_token_file,
-            journal_dir=lab.stack.paths.journals,
-            ack_every_s=lab.settings.ack_every_s,
+            fleet_key_file=env.stack.paths.fleet_key_file,
+            staff_token_file=env.stack.paths.staff_token_file,
+            journal_dir=env.stack.paths.journals,
+            ack_every_s=env.settings.ack_every_s,
         )
-        self._phones: list[DeviceSession] = []
+        self._sessions: list[DeviceSession] = []
         self._quiet = threading.Event()
 
     def prepare(self) -> None:
-        """Register them."""
-        self._lab.stack.add_drivers(PHONES)
+        """Register the drivers."""
+        self._lab.stack.add_drivers(DEVICES)
 
     def __enter__(self) -> Self:
         super().__enter__()
-        wait_until(lambda: self.connected == len(PHONES), 60, "the phones are connected")
+        wait_until(lambda: self.connected == len(DEVICES), 60, "the devices are connected")
         return self
 
     @property
     def connected(self) -> int:
-        """How many believe that they have a connection."""
-        return sum(phone.device.connected for phone in self._phones)
+        """The number of devices that report a connection."""
+        return sum(session.device.connected for session in self._sessions)
 
     @property
     def published(self) -> int:
-        """How many fixes they have journaled in this life."""
-        return sum(phone.device.last_seq for phone in self._phones)
+        """The number of fixes journaled in this boot."""
+        return sum(session.device.last_seq for session in self._sessions)
 
     @property
     def pending(self) -> int:
-        """How many fixes they have not been told to be committed."""
-        return sum(phone.device.pending for phone in self._phones)
+        """The number of fixes that are not acknowledged."""
+        return sum(session.device.pending for session in self._sessions)
 
     def settle(self) -> int:
-        """Stop reporting and wait until all is committed; how many are not in time."""
+        """Stop reporting and wait for the acks. Returns the number of fixes without one."""
         self._quiet.set()
         deadline = time.monotonic() + SETTLE_WITHIN_S
         while self.pending and time.monotonic() < deadline:
             time.sleep(0.1)
         return self.pending
 
-    async def live(self) -> None:
+    async def work(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
-            for driver_id in PHONES:
-                phone = await stack.enter_async_context(
+            for driver_id in DEVICES:
+                session = await stack.enter_async_context(
                     open_device_session(driver_id, self._settings)
                 )
-                self._phones.append(phone)
+                self._sessions.append(session)
             turn = 0
             while not self.stopping.is_set():
                 await asyncio.sleep(TURN_S)
                 turn += 1
-                for number, phone in enumerate(self._phones):
+                for number, session in enumerate(self._sessions):
                     due = turn % TURNS == number or (self._hasty and number == 0)
                     if due and not self._quiet.is_set():
                         place = {"lat_deg": 43.75 + number * 1e-3, "lon_deg": 11.2 + turn * 1e-6}
-                        phone.report({"fix_at": round(time.time() * 1000), **place})
+                        session.report({"fix_at": round(time.time() * 1000), **place})
 
 
-def black_hole(lab: Lab) -> Seen:
-    """Lose every packet for a minute, beside the bridge and beside devices."""
-    broker_port = lab.addresses.mqtt[0].port
+def black_hole(env: FaultEnvironment) -> Outcome:
+    """Drop every packet of the bridge and of devices for a minute."""
+    broker_port = env.addresses.mqtt[0].port
     with (
-        lab.proxied(["bridge"], "mosquitto-1") as beside_bridge,
-        Proxy(broker_port) as beside_phones,
-        Phones(lab, beside_phones.port) as phones,
+        env.proxied(["bridge"], "mosquitto-1") as bridge_proxy,
+        Proxy(broker_port) as device_proxy,
+        RoamingDevices(env, device_proxy.port) as devices,
     ):
-        dug_at = time.monotonic()
-        beside_bridge.black_hole()
-        beside_phones.black_hole()
-        noticed: dict[str, float] = {}
-        while (passed_s := time.monotonic() - dug_at) < HOLE_S:
-            if "bridge" not in noticed and not lab.metric("bridge", "doorstep_bridge_connected"):
-                noticed["bridge"] = passed_s
-            if "devices" not in noticed and phones.connected == 0:
-                noticed["devices"] = passed_s
+        cut_off_at = time.monotonic()
+        bridge_proxy.black_hole()
+        device_proxy.black_hole()
+        detected_s: dict[str, float] = {}
+        while (passed_s := time.monotonic() - cut_off_at) < DROP_S:
+            if "bridge" not in detected_s and not env.metric("bridge", "doorstep_bridge_connected"):
+                detected_s["bridge"] = passed_s
+            if "devices" not in detected_s and devices.connected == 0:
+                detected_s["devices"] = passed_s
             time.sleep(0.2)
-        waiting = phones.pending
-        beside_bridge.heal()
-        beside_phones.heal()
-        recovery_s = lab.wait_healthy(since=time.monotonic())
-        left = phones.settle()
-    told = ", ".join(f"the {who} after {s:.0f} s" for who, s in sorted(noticed.items()))
-    in_time = len(noticed) == 2 and max(noticed.values()) <= NOTICE_WITHIN_S
-    return Seen(
-        f"noticed by {told or 'nobody'}; {waiting} fixes waited in {len(PHONES)} journals, "
+        waiting = devices.pending
+        bridge_proxy.heal()
+        device_proxy.heal()
+        recovery_s = env.wait_healthy(since=time.monotonic())
+        left = devices.settle()
+    detected = ", ".join(f"the {who} after {s:.0f} s" for who, s in sorted(detected_s.items()))
+    in_time = len(detected_s) == 2 and max(detected_s.values()) <= DETECT_WITHIN_S
+    return Outcome(
+        f"detected by {detected or 'none'}; {waiting} fixes pending in {len(DEVICES)} journals, "
         f"{left} after healing",
         recovery_s,
         in_time and not left,
     )
 
 
-def slow_and_sliced(lab: Lab) -> Seen:
-    """Delay every chunk by 1 s +- 0.5, in slices, beside the bridge and beside devices."""
-    broker_port = lab.addresses.mqtt[0].port
+def slow_and_sliced(env: FaultEnvironment) -> Outcome:
+    """Delay every chunk of the bridge and of devices by 1 s +- 0.5, in slices."""
+    broker_port = env.addresses.mqtt[0].port
     with (
-        lab.proxied(["bridge"], "mosquitto-1") as beside_bridge,
-        Proxy(broker_port) as beside_phones,
-        Phones(lab, beside_phones.port) as phones,
+        env.proxied(["bridge"], "mosquitto-1") as bridge_proxy,
+        Proxy(broker_port) as device_proxy,
+        RoamingDevices(env, device_proxy.port) as devices,
     ):
-        proxies = (beside_bridge, beside_phones)
+        proxies = (bridge_proxy, device_proxy)
         for proxy in proxies:
             proxy.set(SLOW)
         accepted = [proxy.accepted for proxy in proxies]
-        before, relayed = phones.published, beside_bridge.bytes_down
+        before, relayed = devices.published, bridge_proxy.bytes_down
         time.sleep(SLOW_S)
-        relayed = beside_bridge.bytes_down - relayed
-        reported, behind = phones.published - before, phones.pending
+        relayed = bridge_proxy.bytes_down - relayed
+        reported, behind = devices.published - before, devices.pending
         connects = [p.accepted - known for p, known in zip(proxies, accepted, strict=True)]
         for proxy in proxies:
             proxy.heal()
-        recovery_s = lab.wait_healthy(since=time.monotonic())
-        left = phones.settle()
-    return Seen(
-        f"{connects[0]} reconnects of the bridge, {connects[1]} of {len(PHONES)} devices in "
+        recovery_s = env.wait_healthy(since=time.monotonic())
+        left = devices.settle()
+    return Outcome(
+        f"{connects[0]} reconnects of the bridge, {connects[1]} of {len(DEVICES)} devices in "
         f"{SLOW_S:.0f} s; {relayed / 1000:.0f} kB to the bridge; of the devices' {reported} "
-        f"fixes {behind} were under way at the end, {left} after healing",
+        f"fixes {behind} in flight at the end, {left} after healing",
         recovery_s,
         connects == [0, 0] and not left and 0 < behind < reported / 2,
     )
@@ -166,7 +166,7 @@ FAULTS = (
     Fault(
         7,
         "MQTT is a black hole for 60 s",
-        "bridge and devices notice within 45 s; 0 lost",
+        "bridge and devices detect it within 45 s; 0 lost",
         None,
         quick=False,
         run=black_hole,

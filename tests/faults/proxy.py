@@ -1,9 +1,8 @@
-"""A TCP proxy for tests: a network that can be made slow, deaf or broken, and healed again.
+"""A TCP proxy that simulates a slow, silent or broken network, and can be healed.
 
-A black hole is a real one. The proxy's sockets get a filter that drops every packet before TCP
-sees it, so that the peer's bytes stay without an acknowledgement, as after a pulled cable; with
-the filter gone, TCP goes on where it was. `swallow` is the other kind: a middlebox that goes on
-acknowledging and passes nothing on.
+`black_hole` drops packets below TCP, as a pulled cable does: a socket filter drops every incoming
+packet, so the peer's bytes are not acknowledged. Without the filter TCP continues. `swallow`
+simulates a middlebox that acknowledges everything and forwards nothing.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ BACKLOG = 1024
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How the network is. Each chunk is late by `latency_s` +- `jitter_s`; bytes stay in order."""
+    """The network's conditions. Chunks are delayed by `latency_s` +- `jitter_s`, in order."""
 
     latency_s: float = 0.0
     jitter_s: float = 0.0
-    slice_bytes: int = 0  # 0: chunks pass as they come
-    slice_gap_s: float = 0.001  # so that the kernel does not join the slices again
-    bytes_per_s: float = 0.0  # each way of each link; 0: no limit
+    slice_bytes: int = 0  # 0: chunks are not sliced
+    slice_gap_s: float = 0.001  # so that the kernel does not coalesce the slices
+    bytes_per_s: float = 0.0  # per link and direction; 0: no limit
 
 
 @dataclass(eq=False, slots=True)
@@ -44,14 +43,14 @@ class _Link:
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
-    robbed: bool = False  # bytes of it were swallowed: it stays silent
-    forgotten: bool = False  # its server side is gone, and nobody will tell the client
+    swallowed: bool = False  # bytes were dropped: the link stays silent
+    is_half_open: bool = False  # the server side is closed, the client is not notified
 
 
 class Proxy:
-    """`with Proxy(to_port) as proxy:` runs it in a thread of its own; its methods are for others.
+    """`with Proxy(to_port) as proxy:` runs it in a thread. Call its methods from other threads.
 
-    `bytes_up` and `bytes_down` count what has passed: from clients to the server, and back.
+    `bytes_up` counts the bytes from clients to the server, `bytes_down` those back.
     """
 
     def __init__(self, to_port: int, port: int = 0, host: str = "127.0.0.1") -> None:
@@ -60,7 +59,7 @@ class Proxy:
         self._listener = socket.create_server((host, port), backlog=BACKLOG)
         self.port: int = self._listener.getsockname()[1]
         self._conditions = Conditions()
-        self._deaf_to_client = self._deaf_to_server = self._swallowing = False
+        self._drop_from_client = self._drop_from_server = self._swallowing = False
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -78,47 +77,47 @@ class Proxy:
 
     @property
     def open_links(self) -> int:
-        """How many connections stand now, forgotten ones included."""
+        """The number of open connections, half-open ones included."""
         return len(self._links)
 
     def set(self, conditions: Conditions) -> None:
-        """Slow the network down, or not; it counts for what arrives from now on."""
+        """Set the conditions for chunks that arrive from now on."""
         self._call(lambda: setattr(self, "_conditions", conditions))
 
     def black_hole(self, *, up: bool = True, down: bool = True) -> None:
-        """Lose every packet from the clients (`up`), from the server (`down`), or both."""
+        """Drop every packet from the clients (`up`), from the server (`down`), or both."""
 
-        def dig() -> None:
-            self._deaf_to_client, self._deaf_to_server = up, down
-            deafen(self._listener, up)
+        def apply() -> None:
+            self._drop_from_client, self._drop_from_server = up, down
+            drop_incoming(self._listener, up)
             for link in self._links:
                 self._apply(link)
 
-        self._call(dig)
+        self._call(apply)
 
     def swallow(self) -> None:
-        """Acknowledge everything, also new connections, and pass nothing on.
+        """Acknowledge everything, also on new connections, and forward nothing.
 
-        A connection that has been robbed of bytes stays as it is after `heal()`: silent.
+        A connection that has lost bytes stays silent after `heal()`.
         """
 
-        def rob() -> None:
+        def apply() -> None:
             self._swallowing = True
             for link in self._links:
-                link.robbed = True
+                link.swallowed = True
 
-        self._call(rob)
+        self._call(apply)
 
     def half_open(self) -> None:
-        """Close the server's side of every connection; its client hears nothing, now or later."""
+        """Close the server's side of every connection without notifying the client."""
 
-        def forget() -> None:
+        def apply() -> None:
             for link in self._links:
-                link.forgotten = True
+                link.is_half_open = True
                 self._apply(link)
                 link.server.transport.abort()
 
-        self._call(forget)
+        self._call(apply)
 
     def cut(self) -> None:
         """Reset every connection, on both sides."""
@@ -133,7 +132,7 @@ class Proxy:
         self._call(reset)
 
     def heal(self) -> None:
-        """Let everything through at once, but for connections that were robbed or forgotten."""
+        """Forward everything again, except on swallowed and half-open connections."""
         self._call(lambda: setattr(self, "_swallowing", False))
         self.set(Conditions())
         self.black_hole(up=False, down=False)
@@ -153,7 +152,7 @@ class Proxy:
         self._loop.close()
 
     def _call(self, work: Callable[[], None]) -> None:
-        """Run `work` in the proxy's thread, and return when it is done."""
+        """Run `work` in the proxy's thread, and wait for it."""
 
         async def run() -> None:
             work()
@@ -161,16 +160,16 @@ class Proxy:
         asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
     def _apply(self, link: _Link) -> None:
-        """Make both ends deaf or not. Those that hear notice a peer that has died meanwhile."""
-        for writer, deaf in (
-            (link.client, self._deaf_to_client or link.forgotten),
-            (link.server, self._deaf_to_server),
+        """Set or remove the filters of both ends. Keep-alive detects a dead peer afterwards."""
+        for writer, drop in (
+            (link.client, self._drop_from_client or link.is_half_open),
+            (link.server, self._drop_from_server),
         ):
             sock = writer.get_extra_info("socket")
             if sock.fileno() >= 0:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, not deaf)
-                deafen(sock, deaf)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, not drop)
+                drop_incoming(sock, drop)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = self._loop.create_task(self._link(reader, writer))
@@ -184,14 +183,14 @@ class Proxy:
         except OSError:
             writer.transport.abort()
             return
-        link = _Link(writer, to_server, robbed=self._swallowing)
+        link = _Link(writer, to_server, swallowed=self._swallowing)
         self._links.add(link)
         try:
             self._apply(link)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._carry(link, reader, to_server, up=True))
-                group.create_task(self._carry(link, from_server, writer, up=False))
-        except* OSError:  # one end is gone: so is the other
+                group.create_task(self._forward(link, reader, to_server, up=True))
+                group.create_task(self._forward(link, from_server, writer, up=False))
+        except* OSError:  # one end is closed: close the other
             to_server.transport.abort()
             writer.transport.abort()
         finally:
@@ -199,36 +198,36 @@ class Proxy:
             to_server.close()
             writer.close()
 
-    async def _carry(
+    async def _forward(
         self, link: _Link, reader: asyncio.StreamReader, to: asyncio.StreamWriter, *, up: bool
     ) -> None:
-        """Pass one way's bytes on, each slice when it is due."""
+        """Forward one direction, each slice when it is due."""
         due_at = 0.0
         while data := await reader.read(READ_BYTES):
-            if link.robbed:
+            if link.swallowed:
                 continue
             if up:
                 self.bytes_up += len(data)
             else:
                 self.bytes_down += len(data)
-            now, how = self._loop.time(), self._conditions
-            late_s = how.latency_s + random.uniform(-how.jitter_s, how.jitter_s)
+            now, network = self._loop.time(), self._conditions
+            late_s = network.latency_s + random.uniform(-network.jitter_s, network.jitter_s)
             due_at = max(due_at, now + max(0.0, late_s))
-            size = how.slice_bytes or len(data)
+            size = network.slice_bytes or len(data)
             for first in range(0, len(data), size):
                 piece = data[first : first + size]
                 if due_at <= now:
                     to.write(piece)
                 else:
                     self._loop.call_at(due_at, _write, to, piece)
-                gap_s = how.slice_gap_s if how.slice_bytes else 0.0
-                pace_s = len(piece) / how.bytes_per_s if how.bytes_per_s else 0.0
-                due_at += max(gap_s, pace_s, 1e-6)  # never twice the same: timers would mix them
+                gap_s = network.slice_gap_s if network.slice_bytes else 0.0
+                pace_s = len(piece) / network.bytes_per_s if network.bytes_per_s else 0.0
+                due_at += max(gap_s, pace_s, 1e-6)  # equal timers may run out of order
             await to.drain()
-            await asyncio.sleep(due_at - self._loop.time() - how.latency_s - how.jitter_s)
+            await asyncio.sleep(due_at - self._loop.time() - network.latency_s - network.jitter_s)
         await asyncio.sleep(due_at - self._loop.time())
-        if link.forgotten:
-            await asyncio.Event().wait()  # the other side must not hear of it
+        if link.is_half_open:
+            await asyncio.Event().wait()  # the other side must not be notified
         to.write_eof()
 
 
@@ -237,10 +236,10 @@ def _write(to: asyncio.StreamWriter, piece: bytes) -> None:
         to.write(piece)
 
 
-def deafen(sock: Any, deaf: bool) -> None:
-    """Drop every packet that comes in on a socket, or hear them again."""
-    if not deaf:
-        with contextlib.suppress(OSError):  # it had no filter
+def drop_incoming(sock: Any, drop: bool) -> None:
+    """Drop every packet that arrives on a socket, or stop dropping."""
+    if not drop:
+        with contextlib.suppress(OSError):  # there was no filter
             sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
         return
     program = ctypes.create_string_buffer(DROP_ALL)

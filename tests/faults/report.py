@@ -1,4 +1,4 @@
-"""What a run of faults says: a line each as it goes, a table and JSON at the end."""
+"""The results of a run: a table and JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SEEN_CHARS = 60
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One fault's row, as `--json` has it."""
+    """One fault's result, as in `--json`."""
 
     id: int
     name: str
@@ -25,12 +25,12 @@ class Result:
 
 
 def as_json(results: Sequence[Result]) -> str:
-    """Give the last line of `--json`."""
+    """Return the last line of `--json`."""
     return json.dumps({"faults": [asdict(one) for one in results]})
 
 
 def as_table(results: Sequence[Result], not_here: dict[int, str]) -> str:
-    """Give the table at the end."""
+    """Return the table."""
     head = ("", "fault", "T", "acked", "lost", "twice", "ok", "seen")
     rows = [
         (

@@ -1,6 +1,6 @@
-"""Two Mosquittos with a bridge each, two Kafka brokers, two driver_events: killed under load.
+"""Two Mosquitto brokers with bridges, two Kafka brokers, two driver_events: killed under load.
 
-The first Kafka broker is the controller too, and PostgreSQL is one: neither is killed here.
+The first Kafka broker, which is the controller, and PostgreSQL are not killed here.
 """
 
 from __future__ import annotations
@@ -17,96 +17,98 @@ import pytest
 from doorstep.fix import Fix, decode_position
 from doorstep.kafka.topic_reader import TopicReader, place_of
 from doorstep.kafka.topic_specs import TOPICS
+from ops.servers.waiting import wait_until
 from tests.faults.checker import Checker
-from tests.faults.consumers import second
-from tests.faults.crew import PROBE
-from tests.faults.lab import Lab, LabSettings
-from tests.faults.waiting import wait_until
+from tests.faults.consumers import second_consumer
+from tests.faults.environment import EnvironmentSettings, FaultEnvironment
+from tests.faults.load_process import PROBE
 
 RATE = 40.0
 COURIERS = 2
-NORMAL_S = 20.0  # however busy the machine is: what is old would be older than that
+NORMAL_S = 20.0  # much longer than usual: the machine may be busy
 WITHIN_S = 120.0
 TOPIC = "driver-pos"
-EVERY = set(range(next(one.partitions for one in TOPICS if one.name == TOPIC)))
+PARTITIONS = set(range(next(one.partitions for one in TOPICS if one.name == TOPIC)))
 
 
-class Relaying(Lab):
-    """A lab that is healthy when fixes come through: nobody looks on here."""
+class RelayOnlyEnvironment(FaultEnvironment):
+    """An environment that is healthy without tracking_api: it has no viewers."""
 
-    def _waits_for(self, since_at_s: float) -> str:
-        waits_for = super()._waits_for(since_at_s)
-        return "" if waits_for == "tracking_api" else waits_for
+    def _unhealthy_reason(self, since_at_s: float) -> str:
+        reason = super()._unhealthy_reason(since_at_s)
+        return "" if reason == "tracking_api" else reason
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """A scaled-out lab at work."""
-    settings = LabSettings(
+def env() -> Iterator[FaultEnvironment]:
+    """A scaled-out environment under load."""
+    settings = EnvironmentSettings(
         rate=RATE, couriers=COURIERS, brokers=2, two_kafkas=True, normal_s=NORMAL_S
     )
-    with Relaying(settings, say=lambda _line: None) as lab:
-        yield lab
+    with RelayOnlyEnvironment(settings, say=lambda _line: None) as env:
+        yield env
 
 
 def test_scaled_out__one_of_each_killed__nothing_is_lost_or_out_of_order(
-    lab: Lab,
+    env: FaultEnvironment,
 ) -> None:
-    assert {crc32(one.encode()) % 2 for one in lab.load.driver_ids} == {0, 1}
-    with second(lab) as consumer:
+    assert {crc32(one.encode()) % 2 for one in env.load.driver_ids} == {0, 1}
+    with second_consumer(env) as consumer:
         both = ("driver_events", consumer.name)
-        wait_until(lambda: shared_by(lab, *both), WITHIN_S, "each has its partitions")
-        lab.wait_healthy()
-        before = lab.load.published()
+        wait_until(lambda: shared_by(env, *both), WITHIN_S, "each has partitions")
+        env.wait_healthy()
+        before = env.load.published()
 
-        consumer.end(signal.SIGKILL)  # and its partitions wait
-        lab.bridges[0].end(signal.SIGKILL)  # and what its broker takes waits there
-        since = lab.kill("bridge")  # its supervisor starts it again
-        lab.bridges[0].start()
-        lab.wait_healthy(since=since)  # the newest fix of every driver: one has all partitions
-        assert owned_by(lab, both[0]) == EVERY
+        consumer.end(signal.SIGKILL)
+        env.bridges[0].end(signal.SIGKILL)
+        since = env.kill("bridge")  # supervisord restarts it
+        env.bridges[0].launch()
+        env.wait_healthy(since=since)
+        assert owned_by(env, both[0]) == PARTITIONS
 
-        kafka = lab.kafka_beside
-        wait_until(lambda: kafka.copies(TOPIC) == 2, WITHIN_S, "all is there twice")
-        kafka.lead_its_half()
-        wait_until(lambda: kafka.leads(TOPIC) == len(EVERY) // 2, WITHIN_S, "it leads its half")
+        kafka = env.second_kafka
+        wait_until(lambda: kafka.count_in_sync(TOPIC) == 2, WITHIN_S, "two replicas in sync")
+        kafka.elect_preferred_leaders()
+        wait_until(
+            lambda: kafka.count_led(TOPIC) == len(PARTITIONS) // 2, WITHIN_S, "it leads half"
+        )
         since = time.monotonic()
         kafka.end(signal.SIGKILL)
-        lab.wait_healthy(since=since)  # its partitions go on with the other broker
-        assert (kafka.copies(TOPIC), kafka.leads(TOPIC)) == (1, 0)
-        kafka.start()
-        wait_until(lambda: kafka.copies(TOPIC) == 2, WITHIN_S, "it has caught up")
+        env.wait_healthy(since=since)  # the first broker leads its partitions
+        assert (kafka.count_in_sync(TOPIC), kafka.count_led(TOPIC)) == (1, 0)
+        kafka.launch()
+        wait_until(lambda: kafka.count_in_sync(TOPIC) == 2, WITHIN_S, "it is in sync")
 
-        consumer.start()
-        wait_until(lambda: shared_by(lab, *both), WITHIN_S, "each has its partitions again")
-        lab.wait_healthy()
+        consumer.launch()
+        wait_until(lambda: shared_by(env, *both), WITHIN_S, "each has partitions again")
+        env.wait_healthy()
 
-        verdict = Checker(lab).check(before)
-    assert verdict.ok, verdict.complaints
-    assert verdict.commit_acked > 0
-    assert (verdict.lost, verdict.duplicates) == (0, 0)
-    assert first_appearances_out_of_order(lab) == []
+        result = Checker(env).check(before)
+    assert result.ok, result.violations
+    assert result.commit_acked > 0
+    assert (result.lost, result.duplicates) == (0, 0)
+    assert first_appearances_out_of_order(env) == []
 
 
-def owned_by(lab: Lab, part: str) -> set[int]:
-    """The partitions that an instance of driver_events took up last."""
-    lines = [line for line in lab.log_of(part).splitlines() if '"event": "reading"' in line]
+def owned_by(env: FaultEnvironment, part: str) -> set[int]:
+    """Return the partitions that were assigned last to a driver_events."""
+    lines = [line for line in env.log(part).splitlines() if '"event": "reading"' in line]
     return set(map(int, json.loads(lines[-1])["offsets"])) if lines else set()
 
 
-def shared_by(lab: Lab, part: str, other: str) -> bool:
-    """Whether each of two has some of the partitions, and together they have all."""
-    one, two = owned_by(lab, part), owned_by(lab, other)
-    return bool(one and two) and not one & two and one | two == EVERY
+def shared_by(env: FaultEnvironment, part: str, other: str) -> bool:
+    """Say whether two consumers have some partitions each, and all together."""
+    one, two = owned_by(env, part), owned_by(env, other)
+    return bool(one and two) and not one & two and one | two == PARTITIONS
 
 
-def first_appearances_out_of_order(lab: Lab) -> list[str]:
-    """Each fix of the load that came to driver-pos for the first time after a later one."""
+def first_appearances_out_of_order(env: FaultEnvironment) -> list[str]:
+    """Return the fixes whose first record in driver-pos follows that of a later fix."""
     newest: dict[tuple[str, str], int] = defaultdict(int)
     seen: set[tuple[str, str, int]] = set()
     partitions: dict[str, int] = {}
     late: list[str] = []
-    with TopicReader(lab.kafka_servers, TOPIC) as reader:
+    with TopicReader(env.kafka_servers, TOPIC) as reader:
         for message in reader.read(reader.bounds()):
             driver_id = (message.key() or b"").decode()
             if not driver_id.startswith(PROBE):

@@ -1,4 +1,4 @@
-"""Viewers of the live streams: all thrown out, some stalled or vanished, their feed cut off."""
+"""Viewers of live streams: all disconnected, some stalled or half-open, the feed cut off."""
 
 from __future__ import annotations
 
@@ -11,74 +11,79 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.faults.audience import Audience
+from ops.servers.waiting import wait_until
 from tests.faults.devices import assigned_order, command
-from tests.faults.fault import Fault, Seen
-from tests.faults.lab import Lab
-from tests.faults.network import PHONES, Phones
-from tests.faults.proxy import Proxy, deafen
-from tests.faults.waiting import wait_until
+from tests.faults.environment import FaultEnvironment
+from tests.faults.fault import Fault, Outcome
+from tests.faults.network import DEVICES, RoamingDevices
+from tests.faults.proxy import Proxy, drop_incoming
+from tests.faults.viewer_pool import ViewerPool
 
 VIEWERS = 500
 STALLED = VIEWERS // 10
-VANISHED = 50
+HALF_OPEN = 50
 ALL_SEE_WITHIN_S = 90.0
 SNAPSHOT_WITHIN_S = 2.0
-BUSIEST_S = 0.2  # of the 2 s over which the server spreads them: a tenth if even
+BUSIEST_S = 0.2  # the server spreads reconnects over 2 s: a tenth if they are uniform
 BUSIEST_SHARE = 0.25
 CALM_S = 15.0
 CUT_WITHIN_S = 10.0
 SLOWER_BY = 1.10
 GONE_WITHIN_S = 40.0
-CUT_OFF_S = 8.0  # longer than the 4 s after which an order is looked at anyway
+CUT_OFF_S = 8.0  # longer than the 4 s after which idle orders are polled
 IN_SYNC_WITHIN_S = 5.0
-PIDFD_OPEN, PIDFD_GETFD = 434, 438  # system calls, the same numbers everywhere
+PIDFD_OPEN, PIDFD_GETFD = 434, 438  # system calls; the same numbers on all architectures
 
 
 @contextlib.contextmanager
-def orders_under_way(lab: Lab, *, hasty: bool = False) -> Iterator[list[str]]:
-    """Phones that report once a second, each with an order; a `hasty` first, ten times as fast."""
-    with Phones(lab, lab.addresses.mqtt[0].port, hasty=hasty):
+def orders_under_way(env: FaultEnvironment, *, fast: bool = False) -> Iterator[list[str]]:
+    """Devices that report once a second, with an order each. `fast`: the first at 10 Hz."""
+    with RoamingDevices(env, env.addresses.mqtt[0].port, fast=fast):
         orders: list[str] = []
         try:
-            orders.extend(assigned_order(lab, one, 11.27, 43.78) for one in PHONES)
+            orders.extend(assigned_order(env, one, 11.27, 43.78) for one in DEVICES)
             yield orders
         finally:
             for order_id in orders:
-                command(lab.tracking, f"/orders/{order_id}/cancel")
+                command(env.tracking, f"/orders/{order_id}/cancel")
 
 
-def audience_of(
-    lab: Lab, orders: Sequence[str], count: int, *, port: int = 0, may_stall: bool = False
-) -> Audience:
-    """Staff looking on: no limit of viewers to a token."""
-    port = port or lab.addresses.tracking_api.port
-    return Audience(port, orders, lab.stack.paths.staff_token(), count, may_stall)
+def viewer_pool_of(
+    env: FaultEnvironment,
+    orders: Sequence[str],
+    count: int,
+    *,
+    port: int = 0,
+    may_stall: bool = False,
+) -> ViewerPool:
+    """Return viewers with the staff token, which has no limit of viewers."""
+    port = port or env.addresses.tracking_api.port
+    return ViewerPool(port, orders, env.stack.paths.staff_token(), count, may_stall)
 
 
-def viewers_of(lab: Lab) -> float:
-    """How many streams tracking_api has open."""
-    return lab.metric("tracking_api", "doorstep_live_viewers")
+def viewers_of(env: FaultEnvironment) -> float:
+    """Return the number of open streams of tracking_api."""
+    return env.metric("tracking_api", "doorstep_live_viewers")
 
 
-def tracking_api_killed(lab: Lab) -> Seen:
-    """Kill -9 tracking_api with 500 viewers, who come back as browsers do."""
-    with orders_under_way(lab) as orders, audience_of(lab, orders, VIEWERS) as audience:
-        audience.wait(lambda one: one.sees, ALL_SEE_WITHIN_S, "they look on")
-        killed_at = lab.kill("tracking_api")
-        audience.wait(
-            lambda one: one.sees and one.first_frame_at > killed_at,
+def tracking_api_killed(env: FaultEnvironment) -> Outcome:
+    """Kill -9 tracking_api with 500 viewers, who reconnect as browsers do."""
+    with orders_under_way(env) as orders, viewer_pool_of(env, orders, VIEWERS) as pool:
+        pool.wait(lambda one: one.is_watching, ALL_SEE_WITHIN_S, "all are watching")
+        killed_at = env.kill("tracking_api")
+        pool.wait(
+            lambda one: one.is_watching and one.first_frame_at > killed_at,
             ALL_SEE_WITHIN_S,
-            "all are back",
+            "all have reconnected",
         )
-        back = [one.first_frame_at - killed_at for one in audience.viewers]
-        waited = [one.first_frame_at - one.opened_at for one in audience.viewers]
-        first = [min(at for at in one.tried_at if at > killed_at) for one in audience.viewers]
-        recovery_s = lab.wait_healthy(since=killed_at)
+        back = [one.first_frame_at - killed_at for one in pool.viewers]
+        waited = [one.first_frame_at - one.opened_at for one in pool.viewers]
+        first = [min(at for at in one.tried_at if at > killed_at) for one in pool.viewers]
+        recovery_s = env.wait_healthy(since=killed_at)
     slots = Counter(int((at - killed_at) / BUSIEST_S) for at in first)
     share = max(slots.values()) / VIEWERS
-    return Seen(
-        f"{VIEWERS} viewers back after {min(back):.1f} to {max(back):.1f} s; first tries over "
+    return Outcome(
+        f"{VIEWERS} viewers back after {min(back):.1f} to {max(back):.1f} s; first attempts over "
         f"{max(first) - min(first):.1f} s, {share:.0%} of them in the busiest {BUSIEST_S:g} s; "
         f"from the connection to the snapshot p95 {p95(waited):.2f} s, at most {max(waited):.2f} s",
         recovery_s,
@@ -86,40 +91,40 @@ def tracking_api_killed(lab: Lab) -> Seen:
     )
 
 
-def some_stalled(lab: Lab) -> Seen:
-    """Let a tenth of 500 viewers read nothing any more."""
+def some_stalled(env: FaultEnvironment) -> Outcome:
+    """Stall a tenth of 500 viewers: they stop reading."""
     with (
-        orders_under_way(lab, hasty=True) as [fast, *orders],  # so that buffers fill soon
-        audience_of(lab, [fast], STALLED, may_stall=True) as stalling,
-        audience_of(lab, orders, VIEWERS - STALLED) as audience,
+        orders_under_way(env, fast=True) as [fast, *orders],  # so that buffers fill quickly
+        viewer_pool_of(env, [fast], STALLED, may_stall=True) as stalled,
+        viewer_pool_of(env, orders, VIEWERS - STALLED) as pool,
     ):
-        for each in (stalling, audience):
-            each.wait(lambda one: one.sees, ALL_SEE_WITHIN_S, "they look on")
+        for each in (stalled, pool):
+            each.wait(lambda one: one.is_watching, ALL_SEE_WITHIN_S, "all are watching")
         began = time.monotonic()
         time.sleep(CALM_S)
         stalled_at = time.monotonic()
-        skipped = lab.metric("tracking_api", "doorstep_live_skipped_total")
-        stalling.stall()
+        skipped = env.metric("tracking_api", "doorstep_live_skipped_total")
+        stalled.stall()
         wait_until(
-            lambda: lab.metric("tracking_api", "doorstep_live_skipped_total") > skipped,
+            lambda: env.metric("tracking_api", "doorstep_live_skipped_total") > skipped,
             ALL_SEE_WITHIN_S,
-            "a stalled viewer takes no more",
+            "a stalled viewer's frames are skipped",
         )
         full_at = time.monotonic()
         wait_until(
-            lambda: viewers_of(lab) <= VIEWERS - STALLED, ALL_SEE_WITHIN_S, "all stalled are cut"
+            lambda: viewers_of(env) <= VIEWERS - STALLED, ALL_SEE_WITHIN_S, "all stalled are closed"
         )
         cut_at = time.monotonic()
         time.sleep(max(0.0, CALM_S - (cut_at - stalled_at)))
         over_at = time.monotonic()
         time.sleep(CALM_S)
-        during = p95(audience.lags(stalled_at, over_at))
-        calm = audience.lags(began, stalled_at) + audience.lags(over_at, time.monotonic())
+        during = p95(pool.lags(stalled_at, over_at))
+        calm = pool.lags(began, stalled_at) + pool.lags(over_at, time.monotonic())
         without = p95(calm)
-        recovery_s = lab.wait_healthy()
-    return Seen(
-        f"{STALLED} of {VIEWERS} stalled: took no more after {full_at - stalled_at:.1f} s, all cut "
-        f"{cut_at - full_at:.1f} s later; the others' p95 from fix to screen "
+        recovery_s = env.wait_healthy()
+    return Outcome(
+        f"{STALLED} of {VIEWERS} stalled: frames skipped after {full_at - stalled_at:.1f} s, "
+        f"all closed {cut_at - full_at:.1f} s later; the others' p95 from fix to screen "
         f"{without * 1000:.0f} ms before and after, {during * 1000:.0f} ms meanwhile "
         f"({during / without - 1:+.0%})",
         recovery_s,
@@ -127,76 +132,76 @@ def some_stalled(lab: Lab) -> Seen:
     )
 
 
-def vanished(lab: Lab) -> Seen:
-    """Let 50 of 100 viewers vanish without a word, as phones in a tunnel do."""
-    tracking_port = lab.addresses.tracking_api.port
+def half_open(env: FaultEnvironment) -> Outcome:
+    """Drop every packet of 50 of 100 viewers, as with phones in a tunnel."""
+    tracking_port = env.addresses.tracking_api.port
     with (
-        orders_under_way(lab) as orders,
+        orders_under_way(env) as orders,
         Proxy(tracking_port) as tunnel,
-        audience_of(lab, orders, VANISHED) as staying,
-        audience_of(lab, orders, VANISHED, port=tunnel.port) as leaving,
+        viewer_pool_of(env, orders, HALF_OPEN) as staying,
+        viewer_pool_of(env, orders, HALF_OPEN, port=tunnel.port) as leaving,
     ):
-        for audience in (staying, leaving):
-            audience.wait(lambda one: one.sees, ALL_SEE_WITHIN_S, "they look on")
-        opened = viewers_of(lab)
+        for pool in (staying, leaving):
+            pool.wait(lambda one: one.is_watching, ALL_SEE_WITHIN_S, "all are watching")
+        opened = viewers_of(env)
         gone_at = time.monotonic()
         tunnel.black_hole()
         wait_until(
-            lambda: viewers_of(lab) <= opened - VANISHED, 2 * GONE_WITHIN_S, "they are forgotten"
+            lambda: viewers_of(env) <= opened - HALF_OPEN, 2 * GONE_WITHIN_S, "they are removed"
         )
         took_s = time.monotonic() - gone_at
-        stayed = sum(one.sees for one in staying.viewers)
-        recovery_s = lab.wait_healthy()
-    return Seen(
-        f"{VANISHED} vanished viewers forgotten after {took_s:.1f} s; {stayed} of {VANISHED} "
+        stayed = sum(one.is_watching for one in staying.viewers)
+        recovery_s = env.wait_healthy()
+    return Outcome(
+        f"{HALF_OPEN} half-open viewers removed after {took_s:.1f} s; {stayed} of {HALF_OPEN} "
         f"others stayed",
         recovery_s,
-        took_s <= GONE_WITHIN_S and stayed == VANISHED,
+        took_s <= GONE_WITHIN_S and stayed == HALF_OPEN,
     )
 
 
-def feed_cut_off(lab: Lab) -> Seen:
-    """Make the live feed deaf to Kafka, then break its connections; all others keep theirs."""
-    with orders_under_way(lab) as orders, audience_of(lab, orders, VANISHED) as audience:
-        audience.wait(lambda one: one.sees, ALL_SEE_WITHIN_S, "they look on")
+def feed_cut_off(env: FaultEnvironment) -> Outcome:
+    """Drop Kafka's packets to the live feed, then close its connections. Streams stay open."""
+    with orders_under_way(env) as orders, viewer_pool_of(env, orders, HALF_OPEN) as pool:
+        pool.wait(lambda one: one.is_watching, ALL_SEE_WITHIN_S, "all are watching")
         time.sleep(CALM_S / 3)
         cut_at = time.monotonic()
-        pid, kafka_port = lab.pid("tracking_api"), lab.addresses.kafka.port
-        oldest_s: list[float] = []
+        pid, kafka_port = env.pid("tracking_api"), env.addresses.kafka.port
+        oldest_fix_age_s: list[float] = []
         while time.monotonic() - cut_at < CUT_OFF_S:
             for sock in connections_of(pid, kafka_port):
-                deafen(sock, True)
-            oldest_s.append(_staleness_s(audience))
+                drop_incoming(sock, True)
+            oldest_fix_age_s.append(_staleness_s(pool))
             time.sleep(0.1)
         broken = 0
         for sock in connections_of(pid, kafka_port):
             sock.shutdown(socket.SHUT_RDWR)
             broken += 1
         healed_at = time.monotonic()
-        while _staleness_s(audience) > 2.0 and time.monotonic() - healed_at < ALL_SEE_WITHIN_S:
+        while _staleness_s(pool) > 2.0 and time.monotonic() - healed_at < ALL_SEE_WITHIN_S:
             time.sleep(0.1)
         in_sync_s = time.monotonic() - healed_at
-        stayed = sum(max(one.lost_at, default=0.0) < cut_at for one in audience.viewers)
-        recovery_s = lab.wait_healthy(since=healed_at)
-    return Seen(
-        f"{broken} connections of the feed deaf for {CUT_OFF_S:.0f} s: meanwhile what viewers saw "
-        f"was {max(oldest_s):.1f} s old at most, then current within {in_sync_s:.1f} s; "
-        f"{stayed} of {VANISHED} streams stayed open",
+        stayed = sum(max(one.lost_at, default=0.0) < cut_at for one in pool.viewers)
+        recovery_s = env.wait_healthy(since=healed_at)
+    return Outcome(
+        f"{broken} connections of the feed cut off for {CUT_OFF_S:.0f} s: meanwhile positions "
+        f"were {max(oldest_fix_age_s):.1f} s old at most, then current within {in_sync_s:.1f} s; "
+        f"{stayed} of {HALF_OPEN} streams stayed open",
         recovery_s,
         broken > 0
-        and max(oldest_s) <= IN_SYNC_WITHIN_S + 1.0  # a report every second
+        and max(oldest_fix_age_s) <= IN_SYNC_WITHIN_S + 1.0  # a report every second
         and in_sync_s <= IN_SYNC_WITHIN_S
-        and stayed == VANISHED,
+        and stayed == HALF_OPEN,
     )
 
 
-def _staleness_s(audience: Audience) -> float:
-    """How old the position is that the worst-off viewer sees; the phones report every second."""
-    return time.time() - min(one.newest_fix_s for one in audience.viewers)
+def _staleness_s(pool: ViewerPool) -> float:
+    """Return the age of the oldest position that a viewer shows. Devices report every second."""
+    return time.time() - min(one.newest_fix_s for one in pool.viewers)
 
 
 def connections_of(pid: int, to_port: int) -> Iterator[socket.socket]:
-    """Another process's own connections to a port, one after the other."""
+    """Yield another process's connections to a port, one after the other."""
     inodes = {
         fields[9]
         for fields in map(str.split, Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:])
@@ -210,14 +215,14 @@ def connections_of(pid: int, to_port: int) -> Iterator[socket.socket]:
                 continue
             copy = libc.syscall(PIDFD_GETFD, process, int(link.name), 0)
             if copy < 0:
-                raise OSError(ctypes.get_errno(), "a process's socket can't be had")
+                raise OSError(ctypes.get_errno(), "cannot copy a process's socket")
             with socket.socket(fileno=copy) as sock:
                 yield sock
     os.close(process)
 
 
 def p95(values: Sequence[float]) -> float:
-    """The 95th percentile."""
+    """Return the 95th percentile."""
     return sorted(values)[int(0.95 * (len(values) - 1))]
 
 
@@ -244,7 +249,7 @@ FAULTS = (
         "gone within 40 s",
         None,
         quick=False,
-        run=vanished,
+        run=half_open,
     ),
     Fault(
         25,

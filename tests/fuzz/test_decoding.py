@@ -22,14 +22,14 @@ from doorstep.fix import (
     decode_position,
 )
 from doorstep.fix.strict import RANGES, decode_position_strictly
-from driver_events.batch import Record, classify, read_batch, to_dead_letters
+from driver_events.batch import Record, classify, decode_batch, to_dead_letters
 from ops.commands.dead_letter_reader import printable
 from tests.fuzz.payloads import CASES, entries, good_fix, near_fixes, payloads
 
 FUZZ = settings(max_examples=CASES, deadline=None)
 NOW_MS = 1_795_262_400_000
 
-# The words of docs/contracts.md that a decoder may use.
+# The words of docs/reference/bad-input.md that a decoder may use.
 REASONS = {
     "empty",
     "not_utf8",
@@ -71,7 +71,7 @@ def judged(payload: bytes, *, strictly: bool) -> Decoded | str:
 @example(b"")
 @example(b"\xff")
 @example(b"[" * 60_000)
-def test_decode_position__any_payload__both_paths_say_the_same_in_the_contracts_words(
+def test_decode_position__any_payload__both_decoders_agree_on_the_contracts_reasons(
     payload: bytes,
 ) -> None:
     found = judged(payload, strictly=False)
@@ -152,7 +152,7 @@ def is_json(payload: bytes) -> bool:
     ),
     st.integers(1, 40),
 )
-def test_read_batch__any_records__good_ones_beside_are_rows_and_each_bad_one_a_letter(
+def test_decode_batch__any_records__good_ones_are_rows_and_bad_ones_dead_letters(
     bad: list[tuple[bytes | None, bytes]], most: int
 ) -> None:
     good = Record(b"d9", good_fix(1).encode(), NOW_MS)
@@ -160,28 +160,28 @@ def test_read_batch__any_records__good_ones_beside_are_rows_and_each_bad_one_a_l
     for key, payload in bad:
         records += [Record(key, payload, NOW_MS), good]
     at = rows = 0
-    letters = []
+    dead_letters = []
     while at < len(records):  # as the processor does: batches of `most` rows
-        batch = read_batch(records[at:], most)
+        batch = decode_batch(records[at:], most)
         assert batch.records
         at += len(batch.records)
         rows += sum(row[1] == "d9" and row[2] == "good" for row in batch.rows)
         assert [row[0] for row in batch.rows] == list(range(len(batch.rows)))
-        verdict = classify(batch, [])
-        letters += verdict.letters
-        assert len(to_dead_letters(batch, "x").faults) == len(batch.records)
+        result = classify(batch, [])
+        dead_letters += result.dead_letters
+        assert len(to_dead_letters(batch, "x").refusals) == len(batch.records)
     assert rows == len(bad) + 1
-    for letter in letters:
+    for letter in dead_letters:
         assert (letter.payload in {payload for _, payload in bad}) or letter.driver_id is None
         assert printable(letter.payload).isprintable()
     for key, payload in bad:
         if isinstance(judged(payload, strictly=True), str):
-            assert payload in [letter.payload for letter in letters], (key, payload)
+            assert payload in [letter.payload for letter in dead_letters], (key, payload)
 
 
 @FUZZ
 @given(near_fixes(), st.integers(0, 3))
-def test_decode_position__the_same_payload_twice__is_the_same(text: str, spaces: int) -> None:
+def test_decode_position__payload_decoded_twice__is_the_same(text: str, spaces: int) -> None:
     payload = text.encode()
     assert judged(payload, strictly=False) == judged(payload, strictly=False)
     spaced = b" " * spaces + payload + b"\n" * spaces

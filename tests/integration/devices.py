@@ -1,14 +1,13 @@
-"""Many real MQTT clients on a stack's broker, and what the platform makes of what they send."""
+"""Many MQTT clients on a stack's broker, and readers for what the platform made of their input."""
 
 from __future__ import annotations
 
 import json
 import re
 import threading
-import time
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -27,7 +26,7 @@ _SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? ([0-9.e+-]+)$", re.MULTILINE)
 
 
 class Device:
-    """One driver's client: publishes with QoS 1, counts PUBACKs, keeps the newest watermark."""
+    """A driver's MQTT client: publishes with QoS 1, counts PUBACKs, keeps the newest watermark."""
 
     def __init__(self, stack: Stack, driver_id: str) -> None:
         self.driver_id = driver_id
@@ -46,16 +45,16 @@ class Device:
         self.client.loop_start()
 
     def publish(self, payload: bytes, kind: str = POSITION) -> None:
-        """Send a message; its PUBACK is counted when it comes."""
+        """Publish a message and return at once."""
         self.sent.append(self.client.publish(topic_of(self.driver_id, kind), payload, 1).mid)
 
     @property
     def is_answered(self) -> bool:
-        """Whether every message has its PUBACK."""
+        """Say whether every message has its PUBACK."""
         return all(self.pubacks[mid] for mid in self.sent)
 
     def close(self) -> None:
-        """Hang up."""
+        """Disconnect."""
         self.client.disconnect()
         self.client.loop_stop()
 
@@ -70,25 +69,15 @@ class Device:
 
 
 def connect_all(stack: Stack, driver_ids: Sequence[str]) -> dict[str, Device]:
-    """Connect a device for each driver, who must be known."""
+    """Connect a device for each driver. The drivers must be registered."""
     devices = {driver_id: Device(stack, driver_id) for driver_id in driver_ids}
     for device in devices.values():
         assert device.connected.wait(30), device.driver_id
     return devices
 
 
-def settles(holds: Callable[[], object], timeout_s: float = 60.0) -> bool:
-    """Wait until a condition holds, and say whether it does: the tests say what is missing."""
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 class Samples(dict[tuple[str, str], float]):
-    """A service's metrics: (name, labels as written) -> value; what is not there is 0."""
+    """A service's metrics: (name, labels as written) -> value, 0 if there is none."""
 
     def __missing__(self, _key: tuple[str, str]) -> float:
         return 0.0
@@ -102,13 +91,13 @@ def scrape(bind: Bind) -> Samples:
 
 
 def letter_ends(stack: Stack) -> dict[int, int]:
-    """Where the dead letters end now."""
+    """Return the end offset of each partition of dead-letter."""
     with TopicReader(str(reach(stack.addresses.kafka)), "dead-letter") as reader:
         return {one: high for one, (_, high) in reader.bounds().items()}
 
 
 def letters_after(stack: Stack, ends: dict[int, int]) -> dict[str, list[StoredDeadLetter]]:
-    """The dead letters written since, by driver."""
+    """Return the dead letters after these offsets, by driver."""
     found: defaultdict[str, list[StoredDeadLetter]] = defaultdict(list)
     with TopicReader(str(reach(stack.addresses.kafka)), "dead-letter") as reader:
         for letter in letters_since(reader, ends):
@@ -117,7 +106,7 @@ def letters_after(stack: Stack, ends: dict[int, int]) -> dict[str, list[StoredDe
 
 
 def history_of(stack: Stack, driver_ids: Iterable[str]) -> dict[str, dict[int, str | None]]:
-    """What of these drivers is in the history: driver -> seq -> quarantine."""
+    """Return the history of these drivers: driver -> seq -> quarantine."""
     found: defaultdict[str, dict[int, str | None]] = defaultdict(dict)
     with owner_connection(stack.database_admin_url) as conn:
         rows = conn.execute(
@@ -131,8 +120,8 @@ def history_of(stack: Stack, driver_ids: Iterable[str]) -> dict[str, dict[int, s
     return found
 
 
-def no_letter_waits(stack: Stack) -> bool:
-    """Whether every dead letter has left the outbox."""
+def outbox_has_no_letters(stack: Stack) -> bool:
+    """Say whether every dead letter has left the outbox."""
     with owner_connection(stack.database_admin_url) as conn:
         row = conn.execute(
             "SELECT count(*) FROM doorstep.outbox WHERE topic = 'dead-letter'"

@@ -16,6 +16,7 @@ import httpx
 
 from doorstep.credentials import token_sha256
 from doorstep.fix import Fix
+from doorstep.geo import offset
 from doorstep.store.admin import (
     NewDriver,
     NewRestaurant,
@@ -33,7 +34,6 @@ from tracking_api.stores import open_stores
 RESTAURANT = (11.2500, 43.7700)
 CUSTOMER = (11.2600, 43.7800)
 STAFF = {"Authorization": "Bearer stf_test"}
-DEGREE_M = 111_195.08  # of latitude
 
 
 def as_driver(driver_id: str) -> dict[str, str]:
@@ -115,7 +115,7 @@ def running(service: str, **environment: str) -> Iterator[Popen[bytes]]:
 def stop(process: Popen[bytes]) -> tuple[int, str]:
     """Ask a process to stop; give its exit status and what it logged."""
     process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=20)
+    _, log = process.communicate(timeout=60)
     return process.returncode, log.decode()
 
 
@@ -233,7 +233,7 @@ def make_fix(
 
 def north_of(place: tuple[float, float], metres: float) -> tuple[float, float]:
     """A place so far north of another."""
-    return place[0], place[1] + metres / DEGREE_M
+    return offset(place, 0, metres)
 
 
 async def on_duty_at(

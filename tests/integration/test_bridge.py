@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from ops.servers.kafka import KafkaServer
+from ops.servers.mosquitto import AnonymousMosquitto
+from ops.servers.services import ServiceProcess, bridge_process
+from ops.servers.waiting import wait_until
 from ops.stack.addresses import any_free_port
-from tests.integration.pipe_servers import Kafka, Mosquitto, wait_until
-from tests.integration.pipe_services import Phone, Service, bridge_on, holds_all, read_topic
+from tests.clients.kafka import contains_all, read_topic
+from tests.clients.mqtt import DriverClient
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    server = Kafka(tmp_path_factory.mktemp("kafka"))
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
     server.start()
     server.create_topics()
     yield server
@@ -24,16 +28,18 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    server = Mosquitto(tmp_path / "mosquitto")
+def mosquitto(tmp_path: Path) -> Iterator[AnonymousMosquitto]:
+    server = AnonymousMosquitto(tmp_path / "mosquitto")
     server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def bridge(tmp_path: Path, mosquitto: Mosquitto, kafka: Kafka) -> Iterator[Service]:
-    service = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port)
+def bridge(
+    tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
+) -> Iterator[ServiceProcess]:
+    service = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
     service.start()
     yield service
     service.stop()
@@ -44,28 +50,30 @@ def payloads(test: str, count: int) -> list[bytes]:
 
 
 def test_bridge__any_payload__arrives_untouched_under_the_drivers_key(
-    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+    bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     odd = [b"\x00\xff\x1f\x8bnot json", b'{"n": 1}', b"x" * 65_000]
-    phone = Phone(mosquitto, "driver-7")
+    phone = DriverClient(mosquitto, "driver-7")
     phone.send(odd)
     phone.send([b'{"status":"online"}', b""], "status")
     phone.close()
 
-    found = read_topic(kafka, "driver-pos", holds_all(set(odd)))
+    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(odd)))
     assert {message.key() for message in found if message.value() in odd} == {b"driver-7"}
-    found = read_topic(kafka, "driver-status", lambda messages: len(messages) >= 2)
+    found = read_topic(
+        kafka.bootstrap_servers, "driver-status", lambda messages: len(messages) >= 2
+    )
     assert [message.value() for message in found] == [b'{"status":"online"}', b""]
 
 
 def test_bridge__one_driver__stays_in_order_in_one_partition(
-    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+    bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("order", 3000)
-    phone = Phone(mosquitto, "driver-8")
+    phone = DriverClient(mosquitto, "driver-8")
     phone.send(sent)
     phone.close()
-    found = read_topic(kafka, "driver-pos", holds_all(set(sent)))
+    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
     mine = [message for message in found if message.key() == b"driver-8"]
     assert [message.value() for message in mine] == sent
     assert len({message.partition() for message in mine}) == 1
@@ -76,9 +84,9 @@ def test_bridge__one_driver__stays_in_order_in_one_partition(
 def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_works(
     tmp_path: Path,
 ) -> None:
-    mosquitto = Mosquitto(tmp_path / "mosquitto")
-    kafka = Kafka(tmp_path / "kafka")
-    bridge = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port)
+    mosquitto = AnonymousMosquitto(tmp_path / "mosquitto")
+    kafka = KafkaServer(tmp_path / "kafka")
+    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
     try:
         bridge.launch()
         wait_until(lambda: bridge.get("/readyz")[0] == 503)
@@ -89,43 +97,45 @@ def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_wo
         wait_until(lambda: bridge.metric("doorstep_bridge_connected") == 1)
         assert bridge.get("/readyz")[0] == 503  # Kafka is still not there
         sent = payloads("early", 50)
-        phone = Phone(mosquitto)
+        phone = DriverClient(mosquitto)
         phone.send(sent)
         phone.close()
 
         kafka.start()
         kafka.create_topics()
-        bridge.await_ready()
-        read_topic(kafka, "driver-pos", holds_all(set(sent)))
+        bridge.wait_ready()
+        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
     finally:
         for server in (bridge, mosquitto, kafka):
             server.stop()
 
 
 def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
-    tmp_path: Path, mosquitto: Mosquitto, kafka: Kafka
+    tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     away = any_free_port()
-    bridge = bridge_on(tmp_path / "bridge", f"{mosquitto.url},mqtt://127.0.0.1:{away}", kafka.port)
+    bridge = bridge_process(
+        tmp_path / "bridge", f"{mosquitto.url},mqtt://127.0.0.1:{away}", kafka.bootstrap_servers
+    )
     try:
         bridge.launch()
         wait_until(lambda: bridge.metric("doorstep_bridge_connected") == 1)
         sent = payloads("two", 20)
-        phone = Phone(mosquitto)
+        phone = DriverClient(mosquitto)
         phone.send(sent)
         phone.close()
-        read_topic(kafka, "driver-pos", holds_all(set(sent)))
+        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
         assert bridge.get("/readyz")[0] == 503
 
-        other = Mosquitto(tmp_path / "other", away)
+        other = AnonymousMosquitto(tmp_path / "other", away)
         other.start()
         try:
-            bridge.await_ready()
+            bridge.wait_ready()
             more = payloads("other", 20)
-            phone = Phone(other, "d2")
+            phone = DriverClient(other, "d2")
             phone.send(more)
             phone.close()
-            read_topic(kafka, "driver-pos", holds_all(set(more)))
+            read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(more)))
         finally:
             other.stop()
     finally:
@@ -133,22 +143,22 @@ def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
 
 
 def test_bridge__a_publisher_restarts__its_fixes_go_on_arriving(
-    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+    bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("publisher", 60)
     for part in (sent[:20], sent[20:40], sent[40:]):
-        phone = Phone(mosquitto, "driver-9")
+        phone = DriverClient(mosquitto, "driver-9")
         phone.send(part)
         phone.close()
-    found = read_topic(kafka, "driver-pos", holds_all(set(sent)))
+    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
     assert [m.value() for m in found if m.key() == b"driver-9"] == sent
 
 
 def test_bridge__killed__gets_again_what_it_had_not_acknowledged(
-    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+    bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("killed", 5000)
-    phone = Phone(mosquitto)
+    phone = DriverClient(mosquitto)
     infos = phone.publish(sent)
     wait_until(lambda: bridge.metric("doorstep_bridge_messages_total") > 500)
     bridge.kill()
@@ -156,13 +166,13 @@ def test_bridge__killed__gets_again_what_it_had_not_acknowledged(
     for info in infos:
         info.wait_for_publish(20)
     phone.close()
-    read_topic(kafka, "driver-pos", holds_all(set(sent)))
+    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
 
 
 def test_bridge__sigterm__ends_cleanly_and_its_session_keeps_collecting(
-    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+    bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
-    phone = Phone(mosquitto)
+    phone = DriverClient(mosquitto)
     first, second = payloads("before", 30), payloads("while-down", 30)
     phone.send(first)
     bridge.signal(signal.SIGTERM)
@@ -171,35 +181,37 @@ def test_bridge__sigterm__ends_cleanly_and_its_session_keeps_collecting(
     phone.send(second)
     phone.close()
     bridge.start()
-    read_topic(kafka, "driver-pos", holds_all({*first, *second}))
+    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all({*first, *second}))
 
 
 def test_bridge__mosquitto_killed__nothing_that_the_phone_resends_is_lost(
-    bridge: Service, mosquitto: Mosquitto, kafka: Kafka
+    bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("mosquitto-killed", 400)
-    phone = Phone(mosquitto)
+    phone = DriverClient(mosquitto)
     phone.publish(sent[:200])
     mosquitto.kill()
     mosquitto.start()
     wait_until(lambda: bridge.metric("doorstep_bridge_connections_total") >= 2)
-    bridge.await_ready()
+    bridge.wait_ready()
     # PUBACK promises no durability: what the broker forgot comes again from the journal.
     phone.send(sent)
     phone.close()
-    read_topic(kafka, "driver-pos", holds_all(set(sent)))
+    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
 
 
 def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: Path) -> None:
-    kafka = Kafka(tmp_path / "kafka")
-    mosquitto = Mosquitto(tmp_path / "mosquitto")
-    bridge = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port, BRIDGE_MAX_IN_FLIGHT="100")
+    kafka = KafkaServer(tmp_path / "kafka")
+    mosquitto = AnonymousMosquitto(tmp_path / "mosquitto")
+    bridge = bridge_process(
+        tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers, BRIDGE_MAX_IN_FLIGHT="100"
+    )
     try:
         kafka.start()
         kafka.create_topics()
         mosquitto.start()
         bridge.start()
-        phone = Phone(mosquitto)
+        phone = DriverClient(mosquitto)
         before, meanwhile = payloads("before", 200), payloads("kafka-down", 500)
         phone.send(before)
         wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") == 200)
@@ -213,9 +225,9 @@ def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: 
         assert bridge.metric("doorstep_bridge_in_flight") <= 200
 
         kafka.start()
-        read_topic(kafka, "driver-pos", holds_all({*before, *meanwhile}), 60)
+        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all({*before, *meanwhile}), 60)
         wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") == 700)
-        bridge.await_ready()
+        bridge.wait_ready()
         phone.close()
     finally:
         for server in (bridge, mosquitto, kafka):
@@ -223,37 +235,39 @@ def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: 
 
 
 def test_bridge__a_topic_that_is_missing__acknowledges_nothing_until_it_is_there(
-    tmp_path: Path, mosquitto: Mosquitto
+    tmp_path: Path, mosquitto: AnonymousMosquitto
 ) -> None:
-    kafka = Kafka(tmp_path / "kafka")
-    bridge = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port)
+    kafka = KafkaServer(tmp_path / "kafka")
+    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
     try:
         kafka.start()
         bridge.start()
-        phone = Phone(mosquitto)
+        phone = DriverClient(mosquitto)
         sent = payloads("no-topic", 20)
         phone.send(sent)
         phone.close()
         wait_until(lambda: bridge.metric("doorstep_bridge_messages_total") >= 20)
         assert bridge.metric("doorstep_bridge_acked_total") == 0
         kafka.create_topics()
-        read_topic(kafka, "driver-pos", holds_all(set(sent)), 60)
+        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)), 60)
     finally:
         for server in (bridge, kafka):
             server.stop()
 
 
 def test_bridge__the_topic_is_recreated__goes_on_by_itself(
-    tmp_path: Path, mosquitto: Mosquitto, kafka: Kafka
+    tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     topic = "driver-pos-recreated"
     client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     create = [NewTopic(topic, 4, 1)]
     client.create_topics(create)[topic].result(30)
-    bridge = bridge_on(tmp_path / "bridge", mosquitto.url, kafka.port, KAFKA_TOPIC=topic)
+    bridge = bridge_process(
+        tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers, KAFKA_TOPIC=topic
+    )
     try:
         bridge.start()
-        phone = Phone(mosquitto)
+        phone = DriverClient(mosquitto)
         phone.send(payloads("first", 200))
         wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") >= 200)
         client.delete_topics([topic])[topic].result(30)
@@ -264,7 +278,7 @@ def test_bridge__the_topic_is_recreated__goes_on_by_itself(
         phone.close()
         # What was confirmed before the deletion is gone with the topic; the rest must be there.
         wanted = {*payloads("between", 20), *payloads("second", 200)}
-        read_topic(kafka, topic, holds_all(wanted), 60)
+        read_topic(kafka.bootstrap_servers, topic, contains_all(wanted), 60)
         wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
     finally:
         bridge.stop()

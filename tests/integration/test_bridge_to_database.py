@@ -12,10 +12,14 @@ import pytest
 
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
 from doorstep.store import admin
+from ops.servers.kafka import KafkaServer
+from ops.servers.mosquitto import AnonymousMosquitto
+from ops.servers.process import ServerProcess
+from ops.servers.services import ServiceProcess, bridge_process, driver_events_process
+from ops.servers.waiting import wait_until
 from ops.stack.postgres import PostgresCluster
+from tests.clients.mqtt import DriverClient
 from tests.database import Database, cloned_database
-from tests.integration.pipe_servers import Kafka, Mosquitto, Server, wait_until
-from tests.integration.pipe_services import Phone, Service, bridge_on, driver_events_on
 
 PARTS = ["mosquitto", "kafka", "bridge", "driver_events"]
 FIXES = 600
@@ -27,18 +31,22 @@ class Pipe:
 
     def __init__(self, folder: Path, database: Database) -> None:
         self.database = database
-        self.kafka = Kafka(folder / "kafka")
-        self.mosquitto = Mosquitto(folder / "mosquitto")
-        self.bridge = bridge_on(folder / "bridge", self.mosquitto.url, self.kafka.port)
+        self.kafka = KafkaServer(folder / "kafka")
+        self.mosquitto = AnonymousMosquitto(folder / "mosquitto")
+        self.bridge = bridge_process(
+            folder / "bridge", self.mosquitto.url, self.kafka.bootstrap_servers
+        )
         self.driver_events = self.another_driver_events(folder / "driver_events")
 
-    def another_driver_events(self, folder: Path) -> Service:
+    def another_driver_events(self, folder: Path) -> ServiceProcess:
         url = self.database.url("driver_events")
         name = {"MQTT_USERNAME": "driver_events-2"}
-        return driver_events_on(folder, url, self.mosquitto.url, self.kafka.port, **name)
+        return driver_events_process(
+            folder, url, self.mosquitto.url, self.kafka.bootstrap_servers, **name
+        )
 
-    def part(self, name: str) -> Server:
-        part: Server = getattr(self, name)
+    def part(self, name: str) -> ServerProcess:
+        part: ServerProcess = getattr(self, name)
         return part
 
     def start(self) -> None:
@@ -84,16 +92,16 @@ def make_journal() -> dict[int, Fix]:
     }
 
 
-def missing(phone: Phone) -> set[int]:
+def missing(phone: DriverClient) -> set[int]:
     """What the newest watermark does not cover."""
-    if not phone.heard:
+    if not phone.received:
         return set(range(1, FIXES + 1))
-    ack = json.loads(phone.heard[-1][1])
+    ack = json.loads(phone.received[-1][1])
     gaps = {seq for first, last in ack["missing"] for seq in range(first, last + 1)}
     return gaps | set(range(ack["seq"] + 1, FIXES + 1))
 
 
-def deliver(phone: Phone, journal: dict[int, Fix]) -> None:
+def deliver(phone: DriverClient, journal: dict[int, Fix]) -> None:
     """Do as a device does: send again what the watermark says is missing, until nothing is."""
     deadline = time.monotonic() + RECOVERED_S
     while left := missing(phone):
@@ -111,7 +119,7 @@ def test_pipe__a_part_is_killed__every_fix_is_recorded_once_and_acknowledged(
     pipe: Pipe, part: str
 ) -> None:
     journal = make_journal()
-    phone = Phone(pipe.mosquitto, f"d-{part}")
+    phone = DriverClient(pipe.mosquitto, f"d-{part}")
     phone.publish(encode_fix(journal[seq]) for seq in range(1, FIXES // 2))
     pipe.part(part).kill()
     time.sleep(1)
@@ -126,7 +134,7 @@ def test_pipe__driver_events_stopped_and_woken_after_another_took_over__changes_
     pipe: Pipe, tmp_path: Path
 ) -> None:
     journal = make_journal()
-    phone = Phone(pipe.mosquitto, "d-woken")
+    phone = DriverClient(pipe.mosquitto, "d-woken")
     phone.publish(encode_fix(journal[seq]) for seq in range(1, 101))
     wait_until(lambda: len(pipe.seqs("d-woken")) == 100)
     pipe.driver_events.signal(signal.SIGSTOP)
@@ -138,7 +146,7 @@ def test_pipe__driver_events_stopped_and_woken_after_another_took_over__changes_
         pipe.driver_events.signal(signal.SIGCONT)
         phone.publish(encode_fix(journal[seq]) for seq in range(FIXES // 2, FIXES + 1))
         wait_until(lambda: len(pipe.seqs("d-woken")) == FIXES, 60)
-        pipe.driver_events.await_ready()
+        pipe.driver_events.wait_ready()
     finally:
         other.stop()
     phone.close()

@@ -1,4 +1,4 @@
-"""mosquitto/in-container on a real Mosquitto, without a container: only its paths are others."""
+"""mosquitto/in-container with a real Mosquitto and other paths, without a container."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ import pytest
 from doorstep.credentials import mqtt_password, new_fleet_key
 from doorstep.provision import write_password_file
 from doorstep.settings import Bind
+from ops.servers.waiting import wait_until
 from ops.stack.mosquitto import ACL, TEMPLATE, render
 from ops.stack.probes import mqtt_accepts
 
@@ -32,7 +32,7 @@ def bind() -> Bind:
 
 @pytest.fixture
 def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
-    """The script, started while `provision` has written nothing yet."""
+    """The script, started before `provision` has written anything."""
     program = shutil.which("mosquitto", path=f"/usr/sbin:{os.environ['PATH']}")
     assert program, "no mosquitto: ./run installs it"
     config = render(
@@ -62,44 +62,35 @@ def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def provide(folder: Path, *driver_ids: str) -> None:
-    """What `provision` does: the passwords first, then the ACL."""
+    """Write what `provision` writes: the passwords first, then the ACL."""
     write_password_file(folder / "passwd", KEY, driver_ids)
     shutil.copyfile(ACL, folder / "acl")
-
-
-def wait_for(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def lets_in(bind: Bind, user: str) -> bool:
     return mqtt_accepts(bind, user, mqtt_password(KEY, user))
 
 
-def test_in_container__provisioned_late__starts_then(
+def test_in_container__provisioned_late__starts_after_it(
     script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
 ) -> None:
     assert script.poll() is None
     assert not lets_in(bind, "bridge")
     provide(tmp_path)
-    assert wait_for(lambda: lets_in(bind, "bridge"))
+    wait_until(lambda: lets_in(bind, "bridge"), TIMEOUT_S)
     assert not lets_in(bind, "anna")
 
 
-def test_in_container__a_driver_is_added__is_let_in_and_the_broker_is_the_same(
+def test_in_container__driver_added__can_log_in_without_a_restart(
     script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
 ) -> None:
     provide(tmp_path)
-    assert wait_for(lambda: lets_in(bind, "bridge"))
+    wait_until(lambda: lets_in(bind, "bridge"), TIMEOUT_S)
     with socket.create_connection((bind.host, bind.port)) as connection:
         provide(tmp_path, "anna")
-        assert wait_for(lambda: lets_in(bind, "anna"))
+        wait_until(lambda: lets_in(bind, "anna"), TIMEOUT_S)
         connection.settimeout(0.1)
-        with pytest.raises(TimeoutError):  # a broker that had been restarted would have closed it
+        with pytest.raises(TimeoutError):  # a restarted broker would have closed it
             connection.recv(1)
 
 
@@ -107,7 +98,7 @@ def test_in_container__sigterm__ends_broker_and_script(
     script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
 ) -> None:
     provide(tmp_path)
-    assert wait_for(lambda: lets_in(bind, "bridge"))
+    wait_until(lambda: lets_in(bind, "bridge"), TIMEOUT_S)
     script.terminate()
     assert script.wait(TIMEOUT_S) == 0
     assert not lets_in(bind, "bridge")
@@ -118,7 +109,7 @@ def test_in_container__broker_dies__ends_so_that_the_engine_restarts_it(
     script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
 ) -> None:
     provide(tmp_path)
-    assert wait_for(lambda: lets_in(bind, "bridge"))
+    wait_until(lambda: lets_in(bind, "bridge"), TIMEOUT_S)
     children = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().split()
     broker = next(
         int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == "mosquitto"

@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +26,8 @@ from device.connection import Connection, ConnectionFailed, Login
 from device.device import Device
 from device.journal import Journal, read_published
 from doorstep.settings import MqttBroker
-from tests.integration.servers import MosquittoBroker
+from ops.servers.mosquitto import MosquittoServer
+from ops.servers.waiting import wait_until_async
 
 FIX = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
 ACK_EVERY_S = 0.5
@@ -36,7 +36,7 @@ ACK_EVERY_S = 0.5
 class Platform:
     """Takes fixes and acknowledges them; with `lose_every` n, it forgets each n-th copy."""
 
-    def __init__(self, broker: MosquittoBroker, lose_every: int = 0) -> None:
+    def __init__(self, broker: MosquittoServer, lose_every: int = 0) -> None:
         self.seen: dict[tuple[str, str], list[int]] = defaultdict(list)
         self.statuses: dict[str, list[str]] = defaultdict(list)
         self.voids = 0
@@ -56,7 +56,7 @@ class Platform:
         self._acks = threading.Thread(target=self._acknowledge)
         self._acks.start()
 
-    def _client(self, broker: MosquittoBroker, username: str) -> Client:
+    def _client(self, broker: MosquittoServer, username: str) -> Client:
         client = Client(CallbackAPIVersion.VERSION2, clean_session=False, client_id=username)
         client.username_pw_set(username, broker.password(username))
         client.reconnect_delay_set(1, 1)
@@ -95,13 +95,13 @@ class Platform:
 
 
 @pytest.fixture
-def platform(mosquitto_broker: MosquittoBroker) -> Iterator[Platform]:
+def platform(mosquitto_broker: MosquittoServer) -> Iterator[Platform]:
     one = Platform(mosquitto_broker)
     yield one
     one.close()
 
 
-def login(broker: MosquittoBroker, driver_id: str, *, mqtt_5: bool = False) -> Login:
+def login(broker: MosquittoServer, driver_id: str, *, mqtt_5: bool = False) -> Login:
     return Login(
         MqttBroker("127.0.0.1", broker.port, tls=False),
         driver_id,
@@ -122,13 +122,6 @@ async def running(devices: Sequence[Device]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks)
 
 
-async def until(holds: Any, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        assert time.monotonic() < deadline, "not in time"
-        await asyncio.sleep(0.02)
-
-
 def report(journal: Journal, devices: Sequence[Device]) -> None:
     for device in devices:
         device.write(FIX)
@@ -139,30 +132,30 @@ def report(journal: Journal, devices: Sequence[Device]) -> None:
 
 @pytest.mark.parametrize("mqtt_5", [False, True])
 async def test_device__either_protocol__everything_is_acknowledged_in_order(
-    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path, mqtt_5: bool
+    mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path, mqtt_5: bool
 ) -> None:
     mosquitto_broker.add_drivers("anna")
     with Journal(tmp_path / "j.sqlite") as journal:
         device = Device(login(mosquitto_broker, "anna", mqtt_5=mqtt_5), journal, ACK_EVERY_S)
         async with running([device]):
-            await until(lambda: device.connected)
+            await wait_until_async(lambda: device.connected)
             for _ in range(300):
                 report(journal, [device])
                 await asyncio.sleep(0)
-            await until(lambda: device.pending == 0)
+            await wait_until_async(lambda: device.pending == 0)
     seqs = platform.seen["anna", device.boot]
     assert list(dict.fromkeys(seqs)) == list(range(1, 301))
 
 
 async def test_devices__200_in_one_process_and_the_broker_killed__nothing_is_lost(
-    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path
+    mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path
 ) -> None:
     names = [f"d{number}" for number in range(200)]
     mosquitto_broker.add_drivers(*names)
     with Journal(tmp_path / "j.sqlite") as journal:
         devices = [Device(login(mosquitto_broker, one), journal, ACK_EVERY_S) for one in names]
         async with running(devices):
-            await until(lambda: all(device.connected for device in devices))
+            await wait_until_async(lambda: all(device.connected for device in devices))
             for step in range(40):
                 if step == 15:
                     mosquitto_broker.kill()
@@ -170,14 +163,14 @@ async def test_devices__200_in_one_process_and_the_broker_killed__nothing_is_los
                     mosquitto_broker.start()  # not in a thread: the broker would end with it
                 report(journal, devices)
                 await asyncio.sleep(0.05)
-            await until(lambda: not any(device.pending for device in devices), 60)
+            await wait_until_async(lambda: not any(device.pending for device in devices), 60)
     for device in devices:
         assert set(platform.seen[device.driver_id, device.boot]) == set(range(1, 41))
     assert platform.voids == 0
 
 
 async def test_device__a_platform_that_loses_copies__resends_until_all_is_there(
-    mosquitto_broker: MosquittoBroker, tmp_path: Path
+    mosquitto_broker: MosquittoServer, tmp_path: Path
 ) -> None:
     mosquitto_broker.add_drivers("bruno")
     platform = Platform(mosquitto_broker, lose_every=7)
@@ -185,32 +178,34 @@ async def test_device__a_platform_that_loses_copies__resends_until_all_is_there(
         with Journal(tmp_path / "j.sqlite") as journal:
             device = Device(login(mosquitto_broker, "bruno"), journal, ACK_EVERY_S)
             async with running([device]):
-                await until(lambda: device.connected)
+                await wait_until_async(lambda: device.connected)
                 for _ in range(200):
                     report(journal, [device])
                     await asyncio.sleep(0.02)
-                await until(lambda: device.pending == 0)
+                await wait_until_async(lambda: device.pending == 0)
         assert set(platform.seen["bruno", device.boot]) == set(range(1, 201))
     finally:
         platform.close()
 
 
 async def test_device__status__online_then_offline_also_without_a_goodbye(
-    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path
+    mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path
 ) -> None:
     mosquitto_broker.add_drivers("carla")
     with Journal(tmp_path / "j.sqlite") as journal:
         device = Device(login(mosquitto_broker, "carla"), journal)
         async with running([device]):
-            await until(lambda: platform.statuses["carla"] == ["online"])
+            await wait_until_async(lambda: platform.statuses["carla"] == ["online"])
             assert device._connection is not None
             device._connection.close()  # as if the network were gone
-            await until(lambda: platform.statuses["carla"] == ["online", "offline", "online"])
-        await until(lambda: platform.statuses["carla"][-1] == "offline")
+            await wait_until_async(
+                lambda: platform.statuses["carla"] == ["online", "offline", "online"]
+            )
+        await wait_until_async(lambda: platform.statuses["carla"][-1] == "offline")
 
 
 async def test_connection__wrong_password__says_that_it_is_refused(
-    mosquitto_broker: MosquittoBroker,
+    mosquitto_broker: MosquittoServer,
 ) -> None:
     wrong = Login(
         MqttBroker("127.0.0.1", mosquitto_broker.port, tls=False), "anna", "wrong", "will"
@@ -228,7 +223,7 @@ async def test_connection__nobody_listens__says_so_at_once() -> None:
 
 
 async def test_device__process_killed_again_and_again__every_journalled_fix_arrives(
-    mosquitto_broker: MosquittoBroker, platform: Platform, tmp_path: Path
+    mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path
 ) -> None:
     """The process is killed while it reads, sends and hears acks; the last one ends in peace."""
     mosquitto_broker.add_drivers("diana")
@@ -263,6 +258,6 @@ async def test_device__process_killed_again_and_again__every_journalled_fix_arri
             await asyncio.sleep(0.02)
         process.kill()
         await process.wait()
-    (life,) = read_published(path)
-    assert (life.pending, life.voids) == (0, 0)
-    assert set(platform.seen["diana", life.boot]) == set(range(1, life.last_seq + 1))
+    (boot,) = read_published(path)
+    assert (boot.pending, boot.voids) == (0, 0)
+    assert set(platform.seen["diana", boot.boot]) == set(range(1, boot.last_seq + 1))

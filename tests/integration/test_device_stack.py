@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +16,7 @@ from device.settings import DeviceSettings, FleetSecrets
 from doorstep.provision import owner_connection
 from doorstep.sampling import SamplingPolicy
 from ops.ledger import Balance, compare
+from ops.servers.waiting import wait_until_async
 from ops.stack.stack import Stack
 
 SOON_S = 120.0
@@ -31,13 +30,6 @@ def simulator(stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("JOURNAL_DIR", str(tmp_path))
     return DeviceSettings.load()
-
-
-async def until(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not holds():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.05)
 
 
 def balance_of(stack: Stack, path: Path) -> Balance:
@@ -63,11 +55,13 @@ async def test_reporting__set_by_staff__changes_a_device_now_and_one_that_comes_
             if driver_id == "sleepy":  # off while it is set
                 assert (await api.put(path, json=wanted)).status_code == 200
             async with open_device_session(driver_id, simulator) as phone:
-                await phone.connected(SOON_S)
+                await phone.wait_connected(SOON_S)
                 if driver_id == "thrifty":
                     assert _sent(phone, 10) == 10
                     assert (await api.put(path, json=wanted)).status_code == 200
-                await until(lambda p=phone: p.device.reporter.report == report, driver_id)
+                await wait_until_async(
+                    lambda p=phone: p.device.sampler.policy == report, SOON_S, driver_id
+                )
                 assert _sent(phone, 10) < 10
             deadline = time.monotonic() + SOON_S
             while not (after := (await api.get(path)).json())["delivered"]:
@@ -105,7 +99,9 @@ async def test_device__back_after_a_day__what_is_younger_is_stored_and_nothing_w
         for hour in hours:
             device.write({"fix_at": now_ms - round(hour * 3_600_000), **HERE})
     async with open_device_session("rip", simulator) as phone:
-        await until(lambda: phone.device.pending == 0, "the watermark passes all of them")
+        await wait_until_async(
+            lambda: phone.device.pending == 0, SOON_S, "the watermark passes all"
+        )
     account = balance_of(stack, path)
     assert (account.committed, account.rejected) == (5, 4)
 
@@ -121,14 +117,14 @@ async def test_device__full_journal__the_oldest_are_voids_in_the_ledger(
             fix = {"fix_at": round(time.time() * 1000) - 900_000 + 1000 * number, **HERE}
             device.write(fix)
     async with open_device_session("full", simulator) as phone:
-        await until(lambda: phone.device.pending == 0, "the fixes that were left are committed")
-        await until(lambda: not phone.device.unsent, "the voids are sent")
+        await wait_until_async(lambda: phone.device.pending == 0, SOON_S, "the rest is committed")
+        await wait_until_async(lambda: not phone.device.unsent, SOON_S, "the voids are sent")
         assert phone.device.given_up == 800
 
         def closed() -> bool:
             with owner_connection(stack.database_admin_url) as conn:
                 return not compare(conn, read_published(path)).lost
 
-        await until(closed, "the platform knows all 900")
+        await wait_until_async(closed, SOON_S, "the platform knows all 900")
     account = balance_of(stack, path)
     assert (account.committed, account.rejected, account.voids) == (100, 800, 800)

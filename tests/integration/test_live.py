@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from doorstep.credentials import driver_token, read_fleet_key
+from ops.servers.waiting import wait_until
 from ops.stack.stack import Stack
 from tests.integration.http_services import make_fix
-from tests.integration.servers import wait_until
 
 PLACE = (11.2558, 43.7731)
 
@@ -132,7 +132,7 @@ class Scene:
 @pytest.fixture
 def scene(stack: Stack) -> Iterator[Scene]:
     with closing(Scene(stack)) as scene:
-        wait_until(lambda: scene.ready()["kafka"], what="the live feed hears Kafka")
+        wait_until(lambda: scene.ready()["kafka"], description="the live feed hears Kafka")
         yield scene
 
 
@@ -201,7 +201,7 @@ def test_fleet_stream__a_fix__moves_its_driver(scene):
 
 def test_topic_stream__records__come_to_who_follows_from_where_they_said(scene):
     with closing(scene.follow_as_staff("/streams/streams")) as latest:
-        wait_until(lambda: latest.opened, what="the first follower is in")
+        wait_until(lambda: latest.opened, description="the first follower is in")
         marks = [f"{scene.driver_id}-{n}" for n in range(3)]
         cursors = []
         for mark in marks:

@@ -18,9 +18,9 @@ from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.provision import owner_connection
 from doorstep.store.compaction import oldest_unread
 from ops.commands import compact_command, dead_letters_command, trace_command
+from ops.servers.waiting import wait_until
 from ops.stack.addresses import reach
 from ops.stack.stack import Stack
-from tests.integration.servers import wait_until
 
 DAY_MS = 86_400_000
 

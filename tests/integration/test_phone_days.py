@@ -1,16 +1,17 @@
-"""Fourteen real phone-days through the whole stack, twice; see docs/real-traces.md."""
+"""Fourteen real phone-days through the whole stack, twice; see docs/results.md."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+from bench.recordings.traces import phone_days
 from ops.stack.stack import Stack
 from tests.database import Database
-from tests.traces.data import needs_traces, phone_days
+from tests.traces.marks import needs_traces
 from tests.traces.orders import now_ms
-from tests.traces.phones import Verdict, judge_days
-from tests.traces.whole import PhoneDays
+from tests.traces.phone_days import PhoneDays
+from tests.traces.phones import PhoneDaysResult, run_passes
 
 pytestmark = needs_traces
 ACK_EVERY_S = 2.0  # the shared stack's
@@ -21,26 +22,26 @@ def test_phone_days__as_they_arrived_and_shuffled__leave_the_same(
 ) -> None:
     phones = PhoneDays(stack, phone_days(), now_ms(), tmp_path / "journals", ACK_EVERY_S, "days")
 
-    async def judged() -> Verdict:
-        verdict = await judge_days(phones, database, tmp_path / "driver_events")
+    async def run() -> PhoneDaysResult:
+        result = await run_passes(phones, database, tmp_path / "driver_events")
         await phones.close_orders()
-        return verdict
+        return result
 
-    verdict = asyncio.run(judged())
+    result = asyncio.run(run())
 
-    assert verdict.failures == []
-    assert verdict.days == 14
-    assert verdict.over_mqtt == {
+    assert result.failures == []
+    assert result.days == 14
+    assert result.over_mqtt == {
         "committed": 7393,
         "quarantined inaccurate": 761,
         "rejected too_old": 3,
     }
-    assert verdict.over_http["duplicate"] == 3370
-    assert sum(verdict.over_http.values()) == verdict.fixes == 8157
-    assert verdict.evidence == {
+    assert result.over_http["duplicate"] == 3370
+    assert sum(result.over_http.values()) == result.fixes == 8157
+    assert result.evidence == {
         "at_restaurant": 11,
         "picked_up": 10,
         "arriving": 10,
         "at_customer": 9,
     }
-    assert all(row.fixes > 0 and "LOST" not in row.fates for row in verdict.faults)
+    assert all(row.fixes > 0 and "LOST" not in row.outcomes for row in result.defects)

@@ -20,13 +20,13 @@ from paho.mqtt.enums import CallbackAPIVersion
 from websockets.sync.client import connect
 
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
+from doorstep.geo import distance_m
 from doorstep.settings import MqttBroker
+from ops.servers.waiting import wait_until
 from ops.stack.addresses import reach
 from ops.stack.stack import Stack
-from simulators.cities.atlas import distance_m
+from tests.clients.kafka import read_topic
 from tests.integration.http_services import make_fix
-from tests.integration.pipe_services import read_topic_at
-from tests.integration.servers import wait_until
 from tests.integration.test_live import Follower
 
 
@@ -85,7 +85,7 @@ def test_series__published_over_mqtt__are_listed_and_read_with_their_signs(sourc
     sent = [[now - 3000.0, -1.5], [now - 2000.0, 0.0], [now - 1000.0, 2.0]]
     name = source.name("box_c")
     source.publish(name, [{"at": int(at), "value": value} for at, value in sent])
-    wait_until(lambda: source.points(name) == sent, what="the points are in the table")
+    wait_until(lambda: source.points(name) == sent, description="the points are in the table")
     source.publish(name, {"at": int(sent[0][0]), "value": 99})  # the first value stays
     source.publish(name, {"at": now, "value": -7})
     wait_until(lambda: source.points(name) == [*sent, [now, -7.0]])
@@ -103,7 +103,7 @@ def test_series__a_bad_payload__is_a_dead_letter_and_the_next_one_is_written(sou
     source.publish(name, {"at": now, "value": 1})
     wait_until(lambda: source.points(name) == [[now, 1.0]])
     servers = str(reach(source.stack.addresses.kafka))
-    found = read_topic_at(
+    found = read_topic(
         servers, "dead-letter", lambda some: any(mark in one.value() for one in some)
     )
     [letter] = [one for one in found if mark in one.value()]
@@ -228,7 +228,7 @@ def test_tickers__killed_and_started_again__go_on_by_one_and_follow_the_wish(sou
             steps = {abs(after - before) for before, after in pairwise(values)}
             assert steps == {1.0}
         assert source.staff.put("/simulations/tickers", json={"count": 4}).status_code == 200
-        wait_until(lambda: source.points("tickers/004"), what="a ticker was added")
+        wait_until(lambda: source.points("tickers/004"), description="a ticker was added")
         assert tickers.stop() == 0
     finally:
         tickers.kill()
@@ -254,7 +254,7 @@ def test_cities__killed_and_started_again__go_on_from_their_last_saved_position(
         rests = [f"/drivers/{one}" for one in before]
         wait_until(
             lambda: all(source.staff.get(one).json()["duty"] == "off_duty" for one in rests),
-            what="the vans were taken off the road",
+            description="the vans were taken off the road",
         )
         assert vans.stop() == 0
     finally:

@@ -3,47 +3,43 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.pipe_servers import Mosquitto
+from ops.servers.mosquitto import AnonymousMosquitto
 
 DAYS = "2"
 
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Files: the authority's certificate, and a server's certificate and key."""
+    """Files: the authority's certificate, and the server's certificate and key."""
 
     authority: Path
     certificate: Path
     key: Path
 
 
-class TlsMosquitto(Mosquitto):
-    """Nothing but TLS on its port."""
+class TlsMosquitto(AnonymousMosquitto):
+    """Mosquitto that accepts TLS connections only."""
 
     def __init__(self, folder: Path, certificates: Certificates) -> None:
         super().__init__(folder)
         self.certificates = certificates
 
-    def argv(self) -> list[str]:
-        """The plain one's configuration, with a certificate."""
-        argv = super().argv()
-        config, made = self.folder / "mosquitto.conf", self.certificates
-        files = f"certfile {made.certificate}\nkeyfile {made.key}\n"
-        first, _, rest = config.read_text().partition("\n")
-        config.write_text(f"{first}\n{files}{rest}")
-        return argv
+    def listener_options(self) -> Sequence[str]:
+        files = self.certificates
+        return (f"certfile {files.certificate}", f"keyfile {files.key}")
 
     @property
     def url(self) -> str:
-        """As MQTT_URL has it."""
+        """The broker's URL, as in MQTT_URL."""
         return f"mqtts://127.0.0.1:{self.port}"
 
 
 def make_certificates(folder: Path, name: str = "127.0.0.1") -> Certificates:
-    """Make an authority and a server of that address (an IP) that it vouches for."""
+    """Create an authority and a server certificate for an IP address."""
     made = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     authority_key, request = str(folder / "ca.key"), str(folder / "server.csr")
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]

@@ -121,7 +121,7 @@ class Fleet:
         self.seal(None)
 
     def seal(self, before: datetime | None) -> None:
-        self.owner.execute("UPDATE sealed_before SET sealed_before = %s", [before or "-infinity"])
+        self.owner.execute("UPDATE history_bounds SET sealed_before = %s", [before or "-infinity"])
 
     def create_order(self, customer: Place, policy_id: int, at: datetime) -> UUID:
         self._set_clock(self.customers, at)

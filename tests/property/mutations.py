@@ -17,8 +17,9 @@ import psycopg
 from hypothesis import HealthCheck, Phase, given, settings
 
 from doorstep.errors import DoorstepError
+from ops.servers.postgres import running_cluster
 from ops.stack.postgres import PostgresCluster
-from tests.database import cloned_database, create_template, running_cluster
+from tests.database import cloned_database, create_template
 from tests.property.cases import Case, cases
 from tests.property.fleet import Fleet
 from tests.property.play import Difference, play
@@ -78,7 +79,7 @@ MUTATIONS = (
         "dedupe off: by ledger and key",
         (
             (ATTEMPT, "b.stored @> r.seq", "false"),
-            (ATTEMPT, "> 0 AS is_repeat", "> 99 AS is_repeat"),
+            (ATTEMPT, "> 0\n                    AS follows_storable", "> 99 AS follows_storable"),
         ),
         "ALTER TABLE fix_history DROP CONSTRAINT fix_history_pkey",
     ),
@@ -138,7 +139,7 @@ MUTATIONS = (
             (
                 DERIVE,
                 "DO UPDATE\n        SET occurred_at = EXCLUDED.occurred_at\n"
-                "        WHERE known.occurred_at <> EXCLUDED.occurred_at",
+                "        WHERE recorded.occurred_at <> EXCLUDED.occurred_at",
                 "DO NOTHING",
             ),
         ),
@@ -160,12 +161,12 @@ MUTATIONS = (
     ),
     Mutation(
         "the newest position is the last to arrive",
-        ((NEWEST, "n.fix_at > was.fix_at\n", "true\n"),),
+        ((NEWEST, "n.fix_at > existing.fix_at\n", "true\n"),),
     ),
     Mutation(
         "age is judged by our clock",
         (),
-        """CREATE OR REPLACE FUNCTION incoming_fix__refusal(
+        """CREATE OR REPLACE FUNCTION incoming_fix__rejection_reason(
             boot text, seq int8, fix_at timestamptz, received_at timestamptz,
             lon_deg float8, lat_deg float8, accuracy_m float8, speed_mps float8,
             heading_deg float8, altitude_m float8, battery float8, reason text,
@@ -180,8 +181,8 @@ MUTATIONS = (
         (
             (
                 ATTEMPT,
-                "WHEN anonymous AND refusal NOT IN ('too_old', 'in_the_future', 'sealed')",
-                "WHEN refusal IS NOT NULL",
+                "WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed')",
+                "WHEN rejection IS NOT NULL",
             ),
         ),
     ),
@@ -233,11 +234,11 @@ MUTATIONS = (
     ),
     Mutation(
         "an earlier instant of what is shown is not shown",
-        (("orders__show_evidence", "e.occurred_at < was.state_at", "false"),),
+        (("orders__apply_evidence", "e.occurred_at < existing.state_at", "false"),),
     ),
     Mutation(
         "a driver's cell is the first one",
-        ((NEWEST, "cell IS DISTINCT FROM was_cell", "was_cell IS NULL"),),
+        ((NEWEST, "cell IS DISTINCT FROM existing_cell", "existing_cell IS NULL"),),
     ),
     Mutation(
         "windows of one driver overlap when our clock is set back",

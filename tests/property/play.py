@@ -183,7 +183,7 @@ class Play:
             for fixes in (first, second)
         ]
         shown = {order_id: len(order.events) for order_id, order in self.world.orders.items()}
-        outcomes = self.fleet.race(*batches, size)
+        outcomes = self.fleet.race(batches[0], batches[1], size)
         if not outcomes <= {"quarantined", "duplicate", "parked"}:
             raise Difference(f"a race: {outcomes}")
         with self.fleet.batch_door.transaction():

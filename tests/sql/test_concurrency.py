@@ -18,9 +18,10 @@ from doorstep.store import fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect, connection, open_pool
 from doorstep.store.records import Outcome
+from ops.servers.postgres import running_cluster
 from ops.stack.postgres import PostgresCluster
 from sql import query
-from tests.database import Database, cloned_database, create_template, running_cluster
+from tests.database import Database, cloned_database, create_template
 from tests.factories import AWAY, RESTAURANT, Place, make_fix, make_walk, now, numbered
 from tests.sql.fleet import Fleet
 

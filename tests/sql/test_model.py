@@ -120,7 +120,7 @@ def test_evidence__random_walks_commands_and_arrivals__equals_the_model(
             "UPDATE order_command SET commanded_at = %s WHERE command = 'pick_up'", picked_up_at
         )
         fleet.run("SELECT evidence__derive(ARRAY[%s]::uuid[], ARRAY[1], false)", order_id)
-        fleet.run("SELECT orders__show_evidence(ARRAY[%s]::uuid[])", order_id)
+        fleet.run("SELECT orders__apply_evidence(ARRAY[%s]::uuid[])", order_id)
     for row in rows[cut:]:
         fleet.record(numbered([row, rng.choice(rows[:cut] or rows)]))
 

@@ -145,7 +145,7 @@ def test_record_fixes__unknown_driver__is_refused_beside_the_others(fleet: Fleet
 
 
 def test_record_fixes__before_what_is_sealed__is_counted_never_stored(fleet: Fleet) -> None:
-    fleet.run("UPDATE sealed_before SET sealed_before = now() - interval '1 hour'")
+    fleet.run("UPDATE history_bounds SET sealed_before = now() - interval '1 hour'")
     assert one(fleet, make_fix(late_s=3_601)) == ("rejected", "sealed")
     assert one(fleet, make_fix(seq=2, late_s=3_599)) == ("committed", None)
 

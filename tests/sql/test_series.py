@@ -49,8 +49,8 @@ def sample(database: Database, name: str, seconds: tuple[float, float], points: 
         assert no is not None
         bounds = [at(second) for second in seconds]
         return conn.execute(
-            "SELECT low_at, low, high_at, high, stands_for"
-            " FROM series__sample_v1(%s, NULL, NULL, %s, %s, %s)",
+            "SELECT low_at, low, high_at, high, point_count"
+            " FROM series__downsample_v1(%s, NULL, NULL, %s, %s, %s)",
             [no[0], *bounds, points],
         ).fetchall()
 
@@ -130,7 +130,7 @@ def test_sample__a_drivers_battery__comes_out_of_the_history_of_fixes(fleet: Fle
     with fleet.database.connect("tracking_api") as conn:
         found = {
             measure: conn.execute(
-                "SELECT low FROM series__sample_v1(NULL, 'd1', %s, now() - interval '1 d',"
+                "SELECT low FROM series__downsample_v1(NULL, 'd1', %s, now() - interval '1 d',"
                 " now() + interval '1 d', 10)",
                 [measure],
             ).fetchall()
@@ -139,11 +139,11 @@ def test_sample__a_drivers_battery__comes_out_of_the_history_of_fixes(fleet: Fle
     assert found == {"battery": [(0.75,)], "speed_mps": []}
 
 
-def test_forget_points__past_retention__are_gone_and_the_others_stay(
+def test_expire_points__past_retention__are_gone_and_the_others_stay(
     writer: Writer, database: Database
 ) -> None:
     writer.record([("a/b", 0, 1.0), ("a/b", 10, 2.0), ("c/d", 5, 3.0)])
-    assert fix_writer.forget_points(writer.conn, at(6)) == 2
+    assert fix_writer.expire_points(writer.conn, at(6)) == 2
     writer.conn.commit()
     assert database.value("SELECT value FROM doorstep.series_point") == 2.0
 

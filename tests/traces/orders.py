@@ -1,4 +1,4 @@
-"""Plays the labelled orders on a database: each has a driver of its own, who sends the trace."""
+"""Play the labelled orders on a database: each has a driver, who sends the trace."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from statistics import median
 from typing import Any
 from uuid import UUID
 
+from bench.recordings.labels import Label
+from bench.recordings.places import place_of
+from bench.recordings.traces import Trace, read_trace
 from doorstep.store import admin
 from doorstep.store.records import IncomingRow
 from tests.factories import Place
 from tests.sql.fleet import Fleet
-from tests.traces.data import Trace, metres, moved, read_trace
-from tests.traces.labels import Label, Position
 
-USABLE_M = 200.0
 BATCH_FIXES = 1999
-BEFORE_S, AFTER_S = 600.0, 3600.0  # how much of a long day is sent around what a label names
+BEFORE_S, AFTER_S = (
+    600.0,
+    3600.0,
+)  # sent before and after the label's span
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedOrder:
-    """A label on its way through a database."""
+    """A label's order in a database."""
 
     label: Label
     driver_id: str
@@ -32,38 +34,12 @@ class PlacedOrder:
     begins_at: datetime  # second 0 of the trace, as moved
 
 
-def place_of(trace: Trace, spot: Position) -> Place:
-    """Where the trace was in the spot's span of time, by its usable fixes if it has any."""
-    inside = [fix for fix in trace.fixes if spot.from_s <= fix.fix_s - trace.begins_s <= spot.to_s]
-    usable = [fix for fix in inside if fix.accuracy_m is None or fix.accuracy_m <= USABLE_M]
-    places = [fix.place for fix in usable or inside]
-    place = Place(
-        median(place.lon_deg for place in places), median(place.lat_deg for place in places)
-    )
-    return moved(place, spot.east_m, 0.0)
-
-
-def nearest_m(trace: Trace, place: Place, assigned_s: float) -> float:
-    """How near the trace came to a place while it was assigned, accurate or not."""
-    return min(
-        metres(fix.place, place) for fix in trace.fixes if fix.fix_s >= trace.begins_s + assigned_s
-    )
-
-
-def span_of(label: Label) -> tuple[float, float]:
-    """The first and the last second of the trace that a label names."""
-    spots = (label.restaurant, label.customer)
-    named = [at_s for spot in spots for at_s in (spot.from_s, spot.to_s)]
-    named += [at_s for window in label.expected.values() for at_s in window]
-    return min(named), max(named)
-
-
 def rows_of(
     trace: Trace, driver_id: str, ends_at: datetime, boot: str | None = "b1"
 ) -> list[IncomingRow]:
-    """The trace as incoming fixes, moved as a whole so that its last one is stored at `ends_at`.
+    """Return the trace as incoming fixes, shifted so that the last one is received at `ends_at`.
 
-    Every fix keeps what lay between its taking and its storing; `received_at` is the latter.
+    `received_at` is the time when the phone stored the fix, so every fix keeps its delay.
     """
     return [
         (
@@ -86,7 +62,7 @@ def rows_of(
 
 
 class LabelledRun:
-    """One way of delivering all labelled traces to one database."""
+    """All labelled traces, delivered to one database."""
 
     def __init__(self, fleet: Fleet, labels: Sequence[Label], ends_at: datetime) -> None:
         self.fleet = fleet
@@ -94,7 +70,7 @@ class LabelledRun:
         self.rows: list[IncomingRow] = []
         for number, label in enumerate(labels, 1):
             self._place(number, label, ends_at)
-        self.rows.sort(key=lambda row: (row[5], row[1], row[3]))  # as they arrived
+        self.rows.sort(key=lambda row: (row[5], row[1], row[3]))  # in order of arrival
 
     def _place(self, number: int, label: Label, ends_at: datetime) -> None:
         trace = read_trace(label.trace)
@@ -105,13 +81,15 @@ class LabelledRun:
         )
         self.fleet.add_drivers(driver_id)
         order_id = self.fleet.assigned_order(
-            driver_id, restaurant_id=1000 + number, customer=place_of(trace, label.customer)
+            driver_id,
+            restaurant_id=1000 + number,
+            customer=Place(*place_of(trace, label.customer)),
         )
         begins_at = trace.moved(trace.begins_s, ends_at)
         assigned_at = begins_at + timedelta(seconds=label.assigned_s)
         self.fleet.backdate_assignment(order_id, assigned_at)
         self.orders.append(PlacedOrder(label, driver_id, order_id, begins_at))
-        first_s, last_s = span_of(label)
+        first_s, last_s = label.span_s
         earliest = begins_at + timedelta(seconds=first_s - BEFORE_S)
         latest = begins_at + timedelta(seconds=last_s + AFTER_S)
         self.rows += [
@@ -121,7 +99,7 @@ class LabelledRun:
         ]
 
     def deliver(self, shuffled: random.Random | None = None) -> None:
-        """Send all fixes in batches: as they arrived, or in any order."""
+        """Record all fixes in batches: in order of arrival, or shuffled."""
         rows = list(self.rows)
         if shuffled:
             shuffled.shuffle(rows)
@@ -130,14 +108,14 @@ class LabelledRun:
             self.fleet.record((n, *row[1:]) for n, row in enumerate(batch))
 
     def found(self, order: PlacedOrder) -> dict[str, float]:
-        """What the fixes proved of an order, in seconds of its trace."""
+        """Return an order's evidence, in seconds since the start of its trace."""
         return {
             state: (at - order.begins_at).total_seconds()
             for (_, state), at in self.fleet.evidence(order.order_id).items()
         }
 
-    def standing(self) -> dict[str, Any]:
-        """All that must not depend on the order of arrival."""
+    def final_state(self) -> dict[str, Any]:
+        """Return all that must not depend on the order of arrival."""
         return {
             "evidence": [sorted(self.fleet.evidence(o.order_id).items()) for o in self.orders],
             "states": [self.fleet.state(order.order_id) for order in self.orders],
@@ -153,13 +131,13 @@ class LabelledRun:
         return {name: row[name] for name in ("state", "fix_at", "received_at", "boot", "seq")}
 
     def gps_events(self, order: PlacedOrder) -> list[str]:
-        """The states that fixes have shown, in the order shown."""
+        """Return the states that GPS caused, in order."""
         return [
             state for _, _, state, source in self.fleet.events(order.order_id) if source == "gps"
         ]
 
 
 def now_ms() -> datetime:
-    """Now, in whole milliseconds, as every fix is."""
+    """Return now in whole milliseconds, like every fix."""
     now = datetime.now(UTC)
     return now.replace(microsecond=now.microsecond // 1000 * 1000)

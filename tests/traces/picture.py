@@ -5,26 +5,26 @@ from __future__ import annotations
 import sys
 from html import escape
 
-from tests.factories import Place
-from tests.traces.data import FLORENCE, METRES_PER_DEGREE, moved, read_trace
-from tests.traces.labels import LABELS, Label
-from tests.traces.orders import place_of
+from bench.recordings.labels import LABELS, Label
+from bench.recordings.places import place_of
+from bench.recordings.traces import FLORENCE, Place, moved, read_trace
+from doorstep.geo import M_PER_DEG
 
 GREEN, ORANGE, RED, INK, GREY = "#2a9d5c", "#e08a00", "#c8432b", "#33383f", "#aab0b8"
 WIDTH, HEIGHT, MARGIN = 480, 430, 62
-COARSE_M = 10.0  # the tracks are drawn to this
+COARSE_M = 10.0  # resolution of the drawn tracks
 RADIUS_M = 60.0
-TWICE = "a van passes at 6 m/s, turns, and passes again 35 s later; its phone tells no speed"
+TWICE = "a van passes at 6 m/s, turns, and passes again 35 s later; without speeds"
 PANELS = (
     ("goal/711", {"a van passes at 10 m/s": "passed at 10 m/s: nothing"}),
-    ("goal/372", {TWICE: "passed twice, no speeds: taken for a halt"}),
+    ("goal/372", {TWICE: "passed twice, no speeds: taken for a stop"}),
 )
 
 Point = tuple[float, float]
 
 
 class Panel:
-    """One run, its places as circles of 60 m."""
+    """One run, with its places as circles of 60 m."""
 
     def __init__(self, trace: str, left: float) -> None:
         self.trace = read_trace(trace)
@@ -41,7 +41,7 @@ class Panel:
     def _metres(place: Place) -> Point:
         unit = moved(FLORENCE, 1000, 0)
         east = (place.lon_deg - FLORENCE.lon_deg) / (unit.lon_deg - FLORENCE.lon_deg) * 1000
-        return east, (place.lat_deg - FLORENCE.lat_deg) * METRES_PER_DEGREE
+        return east, (place.lat_deg - FLORENCE.lat_deg) * M_PER_DEG
 
     def at(self, point: Point) -> Point:
         x, y = point
@@ -61,12 +61,14 @@ class Panel:
             way, "restaurant", f"at_restaurant {clock(way, 'at_restaurant')}", GREEN
         )
         parts += self._circle(way, "customer", f"at_customer {clock(way, 'at_customer')}", GREEN)
-        for name, said in labels.items():
+        for name, caption in labels.items():
             label = next(one for one in LABELS if one.name == name)
-            parts += self._circle(label, "restaurant", said, RED if label.fooled else ORANGE)
+            parts += self._circle(
+                label, "restaurant", caption, RED if label.false_arrivals else ORANGE
+            )
         return parts
 
-    def _circle(self, label: Label, which: str, said: str, colour: str) -> list[str]:
+    def _circle(self, label: Label, which: str, caption: str, colour: str) -> list[str]:
         x, y = self.at(self._metres(place_of(self.trace, getattr(label, which))))
         radius = RADIUS_M * self.scale
         right = x > self._left + WIDTH * 0.55
@@ -77,7 +79,7 @@ class Panel:
             text(
                 x + (radius if right else -radius),
                 y + radius + 16 if which == "restaurant" and not label.passed else y - radius - 6,
-                said,
+                caption,
                 colour,
                 13,
                 "end" if right else "start",
@@ -102,20 +104,20 @@ def thinned(points: list[Point]) -> list[Point]:
 
 
 def clock(label: Label, state: str) -> str:
-    """The labelled window, as minutes and seconds."""
+    """Format the labelled window in minutes and seconds."""
     return "-".join(f"{int(at) // 60}:{int(at) % 60:02}" for at in label.expected[state])
 
 
-def text(x: float, y: float, said: str, colour: str, size: int, anchor: str = "start") -> str:
-    """One line of text."""
+def text(x: float, y: float, caption: str, colour: str, size: int, anchor: str = "start") -> str:
+    """Return a line of text."""
     return (
         f'<text x="{x:.0f}" y="{y:.0f}" fill="{colour}" font-size="{size}" '
-        f'text-anchor="{anchor}" font-weight="600">{escape(said)}</text>'
+        f'text-anchor="{anchor}" font-weight="600">{escape(caption)}</text>'
     )
 
 
 def main() -> int:
-    """Draw."""
+    """Print the picture."""
     print(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {2 * WIDTH} {HEIGHT}" '
         f'font-family="system-ui, sans-serif"><rect width="{2 * WIDTH}" height="{HEIGHT}" '

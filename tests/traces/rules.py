@@ -1,14 +1,14 @@
-"""`python -m tests.traces.rules`: how often the rule for an arrival is right, on 805 real van runs.
+"""`python -m tests.traces.rules`: recall and false positives of rules for arrivals on 805 van runs.
 
-The runs of goal_delivery_agents say when their driver was on foot. Asked of each rule:
+The runs of goal_delivery_agents have labels for when the driver was on foot. For each rule:
 
-    stops       of all places where the driver was on foot for a minute or longer, how many it finds
-    drive-bys   of all places that the van passed at more than 4 m/s and never halted near, how many
-                it takes for an arrival
+    stops       the share that it finds of the places where the driver was on foot for a minute
+    drive-bys   the share that it takes for arrivals of the places that the van passed at more than
+                4 m/s without a stop nearby
 
-with every fix (5 s apart), every third and every sixth. A rule is a form of "two fixes exist such
-that …", so each of them is order-proof. The data have no speeds of their own;
-a fix's is the lesser of those to its neighbours in the full run. Nothing here is the product's.
+with every fix (5 s apart), every third and every sixth. Each rule has the form "two fixes exist
+such that …", so it does not depend on the order of arrival. The data have no speeds: a fix's speed
+is the lesser of those to its neighbours. The rules are implemented here, not imported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.traces.data import GPS, goal_rows
+from bench.recordings.traces import GPS, goal_rows
 
 ENTER_M, SPREAD_M = 60.0, 25.0
 MIN_S, MAX_S = 30.0, 120.0
@@ -34,12 +34,12 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A pair of fixes, and what is asked of it beyond its distances."""
+    """Conditions on a pair of fixes, besides its distances."""
 
     name: str
     max_s: float = MAX_S
-    middle_s: float | None = None  # a third fix between, so far from both ends
-    slower_than_mps: float | None = None  # both fixes say so
+    middle_s: float | None = None  # a third fix between, this far from both
+    slower_than_mps: float | None = None  # both fixes
 
 
 RULES = (
@@ -53,7 +53,7 @@ RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A van's run on its plane."""
+    """A van's run in plane coordinates."""
 
     t_s: Floats
     x_m: Floats
@@ -62,13 +62,13 @@ class Run:
 
     @property
     def speed_mps(self) -> Floats:
-        """The lesser of the speeds to both neighbours."""
+        """The lesser of the speeds to the two neighbours."""
         steps = np.hypot(np.diff(self.x_m), np.diff(self.y_m)) / np.maximum(np.diff(self.t_s), 0.1)
         lesser: Floats = np.minimum(np.append(steps, np.inf), np.insert(steps, 0, np.inf))
         return lesser
 
     def stops(self) -> list[tuple[float, float]]:
-        """The places where its driver was on foot for long."""
+        """Return the places where the driver was on foot for at least ON_FOOT_S."""
         places = []
         for is_on_foot, group in groupby(range(len(self.t_s)), key=lambda n: bool(self.on_foot[n])):
             part = list(group)
@@ -77,7 +77,7 @@ class Run:
         return places
 
     def drive_bys(self) -> list[tuple[float, float]]:
-        """The places that it passed and never halted near."""
+        """Return the places that the van passed without a stop nearby."""
         halts = [n for n in range(len(self.t_s)) if self._halts(n)]
         passed = [int(n) for n in np.flatnonzero(self.speed_mps > PASSED_MPS)]
         return [
@@ -98,7 +98,7 @@ class Run:
         return apart_m
 
     def pairs(self, rule: Rule, every: int) -> NDArray[np.int64]:
-        """The pairs of fixes that the rule accepts anywhere, as indices."""
+        """Return the pairs of fixes that the rule accepts anywhere, as indices."""
         usable = np.arange(0, len(self.t_s), every)
         if rule.slower_than_mps is not None:
             usable = usable[self.speed_mps[usable] <= rule.slower_than_mps]
@@ -113,7 +113,7 @@ class Run:
         return usable[np.argwhere(good)]
 
     def arrives(self, pairs: NDArray[np.int64], place: tuple[float, float]) -> bool:
-        """Whether both fixes of some pair are within the radius of a place."""
+        """Say whether both fixes of a pair are within the radius of a place."""
         inside = np.hypot(self.x_m - place[0], self.y_m - place[1]) <= ENTER_M
         return bool(inside[pairs].all(axis=1).any())
 
@@ -129,7 +129,7 @@ def read_runs() -> list[Run]:
 
 
 def measure(every: int) -> tuple[int, int, dict[str, tuple[int, int]]]:
-    """Stops, drive-bys, and of each rule how many of both it takes for arrivals."""
+    """Return the numbers of stops and drive-bys, and those that each rule takes for arrivals."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     totals = [0, 0]
     for run in read_runs():
@@ -146,13 +146,13 @@ def measure(every: int) -> tuple[int, int, dict[str, tuple[int, int]]]:
 def main() -> int:
     """Print the table."""
     if not GPS.exists():
-        print(f"the recorded traces are not here: {GPS}", file=sys.stderr)
+        print(f"there are no recordings in {GPS}", file=sys.stderr)
         return 2
     for every in (1, 3, 6):
         stops, passed, counts = measure(every)
         print(f"a fix every {5 * every} s: {stops:,} stops, {passed:,} drive-bys")
-        for name, (found, fooled) in counts.items():
-            print(f"  {name:<46} {found / stops:7.1%} {fooled:>5} = {fooled / passed:.2%}")
+        for name, (found, wrong) in counts.items():
+            print(f"  {name:<46} {found / stops:7.1%} {wrong:>5} = {wrong / passed:.2%}")
     return 0
 
 

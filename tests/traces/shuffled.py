@@ -1,6 +1,6 @@
-"""The Kafka records of phone-days, shuffled, through another driver_events into an empty database.
+"""Send the Kafka records of phone-days, shuffled, through a driver_events to an empty database.
 
-Each fix comes by itself, with the arrival it had, in any order, and every tenth twice.
+Each fix is sent separately with its original arrival, in random order, every tenth twice.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from pathlib import Path
 
 from confluent_kafka import Message, Producer
 
+from bench.recordings.places import place_of
 from doorstep.fix import Fix, decode_position, encode_fix
 from doorstep.kafka.topic_specs import DAY_MS, Topic, create_topics
 from doorstep.store import admin
+from ops.servers.services import ServiceProcess
+from ops.servers.waiting import wait_until
+from tests.clients.kafka import read_topic
 from tests.database import Database
-from tests.integration.pipe_services import Service, read_topic_at
-from tests.integration.servers import wait_until
+from tests.factories import Place
 from tests.sql.fleet import Fleet
-from tests.traces.days import stops_of
-from tests.traces.orders import place_of
-from tests.traces.standing import Standing, standing_in
-from tests.traces.whole import FIRST_RESTAURANT, PhoneDays, restaurants_of
+from tests.traces.final_state import FinalState, read_final_state
+from tests.traces.phone_days import FIRST_RESTAURANT, PhoneDays, restaurants_of
+from tests.traces.stops import stops_of
 
 RECORDED_WITHIN_S = 180.0
 OFFSETS = "SELECT coalesce(sum(next_offset), 0) AS n FROM doorstep.kafka_offset"
 
 
 def records_of(phones: PhoneDays) -> list[tuple[str, Fix, int]]:
-    """Every fix of these phones as Kafka has it: (driver, fix, arrival in ms). First copies."""
+    """Return the first copy of every fix in Kafka: (driver, fix, arrival in ms)."""
     keys = {driver_id.encode(): driver_id for driver_id in phones.drivers()}
     wanted = {
         (phones.driver_of(day), seq) for day in phones.days for seq in range(1, len(day.fixes) + 1)
@@ -37,7 +39,7 @@ def records_of(phones: PhoneDays) -> list[tuple[str, Fix, int]]:
     first: dict[tuple[str, int], tuple[str, Fix, int]] = {}
     seen = 0
 
-    def take(messages: Sequence[Message]) -> bool:
+    def is_complete(messages: Sequence[Message]) -> bool:
         nonlocal seen
         new, seen = messages[seen:], len(messages)
         for message in new:
@@ -48,12 +50,12 @@ def records_of(phones: PhoneDays) -> list[tuple[str, Fix, int]]:
                     first.setdefault((driver_id, fix.seq), (driver_id, fix, arrived_ms))
         return wanted <= first.keys()
 
-    read_topic_at(phones.bootstrap_servers, "driver-pos", take)
+    read_topic(phones.bootstrap_servers, "driver-pos", is_complete)
     return list(first.values())
 
 
-def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int) -> Standing:
-    """Send the same records, shuffled and every tenth twice, into an empty database."""
+def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int) -> FinalState:
+    """Send the records, shuffled and every tenth twice, and return the final state."""
     fleet = Fleet(database)
     admin.register_restaurants(fleet.conn, restaurants_of(phones.days))
     fleet.add_drivers(*phones.drivers())
@@ -61,7 +63,7 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
         order_id = fleet.assigned_order(
             phones.driver_of(day),
             restaurant_id=FIRST_RESTAURANT + number,
-            customer=place_of(day, stops_of(day.name)[1]),
+            customer=Place(*place_of(day, stops_of(day.name)[1])),
         )
         fleet.backdate_assignment(order_id, phones.assigned_at(day))
     records = records_of(phones)
@@ -92,7 +94,7 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
         "driver_events",
         "DRIVER_EVENTS_BIND",
         DATABASE_URL=database.url("driver_events"),
-        MQTT_URL="mqtt://127.0.0.1:1",  # nobody: two of one name would push each other out
+        MQTT_URL="mqtt://127.0.0.1:1",  # no broker: one client id cannot connect twice
         KAFKA_BOOTSTRAP_SERVERS=phones.bootstrap_servers,
         KAFKA_TOPIC=topic,
         KAFKA_GROUP_ID=topic,
@@ -107,13 +109,13 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
         )
     finally:
         driver_events.stop()
-    standing = standing_in(fleet.conn, phones.drivers())
+    final_state = read_final_state(fleet.conn, phones.drivers())
     fleet.close()
-    return standing
+    return final_state
 
 
-class WithoutBroker(Service):
-    """A driver_events whose devices nobody waits for: ready without its broker."""
+class WithoutBroker(ServiceProcess):
+    """A driver_events that is ready without its MQTT broker."""
 
     def is_ready(self) -> bool:
         _, body = self.get("/readyz")

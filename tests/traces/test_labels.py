@@ -1,5 +1,5 @@
-"""Orders on recorded traces of real phones and cars: what was labelled by hand is found, once, and
-nothing else. See docs/real-traces.md.
+"""Orders on recorded traces of real phones and cars: the labelled evidence is found, once, and
+nothing else. See docs/explanation/order-independence.md.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from bench.recordings.labels import LABELS, Label
+from bench.recordings.places import nearest_m, place_of
+from bench.recordings.traces import read_trace
 from ops.stack.postgres import PostgresCluster
 from tests.database import cloned_database
 from tests.sql.fleet import Fleet
-from tests.traces.data import needs_traces, read_trace
-from tests.traces.labels import LABELS, Label
-from tests.traces.orders import LabelledRun, nearest_m, now_ms, place_of
+from tests.traces.marks import needs_traces
+from tests.traces.orders import LabelledRun, now_ms
 
 pytestmark = needs_traces
 ENDS_AT = now_ms()
@@ -27,7 +29,7 @@ orders = pytest.mark.parametrize("number", range(len(LABELS)), ids=ids)
 
 @pytest.fixture(scope="module")
 def arrived(postgres_cluster: PostgresCluster) -> Iterator[LabelledRun]:
-    """Every labelled trace, recorded in the order in which its fixes arrived."""
+    """Every labelled trace, recorded in order of arrival."""
     with cloned_database(postgres_cluster) as database:
         fleet = Fleet(database)
         run = LabelledRun(fleet, LABELS, ENDS_AT)
@@ -37,17 +39,17 @@ def arrived(postgres_cluster: PostgresCluster) -> Iterator[LabelledRun]:
 
 
 @pytest.fixture(scope="module")
-def standing(arrived: LabelledRun) -> dict[str, Any]:
-    return arrived.standing()
+def final_state(arrived: LabelledRun) -> dict[str, Any]:
+    return arrived.final_state()
 
 
 @orders
-def test_labelled_trace__in_arrival_order__proves_what_was_expected_and_nothing_else(
+def test_labelled_trace__in_arrival_order__proves_exactly_the_expected(
     arrived: LabelledRun, number: int
 ) -> None:
     order = arrived.orders[number]
     found = arrived.found(order)
-    assert found.keys() == order.label.expected.keys() | order.label.fooled.keys()
+    assert found.keys() == order.label.expected.keys() | order.label.false_arrivals.keys()
     outside = {
         state: (found[state], window)
         for state, window in order.label.expected.items()
@@ -67,28 +69,28 @@ def test_labelled_trace__in_arrival_order__shows_each_state_once(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_labelled_traces__shuffled__leave_the_same(
-    postgres_cluster: PostgresCluster, standing: dict[str, Any], seed: int
+def test_labelled_traces__shuffled__end_in_the_same_state(
+    postgres_cluster: PostgresCluster, final_state: dict[str, Any], seed: int
 ) -> None:
     with cloned_database(postgres_cluster) as database:
         fleet = Fleet(database)
         run = LabelledRun(fleet, LABELS, ENDS_AT)
         run.deliver(random.Random(seed))
-        assert run.standing() == standing
+        assert run.final_state() == final_state
         fleet.close()
 
 
 @pytest.mark.parametrize("label", LABELS, ids=ids)
-def test_label__what_is_passed__is_really_passed(label: Label) -> None:
-    """A drive-by that the track never comes near would prove nothing about the rule."""
+def test_label__passed_place__is_near_the_track(label: Label) -> None:
+    """A drive-by far from the track would prove nothing about the rule."""
     trace = read_trace(label.trace)
-    spots = {"at_restaurant": label.restaurant, "at_customer": label.customer}
+    positions = {"at_restaurant": label.restaurant, "at_customer": label.customer}
     for passed in label.passed:
-        place = place_of(trace, spots[passed])
+        place = place_of(trace, positions[passed])
         assert nearest_m(trace, place, label.assigned_s) < PASSED_WITHIN_M
 
 
-def test_labels__are_enough_to_say_something() -> None:
+def test_labels__cover_all_recordings_and_kinds_of_places() -> None:
     expected = [state for label in LABELS for state in label.expected if state in ARRIVALS]
     passed = [place for label in LABELS for place in label.passed]
     traces = {label.trace.partition("/")[0] for label in LABELS if label.expected}
@@ -97,6 +99,6 @@ def test_labels__are_enough_to_say_something() -> None:
     assert traces == {"phones", "goal", "munich"}
 
 
-def test_labels__the_known_faults_of_the_rule__are_exactly_these() -> None:
+def test_labels__known_errors_of_the_rule__are_few() -> None:
     assert sum(len(label.missed) for label in LABELS) == 4
-    assert sum("at_restaurant" in label.fooled for label in LABELS) == 1
+    assert sum("at_restaurant" in label.false_arrivals for label in LABELS) == 1

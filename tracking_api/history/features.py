@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from doorstep.geo import EARTH_RADIUS_M, distance_m
 from doorstep.http.instants import format_instant
-from tracking_api.geo import EARTH_RADIUS_M, distance_m
 from tracking_api.track.visibility import Position
 
 JUMP_MPS = 70.0  # 252 km/h: no courier

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-EXTENSION = "doorstep.connection"
+from doorstep.http.guarded_protocol import GuardedProtocol, connection_of
 
 # How much a viewer may leave unread in the kernel before it is paused: a snapshot of 2 KB and
 # about twenty position frames. The kernel doubles it, for its own bookkeeping.
@@ -23,20 +22,17 @@ SEND_BUFFER_BYTES = 16 * 1024
 UNACKNOWLEDGED_MS = 20_000  # with a heartbeat every 10 s, a vanished viewer is gone within 30 s
 
 
-class DetachableProtocol(HttpToolsProtocol):
+class DetachableProtocol(GuardedProtocol):
     """uvicorn's HTTP protocol, whose connection can be detached."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        # weak: a strong reference would make a cycle per request
-        self.scope["extensions"] = {EXTENSION: weakref.ref(self)}  # type: ignore[dict-item]
 
     def _unsupported_upgrade_warning(self) -> None:
         """WebSockets have ordinary routes here."""
 
-    def release(self) -> asyncio.Transport:
+    def detach(self) -> asyncio.Transport:
         """Release the connection: uvicorn no longer reads or closes it."""
         self.connections.discard(self)
+        self.stop_deadlines()
+        self.authenticate()
         self._unset_keepalive_if_required()
         self.cycle.disconnected = True  # for uvicorn the answer is complete
         self.pipeline.clear()
@@ -45,23 +41,29 @@ class DetachableProtocol(HttpToolsProtocol):
 
 def disable_chunking(scope: Scope) -> None:
     """Omit `Transfer-Encoding` from the next head: a 101 must not have it."""
-    holder: weakref.ref[DetachableProtocol] = scope["extensions"][EXTENSION]
-    owner = holder()
+    owner = connection_of(scope)
     if owner is not None:
         owner.cycle.chunked_encoding = False
 
 
-def detach(scope: Scope, protocol: asyncio.Protocol) -> asyncio.Transport:
+class Releasing(Protocol):
+    """A protocol that calls `release` once its connection is lost."""
+
+    release: Callable[[], None]
+
+
+def detach(scope: Scope, protocol: Releasing) -> asyncio.Transport:
     """Make `protocol` the owner of this request's connection, and return its transport.
 
-    Raises ConnectionError if it is closed already.
+    The connection counts against the server's bound until `protocol` calls its `release`.
+    Raises ConnectionError if it is closed.
     """
-    holder: weakref.ref[DetachableProtocol] = scope["extensions"][EXTENSION]
-    owner = holder()
-    if owner is None or owner.transport.is_closing():
+    owner = connection_of(scope)
+    if not isinstance(owner, DetachableProtocol) or owner.transport.is_closing():
         raise ConnectionError("the connection is closed")
-    transport = owner.release()
-    transport.set_protocol(protocol)
+    transport = owner.detach()
+    protocol.release = owner.release
+    transport.set_protocol(cast("asyncio.BaseProtocol", protocol))
     connection: Any = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)

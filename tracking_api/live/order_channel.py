@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from tracking_api.geo import distance_m
+from doorstep.geo import distance_m
 from tracking_api.live.frames import EtaFrames, Frame, position_frame
 from tracking_api.live.viewer import Viewer
 from tracking_api.track.road_eta import EstimateArrival

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from doorstep.errors import DoorstepError, NotFound, Unavailable
+from doorstep.errors import DoorstepError, KafkaUnavailable, NotFound
 from doorstep.telemetry import get_logger
 from tracking_api.live.frames import Frame
 from tracking_api.live.topic_offsets import (
@@ -48,12 +48,6 @@ class UnknownTopic(NotFound):
     """There is no such stream."""
 
     problem = "unknown-stream"
-
-
-class KafkaUnavailable(Unavailable):
-    """Kafka is unreachable or did not answer in time."""
-
-    problem = "kafka-unavailable"
 
 
 class Follower:

@@ -24,6 +24,10 @@ MAX_RECEIVED_BYTES = 4096  # from an SSE viewer, which has nothing to send
 CLOSE_WITHIN_S = 2.0  # after the last frame
 
 
+def _nothing() -> None:
+    """Release nothing: no server counts this connection."""
+
+
 class Viewer(asyncio.Protocol):
     """A viewer over SSE. `token_sha256` is the token that it was admitted with."""
 
@@ -37,6 +41,7 @@ class Viewer(asyncio.Protocol):
         "closing",
         "disconnected",
         "paused",
+        "release",
         "token_sha256",
         "transport",
     )
@@ -57,6 +62,7 @@ class Viewer(asyncio.Protocol):
         self.closing = False  # the last frame has been sent or queued
         self.disconnected = False
         self.paused = False
+        self.release: Callable[[], None] = _nothing  # set by `detach`
         self.token_sha256 = token_sha256
 
     def attach(self, transport: asyncio.Transport, retry_ms: int) -> None:
@@ -144,5 +150,6 @@ class Viewer(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self.closing = self.disconnected = True
+        self.release()
         self._connections.remove(self)
         self._on_disconnect(self)

@@ -49,7 +49,7 @@ class RoadEta:
             try:
                 model = await read_model(estimator.model.model_id)
                 if model is not None:
-                    estimator.use(model)
+                    estimator.set_model(model)
                     self._estimates.clear()
                     get_logger().info("eta_model", model_id=model.model_id, rides=model.rides)
             except DoorstepError:

@@ -1,6 +1,6 @@
-"""What the database knows of one order under way, and which of it may be shown.
+"""One order under way, and the rule of what its customer may see. Pure.
 
-Pure: `now` is passed in (the database's clock, read with the rest).
+`now` is passed in: the database's clock, read in the same statement.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import msgspec
 Freshness = Literal["live", "recent", "stale", "lost"]
 
 # A device under way reports every 4 s and at least every 30 s.
-LIVE_WITHIN_S = 15  # three reports of 4 s missed, and a bit
+LIVE_WITHIN_S = 15  # three reports of 4 s missed
 RECENT_WITHIN_S = 60  # two silent periods of 30 s
-STALE_WITHIN_S = 300  # a tunnel, a lift, a cellar; beyond it nobody knows
+STALE_WITHIN_S = 300  # a tunnel, a lift, a cellar
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """[assigned_at, ended_at) of one assignment: the only time in which its driver is shown."""
+    """[assigned_at, ended_at) of one assignment: its driver is shown only within it."""
 
     assigned_at: datetime
     ended_at: datetime | None
 
     def is_open(self, now: datetime) -> bool:
-        """Whether the assignment is going on."""
+        """Whether the assignment is open."""
         return self.assigned_at <= now and (self.ended_at is None or now < self.ended_at)
 
     def holds(self, fix_at: datetime) -> bool:
-        """Whether a fix of this instant belongs to the assignment."""
+        """Whether a fix of this instant is inside the window."""
         return self.assigned_at <= fix_at and (self.ended_at is None or fix_at < self.ended_at)
 
 
@@ -82,7 +82,7 @@ class TrackedOrder:
 
     `newest` is the driver's newest fix whatever its time: `visible` decides. `trail` are the
     fixes before it, inside the window, oldest first. `driver_id` is the current assignment's, and
-    no part of any answer. `pace` is how many times faster than the world its clock runs.
+    never part of an answer. `pace` is the speed-up of a demo's clock.
     """
 
     now: datetime
@@ -103,13 +103,13 @@ class TrackedOrder:
 
     @property
     def visible(self) -> Position | None:
-        """The driver's position, if it may be seen."""
+        """The driver's position, if it may be shown."""
         return visible_in(self.window, self.newest, self.now)
 
 
 @dataclass(frozen=True, slots=True)
 class OrderPoll:
-    """A short look at an order: the number of its newest event, its window and the newest fix."""
+    """What the hub polls: an order's newest event number, its window and the newest fix."""
 
     now: datetime
     order_id: UUID
@@ -119,24 +119,24 @@ class OrderPoll:
 
     @property
     def visible(self) -> Position | None:
-        """The driver's position, if it may be seen."""
+        """The driver's position, if it may be shown."""
         return visible_in(self.window, self.newest, self.now)
 
 
 def visible_in(window: Window | None, newest: Position | None, now: datetime) -> Position | None:
-    """The driver's newest position, if it is inside the window, by fix_at and by now."""
+    """Return the newest position if `fix_at` and `now` are both inside the window."""
     if window is None or newest is None or not window.is_open(now):
         return None
     return newest if window.holds(newest.fix_at) else None
 
 
 def age_s(fix_at: datetime, now: datetime) -> float:
-    """How old a fix is. A phone's clock may run ahead; nothing is younger than now."""
+    """Return a fix's age in s; 0 for a phone whose clock is ahead."""
     return max(0.0, round((now - fix_at).total_seconds(), 3))
 
 
 def freshness_of(age: float) -> Freshness:
-    """Put an age into a word."""
+    """Classify an age in s."""
     if age <= LIVE_WITHIN_S:
         return "live"
     if age <= RECENT_WITHIN_S:

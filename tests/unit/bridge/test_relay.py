@@ -1,4 +1,4 @@
-"""One round of the relay. The seams replaced: a publisher that only notes, no MQTT client."""
+"""One iteration of the relay. The seams replaced: a publisher that records, no MQTT client."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from bridge import metrics
 from bridge.kafka_publisher import OnDelivery
-from bridge.mqtt_packets import Arrival
+from bridge.publish_parser import ReceivedMessage
 from bridge.relay import Relay
 from bridge.settings import BridgeSettings
 from bridge.subscriber import DROPPED_TOPIC, Subscriber
@@ -16,8 +17,8 @@ from doorstep.settings import MqttBroker
 POSITION = b"doorstep/v1/drivers/d1/position"
 
 
-class NotingPublisher:
-    """Takes `room` records, and confirms when told to."""
+class FakePublisher:
+    """Accepts `room` records and confirms them in `poll`."""
 
     has_failed = False
     is_reachable = True
@@ -27,7 +28,7 @@ class NotingPublisher:
         self.records: list[tuple[str, bytes, bytes, Any]] = []
         self.callbacks: list[OnDelivery] = []
 
-    def send(
+    def produce(
         self, topic: str, key: bytes, value: bytes, on_delivery: OnDelivery, headers: Any = None
     ) -> bool:
         if value == b"explosive" and headers is None:
@@ -58,50 +59,52 @@ def subscriber() -> Subscriber:
     )
 
 
-def relay_with(subscriber: Subscriber, publisher: NotingPublisher, most: int = 5000) -> Relay:
+def relay_with(subscriber: Subscriber, publisher: FakePublisher, most: int = 5000) -> Relay:
     settings = BridgeSettings(bridge_max_in_flight=most)
     return Relay(settings, [subscriber], publisher)  # type: ignore[arg-type]
 
 
-def test_hand_on__positions_and_states__go_to_their_topics_under_the_drivers_key(
+def test_forward__positions_and_status__go_to_their_topics_keyed_by_driver(
     subscriber: Subscriber,
 ) -> None:
-    publisher = NotingPublisher()
-    subscriber.waiting = [
-        Arrival(POSITION, b"\xff\x00", b"01"),
-        Arrival(b"doorstep/v1/drivers/d2/status", b"", b"02"),
+    publisher = FakePublisher()
+    subscriber.received = [
+        ReceivedMessage(POSITION, b"\xff\x00", b"01"),
+        ReceivedMessage(b"doorstep/v1/drivers/d2/status", b"", b"02"),
     ]
-    relay_with(subscriber, publisher)._hand_on(subscriber)
+    relay_with(subscriber, publisher)._forward(subscriber)
     assert publisher.records == [
         ("driver-pos", b"d1", b"\xff\x00", None),
         ("driver-status", b"d2", b"", None),
     ]
-    assert subscriber.waiting == []
+    assert subscriber.received == []
     assert subscriber.in_flight == 2
 
 
-def test_hand_on__the_producer_is_full__keeps_the_rest_waiting(subscriber: Subscriber) -> None:
-    publisher = NotingPublisher(room=2)
-    subscriber.waiting = [Arrival(POSITION, b"%d" % n, b"%02d" % n) for n in range(5)]
+def test_forward__producer_queue_full__keeps_the_rest(subscriber: Subscriber) -> None:
+    publisher = FakePublisher(room=2)
+    subscriber.received = [ReceivedMessage(POSITION, b"%d" % n, b"%02d" % n) for n in range(5)]
     relay = relay_with(subscriber, publisher)
-    relay._hand_on(subscriber)
-    assert [one.payload for one in subscriber.waiting] == [b"2", b"3", b"4"]
+    relay._forward(subscriber)
+    assert [one.payload for one in subscriber.received] == [b"2", b"3", b"4"]
     for _ in range(2):
         publisher.poll()
-        relay._hand_on(subscriber)
+        relay._forward(subscriber)
     assert [record[2] for record in publisher.records] == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_hand_on__one_message_raises__is_a_dead_letter_and_the_others_go_on(
+def test_forward__one_message_raises__becomes_a_counted_dead_letter(
     subscriber: Subscriber,
 ) -> None:
-    publisher = NotingPublisher()
-    subscriber.waiting = [
-        Arrival(POSITION, b"1", b"01"),
-        Arrival(POSITION, b"explosive", b"02"),
-        Arrival(POSITION, b"3", b"03"),
+    publisher = FakePublisher()
+    subscriber.received = [
+        ReceivedMessage(POSITION, b"1", b"01"),
+        ReceivedMessage(POSITION, b"explosive", b"02"),
+        ReceivedMessage(POSITION, b"3", b"03"),
     ]
-    relay_with(subscriber, publisher)._hand_on(subscriber)
+    before = metrics.POISON._value.get()
+    relay_with(subscriber, publisher)._forward(subscriber)
+    assert metrics.POISON._value.get() == before + 1
     assert [(topic, value) for topic, _, value, _ in publisher.records] == [
         ("driver-pos", b"1"),
         ("dead-letter", b"explosive"),
@@ -111,23 +114,26 @@ def test_hand_on__one_message_raises__is_a_dead_letter_and_the_others_go_on(
     assert subscriber.in_flight == 3  # acknowledged like the others, once Kafka has it
 
 
-def test_hand_on__qos_0_while_too_much_is_in_flight__is_let_go(subscriber: Subscriber) -> None:
-    publisher = NotingPublisher()
+def test_forward__qos_0_over_the_in_flight_limit__is_dropped(subscriber: Subscriber) -> None:
+    publisher = FakePublisher()
     publisher.callbacks = [lambda *_: None] * 3
-    subscriber.waiting = [Arrival(POSITION, b"0", b""), Arrival(POSITION, b"1", b"01")]
-    relay_with(subscriber, publisher, most=2)._hand_on(subscriber)
+    subscriber.received = [
+        ReceivedMessage(POSITION, b"0", b""),
+        ReceivedMessage(POSITION, b"1", b"01"),
+    ]
+    relay_with(subscriber, publisher, most=2)._forward(subscriber)
     assert [value for _, _, value, _ in publisher.records] == [b"1"]
-    assert subscriber.waiting == []
+    assert subscriber.received == []
 
 
-def test_hand_on__broker_drops_while_too_much_is_in_flight__is_noted(
+def test_forward__broker_drops_over_the_in_flight_limit__are_counted(
     subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[int] = []
-    monkeypatch.setattr(subscriber, "note_dropped", noted.append)
-    publisher = NotingPublisher()
+    monkeypatch.setattr(subscriber, "update_broker_dropped", noted.append)
+    publisher = FakePublisher()
     publisher.callbacks = [lambda *_: None] * 3
-    subscriber.waiting = [Arrival(DROPPED_TOPIC.encode(), b"17", b"")]
-    relay_with(subscriber, publisher, most=2)._hand_on(subscriber)
+    subscriber.received = [ReceivedMessage(DROPPED_TOPIC.encode(), b"17", b"")]
+    relay_with(subscriber, publisher, most=2)._forward(subscriber)
     assert noted == [17]
-    assert subscriber.waiting == []
+    assert subscriber.received == []

@@ -1,6 +1,6 @@
 """docker-compose.yml is held to the native stack, the services' settings and the pinned versions.
 
-No container is started here: docs/containers.md says how, and what was measured.
+No container is started here: docs/how-to/containers.md says how, and what was measured.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
             "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
-            "STAFF_TOKEN": paths.staff_token(),
+            "DRIVER_API_TOKEN": paths.driver_api_token(),
         }
     )
 
@@ -72,6 +72,8 @@ def in_containers() -> Addresses:
         tracking_api=Bind("tracking_api", default["tracking_api_port"]),
         driver_api=Bind("driver_api", default["driver_api_port"]),
         bridge=Bind("bridge", default["bridge_port"]),
+        tracking_api_internal=Bind("tracking_api", default["tracking_api_internal_port"]),
+        driver_api_internal=Bind("driver_api", default["driver_api_internal_port"]),
         driver_events=Bind("driver_events", default["driver_events_port"]),
     )
 
@@ -100,6 +102,9 @@ def test_service__same_variables_and_values_as_natively(
     native = processes.service_environment(service, paths, at)
     bind = f"{service.upper()}_BIND"
     native[bind] = str(Bind("0.0.0.0", getattr(at, service).port))
+    internal = f"{service.upper()}_INTERNAL_BIND"
+    if internal in native:
+        native[internal] = str(Bind("0.0.0.0", at.telemetry_of(service).port))
     if "TRACKING_API_PUBLIC_URL" in native:  # outside the containers, so not a container's name
         native["TRACKING_API_PUBLIC_URL"] = "http://127.0.0.1:8000"
     assert services[service]["environment"] == native

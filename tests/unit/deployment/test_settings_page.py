@@ -1,4 +1,4 @@
-"""docs/settings.md says what the settings classes say: every variable and its default."""
+"""docs/reference/settings.md says what the settings classes say: every variable and its default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ops.commands.settings import OperatorSettings
 from ops.stack.settings import PROJECT, StackSettings
 from tracking_api.settings import Settings as TrackingApiSettings
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "settings.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "settings.md"
 
 CLASSES: dict[str, type[ServiceSettings]] = {
     "bridge": BridgeSettings,

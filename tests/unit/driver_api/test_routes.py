@@ -111,7 +111,9 @@ def positions() -> MemoryPositions:
 
 @pytest.fixture
 async def http(store: MemoryStore, positions: MemoryPositions) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(build_app(store, positions), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(
+        build_app(store, positions, "tok-service"), raise_app_exceptions=False
+    )
     async with httpx.AsyncClient(transport=transport, base_url="http://driver-api") as client:
         client.headers["Authorization"] = "Bearer tok-d1"
         yield client
@@ -206,6 +208,47 @@ async def test_patch_location__many_fixes__look_the_token_up_once(http, store):
     for seq in range(5):
         await http.patch("/drivers/d1/location", json=make_fix(seq=seq + 1))
     assert store.look_ups == 1
+
+
+@pytest.mark.parametrize("path", ["location", "locations"])
+async def test_received_at__stated_by_the_service__is_the_arrival(http, store, path):
+    fix, stated = make_fix(), "2026-01-01T12:00:01.250+00:00"
+    method, body = ("PATCH", fix) if path == "location" else ("POST", {"fixes": [fix]})
+    headers = {"Authorization": "Bearer tok-service", "Doorstep-Received-At": stated}
+    answer = await http.request(method, f"/drivers/d1/{path}", json=body, headers=headers)
+    assert answer.status_code == 200
+    assert [row[5] for row in store.rows] == [datetime.fromisoformat(stated)]
+
+
+@pytest.mark.parametrize("token", ["tok-d1", "tok-staff"])
+@pytest.mark.parametrize("stated", ["2026-01-01T12:00:01Z", "2099-01-01T00:00:00Z", "nonsense"])
+async def test_received_at__stated_by_anyone_else__is_ignored(http, store, token, stated):
+    headers = {"Authorization": f"Bearer {token}", "Doorstep-Received-At": stated}
+    before = datetime.now(UTC)
+    answer = await http.patch("/drivers/d1/location", json=make_fix(), headers=headers)
+    assert answer.status_code == 200
+    assert before <= store.rows[0][5] <= datetime.now(UTC)
+
+
+async def test_received_at__in_the_future__is_the_requests_time(http, store):
+    headers = {
+        "Authorization": "Bearer tok-service",
+        "Doorstep-Received-At": "2099-01-01T00:00:00Z",
+    }
+    await http.patch("/drivers/d1/location", json=make_fix(), headers=headers)
+    assert store.rows[0][5] <= datetime.now(UTC)
+
+
+async def test_received_at__not_an_instant__is_422(http, store):
+    headers = {"Authorization": "Bearer tok-service", "Doorstep-Received-At": "yesterday"}
+    answer = await http.patch("/drivers/d1/location", json=make_fix(), headers=headers)
+    assert problem_of(answer, 422, "unusable-request")["reason"] == "bad_instant"
+    assert store.rows == []
+
+
+async def test_service_token__commands__are_403(http, store):
+    headers = {"Authorization": "Bearer tok-service"}
+    problem_of(await http.post("/drivers/d1/on-duty", headers=headers), 403, "forbidden")
 
 
 async def test_patch_location__database_away__is_503_with_retry_after(http, store):

@@ -81,6 +81,20 @@ def test_fill__a_value_that_is_there__stays() -> None:
     )
 
 
+def test_make_secrets__env_of_an_older_release__gets_the_new_variable(project: Path) -> None:
+    make_secrets(project)
+    environment = project / ".env"
+    text = environment.read_text(encoding="utf-8")
+    older = "".join(
+        line for line in text.splitlines(keepends=True) if not line.startswith("DRIVER_API_TOKEN")
+    )
+    environment.write_text(older, encoding="utf-8")
+    assert make_secrets(project) == [environment]
+    assert environment.read_text(encoding="utf-8").startswith(older)
+    assert len(environment_of(project)["DRIVER_API_TOKEN"]) >= 32
+    assert make_secrets(project) == []
+
+
 def test_compose_secrets__needs_nothing_but_python() -> None:
     argv = [sys.executable, "-I", "-S", "-c"]
     code = f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import ops.stack.compose_secrets"

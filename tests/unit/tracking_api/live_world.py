@@ -19,10 +19,11 @@ import uvicorn
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import StoreUnavailable
+from doorstep.http.guarded_protocol import ConnectionLimits, guarded
 from doorstep.store.records import Token
-from tests.unit.tracking_api.memory_stores import stores_of
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol
+from tracking_api.stores import Stores
 from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -259,12 +260,12 @@ def frames_of(text: str) -> Iterator[Shown]:
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[tuple[str, Any]]:
     """Serve tracking_api over a world, without Kafka: its address and its application."""
-    app = build_app(stores_of(world), PUBLIC_URL)
+    app = build_app(Stores.backed_by(world), PUBLIC_URL)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
         port=0,
-        http=DetachableProtocol,
+        http=guarded(ConnectionLimits(100_000, 100_000), DetachableProtocol),
         ws="none",
         log_config=None,
         loop="none",

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.tracking_api.memory_stores import stores_of
 from tests.unit.tracking_api.test_routes import NEW_ORDER, ORDER_ID, STAFF, MemoryStore
 from tracking_api.app import build_app
+from tracking_api.stores import Stores
 from tracking_api.track import links
 
 JSON = STAFF | {"Content-Type": "application/json"}
@@ -50,7 +50,7 @@ objects = st.dictionaries(members, values).map(lambda changes: {**NEW_ORDER, **c
 @pytest.fixture
 async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     monkeypatch.setattr(links, "REFUSE_AFTER_S", 0.0)  # hundreds of bad links: don't wait
-    app = build_app(stores_of(MemoryStore()), "http://tracking.test")
+    app = build_app(Stores.backed_by(MemoryStore()), "http://tracking.test")
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://tracking") as client:
         yield client

@@ -497,6 +497,7 @@ async def test_stream__nothing_happens__a_comment_every_ten_seconds(server, worl
                 await server.live.connections.maintain_next_bucket()
             while not text.endswith("\n:\n\n"):
                 text += await anext(chunks)
+            assert text.count("event: ") == 1  # the snapshot, and no other event
 
 
 async def test_stream__viewer_goes__nothing_of_the_order_is_kept(server, world):
@@ -519,6 +520,7 @@ async def test_stream__a_viewer_that_talks__is_cut(server, world):
     writer.write(b"x" * 100_000)
     await holds(lambda: len(server.live.connections) == 0)
     writer.close()
+    assert server.live.hub.watched_drivers == {}
 
 
 # WebSockets
@@ -612,6 +614,7 @@ async def test_socket__pings_unanswered__is_cut(server, world):
         for _ in range(40):
             await server.live.connections.maintain_next_bucket()
         await holds(lambda: len(server.live.connections) == 0)
+        assert server.live.hub.watched_drivers == {}
 
 
 async def test_socket__not_a_handshake__is_426(server, world):

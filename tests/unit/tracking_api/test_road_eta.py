@@ -121,7 +121,7 @@ def test_arrival__more_doors_at_once_than_there_is_time_for__is_the_straight_lin
 ):
     now = [100.0]
     arrivals = RoadEta(
-        Estimator(TravelTimeCache(city, EtaModel(), clock=lambda: now[0], most_made_per_s=1))
+        Estimator(TravelTimeCache(city, EtaModel(), clock=lambda: now[0], max_runs_per_s=1))
     )
     other = make_order(destination=(11.2570, 43.7760))
     routes = [eta.route for order in (make_order(), other) if (eta := arrivals(order))]

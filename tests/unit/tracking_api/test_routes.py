@@ -17,12 +17,12 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.records import Order, Token
-from tests.unit.tracking_api.memory_stores import stores_of
 from tracking_api.app import build_app
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
 from tracking_api.history.queries import HistoricFix, Replay
 from tracking_api.orders.queries import OrderKey
+from tracking_api.stores import Stores
 from tracking_api.track.links import BURST_BAD_LINKS, REFUSE_AFTER_S
 from tracking_api.track.visibility import (
     Event,
@@ -231,7 +231,7 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def http(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_app(stores_of(store), "https://doorstep.test")
+    app = build_app(Stores.backed_by(store), "https://doorstep.test")
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="https://doorstep.test") as client:
         yield client

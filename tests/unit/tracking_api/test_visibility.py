@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from doorstep.geo import M_PER_DEG, distance_m
 from doorstep.http.problems import UnusableRequest
-from tracking_api.geo import distance_m
 from tracking_api.history.features import feature_collection, flag_jumps
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
 from tracking_api.track.presenters import track_members
@@ -26,7 +26,6 @@ from tracking_api.track.visibility import Position, TrackedOrder, Window, age_s,
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RESTAURANT = (11.25, 43.77)
 CUSTOMER = (11.26, 43.78)
-DEGREE_M = 111_195.08  # of latitude, on the sphere of PostGIS
 
 
 def at(seconds: float) -> datetime:
@@ -34,7 +33,7 @@ def at(seconds: float) -> datetime:
 
 
 def make_spot(seconds: float = 0, north_m: float = 0, **members: float) -> Position:
-    return Position(at(seconds), at(seconds + 1), 11.25, 43.77 + north_m / DEGREE_M, **members)
+    return Position(at(seconds), at(seconds + 1), 11.25, 43.77 + north_m / M_PER_DEG, **members)
 
 
 def make_order(state: str = "picked_up", **members: object) -> TrackedOrder:

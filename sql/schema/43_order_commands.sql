@@ -1,0 +1,299 @@
+-- Creating orders, applying commands, and choosing drivers.
+
+-- Raises DS001 with the commands that this actor may give in this state.
+CREATE FUNCTION orders__raise_illegal_transition(
+    of_order_id uuid, rejected_command text, from_order_state order_state, by_actor actor
+)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is not possible from %', rejected_command, from_order_state USING
+        ERRCODE = 'DS001',
+        DETAIL = jsonb_build_object(
+            'subject_id', of_order_id, 'command', rejected_command,
+            'current_state', from_order_state,
+            'allowed', ARRAY(
+                SELECT DISTINCT command FROM order_transition
+                WHERE from_state = from_order_state AND via = 'command'
+                    AND (by_actor IS NULL OR actor = by_actor)
+                ORDER BY command
+            )
+        );
+END
+$$;
+
+CREATE FUNCTION create_order_v1(
+    at_restaurant_id int, to_lon_deg float8, to_lat_deg float8, token_sha256 bytea,
+    with_policy_id int, with_idempotency_key text, for_customer_name text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz, created bool
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    pinned_policy_id CONSTANT int := coalesce(with_policy_id, 1);
+    created_order orders;
+    is_new bool;
+BEGIN
+    IF NOT EXISTS (SELECT FROM restaurant WHERE restaurant_id = at_restaurant_id) THEN
+        RAISE EXCEPTION 'there is no restaurant %', at_restaurant_id USING ERRCODE = 'DS004';
+    END IF;
+    IF NOT EXISTS (SELECT FROM policy WHERE policy_id = pinned_policy_id) THEN
+        RAISE EXCEPTION 'there is no policy %', pinned_policy_id USING ERRCODE = 'DS005';
+    END IF;
+    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id, idempotency_key, customer_name)
+    VALUES (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id, with_idempotency_key,
+        for_customer_name)
+    ON CONFLICT (idempotency_key) DO NOTHING
+    RETURNING * INTO created_order;
+    is_new := FOUND;
+    IF NOT is_new THEN
+        SELECT * INTO STRICT created_order FROM orders
+            WHERE idempotency_key = with_idempotency_key;
+        IF (created_order.restaurant_id, created_order.lon_deg, created_order.lat_deg,
+            created_order.policy_id, created_order.customer_name)
+            IS DISTINCT FROM (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id,
+            for_customer_name)
+        THEN
+            RAISE EXCEPTION 'this key made another order' USING ERRCODE = 'DS008';
+        END IF;
+    END IF;
+    INSERT INTO access_token (token_sha256, role, order_id)
+    VALUES (token_sha256, 'customer', created_order.order_id);
+    RETURN QUERY SELECT v.*, is_new FROM order_now v WHERE v.order_id = created_order.order_id;
+END
+$$;
+
+-- Applies one command. Commands on one order are serialized by an advisory lock, then lock the
+-- driver row, then the order row: the lock order of record_fixes_v1.
+CREATE FUNCTION apply_order_command_v1(
+    of_order_id uuid, command_name text, by_actor text, by_actor_id text, to_driver_id text,
+    with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    verb CONSTANT order_verb := command_name;
+    by_role CONSTANT actor := by_actor;
+    o orders;
+    a assignment;  -- the open assignment
+    repeated order_command;
+    chosen_driver_id text;
+    target order_state;
+    target_no int;
+    at timestamptz;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
+    SELECT * INTO o FROM orders WHERE order_id = of_order_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    IF by_role = 'driver' AND NOT EXISTS (
+        SELECT FROM assignment WHERE order_id = of_order_id AND assignment_no = o.assignment_no
+            AND driver_id = by_actor_id
+    ) AND NOT EXISTS (  -- a driver who repeats a decline no longer has the order
+        SELECT FROM order_command WHERE order_id = of_order_id AND actor = 'driver'
+            AND idempotency_key = with_idempotency_key AND actor_id = by_actor_id
+    ) THEN
+        RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    SELECT * INTO repeated FROM order_command
+        WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
+    IF FOUND THEN
+        IF repeated.command <> verb OR repeated.driver_id <> to_driver_id THEN
+            RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
+        END IF;
+        -- Returns the current order. A driver who no longer has it gets the state that the command
+        -- left, and none of the later changes.
+        RETURN QUERY
+            SELECT v.order_id,
+                CASE WHEN given_up THEN repeated.to_state ELSE v.state END,
+                CASE WHEN given_up THEN repeated.assignment_no ELSE v.assignment_no END,
+                CASE WHEN NOT given_up THEN v.driver_id END,
+                CASE WHEN NOT given_up THEN v.order_seq ELSE (
+                    SELECT max(e.order_seq) FROM order_event e WHERE e.order_id = v.order_id
+                        AND (e.assignment_no, e.state) = (repeated.assignment_no, repeated.to_state)
+                ) END,
+                v.restaurant_id, v.lon_deg, v.lat_deg, v.customer_name, v.policy_id, v.created_at,
+                CASE WHEN NOT given_up THEN v.assigned_at END,
+                CASE WHEN NOT given_up THEN v.ended_at END
+            FROM order_now v
+            CROSS JOIN LATERAL (
+                SELECT by_role = 'driver' AND NOT EXISTS (
+                    SELECT FROM assignment t WHERE t.order_id = v.order_id
+                        AND t.assignment_no = v.assignment_no AND t.driver_id = by_actor_id
+                ) AS given_up
+            ) AS g
+            WHERE v.order_id = of_order_id;
+        RETURN;
+    END IF;
+
+    -- Lock the rows, drivers first
+    SELECT * INTO a FROM assignment WHERE order_id = of_order_id AND ended_at IS NULL;
+    PERFORM FROM driver_state d
+        WHERE d.driver_id IN (
+            a.driver_id, CASE WHEN verb IN ('assign', 'reassign') THEN to_driver_id END
+        )
+        ORDER BY d.driver_id FOR NO KEY UPDATE;
+    SELECT * INTO o FROM orders WHERE order_id = of_order_id FOR NO KEY UPDATE;
+    at := clock_timestamp();
+
+    SELECT to_state INTO target FROM order_transition
+        WHERE from_state = o.state AND via = 'command' AND command = verb AND actor = by_role;
+    IF NOT FOUND THEN
+        PERFORM orders__raise_illegal_transition(of_order_id, command_name, o.state, by_role);
+    END IF;
+
+    IF verb IN ('assign', 'reassign') THEN
+        chosen_driver_id := orders__choose_driver(o, to_driver_id, a.driver_id);
+    END IF;
+    target_no := CASE
+        WHEN verb IN ('decline', 'reassign') THEN o.assignment_no + 1
+        WHEN verb = 'assign' AND o.assignment_no = 0 THEN 1
+        ELSE o.assignment_no
+    END;
+
+    INSERT INTO order_command (order_id, command, actor, actor_id, driver_id, from_state, to_state,
+        assignment_no, idempotency_key, commanded_at)
+    VALUES (of_order_id, verb, by_role, by_actor_id, chosen_driver_id, o.state, target, target_no,
+        with_idempotency_key, at);
+
+    IF a.order_id IS NOT NULL AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
+        UPDATE assignment SET ended_at = greatest(at, assigned_at), ended_by = verb
+            WHERE order_id = of_order_id AND assignment_no = a.assignment_no;
+        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[a.assignment_no], true);
+    END IF;
+    IF chosen_driver_id IS NOT NULL THEN
+        INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
+            restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
+        SELECT of_order_id, target_no, chosen_driver_id,
+            -- the windows of a driver never overlap, even if the clock is set back
+            greatest(at, (
+                SELECT max(greatest(ended_at, assigned_at + interval '1 microsecond'))
+                FROM assignment t WHERE t.driver_id = chosen_driver_id
+            )),
+            o.policy_id, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
+        FROM restaurant r WHERE r.restaurant_id = o.restaurant_id;
+    END IF;
+    IF target <> o.state OR target_no <> o.assignment_no THEN
+        UPDATE orders SET state = target, assignment_no = target_no, state_at = at,
+            state_source = by_role::text::state_source,
+            ended_at = CASE WHEN target IN ('delivered', 'cancelled', 'failed') THEN at END
+        WHERE order_id = of_order_id;
+    END IF;
+    IF verb IN ('assign', 'reassign', 'pick_up') THEN  -- fixes may already be stored
+        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[target_no], false);
+        PERFORM orders__apply_evidence(ARRAY[of_order_id]);
+    END IF;
+    RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
+END
+$$;
+
+-- Chooses and locks the driver of a new assignment: the named one, or the nearest available one.
+-- Two callers never get the same driver. A batch of fixes locks its driver rows briefly, so a
+-- locked candidate is polled for up to a second. Waiting for the lock could deadlock two callers.
+CREATE FUNCTION orders__choose_driver(o orders, named_driver_id text, excluded_driver_id text)
+RETURNS text LANGUAGE plpgsql
+AS $$
+DECLARE
+    is_free bool;
+    candidate text;
+    polls_left int := 50;  -- 50 x 20 ms = 1 s
+BEGIN
+    IF named_driver_id IS NOT NULL THEN
+        SELECT d.state = 'available' INTO is_free FROM driver_state d
+            WHERE d.driver_id = named_driver_id FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no driver %', named_driver_id USING ERRCODE = 'DS003';
+        ELSIF NOT is_free THEN
+            RAISE EXCEPTION 'driver % is off duty or has an order', named_driver_id
+                USING ERRCODE = 'DS006';
+        END IF;
+        RETURN named_driver_id;
+    END IF;
+    FOR candidate IN
+        SELECT n.driver_id FROM restaurant r
+        CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, 100) n
+        WHERE r.restaurant_id = o.restaurant_id AND n.driver_id IS DISTINCT FROM excluded_driver_id
+        ORDER BY n.distance_m
+    LOOP
+        LOOP
+            PERFORM FROM driver_state d WHERE d.driver_id = candidate AND d.state = 'available'
+                FOR NO KEY UPDATE SKIP LOCKED;
+            IF FOUND THEN
+                RETURN candidate;
+            END IF;
+            PERFORM FROM driver_state d WHERE d.driver_id = candidate AND d.state = 'available';
+            EXIT WHEN NOT FOUND OR polls_left = 0;
+            polls_left := polls_left - 1;
+            PERFORM pg_sleep(0.02);
+        END LOOP;
+    END LOOP;
+    RAISE EXCEPTION 'no driver on duty is free and near' USING ERRCODE = 'DS007';
+END
+$$;
+
+-- Returns available drivers with a recent position, nearest first. Searches the cells that touch a
+-- box of safe_m in each direction, and enlarges the box until it holds enough drivers. A driver
+-- counts only if no nearer one can be outside the box. The first box is small, because a cell may
+-- hold thousands of drivers.
+CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
+RETURNS TABLE (
+    driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    safe_m float8;
+    rows_deg float8;  -- half the height of the box
+    columns_deg float8;  -- half its width, where a degree of longitude is shortest
+    l limits;
+    nearest driver_distance[];
+BEGIN
+    SELECT * INTO STRICT l FROM limits;
+    FOREACH safe_m IN ARRAY ARRAY[100, 1000, 3000, 9000, 27000, 81000] LOOP
+        rows_deg := safe_m / 111195;
+        columns_deg := rows_deg / cosd(least(abs(from_lat_deg) + rows_deg, 89));
+        nearest := ARRAY(
+            SELECT (d.driver_id, m.distance_m)::driver_distance
+            FROM generate_series(
+                floor((from_lat_deg - rows_deg) * 100)::int + 9000,
+                floor((from_lat_deg + rows_deg) * 100)::int + 9000
+            ) AS r (cell_row)
+            JOIN driver_cell c
+                ON c.cell BETWEEN r.cell_row * 36000
+                        + floor((from_lon_deg - columns_deg) * 100)::int + 18000
+                    AND r.cell_row * 36000
+                        + floor((from_lon_deg + columns_deg) * 100)::int + 18000
+            JOIN driver_state d ON d.driver_id = c.driver_id
+            CROSS JOIN LATERAL (
+                SELECT ground_distance_m(d.lon_deg, d.lat_deg, from_lon_deg, from_lat_deg)
+            ) AS m (distance_m)
+            WHERE d.state = 'available' AND m.distance_m <= least(safe_m, l.nearest_max_m)
+                AND d.fix_at > clock_timestamp() - make_interval(secs => l.nearest_max_age_s)
+            ORDER BY m.distance_m, d.driver_id
+            LIMIT at_most
+        );
+        EXIT WHEN cardinality(nearest) >= at_most;
+    END LOOP;
+    RETURN QUERY
+        SELECT d.driver_id, f.distance_m, d.fix_at, d.lon_deg, d.lat_deg
+        FROM unnest(nearest) f JOIN driver_state d ON d.driver_id = f.driver_id
+        ORDER BY f.distance_m, d.driver_id;
+END
+$$;

@@ -1,0 +1,118 @@
+-- The map of a large fleet: vector tiles and past positions.
+
+-- Returns one vector tile: each driver in it, or, with more than at_most drivers, the mean place
+-- and the count of each non-empty cell of a 16 x 16 grid. A place of a single driver has its id and
+-- state. Each driver is in exactly one tile per zoom level. The caller defines silent, lost and
+-- stationary.
+CREATE FUNCTION fleet_tile_v1(
+    z int, x int, y int, of_states text[], of_duties text[], of_presences text[],
+    silent_after_s float8, lost_after_s float8, moving_mps float8, at_most int
+)
+RETURNS bytea LANGUAGE plpgsql STABLE
+SET search_path = doorstep, public, pg_temp
+SET plan_cache_mode = force_custom_plan  -- so that a null array costs nothing
+AS $$
+#variable_conflict use_column
+DECLARE
+    west CONSTANT float8 := x / 2.0 ^ z * 360 - 180;
+    east CONSTANT float8 := (x + 1) / 2.0 ^ z * 360 - 180;
+    north CONSTANT float8 := degrees(atan(sinh(pi() * (1 - 2 * y / 2.0 ^ z))));
+    south CONSTANT float8 := degrees(atan(sinh(pi() * (1 - 2 * (y + 1) / 2.0 ^ z))));
+    -- Web Mercator's y. Plain arithmetic is faster than PROJ.
+    top CONSTANT float8 := pi() * (1 - 2 * y / 2.0 ^ z);
+    high CONSTANT float8 := 2 * pi() / 2.0 ^ z;
+    silent_before CONSTANT timestamptz := clock_timestamp() - make_interval(secs => silent_after_s);
+    lost_before CONSTANT timestamptz := clock_timestamp() - make_interval(secs => lost_after_s);
+    -- From zoom 9 (0.7 degrees) on, drivers are found by cell; a tile of a lower zoom holds nearly
+    -- all of them. Beyond 20,000 candidates a sequential scan is faster.
+    candidates text[] := CASE WHEN z >= 9 THEN ARRAY(
+        SELECT c.driver_id
+        FROM generate_series(floor(south * 100)::int, floor(north * 100)::int) AS r (cell_row)
+        JOIN driver_cell c
+            ON c.cell BETWEEN (r.cell_row + 9000) * 36000 + floor(west * 100)::int + 18000
+                AND (r.cell_row + 9000) * 36000 + floor(east * 100)::int + 18000
+        LIMIT 20000
+    ) END;
+    tile bytea;
+BEGIN
+    IF cardinality(candidates) = 20000 THEN
+        candidates := NULL;
+    END IF;
+    WITH inside AS MATERIALIZED (
+        SELECT d.driver_id, d.state, d.duty, p.presence,
+            round((d.lon_deg - west) / (east - west) * 4096) AS px,
+            round((top - ln(tan(pi() / 4 + radians(d.lat_deg) / 2))) / high * 4096) AS py
+        FROM driver_state d
+        CROSS JOIN LATERAL (
+            SELECT CASE
+                WHEN d.received_at < lost_before THEN 'lost'
+                WHEN d.received_at < silent_before THEN 'silent'
+                WHEN d.speed_mps < moving_mps THEN 'stationary'
+                ELSE 'online'
+            END
+        ) AS p (presence)
+        WHERE (candidates IS NULL OR d.driver_id = ANY (candidates))
+            AND d.lon_deg >= west AND d.lon_deg < east AND d.lat_deg <= north AND d.lat_deg > south
+            AND (of_states IS NULL OR d.state::text = ANY (of_states))
+            AND (of_duties IS NULL OR d.duty::text = ANY (of_duties))
+            AND (of_presences IS NULL OR p.presence = ANY (of_presences))
+    ), many AS MATERIALIZED (  -- counted once, in every plan
+        SELECT count(*) > at_most AS are_many FROM inside
+    ), places AS (
+        SELECT ST_MakePoint(round(avg(px)), round(avg(py))) AS geom,
+            count(*)::int AS count,
+            CASE WHEN count(*) = 1 THEN min(driver_id) END AS driver_id,
+            CASE WHEN count(*) = 1 THEN min(state)::text END AS state,
+            CASE WHEN count(*) = 1 THEN min(duty)::text END AS duty,
+            CASE WHEN count(*) = 1 THEN min(presence) END AS presence
+        FROM inside CROSS JOIN many
+        GROUP BY CASE WHEN NOT are_many THEN driver_id END,
+            CASE WHEN are_many THEN floor(px / 256) END,
+            CASE WHEN are_many THEN floor(py / 256) END
+    )
+    SELECT ST_AsMVT(places, 'drivers', 4096, 'geom') INTO tile FROM places;
+    RETURN tile;
+END
+$$;
+
+-- Returns past positions of drivers, at most one per driver and step. Costs an index probe per
+-- driver and step, or two points of a chunk per step, independent of the number of fixes.
+CREATE FUNCTION fleet_history_v1(
+    of_drivers text[], from_at timestamptz, to_at timestamptz, step_s float8
+)
+RETURNS TABLE (driver_id text, fix_at timestamptz, lon_deg float8, lat_deg float8)
+LANGUAGE sql STABLE
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT DISTINCT ON (f.driver_id, step) f.driver_id, f.fix_at, f.lon_deg, f.lat_deg
+    FROM (
+        SELECT d.driver_id, p.fix_at, p.lon_deg, p.lat_deg
+        FROM unnest(of_drivers) AS d (driver_id)
+        CROSS JOIN generate_series(
+            0, ceil(extract(epoch FROM to_at - from_at) / step_s)::int - 1
+        ) AS s (n)
+        CROSS JOIN LATERAL (
+            SELECT h.fix_at, h.lon_deg, h.lat_deg FROM fix_history h
+            WHERE h.driver_id = d.driver_id AND h.quarantine IS NULL
+                AND h.fix_at >= from_at + make_interval(secs => s.n * step_s)
+                AND h.fix_at < least(to_at, from_at + make_interval(secs => (s.n + 1) * step_s))
+                AND h.fix_at >= (SELECT packed_before FROM history_bounds)
+            ORDER BY h.fix_at LIMIT 1
+        ) AS p
+        UNION ALL
+        SELECT c.driver_id, p.fix_at, p.lon_deg, p.lat_deg
+        FROM fix_chunk c
+        CROSS JOIN LATERAL fix_chunk__sample(
+            c, 2 + 2 * ceil(extract(epoch FROM c.to_at - c.from_at) / step_s)::int
+        ) AS p
+        CROSS JOIN LATERAL (VALUES (fleet_history_v1.from_at, fleet_history_v1.to_at))
+            AS requested (since, before)  -- fix_chunk has columns named from_at and to_at, too
+        WHERE c.driver_id = ANY (of_drivers) AND c.quarantine IS NULL
+            AND c.from_at > requested.since - interval '24 hours'  -- no chunk spans more than a day
+            AND c.from_at < requested.before AND c.to_at >= requested.since
+            AND c.to_at < (SELECT packed_before FROM history_bounds)
+            AND p.fix_at >= requested.since AND p.fix_at < requested.before
+    ) AS f
+    CROSS JOIN LATERAL floor(extract(epoch FROM f.fix_at - from_at) / step_s) AS step
+    ORDER BY f.driver_id, step, f.fix_at
+$$;

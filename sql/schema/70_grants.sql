@@ -1,0 +1,45 @@
+-- Least privilege: a service may execute its own entry functions and read the tables behind its
+-- responses. Only the owner may write tables.
+
+DO $do$
+BEGIN
+    EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api',
+        current_database());
+END
+$do$;
+REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorstep FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api;
+
+GRANT EXECUTE ON FUNCTION
+    prepare_incoming_v1, record_fixes_v1, record_parked_v1, read_watermarks_v1,
+    open_offsets_v1, advance_offsets_v1, add_dead_letters_v1, take_outbox_v1, delete_outbox_v1,
+    fix_history__ensure_partitions_v1,
+    driver_sampling__take_v1, driver_sampling__confirm_v1, driver_sampling__mark_undelivered_v1,
+    series__prepare_v1, series__record_v1, series__expire_v1,
+    fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
+    fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
+    fix_history__drop_packed_v1, fix_chunk__expire_v1
+TO driver_events;
+GRANT SELECT ON outbox, parked_fix, kafka_offset, history_bounds, limits TO driver_events;
+
+GRANT EXECUTE ON FUNCTION
+    prepare_incoming_v1, record_fixes_v1, read_watermarks_v1, add_dead_letters_v1,
+    apply_order_command_v1, apply_driver_command_v1, find_token_v1
+TO driver_api;
+GRANT SELECT ON driver, driver_state, restaurant, orders, order_now, assignment TO driver_api;
+
+GRANT EXECUTE ON FUNCTION
+    create_order_v1, apply_order_command_v1, create_policy_v1, find_token_v1,
+    replace_customer_token_v1, revoke_customer_tokens_v1, nearest_drivers_v1,
+    ground_distance_m, instant_text, driver_sampling__set_v1, fleet_tile_v1, fleet_history_v1,
+    series__downsample_v1, series__points, simulation_target__set_v1, eta_model__read_v1,
+    fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample
+TO tracking_api;
+GRANT SELECT ON
+    driver, driver_state, driver_cell, restaurant, service_area, policy, limits, orders, order_now,
+    assignment, evidence, order_event, order_transition, driver_transition, fix_history,
+    fix_chunk, history_bounds, driver_sampling, series, series_point, simulation_target
+TO tracking_api;

@@ -1,0 +1,481 @@
+"""docs/reference/asyncapi.yaml describes the messages as the code reads and writes them.
+
+The seams are the database (`World`, for frames) and Kafka's messages. The document's structure is
+checked here as far as this project uses it; `@asyncapi/specs` on npm has the whole JSON Schema.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema_rs
+import msgspec
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from device.retransmission import Ack
+from doorstep.fix import (
+    ID_PATTERN,
+    MAX_FIXES,
+    Fix,
+    Refused,
+    decode_position,
+    encode_fix,
+    encode_position,
+    encode_void,
+)
+from doorstep.fix.strict import OPTIONAL, RANGES
+from doorstep.kafka.topic_specs import TOPICS
+from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
+from doorstep.sampling import Mode, SamplingPolicy, decode_command, encode_command
+from doorstep.series import MAX_POINTS, NAME_PATTERN, Point, decode_points, point_members
+from doorstep.store.records import DeadLetter, Watermark
+from driver_events.acks import MAX_MISSING, encode_watermark
+from driver_events.batch import Record, classify, decode_batch
+from driver_events.positions import pack_positions
+from tests.unit.tracking_api.live_world import PUBLIC_URL, World, ms_of
+from tracking_api.app import build_app
+from tracking_api.fleet.queries import POSITION_COLUMNS
+from tracking_api.fleet.viewports import Box
+from tracking_api.live.feed import Feed
+from tracking_api.live.fleet_channel import CLUSTER_COLUMNS, LIMITS, FleetChannel
+from tracking_api.live.frames import (
+    Frame,
+    end_frame,
+    order_frame,
+    position_frame,
+    resync_frame,
+    snapshot_frame,
+)
+from tracking_api.orders.schemas import Coordinates, OrderState
+from tracking_api.series.streams import points_frame
+from tracking_api.stores import Stores
+from tracking_api.track.schemas import (
+    EtaAnswer,
+    EventAnswer,
+    PositionFeature,
+    PositionProperties,
+    Restaurant,
+    TrackAnswer,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENT: dict[str, Any] = yaml.safe_load(
+    (ROOT / "docs" / "reference" / "asyncapi.yaml").read_text(encoding="utf-8")
+)
+SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
+MESSAGES: dict[str, Any] = DOCUMENT["components"]["messages"]
+
+
+@cache
+def validator(name: str) -> Any:
+    """A validator of one schema, with the document's others beside it."""
+    return jsonschema_rs.Draft7Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": {"schemas": SCHEMAS}}
+    )
+
+
+def assert_valid(name: str, value: object) -> None:
+    complaints = [str(one) for one in validator(name).iter_errors(value)]
+    assert complaints == [], name
+
+
+def fields_of(name: str) -> set[str]:
+    return set(SCHEMAS[name]["properties"])
+
+
+def titles_of(name: str) -> list[str]:
+    """The columns of a row."""
+    return [column["title"] for column in SCHEMAS[name]["items"]]
+
+
+def channels_of(server: str) -> dict[str, Any]:
+    """The channels of one server, by address."""
+    ref = {"$ref": f"#/servers/{server}"}
+    return {one["address"]: one for one in DOCUMENT["channels"].values() if ref in one["servers"]}
+
+
+def examples_of(message: str) -> Iterator[Any]:
+    for example in MESSAGES[message]["examples"]:
+        yield example["payload"]
+
+
+def payloads_of(message: str) -> list[bytes]:
+    return [json.dumps(one).encode() for one in examples_of(message)]
+
+
+def told_by(frame: Frame) -> tuple[str, dict[str, Any]]:
+    """A frame's kind and data, as a WebSocket has them."""
+    told = json.loads(frame.ws[frame.ws.index(b"{") :])
+    return told["type"], told["data"]
+
+
+# ---- the document ------------------------------------------------------------------------------
+
+
+def refs_in(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for child in node.values():
+            yield from refs_in(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from refs_in(child)
+
+
+def test_document__references__all_lead_somewhere() -> None:
+    for ref in set(refs_in(DOCUMENT)):
+        node: Any = DOCUMENT
+        for step in ref.removeprefix("#/").split("/"):
+            assert step in node, ref
+            node = node[step]
+
+
+def test_document__components__are_all_used() -> None:
+    used = set(refs_in(DOCUMENT))
+    declared = {f"#/components/messages/{name}" for name in MESSAGES}
+    assert declared <= used
+    assert {f"#/components/schemas/{name}" for name in SCHEMAS} <= used
+
+
+def test_document__channels__have_one_operation_each() -> None:
+    targets = [one["channel"]["$ref"] for one in DOCUMENT["operations"].values()]
+    assert sorted(targets) == sorted(f"#/channels/{name}" for name in DOCUMENT["channels"])
+    assert {one["action"] for one in DOCUMENT["operations"].values()} == {"send", "receive"}
+
+
+@pytest.mark.parametrize("channel", DOCUMENT["channels"])
+def test_document__parameters__are_those_of_the_address(channel: str) -> None:
+    described = DOCUMENT["channels"][channel]
+    named = set(re.findall(r"\{(\w+)\}", described["address"]))
+    assert set(described.get("parameters", {})) == named
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_document__examples__are_valid_against_their_schema(message: str) -> None:
+    payload = MESSAGES[message]["payload"]
+    examples = list(examples_of(message))
+    assert examples
+    if "$ref" in payload:
+        for example in examples:
+            assert_valid(payload["$ref"].rpartition("/")[2], example)
+
+
+def test_document__version__is_the_changelogs_newest() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"({DOCUMENT['info']['version']})" in changelog
+
+
+# ---- MQTT --------------------------------------------------------------------------------------
+
+
+def test_mqtt__topics__are_the_code_s_own() -> None:
+    kinds = (POSITION, STATUS, ACK, COMMAND)
+    topics = {topic_of("{driver_id}", kind) for kind in kinds}
+    assert set(channels_of("mqtt")) == topics | {SERIES_PREFIX + "{source_id}/{measure}"}
+
+
+def test_mqtt__ids__have_the_code_s_pattern() -> None:
+    parameters = DOCUMENT["components"]["parameters"]
+    assert {parameters[name]["x-pattern"] for name in ("driver_id", "source_id", "measure")} == {
+        ID_PATTERN
+    }
+    assert SCHEMAS["Id"]["pattern"] == f"^{ID_PATTERN}$"
+    name = SCHEMAS["SeriesPoints"]["properties"]["name"]
+    assert name["pattern"] == f"^{NAME_PATTERN}$"
+
+
+def test_fix__fields_and_ranges__are_the_struct_s() -> None:
+    fields = {one.name: one for one in msgspec.structs.fields(Fix)}
+    assert fields_of("Fix") == set(fields)
+    assert set(SCHEMAS["Fix"]["required"]) == set(fields) - set(OPTIONAL)
+    for name, (least, most, _) in RANGES.items():
+        schema = SCHEMAS["Fix"]["properties"][name]
+        assert (schema["minimum"], schema["maximum"]) == (least, most), name
+    assert SCHEMAS["Positions"]["oneOf"][2]["maxItems"] == MAX_FIXES
+
+
+def test_fix__examples__are_decoded_with_every_field() -> None:
+    decoded = [one for payload in payloads_of("positions") for one in decode_position(payload)]
+    fixes = [one for one in decoded if isinstance(one, Fix)]
+    assert len(fixes) == 3
+    assert all(getattr(fixes[0], field) is not None for field in fields_of("Fix"))
+    refused = [one for one in decoded if isinstance(one, Refused)]
+    assert [one.reason for one in refused] == ["void"]
+
+
+def test_fix__encoded__is_valid() -> None:
+    fix = decode_position(payloads_of("positions")[0])[0]
+    assert isinstance(fix, Fix)
+    assert_valid("Fix", json.loads(encode_fix(fix)))
+    assert_valid("Positions", json.loads(encode_position([fix, fix])))
+    assert_valid("Void", json.loads(encode_void("b", 7)))
+
+
+@pytest.mark.parametrize("name", RANGES)
+@pytest.mark.parametrize("beyond", [False, True])
+def test_fix__at_a_range_s_end_and_beyond__decoder_and_schema_agree(
+    name: str, *, beyond: bool
+) -> None:
+    fix = next(examples_of("positions"))
+    value = RANGES[name][1] + (1 if beyond else 0)
+    payload = {**fix, name: value}
+    decoded = decode_position(json.dumps(payload).encode())[0]
+    assert isinstance(decoded, Fix) is not beyond
+    assert validator("Positions").is_valid(payload) is not beyond
+
+
+def test_ack__fields__are_the_device_s() -> None:
+    assert fields_of("Ack") == {one.name for one in msgspec.structs.fields(Ack)}
+    assert SCHEMAS["Ack"]["properties"]["missing"]["maxItems"] == MAX_MISSING
+
+
+def test_ack__encoded__is_valid_and_read_by_the_device() -> None:
+    written = encode_watermark(Watermark("anna", "b", 41, [(7, 7), (12, 19)]))
+    assert_valid("Ack", json.loads(written))
+    decode = msgspec.json.Decoder(Ack).decode
+    assert decode(written) == Ack("b", 41, [(7, 7), (12, 19)])
+    for payload in payloads_of("ack"):
+        assert decode(payload).seq == 41
+
+
+def test_command__fields_defaults_and_ranges__are_the_struct_s() -> None:
+    properties = SCHEMAS["ReportCommand"]["properties"]
+    fields = {one.name: one for one in msgspec.structs.fields(SamplingPolicy)}
+    assert set(properties) == {"command", *fields}
+    assert {name: properties[name]["default"] for name in fields} == {
+        name: field.default for name, field in fields.items()
+    }
+    assert properties["mode"]["enum"] == list(get_args(Mode))
+    for name in set(fields) - {"mode"}:
+        (meta,) = fields[name].type.__metadata__
+        assert (properties[name]["minimum"], properties[name]["maximum"]) == (meta.ge, meta.le)
+
+
+def test_command__encoded_and_decoded__is_the_same() -> None:
+    for payload in payloads_of("reportCommand"):
+        report = decode_command(payload)
+        assert report.mode == "dead_reckoning"
+        assert_valid("ReportCommand", json.loads(encode_command(report)))
+
+
+def test_points__fields__are_the_code_s() -> None:
+    assert fields_of("Point") == set(Point._fields)
+    assert SCHEMAS["Points"]["oneOf"][1]["maxItems"] == MAX_POINTS
+
+
+def test_points__examples__are_decoded_and_written_again() -> None:
+    for payload in payloads_of("points"):
+        for point in decode_points(payload):
+            assert isinstance(point, Point)
+            assert_valid("Point", point_members(*point))
+
+
+# ---- Kafka -------------------------------------------------------------------------------------
+
+
+def test_kafka__topics__have_the_specified_partitions_and_settings() -> None:
+    described = {}
+    for name, channel in channels_of("kafka").items():
+        binding = channel["bindings"]["kafka"]
+        settings = {
+            key: value[0] if isinstance(value, list) else str(value)
+            for key, value in binding["topicConfiguration"].items()
+        }
+        described[name] = (binding["partitions"], settings)
+    assert described == {topic.name: (topic.partitions, topic.config()) for topic in TOPICS}
+
+
+def test_order_update__fields__are_those_that_the_trigger_writes() -> None:
+    schema = "\n".join(
+        path.read_text(encoding="utf-8") for path in sorted((ROOT / "sql" / "schema").glob("*.sql"))
+    )
+    body = schema.split("CREATE FUNCTION order_event__announce")[-1].split("$$;")[0]
+    assert fields_of("OrderUpdate") == set(re.findall(r"'(\w+)', \w+", body))
+
+
+class KafkaMessage:
+    """What confluent-kafka's message has."""
+
+    def __init__(self, topic: str, value: bytes, key: bytes | None = None) -> None:
+        self._topic, self._value, self._key = topic, value, key
+
+    def topic(self) -> str:
+        return self._topic
+
+    def value(self) -> bytes:
+        return self._value
+
+    def key(self) -> bytes | None:
+        return self._key
+
+    def error(self) -> None:
+        return None
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
+
+
+def test_live_feed__examples__are_read() -> None:
+    feed = Feed(
+        "",
+        updates_topic="u",
+        positions_topic="p",
+        on_batch=print,
+        watched_drivers={"anna", "ben"},
+    )
+    records = [KafkaMessage("u", one) for one in payloads_of("orderUpdate")]
+    records += [KafkaMessage("p", one) for one in payloads_of("packedPositions")]
+    batch = feed.decode(records)  # type: ignore[arg-type]
+    assert list(batch.orders.values()) == [4]
+    assert batch.moved_drivers == {"anna", "ben"}
+
+
+def test_packed_positions__written_from_a_batch__are_valid() -> None:
+    fix = payloads_of("positions")[0]
+    batch = decode_batch([Record(b"anna", fix, 1_795_262_584_391)], 10)
+    (packed,) = pack_positions(classify(batch, []).positions())
+    assert_valid("PackedPositions", json.loads(packed))
+    row = dict(zip(titles_of("PackedPosition"), json.loads(packed)["positions"][0], strict=True))
+    assert row.items() >= {"driver_id": "anna", "lon_deg": 11.2486, "speed_mps": 5.2}.items()
+
+
+def test_dead_letter__headers__are_the_code_s() -> None:
+    assert fields_of("DeadLetterHeaders") == set(DeadLetter.__slots__) - {"payload"}
+    for example in MESSAGES["deadLetter"]["examples"]:
+        assert_valid("DeadLetterHeaders", example["headers"])
+
+
+# ---- SSE and WebSocket -------------------------------------------------------------------------
+
+
+def test_streams__addresses__are_tracking_api_s() -> None:
+    paths = build_app(Stores.backed_by(World()), PUBLIC_URL).openapi()["paths"]
+    streams = {
+        path
+        for path, operations in paths.items()
+        for answers in [operations.get("get", {}).get("responses", {})]
+        if "101" in answers or "text/event-stream" in answers.get("200", {}).get("content", {})
+    }
+    assert set(channels_of("tracking_api")) == streams
+
+
+@pytest.mark.parametrize(
+    ("schema", "model"),
+    [
+        ("Track", TrackAnswer),
+        ("TrackEvent", EventAnswer),
+        ("Coordinates", Coordinates),
+        ("Restaurant", Restaurant),
+        ("Position", PositionFeature),
+        ("PositionProperties", PositionProperties),
+        ("Eta", EtaAnswer),
+    ],
+)
+def test_track__fields__are_the_answer_s(schema: str, model: type[BaseModel]) -> None:
+    assert fields_of(schema) == set(model.model_fields)
+    assert set(SCHEMAS[schema]["required"]) == fields_of(schema)
+
+
+def test_order_states__are_the_code_s() -> None:
+    assert SCHEMAS["OrderState"]["enum"] == [str(state) for state in OrderState]
+
+
+async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None:
+    world = World()
+    order_id = world.create("picked_up", driver_id="anna")
+    world.fix("anna")
+    order = (await world.read_tracks([order_id]))[order_id]
+    position = order.visible
+    assert position is not None
+    frames = [
+        snapshot_frame(order, with_id=True),
+        order_frame(order, order.events[-1]),
+        position_frame(position, order.now, None),
+        resync_frame(4),
+        end_frame("delivered"),
+    ]
+    schemas = {"snapshot": "Track", "order": "OrderEvent", "position": "OrderPosition",
+               "resync": "OrderResync", "end": "OrderEnd"}  # fmt: skip
+    channel = DOCUMENT["channels"]["orderStream"]["messages"]
+    for frame in frames:
+        kind, data = told_by(frame)
+        assert set(data) == fields_of(schemas.pop(kind))
+        message = MESSAGES[channel[kind]["$ref"].rpartition("/")[2]]
+        assert message["name"] == kind
+        assert_valid(message["payload"]["$ref"].rpartition("/")[2], data)
+    assert schemas == {}
+
+
+class FleetViewer:
+    """Keeps the frames that it is sent."""
+
+    paused = False
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[str, dict[str, Any]]] = []
+
+    def send_latest(self, frame: Frame) -> None:
+        self.frames.append(told_by(frame))
+
+
+async def test_fleet_frames__written__have_exactly_the_schema_s_fields() -> None:
+    world = World()
+    for driver_id in ("anna", "ben"):
+        world.fix(driver_id)
+    fleet = FleetChannel(world)
+    await fleet.open()
+    one_by_one, clustered = FleetViewer(), FleetViewer()
+    everywhere = Box(-180, -90, 180, 90)
+    fleet.subscribe(one_by_one, everywhere)  # type: ignore[arg-type]
+    fleet.subscribe(clustered, everywhere, 1)  # type: ignore[arg-type]
+    world.tick(1)
+    at_ms = ms_of(world.fix("anna").fix_at)
+    fleet.positions_changed([["anna", at_ms, at_ms, 11.0, 43.0, None, None, None]])
+    fleet.push()
+    schemas = {"snapshot": "FleetSnapshot", "drivers": "FleetDrivers"}
+    seen: dict[str, set[str]] = {kind: set() for kind in schemas}
+    for kind, data in one_by_one.frames + clustered.frames:
+        assert_valid(schemas[kind], data)
+        seen[kind] |= set(data)
+    assert seen["snapshot"] == fields_of("FleetSnapshot")
+    assert seen["drivers"] | {"counts"} == fields_of("FleetDrivers")
+
+
+def test_fleet_columns__are_the_code_s() -> None:
+    assert titles_of("FleetRow") == POSITION_COLUMNS
+    assert titles_of("FleetCluster") == CLUSTER_COLUMNS
+    presence = SCHEMAS["FleetSnapshot"]["properties"]["presence"]
+    assert set(presence["properties"]) == set(LIMITS)
+
+
+def test_series_points__written__are_valid() -> None:
+    message = KafkaMessage("series", payloads_of("points")[0], b"truck-7/box_c")
+    frame = points_frame(message, "0:1")  # type: ignore[arg-type]
+    assert frame is not None
+    kind, data = told_by(frame)
+    assert kind == "points"
+    assert set(data) == fields_of("SeriesPoints")
+    assert_valid("SeriesPoints", data)
+
+
+# ---- reasons -----------------------------------------------------------------------------------
+
+
+def test_reasons__used_in_the_code__are_all_described() -> None:
+    source = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("doorstep", "driver_events", "bridge")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    used = set(re.findall(r'MalformedFix\(\s*"(\w+)"', source))
+    used |= {reason for _, _, reason in RANGES.values()}
+    assert used
+    assert used <= set(SCHEMAS["Reason"]["enum"])
