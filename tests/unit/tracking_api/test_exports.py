@@ -25,11 +25,11 @@ def spot(after_s: float) -> Position:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])
-def test_csv__a_text_that_a_spreadsheet_would_run__is_shown_as_text(text):
+def test_csv__text_like_a_formula__is_escaped(text):
     assert spreadsheet_safe(text) == f"'{text}"
 
 
-def test_csv__an_id_like_a_formula__is_quoted_and_a_negative_number_is_none():
+def test_csv__driver_id_like_a_formula__is_escaped_and_numbers_are_not():
     writer = CsvWriter("-1-1")
     [row] = csv.DictReader(io.StringIO(writer.head() + writer.page([spot(0)]) + writer.foot()))
     assert (row["driver_id"], row["lon_deg"]) == ("'-1-1", "-11.25")
@@ -45,7 +45,7 @@ def test_gpx__a_name_with_markup_and_a_silence__is_text_and_two_segments():
 
 
 @pytest.mark.parametrize("text", ["", "g", "0" * 33, "dead beef"])
-def test_uuid_range__no_beginning_of_one__is_none(text):
+def test_uuid_range__not_a_uuid_prefix__is_none(text):
     assert uuid_range(text) is None
 
 
@@ -64,7 +64,7 @@ class CountingStore:
         return b"tile %d" % self.reads
 
 
-async def test_tiles__many_who_ask_at_once_and_soon_after__one_read():
+async def test_tile_cache__concurrent_and_recent_requests__share_one_read():
     now = 0.0
     store = CountingStore()
     tiles = TileCache(store, lambda: now)  # type: ignore[arg-type]
@@ -75,7 +75,7 @@ async def test_tiles__many_who_ask_at_once_and_soon_after__one_read():
     assert await tiles.get(1, 0, 0, TileFilters()) == b"tile 3"
 
 
-async def test_tiles__a_read_that_failed__is_not_kept():
+async def test_tile_cache__failed_read__is_not_cached():
     store = CountingStore()
     tiles = TileCache(store, lambda: 0.0)  # type: ignore[arg-type]
     store.away = True

@@ -59,7 +59,7 @@ class Waiting:
         pass
 
 
-def test_feed__records_that_are_there__are_heard_at_once_and_together(
+def test_feed__available_records__are_consumed_at_once_in_one_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer = Waiting()

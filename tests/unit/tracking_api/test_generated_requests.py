@@ -58,14 +58,18 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncCl
 
 @CASES
 @given(st.sampled_from(BODIES), st.binary(max_size=300))
-async def test_any_bytes__get_an_answer(client: httpx.AsyncClient, path: str, body: bytes) -> None:
+async def test_any_bytes__as_a_body__get_an_answer(
+    client: httpx.AsyncClient, path: str, body: bytes
+) -> None:
     assert (await client.post(path, content=body, headers=JSON)).status_code < 500
     assert (await client.put(REPORTING, content=body, headers=JSON)).status_code < 500
 
 
 @CASES
 @given(st.sampled_from(BODIES), objects | values)
-async def test_any_json__gets_an_answer(client: httpx.AsyncClient, path: str, value: Any) -> None:
+async def test_any_json__as_a_body__gets_an_answer(
+    client: httpx.AsyncClient, path: str, value: Any
+) -> None:
     answer = await client.post(path, content=json.dumps(value).encode(), headers=JSON)
     assert answer.status_code < 500, answer.text
     answer = await client.put(REPORTING, content=json.dumps(value).encode(), headers=JSON)
@@ -74,7 +78,7 @@ async def test_any_json__gets_an_answer(client: httpx.AsyncClient, path: str, va
 
 @CASES
 @given(st.text(st.characters(codec="utf-8"), max_size=30))
-async def test_any_text__wherever_a_text_goes__gets_an_answer(
+async def test_any_text__as_any_parameter__gets_an_answer(
     client: httpx.AsyncClient, text: str
 ) -> None:
     quoted = quote(text, safe="")

@@ -124,7 +124,7 @@ async def server(world: World) -> AsyncIterator[Server]:
 # What is shown
 
 
-async def test_stream__of_an_order_under_way__begins_with_what_get_track_answers(server, world):
+async def test_stream__order_under_way__starts_with_the_answer_of_get_track(server, world):
     order_id = world.create("picked_up", driver_id="d1")
     spot = world.fix("d1")
     async with server.follow(order_id) as stream:
@@ -134,7 +134,7 @@ async def test_stream__of_an_order_under_way__begins_with_what_get_track_answers
     assert first.place == spot.lon_lat
 
 
-async def test_stream__a_fix_and_an_event__are_told_as_get_track_would_answer(server, world):
+async def test_stream__fix_and_event__are_sent_as_get_track_shows_them(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert (await stream.next()).data["position"] is None
@@ -160,7 +160,7 @@ async def test_stream__a_fix_and_an_event__are_told_as_get_track_would_answer(se
         }
 
 
-async def test_stream__the_same_fix_and_event_heard_again__say_nothing(server, world):
+async def test_stream__repeated_fix_and_event__send_nothing(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         world.fix("d1")
@@ -191,7 +191,9 @@ async def test_stream__before_the_assignment__shows_no_driver_and_then_only_fixe
         assert (await stream.next()).place == spot.lon_lat
 
 
-async def test_stream__driver_reassigned__never_shows_the_old_drivers_next_order(server, world):
+async def test_stream__driver_reassigned__never_shows_the_previous_drivers_next_order(
+    server, world
+):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert await stream.kinds(1) == ["snapshot"]
@@ -214,7 +216,7 @@ async def test_stream__driver_reassigned__never_shows_the_old_drivers_next_order
             assert await next_stream.kinds(4) == ["snapshot", "position", "position", "position"]
 
 
-async def test_stream__delivered__is_told_then_ended_then_closed(server, world):
+async def test_stream__delivered__sends_the_event_and_the_end_and_closes(server, world):
     order_id = world.create("picked_up", driver_id="d1")
     world.fix("d1")
     async with server.follow(order_id) as stream:
@@ -230,7 +232,7 @@ async def test_stream__delivered__is_told_then_ended_then_closed(server, world):
     await holds(lambda: len(server.live.connections) == 0)
 
 
-async def test_stream__opened_after_the_end__is_the_snapshot_and_the_end(server, world):
+async def test_stream__opened_after_the_end__sends_the_snapshot_and_the_end(server, world):
     order_id = world.create("picked_up", "delivered", driver_id="d1")
     async with server.follow(order_id) as stream:
         first = await stream.next()
@@ -238,9 +240,7 @@ async def test_stream__opened_after_the_end__is_the_snapshot_and_the_end(server,
         assert await stream.kinds(2) == ["end", None]
 
 
-async def test_stream__resumed_after_the_last_event_of_all__is_204_so_that_nobody_comes_back(
-    server, world
-):
+async def test_stream__resumed_after_the_final_event__is_204(server, world):
     order_id = world.create("cancelled")
     path = f"/track/{order_id}/stream?last_event_id=2"
     assert (await server.get(path, f"tok-{order_id}")).status_code == 204
@@ -250,7 +250,7 @@ async def test_stream__resumed_after_the_last_event_of_all__is_204_so_that_nobod
 
 
 @pytest.mark.parametrize("by", ["header", "query"])
-async def test_stream__resumed__tells_each_missed_event_once(server, world, by):
+async def test_stream__resumed__sends_each_missed_event_once(server, world, by):
     order_id = world.create("confirmed", driver_id="d1")
     world.move(order_id, "picked_up")
     if by == "header":
@@ -270,7 +270,7 @@ async def test_stream__resumed__tells_each_missed_event_once(server, world, by):
     ]
 
 
-async def test_stream__a_cursor_of_now__goes_on_from_there(server, world):
+async def test_stream__cursor_of_the_newest_event__sends_later_events_only(server, world):
     order_id = world.create("confirmed")
     async with server.follow(order_id, cursor="2") as stream:
         first = await stream.next()
@@ -281,7 +281,7 @@ async def test_stream__a_cursor_of_now__goes_on_from_there(server, world):
 
 
 @pytest.mark.parametrize("cursor", ["99", "x", "-1", "1e9", "٣", "999999999999999999999"])
-async def test_stream__a_cursor_of_no_use__is_one_resync_and_a_snapshot(server, world, cursor):
+async def test_stream__invalid_cursor__sends_one_resync_and_a_snapshot(server, world, cursor):
     order_id = world.create("confirmed")
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         headers = {"Authorization": f"Bearer tok-{order_id}"}
@@ -301,13 +301,13 @@ async def test_stream__a_cursor_of_no_use__is_one_resync_and_a_snapshot(server, 
     ]
 
 
-async def test_stream__a_cursor_from_too_long_ago__is_one_resync_and_a_snapshot(server, world):
+async def test_stream__cursor_too_old__sends_one_resync_and_a_snapshot(server, world):
     order_id = world.create(*["confirmed"] * 60)
     async with server.follow(order_id, cursor="1") as stream:
         assert await stream.kinds(2) == ["resync", "snapshot"]
 
 
-async def test_stream__many_viewers_at_once__cost_the_database_few_reads(server, world):
+async def test_stream__concurrent_viewers__share_reads(server, world):
     order_id = world.create(driver_id="d1")
     world.reads = world.polls = 0
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
@@ -358,7 +358,7 @@ async def test_stream__any_bad_link__is_the_same_404_as_get_track(server, world)
     assert len(set(bodies)) == 1
 
 
-async def test_stream__token_revoked_meanwhile__ends_with_the_next_heartbeat(server, world):
+async def test_stream__token_revoked__ends_with_the_next_heartbeat(server, world):
     order_id, other_id = world.create(driver_id="d1"), world.create()
     async with server.follow(order_id) as stream, server.follow(other_id) as other:
         assert await stream.kinds(1) == ["snapshot"]
@@ -381,7 +381,7 @@ async def test_stream__token_expired__is_the_same_404(server, world):
     assert answer.status_code == 404
 
 
-async def test_stream__by_cookie__is_let_in_and_a_token_in_the_address_is_not(server, world):
+async def test_stream__cookie__is_accepted_and_a_token_in_the_query_is_not(server, world):
     order_id = world.create()
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         path = f"/track/{order_id}/stream"
@@ -393,7 +393,7 @@ async def test_stream__by_cookie__is_let_in_and_a_token_in_the_address_is_not(se
         assert (await client.get(f"{path}?token=tok-{order_id}")).status_code == 404
 
 
-async def test_stream__more_viewers_than_there_is_room_for__is_503_with_retry_after(world):
+async def test_stream__process_at_its_maximum__is_503_with_retry_after(world):
     order_id = world.create()
     async with serving(world) as (url, app):
         app.state.context.live.connections._max_viewers = 1
@@ -404,7 +404,7 @@ async def test_stream__more_viewers_than_there_is_room_for__is_503_with_retry_af
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
 
 
-async def test_stream__one_token_too_often__is_429_and_others_get_in(server, world):
+async def test_stream__token_at_its_maximum__is_429_and_other_tokens_are_accepted(server, world):
     order_id, other_id = world.create(), world.create()
     token = token_sha256(f"tok-{order_id}")
     server.live.connections._viewers_by_token[token] = MAX_VIEWERS_PER_TOKEN
@@ -414,7 +414,7 @@ async def test_stream__one_token_too_often__is_429_and_others_get_in(server, wor
         assert await stream.kinds(1) == ["snapshot"]
 
 
-async def test_stream__database_away__is_503_and_open_streams_stay_and_catch_up(server, world):
+async def test_stream__database_unavailable__is_503_and_open_streams_catch_up(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert await stream.kinds(1) == ["snapshot"]
@@ -431,7 +431,7 @@ async def test_stream__database_away__is_503_and_open_streams_stay_and_catch_up(
 # Slow, silent and vanished viewers
 
 
-async def test_stream__a_viewer_that_reads_nothing__gets_the_latest_only_and_others_all(
+async def test_stream__viewer_that_reads_nothing__gets_only_the_latest_position_and_every_event(
     server, world
 ):
     order_id = world.create(driver_id="d1")
@@ -467,7 +467,7 @@ async def test_stream__a_viewer_that_reads_nothing__gets_the_latest_only_and_oth
             assert places[-1] == spot.lon_lat
 
 
-async def test_crowd__a_viewer_stalled_for_5_s__is_cut_and_others_stay(server, world):
+async def test_connections__viewer_stalled_for_5_s__is_disconnected_and_others_stay(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream, server.follow(order_id):
         assert await stream.kinds(1) == ["snapshot"]
@@ -484,7 +484,7 @@ async def test_crowd__a_viewer_stalled_for_5_s__is_cut_and_others_stay(server, w
         await holds(lambda: len(server.live.connections) == 1)
 
 
-async def test_stream__nothing_happens__a_comment_every_ten_seconds(server, world):
+async def test_stream__idle__sends_a_comment_every_ten_seconds(server, world):
     order_id = world.create()
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         headers = {"Authorization": f"Bearer tok-{order_id}"}
@@ -500,7 +500,7 @@ async def test_stream__nothing_happens__a_comment_every_ten_seconds(server, worl
             assert text.count("event: ") == 1  # the snapshot, and no other event
 
 
-async def test_stream__viewer_goes__nothing_of_the_order_is_kept(server, world):
+async def test_stream__last_viewer_disconnects__drops_the_order(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert await stream.kinds(1) == ["snapshot"]
@@ -510,7 +510,7 @@ async def test_stream__viewer_goes__nothing_of_the_order_is_kept(server, world):
     assert not server.live.hub._channels
 
 
-async def test_stream__a_viewer_that_talks__is_cut(server, world):
+async def test_stream__viewer_that_sends_data__is_disconnected(server, world):
     order_id = world.create()
     port = int(server.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -541,7 +541,7 @@ async def closed_with(viewer: ClientConnection) -> int | None:
         return closed.rcvd.code if closed.rcvd else None
 
 
-async def test_socket__of_an_order__has_the_streams_frames(server, world):
+async def test_websocket__of_an_order__sends_the_streams_frames(server, world):
     order_id = world.create(driver_id="d1")
     async with server.socket(order_id) as viewer, server.follow(order_id) as stream:
         for happen in (
@@ -561,7 +561,7 @@ async def test_socket__of_an_order__has_the_streams_frames(server, world):
         assert await closed_with(viewer) == 1000
 
 
-async def test_socket__resumed__tells_each_missed_event_once(server, world):
+async def test_websocket__resumed__sends_each_missed_event_once(server, world):
     order_id = world.create("confirmed", "cancelled")
     url = server.url.replace("http", "ws")
     headers = {"Authorization": f"Bearer tok-{order_id}"}
@@ -577,7 +577,7 @@ async def test_socket__resumed__tells_each_missed_event_once(server, world):
     ]
 
 
-async def test_socket__with_a_cookie__only_from_our_own_pages(server, world):
+async def test_websocket__with_a_cookie__is_accepted_only_from_our_own_pages(server, world):
     order_id = world.create()
     cookie = f"{COOKIE}=tok-{order_id}"
     for origin in (PUBLIC_URL, server.url):
@@ -589,7 +589,7 @@ async def test_socket__with_a_cookie__only_from_our_own_pages(server, world):
         assert refused.value.response.status_code == 403
 
 
-async def test_socket__a_chatty_client__is_closed_with_1008(server, world):
+async def test_websocket__too_many_messages__closes_with_1008(server, world):
     order_id = world.create()
     async with server.socket(order_id) as viewer:
         for _ in range(MAX_MESSAGES + 1):
@@ -598,7 +598,7 @@ async def test_socket__a_chatty_client__is_closed_with_1008(server, world):
     await holds(lambda: len(server.live.connections) == 0)
 
 
-async def test_socket__an_oversized_message__is_closed_with_1009(server, world):
+async def test_websocket__oversized_message__closes_with_1009(server, world):
     order_id = world.create()
     async with server.socket(order_id) as viewer:
         await viewer.send("x" * (MAX_MESSAGE_BYTES + 1))
@@ -606,7 +606,7 @@ async def test_socket__an_oversized_message__is_closed_with_1009(server, world):
     await holds(lambda: len(server.live.connections) == 0)
 
 
-async def test_socket__pings_unanswered__is_cut(server, world):
+async def test_websocket__unanswered_pings__disconnect(server, world):
     order_id = world.create()
     async with server.socket(order_id) as viewer:
         await said(viewer)
@@ -617,19 +617,19 @@ async def test_socket__pings_unanswered__is_cut(server, world):
         assert server.live.hub.watched_drivers == {}
 
 
-async def test_socket__not_a_handshake__is_426(server, world):
+async def test_websocket__not_a_handshake__is_426(server, world):
     order_id = world.create()
     answer = await server.get(f"/track/{order_id}/ws", f"tok-{order_id}")
     assert answer.status_code == 426
 
 
-async def test_readiness__without_kafka__is_ready_and_says_so(server):
+async def test_readiness__without_kafka__is_ready_and_reports_it(server):
     answer = await server.get("/readyz", "none")
     assert answer.status_code == 200
     assert answer.json() == {"ready": True, "database": True, "kafka": False}
 
 
-async def test_staff__follow_any_order(server, world):
+async def test_stream__staff_token__follows_any_order(server, world):
     order_id = world.create()
     assert world.tokens[token_sha256("tok-staff")] == Token("staff", None, None)
     async with server.follow(order_id, token="tok-staff") as stream:

@@ -57,7 +57,7 @@ def move(fleet: FleetChannel, world: World, driver_id: str) -> tuple[float, floa
     return spot.lon_lat
 
 
-async def test_fleet__opened__shows_everybody_and_then_only_who_moved(world):
+async def test_fleet__opened__sends_all_drivers_and_then_only_changed_ones(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet)
     [(kind, body)] = witness.frames
@@ -72,7 +72,7 @@ async def test_fleet__opened__shows_everybody_and_then_only_who_moved(world):
     assert tuple(body["drivers"][0][2:4]) == place
 
 
-async def test_fleet__a_viewport__shows_who_is_in_it_comes_and_goes(world):
+async def test_fleet__viewport__sends_drivers_that_are_in_it_enter_it_and_leave_it(world):
     fleet = FleetChannel(world)
     west = Box(10.9, 43.0, world.newest["d1"].lon_deg + 1e-7, 44.0)
     witness = await subscribed(fleet, west)
@@ -83,7 +83,7 @@ async def test_fleet__a_viewport__shows_who_is_in_it_comes_and_goes(world):
     assert witness.frames[-1][1]["total"] == 1
 
 
-async def test_fleet__more_than_a_viewer_asked_for__come_as_cluster(world):
+async def test_fleet__more_drivers_than_requested__are_clustered(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet, most=2)
     body = witness.frames[0][1]
@@ -91,7 +91,7 @@ async def test_fleet__more_than_a_viewer_asked_for__come_as_cluster(world):
     assert sum(count for _, _, count in body["clusters"]) == 3
 
 
-async def test_fleet__a_slow_viewer__is_told_of_everything_later(world):
+async def test_fleet__paused_viewer__gets_all_changes_when_it_resumes(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet)
     witness.paused = True
@@ -104,7 +104,7 @@ async def test_fleet__a_slow_viewer__is_told_of_everything_later(world):
     assert [row[0] for row in witness.frames[-1][1]["drivers"]] == ["d0", "d1"]
 
 
-async def test_fleet__a_small_viewport__is_told_the_counts_of_the_whole_fleet(world):
+async def test_fleet__small_viewport__gets_the_counts_of_the_whole_fleet(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet, Box(0, 0, 1, 1))
     counts = witness.frames[0][1]["counts"]
@@ -118,16 +118,14 @@ async def test_fleet__a_small_viewport__is_told_the_counts_of_the_whole_fleet(wo
     assert len(witness.frames) == 2  # nothing new, nothing said
 
 
-async def test_fleet__many_viewers__one_read(world):
+async def test_fleet__several_viewers__share_one_read(world):
     fleet = FleetChannel(world)
     for _ in range(5):
         await subscribed(fleet)
     assert world.fleet_reads == 1
 
 
-async def test_fleet__more_drivers_than_one_read__are_walked_through_a_part_at_a_time(
-    world, monkeypatch
-):
+async def test_fleet__more_drivers_than_a_page__are_scanned_page_by_page(world, monkeypatch):
     monkeypatch.setattr(fleet_module, "PAGE_ROWS", 2)
     fleet = FleetChannel(world)
     witness = await subscribed(fleet)
@@ -143,7 +141,7 @@ async def test_fleet__more_drivers_than_one_read__are_walked_through_a_part_at_a
     assert witness.frames[-1][1]["counts"]["state"] == {"on_break": 3}
 
 
-async def test_fleet__an_order_that_moved_on__has_its_driver_and_the_last_one_read_out_of_turn(
+async def test_fleet__order_changed__reads_its_present_and_previous_driver_by_id(
     world,
 ):
     order_id, other = world.create(), world.create()
@@ -157,7 +155,7 @@ async def test_fleet__an_order_that_moved_on__has_its_driver_and_the_last_one_re
     assert fleet.index.driver_of(str(order_id)) == "d2"
 
 
-async def test_fleet__a_driver_nobody_knew__is_read_by_name(world):
+async def test_fleet__position_of_an_unknown_driver__reads_that_driver_by_id(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet)
     world.fix("a")
@@ -168,7 +166,7 @@ async def test_fleet__a_driver_nobody_knew__is_read_by_name(world):
     assert [row[0] for row in witness.frames[-1][1]["drivers"]] == ["a"]
 
 
-async def test_fleet__a_read_older_than_what_was_heard__changes_the_state_and_not_the_place(world):
+async def test_fleet__row_older_than_the_feed__updates_the_state_but_not_the_position(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet)
     later = ms_of(world.newest["d1"].fix_at) + 1000
@@ -180,13 +178,13 @@ async def test_fleet__a_read_older_than_what_was_heard__changes_the_state_and_no
     assert row[:5] == ["d1", "on_break", 11.5, 43.5, later]
 
 
-async def test_fleet__two_who_come_at_once__share_one_read_of_it_all(world):
+async def test_fleet__two_concurrent_viewers__share_one_scan(world):
     fleet = FleetChannel(world)
     await asyncio.gather(fleet.open(), fleet.open())
     assert world.fleet_reads == 1
 
 
-async def test_fleet__opened__its_rows_are_none_of_the_garbage_collector_s(world):
+async def test_fleet__opened__its_rows_are_frozen_for_the_garbage_collector(world):
     fleet = FleetChannel(world)
     await fleet.open()
     try:
@@ -197,7 +195,7 @@ async def test_fleet__opened__its_rows_are_none_of_the_garbage_collector_s(world
         gc.unfreeze()
 
 
-async def test_fleet__nobody_looks__nothing_is_kept(world):
+async def test_fleet__no_viewers__keeps_no_rows(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet)
     fleet.unsubscribe(witness)
@@ -205,7 +203,7 @@ async def test_fleet__nobody_looks__nothing_is_kept(world):
     assert len(fleet.index) == 0
 
 
-async def test_fleet__an_older_fix_heard_late__moves_nobody(world):
+async def test_fleet__older_fix__changes_nothing(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet)
     fleet.positions_changed([["d1", 0, 0, 1.0, 1.0, None, None, None]])
@@ -213,7 +211,7 @@ async def test_fleet__an_older_fix_heard_late__moves_nobody(world):
     assert len(witness.frames) == 1
 
 
-def test_clusters__of_a_viewport__count_everybody_once():
+def test_cluster__viewport__counts_each_driver_once():
     lon_deg, lat_deg = 11 + np.arange(101) / 100, 43 + np.arange(101) / 100
     found = cluster(lon_deg, lat_deg, Box(11, 43, 12, 44))
     assert sum(count for _, _, count in found) == 101
@@ -221,7 +219,7 @@ def test_clusters__of_a_viewport__count_everybody_once():
     assert sum(lon * count for lon, _, count in found) == pytest.approx(lon_deg.sum())
 
 
-def test_clusters__of_nobody__are_none():
+def test_cluster__no_drivers__is_empty():
     assert cluster(np.empty(0), np.empty(0), Box(11, 43, 12, 44)) == []
 
 

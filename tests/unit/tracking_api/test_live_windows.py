@@ -184,13 +184,13 @@ async def settle(tasks: list[Any]) -> None:
 
 @settings(max_examples=CASES, deadline=None)
 @given(script=steps)
-def test_hub__whatever_happens_in_any_order__each_frame_is_inside_its_window(script):
+def test_hub__any_sequence_of_changes__every_frame_is_inside_its_window(script):
     asyncio.run(play(SlowWorld(), script))
 
 
 @settings(max_examples=CASES, deadline=None)
 @given(script=steps, delays=st.lists(st.integers(0, 8), min_size=1, max_size=7))
-def test_hub__answers_that_arrive_late__never_show_what_was_told_to_be_over(script, delays):
+def test_hub__late_query_results__never_show_an_ended_assignment(script, delays):
     asyncio.run(play(SlowWorld(delays), script))
 
 
@@ -207,7 +207,7 @@ class HeldPolls(SlowWorld):
         return found
 
 
-async def test_hub__a_look_from_before_a_reassignment_arrives_after_it__shows_nothing():
+async def test_hub__poll_from_before_a_reassignment__shows_nothing_after_it():
     world = HeldPolls()
     hub = Hub(world)
     order_id = world.create(driver_id="d0")

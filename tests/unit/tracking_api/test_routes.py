@@ -265,7 +265,7 @@ async def test_create_order__not_by_staff__is_403(http, store, token):
     assert store.created == []
 
 
-async def test_create_order__no_token__is_401_before_the_body_is_looked_at(http):
+async def test_create_order__no_token__is_401_before_the_body_is_parsed(http):
     problem_of(await http.post("/orders", content=b"{{{"), 401, "unauthenticated")
 
 
@@ -301,7 +301,7 @@ async def test_create_order__bad_body__is_422_with_a_reason(http, store, body, r
     assert store.created == []
 
 
-async def test_list_orders__more_than_a_page__link_leads_through_all_of_them_once(http, store):
+async def test_list_orders__more_than_a_page__links_lead_through_each_order_once(http, store):
     seen: list[str] = []
     address = "/orders?limit=2&state=created"
     while address:
@@ -334,13 +334,13 @@ async def test_order_commands__by_staff__reach_the_store(http, store):
     ]
 
 
-async def test_reassign__after_delivery__is_409_saying_so(http):
+async def test_reassign__after_delivery__is_409_with_the_state(http):
     answer = await http.post(f"/orders/{ORDER_ID}/reassign", headers=STAFF)
     document = problem_of(answer, 409, "illegal-transition")
     assert (document["current_state"], document["allowed"]) == ("delivered", [])
 
 
-async def test_cancel__by_its_customer__is_in_the_customers_name_and_shows_no_driver(http, store):
+async def test_cancel__by_its_customer__records_the_customer_and_shows_no_driver(http, store):
     answer = await http.post(f"/orders/{ORDER_ID}/cancel", headers=CUSTOMER)
     assert answer.status_code == 200
     assert set(answer.json()) == {"order_id", "state", "order_seq"}
@@ -372,7 +372,7 @@ async def test_get_track__good_link__shows_the_order_and_its_courier(http):
     assert "driver_id" not in answer.text
 
 
-async def test_get_track__any_bad_link__is_one_same_404(http, store):
+async def test_get_track__any_bad_link__is_the_same_404(http, store):
     bad = [
         (ORDER_ID, None),
         (ORDER_ID, "forged"),
@@ -397,7 +397,7 @@ async def test_get_track__any_bad_link__is_one_same_404(http, store):
     assert len({tuple(sorted(answer.headers.items())) for answer in answers}) == 1
 
 
-async def test_get_track__bad_links__one_look_up_each_and_no_answer_before_the_common_time(
+async def test_get_track__bad_link__costs_one_look_up_and_is_answered_after_a_fixed_time(
     http, store
 ):
     for order_id, token in [(ORDER_ID, "forged"), (uuid4(), "forged"), ("x", "tok-other")]:
@@ -408,7 +408,7 @@ async def test_get_track__bad_links__one_look_up_each_and_no_answer_before_the_c
         assert store.look_ups == 1
 
 
-async def test_get_track__guessing_on__is_429_and_good_links_still_work(http):
+async def test_get_track__too_many_bad_links__is_429_and_good_links_still_work(http):
     async def guess(n: int) -> int:
         headers = {"Authorization": f"Bearer guess-{n}"}
         return (await http.get(f"/track/{ORDER_ID}", headers=headers)).status_code
@@ -420,7 +420,7 @@ async def test_get_track__guessing_on__is_429_and_good_links_still_work(http):
     assert answer.status_code == 200
 
 
-async def test_open_session__good_token__sets_a_cookie_that_scripts_cant_read(http):
+async def test_open_session__valid_token__sets_an_http_only_cookie(http):
     answer = await http.post(f"/track/{ORDER_ID}/session", json={"token": "tok-customer"})
     assert answer.status_code == 204
     cookie = answer.headers["set-cookie"]
@@ -436,7 +436,7 @@ async def test_open_session__any_other_token__is_the_same_404_without_a_cookie(h
     assert "set-cookie" not in answer.headers
 
 
-async def test_links__replaced_and_revoked__end_at_once(http):
+async def test_links__replaced_or_revoked__are_bad_at_once(http):
     old = CUSTOMER
     body = (await http.post(f"/orders/{ORDER_ID}/link", headers=STAFF)).json()
     new = {"Authorization": f"Bearer {body['customer_token']}"}
@@ -465,7 +465,7 @@ async def test_history__from_without_a_zone__is_422(http):
 # The fleet
 
 
-async def test_fleet__customers_and_drivers__see_none_of_it(http):
+async def test_fleet__customers_and_drivers__are_refused(http):
     paths = [
         "/orders",
         f"/orders/{ORDER_ID}",
@@ -508,7 +508,7 @@ async def test_wrong_method__of_a_path_with_several__allow_lists_them_all(http):
     assert answer.headers["allow"] == "GET, POST"
 
 
-async def test_every_route__database_away__is_503_with_retry_after(http, store):
+async def test_every_route__database_unavailable__is_503_with_retry_after(http, store):
     store.away = True
     for path in (f"/track/{ORDER_ID}", "/orders", "/drivers/positions"):
         answer = await http.get(path, headers=STAFF)
@@ -533,7 +533,7 @@ async def test_tiles__a_range__is_206_and_the_archive(http):
     assert (answer.status_code, answer.content) == (206, b"PMTiles")
 
 
-async def test_openapi__is_3_1_and_every_reference_leads_somewhere(http):
+async def test_openapi__document__is_3_1_and_every_reference_resolves(http):
     document = (await http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     new = document["paths"]["/orders"]["post"]
