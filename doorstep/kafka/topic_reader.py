@@ -88,7 +88,7 @@ class TopicReader:
                 raise KafkaUnavailable(f"Kafka at {self._bootstrap_servers} stopped answering")
             for message in self._consumer.consume(1000, 0.05):
                 deadline = time.monotonic() + IDLE_TIMEOUT_S
-                partition, offset = place_of(message)
+                partition, offset = partition_and_offset(message)
                 end = ends.get(partition)
                 if end is None:
                     continue
@@ -130,7 +130,7 @@ class TopicReader:
             ) from exc
 
 
-def place_of(message: Message) -> tuple[int, int]:
+def partition_and_offset(message: Message) -> tuple[int, int]:
     """Return a consumed record's partition and offset, which are never None."""
     return cast("int", message.partition()), cast("int", message.offset())
 

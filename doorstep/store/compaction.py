@@ -65,7 +65,7 @@ class Compacted:
     expired: int = 0  # fixes past the retention
 
 
-def oldest_unread(
+def oldest_unread_at(
     conn: psycopg.Connection[Any], bootstrap_servers: str, topic: str
 ) -> datetime | None:
     """Return the arrival of the topic's oldest unrecorded record. Raises KafkaUnavailable."""
@@ -105,11 +105,11 @@ class Compactor:
         """Return the number of fixes of a day."""
         return int(self._row("count_day", day=day)["fixes"])
 
-    def count_past(self, days: int) -> int:
+    def count_expired(self, days: int) -> int:
         """Return the number of packed fixes older than `days`."""
         return int(self._row("count_expired", days=days)["fixes"])
 
-    def keep_days(self, days: int) -> None:
+    def set_retention(self, days: int) -> None:
         """Set the history's retention."""
         self._rows("set_history_days", days=days)
 

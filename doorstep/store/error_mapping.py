@@ -37,6 +37,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS007": _plain(errors.NoDriverAvailable),
     "DS008": _plain(errors.IdempotencyConflict),
     "DS009": _plain(errors.OffsetLost),
+    "DS015": _plain(errors.BadLink),
 }
 
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.

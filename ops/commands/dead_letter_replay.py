@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from doorstep.errors import KafkaUnavailable, MalformedFix
 from doorstep.fix import Decoded, decode_position
-from doorstep.kafka.topic_reader import TopicReader, place_of
+from doorstep.kafka.topic_reader import TopicReader, partition_and_offset
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
 from ops.commands.dead_letter_reader import StoredDeadLetter, letters_since
@@ -87,7 +87,7 @@ def produce(bootstrap_servers: str, topic: str, resent: Sequence[Resent]) -> Non
             if error is not None:
                 failures.append(error)
             else:
-                one.partition, one.offset = place_of(message)
+                one.partition, one.offset = partition_and_offset(message)
 
         return callback
 

@@ -30,7 +30,7 @@ from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS, DESKTOP, PROJECT
 from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
-from tracking_api.pages import DIST
+from web import DIST
 
 RESTAURANT_ID = 900_001  # past Florence's own
 

@@ -73,7 +73,8 @@ class SecondKafka(ServerProcess):
 
     def elect_preferred_leaders(self) -> None:
         """Elect each partition's preferred leader. Kafka itself does so every five minutes."""
-        self._admin().elect_leaders(ElectionType.PREFERRED).result(ELECTION_TIMEOUT_S)
+        admin = self._admin()  # keep the client until the result is there
+        admin.elect_leaders(ElectionType.PREFERRED).result(ELECTION_TIMEOUT_S)
 
     def _partitions(self, topic: str) -> list[tuple[int, Sequence[int]]]:
         found = self._admin().list_topics(topic, timeout=10).topics[topic].partitions

@@ -162,6 +162,19 @@ def test_second_revision__every_row__is_what_it_was(old: Database) -> None:
     )
 
 
+def test_third_revision__assignments_that_are_there__are_visible_from_start_to_end(
+    old: Database,
+) -> None:
+    upgrade(old.url())
+    [found] = old.rows(
+        "SELECT count(*) AS n, bool_and(visible = tstzmultirange(tstzrange(assigned_at, ended_at)))"
+        " AS is_whole, bool_or(upper_inf(visible)) AS is_open FROM assignment"
+    )
+    assert found["n"] > 0
+    assert found["is_whole"]
+    assert found["is_open"]
+
+
 def renamed(row: str, names: dict[str, str]) -> str:
     return json.dumps(
         {names.get(name, name): value for name, value in json.loads(row).items()}, sort_keys=True
