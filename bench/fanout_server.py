@@ -1,9 +1,9 @@
-"""What `bench.fanout` measures: tracking_api's streams, and what stands beside them.
+"""The servers of `bench.fanout`: tracking_api's streams, and the variants compared with them.
 
     python -m bench.fanout_server ours|naive|bare PORT
 
-Each answers GET /control/push?rounds=N, which moves every order N times, and /control/cost with the
-process's CPU time and memory. The database is replaced by a dictionary: only the fan-out counts.
+GET /control/push?rounds=N moves every order N times; GET /control/cost returns the process's CPU
+time and memory. The database is replaced by a dictionary, so that only the fan-out is measured.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tracking_api.live.frames import position_frame
 from tracking_api.live.service import Live
 from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
 
-PAUSE_S = 0.15  # between two rounds: the hub looks every 0.1 s at most
+PAUSE_S = 0.15  # between two rounds: the hub polls every 0.1 s at most
 
 
 def order_id_of(number: int) -> UUID:
@@ -44,14 +44,14 @@ class DictStore:
     def __init__(self) -> None:
         self.assigned_at = datetime.now(UTC)
         self.round = 0
-        self.newest = self._spot()
+        self.newest = self._position()
 
     def move(self) -> None:
-        """Every driver has moved."""
+        """Move every driver."""
         self.round += 1
-        self.newest = self._spot()
+        self.newest = self._position()
 
-    def _spot(self) -> Position:
+    def _position(self) -> Position:
         now = datetime.now(UTC)
         return Position(now, now, 11.25 + self.round * 1e-5, 43.77, 5.0, 4.0, 90.0)
 
@@ -109,7 +109,7 @@ def ours() -> FastAPI:
 
 
 def naive() -> FastAPI:
-    """The obvious way: a queue and a generator for each viewer."""
+    """The simple variant: a queue and a generator per viewer."""
     app = FastAPI()
     queues: set[asyncio.Queue[bytes]] = set()
 
@@ -139,33 +139,33 @@ def naive() -> FastAPI:
     return app
 
 
-class Ignoring(asyncio.Protocol):
+class WriteOnly(asyncio.Protocol):
     """A connection that is only written to."""
 
     release: Callable[[], None]
 
 
-class Taken(Response):
-    """An answer whose connection is only written to."""
+class DetachedResponse(Response):
+    """A response that detaches its connection from the server, for writing only."""
 
     def __init__(self, files: list[int]) -> None:
         super().__init__(media_type="text/event-stream")
         self._files = files
 
     async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
-        transport = take_over(scope, Ignoring())
+        transport = take_over(scope, WriteOnly())
         transport.write(b"HTTP/1.1 200 OK\r\n\r\nevent: snapshot\n\n")
         self._files.append(transport.get_extra_info("socket").fileno())
 
 
 def bare() -> FastAPI:
-    """The floor: one write(2) for each viewer, and nothing else."""
+    """The lower bound: one write(2) per viewer."""
     app = FastAPI()
     files: list[int] = []
 
     @app.get("/track/{_}/stream")
     async def stream(_: str) -> Response:
-        return Taken(files)
+        return DetachedResponse(files)
 
     @app.get("/control/push")
     async def push(rounds: int) -> None:
@@ -180,10 +180,12 @@ def bare() -> FastAPI:
 
 
 def chunk_of(number: int) -> bytes:
-    """A position frame as tracking_api would write it."""
+    """A position frame in tracking_api's encoding."""
     now = datetime.now(UTC)
-    spot = Position(now, now - timedelta(seconds=1), 11.25 + number * 1e-5, 43.77, 5.0, 4.0, 90.0)
-    return position_frame(spot, now, None).sse
+    position = Position(
+        now, now - timedelta(seconds=1), 11.25 + number * 1e-5, 43.77, 5.0, 4.0, 90.0
+    )
+    return position_frame(position, now, None).sse
 
 
 def add_cost(app: FastAPI) -> None:
@@ -195,7 +197,7 @@ def add_cost(app: FastAPI) -> None:
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory."""
+    """Resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

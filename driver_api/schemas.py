@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from doorstep.fix import ID_PATTERN, MAX_FIXES, MAX_SEQ
-from doorstep.fix.instants import LEAST_EPOCH_MS, MOST_EPOCH_MS
+from doorstep.fix.instants import MAX_EPOCH_MS, MIN_EPOCH_MS
 from doorstep.http.instants import Instant
 from doorstep.store.records import Order
 
@@ -33,7 +33,7 @@ def _as_decoded(schema: dict[str, Any]) -> None:
         "description": "The phone's clock: RFC 3339 with a zone, or milliseconds since 1970.",
         "anyOf": [
             {"type": "string", "format": "date-time"},
-            {"type": "integer", "minimum": LEAST_EPOCH_MS, "maximum": MOST_EPOCH_MS},
+            {"type": "integer", "minimum": MIN_EPOCH_MS, "maximum": MAX_EPOCH_MS},
         ],
     }
     schema["dependentRequired"] = {"boot": ["seq"], "seq": ["boot"]}

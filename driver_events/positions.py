@@ -1,4 +1,4 @@
-"""The live feed: one packed record per batch, transient. The next fix heals a gap."""
+"""The live feed: one packed record per batch. Transient: the next fix replaces a lost one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pack_positions(rows: Sequence[IncomingRow]) -> list[bytes]:
 
 
 def _positions(rows: Sequence[IncomingRow]) -> list[tuple[object, ...]]:
-    arrived_at, arrived_ms = EPOCH, 0  # fixes that arrived in the same millisecond share it
+    arrived_at, arrived_ms = EPOCH, 0  # consecutive fixes often share it
     positions: list[tuple[object, ...]] = []
     for (
         _, driver_id, _, _, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
@@ -44,7 +44,7 @@ def _positions(rows: Sequence[IncomingRow]) -> list[tuple[object, ...]]:
 
 
 class LiveFeed:
-    """Publishes positions without ever holding up a batch."""
+    """Publishes positions without blocking a batch."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self._topic = topic
@@ -57,14 +57,14 @@ class LiveFeed:
                 "linger.ms": 0,
                 "reconnect.backoff.max.ms": RECONNECT_MS,
                 "compression.type": "lz4",
-                "message.timeout.ms": 3000,  # an older position is no news
+                "message.timeout.ms": 3000,  # an older position is obsolete
                 "queue.buffering.max.messages": 1000,
                 "log_level": 2,
             }
         )
 
     def publish(self, rows: Sequence[IncomingRow]) -> None:
-        """Hand positions to the producer; what it has no room for is counted and let go."""
+        """Enqueue positions; those over the producer's limit are counted and dropped."""
         self._producer.poll(0)
         for value in pack_positions(rows):
             try:
@@ -73,7 +73,7 @@ class LiveFeed:
                 metrics.POSITIONS.labels("dropped").inc()
 
     def close(self) -> None:
-        """Give what is under way a moment."""
+        """Flush for up to 1 s."""
         self._producer.flush(1.0)
 
 

@@ -10,7 +10,7 @@ from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls, ServiceSe
 
 
 class DriverEventsSettings(ServiceSettings):
-    """What driver_events reads from the environment."""
+    """Environment variables of driver_events; each field's name in capitals."""
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_topic: str = "driver-pos"

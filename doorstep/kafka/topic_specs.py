@@ -1,6 +1,6 @@
-"""Kafka's topics: their partitions and how long they are kept.
+"""The Kafka topics: partitions and retention.
 
-`python -m doorstep.kafka.topic_specs` creates what is missing on KAFKA_BOOTSTRAP_SERVERS.
+`python -m doorstep.kafka.topic_specs` creates the missing ones on KAFKA_BOOTSTRAP_SERVERS.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ ANSWER_TIMEOUT_S = 10.0
 
 
 class TopicNotCreated(Unavailable):
-    """Kafka does not answer, or refused to create a topic."""
+    """Kafka did not create a topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `retention_ms` None means compacted: the newest record of each key stays."""
+    """One topic. With `retention_ms` None it is compacted: the newest record per key is kept."""
 
     name: str
     partitions: int
     retention_ms: int | None
-    retention_bytes: int = -1  # a partition's
+    retention_bytes: int = -1  # per partition
     max_message_bytes: int = MIB
 
     def config(self) -> dict[str, str]:
-        """Give the topic's settings as Kafka names them."""
+        """Return the topic's Kafka configuration."""
         shared = {"max.message.bytes": str(self.max_message_bytes)}
         if self.retention_ms is None:
             return shared | {"cleanup.policy": "compact"}
@@ -50,16 +50,16 @@ class Topic:
 
 
 TOPICS = (
-    # 12 x 2 GiB keep the disk bounded: some 100 million fixes. What a longer outage would push out
-    # is still in the devices' journals, which keep a fix until it is committed.
+    # 12 x 2 GiB bound the disk: about 100 million fixes. Devices keep a fix in their journals until
+    # it is committed, so what a longer outage deletes here is resent.
     Topic("driver-pos", 12, 2 * DAY_MS, retention_bytes=2048 * MIB),
     Topic("driver-status", 3, None),
     Topic("tracking-updates", 6, 7 * DAY_MS),
-    # Transient: the next fix heals a gap. A record packs a whole batch of up to 20,000 positions.
+    # Transient: the next fix replaces a lost one. A record holds up to 20,000 positions.
     Topic("tracking-positions", 3, HOUR_MS, retention_bytes=256 * MIB, max_message_bytes=4 * MIB),
     Topic("series", 3, 2 * DAY_MS, retention_bytes=512 * MIB),
     Topic("dead-letter", 3, 30 * DAY_MS),
-    Topic("streams", 3, DAY_MS, retention_bytes=256 * MIB),  # what staff publish over HTTP
+    Topic("streams", 3, DAY_MS, retention_bytes=256 * MIB),  # published by staff over HTTP
 )
 
 
@@ -68,7 +68,7 @@ def create_topics(
 ) -> list[str]:
     """Create the topics that are missing and return their names. Raises TopicNotCreated."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2})
-    wanted = [
+    new_topics = [
         NewTopic(
             topic.name,
             num_partitions=topic.partitions,
@@ -79,7 +79,7 @@ def create_topics(
     ]
     created = []
     answers = admin.create_topics(
-        wanted, operation_timeout=ANSWER_TIMEOUT_S, request_timeout=ANSWER_TIMEOUT_S
+        new_topics, operation_timeout=ANSWER_TIMEOUT_S, request_timeout=ANSWER_TIMEOUT_S
     )
     for name, answer in answers.items():
         try:
@@ -92,7 +92,7 @@ def create_topics(
 
 
 def missing_topics(bootstrap_servers: str, timeout_s: float = 2.0) -> set[str]:
-    """Return the topics that Kafka doesn't have, or all of them if it doesn't answer."""
+    """Return the missing topics, or all of them if Kafka does not answer."""
     admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
     try:
         known = set(admin.list_topics(timeout=timeout_s).topics)
@@ -102,7 +102,7 @@ def missing_topics(bootstrap_servers: str, timeout_s: float = 2.0) -> set[str]:
 
 
 def main() -> int:
-    """Create the topics once Kafka answers, for up to 60 s."""
+    """Create the topics, retrying for up to 60 s until Kafka answers."""
     servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
     factor = int(os.environ.get("KAFKA_REPLICATION_FACTOR", "1"))
     deadline = time.monotonic() + 60
@@ -115,9 +115,7 @@ def main() -> int:
                 return 1
             time.sleep(1)
             continue
-        print(
-            f"topics: created {', '.join(created) or 'nothing: all of them exist'}", file=sys.stderr
-        )
+        print(f"topics: created {', '.join(created) or 'none, all exist'}", file=sys.stderr)
         return 0
 
 

@@ -1,4 +1,4 @@
-"""Dead letters sent again: as their bytes came, as of when they came, and what became of each."""
+"""Resends dead letters with their original bytes and arrival time, and follows the outcome."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from doorstep.errors import KafkaUnavailable, MalformedFix
 from doorstep.fix import Decoded, decode_position
-from doorstep.kafka.topic_reader import TopicReader, place_of
+from doorstep.kafka.topic_reader import TopicReader, partition_and_offset
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
 from ops.commands.dead_letter_reader import StoredDeadLetter, letters_since
@@ -30,66 +30,66 @@ Identity = tuple[str, str, int]
 
 @dataclass(slots=True)
 class Resent:
-    """One letter on its way again."""
+    """A dead letter that is sent again."""
 
     letter: StoredDeadLetter
     driver_id: str
     payload: bytes
     partition: int = -1
     offset: int = -1
-    is_settled: bool = False
-    refused: list[str] = field(default_factory=list)  # reason and id of each new letter
-    fates: Counter[str] = field(default_factory=Counter)
+    is_consumed: bool = False  # driver_events has committed its offset
+    refused: list[str] = field(default_factory=list)  # reason and id of each new dead letter
+    outcomes: Counter[str] = field(default_factory=Counter)
 
     @property
     def key(self) -> bytes:
         return self.driver_id.encode()
 
     def summary(self) -> str:
-        """What became of it, in a few words."""
-        if not self.is_settled:
-            return "not read yet: ./run status"
-        parts = [f"{count} {fate}" for fate, count in self.fates.items()]
-        parts += [f"refused again: {one}" for one in self.refused]
-        return ", ".join(parts) or "read, and nothing in it was kept"
+        """Describe the outcome in a few words."""
+        if not self.is_consumed:
+            return "not read yet: see ./run status"
+        outcomes = [f"{count} {outcome}" for outcome, count in self.outcomes.items()]
+        outcomes += [f"refused again: {one}" for one in self.refused]
+        return ", ".join(outcomes) or "read, but nothing in it was kept"
 
     def to_json(self) -> dict[str, object]:
         return {
             "id": self.letter.letter_id,
             "record": f"{self.partition}:{self.offset}",
-            "settled": self.is_settled,
-            "fates": dict(self.fates),
+            "settled": self.is_consumed,
+            "fates": dict(self.outcomes),
             "refused_again": self.refused,
         }
 
 
 def resend_of(letter: StoredDeadLetter, payload: bytes | None = None) -> Resent:
-    """Prepare a letter, with another payload where one is given. Raises BadArgument."""
+    """Prepare a dead letter, optionally with another payload. Raises BadArgument."""
     if letter.driver_id is None:
         raise BadArgument(
-            f"letter {letter.letter_id} names no driver (topic "
-            f"{letter.headers.get('topic', '')!r}), so it has no place in driver-pos"
+            f"dead letter {letter.letter_id} names no driver (topic "
+            f"{letter.headers.get('topic', '')!r}): it cannot be sent to driver-pos"
         )
     return Resent(letter, letter.driver_id, letter.payload if payload is None else payload)
 
 
 def produce(bootstrap_servers: str, topic: str, resent: Sequence[Resent]) -> None:
-    """Write the letters into the topic and wait until Kafka has them. Raises KafkaUnavailable.
+    """Write the letters to the topic and wait for Kafka's acks. Raises KafkaUnavailable.
 
-    Key and bytes are the original's, and so is the record's timestamp: it is the time of arrival
-    by which a fix is judged. A fix that was too old when it came stays too old, and one that was
-    refused by mistake is not too old only because it had to wait.
+    Key, bytes and timestamp are the original's. The timestamp is the time of arrival that the
+    rules use: a fix that was too old at arrival stays too old, and one that was refused by mistake
+    does not become too old by waiting.
     """
     failures: list[KafkaError] = []
 
-    def noting(one: Resent) -> Callable[[KafkaError | None, Message], None]:
-        def note(error: KafkaError | None, message: Message) -> None:
+    def on_delivery(one: Resent) -> Callable[[KafkaError | None, Message], None]:
+        def callback(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 failures.append(error)
             else:
-                one.partition, one.offset = place_of(message)
+                one.partition, one.offset = partition_and_offset(message)
 
-        return note
+        return callback
 
     producer = Producer(
         {
@@ -107,13 +107,13 @@ def produce(bootstrap_servers: str, topic: str, resent: Sequence[Resent]) -> Non
             one.key,
             timestamp=one.letter.arrived_at_ms,
             headers=[("dead_letter", one.letter.letter_id)],
-            on_delivery=noting(one),
+            on_delivery=on_delivery(one),
         )
         producer.poll(0)
     left = producer.flush(DELIVERY_TIMEOUT_S + 1)
     if failures or left:
-        why = failures[0].str() if failures else "no answer"
-        raise KafkaUnavailable(f"{left + len(failures)} of {len(resent)} were not sent: {why}")
+        reason = failures[0].str() if failures else "no answer"
+        raise KafkaUnavailable(f"{left + len(failures)} of {len(resent)} were not sent: {reason}")
 
 
 def follow(
@@ -122,41 +122,38 @@ def follow(
     positions: TopicReader,
     letters: TopicReader,
     starts: Mapping[int, int],
-    began_at: datetime,
+    started_at: datetime,
     wait_s: float,
 ) -> None:
-    """Wait until the letters are worked off, for `wait_s` at most, and note what became of each.
+    """Wait until the letters are consumed, up to `wait_s`, and set the outcome of each.
 
-    `starts` is where the dead letters ended, and `began_at` the database's time, before they were
-    sent.
+    `starts` are the end offsets of the dead-letter topic, and `started_at` the database's time,
+    before they were sent.
     """
     deadline = time.monotonic() + wait_s
     cluster_id, topic_id = positions.identify()
     while True:
-        reached = read_offsets(conn, cluster_id, topic_id)
+        offsets = read_offsets(conn, cluster_id, topic_id)
         for one in resent:
-            one.is_settled = reached.get(one.partition, 0) > one.offset
-        waiting, _ = waiting_letters(conn)
-        if (all(one.is_settled for one in resent) and not waiting) or time.monotonic() > deadline:
+            one.is_consumed = offsets.get(one.partition, 0) > one.offset
+        waiting, _ = count_unpublished(conn)
+        if (all(one.is_consumed for one in resent) and not waiting) or time.monotonic() > deadline:
             break
         time.sleep(POLL_S)
     by_input = {(one.key, one.payload): one for one in resent}
     for letter in letters_since(letters, starts):
-        again = by_input.get((letter.key or b"", letter.payload))
-        if again is not None:
-            again.refused.append(f"{letter.reason} (dead letter {letter.letter_id})")
+        source = by_input.get((letter.key or b"", letter.payload))
+        if source is not None:
+            source.refused.append(f"{letter.reason} (dead letter {letter.letter_id})")
     known = read_known(conn, (found for one in resent for found in identities_of(one)))
     for one in resent:
-        if one.is_settled:
-            one.fates = Counter(
-                _fate(known[identity], began_at)
-                for identity in identities_of(one)
-                if _fate(known[identity], began_at)
-            )
+        if one.is_consumed:
+            outcomes = (_outcome(known[fix], started_at) for fix in identities_of(one))
+            one.outcomes = Counter(outcome for outcome in outcomes if outcome)
 
 
 def identities_of(one: Resent) -> list[Identity]:
-    """The (driver_id, boot, seq) of everything in a payload that has one."""
+    """Return the (driver_id, boot, seq) of every entry of a payload that has one."""
     decoded: Decoded
     try:
         decoded = decode_position(one.payload)
@@ -171,7 +168,7 @@ def identities_of(one: Resent) -> list[Identity]:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the database knows of one seq."""
+    """One seq in the database."""
 
     is_stored: bool
     is_rejected: bool
@@ -182,7 +179,7 @@ class Known:
 def read_known(
     conn: psycopg.Connection[Any], identities: Iterable[Identity]
 ) -> dict[Identity, Known]:
-    """Look some fixes up."""
+    """Read the state of some fixes."""
     asked = sorted(set(identities))
     parameters = {
         "driver_ids": [one[0] for one in asked],
@@ -194,17 +191,17 @@ def read_known(
     return {tuple(row[:3]): Known(*row[3:]) for row in rows}
 
 
-def waiting_letters(conn: psycopg.Connection[Any]) -> tuple[int, datetime]:
-    """How many dead letters wait for Kafka, and the database's time."""
+def count_unpublished(conn: psycopg.Connection[Any]) -> tuple[int, datetime]:
+    """Count the dead letters that are not yet in Kafka; also returns the database's time."""
     with translated():
         row = conn.execute(read_sql("dead_letter_replay/pending_dead_letters.sql")).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return int(row[0]), row[1]
 
 
-def _fate(known: Known, began_at: datetime) -> str:
+def _outcome(known: Known, started_at: datetime) -> str:
     if known.recorded_at is not None:
-        return "committed" if known.recorded_at >= began_at else "known already"
+        return "committed" if known.recorded_at >= started_at else "known already"
     if known.is_parked:
         return "parked"
     if known.is_stored:

@@ -1,4 +1,4 @@
-"""Where the parts of the system are that an operator's command looks at."""
+"""The settings of the operators' commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from doorstep.settings import ServiceSettings
 
 
 class OperatorSettings(ServiceSettings):
-    """What `where` and `dead-letters` read from their environment."""
+    """The addresses of the system that a command works on."""
 
     database_admin_url: SecretStr
     kafka_bootstrap_servers: str = "127.0.0.1:9092"

@@ -1,4 +1,4 @@
-"""Kafka in KRaft mode from plain jars: one node that is broker and controller."""
+"""Kafka in KRaft mode, run from its jars: one node is broker and controller."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import uuid
 from pathlib import Path
 
 from ops.stack.addresses import Addresses, reach
-from ops.stack.paths import StackError, StackPaths
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
 from ops.stack.settings import PROJECT, StackSettings
 
 FORMAT_TIMEOUT_S = 60
 
 
-def prepare(paths: StackPaths, at: Addresses, settings: StackSettings) -> None:
-    """Write the broker's properties and format its folder the first time. Idempotent."""
+def prepare(paths: StackPaths, addresses: Addresses, settings: StackSettings) -> None:
+    """Write the broker's properties, and format its log folder once. Idempotent."""
     paths.kafka.mkdir(parents=True, exist_ok=True)
     template = (PROJECT / "kafka" / "server.properties").read_text(encoding="utf-8")
-    own = {
-        "listeners": f"PLAINTEXT://{at.kafka},CONTROLLER://{at.kafka_controller}",
-        "advertised.listeners": f"PLAINTEXT://{reach(at.kafka)}",
-        "controller.quorum.voters": f"1@{at.kafka_controller}",
+    values = {
+        "listeners": f"PLAINTEXT://{addresses.kafka},CONTROLLER://{addresses.kafka_controller}",
+        "advertised.listeners": f"PLAINTEXT://{reach(addresses.kafka)}",
+        "controller.quorum.voters": f"1@{addresses.kafka_controller}",
         "log.dirs": str(_data_dir(paths)),
     }
-    lines = [template.rstrip(), "", *(f"{name}={value}" for name, value in own.items()), ""]
+    lines = [template.rstrip(), "", *(f"{name}={value}" for name, value in values.items()), ""]
     _properties(paths).write_text("\n".join(lines), encoding="utf-8")
     if not (_data_dir(paths) / "meta.properties").exists():
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
@@ -34,12 +35,12 @@ def prepare(paths: StackPaths, at: Addresses, settings: StackSettings) -> None:
 
 
 def broker_argv(paths: StackPaths, settings: StackSettings) -> list[str]:
-    """Give the command that runs the broker in the foreground."""
-    return argv_of(_properties(paths), settings)
+    """Return the command that runs the stack's broker in the foreground."""
+    return node_argv(_properties(paths), settings)
 
 
-def argv_of(properties: Path, settings: StackSettings) -> list[str]:
-    """Give the command that runs a node with these properties in the foreground."""
+def node_argv(properties: Path, settings: StackSettings) -> list[str]:
+    """Return the command that runs a node with these properties in the foreground."""
     return [
         *_java(settings),
         *shlex.split(settings.kafka_heap_opts),
@@ -51,23 +52,23 @@ def argv_of(properties: Path, settings: StackSettings) -> list[str]:
 
 
 def format_folder(properties: Path, cluster_id: str, settings: StackSettings) -> None:
-    """Make a node's folder one of this cluster's. Raises StackError."""
+    """Format a node's log folder for a cluster. Raises StackError."""
     argv = [*_java(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool"]
     argv += ["format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties)]
     done = subprocess.run(
         argv, capture_output=True, text=True, check=False, timeout=FORMAT_TIMEOUT_S
     )
     if done.returncode != 0:
-        raise StackError(f"Kafka's folder can't be formatted: {(done.stdout + done.stderr)[-800:]}")
+        raise StackError(f"cannot format Kafka's log folder: {(done.stdout + done.stderr)[-800:]}")
 
 
 def _java(settings: StackSettings) -> list[str]:
     java = shutil.which("java")
     libraries = settings.doorstep_tools / "kafka" / "libs"
     if java is None:
-        raise StackError("there is no `java`: ./run installs it")
+        raise StackError("java is not installed: ./run up installs it")
     if not any(libraries.glob("kafka_*.jar")):
-        raise StackError(f"Kafka's jars are not in {libraries}: ./run puts them there")
+        raise StackError(f"Kafka's jars are not in {libraries}: ./run up downloads them")
     return [java, "-Djava.awt.headless=true", "-XX:+UseSerialGC", "-cp", f"{libraries}/*"]
 
 

@@ -4,14 +4,14 @@
 DO $do$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api',
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
         current_database());
 END
 $do$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorstep FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api;
+GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api, customer;
 
 GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, record_parked_v1, read_watermarks_v1,
@@ -20,7 +20,8 @@ GRANT EXECUTE ON FUNCTION
     driver_sampling__take_v1, driver_sampling__confirm_v1, driver_sampling__mark_undelivered_v1,
     series__prepare_v1, series__record_v1, series__expire_v1,
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
-    fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1, fix_history__drop_packed_v1, fix_chunk__expire_v1
+    fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
+    fix_history__drop_packed_v1, fix_chunk__expire_v1
 TO driver_events;
 GRANT SELECT ON outbox, parked_fix, kafka_offset, history_bounds, limits TO driver_events;
 
@@ -42,3 +43,8 @@ GRANT SELECT ON
     assignment, evidence, order_event, order_transition, driver_transition, fix_history,
     fix_chunk, history_bounds, driver_sampling, series, series_point, simulation_target
 TO tracking_api;
+
+-- Customers read no table: what they may see is decided inside these functions.
+GRANT EXECUTE ON FUNCTION
+    customer_tracks_v1, customer_polls_v1, customer_history_v1, customer_cancel_v1
+TO customer;

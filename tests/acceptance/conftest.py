@@ -39,7 +39,7 @@ def stack() -> Iterator[Stack]:
     with folder_for_all() as paths:
         environment = os.environ | {"ACK_EVERY_S": ACK_EVERY_S}
         settings = StackSettings(doorstep_home=paths, **FREE_PORTS)
-        whole = Stack(settings, environment=environment, say=lambda _: None)
+        whole = Stack(settings, environment=environment, echo=lambda _: None)
         try:
             whole.up(owner_pid=os.getpid())
             yield whole

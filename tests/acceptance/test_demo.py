@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import sync_playwright
-from tests.browser.looking import ARGUMENTS, CHROMIUM
 
 from device.journal import read_published
 from ops.stack.addresses import Addresses
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
+from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS
 
 COURIERS = 60
 RUN_S = 80
@@ -76,7 +76,7 @@ def demo(paths: Path) -> Demo:
         watcher.join(10)
         process.stdout.close()
         process.stderr.close()
-        Stack(StackSettings(doorstep_home=paths, **FREE_PORTS), say=print).down()
+        Stack(StackSettings(doorstep_home=paths, **FREE_PORTS), echo=print).down()
     return found
 
 
@@ -91,7 +91,7 @@ def watch(lines: Any, found: Demo, paths: Path) -> None:
         if link := re.search(r"http\S+/t/\S+#cst_\S+", line):
             threading.Thread(target=open_page, args=(link[0], found), daemon=True).start()
         if not killed_at and re.match(rf"00:{KILL_AFTER_S // 10}\d ", line):
-            stack = Stack(StackSettings(doorstep_home=paths, **FREE_PORTS), say=lambda _: None)
+            stack = Stack(StackSettings(doorstep_home=paths, **FREE_PORTS), echo=lambda _: None)
             os.kill(stack.pid_of("mosquitto-1"), signal.SIGKILL)
             killed_at = time.monotonic()
             found.said.append("-- killed mosquitto-1")
@@ -100,7 +100,7 @@ def watch(lines: Any, found: Demo, paths: Path) -> None:
 def open_page(link: str, found: Demo) -> None:
     """Open the customer's link as its customer does, and keep what the page says."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(link)
         page.wait_for_selector("#steps li.now", timeout=60_000)

@@ -15,8 +15,9 @@ from confluent_kafka.admin import AdminClient
 from ops.servers.process import ServerProcess
 from ops.stack import kafka
 from ops.stack.addresses import Addresses, any_free_port, reach
-from ops.stack.paths import StackPaths, as_user
+from ops.stack.paths import StackPaths
 from ops.stack.settings import StackSettings
+from ops.stack.users import as_user
 
 NODE = 2
 NAME = "kafka-2"
@@ -54,7 +55,7 @@ class SecondKafka(ServerProcess):
         self._servers = str(reach(at.kafka))
 
     def argv(self) -> list[str]:
-        command = kafka.argv_of(self._properties, self._settings)
+        command = kafka.node_argv(self._properties, self._settings)
         return as_user(None, command, on_parent_death="KILL")
 
     def is_ready(self) -> bool:
@@ -72,7 +73,8 @@ class SecondKafka(ServerProcess):
 
     def elect_preferred_leaders(self) -> None:
         """Elect each partition's preferred leader. Kafka itself does so every five minutes."""
-        self._admin().elect_leaders(ElectionType.PREFERRED).result(ELECTION_TIMEOUT_S)
+        admin = self._admin()  # keep the client until the result is there
+        admin.elect_leaders(ElectionType.PREFERRED).result(ELECTION_TIMEOUT_S)
 
     def _partitions(self, topic: str) -> list[tuple[int, Sequence[int]]]:
         found = self._admin().list_topics(topic, timeout=10).topics[topic].partitions

@@ -49,7 +49,7 @@ def payloads(test: str, count: int) -> list[bytes]:
     return [f'{{"test": "{test}", "n": {n}}}'.encode() for n in range(count)]
 
 
-def test_bridge__any_payload__arrives_untouched_under_the_drivers_key(
+def test_bridge__any_payload__is_forwarded_unchanged_keyed_by_driver(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     odd = [b"\x00\xff\x1f\x8bnot json", b'{"n": 1}', b"x" * 65_000]
@@ -81,7 +81,7 @@ def test_bridge__one_driver__stays_in_order_in_one_partition(
     wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
 
 
-def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_works(
+def test_bridge__starts_before_mosquitto_and_kafka__logs_that_it_waits_then_works(
     tmp_path: Path,
 ) -> None:
     mosquitto = AnonymousMosquitto(tmp_path / "mosquitto")
@@ -95,7 +95,7 @@ def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_wo
 
         mosquitto.start()
         wait_until(lambda: bridge.metric("doorstep_bridge_connected") == 1)
-        assert bridge.get("/readyz")[0] == 503  # Kafka is still not there
+        assert bridge.get("/readyz")[0] == 503  # Kafka is still down
         sent = payloads("early", 50)
         phone = DriverClient(mosquitto)
         phone.send(sent)
@@ -110,7 +110,7 @@ def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_wo
             server.stop()
 
 
-def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
+def test_bridge__one_of_two_brokers_is_down__serves_the_other(
     tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     away = any_free_port()
@@ -142,7 +142,7 @@ def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
         bridge.stop()
 
 
-def test_bridge__a_publisher_restarts__its_fixes_go_on_arriving(
+def test_bridge__publisher_reconnects__its_fixes_stay_in_order(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("publisher", 60)
@@ -154,7 +154,7 @@ def test_bridge__a_publisher_restarts__its_fixes_go_on_arriving(
     assert [m.value() for m in found if m.key() == b"driver-9"] == sent
 
 
-def test_bridge__killed__gets_again_what_it_had_not_acknowledged(
+def test_bridge__killed__unacknowledged_messages_are_redelivered(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("killed", 5000)
@@ -169,7 +169,7 @@ def test_bridge__killed__gets_again_what_it_had_not_acknowledged(
     read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
 
 
-def test_bridge__sigterm__ends_cleanly_and_its_session_keeps_collecting(
+def test_bridge__sigterm__exits_with_0_and_its_session_queues(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     phone = DriverClient(mosquitto)
@@ -184,7 +184,7 @@ def test_bridge__sigterm__ends_cleanly_and_its_session_keeps_collecting(
     read_topic(kafka.bootstrap_servers, "driver-pos", contains_all({*first, *second}))
 
 
-def test_bridge__mosquitto_killed__nothing_that_the_phone_resends_is_lost(
+def test_bridge__mosquitto_killed__resent_messages_are_forwarded(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("mosquitto-killed", 400)
@@ -194,7 +194,7 @@ def test_bridge__mosquitto_killed__nothing_that_the_phone_resends_is_lost(
     mosquitto.start()
     wait_until(lambda: bridge.metric("doorstep_bridge_connections_total") >= 2)
     bridge.wait_ready()
-    # PUBACK promises no durability: what the broker forgot comes again from the journal.
+    # PUBACK does not promise durability: the device resends from its journal.
     phone.send(sent)
     phone.close()
     read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
@@ -234,7 +234,7 @@ def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: 
             server.stop()
 
 
-def test_bridge__a_topic_that_is_missing__acknowledges_nothing_until_it_is_there(
+def test_bridge__topic_missing__acknowledges_nothing_until_it_exists(
     tmp_path: Path, mosquitto: AnonymousMosquitto
 ) -> None:
     kafka = KafkaServer(tmp_path / "kafka")
@@ -255,7 +255,7 @@ def test_bridge__a_topic_that_is_missing__acknowledges_nothing_until_it_is_there
             server.stop()
 
 
-def test_bridge__the_topic_is_recreated__goes_on_by_itself(
+def test_bridge__topic_recreated__recovers(
     tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     topic = "driver-pos-recreated"
@@ -276,7 +276,7 @@ def test_bridge__the_topic_is_recreated__goes_on_by_itself(
         client.create_topics(create)[topic].result(30)
         phone.send(payloads("second", 200))
         phone.close()
-        # What was confirmed before the deletion is gone with the topic; the rest must be there.
+        # Records confirmed before the deletion are gone with the topic; all others must exist.
         wanted = {*payloads("between", 20), *payloads("second", 200)}
         read_topic(kafka.bootstrap_servers, topic, contains_all(wanted), 60)
         wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)

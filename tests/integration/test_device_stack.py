@@ -55,12 +55,12 @@ async def test_reporting__set_by_staff__changes_a_device_now_and_one_that_comes_
             if driver_id == "sleepy":  # off while it is set
                 assert (await api.put(path, json=wanted)).status_code == 200
             async with open_device_session(driver_id, simulator) as phone:
-                await phone.connected(SOON_S)
+                await phone.wait_connected(SOON_S)
                 if driver_id == "thrifty":
                     assert _sent(phone, 10) == 10
                     assert (await api.put(path, json=wanted)).status_code == 200
                 await wait_until_async(
-                    lambda p=phone: p.device.reporter.report == report, SOON_S, driver_id
+                    lambda p=phone: p.device.sampler.policy == report, SOON_S, driver_id
                 )
                 assert _sent(phone, 10) < 10
             deadline = time.monotonic() + SOON_S

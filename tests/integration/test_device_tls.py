@@ -85,7 +85,7 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
             await asyncio.to_thread(wait_until, lambda: sender.is_connected, SOON_S)
             ack = b'{"boot": "%s", "seq": 20, "missing": []}' % device.boot.encode()
             assert sender.send([("anna", ack)]) == set()
-            await asyncio.to_thread(wait_until, lambda: not device._waiting_since, SOON_S)
+            await asyncio.to_thread(wait_until, lambda: not device._ack_timeout.is_running, SOON_S)
             assert device.pending == 0
             await device.stop()
             await running

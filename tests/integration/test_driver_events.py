@@ -48,7 +48,7 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnonymousMos
 
 @pytest.fixture
 def topic(kafka: KafkaServer, request: pytest.FixtureRequest) -> str:
-    """A driver-pos of the test's own."""
+    """Create a topic for the test alone."""
     name = f"driver-pos-{abs(hash(request.node.name)) % 10**8}"
     create_topic(kafka, name)
     return name
@@ -68,7 +68,7 @@ def make_service(
     mosquitto: AnonymousMosquitto,
     topic: str,
 ) -> Iterator[Callable[..., ServiceProcess]]:
-    """Makes a driver_events on the test's database and topic; all are stopped at the end."""
+    """Make driver_events processes on the test's database and topic, stopped at the end."""
     register(database)
     services: list[ServiceProcess] = []
 
@@ -114,7 +114,7 @@ def stored(database: Database) -> list[tuple[str, str, int]]:
 
 
 def letters_of(kafka: KafkaServer, key: bytes, count: int) -> list[Message]:
-    """The dead letters of a driver."""
+    """Return the dead letters of a driver."""
 
     def enough(messages: list[Message]) -> bool:
         return sum(message.key() == key for message in messages) >= count
@@ -130,7 +130,7 @@ def headers_of(message: Message) -> dict[str, str]:
     return {name: value.decode() for name, value in message.headers() or []}
 
 
-def test_driver_events__a_fix__is_in_the_history_acked_and_in_the_live_feed(
+def test_driver_events__a_fix__is_stored_acknowledged_and_in_the_live_feed(
     service: ServiceProcess,
     database: Database,
     kafka: KafkaServer,
@@ -158,7 +158,7 @@ def test_driver_events__a_fix__is_in_the_history_acked_and_in_the_live_feed(
     assert service.metric("doorstep_driver_events_commit_latency_seconds_count") >= 6
 
 
-def test_driver_events__the_same_records_again__are_duplicates_and_acked_again(
+def test_driver_events__same_records_again__are_duplicates_and_acknowledged_again(
     service: ServiceProcess,
     database: Database,
     kafka: KafkaServer,
@@ -178,7 +178,7 @@ def test_driver_events__the_same_records_again__are_duplicates_and_acked_again(
     phone.close()
 
 
-def test_driver_events__bad_beside_good__keeps_the_good_and_buries_the_bad(
+def test_driver_events__bad_and_good__stores_the_good_and_makes_dead_letters(
     service: ServiceProcess,
     database: Database,
     kafka: KafkaServer,
@@ -209,13 +209,13 @@ def test_driver_events__bad_beside_good__keeps_the_good_and_buries_the_bad(
     [letter] = letters_of(kafka, b"stranger", 1)
     assert headers_of(letter)["reason"] == "unknown_driver"
     assert stored(database) == [("d3", "b1", 1), ("d3", "b1", 5)]
-    # refused and void ones are passed by the watermark: nobody sends them again
+    # the watermark passes refused and void ones: devices do not resend them
     wait_until(lambda: phone.received and json.loads(phone.received[-1][1])["seq"] == 5)
     assert json.loads(phone.received[-1][1])["missing"] == []
     phone.close()
 
 
-def test_driver_events__killed_in_the_middle__records_everything_once(
+def test_driver_events__killed__records_everything_once(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     records = [(driver_id, encode_fix(fix(seq))) for seq in range(1, 501) for driver_id in DRIVERS]
@@ -231,13 +231,13 @@ def test_driver_events__killed_in_the_middle__records_everything_once(
     assert not database.rows("SELECT * FROM doorstep.outbox")
 
 
-def test_driver_events__sigterm__ends_cleanly(service: ServiceProcess) -> None:
+def test_driver_events__sigterm__exits_with_0(service: ServiceProcess) -> None:
     service.signal(signal.SIGTERM)
     assert service.exit_code == 0
     assert service.events()[-1] == "stopped"
 
 
-def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_and_works(
+def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_then_works(
     tmp_path: Path, database: Database
 ) -> None:
     register(database)
@@ -260,7 +260,7 @@ def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_and_w
             server.stop()
 
 
-def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
+def test_driver_events__database_restarts__pauses_and_loses_nothing(
     tmp_path: Path, kafka: KafkaServer, mosquitto: AnonymousMosquitto, topic: str
 ) -> None:
     with running_cluster() as cluster:
@@ -297,7 +297,7 @@ def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
             service.stop()
 
 
-def test_driver_events__the_topic_is_recreated__reads_it_from_its_beginning(
+def test_driver_events__topic_recreated__is_read_from_its_beginning(
     service: ServiceProcess, database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(fix(n))) for n in range(1, 31)])
@@ -311,7 +311,7 @@ def test_driver_events__the_topic_is_recreated__reads_it_from_its_beginning(
     wait_until(lambda: len(stored(database)) == 40, 60)
 
 
-def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
+def test_driver_events__two_instances__record_each_fix_once(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     first, second = make_service(), make_service(MQTT_USERNAME="driver_events-2")
@@ -339,7 +339,7 @@ def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
     assert not database.rows("SELECT * FROM doorstep.outbox")
 
 
-def test_driver_events__another_of_its_name__throws_it_out_and_it_comes_back(
+def test_driver_events__second_instance_of_the_name__is_fenced_and_rejoins(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     first, second = make_service(), make_service()
@@ -362,7 +362,7 @@ def test_driver_events__another_of_its_name__throws_it_out_and_it_comes_back(
     assert first.exit_code is None
 
 
-def test_driver_events__a_locked_driver__is_parked_and_stalls_nobody_else(
+def test_driver_events__locked_driver__is_parked_and_others_are_recorded(
     service: ServiceProcess,
     database: Database,
     kafka: KafkaServer,
@@ -386,10 +386,10 @@ def test_driver_events__a_locked_driver__is_parked_and_stalls_nobody_else(
     phone.close()
 
 
-def test_driver_events__a_row_that_the_database_cannot_take__is_buried_alone(
+def test_driver_events__row_refused_by_the_database__becomes_the_only_dead_letter(
     service: ServiceProcess, database: Database, kafka: KafkaServer, topic: str
 ) -> None:
-    with database.connect(autocommit=True) as conn:  # a rule that decoding doesn't know
+    with database.connect(autocommit=True) as conn:  # a constraint that the decoder does not check
         conn.execute("ALTER TABLE fix_history ADD CHECK (altitude_m IS DISTINCT FROM 666)")
     records = [("d4", encode_fix(fix(n))) for n in range(1, 40)]
     records.insert(20, ("d4", encode_fix(fix(40, altitude_m=666))))
@@ -400,7 +400,7 @@ def test_driver_events__a_row_that_the_database_cannot_take__is_buried_alone(
     assert letter.value() == records[20][1]
 
 
-def test_driver_events__order_changes__reach_tracking_updates_in_their_order(
+def test_driver_events__order_changes__reach_tracking_updates_in_order(
     service: ServiceProcess, database: Database, kafka: KafkaServer
 ) -> None:
     fleet = Fleet(database)
@@ -422,7 +422,7 @@ def test_driver_events__order_changes__reach_tracking_updates_in_their_order(
     wait_until(lambda: not database.rows("SELECT * FROM doorstep.outbox"))
 
 
-def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
+def test_driver_events__kafka_killed__outbox_keeps_its_records(
     tmp_path: Path, database: Database, mosquitto: AnonymousMosquitto
 ) -> None:
     register(database)
@@ -466,7 +466,7 @@ def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
 
 
 def everything(database: Database) -> dict[str, list[dict[str, object]]]:
-    """All rows of what a replay must not touch, `recorded_at` included."""
+    """Return all rows that a replay must not change, `recorded_at` included."""
     tables = "fix_history evidence orders assignment order_event order_command driver_state"
     return {
         table: sorted(database.rows(f"SELECT * FROM doorstep.{table}"), key=repr)
@@ -475,7 +475,7 @@ def everything(database: Database) -> dict[str, list[dict[str, object]]]:
 
 
 def offsets(database: Database) -> dict[int, int]:
-    """Where driver-pos goes on: the topic of several partitions. `series` has but one."""
+    """Return the next offsets of driver-pos, the topic with several partitions."""
     rows = database.rows(
         "SELECT partition, next_offset FROM doorstep.kafka_offset WHERE topic_id IN"
         " (SELECT topic_id FROM doorstep.kafka_offset GROUP BY topic_id HAVING count(*) > 1)"
@@ -483,7 +483,7 @@ def offsets(database: Database) -> dict[int, int]:
     return {row["partition"]: row["next_offset"] for row in rows}
 
 
-def test_driver_events__the_whole_topic_again_from_offset_0__changes_nothing(
+def test_driver_events__whole_topic_replayed__changes_nothing(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     fleet = Fleet(database)

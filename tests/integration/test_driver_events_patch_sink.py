@@ -1,4 +1,4 @@
-"""FIX_SINK=driver_api: one PATCH per fix, beside the running stack."""
+"""FIX_SINK=driver_api: one PATCH per fix, on the running stack."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def is_committed(stack: Stack, boot: str, seq: int) -> Callable[[], bool]:
     return look
 
 
-def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
+def test_patch_sink__good_and_bad_fixes__are_committed_or_dead_letters(
     stack: Stack, sink: ServiceProcess
 ) -> None:
     bad = encode_fix(fix("p1", 4, lat_deg=43.77, battery=0.5)).replace(b"0.5", b"5")
@@ -104,7 +104,7 @@ def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
     assert 'doorstep_driver_events_fixes_total{outcome="committed"} 3.0' in metrics
 
 
-def test_patch_sink__driver_api_is_away__waits_and_loses_nothing(
+def test_patch_sink__driver_api_unavailable__loses_nothing_and_keeps_the_arrival(
     stack: Stack, sink: ServiceProcess
 ) -> None:
     produce(stack, [encode_fix(fix("p2", 1))])

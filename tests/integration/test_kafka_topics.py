@@ -1,4 +1,4 @@
-"""Kafka's topics as the stack creates them."""
+"""The topics that the stack creates in Kafka."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from doorstep.kafka.topic_specs import TOPICS, create_topics, missing_topics
 from ops.servers.kafka import KafkaServer
 
 
-def test_create_topics__twice__creates_once_with_what_is_stated(kafka_broker: KafkaServer) -> None:
+def test_create_topics__twice__creates_them_once_as_specified(kafka_broker: KafkaServer) -> None:
     servers = kafka_broker.bootstrap_servers
 
     assert sorted(create_topics(servers)) == sorted(topic.name for topic in TOPICS)

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from doorstep.kafka.topic_reader import TopicReader
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.provision import owner_connection
-from doorstep.store.compaction import oldest_unread
+from doorstep.store.compaction import oldest_unread_at
 from ops.commands import compact_command, dead_letters_command, trace_command
 from ops.servers.waiting import wait_until
 from ops.stack.addresses import reach
@@ -243,13 +243,13 @@ def test_compact__what_kafka_holds_unread__is_known_by_its_arrival(
         producer.produce(topic, b"x", partition=later_ms % 7 % 3, timestamp=arrived_ms + later_ms)
     assert producer.flush(30) == 0
     with owner_connection(operator.stack.database_admin_url) as conn:
-        oldest = oldest_unread(conn, operator.servers, topic)
+        oldest = oldest_unread_at(conn, operator.servers, topic)
         assert oldest == datetime.fromtimestamp(arrived_ms / 1000, UTC)
         with TopicReader(operator.servers, topic) as reader:
             for partition, (_low, high) in reader.bounds().items():
                 read = (*reader.identify(), partition, high)
                 conn.execute("INSERT INTO doorstep.kafka_offset VALUES (%s, %s, %s, %s)", read)
-        assert oldest_unread(conn, operator.servers, topic) is None
+        assert oldest_unread_at(conn, operator.servers, topic) is None
     capsys.readouterr()
     assert compact_command.main(["--dry-run", "--json"]) == 0  # of the young stack itself
     assert json.loads(capsys.readouterr().out)["would_pack"] == {}

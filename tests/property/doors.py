@@ -21,7 +21,7 @@ from doorstep.store.records import IncomingRow, Token
 from driver_api.app import build_app
 from driver_api.database import Database
 from driver_api.routes import AppContext
-from driver_events.batch import Record, read_batch
+from driver_events.batch import Record, decode_batch
 from tests.property.model import Fix
 
 T = TypeVar("T")
@@ -58,10 +58,10 @@ def rows_of(fixes: Sequence[Fix]) -> tuple[list[IncomingRow], dict[int, Became]]
             continue
         received_at_ms = round(fix.received_at.timestamp() * 1000)
         record = Record(fix.driver_id.encode(), payload_of(fix), received_at_ms)
-        batch = read_batch([record], 10)
+        batch = decode_batch([record], 10)
         rows += [(n, *row[1:]) for row in batch.rows]
-        if batch.faults:
-            refused[n] = ("rejected", batch.faults[0].reason)
+        if batch.refusals:
+            refused[n] = ("rejected", batch.refusals[0].reason)
     return rows, refused
 
 

@@ -65,7 +65,7 @@ async def test_model__once_stored__is_what_tracking_api_reads(
     fleet: Fleet, database: Database
 ) -> None:
     pool = await open_pool(database.url("tracking_api"), 1)
-    store = Store(pool, None)  # type: ignore[arg-type] - the engine is for other questions
+    store = Store(pool, None)  # type: ignore[arg-type]  # the engine is not used
     try:
         assert await store.read_eta_model(0) is None
         with database.connect("doorstep_owner") as conn:

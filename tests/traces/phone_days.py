@@ -158,14 +158,14 @@ class PhoneDays:
         driver_id = self.driver_of(day)
         bodies = self.bodies(day)
         async with open_device_session(driver_id, self.settings) as phone:
-            await phone.connected(SETTLE_WITHIN_S)
+            await phone.wait_connected(SETTLE_WITHIN_S)
             for start in range(0, len(bodies), CHUNK_FIXES):
                 for body in bodies[start : start + CHUNK_FIXES]:
                     phone.device.write(body)
                 phone.journal.commit()
                 phone.device.pump()
                 await asyncio.sleep(0)
-            if not await phone.settled(SETTLE_WITHIN_S):
+            if not await phone.wait_committed(SETTLE_WITHIN_S):
                 raise AssertionError(f"{driver_id}: {phone.device.pending} fixes not committed")
         self.say(f"{driver_id}: {len(day.fixes):,} fixes sent and acknowledged")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from doorstep.fix.instants import MOST_EPOCH_MS
+from doorstep.fix.instants import MAX_EPOCH_MS
 from doorstep.http.openapi import DriverId, json_request, problems
 from doorstep.http.request_body import json_body
 from tracking_api.context import Context, Staff
@@ -39,7 +39,7 @@ async def get_positions(
         int | None,
         Query(
             ge=0,
-            le=MOST_EPOCH_MS,
+            le=MAX_EPOCH_MS,
             description="Only what may be new since this `at_ms` of an earlier answer.",
         ),
     ] = None,

@@ -36,8 +36,8 @@ from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, 
 from doorstep.sampling import Mode, SamplingPolicy, decode_command, encode_command
 from doorstep.series import MAX_POINTS, NAME_PATTERN, Point, decode_points, point_members
 from doorstep.store.records import DeadLetter, Watermark
-from driver_events.acks import MOST_MISSING, encode_watermark
-from driver_events.batch import Record, classify, read_batch
+from driver_events.acks import MAX_MISSING, encode_watermark
+from driver_events.batch import Record, classify, decode_batch
 from driver_events.positions import pack_positions
 from tests.unit.tracking_api.live_world import PUBLIC_URL, World, ms_of
 from tracking_api.app import build_app
@@ -234,7 +234,7 @@ def test_fix__at_a_range_s_end_and_beyond__decoder_and_schema_agree(
 
 def test_ack__fields__are_the_device_s() -> None:
     assert fields_of("Ack") == {one.name for one in msgspec.structs.fields(Ack)}
-    assert SCHEMAS["Ack"]["properties"]["missing"]["maxItems"] == MOST_MISSING
+    assert SCHEMAS["Ack"]["properties"]["missing"]["maxItems"] == MAX_MISSING
 
 
 def test_ack__encoded__is_valid_and_read_by_the_device() -> None:
@@ -334,7 +334,7 @@ def test_live_feed__examples__are_read() -> None:
 
 def test_packed_positions__written_from_a_batch__are_valid() -> None:
     fix = payloads_of("positions")[0]
-    batch = read_batch([Record(b"anna", fix, 1_795_262_584_391)], 10)
+    batch = decode_batch([Record(b"anna", fix, 1_795_262_584_391)], 10)
     (packed,) = pack_positions(classify(batch, []).positions())
     assert_valid("PackedPositions", json.loads(packed))
     row = dict(zip(titles_of("PackedPosition"), json.loads(packed)["positions"][0], strict=True))
