@@ -40,7 +40,7 @@ def build_service(settings: Settings) -> FastAPI:
         database = await Database.open(
             settings.database_url.get_secret_value(), settings.database_pool_size
         )
-        positions = KafkaPositions(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
+        positions = KafkaPositions(settings.kafka, settings.kafka_positions_topic)
         _hand_in(app, database, positions, settings.driver_api_token.get_secret_value())
         waiting = asyncio.create_task(report_waiting(database.is_there))
         try:

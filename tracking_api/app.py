@@ -101,9 +101,7 @@ def build_service(settings: Settings) -> FastAPI:
             settings.database_url.get_secret_value(), settings.database_pool_size
         )
         series_topic = settings.kafka_series_topic
-        topics = Topics(
-            settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
-        )
+        topics = Topics(settings.kafka, settings.topics, {series_topic: points_frame})
         arrivals = RoadEta()
         live = Live(database, settings.live_max_viewers, topics, series_topic, arrivals)
         _hand_in(app, database, settings.tracking_api_public_url, live, arrivals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from doorstep.kafka.access import KafkaAccess
 from tracking_api.database import Store
 from tracking_api.live.connection_manager import ConnectionManager
 from tracking_api.live.feed import Feed, Heard
@@ -27,7 +28,7 @@ class Live:
         series_topic: str = "series",
         estimate: EstimateArrival = estimate_arrival,
     ) -> None:
-        self.topics = topics or Topics("127.0.0.1:1", ())
+        self.topics = topics or Topics(KafkaAccess("127.0.0.1:1"), ())
         self.series = SeriesStreams(self.topics, series_topic)
         self.crowd = ConnectionManager(store.find_tokens, most_viewers)
         self.hub = Hub(store, estimate=estimate)
@@ -51,7 +52,7 @@ class Live:
                 loop.call_soon_threadsafe(self._take, heard)
 
             self._feed = Feed(
-                settings.kafka_bootstrap_servers,
+                settings.kafka,
                 updates_topic=settings.kafka_updates_topic,
                 positions_topic=settings.kafka_positions_topic,
                 take=take,

@@ -24,6 +24,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from doorstep.errors import KafkaUnavailable, NotFound
 from doorstep.http.problems import UnusableRequest
+from doorstep.kafka.access import KafkaAccess
 from doorstep.telemetry import get_logger
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
@@ -70,11 +71,11 @@ class Topics:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaAccess,
         names: Sequence[str],
         keyed: Mapping[str, MakeFrame] | None = None,
     ) -> None:
-        self._servers = {"bootstrap.servers": bootstrap_servers, "log_level": 0}
+        self._servers = {**kafka.as_librdkafka_dict(), "log_level": 0}
         self._names = frozenset(names)
         self._wishes: queue.Queue[tuple[Follower, str, Future[Offsets]] | None] = queue.Queue()
         self._keyed = keyed or {}

@@ -31,6 +31,7 @@ from doorstep.fix import (
     encode_void,
 )
 from doorstep.fix.strict import OPTIONAL, RANGES
+from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_specs import TOPICS
 from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
 from doorstep.sampling import Mode, SamplingPolicy, decode_command, encode_command
@@ -324,7 +325,9 @@ class KafkaMessage:
 
 
 def test_live_feed__examples__are_read() -> None:
-    feed = Feed("", updates_topic="u", positions_topic="p", take=print, watched={"anna", "ben"})
+    feed = Feed(
+        KafkaAccess(""), updates_topic="u", positions_topic="p", take=print, watched={"anna", "ben"}
+    )
     records = [KafkaMessage("u", one) for one in payloads_of("orderUpdate")]
     records += [KafkaMessage("p", one) for one in payloads_of("packedPositions")]
     heard = feed.read(records)  # type: ignore[arg-type]
