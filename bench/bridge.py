@@ -11,6 +11,7 @@ through the same brokers, interleaved. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -46,7 +47,11 @@ class PahoBridge(ServerProcess):
         self, folder: Path, broker: AnonymousMosquitto, kafka: KafkaServer, client_id: str
     ) -> None:
         super().__init__(folder)
-        self._arguments = [str(broker.port), kafka.bootstrap_servers, client_id]
+        self._arguments = [
+            str(broker.port),
+            json.dumps(kafka.access.as_librdkafka_dict()),
+            client_id,
+        ]
 
     def argv(self) -> list[str]:
         return [sys.executable, "-m", "bench.plain_bridge", *self._arguments]
@@ -105,13 +110,13 @@ def _run(
     client_id = f"bench-{variant}"
     if variant == "ours":
         service: ServerProcess = bridge_process(
-            folder / variant, broker.url, kafka.bootstrap_servers, BRIDGE_CLIENT_ID=client_id
+            folder / variant, broker.url, kafka.access, BRIDGE_CLIENT_ID=client_id
         )
     else:
         service = PahoBridge(folder / variant, broker, kafka, client_id)
     service.start()
     try:
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        admin = AdminClient({**kafka.access.as_librdkafka_dict()})
         already_written = _records(admin)
         with _frozen(service.pid):
             each = count // len(phones)
