@@ -28,7 +28,7 @@ CUSTOMER_TOKEN_PREFIX = "cst_"  # noqa: S105
 
 # A broker disconnects the first of two clients with one id, so each instance of driver_events has
 # its own user name. driver-pos has 12 partitions, so there are at most 12 instances.
-MORE_DRIVER_EVENTS = tuple(f"driver_events-{number}" for number in range(2, 13))
+DRIVER_EVENTS_REPLICAS = tuple(f"driver_events-{number}" for number in range(2, 13))
 
 # One round is enough: stretching protects guessable passwords, and these have 256 random bits. It
 # saves the broker 0.1 ms of CPU per connection (10 s for a fleet of 100,000).
@@ -71,7 +71,7 @@ def mqtt_password(key: bytes, username: str) -> str:
 
     All instances of driver_events share one password.
     """
-    service = "driver_events" if username in MORE_DRIVER_EVENTS else username
+    service = "driver_events" if username in DRIVER_EVENTS_REPLICAS else username
     return _base64url(_derive(key, b"mqtt:", service))
 
 

@@ -25,7 +25,7 @@ import psycopg
 
 import data
 from doorstep.credentials import (
-    MORE_DRIVER_EVENTS,
+    DRIVER_EVENTS_REPLICAS,
     driver_token,
     encode_fleet_key,
     mosquitto_entry,
@@ -47,7 +47,7 @@ from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 
 # Users of the broker that are not drivers.
-SERVICE_USERS = ("bridge", "driver_events", *MORE_DRIVER_EVENTS, "stack", "tickers")
+SERVICE_USERS = ("bridge", "driver_events", *DRIVER_EVENTS_REPLICAS, "stack", "tickers")
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and count
 DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line
@@ -213,7 +213,7 @@ def _run(options: argparse.Namespace) -> int:
         write_password_file(passwords, key)
         if options.source:
             provision_sources(passwords, key, options.source)
-    driver_ids = [*options.driver, *numbered(options.prefix, options.drivers)]
+    driver_ids = [*options.driver, *numbered_ids(options.prefix, options.drivers)]
     with owner_connection(_require("DATABASE_ADMIN_URL")) as conn:
         provision_staff(conn, token_file.read_text(encoding="ascii").strip())
         if options.city:
@@ -224,7 +224,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def numbered(prefix: str, count: int, width: int = 0) -> list[str]:
+def numbered_ids(prefix: str, count: int, width: int = 0) -> list[str]:
     """Return `count` ids: the prefix and a number from 1, zero-padded to a common width."""
     width = width or len(str(count))
     return [f"{prefix}{number:0{width}}" for number in range(1, count + 1)]

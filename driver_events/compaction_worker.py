@@ -8,7 +8,7 @@ from contextlib import closing
 import psycopg
 
 from doorstep.errors import StoreUnavailable
-from doorstep.store.compaction import ChunkMismatch, CompactionLocked, Compactor, oldest_unread
+from doorstep.store.compaction import ChunkMismatch, CompactionLocked, Compactor, oldest_unread_at
 from doorstep.store.pool import connect
 from doorstep.telemetry import get_logger
 from driver_events import metrics
@@ -44,9 +44,7 @@ class CompactionWorker:
         settings = self._settings
         plan = compactor.plan(None)
         if plan.days:  # unread records may belong to these days
-            unread = oldest_unread(
-                compactor.conn, settings.kafka_bootstrap_servers, settings.kafka_topic
-            )
+            unread = oldest_unread_at(compactor.conn, settings.kafka, settings.kafka_topic)
             plan = compactor.plan(unread)
         done = compactor.run(plan, rest=self._rest)
         if done.days or done.expired:

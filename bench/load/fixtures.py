@@ -26,7 +26,7 @@ from bench.load.route import (
     micro_of,
 )
 from doorstep.credentials import new_customer_token, token_sha256
-from doorstep.provision import numbered, read_restaurants
+from doorstep.provision import numbered_ids, read_restaurants
 from doorstep.store.admin import NewRestaurant
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
@@ -97,7 +97,7 @@ class _PlannedOrder:
 def create_fixtures(stack: Stack, options: LoadOptions, progress: Progress) -> LoadFleet:
     """Register the drivers, put them on duty, and assign an order to a share of them."""
     random_of = random.Random(4)
-    driver_ids = numbered(PREFIX, options.devices)
+    driver_ids = numbered_ids(PREFIX, options.devices)
     stack.add_drivers(driver_ids)
     with (
         translated(),

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from doorstep.errors import MalformedFix
-from doorstep.fix.instants import EXACT_AS_FLOAT_MS, LEAST_EPOCH_MS, instant_of
+from doorstep.fix.instants import EXACT_AS_FLOAT_MS, MIN_EPOCH_MS, instant_of
 from doorstep.fix.strict import RANGES, decode_position_strictly
 from doorstep.fix.value import (
     ID_PATTERN,
@@ -122,7 +122,7 @@ def _decode_array(text: bytes) -> list[FixValues] | None:
              altitude_m, battery) = _values_of(wire)  # fmt: skip
             if not _is_id(boot):
                 return None
-            if fix_at.__class__ is int and LEAST_EPOCH_MS <= fix_at < EXACT_AS_FLOAT_MS:
+            if fix_at.__class__ is int and MIN_EPOCH_MS <= fix_at < EXACT_AS_FLOAT_MS:
                 fix_at = _from_timestamp(fix_at / 1000, UTC)  # as instant_of does
             else:
                 if fix_at.__class__ is str:

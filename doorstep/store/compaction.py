@@ -19,6 +19,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from doorstep.errors import DoorstepError
+from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_reader import TopicReader
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
@@ -65,11 +66,11 @@ class Compacted:
     expired: int = 0  # fixes past the retention
 
 
-def oldest_unread(
-    conn: psycopg.Connection[Any], bootstrap_servers: str, topic: str
+def oldest_unread_at(
+    conn: psycopg.Connection[Any], kafka: KafkaAccess, topic: str
 ) -> datetime | None:
     """Return the arrival of the topic's oldest unrecorded record. Raises KafkaUnavailable."""
-    with TopicReader(bootstrap_servers, topic) as reader:
+    with TopicReader(kafka, topic) as reader:
         reached = read_offsets(conn, *reader.identify())
         unread = {
             partition: (max(low, reached.get(partition, 0)), high)
@@ -105,11 +106,11 @@ class Compactor:
         """Return the number of fixes of a day."""
         return int(self._row("count_day", day=day)["fixes"])
 
-    def count_past(self, days: int) -> int:
+    def count_expired(self, days: int) -> int:
         """Return the number of packed fixes older than `days`."""
         return int(self._row("count_expired", days=days)["fixes"])
 
-    def keep_days(self, days: int) -> None:
+    def set_retention(self, days: int) -> None:
         """Set the history's retention."""
         self._rows("set_history_days", days=days)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from doorstep.provision import owner_connection
-from doorstep.store.compaction import Compacted, Compactor, Plan, oldest_unread
+from doorstep.store.compaction import Compacted, Compactor, Plan, oldest_unread_at
 from ops.commands.runner import run_command
 from ops.commands.settings import OperatorSettings
 from ops.console import Echo, print_line
@@ -37,14 +37,14 @@ def _run(options: argparse.Namespace) -> int:
     settings = OperatorSettings.load()
     with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
         compactor = Compactor(conn)
-        unread = oldest_unread(conn, settings.kafka_bootstrap_servers, settings.kafka_topic)
+        unread = oldest_unread_at(conn, settings.kafka, settings.kafka_topic)
         plan = compactor.plan(unread)
         days = options.retention_days or plan.history_days
         if options.dry_run:
             _print_plan(compactor, plan, days, options.json)
             return 0
         if options.retention_days:
-            compactor.keep_days(days)
+            compactor.set_retention(days)
         done = compactor.run(plan, _throttled(lambda line: print_line(f"compact: {line}")))
         fixes, chunks, size = compactor.size()
     if options.json:
@@ -77,7 +77,7 @@ def summary(plan: Plan, done: Compacted, history_days: int) -> str:
 
 def _print_plan(compactor: Compactor, plan: Plan, days: int, as_json: bool) -> None:
     counts = {str(day): compactor.count(day) for day in plan.days}
-    expired = compactor.count_past(days)
+    expired = compactor.count_expired(days)
     if as_json:
         print(json.dumps(_plan_json(plan) | {"would_pack": counts, "would_delete": expired}))
         return

@@ -15,7 +15,7 @@ from doorstep.errors import DoorstepError
 from doorstep.fix import ID_PATTERN
 from doorstep.fix.instants import instant_of
 from doorstep.http.instants import format_instant
-from doorstep.kafka.topic_reader import OffsetRange, TopicReader, place_of
+from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_and_offset
 from doorstep.mqtt_topics import POSITION, PREFIX
 from ops.commands.runner import BadArgument
 from ops.console import Echo
@@ -45,7 +45,7 @@ class StoredDeadLetter:
         for name, value in cast("Iterable[tuple[str, bytes | None]]", message.headers() or ()):
             headers[name] = (value or b"").decode("utf-8", "replace")
         return cls(
-            *place_of(message),
+            *partition_and_offset(message),
             message.timestamp()[1],
             message.key(),
             message.value() or b"",

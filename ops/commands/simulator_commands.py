@@ -9,7 +9,7 @@ import argparse
 import subprocess
 from collections.abc import Sequence
 
-from doorstep.provision import CITIES, numbered
+from doorstep.provision import CITIES, numbered_ids
 from ops.commands.broker_users import read_driver_ids
 from ops.console import print_line
 from ops.stack.processes import module_argv
@@ -49,7 +49,7 @@ def run_publisher(stack: Stack, options: argparse.Namespace) -> int:
     _announce_start(stack)
     with stack.session():
         if options.command_name == "cities":
-            stack.add_drivers(numbered(*CITIES))
+            stack.add_drivers(numbered_ids(*CITIES))
         return subprocess.run(argv, check=False, env=stack.client_environment()).returncode
 
 

@@ -15,7 +15,7 @@ import psycopg
 from device.journal import SeqInBoot, read_seq
 from doorstep.errors import DoorstepError, MalformedFix, UnknownDriver
 from doorstep.fix import Fix, Refused, decode_position
-from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_of, place_of
+from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_and_offset, partition_of
 from doorstep.store import fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
@@ -115,12 +115,12 @@ def follow_fix(
     trace.other_boots = [one for one in candidates if one != trace.boot]
     if trace.boot is not None:
         _read_database(trace, conn, boots)
-    with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_topic) as positions:
+    with TopicReader(settings.kafka, settings.kafka_topic) as positions:
         _read_positions(trace, conn, positions, max_records)
     if trace.boot is None and trace.records:  # only in Kafka so far
         trace.boot = trace.records[0].entry.boot
     trace.journal = next((one for one in journals if one.boot == trace.boot), None)
-    with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_dead_letter_topic) as letters:
+    with TopicReader(settings.kafka, settings.kafka_dead_letter_topic) as letters:
         trace.letters = _read_letters(trace, letters)
     return trace
 
@@ -214,7 +214,7 @@ def _read_positions(
             continue
         entry = entry_of(message.value() or b"", trace.boot, trace.seq)
         if entry is not None:
-            _, offset = place_of(message)
+            _, offset = partition_and_offset(message)
             at_ms = message.timestamp()[1]
             trace.records.append(InKafka(partition, offset, at_ms, entry, offset < consumed))
     trace.partition, trace.searched, trace.lag = partition, searched, max(0, high - consumed)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from device.journal import read_published
 from doorstep.errors import Unavailable
-from doorstep.provision import numbered, owner_connection
+from doorstep.provision import numbered_ids, owner_connection
 from ops.console import print_line
 from ops.demo.couriers import PREFIX, CouriersProcess
 from ops.demo.links import DemoLinks
@@ -72,7 +72,7 @@ def only_demo(paths: StackPaths) -> Iterator[None]:
 
 
 def _run(stack: Stack, options: DemoOptions) -> DemoReport:
-    driver_ids = numbered(PREFIX, options.couriers)
+    driver_ids = numbered_ids(PREFIX, options.couriers)
     stack.add_drivers(driver_ids)
     _end_open_orders(stack, "that an earlier demo left open")
     seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.paths.journals)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping
 
-from doorstep.provision import CITIES, numbered
+from doorstep.provision import CITIES, numbered_ids
 from ops.console import print_line
 from ops.demo.couriers import PREFIX, STOP_TIMEOUT_S, start_simulator
 from ops.demo.simulation_targets import SimulationTargets
@@ -39,7 +39,7 @@ class SideSimulators:
         for kind in KINDS:
             if targets.get(kind) and kind not in self._processes:
                 self._start(kind)
-        added = numbered(PREFIX, targets.get("couriers", 0), width)[len(driver_ids) :]
+        added = numbered_ids(PREFIX, targets.get("couriers", 0), width)[len(driver_ids) :]
         if added:
             self._stack.add_drivers(added)
             driver_ids += added
@@ -66,7 +66,7 @@ class SideSimulators:
 
     def _start(self, kind: str) -> None:
         if kind == "cities":
-            self._stack.add_drivers(numbered(*CITIES))
+            self._stack.add_drivers(numbered_ids(*CITIES))
         self._processes[kind] = start_simulator(
             module_argv(kind),
             self._stack.client_environment(),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from doorstep.errors import DoorstepError
-from doorstep.provision import numbered, owner_connection
+from doorstep.provision import numbered_ids, owner_connection
 from ops.demo.couriers import PREFIX, CouriersProcess
 from ops.fleet_statistics import read_orders
 from ops.ledger import Ledger, compare, read_journals
@@ -28,7 +28,7 @@ DELIVER_WITHIN_S = 180.0  # a delivery takes 25 minutes, at ten times the speed
 @pytest.fixture(scope="module")
 def couriers(stack: Stack) -> Iterator[CouriersProcess]:
     """The couriers' process, publishing."""
-    stack.add_drivers(numbered(PREFIX, COURIERS))
+    stack.add_drivers(numbered_ids(PREFIX, COURIERS))
     before = published(stack)  # by other tests' devices
     process = CouriersProcess(stack, COURIERS, SPEEDUP)
     wait_for_progress(stack, process, before)
@@ -82,7 +82,7 @@ def test_couriers__killed_and_restarted__still_deliver(
     stack: Stack, couriers: CouriersProcess
 ) -> None:
     """They go on with the orders that they had."""
-    since, driver_ids = datetime.now(UTC), numbered(PREFIX, COURIERS)
+    since, driver_ids = datetime.now(UTC), numbered_ids(PREFIX, COURIERS)
     deadline = time.monotonic() + DELIVER_WITHIN_S
     while True:
         with owner_connection(stack.database_admin_url) as conn:

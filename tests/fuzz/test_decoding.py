@@ -90,7 +90,7 @@ def test_decode_position__any_payload__both_decoders_agree_on_the_contracts_reas
 
 
 def reason_of(decode: Callable[[bytes], object], body: bytes) -> str:
-    """Why a body is refused; nothing if it isn't."""
+    """Return the reason why a body is refused, or an empty string."""
     try:
         decode(body)
     except MalformedFix as exc:
@@ -99,7 +99,7 @@ def reason_of(decode: Callable[[bytes], object], body: bytes) -> str:
 
 
 def check(fix: Fix) -> None:
-    """Every value is inside its range, whatever the payload said."""
+    """Assert that every value is inside its range."""
     assert fix.boot is not None
     assert fix.seq is not None
     assert 1 <= fix.seq <= 2**62
@@ -111,7 +111,7 @@ def check(fix: Fix) -> None:
 
 @FUZZ
 @given(payloads)
-def test_decode_fix__any_body__is_a_fix_or_a_reason(body: bytes) -> None:
+def test_decode_fix__any_body__is_a_fix_or_refused_with_a_reason(body: bytes) -> None:
     for decode in (decode_fix, decode_fixes):
         for whole in (body, b'{"fixes":' + body + b"}", b'{"fixes":[' + body + b"]}"):
             assert reason_of(decode, whole) in REASONS | {""}
@@ -126,7 +126,7 @@ def test_decode_position__good_fixes_among_bad_entries__are_all_kept(bad: list[s
     payload = f"[{','.join(parts)}]".encode()
     found = judged(payload, strictly=False)
     if isinstance(found, str):
-        # Then it is no JSON as a whole: nobody can tell where the good ones begin.
+        # Not JSON as a whole: the good entries cannot be delimited.
         assert found in {"not_json", "not_utf8", "too_deep", "too_large"}
         assert not is_json(payload)
         return

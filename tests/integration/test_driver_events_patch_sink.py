@@ -1,4 +1,4 @@
-"""FIX_SINK=driver_api: one PATCH per fix, beside the running stack."""
+"""FIX_SINK=driver_api: one PATCH per fix, on the running stack."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
 from ops.servers.services import ServiceProcess
@@ -51,7 +52,7 @@ def fix(boot: str, seq: int, **changes: float) -> Fix:
 
 
 def produce(stack: Stack, payloads: list[bytes]) -> None:
-    producer = Producer({"bootstrap.servers": str(stack.addresses.kafka)})
+    producer = Producer({**stack.kafka_access(ADMIN).as_librdkafka_dict()})
     for payload in payloads:
         producer.produce(TOPIC, payload, DRIVER)
     assert producer.flush(20) == 0
@@ -68,7 +69,7 @@ def is_committed(stack: Stack, boot: str, seq: int) -> Callable[[], bool]:
     return look
 
 
-def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
+def test_patch_sink__good_and_bad_fixes__are_committed_or_dead_letters(
     stack: Stack, sink: ServiceProcess
 ) -> None:
     bad = encode_fix(fix("p1", 4, lat_deg=43.77, battery=0.5)).replace(b"0.5", b"5")
@@ -104,7 +105,7 @@ def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
     assert 'doorstep_driver_events_fixes_total{outcome="committed"} 3.0' in metrics
 
 
-def test_patch_sink__driver_api_is_away__waits_and_loses_nothing(
+def test_patch_sink__driver_api_unavailable__loses_nothing_and_keeps_the_arrival(
     stack: Stack, sink: ServiceProcess
 ) -> None:
     produce(stack, [encode_fix(fix("p2", 1))])

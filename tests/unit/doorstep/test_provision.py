@@ -13,7 +13,7 @@ from doorstep.provision import (
     FIRENZE,
     SERVICE_USERS,
     check_driver_ids,
-    numbered,
+    numbered_ids,
     read_restaurants,
     write_password_file,
 )
@@ -92,5 +92,5 @@ def test_firenze__every_restaurant__is_inside_the_service_area() -> None:
 
 
 def test_numbered__several_digits__are_padded_to_one_width() -> None:
-    assert numbered("d-", 10)[:2] == ["d-01", "d-02"]
-    assert numbered("d-", 0) == []
+    assert numbered_ids("d-", 10)[:2] == ["d-01", "d-02"]
+    assert numbered_ids("d-", 0) == []

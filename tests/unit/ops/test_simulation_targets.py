@@ -22,9 +22,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
         return {"simulations": [{"kind": k, "wanted": n} for k, n in world.targets.items()]}
 
     monkeypatch.setattr(simulation_targets, "request_json", request)
-    monkeypatch.setattr(
-        couriers.subprocess, "Popen", lambda argv, **_: world.started.append(argv[-1])
-    )
+    monkeypatch.setattr("subprocess.Popen", lambda argv, **_: world.started.append(argv[-1]))
     monkeypatch.setattr(couriers, "as_user", lambda _user, argv, **_: argv)
     paths = SimpleNamespace(staff_token=lambda: "stf", logs=tmp_path)
     world.stack = SimpleNamespace(

@@ -8,7 +8,7 @@ import pytest
 
 import data
 from doorstep.geo import bearing_deg, distance_m
-from doorstep.provision import CITIES, numbered
+from doorstep.provision import CITIES, numbered_ids
 from simulators.cities.atlas import City, near_cities, read_cities
 from simulators.cities.fleet import MAX_VANS, driver_id_of
 from simulators.cities.van import Van
@@ -64,7 +64,7 @@ def test_bearing_deg__any_direction__is_clockwise_from_north(
 
 
 def test_driver_id_of__all_vans__equals_the_registered_ids() -> None:
-    assert [driver_id_of(number) for number in range(1, MAX_VANS + 1)] == numbered(*CITIES)
+    assert [driver_id_of(number) for number in range(1, MAX_VANS + 1)] == numbered_ids(*CITIES)
 
 
 def test_walks__each_step__adds_or_subtracts_one() -> None:
