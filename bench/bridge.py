@@ -11,6 +11,7 @@ through the same brokers, interleaved. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -27,11 +28,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.devices import Phone, connect_phones, publish
 from bench.measure import Measurements, report
+from bench.process_cpu import cpu_s
 from doorstep.settings import Bind
 from ops.servers.kafka import POSITION_PARTITIONS, KafkaServer
 from ops.servers.mosquitto import AnonymousMosquitto
 from ops.servers.process import ServerProcess
-from ops.servers.services import bridge_process, cpu_s
+from ops.servers.services import bridge_process
 from ops.servers.waiting import wait_until
 
 PHONES = 250
@@ -45,7 +47,11 @@ class PahoBridge(ServerProcess):
         self, folder: Path, broker: AnonymousMosquitto, kafka: KafkaServer, client_id: str
     ) -> None:
         super().__init__(folder)
-        self._arguments = [str(broker.port), kafka.bootstrap_servers, client_id]
+        self._arguments = [
+            str(broker.port),
+            json.dumps(kafka.access.as_librdkafka_dict()),
+            client_id,
+        ]
 
     def argv(self) -> list[str]:
         return [sys.executable, "-m", "bench.plain_bridge", *self._arguments]
@@ -104,13 +110,13 @@ def _run(
     client_id = f"bench-{variant}"
     if variant == "ours":
         service: ServerProcess = bridge_process(
-            folder / variant, broker.url, kafka.bootstrap_servers, BRIDGE_CLIENT_ID=client_id
+            folder / variant, broker.url, kafka.access, BRIDGE_CLIENT_ID=client_id
         )
     else:
         service = PahoBridge(folder / variant, broker, kafka, client_id)
     service.start()
     try:
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        admin = AdminClient({**kafka.access.as_librdkafka_dict()})
         already_written = _records(admin)
         with _frozen(service.pid):
             each = count // len(phones)

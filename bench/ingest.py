@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,9 +38,11 @@ from bench.measure import Measurements, spread
 from bench.process_cpu import cpu_s, own_cpu_s
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
 from doorstep.store.pool import connect
+from ops.servers.waiting import wait_until
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.stack import Stack
 
@@ -100,7 +102,7 @@ def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
         cpu, seconds = _run_pipeline(stack, phones, drivers, each, f"pipe{run}")
         if run:
             pipeline.add(cpu, seconds, each * len(drivers))
-    create_topics(str(stack.addresses.kafka), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
+    create_topics(stack.kafka_access(ADMIN), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
     patch = CpuSamples("patch", ("driver_events", "driver_api", "postgres"))
     with _patch_sink(stack) as pid:
         for run in range(options.runs + 1):
@@ -178,7 +180,7 @@ def _run_patch(
         "postgres": stack.pid_of("postgres"),
     }
     expected = dict.fromkeys(drivers, 0)
-    producer = Producer({"bootstrap.servers": str(stack.addresses.kafka), "linger.ms": 5})
+    producer = Producer({**stack.kafka_access(ADMIN).as_librdkafka_dict(), "linger.ms": 5})
     before = {part: cpu_s(pid) for part, pid in pids.items()}
     started_s = time.monotonic()
     for n in range(count):
@@ -238,15 +240,8 @@ def _await_committed(
         return done == expected
 
     with connect(stack.database_admin_url, application_name="bench") as conn:
-        _wait_until(is_committed, RUN_TIMEOUT_S)
-
-
-def _wait_until(holds: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not all fixes were committed within {timeout_s:.0f} s")
-        time.sleep(0.5)  # a poll costs the database about 3 ms
+        # a poll costs the database about 3 ms
+        wait_until(is_committed, RUN_TIMEOUT_S, "all fixes are committed", poll_s=0.5)
 
 
 @contextmanager

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Literal
 
 from doorstep.credentials import mqtt_password
+from doorstep.kafka.access import PLAIN, SCRAM, KafkaAccess
+from doorstep.kafka.access_control import ADMIN
 from doorstep.settings import Bind
 from ops.stack import kafka, mosquitto
 from ops.stack.addresses import Addresses, reach
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from ops.stack.settings import PROJECT, StackSettings
-from ops.stack.users import dies_with_parent
+from ops.stack.users import as_user, dies_with_parent, service_user
 
 Kind = Literal["database", "brokers", "services"]
 KINDS: tuple[Kind, ...] = ("database", "brokers", "services")  # in start order; stop reverses it
@@ -71,6 +73,16 @@ def database_url(paths: StackPaths, addresses: Addresses, role: str) -> str:
     return f"postgresql://{role}:{paths.database_password(role)}@{reach(addresses.database)}/{DATABASE}"
 
 
+def kafka_access(paths: StackPaths, addresses: Addresses, principal: str) -> KafkaAccess:
+    """Return how one of Kafka's principals reaches it."""
+    return KafkaAccess(
+        str(reach(addresses.kafka)),
+        principal,
+        paths.kafka_password(principal),
+        mechanism=PLAIN if principal == ADMIN else SCRAM,
+    )
+
+
 def owner_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]:
     """Return the database owner's environment, for migrations and provisioning."""
     return {
@@ -100,7 +112,7 @@ def service_environment(
     service: str, paths: StackPaths, addresses: Addresses, *, public_url: str | None = None
 ) -> dict[str, str]:
     """Return the environment of one service. docker-compose.yml sets the same variables."""
-    kafka_servers = {"KAFKA_BOOTSTRAP_SERVERS": str(reach(addresses.kafka))}
+    kafka_servers = kafka_access(paths, addresses, service).environment()
     mqtt = {
         "MQTT_URL": addresses.mqtt_url,
         "MQTT_USERNAME": service,
@@ -183,11 +195,12 @@ def service_specs(
     paths: StackPaths, addresses: Addresses, settings: StackSettings
 ) -> list[ProcessSpec]:
     """Specify the installed services."""
+    user = service_user()
     return [
         ProcessSpec(
             service,
             "services",
-            dies_with_parent([sys.executable, "-m", service], "TERM"),
+            dies_with_parent(as_user(user, [sys.executable, "-m", service]), "TERM"),
             getattr(addresses, service),
             environment=service_environment(
                 service, paths, addresses, public_url=settings.tracking_api_public_url

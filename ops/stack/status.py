@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from doorstep.credentials import mqtt_password
+from doorstep.kafka.access import KafkaAccess
 from ops.stack import probes
 from ops.stack.addresses import reach
 from ops.stack.postgres import PostgresCluster
@@ -42,13 +43,14 @@ def probe_processes(
     running: Mapping[str, Running],
     cluster: PostgresCluster,
     fleet_key: bytes,
+    kafka: KafkaAccess,
 ) -> list[ProcessStatus]:
     """Probe all processes in parallel."""
     password = mqtt_password(fleet_key, "stack")
 
     def probe(spec: ProcessSpec) -> ProcessStatus:
         process = running.get(spec.name)
-        ready, detail = _probe(spec, cluster, password)
+        ready, detail = _probe(spec, cluster, password, kafka)
         return ProcessStatus(
             spec.name,
             str(reach(spec.address)),
@@ -62,11 +64,13 @@ def probe_processes(
         return list(pool.map(probe, specs))
 
 
-def _probe(spec: ProcessSpec, cluster: PostgresCluster, password: str) -> tuple[bool, str]:
+def _probe(
+    spec: ProcessSpec, cluster: PostgresCluster, password: str, kafka: KafkaAccess
+) -> tuple[bool, str]:
     if spec.kind == "services":
         return probes.service_is_ready(spec.address)
     if spec.name == "kafka":
-        ready = probes.kafka_is_ready(spec.address)
+        ready = probes.kafka_is_ready(spec.address, kafka)
     elif spec.name == "postgres":
         ready = cluster.is_ready()
     else:

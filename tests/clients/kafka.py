@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
+from doorstep.kafka.access import KafkaAccess
+
 METADATA_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 20.0
 
 
 def read_topic(
-    bootstrap_servers: str,
+    kafka: KafkaAccess,
     topic: str,
     is_complete: Callable[[list[Message]], bool],
     timeout_s: float = 30.0,
@@ -21,7 +23,7 @@ def read_topic(
     """Read a topic from its beginning until `is_complete`. Raises AssertionError on time-out."""
     consumer = Consumer(
         {
-            "bootstrap.servers": bootstrap_servers,
+            **kafka.as_librdkafka_dict(),
             "group.id": f"test-{os.getpid()}-{time.monotonic_ns()}",
             "enable.auto.commit": False,
         }
@@ -46,9 +48,9 @@ def contains_all(values: set[bytes]) -> Callable[[list[Message]], bool]:
     return lambda messages: values <= {message.value() or b"" for message in messages}
 
 
-def produce(bootstrap_servers: str, topic: str, records: Iterable[tuple[str, bytes]]) -> None:
+def produce(kafka: KafkaAccess, topic: str, records: Iterable[tuple[str, bytes]]) -> None:
     """Write (key, value) records and wait until Kafka has confirmed them."""
-    producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5})
+    producer = Producer({**kafka.as_librdkafka_dict(), "linger.ms": 5})
     for key, value in records:
         producer.produce(topic, value, key)
     assert producer.flush(FLUSH_TIMEOUT_S) == 0
