@@ -4,7 +4,8 @@
 DO $do$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
+    EXECUTE format(
+        'GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
         current_database());
 END
 $do$;
