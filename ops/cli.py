@@ -45,11 +45,11 @@ EXAMPLES = """examples:
 Settings are environment variables. DOORSTEP_BIND (127.0.0.1) is the bind address for devices and
 customers. MQTT_BROKERS (1) is the number of brokers. MQTT_PORT, KAFKA_PORT, DATABASE_PORT,
 TRACKING_API_PORT and DRIVER_API_PORT choose ports; a port that is taken is replaced and reported.
-docs/settings.md lists all of them."""
+docs/reference/settings.md lists all of them."""
 
-DEMO_DESCRIPTION = """Start the stack, let simulated couriers deliver orders on Florence's streets, and
-stop both at the end. It prints links to the pages, then its progress. Ctrl-C ends it in order: all
-fixes are committed, and open orders are cancelled or failed."""
+DEMO_DESCRIPTION = """Start the stack, let simulated couriers deliver orders on Florence's streets,
+and stop both at the end. The demo prints links to the pages, then its progress. Ctrl-C ends it in
+order: all fixes are committed, and open orders are cancelled or failed."""
 
 DEMO_EXAMPLES = """examples:
   ./run demo                                        200 couriers at real speed
