@@ -52,7 +52,7 @@ IncomingRow = tuple[
 
 def refused_row(n: int, driver_id: str, refused: Refused, received_at: datetime) -> IncomingRow:
     """Build the row of a fix that the decoder refused: its identity, for the watermark."""
-    no_values = (None,) * INCOMING_TYPES.count("float8")
+    no_values = (None,) * 7
     return (n, driver_id, refused.boot, refused.seq, None, received_at, *no_values, refused.reason)
 
 
