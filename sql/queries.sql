@@ -168,4 +168,17 @@ CREATE EXTENSION IF NOT EXISTS postgis
 
 -- close_database --
 REVOKE ALL ON DATABASE {name} FROM PUBLIC;
-GRANT CONNECT ON DATABASE {name} TO driver_events, driver_api, tracking_api
+GRANT CONNECT ON DATABASE {name} TO driver_events, driver_api, tracking_api, customer
+
+-- customer_tracks --
+SELECT * FROM customer_tracks_v1(%(token_sha256s)s, %(order_ids)s)
+
+-- customer_polls --
+SELECT * FROM customer_polls_v1(%(token_sha256s)s, %(order_ids)s)
+
+-- customer_history --
+SELECT * FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(since)s, %(before)s, %(at_most)s,
+    %(after_fix_at)s, %(after_boot)s, %(after_seq)s)
+
+-- customer_cancel --
+SELECT * FROM customer_cancel_v1(%(token_sha256)s, %(order_id)s, %(idempotency_key)s)

@@ -5,7 +5,7 @@ DO $do$
 DECLARE
     role_name text;
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['driver_events', 'driver_api', 'tracking_api'] LOOP
+    FOREACH role_name IN ARRAY ARRAY['driver_events', 'driver_api', 'tracking_api', 'customer'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
         END IF;

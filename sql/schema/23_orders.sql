@@ -42,6 +42,8 @@ CREATE TABLE assignment (
     picked_up_at timestamptz,  -- the earliest of all sources
     arriving_at timestamptz,
     at_customer_at timestamptz,
+    -- When the customer may see the driver; the trigger of 62_visibility_triggers.sql derives it.
+    visible tstzmultirange NOT NULL DEFAULT '{}',
     PRIMARY KEY (order_id, assignment_no)
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX assignment_one_open ON assignment (driver_id) WHERE ended_at IS NULL;

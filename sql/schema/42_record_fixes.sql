@@ -139,7 +139,9 @@ DECLARE
     lateness interval;
     worst_m float8;
     sealed timestamptz;
+    fix_count int;
     has_copies bool;
+    is_ahead bool;
     -- The bounding box of all service areas, so that most fixes need four comparisons.
     west float8;
     south float8;
@@ -195,9 +197,14 @@ BEGIN
 
     -- Few batches contain a fix twice, and only those pay for the comparison of copies. (A plain
     -- PATCH has neither boot nor seq, so two of one driver may be copies.)
-    has_copies := (SELECT count(*) FROM pg_temp.incoming_fix) > locked_count AND EXISTS (
+    SELECT count(*), bool_or(fix_at > received_at + interval '0.5 s') INTO fix_count, is_ahead
+        FROM pg_temp.incoming_fix;
+    has_copies := fix_count > locked_count AND EXISTS (
         SELECT FROM pg_temp.incoming_fix GROUP BY driver_id, boot, seq HAVING count(*) > 1
     );
+    IF is_ahead THEN
+        PERFORM driver_clock__learn();
+    END IF;
 
     -- Copies that follow a storable one are decided in a second pass, when that one is written. So
     -- a batch of n has the same result as n batches of one.
@@ -331,6 +338,9 @@ BEGIN
         IF outcomes IS NOT NULL THEN
             IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.n < 0) THEN
                 PERFORM parked_fix__add_dead_letters(outcomes);
+            END IF;
+            IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.outcome = 'duplicate') THEN
+                PERFORM fix_history__keep_first_arrival(outcomes, future, lateness, sealed);
             END IF;
             RETURN QUERY SELECT o.* FROM unnest(outcomes) o;
         END IF;

@@ -4,14 +4,14 @@
 DO $do$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api',
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
         current_database());
 END
 $do$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorstep FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api;
+GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api, customer;
 
 GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, record_parked_v1, read_watermarks_v1,
@@ -42,3 +42,8 @@ GRANT SELECT ON
     assignment, evidence, order_event, order_transition, driver_transition, fix_history,
     fix_chunk, history_bounds, driver_sampling, series, series_point, simulation_target
 TO tracking_api;
+
+-- Customers read no table: what they may see is decided inside these functions.
+GRANT EXECUTE ON FUNCTION
+    customer_tracks_v1, customer_polls_v1, customer_history_v1, customer_cancel_v1
+TO customer;

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -44,11 +44,26 @@ TEST_CLOCK = """
     GRANT EXECUTE ON FUNCTION doorstep.clock_timestamp() TO PUBLIC;
     ALTER FUNCTION apply_order_command_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION nearest_drivers_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION customer_tracks_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION customer_polls_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION customer_history_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER TABLE orders ALTER state_at SET DEFAULT doorstep.clock_timestamp();
     ALTER TABLE orders ALTER created_at SET DEFAULT doorstep.clock_timestamp();
     ALTER TABLE driver_command ALTER commanded_at SET DEFAULT doorstep.clock_timestamp();
 """
 STATEMENT_TIMEOUT_MS = 15_000  # a lock that nobody will let go; a busy machine takes its time
+
+
+Instants = tuple[datetime | None, datetime | None]  # fix_at, received_at
+
+
+class Shown(NamedTuple):
+    """The fixes that a customer sees."""
+
+    history: list[Instants]
+    position: Instants
+    polled: Instants
+    trail: list[Instants]
 
 
 class Fleet:
@@ -63,6 +78,7 @@ class Fleet:
         self.http_door = HttpDoor(database.url("driver_api"))
         self.drivers_app = self._service("driver_api")
         self.customers = self._service("tracking_api")
+        self.links = self._service("customer")
         admin.register_restaurants(
             self.owner,
             [admin.NewRestaurant(1, "Da Mario", RESTAURANT.lon_deg, RESTAURANT.lat_deg)],
@@ -74,6 +90,7 @@ class Fleet:
         made = self._one(self.owner, "SELECT create_policy_v1(%s) AS id", [json.dumps(QUICK)])
         quick = {name: value for name, value in QUICK.items() if name != "name"}
         self.policies = (Policy(), Policy(policy_id=made["id"], **quick))  # type: ignore[arg-type]
+        self._tokens: dict[UUID, bytes] = {}
         self._names = count(1)
         self._spare: list[str] = []
         self._ties: dict[Place, int] = {}
@@ -86,6 +103,7 @@ class Fleet:
             conn.close()
         self.drivers_app.close()
         self.customers.close()
+        self.links.close()
 
     def _service(self, role: str) -> psycopg.Connection[Any]:
         conn = self.database.connect(role, autocommit=True, row_factory=dict_row)
@@ -125,15 +143,17 @@ class Fleet:
 
     def create_order(self, customer: Place, policy_id: int, at: datetime) -> UUID:
         self._set_clock(self.customers, at)
+        token_sha256 = secrets.token_bytes(32)
         parameters = {
             "restaurant_id": 1,
             **asdict(customer),
-            "token_sha256": secrets.token_bytes(32),
+            "token_sha256": token_sha256,
             "policy_id": policy_id,
             "idempotency_key": None,
             "customer_name": None,
         }
         order_id: UUID = self._one(self.customers, query("create_order"), parameters)["order_id"]
+        self._tokens[order_id] = token_sha256
         return order_id
 
     def command_order(self, at: datetime, **parameters: object) -> str:
@@ -147,6 +167,24 @@ class Fleet:
         except DoorstepError as exc:
             return type(exc).__name__
         return str(row["state"])
+
+    def shown_to(self, order_id: UUID, at: datetime) -> Shown:
+        """What the customer of an order sees: each way to look, by the role of customers."""
+        self._set_clock(self.links, at)
+        link = {"token_sha256": self._tokens[order_id], "order_id": order_id}
+        links = {"token_sha256s": [self._tokens[order_id]], "order_ids": [order_id]}
+        page = dict.fromkeys(("since", "before", "after_fix_at", "after_boot", "after_seq"))
+        history = self.links.execute(query("customer_history"), {**link, **page, "at_most": 5000})
+        fixes = [(row["fix_at"], row["received_at"]) for row in history]
+        track = self._one(self.links, query("customer_tracks"), links)
+        poll = self._one(self.links, query("customer_polls"), links)
+        trail = zip(track["trail_fix_at"] or (), track["trail_received_at"] or (), strict=True)
+        return Shown(
+            fixes,
+            (track["fix_at"], track["received_at"]),
+            (poll["fix_at"], poll["received_at"]),
+            list(trail),
+        )
 
     def command_driver(self, at: datetime, driver_id: str, command: str) -> str:
         self._set_clock(self.drivers_app, at)

@@ -230,6 +230,7 @@ class World:
     duty: dict[str, str] = field(default_factory=dict)
     orders: dict[Any, Order] = field(default_factory=dict)
     fixes: dict[str, set[Fix]] = field(default_factory=dict)  # stored, of each driver
+    copies: dict[str, set[Fix]] = field(default_factory=dict)  # readable, refused ones too
     boots: dict[tuple[str, str], Boot] = field(default_factory=dict)
     sealed_before: datetime | None = None
     duty_commands: list[tuple[str, str, str, str, datetime]] = field(default_factory=list)
@@ -246,6 +247,8 @@ class World:
     def _take(self, fix: Fix) -> tuple[str, str | None]:
         """Decide one fix: known or new first, then whether it may be stored."""
         refusal = self.refusal(fix)
+        if not fix.reason and (fix.seq is None or (fix.boot and 1 <= fix.seq <= 2**62)):
+            self.copies.setdefault(fix.driver_id, set()).add(fix)
         if fix.seq is None or fix.boot is None:  # known by instant and place
             if refusal and refusal not in ("too_old", "in_the_future", "sealed"):
                 return "rejected", refusal
@@ -280,9 +283,14 @@ class World:
         quarantine = self.quarantine(fix)
         return ("quarantined", quarantine) if quarantine else ("committed", None)
 
-    @staticmethod
-    def _compare(fix: Fix, stored: Fix) -> tuple[str, str | None]:
-        return ("duplicate" if fix.content == stored.content else "conflict"), None
+    def _compare(self, fix: Fix, stored: Fix) -> tuple[str, str | None]:
+        """Tell a copy from a conflict. Of accepted copies the first arrival counts."""
+        if fix.content != stored.content:
+            return "conflict", None
+        if fix.received_at < stored.received_at and not self.refusal(fix):
+            self.fixes[fix.driver_id] -= {stored}
+            self.fixes[fix.driver_id] |= {replace(stored, received_at=fix.received_at)}
+        return "duplicate", None
 
     def _is_sealed(self, fix: Fix) -> bool:
         return self.sealed_before is not None and fix.at() < self.sealed_before

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 from uuid import UUID
 
-from tests.property import snapshots
+from tests.property import snapshots, visibility
 from tests.property.cases import (
     AREA,
     DRIVERS,
@@ -32,11 +32,14 @@ from tests.property.cases import (
     north,
 )
 from tests.property.doors import Became, rows_of
-from tests.property.fleet import Fleet
+from tests.property.fleet import Fleet, Shown
 from tests.property.model import Event, Fix, Order, Refused, World
 
 NEXT = {"created": "confirm", "confirmed": "assign", "assigned": "pick_up"}
 NEXT |= {"at_restaurant": "pick_up", "picked_up": "deliver", "arriving": "deliver"}
+
+
+TRAIL_LASTS = timedelta(minutes=5)
 
 
 class Difference(AssertionError):
@@ -68,6 +71,7 @@ class Play:
         self.waiting: list[Fix] = []  # parked
         self.buried: list[tuple[object, ...]] = []  # parked, and refused at last
         self.accepted: list[dict[str, Any]] = []
+        self.shown = 0  # fixes that customers saw when all was compared
 
     def _with_tie(self, fix: Fix) -> Fix:
         if fix.seq is not None or fix.place is None:
@@ -324,6 +328,19 @@ class Play:
         differing = snapshots.differences(seen, snapshots.of_model(self.world))
         if differing:
             raise Difference("\n".join(differing))
+        for order_id in self.orders:
+            self._compare_shown(order_id)
+
+    def _compare_shown(self, order_id: UUID) -> None:
+        """Hold what a customer sees, whichever way they look, to the rule."""
+        shown = [(fix.fix_at, fix.received_at) for fix in visibility.shown_to(self.world, order_id)]
+        self.shown += len(shown)
+        position = shown[-1] if shown else (None, None)
+        trail = [
+            one for one in shown if one[0] < position[0] and one[0] >= self.clock - TRAIL_LASTS
+        ]
+        seen = self.fleet.shown_to(order_id, self.clock)
+        self._agree("what a customer sees", seen, Shown(shown, position, position, trail[-80:]))
 
     def _compare_announced(self) -> None:
         seen = snapshots.announced(self.fleet, self.drivers, self.orders)

@@ -15,6 +15,7 @@ from uuid import UUID
 from doorstep.store import fix_writer
 from tests.property.fleet import Fleet
 from tests.property.model import Fix, Order, World, cell_of
+from tests.property.visibility import leads_of
 
 Snapshot = dict[str, Any]
 MEASURED = (
@@ -48,8 +49,9 @@ COMPARED = {
         "order_id",
         "order_id assignment_no driver_id assigned_at ended_at ended_by policy_id"
         " restaurant_lon_deg restaurant_lat_deg customer_lon_deg customer_lat_deg"
-        " at_restaurant_at left_restaurant_at picked_up_at arriving_at at_customer_at",
+        " at_restaurant_at left_restaurant_at picked_up_at arriving_at at_customer_at visible",
     ),
+    "driver_clock": ("driver_id", "driver_id boot hour lead"),
     "order_command": (
         "order_id",
         "order_id command actor actor_id driver_id from_state to_state assignment_no"
@@ -108,6 +110,7 @@ APART = {
 _AS = {  # how a value is read, where not as it is
     "stored": "ARRAY(SELECT ARRAY[lower(r), upper(r)] FROM unnest(stored) r)",
     "rejected": "ARRAY(SELECT ARRAY[lower(r), upper(r)] FROM unnest(rejected) r)",
+    "visible": "ARRAY(SELECT ARRAY[lower(r), upper(r)] FROM unnest(visible) r)",
     "geom": "CASE WHEN geom IS NOT NULL THEN ARRAY[ST_X(geom), ST_Y(geom)] END",
     "duty": "duty::text",
     "command": "command::text",
@@ -250,6 +253,7 @@ def of_model(world: World) -> Snapshot:
             for order_id, order in orders
             for seq, e in enumerate(order.events, 1)
         ],
+        "driver_clock": leads_of(world),
         "parked_fix": [],
     }
     snapshot: Snapshot = {table: sorted(found, key=repr) for table, found in rows.items()}
@@ -282,6 +286,7 @@ def _assignments(order_id: object, order: Order, world: World) -> list[tuple[Any
                 *(facts.get("at_restaurant"), facts.get("picked_up")),
                 min(picked_up, default=None),
                 *(facts.get("arriving"), facts.get("at_customer")),
+                [[held.assigned_at, held.ended_at]] if held.assigned_at != held.ended_at else [],
             )
         )
     return rows

@@ -1,0 +1,203 @@
+-- What the role `customer` may execute. Each function takes hashes of tokens, and answers for nothing
+-- but the orders that these are for. A bad link gets no row, whatever is wrong with it; a function
+-- that answers for one link alone raises DS015.
+
+-- All that GET, a stream's snapshot and an order with news show, for many links at once: `n` numbers
+-- the links. Instants and measures of the trail, the oldest fix first and without the position,
+-- stand in arrays of one length; so do the events. The driver_id is for the service, which must
+-- not hand it on.
+CREATE FUNCTION customer_tracks_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (
+    n int8, now timestamptz, order_id uuid, state order_state, assignment_no int, order_seq int,
+    restaurant_name text, restaurant_lon_deg float8, restaurant_lat_deg float8,
+    destination_lon_deg float8, destination_lat_deg float8, dwell_min_s float8, pace float8,
+    driver_id text, assigned_at timestamptz,
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8,
+    trail_fix_at timestamptz[], trail_received_at timestamptz[], trail_lon_deg float8[],
+    trail_lat_deg float8[], trail_accuracy_m float8[], trail_speed_mps float8[],
+    trail_heading_deg float8[],
+    event_order_seq int[], event_assignment_no int[], event_state text[], event_source text[],
+    event_occurred_at timestamptz[]
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
+    later CONSTANT timestamptz := at + interval '1 hour';
+    trail_since CONSTANT timestamptz := at - interval '5 min';
+    trail_fixes CONSTANT int := 80;  -- 5 min at one every 4 s
+BEGIN
+    RETURN QUERY
+    WITH links AS MATERIALIZED (SELECT * FROM customer_links__good(token_sha256s, order_ids)),
+    found AS MATERIALIZED (
+        SELECT o.*, v AS view, w.assigned_at
+        FROM (SELECT DISTINCT order_id FROM links) k
+        CROSS JOIN LATERAL (SELECT * FROM orders t WHERE t.order_id = k.order_id OFFSET 0) o
+        LEFT JOIN LATERAL customer_view__of(o.order_id, o.assignment_no) v ON true
+        LEFT JOIN LATERAL (
+            SELECT t.assigned_at FROM assignment t
+            WHERE t.order_id = v.order_id AND t.assignment_no = o.assignment_no OFFSET 0
+        ) w ON true
+    ),
+    tracks AS MATERIALIZED (
+        SELECT f.*, p.fix_at, p.received_at, p.lon_deg AS fix_lon_deg, p.lat_deg AS fix_lat_deg,
+            p.accuracy_m, p.speed_mps, p.heading_deg, t.*
+        FROM found f
+        LEFT JOIN LATERAL customer_view__position(f.view, later) p ON true
+        CROSS JOIN LATERAL (
+            SELECT array_agg(h.fix_at ORDER BY h.key) AS trail_fix_at,
+                array_agg(h.received_at ORDER BY h.key) AS trail_received_at,
+                array_agg(h.lon_deg ORDER BY h.key) AS trail_lon_deg,
+                array_agg(h.lat_deg ORDER BY h.key) AS trail_lat_deg,
+                array_agg(h.accuracy_m ORDER BY h.key) AS trail_accuracy_m,
+                array_agg(h.speed_mps ORDER BY h.key) AS trail_speed_mps,
+                array_agg(h.heading_deg ORDER BY h.key) AS trail_heading_deg
+            FROM (
+                SELECT x.*, row_number() OVER () * -1 AS key FROM (
+                    SELECT * FROM customer_view__fixes(f.view, trail_since, p.fix_at)
+                    WHERE fix_at < later  -- no partition of the days to come is opened
+                    ORDER BY fix_at DESC, boot DESC, seq DESC
+                    LIMIT trail_fixes
+                ) x
+            ) h
+        ) t
+    )
+    SELECT k.n, at, t.order_id, t.state, t.assignment_no, t.order_seq,
+        r.name, r.lon_deg, r.lat_deg, t.lon_deg, t.lat_deg, p.dwell_min_s, p.pace,
+        (t.view).driver_id, t.assigned_at,
+        t.fix_at, t.received_at, t.fix_lon_deg, t.fix_lat_deg, t.accuracy_m, t.speed_mps,
+        t.heading_deg,
+        t.trail_fix_at, t.trail_received_at, t.trail_lon_deg, t.trail_lat_deg,
+        t.trail_accuracy_m, t.trail_speed_mps, t.trail_heading_deg,
+        e.order_seqs, e.assignment_nos, e.states, e.sources, e.occurred_ats
+    FROM links k
+    JOIN tracks t ON t.order_id = k.order_id
+    JOIN restaurant r ON r.restaurant_id = t.restaurant_id
+    JOIN policy p ON p.policy_id = t.policy_id
+    CROSS JOIN LATERAL (
+        SELECT array_agg(e.order_seq ORDER BY e.order_seq) AS order_seqs,
+            array_agg(e.assignment_no ORDER BY e.order_seq) AS assignment_nos,
+            array_agg(e.state::text ORDER BY e.order_seq) AS states,
+            array_agg(e.source::text ORDER BY e.order_seq) AS sources,
+            -- what fixes prove may turn out to be earlier than what was known when it was shown
+            array_agg(coalesce(g.occurred_at, e.occurred_at) ORDER BY e.order_seq) AS occurred_ats
+        FROM order_event e
+        LEFT JOIN evidence g ON g.order_id = e.order_id AND g.assignment_no = e.assignment_no
+            AND g.state = e.state AND g.source = e.source
+        WHERE e.order_id = k.order_id
+    ) e;
+END
+$$;
+
+-- What a stream's poll needs, for many links at once: the number of the newest event, and the
+-- position. A link without a row is good no longer.
+CREATE FUNCTION customer_polls_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (
+    n int8, now timestamptz, order_id uuid, order_seq int, driver_id text,
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
+    later CONSTANT timestamptz := at + interval '1 hour';
+BEGIN
+    RETURN QUERY
+    WITH links AS MATERIALIZED (SELECT * FROM customer_links__good(token_sha256s, order_ids)),
+    found AS MATERIALIZED (
+        SELECT o.order_id, o.order_seq, v AS view
+        FROM (SELECT DISTINCT order_id FROM links) k
+        CROSS JOIN LATERAL (SELECT * FROM orders t WHERE t.order_id = k.order_id OFFSET 0) o
+        LEFT JOIN LATERAL customer_view__of(o.order_id, o.assignment_no) v ON true
+    ),
+    positions AS MATERIALIZED (
+        SELECT f.order_id, f.order_seq, (f.view).driver_id, p.*
+        FROM found f
+        LEFT JOIN LATERAL customer_view__position(f.view, later) p ON true
+    )
+    SELECT k.n, at, p.order_id, p.order_seq, p.driver_id,
+        p.fix_at, p.received_at, p.lon_deg, p.lat_deg, p.accuracy_m, p.speed_mps, p.heading_deg
+    FROM links k
+    JOIN positions p ON p.order_id = k.order_id;
+END
+$$;
+
+-- A page of the fixes that the customer of a link may see, the oldest first; the next one begins
+-- `after` the key of this one's last. At most 5,000 fixes. Raises DS015 for a bad link.
+CREATE FUNCTION customer_history_v1(
+    of_token_sha256 bytea, of_order_id uuid, since timestamptz, before timestamptz, at_most int,
+    after_fix_at timestamptz, after_boot text, after_seq int8
+)
+RETURNS TABLE (
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8, boot text, seq int8
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    view customer_view;
+    begins CONSTANT timestamptz := greatest(since, after_fix_at);  -- greatest() skips nulls
+    ends CONSTANT timestamptz := least(before, clock_timestamp() + interval '1 hour');
+BEGIN
+    PERFORM FROM customer_links__good(ARRAY[of_token_sha256], ARRAY[of_order_id]);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'this link does not lead to an order' USING ERRCODE = 'DS015';
+    END IF;
+    SELECT v.* INTO view FROM orders o
+        CROSS JOIN LATERAL customer_view__of(o.order_id, o.assignment_no) v
+        WHERE o.order_id = of_order_id;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
+        SELECT h.fix_at, h.received_at, h.lon_deg, h.lat_deg, h.accuracy_m, h.speed_mps,
+            h.heading_deg, h.boot, h.seq
+        FROM customer_view__fixes(view, coalesce(begins, '-infinity'), ends) h
+        WHERE after_fix_at IS NULL
+            OR (h.fix_at, h.boot, h.seq) > (after_fix_at, after_boot, after_seq)
+        ORDER BY h.fix_at, h.boot, h.seq
+        LIMIT least(greatest(at_most, 0), 5000);
+END
+$$;
+
+-- Cancels the order of a link as its customer. Raises DS015 for a bad link, DS001 from a state in
+-- which customers may not.
+CREATE FUNCTION customer_cancel_v1(
+    of_token_sha256 bytea, of_order_id uuid, with_idempotency_key text
+)
+RETURNS TABLE (order_id uuid, state order_state, assignment_no int, order_seq int)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM FROM customer_links__good(ARRAY[of_token_sha256], ARRAY[of_order_id]);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'this link does not lead to an order' USING ERRCODE = 'DS015';
+    END IF;
+    RETURN QUERY
+        SELECT c.order_id, c.state, c.assignment_no, c.order_seq
+        FROM apply_order_command_v1(
+            of_order_id, 'cancel', 'customer', 'customer', NULL, with_idempotency_key) c;
+END
+$$;
