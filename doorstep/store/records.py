@@ -62,7 +62,8 @@ class Outcome:
 
     `outcome` is `quarantined` (stored, proves nothing), `duplicate` (known already, nothing
     happened), `rejected`, `conflict` (another content under a known identity) or `parked` (the
-    driver's row was locked: kept, to be recorded later, not acknowledged yet).
+    driver's row was locked, or the fix is `over_quota`: to be recorded later, not acknowledged
+    yet).
     """
 
     n: int
@@ -90,13 +91,17 @@ class DeadLetter:
 class Watermark:
     """Up to `seq` everything of this boot is committed or refused, but for `missing`.
 
-    `missing` holds inclusive ranges below `seq`.
+    `missing` holds inclusive ranges below `seq`. While fixes of the driver are parked over the
+    quota, the device is to send nothing of the boot again for `hold_s`. `held` counts fixes of the
+    boot that were dropped beyond what can be parked: the device still has them.
     """
 
     driver_id: str
     boot: str
     seq: int
     missing: list[tuple[int, int]]
+    hold_s: int | None = None
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)

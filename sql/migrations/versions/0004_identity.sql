@@ -178,7 +178,7 @@ AS $$
     FROM generate_series(0, 2047) k WHERE get_bit(bits, k) = 1
 $$;
 
--- The seqs of each boot as ranges, for operators and for `./run rebuild`. Can be written.
+-- The seqs of each boot as ranges, for operators and for `./run rebuild`.
 CREATE VIEW driver_boot AS
 SELECT s.driver_id, s.boot,
     int8multirange(int8range(1, s.settled_to + 1)) - b.rejected + b.stored AS stored,
@@ -207,7 +207,7 @@ AS $$
     GROUP BY b.block_no
 $$;
 
--- Replaces what is known of a boot.
+-- Replaces what is known of a boot: `./run rebuild` repairs with it.
 CREATE FUNCTION boot_seqs__replace(
     of_driver_id text, of_boot text, new_stored int8multirange, new_rejected int8multirange
 )
@@ -233,18 +233,6 @@ BEGIN
     FULL JOIN boot_seq_block__bitmaps(new_rejected - new_stored) r USING (block_no);
 END
 $$;
-
-CREATE FUNCTION driver_boot__replace()
-RETURNS trigger LANGUAGE plpgsql
-AS $$
-BEGIN
-    PERFORM boot_seqs__replace(NEW.driver_id, NEW.boot, NEW.stored, NEW.rejected);
-    RETURN NEW;
-END
-$$;
-
-CREATE TRIGGER _500_replace INSTEAD OF INSERT OR UPDATE ON driver_boot
-FOR EACH ROW EXECUTE FUNCTION driver_boot__replace();
 
 SELECT boot_seqs__replace(driver_id, boot, stored, rejected) FROM old_driver_boot;
 -- No column has the time of a boot's newest fix: the migration's stands for it.
