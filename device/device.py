@@ -9,6 +9,8 @@
                no longer in the journal
     reconnect  everything that is pending is sent again: a PUBACK promises no durability
     silence    three ack periods without a word while fixes wait: the same
+    hold       the ack says that fixes over the quota wait at the platform: new fixes go out, and
+               nothing is sent again before the hold is over
     full       a full journal gives up its oldest fixes: said in the log and in `status`, and
                closed as void
     old copy   an ack above everything written: the journal was put back from a backup. A new boot
@@ -69,6 +71,7 @@ class Device:
         self._waiting_since: float | None = None  # since when fixes wait without any ack
         self._silence_s = SILENT_PERIODS * ack_every_s
         self._silences = 0  # in a row
+        self._held_until: float | None = None  # nothing is sent again before
         self._missing = Retransmission(journal, self._life, self._silence_s)
         self._given_up = journal.count_given_up(self._life.life_id)
         self._said_given_up = (0.0, self._given_up)  # when, and how many
@@ -187,6 +190,7 @@ class Device:
                 await asyncio.wait_for(connection.lost.wait(), TICK_S)
             except TimeoutError:
                 connection.tick()
+                self._end_hold(time.monotonic())
                 self._check_progress(connection, time.monotonic())
                 self._say_given_up(connection, time.monotonic())
                 self.pump()  # a batch may be due
@@ -211,11 +215,18 @@ class Device:
         return self._silence_s * float(2 ** min(self._silences, MAX_SILENCE_DOUBLINGS))
 
     def _rewind(self) -> None:
-        """Send everything pending again, from the oldest."""
-        self._cursor = 0
-        self._unsent_since = None  # nothing of it is held back
+        """Send everything pending again, from the oldest; during a hold, only what is new."""
         self._repairs.clear()
+        if self._held_until is None:
+            self._cursor = 0
+            self._unsent_since = None  # nothing of it is held back
         self.pump()
+
+    def _end_hold(self, now: float) -> None:
+        """After a hold send everything pending again: the acks that it kept from us may be lost."""
+        if self._held_until is not None and now >= self._held_until:
+            self._held_until = None
+            self._rewind()
 
     def _take_payload(self) -> bytes | None:
         if self._repairs:
@@ -295,6 +306,12 @@ class Device:
             self._waiting_since = None
         elif progress or self._waiting_since is None:
             self._waiting_since = time.monotonic()
+        if ack.hold_s > 0:
+            self._held_until = time.monotonic() + ack.hold_s
+            self._repairs.clear()
+            self.pump()
+            return
+        self._held_until = None
         rows = self._missing.plan(
             ack, sent_up_to=self._cursor, last_seq=self._last_seq, now_s=time.monotonic()
         )
@@ -321,7 +338,7 @@ class Device:
         self._log.error("journal_is_an_old_copy", boot=old.boot, rescued=len(rescued))
         self._life = self._journal.begin_boot(self.driver_id)
         self._last_seq = self._cursor = self._given_up = 0
-        self._fresh, self._newest_ack = None, None
+        self._fresh, self._newest_ack, self._held_until = None, None, None
         self._repairs.clear()
         self._missing = Retransmission(self._journal, self._life, self._silence_s)
         for payload in rescued:

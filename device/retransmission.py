@@ -26,19 +26,26 @@ Span = tuple[int, int]
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """The committed watermark: all of `boot` up to `seq` is committed, but for `missing`."""
+    """The committed watermark: all of `boot` up to `seq` is committed, but for `missing`.
+
+    With `hold_s`, fixes over the device's quota wait at the platform: nothing of the boot is to be
+    sent again for so long. `held` counts fixes that the platform could not even keep waiting.
+    """
 
     boot: str
     seq: int
     missing: list[Span] = []
+    hold_s: float = 0.0
+    held: int = 0
 
 
 class Resent(NamedTuple):
-    """How often a missing fix was sent again, and what was the newest seq and the time then."""
+    """How often a missing fix was sent again, and the newest seq, the time and `held` then."""
 
     times: int
     sent_before: int
     at_s: float
+    held: int
 
 
 class Retransmission:
@@ -56,8 +63,9 @@ class Retransmission:
         """What to send for the gaps of an ack: (seq, fix or void).
 
         A resend has failed for sure only when something written after it was committed: one
-        driver's fixes are worked off in the order sent. Without that sign it is repeated after
-        the time of a silence, and not counted: the platform may only be slow.
+        driver's fixes are worked off in the order sent. Without that sign, or when the platform
+        has dropped fixes over the quota since, it is repeated after the time of a silence, and not
+        counted: the platform may only be slow. Call it while nothing is on hold.
         """
         named = list(islice(_seqs(ack.missing, sent_up_to), MAX_REPAIRS))
         still = set(named)
@@ -69,11 +77,13 @@ class Retransmission:
         rows: list[tuple[int, bytes]] = []
         for seq in named:
             before = self._resends.get(seq)
-            failed = before is None or ack.seq > before.sent_before
+            failed = before is None or (
+                ack.seq > before.sent_before and ack.held == before.held
+            )
             if before is not None and not failed and now_s - before.at_s < self._silence_s:
                 continue
             times = (before.times if before else 0) + failed
-            self._resends[seq] = Resent(times, last_seq, now_s)
+            self._resends[seq] = Resent(times, last_seq, now_s, ack.held)
             payload = self._payload(seq, times, named_again=before is not None and failed)
             if payload is not None:
                 rows.append((seq, payload))

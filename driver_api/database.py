@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg import AsyncConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from doorstep.errors import DriverLocked, StoreUnavailable
+from doorstep.errors import DriverLocked, StoreUnavailable, TooManyRequests
 from doorstep.store import commands
 from doorstep.store.deadline import ask, is_there, open_reading, read
 from doorstep.store.fix_writer import record_fixes_async
@@ -23,6 +23,7 @@ from driver_api.schemas import CurrentOrder
 
 LOCK_PATIENCE_S = 1.0  # a batch holds its drivers' rows for about 0.1 s, rarely for longer
 LOCK_RETRY_S = 0.03
+QUOTA_PER_S = 5.0  # limits.quota_per_s: for Retry-After
 RETRY_WITHIN_S = 0.5  # a broken connection shows at once; a full pool or no database takes 0.9 s
 
 
@@ -69,7 +70,8 @@ class Database:
         return await ask(self.pool, lambda conn: commands.find_token(conn, token_sha256))
 
     async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
-        """Commit fixes of one driver. Raises DriverLocked, having written nothing.
+        """Commit fixes of one driver. Raises DriverLocked or, over the driver's quota,
+        TooManyRequests, having written nothing.
 
         A connection that breaks under way is tried once more: writing a fix twice is harmless. A
         driver whose row a batch of driver_events holds is free again in a moment.
@@ -91,8 +93,12 @@ class Database:
     async def _record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
         async def record(conn: AsyncConnection[Any]) -> list[Outcome]:
             outcomes = await record_fixes_async(conn, rows)
+            # Both roll back: parked is not committed, so it is no 200.
+            over_quota = sum(found.reason == "over_quota" for found in outcomes)
+            if over_quota:
+                raise TooManyRequests(over_quota / QUOTA_PER_S)
             if any(found.outcome == "parked" for found in outcomes):
-                raise DriverLocked  # rolls back: parked is not committed, so it is no 200
+                raise DriverLocked
             return outcomes
 
         return await ask(self.pool, record)

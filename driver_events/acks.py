@@ -29,7 +29,12 @@ def encode_watermark(mark: Watermark) -> bytes:
     seq, missing = mark.seq, mark.missing
     if len(missing) > MOST_MISSING:
         seq, missing = missing[MOST_MISSING][0] - 1, missing[:MOST_MISSING]
-    return _encode({"boot": mark.boot, "seq": seq, "missing": missing})
+    ack: dict[str, object] = {"boot": mark.boot, "seq": seq, "missing": missing}
+    if mark.hold_s:
+        ack["hold_s"] = mark.hold_s
+    if mark.held:  # 0 where it is left out: an ack costs the radio nothing that it need not say
+        ack["held"] = mark.held
+    return _encode(ack)
 
 
 class AckSchedule:

@@ -39,7 +39,8 @@ PERIOD_S = 30.0
 DAY_S = 86_400.0
 ROOM = 12  # fixes in the journal
 RESENDS = 3  # in vain, before a fix is given up: docs/explanation/watermark.md
-MOST_GAPS = 64  # in an ack, as in sql/schema/42_record_fixes.sql
+MOST_GAPS = 64  # in an ack, as in sql/schema/41_boot_seqs.sql
+ROOM_TO_PARK = 3  # fixes over the quota
 HEALED_WITHIN = 24  # periods: four acks for a poisoned fix, each of which may wait for a silence
 LONGEST_SILENCE = 3 * 2**5 + HEALED_WITHIN  # periods: three, doubled five times at most
 
@@ -98,8 +99,30 @@ class Platform:
         self.stored: dict[tuple[str, int], int] = {}
         self.refused: set[tuple[str, int]] = set()
         self.refused_fixes: set[int] = set()
+        self.is_flooded = False  # every second fix is over the quota
+        self.parked: dict[tuple[str, int], dict[str, Any]] = {}
+        self.held: Counter[str] = Counter()
+        self._turn = False
 
     def take(self, entry: dict[str, Any], now_s: float) -> None:
+        self._turn = not self._turn
+        if self.is_flooded and self._turn and not entry.get("poison"):
+            self.park(entry)
+        else:
+            self.settle(entry, now_s)
+
+    def park(self, entry: dict[str, Any]) -> None:
+        key = entry["boot"], entry["seq"]
+        if key in self.parked or len(self.parked) < ROOM_TO_PARK:
+            self.parked.setdefault(key, entry)
+        else:
+            self.held[entry["boot"]] += 1
+
+    def drain(self, now_s: float, count: int) -> None:
+        for key in list(self.parked)[:count]:
+            self.settle(self.parked.pop(key), now_s)
+
+    def settle(self, entry: dict[str, Any], now_s: float) -> None:
         key = entry["boot"], entry["seq"]
         if entry.get("poison") or key in self.stored:
             return  # unreadable: nobody knows its seq; or a duplicate
@@ -127,7 +150,10 @@ class Platform:
                 break
             else:
                 gaps.append([missing, missing])
-        return json.dumps({"boot": boot, "seq": seq, "missing": gaps}).encode()
+        ack = {"boot": boot, "seq": seq, "missing": gaps}
+        ack |= {"hold_s": 2 * PERIOD_S} if self.parked else {}
+        ack |= {"held": self.held[boot]} if self.held[boot] else {}
+        return json.dumps(ack).encode()
 
 
 def run(step: Coroutine[Any, Any, Any]) -> Any:
@@ -279,6 +305,16 @@ class Fire(RuleBasedStateMachine):
             self.platform.take(entry, self.now_s)
         self.write_acks()
 
+    @rule(is_flooded=st.booleans())
+    def quota(self, is_flooded: bool) -> None:
+        """Other devices on the same quota, such as copies of this phone, come and go."""
+        self.platform.is_flooded = is_flooded
+
+    @rule(count=st.integers(1, 3))
+    def drain(self, count: int) -> None:
+        self.platform.drain(self.now_s, count)
+        self.write_acks()
+
     def write_acks(self) -> None:
         boots = {boot for boot, _ in self.written.values()} | {self.device.boot}
         self.acks += filter(None, map(self.platform.watermark, sorted(boots)))
@@ -307,6 +343,7 @@ class Fire(RuleBasedStateMachine):
             if seq not in already and self.journal.is_given_up(life_id, seq):
                 assert sends[boot, seq] > RESENDS
                 assert (boot, seq) not in self.platform.stored
+                assert (boot, seq) not in self.platform.parked, "given up while it waited"
 
     @rule(periods=st.integers(1, 8))
     def time_passes(self, periods: int) -> None:
@@ -314,6 +351,7 @@ class Fire(RuleBasedStateMachine):
             self.now_s += PERIOD_S + 1
             self.silences += 1
             if self.wire:
+                self.device._end_hold(self.now_s)
                 self.device._say_given_up(self.wire, self.now_s)  # type: ignore[arg-type]
                 self.device._check_progress(self.wire, self.now_s)  # type: ignore[arg-type]
                 if self.wire.lost.is_set():
@@ -354,6 +392,9 @@ class Fire(RuleBasedStateMachine):
     def heal(self) -> None:
         """The network is well from here on. Half the devices work on, half take no more fixes."""
         quiet = self.numbers % 2 == 0
+        self.platform.is_flooded = False
+        self.platform.drain(self.now_s, ROOM_TO_PARK)
+        self.write_acks()
         self.connect()
         assert self.wire
         self.move(1_000, lost=True, acknowledged=True)  # the last that is lost
