@@ -30,8 +30,8 @@ CREATE TABLE driver_state (
     cell int4,
     -- As long as the columns that the first fix fills; null from then on.
     hot_padding bytea DEFAULT decode(repeat('00', 144), 'hex'),
-    -- When all of the driver's fixes will be paid for at limits.quota_per_s: received_at or later,
-    -- at most limits.quota_burst fixes ahead. Null before the first.
+    -- When limits.quota_per_s covers all that the driver has sent, copies included: at most
+    -- limits.quota_burst fixes ahead of their arrival. Null before the first.
     quota_at timestamptz
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 -- A batch looks up each driver twice. A hash index reads one page where the primary key reads
@@ -53,8 +53,7 @@ CREATE TABLE boot_seqs (
     boot text COLLATE "C" NOT NULL,
     settled_to int8 NOT NULL,
     newest_seq int8 NOT NULL CHECK (newest_seq >= settled_to),
-    last_received_at timestamptz NOT NULL,
-    held int8 NOT NULL DEFAULT 0,  -- fixes dropped beyond limits.max_parked, copies included
+    held int8,  -- fixes dropped beyond limits.max_parked, copies included; null: none
     PRIMARY KEY (driver_id, boot)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 

@@ -31,10 +31,10 @@ BEGIN
             & ~(coalesce(k.stored, no_bits) | coalesce(EXCLUDED.stored, no_bits)), no_bits);
 
     FOR known IN
-        SELECT b.*, n.last_seq, n.fix_count, n.block_nos, n.received_at
+        SELECT b.*, n.last_seq, n.fix_count, n.block_nos
         FROM (
             SELECT s.driver_id, s.boot, max(s.seq) AS last_seq, count(*) AS fix_count,
-                array_agg(DISTINCT s.seq >> 11) AS block_nos, max(s.received_at) AS received_at
+                array_agg(DISTINCT s.seq >> 11) AS block_nos
             FROM unnest(seqs) s GROUP BY s.driver_id, s.boot
         ) n
         JOIN boot_seqs b ON b.driver_id = n.driver_id AND b.boot = n.boot
@@ -55,8 +55,7 @@ BEGIN
             END IF;
             reached := (reached + 1) | 2047;  -- the block's last seq
         END LOOP;
-        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest,
-            last_received_at = greatest(last_received_at, known.received_at)
+        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest
             WHERE driver_id = known.driver_id AND boot = known.boot;
         DELETE FROM boot_seq_block
             WHERE driver_id = known.driver_id AND boot = known.boot AND rejected IS NULL
@@ -162,8 +161,8 @@ DECLARE
     reached CONSTANT int8 := coalesce(
         (SELECT upper(r) - 1 FROM unnest(settled) r WHERE lower(r) = 1), 0);
 BEGIN
-    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq, last_received_at)
-    VALUES (of_driver_id, of_boot, reached, newest, now())
+    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
+    VALUES (of_driver_id, of_boot, reached, newest)
     ON CONFLICT (driver_id, boot) DO UPDATE
         SET settled_to = EXCLUDED.settled_to, newest_seq = EXCLUDED.newest_seq;
     DELETE FROM boot_seq_block WHERE driver_id = of_driver_id AND boot = of_boot;

@@ -100,7 +100,7 @@ BEGIN
     SELECT array_agg(f.n) INTO excess
     FROM (
         SELECT i.n, row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place, floor(
-            extract(epoch FROM max(i.received_at) OVER of_driver + burst
+            extract(epoch FROM greatest(max(i.received_at) OVER of_driver, d.received_at) + burst
                 - greatest(d.quota_at, min(i.received_at) OVER of_driver))
             / extract(epoch FROM fix_takes)) AS allowed_count
         FROM pg_temp.incoming_fix i JOIN driver_state d USING (driver_id)
@@ -152,7 +152,7 @@ BEGIN
             ON CONFLICT (driver_id) DO UPDATE SET parked = q.parked + EXCLUDED.parked
         ),
         held AS (
-            UPDATE boot_seqs b SET held = b.held + k.fix_count
+            UPDATE boot_seqs b SET held = coalesce(b.held, 0) + k.fix_count
             FROM (
                 SELECT driver_id, boot, count(*) AS fix_count FROM kept WHERE NOT has_room
                 GROUP BY driver_id, boot
@@ -173,11 +173,9 @@ RETURNS void LANGUAGE sql
 SET enable_hashjoin = on
 AS $$
     UPDATE driver_state d
-    SET quota_at = greatest(greatest(d.quota_at, c.first_at) + c.fix_count * fix_takes,
-        c.last_at + fix_takes)
+    SET quota_at = greatest(d.quota_at + c.fix_count * fix_takes, c.last_at + fix_takes)
     FROM (
-        SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
-            max(i.received_at) AS last_at
+        SELECT i.driver_id, count(*) AS fix_count, max(i.received_at) AS last_at
         FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
         WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
         GROUP BY i.driver_id
@@ -267,7 +265,7 @@ BEGIN
     ),
     locked AS MATERIALIZED (
         SELECT CASE WHEN greatest(d.quota_at, r.first_at) + r.fix_count * fix_takes
-            > r.last_at + burst THEN d.driver_id END AS over_quota
+            > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota
         FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
@@ -363,7 +361,9 @@ BEGIN
             -- Steps 3 to 5
             SELECT r.n, r.driver_id, r.boot, r.seq, r.anonymous, r.fix_at, r.received_at,
                 r.lon_deg, r.lat_deg, r.accuracy_m, r.speed_mps, r.heading_deg, r.altitude_m,
-                r.battery, b.ctid AS boot_ctid, b.settled_to, b.newest_seq,
+                r.battery, b.ctid AS boot_ctid,
+                CASE WHEN b.settled_to = b.newest_seq THEN b.settled_to
+                    WHEN b.settled_to IS NULL THEN 0 END AS continues_from,
                 CASE
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
@@ -446,14 +446,13 @@ BEGIN
         settled AS MATERIALIZED (
             SELECT *,
                 -- the next seqs of the boot and nothing else, as nearly always
-                is_all_stored AND first_seq = coalesce(settled_to, 0) + 1
-                    AND last_seq - first_seq = fix_count - 1
-                    AND newest_seq IS NOT DISTINCT FROM settled_to AS continues
+                coalesce(is_all_stored AND first_seq = continues_from + 1
+                    AND last_seq - first_seq = fix_count - 1, false) AS continues
             FROM (
-                SELECT driver_id, boot, min(boot_ctid) AS boot_ctid, min(settled_to) AS settled_to,
-                    min(newest_seq) AS newest_seq, min(seq) AS first_seq, max(seq) AS last_seq,
-                    count(*) AS fix_count, bool_and(outcome IS NULL) AS is_all_stored,
-                    max(received_at) AS received_at
+                SELECT driver_id, boot, min(boot_ctid) AS boot_ctid,
+                    min(continues_from) AS continues_from, min(seq) AS first_seq,
+                    max(seq) AS last_seq, count(*) AS fix_count,
+                    bool_and(outcome IS NULL) AS is_all_stored
                 FROM decided
                 WHERE NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
                     AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
@@ -461,16 +460,15 @@ BEGIN
             ) s
         ),
         continued_boots AS (
-            UPDATE boot_seqs b SET settled_to = s.last_seq, newest_seq = s.last_seq,
-                last_received_at = greatest(b.last_received_at, s.received_at)
+            UPDATE boot_seqs b SET settled_to = s.last_seq, newest_seq = s.last_seq
             FROM settled s
             WHERE b.ctid = s.boot_ctid  -- unchanged, because the driver row is locked
                 AND s.continues
         ),
         new_boots AS (
-            INSERT INTO boot_seqs (driver_id, boot, settled_to, newest_seq, last_received_at)
+            INSERT INTO boot_seqs (driver_id, boot, settled_to, newest_seq)
             SELECT driver_id, boot, CASE WHEN continues THEN last_seq ELSE 0 END,
-                CASE WHEN continues THEN last_seq ELSE 0 END, received_at
+                CASE WHEN continues THEN last_seq ELSE 0 END
             FROM settled WHERE boot_ctid IS NULL
         )
         SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
@@ -479,7 +477,7 @@ BEGIN
                 FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
             array_agg(n) FILTER (WHERE outcome = 'deferred'),
             (
-                SELECT array_agg((driver_id, boot, seq, outcome IS NULL, received_at)::settled_seq)
+                SELECT array_agg((driver_id, boot, seq, outcome IS NULL)::settled_seq)
                 FROM decided
                 WHERE EXISTS (SELECT FROM settled WHERE NOT continues)
                     AND (driver_id, boot) IN (

@@ -19,18 +19,16 @@ BEGIN
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
-            quota_at = greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
-                f.received_at + fix_takes)
+            quota_at = greatest(d.quota_at + f.fix_count * fix_takes, f.received_at + fix_takes)
         FROM (
             SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
             FROM (
-                SELECT DISTINCT ON (driver_id) *, count(*) OVER of_driver AS fix_count,
-                    min(received_at) OVER of_driver AS first_at
+                SELECT *, row_number() OVER oldest_first AS fix_count,
+                    lead(true) OVER oldest_first IS NULL AS is_newest
                 FROM new_fixes WHERE quarantine IS NULL
-                WINDOW of_driver AS (PARTITION BY driver_id)
-                ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
+                WINDOW oldest_first AS (PARTITION BY driver_id ORDER BY fix_at, boot, seq)
             ) n
-            JOIN driver_state existing ON existing.driver_id = n.driver_id
+            JOIN driver_state existing ON n.is_newest AND existing.driver_id = n.driver_id
                 AND (existing.fix_at IS NULL OR n.fix_at > existing.fix_at
                     OR (n.fix_at = existing.fix_at
                         AND (n.boot, n.seq) > (existing.boot, existing.seq)))
@@ -46,12 +44,10 @@ BEGIN
     SELECT array_agg(driver_id), coalesce(sum(fix_count), 0) INTO moved_drivers, moved_count
         FROM moved;
     IF moved_count < (SELECT count(*) FROM new_fixes) THEN  -- late and quarantined ones
-        UPDATE driver_state d SET quota_at =
-            greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
-                f.last_at + fix_takes)
+        UPDATE driver_state d
+        SET quota_at = greatest(d.quota_at + f.fix_count * fix_takes, f.last_at + fix_takes)
         FROM (
-            SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
-                max(received_at) AS last_at
+            SELECT driver_id, count(*) AS fix_count, max(received_at) AS last_at
             FROM new_fixes
             WHERE quarantine IS NOT NULL
                 OR (driver_id IN (SELECT unnest(moved_drivers))) IS NOT TRUE

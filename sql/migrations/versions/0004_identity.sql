@@ -18,9 +18,7 @@ CREATE INDEX parked_fix_excess ON parked_fix (driver_id, parked_id) WHERE conten
 CREATE INDEX parked_fix_locked ON parked_fix (parked_id) WHERE content IS NULL;
 
 -- A seq that is now stored, or rejected for good.
-CREATE TYPE settled_seq AS (
-    driver_id text, boot text, seq int8, is_stored bool, received_at timestamptz
-);
+CREATE TYPE settled_seq AS (driver_id text, boot text, seq int8, is_stored bool);
 
 ALTER TABLE driver_boot RENAME TO old_driver_boot;
 
@@ -32,8 +30,7 @@ CREATE TABLE boot_seqs (
     boot text COLLATE "C" NOT NULL,
     settled_to int8 NOT NULL,
     newest_seq int8 NOT NULL CHECK (newest_seq >= settled_to),
-    last_received_at timestamptz NOT NULL,
-    held int8 NOT NULL DEFAULT 0,  -- fixes dropped beyond limits.max_parked, copies included
+    held int8,  -- fixes dropped beyond limits.max_parked, copies included; null: none
     PRIMARY KEY (driver_id, boot)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 
@@ -89,10 +86,10 @@ BEGIN
             & ~(coalesce(k.stored, no_bits) | coalesce(EXCLUDED.stored, no_bits)), no_bits);
 
     FOR known IN
-        SELECT b.*, n.last_seq, n.fix_count, n.block_nos, n.received_at
+        SELECT b.*, n.last_seq, n.fix_count, n.block_nos
         FROM (
             SELECT s.driver_id, s.boot, max(s.seq) AS last_seq, count(*) AS fix_count,
-                array_agg(DISTINCT s.seq >> 11) AS block_nos, max(s.received_at) AS received_at
+                array_agg(DISTINCT s.seq >> 11) AS block_nos
             FROM unnest(seqs) s GROUP BY s.driver_id, s.boot
         ) n
         JOIN boot_seqs b ON b.driver_id = n.driver_id AND b.boot = n.boot
@@ -113,8 +110,7 @@ BEGIN
             END IF;
             reached := (reached + 1) | 2047;  -- the block's last seq
         END LOOP;
-        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest,
-            last_received_at = greatest(last_received_at, known.received_at)
+        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest
             WHERE driver_id = known.driver_id AND boot = known.boot;
         DELETE FROM boot_seq_block
             WHERE driver_id = known.driver_id AND boot = known.boot AND rejected IS NULL
@@ -220,8 +216,8 @@ DECLARE
     reached CONSTANT int8 := coalesce(
         (SELECT upper(r) - 1 FROM unnest(settled) r WHERE lower(r) = 1), 0);
 BEGIN
-    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq, last_received_at)
-    VALUES (of_driver_id, of_boot, reached, newest, now())
+    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
+    VALUES (of_driver_id, of_boot, reached, newest)
     ON CONFLICT (driver_id, boot) DO UPDATE
         SET settled_to = EXCLUDED.settled_to, newest_seq = EXCLUDED.newest_seq;
     DELETE FROM boot_seq_block WHERE driver_id = of_driver_id AND boot = of_boot;
@@ -255,7 +251,7 @@ BEGIN
     SELECT array_agg(f.n) INTO excess
     FROM (
         SELECT i.n, row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place, floor(
-            extract(epoch FROM max(i.received_at) OVER of_driver + burst
+            extract(epoch FROM greatest(max(i.received_at) OVER of_driver, d.received_at) + burst
                 - greatest(d.quota_at, min(i.received_at) OVER of_driver))
             / extract(epoch FROM fix_takes)) AS allowed_count
         FROM pg_temp.incoming_fix i JOIN driver_state d USING (driver_id)
@@ -307,7 +303,7 @@ BEGIN
             ON CONFLICT (driver_id) DO UPDATE SET parked = q.parked + EXCLUDED.parked
         ),
         held AS (
-            UPDATE boot_seqs b SET held = b.held + k.fix_count
+            UPDATE boot_seqs b SET held = coalesce(b.held, 0) + k.fix_count
             FROM (
                 SELECT driver_id, boot, count(*) AS fix_count FROM kept WHERE NOT has_room
                 GROUP BY driver_id, boot
@@ -328,11 +324,9 @@ RETURNS void LANGUAGE sql
 SET enable_hashjoin = on
 AS $$
     UPDATE driver_state d
-    SET quota_at = greatest(greatest(d.quota_at, c.first_at) + c.fix_count * fix_takes,
-        c.last_at + fix_takes)
+    SET quota_at = greatest(d.quota_at + c.fix_count * fix_takes, c.last_at + fix_takes)
     FROM (
-        SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
-            max(i.received_at) AS last_at
+        SELECT i.driver_id, count(*) AS fix_count, max(i.received_at) AS last_at
         FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
         WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
         GROUP BY i.driver_id
@@ -384,7 +378,7 @@ BEGIN
     ),
     locked AS MATERIALIZED (
         SELECT CASE WHEN greatest(d.quota_at, r.first_at) + r.fix_count * fix_takes
-            > r.last_at + burst THEN d.driver_id END AS over_quota
+            > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota
         FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
@@ -480,7 +474,9 @@ BEGIN
             -- Steps 3 to 5
             SELECT r.n, r.driver_id, r.boot, r.seq, r.anonymous, r.fix_at, r.received_at,
                 r.lon_deg, r.lat_deg, r.accuracy_m, r.speed_mps, r.heading_deg, r.altitude_m,
-                r.battery, b.ctid AS boot_ctid, b.settled_to, b.newest_seq,
+                r.battery, b.ctid AS boot_ctid,
+                CASE WHEN b.settled_to = b.newest_seq THEN b.settled_to
+                    WHEN b.settled_to IS NULL THEN 0 END AS continues_from,
                 CASE
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
@@ -563,14 +559,13 @@ BEGIN
         settled AS MATERIALIZED (
             SELECT *,
                 -- the next seqs of the boot and nothing else, as nearly always
-                is_all_stored AND first_seq = coalesce(settled_to, 0) + 1
-                    AND last_seq - first_seq = fix_count - 1
-                    AND newest_seq IS NOT DISTINCT FROM settled_to AS continues
+                coalesce(is_all_stored AND first_seq = continues_from + 1
+                    AND last_seq - first_seq = fix_count - 1, false) AS continues
             FROM (
-                SELECT driver_id, boot, min(boot_ctid) AS boot_ctid, min(settled_to) AS settled_to,
-                    min(newest_seq) AS newest_seq, min(seq) AS first_seq, max(seq) AS last_seq,
-                    count(*) AS fix_count, bool_and(outcome IS NULL) AS is_all_stored,
-                    max(received_at) AS received_at
+                SELECT driver_id, boot, min(boot_ctid) AS boot_ctid,
+                    min(continues_from) AS continues_from, min(seq) AS first_seq,
+                    max(seq) AS last_seq, count(*) AS fix_count,
+                    bool_and(outcome IS NULL) AS is_all_stored
                 FROM decided
                 WHERE NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
                     AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
@@ -578,16 +573,15 @@ BEGIN
             ) s
         ),
         continued_boots AS (
-            UPDATE boot_seqs b SET settled_to = s.last_seq, newest_seq = s.last_seq,
-                last_received_at = greatest(b.last_received_at, s.received_at)
+            UPDATE boot_seqs b SET settled_to = s.last_seq, newest_seq = s.last_seq
             FROM settled s
             WHERE b.ctid = s.boot_ctid  -- unchanged, because the driver row is locked
                 AND s.continues
         ),
         new_boots AS (
-            INSERT INTO boot_seqs (driver_id, boot, settled_to, newest_seq, last_received_at)
+            INSERT INTO boot_seqs (driver_id, boot, settled_to, newest_seq)
             SELECT driver_id, boot, CASE WHEN continues THEN last_seq ELSE 0 END,
-                CASE WHEN continues THEN last_seq ELSE 0 END, received_at
+                CASE WHEN continues THEN last_seq ELSE 0 END
             FROM settled WHERE boot_ctid IS NULL
         )
         SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
@@ -596,7 +590,7 @@ BEGIN
                 FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
             array_agg(n) FILTER (WHERE outcome = 'deferred'),
             (
-                SELECT array_agg((driver_id, boot, seq, outcome IS NULL, received_at)::settled_seq)
+                SELECT array_agg((driver_id, boot, seq, outcome IS NULL)::settled_seq)
                 FROM decided
                 WHERE EXISTS (SELECT FROM settled WHERE NOT continues)
                     AND (driver_id, boot) IN (
@@ -766,18 +760,16 @@ BEGIN
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
-            quota_at = greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
-                f.received_at + fix_takes)
+            quota_at = greatest(d.quota_at + f.fix_count * fix_takes, f.received_at + fix_takes)
         FROM (
             SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
             FROM (
-                SELECT DISTINCT ON (driver_id) *, count(*) OVER of_driver AS fix_count,
-                    min(received_at) OVER of_driver AS first_at
+                SELECT *, row_number() OVER oldest_first AS fix_count,
+                    lead(true) OVER oldest_first IS NULL AS is_newest
                 FROM new_fixes WHERE quarantine IS NULL
-                WINDOW of_driver AS (PARTITION BY driver_id)
-                ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
+                WINDOW oldest_first AS (PARTITION BY driver_id ORDER BY fix_at, boot, seq)
             ) n
-            JOIN driver_state existing ON existing.driver_id = n.driver_id
+            JOIN driver_state existing ON n.is_newest AND existing.driver_id = n.driver_id
                 AND (existing.fix_at IS NULL OR n.fix_at > existing.fix_at
                     OR (n.fix_at = existing.fix_at
                         AND (n.boot, n.seq) > (existing.boot, existing.seq)))
@@ -793,12 +785,10 @@ BEGIN
     SELECT array_agg(driver_id), coalesce(sum(fix_count), 0) INTO moved_drivers, moved_count
         FROM moved;
     IF moved_count < (SELECT count(*) FROM new_fixes) THEN  -- late and quarantined ones
-        UPDATE driver_state d SET quota_at =
-            greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
-                f.last_at + fix_takes)
+        UPDATE driver_state d
+        SET quota_at = greatest(d.quota_at + f.fix_count * fix_takes, f.last_at + fix_takes)
         FROM (
-            SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
-                max(received_at) AS last_at
+            SELECT driver_id, count(*) AS fix_count, max(received_at) AS last_at
             FROM new_fixes
             WHERE quarantine IS NOT NULL
                 OR (driver_id IN (SELECT unnest(moved_drivers))) IS NOT TRUE
