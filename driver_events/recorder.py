@@ -14,6 +14,7 @@ from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 from driver_events.batch import Batch, BatchResult, classify
 from driver_events.consumer import TopicIdentity
+from driver_events.dead_letter_limit import DeadLetterLimit
 
 # SQLSTATE classes of a value that the database can't take. Anything else that goes wrong (a right
 # that is missing, a function that is not there) is ours to mend, and no reason to bury fixes.
@@ -79,8 +80,9 @@ class Recorder(Protocol):
 class DatabaseRecorder:
     """Records through the one write door, `record_fixes`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limit: DeadLetterLimit) -> None:
         self._connection = Connection(url, "driver_events")
+        self._limit = limit
 
     def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
         """Read where each partition goes on; one that was never seen starts at 0."""
@@ -102,6 +104,7 @@ class DatabaseRecorder:
             outcomes = fix_writer.record_fixes(conn, batch.rows) if batch.rows else []
             verdict = classify(batch, outcomes)
             # Step 2
+            verdict.letters = self._limit.keep(verdict.letters)
             fix_writer.add_dead_letters(conn, verdict.letters)
             # Step 3
             fix_writer.advance_offsets(conn, topic.cluster_id, topic.topic_id, moves)

@@ -12,6 +12,7 @@ from doorstep.errors import OffsetLost, Unavailable
 from doorstep.store import fix_writer
 from driver_events import metrics
 from driver_events.consumer import NOWHERE, PartitionConsumer, records_of
+from driver_events.dead_letter_limit import DeadLetterLimit
 from driver_events.recorder import Connection, DataError
 from driver_events.series_batch import SeriesBatch, read_series, series_to_dead_letters
 
@@ -30,11 +31,13 @@ class SeriesWriter:
         connection: Connection,
         retention: timedelta,
         wake_outbox: Callable[[], None],
+        limit: DeadLetterLimit,
     ) -> None:
         self._source = source
         self._connection = connection
         self._retention = retention
         self._wake_outbox = wake_outbox
+        self._limit = limit
         self._topic = NOWHERE
         self._looked_at = 0.0
 
@@ -88,7 +91,7 @@ class SeriesWriter:
         moves = self._source.moves_of(messages)
         with self._connection.transaction() as conn:
             batch.settle(fix_writer.record_points(conn, batch.rows) if batch.rows else ())
-            letters = batch.letters()
+            letters = self._limit.keep(batch.letters())
             fix_writer.add_dead_letters(conn, letters)
             fix_writer.advance_offsets(conn, *self._topic, moves)
         self._source.advance(moves)

@@ -13,6 +13,7 @@ from driver_events.acks import TICK_S, AckPublisher, AckSchedule, reader
 from driver_events.compaction_worker import EVERY_S as HISTORY_EVERY_S
 from driver_events.compaction_worker import CompactionWorker
 from driver_events.consumer import MAX_POLL_INTERVAL_S, PartitionConsumer
+from driver_events.dead_letter_limit import DeadLetterLimit
 from driver_events.device_commands import CommandPublisher
 from driver_events.mqtt_publisher import MqttPublisher
 from driver_events.outbox import OutboxPublisher, ParkedRetry
@@ -109,7 +110,7 @@ def _run_database_sink(
     workers["outbox"] = Worker("outbox", outbox.publish, OUTBOX_EVERY_S)
     processor = Processor(
         source,
-        DatabaseRecorder(url),
+        DatabaseRecorder(url, DeadLetterLimit(settings.dead_letters_per_minute)),
         CommitFanout(feed.publish, feedback.note, parked.note_parked, workers["outbox"].wake),
         max_batch_fixes=settings.max_batch_fixes,
         max_batch_age_s=settings.max_batch_age_s,
@@ -134,6 +135,7 @@ def _run_database_sink(
         Connection(url, "driver_events series"),
         retention,
         workers["outbox"].wake,
+        DeadLetterLimit(settings.dead_letters_per_minute),
     )
     workers["series"] = Worker("series", series.write, 0.0)
     forget = forget_old_points(Connection(url, "driver_events forget"), retention)

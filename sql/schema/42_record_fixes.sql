@@ -260,18 +260,21 @@ BEGIN
     END IF;
     WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
         SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
-            max(received_at) AS last_at
+            max(received_at) AS last_at,
+            bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
         FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
     ),
     locked AS MATERIALIZED (
         SELECT CASE WHEN greatest(d.quota_at, r.first_at) + r.fix_count * fix_takes
-            > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota
+            > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
+            r.fix_count, r.is_ahead
         FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
     SELECT (SELECT count(*) FROM requested), count(*),
-            array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL)
-        INTO requested_count, locked_count, over_quota FROM locked;
+            array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
+            bool_or(is_ahead)
+        INTO requested_count, locked_count, over_quota, fix_count, is_ahead FROM locked;
     IF locked_count < requested_count THEN
         WITH locked AS MATERIALIZED (
             SELECT d.driver_id FROM driver_state d
@@ -308,6 +311,8 @@ BEGIN
     END IF;
     IF over_quota IS NOT NULL THEN
         RETURN QUERY SELECT * FROM incoming_fix__park_excess(over_quota, fix_takes, burst);
+        SELECT count(*), bool_or(fix_at > received_at + interval '0.5 s')
+            INTO fix_count, is_ahead FROM pg_temp.incoming_fix;
     END IF;
 
     SELECT sealed_before INTO sealed FROM history_bounds;
@@ -316,8 +321,6 @@ BEGIN
 
     -- Few batches contain a fix twice, and only those pay for the comparison of copies. (A plain
     -- PATCH has neither boot nor seq, so two of one driver may be copies.)
-    SELECT count(*), bool_or(fix_at > received_at + interval '0.5 s') INTO fix_count, is_ahead
-        FROM pg_temp.incoming_fix;
     has_copies := fix_count > locked_count AND EXISTS (
         SELECT FROM pg_temp.incoming_fix GROUP BY driver_id, boot, seq HAVING count(*) > 1
     );
@@ -480,8 +483,9 @@ BEGIN
                 SELECT array_agg((driver_id, boot, seq, outcome IS NULL)::settled_seq)
                 FROM decided
                 WHERE EXISTS (SELECT FROM settled WHERE NOT continues)
-                    AND (driver_id, boot) IN (
-                        SELECT driver_id, boot FROM settled WHERE NOT continues)
+                    AND ((driver_id, boot) IN (
+                        SELECT driver_id, boot FROM settled WHERE NOT continues
+                    )) IS TRUE  -- a hash, never a join
                     AND NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
                         AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
             )
