@@ -173,9 +173,11 @@ RETURNS void LANGUAGE sql
 SET enable_hashjoin = on
 AS $$
     UPDATE driver_state d
-    SET quota_at = greatest(d.quota_at + c.fix_count * fix_takes, c.last_at + fix_takes)
+    SET quota_at = greatest(greatest(d.quota_at, c.first_at) + c.fix_count * fix_takes,
+        c.last_at + fix_takes)
     FROM (
-        SELECT i.driver_id, count(*) AS fix_count, max(i.received_at) AS last_at
+        SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
+            max(i.received_at) AS last_at
         FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
         WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
         GROUP BY i.driver_id
@@ -259,13 +261,14 @@ BEGIN
         RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(parked_drivers);
     END IF;
     WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
-        SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
+        SELECT driver_id, count(*)::int AS fix_count, min(received_at) AS first_at,
             max(received_at) AS last_at,
             bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
         FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
     ),
     locked AS MATERIALIZED (
-        SELECT CASE WHEN greatest(d.quota_at, r.first_at) + r.fix_count * fix_takes
+        SELECT CASE WHEN greatest(d.quota_at, r.first_at)
+                + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
             > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
             r.fix_count, r.is_ahead
         FROM requested r JOIN driver_state d USING (driver_id)

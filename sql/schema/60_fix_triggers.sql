@@ -19,11 +19,15 @@ BEGIN
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
-            quota_at = greatest(d.quota_at + f.fix_count * fix_takes, f.received_at + fix_takes)
+            quota_at = CASE WHEN f.fix_count = 1
+                THEN greatest(d.quota_at, f.received_at) + fix_takes
+                ELSE greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                    f.received_at + fix_takes) END
         FROM (
             SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
             FROM (
-                SELECT *, row_number() OVER oldest_first AS fix_count,
+                SELECT *, (row_number() OVER oldest_first)::int AS fix_count,
+                    first_value(received_at) OVER oldest_first AS first_at,
                     lead(true) OVER oldest_first IS NULL AS is_newest
                 FROM new_fixes WHERE quarantine IS NULL
                 WINDOW oldest_first AS (PARTITION BY driver_id ORDER BY fix_at, boot, seq)
@@ -44,10 +48,12 @@ BEGIN
     SELECT array_agg(driver_id), coalesce(sum(fix_count), 0) INTO moved_drivers, moved_count
         FROM moved;
     IF moved_count < (SELECT count(*) FROM new_fixes) THEN  -- late and quarantined ones
-        UPDATE driver_state d
-        SET quota_at = greatest(d.quota_at + f.fix_count * fix_takes, f.last_at + fix_takes)
+        UPDATE driver_state d SET quota_at =
+            greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                f.last_at + fix_takes)
         FROM (
-            SELECT driver_id, count(*) AS fix_count, max(received_at) AS last_at
+            SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
+                max(received_at) AS last_at
             FROM new_fixes
             WHERE quarantine IS NOT NULL
                 OR (driver_id IN (SELECT unnest(moved_drivers))) IS NOT TRUE

@@ -324,9 +324,11 @@ RETURNS void LANGUAGE sql
 SET enable_hashjoin = on
 AS $$
     UPDATE driver_state d
-    SET quota_at = greatest(d.quota_at + c.fix_count * fix_takes, c.last_at + fix_takes)
+    SET quota_at = greatest(greatest(d.quota_at, c.first_at) + c.fix_count * fix_takes,
+        c.last_at + fix_takes)
     FROM (
-        SELECT i.driver_id, count(*) AS fix_count, max(i.received_at) AS last_at
+        SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
+            max(i.received_at) AS last_at
         FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
         WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
         GROUP BY i.driver_id
@@ -372,13 +374,14 @@ BEGIN
         RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(parked_drivers);
     END IF;
     WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
-        SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
+        SELECT driver_id, count(*)::int AS fix_count, min(received_at) AS first_at,
             max(received_at) AS last_at,
             bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
         FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
     ),
     locked AS MATERIALIZED (
-        SELECT CASE WHEN greatest(d.quota_at, r.first_at) + r.fix_count * fix_takes
+        SELECT CASE WHEN greatest(d.quota_at, r.first_at)
+                + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
             > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
             r.fix_count, r.is_ahead
         FROM requested r JOIN driver_state d USING (driver_id)
@@ -764,11 +767,15 @@ BEGIN
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
-            quota_at = greatest(d.quota_at + f.fix_count * fix_takes, f.received_at + fix_takes)
+            quota_at = CASE WHEN f.fix_count = 1
+                THEN greatest(d.quota_at, f.received_at) + fix_takes
+                ELSE greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                    f.received_at + fix_takes) END
         FROM (
             SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
             FROM (
-                SELECT *, row_number() OVER oldest_first AS fix_count,
+                SELECT *, (row_number() OVER oldest_first)::int AS fix_count,
+                    first_value(received_at) OVER oldest_first AS first_at,
                     lead(true) OVER oldest_first IS NULL AS is_newest
                 FROM new_fixes WHERE quarantine IS NULL
                 WINDOW oldest_first AS (PARTITION BY driver_id ORDER BY fix_at, boot, seq)
@@ -789,10 +796,12 @@ BEGIN
     SELECT array_agg(driver_id), coalesce(sum(fix_count), 0) INTO moved_drivers, moved_count
         FROM moved;
     IF moved_count < (SELECT count(*) FROM new_fixes) THEN  -- late and quarantined ones
-        UPDATE driver_state d
-        SET quota_at = greatest(d.quota_at + f.fix_count * fix_takes, f.last_at + fix_takes)
+        UPDATE driver_state d SET quota_at =
+            greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                f.last_at + fix_takes)
         FROM (
-            SELECT driver_id, count(*) AS fix_count, max(received_at) AS last_at
+            SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
+                max(received_at) AS last_at
             FROM new_fixes
             WHERE quarantine IS NOT NULL
                 OR (driver_id IN (SELECT unnest(moved_drivers))) IS NOT TRUE
