@@ -250,6 +250,7 @@ DECLARE
     burst interval;
     over_quota text[];  -- drivers
     taken_back text[];  -- drivers
+    one_each bool;  -- of every driver
 BEGIN
     SELECT make_interval(secs => future_s), make_interval(secs => lateness_s), worst_accuracy_m,
             make_interval(secs => 1 / quota_per_s),
@@ -331,6 +332,8 @@ BEGIN
         PERFORM driver_clock__learn();
     END IF;
 
+    one_each := fix_count = locked_count AND over_quota IS NULL;
+
     -- Copies that follow a storable one are decided in a second pass, when that one is written. So
     -- a batch of n has the same result as n batches of one.
     LOOP
@@ -370,6 +373,7 @@ BEGIN
                 r.battery, b.ctid AS boot_ctid,
                 CASE WHEN b.settled_to = b.newest_seq THEN b.settled_to
                     WHEN b.settled_to IS NULL THEN 0 END AS continues_from,
+                one_each AND r.seq = b.settled_to + 1 AND b.settled_to = b.newest_seq AS is_next,
                 CASE
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
@@ -449,9 +453,10 @@ BEGIN
                 accuracy_m, speed_mps, heading_deg, altitude_m, battery, quarantine
             FROM decided WHERE outcome IS NULL
         ),
+        -- Nearly always a fix is the next one of its boot, and the boot's only one in the batch.
         settled AS MATERIALIZED (
             SELECT *,
-                -- the next seqs of the boot and nothing else, as nearly always
+                -- the next seqs of the boot and nothing else
                 coalesce(is_all_stored AND first_seq = continues_from + 1
                     AND last_seq - first_seq = fix_count - 1, false) AS continues
             FROM (
@@ -462,14 +467,19 @@ BEGIN
                 FROM decided
                 WHERE NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
                     AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
+                    AND (is_next AND outcome IS NULL) IS NOT TRUE
                 GROUP BY driver_id, boot
             ) s
         ),
         continued_boots AS (
             UPDATE boot_seqs b SET settled_to = s.last_seq, newest_seq = s.last_seq
-            FROM settled s
+            FROM (
+                SELECT boot_ctid, seq AS last_seq FROM decided
+                WHERE is_next AND outcome IS NULL AND NOT anonymous
+                UNION ALL
+                SELECT boot_ctid, last_seq FROM settled WHERE continues
+            ) s
             WHERE b.ctid = s.boot_ctid  -- unchanged, because the driver row is locked
-                AND s.continues
         ),
         new_boots AS (
             INSERT INTO boot_seqs (driver_id, boot, settled_to, newest_seq)
@@ -644,7 +654,8 @@ AS $$
     SELECT requested.driver_id, requested.boot, coalesce(g.seq, s.settled_to, 0),
         coalesce(g.missing, '[]'),
         -- as long as half of the quota takes for what is parked; 1 h at most, then it is said again
-        least(3600, greatest(60, ceil(2 * q.parked / l.quota_per_s)))::int,
+        CASE WHEN q.parked > 0
+            THEN least(3600, greatest(60, ceil(2 * q.parked / l.quota_per_s)))::int END,
         coalesce(s.held, 0)
     FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
     CROSS JOIN limits l
