@@ -77,9 +77,7 @@ class Retransmission:
         rows: list[tuple[int, bytes]] = []
         for seq in named:
             before = self._resends.get(seq)
-            failed = before is None or (
-                ack.seq > before.sent_before and ack.held == before.held
-            )
+            failed = before is None or (ack.seq > before.sent_before and ack.held == before.held)
             if before is not None and not failed and now_s - before.at_s < self._silence_s:
                 continue
             times = (before.times if before else 0) + failed

@@ -74,7 +74,10 @@ MUTATIONS = (
             _FRESH,
         ),
     ),
-    Mutation("dedupe off: by the ledger", ((ATTEMPT, "anonymous OR (r.seq <= b.newest_seq", "anonymous OR (false"),)),
+    Mutation(
+        "dedupe off: by the ledger",
+        ((ATTEMPT, "anonymous OR (r.seq <= b.newest_seq", "anonymous OR (false"),),
+    ),
     Mutation(
         "dedupe off: by ledger and key",
         (

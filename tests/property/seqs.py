@@ -106,9 +106,9 @@ class Boot:
                 break
         for number in {seq // BLOCK, *range(before // BLOCK, self.settled_to // BLOCK + 1)}:
             is_passed = number * BLOCK + BLOCK - 1 <= self.settled_to
-            if number in self.blocks and not self.blocks[number].rejected:
-                if is_passed or self.settled_to == self.newest_seq:
-                    del self.blocks[number]
+            is_needed = not is_passed and self.settled_to < self.newest_seq
+            if number in self.blocks and not (self.blocks[number].rejected or is_needed):
+                del self.blocks[number]
 
     def watermark(self) -> Watermark:
         """The last settled seq and the gaps before it, as far as is looked."""

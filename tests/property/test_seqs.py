@@ -35,11 +35,7 @@ def play(steps: Iterable[Step]) -> tuple[Boot, Known, int]:
 WIDE = [1, 2, 3, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, 3 * BLOCK, 9 * BLOCK]
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([1, 2, 3, 4, 5, 6, *WIDE]), st.booleans()), max_size=40
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 5, 6, *WIDE]), st.booleans()), max_size=40))
 def test_boot__any_steps__does_what_two_sets_do(steps: list[Step]) -> None:
     play(steps)
 

@@ -12,7 +12,8 @@ def test_comparison__every_column_of_the_schema__is_compared_or_named_with_its_r
     rows = database.rows(
         "SELECT c.table_name, c.column_name FROM information_schema.columns c"
         " JOIN information_schema.tables t USING (table_schema, table_name)"
-        " WHERE c.table_schema = 'doorstep' AND (t.table_type = 'BASE TABLE' OR c.table_name = 'driver_boot')"
+        " WHERE c.table_schema = 'doorstep'"
+        " AND (t.table_type = 'BASE TABLE' OR c.table_name = 'driver_boot')"
         " AND c.table_name NOT LIKE 'fix_history\\__%%'"
     )
     there: dict[str, set[str]] = {}

@@ -35,8 +35,6 @@ def test_keep__a_minute_later__keeps_as_many_as_a_minute_has() -> None:
 
 def test_keep__a_source_with_many_series__has_one_limit() -> None:
     limit = DeadLetterLimit(PER_MINUTE, clock=lambda: 0.0)
-    kept = [
-        limit.keep(letters(1, None, f"doorstep/v1/series/s1/measure-{n}")) for n in range(1000)
-    ]
+    kept = [limit.keep(letters(1, None, f"doorstep/v1/series/s1/measure-{n}")) for n in range(1000)]
     assert sum(map(len, kept)) == BURST_MINUTES * PER_MINUTE
     assert limit.keep(letters(1, None, "doorstep/v1/series/s2/measure-1"))
