@@ -1,14 +1,14 @@
-# One file for every image of ours: SERVICE says which (bridge, driver_events, driver_api,
-# tracking_api, simulators or stack). Each image has only the dependencies of its own extra.
+# The file of all images. SERVICE selects one: bridge, driver_events, driver_api, tracking_api,
+# simulators or stack. Each image contains only the dependencies of its own extra.
 #
 #   docker build --build-arg SERVICE=bridge -t doorstep/bridge .
 #
-# Built for amd64 and arm64 alike. Nothing in an image is secret, and nothing runs as root.
+# Builds for amd64 and arm64. Images contain no secrets and do not run as root.
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG NODE_IMAGE=debian:bookworm-slim
 
-# --- the pages of tracking_api: MapLibre and its helpers, bundled ---------------------------
+# --- the web pages of tracking_api, bundled ---------------------------
 FROM ${NODE_IMAGE} AS web
 RUN apt-get update -qq \
  && apt-get install -y -qq --no-install-recommends ca-certificates nodejs npm \
@@ -23,14 +23,14 @@ RUN npm run build && rm -rf node_modules
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-# Dependencies first, what all services share before what one needs: these layers are built again
-# only when pyproject.toml changes.
+# Dependencies first, shared ones before those of one service: these layers are rebuilt only when
+# pyproject.toml changes.
 COPY pyproject.toml LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     touch README.md && python -m venv /opt/doorstep && /opt/doorstep/bin/pip install -q .
 ARG SERVICE
 RUN --mount=type=cache,target=/root/.cache/pip \
-    test -n "${SERVICE}" || { echo "say which: --build-arg SERVICE=bridge"; exit 1; } \
+    test -n "${SERVICE}" || { echo "missing: --build-arg SERVICE=bridge"; exit 1; } \
  && /opt/doorstep/bin/pip install -q ".[$(echo "${SERVICE}" | tr _ -)]"
 COPY . .
 COPY --from=web /src/web/dist ./web/dist
@@ -38,19 +38,19 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/doorstep/bin/pip install -q --no-deps --force-reinstall . \
  && /opt/doorstep/bin/pip check
 
-# --- what runs ------------------------------------------------------------------------------
+# --- the image ------------------------------------------------------------------------------
 FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 doorstep \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent doorstep \
  && install -d -o doorstep -g doorstep /var/lib/doorstep \
- && install -d -o 1883 -g 1883 /mosquitto/config  # a new volume there takes its owner: Mosquitto
+ && install -d -o 1883 -g 1883 /mosquitto/config  # a new volume copies this owner
 ARG SERVICE
 COPY --from=build /opt/doorstep /opt/doorstep
 ENV PATH=/opt/doorstep/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SERVICE=${SERVICE}
 USER 10001:10001
 WORKDIR /var/lib/doorstep
-# /readyz of the service itself. docker-compose.yml repeats it, for engines that build images in
-# the OCI format, which has no health checks.
+# Requests the service's own /readyz. docker-compose.yml repeats the check, because images in the
+# OCI format have none.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-m", "doorstep.healthcheck"]
 CMD ["sh", "-c", "exec python -m \"$SERVICE\""]

@@ -1,1 +1,1 @@
-"""Side-by-side benchmarks. Each prints one JSON object; none is part of a service."""
+"""Comparative benchmarks. Each prints one JSON object; none is part of a service."""

@@ -1,4 +1,4 @@
-"""`./run bench [NAME...] [--quick] [--json]`: measure beside what one would use instead."""
+"""`./run bench [NAME...] [--quick] [--json]`: run the benchmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ examples:
   ./run bench decode --json         one line of JSON per benchmark
   python -m bench.ingest --help     a benchmark's own options
 
-Each figure is of one run on one machine: quote the ratios. {known}
+Figures depend on the machine: compare the ratios. {known}
+`./run load` is the load test of the whole stack.
 """
 
 
@@ -32,20 +33,20 @@ class BenchFailed(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """List or run; the answer is the exit status."""
+    """List or run benchmarks. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="./run bench",
-        description="Benchmarks: ours beside the alternative, in one run.",
-        epilog=EXAMPLES.format(known="There are: " + ", ".join(BENCHMARKS) + "."),
+        description="Benchmarks: ours and the alternatives, in one run.",
+        epilog=EXAMPLES.format(known="Available: " + ", ".join(BENCHMARKS) + "."),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which ones")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run")
     parser.add_argument("--quick", action="store_true", help="short runs")
     parser.add_argument("--json", action="store_true", help="one line of JSON each")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+        parser.error(f"no such benchmark: {', '.join(unknown)}; available: {', '.join(BENCHMARKS)}")
     chosen = [BENCHMARKS[name] for name in options.names]
     if not chosen:
         print(listing(), file=sys.stderr)
@@ -59,55 +60,55 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"bench: {exc}", file=sys.stderr)
             failed = True
             continue
-        text = json.dumps(result, ensure_ascii=False) if options.json else told(result)
+        text = json.dumps(result, ensure_ascii=False) if options.json else format_result(result)
         print(text, flush=True)
     return 1 if failed else 0
 
 
 def listing() -> str:
-    """Name each benchmark with its purpose; `*` marks the quick set."""
+    """List each benchmark with its purpose; `*` marks the quick set."""
     return "\n".join(
         f"{'*' if one.is_quick else ' '} {one.name:12} {one.purpose}" for one in BENCHMARKS.values()
     )
 
 
 def run(one: Benchmark, *, quick: bool) -> dict[str, Any]:
-    """Run one as a process of its own, and shape its last line. Raises BenchFailed."""
+    """Run one as a process, and convert its last line. Raises BenchFailed."""
     if importlib.util.find_spec(one.module) is None:
-        raise BenchFailed(f"{one.name}: {one.module} is not there")
+        raise BenchFailed(f"{one.name}: {one.module} does not exist")
     argv = [sys.executable, "-m", one.module, *(one.quick if quick else ())]
     process = subprocess.Popen(argv, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     try:
         output, _ = process.communicate()
     except BaseException:
-        process.terminate()  # it has servers to stop, and folders to erase
+        process.terminate()  # it stops its servers and erases its folders
         process.wait()
         raise
     if process.returncode != 0:
-        raise BenchFailed(f"{one.name}: ended with {process.returncode}")
+        raise BenchFailed(f"{one.name}: exited with {process.returncode}")
     try:
         result = json.loads(output.strip().splitlines()[-1])
     except (IndexError, ValueError):
         try:
             result = json.loads(output)
         except ValueError as exc:
-            raise BenchFailed(f"{one.name}: gave no JSON") from exc
+            raise BenchFailed(f"{one.name}: no JSON in the output") from exc
     shaped = one.shape(result)
     return {"name": one.name, **shaped}
 
 
-def told(result: dict[str, Any]) -> str:
-    """Tell a result in lines: each way's least, middle and most, and its ratio to ours."""
+def format_result(result: dict[str, Any]) -> str:
+    """Format a result as lines: median, range and ratio to ours of each variant."""
     lines = [f"{result['name']}: {result.get('unit', '')}"]
     parts = result.get("parts") or {"": result}
     if any(part.get("ours") is None for part in parts.values()):
         return "\n".join([*lines, json.dumps(result, indent=2, ensure_ascii=False)])
     for name, part in parts.items():
         lines += [f" {name}"] if name else []
-        for way, one in {"ours": part["ours"], **part.get("others", {})}.items():
+        for variant, one in {"ours": part["ours"], **part.get("others", {})}.items():
             ratio = f"  {one['ratio']:g} x" if one.get("ratio") is not None else ""
             spread = f"{one['median']:>10g}  ({one['min']:g} to {one['max']:g})"
-            lines.append(f"  {way:42} {spread}{ratio}")
+            lines.append(f"  {variant:42} {spread}{ratio}")
     return "\n".join(lines)
 
 

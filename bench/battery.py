@@ -1,18 +1,17 @@
-"""What adaptive reporting saves on recorded traces, and what it costs: `python -m bench.battery`.
+"""Radio use and position error of adaptive sampling, on recorded traces: `python -m bench.battery`.
 
-Real fixes (../shared/data/gps, read where they lie) go through the device's own reporter, policy
-by policy; its messages are what a device would send, and what the server then shows is compared
-with the full trace, second by second. `--plot docs/images/battery.png` draws error against use of
-the radio. The last line is one JSON object.
+Recorded fixes go through the device's sampler, policy by policy. The position that the server shows
+is compared with the full trace, second by second. `--plot FILE` draws error against radio use. The
+last line is one JSON object.
 
   uses       messages at least 1 s apart: each is one use of the radio
-  radio_on   how long the radio is up, of the whole time: after a message, or an ack from the
-             server, it stays up for its tail (5 s and 10 s are given)
-  wakes_5s   how often it wakes up from sleep, with a tail of 5 s. A fix every 4 or 5 s never lets
-             it sleep, so this grows when reporting gets thinner, and only radio_on tells
-  error      metres between what is shown and where the driver was: `shown` the last position, as
-             the pages show it; `reckoned` carried on at the last speed and heading
-  arrivals   of those that the full trace proves, how many the thinned one misses, by the same rules
+  radio_on   seconds that the radio is on: after a message, or an ack from the server, it stays on
+             for its tail (5 s and 10 s)
+  wakes_5s   wake-ups with a tail of 5 s. A fix every 4 or 5 s prevents sleep, so this grows as
+             sampling gets sparser
+  error      metres between the displayed and the true position: `shown` is the last position, as
+             on the pages; `reckoned` is extrapolated at the last speed and heading
+  arrivals   of those proved by the full trace, the number not proved by the sampled one
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ ACK_EVERY_S, ACK_AFTER_S = 30.0, 1.0  # as driver_events sends them
 ENVELOPE = 2 + 2 + 36 + 2 + 4 + 2 * 22  # bytes: PUBLISH head, topic, id, PUBACK, TLS records
 IDENTITY = 38  # bytes of boot and seq in a fix
 TAILS_S = (5.0, 10.0)
-MOST_GAP_S = 30.0  # a trace that is silent for longer has no truth in between
-CARRIED_ON_S = 30.0  # a place is carried on no longer than this
+MAX_GAP_S = 30.0  # a longer gap in a trace has no known position
+MAX_EXTRAPOLATION_S = 30.0  # limit of extrapolation
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One publish: when, and the fixes in it."""
+    """One publish: its instant and its fixes."""
 
     at_s: float
     fixes: Sequence[dict[str, Any]]
@@ -69,58 +68,60 @@ class Tally:
 
 
 def policies() -> dict[str, SamplingPolicy]:
-    """The policies that are compared, by name; the first is what every device begins with."""
-    named: dict[str, SamplingPolicy] = {"all": SamplingPolicy()}
+    """The compared policies by name; the first is the default."""
+    policies_by_name: dict[str, SamplingPolicy] = {"all": SamplingPolicy()}
     for every_s in (10, 20, 30):
-        named[f"time {every_s} s"] = SamplingPolicy(mode="time", every_s=every_s)
+        policies_by_name[f"time {every_s} s"] = SamplingPolicy(mode="time", every_s=every_s)
     for distance_m in (25, 30, 40, 50, 100, 200):
-        named[f"distance {distance_m} m"] = SamplingPolicy(mode="distance", distance_m=distance_m)
-    named["accuracy"] = SamplingPolicy(mode="accuracy")
+        policies_by_name[f"distance {distance_m} m"] = SamplingPolicy(
+            mode="distance", distance_m=distance_m
+        )
+    policies_by_name["accuracy"] = SamplingPolicy(mode="accuracy")
     for off_by_m in (10, 15, 25, 40, 60, 100):
-        named[f"dead reckoning {off_by_m} m"] = SamplingPolicy(
+        policies_by_name[f"dead reckoning {off_by_m} m"] = SamplingPolicy(
             mode="dead_reckoning", off_by_m=off_by_m
         )
     for batch_s in (20, 30):
-        named[f"batch {batch_s} s"] = SamplingPolicy(batch_s=batch_s)
+        policies_by_name[f"batch {batch_s} s"] = SamplingPolicy(batch_s=batch_s)
     reckoning = SamplingPolicy(mode="dead_reckoning", off_by_m=25)
     for keep_every_s in (0, 10):
         name = f"dead reckoning 25 m, keep {keep_every_s} s"
-        named[name] = replace(reckoning, keep_every_s=keep_every_s)
-    named["dead reckoning 25 m, batch 20 s"] = replace(reckoning, batch_s=20)
-    return named
+        policies_by_name[name] = replace(reckoning, keep_every_s=keep_every_s)
+    policies_by_name["dead reckoning 25 m, batch 20 s"] = replace(reckoning, batch_s=20)
+    return policies_by_name
 
 
-def play(drive: Drive, report: SamplingPolicy) -> list[Message]:
-    """What a device sends of a drive: the reporter's fixes, held back for the batch."""
-    reporter = Sampler(report)
+def replay(drive: Drive, policy: SamplingPolicy) -> list[Message]:
+    """The messages that a device sends of a drive."""
+    sampler = Sampler(policy)
     messages: list[Message] = []
     waiting: list[dict[str, Any]] = []
     since_s = 0.0
-    for fix in [*drive.fixes, drive.one_more()]:
+    for fix in [*drive.fixes, drive.trailing_fix()]:
         at_s = fix["fix_at"] / 1000
-        if waiting and at_s >= since_s + report.batch_s:
-            messages.append(Message(since_s + report.batch_s, waiting))
+        if waiting and at_s >= since_s + policy.batch_s:
+            messages.append(Message(since_s + policy.batch_s, waiting))
             waiting = []
-        due = [dict(one) for one in reporter.take(fix)]
+        due = [dict(one) for one in sampler.observe(fix)]
         if due and not waiting:
             since_s = at_s
         waiting += due
-        if waiting and report.batch_s == 0:
+        if waiting and policy.batch_s == 0:
             messages.append(Message(at_s, waiting))
             waiting = []
     if waiting:
-        messages.append(Message(since_s + report.batch_s, waiting))
+        messages.append(Message(since_s + policy.batch_s, waiting))
     return _until(drive.fixes[-1]["fix_at"], messages)
 
 
 def _until(last_at: int, messages: Sequence[Message]) -> list[Message]:
-    """Without the fix that was only there to let the last ones out."""
+    """Drop the trailing fix, which only flushed the last batch."""
     kept = [[fix for fix in one.fixes if fix["fix_at"] <= last_at] for one in messages]
     return [Message(one.at_s, fixes) for one, fixes in zip(messages, kept, strict=True) if fixes]
 
 
 def add(tally: Tally, drive: Drive, messages: Sequence[Message]) -> None:
-    """Count what the radio did."""
+    """Add a drive's radio use."""
     sent = np.array([message.at_s for message in messages])
     tally.seconds += drive.seconds
     tally.fixes += sum(len(message.fixes) for message in messages)
@@ -137,7 +138,7 @@ def add(tally: Tally, drive: Drive, messages: Sequence[Message]) -> None:
 
 
 def _acks(sent: Floats) -> Floats:
-    """When the watermark comes down: behind the first news after 30 s, or after 60 s."""
+    """The instants of watermark messages: with the first change after 30 s, or after 60 s."""
     acks: list[float] = []
     waiting = False
     for at_s in sent:
@@ -153,8 +154,8 @@ def _acks(sent: Floats) -> Floats:
 
 
 def errors(drive: Drive, messages: Sequence[Message]) -> tuple[Floats, Floats]:
-    """Per second of the drive: metres from the truth, as (shown, reckoned)."""
-    at, east, north = drive.truth(MOST_GAP_S)
+    """Position error per second of the drive, in metres: (shown, reckoned)."""
+    at, east, north = drive.truth(MAX_GAP_S)
     newest: list[tuple[float, float, float, float, float, float]] = []
     for message in messages:
         fix = message.fixes[-1]
@@ -170,18 +171,18 @@ def errors(drive: Drive, messages: Sequence[Message]) -> tuple[Floats, Floats]:
     seen = index >= 0
     at, east, north, row = at[seen], east[seen], north[seen], table[index[seen]]
     shown = np.hypot(row[:, 2] - east, row[:, 3] - north)
-    on_s = np.minimum(at - row[:, 1], CARRIED_ON_S)
+    on_s = np.minimum(at - row[:, 1], MAX_EXTRAPOLATION_S)
     reckoned = np.hypot(row[:, 2] + row[:, 4] * on_s - east, row[:, 3] + row[:, 5] * on_s - north)
     return shown, reckoned
 
 
-def measure(drives: Sequence[Drive], report: SamplingPolicy) -> dict[str, Any]:
-    """Play one policy on one data set."""
+def measure(drives: Sequence[Drive], policy: SamplingPolicy) -> dict[str, Any]:
+    """Replay one policy on one data set."""
     tally = Tally()
     shown: list[Floats] = []
     reckoned: list[Floats] = []
     for drive in drives:
-        messages = play(drive, report)
+        messages = replay(drive, policy)
         add(tally, drive, messages)
         one, other = errors(drive, messages)
         shown.append(one)
@@ -199,11 +200,13 @@ def measure(drives: Sequence[Drive], report: SamplingPolicy) -> dict[str, Any]:
     return figures
 
 
-def compare(drives: Sequence[Drive], named: dict[str, SamplingPolicy]) -> dict[str, dict[str, Any]]:
-    """Play every policy, and say what each saves against the first."""
+def compare(
+    drives: Sequence[Drive], policies_by_name: dict[str, SamplingPolicy]
+) -> dict[str, dict[str, Any]]:
+    """Replay every policy, with its savings compared with the first."""
     results: dict[str, dict[str, Any]] = {}
-    for name, report in named.items():
-        results[name] = measure(drives, report)
+    for name, policy in policies_by_name.items():
+        results[name] = measure(drives, policy)
         base = next(iter(results.values()))
         for what in ("messages", "bytes", "uses", "radio_on_5s", "radio_on_10s"):
             saved = 1 - results[name][what] / base[what]
@@ -212,7 +215,7 @@ def compare(drives: Sequence[Drive], named: dict[str, SamplingPolicy]) -> dict[s
 
 
 def draw(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """Draw error against uses of the radio, a panel per data set, a curve per kind of policy."""
+    """Plot error against radio use: a panel per data set, a curve per kind of policy."""
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(1, len(results), figsize=(5 * len(results), 4.6), sharey=True)
@@ -245,7 +248,7 @@ def draw(results: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
 
 
 def main() -> int:
-    """Measure, and print one JSON object."""
+    """Run the benchmark and print its result."""
     parser = argparse.ArgumentParser(
         prog="bench.battery",
         description=__doc__,

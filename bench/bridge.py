@@ -1,16 +1,17 @@
-"""What the bridge costs per message, beside paho with one callback per message.
+"""CPU time of the bridge per message, compared with paho and one callback per message.
 
     python -m bench.bridge [--messages 50000] [--runs 3] [--only ours]
 
 Each run freezes the bridge (SIGSTOP), publishes through real MQTT connections, thaws it and waits
-until Kafka has confirmed and Mosquitto has been told of every message. So it measures the bridge
-while it is behind, its own CPU time (user and system, librdkafka's threads included) per message.
-Both ways relay the same messages through the same brokers, in turns. The last line is JSON.
+until Kafka has confirmed every message. It measures the CPU time (user and system, librdkafka's
+threads included) of a bridge that works off a backlog. Both variants relay the same messages
+through the same brokers, interleaved. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -26,26 +27,31 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.devices import Phone, connect_phones, publish
-from bench.measure import Measured, report
+from bench.measure import Measurements, report, stop
+from bench.process_cpu import cpu_s
 from doorstep.settings import Bind
 from ops.servers.kafka import POSITION_PARTITIONS, KafkaServer
 from ops.servers.mosquitto import AnonymousMosquitto
 from ops.servers.process import ServerProcess
-from ops.servers.services import bridge_process, cpu_s
+from ops.servers.services import bridge_process
 from ops.servers.waiting import wait_until
 
 PHONES = 250
-DRAINED_WITHIN_S = 120.0
+DRAIN_TIMEOUT_S = 120.0
 
 
-class Plain(ServerProcess):
+class PahoBridge(ServerProcess):
     """`bench.plain_bridge` as a process."""
 
     def __init__(
         self, folder: Path, broker: AnonymousMosquitto, kafka: KafkaServer, client_id: str
     ) -> None:
         super().__init__(folder)
-        self._arguments = [str(broker.port), kafka.bootstrap_servers, client_id]
+        self._arguments = [
+            str(broker.port),
+            json.dumps(kafka.access.as_librdkafka_dict()),
+            client_id,
+        ]
 
     def argv(self) -> list[str]:
         return [sys.executable, "-m", "bench.plain_bridge", *self._arguments]
@@ -61,74 +67,77 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--messages", type=int, default=50_000, help="per run and way")
+    parser.add_argument("--messages", type=int, default=50_000, help="per run and variant")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", choices=("ours", "paho"), help="one way alone")
+    parser.add_argument("--only", choices=("ours", "paho"), help="one variant")
     options = parser.parse_args(argv)
-    ways = [options.only] if options.only else ["ours", "paho"]
-    measured = Measured("bridge", "µs of CPU per message", ways)
+    variants = [options.only] if options.only else ["ours", "paho"]
+    measurements = Measurements("bridge", "µs of CPU per message", variants)
+    signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         broker, kafka = AnonymousMosquitto(folder / "mosquitto"), KafkaServer(folder / "kafka")
-        broker.start()
-        kafka.start()
-        kafka.create_topics()
         try:
+            broker.start()
+            kafka.start()
+            kafka.create_topics()
             phones = connect_phones(
                 Bind("127.0.0.1", broker.port),
                 {f"bench-{n:06}": "none" for n in range(PHONES)},
             )
-            for run in range(options.runs + 1):  # the first warms up and is not counted
-                for way in ways:
-                    spent = _run(way, folder / str(run), broker, kafka, phones, options.messages)
+            for run in range(options.runs + 1):  # the first one is a warm-up
+                for variant in variants:
+                    spent = _run(
+                        variant, folder / str(run), broker, kafka, phones, options.messages
+                    )
                     if run:
-                        measured.add(way, spent / options.messages * 1e6)
+                        measurements.add(variant, spent / options.messages * 1e6)
         finally:
             broker.stop()
             kafka.stop()
-    return report(measured)
+    return report(measurements)
 
 
 def _run(
-    way: str,
+    variant: str,
     folder: Path,
     broker: AnonymousMosquitto,
     kafka: KafkaServer,
     phones: list[Phone],
     count: int,
 ) -> float:
-    """Relay `count` messages one way; the CPU seconds that it took."""
-    client_id = f"bench-{way}"
-    if way == "ours":
+    """Relay `count` messages with one variant; the CPU seconds."""
+    client_id = f"bench-{variant}"
+    if variant == "ours":
         service: ServerProcess = bridge_process(
-            folder / way, broker.url, kafka.bootstrap_servers, BRIDGE_CLIENT_ID=client_id
+            folder / variant, broker.url, kafka.access, BRIDGE_CLIENT_ID=client_id
         )
     else:
-        service = Plain(folder / way, broker, kafka, client_id)
+        service = PahoBridge(folder / variant, broker, kafka, client_id)
     service.start()
     try:
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-        there = _records(admin)
+        admin = AdminClient({**kafka.access.as_librdkafka_dict()})
+        already_written = _records(admin)
         with _frozen(service.pid):
             each = count // len(phones)
             publish(phones, each, "boot", window=100)
             before = cpu_s(service.pid)
-        wanted = there + each * len(phones)
-        wait_until(lambda: _records(admin) >= wanted, DRAINED_WITHIN_S, f"{way} to drain")
+        expected = already_written + each * len(phones)
+        wait_until(lambda: _records(admin) >= expected, DRAIN_TIMEOUT_S, f"{variant} to drain")
         return cpu_s(service.pid) - before
     finally:
         service.stop()
-        _forget(broker, client_id)
+        _end_session(broker, client_id)
 
 
 def _records(admin: AdminClient) -> int:
-    """How many records driver-pos holds: asked of Kafka, so that the bridge has no work by it."""
-    asked = {
+    """The number of records in driver-pos, from Kafka's offsets."""
+    requests = {
         TopicPartition("driver-pos", number): OffsetSpec.latest()  # type: ignore[no-untyped-call]
         for number in range(POSITION_PARTITIONS)
     }
-    return sum(answer.result(10).offset for answer in admin.list_offsets(asked).values())
+    return sum(answer.result(10).offset for answer in admin.list_offsets(requests).values())
 
 
 @contextmanager
@@ -140,8 +149,8 @@ def _frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def _forget(broker: AnonymousMosquitto, client_id: str) -> None:
-    """End a session, or it would collect the other way's messages."""
+def _end_session(broker: AnonymousMosquitto, client_id: str) -> None:
+    """End a session, so that it does not queue the other variant's messages."""
     client = Client(
         CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
     )

@@ -1,11 +1,11 @@
-"""What reading a fix costs: many payloads at once, beside json.loads and pydantic, one by one.
+"""CPU time of decoding a fix: in batches, compared with json.loads and pydantic one by one.
 
     python -m bench.decode [--fixes 50000] [--runs 5]
 
-Ours is what driver_events does: `decode_singles`, 500 payloads at once, with every check of the
-contract (doubled keys, ranges, instants). The others: json.loads and a pydantic model of the same
-fields and ranges, the way one would write it first; pydantic's own JSON parser; and our own
-`decode_position`, payload by payload. CPU time of this process. The last line is JSON.
+Ours is what driver_events uses: `decode_singles`, 500 payloads at once, with every check of the
+contract (duplicate keys, ranges, instants). The others: json.loads and a pydantic model of the same
+fields and ranges; pydantic's JSON parser; and our `decode_position`, payload by payload. Measures
+the CPU time of this process. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from collections.abc import Callable, Sequence
 from pydantic import AwareDatetime, BaseModel, Field
 
 from bench.devices import make_fix
-from bench.measure import Measured, report
+from bench.measure import Measurements, report
 from doorstep.fix import ID_PATTERN, MAX_SEQ, decode_position, decode_singles, encode_fix
 
-AT_ONCE = 500  # as in driver_events/batch.py
+CONCURRENCY = 500  # as in driver_events/batch.py
 
 
 class PlainFix(BaseModel):
-    """A fix as one would model it first."""
+    """A fix as a pydantic model."""
 
     boot: str = Field(pattern=f"^{ID_PATTERN}$")
     seq: int = Field(ge=1, le=MAX_SEQ)
@@ -47,30 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--fixes", type=int, default=50_000, help="per run and way")
+    parser.add_argument("--fixes", type=int, default=50_000, help="per run and variant")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args(argv)
     payloads = [encode_fix(make_fix("bench-0123456789", n + 1)) for n in range(options.fixes)]
-    ways: dict[str, Callable[[Sequence[bytes]], Sequence[object]]] = {
-        "decode_singles": _many,
+    variants: dict[str, Callable[[Sequence[bytes]], Sequence[object]]] = {
+        "decode_singles": _decode_batches,
         "json.loads + pydantic": lambda all_: [PlainFix(**json.loads(one)) for one in all_],
         "pydantic's JSON": lambda all_: [PlainFix.model_validate_json(one) for one in all_],
         "decode_position": lambda all_: [decode_position(one) for one in all_],
     }
-    measured = Measured("decode", "µs of CPU per fix", list(ways))
-    for run in range(options.runs + 1):  # the first warms up and is not counted
-        for way, read in ways.items():
+    measurements = Measurements("decode", "µs of CPU per fix", list(variants))
+    for run in range(options.runs + 1):  # the first one is a warm-up
+        for variant, read in variants.items():
             spent = _cpu_s(read, payloads)
             if run:
-                measured.add(way, spent / len(payloads) * 1e6)
-    return report(measured)
+                measurements.add(variant, spent / len(payloads) * 1e6)
+    return report(measurements)
 
 
-def _many(payloads: Sequence[bytes]) -> list[object]:
+def _decode_batches(payloads: Sequence[bytes]) -> list[object]:
     read: list[object] = []
-    for at in range(0, len(payloads), AT_ONCE):
-        fixes = decode_singles(payloads[at : at + AT_ONCE])
-        assert fixes is not None, "all of them are good"
+    for at in range(0, len(payloads), CONCURRENCY):
+        fixes = decode_singles(payloads[at : at + CONCURRENCY])
+        assert fixes is not None, "every payload is valid"
         read += fixes
     return read
 

@@ -1,7 +1,7 @@
-"""A load of phones: plain sockets that speak just enough MQTT 3.1.1 to publish with QoS 1.
+"""Many devices: plain sockets with the part of MQTT 3.1.1 that publishes with QoS 1.
 
-It costs a few microseconds a fix, where a real client library would be the bottleneck. Each phone
-keeps at most `window` publishes unacknowledged.
+They cost a few microseconds per fix, where a client library would be the bottleneck. Each keeps at
+most `window` publishes unacknowledged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLORENCE = (43.7696, 11.2558)
 
 @dataclass(slots=True)
 class Phone:
-    """One connection and what it has still to send."""
+    """One connection and its progress."""
 
     driver_id: str
     sock: socket.socket

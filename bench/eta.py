@@ -1,13 +1,13 @@
-"""`python -m bench.eta`: how far off arrivals are estimated, on simulated days nobody learned from.
+"""`python -m bench.eta`: the error of estimated arrivals, on held-out simulated days.
 
-Four ways, judged at each fix 20 s apart of every ride on the held-out days:
+Four variants, evaluated every 20 s of every ride on the held-out days:
 
     straight   the straight line at a constant speed
     constant   road distance at a constant speed
     learned    tracking_api's estimate, learned from the training days
-    and two halves of it: speeds without drivers' paces, and speeds that nobody learned
+    and two parts of it: learned speeds without drivers' paces, and the prior's speeds
 
-The constants are fitted to the same training days: the speed with the least median error. Prints
+The constant speeds are fitted to the same training days, for the least median error. Prints
 JSON; --plot draws the figures with matplotlib (the `bench` extra).
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.eta_days import Days
+from bench.eta_days import SimulatedDays
 from doorstep.geo import distance_m
 from eta.estimate import Estimator, Task
 from eta.features import City
@@ -47,7 +47,7 @@ SPEEDS_MPS = np.arange(1.0, 12.0, 0.02)
 
 
 def main() -> int:
-    """Measure, print, and draw if asked to."""
+    """Run the benchmark, print its result, and plot it on request."""
     options = _parser().parse_args()
     city = City(load_firenze())
     runs = [
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def _run(city: City, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    days = Days(seed, options.riders)
+    days = SimulatedDays(seed, options.riders)
     training = [one for day in range(options.days) for one in days.deliver(day, options.deliveries)]
     held_out = [
         one
@@ -77,40 +77,46 @@ def _run(city: City, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     learning_s = time.process_time() - began
     print(f"seed {seed}: learned from {len(training)} in {learning_s:.0f} s", file=sys.stderr)
     tests = [pair for one in held_out for pair in one.tasks()]
-    ours = Judge(city, model)
+    ours = TaskEstimator(city, model)
     errors: dict[Phase, dict[str, Floats]] = {}
     inside: dict[Phase, float] = {}
     for phase in Phase:
-        of_phase = [(task, left_s) for task, left_s in tests if task.phase is phase]
-        remaining = np.array([left_s for _, left_s in of_phase])
+        of_phase = [(task, remaining_s) for task, remaining_s in tests if task.phase is phase]
+        remaining = np.array([remaining_s for _, remaining_s in of_phase])
         estimates, low, high = ours.estimate([task for task, _ in of_phase])
         errors[phase] = {"learned": estimates - remaining}
         inside[phase] = float(np.mean((low <= remaining) & (remaining <= high)))
         if phase is not Phase.TO_CUSTOMER:
             continue
         tasks = [task for task, _ in of_phase]
+        without_paces = TaskEstimator(city, replace(model, driver_pace={}), with_trail=False)
+        prior = TaskEstimator(city, EtaModel())
         errors[phase] |= {
-            "speeds, no paces": Judge(city, replace(model, driver_pace={}), with_trail=False)
-            .estimate(tasks)[0] - remaining,
-            "nothing learned": Judge(city, EtaModel()).estimate(tasks)[0] - remaining,
-        }  # fmt: skip
-        known = [pair for one in _thin(training) for pair in one.tasks() if pair[0].phase is phase]
-        truth = np.array([left_s for _, left_s in known])
+            "speeds, no paces": without_paces.estimate(tasks)[0] - remaining,
+            "nothing learned": prior.estimate(tasks)[0] - remaining,
+        }
+        training_tasks = [
+            pair for one in _every_nth(training) for pair in one.tasks() if pair[0].phase is phase
+        ]
+        truth = np.array([remaining_s for _, remaining_s in training_tasks])
         for name, metres in (("straight", _straight_m), ("constant", _road_m(city))):
-            speed_mps = _best_speed(metres([task for task, _ in known]), truth)
+            speed_mps = _best_speed(metres([task for task, _ in training_tasks]), truth)
             errors[phase][name] = metres(tasks) / speed_mps - remaining
     figures: dict[str, Any] = {"learning_s": learning_s}
-    for phase, ways in errors.items():
-        figures[phase.value] = {"estimates": len(ways["learned"]), "inside_band": inside[phase]} | {
+    for phase, variants in errors.items():
+        figures[phase.value] = {
+            "estimates": len(variants["learned"]),
+            "inside_band": inside[phase],
+        } | {
             name: {f"p{q}_s": float(np.percentile(np.abs(error), q)) for q in (50, 90)}
-            for name, error in ways.items()
+            for name, error in variants.items()
         }
-    ways = figures[Phase.TO_CUSTOMER.value]
-    figures["p50_below_constant"] = 1 - ways["learned"]["p50_s"] / ways["constant"]["p50_s"]
+    variants = figures[Phase.TO_CUSTOMER.value]
+    figures["p50_below_constant"] = 1 - variants["learned"]["p50_s"] / variants["constant"]["p50_s"]
     return {"figures": figures, "errors": errors[Phase.TO_CUSTOMER], "model": model}
 
 
-class Judge:
+class TaskEstimator:
     """An estimator with one model, for many tasks."""
 
     def __init__(self, city: City, model: EtaModel, *, with_trail: bool = True) -> None:
@@ -118,11 +124,11 @@ class Judge:
         self._with_trail = with_trail
 
     def estimate(self, tasks: Sequence[Task]) -> tuple[Floats, Floats, Floats]:
-        """Seconds left at the median, and the band's ends."""
+        """Remaining seconds at the median, and the band's ends."""
         rows = []
         for task in tasks:
-            asked = task if self._with_trail else replace(task, trail=task.trail[-1:])
-            one = self._estimator.estimate(asked)
+            requests = task if self._with_trail else replace(task, trail=task.trail[-1:])
+            one = self._estimator.estimate(requests)
             rows.append((np.nan,) * 3 if one is None else (one.seconds, one.p10_s, one.p90_s))
         found = np.array(rows).reshape(len(rows), 3)
         return found[:, 0], found[:, 1], found[:, 2]
@@ -133,7 +139,7 @@ def _straight_m(tasks: Sequence[Task]) -> Floats:
 
 
 def _road_m(city: City) -> Callable[[Sequence[Task]], Floats]:
-    """The shortest way by road."""
+    """The shortest distance by road."""
     travel_times = TravelTimeCache(city, TEN_MPS, max_runs_per_s=float("inf"))
 
     def metres(tasks: Sequence[Task]) -> Floats:
@@ -146,17 +152,17 @@ def _road_m(city: City) -> Callable[[Sequence[Task]], Floats]:
     return metres
 
 
-def _best_speed(metres: Floats, left_s: Floats) -> float:
-    errors = [np.nanmedian(np.abs(metres / mps - left_s)) for mps in SPEEDS_MPS]
+def _best_speed(metres: Floats, remaining_s: Floats) -> float:
+    errors = [np.nanmedian(np.abs(metres / mps - remaining_s)) for mps in SPEEDS_MPS]
     return float(SPEEDS_MPS[int(np.argmin(errors))])
 
 
-def _thin(deliveries: Sequence[Delivery], most: int = 600) -> Sequence[Delivery]:
+def _every_nth(deliveries: Sequence[Delivery], most: int = 600) -> Sequence[Delivery]:
     return deliveries[:: max(1, len(deliveries) // most)]
 
 
 def _summary(runs: Sequence[Any]) -> Any:
-    """The median of each figure, and the least and the most of all seeds."""
+    """Minimum, median and maximum of each figure over all seeds."""
     if isinstance(runs[0], dict):
         return {name: _summary([run[name] for run in runs]) for name in runs[0]}
     low, high = min(runs), max(runs)
@@ -170,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=3, help="fleets, each with its days (3)")
     parser.add_argument("--first-seed", type=int, default=1, metavar="N", help="their first (1)")
     parser.add_argument("--days", type=int, default=4, help="to learn from (4)")
-    parser.add_argument("--held-out", type=int, default=2, help="days to be judged on (2)")
+    parser.add_argument("--held-out", type=int, default=2, help="days to evaluate on (2)")
     parser.add_argument("--deliveries", type=int, default=150, help="a day (150)")
     parser.add_argument("--riders", type=int, default=30, help="in the fleet (30)")
     parser.add_argument("--plot", type=Path, metavar="SVG")

@@ -1,7 +1,7 @@
-"""Simulated days of deliveries, without a stack: the couriers' own motion, traffic and phones.
+"""Simulated days of deliveries, without a stack: the couriers' motion, traffic and receivers.
 
-What comes out is what the database would hold of them: fixes with GPS noise and the instants of
-each assignment. The truth, when a courier reached the door, is in there as the arrival.
+The result is what the database would hold: fixes with GPS noise and the instants of each
+assignment. The arrival is the true one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.orders import ASSIGN_BEFORE_READY_S, ASSIGN_WITHIN_S, CONFIRM_S
 from simulators.couriers.receiver import Receiver
 from simulators.couriers.streets import load_firenze
-from simulators.couriers.traffic import ZONE, Traffic, draw_rider
+from simulators.couriers.traffic import ZONE, Traffic, draw_rider_factor
 
 DAY_STARTS = 11  # the calibration counts hours since the day's start; dinner, hour 8, is at 19:00
-SEEN_EVERY_S = 20.0  # of the fixes, 4 s apart, the learner reads as many
-NEAR_M = 2_000.0  # an assigned courier comes from within so far
+OBSERVED_EVERY_S = 20.0  # the learner reads every fifth of the fixes, 4 s apart
+NEAR_M = 2_000.0  # an assigned courier starts within this distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Rider:
     factor: float
 
 
-class Days:
+class SimulatedDays:
     """A fleet in Florence. The same seed gives the same days."""
 
     def __init__(self, seed: int, riders: int) -> None:
@@ -58,13 +58,13 @@ class Days:
             Rider(
                 f"courier-{number:03}",
                 self._rng.choices(list(Vehicle), (4, 5, 1))[0],
-                draw_rider(self._rng),
+                draw_rider_factor(self._rng),
             )
             for number in range(riders)
         ]
 
     def deliver(self, day: int, deliveries: int) -> list[Delivery]:
-        """One day's deliveries, through the hours as people order."""
+        """One day's deliveries, distributed over the hours as in the calibration."""
         hours = [int(hour) for hour in self._shares]
         drawn = self._rng.choices(hours, list(self._shares.values()), k=deliveries)
         begins = [
@@ -94,7 +94,7 @@ class Days:
             at_restaurant_at=at(at_restaurant_s),
             picked_up_at=at(picked_up_s),
             at_customer_at=at(course.end_s),
-            trail=[Observation(at(seconds), place) for seconds, place in self._seen(course)],
+            trail=[Observation(at(seconds), place) for seconds, place in self._observed(course)],
         )
 
     def _start_near(self, restaurant: Restaurant) -> Restaurant:
@@ -105,7 +105,7 @@ class Days:
                 return one
 
     def _wait_s(self, arrived_s: float) -> float:
-        """The wait at the counter, for an order that was assigned as `Dispatch` does it."""
+        """The wait at the counter, for an order assigned as by `Dispatch`."""
         prepared_s = self._demand.preparation_s()
         confirmed_s = self._rng.uniform(*CONFIRM_S)
         earliest_s = min(prepared_s - ASSIGN_BEFORE_READY_S, confirmed_s + ASSIGN_WITHIN_S)
@@ -117,16 +117,16 @@ class Days:
     ) -> None:
         place, point = goal.place, goal.point
         way = self._streets.way(self._streets.nearest(*course.end), place)
-        conditions = Traffic(lambda: begun_at).meet(rider.vehicle, rider.factor, self._rng)
+        conditions = Traffic(lambda: begun_at).conditions(rider.vehicle, rider.factor, self._rng)
         course.ride(way, rider.vehicle, self._rng, conditions)
         course.go(door_of(place, point, self._rng), WALK_MPS)
 
-    def _seen(self, course: Course) -> Sequence[tuple[float, tuple[float, float]]]:
+    def _observed(self, course: Course) -> Sequence[tuple[float, tuple[float, float]]]:
         receiver = Receiver(self._rng)
         seen = []
-        for step in range(int(course.end_s / SEEN_EVERY_S) + 1):
-            here = course.at(step * SEEN_EVERY_S)
-            x, y, accuracy_m = receiver.observe(here.x, here.y, step * SEEN_EVERY_S)
+        for step in range(int(course.end_s / OBSERVED_EVERY_S) + 1):
+            here = course.at(step * OBSERVED_EVERY_S)
+            x, y, accuracy_m = receiver.observe(here.x, here.y, step * OBSERVED_EVERY_S)
             if accuracy_m <= 50:
-                seen.append((step * SEEN_EVERY_S, self._streets.to_lon_lat(x, y)))
+                seen.append((step * OBSERVED_EVERY_S, self._streets.to_lon_lat(x, y)))
         return seen

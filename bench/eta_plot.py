@@ -1,4 +1,4 @@
-"""The figures of `bench.eta` as a picture: errors, and the speeds that were learned."""
+"""Plot the results of `bench.eta`: errors, and the learned speeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 
 from eta.model import HOURS, STREET_CLASSES
 
-WAYS = {
+VARIANTS = {
     "straight": ("straight line, constant speed", "#b0b0b0"),
     "constant": ("road, constant speed", "#e08b3e"),
     "learned": ("learned", "#1f6fb2"),
@@ -25,8 +25,8 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     mpl.rcParams |= {"svg.hashsalt": "doorstep", "font.size": 9, "svg.fonttype": "none"}
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
     shares = np.linspace(0, 1, 201)
-    for way, (label, colour) in WAYS.items():
-        errors = np.concatenate([np.abs(run["errors"][way]) for run in runs]) / 60
+    for variant, (label, colour) in VARIANTS.items():
+        errors = np.concatenate([np.abs(run["errors"][variant]) for run in runs]) / 60
         left.plot(np.quantile(errors, shares), 100 * shares, color=colour, label=label)
     left.set(xlim=(0, 8), ylim=(0, 100), xlabel="off by at most, minutes", ylabel="% of estimates")
     left.set_title("to the customer, on held-out days")

@@ -1,18 +1,18 @@
-"""What a push to a viewer costs, beside the obvious FastAPI endpoint.
+"""CPU time of a push to a viewer, compared with a simple FastAPI endpoint.
 
     python -m bench.fanout [--viewers 1000] [--many 18000] [--rounds 20] [--runs 5]
 
 A push is one position frame written to one viewer. CPU time (user and system) of the serving
-process is taken from before the first push until every viewer has read the last. Four ways, in
-turn, in each run:
+process is measured from before the first push until every viewer has read the last. Four variants,
+interleaved:
 
   ours        tracking_api's streams, all viewers on one order
-  own_orders  the same, each viewer with an order of their own (encoding and look included, the
+  own_orders  the same, each viewer with its own order (encoding and polling included, the
               database's work not)
   naive       a queue and a generator for each viewer, FastAPI's StreamingResponse
-  bare        the floor: one write(2) for each viewer and nothing else
+  bare        the lower bound: one write(2) per viewer
 
-Then `--many` viewers on one process of ours: the cost again, and resident memory per viewer
+Then `--many` viewers on one process of ours: the same, and resident memory per viewer
 (the kernel's socket buffers not included). The last line is one JSON object.
 """
 
@@ -22,17 +22,18 @@ import argparse
 import contextlib
 import json
 import os
-import socket
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from urllib.request import urlopen
 
+from bench.measure import spread
+from ops.stack.addresses import any_free_port
+
 VIEWERS_PER_PROCESS = 9_000
-START_WITHIN_S = 60
-WAYS = ("ours", "own_orders", "naive", "bare")
+START_TIMEOUT_S = 60
+VARIANTS = ("ours", "own_orders", "naive", "bare")
 
 
 def main() -> int:
@@ -47,19 +48,23 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20, help="pushes to each viewer, per run")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
-    costs: dict[str, list[float]] = {way: [] for way in WAYS}
-    memory: dict[str, list[float]] = {way: [] for way in WAYS}
+    costs: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    memory: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for run in range(options.runs):
-        for way in WAYS:
-            cost_us, bytes_each = measure(way, options.viewers, options.rounds)
-            costs[way].append(cost_us)
-            memory[way].append(bytes_each)
-            say(f"run {run + 1}: {way} {cost_us:.1f} us a push, {bytes_each / 1024:.1f} KiB each")
+        for variant in VARIANTS:
+            cost_us, bytes_each = measure(variant, options.viewers, options.rounds)
+            costs[variant].append(cost_us)
+            memory[variant].append(bytes_each)
+            progress(
+                f"run {run + 1}: {variant} {cost_us:.1f} µs/push, {bytes_each / 1024:.1f} KiB each"
+            )
     result: dict[str, object] = {
         "viewers": options.viewers,
         "cores": os.cpu_count(),
-        "cpu_us_per_push": {way: spread(costs[way]) for way in WAYS},
-        "kib_per_viewer": {way: spread([one / 1024 for one in memory[way]]) for way in WAYS},
+        "cpu_us_per_push": {variant: spread(costs[variant]) for variant in VARIANTS},
+        "kib_per_viewer": {
+            variant: spread([one / 1024 for one in memory[variant]]) for variant in VARIANTS
+        },
     }
     if options.many:
         cost_us, bytes_each = measure("ours", options.many, max(3, options.rounds // 4))
@@ -72,25 +77,16 @@ def main() -> int:
     return 0
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Minimum, median and maximum."""
-    return {
-        "min": round(min(values), 1),
-        "median": round(statistics.median(values), 1),
-        "max": round(max(values), 1),
-    }
-
-
-def measure(way: str, viewers: int, rounds: int) -> tuple[float, float]:
-    """Serve so many viewers; give microseconds of CPU per push, and bytes per viewer."""
-    port = free_port()
-    orders = viewers if way == "own_orders" else 1
-    kind = "ours" if way == "own_orders" else way
+def measure(variant: str, viewers: int, rounds: int) -> tuple[float, float]:
+    """Serve viewers: (microseconds of CPU per push, bytes per viewer)."""
+    port = any_free_port()
+    orders = viewers if variant == "own_orders" else 1
+    kind = "ours" if variant == "own_orders" else variant
     with contextlib.ExitStack() as stack:
         stack.enter_context(process("bench.fanout_server", kind, port))
         wait_for(port)
-        before = ask(port, "cost")
-        crowds = [
+        before = control(port, "cost")
+        viewer_processes = [
             stack.enter_context(
                 process(
                     "bench.fanout_viewers",
@@ -102,25 +98,25 @@ def measure(way: str, viewers: int, rounds: int) -> tuple[float, float]:
             )
             for first in range(0, viewers, VIEWERS_PER_PROCESS)
         ]
-        for crowd in crowds:
-            expect(crowd, "ready")
-        full = ask(port, "cost")
-        ask(port, "push?rounds=1")  # warm
-        for crowd in crowds:
-            expect(crowd, "done 1")
-        start = ask(port, "cost")
-        ask(port, f"push?rounds={rounds}")
-        for crowd in crowds:
+        for viewer_process in viewer_processes:
+            expect(viewer_process, "ready")
+        full = control(port, "cost")
+        control(port, "push?rounds=1")  # warm
+        for viewer_process in viewer_processes:
+            expect(viewer_process, "done 1")
+        start = control(port, "cost")
+        control(port, f"push?rounds={rounds}")
+        for viewer_process in viewer_processes:
             for n in range(rounds):
-                expect(crowd, f"done {n + 2}")
-        end = ask(port, "cost")
+                expect(viewer_process, f"done {n + 2}")
+        end = control(port, "cost")
     cost_us = (end["cpu_s"] - start["cpu_s"]) / (viewers * rounds) * 1e6
     return cost_us, (full["rss_bytes"] - before["rss_bytes"]) / viewers
 
 
 @contextlib.contextmanager
 def process(module: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Run a module as a process, and kill it at the end."""
+    """Run a module as a process; kill it at the end."""
     argv = [sys.executable, "-m", module, *map(str, arguments)]
     one = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
@@ -130,42 +126,33 @@ def process(module: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         one.communicate()
 
 
-def expect(crowd: subprocess.Popen[str], line: str) -> None:
-    """Read a line that must come."""
-    found = crowd.stdout.readline().strip() if crowd.stdout else ""
+def expect(viewer_process: subprocess.Popen[str], line: str) -> None:
+    """Read a line. Exits on any other."""
+    found = viewer_process.stdout.readline().strip() if viewer_process.stdout else ""
     if found != line:
-        raise SystemExit(f"a crowd said {found!r} instead of {line!r}")
+        raise SystemExit(f"a viewers process wrote {found!r} instead of {line!r}")
 
 
-def ask(port: int, path: str) -> dict[str, float]:
-    """Ask the server's control."""
-    with urlopen(f"http://127.0.0.1:{port}/control/{path}", timeout=600) as answer:
-        found: dict[str, float] | None = json.load(answer)
+def control(port: int, path: str) -> dict[str, float]:
+    """Call the server's control endpoint."""
+    with urlopen(f"http://127.0.0.1:{port}/control/{path}", timeout=600) as response:
+        found: dict[str, float] | None = json.load(response)
     return found or {}
 
 
 def wait_for(port: int) -> None:
     """Wait until the server answers."""
-    deadline = time.monotonic() + START_WITHIN_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
-            ask(port, "cost")
+            control(port, "cost")
             return
         time.sleep(0.1)
     raise SystemExit("the server did not start")
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
-def say(line: str) -> None:
-    """Tell how far it is."""
+def progress(line: str) -> None:
+    """Print a progress line to stderr."""
     sys.stderr.write(line + "\n")
 
 

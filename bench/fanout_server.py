@@ -1,9 +1,9 @@
-"""What `bench.fanout` measures: tracking_api's streams, and what stands beside them.
+"""The servers of `bench.fanout`: tracking_api's streams, and the variants compared with them.
 
     python -m bench.fanout_server ours|naive|bare PORT
 
-Each answers GET /control/push?rounds=N, which moves every order N times, and /control/cost with the
-process's CPU time and memory. The database is replaced by a dictionary: only the fan-out counts.
+GET /control/push?rounds=N moves every order N times; GET /control/cost returns the process's CPU
+time and memory. The database is replaced by a dictionary, so that only the fan-out is measured.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from starlette.types import Receive, Scope, Send
 from doorstep.http.guarded_protocol import ConnectionLimits, guarded
 from doorstep.store.records import Token
 from tracking_api.app import build_app
-from tracking_api.live.detachable_protocol import DetachableProtocol, take_over
+from tracking_api.live.detachable_protocol import DetachableProtocol, detach
 from tracking_api.live.frames import position_frame
 from tracking_api.live.service import Live
+from tracking_api.stores import Stores
 from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
 
-PAUSE_S = 0.15  # between two rounds: the hub looks every 0.1 s at most
+PAUSE_S = 0.15  # between two rounds: the hub polls every 0.1 s at most
 
 
 def order_id_of(number: int) -> UUID:
@@ -39,19 +40,19 @@ def order_id_of(number: int) -> UUID:
 
 
 class DictStore:
-    """Orders under way, each with its own driver: the seam is `tracking_api.database.Store`."""
+    """Orders under way, each with its own driver: the seam is `tracking_api.stores.Stores`."""
 
     def __init__(self) -> None:
         self.assigned_at = datetime.now(UTC)
         self.round = 0
-        self.newest = self._spot()
+        self.newest = self._position()
 
     def move(self) -> None:
-        """Every driver has moved."""
+        """Move every driver."""
         self.round += 1
-        self.newest = self._spot()
+        self.newest = self._position()
 
-    def _spot(self) -> Position:
+    def _position(self) -> Position:
         now = datetime.now(UTC)
         return Position(now, now, 11.25 + self.round * 1e-5, 43.77, 5.0, 4.0, 90.0)
 
@@ -87,21 +88,21 @@ class DictStore:
         window = Window(self.assigned_at, None)
         return [OrderPoll(now, one, 1, window, self.newest) for one in order_ids]
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return True
 
 
 def ours() -> FastAPI:
     """tracking_api, with all its middleware."""
     store = DictStore()
-    app = build_app(store, "http://bench.test")  # type: ignore[arg-type]
-    live: Live = app.state.parts.live
+    app = build_app(Stores.backed_by(store), "http://bench.test")
+    live: Live = app.state.context.live
 
     @app.get("/control/push")
     async def push(rounds: int) -> None:
         for _ in range(rounds):
             store.move()
-            live.hub.heard_drivers(list(live.hub.watched_drivers))
+            live.hub.drivers_moved(list(live.hub.watched_drivers))
             await asyncio.sleep(PAUSE_S)
 
     add_cost(app)
@@ -109,7 +110,7 @@ def ours() -> FastAPI:
 
 
 def naive() -> FastAPI:
-    """The obvious way: a queue and a generator for each viewer."""
+    """The simple variant: a queue and a generator per viewer."""
     app = FastAPI()
     queues: set[asyncio.Queue[bytes]] = set()
 
@@ -139,33 +140,33 @@ def naive() -> FastAPI:
     return app
 
 
-class Ignoring(asyncio.Protocol):
+class WriteOnly(asyncio.Protocol):
     """A connection that is only written to."""
 
     release: Callable[[], None]
 
 
-class Taken(Response):
-    """An answer whose connection is only written to."""
+class DetachedResponse(Response):
+    """A response that detaches its connection from the server, for writing only."""
 
     def __init__(self, files: list[int]) -> None:
         super().__init__(media_type="text/event-stream")
         self._files = files
 
     async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
-        transport = take_over(scope, Ignoring())
+        transport = detach(scope, WriteOnly())
         transport.write(b"HTTP/1.1 200 OK\r\n\r\nevent: snapshot\n\n")
         self._files.append(transport.get_extra_info("socket").fileno())
 
 
 def bare() -> FastAPI:
-    """The floor: one write(2) for each viewer, and nothing else."""
+    """The lower bound: one write(2) per viewer."""
     app = FastAPI()
     files: list[int] = []
 
     @app.get("/track/{_}/stream")
     async def stream(_: str) -> Response:
-        return Taken(files)
+        return DetachedResponse(files)
 
     @app.get("/control/push")
     async def push(rounds: int) -> None:
@@ -180,10 +181,12 @@ def bare() -> FastAPI:
 
 
 def chunk_of(number: int) -> bytes:
-    """A position frame as tracking_api would write it."""
+    """A position frame in tracking_api's encoding."""
     now = datetime.now(UTC)
-    spot = Position(now, now - timedelta(seconds=1), 11.25 + number * 1e-5, 43.77, 5.0, 4.0, 90.0)
-    return position_frame(spot, now, None).sse
+    position = Position(
+        now, now - timedelta(seconds=1), 11.25 + number * 1e-5, 43.77, 5.0, 4.0, 90.0
+    )
+    return position_frame(position, now, None).sse
 
 
 def add_cost(app: FastAPI) -> None:
@@ -195,7 +198,7 @@ def add_cost(app: FastAPI) -> None:
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory."""
+    """Resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -2,7 +2,7 @@
 
     python -m bench.fanout_viewers PORT VIEWERS ORDERS FIRST
 
-Says `ready` when each viewer has its snapshot, and `done N` when all have had N positions.
+Prints `ready` when each viewer has its snapshot, and `done N` when all have N positions.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SNAPSHOT = b"event: snapshot"
 
 
 def main() -> int:
-    """Connect, then read for ever."""
+    """Connect, then read until killed."""
     port, viewers, orders, first = map(int, sys.argv[1:5])
     poll = select.epoll()
     sockets: dict[int, socket.socket] = {}
     tails: dict[int, bytes] = {}
-    ready = positions = said = 0
+    ready = positions = next_round = 0
     connected = 0
     while True:
         while connected < viewers and connected - ready < WAVE:
@@ -50,12 +50,12 @@ def main() -> int:
             ready += text.count(SNAPSHOT)
             positions += text.count(MARKER)
             tails[number] = data[-len(MARKER) + 1 :]
-        if ready == viewers and said == 0:
-            said = 1
+        if ready == viewers and next_round == 0:
+            next_round = 1
             sys.stdout.write("ready\n")
-        while said and positions >= said * viewers:
-            sys.stdout.write(f"done {said}\n")
-            said += 1
+        while next_round and positions >= next_round * viewers:
+            sys.stdout.write(f"done {next_round}\n")
+            next_round += 1
         sys.stdout.flush()
 
 

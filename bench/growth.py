@@ -1,11 +1,11 @@
-"""Whether a fix costs more as the fleet and the history grow: `python -m bench.growth`.
+"""CPU time per fix as the fleet and the history grow: `python -m bench.growth`.
 
-Two curves, each in one run on one cluster below the temporary folder, durable as in production:
-the server's CPU per fix with 1,000, 10,000 and 100,000 drivers, and with an empty history and
-`--rows` more in partitions of the days before (written by the server, deleted at the end). The
-databases of a curve take turns batch by batch, so that a busy machine slows them alike. While
-fixes flow, a reader asks what GET /track and GET /drivers/nearest ask, through tracking_api's own
-reads. Prints one JSON object; a ratio is of the least costs, beside the curve's first point.
+Two curves, each in one run on one temporary cluster, durable as in production: the server's CPU
+per fix with 1,000, 10,000 and 100,000 drivers, and with an empty history and `--rows` more rows in
+the partitions of earlier days. The databases of a curve are interleaved batch by batch, so that a
+busy machine slows them alike. Meanwhile a reader runs the queries of GET /track and GET
+/drivers/nearest, through tracking_api. Prints one JSON object; a ratio compares the minimum with
+that of the curve's first point.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from uuid import UUID
 
 import psycopg
 
+from bench.measure import percentiles, spread
 from bench.record_fixes import (
     HEIGHT_DEG,
     SOUTH,
@@ -35,19 +36,18 @@ from bench.record_fixes import (
     Fleet,
     prepare,
     running_database,
-    spread,
     warm_up,
     write_batch,
 )
 from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
-from tracking_api.database import Database
+from tracking_api.stores import open_stores
 
 SEED = 1
 BYTES_A_ROW = 260  # heap and key of a row, measured; the write-ahead log is bounded beside it
 SPARE_BYTES = 10 * 2**30
-DAYS = 10  # over which the older rows are spread
+DAYS = 10  # of older rows
 CHUNK = 500_000
 
 FILL = """
@@ -63,8 +63,8 @@ FROM (
 """
 
 
-class Growing:
-    """One database of a curve: its fleet, its writer's connection, what was measured."""
+class GrowthDatabase:
+    """One database of a curve: its fleet, its writer's connection and its measurements."""
 
     def __init__(self, cluster: PostgresCluster, name: str, drivers: int, orders: float) -> None:
         self.cluster, self.name = cluster, name
@@ -85,10 +85,10 @@ class Growing:
         self.costs_us: list[float] = []
         self.reads_ms: dict[str, list[float]] = {}
 
-    def come_back(self) -> None:
-        """Hear of every driver now, so that GET /drivers/nearest finds them."""
-        said = timedelta(seconds=4 * max(self.fleet.seqs))
-        self.fleet.start_at = datetime.now(tz=UTC) - said
+    def refresh_presence(self) -> None:
+        """Write a current fix of every driver, so that GET /drivers/nearest finds them."""
+        elapsed = timedelta(seconds=4 * max(self.fleet.seqs))
+        self.fleet.start_at = datetime.now(tz=UTC) - elapsed
         warm_up(self.conn, self.fleet)
 
     def write(self, batch: int) -> None:
@@ -96,29 +96,21 @@ class Growing:
         self.costs_us.append(write_batch(self.conn, self.fleet.batch(batch)))
 
     def point(self) -> dict[str, Any]:
-        """Give what was measured since the last point."""
+        """The measurements since the last point."""
         found = {
             "cpu_us_per_fix": spread(self.costs_us),
-            "reads_ms": {name: _percentiles(took) for name, took in self.reads_ms.items()},
+            "reads_ms": {name: percentiles(took) for name, took in self.reads_ms.items()},
         }
         self.costs_us, self.reads_ms = [], {}
         return found
 
 
-def _percentiles(took_ms: list[float]) -> dict[str, float]:
-    ranked = sorted(took_ms)
-    return {
-        "count": len(ranked),
-        **{f"p{p}": round(ranked[len(ranked) * p // 100], 2) for p in (50, 95, 99)},
-    }
-
-
 class Reader(threading.Thread):
-    """Reads orders and nearest drivers of a database, one after the other, until it is stopped."""
+    """Reads orders and nearest drivers of a database until stopped."""
 
-    def __init__(self, of: Growing) -> None:
-        super().__init__(name=f"reader of {of.name}")
-        self.of = of
+    def __init__(self, database: GrowthDatabase) -> None:
+        super().__init__(name=f"reader of {database.name}")
+        self.database = database
         self.ended = threading.Event()
         self.failure: BaseException | None = None
 
@@ -129,67 +121,67 @@ class Reader(threading.Thread):
             self.failure = exc
 
     def stop(self) -> None:
-        """End the reading. Raises what went wrong in it."""
+        """Stop reading. Re-raises the thread's exception."""
         self.ended.set()
         self.join()
         if self.failure is not None:
             raise self.failure
 
     async def _read(self) -> None:
-        chosen = random.Random(SEED)
-        url = self.of.cluster.url("tracking_api", PASSWORD, self.of.name)
-        database = await Database.open(url, 2)
-        try:
+        rng = random.Random(SEED)
+        url = self.database.cluster.url("tracking_api", PASSWORD, self.database.name)
+        async with open_stores(url, 2) as stores:
             while not self.ended.is_set():
-                order_id = chosen.choice(self.of.order_ids)
-                lon_deg = WEST + WIDTH_DEG * chosen.random()
-                lat_deg = SOUTH + HEIGHT_DEG * chosen.random()
-                tracked = await self._timed("GET /track", partial(database.read_track, order_id))
+                order_id = rng.choice(self.database.order_ids)
+                lon_deg = WEST + WIDTH_DEG * rng.random()
+                lat_deg = SOUTH + HEIGHT_DEG * rng.random()
+                found = await self._timed(
+                    "GET /track", partial(stores.track.read_tracks, [order_id])
+                )
+                tracked = found.get(order_id)
                 _now, near = await self._timed(
                     "GET /drivers/nearest",
-                    partial(database.read_nearest, lon_deg, lat_deg, 5),
+                    partial(stores.drivers.read_nearest, lon_deg, lat_deg, 5),
                 )
                 if tracked is None or tracked.visible is None or len(near) != 5:
                     raise ValueError(f"a read found too little: {tracked}, {near}")
                 await asyncio.sleep(0.005)
-        finally:
-            await database.close()
 
     async def _timed(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         began_s = time.perf_counter()
         answer = await ask()
-        self.of.reads_ms.setdefault(name, []).append((time.perf_counter() - began_s) * 1e3)
+        self.database.reads_ms.setdefault(name, []).append((time.perf_counter() - began_s) * 1e3)
         return answer
 
 
-def take_turns(databases: list[Growing], batch: int, batches: int) -> None:
-    """Write batches to all databases by turns, while each is read from."""
-    readers = [Reader(of) for of in databases]
-    for of in databases:
-        of.come_back()
+def interleave(databases: list[GrowthDatabase], batch: int, batches: int) -> None:
+    """Write batches to all databases, interleaved, while a reader queries each."""
+    readers = [Reader(database) for database in databases]
+    for database in databases:
+        database.refresh_presence()
     for reader in readers:
         reader.start()
     try:
         for k in range(batches):
-            for of in databases if k % 2 else reversed(databases):
-                of.write(batch)
+            for database in databases if k % 2 else reversed(databases):
+                database.write(batch)
     finally:
         for reader in readers:
             reader.stop()
 
 
-def fill(of: Growing, rows: int) -> None:
+def fill(database: GrowthDatabase, rows: int) -> None:
     """Write `rows` older rows, in partitions of the days before, with progress on stderr."""
     first_day = datetime.now(tz=UTC).date() - timedelta(days=DAYS + 1)
-    conn = of.conn
+    conn = database.conn
     conn.execute("SELECT fix_history__ensure_partitions_v1(%s, %s)",
                  (first_day, first_day + timedelta(days=DAYS - 1)))  # fmt: skip
-    each = max(1, rows // DAYS // len(of.fleet.ids))  # of a driver on a day
+    each = max(1, rows // DAYS // len(database.fleet.ids))  # of a driver on a day
     at_once = max(1, CHUNK // each)
     written = 0
     for day in range(DAYS):
         date = first_day + timedelta(days=day)
-        for first in range(0, len(of.fleet.ids), at_once):
+        for first in range(0, len(database.fleet.ids), at_once):
             statement = FILL.format(partition=f"fix_history_{date:%Y%m%d}").encode()
             parameters = {"first": first, "drivers": at_once, "each": each, "day": date}
             written += conn.execute(statement, parameters).rowcount
@@ -202,35 +194,35 @@ def fill(of: Growing, rows: int) -> None:
     conn.autocommit = False
 
 
-def of_drivers(sizes: list[int], options: argparse.Namespace) -> dict[int, Any]:
+def measure_drivers(sizes: list[int], options: argparse.Namespace) -> dict[int, Any]:
     """Measure with fleets of several sizes, each in a database of its own."""
     with running_database() as cluster:
         names = [DATABASE, *(f"fleet_{size}" for size in sizes[1:])]
         databases = [
-            Growing(cluster, name, size, options.orders)
+            GrowthDatabase(cluster, name, size, options.orders)
             for name, size in zip(names, sizes, strict=True)
         ]
-        take_turns(databases, options.batch, options.batches)
-        points = {size: of.point() for size, of in zip(sizes, databases, strict=True)}
-        for of in databases:
-            of.conn.close()
+        interleave(databases, options.batch, options.batches)
+        points = {size: database.point() for size, database in zip(sizes, databases, strict=True)}
+        for database in databases:
+            database.conn.close()
     return _with_ratios(points)
 
 
-def of_rows(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure two like databases, one with an empty history and one with `--rows` older rows."""
+def measure_rows(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure two equal databases, one without and one with `--rows` older rows of history."""
     with running_database() as cluster:
-        empty = Growing(cluster, DATABASE, options.fleet, options.orders)
-        full = Growing(cluster, "filled", options.fleet, options.orders)
+        empty = GrowthDatabase(cluster, DATABASE, options.fleet, options.orders)
+        full = GrowthDatabase(cluster, "filled", options.fleet, options.orders)
         free = shutil.disk_usage(cluster.data_dir).free
         if free < options.rows * BYTES_A_ROW + SPARE_BYTES:
-            raise SystemExit(f"{options.rows:,} rows don't fit: {free / 2**30:.0f} GiB are free")
+            raise SystemExit(f"{options.rows:,} rows do not fit: {free / 2**30:.0f} GiB are free")
         fill(full, options.rows)
-        take_turns([empty, full], options.batch, options.batches)
+        interleave([empty, full], options.batch, options.batches)
         size = full.conn.execute("SELECT pg_database_size(current_database())").fetchone()
         points = {"empty": empty.point(), f"{options.rows} rows": full.point()}
-        for of in (empty, full):
-            of.conn.close()
+        for database in (empty, full):
+            database.conn.close()
     return {**_with_ratios(points), "database_gib": round((size or [0])[0] / 2**30, 2)}
 
 
@@ -253,9 +245,9 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {"batch": options.batch, "batches": options.batches}
     if options.drivers:
-        result["drivers"] = of_drivers(options.drivers, options)
+        result["drivers"] = measure_drivers(options.drivers, options)
     if options.rows:
-        result["rows"] = of_rows(options)
+        result["rows"] = measure_rows(options)
     result["load_average"] = os.getloadavg()[0]
     print(json.dumps(result))
 

@@ -1,10 +1,10 @@
-"""What a fix costs at rest, plain and packed: `python -m bench.history [--drivers 40]`.
+"""Storage per fix, plain and packed: `python -m bench.history [--drivers 40]`.
 
-Real walks (goal_delivery_agents: delivery couriers, a fix every 5 s) are joined into days of 7,200
-fixes on Florence and stored as they would have come. The recordings know no accuracy, battery or
-delay: those are drawn (accuracy a random walk between 3 and 30 m in steps of 0.1 m). Then the day
-is packed as `./run compact` packs it. Prints one JSON object: bytes a fix of the plain table and
-of the chunks, with their indexes and TOAST; µs of the server's CPU to pack and to read a fix.
+Recorded routes (goal_delivery_agents: delivery couriers, a fix every 5 s) are joined into days of
+7,200 fixes and stored in order of arrival. The recordings contain no accuracy, battery or delay:
+these are random (accuracy a random walk between 3 and 30 m in steps of 0.1 m). Then the day is
+packed as by `./run compact`. Prints one JSON object: bytes per fix of the plain table and of the
+chunks, with indexes and TOAST; µs of the server's CPU to pack and to read a fix.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from typing import Any
 
 import psycopg
 
-from bench.record_fixes import running_database, server_cpu_us, spread
+from bench.measure import spread
+from bench.process_cpu import thread_cpu_us
+from bench.record_fixes import running_database
 from bench.recordings.traces import TraceFix, goal_rows, read_trace
 from doorstep.store.compaction import Compactor
 from ops.servers.postgres import PASSWORD
 
 FIXES_A_DAY = 7200
-TRACCAR_BYTES = 301  # a position of Traccar 6.13 with its indexes, measured elsewhere
+TRACCAR_BYTES = 301  # per position of Traccar 6.13 with indexes, measured separately
 DAY = datetime.now(tz=UTC).date() - timedelta(days=10)
 MORNING = datetime.combine(DAY, time(7), UTC)
 COLUMNS = (
@@ -43,8 +45,8 @@ SOME_OF = """
 """
 
 
-def endless_walk(rng: random.Random) -> Iterator[TraceFix]:
-    """The recorded runs one after the other, in an order of their own, for ever."""
+def endless_route(rng: random.Random) -> Iterator[TraceFix]:
+    """The recorded runs in random order, without end."""
     runs = sorted(goal_rows())
     at_s = MORNING.timestamp()
     while True:
@@ -55,9 +57,9 @@ def endless_walk(rng: random.Random) -> Iterator[TraceFix]:
 
 
 def rows_of(driver_id: str, rng: random.Random) -> Iterator[tuple[object, ...]]:
-    """A driver's day, as fix_history has it."""
+    """The rows of a driver's day in fix_history."""
     accuracy_m = 8.0
-    for seq, fix in enumerate(islice(endless_walk(rng), FIXES_A_DAY), 1):
+    for seq, fix in enumerate(islice(endless_route(rng), FIXES_A_DAY), 1):
         accuracy_m = min(30.0, max(3.0, accuracy_m + rng.gauss(0, 1.2)))
         fix_at = fix.at.replace(microsecond=rng.randrange(0, 200) * 1000)  # a phone's ms
         yield (
@@ -76,12 +78,12 @@ def rows_of(driver_id: str, rng: random.Random) -> Iterator[tuple[object, ...]]:
 
 
 def fill(conn: psycopg.Connection[Any], drivers: list[str], rng: random.Random) -> int:
-    """Store a day of every driver in batches of all of them, as it would have come."""
+    """Store a day of every driver, interleaved in order of arrival."""
     conn.execute("SELECT fix_history__ensure_partitions_v1(%s, %s)", [DAY, DAY])
-    walks = [rows_of(one, rng) for one in drivers]
+    routes = [rows_of(one, rng) for one in drivers]
     count = 0
     with conn.cursor().copy(f"COPY fix_history ({COLUMNS}) FROM STDIN") as copy:
-        for batch in zip(*walks, strict=True):
+        for batch in zip(*routes, strict=True):
             for row in batch:
                 copy.write_row(row)
                 count += 1
@@ -92,7 +94,7 @@ def fill(conn: psycopg.Connection[Any], drivers: list[str], rng: random.Random) 
 def read_cost(
     conn: psycopg.Connection[Any], drivers: list[str], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """µs of CPU a fix for whole days, and ms of CPU for half an hour of one driver."""
+    """µs of CPU per fix for whole days, and ms of CPU for half an hour of one driver."""
     ends = (MORNING, MORNING + timedelta(hours=12))
     half = (MORNING + timedelta(hours=3), MORNING + timedelta(hours=3.5))
 
@@ -104,22 +106,22 @@ def read_cost(
         for one in drivers * 5:
             conn.execute(SOME_OF, [one, *half]).fetchall()
 
-    fixes, asked = len(drivers) * FIXES_A_DAY, len(drivers) * 5
+    fixes, requests = len(drivers) * FIXES_A_DAY, len(drivers) * 5
     return {
         "us_per_fix_of_a_day": spread([cpu_us(conn, whole) / fixes for _ in range(rounds)]),
-        "ms_per_half_hour": spread([cpu_us(conn, some) / 1e3 / asked for _ in range(rounds)]),
+        "ms_per_half_hour": spread([cpu_us(conn, some) / 1e3 / requests for _ in range(rounds)]),
     }
 
 
 def cpu_us(conn: psycopg.Connection[Any], work: Callable[[], object]) -> float:
-    """CPU time of the session's server process that some work takes."""
-    before_us = server_cpu_us(conn.info.backend_pid)
+    """CPU time of the session's server process during `work`."""
+    before_us = thread_cpu_us(conn.info.backend_pid)
     work()
-    return server_cpu_us(conn.info.backend_pid) - before_us
+    return thread_cpu_us(conn.info.backend_pid) - before_us
 
 
 def sizes(conn: psycopg.Connection[Any], table: str, fixes: int) -> dict[str, float]:
-    """Bytes a fix of a table with everything, and of its indexes alone."""
+    """Bytes per fix of a table in all, and of its indexes."""
     row = conn.execute(SIZES, [table, table]).fetchone()
     assert row is not None
     return {"all": round(row[0] / fixes, 2), "indexes": round(row[1] / fixes, 2)}
@@ -131,11 +133,11 @@ def measure(conn: psycopg.Connection[Any], drivers: list[str], rounds: int) -> d
     plain = {"bytes_per_fix": sizes(conn, PARTITION, fixes), **read_cost(conn, drivers, rounds)}
     compactor = Compactor(conn)
     plan = compactor.plan(None)
-    began_us = server_cpu_us(conn.info.backend_pid)
+    began_us = thread_cpu_us(conn.info.backend_pid)
     done = compactor.run(plan)
-    pack_us = server_cpu_us(conn.info.backend_pid) - began_us
+    pack_us = thread_cpu_us(conn.info.backend_pid) - began_us
     if (done.fixes, done.still_there) != (fixes, 0):
-        raise SystemExit(f"{done.fixes} of {fixes} packed, {done.still_there} days still there")
+        raise SystemExit(f"{done.fixes} of {fixes} packed, {done.still_there} days left")
     conn.execute("VACUUM ANALYZE fix_chunk")
     row = conn.execute("SELECT sum(length(encoded)) FROM fix_chunk").fetchone()
     assert row is not None
@@ -157,7 +159,7 @@ def measure(conn: psycopg.Connection[Any], drivers: list[str], rounds: int) -> d
 
 
 def main() -> int:
-    """Run it and print the JSON object."""
+    """Run the benchmark and print its result."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

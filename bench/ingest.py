@@ -1,4 +1,4 @@
-"""What one fix costs on its way in, beside one PATCH and one INSERT per fix.
+"""CPU time of ingesting a fix, compared with one PATCH and with one INSERT per fix.
 
     python -m bench.ingest [--fixes 40000] [--drivers 200] [--patch-fixes 2000] [--runs 3]
 
@@ -7,12 +7,11 @@ and system) of each part, from its process, per fix:
 
   pipeline  phones -> Mosquitto -> bridge -> Kafka -> driver_events -> COPY, one call, one commit
   patch     Kafka -> driver_events with FIX_SINK=driver_api -> one PATCH per fix -> driver_api
-  naive     what one would write first (bench/naive.py): a PATCH per fix into a table with row
+  naive     a simple implementation (bench/naive.py): a PATCH per fix into a table with row
             triggers, 16 at a time (API and PostgreSQL); an INSERT per fix (client and PostgreSQL)
 
-Each run is checked: every fix must be committed. The load generator and the machine's other work
-are not counted, but they share its cores, so compare figures of one machine and one day only. The
-last line is one JSON object.
+Each run verifies that every fix is committed. The load generator is not counted, but shares the
+cores: compare figures of one run only. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -21,12 +20,13 @@ import argparse
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,19 +35,21 @@ from confluent_kafka import Producer
 
 from bench import naive
 from bench.devices import Phone, connect_phones, make_fix, publish
-from bench.measure import Measured, spread
+from bench.measure import Measurements, spread, stop
+from bench.process_cpu import cpu_s, own_cpu_s
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
 from doorstep.store.pool import connect
+from ops.servers.waiting import wait_until
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.stack import Stack
 
 PARTS = ("mosquitto-1", "bridge", "kafka", "driver_events", "postgres")
 PATCH_TOPIC = "bench-patch"
 RUN_TIMEOUT_S = 180.0  # of one run; the whole bench ends within runs x 2 x this
-CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 Cpu = dict[str, float]
 
@@ -64,9 +66,10 @@ def main() -> int:
     parser.add_argument("--patch-fixes", type=int, default=2_000, help="by PATCH, per run")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
-        Path(folder).chmod(0o755)  # servers of other users live below it
-        stack = Stack(_settings(Path(folder) / "stack"), say=_say)
+        Path(folder).chmod(0o755)  # the servers run as other users
+        stack = Stack(_settings(Path(folder) / "stack"), echo=_progress)
         try:
             stack.up(owner_pid=os.getpid())
             result = _measure(stack, options)
@@ -96,28 +99,28 @@ def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
     passwords = {driver_id: mqtt_password(key, driver_id) for driver_id in drivers}
     phones = connect_phones(stack.addresses.mqtt[0], passwords)
     each = max(1, options.fixes // len(drivers))
-    pipeline = Sample("pipeline", PARTS)
-    for run in range(options.runs + 1):  # the first warms up and is not counted
+    pipeline = CpuSamples("pipeline", PARTS)
+    for run in range(options.runs + 1):  # the first one is a warm-up
         cpu, seconds = _run_pipeline(stack, phones, drivers, each, f"pipe{run}")
         if run:
             pipeline.add(cpu, seconds, each * len(drivers))
-    create_topics(str(stack.addresses.kafka), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
-    patch = Sample("patch", ("driver_events", "driver_api", "postgres"))
+    create_topics(stack.kafka_access(ADMIN), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
+    patch = CpuSamples("patch", ("driver_events", "driver_api", "postgres"))
     with _patch_sink(stack) as pid:
         for run in range(options.runs + 1):
             count = options.patch_fixes if run else 200
             cpu, seconds = _run_patch(stack, drivers, count, f"patch{run}", pid)
             if run:
                 patch.add(cpu, seconds, count)
-    naive_patch = Sample("naive patch", ("api", "postgres"))
-    naive_insert = Sample("naive insert", ("client", "postgres"))
+    naive_patch = CpuSamples("naive patch", ("api", "postgres"))
+    naive_insert = CpuSamples("naive insert", ("client", "postgres"))
     _run_naive(stack, drivers, options, naive_patch, naive_insert)
-    measured = Measured("ingest", "µs of CPU per fix", [])
-    measured.take("batches", pipeline.all_us)
-    measured.take("one PATCH per fix, row triggers", naive_patch.all_us)
-    measured.take("one INSERT per fix", naive_insert.all_us)
-    measured.take("one PATCH per fix, FIX_SINK=driver_api", patch.all_us)
-    return measured.result() | {
+    measurements = Measurements("ingest", "µs of CPU per fix", [])
+    measurements.set_runs("batches", pipeline.all_us)
+    measurements.set_runs("one PATCH per fix, row triggers", naive_patch.all_us)
+    measurements.set_runs("one INSERT per fix", naive_insert.all_us)
+    measurements.set_runs("one PATCH per fix, FIX_SINK=driver_api", patch.all_us)
+    return measurements.result() | {
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "drivers": len(drivers),
         "pipeline": pipeline.summary(each * len(drivers)),
@@ -127,8 +130,8 @@ def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-class Sample:
-    """Runs of one kind."""
+class CpuSamples:
+    """The CPU time and rate of the runs of one variant."""
 
     def __init__(self, name: str, parts: Sequence[str]) -> None:
         self._name = name
@@ -143,15 +146,15 @@ class Sample:
         self._us["all"].append(sum(cpu[part] for part in self._parts) / fixes * 1e6)
         self._rates.append(fixes / seconds)
         costs = ", ".join(f"{part} {us[-1]:.1f}" for part, us in self._us.items())
-        _say(f"{self._name}: {fixes / seconds:,.0f} fixes/s; µs of CPU per fix: {costs}")
+        _progress(f"{self._name}: {fixes / seconds:,.0f} fixes/s; µs of CPU per fix: {costs}")
 
     @property
     def all_us(self) -> list[float]:
-        """Of each run, what all parts cost together."""
+        """The total CPU time per fix of each run."""
         return self._us["all"]
 
     def summary(self, fixes: int) -> dict[str, object]:
-        """The least, the middle and the most of each figure."""
+        """Minimum, median and maximum of each figure."""
         return {
             "fixes": fixes,
             "fixes_per_s": spread(self._rates),
@@ -179,7 +182,7 @@ def _run_patch(
         "postgres": stack.pid_of("postgres"),
     }
     expected = dict.fromkeys(drivers, 0)
-    producer = Producer({"bootstrap.servers": str(stack.addresses.kafka), "linger.ms": 5})
+    producer = Producer({**stack.kafka_access(ADMIN).as_librdkafka_dict(), "linger.ms": 5})
     before = {part: cpu_s(pid) for part, pid in pids.items()}
     started_s = time.monotonic()
     for n in range(count):
@@ -197,8 +200,8 @@ def _run_naive(
     stack: Stack,
     drivers: Sequence[str],
     options: argparse.Namespace,
-    patched: Sample,
-    inserted: Sample,
+    patched: CpuSamples,
+    inserted: CpuSamples,
 ) -> None:
     url, postgres = stack.database_admin_url, stack.pid_of("postgres")
     with socket.socket() as probe:
@@ -213,13 +216,13 @@ def _run_naive(
                 (inserted, partial(naive.insert, url), "client", os.getpid()),
             ):
                 pids = {part: pid, "postgres": postgres}
-                there = naive.written(url)
+                already_written = naive.written(url)
                 before = {name: own_cpu_s(one) for name, one in pids.items()}
                 started_s = time.monotonic()
                 send(drivers, count)
                 seconds = time.monotonic() - started_s
                 cpu = {name: own_cpu_s(one) - before[name] for name, one in pids.items()}
-                if naive.written(url) - there != count:
+                if naive.written(url) - already_written != count:
                     raise RuntimeError(f"{part}: not every fix was written")
                 if run:
                     sample.add(cpu, seconds, count)
@@ -228,38 +231,31 @@ def _run_naive(
 def _await_committed(
     stack: Stack, drivers: Sequence[str], expected: dict[str, int], boot: str
 ) -> None:
-    """Wait until the database has every fix of every driver, by its own watermarks."""
-    wanted = {driver_id: count for driver_id, count in expected.items() if count}
-    pairs = [(driver_id, boot) for driver_id in drivers if driver_id in wanted]
+    """Wait until the watermarks in the database cover every fix."""
+    expected = {driver_id: count for driver_id, count in expected.items() if count}
+    pairs = [(driver_id, boot) for driver_id in drivers if driver_id in expected]
 
     def is_committed() -> bool:
         marks = fix_writer.read_watermarks(conn, pairs)
         conn.commit()
         done = {mark.driver_id: mark.seq for mark in marks if not mark.missing}
-        return done == wanted
+        return done == expected
 
     with connect(stack.database_admin_url, application_name="bench") as conn:
-        _wait_until(is_committed, RUN_TIMEOUT_S)
-
-
-def _wait_until(holds: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not all fixes were committed within {timeout_s:.0f} s")
-        time.sleep(0.5)  # a look costs the database some 3 ms
+        # a poll costs the database about 3 ms
+        wait_until(is_committed, RUN_TIMEOUT_S, "all fixes are committed", poll_s=0.5)
 
 
 @contextmanager
 def _patch_sink(stack: Stack) -> Iterator[int]:
-    """Run a second driver_events, with the other sink on a topic of its own."""
+    """Run a second driver_events with FIX_SINK=driver_api, on its own topic."""
     environment = _environment_of(stack.pid_of("driver_events")) | {
         "FIX_SINK": "driver_api",
         "KAFKA_TOPIC": PATCH_TOPIC,
         "DRIVER_API_URL": f"http://{stack.addresses.driver_api}",
         "DRIVER_API_TOKEN": stack.paths.driver_api_token(),
         "DRIVER_EVENTS_BIND": "127.0.0.1:0",
-        "MQTT_URL": "mqtt://127.0.0.1:1",  # nobody: it would take over the other one's session
+        "MQTT_URL": "mqtt://127.0.0.1:1",  # none: it would take over the first one's session
         "ACK_EVERY_S": "3600",
     }
     with (stack.paths.logs / "patch-sink.log").open("ab") as log:
@@ -279,32 +275,7 @@ def _environment_of(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def own_cpu_s(pid: int) -> float:
-    """CPU seconds so far of a process: without the stack that is this process's child."""
-    return time.process_time() if pid == os.getpid() else cpu_s(pid)
-
-
-def cpu_s(pid: int) -> float:
-    """CPU seconds of a process and its children so far, those that have ended included."""
-    total = 0
-    for member in [pid, *_descendants(pid)]:
-        try:
-            stat = Path(f"/proc/{member}/stat").read_text(encoding="ascii")
-        except FileNotFoundError:
-            continue
-        fields = stat.rsplit(") ", 1)[1].split()
-        total += sum(int(field) for field in fields[11:15])  # utime stime cutime cstime
-    return total / CLOCK_TICKS
-
-
-def _descendants(pid: int) -> list[int]:
-    children: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        children += [int(child) for child in task.read_text(encoding="ascii").split()]
-    return children + [one for child in children for one in _descendants(child)]
-
-
-def _say(line: str) -> None:
+def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

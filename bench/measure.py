@@ -1,4 +1,4 @@
-"""Runs of several ways to do one thing, and their result in the shape that `./run bench` prints."""
+"""The runs of several variants, and their result in the format that `./run bench` prints."""
 
 from __future__ import annotations
 
@@ -12,57 +12,72 @@ from types import FrameType
 DIGITS = 2
 
 
-class Measured:
-    """Figures of each way, in `unit`; the first way is ours, the others are compared with it."""
+class Measurements:
+    """Figures per variant, in `unit`. The first one is ours, the reference."""
 
-    def __init__(self, name: str, unit: str, ways: Sequence[str]) -> None:
+    def __init__(self, name: str, unit: str, variants: Sequence[str]) -> None:
         self._name = name
         self._unit = unit
-        self._figures: dict[str, list[float]] = {way: [] for way in ways}
+        self._figures: dict[str, list[float]] = {variant: [] for variant in variants}
 
-    def add(self, way: str, figure: float) -> None:
-        """Add one run of one way, and say it."""
-        self._figures[way].append(figure)
-        print(f"{self._name}: {way} {figure:,.{DIGITS}f} {self._unit}", file=sys.stderr, flush=True)
+    def add(self, variant: str, figure: float) -> None:
+        """Add one run of a variant, and print it."""
+        self._figures[variant].append(figure)
+        print(
+            f"{self._name}: {variant} {figure:,.{DIGITS}f} {self._unit}",
+            file=sys.stderr,
+            flush=True,
+        )
 
-    def take(self, way: str, figures: Sequence[float]) -> None:
-        """Take all runs of one way."""
-        self._figures[way] = list(figures)
+    def set_runs(self, variant: str, figures: Sequence[float]) -> None:
+        """Set all runs of a variant."""
+        self._figures[variant] = list(figures)
 
     def result(self) -> dict[str, object]:
-        """Least, middle and most of each way; `ratio` is a way's middle over ours."""
+        """Minimum, median and maximum per variant; `ratio` is a variant's median over ours."""
         (_, ours), *others = self._figures.items()
-        middle = statistics.median(ours)
+        median = statistics.median(ours)
         return {
             "name": self._name,
             "runs": len(ours),
             "unit": self._unit,
             "ours": spread(ours),
             "others": {
-                way: spread(figures)
-                | {"ratio": round(statistics.median(figures) / middle, DIGITS) if middle else None}
-                for way, figures in others
+                variant: {
+                    **spread(figures),
+                    "ratio": round(statistics.median(figures) / median, DIGITS) if median else None,
+                }
+                for variant, figures in others
             },
         }
 
 
-def spread(figures: Sequence[float]) -> dict[str, float | None]:
-    """Give the least, the middle and the most."""
-    middle = statistics.median(figures)
+def spread(figures: Sequence[float]) -> dict[str, float]:
+    """Minimum, median and maximum."""
+    median = statistics.median(figures)
     return {
         "min": round(min(figures), DIGITS),
-        "median": round(middle, DIGITS),
+        "median": round(median, DIGITS),
         "max": round(max(figures), DIGITS),
     }
 
 
+def percentiles(figures: Sequence[float]) -> dict[str, float]:
+    """Count, p50, p95 and p99."""
+    ranked = sorted(figures)
+    return {
+        "count": len(ranked),
+        **{f"p{p}": round(ranked[len(ranked) * p // 100], DIGITS) for p in (50, 95, 99)},
+    }
+
+
 def stop(_signal: int, _frame: FrameType | None) -> None:
-    """Let SIGTERM end a benchmark in order: its servers are stopped, its folders erased."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+    """Exit on SIGTERM, so that servers are stopped and folders erased."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # ignore a second one
     sys.exit(128 + signal.SIGTERM)
 
 
-def report(measured: Measured) -> int:
-    """Print the result as the last line, for `./run bench`; the exit status."""
-    sys.stdout.write(json.dumps(measured.result(), ensure_ascii=False) + "\n")
+def report(measurements: Measurements) -> int:
+    """Print the result as the last line, for `./run bench`. Returns the exit status."""
+    sys.stdout.write(json.dumps(measurements.result(), ensure_ascii=False) + "\n")
     return 0

@@ -1,9 +1,9 @@
-"""What one would write first: a table with row triggers, a PATCH per fix, or an INSERT per fix.
+"""A simple implementation: a table with row triggers, a PATCH per fix, or an INSERT per fix.
 
-Its own schema in the bench's database. The API is FastAPI with a psycopg pool, one UPDATE and one
-commit per request; a row trigger keeps geometry, history and "is a restaurant near". No identity,
-no deduplication, no evidence, no states, no tokens: less than the pipeline does. `bench.ingest`
-compares with it.
+It has its own schema. The API is FastAPI with a psycopg pool, one UPDATE and one commit per
+request; a row trigger maintains geometry, history and "near a restaurant". Without identity,
+deduplication, evidence, states and tokens it does less than the pipeline. `bench.ingest` compares
+with it.
 
     DATABASE_URL=... python -m bench.naive PORT     the API alone
 """
@@ -29,8 +29,8 @@ from bench.devices import make_fix
 from doorstep.fix import encode_fix
 from ops.stack.settings import PROJECT
 
-AT_ONCE = 16  # requests under way, and connections of the pool
-STARTED_WITHIN_S = 30.0
+CONCURRENCY = 16  # requests under way, and connections of the pool
+START_TIMEOUT_S = 30.0
 
 TABLES = """
 DROP SCHEMA IF EXISTS naive CASCADE;
@@ -71,7 +71,7 @@ class Location(BaseModel):
 
 def make_app(url: str) -> FastAPI:
     """Build the API."""
-    pool = AsyncConnectionPool(url, min_size=AT_ONCE, max_size=AT_ONCE, open=False)
+    pool = AsyncConnectionPool(url, min_size=CONCURRENCY, max_size=CONCURRENCY, open=False)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -90,7 +90,7 @@ def make_app(url: str) -> FastAPI:
 
 
 def prepare(url: str, drivers: Sequence[str]) -> None:
-    """Make the tables and the drivers anew."""
+    """Recreate the tables and the drivers."""
     with psycopg.connect(url) as conn:
         conn.execute(TABLES)
         conn.execute(
@@ -100,11 +100,11 @@ def prepare(url: str, drivers: Sequence[str]) -> None:
 
 @contextmanager
 def running_api(url: str, port: int) -> Iterator[int]:
-    """Run the API as a process of its own; give its pid."""
+    """Run the API as a process; yield its pid."""
     argv = [sys.executable, "-m", "bench.naive", str(port)]
     process = subprocess.Popen(argv, cwd=PROJECT, env=os.environ | {"DATABASE_URL": url})
     try:
-        deadline = time.monotonic() + STARTED_WITHIN_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
                 httpx.get(f"http://127.0.0.1:{port}/docs")
@@ -138,7 +138,7 @@ async def _patch(port: int, drivers: Sequence[str], count: int) -> None:
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as client,
         asyncio.TaskGroup() as group,
     ):
-        for _ in range(AT_ONCE):
+        for _ in range(CONCURRENCY):
             group.create_task(send(client))
 
 
@@ -152,7 +152,7 @@ def insert(url: str, drivers: Sequence[str], count: int) -> None:
 
 
 def written(url: str) -> int:
-    """How many fixes the naive history holds."""
+    """The number of fixes in the naive history."""
     with psycopg.connect(url) as conn:
         row = conn.execute("SELECT count(*) FROM naive.fix").fetchone()
     assert row is not None

@@ -1,11 +1,11 @@
-"""The reads as one would write them first: FastAPI, a pool, a statement and pydantic models.
+"""A simple implementation of the reads: FastAPI, a pool, a statement and pydantic models.
 
     DATABASE_URL=... python -m bench.naive_reads (sqlalchemy | psycopg) PORT
 
-`sqlalchemy` is the usual way: sync endpoints in FastAPI's threads, a pool of ten. `psycopg` is the
-lean one: async endpoints and psycopg's pool. Both read Doorstep's own tables. They know no token,
-no window of an order, no estimate of arrival, no flag for jumps and no packed days, and keep
-nothing between requests: less than tracking_api does. `bench.reads` compares with them.
+`sqlalchemy` is the usual stack: sync endpoints in FastAPI's threads, a pool of ten. `psycopg` is
+lighter: async endpoints and psycopg's pool. Both read Doorstep's tables. Without tokens, visibility
+windows, estimates, jump flags, packed days and caches they do less than tracking_api. `bench.reads`
+compares with them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 
 POOL = 10  # connections, as tracking_api has
 OPTIONS = "-c search_path=doorstep,public"
-WAYS = ("sqlalchemy", "psycopg")
+VARIANTS = ("sqlalchemy", "psycopg")
 
 TRACK = """
 SELECT o.order_id, o.state::text AS state, o.order_seq, r.name AS restaurant,
@@ -64,8 +64,8 @@ ORDER BY fix_at
 """
 
 
-class Place(BaseModel):
-    """Where somebody was."""
+class Location(BaseModel):
+    """A position."""
 
     fix_at: datetime | None
     lon_deg: float | None
@@ -84,8 +84,8 @@ class Event(BaseModel):
     occurred_at: datetime
 
 
-class Track(Place):
-    """An order with its driver's place."""
+class Track(Location):
+    """An order with its driver's position."""
 
     order_id: UUID
     state: str
@@ -94,14 +94,14 @@ class Track(Place):
     events: list[Event] = []
 
 
-class Near(Place):
-    """A driver and how far away they are."""
+class Near(Location):
+    """A driver and their distance."""
 
     driver_id: str
     distance_m: float
 
 
-class Fix(Place):
+class Fix(Location):
     """One fix of the past."""
 
     received_at: datetime
@@ -144,7 +144,7 @@ def make_sync_app(url: str) -> FastAPI:
 
 
 def make_async_app(url: str) -> FastAPI:
-    """Build the same with psycopg's own pool."""
+    """Build the API with psycopg's async pool."""
     pool = AsyncConnectionPool(
         url,
         min_size=POOL,
@@ -162,7 +162,9 @@ def make_async_app(url: str) -> FastAPI:
 
     async def rows(statement: str, **values: object) -> list[dict[str, Any]]:
         async with pool.connection() as conn:
-            found = await (await conn.execute(named(statement, values), values)).fetchall()
+            found = await (
+                await conn.execute(with_psycopg_placeholders(statement, values), values)
+            ).fetchall()
         return [dict(one) for one in found]
 
     @app.get("/track/{order_id}")
@@ -187,16 +189,16 @@ def make_async_app(url: str) -> FastAPI:
     return app
 
 
-def named(statement: str, values: dict[str, object]) -> bytes:
-    """A statement with psycopg's placeholders in place of SQLAlchemy's."""
+def with_psycopg_placeholders(statement: str, values: dict[str, object]) -> bytes:
+    """Replace SQLAlchemy's placeholders in a statement by psycopg's."""
     for name in values:
         statement = statement.replace(f":{name}", f"%({name})s")
     return statement.encode()
 
 
 def main() -> None:
-    way, port = sys.argv[1:]
-    make = {"sqlalchemy": make_sync_app, "psycopg": make_async_app}[way]
+    variant, port = sys.argv[1:]
+    make = {"sqlalchemy": make_sync_app, "psycopg": make_async_app}[variant]
     uvicorn.run(
         make(os.environ["DATABASE_URL"]),
         host="127.0.0.1",

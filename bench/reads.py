@@ -1,21 +1,19 @@
-"""What a read costs, beside the same read as one would write it first: `python -m bench.reads`.
+"""CPU time of reads, compared with a simple implementation: `python -m bench.reads`.
 
-One database below the temporary folder: 10,000 drivers, heard of just now, a third with an open
-order; and a day of 50 drivers (a fix every 12 s), stored twice: plain, and packed as
-`./run compact` packs it. Three APIs on it, each a process: tracking_api, and bench/naive_reads.py
-with sync SQLAlchemy and with psycopg's async pool. They are asked the same by turns, 8 requests at
-a time:
+One temporary database: 10,000 drivers with a current fix, a third of them with an open order; and a
+day of 50 drivers (a fix every 12 s), stored twice: plain, and packed as by `./run compact`. Three
+APIs use it, each a process: tracking_api, and bench/naive_reads.py with sync SQLAlchemy and with
+psycopg's async pool. They get the same requests, interleaved, 8 at a time:
 
-  track          GET /track/{order_id}, of 40 orders, each looked at before
+  track          GET /track/{order_id}, of 40 orders, each requested before
   nearest        GET /drivers/nearest, ten of 10,000
-  tile           the fleet as a vector tile: a tile that nobody has looked at
-  tile again     a few tiles that many look at
+  tile           the fleet as a vector tile that is not cached
+  tile again     a few tiles, cached
   history plain  two hours of one driver, 600 fixes
-  history packed ours of a packed day; the others cannot read one and read the plain day again
+  history packed ours of a packed day; the others read the plain day, for lack of a decoder
 
-The figure is CPU time (user and system) of the API and of PostgreSQL, a request; `ms` tells how
-long an answer took. Each answer is checked to hold what was asked for. The last line is one JSON
-object.
+The figure is CPU time (user and system) of the API and of PostgreSQL per request; `ms` is the
+response time. Each response is verified. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -38,16 +36,16 @@ from typing import Any, NamedTuple
 import httpx
 import psycopg
 
-from bench.fanout import free_port
-from bench.growth import FILL, Growing, _percentiles
-from bench.ingest import cpu_s
-from bench.measure import Measured
-from bench.naive_reads import WAYS
+from bench.growth import FILL, GrowthDatabase
+from bench.measure import Measurements, percentiles
+from bench.naive_reads import VARIANTS
+from bench.process_cpu import cpu_s
 from bench.record_fixes import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_database
 from doorstep.credentials import token_sha256
 from doorstep.store.admin import register_staff_token
 from doorstep.store.compaction import Compactor
 from ops.servers.postgres import PASSWORD
+from ops.stack.addresses import any_free_port
 from ops.stack.postgres import DATABASE, OWNER
 from ops.stack.settings import PROJECT
 from tracking_api.fleet.tiles import FRESH_FOR_S
@@ -55,18 +53,18 @@ from tracking_api.fleet.tiles import FRESH_FOR_S
 READS = ("track", "nearest", "tile", "tile again", "history plain", "history packed")
 OURS = "tracking_api"
 STAFF = {"Authorization": "Bearer stf_bench"}
-AT_ONCE = 8
-STARTED_WITHIN_S = 60.0
+CONCURRENCY = 8
+START_TIMEOUT_S = 60.0
 DAY_DRIVERS, DAY_FIXES = 50, 7_200
 HOURS = 2
 FIXES = DAY_FIXES * HOURS // 24
-NEAR = 10
+NEAREST_LIMIT = 10
 TODAY = datetime.now(tz=UTC).date()
 PACKED_DAY, PLAIN_DAY = TODAY - timedelta(days=10), TODAY - timedelta(days=2)
 ZOOM = 15  # a tile is 1 km wide: some 160 drivers of 10,000
-AGAIN = 6  # tiles that many look at
-WATCHED = 40  # orders; the first look at a door works out the ways to it along the streets
-WARM_UP = 4 * WATCHED
+CACHED_TILES = 6  # tiles
+TRACKED_ORDERS = 40  # orders; the first request for a door computes the routes to it
+WARM_UP = 4 * TRACKED_ORDERS
 
 CUSTOMERS = """
 INSERT INTO access_token (token_sha256, role, order_id)
@@ -78,9 +76,9 @@ Request = tuple[str, Mapping[str, Any], Mapping[str, str], Check]  # path, query
 
 
 class Api(NamedTuple):
-    """One API: which it is, where, and whose CPU is counted."""
+    """One API: its variant, port and pid."""
 
-    way: str
+    variant: str
     port: int
     pid: int
 
@@ -97,17 +95,17 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
     with running_database() as cluster:
-        growing = Growing(cluster, DATABASE, options.drivers, 0.3)
+        growth_database = GrowthDatabase(cluster, DATABASE, options.drivers, 0.3)
         admin_url = cluster.url(OWNER, PASSWORD)
         fill(admin_url)
         postgres = cluster.pid()
         if postgres is None:
-            raise SystemExit("the database does not run")
+            raise SystemExit("the database is not running")
         url = cluster.url("tracking_api", PASSWORD)
         with ExitStack() as stack:
-            apis = [stack.enter_context(running(way, url)) for way in (OURS, *WAYS)]
-            result = asyncio.run(measure(apis, postgres, growing, options))
-        growing.conn.close()
+            apis = [stack.enter_context(running(variant, url)) for variant in (OURS, *VARIANTS)]
+            result = asyncio.run(measure(apis, postgres, growth_database, options))
+        growth_database.conn.close()
     print(json.dumps(result, ensure_ascii=False))
     return 0
 
@@ -132,31 +130,31 @@ def fill(url: str) -> None:
 
 
 @contextmanager
-def running(way: str, url: str) -> Iterator[Api]:
+def running(variant: str, url: str) -> Iterator[Api]:
     """Run one API as a process of its own."""
-    port = free_port()
-    if way == OURS:
+    port = any_free_port()
+    if variant == OURS:
         argv = [sys.executable, "-m", "tracking_api"]
     else:
-        argv = [sys.executable, "-m", "bench.naive_reads", way, str(port)]
+        argv = [sys.executable, "-m", "bench.naive_reads", variant, str(port)]
     environment = {
         "DATABASE_URL": url,
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
-        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # nobody: no read asks Kafka
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # none: no read uses Kafka
     }
     process = subprocess.Popen(
         argv, cwd=PROJECT, env=os.environ | environment, stderr=subprocess.DEVNULL
     )
     try:
         _wait_for(f"http://127.0.0.1:{port}/docs", process)
-        yield Api(way, port, process.pid)
+        yield Api(variant, port, process.pid)
     finally:
         process.terminate()
         process.wait(30)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + STARTED_WITHIN_S
+    deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
             httpx.get(url, trust_env=False)
@@ -168,124 +166,130 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 async def measure(
-    apis: Sequence[Api], postgres: int, growing: Growing, options: argparse.Namespace
+    apis: Sequence[Api], postgres: int, growth_database: GrowthDatabase, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Ask everything of everybody by turns."""
+    """Run all reads against all APIs, interleaved."""
     parts: dict[str, Any] = {}
     took_ms: dict[str, dict[str, list[float]]] = {}
     for name in READS:
-        measured = Measured(f"reads: {name}", "µs of CPU a request", [one.way for one in apis])
-        took_ms[name] = {one.way: [] for one in apis}
+        measurements = Measurements(
+            f"reads: {name}", "µs of CPU per request", [one.variant for one in apis]
+        )
+        took_ms[name] = {one.variant: [] for one in apis}
         for run in range(options.runs + 1):
-            growing.come_back()  # everybody is heard of now
-            await asyncio.sleep(FRESH_FOR_S)  # and no tile is kept of the run before
+            growth_database.refresh_presence()  # every driver has a current fix
+            await asyncio.sleep(FRESH_FOR_S)  # no tile of the previous run is cached
             for api in apis:
-                asked = requests_of(name, api, growing, options.requests if run else WARM_UP, run)
+                requests = requests_of(
+                    name, api, growth_database, options.requests if run else WARM_UP, run
+                )
                 before = cpu_s(api.pid) + cpu_s(postgres)
-                took = await ask(api, asked)
+                took = await send(api, requests)
                 cost_s = cpu_s(api.pid) + cpu_s(postgres) - before
                 if run:
-                    measured.add(api.way, cost_s / len(asked) * 1e6)
-                    took_ms[name][api.way] += took
-        shaped = measured.result()
+                    measurements.add(api.variant, cost_s / len(requests) * 1e6)
+                    took_ms[name][api.variant] += took
+        shaped = measurements.result()
         parts[name] = {"ours": shaped["ours"], "others": shaped["others"]}
     ms = {
-        name: {way: _percentiles(took) for way, took in of_way.items()}
+        name: {variant: percentiles(took) for variant, took in of_way.items()}
         for name, of_way in took_ms.items()
     }
-    return {"unit": "µs of CPU a request", "runs": options.runs, "parts": parts, "ms": ms}
+    return {"unit": "µs of CPU per request", "runs": options.runs, "parts": parts, "ms": ms}
 
 
-def requests_of(name: str, api: Api, growing: Growing, count: int, run: int) -> list[Request]:
-    """What one API is asked in one run: the same places and drivers as the others."""
+def requests_of(
+    name: str, api: Api, growth_database: GrowthDatabase, count: int, run: int
+) -> list[Request]:
+    """The requests of one run: the same places and drivers for each API."""
     rng = random.Random(f"{name} {run}")
     if name == "tile":
         tiles = all_tiles()
         rng.shuffle(tiles)
         return [(path, {}, STAFF, _is_a_tile) for path in tiles[:count]]
     if name == "tile again":
-        tiles = random.Random(1).sample(all_tiles(), AGAIN)
+        tiles = random.Random(1).sample(all_tiles(), CACHED_TILES)
         return [(rng.choice(tiles), {}, STAFF, _is_a_tile) for _ in range(count)]
-    return [request_of(name, api, growing, rng) for _ in range(count)]
+    return [request_of(name, api, growth_database, rng) for _ in range(count)]
 
 
-def request_of(name: str, api: Api, growing: Growing, rng: random.Random) -> Request:
-    """One request that is no tile."""
+def request_of(name: str, api: Api, growth_database: GrowthDatabase, rng: random.Random) -> Request:
+    """One request other than a tile."""
     if name == "track":
-        order_id = rng.choice(growing.order_ids[:WATCHED])
+        order_id = rng.choice(growth_database.order_ids[:TRACKED_ORDERS])
         return f"/track/{order_id}", {}, {"Authorization": f"Bearer cst_{order_id}"}, _has_a_place
     if name == "nearest":
         lon_deg, lat_deg = WEST + WIDTH_DEG * rng.random(), SOUTH + HEIGHT_DEG * rng.random()
-        query = {"lon_deg": lon_deg, "lat_deg": lat_deg, "limit": NEAR}
+        query = {"lon_deg": lon_deg, "lat_deg": lat_deg, "limit": NEAREST_LIMIT}
         return "/drivers/nearest", query, STAFF, _are_near
-    day = PACKED_DAY if name == "history packed" and api.way == OURS else PLAIN_DAY
+    day = PACKED_DAY if name == "history packed" and api.variant == OURS else PLAIN_DAY
     at = datetime.combine(day, day_time(rng.randrange(24 - HOURS)), UTC)
-    between = ("from", "to") if api.way == OURS else ("since", "before")
+    between = ("from", "to") if api.variant == OURS else ("since", "before")
     instants = (at.isoformat(), (at + timedelta(hours=HOURS)).isoformat())
     path = f"/drivers/driver-{rng.randrange(DAY_DRIVERS):06d}/history"
     return path, dict(zip(between, instants, strict=True)), STAFF, _is_the_past
 
 
 def all_tiles() -> list[str]:
-    """The paths of the tiles that the drivers' city lies in."""
+    """The paths of the tiles of the drivers' city."""
     west, north = tile_at(WEST, SOUTH + HEIGHT_DEG)
     east, south = tile_at(WEST + WIDTH_DEG, SOUTH)
     return [
         f"/fleet/tiles/{ZOOM}/{x}/{y}.mvt"
-        for x in range(west + 1, east)  # without those at the edge, which are half empty
+        for x in range(west + 1, east)  # without the half empty ones at the edge
         for y in range(north + 1, south)
     ]
 
 
 def tile_at(lon_deg: float, lat_deg: float) -> tuple[int, int]:
-    """Which tile a place lies in."""
+    """The tile of a place."""
     across = (lon_deg + 180) / 360
     down = (1 - math.asinh(math.tan(math.radians(lat_deg))) / math.pi) / 2
     return int(across * 2**ZOOM), int(down * 2**ZOOM)
 
 
-async def ask(api: Api, asked: Sequence[Request]) -> list[float]:
-    """Ask 8 at a time; how long each answer took, in ms. Raises on an answer that is none."""
+async def send(api: Api, requests: Sequence[Request]) -> list[float]:
+    """Send 8 requests at a time; the response times in ms. Raises on a wrong response."""
     took_ms: list[float] = []
-    left = iter(asked)
+    left = iter(requests)
 
     async def work(client: httpx.AsyncClient) -> None:
-        for path, query, headers, is_answer in left:
+        for path, query, headers, is_valid in left:
             began_s = time.perf_counter()
-            answer = await client.get(path, params=query, headers=headers)
+            response = await client.get(path, params=query, headers=headers)
             took_ms.append((time.perf_counter() - began_s) * 1e3)
-            if answer.status_code != 200 or not is_answer(answer):
+            if response.status_code != 200 or not is_valid(response):
                 raise RuntimeError(
-                    f"{api.way}: {answer.url}: {answer.status_code} {answer.text[:300]}"
+                    f"{api.variant}: {response.url}: {response.status_code} {response.text[:300]}"
                 )
 
-    # A client for each run: the servers close connections that were idle for 5 s.
+    # A client per run: the servers close connections after 5 s of idling.
     at = f"http://127.0.0.1:{api.port}"
     async with (
         httpx.AsyncClient(base_url=at, timeout=30, trust_env=False) as client,
         asyncio.TaskGroup() as group,
     ):
-        for _ in range(AT_ONCE):
+        for _ in range(CONCURRENCY):
             group.create_task(work(client))
     return took_ms
 
 
-def _has_a_place(answer: httpx.Response) -> bool:
-    found = answer.json()
+def _has_a_place(response: httpx.Response) -> bool:
+    found = response.json()
     return bool(found.get("position") or found.get("lon_deg"))
 
 
-def _are_near(answer: httpx.Response) -> bool:
-    found = answer.json()
-    return len(found["drivers"] if isinstance(found, dict) else found) == NEAR
+def _are_near(response: httpx.Response) -> bool:
+    found = response.json()
+    return len(found["drivers"] if isinstance(found, dict) else found) == NEAREST_LIMIT
 
 
-def _is_a_tile(answer: httpx.Response) -> bool:
-    return answer.content.count(b"driver-") > 1
+def _is_a_tile(response: httpx.Response) -> bool:
+    return response.content.count(b"driver-") > 1
 
 
-def _is_the_past(answer: httpx.Response) -> bool:
-    found = answer.json()
+def _is_the_past(response: httpx.Response) -> bool:
+    found = response.json()
     return abs(len(found["fixes"] if isinstance(found, dict) else found) - FIXES) <= 1
 
 

@@ -1,10 +1,10 @@
-"""What record_fixes_v1 costs a fix: `python -m bench.record_fixes [--batch 500 2500 5000]`.
+"""CPU time of record_fixes_v1 per fix: `python -m bench.record_fixes [--batch 500 2500 5000]`.
 
-Makes a cluster of its own below the temporary folder, durable as in production, with a fleet of
-which a share has an open order, and writes batches of one fix a driver through the real door, the
-sizes taking turns. Prints one JSON object: for each size the least, the median and the most µs of
-the server's CPU per fix of its batches (on a busy machine the least says most), the bytes of
-write-ahead log, and the share of HOT updates. `--explain` prints the last batch's plans.
+Starts a temporary cluster, durable as in production, with a fleet of which a share has an open
+order, and writes batches of one fix per driver through record_fixes(), the sizes interleaved.
+Prints one JSON object: per size the minimum, median and maximum µs of the server's CPU per fix (on
+a busy machine the minimum is the most reliable), the bytes of WAL, and the share of HOT updates.
+`--explain` prints the plans of the last batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import random
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -26,7 +25,8 @@ from typing import Any
 
 import psycopg
 
-from bench.measure import stop
+from bench.measure import spread, stop
+from bench.process_cpu import thread_cpu_us
 from doorstep.store import admin, fix_writer
 from doorstep.store.records import IncomingRow
 from ops.servers.postgres import PASSWORD
@@ -35,7 +35,7 @@ from ops.stack.postgres import PostgresCluster
 from sql.migrate import upgrade
 
 WEST, SOUTH, WIDTH_DEG, HEIGHT_DEG = 11.20, 43.75, 0.10, 0.05
-RESTAURANTS = 800  # as PREPARE says
+RESTAURANTS = 800  # as in PREPARE
 WARM_UP_BATCH = 5_000
 STEP_DEG = 2e-4  # about 20 m in 4 s
 
@@ -55,25 +55,26 @@ UPDATE orders SET state = 'assigned', assignment_no = 1;
 
 
 class Fleet:
-    """Drivers on a random walk, each with the next sequence number."""
+    """Drivers on a random walk, each with its next seq."""
 
     def __init__(self, drivers: int, seed: int) -> None:
         self.random = random.Random(seed)
         self.ids = [f"driver-{k:06d}" for k in range(drivers)]
-        self.places = [self._place() for _ in self.ids]
+        self.places = [self.random_place() for _ in self.ids]
         self.seqs = [0] * drivers
-        self.turn = self.random.sample(range(drivers), drivers)
+        self.order = self.random.sample(range(drivers), drivers)
         self.next = 0
         self.start_at = datetime.now(tz=UTC) - timedelta(minutes=50)
 
-    def _place(self) -> tuple[float, float]:
+    def random_place(self) -> tuple[float, float]:
+        """A place in the fleet's city."""
         return (WEST + self.random.random() * WIDTH_DEG, SOUTH + self.random.random() * HEIGHT_DEG)
 
     def batch(self, size: int) -> list[IncomingRow]:
         """Make the next fix of the next `size` drivers."""
         rows: list[IncomingRow] = []
         for n in range(size):
-            k = self.turn[self.next % len(self.turn)]
+            k = self.order[self.next % len(self.order)]
             self.next += 1
             self.seqs[k] += 1
             lon_deg, lat_deg = self.places[k]
@@ -89,7 +90,7 @@ class Fleet:
 
 @contextmanager
 def running_database() -> Iterator[PostgresCluster]:
-    """Run a durable cluster with a migrated database, and erase it at the end, SIGTERM's too."""
+    """Run a durable cluster with a migrated database; erase it at the end, on SIGTERM too."""
     signal.signal(signal.SIGTERM, stop)
     paths = Path(tempfile.mkdtemp(prefix="doorstep-bench-"))
     paths.chmod(0o711)
@@ -105,40 +106,29 @@ def running_database() -> Iterator[PostgresCluster]:
         shutil.rmtree(paths, ignore_errors=True)
 
 
-def server_cpu_us(pid: int) -> float:
-    """CPU time of a server process so far, to the nanosecond."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e3
-
-
 def write_batch(conn: psycopg.Connection[Any], rows: list[IncomingRow]) -> float:
     """Write a batch and commit it; return the server's CPU time in µs per fix."""
     pid = conn.info.backend_pid
-    before_us = server_cpu_us(pid)
+    before_us = thread_cpu_us(pid)
     refused = fix_writer.record_fixes(conn, rows)
     conn.commit()
     if refused:
-        raise ValueError(f"{len(refused)} fixes were not simply committed: {refused[0]}")
-    return (server_cpu_us(pid) - before_us) / len(rows)
+        raise ValueError(f"{len(refused)} fixes were not committed: {refused[0]}")
+    return (thread_cpu_us(pid) - before_us) / len(rows)
 
 
 def wal_position(conn: psycopg.Connection[Any]) -> int:
-    """How many bytes of write-ahead log there were so far, of the whole server."""
+    """The WAL position of the server, in bytes."""
     row = conn.execute("SELECT (pg_current_wal_insert_lsn() - '0/0')::int8").fetchone()
     conn.commit()
     return int(row[0]) if row else 0
-
-
-def spread(costs_us: list[float]) -> dict[str, float]:
-    """Give the least, the median and the most."""
-    values = {"min": min(costs_us), "median": statistics.median(costs_us), "max": max(costs_us)}
-    return {name: round(value, 2) for name, value in values.items()}
 
 
 def prepare(conn: psycopg.Connection[Any], fleet: Fleet, orders: int) -> None:
     """Register the fleet and give the first drivers an open order each."""
     admin.register_drivers(conn, [admin.NewDriver(name, name, None) for name in fleet.ids])
     admin.register_service_area(conn, "city", west=11.1, south=43.7, east=11.4, north=43.9)
-    places = [fleet._place() for _ in range(RESTAURANTS)]
+    places = [fleet.random_place() for _ in range(RESTAURANTS)]
     admin.register_restaurants(
         conn, [admin.NewRestaurant(k + 1, "r", *place) for k, place in enumerate(places)]
     )
@@ -150,13 +140,13 @@ def prepare(conn: psycopg.Connection[Any], fleet: Fleet, orders: int) -> None:
 
 
 def warm_up(conn: psycopg.Connection[Any], fleet: Fleet) -> None:
-    """Write one fix of every driver, so that every boot is known."""
+    """Write one fix of every driver, so that every boot exists."""
     for _ in range(0, len(fleet.ids), WARM_UP_BATCH):
         write_batch(conn, fleet.batch(min(WARM_UP_BATCH, len(fleet.ids))))
 
 
 def hot_share(conn: psycopg.Connection[Any], before: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    """Tell the share of HOT updates since `before`."""
+    """The share of HOT updates since `before`."""
     after = update_counts(conn)
     return {
         name: round((hot - before[name][1]) / max(1, updated - before[name][0]), 3)
@@ -165,7 +155,7 @@ def hot_share(conn: psycopg.Connection[Any], before: dict[str, tuple[int, int]])
 
 
 def update_counts(conn: psycopg.Connection[Any]) -> dict[str, tuple[int, int]]:
-    """Read how many updates there were, and how many were HOT."""
+    """Read the counts of updates and of HOT updates per table."""
     conn.execute("SELECT pg_stat_force_next_flush()")
     conn.commit()
     rows = conn.execute(
@@ -177,7 +167,7 @@ def update_counts(conn: psycopg.Connection[Any]) -> dict[str, tuple[int, int]]:
 
 
 def explain_from_now(conn: psycopg.Connection[Any]) -> None:
-    """Print the plan of every statement of a millisecond and more."""
+    """Print the plan of every statement that takes a millisecond or more."""
     for setting in ("log_min_duration = 1", "log_nested_statements = on", "log_analyze = on"):
         conn.execute(f"SET auto_explain.{setting}".encode())
     conn.execute("SET auto_explain.log_level = notice")

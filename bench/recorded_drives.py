@@ -1,11 +1,10 @@
-"""Recorded traces as a phone's own stream of fixes, and the arrivals on them."""
+"""Recorded traces as streams of fixes, and the arrivals on them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from statistics import median
 from typing import Any
@@ -13,21 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.recordings.arrivals import Fixes, proves_arrival
 from bench.recordings.labels import LABELS, Label
 from bench.recordings.places import place_of
-from bench.recordings.traces import Trace, TraceFix, goal_rows, phone_days, read_trace
+from bench.recordings.traces import Place, Trace, TraceFix, goal_rows, phone_days, read_trace
 from doorstep.geo import M_PER_DEG
-from tests.property import model
 
 Floats = NDArray[np.float64]
-Fixes = Sequence[Mapping[str, Any]]
-Arrival = tuple[str, model.Place, float, float]
+Arrival = tuple[str, Place, float, float]
 """(what it is called, the place, from and to in epoch seconds)"""
 
-USABLE_M = 200.0  # worse is quarantined, and shown nowhere
-STOP_S = 45.0  # a stop on foot that is so long is an arrival
+USABLE_M = 200.0  # worse is quarantined
+STOP_S = 45.0  # a stop on foot of this length is an arrival
 AROUND_S = 600.0
-NEAR_DEG = 0.002  # of longitude: 100 m and more, as far north as 60 degrees
 ARRIVALS = {"at_restaurant", "at_customer"}
 
 
@@ -44,8 +41,8 @@ class Drive:
         """From its first to its last fix."""
         return float(self.fixes[-1]["fix_at"] - self.fixes[0]["fix_at"]) / 1000
 
-    def one_more(self) -> dict[str, Any]:
-        """A fix after the last one: a phone goes on where a recording ends."""
+    def trailing_fix(self) -> dict[str, Any]:
+        """A fix after the last one, to flush a batch."""
         last = self.fixes[-1]
         return {**last, "fix_at": last["fix_at"] + 30_000}
 
@@ -57,13 +54,13 @@ class Drive:
         return east, (lat_deg - first["lat_deg"]) * M_PER_DEG
 
     def truth(self, most_gap_s: float) -> tuple[Floats, Floats, Floats]:
-        """Where the phone was, second by second, where it told so: (epoch s, east, north)."""
+        """The true position per second, without gaps: (epoch s, east, north)."""
         at = np.array([fix["fix_at"] / 1000 for fix in self.fixes])
         places = np.array([self.to_metres(fix["lon_deg"], fix["lat_deg"]) for fix in self.fixes])
         seconds = np.arange(at[0], at[-1], 1.0) if at[-1] > at[0] else at[:1]
         after = np.searchsorted(at, seconds, side="right").clip(1, len(at) - 1)
-        told = (at[after] - at[after - 1]) <= most_gap_s
-        seconds = seconds[told]
+        is_known = (at[after] - at[after - 1]) <= most_gap_s
+        seconds = seconds[is_known]
         return (
             seconds,
             np.interp(seconds, at, places[:, 0]),
@@ -73,7 +70,7 @@ class Drive:
 
 def read_drives(goal_runs: int) -> dict[str, list[Drive]]:
     """Read the data sets, by name."""
-    vans = [Drive(f"goal/{run}", *_van(run)) for run in list(goal_rows())[:goal_runs]]
+    vans = [Drive(f"goal/{run}", *_goal_run(run)) for run in list(goal_rows())[:goal_runs]]
     days = [_drive_of(trace) for trace in phone_days()]
     return {
         "goal_delivery_agents": [drive for drive in vans if len(drive.fixes) > 1],
@@ -85,51 +82,24 @@ def read_drives(goal_runs: int) -> dict[str, list[Drive]]:
 @cache
 def proved_arrivals(drive: Drive) -> list[Arrival]:
     """Those of its arrivals that the whole drive proves."""
-    return [one for one in drive.arrivals if _is_proved(drive.fixes, *one[1:])]
+    return [one for one in drive.arrivals if proves_arrival(drive.fixes, *one[1:])]
 
 
 def missed_arrivals(drive: Drive, thinned: Fixes) -> tuple[int, list[str]]:
-    """How many of its arrivals the whole drive proves, and which of them the thinned one misses."""
+    """The number of proved arrivals, and the names of those that the sampled fixes do not prove."""
     proved = proved_arrivals(drive)
-    return len(proved), [one[0] for one in proved if not _is_proved(thinned, *one[1:])]
-
-
-def _is_proved(fixes: Fixes, place: model.Place, from_s: float, to_s: float) -> bool:
-    """Ask the rules' own specification, of an order whose restaurant is there."""
-    begins = datetime.fromtimestamp(from_s, UTC)
-    world = model.World(areas=())
-    world.fixes["d1"] = {
-        model.Fix(
-            "d1",
-            "b",
-            seq,
-            at := datetime.fromtimestamp(fix["fix_at"] / 1000, UTC),
-            at,
-            model.Place(fix["lon_deg"], fix["lat_deg"]),
-        )
-        for seq, fix in enumerate(fixes, 1)
-        if from_s <= fix["fix_at"] / 1000 <= to_s and _is_near(fix, place)
-    }
-    nowhere = model.Place(place.lon_deg, place.lat_deg + 0.5)
-    order = model.Order(place, nowhere, model.Policy(), begins)
-    ends = datetime.fromtimestamp(to_s, UTC) + timedelta(seconds=1)
-    return "at_restaurant" in world.proved(order, model.Assignment("d1", begins, ends))
-
-
-def _is_near(fix: Mapping[str, Any], place: model.Place) -> bool:
-    """Whether the rule, which asks for 60 m, can care: the specification is slow."""
-    return math.hypot(fix["lon_deg"] - place.lon_deg, fix["lat_deg"] - place.lat_deg) < NEAR_DEG
+    return len(proved), [one[0] for one in proved if not proves_arrival(thinned, *one[1:])]
 
 
 def _drive_of(trace: Trace) -> Drive:
-    """A trace as the phone took it: each fix once, none from before it had a clock."""
+    """A trace with each fix once, and none from before the phone had its clock."""
     begins_s = trace.begins_s
     once: dict[float, TraceFix] = {}
     for fix in trace.fixes:
         usable = fix.accuracy_m is None or fix.accuracy_m <= USABLE_M
         if fix.fix_s >= begins_s and usable:
             once.setdefault(fix.fix_s, fix)
-    fixes = [_body(once[at_s]) for at_s in sorted(once)]
+    fixes = [_fix_json(once[at_s]) for at_s in sorted(once)]
     labels = [label for label in LABELS if label.trace == trace.name]
     return Drive(trace.name, fixes, [one for label in labels for one in _arrivals(trace, label)])
 
@@ -139,38 +109,38 @@ def _arrivals(trace: Trace, label: Label) -> list[Arrival]:
     first_s, last_s = label.span_s
     span = (trace.begins_s + first_s - AROUND_S, trace.begins_s + last_s + AROUND_S)
     return [
-        (f"{label.name}: {state}", model.Place(*place_of(trace, spots[state])), *span)
+        (f"{label.name}: {state}", place_of(trace, spots[state]), *span)
         for state in label.expected
         if state in ARRIVALS
     ]
 
 
-def _van(run: str) -> tuple[list[dict[str, Any]], list[Arrival]]:
-    """A run of a delivery van, and its stops on foot: labelled in the data set itself."""
-    fixes = [_body(fix) for fix in read_trace(f"goal/{run}").fixes]
+def _goal_run(run: str) -> tuple[list[dict[str, Any]], list[Arrival]]:
+    """A run of a delivery van, and its stops on foot, as labelled in the data set."""
+    fixes = [_fix_json(fix) for fix in read_trace(f"goal/{run}").fixes]
     stops: list[Arrival] = []
     on_foot: list[dict[str, Any]] = []
     for fix, (_, _, _, label) in zip(fixes, goal_rows()[run], strict=True):
         if label == "OnFoot":
             on_foot.append(fix)
             continue
-        stops += _stop(on_foot)
+        stops += _arrival_of_stop(on_foot)
         on_foot = []
-    stops += _stop(on_foot)
+    stops += _arrival_of_stop(on_foot)
     return fixes, stops
 
 
-def _stop(on_foot: list[dict[str, Any]]) -> list[Arrival]:
+def _arrival_of_stop(on_foot: list[dict[str, Any]]) -> list[Arrival]:
     if not on_foot or on_foot[-1]["fix_at"] - on_foot[0]["fix_at"] < STOP_S * 1000:
         return []
     lon_deg = median(fix["lon_deg"] for fix in on_foot)
     lat_deg = median(fix["lat_deg"] for fix in on_foot)
     first_s, last_s = on_foot[0]["fix_at"] / 1000, on_foot[-1]["fix_at"] / 1000
-    place = model.Place(lon_deg, lat_deg)
+    place = Place(lon_deg, lat_deg)
     return [(f"a stop of {last_s - first_s:.0f} s", place, first_s - 120, last_s + 120)]
 
 
-def _body(fix: TraceFix) -> dict[str, Any]:
+def _fix_json(fix: TraceFix) -> dict[str, Any]:
     values = {name: value for name, value in fix.values().items() if name != "altitude_m"}
     if "speed_mps" not in values:
         values.pop("heading_deg", None)

@@ -1,9 +1,10 @@
-"""Which benchmarks there are, and how each one's result is told in the same shape.
+"""The benchmarks, and the conversion of each result to a common format.
 
-    {"name", "runs", "unit", "ours": {min, median, max}, "others": {way: {min, median, max, ratio}}}
+    {"name", "runs", "unit", "ours": {min, median, max},
+     "others": {variant: {min, median, max, ratio}}}
 
-`ratio` is a way's middle over ours: what one would use instead costs so many times as much. A
-benchmark of several things has `parts` instead: {thing: {"ours", "others"}}.
+`ratio` is a variant's median over ours. A benchmark of several operations has `parts` instead:
+{operation: {"ours", "others"}}.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bench.measure import Measured
+from bench.measure import Measurements
 
 Result = dict[str, Any]
 
@@ -24,21 +25,21 @@ def _as_it_is(result: Result) -> Result:
 def _measured(
     name: str, unit: str, ours: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]
 ) -> Result:
-    """Shape figures that came as {min, median, max}."""
-    middle = ours["median"]
-    told = {
-        way: {**one, "ratio": round(one["median"] / middle, 2) if middle else None}
-        for way, one in others.items()
+    """Convert figures given as {min, median, max}."""
+    median = ours["median"]
+    compared = {
+        variant: {**one, "ratio": round(one["median"] / median, 2) if median else None}
+        for variant, one in others.items()
     }
-    return {"name": name, "runs": None, "unit": unit, "ours": dict(ours), "others": told}
+    return {"name": name, "runs": None, "unit": unit, "ours": dict(ours), "others": compared}
 
 
 def _once(name: str, unit: str, figures: Mapping[str, float]) -> Result:
-    """Shape one figure of each way; the first is ours."""
-    measured = Measured(name, unit, [])
-    for way, figure in figures.items():
-        measured.take(way, [figure])
-    return measured.result()
+    """Convert one figure per variant; the first is ours."""
+    measurements = Measurements(name, unit, [])
+    for variant, figure in figures.items():
+        measurements.set_runs(variant, [figure])
+    return measurements.result()
 
 
 def _fanout(result: Result) -> Result:
@@ -47,12 +48,12 @@ def _fanout(result: Result) -> Result:
 
 
 def _battery(result: Result) -> Result:
-    return {"name": "battery", "runs": 1, "unit": "see docs/how-to/save-battery.md", **result}
+    return {"name": "battery", "runs": 1, "unit": "% saved, metres", **result}
 
 
 def _record_fixes(result: Result) -> Result:
     costs = {f"batches of {size}": one for size, one in result["server_cpu_us_per_fix"].items()}
-    ours = max(costs, key=lambda way: int(way.split()[-1]))
+    ours = max(costs, key=lambda variant: int(variant.split()[-1]))
     shaped = _measured("record-fixes", "µs of the server's CPU per fix", costs.pop(ours), costs)
     return shaped | {"ours_is": ours, "runs": result["batches"], "details": result}
 
@@ -73,7 +74,7 @@ def _history(result: Result) -> Result:
     figures = {
         "packed, fix_chunk": result["packed"]["bytes_per_fix"]["all"],
         "plain, fix_history": result["plain"]["bytes_per_fix"]["all"],
-        "Traccar 6.13 (measured elsewhere)": result["traccar_bytes_per_position"],
+        "Traccar 6.13 (measured separately)": result["traccar_bytes_per_position"],
     }
     cost = _once("history", "bytes per fix at rest, with indexes", figures)
     return cost | {"details": result}
@@ -81,14 +82,14 @@ def _history(result: Result) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark: its module, what it asks, and the arguments of a short run."""
+    """One benchmark: its module, its purpose, and the arguments of a short run."""
 
     name: str
     module: str
     purpose: str
     quick: tuple[str, ...]
     shape: Callable[[Result], Result] = _as_it_is
-    is_quick: bool = False  # part of what `./run bench` runs by itself: seconds, not minutes
+    is_quick: bool = False  # in the default set of `./run bench`: seconds, not minutes
 
 
 BENCHMARKS = {
@@ -97,21 +98,21 @@ BENCHMARKS = {
         Benchmark(
             "decode",
             "bench.decode",
-            "reading a fix: many at once, beside json.loads and pydantic",
+            "decoding a fix in batches, vs json.loads and pydantic",
             ("--fixes", "20000", "--runs", "3"),
             is_quick=True,
         ),
         Benchmark(
             "bridge",
             "bench.bridge",
-            "MQTT to Kafka: our bridge, beside paho with one callback per message",
+            "MQTT to Kafka: the bridge, vs paho with one callback per message",
             ("--messages", "20000", "--runs", "3"),
             is_quick=True,
         ),
         Benchmark(
             "ingest",
             "bench.ingest",
-            "the whole way in, beside one PATCH and one INSERT per fix",
+            "ingesting a fix end to end, vs one PATCH and one INSERT per fix",
             ("--fixes", "20000", "--patch-fixes", "1000", "--runs", "2"),
         ),
         Benchmark(
@@ -131,26 +132,26 @@ BENCHMARKS = {
         Benchmark(
             "history",
             "bench.history",
-            "bytes at rest: packed days beside the plain table and Traccar",
+            "bytes at rest: packed days, vs the plain table and Traccar",
             ("--drivers", "8", "--rounds", "1"),
             _history,
         ),
         Benchmark(
             "reads",
             "bench.reads",
-            "GET /track, nearest, tiles, history, beside plain FastAPI",
+            "GET /track, nearest, tiles, history, vs plain FastAPI",
             ("--drivers", "2000", "--requests", "60", "--runs", "2"),
         ),
         Benchmark(
             "eta",
             "bench.eta",
-            "arrivals estimated, beside straight line and constant speed",
+            "estimated arrivals, vs straight line and constant speed",
             ("--seeds", "1", "--days", "2", "--held-out", "1", "--deliveries", "60"),
         ),
         Benchmark(
             "fanout",
             "bench.fanout",
-            "a push to a viewer, beside the obvious endpoint and a bare write",
+            "a push to a viewer, vs a simple endpoint and a bare write",
             ("--viewers", "500", "--many", "0", "--rounds", "5", "--runs", "3"),
             _fanout,
             is_quick=True,
@@ -158,7 +159,7 @@ BENCHMARKS = {
         Benchmark(
             "battery",
             "bench.battery",
-            "adaptive reporting on recorded traces, beside reporting all",
+            "adaptive sampling on recorded traces, vs sending every fix",
             ("--goal-runs", "40"),
             _battery,
         ),

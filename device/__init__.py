@@ -1,9 +1,13 @@
 """The reference device: what a phone app copies.
 
-journal         fixes on disk until the committed watermark passes them
-connection      one MQTT 5 session over TLS or TCP
-retransmission  which fixes to send again, from the watermark's gaps
-device          the device itself: journal, session, resends, sampling
+device          the device: connection, messages in both directions
+journal         fixes on disk until the committed watermark covers them
+outbox          which message goes out next
+retransmission  which fixes to resend, by the gaps of an ack
+timeouts        overdue PUBACKs and acks
+connection      one MQTT connection over TCP or TLS
 sampling/       which fixes are worth sending
-stdin_device    `python -m device`: fixes on standard input
+device_session  one device with a journal of its own
+stdin_device    `python -m device`: fixes from standard input
+settings        addresses and credentials
 """

@@ -1,4 +1,4 @@
-"""`python -m device`: a device whose fixes come on standard input."""
+"""`python -m device`: a device that reads its fixes from standard input."""
 
 import sys
 

@@ -1,9 +1,9 @@
-"""One MQTT connection of one device, driven by the running asyncio loop.
+"""One MQTT connection of one device, driven by the running asyncio event loop.
 
-paho's own loop wants a thread per client and `select()`, which ends at file descriptor 1024; here
-hundreds of clients share one thread and the loop's epoll. A `Connection` is used once: paho keeps
-unacknowledged messages in a client that reconnects, but the journal is what decides what is sent
-again, so a reconnect is a new `Connection`.
+paho's own loop needs a thread per client and `select()`, which is limited to 1024 file descriptors.
+Here hundreds of clients share one thread and the event loop's epoll. A `Connection` is used once:
+a paho client that reconnects resends its unacknowledged messages, but the journal decides what to
+resend.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from doorstep.errors import DoorstepError
 from doorstep.settings import MqttBroker
 
 CONNECT_TIMEOUT_S = 5.0
-KEEPALIVE_S = 60  # heartbeat and longest batch, 30 s each: a ping would wake the radio for nothing.
-# A dead peer is noticed sooner, by fixes that stay without a PUBACK
+# Above the heartbeat and the longest batch (30 s each), so that no ping wakes the radio. Missing
+# PUBACKs detect a dead peer sooner.
+KEEPALIVE_S = 60
 
 
 class ConnectionFailed(DoorstepError):
-    """The broker could not be reached, or refused the device."""
+    """The broker cannot be reached, or refused the device."""
 
     retriable = True
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who connects where, and where the broker shall tell of a lost connection, if at all."""
+    """The broker, the credentials, and the topic of the last will (empty: no will)."""
 
     broker: MqttBroker
     username: str
@@ -45,7 +46,7 @@ class Login:
 
 
 class Connection:
-    """A live connection. `lost` is set when it is gone; then it can't be used any more."""
+    """A connection. `lost` is set when it has ended."""
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class Connection:
         self._login = login
         self._loop = asyncio.get_running_loop()
         self._connack: asyncio.Future[ReasonCode] = self._loop.create_future()
-        self._writing: Any = None  # the socket, while the loop watches it for writing
+        self._writing: Any = None  # the socket, while it has a writer in the loop
         protocol = MQTTProtocolVersion.MQTTv5 if login.mqtt_5 else MQTTProtocolVersion.MQTTv311
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
@@ -69,7 +70,7 @@ class Connection:
         client.username_pw_set(login.username, login.password)
         if login.will_topic:
             client.will_set(login.will_topic, will, qos=1, retain=True)
-        client.max_inflight_messages_set(0)  # the device bounds what is in flight
+        client.max_inflight_messages_set(0)  # no limit: the device has its own
         client.connect_timeout = CONNECT_TIMEOUT_S
         if login.broker.tls:
             client.tls_set()
@@ -82,7 +83,7 @@ class Connection:
         self._client = client
 
     async def open(self) -> None:
-        """Connect and wait for the broker's answer. Raises ConnectionFailed."""
+        """Connect and wait for the CONNACK. Raises ConnectionFailed."""
         broker = self._login.broker
         try:
             await asyncio.to_thread(
@@ -92,7 +93,7 @@ class Connection:
             raise ConnectionFailed(f"{broker}: {exc}") from exc
         sock: Any = self._client.socket()
         if sock is None:
-            raise ConnectionFailed(f"{broker}: closed at once")
+            raise ConnectionFailed(f"{broker}: the connection was closed")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop.add_reader(sock, self._read)
         self._flush()
@@ -100,7 +101,7 @@ class Connection:
             reason = await asyncio.wait_for(self._connack, CONNECT_TIMEOUT_S)
         except TimeoutError:
             self.close()
-            raise ConnectionFailed(f"{broker}: no answer to CONNECT") from None
+            raise ConnectionFailed(f"{broker}: no CONNACK") from None
         if reason.is_failure:
             self.close()
             raise ConnectionFailed(f"{broker}: {reason}")
@@ -111,19 +112,19 @@ class Connection:
         self._flush()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        """Publish with QoS 1 and return the message's id, which comes back with its PUBACK."""
+        """Publish with QoS 1 and return the message id, which `on_puback` receives."""
         info = self._client.publish(topic, payload, qos=1, retain=retain)
         self._flush()
         return info.mid
 
     def tick(self) -> None:
-        """Keep the connection alive. To be called every few seconds."""
+        """Send keepalives. Call it every few seconds."""
         if self._client.loop_misc() != mqtt.MQTT_ERR_SUCCESS:
             self.close()
         self._flush()
 
     def close(self) -> None:
-        """Drop the connection as a lost one: the broker publishes the last will."""
+        """Close the socket without DISCONNECT: the broker publishes the last will."""
         sock = self._client.socket()
         if sock is not None:
             self._on_socket_close(self._client, None, sock)
@@ -132,7 +133,7 @@ class Connection:
         self.lost.set()
 
     async def disconnect(self) -> None:
-        """Say goodbye: no last will."""
+        """Send DISCONNECT: the broker discards the last will."""
         self._client.disconnect()
         self._flush()
         with contextlib.suppress(TimeoutError):
@@ -152,15 +153,15 @@ class Connection:
             self._flush()
 
     def _flush(self) -> None:
-        """Write now what paho holds back; what the socket does not take waits for the loop."""
+        """Write paho's output buffer; the loop writes the rest when the socket is writable."""
         if self._client.want_write() and self._writing is None:
             self._client.loop_write()
         sock: Any = self._client.socket()
-        wanted = self._client.want_write() and sock is not None
-        if wanted and self._writing is None:
+        wants_write = self._client.want_write() and sock is not None
+        if wants_write and self._writing is None:
             self._writing = sock
             self._loop.add_writer(sock, self._write)
-        elif not wanted and self._writing is not None:
+        elif not wants_write and self._writing is not None:
             self._loop.remove_writer(self._writing)
             self._writing = None
 
@@ -171,7 +172,7 @@ class Connection:
             self._connack.set_result(reason)
 
     def _on_socket_close(self, _client: Any, _userdata: Any, sock: Any) -> None:
-        # May come from connect()'s thread before the loop knows the socket: then nothing is open.
+        # connect()'s thread may call this before the socket has a reader in the loop.
         if self._loop.is_closed():
             return
         if sock.fileno() >= 0:

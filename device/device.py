@@ -1,25 +1,32 @@
-"""The reference device: what every phone in the fleet should do with its fixes.
+"""The reference device: how a phone publishes its fixes so that none is lost.
 
-    observe()  the phone has taken a fix: `device.sampling` says whether it is written
-    write()    the fix goes into the journal with the next seq; journal.commit() makes it durable
-    pump()     pending fixes go out in order, QoS 1, a bounded number in flight; after an outage,
-               or when it is told to save its radio, as arrays of up to 256
-    ack        the committed watermark: what it covers leaves the journal; what it calls missing is
-               sent again, and closed as void when it was sent again three times for nothing or is
-               no longer in the journal
-    reconnect  everything that is pending is sent again: a PUBACK promises no durability
-    silence    three ack periods without a word while fixes wait: the same
-    hold       the ack says that fixes over the quota wait at the platform: new fixes go out, and
-               nothing is sent again before the hold is over
-    full       a full journal gives up its oldest fixes: said in the log and in `status`, and
-               closed as void
-    old copy   an ack above everything written: the journal was put back from a backup. A new boot
-               begins, and what was written since goes into it
-    command    how to report, set by the staff
+    observe()   the phone has a fix: `device.sampling` decides whether to write it
+    write()     the fix goes to the journal with the next seq; the journal's commit makes it durable
+    pump()      pending fixes go out in order with QoS 1, up to 16 messages in flight; after an
+                outage, and in batch mode, as arrays of up to 256
+    ack         the platform's committed watermark: covered fixes leave the journal, missing ones
+                are resent. A fix that was resent three times in vain, or that is no longer in the
+                journal, is closed as void
+    reconnect   all pending fixes are sent again, because a PUBACK does not promise durability
+    ack timeout no ack for three ack periods while fixes wait: the same
+    hold        the ack says that fixes over the quota are parked: new fixes go out, and nothing is
+                sent again until the hold is over
+    full        a full journal gives up its oldest fixes: they are closed as void, and the log and
+                `status` report their number
+    restored    an ack above the newest seq: the journal was restored from a backup. A new boot
+                begins, and the fixes written since are written to it
+    command     staff has set a sampling policy
 
-Copies cost nothing but bytes, since the platform knows a fix by (driver, boot, seq).
+Copies are harmless: the platform identifies a fix by (driver, boot, seq).
 
-As a command: `python -m device.device --driver ID` reads one JSON fix a line.
+    device = Device(login, journal)
+    running = asyncio.create_task(device.run())
+    device.observe({"fix_at": 1795262584123, "lat_deg": 43.7712, "lon_deg": 11.2486})
+    journal.commit()
+    device.pump()
+    ...
+    await device.stop()
+    await running
 """
 
 from __future__ import annotations
@@ -27,7 +34,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -36,114 +42,103 @@ import msgspec
 
 from device.connection import Connection, ConnectionFailed, Login
 from device.journal import Journal
-from device.retransmission import MAX_ARRAY_FIXES, Ack, Retransmission, committed_ranges, join_fixes
+from device.outbox import Outbox
+from device.retransmission import Ack, Retransmission, committed_spans
 from device.sampling import Sampler
 from device.settings import DeviceSettings, FleetSecrets, broker_of
+from device.timeouts import AckTimeout, InFlightWindow
+from doorstep.mqtt_topics import ACK, COMMAND, POSITION, STATUS, topic_of
 from doorstep.sampling import MalformedCommand, decode_command
 from doorstep.telemetry import get_logger
 
-MAX_IN_FLIGHT = 16  # below Mosquitto's max_inflight_messages default of 20
-SILENT_PERIODS = 3
-MAX_SILENCE_DOUBLINGS = 5
-SAY_GIVEN_UP_EVERY_S = 30.0  # that fixes are given up: in the log and in `status`
-PUBACK_TIMEOUT_S = 20.0  # below the 45 s within which a black hole must be noticed
 TICK_S = 2.0
+GIVEN_UP_REPORT_EVERY_S = 30.0
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.25, 8.0
+RECONNECT_JITTER_S = 1.0  # spreads the reconnects of a whole fleet
 
 
 class Device:
-    """One driver's phone. All methods belong to the thread of the running loop."""
+    """The device of one driver. All methods belong to the thread of the running event loop."""
 
     def __init__(self, login: Login, journal: Journal, ack_every_s: float = 30.0) -> None:
         self.driver_id = login.username
-        self.reporter = Sampler()
-        self.last_failure: str | None = None
+        self.sampler = Sampler()
+        self.last_failure: str | None = None  # why there is no connection
         self._login = login
         self._journal = journal
-        self._life = journal.open_boot(self.driver_id)
-        self._last_seq = self._life.last_seq
-        self._fresh: tuple[int, bytes] | None = None
-        self._cursor = 0  # highest seq sent on this connection
-        self._repairs: deque[bytes] = deque()  # resends and voids, before anything new
-        self._unsent_since: float | None = None  # when the first fix not yet sent was written
+        self._outbox = Outbox(journal, journal.open_boot(self.driver_id))
+        self._ack_timeout = AckTimeout(ack_every_s)
+        self._retransmission = self._new_retransmission()
         self._newest_ack: Ack | None = None
-        self._in_flight: dict[int, float] = {}  # message id: when it was sent
-        self._waiting_since: float | None = None  # since when fixes wait without any ack
-        self._silence_s = SILENT_PERIODS * ack_every_s
-        self._silences = 0  # in a row
-        self._held_until: float | None = None  # nothing is sent again before
-        self._missing = Retransmission(journal, self._life, self._silence_s)
-        self._given_up = journal.count_given_up(self._life.life_id)
-        self._said_given_up = (0.0, self._given_up)  # when, and how many
+        self._in_flight = InFlightWindow()
+        self._held_until_s: float | None = None  # nothing is sent again before
+        self._reported_given_up = (0.0, self._outbox.given_up)  # when, and how many
         self._connection: Connection | None = None
         self._stopping = asyncio.Event()
         self._log = get_logger(driver_id=self.driver_id)
 
     @property
     def boot(self) -> str:
-        """The boot its fixes carry."""
-        return self._life.boot
+        """The boot of new fixes."""
+        return self._outbox.boot.boot
 
     @property
     def last_seq(self) -> int:
         """The newest seq in the journal."""
-        return self._last_seq
+        return self._outbox.last_seq
 
     @property
     def connected(self) -> bool:
-        """Whether the broker has accepted the device."""
+        """Whether the broker has accepted the connection."""
         return self._connection is not None
 
     @property
     def unsent(self) -> bool:
-        """Whether fixes wait to be sent, or for the broker's PUBACK."""
-        return self._cursor < self._last_seq or bool(self._repairs or self._in_flight)
+        """Whether any fix is unsent or without a PUBACK."""
+        return self._outbox.has_unsent or len(self._in_flight) > 0
 
     @property
     def pending(self) -> int:
-        """How many fixes the committed watermark has not passed."""
-        return self._journal.count_pending(self._life.life_id)
+        """The number of fixes that the committed watermark does not cover."""
+        return self._journal.count_pending(self._outbox.boot.boot_id)
 
     @property
     def given_up(self) -> int:
-        """How many fixes of this boot were closed as void."""
-        return self._given_up
+        """The number of fixes of this boot that were closed as void."""
+        return self._outbox.given_up
+
+    # -- fixes ------------------------------------------------------------------------------
 
     def observe(self, fix: Mapping[str, Any]) -> int:
-        """The phone has taken a fix: write what is to be reported, and say how many that is.
+        """Write the fixes that the sampling policy wants sent now, and return their number.
 
-        Then as with `write()`: commit the journal, `pump()`.
+        As after `write()`, commit the journal and call `pump()`.
         """
-        due = self.reporter.take(fix)
+        due = self.sampler.observe(fix)
         for one in due:
             self.write(one)
         return len(due)
 
     def write(self, fix: Mapping[str, object]) -> int:
-        """Write a fix into the journal and return its seq.
+        """Write a fix to the journal and return its seq.
 
         The caller commits the journal, so that many devices share one fsync, and then calls
-        `pump()`, without giving the loop a turn in between.
+        `pump()`, without an `await` in between.
         """
-        seq = self._last_seq + 1
-        payload = msgspec.json.encode({"boot": self.boot, "seq": seq, **fix})
-        given_up = self._journal.append([(self._life.life_id, seq, payload)])
-        self._given_up += sum(given_up.values())
-        if self._cursor >= self._last_seq:
-            self._unsent_since = time.monotonic()
-        self._last_seq = seq
-        self._fresh = (seq, payload)
-        return seq
+        return self._outbox.write(fix, time.monotonic())
 
     def pump(self) -> None:
-        """Send what is pending and not yet sent, as far as the bound in flight allows."""
-        if self._connection is None:
-            return
-        while len(self._in_flight) < MAX_IN_FLIGHT:
-            payload = self._take_payload()
-            if payload is None:
+        """Send unsent messages until the window of messages in flight is full."""
+        while self._connection is not None and not self._in_flight.is_full:
+            now_s = time.monotonic()
+            message = self._outbox.next_message(now_s, self.sampler.batch_s)
+            if message is None:
                 return
-            self._send(payload)
+            message_id = self._connection.publish(self._topic(POSITION), message)
+            self._in_flight.add(message_id, now_s)
+            self._ack_timeout.start(now_s)
+
+    # -- connection -------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Stay connected until `stop()`."""
@@ -154,22 +149,22 @@ class Device:
             except ConnectionFailed as exc:
                 self.last_failure = str(exc)
                 failures += 1
-                longest = min(RECONNECT_MAX_S, RECONNECT_MIN_S * 2**failures)
-                await self._sleep(random.uniform(RECONNECT_MIN_S, longest))
+                max_wait_s = min(RECONNECT_MAX_S, RECONNECT_MIN_S * 2**failures)
+                await self._sleep(random.uniform(RECONNECT_MIN_S, max_wait_s))
                 continue
             failures, self.last_failure = 0, None
-            await self._stay(connection)
+            await self._stay_connected(connection)
             connection.close()
             self._connection = None
             self._in_flight.clear()
-            await self._sleep(random.uniform(0, 1.0))  # not the whole fleet at once
+            await self._sleep(random.uniform(0, RECONNECT_JITTER_S))
 
     async def stop(self) -> None:
-        """SamplingPolicy offline, say goodbye. What is pending stays in the journal."""
+        """Publish `offline` and disconnect. Pending fixes stay in the journal."""
         self._stopping.set()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.publish(self._topic("status"), self._status("offline"), retain=True)
+            connection.publish(self._topic(STATUS), self._status("offline"), retain=True)
             await connection.disconnect()
 
     async def _connect(self) -> Connection:
@@ -177,102 +172,64 @@ class Device:
             self._login, self._status("offline"), self._on_puback, self._on_message
         )
         await connection.open()
-        connection.subscribe([self._topic("ack"), self._topic("command")])
-        connection.publish(self._topic("status"), self._status("online"), retain=True)
+        connection.subscribe([self._topic(ACK), self._topic(COMMAND)])
+        connection.publish(self._topic(STATUS), self._status("online"), retain=True)
         self._connection = connection
-        self._waiting_since = None
-        self._rewind()
+        self._ack_timeout.stop()
+        self._resend_pending()
         return connection
 
-    async def _stay(self, connection: Connection) -> None:
+    async def _stay_connected(self, connection: Connection) -> None:
         while not (connection.lost.is_set() or self._stopping.is_set()):
             try:
                 await asyncio.wait_for(connection.lost.wait(), TICK_S)
             except TimeoutError:
                 connection.tick()
                 self._end_hold(time.monotonic())
-                self._check_progress(connection, time.monotonic())
-                self._say_given_up(connection, time.monotonic())
+                self._check_timeouts(connection, time.monotonic())
+                self._report_given_up(connection, time.monotonic())
                 self.pump()  # a batch may be due
 
-    def _check_progress(self, connection: Connection, now: float) -> None:
-        oldest_sent = next(iter(self._in_flight.values()), now)
-        if now - oldest_sent > PUBACK_TIMEOUT_S:
+    def _check_timeouts(self, connection: Connection, now_s: float) -> None:
+        if self._in_flight.is_overdue(now_s):
             self._log.warning("puback_overdue", in_flight=len(self._in_flight))
             connection.close()
-        elif self._waiting_since is not None and now - self._waiting_since > self._patience_s:
-            self._waiting_since = now
-            self._silences += 1
-            if self.pending:
-                self._rewind()
+        elif self._ack_timeout.has_expired(now_s) and self.pending:
+            self._resend_pending()
 
-    @property
-    def _patience_s(self) -> float:
-        """How long a silence may last: twice as long each time.
-
-        Otherwise a long outage behind the broker would be answered with more and more copies.
-        """
-        return self._silence_s * float(2 ** min(self._silences, MAX_SILENCE_DOUBLINGS))
-
-    def _rewind(self) -> None:
-        """Send everything pending again, from the oldest; during a hold, only what is new."""
-        self._repairs.clear()
-        if self._held_until is None:
-            self._cursor = 0
-            self._unsent_since = None  # nothing of it is held back
+    def _resend_pending(self) -> None:
+        """Send all pending fixes again; during a hold, only new ones are sent."""
+        if self._held_until_s is None:
+            self._outbox.rewind()
+        else:
+            self._outbox.cancel_resends()
         self.pump()
 
-    def _end_hold(self, now: float) -> None:
-        """After a hold send everything pending again: the acks that it kept from us may be lost."""
-        if self._held_until is not None and now >= self._held_until:
-            self._held_until = None
-            self._rewind()
+    def _end_hold(self, now_s: float) -> None:
+        """Send all pending fixes again once a hold is over: later acks may have been lost."""
+        if self._held_until_s is not None and now_s >= self._held_until_s:
+            self._held_until_s = None
+            self._resend_pending()
 
-    def _take_payload(self) -> bytes | None:
-        if self._repairs:
-            return self._repairs.popleft()
-        if self._cursor >= self._last_seq or self._is_held_back(time.monotonic()):
-            return None
-        if self._fresh is not None and self._cursor == self._fresh[0] - 1:
-            self._cursor, payload = self._fresh
-            return payload
-        rows = self._journal.pending_after(self._life.life_id, self._cursor, MAX_ARRAY_FIXES)
-        if not rows:
-            self._cursor = self._last_seq
-            return None
-        array, taken = join_fixes(rows)
-        self._cursor = rows[taken - 1][0]
-        return array
-
-    def _is_held_back(self, now: float) -> bool:
-        """Whether what is not yet sent waits to go out with more, in one use of the radio."""
-        since, batch_s = self._unsent_since, self.reporter.batch_s
-        return since is not None and batch_s > 0 and now - since < batch_s
-
-    def _say_given_up(self, connection: Connection, now: float) -> None:
-        """Tell, at most every 30 s, that a full journal gave up more fixes."""
-        said_at, said = self._said_given_up
-        if self._given_up > said and now - said_at > SAY_GIVEN_UP_EVERY_S:
-            self._said_given_up = (now, self._given_up)
+    def _report_given_up(self, connection: Connection, now_s: float) -> None:
+        """Report fixes that a full journal gave up, at most every 30 s."""
+        reported_at_s, reported = self._reported_given_up
+        given_up = self.given_up
+        if given_up > reported and now_s - reported_at_s > GIVEN_UP_REPORT_EVERY_S:
+            self._reported_given_up = (now_s, given_up)
             self._log.warning(
-                "fixes_given_up", given_up=self._given_up, since=said, pending=self.pending
+                "fixes_given_up", given_up=given_up, before=reported, pending=self.pending
             )
-            connection.publish(self._topic("status"), self._status("online"), retain=True)
+            connection.publish(self._topic(STATUS), self._status("online"), retain=True)
 
-    def _send(self, payload: bytes) -> None:
-        if self._connection is None:
-            return
-        now = time.monotonic()
-        self._in_flight[self._connection.publish(self._topic("position"), payload)] = now
-        if self._waiting_since is None:
-            self._waiting_since = now
+    # -- messages from the broker and the platform ----------------------------------------------
 
     def _on_puback(self, message_id: int) -> None:
-        if self._in_flight.pop(message_id, None) is not None:
+        if self._in_flight.remove(message_id):
             self.pump()
 
     def _on_message(self, topic: str, payload: bytes) -> None:
-        if topic == self._topic("command"):
+        if topic == self._topic(COMMAND):
             self._on_command(payload)
             return
         try:
@@ -282,81 +239,80 @@ class Device:
             return
         if ack.boot != self.boot:
             return
-        if ack.seq > self._last_seq:
-            self._leave_boot(ack)
+        if ack.seq > self.last_seq:
+            self._replace_boot(ack)
         else:
             self._on_ack(ack)
 
     def _on_command(self, payload: bytes) -> None:
         try:
-            report = decode_command(payload)
+            policy = decode_command(payload)
         except MalformedCommand as exc:
             self._log.warning("unreadable_command", detail=str(exc))
             return
-        self.reporter.follow(report)
-        self._log.info("reporting_set", mode=report.mode)
+        self.sampler.policy = policy
+        self._log.info("sampling_policy_set", mode=policy.mode)
         self.pump()
 
     def _on_ack(self, ack: Ack) -> None:
-        progress = ack != self._newest_ack
-        self._newest_ack = ack
-        self._journal.forget(self._life.life_id, committed_ranges(ack))
-        self._silences = 0
-        if ack.seq >= self._cursor and not ack.missing:
-            self._waiting_since = None
-        elif progress or self._waiting_since is None:
-            self._waiting_since = time.monotonic()
+        outbox, now_s = self._outbox, time.monotonic()
+        is_new, self._newest_ack = ack != self._newest_ack, ack
+        self._journal.delete(outbox.boot.boot_id, committed_spans(ack))
+        covers_all = ack.seq >= outbox.sent_seq and not ack.missing
+        self._ack_timeout.on_ack(now_s, covers_all=covers_all, is_new=is_new)
         if ack.hold_s > 0:
-            self._held_until = time.monotonic() + ack.hold_s
-            self._repairs.clear()
+            self._held_until_s = now_s + ack.hold_s
+            outbox.cancel_resends()
             self.pump()
             return
-        self._held_until = None
-        rows = self._missing.plan(
-            ack, sent_up_to=self._cursor, last_seq=self._last_seq, now_s=time.monotonic()
+        self._held_until_s = None
+        outbox.resend(
+            self._retransmission.plan(
+                ack, sent_seq=outbox.sent_seq, last_seq=outbox.last_seq, now_s=now_s
+            )
         )
-        while rows:
-            payload, taken = join_fixes(rows)
-            self._repairs.append(payload)
-            rows = rows[taken:]
-        self._given_up = self._journal.count_given_up(self._life.life_id)
+        outbox.given_up = self._journal.count_given_up(outbox.boot.boot_id)
         self.pump()
 
-    def _leave_boot(self, ack: Ack) -> None:
-        """Go on with a new boot: the platform knows seqs that this journal never used.
+    def _replace_boot(self, ack: Ack) -> None:
+        """Begin a new boot: the platform has seqs that this journal never used.
 
-        It is an old copy, put back. What was written since carries seqs that stand for other
-        fixes, so it is written anew; of what the copy held, only what is missing.
+        The journal was restored from a backup. The platform has other fixes under the seqs written
+        since then, so those fixes get new seqs. Of the backup's own fixes, the missing ones do.
         """
-        old, last_seq = self._life, self._last_seq
-        rows = self._journal.pending_between(old.life_id, 1, last_seq, last_seq)
-        rescued = [
+        old_boot, last_seq = self._outbox.boot, self.last_seq
+        pending = self._journal.pending_between(old_boot.boot_id, 1, last_seq, last_seq)
+        kept = [
             payload
-            for seq, payload in rows
-            if seq > old.last_seq or any(first <= seq <= last for first, last in ack.missing)
+            for seq, payload in pending
+            if seq > old_boot.last_seq or any(first <= seq <= last for first, last in ack.missing)
         ]
-        self._log.error("journal_is_an_old_copy", boot=old.boot, rescued=len(rescued))
-        self._life = self._journal.begin_boot(self.driver_id)
-        self._last_seq = self._cursor = self._given_up = 0
-        self._fresh, self._newest_ack, self._held_until = None, None, None
-        self._repairs.clear()
-        self._missing = Retransmission(self._journal, self._life, self._silence_s)
-        for payload in rescued:
+        self._log.error("journal_restored_from_backup", boot=old_boot.boot, kept=len(kept))
+        self._outbox = Outbox(self._journal, self._journal.begin_boot(self.driver_id))
+        self._retransmission = self._new_retransmission()
+        self._newest_ack = None
+        self._held_until_s = None
+        self._reported_given_up = (0.0, 0)
+        for payload in kept:
             fix = msgspec.json.decode(payload)
             self.write({name: fix[name] for name in fix if name not in ("boot", "seq")})
-        self._journal.forget(old.life_id, [(1, last_seq)])
+        self._journal.delete(old_boot.boot_id, [(1, last_seq)])
         self._journal.commit()
-        self._rewind()
+        self._resend_pending()
+
+    def _new_retransmission(self) -> Retransmission:
+        return Retransmission(self._journal, self._outbox.boot, self._ack_timeout.base_s)
 
     def _status(self, status: str) -> bytes:
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        given_up = {"given_up": self._given_up} if self._given_up else {}
+        given_up = {"given_up": self.given_up} if self.given_up else {}
         return msgspec.json.encode({"status": status, "at": at, **given_up})
 
-    def _topic(self, leaf: str) -> str:
-        return f"doorstep/v1/drivers/{self.driver_id}/{leaf}"
+    def _topic(self, kind: str) -> str:
+        return topic_of(self.driver_id, kind)
 
     async def _sleep(self, seconds: float) -> None:
+        """Sleep, or return early on `stop()`."""
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
@@ -366,11 +322,11 @@ class Device:
 def make_login(
     driver_id: str, settings: DeviceSettings, fleet: FleetSecrets, *, mqtt_5: bool = False
 ) -> Login:
-    """The login of one of the fleet's devices at its own broker."""
+    """Return the login of a device at the broker that is responsible for it."""
     return Login(
         broker=broker_of(driver_id, settings.mqtt_url),
         username=driver_id,
         password=fleet.mqtt_password(driver_id),
-        will_topic=f"doorstep/v1/drivers/{driver_id}/status",
+        will_topic=topic_of(driver_id, STATUS),
         mqtt_5=mqtt_5,
     )

@@ -1,17 +1,17 @@
-"""A device's journal on disk: every fix is here before it is published, until it is committed.
+"""A device's journal: each fix is on disk from before its publication until it is committed.
 
-One SQLite file per process, keyed by driver, not one per device: a process with 200 couriers then
-makes all fixes of a moment durable with one fsync instead of 200. Write-ahead logging with
-`synchronous = FULL`, so that neither kill -9 nor a power cut forgets a `seq` that was published:
-used a second time it would be a conflict. A file lock keeps a second process out.
+One SQLite file per process, not per device: a process with 200 couriers makes all their fixes
+durable with one fsync. Write-ahead logging with `synchronous = FULL`: neither kill -9 nor a power
+cut may lose a `seq` that was published, because using it again would be a conflict. A file lock
+excludes a second process.
 
-    life       one row per (driver, boot): the highest seq ever used. It stays, for the ledger
-    fix        what the committed watermark has not passed yet; `max_fixes` of a life at most
-    void_span  seqs given up, closed as void, as inclusive spans
-    note       small texts of the owner that must survive with the journal
+    life       one row per (driver, boot): the highest seq ever used. Kept forever, for the ledger
+    fix        fixes that the committed watermark does not cover, `max_fixes` of a boot at most
+    void_span  seqs that were given up and closed as void, as inclusive spans
+    note       small texts that must survive with the journal
 
-A full journal gives up its oldest fixes for the newest, and says so. A file that SQLite can't read
-is set aside and a new one begun, whose boots are new.
+A full journal gives up its oldest fixes, and counts them. A file that SQLite cannot read is
+renamed, and a new journal with new boots begins.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from typing import Self
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
 
-BUSY_TIMEOUT_S = 10.0  # a reader such as the ledger holds the file for milliseconds
-MAX_FIXES = 25_000  # of a driver: 27 h at one fix in 4 s, and past 24 h the platform refuses them
+BUSY_TIMEOUT_S = 10.0  # readers such as the ledger lock the file for milliseconds
+MAX_FIXES = 25_000  # of a boot: 27 h at one fix in 4 s; the platform refuses fixes older than 24 h
 UNREADABLE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class JournalInUse(DoorstepError):
-    """Another process writes this journal."""
+    """Another process uses this journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """One life of a driver's journal. `last_seq` is the highest used when it was opened."""
+    """A boot of a driver's journal. `last_seq` is the highest seq used when it was opened."""
 
-    life_id: int
+    boot_id: int
     driver_id: str
     boot: str
     last_seq: int
@@ -54,9 +54,9 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class PublishedBoot:
-    """What the ledger asks of one (driver, boot): seqs 1 to `last_seq` were published.
+    """What a (driver, boot) has published: the seqs 1 to `last_seq`.
 
-    `pending` of them still wait for the watermark, and `voids` were closed without their fix.
+    The watermark does not cover `pending` of them; `voids` were closed without their fix.
     """
 
     driver_id: str
@@ -68,7 +68,7 @@ class PublishedBoot:
 
 @dataclass(frozen=True, slots=True)
 class SeqInBoot:
-    """What one life says of a seq: it may wait for the watermark, or be closed as void."""
+    """The state of a seq in one boot: pending, void, or else committed (up to `last_seq`)."""
 
     boot: str
     last_seq: int
@@ -79,106 +79,106 @@ class SeqInBoot:
 class Journal:
     """The journal of one process's devices. Not thread-safe.
 
-    Changes take effect for the reader at once and are durable after `commit()`.
+    Changes are visible to this object at once, and durable after `commit()`.
     """
 
     def __init__(self, path: Path, max_fixes: int = MAX_FIXES) -> None:
-        """Open or create the journal; `max_fixes` of each life are kept. Raises JournalInUse."""
+        """Open or create the journal. It keeps `max_fixes` of each boot. Raises JournalInUse."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = path.with_suffix(".lock").open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
-            raise JournalInUse(f"another process writes the journal {path}") from None
+            raise JournalInUse(f"another process uses the journal {path}") from None
         self._max_fixes = max_fixes
-        self._db = _open_or_begin_anew(path)
+        self._db = _open_or_replace(path)
         self._pending: Counter[int] = Counter(
-            dict(self._db.execute(_sql()["pending_of_lives"]).fetchall())
+            dict(self._db.execute(_sql()["count_pending"]).fetchall())
         )
 
     def open_boot(self, driver_id: str) -> Boot:
-        """Go on with the driver's newest boot, or begin the first."""
-        row = self._db.execute(_sql()["newest_life"], (driver_id,)).fetchone()
+        """Return the driver's newest boot; begin one if there is none."""
+        row = self._db.execute(_sql()["newest_boot"], (driver_id,)).fetchone()
         if row is None:
-            life = self.begin_boot(driver_id)
+            boot = self.begin_boot(driver_id)
             self._db.commit()
-            return life
+            return boot
         return Boot(*row)
 
     def begin_boot(self, driver_id: str) -> Boot:
         """Begin a new boot; durable with the next commit.
 
-        Its name is random: no two journals ever share one.
+        Its name is random, so that no two journals share one.
         """
-        cursor = self._db.execute(_sql()["add_life"], (driver_id, secrets.token_hex(6)))
-        return Boot(*cursor.execute(_sql()["newest_life"], (driver_id,)).fetchone())
+        cursor = self._db.execute(_sql()["add_boot"], (driver_id, secrets.token_hex(6)))
+        return Boot(*cursor.execute(_sql()["newest_boot"], (driver_id,)).fetchone())
 
     def append(self, fixes: Sequence[tuple[int, int, bytes]]) -> dict[int, int]:
-        """Add (life_id, seq, payload) rows; the seqs of a life must come in order.
+        """Add rows of (boot_id, seq, payload), in the order of the seqs of each boot.
 
-        Returns how many of the oldest fixes a full journal gave up for them, by life.
+        Returns the number of fixes that a full journal gave up for them, by boot.
         """
         self._db.executemany(_sql()["add_fix"], fixes)
-        newest = {life_id: seq for life_id, seq, _ in fixes}
+        newest = {boot_id: seq for boot_id, seq, _ in fixes}
         self._db.executemany(
-            _sql()["advance_life"], ((seq, life_id) for life_id, seq in newest.items())
+            _sql()["advance_boot"], ((seq, boot_id) for boot_id, seq in newest.items())
         )
-        self._pending.update(life_id for life_id, _, _ in fixes)
-        given_up = {life_id: self._pending[life_id] - self._max_fixes for life_id in newest}
-        for life_id, count in given_up.items():
-            for seq, _ in self.pending_after(life_id, 0, max(0, count)):
-                self.give_up(life_id, seq)
-        return {life_id: count for life_id, count in given_up.items() if count > 0}
+        self._pending.update(boot_id for boot_id, _, _ in fixes)
+        given_up = {boot_id: self._pending[boot_id] - self._max_fixes for boot_id in newest}
+        for boot_id, count in given_up.items():
+            for seq, _ in self.pending_after(boot_id, 0, max(0, count)):
+                self.give_up(boot_id, seq)
+        return {boot_id: count for boot_id, count in given_up.items() if count > 0}
 
     def commit(self) -> None:
-        """Make everything so far durable."""
+        """Make all changes durable."""
         self._db.commit()
 
-    def pending_after(self, life_id: int, seq: int, limit: int) -> list[tuple[int, bytes]]:
-        """The next pending fixes above `seq`, in order."""
-        return self._db.execute(_sql()["pending_after"], (life_id, seq, limit)).fetchall()
+    def pending_after(self, boot_id: int, seq: int, limit: int) -> list[tuple[int, bytes]]:
+        """Return the next pending fixes above `seq`, in order."""
+        return self._db.execute(_sql()["pending_after"], (boot_id, seq, limit)).fetchall()
 
     def pending_between(
-        self, life_id: int, first: int, last: int, limit: int
+        self, boot_id: int, first: int, last: int, limit: int
     ) -> list[tuple[int, bytes]]:
-        """The pending fixes from `first` to `last`, in order."""
-        row = (life_id, first, last, limit)
+        """Return the pending fixes from `first` to `last`, in order."""
+        row = (boot_id, first, last, limit)
         return self._db.execute(_sql()["pending_between"], row).fetchall()
 
-    def count_pending(self, life_id: int) -> int:
-        """How many fixes wait for the watermark."""
-        return self._pending[life_id]
+    def count_pending(self, boot_id: int) -> int:
+        """Count the fixes that the watermark does not cover."""
+        return self._pending[boot_id]
 
-    def forget(self, life_id: int, ranges: Iterable[tuple[int, int]]) -> None:
-        """Drop fixes that are committed, by inclusive ranges of seq."""
+    def delete(self, boot_id: int, spans: Iterable[tuple[int, int]]) -> None:
+        """Delete committed fixes, by inclusive spans of seqs."""
         cursor = self._db.executemany(
-            _sql()["forget_between"], ((life_id, first, last) for first, last in ranges)
+            _sql()["delete_between"], ((boot_id, first, last) for first, last in spans)
         )
-        self._pending[life_id] -= max(0, cursor.rowcount)
+        self._pending[boot_id] -= max(0, cursor.rowcount)
 
-    def give_up(self, life_id: int, seq: int) -> None:
-        """Drop a fix that is not committed, and remember that its seq is to be closed as void."""
-        self.forget(life_id, [(seq, seq)])
-        if self.is_given_up(life_id, seq):
+    def give_up(self, boot_id: int, seq: int) -> None:
+        """Delete a fix that is not committed, and mark its seq as void."""
+        self.delete(boot_id, [(seq, seq)])
+        if self.is_given_up(boot_id, seq):
             return
-        if self._db.execute(_sql()["extend_void"], (life_id, seq - 1)).rowcount == 0:
-            self._db.execute(_sql()["add_void"], (life_id, seq, seq))
+        if self._db.execute(_sql()["extend_void"], (boot_id, seq - 1)).rowcount == 0:
+            self._db.execute(_sql()["add_void"], (boot_id, seq, seq))
 
-    def is_given_up(self, life_id: int, seq: int) -> bool:
-        """Whether a seq was given up."""
-        return self._db.execute(_sql()["has_void"], (life_id, seq, seq)).fetchone() is not None
+    def is_given_up(self, boot_id: int, seq: int) -> bool:
+        """Return whether a seq was given up."""
+        return self._db.execute(_sql()["has_void"], (boot_id, seq, seq)).fetchone() is not None
 
-    def count_given_up(self, life_id: int) -> int:
-        """How many seqs of a life were given up."""
-        return int(self._db.execute(_sql()["count_voids"], (life_id,)).fetchone()[0])
+    def count_given_up(self, boot_id: int) -> int:
+        """Count the seqs of a boot that were given up."""
+        return int(self._db.execute(_sql()["count_voids"], (boot_id,)).fetchone()[0])
 
     def set_note(self, name: str, value: str) -> None:
-        """Keep a small text beside the fixes; durable with the next commit."""
+        """Store a small text; durable with the next commit."""
         self._db.execute(_sql()["set_note"], (name, value))
 
     def notes(self) -> dict[str, str]:
-        """All notes by name."""
+        """Return all notes by name."""
         return dict(self._db.execute(_sql()["all_notes"]).fetchall())
 
     def close(self) -> None:
@@ -195,39 +195,39 @@ class Journal:
 
 
 def read_published(path: Path) -> list[PublishedBoot]:
-    """Read what a journal has published, also while its process runs or after it was killed."""
+    """Read what a journal has published. Its process may be running, or killed."""
     with _reading(path) as db:
-        return [PublishedBoot(*row) for row in db.execute(_sql()["published_lives"])] if db else []
+        return [PublishedBoot(*row) for row in db.execute(_sql()["published_boots"])] if db else []
 
 
 def read_seq(path: Path, driver_id: str, seq: int) -> list[SeqInBoot]:
-    """Read what each life of a driver in a journal says of a seq, the newest life first."""
-    asked = {"driver_id": driver_id, "seq": seq}
+    """Look a driver's seq up in each boot of a journal, newest first."""
+    parameters = {"driver_id": driver_id, "seq": seq}
     with _reading(path) as db:
-        rows = db.execute(_sql()["seq_in_lives"], asked).fetchall() if db else []
+        rows = db.execute(_sql()["seq_in_boots"], parameters).fetchall() if db else []
     return [SeqInBoot(boot, last, bool(waits), bool(void)) for boot, last, waits, void in rows]
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """Open a journal for reading; None if its process has only just begun."""
+    """Open a journal for reading; None if its tables do not exist yet."""
     uri = f"{path.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)) as db:
         yield db if db.execute(_sql()["has_tables"]).fetchone()[0] >= 3 else None
 
 
-def _open_or_begin_anew(path: Path) -> sqlite3.Connection:
+def _open_or_replace(path: Path) -> sqlite3.Connection:
     try:
         return _open(path)
     except sqlite3.DatabaseError as exc:
         if exc.sqlite_errorcode & 0xFF not in UNREADABLE:  # the low byte is the kind
             raise
-        aside = path.with_name(f"{path.name}.unreadable-{time.time_ns()}")
-        path.rename(aside)
+        renamed = path.with_name(f"{path.name}.unreadable-{time.time_ns()}")
+        path.rename(renamed)
         for suffix in ("-wal", "-shm"):  # they belong to the old file
             with suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-        get_logger().error("journal_unreadable", set_aside=str(aside), error=str(exc))
+                path.with_name(path.name + suffix).rename(renamed.with_name(renamed.name + suffix))
+        get_logger().error("journal_unreadable", renamed_to=str(renamed), error=str(exc))
         return _open(path)
 
 
@@ -252,5 +252,5 @@ def _open(path: Path) -> sqlite3.Connection:
 @cache
 def _sql() -> dict[str, str]:
     text = files("device").joinpath("journal.sql").read_text(encoding="utf-8")
-    parts = re.split(r"^-- (\w+) --$", text, flags=re.MULTILINE)[1:]
-    return {name: block.strip() for name, block in zip(parts[::2], parts[1::2], strict=True)}
+    blocks = re.split(r"^-- (\w+) --$", text, flags=re.MULTILINE)[1:]
+    return {name: block.strip() for name, block in zip(blocks[::2], blocks[1::2], strict=True)}

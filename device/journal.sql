@@ -1,4 +1,5 @@
--- A device's journal (SQLite). Read by device/journal.py; each block is named by its first line.
+-- The statements of a device's journal (SQLite), by name. The table `life` holds the boots: its name
+-- and that of its key are kept, so that existing journals can be read.
 
 -- create_tables --
 CREATE TABLE IF NOT EXISTS life (
@@ -16,8 +17,9 @@ CREATE TABLE IF NOT EXISTS fix (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS void_span (
     life_id INTEGER NOT NULL,
-    last_seq INTEGER NOT NULL,  -- before first_seq: the key's columns must come first, or SQLite
-    first_seq INTEGER NOT NULL,  -- 3.40's quick_check finds a NULL where there is none
+    -- The key's columns come first: otherwise SQLite 3.40's quick_check reports a NULL by mistake.
+    last_seq INTEGER NOT NULL,
+    first_seq INTEGER NOT NULL,
     PRIMARY KEY (life_id, last_seq)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS note (
@@ -25,16 +27,16 @@ CREATE TABLE IF NOT EXISTS note (
     value TEXT NOT NULL
 ) WITHOUT ROWID;
 
--- newest_life --
+-- newest_boot --
 SELECT life_id, driver_id, boot, last_seq FROM life WHERE driver_id = ? ORDER BY life_id DESC LIMIT 1;
 
--- add_life --
+-- add_boot --
 INSERT INTO life (driver_id, boot) VALUES (?, ?);
 
 -- add_fix --
 INSERT INTO fix (life_id, seq, payload) VALUES (?, ?, ?);
 
--- advance_life --
+-- advance_boot --
 UPDATE life SET last_seq = ? WHERE life_id = ?;
 
 -- pending_after --
@@ -43,10 +45,10 @@ SELECT seq, payload FROM fix WHERE life_id = ? AND seq > ? ORDER BY seq LIMIT ?;
 -- pending_between --
 SELECT seq, payload FROM fix WHERE life_id = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?;
 
--- pending_of_lives --
+-- count_pending --
 SELECT life_id, count(*) FROM fix GROUP BY life_id;
 
--- forget_between --
+-- delete_between --
 DELETE FROM fix WHERE life_id = ? AND seq BETWEEN ? AND ?;
 
 -- extend_void --
@@ -71,7 +73,7 @@ SELECT name, value FROM note;
 -- has_tables --
 SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ('life', 'fix', 'void_span');
 
--- published_lives --
+-- published_boots --
 SELECT
     life.driver_id,
     life.boot,
@@ -85,7 +87,7 @@ FROM life
 WHERE life.last_seq > 0
 ORDER BY life.driver_id, life.life_id;
 
--- seq_in_lives --
+-- seq_in_boots --
 SELECT
     life.boot,
     life.last_seq,

@@ -1,4 +1,4 @@
-"""The simulators' settings: where the system is, and whose devices they are."""
+"""The settings of devices and simulators: addresses, credentials, journals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from doorstep.settings import MqttBroker, MqttUrls, ServiceSettings
 
 
 class DeviceSettings(ServiceSettings):
-    """What every simulator reads from its environment."""
+    """The environment of a device or simulator."""
 
     mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)
     fleet_key_file: Path = Path(".doorstep/stack/secrets/fleet.key")
@@ -27,7 +27,7 @@ class DeviceSettings(ServiceSettings):
 
 
 class FleetSecrets:
-    """The fleet's secrets, derived on demand: each driver's password and token, and the staff's."""
+    """The credentials of every driver, derived from the fleet key, and of staff."""
 
     def __init__(self, settings: DeviceSettings) -> None:
         """Read the fleet key. Raises SettingsError."""
@@ -35,22 +35,22 @@ class FleetSecrets:
         self._staff_token_file = settings.staff_token_file
 
     def mqtt_password(self, driver_id: str) -> str:
-        """The driver's password at the broker."""
+        """Return the driver's MQTT password."""
         return mqtt_password(self._key, driver_id)
 
     def driver_token(self, driver_id: str) -> str:
-        """The driver's bearer token at driver_api."""
+        """Return the driver's bearer token for driver_api."""
         return driver_token(self._key, driver_id)
 
     def staff_token(self) -> str:
-        """The staff's bearer token. Raises SettingsError."""
+        """Return staff's bearer token. Raises SettingsError."""
         try:
             return self._staff_token_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as exc:
-            message = f"the staff token {self._staff_token_file} can't be read: {exc}"
+            message = f"cannot read the staff token {self._staff_token_file}: {exc}"
             raise SettingsError(message) from exc
 
 
 def broker_of(driver_id: str, brokers: tuple[MqttBroker, ...]) -> MqttBroker:
-    """The broker a driver belongs to: shard = crc32(driver_id) mod the ordered list."""
+    """Return the broker of a driver: crc32(driver_id) modulo the ordered list."""
     return brokers[zlib.crc32(driver_id.encode()) % len(brokers)]

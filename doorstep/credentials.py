@@ -1,4 +1,4 @@
-"""Who may speak to the system: every secret is derived from one fleet key, or random.
+"""Secrets: derived from one fleet key, or random.
 
     fleet key ─┬─ mqtt_password(key, username)     devices, sources, services, at the broker
                └─ driver_token(key, driver_id)     a driver, at driver_api
@@ -6,9 +6,9 @@
                ├─ new_service_token()          driver_events' PATCH sink, at driver_api
                └─ new_customer_token()             one order's customer, at tracking_api
 
-A derived secret is never stored: whoever holds the key works it out again, so a fleet of
-100,000 needs one file. The database keeps only `token_sha256` of each token, and the brokers
-only the PBKDF2 entry of each password. Pure functions: only `read_fleet_key` reads a file.
+A derived secret is never stored, so a fleet of 100,000 needs one file. The database keeps only
+`token_sha256` of each token, and the brokers only the PBKDF2 entry of each password. Pure
+functions: only `read_fleet_key` reads a file.
 """
 
 import base64
@@ -26,14 +26,14 @@ STAFF_TOKEN_PREFIX = "stf_"  # noqa: S105
 SERVICE_TOKEN_PREFIX = "svc_"  # noqa: S105
 CUSTOMER_TOKEN_PREFIX = "cst_"  # noqa: S105
 
-# A broker takes a second client of one name for the first one come back, and hangs up on that, so
-# each instance of driver_events has a name of its own. driver-pos has 12 partitions: 12 at most.
-MORE_DRIVER_EVENTS = tuple(f"driver_events-{number}" for number in range(2, 13))
+# A broker disconnects the first of two clients with one id, so each instance of driver_events has
+# its own user name. driver-pos has 12 partitions, so there are at most 12 instances.
+DRIVER_EVENTS_REPLICAS = tuple(f"driver_events-{number}" for number in range(2, 13))
 
-# One round is enough: stretching defends guessable passwords, and these have 256 random bits.
-# It spares the broker 0.1 ms of CPU a connection (10 s for a fleet of 100,000).
+# One round is enough: stretching protects guessable passwords, and these have 256 random bits. It
+# saves the broker 0.1 ms of CPU per connection (10 s for a fleet of 100,000).
 PBKDF2_ITERATIONS = 1
-PBKDF2_SALT_BYTES = 12  # what mosquitto_passwd itself writes
+PBKDF2_SALT_BYTES = 12  # as mosquitto_passwd
 
 
 def new_fleet_key() -> bytes:
@@ -42,12 +42,12 @@ def new_fleet_key() -> bytes:
 
 
 def encode_fleet_key(key: bytes) -> str:
-    """Write a fleet key as its file holds it: 64 hexadecimal digits and a newline."""
+    """Encode a fleet key for its file: 64 hexadecimal digits and a newline."""
     return key.hex() + "\n"
 
 
 def decode_fleet_key(text: str) -> bytes:
-    """Read the fleet key from its file's text. Raises SettingsError unless it is 32 bytes."""
+    """Decode the text of a fleet key's file. Raises SettingsError unless it is 32 bytes."""
     try:
         key = bytes.fromhex(text.strip())
     except ValueError:
@@ -58,7 +58,7 @@ def decode_fleet_key(text: str) -> bytes:
 
 
 def read_fleet_key(path: Path) -> bytes:
-    """Read the fleet key's file. Raises SettingsError if it is absent, unreadable or malformed."""
+    """Read a fleet key's file. Raises SettingsError if it is missing, unreadable or malformed."""
     try:
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as exc:
@@ -69,14 +69,14 @@ def read_fleet_key(path: Path) -> bytes:
 def mqtt_password(key: bytes, username: str) -> str:
     """Derive the MQTT password of a driver, or of a service such as `bridge`.
 
-    All instances of driver_events share one password: they differ in nothing but the name.
+    All instances of driver_events share one password.
     """
-    service = "driver_events" if username in MORE_DRIVER_EVENTS else username
+    service = "driver_events" if username in DRIVER_EVENTS_REPLICAS else username
     return _base64url(_derive(key, b"mqtt:", service))
 
 
 def driver_token(key: bytes, driver_id: str) -> str:
-    """Derive the bearer token with which a driver's phone calls driver_api."""
+    """Derive the bearer token of a driver's phone for driver_api."""
     return DRIVER_TOKEN_PREFIX + _base64url(_derive(key, b"api:", driver_id))
 
 
@@ -96,7 +96,7 @@ def new_customer_token() -> str:
 
 
 def token_sha256(token: str) -> bytes:
-    """Digest a token the way the database knows it. Any text has a digest, a lone surrogate too."""
+    """Hash a token as it is stored in the database. Accepts any text, lone surrogates included."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -104,7 +104,7 @@ def mosquitto_entry(key: bytes, username: str) -> str:
     """Build the username's line of Mosquitto's password file: `name:$7$rounds$salt$hash`.
 
     The salt is derived too, so that the same fleet always gives the same file, and an unchanged
-    file need not be loaded again.
+    file need not be reloaded.
     """
     salt = _derive(key, b"salt:", username)[:PBKDF2_SALT_BYTES]
     password = mqtt_password(key, username).encode("ascii")

@@ -1,34 +1,34 @@
-"""Every error that Doorstep raises on purpose.
+"""The error hierarchy.
 
 DoorstepError
-├── SettingsError            a setting is missing or unusable; the service does not start
+├── SettingsError            a setting is missing or invalid; the service does not start
 ├── MalformedJson            a document that is not strict JSON (422)
-├── MalformedFix             an input that can't be read as a fix (422, dead letter)
+├── MalformedFix             an input that is not a fix (422, dead letter)
 ├── MalformedPacket          bytes that are not an MQTT control packet
-├── RejectedFix              a readable fix that the rules refuse (422, dead letter)
-├── ConflictingFix           another content under a known identity (409, dead letter)
+├── RejectedFix              a well-formed fix that the rules refuse (422, dead letter)
+├── ConflictingFix           different content under a known identity (409, dead letter)
 ├── IllegalTransition        a command that the state machine refuses (409)
 ├── IdempotencyConflict      one Idempotency-Key, two different requests (409)
-├── DriverUnavailable        the named driver is off duty or has an order (409)
-├── NoDriverAvailable        nobody is on duty, free and near (409)
-├── Unauthenticated          no token, or one nobody knows (401)
-├── Forbidden                a good token for something else (403)
+├── DriverUnavailable        the driver is off duty or has an order (409)
+├── NoDriverAvailable        no driver is on duty, free and near (409)
+├── Unauthenticated          no token, or an unknown one (401)
+├── Forbidden                a valid token without this permission (403)
 ├── NotFound                 (404)
 │   ├── UnknownDriver
 │   ├── UnknownOrder
 │   ├── UnknownRestaurant
 │   ├── UnknownPolicy
-│   └── BadLink              every bad customer link, whatever is wrong with it
+│   └── BadLink              any invalid customer link: the same answer for all
 ├── TooManyRequests          (429)
-├── OffsetLost               another consumer owns the partition: roll back and rejoin
-└── Unavailable              a dependency is not there; the same call may go through later (503)
+├── OffsetLost               another consumer owns the partition; roll back and rejoin
+└── Unavailable              a dependency is unavailable; the same call may succeed later (503)
     ├── StoreUnavailable
     ├── KafkaUnavailable
     └── DriverLocked         another transaction holds the driver's row
 
-`retriable` says whether the same call may go through later without being changed. `status` and
-`problem` are what HTTP answers make of it (RFC 9457). Data stand as attributes and come out of
-`members()`, the extra members of a problem document.
+`retriable`: the same call may succeed later. `status` and `problem`: the HTTP status and the slug
+of the problem type (RFC 9457). Data are attributes; `members()` returns those that belong in a
+problem document.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from typing import ClassVar
 
 
 class DoorstepError(Exception):
-    """Something went wrong in Doorstep."""
+    """An error of Doorstep."""
 
     retriable: ClassVar[bool] = False
     status: ClassVar[int] = 500
@@ -49,16 +49,16 @@ class DoorstepError(Exception):
 
     @property
     def title(self) -> str:
-        """The class's sentence, the same for every instance: RFC 9457's `title`."""
+        """The first sentence of the class's docstring: RFC 9457's `title`."""
         return (type(self).__doc__ or "").strip().splitlines()[0].rstrip(".")
 
     def members(self) -> dict[str, object]:
-        """The error's data, as extra members of a problem document."""
+        """The error's data as members of a problem document."""
         return {}
 
 
 class SettingsError(DoorstepError):
-    """A setting is missing or has a value that can't be used."""
+    """A setting is missing or invalid."""
 
     problem = "settings"
 
@@ -76,9 +76,9 @@ class MalformedJson(DoorstepError):
 
 
 class MalformedFix(DoorstepError):
-    """The input can't be read as a fix.
+    """The input is not a fix.
 
-    `reason` is one of the contract's words (`not_json`, `latitude_out_of_range`, …).
+    `reason` is one of the contract's refusal reasons (`not_json`, `latitude_out_of_range`, …).
     """
 
     status = 422
@@ -98,7 +98,7 @@ class MalformedPacket(DoorstepError):
 
 
 class RejectedFix(DoorstepError):
-    """The fix can be read, but the rules refuse it."""
+    """The fix is well-formed but refused by a rule."""
 
     status = 422
     problem = "rejected-fix"
@@ -112,14 +112,14 @@ class RejectedFix(DoorstepError):
 
 
 class ConflictingFix(DoorstepError):
-    """Another fix is already stored under the same identity."""
+    """A different fix is already stored under this identity."""
 
     status = 409
     problem = "conflicting-fix"
 
 
 class IllegalTransition(DoorstepError):
-    """The state machine has no such transition from where the order or driver is."""
+    """The state machine has no such transition from the current state."""
 
     status = 409
     problem = "illegal-transition"
@@ -127,8 +127,10 @@ class IllegalTransition(DoorstepError):
     def __init__(
         self, subject_id: str, command: str, current_state: str, allowed: Sequence[str]
     ) -> None:
-        can = ", ".join(allowed) or "nothing"
-        super().__init__(f"{command} is not possible from {current_state}; possible: {can}")
+        commands = ", ".join(allowed) or "none"
+        super().__init__(
+            f"{command} is not allowed in the state {current_state}; allowed: {commands}"
+        )
         self.subject_id = subject_id
         self.command = command
         self.current_state = current_state
@@ -139,7 +141,7 @@ class IllegalTransition(DoorstepError):
 
 
 class IdempotencyConflict(DoorstepError):
-    """This Idempotency-Key was used for another request."""
+    """This Idempotency-Key was used for a different request."""
 
     status = 409
     problem = "idempotency-conflict"
@@ -153,81 +155,81 @@ class DriverUnavailable(DoorstepError):
 
 
 class NoDriverAvailable(DoorstepError):
-    """No driver on duty is free and near."""
+    """No free driver on duty is near."""
 
     status = 409
     problem = "no-driver-available"
 
 
 class Unauthenticated(DoorstepError):
-    """A bearer token is needed: none came, or nobody knows it."""
+    """A valid bearer token is required."""
 
     status = 401
     problem = "unauthenticated"
 
 
 class Forbidden(DoorstepError):
-    """The token is good, but not for this."""
+    """The token does not permit this."""
 
     status = 403
     problem = "forbidden"
 
 
 class NotFound(DoorstepError):
-    """There is no such thing."""
+    """The resource does not exist."""
 
     status = 404
     problem = "not-found"
 
 
 class UnknownDriver(NotFound):
-    """There is no such driver."""
+    """The driver does not exist."""
 
     problem = "unknown-driver"
 
 
 class UnknownOrder(NotFound):
-    """There is no such order."""
+    """The order does not exist."""
 
     problem = "unknown-order"
 
 
 class UnknownRestaurant(NotFound):
-    """There is no such restaurant."""
+    """The restaurant does not exist."""
 
     problem = "unknown-restaurant"
 
 
 class UnknownPolicy(NotFound):
-    """There is no such policy."""
+    """The policy does not exist."""
 
     problem = "unknown-policy"
 
 
 class BadLink(NotFound):
-    """This link does not lead to an order."""
+    """This link is not valid."""
 
     problem = "bad-link"
 
 
 class TooManyRequests(DoorstepError):
-    """Too many requests; slow down."""
+    """Too many requests."""
 
     retriable = True
     status = 429
     problem = "too-many-requests"
 
     def __init__(self, retry_after_s: float) -> None:
-        super().__init__(f"too many requests; try again in {retry_after_s:.0f} s")
+        super().__init__(f"too many requests; retry after {retry_after_s:.0f} s")
         self.retry_after_s = retry_after_s
 
 
 class OffsetLost(DoorstepError):
-    """Another consumer has moved this partition's offset."""
+    """Another consumer has advanced this partition's offset."""
 
 
 class Unavailable(DoorstepError):
-    """A part that this needs is not there at the moment."""
+    """A dependency is unavailable."""
 
     retriable = True
     status = 503
@@ -236,19 +238,19 @@ class Unavailable(DoorstepError):
 
 
 class StoreUnavailable(Unavailable):
-    """The database can't be reached or did not answer in time."""
+    """The database is unreachable or did not answer in time."""
 
     problem = "store-unavailable"
 
 
 class KafkaUnavailable(Unavailable):
-    """Kafka can't be reached, did not answer in time, or does not have the topic."""
+    """Kafka is unreachable, did not answer in time, or has no such topic."""
 
     problem = "kafka-unavailable"
 
 
 class DriverLocked(Unavailable):
-    """Another transaction holds this driver's row."""
+    """Another transaction holds the lock on this driver's row."""
 
     problem = "driver-locked"
     retry_after_s = 1

@@ -1,7 +1,7 @@
-"""Ask the service of this container whether it is ready: `python -m doorstep.healthcheck`.
+"""`python -m doorstep.healthcheck`: the health check of the service images.
 
-The image's health check. SERVICE names the service, and its own bind setting (BRIDGE_BIND for
-`bridge`) says where it listens. Nothing but the standard library, so that a check costs little.
+SERVICE names the service; its bind setting (BRIDGE_BIND for `bridge`) gives the port. Imports only
+the standard library, so that a check starts fast.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ANSWER_TIMEOUT_S = 4.0  # below the health check's own 5 s
 
 
 def ready_port(environment: Mapping[str, str]) -> int:
-    """Find the port on which the container's service answers /readyz. Raises ValueError."""
+    """Return the port on which the service answers /readyz. Raises ValueError."""
     service = environment.get("SERVICE", "")
     variable = f"{service.upper()}_BIND"
     port = environment.get(variable, "").rpartition(":")[2]
@@ -25,12 +25,12 @@ def ready_port(environment: Mapping[str, str]) -> int:
 
 
 def is_ready(port: int) -> bool:
-    """Ask /readyz. No answer is a no."""
+    """True if /readyz answers 200."""
     connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_TIMEOUT_S)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
-        print(answer.read(2000).decode("utf-8", "replace"))  # kept in the engine's health log
+        print(answer.read(2000).decode("utf-8", "replace"))  # shown by docker inspect
         return answer.status == 200
     except (OSError, HTTPException) as exc:
         print(f"no answer: {exc}")

@@ -1,5 +1,8 @@
-"""The MQTT topics: of a driver, `doorstep/v1/drivers/{driver_id}/{position|status|ack|command}`,
-and of a series, `doorstep/v1/series/{source_id}/{measure}`."""
+"""The MQTT topics.
+
+doorstep/v1/drivers/{driver_id}/{position|status|ack|command}
+doorstep/v1/series/{source_id}/{measure}
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ SERIES_FILTER = SERIES_PREFIX + "+/+"
 
 
 def topic_of(driver_id: str, kind: str) -> str:
-    """Name one driver's topic."""
+    """Return one driver's topic."""
     return f"{PREFIX}{driver_id}/{kind}"
 
 
 def filter_of(kind: str) -> str:
-    """Name the filter that matches this topic of every driver."""
+    """Return the filter that matches this topic of every driver."""
     return f"{PREFIX}+/{kind}"

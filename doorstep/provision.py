@@ -1,4 +1,4 @@
-"""Who and what the system knows: drivers, restaurants, the service area, the staff's token.
+"""Registers drivers, sources, restaurants, the service area and the staff's token.
 
     python -m doorstep.provision --city firenze
     python -m doorstep.provision --drivers 100000 --prefix load-
@@ -6,8 +6,7 @@
     python -m doorstep.provision --source weather
 
 Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE and MOSQUITTO_PASSWORD_FILE. Each run is
-idempotent. A running broker reads its password file again on SIGHUP, which is for the caller to
-send.
+idempotent. A running broker rereads its password file on SIGHUP, which the caller must send.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ import psycopg
 
 import data
 from doorstep.credentials import (
-    MORE_DRIVER_EVENTS,
+    DRIVER_EVENTS_REPLICAS,
     driver_token,
     encode_fleet_key,
     mosquitto_entry,
@@ -47,20 +46,20 @@ from doorstep.store.admin import (
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 
-# Users of the broker that are no drivers.
-SERVICE_USERS = ("bridge", "driver_events", *MORE_DRIVER_EVENTS, "stack", "tickers")
+# Users of the broker that are not drivers.
+SERVICE_USERS = ("bridge", "driver_events", *DRIVER_EVENTS_REPLICAS, "stack", "tickers")
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and number
-DRIVERS_A_BATCH = 5_000  # one statement and one commit; 100,000 drivers report 20 times
+CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and count
+DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line
 
 # The bounds of Florence's bundled map (its PROVENANCE.md), in degrees.
 FIRENZE = {"west": 11.154, "south": 43.727, "east": 11.329, "north": 43.833}
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def check_driver_ids(driver_ids: Sequence[str]) -> None:
-    """Raise SettingsError for an id that can't be a driver's."""
+    """Raise SettingsError for an invalid driver id."""
     for driver_id in driver_ids:
         if not DRIVER_ID.fullmatch(driver_id):
             raise SettingsError(
@@ -75,27 +74,27 @@ def provision_drivers(
     key: bytes,
     password_file: Path | None,
     driver_ids: Sequence[str],
-    say: Say,
+    log: Log,
 ) -> None:
-    """Register drivers with their tokens, and give the broker their passwords. Commits."""
+    """Register drivers and their tokens, and add their passwords to the broker's file. Commits."""
     check_driver_ids(driver_ids)
     if password_file is not None:
         write_password_file(password_file, key, driver_ids)
-    for start in range(0, len(driver_ids), DRIVERS_A_BATCH):
-        batch = driver_ids[start : start + DRIVERS_A_BATCH]
+    for start in range(0, len(driver_ids), DRIVERS_PER_BATCH):
+        batch = driver_ids[start : start + DRIVERS_PER_BATCH]
         register_drivers(
             conn,
             [NewDriver(one, one, token_sha256(driver_token(key, one))) for one in batch],
         )
         conn.commit()
-        if len(driver_ids) > DRIVERS_A_BATCH:
-            say(f"drivers: {start + len(batch):,} of {len(driver_ids):,}")
+        if len(driver_ids) > DRIVERS_PER_BATCH:
+            log(f"drivers: {start + len(batch):,} of {len(driver_ids):,}")
 
 
 def provision_sources(password_file: Path, key: bytes, source_ids: Sequence[str]) -> None:
-    """Let sources of series in at the broker; the database learns of them by what they publish.
+    """Add sources of series to the broker's users; the database adds them when they publish.
 
-    Their names stand in a file beside the passwords, which tells them from drivers.
+    A file next to the password file lists them, because sources and drivers share the latter.
     """
     check_driver_ids(source_ids)
     known = read_sources(password_file)
@@ -105,7 +104,7 @@ def provision_sources(password_file: Path, key: bytes, source_ids: Sequence[str]
 
 
 def read_sources(password_file: Path) -> set[str]:
-    """Read which users of a password file are sources of series, and no drivers."""
+    """Read which users of a password file are sources of series."""
     try:
         return set(_sources_file(password_file).read_text(encoding="ascii").split())
     except FileNotFoundError:
@@ -117,7 +116,7 @@ def _sources_file(password_file: Path) -> Path:
 
 
 def provision_firenze(conn: psycopg.Connection[Any]) -> int:
-    """Register Florence's restaurants and its service area; return how many. Commits."""
+    """Register Florence's restaurants and service area; return the restaurants' count. Commits."""
     restaurants = list(read_restaurants(data.firenze_food_places()))
     register_service_area(conn, "firenze", **FIRENZE)
     register_restaurants(conn, restaurants)
@@ -126,13 +125,13 @@ def provision_firenze(conn: psycopg.Connection[Any]) -> int:
 
 
 def provision_staff(conn: psycopg.Connection[Any], token: str) -> None:
-    """Make the staff's token good. Commits."""
+    """Register the staff's token. Commits."""
     register_staff_token(conn, token_sha256(token))
     conn.commit()
 
 
 def read_restaurants(path: Path) -> Iterator[NewRestaurant]:
-    """Read the restaurants of a food places' CSV; a nameless one is called by its number."""
+    """Read the restaurants of a CSV of food places; one without a name is named by its number."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["kind"] == "restaurant":
@@ -142,10 +141,9 @@ def read_restaurants(path: Path) -> Iterator[NewRestaurant]:
 
 
 def write_password_file(path: Path, key: bytes, driver_ids: Sequence[str] = ()) -> bool:
-    """Add drivers, and the services, to Mosquitto's password file; say whether it changed.
+    """Add drivers and the services to Mosquitto's password file; return whether it changed.
 
-    Entries made with another fleet key are made anew. The file is replaced at once, never half
-    written, and keeps its owner.
+    Entries of another fleet key are replaced. The file is replaced atomically and keeps its owner.
     """
     known = _read_entries(path)
     if any(known.get(user) != mosquitto_entry(key, user) for user in SERVICE_USERS):
@@ -175,7 +173,7 @@ def _read_entries(path: Path) -> dict[str, str]:
 
 @contextmanager
 def owner_connection(url: str) -> Iterator[psycopg.Connection[Any]]:
-    """Connect as the database's owner."""
+    """Connect as the database's owner. Raises StoreUnavailable."""
     with translated(), connect(url, application_name="doorstep-provision") as conn:
         yield conn
 
@@ -215,8 +213,8 @@ def _run(options: argparse.Namespace) -> int:
         write_password_file(passwords, key)
         if options.source:
             provision_sources(passwords, key, options.source)
-    driver_ids = [*options.driver, *numbered(options.prefix, options.drivers)]
-    with owner_connection(_need("DATABASE_ADMIN_URL")) as conn:
+    driver_ids = [*options.driver, *numbered_ids(options.prefix, options.drivers)]
+    with owner_connection(_require("DATABASE_ADMIN_URL")) as conn:
         provision_staff(conn, token_file.read_text(encoding="ascii").strip())
         if options.city:
             _print(f"restaurants: {provision_firenze(conn):,}")
@@ -226,8 +224,8 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def numbered(prefix: str, count: int, width: int = 0) -> list[str]:
-    """Name `count` drivers: prefix and a number from 1, padded to one width, or to `width`."""
+def numbered_ids(prefix: str, count: int, width: int = 0) -> list[str]:
+    """Return `count` ids: the prefix and a number from 1, zero-padded to a common width."""
     width = width or len(str(count))
     return [f"{prefix}{number:0{width}}" for number in range(1, count + 1)]
 
@@ -241,10 +239,10 @@ def _write_once(path: Path, text: str) -> None:
 
 
 def _path(name: str) -> Path:
-    return Path(_need(name))
+    return Path(_require(name))
 
 
-def _need(name: str) -> str:
+def _require(name: str) -> str:
     value = os.environ.get(name)
     if not value:
         raise SettingsError(f"set {name}")

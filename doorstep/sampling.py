@@ -1,17 +1,17 @@
-"""How a device reports its fixes: the contract of the `command` topic's `report`, and its codec.
+"""Sampling policies: which fixes a device sends. The `report` command and its codec.
 
-`mode` says which fixes go out:
+`mode` selects the fixes:
 
     all             every fix that the phone takes
     time            one in `every_s`
     distance        after moving `distance_m`
-    accuracy        after moving further than both fixes' accuracies together: less is noise
-    dead_reckoning  when the place predicted from the last one that went out (its place, speed and
+    accuracy        after moving further than the sum of both fixes' accuracies: less is noise
+    dead_reckoning  when the position predicted from the last one sent (its position, speed and
                     heading) is off by more than `off_by_m`
 
-Whatever the mode, one goes out within `heartbeat_s`; of the fixes in between, one in
-`keep_every_s` goes along with the next that does, in the same message, so that short stops stay
-provable; and a fix may wait `batch_s` for others before the radio wakes up.
+In every mode one fix is sent within `heartbeat_s`. Of the fixes not selected, one per
+`keep_every_s` is sent in the same message as the next selected one, so that short stops remain
+provable. A fix may wait `batch_s` for others, so that the radio wakes less often.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from doorstep.errors import DoorstepError
 
 Mode = Literal["all", "time", "distance", "accuracy", "dead_reckoning"]
 
-MAX_HEARTBEAT_S = 30.0  # an assigned driver reports so often: the rules of evidence build on it
+MAX_HEARTBEAT_S = 30.0  # the evidence rules need a fix this often
 MAX_COMMAND_BYTES = 1024
 
 UpTo30S = Annotated[float, Meta(ge=0, le=MAX_HEARTBEAT_S)]
@@ -36,11 +36,11 @@ Metres = Annotated[float, Meta(ge=1, le=1000)]
 
 
 class MalformedCommand(DoorstepError):
-    """A command that the device can't read."""
+    """The command is malformed."""
 
 
 class SamplingPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How to report. The default is how every device begins."""
+    """Which fixes to send. The default is the policy of a new device."""
 
     mode: Mode = "all"
     every_s: Heartbeat = 4.0
@@ -72,7 +72,7 @@ def decode_command(payload: bytes) -> SamplingPolicy:
 
 
 def encode_command(report: SamplingPolicy) -> bytes:
-    """Encode a `report` command, every field named."""
+    """Encode a `report` command with every field."""
     return _encode({"command": "report", **msgspec.structs.asdict(report)})
 
 

@@ -1,8 +1,8 @@
-"""Series: any number over time, as a source publishes it.
+"""Series: numbers over time, published by sources.
 
     doorstep/v1/series/{source_id}/{measure}    {"at": …, "value": …} or an array of up to 256
 
-A series' name is `{source_id}/{measure}`, which is also its key in Kafka.
+A series' name, and its key in Kafka, is `{source_id}/{measure}`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from doorstep.fix.instants import instant_of, wire_instant
 from doorstep.fix.strict import check_entry, parse_document, read_field
 
 MAX_POINTS: Final = 256
-MAX_DEPTH: Final = 8  # a point's is 1, the rest is left for unknown fields
+MAX_DEPTH: Final = 8  # known fields need 1, the rest is for unknown ones
 NAME_PATTERN: Final = f"{ID_PATTERN}/{ID_PATTERN}"
 
 _name_fullmatch = re.compile(NAME_PATTERN.encode()).fullmatch
@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 
 class RefusedPoint(NamedTuple):
-    """Entry `n` of a payload, and why it can't be used."""
+    """Entry `n` of a payload that is not a usable point, with the reason."""
 
     n: int
     reason: str
@@ -40,15 +40,15 @@ class RefusedPoint(NamedTuple):
 
 
 def name_of(key: bytes | None) -> str | None:
-    """Read a record's key; None if it is no series' name."""
+    """Decode a record's key; None if it is not a series name."""
     return key.decode("ascii") if key is not None and _name_fullmatch(key) else None
 
 
 def decode_points(payload: bytes) -> list[Point | RefusedPoint]:
-    """Decode one payload, each entry by itself. Raises MalformedFix when nothing can be used.
+    """Decode one payload; a bad entry does not affect the others.
 
-    It is as strict as a fix: doubled keys, numbers in quotes, NaN and infinities are refused,
-    unknown fields ignored.
+    As strict as for fixes: duplicate keys, quoted numbers, NaN and infinities are refused, unknown
+    fields ignored. Raises MalformedFix if the payload has no entries at all.
     """
     value = parse_document(payload)
     entries = value if isinstance(value, list) else [value]
@@ -81,5 +81,5 @@ def _read_point(entry: Any) -> Point:
 
 
 def point_members(at: datetime, value: float) -> dict[str, int | str | float]:
-    """Write one point as a source does."""
+    """Return the JSON members of a point."""
     return {"at": wire_instant(at), "value": value}

@@ -1,7 +1,7 @@
-"""How a service reads its settings: environment variables, one frozen class per service.
+"""Settings from environment variables, one frozen class per service.
 
 A service subclasses `ServiceSettings`, builds it once in `main()` with `load()` and passes it
-down. A bad value stops the service at its start, with one line that names the variable.
+down. An invalid value stops the service at start with one line that names the variable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from doorstep.errors import SettingsError
 
-EX_CONFIG = 78  # sysexits.h: configuration error; a supervisor can tell it from a crash
+EX_CONFIG = 78  # sysexits.h: configuration error, which a supervisor can distinguish from a crash
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Bind:
 
     @classmethod
     def parse(cls, text: str) -> Bind:
-        """Read `host:port` or `[::1]:port`. Raises ValueError."""
+        """Parse `host:port` or `[::1]:port`. Raises ValueError."""
         host, separator, port = text.rpartition(":")
         if not separator or not port.isdecimal() or int(port) > 65535:
             raise ValueError(f"{text!r} is not host:port, for example 127.0.0.1:8000")
@@ -49,7 +49,7 @@ class MqttBroker:
 
     @classmethod
     def parse(cls, url: str) -> MqttBroker:
-        """Read `mqtt://host:port` or `mqtts://host:port`. Raises ValueError."""
+        """Parse `mqtt://host:port` or `mqtts://host:port`. Raises ValueError."""
         parts = urlsplit(url.strip())
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ValueError(f"{url!r} is not an MQTT URL, for example mqtt://127.0.0.1:1883")
@@ -81,7 +81,7 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment. Raises SettingsError naming each variable that can't be used."""
+        """Read the environment. Raises SettingsError naming each invalid variable."""
         try:
             return cls()
         except ValidationError as exc:
@@ -90,7 +90,7 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def load_or_exit(cls) -> Self:
-        """Like `load`, but a bad value ends the process with one clear line."""
+        """Like `load`, but an invalid value ends the process with one line."""
         try:
             return cls.load()
         except SettingsError as exc:
@@ -102,10 +102,10 @@ def _complaint(location: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
     if name not in os.environ:
         return f"set {name}: {message[:1].lower()}{message[1:]}"
-    return f"{name}: {message}"  # the value itself may be a secret, so it is not repeated
+    return f"{name}: {message}"  # without the value, which may be a secret
 
 
 def stop(message: str) -> NoReturn:
-    """End the process over its configuration."""
+    """End the process because of its configuration."""
     print(message, file=sys.stderr)
     sys.exit(EX_CONFIG)

@@ -1,7 +1,7 @@
-"""Logs, metrics and health, the same for every service.
+"""Logs, metrics and health endpoints, the same for every service.
 
-Normal operation logs nothing per fix: counters tell. A log line is an event's name with fields,
-one JSON object a line on stderr.
+Normal operation logs nothing per fix; counters do. A log line is an event name with fields, one
+JSON object per line on stderr.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from doorstep.settings import Bind
 
 Readiness = Callable[[], Mapping[str, bool]]
-"""Names each dependency and whether it is there. Called per request: must not block."""
+"""Maps each dependency to whether it is available. Called per request; must not block."""
 
 
-READY = Gauge("doorstep_ready", "1 while a dependency is there, as /readyz has it", ["dependency"])
+READY = Gauge("doorstep_ready", "1 while a dependency is available, as in /readyz", ["dependency"])
 
 
 class Logger(Protocol):
-    """What services use of structlog: an event's name and its fields."""
+    """The part of structlog's logger that the services use."""
 
     def debug(self, event: str, **fields: Any) -> Any: ...
     def info(self, event: str, **fields: Any) -> Any: ...
@@ -38,14 +38,14 @@ class Logger(Protocol):
 
 
 def get_logger(**fields: Any) -> Logger:
-    """A logger whose lines carry `fields`."""
+    """Return a logger that adds `fields` to each line."""
     return cast("Logger", structlog.get_logger(**fields))
 
 
 def configure_logging(service: str) -> None:
     """Send structlog and the standard library's logging to stderr. Only `__main__` calls it.
 
-    LOG_LEVEL sets the level (INFO); LOG_FORMAT=console prints for people instead of JSON.
+    LOG_LEVEL sets the level (INFO); LOG_FORMAT=console prints text instead of JSON.
     """
     level = logging.getLevelNamesMapping().get(os.environ.get("LOG_LEVEL", "").upper(), 20)
 
@@ -62,9 +62,9 @@ def configure_logging(service: str) -> None:
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
     ]
-    for_people = os.environ.get("LOG_FORMAT") == "console"
+    as_text = os.environ.get("LOG_FORMAT") == "console"
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if for_people else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[*shared, renderer],
@@ -82,19 +82,19 @@ def configure_logging(service: str) -> None:
 
 
 def is_ready(dependencies: Mapping[str, bool]) -> bool:
-    """Whether everything that a service needs is there."""
+    """True if every dependency is available."""
     return all(dependencies.values())
 
 
 def read_metrics(dependencies: Mapping[str, bool]) -> bytes:
-    """Give /metrics' body, with each dependency's readiness as of now."""
-    for name, is_there in dependencies.items():
-        READY.labels(name).set(is_there)
+    """Return the body of /metrics, after updating each dependency's readiness."""
+    for name, is_available in dependencies.items():
+        READY.labels(name).set(is_available)
     return generate_latest()
 
 
 class TelemetryServer:
-    """/healthz, /readyz and /metrics of a service that is not itself an HTTP service.
+    """/healthz, /readyz and /metrics of a service without an HTTP server of its own.
 
     /healthz answers 200 as long as `alive()` holds; /readyz 200 or 503 with each dependency.
     """
@@ -109,7 +109,7 @@ class TelemetryServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on: useful where port 0 was asked for."""
+        """The port it listens on, for binds to port 0."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
@@ -151,6 +151,6 @@ def _handler(ready: Readiness, alive: Callable[[], bool]) -> type[BaseHTTPReques
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: a probe every few seconds is no event."""
+            """Log nothing: probes come every few seconds."""
 
     return Handler

@@ -11,17 +11,17 @@ from doorstep.telemetry import configure_logging, get_logger
 from driver_events.service import run_service
 from driver_events.settings import DriverEventsSettings
 
-# A batch is thousands of short-lived tuples, none in a cycle: collecting after each 700 of them, as
-# Python does, costs 0.4 to 0.7 µs a fix.
+# A batch is thousands of short-lived tuples without cycles. Python's default of a collection per
+# 700 allocations costs 0.4 to 0.7 µs per fix.
 GC_THRESHOLDS = (50_000, 20, 50)
 
-# One thread decodes while another hands a batch to the database, and needs Python for a moment ten
-# times a batch: 5 ms, which is how long the first one keeps it else, is a quarter of a batch.
+# The recorder's thread needs the GIL about ten times per batch while another thread decodes. With
+# the default of 5 ms the waits would add up to a quarter of a batch.
 SWITCH_S = 0.000_5
 
 
 def main() -> None:
-    """Read the settings and run with the chosen sink until told to stop."""
+    """Read the settings and run the configured sink until a signal stops it."""
     settings = DriverEventsSettings.load_or_exit()
     configure_logging("driver_events")
     gc.set_threshold(*GC_THRESHOLDS)

@@ -1,6 +1,6 @@
-"""One batch: from records of driver-pos to rows for the database, and from its answer to the rest.
+"""One batch: records of driver-pos to rows for the database, and its outcomes to a result.
 
-Pure: nothing here does I/O, and time comes from the records.
+Pure: no I/O, and time comes from the records.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from doorstep.fix.instants import EPOCH
 from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.store.records import DeadLetter, IncomingRow, Outcome, refused_row
 
-Pair = tuple[str, str]
-"""A driver and one of their boots."""
+BootKey = tuple[str, str]
+"""(driver_id, boot)."""
 
-# The columns of an IncomingRow that are read back here.
+# Indexes of an IncomingRow's columns.
 _DRIVER_ID: Final = 1
 _BOOT: Final = 2
 _SEQ: Final = 3
 _FIX_AT: Final = 4
 _REASON: Final = 13
-_KNOWN_ALREADY = ("rejected_before", "void")  # no dead letter: there is one, or nothing to keep
+_NO_DEAD_LETTER = ("rejected_before", "void")  # there is one already, or nothing to keep
 
-READ_AT_ONCE = 500  # records; one that is no single good fix costs the others some 3 µs each
+RECORDS_PER_DECODE = 500  # one that is not a single good fix costs the others 3 µs each
 
 _driver_id_fullmatch = re.compile(ID_PATTERN.encode()).fullmatch
 
 
 class Record(NamedTuple):
-    """One record of driver-pos. `received_at_ms` is when it reached us: Kafka's timestamp."""
+    """One record of driver-pos. `received_at_ms` is Kafka's timestamp."""
 
     key: bytes | None
     payload: bytes
     received_at_ms: int
 
 
-class _Fault(NamedTuple):
+class _Refusal(NamedTuple):
     record_no: int
     reason: str
     detail: str
@@ -51,57 +51,57 @@ class _Fault(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Records and the rows read from them. `record_nos[n]` is the record of row `n`."""
+    """Records and the rows decoded from them. `record_nos[n]` is the record of row `n`."""
 
     records: list[Record] = field(default_factory=list)
     rows: list[IncomingRow] = field(default_factory=list)
     record_nos: list[int] = field(default_factory=list)
-    faults: list[_Fault] = field(default_factory=list)
+    refusals: list[_Refusal] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class BatchResult:
-    """What follows from the database's answer."""
+    """The outcome of a batch. `not_committed` holds the rows that have another outcome."""
 
-    letters: list[DeadLetter]
-    parked: set[Pair]
+    dead_letters: list[DeadLetter]
+    parked: set[BootKey]
     outcomes: Counter[str]
     reasons: Counter[str]
     rows: Sequence[IncomingRow]
-    named: set[int]  # rows that were not simply committed
+    not_committed: set[int]
 
-    # The database waits for its commit until the letters are known. These are worked out after it.
+    # Computed after the commit, which waits only for the dead letters.
 
     def positions(self) -> list[IncomingRow]:
-        """Give the newest committed fix of each driver."""
-        return _newest(self.rows, self.named)
+        """Return the newest committed fix of each driver."""
+        return _newest(self.rows, self.not_committed)
 
-    def pairs(self) -> set[Pair]:
-        """Say whose watermark may have moved, or whose device asks again."""
+    def boot_keys(self) -> set[BootKey]:
+        """Return the boots whose watermark may have changed or whose device resent."""
         return {(row[_DRIVER_ID], boot) for row in self.rows if (boot := row[_BOOT]) is not None}
 
 
-def read_batch(records: Sequence[Record], most: int, batch: Batch | None = None) -> Batch:
-    """Decode records, until there are `most` rows or a few more: an array is not torn apart.
+def decode_batch(records: Sequence[Record], max_rows: int, batch: Batch | None = None) -> Batch:
+    """Decode records until there are `max_rows` rows, or a few more: arrays are not split.
 
-    Whatever is wrong with one record, the others are read. The batch's own `records` end where it
-    does. A `batch` that was begun before is gone on with.
+    A bad record does not affect the others. `batch.records` ends with the last record decoded. A
+    given `batch` is extended.
     """
     batch = batch or Batch()
-    for at in range(0, len(records), READ_AT_ONCE):
-        part = records[at : at + READ_AT_ONCE]
+    for at in range(0, len(records), RECORDS_PER_DECODE):
+        part = records[at : at + RECORDS_PER_DECODE]
         start = len(batch.records)
         batch.records += part
-        left = most - len(batch.rows)
-        if left >= len(part) and _read_singles(batch, start, part):
+        left = max_rows - len(batch.rows)
+        if left >= len(part) and _decode_singles(batch, start, part):
             continue
-        if not _read_each(batch, start, part, most):
+        if not _decode_each(batch, start, part, max_rows):
             break
     return batch
 
 
-def _read_singles(batch: Batch, at: int, records: Sequence[Record]) -> bool:
-    """Read records of one good fix each, as nearly all are. False if one of them is not."""
+def _decode_singles(batch: Batch, at: int, records: Sequence[Record]) -> bool:
+    """Decode records of one good fix each, the common case. False if one of them is not."""
     driver_ids = [one for record in records if (one := driver_id_of(record[0])) is not None]
     fixes = decode_singles([record[1] for record in records])
     if fixes is None or len(driver_ids) < len(records):
@@ -135,27 +135,27 @@ def _read_singles(batch: Batch, at: int, records: Sequence[Record]) -> bool:
     return True
 
 
-def _read_each(batch: Batch, start: int, records: Sequence[Record], most: int) -> bool:
-    """Read records one by one. False if the batch has become full; then it ends before the rest."""
-    rows, record_nos, faults = batch.rows, batch.record_nos, batch.faults
+def _decode_each(batch: Batch, start: int, records: Sequence[Record], max_rows: int) -> bool:
+    """Decode records one by one. False once the batch is full; the rest is left out."""
+    rows, record_nos, refusals = batch.rows, batch.record_nos, batch.refusals
     for record_no, (key, payload, received_at_ms) in enumerate(records, start):
-        if len(rows) >= most:
+        if len(rows) >= max_rows:
             del batch.records[record_no:]
             return False
         driver_id = driver_id_of(key)
         if driver_id is None:
-            faults.append(_Fault(record_no, "bad_id", "the driver's id in the topic"))
+            refusals.append(_Refusal(record_no, "bad_id", "the key is not a driver id"))
             continue
         try:
             decoded = decode_position(payload)
         except MalformedFix as exc:
-            faults.append(_Fault(record_no, exc.reason, exc.detail))
+            refusals.append(_Refusal(record_no, exc.reason, exc.detail))
             continue
         received_at = instant_of_ms(received_at_ms)
         for fix in decoded:
             if isinstance(fix, Refused):
                 if fix.boot is None:
-                    faults.append(_Fault(record_no, fix.reason, f"entry {fix.n}: {fix.detail}"))
+                    refusals.append(_Refusal(record_no, fix.reason, f"entry {fix.n}: {fix.detail}"))
                     continue
                 row = refused_row(len(rows), driver_id, fix, received_at)
             else:
@@ -181,25 +181,25 @@ def _read_each(batch: Batch, start: int, records: Sequence[Record], most: int) -
 
 
 def to_dead_letters(batch: Batch, detail: str) -> Batch:
-    """Make dead letters of all of a batch that the database can't take."""
-    faults = [_Fault(n, "refused_by_database", detail) for n in range(len(batch.records))]
-    return Batch(batch.records, faults=faults)
+    """Turn a batch that the database refused into dead letters."""
+    refusals = [_Refusal(n, "refused_by_database", detail) for n in range(len(batch.records))]
+    return Batch(batch.records, refusals=refusals)
 
 
 def classify(batch: Batch, outcomes: Iterable[Outcome]) -> BatchResult:
-    """Work out what follows. Rows that `outcomes` doesn't name were committed."""
+    """Build a batch's result. Rows not named in `outcomes` were committed."""
     rows = batch.rows
-    faults = list(batch.faults)
+    refusals = list(batch.refusals)
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    named: set[int] = set()
-    parked: set[Pair] = set()
+    not_committed: set[int] = set()
+    parked: set[BootKey] = set()
     for n, outcome, reason in ((one.n, one.outcome, one.reason) for one in outcomes):
         row = rows[n]
-        named.add(n)
+        not_committed.add(n)
         counts[outcome] += 1
-        # A spoilt copy of a fix is a dead letter with its own fault, whatever is known of the fix.
-        reason = row[_REASON] if row[_REASON] and reason not in _KNOWN_ALREADY else reason
+        # A malformed copy of a known fix is a dead letter with its own reason.
+        reason = row[_REASON] if row[_REASON] and reason not in _NO_DEAD_LETTER else reason
         if outcome == "conflict":
             reason = reason or outcome
         if reason:
@@ -208,31 +208,31 @@ def classify(batch: Batch, outcomes: Iterable[Outcome]) -> BatchResult:
             parked.add((row[_DRIVER_ID], row[_BOOT] or ""))
         elif outcome in ("conflict", "rejected") or row[_REASON]:
             reason = reason or outcome
-            if reason not in _KNOWN_ALREADY:
-                faults.append(_Fault(batch.record_nos[n], reason, f"seq {row[_SEQ]}"))
-    counts["committed"] += len(rows) - len(named)
-    counts["malformed"] += len(batch.faults)
-    for fault in batch.faults:
-        reasons[fault.reason] += 1
+            if reason not in _NO_DEAD_LETTER:
+                refusals.append(_Refusal(batch.record_nos[n], reason, f"seq {row[_SEQ]}"))
+    counts["committed"] += len(rows) - len(not_committed)
+    counts["malformed"] += len(batch.refusals)
+    for refusal in batch.refusals:
+        reasons[refusal.reason] += 1
     return BatchResult(
-        letters=_letters(batch, faults),
+        dead_letters=_dead_letters_of(batch, refusals),
         parked=parked,
         outcomes=+counts,
         reasons=reasons,
         rows=rows,
-        named=named,
+        not_committed=not_committed,
     )
 
 
-def _newest(rows: Sequence[IncomingRow], named: set[int]) -> list[IncomingRow]:
-    """Give each driver's newest row that was committed: has a `fix_at` and is not `named`."""
+def _newest(rows: Sequence[IncomingRow], not_committed: set[int]) -> list[IncomingRow]:
+    """Return each driver's newest committed row that has a `fix_at`."""
     newest = {row[_DRIVER_ID]: row for row in rows}
-    if len(newest) == len(rows) and not named:  # a fix of each: 0.1 µs instead of 0.3
+    if len(newest) == len(rows) and not not_committed:  # one fix each: 0.1 µs instead of 0.3
         return [row for row in rows if row[_FIX_AT] is not None]
     newest.clear()
     for row in rows:
         fix_at = row[_FIX_AT]
-        if row[0] in named or fix_at is None:
+        if row[0] in not_committed or fix_at is None:
             continue
         best = newest.get(row[_DRIVER_ID])
         if best is None or fix_at >= (best[_FIX_AT] or fix_at):
@@ -244,19 +244,19 @@ def _record_no(detail: tuple[tuple[int, str], list[str]]) -> int:
     return detail[0][0]
 
 
-def _letters(batch: Batch, faults: Iterable[_Fault]) -> list[DeadLetter]:
-    """One letter per record and reason, in the records' order.
+def _dead_letters_of(batch: Batch, refusals: Iterable[_Refusal]) -> list[DeadLetter]:
+    """Build one dead letter per record and reason, in the records' order.
 
     An array of 256 bad fixes is not kept 256 times.
     """
     details: dict[tuple[int, str], list[str]] = {}
-    for fault in faults:
-        details.setdefault((fault.record_no, fault.reason), []).append(fault.detail)
-    letters = []
+    for refusal in refusals:
+        details.setdefault((refusal.record_no, refusal.reason), []).append(refusal.detail)
+    dead_letters = []
     for (record_no, reason), found in sorted(details.items(), key=_record_no):
         record = batch.records[record_no]
         driver_id = driver_id_of(record.key)
-        letters.append(
+        dead_letters.append(
             DeadLetter(
                 payload=record.payload,
                 driver_id=driver_id,
@@ -267,21 +267,21 @@ def _letters(batch: Batch, faults: Iterable[_Fault]) -> list[DeadLetter]:
                 received_at_ms=record.received_at_ms,
             )
         )
-    return letters
+    return dead_letters
 
 
 @lru_cache(maxsize=262_144)
 def driver_id_of(key: bytes | None) -> str | None:
-    """Read a record's key; None if it is no driver's id."""
+    """Decode a record's key; None if it is not a driver id."""
     return key.decode("ascii") if key is not None and _driver_id_fullmatch(key) else None
 
 
 def instant_of_ms(ms: int) -> datetime:
-    """Turn Kafka's timestamp into an instant."""
+    """Convert a Kafka timestamp to an instant."""
     return EPOCH + timedelta(milliseconds=ms)
 
 
 def ms_of(instant: datetime) -> int:
-    """Turn an instant into whole milliseconds since 1970."""
+    """Convert an instant to whole milliseconds since 1970."""
     since = instant - EPOCH
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000

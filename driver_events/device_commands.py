@@ -1,4 +1,4 @@
-"""How devices are to report, from the database to the brokers, which keep it for them."""
+"""Publishes sampling policies from the database to the brokers, which retain them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from doorstep.sampling import encode_command
 from doorstep.store import fix_writer
 from driver_events.recorder import Connection
 
-SENT = Counter("doorstep_driver_events_commands", "Commands that a broker keeps for a device")
-ROWS = 2000  # of some 150 bytes
+SENT = Counter(
+    "doorstep_driver_events_commands", "Commands that a broker has confirmed and retains"
+)
+MAX_ROWS = 2000  # of about 150 bytes
 CONFIRMED_WITHIN_S = 3.0  # below idle_in_transaction_session_timeout (5 s): the lock is held
 
 IsConfirmed = Callable[[], bool]
 
 
-class Sender(Protocol):
-    """The way to the brokers: MQTT, or a stand-in in unit tests."""
+class CommandSender(Protocol):
+    """The transport of commands: MQTT, or a fake in unit tests."""
 
     @property
-    def connects(self) -> int:
-        """How often a broker was connected to so far."""
+    def connect_count(self) -> int:
+        """How many times a broker has been connected."""
 
     def send_command(self, driver_id: str, payload: bytes) -> IsConfirmed | None:
-        """Publish, retained; None if the driver's broker is away."""
+        """Publish, retained; None if the driver's broker is unreachable."""
 
 
 class CommandPublisher:
-    """Publishes settings that wait. One process at a time does: the database has a lock for it."""
+    """Publishes pending policies. A lock in the database admits one process at a time."""
 
     def __init__(
         self,
         connection: Connection,
-        sender: Sender,
+        sender: CommandSender,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -44,32 +46,32 @@ class CommandPublisher:
         self._sender = sender
         self._clock = clock
         self._sleep = sleep
-        self._connects = 0
+        self._connect_count = 0
 
     def publish(self) -> bool:
-        """Publish what waits; True if there may be more. Raises Unavailable.
+        """Publish pending policies; True if there may be more. Raises Unavailable.
 
-        1. After a (re)connect, everything waits again: a killed broker forgets.
-        2. Take what waits, under the lock, and publish it.
-        3. Confirm what the brokers have confirmed, and commit; the rest is for the next time.
+        1. After a (re)connect, mark all as pending: a killed broker may have lost them.
+        2. Read the pending ones under the lock and publish them.
+        3. Mark those that the brokers have confirmed, and commit; the others stay pending.
         """
-        connects = self._sender.connects
+        connect_count = self._sender.connect_count
         with self._connection.transaction() as conn:
             # Step 1
-            if connects != self._connects:
+            if connect_count != self._connect_count:
                 fix_writer.renew_reporting(conn)
             # Step 2
-            taken = fix_writer.take_reporting(conn, ROWS)
+            taken = fix_writer.take_reporting(conn, MAX_ROWS)
             sent = [
                 (driver_id, version, self._sender.send_command(driver_id, encode_command(report)))
                 for driver_id, version, report in taken
             ]
-            # Step 3: and the commit at the end of the block
+            # Step 3; the block ends with the commit
             confirmed = self._await_confirmed(sent)
             fix_writer.confirm_reporting(conn, confirmed)
-        self._connects = connects
+        self._connect_count = connect_count
         SENT.inc(len(confirmed))
-        return len(taken) == ROWS == len(confirmed)
+        return len(taken) == MAX_ROWS == len(confirmed)
 
     def _await_confirmed(
         self, sent: list[tuple[str, int, IsConfirmed | None]]

@@ -1,4 +1,4 @@
-"""What driver_events counts."""
+"""The Prometheus metrics of driver_events."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 3600)
 
-FIXES = Counter("doorstep_driver_events_fixes", "Fixes by what became of them", ["outcome"])
+FIXES = Counter("doorstep_driver_events_fixes", "Fixes, by outcome", ["outcome"])
 REFUSED = Counter("doorstep_driver_events_refused", "Fixes refused or quarantined", ["reason"])
 CHATTY = Counter(
-    "doorstep_driver_events_chatty", "Devices that sent more than 5 fixes/s for long, once an hour"
+    "doorstep_driver_events_chatty", "Devices over 5 fixes/s in the long run, counted once an hour"
 )
 DEAD_LETTERS = Counter("doorstep_driver_events_dead_letters", "Dead letters written", ["reason"])
 DEAD_LETTERS_DROPPED = Counter(
@@ -26,21 +26,25 @@ BATCH_S = Histogram(
 )
 COMMIT_LATENCY = Histogram(
     "doorstep_driver_events_commit_latency_seconds",
-    "From the phone's clock (fix_at) or our arrival (received_at) to the commit; a sample of "
-    "some 25 fixes a batch",
+    "From the phone's clock (fix_at) or the arrival (received_at) to the commit; a sample of "
+    "about 25 fixes per batch",
     ["since"],
     buckets=_LATENCY_S,
 )
 LAG = Gauge("doorstep_driver_events_lag", "Records of driver-pos not recorded yet", ["partition"])
-REJOINS = Counter("doorstep_driver_events_rejoins", "Times the group was joined anew", ["why"])
+REJOINS = Counter(
+    "doorstep_driver_events_rejoins", "Times the consumer rejoined its group", ["reason"]
+)
 PAUSES = Counter("doorstep_driver_events_pauses", "Times a batch waited for the database")
-WORKER_WELL = Gauge(
-    "doorstep_driver_events_worker_well", "1 unless it waits for something", ["worker"]
+WORKER_HEALTHY = Gauge(
+    "doorstep_driver_events_worker_healthy", "0 while a dependency is unavailable", ["worker"]
 )
 WATERMARKS = Counter("doorstep_driver_events_watermarks", "Watermarks sent to devices")
 POSITIONS = Counter("doorstep_driver_events_positions", "Positions for the live feed", ["outcome"])
 OUTBOX = Counter("doorstep_driver_events_outbox", "Outbox records that Kafka confirmed", ["topic"])
 POINTS = Counter("doorstep_driver_events_points", "Points of series, by outcome", ["outcome"])
-FORGOTTEN = Counter("doorstep_driver_events_points_forgotten", "Points past their retention")
+POINTS_EXPIRED = Counter(
+    "doorstep_driver_events_points_expired", "Points deleted past their retention"
+)
 PACKED = Counter("doorstep_driver_events_packed", "Fixes of sealed days packed into chunks")
-PARKED = Counter("doorstep_driver_events_unparked", "Parked fixes recorded after all")
+UNPARKED = Counter("doorstep_driver_events_unparked", "Parked fixes recorded later")

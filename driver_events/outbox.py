@@ -1,4 +1,4 @@
-"""From the database's outbox to Kafka: order changes and dead letters, at least once."""
+"""Publishes the database's outbox to Kafka: order changes and dead letters, at least once."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from doorstep.errors import KafkaUnavailable
+from doorstep.kafka.access import KafkaAccess
 from doorstep.store import fix_writer
 from doorstep.store.records import OutboxRecord
 from driver_events import metrics
-from driver_events.batch import Pair
+from driver_events.batch import BootKey
 from driver_events.consumer import RECONNECT_MS
 from driver_events.recorder import Connection
 
-RECORDS = 500  # of up to 64 KiB: 32 MB at most
+MAX_RECORDS = 500  # of up to 64 KiB: 32 MB at most
 DELIVERY_TIMEOUT_S = 3.0  # below idle_in_transaction_session_timeout (5 s): the lock is held
 
 
 class OutboxPublisher:
-    """Drains the outbox. Another process may run one too: one of them gets the lock."""
+    """Drains the outbox. A lock in the database admits one process at a time."""
 
     def __init__(
-        self, connection: Connection, bootstrap_servers: str, topics: Mapping[str, str]
+        self, connection: Connection, kafka: KafkaAccess, topics: Mapping[str, str]
     ) -> None:
         self._connection = connection
         self._topics = topics
         self._errors: list[KafkaError] = []
         self._config: dict[str, Any] = {
-            "bootstrap.servers": bootstrap_servers,
+            **kafka.as_librdkafka_dict(),
             "client.id": "driver-events-outbox",
-            "enable.idempotence": True,  # keeps an order's changes in order, resends included
+            "enable.idempotence": True,  # keeps an order's changes in order, retries included
             "partitioner": "murmur2_random",
             "linger.ms": 2,
             "reconnect.backoff.max.ms": RECONNECT_MS,
@@ -42,23 +43,23 @@ class OutboxPublisher:
         self._producer = Producer(self._config)
 
     def publish(self) -> bool:
-        """Publish what waits; True if there may be more. Raises Unavailable.
+        """Publish pending records; True if there may be more. Raises Unavailable.
 
-        1. Take the oldest records, under the lock.
-        2. Publish them, and wait until Kafka has them all.
-        3. Delete them, and commit.
+        1. Read the oldest records under the lock.
+        2. Publish them and wait until Kafka has confirmed all.
+        3. Delete them and commit.
         """
         with self._connection.transaction() as conn:
             # Step 1
-            records = fix_writer.take_outbox(conn, RECORDS)
+            records = fix_writer.take_outbox(conn, MAX_RECORDS)
             if records:
                 # Step 2
                 self._send(records)
-                # Step 3: and the commit at the end of the block
+                # Step 3; the block ends with the commit
                 fix_writer.delete_outbox(conn, [record.outbox_id for record in records])
         for record in records:
             metrics.OUTBOX.labels(record.topic).inc()
-        return len(records) == RECORDS
+        return len(records) == MAX_RECORDS
 
     def _send(self, records: Sequence[OutboxRecord]) -> None:
         self._errors.clear()
@@ -72,16 +73,16 @@ class OutboxPublisher:
                     on_delivery=self._on_delivery,
                 )
         except (BufferError, KafkaException) as exc:
-            self._start_over()
-            raise KafkaUnavailable(f"the outbox's producer: {exc}") from exc
+            self._reset_producer()
+            raise KafkaUnavailable(f"outbox producer: {exc}") from exc
         left = self._producer.flush(DELIVERY_TIMEOUT_S)
         if left or self._errors:
             error = self._errors[0].str() if self._errors else f"{left} not confirmed"
-            self._start_over()
-            raise KafkaUnavailable(f"the outbox waits for Kafka: {error}")
+            self._reset_producer()
+            raise KafkaUnavailable(f"outbox records not confirmed: {error}")
 
-    def _start_over(self) -> None:
-        """Drop what the producer still holds: it would be published again anyway."""
+    def _reset_producer(self) -> None:
+        """Replace the producer; its unconfirmed records are read from the outbox again."""
         self._producer.purge()
         self._producer.flush(0.1)
         self._producer = Producer(self._config)
@@ -92,23 +93,25 @@ class OutboxPublisher:
 
 
 class ParkedRetry:
-    """Tries fixes again that were parked because their driver's row was locked."""
+    """Records fixes that were parked because their driver's row was locked."""
 
-    def __init__(self, connection: Connection, note: Callable[[set[Pair]], None]) -> None:
+    def __init__(
+        self, connection: Connection, request_acks: Callable[[set[BootKey]], None]
+    ) -> None:
         self._connection = connection
-        self._note = note
-        self._pairs: set[Pair] = set()
+        self._request_acks = request_acks
+        self._pairs: set[BootKey] = set()
 
-    def note_parked(self, pairs: set[Pair]) -> None:
-        """Remember whose watermark is to be sent once their fixes are recorded."""
-        self._pairs = self._pairs | pairs
+    def remember(self, boot_keys: set[BootKey]) -> None:
+        """Remember the boots whose watermark is due once their fixes are recorded."""
+        self._pairs = self._pairs | boot_keys
 
     def retry(self) -> bool:
-        """Try the parked fixes again. Raises Unavailable."""
+        """Try to record the parked fixes. Raises Unavailable."""
         with self._connection.transaction() as conn:
             recorded = fix_writer.record_parked(conn)
         if recorded:
-            metrics.PARKED.inc(recorded)
-            pairs, self._pairs = self._pairs, set()
-            self._note(pairs)
+            metrics.UNPARKED.inc(recorded)
+            boot_keys, self._pairs = self._pairs, set()
+            self._request_acks(boot_keys)
         return False

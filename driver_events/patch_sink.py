@@ -33,28 +33,28 @@ from doorstep.fix import (
 from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.telemetry import get_logger
 from driver_events import metrics
-from driver_events.batch import Pair, Record, driver_id_of
+from driver_events.batch import BootKey, Record, driver_id_of
 from driver_events.consumer import records_of
 from driver_events.settings import DriverEventsSettings
 
-MOST_RECORDS = 100  # x 10 s at the very worst, an outage aside: what a crash repeats
-MOST_WAIT_S = 5.0
-REQUEST_TIMEOUT_S = 10.0  # driver_api answers within 5 s, its database being away included
+MAX_RECORDS = 100  # per poll: what a crash repeats
+MAX_BACKOFF_S = 5.0
+REQUEST_TIMEOUT_S = 10.0  # driver_api answers within 5 s, also without its database
 
 
 class PatchSink:
-    """Reads driver-pos and calls PATCH /drivers/{driver_id}/location for each fix."""
+    """Reads driver-pos and calls PATCH /drivers/{driver_id}/location per fix."""
 
     def __init__(
         self,
         settings: DriverEventsSettings,
-        note: Callable[[set[Pair]], None],
+        request_acks: Callable[[set[BootKey]], None],
         client: httpx.Client | None = None,
     ) -> None:
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs a line per request
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs each request
         self._topic = settings.kafka_topic
         self._dead_letter_topic = settings.kafka_dead_letter_topic
-        self._note = note
+        self._request_acks = request_acks
         self._log = get_logger(sink="driver_api")
         self._stopping = threading.Event()
         token = settings.driver_api_token.get_secret_value()
@@ -65,7 +65,7 @@ class PatchSink:
         )
         self._consumer = Consumer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka.as_librdkafka_dict(),
                 "group.id": f"{settings.kafka_group_id}-patch",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -76,33 +76,33 @@ class PatchSink:
         )
         self._producer = Producer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka.as_librdkafka_dict(),
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": 0,
                 "log_level": 2,
             }
         )
-        self.turned_at = time.monotonic()
-        self.is_well = False
+        self.last_run_s = time.monotonic()
+        self.is_healthy = False
 
     def run(self, stopping: threading.Event, check: Callable[[], None]) -> None:
-        """Relay until `stopping`. `check` raises what a thread has died of."""
+        """Relay until `stopping`. `check` raises the exception of a failed thread."""
         self._stopping = stopping
         self._consumer.subscribe([self._topic])
         while not stopping.is_set():
             check()
-            self.turned_at = time.monotonic()
-            messages = [one for one in self._consumer.consume(MOST_RECORDS, 0.2) if not one.error()]
-            if not messages and not self.is_well:
+            self.last_run_s = time.monotonic()
+            messages = [one for one in self._consumer.consume(MAX_RECORDS, 0.2) if not one.error()]
+            if not messages and not self.is_healthy:
                 self._probe()
-            pairs: set[Pair] = set()
+            boot_keys: set[BootKey] = set()
             outcomes: Counter[str] = Counter()
             for message in messages:
-                self._relay(records_of([message])[0], pairs, outcomes)
+                self._relay(records_of([message])[0], boot_keys, outcomes)
             if messages and not stopping.is_set():
                 self._commit()
-                self._note(pairs)
+                self._request_acks(boot_keys)
                 for outcome, times in outcomes.items():
                     metrics.FIXES.labels(outcome).inc(times)
         self._consumer.close()
@@ -110,39 +110,39 @@ class PatchSink:
 
     def _probe(self) -> None:
         try:
-            self.is_well = self._client.get("/healthz").status_code == httpx.codes.OK
+            self.is_healthy = self._client.get("/healthz").status_code == httpx.codes.OK
         except httpx.TransportError:
-            self.is_well = False
+            self.is_healthy = False
 
     def _commit(self) -> None:
         self._producer.flush()  # dead letters first
         try:
             self._consumer.commit(asynchronous=False)
         except KafkaException as exc:
-            self._log.warning("offsets_not_committed", error=str(exc))  # they are repeated
+            self._log.warning("offsets_not_committed", error=str(exc))  # read again
 
-    def _relay(self, record: Record, pairs: set[Pair], outcomes: Counter[str]) -> None:
+    def _relay(self, record: Record, boot_keys: set[BootKey], outcomes: Counter[str]) -> None:
         driver_id = driver_id_of(record.key)
         if driver_id is None:
-            self._bury(record, "bad_id", "the driver's id in the topic")
+            self._to_dead_letters(record, "bad_id", "the key is not a driver id")
             return
         try:
             decoded = decode_position(record.payload)
         except MalformedFix as exc:
             outcomes["malformed"] += 1
-            self._bury(record, exc.reason, exc.detail)
+            self._to_dead_letters(record, exc.reason, exc.detail)
             return
         for fix in decoded:
             if isinstance(fix, Refused):
                 outcomes["rejected"] += 1
                 if not fix.is_void:
-                    self._bury(record, fix.reason, fix.detail)
+                    self._to_dead_letters(record, fix.reason, fix.detail)
             else:
-                pairs.add((driver_id, fix.boot or ""))
+                boot_keys.add((driver_id, fix.boot or ""))
                 outcomes[self._patch(record, driver_id, fix)] += 1
 
     def _patch(self, record: Record, driver_id: str, fix: Fix) -> str:
-        """Call PATCH until there is an answer, and return the outcome."""
+        """Call PATCH until it answers, and return the outcome."""
         wait_s = 0.25
         while not self._stopping.is_set():
             try:
@@ -158,27 +158,27 @@ class PatchSink:
                 reason = str(exc) or type(exc).__name__
             else:
                 if answer.status_code == httpx.codes.OK:
-                    self.is_well = True
+                    self.is_healthy = True
                     return str(answer.json()["outcome"])
                 if answer.status_code in (404, 409, 413, 422):
                     problem = answer.json()
                     known = {404: "unknown_driver", 409: "conflict", 413: "too_large"}
-                    self._bury(
+                    self._to_dead_letters(
                         record,
                         str(problem.get("reason") or known.get(answer.status_code, "rejected")),
                         str(problem.get("detail", "")),
                     )
                     return "conflict" if answer.status_code == 409 else "rejected"
-                reason = f"status {answer.status_code}"  # 401, 403: to be mended, not buried
-            if self.is_well:
+                reason = f"status {answer.status_code}"  # 401, 403: a wrong token
+            if self.is_healthy:
                 self._log.warning("waiting_for_driver_api", error=reason)
-            self.is_well = False
-            self.turned_at = time.monotonic()
+            self.is_healthy = False
+            self.last_run_s = time.monotonic()
             self._stopping.wait(wait_s)
-            wait_s = min(MOST_WAIT_S, 2 * wait_s)
+            wait_s = min(MAX_BACKOFF_S, 2 * wait_s)
         return "unanswered"
 
-    def _bury(self, record: Record, reason: str, detail: str) -> None:
+    def _to_dead_letters(self, record: Record, reason: str, detail: str) -> None:
         metrics.DEAD_LETTERS.labels(reason).inc()
         driver_id = driver_id_of(record.key) or ""
         self._producer.produce(

@@ -1,4 +1,4 @@
-"""The live feed: one packed record per batch, transient. The next fix heals a gap."""
+"""The live feed: one packed record per batch. Transient: the next fix replaces a lost one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 from confluent_kafka import KafkaError, Producer
 
 from doorstep.fix.instants import EPOCH
+from doorstep.kafka.access import KafkaAccess
 from doorstep.store.records import IncomingRow
 from driver_events import metrics
 from driver_events.batch import ms_of
@@ -28,7 +29,7 @@ def pack_positions(rows: Sequence[IncomingRow]) -> list[bytes]:
 
 
 def _positions(rows: Sequence[IncomingRow]) -> list[tuple[object, ...]]:
-    arrived_at, arrived_ms = EPOCH, 0  # fixes that arrived in the same millisecond share it
+    arrived_at, arrived_ms = EPOCH, 0  # consecutive fixes often share it
     positions: list[tuple[object, ...]] = []
     for (
         _, driver_id, _, _, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
@@ -44,27 +45,27 @@ def _positions(rows: Sequence[IncomingRow]) -> list[tuple[object, ...]]:
 
 
 class LiveFeed:
-    """Publishes positions without ever holding up a batch."""
+    """Publishes positions without blocking a batch."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
         self._topic = topic
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap_servers,
+                **kafka.as_librdkafka_dict(),
                 "client.id": "driver-events-positions",
                 "partitioner": "murmur2_random",
                 "acks": 1,
                 "linger.ms": 0,
                 "reconnect.backoff.max.ms": RECONNECT_MS,
                 "compression.type": "lz4",
-                "message.timeout.ms": 3000,  # an older position is no news
+                "message.timeout.ms": 3000,  # an older position is obsolete
                 "queue.buffering.max.messages": 1000,
                 "log_level": 2,
             }
         )
 
     def publish(self, rows: Sequence[IncomingRow]) -> None:
-        """Hand positions to the producer; what it has no room for is counted and let go."""
+        """Enqueue positions; those over the producer's limit are counted and dropped."""
         self._producer.poll(0)
         for value in pack_positions(rows):
             try:
@@ -73,7 +74,7 @@ class LiveFeed:
                 metrics.POSITIONS.labels("dropped").inc()
 
     def close(self) -> None:
-        """Give what is under way a moment."""
+        """Flush for up to 1 s."""
         self._producer.flush(1.0)
 
 

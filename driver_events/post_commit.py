@@ -1,4 +1,4 @@
-"""What follows a commit: metrics, the live feed, the devices, the outbox."""
+"""After a commit: metrics, live positions, acks, the outbox."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Protocol
 
 from doorstep.store.records import IncomingRow
 from driver_events import metrics
-from driver_events.batch import Batch, BatchResult, Pair
+from driver_events.batch import Batch, BatchResult, BootKey
 
-LATENCY_SAMPLE = 25  # fixes of a batch whose latency is noted: 2 µs each
+LATENCY_SAMPLE = 25  # fixes per batch whose latency is observed: 2 µs each
 
 
 class PostCommit(Protocol):
-    """Who is told of a committed batch: the live feed, the devices, the outbox."""
+    """A listener for committed batches."""
 
-    def follow(self, verdict: BatchResult) -> None:
-        """Take note of what was committed. Must not block or fail. Called in one thread."""
+    def on_commit(self, result: BatchResult) -> None:
+        """Handle a committed batch. Must not block or raise. Called in one thread."""
 
 
-def count(batch: Batch, verdict: BatchResult) -> None:
-    """Count one committed batch."""
+def record_metrics(batch: Batch, result: BatchResult) -> None:
+    """Update the metrics for one committed batch."""
     metrics.BATCH_FIXES.observe(len(batch.rows))
-    for outcome, times in verdict.outcomes.items():
+    for outcome, times in result.outcomes.items():
         metrics.FIXES.labels(outcome).inc(times)
-    for reason, times in verdict.reasons.items():
+    for reason, times in result.reasons.items():
         metrics.REFUSED.labels(reason).inc(times)
-    for letter in verdict.letters:
-        metrics.DEAD_LETTERS.labels(letter.reason).inc()
+    for dead_letter in result.dead_letters:
+        metrics.DEAD_LETTERS.labels(dead_letter.reason).inc()
     committed_s = time.time()
     for row in batch.rows[:: 1 + len(batch.rows) // LATENCY_SAMPLE]:
         _, _, _, _, fix_at, received_at, *_ = row
@@ -38,26 +38,26 @@ def count(batch: Batch, verdict: BatchResult) -> None:
 
 
 class CommitFanout:
-    """The aftermath of a running service: the live feed, the devices, the outbox."""
+    """Passes each committed batch to the live feed, the acks and the outbox."""
 
     def __init__(
         self,
-        publish: Callable[[Sequence[IncomingRow]], None],
-        note: Callable[[set[Pair]], None],
-        note_parked: Callable[[set[Pair]], None],
+        publish_positions: Callable[[Sequence[IncomingRow]], None],
+        request_acks: Callable[[set[BootKey]], None],
+        remember_parked: Callable[[set[BootKey]], None],
         wake_outbox: Callable[[], None],
     ) -> None:
-        self._publish = publish
-        self._note = note
-        self._note_parked = note_parked
+        self._publish_positions = publish_positions
+        self._request_acks = request_acks
+        self._remember_parked = remember_parked
         self._wake_outbox = wake_outbox
 
-    def follow(self, verdict: BatchResult) -> None:
-        """Tell each of them."""
-        if positions := verdict.positions():
-            self._publish(positions)
-        self._note(verdict.pairs())
-        if verdict.parked:
-            self._note_parked(verdict.parked)
-        if verdict.letters:
+    def on_commit(self, result: BatchResult) -> None:
+        """Notify each of them."""
+        if positions := result.positions():
+            self._publish_positions(positions)
+        self._request_acks(result.boot_keys())
+        if result.parked:
+            self._remember_parked(result.parked)
+        if result.dead_letters:
             self._wake_outbox()

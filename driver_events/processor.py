@@ -1,4 +1,4 @@
-"""The loop: take records, record them, tell whoever waits for it."""
+"""The processing loop: read records, commit them in batches, notify listeners."""
 
 from __future__ import annotations
 
@@ -14,220 +14,222 @@ from confluent_kafka import Message
 from doorstep.errors import DoorstepError, KafkaUnavailable, OffsetLost, StoreUnavailable
 from doorstep.telemetry import get_logger
 from driver_events import metrics
-from driver_events.batch import READ_AT_ONCE, Batch, BatchResult, read_batch, to_dead_letters
-from driver_events.consumer import NOWHERE, PartitionConsumer, records_of
-from driver_events.post_commit import PostCommit, count
+from driver_events.batch import (
+    RECORDS_PER_DECODE,
+    Batch,
+    BatchResult,
+    decode_batch,
+    to_dead_letters,
+)
+from driver_events.consumer import UNKNOWN_TOPIC, PartitionConsumer, records_of
+from driver_events.post_commit import PostCommit, record_metrics
 from driver_events.rate_monitor import RateMonitor
 from driver_events.recorder import DataError, Recorder
 
-MOST_WAIT_S = 2.0  # between two tries, while the database or Kafka is away
-MOST_AGE_S = 0.12  # of a batch, unless the one before is in flight for longer
-LOOK_EVERY_S = 0.01  # whether the batch in flight has landed
-DECODE_AT_ONCE = 100  # records between two such looks: 3 ms if each is an array of five
+MAX_BACKOFF_S = 2.0  # between two attempts while the database or Kafka is unavailable
+MAX_BATCH_AGE_S = 0.12  # unless the previous batch is in flight for longer
+IN_FLIGHT_POLL_S = 0.01  # between two checks whether the batch in flight has finished
+RECORDS_PER_STEP = 100  # decoded between two such checks: 3 ms if each is an array of five
 
-Moves = Mapping[int, tuple[int, int]]
+OffsetRanges = Mapping[int, tuple[int, int]]
 
 
 class _InFlightBatch(NamedTuple):
-    """A batch that is being committed for the `times`th time. `landing` says how long it took."""
+    """A batch that is being committed. `future` returns the result and the seconds it took."""
 
     messages: Sequence[Message]
     batch: Batch
-    moves: Moves
-    landing: Future[tuple[BatchResult, float]]
-    times: int
+    offset_ranges: OffsetRanges
+    future: Future[tuple[BatchResult, float]]
+    attempt: int
 
 
 class Processor:
-    """Takes small batches when calm and large ones when behind; each is one commit.
+    """Commits records in batches: small ones at low load, large ones when behind.
 
-    One batch is in flight at most: while a thread of its own commits it, the next one grows. Only
-    when it has landed do the next one's offsets follow from it, and the next one starts: so the
-    slower the database is, the larger its batches, which cost less a fix. Who waits for a commit
-    is told of it once the next batch is on its way: the database need not wait for that.
+    At most one batch is in flight: a separate thread commits it while the next one grows. The next
+    one starts when it has finished, because its offsets follow from it. So a slower database gets
+    larger batches, which cost less per fix. Listeners are notified after the next batch starts, so
+    that the database does not idle meanwhile.
 
-    Whatever goes wrong with a batch, what was taken since is dropped, and read again from where
-    the database says: so a commit whose answer got lost is neither repeated nor skipped. When the
-    database is away, partitions are paused and the group is kept.
+    After any error the records read since are discarded and read again from the offsets in the
+    database, so a commit whose answer was lost is neither repeated nor skipped. While the database
+    is unavailable, partitions are unassigned and the group membership is kept.
     """
 
     def __init__(
         self,
-        source: PartitionConsumer,
+        consumer: PartitionConsumer,
         recorder: Recorder,
-        aftermath: PostCommit,
+        post_commit: PostCommit,
         *,
         max_batch_fixes: int,
         max_batch_age_s: float,
     ) -> None:
-        self._source = source
+        self._consumer = consumer
         self._recorder = recorder
-        self._aftermath = aftermath
+        self._post_commit = post_commit
         self._max_batch_fixes = max_batch_fixes
-        self._max_batch_age_s = self._age_s = max_batch_age_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
-        self._flight: _InFlightBatch | None = None
-        self._started_s = 0.0  # when the newest flight did
+        self._max_batch_age_s = self._target_age_s = max_batch_age_s
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="recorder")
+        self._in_flight: _InFlightBatch | None = None
+        self._started_s = 0.0  # when the newest batch was submitted
         self._pending_notifications: list[tuple[Batch, BatchResult]] = []
-        self._drop()
+        self._discard_batch()
         self._log = get_logger()
-        self._wait_s = 0.0
-        self._meter = RateMonitor()
-        self.topic = NOWHERE
-        self.turned_at = time.monotonic()
-        # Whoever gets our partitions asks the database where they go on.
-        source.before_leaving = self._leave_partitions
+        self._backoff_s = 0.0
+        self._rate_monitor = RateMonitor()
+        self.topic = UNKNOWN_TOPIC
+        self.last_run_s = time.monotonic()
+        consumer.on_leave = self._on_leave
 
     def run(self, stopping: threading.Event, check: Callable[[], None]) -> None:
-        """Process until `stopping`. `check` raises what a thread has died of."""
+        """Process until `stopping`. `check` raises the exception of a failed thread."""
         while not stopping.is_set():
             check()
             self.step()
         self.close()
 
     def close(self) -> None:
-        """Let the batch in flight land, and leave."""
-        with suppress(DoorstepError):  # then the next start goes on where the database says
+        """Finish the batch in flight and leave the group."""
+        with suppress(DoorstepError):  # not committed: the next start reads it again
             self._finish()
         self._notify()
-        self._thread.shutdown()
+        self._executor.shutdown()
         self._recorder.discard()
-        self._source.close()
+        self._consumer.close()
 
     def step(self) -> None:
-        """Take a batch and let it start, or find out why not and wait a little."""
-        self.turned_at = time.monotonic()
+        """Run one iteration: read, decode and, when a batch is due, start its commit."""
+        self.last_run_s = time.monotonic()
         try:
-            if self._source.needs_opening:
+            if self._consumer.needs_offsets:
                 self._finish()
-                self._open()
-            self._take()
-            self._wait_s = 0.0
-            self._meter.check()
+                self._assign_partitions()
+            self._grow_batch()
+            self._backoff_s = 0.0
+            self._rate_monitor.check()
         except OffsetLost:
-            self._source.rejoin("offset_lost")
+            self._consumer.rejoin("offset_lost")
         except StoreUnavailable as exc:
             metrics.PAUSES.inc()
-            self._wait("waiting_for_database", exc)
+            self._back_off("waiting_for_database", exc)
         except KafkaUnavailable as exc:
-            self._wait("waiting_for_kafka", exc)
+            self._back_off("waiting_for_kafka", exc)
         finally:
             self._notify()
 
-    def start_over(self, why: str) -> None:
-        """Join the group anew: the topic is another one than it was."""
-        self._source.rejoin(why)
+    def rejoin(self, reason: str) -> None:
+        """Leave the group and join it again."""
+        self._consumer.rejoin(reason)
 
-    def _open(self) -> None:
-        self._drop()
-        self.topic = self._source.identify()
-        offsets = self._recorder.open_offsets(self.topic, self._source.assigned)
-        self._source.open(offsets)
+    def _assign_partitions(self) -> None:
+        self._discard_batch()
+        self.topic = self._consumer.identify()
+        offsets = self._recorder.open_offsets(self.topic, self._consumer.assigned)
+        self._consumer.assign(offsets)
         self._log.info("reading", offsets=offsets)
 
-    def _wait(self, event: str, error: Exception) -> None:
-        if self._wait_s == 0.0:
+    def _back_off(self, event: str, error: Exception) -> None:
+        if self._backoff_s == 0.0:
             self._log.warning(event, error=str(error))
-        self._wait_s = min(MOST_WAIT_S, 2 * self._wait_s or 0.25)
-        self._source.shut()
-        self._source.take(1, self._wait_s)  # nothing comes, but we stay in the group
+        self._backoff_s = min(MAX_BACKOFF_S, 2 * self._backoff_s or 0.25)
+        self._consumer.unassign()
+        self._consumer.consume(1, self._backoff_s)  # returns nothing; keeps the membership
 
-    # ---- the batch that grows ---------------------------------------------------------------
-
-    def _drop(self) -> None:
-        """Forget what was taken and is not in flight."""
-        self._taken: list[Message] = []  # not decoded yet
+    def _discard_batch(self) -> None:
+        """Discard the records read and not in flight."""
+        self._undecoded: list[Message] = []
         self._messages: list[Message] = []  # of `_batch`
         self._batch = Batch()
 
-    def _take(self) -> None:
-        """Let the batch grow, and start once it is old or full and the one before has landed."""
-        if not self._taken:
-            most = min(READ_AT_ONCE, self._max_batch_fixes)
-            self._taken = self._source.take(most, self._patience_s())
-        is_quiet = not self._taken
+    def _grow_batch(self) -> None:
+        """Read and decode; start the batch once it is full or old and none is in flight."""
+        if not self._undecoded:
+            limit = min(RECORDS_PER_DECODE, self._max_batch_fixes)
+            self._undecoded = self._consumer.consume(limit, self._poll_timeout_s())
+        is_idle = not self._undecoded
         self._decode()
         is_full = len(self._batch.rows) >= self._max_batch_fixes
-        if is_full or is_quiet or (self._flight and self._flight.landing.done()):
+        if is_full or is_idle or (self._in_flight and self._in_flight.future.done()):
             self._finish()
-        is_old = time.monotonic() - self._started_s >= self._age_s
-        if self._flight is None and self._messages and (is_full or is_old):
+        is_old = time.monotonic() - self._started_s >= self._target_age_s
+        if self._in_flight is None and self._messages and (is_full or is_old):
             messages, batch = self._messages, self._batch
             self._messages, self._batch = [], Batch()
             self._start(messages, batch)
 
-    def _patience_s(self) -> float:
-        if self._flight is not None:
-            return LOOK_EVERY_S
-        rest_s = self._started_s + self._age_s - time.monotonic()
-        return rest_s if rest_s > 0 else self._max_batch_age_s
+    def _poll_timeout_s(self) -> float:
+        if self._in_flight is not None:
+            return IN_FLIGHT_POLL_S
+        left_s = self._started_s + self._target_age_s - time.monotonic()
+        return left_s if left_s > 0 else self._max_batch_age_s
 
     def _decode(self) -> None:
         known = len(self._batch.records)
-        part = records_of(self._taken[:DECODE_AT_ONCE])
-        read_batch(part, self._max_batch_fixes, self._batch)
+        part = records_of(self._undecoded[:RECORDS_PER_STEP])
+        decode_batch(part, self._max_batch_fixes, self._batch)
         fresh = len(self._batch.records) - known
-        self._messages += self._taken[:fresh]
-        self._taken = self._taken[fresh:]
+        self._messages += self._undecoded[:fresh]
+        self._undecoded = self._undecoded[fresh:]
 
-    # ---- one batch in flight ----------------------------------------------------------------
-
-    def _start(self, messages: Sequence[Message], batch: Batch, times: int = 1) -> None:
-        moves = self._source.moves_of(messages)
+    def _start(self, messages: Sequence[Message], batch: Batch, attempt: int = 1) -> None:
+        offset_ranges = self._consumer.offset_ranges_of(messages)
         self._started_s = time.monotonic()
-        landing = self._thread.submit(self._record, batch, moves)
-        self._flight = _InFlightBatch(messages, batch, moves, landing, times)
+        future = self._executor.submit(self._record, batch, offset_ranges)
+        self._in_flight = _InFlightBatch(messages, batch, offset_ranges, future, attempt)
 
-    def _record(self, batch: Batch, moves: Moves) -> tuple[BatchResult, float]:
-        """Commit a batch, in the recorder's thread; say too how long it took."""
+    def _record(self, batch: Batch, offset_ranges: OffsetRanges) -> tuple[BatchResult, float]:
+        """Commit a batch in the recorder's thread; return the result and the seconds it took."""
         started_s = time.monotonic()
-        verdict = self._recorder.record(batch, self.topic, moves)
-        return verdict, time.monotonic() - started_s
+        result = self._recorder.record(batch, self.topic, offset_ranges)
+        return result, time.monotonic() - started_s
 
-    def _leave_partitions(self) -> None:
-        self._drop()
-        if self._flight is not None:
-            wait([self._flight.landing])
+    def _on_leave(self) -> None:
+        self._discard_batch()
+        if self._in_flight is not None:
+            wait([self._in_flight.future])
 
     def _finish(self) -> None:
-        """Wait for the batch in flight. Raises StoreUnavailable, OffsetLost: then it is not stored.
+        """Wait for the batch in flight. Raises StoreUnavailable, OffsetLost: it is not stored.
 
-        The next one grows for twice as long as this one took to commit, up to 120 ms, so that the
-        database rests half its time until batches are as large as pays.
+        The next batch grows for twice as long as this one took to commit, at most 120 ms: larger
+        batches would cost no less per fix.
         """
-        flight, self._flight = self._flight, None
-        if flight is None:
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is None:
             return
         try:
-            verdict, took_s = flight.landing.result()
+            result, took_s = in_flight.future.result()
         except DataError as exc:
-            if self._source.holds(flight.moves):  # else whoever has them now reads them again
-                self._halve(flight, exc)
+            # Partitions that were revoked meanwhile are read again by their new owner.
+            if self._consumer.owns(in_flight.offset_ranges):
+                self._bisect(in_flight, exc)
         else:
-            self._age_s = max(self._max_batch_age_s, min(MOST_AGE_S, 2 * took_s))
-            self._source.advance(flight.moves)
+            self._target_age_s = max(self._max_batch_age_s, min(MAX_BATCH_AGE_S, 2 * took_s))
+            self._consumer.advance(in_flight.offset_ranges)
             metrics.BATCH_S.observe(took_s)
-            self._pending_notifications.append((flight.batch, verdict))
+            self._pending_notifications.append((in_flight.batch, result))
 
     def _notify(self) -> None:
-        """Tell whoever waits for it of what has landed."""
-        pending_notifications, self._pending_notifications = self._pending_notifications, []
-        for batch, verdict in pending_notifications:
-            self._aftermath.follow(verdict)
-            count(batch, verdict)
-            self._meter.note(batch.rows)
+        """Notify the listeners of committed batches."""
+        committed, self._pending_notifications = self._pending_notifications, []
+        for batch, result in committed:
+            self._post_commit.on_commit(result)
+            record_metrics(batch, result)
+            self._rate_monitor.count(batch.rows)
 
-    def _halve(self, flight: _InFlightBatch, error: DataError) -> None:
-        """Commit the parts of a batch that the database can't take, until one record is left."""
-        messages, batch = flight.messages, flight.batch
+    def _bisect(self, in_flight: _InFlightBatch, error: DataError) -> None:
+        """Commit the halves of a batch that the database refused, down to one record."""
+        messages, batch = in_flight.messages, in_flight.batch
         self._log.error("data_error", error=str(error), records=len(messages))
         half = len(messages) // 2
         if half:
             for part in (slice(None, half), slice(half, None)):
-                half_batch = read_batch(batch.records[part], len(batch.rows) + 1)
-                self._start(messages[part], half_batch)
+                rows = decode_batch(batch.records[part], len(batch.rows) + 1)
+                self._start(messages[part], rows)
                 self._finish()
-        else:  # two doors at once may have been the reason: once more
-            buried = batch if flight.times == 1 else to_dead_letters(batch, str(error))
-            self._start(messages, buried, flight.times + 1)
+        else:  # a concurrent PATCH may have caused it: try once more
+            batch = batch if in_flight.attempt == 1 else to_dead_letters(batch, str(error))
+            self._start(messages, batch, in_flight.attempt + 1)
             self._finish()

@@ -1,4 +1,4 @@
-"""Recording one batch: fixes, dead letters and offsets stand or fall together."""
+"""Records one batch: fixes, dead letters and offsets in one transaction."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from driver_events.batch import Batch, BatchResult, classify
 from driver_events.consumer import TopicIdentity
 from driver_events.dead_letter_limit import DeadLetterLimit
 
-# SQLSTATE classes of a value that the database can't take. Anything else that goes wrong (a right
-# that is missing, a function that is not there) is ours to mend, and no reason to bury fixes.
+# SQLSTATE classes of invalid values. Other errors (a missing privilege or function) are defects of
+# the installation: the batch is tried again and no fix becomes a dead letter.
 DATA_ERRORS = ("22", "23")
 
 
 class DataError(DoorstepError):
-    """The database refused a value in the batch, and so all of it."""
+    """The database refused a value, and with it the whole batch."""
 
 
 class Connection:
-    """A database connection that is opened when needed, and again after it broke."""
+    """A database connection that is opened on demand and reopened after an error."""
 
     def __init__(self, url: str, application_name: str) -> None:
         self._url = url
@@ -35,10 +35,10 @@ class Connection:
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
-        """Use it for one transaction, which is committed at the end.
+        """Run one transaction, committed at the end of the block.
 
-        After any error the connection is a new one. Raises DataError, and StoreUnavailable also
-        for what is ours to mend (a right that is missing): it is tried again, and said.
+        Any error closes the connection. Raises DataError, and StoreUnavailable for all other
+        database errors, a missing privilege included.
         """
         try:
             if self._conn is None or self._conn.closed:
@@ -56,61 +56,61 @@ class Connection:
             raise
 
     def discard(self) -> None:
-        """Close the connection, whatever state it is in; its transaction is rolled back."""
+        """Close the connection; an open transaction is rolled back."""
         if self._conn is not None:
             self._conn.close()
             self._conn = None
 
 
 class Recorder(Protocol):
-    """Where batches go: the database, or a stand-in in unit tests."""
+    """Stores batches: the database, or a fake in unit tests."""
 
     def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
-        """Read where each partition goes on. Raises StoreUnavailable."""
+        """Read the next offset of each partition. Raises StoreUnavailable."""
 
     def record(
-        self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
+        self, batch: Batch, topic: TopicIdentity, offset_ranges: Mapping[int, tuple[int, int]]
     ) -> BatchResult:
-        """Record a batch. Raises StoreUnavailable, OffsetLost, DataError: then nothing is."""
+        """Record a batch or nothing. Raises StoreUnavailable, OffsetLost, DataError."""
 
     def discard(self) -> None:
-        """Forget the connection and what was not committed on it."""
+        """Close the connection and roll back."""
 
 
 class DatabaseRecorder:
-    """Records through the one write door, `record_fixes`."""
+    """Records through `record_fixes`, the only write function."""
 
     def __init__(self, url: str, limit: DeadLetterLimit) -> None:
         self._connection = Connection(url, "driver_events")
         self._limit = limit
 
     def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
-        """Read where each partition goes on; one that was never seen starts at 0."""
+        """Read the next offset of each partition; an unknown one starts at 0."""
         with self._connection.transaction() as conn:
             return fix_writer.open_offsets(conn, topic.cluster_id, topic.topic_id, partitions)
 
     def record(
-        self, batch: Batch, topic: TopicIdentity, moves: Mapping[int, tuple[int, int]]
+        self, batch: Batch, topic: TopicIdentity, offset_ranges: Mapping[int, tuple[int, int]]
     ) -> BatchResult:
         """Record a batch in one transaction.
 
-        1. Fixes through `record_fixes`, whose answer names those not simply committed.
+        1. Fixes through `record_fixes`, which returns those with another outcome than committed.
         2. Dead letters into the outbox.
-        3. Offsets by compare-and-set: they move only from where we read.
+        3. Offsets by compare-and-set: each moves only from the offset that was read.
         4. One commit.
         """
         with self._connection.transaction() as conn:
             # Step 1
             outcomes = fix_writer.record_fixes(conn, batch.rows) if batch.rows else []
-            verdict = classify(batch, outcomes)
+            result = classify(batch, outcomes)
             # Step 2
-            verdict.letters = self._limit.keep(verdict.letters)
-            fix_writer.add_dead_letters(conn, verdict.letters)
+            result.dead_letters = self._limit.keep(result.dead_letters)
+            fix_writer.add_dead_letters(conn, result.dead_letters)
             # Step 3
-            fix_writer.advance_offsets(conn, topic.cluster_id, topic.topic_id, moves)
-            # Step 4: at the end of the block
-        return verdict
+            fix_writer.advance_offsets(conn, topic.cluster_id, topic.topic_id, offset_ranges)
+            # Step 4 is the end of the block
+        return result
 
     def discard(self) -> None:
-        """Close the connection; what was not committed is rolled back."""
+        """Close the connection and roll back."""
         self._connection.discard()

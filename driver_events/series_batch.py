@@ -1,4 +1,4 @@
-"""One batch of series: from records of the topic `series` to rows, and to dead letters. Pure."""
+"""One batch of series points: records of the topic `series` to rows and dead letters. Pure."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from doorstep.series import RefusedPoint, decode_points, name_of
 from doorstep.store.records import DeadLetter
 from driver_events.batch import Record, instant_of_ms
 
-FUTURE = timedelta(seconds=120)  # as of fixes: a point may be dated so far ahead of its arrival
+MAX_LEAD = timedelta(seconds=120)  # how far `at` may be ahead of the arrival, as for fixes
 
 Row = tuple[int, str, datetime, float]
-"""Its number in the batch, the series' name, the instant, the value."""
+"""(number in the batch, series name, instant, value)."""
 
 
 @dataclass(slots=True)
 class SeriesBatch:
-    """Records, the rows read from them, and what can't be used. `record_nos[n]` is row n's."""
+    """Records and the rows decoded from them. `record_nos[n]` is the record of row n."""
 
     records: Sequence[Record]
     rows: list[Row] = field(default_factory=list)
     record_nos: list[int] = field(default_factory=list)
-    faults: dict[tuple[int, str], list[str]] = field(default_factory=dict)
+    refusals: dict[tuple[int, str], list[str]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def refuse(self, record_no: int, reason: str, detail: str) -> None:
-        """Note that an entry of a record can't be used."""
-        self.faults.setdefault((record_no, reason), []).append(detail)
+        """Refuse an entry of a record."""
+        self.refusals.setdefault((record_no, reason), []).append(detail)
         self.outcomes[reason] += 1
 
-    def settle(self, others: Iterable[tuple[int, str]]) -> None:
-        """Take the database's answer: the rows that were not simply written."""
+    def apply_outcomes(self, outcomes: Iterable[tuple[int, str]]) -> None:
+        """Apply the database's outcomes, which name the rows that were not written."""
         counts: Counter[str] = Counter()
-        for n, outcome in others:
+        for n, outcome in outcomes:
             counts[outcome] += 1
             if outcome == "too_many_series":
                 self.refuse(self.record_nos[n], outcome, self.rows[n][1])
@@ -45,14 +45,14 @@ class SeriesBatch:
                 self.outcomes[outcome] += 1
         self.outcomes["written"] += len(self.rows) - counts.total()
 
-    def letters(self) -> list[DeadLetter]:
-        """One dead letter per record and reason."""
+    def dead_letters(self) -> list[DeadLetter]:
+        """Build one dead letter per record and reason."""
         return [
-            self._letter(self.records[record_no], reason, details)
-            for (record_no, reason), details in self.faults.items()
+            self._dead_letter(self.records[record_no], reason, details)
+            for (record_no, reason), details in self.refusals.items()
         ]
 
-    def _letter(self, record: Record, reason: str, details: Sequence[str]) -> DeadLetter:
+    def _dead_letter(self, record: Record, reason: str, details: Sequence[str]) -> DeadLetter:
         name = (record.key or b"").decode("utf-8", "replace")
         return DeadLetter(
             payload=record.payload,
@@ -65,16 +65,16 @@ class SeriesBatch:
         )
 
 
-def read_series(records: Sequence[Record], retention: timedelta) -> SeriesBatch:
-    """Decode records. Whatever is wrong with one of them, the others are read.
+def decode_series(records: Sequence[Record], retention: timedelta) -> SeriesBatch:
+    """Decode records. A bad record does not affect the others.
 
-    A point is judged by when its record reached us: not in the future, and not past `retention`.
+    A point must not be dated after its arrival plus MAX_LEAD, nor before it less `retention`.
     """
     batch = SeriesBatch(records)
     for record_no, (key, payload, received_at_ms) in enumerate(records):
         name = name_of(key)
         if name is None:
-            batch.refuse(record_no, "bad_id", "the series' name in the topic")
+            batch.refuse(record_no, "bad_id", "the key is not a series name")
             continue
         try:
             points = decode_points(payload)
@@ -85,7 +85,7 @@ def read_series(records: Sequence[Record], retention: timedelta) -> SeriesBatch:
         for point in points:
             if isinstance(point, RefusedPoint):
                 batch.refuse(record_no, point.reason, f"entry {point.n}: {point.detail}")
-            elif point.at > received_at + FUTURE:
+            elif point.at > received_at + MAX_LEAD:
                 batch.refuse(record_no, "in_the_future", point.at.isoformat())
             elif point.at < received_at - retention:
                 batch.refuse(record_no, "too_old", point.at.isoformat())
@@ -96,7 +96,7 @@ def read_series(records: Sequence[Record], retention: timedelta) -> SeriesBatch:
 
 
 def series_to_dead_letters(records: Sequence[Record], detail: str) -> SeriesBatch:
-    """Make dead letters of records that the database can't take."""
+    """Turn records that the database refused into dead letters."""
     batch = SeriesBatch(records)
     for record_no in range(len(records)):
         batch.refuse(record_no, "refused_by_database", detail)

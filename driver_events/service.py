@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
-from driver_events.acks import TICK_S, AckPublisher, AckSchedule, reader
+from driver_events.acks import TICK_S, AckPublisher, AckSchedule, watermark_reader
 from driver_events.compaction_worker import EVERY_S as HISTORY_EVERY_S
 from driver_events.compaction_worker import CompactionWorker
 from driver_events.consumer import MAX_POLL_INTERVAL_S, PartitionConsumer
@@ -22,13 +22,18 @@ from driver_events.positions import LiveFeed
 from driver_events.post_commit import CommitFanout
 from driver_events.processor import Processor
 from driver_events.recorder import Connection, DatabaseRecorder
-from driver_events.series_processor import FORGET_EVERY_S, TAKE_S, SeriesWriter, forget_old_points
+from driver_events.series_processor import (
+    EXPIRE_EVERY_S,
+    POLL_TIMEOUT_S,
+    SeriesWriter,
+    expire_old_points,
+)
 from driver_events.settings import DriverEventsSettings
 from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
 from driver_events.watchdog import Watchdog
 from driver_events.worker import Worker
 
-OUTBOX_EVERY_S = 0.1  # an order change by command waits this long at most
+OUTBOX_EVERY_S = 0.1  # the longest delay of an order change by command
 PARKED_EVERY_S = 1.0
 COMMANDS_EVERY_S = 1.0
 PARTITIONS_EVERY_S = 3600.0
@@ -36,26 +41,24 @@ DAYS_AHEAD = 2
 
 
 def run_service(settings: DriverEventsSettings, stopping: threading.Event) -> None:
-    """Run until `stopping`. Raises what a thread has died of."""
+    """Run until `stopping`. Raises the exception of a failed thread."""
     sender = MqttPublisher(
         settings.mqtt_url, settings.mqtt_username, settings.mqtt_password.get_secret_value()
     )
     url = settings.database_url.get_secret_value()
-    feedback = AckPublisher(
+    acks = AckPublisher(
         AckSchedule(settings.ack_every_s),
-        reader(Connection(url, "driver_events feedback")),
+        watermark_reader(Connection(url, "driver_events acks")),
         sender,
         settings.ack_every_s,
     )
-    # A short ACK_EVERY_S is meant: a demo or a test that waits for acks.
-    workers = {
-        "feedback": Worker("feedback", feedback.send_due, min(TICK_S, settings.ack_every_s / 4))
-    }
+    # A short ACK_EVERY_S, as in demos and tests, needs a shorter tick.
+    workers = {"acks": Worker("acks", acks.send_due, min(TICK_S, settings.ack_every_s / 4))}
     try:
         if settings.fix_sink == "driver_api":
-            _run_patch_sink(settings, feedback, sender, workers, stopping)
+            _run_patch_sink(settings, acks, sender, workers, stopping)
         else:
-            _run_database_sink(settings, url, feedback, sender, workers, stopping)
+            _run_database_sink(settings, url, acks, sender, workers, stopping)
     finally:
         for worker in workers.values():
             worker.stop()
@@ -64,18 +67,18 @@ def run_service(settings: DriverEventsSettings, stopping: threading.Event) -> No
 
 def _run_patch_sink(
     settings: DriverEventsSettings,
-    feedback: AckPublisher,
+    acks: AckPublisher,
     sender: MqttPublisher,
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
-    sink = PatchSink(settings, feedback.note)
+    sink = PatchSink(settings, acks.request)
 
     def ready() -> Mapping[str, bool]:
-        return {"driver_api": sink.is_well, "mqtt": sender.is_connected}
+        return {"driver_api": sink.is_healthy, "mqtt": sender.is_connected}
 
     telemetry = serve_telemetry(
-        settings.driver_events_bind, ready, lambda: _is_recent(sink.turned_at)
+        settings.driver_events_bind, ready, lambda: _is_recent(sink.last_run_s)
     )
     try:
         sink.run(stopping, _start(workers))
@@ -86,65 +89,65 @@ def _run_patch_sink(
 def _run_database_sink(
     settings: DriverEventsSettings,
     url: str,
-    feedback: AckPublisher,
+    acks: AckPublisher,
     sender: MqttPublisher,
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
     outbox = OutboxPublisher(
         Connection(url, "driver_events outbox"),
-        settings.kafka_bootstrap_servers,
+        settings.kafka,
         {
             "tracking-updates": settings.kafka_updates_topic,
             "dead-letter": settings.kafka_dead_letter_topic,
         },
     )
-    parked = ParkedRetry(Connection(url, "driver_events parked"), feedback.note)
-    feed = LiveFeed(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
-    source = PartitionConsumer(
-        settings.kafka_bootstrap_servers,
+    parked = ParkedRetry(Connection(url, "driver_events parked"), acks.request)
+    feed = LiveFeed(settings.kafka, settings.kafka_positions_topic)
+    consumer = PartitionConsumer(
+        settings.kafka,
         settings.kafka_topic,
         settings.kafka_group_id,
         name=settings.mqtt_username,
     )
     workers["outbox"] = Worker("outbox", outbox.publish, OUTBOX_EVERY_S)
     processor = Processor(
-        source,
+        consumer,
         DatabaseRecorder(url, DeadLetterLimit(settings.dead_letters_per_minute)),
-        CommitFanout(feed.publish, feedback.note, parked.note_parked, workers["outbox"].wake),
+        CommitFanout(feed.publish, acks.request, parked.remember, workers["outbox"].wake),
         max_batch_fixes=settings.max_batch_fixes,
         max_batch_age_s=settings.max_batch_age_s,
     )
-    watchdog = Watchdog(source, lambda: processor.topic)
+    watchdog = Watchdog(consumer, lambda: processor.topic)
     commands = CommandPublisher(Connection(url, "driver_events commands"), sender)
     workers["commands"] = Worker("commands", commands.publish, COMMANDS_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
     workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
-    keeper = CompactionWorker(settings, lambda worked_s: not stopping.wait(worked_s))
-    workers["history"] = Worker("history", keeper.keep, HISTORY_EVERY_S)
-    workers["watchdog"] = Worker("watchdog", watchdog.look, WATCH_EVERY_S)
+    compaction = CompactionWorker(settings, lambda worked_s: not stopping.wait(worked_s))
+    workers["compaction"] = Worker("compaction", compaction.run, HISTORY_EVERY_S)
+    workers["watchdog"] = Worker("watchdog", watchdog.check, WATCH_EVERY_S)
     retention = timedelta(days=settings.series_retention_days)
     series = SeriesWriter(
         PartitionConsumer(
-            settings.kafka_bootstrap_servers,
+            settings.kafka,
             settings.kafka_series_topic,
             f"{settings.kafka_group_id}-series",
             name=settings.mqtt_username,
-            fetch_wait_ms=round(TAKE_S * 1000),
+            fetch_wait_ms=round(POLL_TIMEOUT_S * 1000),
         ),
         Connection(url, "driver_events series"),
         retention,
         workers["outbox"].wake,
         DeadLetterLimit(settings.dead_letters_per_minute),
     )
-    workers["series"] = Worker("series", series.write, 0.0)
-    forget = forget_old_points(Connection(url, "driver_events forget"), retention)
-    workers["forget"] = Worker("forget", forget, FORGET_EVERY_S)
+    workers["series"] = Worker("series", series.write_batch, 0.0)
+    expire = expire_old_points(Connection(url, "driver_events series expiry"), retention)
+    workers["series_expiry"] = Worker("series_expiry", expire, EXPIRE_EVERY_S)
 
     def ready() -> Mapping[str, bool]:
         return {
-            "kafka": workers["watchdog"].is_well and source.has_joined,
-            "database": workers["parked"].is_well and not source.needs_opening,
+            "kafka": workers["watchdog"].is_healthy and consumer.has_joined,
+            "database": workers["parked"].is_healthy and not consumer.needs_offsets,
             "mqtt": sender.is_connected,
         }
 
@@ -152,12 +155,12 @@ def _run_database_sink(
 
     def check() -> None:
         check_workers()
-        alarm = watchdog.take_alarm()
+        alarm = watchdog.pop_alarm()
         if alarm:
-            processor.start_over(alarm)
+            processor.rejoin(alarm)
 
     telemetry = serve_telemetry(
-        settings.driver_events_bind, ready, lambda: _is_recent(processor.turned_at)
+        settings.driver_events_bind, ready, lambda: _is_recent(processor.last_run_s)
     )
     try:
         processor.run(stopping, check)
@@ -169,7 +172,7 @@ def _run_database_sink(
 
 
 def _start(workers: Mapping[str, Worker]) -> Callable[[], None]:
-    """Start the threads; the function returned raises what one of them has died of."""
+    """Start the threads; the returned function raises the exception of a failed one."""
     for worker in workers.values():
         worker.start()
 
@@ -181,18 +184,18 @@ def _start(workers: Mapping[str, Worker]) -> Callable[[], None]:
 
 
 def _partitions_ahead(url: str) -> Callable[[], bool]:
-    """Keep partitions of the history ready for the days to come."""
+    """Return a function that creates the history's partitions ahead of time."""
     connection = Connection(url, "driver_events partitions")
 
     def ensure() -> bool:
         today = datetime.now(UTC).date()
         with connection.transaction() as conn:
             admin.ensure_partitions(conn, today - timedelta(days=1), today + timedelta(DAYS_AHEAD))
-        connection.discard()  # an hour's idling is no use
+        connection.discard()  # not needed for the next hour
         return False
 
     return ensure
 
 
-def _is_recent(turned_at: float) -> bool:
-    return time.monotonic() - turned_at < MAX_POLL_INTERVAL_S
+def _is_recent(last_run_s: float) -> bool:
+    return time.monotonic() - last_run_s < MAX_POLL_INTERVAL_S

@@ -1,4 +1,4 @@
-"""Notices what a consumer does not: a recreated topic or a fault of its own stalls it silently."""
+"""Detects recreated topics and stalled partitions, which a consumer does not report."""
 
 from __future__ import annotations
 
@@ -8,72 +8,72 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from driver_events import metrics
-from driver_events.consumer import NOWHERE, TopicIdentity
+from driver_events.consumer import UNKNOWN_TOPIC, TopicIdentity
 
 EVERY_S = 5.0
-STALLED_S = 10.0  # an answer of Kafka's takes 0.05 s
+STALLED_S = 10.0  # a fetch takes 0.05 s
 
 
-class WatchedPartition(Protocol):
-    """What the watchdog asks of the source."""
+class WatchedConsumer(Protocol):
+    """The part of PartitionConsumer that the watchdog reads."""
 
-    emptied_at: float
+    drained_at_s: float
 
     def identify(self) -> TopicIdentity:
-        """Which topic is there. Raises KafkaUnavailable."""
+        """Read the topic's identity. Raises KafkaUnavailable."""
 
-    def behind(self) -> Mapping[int, tuple[int, int]]:
-        """Where each open partition goes on, and where it ends. Raises KafkaUnavailable."""
+    def end_offsets(self) -> Mapping[int, tuple[int, int]]:
+        """Return (next offset, end offset) of each partition. Raises KafkaUnavailable."""
 
 
 class Watchdog:
-    """Compares the topic that is read with the one that is there, and its partitions' ends with us.
+    """Compares the topic's identity and end offsets with what the consumer reads.
 
-    A partition is stalled when it has had more for us for a while, and we have taken all that was
-    fetched since, and none of it was this one's.
+    A partition is stalled when it has had unread records for a while during which the consumer has
+    drained its fetch queue without advancing there.
     """
 
     def __init__(
         self,
-        source: WatchedPartition,
+        consumer: WatchedConsumer,
         current: Callable[[], TopicIdentity],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source = source
+        self._consumer = consumer
         self._current = current
         self._clock = clock
-        self._waiting: dict[tuple[int, int], float] = {}  # (partition, offset): since when
+        self._lagging_since: dict[tuple[int, int], float] = {}  # (partition, offset): since
         self._lock = threading.Lock()
         self._alarm: str | None = None
 
-    def look(self) -> bool:
-        """Look once. Raises KafkaUnavailable."""
-        there = self._source.identify()
-        if self._current() not in (NOWHERE, there):
+    def check(self) -> bool:
+        """Check once. Raises KafkaUnavailable."""
+        current = self._consumer.identify()
+        if self._current() not in (UNKNOWN_TOPIC, current):
             self._raise("topic_recreated")
-        elif self._finds_stalled(self._source.behind()):
+        elif self._has_stalled(self._consumer.end_offsets()):
             self._raise("partition_stalled")
         return False
 
-    def _finds_stalled(self, behind: Mapping[int, tuple[int, int]]) -> bool:
+    def _has_stalled(self, end_offsets: Mapping[int, tuple[int, int]]) -> bool:
         now_s = self._clock()
         metrics.LAG.clear()
-        for partition, (offset, end) in behind.items():
+        for partition, (offset, end) in end_offsets.items():
             metrics.LAG.labels(str(partition)).set(max(0, end - offset))
-        lagging = [(one, offset) for one, (offset, end) in behind.items() if end > offset]
-        self._waiting = {one: self._waiting.get(one, now_s) for one in lagging}
+        lagging = [(one, offset) for one, (offset, end) in end_offsets.items() if end > offset]
+        self._lagging_since = {one: self._lagging_since.get(one, now_s) for one in lagging}
         return any(
-            now_s - since >= STALLED_S and self._source.emptied_at > since + STALLED_S / 2
-            for since in self._waiting.values()
+            now_s - since >= STALLED_S and self._consumer.drained_at_s > since + STALLED_S / 2
+            for since in self._lagging_since.values()
         )
 
-    def _raise(self, why: str) -> None:
+    def _raise(self, reason: str) -> None:
         with self._lock:
-            self._alarm = why
-        self._waiting.clear()
+            self._alarm = reason
+        self._lagging_since.clear()
 
-    def take_alarm(self) -> str | None:
-        """Say why the source has to start over, if it has to; once."""
+    def pop_alarm(self) -> str | None:
+        """Return and clear the reason why the consumer must rejoin, if any."""
         with self._lock:
             alarm, self._alarm = self._alarm, None
         return alarm

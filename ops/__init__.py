@@ -1,7 +1,10 @@
-"""What operators run: `./run COMMAND` starts `python -m ops`.
+"""The operators' tools: `./run COMMAND` starts `python -m ops COMMAND`.
 
-cli        the commands of ./run
-stack/     the native launcher: servers and services as plain processes
-commands/  one module per operator's command
-ledger     devices' journals compared with the database
+cli               the command line
+commands/         one module per command
+demo/             the demo
+stack/            the native launcher: servers and services as plain processes
+ledger            compares the devices' journals with the database
+fleet_statistics  figures of a fleet since an instant
+checks            `./run test`
 """

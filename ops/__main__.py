@@ -1,4 +1,4 @@
-"""`python -m ops`: what `./run` calls once the tools are there."""
+"""`python -m ops COMMAND`: what `./run COMMAND` runs after its set-up."""
 
 import sys
 

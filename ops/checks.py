@@ -1,4 +1,4 @@
-"""`./run test`: linters, types and layers, then pytest, whose summary is the last line."""
+"""`./run test`: linters, type checker and import contracts, then pytest."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ops.stack.settings import PROJECT
 
-TEST_USAGE = """usage: ./run test [PYTEST...]
+USAGE = """usage: ./run test [PYTEST...]
 
-Runs ruff check, ruff format --check, mypy and lint-imports on the whole project, whatever fails,
-then pytest. Arguments go to pytest:
+Run ruff check, ruff format --check, mypy and lint-imports on the whole project, then pytest. A
+failure does not stop the rest. The arguments are pytest's.
 
-  ./run test                      everything
+examples:
+  ./run test                      all tests, in two processes
   ./run test tests/unit -k fix    some tests only
-  ./run test -x --lf              what failed last, until the first failure"""
+  ./run test -x --lf              the tests that failed last, until the first failure"""
 
 TOOLS = Path(sys.executable).parent
 
@@ -27,31 +28,29 @@ CHECKS: tuple[tuple[str, ...], ...] = (
     ("lint-imports", "--no-logo"),
 )
 
-# Most of a run waits for servers to start and to come back, so two of them fit beside each other.
-EVERYTHING = ("-n", "2", "--dist", "loadscope")
+# Tests mostly wait for servers, so two processes are faster even on two cores.
+ALL_TESTS = ("-n", "2", "--dist", "loadscope")
 
 
 def run_checks(pytest_arguments: Sequence[str]) -> int:
-    """Run all of it, whatever fails; the exit status says whether anything did."""
-    failed = [check for check in CHECKS if not _run(check)]
-    passed = _run(("pytest", *(pytest_arguments or EVERYTHING)), last=True, failed=failed)
+    """Run all checks and pytest. The return value is the exit status: 1 if any of them failed."""
+    failed = [" ".join(check) for check in CHECKS if not _run(check)]
+    if failed:
+        print(f"failed: {', '.join(failed)}", flush=True)  # again: pytest's output is long
+    passed = _run(("pytest", *(pytest_arguments or ALL_TESTS)))
     return 0 if passed and not failed else 1
 
 
-def _run(
-    argv: tuple[str, ...], *, last: bool = False, failed: Sequence[tuple[str, ...]] = ()
-) -> bool:
-    if last and failed:
-        print("failed: " + ", ".join(" ".join(check) for check in failed), flush=True)
+def _run(argv: tuple[str, ...]) -> bool:
     print(f"== {' '.join(argv)}", flush=True)
     done = subprocess.run([str(TOOLS / argv[0]), *argv[1:]], check=False, cwd=PROJECT)
     return done.returncode == 0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run `./run test ARGUMENTS`; the answer is the exit status."""
+    """Run `./run test ARGUMENTS`; the return value is the exit status."""
     if {"-h", "--help"} & set(arguments):
-        print(TEST_USAGE)
+        print(USAGE)
         return 0
     return run_checks(arguments)
 

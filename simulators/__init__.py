@@ -1,7 +1,12 @@
-"""Devices and fleets that use Doorstep as real phones, couriers and shops do: from outside.
+"""Simulators: they use Doorstep from outside, as phones, couriers and restaurants do.
 
-device    the reference device: journal, order, resends, store and forward
-couriers  a fleet on Florence's streets, its orders and customers
-replay    a recorded track, published as a device
-send      one fix, and what became of it
+couriers            a fleet on Florence's streets, its orders and customers
+cities              vans between French cities
+tickers             series of numbers
+replay              a recorded track, published as a device
+send                one fix, and its outcome
+api                 the public HTTP APIs, with retries
+outcomes            the outcome of published fixes
+simulation_targets  the number of couriers, vans or tickers that staff asks for
+tracks              GPX, CSV and GeoJSON files
 """

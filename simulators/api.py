@@ -1,7 +1,7 @@
-"""The public HTTP APIs, called with patience.
+"""A client of the public HTTP APIs that retries.
 
-A call is repeated until it is answered: while the API is away, overloaded or restarting, with the
-same Idempotency-Key, so that a repeated command happens once.
+It repeats a request while the API is unreachable, overloaded or restarting, with the same
+Idempotency-Key, so that a command is executed once.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import httpx
 from doorstep.telemetry import get_logger
 
 TIMEOUT_S = 10.0
-AT_ONCE = 16  # calls under way; the rest waits here instead of in the APIs' queues
-WAIT_MIN_S, WAIT_MAX_S = 0.3, 5.0
+MAX_PARALLEL = 16  # more requests wait here instead of in the APIs' queues
+RETRY_MIN_S, RETRY_MAX_S = 0.3, 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A final answer: success, or a refusal that repeating would not change."""
+    """A final response: success, or a refusal that a retry would not change."""
 
     status: int
     body: Any
 
     @property
     def ok(self) -> bool:
-        """Whether the call did what it asked."""
+        """Whether the request succeeded."""
         return self.status < 300
 
 
@@ -46,11 +46,11 @@ class Api:
     ) -> None:
         self._driver_api_url = driver_api_url.rstrip("/")
         self._tracking_api_url = tracking_api_url.rstrip("/")
-        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+        limits = httpx.Limits(max_connections=MAX_PARALLEL, max_keepalive_connections=MAX_PARALLEL)
         self._client = httpx.AsyncClient(
             timeout=TIMEOUT_S, limits=limits, trust_env=False, transport=transport
         )
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_PARALLEL)
         self._log = get_logger()
 
     async def __aenter__(self) -> Api:
@@ -77,7 +77,7 @@ class Api:
         headers = {"Authorization": f"Bearer {token}"}
         if method == "POST":
             headers["Idempotency-Key"] = str(uuid.uuid4())
-        wait_s = WAIT_MIN_S
+        wait_s = RETRY_MIN_S
         while True:
             try:
                 async with self._slots:
@@ -89,10 +89,10 @@ class Api:
                     return Answer(response.status_code, _json(response))
                 failure = str(response.status_code)
                 if response.status_code not in (429, 503):
-                    self._log.error("unexpected_answer", url=url, status=response.status_code)
-            await asyncio.sleep(random.uniform(WAIT_MIN_S, wait_s))
-            wait_s = min(WAIT_MAX_S, wait_s * 2)
-            self._log.debug("call_repeated", url=url, failure=failure)
+                    self._log.error("unexpected_status", url=url, status=response.status_code)
+            await asyncio.sleep(random.uniform(RETRY_MIN_S, wait_s))
+            wait_s = min(RETRY_MAX_S, wait_s * 2)
+            self._log.debug("request_retried", url=url, failure=failure)
 
 
 def _json(response: httpx.Response) -> Any:

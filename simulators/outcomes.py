@@ -1,7 +1,7 @@
-"""What became of fixes: asked over the public API by sending each one again.
+"""The outcome of published fixes, found by sending each one again over HTTP.
 
-A fix that is known is answered `duplicate` and changes nothing, so asking is harmless; what the
-rules refuse is refused again, with the reason.
+The API answers `duplicate` for a stored fix and changes nothing. It refuses a bad fix again, with
+the reason.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from typing import Any
 
 from simulators.api import Api
 
-FIXES_A_CALL = 256
+FIXES_PER_REQUEST = 256
 
 
-async def ask_outcomes(
+async def read_outcomes(
     api: Api, driver_id: str, staff_token: str, fixes: Sequence[Mapping[str, Any]]
 ) -> Counter[str]:
     """Count outcomes: `committed`, or a reason such as `quarantined: null_island`."""
     counts: Counter[str] = Counter()
-    for start in range(0, len(fixes), FIXES_A_CALL):
-        batch = fixes[start : start + FIXES_A_CALL]
+    for start in range(0, len(fixes), FIXES_PER_REQUEST):
+        batch = fixes[start : start + FIXES_PER_REQUEST]
         body = {"fixes": list(batch)}
         path = f"/drivers/{driver_id}/locations"
         answer = await api.driver("POST", path, staff_token, body)
         if answer.ok:
             counts.update(name_outcome(one) for one in answer.body["outcomes"])
         else:
-            counts[f"not told: HTTP {answer.status}"] += len(batch)
+            counts[f"unknown: HTTP {answer.status}"] += len(batch)
     return counts
 
 
 def name_outcome(outcome: Mapping[str, Any]) -> str:
-    """Name an outcome for people. A duplicate of what we sent ourselves is what was committed."""
+    """Describe an outcome. A duplicate of a fix that was published before is a committed one."""
     word, reason = outcome["outcome"], outcome.get("reason")
     if word == "duplicate" and not reason:
         return "committed"
     if word == "duplicate":
         return f"quarantined: {reason}"
     if word == "committed":
-        return "committed only when asked"  # MQTT had not brought it: the watermark was wrong
+        return "committed only by this check"  # not over MQTT: the watermark was wrong
     if reason == "rejected_before":
         return "rejected (the dead letter has the reason)"
     return f"{word}: {reason}" if reason else str(word)

@@ -1,6 +1,6 @@
-"""Recorded tracks: GPX, CSV and GeoJSON read as one list of points in time order.
+"""Reads recorded tracks (GPX, CSV, GeoJSON) as a list of points in time order.
 
-Times without a zone are taken as UTC. What a file doesn't say (accuracy, speed) stays absent.
+Times without a zone are UTC. Fields that a file does not have, such as accuracy, are left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from doorstep.errors import DoorstepError
 
 SECONDS_BELOW = 1e11  # an epoch below this is in seconds (year 5138), above in milliseconds
 
-# The names that recorders give their columns, in the order in which they are looked for.
+# Known column names, in order of preference.
 COLUMNS = {
     "at": ("fix_at", "time", "timestamp", "datetime", "date_time", "fix_ts", "ts", "t", "date"),
     "lat_deg": ("lat_deg", "latitude", "lat", "y"),
@@ -35,12 +35,12 @@ OPTIONAL = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m")
 
 
 class UnreadableTrack(DoorstepError):
-    """The file is no track that can be replayed."""
+    """The file is not a readable track."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrackPoint:
-    """One point of a track; `values` holds the fix's fields but its time and identity."""
+    """One point of a track. `values` has the fields of a fix, without time and identity."""
 
     at: datetime
     values: Mapping[str, float]
@@ -50,12 +50,12 @@ def read_tracks(paths: Iterable[Path]) -> list[TrackPoint]:
     """Read files as one track. Raises UnreadableTrack."""
     points = [point for path in paths for point in read_track(path)]
     if not points:
-        raise UnreadableTrack("there is no point with a time in it")
+        raise UnreadableTrack("the track has no points with a time")
     return sorted(points, key=lambda point: point.at)
 
 
 def read_track(path: Path) -> list[TrackPoint]:
-    """Read one file; its content says what it is. Raises UnreadableTrack."""
+    """Read one file. The content decides its format. Raises UnreadableTrack."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as exc:
@@ -63,7 +63,7 @@ def read_track(path: Path) -> list[TrackPoint]:
     except UnicodeDecodeError as exc:
         raise UnreadableTrack(f"{path}: {NO_TRACK}") from exc
     if not text.strip():
-        raise UnreadableTrack(f"{path}: is empty")
+        raise UnreadableTrack(f"{path}: the file is empty")
     start = text.lstrip()[:1]
     read = {"<": _read_gpx, "{": _read_geojson}.get(start, _read_csv)
     try:
@@ -82,14 +82,14 @@ def parse_instant(value: str | float) -> datetime:
         at = datetime.fromisoformat(str(value).strip())
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
     if not math.isfinite(epoch):
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError(f"{value!r} is not a time")
     return datetime.fromtimestamp(epoch if abs(epoch) < SECONDS_BELOW else epoch / 1000, UTC)
 
 
 def _read_gpx(text: str) -> Iterator[TrackPoint]:
-    root = ET.fromstring(text)  # noqa: S314 - a file that the user chose; expat bounds entities
+    root = ET.fromstring(text)  # noqa: S314 - the user's own file; expat limits entities
     if root.tag.rpartition("}")[2] != "gpx":
-        raise ValueError(f"{NO_TRACK}: its XML begins with {root.tag}")
+        raise ValueError(f"{NO_TRACK}: the XML root is {root.tag}")
     for number, element in enumerate(root.findall(".//{*}trkpt"), start=1):
         time = element.findtext("{*}time")
         if time is None:
@@ -112,7 +112,7 @@ def _read_csv(text: str) -> Iterator[TrackPoint]:
         raise ValueError(NO_TRACK)
     for field in needed:
         if not names & set(COLUMNS[field]):
-            raise ValueError(f"no column {' or '.join(COLUMNS[field][:3])} among {sorted(names)}")
+            raise ValueError(f"no column {' or '.join(COLUMNS[field][:3])} in {sorted(names)}")
     for row in reader:
         yield _point({(name or "").strip().lower(): value for name, value in row.items()})
 
@@ -126,41 +126,42 @@ def _read_geojson(text: str) -> Iterator[TrackPoint]:
         if geometry["type"] == "Point":
             yield _point({**_lower(properties), **_coordinates(geometry["coordinates"])})
         elif geometry["type"] == "LineString":
-            # as togeojson writes it: one time per coordinate
+            # togeojson's format: one time per coordinate
             times = properties.get("coordTimes") or properties.get("times")
             if times is None and isinstance(properties.get("coordinateProperties"), dict):
                 times = properties["coordinateProperties"].get("times")
             if times is None:
                 raise ValueError("a LineString needs `coordTimes`, one time per coordinate")
-            for place, time in zip(geometry["coordinates"], times, strict=True):
-                yield _point({**_coordinates(place), "time": time})
+            for position, time in zip(geometry["coordinates"], times, strict=True):
+                yield _point({**_coordinates(position), "time": time})
 
 
 def _lower(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {name.lower(): value for name, value in properties.items()}
 
 
-def _coordinates(place: list[float]) -> dict[str, Any]:
-    return {"lon": place[0], "lat": place[1], "ele": place[2] if len(place) > 2 else None}
+def _coordinates(position: list[float]) -> dict[str, Any]:
+    ele = position[2] if len(position) > 2 else None
+    return {"lon": position[0], "lat": position[1], "ele": ele}
 
 
 def _point(row: Mapping[str, Any]) -> TrackPoint:
-    values = {name: float(_need(row, name)) for name in ("lat_deg", "lon_deg")}
+    values = {name: float(_require(row, name)) for name in ("lat_deg", "lon_deg")}
     for name in OPTIONAL:
         found = _find(row, name)
         if found is not None and math.isfinite(float(found)) and _is_possible(name, float(found)):
             values[name] = float(found)
     if "heading_deg" in values:
         values["heading_deg"] %= 360
-    return TrackPoint(parse_instant(_need(row, "at")), values)
+    return TrackPoint(parse_instant(_require(row, "at")), values)
 
 
 def _is_possible(name: str, value: float) -> bool:
-    """Recorders write -1 for a speed, accuracy or heading that they don't know."""
+    """Recorders write -1 for an unknown speed, accuracy or heading."""
     return name == "altitude_m" or value >= 0
 
 
-def _need(row: Mapping[str, Any], field: str) -> Any:
+def _require(row: Mapping[str, Any], field: str) -> Any:
     found = _find(row, field)
     if found is None:
         raise ValueError(f"a point without {field.removesuffix('_deg')}: {dict(row)}")

@@ -41,7 +41,7 @@ class Database:
     password: str = field(default=PASSWORD, repr=False)
 
     def url(self, role: str = OWNER) -> str:
-        """Return the URL for doorstep_owner, driver_events, driver_api or tracking_api."""
+        """Return the URL for doorstep_owner, a service's role or `customer`."""
         return self.cluster.url(role, self.password, self.name)
 
     @property

@@ -1,6 +1,7 @@
-"""`python -m bench.bare.bridge PLAN`: MQTT to Kafka with nothing in between.
+"""`python -m bench.bare.bridge PLAN`: a minimal MQTT-to-Kafka bridge.
 
-PLAN is a JSON file: brokers [[host, port], ...], password, kafka, topic. Ends with standard input.
+PLAN is a JSON file: brokers [[host, port], ...], password, kafka, topic. Stops when
+standard input closes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from doorstep.mqtt_topics import POSITION, PREFIX, filter_of
 
 USER = "bridge"  # the broker's ACL lets it read all positions
 RECEIVE_BYTES = 256 * 1024
-TURN_S = 0.01  # as ours
+POLL_S = 0.01  # as in the bridge
 KEEPALIVE_S = 3600
 _TOPIC_END = len(POSITION) + 1
 
@@ -45,7 +46,7 @@ class Session:
         self.chunks: deque[list[Any]] = deque()
 
     def read(self, producer: Producer, topic: str) -> int:
-        """Hand on what has come; return how many messages that were."""
+        """Produce the received messages to Kafka; return their number."""
         data = self.rest + self.socket.recv(RECEIVE_BYTES)
         chunk: list[Any] = [0, b""]
 
@@ -77,7 +78,7 @@ class Session:
         return len(pubacks)
 
     def acknowledge(self) -> None:
-        """Send the PUBACKs of what Kafka has confirmed, in order."""
+        """Send the PUBACKs of confirmed records, in order."""
         ready = []
         while self.chunks and self.chunks[0][0] == 0:
             ready.append(self.chunks.popleft()[1])
@@ -92,10 +93,10 @@ def main() -> int:
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="ascii"))
     producer = Producer(
         {
-            "bootstrap.servers": plan["kafka"],
+            **plan["kafka"],
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
-            "linger.ms": 50,  # as ours
+            "linger.ms": 50,  # as in the bridge
             "compression.type": "lz4",
             "queue.buffering.max.messages": 1_000_000,
         }
@@ -107,19 +108,19 @@ def main() -> int:
         sessions[session.socket.fileno()] = session
         poll.register(session.socket, select.EPOLLIN)
     os.set_blocking(0, False)
-    messages = said_at = 0
+    messages = reported_at = 0
     while True:
         began = time.time()
-        for fd, _mask in poll.poll(TURN_S):
+        for fd, _mask in poll.poll(POLL_S):
             messages += sessions[fd].read(producer, plan["topic"])
         producer.poll(0)
         for session in sessions.values():
             session.acknowledge()
-        rest_s = began + TURN_S - time.time()
-        if rest_s > 0:
-            time.sleep(rest_s)  # fuller chunks
-        if int(began) != said_at:
-            said_at = int(began)
+        remaining_s = began + POLL_S - time.time()
+        if remaining_s > 0:
+            time.sleep(remaining_s)  # larger chunks
+        if int(began) != reported_at:
+            reported_at = int(began)
             sys.stdout.write(json.dumps({"messages": messages}) + "\n")
             sys.stdout.flush()
             if _has_ended():

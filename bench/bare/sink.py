@@ -1,6 +1,7 @@
-"""`python -m bench.bare.sink PLAN`: Kafka to one table with nothing in between.
+"""`python -m bench.bare.sink PLAN`: a minimal Kafka-to-table sink.
 
-PLAN is a JSON file: kafka, topic, database_url. Makes the table, and ends with standard input.
+PLAN is a JSON file: kafka, topic, database_url. Creates the table; stops when standard input
+closes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from confluent_kafka import Consumer
 from doorstep.store.pool import connect
 
 BATCH = 5_000
-WAIT_S = 0.25  # what ours waits at most, while the database is busy
+WAIT_S = 0.25  # as in driver_events
 SESSION = 10_000  # ms
 
 TABLES = """
@@ -37,7 +38,7 @@ TYPES = ("text", "timestamptz", "text", "int8", "timestamptz") + 5 * ("float8",)
 
 
 class Fix(msgspec.Struct, gc=False):
-    """A fix as it stands in JSON."""
+    """A fix in JSON."""
 
     boot: str
     seq: int
@@ -56,18 +57,18 @@ def main() -> int:
     decode_many = msgspec.json.Decoder(list[Fix]).decode
     consumer = Consumer(
         {
-            "bootstrap.servers": plan["kafka"],
+            **plan["kafka"],
             "group.id": "bare",
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,
             "session.timeout.ms": SESSION,
-            "fetch.min.bytes": 65_536,  # as ours
+            "fetch.min.bytes": 65_536,  # as in driver_events
             "fetch.wait.max.ms": 20,
         }
     )
     consumer.subscribe([plan["topic"]])
     os.set_blocking(0, False)
-    committed = said_at = 0
+    committed = reported_at = 0
     with connect(plan["database_url"], application_name="bare") as conn:
         conn.execute(TABLES)
         conn.commit()
@@ -100,8 +101,8 @@ def main() -> int:
                 conn.commit()
                 consumer.commit(asynchronous=True)
             now = int(time.time())
-            if now != said_at:
-                said_at = now
+            if now != reported_at:
+                reported_at = now
                 ready = bool(consumer.assignment())
                 sys.stdout.write(json.dumps({"committed": committed, "ready": ready}) + "\n")
                 sys.stdout.flush()

@@ -1,10 +1,10 @@
-"""`./run load`: many devices on a stack of its own, and what one fix costs there.
+"""`./run load`: a load test of many devices on a temporary stack, and the CPU time per fix.
 
-    conductor (run.py) ── plan, commands ──> generator, one a broker ── MQTT ──> Mosquitto -> ...
-        │    <── figures, each second ──      viewers, one process ── SSE ──> tracking_api
-        ├── reads /proc and the services' metrics, each second
-        └── settles: what the devices published, device by device, against the database
+    coordinator (run.py) ── plan, commands ──> one generator per broker ── MQTT ──> Mosquitto -> …
+        │    <── statistics, every second ──   one viewers process ── SSE ──> tracking_api
+        ├── samples /proc and the services' metrics, every second
+        └── reconciles the fixes that each device published with the database
 
-The generators are plain epoll loops without an object per message: what a fix holds follows from
-its device and its seq, so that even the journal that a device would keep is no more than a number.
+A generator is an epoll loop without an object per message. The content of a fix is a function of
+its device and seq, so a device's journal is a single number.
 """

@@ -1,4 +1,4 @@
-"""The same devices and servers with a bare chain in the middle, measured in the same run."""
+"""Measure the same devices and servers with a minimal pipeline in place of the services."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.load.fixtures import Say
+from bench.load.fixtures import Progress
 from bench.load.report import PARTS
-from bench.load.resource_usage import read_used
+from bench.load.resource_usage import read_usage
 from bench.load.run import SETTLE_WITHIN_S, LoadFailed, LoadRun
-from bench.load.worker_pool import Child
+from bench.load.worker_pool import Worker
 from doorstep.credentials import mqtt_password
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import DAY_MS, Topic, create_topics
 from doorstep.store.error_mapping import translated
 from ops.stack.addresses import reach
@@ -25,37 +26,37 @@ POLL_S = 0.5
 SHARES = ("p50", "p95", "p99", "max")  # in the order of sql/load/bare.sql
 
 
-def measure_bare(run: LoadRun, interval_s: float, say: Say) -> dict[str, Any]:
-    """Stop the services, let the bare chain take their place, and measure it.
+def measure_bare(run: LoadRun, interval_s: float, progress: Progress) -> dict[str, Any]:
+    """Stop the services, start the bare chain in their place, and measure it.
 
-    The stack's own services stay stopped. Raises LoadFailed, ChildFailed.
+    The services stay stopped. Raises LoadFailed, WorkerFailed.
     """
     stack = run.stack
-    say("a bare chain takes the place of the services")
-    run.crew.end_viewers()
+    progress("replacing the services with the bare chain")
+    run.workers.stop_viewers()
     for service in reversed(SERVICES):
         stack.stop_process(service)
-    kafka = str(reach(stack.addresses.kafka))
+    kafka = stack.kafka_access(ADMIN)
     create_topics(kafka, topics=[Topic(TOPIC, 12, DAY_MS)])
     plan = {
         "brokers": [[reach(one).host, reach(one).port] for one in stack.addresses.mqtt],
         "password": mqtt_password(stack.paths.fleet_key(), "bridge"),
-        "kafka": kafka,
+        "kafka": kafka.as_librdkafka_dict(),
         "topic": TOPIC,
         "database_url": stack.database_admin_url,
     }
     folder = Path(stack.paths.root)
-    sink = Child("bench.bare.sink", plan, folder, "bare-sink")
-    bridge = Child("bench.bare.bridge", plan, folder, "bare-bridge")
+    sink = Worker("bench.bare.sink", plan, folder, "bare-sink")
+    bridge = Worker("bench.bare.bridge", plan, folder, "bare-bridge")
     try:
         _await_ready(sink, bridge)
-        return _measure(run, interval_s, sink, bridge, say)
+        return _measure(run, interval_s, sink, bridge, progress)
     finally:
-        bridge.end()
-        sink.end()
+        bridge.stop()
+        sink.stop()
 
 
-def _await_ready(sink: Child, bridge: Child) -> None:
+def _await_ready(sink: Worker, bridge: Worker) -> None:
     deadline_s = time.time() + READY_WITHIN_S
     while not (sink.latest.get("ready") and bridge.latest):
         sink.check()
@@ -66,7 +67,7 @@ def _await_ready(sink: Child, bridge: Child) -> None:
 
 
 def _measure(
-    run: LoadRun, interval_s: float, sink: Child, bridge: Child, say: Say
+    run: LoadRun, interval_s: float, sink: Worker, bridge: Worker, progress: Progress
 ) -> dict[str, Any]:
     options = run.options
     pids = {
@@ -77,25 +78,25 @@ def _measure(
     began_s = int(time.time()) + 2
     since_s = began_s + options.warm_up_of(interval_s)
     until_s = since_s + options.duration_s
-    published_before = run.crew.sums()["published"]
-    run.flow(began_s, since_s, until_s, interval_s)
-    _watch(run, sink, since_s, say)
-    before = read_used(pids)
-    _watch(run, sink, until_s, say)
-    after = read_used(pids)
+    published_before = run.workers.totals()["published"]
+    run.publish(began_s, since_s, until_s, interval_s)
+    _poll_until(run, sink, since_s, progress)
+    before = read_usage(pids)
+    _poll_until(run, sink, until_s, progress)
+    after = read_usage(pids)
     settled_s = time.time() + SETTLE_WITHIN_S
-    run.take_ledgers()
-    published = run.crew.sums()["published"] - published_before
+    run.collect_ledgers()
+    published = run.workers.totals()["published"] - published_before
     while sink.latest["committed"] < published and time.time() < settled_s:
-        _watch(run, sink, time.time() + 1, say)
-        published = run.crew.sums()["published"] - published_before
-    asked: dict[str, Any] = {
+        _poll_until(run, sink, time.time() + 1, progress)
+        published = run.workers.totals()["published"] - published_before
+    parameters: dict[str, Any] = {
         name: datetime.fromtimestamp(at_s, UTC)
         for name, at_s in (("began", began_s), ("since", since_s), ("until", until_s))
     }
-    asked["per_message"] = options.fixes_per_message
+    parameters["per_message"] = options.fixes_per_message
     with translated():
-        row = run.conn.execute(read_sql("load/bare.sql"), asked).fetchone()
+        row = run.conn.execute(read_sql("load/bare.sql"), parameters).fetchone()
     stored, in_window, latency = row
     costs = {
         part: (after.cpu_s[part] - before.cpu_s[part]) / max(1, in_window) * 1e6 for part in pids
@@ -119,13 +120,13 @@ def _measure(
     }
 
 
-def _watch(run: LoadRun, sink: Child, until_s: float, say: Say) -> None:
-    before = (run.crew.sums()["published"], sink.latest["committed"])
-    while (rest_s := until_s - time.time()) > 0:
-        time.sleep(min(1.0, rest_s))
+def _poll_until(run: LoadRun, sink: Worker, until_s: float, progress: Progress) -> None:
+    before = (run.workers.totals()["published"], sink.latest["committed"])
+    while (remaining_s := until_s - time.time()) > 0:
+        time.sleep(min(1.0, remaining_s))
         sink.check()
-        for child in run.crew.generators:
-            child.take()
-        now = (run.crew.sums()["published"], sink.latest["committed"])
-        say(f"bare: {now[0] - before[0]:,} published, {now[1] - before[1]:,} committed")
+        for worker in run.workers.generators:
+            worker.drain()
+        now = (run.workers.totals()["published"], sink.latest["committed"])
+        progress(f"bare: {now[0] - before[0]:,} published, {now[1] - before[1]:,} committed")
         before = now

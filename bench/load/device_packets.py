@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 packets as bytes: what a device sends, and the little that it gets to read."""
+"""Encode and decode the MQTT 3.1.1 packets of a device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from doorstep import mqtt_packets
 from doorstep.mqtt_topics import ACK, COMMAND, POSITION, STATUS, topic_of
 
-# Ids of a device's packets, by what they are for; 65,535 in all.
-FIX_IDS = 60_000  # 1 to 60,000, again and again
+# Ranges of packet ids, by purpose (1 to 65,535).
+FIX_IDS = 60_000  # 1 to 60,000, cyclic
 RESENT_ID = 60_001  # to 60,100
 RESENT_IDS = 100
 STATUS_ID = 65_534
@@ -37,7 +37,7 @@ def status(driver_id: str, payload: bytes) -> bytes:
 
 
 def position_topic(driver_id: str) -> bytes:
-    """The beginning of each of a device's positions, as it stands in the packet."""
+    """The encoded topic of a device's positions."""
     return mqtt_packets.field(topic_of(driver_id, POSITION).encode())
 
 
@@ -50,7 +50,7 @@ def position(topic: bytes, packet_id: int, payload: bytes) -> bytes:
 
 
 def take_packets(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Cut out each whole packet, (first byte, body); at the end (0, what is left over)."""
+    """Yield each complete packet as (first byte, body), then (0, remaining bytes)."""
     start = 0
     while True:
         shift = length = 0
@@ -71,7 +71,7 @@ def take_packets(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read_publish(first: int, body: bytes) -> tuple[bytes, int, bytes]:
-    """Read a PUBLISH: (topic, packet id or 0 with QoS 0, payload)."""
+    """Decode a PUBLISH: (topic, packet id or 0 with QoS 0, payload)."""
     end = 2 + int.from_bytes(body[:2], "big")
     if first & mqtt_packets.QOS_MASK:
         return body[2:end], int.from_bytes(body[end : end + 2], "big"), body[end + 2 :]

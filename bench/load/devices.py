@@ -1,7 +1,6 @@
-"""The devices of one generator: who they are, and what each of their fixes says.
+"""The devices of one generator, and the content of their fixes.
 
-A fix follows from its device and its seq alone, so that nothing is kept of it: asked again, it is
-the same, byte by byte.
+A fix is a function of its device and seq: a resent fix is identical, byte by byte.
 """
 
 from __future__ import annotations
@@ -14,51 +13,51 @@ from bench.load.route import JITTER_MICRO, LAT_DEG, LON_DEG, DeliveryRoute, Idle
 from bench.load.schedule import Schedule
 
 _FIX = b'%b%d,"fix_at":%d,"lat_deg":%b.%06d,"lon_deg":%b.%06d,%b'
-_NO_LEG = Leg(0.0, 0.0, 0.0, 0.0, 0.0, b"")  # over when the walk begins
+_NO_LEG = Leg(0.0, 0.0, 0.0, 0.0, 0.0, b"")  # ends at the start of the route
 _LAT, _LON = str(LAT_DEG).encode(), str(LON_DEG).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device. `share` is its place among all devices, 0 to 1: when it is its turn."""
+    """One device. `share` is its phase among all devices, 0 to 1."""
 
     driver_id: str
     boot: str
     share: float
-    script: Route
+    route: Route
 
     def as_json(self) -> list[Any]:
-        """As it stands in a generator's plan."""
-        kind = "errand" if isinstance(self.script, DeliveryRoute) else "stroll"
-        values = [getattr(self.script, name) for name in self.script.__slots__]  # type: ignore[attr-defined]
+        """Encode it for a generator's plan."""
+        kind = "delivery" if isinstance(self.route, DeliveryRoute) else "idle"
+        values = [getattr(self.route, name) for name in self.route.__slots__]  # type: ignore[attr-defined]
         return [self.driver_id, self.boot, self.share, kind, *values]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Device:
-        """Read what `as_json` gave."""
+        """Decode the result of `as_json`."""
         driver_id, boot, share, kind, *rest = values
-        script: Route = DeliveryRoute(*rest) if kind == "errand" else IdleRoute(*rest)
-        return cls(driver_id, boot, share, script)
+        route: Route = DeliveryRoute(*rest) if kind == "delivery" else IdleRoute(*rest)
+        return cls(driver_id, boot, share, route)
 
 
 class Fixes:
-    """Makes the devices' messages. `origin_ms` is when their walks begin (epoch)."""
+    """Encodes the devices' messages. `start_ms` is the epoch instant at which routes start."""
 
     def __init__(self, devices: list[Device], schedule: Schedule, per_message: int) -> None:
-        self.origin_ms = 0.0
+        self.start_ms = 0.0
         self._schedule = schedule
         self._per_message = per_message
-        self._scripts = [one.script for one in devices]
+        self._routes = [one.route for one in devices]
         self._topics = [device_packets.position_topic(one.driver_id) for one in devices]
         self._heads = [b'{"boot":"%b","seq":' % one.boot.encode() for one in devices]
-        self._legs = [_NO_LEG] * len(devices)  # each one's latest
+        self._legs = [_NO_LEG] * len(devices)  # the current one per device
 
     def fix(self, device: int, seq: int, due_ms: int) -> bytes:
         """One fix as JSON."""
-        ms = due_ms - self.origin_ms
+        ms = due_ms - self.start_ms
         leg = self._legs[device]
         if ms >= leg[0]:
-            leg = self._legs[device] = self._scripts[device].leg_at(ms)
+            leg = self._legs[device] = self._routes[device].leg_at(ms)
         _until_ms, lon_micro, lat_micro, lon_per_ms, lat_per_ms, tail = leg
         return _FIX % (
             self._heads[device],
@@ -72,7 +71,7 @@ class Fixes:
         )
 
     def message(self, device: int, number: int, due_ms: int) -> bytes:
-        """A device's message, counted from 1, as a packet; its newest fix is due at `due_ms`."""
+        """A device's n-th message as a packet, from 1 on; its newest fix is due at `due_ms`."""
         if self._per_message == 1:
             payload = self.fix(device, number, due_ms)
         else:
@@ -81,12 +80,12 @@ class Fixes:
             self._topics[device], (number - 1) % device_packets.FIX_IDS + 1, payload
         )
 
-    def again(self, device: int, number: int, packet_id: int) -> bytes:
-        """An earlier message once more, under another packet id."""
+    def repeat(self, device: int, number: int, packet_id: int) -> bytes:
+        """An earlier message, under another packet id."""
         if self._per_message > 1:
             payload = self._array(device, number)
         else:
-            self._legs[device] = _NO_LEG  # back in time
+            self._legs[device] = _NO_LEG  # the current leg may be a later one
             payload = self.fix(device, number, self._schedule.due_ms(device, number))
             self._legs[device] = _NO_LEG
         return device_packets.position(self._topics[device], packet_id, payload)

@@ -1,4 +1,4 @@
-"""What is there before the first fix: a stack of its own, drivers on duty, orders under way."""
+"""The fixtures of a run: a temporary stack, drivers on duty, orders under way."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bench.load.route import (
     micro_of,
 )
 from doorstep.credentials import new_customer_token, token_sha256
-from doorstep.provision import numbered, read_restaurants
+from doorstep.provision import numbered_ids, read_restaurants
 from doorstep.store.admin import NewRestaurant
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
@@ -35,28 +35,30 @@ from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 from sql import read_sql
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 PREFIX = "load-"
 BATCH = 250  # orders in one statement
 ANALYZE_BELOW = 5_000
 SESSIONS = max(2, os.cpu_count() or 2)
-CENTRE = (11.2556, 43.7696)  # Florence's, where strolls begin
-AROUND_M = 2500.0
-RIDE_S = 600.0  # to the restaurant or the door; a run begins anywhere on the way, or in the rest
-REST_S = (60.0, 300.0)  # there: for the food, or up the stairs; 30 s prove an arrival
-GO_ON_S = 240.0  # after the rest; 250 m away for 30 s prove a pick-up
+CENTRE = (11.2556, 43.7696)  # of Florence: idle routes start around it
+RADIUS_M = 2500.0
+RIDE_S = (
+    600.0  # to the restaurant or the door; the run starts at a random point of it or of the stop
+)
+STOP_S = (60.0, 300.0)  # at the restaurant or the door; 30 s prove an arrival
+LEAVE_S = 240.0  # after the stop; 250 m away for 30 s prove a pick-up
 DELIVERY_M = (800.0, 3000.0)
 
 
 class LoadStack(Stack):
-    """A stack on free ports in a folder of its own, whose database keeps each commit's instant."""
+    """A stack on free ports in its own folder; its database records commit timestamps."""
 
-    def __init__(self, folder: Path, brokers: int, say: Say) -> None:
+    def __init__(self, folder: Path, brokers: int, progress: Progress) -> None:
         settings = StackSettings.model_validate(
             {"doorstep_home": folder / "stack", "mqtt_brokers": brokers, **FREE_PORTS}
         )
-        super().__init__(settings, say=say)
+        super().__init__(settings, echo=progress)
 
     def _cluster(self) -> PostgresCluster:
         cluster = super()._cluster()
@@ -65,7 +67,7 @@ class LoadStack(Stack):
 
 @dataclass(frozen=True, slots=True)
 class WatchedOrder:
-    """An order under way, and the token with which its customer watches it."""
+    """An order under way, and its customer's token."""
 
     order_id: str
     token: str
@@ -73,7 +75,7 @@ class WatchedOrder:
 
 @dataclass(frozen=True, slots=True)
 class LoadFleet:
-    """Everyone who takes part. `shards` has each broker's devices by their turn."""
+    """The devices and orders of a run. `shards` holds each broker's devices, ordered by phase."""
 
     devices: Sequence[Device]
     shards: Sequence[Sequence[Device]]
@@ -81,8 +83,8 @@ class LoadFleet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """An order to be: who brings it, from where, and whether it has been picked up."""
+class _PlannedOrder:
+    """An order to create: its driver, restaurant and door, and whether it is picked up."""
 
     driver_id: str
     restaurant_id: int
@@ -92,10 +94,10 @@ class _Job:
     token: str
 
 
-def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> LoadFleet:
-    """Register the drivers, put them on duty and give a share of them an order each."""
+def create_fixtures(stack: Stack, options: LoadOptions, progress: Progress) -> LoadFleet:
+    """Register the drivers, put them on duty, and assign an order to a share of them."""
     random_of = random.Random(4)
-    driver_ids = numbered(PREFIX, options.devices)
+    driver_ids = numbered_ids(PREFIX, options.devices)
     stack.add_drivers(driver_ids)
     with (
         translated(),
@@ -108,43 +110,43 @@ def set_the_stage(stack: Stack, options: LoadOptions, say: Say) -> LoadFleet:
         conn.execute(read_sql("load/on_duty.sql"), {"driver_ids": driver_ids})
     restaurants = list(read_restaurants(data.firenze_food_places()))
     devices: list[Device] = []
-    jobs: list[_Job] = []
-    # Phones fall due in no order of their names: neighbours in the database must not come together.
-    for place, driver_id in enumerate(random_of.sample(driver_ids, len(driver_ids))):
-        script: Route
-        if random_of.random() < options.assigned or (not jobs and options.viewers):
-            script, job = _errand(driver_id, restaurants, random_of)
-            jobs.append(job)
+    planned: list[_PlannedOrder] = []
+    # Shuffled, so that neighbours in the database do not arrive in the same batch.
+    for index, driver_id in enumerate(random_of.sample(driver_ids, len(driver_ids))):
+        route: Route
+        if random_of.random() < options.assigned or (not planned and options.viewers):
+            route, order = _delivery_route(driver_id, restaurants, random_of)
+            planned.append(order)
         else:
-            script = _stroll(random_of)
+            route = _idle_route(random_of)
         boot = f"{random_of.getrandbits(40):010x}"
-        devices.append(Device(driver_id, boot, place / options.devices, script))
-    orders = _in_parts(stack, jobs, _open_orders, "orders", say)
+        devices.append(Device(driver_id, boot, index / options.devices, route))
+    orders = _in_batches(stack, planned, _open_orders, "orders", progress)
     return LoadFleet(devices, shards_of(devices, options.brokers), orders)
 
 
 def shards_of(devices: Sequence[Device], brokers: int) -> list[list[Device]]:
-    """Deal the devices out: crc32(driver_id) mod the number of brokers."""
+    """Shard the devices by crc32(driver_id) modulo the number of brokers."""
     shards: list[list[Device]] = [[] for _ in range(brokers)]
     for one in devices:
         shards[zlib.crc32(one.driver_id.encode()) % brokers].append(one)
     return shards
 
 
-def _stroll(random_of: random.Random) -> IdleRoute:
+def _idle_route(random_of: random.Random) -> IdleRoute:
     lon_micro, lat_micro = micro_of(*CENTRE)
     return IdleRoute(
-        lon_micro=lon_micro + random_of.uniform(-1, 1) * AROUND_M * MICRO_LON_PER_M,
-        lat_micro=lat_micro + random_of.uniform(-1, 1) * AROUND_M * MICRO_LAT_PER_M,
+        lon_micro=lon_micro + random_of.uniform(-1, 1) * RADIUS_M * MICRO_LON_PER_M,
+        lat_micro=lat_micro + random_of.uniform(-1, 1) * RADIUS_M * MICRO_LAT_PER_M,
         heading_deg=random_of.randrange(360),
-        there_ms=random_of.uniform(60_000, 180_000),
+        leg_ms=random_of.uniform(60_000, 180_000),
     )
 
 
-def _errand(
+def _delivery_route(
     driver_id: str, restaurants: Sequence[NewRestaurant], random_of: random.Random
-) -> tuple[DeliveryRoute, _Job]:
-    """Half of them are on their way to the restaurant or in it, half to the door or at it."""
+) -> tuple[DeliveryRoute, _PlannedOrder]:
+    """Half of the routes lead to the restaurant, half to the door."""
     restaurant = random_of.choice(restaurants)
     angle_lon, angle_lat = random_of.choice((-1, 1)), random_of.choice((-1, 1))
     metres = random_of.uniform(*DELIVERY_M) / 2**0.5
@@ -153,36 +155,36 @@ def _errand(
     picked_up = random_of.random() < 0.5
     at = (lon_deg, lat_deg) if picked_up else (restaurant.lon_deg, restaurant.lat_deg)
     lon_micro, lat_micro = micro_of(*at)
-    rest_s = random_of.uniform(*REST_S)
-    arrives_s = random_of.uniform(-rest_s, RIDE_S)
-    leaves_s = arrives_s + rest_s
-    script = DeliveryRoute(
+    stop_s = random_of.uniform(*STOP_S)
+    arrives_s = random_of.uniform(-stop_s, RIDE_S)
+    leaves_s = arrives_s + stop_s
+    route = DeliveryRoute(
         lon_micro=lon_micro,
         lat_micro=lat_micro,
         heading_deg=random_of.randrange(360),
         arrives_ms=arrives_s * 1000,
         leaves_ms=leaves_s * 1000,
-        ends_ms=(leaves_s + GO_ON_S) * 1000,
+        ends_ms=(leaves_s + LEAVE_S) * 1000,
     )
     token = new_customer_token()
-    job = _Job(driver_id, restaurant.restaurant_id, lon_deg, lat_deg, picked_up, token)
-    return script, job
+    order = _PlannedOrder(driver_id, restaurant.restaurant_id, lon_deg, lat_deg, picked_up, token)
+    return route, order
 
 
-def _in_parts(
+def _in_batches(
     stack: Stack,
     items: Sequence[Any],
     work: Callable[[Any, Sequence[Any]], Sequence[Any]],
     what: str,
-    say: Say,
+    progress: Progress,
 ) -> list[Any]:
-    """Do work on the database in parts, several at a time, each a transaction."""
+    """Run `work` on the database in batches, several in parallel, a transaction each."""
     parts = [items[at : at + BATCH] for at in range(0, len(items), BATCH)]
     shares = [parts[session::SESSIONS] for session in range(SESSIONS)]
     done = [0]
     stopping = threading.Event()
 
-    def work_off(share: Sequence[Sequence[Any]]) -> list[Any]:
+    def run_share(share: Sequence[Sequence[Any]]) -> list[Any]:
         results: list[Any] = []
         with (
             translated(),
@@ -197,39 +199,41 @@ def _in_parts(
                     break
                 results += work(conn, part)
                 conn.commit()
-                if done[0] < ANALYZE_BELOW:  # the first plans were made for empty tables
+                if done[0] < ANALYZE_BELOW:  # replan: the first plans assumed empty tables
                     conn.execute(read_sql("load/analyze.sql"))
                     conn.commit()
                 done[0] += len(part)
                 if done[0] % 1_000 < len(part):
-                    say(f"{what}: {done[0]:,} of {len(items):,}")
+                    progress(f"{what}: {done[0]:,} of {len(items):,}")
         return results
 
     with ThreadPoolExecutor(SESSIONS) as sessions:
         try:
-            return [one for results in sessions.map(work_off, shares) for one in results]
+            return [one for results in sessions.map(run_share, shares) for one in results]
         finally:
-            stopping.set()  # after Ctrl-C nobody waits for the rest of the shares
+            stopping.set()  # on Ctrl-C, skip the remaining batches
 
 
-def _open_orders(conn: Any, jobs: Sequence[_Job]) -> Sequence[WatchedOrder]:
+def _open_orders(conn: Any, planned: Sequence[_PlannedOrder]) -> Sequence[WatchedOrder]:
     created = conn.execute(
         read_sql("load/create_orders.sql"),
         {
-            "restaurant_ids": [one.restaurant_id for one in jobs],
-            "lon_degs": [one.lon_deg for one in jobs],
-            "lat_degs": [one.lat_deg for one in jobs],
-            "token_sha256s": [token_sha256(one.token) for one in jobs],
+            "restaurant_ids": [one.restaurant_id for one in planned],
+            "lon_degs": [one.lon_deg for one in planned],
+            "lat_degs": [one.lat_deg for one in planned],
+            "token_sha256s": [token_sha256(one.token) for one in planned],
         },
     ).fetchall()
-    order_ids = [order_id for _place, order_id in created]
-    drivers: list[str | None] = [one.driver_id for one in jobs]
-    nobody: list[str | None] = [None] * len(jobs)
-    picked_up = [order_id for order_id, one in zip(order_ids, jobs, strict=True) if one.picked_up]
+    order_ids = [order_id for _index, order_id in created]
+    drivers: list[str | None] = [one.driver_id for one in planned]
+    no_drivers: list[str | None] = [None] * len(planned)
+    picked_up = [
+        order_id for order_id, one in zip(order_ids, planned, strict=True) if one.picked_up
+    ]
     for command, of, whom in (
-        ("confirm", order_ids, nobody),
+        ("confirm", order_ids, no_drivers),
         ("assign", order_ids, drivers),
-        ("pick_up", picked_up, nobody[: len(picked_up)]),
+        ("pick_up", picked_up, no_drivers[: len(picked_up)]),
     ):
         conn.execute(
             read_sql("load/command_orders.sql"),
@@ -237,5 +241,5 @@ def _open_orders(conn: Any, jobs: Sequence[_Job]) -> Sequence[WatchedOrder]:
         )
     return [
         WatchedOrder(str(order_id), one.token)
-        for order_id, one in zip(order_ids, jobs, strict=True)
+        for order_id, one in zip(order_ids, planned, strict=True)
     ]

@@ -1,22 +1,22 @@
-"""Latencies counted in buckets 2 % wide, which can be sent, added and asked for percentiles."""
+"""A mergeable latency histogram with buckets 2 % wide."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
 
-PER_E = 50.0  # buckets per factor e: each is exp(1/50) = 1.02 times as wide as the one before
-LEAST_MS = 0.01
+PER_E = 50.0  # buckets per factor e: each is exp(1/50) = 1.02 times the previous one
+MIN_MS = 0.01
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def bucket_of(ms: float) -> int:
-    """The bucket of a latency; sql/load/latency.sql says the same."""
-    return math.floor(math.log(max(LEAST_MS, ms)) * PER_E)
+    """The bucket of a latency. sql/load/latency.sql computes the same."""
+    return math.floor(math.log(max(MIN_MS, ms)) * PER_E)
 
 
 class Histogram:
-    """Counts by bucket. A percentile is right within 1 %."""
+    """Counts per bucket. Percentiles have an error of at most 1 %."""
 
     def __init__(self, counts: Mapping[int, int] | None = None) -> None:
         self.counts: dict[int, int] = dict(counts or {})
@@ -27,21 +27,21 @@ class Histogram:
         self.counts[bucket] = self.counts.get(bucket, 0) + 1
 
     def merge(self, counts: Iterable[tuple[int, int]]) -> None:
-        """Add what was counted elsewhere: (bucket, count)."""
+        """Add the (bucket, count) pairs of another histogram."""
         for bucket, count in counts:
             self.counts[bucket] = self.counts.get(bucket, 0) + count
 
     @property
     def total(self) -> int:
-        """How many were counted."""
+        """The number of latencies."""
         return sum(self.counts.values())
 
     def percentile(self, share: float) -> float | None:
-        """The least latency, ms, that a share of all don't exceed; None without any."""
-        wanted = math.ceil(share * self.total)
+        """The latency, ms, that a share of all does not exceed; None if empty."""
+        remaining = math.ceil(share * self.total)
         for bucket in sorted(self.counts):
-            wanted -= self.counts[bucket]
-            if wanted <= 0:
+            remaining -= self.counts[bucket]
+            if remaining <= 0:
                 return float(f"{math.exp((bucket + 0.5) / PER_E):.4g}")
         return None
 

@@ -1,4 +1,4 @@
-"""The report as an SVG: rate, backlog and latency over time, and what a fix costs by part."""
+"""Plot a report as SVG: rate, backlog and latency over time, and CPU time per fix."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PLOT_WIDTH = WIDTH - LEFT - 170
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8d6a9f", "#e0a030", "#30a0a0", "#666666")
 
 Line = tuple[str, Sequence[tuple[float, float]]]
-"""A name and its points, (seconds since the begin, value)."""
+"""A name and its points, (seconds since the start, value)."""
 
 
 def draw(report: Mapping[str, Any], measured: Measurement) -> str:
-    """Draw the picture."""
-    began_s = measured.all_moments[0].at_s
+    """Draw the plot."""
+    began_s = measured.all_samples[0].at_s
     title = (
         f"{report['devices']:,} devices, {report['rate_per_s']:,.0f} fixes/s, "
         f"{report['fixes']['lost']:,} lost, {report['cpu_us_per_fix']['total']:.1f} µs a fix"
     )
     plots = [
         plot(0, "fixes per second", _rates(measured, began_s)),
-        plot(1, "fixes on the way", _backlogs(measured, began_s)),
+        plot(1, "fixes in flight", _backlogs(measured, began_s)),
         plot(2, "latency since due, ms", _latencies(measured, began_s)),
         bars(3, "CPU per fix, µs", {part: report["cpu_us_per_fix"][part] for part in PARTS}),
     ]
@@ -44,15 +44,15 @@ def draw(report: Mapping[str, Any], measured: Measurement) -> str:
 
 
 def _rates(measured: Measurement, began_s: float) -> list[Line]:
-    moments = measured.all_moments
+    samples = measured.all_samples
     published = [
         (now.at_s - began_s, (now.published - before.published) / (now.at_s - before.at_s))
-        for before, now in itertools.pairwise(moments)
+        for before, now in itertools.pairwise(samples)
         if now.at_s > before.at_s
     ]
     committed = [
         (second + 0.5 - began_s, float(fixes))
-        for second, fixes in sorted(measured.lateness.committed_by_second.items())
+        for second, fixes in sorted(measured.commit_latency.committed_by_second.items())
     ]
     return [("published", published), ("committed", committed)]
 
@@ -64,13 +64,13 @@ def _backlogs(measured: Measurement, began_s: float) -> list[Line]:
         "in Kafka": lambda one: one.in_kafka,
     }
     return [
-        (name, [(one.at_s - began_s, value(one)) for one in measured.all_moments])
+        (name, [(one.at_s - began_s, value(one)) for one in measured.all_samples])
         for name, value in names.items()
     ]
 
 
 def _latencies(measured: Measurement, began_s: float) -> list[Line]:
-    by_second = sorted(measured.lateness.by_second.items())
+    by_second = sorted(measured.commit_latency.by_second.items())
     lines: list[Line] = [
         (
             f"commit {name}",
@@ -80,18 +80,18 @@ def _latencies(measured: Measurement, began_s: float) -> list[Line]:
     ]
     pubacks = [
         (one.at_s - began_s, one.puback_p99_ms)
-        for one in measured.all_moments
+        for one in measured.all_samples
         if one.puback_p99_ms is not None
     ]
     return [*lines, ("PUBACK p99", pubacks)]
 
 
-def plot(place: int, title: str, lines: Sequence[Line]) -> str:
-    """Lines over time, from 0 on."""
+def plot(row: int, title: str, lines: Sequence[Line]) -> str:
+    """A line chart over time, from 0 on."""
     points = [point for _name, line in lines for point in line]
     most_x = max((x for x, _y in points), default=1.0) or 1.0
     most_y = max((y for _x, y in points), default=1.0) or 1.0
-    top, plot_height = 40 + place * HEIGHT + TOP, HEIGHT - 60
+    top, plot_height = 40 + row * HEIGHT + TOP, HEIGHT - 60
     parts = [_frame(top, plot_height, title, most_y)]
     parts.append(_text(LEFT + PLOT_WIDTH, top + plot_height + 16, f"{most_x:.0f} s", "end"))
     for number, (name, line) in enumerate(lines):
@@ -108,14 +108,14 @@ def plot(place: int, title: str, lines: Sequence[Line]) -> str:
     return "\n".join(parts)
 
 
-def bars(place: int, title: str, values: Mapping[str, float]) -> str:
-    """A bar for each value."""
-    most = max(values.values(), default=1.0) or 1.0
-    top, plot_height = 40 + place * HEIGHT + TOP, HEIGHT - 60
-    parts = [_frame(top, plot_height, title, most)]
+def bars(row: int, title: str, values: Mapping[str, float]) -> str:
+    """A bar chart."""
+    maximum = max(values.values(), default=1.0) or 1.0
+    top, plot_height = 40 + row * HEIGHT + TOP, HEIGHT - 60
+    parts = [_frame(top, plot_height, title, maximum)]
     step = PLOT_WIDTH / max(1, len(values))
     for number, (name, value) in enumerate(values.items()):
-        x, tall = LEFT + number * step, plot_height * value / most
+        x, tall = LEFT + number * step, plot_height * value / maximum
         parts.append(
             f'<rect x="{x + 8:.1f}" y="{top + plot_height - tall:.1f}" width="{step - 16:.1f}" '
             f'height="{tall:.1f}" fill="{COLOURS[number % len(COLOURS)]}"/>'
@@ -125,13 +125,13 @@ def bars(place: int, title: str, values: Mapping[str, float]) -> str:
     return "\n".join(parts)
 
 
-def _frame(top: float, plot_height: float, title: str, most: float) -> str:
+def _frame(top: float, plot_height: float, title: str, maximum: float) -> str:
     bottom = top + plot_height
     return "\n".join(
         (
             f'<text x="{LEFT}" y="{top - 12}" font-weight="bold">{escape(title)}</text>',
             f'<path d="M{LEFT},{top} V{bottom} H{LEFT + PLOT_WIDTH}" fill="none" stroke="#999"/>',
-            _text(LEFT - 6, top + 5, f"{most:,.0f}", "end"),
+            _text(LEFT - 6, top + 5, f"{maximum:,.0f}", "end"),
             _text(LEFT - 6, bottom, "0", "end"),
         )
     )

@@ -1,4 +1,4 @@
-"""The report of a run: plain values, and a few lines for the screen."""
+"""The report of a run as JSON values, and its summary as lines of text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from bench.load.options import LoadOptions
 from bench.load.resource_usage import describe_machine
 from bench.load.run import LoadRun, Measurement
-from bench.load.sampler import find_full
+from bench.load.sampler import find_saturated
 from ops.ledger import Ledger
 
 PARTS = (
@@ -21,37 +21,36 @@ PARTS = (
     "postgres",
     "tracking_api",
 )
-HELD_P99_MS = 1000.0
-HELD_SHARE = 0.99  # of the fixes that fell due in the window were committed during it
+SUSTAINED_P99_MS = 1000.0
+SUSTAINED_SHARE = 0.99  # of the fixes due in the window were committed in it
 
 
 def cpu_us_per_fix(measured: Measurement) -> dict[str, float]:
-    """CPU time, user and system, by part, for each fix that was committed meanwhile.
+    """CPU time per committed fix, user and system, by part.
 
-    `total` is the parts of the chain and the generator; the viewers and driver_api, which takes no
-    part in it, stand beside it.
+    `total` is the sum over PARTS; the viewers and driver_api are reported separately.
     """
-    before, after = measured.used
+    before, after = measured.usage
     fixes = max(1, measured.committed_in_window)
     each = {part: (after.cpu_s[part] - before.cpu_s[part]) / fixes * 1e6 for part in after.cpu_s}
     costs = {part: round(each.get(part, 0.0), 2) for part in PARTS}
     costs["total"] = round(sum(each.get(part, 0.0) for part in PARTS), 2)
     costs |= {part: round(cost, 2) for part, cost in each.items() if part not in PARTS}
     busy_s = after.machine_busy_s - before.machine_busy_s
-    costs["machine"] = round(busy_s / fixes * 1e6, 2)  # whatever else it did included
+    costs["machine"] = round(busy_s / fixes * 1e6, 2)  # other processes included
     return costs
 
 
-def is_held(measured: Measurement) -> bool:
-    """Whether the rate was held: nothing missing, in time, and no backlog grown."""
-    p99_ms = measured.lateness.latency.percentile(0.99)
-    due = measured.lateness.latency.total
+def is_sustained(measured: Measurement) -> bool:
+    """Whether the rate was sustained: nothing missing, on time, no growing backlog."""
+    p99_ms = measured.commit_latency.latency.percentile(0.99)
+    due = measured.commit_latency.latency.total
     return (
         measured.missing == 0
         and due > 0
         and p99_ms is not None
-        and p99_ms <= HELD_P99_MS
-        and measured.committed_in_window >= HELD_SHARE * _due_in_window(measured)
+        and p99_ms <= SUSTAINED_P99_MS
+        and measured.committed_in_window >= SUSTAINED_SHARE * _due_in_window(measured)
     )
 
 
@@ -59,17 +58,19 @@ def _due_in_window(measured: Measurement) -> float:
     return measured.rate_due_per_s * measured.duration_s
 
 
-def what_is_full(measured: Measurement, processes: Mapping[str, float]) -> list[str]:
-    """Name what is full, in words."""
-    before, after = measured.used
+def saturated_parts(measured: Measurement, processes: Mapping[str, float]) -> list[str]:
+    """The saturated parts, as text."""
+    before, after = measured.usage
     busy_s = after.machine_busy_s - before.machine_busy_s
     all_s = after.machine_all_s - before.machine_all_s
-    return find_full(measured.moments, measured.rate_due_per_s, processes, busy_s / max(1.0, all_s))
+    return find_saturated(
+        measured.samples, measured.rate_due_per_s, processes, busy_s / max(1.0, all_s)
+    )
 
 
 def measurement_report(measured: Measurement) -> dict[str, Any]:
-    """What one window has shown."""
-    before, after = measured.used
+    """The report of one window."""
+    before, after = measured.usage
     busy_s = after.machine_busy_s - before.machine_busy_s
     all_s = after.machine_all_s - before.machine_all_s
     fixes = max(1, measured.published_after - measured.published_before)
@@ -77,11 +78,11 @@ def measurement_report(measured: Measurement) -> dict[str, Any]:
     return {
         "rate_per_s": round(measured.committed_in_window / measured.duration_s, 1),
         "rate_due_per_s": round(measured.rate_due_per_s, 1),
-        "held": is_held(measured),
-        "full": what_is_full(measured, measured.cores_used),
+        "sustained": is_sustained(measured),
+        "saturated": saturated_parts(measured, measured.cores_used),
         "latency_ms": {
             "publish_to_puback": measured.puback.summary(),
-            "publish_to_commit": measured.lateness.latency.summary(),
+            "publish_to_commit": measured.commit_latency.latency.summary(),
             "publish_to_viewer": measured.viewer.summary(),
         },
         "cpu_us_per_fix": cpu_us_per_fix(measured),
@@ -98,9 +99,9 @@ def measurement_report(measured: Measurement) -> dict[str, Any]:
 
 
 def build_report(run: LoadRun, measured: Measurement, ledger: Ledger) -> dict[str, Any]:
-    """The whole report."""
+    """The complete report."""
     options: LoadOptions = run.options
-    sums = run.crew.sums()
+    totals = run.workers.totals()
     window = measurement_report(measured)
     return {
         "devices": options.devices,
@@ -108,8 +109,8 @@ def build_report(run: LoadRun, measured: Measurement, ledger: Ledger) -> dict[st
         "fixes": {
             **ledger.fixes(),
             "pubacked": run.pubacks,
-            "resent": sums["resent"],
-            "agrees": ledger.agrees,
+            "resent": totals["resent"],
+            "consistent": ledger.agrees,
         },
         "latency_ms": window.pop("latency_ms"),
         "cpu_us_per_fix": window.pop("cpu_us_per_fix"),
@@ -117,9 +118,9 @@ def build_report(run: LoadRun, measured: Measurement, ledger: Ledger) -> dict[st
         "bytes_per_fix": window.pop("bytes_per_fix"),
         "machine": describe_machine(),
         **window,
-        "held": window["held"] and ledger.lost == 0 and ledger.agrees,
-        "complaints": ledger.complaints()[:20],
-        "asked": {
+        "sustained": window["sustained"] and ledger.lost == 0 and ledger.agrees,
+        "discrepancies": ledger.complaints()[:20],
+        "options": {
             "interval_s": options.interval_s,
             "duration_s": options.duration_s,
             "warm_up_s": options.warm_up_s,
@@ -128,21 +129,22 @@ def build_report(run: LoadRun, measured: Measurement, ledger: Ledger) -> dict[st
             "viewers": options.viewers,
             "assigned": options.assigned,
         },
-        "lost_connections": sums["lost_connections"],
+        "disconnects": totals["disconnects"],
         "hot_updates": run.hot_shares(),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def summarize(report: Mapping[str, Any]) -> list[str]:
-    """The report in a few lines."""
+def summary_lines(report: Mapping[str, Any]) -> list[str]:
+    """The summary of a report."""
     fixes, costs = report["fixes"], report["cpu_us_per_fix"]
     lines = [
         f"{report['devices']:,} devices, {report['rate_per_s']:,.0f} fixes/s "
-        f"(due {report['rate_due_per_s']:,.0f}/s): " + ("held" if report["held"] else "NOT held"),
+        f"(due {report['rate_due_per_s']:,.0f}/s): "
+        + ("sustained" if report["sustained"] else "NOT sustained"),
         f"fixes: {fixes['published']:,} published, {fixes['committed']:,} committed, "
-        f"{fixes['quarantined']:,} in quarantine, {fixes['rejected']:,} rejected, "
-        f"{fixes['lost']:,} lost; {fixes['resent']:,} sent again",
+        f"{fixes['quarantined']:,} quarantined, {fixes['rejected']:,} rejected, "
+        f"{fixes['lost']:,} lost; {fixes['resent']:,} resent",
     ]
     for name, values in report["latency_ms"].items():
         shown = ", ".join(
@@ -152,13 +154,15 @@ def summarize(report: Mapping[str, Any]) -> list[str]:
     parts = ", ".join(f"{name} {costs[name]:.1f}" for name in PARTS)
     lines.append(f"CPU per fix, µs: {costs['total']:.1f} ({parts})")
     size = report["bytes_per_fix"]
-    lines.append(f"bytes per fix: {size['wire']:.0f} on the wire, {size['history']:.0f} kept")
+    lines.append(
+        f"bytes per fix: {size['wire']:.0f} on the wire, {size['history']:.0f} in the history"
+    )
     if "bare" in report:
         bare = report["bare"]
         lines.append(
-            f"a bare chain: {bare['cpu_us_per_fix']['total']:.1f} µs; ours is "
-            f"{bare['ratio']:.2f} times that"
+            f"bare chain: {bare['cpu_us_per_fix']['total']:.1f} µs; "
+            f"{bare['ratio']:.2f} times as much here"
         )
-    lines += [f"full: {one}" for one in report["full"]]
-    lines += report["complaints"]
+    lines += [f"saturated: {one}" for one in report["saturated"]]
+    lines += report["discrepancies"]
     return lines

@@ -1,4 +1,4 @@
-"""What the parts have used, from /proc, and what the services say of themselves."""
+"""Resource usage from /proc, and the services' metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """At one instant: CPU seconds so far by part, user and system, and the machine's busy ones."""
+    """CPU seconds so far by part (user and system), and of the machine, at one instant."""
 
     at_s: float
     cpu_s: Mapping[str, float]
@@ -28,8 +28,8 @@ class ResourceUsage:
     machine_all_s: float
 
 
-def read_used(pids: Mapping[str, Iterable[int]]) -> ResourceUsage:
-    """Read what each part's processes, and their children, have used so far."""
+def read_usage(pids: Mapping[str, Iterable[int]]) -> ResourceUsage:
+    """Read the CPU seconds of each part's processes and their children."""
     children = _children()
     by_part = {part: sum(_cpu_s(one, children) for one in ids) for part, ids in pids.items()}
     busy_s, all_s = _machine_s()
@@ -37,7 +37,7 @@ def read_used(pids: Mapping[str, Iterable[int]]) -> ResourceUsage:
 
 
 def cores_used(before: ResourceUsage, after: ResourceUsage) -> dict[str, float]:
-    """How much of a core each part has used between two readings."""
+    """The cores that each part used between two readings."""
     seconds = max(0.001, after.at_s - before.at_s)
     return {
         part: (cpu_s - before.cpu_s[part]) / seconds
@@ -52,11 +52,11 @@ def children_of(pid: int) -> list[int]:
 
 
 def read_rss_mib(pids: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """Resident memory by part, what its processes share counted once, MiB."""
+    """Resident memory by part, MiB; shared memory is counted once per part."""
     children = _children()
     found = {}
     for part, ids in pids.items():
-        members = [member for one in ids for member in _family(one, children)]
+        members = [member for one in ids for member in _process_tree(one, children)]
         sizes = [_memory_pages(member) for member in members]
         shared = max((shared for _all, shared in sizes), default=0)
         own = sum(whole - one_shared for whole, one_shared in sizes)
@@ -66,15 +66,18 @@ def read_rss_mib(pids: Mapping[str, Iterable[int]]) -> dict[str, float]:
 
 def _cpu_s(pid: int, children: Mapping[int, list[int]]) -> float:
     ticks = 0
-    for member in _family(pid, children):
+    for member in _process_tree(pid, children):
         fields = _stat(member)
-        # utime and stime; of children that have ended too (cutime, cstime)
+        # utime, stime, cutime, cstime
         ticks += sum(int(field) for field in fields[11:15])
     return ticks / CLOCK_TICKS
 
 
-def _family(pid: int, children: Mapping[int, list[int]]) -> list[int]:
-    return [pid, *(one for child in children.get(pid, ()) for one in _family(child, children))]
+def _process_tree(pid: int, children: Mapping[int, list[int]]) -> list[int]:
+    return [
+        pid,
+        *(one for child in children.get(pid, ()) for one in _process_tree(child, children)),
+    ]
 
 
 def _children() -> dict[int, list[int]]:
@@ -86,7 +89,7 @@ def _children() -> dict[int, list[int]]:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat after the name; empty if the process has gone."""
+    """The fields of /proc/PID/stat after the name; empty if the process has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -105,12 +108,12 @@ def _memory_pages(pid: int) -> tuple[int, int]:
 def _machine_s() -> tuple[float, float]:
     first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
     ticks = [int(field) for field in first.split()[1:9]]
-    idle = ticks[3] + ticks[4]  # waiting for the disk is idle, too
+    idle = ticks[3] + ticks[4]  # iowait counts as idle
     return (sum(ticks) - idle) / CLOCK_TICKS, sum(ticks) / CLOCK_TICKS
 
 
 def read_metrics(bind: Bind) -> dict[str, float]:
-    """A service's own figures, by name with and without labels; empty if it doesn't answer."""
+    """A service's metrics, by name with and without labels; empty if unreachable."""
     found: defaultdict[str, float] = defaultdict(float)
     try:
         with _opener.open(f"http://{bind}/metrics", timeout=METRICS_TIMEOUT_S) as answer:
@@ -127,7 +130,7 @@ def read_metrics(bind: Bind) -> dict[str, float]:
 
 
 def describe_machine() -> dict[str, object]:
-    """What it was measured on."""
+    """Describe the machine: cores, CPU, memory, kernel."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("model name"):

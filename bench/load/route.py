@@ -1,7 +1,7 @@
-"""Where a device is at an instant: straight legs, cheap to follow, and the same when asked again.
+"""A device's position at an instant: straight legs, cheap to compute and deterministic.
 
-Distances are in millionths of a degree; Florence lies between 43 and 44 degrees north, 11 and 12
-east, so that a fix's text needs no more than the six digits after the point.
+Distances are in millionths of a degree. Florence lies between 43 and 44 degrees north and 11 and 12
+degrees east, so only the six digits after the point vary.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ MICRO = 1_000_000
 MICRO_LAT_PER_M = MICRO / M_PER_DEG
 MICRO_LON_PER_M = MICRO_LAT_PER_M / math.cos(math.radians(43.77))
 SPEED_MPS = 8.0  # a courier on a scooter
-REST_MPS = 0.3
-FOR_EVER_MS = float("inf")
-JITTER_MICRO = 13  # a GPS at rest wanders by a metre or so
+DRIFT_MPS = 0.3
+NEVER_MS = float("inf")
+JITTER_MICRO = 13  # a receiver at rest drifts by about a metre
 
 
 class Leg(NamedTuple):
-    """Steady movement until an instant (ms since the walk's begin). `tail` ends the fix's JSON."""
+    """Uniform movement until an instant (ms since the start). `tail` ends the fix's JSON."""
 
     until_ms: float
     lon_micro: float  # at 0 ms
@@ -35,35 +35,35 @@ class Leg(NamedTuple):
 
 
 class Route(Protocol):
-    """A device's way."""
+    """A device's route."""
 
     def leg_at(self, ms: float) -> Leg:
-        """The leg of an instant."""
+        """The leg at an instant."""
 
 
 @dataclass(frozen=True, slots=True)
 class IdleRoute:
-    """To and fro between a point and another, for ever: a driver without an order."""
+    """Back and forth between two points: a driver without an order."""
 
     lon_micro: float
     lat_micro: float
     heading_deg: int
-    there_ms: float  # how long one way takes
+    leg_ms: float  # duration of one leg
 
     def leg_at(self, ms: float) -> Leg:
-        """The leg of an instant."""
-        ways = math.floor(ms / self.there_ms)
-        began_ms = ways * self.there_ms
+        """The leg at an instant."""
+        legs = math.floor(ms / self.leg_ms)
+        began_ms = legs * self.leg_ms
         lon_per_ms, lat_per_ms = velocity(self.heading_deg)
         lon_micro, lat_micro = self.lon_micro, self.lat_micro
         heading_deg = self.heading_deg
-        if ways % 2:
-            lon_micro += lon_per_ms * self.there_ms
-            lat_micro += lat_per_ms * self.there_ms
+        if legs % 2:
+            lon_micro += lon_per_ms * self.leg_ms
+            lat_micro += lat_per_ms * self.leg_ms
             lon_per_ms, lat_per_ms = -lon_per_ms, -lat_per_ms
             heading_deg = (heading_deg + 180) % 360
         return Leg(
-            began_ms + self.there_ms,
+            began_ms + self.leg_ms,
             lon_micro - lon_per_ms * began_ms,
             lat_micro - lat_per_ms * began_ms,
             lon_per_ms,
@@ -74,20 +74,20 @@ class IdleRoute:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRoute:
-    """Straight to a place, a rest there, and straight on: a driver with an order."""
+    """Straight to a place, a stop there, and straight on: a driver with an order."""
 
     lon_micro: float  # the place: a restaurant or a door
     lat_micro: float
     heading_deg: int
     arrives_ms: float
     leaves_ms: float
-    ends_ms: float  # where it rests for good
+    ends_ms: float  # stops for good
 
     def leg_at(self, ms: float) -> Leg:
-        """The leg of an instant."""
+        """The leg at an instant."""
         lon_per_ms, lat_per_ms = velocity(self.heading_deg)
         moving = tail_of(SPEED_MPS, self.heading_deg)
-        resting = tail_of(REST_MPS, self.heading_deg)
+        stopped = tail_of(DRIFT_MPS, self.heading_deg)
         if ms < self.arrives_ms:
             return Leg(
                 self.arrives_ms,
@@ -98,23 +98,23 @@ class DeliveryRoute:
                 moving,
             )
         if ms < self.leaves_ms:
-            return Leg(self.leaves_ms, self.lon_micro, self.lat_micro, 0.0, 0.0, resting)
+            return Leg(self.leaves_ms, self.lon_micro, self.lat_micro, 0.0, 0.0, stopped)
         away_lon = self.lon_micro - lon_per_ms * self.leaves_ms
         away_lat = self.lat_micro - lat_per_ms * self.leaves_ms
         if ms < self.ends_ms:
             return Leg(self.ends_ms, away_lon, away_lat, lon_per_ms, lat_per_ms, moving)
         return Leg(
-            FOR_EVER_MS,
+            NEVER_MS,
             away_lon + lon_per_ms * self.ends_ms,
             away_lat + lat_per_ms * self.ends_ms,
             0.0,
             0.0,
-            resting,
+            stopped,
         )
 
 
 def micro_of(lon_deg: float, lat_deg: float) -> tuple[float, float]:
-    """Give a place as walks have it."""
+    """Convert degrees to the units of a route."""
     return (lon_deg - LON_DEG) * MICRO, (lat_deg - LAT_DEG) * MICRO
 
 
@@ -129,6 +129,6 @@ def velocity(heading_deg: int) -> tuple[float, float]:
 
 
 def tail_of(speed_mps: float, heading_deg: int) -> bytes:
-    """What stays the same on a leg, as the end of a fix's JSON object."""
+    """The members that are constant on a leg, as the end of a fix's JSON object."""
     text = f'"accuracy_m":4.8,"speed_mps":{speed_mps:.1f},"heading_deg":{heading_deg}}}'
     return text.encode()

@@ -1,7 +1,7 @@
-"""The MQTT sessions of many devices at one broker: connecting in waves, reading, sending.
+"""The MQTT sessions of many devices at one broker, in one epoll loop.
 
-Each is MQTT 3.1.1 with a clean session, credentials, a last will, a retained status, and
-subscriptions to the device's acks and commands. Devices are numbers here, from 0 on.
+Each uses MQTT 3.1.1 with a clean session, credentials, a last will, a retained status, and
+subscriptions to the device's acks and commands. Devices are indexes, from 0 on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from doorstep import mqtt_packets
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.mqtt_topics import ACK
 
-WAVE = 50  # connecting at once: half of Mosquitto's listen backlog
+WAVE = 50  # concurrent connects: half of Mosquitto's listen backlog
 KEEPALIVE_S = 60
 PING_AFTER_S = 40
 PING_ROUND_S = 5
@@ -30,13 +30,13 @@ RECONNECT_S = (0.5, 2.0)
 READ_BYTES = 400  # most packets are PUBACKs; a watermark has some 130 bytes
 EVENTS = 4096
 READABLE = select.EPOLLIN | select.EPOLLET
-IP_BIND_ADDRESS_NO_PORT = 24  # Linux; Python 3.11 has no name for it
-OFF, CONNECTING, LIVE = 0, 1, 2
+IP_BIND_ADDRESS_NO_PORT = 24  # Linux; not in Python 3.11's socket module
+OFF, CONNECTING, ONLINE = 0, 1, 2
 _ACK = ACK.encode()
 
 
 class Sessions:
-    """All sessions. Who subclasses it hears of PUBACKs and of sessions that are live (again)."""
+    """All sessions. Subclasses implement `on_puback` and `on_online`."""
 
     def __init__(self, plan: dict[str, Any], devices: Sequence[Device]) -> None:
         count = len(devices)
@@ -49,38 +49,38 @@ class Sessions:
         self._sockets: list[socket.socket | None] = [None] * count
         self._fds = [-1] * count
         self._by_fd: dict[int, int] = {}
-        self._spoke_at = [0.0] * count  # when the device last sent anything
-        self._unread: dict[int, bytes] = {}  # the beginning of a packet
-        self._unsent: dict[int, bytes] = {}  # what a full socket didn't take
+        self._last_sent_at = [0.0] * count  # per device
+        self._unread: dict[int, bytes] = {}  # an incomplete packet
+        self._unsent: dict[int, bytes] = {}  # data that did not fit into the socket buffer
         self._to_connect = list(range(count - 1, -1, -1))
         self._retry_at: dict[int, float] = {}
-        self._waiting = 0  # for CONNACK and SUBACK
+        self._connecting = 0  # without CONNACK or SUBACK yet
         self._pinged_at = 0.0
         self.read_at_s = 0.0
-        self.live = 0
+        self.online = 0
         self.lost = 0  # connections
         self.watermarks = 0
         self.bytes_out = 0
         self.bytes_in = 0
 
     def on_puback(self, device: int, packet_id: int) -> None:
-        """A packet of a device was acknowledged."""
+        """Called for a PUBACK."""
         raise NotImplementedError
 
-    def on_live(self, device: int) -> None:
-        """A device is connected and subscribed."""
+    def on_online(self, device: int) -> None:
+        """Called when a device is connected and subscribed."""
         raise NotImplementedError
 
     @property
     def is_connecting(self) -> bool:
-        """Whether some wait for their CONNACK or SUBACK."""
-        return self._waiting > 0
+        """Whether a connect is in progress."""
+        return self._connecting > 0
 
     def serve(self) -> None:
-        """Read what has come, and connect whoever is not."""
+        """Read from all sockets, and connect the devices that are offline."""
         by_fd, serve = self._by_fd, self._serve
         events = self._epoll.poll(0, EVENTS)
-        self.read_at_s = time.time()  # what is read now had come by then
+        self.read_at_s = time.time()  # data read below arrived before this instant
         for fd, mask in events:
             device = by_fd.get(fd)
             if device is not None:
@@ -98,7 +98,7 @@ class Sessions:
         if not mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             return
         more = True
-        while more:  # edge-triggered: whatever is left is not told of again
+        while more:  # edge-triggered: read until empty
             try:
                 data = os.read(fd, READ_BYTES)
             except BlockingIOError:
@@ -106,7 +106,7 @@ class Sessions:
             except OSError:
                 data = b""
             if not data:
-                self._lose(device)
+                self._disconnect(device)
                 return
             self.bytes_in += len(data)
             if len(data) == 4 and data[0] == mqtt_packets.PUBACK and device not in self._unread:
@@ -137,7 +137,7 @@ class Sessions:
         for device in [one for one, at in self._retry_at.items() if at <= now]:
             del self._retry_at[device]
             self._to_connect.append(device)
-        while self._to_connect and self._waiting < WAVE:
+        while self._to_connect and self._connecting < WAVE:
             self._connect(self._to_connect.pop())
 
     def _connect(self, device: int) -> None:
@@ -145,7 +145,7 @@ class Sessions:
         connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # The port is chosen when connecting: 28,000 a pair of addresses, not in all.
+            # Choose the port on connect: 28,000 per address pair instead of in all.
             connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             connection.bind((self._sources[device % len(self._sources)], 0))
             connection.connect(self._broker)
@@ -157,7 +157,7 @@ class Sessions:
         fd = connection.fileno()
         self._sockets[device], self._fds[device], self._by_fd[fd] = connection, fd, device
         self._state[device] = CONNECTING
-        self._waiting += 1
+        self._connecting += 1
         self._epoll.register(fd, READABLE)
         password = mqtt_password(self._key, one.driver_id)
         will = b'{"status":"offline"}'
@@ -175,12 +175,12 @@ class Sessions:
     def _on_suback(self, device: int, codes: bytes) -> None:
         if mqtt_packets.REFUSED in codes:
             raise PermissionError(f"{self._devices[device].driver_id}: may not subscribe")
-        self._state[device] = LIVE
-        self._waiting -= 1
-        self.live += 1
-        self.on_live(device)
+        self._state[device] = ONLINE
+        self._connecting -= 1
+        self.online += 1
+        self.on_online(device)
 
-    def _lose(self, device: int) -> None:
+    def _disconnect(self, device: int) -> None:
         connection = self._sockets[device]
         if connection is None:
             return
@@ -192,35 +192,35 @@ class Sessions:
         self._sockets[device], self._fds[device] = None, -1
         self._unread.pop(device, None)
         self._unsent.pop(device, None)
-        if self._state[device] == LIVE:
-            self.live -= 1
+        if self._state[device] == ONLINE:
+            self.online -= 1
         else:
-            self._waiting -= 1
+            self._connecting -= 1
         self.lost += 1
         self._state[device] = OFF
         self._retry_at[device] = time.time() + random.uniform(*RECONNECT_S)
 
     def _ping_idle(self, now: float) -> None:
-        for device, spoke_at in enumerate(self._spoke_at):
-            if now - spoke_at > PING_AFTER_S and self._state[device] == LIVE:
+        for device, last_sent_at in enumerate(self._last_sent_at):
+            if now - last_sent_at > PING_AFTER_S and self._state[device] == ONLINE:
                 self.send(device, mqtt_packets.PINGREQ_PACKET)
 
     def send(self, device: int, data: bytes) -> None:
-        """Send a packet of a connected device; what its socket doesn't take waits."""
+        """Send a packet; buffer what does not fit into the socket."""
         self.bytes_out += len(data)
-        self._spoke_at[device] = time.time()
+        self._last_sent_at[device] = time.time()
         if device in self._unsent:
             self._unsent[device] += data
             return
         try:
-            taken = os.write(self._fds[device], data)
+            written = os.write(self._fds[device], data)
         except BlockingIOError:
-            taken = 0
+            written = 0
         except OSError:
-            self._lose(device)
+            self._disconnect(device)
             return
-        if taken < len(data):
-            self._keep_unsent(device, data[taken:])
+        if written < len(data):
+            self._keep_unsent(device, data[written:])
 
     def _keep_unsent(self, device: int, data: bytes) -> None:
         self._unsent[device] = data

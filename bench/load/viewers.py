@@ -1,7 +1,7 @@
-"""`python -m bench.load.viewers PLAN`: customers who watch their order over SSE.
+"""`python -m bench.load.viewers PLAN`: customers who follow their order over SSE.
 
-One epoll loop holds all streams of GET /track/{order_id}/stream. Of each position that comes it
-notes how long after its fix was due: the fix's own instant stands in it.
+One epoll loop holds all streams of GET /track/{order_id}/stream, and measures the latency of each
+position from its `fix_at`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.load.histogram import Histogram
 
-WAVE = 20  # opening at once: each asks the database for its snapshot
+WAVE = 20  # concurrent connects: each costs a snapshot query
 TICK_S = 0.002
 READ_BYTES = 65_536
 _POSITION = re.compile(rb'event: position\ndata: [^\n]*?"fix_at":"([0-9TZ:.+-]+)"')
@@ -34,8 +34,8 @@ class Viewers:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self._address = (str(plan["host"]), int(plan["port"]))
-        self._wanted: list[tuple[str, str]] = [(one[0], one[1]) for one in plan["viewers"][::-1]]
-        self._asked: dict[int, tuple[str, str]] = {}  # (order_id, token)
+        self._pending: list[tuple[str, str]] = [(one[0], one[1]) for one in plan["viewers"][::-1]]
+        self._targets: dict[int, tuple[str, str]] = {}  # (order_id, token)
         self._retry: deque[tuple[float, tuple[str, str]]] = deque()
         self._epoll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
@@ -45,28 +45,28 @@ class Viewers:
         self._latency = Histogram()
         self._latency_in_window = Histogram()
         self.positions = 0
-        self.lost_connections = 0
+        self.disconnects = 0
 
-    def obey(self, command: dict[str, Any]) -> dict[str, Any] | None:
-        """Do what the conductor says."""
-        if command["do"] == "flow":
+    def handle_command(self, command: dict[str, Any]) -> dict[str, Any] | None:
+        """Handle a command of the coordinator."""
+        if command["do"] == "publish":
             self._window = tuple(command["window_ms"])
             self._latency_in_window = Histogram()
-        elif command["do"] == "answer":
-            return {"answer": list(self._latency_in_window.counts.items())}
+        elif command["do"] == "latency":
+            return {"latency": list(self._latency_in_window.counts.items())}
         return None
 
-    def turn(self) -> None:
-        """Connect some more, and read what has come."""
+    def run_once(self) -> None:
+        """Open pending streams, and read from all."""
         while self._retry and self._retry[0][0] <= time.time():
-            self._wanted.append(self._retry.popleft()[1])
-        while self._wanted and len(self._sockets) - len(self._watching) < WAVE:
-            self._connect(self._wanted.pop())
+            self._pending.append(self._retry.popleft()[1])
+        while self._pending and len(self._sockets) - len(self._watching) < WAVE:
+            self._connect(self._pending.pop())
         for fd, _mask in self._epoll.poll(TICK_S, 1024):
             self._read(fd)
 
-    def _connect(self, asked: tuple[str, str]) -> None:
-        order_id, token = asked
+    def _connect(self, target: tuple[str, str]) -> None:
+        order_id, token = target
         connection = socket.create_connection(self._address)
         request = (
             f"GET /track/{order_id}/stream HTTP/1.1\r\nHost: load\r\n"
@@ -76,25 +76,25 @@ class Viewers:
         connection.setblocking(False)
         self._sockets[connection.fileno()] = connection
         self._tails[connection.fileno()] = b""
-        self._asked[connection.fileno()] = asked
+        self._targets[connection.fileno()] = target
         self._epoll.register(connection.fileno(), select.EPOLLIN)
 
     def _read(self, fd: int) -> None:
         try:
-            fresh = os.read(fd, READ_BYTES)
+            received = os.read(fd, READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
-            fresh = b""
-        if not fresh:
-            self.lost_connections += 1
-            self._retry.append((time.time() + RETRY_S, self._asked[fd]))
+            received = b""
+        if not received:
+            self.disconnects += 1
+            self._retry.append((time.time() + RETRY_S, self._targets[fd]))
             self._drop(fd)
             return
-        text = self._tails[fd] + fresh
+        text = self._tails[fd] + received
         if fd not in self._watching:
             if text.startswith(_BUSY):
-                self._retry.append((time.time() + RETRY_S, self._asked[fd]))
+                self._retry.append((time.time() + RETRY_S, self._targets[fd]))
                 self._drop(fd)
                 return
             if text.startswith(b"HTTP/1.1 ") and not text.startswith(b"HTTP/1.1 200"):
@@ -119,15 +119,15 @@ class Viewers:
         self._epoll.unregister(fd)
         self._sockets.pop(fd).close()
         self._watching.discard(fd)
-        del self._tails[fd], self._asked[fd]
+        del self._tails[fd], self._targets[fd]
 
-    def figures(self) -> dict[str, Any]:
-        """What has come so far, and the latencies since the last time."""
+    def stats(self) -> dict[str, Any]:
+        """Totals so far, and the latencies since the last call."""
         found = {
             "watching": len(self._watching),
             "positions": self.positions,
-            "lost_connections": self.lost_connections,
-            "latency": list(self._latency.counts.items()),
+            "disconnects": self.disconnects,
+            "second_latency": list(self._latency.counts.items()),
         }
         self._latency = Histogram()
         return found
@@ -138,28 +138,28 @@ def main() -> int:
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="ascii"))
     viewers = Viewers(plan)
     os.set_blocking(0, False)
-    waiting, said_at = b"", 0
+    partial, emitted_at = b"", 0
 
-    def say(line: dict[str, Any]) -> None:
+    def emit(line: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
     while True:
-        viewers.turn()
+        viewers.run_once()
         try:
-            fresh = os.read(0, 65_536)
+            received = os.read(0, 65_536)
         except BlockingIOError:
-            fresh = None
-        if fresh == b"":
+            received = None
+        if received == b"":
             return 0
-        *lines, waiting = (waiting + (fresh or b"")).split(b"\n")
+        *lines, partial = (partial + (received or b"")).split(b"\n")
         for line in lines:
-            answer = viewers.obey(json.loads(line))
-            if answer is not None:
-                say(answer)
-        if int(time.time()) != said_at:
-            said_at = int(time.time())
-            say(viewers.figures())
+            response = viewers.handle_command(json.loads(line))
+            if response is not None:
+                emit(response)
+        if int(time.time()) != emitted_at:
+            emitted_at = int(time.time())
+            emit(viewers.stats())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The child processes: generators and viewers. They end when their standard input does."""
+"""The worker processes: generators and viewers. They stop when their standard input closes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ops.stack.settings import PROJECT
 WEIGHT = 1 / 3  # of all generators and the viewers together
 AUTOGROUP_EVERY_S = 0.11
 AUTOGROUP_TRIES = 50
-STOP_WITHIN_S = 10.0
-ANSWER_WITHIN_S = 60.0
+STOP_TIMEOUT_S = 10.0
+RESPONSE_TIMEOUT_S = 60.0
 
 
-class ChildFailed(DoorstepError):
-    """A generator or the viewers ended before their time."""
+class WorkerFailed(DoorstepError):
+    """A worker process ended unexpectedly."""
 
 
-class Child:
-    """One process that takes commands and gives figures, both as JSON lines.
+class Worker:
+    """One process that reads commands and writes statistics, both as JSON lines.
 
-    With a `weight` below 1 it yields the cores to whatever else wants them, in that proportion.
+    `weight` is its CPU weight relative to other processes.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Child:
         path.write_text(json.dumps(plan), encoding="ascii")
         self.name = name
         self._errors = folder / f"{name}.err"
-        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._fresh: list[dict[str, Any]] = []
+        self._responses: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._unread: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         with self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -60,8 +60,8 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 cwd=PROJECT,
-                # Ctrl-C is for the conductor, who ends us in order. And Linux shares the cores out
-                # between sessions first, so that its own priority counts.
+                # Ctrl-C goes to the coordinator, which stops the workers in order. Linux shares
+                # the cores between sessions first, so a session gets its own weight.
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -72,40 +72,40 @@ class Child:
         self._reader = threading.Thread(target=self._read, name=name, daemon=True)
         self._reader.start()
 
-    def tell(self, command: Mapping[str, Any]) -> None:
-        """Give a command. Raises ChildFailed."""
+    def send(self, command: Mapping[str, Any]) -> None:
+        """Send a command. Raises WorkerFailed."""
         self.check()
         try:
             self._stdin.write(json.dumps(command).encode() + b"\n")
             self._stdin.flush()
         except OSError as exc:
-            raise ChildFailed(f"{self.name} is gone: {self._said()}") from exc
+            raise WorkerFailed(f"{self.name} has exited: {self._last_error()}") from exc
 
-    def answer(self) -> dict[str, Any]:
-        """Wait for the answer to a command. Raises ChildFailed."""
+    def receive(self) -> dict[str, Any]:
+        """Wait for the response to a command. Raises WorkerFailed."""
         try:
-            return self._answers.get(timeout=ANSWER_WITHIN_S)
+            return self._responses.get(timeout=RESPONSE_TIMEOUT_S)
         except queue.Empty:
-            raise ChildFailed(f"{self.name} does not answer: {self._said()}") from None
+            raise WorkerFailed(f"{self.name} did not respond: {self._last_error()}") from None
 
-    def take(self) -> list[dict[str, Any]]:
-        """Take the figures that have come since the last time. Raises ChildFailed."""
+    def drain(self) -> list[dict[str, Any]]:
+        """Return the statistics received since the last call. Raises WorkerFailed."""
         self.check()
         with self._lock:
-            fresh, self._fresh = self._fresh, []
-        return fresh
+            unread, self._unread = self._unread, []
+        return unread
 
     def check(self) -> None:
-        """Raise ChildFailed if it has ended."""
+        """Raise WorkerFailed if the process has ended."""
         if self._process.poll() is not None:
-            raise ChildFailed(f"{self.name} ended: {self._said()}")
+            raise WorkerFailed(f"{self.name} ended: {self._last_error()}")
 
-    def end(self) -> None:
-        """Let it end; kill it if it doesn't."""
+    def stop(self) -> None:
+        """Close standard input; kill the process if it does not exit."""
         with contextlib.suppress(OSError):
             self._stdin.close()
         try:
-            self._process.wait(STOP_WITHIN_S)
+            self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -114,33 +114,32 @@ class Child:
 
     def _read(self) -> None:
         for line in self._stdout:
-            figures = json.loads(line)
-            if "ledger" in figures or "answer" in figures:
-                self._answers.put(figures)
+            stats = json.loads(line)
+            if "ledger" in stats or "latency" in stats:
+                self._responses.put(stats)
                 continue
             with self._lock:
-                self._fresh.append(figures)
-                self.latest = figures
+                self._unread.append(stats)
+                self.latest = stats
 
-    def _said(self) -> str:
+    def _last_error(self) -> str:
         text = self._errors.read_text(encoding="utf-8", errors="replace").strip()
-        return text.splitlines()[-1] if text else "it said nothing"
+        return text.splitlines()[-1] if text else "no error output"
 
 
 def set_weight(pid: int, weight: float) -> None:
-    """Let a process and its session have the cores at this weight beside others' 1.
+    """Set the CPU weight of a process and its session, relative to 1.
 
-    A step of niceness is a factor of 1.25. Where sessions have none of their own (no autogroups,
-    or a container's), the process's decides.
+    A step of niceness is a factor of 1.25. Without autogroups the process's niceness applies.
     """
     nice = min(19, round(-math.log(weight, 1.25)))
-    with contextlib.suppress(OSError):  # it has just ended: whoever asks it hears so
+    with contextlib.suppress(OSError):  # the process has just ended
         os.setpriority(os.PRIO_PROCESS, pid, nice)
     autogroup = Path(f"/proc/{pid}/autogroup")
     for _ in range(AUTOGROUP_TRIES):
         try:
             autogroup.write_text(str(nice), encoding="ascii")
-        except BlockingIOError:  # Linux takes ten a second, of all processes
+        except BlockingIOError:  # Linux allows ten a second for all processes
             time.sleep(AUTOGROUP_EVERY_S)
         except OSError:
             return
@@ -149,17 +148,17 @@ def set_weight(pid: int, weight: float) -> None:
 
 
 class WorkerPool:
-    """All children of a run; `with` ends them.
+    """All workers of a run; leaving the context stops them.
 
-    The phones and the viewers would be on other machines. Together they have a third of the weight
-    of a single server or service here: what is measured does not wait for what measures it, and as
-    a fix is late from when it was due, their own waiting makes the figures worse.
+    In production the devices and viewers run on other machines. Together they have a third of the
+    CPU weight of one service, so that the load test does not slow what it measures. Latency counts
+    from the due time, so a slow worker makes the results worse, never better.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.generators: list[Child] = []
-        self.viewers: list[Child] = []
+        self.generators: list[Worker] = []
+        self.viewers: list[Worker] = []
 
     def __enter__(self) -> Self:
         return self
@@ -167,15 +166,15 @@ class WorkerPool:
     def __exit__(
         self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None
     ) -> None:
-        for child in [*self.generators, *self.viewers]:
-            child.end()
+        for worker in [*self.generators, *self.viewers]:
+            worker.stop()
 
     def start_generators(self, plans: Sequence[Mapping[str, Any]]) -> None:
-        """Start a generator for each plan: it connects its devices at once."""
+        """Start a generator for each plan. It connects its devices."""
         for number, plan in enumerate(plans, start=1):
             name = f"generator-{number}"
             self.generators.append(
-                Child(
+                Worker(
                     "bench.load.generator",
                     plan,
                     self._folder,
@@ -185,9 +184,9 @@ class WorkerPool:
             )
 
     def start_viewers(self, plan: Mapping[str, Any]) -> None:
-        """Start the viewers."""
+        """Start the viewers process."""
         self.viewers.append(
-            Child(
+            Worker(
                 "bench.load.viewers",
                 plan,
                 self._folder,
@@ -196,30 +195,35 @@ class WorkerPool:
             )
         )
 
-    def end_viewers(self) -> None:
-        """Send the viewers home."""
+    def stop_viewers(self) -> None:
+        """Stop the viewers."""
         while self.viewers:
-            self.viewers.pop().end()
+            self.viewers.pop().stop()
 
-    def tell_all(self, command: Mapping[str, Any]) -> None:
-        """Give every child the same command."""
-        for child in [*self.generators, *self.viewers]:
-            child.tell(command)
+    def broadcast(self, command: Mapping[str, Any]) -> None:
+        """Send the same command to every worker."""
+        for worker in [*self.generators, *self.viewers]:
+            worker.send(command)
 
-    def sums(self) -> Counter[str]:
-        """The generators' newest figures, added up."""
+    def totals(self) -> Counter[str]:
+        """The generators' latest totals, summed."""
         total: Counter[str] = Counter()
-        for child in self.generators:
-            total.update({k: v for k, v in child.latest.items() if isinstance(v, int)})
+        for worker in self.generators:
+            total.update({k: v for k, v in worker.latest.items() if isinstance(v, int)})
         return total
 
-    def ledgers(self) -> Iterator[tuple[int, list[int], int, list[tuple[int, int]]]]:
-        """Each generator's (number, messages made by device, how many have a PUBACK, latencies)."""
-        for number, child in enumerate(self.generators):
-            child.tell({"do": "ledger"})
-            answer = child.answer()
-            path = Path(answer["ledger"])
-            made, acked, beyond = json.loads(path.read_text(encoding="ascii"))
+    def collect_ledgers(self) -> Iterator[tuple[int, list[int], int, list[tuple[int, int]]]]:
+        """Each generator's (number, messages by device, count of PUBACKs, latencies)."""
+        for number, worker in enumerate(self.generators):
+            worker.send({"do": "ledger"})
+            response = worker.receive()
+            path = Path(response["ledger"])
+            generated, acked, beyond = json.loads(path.read_text(encoding="ascii"))
             path.unlink()
             pubacks = sum(acked) + sum(len(seqs) for seqs in beyond.values())
-            yield number, made, pubacks, [(bucket, count) for bucket, count in answer["puback"]]
+            yield (
+                number,
+                generated,
+                pubacks,
+                [(bucket, count) for bucket, count in response["puback"]],
+            )

@@ -1,7 +1,7 @@
-"""Which of a phone's fixes go out: pure policies over a stream of fixes, and who applies them.
+"""Sampling: which of a phone's fixes are worth sending.
 
-policies  one fix against the last that went out: is it news?
-reporter  a driver's stream: the policy, the heartbeat, and what goes along
+policies  whether one fix is news, compared with the last one sent
+sampler   applies a policy to the stream of fixes, with its heartbeat
 """
 
 from device.sampling.policies import ObservedFix, is_news, moved_m, observed_fix_of, off_by_m

@@ -1,4 +1,4 @@
-"""Is a fix news, to those who know the last one that went out? Pure functions of the two."""
+"""Whether a fix is news, compared with the last one sent. Pure functions of two fixes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from doorstep.sampling import SamplingPolicy, predict
 
 
 class ObservedFix(NamedTuple):
-    """What a policy looks at. `speed_mps` and `heading_deg` as the fix itself says them."""
+    """The fields of a fix that policies use. Speed is 0 without a heading."""
 
     at_s: float
     lon_deg: float
@@ -24,7 +24,7 @@ class ObservedFix(NamedTuple):
 
 
 def observed_fix_of(fix: Mapping[str, Any]) -> ObservedFix | None:
-    """Read a fix; None if it is none, and then the platform shall judge it."""
+    """Read a fix; None if it is malformed. The platform then rejects it with a reason."""
     try:
         heading = fix.get("heading_deg")
         return ObservedFix(
@@ -39,34 +39,34 @@ def observed_fix_of(fix: Mapping[str, Any]) -> ObservedFix | None:
         return None
 
 
-def is_news(report: SamplingPolicy, last: ObservedFix, now: ObservedFix, pace: float = 1.0) -> bool:
-    """Whether the mode wants a fix sent. At `pace` 10 a second of the rules is a tenth of ours."""
-    match report.mode:
+def is_news(policy: SamplingPolicy, last: ObservedFix, now: ObservedFix, pace: float = 1.0) -> bool:
+    """Return whether the policy wants a fix sent. `pace` divides its durations."""
+    match policy.mode:
         case "all":
             return True
         case "time":
-            return now.at_s - last.at_s >= report.every_s / pace
+            return now.at_s - last.at_s >= policy.every_s / pace
         case "distance":
-            return moved_m(last, now) >= report.distance_m
+            return moved_m(last, now) >= policy.distance_m
         case "accuracy":
             return moved_m(last, now) > last.accuracy_m + now.accuracy_m
         case "dead_reckoning":
-            return off_by_m(last, now) > report.off_by_m
+            return off_by_m(last, now) > policy.off_by_m
 
 
 def moved_m(one: ObservedFix, other: ObservedFix) -> float:
-    """How far apart two fixes are, in the plane: good to a thousandth within some kilometres."""
-    return _apart_m(one.lon_deg, one.lat_deg, other)
+    """Distance of two fixes, in the plane: exact to 0.1 % within some kilometres."""
+    return _distance_m(one.lon_deg, one.lat_deg, other)
 
 
 def off_by_m(last: ObservedFix, now: ObservedFix) -> float:
-    """How far a fix lies from where the last one's speed and heading would have led."""
+    """Distance of a fix from the position predicted by the last one's speed and heading."""
     predicted = predict(
         last.lon_deg, last.lat_deg, last.speed_mps, last.heading_deg, now.at_s - last.at_s
     )
-    return _apart_m(*predicted, now)
+    return _distance_m(*predicted, now)
 
 
-def _apart_m(lon_deg: float, lat_deg: float, other: ObservedFix) -> float:
+def _distance_m(lon_deg: float, lat_deg: float, other: ObservedFix) -> float:
     east = (other.lon_deg - lon_deg) * cos(radians((lat_deg + other.lat_deg) / 2))
     return hypot(east, other.lat_deg - lat_deg) * M_PER_DEG

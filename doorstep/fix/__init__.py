@@ -1,12 +1,12 @@
-"""The contract of a fix: its value, and its reading and writing as JSON.
+"""The contract of a fix: its value and its JSON codec.
 
     payload ── decode_position ──> [Fix | Refused, …]     MQTT: one fix or an array
-    payloads ─ decode_singles ──> …                       MQTT: many at once, each one good fix
+    payloads ─ decode_singles ──> …                       MQTT: many payloads of one fix each
     body    ── decode_fix ───────> Fix                    HTTP: one fix, identity optional
     body    ── decode_fixes ─────> [Fix | Refused, …]     HTTP: {"fixes": [fix, …]}
 
-What can't be used at all raises MalformedFix. Age, unknown drivers, conflicts and quarantine are
-not decided here but where the fix is written.
+A payload without any usable fix raises MalformedFix. Age, unknown drivers, conflicts and
+quarantine are decided by the database.
 """
 
 from doorstep.fix.encode import RECEIVED_AT_HEADER, encode_fix, encode_position, encode_void

@@ -1,4 +1,4 @@
-"""Fixes on their way out: what `decode_position` reads back as the same values."""
+"""Encodes fixes as JSON that `decode_position` decodes to the same values."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_fix(fix: Fix) -> bytes:
-    """Encode one fix as a JSON object, without the fields that are None."""
+    """Encode one fix as a JSON object without the fields that are None."""
     return _encode(_members(fix))
 
 
 def encode_position(fixes: Sequence[Fix]) -> bytes:
-    """Encode fixes as one JSON array, in their order."""
+    """Encode fixes as one JSON array."""
     return _encode([_members(fix) for fix in fixes])
 
 
 def encode_void(boot: str, seq: int) -> bytes:
-    """Encode the closing of a seq that the device no longer has, or has sent in vain."""
+    """Encode the void of a seq that the device no longer has or has resent without an ack."""
     return _encode({"boot": boot, "seq": seq, "void": True})
 
 

@@ -1,13 +1,12 @@
-"""The fast reading of a payload: msgspec, and a proof that strictness would say the same.
+"""The fast decoder: msgspec, with a proof that the strict decoder would return the same.
 
-msgspec takes the last of two equal keys and skips unknown ones. So its answer counts only when the
-payload holds no backslash (no escaped key or text), no null, and exactly as many colons as known
-fields were set and colons stand in `fix_at`: then there is no key besides those. Everything else,
-right or wrong, goes to the strict path.
+msgspec accepts duplicate keys and skips unknown ones. So its result is used only if the payload has
+no backslash (no escaped key or text), no null, and exactly as many colons as known fields plus the
+colons in `fix_at`: then there are no other keys. Any other payload goes to the strict decoder.
 
-Payloads of one fix each are read many at once, as one JSON array. It holds as many objects as
-payloads and as many `{`, one at the beginning of each payload: so each payload is one object, and
-none has borrowed a part of another.
+Payloads of one fix each are decoded together as one JSON array. It must hold as many objects as
+payloads and as many `{`, one at the start of each payload, so that each payload is exactly one
+object.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from doorstep.errors import MalformedFix
-from doorstep.fix.instants import EXACT_AS_FLOAT_MS, LEAST_EPOCH_MS, instant_of
+from doorstep.fix.instants import EXACT_AS_FLOAT_MS, MIN_EPOCH_MS, instant_of
 from doorstep.fix.strict import RANGES, decode_position_strictly
 from doorstep.fix.value import (
     ID_PATTERN,
@@ -40,7 +39,7 @@ def _number(name: str) -> Meta:
 
 
 class _Wire(msgspec.Struct, gc=False):
-    """A fix as it stands in JSON. Its ranges are the strict path's own."""
+    """A fix in JSON, with the ranges of the strict decoder."""
 
     boot: str
     seq: Annotated[int, Meta(ge=1, le=MAX_SEQ)]
@@ -58,7 +57,7 @@ _FIELDS = 10
 _decode_many = msgspec.json.Decoder(list[_Wire]).decode
 _values_of = msgspec.structs.astuple
 _from_timestamp = datetime.fromtimestamp
-# A device's boot comes again with each of its fixes: half the cost of matching it each time.
+# A boot repeats with each fix of a device; the cache halves the cost of matching it.
 _is_id = lru_cache(maxsize=262_144)(re.compile(ID_PATTERN).fullmatch)
 
 
@@ -74,20 +73,20 @@ FixValues = tuple[
     float | None,
     float | None,
 ]
-"""The fields of a Fix, in its order: an object for each would double the cost of reading many."""
+"""The fields of a Fix in order. An object per fix would double the cost of decoding many."""
 
 
 def decode_position(payload: bytes) -> Decoded:
     """Decode one MQTT payload: a fix, or an array of up to 256.
 
-    Good fixes are kept beside bad ones, which come as Refused. Raises MalformedFix when nothing
-    of the payload can be used.
+    Bad entries become Refused and do not affect the others. Raises MalformedFix if the payload has
+    no entries at all.
     """
     return decode_position_fast(payload) or decode_position_strictly(payload)
 
 
 def decode_position_fast(payload: bytes) -> Decoded | None:
-    """Decode a payload whose every entry is surely a good fix; None where strictness must judge."""
+    """Decode a payload of provably good fixes only; None if the strict decoder must decide."""
     if payload.startswith(b"{") and len(payload) <= MAX_FIX_BYTES:
         values = _decode_array(b"[%b]" % payload)
     elif payload.startswith(b"[") and len(payload) <= MAX_PAYLOAD_BYTES:
@@ -100,7 +99,7 @@ def decode_position_fast(payload: bytes) -> Decoded | None:
 
 
 def decode_singles(payloads: Sequence[bytes]) -> list[FixValues] | None:
-    """Decode payloads that each are surely one good fix; None where they must be read singly."""
+    """Decode payloads of provably one good fix each; None if they must be decoded singly."""
     if {one[:1] + one[-1:] for one in payloads} != {b"{}"}:
         return None
     text = b"[%b]" % b",".join(payloads)
@@ -111,7 +110,7 @@ def decode_singles(payloads: Sequence[bytes]) -> list[FixValues] | None:
 
 
 def _decode_array(text: bytes) -> list[FixValues] | None:
-    # An explicit null would look like an absent field to msgspec.
+    # msgspec does not distinguish an explicit null from an absent field.
     if b"\\" in text or b"null" in text:
         return None
     try:
@@ -123,7 +122,7 @@ def _decode_array(text: bytes) -> list[FixValues] | None:
              altitude_m, battery) = _values_of(wire)  # fmt: skip
             if not _is_id(boot):
                 return None
-            if fix_at.__class__ is int and LEAST_EPOCH_MS <= fix_at < EXACT_AS_FLOAT_MS:
+            if fix_at.__class__ is int and MIN_EPOCH_MS <= fix_at < EXACT_AS_FLOAT_MS:
                 fix_at = _from_timestamp(fix_at / 1000, UTC)  # as instant_of does
             else:
                 if fix_at.__class__ is str:

@@ -1,4 +1,4 @@
-"""Instants of the wire: RFC 3339 with a zone, or milliseconds since 1970."""
+"""Instants in payloads: RFC 3339 with a zone, or milliseconds since 1970."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from doorstep.errors import MalformedFix
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LEAST_EPOCH_MS = 10**11  # 1973 in milliseconds, the year 5138 in seconds: below it, seconds
-MOST_EPOCH_MS = 253_402_300_799_999  # the end of the year 9999, the last that datetime holds
+MIN_EPOCH_MS = 10**11  # 1973 in ms, the year 5138 in s: smaller values are seconds
+MAX_EPOCH_MS = 253_402_300_799_999  # the end of the year 9999, datetime's limit
 EXACT_AS_FLOAT_MS = 2**32 * 1000  # the year 2106: seconds as a float err by less than 0.3 µs
 
 _RFC_3339 = re.compile(
@@ -19,14 +19,14 @@ _RFC_3339 = re.compile(
 
 
 def instant_of(value: int | str) -> datetime:
-    """Read `fix_at`, as an aware instant in UTC; digits past the microsecond are cut off.
+    """Decode `fix_at` to an aware instant in UTC, truncated to the microsecond.
 
     Raises MalformedFix: `seconds_for_milliseconds`, `no_time_zone` or `bad_instant`.
     """
     if isinstance(value, int):
-        if value < LEAST_EPOCH_MS:
+        if value < MIN_EPOCH_MS:
             raise MalformedFix("seconds_for_milliseconds", f"fix_at {value} is before 1973")
-        if value > MOST_EPOCH_MS:
+        if value > MAX_EPOCH_MS:
             raise MalformedFix("bad_instant", "fix_at is after the year 9999")
         if value < EXACT_AS_FLOAT_MS:
             return datetime.fromtimestamp(value / 1000, UTC)
@@ -45,8 +45,8 @@ def instant_of(value: int | str) -> datetime:
 
 
 def wire_instant(instant: datetime) -> int | str:
-    """Write an aware instant: milliseconds since 1970 where they are exact, else RFC 3339."""
+    """Encode an aware instant: milliseconds since 1970 if exact, else RFC 3339."""
     ms, rest = divmod(instant - EPOCH, timedelta(milliseconds=1))
-    if rest or ms < LEAST_EPOCH_MS:
+    if rest or ms < MIN_EPOCH_MS:
         return instant.astimezone(UTC).isoformat()
     return ms

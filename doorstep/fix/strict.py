@@ -1,7 +1,6 @@
-"""The strict reading of a payload, which says what is wrong with it.
+"""The strict decoder, which defines the contract and gives the reasons of refusals.
 
-This is the contract's meaning, written to be read. The fast path (`fast.py`) may only accept what
-this accepts, with the same result; what it can't vouch for comes here.
+The fast decoder (`fast.py`) accepts a subset of what this one accepts, with the same result.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from doorstep.fix.value import (
     Refused,
 )
 
-MAX_DEPTH = 32  # of one fix; ours is 1, the rest is left for unknown fields
+MAX_DEPTH = 32  # of one fix; known fields need 1, the rest is for unknown ones
 
 RANGES: Mapping[str, tuple[float, float, str]] = {
     "lat_deg": (-90.0, 90.0, "latitude_out_of_range"),
@@ -43,7 +42,7 @@ _ID = re.compile(ID_PATTERN)
 def decode_position_strictly(payload: bytes) -> Decoded:
     """Decode one MQTT payload: a fix, or an array of up to 256.
 
-    Raises MalformedFix when nothing of it can be used.
+    Raises MalformedFix if the payload has no entries at all.
     """
     value = parse_document(payload)
     if isinstance(value, list):
@@ -58,7 +57,7 @@ def decode_position_strictly(payload: bytes) -> Decoded:
 
 
 def decode_fix(payload: bytes) -> Fix:
-    """Decode one JSON object as a fix, `boot` and `seq` both there or both absent.
+    """Decode one JSON object as a fix; `boot` and `seq` are both set or both absent.
 
     Raises MalformedFix; never returns a partial fix.
     """
@@ -73,7 +72,7 @@ def decode_fix(payload: bytes) -> Fix:
 def decode_fixes(payload: bytes) -> Decoded:
     """Decode `{"fixes": [fix, …]}`, each with or without an identity.
 
-    Raises MalformedFix when nothing of it can be used.
+    Raises MalformedFix if the body has no entries at all.
     """
     value = parse_document(payload)
     if not isinstance(value, strict_json.Object):
@@ -178,12 +177,12 @@ def _read_number(entry: strict_json.Object, name: str) -> float:
     if not least <= value <= most:
         raise MalformedFix(reason, f"{name} must be from {least:g} to {most:g}")
     if name == "heading_deg" and value == most:
-        return 0.0  # 360 is north again
+        return 0.0  # 360 is north
     return float(value)
 
 
 def _identity(entry: Any) -> tuple[str, int] | tuple[None, None]:
-    """The boot and seq of a refused entry, if both can be trusted."""
+    """Return the boot and seq of a refused entry if both are valid."""
     if not isinstance(entry, strict_json.Object) or entry.duplicates & {"boot", "seq"}:
         return None, None
     try:

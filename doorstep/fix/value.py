@@ -1,4 +1,4 @@
-"""The fix and the other things a payload may hold, as frozen values."""
+"""The values that a payload may hold: fixes and refused entries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-MAX_FIX_BYTES = 1024  # 1 KiB: one fix by itself
+MAX_FIX_BYTES = 1024  # 1 KiB, for a single fix
 MAX_PAYLOAD_BYTES = 64 * 1024  # 64 KiB = 256 fixes of 256 bytes
 MAX_FIXES = 256
 MAX_SEQ = 2**62  # the database keeps ranges with an open upper bound: seq + 1 must fit in 63 bits
@@ -17,8 +17,8 @@ class Fix(msgspec.Struct, frozen=True, gc=False):
     """One position report of one driver.
 
     `fix_at` is the phone's clock, aware and in UTC. `boot` and `seq` are both None for a fix
-    without an identity of its own (a plain PATCH); over MQTT they are always there. Every value
-    is finite and inside its range; `heading_deg` is below 360.
+    without an identity (a plain PATCH); over MQTT they are always set. Every value is finite and
+    inside its range; `heading_deg` is below 360.
     """
 
     boot: str | None
@@ -34,10 +34,10 @@ class Fix(msgspec.Struct, frozen=True, gc=False):
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):
-    """One entry of a payload that is not a usable fix, and why.
+    """One entry of a payload that is not a usable fix, with the reason.
 
-    `boot` and `seq` are there when both could still be read, so that the committed watermark can
-    pass the entry. `n` is its place in the array, from 0.
+    `boot` and `seq` are set if both could be read, so that the committed watermark can pass the
+    entry. `n` is its index in the array.
     """
 
     n: int
@@ -48,9 +48,9 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_void(self) -> bool:
-        """True for a seq that the device has closed itself: nothing was lost in reading it."""
+        """True for a seq that the device has closed itself."""
         return self.reason == "void"
 
 
 Decoded = list[Fix | Refused]
-"""What one payload held, in its own order: good fixes stay beside refused ones."""
+"""The entries of one payload, in order."""

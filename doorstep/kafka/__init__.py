@@ -1,1 +1,1 @@
-"""Kafka: the topics' specifications, and reading a topic from end to end."""
+"""Kafka: topic specifications, and reading a topic by offsets."""

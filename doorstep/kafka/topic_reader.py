@@ -1,4 +1,4 @@
-"""Looking into a topic: any stretch of it, without joining a group or leaving an offset behind."""
+"""Reads ranges of a topic without joining a group or committing offsets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from confluent_kafka import TopicCollection as Topics
 from confluent_kafka.admin import AdminClient
 
 from doorstep.errors import DoorstepError, KafkaUnavailable
+from doorstep.kafka.access import KafkaAccess
 
 T = TypeVar("T")
 
-ANSWER_TIMEOUT_S = 5.0
-SILENCE_S = 15.0  # no record and no end for so long: Kafka is away
+REQUEST_TIMEOUT_S = 5.0
+IDLE_TIMEOUT_S = 15.0  # without a record or an end: Kafka is unavailable
 PROGRESS_EVERY = 100_000
 
 OffsetRange = tuple[int, int]
@@ -30,41 +31,43 @@ class NoSuchTopic(DoorstepError):
 class TopicReader:
     """One topic, read by offsets. Close it, or use it in a `with`."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        """Ask Kafka for the topic's partitions. Raises KafkaUnavailable or NoSuchTopic."""
+    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
+        """Read the topic's partitions. Raises KafkaUnavailable or NoSuchTopic."""
         self.topic = topic
-        self._bootstrap_servers = bootstrap_servers
+        self._kafka = kafka
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap_servers,
-                "group.id": "doorstep-operate",  # librdkafka wants a name; it is never joined
+                **kafka.as_librdkafka_dict(),
+                "group.id": "doorstep-operate",  # required by librdkafka, never joined
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "allow.auto.create.topics": False,
-                "fetch.wait.max.ms": 10,  # an open fetch keeps every other question waiting
+                "fetch.wait.max.ms": 10,  # a pending fetch delays other requests
                 "log_level": 0,
             }
         )
-        known = self._ask(lambda: self._consumer.list_topics(topic, timeout=ANSWER_TIMEOUT_S))
+        known = self._call(lambda: self._consumer.list_topics(topic, timeout=REQUEST_TIMEOUT_S))
         if known.topics[topic].error is not None or not known.topics[topic].partitions:
             self.close()
             raise NoSuchTopic(f"Kafka has no topic {topic!r}")
         self.partitions = sorted(known.topics[topic].partitions)
 
     def bounds(self) -> dict[int, OffsetRange]:
-        """The oldest offset of each partition, and the next to be written."""
+        """Return the oldest and the next offset of each partition."""
         return {
-            one: self._ask(
-                partial(self._consumer.get_watermark_offsets, at, timeout=ANSWER_TIMEOUT_S)
+            one: self._call(
+                partial(self._consumer.get_watermark_offsets, at, timeout=REQUEST_TIMEOUT_S)
             )
             for one in self.partitions
             for at in (TopicPartition(self.topic, one),)
         }
 
     def since(self, at_ms: int) -> dict[int, OffsetRange]:
-        """What each partition holds from the first record of this time on."""
-        asked = [TopicPartition(self.topic, one, at_ms) for one in self.partitions]
-        found = self._ask(lambda: self._consumer.offsets_for_times(asked, timeout=ANSWER_TIMEOUT_S))
+        """Return the offsets of each partition from a timestamp on."""
+        times = [TopicPartition(self.topic, one, at_ms) for one in self.partitions]
+        found = self._call(
+            lambda: self._consumer.offsets_for_times(times, timeout=REQUEST_TIMEOUT_S)
+        )
         bounds = self.bounds()
         return {
             one.partition: (high if one.offset < 0 else max(low, one.offset), high)
@@ -73,23 +76,21 @@ class TopicReader:
         }
 
     def read(
-        self, stretches: Mapping[int, OffsetRange], say: Callable[[str], None] | None = None
+        self, ranges: Mapping[int, OffsetRange], say: Callable[[str], None] | None = None
     ) -> Iterator[Message]:
-        """Read stretches of partitions, each in its order. Raises KafkaUnavailable."""
-        open_ends = {one: end for one, (start, end) in stretches.items() if start < end}
-        self._consumer.assign(
-            [TopicPartition(self.topic, one, stretches[one][0]) for one in open_ends]
-        )
-        total = sum(end - stretches[one][0] for one, end in open_ends.items())
+        """Read ranges of partitions, each in offset order. Raises KafkaUnavailable."""
+        ends = {one: end for one, (start, end) in ranges.items() if start < end}
+        self._consumer.assign([TopicPartition(self.topic, one, ranges[one][0]) for one in ends])
+        total = sum(end - ranges[one][0] for one, end in ends.items())
         seen = 0
-        deadline = time.monotonic() + SILENCE_S
-        while open_ends:
+        deadline = time.monotonic() + IDLE_TIMEOUT_S
+        while ends:
             if time.monotonic() > deadline:
-                raise KafkaUnavailable(f"Kafka at {self._bootstrap_servers} has stopped answering")
+                raise KafkaUnavailable(f"Kafka at {self._kafka} stopped answering")
             for message in self._consumer.consume(1000, 0.05):
-                deadline = time.monotonic() + SILENCE_S
-                partition, offset = place_of(message)
-                end = open_ends.get(partition)
+                deadline = time.monotonic() + IDLE_TIMEOUT_S
+                partition, offset = partition_and_offset(message)
+                end = ends.get(partition)
                 if end is None:
                     continue
                 error = message.error()
@@ -99,20 +100,20 @@ class TopicReader:
                         say(f"{seen:,} of some {total:,} records of {self.topic} read")
                     yield message
                 if (error is None and offset >= end - 1) or _is_end(error):
-                    del open_ends[partition]
+                    del ends[partition]
         self._consumer.unassign()
 
     def identify(self) -> tuple[str, str]:
-        """Which cluster and topic this is: (cluster_id, topic_id), as kafka_offset has them."""
-        admin = AdminClient({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
-        topics = admin.describe_topics(Topics([self.topic]), request_timeout=ANSWER_TIMEOUT_S)
-        cluster = admin.describe_cluster(request_timeout=ANSWER_TIMEOUT_S)
-        topic_id = self._ask(lambda: topics[self.topic].result(2 * ANSWER_TIMEOUT_S).topic_id)
-        cluster_id = self._ask(lambda: cluster.result(2 * ANSWER_TIMEOUT_S).cluster_id)
+        """Return (cluster_id, topic_id), as in the table kafka_offset."""
+        admin = AdminClient({**self._kafka.as_librdkafka_dict(), "log_level": 0})
+        topics = admin.describe_topics(Topics([self.topic]), request_timeout=REQUEST_TIMEOUT_S)
+        cluster = admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
+        topic_id = self._call(lambda: topics[self.topic].result(2 * REQUEST_TIMEOUT_S).topic_id)
+        cluster_id = self._call(lambda: cluster.result(2 * REQUEST_TIMEOUT_S).cluster_id)
         return str(cluster_id), str(topic_id)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the consumer."""
         self._consumer.close()
 
     def __enter__(self) -> Self:
@@ -121,17 +122,15 @@ class TopicReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, question: Callable[[], T]) -> T:
+    def _call(self, request: Callable[[], T]) -> T:
         try:
-            return question()
+            return request()
         except (KafkaException, TimeoutError) as exc:
-            raise KafkaUnavailable(
-                f"Kafka does not answer at {self._bootstrap_servers}: {exc}"
-            ) from exc
+            raise KafkaUnavailable(f"Kafka does not answer at {self._kafka}: {exc}") from exc
 
 
-def place_of(message: Message) -> tuple[int, int]:
-    """A record's partition and offset; its types say that it might have none."""
+def partition_and_offset(message: Message) -> tuple[int, int]:
+    """Return a consumed record's partition and offset, which are never None."""
     return cast("int", message.partition()), cast("int", message.offset())
 
 
@@ -140,12 +139,12 @@ def _is_end(error: KafkaError | None) -> bool:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where `murmur2_random`, the partitioner of every producer here, puts a key."""
+    """Return the partition of a key under `murmur2_random`, the partitioner of all producers."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def murmur2(data: bytes) -> int:
-    """Hash like Kafka's Java client: 32-bit MurmurHash2, seed 0x9747b28c; unsigned."""
+    """32-bit MurmurHash2 with seed 0x9747b28c, unsigned, as in Kafka's Java client."""
     m, mask = 0x5BD1E995, 0xFFFFFFFF
     h = 0x9747B28C ^ len(data)
     whole = len(data) & ~3

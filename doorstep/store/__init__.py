@@ -1,6 +1,12 @@
-"""The only part of Doorstep that talks to PostgreSQL.
+"""Access to PostgreSQL.
 
-`write` is for driver_events and the HTTP door (fixes, offsets, outbox), `commands` for the APIs
-(orders, drivers, tokens), `pool` opens their connections, `admin` is the owner's. Every
-psycopg error comes out as a DoorstepError (`translate`). The statements are in `sql/queries.sql`.
+    fix_writer      fixes, offsets, outbox: driver_events and driver_api
+    commands        orders, drivers, tokens: the APIs
+    admin           registration, partitions: the database's owner
+    compaction      packing the history
+    pool, deadline  connections, and time limits for the APIs
+    tables          SQLAlchemy tables, for queries that are composed from filters
+
+Fixed statements are named in `sql/` and sent by psycopg. Every psycopg error is raised as a
+DoorstepError (`error_mapping`).
 """

@@ -1,6 +1,6 @@
-"""The owner's work: registering drivers, restaurants, areas and staff, and partitions ahead.
+"""Registers drivers, restaurants, areas and staff, and creates partitions.
 
-Runs as doorstep_owner on a plain connection; each call is idempotent. Nothing here commits.
+Runs as doorstep_owner on a plain connection. Each call is idempotent; none commits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sql import query
 
 @dataclass(frozen=True, slots=True)
 class NewDriver:
-    """A driver to register, with the hash of their token."""
+    """A driver to register, with the SHA-256 of their token."""
 
     driver_id: str
     name: str
@@ -27,7 +27,7 @@ class NewDriver:
 
 @dataclass(frozen=True, slots=True)
 class NewRestaurant:
-    """A restaurant to register; its place is given longitude first."""
+    """A restaurant to register."""
 
     restaurant_id: int
     name: str
@@ -36,7 +36,7 @@ class NewRestaurant:
 
 
 def register_drivers(conn: psycopg.Connection[Any], drivers: Sequence[NewDriver]) -> None:
-    """Add drivers, off duty; those that exist keep their state and get the name and token."""
+    """Add drivers, off duty; existing ones keep their state and get the name and token."""
     with translated():
         conn.execute(
             query("register_drivers"),
@@ -51,7 +51,7 @@ def register_drivers(conn: psycopg.Connection[Any], drivers: Sequence[NewDriver]
 def register_restaurants(
     conn: psycopg.Connection[Any], restaurants: Sequence[NewRestaurant]
 ) -> None:
-    """Add restaurants; one that exists is updated."""
+    """Add restaurants; existing ones are updated."""
     with translated():
         conn.execute(
             query("register_restaurants"),
@@ -73,7 +73,7 @@ def register_service_area(
     east: float,
     north: float,
 ) -> None:
-    """Add or move a service area, a box in degrees; swapped coordinates are told by these."""
+    """Add or update a service area, a box in degrees, used to detect swapped coordinates."""
     with translated():
         conn.execute(
             query("register_service_area"),
@@ -84,12 +84,12 @@ def register_service_area(
 def register_staff_token(
     conn: psycopg.Connection[Any], token_sha256: bytes, name: str = "staff"
 ) -> None:
-    """Make a staff token good; the older ones of this name are revoked."""
+    """Register a staff token and revoke the older ones of this name."""
     with translated():
         conn.execute(query("register_staff_token"), {"token_sha256": token_sha256, "name": name})
 
 
 def ensure_partitions(conn: psycopg.Connection[Any], first_day: date, last_day: date) -> None:
-    """Make sure that fix_history has a partition for each UTC day of the range."""
+    """Create the missing partitions of fix_history for each UTC day of the range."""
     with translated():
         conn.execute(query("ensure_partitions"), {"first_day": first_day, "last_day": last_day})

@@ -1,7 +1,7 @@
-"""What the APIs ask of orders, drivers and tokens. Nothing here commits.
+"""Commands and lookups of orders, drivers and tokens, for the APIs. Nothing here commits.
 
-The rules are in `sql/schema`; a refusal comes out as IllegalTransition with what would be
-allowed. A command repeated with its idempotency key answers with the order as it is now.
+The rules are in `sql/schema`; a refusal is raised as IllegalTransition with the allowed commands.
+A command repeated with its idempotency key returns the order's current state.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ async def create_order(
     idempotency_key: str | None = None,
     customer_name: str | None = None,
 ) -> Order:
-    """Create an order and its customer's token (its hash, that is).
+    """Create an order and its customer's token, given as its SHA-256.
 
-    `created` tells a new order from one that this idempotency key made before; the token given
-    here is good for both, since the first answer may never have arrived. Raises
-    UnknownRestaurant, UnknownPolicy, IdempotencyConflict.
+    `created` is False for an order that this idempotency key created before; the given token is
+    valid for it too, since the first answer may have been lost. Raises UnknownRestaurant,
+    UnknownPolicy, IdempotencyConflict.
     """
     parameters = {
         "restaurant_id": restaurant_id,
@@ -83,7 +83,7 @@ async def apply_order_command(
     """Apply one command to an order.
 
     `command` is confirm, assign, decline, reassign, pick_up, deliver, cancel or fail; `actor`
-    is staff, customer or driver, and `actor_id` who it was (a driver's id for a driver).
+    is staff, customer or driver, and `actor_id` identifies them (for a driver, the driver id).
     `driver_id` names the driver of assign and reassign; None takes the nearest available one.
     Raises UnknownOrder, IllegalTransition, DriverUnavailable, NoDriverAvailable,
     IdempotencyConflict.
@@ -114,7 +114,7 @@ async def apply_driver_command(
     actor: str = "driver",
     idempotency_key: str | None = None,
 ) -> Driver:
-    """Apply on_duty, on_break or off_duty; saying again what already holds succeeds.
+    """Apply on_duty, on_break or off_duty; repeating the current duty succeeds.
 
     Raises UnknownDriver, IllegalTransition.
     """
@@ -131,7 +131,7 @@ async def apply_driver_command(
 
 
 async def find_token(conn: AsyncConnection[Any], token_sha256: bytes) -> Token | None:
-    """Look a token up by its SHA-256. None if it is unknown, revoked or expired."""
+    """Find a token by its SHA-256. None if it is unknown, revoked or expired."""
     with translated():
         async with conn.cursor(row_factory=class_row(Token)) as cursor:
             await cursor.execute(query("find_token"), {"token_sha256": token_sha256})
@@ -141,7 +141,7 @@ async def find_token(conn: AsyncConnection[Any], token_sha256: bytes) -> Token |
 async def find_tokens(
     conn: AsyncConnection[Any], token_sha256s: Sequence[bytes]
 ) -> dict[bytes, Token]:
-    """Look many tokens up at once; those that are unknown, revoked or expired are left out."""
+    """Find many tokens at once, without those that are unknown, revoked or expired."""
     with translated():
         cursor = await conn.execute(query("find_tokens"), {"token_sha256s": list(token_sha256s)})
         return {row[0]: Token(*row[1:]) for row in await cursor.fetchall()}
@@ -150,7 +150,7 @@ async def find_tokens(
 async def replace_customer_token(
     conn: AsyncConnection[Any], order_id: UUID, token_sha256: bytes
 ) -> None:
-    """Revoke the order's customer tokens and make this one good. Raises UnknownOrder."""
+    """Revoke the order's customer tokens and add this one. Raises UnknownOrder."""
     with translated():
         await conn.execute(
             query("replace_customer_token"), {"order_id": order_id, "token_sha256": token_sha256}
@@ -164,7 +164,7 @@ async def revoke_customer_tokens(conn: AsyncConnection[Any], order_id: UUID) -> 
 
 
 async def create_policy(conn: AsyncConnection[Any], **values: object) -> int:
-    """Add a policy and return its id; values left out are those of policy 1."""
+    """Add a policy and return its id; missing values are those of policy 1."""
     with translated():
         async with conn.cursor(row_factory=scalar_row) as cursor:
             await cursor.execute(query("create_policy"), {"values": Jsonb(values)})
@@ -172,20 +172,20 @@ async def create_policy(conn: AsyncConnection[Any], **values: object) -> int:
 
 
 async def set_reporting(conn: AsyncConnection[Any], driver_id: str, report: SamplingPolicy) -> None:
-    """Set how a driver's device reports; it is sent to it over MQTT. Raises UnknownDriver."""
+    """Set a driver's sampling policy, which is sent to the device. Raises UnknownDriver."""
     parameters = {"driver_id": driver_id, "sampling_policy": Jsonb(asdict(report))}
     with translated():
         await conn.execute(query("set_sampling"), parameters)
 
 
 async def set_simulation(conn: AsyncConnection[Any], kind: str, count: int) -> None:
-    """Set how many couriers, cities or tickers the simulators are to run."""
+    """Set the simulators' target number of couriers, cities or tickers."""
     with translated():
         await conn.execute(query("set_simulation_target"), {"kind": kind, "count": count})
 
 
 async def read_eta_model(conn: AsyncConnection[Any], known: int) -> dict[str, Any] | None:
-    """Read the newest model of arrivals; None if it is the one that is known, or there is none."""
+    """Read the newest ETA model; None if it is the known one or there is none."""
     with translated():
         async with conn.cursor(row_factory=scalar_row) as cursor:
             await cursor.execute(query("read_eta_model"), {"known": known})
@@ -195,5 +195,5 @@ async def read_eta_model(conn: AsyncConnection[Any], known: int) -> dict[str, An
 
 def _only(row: T | None) -> T:
     if row is None:
-        raise StoreUnavailable("the database gave no answer where there must be one")
+        raise StoreUnavailable("the database returned no row")
     return row

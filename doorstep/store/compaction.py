@@ -1,9 +1,9 @@
-"""Packing the history's sealed days into chunks, and deleting what is past its time.
+"""Packs the history's sealed days into chunks and deletes expired ones.
 
     seal -> pack, some drivers at a time -> switch -> drop the day's partition -> expire
 
-`./run compact` and driver_events both do it, one of them at a time. Every step is safe to be
-killed in and to be done again: sql/schema/46_history_compaction.sql says why.
+`./run compact` and driver_events both run it, one at a time. Every step may be interrupted and
+repeated: see sql/schema/46_history_compaction.sql.
 """
 
 from __future__ import annotations
@@ -19,57 +19,58 @@ import psycopg
 from psycopg.rows import dict_row
 
 from doorstep.errors import DoorstepError
+from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_reader import TopicReader
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
 from sql import query
 
 FILE = "compaction.sql"
-DRIVERS_AT_ONCE = 20  # of up to 21,600 fixes each (a day at one every 4 s): 3 s, then a commit
-CHUNKS_AT_ONCE = 20_000
-QUIET_WITHIN_S = 60.0  # idle_in_transaction_session_timeout (5 s) ends a writer that has stopped
+DRIVERS_PER_COMMIT = 20  # of up to 21,600 fixes each (a day at one per 4 s): 3 s
+CHUNKS_PER_COMMIT = 20_000
+WRITERS_TIMEOUT_S = 60.0  # idle_in_transaction_session_timeout (5 s) ends a stopped writer
 DROP_TRIES = 20
-TRY_AGAIN_S = 0.5
+RETRY_S = 0.5
 
 Values = dict[str, Any]
 
 
 class CompactionLocked(DoorstepError):
-    """Another compaction is under way."""
+    """Another compaction is running."""
 
 
 class ChunkMismatch(DoorstepError):
-    """A chunk is not what it packs; its day stays as it is."""
+    """A chunk differs from the fixes that it packs; the day stays unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done: `before` is as far as the history may be sealed, `held_by` says why."""
+    """The work to do. `held_by` is the reason why the history is not sealed past `before`."""
 
     sealed_before: datetime | None
     packed_before: datetime | None
     before: datetime
     held_by: str  # age, unread, parked, order <id>
-    days: list[date]  # sealed or to be sealed, and not packed
+    days: list[date]  # to be packed
     history_days: int
 
 
 @dataclass(slots=True)
 class Compacted:
-    """What was done."""
+    """The work done."""
 
     days: int = 0
     fixes: int = 0
     chunks: int = 0
-    still_there: int = 0  # partitions that somebody reads; the next run drops them
-    expired: int = 0  # fixes past their time
+    still_there: int = 0  # partitions still being read; the next run drops them
+    expired: int = 0  # fixes past the retention
 
 
-def oldest_unread(
-    conn: psycopg.Connection[Any], bootstrap_servers: str, topic: str
+def oldest_unread_at(
+    conn: psycopg.Connection[Any], kafka: KafkaAccess, topic: str
 ) -> datetime | None:
-    """When the oldest record of the topic arrived that is not recorded yet. Raises KafkaAway."""
-    with TopicReader(bootstrap_servers, topic) as reader:
+    """Return the arrival of the topic's oldest unrecorded record. Raises KafkaUnavailable."""
+    with TopicReader(kafka, topic) as reader:
         reached = read_offsets(conn, *reader.identify())
         unread = {
             partition: (max(low, reached.get(partition, 0)), high)
@@ -81,18 +82,18 @@ def oldest_unread(
 
 
 class Compactor:
-    """One session with the database, as its owner or as driver_events."""
+    """A compaction session, as the database's owner or as driver_events."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
-        """Take the turn, which ends with the session. Raises CompactionLocked."""
+        """Take the lock, which is held until the session ends. Raises CompactionLocked."""
         self.conn = conn
         conn.autocommit = True
         self._rows("set_timeout")
         if not self._row("try_lock")["is_locked"]:
-            raise CompactionLocked("another compaction is under way, perhaps driver_events' own")
+            raise CompactionLocked("another compaction is running, perhaps in driver_events")
 
     def plan(self, unread_since: datetime | None) -> Plan:
-        """Look at what is to be done. Writes nothing."""
+        """Plan the work. Writes nothing."""
         standing, most = (
             self._row("read_bounds"),
             self._row("seal_limit", unread_since=unread_since),
@@ -102,19 +103,19 @@ class Compactor:
         return Plan(**standing, before=before, held_by=most["reason"], days=days)
 
     def count(self, day: date) -> int:
-        """How many fixes a day has."""
+        """Return the number of fixes of a day."""
         return int(self._row("count_day", day=day)["fixes"])
 
-    def count_past(self, days: int) -> int:
-        """How many packed fixes are older than so many days."""
+    def count_expired(self, days: int) -> int:
+        """Return the number of packed fixes older than `days`."""
         return int(self._row("count_expired", days=days)["fixes"])
 
-    def keep_days(self, days: int) -> None:
-        """Set how long the history is kept."""
+    def set_retention(self, days: int) -> None:
+        """Set the history's retention."""
         self._rows("set_history_days", days=days)
 
     def size(self) -> tuple[int, int, int]:
-        """How much is packed: fixes, chunks, bytes with indexes."""
+        """Return the packed fixes, chunks and bytes with indexes."""
         row = self._row("size")
         return row["fixes"], row["chunks"], row["bytes"]
 
@@ -124,7 +125,7 @@ class Compactor:
         say: Callable[[str], None] = lambda _line: None,
         rest: Callable[[float], bool] = lambda _worked_s: True,
     ) -> Compacted:
-        """Do it. `rest` is called between slices with the length of the last, s; False: stop."""
+        """Execute a plan. `rest(duration_s)` is called between commits; False stops."""
         done = Compacted()
         if plan.days:
             self._seal(plan.before)
@@ -132,28 +133,28 @@ class Compactor:
             if not self._pack(day, done, say, rest):
                 return done
         done.still_there = self._drop()
-        while expired := int(self._row("expire", at_most=CHUNKS_AT_ONCE)["fixes"]):
+        while expired := int(self._row("expire", at_most=CHUNKS_PER_COMMIT)["fixes"]):
             done.expired += expired
         return done
 
     def _seal(self, before: datetime) -> None:
-        """Let nobody store a fix of before any more, and wait for those who are about to."""
+        """Refuse new fixes before an instant, and wait for the transactions that write some."""
         since = self._row("seal", before=before)["since"]
-        deadline = time.monotonic() + QUIET_WITHIN_S
+        deadline = time.monotonic() + WRITERS_TIMEOUT_S
         while not self._row("writers_finished", since=since)["are_finished"]:
             if time.monotonic() > deadline:
                 raise CompactionLocked(
-                    f"a transaction has been writing for more than {QUIET_WITHIN_S:.0f} s"
+                    f"a transaction has been writing for more than {WRITERS_TIMEOUT_S:.0f} s"
                 )
-            time.sleep(TRY_AGAIN_S / 10)
+            time.sleep(RETRY_S / 10)
 
     def _pack(
         self, day: date, done: Compacted, say: Callable[[str], None], rest: Callable[[float], bool]
     ) -> bool:
-        """Pack a day and let readers have it from its chunks; False if it was stopped."""
+        """Pack a day and switch readers to its chunks; False if stopped."""
         after, fixes = None, 0
         began = time.monotonic()
-        while rows := self._rows("pack", day=day, after=after, at_most=DRIVERS_AT_ONCE):
+        while rows := self._rows("pack", day=day, after=after, at_most=DRIVERS_PER_COMMIT):
             [row] = rows
             after = row["last_driver_id"]
             fixes += row["fixes"]
@@ -168,26 +169,26 @@ class Compactor:
         return True
 
     def _drop(self) -> int:
-        """Drop the partitions that are packed; returns how many are left."""
+        """Drop the partitions of packed days; return how many are left."""
         for _ in range(DROP_TRIES):
             still_there = int(self._row("drop_packed")["partitions_left"])
             if not still_there:
                 break
-            time.sleep(TRY_AGAIN_S)
+            time.sleep(RETRY_S)
         return still_there
 
-    def _row(self, name: str, **asked: object) -> Values:
-        [row] = self._rows(name, **asked)
+    def _row(self, name: str, **parameters: object) -> Values:
+        [row] = self._rows(name, **parameters)
         return row
 
-    def _rows(self, name: str, **asked: object) -> list[Values]:
-        with _named(), self.conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(query(name, FILE), asked)
+    def _rows(self, name: str, **parameters: object) -> list[Values]:
+        with _mapped_errors(), self.conn.cursor(row_factory=dict_row) as cursor:
+            cursor.execute(query(name, FILE), parameters)
             return cursor.fetchall() if cursor.description else []
 
 
 @contextmanager
-def _named() -> Iterator[None]:
+def _mapped_errors() -> Iterator[None]:
     try:
         with translated():
             yield

@@ -1,4 +1,4 @@
-"""Psycopg's errors in Doorstep's words, translated once, at the edge."""
+"""Maps psycopg errors to DoorstepErrors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _plain(error: type[errors.DoorstepError]) -> Callable[[dict[str, Any], str],
     return lambda _detail, message: error(message)
 
 
-# The SQLSTATEs that the functions of sql/schema raise; the list stands in sql/README.md too.
+# The SQLSTATEs that the functions of sql/schema raise; also listed in sql/README.md.
 _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS001": _illegal_transition,
     "DS002": _plain(errors.UnknownOrder),
@@ -37,25 +37,25 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS007": _plain(errors.NoDriverAvailable),
     "DS008": _plain(errors.IdempotencyConflict),
     "DS009": _plain(errors.OffsetLost),
+    "DS015": _plain(errors.BadLink),
 }
 
-# The same call may go through later: a server or connection that went away, is starting, is
-# full, cancelled us or made us lose a deadlock.
+# Retriable: connection lost, server starting or full, statement cancelled, deadlock.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_STATES = (
-    "25P03",  # idle_in_transaction_session_timeout: the server closed our session
-    "3D000",  # the database is not there (yet)
-    "55P03",  # lock_timeout: a row was not free in time
+    "25P03",  # idle_in_transaction_session_timeout
+    "3D000",  # the database does not exist (yet)
+    "55P03",  # lock_timeout
 )
 
 
 def from_sqlstate(exc: psycopg.Error) -> Exception:
-    """Name a psycopg error. Returns the error itself where it can only be a fault of ours."""
+    """Map a psycopg error. Returns the error itself if it is a defect, such as a missing column."""
     state = exc.sqlstate
     if state in _OURS:
         return _OURS[state](_detail(exc), exc.diag.message_primary or str(exc))
     if state is None:
-        # No answer from the server at all: it never came about, or the connection broke.
+        # No answer from the server: the connection failed or broke.
         broken = isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError))
         return errors.StoreUnavailable() if broken else exc
     if state.startswith(_TRANSIENT_CLASSES) or state in _TRANSIENT_STATES:
@@ -73,7 +73,7 @@ def _detail(exc: psycopg.Error) -> dict[str, Any]:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn every psycopg error raised inside into a DoorstepError."""
+    """Raise psycopg errors of the block as DoorstepErrors."""
     try:
         yield
     except psycopg_pool.PoolTimeout as exc:

@@ -1,8 +1,8 @@
-"""Fixes, Kafka offsets and the outbox: what driver_events and the HTTP door write.
+"""Writes fixes, Kafka offsets and the outbox, for driver_events and driver_api.
 
 Nothing here commits: the caller owns the transaction, so that fixes, offsets and dead letters of
-one batch stand or fall together. Where a call raises StoreUnavailable the transaction is gone,
-and the same call on a new connection is safe: everything here is idempotent.
+one batch are atomic. StoreUnavailable aborts the transaction; repeating it on a new connection is
+safe, because everything here is idempotent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 
 def record_fixes(conn: psycopg.Connection, rows: Iterable[IncomingRow]) -> list[Outcome]:
-    """Write a batch of fixes through the one door. Rows not named in the answer were committed.
+    """Write a batch of fixes. Returns the outcomes of the rows that are not committed.
 
     `rows` are tuples in the order of INCOMING_COLUMNS.
     """
@@ -78,9 +78,9 @@ async def record_fixes_async(
 
 
 def record_parked(conn: psycopg.Connection) -> int:
-    """Try the parked fixes again, and return how many are parked no more.
+    """Try to record the parked fixes; return how many are no longer parked.
 
-    What they turned out to be shows in the watermark; a refused one becomes a dead letter here.
+    Refused ones become dead letters here. The outcomes show in the watermark.
     """
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(query("record_parked")).fetchone()
@@ -88,7 +88,7 @@ def record_parked(conn: psycopg.Connection) -> int:
 
 
 def read_watermarks(conn: psycopg.Connection, pairs: Sequence[tuple[str, str]]) -> list[Watermark]:
-    """Read the committed watermark of each (driver_id, boot) that the database knows."""
+    """Read the committed watermark of each known (driver_id, boot)."""
     parameters = {"driver_ids": [pair[0] for pair in pairs], "boots": [pair[1] for pair in pairs]}
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("read_watermarks"), parameters)
@@ -101,7 +101,7 @@ def read_watermarks(conn: psycopg.Connection, pairs: Sequence[tuple[str, str]]) 
 
 
 def add_dead_letters(conn: psycopg.Connection, letters: Sequence[DeadLetter]) -> None:
-    """Put dead letters into the outbox, in this transaction."""
+    """Insert dead letters into the outbox."""
     if not letters:
         return
     with translated():
@@ -122,7 +122,7 @@ def add_dead_letters(conn: psycopg.Connection, letters: Sequence[DeadLetter]) ->
 def open_offsets(
     conn: psycopg.Connection, cluster_id: str, topic_id: str, partitions: Sequence[int]
 ) -> dict[int, int]:
-    """Read where each partition goes on; a partition never seen starts at 0."""
+    """Read the next offset of each partition; an unknown one starts at 0."""
     parameters = {
         "cluster_id": cluster_id,
         "topic_id": topic_id,
@@ -139,10 +139,10 @@ def advance_offsets(
     topic_id: str,
     moves: Mapping[int, tuple[int, int]],
 ) -> None:
-    """Move each partition's offset, {partition: (from, to)}, by compare-and-set.
+    """Advance each partition's offset, {partition: (from, to)}, by compare-and-set.
 
-    Raises OffsetLost when one of them was not at `from`: another consumer owns it, so roll back
-    and rejoin.
+    Raises OffsetLost if one of them is not at `from`: another consumer owns the partition, so roll
+    back and rejoin.
     """
     if not moves:
         return
@@ -160,9 +160,9 @@ def advance_offsets(
 def record_points(
     conn: psycopg.Connection, rows: Iterable[tuple[int, str, datetime, float]]
 ) -> list[tuple[int, str]]:
-    """Write points of series, (n, name, at, value). Answers with (n, outcome) of the others.
+    """Write points of series, (n, name, at, value). Returns (n, outcome) of those not written.
 
-    `outcome` is `duplicate`, `conflict` (another value under a known instant) or
+    `outcome` is `duplicate`, `conflict` (a different value at a known instant) or
     `too_many_series`.
     """
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
@@ -183,7 +183,7 @@ def expire_points(conn: psycopg.Connection, before: datetime) -> int:
 
 
 def take_outbox(conn: psycopg.Connection, limit: int) -> list[OutboxRecord]:
-    """Read the oldest records of the outbox; nothing while another publisher's transaction has it.
+    """Read the oldest records of the outbox; none while another transaction holds the lock.
 
     Publish them, then `delete_outbox` in the same transaction, then commit.
     """
@@ -196,17 +196,17 @@ def take_outbox(conn: psycopg.Connection, limit: int) -> list[OutboxRecord]:
 
 
 def delete_outbox(conn: psycopg.Connection, ids: Sequence[int]) -> None:
-    """Forget the records that Kafka has confirmed."""
+    """Delete the records that Kafka has confirmed."""
     if ids:
         with translated():
             conn.execute(query("delete_outbox"), {"ids": list(ids)})
 
 
 def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int, SamplingPolicy]]:
-    """Read settings that no broker has confirmed: (driver_id, version, report).
+    """Read policies that no broker has confirmed: (driver_id, version, policy).
 
-    Nothing while another publisher's transaction has them. Publish them, then
-    `confirm_reporting` in the same transaction, then commit.
+    None while another transaction holds the lock. Publish them, then `confirm_reporting` in the
+    same transaction, then commit.
     """
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("take_sampling"), {"limit": limit})
@@ -216,7 +216,7 @@ def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int,
 
 
 def confirm_reporting(conn: psycopg.Connection, taken: Sequence[tuple[str, int]]) -> None:
-    """A broker keeps these (driver_id, version) for their devices."""
+    """Mark (driver_id, version) as confirmed by a broker."""
     if taken:
         parameters = {
             "driver_ids": [driver_id for driver_id, _ in taken],
@@ -227,6 +227,6 @@ def confirm_reporting(conn: psycopg.Connection, taken: Sequence[tuple[str, int]]
 
 
 def renew_reporting(conn: psycopg.Connection) -> None:
-    """Take every setting as not confirmed: a broker may have lost them."""
+    """Mark every policy as unconfirmed: a broker may have lost it."""
     with translated():
         conn.execute(query("mark_sampling_undelivered"))

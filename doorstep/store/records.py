@@ -1,4 +1,4 @@
-"""What the store takes and gives back: frozen values, one class per kind of row."""
+"""The rows that the store accepts and returns."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from doorstep.fix import Refused
+from doorstep.fix import Decoded, Fix, Refused
 
 # The columns of one incoming fix, in the order of a row's tuple. Rows are plain tuples: at
-# 50,000 a second an object per fix would cost more than its COPY.
+# 50,000 a second, an object per fix would cost more than its COPY.
 INCOMING_COLUMNS = (
-    "n",  # int: the caller's number of this fix, unique in the batch; gives the order of arrival
+    "n",  # int: number in the batch, unique, in the order of arrival
     "driver_id",  # str
-    "boot",  # str | None: None and seq None for a fix that carries no identity of its own
+    "boot",  # str | None: boot and seq are both None for a fix without an identity
     "seq",  # int | None
     "fix_at",  # aware datetime | None
     "received_at",  # aware datetime
@@ -24,7 +24,7 @@ INCOMING_COLUMNS = (
     "heading_deg",  # float | None
     "altitude_m",  # float | None
     "battery",  # float | None
-    "reason",  # str | None: why the decoder refused it; then only driver_id, boot, seq count
+    "reason",  # str | None: the decoder's refusal; then only driver_id, boot and seq are used
 )
 INCOMING_TYPES = (
     *("int4", "text", "text", "int8", "timestamptz", "timestamptz"),
@@ -51,19 +51,49 @@ IncomingRow = tuple[
 
 
 def refused_row(n: int, driver_id: str, refused: Refused, received_at: datetime) -> IncomingRow:
-    """Make the row of a fix that the decoder refused: only its identity, for the watermark."""
+    """Build the row of a fix that the decoder refused: its identity, for the watermark."""
     no_values = (None,) * 7
     return (n, driver_id, refused.boot, refused.seq, None, received_at, *no_values, refused.reason)
 
 
+def row_of(n: int, driver_id: str, fix: Fix, received_at: datetime) -> IncomingRow:
+    """Build the row of a decoded fix."""
+    return (
+        n,
+        driver_id,
+        fix.boot,
+        fix.seq,
+        fix.fix_at,
+        received_at,
+        fix.lon_deg,
+        fix.lat_deg,
+        fix.accuracy_m,
+        fix.speed_mps,
+        fix.heading_deg,
+        fix.altitude_m,
+        fix.battery,
+        None,
+    )
+
+
+def rows_of(driver_id: str, decoded: Decoded, received_at: datetime) -> list[IncomingRow]:
+    """Build the rows of a payload. A refused entry has one if its seq could be read."""
+    rows: list[IncomingRow] = []
+    for n, entry in enumerate(decoded):
+        if isinstance(entry, Fix):
+            rows.append(row_of(n, driver_id, entry, received_at))
+        elif entry.boot is not None:
+            rows.append(refused_row(n, driver_id, entry, received_at))
+    return rows
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of fix `n`, when it was not simply committed.
+    """The outcome of fix `n`, if it is not `committed`.
 
-    `outcome` is `quarantined` (stored, proves nothing), `duplicate` (known already, nothing
-    happened), `rejected`, `conflict` (another content under a known identity) or `parked` (the
-    driver's row was locked, or the fix is `over_quota`: to be recorded later, not acknowledged
-    yet).
+    `outcome` is `quarantined` (stored, but no evidence is drawn from it), `duplicate` (stored
+    before), `rejected`, `conflict` (different content under a known identity) or `parked` (the
+    driver's row was locked, or the fix is `over_quota`: recorded later, not acknowledged yet).
     """
 
     n: int
@@ -73,9 +103,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An input that can't be used, with the bytes as they came.
+    """An unusable input with its original bytes.
 
-    `received_at_ms` is when it reached us: sent again, it is judged as of then.
+    `received_at_ms` is its arrival, which also applies when it is replayed.
     """
 
     payload: bytes
@@ -89,11 +119,11 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """Up to `seq` everything of this boot is committed or refused, but for `missing`.
+    """Everything of this boot up to `seq` is committed or refused, except `missing`.
 
     `missing` holds inclusive ranges below `seq`. While fixes of the driver are parked over the
     quota, the device is to send nothing of the boot again for `hold_s`. `held` counts fixes of the
-    boot that were dropped beyond what can be parked: the device still has them.
+    boot that were dropped beyond the number that can be parked.
     """
 
     driver_id: str
@@ -106,7 +136,7 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class OutboxRecord:
-    """One record waiting to be published. `topic` is `tracking-updates` or `dead-letter`."""
+    """One record to publish. `topic` is `tracking-updates` or `dead-letter`."""
 
     outbox_id: int
     topic: str
@@ -117,7 +147,7 @@ class OutboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order as it stands. `created` is true only in the answer that made it."""
+    """The state of an order. `created` is true only in the answer that created it."""
 
     order_id: UUID
     state: str
@@ -147,7 +177,7 @@ class Driver:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a bearer token stands for. `role` is staff, driver, customer or service."""
+    """The holder of a bearer token. `role` is staff, driver, customer or service."""
 
     role: str
     driver_id: str | None

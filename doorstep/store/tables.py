@@ -1,6 +1,6 @@
-"""The tables as SQLAlchemy sees them, for reading only: nobody but the functions of sql/ writes.
+"""SQLAlchemy tables for queries that are composed from filters. Only sql/'s functions write.
 
-Columns that no reader needs are left out; tests/sql/test_tables.py holds the rest to the
+Columns that no query needs are omitted; tests/sql/test_tables.py checks the others against the
 database. Use with an engine of `postgresql+psycopg://`.
 """
 

@@ -1,1 +1,1 @@
-"""What an operator runs against a stack: each module is a command of `./run`."""
+"""The commands of `./run`."""

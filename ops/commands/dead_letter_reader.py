@@ -1,10 +1,10 @@
-"""Dead letters as they lie in Kafka: found, filtered, shown."""
+"""Dead letters in Kafka: the record, filters, and searches."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -15,11 +15,12 @@ from doorstep.errors import DoorstepError
 from doorstep.fix import ID_PATTERN
 from doorstep.fix.instants import instant_of
 from doorstep.http.instants import format_instant
-from doorstep.kafka.topic_reader import OffsetRange, TopicReader, place_of
+from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_and_offset
 from doorstep.mqtt_topics import POSITION, PREFIX
 from ops.commands.runner import BadArgument
+from ops.console import Echo
 
-FIRST_BYTES = 48
+PREVIEW_BYTES = 48
 
 _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|min|m|h|d)")
 _UNIT_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
@@ -39,12 +40,12 @@ class StoredDeadLetter:
 
     @classmethod
     def of(cls, message: Message) -> StoredDeadLetter:
-        """Take a letter from its record."""
+        """Read a dead letter from its Kafka record."""
         headers: dict[str, str] = {}
         for name, value in cast("Iterable[tuple[str, bytes | None]]", message.headers() or ()):
             headers[name] = (value or b"").decode("utf-8", "replace")
         return cls(
-            *place_of(message),
+            *partition_and_offset(message),
             message.timestamp()[1],
             message.key(),
             message.value() or b"",
@@ -53,7 +54,7 @@ class StoredDeadLetter:
 
     @property
     def letter_id(self) -> str:
-        """Its place: `partition:offset`."""
+        """`partition:offset`."""
         return f"{self.partition}:{self.offset}"
 
     @property
@@ -66,27 +67,27 @@ class StoredDeadLetter:
 
     @property
     def driver_id(self) -> str | None:
-        """Whose it is, by its header or by the topic it came on; None if neither tells."""
-        named = self.headers.get("driver_id", "")
-        if re.fullmatch(ID_PATTERN, named):
-            return named
+        """The driver by the header, else by the MQTT topic; None if neither names one."""
+        driver_id = self.headers.get("driver_id", "")
+        if re.fullmatch(ID_PATTERN, driver_id):
+            return driver_id
         match = _POSITION_TOPIC.fullmatch(self.headers.get("topic", ""))
         return match[1] if match else None
 
     @property
     def arrived_at_ms(self) -> int:
-        """When its input reached us; a letter that doesn't say was written right then."""
-        told = self.headers.get("received_at_ms", "")
-        return int(told) if told.isdecimal() else self.written_at_ms
+        """When the input arrived; without that header, when the dead letter was written."""
+        received_at_ms = self.headers.get("received_at_ms", "")
+        return int(received_at_ms) if received_at_ms.isdecimal() else self.written_at_ms
 
-    def first_bytes(self) -> str:
-        """The beginning of its payload, fit for one line of a terminal."""
-        return printable(self.payload[:FIRST_BYTES]) + (
-            "…" if len(self.payload) > FIRST_BYTES else ""
+    def preview(self) -> str:
+        """The start of the payload, printable, on one line."""
+        return printable(self.payload[:PREVIEW_BYTES]) + (
+            "…" if len(self.payload) > PREVIEW_BYTES else ""
         )
 
     def to_json(self) -> dict[str, object]:
-        """All of it, as JSON values: the payload as text, or in hex where it is not UTF-8."""
+        """All fields as JSON values: the payload as text, or in hex if it is not UTF-8."""
         try:
             payload = {"payload": self.payload.decode("utf-8")}
         except UnicodeDecodeError:
@@ -106,8 +107,8 @@ class StoredDeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which letters are asked for; an empty field asks for any."""
+class DeadLetterFilter:
+    """Selects dead letters. An empty field matches all."""
 
     reasons: Sequence[str] = ()
     sources: Sequence[str] = ()
@@ -116,12 +117,12 @@ class Wanted:
     until_ms: int | None = None
 
     @property
-    def is_any(self) -> bool:
-        """Whether every letter fits."""
-        return self == Wanted()
+    def is_empty(self) -> bool:
+        """Whether every letter matches."""
+        return self == DeadLetterFilter()
 
-    def fits(self, letter: StoredDeadLetter) -> bool:
-        """Whether a letter is asked for."""
+    def matches(self, letter: StoredDeadLetter) -> bool:
+        """Whether all fields match."""
         return (
             (not self.reasons or letter.reason in self.reasons)
             and (not self.sources or letter.source in self.sources)
@@ -132,29 +133,29 @@ class Wanted:
 
 
 def find_letters(
-    reader: TopicReader, wanted: Wanted, limit: int, say: Callable[[str], None] | None = None
+    reader: TopicReader, selection: DeadLetterFilter, limit: int, echo: Echo | None = None
 ) -> tuple[list[StoredDeadLetter], int]:
-    """The newest letters that fit, the newest first, and how many fit in all.
+    """Return the newest matching letters, newest first, and the number of all matches.
 
-    Reads the topic from `since` on, keeping only what is asked for.
+    Scans the topic from `since_ms` on.
     """
-    stretches = reader.bounds() if wanted.since_ms is None else reader.since(wanted.since_ms)
-    fitting = 0
-    if wanted.is_any:  # the newest of each partition are enough
-        fitting = sum(high - low for low, high in stretches.values())
-        stretches = {one: (max(low, high - limit), high) for one, (low, high) in stretches.items()}
-    newest: dict[int, deque[StoredDeadLetter]] = {one: deque(maxlen=limit) for one in stretches}
-    for letter in map(StoredDeadLetter.of, reader.read(stretches, say)):
-        if wanted.fits(letter):
-            fitting += not wanted.is_any
+    ranges = reader.bounds() if selection.since_ms is None else reader.since(selection.since_ms)
+    matches = 0
+    if selection.is_empty:  # the end of each partition suffices
+        matches = sum(high - low for low, high in ranges.values())
+        ranges = {one: (max(low, high - limit), high) for one, (low, high) in ranges.items()}
+    newest: dict[int, deque[StoredDeadLetter]] = {one: deque(maxlen=limit) for one in ranges}
+    for letter in map(StoredDeadLetter.of, reader.read(ranges, echo)):
+        if selection.matches(letter):
+            matches += not selection.is_empty
             newest[letter.partition].append(letter)
     found = [letter for letters in newest.values() for letter in letters]
     found.sort(key=lambda one: (one.written_at_ms, one.partition, one.offset), reverse=True)
-    return found[:limit], fitting
+    return found[:limit], matches
 
 
 def read_letters(reader: TopicReader, letter_ids: Sequence[str]) -> list[StoredDeadLetter]:
-    """Read letters by their ids. Raises BadArgument for one that is not there."""
+    """Read letters by their ids. Raises BadArgument for one that does not exist."""
     bounds = reader.bounds()
     return [_read_letter(reader, bounds, letter_id) for letter_id in dict.fromkeys(letter_ids)]
 
@@ -164,28 +165,30 @@ def _read_letter(
 ) -> StoredDeadLetter:
     match = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,18})", letter_id)
     if match is None:
-        raise BadArgument(f"{letter_id!r} is no letter's id: `list` shows them, such as 2:17")
+        raise BadArgument(
+            f"{letter_id!r} is not a dead letter's id, such as 2:17: `list` shows them"
+        )
     partition, offset = int(match[1]), int(match[2])
     low, high = bounds.get(partition, (0, 0))
     if low <= offset < high:
         for message in reader.read({partition: (offset, offset + 1)}):
             return StoredDeadLetter.of(message)
     raise BadArgument(
-        f"there is no letter {letter_id}: partition {partition} has {low} to {high - 1} now"
+        f"there is no dead letter {letter_id}: partition {partition} holds {low} to {high - 1}"
         if high > low
-        else f"there is no letter {letter_id}: partition {partition} is empty"
+        else f"there is no dead letter {letter_id}: partition {partition} is empty"
     )
 
 
 def letters_since(reader: TopicReader, starts: Mapping[int, int]) -> Iterator[StoredDeadLetter]:
-    """Everything that was written from these offsets on."""
+    """Read all letters from these offsets on."""
     bounds = reader.bounds()
-    stretches = {one: (max(low, starts[one]), high) for one, (low, high) in bounds.items()}
-    return map(StoredDeadLetter.of, reader.read(stretches))
+    ranges = {one: (max(low, starts[one]), high) for one, (low, high) in bounds.items()}
+    return map(StoredDeadLetter.of, reader.read(ranges))
 
 
 def parse_time(text: str, now: datetime) -> int:
-    """Read `2h`, `30min`, `3d` (ago) or an instant with its zone, as ms. Raises BadArgument."""
+    """Parse an age (`2h`, `30min`, `3d`) or an instant with a zone, to ms. Raises BadArgument."""
     match = _AGO.fullmatch(text)
     if match is not None:
         try:
@@ -196,15 +199,17 @@ def parse_time(text: str, now: datetime) -> int:
     try:
         return round(instant_of(text).timestamp() * 1000)
     except DoorstepError as exc:
-        raise BadArgument(f"{text!r} is neither 2h, 30min, 3d nor an instant ({exc})") from exc
+        raise BadArgument(
+            f"{text!r} is neither an age such as 2h, 30min or 3d, nor an instant ({exc})"
+        ) from exc
 
 
 def time_text(ms: int) -> str:
-    """An instant for people and programs."""
+    """Format an instant."""
     return format_instant(datetime.fromtimestamp(ms / 1000, UTC))
 
 
 def printable(data: bytes) -> str:
-    """Bytes on one line, whatever they hold: nothing that a terminal would obey."""
+    """Escape bytes for one line of a terminal: no control characters remain."""
     text = data.decode("utf-8", "backslashreplace")
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

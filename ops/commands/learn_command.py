@@ -1,4 +1,4 @@
-"""`./run learn`: learns from the history how long deliveries take, for the estimated arrivals."""
+"""`./run learn`: learns travel and waiting times from past deliveries, for the ETA."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ from eta.learning import learn, metres_ridden
 from eta.model import STREET_CLASSES, EtaModel, Phase
 from eta.rides import Delivery
 from eta.streets import load_firenze
-from ops.commands.runner import run_command, say
+from ops.commands.runner import run_command
 from ops.commands.settings import OperatorSettings
+from ops.console import print_line
 from sql import query
 
 EXAMPLES = """examples:
   ./run learn                 from the last 28 days, at most 5,000 deliveries
-  ./run learn --days 7        from the last 7
-  ./run learn --dry-run       tell what would be learned, and change nothing
+  ./run learn --days 7        from the last 7 days
+  ./run learn --dry-run       print what would be learned, and change nothing
 
-tracking_api takes it up within a minute. Each run adds a version; the newest one counts, the ten
-newest are kept. Run it nightly, say. The exit status is 1 if there is too little to learn from."""
-SEEN_EVERY_S = 20.0  # of the fixes, so many are read
+tracking_api loads the model within a minute. Each run adds a version; the newest is used, the ten
+newest are kept. Run it every night. The exit status is 1 if there are too few deliveries."""
+OBSERVE_EVERY_S = 20.0  # one fix in so many seconds is read
 WORST_ACCURACY_M = 50.0
-LEAST = 30  # deliveries: below it a guess is as good
+MIN_DELIVERIES = 30
 
 
-class TooLittle(DoorstepError):
+class TooFewDeliveries(DoorstepError):
     """There are too few deliveries to learn from."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the answer is the exit status."""
+    """Run the command; the return value is the exit status."""
     options = _parser().parse_args(argv)
     return run_command("learn", lambda: _run(options))
 
@@ -51,45 +52,45 @@ def _run(options: argparse.Namespace) -> int:
     url = OperatorSettings.load().database_admin_url.get_secret_value()
     now = datetime.now(UTC)
     with owner_connection(url) as conn:
-        found = read_deliveries(conn, now - timedelta(days=options.days), options.at_most)
-    if len(found) < LEAST:
-        raise TooLittle(
-            f"{len(found)} deliveries in {options.days:g} days with a pick-up and an arrival "
-            f"proved by GPS; at least {LEAST} are needed"
+        deliveries = read_deliveries(conn, now - timedelta(days=options.days), options.at_most)
+    if len(deliveries) < MIN_DELIVERIES:
+        raise TooFewDeliveries(
+            f"{len(deliveries)} deliveries in {options.days:g} days with a pick-up and an arrival "
+            f"proved by GPS; at least {MIN_DELIVERIES} are needed"
         )
-    say("learn", f"learning from {len(found):,} deliveries")
+    print_line(f"learn: learning from {len(deliveries):,} deliveries")
     city = City(load_firenze())
-    model = learn(city, found, now)
+    model = learn(city, deliveries, now)
     if not options.dry_run:
-        written = model_to_json(model, metres_ridden(city, found, model).tolist())
-        with owner_connection(url) as conn:  # another one: the first would have idled too long
-            store_model(conn, written)
+        model_json = model_to_json(model, metres_ridden(city, deliveries, model).tolist())
+        with owner_connection(url) as conn:  # a new one: the first would exceed its idle timeout
+            store_model(conn, model_json)
             conn.commit()
     print(json.dumps(_summary(model)) if options.json else "\n".join(_lines(model)))
     return 0
 
 
 def read_deliveries(conn: psycopg.Connection[Any], since: datetime, at_most: int) -> list[Delivery]:
-    """Read the newest deliveries with a pick-up and an arrival, and their trails, thinned."""
-    wanted = {
+    """Read the newest deliveries with a pick-up and an arrival, and a sample of their fixes."""
+    parameters = {
         "since": since,
         "at_most": at_most,
-        "every_s": SEEN_EVERY_S,
+        "every_s": OBSERVE_EVERY_S,
         "worst_accuracy_m": WORST_ACCURACY_M,
     }
     with translated():
-        rows = conn.execute(query("deliveries", "eta_learning.sql"), wanted).fetchall()
+        rows = conn.execute(query("deliveries", "eta_learning.sql"), parameters).fetchall()
     return [_delivery(row) for row in rows]
 
 
 def store_model(conn: psycopg.Connection[Any], model: dict[str, Any]) -> int:
-    """Add a version, for the caller to commit; its number."""
+    """Add a version and return its number. The caller commits."""
     with translated():
         row = conn.execute(
             query("add_eta_model", "eta_learning.sql"), {"model": Jsonb(model)}
         ).fetchone()
     if row is None:
-        raise LookupError("eta_model__add_v1 gave no row")
+        raise LookupError("eta_model__add_v1 returned no row")
     return int(row[0])
 
 
@@ -124,14 +125,14 @@ def _summary(model: EtaModel) -> dict[str, Any]:
 
 
 def _lines(model: EtaModel) -> list[str]:
-    known = _summary(model)
-    speeds = ", ".join(f"{name} {mps * 3.6:.0f}" for name, mps in known["mean_mps"].items())
+    summary = _summary(model)
+    speeds = ", ".join(f"{name} {mps * 3.6:.0f}" for name, mps in summary["mean_mps"].items())
     band = model.band(Phase.TO_CUSTOMER, 600.0)
     return [
-        f"learned from {model.rides:,} deliveries of {known['drivers']:,} drivers",
+        f"learned from {model.rides:,} deliveries of {summary['drivers']:,} drivers",
         f"speeds   {speeds} km/h, a day's mean",
-        f"delays   {known['crossing_s']} s a crossing, {known['arrival_s']} s at the door, "
-        f"{known['wait_median_s']} s at the restaurant",
+        f"delays   {summary['crossing_s']} s a crossing, {summary['arrival_s']} s at the door, "
+        f"{summary['wait_median_s']} s at the restaurant",
         f"band     {band.p10:.0%} to {band.p90:.0%} of ten minutes estimated to the customer",
     ]
 
@@ -139,14 +140,14 @@ def _lines(model: EtaModel) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./run learn",
-        description=__doc__,
+        description="Learn travel and waiting times from past deliveries, for the ETA.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--days", type=float, default=28.0, help="of history to read (28)")
+    parser.add_argument("--days", type=float, default=28.0, help="of the history to read (28)")
     parser.add_argument("--at-most", type=int, default=5_000, metavar="N", help="deliveries (5000)")
     parser.add_argument("--dry-run", action="store_true", help="change nothing")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 

@@ -1,7 +1,8 @@
-"""Working evidence and states out again, and comparing them with what stands.
+"""Recomputes evidence and states from the history, and compares them with the stored ones.
 
-`compare_orders` and `compare_drivers` only read: fixes and commands go into the session's temporary
-tables, chunk by chunk, in read-only transactions. `mend` writes what they found.
+`compare_orders` and `compare_drivers` only read: they copy fixes and commands to temporary tables,
+chunk by chunk, in read-only transactions. `repair_orders` and `repair_drivers` write the
+differences.
 """
 
 from __future__ import annotations
@@ -20,62 +21,61 @@ from doorstep.store.error_mapping import translated
 from sql import query
 
 FILE = "rebuild.sql"
-ORDERS_AT_ONCE = 100  # of about 1,000 fixes each: 100,000 rows, 10 MB
-DRIVERS_AT_ONCE = 100
+ORDERS_PER_CHUNK = 100  # of about 1,000 fixes each: 100,000 rows, 10 MB
+DRIVERS_PER_CHUNK = 100
 STEPS = (
     *("rebuild_windows", "rebuild_fixes", "rebuild_sealed"),
     *("rebuild_at_restaurant", "rebuild_picked_up", "rebuild_arriving"),
 )
-# The order in which parts rest on each other.
+# In order of dependency: each may depend on those before it.
 PARTS = ("assignment", "evidence", "order", "driver", "position", "boot")
 
-NAMES = ("order_id", "driver_id", "assignment_no", "state", "boot")  # of keys, as they are said
+KEY_NAMES = ("order_id", "driver_id", "assignment_no", "state", "boot")  # in the order printed
 
 Values = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One row that is not what the record says. None: there is no such row, or should be none."""
+    """A stored row that differs from the recomputed one. None means no row."""
 
     part: str  # one of PARTS
     key: Values
     expected: Values | None
-    stands: Values | None
+    actual: Values | None
 
     def fields(self) -> list[str]:
-        """The names of what differs."""
-        expected, stands = self.expected or {}, self.stands or {}
-        names = sorted({*expected, *stands})
-        return [name for name in names if expected.get(name) != stands.get(name)]
+        """Return the names of the columns that differ."""
+        expected, actual = self.expected or {}, self.actual or {}
+        names = sorted({*expected, *actual})
+        return [name for name in names if expected.get(name) != actual.get(name)]
 
     def line(self) -> str:
-        """Say it in a line."""
-        who = " ".join(str(self.key[name]) for name in NAMES if name in self.key)
-        expected, stands = _said(self, self.expected), _said(self, self.stands)
-        return f"{self.part} {who}: expected {expected}, stands {stands}"
+        """Describe the difference in a line."""
+        key = " ".join(str(self.key[name]) for name in KEY_NAMES if name in self.key)
+        expected, actual = self._describe(self.expected), self._describe(self.actual)
+        return f"{self.part} {key}: expected {expected}, actual {actual}"
 
-
-def _said(difference: Difference, values: Values | None) -> str:
-    if values is None:
-        return "nothing"
-    return ", ".join(f"{name} {values.get(name)}" for name in difference.fields())
+    def _describe(self, values: Values | None) -> str:
+        if values is None:
+            return "nothing"
+        return ", ".join(f"{name} {values.get(name)}" for name in self.fields())
 
 
 @dataclass(slots=True)
 class Rebuilt:
-    """How much was worked out again, and what differs."""
+    """What was recomputed, and the differences."""
 
     orders: int = 0
     assignments: int = 0
-    sealed: int = 0  # assignments whose fixes may be gone: their evidence was taken as it stands
-    fixes: int = 0  # looked at, of assignments
+    sealed: int = 0  # assignments whose fixes may be deleted: their stored evidence is trusted
+    fixes: int = 0  # read, of assignments
     drivers: int = 0
     differences: list[Difference] = field(default_factory=list)
 
 
 class Rebuilder:
-    """One session with the database, as its owner."""
+    """A database session as the owner."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self._conn = conn
@@ -84,25 +84,25 @@ class Rebuilder:
         self._run("create_tables")
 
     def count(self) -> tuple[int, int]:
-        """How many orders and drivers there are."""
+        """Count all orders and drivers."""
         [row] = self._rows("count_all")
         return row["orders"], row["drivers"]
 
     def order_ids(self) -> Iterator[list[UUID]]:
-        """Give the ids of all orders, chunk by chunk."""
-        return self._chunks("next_orders", "order_id", ORDERS_AT_ONCE)
+        """Yield the ids of all orders in chunks."""
+        return self._chunks("next_orders", "order_id", ORDERS_PER_CHUNK)
 
     def driver_ids(self) -> Iterator[list[str]]:
-        """Give the ids of all drivers, chunk by chunk."""
-        return self._chunks("next_drivers", "driver_id", DRIVERS_AT_ONCE)
+        """Yield the ids of all drivers in chunks."""
+        return self._chunks("next_drivers", "driver_id", DRIVERS_PER_CHUNK)
 
     def orders_of(self, driver_ids: Sequence[str]) -> list[UUID]:
-        """Give the orders that any of these drivers has or had."""
+        """Return all orders that were ever assigned to these drivers."""
         rows = self._rows("orders_of_drivers", driver_ids=list(driver_ids))
         return [row["order_id"] for row in rows]
 
     def unknown(self, order_ids: Sequence[UUID], driver_ids: Sequence[str]) -> list[str]:
-        """Give those ids that are nobody's."""
+        """Return the ids that do not exist."""
         orders = self._rows("existing_orders", order_ids=list(order_ids))
         drivers = self._rows("existing_drivers", driver_ids=list(driver_ids))
         known = {str(row["order_id"]) for row in orders} | {row["driver_id"] for row in drivers}
@@ -111,7 +111,7 @@ class Rebuilder:
     # -- comparing -------------------------------------------------------------------------
 
     def compare_orders(self, order_ids: Sequence[UUID], rebuilt: Rebuilt) -> list[Difference]:
-        """Work some orders out again and return what differs. Writes nothing."""
+        """Recompute some orders and return the differences. Writes nothing."""
         with self._reading():
             found = self._compare_orders(order_ids)
             [row] = self._rows("count_rebuilt")
@@ -122,29 +122,29 @@ class Rebuilder:
         return found
 
     def compare_drivers(
-        self, driver_ids: Sequence[str], otherwise: Sequence[Difference], rebuilt: Rebuilt
+        self, driver_ids: Sequence[str], unrepaired: Sequence[Difference], rebuilt: Rebuilt
     ) -> list[Difference]:
-        """Work some drivers out again and return what differs. Writes nothing.
+        """Recompute some drivers and return the differences. Writes nothing.
 
-        `otherwise`: what differs of orders and is not mended, since drivers rest on orders.
+        `unrepaired` are differences of orders: a driver's state depends on the expected order.
         """
         with self._reading():
-            found = self._compare_drivers(driver_ids, otherwise)
+            found = self._compare_drivers(driver_ids, unrepaired)
         rebuilt.drivers += len(driver_ids)
         return found
 
     def _compare_orders(self, order_ids: Sequence[UUID]) -> list[Difference]:
-        asked = {"order_ids": list(order_ids)}
+        parameters = {"order_ids": list(order_ids)}
         self._run("clear_tables")
         for name in STEPS:
-            self._rows(name, **(asked if name == "rebuild_windows" else {}))
-        return _differences(self._rows("compare_orders", **asked))
+            self._rows(name, **(parameters if name == "rebuild_windows" else {}))
+        return _differences(self._rows("compare_orders", **parameters))
 
     def _compare_drivers(
-        self, driver_ids: Sequence[str], otherwise: Sequence[Difference]
+        self, driver_ids: Sequence[str], unrepaired: Sequence[Difference]
     ) -> list[Difference]:
         def expected(part: str) -> Jsonb:
-            return Jsonb([one.key | (one.expected or {}) for one in otherwise if one.part == part])
+            return Jsonb([one.key | (one.expected or {}) for one in unrepaired if one.part == part])
 
         return _differences(
             self._rows(
@@ -155,48 +155,47 @@ class Rebuilder:
             )
         )
 
-    # -- mending ---------------------------------------------------------------------------
+    # -- repairing -------------------------------------------------------------------------
 
-    def mend_orders(self, order_ids: Sequence[UUID]) -> list[Difference]:
-        """Compare again with the rows locked, and write what the record says. Returns what was
-        mended.
+    def repair_orders(self, order_ids: Sequence[UUID]) -> list[Difference]:
+        """Compare again with the rows locked, write the expected rows, and return the differences.
 
-        The guard of the orders' state machine is off in this transaction and for no other: what
-        is mended may have been moved past it.
+        The guard trigger of the orders' state machine is disabled in this transaction only: a
+        repair may not be a legal transition.
         """
         with translated(), self._conn.transaction():
             self._run(
                 "disable_transition_guard"
-            )  # first: its lock keeps every other writer of orders out
+            )  # first: its lock blocks all other writers of orders
             self._rows("lock_orders", order_ids=list(order_ids))
             found = self._compare_orders(order_ids)
-            self._mend(found)
+            self._repair(found)
             self._run("enable_transition_guard")
         return found
 
-    def mend_drivers(self, driver_ids: Sequence[str]) -> list[Difference]:
-        """Compare again with the rows locked, and write what the record says."""
+    def repair_drivers(self, driver_ids: Sequence[str]) -> list[Difference]:
+        """Compare again with the rows locked, write the expected rows, return the differences."""
         with translated(), self._conn.transaction():
             self._rows("lock_drivers", driver_ids=list(driver_ids))
             found = self._compare_drivers(driver_ids, [])
-            self._mend(found)
+            self._repair(found)
         return found
 
-    def _mend(self, differences: Sequence[Difference]) -> None:
+    def _repair(self, differences: Sequence[Difference]) -> None:
         for one in sorted(differences, key=lambda one: PARTS.index(one.part)):
-            asked = {"key": Jsonb(one.key), "expected": Jsonb(one.expected)}
+            parameters = {"key": Jsonb(one.key), "expected": Jsonb(one.expected)}
             if one.part == "evidence" and one.expected is None:
-                self._rows("delete_evidence", key=asked["key"])
+                self._rows("delete_evidence", key=parameters["key"])
                 continue
-            self._rows(f"repair_{one.part}", **asked)
+            self._rows(f"repair_{one.part}", **parameters)
             if one.part == "position":
-                self._rows("repair_cell", **asked)
+                self._rows("repair_cell", **parameters)
 
     # -- the session -----------------------------------------------------------------------
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """One snapshot, in which only temporary tables can be written."""
+        """Run in one snapshot that can write temporary tables only."""
         with translated(), self._conn.transaction():
             self._run("set_read_only")
             yield
@@ -212,9 +211,9 @@ class Rebuilder:
         with translated():
             self._conn.execute(query(name, FILE))
 
-    def _rows(self, name: str, **asked: object) -> list[Values]:
+    def _rows(self, name: str, **parameters: object) -> list[Values]:
         with translated(), self._conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(query(name, FILE), asked)
+            cursor.execute(query(name, FILE), parameters)
             return cursor.fetchall() if cursor.description else []
 
 

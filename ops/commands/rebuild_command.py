@@ -1,4 +1,4 @@
-"""`./run rebuild`: works all evidence and states out again, and compares them with what stands."""
+"""`./run rebuild`: recomputes evidence and states, and compares them with the stored ones."""
 
 from __future__ import annotations
 
@@ -6,30 +6,32 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from uuid import UUID
 
 from doorstep.errors import NotFound
 from doorstep.provision import owner_connection
 from ops.commands.rebuild import Difference, Rebuilder, Rebuilt
-from ops.commands.runner import run_command, say
+from ops.commands.runner import run_command
 from ops.commands.settings import OperatorSettings
+from ops.console import Echo, print_line
 
 EXAMPLES = """examples:
-  ./run rebuild                                 compare everything; nothing is changed
-  ./run rebuild --driver anna --driver bruno    these drivers and the orders they have or had
+  ./run rebuild                                 compare everything, and change nothing
+  ./run rebuild --driver anna --driver bruno    these drivers and all their orders
   ./run rebuild --order 2f3c…                   one order
-  ./run rebuild --apply                         and write what the record says where it differs
+  ./run rebuild --apply                         also write the expected rows
 
-The record is the history of fixes and the commands; evidence, the orders' and drivers' states,
-newest positions and the boots' ledgers follow from it. What was sealed is taken as it stands.
-The exit status is 0 if all is as the record says, or was mended, and 1 if not."""
-SAY_EVERY_S = 2.0
+The sources are the history of fixes and the recorded commands. From them the command recomputes
+evidence, the states of orders and drivers, the newest positions and the seqs of each boot. It
+trusts the stored evidence of sealed assignments. The exit status is 0 if there are no differences
+or all were repaired, else 1."""
+PROGRESS_EVERY_S = 2.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the answer is the exit status."""
+    """Run the command; the return value is the exit status."""
     options = _parser().parse_args(argv)
     return run_command("rebuild", lambda: _run(options))
 
@@ -38,17 +40,17 @@ def _run(options: argparse.Namespace) -> int:
     started = time.monotonic()
     settings = OperatorSettings.load()
     with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
-        rebuilt, mended = rebuild(
-            Rebuilder(conn), options.order, options.driver, apply=options.apply, say=_say
+        rebuilt, repaired = rebuild(
+            Rebuilder(conn), options.order, options.driver, apply=options.apply, echo=_echo
         )
     if options.json:
         seconds = round(time.monotonic() - started, 1)
-        print(json.dumps(asdict(rebuilt) | {"mended": mended, "seconds": seconds}))
+        print(json.dumps(asdict(rebuilt) | {"repaired": repaired, "seconds": seconds}))
     else:
         for one in rebuilt.differences:
             print(one.line())
-        print(summary(rebuilt, mended))
-    return 0 if len(rebuilt.differences) == mended else 1
+        print(summary(rebuilt, repaired))
+    return 0 if len(rebuilt.differences) == repaired else 1
 
 
 def rebuild(
@@ -57,40 +59,40 @@ def rebuild(
     driver_ids: Sequence[str] = (),
     *,
     apply: bool = False,
-    say: Callable[[str], None] = lambda _line: None,
+    echo: Echo = lambda _line: None,
 ) -> tuple[Rebuilt, int]:
-    """Compare, and mend if `apply`; returns what was found, and how much of it was mended.
+    """Compare, and repair if `apply`. Returns the result and the number of repaired rows.
 
-    Without ids everything is looked at. Raises NotFound for an id that is nobody's.
+    Without ids, compares everything. Raises NotFound for an unknown id.
     """
     unknown = rebuilder.unknown(order_ids, driver_ids)
     if unknown:
-        raise NotFound(f"there is no {', no '.join(unknown)}")
-    chosen = _Chosen(rebuilder, order_ids, driver_ids)
-    rebuilt, mended = Rebuilt(), 0
-    progress = _Progress(say, chosen.totals)
-    otherwise: list[Difference] = []
-    for ids in chosen.orders:
+        raise NotFound(f"not found: {', '.join(unknown)}")
+    selection = _Selection(rebuilder, order_ids, driver_ids)
+    rebuilt, repaired = Rebuilt(), 0
+    progress = _Progress(echo, selection.totals)
+    unrepaired: list[Difference] = []
+    for ids in selection.orders:
         found = rebuilder.compare_orders(ids, rebuilt)
         if found and apply:
-            found = rebuilder.mend_orders(ids)
-            mended += len(found)
+            found = rebuilder.repair_orders(ids)
+            repaired += len(found)
         else:
-            otherwise += found
+            unrepaired += found
         rebuilt.differences += found
-        progress.note(rebuilt)
-    for names in chosen.drivers:
-        found = rebuilder.compare_drivers(names, otherwise, rebuilt)
+        progress.update(rebuilt)
+    for driver_chunk in selection.drivers:
+        found = rebuilder.compare_drivers(driver_chunk, unrepaired, rebuilt)
         if found and apply:
-            found = rebuilder.mend_drivers(names)
-            mended += len(found)
+            found = rebuilder.repair_drivers(driver_chunk)
+            repaired += len(found)
         rebuilt.differences += found
-        progress.note(rebuilt)
-    return rebuilt, mended
+        progress.update(rebuilt)
+    return rebuilt, repaired
 
 
-class _Chosen:
-    """What is to be looked at."""
+class _Selection:
+    """The orders and drivers to compare, in chunks."""
 
     def __init__(
         self, rebuilder: Rebuilder, order_ids: Sequence[UUID], driver_ids: Sequence[str]
@@ -107,56 +109,58 @@ class _Chosen:
 
 
 class _Progress:
-    """A line every two seconds."""
+    """Prints a line every PROGRESS_EVERY_S."""
 
-    def __init__(self, say: Callable[[str], None], totals: tuple[int, int]) -> None:
-        self._say = say
+    def __init__(self, echo: Echo, totals: tuple[int, int]) -> None:
+        self._echo = echo
         self._orders, self._drivers = totals
-        self._next_at = time.monotonic() + SAY_EVERY_S
+        self._next_at = time.monotonic() + PROGRESS_EVERY_S
 
-    def note(self, rebuilt: Rebuilt) -> None:
+    def update(self, rebuilt: Rebuilt) -> None:
         if time.monotonic() < self._next_at:
             return
-        self._next_at = time.monotonic() + SAY_EVERY_S
-        self._say(
+        self._next_at = time.monotonic() + PROGRESS_EVERY_S
+        self._echo(
             f"{rebuilt.orders:,} of {self._orders:,} orders, {rebuilt.fixes:,} fixes,"
             f" {rebuilt.drivers:,} of {self._drivers:,} drivers,"
             f" {len(rebuilt.differences)} differences"
         )
 
 
-def summary(rebuilt: Rebuilt, mended: int) -> str:
-    """Say how it went."""
+def summary(rebuilt: Rebuilt, repaired: int) -> str:
+    """Describe the result in a sentence."""
     text = (
-        f"worked out again: {rebuilt.orders:,} orders with {rebuilt.assignments:,} assignments from"
+        f"recomputed: {rebuilt.orders:,} orders with {rebuilt.assignments:,} assignments from"
         f" {rebuilt.fixes:,} fixes, {rebuilt.drivers:,} drivers"
     )
     if rebuilt.sealed:
-        text += f" ({rebuilt.sealed:,} assignments are sealed: their evidence as it stands)"
+        text += f" ({rebuilt.sealed:,} assignments are sealed: their stored evidence is trusted)"
     if not rebuilt.differences:
-        return f"{text}: all as it stands"
-    text += f": {len(rebuilt.differences)} differ"
-    return f"{text}, {mended} mended" if mended else f"{text}; --apply writes what is expected"
+        return f"{text}: no differences"
+    text += f": {len(rebuilt.differences)} differences"
+    return f"{text}, {repaired} repaired" if repaired else f"{text}; --apply repairs them"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./run rebuild",
-        description="Works evidence and states out again from the record, and compares.",
+        description="Recompute evidence and states from the history, and compare them.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--driver", action="append", default=[], metavar="ID", help="only theirs")
     parser.add_argument(
-        "--order", action="append", default=[], metavar="ID", type=UUID, help="only this one"
+        "--driver", action="append", default=[], metavar="ID", help="only this driver"
     )
-    parser.add_argument("--apply", action="store_true", help="write what is expected")
-    parser.add_argument("--json", action="store_true", help="the answer for programs")
+    parser.add_argument(
+        "--order", action="append", default=[], metavar="ID", type=UUID, help="only this order"
+    )
+    parser.add_argument("--apply", action="store_true", help="write the expected rows")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
-def _say(line: str) -> None:
-    say("rebuild", line)
+def _echo(line: str) -> None:
+    print_line(f"rebuild: {line}")
 
 
 if __name__ == "__main__":

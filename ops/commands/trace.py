@@ -1,4 +1,4 @@
-"""The traces that one fix has left, part by part: journal, Kafka, database, dead letters."""
+"""Traces one fix through the journal, Kafka, the database and the dead letters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psycopg
 from device.journal import SeqInBoot, read_seq
 from doorstep.errors import DoorstepError, MalformedFix, UnknownDriver
 from doorstep.fix import Fix, Refused, decode_position
-from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_of, place_of
+from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_and_offset, partition_of
 from doorstep.store import fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
@@ -24,32 +24,32 @@ from ops.commands.dead_letter_reader import StoredDeadLetter
 from ops.commands.settings import OperatorSettings
 from sql import read_sql
 
-SEARCH_BEFORE_MS = 2_000  # Kafka's index leads to a record near the time asked for
-MOST_LETTERS = 100_000  # of a partition
+SEARCH_BEFORE_MS = 2_000  # Kafka's time index is sparse
+MAX_DEAD_LETTERS = 100_000  # searched, per partition
 
 
 class BadJournal(DoorstepError):
-    """A device's journal can't be read."""
+    """A device's journal cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class InKafka:
-    """One record of driver-pos that carries the fix. `entry` is what its decoding gave."""
+    """A record of driver-pos that contains the fix, decoded as `entry`."""
 
     partition: int
     offset: int
     at_ms: int
     entry: Fix | Refused
-    is_read: bool
+    is_consumed: bool  # by driver_events
 
 
 @dataclass(frozen=True, slots=True)
 class InHistory:
-    """The fix as it is stored."""
+    """The stored fix."""
 
     fix_at: datetime
     received_at: datetime
-    recorded_at: datetime | None  # None: it is packed, and this is not kept
+    recorded_at: datetime | None  # None if packed: not kept then
     lon_deg: float
     lat_deg: float
     quarantine: str | None
@@ -57,7 +57,7 @@ class InHistory:
 
 @dataclass(frozen=True, slots=True)
 class KnownBoot:
-    """What the database says of the seq in one boot."""
+    """The seq in the database's account of one boot."""
 
     boot: str
     is_stored: bool
@@ -67,7 +67,7 @@ class KnownBoot:
 
 @dataclass(slots=True)
 class Trace:
-    """All that is known of one fix."""
+    """Everything found about one fix."""
 
     driver_id: str
     seq: int
@@ -76,9 +76,9 @@ class Trace:
     has_journal: bool = False
     journal: SeqInBoot | None = None
     records: list[InKafka] = field(default_factory=list)
-    searched: OffsetRange = (0, 0)  # offsets of the driver's partition
+    searched: OffsetRange = (0, 0)  # in the driver's partition
     partition: int = -1
-    lag: int = 0  # records of that partition that are not read yet
+    lag: int = 0  # records of that partition that driver_events has not consumed
     letters: list[StoredDeadLetter] = field(default_factory=list)
     known: KnownBoot | None = None
     parked_at: datetime | None = None
@@ -103,59 +103,59 @@ def follow_fix(
     driver_id: str,
     seq: int,
     boot: str | None,
-    most_records: int,
+    max_records: int,
 ) -> Trace:
-    """Gather the traces of one fix. Raises UnknownDriver, KafkaUnavailable, StoreUnavailable."""
-    lives = read_lives(settings.journal_dir, driver_id, seq)
+    """Trace one fix. Raises UnknownDriver, KafkaUnavailable, StoreUnavailable."""
+    journals = read_journals(settings.journal_dir, driver_id, seq)
     boots = read_boots(conn, driver_id, seq)
     trace = Trace(driver_id, seq)
-    trace.has_journal = bool(lives)
-    candidates = choose_boots(boots, lives, seq)
+    trace.has_journal = bool(journals)
+    candidates = choose_boots(boots, journals, seq)
     trace.boot = boot or (candidates[0] if candidates else None)
     trace.other_boots = [one for one in candidates if one != trace.boot]
     if trace.boot is not None:
         _read_database(trace, conn, boots)
-    with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_topic) as positions:
-        _read_positions(trace, conn, positions, most_records)
-    if trace.boot is None and trace.records:  # only Kafka knows it so far
+    with TopicReader(settings.kafka, settings.kafka_topic) as positions:
+        _read_positions(trace, conn, positions, max_records)
+    if trace.boot is None and trace.records:  # only in Kafka so far
         trace.boot = trace.records[0].entry.boot
-    trace.journal = next((one for one in lives if one.boot == trace.boot), None)
-    with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_dead_letter_topic) as letters:
+    trace.journal = next((one for one in journals if one.boot == trace.boot), None)
+    with TopicReader(settings.kafka, settings.kafka_dead_letter_topic) as letters:
         trace.letters = _read_letters(trace, letters)
     return trace
 
 
-def read_lives(folder: Path, driver_id: str, seq: int) -> list[SeqInBoot]:
-    """What every journal in a folder says of a driver's seq, the newest boot first."""
+def read_journals(folder: Path, driver_id: str, seq: int) -> list[SeqInBoot]:
+    """Look a driver's seq up in every journal of a folder, newest boot first."""
     found: list[SeqInBoot] = []
     for path in sorted(folder.glob("*.sqlite")):
         try:
             found += read_seq(path, driver_id, seq)
         except sqlite3.Error as exc:
-            raise BadJournal(f"the journal {path} can't be read: {exc}") from exc
+            raise BadJournal(f"cannot read the journal {path}: {exc}") from exc
     return found
 
 
 def read_boots(conn: psycopg.Connection[Any], driver_id: str, seq: int) -> list[KnownBoot]:
-    """The driver's boots in the database, that of the newest fix first. Raises UnknownDriver."""
+    """Read the driver's boots, that of the newest fix first. Raises UnknownDriver."""
     with translated():
         rows = conn.execute(
             read_sql("trace/boots.sql"), {"driver_id": driver_id, "seq": seq}
         ).fetchall()
     if not rows:
-        raise UnknownDriver(f"there is no driver {driver_id!r}: ./run drivers lists them")
+        raise UnknownDriver(f"no driver is named {driver_id!r}: ./run drivers lists them")
     return [KnownBoot(*row) for row in rows if row[0] is not None]
 
 
-def choose_boots(boots: Sequence[KnownBoot], lives: Sequence[SeqInBoot], seq: int) -> list[str]:
-    """The boots that may be meant, the likeliest first.
+def choose_boots(boots: Sequence[KnownBoot], journals: Sequence[SeqInBoot], seq: int) -> list[str]:
+    """Return the boots that the fix may belong to, the likeliest first.
 
-    Those that have this seq, by the database or by a journal, or else the newest that exists.
+    Boots with this seq in the database or a journal, or else the newest boot.
     """
-    having = [one.boot for one in boots if one.is_stored or one.is_rejected]
-    having += [one.boot for one in lives if one.last_seq >= seq]
-    newest = [one.boot for one in lives[:1]] + [one.boot for one in boots[:1]]
-    return list(dict.fromkeys(having or newest[:1]))
+    with_seq = [one.boot for one in boots if one.is_stored or one.is_rejected]
+    with_seq += [one.boot for one in journals if one.last_seq >= seq]
+    newest = [one.boot for one in journals[:1]] + [one.boot for one in boots[:1]]
+    return list(dict.fromkeys(with_seq or newest[:1]))
 
 
 def entry_of(payload: bytes, boot: str | None, seq: int) -> Fix | Refused | None:
@@ -172,8 +172,8 @@ def entry_of(payload: bytes, boot: str | None, seq: int) -> Fix | Refused | None
     return None
 
 
-def is_about(letter: StoredDeadLetter, boot: str | None, seq: int) -> bool:
-    """Whether a dead letter is about this fix, rather than about others of its array."""
+def concerns(letter: StoredDeadLetter, boot: str | None, seq: int) -> bool:
+    """Whether a dead letter is about this fix, not about another one of its array."""
     if entry_of(letter.payload, boot, seq) is None:
         return False
     if not letter.payload.lstrip().startswith(b"["):
@@ -182,52 +182,52 @@ def is_about(letter: StoredDeadLetter, boot: str | None, seq: int) -> bool:
 
 
 def _read_database(trace: Trace, conn: psycopg.Connection[Any], boots: Sequence[KnownBoot]) -> None:
-    assert trace.boot is not None  # noqa: S101 - for mypy; the caller has looked
+    assert trace.boot is not None  # noqa: S101 - for mypy; checked by the caller
     trace.known = next((one for one in boots if one.boot == trace.boot), None)
-    asked = {"driver_id": trace.driver_id, "boot": trace.boot, "seq": trace.seq}
+    parameters = {"driver_id": trace.driver_id, "boot": trace.boot, "seq": trace.seq}
     with translated():
-        row = conn.execute(read_sql("trace/history.sql"), asked).fetchone()
+        row = conn.execute(read_sql("trace/history.sql"), parameters).fetchone()
         trace.history = InHistory(*row) if row else None
-        parked = conn.execute(read_sql("trace/parked.sql"), asked).fetchone()
+        parked = conn.execute(read_sql("trace/parked.sql"), parameters).fetchone()
         trace.parked_at = parked[0] if parked else None
         if trace.history is not None:
-            asked |= {"fix_at": trace.history.fix_at}
-            trace.proved = conn.execute(read_sql("trace/evidence.sql"), asked).fetchall()
+            parameters |= {"fix_at": trace.history.fix_at}
+            trace.proved = conn.execute(read_sql("trace/evidence.sql"), parameters).fetchall()
     marks = fix_writer.read_watermarks(conn, [(trace.driver_id, trace.boot)])
     trace.watermark = marks[0] if marks else None
 
 
 def _read_positions(
-    trace: Trace, conn: psycopg.Connection[Any], positions: TopicReader, most_records: int
+    trace: Trace, conn: psycopg.Connection[Any], positions: TopicReader, max_records: int
 ) -> None:
     partition = partition_of(trace.driver_id.encode(), len(positions.partitions))
     low, high = positions.bounds()[partition]
-    reached = read_offsets(conn, *positions.identify()).get(partition, 0)
-    start = max(low, high - most_records)
+    consumed = read_offsets(conn, *positions.identify()).get(partition, 0)
+    start = max(low, high - max_records)
     if trace.history is not None:
         arrived_ms = round(trace.history.received_at.timestamp() * 1000)
         start = min(start, positions.since(arrived_ms - SEARCH_BEFORE_MS)[partition][0])
-    stretch = (start, min(high, start + most_records))
+    searched = (start, min(high, start + max_records))
     key = trace.driver_id.encode()
-    for message in positions.read({partition: stretch}):
+    for message in positions.read({partition: searched}):
         if message.key() != key:
             continue
         entry = entry_of(message.value() or b"", trace.boot, trace.seq)
         if entry is not None:
-            _, offset = place_of(message)
+            _, offset = partition_and_offset(message)
             at_ms = message.timestamp()[1]
-            trace.records.append(InKafka(partition, offset, at_ms, entry, offset < reached))
-    trace.partition, trace.searched, trace.lag = partition, stretch, max(0, high - reached)
+            trace.records.append(InKafka(partition, offset, at_ms, entry, offset < consumed))
+    trace.partition, trace.searched, trace.lag = partition, searched, max(0, high - consumed)
 
 
 def _read_letters(trace: Trace, letters: TopicReader) -> list[StoredDeadLetter]:
     partition = partition_of(trace.driver_id.encode(), len(letters.partitions))
     low, high = letters.bounds()[partition]
     found = map(
-        StoredDeadLetter.of, letters.read({partition: (max(low, high - MOST_LETTERS), high)})
+        StoredDeadLetter.of, letters.read({partition: (max(low, high - MAX_DEAD_LETTERS), high)})
     )
     return [
         letter
         for letter in found
-        if letter.driver_id == trace.driver_id and is_about(letter, trace.boot, trace.seq)
+        if letter.driver_id == trace.driver_id and concerns(letter, trace.boot, trace.seq)
     ]

@@ -1,4 +1,4 @@
-"""`./run where DRIVER SEQ`: what became of one fix, step by step."""
+"""`./run where DRIVER SEQ`: traces one fix through the system, step by step."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ops.commands.trace import Trace, follow_fix
 from ops.commands.trace_report import TraceResult, steps_of, trace_result_of
 
 EXAMPLES = """examples:
-  ./run where anna 41                  the 41st fix of her device's newest boot
+  ./run where anna 41                  the 41st fix of the newest boot of anna's device
   ./run where anna 41 --boot k3Jx9QpA  of another boot
   ./run where anna 41 --records 1000000
 
-✓ there  ✗ refused  … waits  · nothing here. The last line says what became of it.
-The exit status is 0 if it is committed, and 1 if not."""
+✓ found  ✗ refused  … waiting  · not found. The last line is the result.
+The exit status is 0 if the fix is committed, else 1."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the answer is the exit status."""
+    """Run the command; the return value is the exit status."""
     options = _parser().parse_args(argv)
     return run_command("where", lambda: _run(options))
 
@@ -37,38 +37,38 @@ def _run(options: argparse.Namespace) -> int:
         trace = follow_fix(
             settings, conn, options.driver, options.seq, options.boot, options.records
         )
-    verdict = trace_result_of(trace)
+    result = trace_result_of(trace)
     if options.json:
-        print(json.dumps(to_json(trace, verdict)))
+        print(json.dumps(to_json(trace, result)))
     else:
-        for line in lines_of(trace, verdict):
+        for line in lines_of(trace, result):
             print(line)
-    return 0 if verdict.word == "committed" else 1
+    return 0 if result.word == "committed" else 1
 
 
-def lines_of(trace: Trace, verdict: TraceResult) -> list[str]:
-    """What people read."""
+def lines_of(trace: Trace, result: TraceResult) -> list[str]:
+    """Format for people."""
     lines = [f"{trace.driver_id} boot {trace.boot or '?'} seq {trace.seq}"]
     if trace.other_boots:
         others = ", ".join(trace.other_boots[:5])
-        lines.append(f"  (this seq is known in other boots, too: --boot {others})")
+        lines.append(f"  (other boots have this seq too: --boot {others})")
     lines += [step.line() for step in steps_of(trace)]
-    lines.append(verdict.sentence)
-    if verdict.next:
-        lines.append(f"next: {verdict.next}")
+    lines.append(result.sentence)
+    if result.next:
+        lines.append(f"next: {result.next}")
     return lines
 
 
-def to_json(trace: Trace, verdict: TraceResult) -> dict[str, object]:
-    """What programs read."""
+def to_json(trace: Trace, result: TraceResult) -> dict[str, object]:
+    """Format for programs."""
     return {
         "driver_id": trace.driver_id,
         "boot": trace.boot,
         "seq": trace.seq,
         "other_boots": list(trace.other_boots),
-        "verdict": verdict.word,
-        "sentence": verdict.sentence,
-        "next": verdict.next,
+        "verdict": result.word,
+        "sentence": result.sentence,
+        "next": result.next,
         "records": [f"{one.partition}:{one.offset}" for one in trace.records],
         "dead_letters": [
             {"id": letter.letter_id, "reason": letter.reason} for letter in trace.letters
@@ -88,27 +88,31 @@ def to_json(trace: Trace, verdict: TraceResult) -> dict[str, object]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./run where",
-        description=__doc__,
+        description="Trace one fix through the system, step by step.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("driver", type=_id, metavar="DRIVER")
-    parser.add_argument("seq", type=_seq, metavar="SEQ", help="its number in the boot, from 1")
-    parser.add_argument("--boot", type=_id, metavar="B", help="the newest that has this seq")
+    parser.add_argument(
+        "seq", type=_seq, metavar="SEQ", help="the fix's number in its boot, from 1"
+    )
+    parser.add_argument(
+        "--boot", type=_id, metavar="B", help="its boot (the newest that has this seq)"
+    )
     parser.add_argument(
         "--records",
         type=_count,
         default=100_000,
         metavar="N",
-        help="how many records of the driver's Kafka partition to look through (100,000)",
+        help="records of the driver's Kafka partition to search (100,000)",
     )
-    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def _id(text: str) -> str:
     if not re.fullmatch(ID_PATTERN, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no id: 1 to 64 letters, digits, _ or -")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an id: 1 to 64 letters, digits, _ or -")
     return text
 
 
@@ -120,9 +124,9 @@ def _count(text: str) -> int:
     return _between(text, 100_000_000)
 
 
-def _between(text: str, most: int) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:40]) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {most:,}")
+def _between(text: str, highest: int) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:40]) <= highest:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {highest:,}")
     return int(text)
 
 

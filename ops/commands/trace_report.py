@@ -1,4 +1,4 @@
-"""From the traces of a fix to words: a line for each step of its path, and one sentence."""
+"""Describes the trace of a fix: a line for each step, and the result in one sentence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIGNS: dict[Mark, str] = {"yes": "✓", "no": "✗", "wait": "…", "none": "·"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One part of the path, and what it knows of the fix."""
+    """One step of the path, and what was found there."""
 
     part: str
     mark: Mark
@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TraceResult:
-    """What became of the fix, in one word for programs and one sentence for people."""
+    """The outcome of a fix: one word for programs, one sentence for people."""
 
     word: str  # committed, refused, parked, waiting, pending, void, lost, unknown
     sentence: str
@@ -37,7 +37,7 @@ class TraceResult:
 
 
 def steps_of(trace: Trace) -> list[Step]:
-    """A line for each step."""
+    """Describe each step in a line."""
     steps = [_journal(trace), *_kafka(trace)]
     if trace.parked_at is not None:
         steps.append(Step("parked", "wait", f"since {format_instant(trace.parked_at)}"))
@@ -59,20 +59,20 @@ def steps_of(trace: Trace) -> list[Step]:
 
 
 def trace_result_of(trace: Trace) -> TraceResult:
-    """What became of it, by the strongest trace."""
+    """Derive the outcome from the strongest finding."""
     boot, seq = trace.boot, trace.seq
     if trace.history is not None:
         return _stored(trace)
     known = trace.known
     if known is not None and known.is_stored:
         return TraceResult(
-            "committed", "committed, and its day is no longer in the history (retention)"
+            "committed", "committed; its day is no longer in the history (retention)"
         )
     if trace.parked_at is not None:
         return TraceResult(
             "parked",
             "parked: another transaction holds its driver's or its order's row",
-            "it is recorded by itself within seconds; if not: ./run logs driver_events",
+            "it is recorded within seconds; if not: ./run logs driver_events",
         )
     if trace.letters:
         letter = trace.letters[-1]
@@ -83,53 +83,56 @@ def trace_result_of(trace: Trace) -> TraceResult:
         )
     if known is not None and known.is_rejected:
         return _refused_without_letter(trace)
-    unread = [one for one in trace.records if not one.is_read]
-    if unread:
+    if any(not one.is_consumed for one in trace.records):
         return TraceResult(
             "waiting",
-            f"in Kafka, and not read yet: {trace.lag:,} records of its partition wait",
+            f"in Kafka, not consumed yet: {trace.lag:,} records of its partition are waiting",
             "./run status; ./run logs driver_events",
         )
     if trace.records:
         return TraceResult(
             "lost",
-            "read from Kafka, and neither stored nor refused: this must not be",
+            "LOST: consumed from Kafka, and neither stored nor refused",
             "./run logs driver_events",
         )
     if trace.journal is not None:
         return _only_journal(trace)
     if known is not None:
-        newest = f"the newest known of boot {boot} is {known.newest_seq}"
+        newest = f"the newest seq of boot {boot} is {known.newest_seq}"
         if seq <= known.newest_seq:
             return TraceResult(
                 "unknown",
-                f"never seen: {newest}, and {seq} is missing below it",
-                "the watermark names it as missing; a device that still has it sends it again",
+                f"never received: {newest}, and {seq} is missing",
+                "the watermark lists it as missing; a device that still has it resends it",
             )
-        return TraceResult("unknown", f"never seen: {newest}", "has the device sent it yet?")
+        return TraceResult(
+            "unknown", f"never received: {newest}", "check whether the device has sent it"
+        )
     return TraceResult(
         "unknown",
-        f"never seen: no boot of {trace.driver_id} has a seq {seq}",
-        "a fix without boot and seq (a plain PATCH) can't be asked for; --boot names another boot",
+        f"never received: no boot of {trace.driver_id} has the seq {seq}",
+        "a fix without boot and seq (a plain PATCH) cannot be traced; --boot names another boot",
     )
 
 
 def _stored(trace: Trace) -> TraceResult:
     history = trace.history
-    assert history is not None  # noqa: S101 - for mypy; the caller has looked
+    assert history is not None  # noqa: S101 - for mypy; checked by the caller
     recorded_at = history.recorded_at
     sentence = f"committed at {format_instant(recorded_at)}" if recorded_at else "committed"
     if history.received_at < history.fix_at:
-        sentence += f"; the phone's clock is {_span(history.received_at, history.fix_at)} ahead"
+        sentence += (
+            f"; the phone's clock is {_format_span(history.received_at, history.fix_at)} ahead"
+        )
     elif recorded_at:
         sentence += (
-            f", {_span(history.fix_at, history.received_at)} after it was due "
-            f"and {_span(history.received_at, recorded_at)} after it arrived"
+            f", {_format_span(history.fix_at, history.received_at)} after it was due "
+            f"and {_format_span(history.received_at, recorded_at)} after it arrived"
         )
     else:
-        sentence += "; its day is packed, and when it was recorded is not kept"
+        sentence += "; its day is packed, which drops the time of the commit"
     if history.quarantine is not None:
-        sentence += f"; in quarantine ({history.quarantine}), so nothing is concluded from it"
+        sentence += f"; in quarantine ({history.quarantine}), so it is never used as evidence"
     if trace.letters:
         reasons = ", ".join(sorted({letter.reason for letter in trace.letters}))
         sentence += f"; another copy was refused ({reasons})"
@@ -141,34 +144,34 @@ def _refused_without_letter(trace: Trace) -> TraceResult:
         isinstance(one.entry, Refused) and one.entry.is_void for one in trace.records
     ):
         return TraceResult(
-            "void", "closed by its device, which no longer had it or sent it in vain"
+            "void", "closed by its device, which no longer had it or resent it without success"
         )
     return TraceResult(
         "refused",
-        "refused; its dead letter is gone (kept for 30 days), not written yet, or it came over "
-        "HTTP, where the answer told why",
+        "refused; its dead letter has expired (30 days), is not written yet, or the fix came over "
+        "HTTP, where the response had the reason",
     )
 
 
 def _only_journal(trace: Trace) -> TraceResult:
     journal = trace.journal
-    assert journal is not None  # noqa: S101 - for mypy; the caller has looked
+    assert journal is not None  # noqa: S101 - for mypy; checked by the caller
     if trace.seq > journal.last_seq:
         return TraceResult(
-            "unknown", f"never used: the journal's newest of this boot is {journal.last_seq}"
+            "unknown", f"never used: the journal's newest seq of this boot is {journal.last_seq}"
         )
     if journal.is_pending:
         return TraceResult(
             "pending",
-            "never seen: still in the device's journal",
+            "never received: still in the device's journal",
             "the device sends it when it is connected: ./run logs mosquitto-1, ./run logs bridge",
         )
     if journal.is_voided:
-        return TraceResult("void", "closed by its device, and the platform has not heard of it yet")
+        return TraceResult("void", "closed by its device, and not received yet")
     return TraceResult(
         "lost",
-        "LOST: the journal has let it go as committed, and the database knows nothing of it",
-        "keep the journal and the database as they are: this must not be",
+        "LOST: the journal dropped it as committed, and the database does not have it",
+        "this is a bug: keep the journal and the database unchanged",
     )
 
 
@@ -178,15 +181,17 @@ def _journal(trace: Trace) -> Step:
         return Step(
             "journal",
             "none",
-            "the driver's journals here have no such boot" if trace.has_journal else "none here",
+            "the driver's journals have no such boot"
+            if trace.has_journal
+            else "none on this machine",
         )
     if journal.is_pending:
-        return Step("journal", "wait", "pending: not covered by a watermark that it heard")
+        return Step("journal", "wait", "pending: no watermark has passed it")
     if journal.is_voided:
         return Step("journal", "no", "closed as void")
     if trace.seq > journal.last_seq:
         return Step("journal", "none", f"not used yet: the newest is {journal.last_seq}")
-    return Step("journal", "yes", "let go: the watermark has passed it")
+    return Step("journal", "yes", "dropped: the watermark has passed it")
 
 
 def _kafka(trace: Trace) -> list[Step]:
@@ -197,15 +202,19 @@ def _kafka(trace: Trace) -> list[Step]:
                 "driver-pos",
                 "none",
                 f"not among offsets {first:,} to {max(first, end - 1):,} of partition "
-                f"{trace.partition}: it came over HTTP, longer ago, or not at all",
+                f"{trace.partition}: it came over HTTP, earlier, or not at all",
             )
         ]
     return [
         Step(
             "driver-pos",
-            "yes" if one.is_read else "wait",
+            "yes" if one.is_consumed else "wait",
             f"{one.partition}:{one.offset}, arrived {time_text(one.at_ms)}, "
-            + ("read" if one.is_read else f"not read yet ({trace.lag:,} records wait)"),
+            + (
+                "consumed"
+                if one.is_consumed
+                else f"not consumed yet ({trace.lag:,} records are waiting)"
+            ),
         )
         for one in trace.records
     ]
@@ -216,9 +225,9 @@ def _history(trace: Trace) -> Step:
     if history is None:
         known = trace.known
         if known is not None and known.is_stored:
-            return Step("history", "none", "stored once, and gone with its day")
+            return Step("history", "none", "was stored; its day is deleted")
         if known is not None and known.is_rejected:
-            return Step("history", "no", "not stored: refused for good")
+            return Step("history", "no", "not stored: refused")
         return Step("history", "none", "not stored")
     where = f"lat {history.lat_deg:.6f} lon {history.lon_deg:.6f}"
     quarantine = f", quarantine: {history.quarantine}" if history.quarantine else ""
@@ -242,7 +251,7 @@ def _watermark(trace: Trace) -> Step:
     return Step("watermark", "yes" if trace.is_acknowledged else "wait", text)
 
 
-def _span(earlier: datetime, later: datetime) -> str:
+def _format_span(earlier: datetime, later: datetime) -> str:
     seconds = (later - earlier).total_seconds()
     if seconds < 120:
         return f"{seconds:.2f} s"

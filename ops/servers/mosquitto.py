@@ -71,7 +71,7 @@ class MosquittoServer(ServerProcess):
 
     def _write_passwords(self, driver_ids: Sequence[str]) -> None:
         write_password_file(self.paths.password_file, self.paths.fleet_key(), driver_ids)
-        mosquitto.give_to_broker(self.paths.password_file)
+        mosquitto.set_password_file_owner(self.paths.password_file)
 
 
 class AnonymousMosquitto(ServerProcess):

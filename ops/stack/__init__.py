@@ -1,12 +1,19 @@
-"""The launcher: real servers and the services as plain processes, without containers.
+"""The native launcher: servers and services as plain processes, without containers.
 
-    ./run ── python -m ops.stack ── Stack.up()
-                                           └─ supervisord ─┬─ postgres
-                                                           ├─ kafka, mosquitto-1 … n
-                                                           ├─ bridge, driver_events
-                                                           └─ driver_api, tracking_api
+    Stack.up() ── supervisord ─┬─ postgres
+                               ├─ kafka, mosquitto-1 … n
+                               ├─ bridge, driver_events, driver_api, tracking_api
+                               └─ supervisor_guard
 
-`paths` says where everything lies, `addresses` where it listens, `parts` what runs and
-with which variables, `supervise` keeps it running, `probes` asks whether it is ready. Services are
-started with `python -m`, never imported.
+stack             start, status, stop
+paths, addresses  the files of a stack, and where its processes listen
+processes         command, environment and stop signal of each process
+setup             data folders, topics, schema
+supervisor        keeps the processes running; supervisor_guard keeps supervisord running
+probes, status    readiness
+postgres, kafka, mosquitto   configuration and command of each server
+users             runs servers as users of their own when the launcher runs as root
+compose_*         the same set-up for docker-compose.yml
+
+Services are started with `python -m`, never imported.
 """

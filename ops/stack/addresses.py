@@ -1,27 +1,28 @@
-"""Where each part of a stack listens: chosen at the start, remembered while it is up."""
+"""The addresses that a stack's processes listen on: chosen at start, saved while it runs."""
 
 from __future__ import annotations
 
 import json
 import random
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from doorstep.settings import Bind
-from ops.stack.paths import StackError
+from ops.console import Echo
+from ops.stack.errors import StackError
 from ops.stack.settings import StackSettings
 
-OTHER_PORT_OFFSET = 10_000  # 1883 taken: 11883 is tried, then 11884, …
+OTHER_PORT_OFFSET = 10_000  # if 1883 is taken, 11883 is tried, then 11884, …
 TRIES = 200
-ANY_PORTS = range(10_000, 32_000)
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - names, not a choice
+ANY_PORTS = range(10_000, 32_000)  # below the kernel's ephemeral ports, 32768 and up
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - names, not a choice
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The binds of one stack. `reach` gives the address that a client on this machine uses."""
+    """The bind addresses of one stack. `reach` turns one into an address for a local client."""
 
     mqtt: tuple[Bind, ...]
     kafka: Bind
@@ -36,7 +37,7 @@ class Addresses:
 
     @property
     def mqtt_url(self) -> str:
-        """The ordered list of brokers, as MQTT_URL has it."""
+        """The ordered, comma-separated list of brokers, as in MQTT_URL."""
         return ",".join(f"mqtt://{reach(broker)}" for broker in self.mqtt)
 
     @property
@@ -48,12 +49,12 @@ class Addresses:
         return f"http://{reach(self.tracking_api)}"
 
     def telemetry_of(self, service: str) -> Bind:
-        """Return where a service serves /metrics."""
+        """Return the address of a service's /metrics."""
         bind: Bind = getattr(self, f"{service}_internal", None) or getattr(self, service)
         return reach(bind)
 
     def save(self, path: Path) -> None:
-        """Remember the addresses."""
+        """Write the addresses to a file, atomically."""
         named = {
             name: [str(one) for one in value] if isinstance(value, tuple) else str(value)
             for name, value in ((name, getattr(self, name)) for name in self.__slots__)
@@ -64,7 +65,7 @@ class Addresses:
 
     @classmethod
     def load(cls, path: Path) -> Addresses | None:
-        """Read the remembered addresses; None if there are none."""
+        """Read saved addresses; None if the file does not exist. Raises StackError."""
         try:
             named = json.loads(path.read_text(encoding="utf-8"))
             one = {name: Bind.parse(text) for name, text in named.items() if name != "mqtt"}
@@ -72,58 +73,60 @@ class Addresses:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise StackError(f"{path} can't be read: {exc}") from exc
+            raise StackError(f"cannot read {path}: {exc}") from exc
 
 
 def reach(bind: Bind) -> Bind:
-    """Give the address at which a client on this machine reaches a bind."""
-    return Bind(EVERYWHERE.get(bind.host, bind.host), bind.port)
+    """Return the address at which a client on this machine reaches a bind address."""
+    return Bind(WILDCARDS.get(bind.host, bind.host), bind.port)
 
 
-def choose_addresses(settings: StackSettings, say: Callable[[str], None]) -> Addresses:
-    """Take the ports of the settings, or others where one is taken, and say so."""
-    chooser = _Chooser(say)
-    outside, inside = settings.doorstep_bind, settings.doorstep_internal_bind
+def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
+    """Use the configured ports. If one is taken, use another and report it. Raises StackError."""
+    chooser = _PortChooser(echo)
+    public, internal = settings.doorstep_bind, settings.doorstep_internal_bind
     return Addresses(
         mqtt=tuple(
-            chooser.choose(f"mosquitto-{number + 1}", outside, settings.mqtt_port, number)
+            chooser.choose(f"mosquitto-{number + 1}", public, settings.mqtt_port, number)
             for number in range(settings.mqtt_brokers)
         ),
-        kafka=chooser.choose("kafka", inside, settings.kafka_port),
+        kafka=chooser.choose("kafka", internal, settings.kafka_port),
         kafka_controller=chooser.choose("kafka's controller", "127.0.0.1", 0),
-        database=chooser.choose("postgres", inside, settings.database_port),
-        tracking_api=chooser.choose("tracking_api", outside, settings.tracking_api_port),
-        driver_api=chooser.choose("driver_api", outside, settings.driver_api_port),
+        database=chooser.choose("postgres", internal, settings.database_port),
+        tracking_api=chooser.choose("tracking_api", public, settings.tracking_api_port),
+        driver_api=chooser.choose("driver_api", public, settings.driver_api_port),
         tracking_api_internal=chooser.choose(
-            "tracking_api (internal)", inside, settings.tracking_api_internal_port
+            "tracking_api (internal)", internal, settings.tracking_api_internal_port
         ),
         driver_api_internal=chooser.choose(
-            "driver_api (internal)", inside, settings.driver_api_internal_port
+            "driver_api (internal)", internal, settings.driver_api_internal_port
         ),
-        bridge=chooser.choose("bridge", inside, settings.bridge_port),
-        driver_events=chooser.choose("driver_events", inside, settings.driver_events_port),
+        bridge=chooser.choose("bridge", internal, settings.bridge_port),
+        driver_events=chooser.choose("driver_events", internal, settings.driver_events_port),
     )
 
 
-class _Chooser:
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+class _PortChooser:
+    def __init__(self, echo: Echo) -> None:
+        self._echo = echo
         self._chosen: set[int] = set()
 
-    def choose(self, part: str, host: str, wanted: int, number: int = 0) -> Bind:
-        """Give one part a port; `number` counts the brokers, each at the next port."""
-        if wanted == 0:
-            return self._take(host, any_free_port(host, self._chosen))
-        wanted += number
+    def choose(self, process: str, host: str, configured: int, number: int = 0) -> Bind:
+        """Choose a port for a process. Broker `number` uses `configured + number`."""
+        if configured == 0:
+            return self._reserve(host, any_free_port(host, self._chosen))
+        wanted = configured + number
         if self._is_free(host, wanted):
-            return self._take(host, wanted)
+            return self._reserve(host, wanted)
         for port in range(wanted + OTHER_PORT_OFFSET, wanted + OTHER_PORT_OFFSET + TRIES):
             if port <= 65535 and self._is_free(host, port):
-                self._say(f"port {wanted} is taken by another program: {part} listens on {port}")
-                return self._take(host, port)
-        raise StackError(f"no free port for {part} near {wanted + OTHER_PORT_OFFSET}")
+                self._echo(
+                    f"port {wanted} is taken by another program: {process} listens on {port}"
+                )
+                return self._reserve(host, port)
+        raise StackError(f"no free port for {process} near {wanted + OTHER_PORT_OFFSET}")
 
-    def _take(self, host: str, port: int) -> Bind:
+    def _reserve(self, host: str, port: int) -> Bind:
         self._chosen.add(port)
         return Bind(host, port)
 
@@ -132,7 +135,7 @@ class _Chooser:
 
 
 def can_listen(host: str, port: int) -> bool:
-    """Say whether a server could listen there."""
+    """Return whether a server could listen on this address."""
     try:
         with _bound(host, port):
             return True
@@ -141,10 +144,10 @@ def can_listen(host: str, port: int) -> bool:
 
 
 def any_free_port(host: str = "127.0.0.1", avoid: Collection[int] = ()) -> int:
-    """Choose a port that nobody listens on.
+    """Choose a free port. Raises StackError.
 
-    It lies below those that the kernel gives to connections (32768 and up): one of them could have
-    it before the server does.
+    An ephemeral port could be given to a connection before the server binds it, so it is below
+    those.
     """
     for _ in range(TRIES):
         port = random.choice(ANY_PORTS)

@@ -1,8 +1,8 @@
-"""Make the owner's role and the empty database on the postgis container: the first step of
-docker-compose.yml's `provision`. Idempotent.
+"""Creates the owner's role and the empty database on the postgis container. Idempotent.
 
-Reads DATABASE_SUPERUSER_URL, and from DATABASE_ADMIN_URL the owner's password and the database's
-name. Waits for the server, as engines differ in whether they wait for its health check.
+The first step of docker-compose.yml's `provision`. Reads DATABASE_SUPERUSER_URL, and the owner's
+password and the database's name from DATABASE_ADMIN_URL. Waits for the server, because not every
+container engine waits for its health check.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from doorstep.errors import DoorstepError, SettingsError
-from ops.stack.paths import print_line
+from ops.console import print_line
 from ops.stack.postgres import OWNER, SUPERUSER, PostgresCluster
 
 WAIT_TIMEOUT_S = 120.0  # the first start initialises the data folder
@@ -25,10 +25,10 @@ POLL_S = 0.5
 
 
 def cluster_of(environment: Mapping[str, str]) -> PostgresCluster:
-    """Describe the server that DATABASE_SUPERUSER_URL names. Raises SettingsError."""
-    known = _parts(environment, "DATABASE_SUPERUSER_URL", SUPERUSER)
+    """Describe the server of DATABASE_SUPERUSER_URL. Raises SettingsError."""
+    known = _parse_url(environment, "DATABASE_SUPERUSER_URL", SUPERUSER)
     return PostgresCluster(
-        data_dir=Path("/nonexistent"),  # another container's: it is not ours to start or stop
+        data_dir=Path("/nonexistent"),  # in another container
         host=known["host"],
         port=int(known["port"]),
         password=known["password"],
@@ -36,22 +36,22 @@ def cluster_of(environment: Mapping[str, str]) -> PostgresCluster:
 
 
 def make_database(environment: Mapping[str, str]) -> None:
-    """Wait for the server and make the role and the database. Raises DoorstepError."""
+    """Wait for the server, then create the role and the database. Raises DoorstepError."""
     cluster = cluster_of(environment)
-    owner = _parts(environment, "DATABASE_ADMIN_URL", OWNER)
+    owner = _parse_url(environment, "DATABASE_ADMIN_URL", OWNER)
     deadline = time.monotonic() + WAIT_TIMEOUT_S
     while not cluster.is_ready():
         if time.monotonic() > deadline:
-            raise DoorstepError(f"{cluster.host}:{cluster.port} does not let {SUPERUSER} in")
+            raise DoorstepError(f"{cluster.host}:{cluster.port} does not accept {SUPERUSER}")
         time.sleep(POLL_S)
     cluster.create_database(owner["password"], owner["dbname"])
 
 
-def _parts(environment: Mapping[str, str], name: str, user: str) -> dict[str, str]:
+def _parse_url(environment: Mapping[str, str], name: str, user: str) -> dict[str, str]:
     try:
         known = conninfo_to_dict(environment.get(name, ""))
     except psycopg.ProgrammingError:
-        raise SettingsError(f"{name} is not a URL of PostgreSQL") from None
+        raise SettingsError(f"{name} is not a PostgreSQL URL") from None
     parts = {key: str(value) for key, value in known.items() if value is not None}
     parts.setdefault("port", "5432")
     missing = {"host", "password", "dbname"} - parts.keys()
@@ -61,13 +61,13 @@ def _parts(environment: Mapping[str, str], name: str, user: str) -> dict[str, st
 
 
 def main() -> int:
-    """Make the database, or say why not."""
+    """Create the database; the return value is the exit status."""
     try:
         make_database(os.environ)
     except DoorstepError as exc:
         print_line(f"compose_database: {exc}")
         return 1
-    print_line("compose_database: the database is there")
+    print_line("compose_database: the database exists")
     return 0
 
 

@@ -1,14 +1,14 @@
-"""Make what docker-compose.yml needs and nobody else may know: `./run compose-secrets`.
+"""Creates the secrets of docker-compose.yml: `./run compose-secrets`.
 
-.env                    the settings of .env.example, with a random password in each empty place
+.env                    a copy of .env.example with a random password in each empty place
 .doorstep/compose/      mode 0700
 ├── fleet.key           every device's password and token is derived from it
-└── staff.token         staff's token for both APIs
+└── staff.token         the staff token of both APIs
 
-git ignores all of it. What exists is kept, so it is safe to run again, and .env gets the
-variables that a later release adds; the volumes hold the same
-passwords, so make new secrets only together with new volumes (`docker compose down -v`). Needs
-nothing but Python: `python3 -m ops.stack.compose_secrets` works before anything is installed.
+git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
+of a later release to .env. The volumes store
+the same passwords: to create new secrets, delete the volumes too (`docker compose down -v`). The
+command needs Python only and works before anything is installed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 
 
 def make_secrets(project: Path) -> list[Path]:
-    """Write the files that are missing, and return them.
+    """Write missing files and return their paths.
 
     Raises SettingsError if .env was made with another fleet key.
     """
@@ -45,10 +45,10 @@ def make_secrets(project: Path) -> list[Path]:
     folder = project / SECRETS
     environment = project / ".env"
     if environment.exists() and not folder.exists():
-        raise SettingsError(f".env exists, but not {SECRETS}/: restore that, or delete .env, too")
+        raise SettingsError(f".env exists, but {SECRETS}/ does not: restore it, or delete .env too")
     folder.mkdir(parents=True, exist_ok=True)
-    # The files are mounted into containers whose users are not this one, so everybody may read
-    # them; the folder keeps everybody else of this machine out.
+    # The containers' users must be able to read the mounted files. The folder's mode protects them
+    # from other users of this machine.
     folder.chmod(0o700)
     for name, text in (
         ("fleet.key", encode_fleet_key(new_fleet_key())),
@@ -69,27 +69,27 @@ def make_secrets(project: Path) -> list[Path]:
     found = {
         match["name"]: match["value"] for match in ASSIGNMENT.finditer(environment.read_text())
     }
-    strangers = [name for name, value in derived.items() if found.get(name) != value]
-    if strangers:
+    mismatches = [name for name, value in derived.items() if found.get(name) != value]
+    if mismatches:
         raise SettingsError(
-            f"{', '.join(strangers)} in .env and the files in {SECRETS}/ do not belong together: "
-            "restore the missing one, or delete both (and the volumes) to start afresh"
+            f"{', '.join(mismatches)} in .env and the files in {SECRETS}/ do not match: restore "
+            "the missing one, or delete both and the volumes to start again"
         )
     return written
 
 
 def fill(example: str, derived: Mapping[str, str]) -> str:
-    """Put a secret in each empty place: the derived one of that name, or a random password."""
+    """Fill each empty value: with the derived secret of that name, or a random password."""
 
-    def filled(match: re.Match[str]) -> str:
+    def fill_line(match: re.Match[str]) -> str:
         name, value = match["name"], match["value"].strip()
         return f"{name}={value or derived.get(name) or secrets.token_urlsafe(PASSWORD_BYTES)}"
 
-    return ASSIGNMENT.sub(filled, example)
+    return ASSIGNMENT.sub(fill_line, example)
 
 
 def _add_new_variables(environment: Path, example: str, derived: Mapping[str, str]) -> bool:
-    """Append the variables of a later release's .env.example; False if there are none."""
+    """Append variables of a later release's .env.example. Returns whether there were any."""
     text = environment.read_text(encoding="utf-8")
     found = {match["name"] for match in ASSIGNMENT.finditer(text)}
     new = [match[0] for match in ASSIGNMENT.finditer(example) if match["name"] not in found]
@@ -111,7 +111,7 @@ def _write_once(path: Path, text: str, mode: int) -> bool:
 
 
 def main() -> int:
-    """Make the secrets and say where they are."""
+    """Create the secrets and print their paths; the return value is the exit status."""
     argparse.ArgumentParser(
         prog="./run compose-secrets",
         description=__doc__,
@@ -123,7 +123,7 @@ def main() -> int:
         print(f"compose-secrets: {exc}", file=sys.stderr)
         return 1
     for path in written:
-        print(f"made {path.relative_to(PROJECT)}")
+        print(f"created {path.relative_to(PROJECT)}")
     if not written:
         print("nothing to do: .env and .doorstep/compose/ exist")
     return 0

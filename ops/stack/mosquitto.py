@@ -1,82 +1,82 @@
-"""Mosquitto: one broker or several, from mosquitto/mosquitto.conf and mosquitto/acl."""
+"""Mosquitto: the configuration and the command of each broker.
+
+The templates are mosquitto/mosquitto.conf and mosquitto/acl.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from doorstep.settings import Bind
+from ops.console import Echo
 from ops.stack.addresses import Addresses
-from ops.stack.paths import StackError, StackPaths, as_user, place_for, server_user
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
 from ops.stack.settings import PROJECT
+from ops.stack.users import as_user, give_to, make_data_dir, server_user
 
-USER = "mosquitto"  # Debian's package makes it; root hands the brokers to it
+USER = "mosquitto"  # Debian's package creates it
 TEMPLATE = PROJECT / "mosquitto" / "mosquitto.conf"
 ACL = PROJECT / "mosquitto" / "acl"
 
 
-def prepare(paths: StackPaths, at: Addresses, say: Callable[[str], None]) -> None:
-    """Make each broker's folder and configuration. Idempotent."""
+def prepare(paths: StackPaths, addresses: Addresses, echo: Echo) -> None:
+    """Write each broker's folder and configuration. Idempotent."""
     user = server_user(USER)
-    place = place_for(user, paths.mosquitto, say)
-    acl = place / "acl"
+    folder = make_data_dir(user, paths.mosquitto, echo)
+    acl = folder / "acl"
     shutil.copyfile(ACL, acl)
-    _own(acl, user)
-    for number, bind in enumerate(at.mqtt, start=1):
-        data = place / f"data-{number}"
-        data.mkdir(mode=0o700, exist_ok=True)
-        _own(data, user)
-        config = place / f"mosquitto-{number}.conf"
-        config.write_text(_configuration(place, data, bind), encoding="utf-8")
-        _own(config, user)
+    give_to(acl, user)
+    for number, bind in enumerate(addresses.mqtt, start=1):
+        data_dir = folder / f"data-{number}"
+        data_dir.mkdir(mode=0o700, exist_ok=True)
+        give_to(data_dir, user)
+        config = folder / f"mosquitto-{number}.conf"
+        config.write_text(_configuration(folder, data_dir, bind), encoding="utf-8")
+        give_to(config, user)
 
 
 def broker_argv(paths: StackPaths, number: int) -> list[str]:
-    """Give the command that runs a broker in the foreground; brokers count from 1."""
+    """Return the command that runs broker `number`, from 1, in the foreground."""
     config = paths.mosquitto.resolve() / f"mosquitto-{number}.conf"
     return as_user(server_user(USER), [find_program(), "-c", str(config)], on_parent_death="TERM")
 
 
 def find_program() -> str:
-    """Find the `mosquitto` program. Raises StackError if it is not installed."""
+    """Return the path of `mosquitto`. Raises StackError if it is not installed."""
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin")
     program = program or shutil.which("mosquitto")
     if program is None:
-        raise StackError("there is no `mosquitto`: ./run installs it")
+        raise StackError("mosquitto is not installed: ./run up installs it")
     return program
 
 
-def give_to_broker(password_file: Path) -> None:
-    """Let the brokers' user, and nobody else, read the password file."""
-    _own(password_file, server_user(USER))
+def set_password_file_owner(password_file: Path) -> None:
+    """Make the brokers' user the only one who can read the password file."""
+    give_to(password_file, server_user(USER))
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
-    """Put `values` in place of the template's own. Raises StackError for one it doesn't have."""
+    """Replace the template's values. Raises StackError unless it sets each of them once."""
     text = template
     for name, value in values.items():
         line = f"{name} {value}".replace("\\", r"\\")
-        text, times = re.subn(rf"(?m)^{name} .*$", line, text)
-        if times != 1:
-            raise StackError(f"mosquitto.conf must have one line {name!r}, not {times}")
+        text, count = re.subn(rf"(?m)^{name} .*$", line, text)
+        if count != 1:
+            raise StackError(f"mosquitto.conf must set {name} once, not {count} times")
     return text
 
 
-def _configuration(place: Path, data: Path, bind: Bind) -> str:
+def _configuration(folder: Path, data_dir: Path, bind: Bind) -> str:
     return render(
         TEMPLATE.read_text(encoding="utf-8"),
         {
             "listener": f"{bind.port} {bind.host}",
-            "password_file": str(place / "passwd"),
-            "acl_file": str(place / "acl"),
-            "persistence_location": f"{data}/",
+            "password_file": str(folder / "passwd"),
+            "acl_file": str(folder / "acl"),
+            "persistence_location": f"{data_dir}/",
         },
     )
-
-
-def _own(path: Path, user: str | None) -> None:
-    path.chmod(0o700 if path.is_dir() else 0o600)
-    if user is not None:
-        shutil.chown(path, user)

@@ -1,8 +1,8 @@
-"""Where a stack keeps its data, secrets and logs.
+"""The files and folders of a stack.
 
 .doorstep/stack/
-├── secrets/      mode 0700: fleet.key, staff.token, driver_api.token, database/ROLE
-├── logs/         one rotated file a part
+├── secrets/      mode 0700: fleet.key, *.token, database/ROLE, kafka/PRINCIPAL
+├── logs/         one rotated file per process
 ├── kafka/  mosquitto/  postgres/
 ├── journals/     of simulated devices
 ├── stack.json    addresses, while the stack is up
@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
+import secrets
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +26,16 @@ from doorstep.credentials import (
     new_service_token,
     new_staff_token,
 )
-from doorstep.errors import DoorstepError
-from ops.stack.postgres import new_password
+from ops.stack.errors import StackError
 
 DATABASE_ROLES = ("postgres", "doorstep_owner", "driver_events", "driver_api", "tracking_api")
+DATABASE_PASSWORD_BYTES = 24
 UNIX_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107
-
-
-class StackError(DoorstepError):
-    """The stack can't be started or reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class StackPaths:
-    """A stack's folder."""
+    """The paths of one stack, below its root folder."""
 
     root: Path
 
@@ -100,7 +94,7 @@ class StackPaths:
 
     @property
     def supervisor_socket(self) -> Path:
-        """Beside the rest, or in /tmp where that path is too long for a Unix socket."""
+        """Below the root, or in /tmp if that path is too long for a Unix socket."""
         path = self.root / "supervisor.sock"
         if len(os.fsencode(path)) <= UNIX_SOCKET_PATH_MAX:
             return path
@@ -108,20 +102,30 @@ class StackPaths:
 
     @property
     def lock_file(self) -> Path:
+        """Held while a process starts or stops the stack."""
         return self.root / "lock"
 
     @property
+    def owner_file(self) -> Path:
+        """The pid of the process that stops the stack when it ends; empty if there is none."""
+        return self.root / "owner.pid"
+
+    @property
+    def demo_lock_file(self) -> Path:
+        """Held by the running demo; holds its pid."""
+        return self.root / "demo.lock"
+
+    @property
     def digest(self) -> str:
-        """Name this folder in a few characters, the same each time."""
-        return hashlib.sha256(os.fsencode(self.root.absolute())).hexdigest()[:10]
+        """A short, stable name of the root folder."""
+        return short_digest(self.root)
 
     def prepare(self) -> None:
-        """Make the folders and whatever secrets are missing. Idempotent."""
+        """Create missing folders and secrets. Idempotent."""
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in (self.secrets, self.secrets / "database", self.journals):
             folder.mkdir(mode=0o700, exist_ok=True)
-        for folder in (self.logs, self.kafka):
-            folder.mkdir(exist_ok=True)
+        self.logs.mkdir(exist_ok=True)
         socket_dir = self.supervisor_socket.parent
         if socket_dir != self.root:
             socket_dir.mkdir(mode=0o700, exist_ok=True)
@@ -131,10 +135,10 @@ class StackPaths:
         _write_once(self.staff_token_file, lambda: new_staff_token() + "\n")
         _write_once(self.driver_api_token_file, lambda: new_service_token() + "\n")
         for role in DATABASE_ROLES:
-            _write_once(self.secrets / "database" / role, lambda: new_password() + "\n")
+            _write_once(self.secrets / "database" / role, _new_password)
 
     def fleet_key(self) -> bytes:
-        """Read the key from which every device's secrets are derived."""
+        """Read the key that every device's secrets are derived from."""
         return decode_fleet_key(self.fleet_key_file.read_text(encoding="ascii"))
 
     def staff_token(self) -> str:
@@ -142,19 +146,35 @@ class StackPaths:
         return self.staff_token_file.read_text(encoding="ascii").strip()
 
     def driver_api_token(self) -> str:
-        """Read the token that driver_events' PATCH sink shows driver_api."""
+        """Read the token with which driver_events' PATCH sink calls driver_api."""
         return self.driver_api_token_file.read_text(encoding="ascii").strip()
 
     def database_password(self, role: str) -> str:
         """Read a database role's password."""
         return (self.secrets / "database" / role).read_text(encoding="ascii").strip()
 
+    def kafka_password(self, principal: str) -> str:
+        """Read the password of one of Kafka's principals; create it if there is none."""
+        file = self.secrets / "kafka" / principal
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_once(file, _new_password)
+        return file.read_text(encoding="ascii").strip()
+
     def erase(self) -> None:
-        """Delete the stack's data and secrets, and what lies elsewhere because of its users."""
-        for folder in (self.postgres, self.mosquitto):
+        """Delete data, logs and secrets, including data folders that are links to /var/lib."""
+        for folder in (self.postgres, self.mosquitto, self.kafka):
             if folder.is_symlink():
                 shutil.rmtree(folder.resolve().parent, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def short_digest(path: Path) -> str:
+    """Ten hexadecimal digits that identify a path."""
+    return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:10]
+
+
+def _new_password() -> str:
+    return secrets.token_urlsafe(DATABASE_PASSWORD_BYTES) + "\n"  # needs no quoting in a URL
 
 
 def _write_once(path: Path, make: Callable[[], str]) -> None:
@@ -164,61 +184,3 @@ def _write_once(path: Path, make: Callable[[], str]) -> None:
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(make())
     part.replace(path)
-
-
-def server_user(name: str) -> str | None:
-    """The user that a server runs as: root hands it to `name`, anyone else runs it themselves."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam(name).pw_name
-    except KeyError:
-        return None
-
-
-def as_user(user: str | None, argv: list[str], *, on_parent_death: str = "") -> list[str]:
-    """Put `setpriv` before a command, so that it runs as `user` and dies with its parent."""
-    options = []
-    if user is not None:
-        options += [f"--reuid={user}", f"--regid={user}", "--init-groups"]
-    if on_parent_death:
-        options += ["--pdeathsig", on_parent_death]
-    return ["setpriv", *options, "--", *argv] if options else argv
-
-
-def place_for(user: str | None, folder: Path, say: Callable[[str], None]) -> Path:
-    """Make a server's data folder where its user can reach it; `folder` is then a link to it.
-
-    Below /root, for one, nobody else can reach anything.
-    """
-    if user is None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
-    if not folder.is_symlink() and not folder.exists() and not _reaches(user, folder.parent):
-        elsewhere = Path("/var/lib") / f"doorstep-{StackPaths(folder.parent).digest}" / folder.name
-        elsewhere.mkdir(mode=0o755, parents=True, exist_ok=True)
-        folder.symlink_to(elsewhere)
-        say(f"the user {user} can't reach {folder}: its data go to {elsewhere}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    place = folder.resolve()
-    shutil.chown(place, user, pwd.getpwnam(user).pw_gid)
-    return place
-
-
-def _reaches(user: str, folder: Path) -> bool:
-    probe = as_user(user, ["test", "-x", str(folder)])
-    return subprocess.run(probe, check=False).returncode == 0
-
-
-def process_runs(pid: int) -> bool:
-    """Say whether a process is there. A zombie isn't, though nobody may ever bury it."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[:1] != ["Z"]
-
-
-def print_line(line: str) -> None:
-    """Say something on the screen, at once."""
-    print(line, file=sys.stderr, flush=True)

@@ -1,15 +1,11 @@
-"""A PostgreSQL cluster of our own: found, made, started and stopped as an ordinary user.
+"""A private PostgreSQL cluster: created, configured, started and stopped without root's rights.
 
-PostgreSQL refuses to run as root, so as root it runs as the user `postgres`, which Debian's
-package makes. A supervisor runs `argv()` after `prepare()`; tests use `start()` and `stop()`.
+The supervisor runs `argv()` after `prepare()`; tests use `start()` and `stop()`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import pwd
-import secrets
 import shutil
 import signal
 import subprocess
@@ -25,6 +21,8 @@ from psycopg import sql as pgsql
 
 from doorstep.errors import DoorstepError
 from doorstep.store.error_mapping import translated
+from ops.stack.paths import short_digest
+from ops.stack.users import as_user, give_to, server_user
 from sql import query
 
 OLDEST_VERSION = 15
@@ -34,17 +32,15 @@ DATABASE = "food_delivery"
 ANYWHERE = ("*", "0.0.0.0", "localhost")  # noqa: S104 - names, not a choice
 START_TIMEOUT_S = 60.0  # crash recovery included
 STOP_TIMEOUT_S = 30.0
-# After kill -9 the children hold the shared memory for about a second, and a start fails.
+# After kill -9 of the postmaster its children hold the shared memory for about a second.
 RESTART_EVERY_S = 0.5
 
-# What differs from PostgreSQL's defaults. Durability stays at its default (fsync and
-# synchronous_commit on); the rest spares work per batch.
+# Differences from PostgreSQL's defaults. Durability is the default: fsync and synchronous_commit.
 CONFIG: dict[str, str] = {
     "max_connections": "100",
-    # Each driver's end of the history's index is hot: 100,000 pages with the largest fleet. Memory
-    # is taken as it is needed.
+    # The history's index has one hot leaf page per driver: 100,000 pages in the largest fleet.
     "shared_buffers": "1GB",
-    "max_wal_size": "4GB",  # some 730 bytes of WAL a fix: a checkpoint every 2 min at 25,000/s
+    "max_wal_size": "4GB",  # about 730 bytes of WAL per fix: at 25,000/s a checkpoint in 2 min
     "checkpoint_timeout": "15min",
     "wal_compression": "lz4",
     "jit": "off",
@@ -56,25 +52,24 @@ CONFIG: dict[str, str] = {
     "log_line_prefix": "%m [%p] %u@%d ",
     "lc_messages": "C",
 }
-# For throw-away clusters of tests only.
+# For the throw-away clusters of tests only.
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 class PostgresError(DoorstepError):
-    """PostgreSQL could not be set up, started or stopped."""
+    """PostgreSQL cannot be set up, started or stopped."""
 
 
 def find_binaries() -> Path:
-    """Find the newest PostgreSQL's `bin` folder, version 15 or later. Raises PostgresError."""
+    """Return the `bin` folder of the newest PostgreSQL with PostGIS. Raises PostgresError."""
     found = {
         int(folder.parent.name): folder
         for folder in Path("/usr/lib/postgresql").glob("*/bin")
         if folder.parent.name.isdecimal() and (folder / "initdb").exists()
     }
-    usable = {version: folder for version, folder in found.items() if _has_postgis(folder, version)}
-    for version in sorted(usable, reverse=True):
-        if version >= OLDEST_VERSION:
-            return usable[version]
+    usable = [version for version in found if version >= OLDEST_VERSION and _has_postgis(version)]
+    if usable:
+        return found[max(usable)]
     on_path = shutil.which("initdb")
     if on_path:
         return Path(on_path).resolve().parent
@@ -84,59 +79,34 @@ def find_binaries() -> Path:
     )
 
 
-def _has_postgis(_folder: Path, version: int) -> bool:
+def _has_postgis(version: int) -> bool:
     return Path(f"/usr/share/postgresql/{version}/extension/postgis.control").exists()
 
 
-def _server_user() -> str | None:
-    """The user to run as, or None for ourselves."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam("postgres").pw_name
-    except KeyError:
-        raise PostgresError("root can't run PostgreSQL and there is no user postgres") from None
-
-
-def _as_user(user: str | None, argv: list[str]) -> list[str]:
-    if user is None:
-        return argv
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--", *argv]
-
-
-def reachable_data_dir(preferred: Path) -> Path:
-    """Return `preferred`, or a folder under /var/lib where the server's user can't reach it."""
-    user = _server_user()
-    if user is None:
-        return preferred
-    parent = preferred.parent
-    while not parent.exists():
-        parent = parent.parent
-    probe = _as_user(user, ["test", "-x", str(parent)])
-    if subprocess.run(probe, check=False).returncode == 0:
-        return preferred
-    return Path("/var/lib") / f"doorstep-{_short_hash(preferred)}" / preferred.name
-
-
-def _short_hash(path: Path) -> str:
-    return hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:10]
+def postgres_user() -> str | None:
+    """Return the user that PostgreSQL runs as; None for the current one. Raises PostgresError."""
+    user = server_user(SUPERUSER)
+    if user is None and os.geteuid() == 0:
+        raise PostgresError("root cannot run PostgreSQL, and there is no user postgres")
+    return user
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresCluster:
-    """One cluster. `data_dir` must be reachable for the server's user (`reachable_data_dir`)."""
+    """One cluster. The server's user must be able to enter `data_dir`: see `make_data_dir`."""
 
     data_dir: Path
     port: int
     password: str = field(repr=False)  # the superuser's
-    host: str = "127.0.0.1"  # a comma-separated list of addresses to listen on
+    host: str = "127.0.0.1"  # addresses to listen on, comma-separated
     log_file: Path | None = None
     config: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def socket_dir(self) -> Path:
-        """A short path (a Unix socket's is limited to 107 bytes), the same for a data folder."""
-        return Path("/tmp") / f"doorstep-pg-{_short_hash(self.data_dir)}"  # noqa: S108 - checked for its owner
+        """Derived from the data folder, and short: a Unix socket's path is limited to 107 bytes."""
+        name = f"doorstep-pg-{short_digest(self.data_dir)}"
+        return Path("/tmp") / name  # noqa: S108 - _make_folder checks its owner
 
     @property
     def _connect_host(self) -> str:
@@ -144,7 +114,7 @@ class PostgresCluster:
         return "127.0.0.1" if first in ANYWHERE else first
 
     def url(self, role: str, password: str, database: str = DATABASE) -> str:
-        """Give the URL of a database for a role."""
+        """Return the URL with which a role reaches a database."""
         host = f"[{self._connect_host}]" if ":" in self._connect_host else self._connect_host
         return (
             f"postgresql://{quote(role, safe='')}:{quote(password, safe='')}"
@@ -152,23 +122,23 @@ class PostgresCluster:
         )
 
     def superuser_url(self, database: str = "postgres") -> str:
-        """Give the superuser's URL, for set-up only."""
+        """Return the superuser's URL, for set-up only."""
         return self.url(SUPERUSER, self.password, database)
 
-    # -- making ---------------------------------------------------------------------------
+    # -- creating -------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make the cluster if there is none, and write its settings. Idempotent."""
-        user = _server_user()
+        """Create the cluster if it does not exist, and write its settings. Idempotent."""
+        user = postgres_user()
         if not (self.data_dir / "PG_VERSION").exists():
             self._initdb(user)
-        self._forget_foreign_pid()
+        self._remove_stale_pid_file()
         self._make_folder(self.socket_dir, user, 0o711)
         self._write_config(user)
 
     def _initdb(self, user: str | None) -> None:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        if self.data_dir.exists():  # left by an initdb that was interrupted: no PG_VERSION
+        if self.data_dir.exists():  # without PG_VERSION: an initdb was interrupted
             shutil.rmtree(self.data_dir)
         self._make_folder(self.data_dir, user, 0o700)
         argv = [str(find_binaries() / "initdb"), "--pgdata", str(self.data_dir)]
@@ -181,7 +151,7 @@ class PostgresCluster:
                 shutil.chown(secret.name, user)
             argv.append(f"--pwfile={secret.name}")
             done = subprocess.run(
-                _as_user(user, argv), capture_output=True, text=True, check=False, cwd="/"
+                as_user(user, argv), capture_output=True, text=True, check=False, cwd="/"
             )
         if done.returncode != 0:
             raise PostgresError(f"initdb failed: {done.stderr.strip()[-500:]}")
@@ -191,12 +161,9 @@ class PostgresCluster:
         if path.is_symlink():
             raise PostgresError(f"{path} is a symbolic link")
         path.mkdir(parents=True, exist_ok=True)
-        owner = path.stat().st_uid
-        if user is not None:
-            entry = pwd.getpwnam(user)
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-        elif owner != os.geteuid():
+        if user is None and path.stat().st_uid != os.geteuid():
             raise PostgresError(f"{path} belongs to another user")
+        give_to(path, user)
         path.chmod(mode)
 
     def _write_config(self, user: str | None) -> None:
@@ -214,8 +181,8 @@ class PostgresCluster:
         if include not in main.read_text():
             with main.open("a") as file:
                 file.write(include)
-        # initdb's pg_hba.conf trusts nobody (--auth=scram-sha-256) and lists loopback only;
-        # where we listen beyond it, the same passwords hold.
+        # initdb's pg_hba.conf (--auth=scram-sha-256) allows loopback only. Other addresses need the
+        # same passwords.
         local = ("127.0.0.1", "::1", "localhost")
         if any(address.strip() not in local for address in self.host.split(",")):
             self._write("pg_hba.conf", "local all all scram-sha-256\n"
@@ -225,52 +192,49 @@ class PostgresCluster:
         path = self.data_dir / name
         part = path.with_suffix(".part")
         part.write_text(text)
-        part.chmod(0o600)
-        if user is not None:
-            entry = pwd.getpwnam(user)
-            os.chown(part, entry.pw_uid, entry.pw_gid)
+        give_to(part, user)
         part.replace(path)
 
     # -- running --------------------------------------------------------------------------
 
     def argv(self) -> list[str]:
-        """Give the command that runs the server in the foreground, for a supervisor.
+        """Return the command that runs the server in the foreground.
 
-        SIGINT is a fast shutdown (SIGTERM would wait for every client).
+        Stop it with SIGINT, a fast shutdown: SIGTERM waits for every client.
         """
         postgres = [str(find_binaries() / "postgres"), "-D", str(self.data_dir)]
-        return _as_user(_server_user(), postgres)
+        return as_user(postgres_user(), postgres)
 
     def pid(self) -> int | None:
-        """Return the running postmaster's pid."""
-        pid = self._written_pid()
-        return pid if pid is not None and self._is_ours(pid) else None
+        """Return the running postmaster's pid, or None."""
+        pid = self._read_pid_file()
+        return pid if pid is not None and self._is_our_postmaster(pid) else None
 
-    def _written_pid(self) -> int | None:
+    def _read_pid_file(self) -> int | None:
         try:
             return int((self.data_dir / "postmaster.pid").read_text().splitlines()[0])
         except (OSError, ValueError, IndexError):
             return None
 
-    def _is_ours(self, pid: int) -> bool:
-        """Say whether a process is this cluster's: a server works in its data folder."""
+    def _is_our_postmaster(self, pid: int) -> bool:
+        """Compare the process's working folder: a postmaster's is its data folder."""
         try:
             return Path(f"/proc/{pid}/cwd").resolve(strict=True) == self.data_dir.resolve()
-        except OSError:  # no such process, or another user's
+        except OSError:  # no such process, or it belongs to another user
             return False
 
-    def _forget_foreign_pid(self) -> None:
-        """Remove a postmaster.pid whose number now belongs to another program.
+    def _remove_stale_pid_file(self) -> None:
+        """Remove a postmaster.pid whose pid belongs to another program.
 
-        After kill -9 of everything, or a reboot, the number may be taken again, and PostgreSQL
-        would refuse to start for as long as that program lives.
+        The kernel may reuse the pid after kill -9 or a reboot. PostgreSQL refuses to start while
+        that program runs.
         """
-        pid = self._written_pid()
-        if pid is not None and Path(f"/proc/{pid}").exists() and not self._is_ours(pid):
+        pid = self._read_pid_file()
+        if pid is not None and Path(f"/proc/{pid}").exists() and not self._is_our_postmaster(pid):
             (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def is_ready(self) -> bool:
-        """Say whether the server takes connections."""
+        """Return whether the server accepts connections."""
         try:
             with psycopg.connect(self.superuser_url(), connect_timeout=2):
                 return True
@@ -278,9 +242,9 @@ class PostgresCluster:
             return False
 
     def start(self) -> None:
-        """Start the server and wait until it takes connections. Raises PostgresError.
+        """Start the server and wait until it accepts connections. Raises PostgresError.
 
-        Tries again while a killed server's children still hold its shared memory.
+        Retries while the children of a killed server hold its shared memory.
         """
         self.prepare()
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -294,9 +258,9 @@ class PostgresCluster:
         log = self.log_file or self.data_dir.parent / f"{self.data_dir.name}.log"
         argv = [str(find_binaries() / "pg_ctl"), "start", "--silent", "--wait"]
         argv += [f"--timeout={START_TIMEOUT_S:.0f}", "--pgdata", str(self.data_dir)]
-        with log.open("ab") as output:  # opened by us: the server's user may not enter the folder
+        with log.open("ab") as output:  # opened here: the server's user may not enter the folder
             done = subprocess.run(
-                _as_user(_server_user(), argv),
+                as_user(postgres_user(), argv),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -307,7 +271,10 @@ class PostgresCluster:
         return done.returncode
 
     def stop(self, *, immediately: bool = False) -> None:
-        """Stop the server, disconnecting its clients; `immediately` leaves a crash to recover."""
+        """Stop the server and disconnect its clients.
+
+        `immediately` skips the checkpoint: the next start runs crash recovery.
+        """
         pid = self.pid()
         if pid is None:
             return
@@ -315,7 +282,7 @@ class PostgresCluster:
         self._wait_for_end(pid)
 
     def kill(self) -> None:
-        """Kill -9 the postmaster, as a power cut would."""
+        """Send SIGKILL to the postmaster, to simulate a power cut."""
         pid = self.pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
@@ -339,7 +306,7 @@ class PostgresCluster:
     # -- the database ---------------------------------------------------------------------
 
     def create_database(self, owner_password: str, database: str = DATABASE) -> None:
-        """Make the owner's role and an empty database with PostGIS. Idempotent."""
+        """Create the owner's role and an empty database with PostGIS. Idempotent."""
         with translated(), psycopg.connect(self.superuser_url(), autocommit=True) as conn:
             role = pgsql.Identifier(OWNER)
             create = pgsql.SQL(query("create_role_if_absent"))
@@ -354,8 +321,3 @@ class PostgresCluster:
                 conn.execute(create.format(name=pgsql.Identifier(database), owner=role))
         with translated(), psycopg.connect(self.superuser_url(database), autocommit=True) as conn:
             conn.execute(query("create_postgis"))
-
-
-def new_password() -> str:
-    """Make a password that needs no quoting in a URL."""
-    return secrets.token_urlsafe(24)

@@ -1,4 +1,4 @@
-"""Is a part ready? Each probe answers within seconds and never raises."""
+"""Readiness probes. Each returns within seconds and never raises."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import socket
 
 from doorstep import mqtt_packets
+from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_specs import missing_topics
 from doorstep.settings import Bind
 from ops.stack.addresses import reach
@@ -15,7 +16,7 @@ PROBE_TIMEOUT_S = 2.0
 
 
 def listens(bind: Bind) -> bool:
-    """Say whether something accepts connections there."""
+    """Return whether a server accepts TCP connections at an address."""
     at = reach(bind)
     try:
         with socket.create_connection((at.host, at.port), PROBE_TIMEOUT_S):
@@ -24,13 +25,13 @@ def listens(bind: Bind) -> bool:
         return False
 
 
-def kafka_is_ready(bind: Bind) -> bool:
-    """Say whether the broker answers and has every topic."""
-    return listens(bind) and not missing_topics(str(reach(bind)), PROBE_TIMEOUT_S)
+def kafka_is_ready(bind: Bind, kafka: KafkaAccess) -> bool:
+    """Return whether the broker answers and has every topic."""
+    return listens(bind) and not missing_topics(kafka, PROBE_TIMEOUT_S)
 
 
 def mqtt_accepts(bind: Bind, username: str, password: str) -> bool:
-    """Say whether a broker lets this user in: a CONNECT (3.1.1, clean session) and its CONNACK."""
+    """Return whether a broker accepts a user's CONNECT (MQTT 3.1.1, clean session)."""
     at = reach(bind)
     try:
         with socket.create_connection((at.host, at.port), PROBE_TIMEOUT_S) as connection:
@@ -43,7 +44,7 @@ def mqtt_accepts(bind: Bind, username: str, password: str) -> bool:
 
 
 def service_is_ready(bind: Bind) -> tuple[bool, str]:
-    """Ask a service's /readyz; the text names what it waits for."""
+    """Request a service's /readyz: whether it is ready, else the reason."""
     at = reach(bind)
     connection = http.client.HTTPConnection(at.host, at.port, timeout=PROBE_TIMEOUT_S)
     try:
@@ -51,16 +52,16 @@ def service_is_ready(bind: Bind) -> tuple[bool, str]:
         response = connection.getresponse()
         body = response.read(65536)
     except (OSError, http.client.HTTPException):
-        return False, "not answering"
+        return False, "does not answer"
     finally:
         connection.close()
     if response.status == http.client.OK:
         return True, ""
-    return False, _waits_for(body)
+    return False, _not_ready_reason(body)
 
 
-def _waits_for(body: bytes) -> str:
-    """Name the dependencies that a /readyz body calls not ready."""
+def _not_ready_reason(body: bytes) -> str:
+    """Name the dependencies that are not ready by a /readyz body."""
     try:
         answer = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What can be chosen about a native stack, as environment variables."""
+"""The settings of the native stack, as environment variables."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class StackSettings(ServiceSettings):
-    """Where the stack lies and listens. Port 0 means any free port."""
+    """Where the stack keeps its files and listens. Port 0 means any free port."""
 
     doorstep_home: Path = PROJECT / ".doorstep" / "stack"
     doorstep_tools: Path = PROJECT / ".doorstep"
 
-    # What devices, customers and staff reach: Mosquitto, driver_api and tracking_api.
+    # The bind address for devices, customers and staff: Mosquitto, driver_api, tracking_api.
     doorstep_bind: str = "127.0.0.1"
-    # What only the parts themselves and a monitoring system reach.
+    # The bind address for other processes and monitoring only.
     doorstep_internal_bind: str = "127.0.0.1"
 
     mqtt_brokers: Annotated[int, Field(ge=1, le=64)] = 1
@@ -36,7 +36,7 @@ class StackSettings(ServiceSettings):
     bridge_port: Port = 8003
     driver_events_port: Port = 8004
 
-    # What customers' links begin with, where that is not the address that tracking_api listens on.
+    # The start of customers' links, if it differs from tracking_api's own address.
     tracking_api_public_url: str | None = None
 
     kafka_heap_opts: str = "-Xms256m -Xmx512m"

@@ -1,4 +1,4 @@
-"""What a stack needs beside running servers: users, folders, topics, the schema, the city."""
+"""The steps that set up a stack: data folders, brokers, topics, the schema, the first city."""
 
 from __future__ import annotations
 
@@ -7,57 +7,65 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from doorstep.kafka.topic_specs import TopicNotCreated, create_topics
+from doorstep.errors import Unavailable
+from doorstep.kafka.access_control import ADMIN, GRANTS
+from doorstep.kafka.provision import provision_kafka
 from doorstep.provision import (
     owner_connection,
     provision_firenze,
     provision_staff,
     write_password_file,
 )
+from ops.console import Echo
 from ops.stack import mosquitto, probes
-from ops.stack.addresses import Addresses, reach
-from ops.stack.paths import StackError, StackPaths, place_for, server_user
-from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
+from ops.stack.addresses import Addresses
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
+from ops.stack.postgres import OWNER, PostgresCluster, find_binaries, postgres_user
+from ops.stack.processes import kafka_access
 from ops.stack.settings import PROJECT
+from ops.stack.users import make_data_dir
 
 UPGRADE_REFUSED = 65  # exit status of `python -m sql upgrade` (EX_DATAERR)
 SERVER_TIMEOUT_S = 120.0  # crash recovery included
 POLL_S = 0.2
 
 
-def place_database(paths: StackPaths, say: Callable[[str], None]) -> None:
-    """Make the database's folder where its user can reach it.
+def prepare_database(paths: StackPaths, echo: Echo) -> None:
+    """Create the database's folder.
 
-    Raises StackError if another PostgreSQL's data are there, as after an upgrade of Debian.
+    Raises StackError if its data belong to another major version of PostgreSQL.
     """
-    place_for(server_user("postgres"), paths.postgres, say)
-    made_by = paths.postgres / "data" / "PG_VERSION"
-    if not made_by.exists():
+    make_data_dir(postgres_user(), paths.postgres, echo)
+    version_file = paths.postgres / "data" / "PG_VERSION"
+    if not version_file.exists():
         return
-    made, installed = made_by.read_text(encoding="ascii").strip(), find_binaries().parent.name
-    if installed.isdecimal() and made != installed:
+    found, installed = version_file.read_text(encoding="ascii").strip(), find_binaries().parent.name
+    if installed.isdecimal() and found != installed:
         raise StackError(
-            f"the data in {paths.postgres} are PostgreSQL {made}'s, and PostgreSQL {installed} is "
-            "installed: pg_upgrade them, or ./run down --erase"
+            f"the data in {paths.postgres} belong to PostgreSQL {found}, but PostgreSQL "
+            f"{installed} is installed: run pg_upgrade, or delete them with ./run down --erase"
         )
 
 
-def prepare_brokers(paths: StackPaths, at: Addresses, say: Callable[[str], None]) -> None:
-    """Write each Mosquitto's configuration, and who may connect."""
-    mosquitto.prepare(paths, at, say)
+def prepare_brokers(paths: StackPaths, addresses: Addresses, echo: Echo) -> None:
+    """Write each Mosquitto's configuration and the password file."""
+    mosquitto.prepare(paths, addresses, echo)
     write_password_file(paths.password_file, paths.fleet_key())
-    mosquitto.give_to_broker(paths.password_file)
+    mosquitto.set_password_file_owner(paths.password_file)
 
 
-def set_up_topics(at: Addresses, copies: int = 1) -> None:
-    """Create Kafka's topics as soon as so many brokers answer. Raises StackError."""
-    _wait("kafka", lambda: probes.listens(at.kafka))
+def set_up_kafka(paths: StackPaths, addresses: Addresses, replication_factor: int = 1) -> None:
+    """Create Kafka's topics and access rules once enough brokers answer. Raises StackError."""
+    admin = kafka_access(paths, addresses, ADMIN)
+    passwords = {name: paths.kafka_password(name) for name in GRANTS}
+    _wait("kafka", lambda: probes.listens(addresses.kafka))
     deadline = time.monotonic() + SERVER_TIMEOUT_S
     while True:
         try:
-            create_topics(str(reach(at.kafka)), replication_factor=copies)
+            provision_kafka(admin, passwords, replication_factor=replication_factor)
             return
-        except TopicNotCreated as exc:
+        except Unavailable as exc:
             if time.monotonic() > deadline:
                 raise StackError(str(exc)) from exc
             time.sleep(POLL_S)
@@ -66,7 +74,7 @@ def set_up_topics(at: Addresses, copies: int = 1) -> None:
 def set_up_database(
     paths: StackPaths, cluster: PostgresCluster, owner_environment: Mapping[str, str]
 ) -> None:
-    """Migrate as soon as PostgreSQL answers, and register the city and the staff's token.
+    """Once PostgreSQL answers: migrate, and register the city and the staff token.
 
     Raises StackError with the reason if the upgrade is refused or fails.
     """
@@ -90,9 +98,9 @@ def set_up_database(
         provision_firenze(conn)
 
 
-def _wait(part: str, is_there: Callable[[], bool]) -> None:
+def _wait(process: str, is_ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SERVER_TIMEOUT_S
-    while not is_there():
+    while not is_ready():
         if time.monotonic() > deadline:
-            raise StackError(f"{part} did not start: see ./run logs {part}")
+            raise StackError(f"{process} did not start: see ./run logs {process}")
         time.sleep(POLL_S)

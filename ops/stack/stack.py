@@ -1,4 +1,4 @@
-"""The stack as one thing: started, asked, changed and stopped."""
+"""The stack as a whole: start, status, changes, stop."""
 
 from __future__ import annotations
 
@@ -7,53 +7,59 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
 from doorstep.credentials import mqtt_password
+from doorstep.kafka.access import KafkaAccess
+from doorstep.kafka.access_control import ADMIN, OPERATOR
 from doorstep.provision import (
     check_driver_ids,
     owner_connection,
     provision_drivers,
     provision_sources,
 )
+from ops.console import Echo, print_line
 from ops.stack import kafka, probes
-from ops.stack.addresses import Addresses, choose_addresses, reach
-from ops.stack.paths import StackError, StackPaths, print_line, process_runs
+from ops.stack.addresses import Addresses, choose_addresses
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
+from ops.stack.pids import process_exists
 from ops.stack.postgres import PostgresCluster
 from ops.stack.processes import (
     SERVICES,
     ProcessSpec,
     client_environment,
     has_service,
+    kafka_access,
     owner_environment,
     postgres_cluster,
-    servers_of,
-    services_of,
+    server_specs,
+    service_specs,
 )
 from ops.stack.settings import StackSettings
 from ops.stack.setup import (
-    place_database,
     prepare_brokers,
+    prepare_database,
     set_up_database,
-    set_up_topics,
+    set_up_kafka,
 )
 from ops.stack.status import ProcessStatus, probe_processes
 from ops.stack.supervisor import Supervisor, write_config
 
 READY_TIMEOUT_S = 180.0
-LOGIN_TIMEOUT_S = 30.0  # a broker that has just been told of 100,000 passwords
+LOGIN_TIMEOUT_S = 30.0  # a broker reads 100,000 new passwords in that time
+WAITING_MESSAGE_EVERY_S = 5.0
 POLL_S = 0.2
 SUPERVISOR = "supervisor"
 
 
 class Stack:
-    """A native stack in one home folder.
+    """A native stack below one folder.
 
-    `environment` is what the parts inherit (tuning such as ACK_EVERY_S); their addresses and
-    secrets are put on top of it. `say` takes lines for the screen.
+    Processes inherit `environment` (tuning such as ACK_EVERY_S), with their addresses and secrets
+    added. `echo` receives progress messages.
     """
 
     def __init__(
@@ -61,20 +67,20 @@ class Stack:
         settings: StackSettings | None = None,
         *,
         environment: Mapping[str, str] | None = None,
-        say: Callable[[str], None] = print_line,
+        echo: Echo = print_line,
     ) -> None:
         self.settings = settings if settings is not None else StackSettings.load()
         self.paths = StackPaths(self.settings.doorstep_home.absolute())
         self.supervisor = Supervisor(self.paths)
         self._environment = dict(environment if environment is not None else os.environ)
-        self._say = say
+        self._echo = echo
         self._addresses: Addresses | None = None
 
-    # -- where and who ----------------------------------------------------------------------
+    # -- addresses and environments ------------------------------------------------------------
 
     @property
     def addresses(self) -> Addresses:
-        """Where the running stack listens. Raises StackError if there is none."""
+        """The addresses of the running stack. Raises StackError if none runs."""
         if self._addresses is None:
             self._addresses = Addresses.load(self.paths.addresses_file)
         if self._addresses is None:
@@ -83,54 +89,58 @@ class Stack:
 
     @property
     def database_admin_url(self) -> str:
-        """The URL of the database's owner, who migrates, provisions and checks."""
+        """The URL of the database's owner."""
         return owner_environment(self.paths, self.addresses)["DATABASE_ADMIN_URL"]
 
     def client_environment(self) -> dict[str, str]:
-        """Give a simulator's environment: what we inherited, and where the stack is."""
+        """Return the environment of a simulator or another client."""
         return self._environment | client_environment(self.paths, self.addresses)
 
     def owner_environment(self) -> dict[str, str]:
-        """Give a migration's or a checker's environment."""
+        """Return the environment of migrations and provisioning."""
         return self._environment | owner_environment(self.paths, self.addresses)
 
     def operator_environment(self) -> dict[str, str]:
-        """Give the variables of what looks at every part: `ops.commands`."""
-        kafka = {"KAFKA_BOOTSTRAP_SERVERS": str(reach(self.addresses.kafka))}
+        """Return the environment of `ops.commands`."""
+        kafka = self.kafka_access(OPERATOR).environment()
         return self.owner_environment() | self.client_environment() | kafka
 
+    def kafka_access(self, principal: str) -> KafkaAccess:
+        """Return how one of Kafka's principals reaches it."""
+        return kafka_access(self.paths, self.addresses, principal)
+
     def is_up(self) -> bool:
-        """Say whether supervisord answers."""
+        """Return whether supervisord answers."""
         return self.supervisor.pid() is not None
 
     def owner_pid(self) -> int | None:
-        """Which process takes this stack down when it ends; None if it stays up."""
+        """The process whose end stops this stack; None if the stack stays up."""
         try:
-            pid = int(self._owner_file.read_text(encoding="ascii"))
+            pid = int(self.paths.owner_file.read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return None
-        return pid if process_runs(pid) else None
+        return pid if process_exists(pid) else None
 
-    # -- start and stop ---------------------------------------------------------------------
+    # -- start and stop ------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Stack]:
-        """Have the stack up; at the end stop it, unless it was up before.
+        """Start the stack, and stop it at the end unless it was up before.
 
-        If this process is killed, the stack stops by itself.
+        The supervisor guard stops it if this process is killed.
         """
         was_up = self.is_up()
         try:
             self.up(owner_pid=os.getpid())
             yield self
         finally:
-            if not was_up and self.owner_pid() == os.getpid():  # `down` came first if it is not
+            if not was_up and self.owner_pid() == os.getpid():  # else `./run down` came first
                 self.down()
 
     def up(self, *, owner_pid: int | None = None) -> None:
-        """Start everything in parallel and return when every part is ready. Raises StackError.
+        """Start all processes in parallel and wait until they are ready. Raises StackError.
 
-        Completes what another `up` has not finished, and does nothing if all is ready.
+        Completes an interrupted `up`. Does nothing if all processes are ready.
         """
         started_at = time.monotonic()
         self.paths.root.mkdir(parents=True, exist_ok=True)
@@ -140,15 +150,15 @@ class Stack:
             else:
                 if self._is_ready():
                     return
-                self._refuse_an_older_one()
+                self._check_processes_known()
             self._set_up()
         self.wait_ready()
-        self._say(f"ready after {time.monotonic() - started_at:.1f} s")
+        self._echo(f"ready after {time.monotonic() - started_at:.1f} s")
 
     def down(self, *, erase: bool = False) -> None:
-        """Stop services, then brokers, then the database; `erase` deletes all data and secrets."""
+        """Stop services, brokers and database, in this order. `erase` deletes data and secrets."""
         with self._locked() if self.paths.root.exists() else contextlib.nullcontext():
-            self._owner_file.unlink(missing_ok=True)  # first: a demo on this stack sees it at once
+            self.paths.owner_file.unlink(missing_ok=True)  # first, so that a demo notices at once
             self.supervisor.stop()
             if self.paths.addresses_file.exists() and self.paths.secrets.exists():
                 shutil.rmtree(self._cluster().socket_dir, ignore_errors=True)
@@ -159,159 +169,160 @@ class Stack:
 
     def _start(self, owner_pid: int | None) -> None:
         self.paths.prepare()
-        at = choose_addresses(self.settings, self._say)
-        at.save(self.paths.addresses_file)
-        self._addresses = at
-        place_database(self.paths, self._say)
-        with ThreadPoolExecutor(3) as at_once:
-            work = [
-                at_once.submit(self._cluster().prepare),
-                at_once.submit(self._prepare_kafka),
-                at_once.submit(prepare_brokers, self.paths, at, self._say),
+        addresses = self._addresses = choose_addresses(self.settings, self._echo)
+        addresses.save(self.paths.addresses_file)
+        prepare_database(self.paths, self._echo)
+        with ThreadPoolExecutor(3) as pool:
+            tasks = [
+                pool.submit(self._cluster().prepare),
+                pool.submit(self._prepare_kafka),
+                pool.submit(prepare_brokers, self.paths, addresses, self._echo),
             ]
-            for one in work:
-                one.result()
+            for task in tasks:
+                task.result()
         for service in SERVICES:
             if not has_service(service):
-                self._say(f"{service} is not installed: left out")
-        write_config(self.paths, self._parts(), owner_pid)
-        self._owner_file.write_text(str(owner_pid or ""), encoding="ascii")
+                self._echo(f"{service} is not installed: left out")
+        write_config(self.paths, self.process_specs(), owner_pid)
+        self.paths.owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
 
     def _prepare_kafka(self) -> None:
-        kafka.prepare(self.paths, self.addresses, self.settings)
-
-    @property
-    def _owner_file(self) -> Path:
-        return self.paths.root / "owner.pid"
+        kafka.prepare(self.paths, self.addresses, self.settings, self._echo)
 
     def _cluster(self) -> PostgresCluster:
         return postgres_cluster(self.paths, self.addresses, self.paths.postgres.resolve() / "data")
 
-    def _parts(self) -> list[ProcessSpec]:
-        servers = servers_of(self.paths, self.addresses, self.settings, self._cluster())
-        return servers + services_of(self.paths, self.addresses, self.settings)
+    def process_specs(self) -> list[ProcessSpec]:
+        """Specify every process of the running stack."""
+        servers = server_specs(self.paths, self.addresses, self.settings, self._cluster())
+        return servers + service_specs(self.paths, self.addresses, self.settings)
 
     def _set_up(self) -> None:
-        """Migrate and provision as soon as the servers answer; the services wait meanwhile."""
-        with ThreadPoolExecutor(2) as at_once:
-            topics = at_once.submit(set_up_topics, self.addresses)
+        """Create topics and migrate once the servers answer. The services wait for this."""
+        with ThreadPoolExecutor(2) as pool:
+            topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
-            at_once.submit(set_up_database, self.paths, self._cluster(), environment).result()
+            pool.submit(set_up_database, self.paths, self._cluster(), environment).result()
             topics.result()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one process at a time start or stop this stack."""
+        """Serialise starts and stops across processes."""
         with self.paths.lock_file.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    # -- state ------------------------------------------------------------------------------
+    # -- status --------------------------------------------------------------------------------
 
     def status(self) -> list[ProcessStatus]:
-        """Ask every part whether it is ready. Empty if the stack is not up."""
+        """Probe every process. Empty if the stack is not up."""
         running = self.supervisor.running()
         pid = self.supervisor.pid()
         if not running or pid is None:
             return []
-        itself = ProcessStatus(SUPERVISOR, str(self.paths.supervisor_socket), pid, True, "RUNNING")
+        socket = str(self.paths.supervisor_socket)
+        supervisor = ProcessStatus(SUPERVISOR, socket, pid, ready=True, state="RUNNING")
         return [
-            itself,
-            *probe_processes(self._parts(), running, self._cluster(), self.paths.fleet_key()),
+            supervisor,
+            *probe_processes(
+                self.process_specs(),
+                running,
+                self._cluster(),
+                self.paths.fleet_key(),
+                self.kafka_access(ADMIN),
+            ),
         ]
 
-    def status_json(self) -> list[dict[str, object]]:
-        """Give `status` as plain values."""
-        return [asdict(part) for part in self.status()]
-
-    def _refuse_an_older_one(self) -> None:
-        """A stack that was started before a part was installed doesn't know it."""
+    def _check_processes_known(self) -> None:
+        """Raise StackError if a process was installed after the running stack was started."""
         running = self.supervisor.running()
-        unknown = [part.name for part in self._parts() if part.name not in running]
+        unknown = [spec.name for spec in self.process_specs() if spec.name not in running]
         if running and unknown:
-            what = ", ".join(unknown)
-            raise StackError(f"the running stack has no {what} yet: ./run down, then ./run up")
+            names = ", ".join(unknown)
+            raise StackError(
+                f"{names} was installed after the stack was started: ./run down, then ./run up"
+            )
 
     def _is_ready(self) -> bool:
         states = self.status()
         return bool(states) and all(one.ready for one in states)
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Return when every part is ready, saying what is waited for. Raises StackError."""
+        """Wait until every process is ready, and report the missing ones. Raises StackError."""
         deadline = time.monotonic() + timeout_s
-        said: tuple[str, ...] = ()
-        say_at = time.monotonic() + 5
+        reported: tuple[str, ...] = ()
+        report_at = time.monotonic() + WAITING_MESSAGE_EVERY_S
         while True:
             states = self.status()
             waiting = tuple(
-                f"{one.part} ({one.detail or one.state.lower()})" for one in states if not one.ready
+                f"{one.name} ({one.detail or one.state.lower()})" for one in states if not one.ready
             )
             if states and not waiting:
                 return
             if not self.paths.addresses_file.exists():
-                raise StackError("the stack was taken down before it was ready")
+                raise StackError("the stack was stopped before it was ready")
             if time.monotonic() > deadline:
-                what = "; ".join(waiting) or "supervisord does not answer"
-                raise StackError(f"not ready after {timeout_s:.0f} s: {what}; see ./run logs")
-            if waiting != said and time.monotonic() > say_at:
-                self._say("waiting: " + "; ".join(waiting))
-                said, say_at = waiting, time.monotonic() + 5
+                reason = "; ".join(waiting) or "supervisord does not answer"
+                raise StackError(f"not ready after {timeout_s:.0f} s: {reason}; see ./run logs")
+            if waiting != reported and time.monotonic() > report_at:
+                self._echo("waiting for " + "; ".join(waiting))
+                reported, report_at = waiting, time.monotonic() + WAITING_MESSAGE_EVERY_S
             time.sleep(POLL_S)
 
-    # -- change -----------------------------------------------------------------------------
+    # -- changes -------------------------------------------------------------------------------
 
     def add_drivers(self, driver_ids: Sequence[str]) -> None:
-        """Register drivers, and return when every broker lets them in."""
+        """Register drivers, and wait until every broker accepts them."""
         check_driver_ids(driver_ids)
         if not driver_ids:
             return
         key = self.paths.fleet_key()
         with owner_connection(self.database_admin_url) as conn:
-            provision_drivers(conn, key, self.paths.password_file, driver_ids, self._say)
-        self._let_in(driver_ids[-1])
+            provision_drivers(conn, key, self.paths.password_file, driver_ids, self._echo)
+        self._reload_passwords(driver_ids[-1])
 
     def add_sources(self, source_ids: Sequence[str]) -> None:
-        """Let sources of series in, and return when every broker does."""
+        """Register sources of series, and wait until every broker accepts them."""
         if source_ids:
             provision_sources(self.paths.password_file, self.paths.fleet_key(), source_ids)
-            self._let_in(source_ids[-1])
+            self._reload_passwords(source_ids[-1])
 
-    def _let_in(self, last: str) -> None:
-        """Have the brokers read the passwords again, and wait until they know this user."""
+    def _reload_passwords(self, newest_user: str) -> None:
+        """Make the brokers reload the password file, and wait until they accept a new user."""
         key = self.paths.fleet_key()
         for number in range(1, len(self.addresses.mqtt) + 1):
             self.supervisor.signal(f"mosquitto-{number}", "brokers", "HUP")
         deadline = time.monotonic() + LOGIN_TIMEOUT_S
         for number, broker in enumerate(self.addresses.mqtt, start=1):
-            while not probes.mqtt_accepts(broker, last, mqtt_password(key, last)):
+            while not probes.mqtt_accepts(broker, newest_user, mqtt_password(key, newest_user)):
                 if time.monotonic() > deadline:
-                    raise StackError(f"mosquitto-{number} does not let {last} in")
+                    raise StackError(f"mosquitto-{number} does not accept {newest_user}")
                 time.sleep(0.05)
 
-    def pid_of(self, part: str) -> int:
-        """Return a part's process id. Raises StackError if it doesn't run."""
-        if part == SUPERVISOR:
+    def pid_of(self, name: str) -> int:
+        """Return a process's pid. Raises StackError if it does not run."""
+        if name == SUPERVISOR:
             return self.supervisor.pid() or 0
-        known = self.supervisor.running().get(part)
-        if known is None or known.pid == 0:
-            raise StackError(f"{part} does not run")
-        return known.pid
+        process = self.supervisor.running().get(name)
+        if process is None or process.pid == 0:
+            raise StackError(f"{name} does not run")
+        return process.pid
 
-    def stop_process(self, part: str) -> None:
-        """Stop one part and leave it stopped, as for a planned outage."""
-        self.supervisor.stop_process(part, self._kind_of(part))
+    def stop_process(self, name: str) -> None:
+        """Stop a process until `start_process`."""
+        self.supervisor.stop_process(name, self._kind_of(name))
 
-    def start_process(self, part: str) -> None:
-        """Start a part that `stop_process` stopped."""
-        self.supervisor.start_process(part, self._kind_of(part))
+    def start_process(self, name: str) -> None:
+        """Start a process that `stop_process` stopped."""
+        self.supervisor.start_process(name, self._kind_of(name))
 
     def _kind_of(self, name: str) -> str:
-        for part in self._parts():
-            if part.name == name:
-                return part.kind
-        raise StackError(f"there is no part {name!r}")
+        for spec in self.process_specs():
+            if spec.name == name:
+                return spec.kind
+        raise StackError(f"the stack has no process {name!r}")
 
     def log_files(self) -> dict[str, Path]:
-        """Return each part's log."""
+        """Return the log file of each process by its name."""
         return {path.stem: path for path in sorted(self.paths.logs.glob("*.log"))}

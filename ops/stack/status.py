@@ -1,4 +1,4 @@
-"""What a running stack tells of each part."""
+"""The status of a running stack's processes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from doorstep.credentials import mqtt_password
+from doorstep.kafka.access import KafkaAccess
 from ops.stack import probes
 from ops.stack.addresses import reach
 from ops.stack.postgres import PostgresCluster
@@ -16,48 +17,62 @@ from ops.stack.supervisor import Running
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """What `status` tells of one part; `detail` says why it is not ready."""
+    """One line of `./run status`. `detail` is why the process is not ready."""
 
-    part: str
+    name: str
     address: str
     pid: int
     ready: bool
     state: str
     detail: str = ""
 
+    def to_json(self) -> dict[str, object]:
+        """Return the members of `./run status --json`."""
+        return {
+            "part": self.name,
+            "address": self.address,
+            "pid": self.pid,
+            "ready": self.ready,
+            "state": self.state,
+            "detail": self.detail,
+        }
+
 
 def probe_processes(
-    parts: Sequence[ProcessSpec],
+    specs: Sequence[ProcessSpec],
     running: Mapping[str, Running],
     cluster: PostgresCluster,
     fleet_key: bytes,
+    kafka: KafkaAccess,
 ) -> list[ProcessStatus]:
-    """Ask all parts at once, each in its own way, whether they are ready."""
+    """Probe all processes in parallel."""
     password = mqtt_password(fleet_key, "stack")
 
-    def ask(part: ProcessSpec) -> ProcessStatus:
-        known = running.get(part.name)
-        ready, detail = _probe(part, cluster, password)
+    def probe(spec: ProcessSpec) -> ProcessStatus:
+        process = running.get(spec.name)
+        ready, detail = _probe(spec, cluster, password, kafka)
         return ProcessStatus(
-            part.name,
-            str(reach(part.address)),
-            known.pid if known else 0,
-            ready=ready and known is not None and known.pid > 0,
-            state=known.state if known else "UNKNOWN",
+            spec.name,
+            str(reach(spec.address)),
+            process.pid if process else 0,
+            ready=ready and process is not None and process.pid > 0,
+            state=process.state if process else "UNKNOWN",
             detail=detail,
         )
 
-    with ThreadPoolExecutor(len(parts)) as at_once:
-        return list(at_once.map(ask, parts))
+    with ThreadPoolExecutor(len(specs)) as pool:
+        return list(pool.map(probe, specs))
 
 
-def _probe(part: ProcessSpec, cluster: PostgresCluster, password: str) -> tuple[bool, str]:
-    if part.kind == "services":
-        return probes.service_is_ready(part.address)
-    if part.name == "kafka":
-        ready = probes.kafka_is_ready(part.address)
-    elif part.name == "postgres":
+def _probe(
+    spec: ProcessSpec, cluster: PostgresCluster, password: str, kafka: KafkaAccess
+) -> tuple[bool, str]:
+    if spec.kind == "services":
+        return probes.service_is_ready(spec.address)
+    if spec.name == "kafka":
+        ready = probes.kafka_is_ready(spec.address, kafka)
+    elif spec.name == "postgres":
         ready = cluster.is_ready()
     else:
-        ready = probes.mqtt_accepts(part.address, "stack", password)
-    return ready, "" if ready else "not answering"
+        ready = probes.mqtt_accepts(spec.address, "stack", password)
+    return ready, "" if ready else "does not answer"

@@ -1,11 +1,11 @@
-"""supervisord: its configuration, its start, and talking to it over its Unix socket.
+"""supervisord: its configuration file, its start, and its XML-RPC interface on a Unix socket.
 
-`python -m ops.stack.supervisor -c FILE` is supervisord itself with two changes: a part that
-was killed is started again at once, not at the next turn a second later; and the pause before it
-tries a failing part again stays at 3 s or less, instead of growing by a second each time.
+`python -m ops.stack.supervisor -c FILE` is supervisord with two changes. It restarts a killed
+process at once instead of up to a second later. Its backoff for a failing process is at most 3 s
+instead of growing by a second with each try.
 
-If supervisord is killed, its parts end with it (`setpriv --pdeathsig`) and the keeper, a part of
-its own that doesn't, starts it again. If the keeper is killed, supervisord starts that again.
+If supervisord is killed, its processes end with it (`setpriv --pdeathsig`), except the supervisor
+guard, which starts it again. If the guard is killed, supervisord restarts it.
 """
 
 from __future__ import annotations
@@ -26,26 +26,28 @@ from supervisor.process import Subprocess
 from supervisor.supervisord import main as supervisord_main
 from supervisor.xmlrpc import SupervisorTransport
 
-from ops.stack.paths import StackError, StackPaths, process_runs
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
+from ops.stack.pids import process_exists
 from ops.stack.processes import KINDS, ProcessSpec
 from ops.stack.settings import PROJECT
 
-LONGEST_PAUSE_S = 3
-STARTED_AFTER_S = 2  # a part that ends sooner failed to start: pause, then try again
+MAX_BACKOFF_S = 3
+STARTED_AFTER_S = 2  # a process that ends sooner failed to start: back off, then retry
 START_TIMEOUT_S = 15.0
-STOP_TIMEOUT_S = 90.0  # the sum of the parts' own stop_wait_s, roughly
+STOP_TIMEOUT_S = 90.0  # about the sum of all stop_wait_s
 LOG_BYTES = "10MB"
 LOG_BACKUPS = 3
-SUPERVISOR_GUARD = "keeper"
+SUPERVISOR_GUARD = "supervisor_guard"
 
-# supervisord is meant to outlive whoever started it: subprocess warns about a child that is
-# forgotten while it runs, so it isn't forgotten.
+# supervisord outlives the process that started it. subprocess warns about a Popen object that is
+# collected while its child runs, so they are kept here.
 _started: list[subprocess.Popen[bytes]] = []
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What supervisord knows about one part."""
+    """A process as supervisord reports it."""
 
     name: str
     state: str
@@ -54,7 +56,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """The supervisord of one home."""
+    """The supervisord of one stack."""
 
     paths: StackPaths
 
@@ -70,14 +72,14 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 cwd=PROJECT,
-                start_new_session=True,  # Ctrl-C is for the foreground, which stops it in order
+                start_new_session=True,  # Ctrl-C reaches the foreground process only
             )
         _started.append(process)
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                said = (self.paths.logs / "supervisord.out").read_text(errors="replace")
-                raise StackError(f"supervisord ended at once: {said[-600:].strip()}")
+                output_text = (self.paths.logs / "supervisord.out").read_text(errors="replace")
+                raise StackError(f"supervisord did not start: {output_text[-600:].strip()}")
             if self.pid() == process.pid:
                 return
             time.sleep(0.05)
@@ -90,7 +92,7 @@ class Supervisor:
         return None
 
     def running(self) -> dict[str, Running]:
-        """Return what runs, by part; empty if supervisord doesn't answer."""
+        """Return all processes by name; empty if supervisord does not answer."""
         with contextlib.suppress(OSError, xmlrpc.client.Error), self._rpc() as rpc:
             return {
                 info["name"]: Running(info["name"], info["statename"], int(info["pid"]))
@@ -98,23 +100,23 @@ class Supervisor:
             }
         return {}
 
-    def signal(self, part: str, kind: str, signal_name: str) -> None:
-        """Send a part a signal, such as HUP."""
+    def signal(self, name: str, kind: str, signal_name: str) -> None:
+        """Send a signal, such as HUP, to a process."""
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:
-            rpc.supervisor.signalProcess(f"{kind}:{part}", signal_name)
+            rpc.supervisor.signalProcess(f"{kind}:{name}", signal_name)
 
-    def stop_process(self, part: str, kind: str) -> None:
-        """Stop one part and leave it stopped."""
+    def stop_process(self, name: str, kind: str) -> None:
+        """Stop a process until `start_process`."""
         with self._rpc() as rpc:
-            rpc.supervisor.stopProcess(f"{kind}:{part}", True)
+            rpc.supervisor.stopProcess(f"{kind}:{name}", True)
 
-    def start_process(self, part: str, kind: str) -> None:
-        """Start a part that was stopped, without waiting for it."""
+    def start_process(self, name: str, kind: str) -> None:
+        """Start a stopped process. Does not wait for it."""
         with self._rpc() as rpc:
-            rpc.supervisor.startProcess(f"{kind}:{part}", False)
+            rpc.supervisor.startProcess(f"{kind}:{name}", False)
 
     def stop(self) -> None:
-        """Stop every part in order, then supervisord. Raises StackError if it doesn't end."""
+        """Stop all processes in order, then supervisord. Raises StackError on a timeout."""
         pid = self.pid()
         if pid is None:
             return
@@ -122,7 +124,7 @@ class Supervisor:
             rpc.supervisor.shutdown()
         deadline = time.monotonic() + STOP_TIMEOUT_S
         while time.monotonic() < deadline:
-            if not process_runs(pid):
+            if not process_exists(pid):
                 for child in _started:
                     child.poll()
                 return
@@ -139,33 +141,33 @@ class Supervisor:
             transport.close()
 
 
-def write_config(paths: StackPaths, parts: Sequence[ProcessSpec], owner_pid: int | None) -> None:
-    """Write supervisord.conf; it holds passwords, so that only its owner may read it.
+def write_config(paths: StackPaths, specs: Sequence[ProcessSpec], owner_pid: int | None) -> None:
+    """Write supervisord.conf, with mode 0600: it contains passwords.
 
-    With `owner_pid` the keeper stops the stack when that process is gone.
+    With `owner_pid`, the guard stops the stack when that process ends.
     """
-    keeper = [sys.executable, "-m", "ops.stack.supervisor_guard", "--home", str(paths.root)]
+    guard = [sys.executable, "-m", "ops.stack.supervisor_guard", "--home", str(paths.root)]
     if owner_pid is not None:
-        keeper += ["--owner", str(owner_pid)]
+        guard += ["--owner", str(owner_pid)]
     sections = [_global_section(paths)]
-    sections += [_program(paths, part) for part in parts]
+    sections += [_program(paths, spec) for spec in specs]
     sections.append(
         _section(
             f"program:{SUPERVISOR_GUARD}",
-            command=shlex.join(keeper),
+            command=shlex.join(guard),
             directory=str(PROJECT),
             priority=90,  # started last and stopped first
             autorestart="true",
             startsecs=0,
             stopwaitsecs=5,
-            stdout_logfile="NONE",  # it outlives the pipe, so it writes its own file
+            stdout_logfile="NONE",  # it outlives supervisord's pipe, so it writes its own file
             stderr_logfile="NONE",
         )
     )
-    for place, kind in enumerate(KINDS):
-        names = ",".join(part.name for part in parts if part.kind == kind)
+    for order, kind in enumerate(KINDS, start=1):
+        names = ",".join(spec.name for spec in specs if spec.kind == kind)
         if names:
-            sections.append(_section(f"group:{kind}", programs=names, priority=10 * (place + 1)))
+            sections.append(_section(f"group:{kind}", programs=names, priority=10 * order))
     text = "\n".join(sections)
     part_file = paths.supervisor_config.with_suffix(".part")
     with open(os.open(part_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -184,7 +186,7 @@ def _global_section(paths: StackPaths) -> str:
         "identifier": f"doorstep-{paths.digest}",
     }
     if os.geteuid() == 0:
-        daemon["user"] = "root"  # meant: it hands the servers to users of their own
+        daemon["user"] = "root"  # on purpose: the servers switch to users of their own
     rpc = "supervisor.rpcinterface:make_main_rpcinterface"
     return "\n".join(
         (
@@ -195,70 +197,70 @@ def _global_section(paths: StackPaths) -> str:
     )
 
 
-def _program(paths: StackPaths, part: ProcessSpec) -> str:
+def _program(paths: StackPaths, spec: ProcessSpec) -> str:
     values: dict[str, object] = {
-        "command": shlex.join(part.argv),
-        "directory": part.directory,
+        "command": shlex.join(spec.argv),
+        "directory": spec.directory,
         "autorestart": "true",
         "startsecs": STARTED_AFTER_S,
         "startretries": 1_000_000,
-        "stopsignal": part.stop_signal,
-        "stopwaitsecs": part.stop_wait_s,
+        "stopsignal": spec.stop_signal,
+        "stopwaitsecs": spec.stop_wait_s,
         "redirect_stderr": "true",
-        "stdout_logfile": paths.logs / f"{part.name}.log",
+        "stdout_logfile": paths.logs / f"{spec.name}.log",
         "stdout_logfile_maxbytes": LOG_BYTES,
         "stdout_logfile_backups": LOG_BACKUPS,
     }
-    if part.environment:
+    if spec.environment:
         values["environment"] = ",".join(
-            f'{name}="{_quotable(value)}"' for name, value in part.environment.items()
+            f'{name}="{_quotable(value)}"' for name, value in spec.environment.items()
         )
-    return _section(f"program:{part.name}", **values)
+    return _section(f"program:{spec.name}", **values)
 
 
 def _quotable(value: str) -> str:
     if '"' in value or "\\" in value or "\n" in value:
-        raise StackError(f"supervisord can't pass on this value: {value!r}")
+        raise StackError(f"supervisord.conf cannot hold this value: {value!r}")
     return value
 
 
-def _section(_name: str, **values: object) -> str:
+def _section(_title: str, **values: object) -> str:
     lines = (f"{key} = {str(value).replace('%', '%%')}" for key, value in values.items())
-    return "\n".join((f"[{_name}]", *lines, ""))
+    return "\n".join((f"[{_title}]", *lines, ""))
 
 
-def keep_pauses_short() -> None:
-    """Bound the number of pauses that supervisord counts, which is also their length in s."""
+def limit_backoff() -> None:
+    """Bound supervisord's retry counter, which is also its backoff in seconds."""
 
     def get(self: Any) -> int:
-        return int(self.__dict__.get("_pauses", 0))
+        return int(self.__dict__.get("_backoff", 0))
 
     def put(self: Any, value: int) -> None:
-        self.__dict__["_pauses"] = min(value, LONGEST_PAUSE_S)
+        self.__dict__["_backoff"] = min(value, MAX_BACKOFF_S)
 
     Subprocess.backoff = property(get, put)
 
 
-def start_again_at_once() -> None:
-    """Let a part that ended take its next step right away: usually it is started again."""
+def restart_without_delay() -> None:
+    """Run the state transition of an ended process at once, not in the next poll."""
     finish = Subprocess.finish
 
-    def finish_and_go_on(self: Any, pid: int, status: int) -> None:
+    def finish_and_transition(self: Any, pid: int, status: int) -> None:
         finish(self, pid, status)
         self.transition()
 
-    Subprocess.finish = finish_and_go_on
+    Subprocess.finish = finish_and_transition
 
 
-def raise_open_files() -> None:
-    """Allow as many open files as we may have: a broker needs one per device."""
+def raise_open_file_limit() -> None:
+    """Raise the limit of open files to the hard limit: a broker needs one per device."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":
-    keep_pauses_short()
-    start_again_at_once()
-    raise_open_files()
+    limit_backoff()
+    restart_without_delay()
+    raise_open_file_limit()
     supervisord_main()

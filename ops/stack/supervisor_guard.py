@@ -1,6 +1,6 @@
-"""The keeper: brings supervisord back if it is killed, and ends the stack with its owner.
+"""The supervisor guard: restarts supervisord if it is killed, and stops the stack with its owner.
 
-It is a part of supervisord that outlives it. supervisord in turn restarts the keeper.
+It is a child of supervisord that outlives it. supervisord restarts the guard if that is killed.
 """
 
 from __future__ import annotations
@@ -12,39 +12,42 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ops.stack.paths import StackError, StackPaths, process_runs
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
+from ops.stack.pids import process_exists
 from ops.stack.supervisor import Supervisor
 
-EVERY_S = 0.5
+POLL_S = 0.5
+RETRY_S = 1.0
 
 
 def main() -> int:
-    """Watch until supervisord or the owner is gone."""
+    """Watch until supervisord or the owner ends."""
     parser = argparse.ArgumentParser(prog="ops.stack.supervisor_guard", description=__doc__)
     parser.add_argument("--home", type=Path, required=True)
-    parser.add_argument("--owner", type=int, help="stop the stack when this process is gone")
+    parser.add_argument("--owner", type=int, help="stop the stack when this process ends")
     options = parser.parse_args()
     paths = StackPaths(options.home)
     supervisor = Supervisor(paths)
     parent = os.getppid()
     while os.getppid() == parent and _is_supervisord(parent):
-        if options.owner is not None and not process_runs(options.owner):
-            _log(paths, f"process {options.owner}, which started the stack, is gone")
+        if options.owner is not None and not process_exists(options.owner):
+            _log(paths, f"process {options.owner}, which started the stack, has ended: stopping it")
             supervisor.stop()
             return 0
-        time.sleep(EVERY_S)
-    _log(paths, f"supervisord (pid {parent}) is gone; starting it again")
+        time.sleep(POLL_S)
+    _log(paths, f"supervisord (pid {parent}) has ended: starting it again")
     while supervisor.pid() is None:
         try:
             supervisor.start(os.environ)
         except StackError as exc:
             _log(paths, str(exc))
-            time.sleep(1)
+            time.sleep(RETRY_S)
     return 0
 
 
 def _is_supervisord(pid: int) -> bool:
-    """Tell supervisord from whoever adopted us, should it be killed while we start."""
+    """Tell supervisord from the process that adopts this one if supervisord is killed early."""
     try:
         return b"ops.stack.supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -52,8 +55,8 @@ def _is_supervisord(pid: int) -> bool:
 
 
 def _log(paths: StackPaths, line: str) -> None:
-    """Write to a file of its own: supervisord's pipe may be gone."""
-    with (paths.logs / "keeper.log").open("a", encoding="utf-8") as file:
+    """Write to a file: supervisord's pipe may be closed."""
+    with (paths.logs / "supervisor_guard.log").open("a", encoding="utf-8") as file:
         file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {line}\n")
 
 

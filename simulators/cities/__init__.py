@@ -1,7 +1,7 @@
-"""Vans in France: each from one city to another nearby, and on from there, as devices do.
+"""Vans in France: each drives from city to city, with a device.
 
-__main__  asks how many there are to be and where each was, and runs them until it is stopped
-atlas     the cities, and which ones are near
-van       one van's way
-fleet     their devices, one journal, added and removed while it runs
+__main__  reads the target count and the last positions, and runs the vans
+fleet     the vans' devices, with one journal; added and removed while it runs
+van       one van's route
+atlas     the cities, and distances between them
 """

@@ -1,4 +1,4 @@
-"""The cities of France, and which ones are near."""
+"""The cities of France, and distances between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from doorstep.geo import distance_m
 
-NEAR_RANKS = (3, 10)  # nearby, and not the nearest: that one would be a pair's ping-pong
+NEAR_RANKS = (3, 10)  # not the two nearest: vans would go back and forth between pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def read_cities(path: Path) -> list[City]:
 
 
 def near_cities(cities: Sequence[City], place: tuple[float, float]) -> list[City]:
-    """The third to the tenth nearest city of a place; the one that it lies in does not count."""
+    """Return the third to the tenth nearest city of a position, not counting a city at it."""
     first, last = NEAR_RANKS
     nearest = heapq.nsmallest(last + 1, cities, key=lambda city: distance_m(place, city.lon_lat))
     here = nearest[:1] if distance_m(place, nearest[0].lon_lat) < 1.0 else []
@@ -44,5 +44,5 @@ def near_cities(cities: Sequence[City], place: tuple[float, float]) -> list[City
 
 
 def next_city(cities: Sequence[City], place: tuple[float, float], rng: random.Random) -> City:
-    """Choose where to go from a place."""
+    """Choose a destination from a position."""
     return rng.choice(near_cities(cities, place))

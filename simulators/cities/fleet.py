@@ -1,4 +1,4 @@
-"""The vans' devices: one journal, one report every four seconds, added and removed as it runs."""
+"""The vans' devices: one journal, a fix every four seconds, added and removed while it runs."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from simulators.api import Api
 from simulators.cities.atlas import City
 from simulators.cities.van import SPEED_MPS, Van
 
-PREFIX, MOST = "city-", 500  # doorstep.provision.CITIES: what `./run cities` registers
+PREFIX, MAX_VANS = "city-", 500  # as doorstep.provision.CITIES, which `./run cities` registers
 REPORT_EVERY_S = 4.0
 TICK_S = 0.1
-JOIN_AT_ONCE = 10  # a broker takes connections in waves
+JOIN_PARALLEL = 10  # connections at a time
 
 
 def driver_id_of(number: int) -> str:
-    """Name a van's driver; vans count from 1."""
+    """Name the driver of a van; numbers start at 1."""
     return f"{PREFIX}{number:03}"
 
 
 class Vans:
-    """Every van that runs, and where each one was that did."""
+    """The running vans, and the last positions of the others."""
 
     def __init__(
         self,
         cities: Sequence[City],
-        known: Mapping[str, tuple[float, float]],
+        positions: Mapping[str, tuple[float, float]],
         settings: DeviceSettings,
         fleet: FleetSecrets,
         api: Api,
@@ -41,7 +41,7 @@ class Vans:
         speedup: float = 1.0,
     ) -> None:
         self._cities = cities
-        self._places = dict(known)
+        self._positions = dict(positions)
         self._settings = settings
         self._fleet = fleet
         self._api = api
@@ -50,33 +50,33 @@ class Vans:
         self._rng = random.Random()
         self._vans: dict[str, tuple[Van, Device, asyncio.Task[None]]] = {}
         self._due: dict[str, float] = {}
-        self._wanted = 0
+        self._target = 0
         self._log = get_logger()
 
     def resize(self, count: int) -> None:
-        """Have so many vans soon, at most MOST."""
-        self._wanted = min(max(0, count), MOST)
+        """Set the target count, MAX_VANS at most."""
+        self._target = min(max(0, count), MAX_VANS)
 
     @property
     def pending(self) -> int:
-        """How many fixes the committed watermark has not passed."""
+        """The number of fixes that the committed watermark does not cover."""
         return sum(device.pending for _, device, _ in self._vans.values())
 
     @property
     def running(self) -> set[str]:
-        """Who drives."""
+        """The drivers of the running vans."""
         return set(self._vans)
 
     async def run(self) -> None:
-        """Drive and report, and follow what is wanted, for ever."""
+        """Apply the target count and publish fixes, forever."""
         while True:
-            await self._follow()
-            self._report()
+            await self._apply_target()
+            self._publish_fixes()
             await asyncio.sleep(TICK_S)
 
-    async def stop(self, within_s: float) -> int:
-        """Let every van finish; returns how many fixes stay in the journal."""
-        deadline = time.monotonic() + within_s
+    async def stop(self, timeout_s: float) -> int:
+        """Stop all vans once their fixes are committed. Returns the number of fixes left."""
+        deadline = time.monotonic() + timeout_s
         while self.pending and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
             self._journal.commit()
@@ -85,30 +85,30 @@ class Vans:
         self._journal.commit()
         return left
 
-    async def _follow(self) -> None:
-        wanted = {driver_id_of(number) for number in range(1, self._wanted + 1)}
-        missing = sorted(wanted - self.running)
-        gone = sorted(self.running - wanted)
+    async def _apply_target(self) -> None:
+        target = {driver_id_of(number) for number in range(1, self._target + 1)}
+        missing = sorted(target - self.running)
+        surplus = sorted(self.running - target)
         if missing:
-            joining = missing[:JOIN_AT_ONCE]
+            joining = missing[:JOIN_PARALLEL]
             await asyncio.gather(*(self._join(one) for one in joining))
-        if gone:
-            await asyncio.gather(*(self._leave(one) for one in gone))
-        if gone or (missing and len(missing) <= JOIN_AT_ONCE):
+        if surplus:
+            await asyncio.gather(*(self._leave(one) for one in surplus))
+        if surplus or (missing and len(missing) <= JOIN_PARALLEL):
             self._log.info("vans", running=len(self._vans))
 
     async def _join(self, driver_id: str) -> None:
-        place = self._places.get(driver_id) or self._rng.choice(self._cities).lon_lat
+        position = self._positions.get(driver_id) or self._rng.choice(self._cities).lon_lat
         await self._command(driver_id, "on-duty")
         login = make_login(driver_id, self._settings, self._fleet)
         device = Device(login, self._journal, self._settings.ack_every_s)
-        van = Van(self._cities, place, time.monotonic(), self._rng, self._speed_mps)
+        van = Van(self._cities, position, time.monotonic(), self._rng, self._speed_mps)
         self._vans[driver_id] = (van, device, asyncio.create_task(device.run()))
         self._due[driver_id] = time.monotonic() + self._rng.uniform(0, REPORT_EVERY_S)
 
     async def _leave(self, driver_id: str) -> None:
         van, device, task = self._vans.pop(driver_id)
-        self._places[driver_id] = van.place(time.monotonic())
+        self._positions[driver_id] = van.position(time.monotonic())
         del self._due[driver_id]
         await device.stop()
         with contextlib.suppress(asyncio.CancelledError):
@@ -116,21 +116,21 @@ class Vans:
         await self._command(driver_id, "off-duty")
 
     async def _command(self, driver_id: str, command: str) -> None:
-        """Say whether it works; a driver who has an order can't go off duty, and that is fine."""
+        """Send a duty command. The API may refuse `off-duty` to a driver with an order."""
         token = self._fleet.driver_token(driver_id)
         await self._api.driver("POST", f"/drivers/{driver_id}/{command}", token)
 
-    def _report(self) -> None:
-        """Write every fix that is due, make them durable with one fsync, publish them."""
+    def _publish_fixes(self) -> None:
+        """Write all fixes that are due, make them durable with one fsync, and publish them."""
         now_s, at_ms = time.monotonic(), round(time.time() * 1000)
-        fresh = []
+        due = []
         for driver_id, (van, device, _) in self._vans.items():
             if now_s < self._due[driver_id]:
                 continue
             device.observe({"fix_at": at_ms, **van.observe(now_s)})
             self._due[driver_id] = max(self._due[driver_id] + REPORT_EVERY_S, now_s)
-            fresh.append(device)
-        if fresh:
+            due.append(device)
+        if due:
             self._journal.commit()
-            for device in fresh:
+            for device in due:
                 device.pump()

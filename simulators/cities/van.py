@@ -1,4 +1,4 @@
-"""One van's way from city to city. Pure: time and chance are passed in."""
+"""One van's route from city to city. Pure: time and random numbers are passed in."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BATTERY_S = 8 * 3600.0  # from full to a tenth; then it is charged
 
 
 class Van:
-    """Straight from one city to the next, at one speed, without a stop."""
+    """Drives straight from one city to the next, at constant speed, without stops."""
 
     def __init__(
         self,
         cities: Sequence[City],
-        place: tuple[float, float],
+        position: tuple[float, float],
         now_s: float,
         rng: random.Random,
         speed_mps: float = SPEED_MPS,
@@ -26,26 +26,26 @@ class Van:
         self._cities = cities
         self._rng = rng
         self._speed_mps = speed_mps
-        self._began_s = now_s - rng.uniform(0, BATTERY_S)
-        self._set_out(place, now_s)
+        self._charged_at_s = now_s - rng.uniform(0, BATTERY_S)
+        self._start_leg(position, now_s)
 
-    def _set_out(self, place: tuple[float, float], now_s: float) -> None:
-        self._start, self._left_s = place, now_s
-        self.goal = next_city(self._cities, place, self._rng)
-        self._way_m = distance_m(place, self.goal.lon_lat)
+    def _start_leg(self, position: tuple[float, float], now_s: float) -> None:
+        self._start, self._start_s = position, now_s
+        self.goal = next_city(self._cities, position, self._rng)
+        self._leg_m = distance_m(position, self.goal.lon_lat)
 
-    def place(self, now_s: float) -> tuple[float, float]:
-        """Where it is, (lon_deg, lat_deg); time never runs backwards here."""
-        while (gone_m := (now_s - self._left_s) * self._speed_mps) >= self._way_m:
-            self._set_out(self.goal.lon_lat, self._left_s + self._way_m / self._speed_mps)
-        part = gone_m / self._way_m
+    def position(self, now_s: float) -> tuple[float, float]:
+        """Return the position, (lon_deg, lat_deg). `now_s` must not decrease."""
+        while (driven_m := (now_s - self._start_s) * self._speed_mps) >= self._leg_m:
+            self._start_leg(self.goal.lon_lat, self._start_s + self._leg_m / self._speed_mps)
+        share = driven_m / self._leg_m
         (lon_a, lat_a), (lon_b, lat_b) = self._start, self.goal.lon_lat
-        return lon_a + (lon_b - lon_a) * part, lat_a + (lat_b - lat_a) * part
+        return lon_a + (lon_b - lon_a) * share, lat_a + (lat_b - lat_a) * share
 
     def observe(self, now_s: float) -> dict[str, object]:
-        """What its phone reports about this instant, without its time."""
-        lon_deg, lat_deg = self.place(now_s)
-        driven = ((now_s - self._began_s) % BATTERY_S) / BATTERY_S
+        """Return the phone's fix at this instant, without `fix_at`."""
+        lon_deg, lat_deg = self.position(now_s)
+        driven = ((now_s - self._charged_at_s) % BATTERY_S) / BATTERY_S
         return {
             "lat_deg": round(lat_deg, 6),
             "lon_deg": round(lon_deg, 6),

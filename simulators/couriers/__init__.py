@@ -1,11 +1,16 @@
-"""A fleet of couriers on Florence's streets, its restaurants and its customers.
+"""A fleet of couriers on Florence's streets, with restaurants and customers.
 
-streets   the street graph: nearest street, shortest way
-motion    a timed way: rides at each street's speed, red lights, walks, waits
-receiver  what a phone's GPS makes of a true position
-demand    which orders come when, from where, to where: real meal delivery's distributions
-api       the public HTTP APIs, with patience
-courier   one courier's life
-orders    one order's life, as the shop and the customer see it
-shift     the whole fleet: warm start, reporting, restart
+shift     the whole fleet: start, fixes, restart, changes of its size
+courier   one courier: rides, waits, picks up, delivers
+orders    the orders' side: customers order, kitchens confirm, staff assigns
+job       one order of the simulation
+demand    when and where orders come from, by the distributions of real meal delivery
+motion    a course: a path with a time at each point
+streets   the fastest way on the street graph, and traffic lights
+traffic   how much slower rides are by hour, street, day and rider
+receiver  the errors of a phone's GPS
+sample    writes one delivery as a GPX track
+clock     simulated time
 """
+
+CUSTOMER_NAME = "Simulated customer"  # of every order that the couriers' simulator creates

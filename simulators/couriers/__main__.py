@@ -1,4 +1,4 @@
-"""`python -m simulators.couriers`: a fleet that delivers until it is stopped."""
+"""`python -m simulators.couriers`: a fleet of couriers that delivers until it is stopped."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from simulators.simulation_targets import first_target, follow_target
 
 KIND = "couriers"
 
-EPILOG = """The couriers' drivers must be known to the platform, numbered from 1 and padded to one
-width (`python -m doorstep.provision --drivers 200 --prefix courier-` registers them); those that
-PUT /simulations/couriers wants beyond them join when they are known. Variables:
-MQTT_URL, DRIVER_API_URL, TRACKING_API_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE, JOURNAL_DIR,
-ACK_EVERY_S."""
+EPILOG = """The drivers must be registered, with numbers from 1 in one width: `python -m
+doorstep.provision --drivers 200 --prefix courier-`. PUT /simulations/couriers changes the number of
+couriers; new ones join once they are registered.
+
+Environment: MQTT_URL, DRIVER_API_URL, TRACKING_API_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE,
+JOURNAL_DIR, ACK_EVERY_S."""
 
 
 def main() -> int:
-    """Run the fleet; SIGTERM or Ctrl-C ends it when every fix is committed."""
+    """Run the fleet. SIGTERM or Ctrl-C ends it once every fix is committed."""
     options = _parser().parse_args()
     configure_logging("couriers")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every request
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request
     settings = DeviceSettings.load_or_exit()
     try:
         return asyncio.run(_deliver(options, settings))
@@ -54,19 +55,21 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
         speedup=options.speedup,
         seed=options.seed,
         mqtt_5=options.mqtt_5,
-        report=SamplingPolicy(mode=options.reporting),
+        sampling=SamplingPolicy(mode=options.reporting),
+        resume=not options.new_shift,
     )
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
         path = settings.journal_dir / "couriers.sqlite"
         with Journal(path, settings.journal_max_fixes) as journal:
             token = fleet.staff_token()
             ready = asyncio.create_task(_prepare(api, token, options.speedup))
-            if not await _unless(stop, ready):
+            if not await _wait_unless(stop, ready):
                 return 0
             restaurants, policy_id = ready.result()
             shift = Shift(shift_options, settings, fleet, journal, api, restaurants, policy_id)
-            asked = None if shift.goes_on else options.couriers  # a wish outlives a kill -9
-            shift.resize(await first_target(api, token, KIND, asked, options.couriers))
+            # After kill -9 the target stays as staff has set it.
+            requested = None if shift.is_resumed else options.couriers
+            shift.resize(await first_target(api, token, KIND, requested, options.couriers))
             following = asyncio.create_task(follow_target(api, token, KIND, shift.resize))
             left = await shift.run(stop)
             following.cancel()
@@ -78,7 +81,7 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
 async def _prepare(
     api: Api, token: str, speedup: float
 ) -> tuple[list[tuple[int, str, float, float]], int | None]:
-    """Ask for the restaurants, and pin a policy scaled with the speed."""
+    """Read the restaurants, and create a policy scaled for the speed."""
     answer = await api.tracking("GET", "/restaurants", token)
     if not answer.ok:
         raise DoorstepError(f"GET /restaurants was refused: {answer.status} {answer.body}")
@@ -94,8 +97,8 @@ async def _prepare(
     return restaurants, int(policy.body["policy_id"])
 
 
-async def _unless(stop: asyncio.Event, task: asyncio.Task[object]) -> bool:
-    """Wait for `task`; False if `stop` came first."""
+async def _wait_unless(stop: asyncio.Event, task: asyncio.Task[object]) -> bool:
+    """Wait for `task`. Returns False if `stop` is set first."""
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({task, stopped}, return_when="FIRST_COMPLETED")
     stopped.cancel()
@@ -107,27 +110,35 @@ async def _unless(stop: asyncio.Event, task: asyncio.Task[object]) -> bool:
 def _speedup(text: str) -> float:
     value = float(text)
     if not 1 <= value <= 20:
-        raise argparse.ArgumentTypeError("from 1 to 20")
+        raise argparse.ArgumentTypeError("must be from 1 to 20")
     return value
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="simulators.couriers",
-        description="Couriers deliver orders on Florence's streets, through the public APIs.",
+        description="Run couriers that deliver orders on Florence's streets.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--couriers", type=int, default=200, metavar="N", help="how many (200)")
     parser.add_argument("--speedup", type=_speedup, default=1.0, metavar="X", help="1 to 20 (1)")
-    parser.add_argument("--prefix", default="courier-", help="of the drivers' ids (courier-)")
     parser.add_argument(
-        "--seed", type=int, default=time.time_ns() % 1_000_000, help="repeats the same people"
+        "--prefix", default="courier-", help="prefix of the drivers' ids (courier-)"
     )
     parser.add_argument(
-        "--reporting", choices=get_args(Mode), default="all", help="which fixes go out (all)"
+        "--seed",
+        type=int,
+        default=time.time_ns() % 1_000_000,
+        help="selects vehicles, orders and routes (random)",
     )
-    parser.add_argument("--mqtt-5", action="store_true", help="speak MQTT 5 instead of 3.1.1")
+    parser.add_argument(
+        "--reporting", choices=get_args(Mode), default="all", help="which fixes phones send (all)"
+    )
+    parser.add_argument(
+        "--new-shift", action="store_true", help="do not continue from saved positions"
+    )
+    parser.add_argument("--mqtt-5", action="store_true", help="use MQTT 5 instead of 3.1.1")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Simulated time: seconds since the shift began, running `speedup` times as fast as ours."""
+"""Simulated time: seconds since the start of the shift, `speedup` times as fast as real time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import time
 
 
 class Clock:
-    """One shift's clock."""
+    """The clock of one shift."""
 
     def __init__(self, speedup: float) -> None:
         self.speedup = speedup
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
 
     def now_s(self) -> float:
-        """Simulated seconds since the shift began."""
-        return (time.monotonic() - self._began) * self.speedup
+        """Simulated seconds since the start of the shift."""
+        return (time.monotonic() - self._started_at) * self.speedup
 
-    async def until(self, instant_s: float) -> None:
+    async def sleep_until(self, instant_s: float) -> None:
         """Sleep until a simulated instant."""
         await asyncio.sleep(max(0.0, (instant_s - self.now_s()) / self.speedup))
 

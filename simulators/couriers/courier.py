@@ -1,4 +1,4 @@
-"""One courier's life: wait for an order, ride, wait, pick up, ride, walk to the door, deliver."""
+"""One courier: waits for an order, rides, picks up, rides, walks to the door, delivers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.receiver import Receiver
 from simulators.couriers.streets import Point, StreetPoint, Streets
-from simulators.couriers.traffic import Traffic, draw_rider
+from simulators.couriers.traffic import Traffic, draw_rider_factor
 
 IDLE_S = (90.0, 600.0)  # between two moves of a courier without an order
 DECLINE_SHARE = 0.04
 DECLINE_AFTER_S = 8.0
 FAIL_SHARE = 0.015
-AT_THE_COUNTER_S = 45.0  # at least: the default policy calls 30 s within 60 m an arrival
-STILL_MPS = 0.3  # below this a phone tells no heading
+AT_THE_COUNTER_S = 45.0  # at least: by the default policy 30 s within 60 m prove an arrival
+STILL_MPS = 0.3  # below this a phone has no heading
 
 
 class UnknownCourier(DoorstepError):
-    """The platform does not know this courier."""
+    """The courier is not registered."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What all couriers share."""
+    """What all couriers share: streets, demand, clock, API, traffic."""
 
     streets: Streets
     demand: Demand
@@ -41,7 +41,7 @@ class World:
 
 
 class Courier:
-    """A driver with a vehicle, a phone's receiver and, now and then, an order."""
+    """A driver with a vehicle, a phone and at times an order."""
 
     def __init__(
         self, driver_id: str, token: str, world: World, rng: random.Random, home: Point
@@ -56,15 +56,15 @@ class Courier:
         self._course = Course(world.clock.now_s(), home)
         self._jobs: asyncio.Queue[tuple[Job, Stage]] = asyncio.Queue()
         self._battery = rng.uniform(0.35, 1.0)
-        self._rider = draw_rider(rng)
+        self._rider_factor = draw_rider_factor(rng)
 
-    def give(self, job: Job, stage: Stage = Stage.TO_RESTAURANT) -> None:
-        """Hand over an order that was assigned to this courier."""
+    def assign(self, job: Job, stage: Stage = Stage.TO_RESTAURANT) -> None:
+        """Hand over an order that was assigned to this driver."""
         self.busy = True
         self._jobs.put_nowait((job, stage))
 
     def observe(self, now_s: float) -> dict[str, object]:
-        """What the phone reports about this instant, without its time."""
+        """Return the phone's fix at this instant, without `fix_at`."""
         here = self._course.at(now_s)
         x, y, accuracy_m = self._receiver.observe(here.x, here.y, now_s)
         lon_deg, lat_deg = self._world.streets.to_lon_lat(x, y)
@@ -80,44 +80,44 @@ class Courier:
         return fix
 
     def position(self) -> Point:
-        """The true position, (lon_deg, lat_deg)."""
+        """Return the true position, (lon_deg, lat_deg)."""
         here = self._course.at(self._world.clock.now_s())
         return self._world.streets.to_lon_lat(here.x, here.y)
 
-    def put(self, job: Job, stage: Stage) -> None:
-        """Put an idle courier where someone at this stage of an order would be."""
+    def place_at(self, job: Job, stage: Stage) -> None:
+        """Move an idle courier to where a courier at this stage of an order would be."""
         course = self._warm_course(job, stage)
         here = course.at(0.0)
         self._course = Course(self._world.clock.now_s(), (here.x, here.y))
 
-    async def on_duty(self) -> bool:
-        """Report for work; whether there is an order from before. Raises UnknownCourier."""
+    async def go_on_duty(self) -> bool:
+        """Go on duty. Returns whether the driver has an order already. Raises UnknownCourier."""
         answer = await self._post("on-duty")
         if answer.status in (401, 403, 404):
             raise UnknownCourier(f"{self.driver_id} is not registered, or with another fleet key")
         return not (answer.ok and answer.body["state"] == "available")
 
-    async def off_duty(self) -> bool:
-        """End work; refused, and that is fine, to those who have just been given an order."""
+    async def go_off_duty(self) -> bool:
+        """Go off duty. Returns False if refused, because an order has just been assigned."""
         return (await self._post("off-duty")).ok
 
     async def current_order(self) -> dict[str, Any] | None:
-        """Ask which order this driver has."""
+        """Return the driver's current order, if any."""
         answer = await self._world.api.driver("GET", f"/drivers/{self.driver_id}", self._token)
         return answer.body.get("order") if answer.ok else None
 
     async def pick_up(self, job: Job) -> bool:
-        """Say that the food is in the bag; False if the order is not ours any more."""
+        """Report the pick-up. Returns False if the order was taken away."""
         return (await self._post(f"orders/{job.order_id}/picked-up")).ok
 
-    async def live(self) -> None:
-        """Work until cancelled."""
+    async def run_shift(self) -> None:
+        """Work on assigned orders until cancelled."""
         while True:
             try:
                 wait_s = self._rng.uniform(*IDLE_S) / self._world.clock.speedup
                 job, stage = await asyncio.wait_for(self._jobs.get(), wait_s)
             except TimeoutError:
-                self._roam()
+                self._move_on()
                 continue
             ending = await self._work(job, stage)
             self.busy = not self._jobs.empty()
@@ -132,49 +132,49 @@ class Courier:
         if not stage.has_food:
             self._ride_to_restaurant(job.restaurant)
             at_counter_s = max(AT_THE_COUNTER_S, self._world.demand.pickup_s())
-            await clock.until(max(self._course.end_s + at_counter_s, job.ready_s))
+            await clock.sleep_until(max(self._course.end_s + at_counter_s, job.ready_s))
             if not await self.pick_up(job):
                 return Ending.TAKEN_AWAY
         self._ride_to_door(job)
         service_s = self._world.demand.dropoff_s()
         if stage is Stage.AT_CUSTOMER:
-            service_s *= rng.random()  # a part of it is over
-        await clock.until(self._course.end_s + max(AT_THE_COUNTER_S, service_s))
+            service_s *= rng.random()  # the rest of it
+        await clock.sleep_until(self._course.end_s + max(AT_THE_COUNTER_S, service_s))
         failed = rng.random() < FAIL_SHARE
-        over = await self._post(f"orders/{job.order_id}/{'failed' if failed else 'delivered'}")
-        if not over.ok:
+        ended = await self._post(f"orders/{job.order_id}/{'failed' if failed else 'delivered'}")
+        if not ended.ok:
             return Ending.TAKEN_AWAY
         return Ending.FAILED if failed else Ending.DELIVERED
 
     def _ride_to_restaurant(self, restaurant: Restaurant) -> None:
-        course = self._setting_off()
+        course = self._start_course()
         self._ride(course, restaurant.place)
         course.go(door_of(restaurant.place, restaurant.point, self._rng), WALK_MPS)
         self._course = course
 
     def _ride_to_door(self, job: Job) -> None:
-        course = self._setting_off()
+        course = self._start_course()
         self._ride(course, job.door.place)
         course.go(door_of(job.door.place, job.door.point, self._rng), WALK_MPS)
         self._course = course
 
     def _ride(self, course: Course, goal: StreetPoint) -> None:
         way = self._world.streets.way(self._world.streets.nearest(*course.end), goal)
-        conditions = self._world.traffic.meet(self.vehicle, self._rider, self._rng)
+        conditions = self._world.traffic.conditions(self.vehicle, self._rider_factor, self._rng)
         course.ride(way, self.vehicle, self._rng, conditions)
 
-    def _roam(self) -> None:
-        """Move on to where orders come from, as couriers without an order do."""
+    def _move_on(self) -> None:
+        """Ride to a restaurant half of the time: a courier without an order waits near them."""
         if self._rng.random() < 0.5:
             self._ride_to_restaurant(self._world.demand.restaurant())
 
-    def _setting_off(self) -> Course:
+    def _start_course(self) -> Course:
         now_s = self._world.clock.now_s()
         here = self._course.at(now_s)
         return Course(now_s, (here.x, here.y))
 
     def _warm_course(self, job: Job, stage: Stage) -> Course:
-        """The course of someone at this stage, shifted so that now is its instant 0."""
+        """Build the course of a courier at this stage, shifted so that now is 0 s."""
         streets, rng = self._world.streets, self._rng
         course = Course(0.0, job.restaurant.place.point)
         if stage.has_food:

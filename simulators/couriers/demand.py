@@ -1,7 +1,7 @@
-"""Which orders come when, from where and to where, as in real meal delivery.
+"""When and where orders come from, by the distributions of real meal delivery.
 
-All figures are read from data/mdrp_calibration: preparation time, distance from restaurant to
-customer, orders per restaurant, orders per courier-hour and their shares by the hour.
+All figures are from data/mdrp_calibration: preparation time, distance from restaurant to customer,
+orders per restaurant, orders per courier-hour and the shares by hour.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ import numpy as np
 import data
 from simulators.couriers.streets import Point, StreetPoint, Streets
 
-MAX_DOOR_OFF_STREET_M = 25.0  # a door further back is another street's
-MAX_RESTAURANT_OFF_STREET_M = 30.0  # half the enter radius: a courier at the kerb has arrived
+MAX_DOOR_OFF_STREET_M = 25.0  # a door further away belongs to another street
+MAX_RESTAURANT_OFF_STREET_M = 30.0  # half the enter radius: at the kerb a courier has arrived
 DISTANCE_TOLERANCE = 0.05
 DISTANCE_TRIES = 5
 DOOR_TRIES = 12
-DINNER_HOUR = 8  # since the day's start: the three busiest hours follow
+DINNER_HOUR = 8  # since the start of the day: the three busiest hours follow
 
 
 @dataclass(frozen=True, slots=True)
 class Restaurant:
-    """A restaurant, and the street it is on."""
+    """A restaurant, and the nearest point on a street."""
 
     restaurant_id: int
     name: str
@@ -45,7 +45,7 @@ class Restaurant:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where an order goes, and the street it is on."""
+    """A destination, and the nearest point on a street."""
 
     lon_deg: float
     lat_deg: float
@@ -54,7 +54,7 @@ class Door:
 
 
 class Quantiles:
-    """A distribution known by some of its quantiles, straight lines between them."""
+    """A distribution given by some quantiles, interpolated linearly."""
 
     def __init__(self, known: Mapping[str, float]) -> None:
         """`known` is like {"p5": 2.0, "p50": 15.0, "p99": 59.0}."""
@@ -63,7 +63,7 @@ class Quantiles:
         self._pairs = [(0.0, first[1] / 2), *pairs, (1.0, last[1] * 1.1)]
 
     def at(self, share: float) -> float:
-        """The value below which this share lies."""
+        """Return the quantile of a share."""
         after = max(1, bisect_left(self._pairs, (share, -math.inf)))
         (low, a), (high, b) = self._pairs[after - 1], self._pairs[min(after, len(self._pairs) - 1)]
         return b if high == low else a + (b - a) * (share - low) / (high - low)
@@ -94,17 +94,17 @@ class Demand:
         self._doors = _building_points(streets)
 
     def gap_s(self, couriers: int, elapsed_s: float, first_hour: int = DINNER_HOUR) -> float:
-        """Draw the time until the next order, `elapsed_s` into a shift that began at an hour."""
+        """Draw the time until the next order, `elapsed_s` after the start of a shift."""
         hour = (first_hour + int(elapsed_s // 3600)) % len(self._shares)
         per_hour = couriers * self._per_courier_hour * self._shares[hour]
         return self._rng.expovariate(per_hour / self._shares[first_hour] / 3600)
 
     def restaurant(self) -> Restaurant:
-        """Draw a restaurant: a few have most of the orders."""
+        """Draw a restaurant, weighted by its orders per day."""
         return self._rng.choices(self._restaurants, self._weights)[0]
 
     def door(self, restaurant: Restaurant) -> Door:
-        """Draw a customer of this restaurant, at a distance drawn first."""
+        """Draw a customer's door at a drawn distance from the restaurant."""
         x, y = restaurant.point
         distances = np.hypot(self._doors[:, 0] - x, self._doors[:, 1] - y)
         for _ in range(DISTANCE_TRIES):
@@ -114,18 +114,18 @@ class Demand:
                 door = self._door(self._doors[row].tolist())
                 if door.place.off_street_m <= MAX_DOOR_OFF_STREET_M:
                     return door
-        return self._door(list(restaurant.place.point))  # an island: at the restaurant's own
+        return self._door(list(restaurant.place.point))  # no door nearby: at the restaurant
 
     def preparation_s(self) -> float:
-        """Draw how long the kitchen takes, from the order on."""
+        """Draw the kitchen's time, from the order on."""
         return self._preparation.draw(self._rng) * 60
 
     def pickup_s(self) -> float:
-        """Draw how long the hand-over at the restaurant takes."""
+        """Draw the time of the hand-over at the restaurant."""
         return float(self._service["pickup"]) * 60 * self._rng.uniform(0.6, 1.4)
 
     def dropoff_s(self) -> float:
-        """Draw how long the hand-over at the door takes."""
+        """Draw the time of the hand-over at the door."""
         return float(self._service["dropoff"]) * 60 * self._rng.uniform(0.6, 1.4)
 
     def _door(self, point: list[float]) -> Door:
@@ -133,7 +133,7 @@ class Demand:
 
 
 def read_calibration() -> dict[str, Any]:
-    """Read what real meal delivery looks like."""
+    """Read the calibration data."""
     calibration: dict[str, Any] = json.loads(data.meal_delivery_calibration().read_bytes())
     return calibration
 
@@ -141,7 +141,7 @@ def read_calibration() -> dict[str, Any]:
 def place_restaurant(
     streets: Streets, restaurant_id: int, name: str, lon_deg: float, lat_deg: float
 ) -> Restaurant:
-    """Find a restaurant's street."""
+    """Find the point on a street nearest to a restaurant."""
     point = streets.to_xy(lon_deg, lat_deg)
     return Restaurant(restaurant_id, name, lon_deg, lat_deg, point, streets.nearest(*point))
 
@@ -149,13 +149,13 @@ def place_restaurant(
 def place_restaurants(
     streets: Streets, rows: list[tuple[int, str, float, float]]
 ) -> list[Restaurant]:
-    """Keep the restaurants, (id, name, lon_deg, lat_deg), that lie by a street."""
+    """Place restaurants, given as (id, name, lon_deg, lat_deg), and drop those off the streets."""
     placed = [place_restaurant(streets, *row) for row in rows]
     return [one for one in placed if one.place.off_street_m <= MAX_RESTAURANT_OFF_STREET_M]
 
 
 def place_door(streets: Streets, lon_deg: float, lat_deg: float) -> Door:
-    """Find the street of an order's destination."""
+    """Find the point on a street nearest to a destination."""
     point = streets.to_xy(lon_deg, lat_deg)
     return Door(lon_deg, lat_deg, point, streets.nearest(*point))
 

@@ -1,4 +1,4 @@
-"""One order as the simulation knows it, between the shop that sends it and its courier."""
+"""One order of the simulation, between dispatch and its courier."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simulators.couriers.demand import Door, Restaurant
 
 
 class Stage(Enum):
-    """How far a courier is with an order when the shift starts, or goes on after a restart."""
+    """A courier's progress with an order at the start of a shift, or after a restart."""
 
     TO_RESTAURANT = "to_restaurant"
     AT_RESTAURANT = "at_restaurant"
@@ -25,7 +25,7 @@ class Stage(Enum):
 
 
 class Ending(Enum):
-    """What became of one courier's work on an order."""
+    """How one courier's work on an order ended."""
 
     DELIVERED = "delivered"
     FAILED = "failed"
@@ -35,7 +35,7 @@ class Ending(Enum):
 
 @dataclass(slots=True)
 class Job:
-    """An order and what is fated for it. Instants are simulated seconds."""
+    """An order, and when its food is ready. Times are simulated seconds."""
 
     restaurant: Restaurant
     door: Door
@@ -47,6 +47,6 @@ class Job:
     )
 
     def end(self, ending: Ending) -> None:
-        """Tell whoever watches the order that its courier is done with it."""
+        """Set the result of the courier's work."""
         if not self.ending.done():
             self.ending.set_result(ending)

@@ -1,7 +1,7 @@
 """A courier's true motion: a polyline with a time at each point.
 
-Times are seconds of simulated time. A way is built once, when the courier sets off; asking where
-the courier is then costs a bisection.
+Times are simulated seconds. A course is built once, when the courier starts; a position on it is
+found by bisection.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from simulators.couriers.streets import Point, StreetPoint, Stretch
 
 WALK_MPS = 1.3
 FRONT_DOOR_M = 4.0  # from the middle of the street to the pavement in front of the door
-YARD_SHARE = 0.1  # of the doors lie further back
+YARD_SHARE = 0.1  # of the doors are in a yard
 YARD_MAX_M = 20.0
 RED_SHARE = 0.45
 RED_S = (5.0, 45.0)
 CORNER_DEG = 50.0  # a sharper bend than this is a corner
-CORNER_S = 1.5  # what braking and speeding up again costs there
+CORNER_S = 1.5  # lost by braking and accelerating
 
 
 @dataclass(frozen=True, slots=True)
 class VehicleTraits:
-    """How a vehicle rides: at a share of the street's limit, up to its own most."""
+    """A vehicle's speed: a share of the street's limit, up to a maximum."""
 
-    most_mps: float
+    max_mps: float
     share_of_limit: float
 
 
 class Vehicle(Enum):
-    """What couriers ride in Florence."""
+    """The vehicles of couriers in Florence."""
 
     BIKE = VehicleTraits(4.8, 0.9)
     SCOOTER = VehicleTraits(9.0, 0.72)
     CAR = VehicleTraits(9.5, 0.65)
 
     def speed_mps(self, limit_mps: float) -> float:
-        """Its speed on a street with this limit."""
-        return min(self.value.most_mps, limit_mps * self.value.share_of_limit)
+        """Return the speed on a street with this limit."""
+        return min(self.value.max_mps, limit_mps * self.value.share_of_limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Where a courier truly is: metres, metres per second, degrees clockwise from north."""
+    """A true position: metres, metres per second, degrees clockwise from north."""
 
     x: float
     y: float
@@ -56,15 +56,15 @@ class Whereabouts:
 
 
 class Conditions(Protocol):
-    """What a ride meets beyond the streets and the vehicle."""
+    """The traffic of one ride."""
 
     def on(self, highway: str) -> float: ...
 
-    def held_up_s(self) -> float: ...
+    def obstacle_s(self) -> float: ...
 
 
 class Course:
-    """Where a courier is from `start_s` on. After its end they stay there."""
+    """Where a courier is from `start_s` on. After `end_s` the courier stays at the end."""
 
     def __init__(self, start_s: float, start: Point) -> None:
         self._times = [start_s]
@@ -72,12 +72,12 @@ class Course:
 
     @property
     def start_s(self) -> float:
-        """When the courier sets off."""
+        """When the course starts."""
         return self._times[0]
 
     @property
     def end_s(self) -> float:
-        """When the last point is reached."""
+        """When the course ends."""
         return self._times[-1]
 
     @property
@@ -86,7 +86,7 @@ class Course:
         return self._points[-1]
 
     def at(self, now_s: float) -> Whereabouts:
-        """Where the courier is at an instant."""
+        """Return the position at an instant."""
         times, points = self._times, self._points
         after = bisect_right(times, now_s)
         if after == 0 or after == len(times):
@@ -101,14 +101,14 @@ class Course:
         return Whereabouts(x1 + east * share, y1 + north * share, speed_mps, heading_deg)
 
     def go(self, point: Point, speed_mps: float) -> None:
-        """Add a straight line to `point`."""
+        """Append a straight line to `point`."""
         length_m = math.dist(self.end, point)
         if length_m > 0.01:
             self._times.append(self.end_s + length_m / speed_mps)
             self._points.append(point)
 
     def wait(self, seconds: float) -> None:
-        """Add a stop."""
+        """Append a stop."""
         if seconds > 0:
             self._times.append(self.end_s + seconds)
             self._points.append(self.end)
@@ -120,7 +120,7 @@ class Course:
         rng: random.Random,
         conditions: Conditions | None = None,
     ) -> None:
-        """Add a ride along streets, with its corners and red lights, and what traffic there is."""
+        """Append a ride along streets, with corners, red lights and traffic."""
         heading: float | None = None
         for stretch in way:
             speed_mps = vehicle.speed_mps(stretch.limit_mps)
@@ -137,7 +137,7 @@ class Course:
             if stretch.lights and rng.random() < RED_SHARE:
                 self.wait(rng.uniform(*RED_S))
             if conditions is not None:
-                self.wait(conditions.held_up_s())
+                self.wait(conditions.obstacle_s())
 
     def shift(self, seconds: float) -> None:
         """Move the whole course in time."""
@@ -145,7 +145,7 @@ class Course:
 
 
 def door_of(place: StreetPoint, target: Point, rng: random.Random) -> Point:
-    """Where the courier hands over: on the pavement before `target`, now and then in the yard."""
+    """Where the courier hands over: on the pavement in front of `target`, or in its yard."""
     reach_m = min(FRONT_DOOR_M, place.off_street_m)
     if rng.random() < YARD_SHARE:
         reach_m = min(YARD_MAX_M, place.off_street_m)

@@ -1,4 +1,4 @@
-"""The orders' side of a shift: customers order, kitchens confirm, staff assigns, some cancel."""
+"""The orders of a shift: customers order or cancel, kitchens confirm, staff assigns."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from simulators.api import Answer
+from simulators.couriers import CUSTOMER_NAME
 from simulators.couriers.courier import Courier, World
 from simulators.couriers.job import Ending, Job, Stage
 
 CONFIRM_S = (20.0, 90.0)
-ASSIGN_BEFORE_READY_S = 480.0  # a courier needs about as long to the restaurant and to the counter
-ASSIGN_WITHIN_S = 120.0  # of the confirmation, however long the kitchen still takes
+ASSIGN_BEFORE_READY_S = 480.0  # about a courier's time to the counter
+ASSIGN_WITHIN_S = 120.0  # after the confirmation, even if the kitchen needs longer
 ASSIGN_AGAIN_S = 20.0
 CANCEL_SHARE = 0.02
 CANCEL_AFTER_S = (30.0, 600.0)
 
 
 class Dispatch:
-    """Creates orders and finds couriers for them, as the shop's software does."""
+    """Creates orders and finds couriers for them, like a restaurant's software."""
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class Dispatch:
         rng: random.Random,
     ) -> None:
         self.endings: Counter[Ending] = Counter()
-        self.on_shift = len(couriers)  # customers order as much as these can bring
+        self.on_shift = len(couriers)  # the demand is proportional to it
         self._world = world
         self._staff_token = staff_token
         self._couriers = couriers
@@ -41,30 +42,31 @@ class Dispatch:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def new_job(self) -> Job:
-        """Draw an order that is placed now."""
+        """Draw an order, placed now."""
         demand = self._world.demand
         restaurant = demand.restaurant()
         ready_s = self._world.clock.now_s() + demand.preparation_s()
         return Job(restaurant, demand.door(restaurant), ready_s)
 
     async def take_orders(self) -> None:
-        """Let customers order, until cancelled."""
+        """Create orders until cancelled."""
         clock = self._world.clock
         while True:
             await clock.sleep(self._world.demand.gap_s(max(1, self.on_shift), clock.now_s()))
             self.start(self.new_job())
 
     def start(self, job: Job, *, confirmed: bool = False) -> None:
-        """See an order through in the background. One with an id exists already."""
-        self._in_background(self._see_through(job, confirmed=confirmed))
+        """Run an order in the background. One with an id exists already."""
+        self._in_background(self._run_order(job, confirmed=confirmed))
 
     async def create(self, job: Job) -> None:
-        """Place the order."""
+        """Create the order through the API."""
         answer = await self._staff(
             "/orders",
             {
                 "restaurant_id": job.restaurant.restaurant_id,
                 "destination": {"lon_deg": job.door.lon_deg, "lat_deg": job.door.lat_deg},
+                "customer_name": CUSTOMER_NAME,
                 **({} if self._policy_id is None else {"policy_id": self._policy_id}),
             },
         )
@@ -73,28 +75,28 @@ class Dispatch:
         job.order_id, job.customer_token = answer.body["order_id"], answer.body["customer_token"]
 
     async def confirm(self, job: Job) -> bool:
-        """Let the kitchen confirm."""
+        """Confirm the order as the kitchen."""
         return (await self._staff(f"/orders/{job.order_id}/confirm")).ok
 
-    async def start_under_way(self, job: Job, courier: Courier, stage: Stage) -> None:
-        """Bring an order to the courier who is waiting at a stage of it already."""
+    async def start_in_progress(self, job: Job, courier: Courier, stage: Stage) -> None:
+        """Create an order and bring it to the stage at which its courier is."""
         await self.create(job)
         await self.confirm(job)
         body = {"driver_id": courier.driver_id}
         if not (await self._staff(f"/orders/{job.order_id}/assign", body)).ok:
-            self.start(job, confirmed=True)  # the driver has something else
+            self.start(job, confirmed=True)  # the driver has another order
             return
         if stage.has_food and not await courier.pick_up(job):
             return
-        courier.give(job, stage)
+        courier.assign(job, stage)
         self._in_background(self._watch(job))
 
     def watch(self, job: Job) -> None:
-        """Go on with an order that a courier has already."""
+        """Continue an order that a courier has already."""
         self._in_background(self._watch(job))
 
     async def pending_orders(self) -> list[dict[str, Any]]:
-        """Orders of an earlier life of this process that have no courier yet."""
+        """Return orders of an earlier process that have no courier yet."""
         found: list[dict[str, Any]] = []
         for state in ("created", "confirmed"):
             answer = await self._world.api.tracking(
@@ -103,7 +105,7 @@ class Dispatch:
             found += answer.body["orders"] if answer.ok else []
         return found
 
-    async def _see_through(self, job: Job, *, confirmed: bool) -> None:
+    async def _run_order(self, job: Job, *, confirmed: bool) -> None:
         clock, rng = self._world.clock, self._rng
         if not job.order_id:
             await self.create(job)
@@ -113,16 +115,18 @@ class Dispatch:
             await clock.sleep(rng.uniform(*CONFIRM_S))
             if not await self.confirm(job):
                 return
-        await clock.until(min(job.ready_s - ASSIGN_BEFORE_READY_S, clock.now_s() + ASSIGN_WITHIN_S))
+        await clock.sleep_until(
+            min(job.ready_s - ASSIGN_BEFORE_READY_S, clock.now_s() + ASSIGN_WITHIN_S)
+        )
         while (courier := await self._assign(job)) is not None:
-            courier.give(job)
+            courier.assign(job)
             await self._watch(job)
             if job.ending.result() is not Ending.DECLINED:
                 return
             job.ending = asyncio.get_running_loop().create_future()
 
     async def _assign(self, job: Job) -> Courier | None:
-        """Have the nearest courier assigned; None if the order is gone."""
+        """Assign the nearest courier. Returns None if the order has ended."""
         while True:
             answer = await self._staff(f"/orders/{job.order_id}/assign", {})
             if answer.ok:
@@ -133,21 +137,21 @@ class Dispatch:
             await self._world.clock.sleep(ASSIGN_AGAIN_S)
 
     async def _reassign(self, job: Job) -> Courier | None:
-        """Take an order from a driver who is not ours: nobody would ever bring it."""
+        """Reassign an order from a driver who is not simulated, and would not deliver it."""
         path = f"/orders/{job.order_id}"
         for courier in self._couriers.values():
             if not courier.busy:
                 answer = await self._staff(f"{path}/reassign", {"driver_id": courier.driver_id})
                 if answer.ok:
                     return courier
-        await self._staff(f"{path}/cancel", {"reason": "nobody to bring it"})
+        await self._staff(f"{path}/cancel", {"reason": "no courier available"})
         return None
 
     async def _watch(self, job: Job) -> None:
         self.endings[await job.ending] += 1
 
     async def _cancel(self, job: Job) -> None:
-        """Let the customer change their mind; too late is refused, and that is fine."""
+        """Cancel as the customer, after a while. The API refuses if it is too late."""
         await self._world.clock.sleep(self._rng.uniform(*CANCEL_AFTER_S))
         path = f"/orders/{job.order_id}/cancel"
         await self._world.api.tracking("POST", path, job.customer_token, {})
@@ -168,13 +172,13 @@ class Dispatch:
             )
 
     def stop(self) -> None:
-        """Take no more care of any order."""
+        """Cancel all background tasks."""
         for task in self._tasks:
             task.cancel()
 
 
 def scaled_policy(speedup: float) -> dict[str, Any]:
-    """The values of policy 1 for a city at `speedup` times the speed: times shrink, speeds grow."""
+    """Return policy 1 scaled for `speedup`: durations are divided, speeds multiplied."""
     times = {
         "dwell_min_s": 30.0,
         "dwell_max_s": 120.0,

@@ -1,8 +1,8 @@
-"""What a phone's GPS makes of a true position.
+"""The errors of a phone's GPS receiver.
 
-The error wanders: it is correlated over about 40 s, as reflections are, with a median of 5 m. One
-fix in a hundred is off by more than 50 m (a cell tower, a narrow street). `accuracy_m` is honest:
-the radius within which about 68 % of such errors lie.
+The error is correlated over about 40 s, as reflections are, with a median of 5 m. One fix in a
+hundred is off by more than 50 m (a cell tower, a narrow street). `accuracy_m` is the radius that
+contains about 68 % of such errors.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OUTLIER_MEAN_MORE_M = 40.0
 
 
 class Receiver:
-    """One phone's receiver, with its own wandering error."""
+    """One phone's receiver, with its own correlated error."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -29,7 +29,7 @@ class Receiver:
         self._at_s: float | None = None
 
     def observe(self, x: float, y: float, now_s: float) -> tuple[float, float, float]:
-        """Observe a true position: (x, y, accuracy_m), metres."""
+        """Return the observed position for a true one: (x, y, accuracy_m), metres."""
         rng = self._rng
         if rng.random() < OUTLIER_SHARE:
             error_m = OUTLIER_MIN_M + rng.expovariate(1 / OUTLIER_MEAN_MORE_M)

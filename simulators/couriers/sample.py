@@ -1,7 +1,7 @@
 """`python -m simulators.couriers.sample > track.gpx`: one delivery as a GPX track, for `replay`.
 
-The couriers' own parts make it: a ride to a restaurant, the wait, the ride to a customer, the
-hand-over, seen through a phone's receiver each 4 s. The same seed gives the same track.
+A ride to a restaurant, the wait, the ride to a customer and the hand-over, with a fix of a phone
+every 4 s. The same seed gives the same track.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from simulators.couriers.receiver import Receiver
 from simulators.couriers.streets import Streets, load_firenze
 
 REPORT_EVERY_S = 4
-BEGINS_AT = datetime(2026, 1, 16, 19, 0, tzinfo=UTC)
+STARTS_AT = datetime(2026, 1, 16, 19, 0, tzinfo=UTC)
 NAMESPACES = (
     'xmlns="http://www.topografix.com/GPX/1/1" xmlns:d="https://doorstep.example/gpx/fix/1"'
 )
 
 
 def deliver(streets: Streets, rng: random.Random) -> tuple[str, Course]:
-    """Draw a delivery: (the restaurant's name, the courier's whole way)."""
+    """Draw a delivery: (the restaurant's name, the courier's course)."""
     restaurants = place_restaurants(streets, read_restaurants(data.firenze_food_places()))
     demand = Demand(streets, restaurants, rng)
     start, restaurant = demand.restaurant().place, demand.restaurant()
@@ -43,7 +43,7 @@ def deliver(streets: Streets, rng: random.Random) -> tuple[str, Course]:
 
 
 def gpx_lines(streets: Streets, name: str, course: Course, rng: random.Random) -> Iterator[str]:
-    """Write a course as the phone saw it."""
+    """Format a course, with the phone's errors, as GPX."""
     receiver = Receiver(rng)
     yield '<?xml version="1.0" encoding="UTF-8"?>'
     yield f'<gpx version="1.1" creator="simulators.couriers.sample" {NAMESPACES}>'
@@ -53,7 +53,7 @@ def gpx_lines(streets: Streets, name: str, course: Course, rng: random.Random) -
         here = course.at(second)
         x, y, accuracy_m = receiver.observe(here.x, here.y, second)
         lon_deg, lat_deg = streets.to_lon_lat(x, y)
-        at = (BEGINS_AT + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        at = (STARTS_AT + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")
         yield (
             f'<trkpt lat="{lat_deg:.7f}" lon="{lon_deg:.7f}"><time>{at}</time><extensions>'
             f"<d:accuracy>{accuracy_m:.1f}</d:accuracy><d:speed>{here.speed_mps:.2f}</d:speed>"
@@ -63,9 +63,9 @@ def gpx_lines(streets: Streets, name: str, course: Course, rng: random.Random) -
 
 
 def main() -> int:
-    """Write a track to stdout."""
+    """Run the command; the return value is the exit status."""
     parser = argparse.ArgumentParser(prog="simulators.couriers.sample", description=__doc__)
-    parser.add_argument("--seed", type=int, default=7, help="another gives another delivery (7)")
+    parser.add_argument("--seed", type=int, default=7, help="selects the delivery (7)")
     rng = random.Random(parser.parse_args().seed)
     streets = load_firenze()
     name, course = deliver(streets, rng)

@@ -1,8 +1,8 @@
-"""A whole fleet's shift: everyone's phone, a warm start, reports, and going on after a restart.
+"""A shift of the whole fleet: start, fixes, restart, changes of its size.
 
-The journal keeps the fixes and, beside them, where everyone was; the rest of the state is the
-platform's, and is asked for: after kill -9 each courier learns from `GET /drivers/{id}` which
-order they have, and goes on from where they stood.
+The journal holds the fixes and the couriers' positions. The rest of the state is the platform's:
+after kill -9 each courier reads its order from `GET /drivers/{id}`, and continues from its saved
+position.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from simulators.couriers.streets import Point, load_firenze
 
 REPORT_EVERY_S = 4.0
 TICK_S = 0.04  # fixes that fall due within a tick share one fsync
-CATCH_UP_S = 5.0  # after a longer stall of this process the fixes in between are not made up
-NOTE_EVERY_S = 2.0
+CATCH_UP_S = 5.0  # after a longer stall of this process the missed fixes are skipped
+SAVE_POSITIONS_EVERY_S = 2.0
 PROGRESS_EVERY_S = 10.0
-CHANGE_EVERY_S = 1.0
+APPLY_TARGET_EVERY_S = 1.0
 WARM_SHARE = 0.65  # of the couriers have an order when the shift starts
-WARM_STAGES = {  # and this is how far they are with it
+WARM_STAGES = {  # weights of their stages
     Stage.TO_RESTAURANT: 4,
     Stage.AT_RESTAURANT: 4,
     Stage.TO_CUSTOMER: 6,
@@ -44,33 +44,34 @@ WARM_STAGES = {  # and this is how far they are with it
     Stage.AT_CUSTOMER: 3,
 }
 WARM_READY_S = (30.0, 400.0)
-BEGIN_AT_ONCE = 8
-GO_HOME_WITHIN_S = 8.0
-WAITING_SHARE = 0.12  # so many more orders wait for a courier
+START_PARALLEL = 8
+END_DUTY_TIMEOUT_S = 8.0
+WAITING_SHARE = 0.12  # more orders, waiting for a courier
 POSITIONS_NOTE = "positions"
-EVERYTHING = SamplingPolicy()
-GO_ON_WITHIN_S = 120.0  # a process that was away for longer starts a new shift
+SEND_ALL = SamplingPolicy()
+RESUME_WITHIN_S = 120.0  # after a longer pause a new shift starts
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftOptions:
-    """What the command line says."""
+    """The options of the command line."""
 
     couriers: int
     speedup: float
     seed: int
     prefix: str = "courier-"
     mqtt_5: bool = False
-    report: SamplingPolicy = EVERYTHING
+    sampling: SamplingPolicy = SEND_ALL
+    resume: bool = True  # from saved positions, if they are recent
 
     def driver_ids(self, count: int) -> list[str]:
-        """Name the first `count` couriers; as many as a shift starts with have one width."""
+        """Name the first `count` couriers; numbers have the width of the initial count."""
         width = len(str(self.couriers))
         return [f"{self.prefix}{number:0{width}}" for number in range(1, count + 1)]
 
 
 class Shift:
-    """The couriers, their phones and their orders. Lives in one asyncio loop."""
+    """The couriers, their devices and their orders, in one asyncio event loop."""
 
     def __init__(
         self,
@@ -90,164 +91,172 @@ class Shift:
         demand = Demand(streets, self._restaurants, self._rng)
         self._world = World(streets, demand, Clock(options.speedup), api)
         self._log = get_logger()
-        self._known = read_positions(journal, time.time())
+        self._saved_positions = read_positions(journal, time.time()) if options.resume else {}
         self._settings, self._fleet = settings, fleet
         self._couriers: dict[str, Courier] = {}
         self._devices: dict[str, Device] = {}
         for driver_id in options.driver_ids(options.couriers):
-            self._hire(driver_id)
-        self._due: dict[str, float] = {}  # when whose next fix is, on the monotonic clock
-        self._phones: list[asyncio.Task[None]] = []
+            self._add_courier(driver_id)
+        self._due: dict[
+            str, float
+        ] = {}  # the time of each courier's next fix, on the monotonic clock
+        self._device_tasks: list[asyncio.Task[None]] = []
         self._dispatch = Dispatch(
             self._world, fleet.staff_token(), self._couriers, policy_id, self._rng
         )
         self._plan = self._plan_start()
-        self._wanted = options.couriers
-        self._unknown = ""  # whom the platform did not know when it was last asked
-        self._resting: set[str] = set()  # off duty, because fewer are wanted
-        self._beginning = asyncio.Semaphore(BEGIN_AT_ONCE)
+        self._target = options.couriers
+        self._unregistered_id = ""  # the courier that was not registered at the last try
+        self._off_shift: set[str] = set()  # off duty, because the target is lower
+        self._starting = asyncio.Semaphore(START_PARALLEL)
         self._drain_s = 2 * settings.ack_every_s + 5
-        self._reported = 0
-        self._began = time.monotonic()
+        self._published = 0
+        self._started_at = time.monotonic()
 
     @property
-    def goes_on(self) -> bool:
-        """Whether a process before this one ended just now, and this one takes its place."""
-        return bool(self._known)
+    def is_resumed(self) -> bool:
+        """Whether this process continues the shift of one that has just ended."""
+        return bool(self._saved_positions)
 
     def resize(self, count: int) -> None:
-        """Have so many couriers on shift soon; new ones as soon as the platform knows them."""
-        self._wanted = max(0, count)
-        self._dispatch.on_shift = min(self._wanted, len(self._couriers))
+        """Set the target. New couriers join once they are registered."""
+        self._target = max(0, count)
+        self._dispatch.on_shift = min(self._target, len(self._couriers))
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Run the shift until `stop`, then until the watermark has passed every fix.
+        """Run the shift until `stop`, then until the watermark covers every fix.
 
-        Returns how many fixes it had not passed in the time given for that.
+        Returns the number of fixes that it does not cover after two ack periods.
         """
-        self._phones += [asyncio.create_task(device.run()) for device in self._devices.values()]
-        phones = list(self._phones)
+        self._device_tasks += [
+            asyncio.create_task(device.run()) for device in self._devices.values()
+        ]
+        device_tasks = list(self._device_tasks)
         work = asyncio.create_task(self._work())
         stopped = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait({work, stopped, *phones}, return_when="FIRST_COMPLETED")
+        done, _ = await asyncio.wait({work, stopped, *device_tasks}, return_when="FIRST_COMPLETED")
         for task in done:
-            if (failure := task.exception()) is not None:  # only `stopped` ends without
-                raise first_of_ours(failure)
+            if (failure := task.exception()) is not None:  # all but `stopped` end with an error
+                raise unwrap_error(failure)
         work.cancel()
         self._dispatch.stop()
-        left, _ = await asyncio.gather(self._drain(), self._go_home())
+        left, _ = await asyncio.gather(self._wait_committed(), self._end_duty())
         for device in self._devices.values():
             await device.stop()
-        await asyncio.gather(*self._phones)
+        await asyncio.gather(*self._device_tasks)
         self._save_positions()
         self._journal.commit()
         return left
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._report())
+            group.create_task(self._publish_fixes())
             group.create_task(self._progress())
-            await asyncio.gather(*(self._begin(one, group) for one in self._couriers.values()))
-            await self._begin_waiting_orders()
+            await asyncio.gather(
+                *(self._start_courier(one, group) for one in self._couriers.values())
+            )
+            await self._start_waiting_orders()
             group.create_task(self._dispatch.take_orders())
-            group.create_task(self._change_shift(group))
+            group.create_task(self._apply_target(group))
 
-    def _hire(self, driver_id: str) -> Courier:
-        """Make a courier and their phone, which does nothing yet."""
+    def _add_courier(self, driver_id: str) -> Courier:
+        """Create a courier and its device, without starting them."""
         courier = self._couriers[driver_id] = Courier(
             driver_id,
             self._fleet.driver_token(driver_id),
             self._world,
             random.Random(f"{self._options.seed} {driver_id}"),
-            self._place_of(driver_id),
+            self._start_position(driver_id),
         )
         login = make_login(driver_id, self._settings, self._fleet, mqtt_5=self._options.mqtt_5)
         device = Device(login, self._journal, self._settings.ack_every_s)
-        device.reporter.pace = self._options.speedup
-        device.reporter.follow(self._options.report)
+        device.sampler.pace = self._options.speedup
+        device.sampler.policy = self._options.sampling
         self._devices[driver_id] = device
         return courier
 
-    async def _grow(self, group: asyncio.TaskGroup) -> None:
-        """Take on more couriers, as far as they are wanted and the platform knows them."""
-        for driver_id in self._options.driver_ids(self._wanted)[len(self._couriers) :]:
-            courier = self._hire(driver_id)
+    async def _add_couriers(self, group: asyncio.TaskGroup) -> None:
+        """Add couriers up to the target, as far as they are registered."""
+        for driver_id in self._options.driver_ids(self._target)[len(self._couriers) :]:
+            courier = self._add_courier(driver_id)
             try:
-                await self._begin(courier, group)
+                await self._start_courier(courier, group)
             except UnknownCourier as exc:
                 del self._couriers[driver_id], self._devices[driver_id]
-                if driver_id != self._unknown:
-                    self._log.warning("courier_unknown", detail=str(exc), wanted=self._wanted)
-                self._unknown = driver_id  # who is registered a moment later joins then
+                if driver_id != self._unregistered_id:
+                    self._log.warning(
+                        "courier_not_registered", detail=str(exc), target=self._target
+                    )
+                self._unregistered_id = driver_id  # tried again later
                 return
-            self._phones.append(asyncio.create_task(self._devices[driver_id].run()))
+            self._device_tasks.append(asyncio.create_task(self._devices[driver_id].run()))
             self._due[driver_id] = time.monotonic()
-            self._dispatch.on_shift = min(self._wanted, len(self._couriers))
+            self._dispatch.on_shift = min(self._target, len(self._couriers))
 
-    async def _change_shift(self, group: asyncio.TaskGroup) -> None:
-        """Send couriers without an order home, or call some back, as many as are wanted."""
+    async def _apply_target(self, group: asyncio.TaskGroup) -> None:
+        """Send couriers without an order off duty, or back on duty, to meet the target."""
         while True:
-            await asyncio.sleep(CHANGE_EVERY_S)
-            for phone in self._phones:
-                if phone.done():
-                    phone.result()  # raises what it has died of
-            await self._grow(group)
+            await asyncio.sleep(APPLY_TARGET_EVERY_S)
+            for task in self._device_tasks:
+                if task.done():
+                    task.result()  # raises the error that ended it
+            await self._add_couriers(group)
             for number, (driver_id, courier) in enumerate(self._couriers.items()):
                 if number < self._dispatch.on_shift:
-                    if driver_id in self._resting:
-                        await courier.on_duty()
-                        self._resting.discard(driver_id)
-                elif driver_id in self._resting or courier.busy:
+                    if driver_id in self._off_shift:
+                        await courier.go_on_duty()
+                        self._off_shift.discard(driver_id)
+                elif driver_id in self._off_shift or courier.busy:
                     continue
-                elif await courier.off_duty():
-                    self._resting.add(driver_id)
+                elif await courier.go_off_duty():
+                    self._off_shift.add(driver_id)
 
-    async def _drain(self) -> int:
+    async def _wait_committed(self) -> int:
         deadline = time.monotonic() + self._drain_s
         while (left := self.pending) and time.monotonic() < deadline:
             await asyncio.sleep(0.2)
             self._journal.commit()
         return left
 
-    async def _go_home(self) -> None:
-        """Those without an order go off duty, so that nobody counts on them."""
+    async def _end_duty(self) -> None:
+        """Send couriers without an order off duty, so that they get no more orders."""
         idle = [courier for courier in self._couriers.values() if not courier.busy]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GO_HOME_WITHIN_S):
-                await asyncio.gather(*(courier.off_duty() for courier in idle))
+            async with asyncio.timeout(END_DUTY_TIMEOUT_S):
+                await asyncio.gather(*(courier.go_off_duty() for courier in idle))
 
     @property
     def pending(self) -> int:
-        """How many fixes the watermark has not passed."""
+        """The number of fixes that the watermark does not cover."""
         return sum(device.pending for device in self._devices.values())
 
-    # -- reporting --------------------------------------------------------------------------
+    # -- fixes ------------------------------------------------------------------------------
 
-    async def _report(self) -> None:
-        """Write every courier's fix when it is due, make it durable, publish it."""
+    async def _publish_fixes(self) -> None:
+        """Write the fixes that are due, make them durable with one fsync, and publish them."""
         every_s = REPORT_EVERY_S / self._options.speedup
         step_s = every_s / len(self._couriers)
-        began = noted = time.monotonic()  # a clock that is set does not change the pace
-        self._due = {one: began + number * step_s for number, one in enumerate(self._couriers)}
+        started_at = saved_at = time.monotonic()
+        self._due = {one: started_at + number * step_s for number, one in enumerate(self._couriers)}
         while True:
             now, wall_s, clock_s = time.monotonic(), time.time(), self._world.clock.now_s()
-            fresh, reported = [], 0
+            devices, published = [], 0
             for driver_id, due in self._due.items():
                 late_s = now - due
-                if late_s < 0 or driver_id in self._resting:
+                if late_s < 0 or driver_id in self._off_shift:
                     continue
                 courier, device = self._couriers[driver_id], self._devices[driver_id]
                 fix = courier.observe(clock_s - late_s * self._options.speedup)
-                reported += device.observe({"fix_at": round((wall_s - late_s) * 1000), **fix})
-                fresh.append(device)
+                published += device.observe({"fix_at": round((wall_s - late_s) * 1000), **fix})
+                devices.append(device)
                 self._due[driver_id] += every_s if late_s < CATCH_UP_S else late_s + every_s
-            if now - noted > NOTE_EVERY_S:
+            if now - saved_at > SAVE_POSITIONS_EVERY_S:
                 self._save_positions()
-                noted = now
+                saved_at = now
             self._journal.commit()
-            for device in fresh:
+            for device in devices:
                 device.pump()
-            self._reported += reported
+            self._published += published
             await asyncio.sleep(TICK_S)
 
     async def _progress(self) -> None:
@@ -256,8 +265,8 @@ class Shift:
             devices = self._devices.values()
             self._log.info(
                 "shift",
-                reported=self._reported,
-                fixes_per_s=round(self._reported / (time.monotonic() - self._began), 1),
+                published=self._published,
+                fixes_per_s=round(self._published / (time.monotonic() - self._started_at), 1),
                 connected=sum(device.connected for device in devices),
                 pending=self.pending,
                 given_up=sum(device.given_up for device in devices),
@@ -270,43 +279,47 @@ class Shift:
         note = {"at": time.time(), "places": rounded}
         self._journal.set_note(POSITIONS_NOTE, json.dumps(note))
 
-    # -- beginning --------------------------------------------------------------------------
+    # -- start ------------------------------------------------------------------------------
 
     def _plan_start(self) -> dict[str, tuple[Job, Stage]]:
-        """Choose who is how far with which order when the shift starts, and put them there.
+        """Choose the orders and stages of couriers at the start of the shift, and move them there.
 
-        Nobody who goes on from an earlier life of this process is moved.
+        Couriers with a saved position are not moved.
         """
-        fresh = [one for driver_id, one in self._couriers.items() if driver_id not in self._known]
+        fresh = [
+            one
+            for driver_id, one in self._couriers.items()
+            if driver_id not in self._saved_positions
+        ]
         stages, weights = list(WARM_STAGES), list(WARM_STAGES.values())
         plan = {}
         for courier in self._rng.sample(fresh, round(len(fresh) * WARM_SHARE)):
             stage = self._rng.choices(stages, weights)[0]
             job = self._dispatch.new_job()
             job.ready_s = self._rng.uniform(*WARM_READY_S)
-            courier.put(job, stage)
+            courier.place_at(job, stage)
             plan[courier.driver_id] = (job, stage)
         return plan
 
-    async def _begin(self, courier: Courier, group: asyncio.TaskGroup) -> None:
-        """Go on duty, and on with an order from before, or with the one of the plan."""
-        async with self._beginning:  # so that the first couriers are done before the last begin
-            order = await courier.current_order() if await courier.on_duty() else None
+    async def _start_courier(self, courier: Courier, group: asyncio.TaskGroup) -> None:
+        """Go on duty, and continue the current order or start the planned one."""
+        async with self._starting:  # a few at a time, so that the first ones start early
+            order = await courier.current_order() if await courier.go_on_duty() else None
             if order is not None:
                 job = self._job_of(order, order["restaurant"])
                 picked_up = order["state"] in ("picked_up", "arriving", "at_customer")
                 stage = Stage.TO_CUSTOMER if picked_up else Stage.AT_RESTAURANT
-                if courier.driver_id not in self._known:
-                    courier.put(job, stage)
-                courier.give(job, stage)
+                if courier.driver_id not in self._saved_positions:
+                    courier.place_at(job, stage)
+                courier.assign(job, stage)
                 self._dispatch.watch(job)
             elif (planned := self._plan.get(courier.driver_id)) is not None:
                 job, stage = planned
-                await self._dispatch.start_under_way(job, courier, stage)
-        group.create_task(courier.live())
+                await self._dispatch.start_in_progress(job, courier, stage)
+        group.create_task(courier.run_shift())
 
-    async def _begin_waiting_orders(self) -> None:
-        """Orders that have no courier yet: those from before, and some new ones."""
+    async def _start_waiting_orders(self) -> None:
+        """Start the orders without a courier: existing ones, and some new ones."""
         places = {one.restaurant_id: asdict(one) for one in self._restaurants}
         for order in await self._dispatch.pending_orders():
             if (restaurant := places.get(order["restaurant_id"])) is not None:
@@ -324,29 +337,29 @@ class Shift:
             order_id=str(order["order_id"]),
         )
 
-    def _place_of(self, driver_id: str) -> Point:
-        """Where a courier was, or somewhere near a restaurant, where those without an order are."""
-        if driver_id in self._known:
-            return self._world.streets.to_xy(*self._known[driver_id])
+    def _start_position(self, driver_id: str) -> Point:
+        """Return the saved position, or a point near a random restaurant."""
+        if driver_id in self._saved_positions:
+            return self._world.streets.to_xy(*self._saved_positions[driver_id])
         return self._rng.choice(self._restaurants).place.point
 
 
-def first_of_ours(failure: BaseException) -> BaseException:
-    """The first error in a group that is a sentence of ours, or else the whole group."""
+def unwrap_error(failure: BaseException) -> BaseException:
+    """Return the first DoorstepError of a group, else the whole group."""
     if not isinstance(failure, BaseExceptionGroup):
         return failure
-    ours: BaseException | None = failure.subgroup(DoorstepError)
-    while isinstance(ours, BaseExceptionGroup):
-        ours = ours.exceptions[0]
-    return ours or failure
+    found: BaseException | None = failure.subgroup(DoorstepError)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found or failure
 
 
 def read_positions(journal: Journal, now: float) -> dict[str, Point]:
-    """Where everyone was when the journal's last process ended, (lon_deg, lat_deg).
+    """Read the couriers' saved positions, (lon_deg, lat_deg).
 
-    Empty when that is too long ago to go on from.
+    Empty if they are older than RESUME_WITHIN_S.
     """
-    noted = json.loads(journal.notes().get(POSITIONS_NOTE, '{"at": 0, "places": {}}'))
-    if now - noted["at"] > GO_ON_WITHIN_S:
+    note = json.loads(journal.notes().get(POSITIONS_NOTE, '{"at": 0, "places": {}}'))
+    if now - note["at"] > RESUME_WITHIN_S:
         return {}
-    return {driver_id: (place[0], place[1]) for driver_id, place in noted["places"].items()}
+    return {driver_id: (place[0], place[1]) for driver_id, place in note["places"].items()}

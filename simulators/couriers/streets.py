@@ -1,4 +1,4 @@
-"""The streets as couriers ride them: the fastest way by the limits, and the lights."""
+"""The streets for couriers: the fastest way by the speed limits, and traffic lights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from eta.streets import EdgeSegment, Point, RoadGraph, Street, StreetPoint
 __all__ = ["Point", "StreetPoint", "Streets", "Stretch", "load_firenze"]
 
 WITH_LIGHTS = frozenset({"primary", "secondary", "tertiary"})
-LIGHTS_SHARE = 3  # of the crossings of those streets, one in three has lights
+CROSSINGS_PER_LIGHT = 3  # of the crossings of those streets, one in three has lights
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A part of a way, along one street. `lights` stand at its end."""
+    """A part of a way, along one street. `lights`: whether there are traffic lights at its end."""
 
     points: tuple[Point, ...]
     limit_mps: float
@@ -28,10 +28,10 @@ class Stretch:
 
 
 class Streets(city.Streets):
-    """A city's streets, and how couriers get from one place to another."""
+    """A city's street graph, with the fastest ways of couriers."""
 
     def __init__(self, middle: Point, streets: Sequence[Street], nodes: Sequence[Point]) -> None:
-        """As the shared graph's."""
+        """See `eta.streets.Streets`."""
         super().__init__(middle, streets, nodes)
         self._roads = RoadGraph(self)
         limits = np.array([street.limit_mps for street in streets])
@@ -39,7 +39,7 @@ class Streets(city.Streets):
         self._lights = _lights(streets)
 
     def way(self, start: StreetPoint, end: StreetPoint) -> list[Stretch]:
-        """The fastest way from one place to another, keeping to one-way streets."""
+        """Return the fastest way from one place to another. Respects one-way streets."""
         route = self._roads.shortest_path_tree(end, self._edge_s).route_from(start)
         return [self._stretch(part, is_last=part is route[-1]) for part in route]
 
@@ -51,13 +51,13 @@ class Streets(city.Streets):
 
 @cache
 def load_firenze() -> Streets:
-    """Load Florence's streets that couriers may use."""
+    """Load the streets of Florence that couriers may use."""
     known = city.load_firenze()
     return Streets(known.middle, known.streets, known.nodes)
 
 
 def _lights(streets: Sequence[Street]) -> frozenset[int]:
-    """Nodes with traffic lights: chosen crossings of three and more streets, one of them major."""
+    """Choose nodes with traffic lights: crossings of three or more streets, one of them major."""
     meeting: dict[int, int] = {}
     major: set[int] = set()
     for street in streets:
@@ -66,7 +66,7 @@ def _lights(streets: Sequence[Street]) -> frozenset[int]:
             if street.highway in WITH_LIGHTS:
                 major.add(node)
     crossings = (node for node in major if meeting[node] >= 3)
-    return frozenset(node for node in crossings if node % LIGHTS_SHARE == 0)
+    return frozenset(node for node in crossings if node % CROSSINGS_PER_LIGHT == 0)
 
 
 def _points(street: Street, part: EdgeSegment) -> tuple[Point, ...]:

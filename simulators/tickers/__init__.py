@@ -1,6 +1,6 @@
-"""Tickers: series of numbers, each a random walk of ±1 a second from 0, over one MQTT connection.
+"""Tickers: series of numbers over one MQTT connection, each a random walk of ±1 per second.
 
-__main__    asks how many there are to be and where each stands, and publishes until it is stopped
-walk        the walks
-publisher   the connection; what was not acknowledged is sent again on the next one
+__main__    reads the target count and the last values, and publishes
+walk        the random walks
+publisher   the connection; unacknowledged points are sent again on the next one
 """

@@ -1,4 +1,4 @@
-"""Random walks. Pure: time and chance are passed in."""
+"""Random walks. Pure: random numbers are passed in."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import random
 from collections.abc import Mapping
 
 SOURCE_ID = "tickers"
-MOST = 1000  # series that a source may have
+MAX_TICKERS = 1000  # the limit of series per source
 
 
 def measure_of(number: int) -> str:
-    """Name a ticker's measure; tickers count from 1."""
+    """Name the measure of a ticker; numbers start at 1."""
     return f"{number:03}"
 
 
 class Walks:
-    """Each ticker's value. One that is switched off keeps it, and goes on from there."""
+    """The tickers' values. A ticker that is switched off keeps its value."""
 
-    def __init__(self, known: Mapping[str, float], rng: random.Random) -> None:
-        self._values = dict(known)
+    def __init__(self, values: Mapping[str, float], rng: random.Random) -> None:
+        self._values = dict(values)
         self._rng = rng
         self.count = 0
 
     def resize(self, count: int) -> None:
-        """Have so many tickers from now on, at most MOST."""
-        self.count = min(max(0, count), MOST)
+        """Set the number of tickers, MAX_TICKERS at most."""
+        self.count = min(max(0, count), MAX_TICKERS)
 
     def step(self) -> dict[str, float]:
-        """Move every ticker up or down by one; give their values by measure."""
+        """Move every ticker by +1 or -1, and return the values by measure."""
         moved = {}
         for number in range(1, self.count + 1):
             measure = measure_of(number)

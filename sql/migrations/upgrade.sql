@@ -1,4 +1,4 @@
--- Queries of `python -m sql upgrade`, by name: `sql.query("fingerprint", "migrations/upgrade.sql")`.
+-- The queries of `python -m sql upgrade`: `sql.query("fingerprint", "migrations/upgrade.sql")`.
 
 -- lock_upgrade --
 SELECT pg_advisory_xact_lock(hashtextextended('doorstep.upgrade', 0))

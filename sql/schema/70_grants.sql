@@ -4,7 +4,8 @@
 DO $do$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
+    EXECUTE format(
+        'GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
         current_database());
 END
 $do$;
@@ -21,7 +22,8 @@ GRANT EXECUTE ON FUNCTION
     driver_sampling__take_v1, driver_sampling__confirm_v1, driver_sampling__mark_undelivered_v1,
     series__prepare_v1, series__record_v1, series__expire_v1,
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
-    fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1, fix_history__drop_packed_v1, fix_chunk__expire_v1
+    fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
+    fix_history__drop_packed_v1, fix_chunk__expire_v1
 TO driver_events;
 GRANT SELECT ON outbox, parked_fix, kafka_offset, history_bounds, limits TO driver_events;
 

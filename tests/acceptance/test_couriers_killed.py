@@ -1,4 +1,4 @@
-"""kill -9 of the couriers: they go on where they were, and their journal agrees."""
+"""kill -9 of the couriers' process: they go on where they were, and no fix is lost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 import pytest
 
 from doorstep.errors import DoorstepError
-from doorstep.provision import numbered, owner_connection
-from ops.ledger import Ledger, compare, read_journals, read_orders
-from ops.stack.demo import PREFIX, Couriers
+from doorstep.provision import numbered_ids, owner_connection
+from ops.demo.couriers import PREFIX, CouriersProcess
+from ops.fleet_statistics import read_orders
+from ops.ledger import Ledger, compare, read_journals
 from ops.stack.stack import Stack
 
 COURIERS = 20
@@ -25,36 +26,36 @@ DELIVER_WITHIN_S = 180.0  # a delivery takes 25 minutes, at ten times the speed
 
 
 @pytest.fixture(scope="module")
-def couriers(stack: Stack) -> Iterator[Couriers]:
-    """Couriers at work."""
-    stack.add_drivers(numbered(PREFIX, COURIERS))
-    before = published(stack)  # by devices of other tests
-    process = Couriers(stack, COURIERS, SPEEDUP)
+def couriers(stack: Stack) -> Iterator[CouriersProcess]:
+    """The couriers' process, publishing."""
+    stack.add_drivers(numbered_ids(PREFIX, COURIERS))
+    before = published(stack)  # by other tests' devices
+    process = CouriersProcess(stack, COURIERS, SPEEDUP)
     wait_for_progress(stack, process, before)
     yield process
     process.stop()
 
 
 def published(stack: Stack) -> int:
-    return sum(life.last_seq for life in read_journals(stack.paths.journals))
+    return sum(boot.last_seq for boot in read_journals(stack.paths.journals))
 
 
-def wait_for_progress(stack: Stack, couriers: Couriers, more_than: int) -> None:
+def wait_for_progress(stack: Stack, couriers: CouriersProcess, more_than: int) -> None:
     deadline = time.monotonic() + PROGRESS_WITHIN_S
     while published(stack) <= more_than:
         assert time.monotonic() < deadline, "the couriers publish nothing"
-        couriers.keep_running()  # it rests before it starts them again
+        couriers.keep_running()
         time.sleep(0.2)
 
 
 def ledger_when_settled(stack: Stack) -> Ledger:
-    """Compare what the journals hold now with the database, as soon as that has it all."""
-    lives = read_journals(stack.paths.journals)
+    """Compare the journals as they are now with the database, once that has all fixes."""
+    boots = read_journals(stack.paths.journals)
     deadline = time.monotonic() + AGREE_WITHIN_S
     while True:
         try:
             with owner_connection(stack.database_admin_url) as conn:
-                ledger = compare(conn, lives)
+                ledger = compare(conn, boots)
         except DoorstepError as exc:
             if not exc.retriable or time.monotonic() > deadline:
                 raise
@@ -64,7 +65,7 @@ def ledger_when_settled(stack: Stack) -> Ledger:
         time.sleep(1)
 
 
-def test_kill_9__of_the_couriers__loses_nothing(stack: Stack, couriers: Couriers) -> None:
+def test_kill_9__of_the_couriers__loses_nothing(stack: Stack, couriers: CouriersProcess) -> None:
     """Every other process is killed in tests/faults."""
     os.kill(couriers.pid, signal.SIGKILL)
     time.sleep(0.5)
@@ -77,9 +78,11 @@ def test_kill_9__of_the_couriers__loses_nothing(stack: Stack, couriers: Couriers
     assert ledger.published > before
 
 
-def test_couriers__after_all_that__still_deliver(stack: Stack, couriers: Couriers) -> None:
-    """Killed and started again, they go on with the orders that they had."""
-    since, driver_ids = datetime.now(UTC), numbered(PREFIX, COURIERS)
+def test_couriers__killed_and_restarted__still_deliver(
+    stack: Stack, couriers: CouriersProcess
+) -> None:
+    """They go on with the orders that they had."""
+    since, driver_ids = datetime.now(UTC), numbered_ids(PREFIX, COURIERS)
     deadline = time.monotonic() + DELIVER_WITHIN_S
     while True:
         with owner_connection(stack.database_admin_url) as conn:

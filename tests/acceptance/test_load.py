@@ -1,4 +1,4 @@
-"""`./run load` as a whole: a small run on a stack of its own, and a fix that is taken away."""
+"""`./run load` end to end: a small run on a temporary stack, and a fix deleted afterwards."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SHAPE = {
 }
 
 
-def test_load__settles_with_the_database_device_by_device() -> None:
+def test_load__a_small_run__reconciles_every_fix_and_finds_a_deleted_one() -> None:
     options = parse([*ARGUMENTS, "--viewers", "5"])
     with load_run(options, lambda _line: None) as run:
         measured = run.measure(options.interval_s, options.duration_s, options.warm_up_s)
-        report = build_report(run, measured, run.balance())
+        report = build_report(run, measured, run.reconcile())
 
-        # The report has all that it promises, and nothing is lost.
+        # The report is complete, and nothing is lost.
         assert {"devices", "rate_per_s", "machine", *SHAPE} <= set(report)
         for name, members in SHAPE.items():
             assert members <= set(report[name])
@@ -31,19 +31,19 @@ def test_load__settles_with_the_database_device_by_device() -> None:
         fixes = report["fixes"]
         assert fixes["published"] == 200 * (options.warm_up_s + options.duration_s)
         assert fixes["committed"] + fixes["rejected"] == fixes["published"]
-        assert (fixes["lost"], fixes["agrees"], report["complaints"]) == (0, True, [])
+        assert (fixes["lost"], fixes["consistent"], report["discrepancies"]) == (0, True, [])
         assert fixes["pubacked"] == fixes["published"]
         assert report["cpu_us_per_fix"]["total"] > 0
         assert all(report["rss_mib"][part] > 0 for part in PARTS)
         assert 150 < report["bytes_per_fix"]["wire"] < 400
-        assert report["lost_connections"] == 0
+        assert report["disconnects"] == 0
 
-        # A fix that is taken away is found, by name.
+        # A deleted fix is reported.
         one = run.fleet.devices[77]
         run.conn.execute(
             "DELETE FROM fix_history WHERE driver_id = %s AND seq = 3", (one.driver_id,)
         )
-        (complaint, inconsistent) = run.balance().complaints()
-        assert run.balance().lost == 1
-        assert complaint.startswith(f"{one.driver_id} boot {one.boot}: lost 3-3")
+        (lost, inconsistent) = run.reconcile().complaints()
+        assert run.reconcile().lost == 1
+        assert lost.startswith(f"{one.driver_id} boot {one.boot}: lost 3-3")
         assert "differ" in inconsistent

@@ -1,8 +1,8 @@
 """One stack and one Chromium for all browser tests, and an empty city for each.
 
-    city       drivers, orders and what they do: `await city.driver("d1", place)`
+    city       drivers and orders: `await city.driver("d1", place)`
     open_page  `page = await open_page("/fleet#…", size=DESKTOP, dark=True)`
-    pictures   where screenshots are kept: BROWSER_TEST_PICTURES, else .doorstep/pictures
+    screenshots  their folder: BROWSER_TEST_PICTURES, else .doorstep/pictures
 
 Tests and fixtures share one event loop, which the browser is bound to.
 """
@@ -22,15 +22,15 @@ import psycopg
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
-from tests.browser.looking import ARGUMENTS, CHROMIUM, DESKTOP, PROJECT
 
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection, provision_drivers, provision_staff
 from doorstep.store.admin import NewRestaurant, register_restaurants
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
+from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS, DESKTOP, PROJECT
 from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
-from tracking_api.pages import DIST
+from web import DIST
 
 RESTAURANT_ID = 900_001  # past Florence's own
 
@@ -38,7 +38,7 @@ OpenPage = Callable[..., Awaitable[Page]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let every test here run in the browser's event loop, where there is a browser."""
+    """Run every test here in the browser's event loop; skip without a browser."""
     missing = None
     if not CHROMIUM.exists():
         missing = "no chromium"
@@ -54,12 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
-    """The whole stack, ready. Whoever kills a part of it waits until it is ready again."""
+    """The whole stack. A test that kills a part of it waits until it is ready again."""
     only_worker("the browsers' stack")
     paths = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
-    paths.chmod(0o755)  # the servers' own users come in
+    paths.chmod(0o755)  # readable for the servers' users
     settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
-    whole = Stack(settings, say=lambda _: None)
+    whole = Stack(settings, echo=lambda _: None)
     try:
         whole.up(owner_pid=os.getpid())
         with owner_connection(whole.database_admin_url) as conn:
@@ -75,7 +75,9 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
 async def browser() -> AsyncIterator[Browser]:
     """Chromium."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS
+        )
         yield browser
         await browser.close()
 
@@ -84,7 +86,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
     """Open an address of tracking_api (or a whole URL) in a context of its own.
 
-    `before` takes the page before it goes anywhere: to watch it, or to route its requests.
+    `before` gets the page before it is opened, to add listeners or routes.
     """
     async with AsyncExitStack() as opened:
 
@@ -113,7 +115,7 @@ async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
 
 
 @pytest.fixture(scope="session")
-def pictures() -> Path:
+def screenshots() -> Path:
     """The folder of the screenshots."""
     folder = Path(os.environ.get("BROWSER_TEST_PICTURES", PROJECT / ".doorstep/pictures"))
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,7 @@ def pictures() -> Path:
 
 
 class City:
-    """Da Mario's restaurant at RESTAURANT, and the drivers and orders that a test makes."""
+    """Da Mario's restaurant at RESTAURANT, and the drivers and orders that a test creates."""
 
     def __init__(self, stack: Stack) -> None:
         settings = stack.client_environment()
@@ -134,11 +136,11 @@ class City:
         self.phones = httpx.AsyncClient(base_url=settings["DRIVER_API_URL"], timeout=20)
 
     def database(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        """Open a connection as the owner, for what no service does: `with city.database() …`."""
+        """Connect as the owner: `with city.database() as conn`."""
         return owner_connection(self.stack.database_admin_url)
 
     def clear(self) -> None:
-        """Forget every driver and order."""
+        """Delete every driver and order."""
         with self.database() as conn:
             conn.execute("TRUNCATE driver, orders, fix_history CASCADE")  # and tokens
             provision_staff(conn, self.staff_token)
@@ -154,7 +156,7 @@ class City:
             await self.report(driver_id, place, ago_s)
 
     async def phone(self, driver_id: str, command: str) -> None:
-        """Let a driver's phone post: on-duty, orders/{order_id}/picked-up, …"""
+        """Post a driver's command: on-duty, orders/{order_id}/picked-up, …"""
         answer = await self.phones.post(
             f"/drivers/{driver_id}/{command}", headers=self._as_driver(driver_id)
         )
@@ -174,9 +176,9 @@ class City:
     async def order(
         self, *commands: str, driver_id: str | None = None, **members: Any
     ) -> dict[str, Any]:
-        """Create an order from RESTAURANT to CUSTOMER, apply staff's commands, give it to a driver.
+        """Create an order from RESTAURANT to CUSTOMER, apply commands, and assign it to a driver.
 
-        What is answered has `order_id`, `customer_link` and `customer_token`.
+        The result has `order_id`, `customer_link` and `customer_token`.
         """
         new = {
             "restaurant_id": RESTAURANT_ID,
@@ -195,14 +197,14 @@ class City:
         return order
 
     async def command(self, order: dict[str, Any], command: str, **body: str) -> None:
-        """Apply a command of staff."""
+        """Apply a staff command."""
         answer = await self.staff.post(
             f"/orders/{order['order_id']}/{command}", **({"json": body} if body else {})
         )
         assert answer.status_code == 200, answer.text
 
     def assigned_ago(self, order: dict[str, Any], ago_s: float) -> None:
-        """Let the order's current assignment have begun so long ago, for fixes of the past."""
+        """Move the start of the order's current assignment into the past."""
         with self.database() as conn:
             conn.execute(
                 "UPDATE assignment SET assigned_at = assigned_at - make_interval(secs => %s)"
@@ -223,7 +225,7 @@ class City:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def city(stack: Stack) -> AsyncIterator[City]:
-    """Nobody and nothing but what the test makes."""
+    """An empty city."""
     city = City(stack)
     city.clear()
     yield city

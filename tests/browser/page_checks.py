@@ -1,4 +1,4 @@
-"""What the browser tests look at, and how long they wait for it."""
+"""Helpers of the browser tests: waiting, reading the map, errors, accessibility."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from playwright.async_api import ConsoleMessage, Page
 PROJECT = Path(__file__).resolve().parents[2]
 AXE = PROJECT / "web/node_modules/axe-core/axe.min.js"
 CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = [
+CHROMIUM_ARGUMENTS = [
     "--no-sandbox",
     "--disable-quic",
     "--no-first-run",
@@ -24,68 +24,68 @@ ARGUMENTS = [
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 ]
-PATIENCE_S = 60
-LOOK_EVERY_S = 0.1
+TIMEOUT_S = 60
+POLL_S = 0.1
 
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 800}
 
 
-async def seen(look: Callable[[], Awaitable[Any]]) -> Any:
-    """Look until there is something to see. None if there never was."""
-    for _ in range(round(PATIENCE_S / LOOK_EVERY_S)):
-        if found := await look():
+async def eventually(poll: Callable[[], Awaitable[Any]]) -> Any:
+    """Poll until the result is truthy, and return it. None after the timeout."""
+    for _ in range(round(TIMEOUT_S / POLL_S)):
+        if found := await poll():
             return found
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(POLL_S)
     return None
 
 
-async def says(page: Page, selector: str, text: str) -> str | None:
-    """Wait until an element's text holds `text`."""
+async def wait_for_text(page: Page, selector: str, text: str) -> str | None:
+    """Wait until an element's text contains `text`."""
 
-    async def look() -> str | None:
+    async def poll() -> str | None:
         found = await page.text_content(selector) or ""
         return found if text in found else None
 
-    found: str | None = await seen(look)
+    found: str | None = await eventually(poll)
     return found
 
 
-async def drawn(page: Page, layer: str) -> int:
-    """How many features of a layer are on the map."""
+async def rendered_features(page: Page, layer: str) -> int:
+    """The number of rendered features of a map layer."""
     count = "(layer) => globalThis.doorstepMap?.getLayer(layer) ? " \
         "doorstepMap.queryRenderedFeatures({ layers: [layer] }).length : 0"  # fmt: skip
     found: int = await page.evaluate(count, layer)
     return found
 
 
-def watch(page: Page) -> list[str]:
-    """Collect what must not happen: errors, warnings, and requests to anybody else."""
-    bad: list[str] = []
-    page.on("pageerror", lambda error: bad.append(f"error: {error}"))
+def collect_errors(page: Page) -> list[str]:
+    """Collect errors, warnings, and requests to other hosts."""
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(f"error: {error}"))
 
     def listen(line: ConsoleMessage) -> None:
         if line.type in ("error", "warning") and "GL Driver Message" not in line.text:
-            bad.append(line.text)
+            errors.append(line.text)
 
     page.on("console", listen)
 
-    def look(address: str) -> None:
+    def poll(address: str) -> None:
         if urlsplit(address).hostname not in ("127.0.0.1", None):
-            bad.append(f"request to {address}")
+            errors.append(f"request to {address}")
 
-    page.on("request", lambda request: look(request.url))
-    return bad
+    page.on("request", lambda request: poll(request.url))
+    return errors
 
 
-async def barriers(page: Page) -> list[str]:
-    """What axe-core finds serious or critical on a page: `rule: selector, selector`.
+async def accessibility_violations(page: Page) -> list[str]:
+    """The serious and critical findings of axe-core: `rule: selector, selector`.
 
-    The map's canvas is left to itself: what is drawn there is told in words beside it.
+    The map's canvas is excluded: its content is available as text beside it.
     """
     await page.evaluate(AXE.read_text(encoding="utf-8"))
     found = await page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    assert found["passes"], "axe-core looked at nothing"
+    assert found["passes"], "axe-core checked nothing"
     return [
         f"{one['id']}: " + ", ".join(re.sub(r"\s+", " ", str(n["target"][0])) for n in one["nodes"])
         for one in found["violations"]

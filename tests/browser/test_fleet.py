@@ -4,79 +4,92 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+import math
+import os
+import signal
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Page
 
 from tests.browser.conftest import City, OpenPage
-from tests.browser.looking import barriers, drawn, says, seen, watch
+from tests.browser.page_checks import (
+    PHONE,
+    accessibility_violations,
+    collect_errors,
+    eventually,
+    rendered_features,
+    wait_for_text,
+)
 from tests.integration.http_services import RESTAURANT, north_of
 
 
-async def fleet(page: Page, member: str) -> Any:
-    """A member of the page's `doorstepFleet`, once the page is there."""
+async def fleet_value(page: Page, member: str) -> Any:
+    """A member of the page's `doorstepFleet`; None before the page is loaded."""
     return await page.evaluate(f"globalThis.doorstepFleet?.{member}")
 
 
-async def test_fleet__opened__saved_positions_come_first_then_they_move(
+async def test_fleet__opened__shows_saved_positions_then_live_ones(
     city: City, open_page: OpenPage
 ) -> None:
     for n in (1, 2, 3):
         await city.driver(f"d{n}", north_of(RESTAURANT, 150 * n), ago_s=120)
     await city.order("confirm", "assign")
-    bad: list[list[str]] = []
-    asked: list[str] = []
+    errors: list[list[str]] = []
+    requests: list[str] = []
 
     def before(page: Page) -> None:
-        bad.append(watch(page))
-        page.on("request", lambda request: asked.append(request.url))
+        errors.append(collect_errors(page))
+        page.on("request", lambda request: requests.append(request.url))
 
     page = await open_page(f"/fleet#{city.staff_token}", before=before)
-    assert await seen(lambda: fleet(page, "first")) == 3
-    assert await seen(lambda: fleet(page, "drawn")) == 3
+    assert await eventually(lambda: fleet_value(page, "first")) == 3
+    assert await eventually(lambda: fleet_value(page, "drawn")) == 3
     assert await page.text_content("#drivers-count") == "3"
-    assert await says(page, "#pulse", "live")
+    assert await wait_for_text(page, "#connection", "live")
     await city.report("d1", north_of(RESTAURANT, 500))
 
     async def has_moved() -> bool:
-        place = await fleet(page, "placeOf('d1')")
+        place = await fleet_value(page, "placeOf('d1')")
         return abs(place[1] - north_of(RESTAURANT, 500)[1]) < 1e-6
 
-    assert await seen(has_moved)
+    assert await eventually(has_moved)
     attribution = await page.text_content(".maplibregl-ctrl-attrib")
     assert "© OpenStreetMap contributors" in (attribution or "")
     assert city.staff_token not in page.url
-    assert [url for url in asked if city.staff_token in url] == []
-    assert [url for url in asked if "/drivers/positions" in url] == []  # streamed, not polled
-    assert bad == [[]]
+    assert [url for url in requests if city.staff_token in url] == []
+    assert [url for url in requests if "/drivers/positions" in url] == []  # streamed, not polled
+    assert errors == [[]]
 
 
-async def test_fleet__search_and_switches__by_keyboard(city: City, open_page: OpenPage) -> None:
+async def test_fleet__search_and_filters__work_by_keyboard(city: City, open_page: OpenPage) -> None:
     await city.driver("anna", RESTAURANT)
     await city.driver("bert", north_of(RESTAURANT, 100))
     order = await city.order(driver_id="bert")
     page = await open_page(f"/fleet#{city.staff_token}")
-    assert await seen(lambda: fleet(page, "known")) == 2
+    assert await eventually(lambda: fleet_value(page, "known")) == 2
     available = page.get_by_role("button", name="Available 1")
-    assert await seen(available.count)
+    assert await eventually(available.count)
     await available.press("Space")
-    assert await fleet(page, "known") == 1
+    assert await fleet_value(page, "known") == 1
     await page.get_by_role("button", name="To restaurant 1").press("Enter")
-    assert await fleet(page, "known") == 0
+    assert await fleet_value(page, "known") == 0
     await page.get_by_role("button", name="Available 1").press("Space")
     await page.get_by_label("Driver, name or order").press_sequentially("ann")
     await page.keyboard.press("Enter")
-    assert await says(page, "#detail", "anna")
-    assert await says(page, "#detail dl", "On duty")
+    assert await wait_for_text(page, "#driver", "anna")
+    assert await wait_for_text(page, "#driver dl", "On duty")
     await page.get_by_label("Driver, name or order").fill(order["order_id"][:8])
     await page.keyboard.press("Enter")
-    assert await says(page, "#detail", "bert")
-    assert await says(page, "#order", order["order_id"][:8])
-    assert await seen(lambda: drawn(page, "way-ends")) == 2
+    assert await wait_for_text(page, "#driver", "bert")
+    assert await wait_for_text(page, "#order", order["order_id"][:8])
+    assert await eventually(lambda: _renders(page, "places", 2))
 
 
-async def test_fleet__orders__assigned_reassigned_refused_and_cancelled_from_the_page(
+async def test_fleet__order_commands__assign_reassign_refuse_and_cancel(
     city: City, open_page: OpenPage
 ) -> None:
     await city.driver("d1", north_of(RESTAURANT, 10))
@@ -95,67 +108,71 @@ async def test_fleet__orders__assigned_reassigned_refused_and_cancelled_from_the
         found = (await city.staff.get(f"/orders/{order['order_id']}")).json()
         return found["state"], found["driver_id"]
 
-    assert await seen(listed) == short([*waiting[:5], under_way])
+    assert await eventually(listed) == short([*waiting[:5], under_way])
     await page.get_by_role("button", name="2 more").click()
     assert await listed() == short([*waiting, under_way])
 
     order = waiting[3]
     await page.locator(f"#order-{order['order_id']}").click()
-    assert await seen(page.get_by_role("button", name="Assign", exact=True).count)
-    assert await barriers(page) == []
+    assert await eventually(page.get_by_role("button", name="Assign", exact=True).count)
+    assert await accessibility_violations(page) == []
     await page.get_by_role("button", name="Assign", exact=True).click()
-    assert await says(page, "#said", "Assigned to d1.")
+    assert await wait_for_text(page, "#notice", "Assigned to d1.")
     assert await stands(order) == ("assigned", "d1")
 
     await city.phone("d2", f"orders/{under_way['order_id']}/picked-up")
     await city.phone("d2", f"orders/{under_way['order_id']}/delivered")
     await page.get_by_label("Courier", exact=True).fill("d2")
     await page.get_by_role("button", name="Reassign").click()
-    assert await says(page, "#said", "Reassigned to d2.")
+    assert await wait_for_text(page, "#notice", "Reassigned to d2.")
     assert await stands(order) == ("assigned", "d2")
 
-    await page.get_by_role("button", name="Cancel order").click()  # asks again
+    await page.get_by_role("button", name="Cancel order").click()  # asks for confirmation
     assert await stands(order) == ("assigned", "d2")
-    await page.route("**/fleet/orders*", lambda route: route.abort())  # it hears of nothing new
+    await page.route(
+        "**/fleet/orders*", lambda route: route.abort()
+    )  # the page does not see the new state
     await city.phone("d2", f"orders/{order['order_id']}/picked-up")
     await city.phone("d2", f"orders/{order['order_id']}/delivered")
     await page.get_by_role("button", name="Yes, cancel it").click()
-    assert await says(page, "#refused", "Not possible: the order is delivered.")
+    assert await wait_for_text(page, "#command-error", "Not possible: the order is delivered.")
     await page.unroute("**/fleet/orders*")
 
     await page.locator(f"#order-{waiting[0]['order_id']}").click()
     await page.get_by_role("button", name="Cancel order").click()
     await page.get_by_role("button", name="Yes, cancel it").click()
-    assert await says(page, "#said", "Cancelled.")
+    assert await wait_for_text(page, "#notice", "Cancelled.")
     assert await stands(waiting[0]) == ("cancelled", None)
 
 
-async def test_fleet__the_past__plays_and_downloads(city: City, open_page: OpenPage) -> None:
+async def test_fleet__playback__plays_and_downloads(city: City, open_page: OpenPage) -> None:
     await city.driver("carla", RESTAURANT, ago_s=1300)
     for n in range(1, 6):
         await city.report("carla", north_of(RESTAURANT, 100 * n), ago_s=1300 - 60 * n)
     page = await open_page(f"/fleet#{city.staff_token}", accept_downloads=True, dark=True)
-    assert await seen(lambda: fleet(page, "known")) == 1
+    assert await eventually(lambda: fleet_value(page, "known")) == 1
     await page.get_by_label("Driver, name or order").fill("carla")
     await page.keyboard.press("Enter")
-    assert await seen(lambda: drawn(page, "track"))
+    assert await eventually(lambda: rendered_features(page, "track"))
     await page.get_by_role("button", name="Past of this driver").click()
     await page.get_by_role("button", name="Show", exact=True).click()
-    assert await says(page, "#past-said", "6 places of 1 driver.")
-    assert (await fleet(page, "placeOf('carla')"))[1] < north_of(RESTAURANT, 1)[1]
-    assert await barriers(page) == []
+    assert await wait_for_text(page, "#playback-status", "6 positions of 1 driver.")
+    assert (await fleet_value(page, "placeOf('carla')"))[1] < north_of(RESTAURANT, 1)[1]
+    assert await accessibility_violations(page) == []
 
-    await page.get_by_label("Moment").fill("500")  # half of five minutes
-    assert abs((await fleet(page, "placeOf('carla')"))[1] - north_of(RESTAURANT, 250)[1]) < 1e-5
+    await page.get_by_label("Time").fill("500")  # half of five minutes
+    assert (
+        abs((await fleet_value(page, "placeOf('carla')"))[1] - north_of(RESTAURANT, 250)[1]) < 1e-5
+    )
     await page.get_by_label("Speed").select_option("300")
     await page.get_by_role("button", name="Play").click()
 
     async def has_arrived() -> bool:
-        place = await fleet(page, "placeOf('carla')")
+        place = await fleet_value(page, "placeOf('carla')")
         return abs(place[1] - north_of(RESTAURANT, 500)[1]) < 1e-6
 
-    assert await seen(has_arrived)
-    assert await seen(page.get_by_role("button", name="Play").count)
+    assert await eventually(has_arrived)
+    assert await eventually(page.get_by_role("button", name="Play").count)
 
     await page.get_by_label("File").select_option("CSV")
     async with page.expect_download() as waiting:
@@ -167,39 +184,260 @@ async def test_fleet__the_past__plays_and_downloads(city: City, open_page: OpenP
     assert datetime.now(UTC) - first_at > timedelta(seconds=1300)
 
     await page.get_by_role("button", name="Back to live").click()
-    assert await seen(lambda: page.locator("#past").is_hidden())
-    assert await seen(lambda: fleet(page, "known")) == 1
+    assert await eventually(lambda: page.locator("#playback").is_hidden())
+    assert await eventually(lambda: fleet_value(page, "known")) == 1
 
 
-async def test_fleet__more_drivers_than_asked_for__come_from_tiles(
+async def test_fleet__more_drivers_than_the_limit__are_drawn_from_tiles(
     city: City, open_page: OpenPage
 ) -> None:
     for n in (1, 2, 3):
         await city.driver(f"d{n}", north_of(RESTAURANT, 200 * n))
     page = await open_page(f"/fleet?most=2#{city.staff_token}")
-    assert await seen(lambda: fleet(page, "tiled"))
-    assert await seen(lambda: drawn(page, "crowd")) == 3
+    assert await eventually(lambda: fleet_value(page, "isTiled"))
+    assert await eventually(lambda: rendered_features(page, "clusters")) == 3
     assert await page.text_content("#drivers-count") == "3"
 
 
-async def test_fleet__with_a_wrong_token_then_without_a_stream__says_so_and_heals(
+async def test_fleet__an_invalid_token_then_no_stream__shows_both_and_recovers(
     city: City, open_page: OpenPage
 ) -> None:
     page = await open_page("/fleet#stf_wrong")
-    assert await seen(lambda: page.locator("#door").is_visible())
-    assert await says(page, "#trouble", "This token is not good.")
+    assert await eventually(lambda: page.locator("#sign-in").is_visible())
+    assert await wait_for_text(page, "#sign-in-error", "This token is not valid.")
     await page.route("**/fleet/stream*", lambda route: route.abort())
-    await page.fill("#door input", city.staff_token)
-    await page.click("#door button")
-    assert await seen(lambda: page.locator("#door").is_hidden())
-    assert await says(page, "#pulse", "reconnecting")
-    assert await says(page, "#offline", "Not connected since")
+    await page.fill("#sign-in input", city.staff_token)
+    await page.click("#sign-in button")
+    assert await eventually(lambda: page.locator("#sign-in").is_hidden())
+    assert await wait_for_text(page, "#connection", "reconnecting")
+    assert await wait_for_text(page, "#connection-banner", "No connection to the server since")
     await page.unroute("**/fleet/stream*")
-    assert await says(page, "#pulse", "live")
-    assert await seen(lambda: page.locator("#offline").is_hidden())
+    assert await wait_for_text(page, "#connection", "live")
+    assert await eventually(lambda: page.locator("#connection-banner").is_hidden())
     await page.get_by_role("link", name="Series").click()
-    assert await says(page, "#pulse", "live")
+    assert await wait_for_text(page, "#connection", "live")
     assert await page.title() == "Series · Doorstep"
-    assert await page.locator("#door").is_hidden()  # the token came along
+    assert await page.locator("#sign-in").is_hidden()  # the session keeps the token
     await page.get_by_role("link", name="Fleet").click()
-    assert await seen(lambda: fleet(page, "frames"))
+    assert await eventually(lambda: fleet_value(page, "frames"))
+
+
+NO_WEBGL = """() => {
+  const getContext = HTMLCanvasElement.prototype.getContext;
+  HTMLCanvasElement.prototype.getContext = function (kind, ...options) {
+    return kind.startsWith("webgl") ? null : getContext.call(this, kind, ...options);
+  };
+}"""
+
+
+async def test_fleet__without_webgl__shows_lists_and_removes_the_token_from_the_address(
+    city: City, open_page: OpenPage, screenshots: Path
+) -> None:
+    await city.driver("anna", RESTAURANT)
+    order = await city.order(driver_id="anna")
+
+    async def before(page: Page) -> None:
+        await page.add_init_script(f"({NO_WEBGL})()")
+
+    page = await open_page(f"/fleet#{city.staff_token}", before=before)
+    assert await wait_for_text(page, "#orders", order["order_id"][:8])
+    assert await wait_for_text(page, "#drivers-count", "1")
+    assert await wait_for_text(page, "#connection", "live")
+    assert await page.locator("#no-map").is_visible()
+    assert city.staff_token not in page.url
+    await page.locator(f"#order-{order['order_id']}").click()
+    assert await wait_for_text(page, "#driver dl", "On duty")
+    assert await page.get_by_role("button", name="Reassign").is_visible()
+    assert await accessibility_violations(page) == []
+    await page.screenshot(path=screenshots / "fleet-no-webgl.png")
+
+
+async def test_fleet__order_selected_on_a_phone__opens_its_panel_in_view(
+    city: City, open_page: OpenPage, screenshots: Path
+) -> None:
+    await city.driver("anna", RESTAURANT)
+    orders = [await city.order("confirm") for _ in range(40)]
+    page = await open_page(f"/fleet#{city.staff_token}", size=PHONE)
+    more = page.get_by_role("button", name="35 more")
+    assert await eventually(more.count)
+    await more.click()
+    await page.locator(f"#order-{orders[0]['order_id']}").click()
+    assert await wait_for_text(page, "#order h2", orders[0]["order_id"][:8])
+    box = await page.locator("#order h2").bounding_box()
+    button = await page.get_by_role("button", name="Assign", exact=True).bounding_box()
+    assert box is not None
+    assert button is not None
+    assert 0 <= box["y"] < button["y"] + button["height"] <= PHONE["height"]
+    await page.screenshot(path=screenshots / "fleet-phone.png")
+
+
+async def test_fleet__playback__header_legend_and_markers_say_past(
+    city: City, open_page: OpenPage, screenshots: Path
+) -> None:
+    await city.driver("carla", RESTAURANT, ago_s=1300)
+    await city.report("carla", north_of(RESTAURANT, 100), ago_s=1240)
+    page = await open_page(f"/fleet#{city.staff_token}")
+    assert await wait_for_text(page, "#connection", "live")
+    assert await eventually(lambda: fleet_value(page, "known")) == 1
+    assert await fleet_value(page, "symbolOf('carla').label") == "Available"
+    await page.get_by_role("button", name="Past", exact=True).click()
+    await page.get_by_role("button", name="Show", exact=True).click()
+    assert await wait_for_text(page, "#playback-status", "2 positions of 1 driver.")
+    assert await page.text_content("#connection") == "past"
+    assert await page.locator("#live-legend").is_hidden()
+    assert await page.text_content("#past-legend") == "Past position 1"
+    assert await fleet_value(page, "symbolOf('carla').label") == "Past position"
+    await city.report("carla", north_of(RESTAURANT, 200))  # a live fix changes nothing
+    await page.wait_for_timeout(2000)
+    assert await page.text_content("#connection") == "past"
+    assert await fleet_value(page, "symbolOf('carla').label") == "Past position"
+    await page.screenshot(path=screenshots / "fleet-past.png")
+    await page.get_by_role("button", name="Back to live").click()
+    assert await wait_for_text(page, "#connection", "live")
+    assert await page.locator("#live-legend").is_visible()
+    assert await eventually(lambda: fleet_value(page, "symbolOf('carla').label")) == "Available"
+
+
+async def test_fleet__stream_frozen__shows_the_lost_connection(
+    city: City, open_page: OpenPage
+) -> None:
+    await city.driver("d1", RESTAURANT)
+    page = await open_page(f"/fleet#{city.staff_token}")
+    assert await wait_for_text(page, "#connection", "live")
+    frozen = city.stack.pid_of("tracking_api")
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        text = await wait_for_text(page, "#connection-banner", "No connection to the server since")
+        assert text
+        assert await page.text_content("#connection") == "reconnecting"
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    assert await eventually(lambda: page.locator("#connection-banner").is_hidden())
+
+
+async def test_fleet__webgl_context_lost__throws_nothing_and_recovers(
+    city: City, open_page: OpenPage
+) -> None:
+    await city.driver("d1", RESTAURANT)
+    order = await city.order(driver_id="d1")
+    page = await open_page(f"/fleet#{city.staff_token}")
+    assert await eventually(page.locator(f"#order-{order['order_id']}").count)
+    await page.locator(f"#order-{order['order_id']}").click()
+    assert await eventually(lambda: _renders(page, "places", 2))
+    thrown: list[str] = []
+    page.on("pageerror", lambda error: thrown.append(str(error)))
+    await page.evaluate("""() => {
+      const context = doorstepMap.getCanvas().getContext("webgl2");
+      globalThis.lost = context.getExtension("WEBGL_lose_context");
+      lost.loseContext();
+    }""")
+    assert await eventually(lambda: page.evaluate("!doorstepMap.style"))
+    await city.report("d1", north_of(RESTAURANT, 300))
+    await page.mouse.click(700, 300)
+    await page.wait_for_timeout(6000)  # polls, and the refresh of tiles
+    await page.locator(f"#order-{order['order_id']}").click()
+    await page.evaluate("lost.restoreContext()")
+    assert await eventually(lambda: _renders(page, "places", 2))
+    assert thrown == []
+
+
+async def test_fleet__back_from_the_page_cache__streams_again(
+    city: City, open_page: OpenPage
+) -> None:
+    await city.driver("d1", RESTAURANT)
+    page = await open_page(f"/fleet#{city.staff_token}")
+    assert await eventually(lambda: fleet_value(page, "known")) == 1
+    transition = "(type) => dispatchEvent(new PageTransitionEvent(type, { persisted: true }))"
+    await page.evaluate(transition, "pagehide")
+    await city.driver("d2", RESTAURANT)
+    await page.wait_for_timeout(2000)
+    assert await fleet_value(page, "known") == 1
+    await page.evaluate(transition, "pageshow")
+    assert await eventually(lambda: _is(page, "known", 2))
+
+
+async def _is(page: Page, member: str, value: object) -> bool:
+    return bool(await fleet_value(page, member) == value)
+
+
+async def _renders(page: Page, layer: str, count: int) -> bool:
+    return await rendered_features(page, layer) == count
+
+
+# Simulation of colour vision deficiencies, on linear RGB (Machado, Oliveira and Fernandes 2009).
+DEFICIENCIES = {
+    "none": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deuteranopia": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritanopia": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+SYMBOLS = """() => [...document.querySelectorAll("#states canvas")].map((canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  const counts = new Map();
+  for (let at = 0; at < data.length; at += 4) {
+    if (data[at + 3] < 255) continue;
+    const colour = `${data[at]},${data[at + 1]},${data[at + 2]}`;
+    if (colour !== "255,255,255") counts.set(colour, (counts.get(colour) ?? 0) + 1);
+  }
+  const [fill] = [...counts].sort((a, b) => b[1] - a[1])[0];
+  const [red, green, blue] = fill.split(",").map(Number);
+  let image = ""; // which pixels have the fill colour: the shape without the letter
+  for (let at = 0; at < data.length; at += 4) {
+    image += data[at] === red && data[at + 1] === green && data[at + 2] === blue ? "1" : "0";
+  }
+  return { fill: [red, green, blue], image };
+})"""
+
+
+def dot(row: Sequence[float], vector: Sequence[float]) -> float:
+    return sum(one * other for one, other in zip(row, vector, strict=True))
+
+
+def lab(rgb: Sequence[float], matrix: Sequence[Sequence[float]]) -> list[float]:
+    """CIE L*a*b* (D65) of an sRGB colour as seen with a colour vision deficiency."""
+    linear = [
+        (one / 255 / 12.92) if one <= 10.3 else ((one / 255 + 0.055) / 1.055) ** 2.4 for one in rgb
+    ]
+    seen = [min(1.0, max(0.0, dot(row, linear))) for row in matrix]
+    x, y, z = (
+        dot(row, seen) / white
+        for row, white in (
+            ((0.4124, 0.3576, 0.1805), 0.9505),
+            ((0.2126, 0.7152, 0.0722), 1.0),
+            ((0.0193, 0.1192, 0.9505), 1.089),
+        )
+    )
+    fx, fy, fz = (one ** (1 / 3) if one > 0.008856 else 7.787 * one + 16 / 116 for one in (x, y, z))
+    return [116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)]
+
+
+async def test_fleet__states__differ_in_colour_for_every_colour_vision_and_in_symbol(
+    city: City, open_page: OpenPage, screenshots: Path
+) -> None:
+    for n, shift in enumerate((100, 250, 400)):
+        await city.driver(f"d{n}", north_of(RESTAURANT, shift))
+    await city.order(driver_id="d0")
+    delivery = await city.order(driver_id="d1")
+    await city.phone("d1", f"orders/{delivery['order_id']}/picked-up")
+    page = await open_page(f"/fleet#{city.staff_token}")
+    assert await eventually(lambda: fleet_value(page, "drawn")) == 3
+    symbols = await page.evaluate(SYMBOLS)
+    assert len(symbols) == 7
+    assert len({one["image"] for one in symbols}) == 7  # shape and letter, without the colour
+    for name, matrix in DEFICIENCIES.items():
+        for one, other in itertools.combinations(symbols, 2):
+            apart = math.dist(lab(one["fill"], matrix), lab(other["fill"], matrix))
+            assert apart > 12, (name, one["fill"], other["fill"])
+    await page.screenshot(path=screenshots / "fleet-states.png")

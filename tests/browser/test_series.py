@@ -15,16 +15,22 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 from playwright.async_api import Locator, Page, Route
-from tests.browser.looking import barriers, drawn, says, seen, watch
 
 from doorstep.credentials import mqtt_password
 from doorstep.settings import MqttBroker
+from tests.browser.page_checks import (
+    accessibility_violations,
+    collect_errors,
+    eventually,
+    rendered_features,
+    wait_for_text,
+)
 
 STATE = "() => globalThis.doorstepSeries?.()"
-ODD_WORDS = """() => {
+RECORD_INVALID_TEXTS = """() => {
   globalThis.oddWords = [];
   new MutationObserver(() => {
-    for (const id of ["newest", "stretch", "name"]) {
+    for (const id of ["newest", "range-text", "name"]) {
       const text = document.getElementById(id).textContent;
       if (/null|undefined|NaN|Infinity/.test(text)) oddWords.push(text);
     }
@@ -33,7 +39,7 @@ ODD_WORDS = """() => {
 
 
 class Source:
-    """A source of series, and the staff's way to the page."""
+    """A source of series, and the address of its page."""
 
     def __init__(self, stack: Any) -> None:
         self.source_id = f"box-{uuid4().hex[:8]}"
@@ -59,7 +65,7 @@ class Source:
         body = json.dumps([{"at": round(at), "value": value} for at, value in points])
         return self._client.publish(f"doorstep/v1/series/{self.name(measure)}", body, qos=1)
 
-    async def tell(self, measure: str, *values: float, every_ms: float = 1000) -> None:
+    async def publish_values(self, measure: str, *values: float, every_ms: float = 1000) -> None:
         """Publish values up to now, and wait for the broker's acknowledgement."""
         now = time.time() * 1000
         points = [(now - (len(values) - 1 - n) * every_ms, value) for n, value in enumerate(values)]
@@ -85,52 +91,54 @@ def entry(page: Page, name: str) -> Locator:
 async def state_of(page: Page, fits: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Wait until the chart's state fits."""
 
-    async def look() -> dict[str, Any] | None:
+    async def poll() -> dict[str, Any] | None:
         state: dict[str, Any] | None = await page.evaluate(STATE)
         return state if state and fits(state) else None
 
-    state: dict[str, Any] | None = await seen(look)
+    state: dict[str, Any] | None = await eventually(poll)
     assert state is not None, await page.evaluate(STATE)
     return state
 
 
-async def test_series__history_then_live__slides_keeps_signs_and_can_be_zoomed_by_key(
-    source: Source, open_page: Any, pictures: Path
+async def test_series__history_then_live__moves_keeps_signs_and_zooms_by_key(
+    source: Source, open_page: Any, screenshots: Path
 ) -> None:
-    await source.tell("box_c", *(((n * 7919) % 40) - 25.5 for n in range(120)))
-    bad: list[list[str]] = []
-    page = await open_page(f"/series#{source.token}", before=lambda page: bad.append(watch(page)))
+    await source.publish_values("box_c", *(((n * 7919) % 40) - 25.5 for n in range(120)))
+    errors: list[list[str]] = []
+    page = await open_page(
+        f"/series#{source.token}", before=lambda page: errors.append(collect_errors(page))
+    )
     await page.fill("#search", source.name("bo"))
     await entry(page, source.name("box_c")).click()
     shown = await state_of(page, lambda state: len(state["ys"]) >= 120)
     assert shown["ys"][:3] == [-25.5, 13.5, 12.5]
-    await source.tell("box_c", -7.25)
+    await source.publish_values("box_c", -7.25)
     moved = await state_of(
         page, lambda state: state["ys"][-1] == -7.25 and state["to"] > shown["to"]
     )
     assert moved["from"] > shown["from"]
-    assert await says(page, "#newest", "-7.25 °C")
-    await page.screenshot(path=pictures / "series.png")
+    assert await wait_for_text(page, "#newest", "-7.25 °C")
+    await page.screenshot(path=screenshots / "series.png")
     await page.locator("#chart").focus()
     await page.keyboard.press("ArrowLeft")
     held = await state_of(page, lambda state: not state["isLive"])
-    await source.tell("box_c", 3.0)
+    await source.publish_values("box_c", 3.0)
     await page.keyboard.press("+")
     zoomed = await state_of(page, lambda state: state["from"] > held["from"])
     assert zoomed["to"] - zoomed["from"] == pytest.approx((held["to"] - held["from"]) / 2)
     await page.keyboard.press("Home")
     await state_of(page, lambda state: state["isLive"] and state["ys"][-1] == 3.0)
     await page.locator("#table summary").click()
-    assert await says(page, "#table tbody", "3 °C")
-    assert await barriers(page) == []
-    assert bad == [[]]
+    assert await wait_for_text(page, "#table tbody", "3 °C")
+    assert await accessibility_violations(page) == []
+    assert errors == [[]]
 
 
-async def test_series__switched__never_shows_null_nor_the_other_ones_points(
+async def test_series__switched__never_shows_null_or_points_of_another_series(
     source: Source, open_page: Any
 ) -> None:
-    await source.tell("slow", 1000.0, 1001.0)
-    await source.tell("fast", -1.0, -2.0)
+    await source.publish_values("slow", 1000.0, 1001.0)
+    await source.publish_values("fast", -1.0, -2.0)
     page = await open_page(f"/series#{source.token}")
     released = asyncio.Event()
     answered = asyncio.Event()
@@ -145,14 +153,14 @@ async def test_series__switched__never_shows_null_nor_the_other_ones_points(
 
     await page.route(f"**/series/{source.name('slow')}?*", hold)
     await page.fill("#search", source.source_id)
-    await page.evaluate(ODD_WORDS)
+    await page.evaluate(RECORD_INVALID_TEXTS)
     await entry(page, source.name("slow")).click()
     await entry(page, source.name("fast")).click()
     await state_of(page, lambda state: state["ys"] == [-1.0, -2.0])
-    await source.tell("slow", 1002.0)  # live, of the one that was left
+    await source.publish_values("slow", 1002.0)  # a live point of the previous selection
     released.set()
     await asyncio.wait_for(answered.wait(), 30)
-    await source.tell("fast", -3.0)
+    await source.publish_values("fast", -3.0)
     state = await state_of(page, lambda state: len(state["ys"]) >= 3)
     assert (state["name"], state["ys"]) == (source.name("fast"), [-1.0, -2.0, -3.0])
     for measure in ("slow", "fast") * 4:
@@ -161,10 +169,10 @@ async def test_series__switched__never_shows_null_nor_the_other_ones_points(
     assert await page.evaluate("oddWords") == []
 
 
-async def test_series__a_flood_of_points__is_drawn_once_a_frame_and_never_held_without_bound(
+async def test_series__a_flood_of_points__is_drawn_once_per_frame_with_bounded_memory(
     source: Source, open_page: Any
 ) -> None:
-    await source.tell("flood", 0.0)
+    await source.publish_values("flood", 0.0)
     page = await open_page(source.page_of("flood"))
     before = await state_of(page, lambda state: state["ys"] == [0.0])
     await page.evaluate("""() => {
@@ -180,49 +188,49 @@ async def test_series__a_flood_of_points__is_drawn_once_a_frame_and_never_held_w
         for n in range(110)  # 28,160 points
     ]
     await asyncio.to_thread(infos[-1].wait_for_publish, 30)
-    await source.tell("flood", -5.0)
+    await source.publish_values("flood", -5.0)
     state = await state_of(page, lambda state: state["ys"][-1] == -5.0)
     assert state["held"] <= 26_000  # 20,000 of the chart and 5,000 of the latest
     assert state["draws"] - before["draws"] <= await page.evaluate("frames") + 1
-    # It still does what it is told; what it was too slow for is in the history.
+    # The page still responds; points that it dropped are in the history.
     await page.select_option("#window", "900")
     await state_of(page, lambda state: 9.0 in state["ys"] and state["ys"][-1] == -5.0)
 
 
-async def test_series__two_beside_each_other__share_the_time_and_say_when_nothing_comes(
+async def test_series__two_series__share_the_range_and_report_a_lost_connection(
     source: Source, open_page: Any
 ) -> None:
-    await source.tell("up", 1.0, 2.0, 3.0)
-    await source.tell("down", -1.0, -2.0)
+    await source.publish_values("up", 1.0, 2.0, 3.0)
+    await source.publish_values("down", -1.0, -2.0)
     page = await open_page(source.page_of("up"))
     await page.fill("#search", source.source_id)
-    await page.get_by_role("button", name=f"Show {source.name('down')} beside").click()
-    await state_of(page, lambda state: state["besideYs"] == [-1.0, -2.0])
-    await source.tell("down", -4.0)
-    state = await state_of(page, lambda state: state["besideYs"] == [-1.0, -2.0, -4.0])
-    assert state["ys"] == [1.0, 2.0, 3.0]  # each has its own points
-    assert await says(page, "#beside-newest", "-4")
-    await page.reload()  # both stand in the address
-    await state_of(page, lambda state: len(state["besideYs"]) == 3 and len(state["ys"]) == 3)
-    assert await says(page, "#pulse", "live")
-    assert await barriers(page) == []
+    await page.get_by_role("button", name=f"Show {source.name('down')} below").click()
+    await state_of(page, lambda state: state["secondYs"] == [-1.0, -2.0])
+    await source.publish_values("down", -4.0)
+    state = await state_of(page, lambda state: state["secondYs"] == [-1.0, -2.0, -4.0])
+    assert state["ys"] == [1.0, 2.0, 3.0]  # separate points
+    assert await wait_for_text(page, "#second-newest", "-4")
+    await page.reload()  # both are in the address
+    await state_of(page, lambda state: len(state["secondYs"]) == 3 and len(state["ys"]) == 3)
+    assert await wait_for_text(page, "#connection", "live")
+    assert await accessibility_violations(page) == []
     await page.context.set_offline(True)
-    assert await says(page, "#offline", "Not connected since")
-    assert await says(page, "#pulse", "not connected")
+    assert await wait_for_text(page, "#connection-banner", "No connection to the server since")
+    assert await wait_for_text(page, "#connection", "not connected")
     await page.context.set_offline(False)
-    assert await seen(lambda: page.locator("#offline").is_hidden())
-    assert await says(page, "#pulse", "live")
+    assert await eventually(lambda: page.locator("#connection-banner").is_hidden())
+    assert await wait_for_text(page, "#connection", "live")
     await page.get_by_role("button", name="Close").click()
-    assert await page.locator("#beside").is_hidden()
+    assert await page.locator("#second").is_hidden()
 
 
-async def test_fleet__zoomed_out__shows_the_van_between_cities_on_the_countrys_outline(
-    city: Any, open_page: Any, pictures: Path
+async def test_fleet__zoomed_out__shows_a_van_on_the_outline_of_the_country(
+    city: Any, open_page: Any, screenshots: Path
 ) -> None:
     await city.driver("city-001", (2.35, 48.85))
     page = await open_page(f"/fleet#{city.staff_token}")
-    assert await seen(lambda: page.evaluate("Boolean(globalThis.doorstepMap?.loaded())"))
+    assert await eventually(lambda: page.evaluate("Boolean(globalThis.doorstepMap?.loaded())"))
     await page.evaluate("doorstepMap.jumpTo({ center: [2.5, 46.6], zoom: 4.6 })")
-    assert await seen(lambda: drawn(page, "outline-border"))
-    assert await seen(lambda: page.evaluate("doorstepFleet.drawn")) == 1
-    await page.screenshot(path=pictures / "france.png")
+    assert await eventually(lambda: rendered_features(page, "outline-border"))
+    assert await eventually(lambda: page.evaluate("doorstepFleet.drawn")) == 1
+    await page.screenshot(path=screenshots / "france.png")

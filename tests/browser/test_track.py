@@ -11,12 +11,20 @@ import pytest
 from playwright.async_api import Page, Route
 
 from simulators.tracks import read_track
-from tests.browser.looking import PHONE, PROJECT, barriers, drawn, says, seen, watch
+from tests.browser.page_checks import (
+    PHONE,
+    PROJECT,
+    accessibility_violations,
+    collect_errors,
+    eventually,
+    rendered_features,
+    wait_for_text,
+)
 from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
 
 Place = tuple[float, float]
 
-# Notes every place at which the courier is drawn, and the whole way behind.
+# Records every place at which the courier is drawn.
 SAMPLER = """() => {
   globalThis.places = [];
   const look = () => {
@@ -30,31 +38,33 @@ SAMPLER = """() => {
 TRAIL = """() => doorstepMap.getSource("trail").serialize().data.features
   .flatMap((one) => one.geometry.coordinates)"""
 
-HIDE = """(hidden) => {
+SET_HIDDEN = """(hidden) => {
   Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
   document.dispatchEvent(new Event("visibilitychange"));
 }"""
 
 
 async def places(page: Page) -> list[Place | None]:
-    """Where the courier was drawn so far, in order; None while there was nobody."""
+    """The places at which the courier was drawn, in order; None while invisible."""
     found = await page.evaluate("places")
     return [tuple(one) if one else None for one in found]
 
 
 async def reached(page: Page, place: Place) -> list[Place | None]:
-    """Wait until the courier is drawn at a place; give all places up to it."""
+    """Wait until the courier is drawn at a place; return all places up to it."""
 
-    async def look() -> list[Place | None] | None:
+    async def poll() -> list[Place | None] | None:
         found = await places(page)
         return found if found and found[-1] == place else None
 
-    found: list[Place | None] = await seen(look)
+    found: list[Place | None] = await eventually(poll)
     assert found, f"never at {place}: {await places(page)}"
     return found
 
 
-async def under_way(city: Any, driver_id: str = "d1", place: Place = RESTAURANT) -> dict[str, Any]:
+async def picked_up_order(
+    city: Any, driver_id: str = "d1", place: Place = RESTAURANT
+) -> dict[str, Any]:
     """An order on its way, assigned ten minutes ago."""
     await city.driver(driver_id, place, ago_s=300)
     order: dict[str, Any] = await city.order(driver_id=driver_id)
@@ -63,7 +73,7 @@ async def under_way(city: Any, driver_id: str = "d1", place: Place = RESTAURANT)
     return order
 
 
-async def on_the_streets(city: Any) -> dict[str, Any]:
+async def half_way_order(city: Any) -> dict[str, Any]:
     """An order half way from Ristorante il Cantinone, as the sample track goes."""
     track = read_track(PROJECT / "simulators/tracks/firenze_delivery.gpx")
     leaves, now = 159, 182  # of its 260 points, 4 s apart
@@ -78,23 +88,23 @@ async def on_the_streets(city: Any) -> dict[str, Any]:
     return order
 
 
-async def test_track__from_the_link__shows_the_courier_while_under_way(city, open_page):
+async def test_track__opened_from_the_link__shows_the_courier_while_under_way(city, open_page):
     await city.driver("d1", RESTAURANT)
     order = await city.order(driver_id="d1")
     mine = f"orders/{order['order_id']}"
     await city.phone("d1", f"{mine}/picked-up")
     await city.report("d1", north_of(RESTAURANT, 300))
 
-    bad: list[Any] = []
+    errors: list[Any] = []
     page = await open_page(
-        order["customer_link"], size=PHONE, before=lambda page: bad.append(watch(page))
+        order["customer_link"], size=PHONE, before=lambda page: errors.append(collect_errors(page))
     )
-    assert await seen(lambda: drawn(page, "courier")) == 1
-    assert await seen(lambda: drawn(page, "way"))
+    assert await eventually(lambda: rendered_features(page, "courier")) == 1
+    assert await eventually(lambda: rendered_features(page, "places"))
     assert await page.text_content("#number") == order["order_id"][:8]
     assert await page.text_content("#state") == "On the way to you"
     assert "min" in (await page.text_content("#minutes") or "")
-    assert "#" not in page.url  # the token is a cookie now, which no script can read
+    assert "#" not in page.url  # exchanged for a cookie that scripts cannot read
     [cookie] = await page.context.cookies(f"{city.url}/track/{order['order_id']}")
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     assert await page.evaluate("document.cookie") == ""
@@ -103,42 +113,42 @@ async def test_track__from_the_link__shows_the_courier_while_under_way(city, ope
     await city.report("d1", CUSTOMER)
 
     async def no_courier() -> bool:
-        return await drawn(page, "courier") == 0
+        return await rendered_features(page, "courier") == 0
 
-    assert await seen(no_courier)
+    assert await eventually(no_courier)
     assert await page.text_content("#state") == "Delivered"
     await page.reload()
-    assert await seen(lambda: page.locator("#steps li.now").count()) == 1
-    assert bad == [[]]
+    assert await eventually(lambda: page.locator("#steps li.current").count()) == 1
+    assert errors == [[]]
 
 
-async def test_track__tracking_api_killed__heals_by_itself_with_each_event_once(city, open_page):
+async def test_track__tracking_api_killed__reconnects_and_shows_each_event_once(city, open_page):
     await city.driver("d1", RESTAURANT)
     order = await city.order(driver_id="d1")
     await city.report("d1", north_of(RESTAURANT, 300))
     page = await open_page(order["customer_link"], size=PHONE)
 
-    async def no_trouble() -> bool:
-        return await page.text_content("#trouble") == ""
+    async def is_connected() -> bool:
+        return await page.text_content("#connection") == ""
 
     await page.evaluate("globalThis.neverReloaded = true")
-    assert await says(page, "#state", "Courier on the way to the restaurant")
+    assert await wait_for_text(page, "#state", "Courier on the way to the restaurant")
     os.kill(city.stack.pid_of("tracking_api"), signal.SIGKILL)
     killed_at = time.monotonic()
-    assert await says(page, "#trouble", "trying again")
+    assert await wait_for_text(page, "#connection", "Retrying")
     await city.phone("d1", f"orders/{order['order_id']}/picked-up")
-    assert await says(page, "#state", "On the way to you")
-    # The state may have come by a plain GET, between two tries of the stream.
-    assert await seen(no_trouble)
-    print(f"healed {time.monotonic() - killed_at:.1f} s after the kill")
+    assert await wait_for_text(page, "#state", "On the way to you")
+    # The state may have come by a poll, between two attempts of the stream.
+    assert await eventually(is_connected)
+    print(f"reconnected {time.monotonic() - killed_at:.1f} s after the kill")
     await city.phone("d1", f"orders/{order['order_id']}/delivered")
-    assert await says(page, "#state", "Delivered")
+    assert await wait_for_text(page, "#state", "Delivered")
     # created, confirmed and assigned came in the snapshot, which is numbered by its newest event
     assert await page.evaluate("doorstepEvents") == [3, 4, 5]
     assert await page.evaluate("neverReloaded")
 
 
-async def test_track__no_answer_at_first__opens_when_there_is_one(city, open_page):
+async def test_track__session_fails_at_first__opens_after_retries(city, open_page):
     order = await city.order()
     failures = 2
 
@@ -151,97 +161,95 @@ async def test_track__no_answer_at_first__opens_when_there_is_one(city, open_pag
         await page.route("**/track/*/session", fail_at_first)
 
     page = await open_page(order["customer_link"], before=before)
-    assert await seen(lambda: page.locator("#steps li.now").count()) == 1
+    assert await eventually(lambda: page.locator("#steps li.current").count()) == 1
     assert await page.text_content("#state") == "Order placed"
-    assert await page.locator("#gone").is_hidden()
+    assert await page.locator("#link-ended").is_hidden()
 
 
-async def test_track__with_a_bad_link__says_so_and_nothing_else(city, open_page):
+async def test_track__an_invalid_link__shows_the_link_ended_page(city, open_page):
     order = await city.order()
     page = await open_page(f"{order['customer_link']}x")
-    assert await seen(lambda: page.locator("#gone").is_visible())
+    assert await eventually(lambda: page.locator("#link-ended").is_visible())
 
 
-async def test_track__a_fix__the_courier_glides_there_and_never_past_it(city, open_page):
-    order = await under_way(city)
+async def test_track__a_new_fix__moves_the_courier_smoothly_and_never_past_it(city, open_page):
+    order = await picked_up_order(city)
     start, end = north_of(RESTAURANT, 300), north_of(RESTAURANT, 340)
     await city.report("d1", start, ago_s=4)
     page = await open_page(order["customer_link"], size=PHONE)
-    assert await seen(lambda: drawn(page, "courier"))
+    assert await eventually(lambda: rendered_features(page, "courier"))
     await page.evaluate(SAMPLER)
     await city.report("d1", end, heading_deg=0, speed_mps=10)
-    glided = [one[1] for one in await reached(page, end) if one]
-    assert len(glided) > 2, glided  # how many more is the machine's affair: each is a frame
-    assert glided == sorted(glided)
-    assert (glided[0], glided[-1]) == (start[1], end[1])
-    assert await drawn(page, "heading") == 1
+    moved = [one[1] for one in await reached(page, end) if one]
+    assert len(moved) > 2, moved  # one per frame
+    assert moved == sorted(moved)
+    assert (moved[0], moved[-1]) == (start[1], end[1])
+    assert await rendered_features(page, "heading") == 1
     await page.close()
 
 
-async def test_track__for_whoever_wants_no_motion__there_is_none(city, open_page):
-    order = await under_way(city)
+async def test_track__reduced_motion__places_the_courier_without_animation(city, open_page):
+    order = await picked_up_order(city)
     await city.report("d1", RESTAURANT, ago_s=4)
     page = await open_page(order["customer_link"], size=PHONE, reduced_motion="reduce")
-    assert await seen(lambda: drawn(page, "courier"))
+    assert await eventually(lambda: rendered_features(page, "courier"))
     await page.evaluate(SAMPLER)
     await city.report("d1", end := north_of(RESTAURANT, 40))
     assert await reached(page, end) == [RESTAURANT, end]
 
 
-async def test_track__an_old_fix_or_a_jump__is_shown_where_it_is_without_a_glide(city, open_page):
-    order = await under_way(city)
+async def test_track__an_old_fix_or_a_jump__is_placed_without_animation(city, open_page):
+    order = await picked_up_order(city)
     way = [(north_of(RESTAURANT, 100 * n), ago_s) for n, ago_s in ((3, 150), (4, 100), (60, 99))]
     await city.report("d1", *way[0])
     page = await open_page(order["customer_link"], size=PHONE)
-    assert await seen(lambda: drawn(page, "courier"))
+    assert await eventually(lambda: rendered_features(page, "courier"))
     await page.evaluate(SAMPLER)
     for place, ago_s in way[1:]:
         await city.report("d1", place, ago_s)
         await reached(page, place)
     assert await places(page) == [place for place, _ in way]
-    assert "last seen 2 min ago" in (await page.text_content("#fresh-text") or "")
-    assert list(way[2][0]) not in await page.evaluate(TRAIL)  # nobody has gone this way
+    assert "last seen 2 min ago" in (await page.text_content("#freshness-text") or "")
+    assert list(way[2][0]) not in await page.evaluate(TRAIL)  # no line along a jump
 
 
-async def test_track__a_hidden_page__does_not_glide_and_is_in_place_when_it_is_seen_again(
-    city, open_page
-):
-    order = await under_way(city)
+async def test_track__a_hidden_page__is_not_animated_and_up_to_date_when_visible(city, open_page):
+    order = await picked_up_order(city)
     await city.report("d1", RESTAURANT, ago_s=8)
     page = await open_page(order["customer_link"], size=PHONE)
-    assert await seen(lambda: drawn(page, "courier"))
+    assert await eventually(lambda: rendered_features(page, "courier"))
     await page.evaluate(SAMPLER)
-    await page.evaluate(HIDE, True)
+    await page.evaluate(SET_HIDDEN, True)
     await city.report("d1", end := north_of(RESTAURANT, 40), ago_s=4)  # so the next is 4 s long
     assert await reached(page, end) == [RESTAURANT, end]
-    await page.evaluate(HIDE, False)
+    await page.evaluate(SET_HIDDEN, False)
     await city.report("d1", north_of(RESTAURANT, 60))
-    assert len(await reached(page, north_of(RESTAURANT, 60))) > 3  # now it glides again
+    assert len(await reached(page, north_of(RESTAURANT, 60))) > 3  # animated again
 
 
-async def test_track__opened_on_the_way__shows_the_last_saved_place_and_the_way_inside_the_window(
+async def test_track__opened_under_way__shows_the_last_position_and_the_trail_of_the_window(
     city, open_page
 ):
-    await city.driver("d1", north_of(RESTAURANT, -500), ago_s=120)  # before it was this order's
+    await city.driver("d1", north_of(RESTAURANT, -500), ago_s=120)  # before this order
     order = await city.order(driver_id="d1")
     city.assigned_ago(order, 60)
     way = [north_of(RESTAURANT, 30 * n) for n in range(6)]
     for n, place in enumerate(way):
         await city.report("d1", place, ago_s=24 - 4 * n)
     page = await open_page(order["customer_link"], size=PHONE)
-    assert await seen(lambda: drawn(page, "courier"))  # and the phone says nothing more
+    assert await eventually(lambda: rendered_features(page, "courier"))  # without another fix
     await page.evaluate(SAMPLER)
     assert await places(page) == [way[-1]]
-    await seen(lambda: page.evaluate(f"({TRAIL})().length === {len(way)}"))
+    await eventually(lambda: page.evaluate(f"({TRAIL})().length === {len(way)}"))
     assert await page.evaluate(TRAIL) == [list(place) for place in way]
 
 
-async def test_track__reassigned__shows_nothing_more_of_the_first_driver(city, open_page):
+async def test_track__reassigned__shows_no_further_position_of_the_first_driver(city, open_page):
     await city.driver("d1", north_of(RESTAURANT, 200))
     order = await city.order(driver_id="d1")
     await city.report("d1", RESTAURANT)
     page = await open_page(order["customer_link"], size=PHONE)
-    assert await seen(lambda: drawn(page, "courier"))
+    assert await eventually(lambda: rendered_features(page, "courier"))
     await page.evaluate(SAMPLER)
     await city.driver("d2", north_of(RESTAURANT, 900))
     await city.command(order, "reassign", driver_id="d2")
@@ -249,22 +257,142 @@ async def test_track__reassigned__shows_nothing_more_of_the_first_driver(city, o
     await city.report("d1", secret := north_of(RESTAURANT, -700))
     await city.report("d2", end := north_of(RESTAURANT, 800))
     shown = await reached(page, end)
-    assert [one for one in shown if one] == [RESTAURANT, end]  # and no glide between the two
+    assert [one for one in shown if one] == [RESTAURANT, end]  # and no animation between the two
     assert await page.evaluate(TRAIL) == []
     assert secret not in await places(page)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-async def test_track__light_and_dark__has_no_serious_barrier(city, open_page, pictures, dark):
-    order = await on_the_streets(city)
+async def test_track__light_and_dark__has_no_serious_accessibility_violation(
+    city, open_page, screenshots, dark
+):
+    order = await half_way_order(city)
     page = await open_page(order["customer_link"], size=PHONE, dark=dark)
-    assert await seen(lambda: drawn(page, "trail"))
-    assert await seen(lambda: drawn(page, "heading"))
-    assert await seen(lambda: drawn(page, "way-names"))
-    assert await barriers(page) == []
-    assert await seen(lambda: page.evaluate("doorstepMap.areTilesLoaded()"))
-    await page.screenshot(path=pictures / f"track-{'dark' if dark else 'light'}.png")
+    assert await eventually(lambda: rendered_features(page, "trail"))
+    assert await eventually(lambda: rendered_features(page, "heading"))
+    assert await eventually(lambda: rendered_features(page, "place-names"))
+    assert await accessibility_violations(page) == []
+    assert await eventually(lambda: page.evaluate("doorstepMap.areTilesLoaded()"))
+    await page.screenshot(path=screenshots / f"track-{'dark' if dark else 'light'}.png")
     gone = await open_page(f"{order['customer_link']}x", size=PHONE, dark=dark)
-    assert await seen(lambda: gone.locator("#gone").is_visible())
-    assert await barriers(gone) == []
-    await gone.screenshot(path=pictures / f"track-gone-{'dark' if dark else 'light'}.png")
+    assert await eventually(lambda: gone.locator("#link-ended").is_visible())
+    assert await accessibility_violations(gone) == []
+    await gone.screenshot(path=screenshots / f"track-gone-{'dark' if dark else 'light'}.png")
+
+
+async def minutes_and_freshness(page: Page) -> tuple[str | None, str | None]:
+    """The texts that depend on the age of the data."""
+    return await page.text_content("#minutes"), await page.text_content("#freshness-text")
+
+
+async def test_track__server_frozen__shows_the_lost_connection_and_stops_the_countdown(
+    city, open_page
+):
+    order = await picked_up_order(city)
+    await city.report("d1", north_of(RESTAURANT, 300))
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await wait_for_text(page, "#minutes", "min")
+    frozen = city.stack.pid_of("tracking_api")
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        assert await wait_for_text(page, "#connection", "No connection to the server since")
+        before = await minutes_and_freshness(page)
+        assert (before[1] or "").startswith("Courier's position of")  # the courier is not blamed
+        assert await page.locator("#minutes.muted").count() == 1
+        await page.evaluate("(now) => { Date.now = () => now + 600_000 }", time.time() * 1000)
+        await page.wait_for_timeout(2500)
+        assert await minutes_and_freshness(page) == before
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+
+    async def is_connected() -> bool:
+        return await page.text_content("#connection") == ""
+
+    assert await eventually(is_connected)
+
+
+async def test_track__no_response_to_the_stream__times_out_and_polls(city, open_page):
+    order = await picked_up_order(city)
+    await city.report("d1", RESTAURANT)
+    held: list[Route] = []
+
+    async def before(page: Page) -> None:
+        await page.route("**/stream*", lambda route: held.append(route))
+
+    page = await open_page(order["customer_link"], size=PHONE, before=before)
+    assert await wait_for_text(page, "#state", "On the way to you")  # by GET, after the time-out
+    assert len(held) >= 1
+
+
+async def test_track__courier_silent_for_half_an_hour__shows_no_signal_instead_of_the_state(
+    city, open_page, screenshots
+):
+    await city.driver("d1", RESTAURANT, ago_s=2400)
+    order = await city.order(driver_id="d1")
+    city.assigned_ago(order, 3000)
+    await city.phone("d1", f"orders/{order['order_id']}/picked-up")
+    await city.report("d1", north_of(RESTAURANT, 200), ago_s=1920)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await wait_for_text(page, "#state", "No signal from the courier")
+    assert await wait_for_text(page, "#freshness-text", "last seen 32 min ago")
+    assert await page.text_content("#minutes") == ""
+    assert await page.text_content("#steps .current span") == "On the way to you (last known)"
+    bold = "(selector) => Number(getComputedStyle(document.querySelector(selector)).fontWeight)"
+    assert await page.evaluate(bold, "#state") == 400
+    assert await page.evaluate(bold, "#steps .current") == 400
+    assert await accessibility_violations(page) == []
+    await page.screenshot(path=screenshots / "track-no-signal.png")
+    await city.report("d1", north_of(RESTAURANT, 260))
+    assert await wait_for_text(page, "#state", "On the way to you")
+
+
+async def test_track__back_from_the_page_cache__is_up_to_date_at_once(city, open_page):
+    order = await picked_up_order(city)
+    await city.report("d1", RESTAURANT, ago_s=4)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await wait_for_text(page, "#state", "On the way to you")
+    transition = "(type) => dispatchEvent(new PageTransitionEvent(type, { persisted: true }))"
+    await page.evaluate(transition, "pagehide")
+    await city.phone("d1", f"orders/{order['order_id']}/delivered")
+    await page.wait_for_timeout(2000)
+    assert await page.text_content("#state") == "On the way to you"  # closed while in the cache
+    assert await page.text_content("#connection") == ""
+    await page.evaluate(transition, "pageshow")
+    assert await wait_for_text(page, "#state", "Delivered")
+
+
+async def test_track__webgl_context_lost__throws_nothing_and_recovers(city, open_page):
+    order = await picked_up_order(city)
+    await city.report("d1", RESTAURANT, ago_s=4)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await eventually(lambda: rendered_features(page, "courier"))
+    thrown: list[str] = []
+    page.on("pageerror", lambda error: thrown.append(str(error)))
+    await page.evaluate("""() => {
+      const context = doorstepMap.getCanvas().getContext("webgl2");
+      globalThis.lost = context.getExtension("WEBGL_lose_context");
+      lost.loseContext();
+    }""")
+    assert await eventually(lambda: page.evaluate("!doorstepMap.style"))
+    await city.report("d1", north_of(RESTAURANT, 60))
+    await page.wait_for_timeout(3000)
+    assert await wait_for_text(page, "#freshness-text", "Courier seen")
+    await page.evaluate("lost.restoreContext()")
+    assert await eventually(lambda: rendered_features(page, "courier"))
+    await page.evaluate(SAMPLER)
+    await reached(page, north_of(RESTAURANT, 60))
+    assert thrown == []
+
+
+async def test_track__under_way__draws_no_straight_line_to_the_door(city, open_page):
+    order = await half_way_order(city)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await eventually(lambda: rendered_features(page, "trail"))
+    lines = await page.evaluate("""() => ["places", "courier", "trail"].flatMap((source) =>
+      doorstepMap.getSource(source).serialize().data.features
+        .filter((one) => one.geometry.type === "LineString")
+        .map((one) => one.geometry.coordinates))""")
+    track = (await city.staff.get(f"/track/{order['order_id']}")).json()
+    door = [track["destination"]["lon_deg"], track["destination"]["lat_deg"]]
+    assert lines
+    assert [line for line in lines if door in line] == []

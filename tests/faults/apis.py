@@ -14,13 +14,13 @@ import httpx
 import psycopg
 
 from doorstep.credentials import driver_token
-from doorstep.provision import numbered, owner_connection
+from doorstep.provision import numbered_ids, owner_connection
 from ops.stack.stack import Stack
 from tests.faults.background import Background
 from tests.faults.environment import FaultEnvironment
 from tests.faults.fault import Fault, Outcome
 
-CALLERS = numbered("caller-", 8)
+CALLERS = numbered_ids("caller-", 8)
 RESTAURANT_ID = 7
 DESTINATION = {"lon_deg": 11.2486, "lat_deg": 43.7711}
 TIMEOUT_S = 15.0

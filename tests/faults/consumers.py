@@ -41,7 +41,7 @@ def freeze(env: FaultEnvironment) -> Outcome:
             woken = time.monotonic()
             recovery_s = env.wait_healthy(since=woken)
     env.wait_healthy()
-    late = env.log("driver_events").count('"why": "offset_lost"')
+    late = env.log("driver_events").count('"reason": "offset_lost"')
     seen = (
         f"frozen {FREEZES} times for {FROZEN_S:.0f} s; {late} late writes refused by their offset"
     )

@@ -23,12 +23,14 @@ import httpx
 import psycopg
 
 from doorstep.errors import DoorstepError, Unavailable
+from doorstep.kafka.access import KafkaAccess
+from doorstep.kafka.access_control import ADMIN
 from doorstep.provision import owner_connection
 from doorstep.store.pool import connect
 from ops.stack.addresses import Addresses, reach
 from ops.stack.processes import ProcessSpec
 from ops.stack.settings import FREE_PORTS, StackSettings
-from ops.stack.setup import set_up_topics
+from ops.stack.setup import set_up_kafka
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD, write_config
 from tests.faults.load_process import PROBE, LoadProcess
@@ -75,7 +77,7 @@ class _Stack(Stack):
         self.overrides: dict[str, Variables] = {}
         self.second_kafka: SecondKafka | None = None
         self._two_kafkas = two_kafkas
-        super().__init__(settings, environment=environment, say=lambda _line: None)
+        super().__init__(settings, environment=environment, echo=lambda _line: None)
 
     def _prepare_kafka(self) -> None:
         super()._prepare_kafka()
@@ -87,21 +89,21 @@ class _Stack(Stack):
             # In this thread: the broker ends with the thread that started it. Before the topics
             # are created: Kafka assigns replicas only to brokers that run.
             self.second_kafka.start()
-            set_up_topics(self.addresses, REPLICAS)
+            set_up_kafka(self.paths, self.addresses, REPLICAS)
         super()._set_up()
 
-    def _parts(self) -> list[ProcessSpec]:
+    def process_specs(self) -> list[ProcessSpec]:
         if len(self.addresses.mqtt) > 1:
             first = {"MQTT_URL": self.addresses.mqtt_url.partition(",")[0]}
             self.overrides.setdefault("bridge", first)
         return [
             replace(part, environment={**part.environment, **self.overrides.get(part.name, {})})
-            for part in super()._parts()
+            for part in super().process_specs()
         ]
 
     def restart_services(self) -> None:
         """Restart the four services with their current variables."""
-        write_config(self.paths, self._parts(), os.getpid())
+        write_config(self.paths, self.process_specs(), os.getpid())
         with self.supervisor._rpc() as rpc:
             rpc.supervisor.reloadConfig()
             rpc.supervisor.stopProcessGroup("services", True)
@@ -198,9 +200,9 @@ class FaultEnvironment:
         return self._stack.addresses
 
     @property
-    def kafka_servers(self) -> str:
-        """Kafka's address, as in KAFKA_BOOTSTRAP_SERVERS."""
-        return str(reach(self.addresses.kafka))
+    def kafka(self) -> KafkaAccess:
+        """Kafka as its administrator reaches it."""
+        return self._stack.kafka_access(ADMIN)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[psycopg.Connection[Any]]:
@@ -230,7 +232,7 @@ class FaultEnvironment:
 
     def environment_of(self, part: str) -> dict[str, str]:
         """Return all environment variables of a part."""
-        found = next(one for one in self._stack._parts() if one.name == part)
+        found = next(one for one in self._stack.process_specs() if one.name == part)
         return self._environment | dict(found.environment)
 
     def copy_logs(self, folder: Path) -> Path:
@@ -309,7 +311,7 @@ class FaultEnvironment:
                     for name, value in one.environment.items()
                     if f"127.0.0.1:{port}" in value and not name.endswith("_BIND")
                 }
-                for one in self._stack._parts()
+                for one in self._stack.process_specs()
                 if one.name in parts
             }
             if not all(through.values()):
@@ -335,13 +337,13 @@ class FaultEnvironment:
     def start_in_random_order(self, rng: random.Random, gap_s: float = 1.0) -> list[str]:
         """Start every part after all were killed, in a random order. Returns the order."""
         paths = self._stack.paths
-        write_config(paths, self._stack._parts(), os.getpid())
+        write_config(paths, self._stack.process_specs(), os.getpid())
         text = paths.supervisor_config.read_text(encoding="utf-8")
         manual = text.replace("autorestart = true", "autorestart = true\nautostart = false")
         paths.supervisor_config.write_text(manual, encoding="utf-8")
         self._stack.supervisor.start(self._environment)
         parts = [
-            *((one.name, one.kind) for one in self._stack._parts()),
+            *((one.name, one.kind) for one in self._stack.process_specs()),
             (SUPERVISOR_GUARD, SUPERVISOR_GUARD),
         ]
         rng.shuffle(parts)
@@ -390,7 +392,7 @@ class FaultEnvironment:
         if age_s >= time.time() - since_at_s:
             return "no fix since the fault"
         states = self._stack.status()
-        return ", ".join(one.part for one in states if not one.ready) or ("" if states else "all")
+        return ", ".join(one.name for one in states if not one.ready) or ("" if states else "all")
 
     def oldest_fix_age_s(self) -> float:
         """Return the greatest age of a driver's newest committed fix.

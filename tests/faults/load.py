@@ -16,7 +16,7 @@ from pathlib import Path
 
 from device.journal import Journal
 from device.settings import DeviceSettings, FleetSecrets
-from doorstep.provision import numbered
+from doorstep.provision import numbered_ids
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
 from tests.faults.load_devices import LoadDevices, Recorder
@@ -31,7 +31,7 @@ async def run(options: argparse.Namespace, settings: DeviceSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     fleet, record = FleetSecrets(settings), Recorder(options.record)
-    driver_ids = numbered(PROBE, options.drivers)
+    driver_ids = numbered_ids(PROBE, options.drivers)
     pairs = list(zip(driver_ids[::2], driver_ids[1::2], strict=False))[: options.couriers]
     transport = RecordingTransport(record)
     with Journal(settings.journal_dir / "load.sqlite") as journal:

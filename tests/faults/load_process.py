@@ -18,10 +18,10 @@ from typing import Any
 
 from device.journal import PublishedBoot, read_published
 from doorstep.errors import DoorstepError
-from doorstep.provision import numbered
-from ops.stack.paths import as_user
+from doorstep.provision import numbered_ids
 from ops.stack.settings import PROJECT
 from ops.stack.stack import Stack
+from ops.stack.users import as_user
 
 PROBE = "load-"  # prefix of the drivers' ids
 PATCHED = "patched-"  # prefix of drivers whose fixes are sent by PATCH
@@ -42,8 +42,8 @@ class LoadProcess:
     """The devices, couriers and customers on an environment's stack."""
 
     def __init__(self, stack: Stack, rate: float, couriers: int) -> None:
-        self.driver_ids = numbered(PROBE, max(2 * couriers, round(rate * EVERY_S)))
-        self.patched_ids = numbered(PATCHED, PATCHED_DRIVERS)
+        self.driver_ids = numbered_ids(PROBE, max(2 * couriers, round(rate * EVERY_S)))
+        self.patched_ids = numbered_ids(PATCHED, PATCHED_DRIVERS)
         self.couriers = couriers
         self.journal = stack.paths.journals / "load.sqlite"
         self.record_file = stack.paths.journals / "load.jsonl"

@@ -10,7 +10,7 @@ from typing import Self
 
 from device.device_session import DeviceSession, open_device_session
 from device.settings import DeviceSettings
-from doorstep.provision import numbered
+from doorstep.provision import numbered_ids
 from doorstep.settings import MqttBroker
 from ops.servers.waiting import wait_until
 from tests.faults.background import Background
@@ -18,7 +18,7 @@ from tests.faults.environment import FaultEnvironment
 from tests.faults.fault import Fault, Outcome
 from tests.faults.proxy import Conditions, Proxy
 
-DEVICES = numbered("roamer-", 8)
+DEVICES = numbered_ids("roamer-", 8)
 TURN_S = 0.1  # between reports of the fast device
 TURNS = 10  # between reports of the other devices
 DROP_S = 60.0

@@ -17,7 +17,7 @@ import httpx
 
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.geo import offset
-from doorstep.provision import numbered
+from doorstep.provision import numbered_ids
 from tests.faults.load_devices import CENTRE, LoadDevices, Recorder
 from tests.faults.load_process import PATCHED, PATCHED_DRIVERS
 from tests.faults.scripted_orders import OpenOrder, OrderScript
@@ -54,7 +54,7 @@ class Prober:
         """Send requests for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._track())
-            for driver_id in numbered(PATCHED, PATCHED_DRIVERS):
+            for driver_id in numbered_ids(PATCHED, PATCHED_DRIVERS):
                 group.create_task(self._patch(driver_id))
 
     async def _track(self) -> None:

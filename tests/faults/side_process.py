@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 from ops.servers.process import HOST, ServerProcess
-from ops.stack.paths import as_user
+from ops.stack.users import as_user
 
 if TYPE_CHECKING:
     from tests.faults.environment import FaultEnvironment

@@ -15,7 +15,7 @@ from zlib import crc32
 import pytest
 
 from doorstep.fix import Fix, decode_position
-from doorstep.kafka.topic_reader import TopicReader, place_of
+from doorstep.kafka.topic_reader import TopicReader, partition_and_offset
 from doorstep.kafka.topic_specs import TOPICS
 from ops.servers.waiting import wait_until
 from tests.faults.checker import Checker
@@ -108,12 +108,12 @@ def first_appearances_out_of_order(env: FaultEnvironment) -> list[str]:
     seen: set[tuple[str, str, int]] = set()
     partitions: dict[str, int] = {}
     late: list[str] = []
-    with TopicReader(env.kafka_servers, TOPIC) as reader:
+    with TopicReader(env.kafka, TOPIC) as reader:
         for message in reader.read(reader.bounds()):
             driver_id = (message.key() or b"").decode()
             if not driver_id.startswith(PROBE):
                 continue
-            partition, offset = place_of(message)
+            partition, offset = partition_and_offset(message)
             assert partitions.setdefault(driver_id, partition) == partition
             for fix in decode_position(message.value() or b""):
                 assert isinstance(fix, Fix)

@@ -1,4 +1,4 @@
-"""Payloads that a phone, a broken phone or a hostile one may send: Hypothesis strategies.
+"""Hypothesis strategies for payloads of good, broken and hostile phones.
 
 Mostly good fixes with something wrong somewhere, because random bytes fail at the first one.
 """
@@ -12,7 +12,7 @@ import time
 from hypothesis import strategies as st
 
 CASES = int(os.environ.get("FUZZ_CASES", "400"))
-"""How many cases each fuzzer tries. A release runs `FUZZ_CASES=10000 pytest tests/fuzz`."""
+"""Cases per fuzz test. A release runs `FUZZ_CASES=10000 pytest tests/fuzz`."""
 
 FIELDS = [
     "boot",
@@ -32,7 +32,7 @@ FIELDS = [
     "\\u0073eq",
 ]
 
-# As they stand in JSON: borders of the contract, wrong types, texts that do harm elsewhere.
+# Raw JSON: limits of the contract, wrong types, injections.
 VALUES = """
 0 -0.0 1 7 90 90.0000001 -90 180 360 360.0 361 500 501 1e6 1e308 1e309 -1e999 1e-999 0.1e1
 4611686018427387904 4611686018427387905 9223372036854775807 9223372036854775808 -1
@@ -54,7 +54,7 @@ scalars = st.one_of(
 
 
 def good_fix(seq: int, boot: str = "good", ago_s: float = 0.0) -> str:
-    """A fix with which nothing is wrong."""
+    """Return a good fix."""
     at_ms = round((time.time() - ago_s) * 1000)
     return (
         f'{{"boot":"{boot}","seq":{seq},"fix_at":{at_ms},"lat_deg":43.7731,"lon_deg":11.2560,'
@@ -64,7 +64,7 @@ def good_fix(seq: int, boot: str = "good", ago_s: float = 0.0) -> str:
 
 @st.composite
 def near_fixes(draw: st.DrawFn, boot: str = "bad") -> str:
-    """An object near a fix: members changed, doubled, left out, put in another order."""
+    """Generate an almost good fix: members changed, duplicated, omitted, reordered."""
     members: list[tuple[str, str]] = [
         ("boot", json.dumps(boot)),
         ("seq", str(draw(st.integers(1, 50)))),
@@ -92,7 +92,7 @@ def near_fixes(draw: st.DrawFn, boot: str = "bad") -> str:
 
 @st.composite
 def damaged(draw: st.DrawFn, payload: bytes) -> bytes:
-    """The same bytes with a few of them flipped, cut out, doubled or overwritten."""
+    """Generate the bytes with some of them flipped, deleted, duplicated or overwritten."""
     data = bytearray(payload)
     for _ in range(draw(st.integers(1, 4))):
         if not data:
@@ -113,7 +113,7 @@ def damaged(draw: st.DrawFn, payload: bytes) -> bytes:
 
 
 def arrays(entries: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
-    """Arrays of entries."""
+    """Generate arrays of entries."""
     return st.lists(entries, max_size=5).map(lambda parts: f"[{','.join(parts)}]".encode())
 
 

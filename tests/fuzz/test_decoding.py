@@ -22,7 +22,7 @@ from doorstep.fix import (
     decode_position,
 )
 from doorstep.fix.strict import RANGES, decode_position_strictly
-from driver_events.batch import Record, classify, read_batch, to_dead_letters
+from driver_events.batch import Record, classify, decode_batch, to_dead_letters
 from ops.commands.dead_letter_reader import printable
 from tests.fuzz.payloads import CASES, entries, good_fix, near_fixes, payloads
 
@@ -71,7 +71,7 @@ def judged(payload: bytes, *, strictly: bool) -> Decoded | str:
 @example(b"")
 @example(b"\xff")
 @example(b"[" * 60_000)
-def test_decode_position__any_payload__both_paths_say_the_same_in_the_contracts_words(
+def test_decode_position__any_payload__both_decoders_agree_on_the_contracts_reasons(
     payload: bytes,
 ) -> None:
     found = judged(payload, strictly=False)
@@ -90,7 +90,7 @@ def test_decode_position__any_payload__both_paths_say_the_same_in_the_contracts_
 
 
 def reason_of(decode: Callable[[bytes], object], body: bytes) -> str:
-    """Why a body is refused; nothing if it isn't."""
+    """Return the reason why a body is refused, or an empty string."""
     try:
         decode(body)
     except MalformedFix as exc:
@@ -99,7 +99,7 @@ def reason_of(decode: Callable[[bytes], object], body: bytes) -> str:
 
 
 def check(fix: Fix) -> None:
-    """Every value is inside its range, whatever the payload said."""
+    """Assert that every value is inside its range."""
     assert fix.boot is not None
     assert fix.seq is not None
     assert 1 <= fix.seq <= 2**62
@@ -111,7 +111,7 @@ def check(fix: Fix) -> None:
 
 @FUZZ
 @given(payloads)
-def test_decode_fix__any_body__is_a_fix_or_a_reason(body: bytes) -> None:
+def test_decode_fix__any_body__is_a_fix_or_refused_with_a_reason(body: bytes) -> None:
     for decode in (decode_fix, decode_fixes):
         for whole in (body, b'{"fixes":' + body + b"}", b'{"fixes":[' + body + b"]}"):
             assert reason_of(decode, whole) in REASONS | {""}
@@ -126,7 +126,7 @@ def test_decode_position__good_fixes_among_bad_entries__are_all_kept(bad: list[s
     payload = f"[{','.join(parts)}]".encode()
     found = judged(payload, strictly=False)
     if isinstance(found, str):
-        # Then it is no JSON as a whole: nobody can tell where the good ones begin.
+        # Not JSON as a whole: the good entries cannot be delimited.
         assert found in {"not_json", "not_utf8", "too_deep", "too_large"}
         assert not is_json(payload)
         return
@@ -152,7 +152,7 @@ def is_json(payload: bytes) -> bool:
     ),
     st.integers(1, 40),
 )
-def test_read_batch__any_records__good_ones_beside_are_rows_and_each_bad_one_a_letter(
+def test_decode_batch__any_records__good_ones_are_rows_and_bad_ones_dead_letters(
     bad: list[tuple[bytes | None, bytes]], most: int
 ) -> None:
     good = Record(b"d9", good_fix(1).encode(), NOW_MS)
@@ -160,28 +160,28 @@ def test_read_batch__any_records__good_ones_beside_are_rows_and_each_bad_one_a_l
     for key, payload in bad:
         records += [Record(key, payload, NOW_MS), good]
     at = rows = 0
-    letters = []
+    dead_letters = []
     while at < len(records):  # as the processor does: batches of `most` rows
-        batch = read_batch(records[at:], most)
+        batch = decode_batch(records[at:], most)
         assert batch.records
         at += len(batch.records)
         rows += sum(row[1] == "d9" and row[2] == "good" for row in batch.rows)
         assert [row[0] for row in batch.rows] == list(range(len(batch.rows)))
-        verdict = classify(batch, [])
-        letters += verdict.letters
-        assert len(to_dead_letters(batch, "x").faults) == len(batch.records)
+        result = classify(batch, [])
+        dead_letters += result.dead_letters
+        assert len(to_dead_letters(batch, "x").refusals) == len(batch.records)
     assert rows == len(bad) + 1
-    for letter in letters:
+    for letter in dead_letters:
         assert (letter.payload in {payload for _, payload in bad}) or letter.driver_id is None
         assert printable(letter.payload).isprintable()
     for key, payload in bad:
         if isinstance(judged(payload, strictly=True), str):
-            assert payload in [letter.payload for letter in letters], (key, payload)
+            assert payload in [letter.payload for letter in dead_letters], (key, payload)
 
 
 @FUZZ
 @given(near_fixes(), st.integers(0, 3))
-def test_decode_position__the_same_payload_twice__is_the_same(text: str, spaces: int) -> None:
+def test_decode_position__payload_decoded_twice__is_the_same(text: str, spaces: int) -> None:
     payload = text.encode()
     assert judged(payload, strictly=False) == judged(payload, strictly=False)
     spaced = b" " * spaces + payload + b"\n" * spaces

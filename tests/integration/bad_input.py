@@ -1,8 +1,7 @@
-"""The classes of bad input that one fix or one payload can have; the tests are called by number.
+"""The classes of bad input for one fix or one payload. Tests are named by their numbers.
 
-docs/reference/bad-input.md lists the numbers and the reasons.
-Each is sent through both doors: over MQTT as a message of its own and inside an array between two
-good fixes, over HTTP as a PATCH and inside a POST of several.
+docs/reference/bad-input.md lists the numbers and the reasons. Each class is sent over MQTT, as a
+message and in an array between two good fixes, and over HTTP, as a PATCH and in a POST of several.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ BOOT = "b1"
 LON_DEG, LAT_DEG = 11.2628, 43.7748  # in Florence's service area
 DAY_S = 86_400
 
-# What does harm where a text is put together with SQL, a shell, a path, a page or a log line.
+# Harmful where text is concatenated into SQL, shell, a path, a page or a log line.
 INJECTIONS = [
     "'; DROP TABLE orders;--",
     "d1' OR '1'='1",
@@ -44,12 +43,12 @@ INJECTIONS = [
 
 
 def ago_ms(seconds: float) -> int:
-    """An instant so long ago, as a phone would send it."""
+    """Return an instant so long ago, in epoch ms."""
     return round((time.time() - seconds) * 1000)
 
 
 def fix_text(seq: int, /, **members: object) -> str:
-    """A good fix with members replaced; None leaves one out, a `bytes` value is raw JSON."""
+    """Return a good fix with members replaced. None omits one; `bytes` are raw JSON."""
     good: dict[str, object] = {
         "boot": BOOT,
         "seq": seq,
@@ -67,11 +66,10 @@ def fix_text(seq: int, /, **members: object) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """One bad input. `make(seq)` gives its bytes.
+    """One bad input. `make(seq)` returns its bytes.
 
-    `is_entry`: it can stand in an array between good fixes. `names_itself`: its boot and seq can
-    be read all the same, so that the watermark passes it. `alone` is its reason as a payload of
-    its own, where that is another than in an array.
+    `is_entry`: it can be an entry of an array. `has_identity`: its boot and seq are readable, so
+    the watermark passes it. `alone` is its reason as a single payload, if that differs.
     """
 
     number: int
@@ -79,13 +77,13 @@ class Case:
     make: Callable[[int], bytes]
     reason: str
     is_entry: bool = True
-    names_itself: bool = True
+    has_identity: bool = True
     alone: str = ""
-    over_http: str | None = None  # its reason over HTTP, where that is another; "" for no such case
+    over_http: str | None = None  # the reason over HTTP, if different; "": no such case
 
     @property
     def name(self) -> str:
-        """What a test is called after: `01_not_json`."""
+        """The name in test ids: `01_not_json`."""
         return f"{self.number:02d}_{self.slug}"
 
     @property
@@ -101,14 +99,14 @@ def _fix(number: int, slug: str, reason: str, **members: object) -> Case:
     return Case(number, slug, lambda seq: fix_text(seq, **members).encode(), reason)
 
 
-def _nameless(number: int, slug: str, reason: str, **members: object) -> Case:
-    """A fix whose boot or seq is the bad part: nobody can tell which one it was."""
+def _without_identity(number: int, slug: str, reason: str, **members: object) -> Case:
+    """A fix with a bad boot or seq: its identity is unreadable."""
     return Case(
         number,
         slug,
         lambda seq: fix_text(seq, **members).encode(),
         reason,
-        names_itself=False,
+        has_identity=False,
     )
 
 
@@ -142,21 +140,21 @@ CASES = [
     Case(4, "null_in_an_array", lambda _: b"null", "wrong_shape", True, False),
     Case(4, "string_in_an_array", lambda _: b'"x"', "wrong_shape", True, False),
     Case(4, "empty_object", lambda _: b"{}", "missing_field", True, False),
-    _nameless(5, "no_boot", "missing_field", boot=None),
-    _nameless(5, "no_seq", "missing_field", seq=None),
+    _without_identity(5, "no_boot", "missing_field", boot=None),
+    _without_identity(5, "no_seq", "missing_field", seq=None),
     _fix(5, "no_instant", "missing_field", fix_at=None),
     _fix(5, "no_latitude", "missing_field", lat_deg=None),
     _fix(5, "no_longitude", "missing_field", lon_deg=None),
     _fix(6, "string_for_a_number", "wrong_type", lon_deg="11.2"),
-    _nameless(6, "string_for_seq", "wrong_type", seq="2"),
-    _nameless(6, "float_for_seq", "wrong_type", seq=2.5),
-    _nameless(6, "number_for_boot", "wrong_type", boot=7),
+    _without_identity(6, "string_for_seq", "wrong_type", seq="2"),
+    _without_identity(6, "float_for_seq", "wrong_type", seq=2.5),
+    _without_identity(6, "number_for_boot", "wrong_type", boot=7),
     _fix(6, "null_for_an_optional_number", "wrong_type", speed_mps=b"null"),
     _fix(6, "array_for_a_number", "wrong_type", lat_deg=[43.7]),
     _fix(6, "float_for_the_instant", "wrong_type", fix_at=1795262400000.5),
     _fix(7, "bool_for_a_number", "wrong_type", lat_deg=True),
     _fix(7, "bool_for_the_instant", "wrong_type", fix_at=True),
-    _nameless(7, "bool_for_seq", "wrong_type", seq=True),
+    _without_identity(7, "bool_for_seq", "wrong_type", seq=True),
     _fix(8, "nan", "not_finite", lat_deg=b"NaN"),
     _fix(8, "infinity", "not_finite", lat_deg=b"Infinity"),
     _fix(8, "minus_infinity", "not_finite", accuracy_m=b"-Infinity"),
@@ -179,7 +177,7 @@ CASES = [
         "number_too_long",
         alone="too_large",
     ),
-    _nameless(11, "900_digits_for_seq", "number_too_long", seq=b"4" * 900),
+    _without_identity(11, "900_digits_for_seq", "number_too_long", seq=b"4" * 900),
     _fix(12, "33_levels", "too_deep", more=b"[" * 33 + b"]" * 33),
     _payload(12, "30000_levels", b"[" * 30_000 + b"]" * 30_000, "too_deep"),
     _payload(12, "60000_levels_of_objects", b'{"a":' * 12_000, "too_deep"),
@@ -193,10 +191,10 @@ CASES = [
     ),
     _payload(13, "utf16", fix_text(2).encode("utf-16"), "not_utf8"),
     _payload(13, "a_byte_order_mark", b"\xef\xbb\xbf" + fix_text(2).encode(), "not_json"),
-    _nameless(14, "nul_in_boot", "bad_text", boot=b'"b\\u0000"'),
+    _without_identity(14, "nul_in_boot", "bad_text", boot=b'"b\\u0000"'),
     _fix(14, "nul_in_an_unknown_field", "bad_text", note=b'"\\u0000"'),
     _payload(14, "a_zero_byte", b"\0", "not_json"),
-    _nameless(15, "lone_surrogate_in_boot", "bad_text", boot=b'"\\ud800"'),
+    _without_identity(15, "lone_surrogate_in_boot", "bad_text", boot=b'"\\ud800"'),
     _fix(15, "lone_surrogate_in_an_unknown_field", "bad_text", note=b'"\\udfff"'),
     _payload(16, "gzip", gzip.compress(fix_text(2).encode(), mtime=0), "not_utf8"),
     _payload(16, "zlib", zlib.compress(fix_text(2).encode()), "not_utf8"),
@@ -227,16 +225,16 @@ CASES = [
     _dated(24, "older_than_24_h", "too_old", DAY_S + 60),
     _fix(24, "the_year_2000", "too_old", fix_at="2000-01-01T00:00:00Z"),
     *(
-        _nameless(37, f"injection_{n}", "bad_id", boot=text)
+        _without_identity(37, f"injection_{n}", "bad_id", boot=text)
         for n, text in enumerate(INJECTIONS, start=1)
     ),
-    _nameless(37, "boot_of_65_letters", "bad_id", boot="b" * 65),
-    _nameless(37, "boot_of_a_newline", "bad_id", boot="b1\n"),
-    _nameless(37, "seq_0", "bad_id", seq=0),
-    _nameless(37, "seq_beyond_62_bits", "bad_id", seq=2**62 + 1),
+    _without_identity(37, "boot_of_65_letters", "bad_id", boot="b" * 65),
+    _without_identity(37, "boot_of_a_newline", "bad_id", boot="b1\n"),
+    _without_identity(37, "seq_0", "bad_id", seq=0),
+    _without_identity(37, "seq_beyond_62_bits", "bad_id", seq=2**62 + 1),
 ]
 
-# Kept, and nothing is concluded from them.
+# Stored in quarantine: no evidence is drawn from them.
 DOUBTFUL = [
     (25, "null_island", {"lat_deg": 0, "lon_deg": 0}, "null_island"),
     (26, "swapped", {"lat_deg": LON_DEG, "lon_deg": LAT_DEG}, "swapped"),
@@ -245,5 +243,5 @@ DOUBTFUL = [
 
 
 def each(cases: list[Case]) -> list[object]:
-    """The cases as parameters of a test, each by its name."""
+    """Return the cases as parameters of a test, with their names."""
     return [pytest.param(one, id=one.name) for one in cases]

@@ -35,7 +35,7 @@ def stack(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Sta
     only_worker("integration's stack")
     settings = StackSettings(doorstep_home=server_home / "stack", **FREE_PORTS)
     environment = os.environ | {"ACK_EVERY_S": "2"}  # 30 s by default: tests wait for acks
-    stack = Stack(settings, environment=environment, say=lambda _line: None)
+    stack = Stack(settings, environment=environment, echo=lambda _line: None)
     try:
         # If this process is killed, the stack stops by itself.
         stack.up(owner_pid=os.getpid())

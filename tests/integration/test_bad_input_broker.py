@@ -1,7 +1,7 @@
-"""What a device with good credentials of its own can't do to others, on Mosquitto with our ACL.
+"""What a device with valid credentials cannot do to others, on Mosquitto with the project's ACL.
 
-Class 36 of docs/reference/bad-input.md, and 31 as far as it is MQTT's. What a device may do, and
-that packets over the limit end its connection, is in test_mosquitto.py.
+Class 36 of docs/reference/bad-input.md, and the part of 31 that is MQTT's. test_mosquitto.py tests
+what a device may do, and that packets over the limit end its connection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROTOCOLS = [
 
 
 class Client:
-    """A client that remembers what it was told."""
+    """A client that records what it receives."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Client:
         protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5,
         will: tuple[str, bytes] | None = None,
     ) -> None:
-        self.heard: list[tuple[str, bytes, bool]] = []
+        self.received: list[tuple[str, bytes, bool]] = []
         self.refusals: list[str] = []
         self.lost = threading.Event()
         self.connected = threading.Event()
@@ -51,7 +51,9 @@ class Client:
         if will is not None:
             self.mqtt.will_set(*will, qos=1, retain=True)
         self.mqtt.on_connect = self._on_connect
-        self.mqtt.on_message = lambda _c, _u, m: self.heard.append((m.topic, m.payload, m.retain))
+        self.mqtt.on_message = lambda _c, _u, m: self.received.append(
+            (m.topic, m.payload, m.retain)
+        )
         self.mqtt.on_disconnect = lambda *_: self.lost.set()
         self.mqtt.on_subscribe = lambda *_: self.answered.set()
 
@@ -68,18 +70,18 @@ class Client:
         self.mqtt.loop_start()
 
     def subscribe(self, topic: str) -> None:
-        """Subscribe, and wait for the broker's word, whatever it is."""
+        """Subscribe, and wait for the SUBACK or the end of the connection."""
         self.answered.clear()
         self.mqtt.subscribe(topic, 1)
         wait_until(lambda: self.answered.is_set() or self.lost.is_set())
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
-        """Publish with QoS 1, and wait for the broker's word, whatever it is."""
+        """Publish with QoS 1, and wait for the PUBACK or the end of the connection."""
         info = self.mqtt.publish(topic, payload, 1, retain)
         wait_until(lambda: info.is_published() or self.lost.is_set())
 
     def break_off(self) -> None:
-        """Vanish without a word, so that the broker sends the will."""
+        """Close the socket without DISCONNECT, so that the broker sends the will."""
         sock = self.mqtt.socket()
         assert sock is not None
         self.mqtt.on_disconnect = None
@@ -108,24 +110,24 @@ def drivers(mosquitto_broker: MosquittoServer) -> None:
 
 
 @pytest.fixture
-def ears(mosquitto_broker: MosquittoServer) -> Iterator[Client]:
-    """The bridge's subscriptions: what it hears would get into the platform."""
+def bridge_client(mosquitto_broker: MosquittoServer) -> Iterator[Client]:
+    """A client with the bridge's subscriptions: what it receives enters the platform."""
     with connected(mosquitto_broker, "bridge") as bridge:
         for kind in ("position", "status"):
             bridge.subscribe(f"doorstep/v1/drivers/+/{kind}")
         yield bridge
 
 
-def heard_until(ears: Client, device: Client, marker: bytes) -> list[tuple[str, bytes]]:
-    """What got through before the device's own, good message."""
+def received_until(bridge_client: Client, device: Client, marker: bytes) -> list[tuple[str, bytes]]:
+    """Return what was delivered before the device's own, good message."""
     device.publish("doorstep/v1/drivers/anna/position", marker)
-    wait_until(lambda: any(payload == marker for _, payload, _ in ears.heard))
-    return [(topic, payload) for topic, payload, _ in ears.heard if payload != marker]
+    wait_until(lambda: any(payload == marker for _, payload, _ in bridge_client.received))
+    return [(topic, payload) for topic, payload, _ in bridge_client.received if payload != marker]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_31_publishing_for_another_driver__reaches_nobody(
-    mosquitto_broker: MosquittoServer, ears: Client, protocol: MQTTProtocolVersion
+def test_31_publish_for_other_driver__is_not_delivered(
+    mosquitto_broker: MosquittoServer, bridge_client: Client, protocol: MQTTProtocolVersion
 ) -> None:
     with connected(mosquitto_broker, "anna", protocol=protocol) as anna:
         for topic in (
@@ -142,25 +144,30 @@ def test_31_publishing_for_another_driver__reaches_nobody(
         ):
             for retain in (False, True):
                 anna.publish(topic, b"forged", retain=retain)
-        assert heard_until(ears, anna, b"own") == []
+        assert received_until(bridge_client, anna, b"own") == []
 
 
 @pytest.mark.parametrize("topic", ["doorstep/v1/drivers/+/position", "doorstep/v1/drivers/#", "#"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_36_publishing_to_a_wildcard__ends_the_connection(
-    mosquitto_broker: MosquittoServer, ears: Client, protocol: MQTTProtocolVersion, topic: str
+def test_36_publish_to_wildcard__ends_the_connection(
+    mosquitto_broker: MosquittoServer,
+    bridge_client: Client,
+    protocol: MQTTProtocolVersion,
+    topic: str,
 ) -> None:
     with connected(mosquitto_broker, "anna", protocol=protocol) as anna:
-        # paho refuses such a topic itself, so the packet is written by hand
+        # paho refuses such a topic: send the packet by hand
         name = topic.encode()
         body = (
             len(name).to_bytes(2, "big") + name + b"\0" * (protocol == MQTTProtocolVersion.MQTTv5)
         )
         sock = anna.mqtt.socket()
         assert sock is not None
-        sock.sendall(bytes([0x30, len(body)]) + body)
+        sock.sendall(  # type: ignore[attr-defined]
+            bytes([0x30, len(body)]) + body
+        )
         assert anna.lost.wait(30)
-    assert ears.heard == []
+    assert bridge_client.received == []
 
 
 @pytest.mark.parametrize(
@@ -177,7 +184,7 @@ def test_36_publishing_to_a_wildcard__ends_the_connection(
         "$share/thieves/doorstep/v1/drivers/+/ack",
     ],
 )
-def test_36_subscribing_to_what_is_not_its_own__hears_nothing(
+def test_36_subscribe_to_other_topics__receives_nothing(
     mosquitto_broker: MosquittoServer, topic: str
 ) -> None:
     with (
@@ -191,13 +198,13 @@ def test_36_subscribing_to_what_is_not_its_own__hears_nothing(
         bruno.publish("doorstep/v1/drivers/bruno/position", b"his")
         anna.publish("doorstep/v1/drivers/anna/position", b"hers")
         service.publish("doorstep/v1/drivers/anna/command", b"the last")
-        wait_until(lambda: any(payload == b"the last" for _, payload, _ in anna.heard))
-    assert {topic for topic, _, _ in anna.heard} == {"doorstep/v1/drivers/anna/command"}
+        wait_until(lambda: any(payload == b"the last" for _, payload, _ in anna.received))
+    assert {topic for topic, _, _ in anna.received} == {"doorstep/v1/drivers/anna/command"}
 
 
 @pytest.mark.parametrize("username", [None, "anna", "bridge", "nobody", "", "+", "#"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_36_connecting_without_the_right_password__is_refused(
+def test_36_connect_without_right_password__is_refused(
     mosquitto_broker: MosquittoServer, protocol: MQTTProtocolVersion, username: str | None
 ) -> None:
     client = Client(mosquitto_broker, username, password="wrong", client_id="x", protocol=protocol)
@@ -209,7 +216,7 @@ def test_36_connecting_without_the_right_password__is_refused(
         client.close()
 
 
-def test_36_another_s_client_id__takes_nothing_over_and_hears_nothing(
+def test_36_other_devices_client_id__takes_nothing_over_and_receives_nothing(
     mosquitto_broker: MosquittoServer,
 ) -> None:
     with (
@@ -221,20 +228,20 @@ def test_36_another_s_client_id__takes_nothing_over_and_hears_nothing(
         for stolen in ("bruno", "doorstep-bridge", "bridge", "driver_events"):
             with connected(mosquitto_broker, "anna", client_id=stolen) as anna:
                 anna.publish("doorstep/v1/drivers/anna/position", stolen.encode())
-                assert not anna.heard
-        wait_until(lambda: len(bridge.heard) == 4)
+                assert not anna.received
+        wait_until(lambda: len(bridge.received) == 4)
         with connected(mosquitto_broker, "driver_events") as service:
             service.publish("doorstep/v1/drivers/bruno/ack", b"still his")
-        wait_until(lambda: bruno.heard)
+        wait_until(lambda: bruno.received)
         assert not bruno.lost.is_set()
         assert not bridge.lost.is_set()
 
 
 @pytest.mark.parametrize("username", ["+", "#", "+/position", "anna/position", ""])
-def test_36_a_wildcard_for_a_user_name__opens_no_topic_though_its_password_is_known(
-    mosquitto_broker: MosquittoServer, ears: Client, username: str
+def test_36_wildcard_as_user_name__opens_no_topic(
+    mosquitto_broker: MosquittoServer, bridge_client: Client, username: str
 ) -> None:
-    """No such driver can be registered; here somebody has written one into the password file."""
+    """Such a driver cannot be registered; the test writes it into the password file."""
     path = mosquitto_broker.paths.password_file
     kept = path.read_text()
     entry = mosquitto_entry(mosquitto_broker.paths.fleet_key(), username)
@@ -255,15 +262,15 @@ def test_36_a_wildcard_for_a_user_name__opens_no_topic_though_its_password_is_kn
             connected(mosquitto_broker, "anna") as anna,
         ):
             service.publish("doorstep/v1/drivers/anna/ack", b"hers")
-            through = heard_until(ears, anna, b"own")
+            through = received_until(bridge_client, anna, b"own")
         assert [topic for topic, _ in through if "anna" in topic.split("/")] == []
-        assert client.heard == []
+        assert client.received == []
     finally:
         client.close()
 
 
-def test_36_a_will_on_another_s_topic__is_never_sent(
-    mosquitto_broker: MosquittoServer, ears: Client
+def test_36_will_on_other_drivers_topic__is_never_sent(
+    mosquitto_broker: MosquittoServer, bridge_client: Client
 ) -> None:
     for topic in ("doorstep/v1/drivers/bruno/status", "doorstep/v1/drivers/bruno/position"):
         thief = Client(mosquitto_broker, "anna", client_id="w", will=(topic, b"his will"))
@@ -276,11 +283,11 @@ def test_36_a_will_on_another_s_topic__is_never_sent(
         mosquitto_broker, "anna", will=("doorstep/v1/drivers/anna/status", b"her will")
     ) as anna:
         anna.break_off()
-        wait_until(lambda: any(payload == b"her will" for _, payload, _ in ears.heard))
-    assert [topic for topic, _, _ in ears.heard] == ["doorstep/v1/drivers/anna/status"]
+        wait_until(lambda: any(payload == b"her will" for _, payload, _ in bridge_client.received))
+    assert [topic for topic, _, _ in bridge_client.received] == ["doorstep/v1/drivers/anna/status"]
 
 
-def test_36_retained_junk_on_its_own_topics__stays_its_own(
+def test_36_retained_junk_on_own_topics__reaches_no_other_driver(
     mosquitto_broker: MosquittoServer,
 ) -> None:
     junk = b"\x00\xff" + b"junk" * 1000
@@ -293,5 +300,5 @@ def test_36_retained_junk_on_its_own_topics__stays_its_own(
             anna.subscribe(f"doorstep/v1/drivers/anna/{kind}")
         with connected(mosquitto_broker, "driver_events") as service:
             service.publish("doorstep/v1/drivers/anna/ack", b"hers")
-        wait_until(lambda: anna.heard)
-        assert [payload for _, payload, _ in anna.heard] == [b"hers"]
+        wait_until(lambda: anna.received)
+        assert [payload for _, payload, _ in anna.received] == [b"hers"]

@@ -41,7 +41,7 @@ def mosquitto(tmp_path: Path) -> Iterator[AnonymousMosquitto]:
 def bridge(
     tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> Iterator[ServiceProcess]:
-    service = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
+    service = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.access)
     service.start()
     yield service
     service.stop()
@@ -51,7 +51,7 @@ def payloads(test: str, count: int) -> list[bytes]:
     return [f'{{"test": "{test}", "n": {n}}}'.encode() for n in range(count)]
 
 
-def test_bridge__any_payload__arrives_untouched_under_the_drivers_key(
+def test_bridge__any_payload__is_forwarded_unchanged_keyed_by_driver(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     odd = [b"\x00\xff\x1f\x8bnot json", b'{"n": 1}', b"x" * 65_000]
@@ -60,11 +60,9 @@ def test_bridge__any_payload__arrives_untouched_under_the_drivers_key(
     phone.send([b'{"status":"online"}', b""], "status")
     phone.close()
 
-    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(odd)))
+    found = read_topic(kafka.access, "driver-pos", contains_all(set(odd)))
     assert {message.key() for message in found if message.value() in odd} == {b"driver-7"}
-    found = read_topic(
-        kafka.bootstrap_servers, "driver-status", lambda messages: len(messages) >= 2
-    )
+    found = read_topic(kafka.access, "driver-status", lambda messages: len(messages) >= 2)
     assert [message.value() for message in found] == [b'{"status":"online"}', b""]
 
 
@@ -75,7 +73,7 @@ def test_bridge__one_driver__stays_in_order_in_one_partition(
     phone = DriverClient(mosquitto, "driver-8")
     phone.send(sent)
     phone.close()
-    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+    found = read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
     mine = [message for message in found if message.key() == b"driver-8"]
     assert [message.value() for message in mine] == sent
     assert len({message.partition() for message in mine}) == 1
@@ -83,12 +81,12 @@ def test_bridge__one_driver__stays_in_order_in_one_partition(
     wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
 
 
-def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_works(
+def test_bridge__starts_before_mosquitto_and_kafka__logs_that_it_waits_then_works(
     tmp_path: Path,
 ) -> None:
     mosquitto = AnonymousMosquitto(tmp_path / "mosquitto")
     kafka = KafkaServer(tmp_path / "kafka")
-    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
+    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.access)
     try:
         bridge.launch()
         wait_until(lambda: bridge.get("/readyz")[0] == 503)
@@ -97,7 +95,7 @@ def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_wo
 
         mosquitto.start()
         wait_until(lambda: bridge.metric("doorstep_bridge_connected") == 1)
-        assert bridge.get("/readyz")[0] == 503  # Kafka is still not there
+        assert bridge.get("/readyz")[0] == 503  # Kafka is still down
         sent = payloads("early", 50)
         phone = DriverClient(mosquitto)
         phone.send(sent)
@@ -106,18 +104,18 @@ def test_bridge__starts_before_its_broker_and_before_kafka__waits_says_so_and_wo
         kafka.start()
         kafka.create_topics()
         bridge.wait_ready()
-        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+        read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
     finally:
         for server in (bridge, mosquitto, kafka):
             server.stop()
 
 
-def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
+def test_bridge__one_of_two_brokers_is_down__serves_the_other(
     tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     away = any_free_port()
     bridge = bridge_process(
-        tmp_path / "bridge", f"{mosquitto.url},mqtt://127.0.0.1:{away}", kafka.bootstrap_servers
+        tmp_path / "bridge", f"{mosquitto.url},mqtt://127.0.0.1:{away}", kafka.access
     )
     try:
         bridge.launch()
@@ -126,7 +124,7 @@ def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
         phone = DriverClient(mosquitto)
         phone.send(sent)
         phone.close()
-        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+        read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
         assert bridge.get("/readyz")[0] == 503
 
         other = AnonymousMosquitto(tmp_path / "other", away)
@@ -137,14 +135,14 @@ def test_bridge__one_of_two_brokers_is_away__the_other_is_served(
             phone = DriverClient(other, "d2")
             phone.send(more)
             phone.close()
-            read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(more)))
+            read_topic(kafka.access, "driver-pos", contains_all(set(more)))
         finally:
             other.stop()
     finally:
         bridge.stop()
 
 
-def test_bridge__a_publisher_restarts__its_fixes_go_on_arriving(
+def test_bridge__publisher_reconnects__its_fixes_stay_in_order(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("publisher", 60)
@@ -152,11 +150,11 @@ def test_bridge__a_publisher_restarts__its_fixes_go_on_arriving(
         phone = DriverClient(mosquitto, "driver-9")
         phone.send(part)
         phone.close()
-    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+    found = read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
     assert [m.value() for m in found if m.key() == b"driver-9"] == sent
 
 
-def test_bridge__killed__gets_again_what_it_had_not_acknowledged(
+def test_bridge__killed__unacknowledged_messages_are_redelivered(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("killed", 5000)
@@ -168,10 +166,10 @@ def test_bridge__killed__gets_again_what_it_had_not_acknowledged(
     for info in infos:
         info.wait_for_publish(20)
     phone.close()
-    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+    read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
 
 
-def test_bridge__sigterm__ends_cleanly_and_its_session_keeps_collecting(
+def test_bridge__sigterm__exits_with_0_and_its_session_queues(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     phone = DriverClient(mosquitto)
@@ -183,10 +181,10 @@ def test_bridge__sigterm__ends_cleanly_and_its_session_keeps_collecting(
     phone.send(second)
     phone.close()
     bridge.start()
-    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all({*first, *second}))
+    read_topic(kafka.access, "driver-pos", contains_all({*first, *second}))
 
 
-def test_bridge__mosquitto_killed__nothing_that_the_phone_resends_is_lost(
+def test_bridge__mosquitto_killed__resent_messages_are_forwarded(
     bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     sent = payloads("mosquitto-killed", 400)
@@ -196,17 +194,17 @@ def test_bridge__mosquitto_killed__nothing_that_the_phone_resends_is_lost(
     mosquitto.start()
     wait_until(lambda: bridge.metric("doorstep_bridge_connections_total") >= 2)
     bridge.wait_ready()
-    # PUBACK promises no durability: what the broker forgot comes again from the journal.
+    # PUBACK does not promise durability: the device resends from its journal.
     phone.send(sent)
     phone.close()
-    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+    read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
 
 
 def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: Path) -> None:
     kafka = KafkaServer(tmp_path / "kafka")
     mosquitto = AnonymousMosquitto(tmp_path / "mosquitto")
     bridge = bridge_process(
-        tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers, BRIDGE_MAX_IN_FLIGHT="100"
+        tmp_path / "bridge", mosquitto.url, kafka.access, BRIDGE_MAX_IN_FLIGHT="100"
     )
     try:
         kafka.start()
@@ -227,7 +225,7 @@ def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: 
         assert bridge.metric("doorstep_bridge_in_flight") <= 200
 
         kafka.start()
-        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all({*before, *meanwhile}), 60)
+        read_topic(kafka.access, "driver-pos", contains_all({*before, *meanwhile}), 60)
         wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") == 700)
         bridge.wait_ready()
         phone.close()
@@ -236,11 +234,11 @@ def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: 
             server.stop()
 
 
-def test_bridge__a_topic_that_is_missing__acknowledges_nothing_until_it_is_there(
+def test_bridge__topic_missing__acknowledges_nothing_until_it_exists(
     tmp_path: Path, mosquitto: AnonymousMosquitto
 ) -> None:
     kafka = KafkaServer(tmp_path / "kafka")
-    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
+    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.access)
     try:
         kafka.start()
         bridge.start()
@@ -251,22 +249,20 @@ def test_bridge__a_topic_that_is_missing__acknowledges_nothing_until_it_is_there
         wait_until(lambda: bridge.metric("doorstep_bridge_messages_total") >= 20)
         assert bridge.metric("doorstep_bridge_acked_total") == 0
         kafka.create_topics()
-        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)), 60)
+        read_topic(kafka.access, "driver-pos", contains_all(set(sent)), 60)
     finally:
         for server in (bridge, kafka):
             server.stop()
 
 
-def test_bridge__the_topic_is_recreated__goes_on_by_itself(
+def test_bridge__topic_recreated__recovers(
     tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     topic = "driver-pos-recreated"
-    client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    client = AdminClient({**kafka.access.as_librdkafka_dict()})
     create = [NewTopic(topic, 4, 1)]
     client.create_topics(create)[topic].result(30)
-    bridge = bridge_process(
-        tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers, KAFKA_TOPIC=topic
-    )
+    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.access, KAFKA_TOPIC=topic)
     try:
         bridge.start()
         phone = DriverClient(mosquitto)
@@ -278,9 +274,9 @@ def test_bridge__the_topic_is_recreated__goes_on_by_itself(
         client.create_topics(create)[topic].result(30)
         phone.send(payloads("second", 200))
         phone.close()
-        # What was confirmed before the deletion is gone with the topic; the rest must be there.
+        # Records confirmed before the deletion are gone with the topic; all others must exist.
         wanted = {*payloads("between", 20), *payloads("second", 200)}
-        read_topic(kafka.bootstrap_servers, topic, contains_all(wanted), 60)
+        read_topic(kafka.access, topic, contains_all(wanted), 60)
         wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
     finally:
         bridge.stop()
@@ -309,6 +305,6 @@ def test_bridge__retained_points__are_relayed_and_no_longer_kept_by_the_broker(
     assert heard == ["doorstep/v1/series/source-1/last"]
     keys = {f"source-1/measure-{n}".encode() for n in range(100)}
     found = read_topic(
-        kafka.bootstrap_servers, "series", lambda all_: keys <= {one.key() for one in all_}
+        kafka.access, "series", lambda all_: keys <= {one.key() for one in all_}
     )
     assert all(one.value() for one in found)  # what clears is no point

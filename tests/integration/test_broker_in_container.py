@@ -1,4 +1,4 @@
-"""mosquitto/in-container on a real Mosquitto, without a container: only its paths are others."""
+"""mosquitto/in-container with a real Mosquitto and other paths, without a container."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bind() -> Bind:
 
 @pytest.fixture
 def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
-    """The script, started while `provision` has written nothing yet."""
+    """The script, started before `provision` has written anything."""
     program = shutil.which("mosquitto", path=f"/usr/sbin:{os.environ['PATH']}")
     assert program, "no mosquitto: ./run installs it"
     config = render(
@@ -62,7 +62,7 @@ def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def provide(folder: Path, *driver_ids: str) -> None:
-    """What `provision` does: the passwords first, then the ACL."""
+    """Write what `provision` writes: the passwords first, then the ACL."""
     write_password_file(folder / "passwd", KEY, driver_ids)
     shutil.copyfile(ACL, folder / "acl")
 
@@ -71,7 +71,7 @@ def lets_in(bind: Bind, user: str) -> bool:
     return mqtt_accepts(bind, user, mqtt_password(KEY, user))
 
 
-def test_in_container__provisioned_late__starts_then(
+def test_in_container__provisioned_late__starts_after_it(
     script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
 ) -> None:
     assert script.poll() is None
@@ -81,7 +81,7 @@ def test_in_container__provisioned_late__starts_then(
     assert not lets_in(bind, "anna")
 
 
-def test_in_container__a_driver_is_added__is_let_in_and_the_broker_is_the_same(
+def test_in_container__driver_added__can_log_in_without_a_restart(
     script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
 ) -> None:
     provide(tmp_path)
@@ -90,7 +90,7 @@ def test_in_container__a_driver_is_added__is_let_in_and_the_broker_is_the_same(
         provide(tmp_path, "anna")
         wait_until(lambda: lets_in(bind, "anna"), TIMEOUT_S)
         connection.settimeout(0.1)
-        with pytest.raises(TimeoutError):  # a broker that had been restarted would have closed it
+        with pytest.raises(TimeoutError):  # a restarted broker would have closed it
             connection.recv(1)
 
 

@@ -1,4 +1,4 @@
-"""`mqtts://`: from a device through the bridge to Kafka, every hop of MQTT inside TLS."""
+"""`mqtts://`: from a device through the bridge to Kafka, with TLS on every MQTT connection."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from device.connection import Connection, ConnectionFailed, Login
 from device.device import Device
 from device.journal import Journal
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.settings import MqttBroker
 from driver_events.mqtt_publisher import MqttPublisher
@@ -61,12 +62,12 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(broker.certificates.authority))
-    bootstrap_servers = str(stack.addresses.kafka)
-    create_topics(bootstrap_servers, topics=[Topic(TOPIC, 1, 60 * 60 * 1000)])
+    kafka = stack.kafka_access(ADMIN)
+    create_topics(kafka, topics=[Topic(TOPIC, 1, 60 * 60 * 1000)])
     bridge = bridge_process(
         server_home / "tls-bridge",
         broker.url,
-        str(stack.addresses.kafka),
+        kafka,
         KAFKA_TOPIC=TOPIC,
     )
     sender = MqttPublisher([MqttBroker("127.0.0.1", broker.port, tls=True)], "driver_events", "")
@@ -79,13 +80,13 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
                 device.write(FIX)
             journal.commit()
             records = await asyncio.to_thread(
-                read_topic, bootstrap_servers, TOPIC, lambda found: len(found) >= 1, SOON_S
+                read_topic, kafka, TOPIC, lambda found: len(found) >= 1, SOON_S
             )
             assert b'"seq":20' in (records[-1].value() or b"")
             await asyncio.to_thread(wait_until, lambda: sender.is_connected, SOON_S)
             ack = b'{"boot": "%s", "seq": 20, "missing": []}' % device.boot.encode()
             assert sender.send([("anna", ack)]) == set()
-            await asyncio.to_thread(wait_until, lambda: not device._waiting_since, SOON_S)
+            await asyncio.to_thread(wait_until, lambda: not device._ack_timeout.is_running, SOON_S)
             assert device.pending == 0
             await device.stop()
             await running
@@ -94,7 +95,7 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
         bridge.stop()
 
 
-async def test_mqtts__an_unknown_authority__is_refused_and_said(broker: TlsMosquitto) -> None:
+async def test_mqtts__an_unknown_authority__is_refused(broker: TlsMosquitto) -> None:
     connection = Connection(login(broker), b"", lambda _: None, lambda _topic, _payload: None)
     with pytest.raises(ConnectionFailed, match="certificate verify failed"):
         await connection.open()

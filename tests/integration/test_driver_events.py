@@ -48,14 +48,14 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnonymousMos
 
 @pytest.fixture
 def topic(kafka: KafkaServer, request: pytest.FixtureRequest) -> str:
-    """A driver-pos of the test's own."""
+    """Create a topic for the test alone."""
     name = f"driver-pos-{abs(hash(request.node.name)) % 10**8}"
     create_topic(kafka, name)
     return name
 
 
 def create_topic(kafka: KafkaServer, name: str) -> None:
-    admin_client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin_client = AdminClient({**kafka.access.as_librdkafka_dict()})
     for answer in admin_client.create_topics([NewTopic(name, 4, 1)]).values():
         answer.result(30)
 
@@ -68,7 +68,7 @@ def make_service(
     mosquitto: AnonymousMosquitto,
     topic: str,
 ) -> Iterator[Callable[..., ServiceProcess]]:
-    """Makes a driver_events on the test's database and topic; all are stopped at the end."""
+    """Make driver_events processes on the test's database and topic, stopped at the end."""
     register(database)
     services: list[ServiceProcess] = []
 
@@ -77,7 +77,7 @@ def make_service(
             tmp_path / f"driver_events-{len(services)}",
             database.url("driver_events"),
             mosquitto.url,
-            kafka.bootstrap_servers,
+            kafka.access,
             KAFKA_TOPIC=topic,
             KAFKA_GROUP_ID=f"group-{topic}",
             **more,
@@ -114,23 +114,19 @@ def stored(database: Database) -> list[tuple[str, str, int]]:
 
 
 def letters_of(kafka: KafkaServer, key: bytes, count: int) -> list[Message]:
-    """The dead letters of a driver."""
+    """Return the dead letters of a driver."""
 
     def enough(messages: list[Message]) -> bool:
         return sum(message.key() == key for message in messages) >= count
 
-    return [
-        one
-        for one in read_topic(kafka.bootstrap_servers, "dead-letter", enough)
-        if one.key() == key
-    ]
+    return [one for one in read_topic(kafka.access, "dead-letter", enough) if one.key() == key]
 
 
 def headers_of(message: Message) -> dict[str, str]:
     return {name: value.decode() for name, value in message.headers() or []}
 
 
-def test_driver_events__a_fix__is_in_the_history_acked_and_in_the_live_feed(
+def test_driver_events__a_fix__is_stored_acknowledged_and_in_the_live_feed(
     service: ServiceProcess,
     database: Database,
     kafka: KafkaServer,
@@ -139,7 +135,7 @@ def test_driver_events__a_fix__is_in_the_history_acked_and_in_the_live_feed(
 ) -> None:
     phone = DriverClient(mosquitto, "d1")
     sent = [fix(1), fix(2), fix(4)]
-    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(one)) for one in sent])
+    produce(kafka.access, topic, [("d1", encode_fix(one)) for one in sent])
     wait_until(lambda: len(stored(database)) == 3)
     wait_until(lambda: phone.received and json.loads(phone.received[-1][1])["seq"] == 4)
     heard_on, ack = phone.received[-1]
@@ -153,12 +149,12 @@ def test_driver_events__a_fix__is_in_the_history_acked_and_in_the_live_feed(
         positions = [one for m in messages for one in json.loads(m.value() or b"")["positions"]]
         return any(one[:2] == ["d1", newest_ms] for one in positions)
 
-    read_topic(kafka.bootstrap_servers, "tracking-positions", has_newest)
+    read_topic(kafka.access, "tracking-positions", has_newest)
     assert service.metric("doorstep_driver_events_fixes_total") == 3
     assert service.metric("doorstep_driver_events_commit_latency_seconds_count") >= 6
 
 
-def test_driver_events__the_same_records_again__are_duplicates_and_acked_again(
+def test_driver_events__same_records_again__are_duplicates_and_acknowledged_again(
     service: ServiceProcess,
     database: Database,
     kafka: KafkaServer,
@@ -167,18 +163,18 @@ def test_driver_events__the_same_records_again__are_duplicates_and_acked_again(
 ) -> None:
     phone = DriverClient(mosquitto, "d2")
     records = [("d2", encode_position([fix(n) for n in range(1, 101)]))]
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     wait_until(lambda: len(stored(database)) == 100)
     wait_until(lambda: phone.received)
     acks = len(phone.received)
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     wait_until(lambda: len(phone.received) > acks)
     assert json.loads(phone.received[-1][1]) == {"boot": "b1", "seq": 100, "missing": []}
     assert len(stored(database)) == 100
     phone.close()
 
 
-def test_driver_events__bad_beside_good__keeps_the_good_and_buries_the_bad(
+def test_driver_events__bad_and_good__stores_the_good_and_makes_dead_letters(
     service: ServiceProcess,
     database: Database,
     kafka: KafkaServer,
@@ -189,7 +185,7 @@ def test_driver_events__bad_beside_good__keeps_the_good_and_buries_the_bad(
     array = array.replace(b'"seq":2,', b'"seq":2,"battery":7,')
     phone = DriverClient(mosquitto, "d3")
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [
             ("d3", array),
@@ -209,17 +205,17 @@ def test_driver_events__bad_beside_good__keeps_the_good_and_buries_the_bad(
     [letter] = letters_of(kafka, b"stranger", 1)
     assert headers_of(letter)["reason"] == "unknown_driver"
     assert stored(database) == [("d3", "b1", 1), ("d3", "b1", 5)]
-    # refused and void ones are passed by the watermark: nobody sends them again
+    # the watermark passes refused and void ones: devices do not resend them
     wait_until(lambda: phone.received and json.loads(phone.received[-1][1])["seq"] == 5)
     assert json.loads(phone.received[-1][1])["missing"] == []
     phone.close()
 
 
-def test_driver_events__killed_in_the_middle__records_everything_once(
+def test_driver_events__killed__records_everything_once(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     records = [(driver_id, encode_fix(fix(seq))) for seq in range(1, 501) for driver_id in DRIVERS]
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     service = make_service(MAX_BATCH_FIXES="200")
     for _ in range(2):
         service.launch()
@@ -231,19 +227,19 @@ def test_driver_events__killed_in_the_middle__records_everything_once(
     assert not database.rows("SELECT * FROM doorstep.outbox")
 
 
-def test_driver_events__sigterm__ends_cleanly(service: ServiceProcess) -> None:
+def test_driver_events__sigterm__exits_with_0(service: ServiceProcess) -> None:
     service.signal(signal.SIGTERM)
     assert service.exit_code == 0
     assert service.events()[-1] == "stopped"
 
 
-def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_and_works(
+def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_then_works(
     tmp_path: Path, database: Database
 ) -> None:
     register(database)
     kafka, mosquitto = KafkaServer(tmp_path / "kafka"), AnonymousMosquitto(tmp_path / "mosquitto")
     service = driver_events_process(
-        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.bootstrap_servers
+        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.access
     )
     try:
         service.launch()
@@ -253,14 +249,14 @@ def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_and_w
         kafka.create_topics()
         mosquitto.start()
         service.wait_ready()
-        produce(kafka.bootstrap_servers, "driver-pos", [("d1", encode_fix(fix(1)))])
+        produce(kafka.access, "driver-pos", [("d1", encode_fix(fix(1)))])
         wait_until(lambda: len(stored(database)) == 1)
     finally:
         for server in (service, kafka, mosquitto):
             server.stop()
 
 
-def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
+def test_driver_events__database_restarts__pauses_and_loses_nothing(
     tmp_path: Path, kafka: KafkaServer, mosquitto: AnonymousMosquitto, topic: str
 ) -> None:
     with running_cluster() as cluster:
@@ -271,7 +267,7 @@ def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
             tmp_path / "service",
             database.url("driver_events"),
             mosquitto.url,
-            kafka.bootstrap_servers,
+            kafka.access,
             KAFKA_TOPIC=topic,
             KAFKA_GROUP_ID=f"group-{topic}",
         )
@@ -282,7 +278,7 @@ def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
                 wait_until(lambda: service.get("/readyz")[0] == 503)
                 seqs = range(part * 50 + 1, part * 50 + 51)
                 produce(
-                    kafka.bootstrap_servers,
+                    kafka.access,
                     topic,
                     [(one, encode_fix(fix(n))) for one in DRIVERS for n in seqs],
                 )
@@ -297,33 +293,33 @@ def test_driver_events__the_database_restarts__pauses_and_loses_nothing(
             service.stop()
 
 
-def test_driver_events__the_topic_is_recreated__reads_it_from_its_beginning(
+def test_driver_events__topic_recreated__is_read_from_its_beginning(
     service: ServiceProcess, database: Database, kafka: KafkaServer, topic: str
 ) -> None:
-    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(fix(n))) for n in range(1, 31)])
+    produce(kafka.access, topic, [("d1", encode_fix(fix(n))) for n in range(1, 31)])
     wait_until(lambda: len(stored(database)) == 30)
-    client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    client = AdminClient({**kafka.access.as_librdkafka_dict()})
     for answer in client.delete_topics([topic]).values():
         answer.result(30)
     wait_until(lambda: topic not in client.list_topics(timeout=5).topics)
     create_topic(kafka, topic)
-    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(fix(n))) for n in range(31, 41)])
+    produce(kafka.access, topic, [("d1", encode_fix(fix(n))) for n in range(31, 41)])
     wait_until(lambda: len(stored(database)) == 40, 60)
 
 
-def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
+def test_driver_events__two_instances__record_each_fix_once(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     first, second = make_service(), make_service(MQTT_USERNAME="driver_events-2")
     first.start()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 51)],
     )
     second.start()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(51, 101)],
     )
@@ -331,7 +327,7 @@ def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
     wait_until(lambda: second.metric("doorstep_driver_events_lag") == 0)
     second.kill()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(101, 121)],
     )
@@ -339,22 +335,24 @@ def test_driver_events__two_of_them__share_the_work_and_record_each_fix_once(
     assert not database.rows("SELECT * FROM doorstep.outbox")
 
 
-def test_driver_events__another_of_its_name__throws_it_out_and_it_comes_back(
+def test_driver_events__second_instance_of_the_name__is_fenced_and_rejoins(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     first, second = make_service(), make_service()
     first.start()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 11)],
     )
     wait_until(lambda: len(stored(database)) == 10 * len(DRIVERS))
     second.start()
-    wait_until(lambda: first.metric('doorstep_driver_events_rejoins_total{why="fenced"}') > 0, 60)
+    wait_until(
+        lambda: first.metric('doorstep_driver_events_rejoins_total{reason="fenced"}') > 0, 60
+    )
     second.kill()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(11, 21)],
     )
@@ -362,7 +360,7 @@ def test_driver_events__another_of_its_name__throws_it_out_and_it_comes_back(
     assert first.exit_code is None
 
 
-def test_driver_events__a_locked_driver__is_parked_and_stalls_nobody_else(
+def test_driver_events__locked_driver__is_parked_and_others_are_recorded(
     service: ServiceProcess,
     database: Database,
     kafka: KafkaServer,
@@ -373,7 +371,7 @@ def test_driver_events__a_locked_driver__is_parked_and_stalls_nobody_else(
     with database.connect() as conn:
         conn.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
         produce(
-            kafka.bootstrap_servers,
+            kafka.access,
             topic,
             [(one, encode_fix(fix(1))) for one in ("d1", "d2", "d3")],
         )
@@ -386,21 +384,21 @@ def test_driver_events__a_locked_driver__is_parked_and_stalls_nobody_else(
     phone.close()
 
 
-def test_driver_events__a_row_that_the_database_cannot_take__is_buried_alone(
+def test_driver_events__row_refused_by_the_database__becomes_the_only_dead_letter(
     service: ServiceProcess, database: Database, kafka: KafkaServer, topic: str
 ) -> None:
-    with database.connect(autocommit=True) as conn:  # a rule that decoding doesn't know
+    with database.connect(autocommit=True) as conn:  # a constraint that the decoder does not check
         conn.execute("ALTER TABLE fix_history ADD CHECK (altitude_m IS DISTINCT FROM 666)")
     records = [("d4", encode_fix(fix(n))) for n in range(1, 40)]
     records.insert(20, ("d4", encode_fix(fix(40, altitude_m=666))))
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     wait_until(lambda: len(stored(database)) == 39)
     [letter] = letters_of(kafka, b"d4", 1)
     assert headers_of(letter)["reason"] == "refused_by_database"
     assert letter.value() == records[20][1]
 
 
-def test_driver_events__order_changes__reach_tracking_updates_in_their_order(
+def test_driver_events__order_changes__reach_tracking_updates_in_order(
     service: ServiceProcess, database: Database, kafka: KafkaServer
 ) -> None:
     fleet = Fleet(database)
@@ -413,29 +411,27 @@ def test_driver_events__order_changes__reach_tracking_updates_in_their_order(
         return [json.loads(one.value() or b"") for one in mine]
 
     found = updates(
-        read_topic(
-            kafka.bootstrap_servers, "tracking-updates", lambda all_: len(updates(all_)) >= 3
-        )
+        read_topic(kafka.access, "tracking-updates", lambda all_: len(updates(all_)) >= 3)
     )
     assert [one["state"] for one in found] == ["created", "confirmed", "assigned"]
     assert [one["order_seq"] for one in found] == [1, 2, 3]
     wait_until(lambda: not database.rows("SELECT * FROM doorstep.outbox"))
 
 
-def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
+def test_driver_events__kafka_killed__outbox_keeps_its_records(
     tmp_path: Path, database: Database, mosquitto: AnonymousMosquitto
 ) -> None:
     register(database)
     kafka = KafkaServer(tmp_path / "kafka")
     service = driver_events_process(
-        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.bootstrap_servers
+        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.access
     )
     try:
         kafka.start()
         kafka.create_topics()
         service.start()
         produce(
-            kafka.bootstrap_servers,
+            kafka.access,
             "driver-pos",
             [("d1", encode_fix(fix(n))) for n in range(1, 101)],
         )
@@ -448,7 +444,7 @@ def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
         wait_until(lambda: service.get("/readyz")[0] == 503)
         kafka.start()
         produce(
-            kafka.bootstrap_servers,
+            kafka.access,
             "driver-pos",
             [("d1", encode_fix(fix(n))) for n in range(101, 201)],
         )
@@ -459,14 +455,14 @@ def test_driver_events__kafka_killed__the_outbox_waits_and_nothing_is_lost(
             mine = [one for one in messages if one.key() == order_id.encode()]
             return {json.loads(one.value() or b"")["order_seq"] for one in mine} == {1, 2, 3}
 
-        read_topic(kafka.bootstrap_servers, "tracking-updates", all_three)
+        read_topic(kafka.access, "tracking-updates", all_three)
     finally:
         for server in (service, kafka):
             server.stop()
 
 
 def everything(database: Database) -> dict[str, list[dict[str, object]]]:
-    """All rows of what a replay must not touch, `recorded_at` included."""
+    """Return all rows that a replay must not change, `recorded_at` included."""
     tables = "fix_history evidence orders assignment order_event order_command driver_state"
     return {
         table: sorted(database.rows(f"SELECT * FROM doorstep.{table}"), key=repr)
@@ -475,7 +471,7 @@ def everything(database: Database) -> dict[str, list[dict[str, object]]]:
 
 
 def offsets(database: Database) -> dict[int, int]:
-    """Where driver-pos goes on: the topic of several partitions. `series` has but one."""
+    """Return the next offsets of driver-pos, the topic with several partitions."""
     rows = database.rows(
         "SELECT partition, next_offset FROM doorstep.kafka_offset WHERE topic_id IN"
         " (SELECT topic_id FROM doorstep.kafka_offset GROUP BY topic_id HAVING count(*) > 1)"
@@ -483,7 +479,7 @@ def offsets(database: Database) -> dict[int, int]:
     return {row["partition"]: row["next_offset"] for row in rows}
 
 
-def test_driver_events__the_whole_topic_again_from_offset_0__changes_nothing(
+def test_driver_events__whole_topic_replayed__changes_nothing(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     fleet = Fleet(database)
@@ -506,7 +502,7 @@ def test_driver_events__the_whole_topic_again_from_offset_0__changes_nothing(
         records.append((driver_id, encode_fix(fix(1))))  # a conflict
     first = make_service()
     first.start()
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     wait_until(lambda: sum(offsets(database).values()) == len(records))
     first.stop()
     fleet.command_order(orders["d1"], "deliver")

@@ -1,4 +1,4 @@
-"""FIX_SINK=driver_api: one PATCH per fix, beside the running stack."""
+"""FIX_SINK=driver_api: one PATCH per fix, on the running stack."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
 from ops.servers.services import ServiceProcess
@@ -26,15 +27,15 @@ DRIVER = "patch-sink-driver"
 @pytest.fixture
 def sink(stack: Stack, tmp_path: Path) -> Iterator[ServiceProcess]:
     stack.add_drivers([DRIVER])
-    servers = str(stack.addresses.kafka)
-    create_topics(servers, topics=[Topic(TOPIC, 3, 3_600_000)])
+    kafka = stack.kafka_access(ADMIN)  # the services have no access to the test's topic
+    create_topics(kafka, topics=[Topic(TOPIC, 3, 3_600_000)])
     service = ServiceProcess(
         tmp_path / "sink",
         "driver_events",
         "DRIVER_EVENTS_BIND",
         FIX_SINK="driver_api",
         KAFKA_TOPIC=TOPIC,
-        KAFKA_BOOTSTRAP_SERVERS=servers,
+        **kafka.environment(),
         DATABASE_URL=stack.database_admin_url,
         DRIVER_API_URL=f"http://{stack.addresses.driver_api}",
         DRIVER_API_TOKEN=stack.paths.driver_api_token(),
@@ -51,7 +52,7 @@ def fix(boot: str, seq: int, **changes: float) -> Fix:
 
 
 def produce(stack: Stack, payloads: list[bytes]) -> None:
-    producer = Producer({"bootstrap.servers": str(stack.addresses.kafka)})
+    producer = Producer({**stack.kafka_access(ADMIN).as_librdkafka_dict()})
     for payload in payloads:
         producer.produce(TOPIC, payload, DRIVER)
     assert producer.flush(20) == 0
@@ -68,7 +69,7 @@ def is_committed(stack: Stack, boot: str, seq: int) -> Callable[[], bool]:
     return look
 
 
-def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
+def test_patch_sink__good_and_bad_fixes__are_committed_or_dead_letters(
     stack: Stack, sink: ServiceProcess
 ) -> None:
     bad = encode_fix(fix("p1", 4, lat_deg=43.77, battery=0.5)).replace(b"0.5", b"5")
@@ -93,9 +94,7 @@ def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
 
     wanted = {"not_json", "battery_out_of_range", "too_old"}
     found = mine(
-        read_topic(
-            str(stack.addresses.kafka), "dead-letter", lambda all_: wanted <= set(mine(all_))
-        )
+        read_topic(stack.kafka_access(ADMIN), "dead-letter", lambda all_: wanted <= set(mine(all_)))
     )
     assert found["not_json"] == b"hello"
     assert found["battery_out_of_range"] == bad
@@ -104,7 +103,7 @@ def test_patch_sink__good_and_bad_fixes__are_committed_and_buried(
     assert 'doorstep_driver_events_fixes_total{outcome="committed"} 3.0' in metrics
 
 
-def test_patch_sink__driver_api_is_away__waits_and_loses_nothing(
+def test_patch_sink__driver_api_unavailable__loses_nothing_and_keeps_the_arrival(
     stack: Stack, sink: ServiceProcess
 ) -> None:
     produce(stack, [encode_fix(fix("p2", 1))])

@@ -1,4 +1,4 @@
-"""Generated messages through the real path: the ledger settles, whatever was sent.
+"""Generated messages through the whole path: each is stored, rejected or a dead letter.
 
 FUZZ_CASES sets how many; a release sends 10,000. A good fix goes before and after each of them.
 """
@@ -19,7 +19,6 @@ from doorstep.fix import MAX_PAYLOAD_BYTES, Decoded, decode_position
 from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.provision import owner_connection
 from ops.commands.dead_letter_reader import StoredDeadLetter
-from ops.commands.dead_letter_replay import Identity, Known, read_known
 from ops.servers.waiting import poll_until
 from ops.stack.stack import Stack
 from tests.fuzz.payloads import CASES, good_fix, payloads
@@ -33,6 +32,7 @@ from tests.integration.devices import (
     outbox_has_no_letters,
     scrape,
 )
+from tests.integration.seq_states import Identity, Known, read_known
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ PARTS = ("mosquitto-1", "kafka", "bridge", "driver_events", "driver_api", "track
 
 
 def drawn(strategy: st.SearchStrategy[T], count: int) -> list[T]:
-    """That many examples of a strategy, others each time."""
+    """Return `count` examples of a strategy, different each time."""
     found: list[T] = []
 
     @settings(
@@ -67,18 +67,18 @@ foreign_topics = st.one_of(
     st.sampled_from(["fuzz-0", "fuzz-1", "", "FUZZ-0"]).map(lambda one: topic_of(one, POSITION)),
     st.text(st.characters(codec="utf-8", exclude_characters="+#"), min_size=1, max_size=9),
 ).filter(lambda topic: topic not in ("", topic_of(HOSTILE, POSITION), topic_of(HOSTILE, "status")))
-"""Topics that are not the device's own: the broker's to refuse, or to hang up on."""
+"""Topics of others: the broker refuses them, or ends the connection."""
 
 
 @dataclass
 class Sent:
-    """What every device sent, and what it led to."""
+    """What every device sent, and the results."""
 
     devices: dict[str, Device]
     pids: dict[str, int]
-    bad: dict[str, list[bytes]] = field(default_factory=dict)  # on its own position topic
+    bad: dict[str, list[bytes]] = field(default_factory=dict)  # on the device's position topic
     good: dict[str, int] = field(default_factory=dict)
-    elsewhere: int = 0  # junk on its own status topic
+    elsewhere: int = 0  # junk on the device's status topic
     letters: dict[str, list[StoredDeadLetter]] = field(default_factory=dict)
     history: dict[str, dict[int, str | None]] = field(default_factory=dict)
     known: dict[Identity, Known] = field(default_factory=dict)
@@ -114,12 +114,12 @@ def sent(stack: Stack) -> Iterator[Sent]:
         else:
             what.elsewhere += 1
             what.devices[name].publish(payload, "status")
-    trespass(what.devices[HOSTILE])
+    publish_forged(what.devices[HOSTILE])
     for name in names:
         send_good(what, name)
     for device in what.devices.values():
         poll_until(lambda device=device: device.is_answered, PATIENCE_S)  # type: ignore[misc]
-    poll_until(lambda: _is_worked_off(stack, what), PATIENCE_S)
+    poll_until(lambda: _is_processed(stack, what), PATIENCE_S)
     poll_until(lambda: outbox_has_no_letters(stack), PATIENCE_S)
     what.after = scrape(stack.addresses.bridge)
     what.letters = letters_after(stack, ends)
@@ -131,14 +131,14 @@ def sent(stack: Stack) -> Iterator[Sent]:
         device.close()
 
 
-def trespass(device: Device) -> None:
+def publish_forged(device: Device) -> None:
     """Publish forged good fixes on topics of others, some of which end the connection."""
     for n, topic in enumerate(drawn(foreign_topics, CASES // 4), start=1):
         forged = good_fix(n, boot="forged").encode()
         try:
-            device.client.publish(topic, forged, 0)  # QoS 1 would send it again for ever
+            device.client.publish(topic, forged, 0)  # QoS 1 would resend it for ever
         except ValueError:
-            continue  # paho itself refuses the topic
+            continue  # refused by paho
     poll_until(device.client.is_connected)
 
 
@@ -147,15 +147,15 @@ def send_good(what: Sent, name: str) -> None:
     what.devices[name].publish(good_fix(what.good[name]).encode())
 
 
-def _is_worked_off(stack: Stack, what: Sent) -> bool:
-    """The last message of every device is a good fix: where it is, all before it are done."""
+def _is_processed(stack: Stack, what: Sent) -> bool:
+    """Say whether the last message of every device is processed, and so all before it."""
     with owner_connection(stack.database_admin_url) as conn:
         last = [(name, "good", seq) for name, seq in what.good.items()]
         return all(one.recorded_at is not None for one in read_known(conn, last).values())
 
 
 def identities(what: Sent) -> set[Identity]:
-    """Everything sent that names itself."""
+    """Return the identities of all that was sent with a readable one."""
     found: set[Identity] = set()
     for name, bad in what.bad.items():
         found |= {(name, "good", seq) for seq in range(1, what.good[name] + 1)}
@@ -166,7 +166,7 @@ def identities(what: Sent) -> set[Identity]:
     return found
 
 
-def test_fuzz_pipe__every_good_fix_beside__is_stored(sent: Sent) -> None:
+def test_fuzz_pipe__every_good_fix__is_stored(sent: Sent) -> None:
     lost = [
         identity
         for identity, known in sent.known.items()
@@ -176,7 +176,7 @@ def test_fuzz_pipe__every_good_fix_beside__is_stored(sent: Sent) -> None:
     assert lost == []
 
 
-def test_fuzz_pipe__everything_that_names_itself__is_stored_or_refused(sent: Sent) -> None:
+def test_fuzz_pipe__every_identity__is_stored_or_rejected(sent: Sent) -> None:
     unsettled = [
         identity
         for identity, known in sent.known.items()
@@ -198,7 +198,7 @@ def test_fuzz_pipe__every_unreadable_message__is_one_dead_letter_with_its_reason
         assert {payload for payload, _ in found} <= set(bad)
 
 
-def test_fuzz_pipe__nothing_but_what_was_sent__is_in_the_history(sent: Sent, stack: Stack) -> None:
+def test_fuzz_pipe__history__holds_only_what_was_sent(sent: Sent, stack: Stack) -> None:
     with owner_connection(stack.database_admin_url) as conn:
         rows = conn.execute(
             "SELECT driver_id, boot, seq FROM doorstep.fix_history WHERE driver_id = ANY(%s)",
@@ -207,7 +207,7 @@ def test_fuzz_pipe__nothing_but_what_was_sent__is_in_the_history(sent: Sent, sta
     assert {tuple(row) for row in rows} <= set(sent.known)
 
 
-def test_fuzz_pipe__what_was_forged_in_another_s_name__reached_nobody(sent: Sent) -> None:
+def test_fuzz_pipe__forged_fixes__are_not_delivered(sent: Sent) -> None:
     forged = [
         letter.payload
         for letters in sent.letters.values()
@@ -215,10 +215,10 @@ def test_fuzz_pipe__what_was_forged_in_another_s_name__reached_nobody(sent: Sent
         if b"forged" in letter.payload
     ]
     assert forged == []
-    assert list(sent.history[HOSTILE]) == [1]  # its own good fix, sent after all that
+    assert list(sent.history[HOSTILE]) == [1]  # its own good fix, sent last
 
 
-def test_fuzz_pipe__each_message__passes_the_bridge_once_and_nothing_dies(
+def test_fuzz_pipe__each_message__passes_the_bridge_once_and_no_process_restarts(
     sent: Sent, stack: Stack
 ) -> None:
     def grown(name: str, labels: str = "") -> float:

@@ -1,4 +1,4 @@
-"""The ledger over a real journal and a real database."""
+"""The ledger with a real journal and a real database."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 import pytest
 
 from device.journal import Journal
-from ops.ledger import (
-    Ledger,
-    compare,
+from ops.fleet_statistics import (
     read_evidence,
     read_freshness_s,
-    read_journals,
     read_latency_ms,
     read_orders,
 )
+from ops.ledger import Ledger, compare, read_journals
 from tests.database import Database
 from tests.factories import Place, make_fix, now, numbered
 from tests.sql.fleet import Fleet
@@ -34,11 +32,11 @@ def fleet(database: Database) -> Iterator[Fleet]:
 
 
 def publish(folder: Path, driver_id: str, last_seq: int) -> str:
-    """Fill a driver's journal, as if all of it had been sent, and return its boot."""
+    """Write seqs to a driver's journal, and return its boot."""
     with Journal(folder / f"{driver_id}.sqlite") as journal:
-        life = journal.open_boot(driver_id)
-        journal.append([(life.life_id, seq, b"{}") for seq in range(1, last_seq + 1)])
-        return life.boot
+        boot = journal.open_boot(driver_id)
+        journal.append([(boot.boot_id, seq, b"{}") for seq in range(1, last_seq + 1)])
+        return boot.boot
 
 
 def account(fleet: Fleet, folder: Path) -> Ledger:
@@ -59,7 +57,7 @@ def test_compare__all_recorded__agrees(fleet: Fleet, tmp_path: Path) -> None:
     }
 
 
-def test_compare__one_missing_one_refused_one_quarantined__names_each(
+def test_compare__one_missing_one_refused_one_quarantined__counts_each(
     fleet: Fleet, tmp_path: Path
 ) -> None:
     boot = publish(tmp_path, "d1", 10)
@@ -92,29 +90,29 @@ def test_compare__a_row_gone_from_the_history__is_lost_whatever_the_ranges_say(
     assert ledger.balances[0].inconsistent
 
 
-def test_compare__several_drivers_and_boots__are_accounted_apart(
+def test_compare__several_drivers_and_boots__have_balances_of_their_own(
     fleet: Fleet, tmp_path: Path
 ) -> None:
     first, second = publish(tmp_path, "d1", 3), publish(tmp_path, "d2", 4)
     with Journal(tmp_path / "d1.sqlite") as journal:
-        life = journal.begin_boot("d1")
-        journal.append([(life.life_id, 1, b"{}")])
+        boot = journal.begin_boot("d1")
+        journal.append([(boot.boot_id, 1, b"{}")])
     fleet.record(
         numbered(
             [make_fix("d1", seq, boot=first) for seq in (1, 2, 3)]
             + [make_fix("d2", seq, boot=second) for seq in (1, 2, 4)]
-            + [make_fix("d1", 1, boot=life.boot)]
+            + [make_fix("d1", 1, boot=boot.boot)]
         )
     )
     ledger = account(fleet, tmp_path)
     assert {(one.driver_id, one.boot): list(one.lost) for one in ledger.balances} == {
         ("d1", first): [],
-        ("d1", life.boot): [],
+        ("d1", boot.boot): [],
         ("d2", second): [(3, 3)],
     }
 
 
-def test_read_latency__is_from_the_due_instant_to_the_row(fleet: Fleet) -> None:
+def test_read_latency_ms__late_fixes__counts_from_the_due_instant(fleet: Fleet) -> None:
     since = now() - timedelta(seconds=60)
     due_at = now() - timedelta(seconds=2)
     fleet.record(numbered([make_fix("d1", seq, late_s=2.0) for seq in range(1, 50)]))
@@ -129,7 +127,7 @@ def test_read_latency__is_from_the_due_instant_to_the_row(fleet: Fleet) -> None:
     assert read_freshness_s(fleet.conn, ["d2"], since) is None
 
 
-def test_read_orders__every_state_is_named_and_ended_ones_only_since_then(
+def test_read_orders__one_open_order__lists_all_states_since_then(
     fleet: Fleet,
 ) -> None:
     fleet.create_order()

@@ -1,4 +1,4 @@
-"""Mosquitto with the project's configuration: who gets in, who reaches what, what survives."""
+"""Mosquitto with the project's configuration: logins, topics, sessions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOPIC = "doorstep/v1/drivers/{}/{}"
 
 
 class Client:
-    """A paho client whose messages and connection can be waited for."""
+    """A paho client with waits for messages and connection."""
 
     def __init__(self, broker: MosquittoServer, username: str, client_id: str = "") -> None:
         self.messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
@@ -37,7 +37,7 @@ class Client:
         self._broker = broker
 
     def connect(self, *, session: bool = False) -> None:
-        """Connect; `session` asks for one that lasts."""
+        """Connect, with a persistent session if `session`."""
         properties = Properties(PacketTypes.CONNECT)
         if session:
             properties.SessionExpiryInterval = 3600
@@ -48,7 +48,7 @@ class Client:
         wait_until(self.mqtt.is_connected)
 
     def subscribe(self, topic: str) -> None:
-        """Subscribe and wait for the broker's word."""
+        """Subscribe and wait for the SUBACK."""
         done = threading.Event()
         self.mqtt.on_subscribe = lambda *_: done.set()
         self.mqtt.subscribe(topic, qos=1)
@@ -100,7 +100,7 @@ def test_device__publishes_on_its_own_topics_only(mosquitto_broker: MosquittoSer
         assert bridge.messages.empty()
 
 
-def test_device__hears_its_own_topics_only(mosquitto_broker: MosquittoServer) -> None:
+def test_device__receives_its_own_topics_only(mosquitto_broker: MosquittoServer) -> None:
     with (
         connected(mosquitto_broker, "driver_events") as service,
         connected(mosquitto_broker, "anna") as anna,
@@ -115,7 +115,7 @@ def test_device__hears_its_own_topics_only(mosquitto_broker: MosquittoServer) ->
         assert {message for _, message in list(anna.messages.queue)} <= {b"hers"}
 
 
-def test_device__can_t_take_another_s_session(mosquitto_broker: MosquittoServer) -> None:
+def test_device__cannot_take_over_another_session(mosquitto_broker: MosquittoServer) -> None:
     with (
         connected(mosquitto_broker, "bruno", client_id="bruno") as bruno,
         connected(mosquitto_broker, "anna", client_id="bruno"),
@@ -123,7 +123,7 @@ def test_device__can_t_take_another_s_session(mosquitto_broker: MosquittoServer)
         assert not bruno.disconnected.wait(0.5)
 
 
-def test_second_driver_events__under_its_own_name__stays_beside_the_first(
+def test_second_driver_events__with_its_own_name__does_not_disconnect_the_first(
     mosquitto_broker: MosquittoServer,
 ) -> None:
     with (
@@ -138,7 +138,7 @@ def test_second_driver_events__under_its_own_name__stays_beside_the_first(
         assert not first.disconnected.is_set()
 
 
-def test_packet_too_large__disconnects_instead_of_a_false_success(
+def test_packet_too_large__is_disconnected_without_puback(
     mosquitto_broker: MosquittoServer,
 ) -> None:
     with (
@@ -151,10 +151,10 @@ def test_packet_too_large__disconnects_instead_of_a_false_success(
 
         anna.mqtt.publish(TOPIC.format("anna", "position"), bytes(80_000), qos=1)
         assert anna.disconnected.wait(30)
-        anna.mqtt.disconnect()  # or it would send the same again
+        anna.mqtt.disconnect()  # otherwise it resends the packet
 
 
-def test_session__waits_through_a_stop_of_the_broker(mosquitto_broker: MosquittoServer) -> None:
+def test_session__broker_is_stopped__keeps_its_messages(mosquitto_broker: MosquittoServer) -> None:
     bridge = Client(mosquitto_broker, "bridge")
     bridge.connect(session=True)
     bridge.subscribe(TOPIC.format("+", "position"))
@@ -176,7 +176,7 @@ def test_session__waits_through_a_stop_of_the_broker(mosquitto_broker: Mosquitto
     assert heard == [*(str(number).encode() for number in range(2000)), b"last"]
 
 
-def test_driver_added_while_it_runs__gets_in_and_the_others_stay(
+def test_driver_added_at_run_time__can_log_in_and_others_stay_connected(
     mosquitto_broker: MosquittoServer,
 ) -> None:
     with connected(mosquitto_broker, "anna") as anna:

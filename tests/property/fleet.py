@@ -143,11 +143,13 @@ class Fleet:
     def seal(self, before: datetime | None) -> None:
         self.owner.execute("UPDATE history_bounds SET sealed_before = %s", [before or "-infinity"])
 
-    def create_order(self, customer: Place, policy_id: int, at: datetime) -> UUID:
+    def create_order(
+        self, customer: Place, policy_id: int, at: datetime, restaurant_id: int = 1
+    ) -> UUID:
         self._set_clock(self.customers, at)
         token_sha256 = secrets.token_bytes(32)
         parameters = {
-            "restaurant_id": 1,
+            "restaurant_id": restaurant_id,
             **asdict(customer),
             "token_sha256": token_sha256,
             "policy_id": policy_id,
@@ -169,6 +171,16 @@ class Fleet:
         except DoorstepError as exc:
             return type(exc).__name__
         return str(row["state"])
+
+    def show(self, order_id: UUID, at: datetime, *, is_open: bool) -> None:
+        """Open or close a range, as commands on a courier's other orders do."""
+        self.owner.execute(
+            "UPDATE assignment SET visible = CASE WHEN %s"
+            " THEN visible + tstzmultirange(tstzrange(%s, NULL))"
+            " ELSE visible - tstzmultirange(tstzrange(%s, NULL)) END"
+            " WHERE order_id = %s AND ended_at IS NULL",
+            [is_open, at, at, order_id],
+        )
 
     def shown_to(self, order_id: UUID, at: datetime) -> Shown:
         """What the customer of an order sees: each way to look, by the role of customers."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 
 import psycopg
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
 
 from doorstep.errors import DoorstepError
 from ops.servers.postgres import running_cluster
@@ -23,6 +24,8 @@ from tests.database import cloned_database, create_template
 from tests.property.cases import Case, cases
 from tests.property.fleet import Fleet
 from tests.property.play import Difference, play
+from tests.property.play_shift import open_restaurants, play_shift
+from tests.property.shifts import Shift, shifts
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Mutation:
     edits: tuple[tuple[str, str, str], ...] = ()
     also: str = ""  # SQL run afterwards
     cases: int = 300  # within so many it must be found: what CI plays
+    shifts: bool = False  # play simulated shifts: it is about what customers see
 
 
 DERIVE, FIRST_PAIR = "evidence__derive", "evidence__first_pair"
@@ -40,6 +44,11 @@ ATTEMPT, ON_FIXES = "record_fixes__attempt", "fix_history__derive_evidence"
 COMMAND, NEWEST = "apply_order_command_v1", "fix_history__derive_driver_state"
 PARTNER, PREPARE = "evidence__partner", "prepare_incoming_v1"
 
+SHOWS, TAKEN_FROM = "customer_view__shows", "customer_view__taken_from"
+LEARN = "driver_clock__learn"
+
+_SPAN = """tstzrange(
+            least(t.taken_from, of_received_at), greatest(t.taken_from, of_received_at), '[]')"""
 _PARTNER = "WHERE b.driver_id = of_driver_id AND"
 _NOTHING_BETWEEN = """WHERE NOT EXISTS (SELECT FROM fix_history c WHERE c.driver_id = of_driver_id
     AND c.fix_at > a.fix_at AND c.fix_at < b.fix_at AND c.quarantine IS NULL)
@@ -271,6 +280,61 @@ MUTATIONS = (
         ((COMMAND, "greatest(at, (\n", "coalesce(at, (\n"),),
     ),
     Mutation(
+        "customers: fix_at alone decides",
+        ((SHOWS, _SPAN, "tstzrange(of_fix_at, of_fix_at, '[]')"),),
+        shifts=True,
+    ),
+    Mutation(
+        "customers: how far the clock is ahead is forgotten",
+        ((TAKEN_FROM, "(view).clocks_since IS NOT NULL", "false"),),
+        shifts=True,
+    ),
+    Mutation(
+        "customers: refused copies tell nothing of the clock",
+        (
+            (
+                LEARN,
+                "WHERE i.fix_at > i.received_at + interval '0.5 s'",
+                "WHERE i.fix_at > i.received_at + interval '0.5 s'"
+                " AND i.fix_at <= i.received_at + interval '120 s'",
+            ),
+        ),
+        shifts=True,
+    ),
+    Mutation(
+        "customers: when a fix arrived is forgotten",
+        ((SHOWS, _SPAN, "tstzrange(t.taken_from, t.taken_from, '[]')"),),
+        shifts=True,
+    ),
+    Mutation(
+        "customers: other customers' doors are forgotten",
+        ((SHOWS, "abs(of_lat_deg - d.lat_deg) * 111195 <= 150", "false"),),
+        shifts=True,
+    ),
+    Mutation(
+        "customers: a door is left when its order ends",
+        (
+            (SHOWS, "coalesce(d.ended_at, 'infinity') > t.taken_from - interval '15 min'", "false"),
+            (SHOWS, "NOT customer_view__has_left(view, d, t.taken_from)", "d.ended_at IS NULL"),
+        ),
+        shifts=True,
+    ),
+    Mutation(
+        "customers: a door is left after 15 minutes",
+        ((SHOWS, "NOT customer_view__has_left(view, d, t.taken_from)", "false"),),
+        shifts=True,
+    ),
+    Mutation(
+        "customers: the end of an assignment closes no range",
+        (("assignment__derive_visible", "tstzrange(NULL, NEW.ended_at)", "tstzrange(NULL, NULL)"),),
+        shifts=True,
+    ),
+    Mutation(
+        "customers: the arrival of the first copy to be recorded stays",
+        ((ATTEMPT, "o.outcome = 'duplicate'", "false"),),
+        shifts=True,
+    ),
+    Mutation(
         "the nearest driver is the farthest",
         (("orders__choose_driver", "ORDER BY n.distance_m", "ORDER BY n.distance_m DESC"),),
     ),
@@ -293,9 +357,10 @@ def broken(mutation: Mutation, fleet: Fleet) -> None:
         fleet.owner.execute(mutation.also)
 
 
-def find(fleet: Fleet, at_most: int) -> tuple[int, str]:
+def find(fleet: Fleet, at_most: int, *, in_shifts: bool) -> tuple[int, str]:
     """Play cases until one differs; return how many were played and what differed, or ''."""
     played, found = 0, ""
+    drawn: SearchStrategy[Case] | SearchStrategy[Shift] = shifts if in_shifts else cases
 
     @settings(
         max_examples=at_most,
@@ -306,14 +371,17 @@ def find(fleet: Fleet, at_most: int) -> tuple[int, str]:
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    @given(cases)
-    def search(case: Case) -> None:
+    @given(drawn)
+    def search(case: Case | Shift) -> None:
         nonlocal played, found
         if found:  # Hypothesis plays it once more
             raise Difference(found)
         played += 1
         try:
-            play(fleet, case)
+            if isinstance(case, Shift):
+                play_shift(fleet, case)
+            else:
+                play(fleet, case)
         except (Difference, DoorstepError, psycopg.Error) as exc:
             found = f"{type(exc).__name__}: {exc}".split("\n")[0]
             raise Difference(found) from exc
@@ -341,8 +409,9 @@ def run(cluster: PostgresCluster, mutation: Mutation, at_most: int) -> Trial:
     with cloned_database(cluster) as database:
         fleet = Fleet(database)
         try:
+            open_restaurants(fleet)
             broken(mutation, fleet)
-            played, difference = find(fleet, at_most)
+            played, difference = find(fleet, at_most, in_shifts=mutation.shifts)
         finally:
             fleet.close()
     is_fine = bool(difference) == (mutation is not MUTATIONS[0])

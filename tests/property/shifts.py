@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from tests.property.model import Fix, Place
 from tests.property.visibility import SLACK, Range, Stop
 
-START_AT = datetime(2026, 3, 14, 11, 0, tzinfo=UTC)
+# Yesterday: there is a partition, and everything has arrived by now.
+START_AT = datetime.now(tz=UTC).replace(hour=11, minute=0, second=0, microsecond=0) - timedelta(1)
 CENTRE = Place(11.2556, 43.7696)
 SPEED_MPS = 8.0
 DRIVER = "d1"
@@ -44,7 +45,7 @@ class Job:
     press_s: int  # "delivered" this long after the arrival; below 0 on the way
     end: str  # deliver, again (given up half-way to the restaurant, and assigned again), cancel
     stacked: int | None  # the door of a second order
-    swapped: bool  # for a minute the second customer's stop is the next one
+    swapped: bool  # for a minute another customer's stop is the next one
     walk_s: int  # afterwards the courier stands at the door for so long
 
 
@@ -130,7 +131,8 @@ shifts = st.builds(
 class World:
     """A shift as it was, and what of it arrived."""
 
-    def __init__(self, shift: Shift) -> None:
+    def __init__(self, shift: Shift, driver_id: str = DRIVER) -> None:
+        self.driver_id = driver_id
         self.path: list[tuple[float, Point]] = [(0.0, (600.0, -500.0))]
         self.windows: list[Window] = []
         for job in shift.jobs:
@@ -181,7 +183,8 @@ class World:
         ended = max(self._now + job.press_s, begun + 1)
         self._stay(job.stay_s)
         if job.stacked is None:
-            self._add(order, door, restaurant, ((begun, ended),))
+            ranges, _gap = _split(job, begun, picked_up, ended)
+            self._add(order, door, restaurant, ranges)
         else:
             self._stack(job, order, (begun, picked_up, ended))
         self._stay(job.walk_s)
@@ -195,11 +198,8 @@ class World:
         self._ride(other)
         second_ended = max(self._now + job.press_s, ended + 1)
         self._stay(job.stay_s)
-        swap = (picked_up, min(picked_up + 60, ended)) if job.swapped else None
-        ranges: tuple[tuple[float, float], ...] = ((begun, ended),)
-        others: tuple[tuple[float, float], ...] = ((ended, second_ended),)
-        if swap and begun < swap[0] < swap[1] < ended:
-            ranges, others = ((begun, swap[0]), (swap[1], ended)), (swap, *others)
+        ranges, gap = _split(job, begun, picked_up, ended)
+        others = (*gap, (ended, second_ended))
         self._add(order, door, restaurant, ranges)
         self.windows.append(Window(order + 1000, other, restaurant, begun, second_ended, others))
 
@@ -225,7 +225,7 @@ class World:
             x, y = (metres + chance.uniform(-1, 1) * phone.noise_m for metres in taken.where)
             for received_at in self._arrivals(phone, at, chance):
                 copy = Fix(
-                    DRIVER,
+                    self.driver_id,
                     None if phone.nameless else boot,
                     None if phone.nameless else seqs[boot],
                     fix_at,
@@ -286,6 +286,17 @@ class World:
         }
 
 
+Seconds = tuple[tuple[float, float], ...]
+
+
+def _split(job: Job, begun: float, picked_up: float, ended: float) -> tuple[Seconds, Seconds]:
+    """When the customer of the first stop may look, and when not in between."""
+    resumed = picked_up + 60
+    if job.swapped and begun < picked_up < resumed < ended:
+        return ((begun, picked_up), (resumed, ended)), ((picked_up, resumed),)
+    return ((begun, ended),), ()
+
+
 def _ranges(visible: tuple[tuple[float, float], ...], now: float) -> Iterator[Range]:
     for since, until in visible:
         if since <= now:
@@ -297,8 +308,8 @@ def _point(point: tuple[int, int]) -> Point:
 
 
 def instant(seconds: float) -> datetime:
-    """An instant of the shift, to the microsecond."""
-    return START_AT + timedelta(microseconds=round(seconds * 1e6))
+    """An instant of the shift, to the millisecond."""
+    return START_AT + timedelta(milliseconds=round(seconds * 1e3))
 
 
 def place_of(point: Point) -> Place:

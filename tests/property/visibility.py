@@ -152,7 +152,9 @@ def shown_to(world: World, order_id: object) -> list[Fix]:
         return []
     driver_id, assigned_at = order.current.driver_id, order.current.assigned_at
     stops = stops_of(world, driver_id)
-    [mine] = [stop for stop in stops if (stop.order_id, stop.assigned_at) == (order_id, assigned_at)]
+    [mine] = [
+        stop for stop in stops if (stop.order_id, stop.assigned_at) == (order_id, assigned_at)
+    ]
     fixes = [fix for fix in world.fixes[driver_id] if not world.quarantine(fix)]
     return Visibility().visible_to(mine, stops, fixes, world.copies.get(driver_id, set()))
 

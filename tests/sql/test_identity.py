@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from doorstep.store import fix_writer
-from doorstep.store.records import IncomingRow, Outcome
+from doorstep.store.records import INCOMING_TYPES, IncomingRow, Outcome
 from sql import query
 from tests.database import Database
 from tests.factories import RESTAURANT, make_fix, now, numbered
@@ -60,7 +60,7 @@ def pages_touched(fleet: Fleet, rows: list[IncomingRow]) -> int:
     with fleet.conn.transaction(), fleet.conn.cursor() as cursor:
         cursor.execute(query("prepare_incoming"))
         with cursor.copy(query("copy_incoming")) as copy:
-            copy.set_types(fix_writer.INCOMING_TYPES)
+            copy.set_types(INCOMING_TYPES)
             for row in numbered(rows):
                 copy.write_row(row)
         explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + query("record_fixes")

@@ -19,7 +19,8 @@ from doorstep.store.compaction import Compactor
 from doorstep.store.records import IncomingRow
 from ops.commands.rebuild import Rebuilder, Rebuilt
 from ops.servers.postgres import PASSWORD
-from ops.stack.paths import StackError, StackPaths
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries
 from ops.stack.setup import UPGRADE_REFUSED, set_up_database
 from sql.__main__ import main
@@ -159,6 +160,19 @@ def test_second_revision__every_row__is_what_it_was(old: Database) -> None:
     assert {table: sorted(renamed(row, {}) for row in rows) for table, rows in after.items()} == (
         expected
     )
+
+
+def test_third_revision__assignments_that_are_there__are_visible_from_start_to_end(
+    old: Database,
+) -> None:
+    upgrade(old.url())
+    [found] = old.rows(
+        "SELECT count(*) AS n, bool_and(visible = tstzmultirange(tstzrange(assigned_at, ended_at)))"
+        " AS is_whole, bool_or(upper_inf(visible)) AS is_open FROM assignment"
+    )
+    assert found["n"] > 0
+    assert found["is_whole"]
+    assert found["is_open"]
 
 
 def renamed(row: str, names: dict[str, str]) -> str:
@@ -391,6 +405,26 @@ def test_queries__every_block__is_sent_from_somewhere() -> None:
         for path in (root / folder).rglob("*.py")
     )
     assert [name for name in sql.query_names() if f'"{name}"' not in sources] == []
+
+
+def test_sql_files__every_line__is_formatted_alike() -> None:
+    root = Path(sql.__file__).parent
+    frozen = root / "migrations" / "versions"
+    keywords = r"(?:select|from|where|join|insert|update|delete|create|returns|language|order by)"
+    bad = []
+    for path in root.rglob("*.sql"):
+        if frozen in path.parents:
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("-- "), f"{path.name} does not say what it holds"
+        assert text.endswith("\n")
+        for number, line in enumerate(text.splitlines(), 1):
+            code = line.partition("--")[0]
+            indent = len(line) - len(line.lstrip())
+            is_odd = re.search(rf"\t|^\s*{keywords}\b|\bANY\(|\w \[\]", code)
+            if is_odd or len(line) > 100 or line != line.rstrip() or indent % 2:
+                bad.append(f"{path.name}:{number}: {line}")
+    assert bad == []
 
 
 def test_schema__every_function__is_named_for_a_table_or_is_versioned() -> None:

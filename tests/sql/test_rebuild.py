@@ -108,15 +108,15 @@ TAMPERED = {
     ),
     "a state set back": (
         "UPDATE orders SET state = 'assigned' WHERE order_id = %s",
-        ["order {order}: expected state at_customer, stands state assigned"],
+        ["order {order}: expected state at_customer, actual state assigned"],
     ),
     "a state too far": (
         "UPDATE orders SET state = 'delivered', ended_at = now() WHERE order_id = %s",
-        ["order {order}: expected ended_at None, state at_customer, stands ended_at"],
+        ["order {order}: expected ended_at None, state at_customer, actual ended_at"],
     ),
     "a driver let go": (
         "UPDATE driver_state SET state = 'available', order_id = NULL WHERE order_id = %s",
-        ["driver d1: expected order_id {order}, state at_customer, stands"],
+        ["driver d1: expected order_id {order}, state at_customer, actual"],
     ),
     "an older position": (
         "UPDATE driver_state SET lat_deg = lat_deg + 1, fix_at = fix_at - interval '1 min'"
@@ -200,7 +200,7 @@ def test_rebuild_command__as_an_operator_calls_it(
     assert command.main(["--driver", "d1", "--json"]) == 1
     answer = json.loads(capsys.readouterr().out)
     assert [one["key"]["state"] for one in answer["differences"]] == ["arriving"]
-    assert (answer["orders"], answer["drivers"], answer["mended"]) == (1, 1, 0)
+    assert (answer["orders"], answer["drivers"], answer["repaired"]) == (1, 1, 0)
     assert command.main(["--order", str(order_id), "--apply"]) == 0
     assert command.main(["--order", str(order_id)]) == 0
     assert command.main(["--order", str(uuid4())]) == 2

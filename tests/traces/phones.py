@@ -113,13 +113,13 @@ def compare_protocols(phones: PhoneDays, final_state: FinalState) -> list[str]:
     """Check that HTTP proves the same evidence, and stores each distinct fix once."""
     over_http = phones.final_state("http")
     failures = []
-    if evidence_by_day(over_http) != evidence_by_day(final_state):
-        found, expected = evidence_by_day(over_http), evidence_by_day(final_state)
-        failures.append(f"HTTP proves other evidence: {found} / {expected}")
+    found, expected = evidence_by_day(over_http), evidence_by_day(final_state)
+    if found != expected:
+        failures.append(f"HTTP proves other evidence: {found}, expected {expected}")
     for day in phones.days:
         mqtt, http = (
-            [row for row in found["history"] if row["driver_id"] == phones.driver_of(day, protocol)]
-            for found, protocol in ((final_state, "mqtt"), (over_http, "http"))
+            [row for row in state["history"] if row["driver_id"] == phones.driver_of(day, protocol)]
+            for state, protocol in ((final_state, "mqtt"), (over_http, "http"))
         )
         if sorted(map(content, http)) != sorted(set(map(content, mqtt))):
             failures.append(f"{day.name}: the history over HTTP is not the set of its fixes")
@@ -170,7 +170,7 @@ def run(names: Sequence[str], say: Reporter) -> PhoneDaysResult:
     paths.chmod(0o755)
     settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
     environment = os.environ | {"ACK_EVERY_S": str(ACK_EVERY_S)}
-    stack = Stack(settings, environment=environment, say=say)
+    stack = Stack(settings, environment=environment, echo=say)
     try:
         say("starting a stack on free ports")
         stack.up(owner_pid=os.getpid())

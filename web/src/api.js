@@ -1,15 +1,16 @@
-// Asking tracking_api as staff. The token stands in a header of each request, never in an address
-// that is asked for and never in a cookie: another site's page can send nothing in our name.
-const TOKEN = "doorstep-staff-token"; // its name in sessionStorage: gone with the tab
-const ANSWER_WITHIN_MS = 10_000;
+// Requests to tracking_api as staff. The token is sent in a header, never in an address or a
+// cookie: another site's page cannot send requests in our name.
+const TOKEN = "doorstep-staff-token"; // the key in sessionStorage: removed with the tab
+const RESPONSE_TIMEOUT_MS = 10_000;
 const $ = (id) => document.getElementById(id);
 
-export class Refused extends Error {}
+/** The token is missing, invalid or revoked. */
+export class Unauthorized extends Error {}
 
-/** An answer that says no: `problem` is its document (RFC 9457). */
-export class Problem extends Error {
+/** A refused request: `problem` is its document (RFC 9457). */
+export class ApiProblem extends Error {
   constructor(problem, status) {
-    super(problem.detail ?? `${status}`);
+    super(problem.detail ?? `The status was ${status}.`);
     Object.assign(this, { problem, status });
   }
 }
@@ -17,54 +18,56 @@ export class Problem extends Error {
 export const hasToken = () => Boolean(sessionStorage.getItem(TOKEN));
 export const authorization = () => `Bearer ${sessionStorage.getItem(TOKEN)}`;
 
-/** The door: a token from the address's #token, typed in, or from before. `opened` is called with each. */
-export function watchTheDoor(opened) {
-  const enter = (token) => {
+/** Take the token from the address (#token), the form, or the session. Calls `onSignIn` with each. */
+export function startSignIn(onSignIn) {
+  const signIn = (token) => {
     sessionStorage.setItem(TOKEN, token);
-    $("door").hidden = true;
-    opened();
+    $("sign-in").hidden = true;
+    onSignIn();
   };
-  const adoptHash = () => {
+  const takeFromAddress = () => {
     const token = decodeURIComponent(location.hash.slice(1));
     if (!token) return false;
     history.replaceState(null, "", location.pathname + location.search);
-    enter(token);
+    signIn(token);
     return true;
   };
-  document.querySelector("#door form").addEventListener("submit", (event) => {
+  document.querySelector("#sign-in form").addEventListener("submit", (event) => {
     event.preventDefault();
     const token = new FormData(event.target).get("token").trim();
     event.target.reset();
-    enter(token);
+    signIn(token);
   });
-  addEventListener("hashchange", adoptHash);
-  if (adoptHash()) return;
-  if (hasToken()) opened(); // loaded again, or come back from another page
-  else showTheDoor();
+  addEventListener("hashchange", takeFromAddress);
+  if (takeFromAddress()) return;
+  if (hasToken()) onSignIn(); // reloaded, or from another page
+  else showSignIn();
 }
 
-export function showTheDoor(trouble = "") {
+export function showSignIn(error = "") {
   sessionStorage.removeItem(TOKEN);
-  $("trouble").textContent = trouble;
-  $("door").hidden = false;
-  document.querySelector("#door input").focus();
+  $("sign-in-error").textContent = error;
+  $("sign-in").hidden = false;
+  document.querySelector("#sign-in input").focus();
 }
 
-/** A request as staff; the answer, whatever its body. Raises Refused, Problem, or what fetch does. */
+/** Send a request as staff. Throws Unauthorized, ApiProblem, or what fetch throws. */
 export async function fetchAsStaff(path, options = {}) {
-  const answer = await fetch(path, {
-    signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+  const response = await fetch(path, {
+    signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS),
     ...options,
     headers: { Authorization: authorization(), ...options.headers },
   });
-  if (answer.status === 401 || answer.status === 403) throw new Refused("This token is not good.");
-  if (!answer.ok) throw new Problem(await answer.json().catch(() => ({})), answer.status);
-  return answer;
+  if (response.status === 401 || response.status === 403) {
+    throw new Unauthorized("This token is not valid.");
+  }
+  if (!response.ok) throw new ApiProblem(await response.json().catch(() => ({})), response.status);
+  return response;
 }
 
-export const ask = async (path) => (await fetchAsStaff(path)).json();
+export const getJson = async (path) => (await fetchAsStaff(path)).json();
 
-/** Ask again and again, a little later after each failure; the door opens when we are refused. */
+/** Run `job` every `ms`, less often after failures. Shows the sign-in form when unauthorized. */
 export async function every(ms, job) {
   let failures = 0;
   for (;;) {
@@ -72,7 +75,7 @@ export async function every(ms, job) {
       if (hasToken()) await job();
       failures = 0;
     } catch (error) {
-      if (error instanceof Refused) showTheDoor(error.message);
+      if (error instanceof Unauthorized) showSignIn(error.message);
       failures = Math.min(failures + 1, 5);
     }
     await new Promise((resolve) => setTimeout(resolve, ms * (1 + failures * Math.random())));

@@ -1,26 +1,32 @@
-// A bar across the page while what it shows is not live: since when, and that it tries again.
-const AFTER_MS = 2500; // a break that heals at once is not worth a word
+// A banner across the page while its data is not live: since when, and that it retries.
+import { noConnection } from "./labels.js";
 
-export class Offline {
-  #since = 0; // when it broke, 0 while it is live
+const SHOW_AFTER_MS = 2500; // shorter interruptions are not shown
 
-  constructor(bar) {
-    this.bar = bar;
-    setInterval(() => this.#draw(), 250);
+export class ConnectionBanner {
+  #lostSince = 0; // 0 while connected
+  #timer = 0;
+
+  constructor(banner) {
+    this.banner = banner;
   }
 
-  /** Whether what is shown is live now. */
-  live(isLive) {
-    if (isLive) this.#since = 0;
-    else this.#since ||= Date.now();
-    if (isLive) this.#draw();
-  }
-
-  #draw() {
-    const shows = this.#since > 0 && Date.now() - this.#since > AFTER_MS;
-    if (shows === !this.bar.hidden) return;
-    const since = new Date(this.#since).toLocaleTimeString([], { hour12: false });
-    this.bar.textContent = shows ? `Not connected since ${since}: nothing new comes. Trying again…` : "";
-    this.bar.hidden = !shows;
+  /** `lostSinceMs` is the instant of the last data; null while connected. */
+  update(lostSinceMs) {
+    if (lostSinceMs === null) {
+      clearTimeout(this.#timer);
+      this.#timer = this.#lostSince = 0;
+      if (!this.banner.hidden) this.banner.textContent = "";
+      this.banner.hidden = true;
+      return;
+    }
+    this.#lostSince ||= lostSinceMs;
+    this.#timer ||= setTimeout(
+      () => {
+        this.banner.textContent = noConnection(this.#lostSince);
+        this.banner.hidden = false;
+      },
+      Math.max(0, this.#lostSince + SHOW_AFTER_MS - Date.now()),
+    );
   }
 }

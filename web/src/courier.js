@@ -1,32 +1,34 @@
-// The courier on the customer's map: glides from fix to fix, with heading and the way so far.
+// The courier on the customer's map: moves smoothly from fix to fix, with heading and trail.
 //
-// What is drawn is one report behind: the way from the last place to the newest takes as long as
-// the courier took for it. Nothing is guessed beyond the newest fix. A jump, an old fix and
-// another courier are put where they are, without a way between that nobody has gone.
-import { pointOf, pointsOf } from "./map.js";
+// The marker is one fix behind: it takes as long from the last position to the newest as the
+// courier did. Nothing is extrapolated beyond the newest fix. After a jump, an old fix or a change
+// of courier the marker is placed without an animation and without a line in between.
+import { pointFeature, featureCollection } from "./map.js";
 
-const LONGEST_GLIDE_MS = 6000; // reports come every 4 s
-const SHORTEST_GLIDE_MS = 400;
-const SLACK = 1.1; // the next report may be a little late: better slow than to stop and go
-const DRAW_EVERY_MS = 40;
-const OLD_S = 60; // an older fix is no movement of now
-const JUMP_MPS = 70; // as GET /track/{order_id}/history flags them
-const MOVED_M = 8; // below this, a direction is noise
+const MAX_ANIMATION_MS = 6000; // fixes arrive every 4 s
+const MIN_ANIMATION_MS = 400;
+const SLACK = 1.1; // the next fix may be a little late: slower is smoother than stopping
+const FRAME_MS = 40;
+const MAX_AGE_S = 60; // of a fix that is animated
+const JUMP_MPS = 70; // as in GET /track/{order_id}/history
+const MOVED_M = 8; // below it, a direction is noise
 const MOVING_MPS = 0.7;
 const TURN_MS = 600;
 
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
 export function courierLayers(theme) {
   const line = { "line-cap": "round", "line-join": "round" };
-  const paint = { "line-color": theme === "dark" ? "#7aa5ff" : "#2f6fed", "line-width": 5 };
+  const paint = {
+    "line-color": theme === "dark" ? "#7aa5ff" : "#2f6fed",
+    "line-width": 3,
+    "line-opacity": 0.55,
+  };
   const isPoint = ["==", ["geometry-type"], "Point"];
-  const isKind = (kind) => ["==", ["get", "kind"], kind];
-  const dashes = { ...paint, "line-width": 2.5, "line-dasharray": [1, 2] };
+  const isLine = ["==", ["geometry-type"], "LineString"];
   return [
-    { id: "way", type: "line", source: "courier", filter: isKind("ahead"), layout: line, paint: dashes },
     { id: "trail", type: "line", source: "trail", layout: line, paint },
-    { id: "trail-head", type: "line", source: "courier", filter: isKind("gone"), layout: line, paint },
+    { id: "trail-head", type: "line", source: "courier", filter: isLine, layout: line, paint },
     {
       id: "halo",
       type: "circle",
@@ -78,52 +80,51 @@ export class Courier {
   /** `show(source, geojson)` draws. */
   constructor(show) {
     this.show = show;
-    this.ahead = []; // where the courier still has to go
-    this.#forget();
+    this.#reset();
   }
 
-  #forget() {
+  #reset() {
     this.place = null; // as drawn
-    this.path = []; // still to go, the newest fix last
-    this.lines = []; // the way so far, behind `place`
+    this.path = []; // still to be animated, the newest fix last
+    this.lines = []; // the trail behind `place`
     this.fix = null;
     this.heading = null;
     this.turn = null;
   }
 
-  /** Take a position as the API gives it; null: there is nobody to be seen. */
+  /** Update from the API's position; null: not visible. */
   update(position, colour, assignmentNo) {
-    if (assignmentNo !== this.assignmentNo) this.#forget();
+    if (assignmentNo !== this.assignmentNo) this.#reset();
     this.assignmentNo = assignmentNo;
     this.colour = colour;
-    if (position) this.#go(position);
-    else this.#forget();
+    if (position) this.#moveTo(position);
+    else this.#reset();
     this.#drawTrail();
     this.#draw();
   }
 
-  /** Change the colour, as what is known gets old. */
-  paint(colour) {
+  /** Change the colour, as the position ages. */
+  setColour(colour) {
     if (!this.place || colour === this.colour) return;
     this.colour = colour;
     this.#draw();
   }
 
-  /** Take the line of the way so far; what was gone since `known` (points) comes after it. */
-  remember(line, known) {
-    const since = this.lines.flat().slice(known);
-    this.lines = [[...line, ...since]];
+  /** Prepend the trail from the history. `known` is the number of points drawn at the request. */
+  prependTrail(line, known) {
+    const newer = this.lines.flat().slice(known);
+    this.lines = [[...line, ...newer]];
     const before = line.findLast((place) => metres(place, line.at(-1)) >= MOVED_M);
     if (this.heading === null && before) this.#turnTo(bearing(before, line.at(-1)), 0);
     this.#drawTrail();
     this.#draw();
   }
 
-  get pointsKnown() {
+  get trailLength() {
     return this.lines.flat().length;
   }
 
-  #go({ geometry, properties }) {
+  #moveTo({ geometry, properties }) {
     const now = performance.now();
     const to = geometry.coordinates;
     const fixAt = Date.parse(properties.fix_at);
@@ -133,10 +134,10 @@ export class Courier {
     const reachable = gapS > 0 && stepM <= JUMP_MPS * gapS;
     this.#turnTo(direction(this.fix?.place, to, stepM, reachable, properties), now);
     this.fix = { at: fixAt, place: to };
-    const glides = reachable && properties.age_s <= OLD_S && !calm.matches && !document.hidden;
-    if (reachable) this.path = [...this.#ahead(), to];
-    else this.lines.push([]); // the line leaves out what nobody has gone
-    if (!glides) {
+    const isAnimated = reachable && properties.age_s <= MAX_AGE_S && !reducedMotion.matches && !document.hidden;
+    if (reachable) this.path = [...this.#stopAnimation(), to];
+    else this.lines.push([]); // a gap in the trail
+    if (!isAnimated) {
       if (reachable) this.lines.at(-1)?.push(...this.path);
       else this.lines.at(-1).push(to);
       this.path = [];
@@ -144,28 +145,28 @@ export class Courier {
       return;
     }
     this.startedAt = now;
-    this.overMs = Math.min(Math.max(gapS * 1000 * SLACK, SHORTEST_GLIDE_MS), LONGEST_GLIDE_MS);
+    this.durationMs = Math.min(Math.max(gapS * 1000 * SLACK, MIN_ANIMATION_MS), MAX_ANIMATION_MS);
     this.path.unshift(this.place);
-    if (!this.asked) requestAnimationFrame((at) => this.#frame(at));
-    this.asked = true;
+    if (!this.isScheduled) requestAnimationFrame((at) => this.#frame(at));
+    this.isScheduled = true;
   }
 
-  /** End the glide where it is: what is behind joins the way so far, what is ahead is given. */
-  #ahead() {
+  /** Stop the animation: its passed part joins the trail; returns the rest. */
+  #stopAnimation() {
     if (this.path.length < 2) return [];
-    const { passed, place } = along(this.path, this.#part(performance.now()));
+    const { passed, place } = pointAlong(this.path, this.#progress(performance.now()));
     this.lines.at(-1)?.push(...this.path.slice(1, passed + 1), place);
     this.place = place;
     return this.path.slice(passed + 1);
   }
 
-  #part(now) {
-    return Math.min(1, Math.max(0, (now - this.startedAt) / this.overMs));
+  #progress(now) {
+    return Math.min(1, Math.max(0, (now - this.startedAt) / this.durationMs));
   }
 
   #turnTo(heading, now) {
     if (heading === null || heading === this.heading) return;
-    const from = this.heading === null || calm.matches ? heading : this.#headingAt(now);
+    const from = this.heading === null || reducedMotion.matches ? heading : this.#headingAt(now);
     this.turn = { from, by: ((heading - from + 540) % 360) - 180, at: now };
     this.heading = heading;
   }
@@ -177,22 +178,22 @@ export class Courier {
   }
 
   #frame(now) {
-    this.asked = false;
+    this.isScheduled = false;
     if (this.path.length < 2) return;
-    const part = this.#part(now);
-    if (now - (this.drawnAt ?? 0) >= DRAW_EVERY_MS || part === 1) {
+    const progress = this.#progress(now);
+    if (now - (this.drawnAt ?? 0) >= FRAME_MS || progress === 1) {
       this.drawnAt = now;
-      if (part === 1) {
-        this.#ahead();
+      if (progress === 1) {
+        this.#stopAnimation();
         this.path = [];
         this.#drawTrail();
       } else {
-        this.place = along(this.path, part).place;
+        this.place = pointAlong(this.path, progress).place;
       }
       this.#draw(now);
     }
-    if (part < 1 || now - (this.turn?.at ?? 0) < TURN_MS) {
-      this.asked = true;
+    if (progress < 1 || now - (this.turn?.at ?? 0) < TURN_MS) {
+      this.isScheduled = true;
       requestAnimationFrame((at) => this.#frame(at));
     }
   }
@@ -202,46 +203,45 @@ export class Courier {
     if (this.place) {
       const heading = this.#headingAt(now);
       const facing = heading === null ? {} : { heading_deg: heading };
-      features.push(pointOf(this.place, { colour: this.colour, ...facing }));
-      features.push(lineOf([this.place, ...this.ahead], "ahead"));
-      const gone = this.path.length > 1 ? along(this.path, this.#part(now)) : null;
+      features.push(pointFeature(this.place, { colour: this.colour, ...facing }));
+      const passed = this.path.length > 1 ? pointAlong(this.path, this.#progress(now)) : null;
       const last = this.lines.at(-1)?.at(-1);
-      if (gone && last) {
-        features.push(lineOf([last, ...this.path.slice(0, gone.passed + 1), gone.place], "gone"));
+      if (passed && last) {
+        features.push(lineFeature([last, ...this.path.slice(0, passed.passed + 1), passed.place]));
       }
     }
-    this.show("courier", pointsOf(features));
+    this.show("courier", featureCollection(features));
   }
 
   #drawTrail() {
     const drawn = this.lines.filter((line) => line.length > 1);
-    this.show("trail", pointsOf(drawn.map((line) => lineOf(line, "gone"))));
+    this.show("trail", featureCollection(drawn.map((line) => lineFeature(line))));
   }
 }
 
-function lineOf(coordinates, kind) {
-  return { type: "Feature", geometry: { type: "LineString", coordinates }, properties: { kind } };
+function lineFeature(coordinates) {
+  return { type: "Feature", geometry: { type: "LineString", coordinates }, properties: {} };
 }
 
-/** Where one is after this part of a path, and how many of its corners are passed. */
-function along(path, part) {
+/** The place at a share of a path's length, and the number of corners passed. */
+function pointAlong(path, share) {
   const lengths = path.slice(1).map((to, n) => metres(path[n], to));
-  let left = part * lengths.reduce((sum, one) => sum + one, 0);
+  let remaining = share * lengths.reduce((sum, one) => sum + one, 0);
   for (const [n, length] of lengths.entries()) {
-    if (left <= length && part < 1) {
-      const share = length ? left / length : 1;
+    if (remaining <= length && share < 1) {
+      const part = length ? remaining / length : 1;
       const [from, to] = [path[n], path[n + 1]];
-      const place = [from[0] + (to[0] - from[0]) * share, from[1] + (to[1] - from[1]) * share];
+      const place = [from[0] + (to[0] - from[0]) * part, from[1] + (to[1] - from[1]) * part];
       return { passed: n, place };
     }
-    left -= length;
+    remaining -= length;
   }
   return { passed: path.length - 1, place: path.at(-1) };
 }
 
-/** Where the courier faces: as the phone says while it moves, else as it has moved, else null. */
-function direction(from, to, stepM, reachable, { heading_deg: said, speed_mps: speed }) {
-  if (said !== null && said !== undefined && (speed ?? MOVING_MPS) >= MOVING_MPS) return said;
+/** The heading: the phone's while moving, else from the last movement, else null. */
+function direction(from, to, stepM, reachable, { heading_deg: reported, speed_mps: speed }) {
+  if (reported !== null && reported !== undefined && (speed ?? MOVING_MPS) >= MOVING_MPS) return reported;
   return reachable && stepM >= MOVED_M ? bearing(from, to) : null;
 }
 

@@ -1,67 +1,82 @@
-// States in colours and in words.
+// Labels, colours and symbols of states; formatting of durations and times.
+
+// Colours after Okabe and Ito, distinguishable with any colour vision. A driver's symbol tells the
+// states apart without colour: a diamond travels, a square waits, a circle has no order.
 export const DRIVER_STATES = {
-  available: ["Available", "#2a9d5c"],
-  to_restaurant: ["To restaurant", "#e08a00"],
-  at_restaurant: ["At restaurant", "#c8432b"],
-  to_customer: ["To customer", "#2f6fed"],
-  at_customer: ["At customer", "#8b3fd9"],
-  on_break: ["On break", "#a58f4a"],
-  off_duty: ["Off duty", "#8a8f98"],
+  available: { label: "Available", colour: "#009e73", shape: "circle", letter: "A" },
+  to_restaurant: { label: "To restaurant", colour: "#e69f00", shape: "diamond", letter: "R" },
+  at_restaurant: { label: "At restaurant", colour: "#b8420b", shape: "square", letter: "R" },
+  to_customer: { label: "To customer", colour: "#56b4e9", shape: "diamond", letter: "C" },
+  at_customer: { label: "At customer", colour: "#0b4f94", shape: "square", letter: "C" },
+  on_break: { label: "On break", colour: "#f0e442", shape: "circle", letter: "B" },
+  off_duty: { label: "Off duty", colour: "#7a7f88", shape: "circle", letter: "O" },
 };
+export const PAST_SYMBOL = { label: "Past position", colour: "#a05fb4", shape: "ring", letter: "" };
+export const UNKNOWN_SYMBOL = { ...DRIVER_STATES.off_duty, letter: "?" };
 
 export const DUTIES = {
-  on_duty: ["On duty"],
-  on_break: ["On break"],
-  off_duty: ["Off duty"],
+  on_duty: { label: "On duty" },
+  on_break: { label: "On break" },
+  off_duty: { label: "Off duty" },
 };
 
 export const PRESENCES = {
-  online: ["Online"],
-  stationary: ["Stationary"],
-  silent: ["Silent"],
-  lost: ["Lost"],
+  online: { label: "Online" },
+  stationary: { label: "Stationary" },
+  silent: { label: "Silent" },
+  lost: { label: "Lost" },
 };
 
 export const ORDER_STATES = {
-  created: ["Created", "#8a8f98"],
-  confirmed: ["Confirmed", "#5f7a8c"],
-  assigned: ["Assigned", "#e08a00"],
-  at_restaurant: ["At restaurant", "#c8432b"],
-  picked_up: ["Picked up", "#2f6fed"],
-  arriving: ["Arriving", "#1f9ad6"],
-  at_customer: ["At the door", "#8b3fd9"],
-  delivered: ["Delivered", "#2a9d5c"],
-  cancelled: ["Cancelled", "#8a8f98"],
-  failed: ["Failed", "#b3261e"],
+  created: { label: "Created", colour: "#7a7f88" },
+  confirmed: { label: "Confirmed", colour: "#5f7a8c" },
+  assigned: { label: "Assigned", colour: "#e69f00" },
+  at_restaurant: { label: "At restaurant", colour: "#b8420b" },
+  picked_up: { label: "Picked up", colour: "#56b4e9" },
+  arriving: { label: "Arriving", colour: "#0072b2" },
+  at_customer: { label: "At the door", colour: "#0b4f94" },
+  delivered: { label: "Delivered", colour: "#009e73" },
+  cancelled: { label: "Cancelled", colour: "#7a7f88" },
+  failed: { label: "Failed", colour: "#b3261e" },
 };
 
-export const WAITING_STATES = ["created", "confirmed"];
-export const ACTIVE_STATES = ["assigned", "at_restaurant", "picked_up", "arriving", "at_customer"];
-export const FETCHED_STATES = ["picked_up", "arriving", "at_customer", "delivered"];
+export const PICKED_UP_STATES = ["picked_up", "arriving", "at_customer", "delivered"];
+export const FINAL_STATES = ["delivered", "cancelled", "failed"];
 
-/** A time in seconds as people say it. */
-export function lasting(seconds) {
+/** A duration in seconds, rounded: `45 s`, `12 min`, `3 h`. */
+export function duration(seconds) {
   if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   return `${Math.round(seconds / 3600)} h`;
 }
 
 export function ago(seconds) {
-  return seconds < 2 ? "now" : `${lasting(seconds)} ago`;
+  return seconds < 2 ? "now" : `${duration(seconds)} ago`;
 }
 
-/** How long it takes, as a customer plans: `12 min`, or `10–14 min` where that is known. */
+/** A range of durations in minutes: `12 min`, `10–14 min`, `< 1 min`. */
 export function minutes(low_s, high_s = low_s) {
   if (high_s < 60) return "< 1 min";
   const [low, high] = [low_s, high_s].map((one) => Math.max(1, Math.round(one / 60)));
   return low < high ? `${low}–${high} min` : `${high} min`;
 }
 
+/** A time of day: `14:05`. */
 export function clock(instant) {
   return new Date(instant).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }
 
-/** Make an element: nothing of ours is ever parsed as HTML. */
+/** A time of day with seconds: `14:05:09`. */
+export function clockWithSeconds(instant) {
+  return new Date(instant).toLocaleTimeString([], { hour12: false });
+}
+
+/** The text shown while the page has no connection. */
+export function noConnection(sinceMs) {
+  return `No connection to the server since ${clockWithSeconds(sinceMs)}. Retrying…`;
+}
+
+/** Create an element. Children are text or nodes; nothing is parsed as HTML. */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

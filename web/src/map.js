@@ -8,20 +8,25 @@ maplibregl.addProtocol("pmtiles", new Protocol().tile);
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const FLORENCE = { center: [11.2558, 43.7731], zoom: 13 };
-const BOUNDS = [11.154, 43.727, 11.329, 43.833]; // what the tiles cover
+const BOUNDS = [11.154, 43.727, 11.329, 43.833]; // of the tiles
 
 export const { LngLatBounds, NavigationControl } = maplibregl;
 
-export function pointsOf(features) {
+export function featureCollection(features) {
   return { type: "FeatureCollection", features };
 }
 
-export function pointOf(lonLat, properties) {
+export function pointFeature(lonLat, properties) {
   return { type: "Feature", geometry: { type: "Point", coordinates: lonLat }, properties };
 }
 
-/** A map whose own `sources` and `layers` survive a change between light and dark. */
-export class OurMap {
+/**
+ * A map whose own `sources` and `layers` survive a change between light and dark, and the loss of
+ * the WebGL context. The constructor throws where the browser has no WebGL.
+ */
+export class BaseMap {
+  #isContextLost = false;
+
   constructor(container, overlays, options = {}) {
     this.overlays = overlays; // (theme) => ({ sources: [name], layers: [layer], others: {name: source} })
     this.data = new Map();
@@ -37,23 +42,33 @@ export class OurMap {
       ...options,
     });
     this.map.touchZoomRotate.disableRotation();
+    this.map.on("webglcontextlost", () => (this.#isContextLost = true));
+    this.map.on("webglcontextrestored", () => {
+      this.#isContextLost = false;
+      this.map.setStyle(this.#style(), { diff: false }); // with the data of the meantime
+    });
     globalThis.doorstepMap = this.map; // for the console and the browser tests
-    dark.addEventListener("change", () => this.map.setStyle(this.#style()));
+    dark.addEventListener("change", () => this.isUsable && this.map.setStyle(this.#style()));
   }
 
-  /** Show this GeoJSON in one of our sources, now or as soon as the style is there. */
+  /** Whether the map has its style. While the WebGL context is lost, MapLibre's methods throw. */
+  get isUsable() {
+    return !this.#isContextLost && Boolean(this.map.style);
+  }
+
+  /** Show GeoJSON in one of our sources, now or as soon as the map is usable. */
   show(name, geojson) {
     this.data.set(name, geojson);
-    this.map.getSource(name)?.setData(geojson);
+    if (this.isUsable) this.map.getSource(name)?.setData(geojson);
   }
 
   #style() {
     const theme = dark.matches ? "dark" : "light";
     const { sources, layers, others = {} } = this.overlays(theme);
-    const ours = Object.fromEntries(
+    const own = Object.fromEntries(
       sources.map((name) => [
         name,
-        { type: "geojson", data: this.data.get(name) ?? pointsOf([]) },
+        { type: "geojson", data: this.data.get(name) ?? featureCollection([]) },
       ]),
     );
     return {
@@ -64,7 +79,7 @@ export class OurMap {
           url: `pmtiles://${location.origin}/tiles/firenze.pmtiles`,
           attribution: "© OpenStreetMap contributors",
         },
-        ...ours,
+        ...own,
         ...others,
       },
       layers: [...groundLayers(theme), ...layers],
@@ -72,7 +87,7 @@ export class OurMap {
   }
 }
 
-// The theme's dark streets are black on black and its railways nearly white: the first match counts.
+// Dark colours by layer id; the first match applies. The theme's own lack contrast.
 const EARTH = { light: "#e7f1ee", dark: "#171d25" };
 const DARK = [
   [/^(earth|landuse_pier|landuse_pedestrian|transit_railway_tracks)$/, EARTH.dark],
@@ -90,12 +105,12 @@ const DARK = [
 ];
 
 function groundLayers(theme) {
-  // The mask would draw the ragged border at which the extract ends.
+  // The mask would draw the ragged border of the extract.
   const layers = baseLayers("protomaps", theme).filter(({ id }) => id !== "mask");
   for (const layer of layers) {
     const { id, paint, layout } = layer;
     if (layer.type === "fill-extrusion") {
-      // Flat buildings are quicker than the theme's blocks.
+      // Flat buildings render faster than the theme's blocks.
       layer.type = "fill";
       layer.paint = {
         "fill-color": paint["fill-extrusion-color"],
@@ -103,7 +118,7 @@ function groundLayers(theme) {
       };
     }
     if (id === "background") paint["background-color"] = EARTH[theme];
-    if (id === "places_city") delete layout["symbol-sort-key"]; // of a property these tiles lack
+    if (id === "places_city") delete layout["symbol-sort-key"]; // by a property that these tiles lack
     if (theme !== "dark") continue;
     if (layer.type === "symbol") {
       paint["text-halo-color"] = EARTH.dark;
@@ -116,29 +131,16 @@ function groundLayers(theme) {
   return layers;
 }
 
-// The way of one order, on both pages: a dashed line as the crow flies, and its named ends.
-export const RESTAURANT = "#b5733d";
-export const DOOR = "#16202c";
+// An order's restaurant and door, on both pages.
+export const RESTAURANT_COLOUR = "#b5733d";
+export const DOOR_COLOUR = "#16202c";
 
-export function wayLayers(theme) {
+export function placeLayers(theme) {
   return [
     {
-      id: "way",
-      type: "line",
-      source: "way",
-      filter: ["==", ["geometry-type"], "LineString"],
-      layout: { "line-cap": "round" },
-      paint: {
-        "line-color": theme === "dark" ? "#7aa5ff" : "#2f6fed",
-        "line-width": 2.5,
-        "line-dasharray": [1, 2],
-      },
-    },
-    {
-      id: "way-ends",
+      id: "places",
       type: "circle",
-      source: "way",
-      filter: ["==", ["geometry-type"], "Point"],
+      source: "places",
       paint: {
         "circle-radius": 8,
         "circle-color": ["get", "colour"],
@@ -147,10 +149,9 @@ export function wayLayers(theme) {
       },
     },
     {
-      id: "way-names",
+      id: "place-names",
       type: "symbol",
-      source: "way",
-      filter: ["==", ["geometry-type"], "Point"],
+      source: "places",
       layout: {
         "text-field": ["get", "name"],
         "text-font": ["NotoSans-Bold"],
@@ -168,16 +169,11 @@ export function wayLayers(theme) {
   ];
 }
 
-/** The food's way, from the courier over the restaurant (until it is `fetched`) to the door. */
-export function wayOf({ courier, restaurant, restaurantName, door, doorName, fetched }) {
-  const features = [pointOf(door, { colour: DOOR, name: doorName })];
+/** An order's places as GeoJSON; `restaurant` may be unknown. */
+export function orderPlaces({ restaurant, restaurantName, door, doorName }) {
+  const features = [pointFeature(door, { colour: DOOR_COLOUR, name: doorName })];
   if (restaurant) {
-    features.push(pointOf(restaurant, { colour: RESTAURANT, name: restaurantName }));
+    features.push(pointFeature(restaurant, { colour: RESTAURANT_COLOUR, name: restaurantName }));
   }
-  const line = [courier, fetched ? null : restaurant, door].filter(Boolean);
-  if (line.length > 1) {
-    const geometry = { type: "LineString", coordinates: line };
-    features.push({ type: "Feature", geometry, properties: {} });
-  }
-  return pointsOf(features);
+  return featureCollection(features);
 }

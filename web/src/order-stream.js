@@ -1,108 +1,142 @@
-// One order's stream: it comes back by itself, and each event is heard once.
+// One order's stream: reconnects by itself, and delivers each event once.
+import { FINAL_STATES } from "./labels.js";
+import { onPageCache, readEventStream, retryDelayMs } from "./event-stream.js";
 
-const SILENT_MS = 45_000; // a courier reports every 30 s at least: the line may be dead
-const STALE_MS = 15_000; // a phone that was put away may have lost its line without a word
-const AGAIN_MS = 500; // for the first six seconds: a restart takes no longer
-const QUICK_TRIES = 12;
-const SLOWEST_AGAIN_MS = 10_000;
+const RESPONSE_TIMEOUT_MS = 8000;
+const STALE_MS = 15_000; // after so long in the background the connection may be dead
 
-/** The link leads nowhere (any more). */
-export const GONE = new Error("404");
+/** The link is not valid, or no longer. */
+export const LINK_NOT_FOUND = new Error("404");
 
 /**
- * Follow an order until it ends. `on` has:
- *   snapshot(track), position(news), order(event)   as the API sends them
- *   trouble(isThere)                                 whether the line is broken
+ * Follows an order until it ends. `on` has:
+ *   snapshot(track), position(update), order(event)  as the API sends them
+ *   connection(lostSinceMs)                          null while connected
  */
 export class OrderStream {
-  constructor(address, on) {
-    Object.assign(this, { address, on });
-    this.lastId = ""; // of the newest event heard: where the stream goes on after a break
-    this.ids = []; // all of them, as they came
-    this.heardAt = 0;
-    this.hurry = () => {}; // ends a wait
-    this.reopen = () => {}; // gives up a line that may be dead
-    addEventListener("online", () => this.hurry());
+  #isSuspended = false;
+  #activeAt = Date.now(); // the last data, heartbeats included
+  #wake = () => {}; // ends a wait between retries
+  #abort = () => {}; // closes the current connection
+
+  constructor(path, on) {
+    Object.assign(this, { path, on });
+    this.lastId = ""; // of the newest event: the stream resumes after it
+    this.ids = []; // of all events received
+    addEventListener("online", () => this.#wake());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
-      this.hurry();
-      if (performance.now() - this.heardAt > STALE_MS) this.reopen();
+      if (Date.now() - this.#activeAt > STALE_MS) this.reconnect();
+      else this.#wake();
     });
+    onPageCache(
+      () => {
+        this.#isSuspended = true;
+        this.#abort();
+      },
+      () => {
+        this.#isSuspended = false;
+        this.reconnect();
+      },
+    );
   }
 
-  /** Resolves when the order has ended; throws GONE. `open` is called until it succeeds once. */
+  /** Connect again now. */
+  reconnect() {
+    this.#abort();
+    this.#wake();
+  }
+
+  /** Resolves when the order has ended; throws LINK_NOT_FOUND. Calls `open` until it succeeds. */
   async follow(open) {
-    let opened = false;
+    let isOpen = false;
     for (let failures = 0; ; ) {
+      let outcome = "failed";
       try {
-        if (!opened) await open();
-        opened = true;
-        if (await this.#listen(() => (failures = 0))) return;
+        if (!isOpen) await open();
+        isOpen = true;
+        outcome = await this.#read(() => (failures = 0));
       } catch (error) {
-        if (error === GONE) throw error;
-        failures += 1;
-        this.on.trouble(true);
+        if (error === LINK_NOT_FOUND) throw error;
+        this.#reportLoss();
       }
+      if (outcome === "ended") return;
+      if (outcome === "aborted" && !this.#isSuspended) continue;
+      failures += 1;
       await this.#wait(failures);
     }
   }
 
-  /** Not all at once: a server that comes back has everybody at its door. */
   #wait(failures) {
-    const slower = 1.6 ** Math.max(0, failures - QUICK_TRIES);
-    const wait = Math.min(AGAIN_MS * slower, SLOWEST_AGAIN_MS) * (0.5 + Math.random());
     return new Promise((resolve) => {
-      this.hurry = resolve;
-      setTimeout(resolve, wait);
+      this.#wake = resolve;
+      if (!this.#isSuspended) setTimeout(resolve, retryDelayMs(failures));
     });
   }
 
-  /** Listen until the order ends (true) or the line falls silent (false). Throws when it breaks. */
-  #listen(heard) {
-    const resume = this.lastId ? `?last_event_id=${this.lastId}` : "";
-    const source = new EventSource(`${this.address}/stream${resume}`);
-    return new Promise((resolve, reject) => {
-      let opened = false;
-      let silence;
-      const over = (settle, outcome) => {
-        clearTimeout(silence);
-        source.close();
-        settle(outcome);
-      };
-      this.reopen = () => over(resolve, false);
-      const on = (kind, take) =>
-        source.addEventListener(kind, (message) => {
-          heard();
-          this.heardAt = performance.now();
-          this.on.trouble(false);
-          clearTimeout(silence);
-          silence = setTimeout(this.reopen, SILENT_MS);
-          this.#note(message.lastEventId);
-          take(JSON.parse(message.data));
-        });
-      on("resync", () => (this.lastId = ""));
-      on("snapshot", this.on.snapshot);
-      on("position", this.on.position);
-      on("order", this.on.order);
-      on("end", ({ reason }) =>
-        reason === "link_ended" ? over(reject, GONE) : over(resolve, true),
-      );
-      source.addEventListener("open", () => (opened = true));
-      source.addEventListener("error", async () => {
-        source.close();
-        if (opened) return over(reject, new Error("broken"));
-        // The browser does not tell why it did not open: ask in another way.
-        const answer = await fetch(this.address).catch(() => null);
-        if (!answer?.ok) return over(reject, answer?.status === 404 ? GONE : new Error("broken"));
-        const track = await answer.json();
-        this.on.snapshot(track);
-        const ended = ["delivered", "cancelled", "failed"].includes(track.state);
-        over(ended ? resolve : reject, ended || new Error("broken"));
+  #reportLoss() {
+    if (!this.#isSuspended) this.on.connection(this.#activeAt);
+  }
+
+  #reportActivity() {
+    this.#activeAt = Date.now();
+    this.on.connection(null);
+  }
+
+  /** Read the stream until it ends: "ended", "aborted", or "polled" where only polling works. */
+  async #read(onConnected) {
+    const aborter = new AbortController();
+    this.#abort = () => aborter.abort();
+    let end = null; // the data of the end event
+    const handlers = {
+      resync: () => (this.lastId = ""),
+      snapshot: this.on.snapshot,
+      position: this.on.position,
+      order: this.on.order,
+      end: (data) => (end = data),
+    };
+    try {
+      await readEventStream((signal) => this.#request(signal), {
+        signal: aborter.signal,
+        onActivity: () => {
+          onConnected();
+          this.#reportActivity();
+        },
+        onEvent: ({ event, id, data }) => {
+          this.#noteId(id);
+          handlers[event]?.(JSON.parse(data));
+        },
       });
-    });
+    } catch (error) {
+      if (aborter.signal.aborted) return "aborted";
+      if (error === LINK_NOT_FOUND) throw error;
+    }
+    if (end?.reason === "link_ended") throw LINK_NOT_FOUND;
+    if (end) return "ended";
+    this.#reportLoss();
+    return (await this.#poll()) ? "ended" : "polled";
   }
 
-  #note(id) {
+  async #request(signal) {
+    const resume = this.lastId ? `?last_event_id=${this.lastId}` : "";
+    const response = await fetch(`${this.path}/stream${resume}`, { signal });
+    if (response.status === 404) throw LINK_NOT_FOUND;
+    if (response.status !== 200) throw new Error(`${response.status}`); // 204: the order has ended
+    return response;
+  }
+
+  /** Fetch the order once; whether it has ended. */
+  async #poll() {
+    const response = await fetch(this.path, { signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS) });
+    if (response.status === 404) throw LINK_NOT_FOUND;
+    if (!response.ok) throw new Error(`${response.status}`);
+    const track = await response.json();
+    this.#reportActivity();
+    this.on.snapshot(track);
+    return FINAL_STATES.includes(track.state);
+  }
+
+  #noteId(id) {
     if (!id || id === this.lastId) return;
     this.lastId = id;
     this.ids.push(Number(id));

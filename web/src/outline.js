@@ -1,7 +1,7 @@
-// France and its neighbours in outline, for whoever zooms out to the vans between the cities.
+// Outlines of France and its neighbours, shown where the street map ends.
 export const OUTLINE_BOUNDS = [-11, 40, 17, 56];
 
-const GONE_AT_ZOOM = 10; // streets take over
+const MAX_ZOOM = 10; // the streets are shown from here on
 
 export function outlineLayers(theme) {
   const dark = theme === "dark";
@@ -10,7 +10,7 @@ export function outlineLayers(theme) {
       id: "outline-land",
       type: "fill",
       source: "outline",
-      maxzoom: GONE_AT_ZOOM,
+      maxzoom: MAX_ZOOM,
       paint: {
         "fill-color": dark ? "#26303c" : "#ffffff",
         "fill-opacity": ["case", ["==", ["get", "name"], "France"], 0.9, 0.45],
@@ -20,7 +20,7 @@ export function outlineLayers(theme) {
       id: "outline-border",
       type: "line",
       source: "outline",
-      maxzoom: GONE_AT_ZOOM,
+      maxzoom: MAX_ZOOM,
       paint: {
         "line-color": dark ? "#5a6a7d" : "#9aa8b5",
         "line-width": ["case", ["==", ["get", "name"], "France"], 1.6, 0.8],
@@ -29,18 +29,18 @@ export function outlineLayers(theme) {
   ];
 }
 
-/** Fetch the outlines when somebody first zooms out that far. */
-export function loadOutline(ours) {
-  let asked = false;
-  const look = async () => {
-    if (asked || ours.map.getZoom() >= GONE_AT_ZOOM) return;
-    asked = true;
+/** Fetch the outlines when the map is first zoomed out that far. */
+export function loadOutline(baseMap) {
+  let isRequested = false;
+  const loadIfVisible = async () => {
+    if (isRequested || baseMap.map.getZoom() >= MAX_ZOOM) return;
+    isRequested = true;
     try {
-      ours.show("outline", await (await fetch("/tiles/outline.geojson")).json());
+      baseMap.show("outline", await (await fetch("/tiles/outline.geojson")).json());
     } catch {
-      asked = false; // the next move asks again
+      isRequested = false; // retried on the next move
     }
   };
-  ours.map.on("moveend", look);
-  look();
+  baseMap.map.on("moveend", loadIfVisible);
+  loadIfVisible();
 }

@@ -1,7 +1,7 @@
-// The chart: a canvas by uPlot, drawn at most once a frame, and the stretch of time that it shows.
+// The chart: a canvas by uPlot, drawn at most once per frame, and the time range that it shows.
 import uPlot from "uplot";
 
-// What stands below a tick, for steps of so many seconds: [from, always, at a new year, day, hour].
+// Tick labels by step in seconds: [from, always, at a new year, day, hour].
 const [DAY, CLOCK] = ["{YYYY}-{MM}-{DD}", "{HH}:{mm}"];
 const TIMES = [
   [86_400, DAY, null, null, null, null, null, null, 1],
@@ -9,11 +9,11 @@ const TIMES = [
   [1, `${CLOCK}:{ss}`, `\n${DAY}`, null, `\n${DAY}`, null, null, null, 1],
   [0.001, `${CLOCK}:{ss}.{fff}`, `\n${DAY}`, null, `\n${DAY}`, null, null, null, 1],
 ];
-const LEAST_S = 2;
-const MOST_S = 3660 * 86_400;
+const MIN_RANGE_S = 2;
+const MAX_RANGE_S = 3660 * 86_400;
 
 export class Chart {
-  /** `onView(isLive)` is called when somebody has moved or zoomed. */
+  /** `onView()` is called after panning and zooming. */
   constructor(box, onView) {
     this.box = box;
     this.onView = onView;
@@ -53,7 +53,7 @@ export class Chart {
     return this.box.clientWidth;
   }
 
-  /** Slide to now, if it is live. Says whether that moves the picture by a pixel or more. */
+  /** Move the range to now, if live. Whether that moves the chart by a pixel or more. */
   slide(nowS) {
     if (!this.isLive) return false;
     const moved = Math.abs(nowS - this.to) >= this.windowS / Math.max(100, this.width);
@@ -69,14 +69,14 @@ export class Chart {
     });
   }
 
-  /** Show the stretch that another chart shows. */
+  /** Show the range of another chart. */
   copy({ from, to, isLive, windowS }) {
     Object.assign(this, { from, to, isLive, windowS });
   }
 
-  /** Look at a stretch that stays. */
-  look(from, to) {
-    const length = Math.min(MOST_S, Math.max(LEAST_S, to - from));
+  /** Show a fixed range. */
+  showRange(from, to) {
+    const length = Math.min(MAX_RANGE_S, Math.max(MIN_RANGE_S, to - from));
     const middle = (from + to) / 2;
     this.isLive = false;
     [this.from, this.to] = [middle - length / 2, middle + length / 2];
@@ -86,18 +86,18 @@ export class Chart {
   goLive(windowS = this.windowS) {
     this.windowS = windowS;
     this.isLive = true;
-    this.to = 0; // so that the next frame moves
+    this.to = 0; // so that the next frame moves it
     this.onView();
   }
 
   pan(part) {
     const by = (this.to - this.from) * part;
-    this.look(this.from + by, this.to + by);
+    this.showRange(this.from + by, this.to + by);
   }
 
   zoom(factor, at = (this.from + this.to) / 2) {
     if (this.isLive && at >= this.to) return this.goLive(this.windowS * factor);
-    this.look(at - (at - this.from) * factor, at + (this.to - at) * factor);
+    this.showRange(at - (at - this.from) * factor, at + (this.to - at) * factor);
   }
 
   #wheel(event) {
@@ -112,7 +112,7 @@ export class Chart {
     if (width < 4) return;
     const [from, to] = [plot.posToVal(left, "x"), plot.posToVal(left + width, "x")];
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-    this.look(from, to);
+    this.showRange(from, to);
   }
 
   #axis(more) {

@@ -1,15 +1,15 @@
-// The points of one series: in order, each instant once, and never more than a bound.
-export const MOST_POINTS = 20_000;
+// The points of one series: ordered, unique by instant, bounded in number.
+export const MAX_POINTS = 20_000;
 
-export class Points {
-  constructor(points = [], most = MOST_POINTS) {
-    this.most = most;
+export class SeriesPoints {
+  constructor(points = [], max = MAX_POINTS) {
+    this.max = max;
     this.xs = []; // epoch seconds
     this.ys = [];
     this.add(points);
   }
 
-  /** Take [epoch ms, value] pairs, in any order; of two under one instant the first stays. */
+  /** Add [epoch ms, value] pairs in any order; the first of two at one instant is kept. */
   add(points) {
     for (const [ms, value] of points) {
       if (!Number.isFinite(ms) || !Number.isFinite(value)) continue;
@@ -24,11 +24,11 @@ export class Points {
         this.xs.splice(at, 0, x);
         this.ys.splice(at, 0, value);
       }
-      if (this.xs.length > this.most) this.#thin();
+      if (this.xs.length > this.max) this.#thin();
     }
   }
 
-  /** Where the first point at or after x stands. */
+  /** The index of the first point at or after x. */
   indexOf(x) {
     let [low, high] = [0, this.xs.length];
     while (low < high) {
@@ -39,16 +39,16 @@ export class Points {
     return low;
   }
 
-  /** Forget what lies before x. */
+  /** Drop the points before x. */
   dropBefore(x) {
-    const gone = this.indexOf(x);
-    if (gone) {
-      this.xs.splice(0, gone);
-      this.ys.splice(0, gone);
+    const count = this.indexOf(x);
+    if (count) {
+      this.xs.splice(0, count);
+      this.ys.splice(0, count);
     }
   }
 
-  /** Keep the lowest and the highest of every four: half of the points, and every spike. */
+  /** Keep the minimum and maximum of every four points: half of them, with every spike. */
   #thin() {
     const [xs, ys] = [[], []];
     for (let start = 0; start < this.xs.length; start += 4) {
@@ -64,29 +64,5 @@ export class Points {
       }
     }
     [this.xs, this.ys] = [xs, ys];
-  }
-}
-
-/** Read server-sent events of an answer to fetch (EventSource can't send a token).
- *
- * `heard` is called with whatever comes, a heartbeat too.
- */
-export async function readEvents(answer, take, heard = () => {}) {
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    heard();
-    const blocks = (text + value).split("\n\n");
-    text = blocks.pop();
-    for (const block of blocks) {
-      const event = {};
-      for (const line of block.split("\n")) {
-        const colon = line.indexOf(": ");
-        if (colon > 0) event[line.slice(0, colon)] = line.slice(colon + 2);
-      }
-      if (event.data) take(event);
-    }
   }
 }

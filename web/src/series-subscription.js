@@ -1,30 +1,31 @@
-// One choice of a series: its history, then its points as they come. Nothing of it outlives it:
-// a new choice is a new Watch, and whatever answers late finds that its own is over.
-import { Points, readEvents } from "./series-data.js";
+// The history and the live points of one selected series. Another selection is another instance:
+// late responses of an ended one are discarded.
+import { fetchAsStaff } from "./api.js";
+import { readEventStream } from "./event-stream.js";
+import { SeriesPoints } from "./series-data.js";
 
-const MOST_RECENT = 5000; // points that came live, kept for the next history
-const PATIENCE_MS = 15_000;
-const AGAIN_MS = 1000;
-const SILENT_MS = 25_000; // a heartbeat comes every 10 s: the line is dead
+const MAX_RECENT = 5000; // live points, kept for the next history
+const HISTORY_TIMEOUT_MS = 15_000;
+const RETRY_MS = 1000;
 
-export class Watch {
-  constructor(name, { fetchIt, onChange, onTrouble }) {
+export class SeriesSubscription {
+  constructor(name, { onChange, onResponse, onError }) {
     this.name = name;
     this.unit = "";
-    this.data = new Points();
-    this.recent = new Points([], MOST_RECENT);
+    this.data = new SeriesPoints();
+    this.recent = new SeriesPoints([], MAX_RECENT);
     this.loaded = null; // the history's { from, to, stands_for }
-    this.pending = []; // came since the last frame
+    this.pending = []; // received since the last frame
     this.events = 0;
     this.isOver = false;
-    this.isLive = null; // null: nothing known yet
+    this.isLive = null; // null: not yet known
     this.controller = new AbortController();
-    Object.assign(this, { fetchIt, onChange, onTrouble });
-    if (!this.isDrivers) this.#follow();
+    Object.assign(this, { onChange, onResponse, onError });
+    if (!this.isDriverSeries) this.#follow();
   }
 
-  /** A driver's own battery or speed has no stream: its history is asked for again and again. */
-  get isDrivers() {
+  /** A driver's own battery or speed has no stream: its history is polled. */
+  get isDriverSeries() {
     return this.name.split("/").length === 3;
   }
 
@@ -37,36 +38,37 @@ export class Watch {
     this.controller.abort();
   }
 
-  /** Ask for a stretch, in epoch seconds; a newer question makes an older answer void. */
+  /** Load the history of a range, in epoch seconds; a newer call supersedes an older one. */
   async load(from, to, points) {
-    this.asking?.abort();
-    const asking = (this.asking = new AbortController());
+    this.loading?.abort();
+    const loading = (this.loading = new AbortController());
     const query = new URLSearchParams({
       from: new Date(from * 1000).toISOString(),
       to: new Date(to * 1000).toISOString(),
       points: String(Math.max(2, Math.min(5000, Math.round(points)))),
     });
-    const late = AbortSignal.timeout(PATIENCE_MS);
+    const timeout = AbortSignal.timeout(HISTORY_TIMEOUT_MS);
     try {
-      const signal = AbortSignal.any([asking.signal, this.controller.signal, late]);
-      const answer = await (await this.fetchIt(`${this.path}?${query}`, { signal })).json();
-      if (this.isOver || asking.signal.aborted) return;
-      if (this.isDrivers) this.isLive = true;
+      const signal = AbortSignal.any([loading.signal, this.controller.signal, timeout]);
+      const answer = await (await fetchAsStaff(`${this.path}?${query}`, { signal })).json();
+      this.onResponse();
+      if (this.isOver || loading.signal.aborted) return;
+      if (this.isDriverSeries) this.isLive = true;
       this.unit = answer.unit;
       this.loaded = { from, to, stands_for: answer.stands_for };
-      this.data = new Points(answer.points);
+      this.data = new SeriesPoints(answer.points);
       const { xs, ys } = this.recent;
       this.data.add(xs.map((x, n) => [x * 1000, ys[n]]));
       this.onChange();
     } catch (error) {
-      if (this.isOver || asking.signal.aborted) return;
-      if (this.isDrivers) this.isLive = false;
-      this.onTrouble(error);
+      if (this.isOver || loading.signal.aborted) return;
+      if (this.isDriverSeries) this.isLive = false;
+      this.onError(error);
     }
   }
 
-  /** Put what has come since the last frame where it belongs; say whether there was anything. */
-  settle() {
+  /** Merge the points received since the last frame; whether there were any. */
+  mergePending() {
     if (!this.pending.length) return false;
     const points = this.pending;
     this.pending = [];
@@ -75,40 +77,37 @@ export class Watch {
     return true;
   }
 
-  #take(event) {
+  #onEvent(event) {
     if (this.isOver || event.event !== "points") return;
     this.lastId = event.id;
     const { name, points } = JSON.parse(event.data);
     if (name !== this.name) return;
     this.events++;
     for (const point of points) this.pending.push(point);
-    if (this.pending.length > MOST_RECENT) this.settle(); // a hidden page draws no frames
+    if (this.pending.length > MAX_RECENT) this.mergePending(); // a hidden page draws no frames
     this.onChange();
   }
 
   async #follow() {
     while (!this.isOver) {
-      const silence = new AbortController();
-      let timer;
-      const heard = () => {
-        clearTimeout(timer);
-        timer = setTimeout(() => silence.abort(new Error("silent")), SILENT_MS);
+      const headers = this.lastId ? { "Last-Event-ID": this.lastId } : {};
+      const request = async (signal) => {
+        const response = await fetchAsStaff(`${this.path}/stream`, { headers, signal });
+        this.isLive = true;
+        this.onResponse();
+        return response;
       };
       try {
-        const headers = this.lastId ? { "Last-Event-ID": this.lastId } : {};
-        const signal = AbortSignal.any([this.controller.signal, silence.signal]);
-        heard();
-        const answer = await this.fetchIt(`${this.path}/stream`, { headers, signal });
-        this.isLive = true;
-        await readEvents(answer, (event) => this.#take(event), heard);
+        await readEventStream(request, {
+          signal: this.controller.signal,
+          onEvent: (event) => this.#onEvent(event),
+        });
       } catch (error) {
-        if (!this.isOver) this.onTrouble(error);
-      } finally {
-        clearTimeout(timer);
+        if (!this.isOver) this.onError(error);
       }
       if (this.isOver) return;
       this.isLive = false;
-      await new Promise((resolve) => setTimeout(resolve, AGAIN_MS * (1 + Math.random())));
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS * (1 + Math.random())));
     }
   }
 }

@@ -1,105 +1,74 @@
-// The chart of series: a chooser, one series' history and then its points as they come.
-import { Offline } from "./offline.js";
+// The series page: a list, one selected series with its history and live points, and a second one.
+import { fetchAsStaff, hasToken, showSignIn, startSignIn, Unauthorized } from "./api.js";
+import { ConnectionBanner } from "./connection-banner.js";
+import { el } from "./labels.js";
 import { Chart } from "./series-chart.js";
-import { Watch } from "./series-watch.js";
-import { el } from "./words.js";
+import { SeriesSubscription } from "./series-subscription.js";
 
-const TOKEN = "doorstep-staff-token"; // its name in sessionStorage: gone with the tab
-const PAGE = 100; // series in one answer
-const KINDS = { // what they are called, and how many there may be
-  couriers: ["Couriers", 5000],
-  cities: ["Vans in France", 500],
-  tickers: ["Tickers", 1000],
+const PAGE_SIZE = 100;
+const SIMULATIONS = {
+  couriers: { label: "Couriers", max: 5000 },
+  cities: { label: "Vans in France", max: 500 },
+  tickers: { label: "Tickers", max: 1000 },
 };
-const HISTORY_AGAIN_MS = 60_000; // what a slow page was not told is there again after this
-const DRIVERS_AGAIN_MS = 4000;
-const VIEW_SETTLES_MS = 150;
-const ROWS = 50;
+const HISTORY_REFRESH_MS = 60_000; // fills what a slow page missed
+const DRIVER_SERIES_REFRESH_MS = 4000;
+const VIEW_DEBOUNCE_MS = 150;
+const TABLE_ROWS = 50;
 const $ = (id) => document.getElementById(id);
 
-let watch = null;
+let selected = null; // the SeriesSubscription
+let second = null; // that of a second series below it
 let listed = new Map(); // name: { item, button, value }
-let listing = 0;
+let listRequests = 0;
 let nextAfter = null;
-let dirty = false;
-let askedAt = 0;
-let toldAt = 0;
-let unanswered = false; // the newest question to the server
-let beside = null; // the Watch of a second series
+let isDirty = false;
+let loadedAt = 0;
+let describedAt = 0;
+let isFailing = false; // the last request
+let respondedAt = Date.now();
 
-// The door: a token from the address's #token, or typed in
+const banner = new ConnectionBanner($("connection-banner"));
 
-class Refused extends Error {}
-
-function openDoor(trouble = "") {
-  sessionStorage.removeItem(TOKEN);
-  $("trouble").textContent = trouble;
-  $("door").hidden = false;
-  document.querySelector("#door input").focus();
+async function request(path, options = {}) {
+  const response = await fetchAsStaff(path, options);
+  onResponse();
+  return response;
 }
 
-function enter(token) {
-  sessionStorage.setItem(TOKEN, token);
-  $("door").hidden = true;
-  begin();
+function onResponse() {
+  isFailing = false;
+  respondedAt = Date.now();
 }
 
-function adoptHash() {
-  const token = decodeURIComponent(location.hash.slice(1));
-  if (!token) return;
-  history.replaceState(null, "", location.pathname + location.search);
-  enter(token);
+function onError(error) {
+  if (error instanceof Unauthorized) return showSignIn(error.message);
+  isFailing = true;
+  drawStatus();
 }
 
-async function fetchIt(path, { headers = {}, method = "GET", body, signal } = {}) {
-  const answer = await fetch(path, {
-    method,
-    body,
-    signal,
-    headers: {
-      Accept: "application/json, text/event-stream",
-      Authorization: `Bearer ${sessionStorage.getItem(TOKEN)}`,
-      ...headers,
-    },
-  });
-  if (answer.status === 401 || answer.status === 403) throw new Refused("This token is not good.");
-  if (!answer.ok) throw new Error(`The answer was ${answer.status}.`);
-  unanswered = false;
-  return answer;
-}
-
-const patience = () => ({ signal: AbortSignal.timeout(8000) });
-
-const offline = new Offline($("offline"));
-
-function onTrouble(error) {
-  if (error instanceof Refused) return openDoor(error.message);
-  unanswered = true;
-  sayPulse();
-}
-
-/** Live is what the chosen one's stream is; with none chosen, that questions are answered. */
-function sayPulse() {
-  const isLive = watch ? watch.isLive : !unanswered;
-  offline.live(isLive !== false && !unanswered);
-  const word = isLive === false || unanswered ? "not connected" : isLive ? "live" : "";
-  if ($("pulse").textContent !== word) $("pulse").textContent = word;
-  $("pulse").classList.toggle("late", word === "not connected");
+/** Live while the selected series' stream is connected; without one, while requests succeed. */
+function drawStatus() {
+  const isLive = !isFailing && (selected ? selected.isLive : true);
+  banner.update(isLive === false ? respondedAt : null);
+  const text = isLive === false ? "not connected" : isLive ? "live" : "";
+  if ($("connection").textContent !== text) $("connection").textContent = text;
+  $("connection").classList.toggle("disconnected", isLive === false);
 }
 
 // The list
 
 async function drawList(after = "") {
-  const mine = ++listing;
+  const thisRequest = ++listRequests;
   const prefix = $("search").value.trim();
   let answer;
   try {
-    const query = new URLSearchParams({ prefix, after, limit: String(PAGE) });
-    answer = await (await fetchIt(`/series?${query}`, patience())).json();
+    const query = new URLSearchParams({ prefix, after, limit: String(PAGE_SIZE) });
+    answer = await (await request(`/series?${query}`)).json();
   } catch (error) {
-    return onTrouble(error);
+    return onError(error);
   }
-  if (mine !== listing) return; // somebody has typed on
+  if (thisRequest !== listRequests) return; // outdated by a later input
   if (!after) {
     const found = new Set(answer.series.map(({ name }) => name));
     for (const [name, { item }] of listed) {
@@ -111,140 +80,144 @@ async function drawList(after = "") {
   for (const [n, { name, unit, last_value: value }] of answer.series.entries()) {
     if (!listed.has(name)) listed.set(name, entryOf(name));
     const { item, value: shown } = listed.get(name);
-    shown.textContent = value === null ? "" : tell(value, unit);
-    // in the answer's order; what stands in its place is not touched, and keeps the focus
+    shown.textContent = value === null ? "" : format(value, unit);
+    // in the response's order; an entry in its place is not moved, and keeps the focus
     if (after) $("list").append(item);
     else if ($("list").children[n] !== item) $("list").insertBefore(item, $("list").children[n]);
   }
   nextAfter = answer.next_after;
   $("more").hidden = !nextAfter;
   $("none").textContent = prefix
-    ? "No series has such a name."
-    : "Nothing has been published yet. Some tickers? Say how many, under “Simulated”.";
+    ? "No series with this name."
+    : "Nothing has been published yet. Set a number of tickers under “Simulated”.";
   $("none").hidden = listed.size > 0;
 }
 
 function entryOf(name) {
-  const value = el("span", { class: "soft" });
-  const button = el("button", { type: "button", onclick: () => choose(name) }, el("span", {}, name), value);
-  if (watch?.name === name) button.setAttribute("aria-current", "true");
-  const plus = { type: "button", class: "plus", "aria-label": `Show ${name} beside`, title: "Show beside" };
-  const more = el("button", { ...plus, onclick: () => chooseBeside(name) }, "+");
-  return { button, value, item: el("li", {}, button, more) };
+  const value = el("span", { class: "muted" });
+  const button = el("button", { type: "button", onclick: () => select(name) }, el("span", {}, name), value);
+  if (selected?.name === name) button.setAttribute("aria-current", "true");
+  const plus = { type: "button", class: "plus", "aria-label": `Show ${name} below`, title: "Show below" };
+  const addButton = el("button", { ...plus, onclick: () => selectSecond(name) }, "+");
+  return { button, value, item: el("li", {}, button, addButton) };
 }
 
-/** Refresh the values of what is shown, without moving anything. */
+/** Refresh the values in the list. */
 async function refreshList() {
-  if (!document.hidden && listed.size <= PAGE) await drawList();
+  if (!document.hidden && listed.size <= PAGE_SIZE) await drawList();
 }
 
-// The chosen one
+// The selected series
 
-function choose(name) {
-  watch?.end();
-  listed.get(watch?.name)?.button.removeAttribute("aria-current");
-  watch = new Watch(name, { fetchIt, onTrouble, onChange: () => (dirty = true) });
+function subscribe(name) {
+  return new SeriesSubscription(name, { onResponse, onError, onChange: () => (isDirty = true) });
+}
+
+function select(name) {
+  selected?.end();
+  listed.get(selected?.name)?.button.removeAttribute("aria-current");
+  selected = subscribe(name);
   listed.get(name)?.button.setAttribute("aria-current", "true");
-  keepAddress();
+  updateAddress();
   $("name").textContent = name;
-  $("newest").textContent = $("stretch").textContent = $("problem").textContent = "";
-  dirty = true;
+  $("newest").textContent = $("range-text").textContent = $("range-error").textContent = "";
+  isDirty = true;
   chart.goLive();
 }
 
-/** Show a second one below, over the same stretch of time; null: none. */
-function chooseBeside(name) {
-  if (!watch && name) return choose(name);
-  beside?.end();
-  beside = name ? new Watch(name, { fetchIt, onTrouble, onChange: () => (dirty = true) }) : null;
-  $("beside").hidden = !beside;
-  $("beside-name").textContent = name ?? "";
-  $("beside-newest").textContent = "";
-  $("beside-chart").setAttribute("aria-label", name ?? "");
-  keepAddress();
-  dirty = true;
+/** Show a second series below, over the same time range; null removes it. */
+function selectSecond(name) {
+  if (!selected && name) return select(name);
+  second?.end();
+  second = name ? subscribe(name) : null;
+  $("second").hidden = !second;
+  $("second-name").textContent = name ?? "";
+  $("second-newest").textContent = "";
+  $("second-chart").setAttribute("aria-label", name ?? "");
+  updateAddress();
+  isDirty = true;
   load();
 }
 
-function keepAddress() {
-  const query = new URLSearchParams({ name: watch.name, ...(beside && { beside: beside.name }) });
+function updateAddress() {
+  const query = new URLSearchParams({ name: selected.name, ...(second && { beside: second.name }) });
   history.replaceState(null, "", `${location.pathname}?${query}`);
 }
 
-let settling;
+let loadTimer;
 const chart = new Chart($("chart"), () => {
   $("live").setAttribute("aria-pressed", String(chart.isLive));
-  dirty = true;
-  clearTimeout(settling);
-  settling = setTimeout(load, watch?.loaded ? VIEW_SETTLES_MS : 0);
+  isDirty = true;
+  clearTimeout(loadTimer);
+  loadTimer = setTimeout(load, selected?.loaded ? VIEW_DEBOUNCE_MS : 0);
 });
 
-// What is done to the second chart is done to both.
-const besideChart = new Chart($("beside-chart"), () => {
-  chart.copy(besideChart);
+// Both charts share one range.
+const secondChart = new Chart($("second-chart"), () => {
+  chart.copy(secondChart);
   chart.onView();
 });
 
 function load() {
-  if (!watch) return;
-  askedAt = Date.now();
-  chart.slide(askedAt / 1000);
-  // as far to the left again, so that going back has something to show
+  if (!selected) return;
+  loadedAt = Date.now();
+  chart.slide(loadedAt / 1000);
+  // half a range more to the left, for panning
   const earlier = chart.isLive ? (chart.to - chart.from) / 2 : 0;
-  const to = chart.isLive ? chart.to + 5 : chart.to; // a source's clock may be ahead
-  for (const one of [watch, beside]) one?.load(chart.from - earlier, to, chart.width * 2);
+  const to = chart.isLive ? chart.to + 5 : chart.to; // a source's clock may be fast
+  for (const one of [selected, second]) one?.load(chart.from - earlier, to, chart.width * 2);
 }
 
 function frame() {
   requestAnimationFrame(frame);
   const nowS = Date.now() / 1000;
-  if (!watch) return;
-  const came = [watch, beside].filter((one) => one?.settle()).length > 0;
-  const slid = chart.slide(nowS);
-  if (!(came || slid || dirty)) return;
-  dirty = false;
-  for (const [one, its] of [[watch, chart], [beside, besideChart]]) {
+  if (!selected) return;
+  const hasNew = [selected, second].filter((one) => one?.mergePending()).length > 0;
+  const hasMoved = chart.slide(nowS);
+  if (!(hasNew || hasMoved || isDirty)) return;
+  isDirty = false;
+  for (const [one, view] of [[selected, chart], [second, secondChart]]) {
     if (!one) continue;
-    its.copy(chart);
-    if (its.isLive) one.data.dropBefore(chart.from - chart.windowS);
-    its.show(one.data);
+    view.copy(chart);
+    if (view.isLive) one.data.dropBefore(chart.from - chart.windowS);
+    view.show(one.data);
   }
-  if (nowS - toldAt > 0.25 || !slid) {
-    toldAt = nowS;
+  if (nowS - describedAt > 0.25 || !hasMoved) {
+    describedAt = nowS;
     describe();
   }
 }
 
 function describe() {
-  const { xs, ys } = watch.data;
-  if (beside) $("beside-newest").textContent = newestOf(beside);
-  const [first, last] = [watch.data.indexOf(chart.from), watch.data.indexOf(chart.to)];
-  $("newest").textContent = newestOf(watch);
+  const { xs, ys } = selected.data;
+  if (second) $("second-newest").textContent = newestOf(second);
+  const [first, last] = [selected.data.indexOf(chart.from), selected.data.indexOf(chart.to)];
+  $("newest").textContent = newestOf(selected);
   if (!xs.length) return;
   let [low, high] = [Infinity, -Infinity];
   for (let n = first; n < last; n++) {
     low = Math.min(low, ys[n]);
     high = Math.max(high, ys[n]);
   }
-  const stretch = `${timeOf(chart.from)} – ${timeOf(chart.to)}`;
-  const ends = last > first ? ` · ${tell(low, watch.unit)} … ${tell(high, watch.unit)}` : " · no value";
-  const count = watch.loaded ? ` · ${watch.loaded.stands_for.toLocaleString()} read` : "";
-  $("stretch").textContent = stretch + ends + count;
-  $("chart").setAttribute("aria-label", `${watch.name}, ${stretch}${ends}`);
+  const range = `${timeOf(chart.from)} – ${timeOf(chart.to)}`;
+  const extremes = last > first ? ` · ${format(low, selected.unit)} … ${format(high, selected.unit)}` : " · no value";
+  const count = selected.loaded ? ` · ${selected.loaded.stands_for.toLocaleString()} read` : "";
+  $("range-text").textContent = range + extremes + count;
+  $("chart").setAttribute("aria-label", `${selected.name}, ${range}${extremes}`);
   if ($("table").open) {
     const rows = [];
-    for (let n = last - 1; n >= Math.max(first, last - ROWS); n--) {
-      rows.push(el("tr", {}, el("td", {}, timeOf(xs[n], true)), el("td", {}, tell(ys[n], watch.unit))));
+    for (let n = last - 1; n >= Math.max(first, last - TABLE_ROWS); n--) {
+      rows.push(el("tr", {}, el("td", {}, timeOf(xs[n], true)), el("td", {}, format(ys[n], selected.unit))));
     }
     document.querySelector("#table tbody").replaceChildren(...rows);
   }
 }
 
 function newestOf({ data: { ys }, unit, loaded }) {
-  return ys.length ? tell(ys.at(-1), unit) : loaded ? "nothing here yet" : "";
+  return ys.length ? format(ys.at(-1), unit) : loaded ? "no value yet" : "";
 }
 
-function tell(value, unit) {
+function format(value, unit) {
   const text = Number.isInteger(value) ? String(value) : Number(value.toPrecision(6)).toString();
   return unit ? `${text} ${unit}` : text;
 }
@@ -257,16 +230,16 @@ function timeOf(x, exactly = false) {
   return `${today ? "" : `${at.toLocaleDateString()} `}${time}${ms}`;
 }
 
-// How many are simulated
+// Simulations
 
-$("simulated").open = innerWidth > 760; // on a phone the list needs the room
+$("simulated").open = innerWidth > 760; // closed on a phone
 const counts = new Map();
-for (const [kind, [words, most]] of Object.entries(KINDS)) {
-  const input = el("input", { type: "number", min: "0", max: most, step: "1", required: "" });
+for (const [kind, { label, max }] of Object.entries(SIMULATIONS)) {
+  const input = el("input", { type: "number", min: "0", max, step: "1", required: "" });
   const form = el(
     "form",
     { onsubmit: (event) => setCount(event, kind, input) },
-    el("label", {}, words, input),
+    el("label", {}, label, input),
     el("button", {}, "Set"),
   );
   counts.set(kind, input);
@@ -278,37 +251,30 @@ async function setCount(event, kind, input) {
   const headers = { "Content-Type": "application/json" };
   const body = JSON.stringify({ count: input.valueAsNumber });
   try {
-    await fetchIt(`/simulations/${kind}`, { method: "PUT", headers, body, ...patience() });
+    await request(`/simulations/${kind}`, { method: "PUT", headers, body });
     input.blur();
-    $("simulated-said").textContent = `${KINDS[kind][0]}: ${input.value} wanted. Some seconds, please.`;
+    $("simulation-status").textContent = `${SIMULATIONS[kind].label}: set to ${input.value}; starts within seconds.`;
     await drawCounts();
   } catch (error) {
-    $("simulated-said").textContent = `Not set: ${error.message}`;
-    onTrouble(error);
+    $("simulation-status").textContent = `Not set: ${error.message}`;
+    onError(error);
   }
 }
 
 async function drawCounts() {
   try {
-    const { simulations } = await (await fetchIt("/simulations", patience())).json();
+    const { simulations } = await (await request("/simulations")).json();
     for (const { kind, wanted } of simulations) {
       const input = counts.get(kind);
       if (input !== document.activeElement) input.value = wanted ?? "";
     }
   } catch (error) {
-    onTrouble(error);
+    onError(error);
   }
 }
 
-// What people do
+// Controls
 
-document.querySelector("#door form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const token = new FormData(event.target).get("token").trim();
-  event.target.reset();
-  enter(token);
-});
-addEventListener("hashchange", adoptHash);
 $("search").addEventListener("input", () => drawList());
 $("more").addEventListener("click", () => drawList(nextAfter));
 $("window").addEventListener("change", (event) => chart.goLive(Number(event.target.value)));
@@ -327,49 +293,47 @@ $("chart").addEventListener("keydown", (event) => {
   event.preventDefault();
   keys[event.key]();
 });
-$("beside-close").addEventListener("click", () => chooseBeside(null));
-$("table").addEventListener("toggle", () => (dirty = true));
+$("second-close").addEventListener("click", () => selectSecond(null));
+$("table").addEventListener("toggle", () => (isDirty = true));
 $("range").addEventListener("submit", (event) => {
   event.preventDefault();
   const { from, to } = Object.fromEntries(new FormData(event.target));
   const [start, end] = [Date.parse(from) / 1000, Date.parse(to) / 1000];
-  $("problem").textContent = start < end ? "" : "“From” must lie before “to”.";
-  if (start < end) chart.look(start, end);
+  $("range-error").textContent = start < end ? "" : "“From” must be before “to”.";
+  if (start < end) chart.showRange(start, end);
 });
 
-let begun = false;
-function begin() {
+let isStarted = false;
+function start() {
   drawList();
   drawCounts();
-  if (begun) return watch && choose(watch.name);
-  begun = true;
-  const asked = new URLSearchParams(location.search);
-  if (asked.get("name")) choose(asked.get("name"));
-  if (asked.get("name") && asked.get("beside")) chooseBeside(asked.get("beside"));
+  if (isStarted) return selected && select(selected.name);
+  isStarted = true;
+  const query = new URLSearchParams(location.search);
+  if (query.get("name")) select(query.get("name"));
+  if (query.get("name") && query.get("beside")) selectSecond(query.get("beside"));
   requestAnimationFrame(frame);
   setInterval(refreshList, 5000);
   setInterval(drawCounts, 5000);
-  setInterval(sayPulse, 500);
+  setInterval(drawStatus, 500);
   setInterval(() => {
-    const every = watch?.isDrivers ? DRIVERS_AGAIN_MS : HISTORY_AGAIN_MS;
-    if (watch && chart.isLive && Date.now() - askedAt >= every) load();
+    const refreshMs = selected?.isDriverSeries ? DRIVER_SERIES_REFRESH_MS : HISTORY_REFRESH_MS;
+    if (selected && chart.isLive && Date.now() - loadedAt >= refreshMs) load();
   }, 1000);
 }
 
-adoptHash();
-if (!sessionStorage.getItem(TOKEN)) openDoor();
-else if (!begun) begin();
+startSignIn(start);
 
 // for the console and the browser tests
 globalThis.doorstepSeries = () => ({
-  name: watch?.name ?? null,
+  name: selected?.name ?? null,
   xs: [...chart.xs],
   ys: [...chart.ys],
   from: chart.from,
   to: chart.to,
   isLive: chart.isLive,
   draws: chart.draws,
-  events: watch?.events ?? 0,
-  besideYs: [...besideChart.ys],
-  held: watch ? watch.data.xs.length + watch.recent.xs.length + watch.pending.length : 0,
+  events: selected?.events ?? 0,
+  secondYs: [...secondChart.ys],
+  held: selected ? selected.data.xs.length + selected.recent.xs.length + selected.pending.length : 0,
 });

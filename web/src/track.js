@@ -1,12 +1,14 @@
-// The customer's page: trades the link's token for a cookie, then follows the order's stream.
+// The customer's page: exchanges the link's token for a cookie, then follows the order's stream.
 import { Courier, courierLayers, headingImage } from "./courier.js";
-import { DOOR, LngLatBounds, OurMap, RESTAURANT, wayLayers, wayOf } from "./map.js";
-import { GONE, OrderStream } from "./stream.js";
-import { ago, clock, el, FETCHED_STATES, minutes } from "./words.js";
+import { ago, clock, clockWithSeconds, el, minutes, noConnection, PICKED_UP_STATES } from "./labels.js";
+import {
+  BaseMap, DOOR_COLOUR, LngLatBounds, orderPlaces, placeLayers, RESTAURANT_COLOUR,
+} from "./map.js";
+import { LINK_NOT_FOUND, OrderStream } from "./order-stream.js";
 
 const $ = (id) => document.getElementById(id);
 const orderId = location.pathname.split("/").pop();
-const order = `/track/${encodeURIComponent(orderId)}`;
+const orderPath = `/track/${encodeURIComponent(orderId)}`;
 
 const STEPS = [
   ["created", "Order placed"],
@@ -18,54 +20,60 @@ const STEPS = [
   ["at_customer", "At your door"],
   ["delivered", "Delivered"],
 ];
-const ENDS = { delivered: "Delivered", cancelled: "Cancelled", failed: "Could not be delivered" };
-const FRESH = { live: "#2f6fed", recent: "#2f6fed", stale: "#b86e00", lost: "#6d747e" };
-const AGES = [["live", 15], ["recent", 60], ["stale", 300], ["lost", Infinity]]; // seconds
+const FINAL_LABELS = { delivered: "Delivered", cancelled: "Cancelled", failed: "Could not be delivered" };
+const MOVING_STATES = ["assigned", "picked_up", "arriving"]; // need a position to be believed
+const NO_SIGNAL = "No signal from the courier";
+const COLOURS = { live: "#2f6fed", recent: "#2f6fed", stale: "#b86e00", lost: "#6d747e" };
+const MAX_AGES_S = [["live", 15], ["recent", 60], ["stale", 300], ["lost", Infinity]];
 const ROUTES = { road: "along the streets", straight_line: "from the distance" };
 const SPEEDS = {
   learned: "at the pace of past rides",
   observed: "at this courier's pace",
   assumed: "at a usual pace",
 };
-const MISSED_S = 10; // between two positions: the way between them is asked for
-const ROOM = { top: 50, right: 80, bottom: 75, left: 80 }; // below: the card's edge, the attribution
+const MAX_GAP_S = 10; // between two positions; over it the trail is fetched
+const PADDING = { top: 50, right: 80, bottom: 75, left: 80 }; // below: the card's edge, the attribution
 
-const ours = openMap();
-const courier = new Courier((source, geojson) => ours?.show(source, geojson));
-let track = null; // what GET /track answers, kept up to date by the stream
-let heardAt = 0; // when the last position or snapshot came, on performance.now()'s clock
-let framed = "";
-let touched = false; // a customer who has moved the map is left alone, until they ask
+const baseMap = openMap();
+const courier = new Courier((source, geojson) => baseMap?.show(source, geojson));
+let track = null; // the answer of GET /track, kept up to date by the stream
+let receivedAt = 0; // of the last position or snapshot
+let lostSince = null; // while there is no connection: the instant of the last data
+let framedStage = "";
+let isMapMoved = false; // by the customer: the map no longer follows the courier
 
-const stream = new OrderStream(order, {
-  snapshot(whole) {
-    const before = courier.assignmentNo === whole.assignment_no ? courier.fix : null;
-    draw((track = whole));
-    const missed = !before || courier.fix?.at - before.at > MISSED_S * 1000;
-    if (whole.position && missed) remember(whole.assignment_no);
+const stream = new OrderStream(orderPath, {
+  snapshot(newTrack) {
+    const before = courier.assignmentNo === newTrack.assignment_no ? courier.fix : null;
+    draw((track = newTrack));
+    const isGap = !before || courier.fix?.at - before.at > MAX_GAP_S * 1000;
+    if (newTrack.position && isGap) loadTrail(newTrack.assignment_no);
   },
-  position: (news) => draw(Object.assign(track, news)),
+  position: (update) => draw(Object.assign(track, update)),
   order({ order_id, assignment_no, position, eta, ...event }) {
     if (track.events.some((one) => one.order_seq === event.order_seq)) return; // in the snapshot
     track.events.push(event);
     const { state, order_seq } = event;
-    // What may be seen of the courier comes with the newest event.
-    const seen = position === undefined ? {} : { position, eta };
-    draw(Object.assign(track, { state, order_seq, assignment_no }, seen));
+    const visible = position === undefined ? {} : { position, eta }; // with the newest event only
+    draw(Object.assign(track, { state, order_seq, assignment_no }, visible));
   },
-  trouble: (isThere) => put("trouble", isThere ? "No answer at the moment; trying again…" : ""),
+  connection(since) {
+    lostSince = since;
+    setText("connection", since === null ? "" : noConnection(since));
+    drawFreshness();
+  },
 });
 globalThis.doorstepEvents = stream.ids; // for the console and the browser tests
 
-/** The map; null where the browser can't draw one: the rest of the page does without. */
+/** The map; null where the browser cannot draw one. The page works without it. */
 function openMap() {
   const overlays = (theme) => ({
-    sources: ["way", "trail", "courier"],
-    layers: [...wayLayers(theme).filter(({ id }) => id !== "way"), ...courierLayers(theme)],
+    sources: ["places", "trail", "courier"],
+    layers: [...placeLayers(theme), ...courierLayers(theme)],
   });
   let opened;
   try {
-    opened = new OurMap("map", overlays);
+    opened = new BaseMap("map", overlays);
   } catch {
     document.body.classList.add("no-map");
     return null;
@@ -74,8 +82,8 @@ function openMap() {
     if (id === "heading") opened.map.addImage(id, headingImage(), { pixelRatio: 2 });
   });
   opened.map.on("movestart", (event) => {
-    touched ||= Boolean(event.originalEvent);
-    $("recentre").hidden = !touched;
+    isMapMoved ||= Boolean(event.originalEvent);
+    $("recentre").hidden = !isMapMoved;
   });
   return opened;
 }
@@ -83,80 +91,91 @@ function openMap() {
 async function openSession() {
   const token = decodeURIComponent(location.hash.slice(1));
   if (!token) return;
-  const answer = await fetch(`${order}/session`, {
+  const response = await fetch(`${orderPath}/session`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ token }),
+    signal: AbortSignal.timeout(10_000),
   });
-  if (answer.status === 429 || answer.status >= 500) throw new Error(`${answer.status}`);
-  // The token leaves the address bar, so that a screenshot or the history does not pass it on.
-  if (answer.ok) history.replaceState(null, "", location.pathname);
+  if (response.status === 429 || response.status >= 500) throw new Error(`${response.status}`);
+  // Remove the token from the address bar, so that screenshots and the history do not contain it.
+  if (response.ok) history.replaceState(null, "", location.pathname);
 }
 
-function gone() {
-  $("gone").hidden = false;
+function showLinkEnded() {
+  $("link-ended").hidden = false;
   $("card").inert = $("stage").inert = true;
-  $("again").focus();
+  $("retry").focus();
 }
 
 function draw(track) {
-  const reached = STEPS.findIndex(([state]) => state === track.state);
-  put("state", ENDS[track.state] ?? STEPS[reached][1]);
-  document.title = `${$("state").textContent} · Doorstep`;
-  drawSteps(track, reached);
-  put("from", track.restaurant.name || "The restaurant");
-  $("places").hidden = false;
-  heardAt = performance.now();
+  setText("restaurant-name", track.restaurant.name || "The restaurant");
+  $("legend").hidden = false;
+  receivedAt = Date.now();
   drawCourier(track);
-  tell();
-  frame();
+  drawFreshness();
+  followCourier();
 }
 
-function drawCourier({ position, assignment_no, state }) {
-  const fetched = FETCHED_STATES.includes(state);
-  courier.ahead = fetched ? [doorOf(track)] : [restaurantOf(track), doorOf(track)];
-  courier.update(position, FRESH[position?.properties.freshness], assignment_no);
-  const named = { restaurantName: track.restaurant.name || "The restaurant", doorName: "Your door" };
-  ours?.show(
-    "way",
-    wayOf({ restaurant: restaurantOf(track), door: doorOf(track), fetched: true, ...named }),
-  );
+function drawCourier({ position, assignment_no }) {
+  courier.update(position, COLOURS[position?.properties.freshness], assignment_no);
+  const restaurantName = track.restaurant.name || "The restaurant";
+  const places = { restaurant: restaurantOf(track), door: doorOf(track), restaurantName };
+  baseMap?.show("places", orderPlaces({ ...places, doorName: "Your door" }));
 }
 
-/** Ask for the way so far: what a page that is opened, or comes back, has not seen. */
-async function remember(assignmentNo) {
-  const known = courier.pointsKnown;
-  const answer = await fetch(`${order}/history`).catch(() => null);
-  if (!answer?.ok) return; // the way begins here, then
-  const [line] = (await answer.json()).features;
+/** Fetch the trail: the positions from before the page was opened, or from an interruption. */
+async function loadTrail(assignmentNo) {
+  const known = courier.trailLength;
+  const response = await fetch(`${orderPath}/history`).catch(() => null);
+  if (!response?.ok) return; // the trail starts here
+  const [line] = (await response.json()).features;
   const isLine = line?.geometry.type === "LineString";
-  const isOurs = courier.fix && courier.assignmentNo === assignmentNo;
-  if (isLine && isOurs) courier.remember(line.geometry.coordinates, known);
+  const isCurrent = courier.fix && courier.assignmentNo === assignmentNo;
+  if (isLine && isCurrent) courier.prependTrail(line.geometry.coordinates, known);
 }
 
-/** Say how old what is shown is, and what it means for the arrival; it grows older by itself. */
-function tell() {
-  const elapsed = (performance.now() - heardAt) / 1000;
-  const eta = track?.eta;
-  const facts = track?.position?.properties;
-  const age = facts ? facts.age_s + elapsed : 0;
-  const [freshness] = AGES.find(([, within]) => age <= within);
-  put("minutes", eta ? minutes(...bandOf(eta).map((one) => one - elapsed)) : "");
-  $("minutes").classList.toggle("soft", freshness === "stale" || freshness === "lost");
-  put("basis", eta ? basisOf(eta) : "");
-  $("fresh").hidden = !facts;
-  if (!facts) return;
-  put("fresh-text", `Courier ${age > 15 ? "last seen" : "seen"} ${ago(age)}`);
-  $("fresh").style.setProperty("--color", FRESH[freshness]);
-  courier.paint(FRESH[freshness]);
+/** Show the age of the data and what follows from it. Frozen while there is no connection. */
+function drawFreshness() {
+  if (!track) return;
+  const elapsedS = Math.max(0, (lostSince ?? Date.now()) - receivedAt) / 1000;
+  const isConnected = lostSince === null;
+  const { eta, state } = track;
+  const fix = track.position?.properties;
+  const ageS = fix ? fix.age_s + elapsedS : 0;
+  const [freshness] = MAX_AGES_S.find(([, maxS]) => ageS <= maxS);
+  const hasSignal = !fix || freshness !== "lost" || !MOVING_STATES.includes(state);
+  const isUncertain = !isConnected || !hasSignal || freshness === "stale" || freshness === "lost";
+  drawState(track, hasSignal);
+  setText("minutes", eta && hasSignal ? minutes(...remainingRange(eta).map((one) => one - elapsedS)) : "");
+  $("minutes").classList.toggle("muted", isUncertain);
+  setText("basis", eta && hasSignal ? describeEta(eta) : "");
+  $("freshness").hidden = !fix;
+  if (!fix) return;
+  const seen = `Courier ${ageS > 15 ? "last seen" : "seen"} ${ago(ageS)}`;
+  const seenAt = `Courier's position of ${clockWithSeconds(receivedAt - fix.age_s * 1000)}`;
+  setText("freshness-text", isConnected ? seen : seenAt);
+  const colour = COLOURS[isConnected ? freshness : "lost"];
+  $("freshness").style.setProperty("--color", colour);
+  courier.setColour(colour);
 }
 
-/** Seconds from when it came: four of five arrivals lie between. */
-function bandOf({ seconds, arrives_at, p10_at, p90_at }) {
+function drawState(track, hasSignal) {
+  const reached = STEPS.findIndex(([state]) => state === track.state);
+  const label = FINAL_LABELS[track.state] ?? STEPS[reached][1];
+  setText("state", hasSignal ? label : NO_SIGNAL);
+  $("state").classList.toggle("muted", !hasSignal);
+  const title = `${$("state").textContent} · Doorstep`;
+  if (document.title !== title) document.title = title;
+  drawSteps(track, reached, hasSignal);
+}
+
+/** The remaining seconds at the reception: p10 and p90 of the arrival. */
+function remainingRange({ seconds, arrives_at, p10_at, p90_at }) {
   return [p10_at, p90_at].map((one) => seconds + (Date.parse(one) - Date.parse(arrives_at)) / 1000);
 }
 
-function basisOf({ p10_at, p90_at, route, speeds }) {
+function describeEta({ p10_at, p90_at, route, speeds }) {
   const [from, to] = [clock(p10_at), clock(p90_at)];
   const when = from === to ? `About ${from}` : `Between ${from} and ${to}`;
   return `${when}; an estimate ${ROUTES[route]}, ${SPEEDS[speeds]}.`;
@@ -165,68 +184,74 @@ function basisOf({ p10_at, p90_at, route, speeds }) {
 const restaurantOf = ({ restaurant }) => [restaurant.lon_deg, restaurant.lat_deg];
 const doorOf = ({ destination }) => [destination.lon_deg, destination.lat_deg];
 
-function drawSteps(track, reached) {
+let drawnSteps = "";
+function drawSteps(track, reached, hasSignal) {
+  const version = `${track.state} ${track.events.length} ${hasSignal}`;
+  if (version === drawnSteps) return;
+  drawnSteps = version;
   const latest = new Map(track.events.map((event) => [event.state, event]));
-  const steps = STEPS.map(([state, word], n) => {
+  const steps = STEPS.map(([state, label], n) => {
     const event = latest.get(state);
-    const done = reached >= 0 ? n <= reached : Boolean(event);
-    const kind = [done && "done", n === reached && "now"].filter(Boolean).join(" ");
-    return step(word, done ? event : null, kind);
+    const isDone = reached >= 0 ? n <= reached : Boolean(event);
+    const isCurrent = n === reached;
+    const kinds = [isDone && "done", isCurrent && "current", isCurrent && !hasSignal && "uncertain"];
+    const text = isCurrent && !hasSignal ? `${label} (last known)` : label;
+    return step(text, isDone ? event : null, kinds.filter(Boolean).join(" "));
   });
   if (reached < 0) {
     const end = latest.get(track.state) ?? { occurred_at: Date.now() };
     steps.length = Math.max(1, steps.findIndex((one) => !one.classList.contains("done")));
-    steps.push(step(ENDS[track.state], end, "done now ended"));
+    steps.push(step(FINAL_LABELS[track.state], end, "done current ended"));
   }
   $("steps").replaceChildren(...steps);
 }
 
-function step(word, event, kind) {
-  const current = kind.includes("now") ? "step" : null;
+function step(label, event, kind) {
+  const current = kind.includes("current") ? "step" : null;
   const time = event ? clock(event.occurred_at) : "";
-  return el("li", { class: kind, "aria-current": current }, el("span", {}, word), el("time", {}, time));
+  return el("li", { class: kind, "aria-current": current }, el("span", {}, label), el("time", {}, time));
 }
 
-/** Keep the courier and where they are going in view, and closer as they come closer. */
-function frame() {
-  if (!ours || !track) return;
-  const there = track.position?.geometry.coordinates;
-  const fetched = FETCHED_STATES.includes(track.state);
+/** Keep the courier and the destination in view, closer as the courier approaches. */
+function followCourier() {
+  if (!baseMap?.isUsable || !track) return;
+  const place = track.position?.geometry.coordinates;
+  const isPickedUp = PICKED_UP_STATES.includes(track.state);
   const bounds = new LngLatBounds(doorOf(track), doorOf(track));
-  if (!fetched || !there) bounds.extend(restaurantOf(track));
-  if (there) bounds.extend(there);
-  const view = { padding: ROOM, maxZoom: 16 };
-  const stage = `${fetched}${Boolean(there)}`;
-  const closer = (ours.map.cameraForBounds(bounds, view)?.zoom ?? 0) - ours.map.getZoom();
-  if (stage === framed && (touched || !there || (inside(there) && closer < 1))) return;
-  framed = stage;
-  ours.map.fitBounds(bounds, { ...view, duration: 600 });
+  if (!isPickedUp || !place) bounds.extend(restaurantOf(track));
+  if (place) bounds.extend(place);
+  const view = { padding: PADDING, maxZoom: 16 };
+  const stage = `${isPickedUp}${Boolean(place)}`;
+  const zoomGain = (baseMap.map.cameraForBounds(bounds, view)?.zoom ?? 0) - baseMap.map.getZoom();
+  if (stage === framedStage && (isMapMoved || !place || (isInView(place) && zoomGain < 1))) return;
+  framedStage = stage;
+  baseMap.map.fitBounds(bounds, { ...view, duration: 600 });
 }
 
-function inside(lonLat) {
-  const { x, y } = ours.map.project(lonLat);
-  const { clientWidth, clientHeight } = ours.map.getContainer();
+function isInView(lonLat) {
+  const { x, y } = baseMap.map.project(lonLat);
+  const { clientWidth, clientHeight } = baseMap.map.getContainer();
   return x > 30 && y > 30 && x < clientWidth - 30 && y < clientHeight - 55;
 }
 
-/** Set a text, if it is another: a screen reader hears of changes only. */
-function put(id, text) {
+/** Set a text if it differs: screen readers announce changes only. */
+function setText(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
-put("number", orderId.slice(0, 8));
-$("from-dot").style.setProperty("--color", RESTAURANT);
-$("door-dot").style.setProperty("--color", DOOR);
-$("again").addEventListener("click", () => location.reload());
+setText("number", orderId.slice(0, 8));
+$("restaurant-dot").style.setProperty("--color", RESTAURANT_COLOUR);
+$("door-dot").style.setProperty("--color", DOOR_COLOUR);
+$("retry").addEventListener("click", () => location.reload());
 $("recentre").addEventListener("click", () => {
-  touched = false;
-  framed = "";
+  isMapMoved = false;
+  framedStage = "";
   $("recentre").hidden = true;
-  frame();
+  followCourier();
 });
 addEventListener("hashchange", () => location.reload());
-setInterval(tell, 1000);
+setInterval(drawFreshness, 1000);
 stream.follow(openSession).catch((error) => {
-  if (error !== GONE) throw error;
-  gone();
+  if (error !== LINK_NOT_FOUND) throw error;
+  showLinkEnded();
 });

@@ -1,4 +1,4 @@
-"""The registry of benchmarks. The seam replaced: a benchmark's process, in one test."""
+"""The registry of benchmarks. One test replaces a benchmark's process."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import BenchFailed, listing, main, run, told
-from bench.measure import Measured
-from bench.naive_reads import EVENTS, HISTORY, NEAREST, TILE, TRACK, named
-from bench.reads import AGAIN, ZOOM, all_tiles, tile_at
+from bench.__main__ import BenchFailed, format_result, listing, main, run
+from bench.measure import Measurements
+from bench.naive_reads import EVENTS, HISTORY, NEAREST, TILE, TRACK, with_psycopg_placeholders
+from bench.reads import CACHED_TILES, ZOOM, all_tiles, tile_at
 from bench.registry import BENCHMARKS, Benchmark
 from ops.stack.settings import PROJECT
 
 
-def test_benchmarks__each__has_a_purpose_in_one_line_and_a_module() -> None:
+def test_benchmarks__each__has_a_one_line_purpose_and_a_module() -> None:
     for name, one in BENCHMARKS.items():
         assert one.name == name
         assert one.purpose
@@ -34,12 +34,12 @@ def test_benchmarks__the_quick_set__is_not_empty() -> None:
     assert any(one.is_quick for one in BENCHMARKS.values())
 
 
-def test_measured__runs__are_least_middle_most_and_a_ratio_to_ours() -> None:
-    measured = Measured("one", "µs", ["ours", "theirs"])
+def test_measurements__several_runs__give_range_median_and_ratio() -> None:
+    measurements = Measurements("one", "µs", ["ours", "theirs"])
     for ours, theirs in ((2, 30), (1, 10), (3, 20)):
-        measured.add("ours", ours)
-        measured.add("theirs", theirs)
-    assert measured.result() == {
+        measurements.add("ours", ours)
+        measurements.add("theirs", theirs)
+    assert measurements.result() == {
         "name": "one",
         "runs": 3,
         "unit": "µs",
@@ -48,14 +48,14 @@ def test_measured__runs__are_least_middle_most_and_a_ratio_to_ours() -> None:
     }
 
 
-def test_fanout__a_result__is_told_in_the_shared_shape() -> None:
+def test_fanout__a_result__converts_to_the_common_format() -> None:
     costs = {
         "ours": {"min": 1.0, "median": 2.0, "max": 3.0},
         "bare": {"min": 1.0, "median": 1.0, "max": 1.0},
     }
     shaped = BENCHMARKS["fanout"].shape({"cpu_us_per_push": costs})
     assert shaped["others"]["bare"]["ratio"] == 0.5
-    assert "bare" in told({"name": "fanout", **shaped})
+    assert "bare" in format_result({"name": "fanout", **shaped})
 
 
 def test_record_fixes__a_result__compares_with_the_largest_batch() -> None:
@@ -77,10 +77,10 @@ def test_growth__a_result__compares_with_the_smallest_fleet() -> None:
     assert shaped["others"]["100000 drivers"]["ratio"] == 1.2
 
 
-def test_told__parts__each_has_its_own_ratio() -> None:
+def test_format_result__parts__have_a_ratio_each() -> None:
     one = {"min": 1.0, "median": 2.0, "max": 3.0}
     part = {"ours": one, "others": {"theirs": one | {"ratio": 1.5}}}
-    lines = told({"name": "reads", "parts": {"track": part, "tile": part}}).splitlines()
+    lines = format_result({"name": "reads", "parts": {"track": part, "tile": part}}).splitlines()
     assert [line.strip() for line in lines if "(" not in line] == ["reads:", "track", "tile"]
     assert sum(line.endswith("1.5 x") for line in lines) == 2
 
@@ -90,10 +90,10 @@ import signal, sys, threading
 from bench.measure import stop
 signal.signal(signal.SIGTERM, stop)
 try:
-    print("at work", file=sys.stderr, flush=True)
+    print("running", file=sys.stderr, flush=True)
     threading.Event().wait(60)
 finally:
-    print("all is stopped", file=sys.stderr, flush=True)
+    print("stopped", file=sys.stderr, flush=True)
 """
 ONE_SLOW = """
 from bench import __main__ as main
@@ -104,22 +104,22 @@ main.main(["slow"])
 
 
 @pytest.mark.parametrize("statement", [TRACK, EVENTS, NEAREST, TILE, HISTORY])
-def test_naive_reads__a_statement__has_no_name_of_another_style_left(statement: str) -> None:
+def test_naive_reads__a_statement__gets_psycopg_placeholders_only(statement: str) -> None:
     names = re.findall(r"(?<!:):([a-z_]+)", statement)
-    said = named(statement, dict.fromkeys(names, 1)).decode()
+    converted = with_psycopg_placeholders(statement, dict.fromkeys(names, 1)).decode()
     assert names
-    assert not re.search(r"(?<!:):[a-z]", said)
-    assert all(f"%({name})s" in said for name in names)
+    assert not re.search(r"(?<!:):[a-z]", converted)
+    assert all(f"%({name})s" in converted for name in names)
 
 
 def test_reads__tiles__lie_within_the_city() -> None:
     paths = all_tiles()
-    assert len(paths) == len(set(paths)) > AGAIN
-    x, y = tile_at(11.25, 43.775)  # its middle
+    assert len(paths) == len(set(paths)) > CACHED_TILES
+    x, y = tile_at(11.25, 43.775)  # its centre
     assert f"/fleet/tiles/{ZOOM}/{x}/{y}.mvt" in paths
 
 
-def test_run__a_benchmark__takes_its_last_line_and_shapes_it(
+def test_run__a_benchmark__converts_its_last_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "fake"
@@ -131,7 +131,7 @@ def test_run__a_benchmark__takes_its_last_line_and_shapes_it(
     assert (result["name"], result["ours"]["median"]) == ("fake", 1)
 
 
-def test_main__sigterm__ends_the_benchmark_in_order(tmp_path: Path) -> None:
+def test_main__sigterm__stops_the_benchmark_cleanly(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     process = subprocess.Popen(
         [sys.executable, "-c", ONE_SLOW],
@@ -141,19 +141,19 @@ def test_main__sigterm__ends_the_benchmark_in_order(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stderr is not None
-    assert process.stderr.readline() == "at work\n"
+    assert process.stderr.readline() == "running\n"
     process.terminate()
-    assert process.stderr.readline() == "all is stopped\n"
+    assert process.stderr.readline() == "stopped\n"
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
 
 
-def test_run__no_such_module__is_said() -> None:
-    with pytest.raises(BenchFailed, match="not there"):
+def test_run__no_such_module__raises() -> None:
+    with pytest.raises(BenchFailed, match="does not exist"):
         run(Benchmark("none", "bench.no_such_module", "none", ()), quick=True)
 
 
-def test_main__an_unknown_name__is_refused_with_the_names_there_are(
+def test_main__an_unknown_name__exits_with_the_available_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):

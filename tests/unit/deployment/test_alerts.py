@@ -1,4 +1,4 @@
-"""Alert rules: each over metrics that a service really has, each saying what to do next."""
+"""Alert rules: each uses metrics that exist, and states what to do next."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SERVICES_METRICS = (
     ),
     *("driver_api.routes", "tracking_api.live.feed"),
 )
-OF_OTHERS = {"up", "node_filesystem_avail_bytes"}  # Prometheus' own, node_exporter's
+EXTERNAL_METRICS = {"up", "node_filesystem_avail_bytes"}  # of Prometheus and node_exporter
 METRIC = re.compile(r"\b(?:doorstep|node)_[a-z0-9_]+\b|\bup\b")
 
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, set[str]]:
-    """Every sample's name that the services can expose, with the labels it carries."""
+    """Every metric that the services can expose, with its labels."""
     for name in SERVICES_METRICS:
         importlib.import_module(name)
     found: dict[str, set[str]] = {}
@@ -46,12 +46,12 @@ def known() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_rule__is_over_metrics_and_labels_that_exist(
+def test_rule__expression__uses_metrics_and_labels_that_exist(
     rule: dict[str, Any], known: dict[str, set[str]]
 ) -> None:
     names = set(METRIC.findall(rule["expr"]))
     assert names
-    assert names - OF_OTHERS <= known.keys()
+    assert names - EXTERNAL_METRICS <= known.keys()
     for name, labels in re.findall(r"\b(doorstep_\w+)\{([^}]*)\}", rule["expr"]):
         assert set(re.findall(r"(\w+)\s*!?=", labels)) <= known[name] | {"job", "instance"}
     for label in re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]):
@@ -62,10 +62,10 @@ def test_rule__is_over_metrics_and_labels_that_exist(
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_rule__says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+def test_rule__annotations__state_severity_and_what_to_do(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("page", "ticket")
     sentences = re.findall(r"[^.?:]+[.?:](?:\s|$)", rule["annotations"]["summary"])
-    assert len(sentences) >= 2  # what is wrong, and what next
+    assert len(sentences) >= 2  # the problem, and what to do
 
 
 PROMTOOL = shutil.which("promtool")
@@ -84,18 +84,18 @@ tests:
 """
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="there is no promtool: apt install prometheus")
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
 @pytest.mark.parametrize(
     ("values", "minutes", "fires"),
     [
         pytest.param("0x40", 8, False, id="nothing dropped"),
         pytest.param("0x20 120x20", 6, True, id="rises"),
         pytest.param("120x80", 15, False, id="dropped long ago"),
-        pytest.param("_x30 120x20", 9, True, id="the bridge has just come back"),
-        pytest.param("500x20 0x60", 15, False, id="the broker started anew"),
+        pytest.param("_x30 120x20", 9, True, id="the bridge has restarted"),
+        pytest.param("500x20 0x60", 15, False, id="the broker has restarted"),
     ],
 )
-def test_drop_alert__fires_while_the_broker_drops(
+def test_drop_alert__dropped_messages__fires_while_the_count_rises(
     tmp_path: Path, values: str, minutes: int, fires: bool
 ) -> None:
     summary = next(rule for rule in RULES if rule["alert"] == "BrokerDropsMessages")

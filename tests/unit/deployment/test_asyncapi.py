@@ -31,20 +31,21 @@ from doorstep.fix import (
     encode_void,
 )
 from doorstep.fix.strict import OPTIONAL, RANGES
+from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_specs import TOPICS
 from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
 from doorstep.sampling import Mode, SamplingPolicy, decode_command, encode_command
 from doorstep.series import MAX_POINTS, NAME_PATTERN, Point, decode_points, point_members
 from doorstep.store.records import DeadLetter, Watermark
-from driver_events.acks import MOST_MISSING, encode_watermark
-from driver_events.batch import Record, classify, read_batch
+from driver_events.acks import MAX_MISSING, encode_watermark
+from driver_events.batch import Record, classify, decode_batch
 from driver_events.positions import pack_positions
 from tests.unit.tracking_api.live_world import PUBLIC_URL, World, ms_of
 from tracking_api.app import build_app
 from tracking_api.fleet.queries import POSITION_COLUMNS
+from tracking_api.fleet.viewports import Box
 from tracking_api.live.feed import Feed
 from tracking_api.live.fleet_channel import CLUSTER_COLUMNS, LIMITS, FleetChannel
-from tracking_api.live.fleet_index import Box
 from tracking_api.live.frames import (
     Frame,
     end_frame,
@@ -53,17 +54,17 @@ from tracking_api.live.frames import (
     resync_frame,
     snapshot_frame,
 )
-from tracking_api.schemas import (
-    Coordinates,
+from tracking_api.orders.schemas import Coordinates, OrderState
+from tracking_api.series.streams import points_frame
+from tracking_api.stores import Stores
+from tracking_api.track.schemas import (
     EtaAnswer,
     EventAnswer,
-    OrderState,
     PositionFeature,
     PositionProperties,
     Restaurant,
     TrackAnswer,
 )
-from tracking_api.series.live import points_frame
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -234,7 +235,7 @@ def test_fix__at_a_range_s_end_and_beyond__decoder_and_schema_agree(
 
 def test_ack__fields__are_the_device_s() -> None:
     assert fields_of("Ack") == {one.name for one in msgspec.structs.fields(Ack)}
-    assert SCHEMAS["Ack"]["properties"]["missing"]["maxItems"] == MOST_MISSING
+    assert SCHEMAS["Ack"]["properties"]["missing"]["maxItems"] == MAX_MISSING
 
 
 def test_ack__encoded__is_valid_and_read_by_the_device() -> None:
@@ -327,17 +328,23 @@ class KafkaMessage:
 
 
 def test_live_feed__examples__are_read() -> None:
-    feed = Feed("", updates_topic="u", positions_topic="p", take=print, watched={"anna", "ben"})
+    feed = Feed(
+        KafkaAccess(""),
+        updates_topic="u",
+        positions_topic="p",
+        on_batch=print,
+        watched_drivers={"anna", "ben"},
+    )
     records = [KafkaMessage("u", one) for one in payloads_of("orderUpdate")]
     records += [KafkaMessage("p", one) for one in payloads_of("packedPositions")]
-    heard = feed.read(records)  # type: ignore[arg-type]
-    assert list(heard.orders.values()) == [4]
-    assert heard.drivers == {"anna", "ben"}
+    batch = feed.decode(records)  # type: ignore[arg-type]
+    assert list(batch.orders.values()) == [4]
+    assert batch.moved_drivers == {"anna", "ben"}
 
 
 def test_packed_positions__written_from_a_batch__are_valid() -> None:
     fix = payloads_of("positions")[0]
-    batch = read_batch([Record(b"anna", fix, 1_795_262_584_391)], 10)
+    batch = decode_batch([Record(b"anna", fix, 1_795_262_584_391)], 10)
     (packed,) = pack_positions(classify(batch, []).positions())
     assert_valid("PackedPositions", json.loads(packed))
     row = dict(zip(titles_of("PackedPosition"), json.loads(packed)["positions"][0], strict=True))
@@ -354,7 +361,7 @@ def test_dead_letter__headers__are_the_code_s() -> None:
 
 
 def test_streams__addresses__are_tracking_api_s() -> None:
-    paths = build_app(World(), PUBLIC_URL).openapi()["paths"]  # type: ignore[arg-type]
+    paths = build_app(Stores.backed_by(World()), PUBLIC_URL).openapi()["paths"]
     streams = {
         path
         for path, operations in paths.items()
@@ -389,14 +396,13 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
     world = World()
     order_id = world.create("picked_up", driver_id="anna")
     world.fix("anna")
-    order = await world.read_track(order_id)
-    assert order is not None
-    spot = order.visible
-    assert spot is not None
+    order = (await world.read_tracks([order_id]))[order_id]
+    position = order.visible
+    assert position is not None
     frames = [
         snapshot_frame(order, with_id=True),
         order_frame(order, order.events[-1]),
-        position_frame(spot, order.now, None),
+        position_frame(position, order.now, None),
         resync_frame(4),
         end_frame("delivered"),
     ]
@@ -413,14 +419,14 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
 
 
 class FleetViewer:
-    """Keeps what it is shown."""
+    """Keeps the frames that it is sent."""
 
     paused = False
 
     def __init__(self) -> None:
         self.frames: list[tuple[str, dict[str, Any]]] = []
 
-    def show(self, frame: Frame) -> None:
+    def send_latest(self, frame: Frame) -> None:
         self.frames.append(told_by(frame))
 
 
@@ -432,12 +438,12 @@ async def test_fleet_frames__written__have_exactly_the_schema_s_fields() -> None
     await fleet.open()
     one_by_one, clustered = FleetViewer(), FleetViewer()
     everywhere = Box(-180, -90, 180, 90)
-    fleet.enter(one_by_one, everywhere)  # type: ignore[arg-type]
-    fleet.enter(clustered, everywhere, 1)  # type: ignore[arg-type]
+    fleet.subscribe(one_by_one, everywhere)  # type: ignore[arg-type]
+    fleet.subscribe(clustered, everywhere, 1)  # type: ignore[arg-type]
     world.tick(1)
     at_ms = ms_of(world.fix("anna").fix_at)
-    fleet.hear([["anna", at_ms, at_ms, 11.0, 43.0, None, None, None]])
-    fleet.tell()
+    fleet.positions_changed([["anna", at_ms, at_ms, 11.0, 43.0, None, None, None]])
+    fleet.push()
     schemas = {"snapshot": "FleetSnapshot", "drivers": "FleetDrivers"}
     seen: dict[str, set[str]] = {kind: set() for kind in schemas}
     for kind, data in one_by_one.frames + clustered.frames:

@@ -1,6 +1,6 @@
-"""What dead reckoning must save, and may cost, on real traces. See docs/how-to/save-battery.md.
+"""The radio use saved by dead reckoning, and its position error, on recorded traces.
 
-The traces lie beside the project and may not be copied into it.
+The traces are not part of the project; the test is skipped without them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def test_dead_reckoning__real_drives__saves_60_percent_within_50_m_and_misses_no
     from bench.battery import compare
     from bench.recorded_drives import read_drives
 
-    named = {
+    policies = {
         "all": SamplingPolicy(),
         "thin": SamplingPolicy(mode="dead_reckoning", off_by_m=off_by_m),
     }
-    thin = compare(read_drives(runs)[data_set], named)["thin"]
+    thin = compare(read_drives(runs)[data_set], policies)["thin"]
     assert thin["saved_uses_percent"] >= 60
     assert thin["reckoned_p95_m"] <= 50
     assert thin["arrivals"] > 0

@@ -1,7 +1,7 @@
-"""The reference device: order, bounds, resends, voids.
+"""The reference device: order, messages in flight, resends, voids.
 
-`FakeConnection` replaces the broker: it takes messages and never answers by itself. The same
-device against a real Mosquitto is in tests/integration/test_device.py.
+`FakeConnection` replaces the broker and sends nothing by itself. tests/integration/test_device.py
+runs the device against a real Mosquitto.
 """
 
 from __future__ import annotations
@@ -17,16 +17,12 @@ import pytest
 
 from device import device as device_module
 from device.connection import Login
-from device.device import MAX_IN_FLIGHT, Device
+from device.device import Device
 from device.journal import Journal, read_published
-from device.retransmission import (
-    MAX_ARRAY_BYTES,
-    MAX_ARRAY_FIXES,
-    Ack,
-    committed_ranges,
-    join_fixes,
-)
+from device.outbox import MAX_ARRAY_BYTES, MAX_ARRAY_FIXES, join_payloads
+from device.retransmission import Ack, committed_spans
 from device.settings import broker_of
+from device.timeouts import MAX_IN_FLIGHT
 from doorstep.sampling import SamplingPolicy
 from doorstep.settings import MqttBroker
 
@@ -106,7 +102,7 @@ def report(device: Device, journal: Journal, count: int = 1) -> None:
         device.pump()
 
 
-async def test_pump__fixes_reported_one_by_one__sends_each_in_order(journal: Journal) -> None:
+async def test_pump__single_fixes__are_sent_in_order(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal, 5)
@@ -114,7 +110,7 @@ async def test_pump__fixes_reported_one_by_one__sends_each_in_order(journal: Jou
     assert connection.positions()[0] == {"boot": device.boot, "seq": 1, **FIX}
 
 
-async def test_pump__no_puback__stops_at_the_bound_in_flight(journal: Journal) -> None:
+async def test_pump__no_puback__stops_at_the_limit_in_flight(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal, MAX_IN_FLIGHT + 10)
@@ -123,7 +119,9 @@ async def test_pump__no_puback__stops_at_the_bound_in_flight(journal: Journal) -
     assert connection.seqs() == list(range(1, MAX_IN_FLIGHT + 11))
 
 
-async def test_connect__after_an_outage__sends_all_in_order_as_arrays(journal: Journal) -> None:
+async def test_connect__after_an_outage__sends_all_pending_in_order_as_arrays(
+    journal: Journal,
+) -> None:
     device = Device(LOGIN, journal)
     report(device, journal, 600)
     connection = await connect(device)
@@ -132,7 +130,7 @@ async def test_connect__after_an_outage__sends_all_in_order_as_arrays(journal: J
     assert sizes == [MAX_ARRAY_FIXES, MAX_ARRAY_FIXES, 600 - 2 * MAX_ARRAY_FIXES]
 
 
-async def test_connect__puback_but_no_ack__sends_again(journal: Journal) -> None:
+async def test_connect__puback_but_no_ack__sends_pending_again(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     first = await connect(device)
     report(device, journal, 3)
@@ -140,7 +138,9 @@ async def test_connect__puback_but_no_ack__sends_again(journal: Journal) -> None
     assert (await connect(device)).seqs() == [1, 2, 3]
 
 
-async def test_connect__a_new_process_with_the_same_journal__goes_on(journal: Journal) -> None:
+async def test_connect__a_new_process_with_the_same_journal__continues_its_seqs(
+    journal: Journal,
+) -> None:
     report(Device(LOGIN, journal), journal, 3)
     device = Device(LOGIN, journal)
     connection = await connect(device)
@@ -148,14 +148,16 @@ async def test_connect__a_new_process_with_the_same_journal__goes_on(journal: Jo
     assert connection.seqs() == [1, 2, 3, 4]
 
 
-async def test_connect__says_online_and_leaves_an_offline_will(journal: Journal) -> None:
+async def test_connect__accepted__publishes_online_and_has_an_offline_will(
+    journal: Journal,
+) -> None:
     connection = await connect(Device(LOGIN, journal))
     _, leaf, status = connection.sent[0]
     assert (leaf, status["status"]) == ("status", "online")
     assert json.loads(connection.will)["status"] == "offline"
 
 
-async def test_ack__covers_fixes__they_leave_the_journal(journal: Journal) -> None:
+async def test_ack__covered_fixes__leave_the_journal(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal, 5)
@@ -174,7 +176,7 @@ async def test_ack__of_another_boot_or_unreadable__changes_nothing(journal: Jour
     assert device.pending == 2
 
 
-async def test_ack__names_missing_fixes__they_are_sent_again(journal: Journal) -> None:
+async def test_ack__missing_fixes__are_resent(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal, 9)
@@ -183,7 +185,7 @@ async def test_ack__names_missing_fixes__they_are_sent_again(journal: Journal) -
     assert device.pending == 3
 
 
-async def test_ack__repeated_before_anything_newer__sends_nothing_again(journal: Journal) -> None:
+async def test_ack__repeated_before_newer_fixes__resends_nothing(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal, 9)
@@ -192,7 +194,7 @@ async def test_ack__repeated_before_anything_newer__sends_nothing_again(journal:
     assert connection.seqs()[9:] == [3]
 
 
-async def test_ack__repeated_for_three_periods__sends_again_and_never_as_void(
+async def test_ack__repeated_for_three_periods__resends_and_never_voids(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = Device(LOGIN, journal, ack_every_s=30)
@@ -207,7 +209,7 @@ async def test_ack__repeated_for_three_periods__sends_again_and_never_as_void(
     assert not any(one.get("void") for one in connection.positions())
 
 
-async def test_ack__resent_three_times_for_nothing__closes_it_as_void(
+async def test_ack__resent_three_times_in_vain__closes_it_as_void(
     journal: Journal, tmp_path: Path
 ) -> None:
     device = Device(LOGIN, journal)
@@ -227,14 +229,14 @@ async def test_ack__missing_fix_not_in_the_journal__closes_it_as_void(journal: J
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal, 3)
-    connection.ack(device.boot, 3)  # all three committed, so forgotten …
-    connection.ack(device.boot, 3, [[2, 2]])  # … by a database that was then restored
+    connection.ack(device.boot, 3)  # all three are committed and deleted …
+    connection.ack(device.boot, 3, [[2, 2]])  # … by a database that was restored since
     report(device, journal)
-    connection.ack(device.boot, 4, [[2, 2]])  # or was that only an older ack? no: it says it again
+    connection.ack(device.boot, 4, [[2, 2]])  # a second, later ack confirms it
     assert connection.positions()[-1] == {"boot": device.boot, "seq": 2, "void": True}
 
 
-async def test_ack__names_fixes_never_sent__leaves_them_for_their_turn(journal: Journal) -> None:
+async def test_ack__missing_fixes_that_were_never_sent__are_not_resent(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal, 2)
@@ -245,7 +247,7 @@ async def test_ack__names_fixes_never_sent__leaves_them_for_their_turn(journal: 
     assert connection.seqs() == sent
 
 
-async def test_silence__three_ack_periods_with_fixes_waiting__sends_them_again(
+async def test_ack_timeout__three_periods_with_pending_fixes__sends_them_again(
     journal: Journal,
 ) -> None:
     device = Device(LOGIN, journal, ack_every_s=30)
@@ -253,46 +255,46 @@ async def test_silence__three_ack_periods_with_fixes_waiting__sends_them_again(
     report(device, journal, 2)
     connection.puback_all()
     now = time.monotonic()
-    device._check_progress(connection, now + 89)  # type: ignore[arg-type]
+    device._check_timeouts(connection, now + 89)  # type: ignore[arg-type]
     assert connection.seqs() == [1, 2]
-    device._check_progress(connection, now + 91)  # type: ignore[arg-type]
+    device._check_timeouts(connection, now + 91)  # type: ignore[arg-type]
     assert connection.seqs() == [1, 2, 1, 2]
 
 
-async def test_silence__goes_on__waits_twice_as_long_each_time(journal: Journal) -> None:
+async def test_ack_timeout__repeated__doubles_each_time(journal: Journal) -> None:
     device = Device(LOGIN, journal, ack_every_s=30)
     connection = await connect(device)
     report(device, journal)
     connection.puback_all()
     began = time.monotonic()
     for second in range(0, 1000, 10):
-        device._check_progress(connection, began + second)  # type: ignore[arg-type]
+        device._check_timeouts(connection, began + second)  # type: ignore[arg-type]
         connection.puback_all()
     # after 90 s, then 180, 360, 720
     assert len(connection.seqs()) == 1 + 3
 
 
-async def test_silence__nothing_waits__sends_nothing(journal: Journal) -> None:
+async def test_ack_timeout__nothing_pending__sends_nothing(journal: Journal) -> None:
     device = Device(LOGIN, journal, ack_every_s=30)
     connection = await connect(device)
     report(device, journal, 2)
     connection.puback_all()
     connection.ack(device.boot, 2)
-    device._check_progress(connection, time.monotonic() + 1000)  # type: ignore[arg-type]
+    device._check_timeouts(connection, time.monotonic() + 1000)  # type: ignore[arg-type]
     assert connection.seqs() == [1, 2]
 
 
-async def test_puback_overdue__drops_the_connection(journal: Journal) -> None:
+async def test_puback__overdue__closes_the_connection(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal)
-    device._check_progress(connection, time.monotonic() + 21)  # type: ignore[arg-type]
+    device._check_timeouts(connection, time.monotonic() + 21)  # type: ignore[arg-type]
     assert connection.lost.is_set()
 
 
 def test_join_fixes__large_fixes__stay_within_the_message_size() -> None:
     rows = [(seq, b"x" * 1000) for seq in range(1, MAX_ARRAY_FIXES + 1)]
-    message, taken = join_fixes(rows)
+    message, taken = join_payloads(rows)
     assert len(message) <= MAX_ARRAY_BYTES + 2
     assert 50 < taken < MAX_ARRAY_FIXES
 
@@ -308,20 +310,20 @@ def test_join_fixes__large_fixes__stay_within_the_message_size() -> None:
         (5, [(8, 9)], [(1, 5)]),  # a gap above the watermark
     ],
 )
-def test_committed_ranges__are_the_watermark_without_its_gaps(
+def test_committed_spans__gaps__are_excluded(
     seq: int, gaps: list[tuple[int, int]], ranges: list[tuple[int, int]]
 ) -> None:
-    assert committed_ranges(Ack("b", seq, gaps)) == ranges
+    assert committed_spans(Ack("b", seq, gaps)) == ranges
 
 
-def test_broker_of__is_crc32_modulo_the_ordered_list() -> None:
+def test_broker_of__several_brokers__is_crc32_modulo_the_list() -> None:
     brokers = tuple(MqttBroker("127.0.0.1", port, tls=False) for port in (1, 2, 3))
     assert broker_of("123456789", brokers) == brokers[0xCBF43926 % 3]  # CRC-32's check value
     assert {broker_of(f"courier-{n}", brokers).port for n in range(30)} == {1, 2, 3}
     assert broker_of("anna", brokers[:1]) == brokers[0]
 
 
-async def test_ack__older_than_one_before__gives_nothing_up(journal: Journal) -> None:
+async def test_ack__older_than_the_last__gives_nothing_up(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     report(device, journal, 9)
@@ -334,7 +336,9 @@ async def test_ack__older_than_one_before__gives_nothing_up(journal: Journal) ->
     assert device.given_up == 0
 
 
-async def test_full_journal__is_told_in_the_status_and_closed_as_void(tmp_path: Path) -> None:
+async def test_full_journal__given_up_fixes__are_in_the_status_and_closed_as_void(
+    tmp_path: Path,
+) -> None:
     with Journal(tmp_path / "full.sqlite", max_fixes=4) as journal:
         device = Device(LOGIN, journal)
         for _ in range(700):
@@ -347,33 +351,33 @@ async def test_full_journal__is_told_in_the_status_and_closed_as_void(tmp_path: 
         assert [len(one) for one in voids] == [256, 256, 184]  # not 696 messages
         assert all(fix["void"] for one in voids for fix in one)
         assert device.pending == 0
-        report(device, journal, 6)  # nobody acknowledges: two are given up
-        device._say_given_up(connection, time.monotonic() + 31)  # type: ignore[arg-type]
+        report(device, journal, 6)  # no ack: two are given up
+        device._report_given_up(connection, time.monotonic() + 31)  # type: ignore[arg-type]
         assert (connection.sent[-1][1], connection.sent[-1][2]["given_up"]) == ("status", 698)
 
 
-async def test_ack__above_all_that_was_written__means_an_old_copy_and_a_new_boot(
+async def test_ack__above_the_newest_seq__begins_a_new_boot(
     journal: Journal,
 ) -> None:
     first = Device(LOGIN, journal)
     report(first, journal, 5)
-    device = Device(LOGIN, journal)  # the journal was put back: the platform knows up to 90
+    device = Device(LOGIN, journal)  # a restored journal: the platform has seqs up to 90
     connection = await connect(device)
-    journal.append([(device._life.life_id, 6, b'{"boot": "x", "seq": 6, "number": 6}')])
-    device._last_seq = 6
+    journal.append([(device._outbox.boot.boot_id, 6, b'{"boot": "x", "seq": 6, "number": 6}')])
+    device._outbox.last_seq = 6
     connection.ack(first.boot, 90, [[3, 3]])
     assert device.boot != first.boot
-    kept = journal.pending_after(device._life.life_id, 0, 99)
+    kept = journal.pending_after(device._outbox.boot.boot_id, 0, 99)
     assert [json.loads(payload).get("number") for _, payload in kept] == [None, 6]  # 3 and 6
     assert [seq for seq, _ in kept] == [1, 2]
     connection.puback_all()
     newest = connection.positions()[-1]
     assert [one["boot"] for one in newest] == [device.boot] * 2
-    connection.ack(first.boot, 90)  # of the boot it has left
+    connection.ack(first.boot, 90)  # of the old boot
     assert device.pending == 2
 
 
-async def test_command__report__thins_what_is_observed(journal: Journal) -> None:
+async def test_command__report__sets_the_sampling_policy(journal: Journal) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
     topic = "doorstep/v1/drivers/anna/command"
@@ -386,8 +390,8 @@ async def test_command__report__thins_what_is_observed(journal: Journal) -> None
         device.pump()
     fix_ats = [fix["fix_at"] for fix in as_list(connection.positions())]
     assert [(at - FIX["fix_at"]) / 1000 for at in fix_ats] == [0, 12, 20, 32, 40, 52, 60]
-    connection._on_message(topic, b'{"command": "report", "mode": "sometimes"}')  # stays as it was
-    assert device.reporter.report.mode == "distance"
+    connection._on_message(topic, b'{"command": "report", "mode": "sometimes"}')  # ignored
+    assert device.sampler.policy.mode == "distance"
 
 
 async def test_batch__fixes_wait_for_others_and_go_out_in_one_message(
@@ -395,7 +399,7 @@ async def test_batch__fixes_wait_for_others_and_go_out_in_one_message(
 ) -> None:
     device = Device(LOGIN, journal)
     connection = await connect(device)
-    device.reporter.follow(SamplingPolicy(batch_s=20))
+    device.sampler.policy = SamplingPolicy(batch_s=20)
     began = time.monotonic()
     for second in range(0, 60, 4):
         monkeypatch.setattr(time, "monotonic", lambda now=began + second: now)

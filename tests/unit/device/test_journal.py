@@ -1,4 +1,4 @@
-"""The journal of devices: what is on disk after kill -9, and what the ledger reads of it."""
+"""The devices' journal: what is on disk after kill -9, and what the ledger reads."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import pytest
 
 from device.journal import Journal, JournalInUse, read_published
 
-# Writes fixes for two drivers for ever, and says each seq only after its commit.
+# Writes fixes for two drivers, and prints each seq after its commit.
 WRITER = """
 import sys
 from pathlib import Path
 from device.journal import Journal
 journal = Journal(Path(sys.argv[1]))
-lives = [journal.open_boot("anna"), journal.open_boot("bruno")]
+boots = [journal.open_boot("anna"), journal.open_boot("bruno")]
 for seq in range(1, 1_000_000):
-    journal.append([(life.life_id, seq, b"x" * 150) for life in lives])
+    journal.append([(boot.boot_id, seq, b"x" * 150) for boot in boots])
     journal.commit()
     print(seq, flush=True)
 """
 
 
 def fill(journal: Journal, driver_id: str, count: int) -> int:
-    life = journal.open_boot(driver_id)
-    journal.append([(life.life_id, seq, b"%d" % seq) for seq in range(1, count + 1)])
+    found = journal.open_boot(driver_id)
+    journal.append([(found.boot_id, seq, b"%d" % seq) for seq in range(1, count + 1)])
     journal.commit()
-    return life.life_id
+    return found.boot_id
 
 
-def test_open_life__same_journal_again__goes_on_with_its_boot(tmp_path: Path) -> None:
+def test_open_boot__same_journal__continues_its_boot(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         first = journal.open_boot("anna")
         fill(journal, "anna", 3)
@@ -41,28 +41,28 @@ def test_open_life__same_journal_again__goes_on_with_its_boot(tmp_path: Path) ->
     assert (again.boot, again.last_seq) == (first.boot, 3)
 
 
-def test_open_life__another_journal__another_boot(tmp_path: Path) -> None:
+def test_open_boot__another_journal__is_another_boot(tmp_path: Path) -> None:
     with Journal(tmp_path / "a.sqlite") as one, Journal(tmp_path / "b.sqlite") as other:
         assert one.open_boot("anna").boot != other.open_boot("anna").boot
 
 
-def test_pending__after_forgetting_all_but_a_gap__is_the_gap(tmp_path: Path) -> None:
+def test_pending_after__all_but_a_gap_deleted__is_the_gap(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
-        life_id = fill(journal, "anna", 10)
-        journal.forget(life_id, [(1, 3), (6, 10)])
-        assert journal.pending_after(life_id, 0, 100) == [(4, b"4"), (5, b"5")]
-        assert journal.count_pending(life_id) == 2
+        boot_id = fill(journal, "anna", 10)
+        journal.delete(boot_id, [(1, 3), (6, 10)])
+        assert journal.pending_after(boot_id, 0, 100) == [(4, b"4"), (5, b"5")]
+        assert journal.count_pending(boot_id) == 2
 
 
-def test_pending__of_one_driver__never_shows_another_drivers(tmp_path: Path) -> None:
+def test_delete__one_driver__leaves_another_s_fixes(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         fill(journal, "anna", 5)
         bruno = fill(journal, "bruno", 2)
-        journal.forget(bruno, [(1, 5)])
-        assert journal.count_pending(journal.open_boot("anna").life_id) == 5
+        journal.delete(bruno, [(1, 5)])
+        assert journal.count_pending(journal.open_boot("anna").boot_id) == 5
 
 
-def test_journal__opened_twice__refuses_the_second(tmp_path: Path) -> None:
+def test_journal__opened_twice__the_second_is_refused(tmp_path: Path) -> None:
     with (
         Journal(tmp_path / "j.sqlite"),
         pytest.raises(JournalInUse, match="another process"),
@@ -76,38 +76,38 @@ def test_journal__kill_9_while_writing__keeps_every_committed_fix(tmp_path: Path
         [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
     )
     assert writer.stdout is not None
-    said = 0
+    printed = 0
     for line in writer.stdout:
-        said = int(line)
-        if said == 200:
+        printed = int(line)
+        if printed == 200:
             writer.send_signal(signal.SIGKILL)
     writer.wait()
     writer.stdout.close()
     assert writer.returncode == -signal.SIGKILL
-    for life in read_published(path):  # as the ledger does, before anyone repairs the file
-        assert said <= life.last_seq <= said + 1
+    for found in read_published(path):  # as the ledger does, before the file is recovered
+        assert printed <= found.last_seq <= printed + 1
     with Journal(path) as journal:
         for driver_id in ("anna", "bruno"):
-            life_now = journal.open_boot(driver_id)
-            assert said <= life_now.last_seq <= said + 1  # a seq is never used a second time
-            pending = [seq for seq, _ in journal.pending_after(life_now.life_id, 0, 10_000)]
-            assert pending == list(range(1, life_now.last_seq + 1))
+            reopened = journal.open_boot(driver_id)
+            assert printed <= reopened.last_seq <= printed + 1  # a seq is never used a second time
+            pending = [seq for seq, _ in journal.pending_after(reopened.boot_id, 0, 10_000)]
+            assert pending == list(range(1, reopened.last_seq + 1))
 
 
-def test_read_published__while_the_device_runs__tells_seqs_pending_and_voids(
+def test_read_published__while_the_device_runs__counts_pending_and_voids(
     tmp_path: Path,
 ) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
-        life_id = fill(journal, "anna", 7)
+        boot_id = fill(journal, "anna", 7)
         journal.open_boot("unused")
-        journal.forget(life_id, [(1, 4)])
-        journal.give_up(life_id, 5)
+        journal.delete(boot_id, [(1, 4)])
+        journal.give_up(boot_id, 5)
         journal.commit()
-        (life,) = read_published(tmp_path / "j.sqlite")
-    assert (life.driver_id, life.last_seq, life.pending, life.voids) == ("anna", 7, 2, 1)
+        (found,) = read_published(tmp_path / "j.sqlite")
+    assert (found.driver_id, found.last_seq, found.pending, found.voids) == ("anna", 7, 2, 1)
 
 
-def test_read_published__file_without_tables_yet__has_nothing(tmp_path: Path) -> None:
+def test_read_published__file_without_tables__is_empty(tmp_path: Path) -> None:
     (tmp_path / "j.sqlite").touch()
     assert read_published(tmp_path / "j.sqlite") == []
 
@@ -120,31 +120,33 @@ def test_note__rewritten__keeps_the_newest(tmp_path: Path) -> None:
         assert journal.notes() == {"positions": "new"}
 
 
-def test_append__full__gives_up_the_oldest_and_keeps_count(tmp_path: Path) -> None:
+def test_append__full__gives_up_the_oldest_and_counts_them(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite", max_fixes=10) as journal:
-        life_id = journal.open_boot("anna").life_id
-        given_up = [journal.append([(life_id, seq, b"x")]) for seq in range(1, 26)]
+        boot_id = journal.open_boot("anna").boot_id
+        given_up = [journal.append([(boot_id, seq, b"x")]) for seq in range(1, 26)]
         journal.commit()
-        assert given_up == [{}] * 10 + [{life_id: 1}] * 15
-        assert [seq for seq, _ in journal.pending_after(life_id, 0, 99)] == list(range(16, 26))
-        assert journal.count_pending(life_id) == 10
-        assert [seq for seq in range(1, 26) if journal.is_given_up(life_id, seq)] == [*range(1, 16)]
-    (life,) = read_published(tmp_path / "j.sqlite")
-    assert (life.last_seq, life.pending, life.voids) == (25, 10, 15)
+        assert given_up == [{}] * 10 + [{boot_id: 1}] * 15
+        assert [seq for seq, _ in journal.pending_after(boot_id, 0, 99)] == list(range(16, 26))
+        assert journal.count_pending(boot_id) == 10
+        assert [seq for seq in range(1, 26) if journal.is_given_up(boot_id, seq)] == [*range(1, 16)]
+    (found,) = read_published(tmp_path / "j.sqlite")
+    assert (found.last_seq, found.pending, found.voids) == (25, 10, 15)
     with Journal(tmp_path / "j.sqlite", max_fixes=10) as journal:
-        assert journal.open_boot("anna").boot == life.boot  # it was not taken for a broken one
+        assert journal.open_boot("anna").boot == found.boot  # it was not taken for a damaged one
 
 
-def test_append__another_drivers_full_life__is_left_alone(tmp_path: Path) -> None:
+def test_append__one_driver_full__leaves_another_s_fixes(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite", max_fixes=3) as journal:
         fill(journal, "anna", 3)
         bruno = fill(journal, "bruno", 9)
-        assert journal.count_pending(journal.open_boot("anna").life_id) == 3
+        assert journal.count_pending(journal.open_boot("anna").boot_id) == 3
         assert (journal.count_pending(bruno), journal.count_given_up(bruno)) == (3, 6)
 
 
 @pytest.mark.parametrize("damage", ["header", "page", "not_sqlite"])
-def test_journal__unreadable_file__is_set_aside_for_a_new_boot(tmp_path: Path, damage: str) -> None:
+def test_journal__unreadable_file__is_renamed_and_a_new_boot_begins(
+    tmp_path: Path, damage: str
+) -> None:
     path = tmp_path / "j.sqlite"
     with Journal(path) as journal:
         boot = journal.open_boot("anna").boot

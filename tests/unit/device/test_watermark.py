@@ -1,14 +1,15 @@
-"""The watermark under fire: a device, its journal, and a platform that loses what it can.
+"""The watermark under random failures: a Hypothesis state machine of device and platform.
 
-A Hypothesis state machine plays them: fixes written, messages lost on the way or behind the broker,
-acks lost, doubled, late, in any order or of another boot, connections cut, kill -9 at any point, a
-day without network, a full journal, a journal destroyed. `Wire` replaces the broker and
-`Platform` what lies behind it; the journal is the real one, on disk. It must hold
+Steps: fixes written; messages lost before or behind the broker; acks lost, repeated, late,
+reordered or of another boot; connections cut; kill -9 at any point; a day without network; a full
+journal; a destroyed journal. `Wire` replaces the broker and `Platform` the rest; the journal is the
+real one, on disk.
 
-- always: a fix leaves the journal only when the platform has stored or refused it, or when it was
-  given up: for want of room, or after three resends in vain; and what was given up is counted;
-- always: nothing is sent more often than connections, silences and acks account for;
-- once the network is well: all is settled within a few periods, and every void is told.
+- Always: a fix leaves the journal only if the platform has stored or refused it, or if it was given
+  up (no room, or three resends in vain). Given-up fixes are counted.
+- Always: no fix is sent more often than connections, ack timeouts and acks explain.
+- Once the network works: all fixes are stored or refused within a few periods, and all voids
+  are reported.
 """
 
 from __future__ import annotations
@@ -37,16 +38,16 @@ from doorstep.settings import MqttBroker
 LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
 PERIOD_S = 30.0
 DAY_S = 86_400.0
-ROOM = 12  # fixes in the journal
-RESENDS = 3  # in vain, before a fix is given up: docs/explanation/watermark.md
-MOST_GAPS = 64  # in an ack, as in sql/schema/41_boot_seqs.sql
-ROOM_TO_PARK = 3  # fixes over the quota
-HEALED_WITHIN = 24  # periods: four acks for a poisoned fix, each of which may wait for a silence
-LONGEST_SILENCE = 3 * 2**5 + HEALED_WITHIN  # periods: three, doubled five times at most
+JOURNAL_MAX_FIXES = 12
+MAX_RESENDS = 3  # before a fix is given up: docs/explanation/watermark.md
+MAX_GAPS = 64  # in an ack, as in sql/schema/41_boot_seqs.sql
+MAX_PARKED = 3
+HEAL_PERIODS = 24  # four acks for a poisoned fix, each after an ack timeout
+QUIET_HEAL_PERIODS = 3 * 2**5 + HEAL_PERIODS  # the ack timeout: 3 periods, doubled 5 times
 
 
 class Wire:
-    """The seam of `Connection`: what was published, until somebody takes or loses it."""
+    """Replaces `Connection`: holds published messages until they are delivered or lost."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Wire:
 
 
 class Platform:
-    """What the database knows of each boot: stored fixes by their content, refused seqs."""
+    """Replaces the database: stored fixes and refused seqs of each boot."""
 
     def __init__(self) -> None:
         self.stored: dict[tuple[str, int], int] = {}
@@ -113,7 +114,7 @@ class Platform:
 
     def park(self, entry: dict[str, Any]) -> None:
         key = entry["boot"], entry["seq"]
-        if key in self.parked or len(self.parked) < ROOM_TO_PARK:
+        if key in self.parked or len(self.parked) < MAX_PARKED:
             self.parked.setdefault(key, entry)
         else:
             self.held[entry["boot"]] += 1
@@ -125,7 +126,7 @@ class Platform:
     def settle(self, entry: dict[str, Any], now_s: float) -> None:
         key = entry["boot"], entry["seq"]
         if entry.get("poison") or key in self.stored:
-            return  # unreadable: nobody knows its seq; or a duplicate
+            return  # unreadable, so its seq is unknown; or a duplicate
         if entry.get("void"):
             self.refused.add(key)
         elif entry["fix_at"] / 1000 < now_s - DAY_S:
@@ -145,7 +146,7 @@ class Platform:
                 continue
             if gaps and gaps[-1][1] == missing - 1:
                 gaps[-1][1] = missing
-            elif len(gaps) == MOST_GAPS:
+            elif len(gaps) == MAX_GAPS:
                 seq = missing - 1
                 break
             else:
@@ -157,46 +158,46 @@ class Platform:
 
 
 def run(step: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never waits."""
+    """Run a coroutine that never suspends."""
     try:
         step.send(None)
     except StopIteration as done:
         return done.value
-    raise AssertionError("it waits")
+    raise AssertionError("the coroutine suspended")
 
 
-class Fire(RuleBasedStateMachine):
+class UnreliableWorld(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         fast = "/dev/shm" if Path("/dev/shm").is_dir() else None
-        self.folder = Path(tempfile.mkdtemp(prefix="doorstep-fire-", dir=fast))
+        self.folder = Path(tempfile.mkdtemp(prefix="doorstep-watermark-", dir=fast))
         self.now_s = 1_700_000_000.0
         clock = SimpleNamespace(monotonic=lambda: self.now_s)
-        self.patches = [
+        self.patches: list[Any] = [
             patch.object(device_module, "Connection", Wire),
             patch.object(device_module, "time", clock),
         ]
         for one in self.patches:
             one.start()
         self.platform = Platform()
-        self.broker: list[list[dict[str, Any]]] = []  # taken from the wire, not yet recorded
+        self.broker: list[list[dict[str, Any]]] = []  # at the broker, not yet recorded
         self.acks: list[bytes] = []
         self.written: dict[int, tuple[str, int]] = {}  # durable fixes: number -> identity
         self.destroyed: set[int] = set()  # with their journal
         self.wires: list[Wire] = []
-        self.silences = self.acks_heard = 0
+        self.ack_timeouts = self.acks_received = 0
         self.numbers = 0
         self.switch_on()
 
     # -- the device's process -----------------------------------------------------------------
 
     def switch_on(self) -> None:
-        self.journal = Journal(self.folder / "j.sqlite", ROOM)
+        self.journal = Journal(self.folder / "j.sqlite", JOURNAL_MAX_FIXES)
         self.device = Device(LOGIN, self.journal, PERIOD_S)
         self.wire: Wire | None = None
 
     def switch_off(self) -> None:
-        """kill -9: what was not committed is gone."""
+        """kill -9: uncommitted changes are lost."""
         self.journal._db.rollback()
         self.journal._db.close()
         self.journal._lock.close()
@@ -244,17 +245,17 @@ class Fire(RuleBasedStateMachine):
         boot = self.device.boot
         self.switch_off()
         self.switch_on()
-        assert self.device.boot == boot, "a good journal was set aside"
+        assert self.device.boot == boot, "an intact journal was replaced"
 
     @rule(how=st.sampled_from(["deleted", "overwritten", "cut", "spoilt"]))
     def journal_destroyed(self, how: str) -> None:
         boot = self.device.boot
-        life_id = self.device._life.life_id
-        rows = self.journal.pending_after(life_id, 0, 1_000_000)
+        boot_id = self.device._outbox.boot.boot_id
+        rows = self.journal.pending_after(boot_id, 0, 1_000_000)
         self.destroyed |= {json.loads(payload)["number"] for _, payload in rows}
         self.destroyed |= {
             number for number, (of, seq) in self.written.items()
-            if of == boot and self.journal.is_given_up(life_id, seq)
+            if of == boot and self.journal.is_given_up(boot_id, seq)
         }  # fmt: skip
         self.journal.commit()
         self.switch_off()
@@ -289,7 +290,7 @@ class Fire(RuleBasedStateMachine):
     @precondition(lambda self: self.wire and self.wire.positions)
     @rule(count=st.integers(1, 20), lost=st.booleans(), acknowledged=st.booleans())
     def move(self, count: int, lost: bool, acknowledged: bool) -> None:
-        """The broker takes messages, or they are lost: also after its PUBACK."""
+        """The broker accepts messages, or they are lost, even after its PUBACK."""
         assert self.wire
         taken, self.wire.positions = self.wire.positions[:count], self.wire.positions[count:]
         if not lost:
@@ -321,27 +322,27 @@ class Fire(RuleBasedStateMachine):
 
     @precondition(lambda self: self.wire and self.acks)
     @rule(which=st.integers(0, 50), commits=st.booleans())
-    def hear_any_ack(self, which: int, commits: bool) -> None:
-        """New, old, heard already, of another boot; and maybe killed before the commit."""
-        self.hear(self.acks[-1 - which % len(self.acks)])
+    def receive_any_ack(self, which: int, commits: bool) -> None:
+        """A new, old, repeated or other boot's ack; the commit may not happen."""
+        self.receive(self.acks[-1 - which % len(self.acks)])
         if commits:
             self.journal.commit()
 
-    def hear(self, ack: bytes) -> None:
-        """Nothing is given up over an ack that was not sent again three times, or is stored."""
+    def receive(self, ack: bytes) -> None:
+        """An ack gives up only fixes that were resent three times and are not stored."""
         assert self.wire
-        boot, life_id = self.device.boot, self.device._life.life_id
+        boot, boot_id = self.device.boot, self.device._outbox.boot.boot_id
         already = {
             seq
             for seq in range(1, self.device.last_seq + 1)
-            if self.journal.is_given_up(life_id, seq)
+            if self.journal.is_given_up(boot_id, seq)
         }
         self.wire.ack(ack)
-        self.acks_heard += 1
+        self.acks_received += 1
         sends = sum((wire.sends for wire in self.wires), Counter[tuple[str, int]]())
         for seq in range(1, self.device.last_seq + 1):
-            if seq not in already and self.journal.is_given_up(life_id, seq):
-                assert sends[boot, seq] > RESENDS
+            if seq not in already and self.journal.is_given_up(boot_id, seq):
+                assert sends[boot, seq] > MAX_RESENDS
                 assert (boot, seq) not in self.platform.stored
                 assert (boot, seq) not in self.platform.parked, "given up while it waited"
 
@@ -349,11 +350,11 @@ class Fire(RuleBasedStateMachine):
     def time_passes(self, periods: int) -> None:
         for _ in range(periods):
             self.now_s += PERIOD_S + 1
-            self.silences += 1
+            self.ack_timeouts += 1
             if self.wire:
                 self.device._end_hold(self.now_s)
-                self.device._say_given_up(self.wire, self.now_s)  # type: ignore[arg-type]
-                self.device._check_progress(self.wire, self.now_s)  # type: ignore[arg-type]
+                self.device._report_given_up(self.wire, self.now_s)  # type: ignore[arg-type]
+                self.device._check_timeouts(self.wire, self.now_s)  # type: ignore[arg-type]
                 if self.wire.lost.is_set():
                     self.cut()
 
@@ -361,16 +362,16 @@ class Fire(RuleBasedStateMachine):
     def a_day_passes(self) -> None:
         self.now_s += DAY_S + 60
 
-    # -- what must hold -----------------------------------------------------------------------
+    # -- invariants ---------------------------------------------------------------------------
 
     @invariant()
-    def nothing_is_forgotten_in_silence(self) -> None:
+    def no_fix_is_lost(self) -> None:
         journal, device = self.journal, self.device
-        life_id = device._life.life_id
+        boot_id = device._outbox.boot.boot_id
         held = {
-            json.loads(row)["number"] for _, row in journal.pending_after(life_id, 0, 1_000_000)
+            json.loads(row)["number"] for _, row in journal.pending_after(boot_id, 0, 1_000_000)
         }
-        assert len(held) == device.pending <= ROOM
+        assert len(held) == device.pending <= JOURNAL_MAX_FIXES
         stored = set(self.platform.stored.values())
         given_up = 0
         for number, (boot, seq) in self.written.items():
@@ -378,47 +379,49 @@ class Fire(RuleBasedStateMachine):
                 continue
             if number in self.destroyed or boot != device.boot:
                 continue
-            assert journal.is_given_up(life_id, seq), f"fix {number} is nowhere"
+            assert journal.is_given_up(boot_id, seq), f"fix {number} is lost"
             given_up += 1
-        assert given_up <= journal.count_given_up(life_id) == device.given_up
+        assert given_up <= journal.count_given_up(boot_id) == device.given_up
 
     @invariant()
     def resends_are_bounded(self) -> None:
         sends = sum((wire.sends for wire in self.wires), Counter[tuple[str, int]]())
         most = max(sends.values(), default=0)
-        # A connection or a silence sends what is pending once, an ack what it names once.
-        assert most <= 1 + len(self.wires) + self.silences // 3 + self.acks_heard
+        # A connection or an ack timeout sends all pending fixes once, an ack its missing ones once.
+        assert most <= 1 + len(self.wires) + self.ack_timeouts // 3 + self.acks_received
 
     def heal(self) -> None:
-        """The network is well from here on. Half the devices work on, half take no more fixes."""
+        """From here on the network works. Half of the devices continue, half are quiet."""
         quiet = self.numbers % 2 == 0
         self.platform.is_flooded = False
-        self.platform.drain(self.now_s, ROOM_TO_PARK)
+        self.platform.drain(self.now_s, MAX_PARKED)
         self.write_acks()
         self.connect()
         assert self.wire
-        self.move(1_000, lost=True, acknowledged=True)  # the last that is lost
+        self.move(1_000, lost=True, acknowledged=True)  # the last losses
         before = Counter(self.wire.sends)
-        within = LONGEST_SILENCE if quiet else HEALED_WITHIN
+        within = QUIET_HEAL_PERIODS if quiet else HEAL_PERIODS
         for _ in range(within):
             if not quiet:
                 self.report(1, poison=False)
             self._deliver_all()
             self.time_passes(1)
-            if self._deliver_all():  # an ack follows news, and a copy is news
+            if self._deliver_all():  # an ack follows any copy
                 payload = self.platform.watermark(self.device.boot)
                 if payload:
-                    self.hear(payload)
+                    self.receive(payload)
             self.journal.commit()
-            self.nothing_is_forgotten_in_silence()
-            if self._is_settled(quiet):
+            self.no_fix_is_lost()
+            if self._is_complete(quiet):
                 break
-        assert self._is_settled(quiet), f"{self.device.pending} pending after {within} periods"
+        assert self._is_complete(quiet), f"{self.device.pending} pending after {within} periods"
         again = self.wire.sends - before
-        assert max(again.values(), default=0) <= 2 + RESENDS + within // 3  # and each silence
+        assert (
+            max(again.values(), default=0) <= 2 + MAX_RESENDS + within // 3
+        )  # and each ack timeout
         self._deliver_all()
         self.time_passes(1)
-        given_up = self.journal.count_given_up(self.device._life.life_id)
+        given_up = self.journal.count_given_up(self.device._outbox.boot.boot_id)
         assert self.wire.statuses[-1].get("given_up", 0) == given_up
 
     def _deliver_all(self) -> bool:
@@ -432,14 +435,14 @@ class Fire(RuleBasedStateMachine):
                 self.record(1_000, lost=False)
         return some
 
-    def _is_settled(self, quiet: bool) -> bool:
-        """All is stored or refused.
+    def _is_complete(self, quiet: bool) -> bool:
+        """Whether all fixes are stored or refused.
 
-        Of a quiet device, all up to its newest fix that can be read: a poisoned one, or what was
-        given up, is closed only once the platform knows of a newer one.
+        Of a quiet device, all up to its newest readable fix: a poisoned fix, or a given-up one, is
+        closed only once the platform has a newer one.
         """
-        boot, life_id = self.device.boot, self.device._life.life_id
-        rows = self.journal.pending_after(life_id, 0, 1_000_000)
+        boot, boot_id = self.device.boot, self.device._outbox.boot.boot_id
+        rows = self.journal.pending_after(boot_id, 0, 1_000_000)
         pending = [json.loads(payload) for _, payload in rows]
         poisoned = {one["seq"] for one in pending if "poison" in one} if quiet else set()
         known = {seq for of, seq in [*self.platform.stored, *self.platform.refused] if of == boot}
@@ -447,8 +450,8 @@ class Fire(RuleBasedStateMachine):
         return len(pending) == len(poisoned) and known | poisoned >= set(range(1, newest + 1))
 
 
-TestFire = Fire.TestCase
-TestFire.settings = settings(
+TestWatermark = UnreliableWorld.TestCase
+TestWatermark.settings = settings(
     max_examples=60,
     stateful_step_count=40,
     deadline=None,

@@ -1,4 +1,4 @@
-"""Credentials: what is derived, what is random, and what Mosquitto is told."""
+"""Derived and random secrets, and Mosquitto's entries. Pure: no seam is replaced."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_derived_secrets__other_user_key_or_purpose__differ() -> None:
     assert len(secrets) == 4
 
 
-def test_derived_secrets__need_no_quoting_in_a_url() -> None:
+def test_derived_secrets__in_a_url__need_no_quoting() -> None:
     for number in range(200):
         password = credentials.mqtt_password(KEY, f"driver-{number}")
         assert not set(password) & set("+/= :@%")
 
 
-def test_tokens__say_whose_they_are_and_never_repeat() -> None:
+def test_tokens__new__have_their_prefix_and_never_repeat() -> None:
     assert credentials.driver_token(KEY, "anna").startswith("drv_")
     assert credentials.new_staff_token().startswith("stf_")
     assert credentials.new_customer_token().startswith("cst_")
@@ -47,7 +47,7 @@ def test_token_sha256__any_text__has_a_digest() -> None:
     assert len(credentials.token_sha256("\ud800")) == 32
 
 
-def test_mosquitto_entry__holds_the_password_only_as_pbkdf2() -> None:
+def test_mosquitto_entry__any_user__holds_only_the_pbkdf2_hash() -> None:
     entry = credentials.mosquitto_entry(KEY, "anna")
     user, _, rest = entry.partition(":")
     kind, rounds, salt, digest = rest.removeprefix("$").split("$")
@@ -60,7 +60,7 @@ def test_mosquitto_entry__holds_the_password_only_as_pbkdf2() -> None:
     assert password not in entry
 
 
-def test_fleet_key__written_and_read__is_the_same(tmp_path: Path) -> None:
+def test_fleet_key__encoded_and_read__is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "fleet.key"
     key = credentials.new_fleet_key()
     path.write_text(credentials.encode_fleet_key(key))
@@ -74,6 +74,6 @@ def test_fleet_key__malformed__is_refused(text: str) -> None:
         credentials.decode_fleet_key(text)
 
 
-def test_fleet_key__absent__is_named(tmp_path: Path) -> None:
+def test_fleet_key__missing_file__is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nothing\.key"):
         credentials.read_fleet_key(tmp_path / "nothing.key")

@@ -1,4 +1,4 @@
-"""Errors: one root, each with a status, a problem word and its data."""
+"""The error hierarchy. Pure: no seam is replaced."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ def test_errors__tree_in_the_docstring__names_every_class() -> None:
 
 
 def test_errors__without_a_message__the_docstring_is_the_message() -> None:
-    assert str(errors.BadLink()) == "This link does not lead to an order."
-    assert errors.BadLink().title == "This link does not lead to an order"
+    assert str(errors.BadLink()) == "This link is not valid."
+    assert errors.BadLink().title == "This link is not valid"
 
 
-def test_illegal_transition__members__tell_where_it_stands_and_what_is_possible() -> None:
+def test_illegal_transition__members__hold_the_state_and_the_allowed_commands() -> None:
     error = errors.IllegalTransition("o-1", "deliver", "assigned", ["pick_up", "cancel"])
     assert error.members() == {"current_state": "assigned", "allowed": ["pick_up", "cancel"]}
-    assert "possible: pick_up, cancel" in str(error)
+    assert "allowed: pick_up, cancel" in str(error)
 
 
 @pytest.mark.parametrize(
     "cls", list(every_class(errors.DoorstepError)), ids=lambda cls: str(cls.__name__)
 )
-def test_errors__retriable__exactly_those_that_time_mends(cls: type[errors.DoorstepError]) -> None:
+def test_errors__retriable__only_unavailable_and_too_many_requests(
+    cls: type[errors.DoorstepError],
+) -> None:
     assert cls.retriable == (cls.status in (429, 503))

@@ -55,7 +55,7 @@ def refused(payload: bytes) -> Refused:
     return entry
 
 
-def test_decode_position__a_good_fix__every_field() -> None:
+def test_decode_position__good_fix__has_every_field() -> None:
     payload = body(
         accuracy_m=5, speed_mps=3.5, heading_deg=359.9, altitude_m=-2, battery=1, colour="red"
     )
@@ -145,7 +145,7 @@ BAD_ENTRIES = [
 
 
 @pytest.mark.parametrize(("payload", "reason", "identified"), BAD_ENTRIES)
-def test_decode_position__a_bad_entry__is_refused_and_its_neighbours_are_kept(
+def test_decode_position__bad_entry__is_refused_and_its_neighbours_are_kept(
     payload: bytes, reason: str, identified: bool
 ) -> None:
     alone = refused(payload)
@@ -196,13 +196,13 @@ BAD_PAYLOADS = [
 
 
 @pytest.mark.parametrize(("payload", "reason"), BAD_PAYLOADS)
-def test_decode_position__a_payload_of_no_use__is_malformed(payload: bytes, reason: str) -> None:
+def test_decode_position__unusable_payload__is_malformed(payload: bytes, reason: str) -> None:
     with pytest.raises(MalformedFix) as caught:
         decode_position(payload)
     assert caught.value.reason == reason
 
 
-def test_decode_position__5000_digits_in_an_array__spoils_one_entry() -> None:
+def test_decode_position__5000_digits_in_an_array__refuse_one_entry() -> None:
     payload = b"[" + raw(lat_deg="4" * 5000) + b"," + body() + b"]"
     long, good = decode_position(payload)
     assert isinstance(long, Refused)
@@ -210,24 +210,24 @@ def test_decode_position__5000_digits_in_an_array__spoils_one_entry() -> None:
     assert isinstance(good, Fix)
 
 
-def test_decode_position__256_fixes__all_of_them() -> None:
+def test_decode_position__256_fixes__are_all_decoded() -> None:
     payload = b"[" + b",".join(body(seq=n + 1) for n in range(256)) + b"]"
     decoded = decode_position(payload)
     assert [entry.seq for entry in decoded] == list(range(1, 257))
 
 
-def test_decode_position__many_doubled_keys__stays_linear() -> None:
+def test_decode_position__many_duplicate_keys__are_refused_in_linear_time() -> None:
     payload = b'[{"boot":"b1",' + b",".join(b'"k%d":1' % n for n in range(4000)) + b',"k1":2}]'
     assert refused(payload).reason == "duplicate_key"
 
 
-def test_decode_position__an_entry_that_is_no_object__is_refused_alone() -> None:
+def test_decode_position__entry_not_an_object__is_refused_alone() -> None:
     decoded = decode_position(b"[null," + body() + b",3,[]]")
     assert [type(entry) for entry in decoded] == [Refused, Fix, Refused, Refused]
     assert {entry.reason for entry in decoded if isinstance(entry, Refused)} == {"wrong_shape"}
 
 
-def test_decode_position__a_void__closes_its_seq() -> None:
+def test_decode_position__void__is_refused_with_its_seq() -> None:
     void = refused(encode_void("b1", 9))
     assert void == Refused(0, "b1", 9, "void", "closed by the device")
     assert void.is_void
@@ -255,7 +255,7 @@ def test_decode_fix__anything_else__is_malformed(payload: bytes, reason: str) ->
     assert caught.value.reason == reason
 
 
-def test_decode_fixes__good_beside_bad__keeps_the_good() -> None:
+def test_decode_fixes__good_and_bad__keeps_the_good() -> None:
     good, bad = decode_fixes(b'{"fixes":[' + body() + b"," + body(lat_deg=91) + b"]}")
     assert isinstance(good, Fix)
     assert bad == Refused(1, "b1", 7, "latitude_out_of_range", "lat_deg must be from -90 to 90")
@@ -272,7 +272,7 @@ def test_decode_fixes__good_beside_bad__keeps_the_good() -> None:
         (b'{"fixes":[' + b",".join([body()] * 257) + b"]}", "too_many_fixes"),
     ],
 )
-def test_decode_fixes__no_list_of_fixes__is_malformed(payload: bytes, reason: str) -> None:
+def test_decode_fixes__not_a_list_of_fixes__is_malformed(payload: bytes, reason: str) -> None:
     with pytest.raises(MalformedFix) as caught:
         decode_fixes(payload)
     assert caught.value.reason == reason
@@ -287,6 +287,6 @@ def test_decode_fixes__no_list_of_fixes__is_malformed(payload: bytes, reason: st
         Fix("b1", 7, datetime(1970, 1, 1, tzinfo=UTC), 43.7, 11.2),
     ],
 )
-def test_encode__read_back__is_the_same(fix: Fix) -> None:
+def test_encode__decoded_again__is_the_same(fix: Fix) -> None:
     assert only(encode_fix(fix)) == fix
     assert decode_position(encode_position([fix, fix])) == [fix, fix]

@@ -1,4 +1,4 @@
-"""The fast reading never says anything but what the strict reading says."""
+"""The fast decoder returns only what the strict decoder returns. Pure: no seam is replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from doorstep.errors import MalformedFix
 from doorstep.fix.encode import encode_fix, encode_position
 from doorstep.fix.fast import decode_position, decode_position_fast, decode_singles
-from doorstep.fix.instants import EPOCH, LEAST_EPOCH_MS, instant_of
+from doorstep.fix.instants import EPOCH, MIN_EPOCH_MS, instant_of
 from doorstep.fix.strict import RANGES, decode_position_strictly
 from doorstep.fix.value import MAX_SEQ, Decoded, Fix
 
@@ -102,14 +102,14 @@ def test_decode_position__any_payload__both_paths_agree(payload: bytes) -> None:
 
 
 @settings(max_examples=2000, deadline=None)
-@given(st.integers(LEAST_EPOCH_MS, 5 * 10**12))
+@given(st.integers(MIN_EPOCH_MS, 5 * 10**12))
 def test_instant_of__any_milliseconds__are_exact(ms: int) -> None:
     assert instant_of(ms) == EPOCH + timedelta(milliseconds=ms)
 
 
 @settings(max_examples=500, deadline=None)
 @given(FIXES)
-def test_decode_position__any_good_fix__takes_the_fast_path_and_comes_back_equal(fix: Fix) -> None:
+def test_decode_position__any_good_fix__is_decoded_fast_and_equal(fix: Fix) -> None:
     assert decode_position_fast(encode_fix(fix)) == [fix]
     assert decode_position_fast(encode_position([fix, fix])) == [fix, fix]
     assert decode_position_strictly(encode_fix(fix)) == [fix]
@@ -120,7 +120,7 @@ GOOD = b'{"boot":"b1","seq":1,"fix_at":1790000000123,"lat_deg":43.7,"lon_deg":11
 
 @settings(max_examples=2000, deadline=None)
 @given(st.lists(PAYLOADS | st.just(GOOD) | FIXES.map(encode_fix), min_size=1, max_size=3))
-def test_decode_singles__any_payloads__are_taken_only_if_strictly_each_is_one_good_fix(
+def test_decode_singles__any_payloads__are_accepted_only_if_each_is_one_good_fix(
     payloads: list[bytes],
 ) -> None:
     singles = decode_singles(payloads)
@@ -131,7 +131,7 @@ def test_decode_singles__any_payloads__are_taken_only_if_strictly_each_is_one_go
 
 @settings(max_examples=1000, deadline=None)
 @given(st.lists(st.integers(1, len(GOOD)), min_size=1, max_size=3), st.integers(1, 3))
-def test_decode_singles__fixes_cut_and_joined_elsewhere__are_not_taken(
+def test_decode_singles__fixes_split_elsewhere__are_not_accepted(
     cuts: list[int], times: int
 ) -> None:
     """A payload that holds the end of one fix and the beginning of the next must not pass."""
@@ -143,7 +143,7 @@ def test_decode_singles__fixes_cut_and_joined_elsewhere__are_not_taken(
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(FIXES, min_size=1, max_size=5))
-def test_decode_singles__any_good_fixes__come_back_equal(fixes: list[Fix]) -> None:
+def test_decode_singles__any_good_fixes__are_decoded_equal(fixes: list[Fix]) -> None:
     singles = decode_singles([encode_fix(fix) for fix in fixes])
     assert singles is not None
     assert [Fix(*values) for values in singles] == fixes

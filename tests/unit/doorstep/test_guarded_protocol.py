@@ -164,7 +164,7 @@ async def test_answer__never_read__is_cut_off() -> None:
     async with serving(limits(write_timeout_s=0.2)) as port:
         _, writer = await connect(port, limit=1024)
         writer.write(b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n")
-        writer.transport.pause_reading()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
         while closed("slow_reader") == before:  # noqa: ASYNC110 - a metric has no event
             await asyncio.sleep(0.05)
     assert closed("slow_reader") == before + 1

@@ -13,7 +13,7 @@ from doorstep.provision import (
     FIRENZE,
     SERVICE_USERS,
     check_driver_ids,
-    numbered,
+    numbered_ids,
     read_restaurants,
     write_password_file,
 )
@@ -28,12 +28,12 @@ def test_driver_id__outside_the_contract__is_refused(driver_id: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICE_USERS)
-def test_driver_id__a_service_s_name__is_refused(name: str) -> None:
+def test_driver_id__name_of_a_service__is_refused(name: str) -> None:
     with pytest.raises(SettingsError):
         check_driver_ids([name])
 
 
-def test_driver_id__within_the_contract__passes() -> None:
+def test_driver_id__within_the_contract__is_accepted() -> None:
     assert check_driver_ids(["a", "A-b_9", "x" * 64]) is None  # type: ignore[func-returns-value]
 
 
@@ -48,7 +48,7 @@ def test_password_file__new__has_services_and_drivers(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_password_file__nothing_new__is_left_alone(tmp_path: Path) -> None:
+def test_password_file__no_new_user__is_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "passwd"
     write_password_file(path, KEY, ["anna"])
     before = path.stat().st_mtime_ns
@@ -66,7 +66,7 @@ def test_password_file__another_driver__keeps_the_others(tmp_path: Path) -> None
     assert mosquitto_entry(KEY, "bruno") in path.read_text()
 
 
-def test_password_file__another_fleet_key__every_entry_is_made_anew(tmp_path: Path) -> None:
+def test_password_file__another_fleet_key__replaces_every_entry(tmp_path: Path) -> None:
     path = tmp_path / "passwd"
     other = bytes([1]) * 32
     write_password_file(path, KEY, ["anna"])
@@ -76,7 +76,7 @@ def test_password_file__another_fleet_key__every_entry_is_made_anew(tmp_path: Pa
     assert mosquitto_entry(KEY, "anna") not in path.read_text()
 
 
-def test_firenze__its_restaurants_lie_in_its_service_area() -> None:
+def test_firenze__every_restaurant__is_inside_the_service_area() -> None:
     restaurants = list(read_restaurants(data.firenze_food_places()))
 
     assert len(restaurants) == 814
@@ -91,6 +91,6 @@ def test_firenze__its_restaurants_lie_in_its_service_area() -> None:
     assert len(inside) >= 0.98 * len(restaurants)
 
 
-def test_numbered__pads_to_one_width() -> None:
-    assert numbered("d-", 10)[:2] == ["d-01", "d-02"]
-    assert numbered("d-", 0) == []
+def test_numbered__several_digits__are_padded_to_one_width() -> None:
+    assert numbered_ids("d-", 10)[:2] == ["d-01", "d-02"]
+    assert numbered_ids("d-", 0) == []

@@ -1,4 +1,4 @@
-"""Series as they come in: decoding, judging, and what becomes of what can't be used."""
+"""Series points: decoding, rules of age, dead letters. Pure: no seam is replaced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from doorstep.errors import MalformedFix
 from doorstep.series import Point, RefusedPoint, decode_points, name_of
 from driver_events.batch import Record
-from driver_events.series_batch import read_series, series_to_dead_letters
+from driver_events.series_batch import decode_series, series_to_dead_letters
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NOON_MS = int(NOON.timestamp() * 1000)
@@ -47,7 +47,7 @@ def test_decode_points__rfc_3339_and_epoch_ms__are_one_instant() -> None:
         (b" " * 65_537, "too_large"),
     ],
 )
-def test_decode_points__no_document__raises_with_its_reason(payload: bytes, reason: str) -> None:
+def test_decode_points__not_a_document__raises_with_its_reason(payload: bytes, reason: str) -> None:
     with pytest.raises(MalformedFix) as refusal:
         decode_points(payload)
     assert refusal.value.reason == reason
@@ -70,7 +70,7 @@ def test_decode_points__no_document__raises_with_its_reason(payload: bytes, reas
         (b'{"at":"2026-01-01T12:00:00","value":1}', "no_time_zone"),
     ],
 )
-def test_decode_points__a_bad_entry__is_refused_beside_a_good_one(
+def test_decode_points__bad_entry__is_refused_and_the_good_one_is_kept(
     entry: bytes, reason: str
 ) -> None:
     good = b'{"at":1767268800000,"value":1,"note":"unknown fields are ignored"}'
@@ -81,13 +81,13 @@ def test_decode_points__a_bad_entry__is_refused_beside_a_good_one(
 
 
 @pytest.mark.parametrize("key", [None, b"", b"box", b"box/", b"a/b/c", b"b\xc3\xa9/x", b"a/b\n"])
-def test_read_series__a_key_that_is_no_name__is_a_dead_letter(key: bytes | None) -> None:
-    batch = read_series([record({"at": NOON_MS, "value": 1}, key)], WEEK)
+def test_decode_series__key_not_a_name__is_a_dead_letter(key: bytes | None) -> None:
+    batch = decode_series([record({"at": NOON_MS, "value": 1}, key)], WEEK)
     assert name_of(key) is None
-    assert ([letter.reason for letter in batch.letters()], batch.rows) == (["bad_id"], [])
+    assert ([letter.reason for letter in batch.dead_letters()], batch.rows) == (["bad_id"], [])
 
 
-def test_read_series__instants__are_judged_by_their_arrival() -> None:
+def test_decode_series__instants__are_compared_with_the_arrival() -> None:
     week_s = WEEK.total_seconds()
     records = [
         record({"at": NOON_MS, "value": 1}, arrived_s=-121),
@@ -95,15 +95,15 @@ def test_read_series__instants__are_judged_by_their_arrival() -> None:
         record({"at": NOON_MS, "value": 3}, arrived_s=week_s - 1),
         record({"at": NOON_MS, "value": 4}, arrived_s=week_s + 1),
     ]
-    batch = read_series(records, WEEK)
+    batch = decode_series(records, WEEK)
     assert [row[3] for row in batch.rows] == [2.0, 3.0]
-    assert [letter.reason for letter in batch.letters()] == ["in_the_future", "too_old"]
+    assert [letter.reason for letter in batch.dead_letters()] == ["in_the_future", "too_old"]
 
 
-def test_settle__what_the_database_refused__is_counted_and_buried_once() -> None:
+def test_apply_outcomes__refused_by_the_database__is_counted_and_one_dead_letter() -> None:
     points = [{"at": NOON_MS + n, "value": n} for n in range(4)]
-    batch = read_series([record(points), record(b"x")], WEEK)
-    batch.settle([(0, "duplicate"), (1, "conflict"), (2, "too_many_series")])
+    batch = decode_series([record(points), record(b"x")], WEEK)
+    batch.apply_outcomes([(0, "duplicate"), (1, "conflict"), (2, "too_many_series")])
     assert dict(batch.outcomes) == {
         "written": 1,
         "duplicate": 1,
@@ -111,14 +111,14 @@ def test_settle__what_the_database_refused__is_counted_and_buried_once() -> None
         "too_many_series": 1,
         "not_json": 1,
     }
-    letters = {letter.reason: letter for letter in batch.letters()}
+    letters = {letter.reason: letter for letter in batch.dead_letters()}
     assert set(letters) == {"not_json", "too_many_series"}
     assert letters["not_json"].payload == b"x"
     assert letters["not_json"].topic == "doorstep/v1/series/box/t_c"
 
 
-def test_bury_series__every_record__is_a_dead_letter_with_its_bytes() -> None:
-    letters = series_to_dead_letters([record(b"1"), record(b"2")], "no room").letters()
+def test_series_to_dead_letters__every_record__is_a_dead_letter_with_its_bytes() -> None:
+    letters = series_to_dead_letters([record(b"1"), record(b"2")], "no room").dead_letters()
     assert [(one.payload, one.reason) for one in letters] == [
         (b"1", "refused_by_database"),
         (b"2", "refused_by_database"),

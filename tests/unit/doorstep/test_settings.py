@@ -1,4 +1,4 @@
-"""Settings: read once, frozen, and a bad value stops the service with one clear line."""
+"""Settings: frozen; an invalid value stops the service with one line. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Settings(ServiceSettings):
     mqtt_password: SecretStr = SecretStr("")
 
 
-def test_load__nothing_set__defaults() -> None:
+def test_load__nothing_set__has_defaults() -> None:
     settings = Settings.load()
     assert settings.some_bind == Bind("127.0.0.1", 8003)
     assert settings.max_in_flight == 5000
@@ -37,7 +37,7 @@ def test_load__brokers__keep_their_order(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
-def test_load__two_bad_values__one_line_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load__two_invalid_values__are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_BIND", "8003")
     monkeypatch.setenv("MAX_IN_FLIGHT", "many")
     with pytest.raises(SettingsError) as caught:
@@ -48,7 +48,7 @@ def test_load__two_bad_values__one_line_names_both(monkeypatch: pytest.MonkeyPat
     assert "\n" not in line
 
 
-def test_load_or_exit__bad_value__exits_without_a_traceback(
+def test_load_or_exit__invalid_value__exits_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MQTT_URL", "http://127.0.0.1")
@@ -60,7 +60,7 @@ def test_load_or_exit__bad_value__exits_without_a_traceback(
     assert "MQTT_URL" in printed
 
 
-def test_settings__assignment__refused() -> None:
+def test_settings__assignment__is_refused() -> None:
     settings = Settings.load()
     with pytest.raises(ValidationError, match="frozen"):
         settings.max_in_flight = 1  # type: ignore[misc]
@@ -79,12 +79,12 @@ def test_settings__printed__hide_secrets(monkeypatch: pytest.MonkeyPatch) -> Non
         ("0.0.0.0:0", Bind("0.0.0.0", 0)),
     ],
 )
-def test_bind__parsed_and_printed__the_same(text: str, bind: Bind) -> None:
+def test_bind__parsed_and_printed__is_the_same(text: str, bind: Bind) -> None:
     assert Bind.parse(text) == bind
     assert str(bind) == text
 
 
 @pytest.mark.parametrize("text", ["", "host", "host:", "host:x", "host:65536", "host:-1"])
-def test_bind__not_an_address__refused(text: str) -> None:
+def test_bind__not_an_address__is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not host:port"):
         Bind.parse(text)

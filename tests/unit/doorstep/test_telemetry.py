@@ -1,4 +1,4 @@
-"""Telemetry: health over HTTP and one JSON object a log line."""
+"""Health over HTTP, and one JSON object per log line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from doorstep.settings import Bind
 from doorstep.telemetry import configure_logging, get_logger, serve_telemetry
 
 
-def test_readyz__one_dependency_away__503_and_says_which() -> None:
+def test_readyz__dependency_unavailable__is_503_naming_it() -> None:
     there = {"mqtt": True, "kafka": False}
     server = serve_telemetry(Bind("127.0.0.1", 0), lambda: there)
     try:
@@ -30,7 +30,7 @@ def test_readyz__one_dependency_away__503_and_says_which() -> None:
         server.close()
 
 
-def test_healthz__not_alive__503() -> None:
+def test_healthz__not_alive__is_503() -> None:
     server = serve_telemetry(Bind("127.0.0.1", 0), dict, alive=lambda: False)
     try:
         assert httpx.get(f"http://127.0.0.1:{server.port}/healthz").status_code == 503
@@ -39,7 +39,7 @@ def test_healthz__not_alive__503() -> None:
 
 
 @pytest.mark.usefixtures("_logging_restored")
-def test_logging__from_any_thread_or_library__one_json_line_with_the_service(
+def test_logging__any_thread_or_library__is_one_json_line_with_the_service(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     configure_logging("bridge")

@@ -1,4 +1,4 @@
-"""When a device hears its watermark. The seams replaced: the clock, the database, MQTT."""
+"""When a device gets its watermark. The seams replaced: the clock, the database, MQTT."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import pytest
 
 from doorstep.errors import StoreUnavailable
 from doorstep.store.records import Watermark
-from driver_events.acks import MOST_MISSING, AckPublisher, AckSchedule, encode_watermark
-from driver_events.batch import Pair
+from driver_events.acks import MAX_MISSING, AckPublisher, AckSchedule, encode_watermark
+from driver_events.batch import BootKey
 
 
 class Scene:
-    """A clock to turn, a database that may be away, a broker that may be away."""
+    """A manual clock, and a database and a broker that may be unavailable."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.store_is_up = True
         self.broker_is_up = True
         self.sent: list[str] = []
-        self.feedback = AckPublisher(AckSchedule(30), self.read, self, 30, lambda: self.now_s)
+        self.acks = AckPublisher(AckSchedule(30), self.read, self, 30, lambda: self.now_s)
 
-    def read(self, pairs: Sequence[Pair]) -> list[Watermark]:
+    def read(self, boot_keys: Sequence[BootKey]) -> list[Watermark]:
         if not self.store_is_up:
             raise StoreUnavailable
-        return [Watermark(driver_id, boot, 7, []) for driver_id, boot in pairs]
+        return [Watermark(driver_id, boot, 7, []) for driver_id, boot in boot_keys]
 
     def send(self, acks: Sequence[tuple[str, bytes]]) -> set[str]:
         drivers = [driver_id for driver_id, _ in acks]
@@ -39,7 +39,7 @@ class Scene:
     def pass_time(self, seconds: float) -> None:
         for _ in range(int(seconds)):
             self.now_s += 1
-            self.feedback.send_due()
+            self.acks.send_due()
 
 
 @pytest.fixture
@@ -47,25 +47,25 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_feedback__first_news__are_sent_at_once(scene: Scene) -> None:
-    scene.feedback.note({("d1", "b1")})
+def test_acks__first_fix__is_acknowledged_at_the_next_tick(scene: Scene) -> None:
+    scene.acks.request({("d1", "b1")})
     scene.pass_time(1)
     assert scene.sent == ["d1"]
 
 
-def test_feedback__news_every_second__are_sent_every_thirty(scene: Scene) -> None:
+def test_acks__fixes_every_second__are_acknowledged_every_30_s(scene: Scene) -> None:
     for _ in range(91):
-        scene.feedback.note({("d1", "b1")})
+        scene.acks.request({("d1", "b1")})
         scene.pass_time(1)
     assert len(scene.sent) == 4  # at once, and after 30, 60 and 90 s
 
 
-def test_feedback__news_after_the_rest__bring_the_ack_along(scene: Scene) -> None:
-    """The radio is up when the news has just been sent, and not at any other time."""
+def test_acks__fix_after_the_interval__triggers_the_ack(scene: Scene) -> None:
+    """The phone's radio is on just after it has sent a fix."""
     sent_after = []
     for second in range(200):
         if second % 25 == 0:
-            scene.feedback.note({("d1", "b1")})
+            scene.acks.request({("d1", "b1")})
         before = len(scene.sent)
         scene.pass_time(1)
         if len(scene.sent) > before:
@@ -73,10 +73,10 @@ def test_feedback__news_after_the_rest__bring_the_ack_along(scene: Scene) -> Non
     assert sent_after == [0, 50, 100, 150]
 
 
-def test_feedback__no_more_news_after_some__are_sent_after_twice_the_time(scene: Scene) -> None:
-    scene.feedback.note({("d1", "b1")})
+def test_acks__no_further_fix__is_sent_after_twice_the_interval(scene: Scene) -> None:
+    scene.acks.request({("d1", "b1")})
     scene.pass_time(10)
-    scene.feedback.note({("d1", "b1")})
+    scene.acks.request({("d1", "b1")})
     scene.pass_time(45)
     assert scene.sent == ["d1"]
     scene.pass_time(10)
@@ -85,34 +85,34 @@ def test_feedback__no_more_news_after_some__are_sent_after_twice_the_time(scene:
     assert scene.sent == ["d1", "d1"]
 
 
-def test_schedule__whatever_the_news__every_one_is_acknowledged_within_twice_the_time() -> None:
+def test_schedule__random_requests__are_all_sent_within_twice_the_interval() -> None:
     rng = random.Random(5)
     schedule = AckSchedule(30)
-    pairs = [("d", str(number)) for number in range(40)]
-    open_since: dict[Pair, float] = {}
-    last_sent: dict[Pair, float] = {}
+    boot_keys = [("d", str(number)) for number in range(40)]
+    open_since: dict[BootKey, float] = {}
+    last_sent: dict[BootKey, float] = {}
     for now_s in range(5000):
-        for pair in schedule.take_due(now_s):
-            assert now_s - last_sent.get(pair, -1e9) >= 29
-            assert pair in open_since
-            last_sent[pair] = now_s
-            del open_since[pair]
-        news = rng.sample(pairs, rng.choice([0, 0, 1, 5])) if now_s < 4900 else []
-        schedule.note(news, now_s)
-        for pair in news:
-            open_since.setdefault(pair, now_s)
+        for boot_key in schedule.pop_due(now_s):
+            assert now_s - last_sent.get(boot_key, -1e9) >= 29
+            assert boot_key in open_since
+            last_sent[boot_key] = now_s
+            del open_since[boot_key]
+        requested = rng.sample(boot_keys, rng.choice([0, 0, 1, 5])) if now_s < 4900 else []
+        schedule.request(requested, now_s)
+        for boot_key in requested:
+            open_since.setdefault(boot_key, now_s)
         assert all(now_s - since <= 61 for since in open_since.values())
     assert not open_since
 
 
-def test_feedback__no_news__nothing_is_sent(scene: Scene) -> None:
-    scene.feedback.note({("d1", "b1")})
+def test_acks__no_further_fix__nothing_is_sent_again(scene: Scene) -> None:
+    scene.acks.request({("d1", "b1")})
     scene.pass_time(300)
     assert scene.sent == ["d1"]
 
 
-def test_feedback__the_database_is_away__is_sent_when_it_is_back(scene: Scene) -> None:
-    scene.feedback.note({("d1", "b1")})
+def test_acks__database_unavailable__are_sent_once_it_is_back(scene: Scene) -> None:
+    scene.acks.request({("d1", "b1")})
     scene.store_is_up = False
     with pytest.raises(StoreUnavailable):
         scene.pass_time(1)
@@ -121,8 +121,8 @@ def test_feedback__the_database_is_away__is_sent_when_it_is_back(scene: Scene) -
     assert scene.sent == ["d1"]
 
 
-def test_feedback__the_broker_is_away__is_sent_when_it_is_back(scene: Scene) -> None:
-    scene.feedback.note({("d1", "b1")})
+def test_acks__broker_unavailable__are_sent_once_it_is_back(scene: Scene) -> None:
+    scene.acks.request({("d1", "b1")})
     scene.broker_is_up = False
     scene.pass_time(5)
     scene.broker_is_up = True
@@ -138,6 +138,6 @@ def test_encode_watermark__gaps__are_inclusive_ranges() -> None:
 def test_encode_watermark__too_many_gaps__never_claims_one_of_them() -> None:
     missing = [(n, n) for n in range(2, 2002, 2)]
     ack = json.loads(encode_watermark(Watermark("d1", "b1", 3000, missing)))
-    assert len(ack["missing"]) == MOST_MISSING
+    assert len(ack["missing"]) == MAX_MISSING
     named = {first for first, _ in ack["missing"]}
     assert all(first in named for first, _ in missing if first <= ack["seq"])

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 from doorstep.store.records import INCOMING_COLUMNS, Outcome
-from driver_events.batch import Batch, Record, classify, read_batch, to_dead_letters
+from driver_events.batch import Batch, Record, classify, decode_batch, to_dead_letters
 from driver_events.positions import pack_positions
 
 AT_MS = 1_790_000_000_000
@@ -31,10 +31,10 @@ def record(*bodies: object, driver_id: str = "d1", at_ms: int = AT_MS + 500) -> 
 
 
 def read(*records: Record) -> Batch:
-    return read_batch(records, 10_000)
+    return decode_batch(records, 10_000)
 
 
-def test_read_batch__a_fix__is_a_row_in_the_stores_order() -> None:
+def test_read_batch__a_fix__becomes_a_row_in_column_order() -> None:
     batch = read(record(body(3, accuracy_m=5, battery=1)))
     assert dict(zip(INCOMING_COLUMNS, batch.rows[0], strict=True)) == {
         "n": 0,
@@ -54,118 +54,118 @@ def test_read_batch__a_fix__is_a_row_in_the_stores_order() -> None:
     }
 
 
-def test_read_batch__arrival__is_the_records_own_time() -> None:
+def test_read_batch__received_at__is_the_records_timestamp() -> None:
     batch = read(record(body(1), at_ms=AT_MS), record(body(2), at_ms=AT_MS + 7))
     assert [row[5] for row in batch.rows] == [AT, AT + timedelta(milliseconds=7)]
 
 
-def test_read_batch__enough_rows__ends_after_a_whole_record() -> None:
+def test_read_batch__enough_rows__ends_with_a_whole_record() -> None:
     records = [record(*(body(k * 10 + n + 1) for n in range(10))) for k in range(5)]
-    batch = read_batch(records, 15)
+    batch = decode_batch(records, 15)
     assert len(batch.records) == 2
     assert len(batch.rows) == 20
 
 
-def test_read_batch__a_key_that_is_no_drivers_id__is_a_fault() -> None:
+def test_read_batch__key_not_a_driver_id__is_refused() -> None:
     for key in (None, b"", b"a/b", b"\xff", b"x" * 65):
-        verdict = classify(read(Record(key, b"{}", AT_MS)), [])
-        [letter] = verdict.letters
+        result = classify(read(Record(key, b"{}", AT_MS)), [])
+        [letter] = result.dead_letters
         assert (letter.reason, letter.driver_id) == ("bad_id", None)
 
 
-def test_judge__nothing_named__all_is_committed() -> None:
+def test_classify__no_outcomes__all_are_committed() -> None:
     batch = read(record(body(1), body(2)), record(body(1), driver_id="d2"))
-    verdict = classify(batch, [])
-    assert verdict.outcomes == {"committed": 3}
-    assert verdict.pairs() == {("d1", "b1"), ("d2", "b1")}
-    assert verdict.letters == []
-    assert [row[3] for row in verdict.positions()] == [2, 1]
+    result = classify(batch, [])
+    assert result.outcomes == {"committed": 3}
+    assert result.boot_keys() == {("d1", "b1"), ("d2", "b1")}
+    assert result.dead_letters == []
+    assert [row[3] for row in result.positions()] == [2, 1]
 
 
-def test_judge__the_newest_committed_fix__is_the_position() -> None:
+def test_classify__several_fixes__the_newest_committed_is_the_position() -> None:
     batch = read(record(body(1), body(5), body(9), body(2)))
-    verdict = classify(batch, [Outcome(2, "quarantined", "inaccurate")])
-    assert [row[3] for row in verdict.positions()] == [5]
-    assert verdict.outcomes == {"committed": 3, "quarantined": 1}
-    assert verdict.reasons == {"inaccurate": 1}
-    assert verdict.letters == []
+    result = classify(batch, [Outcome(2, "quarantined", "inaccurate")])
+    assert [row[3] for row in result.positions()] == [5]
+    assert result.outcomes == {"committed": 3, "quarantined": 1}
+    assert result.reasons == {"inaccurate": 1}
+    assert result.dead_letters == []
 
 
-def test_judge__a_duplicate__is_acked_and_no_position() -> None:
-    verdict = classify(read(record(body(1))), [Outcome(0, "duplicate", None)])
-    assert verdict.pairs() == {("d1", "b1")}
-    assert verdict.positions() == []
-    assert verdict.letters == []
+def test_classify__duplicate__is_acknowledged_and_no_position() -> None:
+    result = classify(read(record(body(1))), [Outcome(0, "duplicate", None)])
+    assert result.boot_keys() == {("d1", "b1")}
+    assert result.positions() == []
+    assert result.dead_letters == []
 
 
-def test_judge__refused_by_a_rule__is_a_dead_letter_with_the_original_bytes() -> None:
-    spoilt = record(body(1), body(2), body(3))
-    verdict = classify(
-        read(spoilt), [Outcome(0, "rejected", "too_old"), Outcome(2, "rejected", "too_old")]
+def test_classify__refused_by_a_rule__becomes_a_dead_letter_with_the_original_bytes() -> None:
+    bad = record(body(1), body(2), body(3))
+    result = classify(
+        read(bad), [Outcome(0, "rejected", "too_old"), Outcome(2, "rejected", "too_old")]
     )
-    [letter] = verdict.letters
-    assert letter.payload == spoilt.payload
+    [letter] = result.dead_letters
+    assert letter.payload == bad.payload
     assert (letter.reason, letter.source, letter.driver_id) == ("too_old", "mqtt", "d1")
     assert letter.topic == "doorstep/v1/drivers/d1/position"
     assert letter.detail == "seq 1; seq 3"
-    assert verdict.reasons == {"too_old": 2}
+    assert result.reasons == {"too_old": 2}
 
 
-def test_judge__a_conflict__is_a_dead_letter_and_counted_as_its_reason() -> None:
-    verdict = classify(read(record(body(1))), [Outcome(0, "conflict", None)])
-    assert [letter.reason for letter in verdict.letters] == ["conflict"]
-    assert verdict.outcomes == {"conflict": 1}
-    assert verdict.reasons == {"conflict": 1}
+def test_classify__conflict__becomes_a_dead_letter_counted_by_reason() -> None:
+    result = classify(read(record(body(1))), [Outcome(0, "conflict", None)])
+    assert [letter.reason for letter in result.dead_letters] == ["conflict"]
+    assert result.outcomes == {"conflict": 1}
+    assert result.reasons == {"conflict": 1}
 
 
-def test_judge__unreadable_entries__are_letters_though_no_row_names_them() -> None:
-    verdict = classify(read(record(body(1, boot="a/b")), record(b"nonsense")), [])
-    assert sorted(letter.reason for letter in verdict.letters) == ["bad_id", "not_json"]
-    assert verdict.outcomes == {"malformed": 2}
-    assert verdict.pairs() == set()
+def test_classify__unreadable_entries__become_dead_letters_without_rows() -> None:
+    result = classify(read(record(body(1, boot="a/b")), record(b"nonsense")), [])
+    assert sorted(letter.reason for letter in result.dead_letters) == ["bad_id", "not_json"]
+    assert result.outcomes == {"malformed": 2}
+    assert result.boot_keys() == set()
 
 
-def test_judge__refused_in_decoding__is_a_row_for_the_watermark_and_a_letter() -> None:
+def test_classify__refused_in_decoding__is_a_row_for_the_watermark_and_a_dead_letter() -> None:
     batch = read(record(body(4, lat_deg=91)))
     assert batch.rows[0][13] == "latitude_out_of_range"
     assert batch.rows[0][4] is None
-    verdict = classify(batch, [Outcome(0, "rejected", "latitude_out_of_range")])
-    assert [letter.reason for letter in verdict.letters] == ["latitude_out_of_range"]
-    assert verdict.pairs() == {("d1", "b1")}
+    result = classify(batch, [Outcome(0, "rejected", "latitude_out_of_range")])
+    assert [letter.reason for letter in result.dead_letters] == ["latitude_out_of_range"]
+    assert result.boot_keys() == {("d1", "b1")}
 
 
-def test_judge__refused_before__is_no_second_letter() -> None:
+def test_classify__refused_before__is_no_second_dead_letter() -> None:
     batch = read(record(body(4, lat_deg=91)))
-    assert classify(batch, [Outcome(0, "rejected", "rejected_before")]).letters == []
+    assert classify(batch, [Outcome(0, "rejected", "rejected_before")]).dead_letters == []
 
 
-def test_judge__a_void__is_no_letter() -> None:
+def test_classify__void__is_no_dead_letter() -> None:
     batch = read(record({"boot": "b1", "seq": 4, "void": True}))
-    verdict = classify(batch, [Outcome(0, "rejected", "void")])
-    assert verdict.letters == []
-    assert verdict.reasons == {"void": 1}
-    assert verdict.pairs() == {("d1", "b1")}
+    result = classify(batch, [Outcome(0, "rejected", "void")])
+    assert result.dead_letters == []
+    assert result.reasons == {"void": 1}
+    assert result.boot_keys() == {("d1", "b1")}
 
 
-def test_judge__a_conflict__is_a_letter() -> None:
-    verdict = classify(read(record(body(1))), [Outcome(0, "conflict", None)])
-    assert [letter.reason for letter in verdict.letters] == ["conflict"]
+def test_classify__conflict__is_a_dead_letter() -> None:
+    result = classify(read(record(body(1))), [Outcome(0, "conflict", None)])
+    assert [letter.reason for letter in result.dead_letters] == ["conflict"]
 
 
-def test_judge__parked__is_remembered_and_no_position() -> None:
-    verdict = classify(read(record(body(1))), [Outcome(0, "parked", "locked")])
-    assert verdict.parked == {("d1", "b1")}
-    assert verdict.positions() == []
-    assert verdict.letters == []
+def test_classify__parked__is_remembered_and_no_position() -> None:
+    result = classify(read(record(body(1))), [Outcome(0, "parked", "locked")])
+    assert result.parked == {("d1", "b1")}
+    assert result.positions() == []
+    assert result.dead_letters == []
 
 
-def test_bury__a_batch__is_letters_and_no_rows() -> None:
+def test_to_dead_letters__a_batch__has_dead_letters_and_no_rows() -> None:
     batch = to_dead_letters(read(record(body(1))), "out of range")
     assert batch.rows == []
-    assert [letter.reason for letter in classify(batch, []).letters] == ["refused_by_database"]
+    assert [letter.reason for letter in classify(batch, []).dead_letters] == ["refused_by_database"]
 
 
-def test_pack_positions__rows__as_the_contract_has_them() -> None:
+def test_pack_positions__rows__match_the_contract() -> None:
     batch = read(record(body(1, accuracy_m=5, speed_mps=4, heading_deg=90)))
     [value] = pack_positions(batch.rows)
     assert json.loads(value) == {
@@ -174,7 +174,7 @@ def test_pack_positions__rows__as_the_contract_has_them() -> None:
     }
 
 
-def test_pack_positions__very_many__are_several_records() -> None:
+def test_pack_positions__over_5000__become_several_records() -> None:
     batch = read(*(record(body(1), driver_id=f"d{n}") for n in range(6000)))
     assert [len(json.loads(value)["positions"]) for value in pack_positions(batch.rows)] == [
         5000,

@@ -1,4 +1,4 @@
-"""What driver_events asks Kafka, where it must not go on asking the same client."""
+"""The admin client, which is replaced after a time-out. The seam replaced: AdminClient."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from doorstep.errors import KafkaUnavailable
-from driver_events import consumer as source_module
+from doorstep.kafka.access import KafkaAccess
+from driver_events import consumer as consumer_module
 from driver_events.consumer import PartitionConsumer
 
 
-def test_identify__a_client_that_waits_for_a_dead_controller__is_not_asked_again(monkeypatch):
+def test_identify__client_waits_for_a_dead_controller__is_replaced(monkeypatch):
     asked: list[object] = []
 
     class Waiting:
-        """An AdminClient as it is after the broker that it took for the controller has died."""
+        """An AdminClient whose controller has died."""
 
         def __init__(self, _: dict[str, Any]) -> None:
             pass
@@ -25,11 +26,11 @@ def test_identify__a_client_that_waits_for_a_dead_controller__is_not_asked_again
             asked.append(self)
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "waiting for controller"))
 
-    monkeypatch.setattr(source_module, "AdminClient", Waiting)
-    source = PartitionConsumer("127.0.0.1:1", "driver-pos", "a-group", "a-name")
+    monkeypatch.setattr(consumer_module, "AdminClient", Waiting)
+    consumer = PartitionConsumer(KafkaAccess("127.0.0.1:1"), "driver-pos", "a-group", "a-name")
     for _ in range(2):
         with pytest.raises(KafkaUnavailable, match="waiting for controller"):
-            source.identify()
-    source.close()
+            consumer.identify()
+    consumer.close()
     first, second = asked
     assert first is not second

@@ -1,4 +1,4 @@
-"""Commands on their way to the brokers. Stand-ins: the database's calls, and MQTT."""
+"""Publishing commands. The seams replaced: the database's calls, and MQTT."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Rows:
 
 
 class Broker:
-    """The seam of MQTT: confirms whom it is told to, or is away for some."""
+    """The seam of MQTT: confirms the drivers in `confirms`; those in `away` are unreachable."""
 
     def __init__(self) -> None:
-        self.connects = 1
+        self.connect_count = 1
         self.confirms = {"anna", "bruno"}
         self.away: set[str] = set()
         self.sent: list[tuple[str, SamplingPolicy]] = []
@@ -72,7 +72,7 @@ def publisher(rows: Rows, broker: Broker) -> CommandPublisher:
     return CommandPublisher(cast("Connection", rows), broker, lambda: now[0], sleep)
 
 
-def test_publish__confirmed__waits_no_more(rows: Rows) -> None:
+def test_publish__confirmed__is_not_sent_again(rows: Rows) -> None:
     broker = Broker()
     publisher(rows, broker).publish()
     assert broker.sent == [
@@ -82,7 +82,7 @@ def test_publish__confirmed__waits_no_more(rows: Rows) -> None:
     assert rows.waiting == {}
 
 
-def test_publish__not_confirmed_or_broker_away__stays_for_the_next_time(rows: Rows) -> None:
+def test_publish__not_confirmed_or_broker_unreachable__stays_pending(rows: Rows) -> None:
     broker = Broker()
     broker.confirms, broker.away = set(), {"bruno"}
     one = publisher(rows, broker)
@@ -93,12 +93,12 @@ def test_publish__not_confirmed_or_broker_away__stays_for_the_next_time(rows: Ro
     assert rows.waiting == {}
 
 
-def test_publish__after_a_reconnect__everything_goes_out_again(rows: Rows) -> None:
+def test_publish__after_a_reconnect__sends_everything_again(rows: Rows) -> None:
     broker = Broker()
     one = publisher(rows, broker)
     one.publish()
     one.publish()
     assert rows.renewed == 1
-    broker.connects += 1
+    broker.connect_count += 1
     one.publish()
     assert rows.renewed == 2

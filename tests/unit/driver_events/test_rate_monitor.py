@@ -1,4 +1,4 @@
-"""A device that sends too much is counted; one that resends after an outage is not."""
+"""Devices over the rate limit. The seam replaced: the clock."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tests.factories import make_fix, now, numbered
 
 
 class Hour:
-    """A meter with a clock to turn, and what it has counted since."""
+    """A rate monitor with a manual clock."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.meter = RateMonitor(lambda: self.now_s)
+        self.monitor = RateMonitor(lambda: self.now_s)
         self._before = self._total()
 
     def send(self, driver_id: str, fixes: int, received_at: datetime | None = None) -> None:
         at = received_at or now()
-        self.meter.note(numbered([make_fix(driver_id, received_at=at)] * fixes))
+        self.monitor.count(numbered([make_fix(driver_id, received_at=at)] * fixes))
 
     def found_after(self, seconds: float = CHECK_EVERY_S) -> int:
         self.now_s += seconds
-        self.meter.check()
+        self.monitor.check()
         return round(self._total() - self._before)
 
     @staticmethod
@@ -36,13 +36,13 @@ class Hour:
         return sample.value
 
 
-def test_meter__a_burst_of_1000__is_what_a_phone_resends() -> None:
+def test_rate_monitor__burst_of_1000__is_allowed() -> None:
     hour = Hour()
     hour.send("d1", 1000)
     assert hour.found_after() == 0
 
 
-def test_meter__a_burst_of_2000__is_counted_once() -> None:
+def test_rate_monitor__burst_of_2000__is_counted_once() -> None:
     hour = Hour()
     hour.send("d1", 2000)
     hour.send("d2", 3)
@@ -51,7 +51,7 @@ def test_meter__a_burst_of_2000__is_counted_once() -> None:
     assert hour.found_after() == 1
 
 
-def test_meter__six_a_second_for_an_hour__is_found_and_four_are_not() -> None:
+def test_rate_monitor__six_a_second_for_an_hour__is_counted_and_four_are_not() -> None:
     hour = Hour()
     for _ in range(int(WINDOW_S / CHECK_EVERY_S)):
         hour.send("d1", int(6 * CHECK_EVERY_S))
@@ -60,7 +60,7 @@ def test_meter__six_a_second_for_an_hour__is_found_and_four_are_not() -> None:
     assert found == 1
 
 
-def test_meter__a_new_hour__counts_anew() -> None:
+def test_rate_monitor__new_hour__counts_again() -> None:
     hour = Hour()
     hour.send("d1", 900)
     assert hour.found_after(WINDOW_S + 1) == 0
@@ -68,7 +68,7 @@ def test_meter__a_new_hour__counts_anew() -> None:
     assert hour.found_after() == 0
 
 
-def test_meter__ten_hours_that_waited_in_kafka__are_no_chatter() -> None:
+def test_rate_monitor__backlog_of_ten_hours__is_allowed() -> None:
     hour = Hour()
     began = now() - timedelta(hours=10)
     for n in range(9):
@@ -76,7 +76,7 @@ def test_meter__ten_hours_that_waited_in_kafka__are_no_chatter() -> None:
     assert hour.found_after() == 0
 
 
-def test_meter__nothing_at_all__is_nothing() -> None:
+def test_rate_monitor__no_rows__counts_nothing() -> None:
     hour = Hour()
-    hour.meter.note([])
+    hour.monitor.count([])
     assert hour.found_after() == 0

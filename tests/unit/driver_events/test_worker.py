@@ -1,4 +1,4 @@
-"""Threads whose end is never silent."""
+"""Worker threads. Pure: no seam is replaced."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from doorstep.errors import StoreUnavailable
 from driver_events.worker import Worker
 
 
-def test_worker__unavailable__is_waited_out() -> None:
+def test_worker__unavailable__is_retried() -> None:
     worked = threading.Event()
     troubles = [StoreUnavailable()]
 
@@ -36,10 +36,10 @@ def test_worker__any_other_error__is_raised_by_check() -> None:
     worker.stop()
     with pytest.raises(KeyError):
         worker.check()
-    assert not worker.is_well
+    assert not worker.is_healthy
 
 
-def test_worker__woken__works_before_its_time() -> None:
+def test_worker__woken__runs_immediately() -> None:
     times = threading.Semaphore(0)
 
     def work() -> bool:

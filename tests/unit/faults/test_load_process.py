@@ -26,7 +26,7 @@ asyncio.run(main())
 """
 
 
-def test_pause__a_busy_process__returns_when_nothing_more_is_written(
+def test_pause__busy_process__returns_when_nothing_more_is_written(
     tmp_path: Path,
 ) -> None:
     load = LoadProcess.__new__(LoadProcess)

@@ -1,4 +1,4 @@
-"""The faults' network: what gets through, what does not, and who notices."""
+"""The faults' proxy: what it forwards, drops and signals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SILENCE_S = 0.3
 
 
 class Echo:
-    """A server that sends back what it reads, and remembers it and how it came."""
+    """A server that echoes and records what it reads."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -77,7 +77,7 @@ def read(client: socket.socket, size: int) -> bytes:
 
 
 def is_silent(client: socket.socket) -> bool:
-    """Whether nothing comes, not even an end."""
+    """Say whether nothing arrives, not even the end of the stream."""
     client.settimeout(SILENCE_S)
     try:
         client.recv(1)
@@ -86,7 +86,7 @@ def is_silent(client: socket.socket) -> bool:
     return False
 
 
-def test_proxy__untouched__passes_and_counts_both_ways(proxy: Proxy) -> None:
+def test_proxy__no_conditions__forwards_and_counts_both_ways(proxy: Proxy) -> None:
     with connect(proxy) as client:
         client.sendall(b"x" * 200_000)
         assert read(client, 200_000) == b"x" * 200_000
@@ -120,7 +120,7 @@ def test_black_hole__new_connection__is_not_even_accepted(proxy: Proxy) -> None:
         socket.create_connection(("127.0.0.1", proxy.port), SILENCE_S)
 
 
-def test_black_hole__only_down__the_server_hears_and_the_client_does_not(
+def test_black_hole__only_down__server_receives_and_client_does_not(
     proxy: Proxy, echo: Echo
 ) -> None:
     with connect(proxy) as client:
@@ -139,11 +139,11 @@ def test_black_hole__bytes_without_acknowledgement__time_out_at_the_sender(proxy
         read(client, 3)
         proxy.black_hole()
         client.sendall(b"two")
-        with pytest.raises(TimeoutError, match="Connection timed out"):  # the kernel's, not ours
+        with pytest.raises(TimeoutError, match="Connection timed out"):  # the kernel's time-out
             client.recv(1)
 
 
-def test_swallow__acknowledges_and_stays_silent_after_healing(proxy: Proxy, echo: Echo) -> None:
+def test_swallow__open_connection__is_acknowledged_and_silent(proxy: Proxy, echo: Echo) -> None:
     proxy.swallow()
     with connect(proxy) as client:
         client.sendall(b"one")
@@ -154,9 +154,7 @@ def test_swallow__acknowledges_and_stays_silent_after_healing(proxy: Proxy, echo
         assert echo.heard == []
 
 
-def test_half_open__the_server_has_gone_and_the_client_never_hears(
-    proxy: Proxy, echo: Echo
-) -> None:
+def test_half_open__server_closed__client_is_not_notified(proxy: Proxy, echo: Echo) -> None:
     with connect(proxy) as client, connect(proxy) as other:
         client.sendall(b"one")
         read(client, 3)
@@ -171,7 +169,7 @@ def test_half_open__the_server_has_gone_and_the_client_never_hears(
             assert read(fresh, 5) == b"three"
 
 
-def test_cut__is_a_reset_for_the_client_and_an_end_for_the_server(proxy: Proxy, echo: Echo) -> None:
+def test_cut__open_connection__resets_client_and_ends_server(proxy: Proxy, echo: Echo) -> None:
     with connect(proxy) as client:
         client.sendall(b"one")
         read(client, 3)
@@ -181,7 +179,7 @@ def test_cut__is_a_reset_for_the_client_and_an_end_for_the_server(proxy: Proxy, 
         assert echo.ended.wait(10)
 
 
-def test_latency__with_slices__comes_late_in_small_pieces_and_in_order(
+def test_latency__with_slices__arrives_late_in_slices_and_in_order(
     proxy: Proxy, echo: Echo
 ) -> None:
     data = bytes(range(256)) * 4
@@ -194,10 +192,10 @@ def test_latency__with_slices__comes_late_in_small_pieces_and_in_order(
         assert len(echo.heard) > 4
 
 
-def test_bandwidth__holds_back_what_exceeds_it(proxy: Proxy) -> None:
+def test_bandwidth__more_than_the_limit__is_delayed(proxy: Proxy) -> None:
     proxy.set(Conditions(bytes_per_s=200_000))
     with connect(proxy) as client:
         started_s = time.monotonic()
         client.sendall(b"x" * 200_000)
         assert len(read(client, 200_000)) == 200_000
-        assert time.monotonic() - started_s >= 0.6  # the last chunk's own time is not waited for
+        assert time.monotonic() - started_s >= 0.6  # without the last chunk's own time

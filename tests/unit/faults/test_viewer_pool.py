@@ -23,7 +23,7 @@ def test_viewer__retry_and_id__are_kept_for_the_next_connection() -> None:
     assert not viewer.is_watching
 
 
-def test_viewer__first_data_of_a_connection__is_when_it_sees() -> None:
+def test_viewer__first_data_of_a_connection__starts_watching() -> None:
     viewer = Viewer("o1", opened_at=time.monotonic())
     viewer.read_line(data_of(None))
     first = viewer.first_frame_at
@@ -34,7 +34,7 @@ def test_viewer__first_data_of_a_connection__is_when_it_sees() -> None:
     assert not viewer.is_watching
 
 
-def test_viewer__newer_positions__are_timed_and_older_ones_are_not() -> None:
+def test_viewer__newer_positions__are_measured_and_older_ones_are_not() -> None:
     viewer = Viewer("o1")
     fix_at = datetime.now(UTC) - timedelta(seconds=5)
     viewer.read_line(data_of(fix_at))

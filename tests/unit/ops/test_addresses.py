@@ -1,4 +1,4 @@
-"""Where the stack listens: default ports, others where one is taken, remembered."""
+"""The stack's addresses: default ports, replacements for taken ones, the saved file."""
 
 from __future__ import annotations
 
@@ -9,63 +9,53 @@ import pytest
 
 from doorstep.settings import Bind
 from ops.stack.addresses import Addresses, choose_addresses, reach
-from ops.stack.paths import StackError
-from ops.stack.settings import StackSettings
-
-ANY = {
-    "mqtt_port": 0,
-    "kafka_port": 0,
-    "database_port": 0,
-    "tracking_api_port": 0,
-    "driver_api_port": 0,
-    "bridge_port": 0,
-    "driver_events_port": 0,
-}
+from ops.stack.errors import StackError
+from ops.stack.settings import FREE_PORTS, StackSettings
 
 
-def test_choose__any_port__no_two_parts_share_one() -> None:
-    at = choose_addresses(StackSettings(**ANY, mqtt_brokers=3), pytest.fail)
+def test_choose__any_port__no_two_processes_share_one() -> None:
+    at = choose_addresses(StackSettings(**FREE_PORTS, mqtt_brokers=3), pytest.fail)
 
     binds = [*at.mqtt, at.kafka, at.kafka_controller, at.database, at.tracking_api]
     binds += [at.driver_api, at.bridge, at.driver_events]
     assert len({bind.port for bind in binds}) == len(binds) == 10
 
 
-def test_choose__port_taken__takes_another_and_says_so() -> None:
-    said: list[str] = []
+def test_choose__port_taken__another_is_used_and_reported() -> None:
+    messages: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        at = choose_addresses(StackSettings(**(ANY | {"mqtt_port": port})), said.append)
+        at = choose_addresses(StackSettings(**(FREE_PORTS | {"mqtt_port": port})), messages.append)
 
     assert at.mqtt[0].port != port
-    assert said == [
+    assert messages == [
         f"port {port} is taken by another program: mosquitto-1 listens on {at.mqtt[0].port}"
     ]
 
 
 def test_choose__port_taken_on_every_address__counts_as_taken() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
-        at = choose_addresses(StackSettings(**(ANY | {"kafka_port": port})), said.append)
+        at = choose_addresses(StackSettings(**(FREE_PORTS | {"kafka_port": port})), messages.append)
 
     assert at.kafka.port != port
-    assert said
+    assert messages
 
 
-def test_addresses__saved__come_back(tmp_path: Path) -> None:
-    at = choose_addresses(StackSettings(**ANY, mqtt_brokers=2), pytest.fail)
+def test_load__saved_addresses__are_the_same(tmp_path: Path) -> None:
+    at = choose_addresses(StackSettings(**FREE_PORTS, mqtt_brokers=2), pytest.fail)
     at.save(tmp_path / "stack.json")
 
     assert Addresses.load(tmp_path / "stack.json") == at
 
 
-def test_addresses__nothing_saved__is_none(tmp_path: Path) -> None:
+def test_load__no_file__is_none(tmp_path: Path) -> None:
     assert Addresses.load(tmp_path / "stack.json") is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"mqtt": 3}', '{"mqtt": ["x"]}'])
-def test_addresses__file_damaged__is_said(tmp_path: Path, text: str) -> None:
+def test_load__damaged_file__is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "stack.json").write_text(text)
 
     with pytest.raises(StackError):
@@ -77,7 +67,7 @@ def test_reach__bound_to_every_address__is_loopback() -> None:
     assert reach(Bind("10.1.2.3", 1883)) == Bind("10.1.2.3", 1883)
 
 
-def test_mqtt_url__several_brokers__keeps_their_order() -> None:
-    at = choose_addresses(StackSettings(**ANY, mqtt_brokers=3), pytest.fail)
+def test_mqtt_url__several_brokers__are_in_order() -> None:
+    at = choose_addresses(StackSettings(**FREE_PORTS, mqtt_brokers=3), pytest.fail)
 
     assert at.mqtt_url == ",".join(f"mqtt://127.0.0.1:{bind.port}" for bind in at.mqtt)

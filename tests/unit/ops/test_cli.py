@@ -1,4 +1,4 @@
-"""The launcher's commands that need no server: what they print, and how they end."""
+"""Commands of `./run` without servers: output and exit status."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import pytest
 
 from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
-from ops import checks, cli
-from ops.cli import OPERATOR_COMMANDS, main
+from ops import checks
+from ops.cli import main
+from ops.commands import drivers_command
+from ops.commands.operator_commands import COMMANDS
 from ops.stack.paths import StackPaths
 from ops.stack.stack import Stack
 
@@ -33,7 +35,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StackPaths:
 
 
 @pytest.mark.usefixtures("paths")
-def test_drivers__list__the_devices_and_not_the_services(
+def test_drivers__list__excludes_the_services(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["drivers"]) == 0
@@ -45,7 +47,7 @@ def test_drivers__list__the_devices_and_not_the_services(
     ("action", "secret"),
     [("token", driver_token(KEY, "anna")), ("password", mqtt_password(KEY, "anna"))],
 )
-def test_drivers__credentials_of_one__printed_alone(
+def test_drivers__secret_of_one__is_printed_bare(
     action: str, secret: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["drivers", action, "anna"]) == 0
@@ -53,7 +55,30 @@ def test_drivers__credentials_of_one__printed_alone(
 
 
 @pytest.mark.usefixtures("paths")
-def test_drivers__token_of_a_stranger__refused_with_what_to_do(
+def test_drivers__tokens_of_several__are_lines_of_id_and_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(drivers_command, "read_driver_ids", lambda _: ["anna", "bruno"])
+    assert main(["drivers", "token", "bruno", "anna"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"bruno {driver_token(KEY, 'bruno')}",
+        f"anna {driver_token(KEY, 'anna')}",
+    ]
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize(
+    "arguments", [["drivers", "token"], ["drivers", "add"], ["sources", "password"]]
+)
+def test_drivers_and_sources__action_without_an_id__is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert "name at least one id" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("paths")
+def test_drivers__token_of_an_unknown_driver__is_refused_with_the_command_to_add(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["drivers", "token", "bruno"]) == 1
@@ -61,12 +86,12 @@ def test_drivers__token_of_a_stranger__refused_with_what_to_do(
 
 
 @pytest.mark.usefixtures("paths")
-def test_logs__of_no_such_part__says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs__unknown_process__lists_those_with_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", "rabbitmq"]) == 2
-    assert "no log of 'rabbitmq'" in "".join(capsys.readouterr())
+    assert "'rabbitmq' has no log" in "".join(capsys.readouterr())
 
 
-def test_owner_pid__a_process_that_is_gone__owns_nothing(paths: StackPaths) -> None:
+def test_owner_pid__a_process_that_has_ended__is_none(paths: StackPaths) -> None:
     stack = Stack()
     assert stack.owner_pid() is None
     (paths.root / "owner.pid").write_text(str(os.getpid()))
@@ -75,7 +100,7 @@ def test_owner_pid__a_process_that_is_gone__owns_nothing(paths: StackPaths) -> N
     assert stack.owner_pid() is None
 
 
-def test_session__taken_down_meanwhile__leaves_what_came_after_alone(
+def test_session__stopped_by_down_meanwhile__is_not_stopped_again(
     paths: StackPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack, downs = Stack(), []
@@ -89,9 +114,11 @@ def test_session__taken_down_meanwhile__leaves_what_came_after_alone(
     assert downs == [1]
 
 
-def test_demo__started_with_sigint_ignored__stops_on_it_and_says_so_at_once(tmp_path: Path) -> None:
+def test_demo__started_with_sigint_ignored__stops_on_it_and_acknowledges_at_once(
+    tmp_path: Path,
+) -> None:
     code = (
-        "import signal, sys, time; from ops import cli; from ops.stack import demo;"
+        "import signal, sys, time; from ops import cli; from ops.demo import demo;"
         "demo.run_demo = lambda *_: (print('up', flush=True), time.sleep(30));"
         "sys.exit(cli.main(['demo']))"
     )
@@ -111,15 +138,17 @@ def test_demo__started_with_sigint_ignored__stops_on_it_and_says_so_at_once(tmp_
 
 
 @pytest.mark.usefixtures("paths")
-@pytest.mark.parametrize("command", OPERATOR_COMMANDS)
-def test_operate__help__needs_no_stack(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", COMMANDS)
+def test_operator_command__help__needs_no_stack(
+    command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main([command, "--help"])
     assert exit_info.value.code == 0
     assert "usage" in capfd.readouterr().out
 
 
-def test_test__help__says_what_it_runs_instead_of_running_it(
+def test_test__help__lists_the_tools_and_runs_none(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert checks.main(["--help"]) == 0
@@ -129,19 +158,21 @@ def test_test__help__says_what_it_runs_instead_of_running_it(
 
 
 @pytest.mark.usefixtures("paths")
-def test_drivers__add_of_a_known_one__says_that_it_is_there(
+def test_drivers__add_a_registered_one__is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)  # in place of the servers
     assert main(["drivers", "add", "anna"]) == 0
-    assert capsys.readouterr().err == "already there: anna\n"
+    assert capsys.readouterr().err == "registered already: anna\n"
     assert main(["drivers", "add", "anna", "bruno"]) == 0
-    assert capsys.readouterr().err == ("already there: anna\nadded 1; MQTT user name = driver id\n")
+    assert capsys.readouterr().err == (
+        "registered already: anna\nadded 1; the MQTT user name is the driver's id\n"
+    )
 
 
 @pytest.mark.parametrize(("driver_id", "is_new"), [("anna", False), ("bruno", True)])
 @pytest.mark.usefixtures("paths")
-def test_send__no_stack_up__says_what_it_does_first(
+def test_send__no_stack_up__announces_what_it_starts(
     driver_id: str,
     is_new: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -150,7 +181,7 @@ def test_send__no_stack_up__says_what_it_does_first(
     monkeypatch.setattr(Stack, "up", lambda *_, **__: None)  # in place of the servers
     monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)
     monkeypatch.setattr(Stack, "client_environment", lambda _: dict(os.environ))
-    monkeypatch.setattr(cli.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0))
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
     assert main(["send", "--driver", driver_id, "--lat", "43.77", "--lon", "11.25"]) == 0
     said = ["no stack is up: starting one for this command"]
     said += [f"registered {driver_id} as a new driver"] if is_new else []
@@ -159,7 +190,7 @@ def test_send__no_stack_up__says_what_it_does_first(
 
 @pytest.mark.usefixtures("paths")
 @pytest.mark.parametrize("command", ["where", "dead-letters", "rebuild"])
-def test_operate__with_no_stack_up__says_what_to_do(
+def test_operator_command__no_stack_up__names_the_command_to_start_it(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([command, "anna", "1"]) == 1

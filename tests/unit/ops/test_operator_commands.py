@@ -11,8 +11,13 @@ from doorstep.fix import Fix, Refused
 from doorstep.kafka.topic_reader import murmur2, partition_of
 from doorstep.store.records import Watermark
 from ops.commands import dead_letters_command, trace_command
-from ops.commands.dead_letter_reader import StoredDeadLetter, Wanted, parse_time, printable
-from ops.commands.dead_letter_replay import identities_of, resend_of
+from ops.commands.dead_letter_reader import (
+    DeadLetterFilter,
+    StoredDeadLetter,
+    parse_time,
+    printable,
+)
+from ops.commands.dead_letter_replay import resend_of
 from ops.commands.runner import BadArgument
 from ops.commands.trace import (
     InHistory,
@@ -20,8 +25,8 @@ from ops.commands.trace import (
     KnownBoot,
     Trace,
     choose_boots,
+    concerns,
     entry_of,
-    is_about,
 )
 from ops.commands.trace_report import steps_of, trace_result_of
 
@@ -32,8 +37,8 @@ FIX = b'{"boot":"b1","seq":7,"fix_at":1795262400000,"lat_deg":43.7,"lon_deg":11.
 def make_letter(
     payload: bytes = FIX, key: bytes | None = b"d1", offset: int = 17, **headers: str
 ) -> StoredDeadLetter:
-    told = {"reason": "not_json", "source": "mqtt", "driver_id": "d1", **headers}
-    return StoredDeadLetter(2, offset, 1_795_262_400_000, key, payload, told)
+    values = {"reason": "not_json", "source": "mqtt", "driver_id": "d1", **headers}
+    return StoredDeadLetter(2, offset, 1_795_262_400_000, key, payload, values)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,7 @@ def make_letter(
         (b"abc", 479470107),
     ],
 )
-def test_murmur2__kafkas_own_examples__hash_alike(key: bytes, hashed: int) -> None:
+def test_murmur2__kafka_s_own_examples__hash_alike(key: bytes, hashed: int) -> None:
     assert murmur2(key) == hashed % 2**32
     assert 0 <= partition_of(key, 12) < 12
 
@@ -56,11 +61,11 @@ def test_murmur2__kafkas_own_examples__hash_alike(key: bytes, hashed: int) -> No
     ("text", "ago"),
     [("90s", 90), ("30min", 1800), ("30m", 1800), ("2h", 7200), ("1.5d", 129_600)],
 )
-def test_parse_time__so_long_ago__is_before_now(text: str, ago: float) -> None:
+def test_parse_time__an_age__is_subtracted_from_now(text: str, ago: float) -> None:
     assert parse_time(text, NOW) == (NOW - timedelta(seconds=ago)).timestamp() * 1000
 
 
-def test_parse_time__an_instant__is_itself_and_anything_else_is_one_clear_error() -> None:
+def test_parse_time__an_instant__is_read_and_anything_else_refused() -> None:
     assert parse_time("2026-11-21T12:00:00+01:00", NOW) == (NOW.timestamp() - 3600) * 1000
     assert parse_time("9" * 300 + "d", NOW) == 0
     for text in ("", "2", "h", "-2h", "yesterday", "2026-11-21T12:00:00", "'; DROP TABLE x;--"):
@@ -71,11 +76,11 @@ def test_parse_time__an_instant__is_itself_and_anything_else_is_one_clear_error(
 @pytest.mark.parametrize(
     "payload", [b"\x1b[31mred\x07", b"a\r\nb", b"\xff\xfe", b"\x00", "‮gpj".encode()]
 )
-def test_printable__whatever_bytes__no_terminal_obeys_them(payload: bytes) -> None:
+def test_printable__any_bytes__contains_no_control_characters(payload: bytes) -> None:
     assert printable(payload).isprintable()
 
 
-def test_letter__its_driver__is_named_by_a_header_or_the_topic() -> None:
+def test_dead_letter__driver_id__is_from_a_header_or_the_topic() -> None:
     assert make_letter().driver_id == "d1"
     assert make_letter(driver_id="").driver_id is None
     topic = "doorstep/v1/drivers/anna/position"
@@ -84,51 +89,42 @@ def test_letter__its_driver__is_named_by_a_header_or_the_topic() -> None:
     assert make_letter(driver_id="a b", topic="x").driver_id is None
 
 
-def test_resend_of__a_letter_of_nobody__is_refused() -> None:
+def test_resend_of__a_letter_without_driver__is_refused() -> None:
     with pytest.raises(BadArgument, match="names no driver"):
         resend_of(make_letter(driver_id="", topic="doorstep/v1/drivers//position"))
 
 
-def test_letter__its_arrival__is_the_originals_where_it_is_told() -> None:
+def test_dead_letter__arrived_at__is_the_header_s_or_else_the_record_s() -> None:
     assert make_letter(received_at_ms="1795000000000").arrived_at_ms == 1_795_000_000_000
     assert make_letter(received_at_ms="soon").arrived_at_ms == make_letter().written_at_ms
 
 
-def test_wanted__each_filter__leaves_out_what_does_not_fit() -> None:
+def test_dead_letter_filter__one_field_differs__does_not_match() -> None:
     letter = make_letter()
     at_ms = letter.written_at_ms
-    assert Wanted().is_any
-    assert Wanted(("not_json",), ("mqtt",), ("d1",), at_ms, at_ms + 1).fits(letter)
+    assert DeadLetterFilter().is_empty
+    assert DeadLetterFilter(("not_json",), ("mqtt",), ("d1",), at_ms, at_ms + 1).matches(letter)
     for other in (
-        Wanted(reasons=("empty",)),
-        Wanted(sources=("parked",)),
-        Wanted(driver_ids=("d2",)),
-        Wanted(since_ms=at_ms + 1),
-        Wanted(until_ms=at_ms),
+        DeadLetterFilter(reasons=("empty",)),
+        DeadLetterFilter(sources=("parked",)),
+        DeadLetterFilter(driver_ids=("d2",)),
+        DeadLetterFilter(since_ms=at_ms + 1),
+        DeadLetterFilter(until_ms=at_ms),
     ):
-        assert not other.fits(letter)
+        assert not other.matches(letter)
 
 
-def test_identities_of__an_array__are_those_that_can_be_read() -> None:
-    bad = FIX.replace(b'"seq":7', b'"seq":8').replace(b"43.7", b"99")
-    assert identities_of(resend_of(make_letter(b"[" + FIX + b"," + bad + b",3]"))) == [
-        ("d1", "b1", 7),
-        ("d1", "b1", 8),
-    ]
-    assert identities_of(resend_of(make_letter(b"hello"))) == []
-
-
-def test_is_about__an_array__is_about_the_seqs_that_its_detail_names() -> None:
+def test_concerns__an_array__only_the_seqs_in_its_detail() -> None:
     array = b"[" + FIX + b"," + FIX.replace(b'"seq":7', b'"seq":8') + b"]"
     letter = make_letter(array, detail="seq 8; seq 9")
-    assert not is_about(letter, "b1", 7)
-    assert is_about(letter, "b1", 8)
-    assert not is_about(letter, "b2", 8)
-    assert is_about(make_letter(FIX), "b1", 7)
-    assert not is_about(make_letter(b"hello 7"), "b1", 7)
+    assert not concerns(letter, "b1", 7)
+    assert concerns(letter, "b1", 8)
+    assert not concerns(letter, "b2", 8)
+    assert concerns(make_letter(FIX), "b1", 7)
+    assert not concerns(make_letter(b"hello 7"), "b1", 7)
 
 
-def test_entry_of__another_boot_or_seq__is_not_it() -> None:
+def test_entry_of__another_boot_or_seq__is_none() -> None:
     found = entry_of(FIX, None, 7)
     assert isinstance(found, Fix)
     assert entry_of(FIX, "b1", 7) == found
@@ -136,7 +132,7 @@ def test_entry_of__another_boot_or_seq__is_not_it() -> None:
     assert entry_of(FIX, "b1", 17) is None
 
 
-def test_choose_boots__one_that_has_the_seq__comes_before_the_newest() -> None:
+def test_choose_boots__a_boot_with_the_seq__precedes_the_newest() -> None:
     boots = [KnownBoot("new", False, False, 3), KnownBoot("old", True, False, 50)]
     assert choose_boots(boots, [], 40) == ["old"]
     assert choose_boots(boots, [SeqInBoot("unseen", 60, True, False)], 40) == ["old", "unseen"]
@@ -148,14 +144,14 @@ HISTORY = InHistory(
     NOW, NOW + timedelta(seconds=0.12), NOW + timedelta(seconds=0.3), 11.2, 43.7, None
 )
 GOOD = Fix("b1", 7, NOW, 43.7, 11.2)
-UNREAD = InKafka(3, 9, 0, GOOD, is_read=False)
-VOID = InKafka(3, 9, 0, Refused(0, "b1", 7, "void"), is_read=True)
+UNREAD = InKafka(3, 9, 0, GOOD, is_consumed=False)
+VOID = InKafka(3, 9, 0, Refused(0, "b1", 7, "void"), is_consumed=True)
 REJECTED = KnownBoot("b1", False, True, 9)
 MISSING = KnownBoot("b1", False, False, 9)
 
 
 @pytest.mark.parametrize(
-    ("traces", "word", "said"),
+    ("findings", "word", "phrase"),
     [
         ({"history": HISTORY}, "committed", "0.12 s after it was due and 0.18 s after it arrived"),
         ({"known": KnownBoot("b1", True, False, 9)}, "committed", "no longer in the history"),
@@ -165,32 +161,32 @@ MISSING = KnownBoot("b1", False, False, 9)
             "refused",
             "latitude_out_of_range; dead letter 2:17",
         ),
-        ({"known": REJECTED}, "refused", "its dead letter is gone"),
+        ({"known": REJECTED}, "refused", "its dead letter has expired"),
         ({"known": REJECTED, "records": [VOID]}, "void", "closed by its device"),
         ({"records": [UNREAD], "lag": 1234}, "waiting", "1,234 records"),
-        ({"records": [InKafka(3, 9, 0, GOOD, True)]}, "lost", "must not be"),
+        ({"records": [InKafka(3, 9, 0, GOOD, True)]}, "lost", "LOST"),
         ({"journal": SeqInBoot("b1", 9, True, False)}, "pending", "still in the device's journal"),
-        ({"journal": SeqInBoot("b1", 9, False, True)}, "void", "not heard of it"),
+        ({"journal": SeqInBoot("b1", 9, False, True)}, "void", "not received yet"),
         ({"journal": SeqInBoot("b1", 9, False, False)}, "lost", "LOST"),
-        ({"journal": SeqInBoot("b1", 6, False, False)}, "unknown", "newest of this boot is 6"),
-        ({"known": MISSING}, "unknown", "missing below it"),
-        ({}, "unknown", "no boot of d1 has a seq 7"),
+        ({"journal": SeqInBoot("b1", 6, False, False)}, "unknown", "newest seq of this boot is 6"),
+        ({"known": MISSING}, "unknown", "7 is missing"),
+        ({}, "unknown", "no boot of d1 has the seq 7"),
     ],
 )
-def test_verdict_of__each_fate__has_its_word_and_a_line_for_each_step(
-    traces: dict[str, object], word: str, said: str
+def test_trace_result__each_outcome__has_its_word_and_a_line_per_step(
+    findings: dict[str, object], word: str, phrase: str
 ) -> None:
     trace = Trace("d1", 7, boot="b1")
-    for name, value in traces.items():
+    for name, value in findings.items():
         setattr(trace, name, value)
-    verdict = trace_result_of(trace)
-    assert verdict.word == word
-    assert said in verdict.sentence
+    result = trace_result_of(trace)
+    assert result.word == word
+    assert phrase in result.sentence
     assert len({step.part for step in steps_of(trace)}) >= 4
-    assert all(line.isprintable() for line in trace_command.lines_of(trace, verdict))
+    assert all(line.isprintable() for line in trace_command.lines_of(trace, result))
 
 
-def test_verdict_of__a_phone_that_is_ahead__says_so_instead_of_a_negative_time() -> None:
+def test_trace_result__a_fast_phone_clock__is_reported_instead_of_a_negative_time() -> None:
     ahead = InHistory(NOW + timedelta(seconds=90), NOW, NOW, 11.2, 43.7, "inaccurate")
     said = trace_result_of(Trace("d1", 7, boot="b1", history=ahead)).sentence
     assert "the phone's clock is 90.00 s ahead" in said
@@ -215,7 +211,7 @@ def test_is_acknowledged__a_gap_or_a_lower_watermark__is_not(
 @pytest.mark.parametrize(
     "arguments", [["anna"], ["anna", "0"], ["a/b", "1"], ["anna", "²"], ["anna", "1", "--boot", ""]]
 )
-def test_where__bad_arguments__are_one_clear_line(
+def test_where__bad_arguments__exit_with_one_error_line(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -1,6 +1,6 @@
-"""`./run` before anything is installed: what it says, and what it never does.
+"""`./run` before anything is installed: its messages, and what it installs.
 
-The machine is replaced by a PATH of stubs, so that nothing is installed here.
+A PATH of stubs replaces the machine, so that nothing is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from ops.cli import launcher_commands
 
 PROJECT = Path(__file__).resolve().parents[3]
-# what `run` needs of a bare Debian: coreutils, sed, findutils, util-linux
+# the programs of a bare Debian that `run` uses: coreutils, sed, findutils, util-linux
 BARE = """
     bash cat cd chmod cut dirname env find flock head mkdir mktemp mv printf readlink rm sed sh
     sha256sum sort tail tr
@@ -25,7 +25,7 @@ BARE = """
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A project with no `.doorstep`: only what `run` looks at before it installs anything."""
+    """A project without `.doorstep`: only the files that `run` reads before its set-up."""
     root = tmp_path / "project"
     (root / "kafka").mkdir(parents=True)
     for name in ("run", "pyproject.toml", "kafka/pom.xml"):
@@ -35,7 +35,7 @@ def checkout(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bare_path(tmp_path: Path) -> Path:
-    """A PATH with nothing but a bare Debian's tools, on which we are an ordinary user."""
+    """A PATH with a bare Debian's programs only; the user is not root."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in BARE.split():
@@ -66,7 +66,7 @@ def _run(checkout: Path, path: Path, *arguments: str) -> subprocess.CompletedPro
     )
 
 
-def test_run__neither_root_nor_sudo__prints_the_one_apt_line_and_stops(
+def test_run__neither_root_nor_sudo__prints_the_apt_command_and_stops(
     checkout: Path, bare_path: Path
 ) -> None:
     done = _run(checkout, bare_path, "up")
@@ -79,7 +79,7 @@ def test_run__neither_root_nor_sudo__prints_the_one_apt_line_and_stops(
     assert not (checkout / ".doorstep" / "venv").exists()
 
 
-def test_run__old_java__asks_for_another(checkout: Path, bare_path: Path) -> None:
+def test_run__old_java__installs_a_newer_one(checkout: Path, bare_path: Path) -> None:
     _stub(bare_path, "java", """echo 'openjdk version "11.0.2" 2019-01-15' >&2""")
     assert "default-jre-headless" in _run(checkout, bare_path, "up").stdout
 
@@ -87,8 +87,12 @@ def test_run__old_java__asks_for_another(checkout: Path, bare_path: Path) -> Non
     assert "default-jre-headless" not in _run(checkout, bare_path, "up").stdout
 
 
-def test_run__only_test__asks_for_a_browser(checkout: Path, bare_path: Path) -> None:
-    assert "chromium" in _run(checkout, bare_path, "test").stdout.split()
+def test_run__test__installs_a_browser_and_no_prometheus_server(
+    checkout: Path, bare_path: Path
+) -> None:
+    packages = _run(checkout, bare_path, "test").stdout.split()
+    assert "chromium" in packages
+    assert "prometheus" not in packages  # promtool is unpacked from the package instead
     assert "chromium" not in _run(checkout, bare_path, "demo").stdout.split()
 
 
@@ -97,11 +101,11 @@ def test_run__sudo_without_a_password__is_used(checkout: Path, bare_path: Path) 
     done = _run(checkout, bare_path, "up")
 
     assert done.returncode == 1
-    assert "apt could not install them" in done.stderr
+    assert "apt cannot install them" in done.stderr
     assert (bare_path / "sudo.called").read_text().startswith("sudo apt-get update")
 
 
-def test_run__no_apt__names_what_is_missing(checkout: Path, bare_path: Path) -> None:
+def test_run__no_apt__names_the_missing_packages(checkout: Path, bare_path: Path) -> None:
     (bare_path / "apt-get").unlink()
     done = _run(checkout, bare_path, "up")
 
@@ -111,7 +115,7 @@ def test_run__no_apt__names_what_is_missing(checkout: Path, bare_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["down", "status", "logs"])
-def test_run__nothing_installed__looking_installs_nothing(
+def test_run__nothing_installed__read_only_commands_install_nothing(
     checkout: Path, bare_path: Path, command: str
 ) -> None:
     done = _run(checkout, bare_path, command)
@@ -121,24 +125,22 @@ def test_run__nothing_installed__looking_installs_nothing(
     assert not (bare_path / "apt-get.called").exists()
 
 
-def test_run__help_and_unknown_commands__need_no_set_up(checkout: Path, bare_path: Path) -> None:
-    told = _run(checkout, bare_path, "--help")
+def test_run__help_and_unknown_commands__start_no_set_up(checkout: Path, bare_path: Path) -> None:
+    shown = _run(checkout, bare_path, "--help")
     unknown = _run(checkout, bare_path, "fly")
 
-    assert told.returncode == 0
+    assert shown.returncode == 0
     assert unknown.returncode == 1
     assert "unknown command: fly" in unknown.stderr
     assert not (checkout / ".doorstep").exists()
 
 
-def test_run__knows_and_names_every_command_of_the_launcher(
-    checkout: Path, bare_path: Path
-) -> None:
-    _stub(bare_path, "id", "exit 1")  # a known command goes on to its set-up, and no further
-    told = _run(checkout, bare_path, "--help").stdout
+def test_run__help__names_every_command(checkout: Path, bare_path: Path) -> None:
+    _stub(bare_path, "id", "exit 1")  # ends a known command in its set-up
+    shown = _run(checkout, bare_path, "--help").stdout
     named = {
         word
-        for line in told.splitlines()
+        for line in shown.splitlines()
         if re.match("  [a-z]", line)
         for word in re.split(r"  +", line.strip())[0].split()
     }
@@ -150,7 +152,7 @@ def test_run__knows_and_names_every_command_of_the_launcher(
         assert "unknown command" not in _run(checkout, bare_path, command).stderr
 
 
-def test_ci__runs_what_anybody_can_run() -> None:
+def test_ci__its_script__runs_the_test_command() -> None:
     lines = [
         line
         for line in (PROJECT / ".ci" / "run").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The demo heeds what the staff wants. `Told` replaces tracking_api, a list the processes."""
+"""The demo follows the target counts. A dict replaces tracking_api, a list the processes."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 import pytest
 
-from ops.stack import demo, simulation_targets
-from ops.stack.demo import SideSimulators
+from ops.demo import couriers, simulation_targets
+from ops.demo.side_simulators import SideSimulators
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
-    """What was wanted (`said`), who was registered, what was started."""
-    world = SimpleNamespace(said={}, registered=[], started=[])
+    """Target counts, registered drivers, started modules."""
+    world = SimpleNamespace(targets={}, registered=[], started=[])
 
-    def ask(url: str, _token: str, method: str = "GET", body: Any = None) -> Any:
+    def request(url: str, _token: str, method: str = "GET", body: Any = None) -> Any:
         if method == "PUT":
-            world.said[url.rpartition("/")[2]] = body["count"]
-        return {"simulations": [{"kind": k, "wanted": n} for k, n in world.said.items()]}
+            world.targets[url.rpartition("/")[2]] = body["count"]
+        return {"simulations": [{"kind": k, "wanted": n} for k, n in world.targets.items()]}
 
-    monkeypatch.setattr(simulation_targets, "ask_as_staff", ask)
-    monkeypatch.setattr(demo.subprocess, "Popen", lambda argv, **_: world.started.append(argv[-1]))
-    monkeypatch.setattr(demo, "as_user", lambda _user, argv, **_: argv)
+    monkeypatch.setattr(simulation_targets, "request_json", request)
+    monkeypatch.setattr("subprocess.Popen", lambda argv, **_: world.started.append(argv[-1]))
+    monkeypatch.setattr(couriers, "as_user", lambda _user, argv, **_: argv)
     paths = SimpleNamespace(staff_token=lambda: "stf", logs=tmp_path)
     world.stack = SimpleNamespace(
         addresses=SimpleNamespace(tracking_api_url="http://x"),
@@ -34,26 +34,26 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
     return world
 
 
-def test_heed__more_couriers_than_before__are_registered_once(world: SimpleNamespace) -> None:
-    beside = SideSimulators(world.stack, {"couriers": 2, "cities": 0, "tickers": 0})
-    known = ["courier-01", "courier-02"]
-    beside.apply(known, width=2)
+def test_apply__more_couriers__are_registered_once(world: SimpleNamespace) -> None:
+    simulators = SideSimulators(world.stack, {"couriers": 2, "cities": 0, "tickers": 0})
+    registered = ["courier-01", "courier-02"]
+    simulators.apply(registered, width=2)
     assert world.registered == []
-    world.said["couriers"] = 4
+    world.targets["couriers"] = 4
     for _ in range(2):
-        beside.apply(known, width=2)
+        simulators.apply(registered, width=2)
     assert world.registered == ["courier-03", "courier-04"]
-    assert known == ["courier-01", "courier-02", "courier-03", "courier-04"]
+    assert registered == ["courier-01", "courier-02", "courier-03", "courier-04"]
 
 
-def test_heed__tickers_wanted_later__are_started_once_and_what_an_older_demo_wanted_is_not(
+def test_apply__tickers_later__start_once_and_an_older_demo_s_targets_are_ignored(
     world: SimpleNamespace,
 ) -> None:
-    world.said |= {"tickers": 7, "cities": 9}  # of an older demo
-    beside = SideSimulators(world.stack, {"couriers": 2, "cities": 0, "tickers": 0})
-    beside.apply(["courier-1", "courier-2"], width=1)
+    world.targets |= {"tickers": 7, "cities": 9}  # of an older demo
+    simulators = SideSimulators(world.stack, {"couriers": 2, "cities": 0, "tickers": 0})
+    simulators.apply(["courier-1", "courier-2"], width=1)
     assert world.started == []
-    world.said["tickers"] = 5
+    world.targets["tickers"] = 5
     for _ in range(2):
-        beside.apply(["courier-1", "courier-2"], width=1)
+        simulators.apply(["courier-1", "courier-2"], width=1)
     assert world.started == ["simulators.tickers"]

@@ -1,4 +1,4 @@
-"""The simulators' patience with the APIs. `httpx.MockTransport` replaces the network."""
+"""The API client's retries. `httpx.MockTransport` replaces the network."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from simulators.api import Api
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_module, "WAIT_MIN_S", 0.001)
-    monkeypatch.setattr(api_module, "WAIT_MAX_S", 0.002)
+    monkeypatch.setattr(api_module, "RETRY_MIN_S", 0.001)
+    monkeypatch.setattr(api_module, "RETRY_MAX_S", 0.002)
 
 
 def make_api(answer: Callable[[httpx.Request], httpx.Response]) -> Api:
     return Api("http://driver/", "http://tracking", httpx.MockTransport(answer))
 
 
-async def test_call__away_then_503_then_there__is_answered_once_under_one_key() -> None:
+async def test_request__unreachable_then_503_then_ok__is_retried_with_one_key() -> None:
     seen: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -42,7 +42,7 @@ async def test_call__away_then_503_then_there__is_answered_once_under_one_key() 
 
 
 @pytest.mark.parametrize("status", [401, 404, 409, 422])
-async def test_call__refused__is_final(status: int) -> None:
+async def test_request__refused__is_not_retried(status: int) -> None:
     calls = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -56,7 +56,7 @@ async def test_call__refused__is_final(status: int) -> None:
     assert calls[0].headers["Authorization"] == "Bearer drv_anna"
 
 
-async def test_call__two_commands__have_two_keys() -> None:
+async def test_request__two_commands__have_two_keys() -> None:
     keys = set()
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -69,7 +69,7 @@ async def test_call__two_commands__have_two_keys() -> None:
     assert len(keys) == 2
 
 
-async def test_call__a_read__carries_no_key() -> None:
+async def test_request__a_read__has_no_key() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         assert "Idempotency-Key" not in request.headers
         return httpx.Response(200, json=[])

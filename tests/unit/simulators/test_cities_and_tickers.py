@@ -1,4 +1,4 @@
-"""Vans from city to city, and random walks: what they do, without a network."""
+"""Vans and random walks, without a network."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 
 import data
 from doorstep.geo import bearing_deg, distance_m
-from doorstep.provision import CITIES, numbered
+from doorstep.provision import CITIES, numbered_ids
 from simulators.cities.atlas import City, near_cities, read_cities
-from simulators.cities.fleet import MOST, driver_id_of
+from simulators.cities.fleet import MAX_VANS, driver_id_of
 from simulators.cities.van import Van
 from simulators.tickers.walk import Walks
 
@@ -23,12 +23,12 @@ def test_near_cities__of_a_city__are_the_third_to_the_tenth_nearest() -> None:
     assert [city.name for city in found] == [f"c{n}" for n in range(3, 11)]
 
 
-def test_near_cities__of_a_place_between__count_from_the_nearest() -> None:
+def test_near_cities__of_a_position_between__count_from_the_nearest() -> None:
     found = near_cities(LINE, (1.9, 48.0))
     assert [city.name for city in found] == [f"c{n}" for n in range(2, 10)]
 
 
-def test_van__for_a_day__hops_to_near_cities_and_stays_in_france() -> None:
+def test_van__for_a_day__visits_near_cities_and_stays_in_france() -> None:
     start = ATLAS[100]
     van = Van(ATLAS, start.lon_lat, 0.0, random.Random(1))
     goals = [start]
@@ -46,26 +46,28 @@ def test_van__for_a_day__hops_to_near_cities_and_stays_in_france() -> None:
     assert len(set(goals)) > 10
 
 
-def test_van__put_back_where_it_was__goes_on_from_there() -> None:
+def test_van__restarted_at_its_position__continues_from_there() -> None:
     van = Van(ATLAS, ATLAS[0].lon_lat, 0.0, random.Random(2))
-    place = van.place(100.0)
-    again = Van(ATLAS, place, 500.0, random.Random(3))
-    assert again.place(500.0) == pytest.approx(place)
-    assert again.goal in near_cities(ATLAS, place)
+    position = van.position(100.0)
+    again = Van(ATLAS, position, 500.0, random.Random(3))
+    assert again.position(500.0) == pytest.approx(position)
+    assert again.goal in near_cities(ATLAS, position)
 
 
 @pytest.mark.parametrize(
     ("to", "bearing"), [((2.0, 49.0), 0.0), ((2.0, 47.0), 180.0), ((2.01, 48.0), 90.0)]
 )
-def test_bearing__is_clockwise_from_north(to: tuple[float, float], bearing: float) -> None:
+def test_bearing_deg__any_direction__is_clockwise_from_north(
+    to: tuple[float, float], bearing: float
+) -> None:
     assert bearing_deg((2.0, 48.0), to) == pytest.approx(bearing, abs=0.01)
 
 
-def test_driver_ids__are_those_that_are_registered() -> None:
-    assert [driver_id_of(number) for number in range(1, MOST + 1)] == numbered(*CITIES)
+def test_driver_id_of__all_vans__equals_the_registered_ids() -> None:
+    assert [driver_id_of(number) for number in range(1, MAX_VANS + 1)] == numbered_ids(*CITIES)
 
 
-def test_walks__each_step__is_one_up_or_down_from_0_or_from_where_it_stood() -> None:
+def test_walks__each_step__adds_or_subtracts_one() -> None:
     walks = Walks({"002": -41.0}, random.Random(1))
     walks.resize(3)
     before = {"001": 0.0, "002": -41.0, "003": 0.0}
@@ -76,7 +78,7 @@ def test_walks__each_step__is_one_up_or_down_from_0_or_from_where_it_stood() -> 
     assert min(before.values()) < 0
 
 
-def test_walks__switched_off_and_on__goes_on_from_its_value() -> None:
+def test_walks__switched_off_and_on__continues_from_its_value() -> None:
     walks = Walks({}, random.Random(1))
     walks.resize(2)
     for _ in range(9):

@@ -1,6 +1,6 @@
-"""A courier's work on an order, step by step, at thousands of times the speed.
+"""A courier's work on an order, and the shift, at thousands of times real speed.
 
-`FakeApi` replaces both HTTP APIs; the clock is the simulation's own.
+`FakeApi` replaces both HTTP APIs.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from simulators.couriers.courier import Courier, UnknownCourier, World
 from simulators.couriers.demand import Demand, place_restaurants, read_restaurants
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.orders import Dispatch
-from simulators.couriers.shift import Shift, ShiftOptions, first_of_ours
+from simulators.couriers.shift import Shift, ShiftOptions, unwrap_error
 from simulators.couriers.streets import load_firenze
 
 SPEEDUP = 20_000
 
 
 class FakeApi(Api):
-    """Answers every call with success, but for the refusals that a test asks for."""
+    """Accepts every request except those that a test wants refused."""
 
     def __init__(self, **refused: int) -> None:
         self.calls: list[str] = []
@@ -64,7 +65,7 @@ class FakeApi(Api):
 
 @pytest.fixture(autouse=True)
 def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody declines or fails unless the test says so."""
+    """No courier declines or fails unless a test wants it."""
     monkeypatch.setattr(courier_module, "DECLINE_SHARE", 0.0)
     monkeypatch.setattr(courier_module, "FAIL_SHARE", 0.0)
     monkeypatch.setattr("simulators.couriers.orders.CANCEL_SHARE", 0.0)
@@ -85,15 +86,15 @@ def make_job(world: World) -> Job:
 
 
 async def work(courier: Courier, job: Job, stage: Stage) -> Ending:
-    courier.give(job, stage)
-    living = asyncio.create_task(courier.live())
+    courier.assign(job, stage)
+    working = asyncio.create_task(courier.run_shift())
     try:
         return await asyncio.wait_for(job.ending, 20)
     finally:
-        living.cancel()
+        working.cancel()
 
 
-async def test_live__an_assigned_order__is_picked_up_then_delivered_at_the_door() -> None:
+async def test_run_shift__an_assigned_order__is_picked_up_then_delivered_at_the_door() -> None:
     api = FakeApi()
     courier, world = make_courier(api)
     job = make_job(world)
@@ -104,35 +105,35 @@ async def test_live__an_assigned_order__is_picked_up_then_delivered_at_the_door(
     assert not courier.busy
 
 
-async def test_live__food_not_ready__waits_for_the_kitchen() -> None:
+async def test_run_shift__food_not_ready__waits_for_the_kitchen() -> None:
     api = FakeApi()
     courier, world = make_courier(api)
     job = make_job(world)
-    job.ready_s = 20_000.0  # one second of ours
-    courier.give(job, Stage.AT_RESTAURANT)
-    living = asyncio.create_task(courier.live())
+    job.ready_s = 20_000.0  # one real second
+    courier.assign(job, Stage.AT_RESTAURANT)
+    working = asyncio.create_task(courier.run_shift())
     await asyncio.sleep(0.6)
     assert api.calls == []
     assert await asyncio.wait_for(job.ending, 20) is Ending.DELIVERED
-    living.cancel()
+    working.cancel()
 
 
 @pytest.mark.parametrize("stage", [Stage.TO_CUSTOMER, Stage.ARRIVING, Stage.AT_CUSTOMER])
-async def test_live__an_order_with_the_food_on_board__is_only_delivered(stage: Stage) -> None:
+async def test_run_shift__food_on_board__is_only_delivered(stage: Stage) -> None:
     api = FakeApi()
     courier, world = make_courier(api)
     assert await work(courier, make_job(world), stage) is Ending.DELIVERED
     assert api.calls == ["delivered"]
 
 
-async def test_live__order_taken_away_before_pick_up__is_left_alone() -> None:
+async def test_run_shift__order_taken_away_before_pick_up__is_dropped() -> None:
     api = FakeApi(picked_up=409)
     courier, world = make_courier(api)
     assert await work(courier, make_job(world), Stage.TO_RESTAURANT) is Ending.TAKEN_AWAY
     assert api.calls == ["picked-up"]
 
 
-async def test_live__a_courier_who_declines__has_no_order_afterwards(
+async def test_run_shift__declined__has_no_order_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(courier_module, "DECLINE_SHARE", 1.0)
@@ -143,11 +144,11 @@ async def test_live__a_courier_who_declines__has_no_order_afterwards(
 
 
 @pytest.mark.parametrize("stage", list(Stage))
-async def test_put__at_any_stage__stands_where_that_stage_is(stage: Stage) -> None:
+async def test_place_at__any_stage__is_where_that_stage_is(stage: Stage) -> None:
     courier, world = make_courier(FakeApi())
     for _ in range(5):
         job = make_job(world)
-        courier.put(job, stage)
+        courier.place_at(job, stage)
         here = world.streets.to_xy(*courier.position())
         to_restaurant = math.dist(here, job.restaurant.point)
         to_door = math.dist(here, job.door.point)
@@ -161,11 +162,11 @@ async def test_put__at_any_stage__stands_where_that_stage_is(stage: Stage) -> No
             assert to_door > 30
 
 
-async def test_dispatch__nobody_free__asks_again_until_somebody_is() -> None:
+async def test_dispatch__no_courier_free__retries_until_one_is() -> None:
     api = FakeApi(assign=3)
     courier, world = make_courier(api)
     dispatch = Dispatch(world, "stf", {"anna": courier}, None, random.Random(1))
-    living = asyncio.create_task(courier.live())
+    working = asyncio.create_task(courier.run_shift())
     job = dispatch.new_job()
     dispatch.start(job)
     assert await asyncio.wait_for(asyncio.shield(job.ending), 20) is Ending.DELIVERED
@@ -174,23 +175,23 @@ async def test_dispatch__nobody_free__asks_again_until_somebody_is() -> None:
     assert api.calls[1] == "confirm"
     await asyncio.sleep(0.01)
     assert dispatch.endings == {Ending.DELIVERED: 1}
-    living.cancel()
+    working.cancel()
     dispatch.stop()
 
 
-async def test_dispatch__a_slow_kitchen__has_a_courier_soon_all_the_same() -> None:
+async def test_dispatch__a_slow_kitchen__gets_a_courier_without_waiting_for_it() -> None:
     api = FakeApi()
     courier, world = make_courier(api)
     dispatch = Dispatch(world, "stf", {"anna": courier}, None, random.Random(1))
     job = dispatch.new_job()
-    job.ready_s = 20 * SPEEDUP  # 20 s of ours
+    job.ready_s = 20 * SPEEDUP  # 20 real seconds
     dispatch.start(job)
     await asyncio.sleep(2)
     assert api.calls == ["orders", "confirm", "assign"]
     dispatch.stop()
 
 
-async def test_observe__a_moving_courier__reports_the_speed_that_the_platform_sees() -> None:
+async def test_observe__a_moving_courier__has_the_speed_scaled_by_the_speedup() -> None:
     courier, world = make_courier(FakeApi())
     courier._ride_to_restaurant(world.demand.restaurant())
     began = courier._course.start_s
@@ -202,27 +203,27 @@ async def test_observe__a_moving_courier__reports_the_speed_that_the_platform_se
 
 
 @pytest.mark.parametrize("status", [401, 404])
-async def test_on_duty__a_driver_that_is_not_registered__is_said(status: int) -> None:
+async def test_go_on_duty__not_registered__raises_unknown_courier(status: int) -> None:
     courier, _ = make_courier(FakeApi(on_duty=status))
     with pytest.raises(UnknownCourier, match="anna"):
-        await courier.on_duty()
+        await courier.go_on_duty()
 
 
-def test_first_of_ours__nested_groups__finds_the_sentence_for_people() -> None:
+def test_unwrap_error__nested_groups__is_the_first_doorstep_error() -> None:
     ours = UnknownCourier("anna is not registered")
     nested = ExceptionGroup("a", [ValueError("x"), ExceptionGroup("b", [ours, ours])])
-    assert first_of_ours(nested) is ours
+    assert unwrap_error(nested) is ours
     other = ExceptionGroup("a", [ValueError("x")])
-    assert first_of_ours(other) is other
+    assert unwrap_error(other) is other
 
 
 async def becomes(holds: Callable[[], bool]) -> None:
-    """Let others work until it holds, or fail."""
+    """Run other tasks until it holds, or fail."""
     for _ in range(10_000):
         if holds():
             return
         await asyncio.sleep(0.001)
-    raise AssertionError("it never did")
+    raise AssertionError("the condition never held")
 
 
 class AnyFleet(FleetSecrets):
@@ -238,10 +239,10 @@ class AnyFleet(FleetSecrets):
         return "stf"
 
 
-async def test_shift__fewer_are_wanted__idle_couriers_go_home_and_come_back_when_called(
+async def test_shift__lower_then_higher_target__idle_couriers_go_off_and_on_duty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shift_module, "CHANGE_EVERY_S", 0.001)
+    monkeypatch.setattr(shift_module, "APPLY_TARGET_EVERY_S", 0.001)
     api = FakeApi()
     settings = DeviceSettings(journal_dir=tmp_path)
     restaurants = read_restaurants(data.firenze_food_places())[:5]
@@ -249,19 +250,19 @@ async def test_shift__fewer_are_wanted__idle_couriers_go_home_and_come_back_when
     with Journal(tmp_path / "couriers.sqlite") as journal:
         shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
         async with asyncio.TaskGroup() as group:
-            changing = group.create_task(shift._change_shift(group))
+            changing = group.create_task(shift._apply_target(group))
             shift.resize(1)
-            await becomes(lambda: shift._resting == {"c2", "c3"})
+            await becomes(lambda: shift._off_shift == {"c2", "c3"})
             shift.resize(3)
-            await becomes(lambda: not shift._resting)
+            await becomes(lambda: not shift._off_shift)
             changing.cancel()
     assert [api.calls.count(one) for one in ("off-duty", "on-duty")] == [2, 2]
 
 
-async def test_shift__more_are_wanted_than_it_began_with__they_join_once_they_are_registered(
+async def test_shift__higher_target__new_couriers_join_once_registered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shift_module, "CHANGE_EVERY_S", 0.001)
+    monkeypatch.setattr(shift_module, "APPLY_TARGET_EVERY_S", 0.001)
     monkeypatch.setattr("simulators.couriers.shift.Device.run", lambda _self: asyncio.sleep(60))
     registered = {"c1", "c2", "c3"}
 
@@ -278,23 +279,23 @@ async def test_shift__more_are_wanted_than_it_began_with__they_join_once_they_ar
     with Journal(tmp_path / "couriers.sqlite") as journal:
         shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(shift._change_shift(group))]
-            tasks.append(group.create_task(shift._report()))
+            tasks = [group.create_task(shift._apply_target(group))]
+            tasks.append(group.create_task(shift._publish_fixes()))
             shift.resize(5)
             await becomes(lambda: list(shift._couriers) == ["c1", "c2", "c3"])
-            await becomes(lambda: shift._devices["c3"].last_seq > 0)  # reports like the others
-            assert shift._dispatch.on_shift == 3  # customers order for those who are there
+            await becomes(lambda: shift._devices["c3"].last_seq > 0)  # publishes like the others
+            assert shift._dispatch.on_shift == 3  # the demand follows the couriers on shift
             registered.update({"c4", "c5"})
             await becomes(lambda: len(shift._couriers) == 5)
             shift.resize(1)
-            await becomes(lambda: shift._resting == {"c2", "c3", "c4", "c5"})
-            for task in (*tasks, *shift._phones):
+            await becomes(lambda: shift._off_shift == {"c2", "c3", "c4", "c5"})
+            for task in (*tasks, *shift._device_tasks):
                 task.cancel()
             for task in group._tasks:
                 task.cancel()
 
 
-async def test_shift__after_one_that_was_killed__goes_on_and_so_keeps_to_the_wish(
+async def test_shift__after_a_killed_one__is_resumed(
     tmp_path: Path,
 ) -> None:
     settings = DeviceSettings(journal_dir=tmp_path)
@@ -303,7 +304,8 @@ async def test_shift__after_one_that_was_killed__goes_on_and_so_keeps_to_the_wis
     with Journal(tmp_path / "couriers.sqlite") as journal:
         make = (options, settings, AnyFleet(), journal, FakeApi(), restaurants, None)
         first = Shift(*make)
-        assert not first.goes_on
+        assert not first.is_resumed
         first._save_positions()
         journal.commit()
-        assert Shift(*make).goes_on
+        assert Shift(*make).is_resumed
+        assert not Shift(replace(options, resume=False), *make[1:]).is_resumed

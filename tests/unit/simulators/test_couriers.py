@@ -68,7 +68,7 @@ def deliveries(streets: Streets, demand: Demand) -> list[tuple[Vehicle, Course]]
     return done
 
 
-def reported(course: Course) -> list[tuple[float, float, float]]:
+def fixes_of(course: Course) -> list[tuple[float, float, float]]:
     instants = np.arange(0, course.end_s, REPORT_EVERY_S)
     return [(here.x, here.y, here.speed_mps) for here in map(course.at, instants.tolist())]
 
@@ -76,7 +76,7 @@ def reported(course: Course) -> list[tuple[float, float, float]]:
 def test_deliveries__95_percent_of_true_positions__within_5_m_of_a_street(
     streets: Streets, deliveries: list[tuple[Vehicle, Course]]
 ) -> None:
-    places = [(x, y) for _, course in deliveries for x, y, _ in reported(course)]
+    places = [(x, y) for _, course in deliveries for x, y, _ in fixes_of(course)]
     distances = distance_to_streets(streets, places)
     assert len(distances) > 10_000
     assert np.quantile(distances, 0.95) <= 5.0
@@ -100,20 +100,20 @@ def test_deliveries__median_moving_speed__is_3_to_8_mps(
         speed_mps
         for used, course in deliveries
         if used is vehicle
-        for _, _, speed_mps in reported(course)
+        for _, _, speed_mps in fixes_of(course)
         if speed_mps > MOVING_MPS
     ]
     assert 3 <= median(speeds) <= 8
 
 
 def test_deliveries__couriers__also_stand_still(deliveries: list[tuple[Vehicle, Course]]) -> None:
-    speeds = [place[2] for _, course in deliveries for place in reported(course)]
+    speeds = [place[2] for _, course in deliveries for place in fixes_of(course)]
     assert 0.1 < sum(speed < MOVING_MPS for speed in speeds) / len(speeds) < 0.7
 
 
-def test_course__between_reports__never_jumps(deliveries: list[tuple[Vehicle, Course]]) -> None:
+def test_course__between_fixes__never_jumps(deliveries: list[tuple[Vehicle, Course]]) -> None:
     for _, course in deliveries:
-        for (x1, y1, _), (x2, y2, _) in itertools.pairwise(reported(course)):
+        for (x1, y1, _), (x2, y2, _) in itertools.pairwise(fixes_of(course)):
             assert math.hypot(x2 - x1, y2 - y1) <= 10 * REPORT_EVERY_S
 
 
@@ -140,7 +140,7 @@ def test_way__on_one_way_streets__is_never_driven_backwards(
                 assert not (backwards and (end, start) not in two_way)
 
 
-def test_way__from_a_place_to_a_place__is_connected(streets: Streets, demand: Demand) -> None:
+def test_way__between_two_places__is_connected(streets: Streets, demand: Demand) -> None:
     for _ in range(20):
         restaurant = demand.restaurant()
         door = demand.door(restaurant)
@@ -152,7 +152,7 @@ def test_way__from_a_place_to_a_place__is_connected(streets: Streets, demand: De
             assert math.dist(stretch.points[-1], following.points[0]) < 3.0
 
 
-def test_streets__to_metres_and_back__is_the_same_place(streets: Streets) -> None:
+def test_streets__to_metres_and_back__is_the_same_position(streets: Streets) -> None:
     assert streets.to_lon_lat(*streets.to_xy(11.2558, 43.7696)) == pytest.approx((11.2558, 43.7696))
 
 
@@ -176,7 +176,7 @@ def test_receiver__errors__have_a_median_of_5_m_and_1_percent_beyond_50_m() -> N
     assert 0.6 <= within / len(errors) <= 0.76  # accuracy_m is an honest 68 % radius
 
 
-def test_receiver__a_bad_fix__says_that_it_is_bad() -> None:
+def test_receiver__a_bad_fix__has_a_bad_accuracy() -> None:
     receiver = Receiver(random.Random(4))
     seen = [receiver.observe(0.0, 0.0, number * REPORT_EVERY_S) for number in range(20_000)]
     bad = [accuracy_m for x, y, accuracy_m in seen if math.hypot(x, y) > 50]
@@ -210,7 +210,7 @@ def test_demand__doors_and_restaurants__are_close_enough_to_prove_arrivals(
     assert np.quantile(doors, 0.99) <= 25
 
 
-def test_demand__orders_an_hour__follow_the_hours_shares(
+def test_demand__orders_per_hour__follow_the_hourly_shares(
     streets: Streets, restaurants: list[Restaurant]
 ) -> None:
     calibration = read_calibration()
@@ -226,13 +226,13 @@ def test_demand__orders_an_hour__follow_the_hours_shares(
     assert 1.2 <= at_start / 100 <= 2.4  # orders per courier-hour, as measured
 
 
-def test_quantiles__known_points__are_met_exactly() -> None:
+def test_quantiles__given_points__are_exact() -> None:
     quantiles = Quantiles({"p5": 2.0, "p50": 15.0, "p95": 38.0})
     assert [quantiles.at(share) for share in (0.05, 0.5, 0.95)] == [2.0, 15.0, 38.0]
     assert quantiles.at(0.0) < 2.0 < quantiles.at(0.3) < 15.0 < 38.0 < quantiles.at(1.0)
 
 
-def test_scaled_policy__ten_times_the_speed__shrinks_times_and_leaves_radii() -> None:
+def test_scaled_policy__speedup_10__divides_durations_and_keeps_radii() -> None:
     policy = scaled_policy(10)
     assert policy["dwell_min_s"] == 3.0
     assert policy["dwell_max_s"] == 12.0

@@ -42,7 +42,7 @@ def track(*seconds: float) -> list[TrackPoint]:
     ]
 
 
-def test_read_track__gpx__has_places_times_and_extensions(tmp_path: Path) -> None:
+def test_read_track__gpx__has_positions_times_and_extensions(tmp_path: Path) -> None:
     first, second = read_track(write(tmp_path, "t.gpx", GPX))
     assert first.at == datetime(2024, 5, 1, 10, tzinfo=UTC)
     assert first.values == {"lat_deg": 43.77, "lon_deg": 11.25, "altitude_m": 50.5}
@@ -70,18 +70,21 @@ def test_read_track__csv_of_many_kinds__finds_its_columns(
 
 
 def test_read_track__geojson_points_and_line__are_the_same_track(tmp_path: Path) -> None:
-    places, times = [[11.25, 43.77, 50], [11.26, 43.78, 51]], [1_714_557_600_000, 1_714_557_604_000]
+    positions, times = (
+        [[11.25, 43.77, 50], [11.26, 43.78, 51]],
+        [1_714_557_600_000, 1_714_557_604_000],
+    )
     features = [
         {
             "type": "Feature",
-            "geometry": {"type": "Point", "coordinates": place},
+            "geometry": {"type": "Point", "coordinates": position},
             "properties": {"time": time},
         }
-        for place, time in zip(places, times, strict=True)
+        for position, time in zip(positions, times, strict=True)
     ]
     line = {
         "type": "Feature",
-        "geometry": {"type": "LineString", "coordinates": places},
+        "geometry": {"type": "LineString", "coordinates": positions},
         "properties": {"coordTimes": ["2024-05-01T10:00:00Z", "2024-05-01T10:00:04Z"]},
     }
     collection = {"type": "FeatureCollection", "features": features}
@@ -104,10 +107,10 @@ def test_read_track__geojson_points_and_line__are_the_same_track(tmp_path: Path)
         ("h.html", "<html><body/></html>", "not a GPX, CSV or GeoJSON track"),
         ("i.json", '{"name": "doorstep"}', "not a GPX, CSV or GeoJSON track"),
         ("j.json", "{", "not a GPX, CSV or GeoJSON track"),
-        ("k.gpx", " \n", "k.gpx: is empty$"),
+        ("k.gpx", " \n", "k.gpx: the file is empty$"),
     ],
 )
-def test_read_track__unusable__says_the_file_and_why(
+def test_read_track__unreadable__names_the_file_and_the_reason(
     tmp_path: Path, name: str, text: str, complaint: str
 ) -> None:
     with pytest.raises(UnreadableTrack, match=complaint) as caught:
@@ -115,7 +118,7 @@ def test_read_track__unusable__says_the_file_and_why(
     assert name in str(caught.value)
 
 
-def test_read_track__no_such_file_or_no_text__is_said_once(tmp_path: Path) -> None:
+def test_read_track__missing_or_binary_file__is_one_error(tmp_path: Path) -> None:
     with pytest.raises(UnreadableTrack) as caught:
         read_track(tmp_path / "no.gpx")
     assert str(caught.value) == f"{tmp_path}/no.gpx: No such file or directory"
@@ -124,7 +127,7 @@ def test_read_track__no_such_file_or_no_text__is_said_once(tmp_path: Path) -> No
         read_track(tmp_path / "photo.jpg")
 
 
-def test_read_tracks__no_point_at_all__is_refused(tmp_path: Path) -> None:
+def test_read_tracks__no_points__is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableTrack, match="no point"):
         read_tracks([write(tmp_path, "t.csv", "time,lat,lon\n")])
 
@@ -136,7 +139,7 @@ def test_read_tracks__several_files_out_of_order__are_one_track_in_time(tmp_path
 
 
 @pytest.mark.parametrize("speedup", [1.0, 10.0, 0.5])
-def test_plan_replay__any_pace__keeps_the_spacing_and_dates_the_last_when_sent(
+def test_plan_replay__any_speed__keeps_intervals_and_dates_the_last_fix_when_sent(
     speedup: float,
 ) -> None:
     plan = plan_replay(track(0, 4, 5, 3600), speedup)
@@ -146,11 +149,11 @@ def test_plan_replay__any_pace__keeps_the_spacing_and_dates_the_last_when_sent(
     assert plan[-1].send_after_s == pytest.approx(3600 / speedup)
 
 
-def test_plan_replay__faster_than_life__never_dates_a_fix_in_the_future() -> None:
+def test_plan_replay__faster__never_dates_a_fix_in_the_future() -> None:
     assert min(fix.lateness_s for fix in plan_replay(track(*range(0, 7200, 60)), 60)) >= 0
 
 
-def test_describe__a_track_longer_than_the_window__says_so_beforehand() -> None:
+def test_describe__a_track_longer_than_the_window__warns() -> None:
     lines = describe(plan_replay(track(0, 3600, 200_000), 60), 60)
     assert "2 of them" in lines[1]
     assert "too_old" in lines[1]
@@ -164,16 +167,16 @@ def test_describe__a_track_longer_than_the_window__says_so_beforehand() -> None:
         ({"outcome": "duplicate", "reason": None}, "committed"),
         ({"outcome": "duplicate", "reason": "null_island"}, "quarantined: null_island"),
         ({"outcome": "rejected", "reason": "too_old"}, "rejected: too_old"),
-        ({"outcome": "committed", "reason": None}, "committed only when asked"),
+        ({"outcome": "committed", "reason": None}, "committed only by this check"),
     ],
 )
-def test_name_outcome__asked_again__tells_what_became_of_the_first(
+def test_name_outcome__sent_again__describes_the_first_outcome(
     outcome: dict[str, str | None], name: str
 ) -> None:
     assert name_outcome(outcome) == name
 
 
-def test_read_fix__values_not_given__stay_absent() -> None:
+def test_read_fix__values_not_given__are_left_out() -> None:
     given = {"lat_deg": 43.0, "lon_deg": 11.0, "at": None, "accuracy_m": 5.0}
     absent = dict.fromkeys(("speed_mps", "heading_deg", "altitude_m", "battery"))
     fix = read_fix(argparse.Namespace(**given, **absent), now=1_700_000_000.5)
@@ -186,13 +189,13 @@ def test_read_fix__values_not_given__stay_absent() -> None:
     ("pattern", "points"),
     [("limerick_bus304/*.gpx", 2144), ("barefoot_munich/x0001-001.csv", 1194)],
 )
-def test_read_tracks__real_recordings__are_read_whole(pattern: str, points: int) -> None:
+def test_read_tracks__real_recordings__have_all_points(pattern: str, points: int) -> None:
     found = read_tracks(sorted(SHARED.glob(pattern)))
     assert len(found) == points
     assert all(-90 <= point.values["lat_deg"] <= 90 for point in found)
 
 
-def test_read_tracks__the_sample__is_what_its_maker_writes() -> None:
+def test_read_tracks__the_sample__equals_its_generator_s_output() -> None:
     points = read_tracks([SAMPLE])
     assert len(points) == SAMPLE.read_text(encoding="utf-8").count("<trkpt")
     assert {after.at - before.at for before, after in pairwise(points)} == {timedelta(seconds=4)}

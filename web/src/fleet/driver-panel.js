@@ -1,75 +1,75 @@
-// One driver: what they do, how their device is, and their last half hour on the map.
-import { ago, DRIVER_STATES, DUTIES, el, PRESENCES } from "../words.js";
-import { ask } from "./asking.js";
+// The selected driver: state, device, and the track of the last half hour.
+import { getJson } from "../api.js";
+import { ago, DRIVER_STATES, DUTIES, el, PRESENCES } from "../labels.js";
 
 const $ = (id) => document.getElementById(id);
 const TRACK_MS = 1_800_000;
 const TRACK_EVERY_MS = 15_000;
 
-export class Detail {
+export class DriverPanel {
   #id = null;
   #trackAt = 0;
 
-  constructor({ roster, drawTrack, openPast, close, seen }) {
-    Object.assign(this, { roster, drawTrack, openPast, close, seen });
+  constructor({ index, drawTrack, openPlayback, close, onDriver }) {
+    Object.assign(this, { index, drawTrack, openPlayback, close, onDriver });
   }
 
   show(driverId) {
     if (driverId === this.#id) return;
     this.#id = driverId;
     this.#trackAt = 0;
-    $("detail").hidden = !driverId;
-    $("detail").replaceChildren();
+    $("driver").hidden = !driverId;
+    $("driver").replaceChildren();
     this.drawTrack([]);
-    if (driverId) this.refresh().catch(() => {}); // asked again in two seconds
+    if (driverId) this.refresh().catch(() => {}); // retried after two seconds
   }
 
   async refresh() {
     const id = this.#id;
     if (!id) return;
-    const driver = await ask(`/drivers/${encodeURIComponent(id)}`);
+    const driver = await getJson(`/drivers/${encodeURIComponent(id)}`);
     if (id !== this.#id) return;
     this.#draw(driver);
-    this.seen(driver);
+    this.onDriver(driver);
     if (Date.now() - this.#trackAt < TRACK_EVERY_MS) return;
     this.#trackAt = Date.now();
-    const now = this.roster.now();
+    const now = this.index.now();
     const range = [now - TRACK_MS, now + 120_000].map((ms) => new Date(ms).toISOString());
-    const page = await ask(`/drivers/${encodeURIComponent(id)}/history?from=${range[0]}&to=${range[1]}`);
+    const page = await getJson(`/drivers/${encodeURIComponent(id)}/history?from=${range[0]}&to=${range[1]}`);
     if (id !== this.#id) return;
-    const of = Object.fromEntries(page.columns.map((name, n) => [name, n]));
-    const line = page.fixes.filter((row) => !row[of.jump]);
-    this.drawTrack(line.map((row) => [row[of.lon_deg], row[of.lat_deg]]));
+    const column = Object.fromEntries(page.columns.map((name, n) => [name, n]));
+    const line = page.fixes.filter((row) => !row[column.jump]);
+    this.drawTrack(line.map((row) => [row[column.lon_deg], row[column.lat_deg]]));
   }
 
   #draw(driver) {
     const { position, battery } = driver;
     const speed = position?.properties.speed_mps;
     const facts = [
-      ["State", DRIVER_STATES[driver.state][0]],
-      ["Duty", DUTIES[driver.duty][0]],
-      ["Presence", PRESENCES[driver.presence][0]],
+      ["State", DRIVER_STATES[driver.state].label],
+      ["Duty", DUTIES[driver.duty].label],
+      ["Presence", PRESENCES[driver.presence].label],
       ["Last seen", position ? ago(position.properties.age_s) : "never"],
       ["Speed", speed === null || speed === undefined ? "–" : `${Math.round(speed * 3.6)} km/h`],
       ["Battery", battery === null ? "–" : `${Math.round(battery * 100)} %`],
       ["Order", driver.order_id ? driver.order_id.slice(0, 8) : "none"],
     ];
     const list = facts.flatMap(([name, fact]) => [el("dt", {}, name), el("dd", {}, fact)]);
-    const known = $("detail").querySelector("dl");
-    if (known) return known.replaceChildren(...list);
-    const named = driver.name && driver.name !== driver.driver_id;
-    $("detail").replaceChildren(
+    const shown = $("driver").querySelector("dl");
+    if (shown) return shown.replaceChildren(...list);
+    const hasName = driver.name && driver.name !== driver.driver_id;
+    $("driver").replaceChildren(
       el(
         "h2",
         {},
-        el("span", {}, named ? `${driver.driver_id} · ${driver.name}` : driver.driver_id),
+        el("span", {}, hasName ? `${driver.driver_id} · ${driver.name}` : driver.driver_id),
         el("button", { type: "button", "aria-label": "Close", onclick: this.close }, "✕"),
       ),
       el("dl", {}, ...list),
       el(
         "div",
         { class: "actions" },
-        el("button", { type: "button", onclick: () => this.openPast(driver.driver_id) }, "Past of this driver"),
+        el("button", { type: "button", onclick: () => this.openPlayback(driver.driver_id) }, "Past of this driver"),
       ),
     );
   }

@@ -1,13 +1,14 @@
-// Who is there, as the stream tells: rows, counts of the whole fleet, and what is switched off.
-import { DRIVER_STATES, DUTIES, el, PRESENCES } from "../words.js";
+// The drivers of the stream, the counts of the whole fleet, and the filters.
+import { DRIVER_STATES, DUTIES, el, PRESENCES } from "../labels.js";
+import { symbolElement } from "./symbols.js";
 
-export const KINDS = {
-  state: { words: DRIVER_STATES, place: "legend" },
-  duty: { words: DUTIES, place: "duties" },
-  presence: { words: PRESENCES, place: "presences" },
+const FILTERS = {
+  state: { values: DRIVER_STATES, container: "states" },
+  duty: { values: DUTIES, container: "duties" },
+  presence: { values: PRESENCES, container: "presences" },
 };
 
-export class Roster {
+export class FleetIndex {
   constructor() {
     this.rows = new Map(); // driver_id: row
     this.columns = {};
@@ -21,10 +22,10 @@ export class Roster {
     return Date.now() + this.serverAheadMs;
   }
 
-  /** Take a frame; what changed: `rows`, `gone`, and whether it was `everything`. */
-  take(kind, frame) {
-    const everything = kind === "snapshot";
-    if (everything) {
+  /** Apply a frame. Returns the changed `rows`, the `gone` ids, and whether it `isSnapshot`. */
+  apply(kind, frame) {
+    const isSnapshot = kind === "snapshot";
+    if (isSnapshot) {
       this.columns = Object.fromEntries(frame.columns.map((name, n) => [name, n]));
       this.limits = frame.presence;
       this.rows.clear();
@@ -33,7 +34,7 @@ export class Roster {
     if (frame.counts) this.counts = frame.counts;
     for (const row of frame.drivers ?? []) this.rows.set(row[0], row);
     for (const id of frame.gone ?? []) this.rows.delete(id);
-    return { rows: frame.drivers ?? [], gone: frame.gone ?? [], everything };
+    return { rows: frame.drivers ?? [], gone: frame.gone ?? [], isSnapshot };
   }
 
   get(id) {
@@ -41,11 +42,11 @@ export class Roster {
     return row && Object.fromEntries(Object.entries(this.columns).map(([name, n]) => [name, row[n]]));
   }
 
-  /** As the server says it of a whole fleet: what has arrived of a device, and when. */
+  /** The presence by the last arrival, as the server computes it. */
   presenceOf(row) {
-    const quietS = (this.now() - row[this.columns.received_at_ms]) / 1000;
-    if (quietS > this.limits.lost_after_s) return "lost";
-    if (quietS > this.limits.silent_after_s) return "silent";
+    const silentS = (this.now() - row[this.columns.received_at_ms]) / 1000;
+    if (silentS > this.limits.lost_after_s) return "lost";
+    if (silentS > this.limits.silent_after_s) return "silent";
     const speed = row[this.columns.speed_mps];
     return speed !== null && speed < this.limits.moving_mps ? "stationary" : "online";
   }
@@ -58,57 +59,57 @@ export class Roster {
     );
   }
 
-  /** The filters as a tile's address takes them: what is wanted, where anything is not. */
+  /** The filters as the query of a tile: the values shown, for each filter in use. */
   query() {
-    const wanted = [];
-    for (const [kind, { words }] of Object.entries(KINDS)) {
+    const parameters = [];
+    for (const [kind, { values }] of Object.entries(FILTERS)) {
       if (!this.hidden[kind].size) continue;
-      for (const word of Object.keys(words)) {
-        if (!this.hidden[kind].has(word)) wanted.push(`${kind}=${word}`);
+      for (const value of Object.keys(values)) {
+        if (!this.hidden[kind].has(value)) parameters.push(`${kind}=${value}`);
       }
     }
-    return wanted.join("&");
+    return parameters.join("&");
   }
 
-  /** Whether the filters leave nobody. */
-  get showsNobody() {
-    return Object.entries(KINDS).some(
-      ([kind, { words }]) => this.hidden[kind].size >= Object.keys(words).length,
+  /** Whether the filters exclude every driver. */
+  get isEmpty() {
+    return Object.entries(FILTERS).some(
+      ([kind, { values }]) => this.hidden[kind].size >= Object.keys(values).length,
     );
   }
 }
 
-/** The switches of every kind with their counts. `changed` is called after each. */
-export function makeSwitches(roster, changed) {
+/** Create the filter buttons with their counts. Returns a function that updates the counts. */
+export function createFilters(index, onChange) {
   const counters = {};
-  for (const [kind, { words, place }] of Object.entries(KINDS)) {
-    for (const [word, [name, colour]] of Object.entries(words)) {
+  for (const [kind, { values, container }] of Object.entries(FILTERS)) {
+    for (const [value, { label, shape, colour, letter }] of Object.entries(values)) {
       const count = el("b", {}, "0");
       const button = el(
         "button",
-        { type: "button", "aria-pressed": "true", color: colour },
-        colour ? el("span", { class: "dot" }) : null,
-        name,
+        { type: "button", "aria-pressed": "true" },
+        shape ? symbolElement({ shape, colour, letter }) : null,
+        label,
         " ",
         count,
       );
       button.addEventListener("click", () => {
-        const hidden = roster.hidden[kind];
-        if (!hidden.delete(word)) hidden.add(word);
-        button.setAttribute("aria-pressed", String(!hidden.has(word)));
-        changed();
+        const hidden = index.hidden[kind];
+        if (!hidden.delete(value)) hidden.add(value);
+        button.setAttribute("aria-pressed", String(!hidden.has(value)));
+        onChange();
       });
-      (counters[kind] ??= {})[word] = count;
-      document.getElementById(place).append(button);
+      (counters[kind] ??= {})[value] = count;
+      document.getElementById(container).append(button);
     }
   }
   return () => {
-    if (!roster.counts) return;
-    for (const [kind, words] of Object.entries(counters)) {
-      for (const [word, count] of Object.entries(words)) {
-        count.textContent = roster.counts[kind][word] ?? 0;
+    if (!index.counts) return;
+    for (const [kind, values] of Object.entries(counters)) {
+      for (const [value, count] of Object.entries(values)) {
+        count.textContent = index.counts[kind][value] ?? 0;
       }
     }
-    document.getElementById("drivers-count").textContent = roster.counts.all.drivers ?? 0;
+    document.getElementById("drivers-count").textContent = index.counts.all.drivers ?? 0;
   };
 }

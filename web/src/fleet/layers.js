@@ -1,5 +1,6 @@
-// The map's layers that only the fleet's page has: a driver's track, and crowds from vector tiles.
-import { DRIVER_STATES } from "../words.js";
+// The layers of the fleet's map: a driver's track, restaurants, and clusters from vector tiles.
+import { DRIVER_STATES, UNKNOWN_SYMBOL } from "../labels.js";
+import { RESTAURANT_COLOUR } from "../map.js";
 
 export const FLEET_TILES = "/fleet/tiles/";
 
@@ -16,47 +17,60 @@ export function trackLayer(theme) {
     layout: { "line-cap": "round", "line-join": "round" },
     paint: {
       "line-color": theme === "dark" ? "#ff7eb0" : "#c2185b",
-      "line-width": 3,
-      "line-opacity": 0.7,
+      "line-width": 2.5,
+      "line-opacity": 0.55,
     },
   };
 }
 
-const colours = ["match", ["coalesce", ["get", "state"], ""]];
-for (const [state, [, colour]] of Object.entries(DRIVER_STATES)) colours.push(state, colour);
-colours.push("#2f6fed");
+export const restaurantLayer = {
+  id: "restaurants",
+  type: "circle",
+  source: "restaurants",
+  minzoom: 12,
+  paint: {
+    "circle-radius": ["interpolate", ["linear"], ["zoom"], 12, 1.5, 16, 4],
+    "circle-color": RESTAURANT_COLOUR,
+    "circle-opacity": 0.6,
+  },
+};
 
-export function crowdLayers(theme, visible) {
+function byState(property, otherwise) {
+  const cases = Object.entries(DRIVER_STATES).flatMap(([state, one]) => [state, one[property]]);
+  return ["match", ["coalesce", ["get", "state"], ""], ...cases, otherwise];
+}
+
+export function clusterLayers(theme, visible) {
   const visibility = visible ? "visible" : "none";
+  const isCluster = [">", ["get", "count"], 1];
   return [
     {
-      id: "crowd",
+      id: "clusters",
       type: "circle",
       source: "fleet",
       "source-layer": "drivers",
       layout: { visibility },
       paint: {
-        "circle-radius": ["interpolate", ["linear"], ["log10", ["get", "count"]], 0, 5, 1, 10, 4, 28],
-        "circle-color": colours,
+        "circle-radius": ["interpolate", ["linear"], ["log10", ["get", "count"]], 0, 7, 1, 10, 4, 28],
+        "circle-color": ["case", isCluster, "#3d5a80", byState("colour", UNKNOWN_SYMBOL.colour)],
         "circle-opacity": ["match", ["get", "presence"], ["silent", "lost"], 0.4, 0.85],
         "circle-stroke-color": "#fff",
         "circle-stroke-width": 1.5,
       },
     },
     {
-      id: "crowd-counts",
+      id: "cluster-labels",
       type: "symbol",
       source: "fleet",
       "source-layer": "drivers",
-      filter: [">", ["get", "count"], 1],
       layout: {
         visibility,
-        "text-field": ["to-string", ["get", "count"]],
+        "text-field": ["case", isCluster, ["to-string", ["get", "count"]], byState("letter", "")],
         "text-font": ["NotoSans-Bold"],
-        "text-size": 12,
+        "text-size": ["case", isCluster, 12, 9],
         "text-allow-overlap": true,
       },
-      paint: { "text-color": "#fff" },
+      paint: { "text-color": "#fff", "text-halo-color": "#16202c", "text-halo-width": 1 },
     },
   ];
 }

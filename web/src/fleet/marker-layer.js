@@ -1,31 +1,33 @@
-// Ten thousand gliding points on a canvas of their own above the map. The map below is drawn again
-// only when it moves: with a MapLibre layer each of their steps would draw every street again.
+// Ten thousand moving markers on their own canvas above the map, which is redrawn only when it
+// moves: as a MapLibre layer, each animation step would redraw every street.
+import { drawSymbol } from "./symbols.js";
+
 const CAPACITY = 1024;
-// After a picture the next few frames are watched: where drawing is slow (no graphics card, a busy
-// machine) the points then rest so long that 19 of 20 frames are quick, and step instead of glide.
-const WATCHED_FRAMES = 3;
+// The frames after a redraw are timed. Where drawing is slow (no GPU, a busy machine) the animation
+// pauses, so that 19 of 20 frames are fast and the markers move in steps.
+const TIMED_FRAMES = 3;
 const SLOW_MS = 50;
-const REST_MS = 1500;
-const LONGEST_GLIDE_MS = 4000;
-const JUMP = 0.02 / 360; // farther is no gliding
-const RADII = [[11, 4], [14, 6.5], [17, 11]]; // by zoom
+const PAUSE_MS = 1500;
+const MAX_ANIMATION_MS = 4000;
+const JUMP = 0.02 / 360; // a longer move is not animated
+const RADII = [[11, 4], [13, 7], [17, 11]]; // by zoom, CSS px
 
 const mercatorX = (lonDeg) => (lonDeg + 180) / 360;
 const mercatorY = (latDeg) => 0.5 - Math.asinh(Math.tan((latDeg * Math.PI) / 180)) / (2 * Math.PI);
 const lonOf = (x) => x * 360 - 180;
 const latOf = (y) => (Math.atan(Math.sinh(Math.PI * (1 - 2 * y))) * 180) / Math.PI;
 
-export class Points {
+export class MarkerLayer {
   constructor(map) {
     this.map = map;
     this.canvas = document.createElement("canvas");
-    this.canvas.className = "points";
+    this.canvas.className = "markers";
     this.canvas.setAttribute("aria-hidden", "true");
     map.getCanvasContainer().append(this.canvas);
     this.context = this.canvas.getContext("2d");
-    this.still = matchMedia("(prefers-reduced-motion: reduce)");
+    this.reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
     this.sprites = new Map();
-    this.pictures = this.watched = this.slowestMs = 0;
+    this.redraws = this.timed = this.slowestMs = 0;
     this.clear();
     map.on("move", () => this.#draw(performance.now()));
     map.on("resize", () => (this.dirty = true));
@@ -33,9 +35,9 @@ export class Points {
     const frame = (now) => {
       this.slowestMs = Math.max(this.slowestMs, now - last);
       last = now;
-      if (this.watched > 0) {
-        this.watched -= 1;
-        if (!this.watched && this.slowestMs > SLOW_MS) this.nextAt = now + REST_MS;
+      if (this.timed > 0) {
+        this.timed -= 1;
+        if (!this.timed && this.slowestMs > SLOW_MS) this.nextAt = now + PAUSE_MS;
       } else if ((this.dirty || now <= this.movingUntil) && now >= this.nextAt) {
         this.#draw(now);
       }
@@ -47,17 +49,16 @@ export class Points {
   clear() {
     this.index = new Map(); // key: place in the arrays
     this.keys = [];
-    this.looks = []; // the sprite's name
-    this.numbers = new Float64Array(CAPACITY * 6); // fromX, fromY, toX, toY, startedAt, overMs
-    this.chosen = null;
+    this.symbols = []; // with `dim`
+    this.numbers = new Float64Array(CAPACITY * 6); // fromX, fromY, toX, toY, startedAt, durationMs
+    this.selected = null;
     this.movingUntil = this.nextAt = 0;
-    this.drawn = 0; // of them, in the last picture
-    this.isLive = true; // what is drawn is now, and not the past
+    this.drawn = 0; // markers in the last redraw
     this.dirty = true;
   }
 
-  /** Put a point somewhere; with `overMs` it glides there from where it is. */
-  set(key, lonDeg, latDeg, colour, dim, overMs = 0) {
+  /** Place a marker; with `overMs` it moves there from its current place. */
+  set(key, lonDeg, latDeg, symbol, dim, overMs = 0) {
     const now = performance.now();
     const x = mercatorX(lonDeg);
     const y = mercatorY(latDeg);
@@ -73,21 +74,20 @@ export class Points {
       }
       overMs = 0;
     }
-    const [fromX, fromY] = overMs && !this.still.matches ? this.#at(n, now) : [x, y];
+    const [fromX, fromY] = overMs && !this.reducedMotion.matches ? this.#at(n, now) : [x, y];
     const jumps = Math.abs(fromX - x) > JUMP || Math.abs(fromY - y) > JUMP;
-    const glideMs = jumps || (fromX === x && fromY === y) ? 0 : Math.min(overMs, LONGEST_GLIDE_MS);
-    this.numbers.set([jumps ? x : fromX, jumps ? y : fromY, x, y, now, glideMs], n * 6);
-    this.looks[n] = dim ? `${colour}-` : colour;
-    this.movingUntil = Math.max(this.movingUntil, now + glideMs + 2 * REST_MS);
+    const durationMs = jumps || (fromX === x && fromY === y) ? 0 : Math.min(overMs, MAX_ANIMATION_MS);
+    this.numbers.set([jumps ? x : fromX, jumps ? y : fromY, x, y, now, durationMs], n * 6);
+    this.symbols[n] = { symbol, dim };
+    this.movingUntil = Math.max(this.movingUntil, now + durationMs + 2 * PAUSE_MS);
     this.dirty = true;
   }
 
-  /** Change what a point looks like, wherever it is on its way. */
-  look(key, colour, dim) {
-    const look = dim ? `${colour}-` : colour;
+  /** Change a marker's symbol, without moving it. */
+  setSymbol(key, symbol, dim) {
     const n = this.index.get(key);
-    if (this.looks[n] === look) return;
-    this.looks[n] = look;
+    if (this.symbols[n].symbol === symbol && this.symbols[n].dim === dim) return;
+    this.symbols[n] = { symbol, dim };
     this.dirty = true;
   }
 
@@ -98,17 +98,17 @@ export class Points {
     this.index.delete(key);
     if (n !== last) {
       this.keys[n] = this.keys[last];
-      this.looks[n] = this.looks[last];
+      this.symbols[n] = this.symbols[last];
       this.numbers.copyWithin(n * 6, last * 6, last * 6 + 6);
       this.index.set(this.keys[n], n);
     }
     this.keys.pop();
-    this.looks.pop();
+    this.symbols.pop();
     this.dirty = true;
   }
 
-  choose(key) {
-    this.chosen = key;
+  select(key) {
+    this.selected = key;
     this.dirty = true;
   }
 
@@ -116,7 +116,7 @@ export class Points {
     this.#draw(performance.now());
   }
 
-  /** Where a point is drawn now. */
+  /** The place at which a marker is drawn now. */
   placeOf(key) {
     const n = this.index.get(key);
     if (n === undefined) return null;
@@ -124,7 +124,7 @@ export class Points {
     return [lonOf(x), latOf(y)];
   }
 
-  /** The key of the point nearest to a place on the canvas, within so many pixels. */
+  /** The key of the marker nearest to a point on the canvas, within `withinPx`. */
   near({ x, y }, withinPx = 10) {
     const now = performance.now();
     const { left, top, scale } = this.#view();
@@ -173,22 +173,22 @@ export class Points {
       this.context.clearRect(0, 0, wide, high);
     }
     const radius = Math.round(radiusAt(this.map.getZoom()) * ratio * 2) / 2;
-    const { numbers, looks, context } = this;
+    const { numbers, symbols, context } = this;
     const zoomed = scale * ratio;
-    const chosen = this.index.get(this.chosen);
+    const selected = this.index.get(this.selected);
     let drawn = 0;
-    for (let n = 0, i = 0; n < looks.length; n += 1, i += 6) {
+    for (let n = 0, i = 0; n < symbols.length; n += 1, i += 6) {
       const over = numbers[i + 5];
       const part = over ? Math.min(1, (now - numbers[i + 4]) / over) : 1;
       const x = (numbers[i] + (numbers[i + 2] - numbers[i]) * part - left) * zoomed;
       const y = (numbers[i + 1] + (numbers[i + 3] - numbers[i + 1]) * part - top) * zoomed;
       if (x < -radius || y < -radius || x > wide + radius || y > high + radius) continue;
-      const sprite = this.#sprite(looks[n], radius);
+      const sprite = this.#sprite(symbols[n], radius, ratio);
       context.drawImage(sprite, Math.round(x - sprite.width / 2), Math.round(y - sprite.height / 2));
       drawn += 1;
     }
-    if (chosen !== undefined) {
-      const [x, y] = this.#at(chosen, now);
+    if (selected !== undefined) {
+      const [x, y] = this.#at(selected, now);
       context.beginPath();
       context.arc((x - left) * zoomed, (y - top) * zoomed, radius + 4 * ratio, 0, 7);
       context.lineWidth = 4 * ratio;
@@ -196,31 +196,23 @@ export class Points {
       context.stroke();
     }
     this.drawn = drawn;
-    this.pictures += 1;
+    this.redraws += 1;
     this.dirty = false;
-    this.tookMs = performance.now() - begun;
-    this.watched = WATCHED_FRAMES;
+    this.drawMs = performance.now() - begun;
+    this.timed = TIMED_FRAMES;
     this.slowestMs = 0;
   }
 
-  #sprite(look, radius) {
-    const name = `${look} ${radius}`;
-    const known = this.sprites.get(name);
-    if (known) return known;
-    if (this.sprites.size > 500) this.sprites.clear(); // many zooms later
-    const dim = look.endsWith("-");
-    const edge = Math.max(1, radius / 4);
-    const size = Math.ceil(2 * (radius + edge));
+  #sprite({ symbol, dim }, radius, ratio) {
+    const name = `${symbol.label} ${dim} ${radius}`;
+    const cached = this.sprites.get(name);
+    if (cached) return cached;
+    if (this.sprites.size > 500) this.sprites.clear();
+    const size = Math.ceil(3 * radius);
     const sprite = new OffscreenCanvas(size, size);
     const context = sprite.getContext("2d");
     context.globalAlpha = dim ? 0.4 : 1;
-    context.beginPath();
-    context.arc(size / 2, size / 2, radius, 0, 7);
-    context.fillStyle = dim ? look.slice(0, -1) : look;
-    context.fill();
-    context.lineWidth = edge;
-    context.strokeStyle = "#fff";
-    context.stroke();
+    drawSymbol(context, symbol, size / 2, size / 2, radius, ratio);
     this.sprites.set(name, sprite);
     return sprite;
   }

@@ -1,6 +1,6 @@
-// Open orders, those that need somebody first, and what staff may do with them.
-import { ago, el, lasting, ORDER_STATES } from "../words.js";
-import { ask, fetchAsStaff, Problem, Refused, showTheDoor } from "./asking.js";
+// The open orders, grouped by urgency, and the commands on the selected one.
+import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
+import { ago, duration, el, ORDER_STATES } from "../labels.js";
 
 const $ = (id) => document.getElementById(id);
 const GROUPS = {
@@ -8,7 +8,7 @@ const GROUPS = {
   stuck: ["Stuck", 20],
   under_way: ["Under way", 50],
 };
-const WHY = { no_progress: "no progress", courier_lost: "courier lost" };
+const STUCK_REASONS = { no_progress: "no progress", courier_lost: "courier lost" };
 const COMMANDS = {
   confirm: ["Confirm", "Confirmed."],
   assign: ["Assign", "Assigned to"],
@@ -16,34 +16,34 @@ const COMMANDS = {
   fail: ["Give up", "Given up."],
   cancel: ["Cancel order", "Cancelled."],
 };
-const GRAVE = { fail: "Yes, give it up", cancel: "Yes, cancel it" }; // asked twice
+const CONFIRMATIONS = { fail: "Yes, give it up", cancel: "Yes, cancel it" };
 
-export class Orders {
+export class OrderList {
   #expanded = new Set();
-  #keys = new Map(); // of a command that had no answer: said again under its key it is the same
-  #answer = { orders: [], counts: {}, allowed: {}, at: 0 };
+  #keys = new Map(); // idempotency keys of commands without a response
+  #orders = { orders: [], counts: {}, allowed: {}, at: 0 };
 
-  constructor({ nameOf, placeOf, choose }) {
-    Object.assign(this, { nameOf, placeOf, choose, chosenId: null });
+  constructor({ nameOf, placeOf, select }) {
+    Object.assign(this, { nameOf, placeOf, select, selectedId: null });
   }
 
   async refresh() {
-    this.#answer = await ask("/fleet/orders");
-    this.#ahead = Date.parse(this.#answer.at) - Date.now();
+    this.#orders = await getJson("/fleet/orders");
+    this.#serverAheadMs = Date.parse(this.#orders.at) - Date.now();
     this.draw();
   }
-  #ahead = 0;
+  #serverAheadMs = 0;
 
   get(orderId) {
-    return this.#answer.orders.find((one) => one.order_id === orderId);
+    return this.#orders.orders.find((one) => one.order_id === orderId);
   }
 
   show(orderId) {
-    if (orderId !== this.chosenId) {
+    if (orderId !== this.selectedId) {
       $("order").replaceChildren();
-      this.#say();
+      this.#notify();
     }
-    this.chosenId = orderId;
+    this.selectedId = orderId;
     this.draw();
   }
 
@@ -51,19 +51,19 @@ export class Orders {
     const focused = document.activeElement?.id;
     $("orders").replaceChildren(...Object.keys(GROUPS).flatMap((group) => this.#group(group)));
     if (focused && document.activeElement?.id !== focused) $(focused)?.focus({ preventScroll: true });
-    this.#drawChosen();
+    this.#drawSelected();
   }
 
   #sinceS(instant) {
-    return (Date.now() + this.#ahead - Date.parse(instant)) / 1000;
+    return (Date.now() + this.#serverAheadMs - Date.parse(instant)) / 1000;
   }
 
   #group(group) {
-    const [title, few] = GROUPS[group];
-    const all = this.#answer.orders.filter((one) => one.group === group);
-    const count = this.#answer.counts[group] ?? 0;
-    const shown = this.#expanded.has(group) ? all : all.slice(0, few);
-    const turn = () => {
+    const [title, limit] = GROUPS[group];
+    const all = this.#orders.orders.filter((one) => one.group === group);
+    const count = this.#orders.counts[group] ?? 0;
+    const shown = this.#expanded.has(group) ? all : all.slice(0, limit);
+    const toggle = () => {
       if (!this.#expanded.delete(group)) this.#expanded.add(group);
       this.draw();
     };
@@ -71,10 +71,10 @@ export class Orders {
     return [
       el("h2", { id: `group-${group}` }, el("b", {}, `${count}`), ` ${title}`),
       el("ol", { "aria-labelledby": `group-${group}` }, ...shown.map((one) => this.#item(one))),
-      all.length > few
+      all.length > limit
         ? el(
             "button",
-            { type: "button", id: `more-${group}`, class: "more", onclick: turn },
+            { type: "button", id: `more-${group}`, class: "more", onclick: toggle },
             this.#expanded.has(group) ? "Fewer" : `${rest} more`,
           )
         : "",
@@ -82,47 +82,47 @@ export class Orders {
   }
 
   #item(order) {
-    const [word, colour] = ORDER_STATES[order.state];
+    const { label, colour } = ORDER_STATES[order.state];
     const since = order.group === "waiting" ? order.created_at : order.state_at;
-    const told = [
+    const facts = [
       order.driver_id ?? "no courier",
-      order.stuck ? WHY[order.stuck] : null,
-      order.group === "waiting" ? `waits ${lasting(this.#sinceS(since))}` : ago(this.#sinceS(since)),
+      order.stuck ? STUCK_REASONS[order.stuck] : null,
+      order.group === "waiting" ? `waits ${duration(this.#sinceS(since))}` : ago(this.#sinceS(since)),
     ];
-    const chosen = order.order_id === this.chosenId;
+    const isSelected = order.order_id === this.selectedId;
     const button = el(
       "button",
       {
         type: "button",
         id: `order-${order.order_id}`,
-        class: `${chosen ? "chosen" : ""} ${order.stuck ? "stuck" : ""}`,
-        "aria-pressed": String(chosen),
-        onclick: () => this.choose(order.driver_id, order.order_id),
+        class: `${isSelected ? "selected" : ""} ${order.stuck ? "stuck" : ""}`,
+        "aria-pressed": String(isSelected),
+        onclick: () => this.select(order.driver_id, order.order_id),
       },
       el("span", {}, this.nameOf(order.restaurant_id)),
-      el("span", { class: "pill", color: colour }, word),
-      el("span", { class: "soft small mono" }, order.order_id.slice(0, 8)),
-      el("span", { class: "soft small" }, told.filter(Boolean).join(" · ")),
+      el("span", { class: "pill", color: colour }, label),
+      el("span", { class: "muted small mono" }, order.order_id.slice(0, 8)),
+      el("span", { class: "muted small" }, facts.filter(Boolean).join(" · ")),
     );
     return el("li", {}, button);
   }
 
-  #drawChosen() {
-    const order = this.get(this.chosenId);
+  #drawSelected() {
+    const order = this.get(this.selectedId);
     $("order").hidden = !order;
     if (!order) return $("order").replaceChildren();
-    const stamp = `${order.order_id} ${order.state} ${order.driver_id}`;
-    if ($("order").dataset.stamp === stamp && $("order").childElementCount) return; // as it stands
-    $("order").dataset.stamp = stamp;
+    const version = `${order.order_id} ${order.state} ${order.driver_id}`;
+    if ($("order").dataset.version === version && $("order").childElementCount) return; // unchanged
+    $("order").dataset.version = version;
     const focused = $("order").contains(document.activeElement) && document.activeElement.id;
-    const [word, colour] = ORDER_STATES[order.state];
-    const allowed = this.#answer.allowed[order.state] ?? [];
+    const { label, colour } = ORDER_STATES[order.state];
+    const allowed = this.#orders.allowed[order.state] ?? [];
     const commands = Object.keys(COMMANDS).filter((command) => allowed.includes(command));
-    const choosesDriver = commands.some((one) => one === "assign" || one === "reassign");
-    const list = el("datalist", { id: "near-drivers" });
+    const takesDriver = commands.some((one) => one === "assign" || one === "reassign");
+    const list = el("datalist", { id: "nearest-drivers" });
     const courier = el("input", {
       id: "courier",
-      list: "near-drivers",
+      list: "nearest-drivers",
       placeholder: "the nearest",
       autocomplete: "off",
       spellcheck: "false",
@@ -133,10 +133,10 @@ export class Orders {
         "h2",
         {},
         el("span", {}, `Order ${order.order_id.slice(0, 8)}`),
-        el("span", { class: "pill", color: colour }, word),
+        el("span", { class: "pill", color: colour }, label),
       ),
-      el("p", {}, this.nameOf(order.restaurant_id), el("span", { class: "soft" }, ` · ${order.driver_id ?? "no courier"}`)),
-      choosesDriver ? el("label", { for: "courier", class: "small" }, "Courier ", courier, list) : "",
+      el("p", {}, this.nameOf(order.restaurant_id), el("span", { class: "muted" }, ` · ${order.driver_id ?? "no courier"}`)),
+      takesDriver ? el("label", { for: "courier", class: "small" }, "Courier ", courier, list) : "",
       el(
         "div",
         { class: "actions" },
@@ -144,24 +144,24 @@ export class Orders {
       ),
     );
     if (focused !== false) ($(focused) ?? $("order").querySelector("button"))?.focus();
-    if (choosesDriver) this.#listNear(order, list);
+    if (takesDriver) this.#listNearest(order, list);
   }
 
   #button(command, order, courier) {
-    const [word] = COMMANDS[command];
-    const button = el("button", { type: "button", id: `do-${command}` }, word);
-    const calm = () => {
-      button.textContent = word;
-      button.classList.remove("grave");
+    const [label] = COMMANDS[command];
+    const button = el("button", { type: "button", id: `do-${command}` }, label);
+    const reset = () => {
+      button.textContent = label;
+      button.classList.remove("destructive");
     };
-    button.addEventListener("blur", calm);
+    button.addEventListener("blur", reset);
     button.addEventListener("click", async () => {
-      if (GRAVE[command] && !button.classList.contains("grave")) {
-        button.textContent = GRAVE[command];
-        button.classList.add("grave");
+      if (CONFIRMATIONS[command] && !button.classList.contains("destructive")) {
+        button.textContent = CONFIRMATIONS[command];
+        button.classList.add("destructive");
         return;
       }
-      calm();
+      reset();
       const takesDriver = command === "assign" || command === "reassign";
       const driverId = takesDriver ? courier.value.trim() : "";
       button.disabled = true;
@@ -171,61 +171,61 @@ export class Orders {
     return button;
   }
 
-  /** Nothing is shown as done that the answer doesn't say. */
+  /** Send a command. Shows success only after a response. */
   async #apply(command, orderId, driverId) {
-    this.#say();
+    this.#notify();
     const name = `${orderId} ${command} ${driverId}`;
     const key = this.#keys.get(name) ?? randomKey();
     this.#keys.set(name, key);
     try {
-      const answer = await fetchAsStaff(`/orders/${orderId}/${command}`, {
+      const response = await fetchAsStaff(`/orders/${orderId}/${command}`, {
         method: "POST",
         headers: { "Content-Type": "application/json", "Idempotency-Key": key },
         body: driverId ? JSON.stringify({ driver_id: driverId }) : "{}",
       });
       this.#keys.delete(name);
-      const order = await answer.json();
-      const said = COMMANDS[command][1];
-      this.#say(said.endsWith(".") ? said : `${said} ${order.driver_id}.`);
-      if (orderId === this.chosenId) this.choose(order.driver_id, orderId);
+      const order = await response.json();
+      const notice = COMMANDS[command][1];
+      this.#notify(notice.endsWith(".") ? notice : `${notice} ${order.driver_id}.`);
+      if (orderId === this.selectedId) this.select(order.driver_id, orderId);
     } catch (error) {
-      if (error instanceof Problem && error.status < 500) {
+      if (error instanceof ApiProblem && error.status < 500) {
         this.#keys.delete(name);
-        this.#say("", refusal(error));
-      } else if (error instanceof Refused) {
-        showTheDoor(error.message);
+        this.#notify("", refusal(error));
+      } else if (error instanceof Unauthorized) {
+        showSignIn(error.message);
       } else {
-        this.#say("", "No answer: it may have happened or not. Once more is safe.");
+        this.#notify("", "No response: the outcome is unknown. It is safe to try again.");
       }
     }
-    await this.refresh().catch(() => {}); // asked again in any case
+    await this.refresh().catch(() => {}); // polled in any case
   }
 
-  #say(said = "", refused = "") {
-    $("said").textContent = said;
-    $("refused").textContent = refused;
+  #notify(notice = "", error = "") {
+    $("notice").textContent = notice;
+    $("command-error").textContent = error;
   }
 
-  async #listNear(order, list) {
+  async #listNearest(order, list) {
     const place = this.placeOf(order.restaurant_id);
     if (!place) return;
     const query = `lon_deg=${place[0]}&lat_deg=${place[1]}&limit=8`;
-    const near = await ask(`/drivers/nearest?${query}`).catch(() => ({ drivers: [] }));
+    const nearest = await getJson(`/drivers/nearest?${query}`).catch(() => ({ drivers: [] }));
     list.replaceChildren(
-      ...near.drivers.map((one) =>
+      ...nearest.drivers.map((one) =>
         el("option", { value: one.driver_id }, `${Math.round(one.distance_m)} m`),
       ),
     );
   }
 }
 
-/** What a refusal says, and what would be possible. */
+/** The text of a refused command, with the possible ones. */
 function refusal({ problem, message }) {
   const { current_state: state, allowed } = problem;
   if (!state) return message;
-  const word = (ORDER_STATES[state]?.[0] ?? state).toLowerCase();
-  const can = (allowed ?? []).map((one) => one.replace("_", " "));
-  return `Not possible: the order is ${word}. Possible: ${can.join(", ") || "nothing more"}.`;
+  const label = (ORDER_STATES[state]?.label ?? state).toLowerCase();
+  const possible = (allowed ?? []).filter((one) => COMMANDS[one]);
+  return `Not possible: the order is ${label}. Possible: ${possible.join(", ") || "nothing more"}.`;
 }
 
 function randomKey() {

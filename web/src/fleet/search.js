@@ -1,63 +1,64 @@
-// Search over the whole fleet: a driver's id or name, or the beginning of an order's id.
-import { DRIVER_STATES, el, ORDER_STATES } from "../words.js";
-import { ask } from "./asking.js";
+// Search over the whole fleet: by a driver's id or name, or the start of an order's id.
+import { getJson } from "../api.js";
+import { DRIVER_STATES, el, ORDER_STATES } from "../labels.js";
 
 const $ = (id) => document.getElementById(id);
-const WAIT_MS = 250; // after the last key
+const DEBOUNCE_MS = 250;
+const MAX_RESULTS = 8;
 
-export function makeSearch(choose) {
+export function createSearch(select) {
   let timer = 0;
-  let asked = 0;
+  let searches = 0;
 
   async function find() {
     const text = $("query").value.trim();
-    const mine = (asked += 1);
+    const search = (searches += 1);
     const found = text
-      ? await ask(`/fleet/search?q=${encodeURIComponent(text)}&limit=8`).catch(() => null)
+      ? await getJson(`/fleet/search?q=${encodeURIComponent(text)}&limit=${MAX_RESULTS}`).catch(() => null)
       : { drivers: [], orders: [] };
-    if (mine !== asked) return; // something else was typed since
-    if (!found) return void ($("found-said").textContent = "No answer.");
+    if (search !== searches) return; // outdated by a later input
+    if (!found) return void ($("search-status").textContent = "No response.");
     const count = found.drivers.length + found.orders.length;
-    $("found-said").textContent = text ? `${count} found` : "";
-    $("found").replaceChildren(
+    $("search-status").textContent = text ? `${count} found` : "";
+    $("results").replaceChildren(
       ...found.drivers.map((one) =>
-        hit(DRIVER_STATES[one.state], one.driver_id, one.name, () =>
-          choose(one.driver_id, one.order_id, one.lon_deg === null ? null : [one.lon_deg, one.lat_deg]),
+        result(DRIVER_STATES[one.state], one.driver_id, one.name, () =>
+          select(one.driver_id, one.order_id, one.lon_deg === null ? null : [one.lon_deg, one.lat_deg]),
         ),
       ),
       ...found.orders.map((one) =>
-        hit(ORDER_STATES[one.state], one.order_id.slice(0, 8), `Order · ${one.driver_id ?? "no courier"}`, () =>
-          choose(one.driver_id, one.order_id, null),
+        result(ORDER_STATES[one.state], one.order_id.slice(0, 8), `Order · ${one.driver_id ?? "no courier"}`, () =>
+          select(one.driver_id, one.order_id, null),
         ),
       ),
-      text && !count ? el("li", { class: "soft small" }, "Nobody and nothing.") : "",
+      text && !count ? el("li", { class: "muted small" }, "Nothing found.") : "",
     );
   }
 
-  function hit([word, colour], id, name, take) {
-    const leave = () => {
+  function result({ label, colour }, id, name, onSelect) {
+    const openResult = () => {
       $("query").value = "";
       find();
-      take();
+      onSelect();
     };
     const button = el(
       "button",
-      { type: "button", onclick: leave },
+      { type: "button", onclick: openResult },
       el("span", { class: "dot", color: colour }),
       el("span", { class: "mono" }, id),
-      el("span", { class: "soft small" }, name && name !== id ? `${name} · ${word}` : word),
+      el("span", { class: "muted small" }, name && name !== id ? `${name} · ${label}` : label),
     );
     return el("li", {}, button);
   }
 
   $("query").addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(find, WAIT_MS);
+    timer = setTimeout(find, DEBOUNCE_MS);
   });
   $("search").addEventListener("submit", async (event) => {
     event.preventDefault();
     clearTimeout(timer);
     await find();
-    $("found").querySelector("button")?.click();
+    $("results").querySelector("button")?.click();
   });
 }

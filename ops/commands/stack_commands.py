@@ -1,0 +1,98 @@
+"""`./run up`, `down`, `status` and `logs`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+from ops.console import print_line
+from ops.stack.stack import Stack
+
+UP_EXAMPLES = """examples:
+  ./run up                                start it; does nothing if it is up
+  MQTT_BROKERS=3 ./run up                 with three brokers
+  DOORSTEP_BIND=0.0.0.0 ./run up          reachable from other machines"""
+DOWN_EXAMPLES = """examples:
+  ./run down                              stop it; the data are kept
+  ./run down --erase                      also delete all data and secrets"""
+STATUS_EXAMPLES = """examples:
+  ./run status
+  ./run status --json
+
+The exit status is 0 if all processes are ready, else 1."""
+LOGS_EXAMPLES = """examples:
+  ./run logs                              the last 20 lines of each log
+  ./run logs bridge --follow              new lines of one log
+  ./run logs mosquitto -n 100             of all brokers"""
+
+
+def up(stack: Stack, _options: argparse.Namespace) -> int:
+    """Start the stack and print its addresses."""
+    stack.up()
+    addresses = stack.addresses
+    print(f"tracking_api  {addresses.tracking_api_url}   (map: /fleet)")
+    print(f"driver_api    {addresses.driver_api_url}")
+    print(f"API reference http://{addresses.tracking_api_internal}/docs")
+    print(f"              http://{addresses.driver_api_internal}/docs")
+    print(f"MQTT          {addresses.mqtt_url}")
+    print(f"staff token   {stack.paths.staff_token_file}")
+    owner_pid = stack.owner_pid()
+    if owner_pid is not None:
+        print_line(
+            f"{_owner_name(owner_pid)} (pid {owner_pid}) started this stack and will stop it"
+        )
+    return 0
+
+
+def down(stack: Stack, options: argparse.Namespace) -> int:
+    """Stop the stack; with --erase, delete its data and secrets."""
+    was_up = stack.is_up()
+    stack.down(erase=options.erase)
+    print_line("stopped" if was_up else "the stack was not up")
+    if options.erase:
+        print_line("its data and secrets are deleted")
+    return 0
+
+
+def status(stack: Stack, options: argparse.Namespace) -> int:
+    """Print a line per process. The exit status is 0 if all are ready."""
+    states = stack.status()
+    if options.json:
+        print(json.dumps([state.to_json() for state in states]))
+    elif not states:
+        print("the stack is not up")
+    else:
+        for state in states:
+            ready = "ready" if state.ready else state.detail or "not ready"
+            print(f"{state.name:<15} {state.address:<22} pid {state.pid:<8} {ready}")
+    return 0 if states and all(state.ready for state in states) else 1
+
+
+def logs(stack: Stack, options: argparse.Namespace) -> int:
+    """Print the last lines of the logs, of all processes or of one."""
+    files = stack.log_files()
+    chosen = [
+        path
+        for name, path in files.items()
+        if options.process is None or _matches(options.process, name)
+    ]
+    if options.process is not None and not chosen:
+        print_line(f"run: {options.process!r} has no log; these have one: {', '.join(files)}")
+        return 2
+    argv = ["tail", "-n", str(options.lines), *(["-F"] if options.follow else [])]
+    return subprocess.run([*argv, *map(str, chosen)], check=False).returncode if chosen else 0
+
+
+def _matches(asked: str, process: str) -> bool:
+    """Whether a process is meant: `mosquitto` means mosquitto-1 and all other brokers."""
+    return process == asked or process.rpartition("-")[0] == asked
+
+
+def _owner_name(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        words = []
+    return "a demo" if b"demo" in words else "another command"

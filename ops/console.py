@@ -1,0 +1,14 @@
+"""Messages for the person at the terminal. Results go to stdout, messages to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+Echo = Callable[[str], None]
+"""Where a long operation reports its progress, a line at a time."""
+
+
+def print_line(line: str) -> None:
+    """Write a message to stderr and flush it."""
+    print(line, file=sys.stderr, flush=True)
