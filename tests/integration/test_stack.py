@@ -101,7 +101,7 @@ def test_secrets__are_neither_in_logs_nor_in_command_lines(stack: Stack) -> None
         stack.paths.fleet_key_file.read_text().strip(),
         stack.paths.staff_token(),
         *(path.read_text().strip() for path in (stack.paths.secrets / "database").iterdir()),
-        mqtt_password(stack.paths.fleet_key(), "bridge"),
+        stack.paths.mqtt_password("bridge"),
     ]
     texts = [path.read_text(errors="replace") for path in stack.paths.logs.iterdir()]
     texts += [Path(f"/proc/{one.pid}/cmdline").read_text() for one in stack.status()]

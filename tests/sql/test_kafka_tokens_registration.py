@@ -19,6 +19,9 @@ ROLES = ("driver_events", "driver_api", "tracking_api")
 TABLES = (
     "access_token",
     "assignment",
+    "audit",
+    "credential_version",
+    "device_credential",
     "driver",
     "driver_boot",
     "driver_cell",
@@ -48,6 +51,7 @@ TABLES = (
     "series_point",
     "service_area",
     "simulation_target",
+    "staff",
     "street_speed",
 )
 
