@@ -25,6 +25,7 @@ PROCESSES = [
     "postgres",
     "kafka",
     "mosquitto-1",
+    "broker_sync",
     "bridge",
     "driver_events",
     "driver_api",
