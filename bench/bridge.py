@@ -27,11 +27,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.devices import Phone, connect_phones, publish
 from bench.measure import Measurements, report
+from bench.process_cpu import cpu_s
 from doorstep.settings import Bind
 from ops.servers.kafka import POSITION_PARTITIONS, KafkaServer
 from ops.servers.mosquitto import AnonymousMosquitto
 from ops.servers.process import ServerProcess
-from ops.servers.services import bridge_process, cpu_s
+from ops.servers.services import bridge_process
 from ops.servers.waiting import wait_until
 
 PHONES = 250

@@ -25,9 +25,10 @@ from starlette.types import Receive, Scope, Send
 from doorstep.http.guarded_protocol import ConnectionLimits, guarded
 from doorstep.store.records import Token
 from tracking_api.app import build_app
-from tracking_api.live.detachable_protocol import DetachableProtocol, take_over
+from tracking_api.live.detachable_protocol import DetachableProtocol, detach
 from tracking_api.live.frames import position_frame
 from tracking_api.live.service import Live
+from tracking_api.stores import Stores
 from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
 
 PAUSE_S = 0.15  # between two rounds: the hub polls every 0.1 s at most
@@ -39,7 +40,7 @@ def order_id_of(number: int) -> UUID:
 
 
 class DictStore:
-    """Orders under way, each with its own driver: the seam is `tracking_api.database.Store`."""
+    """Orders under way, each with its own driver: the seam is `tracking_api.stores.Stores`."""
 
     def __init__(self) -> None:
         self.assigned_at = datetime.now(UTC)
@@ -87,21 +88,21 @@ class DictStore:
         window = Window(self.assigned_at, None)
         return [OrderPoll(now, one, 1, window, self.newest) for one in order_ids]
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return True
 
 
 def ours() -> FastAPI:
     """tracking_api, with all its middleware."""
     store = DictStore()
-    app = build_app(store, "http://bench.test")  # type: ignore[arg-type]
-    live: Live = app.state.parts.live
+    app = build_app(Stores.backed_by(store), "http://bench.test")
+    live: Live = app.state.context.live
 
     @app.get("/control/push")
     async def push(rounds: int) -> None:
         for _ in range(rounds):
             store.move()
-            live.hub.heard_drivers(list(live.hub.watched_drivers))
+            live.hub.drivers_moved(list(live.hub.watched_drivers))
             await asyncio.sleep(PAUSE_S)
 
     add_cost(app)
@@ -153,7 +154,7 @@ class DetachedResponse(Response):
         self._files = files
 
     async def __call__(self, scope: Scope, _: Receive, __: Send) -> None:
-        transport = take_over(scope, WriteOnly())
+        transport = detach(scope, WriteOnly())
         transport.write(b"HTTP/1.1 200 OK\r\n\r\nevent: snapshot\n\n")
         self._files.append(transport.get_extra_info("socket").fileno())
 

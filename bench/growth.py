@@ -42,7 +42,7 @@ from bench.record_fixes import (
 from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
-from tracking_api.database import Database
+from tracking_api.stores import open_stores
 
 SEED = 1
 BYTES_A_ROW = 260  # heap and key of a row, measured; the write-ahead log is bounded beside it
@@ -130,22 +130,22 @@ class Reader(threading.Thread):
     async def _read(self) -> None:
         rng = random.Random(SEED)
         url = self.database.cluster.url("tracking_api", PASSWORD, self.database.name)
-        pool = await Database.open(url, 2)
-        try:
+        async with open_stores(url, 2) as stores:
             while not self.ended.is_set():
                 order_id = rng.choice(self.database.order_ids)
                 lon_deg = WEST + WIDTH_DEG * rng.random()
                 lat_deg = SOUTH + HEIGHT_DEG * rng.random()
-                tracked = await self._timed("GET /track", partial(pool.read_track, order_id))
+                found = await self._timed(
+                    "GET /track", partial(stores.track.read_tracks, [order_id])
+                )
+                tracked = found.get(order_id)
                 _now, near = await self._timed(
                     "GET /drivers/nearest",
-                    partial(pool.read_nearest, lon_deg, lat_deg, 5),
+                    partial(stores.drivers.read_nearest, lon_deg, lat_deg, 5),
                 )
                 if tracked is None or tracked.visible is None or len(near) != 5:
                     raise ValueError(f"a read found too little: {tracked}, {near}")
                 await asyncio.sleep(0.005)
-        finally:
-            await pool.close()
 
     async def _timed(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         began_s = time.perf_counter()

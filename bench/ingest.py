@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from doorstep.fix import encode_fix
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
 from doorstep.store.pool import connect
+from ops.servers.waiting import wait_until
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.stack import Stack
 
@@ -238,15 +239,8 @@ def _await_committed(
         return done == expected
 
     with connect(stack.database_admin_url, application_name="bench") as conn:
-        _wait_until(is_committed, RUN_TIMEOUT_S)
-
-
-def _wait_until(holds: Callable[[], bool], timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not all fixes were committed within {timeout_s:.0f} s")
-        time.sleep(0.5)  # a poll costs the database about 3 ms
+        # a poll costs the database about 3 ms
+        wait_until(is_committed, RUN_TIMEOUT_S, "all fixes are committed", poll_s=0.5)
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""The drivers' door: fixes over HTTP, duty, and what a driver does with an order."""
+"""The drivers' API: fixes over HTTP, duty, and a driver's order commands."""

@@ -1,4 +1,4 @@
-"""The application: routes, middleware, and the life of what they work with."""
+"""The application: routes, middleware, and the lifetime of its connections."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from doorstep.http.openapi import install_openapi
 from doorstep.http.problems import install_problem_handlers
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
-from doorstep.http.startup import report_waiting
+from doorstep.http.startup import log_availability
 from doorstep.http.tokens import TokenCache
-from driver_api.database import Database, Store
-from driver_api.positions import KafkaPositions, Positions
-from driver_api.routes import BURST_FIXES, FIXES_PER_S, AppContext, router
+from driver_api.context import AppContext
+from driver_api.positions import KafkaPositions, PositionPublisher
+from driver_api.queries import Store, open_queries
+from driver_api.routes import BURST_FIXES, FIXES_PER_S, router
 from driver_api.schemas import FixBody, FixesBody
 from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
 
 
-def build_app(store: Store, positions: Positions, service_token: str = "") -> FastAPI:
-    """Build the application over a store: the tests' way in, too."""
+def build_app(store: Store, positions: PositionPublisher, service_token: str = "") -> FastAPI:
+    """Build the application over a given store."""
     app = _bare_app()
-    _hand_in(app, store, positions, service_token)
+    _set_context(app, store, positions, service_token)
     return app
 
 
@@ -37,28 +38,30 @@ def build_service(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = await Database.open(
-            settings.database_url.get_secret_value(), settings.database_pool_size
-        )
-        positions = KafkaPositions(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
-        _hand_in(app, database, positions, settings.driver_api_token.get_secret_value())
-        waiting = asyncio.create_task(report_waiting(database.is_there))
-        try:
-            yield
-        finally:
-            waiting.cancel()
-            positions.close()
-            await database.close()
+        url = settings.database_url.get_secret_value()
+        async with open_queries(url, settings.database_pool_size) as store:
+            positions = KafkaPositions(
+                settings.kafka_bootstrap_servers, settings.kafka_positions_topic
+            )
+            _set_context(app, store, positions, settings.driver_api_token.get_secret_value())
+            task = asyncio.create_task(log_availability(store.is_available))
+            try:
+                yield
+            finally:
+                task.cancel()
+                positions.close()
 
     app = _bare_app()
     app.router.lifespan_context = lifespan
     return app
 
 
-def _hand_in(app: FastAPI, store: Store, positions: Positions, service_token: str) -> None:
+def _set_context(
+    app: FastAPI, store: Store, positions: PositionPublisher, service_token: str
+) -> None:
     find_token = accept_service_token(TokenCache(store.find_token), service_token)
     limiter = RateLimiter(FIXES_PER_S, BURST_FIXES)
-    app.state.parts = AppContext(store, positions, find_token, limiter)
+    app.state.context = AppContext(store, positions, find_token, limiter)
 
 
 def _bare_app() -> FastAPI:
@@ -70,12 +73,12 @@ def _bare_app() -> FastAPI:
         redoc_url=None,
     )
 
-    async def dependencies() -> Mapping[str, bool]:
-        parts: AppContext = app.state.parts
-        return {"database": await parts.store.is_there()}
+    async def required() -> Mapping[str, bool]:
+        context: AppContext = app.state.context
+        return {"database": await context.store.is_available()}
 
     app.include_router(router)
-    app.include_router(health_routes(dependencies))
+    app.include_router(health_routes(required))
     app.include_router(docs_routes(app))
     install_problem_handlers(app)
     install_openapi(app, [FixBody, FixesBody])

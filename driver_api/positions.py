@@ -1,7 +1,7 @@
-"""Newly committed positions to the live feed: best effort, bounded, never in anyone's way.
+"""Publishes newly committed positions to the live feed: best effort, bounded, without blocking.
 
-The database has the fix already; a position lost here is healed by the driver's next one. So a
-missing broker costs a counter and nothing else.
+The fix is already committed; the driver's next one replaces a position that is lost here. An
+unreachable broker only increments a counter.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from prometheus_client import Counter
 
 from doorstep.fix import Fix
 
-QUEUE_RECORDS = 1000  # 200 B each: at most 200 KB wait for a broker
-MESSAGE_TIMEOUT_MS = 3000  # an older position is no news
+QUEUE_RECORDS = 1000  # 200 B each: at most 200 KB are queued
+MESSAGE_TIMEOUT_MS = 3000  # an older position is outdated
 FLUSH_TIMEOUT_S = 1  # at the end; below uvicorn's 5 s for requests under way
 
 _POSITIONS = Counter(
     "doorstep_driver_api_positions",
-    "Positions handed to the live feed, and what became of them.",
+    "Positions sent to the live feed, by outcome.",
     ["outcome"],
 )
 
 
-class Positions(Protocol):
-    """Where newly committed positions go."""
+class PositionPublisher(Protocol):
+    """Publishes newly committed positions."""
 
     def publish(self, driver_id: str, fix: Fix, received_at_ms: int) -> None:
-        """Hand on one driver's newest position, at once and without failing."""
+        """Publish one driver's newest position. Never blocks, never fails."""
 
     def close(self) -> None:
-        """Stop, giving what is under way a moment."""
+        """Flush briefly, then stop."""
 
 
 class KafkaPositions:
-    """Positions into Kafka's tracking-positions."""
+    """Publishes to Kafka's topic tracking-positions."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self._topic = topic
@@ -52,7 +52,7 @@ class KafkaPositions:
                 "log.connection.close": False,
                 "reconnect.backoff.max.ms": 5000,
             },
-            logger=_quiet_logger(),
+            logger=_silent_logger(),
         )
 
     def publish(self, driver_id: str, fix: Fix, received_at_ms: int) -> None:
@@ -64,7 +64,7 @@ class KafkaPositions:
             _POSITIONS.labels("dropped").inc()
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until what was handed on is with Kafka, or the time is over."""
+        """Wait until Kafka has confirmed every position, or the time is over."""
         self._producer.flush(timeout_s)
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ class KafkaPositions:
 
 
 def pack_position(driver_id: str, fix: Fix, received_at_ms: int) -> bytes:
-    """One record of tracking-positions with one position in it."""
+    """Encode one record of tracking-positions with one position."""
     position = [
         driver_id,
         round(fix.fix_at.timestamp() * 1000),
@@ -90,8 +90,8 @@ def _count(error: KafkaError | None, _: Message) -> None:
     _POSITIONS.labels("dropped" if error else "published").inc()
 
 
-def _quiet_logger() -> logging.Logger:
-    """librdkafka says on every attempt that the broker is away: the counter says it too."""
+def _silent_logger() -> logging.Logger:
+    """Silence librdkafka, which logs every failed connection attempt: the counter has them."""
     logger = logging.getLogger("driver_api.kafka")
     logger.setLevel(logging.CRITICAL)
     return logger

@@ -1,67 +1,155 @@
-"""What driver_api reads: SQLAlchemy Core over `doorstep.store.tables`."""
+"""Drivers and their fixes in the database."""
 
 from __future__ import annotations
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
-from doorstep.errors import UnknownDriver
-from doorstep.store.records import Driver
-from doorstep.store.tables import assignment, driver_state, orders, restaurant
-from driver_api.schemas import CurrentOrder, Place
+from psycopg import AsyncConnection
 
+from doorstep.errors import DriverLocked, StoreUnavailable, UnknownDriver
+from doorstep.store import commands
+from doorstep.store.deadline import fetch_one, is_available, run_command, run_transaction
+from doorstep.store.fix_writer import record_fixes_async
+from doorstep.store.pool import Pool, open_pool
+from doorstep.store.records import Driver, IncomingRow, Order, Outcome, Token
+from sql import query
 
-async def select_driver_and_order(
-    conn: AsyncConnection, driver_id: str
-) -> tuple[Driver, CurrentOrder | None]:
-    """Read a driver and their open order. Raises UnknownDriver."""
-    return await select_driver(conn, driver_id), await select_current_order(conn, driver_id)
-
-
-async def select_driver(conn: AsyncConnection, driver_id: str) -> Driver:
-    """Read a driver's duty and state. Raises UnknownDriver."""
-    found = await conn.execute(
-        select(
-            driver_state.c.driver_id,
-            driver_state.c.duty,
-            driver_state.c.state,
-            driver_state.c.order_id,
-        ).where(driver_state.c.driver_id == driver_id)
-    )
-    row = found.one_or_none()
-    if row is None:
-        raise UnknownDriver
-    return Driver(*row)
+SQL_FILE = "queries/driver_api.sql"
+LOCK_PATIENCE_S = 1.0  # a batch holds its drivers' rows for about 0.1 s, rarely for longer
+LOCK_RETRY_S = 0.03
+RETRY_WITHIN_S = 0.5  # a broken connection shows at once; a full pool or no database takes 0.9 s
 
 
-async def select_current_order(conn: AsyncConnection, driver_id: str) -> CurrentOrder | None:
-    """Read the order of the driver's open assignment, with where to fetch and bring it."""
-    found = await conn.execute(
-        select(
-            orders.c.order_id,
-            orders.c.state,
-            assignment.c.assignment_no,
-            assignment.c.assigned_at,
-            restaurant.c.name,
-            restaurant.c.lon_deg.label("restaurant_lon_deg"),
-            restaurant.c.lat_deg.label("restaurant_lat_deg"),
-            orders.c.lon_deg,
-            orders.c.lat_deg,
+class CurrentOrder(NamedTuple):
+    """The order of a driver's open assignment; places are longitude, latitude."""
+
+    order_id: UUID
+    state: str
+    assignment_no: int
+    assigned_at: datetime
+    restaurant_name: str
+    restaurant: tuple[float, float]
+    destination: tuple[float, float]
+
+
+class Store(Protocol):
+    """The seam between routes and database. Errors are DoorstepErrors."""
+
+    async def find_token(self, token_sha256: bytes) -> Token | None: ...
+
+    async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]: ...
+
+    async def apply_driver_command(
+        self, driver_id: str, command: str, idempotency_key: str | None
+    ) -> Driver: ...
+
+    async def apply_order_command(
+        self, order_id: UUID, command: str, driver_id: str, idempotency_key: str | None
+    ) -> Order: ...
+
+    async def read_driver(self, driver_id: str) -> tuple[Driver, CurrentOrder | None]: ...
+
+    async def is_available(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DriverQueries:
+    """The Store on PostgreSQL."""
+
+    pool: Pool
+
+    async def find_token(self, token_sha256: bytes) -> Token | None:
+        """Look a token up. None if it is unknown, revoked or expired."""
+        return await run_command(self.pool, lambda conn: commands.find_token(conn, token_sha256))
+
+    async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
+        """Commit fixes of one driver. Raises DriverLocked, having written nothing.
+
+        Retries once after a broken connection: recording a fix twice is harmless. Retries for
+        LOCK_PATIENCE_S while a batch of driver_events holds the driver's row.
+        """
+        started_s = time.monotonic()
+        reconnected = False
+        while True:
+            try:
+                return await self._record_fixes(rows)
+            except DriverLocked:
+                if time.monotonic() - started_s > LOCK_PATIENCE_S:
+                    raise
+                await asyncio.sleep(LOCK_RETRY_S)
+            except StoreUnavailable:
+                if reconnected or time.monotonic() - started_s > RETRY_WITHIN_S:
+                    raise
+                reconnected = True
+
+    async def _record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
+        async def record(conn: AsyncConnection[Any]) -> list[Outcome]:
+            outcomes = await record_fixes_async(conn, rows)
+            if any(found.outcome == "parked" for found in outcomes):
+                raise DriverLocked  # rolls back: a parked fix is not committed, so it is no 200
+            return outcomes
+
+        return await run_transaction(self.pool, record)
+
+    async def apply_driver_command(
+        self, driver_id: str, command: str, idempotency_key: str | None
+    ) -> Driver:
+        """Apply on_duty, on_break or off_duty."""
+        return await run_command(
+            self.pool,
+            lambda conn: commands.apply_driver_command(
+                conn, driver_id, command, idempotency_key=idempotency_key
+            ),
         )
-        .join(orders, orders.c.order_id == assignment.c.order_id)
-        .join(restaurant, restaurant.c.restaurant_id == orders.c.restaurant_id)
-        .where(assignment.c.driver_id == driver_id, assignment.c.ended_at.is_(None))
-    )
-    row = found.one_or_none()
-    if row is None:
-        return None
-    return CurrentOrder(
-        order_id=row.order_id,
-        state=row.state,
-        assignment_no=row.assignment_no,
-        assigned_at=row.assigned_at,
-        restaurant=Place(
-            lon_deg=row.restaurant_lon_deg, lat_deg=row.restaurant_lat_deg, name=row.name
-        ),
-        destination=Place(lon_deg=row.lon_deg, lat_deg=row.lat_deg),
-    )
+
+    async def apply_order_command(
+        self, order_id: UUID, command: str, driver_id: str, idempotency_key: str | None
+    ) -> Order:
+        """Apply decline, pick_up, deliver or fail as the driver."""
+        return await run_command(
+            self.pool,
+            lambda conn: commands.apply_order_command(
+                conn,
+                order_id,
+                command,
+                actor="driver",
+                actor_id=driver_id,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def read_driver(self, driver_id: str) -> tuple[Driver, CurrentOrder | None]:
+        """Read a driver and their open order. Raises UnknownDriver."""
+        statement = query("read_driver_and_order", SQL_FILE)
+        row = await fetch_one(self.pool, statement, {"driver_id": driver_id})
+        if row is None:
+            raise UnknownDriver
+        driver = Driver(*row[:4])
+        if row[4] is None:
+            return driver, None
+        order_id, state, assignment_no, assigned_at, restaurant_name = row[4:9]
+        restaurant, destination = (row[9], row[10]), (row[11], row[12])
+        return driver, CurrentOrder(
+            order_id, state, assignment_no, assigned_at, restaurant_name, restaurant, destination
+        )
+
+    async def is_available(self) -> bool:
+        """Return within 2 s whether the database answers."""
+        return await is_available(self.pool)
+
+
+@asynccontextmanager
+async def open_queries(url: str, pool_size: int) -> AsyncIterator[DriverQueries]:
+    """Open the store. The database may come up later."""
+    pool = await open_pool(url, pool_size, application_name="driver_api", autocommit=True)
+    try:
+        yield DriverQueries(pool)
+    finally:
+        await pool.close()

@@ -1,4 +1,4 @@
-"""From a decoded body to rows for the write door, and from its outcomes to answers.
+"""Rows of record_fixes from a decoded body, and answers from its outcomes.
 
 Pure: no I/O, and the time is passed in.
 """
@@ -16,7 +16,7 @@ from driver_api.schemas import FixOutcome, RecordedFix, RecordedFixes
 
 
 def row_of(n: int, driver_id: str, fix: Fix, received_at: datetime) -> IncomingRow:
-    """Make a fix's row."""
+    """Return a fix's row."""
     return (
         n,
         driver_id,
@@ -36,7 +36,7 @@ def row_of(n: int, driver_id: str, fix: Fix, received_at: datetime) -> IncomingR
 
 
 def rows_of(driver_id: str, decoded: Decoded, received_at: datetime) -> list[IncomingRow]:
-    """Make the rows of a batch. A refused entry has one if its seq could be read."""
+    """Return the rows of a batch. A refused entry has one if its seq could be decoded."""
     rows: list[IncomingRow] = []
     for n, entry in enumerate(decoded):
         if isinstance(entry, Fix):
@@ -59,7 +59,7 @@ def answer_one(
         raise RejectedFix(found.reason or "rejected_before")
     return RecordedFix(
         driver_id=driver_id,
-        outcome=found.outcome,  # conflict and rejected are dealt with
+        outcome=found.outcome,  # conflict and rejected are handled above
         reason=found.reason,
         fix_at=fix.fix_at,
         received_at=received_at,
@@ -69,7 +69,7 @@ def answer_one(
 def answer_many(
     driver_id: str, decoded: Decoded, received_at: datetime, outcomes: Sequence[Outcome]
 ) -> RecordedFixes:
-    """Answer for a batch: each fix by itself. Raises UnknownDriver."""
+    """Answer for a batch, fix by fix. Raises UnknownDriver."""
     by_n = {found.n: found for found in outcomes}
     if any(found.reason == "unknown_driver" for found in outcomes):
         raise UnknownDriver
@@ -93,9 +93,11 @@ def answer_many(
 
 
 def newest_committed(decoded: Decoded, outcomes: Sequence[Outcome]) -> Fix | None:
-    """The newest fix of a batch that is worth showing: committed now, and not quarantined."""
-    noted = {found.n for found in outcomes}
-    fixes = [entry for n, entry in enumerate(decoded) if isinstance(entry, Fix) and n not in noted]
+    """Return the newest fix of a batch that was committed now and not quarantined."""
+    special = {found.n for found in outcomes}
+    fixes = [
+        entry for n, entry in enumerate(decoded) if isinstance(entry, Fix) and n not in special
+    ]
     return max(fixes, key=lambda fix: fix.fix_at, default=None)
 
 

@@ -1,4 +1,4 @@
-"""What driver_api takes and gives, as it stands in OpenAPI. Fixes are read by `doorstep.fix`."""
+"""What driver_api takes and returns. Fixes are decoded by `doorstep.fix`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIX_EXAMPLE: dict[str, Any] = {
 
 
 def _as_decoded(schema: dict[str, Any]) -> None:
-    """Say what `doorstep.fix` reads: optional means absent, and an identity is whole."""
+    """Describe what `doorstep.fix` decodes: optional means absent; boot and seq come together."""
     for field in schema["properties"].values():
         field.pop("default", None)
     schema["properties"]["fix_at"] = {
@@ -66,7 +66,7 @@ class FixesBody(BaseModel):
 
 
 class RecordedFix(BaseModel):
-    """The fix is committed. `quarantined`: kept, but nothing is concluded from it."""
+    """The fix is committed. `quarantined`: stored, but no evidence is derived from it."""
 
     driver_id: str
     outcome: Literal["committed", "duplicate", "quarantined"]
@@ -76,7 +76,7 @@ class RecordedFix(BaseModel):
 
 
 class FixOutcome(BaseModel):
-    """What became of fix `n` of the request, counted from 0."""
+    """The outcome of fix `n` of the request, counted from 0."""
 
     n: int
     outcome: Literal["committed", "duplicate", "quarantined", "rejected", "conflict"]
@@ -84,7 +84,7 @@ class FixOutcome(BaseModel):
 
 
 class RecordedFixes(BaseModel):
-    """What became of each fix, in their order, and how many of each outcome there are."""
+    """Each fix's outcome, in their order, and the count of each outcome."""
 
     driver_id: str
     received_at: Instant
@@ -97,7 +97,7 @@ class RecordedFixes(BaseModel):
 
 
 class DutyAnswer(BaseModel):
-    """A driver's duty, and the state that follows from it and from the open order."""
+    """A driver's duty, and the state derived from it and the open order."""
 
     driver_id: str
     duty: str
@@ -112,8 +112,8 @@ class Place(BaseModel):
     name: str | None = None
 
 
-class CurrentOrder(BaseModel):
-    """The order that a driver has now."""
+class CurrentOrderAnswer(BaseModel):
+    """The driver's open order."""
 
     order_id: UUID
     state: str
@@ -124,9 +124,9 @@ class CurrentOrder(BaseModel):
 
 
 class DriverAnswer(DutyAnswer):
-    """What a driver's phone needs to know."""
+    """A driver's duty, state and open order."""
 
-    order: CurrentOrder | None
+    order: CurrentOrderAnswer | None
 
 
 class OrderAnswer(BaseModel):

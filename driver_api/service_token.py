@@ -1,7 +1,7 @@
 """The token of driver_events' PATCH sink (FIX_SINK=driver_api), and what it allows.
 
-The sink relays fixes that reached Kafka earlier, so it states when each one arrived. Nobody else
-may: a device that chose its `received_at` could evade every rule about age and visibility.
+The sink relays fixes that reached Kafka earlier, so it states when each one arrived. No other
+sender may: a device that chose its `received_at` could evade every rule about age and visibility.
 """
 
 from __future__ import annotations

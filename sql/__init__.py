@@ -1,7 +1,8 @@
 """The database of Doorstep: schema, migrations and the named queries.
 
-Every SQL text of the product lives in a `.sql` file below this folder. `query(name)` hands out
-the blocks of `queries.sql`, each of which starts with a line `-- name --`.
+Every SQL text of the product lives in a `.sql` file below this folder. `query(name)` returns a
+block of `queries.sql`, and `query(name, path)` one of another file, such as `queries/track.sql`.
+Each block starts with a line `-- name --`.
 """
 
 from __future__ import annotations
@@ -34,5 +35,7 @@ def query(name: str, path: str = "queries.sql") -> LiteralString:
 
 
 def query_names() -> list[str]:
-    """Return the names of all blocks, in the file's order."""
-    return list(_queries("queries.sql"))
+    """Return the names of all blocks of `queries.sql` and `queries/`, file by file."""
+    folder = files(__name__).joinpath("queries")
+    paths = ["queries.sql", *sorted(f"queries/{one.name}" for one in folder.iterdir())]
+    return [name for path in paths for name in _queries(path)]

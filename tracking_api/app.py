@@ -1,4 +1,4 @@
-"""The application: routes, middleware, and the life of what they work with."""
+"""The application: routes, middleware, and the lifetime of its connections."""
 
 from __future__ import annotations
 
@@ -16,37 +16,35 @@ from doorstep.http.openapi import install_openapi
 from doorstep.http.problems import install_problem_handlers
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
-from doorstep.http.startup import report_waiting
+from doorstep.http.startup import log_availability
 from doorstep.http.tokens import TokenCache
 from tracking_api import pages
 from tracking_api.batching import BatchLoader
 from tracking_api.context import AppContext
-from tracking_api.database import Database, Store
-from tracking_api.fleet import dispatch_routes, driver_routes, simulation_routes
-from tracking_api.fleet import routes as fleet_routes
-from tracking_api.fleet.tiles import Tiles
+from tracking_api.fleet import dispatch_routes, driver_routes
+from tracking_api.fleet.schemas import SamplingSettings
+from tracking_api.fleet.tiles import TileCache
+from tracking_api.history import order_routes as order_history_routes
 from tracking_api.history import routes as history_routes
-from tracking_api.live import routes as live_routes
+from tracking_api.live import fleet_routes as fleet_stream_routes
+from tracking_api.live import routes as order_stream_routes
 from tracking_api.live import topic_routes
 from tracking_api.live.service import Live
-from tracking_api.live.topic_follower import Topics
+from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.orders import policy_routes
 from tracking_api.orders import routes as order_routes
-from tracking_api.schemas import (
-    Cancellation,
-    DriverChoice,
-    LinkToken,
-    NewOrder,
-    NewPolicy,
-    Reporting,
-)
+from tracking_api.orders.policy_schemas import NewPolicy
+from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
 from tracking_api.series import routes as series_routes
-from tracking_api.series.live import points_frame
-from tracking_api.series.queries import SimulationCount
+from tracking_api.series import simulation_routes
+from tracking_api.series.schemas import SimulationCount
+from tracking_api.series.streams import points_frame
 from tracking_api.settings import Settings
+from tracking_api.stores import Stores, open_stores
 from tracking_api.track import routes as track_routes
 from tracking_api.track.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
 from tracking_api.track.road_eta import EstimateArrival, RoadEta
+from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
 
 BODIES: list[type[BaseModel]] = [
@@ -55,15 +53,18 @@ BODIES: list[type[BaseModel]] = [
     Cancellation,
     LinkToken,
     NewPolicy,
-    Reporting,
+    SamplingSettings,
     SimulationCount,
 ]
 
+# Routes are matched in this order; viewers reconnect all at once after a restart, so they come
+# first.
 ROUTES = (
-    live_routes,  # first: they are matched in this order, and 18,000 viewers come back at once
+    order_stream_routes,
     track_routes,
+    order_history_routes,
     order_routes,
-    fleet_routes,
+    fleet_stream_routes,
     dispatch_routes,
     history_routes,
     topic_routes,
@@ -75,10 +76,10 @@ ROUTES = (
 )
 
 
-def build_app(store: Store, public_url: str) -> FastAPI:
-    """Build the application over a store, without Kafka: the tests' way in."""
+def build_app(stores: Stores, public_url: str) -> FastAPI:
+    """Build the application over given stores, without Kafka: for tests."""
 
-    live = Live(store)
+    live = Live(stores)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,7 +88,7 @@ def build_app(store: Store, public_url: str) -> FastAPI:
         await live.close()
 
     app = _bare_app()
-    _hand_in(app, store, public_url, live)
+    _set_context(app, stores, public_url, live)
     app.router.lifespan_context = lifespan
     return app
 
@@ -97,47 +98,51 @@ def build_service(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = await Database.open(
-            settings.database_url.get_secret_value(), settings.database_pool_size
-        )
-        series_topic = settings.kafka_series_topic
-        topics = Topics(
-            settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
-        )
-        arrivals = RoadEta()
-        live = Live(database, settings.live_max_viewers, topics, series_topic, arrivals)
-        _hand_in(app, database, settings.tracking_api_public_url, live, arrivals)
-        live.start(settings)
-        waiting = asyncio.create_task(report_waiting(database.is_there))
-        learned = asyncio.create_task(arrivals.keep_learned(database.read_eta_model))
-        try:
-            yield
-        finally:
-            waiting.cancel()
-            learned.cancel()
-            await live.close()
-            await database.close()
+        url = settings.database_url.get_secret_value()
+        async with open_stores(url, settings.database_pool_size) as stores:
+            series_topic = settings.kafka_series_topic
+            topics = TopicStreams(
+                settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
+            )
+            estimate = RoadEta()
+            live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
+            _set_context(app, stores, settings.tracking_api_public_url, live, estimate)
+            live.start(settings)
+            tasks = [
+                asyncio.create_task(log_availability(stores.is_available)),
+                asyncio.create_task(estimate.keep_model_current(stores.track.read_eta_model)),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await live.close()
 
     app = _bare_app()
     app.router.lifespan_context = lifespan
     return app
 
 
-def _hand_in(
+def _set_context(
     app: FastAPI,
-    store: Store,
+    stores: Stores,
     public_url: str,
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
 ) -> None:
-    app.state.parts = AppContext(
-        store,
-        TokenCache(store.find_token),
-        Links(BatchLoader(store.find_tokens), RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
-        public_url,
-        live,
-        Tiles(store),
-        estimate,
+    app.state.context = AppContext(
+        stores=stores,
+        find_token=TokenCache(stores.tokens.find_token),
+        links=Links(
+            BatchLoader(stores.tokens.find_tokens),
+            stores.track.read_track,
+            RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
+        ),
+        public_url=public_url,
+        live=live,
+        tiles=TileCache(stores.dispatch),
+        estimate=estimate,
     )
 
 
@@ -150,18 +155,18 @@ def _bare_app() -> FastAPI:
         redoc_url=None,
     )
 
-    async def dependencies() -> Mapping[str, bool]:
-        parts: AppContext = app.state.parts
-        return {"database": await parts.store.is_there()}
+    async def required() -> Mapping[str, bool]:
+        context: AppContext = app.state.context
+        return {"database": await context.stores.is_available()}
 
-    async def beside() -> Mapping[str, bool]:
-        parts: AppContext = app.state.parts
-        return {"kafka": parts.live.kafka_is_there}
+    async def optional() -> Mapping[str, bool]:
+        context: AppContext = app.state.context
+        return {"kafka": context.live.is_kafka_connected}
 
     app.include_router(pages.series_router)  # before the list of series
     for module in ROUTES:
         app.include_router(module.router)
-    app.include_router(health_routes(dependencies, beside))
+    app.include_router(health_routes(required, optional))
     app.include_router(docs_routes(app))
     app.mount("/assets", pages.Assets())
     install_problem_handlers(app)

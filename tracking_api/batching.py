@@ -1,8 +1,7 @@
-"""One question for many: what is asked while an answer is awaited goes into the next question.
+"""Batches concurrent lookups. A lone request runs immediately.
 
-18,000 viewers that come back at once, each to an order of their own, are some hundred statements
-and not 18,000. Who asks alone doesn't wait for company. In a rush the questions keep a pace, so
-that they are not one key's each either.
+18,000 viewers that reconnect at once, each to its own order, cost some hundred statements. Under
+load the rate of statements is limited, so that batches fill up.
 """
 
 from __future__ import annotations
@@ -14,62 +13,62 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-QUESTIONS_AT_ONCE = 2  # of a pool of 10
-KEYS_A_QUESTION = 200
-QUESTIONS_PER_S = 50.0  # for long: a crowd gathers, where each would soon be alone with its own
-BURST = 25  # questions that nobody holds back
+MAX_CONCURRENT_BATCHES = 2  # of a pool of 10
+MAX_BATCH_KEYS = 200
+BATCHES_PER_S = 50.0  # sustained; without a limit each batch would soon hold one key
+BURST = 25  # batches that are not delayed
 
 
 class BatchLoader(Generic[K, V]):
-    """Asks `ask` for many keys at a time. Nobody gets an answer to an older question than theirs.
+    """Calls `load` with several keys at a time. No result is older than its request.
 
-    An error goes to everybody whose key was in the question.
+    An error is raised to every request of the batch.
     """
 
-    def __init__(self, ask: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
-        self._ask = ask
-        self._waiting: dict[K, asyncio.Future[V | None]] = {}
-        self._asking: set[asyncio.Task[None]] = set()
-        self._next_at_s = 0.0  # of the loop's clock: before it the pace allows no question
+    def __init__(self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+        self._load = load
+        self._pending: dict[K, asyncio.Future[V | None]] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._next_batch_s = 0.0  # by the loop's clock: no batch starts earlier
 
     async def __call__(self, key: K) -> V | None:
-        """Give what there is under a key, or None."""
-        outcome = self._waiting.get(key)
-        if outcome is None:
-            outcome = self._waiting[key] = asyncio.get_running_loop().create_future()
-            outcome.add_done_callback(_seen)
-            if len(self._asking) < QUESTIONS_AT_ONCE:
-                task = asyncio.create_task(self._ask_until_nobody_waits())
-                self._asking.add(task)
-                task.add_done_callback(self._asking.discard)
-        return await asyncio.shield(outcome)  # one who gives up takes nobody along
+        """Return the value of a key, or None."""
+        result = self._pending.get(key)
+        if result is None:
+            result = self._pending[key] = asyncio.get_running_loop().create_future()
+            result.add_done_callback(_retrieve_exception)
+            if len(self._workers) < MAX_CONCURRENT_BATCHES:
+                worker = asyncio.create_task(self._load_pending())
+                self._workers.add(worker)
+                worker.add_done_callback(self._workers.discard)
+        return await asyncio.shield(result)  # a cancelled request does not cancel the others'
 
-    async def _ask_until_nobody_waits(self) -> None:
-        while self._waiting:
-            await self._keep_pace()
-            keys = list(self._waiting)[:KEYS_A_QUESTION]
+    async def _load_pending(self) -> None:
+        while self._pending:
+            await self._limit_rate()
+            keys = list(self._pending)[:MAX_BATCH_KEYS]
             if not keys:
-                return  # the other one has asked for them meanwhile
-            outcomes = {key: self._waiting.pop(key) for key in keys}
+                return  # the other worker has taken them
+            results = {key: self._pending.pop(key) for key in keys}
             try:
-                found = await self._ask(keys)
+                found = await self._load(keys)
             except BaseException as exc:
-                for outcome in outcomes.values():
-                    outcome.set_exception(exc) if isinstance(exc, Exception) else outcome.cancel()
+                for result in results.values():
+                    result.set_exception(exc) if isinstance(exc, Exception) else result.cancel()
                 if not isinstance(exc, Exception):
                     raise
             else:
-                for key, outcome in outcomes.items():
-                    outcome.set_result(found.get(key))
+                for key, result in results.items():
+                    result.set_result(found.get(key))
 
-    async def _keep_pace(self) -> None:
+    async def _limit_rate(self) -> None:
         now_s = asyncio.get_running_loop().time()
-        began_s = max(self._next_at_s, now_s - BURST / QUESTIONS_PER_S)
-        self._next_at_s = began_s + 1 / QUESTIONS_PER_S
-        if began_s > now_s:
-            await asyncio.sleep(began_s - now_s)
+        start_s = max(self._next_batch_s, now_s - BURST / BATCHES_PER_S)
+        self._next_batch_s = start_s + 1 / BATCHES_PER_S
+        if start_s > now_s:
+            await asyncio.sleep(start_s - now_s)
 
 
-def _seen(outcome: asyncio.Future[V | None]) -> None:
-    if not outcome.cancelled():
-        outcome.exception()  # perhaps everybody who waited has given up
+def _retrieve_exception(result: asyncio.Future[V | None]) -> None:
+    if not result.cancelled():
+        result.exception()  # every request may have been cancelled

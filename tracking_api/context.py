@@ -1,4 +1,4 @@
-"""What the routes work with, and who may call them."""
+"""What the routes share, and access checks as dependencies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from fastapi import Depends, Request
 from doorstep.errors import Forbidden
 from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
-from tracking_api.database import Store
-from tracking_api.fleet.tiles import Tiles
+from tracking_api.fleet.tiles import TileCache
 from tracking_api.live.service import Live
+from tracking_api.stores import Stores
 from tracking_api.track.links import COOKIE, Links
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
@@ -21,32 +21,33 @@ from tracking_api.track.straight_eta import estimate_arrival
 
 @dataclass(frozen=True, slots=True)
 class AppContext:
-    """What the routes work with."""
+    """What the routes share."""
 
-    store: Store
+    stores: Stores
     find_token: FindToken
     links: Links
     public_url: str
     live: Live
-    tiles: Tiles
+    tiles: TileCache
     estimate: EstimateArrival = estimate_arrival
 
     def customer_link(self, order_id: UUID, token: str) -> str:
-        """The address that a customer opens. The token stands after #: no server ever logs it."""
+        """Return a customer's link. The token follows #, so servers never log it."""
         return f"{self.public_url}/t/{order_id}#{token}"
 
 
-async def _parts(
-    request: Request,
-) -> AppContext:  # async: FastAPI sends plain functions to a thread
-    return cast("AppContext", request.app.state.parts)
+# The dependencies are async because FastAPI runs plain functions in a thread.
 
 
-Context = Annotated[AppContext, Depends(_parts)]
+async def _context(request: Request) -> AppContext:
+    return cast("AppContext", request.app.state.context)
 
 
-async def _staff(token: BearerToken, parts: Context) -> Token:
-    holder = await identify(parts.find_token, token)
+Context = Annotated[AppContext, Depends(_context)]
+
+
+async def _staff(token: BearerToken, context: Context) -> Token:
+    holder = await identify(context.find_token, token)
     if holder.role != "staff":
         raise Forbidden
     return holder
@@ -60,9 +61,9 @@ async def _link_token(request: Request, token: BearerToken) -> str | None:
 
 
 LinkTokenFound = Annotated[str | None, Depends(_link_token)]
-"""A bearer token, or the cookie that the customer's page got for one."""
+"""A bearer token, or the customer's page's cookie."""
 
 
-def address_of(request: Request) -> str:
-    """Where a request came from, as far as is known."""
+def client_address(request: Request) -> str:
+    """Return the client's address, or `unknown`."""
     return request.client.host if request.client else "unknown"

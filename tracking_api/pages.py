@@ -1,7 +1,4 @@
-"""The pages: the fleet's map and the customer's, their scripts, and the map's tiles.
-
-All of it is files: nothing of a request ends up in a page.
-"""
+"""The pages, their scripts, and the map's tiles: static files only."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ NOT_BUILT = "The pages are not built: `npm ci && npm run build` in web builds th
 router = APIRouter(include_in_schema=False)
 
 
-class ForBrowsers(APIRoute):
-    """A page at an address that scripts ask for data: only who wants HTML gets it."""
+class HtmlRoute(APIRoute):
+    """A page at an address of the API, for requests that accept HTML."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] == "http" and "text/html" not in Headers(scope=scope).get("accept", ""):
@@ -31,11 +28,11 @@ class ForBrowsers(APIRoute):
         return super().matches(scope)
 
 
-series_router = APIRouter(include_in_schema=False, route_class=ForBrowsers)
+series_router = APIRouter(include_in_schema=False, route_class=HtmlRoute)
 
 
 class Assets(StaticFiles):
-    """The built scripts and styles. They are asked for again each time, and rarely sent again."""
+    """The built scripts and styles. Browsers revalidate them each time."""
 
     def __init__(self) -> None:
         super().__init__(directory=DIST, check_dir=False)
@@ -48,19 +45,19 @@ class Assets(StaticFiles):
 
 @router.get("/")
 async def get_home() -> RedirectResponse:
-    """Staff's way in."""
+    """Redirect to the fleet's page."""
     return RedirectResponse("/fleet")
 
 
 @router.get("/fleet")
 async def get_fleet_page() -> FileResponse:
-    """The fleet's map. It asks for the staff token itself."""
+    """The fleet's map. The page prompts for the staff token."""
     return _page("fleet.html")
 
 
 @series_router.get("/series")
 async def get_series_page() -> FileResponse:
-    """The chart of series; `GET /series` without `Accept: text/html` is the list of them."""
+    """The chart of series; `GET /series` without `Accept: text/html` is their list."""
     page = _page("series.html")
     page.headers["Vary"] = "Accept"
     return page
@@ -68,13 +65,13 @@ async def get_series_page() -> FileResponse:
 
 @router.get("/t/{order_id}")
 async def get_customer_page() -> FileResponse:
-    """The same page for every order: it knows its order from its address."""
+    """The customer's page, the same file for every order."""
     return _page("track.html")
 
 
 @router.api_route("/tiles/firenze.pmtiles", methods=["GET", "HEAD"])
 async def get_tiles() -> FileResponse:
-    """Florence's map, in the ranges that a browser asks for."""
+    """Florence's map; browsers request byte ranges of it."""
     try:
         path = firenze_tiles()
     except FileNotFoundError as exc:

@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, field_validator
 from doorstep.http.serve import HttpSettings
 from doorstep.settings import Bind, BindSetting
 
-MOST_VIEWERS = 18_000  # each holds a file descriptor, of usually 20,000
+MAX_VIEWERS = 18_000  # each holds a file descriptor, of usually 20,000
 
 
 class Settings(HttpSettings):
@@ -23,7 +23,7 @@ class Settings(HttpSettings):
     kafka_positions_topic: str = "tracking-positions"
     kafka_series_topic: str = "series"
     stream_topics: str = "streams"
-    live_max_viewers: int = Field(default=MOST_VIEWERS, ge=1, le=1_000_000)
+    live_max_viewers: int = Field(default=MAX_VIEWERS, ge=1, le=1_000_000)
 
     @property
     def topics(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The pages: customer, dispatch and series. `npm run build` writes them to `dist/`."""
+"""The pages: customer, fleet and series. `npm run build` writes them to `dist/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-// Builds the pages into dist/: `npm run build`. Nothing is fetched, then or later.
+// Builds the pages into dist/: `npm run build`. Neither the build nor the pages fetch anything from other hosts.
 import { cp, mkdir, rm } from "node:fs/promises";
 import { build } from "esbuild";
 

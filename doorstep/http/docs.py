@@ -1,4 +1,4 @@
-"""/docs: the OpenAPI document as one readable page, without scripts and without a network."""
+"""/docs: the OpenAPI document as one static page, without scripts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ dd { margin: 0; color: var(--soft); }
 
 
 def docs_routes(app: FastAPI) -> APIRouter:
-    """/docs of an application, and its stylesheet."""
+    """Return the routes of an application's /docs page."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/docs")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# MapLibre draws with inline styles set by script (which style-src does not concern), and needs
-# blob: images for its tiles; its worker is a file of ours.
+# MapLibre sets inline styles by script (which style-src does not cover), and needs blob: images
+# for its tiles; its worker is a file of ours.
 _CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -25,7 +25,7 @@ _HEADERS = {
     "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",  # a customer's link must not travel on
+    "Referrer-Policy": "no-referrer",  # a customer's link must not leak
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -33,7 +33,7 @@ _HEADERS = {
 
 
 class SecurityHeaders:
-    """ASGI middleware: add the headers, and keep answers out of caches unless they say else."""
+    """ASGI middleware: add the headers, and `no-store` to answers without Cache-Control."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,7 +1,7 @@
 """Health, readiness and metrics of an HTTP service.
 
-/healthz  200 while the process answers
-/readyz   200, or 503 while something it needs is missing, naming each dependency
+/healthz  200 while the process runs
+/readyz   200, or 503 while a required dependency is unavailable; lists each dependency
 /metrics  Prometheus
 """
 
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from doorstep.telemetry import is_ready, read_metrics
 
 Dependencies = Callable[[], Awaitable[Mapping[str, bool]]]
-"""Names each dependency and whether it is there, within 2 s."""
+"""Returns within 2 s each dependency and whether it is available."""
 
 _REQUEST_SECONDS = Histogram(
     "doorstep_http_request_seconds",
@@ -30,12 +30,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"
 _UNOBSERVED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-async def _nothing() -> Mapping[str, bool]:
+async def _none() -> Mapping[str, bool]:
     return {}
 
 
-def health_routes(dependencies: Dependencies, beside: Dependencies = _nothing) -> APIRouter:
-    """The three routes that every service has. What is `beside` is told, and not needed."""
+def health_routes(required: Dependencies, optional: Dependencies = _none) -> APIRouter:
+    """Return the three routes that every service has. `optional` ones are only reported."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/healthz")
@@ -44,15 +44,15 @@ def health_routes(dependencies: Dependencies, beside: Dependencies = _nothing) -
 
     @router.get("/readyz")
     async def readyz() -> JSONResponse:
-        found = dict(await dependencies())
+        found = dict(await required())
         ready = is_ready(found)
         headers = {"Cache-Control": "no-store"} | ({} if ready else {"Retry-After": "2"})
-        found |= await beside()
+        found |= await optional()
         return JSONResponse({"ready": ready, **found}, 200 if ready else 503, headers)
 
     @router.get("/metrics")
     async def metrics() -> Response:
-        return Response(read_metrics(await dependencies()), media_type=CONTENT_TYPE_LATEST)
+        return Response(read_metrics(await required()), media_type=CONTENT_TYPE_LATEST)
 
     return router
 
@@ -60,7 +60,7 @@ def health_routes(dependencies: Dependencies, beside: Dependencies = _nothing) -
 class RequestMetrics:
     """ASGI middleware: one observation per request, labelled by the route's template.
 
-    Labels never hold an id: an unknown path is `(none)`, an unknown method `(other)`.
+    Labels never contain an id: an unknown path is `(none)`, an unknown method `(other)`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -73,14 +73,14 @@ class RequestMetrics:
         started = time.perf_counter()
         status = 500
 
-        async def send_and_note(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_and_record)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "(other)"
             route = getattr(scope.get("route"), "path", None) or "(none)"

@@ -9,7 +9,7 @@ from pydantic import PlainSerializer, WithJsonSchema
 
 
 def format_instant(instant: datetime) -> str:
-    """Write an aware instant, such as `2026-11-21T08:30:00.000Z`."""
+    """Format an aware instant, such as `2026-11-21T08:30:00.000Z`."""
     if instant.tzinfo is not UTC:
         instant = instant.astimezone(UTC)
     return instant.isoformat(timespec="milliseconds")[:-6] + "Z"  # instead of +00:00

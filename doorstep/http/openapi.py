@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 with problem documents and bodies that are read by our own strict reader."""
+"""OpenAPI 3.1 with problem documents, and with bodies that `strict_json` parses."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Responses = dict[int | str, dict[str, Any]]
 
 _SCHEMAS = "#/components/schemas/"
 _WHAT = {
-    400: "The request can't be read.",
-    401: "No token, or one nobody knows.",
-    403: "A good token, but not for this.",
-    404: "No such thing; for a customer's link, whatever is wrong with it.",
-    409: "Not possible in the current state; `current_state` and `allowed` say what is.",
+    400: "The request cannot be parsed.",
+    401: "No token, or an unknown one.",
+    403: "A valid token without this permission.",
+    404: "Not found; the same for every bad customer's link.",
+    409: "Not possible in the current state; see `current_state` and `allowed`.",
     413: "The body has more than 64 KiB.",
     415: "The body is not application/json.",
-    422: "The request can be read but not used; `reason` and `errors` say why.",
-    429: "Too many requests; `Retry-After` says how long to wait.",
-    503: "The database is away; `Retry-After` says when to try again.",
+    422: "The request is invalid; see `reason` and `errors`.",
+    429: "Too many requests; retry after `Retry-After`.",
+    503: "The database is unavailable; retry after `Retry-After`.",
 }
 _SLUGS = {409: "illegal-transition", 422: "unusable-request", 503: "store-unavailable"}
 _MEMBERS: dict[int, dict[str, object]] = {
@@ -49,7 +49,7 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=128,
         pattern=r"^[\x21-\x7e]+$",
-        description="A repeated request under the same key changes nothing more.",
+        description="A repeat under the same key changes nothing more.",
     ),
 ]
 
@@ -91,7 +91,7 @@ def _problem(status: int) -> dict[str, Any]:
 def json_request(
     model: type[BaseModel], examples: Mapping[str, object], *, required: bool = True
 ) -> dict[str, Any]:
-    """Document a body that `json_body(model)` or a decoder of ours reads."""
+    """Document a body that `json_body(model)` or a decoder parses."""
     content = {
         "schema": {"$ref": _SCHEMAS + model.__name__},
         "examples": {name: {"value": value} for name, value in examples.items()},
@@ -100,7 +100,7 @@ def json_request(
 
 
 def install_openapi(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
-    """Serve a document that also holds the schemas of `bodies`."""
+    """Serve a document that also contains the schemas of `bodies`."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

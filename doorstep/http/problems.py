@@ -1,7 +1,7 @@
 """Every error of the HTTP services as one problem document (RFC 9457).
 
-A DoorstepError knows its status, its slug and its data; here they become an answer. Nothing of
-the request is repeated in it, so no input can break the answer or end up in a page.
+A DoorstepError has its status, slug and data; here they become an answer. Nothing of the request is
+repeated in it, so no input can break the answer or be injected into a page.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from doorstep.telemetry import get_logger
 
 MEDIA_TYPE = "application/problem+json"
 
-# pydantic's kinds of error -> the contract's reasons; what is not listed is `invalid_value`
+# pydantic's error types -> reason codes of the contract; others are `invalid_value`
 _REASONS = {
     "missing": "missing_field",
     "extra_forbidden": "unknown_field",
@@ -44,9 +44,9 @@ _REASONS = {
 
 
 class UnusableRequest(DoorstepError):
-    """The request can be read, but not used.
+    """The request is invalid.
 
-    `errors` lists each complaint: `loc` (where), `msg` (what) and `reason` (a word for programs).
+    `errors` lists each complaint: `loc` (where), `msg` (text) and `reason` (a code).
     """
 
     status = 422
@@ -67,7 +67,7 @@ class UnusableRequest(DoorstepError):
 
 
 def complaints(errors: Sequence[Any]) -> list[dict[str, object]]:
-    """Put pydantic's errors into the contract's words, without the input itself."""
+    """Convert pydantic's errors to complaints, without the input itself."""
     return [
         {
             "loc": ".".join(str(part) for part in error["loc"]) or "body",
@@ -79,7 +79,7 @@ def complaints(errors: Sequence[Any]) -> list[dict[str, object]]:
 
 
 def reason_of(kind: str) -> str:
-    """The contract's word for a kind of pydantic error."""
+    """Return the reason code for a type of pydantic error."""
     if kind in _REASONS:
         return _REASONS[kind]
     if kind.endswith(("_type", "_parsing", "_from_float")):
@@ -88,7 +88,7 @@ def reason_of(kind: str) -> str:
 
 
 def problem_response(error: DoorstepError) -> Response:
-    """Answer with an error's status, slug, sentence and data."""
+    """Return the answer for an error."""
     headers: dict[str, str] = {}
     if isinstance(error, Unavailable):
         headers["Retry-After"] = str(error.retry_after_s)
@@ -130,7 +130,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def _methods_of(app: FastAPI, request: Request) -> list[str]:
-    """The methods of a path, over all its routes: each route by itself knows only its own."""
+    """Return the methods of a path over all its routes."""
     return [
         method
         for method in ("DELETE", "GET", "HEAD", "PATCH", "POST")

@@ -1,4 +1,4 @@
-"""Token buckets: a steady rate, with room for a burst."""
+"""Token buckets: a sustained rate and a burst."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from doorstep.errors import TooManyRequests
 
 
 class RateLimiter:
-    """One bucket per key: holds `burst`, refilled at `rate_per_s`. Full ones are forgotten."""
+    """One bucket per key: holds `burst`, refilled at `rate_per_s`. Full ones are dropped."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class RateLimiter:
         level = min(self._burst, level + (now - at) * self._rate_per_s)
         short = count - level
         self._levels[key] = (level if short > 0 else level - count, now)
-        self._forget(now)
+        self._drop_full(now)
         if short > 0:
             raise TooManyRequests(short / self._rate_per_s)
 
-    def _forget(self, now: float) -> None:
-        """Drop the keys unused for longest: those full again, and any beyond the limit."""
+    def _drop_full(self, now: float) -> None:
+        """Drop the least recently used keys: those full again, and any over the limit."""
         until_full_s = self._burst / self._rate_per_s
         while self._levels:
             key, (_, at) = next(iter(self._levels.items()))

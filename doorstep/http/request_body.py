@@ -56,7 +56,7 @@ class HeadTooLarge(DoorstepError):
 
 
 class RequestLimits:
-    """ASGI middleware: refuse what says it is too large, cut off a body that turns out so."""
+    """ASGI middleware: refuse a declared size over the limit, and abort a body that exceeds it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -76,7 +76,7 @@ class RequestLimits:
             return
         received = 0
 
-        async def receive_some() -> Message:
+        async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
@@ -84,7 +84,7 @@ class RequestLimits:
                 raise BodyTooLarge
             return message
 
-        await self._app(scope, receive_some, send)
+        await self._app(scope, receive_limited, send)
 
 
 async def read_body(request: Request) -> bytes:
@@ -108,7 +108,7 @@ async def read_body(request: Request) -> bytes:
 def json_body(
     model: type[Model], *, optional: bool = False
 ) -> Callable[[Request], Awaitable[Model]]:
-    """A dependency that reads the body as `model`; with `optional`, no body is an empty object."""
+    """Return a dependency that parses the body; with `optional`, no body is an empty object."""
 
     async def read(request: Request) -> Model:
         body = await read_body(request)

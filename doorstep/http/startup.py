@@ -1,4 +1,4 @@
-"""A service that started before its database says so, and says when it is there."""
+"""Logs whether a service's database is available."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Awaitable, Callable
 from doorstep.telemetry import get_logger
 
 PROBE_EVERY_S = 2.0
-SAY_EVERY_S = 30.0
+LOG_EVERY_S = 30.0  # while it is unavailable
 
 
-async def report_waiting(is_there: Callable[[], Awaitable[bool]]) -> None:
-    """Watch the database for ever; log when it goes, comes, and now and then while it is away."""
+async def log_availability(is_available: Callable[[], Awaitable[bool]]) -> None:
+    """Probe the database until cancelled; log each change, and periodically while unavailable."""
     loop = asyncio.get_running_loop()
-    was_there: bool | None = None
-    said_at = 0.0
+    was_available: bool | None = None
+    logged_s = 0.0
     while True:
-        there = await is_there()
-        if there and was_there is not True:
+        available = await is_available()
+        if available and was_available is not True:
             get_logger().info("database_ready")
-        elif not there and (was_there is not False or loop.time() - said_at > SAY_EVERY_S):
+        elif not available and (was_available is not False or loop.time() - logged_s > LOG_EVERY_S):
             get_logger().warning("waiting_for_database")
-            said_at = loop.time()
-        was_there = there
+            logged_s = loop.time()
+        was_available = available
         await asyncio.sleep(PROBE_EVERY_S)

@@ -1,7 +1,7 @@
-"""Bearer tokens: who is calling.
+"""Bearer tokens.
 
-The database knows only a token's SHA-256. A token that the database knew is remembered for a few
-seconds, so that a phone's fixes don't each cost a look-up; a refused one is never remembered.
+The database stores only a token's SHA-256. A valid token is cached for a few seconds, so that a
+phone's fixes do not each cost a look-up; an invalid one is never cached.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BearerToken = Annotated[str | None, Depends(_text)]
 
 
 async def identify(find_token: FindToken, token: str | None) -> Token:
-    """Find out who holds this token. Raises Unauthenticated if there is none or nobody does."""
+    """Look this token up. Raises Unauthenticated if it is absent or invalid."""
     if not token:
         raise Unauthenticated
     holder = await find_token(token_sha256(token))
@@ -44,33 +44,33 @@ async def identify(find_token: FindToken, token: str | None) -> Token:
 
 
 class TokenCache:
-    """A `FindToken` that asks another, and remembers drivers' and staff's tokens for `ttl_s`.
+    """A `FindToken` that caches drivers' and staff's tokens of another one for `ttl_s`.
 
-    A token revoked meanwhile stays good for so long. A customer's is asked for every time.
+    A revoked token stays valid for at most that long. Customers' tokens are not cached.
     """
 
     def __init__(
         self,
         find_token: FindToken,
         ttl_s: float = 5,
-        most: int = 200_000,
+        max_tokens: int = 200_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find_token = find_token
         self._ttl_s = ttl_s
-        self._most = most
+        self._max_tokens = max_tokens
         self._clock = clock
-        self._known: OrderedDict[bytes, tuple[float, Token]] = OrderedDict()
+        self._cache: OrderedDict[bytes, tuple[float, Token]] = OrderedDict()
 
     async def __call__(self, sha256: bytes) -> Token | None:
         now = self._clock()
-        known = self._known.get(sha256)
-        if known and known[0] > now:
-            return known[1]
+        cached = self._cache.get(sha256)
+        if cached and cached[0] > now:
+            return cached[1]
         holder = await self._find_token(sha256)
-        self._known.pop(sha256, None)
+        self._cache.pop(sha256, None)
         if holder is not None and holder.role != "customer":
-            self._known[sha256] = (now + self._ttl_s, holder)
-            while len(self._known) > self._most:
-                self._known.popitem(last=False)
+            self._cache[sha256] = (now + self._ttl_s, holder)
+            while len(self._cache) > self._max_tokens:
+                self._cache.popitem(last=False)
         return holder

@@ -1,84 +1,84 @@
-"""Asking PostgreSQL from an API: one transaction a question, and an answer within 5 s.
+"""Statements of the APIs, each with an answer within 5 s.
 
-A server that has gone silent (a stopped process, a half-open network) holds whoever waits for it,
-also while the waiting is being given up: cancelling a statement asks the same silent server. So a
-question runs as a task of its own, and is left behind when its time is over; its connection goes
-back to the pool, or to the scrap heap, when it has ended.
+A server that has gone silent (a stopped process, a half-open network) blocks its client, and so
+does cancelling a statement there. So each statement runs in a task of its own, which is abandoned
+at the deadline; its connection returns to the pool, or is closed, when the task ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, LiteralString, TypeVar
 
-import psycopg
-from sqlalchemy import exc as sa
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
 
 from doorstep.errors import DoorstepError, StoreUnavailable
-from doorstep.store.error_mapping import from_sqlstate
-from doorstep.store.pool import WAIT_S, Pool, connection, connection_options
+from doorstep.store.pool import Pool, connection
 
 T = TypeVar("T")
+Work = Callable[[AsyncConnection[Any]], Awaitable[T]]
+Statement = LiteralString | bytes
+Parameters = Mapping[str, Any] | Sequence[Any] | None
 
 ANSWER_WITHIN_S = 4.0  # above the wait for a connection (0.9 s), below the 5 s a caller may wait
 PROBE_WITHIN_S = 2.0
 
-_left_behind: set[asyncio.Task[Any]] = set()  # a task that nobody refers to may vanish half-way
+_abandoned: set[asyncio.Task[Any]] = set()  # a task without a reference may be collected
 
 
-def open_reading(url: str, size: int, *, application_name: str) -> AsyncEngine:
-    """Make an engine for reads with SQLAlchemy Core: a read-only snapshot each.
+async def fetch_all(
+    pool: Pool, statement: Statement, parameters: Parameters = None
+) -> list[TupleRow]:
+    """Run one statement and return its rows. Raises StoreUnavailable within 5 s.
 
-    It connects when it is first used, so the database may come later.
+    Values are sent by the server in binary: cast an enum to text. Where the pool commits
+    automatically, this is one round trip.
     """
-    return create_async_engine(
-        make_url(url).set(drivername="postgresql+psycopg"),
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=WAIT_S,
-        pool_pre_ping=True,
-        pool_recycle=1800,
-        connect_args={"application_name": application_name, **connection_options()},
-        execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
-    )
+
+    async def run() -> list[TupleRow]:
+        async with connection(pool) as conn:
+            cursor = await conn.execute(statement, parameters, binary=True)
+            return await cursor.fetchall()
+
+    return await _within(ANSWER_WITHIN_S, run())
 
 
-async def ask(pool: Pool, question: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]]) -> T:
-    """Run a command in a transaction of its own. Raises StoreUnavailable within 5 s."""
+async def fetch_one(
+    pool: Pool, statement: Statement, parameters: Parameters = None
+) -> TupleRow | None:
+    """Run one statement and return its first row, if there is one. Like `fetch_all`."""
+    rows = await fetch_all(pool, statement, parameters)
+    return rows[0] if rows else None
+
+
+async def run_command(pool: Pool, command: Work[T]) -> T:
+    """Run a command that is one statement. Raises StoreUnavailable within 5 s."""
 
     async def run() -> T:
         async with connection(pool) as conn:
-            return await question(conn)
+            return await command(conn)
 
     return await _within(ANSWER_WITHIN_S, run())
 
 
-async def read(engine: AsyncEngine, question: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    """Run a read in a snapshot of its own. Raises StoreUnavailable within 5 s."""
+async def run_transaction(pool: Pool, work: Work[T]) -> T:
+    """Run several statements in one transaction. Raises StoreUnavailable within 5 s."""
 
     async def run() -> T:
-        try:
-            async with engine.connect() as conn:
-                return await question(conn)
-        except sa.TimeoutError as exc:
-            raise StoreUnavailable("no database connection became free in time") from exc
-        except sa.DBAPIError as exc:
-            if not isinstance(exc.orig, psycopg.Error):
-                raise
-            raise from_sqlstate(exc.orig) from exc
+        async with connection(pool) as conn, conn.transaction():
+            return await work(conn)
 
     return await _within(ANSWER_WITHIN_S, run())
 
 
-async def is_there(pool: Pool) -> bool:
-    """Say within 2 s whether the database answers."""
+async def is_available(pool: Pool) -> bool:
+    """Return within 2 s whether the database answers."""
 
     async def run() -> None:
-        async with connection(pool, PROBE_WITHIN_S):
-            pass  # the pool has checked the connection
+        async with connection(pool, PROBE_WITHIN_S) as conn:
+            await conn.execute("")
 
     try:
         await _within(PROBE_WITHIN_S, run())
@@ -97,11 +97,11 @@ async def _within(limit_s: float, work: Coroutine[Any, Any, T]) -> T:
     finally:
         if not task.done():
             task.cancel()
-            _left_behind.add(task)
-            task.add_done_callback(_forget)
+            _abandoned.add(task)
+            task.add_done_callback(_discard)
 
 
-def _forget(task: asyncio.Task[Any]) -> None:
-    _left_behind.discard(task)
+def _discard(task: asyncio.Task[Any]) -> None:
+    _abandoned.discard(task)
     if not task.cancelled():
-        task.exception()  # seen: whoever asked has had an answer long ago
+        task.exception()  # retrieved, so that asyncio does not log it

@@ -1,11 +1,13 @@
 """The APIs' connections: a pool that fails fast and never hands out a dead connection.
 
 `open_pool(url, size)` opens it; a request takes one with `async with connection(pool) as conn`,
-which is one transaction and translates every error.
+which is one transaction and translates every error. A pool opened with `autocommit` runs each
+statement by itself, in one round trip; `doorstep.store.deadline` uses such pools.
 """
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -77,14 +79,24 @@ def connect(
         return psycopg.connect(url, application_name=application_name, **options)  # type: ignore[arg-type]
 
 
-async def open_pool(url: str, size: int = 10, *, application_name: str = "doorstep") -> Pool:
-    """Open a pool. Returns at once, also while the database is down: it goes on trying."""
+async def open_pool(
+    url: str,
+    size: int = 10,
+    *,
+    application_name: str = "doorstep",
+    autocommit: bool = False,
+) -> Pool:
+    """Open a pool. Returns at once; while the database is down, the pool retries."""
     pool: Pool = AsyncConnectionPool(
         url,
         min_size=min(2, size),
         max_size=size,
-        kwargs={"application_name": application_name, **connection_options()},
-        check=AsyncConnectionPool.check_connection,
+        kwargs={
+            "application_name": application_name,
+            "autocommit": autocommit,
+            **connection_options(),
+        },
+        check=check_if_readable,
         timeout=WAIT_S,
         max_waiting=20 * size,
         max_lifetime=30 * 60.0,
@@ -93,6 +105,17 @@ async def open_pool(url: str, size: int = 10, *, application_name: str = "doorst
     )
     await pool.open(wait=False)
     return pool
+
+
+async def check_if_readable(conn: AsyncConnection[TupleRow]) -> None:
+    """Check a connection only if its socket is readable: a server that closes it sends an end.
+
+    Without a round trip for a healthy connection. Raises OperationalError for a closed one.
+    """
+    poll = select.poll()
+    poll.register(conn.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(conn)
 
 
 @asynccontextmanager

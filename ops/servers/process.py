@@ -60,7 +60,7 @@ class ServerProcess:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Wait until the server is ready. Raises AssertionError if its process has ended."""
+        """Wait until the server is ready. Raises RuntimeError if its process has ended."""
         wait_until(self._is_up, START_TIMEOUT_S, f"{type(self).__name__} on port {self.port}")
 
     @property
@@ -115,5 +115,5 @@ class ServerProcess:
 
     def _is_up(self) -> bool:
         if not self._is_running():
-            raise AssertionError(f"{type(self).__name__} ended: {self.log()[-2000:]}")
+            raise RuntimeError(f"{type(self).__name__} ended: {self.log()[-2000:]}")
         return self.is_ready()

@@ -83,10 +83,3 @@ def driver_events_process(
         KAFKA_BOOTSTRAP_SERVERS=bootstrap_servers,
         **{"ACK_EVERY_S": "1", **variables},
     )
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds that a process has used, user and system."""
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-        fields = file.read().rsplit(") ", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""A whole stack of its own for the acceptance tests, with couriers on top."""
+"""A stack for the acceptance tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACK_EVERY_S = "3"
 
 @contextmanager
 def folder_for_all() -> Iterator[Path]:
-    """A folder that the servers' own users can reach, which pytest's isn't when run by root."""
+    """A folder that the servers' users can enter. As root, pytest's tmp_path is not."""
     folder = Path(tempfile.mkdtemp(prefix="doorstep-acceptance-"))
     folder.chmod(0o755)
     yield folder / "stack"
@@ -28,14 +28,14 @@ def folder_for_all() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def paths() -> Iterator[Path]:
-    """A home without a stack."""
+    """The folder of a stack that is not up."""
     with folder_for_all() as paths:
         yield paths
 
 
 @pytest.fixture(scope="package")
 def stack() -> Iterator[Stack]:
-    """The whole stack, ready; one for all that leave it whole."""
+    """A whole stack, shared by the tests that leave it running."""
     with folder_for_all() as paths:
         environment = os.environ | {"ACK_EVERY_S": ACK_EVERY_S}
         settings = StackSettings(doorstep_home=paths, **FREE_PORTS)

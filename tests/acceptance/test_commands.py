@@ -1,4 +1,4 @@
-"""`./run replay` and `./run send` against a whole stack; devices through an outage."""
+"""`./run replay` and `./run send` on a whole stack; devices during an outage."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def account(stack: Stack, driver_id: str) -> Ledger:
-    lives = read_published(stack.paths.journals / f"device-{driver_id}.sqlite")
+    boots = read_published(stack.paths.journals / f"device-{driver_id}.sqlite")
     with owner_connection(stack.database_admin_url) as conn:
-        return compare(conn, lives)
+        return compare(conn, boots)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def account(stack: Stack, driver_id: str) -> Ledger:
         ("barefoot_munich/x0001-001.csv", "munich", "100", 1194),
     ],
 )
-def test_replay__a_track__every_fix_is_in_the_history(
+def test_replay__a_track__every_fix_is_committed(
     stack: Stack, track: str, driver_id: str, speedup: str, fixes: int
 ) -> None:
     path = PROJECT / track if track == SAMPLE else SHARED / track
@@ -62,7 +62,7 @@ def test_replay__a_track__every_fix_is_in_the_history(
     assert ledger.committed == fixes
 
 
-def test_replay__older_than_the_window__says_so_first_and_every_fix_has_a_fate(
+def test_replay__longer_than_the_window__warns_and_reports_every_fix(
     stack: Stack, tmp_path: Path
 ) -> None:
     rows = [f"{1_700_000_000 + hour * 3600},43.77,11.25" for hour in range(0, 40, 2)]
@@ -78,23 +78,23 @@ def test_replay__older_than_the_window__says_so_first_and_every_fix_has_a_fate(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "outcome"),
     [
         (("--lat", "43.77", "--lon", "11.25"), 0, "committed"),
-        (("--lat", "0", "--lon", "0"), 0, "quarantine"),
+        (("--lat", "0", "--lon", "0"), 0, "quarantined"),
         (("--lat", "91", "--lon", "11.25"), 1, "latitude_out_of_range"),
         (("--lat", "43", "--lon", "11", "--at", "2020-01-01T00:00:00Z"), 1, "rejected"),
     ],
 )
-def test_send__one_fix__tells_what_became_of_it(
-    stack: Stack, arguments: tuple[str, ...], status: int, told: str
+def test_send__one_fix__reports_its_outcome(
+    stack: Stack, arguments: tuple[str, ...], status: int, outcome: str
 ) -> None:
     done = run(stack, "send", "--driver", "bruno", *arguments)
     assert done.returncode == status, done.stderr
-    assert told in done.stdout
+    assert outcome in done.stdout
 
 
-def test_send__a_file_that_is_no_track__is_one_clear_line(stack: Stack, tmp_path: Path) -> None:
+def test_replay__not_a_track__is_one_error_line(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "no.csv").write_text("a,b\n1,2\n")
     done = run(stack, "replay", str(tmp_path / "no.csv"), "--driver", "anna")
     assert done.returncode == 1
@@ -102,7 +102,7 @@ def test_send__a_file_that_is_no_track__is_one_clear_line(stack: Stack, tmp_path
     assert "Traceback" not in done.stderr
 
 
-def test_device__broker_away_meanwhile__stores_and_forwards(stack: Stack) -> None:
+def test_device__broker_stopped__stores_and_forwards(stack: Stack) -> None:
     stack.add_drivers(["carla"])
     stack.stop_process("mosquitto-1")
     environment = stack.client_environment()
@@ -129,14 +129,14 @@ def test_device__broker_away_meanwhile__stores_and_forwards(stack: Stack) -> Non
     assert ledger.committed == 500
 
 
-def test_kafka_away__patch_still_commits_and_the_devices_catch_up(stack: Stack) -> None:
+def test_kafka_stopped__patch_commits_and_devices_catch_up(stack: Stack) -> None:
     stack.add_drivers(["dario"])
     stack.stop_process("kafka")
     token = driver_token(stack.paths.fleet_key(), "dario")
     try:
         waiting = subprocess.Popen(
             [sys.executable, "-m", "device", "--driver", "dario"],
-            env=stack.client_environment() | {"ACK_EVERY_S": "30"},  # it waits four of them
+            env=stack.client_environment() | {"ACK_EVERY_S": "30"},  # it waits four periods
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -161,10 +161,10 @@ def test_kafka_away__patch_still_commits_and_the_devices_catch_up(stack: Stack) 
 
         def journalled() -> list[tuple[int, int]]:
             try:
-                lives = read_published(journal)
+                boots = read_published(journal)
             except sqlite3.OperationalError:
-                return []  # it is about to be made
-            return [(life.last_seq, life.pending) for life in lives]
+                return []  # not created yet
+            return [(boot.last_seq, boot.pending) for boot in boots]
 
         wait_until(lambda: journalled() == [(50, 50)], 60, "50 fixes in the journal")
     finally:

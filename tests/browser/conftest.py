@@ -2,7 +2,7 @@
 
     city       drivers and orders: `await city.driver("d1", place)`
     open_page  `page = await open_page("/fleet#…", size=DESKTOP, dark=True)`
-    screenshots  their folder: BROWSER_TEST_SCREENSHOTS, else .doorstep/screenshots
+    screenshots  their folder: BROWSER_TEST_PICTURES, else .doorstep/pictures
 
 Tests and fixtures share one event loop, which the browser is bound to.
 """
@@ -117,7 +117,7 @@ async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
 @pytest.fixture(scope="session")
 def screenshots() -> Path:
     """The folder of the screenshots."""
-    folder = Path(os.environ.get("BROWSER_TEST_SCREENSHOTS", PROJECT / ".doorstep/screenshots"))
+    folder = Path(os.environ.get("BROWSER_TEST_PICTURES", PROJECT / ".doorstep/pictures"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

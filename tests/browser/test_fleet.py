@@ -86,7 +86,7 @@ async def test_fleet__search_and_filters__work_by_keyboard(city: City, open_page
     await page.keyboard.press("Enter")
     assert await wait_for_text(page, "#driver", "bert")
     assert await wait_for_text(page, "#order", order["order_id"][:8])
-    assert await eventually(lambda: rendered_features(page, "places")) == 2
+    assert await eventually(lambda: _renders(page, "places", 2))
 
 
 async def test_fleet__order_commands__assign_reassign_refuse_and_cancel(
@@ -323,7 +323,7 @@ async def test_fleet__webgl_context_lost__throws_nothing_and_recovers(
     page = await open_page(f"/fleet#{city.staff_token}")
     assert await eventually(page.locator(f"#order-{order['order_id']}").count)
     await page.locator(f"#order-{order['order_id']}").click()
-    assert await eventually(lambda: rendered_features(page, "places")) == 2
+    assert await eventually(lambda: _renders(page, "places", 2))
     thrown: list[str] = []
     page.on("pageerror", lambda error: thrown.append(str(error)))
     await page.evaluate("""() => {
@@ -337,7 +337,7 @@ async def test_fleet__webgl_context_lost__throws_nothing_and_recovers(
     await page.wait_for_timeout(6000)  # polls, and the refresh of tiles
     await page.locator(f"#order-{order['order_id']}").click()
     await page.evaluate("lost.restoreContext()")
-    assert await eventually(lambda: rendered_features(page, "places")) == 2
+    assert await eventually(lambda: _renders(page, "places", 2))
     assert thrown == []
 
 
@@ -358,6 +358,10 @@ async def test_fleet__back_from_the_page_cache__streams_again(
 
 async def _is(page: Page, member: str, value: object) -> bool:
     return bool(await fleet_value(page, member) == value)
+
+
+async def _renders(page: Page, layer: str, count: int) -> bool:
+    return await rendered_features(page, layer) == count
 
 
 # Simulation of colour vision deficiencies, on linear RGB (Machado, Oliveira and Fernandes 2009).

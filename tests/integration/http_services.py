@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from subprocess import PIPE, Popen
 from typing import IO, Any, cast
@@ -26,10 +26,10 @@ from doorstep.store.admin import (
     register_staff_token,
 )
 from driver_api.app import build_app as build_driver_api
-from driver_api.database import Database as DriverDatabase
+from driver_api.queries import DriverQueries, open_queries
 from tests.database import Database
 from tracking_api.app import build_app as build_tracking_api
-from tracking_api.database import Database as TrackingDatabase
+from tracking_api.stores import open_stores
 
 RESTAURANT = (11.2500, 43.7700)
 CUSTOMER = (11.2600, 43.7800)
@@ -76,28 +76,23 @@ class SilentPositions:
 
 @asynccontextmanager
 async def open_driver_api(
-    database: Database, store: DriverDatabase | None = None
+    database: Database, store: DriverQueries | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
     """driver_api on a real database, with the role and rights of the service."""
-    store = store or await DriverDatabase.open(database.url("driver_api"), 4)
-    app = build_driver_api(store, SilentPositions())
-    try:
-        async with _client(app) as client:
-            yield client
-    finally:
-        await store.close()
+    async with AsyncExitStack() as stack:
+        if store is None:
+            store = await stack.enter_async_context(open_queries(database.url("driver_api"), 4))
+        yield await stack.enter_async_context(_client(build_driver_api(store, SilentPositions())))
 
 
 @asynccontextmanager
 async def open_tracking_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
     """tracking_api on a real database, with the role and rights of the service."""
-    store = await TrackingDatabase.open(database.url("tracking_api"), 4)
-    app = build_tracking_api(store, "http://tracking.test")
-    try:
-        async with _client(app) as client:
-            yield client
-    finally:
-        await store.close()
+    async with (
+        open_stores(database.url("tracking_api"), 4) as stores,
+        _client(build_tracking_api(stores, "http://tracking.test")) as client,
+    ):
+        yield client
 
 
 def _client(app: Any) -> httpx.AsyncClient:

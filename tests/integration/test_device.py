@@ -197,14 +197,14 @@ async def test_device__status__online_then_offline_also_without_a_goodbye(
         async with running([device]):
             await wait_until_async(lambda: platform.statuses["carla"] == ["online"])
             assert device._connection is not None
-            device._connection.close()  # as if the network were gone
+            device._connection.close()  # simulates a lost network
             await wait_until_async(
                 lambda: platform.statuses["carla"] == ["online", "offline", "online"]
             )
         await wait_until_async(lambda: platform.statuses["carla"][-1] == "offline")
 
 
-async def test_connection__wrong_password__says_that_it_is_refused(
+async def test_connection__wrong_password__raises_not_authorized(
     mosquitto_broker: MosquittoServer,
 ) -> None:
     wrong = Login(
@@ -215,17 +215,17 @@ async def test_connection__wrong_password__says_that_it_is_refused(
         await connection.open()
 
 
-async def test_connection__nobody_listens__says_so_at_once() -> None:
-    nobody = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
-    connection = Connection(nobody, b"", lambda _: None, lambda _topic, _payload: None)
+async def test_connection__no_listener__raises_at_once() -> None:
+    login = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
+    connection = Connection(login, b"", lambda _: None, lambda _topic, _payload: None)
     with pytest.raises(ConnectionFailed, match=r"mqtt://127\.0\.0\.1:1: "):
         await connection.open()
 
 
-async def test_device__process_killed_again_and_again__every_journalled_fix_arrives(
+async def test_device__process_killed_repeatedly__every_journalled_fix_arrives(
     mosquitto_broker: MosquittoServer, platform: Platform, tmp_path: Path
 ) -> None:
-    """The process is killed while it reads, sends and hears acks; the last one ends in peace."""
+    """The process is killed while it reads, sends and receives acks; the last one ends normally."""
     mosquitto_broker.add_drivers("diana")
     environment = os.environ | {
         "MQTT_URL": mosquitto_broker.url,
@@ -250,8 +250,8 @@ async def test_device__process_killed_again_and_again__every_journalled_fix_arri
             break
 
         def written(wanted: int = wanted) -> bool:
-            lives = read_published(path) if path.exists() else []
-            return bool(lives) and lives[0].last_seq >= wanted
+            boots = read_published(path) if path.exists() else []
+            return bool(boots) and boots[0].last_seq >= wanted
 
         while not written():
             process.stdin.write(line)

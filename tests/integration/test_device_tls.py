@@ -1,4 +1,4 @@
-"""`mqtts://`: from a device through the bridge to Kafka, every hop of MQTT inside TLS."""
+"""`mqtts://`: from a device through the bridge to Kafka, with TLS on every MQTT connection."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
         bridge.stop()
 
 
-async def test_mqtts__an_unknown_authority__is_refused_and_said(broker: TlsMosquitto) -> None:
+async def test_mqtts__an_unknown_authority__is_refused(broker: TlsMosquitto) -> None:
     connection = Connection(login(broker), b"", lambda _: None, lambda _topic, _payload: None)
     with pytest.raises(ConnectionFailed, match="certificate verify failed"):
         await connection.open()

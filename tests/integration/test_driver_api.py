@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from doorstep.store.pool import connection
-from driver_api.database import Database as DriverDatabase
+from driver_api.queries import open_queries
 from ops.stack.addresses import any_free_port
 from tests.database import Database
 from tests.integration.http_services import (
@@ -50,7 +50,7 @@ async def tracking_api(
         yield client
 
 
-async def test_patch_location__200__means_the_row_is_there(driver_api, database):
+async def test_patch_location__200__means_committed(driver_api, database):
     fix = make_fix(boot="b1", seq=1, accuracy_m=5, speed_mps=3, heading_deg=360, battery=0.5)
     answer = await driver_api.patch("/drivers/d1/location", json=fix, headers=as_driver("d1"))
     assert answer.json()["outcome"] == "committed"
@@ -91,7 +91,7 @@ async def test_patch_location__same_identity_other_place__is_409_and_changes_not
         (RESTAURANT, {"accuracy_m": 201}, "inaccurate"),
     ],
 )
-async def test_patch_location__suspicious__is_kept_in_quarantine_and_shown_nowhere(
+async def test_patch_location__suspicious__is_quarantined_and_shown_nowhere(
     driver_api, tracking_api, place, members, reason
 ):
     await on_duty_at(driver_api, "d1", RESTAURANT, ago_s=5)
@@ -101,7 +101,7 @@ async def test_patch_location__suspicious__is_kept_in_quarantine_and_shown_nowhe
     assert shown["position"]["geometry"]["coordinates"] == list(RESTAURANT)
 
 
-async def test_post_locations__mixed__commits_the_good_ones(driver_api, database):
+async def test_post_locations__bad_and_good_fixes__commits_the_good_ones(driver_api, database):
     fixes = [make_fix(ago_s=n, boot="b1", seq=100 - n) for n in range(3)]
     fixes.append({"boot": "b1", "seq": 50, "lat_deg": 1})
     fixes.append(make_fix(ago_s=-300, boot="b1", seq=51))
@@ -139,9 +139,7 @@ async def test_patch_location__unknown_driver__is_404_for_staff(driver_api):
     problem_of(answer, 404, "unknown-driver")
 
 
-async def test_patch_location__row_locked_for_a_moment__is_committed_all_the_same(
-    driver_api, database
-):
+async def test_patch_location__row_locked_briefly__is_committed(driver_api, database):
     with database.connect() as holder:
         holder.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
         waiting = asyncio.create_task(report(driver_api, "d1", RESTAURANT))
@@ -184,8 +182,10 @@ async def test_patch_location__backends_killed__succeeds_after_at_most_one_retry
 
 async def test_pool__exhausted__is_503_within_2_s_and_recovers(database):
     populate(database)
-    store = await DriverDatabase.open(database.url("driver_api"), 1)
-    async with open_driver_api(database, store) as driver_api:
+    async with (
+        open_queries(database.url("driver_api"), 1) as store,
+        open_driver_api(database, store) as driver_api,
+    ):
         await report(driver_api, "d1", RESTAURANT)
         async with connection(store.pool):
             answer = await driver_api.patch(
@@ -195,7 +195,7 @@ async def test_pool__exhausted__is_503_within_2_s_and_recovers(database):
         assert (await report(driver_api, "d1", RESTAURANT))["outcome"] == "committed"
 
 
-async def test_duty__on_break_off__and_said_again(driver_api):
+async def test_duty__repeated_commands__succeed(driver_api):
     states = []
     for command in ("on-duty", "on-duty", "on-break", "on-duty", "off-duty", "off-duty"):
         answer = await driver_api.post(f"/drivers/d1/{command}", headers=as_driver("d1"))
@@ -210,7 +210,7 @@ async def test_on_break__from_off_duty__is_409_with_what_is_allowed(driver_api):
     assert (document["current_state"], document["allowed"]) == ("off_duty", ["on_duty"])
 
 
-async def test_order__picked_up_and_delivered_by_its_driver(driver_api, tracking_api):
+async def test_order__commands_of_its_driver__pick_up_and_deliver(driver_api, tracking_api):
     await on_duty_at(driver_api, "d1", RESTAURANT)
     order = await create_order(tracking_api, "confirm", "assign")
     assert order["driver_id"] == "d1"
@@ -263,7 +263,7 @@ async def test_decline__twice_under_one_key__is_once(driver_api, tracking_api, d
     problem_of(again, 409, "idempotency-conflict")
 
 
-async def test_process__started_before_its_database__waits_says_so_and_stops_cleanly(
+async def test_process__started_before_its_database__logs_it_waits_and_stops_cleanly(
     postgres_cluster, database
 ):
     populate(database)

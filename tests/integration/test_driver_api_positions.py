@@ -58,7 +58,7 @@ def test_publish__with_kafka__each_position_arrives_under_its_drivers_key(kafka_
     }
 
 
-def test_publish__without_kafka__never_blocks_and_drops_what_is_too_much():
+def test_publish__without_kafka__never_blocks_and_drops_the_excess():
     positions = KafkaPositions("127.0.0.1:1", TOPIC)
     before = dropped()
     for n in range(3 * QUEUE_RECORDS):  # blocking would take Kafka's time-out each: hours

@@ -48,11 +48,11 @@ def frozen_kafka(stack: Stack) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_an_order__from_creation_to_delivery__over_both_apis(staff, phone):
+def test_order__from_creation_to_delivery__works_over_both_apis(staff, phone):
     _deliver(staff, phone)
 
 
-def test_an_order__while_kafka_is_frozen__goes_its_way_just_the_same(staff, phone, frozen_kafka):
+def test_order__while_kafka_is_frozen__is_delivered(staff, phone, frozen_kafka):
     _deliver(staff, phone)
 
 

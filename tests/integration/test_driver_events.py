@@ -351,7 +351,9 @@ def test_driver_events__second_instance_of_the_name__is_fenced_and_rejoins(
     )
     wait_until(lambda: len(stored(database)) == 10 * len(DRIVERS))
     second.start()
-    wait_until(lambda: first.metric('doorstep_driver_events_rejoins_total{why="fenced"}') > 0, 60)
+    wait_until(
+        lambda: first.metric('doorstep_driver_events_rejoins_total{reason="fenced"}') > 0, 60
+    )
     second.kill()
     produce(
         kafka.bootstrap_servers,

@@ -153,10 +153,10 @@ def test_stream__a_fix_and_a_delivery__reach_the_viewer_over_kafka(scene):
         assert viewer.next("end") == ({"reason": "delivered"}, None)
     metrics = scene.staff.get("/metrics").text
     for topic in ("tracking-updates", "tracking-positions"):
-        assert f'doorstep_live_records_total{{outcome="heard",topic="{topic}"}}' in metrics
+        assert f'doorstep_live_records_total{{outcome="consumed",topic="{topic}"}}' in metrics
 
 
-def test_stream__kafka_frozen__stays_open_and_everything_comes(scene):
+def test_stream__kafka_frozen__stays_open_and_sends_everything(scene):
     with closing(scene.follow()) as viewer:
         viewer.next("snapshot")
         kafka = scene.stack.pid_of("kafka")
@@ -199,7 +199,7 @@ def test_fleet_stream__a_fix__moves_its_driver(scene):
                 break
 
 
-def test_topic_stream__records__come_to_who_follows_from_where_they_said(scene):
+def test_topic_stream__records__reach_followers_from_their_start(scene):
     with closing(scene.follow_as_staff("/streams/streams")) as latest:
         wait_until(lambda: latest.opened, description="the first follower is in")
         marks = [f"{scene.driver_id}-{n}" for n in range(3)]
@@ -222,7 +222,7 @@ def test_topic_stream__records__come_to_who_follows_from_where_they_said(scene):
         assert latest.frames.empty()
 
 
-def test_topic_stream__not_on_the_list_or_not_by_staff__is_refused(scene):
+def test_topic_stream__unlisted_topic_or_other_role__is_refused(scene):
     assert scene.publish("driver-pos", {}).status_code == 404
     assert scene.staff.get("/streams/driver-pos").status_code == 404
     assert scene.staff.get("/streams/streams?from=yesterday").status_code == 422

@@ -1,4 +1,4 @@
-"""`where` and `dead-letters` on a whole stack: what they tell is what became of it."""
+"""`where`, `dead-letters` and `compact` on a whole stack."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DAY_MS = 86_400_000
 
 
 class Operator:
-    """Runs the two commands in this process, with the environment that `./run` gives them."""
+    """Runs the commands in this process, with the environment that `./run` sets."""
 
     def __init__(
         self, stack: Stack, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
@@ -40,7 +40,7 @@ class Operator:
         stack.add_drivers([self.driver_id])
 
     def send(self, payload: bytes, at_ms: int | None = None) -> None:
-        """Write a record as the bridge would."""
+        """Write a record to driver-pos, as the bridge does."""
         producer = Producer(
             {"bootstrap.servers": self.servers, "partitioner": "murmur2_random", "log_level": 0}
         )
@@ -50,7 +50,7 @@ class Operator:
         assert producer.flush(20) == 0
 
     def where(self, seq: int, *more: str) -> dict[str, object]:
-        """Ask for a fix of its driver."""
+        """Trace a fix of its driver."""
         self._capsys.readouterr()
         trace_command.main([self.driver_id, str(seq), "--json", *more])
         answer: dict[str, object] = json.loads(self._capsys.readouterr().out)
@@ -67,7 +67,7 @@ class Operator:
         return answer
 
     def own_letters(self, count: int) -> list[dict[str, object]]:
-        """Its driver's letters, the newest first."""
+        """Return its driver's dead letters, newest first."""
         ask = ("list", "--driver", self.driver_id)
         wait_until(lambda: len(self.letters(*ask)) >= count, 60, f"{count} letters")
         found = self.letters(*ask)
@@ -98,7 +98,7 @@ def fix(seq: int, **members: object) -> bytes:
     ).encode()
 
 
-def test_where__committed_refused_quarantined_and_never_seen__are_told_apart(
+def test_where__committed_refused_quarantined_or_unknown__has_its_outcome(
     operator: Operator,
 ) -> None:
     operator.send(fix(1))
@@ -119,7 +119,7 @@ def test_where__committed_refused_quarantined_and_never_seen__are_told_apart(
     assert operator.where(1, "--boot", "b2")["verdict"] == "unknown"
 
 
-def test_where__a_fix_that_waits_in_kafka__is_found_there(operator: Operator) -> None:
+def test_where__a_fix_not_consumed_yet__is_waiting(operator: Operator) -> None:
     pid = operator.stack.pid_of("driver_events")
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -131,15 +131,15 @@ def test_where__a_fix_that_waits_in_kafka__is_found_there(operator: Operator) ->
     operator.await_word(1, "committed")
 
 
-def test_where__an_unknown_driver__is_one_clear_line(
+def test_where__an_unknown_driver__is_one_error_line(
     operator: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trace_command.main(["nobody-knows-her", "1"]) == 2
+    assert trace_command.main(["not-registered", "1"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
-    assert said == ["where: there is no driver 'nobody-knows-her': ./run drivers lists them"]
+    assert said == ["where: no driver is named 'not-registered': ./run drivers lists them"]
 
 
-def test_list_and_show__whatever_bytes__all_of_them_and_nothing_a_terminal_obeys(
+def test_list_and_show__any_bytes__are_complete_without_control_characters(
     operator: Operator,
 ) -> None:
     operator.send(b"\x1b[31m\xff")
@@ -159,7 +159,7 @@ def test_list_and_show__whatever_bytes__all_of_them_and_nothing_a_terminal_obeys
     assert "{☃ \\x1b[2J" in text
 
 
-def test_resend__corrected_bytes__are_committed_as_of_their_first_arrival(
+def test_resend__corrected_payload__is_committed_with_its_first_arrival(
     operator: Operator,
 ) -> None:
     arrived_ms = now_ms() - 3 * DAY_MS
@@ -179,7 +179,7 @@ def test_resend__corrected_bytes__are_committed_as_of_their_first_arrival(
     assert round(row[0].timestamp() * 1000) == arrived_ms
 
 
-def test_resend__what_was_too_old__stays_too_old(operator: Operator) -> None:
+def test_resend__too_old_at_arrival__is_refused_again(operator: Operator) -> None:
     operator.send(fix(1, fix_at=now_ms() - DAY_MS - 60_000))
     [letter] = operator.own_letters(1)
     assert letter["reason"] == "too_old"
@@ -188,7 +188,7 @@ def test_resend__what_was_too_old__stays_too_old(operator: Operator) -> None:
     assert operator.where(1)["verdict"] == "refused"
 
 
-def test_resend__by_reason__sends_each_and_tells_which_was_refused_again(
+def test_resend__by_reason__reports_the_outcome_of_each(
     operator: Operator,
 ) -> None:
     payloads = [b"hello", b"[" + fix(1) + b"," + fix(2, lat_deg="x") + b"]", b""]
@@ -211,20 +211,20 @@ def test_resend__by_reason__sends_each_and_tells_which_was_refused_again(
     [
         (("resend",), 2, "which letters?"),
         (("resend", "0:0", "--reason", "x"), 2, "not both"),
-        (("resend", "1:999999999", "--yes"), 2, "there is no letter 1:999999999"),
-        (("show", "'; DROP TABLE orders;--"), 2, "is no letter's id"),
+        (("resend", "1:999999999", "--yes"), 2, "there is no dead letter 1:999999999"),
+        (("show", "'; DROP TABLE orders;--"), 2, "is not a dead letter's id"),
         (("--since", "yesterday"), 2, "'yesterday' is neither"),
         (("resend", "--reason", "never_heard_of"), 0, ""),
     ],
 )
-def test_dead_letters__bad_arguments__are_one_clear_line(
+def test_dead_letters__bad_arguments__are_one_error_line(
     operator: Operator, arguments: tuple[str, ...], status: int, said: str
 ) -> None:
     got, _, errors = operator.text(*arguments)
     assert (got, said in errors, "Traceback" in errors) == (status, True, False)
 
 
-def test_commands__leave_no_group_behind(operator: Operator) -> None:
+def test_commands__after_their_end__leave_no_consumer_group(operator: Operator) -> None:
     operator.letters("list")
     admin = AdminClient({"bootstrap.servers": operator.servers})
     groups = {one.group_id for one in admin.list_consumer_groups().result(20).valid}
@@ -232,7 +232,7 @@ def test_commands__leave_no_group_behind(operator: Operator) -> None:
     assert "doorstep-operate" not in groups
 
 
-def test_compact__what_kafka_holds_unread__is_known_by_its_arrival(
+def test_oldest_unread__unread_records__is_the_oldest_arrival(
     operator: Operator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = f"unread-{uuid.uuid4().hex[:8]}"
@@ -251,5 +251,5 @@ def test_compact__what_kafka_holds_unread__is_known_by_its_arrival(
                 conn.execute("INSERT INTO doorstep.kafka_offset VALUES (%s, %s, %s, %s)", read)
         assert oldest_unread_at(conn, operator.servers, topic) is None
     capsys.readouterr()
-    assert compact_command.main(["--dry-run", "--json"]) == 0  # of the young stack itself
+    assert compact_command.main(["--dry-run", "--json"]) == 0  # of the new stack
     assert json.loads(capsys.readouterr().out)["would_pack"] == {}

@@ -112,7 +112,7 @@ def test_series__a_bad_payload__is_a_dead_letter_and_the_next_one_is_written(sou
     assert headers["topic"] == f"doorstep/v1/series/{name}".encode()
 
 
-def test_series__below_another_name__never_arrive(source):
+def test_series__published_under_another_source__are_refused(source):
     now = int(time.time() * 1000)
     other = f"other-{source.source_id}/x"
     source.publish(other, {"at": now, "value": 1})  # Mosquitto acknowledges what it denies
@@ -122,7 +122,7 @@ def test_series__below_another_name__never_arrive(source):
     assert source.read(other).status_code == 404
 
 
-def test_series_stream__points__come_live_resume_and_are_the_one_series_only(source):
+def test_series_stream__points__are_live_resumable_and_of_one_series(source):
     name, other = source.name("live"), source.name("live2")
     start = int(time.time() * 1000)
     for one in (name, other):
@@ -144,7 +144,7 @@ def test_series_stream__points__come_live_resume_and_are_the_one_series_only(sou
             assert (frame["type"], frame["data"]["points"]) == ("points", [[start + n, -n]])
 
 
-def test_series__what_is_not_there_or_not_asked_for_right__is_refused(source):
+def test_series__unknown_name_or_invalid_range__is_refused(source):
     assert source.read("nobody/x").status_code == 404
     assert source.read("nobody/x/stream").status_code == 404
     assert source.read("driver/nobody/battery").status_code == 404
@@ -156,7 +156,7 @@ def test_series__what_is_not_there_or_not_asked_for_right__is_refused(source):
     assert httpx.get(f"{source.url}/series").status_code == 401
 
 
-def test_series__a_drivers_battery_and_speed__come_out_of_the_fixes(source):
+def test_series__battery_and_speed_of_a_driver__are_read_from_fixes(source):
     driver_id = f"volt-{uuid4().hex[:8]}"
     source.stack.add_drivers([driver_id])
     api = source.stack.client_environment()["DRIVER_API_URL"]
@@ -173,7 +173,7 @@ def test_series__a_drivers_battery_and_speed__come_out_of_the_fixes(source):
     assert value == 0.5
 
 
-def test_series_list__pages__hold_every_series_once(source):
+def test_series_list__pages__hold_each_series_once(source):
     for n in range(5):
         source.publish(source.name(f"page{n}"), {"at": int(time.time() * 1000), "value": n})
     wait_until(lambda: source.points(source.name("page4")))
@@ -188,7 +188,7 @@ def test_series_list__pages__hold_every_series_once(source):
     assert [one for one in names if one.startswith("driver/")]
 
 
-def test_simulations__a_wish__is_kept_until_another(source):
+def test_simulations__a_target__is_kept_until_replaced(source):
     answer = source.staff.put("/simulations/cities", json={"count": 7})
     assert answer.status_code == 200, answer.text
     wanted = {one["kind"]: one["wanted"] for one in answer.json()["simulations"]}
@@ -214,7 +214,7 @@ class Simulator:
         return self._process.wait(60)
 
 
-def test_tickers__killed_and_started_again__go_on_by_one_and_follow_the_wish(source):
+def test_tickers__killed_and_restarted__continue_and_follow_the_target(source):
     names = [f"tickers/{n:03}" for n in (1, 2, 3)]
     tickers = Simulator(source.stack, "tickers", "--count", "3", "--every", "0.2")
     try:
@@ -234,7 +234,7 @@ def test_tickers__killed_and_started_again__go_on_by_one_and_follow_the_wish(sou
         tickers.kill()
 
 
-def test_cities__killed_and_started_again__go_on_from_their_last_saved_position(source):
+def test_cities__killed_and_restarted__continue_from_their_saved_position(source):
     def places() -> dict[str, tuple[float, float]]:
         body = source.staff.get("/drivers/positions").json()
         at = [body["columns"].index(one) for one in ("driver_id", "lon_deg", "lat_deg")]

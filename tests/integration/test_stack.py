@@ -16,6 +16,7 @@ from doorstep.credentials import mqtt_password
 from ops.servers.waiting import wait_until
 from ops.stack import probes
 from ops.stack.pids import process_exists
+from ops.stack.processes import SERVICES
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD
@@ -50,12 +51,12 @@ def test_status_command__json__lists_the_same_processes(stack: Stack) -> None:
     assert all(set(one) >= {"part", "address", "pid", "ready"} for one in json.loads(done.stdout))
 
 
-def test_services__answer_health_and_metrics(stack: Stack) -> None:
-    at = stack.addresses
-    for bind in (at.bridge, at.driver_events, at.driver_api, at.tracking_api):
-        for path in ("healthz", "readyz", "metrics"):
-            with urllib.request.urlopen(f"http://{bind}/{path}", timeout=5) as response:
-                assert response.status == 200, (bind, path)
+def test_services__all_up__answer_health_and_metrics(stack: Stack) -> None:
+    for service in SERVICES:
+        public, telemetry = getattr(stack.addresses, service), stack.addresses.telemetry_of(service)
+        for url in (f"{public}/healthz", f"{public}/readyz", f"{telemetry}/metrics"):
+            with urllib.request.urlopen(f"http://{url}", timeout=5) as response:
+                assert response.status == 200, url
 
 
 @pytest.mark.parametrize("killed", PROCESSES)
@@ -97,7 +98,7 @@ def test_servers__started_by_root__run_as_users_of_their_own(stack: Stack) -> No
         assert Path(f"/proc/{stack.pid_of(name)}").stat().st_uid != 0
 
 
-def test_secrets__are_neither_in_logs_nor_in_command_lines(stack: Stack) -> None:
+def test_secrets__running_stack__are_not_in_logs_or_command_lines(stack: Stack) -> None:
     secrets = [
         stack.paths.fleet_key_file.read_text().strip(),
         stack.paths.staff_token(),
@@ -120,7 +121,7 @@ def test_add_drivers__new_ids__are_accepted_by_the_broker_at_once(stack: Stack) 
     assert "stack-anna" in _run(stack, "drivers").stdout.split()
 
 
-def test_drivers_add__bad_id__is_one_clear_line(stack: Stack) -> None:
+def test_drivers_add__bad_id__is_one_error_line(stack: Stack) -> None:
     done = _run(stack, "drivers", "add", "a/b")
 
     assert done.returncode != 0
@@ -129,7 +130,7 @@ def test_drivers_add__bad_id__is_one_clear_line(stack: Stack) -> None:
     ]
 
 
-def test_up__already_up__only_waits(stack: Stack) -> None:
+def test_up__already_up__starts_nothing(stack: Stack) -> None:
     pids = {name: stack.pid_of(name) for name in PROCESSES}
     stack.up()
 
@@ -143,7 +144,7 @@ def test_logs__of_one_part__are_its_own(stack: Stack) -> None:
     assert _run(stack, "logs", "nonsense").returncode == 2
 
 
-def test_bad_setting__is_one_clear_line() -> None:
+def test_bad_setting__any_command__is_one_error_line() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ops", "status"],
         env=os.environ | {"MQTT_PORT": "many"},

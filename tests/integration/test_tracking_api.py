@@ -35,8 +35,8 @@ from tests.integration.http_services import (
     running,
     stop,
 )
-from tracking_api.database import Database as TrackingDatabase
 from tracking_api.fleet.queries import COMMITTED_WITHIN
+from tracking_api.stores import open_stores
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def test_create_order__unknown_restaurant_or_policy__is_404(tracking_api):
     problem_of(answer, 404, "unknown-policy")
 
 
-async def test_create_order__injection_strings__are_only_text(tracking_api, database):
+async def test_create_order__injection_strings__are_stored_as_text(tracking_api, database):
     name = "Robert'); DROP TABLE orders;-- \\ \" %s {} $1"
     order = await create_order(tracking_api, customer_name=name)
     assert order["customer_name"] == name
@@ -128,7 +128,9 @@ async def test_create_policy__scaled__is_pinned_by_an_order(tracking_api):
     assert [policy["dwell_min_s"] for policy in policies] == [30, 3]
 
 
-async def test_assign__the_nearest__then_the_next__then_nobody_is_left(driver_api, tracking_api):
+async def test_assign__nearest__takes_one_after_another_until_none_is_left(
+    driver_api, tracking_api
+):
     for n, metres in (("d1", 900), ("d2", 100), ("d3", 500)):
         await on_duty_at(driver_api, n, north_of(RESTAURANT, metres))
     chosen = [
@@ -139,7 +141,7 @@ async def test_assign__the_nearest__then_the_next__then_nobody_is_left(driver_ap
     problem_of(await command(tracking_api, order, "assign"), 409, "no-driver-available")
 
 
-async def test_assign__many_at_once__no_driver_is_taken_twice(driver_api, tracking_api, database):
+async def test_assign__concurrent__takes_no_driver_twice(driver_api, tracking_api, database):
     for n in ("d1", "d2", "d3"):
         await on_duty_at(driver_api, n, RESTAURANT)
     orders = [await create_order(tracking_api, "confirm") for _ in range(6)]
@@ -150,7 +152,7 @@ async def test_assign__many_at_once__no_driver_is_taken_twice(driver_api, tracki
     assert database.value("SELECT count(*) FROM assignment") == len(taken)
 
 
-async def test_assign__a_named_driver__off_duty_busy_or_unknown(driver_api, tracking_api):
+async def test_assign__named_driver_off_duty_busy_or_unknown__is_refused(driver_api, tracking_api):
     await on_duty_at(driver_api, "d1", RESTAURANT)
     order = await create_order(tracking_api, "confirm")
     off_duty = await command(tracking_api, order, "assign", driver_id="d2")
@@ -168,7 +170,7 @@ async def test_confirm__twice__is_409_with_what_is_allowed(tracking_api):
     assert document["allowed"] == ["assign", "cancel"]
 
 
-async def test_list_orders__by_state__pages_through_each_once(tracking_api):
+async def test_list_orders__by_state__pages_hold_each_order_once(tracking_api):
     made = [(await create_order(tracking_api))["order_id"] for _ in range(5)]
     confirmed = (await create_order(tracking_api, "confirm"))["order_id"]
     seen: list[str] = []
@@ -182,7 +184,7 @@ async def test_list_orders__by_state__pages_through_each_once(tracking_api):
     assert [order["order_id"] for order in answer.json()["orders"]] == [confirmed]
 
 
-async def test_cancel__by_the_customer__before_pick_up_only(driver_api, tracking_api):
+async def test_cancel__by_the_customer__succeeds_only_before_pick_up(driver_api, tracking_api):
     await on_duty_at(driver_api, "d1", RESTAURANT)
     order = await create_order(tracking_api, "confirm", "assign")
     other = await create_order(tracking_api)
@@ -256,7 +258,7 @@ async def test_track__after_delivery__shows_no_position_and_no_history(driver_ap
     ]
 
 
-async def test_track__reassigned__the_old_drivers_whereabouts_end_and_the_new_ones_begin(
+async def test_track__reassigned__shows_the_new_driver_instead_of_the_previous_one(
     driver_api, tracking_api
 ):
     await on_duty_at(driver_api, "d1", RESTAURANT)
@@ -276,7 +278,7 @@ async def test_track__reassigned__the_old_drivers_whereabouts_end_and_the_new_on
     assert len(history["features"]) == 1
 
 
-async def test_track__the_next_order_of_the_driver__shows_nothing_of_the_one_before(
+async def test_track__next_order_of_the_driver__shows_nothing_of_the_previous_one(
     driver_api, tracking_api
 ):
     await on_duty_at(driver_api, "d1", RESTAURANT)
@@ -326,7 +328,7 @@ async def test_history__a_jump__is_flagged_and_left_out_of_the_line(
         "1970-01-01T00:00:00Z",
     ],
 )
-async def test_history__at_the_ends_of_time__is_an_answer(driver_api, tracking_api, instant):
+async def test_history__greatest_range__is_answered(driver_api, tracking_api, instant):
     await on_duty_at(driver_api, "d1", RESTAURANT)
     order = await create_order(tracking_api, "confirm", "assign")
     for name in ("from", "to"):
@@ -340,7 +342,7 @@ async def test_history__at_the_ends_of_time__is_an_answer(driver_api, tracking_a
 
 
 @pytest.mark.parametrize(("since_ms", "status"), [(0, 200), (253402300799999, 200), (2**53, 422)])
-async def test_positions__since_the_ends_of_time__is_no_defect(tracking_api, since_ms, status):
+async def test_positions__least_and_greatest_since__are_answered(tracking_api, since_ms, status):
     answer = await tracking_api.get(f"/drivers/positions?since={since_ms}", headers=STAFF)
     assert answer.status_code == status
 
@@ -379,7 +381,7 @@ async def test_links__every_bad_one__is_the_same_404(driver_api, tracking_api, d
     assert min(answer.elapsed.total_seconds() for answer in found.values()) >= 0.1
 
 
-async def test_links__within_24_h_of_the_end__still_lead_to_the_order(tracking_api, database):
+async def test_links__within_24_h_of_the_end__are_valid(tracking_api, database):
     order = await create_order(tracking_api, "cancel")
     database.rows("UPDATE orders SET ended_at = now() - interval '23 hours'")
     assert (await track(tracking_api, order))["state"] == "cancelled"
@@ -398,7 +400,7 @@ async def test_links__the_pages_cookie__works_for_its_order_only(tracking_api):
 # The fleet
 
 
-async def test_drivers__positions_nearest_and_one(driver_api, tracking_api):
+async def test_drivers__positions_nearest_and_one__agree(driver_api, tracking_api):
     await on_duty_at(driver_api, "d1", north_of(RESTAURANT, 1000))
     await on_duty_at(driver_api, "d2", north_of(RESTAURANT, 250))
     body = (await tracking_api.get("/drivers/positions", headers=STAFF)).json()
@@ -425,22 +427,17 @@ async def test_drivers__positions_nearest_and_one(driver_api, tracking_api):
     problem_of(await tracking_api.get("/drivers/nobody", headers=STAFF), 404, "unknown-driver")
 
 
-async def test_fleet__walked_through_and_by_name__is_what_positions_says(
-    driver_api, tracking_api, database
-):
+async def test_fleet__read_in_pages_and_by_id__equals_positions(driver_api, tracking_api, database):
     for driver_id in ("d1", "d2"):
         await on_duty_at(driver_api, driver_id, RESTAURANT)
     body = (await tracking_api.get("/drivers/positions", headers=STAFF)).json()
     first, second = sorted(body["drivers"])
-    store = await TrackingDatabase.open(database.url("tracking_api"), 2)
-    try:
-        at_ms, rows = await store.read_fleet("", 1)
+    async with open_stores(database.url("tracking_api"), 2) as stores:
+        at_ms, rows = await stores.fleet.read_fleet_page("", 1)
         assert (rows, abs(at_ms - body["at_ms"]) < 60_000) == ([first], True)
-        assert (await store.read_fleet("d1", 5))[1] == [second]
-        assert (await store.read_fleet("d2", 5))[1] == []
-        assert (await store.read_fleet_of(["d2", "nobody"]))[1] == [second]
-    finally:
-        await store.close()
+        assert (await stores.fleet.read_fleet_page("d1", 5))[1] == [second]
+        assert (await stores.fleet.read_fleet_page("d2", 5))[1] == []
+        assert (await stores.fleet.read_fleet_drivers(["d2", "unknown"]))[1] == [second]
 
 
 async def test_process__database_half_open__answers_503_and_recovers_by_itself(
@@ -484,7 +481,7 @@ def own_database() -> Iterator[Database]:
         yield database
 
 
-async def test_process__database_gone_and_back__503_then_well_again(own_database):
+async def test_process__database_stopped_and_started__is_503_and_recovers(own_database):
     port = any_free_port()
     settings = {
         "DATABASE_URL": own_database.url("tracking_api"),

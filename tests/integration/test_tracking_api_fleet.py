@@ -65,7 +65,9 @@ def last_hour() -> dict[str, str]:
 # Orders in the order of their need
 
 
-async def test_fleet_orders__without_courier_then_stuck_then_under_way(driver_api, api, database):
+async def test_fleet_orders__open_ones__are_sorted_waiting_stuck_under_way(
+    driver_api, api, database
+):
     for n in (1, 2, 3):
         await on_duty_at(driver_api, f"d{n}", north_of(RESTAURANT, n))
     well, slow, lost = [await create_order(api, "confirm", "assign") for _ in range(3)]
@@ -102,7 +104,7 @@ async def test_fleet_orders__without_courier_then_stuck_then_under_way(driver_ap
 # Search
 
 
-async def test_search__part_of_an_id_or_name_or_the_beginning_of_an_order(driver_api, api):
+async def test_search__part_of_an_id_or_name_or_order_prefix__is_found(driver_api, api):
     await on_duty_at(driver_api, "d2", RESTAURANT)
     order = await create_order(api, "confirm", "assign")
     by_name = await get(api, "/fleet/search", q="driver 2")
@@ -117,7 +119,7 @@ async def test_search__part_of_an_id_or_name_or_the_beginning_of_an_order(driver
 
 
 @pytest.mark.parametrize("text", ["%", "_", "' OR 1=1 --", "\\", "zz"])
-async def test_search__what_means_something_to_sql__is_only_text(api, text):
+async def test_search__sql_wildcards__are_only_text(api, text):
     assert await get(api, "/fleet/search", q=text) == {"drivers": [], "orders": []}
 
 
@@ -140,7 +142,7 @@ async def tile_of(
     return read_tile(answer.content).get("drivers", [])
 
 
-async def test_tiles__few_drivers__one_by_one_where_they_are_with_what_they_do(driver_api, api):
+async def test_tiles__few_drivers__are_points_with_state_and_duty(driver_api, api):
     await on_duty_at(driver_api, "d1", RESTAURANT)
     await report(driver_api, "d2", north_of(RESTAURANT, 100))
     for z in (3, 14):  # with and without cells
@@ -164,7 +166,7 @@ async def test_tiles__few_drivers__one_by_one_where_they_are_with_what_they_do(d
 # Below zoom 9 all drivers are looked at; from there on those of the tile's cells, unless these are
 # more than 20,000.
 @pytest.mark.parametrize(("drivers", "z"), [(1500, 8), (1500, 12), (20_001, 12)])
-async def test_tiles__too_many_for_one__cells_that_count_everybody_once(api, database, drivers, z):
+async def test_tiles__too_many_drivers__are_cells_that_count_each_once(api, database, drivers, z):
     database.rows(
         "INSERT INTO driver SELECT 'x' || n, 'x' FROM generate_series(1, %s::int) n", drivers
     )
@@ -182,7 +184,7 @@ async def test_tiles__too_many_for_one__cells_that_count_everybody_once(api, dat
     assert all("driver_id" in one for _, one in found if one["count"] == 1)
 
 
-async def test_tiles__presence__is_what_python_says(driver_api, api, database):
+async def test_tiles__presence__equals_presence_of(driver_api, api, database):
     await report(driver_api, "d1", RESTAURANT)
     for quiet_s, speed_mps in [(0, None), (0, 0.1), (0, 4), (100, 4), (400, 0), (50, 0.49)]:
         database.rows(
@@ -200,7 +202,7 @@ async def test_tiles__presence__is_what_python_says(driver_api, api, database):
 # The past
 
 
-async def test_history__in_pages__every_fix_once_in_order(driver_api, api):
+async def test_history__in_pages__has_each_fix_once_in_order(driver_api, api):
     for n in range(7):
         await report(driver_api, "d1", north_of(RESTAURANT, 10 * n), ago_s=600 - 10 * n)
     address, seen = f"/drivers/d1/history?{httpx.QueryParams(last_hour() | {'limit': '3'})}", []
@@ -215,7 +217,7 @@ async def test_history__in_pages__every_fix_once_in_order(driver_api, api):
     assert seen == [north_of(RESTAURANT, 10 * n)[1] for n in range(7)]
 
 
-async def test_history__as_files__the_same_fixes_in_each(driver_api, api, monkeypatch):
+async def test_history__as_files__have_the_same_fixes(driver_api, api, monkeypatch):
     monkeypatch.setattr(history_routes, "MAX_POINTS", 2)  # so that a file takes several pages
     for n in range(5):
         await report(driver_api, "d1", north_of(RESTAURANT, 10 * n), ago_s=600 - 10 * n)
@@ -239,7 +241,7 @@ async def test_history__as_files__the_same_fixes_in_each(driver_api, api, monkey
     assert [float(point.attrib["lat"]) for point in points] == lats
 
 
-async def test_history__nothing_there__is_a_file_all_the_same(api):
+async def test_history__no_fixes__is_an_empty_file(api):
     texts = {
         kind: (await api.get(f"/drivers/d1/history.{kind}", params=last_hour())).text
         for kind in ("csv", "geojson", "gpx")
@@ -249,7 +251,7 @@ async def test_history__nothing_there__is_a_file_all_the_same(api):
     ET.fromstring(texts["gpx"])
 
 
-async def test_fleet_history__of_a_viewport__at_most_one_place_a_step(driver_api, api):
+async def test_fleet_history__viewport__has_at_most_one_place_per_step(driver_api, api):
     for n in range(30):
         await report(driver_api, "d1", north_of(RESTAURANT, n), ago_s=100 - n)
     await report(driver_api, "d2", (12.5, 41.9), ago_s=60)
@@ -275,7 +277,7 @@ async def test_fleet_history__of_a_viewport__at_most_one_place_a_step(driver_api
         {"from": "0001-01-01T00:00:00Z", "to": "9999-12-31T23:59:59Z"},
     ],
 )
-async def test_history__no_range_that_can_be_used__is_422(api, query):
+async def test_history__invalid_range__is_422(api, query):
     for path in ("/drivers/d1/history", "/drivers/d1/history.csv", "/fleet/history"):
         problem_of(await api.get(path, params=query), 422, "unusable-request")
 
@@ -287,13 +289,13 @@ async def test_history__no_range_that_can_be_used__is_422(api, query):
         ("9999-12-31T22:00:00-23:00", "9999-12-31T23:00:00-23:00"),
     ],
 )
-async def test_history__at_the_ends_of_time__is_an_answer(api, from_at, to_at):
+async def test_history__greatest_range__is_answered(api, from_at, to_at):
     for path in ("/drivers/d1/history", "/drivers/d1/history.gpx", "/fleet/history"):
         answer = await api.get(path, params={"from": from_at, "to": to_at})
         assert answer.status_code in (200, 422), answer.text
 
 
-async def test_fleet_pages_api__is_for_staff_and_known_drivers(driver_api, api):
+async def test_fleet_routes__other_roles_and_unknown_drivers__are_refused(driver_api, api):
     order = await create_order(api)
     for path in (
         "/fleet/orders",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -19,8 +20,8 @@ from doorstep.fix import Fix as WireFix
 from doorstep.fix import encode_fix, encode_void
 from doorstep.store.records import IncomingRow, Token
 from driver_api.app import build_app
-from driver_api.database import Database
-from driver_api.routes import AppContext
+from driver_api.context import AppContext
+from driver_api.queries import DriverQueries, open_queries
 from driver_events.batch import Record, decode_batch
 from tests.property.model import Fix
 
@@ -71,18 +72,17 @@ class HttpDoor:
     def __init__(self, url: str) -> None:
         self._runner = asyncio.Runner()
         self._received_at: datetime | None = None
-        self._database, self._client = self._run(self._open(url))
+        self._stack = AsyncExitStack()
+        self._client = self._run(self._open(url))
 
-    async def _open(self, url: str) -> tuple[Database, httpx.AsyncClient]:
-        database = await Database.open(url, 1)
-        app = build_app(database, _NoLiveFeed())
-        parts: AppContext = app.state.parts
-        app.state.parts = replace(parts, find_token=_staff, clock=self._now)
+    async def _open(self, url: str) -> httpx.AsyncClient:
+        store: DriverQueries = await self._stack.enter_async_context(open_queries(url, 1))
+        app = build_app(store, _NoLiveFeed())
+        context: AppContext = app.state.context
+        app.state.context = replace(context, find_token=_staff, clock=self._now)
         transport = httpx.ASGITransport(app=app)
         headers = {"Authorization": "Bearer staff", "Content-Type": "application/json"}
-        return database, httpx.AsyncClient(
-            transport=transport, base_url="http://driver-api", headers=headers
-        )
+        return httpx.AsyncClient(transport=transport, base_url="http://driver-api", headers=headers)
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)
@@ -93,7 +93,7 @@ class HttpDoor:
 
     def close(self) -> None:
         self._run(self._client.aclose())
-        self._run(self._database.close())
+        self._run(self._stack.aclose())
         self._runner.close()
 
     def record(self, fixes: Sequence[Fix]) -> dict[int, Became]:

@@ -71,7 +71,6 @@ class Play:
         self.waiting: list[Fix] = []  # parked
         self.buried: list[tuple[object, ...]] = []  # parked, and refused at last
         self.accepted: list[dict[str, Any]] = []
-        self.shown = 0  # fixes that customers saw when all was compared
 
     def _with_tie(self, fix: Fix) -> Fix:
         if fix.seq is not None or fix.place is None:
@@ -334,7 +333,6 @@ class Play:
     def _compare_shown(self, order_id: UUID) -> None:
         """Hold what a customer sees, whichever way they look, to the rule."""
         shown = [(fix.fix_at, fix.received_at) for fix in visibility.shown_to(self.world, order_id)]
-        self.shown += len(shown)
         position = shown[-1] if shown else (None, None)
         trail = [
             one for one in shown if one[0] < position[0] and one[0] >= self.clock - TRAIL_LASTS

@@ -36,6 +36,7 @@ from tests.property.cases import (
 from tests.property.fleet import Fleet
 from tests.property.model import Assignment, Fix, Order, Policy, World
 from tests.property.play import play
+from tests.property.visibility import shown_to
 
 CASES = int(os.environ.get("PROPERTY_CASES", "300"))
 PATIENT = settings(
@@ -70,6 +71,7 @@ def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
         if seen["cases"] % 500 == 0:
             print(f"{seen['cases']} cases", flush=True)  # a release's run takes a while
         seen["fixes"] += sum(map(len, world.fixes.values()))
+        seen["shown to customers"] += sum(len(shown_to(world, one)) for one in world.orders)
         seen["evidence"] += sum(map(len, facts(world)))
         for step in case.steps:
             by_http = isinstance(step, Deliver) and step.by_http
@@ -85,6 +87,7 @@ def test_any_case__ends_in_the_database_as_in_the_model(fleet: Fleet) -> None:
         check()
     finally:
         print(dict(sorted(seen.items())))
+    assert seen["shown to customers"] >= CASES
     assert not rebuilt_otherwise(fleet)
     # The cases must not be empty: every fact was proved in open and in closed assignments.
     for state in ("at_restaurant", "picked_up", "arriving", "at_customer"):

@@ -16,7 +16,7 @@ from ops.commands.learn_command import read_deliveries, store_model
 from tests.database import Database
 from tests.factories import CUSTOMER, RESTAURANT, Place, make_fix, now
 from tests.sql.fleet import Fleet, connect_as
-from tracking_api.database import Database as Store
+from tracking_api.track.queries import TrackQueries
 
 HALF_WAY = Place(11.2630, 43.7750)
 METRES = [[1.0] * HOURS for _ in STREET_CLASSES]
@@ -65,7 +65,7 @@ async def test_model__once_stored__is_what_tracking_api_reads(
     fleet: Fleet, database: Database
 ) -> None:
     pool = await open_pool(database.url("tracking_api"), 1)
-    store = Store(pool, None)  # type: ignore[arg-type]  # the engine is not used
+    store = TrackQueries(pool)
     try:
         assert await store.read_eta_model(0) is None
         with database.connect("doorstep_owner") as conn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.rows import dict_row
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from doorstep.kafka.topic_specs import TOPICS
 from doorstep.store.compaction import ChunkMismatch, Compacted, CompactionLocked, Compactor
@@ -24,8 +24,7 @@ from sql import read_sql
 from tests.database import Database
 from tests.factories import AWAY, make_fix
 from tests.sql.fleet import Fleet
-from tracking_api.fleet.dispatch_queries import select_past
-from tracking_api.track.queries import select_history
+from tracking_api.stores import open_stores
 
 DAY = datetime.now(tz=UTC).date() - timedelta(days=10)
 MIDNIGHT = datetime.combine(DAY, time(), UTC)
@@ -235,20 +234,14 @@ async def test_history_of_an_order__packed__is_what_it_was(
 ) -> None:
     order_id = ended_order(fleet)
     put(fleet, [old_fix(n, quarantine="swapped" if n == 5 else None) for n in range(1200)])
-    url = database.url("tracking_api").replace("postgresql://", "postgresql+psycopg://")
-    engine = create_async_engine(url, connect_args={"options": "-c search_path=doorstep,public"})
-    window = {"limit": 5000, "after_the_end": True}
     since = MIDNIGHT + timedelta(hours=9, minutes=30)
-    try:
-        async with engine.connect() as conn:
-            before = await select_history(conn, order_id, None, None, **window)  # type: ignore[arg-type]
-            late = await select_history(conn, order_id, since, None, **window)  # type: ignore[arg-type]
-            await conn.commit()
-            compact(database)
-            assert await select_history(conn, order_id, None, None, **window) == before  # type: ignore[arg-type]
-            assert await select_history(conn, order_id, since, None, **window) == late  # type: ignore[arg-type]
-    finally:
-        await engine.dispose()
+    async with open_stores(database.url("tracking_api"), 1) as stores:
+        read = partial(stores.history.read_order_history, limit=5000, after_end=True)
+        before = await read(order_id, None, None)
+        late = await read(order_id, since, None)
+        compact(database)
+        assert await read(order_id, None, None) == before
+        assert await read(order_id, since, None) == late
     assert before is not None
     assert late is not None
     assert (len(before), len(late)) == (899, 450)
@@ -282,17 +275,13 @@ async def test_pages_of_the_past__across_packed_and_plain_days__join_without_a_s
     compact(database)
     recent = MIDNIGHT + timedelta(days=9)
     put_by_default(fleet, [old_fix(300 + n, fix_at=recent + n * SECOND) for n in range(40)])
-    url = database.url("tracking_api").replace("postgresql://", "postgresql+psycopg://")
-    engine = create_async_engine(url, connect_args={"options": "-c search_path=doorstep,public"})
+    until = recent + 99 * SECOND
     seqs: list[int] = []
     after = None
-    try:
-        async with engine.connect() as conn:
-            while page := await select_past(conn, "d1", MIDNIGHT, recent + 99 * SECOND, 70, after):
-                seqs += [one.key.seq for one in page]
-                after = page[-1].key
-    finally:
-        await engine.dispose()
+    async with open_stores(database.url("tracking_api"), 1) as stores:
+        while page := await stores.history.read_driver_history("d1", MIDNIGHT, until, 70, after):
+            seqs += [one.key.seq for one in page]
+            after = page[-1].key
     assert seqs == list(range(1, 341))
 
 

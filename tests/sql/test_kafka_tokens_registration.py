@@ -15,7 +15,7 @@ from tests.database import Database
 from tests.factories import make_fix, numbered
 from tests.sql.fleet import Fleet, connect_as
 
-ROLES = ("driver_events", "driver_api", "tracking_api")
+ROLES = ("driver_events", "driver_api", "tracking_api", "customer")
 TABLES = (
     "access_token",
     "assignment",
@@ -25,6 +25,7 @@ TABLES = (
     "driver",
     "driver_boot",
     "driver_cell",
+    "driver_clock",
     "driver_command",
     "driver_pace",
     "driver_sampling",
@@ -106,6 +107,7 @@ def test_grants__each_service__runs_only_its_own_entry_functions(database: Datab
         "driver_api": "record_fixes_v1 apply_driver_command_v1",
         "tracking_api": "create_order_v1 nearest_drivers_v1 create_policy_v1"
         " driver_sampling__set_v1",
+        "customer": "customer_tracks_v1 customer_polls_v1 customer_history_v1 customer_cancel_v1",
     }
     every = {door for names in entry_functions.values() for door in names.split()}
     for role in ROLES:

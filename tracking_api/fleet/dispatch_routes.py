@@ -1,4 +1,4 @@
-"""What dispatch asks, for staff: who needs somebody, who is who, and the map's tiles."""
+"""Dispatch, for staff: open orders by urgency, a search, and the map's tiles."""
 
 from __future__ import annotations
 
@@ -11,50 +11,46 @@ from starlette.responses import Response
 from doorstep.http.openapi import problems
 from doorstep.http.problems import UnusableRequest
 from tracking_api.context import Context, Staff
-from tracking_api.fleet.dispatch_queries import STUCK_AFTER_MIN, Filters
-from tracking_api.fleet.tiles import FRESH_FOR_S
-from tracking_api.schemas import (
+from tracking_api.fleet.dispatch_queries import STUCK_AFTER_MIN, TileFilters
+from tracking_api.fleet.dispatch_schemas import (
     DispatchOrder,
     DispatchOrders,
     DriverFound,
-    DriverState,
-    Duty,
     OrderFound,
-    OrderState,
     SearchAnswer,
-    order_members,
 )
-from tracking_api.track.visibility import Presence
+from tracking_api.fleet.presence import Presence
+from tracking_api.fleet.schemas import DriverState, Duty
+from tracking_api.fleet.tiles import FRESH_FOR_S
+from tracking_api.orders.schemas import OrderState, order_members
 
 router = APIRouter(prefix="/fleet", tags=["fleet"])
 
-MOST_ZOOM = 22
+MAX_ZOOM = 22
 TILE_TYPE = "application/vnd.mapbox-vector-tile"
 
 
-@router.get(
-    "/orders", summary="Open orders, those that need somebody first", responses=problems(401, 403)
-)
+@router.get("/orders", summary="Open orders, the most urgent first", responses=problems(401, 403))
 async def list_attention_orders(
-    _: Staff, parts: Context, limit: Annotated[int, Query(ge=1, le=2000)] = 500
+    _: Staff, context: Context, limit: Annotated[int, Query(ge=1, le=2000)] = 500
 ) -> DispatchOrders:
     """Without a courier, the longest waiting first; then `stuck` ones; then those under way.
 
     An order is stuck after `stuck_after_min` minutes in one state (`no_progress`), or when nothing
-    was heard of its courier for 5 minutes (`courier_lost`). `allowed` are staff's commands by
-    state.
+    has arrived from its courier for 5 minutes (`courier_lost`). `allowed` lists staff's commands
+    by state.
     """
-    now, counts, found, allowed = await parts.store.read_attention_orders(limit)
+    found = await context.stores.dispatch.read_attention_orders(limit)
     return DispatchOrders(
-        at=now,
-        counts={str(group): count for group, count in counts.items()},
+        at=found.now,
+        counts={str(group): count for group, count in found.counts.items()},
         stuck_after_min=STUCK_AFTER_MIN,
-        allowed=allowed,
+        allowed=await context.stores.dispatch.read_staff_commands(),
         orders=[
             DispatchOrder(
                 **order_members(one.order), state_at=one.state_at, group=one.group, stuck=one.stuck
             )
-            for one in found
+            for one in found.orders
         ],
     )
 
@@ -62,7 +58,7 @@ async def list_attention_orders(
 @router.get("/search", summary="Find drivers and orders", responses=problems(401, 403))
 async def search(
     _: Staff,
-    parts: Context,
+    context: Context,
     q: Annotated[
         str,
         Query(
@@ -74,8 +70,10 @@ async def search(
     ],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> SearchAnswer:
-    """Over the whole fleet, wherever the map is."""
-    drivers, orders = await parts.store.search(q.strip() or q, limit)
+    """Over the whole fleet, whatever the map shows."""
+    text = q.strip() or q
+    drivers = await context.stores.dispatch.search_drivers(text, limit)
+    orders = await context.stores.dispatch.search_orders(text, limit)
     return SearchAnswer(
         drivers=[DriverFound(**one._asdict()) for one in drivers],
         orders=[
@@ -100,20 +98,20 @@ async def search(
 )
 async def get_tile(
     _: Staff,
-    parts: Context,
-    z: Annotated[int, Path(ge=0, le=MOST_ZOOM)],
-    x: Annotated[int, Path(ge=0, lt=2**MOST_ZOOM)],
-    y: Annotated[int, Path(ge=0, lt=2**MOST_ZOOM)],
+    context: Context,
+    z: Annotated[int, Path(ge=0, le=MAX_ZOOM)],
+    x: Annotated[int, Path(ge=0, lt=2**MAX_ZOOM)],
+    y: Annotated[int, Path(ge=0, lt=2**MAX_ZOOM)],
     state: Annotated[list[DriverState] | None, Query()] = None,
     duty: Annotated[list[Duty] | None, Query()] = None,
     presence: Annotated[list[Presence] | None, Query()] = None,
 ) -> Response:
-    """For a fleet that is too large to be followed driver by driver."""
+    """For a fleet that is too large to be streamed driver by driver."""
     if max(x, y) >= 2**z:
         complaint = {"loc": "path", "msg": "no such tile", "reason": "out_of_range"}
         raise UnusableRequest([complaint])
-    filters = Filters(_sorted(state), _sorted(duty), _sorted(presence))
-    tile = await parts.tiles.get(z, x, y, filters)
+    filters = TileFilters(_sorted(state), _sorted(duty), _sorted(presence))
+    tile = await context.tiles.get(z, x, y, filters)
     headers = {"Cache-Control": f"private, max-age={FRESH_FOR_S:g}"}
     return Response(tile, media_type=TILE_TYPE, headers=headers)
 

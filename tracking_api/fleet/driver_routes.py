@@ -1,27 +1,28 @@
-"""The fleet, for staff."""
+"""Drivers and restaurants, for staff."""
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from doorstep.fix.instants import MAX_EPOCH_MS
 from doorstep.http.openapi import DriverId, json_request, problems
 from doorstep.http.request_body import json_body
-from tracking_api.context import Context, Staff
+from doorstep.sampling import SamplingPolicy
+from tracking_api.context import AppContext, Context, Staff
 from tracking_api.fleet.queries import POSITION_COLUMNS
-from tracking_api.schemas import (
+from tracking_api.fleet.schemas import (
     DriverAnswer,
     DriverPositions,
-    NearDriver,
     NearDrivers,
-    Reporting,
-    ReportingAnswer,
+    RestaurantAnswer,
     Restaurants,
+    SamplingAnswer,
+    SamplingSettings,
 )
-from tracking_api.track.presenters import position_feature_of
+from tracking_api.track.presenters import encode_json, position_members
 
 router = APIRouter(tags=["fleet"])
 
@@ -34,7 +35,7 @@ router = APIRouter(tags=["fleet"])
 )
 async def get_positions(
     _: Staff,
-    parts: Context,
+    context: Context,
     since: Annotated[
         int | None,
         Query(
@@ -44,58 +45,77 @@ async def get_positions(
         ),
     ] = None,
 ) -> Response:
-    """For a map that asks once a second."""
-    at_ms, rows = await parts.store.read_positions(since)
-    body = {"at_ms": at_ms, "columns": POSITION_COLUMNS, "drivers": rows}
-    return Response(json.dumps(body, separators=(",", ":")), media_type="application/json")
+    """For a map that polls once a second."""
+    at_ms, rows = await context.stores.fleet.read_positions(since)
+    return _json({"at_ms": at_ms, "columns": POSITION_COLUMNS, "drivers": rows})
 
 
 @router.get(
-    "/drivers/nearest", summary="The nearest available drivers", responses=problems(401, 403)
+    "/drivers/nearest",
+    summary="The nearest available drivers",
+    responses=problems(401, 403),
+    response_model=NearDrivers,
 )
 async def get_nearest(
     _: Staff,
-    parts: Context,
+    context: Context,
     lon_deg: Annotated[float, Query(ge=-180, le=180, allow_inf_nan=False)],
     lat_deg: Annotated[float, Query(ge=-90, le=90, allow_inf_nan=False)],
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
-) -> NearDrivers:
-    """Drivers on duty and without an order, heard of within the last 5 minutes."""
-    now, found = await parts.store.read_nearest(lon_deg, lat_deg, limit)
-    return NearDrivers(
-        drivers=[
-            NearDriver(
-                driver_id=near.driver_id,
-                distance_m=round(near.distance_m, 1),
-                position=position_feature_of(near.spot, now),
-            )
-            for near in found
-        ]
-    )
+) -> Response:
+    """Drivers on duty without an order whose newest fix is at most 5 minutes old."""
+    now, found = await context.stores.drivers.read_nearest(lon_deg, lat_deg, limit)
+    drivers = [
+        {
+            "driver_id": near.driver_id,
+            "distance_m": round(near.distance_m, 1),
+            "position": position_members(near.position, now),
+        }
+        for near in found
+    ]
+    return _json({"drivers": drivers})
 
 
-@router.get("/drivers/{driver_id}", summary="One driver", responses=problems(401, 403, 404))
-async def get_driver(driver_id: DriverId, _: Staff, parts: Context) -> DriverAnswer:
+@router.get(
+    "/drivers/{driver_id}",
+    summary="One driver",
+    responses=problems(401, 403, 404),
+    response_model=DriverAnswer,
+)
+async def get_driver(driver_id: DriverId, _: Staff, context: Context) -> Response:
     """Duty, state, open order, newest position."""
-    return await parts.store.read_driver(driver_id)
+    driver = await context.stores.drivers.read_driver(driver_id)
+    position = driver.position
+    return _json(
+        {
+            "driver_id": driver.driver_id,
+            "name": driver.name,
+            "duty": driver.duty,
+            "state": driver.state,
+            "order_id": driver.order_id,
+            "position": position_members(position, driver.now) if position else None,
+            "battery": driver.battery,
+            "presence": driver.presence,
+        }
+    )
 
 
 @router.get(
     "/drivers/{driver_id}/reporting",
-    summary="How a driver's device reports",
+    summary="How a driver's device samples its fixes",
     responses=problems(401, 403, 404),
 )
-async def get_reporting(driver_id: DriverId, _: Staff, parts: Context) -> ReportingAnswer:
-    """As it was last set; or as every device begins."""
-    return await parts.store.read_reporting(driver_id)
+async def get_sampling(driver_id: DriverId, _: Staff, context: Context) -> SamplingAnswer:
+    """The settings last set, or a device's defaults."""
+    return await _sampling(driver_id, context)
 
 
 @router.put(
     "/drivers/{driver_id}/reporting",
-    summary="Set how a driver's device reports",
+    summary="Set how a driver's device samples its fixes",
     responses=problems(401, 403, 404, 413, 415),
     openapi_extra=json_request(
-        Reporting,
+        SamplingSettings,
         {
             "save the battery": {
                 "mode": "dead_reckoning",
@@ -103,22 +123,38 @@ async def get_reporting(driver_id: DriverId, _: Staff, parts: Context) -> Report
                 "heartbeat_s": 30,
                 "batch_s": 20,
             },
-            "as at first": {"mode": "all"},
+            "the default": {"mode": "all"},
         },
     ),
 )
-async def set_reporting(
+async def set_sampling(
     driver_id: DriverId,
     _: Staff,
-    parts: Context,
-    wanted: Annotated[Reporting, Depends(json_body(Reporting))],
-) -> ReportingAnswer:
-    """Replaces what was set before. The device gets it over MQTT, when it is next online."""
-    await parts.store.set_reporting(driver_id, wanted)
-    return await parts.store.read_reporting(driver_id)
+    context: Context,
+    settings: Annotated[SamplingSettings, Depends(json_body(SamplingSettings))],
+) -> SamplingAnswer:
+    """Replaces the previous settings. The device gets them over MQTT, when it is next online."""
+    policy = SamplingPolicy(**settings.model_dump())
+    await context.stores.drivers.set_sampling(driver_id, policy)
+    return await _sampling(driver_id, context)
 
 
 @router.get("/restaurants", summary="Every restaurant", responses=problems(401, 403))
-async def get_restaurants(_: Staff, parts: Context) -> Restaurants:
+async def get_restaurants(_: Staff, context: Context) -> Restaurants:
     """Where orders come from."""
-    return Restaurants(restaurants=await parts.store.read_restaurants())
+    found = await context.stores.drivers.read_restaurants()
+    return Restaurants(restaurants=[RestaurantAnswer(**one._asdict()) for one in found])
+
+
+async def _sampling(driver_id: str, context: AppContext) -> SamplingAnswer:
+    found = await context.stores.drivers.read_sampling(driver_id)
+    return SamplingAnswer(
+        driver_id=driver_id,
+        set_at=found.set_at,
+        delivered=found.is_delivered,
+        **msgspec.structs.asdict(found.policy),
+    )
+
+
+def _json(members: object) -> Response:
+    return Response(encode_json(members), media_type="application/json")

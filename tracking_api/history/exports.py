@@ -1,7 +1,7 @@
-"""A driver's past as a file: GPX, GeoJSON or CSV, written piece by piece. Pure.
+"""A driver's history as a file: GPX, GeoJSON or CSV, written page by page. Pure.
 
-Each writer has a head, a text for each page of fixes, and a foot; what is written so far is never
-kept, so a month is as cheap as a minute.
+Each writer has a head, a text per page of fixes, and a foot. Written pages are not kept, so memory
+does not grow with the range.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from doorstep.http.instants import format_instant
 from tracking_api.history.features import Jumps, point_feature
 from tracking_api.track.visibility import Position
 
-Kind = Literal["gpx", "geojson", "csv"]
-MEDIA_TYPES: dict[Kind, str] = {
+ExportKind = Literal["gpx", "geojson", "csv"]
+MEDIA_TYPES: dict[ExportKind, str] = {
     "gpx": "application/gpx+xml",
     "geojson": "application/geo+json",
     "csv": "text/csv; charset=utf-8",
@@ -35,7 +35,7 @@ CSV_COLUMNS = [
     "heading_deg",
     "jump",
 ]
-NEW_SEGMENT_AFTER = timedelta(minutes=5)  # a GPX line is not drawn over a longer silence
+NEW_SEGMENT_AFTER = timedelta(minutes=5)  # a line does not bridge a longer silence
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a formula begins in a spreadsheet
 
 
@@ -43,12 +43,12 @@ class Writer(Protocol):
     """Writes one file."""
 
     def head(self) -> str: ...
-    def page(self, spots: Sequence[Position]) -> str: ...
+    def page(self, positions: Sequence[Position]) -> str: ...
     def foot(self) -> str: ...
 
 
 class CsvWriter:
-    """A line a fix. A text that a spreadsheet would run gets an apostrophe before it."""
+    """One line per fix. A text that a spreadsheet would run as a formula gets an apostrophe."""
 
     def __init__(self, driver_id: str) -> None:
         self._driver_id = spreadsheet_safe(driver_id)
@@ -57,46 +57,46 @@ class CsvWriter:
     def head(self) -> str:
         return _line(CSV_COLUMNS)
 
-    def page(self, spots: Sequence[Position]) -> str:
-        return "".join(self._fix(spot) for spot in spots)
+    def page(self, positions: Sequence[Position]) -> str:
+        return "".join(self._fix(position) for position in positions)
 
     def foot(self) -> str:
         return ""
 
-    def _fix(self, spot: Position) -> str:
+    def _fix(self, position: Position) -> str:
         return _line(
             [
                 self._driver_id,
-                format_instant(spot.fix_at),
-                format_instant(spot.received_at),
-                spot.lon_deg,
-                spot.lat_deg,
-                spot.accuracy_m,
-                spot.speed_mps,
-                spot.heading_deg,
-                str(self._jumps.is_jump(spot)).lower(),
+                format_instant(position.fix_at),
+                format_instant(position.received_at),
+                position.lon_deg,
+                position.lat_deg,
+                position.accuracy_m,
+                position.speed_mps,
+                position.heading_deg,
+                str(self._jumps.is_jump(position)).lower(),
             ]
         )
 
 
 class GeoJsonWriter:
-    """A FeatureCollection of points, as in an order's history; those that jump are flagged."""
+    """A FeatureCollection of points, as in an order's history; jumps are flagged."""
 
     def __init__(self, driver_id: str) -> None:
         self._driver_id = driver_id
         self._jumps = Jumps()
-        self._before = ""
+        self._separator = ""
 
     def head(self) -> str:
         driver_id = json.dumps(self._driver_id)
         return f'{{"type":"FeatureCollection","driver_id":{driver_id},"features":['
 
-    def page(self, spots: Sequence[Position]) -> str:
+    def page(self, positions: Sequence[Position]) -> str:
         features = []
-        for spot in spots:
-            feature = point_feature(spot, self._jumps.is_jump(spot))
-            features.append(self._before + json.dumps(feature, separators=(",", ":")))
-            self._before = ",\n"
+        for position in positions:
+            feature = point_feature(position, self._jumps.is_jump(position))
+            features.append(self._separator + json.dumps(feature, separators=(",", ":")))
+            self._separator = ",\n"
         return "".join(features)
 
     def foot(self) -> str:
@@ -104,7 +104,7 @@ class GeoJsonWriter:
 
 
 class GpxWriter:
-    """A GPX 1.1 track without the jumps, in a new segment after each silence."""
+    """A GPX 1.1 track without the jumps, with a new segment after each silence."""
 
     def __init__(self, driver_id: str) -> None:
         self._driver_id = driver_id
@@ -118,22 +118,24 @@ class GpxWriter:
             f"<trk><name>{escape(self._driver_id)}</name>\n"
         )
 
-    def page(self, spots: Sequence[Position]) -> str:
-        return "".join(self._fix(spot) for spot in spots if not self._jumps.is_jump(spot))
+    def page(self, positions: Sequence[Position]) -> str:
+        return "".join(
+            self._fix(position) for position in positions if not self._jumps.is_jump(position)
+        )
 
     def foot(self) -> str:
         return ("</trkseg>" if self._last_at else "") + "</trk>\n</gpx>\n"
 
-    def _fix(self, spot: Position) -> str:
+    def _fix(self, position: Position) -> str:
         begin = "<trkseg>\n" if self._last_at is None else ""
-        if self._last_at is not None and spot.fix_at - self._last_at > NEW_SEGMENT_AFTER:
+        if self._last_at is not None and position.fix_at - self._last_at > NEW_SEGMENT_AFTER:
             begin = "</trkseg>\n<trkseg>\n"
-        self._last_at = spot.fix_at
-        place = f'lat="{spot.lat_deg!r}" lon="{spot.lon_deg!r}"'
-        return f"{begin}<trkpt {place}><time>{format_instant(spot.fix_at)}</time></trkpt>\n"
+        self._last_at = position.fix_at
+        place = f'lat="{position.lat_deg!r}" lon="{position.lon_deg!r}"'
+        return f"{begin}<trkpt {place}><time>{format_instant(position.fix_at)}</time></trkpt>\n"
 
 
-WRITERS: dict[Kind, type[CsvWriter] | type[GeoJsonWriter] | type[GpxWriter]] = {
+WRITERS: dict[ExportKind, type[CsvWriter] | type[GeoJsonWriter] | type[GpxWriter]] = {
     "gpx": GpxWriter,
     "geojson": GeoJsonWriter,
     "csv": CsvWriter,
@@ -141,7 +143,7 @@ WRITERS: dict[Kind, type[CsvWriter] | type[GeoJsonWriter] | type[GpxWriter]] = {
 
 
 def spreadsheet_safe(text: str) -> str:
-    """A text that a spreadsheet shows and doesn't run."""
+    """Return a text that a spreadsheet does not run as a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -1,7 +1,7 @@
-"""The way a driver went inside one assignment, as GeoJSON.
+"""A driver's track inside one assignment, as GeoJSON. Pure.
 
-A jump (over 70 m/s) depends on its neighbours, so it is worked out when the track is read: the
-point is kept and flagged, and the line leaves it out. Pure.
+A jump (over 70 m/s) depends on neighbouring fixes, so it is computed when a track is read: the
+point is kept and flagged, and the line leaves it out.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shapely import LineString, Point
-from shapely.geometry import mapping
+import numpy as np
 
-from doorstep.geo import distance_m
+from doorstep.geo import EARTH_RADIUS_M, distance_m
 from doorstep.http.instants import format_instant
 from tracking_api.track.visibility import Position
 
@@ -21,61 +20,84 @@ MAX_POINTS = 5000  # five and a half hours at one every 4 s
 
 
 class Jumps:
-    """Says of one spot after the other, in time order, whether nobody could have got there from
-    the line so far.
+    """Flags jumps among positions given one by one, in time order.
 
-    Two jumped spots in a row that agree with each other are where the driver really is: the line
-    goes on from there. A second copy of one fix is no second witness.
+    A position is a jump if it cannot be reached from the line so far. Two jumps in a row that
+    agree with each other are the driver's real place: the line continues from there. A second copy
+    of one fix confirms nothing.
     """
 
     def __init__(self) -> None:
         self._on_line: Position | None = None
-        self._jumped: Position | None = None  # the spot before this one, if it was a jump
+        self._jumped: Position | None = None  # the previous position, if it was a jump
 
-    def is_jump(self, spot: Position) -> bool:
-        """Judge the next spot."""
-        reachable = self._on_line is None or not _too_fast(self._on_line, spot)
-        if reachable or (self._jumped is not None and _agree(self._jumped, spot)):
-            self._on_line, self._jumped = spot, None
+    def is_jump(self, position: Position) -> bool:
+        """Classify the next position."""
+        reachable = self._on_line is None or not _too_fast(self._on_line, position)
+        if reachable or (self._jumped is not None and _agree(self._jumped, position)):
+            self._on_line, self._jumped = position, None
             return False
-        self._jumped = spot
+        self._jumped = position
         return True
 
 
 def flag_jumps(trail: Sequence[Position]) -> list[bool]:
-    """Say of each spot of a trail (oldest first) whether it is a jump."""
-    jumps = Jumps()
-    return [jumps.is_jump(spot) for spot in trail]
+    """Return for each position of a trail (oldest first) whether it is a jump, as Jumps does."""
+    flags = [False] * len(trail)
+    on_line = 0  # index of the last position on the line
+    fast_steps = _fast_steps(trail)
+    for n in range(1, len(trail)):
+        after_jump = on_line != n - 1
+        too_fast = _too_fast(trail[on_line], trail[n]) if after_jump else fast_steps[n - 1]
+        if too_fast and after_jump:  # two jumps that agree are the driver's real place
+            agree = trail[n - 1].fix_at < trail[n].fix_at and not fast_steps[n - 1]
+            too_fast = not agree
+        flags[n] = too_fast
+        if not too_fast:
+            on_line = n
+    return flags
+
+
+def _fast_steps(trail: Sequence[Position]) -> list[bool]:
+    """Return for each step between neighbours whether it is too fast: `_too_fast`, vectorized."""
+    columns = [(one.lon_deg, one.lat_deg, one.fix_at.timestamp()) for one in trail]
+    lon, lat, at_s = np.array(columns, np.float64).reshape(-1, 3).T
+    lon, lat = np.radians(lon), np.radians(lat)
+    half = np.sin(np.diff(lat) / 2) ** 2
+    half += np.cos(lat[:-1]) * np.cos(lat[1:]) * np.sin(np.diff(lon) / 2) ** 2
+    step_m = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.minimum(1.0, half)))
+    fast: list[bool] = (step_m > JUMP_MPS * np.abs(np.diff(at_s))).tolist()
+    return fast
 
 
 def feature_collection(trail: Sequence[Position], *, truncated: bool = False) -> dict[str, Any]:
-    """Draw a trail (oldest first): one line without the jumps, and every point with its fix."""
+    """Return a trail (oldest first) as one line without the jumps, and a point per fix."""
     flags = flag_jumps(trail)
-    features = [point_feature(spot, jump) for spot, jump in zip(trail, flags, strict=True)]
-    line = [spot.lon_lat for spot, jump in zip(trail, flags, strict=True) if not jump]
+    features = [point_feature(one, jump) for one, jump in zip(trail, flags, strict=True)]
+    line = [one.lon_lat for one, jump in zip(trail, flags, strict=True) if not jump]
     if len(line) > 1:
         features.insert(
             0,
             {
                 "type": "Feature",
-                "geometry": mapping(LineString(line)),
+                "geometry": {"type": "LineString", "coordinates": line},
                 "properties": {"points": len(line), "jumps": sum(flags)},
             },
         )
     return {"type": "FeatureCollection", "features": features, "truncated": truncated}
 
 
-def point_feature(spot: Position, jump: bool) -> dict[str, Any]:
-    """One fix as a GeoJSON feature."""
+def point_feature(position: Position, jump: bool) -> dict[str, Any]:
+    """Return one fix as a GeoJSON feature."""
     return {
         "type": "Feature",
-        "geometry": mapping(Point(spot.lon_lat)),
+        "geometry": {"type": "Point", "coordinates": position.lon_lat},
         "properties": {
-            "fix_at": format_instant(spot.fix_at),
-            "received_at": format_instant(spot.received_at),
-            "accuracy_m": spot.accuracy_m,
-            "speed_mps": spot.speed_mps,
-            "heading_deg": spot.heading_deg,
+            "fix_at": format_instant(position.fix_at),
+            "received_at": format_instant(position.received_at),
+            "accuracy_m": position.accuracy_m,
+            "speed_mps": position.speed_mps,
+            "heading_deg": position.heading_deg,
             "jump": jump,
         },
     }

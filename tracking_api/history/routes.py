@@ -1,8 +1,7 @@
-"""The past of drivers, for staff: in pages, as files, and of all drivers in a viewport."""
+"""Histories of drivers, for staff: in pages, as files, and of all drivers in a viewport."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -14,18 +13,19 @@ from starlette.responses import Response, StreamingResponse
 from doorstep.http.openapi import DriverId, problems
 from doorstep.http.problems import UnusableRequest
 from tracking_api.context import AppContext, Context, Staff
-from tracking_api.fleet.boxes import BoxQuery, box_of
-from tracking_api.fleet.dispatch_queries import HistoricFix
-from tracking_api.history.exports import MEDIA_TYPES, WRITERS, Kind, Writer
+from tracking_api.fleet.viewports import BoxQuery, parse_box
+from tracking_api.history.cursors import decode_fix_key, encode_fix_key
+from tracking_api.history.exports import MEDIA_TYPES, WRITERS, ExportKind, Writer
 from tracking_api.history.features import MAX_POINTS, flag_jumps
-from tracking_api.orders.cursors import decode_fix_key, encode_fix_key
-from tracking_api.schemas import DriverHistory, FleetHistory
+from tracking_api.history.queries import HistoricFix
+from tracking_api.history.schemas import DriverHistory, FleetHistory
+from tracking_api.track.presenters import encode_json
 from tracking_api.track.visibility import Position
 
 router = APIRouter(tags=["fleet"])
 
-MOST_AT_ONCE = timedelta(days=31)
-MOST_OF_ALL = timedelta(hours=24)
+MAX_DRIVER_RANGE = timedelta(days=31)
+MAX_FLEET_RANGE = timedelta(hours=24)
 HISTORY_COLUMNS = [
     "fix_at_ms",
     "received_at_ms",
@@ -44,18 +44,18 @@ async def _range(
     from_at: Annotated[AwareDatetime, Query(alias="from", description="Inclusive.")],
     to_at: Annotated[AwareDatetime, Query(alias="to", description="Exclusive.")],
 ) -> Range:
-    return checked_range(from_at, to_at, MOST_AT_ONCE)
+    return checked_range(from_at, to_at, MAX_DRIVER_RANGE)
 
 
 TimeRange = Annotated[Range, Depends(_range)]
 
 
-def checked_range(from_at: datetime, to_at: datetime, most: timedelta) -> Range:
-    """A range of at most so long. Raises UnusableRequest."""
-    if not timedelta(0) < to_at - from_at <= most:
+def checked_range(from_at: datetime, to_at: datetime, longest: timedelta) -> Range:
+    """Return the range. Raises UnusableRequest for an empty one, or one longer than `longest`."""
+    if not timedelta(0) < to_at - from_at <= longest:
         complaint = {
             "loc": "query.to",
-            "msg": f"must be after `from` by at most {most.total_seconds() / 3600:g} hours",
+            "msg": f"must be after `from` by at most {longest.total_seconds() / 3600:g} hours",
             "reason": "out_of_range",
         }
         raise UnusableRequest([complaint])
@@ -72,15 +72,15 @@ async def get_driver_history(
     request: Request,
     driver_id: DriverId,
     _: Staff,
-    parts: Context,
+    context: Context,
     between: TimeRange,
     limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = MAX_POINTS,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
-    """Oldest first; `columns` names what each row holds. `Link: …; rel="next"` leads to the next
-    page. Whether a fix is a `jump` is worked out within its page. At most 31 days."""
+    """Oldest first; `columns` names the values of each row. `Link: …; rel="next"` leads to the next
+    page. `jump` is computed within a page. At most 31 days."""
     after = decode_fix_key(cursor) if cursor is not None else None
-    found = await parts.store.read_past(driver_id, *between, limit + 1, after)
+    found = await context.stores.history.read_driver_history(driver_id, *between, limit + 1, after)
     page = found[:limit]
     headers = {}
     next_cursor = None
@@ -88,11 +88,11 @@ async def get_driver_history(
         next_cursor = encode_fix_key(page[-1].key)
         following = request.url.include_query_params(cursor=next_cursor)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
-    flags = flag_jumps([one.spot for one in page])
+    flags = flag_jumps(page)
     body = {
         "driver_id": driver_id,
         "columns": HISTORY_COLUMNS,
-        "fixes": [_row(one.spot, jump) for one, jump in zip(page, flags, strict=True)],
+        "fixes": [_row(one, jump) for one, jump in zip(page, flags, strict=True)],
         "next_cursor": next_cursor,
     }
     return _json(body, headers)
@@ -115,28 +115,30 @@ async def get_driver_history(
     response_class=Response,
 )
 async def download_driver_history(
-    driver_id: DriverId, kind: Kind, _: Staff, parts: Context, between: TimeRange
+    driver_id: DriverId, kind: ExportKind, _: Staff, context: Context, between: TimeRange
 ) -> Response:
-    """Written as it is read, page by page. At most 31 days."""
-    first = await parts.store.read_past(driver_id, *between, MAX_POINTS)
+    """Streamed page by page. At most 31 days."""
+    first = await context.stores.history.read_driver_history(driver_id, *between, MAX_POINTS)
     writer = WRITERS[kind](driver_id)
     name = f"{driver_id}-{between[0]:%Y%m%dT%H%M%S}.{kind}"
     return StreamingResponse(
-        _written(parts, driver_id, between, writer, first),
+        _write_pages(context, driver_id, between, writer, first),
         media_type=MEDIA_TYPES[kind],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )
 
 
-async def _written(
-    parts: AppContext, driver_id: str, between: Range, writer: Writer, page: list[HistoricFix]
+async def _write_pages(
+    context: AppContext, driver_id: str, between: Range, writer: Writer, page: list[HistoricFix]
 ) -> AsyncIterator[str]:
     yield writer.head()
     while page:
-        yield writer.page([one.spot for one in page])
+        yield writer.page(page)
         if len(page) < MAX_POINTS:
             break
-        page = await parts.store.read_past(driver_id, *between, MAX_POINTS, page[-1].key)
+        page = await context.stores.history.read_driver_history(
+            driver_id, *between, MAX_POINTS, page[-1].key
+        )
     yield writer.foot()
 
 
@@ -148,17 +150,17 @@ async def _written(
 )
 async def get_fleet_history(
     _: Staff,
-    parts: Context,
+    context: Context,
     from_at: Annotated[AwareDatetime, Query(alias="from", description="Inclusive.")],
     to_at: Annotated[AwareDatetime, Query(alias="to", description="Exclusive.")],
     bbox: BoxQuery = None,
 ) -> Response:
     """The drivers that are in it now, at most 500; at most 240 places of each.
 
-    `fixes` are rows of `columns`; `driver` counts in `driver_ids`. At most 24 hours.
+    `fixes` are rows of `columns`; `driver` is an index into `driver_ids`. At most 24 hours.
     """
-    between = checked_range(from_at, to_at, MOST_OF_ALL)
-    found = await parts.store.read_replay(box_of(bbox), *between)
+    between = checked_range(from_at, to_at, MAX_FLEET_RANGE)
+    found = await context.stores.history.read_replay(parse_box(bbox), *between)
     numbers = {driver_id: n for n, driver_id in enumerate(found.driver_ids)}
     return _json(
         {
@@ -174,15 +176,15 @@ async def get_fleet_history(
     )
 
 
-def _row(spot: Position, jump: bool) -> list[Any]:
+def _row(position: Position, jump: bool) -> list[Any]:
     return [
-        _ms(spot.fix_at),
-        _ms(spot.received_at),
-        spot.lon_deg,
-        spot.lat_deg,
-        spot.accuracy_m,
-        spot.speed_mps,
-        spot.heading_deg,
+        _ms(position.fix_at),
+        _ms(position.received_at),
+        position.lon_deg,
+        position.lat_deg,
+        position.accuracy_m,
+        position.speed_mps,
+        position.heading_deg,
         jump,
     ]
 
@@ -192,5 +194,4 @@ def _ms(instant: datetime) -> int:
 
 
 def _json(body: object, headers: dict[str, str] | None = None) -> Response:
-    text = json.dumps(body, separators=(",", ":"))
-    return Response(text, media_type="application/json", headers=headers)
+    return Response(encode_json(body), media_type="application/json", headers=headers)

@@ -1,13 +1,12 @@
-"""Looking on: customers follow an order, staff the fleet, each over a connection that stays open.
+"""Live streams: customers follow an order, staff the fleet, each over a long-lived connection.
 
-    Kafka -> feed (a thread) -> hub: which orders are due -> one statement for all of them -> frames
-                                                                  frames -> viewers (no task each)
+    Kafka -> feed (a thread) -> hub: the due orders -> one statement for all of them -> frames
+                                                                frames -> viewers (no task each)
 
-Kafka says which orders to look at now. A look is one statement for all that are due: it reads the
-window, the number of the newest event and the driver's newest fix together, so a frame is never
-sent on older knowledge than that. Orders that nobody spoke of are looked at every few seconds, so
-whatever the feed loses is healed.
+Records of Kafka make orders due. A poll is one statement for all due orders: it reads the window,
+the number of the newest event and the driver's newest fix together, so a frame never rests on older
+data. Idle orders are polled every few seconds, which repairs whatever the feed lost.
 
-A frame is encoded once and the same bytes are written to every viewer of its order, straight to
-the connection: uvicorn hands it over once the answer's head is out.
+A frame is encoded once, and the same bytes are written to every viewer of its order, straight to
+the connection: uvicorn releases it once the answer's head is sent.
 """

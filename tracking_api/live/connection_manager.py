@@ -1,4 +1,4 @@
-"""All viewers of this process, whatever they watch: counted, kept alive, cut, checked.
+"""All viewers of this process: counted, limited, kept alive, checked, disconnected.
 
 Once a second a tenth of them gets a heartbeat and has its tokens looked up, all in one statement.
 """
@@ -20,11 +20,11 @@ from tracking_api.live.frames import end_frame
 from tracking_api.live.viewer import Viewer
 
 VIEWERS = Gauge("doorstep_live_viewers", "Open streams.")
-CUT = Metric("doorstep_live_cut", "Viewers that were cut, and why.", ["why"])
+DISCONNECTS = Metric("doorstep_live_disconnects", "Streams closed by the server.", ["reason"])
 
-HEARTBEAT_EVERY_S = 10  # a proxy gives up after 60 s of silence, a browser never
-STALLED_S = 5.0
-VIEWERS_OF_A_TOKEN = 50  # a family looks on from every phone
+HEARTBEAT_INTERVAL_S = 10  # proxies time out after 60 s of silence
+STALLED_AFTER_S = 5.0
+MAX_VIEWERS_PER_TOKEN = 50  # several phones of one household
 
 FindTokens = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Token]]]
 
@@ -32,106 +32,106 @@ _LINK_ENDED = end_frame("link_ended")
 
 
 class TooManyViewers(Unavailable):
-    """This process has as many viewers as it can take."""
+    """This process has reached its maximum number of viewers."""
 
     problem = "too-many-viewers"
     retry_after_s = 5
 
 
 class ConnectionManager:
-    """Every viewer. `most` of them at once; each holds a file descriptor."""
+    """Every viewer, at most `max_viewers`: each holds a file descriptor."""
 
     def __init__(
         self,
         find_tokens: FindTokens,
-        most: int,
+        max_viewers: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find_tokens = find_tokens
-        self._most = most
+        self._max_viewers = max_viewers
         self._clock = clock
-        self._buckets: list[set[Viewer]] = [set() for _ in range(HEARTBEAT_EVERY_S)]
-        self._slow: dict[Viewer, float] = {}
-        self._of_token: Counter[bytes] = Counter()
+        self._buckets: list[set[Viewer]] = [set() for _ in range(HEARTBEAT_INTERVAL_S)]
+        self._paused_since: dict[Viewer, float] = {}
+        self._viewers_by_token: Counter[bytes] = Counter()
         self._count = 0
-        self._beats = 0
+        self._ticks = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def check_room(self, token_sha256: bytes, *, staff: bool) -> None:
-        """Say whether one more may look on. Raises TooManyViewers, TooManyRequests."""
-        if self._count >= self._most:
+    def check_capacity(self, token_sha256: bytes, *, staff: bool) -> None:
+        """Check whether one more viewer is allowed. Raises TooManyViewers, TooManyRequests."""
+        if self._count >= self._max_viewers:
             raise TooManyViewers
-        if not staff and self._of_token[token_sha256] >= VIEWERS_OF_A_TOKEN:
-            raise TooManyRequests(HEARTBEAT_EVERY_S)
+        if not staff and self._viewers_by_token[token_sha256] >= MAX_VIEWERS_PER_TOKEN:
+            raise TooManyRequests(HEARTBEAT_INTERVAL_S)
 
-    def join(self, viewer: Viewer) -> None:
-        """Keep a viewer from now on."""
-        viewer.bucket = self._count % HEARTBEAT_EVERY_S
+    def add(self, viewer: Viewer) -> None:
+        """Add a viewer."""
+        viewer.bucket = self._count % HEARTBEAT_INTERVAL_S
         self._buckets[viewer.bucket].add(viewer)
-        self._of_token[viewer.token_sha256] += 1
+        self._viewers_by_token[viewer.token_sha256] += 1
         self._count += 1
         VIEWERS.set(self._count)
 
-    def leave(self, viewer: Viewer) -> None:
-        """Forget a viewer whose connection is gone."""
-        self._slow.pop(viewer, None)
+    def remove(self, viewer: Viewer) -> None:
+        """Remove a viewer whose connection is closed."""
+        self._paused_since.pop(viewer, None)
         if viewer not in self._buckets[viewer.bucket]:
             return
         self._buckets[viewer.bucket].discard(viewer)
         self._count -= 1
         VIEWERS.set(self._count)
-        self._of_token[viewer.token_sha256] -= 1
-        if not self._of_token[viewer.token_sha256]:
-            del self._of_token[viewer.token_sha256]
+        self._viewers_by_token[viewer.token_sha256] -= 1
+        if not self._viewers_by_token[viewer.token_sha256]:
+            del self._viewers_by_token[viewer.token_sha256]
 
-    def slow(self, viewer: Viewer) -> None:
-        """A viewer's connection takes no more."""
-        self._slow.setdefault(viewer, self._clock())
+    def mark_paused(self, viewer: Viewer) -> None:
+        """Note that a viewer's send buffer is full."""
+        self._paused_since.setdefault(viewer, self._clock())
 
-    def fast(self, viewer: Viewer) -> None:
-        """It takes more again."""
-        self._slow.pop(viewer, None)
+    def mark_resumed(self, viewer: Viewer) -> None:
+        """Note that a viewer's send buffer has room again."""
+        self._paused_since.pop(viewer, None)
 
     async def run(self) -> None:
-        """Look after the viewers, for ever."""
+        """Maintain the viewers until cancelled."""
         while True:
             await asyncio.sleep(1)
-            self.cut_stalled()
+            self.disconnect_stalled()
             try:
-                await self.look_after_some()
+                await self.maintain_next_bucket()
             except DoorstepError:
-                pass  # the database is away: tokens are looked up in ten seconds again
-            except Exception:  # noqa: BLE001 - the task goes on
-                get_logger().exception("live_crowd_defect")
+                pass  # the database is unavailable: this bucket's tokens are checked in 10 s
+            except Exception:  # noqa: BLE001 - the task's boundary
+                get_logger().exception("live_connections_defect")
 
-    def cut_stalled(self) -> None:
-        """Cut whoever has read nothing for 5 s."""
-        now = self._clock()
-        for viewer, since in list(self._slow.items()):
-            if now - since >= STALLED_S:
-                CUT.labels("stalled").inc()
-                viewer.cut()
+    def disconnect_stalled(self) -> None:
+        """Disconnect viewers that have read nothing for STALLED_AFTER_S."""
+        now_s = self._clock()
+        for viewer, since_s in list(self._paused_since.items()):
+            if now_s - since_s >= STALLED_AFTER_S:
+                DISCONNECTS.labels("stalled").inc()
+                viewer.disconnect()
 
-    async def look_after_some(self) -> None:
-        """Send a tenth of the viewers their heartbeat; end those whose token is good no more."""
-        self._beats += 1
-        some = list(self._buckets[self._beats % HEARTBEAT_EVERY_S])
-        for viewer in some:
+    async def maintain_next_bucket(self) -> None:
+        """Send a tenth of the viewers a heartbeat; end those whose token is no longer valid."""
+        self._ticks += 1
+        viewers = list(self._buckets[self._ticks % HEARTBEAT_INTERVAL_S])
+        for viewer in viewers:
             if not viewer.closing:
                 viewer.heartbeat()
-        tokens = list({viewer.token_sha256 for viewer in some})
+        tokens = list({viewer.token_sha256 for viewer in viewers})
         if not tokens:
             return
-        good = await self._find_tokens(tokens)
-        for viewer in some:
-            if viewer.token_sha256 not in good and not viewer.closing:
-                CUT.labels("link_ended").inc()
+        valid = await self._find_tokens(tokens)
+        for viewer in viewers:
+            if viewer.token_sha256 not in valid and not viewer.closing:
+                DISCONNECTS.labels("link_ended").inc()
                 viewer.finish(_LINK_ENDED)
 
     def close(self) -> None:
-        """Close every connection: the process stops, and the viewers come back to another."""
+        """Close every connection; the viewers reconnect to another process."""
         for bucket in self._buckets:
             for viewer in list(bucket):
                 viewer.transport.close()

@@ -1,8 +1,8 @@
-"""Take a connection over from uvicorn, for answers that go on for hours.
+"""Detach a connection from uvicorn, for answers that are open for hours.
 
-An ASGI answer costs a task, a queue and an await per chunk (28 us a push); a write to the
-connection itself costs 5. So a stream's route answers as any other, with head and middleware, and
-then takes the connection: from there on its viewer is the connection's protocol.
+An ASGI answer costs a task, a queue and an await per chunk (28 µs per push); a write to the
+transport costs 5. So a stream's route sends its head through the middleware like any other, and
+then detaches the connection: from there on its viewer is the connection's protocol.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from starlette.types import Scope
 
 from doorstep.http.guarded_protocol import GuardedProtocol, connection_of
 
-# What one viewer may leave unread in the kernel before it counts as slow: a snapshot of 2 KB and
-# some twenty position frames. The kernel doubles it, for its own bookkeeping.
+# How much a viewer may leave unread in the kernel before it is paused: a snapshot of 2 KB and
+# about twenty position frames. The kernel doubles it, for its own bookkeeping.
 SEND_BUFFER_BYTES = 16 * 1024
 UNACKNOWLEDGED_MS = 20_000  # with a heartbeat every 10 s, a vanished viewer is gone within 30 s
 
 
 class DetachableProtocol(GuardedProtocol):
-    """uvicorn's HTTP protocol, which gives its connection away when asked."""
+    """uvicorn's HTTP protocol, whose connection can be detached."""
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing to warn of: a WebSocket's route is one of ours."""
+        """WebSockets have ordinary routes here."""
 
-    def hand_over(self) -> asyncio.Transport:
-        """Let go of the connection. uvicorn neither reads it nor closes it from now on."""
+    def detach(self) -> asyncio.Transport:
+        """Release the connection: uvicorn no longer reads or closes it."""
         self.connections.discard(self)
         self.stop_deadlines()
         self.authenticate()
         self._unset_keepalive_if_required()
-        self.cycle.disconnected = True  # its answer is over, as far as uvicorn is concerned
+        self.cycle.disconnected = True  # for uvicorn the answer is complete
         self.pipeline.clear()
         return self.transport
 
 
-def without_chunks(scope: Scope) -> None:
-    """Let the head that goes out next have no `Transfer-Encoding`: a 101 must not."""
+def disable_chunking(scope: Scope) -> None:
+    """Omit `Transfer-Encoding` from the next head: a 101 must not have it."""
     owner = connection_of(scope)
     if owner is not None:
         owner.cycle.chunked_encoding = False
@@ -52,22 +52,22 @@ class Releasing(Protocol):
     release: Callable[[], None]
 
 
-def take_over(scope: Scope, protocol: Releasing) -> asyncio.Transport:
-    """Make `protocol` the owner of this request's connection, and return the connection.
+def detach(scope: Scope, protocol: Releasing) -> asyncio.Transport:
+    """Make `protocol` the owner of this request's connection, and return its transport.
 
     The connection counts against the server's bound until `protocol` calls its `release`.
-    Raises ConnectionError if it is closed already.
+    Raises ConnectionError if it is closed.
     """
     owner = connection_of(scope)
     if not isinstance(owner, DetachableProtocol) or owner.transport.is_closing():
         raise ConnectionError("the connection is closed")
-    transport = owner.hand_over()
+    transport = owner.detach()
     protocol.release = owner.release
     transport.set_protocol(cast("asyncio.BaseProtocol", protocol))
     connection: Any = transport.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
-    transport.set_write_buffer_limits(high=0)  # what the kernel doesn't take means: slow
+    transport.set_write_buffer_limits(high=0)  # pause as soon as the kernel's buffer is full
     if owner.flow.read_paused:
         transport.resume_reading()
     return transport

@@ -1,10 +1,9 @@
-"""The fleet for staff: every driver's newest position, and what of it a viewport shows.
+"""The fleet's stream for staff: every driver's newest position, and what a viewport shows of it.
 
-Positions come from the feed as they are committed, and so does word of whose order has moved on:
-those drivers are read by name. The rest of what the database knows (who is on a break, a battery)
-comes from a walk through all drivers, so many a second and never more, and only while somebody
-looks. Each second every viewport gets what moved in it; where that would be too much, the viewport
-is divided into cells instead, each with its count and its drivers' mean place.
+Positions come from the feed as they are committed. Drivers whose order changed are read by id. The
+rest (duty, battery) comes from a scan through all drivers, a page per second, while there are
+viewers. Each second every viewport gets the drivers that changed in it. A viewport with too many
+drivers is divided into cells instead, each with its count and its drivers' mean place.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,50 +20,44 @@ from prometheus_client import Gauge
 
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
-from tracking_api.fleet.queries import POSITION_COLUMNS
-from tracking_api.live.fleet_index import Box, Counts, FleetIndex, Mask, Row, clusters
+from tracking_api.fleet.presence import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
+from tracking_api.fleet.queries import POSITION_COLUMNS, FleetStore, Row
+from tracking_api.fleet.viewports import Box
+from tracking_api.live.feed import PackedPosition
+from tracking_api.live.fleet_index import Counts, FleetIndex, Mask, cluster
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
-from tracking_api.track.visibility import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
 
-WATCHING = Gauge("doorstep_live_fleet_viewers", "Viewers of the fleet.")
+VIEWERS = Gauge("doorstep_live_fleet_viewers", "Viewers of the fleet.")
 
-TELL_EVERY_S = 1.0
-ROWS_A_READ = 5000  # a second: 100,000 drivers are walked through in 20 s, 5,000 each second
-FRESH_S = 6.0  # what was read by then is good for one more viewer
-USUAL_DRIVERS = 2000  # in one viewport, one by one; more are clustered
-MOST_DRIVERS = 20_000  # that a viewer may ask for: a snapshot of 3 MB
+PUSH_INTERVAL_S = 1.0
+PAGE_ROWS = 5000  # per second: a scan of 100,000 drivers takes 20 s
+FRESH_S = 6.0  # a further viewer that comes within this time needs no new scan
+DEFAULT_DRIVERS = 2000  # single ones in a viewport; more are clustered
+MAX_DRIVERS = 20_000  # single ones that a viewer may request: a snapshot of 3 MB
 CLUSTER_COLUMNS = ["lon_deg", "lat_deg", "count"]
 
 _encode = msgspec.json.Encoder().encode
 LIMITS = {"silent_after_s": SILENT_AFTER_S, "lost_after_s": LOST_AFTER_S, "moving_mps": MOVING_MPS}
 
 
-class FleetStore(Protocol):
-    """What the fleet asks of the database: its time in ms, and rows of POSITION_COLUMNS."""
-
-    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[Row]]: ...
-
-    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[Row]]: ...
-
-
 class Viewport:
-    """One viewer and what it has been told."""
+    """One viewer's box, and what was sent to it."""
 
-    __slots__ = ("box", "counts", "dense", "most", "seen", "told_to", "viewer")
+    __slots__ = ("box", "counts", "dense", "max_drivers", "sent", "sent_tick", "viewer")
 
-    def __init__(self, viewer: Viewer, box: Box, most: int) -> None:
+    def __init__(self, viewer: Viewer, box: Box, max_drivers: int) -> None:
         self.viewer = viewer
         self.box = box
-        self.most = most
+        self.max_drivers = max_drivers
         self.counts: Counts = {}
-        self.told_to = 0  # which changes it has been told of
+        self.sent_tick = 0  # changes up to this tick are sent
         self.dense = False
-        self.seen: Mask = np.zeros(0, np.bool_)
+        self.sent: Mask = np.zeros(0, np.bool_)  # the drivers that the viewer has
 
 
 class FleetChannel:
-    """Every driver, as far as is known, while somebody looks."""
+    """Every driver's row while there are viewers, and their viewports."""
 
     def __init__(self, store: FleetStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
@@ -73,135 +66,135 @@ class FleetChannel:
         self._at_ms = 0
         self._opening = asyncio.Lock()
         self._viewports: dict[Viewer, Viewport] = {}
-        self._forget()
+        self._clear()
 
-    def _forget(self) -> None:
-        self.roster = FleetIndex()
-        self._read_at = float("-inf")
-        self._after = ""  # how far the walk through all drivers has come
-        self._named: set[str] = set()  # who is to be read out of turn
+    def _clear(self) -> None:
+        self.index = FleetIndex()
+        self._read_s = float("-inf")
+        self._scanned_to = ""  # the last driver of the scan's last page; empty: start again
+        self._unread: set[str] = set()  # drivers to read by id
         self._counts: Counts = {}
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody looks, or is about to: otherwise nothing is kept."""
+        """Whether there are viewers, or one is about to subscribe."""
         return bool(self._viewports) or self._opening.locked()
 
-    def hear(self, positions: Iterable[Row]) -> None:
-        """Take positions as tracking-positions has them."""
+    def positions_changed(self, positions: Iterable[PackedPosition]) -> None:
+        """Apply positions of tracking-positions."""
         for position in positions:
-            if not self.roster.move(position):
-                self._named.add(position[0])
+            if not self.index.update_position(position):
+                self._unread.add(position[0])
 
-    def hear_orders(self, order_ids: Iterable[object], driver_ids: Iterable[str]) -> None:
-        """These orders have moved on, with these drivers; their last one may be another."""
+    def orders_changed(self, order_ids: Iterable[object], driver_ids: Iterable[str]) -> None:
+        """Read these orders' drivers by id: the present ones and those that the index has."""
         if self.is_watched:
-            self._named.update(driver_ids)
-            carriers = (self.roster.carrier_of(str(order_id)) for order_id in order_ids)
-            self._named.update(one for one in carriers if one is not None)
+            self._unread.update(driver_ids)
+            previous = (self.index.driver_of(str(order_id)) for order_id in order_ids)
+            self._unread.update(one for one in previous if one is not None)
 
     async def open(self) -> None:
-        """Know the whole fleet, before a first viewer comes in."""
+        """Read the whole fleet, before the first viewer subscribes."""
         async with self._opening:
-            if self._clock() - self._read_at <= FRESH_S:
+            if self._clock() - self._read_s <= FRESH_S:
                 return
-            self._after = ""
+            self._scanned_to = ""
             await self.read()
-            while self._after:
+            while self._scanned_to:
                 await self.read()
-            # 100,000 rows would make each full collection a stall of 0.2 s. They are in no circle:
-            # they go when nothing refers to them, with the collector or without.
+            # 100,000 rows would make each full collection take 0.2 s. They are in no cycle, so
+            # reference counting frees them.
             gc.collect(1)
             gc.freeze()
 
-    def enter(self, viewer: Viewer, box: Box, most: int = USUAL_DRIVERS) -> None:
-        """Show a viewer its viewport, with at most so many drivers one by one."""
-        viewport = self._viewports[viewer] = Viewport(viewer, box, most)
-        WATCHING.set(len(self._viewports))
-        self._catch_up()
-        self._tell(viewport, everything=True)
-        self._tick += 1  # what changes from now on is new to it
+    def subscribe(self, viewer: Viewer, box: Box, max_drivers: int = DEFAULT_DRIVERS) -> None:
+        """Send a viewer its viewport, with at most so many single drivers, and all changes."""
+        viewport = self._viewports[viewer] = Viewport(viewer, box, max_drivers)
+        VIEWERS.set(len(self._viewports))
+        self._update_index()
+        self._push_viewport(viewport, is_snapshot=True)
+        self._tick += 1  # later changes are new to this viewer
 
-    def leave(self, viewer: Viewer) -> None:
-        """A viewer is gone; with the last one all that is known."""
+    def unsubscribe(self, viewer: Viewer) -> None:
+        """Remove a viewer; after the last one, drop all rows."""
         self._viewports.pop(viewer, None)
-        WATCHING.set(len(self._viewports))
+        VIEWERS.set(len(self._viewports))
         if not self.is_watched:
-            self._forget()
-            gc.unfreeze()  # what was in a circle by chance may be collected again
+            self._clear()
+            gc.unfreeze()
 
     async def run(self) -> None:
-        """Tell every viewport what moved in it, for ever."""
+        """Read and push changes until cancelled."""
         while True:
-            await asyncio.sleep(TELL_EVERY_S)
+            await asyncio.sleep(PUSH_INTERVAL_S)
             if not self._viewports:
                 continue
             try:
                 await self.read()
             except DoorstepError:
-                pass  # positions go on; states are read when the database is back
-            except Exception:  # noqa: BLE001 - the task goes on
+                pass  # positions continue; states are read when the database is available
+            except Exception:  # noqa: BLE001 - the task's boundary
                 get_logger().exception("live_fleet_defect")
-            self.tell()
+            self.push()
 
     async def read(self) -> None:
-        """Read whose order has moved on, and the next part of the walk through all drivers."""
-        if named := [self._named.pop() for _ in range(min(len(self._named), ROWS_A_READ))]:
-            _, rows = await self._store.read_fleet_of(named)
-            self._take(rows)
-        at_ms, rows = await self._store.read_fleet(self._after, ROWS_A_READ)
-        self._after = rows[-1][0] if len(rows) == ROWS_A_READ else ""
-        self._at_ms, self._read_at = at_ms, self._clock()
-        self._take(rows)
+        """Read drivers whose order changed, and the scan's next page."""
+        if driver_ids := [self._unread.pop() for _ in range(min(len(self._unread), PAGE_ROWS))]:
+            _, rows = await self._store.read_fleet_drivers(driver_ids)
+            self._upsert(rows)
+        at_ms, rows = await self._store.read_fleet_page(self._scanned_to, PAGE_ROWS)
+        self._scanned_to = rows[-1][0] if len(rows) == PAGE_ROWS else ""
+        self._at_ms, self._read_s = at_ms, self._clock()
+        self._upsert(rows)
 
-    def _take(self, rows: Iterable[Row]) -> None:
+    def _upsert(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            self.roster.take(row)
+            self.index.upsert(row)
 
-    def tell(self) -> None:
-        """Tell every viewport what has changed since it was told last."""
-        self._catch_up()
+    def push(self) -> None:
+        """Send every viewport what has changed since its last frame."""
+        self._update_index()
         for viewport in list(self._viewports.values()):
-            self._tell(viewport, everything=False)
+            self._push_viewport(viewport, is_snapshot=False)
         self._tick += 1
 
-    def _catch_up(self) -> None:
-        self.roster.catch_up(self._tick)
-        self._counts = self.roster.counts(self._now_ms)
+    def _update_index(self) -> None:
+        self.index.flush(self._tick)
+        self._counts = self.index.counts(self._now_ms)
 
     @property
     def _now_ms(self) -> int:
-        return self._at_ms + round(1000 * (self._clock() - self._read_at))
+        return self._at_ms + round(1000 * (self._clock() - self._read_s))
 
-    def _tell(self, viewport: Viewport, *, everything: bool) -> None:
-        viewer, roster = viewport.viewer, self.roster
+    def _push_viewport(self, viewport: Viewport, *, is_snapshot: bool) -> None:
+        viewer, index = viewport.viewer, self.index
         if viewer.paused:
-            return  # told of it all later, when it reads again
-        inside = roster.inside(viewport.box)
+            return  # it gets all changes at once when it resumes
+        inside = index.inside(viewport.box)
         total = int(np.count_nonzero(inside))
-        dense = total > viewport.most
-        everything = everything or dense != viewport.dense
-        now_in = np.zeros(len(inside), np.bool_) if dense else inside
+        dense = total > viewport.max_drivers
+        is_snapshot = is_snapshot or dense != viewport.dense
+        sent = np.zeros(len(inside), np.bool_) if dense else inside
         if dense:
-            places = roster.lon_deg[inside], roster.lat_deg[inside]
-            body: dict[str, Any] = {"clusters": clusters(*places, viewport.box)}
-        elif everything:
-            body = {"drivers": roster.rows_of(inside), "gone": []}
+            places = index.lon_deg[inside], index.lat_deg[inside]
+            body: dict[str, Any] = {"clusters": cluster(*places, viewport.box)}
+        elif is_snapshot:
+            body = {"drivers": index.rows_of(inside), "gone": []}
         else:
-            seen = np.zeros(len(inside), np.bool_)
-            seen[: len(viewport.seen)] = viewport.seen
-            moved = inside & ((roster.changed > viewport.told_to) | ~seen)
-            gone = sorted(row[0] for row in roster.rows_of(seen & ~inside))
-            body = {"drivers": roster.rows_of(moved), "gone": gone}
-        viewport.seen, viewport.dense, viewport.told_to = now_in, dense, self._tick
-        counts_moved, viewport.counts = viewport.counts != self._counts, self._counts
-        quiet = not (dense or counts_moved or body["drivers"] or body["gone"])
-        if quiet and not everything:
+            before = np.zeros(len(inside), np.bool_)
+            before[: len(viewport.sent)] = viewport.sent
+            changed = inside & ((index.changed_tick > viewport.sent_tick) | ~before)
+            gone = sorted(row[0] for row in index.rows_of(before & ~inside))
+            body = {"drivers": index.rows_of(changed), "gone": gone}
+        counts_changed, viewport.counts = viewport.counts != self._counts, self._counts
+        viewport.sent, viewport.dense, viewport.sent_tick = sent, dense, self._tick
+        has_changes = dense or counts_changed or body["drivers"] or body["gone"]
+        if not (has_changes or is_snapshot):
             return
         head: dict[str, Any] = {"at_ms": self._now_ms, "total": total}
-        if everything:
+        if is_snapshot:
             head |= {"columns": POSITION_COLUMNS, "cluster_columns": CLUSTER_COLUMNS}
             head["presence"] = LIMITS
-        if everything or counts_moved:
+        if is_snapshot or counts_changed:
             head["counts"] = self._counts
-        viewer.show(Frame("snapshot" if everything else "drivers", _encode(head | body)))
+        viewer.send_latest(Frame("snapshot" if is_snapshot else "drivers", _encode(head | body)))

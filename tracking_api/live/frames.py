@@ -1,13 +1,13 @@
-"""What is written to viewers: each frame encoded once, whoever watches. Pure.
+"""Frames sent to viewers, each encoded once for all of them. Pure.
 
-    snapshot   what GET /track answers; its id is the newest event it holds
+    snapshot   the answer of GET /track; its id is its newest event
     order      one event of the order; its id is the event's order_seq
-    position   position and eta, as in the snapshot; no id: it may be skipped
-    resync     the cursor is of no use: a snapshot follows
-    end        the last frame; `reason` says why
+    position   position and eta, as in the snapshot; no id, since it may be skipped
+    resync     the cursor is unusable: a snapshot follows
+    end        the last frame, with its `reason`
 
 Over SSE a frame has `id`, `event` and `data`; over a WebSocket it is a JSON text with the members
-`id` (where there is one), `type` and `data`.
+`id` (if it has one), `type` and `data`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from typing import Any
 import msgspec
 
 from doorstep.http.instants import format_instant
-from tracking_api.schemas import EtaAnswer
-from tracking_api.track.presenters import eta_of, track_answer
+from tracking_api.track.presenters import encode_track, eta_members, position_members
 from tracking_api.track.road_eta import EstimateArrival
-from tracking_api.track.straight_eta import estimate_arrival
-from tracking_api.track.visibility import Event, Position, TrackedOrder, age_s, freshness_of
+from tracking_api.track.straight_eta import Eta, estimate_arrival
+from tracking_api.track.visibility import Event, Position, TrackedOrder
 
 _encode = msgspec.json.Encoder().encode
 
-SSE_HEARTBEAT = b"3\r\n:\n\n\r\n"  # a comment: EventSource says nothing of it
+SSE_HEARTBEAT = b"3\r\n:\n\n\r\n"  # a comment, which EventSource ignores
 SSE_LAST_CHUNK = b"0\r\n\r\n"
-WS_HEARTBEAT = b"\x89\x00"  # a ping; a browser answers by itself
+WS_HEARTBEAT = b"\x89\x00"  # a ping, which browsers answer
 
 
 class Frame:
-    """One frame, ready for every kind of viewer."""
+    """One frame, encoded on demand for SSE and WebSocket."""
 
     def __init__(self, kind: str, data: bytes, event_id: int | str | None = None) -> None:
         self._kind = kind.encode()
@@ -69,15 +68,14 @@ def text_frame(payload: bytes) -> bytes:
 def snapshot_frame(
     order: TrackedOrder, estimate: EstimateArrival = estimate_arrival, *, with_id: bool
 ) -> Frame:
-    """What GET /track answers. With an id, the frames that follow begin after it."""
-    data = track_answer(order, estimate).model_dump_json().encode()
-    return Frame("snapshot", data, order.order_seq if with_id else None)
+    """The answer of GET /track. With an id, the frames that follow start after it."""
+    return Frame("snapshot", encode_track(order, estimate), order.order_seq if with_id else None)
 
 
 def order_frame(
     order: TrackedOrder, event: Event, estimate: EstimateArrival = estimate_arrival
 ) -> Frame:
-    """One event of an order; with the newest, what of the driver may be seen from now on."""
+    """One event of an order; the newest one with the driver's visible position and ETA."""
     data: dict[str, Any] = {
         "order_id": str(order.order_id),
         "order_seq": event.order_seq,
@@ -87,23 +85,23 @@ def order_frame(
         "occurred_at": format_instant(event.occurred_at),
     }
     if event.order_seq == order.order_seq:
-        eta = eta_of(order, estimate)
+        eta = estimate(order)
         data["position"] = position_members(order.visible, order.now) if order.visible else None
-        data["eta"] = WrittenEta(eta).members(order.now) if eta else None
+        data["eta"] = EtaFrames(eta).members(order.now) if eta else None
     return Frame("order", _encode(data), event.order_seq)
 
 
-def position_frame(spot: Position, now: datetime, eta: WrittenEta | None) -> Frame:
-    """Where the driver is, and when they should arrive."""
+def position_frame(position: Position, now: datetime, eta: EtaFrames | None) -> Frame:
+    """The driver's position and the ETA."""
     data = {
-        "position": position_members(spot, now),
+        "position": position_members(position, now),
         "eta": eta.members(now) if eta else None,
     }
     return Frame("position", _encode(data))
 
 
 def resync_frame(order_seq: int) -> Frame:
-    """Tell a viewer to forget its cursor."""
+    """Tell a viewer to discard its cursor."""
     return Frame("resync", _encode({"order_seq": order_seq}))
 
 
@@ -112,46 +110,17 @@ def end_frame(reason: str) -> Frame:
     return Frame("end", _encode({"reason": reason}))
 
 
-def position_members(spot: Position, now: datetime) -> dict[str, Any]:
-    """The members of a `schemas.Position`, without building one: this is the hot path."""
-    age = age_s(spot.fix_at, now)
-    return {
-        "type": "Feature",
-        "geometry": {"type": "Point", "coordinates": [spot.lon_deg, spot.lat_deg]},
-        "properties": {
-            "fix_at": format_instant(spot.fix_at),
-            "received_at": format_instant(spot.received_at),
-            "accuracy_m": spot.accuracy_m,
-            "speed_mps": spot.speed_mps,
-            "heading_deg": spot.heading_deg,
-            "age_s": age,
-            "freshness": freshness_of(age),
-        },
-    }
-
-
-class WrittenEta:
-    """An estimate whose instants are written once: only `seconds` changes from frame to frame."""
+class EtaFrames:
+    """The members of an estimate, formatted once: only `seconds` differs from frame to frame."""
 
     __slots__ = ("_arrives_at", "_members")
 
-    def __init__(self, eta: EtaAnswer) -> None:
+    def __init__(self, eta: Eta) -> None:
         self._arrives_at = eta.arrives_at
-        self._members: dict[str, Any] = {
-            "arrives_at": format_instant(eta.arrives_at),
-            "p10_at": format_instant(eta.p10_at),
-            "p90_at": format_instant(eta.p90_at),
-            "as_of": format_instant(eta.as_of),
-            "seconds": eta.seconds,
-            "distance_m": eta.distance_m,
-            "speed_mps": eta.speed_mps,
-            "route": eta.route,
-            "speeds": eta.speeds,
-            "basis": eta.basis,
-        }
+        self._members = eta_members(eta)
 
     def members(self, now: datetime) -> dict[str, Any]:
-        """The estimate as it reads now, until it is asked for again."""
-        left_s = (self._arrives_at - now).total_seconds()
-        self._members["seconds"] = max(0, round(left_s))
+        """Return the members as of now. The next call changes them in place."""
+        remaining_s = (self._arrives_at - now).total_seconds()
+        self._members["seconds"] = max(0, round(remaining_s))
         return self._members

@@ -1,9 +1,9 @@
-"""The orders that somebody watches, and what their viewers are shown.
+"""Orders with viewers, and the frames that their viewers get.
 
-The feed says which orders are due. A look reads the newest event's number, the window and the
-driver's newest fix of all due orders in one statement, so each position is shown on knowledge that
-is milliseconds old. An order with new events is read whole, once, whoever watches. An order that
-nobody spoke of for a while is due by itself.
+The feed reports which orders are due. A poll reads the newest event's number, the window and the
+driver's newest fix of all due orders in one statement, so a position is shown on data that is
+milliseconds old. An order with new events is read in full, once for all its viewers. Idle orders
+are polled periodically.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
 from uuid import UUID
 
 from prometheus_client import Counter, Gauge
@@ -29,257 +28,253 @@ from tracking_api.live.frames import (
     resync_frame,
     snapshot_frame,
 )
-from tracking_api.live.order_channel import ENDED, OrderChannel
+from tracking_api.live.order_channel import FINAL_STATES, OrderChannel
 from tracking_api.live.viewer import Viewer
+from tracking_api.track.queries import TrackStore
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
 from tracking_api.track.visibility import OrderPoll, Position, TrackedOrder
 
 PUSHES = Counter("doorstep_live_pushes", "Frames written to viewers of orders.", ["kind"])
 _SNAPSHOTS, _EVENTS, _POSITIONS = map(PUSHES.labels, ("snapshot", "order", "position"))
-WATCHED = Gauge("doorstep_live_orders", "Orders that somebody watches.")
+ORDERS = Gauge("doorstep_live_orders", "Orders with viewers.")
 
-LOOK_EVERY_S = 0.1  # at most; a batch of fixes is committed every 0.05 s or more
-LOOK_AT_LEAST_EVERY_S = 4.0  # also when Kafka is silent: in sync again within 5 s, whatever broke
-LOOKS_AT_ONCE = 1000  # orders in one statement
-FRESH_S = 1.0  # a snapshot's position is not sent later than this after it was read
-
-
-class LiveStore(Protocol):
-    """What the hub asks of the database. Errors are DoorstepErrors."""
-
-    async def read_tracks(self, order_ids: Sequence[UUID]) -> Mapping[UUID, TrackedOrder]: ...
-
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]: ...
+MIN_POLL_INTERVAL_S = 0.1  # a batch of fixes is committed every 0.05 s or more
+MAX_POLL_INTERVAL_S = 4.0  # of an idle order: in sync again within 5 s, whatever failed
+MAX_POLLED_ORDERS = 1000  # in one statement
+SNAPSHOT_FRESH_S = 1.0  # an older snapshot is sent without its position
+RETRY_AFTER_S = 1.0  # the database is unavailable
 
 
 class Hub:
-    """What is watched in this process."""
+    """The orders with viewers in this process."""
 
     def __init__(
         self,
-        store: LiveStore,
+        store: TrackStore,
         clock: Callable[[], float] = time.monotonic,
         estimate: EstimateArrival = estimate_arrival,
     ) -> None:
         self._store = store
         self._estimate = estimate
         self._clock = clock
-        self._orders: OrderedDict[UUID, OrderChannel] = (
-            OrderedDict()
-        )  # the longest not looked at first
+        # the least recently polled first
+        self._channels: OrderedDict[UUID, OrderChannel] = OrderedDict()
         self._by_driver: dict[str, OrderChannel] = {}
         self._due: set[UUID] = set()
         self._wake = asyncio.Event()
         self._read_track = BatchLoader(store.read_tracks)
 
-    # -- what the feed says ------------------------------------------------------------------
+    # -- changes reported by the feed --------------------------------------------------------
 
     @property
     def watched_drivers(self) -> dict[str, OrderChannel]:
-        """By driver; the feed's thread asks it which positions matter."""
+        """The channels by driver; the feed's thread tests which positions matter."""
         return self._by_driver
 
-    def heard_drivers(self, driver_ids: Iterable[str]) -> None:
-        """These drivers have new positions."""
+    def drivers_moved(self, driver_ids: Iterable[str]) -> None:
+        """Make the orders of these drivers due."""
         for driver_id in driver_ids:
-            watched = self._by_driver.get(driver_id)
-            if watched is not None:
-                self._due.add(watched.order_id)
+            channel = self._by_driver.get(driver_id)
+            if channel is not None:
+                self._due.add(channel.order_id)
         if self._due:
             self._wake.set()
 
-    def heard_order(self, order_id: UUID, order_seq: int) -> None:
-        """This order has got this far. Heard twice, or late, it means nothing."""
-        watched = self._orders.get(order_id)
-        if watched and watched.tracked and order_seq > watched.tracked.order_seq:
+    def order_changed(self, order_id: UUID, order_seq: int) -> None:
+        """Make an order due if this event is new. Idempotent."""
+        channel = self._channels.get(order_id)
+        if channel and channel.tracked and order_seq > channel.tracked.order_seq:
             self._due.add(order_id)
             self._wake.set()
 
     # -- viewers -----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def opened(self, order_id: UUID) -> AsyncIterator[OrderChannel]:
-        """Read an order for a viewer that is about to come in. Raises BadLink.
+    async def open_channel(self, order_id: UUID) -> AsyncIterator[OrderChannel]:
+        """Read an order for a viewer that is about to subscribe. Raises BadLink.
 
-        Viewers that come at once share one read, and orders that are opened at once a statement.
+        Concurrent viewers of an order share one read; concurrent reads share a statement.
         """
-        watched = self._orders.get(order_id)
-        if watched is None:
-            watched = self._orders[order_id] = OrderChannel(order_id, self._estimate)
-            watched.looked_at = self._clock()
-            WATCHED.set(len(self._orders))
-        watched.arriving += 1
+        channel = self._channels.get(order_id)
+        if channel is None:
+            channel = self._channels[order_id] = OrderChannel(order_id, self._estimate)
+            channel.polled_s = self._clock()
+            ORDERS.set(len(self._channels))
+        channel.pending_viewers += 1
         try:
-            await asyncio.shield(self._read_once(watched))
-            yield watched
+            await asyncio.shield(self._read_once(channel))
+            yield channel
         finally:
-            watched.arriving -= 1
-            self._forget_if_alone(watched)
+            channel.pending_viewers -= 1
+            self._drop_if_unused(channel)
 
-    def enter(self, watched: OrderChannel, viewer: Viewer, cursor: str | None) -> None:
-        """Send a viewer its first frames: the snapshot, and what it missed after its cursor."""
-        tracked = watched.tracked
+    def subscribe(self, channel: OrderChannel, viewer: Viewer, cursor: str | None) -> None:
+        """Send a viewer the snapshot and the events after its cursor, and all later frames."""
+        tracked = channel.tracked
         if tracked is None:
             raise BadLink
-        if self._clock() - watched.read_at > FRESH_S:
+        if self._clock() - channel.read_s > SNAPSHOT_FRESH_S:
             tracked = replace(tracked, newest=None, trail=[])
-            watched.snapshots = {}
-        after = watched.usable(cursor)
+            channel.snapshots = {}
+        after = channel.parse_cursor(cursor)
         if cursor is not None and after is None:
-            viewer.tell(resync_frame(tracked.order_seq))
+            viewer.send(resync_frame(tracked.order_seq))
         with_id = after is None
-        if with_id not in watched.snapshots:
-            watched.snapshots[with_id] = snapshot_frame(tracked, self._estimate, with_id=with_id)
-        viewer.tell(watched.snapshots[with_id])
+        if with_id not in channel.snapshots:
+            channel.snapshots[with_id] = snapshot_frame(tracked, self._estimate, with_id=with_id)
+        viewer.send(channel.snapshots[with_id])
         _SNAPSHOTS.inc()
         if after is not None:
             for event in tracked.events:
                 if event.order_seq > after:
-                    viewer.tell(order_frame(tracked, event, self._estimate))
-        if tracked.state in ENDED:
+                    viewer.send(order_frame(tracked, event, self._estimate))
+        if tracked.state in FINAL_STATES:
             viewer.finish(end_frame(tracked.state))
         else:
-            watched.viewers.add(viewer)
+            channel.viewers.add(viewer)
 
-    def leave(self, watched: OrderChannel, viewer: Viewer) -> None:
-        """A viewer is gone."""
-        watched.viewers.discard(viewer)
-        self._forget_if_alone(watched)
+    def unsubscribe(self, channel: OrderChannel, viewer: Viewer) -> None:
+        """Remove a viewer."""
+        channel.viewers.discard(viewer)
+        self._drop_if_unused(channel)
 
-    def _forget_if_alone(self, watched: OrderChannel) -> None:
-        if watched.viewers or watched.arriving or self._orders.get(watched.order_id) is not watched:
+    def _drop_if_unused(self, channel: OrderChannel) -> None:
+        is_used = channel.viewers or channel.pending_viewers
+        if is_used or self._channels.get(channel.order_id) is not channel:
             return
-        del self._orders[watched.order_id]
-        self._due.discard(watched.order_id)
-        self._index(watched, None)
-        WATCHED.set(len(self._orders))
+        del self._channels[channel.order_id]
+        self._due.discard(channel.order_id)
+        self._set_driver(channel, None)
+        ORDERS.set(len(self._channels))
 
-    # -- looking -----------------------------------------------------------------------------
+    # -- polling -----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look at what is due, for ever."""
+        """Poll due orders until cancelled."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), 0.5)
             try:
-                await self.look()
+                await self.poll()
             except DoorstepError:
-                await asyncio.sleep(1)  # the database is away; what is due stays due
-            except Exception:  # noqa: BLE001 - the task goes on
+                await asyncio.sleep(RETRY_AFTER_S)  # due orders stay due
+            except Exception:  # noqa: BLE001 - the task's boundary
                 get_logger().exception("live_hub_defect")
-                await asyncio.sleep(1)
-            await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(RETRY_AFTER_S)
+            await asyncio.sleep(MIN_POLL_INTERVAL_S)
 
-    async def look(self) -> None:
-        """Look at the orders that are due, at most LOOKS_AT_ONCE, and show what is new."""
+    async def poll(self) -> None:
+        """Poll at most MAX_POLLED_ORDERS due orders, and send what is new."""
         self._wake.clear()
         order_ids = self._take_due()
         if not order_ids:
             return
         try:
-            looks = await self._store.read_polls(order_ids)
+            polls = await self._store.read_polls(order_ids)
         except BaseException:
-            self._due.update(one for one in order_ids if one in self._orders)
+            self._due.update(one for one in order_ids if one in self._channels)
             raise
-        for look in looks:
-            watched = self._orders.get(look.order_id)
-            if watched is not None:
-                self._see(watched, look)
+        for poll in polls:
+            channel = self._channels.get(poll.order_id)
+            if channel is not None:
+                self._apply_poll(channel, poll)
         if self._due:
             self._wake.set()
 
     def _take_due(self) -> list[UUID]:
-        now = self._clock()
-        found = [self._due.pop() for _ in range(min(len(self._due), LOOKS_AT_ONCE))]
-        found = [one for one in found if one in self._orders]
+        now_s = self._clock()
+        found = [self._due.pop() for _ in range(min(len(self._due), MAX_POLLED_ORDERS))]
+        found = [one for one in found if one in self._channels]
         for order_id in found:
-            self._looked(order_id, now)
-        while self._orders and len(found) < LOOKS_AT_ONCE:
-            order_id, watched = next(iter(self._orders.items()))
-            if now - watched.looked_at < LOOK_AT_LEAST_EVERY_S:
+            self._mark_polled(order_id, now_s)
+        while self._channels and len(found) < MAX_POLLED_ORDERS:
+            order_id, channel = next(iter(self._channels.items()))
+            if now_s - channel.polled_s < MAX_POLL_INTERVAL_S:
                 break
-            self._looked(order_id, now)
+            self._mark_polled(order_id, now_s)
             found.append(order_id)
         return found
 
-    def _looked(self, order_id: UUID, now: float) -> None:
-        self._orders[order_id].looked_at = now
-        self._orders.move_to_end(order_id)
+    def _mark_polled(self, order_id: UUID, now_s: float) -> None:
+        self._channels[order_id].polled_s = now_s
+        self._channels.move_to_end(order_id)
 
-    def _see(self, watched: OrderChannel, look: OrderPoll) -> None:
-        """Take in one look. The same order_seq means the same assignment, open as it was."""
-        tracked = watched.tracked
-        if tracked is None or look.order_seq < tracked.order_seq:
+    def _apply_poll(self, channel: OrderChannel, poll: OrderPoll) -> None:
+        """Apply a poll. The same order_seq implies the same assignment, open or not as before."""
+        tracked = channel.tracked
+        if tracked is None or poll.order_seq < tracked.order_seq:
             return
-        if look.order_seq > tracked.order_seq:
-            self._read_once(watched)
-        elif look.visible is not None:
-            self._show(watched, look.visible, look.now)
+        if poll.order_seq > tracked.order_seq:
+            self._read_once(channel)
+        elif poll.visible is not None:
+            self._send_position(channel, poll.visible, poll.now)
 
-    def _show(self, watched: OrderChannel, spot: Position, now: datetime) -> None:
-        frame = watched.move(spot, now)
+    def _send_position(self, channel: OrderChannel, position: Position, now: datetime) -> None:
+        frame = channel.update_position(position, now)
         if frame is None:
             return
-        for viewer in watched.viewers:
-            viewer.show(frame)
-        _POSITIONS.inc(len(watched.viewers))
+        for viewer in channel.viewers:
+            viewer.send_latest(frame)
+        _POSITIONS.inc(len(channel.viewers))
 
-    # -- reading whole orders ----------------------------------------------------------------
+    # -- reading orders in full --------------------------------------------------------------
 
-    def _read_once(self, watched: OrderChannel) -> asyncio.Task[None]:
-        """Read an order, or join in the reading that is under way."""
-        if watched.reading is None:
-            watched.reading = asyncio.create_task(self._read(watched))
-            watched.reading.add_done_callback(_seen)
-        return watched.reading
+    def _read_once(self, channel: OrderChannel) -> asyncio.Task[None]:
+        """Read an order, or join the read in progress."""
+        if channel.reading is None:
+            channel.reading = asyncio.create_task(self._read(channel))
+            channel.reading.add_done_callback(_retrieve_exception)
+        return channel.reading
 
-    async def _read(self, watched: OrderChannel) -> None:
+    async def _read(self, channel: OrderChannel) -> None:
         try:
-            tracked = await self._read_track(watched.order_id)
+            tracked = await self._read_track(channel.order_id)
         finally:
-            watched.reading = None
+            channel.reading = None
         if tracked is None:
             raise BadLink
-        self._take_in(watched, tracked)
+        self._apply_track(channel, tracked)
 
-    def _take_in(self, watched: OrderChannel, tracked: TrackedOrder) -> None:
-        """Know an order as it was just read, and tell its viewers of what is new."""
-        old = watched.tracked
-        if old is not None and tracked.order_seq < old.order_seq:
+    def _apply_track(self, channel: OrderChannel, tracked: TrackedOrder) -> None:
+        """Replace an order's data with what was read, and send its viewers what is new."""
+        previous = channel.tracked
+        if previous is not None and tracked.order_seq < previous.order_seq:
             return
-        watched.tracked, watched.read_at = tracked, self._clock()
-        watched.snapshots = {}
-        new = [event for event in tracked.events if old and event.order_seq > old.order_seq]
-        if old is None or new:
-            self._begin(watched, tracked)
-        for event in new:
+        channel.tracked, channel.read_s = tracked, self._clock()
+        channel.snapshots = {}
+        new_events = [
+            event for event in tracked.events if previous and event.order_seq > previous.order_seq
+        ]
+        if previous is None or new_events:
+            self._reset(channel, tracked)
+        for event in new_events:
             frame = order_frame(tracked, event, self._estimate)
-            for viewer in watched.viewers:
-                viewer.tell(frame)
-            _EVENTS.inc(len(watched.viewers))
-        if tracked.state in ENDED:
+            for viewer in channel.viewers:
+                viewer.send(frame)
+            _EVENTS.inc(len(channel.viewers))
+        if tracked.state in FINAL_STATES:
             last = end_frame(tracked.state)
-            for viewer in list(watched.viewers):
+            for viewer in list(channel.viewers):
                 viewer.finish(last)
-        elif not new and tracked.visible is not None:
-            self._show(watched, tracked.visible, tracked.now)
+        elif not new_events and tracked.visible is not None:
+            self._send_position(channel, tracked.visible, tracked.now)
 
-    def _begin(self, watched: OrderChannel, tracked: TrackedOrder) -> None:
-        """Begin afresh with what may be seen: perhaps it is another driver now, or none."""
-        open_now = tracked.window is not None and tracked.window.is_open(tracked.now)
-        self._index(watched, tracked.driver_id if open_now else None)
-        watched.begin()
+    def _reset(self, channel: OrderChannel, tracked: TrackedOrder) -> None:
+        """Start from what may be shown now: the driver may be another one, or none."""
+        is_open = tracked.window is not None and tracked.window.is_open(tracked.now)
+        self._set_driver(channel, tracked.driver_id if is_open else None)
+        channel.reset()
 
-    def _index(self, watched: OrderChannel, driver_id: str | None) -> None:
-        """Make new positions of this driver, and of no other, bring this order up."""
-        if watched.driver_id is not None and self._by_driver.get(watched.driver_id) is watched:
-            del self._by_driver[watched.driver_id]
-        watched.driver_id = driver_id
+    def _set_driver(self, channel: OrderChannel, driver_id: str | None) -> None:
+        """Make new positions of this driver, and of no other, due for this order."""
+        if channel.driver_id is not None and self._by_driver.get(channel.driver_id) is channel:
+            del self._by_driver[channel.driver_id]
+        channel.driver_id = driver_id
         if driver_id is not None:
-            self._by_driver[driver_id] = watched
+            self._by_driver[driver_id] = channel
 
 
-def _seen(task: asyncio.Task[None]) -> None:
+def _retrieve_exception(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
-        task.exception()  # a viewer that waited has got it; a later look reads again
+        task.exception()  # raised to waiting viewers; a later poll reads again

@@ -1,4 +1,4 @@
-"""One order that somebody watches: what is known of it, and what was shown. No I/O."""
+"""One order with viewers: its data, and what was sent. No I/O."""
 
 from __future__ import annotations
 
@@ -9,34 +9,33 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from doorstep.geo import distance_m
-from tracking_api.live.frames import Frame, WrittenEta, position_frame
+from tracking_api.live.frames import EtaFrames, Frame, position_frame
 from tracking_api.live.viewer import Viewer
-from tracking_api.track.presenters import eta_of
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
-from tracking_api.track.visibility import Position, TrackedOrder
+from tracking_api.track.visibility import Position, TrackedOrder, TrailPoint
 
-ENDED = ("delivered", "cancelled", "failed")
-ETA_EVERY = timedelta(seconds=10)
+FINAL_STATES = ("delivered", "cancelled", "failed")
+ETA_INTERVAL = timedelta(seconds=10)
 OBSERVED_WITHIN = timedelta(seconds=OBSERVED_WITHIN_S)
-TRAIL_SPOTS = 40  # 5 min at 5 m/s in steps of 30 m and more
-LONGEST_REPLAY = 50  # events; an order has about ten
+TRAIL_POINTS = 40  # 5 min at 5 m/s in steps of 30 m and more
+MAX_REPLAYED_EVENTS = 50  # an order has about ten
 
 
 class OrderChannel:
-    """One order with its viewers."""
+    """One order and its viewers. Fields ending in `_s` are instants of the hub's clock."""
 
     __slots__ = (
-        "arriving",
         "driver_id",
         "estimate",
         "eta",
         "eta_at",
-        "looked_at",
+        "last_position",
         "order_id",
-        "read_at",
+        "pending_viewers",
+        "polled_s",
+        "read_s",
         "reading",
-        "shown",
         "snapshots",
         "tracked",
         "trail",
@@ -47,60 +46,60 @@ class OrderChannel:
         self.order_id = order_id
         self.estimate = estimate
         self.viewers: set[Viewer] = set()
-        self.arriving = 0  # viewers that are let in, but not there yet
+        self.pending_viewers = 0  # admitted, not yet subscribed
         self.tracked: TrackedOrder | None = None
-        self.driver_id: str | None = None  # of the open assignment, as far as is known
-        self.read_at = 0.0
-        self.looked_at = 0.0
+        self.driver_id: str | None = None  # of the open assignment, when last read
+        self.read_s = 0.0
+        self.polled_s = 0.0
         self.reading: asyncio.Task[None] | None = None
         self.snapshots: dict[bool, Frame] = {}
-        self.shown: Position | None = None  # in this assignment
-        self.trail: deque[Position] = deque(maxlen=TRAIL_SPOTS)
-        self.eta: WrittenEta | None = None
+        self.last_position: Position | None = None  # sent, in this assignment
+        self.trail: deque[TrailPoint] = deque(maxlen=TRAIL_POINTS)
+        self.eta: EtaFrames | None = None
         self.eta_at: datetime | None = None
 
-    def usable(self, cursor: str | None) -> int | None:
-        """Read a cursor: the number of an event, not too long ago. None if it isn't one."""
+    def parse_cursor(self, cursor: str | None) -> int | None:
+        """Return a cursor's event number. None for an invalid cursor, or one too old to replay."""
         if self.tracked is None or cursor is None:
             return None
         if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
             return None
         after = int(cursor)
-        return after if 0 <= self.tracked.order_seq - after <= LONGEST_REPLAY else None
+        return after if 0 <= self.tracked.order_seq - after <= MAX_REPLAYED_EVENTS else None
 
-    def is_over_for(self, cursor: str | None) -> bool:
-        """Whether the order has ended, and this cursor has seen how."""
+    def has_seen_end(self, cursor: str | None) -> bool:
+        """Return whether the order has ended, and this cursor is its last event."""
         order = self.tracked
-        return order is not None and order.state in ENDED and cursor == str(order.order_seq)
+        return order is not None and order.state in FINAL_STATES and cursor == str(order.order_seq)
 
-    def begin(self) -> None:
-        """Take what may be seen from the order as it was just read."""
+    def reset(self) -> None:
+        """Take position, trail and estimate from the order as it was just read."""
         tracked = self.tracked
         if tracked is None:
             return
         self.trail.clear()
-        for spot in tracked.trail if tracked.visible else []:
-            self._remember(spot)
-        self.shown = tracked.visible
-        self._estimate_anew(tracked)
+        for point in tracked.trail if tracked.visible else []:
+            self._extend_trail(point)
+        self.last_position = tracked.visible
+        self._update_eta(tracked)
 
-    def move(self, spot: Position, now: datetime) -> Frame | None:
-        """Take a visible position; give its frame, or None if it is not news."""
+    def update_position(self, position: Position, now: datetime) -> Frame | None:
+        """Apply a visible position; return its frame, or None if it is not newer."""
         tracked = self.tracked
-        if tracked is None or (self.shown is not None and spot.fix_at <= self.shown.fix_at):
+        last = self.last_position
+        if tracked is None or (last is not None and position.fix_at <= last.fix_at):
             return None
-        if self.eta_at is None or now - self.eta_at >= ETA_EVERY:
+        if self.eta_at is None or now - self.eta_at >= ETA_INTERVAL:
             trail = [one for one in self.trail if now - one.fix_at <= OBSERVED_WITHIN]
-            seen = replace(tracked, now=now, newest=spot, trail=trail)
-            self._estimate_anew(seen)
-        self.shown = spot
-        self._remember(spot)
-        return position_frame(spot, now, self.eta)
+            self._update_eta(replace(tracked, now=now, newest=position, trail=trail))
+        self.last_position = position
+        self._extend_trail(TrailPoint(position.fix_at, position.lon_deg, position.lat_deg))
+        return position_frame(position, now, self.eta)
 
-    def _estimate_anew(self, tracked: TrackedOrder) -> None:
-        eta = eta_of(tracked, self.estimate)
-        self.eta, self.eta_at = WrittenEta(eta) if eta else None, tracked.now
+    def _update_eta(self, tracked: TrackedOrder) -> None:
+        eta = self.estimate(tracked)
+        self.eta, self.eta_at = EtaFrames(eta) if eta else None, tracked.now
 
-    def _remember(self, spot: Position) -> None:
-        if not self.trail or distance_m(self.trail[-1].lon_lat, spot.lon_lat) >= SEGMENT_M:
-            self.trail.append(spot)
+    def _extend_trail(self, point: TrailPoint) -> None:
+        if not self.trail or distance_m(self.trail[-1].lon_lat, point.lon_lat) >= SEGMENT_M:
+            self.trail.append(point)

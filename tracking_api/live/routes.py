@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
 from doorstep.http.openapi import problems
-from tracking_api.context import AppContext, Context, LinkTokenFound, address_of
+from tracking_api.context import AppContext, Context, LinkTokenFound, client_address
 from tracking_api.live.response import LiveResponse
-from tracking_api.live.websocket import check_origin, shake_hands
+from tracking_api.live.websocket import accept_handshake, check_origin
 from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
 
 router = APIRouter(prefix="/track/{order_id}", tags=["live"])
@@ -24,7 +24,7 @@ Cursor = Annotated[
     Query(
         alias="last_event_id",
         max_length=40,
-        description="The id of the last frame seen, where no header can be sent.",
+        description="The id of the last frame seen, for clients that cannot send the header.",
     ),
 ]
 
@@ -34,23 +34,25 @@ class OrderStream(LiveResponse):
 
     def __init__(
         self,
-        parts: AppContext,
+        context: AppContext,
         order_id: UUID,
         sha256: bytes,
         cursor: str | None,
-        accepting: dict[str, str] | None = None,
+        handshake: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(parts.live.crowd, sha256, accepting)
-        self._hub = parts.live.hub
+        super().__init__(context.live.connections, sha256, handshake)
+        self._hub = context.live.hub
         self._order_id, self._cursor = order_id, cursor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._hub.opened(self._order_id) as watched:
-            if not self.is_socket and watched.is_over_for(self._cursor):
-                await Response(status_code=204)(scope, receive, send)  # EventSource gives up
+        async with self._hub.open_channel(self._order_id) as channel:
+            if not self.is_websocket and channel.has_seen_end(self._cursor):
+                await Response(status_code=204)(scope, receive, send)  # ends EventSource
                 return
-            viewer = await self.start(scope, send, lambda gone: self._hub.leave(watched, gone))
-            self._hub.enter(watched, viewer, self._cursor)
+            viewer = await self.start(
+                scope, send, lambda viewer: self._hub.unsubscribe(channel, viewer)
+            )
+            self._hub.subscribe(channel, viewer, self._cursor)
 
 
 @router.get(
@@ -61,7 +63,7 @@ class OrderStream(LiveResponse):
             "description": "`snapshot`, then `order` and `position` as they come, then `end`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        204: {"description": "The order has ended and the cursor has seen it: don't come back."},
+        204: {"description": "The order has ended, and the cursor is its last event."},
         **problems(404, 429),
     },
     response_class=Response,
@@ -71,13 +73,13 @@ async def follow_order(
     request: Request,
     order_id: OrderIdText,
     token: LinkTokenFound,
-    parts: Context,
+    context: Context,
     cursor: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """The first frame is what GET /track answers. `Last-Event-ID` resumes after that event."""
-    admitted, sha256 = await _authorize(request, order_id, token, parts)
-    return OrderStream(parts, admitted, sha256, last_event_id or cursor)
+    """The first frame is the answer of GET /track. `Last-Event-ID` resumes after that event."""
+    known_id, sha256 = await _authorize(request, order_id, token, context)
+    return OrderStream(context, known_id, sha256, last_event_id or cursor)
 
 
 @router.get(
@@ -85,7 +87,7 @@ async def follow_order(
     summary="Follow an order: a WebSocket",
     responses={
         101: {"description": "The same frames, as JSON texts with `type`, `data` and `id`."},
-        403: {"description": "A cookie, and the page of another site."},
+        403: {"description": "A cookie, sent by the page of another site."},
         426: {"description": "Not the handshake of a WebSocket."},
         **problems(404, 429),
     },
@@ -96,21 +98,21 @@ async def follow_order_over_websocket(
     request: Request,
     order_id: OrderIdText,
     token: LinkTokenFound,
-    parts: Context,
+    context: Context,
     cursor: Cursor = None,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Nothing needs to be said over it; more than 1 KiB closes with 1009, chatter with 1008."""
-    accepting = shake_hands(request)
-    check_origin(request, parts.public_url)
-    admitted, sha256 = await _authorize(request, order_id, token, parts)
-    return OrderStream(parts, admitted, sha256, last_event_id or cursor, accepting)
+    """Clients send nothing. A message over 1 KiB closes with 1009, too many with 1008."""
+    handshake = accept_handshake(request)
+    check_origin(request, context.public_url)
+    known_id, sha256 = await _authorize(request, order_id, token, context)
+    return OrderStream(context, known_id, sha256, last_event_id or cursor, handshake)
 
 
 async def _authorize(
-    request: Request, order_id: str, token: str | None, parts: AppContext
+    request: Request, order_id: str, token: str | None, context: AppContext
 ) -> tuple[UUID, bytes]:
-    admitted, holder = await parts.links.authorize(order_id, token, address_of(request))
+    known_id, holder = await context.links.authorize(order_id, token, client_address(request))
     sha256 = token_sha256(token or "")
-    parts.live.crowd.check_room(sha256, staff=holder.role == "staff")
-    return admitted, sha256
+    context.live.connections.check_capacity(sha256, staff=holder.role == "staff")
+    return known_id, sha256

@@ -1,62 +1,62 @@
-"""The live part of the process: its crowd, hub, fleet and feed, started and stopped together."""
+"""The live part of the process: connections, hub, fleet and feed, started and stopped together."""
 
 from __future__ import annotations
 
 import asyncio
 
-from tracking_api.database import Store
 from tracking_api.live.connection_manager import ConnectionManager
-from tracking_api.live.feed import Feed, Heard
+from tracking_api.live.feed import Feed, FeedBatch
 from tracking_api.live.fleet_channel import FleetChannel
 from tracking_api.live.hub import Hub
-from tracking_api.live.topic_follower import Topics
-from tracking_api.series.live import SeriesStreams
-from tracking_api.settings import MOST_VIEWERS, Settings
+from tracking_api.live.topic_follower import TopicStreams
+from tracking_api.series.streams import SeriesStreams
+from tracking_api.settings import MAX_VIEWERS, Settings
+from tracking_api.stores import Stores
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
 
 
 class Live:
-    """Everything that goes on while people look on."""
+    """Everything that streams need."""
 
     def __init__(
         self,
-        store: Store,
-        most_viewers: int = MOST_VIEWERS,
-        topics: Topics | None = None,
+        stores: Stores,
+        max_viewers: int = MAX_VIEWERS,
+        topics: TopicStreams | None = None,
         series_topic: str = "series",
         estimate: EstimateArrival = estimate_arrival,
     ) -> None:
-        self.topics = topics or Topics("127.0.0.1:1", ())
+        self.topics = topics or TopicStreams("127.0.0.1:1", ())
         self.series = SeriesStreams(self.topics, series_topic)
-        self.crowd = ConnectionManager(store.find_tokens, most_viewers)
-        self.hub = Hub(store, estimate=estimate)
-        self.fleet = FleetChannel(store)
+        self.connections = ConnectionManager(stores.tokens.find_tokens, max_viewers)
+        self.hub = Hub(stores.track, estimate=estimate)
+        self.fleet = FleetChannel(stores.fleet)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
-    def kafka_is_there(self) -> bool:
-        """Whether the feed hears anything. Without it orders are looked at every few seconds."""
+    def is_kafka_connected(self) -> bool:
+        """Whether the feed is connected. Without it orders are polled every few seconds."""
         return self._feed is not None and self._feed.connected
 
     def start(self, settings: Settings | None) -> None:
-        """Begin; with settings, listen to Kafka too."""
-        running = (self.hub.run(), self.crowd.run(), self.fleet.run())
+        """Start; with settings, consume from Kafka too."""
+        running = (self.hub.run(), self.connections.run(), self.fleet.run())
         self._tasks = [asyncio.create_task(one) for one in running]
         if settings is not None:
             loop = asyncio.get_running_loop()
 
-            def take(heard: Heard) -> None:  # called in the feed's thread
-                loop.call_soon_threadsafe(self._take, heard)
+            def on_batch(batch: FeedBatch) -> None:  # called in the feed's thread
+                loop.call_soon_threadsafe(self._apply, batch)
 
             self._feed = Feed(
                 settings.kafka_bootstrap_servers,
                 updates_topic=settings.kafka_updates_topic,
                 positions_topic=settings.kafka_positions_topic,
-                take=take,
-                watched=self.hub.watched_drivers,
-                wants_rows=lambda: self.fleet.is_watched,
+                on_batch=on_batch,
+                watched_drivers=self.hub.watched_drivers,
+                needs_positions=lambda: self.fleet.is_watched,
             )
             self._feed.start()
 
@@ -68,11 +68,11 @@ class Live:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self.topics.close)
-        self.crowd.close()
+        self.connections.close()
 
-    def _take(self, heard: Heard) -> None:
-        self.hub.heard_drivers(heard.drivers)
-        for order_id, order_seq in heard.orders.items():
-            self.hub.heard_order(order_id, order_seq)
-        self.fleet.hear_orders(heard.orders, heard.on_orders)
-        self.fleet.hear(heard.rows)
+    def _apply(self, batch: FeedBatch) -> None:
+        self.hub.drivers_moved(batch.moved_drivers)
+        for order_id, order_seq in batch.orders.items():
+            self.hub.order_changed(order_id, order_seq)
+        self.fleet.orders_changed(batch.orders, batch.order_drivers)
+        self.fleet.positions_changed(batch.positions)

@@ -1,12 +1,12 @@
-"""Kafka topics as resources: staff publish to those on a list, and follow them.
+"""Kafka topics as resources: staff publish to the topics on a list, and follow them.
 
-One consumer for the process, whoever follows, and only while somebody does. A follower that wants
-the past makes the consumer go back; whoever has had those records already is passed over, by their
-offsets. A record's id is where the consumer stands in each partition after it
-(`0:12,1:7,2:0`), so that whoever comes back with it goes on from there: at least once.
+One consumer serves all followers in the process, and only while there are any. A follower that
+starts in the past makes the consumer seek back; the other followers skip records that they have
+had, by offset. A record's id lists the consumer's next offset in each partition after it
+(`0:12,1:7,2:0`), so a follower that reconnects with it resumes there: at least once.
 
-A keyed topic is one of ours: who follows it gets the records of one key, and only the latest of
-them when reading too slowly. It is not on the list, so nobody publishes to it here.
+A keyed topic is one of our own: its followers get the records of one key, and only the latest of
+them when they read too slowly. It is not on the list, so nothing is published to it here.
 """
 
 from __future__ import annotations
@@ -17,33 +17,30 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from doorstep.errors import KafkaUnavailable, NotFound
-from doorstep.http.problems import UnusableRequest
+from doorstep.errors import DoorstepError, KafkaUnavailable, NotFound
 from doorstep.telemetry import get_logger
 from tracking_api.live.frames import Frame
+from tracking_api.live.topic_offsets import (
+    KAFKA_TIMEOUT_S,
+    Offsets,
+    encode_offsets,
+    find_offsets,
+)
 from tracking_api.live.viewer import Viewer
 
-CONSUME_AT_MOST = 500
-CONSUME_WITHIN_S = 0.1
-ANSWER_WITHIN_S = 3.0
-RECENT_S = 10.0  # a stream that begins with `recent` overlaps with what the database had
-MOST_WAITING = 10_000  # records for a viewer that reads too slowly; then it is cut, and resumes
-
-Offsets = dict[int, int]
-"""By partition."""
-
-Found = tuple[int, int, bytes | None, Frame]
-"""A record: its partition, offset, key and frame."""
+CONSUME_MAX_RECORDS = 500
+CONSUME_TIMEOUT_S = 0.1
+MAX_QUEUED_RECORDS = 10_000  # for a slow viewer; then it is disconnected, and resumes
 
 MakeFrame = Callable[[Message, str], Frame | None]
-"""A record of a keyed topic, and its id, as a frame; None for one that nobody should see."""
+"""Makes the frame of a keyed topic's record, given its id; None if it is not to be shown."""
 
-_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # outside strings, where JSON has none, only space
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # JSON has line breaks only between tokens
 _encode = msgspec.json.Encoder().encode
 
 
@@ -54,7 +51,7 @@ class UnknownTopic(NotFound):
 
 
 class Follower:
-    """A viewer of one topic, or of one of its keys. `next`: the offset it wants, by partition."""
+    """A viewer of one topic, or of one of its keys. `next`: the offset it needs, by partition."""
 
     __slots__ = ("key", "next", "topic", "viewer")
 
@@ -65,7 +62,34 @@ class Follower:
         self.viewer: Viewer | None = None
 
 
-class Topics:
+class Record(NamedTuple):
+    """A consumed record as a frame."""
+
+    partition: int
+    offset: int
+    key: bytes | str | None
+    frame: Frame
+
+
+class FindOffsets(NamedTuple):
+    """A request to the consumer's thread: where does this follower start?"""
+
+    follower: Follower
+    start: str
+    found: Future[Offsets]
+
+
+class SeekBack(NamedTuple):
+    """A request to the consumer's thread: consume from where this follower starts."""
+
+    follower: Follower
+
+
+class Stop(NamedTuple):
+    """A request to the consumer's thread: end."""
+
+
+class TopicStreams:
     """The topics that may be published to and followed."""
 
     def __init__(
@@ -76,7 +100,7 @@ class Topics:
     ) -> None:
         self._servers = {"bootstrap.servers": bootstrap_servers, "log_level": 0}
         self._names = frozenset(names)
-        self._wishes: queue.Queue[tuple[Follower, str, Future[Offsets]] | None] = queue.Queue()
+        self._requests: queue.Queue[FindOffsets | SeekBack | Stop] = queue.Queue()
         self._keyed = keyed or {}
         self._followers: dict[str, set[Follower]] = {name: set() for name in (*names, *self._keyed)}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -85,35 +109,35 @@ class Topics:
         self._stopping = False
 
     def check(self, topic: str) -> None:
-        """Raises UnknownTopic for a topic that is not on the list."""
+        """Raise UnknownTopic for a topic that is not on the list."""
         if topic not in self._names:
             raise UnknownTopic
 
     # -- publishing --------------------------------------------------------------------------
 
     async def publish(self, topic: str, key: str | None, value: bytes) -> tuple[int, int]:
-        """Publish a record; give its partition and offset. Raises KafkaUnavailable."""
+        """Publish a record; return its partition and offset. Raises KafkaUnavailable."""
         self.check(topic)
         return await asyncio.to_thread(self._publish, topic, key, value)
 
     def _publish(self, topic: str, key: str | None, value: bytes) -> tuple[int, int]:
         if self._producer is None:
-            timeout_ms = int(ANSWER_WITHIN_S * 1000)
+            timeout_ms = int(KAFKA_TIMEOUT_S * 1000)
             self._producer = Producer(
                 self._servers
                 | {"partitioner": "murmur2_random", "acks": "all", "message.timeout.ms": timeout_ms}
             )
         outcome: Future[tuple[int, int]] = Future()
 
-        def delivered(error: KafkaError | None, message: Message) -> None:
+        def on_delivery(error: KafkaError | None, message: Message) -> None:
             if error:
                 outcome.set_exception(KafkaUnavailable())
             else:
                 outcome.set_result((message.partition() or 0, message.offset() or 0))
 
         try:
-            self._producer.produce(topic, value, key=key, on_delivery=delivered)
-            self._producer.flush(ANSWER_WITHIN_S + 1)
+            self._producer.produce(topic, value, key=key, on_delivery=on_delivery)
+            self._producer.flush(KAFKA_TIMEOUT_S + 1)
         except (BufferError, KafkaException) as exc:
             raise KafkaUnavailable from exc
         if not outcome.done():
@@ -122,8 +146,8 @@ class Topics:
 
     # -- following ---------------------------------------------------------------------------
 
-    async def find(self, topic: str, start: str, key: bytes | None = None) -> Follower:
-        """Find where a follower begins: latest, recent, earliest, an offset, or a record's id.
+    async def open(self, topic: str, start: str, key: bytes | None = None) -> Follower:
+        """Return a follower that starts at latest, recent, earliest, an offset or a record's id.
 
         Raises UnknownTopic, UnusableRequest, KafkaUnavailable.
         """
@@ -135,29 +159,29 @@ class Topics:
             self._thread.start()
         follower = Follower(topic, key)
         found: Future[Offsets] = Future()
-        self._wishes.put((follower, start, found))
+        self._requests.put(FindOffsets(follower, start, found))
         follower.next = await asyncio.wrap_future(found)
         return follower
 
-    def enter(self, follower: Follower, viewer: Viewer) -> None:
-        """Begin to send."""
+    def subscribe(self, follower: Follower, viewer: Viewer) -> None:
+        """Send a viewer the follower's records."""
         follower.viewer = viewer
         self._followers[follower.topic].add(follower)
-        self._wishes.put((follower, "", Future()))  # go back to where it begins
+        self._requests.put(SeekBack(follower))
 
-    def leave(self, follower: Follower) -> None:
-        """The viewer is gone."""
+    def unsubscribe(self, follower: Follower) -> None:
+        """Remove a follower."""
         self._followers[follower.topic].discard(follower)
 
     def close(self) -> None:
         """Stop the thread."""
         self._stopping = True
-        self._wishes.put(None)
+        self._requests.put(Stop())
         if self._thread is not None:
             self._thread.join(timeout=5)
 
-    def _give(self, topic: str, records: list[Found]) -> None:
-        """Give records to the topic's followers, each once. In the event loop."""
+    def _deliver(self, topic: str, records: list[Record]) -> None:
+        """Send records to the topic's followers, each once. Called in the event loop."""
         for follower in list(self._followers[topic]):
             viewer = follower.viewer
             if viewer is None or viewer.closing:
@@ -167,17 +191,17 @@ class Topics:
                     continue
                 follower.next[partition] = offset + 1
                 if follower.key is None:
-                    viewer.tell(frame)
+                    viewer.send(frame)
                 elif follower.key == key:
-                    viewer.show(frame)
-            if viewer.waiting > MOST_WAITING:
-                viewer.cut()
+                    viewer.send_latest(frame)
+            if viewer.queue_length > MAX_QUEUED_RECORDS:
+                viewer.disconnect()
 
-    # -- the thread --------------------------------------------------------------------------
+    # -- the consumer's thread ---------------------------------------------------------------
 
     def _run(self) -> None:
         config = {
-            "group.id": "tracking-api",  # librdkafka wants one; nothing is ever committed to it
+            "group.id": "tracking-api",  # required by librdkafka; no offsets are committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
@@ -185,81 +209,84 @@ class Topics:
             "reconnect.backoff.max.ms": 1000,
         }
         consumer = Consumer(self._servers | config)
-        at: dict[str, Offsets] = {}  # where the consumer stands
+        consumed: dict[str, Offsets] = {}  # the consumer's next offsets, by topic
         while not self._stopping:
             try:
-                self._hear_wishes(consumer, at)
-                idle = [topic for topic in at if not self._followers[topic]]
-                for topic in idle:
+                self._handle_requests(consumer, consumed)
+                unused = [topic for topic in consumed if not self._followers[topic]]
+                for topic in unused:
                     consumer.incremental_unassign(
-                        [TopicPartition(topic, partition) for partition in at.pop(topic)]
+                        [TopicPartition(topic, partition) for partition in consumed.pop(topic)]
                     )
-                if at:
-                    self._read(consumer.consume(CONSUME_AT_MOST, CONSUME_WITHIN_S), at)
+                if consumed:
+                    messages = consumer.consume(CONSUME_MAX_RECORDS, CONSUME_TIMEOUT_S)
+                    self._dispatch(messages, consumed)
             except Exception:  # noqa: BLE001 - a thread's boundary
                 get_logger().exception("topics_defect")
                 time.sleep(1)
         consumer.close()
 
-    def _hear_wishes(self, consumer: Consumer, at: dict[str, Offsets]) -> None:
-        """Answer who asks where to begin, and go back for whoever enters."""
-        while not self._stopping and not (at and self._wishes.empty()):
-            wish = self._wishes.get()  # with nobody to serve there is nothing else to do
-            if wish is None:
+    def _handle_requests(self, consumer: Consumer, consumed: dict[str, Offsets]) -> None:
+        """Handle queued requests; block while there is nothing to consume."""
+        while not self._stopping and not (consumed and self._requests.empty()):
+            request = self._requests.get()
+            if isinstance(request, Stop):
                 return
-            follower, start, found = wish
-            if start:
-                try:
-                    found.set_result(_offsets(consumer, follower.topic, start))
-                except UnusableRequest as exc:
-                    found.set_exception(exc)
-                except KafkaException:
-                    found.set_exception(KafkaUnavailable())
+            if isinstance(request, SeekBack):
+                _seek_back(consumer, consumed, request.follower)
             else:
-                _stand(consumer, at, follower)
+                _find_offsets(consumer, request)
 
-    def _read(self, messages: Sequence[Message], at: dict[str, Offsets]) -> None:
-        records: dict[str, list[Found]] = {}
-        wanted = {one.key for topic in self._keyed for one in list(self._followers[topic])}
+    def _dispatch(self, messages: Sequence[Message], consumed: dict[str, Offsets]) -> None:
+        records: dict[str, list[Record]] = {}
+        keys = {one.key for topic in self._keyed for one in list(self._followers[topic])}
         for message in messages:
             topic, partition, offset = message.topic(), message.partition(), message.offset()
-            if message.error() or topic not in at or partition is None or offset is None:
+            if message.error() or topic not in consumed or partition is None or offset is None:
                 continue
-            at[topic][partition] = offset + 1
-            make = self._keyed.get(topic, _frame)
+            consumed[topic][partition] = offset + 1
+            make_frame = self._keyed.get(topic, record_frame)
             key = message.key()
-            if topic in self._keyed and key not in wanted:
+            if topic in self._keyed and key not in keys:
                 continue
-            frame = make(message, _cursor(at[topic]))
+            frame = make_frame(message, encode_offsets(consumed[topic]))
             if frame is not None:
-                records.setdefault(topic, []).append((partition, offset, key, frame))
+                records.setdefault(topic, []).append(Record(partition, offset, key, frame))
         if self._loop is not None:
             for topic, some in records.items():
-                self._loop.call_soon_threadsafe(self._give, topic, some)
+                self._loop.call_soon_threadsafe(self._deliver, topic, some)
 
 
-def _stand(consumer: Consumer, at: dict[str, Offsets], follower: Follower) -> None:
-    """Make the consumer stand no further than where a follower begins."""
+def _find_offsets(consumer: Consumer, request: FindOffsets) -> None:
+    try:
+        offsets = find_offsets(consumer, request.follower.topic, request.start)
+    except DoorstepError as exc:
+        request.found.set_exception(exc)
+    except KafkaException:
+        request.found.set_exception(KafkaUnavailable())
+    else:
+        request.found.set_result(offsets)
+
+
+def _seek_back(consumer: Consumer, consumed: dict[str, Offsets], follower: Follower) -> None:
+    """Make the consumer's next offsets no greater than where a follower starts."""
     topic = follower.topic
-    standing = at.get(topic, {})
-    back = {
+    current = consumed.get(topic, {})
+    earlier = {
         partition: offset
         for partition, offset in follower.next.items()
-        if offset < standing.get(partition, offset + 1)
+        if offset < current.get(partition, offset + 1)
     }
-    if not back:
+    if not earlier:
         return
-    if standing:
-        consumer.incremental_unassign([TopicPartition(topic, one) for one in back])
-    consumer.incremental_assign([TopicPartition(topic, *one) for one in back.items()])
-    at[topic] = standing | back
+    if current:
+        consumer.incremental_unassign([TopicPartition(topic, one) for one in earlier])
+    consumer.incremental_assign([TopicPartition(topic, *one) for one in earlier.items()])
+    consumed[topic] = current | earlier
 
 
-def _cursor(standing: Offsets) -> str:
-    return ",".join(f"{partition}:{offset}" for partition, offset in sorted(standing.items()))
-
-
-def _frame(message: Message, cursor: str) -> Frame:
+def record_frame(message: Message, record_id: str) -> Frame:
+    """Return the frame of a listed topic's record."""
     value = message.value() or b""
     content: Any
     try:
@@ -275,43 +302,4 @@ def _frame(message: Message, cursor: str) -> Frame:
         "key": key.decode(errors="replace") if isinstance(key, bytes) else key,
         "value": content,
     }
-    return Frame("record", _encode(data).translate(_ONE_LINE), cursor)
-
-
-def _offsets(consumer: Consumer, topic: str, start: str) -> Offsets:
-    known = consumer.list_topics(topic, timeout=ANSWER_WITHIN_S).topics[topic].partitions
-    if start == "recent":
-        since_ms = round((time.time() - RECENT_S) * 1000)
-        times = [TopicPartition(topic, partition, since_ms) for partition in known]
-        recent = consumer.offsets_for_times(times, timeout=ANSWER_WITHIN_S)
-        asked = {one.partition: one.offset for one in recent if one.offset >= 0}
-    else:
-        asked = _asked(start)
-    found: Offsets = {}
-    for partition in known:
-        low, high = consumer.get_watermark_offsets(
-            TopicPartition(topic, partition), timeout=ANSWER_WITHIN_S
-        )
-        wish = asked.get(partition, asked.get(-1, high)) if asked else None
-        if wish is None:
-            found[partition] = low if start == "earliest" else high
-        else:
-            found[partition] = min(max(wish, low), high)
-    return found
-
-
-def _asked(start: str) -> Offsets:
-    """Read an offset (of every partition, under -1) or a record's id."""
-    if start in ("latest", "earliest"):
-        return {}
-    try:
-        if ":" not in start:
-            return {-1: int(start)}
-        return {int(p): int(o) for p, _, o in (one.partition(":") for one in start.split(","))}
-    except ValueError as exc:
-        complaint = {
-            "loc": "query.from",
-            "msg": "not latest, earliest, an offset, or a record's id",
-            "reason": "bad_cursor",
-        }
-        raise UnusableRequest([complaint]) from exc
+    return Frame("record", _encode(data).translate(_ONE_LINE), record_id)

@@ -12,7 +12,7 @@ from doorstep.http.openapi import problems
 from doorstep.http.request_body import parse_json, read_body
 from doorstep.http.tokens import BearerToken
 from tracking_api.context import Context, Staff
-from tracking_api.live.following import FollowerStream, Seat
+from tracking_api.live.follower_stream import FollowerStream, StreamRequest
 
 router = APIRouter(prefix="/streams", tags=["live"])
 
@@ -28,7 +28,7 @@ LastEventId = Annotated[str | None, Header(max_length=2000)]
 
 
 class Published(BaseModel):
-    """Where a record stands."""
+    """A published record's place."""
 
     topic: str
     partition: int
@@ -45,14 +45,14 @@ async def publish(
     topic: str,
     request: Request,
     _: Staff,
-    parts: Context,
+    context: Context,
     key: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Published:
-    """The body, any JSON, is the record's value, untouched."""
-    parts.live.topics.check(topic)
+    """The body, any JSON, becomes the record's value unchanged."""
+    context.live.topics.check(topic)
     body = await read_body(request)
     parse_json(body)
-    partition, offset = await parts.live.topics.publish(topic, key, body)
+    partition, offset = await context.live.topics.publish(topic, key, body)
     return Published(topic=topic, partition=partition, offset=offset)
 
 
@@ -61,10 +61,10 @@ async def publish(
     summary="Follow a topic: server-sent events, or a WebSocket",
     responses={
         200: {
-            "description": "A `record` each; `Last-Event-ID` goes on after one.",
+            "description": "A `record` each; `Last-Event-ID` resumes after one.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        101: {"description": "The same as JSON texts, where a WebSocket is asked for."},
+        101: {"description": "The same as JSON texts, where a WebSocket is requested."},
         **problems(401, 403, 404),
     },
     response_class=Response,
@@ -74,11 +74,13 @@ async def follow_topic(
     request: Request,
     _: Staff,
     token: BearerToken,
-    parts: Context,
+    context: Context,
     start: Start = "latest",
     last_event_id: LastEventId = None,
 ) -> Response:
-    """One consumer serves every follower in this process."""
-    parts.live.topics.check(topic)
-    seat = Seat(request, token, parts)
-    return FollowerStream(seat, await parts.live.topics.find(topic, last_event_id or start))
+    """All followers in this process share one consumer."""
+    context.live.topics.check(topic)
+    stream_request = StreamRequest(request, token, context)
+    return FollowerStream(
+        stream_request, await context.live.topics.open(topic, last_event_id or start)
+    )

@@ -1,8 +1,8 @@
-"""One viewer: the protocol of a connection that was taken over.
+"""One viewer: the protocol of a connection taken over from uvicorn.
 
-Frames are written straight to the connection. What the kernel doesn't take makes the viewer slow:
-then a position waits in a slot that keeps only the latest, and events wait in their order. A
-viewer that stays slow is cut by the crowd.
+Frames are written straight to the connection. Once the kernel's send buffer is full, the viewer is
+paused: the latest position is kept and replaces the one before, other frames are queued in order. A
+viewer that stays paused is disconnected by the connection manager.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tracking_api.live.frames import SSE_HEARTBEAT, SSE_LAST_CHUNK, Frame
 if TYPE_CHECKING:
     from tracking_api.live.connection_manager import ConnectionManager
 
-SKIPPED = Counter("doorstep_live_skipped", "Positions that a slow viewer never got.")
+SKIPPED = Counter("doorstep_live_skipped", "Positions replaced by newer ones before sending.")
 
-MOST_UNREAD_BYTES = 4096  # what an SSE viewer may send us, who has nothing to say
+MAX_RECEIVED_BYTES = 4096  # from an SSE viewer, which has nothing to send
 CLOSE_WITHIN_S = 2.0  # after the last frame
 
 
@@ -29,17 +29,17 @@ def _nothing() -> None:
 
 
 class Viewer(asyncio.Protocol):
-    """A viewer over SSE. `token_sha256` is what it was let in with."""
+    """A viewer over SSE. `token_sha256` is the token that it was admitted with."""
 
     __slots__ = (
-        "_backlog",
-        "_crowd",
-        "_on_gone",
+        "_connections",
+        "_latest",
+        "_on_disconnect",
+        "_queue",
         "_received_bytes",
-        "_slot",
         "bucket",
         "closing",
-        "gone",
+        "disconnected",
         "paused",
         "release",
         "token_sha256",
@@ -48,105 +48,108 @@ class Viewer(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(
-        self, crowd: ConnectionManager, token_sha256: bytes, on_gone: Callable[[Viewer], None]
+        self,
+        connections: ConnectionManager,
+        token_sha256: bytes,
+        on_disconnect: Callable[[Viewer], None],
     ) -> None:
-        self._crowd = crowd
-        self._on_gone = on_gone
-        self._slot: Frame | None = None
-        self._backlog: list[Frame] | None = None
+        self._connections = connections
+        self._on_disconnect = on_disconnect
+        self._latest: Frame | None = None
+        self._queue: list[Frame] | None = None
         self._received_bytes = 0
         self.bucket = 0
-        self.closing = False  # the last frame is on its way
-        self.gone = False
+        self.closing = False  # the last frame has been sent or queued
+        self.disconnected = False
         self.paused = False
-        self.release: Callable[[], None] = _nothing  # set by who hands the connection over
+        self.release: Callable[[], None] = _nothing  # set by `detach`
         self.token_sha256 = token_sha256
 
-    def begin(self, transport: asyncio.Transport, retry_ms: int) -> None:
-        """Own the connection. `retry_ms`: how long EventSource waits before it comes back."""
+    def attach(self, transport: asyncio.Transport, retry_ms: int) -> None:
+        """Own the connection. `retry_ms`: the delay before EventSource reconnects."""
         self.transport = transport
         line = b"retry: %d\n" % retry_ms
         transport.write(b"%x\r\n%b\r\n" % (len(line), line))
 
     @property
-    def waiting(self) -> int:
-        """How many frames wait for it to read."""
-        return len(self._backlog or ())
+    def queue_length(self) -> int:
+        """How many frames are queued."""
+        return len(self._queue or ())
 
-    # -- what is sent ------------------------------------------------------------------------
+    # -- sending -----------------------------------------------------------------------------
 
-    def show(self, frame: Frame) -> None:
-        """Send a position; a slow viewer gets only the latest."""
+    def send_latest(self, frame: Frame) -> None:
+        """Send a frame that replaces earlier ones: a paused viewer gets only the latest."""
         if not self.paused:
-            self.transport.write(self.bytes_of(frame))
+            self.transport.write(self.encode(frame))
             return
-        if self._slot is not None:
+        if self._latest is not None:
             SKIPPED.inc()
-        self._slot = frame
+        self._latest = frame
 
-    def tell(self, frame: Frame) -> None:
-        """Send what must not be skipped; it waits for a slow viewer."""
+    def send(self, frame: Frame) -> None:
+        """Send a frame that must not be skipped; it is queued for a paused viewer."""
         if not self.paused:
-            self.transport.write(self.bytes_of(frame))
-        elif self._backlog is None:
-            self._backlog = [frame]
+            self.transport.write(self.encode(frame))
+        elif self._queue is None:
+            self._queue = [frame]
         else:
-            self._backlog.append(frame)
+            self._queue.append(frame)
 
     def heartbeat(self) -> None:
-        """Show that the stream lives."""
+        """Send a heartbeat."""
         if not self.paused:
             self.transport.write(SSE_HEARTBEAT)
 
     def finish(self, frame: Frame) -> None:
-        """Send the last frame and close, soon, whether it is read or not."""
+        """Send the last frame, and close within CLOSE_WITHIN_S whether it is read or not."""
         if self.closing:
             return
-        self.tell(frame)
+        self.send(frame)
         self.closing = True
         if not self.paused:
             self._close()
-        asyncio.get_running_loop().call_later(CLOSE_WITHIN_S, self.cut)
+        asyncio.get_running_loop().call_later(CLOSE_WITHIN_S, self.disconnect)
 
-    def cut(self) -> None:
-        """Close at once; what was not read is lost."""
+    def disconnect(self) -> None:
+        """Abort the connection; unread frames are lost."""
         self.closing = True
-        if not self.gone:
+        if not self.disconnected:
             self.transport.abort()
 
-    def bytes_of(self, frame: Frame) -> bytes:
-        """The frame as this viewer reads it."""
+    def encode(self, frame: Frame) -> bytes:
+        """Return the frame's bytes for this viewer."""
         return frame.sse
 
     def _close(self) -> None:
         self.transport.write(SSE_LAST_CHUNK)
         self.transport.close()
 
-    # -- what the connection says ------------------------------------------------------------
+    # -- asyncio.Protocol --------------------------------------------------------------------
 
     def pause_writing(self) -> None:
         self.paused = True
-        self._crowd.slow(self)
+        self._connections.mark_paused(self)
 
     def resume_writing(self) -> None:
         self.paused = False
-        self._crowd.fast(self)
-        backlog, self._backlog = self._backlog or [], None
-        for frame in backlog:
-            self.tell(frame)  # which may be too much again
-        slot, self._slot = self._slot, None
-        if slot is not None:
-            self.show(slot)
+        self._connections.mark_resumed(self)
+        queue, self._queue = self._queue or [], None
+        for frame in queue:
+            self.send(frame)  # may pause again
+        latest, self._latest = self._latest, None
+        if latest is not None:
+            self.send_latest(latest)
         if self.closing and not self.paused:
             self._close()
 
     def data_received(self, data: bytes) -> None:
         self._received_bytes += len(data)
-        if self._received_bytes > MOST_UNREAD_BYTES:
-            self.cut()
+        if self._received_bytes > MAX_RECEIVED_BYTES:
+            self.disconnect()
 
     def connection_lost(self, _: Exception | None) -> None:
-        self.closing = self.gone = True
+        self.closing = self.disconnected = True
         self.release()
-        self._crowd.leave(self)
-        self._on_gone(self)
+        self._connections.remove(self)
+        self._on_disconnect(self)

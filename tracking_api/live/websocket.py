@@ -1,7 +1,7 @@
 """A viewer over a WebSocket: the same frames as JSON texts.
 
-What is sent goes straight to the connection; what comes in (pongs, closes, and whatever a client
-thinks it should say) is read by `websockets`' protocol, which does no I/O of its own.
+Frames are written straight to the connection. Received bytes (pongs, closes, other messages) go to
+the sans-I/O protocol of `websockets`.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from doorstep.errors import DoorstepError, Forbidden
 from tracking_api.live.frames import WS_HEARTBEAT, Frame
 from tracking_api.live.viewer import CLOSE_WITHIN_S, Viewer
 
-MOST_MESSAGE_BYTES = 1024
-MOST_MESSAGES = 20  # between two heartbeats (10 s); a browser sends one pong
-UNANSWERED_PINGS = 3  # 30 s
+MAX_MESSAGE_BYTES = 1024
+MAX_MESSAGES = 20  # between two heartbeats (10 s); a browser sends one pong
+MAX_UNANSWERED_PINGS = 3  # 30 s
 
 
 class UpgradeRequired(DoorstepError):
-    """This is a WebSocket: ask with Upgrade, Connection, Sec-WebSocket-Version 13 and a key."""
+    """A WebSocket: request it with Upgrade, Connection, Sec-WebSocket-Version 13 and a key."""
 
     status = 426
     problem = "upgrade-required"
 
 
 class ForeignOrigin(Forbidden):
-    """Another site's page may not open this with the cookie of its visitor."""
+    """A page of another site must not open this with its visitor's cookie."""
 
     problem = "foreign-origin"
 
 
-def shake_hands(request: Request) -> dict[str, str]:
-    """Give the headers that accept a WebSocket. Raises UpgradeRequired."""
+def accept_handshake(request: Request) -> dict[str, str]:
+    """Return the headers that accept a WebSocket. Raises UpgradeRequired."""
     headers = request.headers
     key = headers.get("sec-websocket-key", "")
-    asked = (
+    is_handshake = (
         headers.get("upgrade", "").lower() == "websocket"
         and "upgrade" in headers.get("connection", "").lower()
         and headers.get("sec-websocket-version") == "13"
     )
     try:
-        asked = asked and len(base64.b64decode(key, validate=True)) == 16
+        is_handshake = is_handshake and len(base64.b64decode(key, validate=True)) == 16
     except binascii.Error:
-        asked = False
-    if not asked:
+        is_handshake = False
+    if not is_handshake:
         raise UpgradeRequired
     return {
         "Upgrade": "websocket",
@@ -61,9 +61,9 @@ def shake_hands(request: Request) -> dict[str, str]:
 
 
 def check_origin(request: Request, public_url: str) -> None:
-    """Let only our own pages open a WebSocket with a cookie. Raises ForeignOrigin.
+    """Allow only our own pages to open a WebSocket with a cookie. Raises ForeignOrigin.
 
-    A browser says where its page came from; a script with a bearer token need not.
+    A browser always sends Origin; a script with a bearer token need not.
     """
     origin = request.headers.get("origin")
     if origin is None:
@@ -77,22 +77,22 @@ def check_origin(request: Request, public_url: str) -> None:
 class SocketViewer(Viewer):
     """A viewer over a WebSocket."""
 
-    __slots__ = ("_messages", "_protocol", "_unanswered")
+    __slots__ = ("_messages", "_protocol", "_unanswered_pings")
 
-    def begin(self, transport: asyncio.Transport, _: int) -> None:
+    def attach(self, transport: asyncio.Transport, _: int) -> None:
         self.transport = transport
-        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=MOST_MESSAGE_BYTES)
+        self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=MAX_MESSAGE_BYTES)
         self._messages = 0
-        self._unanswered = 0
+        self._unanswered_pings = 0
 
-    def bytes_of(self, frame: Frame) -> bytes:
+    def encode(self, frame: Frame) -> bytes:
         return frame.ws
 
     def heartbeat(self) -> None:
         self._messages = 0
-        self._unanswered += 1
-        if self._unanswered > UNANSWERED_PINGS:
-            self.cut()
+        self._unanswered_pings += 1
+        if self._unanswered_pings > MAX_UNANSWERED_PINGS:
+            self.disconnect()
         elif not self.paused:
             self.transport.write(WS_HEARTBEAT)
 
@@ -104,14 +104,14 @@ class SocketViewer(Viewer):
     def data_received(self, data: bytes) -> None:
         protocol = self._protocol
         protocol.receive_data(data)
-        self._unanswered = 0
+        self._unanswered_pings = 0
         self._messages += len(protocol.events_received())
-        if self._messages > MOST_MESSAGES and protocol.state is State.OPEN:
+        if self._messages > MAX_MESSAGES and protocol.state is State.OPEN:
             protocol.fail(CloseCode.POLICY_VIOLATION, "too many messages")
         self._flush()
 
     def _flush(self) -> None:
-        """Send what the protocol wants sent: pongs, and the two halves of a close."""
+        """Write what the protocol has to send: pongs, and both halves of a close."""
         for piece in self._protocol.data_to_send():
             if piece:
                 self.transport.write(piece)
@@ -119,5 +119,5 @@ class SocketViewer(Viewer):
                 self.transport.write_eof()
         if self._protocol.state is not State.OPEN and not self.closing:
             self.closing = True
-            self._on_gone(self)
-            asyncio.get_running_loop().call_later(CLOSE_WITHIN_S, self.cut)
+            self._on_disconnect(self)
+            asyncio.get_running_loop().call_later(CLOSE_WITHIN_S, self.disconnect)

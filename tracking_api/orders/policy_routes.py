@@ -1,4 +1,4 @@
-"""Policies: radii and times, as rows that are only ever added."""
+"""Policies: radii and times, as append-only rows."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from fastapi import APIRouter, Depends
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
 from tracking_api.context import Context, Staff
-from tracking_api.schemas import NewPolicy, Policies, PolicyId
+from tracking_api.orders.policy_schemas import NewPolicy, Policies, PolicyId
 
 router = APIRouter(prefix="/policies", tags=["policies"])
 
 
 @router.get("", summary="Every policy", responses=problems(401, 403))
-async def list_policies(_: Staff, parts: Context) -> Policies:
-    """The rules that orders were and are created with."""
-    return Policies(policies=await parts.store.read_policies())
+async def list_policies(_: Staff, context: Context) -> Policies:
+    """The rules of past and present orders."""
+    return Policies(policies=await context.stores.orders.read_policies())
 
 
 @router.post(
@@ -40,7 +40,8 @@ async def list_policies(_: Staff, parts: Context) -> Policies:
     ),
 )
 async def create_policy(
-    _: Staff, parts: Context, new: Annotated[NewPolicy, Depends(json_body(NewPolicy))]
+    _: Staff, context: Context, new: Annotated[NewPolicy, Depends(json_body(NewPolicy))]
 ) -> PolicyId:
-    """Add a policy; orders choose it by its id."""
-    return PolicyId(policy_id=await parts.store.create_policy(new))
+    """Add a policy; an order selects it by its id."""
+    values = new.model_dump(exclude_none=True)
+    return PolicyId(policy_id=await context.stores.orders.create_policy(values))

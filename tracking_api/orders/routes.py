@@ -1,4 +1,4 @@
-"""Orders: created, moved on by staff, listed."""
+"""Orders: create, command, list. For staff; a customer may cancel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from doorstep.http.request_body import json_body
 from doorstep.http.tokens import BearerToken, identify
 from tracking_api.context import AppContext, Context, Staff
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
-from tracking_api.schemas import (
+from tracking_api.orders.schemas import (
     Cancellation,
     CreatedOrder,
     CustomersOrder,
@@ -42,19 +42,26 @@ _NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.2486, "lat_deg":
 async def create_order(
     response: Response,
     _: Staff,
-    parts: Context,
+    context: Context,
     new: Annotated[NewOrder, Depends(json_body(NewOrder))],
     idempotency_key: IdempotencyKey = None,
 ) -> CreatedOrder:
-    """Create an order. Repeated under its Idempotency-Key it is the same order, with one more
+    """Create an order. A repeat under its Idempotency-Key returns the same order, with one more
     token for the same customer."""
     token = new_customer_token()
-    order = await parts.store.create_order(new, token_sha256(token), idempotency_key)
+    order = await context.stores.orders.create_order(
+        restaurant_id=new.restaurant_id,
+        destination=(new.destination.lon_deg, new.destination.lat_deg),
+        token_sha256=token_sha256(token),
+        policy_id=new.policy_id,
+        customer_name=new.customer_name,
+        idempotency_key=idempotency_key,
+    )
     response.headers["Location"] = f"/orders/{order.order_id}"
     return CreatedOrder(
         **order_members(order),
         customer_token=token,
-        customer_link=parts.customer_link(order.order_id, token),
+        customer_link=context.customer_link(order.order_id, token),
     )
 
 
@@ -63,14 +70,14 @@ async def list_orders(
     request: Request,
     response: Response,
     _: Staff,
-    parts: Context,
+    context: Context,
     state: Annotated[list[OrderState] | None, Query(description="Only these states.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Orders:
     """One page of orders; `Link: …; rel="next"` leads to the next."""
     after = decode_cursor(cursor) if cursor is not None else None
-    found = await parts.store.read_orders(state or [], limit + 1, after)
+    found = await context.stores.orders.list_orders(state or [], limit + 1, after)
     page = found[:limit]
     next_cursor = None
     if len(found) > limit:
@@ -81,9 +88,9 @@ async def list_orders(
 
 
 @router.get("/{order_id}", summary="Read one order", responses=problems(401, 403, 404))
-async def get_order(order_id: UUID, _: Staff, parts: Context) -> OrderAnswer:
+async def get_order(order_id: UUID, _: Staff, context: Context) -> OrderAnswer:
     """An order as staff sees it."""
-    return OrderAnswer.of(await parts.store.read_order(order_id))
+    return OrderAnswer.of(await context.stores.orders.read_order(order_id))
 
 
 @router.post(
@@ -95,17 +102,17 @@ async def get_order(order_id: UUID, _: Staff, parts: Context) -> OrderAnswer:
 async def cancel_order(
     order_id: UUID,
     token: BearerToken,
-    parts: Context,
+    context: Context,
     _: Annotated[Cancellation, Depends(json_body(Cancellation, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer | CustomersOrder:
-    """Cancel in the name of whoever holds the token."""
-    holder = await identify(parts.find_token, token)
+    """Cancel in the name of the token's holder."""
+    holder = await identify(context.find_token, token)
     if holder.role == "driver":
         raise Forbidden
     if holder.role == "customer" and holder.order_id != order_id:
         raise BadLink
-    order = await parts.store.apply_order_command(
+    order = await context.stores.orders.apply_order_command(
         order_id, "cancel", holder.role, None, idempotency_key
     )
     if holder.role == "staff":
@@ -126,12 +133,12 @@ async def cancel_order(
 async def assign_order(
     order_id: UUID,
     _: Staff,
-    parts: Context,
+    context: Context,
     choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
     """Assign. Two requests never take the same driver."""
-    return await _command(parts, order_id, "assign", choice.driver_id, idempotency_key)
+    return await _command(context, order_id, "assign", choice.driver_id, idempotency_key)
 
 
 @router.post(
@@ -143,42 +150,42 @@ async def assign_order(
 async def reassign_order(
     order_id: UUID,
     _: Staff,
-    parts: Context,
+    context: Context,
     choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
-    """Close the assignment and open the next. The old driver is shown no longer."""
-    return await _command(parts, order_id, "reassign", choice.driver_id, idempotency_key)
+    """Close the assignment and open the next. The previous driver is no longer shown."""
+    return await _command(context, order_id, "reassign", choice.driver_id, idempotency_key)
 
 
 @router.post(
     "/{order_id}/confirm", summary="Confirm an order", responses=problems(401, 403, 404, 409)
 )
 async def confirm_order(
-    order_id: UUID, _: Staff, parts: Context, idempotency_key: IdempotencyKey = None
+    order_id: UUID, _: Staff, context: Context, idempotency_key: IdempotencyKey = None
 ) -> OrderAnswer:
     """The restaurant has accepted it."""
-    return await _command(parts, order_id, "confirm", None, idempotency_key)
+    return await _command(context, order_id, "confirm", None, idempotency_key)
 
 
-@router.post("/{order_id}/fail", summary="Give an order up", responses=problems(401, 403, 404, 409))
+@router.post("/{order_id}/fail", summary="Fail an order", responses=problems(401, 403, 404, 409))
 async def fail_order(
-    order_id: UUID, _: Staff, parts: Context, idempotency_key: IdempotencyKey = None
+    order_id: UUID, _: Staff, context: Context, idempotency_key: IdempotencyKey = None
 ) -> OrderAnswer:
-    """It was picked up and can't be delivered."""
-    return await _command(parts, order_id, "fail", None, idempotency_key)
+    """It was picked up and cannot be delivered."""
+    return await _command(context, order_id, "fail", None, idempotency_key)
 
 
 @router.post(
     "/{order_id}/link",
-    summary="Make a new customer's link; the old ones end",
+    summary="Replace the customer's links with a new one",
     responses=problems(401, 403, 404),
 )
-async def replace_link(order_id: UUID, _: Staff, parts: Context) -> Link:
-    """For a link that was lost or has got around."""
+async def replace_link(order_id: UUID, _: Staff, context: Context) -> Link:
+    """For a link that was lost or leaked."""
     token = new_customer_token()
-    await parts.store.replace_customer_token(order_id, token_sha256(token))
-    return Link(customer_token=token, customer_link=parts.customer_link(order_id, token))
+    await context.stores.orders.replace_customer_token(order_id, token_sha256(token))
+    return Link(customer_token=token, customer_link=context.customer_link(order_id, token))
 
 
 @router.delete(
@@ -187,13 +194,15 @@ async def replace_link(order_id: UUID, _: Staff, parts: Context) -> Link:
     summary="Revoke the customer's links",
     responses=problems(401, 403, 404),
 )
-async def revoke_link(order_id: UUID, _: Staff, parts: Context) -> None:
-    """Every link of the order ends now."""
-    await parts.store.revoke_customer_tokens(order_id)
+async def revoke_link(order_id: UUID, _: Staff, context: Context) -> None:
+    """Revoke every link of the order at once."""
+    await context.stores.orders.revoke_customer_tokens(order_id)
 
 
 async def _command(
-    parts: AppContext, order_id: UUID, command: str, driver_id: str | None, key: str | None
+    context: AppContext, order_id: UUID, command: str, driver_id: str | None, key: str | None
 ) -> OrderAnswer:
-    order = await parts.store.apply_order_command(order_id, command, "staff", driver_id, key)
+    order = await context.stores.orders.apply_order_command(
+        order_id, command, "staff", driver_id, key
+    )
     return OrderAnswer.of(order)

@@ -1,34 +1,32 @@
-"""Series and simulations as tracking_api reads and shows them."""
+"""Series of numbers and simulations in the database."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
-from sqlalchemy import Double, Integer, column, func, select
-from sqlalchemy.dialects.postgresql import TIMESTAMP
-from sqlalchemy.ext.asyncio import AsyncConnection
+from psycopg.rows import TupleRow
 
 from doorstep.errors import NotFound, UnknownDriver
-from doorstep.http.instants import Instant
-from doorstep.store.tables import driver_state, series, simulation_target
+from doorstep.store import commands
+from doorstep.store.deadline import fetch_all, fetch_one, run_command
+from doorstep.store.pool import Pool
+from sql import query
 
-MOST_POINTS = 5000
-DRIVERS = "driver/"
-UNITS = {"battery": "", "speed_mps": "m/s"}  # a driver's own, in the order of their names
-MEASURES = tuple(UNITS)
+SQL_FILE = "queries/series.sql"
+MAX_POINTS = 5000
+DRIVERS_PREFIX = "driver/"
+DRIVER_UNITS = {"battery": "", "speed_mps": "m/s"}  # of each driver's own series, by measure
+MAX_DRIVERS = 1001  # of a page: each has two series, and the first one may be past already
 
 Measure = Literal["battery", "speed_mps"]
-Kind = Literal["couriers", "cities", "tickers"]
-MOST_OF = 5000  # of a kind
-_PAIR = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
-Point = Annotated[tuple[float, float], WithJsonSchema(_PAIR)]
+SimulationKind = Literal["couriers", "cities", "tickers"]
+SIMULATION_KINDS: tuple[SimulationKind, ...] = ("couriers", "cities", "tickers")
 
 
 class UnknownSeries(NotFound):
-    """Nobody has published such a series."""
+    """There is no such series."""
 
     problem = "unknown-series"
 
@@ -41,184 +39,150 @@ class SeriesName(NamedTuple):
     of_driver: bool = False
 
     def __str__(self) -> str:
-        return f"{DRIVERS if self.of_driver else ''}{self.of}/{self.measure}"
+        return f"{DRIVERS_PREFIX if self.of_driver else ''}{self.of}/{self.measure}"
 
 
-class SeriesEntry(BaseModel):
-    """One series of the list. `last_at` is null where nothing has been published yet."""
+class SeriesSummary(NamedTuple):
+    """One series and its newest point."""
 
     name: str
     unit: str
-    last_at: Instant | None
+    last_at: datetime | None
     last_value: float | None
 
 
-class SeriesPage(BaseModel):
-    """A page of series. `next_after` is null on the last one."""
+class Sample(NamedTuple):
+    """A series for a chart: `points` are (epoch ms, value), `stands_for` the number they sample."""
 
-    series: list[SeriesEntry]
-    next_after: str | None
-
-
-class SeriesSample(BaseModel):
-    """A series for a picture: `points` are [epoch ms, value], the oldest first.
-
-    `stands_for`: how many points there are in the stretch; with more than were asked for, each
-    part of it gives its lowest and its highest.
-    """
-
-    name: str
     unit: str
-    from_at: Instant = Field(serialization_alias="from")
-    to_at: Instant = Field(serialization_alias="to")
     stands_for: int
-    points: list[Point]
+    points: list[tuple[float, float]]
 
 
-class Simulation(BaseModel):
-    """How many of a kind the simulators are to run. Null: as they were started."""
+class SimulationTarget(NamedTuple):
+    """How many of a kind the simulators run. None: as many as they were started with."""
 
-    kind: Kind
+    kind: SimulationKind
     wanted: int | None
-    set_at: Instant | None
+    set_at: datetime | None
 
 
-class Simulations(BaseModel):
-    """Every kind."""
+class SeriesStore(Protocol):
+    """Series and simulations. Errors are DoorstepErrors."""
 
-    simulations: list[Simulation]
+    async def list_series(self, prefix: str, after: str, limit: int) -> list[SeriesSummary]: ...
+
+    async def read_series(
+        self, name: SeriesName, from_at: datetime, to_at: datetime, points: int
+    ) -> Sample: ...
+
+    async def has_series(self, name: SeriesName) -> bool: ...
+
+    async def read_simulations(self) -> list[SimulationTarget]: ...
+
+    async def set_simulation(self, kind: str, count: int) -> None: ...
 
 
-class SimulationCount(BaseModel):
-    """How many there are to be."""
+@dataclass(frozen=True, slots=True)
+class SeriesQueries:
+    """The SeriesStore on PostgreSQL."""
 
-    model_config = ConfigDict(extra="forbid")
+    pool: Pool
 
-    count: int = Field(ge=0, le=MOST_OF)
+    async def list_series(self, prefix: str, after: str, limit: int) -> list[SeriesSummary]:
+        """Read a page of series with this prefix: of sources by name, then of drivers by id."""
+        found: list[SeriesSummary] = []
+        driver_id, _, measure = after.removeprefix(DRIVERS_PREFIX).partition("/")
+        is_past_sources = after.startswith(DRIVERS_PREFIX) and bool(measure)
+        if not is_past_sources:
+            parameters = {"after": after, "prefix": prefix, "limit": limit}
+            rows = await fetch_all(self.pool, query("read_series_page", SQL_FILE), parameters)
+            found = [SeriesSummary(*row) for row in rows]
+        if len(found) < limit:
+            start = (driver_id, measure) if is_past_sources else ("", "")
+            found += (await self._list_driver_series(prefix, start))[: limit - len(found)]
+        return found
+
+    async def _list_driver_series(self, prefix: str, after: tuple[str, str]) -> list[SeriesSummary]:
+        """Read the drivers' own series after (driver_id, measure), enough of them for a page."""
+        if not (prefix.startswith(DRIVERS_PREFIX) or DRIVERS_PREFIX.startswith(prefix)):
+            return []
+        driver_prefix, slash, measure_prefix = prefix.removeprefix(DRIVERS_PREFIX).partition("/")
+        if DRIVERS_PREFIX.startswith(prefix):
+            driver_prefix = measure_prefix = ""
+        parameters = {
+            "after": after[0],
+            "prefix": driver_prefix,
+            "is_whole_id": bool(slash and driver_prefix),
+            "limit": MAX_DRIVERS,
+        }
+        rows = await fetch_all(self.pool, query("read_driver_series_page", SQL_FILE), parameters)
+        return [
+            SeriesSummary(
+                str(SeriesName(driver_id, measure, of_driver=True)),
+                DRIVER_UNITS[measure],
+                fix_at,
+                value,
+            )
+            for driver_id, fix_at, *values in rows
+            for measure, value in zip(DRIVER_UNITS, values, strict=True)
+            if (driver_id, measure) > after and measure.startswith(measure_prefix)
+        ]
+
+    async def read_series(
+        self, name: SeriesName, from_at: datetime, to_at: datetime, points: int
+    ) -> Sample:
+        """Sample a range of a series in at most `points`. Raises UnknownSeries, UnknownDriver."""
+        series_no, unit = await self._find(name)
+        parameters = {
+            "series_no": series_no,
+            "driver_id": name.of if name.of_driver else None,
+            "measure": name.measure,
+            "from_at": from_at,
+            "to_at": to_at,
+            "points": points,
+        }
+        rows = await fetch_all(self.pool, query("read_series_sample", SQL_FILE), parameters)
+        drawn: list[tuple[float, float]] = []
+        stands_for = 0
+        for low_at, low, high_at, high, count in rows:
+            drawn += [
+                (epoch_ms(at), value) for at, value in sorted({(low_at, low), (high_at, high)})
+            ]
+            stands_for += count
+        return Sample(unit, stands_for, drawn)
+
+    async def _find(self, name: SeriesName) -> tuple[int | None, str]:
+        if name.of_driver:
+            statement = query("find_driver_series", SQL_FILE)
+            if await fetch_one(self.pool, statement, {"driver_id": name.of}) is None:
+                raise UnknownDriver
+            return None, DRIVER_UNITS[name.measure]
+        row = await self._find_row(name)
+        if row is None:
+            raise UnknownSeries
+        return row[0], row[1]
+
+    async def has_series(self, name: SeriesName) -> bool:
+        """Return whether a source has published this series."""
+        return await self._find_row(name) is not None
+
+    async def _find_row(self, name: SeriesName) -> TupleRow | None:
+        return await fetch_one(self.pool, query("find_series", SQL_FILE), {"name": str(name)})
+
+    async def read_simulations(self) -> list[SimulationTarget]:
+        """Read how many of each kind the simulators are to run."""
+        rows = await fetch_all(self.pool, query("read_simulations", SQL_FILE))
+        targets = {kind: (wanted, set_at) for kind, wanted, set_at in rows}
+        return [
+            SimulationTarget(kind, *targets.get(kind, (None, None))) for kind in SIMULATION_KINDS
+        ]
+
+    async def set_simulation(self, kind: str, count: int) -> None:
+        """Set how many of a kind the simulators are to run."""
+        await run_command(self.pool, lambda conn: commands.set_simulation(conn, kind, count))
 
 
 def epoch_ms(at: datetime) -> float:
-    """An instant as charts count it, exact to the microsecond."""
+    """Return an instant in epoch milliseconds, exact to the microsecond."""
     return round(at.timestamp() * 1000, 3)
-
-
-async def select_entries(
-    conn: AsyncConnection, prefix: str, after: str, limit: int
-) -> list[SeriesEntry]:
-    """Read series whose names begin with `prefix`: of sources by name, then of drivers by id."""
-    found: list[SeriesEntry] = []
-    after_driver, _, after_measure = after.removeprefix(DRIVERS).partition("/")
-    is_past_sources = after.startswith(DRIVERS) and bool(after_measure)
-    if not is_past_sources:
-        statement = (
-            select(series.c.name, series.c.unit, series.c.last_at, series.c.last_value)
-            .where(series.c.name > after, series.c.name.startswith(prefix, autoescape=True))
-            .order_by(series.c.name)
-            .limit(limit)
-        )
-        for name, unit, last_at, last_value in await conn.execute(statement):
-            found.append(SeriesEntry(name=name, unit=unit, last_at=last_at, last_value=last_value))
-    if len(found) < limit:
-        start = (after_driver, after_measure) if is_past_sources else ("", "")
-        found += (await _select_drivers(conn, prefix, start))[: limit - len(found)]
-    return found
-
-
-async def _select_drivers(
-    conn: AsyncConnection, prefix: str, after: tuple[str, str]
-) -> list[SeriesEntry]:
-    """Read the drivers' own series after (driver_id, measure), enough of them for a page."""
-    if not (prefix.startswith(DRIVERS) or DRIVERS.startswith(prefix)):
-        return []
-    driver_prefix, whole, measure_prefix = prefix.removeprefix(DRIVERS).partition("/")
-    if DRIVERS.startswith(prefix):
-        driver_prefix = measure_prefix = ""
-    driver_id = driver_state.c.driver_id
-    statement = (
-        select(driver_id, driver_state.c.fix_at, driver_state.c.battery, driver_state.c.speed_mps)
-        .where(driver_state.c.fix_at.is_not(None), driver_id >= after[0])
-        .where(
-            driver_id == driver_prefix
-            if whole and driver_prefix
-            else driver_id.startswith(driver_prefix, autoescape=True)
-        )
-        .order_by(driver_id)
-        .limit(MOST_DRIVERS)
-    )
-    return [
-        SeriesEntry(
-            name=str(SeriesName(row.driver_id, measure, of_driver=True)),
-            unit=UNITS[measure],
-            last_at=row.fix_at,
-            last_value=getattr(row, measure),
-        )
-        for row in await conn.execute(statement)
-        for measure in MEASURES
-        if (row.driver_id, measure) > after and measure.startswith(measure_prefix)
-    ]
-
-
-MOST_DRIVERS = 1001  # of a page: each has two series, the first may be over already
-
-
-async def select_is_there(conn: AsyncConnection, name: SeriesName) -> bool:
-    """Say whether a source has published this series."""
-    statement = select(series.c.series_no).where(series.c.name == str(name))
-    return (await conn.execute(statement)).one_or_none() is not None
-
-
-async def select_sample(
-    conn: AsyncConnection, name: SeriesName, from_at: datetime, to_at: datetime, points: int
-) -> SeriesSample:
-    """Read a stretch of a series, at most `points` of it. Raises UnknownSeries, UnknownDriver."""
-    number, unit = await _find(conn, name)
-    rows = func.series__downsample_v1(
-        number, name.of if name.of_driver else None, name.measure, from_at, to_at, points
-    ).table_valued(
-        column("low_at", TIMESTAMP(timezone=True)),
-        column("low", Double),
-        column("high_at", TIMESTAMP(timezone=True)),
-        column("high", Double),
-        column("point_count", Integer),
-        name="sample",
-    )
-    found: Sequence[Any] = (await conn.execute(select(rows))).all()
-    drawn: list[tuple[float, float]] = []
-    for row in found:
-        ends = {(row.low_at, row.low), (row.high_at, row.high)}
-        drawn += [(epoch_ms(at), value) for at, value in sorted(ends)]
-    return SeriesSample(
-        name=str(name),
-        unit=unit,
-        from_at=from_at,
-        to_at=to_at,
-        stands_for=sum(row.point_count for row in found),
-        points=drawn,
-    )
-
-
-async def _find(conn: AsyncConnection, name: SeriesName) -> tuple[int | None, str]:
-    if name.of_driver:
-        known = select(driver_state.c.driver_id).where(driver_state.c.driver_id == name.of)
-        if (await conn.execute(known)).one_or_none() is None:
-            raise UnknownDriver
-        return None, UNITS[name.measure]
-    statement = select(series.c.series_no, series.c.unit).where(series.c.name == str(name))
-    row = (await conn.execute(statement)).one_or_none()
-    if row is None:
-        raise UnknownSeries
-    return row.series_no, row.unit
-
-
-async def select_simulations(conn: AsyncConnection) -> list[Simulation]:
-    """Read how many of each kind are wanted."""
-    found = {row.kind: row for row in await conn.execute(select(simulation_target))}
-    kinds: tuple[Kind, ...] = ("couriers", "cities", "tickers")
-    return [
-        Simulation(
-            kind=kind,
-            wanted=found[kind].target_count if kind in found else None,
-            set_at=found[kind].set_at if kind in found else None,
-        )
-        for kind in kinds
-    ]

@@ -1,4 +1,4 @@
-"""Series of numbers over time, for staff: the list, a stretch of one, and one as it goes on."""
+"""Series of numbers over time, for staff: a list, a range of one, and a stream of one."""
 
 from __future__ import annotations
 
@@ -13,54 +13,48 @@ from doorstep.fix import ID_PATTERN
 from doorstep.http.openapi import DriverId, problems
 from doorstep.http.problems import UnusableRequest
 from doorstep.http.tokens import BearerToken
-from tracking_api.context import Context, Staff
-from tracking_api.live.following import FollowerStream, Seat
-from tracking_api.series.queries import (
-    MOST_POINTS,
-    Measure,
-    SeriesName,
-    SeriesPage,
-    SeriesSample,
-    UnknownSeries,
-)
+from tracking_api.context import AppContext, Context, Staff
+from tracking_api.live.follower_stream import FollowerStream, StreamRequest
+from tracking_api.series.queries import MAX_POINTS, Measure, SeriesName, UnknownSeries
+from tracking_api.series.schemas import SeriesEntry, SeriesPage, SeriesSample
 
 router = APIRouter(prefix="/series", tags=["series"])
 
-SHOWN = timedelta(hours=1)  # without `from`
+DEFAULT_RANGE = timedelta(hours=1)
 
 NamePart = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
 FromAt = Annotated[AwareDatetime | None, Query(alias="from")]
 ToAt = Annotated[AwareDatetime | None, Query(alias="to")]
-Points = Annotated[int, Query(ge=2, le=MOST_POINTS)]
+Points = Annotated[int, Query(ge=2, le=MAX_POINTS)]
 
 
 @router.get("", summary="Every series", responses=problems(401, 403))
 async def get_series_list(
     _: Staff,
-    parts: Context,
+    context: Context,
     prefix: Annotated[str, Query(max_length=200, pattern="^[A-Za-z0-9_/-]*$")] = "",
     after: Annotated[str, Query(max_length=200, pattern="^[A-Za-z0-9_/-]*$")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> SeriesPage:
     """Those of sources by name, then each driver's own `battery` and `speed_mps`.
 
-    `after` is the `next_after` of the page before.
+    `after` is the `next_after` of the previous page.
     """
-    found = await parts.store.list_series(prefix, after, limit + 1)
-    page = found[:limit]
+    found = await context.stores.series.list_series(prefix, after, limit + 1)
+    page = [SeriesEntry(**one._asdict()) for one in found[:limit]]
     return SeriesPage(series=page, next_after=page[-1].name if len(found) > limit else None)
 
 
 @router.get(
     "/{source_id}/{measure}/stream",
-    summary="A series as it goes on: server-sent events, or a WebSocket",
+    summary="Follow a series: server-sent events, or a WebSocket",
     responses={
         200: {
-            "description": "`points` each, beginning with those of the last 10 s; "
-            "`Last-Event-ID` goes on after one.",
+            "description": "`points` each, from those of the last 10 s on; "
+            "`Last-Event-ID` resumes after one.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        101: {"description": "The same as JSON texts, where a WebSocket is asked for."},
+        101: {"description": "The same as JSON texts, where a WebSocket is requested."},
         **problems(401, 403, 404),
     },
     response_class=Response,
@@ -71,17 +65,17 @@ async def follow_series(
     request: Request,
     _: Staff,
     token: BearerToken,
-    parts: Context,
+    context: Context,
     last_event_id: Annotated[str | None, Header(max_length=2000)] = None,
-    asked_event_id: Annotated[str | None, Query(alias="last_event_id", max_length=2000)] = None,
+    query_event_id: Annotated[str | None, Query(alias="last_event_id", max_length=2000)] = None,
 ) -> Response:
-    """A viewer that reads too slowly gets the latest points only."""
+    """A viewer that reads too slowly gets only the latest points."""
     name = SeriesName(source_id, measure)
-    if not await parts.store.has_series(name):
+    if not await context.stores.series.has_series(name):
         raise UnknownSeries
-    seat = Seat(request, token, parts)
-    follower = await parts.live.series.find(name, last_event_id or asked_event_id)
-    return FollowerStream(seat, follower)
+    stream_request = StreamRequest(request, token, context)
+    follower = await context.live.series.open(name, last_event_id or query_event_id)
+    return FollowerStream(stream_request, follower)
 
 
 @router.get(
@@ -93,14 +87,14 @@ async def get_drivers_series(
     driver_id: DriverId,
     measure: Measure,
     _: Staff,
-    parts: Context,
+    context: Context,
     from_at: FromAt = None,
     to_at: ToAt = None,
     points: Points = 1000,
 ) -> SeriesSample:
-    """Out of the history of fixes, like any other series; it has no stream of its own."""
+    """Read from the history of fixes. It has no stream."""
     name = SeriesName(driver_id, measure, of_driver=True)
-    return await parts.store.read_series(name, *_stretch(from_at, to_at), points)
+    return await _sample(context, name, from_at, to_at, points)
 
 
 @router.get("/{source_id}/{measure}", summary="A series", responses=problems(401, 403, 404))
@@ -108,22 +102,34 @@ async def get_series(
     source_id: NamePart,
     measure: NamePart,
     _: Staff,
-    parts: Context,
+    context: Context,
     from_at: FromAt = None,
     to_at: ToAt = None,
     points: Points = 1000,
 ) -> SeriesSample:
-    """At most `points` of it, and no spike lost. `from` is inclusive (by default an hour before
-    `to`), `to` is not (by default now)."""
+    """At most `points` points that keep every spike. `from` is inclusive (default: an hour before
+    `to`), `to` is exclusive (default: now)."""
     name = SeriesName(source_id, measure)
-    return await parts.store.read_series(name, *_stretch(from_at, to_at), points)
+    return await _sample(context, name, from_at, to_at, points)
 
 
-def _stretch(from_at: datetime | None, to_at: datetime | None) -> tuple[datetime, datetime]:
-    """What is asked for. Raises UnusableRequest for a stretch that ends before it begins."""
+async def _sample(
+    context: AppContext,
+    name: SeriesName,
+    from_at: datetime | None,
+    to_at: datetime | None,
+    points: int,
+) -> SeriesSample:
+    from_at, to_at = _range(from_at, to_at)
+    found = await context.stores.series.read_series(name, from_at, to_at, points)
+    return SeriesSample(name=str(name), from_at=from_at, to_at=to_at, **found._asdict())
+
+
+def _range(from_at: datetime | None, to_at: datetime | None) -> tuple[datetime, datetime]:
+    """Return the range with defaults. Raises UnusableRequest for an empty one."""
     try:
-        to_at = to_at or (from_at + SHOWN if from_at else datetime.now(UTC))
-        from_at = from_at or to_at - SHOWN
+        to_at = to_at or (from_at + DEFAULT_RANGE if from_at else datetime.now(UTC))
+        from_at = from_at or to_at - DEFAULT_RANGE
     except OverflowError:
         from_at = to_at = datetime.now(UTC)
     if from_at >= to_at:

@@ -1,13 +1,15 @@
-"""Who may follow an order: its customer, with the link's token, and staff.
+"""Access to one order: its customer, with the link's token, and staff.
 
 Every bad link (unknown order, forged, expired, revoked, another order's) gets one same 404, with
-the same body after the same time, so that nobody learns from it which orders exist.
+the same body after the same time, so that an answer does not reveal which orders exist.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NoReturn
 from uuid import UUID
 
 from doorstep.credentials import token_sha256
@@ -15,46 +17,60 @@ from doorstep.errors import BadLink
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import FindToken
 from doorstep.store.records import Token
+from tracking_api.track.visibility import TrackedOrder
 
 COOKIE = "doorstep_track"
-COOKIE_MAX_AGE_S = 48 * 3600  # longer than any order and its 24 h: the token ends by itself
-ANSWER_BAD_AFTER_S = 0.1  # well above one look-up (1-5 ms), so that its outcome can't be timed
-BAD_LINKS_PER_S = 1.0  # from one address, for long
-BURST_BAD_LINKS = 60  # a page left open after its order ended asks once a second
+COOKIE_MAX_AGE_S = 48 * 3600  # longer than any order plus 24 h, when the token expires
+REFUSE_AFTER_S = 0.1  # well above one look-up (1-5 ms), so that its outcome cannot be timed
+BAD_LINKS_PER_S = 1.0  # sustained, from one address
+NO_ORDER_ID = UUID(int=0)  # read in place of a malformed id, so that every link costs one read
+BURST_BAD_LINKS = 60  # a page left open after its order ended polls once a second
+
+ReadTrack = Callable[[UUID, bytes], Awaitable[TrackedOrder | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Checks customers' links."""
+    """Checks customers' links, and limits bad ones per address."""
 
     find_token: FindToken
-    buckets: RateLimiter
+    read_order: ReadTrack
+    bad_links: RateLimiter
 
     async def authorize(self, order_id: str, token: str | None, address: str) -> tuple[UUID, Token]:
-        """Let the holder of this token follow this order.
+        """Check that the token gives access to the order; return the order's id and the token.
 
-        Raises BadLink for anything else, TooManyRequests for an address that keeps guessing.
+        Raises BadLink, or TooManyRequests for an address that keeps guessing.
         """
-        started = asyncio.get_running_loop().time()
+        started_s = asyncio.get_running_loop().time()
         holder = await self.find_token(token_sha256(token or ""))
-        known_as = _uuid_of(order_id)
-        if holder is not None and known_as is not None:
-            theirs = holder.role == "customer" and holder.order_id == known_as
-            if theirs or holder.role == "staff":
-                return known_as, holder
-        await self.refuse(started, address)
+        parsed_id = _parse_order_id(order_id)
+        if holder is not None and parsed_id is not None:
+            is_customers = holder.role == "customer" and holder.order_id == parsed_id
+            if is_customers or holder.role == "staff":
+                return parsed_id, holder
+        return await self.refuse(started_s, address)
+
+    async def read_track(self, order_id: str, token: str | None, address: str) -> TrackedOrder:
+        """Check the token and read the order in one round trip. Raises like `authorize`."""
+        started_s = asyncio.get_running_loop().time()
+        parsed_id = _parse_order_id(order_id) or NO_ORDER_ID
+        order = await self.read_order(parsed_id, token_sha256(token or ""))
+        if order is not None:
+            return order
+        return await self.refuse(started_s, address)
+
+    async def refuse(self, started_s: float, address: str) -> NoReturn:
+        """Refuse a bad link when its time has come, and count it against the address."""
+        until_s = started_s + REFUSE_AFTER_S
+        await asyncio.sleep(max(0.0, until_s - asyncio.get_running_loop().time()))
+        self.bad_links.take(address)
         raise BadLink
 
-    async def refuse(self, started: float, address: str) -> None:
-        """Wait until a bad link may be answered, and count it against the address."""
-        until = started + ANSWER_BAD_AFTER_S
-        await asyncio.sleep(max(0.0, until - asyncio.get_running_loop().time()))
-        self.buckets.take(address)
 
-
-def _uuid_of(text: str) -> UUID | None:
+def _parse_order_id(text: str) -> UUID | None:
     try:
-        found = UUID(text)
+        order_id = UUID(text)
     except ValueError:
         return None
-    return found if str(found) == text.lower() else None
+    return order_id if str(order_id) == text.lower() else None

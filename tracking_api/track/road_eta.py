@@ -1,11 +1,13 @@
 """When an order's driver arrives: by road at learned speeds where there is a street graph, else
-as the crow flies. Beside the instant stands a band that four of five arrivals fall into."""
+in a straight line. Four of five arrivals fall into the estimate's band."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
@@ -17,8 +19,9 @@ from tracking_api.track.visibility import STALE_WITHIN_S, Position, TrackedOrder
 EstimateArrival = Callable[[TrackedOrder], Eta | None]
 ReadModel = Callable[[int], Awaitable[EtaModel | None]]
 
-LOOK_EVERY_S = 60.0  # for a newer model
-GRAPH_AFTER_S = 3.0  # 1.2 s of CPU: those who come back after a restart are served first
+MODEL_INTERVAL_S = 60.0
+GRAPH_AFTER_S = 3.0  # 1.2 s of CPU: viewers that reconnect after a restart come first
+MAX_ESTIMATES = 20_000  # of about 200 bytes
 
 _PHASES = {
     "assigned": Phase.TO_RESTAURANT,
@@ -29,16 +32,17 @@ _PHASES = {
 
 
 class RoadEta:
-    """Estimates arrivals by road as soon as it has an estimator, and until then without one."""
+    """Estimates arrivals by road once it has an estimator, and in a straight line until then.
+
+    An estimate is computed once per fix and event of an order, however often it is read.
+    """
 
     def __init__(self, estimator: Estimator | None = None) -> None:
         self._estimator = estimator
+        self._estimates: OrderedDict[tuple[UUID, int, datetime], Estimate] = OrderedDict()
 
-    async def keep_learned(self, read_model: ReadModel) -> None:
-        """Load the street graph, on another thread, then take up what is learned, for ever.
-
-        Until then arrivals are estimated from the straight line, and say so.
-        """
+    async def keep_model_current(self, read_model: ReadModel) -> None:
+        """Load the street graph in another thread, then newer models until cancelled."""
         await asyncio.sleep(GRAPH_AFTER_S)
         estimator = self._estimator = await asyncio.to_thread(load_estimator)
         while True:
@@ -46,41 +50,54 @@ class RoadEta:
                 model = await read_model(estimator.model.model_id)
                 if model is not None:
                     estimator.set_model(model)
+                    self._estimates.clear()
                     get_logger().info("eta_model", model_id=model.model_id, rides=model.rides)
             except DoorstepError:
-                pass  # the database is away: the model that is known goes on
-            except Exception:  # noqa: BLE001 - the task goes on
+                pass  # the database is unavailable: keep the present model
+            except Exception:  # noqa: BLE001 - the task's boundary
                 get_logger().exception("eta_model_defect")
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(MODEL_INTERVAL_S)
 
     def __call__(self, order: TrackedOrder) -> Eta | None:
         """Estimate when the driver is with the customer.
 
-        None while no position may be shown, when the last one is too old to say anything, and
-        when the driver has arrived.
+        None while no position may be shown, when the last one is too old, and when the driver has
+        arrived.
         """
-        spot, phase = order.visible, _PHASES.get(order.state)
-        if spot is None or phase is None or age_s(spot.fix_at, order.now) > STALE_WITHIN_S:
+        position, phase = order.visible, _PHASES.get(order.state)
+        if position is None or phase is None or age_s(position.fix_at, order.now) > STALE_WITHIN_S:
             return None
-        began_at = _began_at(order)
-        task = Task(
-            phase=phase,
-            restaurant=order.restaurant,
-            door=order.destination,
-            trail=list(_ride(order, spot, began_at)),
-            driver_id=order.driver_id,
-            waited_s=max(0.0, (spot.fix_at - began_at).total_seconds()) if began_at else 0.0,
-            pace=order.pace,
-        )
-        estimate = self._estimator.estimate(task) if self._estimator is not None else None
-        if self._estimator is None or estimate is None:
+        if self._estimator is None:
             return estimate_arrival(order)
-        return _eta_of(order, spot, estimate, self._estimator.model)
+        key = (order.order_id, order.order_seq, position.fix_at)
+        estimate = self._estimates.get(key)
+        if estimate is None:
+            estimate = self._estimator.estimate(_task(order, position, phase))
+            if estimate is None:
+                return estimate_arrival(order)
+            self._estimates[key] = estimate
+            if len(self._estimates) > MAX_ESTIMATES:
+                self._estimates.popitem(last=False)
+        return _eta_of(order, position, estimate, self._estimator.model)
+
+
+def _task(order: TrackedOrder, position: Position, phase: Phase) -> Task:
+    began_at = _began_at(order)
+    waited_s = max(0.0, (position.fix_at - began_at).total_seconds()) if began_at else 0.0
+    return Task(
+        phase=phase,
+        restaurant=order.restaurant,
+        door=order.destination,
+        trail=list(_ride(order, position, began_at)),
+        driver_id=order.driver_id,
+        waited_s=waited_s,
+        pace=order.pace,
+    )
 
 
 def load_estimator() -> Estimator:
-    """Make ready to estimate arrivals in Florence, with nothing learned yet."""
-    # Imported here: numpy and scipy are a third of a second that a start does not wait for.
+    """Load Florence's street graph, with nothing learned yet."""
+    # Imported here: importing numpy and scipy takes a third of a second.
     from eta.features import City
     from eta.streets import load_firenze
     from eta.travel_time_cache import TravelTimeCache
@@ -89,7 +106,7 @@ def load_estimator() -> Estimator:
 
 
 def _began_at(order: TrackedOrder) -> datetime | None:
-    """When this part of the work began: the ride to either place, or the wait."""
+    """Return when the present phase began: the ride to either place, or the wait."""
     if order.state == "assigned":
         return order.window.assigned_at if order.window else None
     state = "at_restaurant" if order.state == "at_restaurant" else "picked_up"
@@ -101,25 +118,27 @@ def _began_at(order: TrackedOrder) -> datetime | None:
     return min(times, default=None)
 
 
-def _ride(order: TrackedOrder, spot: Position, began_at: datetime | None) -> Iterator[Observation]:
-    """The first place of this ride that is known, and the last."""
+def _ride(
+    order: TrackedOrder, position: Position, began_at: datetime | None
+) -> Iterator[Observation]:
+    """Yield the first known place of this ride, and the last."""
     if began_at is not None:
         first = next((one for one in order.trail if one.fix_at >= began_at), None)
         if first is not None:
             yield Observation(first.fix_at, first.lon_lat)
-    yield Observation(spot.fix_at, spot.lon_lat)
+    yield Observation(position.fix_at, position.lon_lat)
 
 
-def _eta_of(order: TrackedOrder, spot: Position, estimate: Estimate, model: EtaModel) -> Eta:
+def _eta_of(order: TrackedOrder, position: Position, estimate: Estimate, model: EtaModel) -> Eta:
     def at(seconds: float) -> datetime:
-        return max(spot.fix_at + timedelta(seconds=seconds), order.now)
+        return max(position.fix_at + timedelta(seconds=seconds), order.now)
 
     arrives_at = at(estimate.seconds)
     return Eta(
         arrives_at=arrives_at,
         p10_at=min(at(estimate.p10_s), arrives_at),
         p90_at=max(at(estimate.p90_s), arrives_at),
-        as_of=spot.fix_at,
+        as_of=position.fix_at,
         seconds=round((arrives_at - order.now).total_seconds()),
         distance_m=round(estimate.metres),
         speed_mps=round(estimate.metres / max(estimate.ride_s, 1.0), 2),

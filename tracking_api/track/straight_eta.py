@@ -1,7 +1,7 @@
-"""An estimate of the arrival without a street graph, from the distance and the speed seen so far.
+"""The ETA without a street graph, from the straight-line distance and the observed speed. Pure.
 
-The straight line is stretched by what Florence's streets add on average, and `basis` says so in
-the answer. Where there is a graph, `arrivals.py` knows better. Pure: `now` is passed in.
+The distance is stretched by the median detour of Florence's streets; `basis` states it in the
+answer. `road_eta` replaces this estimate where there is a street graph. `now` is passed in.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from doorstep.geo import distance_m
-from tracking_api.track.visibility import STALE_WITHIN_S, Position, TrackedOrder, age_s
+from tracking_api.track.visibility import (
+    STALE_WITHIN_S,
+    Position,
+    TrackedOrder,
+    TrailPoint,
+    age_s,
+)
 
 DETOUR_FACTOR = 1.5  # street over straight, median of 1,868 random pairs in Florence 0.5-5 km apart
 ASSUMED_SPEED_MPS = 4.5  # 16 km/h, a courier's usual pace, until there is something to observe
-OBSERVED_WITHIN_S = 300  # older movement says little about now
+OBSERVED_WITHIN_S = 300  # older movement says little about the present
 SEGMENT_M = 30  # below this GPS noise of 5-10 m makes up most of a movement
 LEAST_OBSERVED_M = 120  # four segments
 SLOWEST_MPS, FASTEST_MPS = 1.0, 25.0  # slower is waiting, faster is a jump
@@ -29,10 +35,10 @@ _AFTER_PICK_UP = ("picked_up", "arriving")
 
 @dataclass(frozen=True, slots=True)
 class Eta:
-    """When the order should arrive, and what that rests on.
+    """An estimated arrival and its basis.
 
-    Of ten such arrivals one comes before `p10_at` and one after `p90_at`. `as_of` is the fix that
-    the estimate begins with.
+    Of ten arrivals one is before `p10_at` and one after `p90_at`. `as_of` is the fix that the
+    estimate starts from.
     """
 
     arrives_at: datetime
@@ -50,35 +56,35 @@ class Eta:
 def estimate_arrival(order: TrackedOrder) -> Eta | None:
     """Estimate when the driver is with the customer.
 
-    None while no position may be shown, when the last one is too old to say anything, and when
-    the driver has arrived.
+    None while no position may be shown, when the last one is too old, and when the driver has
+    arrived.
     """
-    spot = order.visible
-    if spot is None or age_s(spot.fix_at, order.now) > STALE_WITHIN_S:
+    position = order.visible
+    if position is None or age_s(position.fix_at, order.now) > STALE_WITHIN_S:
         return None
     if order.state in _BEFORE_PICK_UP:
-        there = order.restaurant if order.state == "assigned" else spot.lon_lat
-        straight_m = distance_m(spot.lon_lat, there) + distance_m(there, order.destination)
+        via = order.restaurant if order.state == "assigned" else position.lon_lat
+        straight_m = distance_m(position.lon_lat, via) + distance_m(via, order.destination)
         handover_s = HANDOVER_DWELLS * order.dwell_min_s
     elif order.state in _AFTER_PICK_UP:
-        straight_m = distance_m(spot.lon_lat, order.destination)
+        straight_m = distance_m(position.lon_lat, order.destination)
         handover_s = 0.0
     else:
         return None
-    observed_mps = observed_speed_mps([*order.trail, spot], order.now)
+    observed_mps = observed_speed_mps([*order.trail, position], order.now)
     speed_mps = observed_mps or ASSUMED_SPEED_MPS
     way_m = straight_m * DETOUR_FACTOR
     total_s = way_m / speed_mps + handover_s
 
     def at(seconds: float) -> datetime:
-        return max(spot.fix_at + timedelta(seconds=seconds), order.now)
+        return max(position.fix_at + timedelta(seconds=seconds), order.now)
 
     arrives_at = at(total_s)
     return Eta(
         arrives_at=arrives_at,
         p10_at=at(total_s * P10_RATIO),
         p90_at=at(total_s * P90_RATIO),
-        as_of=spot.fix_at,
+        as_of=position.fix_at,
         seconds=round((arrives_at - order.now).total_seconds()),
         distance_m=round(way_m),
         speed_mps=round(speed_mps, 2),
@@ -88,25 +94,25 @@ def estimate_arrival(order: TrackedOrder) -> Eta | None:
     )
 
 
-def observed_speed_mps(trail: Sequence[Position], now: datetime) -> float | None:
-    """The mean speed while moving, over the last minutes. None if there was too little of it.
+def observed_speed_mps(trail: Sequence[TrailPoint | Position], now: datetime) -> float | None:
+    """Return the mean speed while moving, over the last minutes. None for too little movement.
 
-    The trail is thinned to steps of 30 m, so that jitter while waiting is no movement.
+    The trail is thinned to steps of 30 m, so that GPS noise at rest does not count.
     """
-    recent = [spot for spot in trail if age_s(spot.fix_at, now) <= OBSERVED_WITHIN_S]
+    recent = [position for position in trail if age_s(position.fix_at, now) <= OBSERVED_WITHIN_S]
     moved_m = moved_s = 0.0
     if not recent:
         return None
     anchor = recent[0]
-    for spot in recent[1:]:
-        step_m = distance_m(anchor.lon_lat, spot.lon_lat)
-        step_s = (spot.fix_at - anchor.fix_at).total_seconds()
+    for position in recent[1:]:
+        step_m = distance_m(anchor.lon_lat, position.lon_lat)
+        step_s = (position.fix_at - anchor.fix_at).total_seconds()
         if step_m < SEGMENT_M or step_s <= 0:
             continue
         if SLOWEST_MPS <= step_m / step_s <= FASTEST_MPS:
             moved_m += step_m
             moved_s += step_s
-        anchor = spot
+        anchor = position
     return moved_m / moved_s if moved_m >= LEAST_OBSERVED_M else None
 
 

@@ -1,48 +1,43 @@
-"""What the database knows of one order under way, and which of it may be shown.
+"""One order under way, and the rule of what its customer may see. Pure.
 
-Pure: `now` is passed in (the database's clock, read with the rest).
+`now` is passed in: the database's clock, read in the same statement.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 from uuid import UUID
+
+import msgspec
 
 Freshness = Literal["live", "recent", "stale", "lost"]
 
 # A device under way reports every 4 s and at least every 30 s.
-LIVE_WITHIN_S = 15  # three reports of 4 s missed, and a bit
+LIVE_WITHIN_S = 15  # three reports of 4 s missed
 RECENT_WITHIN_S = 60  # two silent periods of 30 s
-STALE_WITHIN_S = 300  # a tunnel, a lift, a cellar; beyond it nobody knows
-
-# Presence is about the device, whatever its driver does: what has arrived of it, and when.
-Presence = Literal["online", "stationary", "silent", "lost"]
-SILENT_AFTER_S = 60  # two heartbeats of 30 s
-LOST_AFTER_S = 300
-MOVING_MPS = 0.5  # below it a receiver's own noise looks like moving
+STALE_WITHIN_S = 300  # a tunnel, a lift, a cellar
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """[assigned_at, ended_at) of one assignment: the only time in which its driver is shown."""
+    """[assigned_at, ended_at) of one assignment: its driver is shown only within it."""
 
     assigned_at: datetime
     ended_at: datetime | None
 
     def is_open(self, now: datetime) -> bool:
-        """Whether the assignment is going on."""
+        """Whether the assignment is open."""
         return self.assigned_at <= now and (self.ended_at is None or now < self.ended_at)
 
     def holds(self, fix_at: datetime) -> bool:
-        """Whether a fix of this instant belongs to the assignment."""
+        """Whether a fix of this instant is inside the window."""
         return self.assigned_at <= fix_at and (self.ended_at is None or fix_at < self.ended_at)
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
-    """A driver's fix, as far as it is read."""
+class Position(msgspec.Struct, frozen=True):
+    """A driver's fix, with the columns that answers show."""
 
     fix_at: datetime
     received_at: datetime
@@ -58,26 +53,21 @@ class Position:
         return self.lon_deg, self.lat_deg
 
 
-class FixKey(NamedTuple):
-    """Where a fix stands in its driver's history."""
+class TrailPoint(msgspec.Struct, frozen=True, array_like=True):
+    """A fix of the last minutes, as far as estimates need it."""
 
     fix_at: datetime
-    boot: str
-    seq: int
+    lon_deg: float
+    lat_deg: float
+
+    @property
+    def lon_lat(self) -> tuple[float, float]:
+        """The place, longitude first."""
+        return self.lon_deg, self.lat_deg
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
-    """An available driver and the straight distance to them."""
-
-    driver_id: str
-    distance_m: float
-    spot: Position
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One step of an order that a customer has seen, or may see."""
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """One state change of an order that its customer may see."""
 
     order_seq: int
     state: str
@@ -92,7 +82,7 @@ class TrackedOrder:
 
     `newest` is the driver's newest fix whatever its time: `visible` decides. `trail` are the
     fixes before it, inside the window, oldest first. `driver_id` is the current assignment's, and
-    no part of any answer. `pace` is how many times faster than the world its clock runs.
+    never part of an answer. `pace` is the speed-up of a demo's clock.
     """
 
     now: datetime
@@ -108,18 +98,18 @@ class TrackedOrder:
     newest: Position | None
     driver_id: str | None = None
     pace: float = 1.0
-    trail: list[Position] = field(default_factory=list)
+    trail: list[TrailPoint] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
     @property
     def visible(self) -> Position | None:
-        """The driver's position, if it may be seen."""
+        """The driver's position, if it may be shown."""
         return visible_in(self.window, self.newest, self.now)
 
 
 @dataclass(frozen=True, slots=True)
 class OrderPoll:
-    """A short look at an order: the number of its newest event, its window and the newest fix."""
+    """What the hub polls: an order's newest event number, its window and the newest fix."""
 
     now: datetime
     order_id: UUID
@@ -129,38 +119,26 @@ class OrderPoll:
 
     @property
     def visible(self) -> Position | None:
-        """The driver's position, if it may be seen."""
+        """The driver's position, if it may be shown."""
         return visible_in(self.window, self.newest, self.now)
 
 
 def visible_in(window: Window | None, newest: Position | None, now: datetime) -> Position | None:
-    """The driver's newest position, if it is inside the window, by fix_at and by now."""
+    """Return the newest position if `fix_at` and `now` are both inside the window."""
     if window is None or newest is None or not window.is_open(now):
         return None
     return newest if window.holds(newest.fix_at) else None
 
 
 def age_s(fix_at: datetime, now: datetime) -> float:
-    """How old a fix is. A phone's clock may run ahead; nothing is younger than now."""
+    """Return a fix's age in s; 0 for a phone whose clock is ahead."""
     return max(0.0, round((now - fix_at).total_seconds(), 3))
 
 
 def freshness_of(age: float) -> Freshness:
-    """Put an age into a word."""
+    """Classify an age in s."""
     if age <= LIVE_WITHIN_S:
         return "live"
     if age <= RECENT_WITHIN_S:
         return "recent"
     return "stale" if age <= STALE_WITHIN_S else "lost"
-
-
-def presence_of(quiet_s: float | None, speed_mps: float | None) -> Presence:
-    """Whether a device is there: `quiet_s` since anything arrived of it, None for never.
-
-    The database says the same of a tile's drivers, given the same three limits.
-    """
-    if quiet_s is None or quiet_s > LOST_AFTER_S:
-        return "lost"
-    if quiet_s > SILENT_AFTER_S:
-        return "silent"
-    return "stationary" if speed_mps is not None and speed_mps < MOVING_MPS else "online"

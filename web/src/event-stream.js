@@ -2,7 +2,7 @@
 // has no time-out: it does not detect a frozen server.
 
 const CONNECT_TIMEOUT_MS = 10_000;
-export const SILENCE_MS = 25_000; // the server sends a heartbeat every 10 s
+const SILENCE_MS = 25_000; // the server sends a heartbeat every 10 s
 
 const RETRY_MS = 500; // for the first six seconds: a restart takes no longer
 const QUICK_RETRIES = 12;
@@ -23,16 +23,19 @@ export function retryDelayMs(failures) {
  *   onActivity()     is called for all data, heartbeats included
  */
 export async function readEventStream(request, { onEvent, onActivity = () => {}, signal }) {
-  const timeout = new AbortController();
-  const abortWith = (message) => () => timeout.abort(new Error(message));
-  let timer = setTimeout(abortWith("no response"), CONNECT_TIMEOUT_MS);
+  const controller = new AbortController(); // AbortSignal.any is missing in browsers before 2024
+  const abort = (reason) => controller.abort(reason);
+  const onAbort = () => abort(signal.reason);
+  if (signal?.aborted) onAbort();
+  signal?.addEventListener("abort", onAbort);
+  let timer = setTimeout(abort, CONNECT_TIMEOUT_MS, new Error("no response"));
   try {
-    const response = await request(signal ? AbortSignal.any([signal, timeout.signal]) : timeout.signal);
+    const response = await request(controller.signal);
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let pieces = []; // joined once an event is complete: a snapshot arrives in many pieces
     for (;;) {
       clearTimeout(timer);
-      timer = setTimeout(abortWith("silence"), SILENCE_MS);
+      timer = setTimeout(abort, SILENCE_MS, new Error("silence"));
       const { value, done } = await reader.read();
       if (done) return;
       onActivity();
@@ -42,12 +45,24 @@ export async function readEventStream(request, { onEvent, onActivity = () => {},
       pieces = [blocks.pop()];
       for (const block of blocks) {
         const event = parseEvent(block);
-        if (event.data) onEvent(event);
+        if (event.data) dispatch(onEvent, event);
       }
     }
   } finally {
     clearTimeout(timer);
-    timeout.abort();
+    signal?.removeEventListener("abort", onAbort);
+    abort(); // closes the connection
+  }
+}
+
+/** Call a handler. Its exception is reported as uncaught, and does not end the stream. */
+function dispatch(handler, event) {
+  try {
+    handler(event);
+  } catch (error) {
+    setTimeout(() => {
+      throw error;
+    });
   }
 }
 

@@ -42,9 +42,9 @@ from driver_events.positions import pack_positions
 from tests.unit.tracking_api.live_world import PUBLIC_URL, World, ms_of
 from tracking_api.app import build_app
 from tracking_api.fleet.queries import POSITION_COLUMNS
+from tracking_api.fleet.viewports import Box
 from tracking_api.live.feed import Feed
 from tracking_api.live.fleet_channel import CLUSTER_COLUMNS, LIMITS, FleetChannel
-from tracking_api.live.fleet_index import Box
 from tracking_api.live.frames import (
     Frame,
     end_frame,
@@ -53,17 +53,17 @@ from tracking_api.live.frames import (
     resync_frame,
     snapshot_frame,
 )
-from tracking_api.schemas import (
-    Coordinates,
+from tracking_api.orders.schemas import Coordinates, OrderState
+from tracking_api.series.streams import points_frame
+from tracking_api.stores import Stores
+from tracking_api.track.schemas import (
     EtaAnswer,
     EventAnswer,
-    OrderState,
     PositionFeature,
     PositionProperties,
     Restaurant,
     TrackAnswer,
 )
-from tracking_api.series.live import points_frame
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -324,12 +324,18 @@ class KafkaMessage:
 
 
 def test_live_feed__examples__are_read() -> None:
-    feed = Feed("", updates_topic="u", positions_topic="p", take=print, watched={"anna", "ben"})
+    feed = Feed(
+        "",
+        updates_topic="u",
+        positions_topic="p",
+        on_batch=print,
+        watched_drivers={"anna", "ben"},
+    )
     records = [KafkaMessage("u", one) for one in payloads_of("orderUpdate")]
     records += [KafkaMessage("p", one) for one in payloads_of("packedPositions")]
-    heard = feed.read(records)  # type: ignore[arg-type]
-    assert list(heard.orders.values()) == [4]
-    assert heard.drivers == {"anna", "ben"}
+    batch = feed.decode(records)  # type: ignore[arg-type]
+    assert list(batch.orders.values()) == [4]
+    assert batch.moved_drivers == {"anna", "ben"}
 
 
 def test_packed_positions__written_from_a_batch__are_valid() -> None:
@@ -351,7 +357,7 @@ def test_dead_letter__headers__are_the_code_s() -> None:
 
 
 def test_streams__addresses__are_tracking_api_s() -> None:
-    paths = build_app(World(), PUBLIC_URL).openapi()["paths"]  # type: ignore[arg-type]
+    paths = build_app(Stores.backed_by(World()), PUBLIC_URL).openapi()["paths"]
     streams = {
         path
         for path, operations in paths.items()
@@ -386,14 +392,13 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
     world = World()
     order_id = world.create("picked_up", driver_id="anna")
     world.fix("anna")
-    order = await world.read_track(order_id)
-    assert order is not None
-    spot = order.visible
-    assert spot is not None
+    order = (await world.read_tracks([order_id]))[order_id]
+    position = order.visible
+    assert position is not None
     frames = [
         snapshot_frame(order, with_id=True),
         order_frame(order, order.events[-1]),
-        position_frame(spot, order.now, None),
+        position_frame(position, order.now, None),
         resync_frame(4),
         end_frame("delivered"),
     ]
@@ -410,14 +415,14 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
 
 
 class FleetViewer:
-    """Keeps what it is shown."""
+    """Keeps the frames that it is sent."""
 
     paused = False
 
     def __init__(self) -> None:
         self.frames: list[tuple[str, dict[str, Any]]] = []
 
-    def show(self, frame: Frame) -> None:
+    def send_latest(self, frame: Frame) -> None:
         self.frames.append(told_by(frame))
 
 
@@ -429,12 +434,12 @@ async def test_fleet_frames__written__have_exactly_the_schema_s_fields() -> None
     await fleet.open()
     one_by_one, clustered = FleetViewer(), FleetViewer()
     everywhere = Box(-180, -90, 180, 90)
-    fleet.enter(one_by_one, everywhere)  # type: ignore[arg-type]
-    fleet.enter(clustered, everywhere, 1)  # type: ignore[arg-type]
+    fleet.subscribe(one_by_one, everywhere)  # type: ignore[arg-type]
+    fleet.subscribe(clustered, everywhere, 1)  # type: ignore[arg-type]
     world.tick(1)
     at_ms = ms_of(world.fix("anna").fix_at)
-    fleet.hear([["anna", at_ms, at_ms, 11.0, 43.0, None, None, None]])
-    fleet.tell()
+    fleet.positions_changed([["anna", at_ms, at_ms, 11.0, 43.0, None, None, None]])
+    fleet.push()
     schemas = {"snapshot": "FleetSnapshot", "drivers": "FleetDrivers"}
     seen: dict[str, set[str]] = {kind: set() for kind in schemas}
     for kind, data in one_by_one.frames + clustered.frames:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from doorstep.store import deadline, pool
-from driver_api import database
+from driver_api import queries
 
 
 def test_waits__a_request_that_needs_two_connections__is_refused_within_2_s() -> None:
@@ -11,7 +11,7 @@ def test_waits__a_request_that_needs_two_connections__is_refused_within_2_s() ->
 
 
 def test_waits__no_connection_became_free__is_not_waited_for_again() -> None:
-    assert database.RETRY_WITHIN_S < pool.WAIT_S
+    assert queries.RETRY_WITHIN_S < pool.WAIT_S
 
 
 def test_waits__a_silent_database__is_given_up_below_5_s_and_after_any_wait() -> None:

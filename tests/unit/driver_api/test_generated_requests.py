@@ -57,14 +57,14 @@ async def answered_well(client: httpx.AsyncClient, method: str, path: str, body:
 
 @CASES
 @given(st.binary(max_size=300))
-async def test_any_bytes__get_an_answer(phone: httpx.AsyncClient, body: bytes) -> None:
+async def test_any_bytes__as_a_body__get_an_answer(phone: httpx.AsyncClient, body: bytes) -> None:
     await answered_well(phone, "PATCH", "/drivers/d1/location", body)
     await answered_well(phone, "POST", "/drivers/d1/locations", b'{"fixes":[' + body + b"]}")
 
 
 @CASES
 @given(fixes | values)
-async def test_any_json__gets_an_answer(phone: httpx.AsyncClient, value: Any) -> None:
+async def test_any_json__as_a_body__gets_an_answer(phone: httpx.AsyncClient, value: Any) -> None:
     body = json.dumps(value).encode()
     await answered_well(phone, "PATCH", "/drivers/d1/location", body)
     await answered_well(phone, "POST", "/drivers/d1/locations", b'{"fixes":[' + body + b"]}")
@@ -72,7 +72,9 @@ async def test_any_json__gets_an_answer(phone: httpx.AsyncClient, value: Any) ->
 
 @CASES
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
-async def test_any_driver_id_and_key__get_an_answer(phone: httpx.AsyncClient, text: str) -> None:
+async def test_any_driver_id_and_key__in_a_request__get_an_answer(
+    phone: httpx.AsyncClient, text: str
+) -> None:
     quoted = quote(text, safe="")
     for path in ("", "/on-duty", f"/orders/{quoted}/decline"):
         method = "POST" if path else "GET"

@@ -1,4 +1,4 @@
-"""driver_api over a store in memory: the seam is `driver_api.database.Store`."""
+"""driver_api over a store in memory: the seam is `driver_api.queries.Store`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from doorstep.fix import Fix
 from doorstep.store.records import Driver, IncomingRow, Order, Outcome, Token
 from driver_api.app import build_app
 from driver_api.positions import pack_position
+from driver_api.queries import CurrentOrder
 from driver_api.routes import BURST_FIXES
-from driver_api.schemas import CurrentOrder, Place
 
 ORDER_ID = uuid4()
 
@@ -78,12 +78,13 @@ class MemoryStore:
             state="assigned",
             assignment_no=1,
             assigned_at=datetime(2026, 1, 1, tzinfo=UTC),
-            restaurant=Place(lon_deg=11.25, lat_deg=43.77, name="Da Mario"),
-            destination=Place(lon_deg=11.26, lat_deg=43.78),
+            restaurant_name="Da Mario",
+            restaurant=(11.25, 43.77),
+            destination=(11.26, 43.78),
         )
         return Driver("d1", "on_duty", "to_restaurant", ORDER_ID), current
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return not self.away
 
 
@@ -152,7 +153,7 @@ async def test_patch_location__good_fix__is_committed_and_published(http, store,
 
 
 @pytest.mark.parametrize("outcome", ["duplicate", "quarantined"])
-async def test_patch_location__known_or_quarantined_fix__succeeds_and_is_not_published(
+async def test_patch_location__duplicate_or_quarantined__is_200_and_is_not_published(
     http, store, positions, outcome
 ):
     store.outcomes = [Outcome(0, outcome, None)]
@@ -161,13 +162,13 @@ async def test_patch_location__known_or_quarantined_fix__succeeds_and_is_not_pub
     assert positions.published == []
 
 
-async def test_patch_location__refused_by_the_rules__is_422_with_the_reason(http, store):
+async def test_patch_location__rejected__is_422_with_the_reason(http, store):
     store.outcomes = [Outcome(0, "rejected", "too_old")]
     answer = await http.patch("/drivers/d1/location", json=make_fix())
     assert problem_of(answer, 422, "rejected-fix")["reason"] == "too_old"
 
 
-async def test_patch_location__other_content_under_a_known_identity__is_409(http, store):
+async def test_patch_location__known_identity_with_other_content__is_409(http, store):
     store.outcomes = [Outcome(0, "conflict", None)]
     problem_of(await http.patch("/drivers/d1/location", json=make_fix()), 409, "conflicting-fix")
 
@@ -192,7 +193,7 @@ async def test_patch_location__unknown_driver_by_staff__is_404(http, store):
         ("Bearer tok-customer", 403, "forbidden"),
     ],
 )
-async def test_patch_location__not_this_drivers_token__writes_nothing(
+async def test_patch_location__another_drivers_token__writes_nothing(
     http, store, token, status, slug
 ):
     del http.headers["Authorization"]
@@ -203,7 +204,7 @@ async def test_patch_location__not_this_drivers_token__writes_nothing(
     assert store.rows == []
 
 
-async def test_patch_location__many_fixes__look_the_token_up_once(http, store):
+async def test_patch_location__several_fixes__look_the_token_up_once(http, store):
     for seq in range(5):
         await http.patch("/drivers/d1/location", json=make_fix(seq=seq + 1))
     assert store.look_ups == 1
@@ -250,7 +251,7 @@ async def test_service_token__commands__are_403(http, store):
     problem_of(await http.post("/drivers/d1/on-duty", headers=headers), 403, "forbidden")
 
 
-async def test_patch_location__database_away__is_503_with_retry_after(http, store):
+async def test_patch_location__database_unavailable__is_503_with_retry_after(http, store):
     store.away = True
     answer = await http.patch("/drivers/d1/location", json=make_fix())
     problem_of(answer, 503, "store-unavailable")
@@ -259,7 +260,7 @@ async def test_patch_location__database_away__is_503_with_retry_after(http, stor
     assert (ready.status_code, ready.json()) == (503, {"ready": False, "database": False})
 
 
-async def test_patch_location__past_the_burst__is_429_for_that_driver_only(http, store):
+async def test_patch_location__over_the_burst__is_429_for_that_driver_only(http, store):
     batch = {"fixes": [make_fix(seq=seq + 1) for seq in range(250)]}
     for _ in range(BURST_FIXES // 250):
         assert (await http.post("/drivers/d1/locations", json=batch)).status_code == 200
@@ -271,7 +272,7 @@ async def test_patch_location__past_the_burst__is_429_for_that_driver_only(http,
     assert answer.status_code == 200
 
 
-async def test_post_locations__bad_ones_among_good_ones__each_is_judged_by_itself(http, store):
+async def test_post_locations__bad_and_good_fixes__have_their_own_outcomes(http, store):
     store.outcomes = [Outcome(3, "duplicate", None), Outcome(1, "rejected", "wrong_type")]
     fixes = [
         make_fix(),
@@ -321,7 +322,7 @@ async def test_post_locations__more_than_256__is_422(http, store):
         ),
     ],
 )
-async def test_patch_location__body_not_as_it_must_be__is_refused_unread(
+async def test_patch_location__wrong_type_or_size__is_refused_before_parsing(
     http, body, headers, status, slug
 ):
     answer = await http.patch("/drivers/d1/location", content=body, headers=headers)
@@ -354,7 +355,7 @@ async def test_commands__each_route__names_its_command(http, store):
     ]
 
 
-async def test_on_break__with_an_order__is_409_saying_what_is_possible(http):
+async def test_on_break__with_an_order__is_409_with_what_is_allowed(http):
     document = problem_of(await http.post("/drivers/d1/on-break"), 409, "illegal-transition")
     assert (document["current_state"], document["allowed"]) == ("to_customer", ["off_duty"])
 
@@ -366,20 +367,20 @@ async def test_commands__staff_token__is_403(http, store):
     assert store.commands == []
 
 
-async def test_get_driver__own_token__tells_where_to_go(http):
+async def test_get_driver__own_token__has_the_restaurant_and_the_destination(http):
     body = (await http.get("/drivers/d1")).json()
     assert (body["duty"], body["state"]) == ("on_duty", "to_restaurant")
     assert body["order"]["restaurant"] == {"lon_deg": 11.25, "lat_deg": 43.77, "name": "Da Mario"}
 
 
-async def test_unknown_path_and_method__are_problems(http):
+async def test_unknown_path_or_method__any__is_a_problem_document(http):
     problem_of(await http.get("/nowhere"), 404, "not-found")
     answer = await http.delete("/drivers/d1")
     problem_of(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "GET"
 
 
-async def test_metrics__requests__are_labelled_by_route_and_never_by_id(http):
+async def test_metrics__requests__are_labelled_by_route_without_ids(http):
     await http.get("/drivers/d1")
     await http.get("/drivers/d1/nowhere/else")
     text = (await http.get("/metrics")).text

@@ -1,6 +1,6 @@
 """A small world for the live tests: orders, drivers and tokens in memory.
 
-The seam is `tracking_api.database.Store`, as far as the streams use it. Time stands still unless a
+The seam is `tracking_api.stores.Stores`, as far as the streams use it. Time stands still unless a
 test moves it. Each fix has a place of its own, so that a frame tells whose fix it shows.
 """
 
@@ -23,6 +23,7 @@ from doorstep.http.guarded_protocol import ConnectionLimits, guarded
 from doorstep.store.records import Token
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol
+from tracking_api.stores import Stores
 from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -63,7 +64,7 @@ class World:
         self.tokens = {token_sha256("tok-staff"): Token("staff", None, None)}
         self.away = False
         self.reads = 0
-        self.looks = 0
+        self.polls = 0
         self.fleet_reads = 0
         self.fleet_named: list[list[str]] = []
         self.driver_states: dict[str, str] = {}
@@ -142,7 +143,12 @@ class World:
         self._need()
         return {one: self.tokens[one] for one in sha256s if one in self.tokens}
 
-    async def read_track(self, order_id: UUID) -> TrackedOrder | None:
+    async def read_track(self, order_id: UUID, token_sha256: bytes) -> TrackedOrder | None:
+        token = await self.find_token(token_sha256)
+        is_allowed = token and (token.role == "staff" or token.order_id == order_id)
+        return await self._track(order_id) if is_allowed else None
+
+    async def _track(self, order_id: UUID) -> TrackedOrder | None:
         self._need()
         self.reads += 1
         order = self.orders.get(order_id)
@@ -166,12 +172,12 @@ class World:
         )
 
     async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
-        found = [await self.read_track(order_id) for order_id in order_ids]
+        found = [await self._track(order_id) for order_id in order_ids]
         return {one.order_id: one for one in found if one is not None}
 
     async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
         self._need()
-        self.looks += 1
+        self.polls += 1
         found = []
         for order_id in order_ids:
             order = self.orders[order_id]
@@ -187,13 +193,13 @@ class World:
             )
         return found
 
-    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
+    async def read_fleet_page(self, after: str, limit: int) -> tuple[int, list[list[Any]]]:
         self._need()
         self.fleet_reads += 1
         rows = sorted(row for row in self._rows() if row[0] > after)
-        return ms_of(self.now), rows[:at_most]
+        return ms_of(self.now), rows[:limit]
 
-    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+    async def read_fleet_drivers(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
         self._need()
         self.fleet_named.append(sorted(driver_ids))
         return ms_of(self.now), [row for row in self._rows() if row[0] in driver_ids]
@@ -214,7 +220,7 @@ class World:
             for driver_id, spot in self.newest.items()
         ]
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return not self.away
 
     def _need(self) -> None:
@@ -254,7 +260,7 @@ def frames_of(text: str) -> Iterator[Shown]:
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[tuple[str, Any]]:
     """Serve tracking_api over a world, without Kafka: its address and its application."""
-    app = build_app(world, PUBLIC_URL)  # type: ignore[arg-type]
+    app = build_app(Stores.backed_by(world), PUBLIC_URL)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from doorstep.errors import StoreUnavailable
-from tracking_api.fleet.dispatch_queries import Filters, uuids_beginning
-from tracking_api.fleet.tiles import FRESH_FOR_S, Tiles
+from tracking_api.fleet.dispatch_queries import TileFilters, uuid_range
+from tracking_api.fleet.tiles import FRESH_FOR_S, TileCache
 from tracking_api.history.exports import CsvWriter, GpxWriter, spreadsheet_safe
 from tracking_api.track.visibility import Position
 
@@ -25,11 +25,11 @@ def spot(after_s: float) -> Position:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])
-def test_csv__a_text_that_a_spreadsheet_would_run__is_shown_as_text(text):
+def test_csv__text_like_a_formula__is_escaped(text):
     assert spreadsheet_safe(text) == f"'{text}"
 
 
-def test_csv__an_id_like_a_formula__is_quoted_and_a_negative_number_is_none():
+def test_csv__driver_id_like_a_formula__is_escaped_and_numbers_are_not():
     writer = CsvWriter("-1-1")
     [row] = csv.DictReader(io.StringIO(writer.head() + writer.page([spot(0)]) + writer.foot()))
     assert (row["driver_id"], row["lon_deg"]) == ("'-1-1", "-11.25")
@@ -45,8 +45,8 @@ def test_gpx__a_name_with_markup_and_a_silence__is_text_and_two_segments():
 
 
 @pytest.mark.parametrize("text", ["", "g", "0" * 33, "dead beef"])
-def test_uuids_beginning__no_beginning_of_one__is_none(text):
-    assert uuids_beginning(text) is None
+def test_uuid_range__not_a_uuid_prefix__is_none(text):
+    assert uuid_range(text) is None
 
 
 class CountingStore:
@@ -56,7 +56,7 @@ class CountingStore:
         self.reads = 0
         self.away = False
 
-    async def read_tile(self, z: int, x: int, y: int, filters: Filters, at_most: int) -> bytes:
+    async def read_tile(self, z: int, x: int, y: int, filters: TileFilters, limit: int) -> bytes:
         self.reads += 1
         await asyncio.sleep(0)
         if self.away:
@@ -64,22 +64,22 @@ class CountingStore:
         return b"tile %d" % self.reads
 
 
-async def test_tiles__many_who_ask_at_once_and_soon_after__one_read():
+async def test_tile_cache__concurrent_and_recent_requests__share_one_read():
     now = 0.0
     store = CountingStore()
-    tiles = Tiles(store, lambda: now)  # type: ignore[arg-type]
-    everybody = [tiles.get(1, 0, 0, Filters()) for _ in range(9)]
+    tiles = TileCache(store, lambda: now)  # type: ignore[arg-type]
+    everybody = [tiles.get(1, 0, 0, TileFilters()) for _ in range(9)]
     assert set(await asyncio.gather(*everybody)) == {b"tile 1"}
-    assert await tiles.get(1, 0, 0, Filters(("available",))) == b"tile 2"
+    assert await tiles.get(1, 0, 0, TileFilters(("available",))) == b"tile 2"
     now = FRESH_FOR_S + 0.1
-    assert await tiles.get(1, 0, 0, Filters()) == b"tile 3"
+    assert await tiles.get(1, 0, 0, TileFilters()) == b"tile 3"
 
 
-async def test_tiles__a_read_that_failed__is_not_kept():
+async def test_tile_cache__failed_read__is_not_cached():
     store = CountingStore()
-    tiles = Tiles(store, lambda: 0.0)  # type: ignore[arg-type]
+    tiles = TileCache(store, lambda: 0.0)  # type: ignore[arg-type]
     store.away = True
     with pytest.raises(StoreUnavailable):
-        await tiles.get(0, 0, 0, Filters())
+        await tiles.get(0, 0, 0, TileFilters())
     store.away = False
-    assert await tiles.get(0, 0, 0, Filters()) == b"tile 2"
+    assert await tiles.get(0, 0, 0, TileFilters()) == b"tile 2"

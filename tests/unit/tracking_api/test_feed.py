@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from tracking_api.live import feed as feed_module
-from tracking_api.live.feed import Feed, Heard
+from tracking_api.live.feed import Feed, FeedBatch
 
 ORDER_ID = UUID(int=1)
 
@@ -59,7 +59,7 @@ class Waiting:
         pass
 
 
-def test_feed__records_that_are_there__are_heard_at_once_and_together(
+def test_feed__available_records__are_consumed_at_once_in_one_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer = Waiting()
@@ -69,9 +69,9 @@ def test_feed__records_that_are_there__are_heard_at_once_and_together(
         Record("positions", {"v": 1, "positions": [["d1", 1, 1, 11.0, 43.0, None, None, None]]}),
     ]
     monkeypatch.setattr(feed_module, "Consumer", lambda *_: consumer)
-    heard: list[Heard] = []
+    heard: list[FeedBatch] = []
 
-    def take(one: Heard) -> None:
+    def on_batch(one: FeedBatch) -> None:
         heard.append(one)
         feed._stopping.set()
 
@@ -79,11 +79,11 @@ def test_feed__records_that_are_there__are_heard_at_once_and_together(
         "nowhere:1",
         updates_topic="updates",
         positions_topic="positions",
-        take=take,
-        watched={"d1"},
+        on_batch=on_batch,
+        watched_drivers={"d1"},
     )
-    feed._listen()
+    feed._consume()
 
     [one] = heard
-    assert (one.orders, one.on_orders, one.drivers) == ({ORDER_ID: 3}, {"d1"}, {"d1"})
+    assert (one.orders, one.order_drivers, one.moved_drivers) == ({ORDER_ID: 3}, {"d1"}, {"d1"})
     assert consumer.waits == []  # nobody waited while there was something to hear

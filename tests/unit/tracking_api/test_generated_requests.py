@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.unit.tracking_api.test_routes import NEW_ORDER, ORDER_ID, STAFF, MemoryStore
 from tracking_api.app import build_app
+from tracking_api.stores import Stores
 from tracking_api.track import links
 
 JSON = STAFF | {"Content-Type": "application/json"}
@@ -48,8 +49,8 @@ objects = st.dictionaries(members, values).map(lambda changes: {**NEW_ORDER, **c
 
 @pytest.fixture
 async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(links, "ANSWER_BAD_AFTER_S", 0.0)  # hundreds of bad links: don't wait
-    app = build_app(MemoryStore(), "http://tracking.test")
+    monkeypatch.setattr(links, "REFUSE_AFTER_S", 0.0)  # hundreds of bad links: don't wait
+    app = build_app(Stores.backed_by(MemoryStore()), "http://tracking.test")
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://tracking") as client:
         yield client
@@ -57,14 +58,18 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncCl
 
 @CASES
 @given(st.sampled_from(BODIES), st.binary(max_size=300))
-async def test_any_bytes__get_an_answer(client: httpx.AsyncClient, path: str, body: bytes) -> None:
+async def test_any_bytes__as_a_body__get_an_answer(
+    client: httpx.AsyncClient, path: str, body: bytes
+) -> None:
     assert (await client.post(path, content=body, headers=JSON)).status_code < 500
     assert (await client.put(REPORTING, content=body, headers=JSON)).status_code < 500
 
 
 @CASES
 @given(st.sampled_from(BODIES), objects | values)
-async def test_any_json__gets_an_answer(client: httpx.AsyncClient, path: str, value: Any) -> None:
+async def test_any_json__as_a_body__gets_an_answer(
+    client: httpx.AsyncClient, path: str, value: Any
+) -> None:
     answer = await client.post(path, content=json.dumps(value).encode(), headers=JSON)
     assert answer.status_code < 500, answer.text
     answer = await client.put(REPORTING, content=json.dumps(value).encode(), headers=JSON)
@@ -73,7 +78,7 @@ async def test_any_json__gets_an_answer(client: httpx.AsyncClient, path: str, va
 
 @CASES
 @given(st.text(st.characters(codec="utf-8"), max_size=30))
-async def test_any_text__wherever_a_text_goes__gets_an_answer(
+async def test_any_text__as_any_parameter__gets_an_answer(
     client: httpx.AsyncClient, text: str
 ) -> None:
     quoted = quote(text, safe="")

@@ -18,16 +18,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from doorstep.credentials import token_sha256
 from doorstep.store.records import Token
 from tests.unit.tracking_api.live_world import PUBLIC_URL, Shown, World, frames_of, serving
-from tracking_api.live.connection_manager import VIEWERS_OF_A_TOKEN
+from tracking_api.live.connection_manager import MAX_VIEWERS_PER_TOKEN
 from tracking_api.live.service import Live
-from tracking_api.live.websocket import MOST_MESSAGE_BYTES, MOST_MESSAGES
+from tracking_api.live.websocket import MAX_MESSAGE_BYTES, MAX_MESSAGES
 from tracking_api.track.links import COOKIE
 
 PATIENCE_S = 30
 
 
 class Server:
-    """A served world; `live` is the server's own, so that a test can turn its wheels."""
+    """A served world; `live` is the server's own, so that a test can drive it."""
 
     def __init__(self, world: World, url: str, live: Live) -> None:
         self.world = world
@@ -65,12 +65,12 @@ class Server:
         async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as client:
             return await client.get(path, headers={"Authorization": f"Bearer {token}"})
 
-    async def look(self) -> None:
-        """Let the hub look at everything that is watched."""
-        self.live.hub.heard_drivers(list(self.live.hub.watched_drivers))
+    async def poll(self) -> None:
+        """Make every order due, and poll."""
+        self.live.hub.drivers_moved(list(self.live.hub.watched_drivers))
         for order in self.world.orders.values():
-            self.live.hub.heard_order(order.order_id, len(order.events))
-        await self.live.hub.look()
+            self.live.hub.order_changed(order.order_id, len(order.events))
+        await self.live.hub.poll()
 
 
 class Reader:
@@ -118,13 +118,13 @@ def world() -> World:
 @pytest.fixture
 async def server(world: World) -> AsyncIterator[Server]:
     async with serving(world) as (url, app):
-        yield Server(world, url, app.state.parts.live)
+        yield Server(world, url, app.state.context.live)
 
 
 # What is shown
 
 
-async def test_stream__of_an_order_under_way__begins_with_what_get_track_answers(server, world):
+async def test_stream__order_under_way__starts_with_the_answer_of_get_track(server, world):
     order_id = world.create("picked_up", driver_id="d1")
     spot = world.fix("d1")
     async with server.follow(order_id) as stream:
@@ -134,20 +134,20 @@ async def test_stream__of_an_order_under_way__begins_with_what_get_track_answers
     assert first.place == spot.lon_lat
 
 
-async def test_stream__a_fix_and_an_event__are_told_as_get_track_would_answer(server, world):
+async def test_stream__fix_and_event__are_sent_as_get_track_shows_them(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert (await stream.next()).data["position"] is None
         world.tick()
         world.fix("d1")
-        await server.look()
+        await server.poll()
         moved = await stream.next()
         asked = (await server.get(f"/track/{order_id}", f"tok-{order_id}")).json()
         assert moved.kind == "position"
         assert moved.event_id is None
         assert moved.data["position"] == asked["position"]
         world.move(order_id, "picked_up")
-        await server.look()
+        await server.poll()
         event = await stream.next()
         asked = (await server.get(f"/track/{order_id}", f"tok-{order_id}")).json()
         assert (event.kind, event.event_id) == ("order", 3)
@@ -160,17 +160,17 @@ async def test_stream__a_fix_and_an_event__are_told_as_get_track_would_answer(se
         }
 
 
-async def test_stream__the_same_fix_and_event_heard_again__say_nothing(server, world):
+async def test_stream__repeated_fix_and_event__send_nothing(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         world.fix("d1")
         for _ in range(3):
-            await server.look()
-            server.live.hub.heard_order(order_id, 2)
+            await server.poll()
+            server.live.hub.order_changed(order_id, 2)
         world.fix("d1", ago_s=60)  # a late fix rewinds nothing
-        await server.look()
+        await server.poll()
         world.move(order_id, "picked_up")
-        await server.look()
+        await server.poll()
         assert await stream.kinds(3) == ["snapshot", "position", "order"]
 
 
@@ -183,20 +183,22 @@ async def test_stream__before_the_assignment__shows_no_driver_and_then_only_fixe
         assert (await stream.next()).place is None
         world.tick(10)
         world.assign(order_id, "d1")
-        await server.look()
+        await server.poll()
         assigned = await stream.next()
         assert (assigned.data["state"], assigned.place) == ("assigned", None)
         spot = world.fix("d1")
-        await server.look()
+        await server.poll()
         assert (await stream.next()).place == spot.lon_lat
 
 
-async def test_stream__driver_reassigned__never_shows_the_old_drivers_next_order(server, world):
+async def test_stream__driver_reassigned__never_shows_the_previous_drivers_next_order(
+    server, world
+):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert await stream.kinds(1) == ["snapshot"]
         world.fix("d1")
-        await server.look()
+        await server.poll()
         assert await stream.kinds(1) == ["position"]
         world.assign(order_id, "d2")
         next_id = world.create(driver_id="d1")
@@ -204,17 +206,17 @@ async def test_stream__driver_reassigned__never_shows_the_old_drivers_next_order
             for _ in range(3):
                 world.tick(4)
                 world.fix("d1")
-                server.live.hub.heard_drivers(["d1"])
-                await server.look()
+                server.live.hub.drivers_moved(["d1"])
+                await server.poll()
             event = await stream.next()
             assert (event.kind, event.place) == ("order", None)
             theirs = world.fix("d2")
-            await server.look()
+            await server.poll()
             assert (await stream.next()).place == theirs.lon_lat
             assert await next_stream.kinds(4) == ["snapshot", "position", "position", "position"]
 
 
-async def test_stream__delivered__is_told_then_ended_then_closed(server, world):
+async def test_stream__delivered__sends_the_event_and_the_end_and_closes(server, world):
     order_id = world.create("picked_up", driver_id="d1")
     world.fix("d1")
     async with server.follow(order_id) as stream:
@@ -222,15 +224,15 @@ async def test_stream__delivered__is_told_then_ended_then_closed(server, world):
         world.move(order_id, "delivered")
         world.tick()
         world.fix("d1")
-        await server.look()
+        await server.poll()
         event, end = await stream.next(), await stream.next()
         assert (event.data["state"], event.place, event.event_id) == ("delivered", None, 4)
         assert (end.kind, end.data, end.event_id) == ("end", {"reason": "delivered"}, None)
         assert await stream.next() is None
-    await holds(lambda: len(server.live.crowd) == 0)
+    await holds(lambda: len(server.live.connections) == 0)
 
 
-async def test_stream__opened_after_the_end__is_the_snapshot_and_the_end(server, world):
+async def test_stream__opened_after_the_end__sends_the_snapshot_and_the_end(server, world):
     order_id = world.create("picked_up", "delivered", driver_id="d1")
     async with server.follow(order_id) as stream:
         first = await stream.next()
@@ -238,9 +240,7 @@ async def test_stream__opened_after_the_end__is_the_snapshot_and_the_end(server,
         assert await stream.kinds(2) == ["end", None]
 
 
-async def test_stream__resumed_after_the_last_event_of_all__is_204_so_that_nobody_comes_back(
-    server, world
-):
+async def test_stream__resumed_after_the_final_event__is_204(server, world):
     order_id = world.create("cancelled")
     path = f"/track/{order_id}/stream?last_event_id=2"
     assert (await server.get(path, f"tok-{order_id}")).status_code == 204
@@ -250,7 +250,7 @@ async def test_stream__resumed_after_the_last_event_of_all__is_204_so_that_nobod
 
 
 @pytest.mark.parametrize("by", ["header", "query"])
-async def test_stream__resumed__tells_each_missed_event_once(server, world, by):
+async def test_stream__resumed__sends_each_missed_event_once(server, world, by):
     order_id = world.create("confirmed", driver_id="d1")
     world.move(order_id, "picked_up")
     if by == "header":
@@ -270,18 +270,18 @@ async def test_stream__resumed__tells_each_missed_event_once(server, world, by):
     ]
 
 
-async def test_stream__a_cursor_of_now__goes_on_from_there(server, world):
+async def test_stream__cursor_of_the_newest_event__sends_later_events_only(server, world):
     order_id = world.create("confirmed")
     async with server.follow(order_id, cursor="2") as stream:
         first = await stream.next()
         assert (first.kind, first.event_id) == ("snapshot", None)
         world.move(order_id, "cancelled")
-        await server.look()
+        await server.poll()
         assert (await stream.next()).event_id == 3
 
 
 @pytest.mark.parametrize("cursor", ["99", "x", "-1", "1e9", "٣", "999999999999999999999"])
-async def test_stream__a_cursor_of_no_use__is_one_resync_and_a_snapshot(server, world, cursor):
+async def test_stream__invalid_cursor__sends_one_resync_and_a_snapshot(server, world, cursor):
     order_id = world.create("confirmed")
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         headers = {"Authorization": f"Bearer tok-{order_id}"}
@@ -292,7 +292,7 @@ async def test_stream__a_cursor_of_no_use__is_one_resync_and_a_snapshot(server, 
             stream = Reader(answer)
             frames = [await stream.next(), await stream.next()]
             world.move(order_id, "cancelled")
-            await server.look()
+            await server.poll()
             frames.append(await stream.next())
     assert [(one.kind, one.event_id) for one in frames] == [
         ("resync", None),
@@ -301,15 +301,15 @@ async def test_stream__a_cursor_of_no_use__is_one_resync_and_a_snapshot(server, 
     ]
 
 
-async def test_stream__a_cursor_from_too_long_ago__is_one_resync_and_a_snapshot(server, world):
+async def test_stream__cursor_too_old__sends_one_resync_and_a_snapshot(server, world):
     order_id = world.create(*["confirmed"] * 60)
     async with server.follow(order_id, cursor="1") as stream:
         assert await stream.kinds(2) == ["resync", "snapshot"]
 
 
-async def test_stream__many_viewers_at_once__cost_the_database_few_reads(server, world):
+async def test_stream__concurrent_viewers__share_reads(server, world):
     order_id = world.create(driver_id="d1")
-    world.reads = world.looks = 0
+    world.reads = world.polls = 0
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         headers = {"Authorization": f"Bearer tok-{order_id}"}
         requests = [
@@ -321,7 +321,7 @@ async def test_stream__many_viewers_at_once__cost_the_database_few_reads(server,
         assert {(await one.next()).kind for one in streams} == {"snapshot"}
         reads = world.reads
         world.fix("d1")
-        await server.look()
+        await server.poll()
         assert {(await one.next()).kind for one in streams} == {"position"}
         assert world.reads == reads  # whoever watches
         for answer in answers:
@@ -358,19 +358,19 @@ async def test_stream__any_bad_link__is_the_same_404_as_get_track(server, world)
     assert len(set(bodies)) == 1
 
 
-async def test_stream__token_revoked_meanwhile__ends_with_the_next_heartbeat(server, world):
+async def test_stream__token_revoked__ends_with_the_next_heartbeat(server, world):
     order_id, other_id = world.create(driver_id="d1"), world.create()
     async with server.follow(order_id) as stream, server.follow(other_id) as other:
         assert await stream.kinds(1) == ["snapshot"]
         del world.tokens[token_sha256(f"tok-{order_id}")]
         for _ in range(10):  # ten heartbeats of a tenth of the viewers: 10 s
-            await server.live.crowd.look_after_some()
+            await server.live.connections.maintain_next_bucket()
         end = await stream.next()
         assert (end.kind, end.data) == ("end", {"reason": "link_ended"})
         assert await stream.next() is None
         assert await other.kinds(1) == ["snapshot"]
         world.move(other_id, "confirmed")
-        await server.look()
+        await server.poll()
         assert await other.kinds(1) == ["order"]
 
 
@@ -381,7 +381,7 @@ async def test_stream__token_expired__is_the_same_404(server, world):
     assert answer.status_code == 404
 
 
-async def test_stream__by_cookie__is_let_in_and_a_token_in_the_address_is_not(server, world):
+async def test_stream__cookie__is_accepted_and_a_token_in_the_query_is_not(server, world):
     order_id = world.create()
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         path = f"/track/{order_id}/stream"
@@ -393,28 +393,28 @@ async def test_stream__by_cookie__is_let_in_and_a_token_in_the_address_is_not(se
         assert (await client.get(f"{path}?token=tok-{order_id}")).status_code == 404
 
 
-async def test_stream__more_viewers_than_there_is_room_for__is_503_with_retry_after(world):
+async def test_stream__process_at_its_maximum__is_503_with_retry_after(world):
     order_id = world.create()
     async with serving(world) as (url, app):
-        app.state.parts.live.crowd._most = 1
-        server = Server(world, url, app.state.parts.live)
+        app.state.context.live.connections._max_viewers = 1
+        server = Server(world, url, app.state.context.live)
         async with server.follow(order_id) as stream:
             assert await stream.kinds(1) == ["snapshot"]
             answer = await server.get(f"/track/{order_id}/stream", f"tok-{order_id}")
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
 
 
-async def test_stream__one_token_too_often__is_429_and_others_get_in(server, world):
+async def test_stream__token_at_its_maximum__is_429_and_other_tokens_are_accepted(server, world):
     order_id, other_id = world.create(), world.create()
     token = token_sha256(f"tok-{order_id}")
-    server.live.crowd._of_token[token] = VIEWERS_OF_A_TOKEN
+    server.live.connections._viewers_by_token[token] = MAX_VIEWERS_PER_TOKEN
     answer = await server.get(f"/track/{order_id}/stream", f"tok-{order_id}")
     assert answer.status_code == 429
     async with server.follow(other_id) as stream:
         assert await stream.kinds(1) == ["snapshot"]
 
 
-async def test_stream__database_away__is_503_and_open_streams_stay_and_catch_up(server, world):
+async def test_stream__database_unavailable__is_503_and_open_streams_catch_up(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert await stream.kinds(1) == ["snapshot"]
@@ -423,7 +423,7 @@ async def test_stream__database_away__is_503_and_open_streams_stay_and_catch_up(
         assert answer.status_code == 503
         world.fix("d1")
         world.move(order_id, "picked_up")
-        server.live.hub.heard_drivers(["d1"])
+        server.live.hub.drivers_moved(["d1"])
         world.away = False  # within 5 s the hub looks by itself
         assert await stream.kinds(1) == ["order"]
 
@@ -431,7 +431,7 @@ async def test_stream__database_away__is_503_and_open_streams_stay_and_catch_up(
 # Slow, silent and vanished viewers
 
 
-async def test_stream__a_viewer_that_reads_nothing__gets_the_latest_only_and_others_all(
+async def test_stream__viewer_that_reads_nothing__gets_only_the_latest_position_and_every_event(
     server, world
 ):
     order_id = world.create(driver_id="d1")
@@ -439,24 +439,24 @@ async def test_stream__a_viewer_that_reads_nothing__gets_the_latest_only_and_oth
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         request = f"GET /track/{order_id}/stream HTTP/1.1\r\nHost: x\r\n"
         slow.sendall(f"{request}Authorization: Bearer tok-{order_id}\r\n\r\n".encode())
-        await holds(lambda: len(server.live.crowd) == 1)
+        await holds(lambda: len(server.live.connections) == 1)
         async with server.follow(order_id) as stream:
             assert await stream.kinds(1) == ["snapshot"]
             shown = 0
-            while not server.live.crowd._slow:
+            while not server.live.connections._paused_since:
                 world.tick()
                 spot = world.fix("d1")
-                await server.look()
+                await server.poll()
                 shown += 1
                 assert (await stream.next()).place == spot.lon_lat
                 assert shown < 5000
             for _ in range(50):
                 world.tick()
                 spot = world.fix("d1")
-                await server.look()
+                await server.poll()
                 assert (await stream.next()).place == spot.lon_lat
             world.move(order_id, "picked_up")
-            await server.look()
+            await server.poll()
             assert (await stream.next()).kind == "order"
             slow.setblocking(False)
             answer = await _read_until(slow, b'"order_seq":3')
@@ -467,24 +467,24 @@ async def test_stream__a_viewer_that_reads_nothing__gets_the_latest_only_and_oth
             assert places[-1] == spot.lon_lat
 
 
-async def test_crowd__a_viewer_stalled_for_5_s__is_cut_and_others_stay(server, world):
+async def test_connections__viewer_stalled_for_5_s__is_disconnected_and_others_stay(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream, server.follow(order_id):
         assert await stream.kinds(1) == ["snapshot"]
-        await holds(lambda: len(server.live.crowd) == 2)
-        stalled = next(iter(next(one for one in server.live.crowd._buckets if one)))
+        await holds(lambda: len(server.live.connections) == 2)
+        stalled = next(iter(next(one for one in server.live.connections._buckets if one)))
         now = [100.0]
-        server.live.crowd._clock = lambda: now[0]
+        server.live.connections._clock = lambda: now[0]
         stalled.pause_writing()
         now[0] += 4.9
-        server.live.crowd.cut_stalled()
-        assert len(server.live.crowd) == 2
+        server.live.connections.disconnect_stalled()
+        assert len(server.live.connections) == 2
         now[0] += 0.2
-        server.live.crowd.cut_stalled()
-        await holds(lambda: len(server.live.crowd) == 1)
+        server.live.connections.disconnect_stalled()
+        await holds(lambda: len(server.live.connections) == 1)
 
 
-async def test_stream__nothing_happens__a_comment_every_ten_seconds(server, world):
+async def test_stream__idle__sends_a_comment_every_ten_seconds(server, world):
     order_id = world.create()
     async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         headers = {"Authorization": f"Bearer tok-{order_id}"}
@@ -494,23 +494,23 @@ async def test_stream__nothing_happens__a_comment_every_ten_seconds(server, worl
             while "snapshot" not in text:
                 text += await anext(chunks)
             for _ in range(10):
-                await server.live.crowd.look_after_some()
+                await server.live.connections.maintain_next_bucket()
             while not text.endswith("\n:\n\n"):
                 text += await anext(chunks)
             assert text.count("event: ") == 1  # the snapshot, and no other event
 
 
-async def test_stream__viewer_goes__nothing_of_the_order_is_kept(server, world):
+async def test_stream__last_viewer_disconnects__drops_the_order(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert await stream.kinds(1) == ["snapshot"]
         assert list(server.live.hub.watched_drivers) == ["d1"]
-    await holds(lambda: len(server.live.crowd) == 0)
+    await holds(lambda: len(server.live.connections) == 0)
     assert server.live.hub.watched_drivers == {}
-    assert not server.live.hub._orders
+    assert not server.live.hub._channels
 
 
-async def test_stream__a_viewer_that_talks__is_cut(server, world):
+async def test_stream__viewer_that_sends_data__is_disconnected(server, world):
     order_id = world.create()
     port = int(server.url.rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -518,7 +518,7 @@ async def test_stream__a_viewer_that_talks__is_cut(server, world):
     writer.write(f"{head}Authorization: Bearer tok-{order_id}\r\n\r\n".encode())
     await reader.readuntil(b"snapshot")
     writer.write(b"x" * 100_000)
-    await holds(lambda: len(server.live.crowd) == 0)
+    await holds(lambda: len(server.live.connections) == 0)
     writer.close()
     assert server.live.hub.watched_drivers == {}
 
@@ -541,7 +541,7 @@ async def closed_with(viewer: ClientConnection) -> int | None:
         return closed.rcvd.code if closed.rcvd else None
 
 
-async def test_socket__of_an_order__has_the_streams_frames(server, world):
+async def test_websocket__of_an_order__sends_the_streams_frames(server, world):
     order_id = world.create(driver_id="d1")
     async with server.socket(order_id) as viewer, server.follow(order_id) as stream:
         for happen in (
@@ -552,7 +552,7 @@ async def test_socket__of_an_order__has_the_streams_frames(server, world):
         ):
             world.tick()
             happen()
-            await server.look()
+            await server.poll()
             frame, message = await stream.next(), await said(viewer)
             assert message["type"] == frame.kind
             assert message["data"] == frame.data
@@ -561,7 +561,7 @@ async def test_socket__of_an_order__has_the_streams_frames(server, world):
         assert await closed_with(viewer) == 1000
 
 
-async def test_socket__resumed__tells_each_missed_event_once(server, world):
+async def test_websocket__resumed__sends_each_missed_event_once(server, world):
     order_id = world.create("confirmed", "cancelled")
     url = server.url.replace("http", "ws")
     headers = {"Authorization": f"Bearer tok-{order_id}"}
@@ -577,7 +577,7 @@ async def test_socket__resumed__tells_each_missed_event_once(server, world):
     ]
 
 
-async def test_socket__with_a_cookie__only_from_our_own_pages(server, world):
+async def test_websocket__with_a_cookie__is_accepted_only_from_our_own_pages(server, world):
     order_id = world.create()
     cookie = f"{COOKIE}=tok-{order_id}"
     for origin in (PUBLIC_URL, server.url):
@@ -589,47 +589,47 @@ async def test_socket__with_a_cookie__only_from_our_own_pages(server, world):
         assert refused.value.response.status_code == 403
 
 
-async def test_socket__a_chatty_client__is_closed_with_1008(server, world):
+async def test_websocket__too_many_messages__closes_with_1008(server, world):
     order_id = world.create()
     async with server.socket(order_id) as viewer:
-        for _ in range(MOST_MESSAGES + 1):
+        for _ in range(MAX_MESSAGES + 1):
             await viewer.send("hello?")
         assert await closed_with(viewer) == 1008
-    await holds(lambda: len(server.live.crowd) == 0)
+    await holds(lambda: len(server.live.connections) == 0)
 
 
-async def test_socket__an_oversized_message__is_closed_with_1009(server, world):
+async def test_websocket__oversized_message__closes_with_1009(server, world):
     order_id = world.create()
     async with server.socket(order_id) as viewer:
-        await viewer.send("x" * (MOST_MESSAGE_BYTES + 1))
+        await viewer.send("x" * (MAX_MESSAGE_BYTES + 1))
         assert await closed_with(viewer) == 1009
-    await holds(lambda: len(server.live.crowd) == 0)
+    await holds(lambda: len(server.live.connections) == 0)
 
 
-async def test_socket__pings_unanswered__is_cut(server, world):
+async def test_websocket__unanswered_pings__disconnect(server, world):
     order_id = world.create()
     async with server.socket(order_id) as viewer:
         await said(viewer)
         viewer.transport.pause_reading()  # it is there and says nothing
         for _ in range(40):
-            await server.live.crowd.look_after_some()
-        await holds(lambda: len(server.live.crowd) == 0)
+            await server.live.connections.maintain_next_bucket()
+        await holds(lambda: len(server.live.connections) == 0)
         assert server.live.hub.watched_drivers == {}
 
 
-async def test_socket__not_a_handshake__is_426(server, world):
+async def test_websocket__not_a_handshake__is_426(server, world):
     order_id = world.create()
     answer = await server.get(f"/track/{order_id}/ws", f"tok-{order_id}")
     assert answer.status_code == 426
 
 
-async def test_readiness__without_kafka__is_ready_and_says_so(server):
+async def test_readiness__without_kafka__is_ready_and_reports_it(server):
     answer = await server.get("/readyz", "none")
     assert answer.status_code == 200
     assert answer.json() == {"ready": True, "database": True, "kafka": False}
 
 
-async def test_staff__follow_any_order(server, world):
+async def test_stream__staff_token__follows_any_order(server, world):
     order_id = world.create()
     assert world.tokens[token_sha256("tok-staff")] == Token("staff", None, None)
     async with server.follow(order_id, token="tok-staff") as stream:

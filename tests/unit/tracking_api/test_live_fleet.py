@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.unit.tracking_api.live_world import World, frames_of, ms_of, serving
+from tracking_api.fleet.viewports import Box
 from tracking_api.live import fleet_channel as fleet_module
 from tracking_api.live.fleet_channel import FleetChannel
-from tracking_api.live.fleet_index import Box, clusters
+from tracking_api.live.fleet_index import cluster
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
 
@@ -25,10 +26,10 @@ class Witness(Viewer):
     """A viewer that keeps what it is shown."""
 
     def __init__(self, fleet: FleetChannel) -> None:
-        super().__init__(None, b"", fleet.leave)  # type: ignore[arg-type]
+        super().__init__(None, b"", fleet.unsubscribe)  # type: ignore[arg-type]
         self.frames: list[tuple[str, dict[str, Any]]] = []
 
-    def show(self, frame: Frame) -> None:
+    def send_latest(self, frame: Frame) -> None:
         message = json.loads(frame.ws.partition(b"{")[2].join([b"{", b""]))
         self.frames.append((message["type"], message["data"]))
 
@@ -41,187 +42,185 @@ def world() -> World:
     return world
 
 
-async def entered(fleet: FleetChannel, box: Box = EVERYWHERE, most: int = 2000) -> Witness:
+async def subscribed(fleet: FleetChannel, box: Box = EVERYWHERE, most: int = 2000) -> Witness:
     await fleet.open()
     witness = Witness(fleet)
-    fleet.enter(witness, box, most)
+    fleet.subscribe(witness, box, most)
     return witness
 
 
-def hear(fleet: FleetChannel, world: World, driver_id: str) -> tuple[float, float]:
+def move(fleet: FleetChannel, world: World, driver_id: str) -> tuple[float, float]:
     world.tick(1)
     spot = world.fix(driver_id)
     at_ms = ms_of(spot.fix_at)
-    fleet.hear([[driver_id, at_ms, at_ms, spot.lon_deg, spot.lat_deg, 5.0, 4.0, 90.0]])
+    fleet.positions_changed([[driver_id, at_ms, at_ms, spot.lon_deg, spot.lat_deg, 5.0, 4.0, 90.0]])
     return spot.lon_lat
 
 
-async def test_fleet__opened__shows_everybody_and_then_only_who_moved(world):
+async def test_fleet__opened__sends_all_drivers_and_then_only_changed_ones(world):
     fleet = FleetChannel(world)
-    witness = await entered(fleet)
+    witness = await subscribed(fleet)
     [(kind, body)] = witness.frames
     assert kind == "snapshot"
     assert (len(body["drivers"]), body["total"], body["gone"]) == (3, 3, [])
-    fleet.tell()
+    fleet.push()
     assert len(witness.frames) == 1  # nobody moved
-    place = hear(fleet, world, "d1")
-    fleet.tell()
+    place = move(fleet, world, "d1")
+    fleet.push()
     kind, body = witness.frames[-1]
     assert (kind, [row[0] for row in body["drivers"]]) == ("drivers", ["d1"])
     assert tuple(body["drivers"][0][2:4]) == place
 
 
-async def test_fleet__a_viewport__shows_who_is_in_it_comes_and_goes(world):
+async def test_fleet__viewport__sends_drivers_that_are_in_it_enter_it_and_leave_it(world):
     fleet = FleetChannel(world)
     west = Box(10.9, 43.0, world.newest["d1"].lon_deg + 1e-7, 44.0)
-    witness = await entered(fleet, west)
+    witness = await subscribed(fleet, west)
     assert [row[0] for row in witness.frames[0][1]["drivers"]] == ["d0", "d1"]
-    hear(fleet, world, "d0")  # each fix lies east of all before it
-    fleet.tell()
+    move(fleet, world, "d0")  # each fix lies east of all before it
+    fleet.push()
     assert witness.frames[-1][1]["gone"] == ["d0"]
     assert witness.frames[-1][1]["total"] == 1
 
 
-async def test_fleet__more_than_a_viewer_asked_for__come_as_clusters(world):
+async def test_fleet__more_drivers_than_requested__are_clustered(world):
     fleet = FleetChannel(world)
-    witness = await entered(fleet, most=2)
+    witness = await subscribed(fleet, most=2)
     body = witness.frames[0][1]
     assert "drivers" not in body
     assert sum(count for _, _, count in body["clusters"]) == 3
 
 
-async def test_fleet__a_slow_viewer__is_told_of_everything_later(world):
+async def test_fleet__paused_viewer__gets_all_changes_when_it_resumes(world):
     fleet = FleetChannel(world)
-    witness = await entered(fleet)
+    witness = await subscribed(fleet)
     witness.paused = True
     for driver_id in ("d0", "d1"):
-        hear(fleet, world, driver_id)
-        fleet.tell()
+        move(fleet, world, driver_id)
+        fleet.push()
     assert len(witness.frames) == 1
     witness.paused = False
-    fleet.tell()
+    fleet.push()
     assert [row[0] for row in witness.frames[-1][1]["drivers"]] == ["d0", "d1"]
 
 
-async def test_fleet__a_small_viewport__is_told_the_counts_of_the_whole_fleet(world):
+async def test_fleet__small_viewport__gets_the_counts_of_the_whole_fleet(world):
     fleet = FleetChannel(world)
-    witness = await entered(fleet, Box(0, 0, 1, 1))
+    witness = await subscribed(fleet, Box(0, 0, 1, 1))
     counts = witness.frames[0][1]["counts"]
     assert (counts["all"], counts["duty"]) == ({"drivers": 3}, {"on_duty": 3})
     assert counts["presence"] == {"online": 3}
     world.tick(301)
     await fleet.read()
-    fleet.tell()
+    fleet.push()
     assert witness.frames[-1][1]["counts"]["presence"] == {"lost": 3}
-    fleet.tell()
+    fleet.push()
     assert len(witness.frames) == 2  # nothing new, nothing said
 
 
-async def test_fleet__many_viewers__one_read(world):
+async def test_fleet__several_viewers__share_one_read(world):
     fleet = FleetChannel(world)
     for _ in range(5):
-        await entered(fleet)
+        await subscribed(fleet)
     assert world.fleet_reads == 1
 
 
-async def test_fleet__more_drivers_than_one_read__are_walked_through_a_part_at_a_time(
-    world, monkeypatch
-):
-    monkeypatch.setattr(fleet_module, "ROWS_A_READ", 2)
+async def test_fleet__more_drivers_than_a_page__are_scanned_page_by_page(world, monkeypatch):
+    monkeypatch.setattr(fleet_module, "PAGE_ROWS", 2)
     fleet = FleetChannel(world)
-    witness = await entered(fleet)
+    witness = await subscribed(fleet)
     assert [row[0] for row in witness.frames[0][1]["drivers"]] == ["d0", "d1", "d2"]
     assert world.fleet_reads == 2
     world.driver_states = dict.fromkeys(("d0", "d1", "d2"), "on_break")
-    told = []
+    pushed = []
     for _ in range(2):
         await fleet.read()
-        fleet.tell()
-        told.append([row[0] for row in witness.frames[-1][1]["drivers"]])
-    assert told == [["d0", "d1"], ["d2"]]
+        fleet.push()
+        pushed.append([row[0] for row in witness.frames[-1][1]["drivers"]])
+    assert pushed == [["d0", "d1"], ["d2"]]
     assert witness.frames[-1][1]["counts"]["state"] == {"on_break": 3}
 
 
-async def test_fleet__an_order_that_moved_on__has_its_driver_and_the_last_one_read_out_of_turn(
+async def test_fleet__order_changed__reads_its_present_and_previous_driver_by_id(
     world,
 ):
     order_id, other = world.create(), world.create()
     world.carried["d1"] = str(order_id)
     fleet = FleetChannel(world)
-    await entered(fleet)
-    fleet.hear_orders([order_id, other], ["d2"])
+    await subscribed(fleet)
+    fleet.orders_changed([order_id, other], ["d2"])
     world.carried["d2"] = world.carried.pop("d1")
     await fleet.read()
     assert world.fleet_named == [["d1", "d2"]]
-    assert fleet.roster.carrier_of(str(order_id)) == "d2"
+    assert fleet.index.driver_of(str(order_id)) == "d2"
 
 
-async def test_fleet__a_driver_nobody_knew__is_read_by_name(world):
+async def test_fleet__position_of_an_unknown_driver__reads_that_driver_by_id(world):
     fleet = FleetChannel(world)
-    witness = await entered(fleet)
+    witness = await subscribed(fleet)
     world.fix("a")
-    fleet.hear([["a", 0, 0, 1.0, 1.0, None, None, None]])
+    fleet.positions_changed([["a", 0, 0, 1.0, 1.0, None, None, None]])
     await fleet.read()
-    fleet.tell()
+    fleet.push()
     assert world.fleet_named == [["a"]]
     assert [row[0] for row in witness.frames[-1][1]["drivers"]] == ["a"]
 
 
-async def test_fleet__a_read_older_than_what_was_heard__changes_the_state_and_not_the_place(world):
+async def test_fleet__row_older_than_the_feed__updates_the_state_but_not_the_position(world):
     fleet = FleetChannel(world)
-    witness = await entered(fleet)
+    witness = await subscribed(fleet)
     later = ms_of(world.newest["d1"].fix_at) + 1000
-    fleet.hear([["d1", later, later, 11.5, 43.5, 5.0, 4.0, 90.0]])
+    fleet.positions_changed([["d1", later, later, 11.5, 43.5, 5.0, 4.0, 90.0]])
     world.driver_states["d1"] = "on_break"
     await fleet.read()
-    fleet.tell()
+    fleet.push()
     [row] = witness.frames[-1][1]["drivers"]
     assert row[:5] == ["d1", "on_break", 11.5, 43.5, later]
 
 
-async def test_fleet__two_who_come_at_once__share_one_read_of_it_all(world):
+async def test_fleet__two_concurrent_viewers__share_one_scan(world):
     fleet = FleetChannel(world)
     await asyncio.gather(fleet.open(), fleet.open())
     assert world.fleet_reads == 1
 
 
-async def test_fleet__opened__its_rows_are_none_of_the_garbage_collector_s(world):
+async def test_fleet__opened__its_rows_are_frozen_for_the_garbage_collector(world):
     fleet = FleetChannel(world)
     await fleet.open()
     try:
-        known = {id(row) for row in fleet.roster.rows}
+        known = {id(row) for row in fleet.index.rows}
         assert len(known) == 3
         assert not known & {id(one) for one in gc.get_objects()}
     finally:
         gc.unfreeze()
 
 
-async def test_fleet__nobody_looks__nothing_is_kept(world):
+async def test_fleet__no_viewers__keeps_no_rows(world):
     fleet = FleetChannel(world)
-    witness = await entered(fleet)
-    fleet.leave(witness)
+    witness = await subscribed(fleet)
+    fleet.unsubscribe(witness)
     assert not fleet.is_watched
-    assert len(fleet.roster) == 0
+    assert len(fleet.index) == 0
 
 
-async def test_fleet__an_older_fix_heard_late__moves_nobody(world):
+async def test_fleet__older_fix__changes_nothing(world):
     fleet = FleetChannel(world)
-    witness = await entered(fleet)
-    fleet.hear([["d1", 0, 0, 1.0, 1.0, None, None, None]])
-    fleet.tell()
+    witness = await subscribed(fleet)
+    fleet.positions_changed([["d1", 0, 0, 1.0, 1.0, None, None, None]])
+    fleet.push()
     assert len(witness.frames) == 1
 
 
-def test_clusters__of_a_viewport__count_everybody_once():
+def test_cluster__viewport__counts_each_driver_once():
     lon_deg, lat_deg = 11 + np.arange(101) / 100, 43 + np.arange(101) / 100
-    found = clusters(lon_deg, lat_deg, Box(11, 43, 12, 44))
+    found = cluster(lon_deg, lat_deg, Box(11, 43, 12, 44))
     assert sum(count for _, _, count in found) == 101
     assert len(found) == 33  # a diagonal, and the far corner, which belongs to no cell but its own
     assert sum(lon * count for lon, _, count in found) == pytest.approx(lon_deg.sum())
 
 
-def test_clusters__of_nobody__are_none():
-    assert clusters(np.empty(0), np.empty(0), Box(11, 43, 12, 44)) == []
+def test_cluster__no_drivers__is_empty():
+    assert cluster(np.empty(0), np.empty(0), Box(11, 43, 12, 44)) == []
 
 
 async def test_fleet_stream__over_http__is_for_staff_and_a_real_viewport(world):

@@ -29,15 +29,15 @@ drivers = st.sampled_from(DRIVERS)
 fixes = st.tuples(st.just("fix"), drivers, st.sampled_from([0.0, 0.5, 60.0]), st.booleans())
 assigns = st.tuples(st.just("assign"), numbers, drivers)
 comes = st.tuples(st.just("come"), numbers, st.sampled_from([None, None, "0", "1", "2", "9", "x"]))
-looks = st.tuples(st.just("look"))
+polls = st.tuples(st.just("poll"))
 others = st.one_of(
     st.tuples(st.sampled_from(["decline", "decline", "picked_up", "delivered"]), numbers),
-    st.tuples(st.just("hear order"), numbers, st.integers(-2, 3)),
+    st.tuples(st.just("order changed"), numbers, st.integers(-2, 3)),
     st.tuples(st.just("go"), numbers),
     st.tuples(st.just("wait")),
 )
 steps = st.lists(
-    st.one_of(fixes, fixes, assigns, comes, looks, looks, others), min_size=25, max_size=60
+    st.one_of(fixes, fixes, assigns, comes, polls, polls, others), min_size=25, max_size=60
 )
 
 
@@ -46,11 +46,11 @@ class SlowWorld(World):
 
     def __init__(self, delays: Sequence[int] = ()) -> None:
         super().__init__()
-        self.slow = bool(delays)
+        self.is_slow = bool(delays)
         self._delays = cycle(delays or (0,))
 
-    async def read_track(self, order_id: UUID) -> TrackedOrder | None:
-        found = await super().read_track(order_id)
+    async def _track(self, order_id: UUID) -> TrackedOrder | None:
+        found = await super()._track(order_id)
         await self._travel()
         return found
 
@@ -69,10 +69,10 @@ class Witness(Viewer):
 
     __slots__ = ("frames", "order_id", "resumed_after", "world")
 
-    def __init__(self, hub: Hub, watched: Any, world: SlowWorld) -> None:
-        super().__init__(None, b"", lambda gone: hub.leave(watched, gone))  # type: ignore[arg-type]
+    def __init__(self, hub: Hub, channel: Any, world: SlowWorld) -> None:
+        super().__init__(None, b"", lambda viewer: hub.unsubscribe(channel, viewer))  # type: ignore[arg-type]
         self.world = world
-        self.order_id: UUID = watched.order_id
+        self.order_id: UUID = channel.order_id
         self.frames: list[Shown] = []
         self.resumed_after: int | None = None
         self.transport = self  # type: ignore[assignment]
@@ -83,9 +83,9 @@ class Witness(Viewer):
             self.frames.append(frame)
 
     def finish(self, frame: Any) -> None:
-        self.tell(frame)
+        self.send(frame)
         self.closing = True
-        self._on_gone(self)
+        self._on_disconnect(self)
 
     def _judge(self, frame: Shown) -> None:
         assert not self.closing, "a frame after the last"
@@ -96,7 +96,7 @@ class Witness(Viewer):
         order = self.world.orders[self.order_id]
         fix_at = frame.data["position"]["properties"]["fix_at"]
         seen = max((one.data.get("assignment_no", 0) for one in self.frames), default=0)
-        if self.world.slow:  # what was true when it was read, and nothing newer was told since
+        if self.world.is_slow:  # what was true when it was read, and nothing newer was told since
             stints = [(no, one) for no, one in order.stints.items() if no >= seen]
             assert any(one.driver_id == spot_driver for _, one in stints)
             stint = next(one for _, one in stints if one.driver_id == spot_driver)
@@ -134,27 +134,27 @@ async def play(world: SlowWorld, script: list[tuple[Any, ...]]) -> None:
             world.move(order.order_id, name)
         elif name == "fix":
             world.fix(arguments[0], arguments[1])
-            hub.heard_drivers([arguments[0]] if arguments[2] else [])
-        elif name == "hear order":
-            hub.heard_order(order.order_id, len(order.events) + arguments[1])
-        elif name == "look":
-            background.append(asyncio.create_task(hub.look()))
+            hub.drivers_moved([arguments[0]] if arguments[2] else [])
+        elif name == "order changed":
+            hub.order_changed(order.order_id, len(order.events) + arguments[1])
+        elif name == "poll":
+            background.append(asyncio.create_task(hub.poll()))
         elif name == "come":
             background.append(asyncio.create_task(come(hub, world, order, arguments[1], witnesses)))
         elif name == "go" and witnesses:
             gone = witnesses[number % len(witnesses)]
             gone.closing = True
-            gone._on_gone(gone)
+            gone._on_disconnect(gone)
         elif name == "wait":
             now[0] += 5
         await asyncio.sleep(0)
-        if not world.slow:
+        if not world.is_slow:
             await settle(background)
     await settle(background)
     for _ in range(3):  # nobody says anything any more: in sync all the same
         now[0] += 5
-        await hub.look()
-        await settle([one.reading for one in hub._orders.values() if one.reading])
+        await hub.poll()
+        await settle([one.reading for one in hub._channels.values() if one.reading])
     for witness in witnesses:
         ids = [one.event_id for one in witness.frames if one.event_id is not None]
         assert ids == sorted(set(ids)), "an event twice, or out of order"
@@ -168,11 +168,11 @@ async def play(world: SlowWorld, script: list[tuple[Any, ...]]) -> None:
 async def come(
     hub: Hub, world: SlowWorld, order: Any, cursor: str | None, witnesses: list[Witness]
 ) -> None:
-    async with hub.opened(order.order_id) as watched:
-        witness = Witness(hub, watched, world)
+    async with hub.open_channel(order.order_id) as channel:
+        witness = Witness(hub, channel, world)
         witnesses.append(witness)
-        hub.enter(watched, witness, cursor)
-        if cursor and cursor.isdigit() and int(cursor) <= watched.tracked.order_seq:
+        hub.subscribe(channel, witness, cursor)
+        if cursor and cursor.isdigit() and int(cursor) <= channel.tracked.order_seq:
             witness.resumed_after = int(cursor)
 
 
@@ -184,17 +184,17 @@ async def settle(tasks: list[Any]) -> None:
 
 @settings(max_examples=CASES, deadline=None)
 @given(script=steps)
-def test_hub__whatever_happens_in_any_order__each_frame_is_inside_its_window(script):
+def test_hub__any_sequence_of_changes__every_frame_is_inside_its_window(script):
     asyncio.run(play(SlowWorld(), script))
 
 
 @settings(max_examples=CASES, deadline=None)
 @given(script=steps, delays=st.lists(st.integers(0, 8), min_size=1, max_size=7))
-def test_hub__answers_that_arrive_late__never_show_what_was_told_to_be_over(script, delays):
+def test_hub__late_query_results__never_show_an_ended_assignment(script, delays):
     asyncio.run(play(SlowWorld(delays), script))
 
 
-class HeldLooks(SlowWorld):
+class HeldPolls(SlowWorld):
     """A database whose looks are answered, and arrive when they are let go."""
 
     def __init__(self) -> None:
@@ -207,8 +207,8 @@ class HeldLooks(SlowWorld):
         return found
 
 
-async def test_hub__a_look_from_before_a_reassignment_arrives_after_it__shows_nothing():
-    world = HeldLooks()
+async def test_hub__poll_from_before_a_reassignment__shows_nothing_after_it():
+    world = HeldPolls()
     hub = Hub(world)
     order_id = world.create(driver_id="d0")
     world.fix("d0")
@@ -216,11 +216,11 @@ async def test_hub__a_look_from_before_a_reassignment_arrives_after_it__shows_no
     await come(hub, world, world.orders[order_id], None, witnesses)
     world.tick(1)
     world.fix("d0")
-    hub.heard_drivers(["d0"])
-    look = asyncio.create_task(hub.look())
+    hub.drivers_moved(["d0"])
+    poll = asyncio.create_task(hub.poll())
     await settle([])
     world.assign(order_id, "d1")
     await come(hub, world, world.orders[order_id], None, witnesses)  # reads, and tells both
     world.let_go.set()
-    await settle([look])
+    await settle([poll])
     assert [(one.kind, one.place) for one in witnesses[0].frames[1:]] == [("order", None)]

@@ -108,7 +108,9 @@ def test_arrival__the_ride_so_far_slower_or_faster_than_usual__moves_the_rest(
     assert seen.seconds > usual.seconds * 1.2 if later else seen.seconds < usual.seconds * 0.85
 
 
-def test_arrival__in_another_city__is_the_straight_line_and_says_so(arrivals: RoadEta):
+def test_arrival__outside_the_street_graph__is_the_straight_line_and_its_basis_states_it(
+    arrivals: RoadEta,
+):
     paris = {"newest": spot(0, (2.35, 48.85)), "destination": (2.36, 48.86)}
     eta = arrivals(make_order(**paris))
     assert eta is not None
@@ -116,7 +118,7 @@ def test_arrival__in_another_city__is_the_straight_line_and_says_so(arrivals: Ro
     assert eta.p10_at < eta.arrives_at < eta.p90_at
 
 
-def test_arrival__more_doors_at_once_than_there_is_time_for__is_the_straight_line_at_first(
+def test_arrival__more_new_doors_than_the_budget__is_the_straight_line_at_first(
     city: City,
 ):
     now = [100.0]
@@ -139,7 +141,7 @@ def test_arrival__overdue__is_now_and_the_band_never_past(arrivals: RoadEta):
 
 
 @pytest.mark.parametrize("state", ["confirmed", "at_customer", "delivered", "cancelled"])
-def test_arrival__nobody_on_the_way__is_none(arrivals: RoadEta, state: str):
+def test_arrival__no_driver_under_way__is_none(arrivals: RoadEta, state: str):
     assert arrivals(make_order(state)) is None
 
 
@@ -147,7 +149,7 @@ def test_arrival__position_lost__is_none(arrivals: RoadEta):
     assert arrivals(make_order(newest=spot(-301, COURIER))) is None
 
 
-async def test_arrivals__until_the_graph_is_loaded__are_of_the_straight_line(monkeypatch, city):
+async def test_arrival__until_the_graph_is_loaded__is_the_straight_line(monkeypatch, city):
     may_load, taken_up = threading.Event(), asyncio.Event()
 
     def load() -> Estimator:
@@ -160,7 +162,7 @@ async def test_arrivals__until_the_graph_is_loaded__are_of_the_straight_line(mon
     monkeypatch.setattr(arrivals_module, "GRAPH_AFTER_S", 0)
     monkeypatch.setattr(arrivals_module, "load_estimator", load)
     arrivals = RoadEta()
-    keeping = asyncio.create_task(arrivals.keep_learned(read_model))
+    keeping = asyncio.create_task(arrivals.keep_model_current(read_model))
     before = arrivals(make_order())
     may_load.set()
     await taken_up.wait()

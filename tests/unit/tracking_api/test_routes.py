@@ -1,4 +1,4 @@
-"""tracking_api over a store in memory: the seam is `tracking_api.database.Store`."""
+"""tracking_api over a store in memory: the seam is `tracking_api.stores.Stores`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,22 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 import pytest
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
+from doorstep.sampling import SamplingPolicy
 from doorstep.store.records import Order, Token
 from tracking_api.app import build_app
-from tracking_api.fleet.dispatch_queries import AttentionOrder, FoundOrder, HistoricFix, Replayed
-from tracking_api.orders.cursors import Cursor
-from tracking_api.schemas import (
-    DriverAnswer,
-    NewOrder,
-    NewPolicy,
-    OrderState,
-    Reporting,
-    ReportingAnswer,
-    RestaurantAnswer,
-)
-from tracking_api.track.links import ANSWER_BAD_AFTER_S, BURST_BAD_LINKS
+from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
+from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
+from tracking_api.history.queries import HistoricFix, Replay
+from tracking_api.orders.queries import OrderKey
+from tracking_api.stores import Stores
+from tracking_api.track.links import BURST_BAD_LINKS, REFUSE_AFTER_S
 from tracking_api.track.visibility import (
     Event,
-    FixKey,
-    Near,
     OrderPoll,
     Position,
     TrackedOrder,
@@ -57,8 +51,8 @@ class MemoryStore:
         }
         self.orders = [make_order(uuid4(), NOON + timedelta(seconds=n)) for n in range(5)]
         self.commands: list[tuple[UUID, str, str, str | None]] = []
-        self.created: list[NewOrder] = []
-        self.reporting = Reporting()
+        self.created: list[dict[str, Any]] = []
+        self.sampling = SamplingPolicy()
         self.look_ups = 0
         self.away = False
 
@@ -72,11 +66,9 @@ class MemoryStore:
         found = [(one, await self.find_token(one)) for one in sha256s]
         return {one: token for one, token in found if token is not None}
 
-    async def create_order(
-        self, new: NewOrder, sha256: bytes, idempotency_key: str | None
-    ) -> Order:
-        self.created.append(new)
-        self.tokens[sha256] = Token("customer", None, ORDER_ID)
+    async def create_order(self, *, token_sha256: bytes, **values: Any) -> Order:
+        self.created.append(values)
+        self.tokens[token_sha256] = Token("customer", None, ORDER_ID)
         return make_order(ORDER_ID)
 
     async def apply_order_command(
@@ -101,21 +93,25 @@ class MemoryStore:
     async def revoke_customer_tokens(self, order_id: UUID) -> None:
         self.tokens = {k: v for k, v in self.tokens.items() if v.order_id != order_id}
 
-    async def create_policy(self, new: NewPolicy) -> int:
+    async def create_policy(self, values: Any) -> int:
         return 100
 
-    async def set_reporting(self, driver_id: str, wanted: Reporting) -> None:
+    async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None:
         if driver_id != "d1":
             raise UnknownDriver
-        self.reporting = wanted
+        self.sampling = policy
 
-    async def read_reporting(self, driver_id: str) -> ReportingAnswer:
+    async def read_sampling(self, driver_id: str) -> DeviceSampling:
         if driver_id != "d1":
             raise UnknownDriver
-        wanted = self.reporting.model_dump()
-        return ReportingAnswer(driver_id="d1", set_at=NOON, delivered=False, **wanted)
+        return DeviceSampling(self.sampling, NOON, is_delivered=False)
 
-    async def read_track(self, order_id: UUID) -> TrackedOrder | None:
+    async def read_track(self, order_id: UUID, token_sha256: bytes) -> TrackedOrder | None:
+        token = await self.find_token(token_sha256)
+        is_allowed = token and (token.role == "staff" or token.order_id == order_id)
+        return await self._track(order_id) if is_allowed else None
+
+    async def _track(self, order_id: UUID) -> TrackedOrder | None:
         if order_id not in (ORDER_ID, OTHER_ID):
             return None
         return TrackedOrder(
@@ -134,33 +130,33 @@ class MemoryStore:
         )
 
     async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
-        found = [await self.read_track(order_id) for order_id in order_ids]
+        found = [await self._track(order_id) for order_id in order_ids]
         return {one.order_id: one for one in found if one is not None}
 
     async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
-        found = [await self.read_track(order_id) for order_id in order_ids]
+        found = [await self._track(order_id) for order_id in order_ids]
         return [
             OrderPoll(one.now, one.order_id, one.order_seq, one.window, one.newest)
             for one in found
             if one is not None
         ]
 
-    async def read_history(
+    async def read_order_history(
         self,
         order_id: UUID,
         from_at: datetime | None,
         to_at: datetime | None,
         *,
         limit: int,
-        after_the_end: bool,
+        after_end: bool,
     ) -> list[Position] | None:
         if order_id not in (ORDER_ID, OTHER_ID):
             return None
         start = NOON - timedelta(minutes=1)
         return [Position(start, start, 11.255, 43.775), Position(NOON, NOON, 11.256, 43.776)]
 
-    async def read_orders(
-        self, states: Sequence[OrderState], limit: int, after: Cursor | None
+    async def list_orders(
+        self, states: Sequence[str], limit: int, after: OrderKey | None
     ) -> list[Order]:
         found = sorted(self.orders, key=lambda one: (one.created_at, one.order_id), reverse=True)
         if after:
@@ -172,49 +168,55 @@ class MemoryStore:
             raise UnknownOrder
         return make_order(order_id)
 
-    async def read_driver(self, driver_id: str) -> DriverAnswer:
+    async def read_driver(self, driver_id: str) -> Any:
         raise UnknownDriver
 
     async def read_nearest(
         self, lon_deg: float, lat_deg: float, limit: int
-    ) -> tuple[datetime, list[Near]]:
-        return NOON, [Near("d1", 120.04, Position(NOON, NOON, lon_deg, lat_deg))]
+    ) -> tuple[datetime, list[NearDriver]]:
+        return NOON, [NearDriver("d1", 120.04, Position(NOON, NOON, lon_deg, lat_deg))]
 
-    async def read_positions(self, since_ms: int | None) -> tuple[int, list[list[Any]]]:
+    async def read_positions(self, since_ms: int | None) -> tuple[int, msgspec.Raw]:
+        at_ms, rows = await self.read_fleet_page("", 1)
+        return at_ms, msgspec.Raw(msgspec.json.encode(rows))
+
+    async def read_fleet_page(self, after: str, limit: int) -> tuple[int, list[list[Any]]]:
         return 1, [["d1", "available", 11.25, 43.77, 0, 0, None, None, None, None, None, "on_duty"]]
 
-    async def read_fleet(self, after: str, at_most: int) -> tuple[int, list[list[Any]]]:
-        return await self.read_positions(None)
+    async def read_fleet_drivers(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
+        return await self.read_fleet_page("", 1)
 
-    async def read_fleet_of(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
-        return await self.read_positions(None)
+    async def read_attention_orders(self, limit: int) -> AttentionOrders:
+        found = [AttentionOrder(self.orders[0], NOON, "waiting", None)]
+        return AttentionOrders(NOON, {"waiting": 1}, found)
 
-    async def read_attention_orders(self, limit: int) -> Any:
-        return NOON, {"waiting": 1}, [AttentionOrder(self.orders[0], NOON, "waiting", None)], {}
+    async def read_staff_commands(self) -> dict[str, list[str]]:
+        return {}
 
-    async def search(self, text: str, limit: int) -> Any:
-        return [], [FoundOrder(ORDER_ID, "created", None)]
+    async def search_drivers(self, text: str, limit: int) -> list[Any]:
+        return []
 
-    async def read_past(
+    async def search_orders(self, text: str, limit: int) -> list[FoundOrder]:
+        return [FoundOrder(ORDER_ID, "created", None)]
+
+    async def read_driver_history(
         self, driver_id: str, from_at: datetime, to_at: datetime, limit: int, after: Any = None
     ) -> list[HistoricFix]:
-        return (
-            [] if after else [HistoricFix(FixKey(NOON, "", 1), Position(NOON, NOON, 11.25, 43.77))]
-        )
+        return [] if after else [HistoricFix(NOON, NOON, 11.25, 43.77, boot="", seq=1)]
 
-    async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replayed:
-        return Replayed(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])
+    async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replay:
+        return Replay(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])
 
-    async def read_tile(self, z: int, x: int, y: int, filters: Any, at_most: int) -> bytes:
+    async def read_tile(self, z: int, x: int, y: int, filters: Any, limit: int) -> bytes:
         return b""
 
-    async def read_restaurants(self) -> list[RestaurantAnswer]:
-        return [RestaurantAnswer(restaurant_id=1, name="Da Mario", lon_deg=11, lat_deg=43)]
+    async def read_restaurants(self) -> list[Restaurant]:
+        return [Restaurant(1, "Da Mario", 11.0, 43.0)]
 
     async def read_policies(self) -> list[dict[str, Any]]:
         return [{"policy_id": 1}]
 
-    async def is_there(self) -> bool:
+    async def is_available(self) -> bool:
         return not self.away
 
 
@@ -229,7 +231,7 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 async def http(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_app(store, "https://doorstep.test")
+    app = build_app(Stores.backed_by(store), "https://doorstep.test")
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="https://doorstep.test") as client:
         yield client
@@ -263,7 +265,7 @@ async def test_create_order__not_by_staff__is_403(http, store, token):
     assert store.created == []
 
 
-async def test_create_order__no_token__is_401_before_the_body_is_looked_at(http):
+async def test_create_order__no_token__is_401_before_the_body_is_parsed(http):
     problem_of(await http.post("/orders", content=b"{{{"), 401, "unauthenticated")
 
 
@@ -299,7 +301,7 @@ async def test_create_order__bad_body__is_422_with_a_reason(http, store, body, r
     assert store.created == []
 
 
-async def test_list_orders__more_than_a_page__link_leads_through_all_of_them_once(http, store):
+async def test_list_orders__more_than_a_page__links_lead_through_each_order_once(http, store):
     seen: list[str] = []
     address = "/orders?limit=2&state=created"
     while address:
@@ -332,13 +334,13 @@ async def test_order_commands__by_staff__reach_the_store(http, store):
     ]
 
 
-async def test_reassign__after_delivery__is_409_saying_so(http):
+async def test_reassign__after_delivery__is_409_with_the_state(http):
     answer = await http.post(f"/orders/{ORDER_ID}/reassign", headers=STAFF)
     document = problem_of(answer, 409, "illegal-transition")
     assert (document["current_state"], document["allowed"]) == ("delivered", [])
 
 
-async def test_cancel__by_its_customer__is_in_the_customers_name_and_shows_no_driver(http, store):
+async def test_cancel__by_its_customer__records_the_customer_and_shows_no_driver(http, store):
     answer = await http.post(f"/orders/{ORDER_ID}/cancel", headers=CUSTOMER)
     assert answer.status_code == 200
     assert set(answer.json()) == {"order_id", "state", "order_seq"}
@@ -370,7 +372,7 @@ async def test_get_track__good_link__shows_the_order_and_its_courier(http):
     assert "driver_id" not in answer.text
 
 
-async def test_get_track__any_bad_link__is_one_same_404(http, store):
+async def test_get_track__any_bad_link__is_the_same_404(http, store):
     bad = [
         (ORDER_ID, None),
         (ORDER_ID, "forged"),
@@ -395,18 +397,18 @@ async def test_get_track__any_bad_link__is_one_same_404(http, store):
     assert len({tuple(sorted(answer.headers.items())) for answer in answers}) == 1
 
 
-async def test_get_track__bad_links__one_look_up_each_and_no_answer_before_the_common_time(
+async def test_get_track__bad_link__costs_one_look_up_and_is_answered_after_a_fixed_time(
     http, store
 ):
     for order_id, token in [(ORDER_ID, "forged"), (uuid4(), "forged"), ("x", "tok-other")]:
         store.look_ups = 0
         started = time.perf_counter()
         await http.get(f"/track/{order_id}", headers={"Authorization": f"Bearer {token}"})
-        assert time.perf_counter() - started >= ANSWER_BAD_AFTER_S
+        assert time.perf_counter() - started >= REFUSE_AFTER_S
         assert store.look_ups == 1
 
 
-async def test_get_track__guessing_on__is_429_and_good_links_still_work(http):
+async def test_get_track__too_many_bad_links__is_429_and_good_links_still_work(http):
     async def guess(n: int) -> int:
         headers = {"Authorization": f"Bearer guess-{n}"}
         return (await http.get(f"/track/{ORDER_ID}", headers=headers)).status_code
@@ -418,7 +420,7 @@ async def test_get_track__guessing_on__is_429_and_good_links_still_work(http):
     assert answer.status_code == 200
 
 
-async def test_open_session__good_token__sets_a_cookie_that_scripts_cant_read(http):
+async def test_open_session__valid_token__sets_an_http_only_cookie(http):
     answer = await http.post(f"/track/{ORDER_ID}/session", json={"token": "tok-customer"})
     assert answer.status_code == 204
     cookie = answer.headers["set-cookie"]
@@ -434,7 +436,7 @@ async def test_open_session__any_other_token__is_the_same_404_without_a_cookie(h
     assert "set-cookie" not in answer.headers
 
 
-async def test_links__replaced_and_revoked__end_at_once(http):
+async def test_links__replaced_or_revoked__are_bad_at_once(http):
     old = CUSTOMER
     body = (await http.post(f"/orders/{ORDER_ID}/link", headers=STAFF)).json()
     new = {"Authorization": f"Bearer {body['customer_token']}"}
@@ -463,7 +465,7 @@ async def test_history__from_without_a_zone__is_422(http):
 # The fleet
 
 
-async def test_fleet__customers_and_drivers__see_none_of_it(http):
+async def test_fleet__customers_and_drivers__are_refused(http):
     paths = [
         "/orders",
         f"/orders/{ORDER_ID}",
@@ -506,7 +508,7 @@ async def test_wrong_method__of_a_path_with_several__allow_lists_them_all(http):
     assert answer.headers["allow"] == "GET, POST"
 
 
-async def test_every_route__database_away__is_503_with_retry_after(http, store):
+async def test_every_route__database_unavailable__is_503_with_retry_after(http, store):
     store.away = True
     for path in (f"/track/{ORDER_ID}", "/orders", "/drivers/positions"):
         answer = await http.get(path, headers=STAFF)
@@ -531,7 +533,7 @@ async def test_tiles__a_range__is_206_and_the_archive(http):
     assert (answer.status_code, answer.content) == (206, b"PMTiles")
 
 
-async def test_openapi__is_3_1_and_every_reference_leads_somewhere(http):
+async def test_openapi__document__is_3_1_and_every_reference_resolves(http):
     document = (await http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
     new = document["paths"]["/orders"]["post"]

@@ -14,7 +14,7 @@ from doorstep.geo import M_PER_DEG, distance_m
 from doorstep.http.problems import UnusableRequest
 from tracking_api.history.features import feature_collection, flag_jumps
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
-from tracking_api.track.presenters import track_answer
+from tracking_api.track.presenters import track_members
 from tracking_api.track.straight_eta import (
     ASSUMED_SPEED_MPS,
     DETOUR_FACTOR,
@@ -60,29 +60,29 @@ def test_visible__open_assignment__is_the_newest_fix():
     assert make_order().visible == make_spot()
 
 
-def test_visible__fix_before_the_assignment__is_nobodys_business():
+def test_visible__fix_before_the_assignment__is_none():
     assert make_order(newest=make_spot(-601)).visible is None
 
 
-def test_visible__fix_at_the_very_start__is_seen():
+def test_visible__fix_at_the_start__is_shown():
     assert make_order(newest=make_spot(-600)).visible is not None
 
 
-def test_visible__after_the_end__is_nothing_even_of_inside_the_window():
+def test_visible__after_the_end__is_none_even_for_a_fix_inside_the_window():
     ended = Window(at(-600), at(-1))
     assert make_order(window=ended, newest=make_spot(-30)).visible is None
 
 
-def test_visible__at_the_very_end__is_nothing():
+def test_visible__at_the_end__is_none():
     assert make_order(window=Window(at(-600), NOON), newest=make_spot(-1)).visible is None
 
 
-def test_visible__fix_dated_past_the_end__is_nothing():
+def test_visible__fix_dated_after_the_end__is_none():
     ends_soon = Window(at(-600), at(60))
     assert make_order(window=ends_soon, newest=make_spot(90)).visible is None
 
 
-def test_visible__no_assignment__is_nothing():
+def test_visible__no_assignment__is_none():
     assert make_order("confirmed", window=None).visible is None
 
 
@@ -91,14 +91,14 @@ def test_visible__no_assignment__is_nothing():
     lasts=st.one_of(st.none(), st.integers(0, 1000)),
     fixed=st.integers(-1000, 1000),
 )
-def test_visible__any_window__shows_only_what_is_inside_by_fix_and_by_now(assigned, lasts, fixed):
+def test_visible__any_window__requires_fix_and_now_inside_it(assigned, lasts, fixed):
     ended = None if lasts is None else assigned + lasts
     order = make_order(
         window=Window(at(assigned), None if ended is None else at(ended)), newest=make_spot(fixed)
     )
     may = assigned <= fixed and assigned <= 0 and (ended is None or (fixed < ended and ended > 0))
     assert (order.visible is not None) == may
-    assert (track_answer(order).position is not None) == may
+    assert (track_members(order)["position"] is not None) == may
 
 
 # Age and freshness
@@ -112,14 +112,14 @@ def test_freshness__by_age(age, word):
     assert freshness_of(age) == word
 
 
-def test_age__phone_ahead_of_us__is_zero():
+def test_age__phone_clock_ahead__is_zero():
     assert age_s(at(30), NOON) == 0
 
 
 # The ETA
 
 
-def test_eta__nothing_observed_yet__assumes_a_speed_and_says_so():
+def test_eta__nothing_observed__assumes_a_speed_and_its_basis_states_it():
     eta = estimate_arrival(make_order())
     assert eta is not None
     way_m = distance_m((11.25, 43.77), CUSTOMER) * DETOUR_FACTOR
@@ -137,7 +137,7 @@ def test_eta__a_moving_courier__uses_the_speed_observed():
     assert "observed" in eta.basis
 
 
-def test_eta__before_pick_up__goes_by_the_restaurant_and_waits_there():
+def test_eta__before_pick_up__includes_the_restaurant_and_its_handover():
     before, after = estimate_arrival(make_order("assigned")), estimate_arrival(make_order())
     assert before is not None
     assert after is not None
@@ -145,7 +145,7 @@ def test_eta__before_pick_up__goes_by_the_restaurant_and_waits_there():
     assert "240 s at the restaurant" in before.basis
 
 
-def test_eta__old_position__counts_from_when_it_was_taken():
+def test_eta__old_position__counts_from_its_fix():
     fresh = estimate_arrival(make_order())
     old = estimate_arrival(make_order(newest=make_spot(-100)))
     assert fresh is not None
@@ -165,11 +165,11 @@ def test_eta__overdue__is_now_and_never_past():
 
 
 @pytest.mark.parametrize("state", ["confirmed", "at_customer", "delivered", "cancelled"])
-def test_eta__nobody_on_the_way__is_none(state):
+def test_eta__no_driver_under_way__is_none(state):
     assert estimate_arrival(make_order(state)) is None
 
 
-def test_observed_speed__jitter_while_waiting__is_no_movement():
+def test_observed_speed__noise_at_rest__is_no_movement():
     jitter = [make_spot(n * 4, north_m=(-1) ** n * 8) for n in range(60)]
     assert observed_speed_mps(jitter, at(240)) is None
 
@@ -194,7 +194,7 @@ def test_flag_jumps__one_stray_fix__is_flagged_alone():
     assert flag_jumps(trail) == [False, False, True, False]
 
 
-def test_flag_jumps__two_that_agree__are_where_the_driver_is():
+def test_flag_jumps__two_jumps_that_agree__continue_the_line():
     trail = [make_spot(0), make_spot(4, 9000), make_spot(8, 9030), make_spot(12, 9060)]
     assert flag_jumps(trail) == [False, True, False, False]
 
@@ -208,7 +208,7 @@ def test_flag_jumps__exactly_70_mps__is_no_jump():
     assert flag_jumps([make_spot(0), make_spot(10, 699.9)]) == [False, False]
 
 
-def test_feature_collection__a_jump__is_a_point_but_not_of_the_line():
+def test_feature_collection__a_jump__is_a_point_outside_the_line():
     trail = [make_spot(0), make_spot(4, 30), make_spot(8, 9000), make_spot(12, 60)]
     line, *points = feature_collection(trail)["features"]
     assert line["geometry"]["type"] == "LineString"
@@ -233,12 +233,12 @@ def test_distance__known_pair__agrees_with_postgis():
 
 
 @given(st.datetimes(timezones=st.just(UTC)), st.uuids())
-def test_cursor__written_and_read__is_the_same_to_the_microsecond(created_at, order_id):
+def test_cursor__round_trip__is_exact_to_the_microsecond(created_at, order_id):
     assert decode_cursor(encode_cursor(created_at, order_id)) == (created_at, order_id)
 
 
 @given(st.text(max_size=200))
-def test_cursor__any_text__is_a_cursor_or_refused_as_one(text):
+def test_cursor__any_text__is_decoded_or_refused(text):
     with suppress(UnusableRequest):
         created_at, order_id = decode_cursor(text)
         assert created_at.tzinfo is not None
@@ -246,7 +246,7 @@ def test_cursor__any_text__is_a_cursor_or_refused_as_one(text):
 
 
 @pytest.mark.parametrize("text", ["", "x", "bnVsbA", "W10", "WzEsMl0", "é", "W1siYSJdLCAiYiJd"])
-def test_cursor__none_of_ours__is_refused(text):
+def test_cursor__foreign_text__is_refused(text):
     with pytest.raises(UnusableRequest) as refused:
         decode_cursor(text)
     assert refused.value.reason == "bad_cursor"

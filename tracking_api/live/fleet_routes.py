@@ -1,4 +1,4 @@
-"""The fleet's stream, for staff."""
+"""The stream of the fleet, for staff."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from doorstep.credentials import token_sha256
 from doorstep.http.openapi import problems
 from doorstep.http.tokens import BearerToken
 from tracking_api.context import AppContext, Context, Staff
-from tracking_api.fleet.boxes import BoxQuery, box_of
-from tracking_api.live.fleet_channel import MOST_DRIVERS, USUAL_DRIVERS, FleetChannel
-from tracking_api.live.fleet_index import Box
+from tracking_api.fleet.viewports import Box, BoxQuery, parse_box
+from tracking_api.live.fleet_channel import DEFAULT_DRIVERS, MAX_DRIVERS, FleetChannel
 from tracking_api.live.response import LiveResponse
 
 router = APIRouter(tags=["live"])
@@ -23,15 +22,15 @@ router = APIRouter(tags=["live"])
 class FleetStream(LiveResponse):
     """The frames of one viewport."""
 
-    def __init__(self, parts: AppContext, sha256: bytes, box: Box, most: int) -> None:
-        super().__init__(parts.live.crowd, sha256)
-        self._fleet: FleetChannel = parts.live.fleet
-        self._box, self._most = box, most
+    def __init__(self, context: AppContext, sha256: bytes, box: Box, max_drivers: int) -> None:
+        super().__init__(context.live.connections, sha256)
+        self._fleet: FleetChannel = context.live.fleet
+        self._box, self._max_drivers = box, max_drivers
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         await self._fleet.open()
-        viewer = await self.start(scope, send, self._fleet.leave)
-        self._fleet.enter(viewer, self._box, self._most)
+        viewer = await self.start(scope, send, self._fleet.unsubscribe)
+        self._fleet.subscribe(viewer, self._box, self._max_drivers)
 
 
 @router.get(
@@ -39,7 +38,7 @@ class FleetStream(LiveResponse):
     summary="Follow the fleet in a viewport: server-sent events",
     responses={
         200: {
-            "description": "`snapshot`, then each second `drivers`: what moved and who is `gone`. "
+            "description": "`snapshot`, then each second `drivers`: changed rows, and ids `gone`. "
             "More than `most` drivers in view come as `clusters`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
@@ -50,15 +49,19 @@ class FleetStream(LiveResponse):
 async def follow_fleet(
     _: Staff,
     token: BearerToken,
-    parts: Context,
+    context: Context,
     bbox: BoxQuery = None,
     most: Annotated[
         int,
-        Query(ge=1, le=MOST_DRIVERS, description="Drivers one by one; more come as clusters."),
-    ] = USUAL_DRIVERS,
+        Query(
+            ge=1,
+            le=MAX_DRIVERS,
+            description="Single drivers; more come as clusters.",
+        ),
+    ] = DEFAULT_DRIVERS,
 ) -> Response:
-    """Rows are as in /drivers/positions. Ask again with another `bbox` when the map moves."""
-    box = box_of(bbox)
+    """Rows are as in /drivers/positions. Open another stream when the map moves."""
+    box = parse_box(bbox)
     sha256 = token_sha256(token or "")
-    parts.live.crowd.check_room(sha256, staff=True)
-    return FleetStream(parts, sha256, box, most)
+    context.live.connections.check_capacity(sha256, staff=True)
+    return FleetStream(context, sha256, box, most)

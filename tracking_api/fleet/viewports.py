@@ -1,13 +1,22 @@
-"""Viewports in addresses."""
+"""Viewports: boxes in degrees, and how a request names one."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import Query
 
 from doorstep.http.problems import UnusableRequest
-from tracking_api.live.fleet_index import Box
+
+
+class Box(NamedTuple):
+    """A viewport, in degrees."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
 
 EVERYWHERE = Box(-180.0, -90.0, 180.0, 90.0)
 
@@ -17,8 +26,8 @@ BoxQuery = Annotated[
 ]
 
 
-def box_of(text: str | None) -> Box:
-    """Read a viewport. Raises UnusableRequest."""
+def parse_box(text: str | None) -> Box:
+    """Parse a viewport. Raises UnusableRequest."""
     if text is None:
         return EVERYWHERE
     try:

@@ -1,0 +1,62 @@
+"""What the routes share, and access checks as dependencies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from doorstep.errors import Forbidden
+from doorstep.http.openapi import DriverId
+from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.tokens import BearerToken, FindToken, identify
+from doorstep.store.records import Token
+from driver_api.positions import PositionPublisher
+from driver_api.queries import Store
+from driver_api.service_token import SERVICE
+
+
+@dataclass(frozen=True, slots=True)
+class AppContext:
+    """What the routes share."""
+
+    store: Store
+    positions: PositionPublisher
+    find_token: FindToken
+    fix_limiter: RateLimiter
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+# The dependencies are async because FastAPI runs plain functions in a thread.
+
+
+async def _context(request: Request) -> AppContext:
+    return cast("AppContext", request.app.state.context)
+
+
+Context = Annotated[AppContext, Depends(_context)]
+
+
+async def _writer(driver_id: DriverId, token: BearerToken, context: Context) -> Token:
+    """Admit the driver, staff, or driver_events' PATCH sink."""
+    holder = await identify(context.find_token, token)
+    if holder.role in ("staff", SERVICE) or (
+        holder.role == "driver" and holder.driver_id == driver_id
+    ):
+        return holder
+    raise Forbidden
+
+
+async def _driver(driver_id: DriverId, token: BearerToken, context: Context) -> Token:
+    """Admit the driver only."""
+    holder = await identify(context.find_token, token)
+    if holder.role == "driver" and holder.driver_id == driver_id:
+        return holder
+    raise Forbidden
+
+
+Writer = Annotated[Token, Depends(_writer)]
+TheDriver = Annotated[Token, Depends(_driver)]

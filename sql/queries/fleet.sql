@@ -1,0 +1,117 @@
+-- What tracking_api reads of drivers and of the whole fleet. Parameters are psycopg's %(name)s.
+
+
+-- Drivers ---------------------------------------------------------------------------------
+
+-- read_driver --
+SELECT clock_timestamp(), d.driver_id, d.name, s.duty::text, s.state::text, s.order_id, s.battery,
+    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
+FROM driver d
+JOIN driver_state s ON s.driver_id = d.driver_id
+WHERE d.driver_id = %(driver_id)s
+
+-- read_sampling --
+SELECT s.sampling_policy::text, s.is_delivered, s.set_at
+FROM driver d
+LEFT JOIN driver_sampling s ON s.driver_id = d.driver_id
+WHERE d.driver_id = %(driver_id)s
+
+-- read_nearest_drivers --
+SELECT clock_timestamp(), n.driver_id, n.distance_m,
+    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
+FROM nearest_drivers_v1(%(lon_deg)s, %(lat_deg)s, %(limit)s) n
+JOIN driver_state s ON s.driver_id = n.driver_id
+ORDER BY n.distance_m, n.driver_id
+
+-- read_restaurants --
+SELECT restaurant_id, name, lon_deg, lat_deg FROM restaurant ORDER BY restaurant_id
+
+
+-- Packed rows of all drivers: one JSON text, which costs Python a tenth of rows ------------
+
+-- read_positions --
+SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8, coalesce(json_agg(json_build_array(
+    driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
+    round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
+    battery, order_id, duty)), '[]')::text
+FROM driver_state
+WHERE fix_at IS NOT NULL
+    AND (%(received_after)s::timestamptz IS NULL OR received_at > %(received_after)s)
+
+-- read_fleet_page --
+SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8, coalesce(json_agg(json_build_array(
+    driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
+    round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
+    battery, order_id, duty)), '[]')::text
+FROM (
+    SELECT * FROM driver_state
+    WHERE fix_at IS NOT NULL AND driver_id > %(after)s
+    ORDER BY driver_id
+    LIMIT %(limit)s
+) AS page
+
+-- read_fleet_drivers --
+SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8, coalesce(json_agg(json_build_array(
+    driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
+    round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
+    battery, order_id, duty)), '[]')::text
+FROM driver_state
+WHERE fix_at IS NOT NULL AND driver_id = ANY (%(driver_ids)s::text[])
+
+
+-- Dispatch --------------------------------------------------------------------------------
+
+-- read_attention_orders --
+-- Open orders with their group (0 waiting, 1 stuck, 2 under way), and each group's count. One row
+-- without an order where none is open.
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
+open_order AS MATERIALIZED (
+    SELECT o.*, a.driver_id, a.assigned_at,
+        CASE
+            WHEN o.state_at < c.now - make_interval(mins => t.minutes) THEN 'no_progress'
+            WHEN a.driver_id IS NOT NULL AND (s.received_at IS NULL
+                OR s.received_at < c.now - make_interval(secs => %(lost_after_s)s))
+            THEN 'courier_lost'
+        END AS stuck
+    FROM clock c
+    CROSS JOIN orders o
+    LEFT JOIN unnest(%(stuck_states)s::text[], %(stuck_minutes)s::int[]) AS t (state, minutes)
+        ON t.state = o.state::text
+    LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
+        AND a.ended_at IS NULL
+    LEFT JOIN driver_state s ON s.driver_id = a.driver_id
+    WHERE o.ended_at IS NULL
+), grouped AS MATERIALIZED (
+    SELECT o.*, CASE
+        WHEN o.state::text = ANY (%(waiting_states)s::text[]) THEN 0
+        WHEN o.stuck IS NOT NULL THEN 1
+        ELSE 2
+    END AS group_no
+    FROM open_order o
+)
+SELECT c.now,
+    ARRAY(SELECT (SELECT count(*) FROM grouped g WHERE g.group_no = n)::int8
+        FROM generate_series(0, 2) AS n ORDER BY n),
+    page.*
+FROM clock c
+LEFT JOIN LATERAL (
+    SELECT g.state_at, g.group_no, g.stuck,
+        g.order_id, g.state::text, g.assignment_no, g.driver_id, g.order_seq, g.restaurant_id,
+        g.lon_deg, g.lat_deg, g.customer_name, g.policy_id, g.created_at, g.assigned_at, g.ended_at
+    FROM grouped g
+    ORDER BY g.group_no, CASE WHEN g.group_no = 0 THEN g.created_at ELSE g.state_at END
+    LIMIT %(limit)s
+) AS page ON true
+ORDER BY page.group_no, CASE WHEN page.group_no = 0 THEN page.created_at ELSE page.state_at END
+
+-- read_staff_commands --
+SELECT from_state::text, command::text
+FROM order_transition
+WHERE actor = 'staff'
+GROUP BY from_state, command
+ORDER BY order_transition.from_state, order_transition.command
+
+-- read_fleet_tile --
+SELECT fleet_tile_v1(%(z)s, %(x)s, %(y)s, %(states)s::text[], %(duties)s::text[],
+    %(presences)s::text[], %(silent_after_s)s::float8, %(lost_after_s)s::float8,
+    %(moving_mps)s::float8, %(limit)s)

@@ -1,0 +1,57 @@
+"""Dispatch's lists as the API returns them."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from doorstep.http.instants import Instant
+from tracking_api.fleet.schemas import DriverState, Duty
+from tracking_api.orders.schemas import OrderAnswer, OrderState
+
+
+class DispatchOrder(OrderAnswer):
+    """An open order with its group. `state_at`: when it entered its state."""
+
+    state_at: Instant
+    group: Literal["waiting", "stuck", "under_way"]
+    stuck: Literal["no_progress", "courier_lost"] | None
+
+
+class DispatchOrders(BaseModel):
+    """Open orders, the most urgent first; `counts` covers all of them, by group."""
+
+    at: Instant
+    counts: dict[str, int]
+    stuck_after_min: dict[str, int]
+    allowed: dict[str, list[str]]
+    orders: list[DispatchOrder]
+
+
+class OrderFound(BaseModel):
+    """An order that a search found, and its last courier."""
+
+    order_id: UUID
+    state: OrderState
+    driver_id: str | None
+
+
+class DriverFound(BaseModel):
+    """A driver that a search found, and their newest position, if there is one."""
+
+    driver_id: str
+    name: str | None
+    state: DriverState
+    duty: Duty
+    order_id: UUID | None
+    lon_deg: float | None
+    lat_deg: float | None
+
+
+class SearchAnswer(BaseModel):
+    """What a search found, the best match first."""
+
+    drivers: list[DriverFound]
+    orders: list[OrderFound]

@@ -1,0 +1,125 @@
+"""Drivers and restaurants in the database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+import msgspec
+
+from doorstep.errors import UnknownDriver
+from doorstep.sampling import SamplingPolicy
+from doorstep.store import commands
+from doorstep.store.deadline import fetch_all, fetch_one, run_command
+from doorstep.store.pool import Pool
+from sql import query
+from tracking_api.fleet.presence import Presence, presence_of
+from tracking_api.track.visibility import Position
+
+SQL_FILE = "queries/fleet.sql"
+
+_decode_sampling = msgspec.json.Decoder(SamplingPolicy).decode
+
+
+class DriverDetails(NamedTuple):
+    """One driver, as of `now` by the database's clock."""
+
+    now: datetime
+    driver_id: str
+    name: str | None
+    duty: str
+    state: str
+    order_id: UUID | None
+    battery: float | None
+    position: Position | None
+    presence: Presence
+
+
+class NearDriver(NamedTuple):
+    """An available driver and the straight-line distance to them."""
+
+    driver_id: str
+    distance_m: float
+    position: Position
+
+
+class DeviceSampling(NamedTuple):
+    """The sampling of a driver's device. `set_at` is None for the defaults."""
+
+    policy: SamplingPolicy
+    set_at: datetime | None
+    is_delivered: bool
+
+
+class Restaurant(NamedTuple):
+    """A restaurant and its place."""
+
+    restaurant_id: int
+    name: str
+    lon_deg: float
+    lat_deg: float
+
+
+class DriverStore(Protocol):
+    """Drivers, one by one. Errors are DoorstepErrors."""
+
+    async def read_driver(self, driver_id: str) -> DriverDetails: ...
+
+    async def read_nearest(
+        self, lon_deg: float, lat_deg: float, limit: int
+    ) -> tuple[datetime, list[NearDriver]]: ...
+
+    async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None: ...
+
+    async def read_sampling(self, driver_id: str) -> DeviceSampling: ...
+
+    async def read_restaurants(self) -> list[Restaurant]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DriverQueries:
+    """The DriverStore on PostgreSQL."""
+
+    pool: Pool
+
+    async def read_driver(self, driver_id: str) -> DriverDetails:
+        """Read one driver with their newest position. Raises UnknownDriver."""
+        row = await fetch_one(self.pool, query("read_driver", SQL_FILE), {"driver_id": driver_id})
+        if row is None:
+            raise UnknownDriver
+        now, found_id, name, duty, state, order_id, battery = row[:7]
+        position = Position(*row[7:]) if row[7] else None
+        silent_s = (now - position.received_at).total_seconds() if position else None
+        presence = presence_of(silent_s, position.speed_mps if position else None)
+        return DriverDetails(
+            now, found_id, name, duty, state, order_id, battery, position, presence
+        )
+
+    async def read_nearest(
+        self, lon_deg: float, lat_deg: float, limit: int
+    ) -> tuple[datetime, list[NearDriver]]:
+        """Read the nearest available drivers, as `assign` picks them, and the database's time."""
+        parameters = {"lon_deg": lon_deg, "lat_deg": lat_deg, "limit": limit}
+        rows = await fetch_all(self.pool, query("read_nearest_drivers", SQL_FILE), parameters)
+        now: datetime = rows[0][0] if rows else datetime.now(UTC)
+        return now, [NearDriver(row[1], row[2], Position(*row[3:])) for row in rows]
+
+    async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None:
+        """Set the sampling of a driver's device. Raises UnknownDriver."""
+        await run_command(self.pool, lambda conn: commands.set_reporting(conn, driver_id, policy))
+
+    async def read_sampling(self, driver_id: str) -> DeviceSampling:
+        """Read the sampling of a driver's device. Raises UnknownDriver."""
+        row = await fetch_one(self.pool, query("read_sampling", SQL_FILE), {"driver_id": driver_id})
+        if row is None:
+            raise UnknownDriver
+        report, is_delivered, set_at = row
+        policy = _decode_sampling(report) if report else SamplingPolicy()
+        return DeviceSampling(policy, set_at, bool(is_delivered))
+
+    async def read_restaurants(self) -> list[Restaurant]:
+        """Read every restaurant, by id."""
+        rows = await fetch_all(self.pool, query("read_restaurants", SQL_FILE))
+        return [Restaurant(*row) for row in rows]

@@ -1,0 +1,108 @@
+"""Drivers as the API takes and returns them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from doorstep.http.instants import Instant
+from doorstep.sampling import MAX_HEARTBEAT_S, Mode
+from tracking_api.fleet.presence import Presence
+from tracking_api.track.schemas import PositionFeature, Restaurant
+
+Duty = Literal["off_duty", "on_duty", "on_break"]
+DriverState = Literal[
+    "off_duty",
+    "available",
+    "to_restaurant",
+    "at_restaurant",
+    "to_customer",
+    "at_customer",
+    "on_break",
+]
+
+UpTo30S = Annotated[float, Field(ge=0, le=MAX_HEARTBEAT_S, allow_inf_nan=False)]
+Heartbeat = Annotated[float, Field(ge=1, le=MAX_HEARTBEAT_S, allow_inf_nan=False)]
+SamplingMetres = Annotated[float, Field(ge=1, le=1000, allow_inf_nan=False)]
+
+
+class SamplingSettings(BaseModel):
+    """How a driver's device samples its fixes; absent values are a device's defaults.
+
+    `mode` selects the fixes that are sent: all of them, one per `every_s`, one per `distance_m`,
+    one after moving further than both fixes' accuracies, or (`dead_reckoning`) one when the place
+    predicted from the last one is off by more than `off_by_m`. In every mode, one is sent within
+    `heartbeat_s`, and of those in between one per `keep_every_s` is sent along. With `batch_s` a
+    fix waits that long for others.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Mode = "all"
+    every_s: Heartbeat = 4.0
+    distance_m: SamplingMetres = 30.0
+    off_by_m: SamplingMetres = 25.0
+    heartbeat_s: Heartbeat = MAX_HEARTBEAT_S
+    keep_every_s: UpTo30S = 4.0
+    batch_s: UpTo30S = 0.0
+
+
+class SamplingAnswer(SamplingSettings):
+    """The sampling of a driver's device. `set_at` is null for the defaults.
+
+    `delivered`: the broker retains the command for the device, which gets it at once or when it is
+    next online.
+    """
+
+    driver_id: str
+    set_at: Instant | None
+    delivered: bool
+
+
+class RestaurantAnswer(Restaurant):
+    """A restaurant with its id."""
+
+    restaurant_id: int
+
+
+class Restaurants(BaseModel):
+    """Every restaurant."""
+
+    restaurants: list[RestaurantAnswer]
+
+
+class DriverAnswer(BaseModel):
+    """A driver as staff sees them: duty, state, open order and newest position."""
+
+    driver_id: str
+    name: str | None
+    duty: str
+    state: str
+    order_id: UUID | None
+    position: PositionFeature | None
+    battery: float | None
+    presence: Presence
+
+
+class NearDriver(BaseModel):
+    """An available driver and the straight-line distance to them."""
+
+    driver_id: str
+    distance_m: float
+    position: PositionFeature
+
+
+class NearDrivers(BaseModel):
+    """The nearest available drivers, the nearest first."""
+
+    drivers: list[NearDriver]
+
+
+class DriverPositions(BaseModel):
+    """Every driver's newest position, packed: `columns` names the values of each row."""
+
+    at_ms: int
+    columns: list[str]
+    drivers: list[list[Any]]

@@ -1,0 +1,57 @@
+"""The track of one order, for its customer and staff."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AwareDatetime
+
+from doorstep.errors import BadLink
+from doorstep.http.openapi import problems
+from tracking_api.context import Context, LinkTokenFound, client_address
+from tracking_api.history.features import MAX_POINTS, feature_collection
+from tracking_api.track.presenters import encode_json
+from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
+
+router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
+
+
+@router.get(
+    "/history",
+    summary="The way so far, as GeoJSON",
+    responses={
+        200: {
+            "description": "A FeatureCollection: one LineString without the jumps, then a Point "
+            "per fix; fixes that cannot be reached at 70 m/s have `jump`.",
+            "content": {"application/geo+json": {"schema": {"type": "object"}}},
+        },
+        **problems(404, 429),
+    },
+    response_class=Response,
+    openapi_extra=OPTIONAL_TOKEN,
+)
+async def get_history(
+    request: Request,
+    order_id: OrderIdText,
+    token: LinkTokenFound,
+    context: Context,
+    from_at: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+    to_at: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+) -> Response:
+    """The current assignment's track: for its customer until it ends, for staff always.
+
+    `from` is inclusive, `to` is exclusive.
+    """
+    known_id, holder = await context.links.authorize(order_id, token, client_address(request))
+    trail = await context.stores.history.read_order_history(
+        known_id,
+        from_at,
+        to_at,
+        limit=MAX_POINTS + 1,
+        after_end=holder.role == "staff",
+    )
+    if trail is None:
+        raise BadLink
+    collection = feature_collection(trail[:MAX_POINTS], truncated=len(trail) > MAX_POINTS)
+    return Response(encode_json(collection), media_type="application/geo+json")

@@ -1,0 +1,95 @@
+"""Positions, estimates and the answer to "where is my order?" as the API returns them."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from doorstep.http.instants import Instant
+from tracking_api.orders.schemas import NO_NUL, Coordinates, OrderState
+
+
+class LinkToken(BaseModel):
+    """The token of a customer's link."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(min_length=1, max_length=200, json_schema_extra=NO_NUL)
+
+
+class PointGeometry(BaseModel):
+    """A GeoJSON point: longitude, latitude."""
+
+    type: Literal["Point"] = "Point"
+    coordinates: tuple[float, float]
+
+
+class PositionProperties(BaseModel):
+    """The fix's instants and accuracy, and its age now."""
+
+    fix_at: Instant
+    received_at: Instant
+    accuracy_m: float | None
+    speed_mps: float | None
+    heading_deg: float | None
+    age_s: float
+    freshness: Literal["live", "recent", "stale", "lost"]
+
+
+class PositionFeature(BaseModel):
+    """A driver's position as a GeoJSON feature."""
+
+    type: Literal["Feature"] = "Feature"
+    geometry: PointGeometry
+    properties: PositionProperties
+
+
+class EtaAnswer(BaseModel):
+    """An estimate and its basis. Four of five arrivals lie between `p10_at` and `p90_at`.
+
+    `route`: by the street graph, or the stretched straight line. `speeds`: learned from past
+    rides, observed of this driver in the last minutes, or assumed. `as_of`: the fix that the
+    estimate starts from.
+    """
+
+    arrives_at: Instant
+    p10_at: Instant
+    p90_at: Instant
+    as_of: Instant
+    seconds: int
+    distance_m: int
+    speed_mps: float
+    route: Literal["road", "straight_line"]
+    speeds: Literal["learned", "observed", "assumed"]
+    basis: str
+
+
+class Restaurant(Coordinates):
+    """Where the order comes from."""
+
+    name: str
+
+
+class EventAnswer(BaseModel):
+    """One state change of the order. `source`: gps (proved by fixes), or the actor."""
+
+    order_seq: int
+    state: OrderState
+    source: str
+    occurred_at: Instant
+
+
+class TrackAnswer(BaseModel):
+    """Where is my order? `position` is null unless a driver is under way with it."""
+
+    order_id: UUID
+    state: OrderState
+    assignment_no: int
+    order_seq: int
+    position: PositionFeature | None
+    eta: EtaAnswer | None
+    restaurant: Restaurant
+    destination: Coordinates
+    events: list[EventAnswer]
