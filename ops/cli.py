@@ -14,11 +14,13 @@ from doorstep.errors import DoorstepError
 from doorstep.sampling import Mode
 from doorstep.settings import EX_CONFIG
 from ops.commands import (
+    audit_command,
     drivers_command,
     operator_commands,
     simulator_commands,
     sources_command,
     stack_commands,
+    staff_command,
 )
 from ops.commands.broker_users import add_arguments
 from ops.console import print_line
@@ -167,6 +169,24 @@ def _parser() -> argparse.ArgumentParser:
         sources_command.EXAMPLES,
     )
     add_arguments(sources, sources_command.ACTIONS)
+    staff_command.add_arguments(
+        add(
+            "staff",
+            "add, list, rotate or revoke named staff",
+            staff_command.staff,
+            staff_command.DESCRIPTION,
+            staff_command.EXAMPLES,
+        )
+    )
+    audit_command.add_arguments(
+        add(
+            "audit",
+            "print who did what, to whom and when",
+            audit_command.audit,
+            audit_command.DESCRIPTION,
+            audit_command.EXAMPLES,
+        )
+    )
 
     for name, purpose in simulator_commands.AS_DRIVER.items():
         add_passthrough(name, purpose, simulator_commands.run_as_driver).add_argument("--driver")

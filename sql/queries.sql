@@ -53,8 +53,10 @@ SELECT delete_outbox_v1(%(ids)s)
 -- Orders, drivers, tokens -----------------------------------------------------------------
 
 -- create_order --
-SELECT * FROM create_order_v1(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
-    %(policy_id)s, %(idempotency_key)s, %(customer_name)s)
+SELECT o.*
+FROM create_order_v1(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
+    %(policy_id)s, %(idempotency_key)s, %(customer_name)s) AS o
+CROSS JOIN LATERAL record_audit_v1(%(who)s, 'order.create', o.order_id::text, NULL)
 
 -- apply_order_command --
 SELECT * FROM apply_order_command_v1(%(order_id)s, %(command)s, %(actor)s, %(actor_id)s,
@@ -80,7 +82,9 @@ SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)
 SELECT revoke_customer_tokens_v1(%(order_id)s)
 
 -- create_policy --
-SELECT create_policy_v1(%(values)s)
+SELECT p.policy_id
+FROM create_policy_v1(%(values)s) AS p (policy_id)
+CROSS JOIN LATERAL record_audit_v1(%(who)s, 'policy.create', p.policy_id::text, NULL)
 
 -- read_eta_model --
 SELECT eta_model__read_v1(%(known)s)

@@ -81,7 +81,7 @@ AS $$
     DELETE FROM outbox WHERE outbox_id = ANY (ids)
 $$;
 
--- Returns no row for a token that is unknown, revoked or expired. A customer's token expires
+-- Returns no row for a token that is unknown, revoked, expired, or of a staff role without routes. A customer's token expires
 -- limits.customer_token_s after the end of the order.
 CREATE FUNCTION find_token_v1(of_token_sha256 bytea)
 RETURNS TABLE (role token_role, driver_id text, order_id uuid)
@@ -93,6 +93,7 @@ AS $$
     LEFT JOIN orders o ON o.order_id = t.order_id
     LEFT JOIN staff s ON s.name = t.name
     WHERE t.token_sha256 = of_token_sha256 AND t.revoked_at IS NULL AND s.revoked_at IS NULL
+        AND (s.role IS NULL OR s.role IN ('viewer', 'dispatcher', 'admin'))
         AND (t.expires_at IS NULL OR clock_timestamp() < t.expires_at)
         AND (o.ended_at IS NULL OR clock_timestamp()
             < o.ended_at + make_interval(secs => (SELECT customer_token_s FROM limits)))

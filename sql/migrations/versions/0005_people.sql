@@ -90,6 +90,7 @@ AS $$
     LEFT JOIN orders o ON o.order_id = t.order_id
     LEFT JOIN staff s ON s.name = t.name
     WHERE t.token_sha256 = of_token_sha256 AND t.revoked_at IS NULL AND s.revoked_at IS NULL
+        AND (s.role IS NULL OR s.role IN ('viewer', 'dispatcher', 'admin'))
         AND (t.expires_at IS NULL OR clock_timestamp() < t.expires_at)
         AND (o.ended_at IS NULL OR clock_timestamp()
             < o.ended_at + make_interval(secs => (SELECT customer_token_s FROM limits)))

@@ -631,7 +631,7 @@ async def test_readiness__without_kafka__is_ready_and_reports_it(server):
 
 async def test_stream__staff_token__follows_any_order(server, world):
     order_id = world.create()
-    assert world.tokens[token_sha256("tok-staff")] == Token("staff", None, None)
+    assert world.tokens[token_sha256("tok-staff")] == Token("staff", None, None, "anna", "admin")
     async with server.follow(order_id, token="tok-staff") as stream:
         assert await stream.kinds(1) == ["snapshot"]
 
