@@ -11,6 +11,7 @@ through the same brokers, interleaved. The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.devices import Phone, connect_phones, publish
-from bench.measure import Measurements, report
+from bench.measure import Measurements, report, stop
 from bench.process_cpu import cpu_s
 from doorstep.settings import Bind
 from ops.servers.kafka import POSITION_PARTITIONS, KafkaServer
@@ -46,7 +47,11 @@ class PahoBridge(ServerProcess):
         self, folder: Path, broker: AnonymousMosquitto, kafka: KafkaServer, client_id: str
     ) -> None:
         super().__init__(folder)
-        self._arguments = [str(broker.port), kafka.bootstrap_servers, client_id]
+        self._arguments = [
+            str(broker.port),
+            json.dumps(kafka.access.as_librdkafka_dict()),
+            client_id,
+        ]
 
     def argv(self) -> list[str]:
         return [sys.executable, "-m", "bench.plain_bridge", *self._arguments]
@@ -68,14 +73,15 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     variants = [options.only] if options.only else ["ours", "paho"]
     measurements = Measurements("bridge", "µs of CPU per message", variants)
+    signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         broker, kafka = AnonymousMosquitto(folder / "mosquitto"), KafkaServer(folder / "kafka")
-        broker.start()
-        kafka.start()
-        kafka.create_topics()
         try:
+            broker.start()
+            kafka.start()
+            kafka.create_topics()
             phones = connect_phones(
                 Bind("127.0.0.1", broker.port),
                 {f"bench-{n:06}": "none" for n in range(PHONES)},
@@ -105,13 +111,13 @@ def _run(
     client_id = f"bench-{variant}"
     if variant == "ours":
         service: ServerProcess = bridge_process(
-            folder / variant, broker.url, kafka.bootstrap_servers, BRIDGE_CLIENT_ID=client_id
+            folder / variant, broker.url, kafka.access, BRIDGE_CLIENT_ID=client_id
         )
     else:
         service = PahoBridge(folder / variant, broker, kafka, client_id)
     service.start()
     try:
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        admin = AdminClient({**kafka.access.as_librdkafka_dict()})
         already_written = _records(admin)
         with _frozen(service.pid):
             each = count // len(phones)

@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -34,10 +35,11 @@ from confluent_kafka import Producer
 
 from bench import naive
 from bench.devices import Phone, connect_phones, make_fix, publish
-from bench.measure import Measurements, spread
+from bench.measure import Measurements, spread, stop
 from bench.process_cpu import cpu_s, own_cpu_s
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
 from doorstep.store.pool import connect
@@ -64,6 +66,7 @@ def main() -> int:
     parser.add_argument("--patch-fixes", type=int, default=2_000, help="by PATCH, per run")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
         Path(folder).chmod(0o755)  # the servers run as other users
         stack = Stack(_settings(Path(folder) / "stack"), echo=_progress)
@@ -101,7 +104,7 @@ def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
         cpu, seconds = _run_pipeline(stack, phones, drivers, each, f"pipe{run}")
         if run:
             pipeline.add(cpu, seconds, each * len(drivers))
-    create_topics(str(stack.addresses.kafka), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
+    create_topics(stack.kafka_access(ADMIN), topics=[Topic(PATCH_TOPIC, 12, 60 * 60 * 1000)])
     patch = CpuSamples("patch", ("driver_events", "driver_api", "postgres"))
     with _patch_sink(stack) as pid:
         for run in range(options.runs + 1):
@@ -179,7 +182,7 @@ def _run_patch(
         "postgres": stack.pid_of("postgres"),
     }
     expected = dict.fromkeys(drivers, 0)
-    producer = Producer({"bootstrap.servers": str(stack.addresses.kafka), "linger.ms": 5})
+    producer = Producer({**stack.kafka_access(ADMIN).as_librdkafka_dict(), "linger.ms": 5})
     before = {part: cpu_s(pid) for part, pid in pids.items()}
     started_s = time.monotonic()
     for n in range(count):

@@ -8,6 +8,7 @@ refused record, dead letters and readiness. `bench.bridge` compares with it.
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -22,10 +23,10 @@ TOPIC = "doorstep/v1/drivers/+/position"
 
 def main() -> None:
     """Relay until the process is killed."""
-    port, servers, client_id = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    port, kafka, client_id = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     producer = Producer(
         {
-            "bootstrap.servers": servers,
+            **kafka,
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
             "linger.ms": 50,

@@ -20,7 +20,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
 
-    publisher = Publisher(settings.kafka_bootstrap_servers, settings.bridge_max_in_flight)
+    publisher = Publisher(settings.kafka, settings.bridge_max_in_flight)
     subscribers = [
         Subscriber(
             broker,

@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from bridge import metrics
+from doorstep.kafka.access import KafkaAccess
 from doorstep.telemetry import get_logger
 
 OnDelivery = Callable[[KafkaError | None, Any], None]
@@ -21,10 +22,10 @@ FLUSH_TIMEOUT_S = 5.0  # below the 10 s that the supervisor gives a service to s
 class Publisher:
     """An idempotent producer whose records never expire."""
 
-    def __init__(self, bootstrap_servers: str, max_in_flight: int) -> None:
+    def __init__(self, kafka: KafkaAccess, max_in_flight: int) -> None:
         self._log = get_logger()
         self._config = {
-            "bootstrap.servers": bootstrap_servers,
+            **kafka.as_librdkafka_dict(),
             "client.id": "doorstep-bridge",
             "enable.idempotence": True,
             "partitioner": "murmur2_random",

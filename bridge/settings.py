@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls, ServiceSettings
+from doorstep.kafka.access import KafkaSettings
+from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls
 
 
-class BridgeSettings(ServiceSettings):
+class BridgeSettings(KafkaSettings):
     """Environment variables of the bridge; each field's name in capitals."""
 
     mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)
     mqtt_username: str = "bridge"
     mqtt_password: SecretStr = SecretStr("")
     bridge_client_id: str = Field(default="doorstep-bridge", pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_topic: str = "driver-pos"
     kafka_status_topic: str = "driver-status"
     kafka_series_topic: str = "series"

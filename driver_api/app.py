@@ -40,9 +40,7 @@ def build_service(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         url = settings.database_url.get_secret_value()
         async with open_queries(url, settings.database_pool_size) as store:
-            positions = KafkaPositions(
-                settings.kafka_bootstrap_servers, settings.kafka_positions_topic
-            )
+            positions = KafkaPositions(settings.kafka, settings.kafka_positions_topic)
             _set_context(app, store, positions, settings.driver_api_token.get_secret_value())
             task = asyncio.create_task(log_availability(store.is_available))
             try:

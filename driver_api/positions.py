@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from prometheus_client import Counter
 
 from doorstep.fix import Fix
+from doorstep.kafka.access import KafkaAccess
 
 QUEUE_RECORDS = 1000  # 200 B each: at most 200 KB are queued
 MESSAGE_TIMEOUT_MS = 3000  # an older position is outdated
@@ -39,11 +40,11 @@ class PositionPublisher(Protocol):
 class KafkaPositions:
     """Publishes to Kafka's topic tracking-positions."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
         self._topic = topic
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap_servers,
+                **kafka.as_librdkafka_dict(),
                 "partitioner": "murmur2_random",
                 "acks": 1,
                 "linger.ms": 20,

@@ -11,39 +11,8 @@ from datetime import datetime
 
 from doorstep.errors import ConflictingFix, RejectedFix, UnknownDriver
 from doorstep.fix import Decoded, Fix, Refused
-from doorstep.store.records import IncomingRow, Outcome, refused_row
+from doorstep.store.records import Outcome
 from driver_api.schemas import FixOutcome, RecordedFix, RecordedFixes
-
-
-def row_of(n: int, driver_id: str, fix: Fix, received_at: datetime) -> IncomingRow:
-    """Return a fix's row."""
-    return (
-        n,
-        driver_id,
-        fix.boot,
-        fix.seq,
-        fix.fix_at,
-        received_at,
-        fix.lon_deg,
-        fix.lat_deg,
-        fix.accuracy_m,
-        fix.speed_mps,
-        fix.heading_deg,
-        fix.altitude_m,
-        fix.battery,
-        None,
-    )
-
-
-def rows_of(driver_id: str, decoded: Decoded, received_at: datetime) -> list[IncomingRow]:
-    """Return the rows of a batch. A refused entry has one if its seq could be decoded."""
-    rows: list[IncomingRow] = []
-    for n, entry in enumerate(decoded):
-        if isinstance(entry, Fix):
-            rows.append(row_of(n, driver_id, entry, received_at))
-        elif entry.boot is not None:
-            rows.append(refused_row(n, driver_id, entry, received_at))
-    return rows
 
 
 def answer_one(

@@ -13,10 +13,10 @@ from doorstep.errors import MalformedFix
 from doorstep.fix import decode_fix, decode_fixes
 from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
 from doorstep.http.request_body import read_body
-from doorstep.store.records import Token
+from doorstep.store.records import Token, row_of, rows_of
 from driver_api.context import AppContext, Context, TheDriver, Writer
 from driver_api.queries import CurrentOrder
-from driver_api.recording import answer_many, answer_one, newest_committed, row_of, rows_of
+from driver_api.recording import answer_many, answer_one, newest_committed
 from driver_api.schemas import (
     FIX_EXAMPLE,
     CurrentOrderAnswer,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 
 from doorstep.http.serve import HttpSettings
+from doorstep.kafka.access import KafkaSettings
 from doorstep.settings import Bind, BindSetting
 
 
-class Settings(HttpSettings):
+class Settings(HttpSettings, KafkaSettings):
     """Environment variables of driver_api; each field's name in capitals."""
 
     database_url: SecretStr
@@ -16,5 +17,4 @@ class Settings(HttpSettings):
     driver_api_bind: BindSetting = Bind("127.0.0.1", 8001)
     driver_api_internal_bind: BindSetting = Bind("127.0.0.1", 8011)
     driver_api_token: SecretStr = SecretStr("")  # of driver_events' PATCH sink; empty: refused
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_positions_topic: str = "tracking-positions"

@@ -44,9 +44,7 @@ class CompactionWorker:
         settings = self._settings
         plan = compactor.plan(None)
         if plan.days:  # unread records may belong to these days
-            unread = oldest_unread_at(
-                compactor.conn, settings.kafka_bootstrap_servers, settings.kafka_topic
-            )
+            unread = oldest_unread_at(compactor.conn, settings.kafka, settings.kafka_topic)
             plan = compactor.plan(unread)
         done = compactor.run(plan, rest=self._rest)
         if done.days or done.expired:

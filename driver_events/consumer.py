@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from doorstep.errors import KafkaUnavailable
+from doorstep.kafka.access import KafkaAccess
 from doorstep.telemetry import get_logger
 from driver_events import metrics
 from driver_events.batch import Record
@@ -55,13 +56,13 @@ class PartitionConsumer:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaAccess,
         topic: str,
         group_id: str,
         name: str,
         fetch_wait_ms: int = FETCH_WAIT_MS,
     ) -> None:
-        self._bootstrap_servers = bootstrap_servers
+        self._kafka = kafka
         self._topic = topic
         self._group_id = group_id
         self._name = name
@@ -81,7 +82,7 @@ class PartitionConsumer:
     def _join(self) -> Consumer:
         consumer = Consumer(
             {
-                "bootstrap.servers": self._bootstrap_servers,
+                **self._kafka.as_librdkafka_dict(),
                 "group.id": self._group_id,
                 "client.id": "driver-events",
                 # Static membership: a restarted member gets its partitions back immediately.
@@ -163,7 +164,7 @@ class PartitionConsumer:
         """
         return AdminClient(
             {
-                "bootstrap.servers": self._bootstrap_servers,
+                **self._kafka.as_librdkafka_dict(),
                 "reconnect.backoff.max.ms": RECONNECT_MS,
                 "log_level": 2,
             }

@@ -8,6 +8,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from doorstep.errors import KafkaUnavailable
+from doorstep.kafka.access import KafkaAccess
 from doorstep.store import fix_writer
 from doorstep.store.records import OutboxRecord
 from driver_events import metrics
@@ -23,13 +24,13 @@ class OutboxPublisher:
     """Drains the outbox. A lock in the database admits one process at a time."""
 
     def __init__(
-        self, connection: Connection, bootstrap_servers: str, topics: Mapping[str, str]
+        self, connection: Connection, kafka: KafkaAccess, topics: Mapping[str, str]
     ) -> None:
         self._connection = connection
         self._topics = topics
         self._errors: list[KafkaError] = []
         self._config: dict[str, Any] = {
-            "bootstrap.servers": bootstrap_servers,
+            **kafka.as_librdkafka_dict(),
             "client.id": "driver-events-outbox",
             "enable.idempotence": True,  # keeps an order's changes in order, retries included
             "partitioner": "murmur2_random",

@@ -65,7 +65,7 @@ class PatchSink:
         )
         self._consumer = Consumer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka.as_librdkafka_dict(),
                 "group.id": f"{settings.kafka_group_id}-patch",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -76,7 +76,7 @@ class PatchSink:
         )
         self._producer = Producer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka.as_librdkafka_dict(),
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "message.timeout.ms": 0,

@@ -9,6 +9,7 @@ import msgspec
 from confluent_kafka import KafkaError, Producer
 
 from doorstep.fix.instants import EPOCH
+from doorstep.kafka.access import KafkaAccess
 from doorstep.store.records import IncomingRow
 from driver_events import metrics
 from driver_events.batch import ms_of
@@ -46,11 +47,11 @@ def _positions(rows: Sequence[IncomingRow]) -> list[tuple[object, ...]]:
 class LiveFeed:
     """Publishes positions without blocking a batch."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
         self._topic = topic
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap_servers,
+                **kafka.as_librdkafka_dict(),
                 "client.id": "driver-events-positions",
                 "partitioner": "murmur2_random",
                 "acks": 1,

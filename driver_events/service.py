@@ -95,16 +95,16 @@ def _run_database_sink(
 ) -> None:
     outbox = OutboxPublisher(
         Connection(url, "driver_events outbox"),
-        settings.kafka_bootstrap_servers,
+        settings.kafka,
         {
             "tracking-updates": settings.kafka_updates_topic,
             "dead-letter": settings.kafka_dead_letter_topic,
         },
     )
     parked = ParkedRetry(Connection(url, "driver_events parked"), acks.request)
-    feed = LiveFeed(settings.kafka_bootstrap_servers, settings.kafka_positions_topic)
+    feed = LiveFeed(settings.kafka, settings.kafka_positions_topic)
     consumer = PartitionConsumer(
-        settings.kafka_bootstrap_servers,
+        settings.kafka,
         settings.kafka_topic,
         settings.kafka_group_id,
         name=settings.mqtt_username,
@@ -128,7 +128,7 @@ def _run_database_sink(
     retention = timedelta(days=settings.series_retention_days)
     series = SeriesWriter(
         PartitionConsumer(
-            settings.kafka_bootstrap_servers,
+            settings.kafka,
             settings.kafka_series_topic,
             f"{settings.kafka_group_id}-series",
             name=settings.mqtt_username,

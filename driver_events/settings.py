@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls, ServiceSettings
+from doorstep.kafka.access import KafkaSettings
+from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls
 
 
-class DriverEventsSettings(ServiceSettings):
+class DriverEventsSettings(KafkaSettings):
     """Environment variables of driver_events; each field's name in capitals."""
 
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_topic: str = "driver-pos"
     kafka_group_id: str = "driver-events"
     kafka_series_topic: str = "series"

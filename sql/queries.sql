@@ -216,8 +216,8 @@ SELECT * FROM customer_tracks_v1(%(token_sha256s)s, %(order_ids)s)
 SELECT * FROM customer_polls_v1(%(token_sha256s)s, %(order_ids)s)
 
 -- customer_history --
-SELECT * FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(since)s, %(before)s, %(at_most)s,
-    %(after_fix_at)s, %(after_boot)s, %(after_seq)s)
+SELECT * FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(since)s, %(before)s,
+    %(at_most)s, %(after_fix_at)s, %(after_boot)s, %(after_seq)s)
 
 -- customer_cancel --
 SELECT * FROM customer_cancel_v1(%(token_sha256)s, %(order_id)s, %(idempotency_key)s)

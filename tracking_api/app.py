@@ -107,9 +107,7 @@ def build_service(settings: Settings) -> FastAPI:
         url = settings.database_url.get_secret_value()
         async with open_stores(url, settings.database_pool_size) as stores:
             series_topic = settings.kafka_series_topic
-            topics = TopicStreams(
-                settings.kafka_bootstrap_servers, settings.topics, {series_topic: points_frame}
-            )
+            topics = TopicStreams(settings.kafka, settings.topics, {series_topic: points_frame})
             estimate = RoadEta()
             live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
             _set_context(app, stores, settings.tracking_api_public_url, live, estimate)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pydantic import Field, SecretStr, field_validator
 
 from doorstep.http.serve import HttpSettings
+from doorstep.kafka.access import KafkaSettings
 from doorstep.settings import Bind, BindSetting
 
 MAX_VIEWERS = 18_000  # each holds a file descriptor, of usually 20,000
 
 
-class Settings(HttpSettings):
+class Settings(HttpSettings, KafkaSettings):
     """Environment variables of tracking_api; each field's name in capitals."""
 
     database_url: SecretStr
@@ -18,7 +19,6 @@ class Settings(HttpSettings):
     tracking_api_bind: BindSetting = Bind("127.0.0.1", 8000)
     tracking_api_internal_bind: BindSetting = Bind("127.0.0.1", 8010)
     tracking_api_public_url: str = "http://127.0.0.1:8000"
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_updates_topic: str = "tracking-updates"
     kafka_positions_topic: str = "tracking-positions"
     kafka_series_topic: str = "series"

@@ -93,7 +93,7 @@ def main() -> int:
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="ascii"))
     producer = Producer(
         {
-            "bootstrap.servers": plan["kafka"],
+            **plan["kafka"],
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
             "linger.ms": 50,  # as in the bridge

@@ -57,7 +57,7 @@ def main() -> int:
     decode_many = msgspec.json.Decoder(list[Fix]).decode
     consumer = Consumer(
         {
-            "bootstrap.servers": plan["kafka"],
+            **plan["kafka"],
             "group.id": "bare",
             "auto.offset.reset": "earliest",
             "enable.auto.commit": False,

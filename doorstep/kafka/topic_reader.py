@@ -12,6 +12,7 @@ from confluent_kafka import TopicCollection as Topics
 from confluent_kafka.admin import AdminClient
 
 from doorstep.errors import DoorstepError, KafkaUnavailable
+from doorstep.kafka.access import KafkaAccess
 
 T = TypeVar("T")
 
@@ -30,13 +31,13 @@ class NoSuchTopic(DoorstepError):
 class TopicReader:
     """One topic, read by offsets. Close it, or use it in a `with`."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
         """Read the topic's partitions. Raises KafkaUnavailable or NoSuchTopic."""
         self.topic = topic
-        self._bootstrap_servers = bootstrap_servers
+        self._kafka = kafka
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap_servers,
+                **kafka.as_librdkafka_dict(),
                 "group.id": "doorstep-operate",  # required by librdkafka, never joined
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
@@ -85,7 +86,7 @@ class TopicReader:
         deadline = time.monotonic() + IDLE_TIMEOUT_S
         while ends:
             if time.monotonic() > deadline:
-                raise KafkaUnavailable(f"Kafka at {self._bootstrap_servers} stopped answering")
+                raise KafkaUnavailable(f"Kafka at {self._kafka} stopped answering")
             for message in self._consumer.consume(1000, 0.05):
                 deadline = time.monotonic() + IDLE_TIMEOUT_S
                 partition, offset = partition_and_offset(message)
@@ -104,7 +105,7 @@ class TopicReader:
 
     def identify(self) -> tuple[str, str]:
         """Return (cluster_id, topic_id), as in the table kafka_offset."""
-        admin = AdminClient({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
+        admin = AdminClient({**self._kafka.as_librdkafka_dict(), "log_level": 0})
         topics = admin.describe_topics(Topics([self.topic]), request_timeout=REQUEST_TIMEOUT_S)
         cluster = admin.describe_cluster(request_timeout=REQUEST_TIMEOUT_S)
         topic_id = self._call(lambda: topics[self.topic].result(2 * REQUEST_TIMEOUT_S).topic_id)
@@ -125,9 +126,7 @@ class TopicReader:
         try:
             return request()
         except (KafkaException, TimeoutError) as exc:
-            raise KafkaUnavailable(
-                f"Kafka does not answer at {self._bootstrap_servers}: {exc}"
-            ) from exc
+            raise KafkaUnavailable(f"Kafka does not answer at {self._kafka}: {exc}") from exc
 
 
 def partition_and_offset(message: Message) -> tuple[int, int]:

@@ -1,21 +1,21 @@
-"""The Kafka topics: partitions and retention.
-
-`python -m doorstep.kafka.topic_specs` creates the missing ones on KAFKA_BOOTSTRAP_SERVERS.
-"""
+"""The Kafka topics: partitions, retention and whose clock stamps their records."""
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from doorstep.errors import Unavailable
+from doorstep.kafka.access import KafkaAccess
 
 HOUR_MS = 60 * 60 * 1000
 DAY_MS = 24 * HOUR_MS
@@ -36,10 +36,16 @@ class Topic:
     retention_ms: int | None
     retention_bytes: int = -1  # per partition
     max_message_bytes: int = MIB
+    is_stamped_by_broker: bool = False  # else by the producer, who could choose the instant
 
     def config(self) -> dict[str, str]:
         """Return the topic's Kafka configuration."""
-        shared = {"max.message.bytes": str(self.max_message_bytes)}
+        shared = {
+            "max.message.bytes": str(self.max_message_bytes),
+            "message.timestamp.type": (
+                "LogAppendTime" if self.is_stamped_by_broker else "CreateTime"
+            ),
+        }
         if self.retention_ms is None:
             return shared | {"cleanup.policy": "compact"}
         return shared | {
@@ -52,22 +58,26 @@ class Topic:
 TOPICS = (
     # 12 x 2 GiB bound the disk: about 100 million fixes. Devices keep a fix in their journals until
     # it is committed, so what a longer outage deletes here is resent.
-    Topic("driver-pos", 12, 2 * DAY_MS, retention_bytes=2048 * MIB),
+    # Its timestamp is a fix's arrival, which decides what is too late: the broker's clock alone.
+    Topic("driver-pos", 12, 2 * DAY_MS, retention_bytes=2048 * MIB, is_stamped_by_broker=True),
     Topic("driver-status", 3, None),
     Topic("tracking-updates", 6, 7 * DAY_MS),
     # Transient: the next fix replaces a lost one. A record holds up to 20,000 positions.
     Topic("tracking-positions", 3, HOUR_MS, retention_bytes=256 * MIB, max_message_bytes=4 * MIB),
-    Topic("series", 3, 2 * DAY_MS, retention_bytes=512 * MIB),
+    Topic("series", 3, 2 * DAY_MS, retention_bytes=512 * MIB, is_stamped_by_broker=True),
     Topic("dead-letter", 3, 30 * DAY_MS),
     Topic("streams", 3, DAY_MS, retention_bytes=256 * MIB),  # published by staff over HTTP
 )
 
 
 def create_topics(
-    bootstrap_servers: str, *, topics: Sequence[Topic] = TOPICS, replication_factor: int = 1
+    kafka: KafkaAccess, *, topics: Sequence[Topic] = TOPICS, replication_factor: int = 1
 ) -> list[str]:
-    """Create the topics that are missing and return their names. Raises TopicNotCreated."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2})
+    """Create the missing topics, set the clock of the others, and return the created ones' names.
+
+    Raises TopicNotCreated.
+    """
+    admin = AdminClient({**kafka.as_librdkafka_dict(), "log_level": 2})
     new_topics = [
         NewTopic(
             topic.name,
@@ -88,36 +98,41 @@ def create_topics(
         except KafkaException as exc:
             if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise TopicNotCreated(f"Kafka did not create the topic {name}: {exc}") from exc
+    _set_clocks(admin, [topic for topic in topics if topic.name not in created])
     return created
 
 
-def missing_topics(bootstrap_servers: str, timeout_s: float = 2.0) -> set[str]:
+def _set_clocks(admin: AdminClient, topics: Sequence[Topic]) -> None:
+    """Set `message.timestamp.type` of existing topics: an earlier release left it to producers."""
+    resources = [
+        ConfigResource(
+            ConfigResource.Type.TOPIC,
+            topic.name,
+            incremental_configs=[
+                ConfigEntry(
+                    "message.timestamp.type",
+                    topic.config()["message.timestamp.type"],
+                    incremental_operation=AlterConfigOpType.SET,
+                )
+            ],
+        )
+        for topic in topics
+    ]
+    if not resources:
+        return
+    answers = admin.incremental_alter_configs(resources, request_timeout=ANSWER_TIMEOUT_S)
+    for resource, answer in answers.items():
+        try:
+            answer.result()
+        except KafkaException as exc:
+            raise TopicNotCreated(f"Kafka did not change {resource.name}: {exc}") from exc
+
+
+def missing_topics(kafka: KafkaAccess, timeout_s: float = 2.0) -> set[str]:
     """Return the missing topics, or all of them if Kafka does not answer."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+    admin = AdminClient({**kafka.as_librdkafka_dict(), "log_level": 0})
     try:
         known = set(admin.list_topics(timeout=timeout_s).topics)
     except KafkaException:
         known = set()
     return {topic.name for topic in TOPICS} - known
-
-
-def main() -> int:
-    """Create the topics, retrying for up to 60 s until Kafka answers."""
-    servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092")
-    factor = int(os.environ.get("KAFKA_REPLICATION_FACTOR", "1"))
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            created = create_topics(servers, replication_factor=factor)
-        except TopicNotCreated as exc:
-            if time.monotonic() > deadline:
-                print(f"topics: {exc}", file=sys.stderr)
-                return 1
-            time.sleep(1)
-            continue
-        print(f"topics: created {', '.join(created) or 'none, all exist'}", file=sys.stderr)
-        return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

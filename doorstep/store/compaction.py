@@ -19,6 +19,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from doorstep.errors import DoorstepError
+from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_reader import TopicReader
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
@@ -66,10 +67,10 @@ class Compacted:
 
 
 def oldest_unread_at(
-    conn: psycopg.Connection[Any], bootstrap_servers: str, topic: str
+    conn: psycopg.Connection[Any], kafka: KafkaAccess, topic: str
 ) -> datetime | None:
     """Return the arrival of the topic's oldest unrecorded record. Raises KafkaUnavailable."""
-    with TopicReader(bootstrap_servers, topic) as reader:
+    with TopicReader(kafka, topic) as reader:
         reached = read_offsets(conn, *reader.identify())
         unread = {
             partition: (max(low, reached.get(partition, 0)), high)

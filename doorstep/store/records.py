@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from doorstep.fix import Refused
+from doorstep.fix import Decoded, Fix, Refused
 
 # The columns of one incoming fix, in the order of a row's tuple. Rows are plain tuples: at
 # 50,000 a second, an object per fix would cost more than its COPY.
@@ -54,6 +54,37 @@ def refused_row(n: int, driver_id: str, refused: Refused, received_at: datetime)
     """Build the row of a fix that the decoder refused: its identity, for the watermark."""
     no_values = (None,) * 7
     return (n, driver_id, refused.boot, refused.seq, None, received_at, *no_values, refused.reason)
+
+
+def row_of(n: int, driver_id: str, fix: Fix, received_at: datetime) -> IncomingRow:
+    """Build the row of a decoded fix."""
+    return (
+        n,
+        driver_id,
+        fix.boot,
+        fix.seq,
+        fix.fix_at,
+        received_at,
+        fix.lon_deg,
+        fix.lat_deg,
+        fix.accuracy_m,
+        fix.speed_mps,
+        fix.heading_deg,
+        fix.altitude_m,
+        fix.battery,
+        None,
+    )
+
+
+def rows_of(driver_id: str, decoded: Decoded, received_at: datetime) -> list[IncomingRow]:
+    """Build the rows of a payload. A refused entry has one if its seq could be read."""
+    rows: list[IncomingRow] = []
+    for n, entry in enumerate(decoded):
+        if isinstance(entry, Fix):
+            rows.append(row_of(n, driver_id, entry, received_at))
+        elif entry.boot is not None:
+            rows.append(refused_row(n, driver_id, entry, received_at))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
     settings = OperatorSettings.load()
     with owner_connection(settings.database_admin_url.get_secret_value()) as conn:
         compactor = Compactor(conn)
-        unread = oldest_unread_at(conn, settings.kafka_bootstrap_servers, settings.kafka_topic)
+        unread = oldest_unread_at(conn, settings.kafka, settings.kafka_topic)
         plan = compactor.plan(unread)
         days = options.retention_days or plan.history_days
         if options.dry_run:

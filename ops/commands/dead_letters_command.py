@@ -21,7 +21,7 @@ from ops.commands.dead_letter_reader import (
     read_letters,
     time_text,
 )
-from ops.commands.dead_letter_replay import count_unpublished, follow, produce, resend_of
+from ops.commands.dead_letter_replay import record_again, resend_of
 from ops.commands.runner import BadArgument, run_command
 from ops.commands.settings import OperatorSettings
 from ops.console import print_line
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Options) -> int:
     settings = OperatorSettings.load()
-    with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_dead_letter_topic) as letters:
+    with TopicReader(settings.kafka, settings.kafka_dead_letter_topic) as letters:
         status: int = options.command(letters, settings, options)
         return status
 
@@ -88,9 +88,6 @@ def _parser() -> argparse.ArgumentParser:
         "--payload", type=Path, metavar="FILE", help="send these bytes instead; for one letter"
     )
     sending.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-    sending.add_argument(
-        "--wait", type=float, default=30.0, metavar="S", help="seconds to wait for the outcome (30)"
-    )
     sending.set_defaults(command=_resend)
     for one in (listing, showing, sending):
         one.add_argument("--json", action="store_true", help="print JSON")
@@ -202,20 +199,13 @@ def _resend(letters: TopicReader, settings: OperatorSettings, options: Options) 
     with ExitStack() as stack:
         conn = stack.enter_context(owner_connection(settings.database_admin_url.get_secret_value()))
         conn.autocommit = True
-        positions = stack.enter_context(
-            TopicReader(settings.kafka_bootstrap_servers, settings.kafka_topic)
-        )
-        starts = {one: high for one, (_, high) in letters.bounds().items()}
-        _, started_at = count_unpublished(conn)
-        produce(settings.kafka_bootstrap_servers, settings.kafka_topic, resent)
-        _echo(f"sent; waiting up to {options.wait:.0f} s for the outcome")
-        follow(resent, conn, positions, letters, starts, started_at, options.wait)
+        record_again(conn, resent)
     if options.json:
         print(json.dumps([one.to_json() for one in resent]))
     else:
         for one in resent:
-            print(f"{one.letter.letter_id} -> {one.partition}:{one.offset}  {one.summary()}")
-    return 0 if all(one.is_consumed for one in resent) else 1
+            print(f"{one.letter.letter_id}  {one.summary()}")
+    return 0
 
 
 def _choose(letters: TopicReader, options: Options) -> list[StoredDeadLetter]:

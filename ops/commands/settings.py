@@ -6,14 +6,13 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from doorstep.settings import ServiceSettings
+from doorstep.kafka.access import KafkaSettings
 
 
-class OperatorSettings(ServiceSettings):
+class OperatorSettings(KafkaSettings):
     """The addresses of the system that a command works on."""
 
     database_admin_url: SecretStr
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_topic: str = "driver-pos"
     kafka_dead_letter_topic: str = "dead-letter"
     journal_dir: Path = Path(".doorstep/stack/journals")

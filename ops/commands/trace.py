@@ -115,12 +115,12 @@ def follow_fix(
     trace.other_boots = [one for one in candidates if one != trace.boot]
     if trace.boot is not None:
         _read_database(trace, conn, boots)
-    with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_topic) as positions:
+    with TopicReader(settings.kafka, settings.kafka_topic) as positions:
         _read_positions(trace, conn, positions, max_records)
     if trace.boot is None and trace.records:  # only in Kafka so far
         trace.boot = trace.records[0].entry.boot
     trace.journal = next((one for one in journals if one.boot == trace.boot), None)
-    with TopicReader(settings.kafka_bootstrap_servers, settings.kafka_dead_letter_topic) as letters:
+    with TopicReader(settings.kafka, settings.kafka_dead_letter_topic) as letters:
         trace.letters = _read_letters(trace, letters)
     return trace
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from doorstep.kafka.access import PLAIN, KafkaAccess
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import TOPICS, create_topics
 from doorstep.settings import Bind
 from ops.servers.process import HOST, ServerProcess
@@ -31,18 +33,19 @@ class KafkaServer(ServerProcess):
         self._paths = StackPaths(folder)
 
     @property
-    def bootstrap_servers(self) -> str:
-        """The broker's address, as in KAFKA_BOOTSTRAP_SERVERS."""
-        return str(Bind(HOST, self.port))
+    def access(self) -> KafkaAccess:
+        """The broker as its administrator reaches it."""
+        password = self._paths.kafka_password(ADMIN)
+        return KafkaAccess(str(Bind(HOST, self.port)), ADMIN, password, mechanism=PLAIN)
 
     def argv(self) -> list[str]:
-        kafka.prepare(self._paths, self._addresses, self._settings)
+        kafka.prepare(self._paths, self._addresses, self._settings, lambda _line: None)
         return kafka.broker_argv(self._paths, self._settings)
 
     def is_ready(self) -> bool:
         if not super().is_ready():
             return False
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        admin = AdminClient({**self.access.as_librdkafka_dict(), "log_level": 0})
         try:
             return bool(admin.list_topics(timeout=2).brokers)
         except KafkaException:
@@ -54,7 +57,7 @@ class KafkaServer(ServerProcess):
             replace(one, partitions=POSITION_PARTITIONS if one.name == "driver-pos" else 1)
             for one in TOPICS
         ]
-        create_topics(self.bootstrap_servers, topics=topics)
+        create_topics(self.access, topics=topics)
 
     def erase(self) -> None:
         """Kill the broker and delete its data."""

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from doorstep.kafka.access import KafkaAccess
 from ops.servers.process import HOST, ServerProcess
 
 
@@ -57,7 +58,7 @@ class ServiceProcess(ServerProcess):
 
 
 def bridge_process(
-    folder: Path, mqtt_url: str, bootstrap_servers: str, **variables: str
+    folder: Path, mqtt_url: str, kafka: KafkaAccess, **variables: str
 ) -> ServiceProcess:
     """Return a bridge that is not started yet."""
     return ServiceProcess(
@@ -65,13 +66,13 @@ def bridge_process(
         "bridge",
         "BRIDGE_BIND",
         MQTT_URL=mqtt_url,
-        KAFKA_BOOTSTRAP_SERVERS=bootstrap_servers,
+        **kafka.environment(),
         **variables,
     )
 
 
 def driver_events_process(
-    folder: Path, database_url: str, mqtt_url: str, bootstrap_servers: str, **variables: str
+    folder: Path, database_url: str, mqtt_url: str, kafka: KafkaAccess, **variables: str
 ) -> ServiceProcess:
     """Return a driver_events that is not started yet and sends acks every second."""
     return ServiceProcess(
@@ -80,6 +81,6 @@ def driver_events_process(
         "DRIVER_EVENTS_BIND",
         DATABASE_URL=database_url,
         MQTT_URL=mqtt_url,
-        KAFKA_BOOTSTRAP_SERVERS=bootstrap_servers,
+        **kafka.environment(),
         **{"ACK_EVERY_S": "1", **variables},
     )

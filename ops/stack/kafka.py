@@ -3,35 +3,62 @@
 from __future__ import annotations
 
 import base64
+import os
 import shlex
 import shutil
 import subprocess
 import uuid
 from pathlib import Path
 
+from doorstep.kafka.access_control import ADMIN
+from ops.console import Echo
 from ops.stack.addresses import Addresses, reach
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.users import SERVICE_USER, as_user, give_to, make_data_dir, server_user
 
 FORMAT_TIMEOUT_S = 60
 
 
-def prepare(paths: StackPaths, addresses: Addresses, settings: StackSettings) -> None:
+def prepare(paths: StackPaths, addresses: Addresses, settings: StackSettings, echo: Echo) -> None:
     """Write the broker's properties, and format its log folder once. Idempotent."""
-    paths.kafka.mkdir(parents=True, exist_ok=True)
+    user = server_user(SERVICE_USER)
+    make_data_dir(user, paths.kafka, echo)
     template = (PROJECT / "kafka" / "server.properties").read_text(encoding="utf-8")
     values = {
-        "listeners": f"PLAINTEXT://{addresses.kafka},CONTROLLER://{addresses.kafka_controller}",
-        "advertised.listeners": f"PLAINTEXT://{reach(addresses.kafka)}",
+        "listeners": f"CLIENTS://{addresses.kafka},CONTROLLER://{addresses.kafka_controller}",
+        "advertised.listeners": f"CLIENTS://{reach(addresses.kafka)}",
         "controller.quorum.voters": f"1@{addresses.kafka_controller}",
         "log.dirs": str(_data_dir(paths)),
+        **authentication(paths.kafka_password(ADMIN)),
     }
     lines = [template.rstrip(), "", *(f"{name}={value}" for name, value in values.items()), ""]
-    _properties(paths).write_text("\n".join(lines), encoding="utf-8")
+    write_private(_properties(paths), "\n".join(lines), user)
     if not (_data_dir(paths) / "meta.properties").exists():
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
         format_folder(_properties(paths), cluster_id.replace("-", "_"), settings)
+
+
+def authentication(admin_password: str) -> dict[str, str]:
+    """Return the properties that hold the administrator's password."""
+    plain = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        f'username="{ADMIN}" password="{admin_password}" user_{ADMIN}="{admin_password}";'
+    )
+    scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+    return {
+        "listener.name.clients.plain.sasl.jaas.config": plain,
+        "listener.name.clients.scram-sha-256.sasl.jaas.config": scram,
+        "listener.name.controller.plain.sasl.jaas.config": plain,
+    }
+
+
+def write_private(file: Path, text: str, user: str | None) -> None:
+    """Write a file that only its user may read."""
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        stream.write(text)
+    give_to(file, user)
 
 
 def broker_argv(paths: StackPaths, settings: StackSettings) -> list[str]:
@@ -41,7 +68,7 @@ def broker_argv(paths: StackPaths, settings: StackSettings) -> list[str]:
 
 def node_argv(properties: Path, settings: StackSettings) -> list[str]:
     """Return the command that runs a node with these properties in the foreground."""
-    return [
+    command = [
         *_java(settings),
         *shlex.split(settings.kafka_heap_opts),
         "-XX:+ExitOnOutOfMemoryError",
@@ -49,6 +76,7 @@ def node_argv(properties: Path, settings: StackSettings) -> list[str]:
         "kafka.Kafka",
         str(properties),
     ]
+    return as_user(server_user(SERVICE_USER), command)
 
 
 def format_folder(properties: Path, cluster_id: str, settings: StackSettings) -> None:
@@ -56,7 +84,11 @@ def format_folder(properties: Path, cluster_id: str, settings: StackSettings) ->
     argv = [*_java(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "kafka.tools.StorageTool"]
     argv += ["format", "--ignore-formatted", "-t", cluster_id, "-c", str(properties)]
     done = subprocess.run(
-        argv, capture_output=True, text=True, check=False, timeout=FORMAT_TIMEOUT_S
+        as_user(server_user(SERVICE_USER), argv),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=FORMAT_TIMEOUT_S,
     )
     if done.returncode != 0:
         raise StackError(f"cannot format Kafka's log folder: {(done.stdout + done.stderr)[-800:]}")
@@ -73,8 +105,8 @@ def _java(settings: StackSettings) -> list[str]:
 
 
 def _data_dir(paths: StackPaths) -> Path:
-    return paths.kafka / "data"
+    return paths.kafka.resolve() / "data"
 
 
 def _properties(paths: StackPaths) -> Path:
-    return paths.kafka / "server.properties"
+    return paths.kafka.resolve() / "server.properties"

@@ -1,7 +1,7 @@
 """The files and folders of a stack.
 
 .doorstep/stack/
-├── secrets/      mode 0700: fleet.key, staff.token, driver_api.token, generations, database/ROLE,
+├── secrets/      mode 0700: fleet.key, *.token, generations, database/ROLE, kafka/PRINCIPAL,
 │                 mqtt/SERVICE
 ├── logs/         one rotated file per process
 ├── kafka/  mosquitto/  postgres/
@@ -145,8 +145,7 @@ class StackPaths:
             self.journals,
         ):
             folder.mkdir(mode=0o700, exist_ok=True)
-        for folder in (self.logs, self.kafka):
-            folder.mkdir(exist_ok=True)
+        self.logs.mkdir(exist_ok=True)
         socket_dir = self.supervisor_socket.parent
         if socket_dir != self.root:
             socket_dir.mkdir(mode=0o700, exist_ok=True)
@@ -156,7 +155,7 @@ class StackPaths:
         _write_once(self.staff_token_file, lambda: new_staff_token() + "\n")
         _write_once(self.driver_api_token_file, lambda: new_service_token() + "\n")
         for role in DATABASE_ROLES:
-            _write_once(self.secrets / "database" / role, _new_database_password)
+            _write_once(self.secrets / "database" / role, _new_password)
         for service in BROKER_SERVICES:
             _write_once(self.secrets / "mqtt" / service, lambda: new_service_password() + "\n")
 
@@ -184,9 +183,16 @@ class StackPaths:
         """Read the MQTT passwords of all BROKER_SERVICES."""
         return {service: self.mqtt_password(service) for service in BROKER_SERVICES}
 
+    def kafka_password(self, principal: str) -> str:
+        """Read the password of one of Kafka's principals; create it if there is none."""
+        file = self.secrets / "kafka" / principal
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_once(file, _new_password)
+        return file.read_text(encoding="ascii").strip()
+
     def erase(self) -> None:
         """Delete data, logs and secrets, including data folders that are links to /var/lib."""
-        for folder in (self.postgres, self.mosquitto):
+        for folder in (self.postgres, self.mosquitto, self.kafka):
             if folder.is_symlink():
                 shutil.rmtree(folder.resolve().parent, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)
@@ -197,7 +203,7 @@ def short_digest(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:10]
 
 
-def _new_database_password() -> str:
+def _new_password() -> str:
     return secrets.token_urlsafe(DATABASE_PASSWORD_BYTES) + "\n"  # needs no quoting in a URL
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 
 from doorstep import mqtt_packets
+from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_specs import missing_topics
 from doorstep.settings import Bind
 from ops.stack.addresses import reach
@@ -24,9 +25,9 @@ def listens(bind: Bind) -> bool:
         return False
 
 
-def kafka_is_ready(bind: Bind) -> bool:
+def kafka_is_ready(bind: Bind, kafka: KafkaAccess) -> bool:
     """Return whether the broker answers and has every topic."""
-    return listens(bind) and not missing_topics(str(reach(bind)), PROBE_TIMEOUT_S)
+    return listens(bind) and not missing_topics(kafka, PROBE_TIMEOUT_S)
 
 
 def mqtt_accepts(bind: Bind, username: str, password: str) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from doorstep.kafka.access import PLAIN, SCRAM, KafkaAccess
+from doorstep.kafka.access_control import ADMIN
 from doorstep.password_file import BROKER_SERVICES
 from doorstep.settings import Bind
 from ops.stack import kafka, mosquitto
@@ -16,7 +18,7 @@ from ops.stack.addresses import Addresses, reach
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from ops.stack.settings import PROJECT, StackSettings
-from ops.stack.users import dies_with_parent
+from ops.stack.users import as_user, dies_with_parent, service_user
 
 Kind = Literal["database", "brokers", "services"]
 KINDS: tuple[Kind, ...] = ("database", "brokers", "services")  # in start order; stop reverses it
@@ -72,6 +74,16 @@ def database_url(paths: StackPaths, addresses: Addresses, role: str) -> str:
     return f"postgresql://{role}:{paths.database_password(role)}@{reach(addresses.database)}/{DATABASE}"
 
 
+def kafka_access(paths: StackPaths, addresses: Addresses, principal: str) -> KafkaAccess:
+    """Return how one of Kafka's principals reaches it."""
+    return KafkaAccess(
+        str(reach(addresses.kafka)),
+        principal,
+        paths.kafka_password(principal),
+        mechanism=PLAIN if principal == ADMIN else SCRAM,
+    )
+
+
 def owner_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]:
     """Return the database owner's environment, for migrations and provisioning."""
     return {
@@ -113,7 +125,7 @@ def service_environment(
     service: str, paths: StackPaths, addresses: Addresses, *, public_url: str | None = None
 ) -> dict[str, str]:
     """Return the environment of one service. docker-compose.yml sets the same variables."""
-    kafka_servers = {"KAFKA_BOOTSTRAP_SERVERS": str(reach(addresses.kafka))}
+    kafka_servers = kafka_access(paths, addresses, service).environment()
     mqtt = {"MQTT_URL": addresses.mqtt_url, "MQTT_USERNAME": service}
     if service in BROKER_SERVICES:
         mqtt["MQTT_PASSWORD"] = paths.mqtt_password(service)
@@ -210,11 +222,12 @@ def service_specs(
 def _http_specs(
     paths: StackPaths, addresses: Addresses, settings: StackSettings
 ) -> list[ProcessSpec]:
+    user = service_user()
     return [
         ProcessSpec(
             service,
             "services",
-            dies_with_parent([sys.executable, "-m", service], "TERM"),
+            dies_with_parent(as_user(user, [sys.executable, "-m", service]), "TERM"),
             getattr(addresses, service),
             environment=service_environment(
                 service, paths, addresses, public_url=settings.tracking_api_public_url

@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from doorstep.kafka.topic_specs import TopicNotCreated, create_topics
+from doorstep.errors import Unavailable
+from doorstep.kafka.access_control import ADMIN, GRANTS
+from doorstep.kafka.provision import provision_kafka
 from doorstep.password_file import add_entries
 from doorstep.provision import (
     TICKERS,
@@ -19,10 +21,11 @@ from doorstep.provision import (
 )
 from ops.console import Echo
 from ops.stack import mosquitto, probes
-from ops.stack.addresses import Addresses, reach
+from ops.stack.addresses import Addresses
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries, postgres_user
+from ops.stack.processes import kafka_access
 from ops.stack.settings import PROJECT
 from ops.stack.users import make_data_dir
 
@@ -55,15 +58,17 @@ def prepare_brokers(paths: StackPaths, addresses: Addresses, echo: Echo) -> None
     mosquitto.set_password_file_owner(paths.password_file)
 
 
-def set_up_topics(addresses: Addresses, replication_factor: int = 1) -> None:
-    """Create Kafka's topics once enough brokers answer. Raises StackError."""
+def set_up_kafka(paths: StackPaths, addresses: Addresses, replication_factor: int = 1) -> None:
+    """Create Kafka's topics and access rules once enough brokers answer. Raises StackError."""
+    admin = kafka_access(paths, addresses, ADMIN)
+    passwords = {name: paths.kafka_password(name) for name in GRANTS}
     _wait("kafka", lambda: probes.listens(addresses.kafka))
     deadline = time.monotonic() + SERVER_TIMEOUT_S
     while True:
         try:
-            create_topics(str(reach(addresses.kafka)), replication_factor=replication_factor)
+            provision_kafka(admin, passwords, replication_factor=replication_factor)
             return
-        except TopicNotCreated as exc:
+        except Unavailable as exc:
             if time.monotonic() > deadline:
                 raise StackError(str(exc)) from exc
             time.sleep(POLL_S)

@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from doorstep.credentials import mqtt_password
+from doorstep.kafka.access import KafkaAccess
+from doorstep.kafka.access_control import ADMIN, OPERATOR
 from doorstep.provision import (
     check_driver_ids,
     owner_connection,
@@ -22,7 +24,7 @@ from doorstep.provision import (
 from doorstep.store.people import Device, change_device, list_devices
 from ops.console import Echo, print_line
 from ops.stack import kafka, probes
-from ops.stack.addresses import Addresses, choose_addresses, reach
+from ops.stack.addresses import Addresses, choose_addresses
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
@@ -32,6 +34,7 @@ from ops.stack.processes import (
     ProcessSpec,
     client_environment,
     has_service,
+    kafka_access,
     owner_environment,
     postgres_cluster,
     server_specs,
@@ -42,7 +45,7 @@ from ops.stack.setup import (
     prepare_brokers,
     prepare_database,
     set_up_database,
-    set_up_topics,
+    set_up_kafka,
 )
 from ops.stack.status import ProcessStatus, probe_processes
 from ops.stack.supervisor import Supervisor, write_config
@@ -101,8 +104,12 @@ class Stack:
 
     def operator_environment(self) -> dict[str, str]:
         """Return the environment of `ops.commands`."""
-        kafka = {"KAFKA_BOOTSTRAP_SERVERS": str(reach(self.addresses.kafka))}
+        kafka = self.kafka_access(OPERATOR).environment()
         return self.owner_environment() | self.client_environment() | kafka
+
+    def kafka_access(self, principal: str) -> KafkaAccess:
+        """Return how one of Kafka's principals reaches it."""
+        return kafka_access(self.paths, self.addresses, principal)
 
     def is_up(self) -> bool:
         """Return whether supervisord answers."""
@@ -183,7 +190,7 @@ class Stack:
         self.supervisor.start(self._environment)
 
     def _prepare_kafka(self) -> None:
-        kafka.prepare(self.paths, self.addresses, self.settings)
+        kafka.prepare(self.paths, self.addresses, self.settings, self._echo)
 
     def _cluster(self) -> PostgresCluster:
         return postgres_cluster(self.paths, self.addresses, self.paths.postgres.resolve() / "data")
@@ -196,7 +203,7 @@ class Stack:
     def _set_up(self) -> None:
         """Create topics and migrate once the servers answer. The services wait for this."""
         with ThreadPoolExecutor(2) as pool:
-            topics = pool.submit(set_up_topics, self.addresses)
+            topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
             pool.submit(set_up_database, self.paths, self._cluster(), environment).result()
             topics.result()
@@ -225,6 +232,7 @@ class Stack:
                 running,
                 self._cluster(),
                 self.paths.mqtt_password("stack"),
+                self.kafka_access(ADMIN),
             ),
         ]
 

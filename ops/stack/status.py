@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from doorstep.kafka.access import KafkaAccess
 from ops.stack import probes
 from ops.stack.addresses import reach
 from ops.stack.postgres import PostgresCluster
@@ -41,12 +42,13 @@ def probe_processes(
     running: Mapping[str, Running],
     cluster: PostgresCluster,
     stack_password: str,
+    kafka: KafkaAccess,
 ) -> list[ProcessStatus]:
     """Probe all processes in parallel. `stack_password` is that of the MQTT user `stack`."""
 
     def probe(spec: ProcessSpec) -> ProcessStatus:
         process = running.get(spec.name)
-        ready, detail = _probe(spec, cluster, stack_password)
+        ready, detail = _probe(spec, cluster, stack_password, kafka)
         return ProcessStatus(
             spec.name,
             str(reach(spec.address)),
@@ -60,13 +62,15 @@ def probe_processes(
         return list(pool.map(probe, specs))
 
 
-def _probe(spec: ProcessSpec, cluster: PostgresCluster, password: str) -> tuple[bool, str]:
+def _probe(
+    spec: ProcessSpec, cluster: PostgresCluster, password: str, kafka: KafkaAccess
+) -> tuple[bool, str]:
     if spec.name == BROKER_SYNC:
         return True, ""  # serves nothing: its process is all there is to see
     if spec.kind == "services":
         return probes.service_is_ready(spec.address)
     if spec.name == "kafka":
-        ready = probes.kafka_is_ready(spec.address)
+        ready = probes.kafka_is_ready(spec.address, kafka)
     elif spec.name == "postgres":
         ready = cluster.is_ready()
     else:

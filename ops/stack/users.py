@@ -10,10 +10,15 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from ops.console import Echo
 from ops.stack.paths import short_digest
+from ops.stack.settings import PROJECT
+
+# Runs Kafka and the services where the launcher is root. `./run` creates it.
+SERVICE_USER = "doorstep"
 
 
 def server_user(name: str) -> str | None:
@@ -53,6 +58,14 @@ def can_enter(user: str, folder: Path) -> bool:
     """Return whether a user has search permission on a folder and all its parents."""
     probe = as_user(user, ["test", "-x", str(folder)])
     return subprocess.run(probe, check=False).returncode == 0
+
+
+def service_user() -> str | None:
+    """Return the user of the services; None if there is none that can run them."""
+    user = server_user(SERVICE_USER)
+    if user is None or not can_enter(user, Path(sys.executable)) or not can_enter(user, PROJECT):
+        return None
+    return user
 
 
 def make_data_dir(user: str | None, folder: Path, echo: Echo) -> Path:

@@ -153,7 +153,7 @@ def publish(env: FaultEnvironment, driver_id: str, payload: bytes) -> None:
 
 def dead_letters(env: FaultEnvironment) -> Generator[tuple[str, bytes], None, None]:
     """Yield new dead letters, (reason, payload); both are empty while there is none."""
-    config = {"bootstrap.servers": env.kafka_servers, "group.id": f"faults-{os.getpid()}"}
+    config = {**env.kafka.as_librdkafka_dict(), "group.id": f"faults-{os.getpid()}"}
     consumer = Consumer(config | {"enable.auto.commit": False})
     metadata = consumer.list_topics("dead-letter", timeout=10).topics["dead-letter"]
     partitions = [TopicPartition("dead-letter", one) for one in metadata.partitions]

@@ -23,12 +23,14 @@ import httpx
 import psycopg
 
 from doorstep.errors import DoorstepError, Unavailable
+from doorstep.kafka.access import KafkaAccess
+from doorstep.kafka.access_control import ADMIN
 from doorstep.provision import owner_connection
 from doorstep.store.pool import connect
 from ops.stack.addresses import Addresses, reach
 from ops.stack.processes import ProcessSpec
 from ops.stack.settings import FREE_PORTS, StackSettings
-from ops.stack.setup import set_up_topics
+from ops.stack.setup import set_up_kafka
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD, write_config
 from tests.faults.load_process import PROBE, LoadProcess
@@ -87,7 +89,7 @@ class _Stack(Stack):
             # In this thread: the broker ends with the thread that started it. Before the topics
             # are created: Kafka assigns replicas only to brokers that run.
             self.second_kafka.start()
-            set_up_topics(self.addresses, REPLICAS)
+            set_up_kafka(self.paths, self.addresses, REPLICAS)
         super()._set_up()
 
     def process_specs(self) -> list[ProcessSpec]:
@@ -198,9 +200,9 @@ class FaultEnvironment:
         return self._stack.addresses
 
     @property
-    def kafka_servers(self) -> str:
-        """Kafka's address, as in KAFKA_BOOTSTRAP_SERVERS."""
-        return str(reach(self.addresses.kafka))
+    def kafka(self) -> KafkaAccess:
+        """Kafka as its administrator reaches it."""
+        return self._stack.kafka_access(ADMIN)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[psycopg.Connection[Any]]:

@@ -69,7 +69,7 @@ def _acked_since(env: FaultEnvironment, before: Published) -> int:
 
 def _back(env: FaultEnvironment, since: float, at_s: float, acked: int, published: int) -> Outcome:
     """Wait for Kafka, then for the stack, and report the responses of the APIs meanwhile."""
-    while not probes.kafka_is_ready(env.addresses.kafka):
+    while not probes.kafka_is_ready(env.addresses.kafka, env.kafka):
         time.sleep(0.1)
     back, back_s = time.monotonic(), time.time()
     recovery_s = env.wait_healthy(timeout_s=180, since=since)
@@ -150,11 +150,11 @@ def _fill(ballast: Path) -> None:
 
 def recreate_topic(env: FaultEnvironment) -> Outcome:
     """Delete and recreate the topic: records that only Kafka had are lost there."""
-    admin = AdminClient({"bootstrap.servers": env.kafka_servers, "log_level": 2})
+    admin = AdminClient({**env.kafka.as_librdkafka_dict(), "log_level": 2})
     at = time.monotonic()
     admin.delete_topics([TOPIC], operation_timeout=20)[TOPIC].result(30)
     topics = [one for one in TOPICS if one.name == TOPIC]
-    while TOPIC not in create_topics(env.kafka_servers, topics=topics):
+    while TOPIC not in create_topics(env.kafka, topics=topics):
         time.sleep(0.2)
     recovery_s = env.wait_healthy(timeout_s=120, since=at)
     rejoins = env.log("driver_events").count("topic_recreated")

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from confluent_kafka import ElectionType, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from doorstep.kafka.access_control import ADMIN
 from ops.servers.process import ServerProcess
 from ops.stack import kafka
-from ops.stack.addresses import Addresses, any_free_port, reach
+from ops.stack.addresses import Addresses, any_free_port
 from ops.stack.paths import StackPaths
+from ops.stack.processes import kafka_access
 from ops.stack.settings import StackSettings
 from ops.stack.users import as_user
 
@@ -40,7 +42,7 @@ class SecondKafka(ServerProcess):
         first, self._properties = paths.kafka / "server.properties", folder / "server.properties"
         text = first.read_text(encoding="utf-8") + f"offsets.topic.replication.factor={REPLICAS}\n"
         first.write_text(text, encoding="utf-8")
-        address = f"PLAINTEXT://{at.kafka.host}:{port}"
+        address = f"CLIENTS://{at.kafka.host}:{port}"
         overrides = {  # Kafka uses the last of several lines with one name
             "process.roles": "broker",
             "node.id": NODE,
@@ -49,10 +51,10 @@ class SecondKafka(ServerProcess):
             "log.dirs": folder / "data",
         }
         lines = [text, *(f"{name}={value}" for name, value in overrides.items()), ""]
-        self._properties.write_text("\n".join(lines), encoding="utf-8")
+        kafka.write_private(self._properties, "\n".join(lines), None)
         self._settings = settings.model_copy(update=SETTINGS)
         kafka.format_folder(self._properties, _cluster_id(paths), self._settings)
-        self._servers = str(reach(at.kafka))
+        self._kafka = kafka_access(paths, at, ADMIN)
 
     def argv(self) -> list[str]:
         command = kafka.node_argv(self._properties, self._settings)
@@ -81,7 +83,7 @@ class SecondKafka(ServerProcess):
         return [(one.leader, one.isrs) for one in found.values()]
 
     def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self._servers, "log_level": 0})
+        return AdminClient({**self._kafka.as_librdkafka_dict(), "log_level": 0})
 
 
 def _cluster_id(paths: StackPaths) -> str:

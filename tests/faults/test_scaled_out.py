@@ -108,7 +108,7 @@ def first_appearances_out_of_order(env: FaultEnvironment) -> list[str]:
     seen: set[tuple[str, str, int]] = set()
     partitions: dict[str, int] = {}
     late: list[str] = []
-    with TopicReader(env.kafka_servers, TOPIC) as reader:
+    with TopicReader(env.kafka, TOPIC) as reader:
         for message in reader.read(reader.bounds()):
             driver_id = (message.key() or b"").decode()
             if not driver_id.startswith(PROBE):

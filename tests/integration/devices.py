@@ -14,6 +14,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from doorstep.credentials import mqtt_password
+from doorstep.kafka.access_control import OPERATOR
 from doorstep.kafka.topic_reader import TopicReader
 from doorstep.mqtt_topics import ACK, POSITION, topic_of
 from doorstep.provision import owner_connection
@@ -92,14 +93,14 @@ def scrape(bind: Bind) -> Samples:
 
 def letter_ends(stack: Stack) -> dict[int, int]:
     """Return the end offset of each partition of dead-letter."""
-    with TopicReader(str(reach(stack.addresses.kafka)), "dead-letter") as reader:
+    with TopicReader(stack.kafka_access(OPERATOR), "dead-letter") as reader:
         return {one: high for one, (_, high) in reader.bounds().items()}
 
 
 def letters_after(stack: Stack, ends: dict[int, int]) -> dict[str, list[StoredDeadLetter]]:
     """Return the dead letters after these offsets, by driver."""
     found: defaultdict[str, list[StoredDeadLetter]] = defaultdict(list)
-    with TopicReader(str(reach(stack.addresses.kafka)), "dead-letter") as reader:
+    with TopicReader(stack.kafka_access(OPERATOR), "dead-letter") as reader:
         for letter in letters_since(reader, ends):
             found[letter.driver_id or ""].append(letter)
     return found

@@ -39,7 +39,7 @@ def mosquitto(tmp_path: Path) -> Iterator[AnonymousMosquitto]:
 def bridge(
     tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> Iterator[ServiceProcess]:
-    service = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
+    service = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.access)
     service.start()
     yield service
     service.stop()
@@ -58,11 +58,9 @@ def test_bridge__any_payload__is_forwarded_unchanged_keyed_by_driver(
     phone.send([b'{"status":"online"}', b""], "status")
     phone.close()
 
-    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(odd)))
+    found = read_topic(kafka.access, "driver-pos", contains_all(set(odd)))
     assert {message.key() for message in found if message.value() in odd} == {b"driver-7"}
-    found = read_topic(
-        kafka.bootstrap_servers, "driver-status", lambda messages: len(messages) >= 2
-    )
+    found = read_topic(kafka.access, "driver-status", lambda messages: len(messages) >= 2)
     assert [message.value() for message in found] == [b'{"status":"online"}', b""]
 
 
@@ -73,7 +71,7 @@ def test_bridge__one_driver__stays_in_order_in_one_partition(
     phone = DriverClient(mosquitto, "driver-8")
     phone.send(sent)
     phone.close()
-    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+    found = read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
     mine = [message for message in found if message.key() == b"driver-8"]
     assert [message.value() for message in mine] == sent
     assert len({message.partition() for message in mine}) == 1
@@ -86,7 +84,7 @@ def test_bridge__starts_before_mosquitto_and_kafka__logs_that_it_waits_then_work
 ) -> None:
     mosquitto = AnonymousMosquitto(tmp_path / "mosquitto")
     kafka = KafkaServer(tmp_path / "kafka")
-    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
+    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.access)
     try:
         bridge.launch()
         wait_until(lambda: bridge.get("/readyz")[0] == 503)
@@ -104,7 +102,7 @@ def test_bridge__starts_before_mosquitto_and_kafka__logs_that_it_waits_then_work
         kafka.start()
         kafka.create_topics()
         bridge.wait_ready()
-        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+        read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
     finally:
         for server in (bridge, mosquitto, kafka):
             server.stop()
@@ -115,7 +113,7 @@ def test_bridge__one_of_two_brokers_is_down__serves_the_other(
 ) -> None:
     away = any_free_port()
     bridge = bridge_process(
-        tmp_path / "bridge", f"{mosquitto.url},mqtt://127.0.0.1:{away}", kafka.bootstrap_servers
+        tmp_path / "bridge", f"{mosquitto.url},mqtt://127.0.0.1:{away}", kafka.access
     )
     try:
         bridge.launch()
@@ -124,7 +122,7 @@ def test_bridge__one_of_two_brokers_is_down__serves_the_other(
         phone = DriverClient(mosquitto)
         phone.send(sent)
         phone.close()
-        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+        read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
         assert bridge.get("/readyz")[0] == 503
 
         other = AnonymousMosquitto(tmp_path / "other", away)
@@ -135,7 +133,7 @@ def test_bridge__one_of_two_brokers_is_down__serves_the_other(
             phone = DriverClient(other, "d2")
             phone.send(more)
             phone.close()
-            read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(more)))
+            read_topic(kafka.access, "driver-pos", contains_all(set(more)))
         finally:
             other.stop()
     finally:
@@ -150,7 +148,7 @@ def test_bridge__publisher_reconnects__its_fixes_stay_in_order(
         phone = DriverClient(mosquitto, "driver-9")
         phone.send(part)
         phone.close()
-    found = read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+    found = read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
     assert [m.value() for m in found if m.key() == b"driver-9"] == sent
 
 
@@ -166,7 +164,7 @@ def test_bridge__killed__unacknowledged_messages_are_redelivered(
     for info in infos:
         info.wait_for_publish(20)
     phone.close()
-    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+    read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
 
 
 def test_bridge__sigterm__exits_with_0_and_its_session_queues(
@@ -181,7 +179,7 @@ def test_bridge__sigterm__exits_with_0_and_its_session_queues(
     phone.send(second)
     phone.close()
     bridge.start()
-    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all({*first, *second}))
+    read_topic(kafka.access, "driver-pos", contains_all({*first, *second}))
 
 
 def test_bridge__mosquitto_killed__resent_messages_are_forwarded(
@@ -197,14 +195,14 @@ def test_bridge__mosquitto_killed__resent_messages_are_forwarded(
     # PUBACK does not promise durability: the device resends from its journal.
     phone.send(sent)
     phone.close()
-    read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)))
+    read_topic(kafka.access, "driver-pos", contains_all(set(sent)))
 
 
 def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: Path) -> None:
     kafka = KafkaServer(tmp_path / "kafka")
     mosquitto = AnonymousMosquitto(tmp_path / "mosquitto")
     bridge = bridge_process(
-        tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers, BRIDGE_MAX_IN_FLIGHT="100"
+        tmp_path / "bridge", mosquitto.url, kafka.access, BRIDGE_MAX_IN_FLIGHT="100"
     )
     try:
         kafka.start()
@@ -225,7 +223,7 @@ def test_bridge__kafka_killed__acknowledges_nothing_and_loses_nothing(tmp_path: 
         assert bridge.metric("doorstep_bridge_in_flight") <= 200
 
         kafka.start()
-        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all({*before, *meanwhile}), 60)
+        read_topic(kafka.access, "driver-pos", contains_all({*before, *meanwhile}), 60)
         wait_until(lambda: bridge.metric("doorstep_bridge_acked_total") == 700)
         bridge.wait_ready()
         phone.close()
@@ -238,7 +236,7 @@ def test_bridge__topic_missing__acknowledges_nothing_until_it_exists(
     tmp_path: Path, mosquitto: AnonymousMosquitto
 ) -> None:
     kafka = KafkaServer(tmp_path / "kafka")
-    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers)
+    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.access)
     try:
         kafka.start()
         bridge.start()
@@ -249,7 +247,7 @@ def test_bridge__topic_missing__acknowledges_nothing_until_it_exists(
         wait_until(lambda: bridge.metric("doorstep_bridge_messages_total") >= 20)
         assert bridge.metric("doorstep_bridge_acked_total") == 0
         kafka.create_topics()
-        read_topic(kafka.bootstrap_servers, "driver-pos", contains_all(set(sent)), 60)
+        read_topic(kafka.access, "driver-pos", contains_all(set(sent)), 60)
     finally:
         for server in (bridge, kafka):
             server.stop()
@@ -259,12 +257,10 @@ def test_bridge__topic_recreated__recovers(
     tmp_path: Path, mosquitto: AnonymousMosquitto, kafka: KafkaServer
 ) -> None:
     topic = "driver-pos-recreated"
-    client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    client = AdminClient({**kafka.access.as_librdkafka_dict()})
     create = [NewTopic(topic, 4, 1)]
     client.create_topics(create)[topic].result(30)
-    bridge = bridge_process(
-        tmp_path / "bridge", mosquitto.url, kafka.bootstrap_servers, KAFKA_TOPIC=topic
-    )
+    bridge = bridge_process(tmp_path / "bridge", mosquitto.url, kafka.access, KAFKA_TOPIC=topic)
     try:
         bridge.start()
         phone = DriverClient(mosquitto)
@@ -278,7 +274,7 @@ def test_bridge__topic_recreated__recovers(
         phone.close()
         # Records confirmed before the deletion are gone with the topic; all others must exist.
         wanted = {*payloads("between", 20), *payloads("second", 200)}
-        read_topic(kafka.bootstrap_servers, topic, contains_all(wanted), 60)
+        read_topic(kafka.access, topic, contains_all(wanted), 60)
         wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
     finally:
         bridge.stop()

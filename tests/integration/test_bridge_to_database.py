@@ -33,17 +33,13 @@ class Pipe:
         self.database = database
         self.kafka = KafkaServer(folder / "kafka")
         self.mosquitto = AnonymousMosquitto(folder / "mosquitto")
-        self.bridge = bridge_process(
-            folder / "bridge", self.mosquitto.url, self.kafka.bootstrap_servers
-        )
+        self.bridge = bridge_process(folder / "bridge", self.mosquitto.url, self.kafka.access)
         self.driver_events = self.another_driver_events(folder / "driver_events")
 
     def another_driver_events(self, folder: Path) -> ServiceProcess:
         url = self.database.url("driver_events")
         name = {"MQTT_USERNAME": "driver_events-2"}
-        return driver_events_process(
-            folder, url, self.mosquitto.url, self.kafka.bootstrap_servers, **name
-        )
+        return driver_events_process(folder, url, self.mosquitto.url, self.kafka.access, **name)
 
     def part(self, name: str) -> ServerProcess:
         part: ServerProcess = getattr(self, name)

@@ -12,6 +12,7 @@ import pytest
 from device.connection import Connection, ConnectionFailed, Login
 from device.device import Device
 from device.journal import Journal
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.settings import MqttBroker
 from driver_events.mqtt_publisher import MqttPublisher
@@ -61,8 +62,8 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(broker.certificates.authority))
-    bootstrap_servers = str(stack.addresses.kafka)
-    create_topics(bootstrap_servers, topics=[Topic(TOPIC, 1, 60 * 60 * 1000)])
+    kafka = stack.kafka_access(ADMIN)
+    create_topics(kafka, topics=[Topic(TOPIC, 1, 60 * 60 * 1000)])
     bridge = bridge_process(
         server_home / "tls-bridge",
         broker.url,
@@ -79,7 +80,7 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
                 device.write(FIX)
             journal.commit()
             records = await asyncio.to_thread(
-                read_topic, bootstrap_servers, TOPIC, lambda found: len(found) >= 1, SOON_S
+                read_topic, kafka, TOPIC, lambda found: len(found) >= 1, SOON_S
             )
             assert b'"seq":20' in (records[-1].value() or b"")
             await asyncio.to_thread(wait_until, lambda: sender.is_connected, SOON_S)

@@ -20,7 +20,7 @@ TOPIC = "tracking-positions"
 
 @pytest.fixture
 def topic(kafka_broker: KafkaServer) -> str:
-    admin = AdminClient({"bootstrap.servers": kafka_broker.bootstrap_servers})
+    admin = AdminClient({**kafka_broker.access.as_librdkafka_dict()})
     for created in admin.create_topics([NewTopic(TOPIC, 3, 1)]).values():
         created.result(30)
     return TOPIC
@@ -31,13 +31,13 @@ def make_fix(seq: int) -> Fix:
 
 
 def test_publish__with_kafka__each_position_arrives_under_its_drivers_key(kafka_broker, topic):
-    positions = KafkaPositions(kafka_broker.bootstrap_servers, topic)
+    positions = KafkaPositions(kafka_broker.access, topic)
     for n in range(10):
         positions.publish(f"d{n}", make_fix(n + 1), 1_767_225_600_500)
     positions.flush(30)
     consumer = Consumer(
         {
-            "bootstrap.servers": kafka_broker.bootstrap_servers,
+            **kafka_broker.access.as_librdkafka_dict(),
             "group.id": "test",
             "auto.offset.reset": "earliest",
         }

@@ -55,7 +55,7 @@ def topic(kafka: KafkaServer, request: pytest.FixtureRequest) -> str:
 
 
 def create_topic(kafka: KafkaServer, name: str) -> None:
-    admin_client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin_client = AdminClient({**kafka.access.as_librdkafka_dict()})
     for answer in admin_client.create_topics([NewTopic(name, 4, 1)]).values():
         answer.result(30)
 
@@ -77,7 +77,7 @@ def make_service(
             tmp_path / f"driver_events-{len(services)}",
             database.url("driver_events"),
             mosquitto.url,
-            kafka.bootstrap_servers,
+            kafka.access,
             KAFKA_TOPIC=topic,
             KAFKA_GROUP_ID=f"group-{topic}",
             **more,
@@ -119,11 +119,7 @@ def letters_of(kafka: KafkaServer, key: bytes, count: int) -> list[Message]:
     def enough(messages: list[Message]) -> bool:
         return sum(message.key() == key for message in messages) >= count
 
-    return [
-        one
-        for one in read_topic(kafka.bootstrap_servers, "dead-letter", enough)
-        if one.key() == key
-    ]
+    return [one for one in read_topic(kafka.access, "dead-letter", enough) if one.key() == key]
 
 
 def headers_of(message: Message) -> dict[str, str]:
@@ -139,7 +135,7 @@ def test_driver_events__a_fix__is_stored_acknowledged_and_in_the_live_feed(
 ) -> None:
     phone = DriverClient(mosquitto, "d1")
     sent = [fix(1), fix(2), fix(4)]
-    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(one)) for one in sent])
+    produce(kafka.access, topic, [("d1", encode_fix(one)) for one in sent])
     wait_until(lambda: len(stored(database)) == 3)
     wait_until(lambda: phone.received and json.loads(phone.received[-1][1])["seq"] == 4)
     heard_on, ack = phone.received[-1]
@@ -153,7 +149,7 @@ def test_driver_events__a_fix__is_stored_acknowledged_and_in_the_live_feed(
         positions = [one for m in messages for one in json.loads(m.value() or b"")["positions"]]
         return any(one[:2] == ["d1", newest_ms] for one in positions)
 
-    read_topic(kafka.bootstrap_servers, "tracking-positions", has_newest)
+    read_topic(kafka.access, "tracking-positions", has_newest)
     assert service.metric("doorstep_driver_events_fixes_total") == 3
     assert service.metric("doorstep_driver_events_commit_latency_seconds_count") >= 6
 
@@ -167,11 +163,11 @@ def test_driver_events__same_records_again__are_duplicates_and_acknowledged_agai
 ) -> None:
     phone = DriverClient(mosquitto, "d2")
     records = [("d2", encode_position([fix(n) for n in range(1, 101)]))]
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     wait_until(lambda: len(stored(database)) == 100)
     wait_until(lambda: phone.received)
     acks = len(phone.received)
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     wait_until(lambda: len(phone.received) > acks)
     assert json.loads(phone.received[-1][1]) == {"boot": "b1", "seq": 100, "missing": []}
     assert len(stored(database)) == 100
@@ -189,7 +185,7 @@ def test_driver_events__bad_and_good__stores_the_good_and_makes_dead_letters(
     array = array.replace(b'"seq":2,', b'"seq":2,"battery":7,')
     phone = DriverClient(mosquitto, "d3")
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [
             ("d3", array),
@@ -219,7 +215,7 @@ def test_driver_events__killed__records_everything_once(
     make_service: Callable[..., ServiceProcess], database: Database, kafka: KafkaServer, topic: str
 ) -> None:
     records = [(driver_id, encode_fix(fix(seq))) for seq in range(1, 501) for driver_id in DRIVERS]
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     service = make_service(MAX_BATCH_FIXES="200")
     for _ in range(2):
         service.launch()
@@ -243,7 +239,7 @@ def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_then_
     register(database)
     kafka, mosquitto = KafkaServer(tmp_path / "kafka"), AnonymousMosquitto(tmp_path / "mosquitto")
     service = driver_events_process(
-        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.bootstrap_servers
+        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.access
     )
     try:
         service.launch()
@@ -253,7 +249,7 @@ def test_driver_events__starts_before_kafka_mosquitto_and_the_topic__waits_then_
         kafka.create_topics()
         mosquitto.start()
         service.wait_ready()
-        produce(kafka.bootstrap_servers, "driver-pos", [("d1", encode_fix(fix(1)))])
+        produce(kafka.access, "driver-pos", [("d1", encode_fix(fix(1)))])
         wait_until(lambda: len(stored(database)) == 1)
     finally:
         for server in (service, kafka, mosquitto):
@@ -271,7 +267,7 @@ def test_driver_events__database_restarts__pauses_and_loses_nothing(
             tmp_path / "service",
             database.url("driver_events"),
             mosquitto.url,
-            kafka.bootstrap_servers,
+            kafka.access,
             KAFKA_TOPIC=topic,
             KAFKA_GROUP_ID=f"group-{topic}",
         )
@@ -282,7 +278,7 @@ def test_driver_events__database_restarts__pauses_and_loses_nothing(
                 wait_until(lambda: service.get("/readyz")[0] == 503)
                 seqs = range(part * 50 + 1, part * 50 + 51)
                 produce(
-                    kafka.bootstrap_servers,
+                    kafka.access,
                     topic,
                     [(one, encode_fix(fix(n))) for one in DRIVERS for n in seqs],
                 )
@@ -300,14 +296,14 @@ def test_driver_events__database_restarts__pauses_and_loses_nothing(
 def test_driver_events__topic_recreated__is_read_from_its_beginning(
     service: ServiceProcess, database: Database, kafka: KafkaServer, topic: str
 ) -> None:
-    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(fix(n))) for n in range(1, 31)])
+    produce(kafka.access, topic, [("d1", encode_fix(fix(n))) for n in range(1, 31)])
     wait_until(lambda: len(stored(database)) == 30)
-    client = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    client = AdminClient({**kafka.access.as_librdkafka_dict()})
     for answer in client.delete_topics([topic]).values():
         answer.result(30)
     wait_until(lambda: topic not in client.list_topics(timeout=5).topics)
     create_topic(kafka, topic)
-    produce(kafka.bootstrap_servers, topic, [("d1", encode_fix(fix(n))) for n in range(31, 41)])
+    produce(kafka.access, topic, [("d1", encode_fix(fix(n))) for n in range(31, 41)])
     wait_until(lambda: len(stored(database)) == 40, 60)
 
 
@@ -317,13 +313,13 @@ def test_driver_events__two_instances__record_each_fix_once(
     first, second = make_service(), make_service(MQTT_USERNAME="driver_events-2")
     first.start()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 51)],
     )
     second.start()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(51, 101)],
     )
@@ -331,7 +327,7 @@ def test_driver_events__two_instances__record_each_fix_once(
     wait_until(lambda: second.metric("doorstep_driver_events_lag") == 0)
     second.kill()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(101, 121)],
     )
@@ -345,7 +341,7 @@ def test_driver_events__second_instance_of_the_name__is_fenced_and_rejoins(
     first, second = make_service(), make_service()
     first.start()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(1, 11)],
     )
@@ -356,7 +352,7 @@ def test_driver_events__second_instance_of_the_name__is_fenced_and_rejoins(
     )
     second.kill()
     produce(
-        kafka.bootstrap_servers,
+        kafka.access,
         topic,
         [(one, encode_fix(fix(n))) for one in DRIVERS for n in range(11, 21)],
     )
@@ -375,7 +371,7 @@ def test_driver_events__locked_driver__is_parked_and_others_are_recorded(
     with database.connect() as conn:
         conn.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
         produce(
-            kafka.bootstrap_servers,
+            kafka.access,
             topic,
             [(one, encode_fix(fix(1))) for one in ("d1", "d2", "d3")],
         )
@@ -395,7 +391,7 @@ def test_driver_events__row_refused_by_the_database__becomes_the_only_dead_lette
         conn.execute("ALTER TABLE fix_history ADD CHECK (altitude_m IS DISTINCT FROM 666)")
     records = [("d4", encode_fix(fix(n))) for n in range(1, 40)]
     records.insert(20, ("d4", encode_fix(fix(40, altitude_m=666))))
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     wait_until(lambda: len(stored(database)) == 39)
     [letter] = letters_of(kafka, b"d4", 1)
     assert headers_of(letter)["reason"] == "refused_by_database"
@@ -415,9 +411,7 @@ def test_driver_events__order_changes__reach_tracking_updates_in_order(
         return [json.loads(one.value() or b"") for one in mine]
 
     found = updates(
-        read_topic(
-            kafka.bootstrap_servers, "tracking-updates", lambda all_: len(updates(all_)) >= 3
-        )
+        read_topic(kafka.access, "tracking-updates", lambda all_: len(updates(all_)) >= 3)
     )
     assert [one["state"] for one in found] == ["created", "confirmed", "assigned"]
     assert [one["order_seq"] for one in found] == [1, 2, 3]
@@ -430,14 +424,14 @@ def test_driver_events__kafka_killed__outbox_keeps_its_records(
     register(database)
     kafka = KafkaServer(tmp_path / "kafka")
     service = driver_events_process(
-        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.bootstrap_servers
+        tmp_path / "service", database.url("driver_events"), mosquitto.url, kafka.access
     )
     try:
         kafka.start()
         kafka.create_topics()
         service.start()
         produce(
-            kafka.bootstrap_servers,
+            kafka.access,
             "driver-pos",
             [("d1", encode_fix(fix(n))) for n in range(1, 101)],
         )
@@ -450,7 +444,7 @@ def test_driver_events__kafka_killed__outbox_keeps_its_records(
         wait_until(lambda: service.get("/readyz")[0] == 503)
         kafka.start()
         produce(
-            kafka.bootstrap_servers,
+            kafka.access,
             "driver-pos",
             [("d1", encode_fix(fix(n))) for n in range(101, 201)],
         )
@@ -461,7 +455,7 @@ def test_driver_events__kafka_killed__outbox_keeps_its_records(
             mine = [one for one in messages if one.key() == order_id.encode()]
             return {json.loads(one.value() or b"")["order_seq"] for one in mine} == {1, 2, 3}
 
-        read_topic(kafka.bootstrap_servers, "tracking-updates", all_three)
+        read_topic(kafka.access, "tracking-updates", all_three)
     finally:
         for server in (service, kafka):
             server.stop()
@@ -508,7 +502,7 @@ def test_driver_events__whole_topic_replayed__changes_nothing(
         records.append((driver_id, encode_fix(fix(1))))  # a conflict
     first = make_service()
     first.start()
-    produce(kafka.bootstrap_servers, topic, records)
+    produce(kafka.access, topic, records)
     wait_until(lambda: sum(offsets(database).values()) == len(records))
     first.stop()
     fleet.command_order(orders["d1"], "deliver")

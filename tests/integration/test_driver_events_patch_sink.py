@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Message, Producer
 
 from doorstep.fix import Fix, encode_fix, encode_position, instant_of
+from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
 from ops.servers.services import ServiceProcess
@@ -51,7 +52,7 @@ def fix(boot: str, seq: int, **changes: float) -> Fix:
 
 
 def produce(stack: Stack, payloads: list[bytes]) -> None:
-    producer = Producer({"bootstrap.servers": str(stack.addresses.kafka)})
+    producer = Producer({**stack.kafka_access(ADMIN).as_librdkafka_dict()})
     for payload in payloads:
         producer.produce(TOPIC, payload, DRIVER)
     assert producer.flush(20) == 0

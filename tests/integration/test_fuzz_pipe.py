@@ -19,7 +19,6 @@ from doorstep.fix import MAX_PAYLOAD_BYTES, Decoded, decode_position
 from doorstep.mqtt_topics import POSITION, topic_of
 from doorstep.provision import owner_connection
 from ops.commands.dead_letter_reader import StoredDeadLetter
-from ops.commands.dead_letter_replay import Identity, Known, read_known
 from ops.servers.waiting import poll_until
 from ops.stack.stack import Stack
 from tests.fuzz.payloads import CASES, good_fix, payloads
@@ -33,6 +32,7 @@ from tests.integration.devices import (
     outbox_has_no_letters,
     scrape,
 )
+from tests.integration.seq_states import Identity, Known, read_known
 
 T = TypeVar("T")
 

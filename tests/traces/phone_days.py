@@ -25,6 +25,8 @@ from device.device_session import open_device_session
 from device.settings import DeviceSettings
 from device.settings import FleetSecrets as Secrets
 from doorstep.fix import wire_instant
+from doorstep.kafka.access import KafkaAccess
+from doorstep.kafka.access_control import ADMIN
 from doorstep.provision import owner_connection
 from doorstep.settings import MqttBroker
 from doorstep.store import admin
@@ -86,8 +88,9 @@ class PhoneDays:
         )
 
     @property
-    def bootstrap_servers(self) -> str:
-        return str(reach(self.stack.addresses.kafka))
+    def access(self) -> KafkaAccess:
+        """Kafka as its administrator reaches it."""
+        return self.stack.kafka_access(ADMIN)
 
     def assigned_at(self, day: Trace) -> datetime:
         """Return when a day's order was assigned: a minute before the day began."""
@@ -236,7 +239,7 @@ class PhoneDays:
             return rejected <= reasons.keys()
 
         if rejected:
-            read_topic(self.bootstrap_servers, "dead-letter", is_complete)
+            read_topic(self.access, "dead-letter", is_complete)
         return {key: reasons[key] for key in rejected}
 
 

@@ -50,7 +50,7 @@ def records_of(phones: PhoneDays) -> list[tuple[str, Fix, int]]:
                     first.setdefault((driver_id, fix.seq), (driver_id, fix, arrived_ms))
         return wanted <= first.keys()
 
-    read_topic(phones.bootstrap_servers, "driver-pos", is_complete)
+    read_topic(phones.access, "driver-pos", is_complete)
     return list(first.values())
 
 
@@ -72,7 +72,7 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
     topic = f"{phones.tag}-shuffled-{seed}"
     others = {name: f"{topic}-{name}" for name in ("updates", "positions", "dead-letter")}
     create_topics(
-        phones.bootstrap_servers,
+        phones.access,
         topics=[
             Topic(topic, 12, DAY_MS),
             *(Topic(name, 1, DAY_MS) for name in others.values()),
@@ -80,7 +80,7 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
     )
     producer = Producer(
         {
-            "bootstrap.servers": phones.bootstrap_servers,
+            **phones.access.as_librdkafka_dict(),
             "partitioner": "murmur2_random",
             "linger.ms": 20,
         }
@@ -95,7 +95,7 @@ def send_shuffled(phones: PhoneDays, database: Database, folder: Path, seed: int
         "DRIVER_EVENTS_BIND",
         DATABASE_URL=database.url("driver_events"),
         MQTT_URL="mqtt://127.0.0.1:1",  # no broker: one client id cannot connect twice
-        KAFKA_BOOTSTRAP_SERVERS=phones.bootstrap_servers,
+        **phones.access.environment(),
         KAFKA_TOPIC=topic,
         KAFKA_GROUP_ID=topic,
         KAFKA_UPDATES_TOPIC=others["updates"],

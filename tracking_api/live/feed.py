@@ -18,6 +18,7 @@ import msgspec
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 from prometheus_client import Counter, Gauge
 
+from doorstep.kafka.access import KafkaAccess
 from doorstep.telemetry import get_logger
 
 RECORDS = Counter("doorstep_live_records", "Records of the live feed.", ["topic", "outcome"])
@@ -78,7 +79,7 @@ class Feed:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaAccess,
         *,
         updates_topic: str,
         positions_topic: str,
@@ -92,7 +93,7 @@ class Feed:
         self._watched_drivers = watched_drivers
         self._needs_positions = needs_positions
         self._config = {
-            "bootstrap.servers": bootstrap_servers,
+            **kafka.as_librdkafka_dict(),
             "group.id": "tracking-api",  # required by librdkafka; no offsets are committed
             "client.id": "tracking-api-live",
             "enable.auto.commit": False,

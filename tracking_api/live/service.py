@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from doorstep.kafka.access import KafkaAccess
 from tracking_api.live.connection_manager import ConnectionManager
 from tracking_api.live.feed import Feed, FeedBatch
 from tracking_api.live.fleet_channel import FleetChannel
@@ -27,7 +28,7 @@ class Live:
         series_topic: str = "series",
         estimate: EstimateArrival = estimate_arrival,
     ) -> None:
-        self.topics = topics or TopicStreams("127.0.0.1:1", ())
+        self.topics = topics or TopicStreams(KafkaAccess("127.0.0.1:1"), ())
         self.series = SeriesStreams(self.topics, series_topic)
         self.connections = ConnectionManager(stores.tokens.find_tokens, max_viewers)
         self.hub = Hub(stores.track, estimate=estimate)
@@ -51,7 +52,7 @@ class Live:
                 loop.call_soon_threadsafe(self._apply, batch)
 
             self._feed = Feed(
-                settings.kafka_bootstrap_servers,
+                settings.kafka,
                 updates_topic=settings.kafka_updates_topic,
                 positions_topic=settings.kafka_positions_topic,
                 on_batch=on_batch,

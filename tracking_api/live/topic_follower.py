@@ -23,6 +23,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from doorstep.errors import DoorstepError, KafkaUnavailable, NotFound
+from doorstep.kafka.access import KafkaAccess
 from doorstep.telemetry import get_logger
 from tracking_api.live.frames import Frame
 from tracking_api.live.topic_offsets import (
@@ -94,11 +95,11 @@ class TopicStreams:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaAccess,
         names: Sequence[str],
         keyed: Mapping[str, MakeFrame] | None = None,
     ) -> None:
-        self._servers = {"bootstrap.servers": bootstrap_servers, "log_level": 0}
+        self._servers = {**kafka.as_librdkafka_dict(), "log_level": 0}
         self._names = frozenset(names)
         self._requests: queue.Queue[FindOffsets | SeekBack | Stop] = queue.Queue()
         self._keyed = keyed or {}

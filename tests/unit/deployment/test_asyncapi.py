@@ -31,6 +31,7 @@ from doorstep.fix import (
     encode_void,
 )
 from doorstep.fix.strict import OPTIONAL, RANGES
+from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_specs import TOPICS
 from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
 from doorstep.sampling import Mode, SamplingPolicy, decode_command, encode_command
@@ -325,7 +326,7 @@ class KafkaMessage:
 
 def test_live_feed__examples__are_read() -> None:
     feed = Feed(
-        "",
+        KafkaAccess(""),
         updates_topic="u",
         positions_topic="p",
         on_batch=print,

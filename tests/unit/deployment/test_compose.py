@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from doorstep.kafka.access_control import ADMIN
+from doorstep.kafka.provision import passwords_of
 from doorstep.settings import Bind, ServiceSettings
-from ops.stack import processes
+from ops.stack import kafka, processes
 from ops.stack.addresses import Addresses
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import CONFIG
@@ -56,6 +58,10 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
             "DRIVER_API_TOKEN": paths.driver_api_token(),
+        }
+        | {
+            f"KAFKA_{name.upper()}_PASSWORD": paths.kafka_password(name)
+            for name in (*SERVICES, ADMIN)
         }
     )
 
@@ -123,8 +129,15 @@ def test_provision__has_what_the_native_stack_sets_up_with(
 ) -> None:
     native = processes.owner_environment(paths, in_containers())
     ours = services["provision"]["environment"]
-    for name in ("DATABASE_SUPERUSER_URL", "KAFKA_BOOTSTRAP_SERVERS", "COURIERS"):
+    variables = {name: ours.pop(name) for name in list(ours) if name.startswith("KAFKA_")}
+    for name in ("DATABASE_SUPERUSER_URL", "COURIERS"):
         del ours[name]
+    admin = processes.kafka_access(paths, in_containers(), ADMIN).environment()
+    passwords = {name: paths.kafka_password(name) for name in SERVICES}
+    assert variables == admin | {
+        f"KAFKA_{name.upper()}_PASSWORD": password for name, password in passwords.items()
+    }
+    assert passwords_of(variables) == passwords
     assert ours.keys() == native.keys()
     files = {"FLEET_KEY_FILE", "STAFF_TOKEN_FILE"}
     assert {name: ours[name] for name in ours.keys() - files} == {
@@ -155,18 +168,20 @@ def test_couriers__same_variables_as_a_native_simulator(
         assert ours[name] == native[name]
 
 
-def test_kafka__same_properties_as_natively(services: dict[str, dict[str, Any]]) -> None:
+def test_kafka__same_properties_as_natively(
+    paths: StackPaths, services: dict[str, dict[str, Any]]
+) -> None:
     lines = (PROJECT / "kafka" / "server.properties").read_text(encoding="utf-8").splitlines()
     native = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     environment = services["kafka"]["environment"]
     ours = {
-        name.removeprefix("KAFKA_").lower().replace("_", "."): value
+        name.removeprefix("KAFKA_").lower().replace("___", "-").replace("_", "."): value.strip()
         for name, value in environment.items()
         if name not in ("CLUSTER_ID", "KAFKA_HEAP_OPTS")
     }
     for name in ("listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"):
         del ours[name]  # where it is: a container's own
-    assert ours == native
+    assert ours == native | kafka.authentication(paths.kafka_password(ADMIN))
     assert environment["KAFKA_HEAP_OPTS"] == StackSettings.model_fields["kafka_heap_opts"].default
 
 

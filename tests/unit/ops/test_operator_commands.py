@@ -17,7 +17,7 @@ from ops.commands.dead_letter_reader import (
     parse_time,
     printable,
 )
-from ops.commands.dead_letter_replay import identities_of, resend_of
+from ops.commands.dead_letter_replay import resend_of
 from ops.commands.runner import BadArgument
 from ops.commands.trace import (
     InHistory,
@@ -112,15 +112,6 @@ def test_dead_letter_filter__one_field_differs__does_not_match() -> None:
         DeadLetterFilter(until_ms=at_ms),
     ):
         assert not other.matches(letter)
-
-
-def test_identities_of__an_array__are_those_of_readable_entries() -> None:
-    bad = FIX.replace(b'"seq":7', b'"seq":8').replace(b"43.7", b"99")
-    assert identities_of(resend_of(make_letter(b"[" + FIX + b"," + bad + b",3]"))) == [
-        ("d1", "b1", 7),
-        ("d1", "b1", 8),
-    ]
-    assert identities_of(resend_of(make_letter(b"hello"))) == []
 
 
 def test_concerns__an_array__only_the_seqs_in_its_detail() -> None:
