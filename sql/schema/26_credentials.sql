@@ -14,6 +14,8 @@ CREATE TABLE device_credential (
     CHECK (removed_at IS NULL OR revoked_at IS NOT NULL)
 );
 CREATE INDEX device_credential_version ON device_credential (version);
+CREATE INDEX device_credential_removed ON device_credential (device_id)
+WHERE removed_at IS NOT NULL;
 
 -- Counts the changes of device_credential. The row is locked until the commit, so versions become
 -- visible in order and broker_sync misses none.
