@@ -132,6 +132,8 @@ async def test_driver__removed__is_off_the_list_and_not_available(
         change_device(conn, "driver", "d1", "remove", "test")
     positions = (await tracking_api.get("/drivers/positions", headers=STAFF)).json()["drivers"]
     assert [row[0] for row in positions] == ["d2"]
+    found = await tracking_api.get("/fleet/search?q=d", headers=STAFF)
+    assert [one["driver_id"] for one in found.json()["drivers"]] == ["d2", "d3"]
     near = await tracking_api.get("/drivers/nearest?lon_deg=11.25&lat_deg=43.77", headers=STAFF)
     assert [one["driver_id"] for one in near.json()["drivers"]] == ["d2"]
 
