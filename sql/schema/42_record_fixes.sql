@@ -87,7 +87,8 @@ $$;
 -- Removes the fixes of these drivers that are over their quota from incoming_fix, the last first,
 -- and parks them: one copy of each, with the least received_at. Spoilt ones are rejected, and what
 -- a driver has beyond limits.max_parked is dropped and counted in boot_seqs.held: its device sends
--- it again. n below -1500000000: parked fixes that are due. Returns the outcome of each fix removed.
+-- it again. n below -1500000000: parked fixes that are due.
+-- Returns the outcome of each fix removed.
 CREATE FUNCTION incoming_fix__park_excess(driver_ids text[], fix_takes interval, burst interval)
 RETURNS SETOF fix_outcome LANGUAGE plpgsql
 SET enable_hashjoin = on
