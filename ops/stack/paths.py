@@ -28,7 +28,14 @@ from doorstep.credentials import (
 )
 from ops.stack.errors import StackError
 
-DATABASE_ROLES = ("postgres", "doorstep_owner", "driver_events", "driver_api", "tracking_api")
+DATABASE_ROLES = (
+    "postgres",
+    "doorstep_owner",
+    "driver_events",
+    "driver_api",
+    "tracking_api",
+    "customer",
+)
 DATABASE_PASSWORD_BYTES = 24
 UNIX_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107
 

@@ -56,6 +56,7 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
             "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
             "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
+            "CUSTOMER_PASSWORD": paths.database_password("customer"),
             "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
             "DRIVER_API_TOKEN": paths.driver_api_token(),

@@ -19,7 +19,7 @@ from eta.streets import load_firenze
 from eta.travel_time_cache import TravelTimeCache
 from tracking_api.track import road_eta as arrivals_module
 from tracking_api.track.road_eta import RoadEta
-from tracking_api.track.visibility import Event, Position, TrackedOrder, Window
+from tracking_api.track.visibility import Event, Position, TrackedOrder
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RESTAURANT, CUSTOMER, COURIER = (11.2558, 43.7696), (11.2610, 43.7780), (11.2500, 43.7720)
@@ -52,8 +52,8 @@ def make_order(state: str = "picked_up", **members: object) -> TrackedOrder:
         restaurant=RESTAURANT,
         destination=CUSTOMER,
         dwell_min_s=30.0,
-        window=Window(began, None),
-        newest=spot(0, COURIER),
+        position=spot(0, COURIER),
+        assigned_at=began,
         driver_id="anna",
     )
     return replace(order, **members)  # type: ignore[arg-type]
