@@ -277,7 +277,14 @@ def frames_of(text: str) -> Iterator[Shown]:
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[tuple[str, Any]]:
     """Serve tracking_api over a world, without Kafka: its address and its application."""
-    app = build_app(Stores.backed_by(world), PUBLIC_URL)
+    async with serving_stores(Stores.backed_by(world)) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serving_stores(stores: Stores) -> AsyncIterator[tuple[str, Any]]:
+    """Serve tracking_api over these stores, without Kafka: its address and its application."""
+    app = build_app(stores, PUBLIC_URL)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
