@@ -30,19 +30,23 @@ SELECT restaurant_id, name, lon_deg, lat_deg FROM restaurant ORDER BY restaurant
 -- Packed rows of all drivers: one JSON text, which costs Python a tenth of rows ------------
 
 -- read_positions --
-SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8, coalesce(json_agg(json_build_array(
-    driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
-    round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
-    battery, order_id, duty)), '[]')::text
+SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8,
+    coalesce(json_agg(json_build_array(
+        driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
+        round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
+        battery, order_id, duty
+    )), '[]')::text
 FROM driver_state
 WHERE fix_at IS NOT NULL
     AND (%(received_after)s::timestamptz IS NULL OR received_at > %(received_after)s)
 
 -- read_fleet_page --
-SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8, coalesce(json_agg(json_build_array(
-    driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
-    round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
-    battery, order_id, duty)), '[]')::text
+SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8,
+    coalesce(json_agg(json_build_array(
+        driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
+        round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
+        battery, order_id, duty
+    )), '[]')::text
 FROM (
     SELECT * FROM driver_state
     WHERE fix_at IS NOT NULL AND driver_id > %(after)s
@@ -51,10 +55,12 @@ FROM (
 ) AS page
 
 -- read_fleet_drivers --
-SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8, coalesce(json_agg(json_build_array(
-    driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
-    round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
-    battery, order_id, duty)), '[]')::text
+SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8,
+    coalesce(json_agg(json_build_array(
+        driver_id, state, lon_deg, lat_deg, round(extract(epoch FROM fix_at) * 1000)::int8,
+        round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
+        battery, order_id, duty
+    )), '[]')::text
 FROM driver_state
 WHERE fix_at IS NOT NULL AND driver_id = ANY (%(driver_ids)s::text[])
 

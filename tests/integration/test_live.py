@@ -151,7 +151,8 @@ def test_stream__a_fix_and_a_delivery__reach_the_viewer_over_kafka(scene):
             assert (data["state"], found_id) == (command.replace("-", "_"), event_id)
         scene.report(3)
         assert viewer.next("end") == ({"reason": "delivered"}, None)
-    metrics = scene.staff.get("/metrics").text
+    internal = scene.stack.addresses.telemetry_of("tracking_api")
+    metrics = httpx.get(f"http://{internal}/metrics", trust_env=False).text
     for topic in ("tracking-updates", "tracking-positions"):
         assert f'doorstep_live_records_total{{outcome="consumed",topic="{topic}"}}' in metrics
 

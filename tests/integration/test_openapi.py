@@ -78,7 +78,14 @@ def apis(stack: Stack) -> Iterator[dict[str, Api]]:
         "nobody": None,
     }
     yield {
-        name: Api(name, url, operations_of(url), session, tokens, order["order_id"])
+        name: Api(
+            name,
+            url,
+            operations_of(f"http://{stack.addresses.telemetry_of(name)}"),
+            session,
+            tokens,
+            order["order_id"],
+        )
         for name, url in zip(SERVICES, urls, strict=True)
     }
     session.close()
@@ -91,9 +98,9 @@ class SourceAddress(HTTPAdapter):
         return super().init_poolmanager(*arguments, source_address=(HOST, 0), **options)
 
 
-def operations_of(url: str) -> list[Any]:
+def operations_of(internal_url: str) -> list[Any]:
     """Every operation of a service's document, but for streams that never end."""
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{internal_url}/openapi.json")
     found = [result.ok() for result in schema.get_all_operations()]
     return [one for one in found if not is_stream(one.definition.raw)]
 
