@@ -20,6 +20,7 @@ from ops.stack.users import as_user, give_to, make_data_dir, server_user
 
 USER = "mosquitto"  # Debian's package creates it
 TEMPLATE = PROJECT / "mosquitto" / "mosquitto.conf"
+CERTIFICATE = "server.pem"  # key and certificate
 ACL = PROJECT / "mosquitto" / "acl"
 
 
@@ -31,11 +32,12 @@ def prepare(paths: StackPaths, addresses: Addresses, echo: Echo) -> None:
     shutil.copyfile(ACL, acl)
     give_to(acl, user)
     for number, bind in enumerate(addresses.mqtt, start=1):
+        tls = addresses.mqtt_tls[number - 1] if addresses.mqtt_tls else None
         data_dir = folder / f"data-{number}"
         data_dir.mkdir(mode=0o700, exist_ok=True)
         give_to(data_dir, user)
         config = folder / f"mosquitto-{number}.conf"
-        config.write_text(_configuration(folder, data_dir, bind), encoding="utf-8")
+        config.write_text(_configuration(folder, data_dir, bind, tls), encoding="utf-8")
         give_to(config, user)
 
 
@@ -70,8 +72,25 @@ def render(template: str, values: Mapping[str, str]) -> str:
     return text
 
 
-def _configuration(folder: Path, data_dir: Path, bind: Bind) -> str:
-    return render(
+def tls_listener(bind: Bind, certificate: Path) -> str:
+    """Return the lines of a listener with TLS 1.2 and later.
+
+    SIGHUP makes Mosquitto read the certificate again; connections stay.
+    """
+    return "\n".join(
+        (
+            "",
+            f"listener {bind.port} {bind.host}",
+            "use_username_as_clientid true",  # an option of each listener
+            f"certfile {certificate}",
+            f"keyfile {certificate}",
+            "",
+        )
+    )
+
+
+def _configuration(folder: Path, data_dir: Path, bind: Bind, tls: Bind | None) -> str:
+    plain = render(
         TEMPLATE.read_text(encoding="utf-8"),
         {
             "listener": f"{bind.port} {bind.host}",
@@ -80,3 +99,4 @@ def _configuration(folder: Path, data_dir: Path, bind: Bind) -> str:
             "persistence_location": f"{data_dir}/",
         },
     )
+    return plain + (tls_listener(tls, folder / CERTIFICATE) if tls is not None else "")
