@@ -1,6 +1,8 @@
 """The supervisor guard: restarts supervisord if it is killed, and stops the stack with its owner.
 
-It also renews the certificate of a stack with TLS. It is a child of supervisord that outlives it. supervisord restarts the guard if that is killed.
+It also renews the certificate of a stack with TLS.
+
+It is a child of supervisord that outlives it. supervisord restarts the guard if that is killed.
 """
 
 from __future__ import annotations

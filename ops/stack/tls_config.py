@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from doorstep.settings import is_loopback
+from ops.stack.addresses import WILDCARDS
 from ops.stack.certificates import server_names, write_atomically
 from ops.stack.errors import StackError
 from ops.stack.settings import StackSettings
@@ -30,7 +32,9 @@ class TlsConfig:
         files = (settings.tls_cert_file, settings.tls_key_file)
         if (files[0] is None) != (files[1] is None):
             raise StackError("TLS_CERT_FILE and TLS_KEY_FILE belong together: set both")
-        extra = ",".join(filter(None, (settings.doorstep_domain, settings.doorstep_tls_names)))
+        bind = settings.doorstep_bind
+        own = bind if not is_loopback(bind) and bind not in WILDCARDS else None
+        extra = ",".join(filter(None, (settings.doorstep_domain, settings.doorstep_tls_names, own)))
         certificate, key = (str(file.absolute()) if file else None for file in files)
         return cls(server_names(extra), certificate, key, settings.doorstep_domain)
 
