@@ -88,19 +88,6 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", case_sensitive=False)
 
-    allow_plaintext: bool = False  # services have no TLS of their own
-
-    @model_validator(mode="after")
-    def _bind_beyond_loopback_is_allowed(self) -> Self:
-        for name in type(self).model_fields:
-            bind = getattr(self, name)
-            if isinstance(bind, Bind) and not is_loopback(bind.host) and not self.allow_plaintext:
-                raise ValueError(
-                    f"{name.upper()}: {bind} is reachable from the network without TLS: "
-                    "bind to 127.0.0.1, or set ALLOW_PLAINTEXT=true"
-                )
-        return self
-
     @classmethod
     def load(cls) -> Self:
         """Read the environment. Raises SettingsError naming each invalid variable."""
@@ -117,6 +104,23 @@ class ServiceSettings(BaseSettings):
             return cls.load()
         except SettingsError as exc:
             stop(f"{cls.__module__.partition('.')[0]}: {exc}")
+
+
+class ListenerSettings(ServiceSettings):
+    """Base of the settings of a service that listens. Services have no TLS of their own."""
+
+    allow_plaintext: bool = False
+
+    @model_validator(mode="after")
+    def _plaintext_beyond_loopback_is_allowed(self) -> Self:
+        for name in type(self).model_fields:
+            bind = getattr(self, name)
+            if isinstance(bind, Bind) and not is_loopback(bind.host) and not self.allow_plaintext:
+                raise ValueError(
+                    f"{name.upper()}: {bind} is reachable from the network without TLS: "
+                    "bind to 127.0.0.1, or set ALLOW_PLAINTEXT=true"
+                )
+        return self
 
 
 def _complaint(location: tuple[int | str, ...], message: str) -> str:

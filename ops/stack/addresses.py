@@ -76,11 +76,12 @@ class Addresses:
         """Read saved addresses; None if the file does not exist. Raises StackError."""
         try:
             named = json.loads(path.read_text(encoding="utf-8"))
-            several = {
-                name: tuple(Bind.parse(text) for text in named.pop(name, ()))
+            mqtt, mqtt_tls = (
+                tuple(Bind.parse(text) for text in named.pop(name, ()))
                 for name in ("mqtt", "mqtt_tls")
-            }
-            return cls(**several, **{name: Bind.parse(text) for name, text in named.items()})
+            )
+            one = {name: Bind.parse(text) for name, text in named.items()}
+            return cls(mqtt=mqtt, mqtt_tls=mqtt_tls, **one)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as exc:

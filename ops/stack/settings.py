@@ -31,6 +31,7 @@ class StackSettings(ServiceSettings):
     doorstep_domain: str | None = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
+    allow_plaintext: bool = False
 
     mqtt_brokers: Annotated[int, Field(ge=1, le=64)] = 1
     mqtt_port: Port = 1883
