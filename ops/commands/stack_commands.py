@@ -15,7 +15,7 @@ from ops.stack.tls_config import TlsConfig
 UP_EXAMPLES = """examples:
   ./run up                                start it; does nothing if it is up
   MQTT_BROKERS=3 ./run up                 with three brokers
-  DOORSTEP_BIND=0.0.0.0 ./run up          reachable from other machines"""
+  DOORSTEP_BIND=0.0.0.0 ./run up --tls    reachable from other machines, with TLS"""
 DOWN_EXAMPLES = """examples:
   ./run down                              stop it; the data are kept
   ./run down --erase                      also delete all data and secrets"""
