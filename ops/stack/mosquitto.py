@@ -21,6 +21,8 @@ from ops.stack.users import as_user, give_to, make_data_dir, server_user
 USER = "mosquitto"  # Debian's package creates it
 TEMPLATE = PROJECT / "mosquitto" / "mosquitto.conf"
 CERTIFICATE = "server.pem"  # key and certificate
+LISTENER_OPTIONS = ("max_connections ", "use_username_as_clientid ")  # of each listener
+PLAIN_CONNECTIONS = 1000  # with TLS: services, and devices on this machine
 ACL = PROJECT / "mosquitto" / "acl"
 
 
@@ -72,16 +74,17 @@ def render(template: str, values: Mapping[str, str]) -> str:
     return text
 
 
-def tls_listener(bind: Bind, certificate: Path) -> str:
+def tls_listener(template: str, bind: Bind, certificate: Path) -> str:
     """Return the lines of a listener with TLS 1.2 and later.
 
     SIGHUP makes Mosquitto read the certificate again; connections stay.
     """
+    options = [line for line in template.splitlines() if line.startswith(LISTENER_OPTIONS)]
     return "\n".join(
         (
             "",
             f"listener {bind.port} {bind.host}",
-            "use_username_as_clientid true",  # an option of each listener
+            *options,
             f"certfile {certificate}",
             f"keyfile {certificate}",
             "",
@@ -90,13 +93,15 @@ def tls_listener(bind: Bind, certificate: Path) -> str:
 
 
 def _configuration(folder: Path, data_dir: Path, bind: Bind, tls: Bind | None) -> str:
+    template = TEMPLATE.read_text(encoding="utf-8")
     plain = render(
-        TEMPLATE.read_text(encoding="utf-8"),
+        template,
         {
             "listener": f"{bind.port} {bind.host}",
             "password_file": str(folder / "passwd"),
             "acl_file": str(folder / "acl"),
             "persistence_location": f"{data_dir}/",
+            **({} if tls is None else {"max_connections": str(PLAIN_CONNECTIONS)}),
         },
     )
-    return plain + (tls_listener(tls, folder / CERTIFICATE) if tls is not None else "")
+    return plain if tls is None else plain + tls_listener(template, tls, folder / CERTIFICATE)

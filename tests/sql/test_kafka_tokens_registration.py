@@ -19,12 +19,17 @@ ROLES = ("driver_events", "driver_api", "tracking_api", "customer")
 TABLES = (
     "access_token",
     "assignment",
+    "boot_seq_block",
+    "boot_seqs",
+    "audit",
+    "credential_version",
+    "device_credential",
     "driver",
-    "driver_boot",
     "driver_cell",
     "driver_clock",
     "driver_command",
     "driver_pace",
+    "driver_quota",
     "driver_sampling",
     "driver_state",
     "driver_transition",
@@ -49,6 +54,7 @@ TABLES = (
     "series_point",
     "service_area",
     "simulation_target",
+    "staff",
     "street_speed",
 )
 
