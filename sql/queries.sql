@@ -20,8 +20,8 @@ SELECT record_parked_v1()
 
 -- read_watermarks --
 -- No gaps, the usual case, are returned as null: parsing JSON costs more than everything else.
-SELECT driver_id, boot, seq, nullif(missing, '[]') AS missing
-FROM read_watermarks_v1(%(driver_ids)s, %(boots)s)
+SELECT driver_id, boot, seq, nullif(missing, '[]') AS missing, hold_s, held
+FROM read_watermarks_v2(%(driver_ids)s, %(boots)s)
 
 
 -- Kafka offsets and the outbox ------------------------------------------------------------

@@ -52,4 +52,7 @@ CREATE TYPE device_kind AS ENUM ('driver', 'source');
 -- The outcome of an incoming fix that was not committed without remark.
 CREATE TYPE fix_outcome AS (n int4, outcome text, reason text);
 
+-- A seq that is now stored, or rejected for good.
+CREATE TYPE settled_seq AS (driver_id text, boot text, seq int8, is_stored bool);
+
 CREATE TYPE driver_distance AS (driver_id text, distance_m float8);
