@@ -19,11 +19,11 @@ ROLES = ("driver_events", "driver_api", "tracking_api", "customer")
 TABLES = (
     "access_token",
     "assignment",
+    "boot_seq_block",
+    "boot_seqs",
     "audit",
     "credential_version",
     "device_credential",
-    "boot_seq_block",
-    "boot_seqs",
     "driver",
     "driver_cell",
     "driver_clock",
