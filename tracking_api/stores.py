@@ -14,6 +14,7 @@ from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
 from tracking_api.history.queries import HistoryQueries, HistoryStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
+from tracking_api.people.queries import PeopleQueries, PeopleStore
 from tracking_api.series.queries import SeriesQueries, SeriesStore
 from tracking_api.tokens import TokenQueries, TokenStore
 from tracking_api.track.queries import TrackQueries, TrackStore
@@ -31,12 +32,15 @@ class Stores:
     dispatch: DispatchStore
     history: HistoryStore
     series: SeriesStore
+    people: PeopleStore
     is_available: Callable[[], Awaitable[bool]]
 
     @classmethod
     def backed_by(cls, store: Any) -> Self:
         """Use one object as every store, for tests and benchmarks."""
-        return cls(store, store, store, store, store, store, store, store, store.is_available)
+        return cls(
+            store, store, store, store, store, store, store, store, store, store.is_available
+        )
 
 
 @asynccontextmanager
@@ -57,6 +61,7 @@ async def open_stores(url: str, pool_size: int) -> AsyncIterator[Stores]:
             DispatchQueries(pool),
             HistoryQueries(pool),
             SeriesQueries(pool),
+            PeopleQueries(pool),
             pool_is_available,
         )
     finally:

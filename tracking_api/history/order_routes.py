@@ -44,6 +44,7 @@ async def get_history(
     `from` is inclusive, `to` is exclusive.
     """
     known_id, holder = await context.links.authorize(order_id, token, client_address(request))
+    context.note_read(request, holder)
     trail = await context.stores.history.read_order_history(
         known_id,
         from_at,

@@ -113,6 +113,7 @@ async def _authorize(
     request: Request, order_id: str, token: str | None, context: AppContext
 ) -> tuple[UUID, bytes]:
     known_id, holder = await context.links.authorize(order_id, token, client_address(request))
+    context.note_read(request, holder)
     sha256 = token_sha256(token or "")
     context.live.connections.check_capacity(sha256, staff=holder.role == "staff")
     return known_id, sha256

@@ -47,7 +47,7 @@ class Links:
         parsed_id = _parse_order_id(order_id)
         if holder is not None and parsed_id is not None:
             is_customers = holder.role == "customer" and holder.order_id == parsed_id
-            if is_customers or holder.role == "staff":
+            if is_customers or holder.is_staff():
                 return parsed_id, holder
         return await self.refuse(started_s, address)
 
