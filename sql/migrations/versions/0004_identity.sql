@@ -166,6 +166,44 @@ BEGIN
 END
 $$;
 
+-- Returns the watermark of each (driver, boot): up to seq every fix is stored or rejected, except
+-- for the gaps in `missing` [[first, last], ...]: at most 64 gaps.
+CREATE OR REPLACE FUNCTION read_watermarks_v1(driver_ids text[], boots text[])
+RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT s.driver_id, s.boot, coalesce(g.seq, s.settled_to), coalesce(g.missing, '[]')
+    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
+    JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
+        ON s.settled_to < s.newest_seq
+    WHERE s.newest_seq > 0
+$$;
+
+-- Like read_watermarks_v1, and for how long the device is to send nothing of the boot again
+-- (hold_s), since fixes of the driver are parked over the quota, and how many fixes of the boot
+-- were dropped beyond what can be parked. A boot of such a driver that is not known yet has seq 0.
+CREATE FUNCTION read_watermarks_v2(driver_ids text[], boots text[])
+RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb, hold_s int, held int8)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT requested.driver_id, requested.boot, coalesce(g.seq, s.settled_to, 0),
+        coalesce(g.missing, '[]'),
+        -- as long as half of the quota takes for what is parked; 1 h at most, then it is said again
+        CASE WHEN q.parked > 0
+            THEN least(3600, greatest(60, ceil(2 * q.parked / l.quota_per_s)))::int END,
+        coalesce(s.held, 0)
+    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
+    CROSS JOIN limits l
+    LEFT JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN driver_quota q ON q.driver_id = requested.driver_id
+    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
+        ON s.settled_to < s.newest_seq
+    WHERE s.newest_seq > 0 OR q.parked > 0
+$$;
+
 -- The set bits of a bitmap, as ranges of seqs.
 CREATE FUNCTION boot_seq_block__ranges(block_no int8, bits bit(2048))
 RETURNS int8multirange LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -237,8 +275,9 @@ DROP AGGREGATE multirange_union(int8multirange);
 
 -- Removes the fixes of these drivers that are over their quota from incoming_fix, the last first,
 -- and parks them: one copy of each, with the least received_at. Spoilt ones are rejected, and what
--- a driver has beyond limits.max_parked is dropped and counted in boot_seqs.held: its device sends it
--- again. n below -1500000000: parked fixes that are due. Returns the outcome of each fix removed.
+-- a driver has beyond limits.max_parked is dropped and counted in boot_seqs.held: its device sends
+-- it again. Rows with n below -1500000000 are parked fixes that are due. Returns the outcome of
+-- each fix removed.
 CREATE FUNCTION incoming_fix__park_excess(driver_ids text[], fix_takes interval, burst interval)
 RETURNS SETOF fix_outcome LANGUAGE plpgsql
 SET enable_hashjoin = on
@@ -719,44 +758,6 @@ BEGIN
     SELECT count(*) INTO parked_count FROM parked_fix WHERE parked_id > last_id;
     RETURN greatest(taken_count - parked_count, 0);
 END
-$$;
-
--- Returns the watermark of each (driver, boot): up to seq every fix is stored or rejected, except
--- for the gaps in `missing` [[first, last], ...]: at most 64 gaps.
-CREATE OR REPLACE FUNCTION read_watermarks_v1(driver_ids text[], boots text[])
-RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb)
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = doorstep, public, pg_temp
-AS $$
-    SELECT s.driver_id, s.boot, coalesce(g.seq, s.settled_to), coalesce(g.missing, '[]')
-    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
-    JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
-    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
-        ON s.settled_to < s.newest_seq
-    WHERE s.newest_seq > 0
-$$;
-
--- Like read_watermarks_v1, and for how long the device is to send nothing of the boot again
--- (hold_s), since fixes of the driver are parked over the quota, and how many fixes of the boot
--- were dropped beyond what can be parked. A boot of such a driver that is not known yet has seq 0.
-CREATE FUNCTION read_watermarks_v2(driver_ids text[], boots text[])
-RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb, hold_s int, held int8)
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = doorstep, public, pg_temp
-AS $$
-    SELECT requested.driver_id, requested.boot, coalesce(g.seq, s.settled_to, 0),
-        coalesce(g.missing, '[]'),
-        -- as long as half of the quota takes for what is parked; 1 h at most, then it is said again
-        CASE WHEN q.parked > 0
-            THEN least(3600, greatest(60, ceil(2 * q.parked / l.quota_per_s)))::int END,
-        coalesce(s.held, 0)
-    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
-    CROSS JOIN limits l
-    LEFT JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
-    LEFT JOIN driver_quota q ON q.driver_id = requested.driver_id
-    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
-        ON s.settled_to < s.newest_seq
-    WHERE s.newest_seq > 0 OR q.parked > 0
 $$;
 
 -- 500: update the newest fix of each driver and its cell, and count new fixes against the quota.
