@@ -63,7 +63,8 @@ class Viewer:
         position, eta = data.get("position"), data.get("eta")
         if position is not None:
             self.places.add(tuple(position["geometry"]["coordinates"]))
-        if eta is not None and position is not None and kind != "position":
+        if eta is not None and kind != "position":
+            assert position is not None
             assert eta["as_of"] == position["properties"]["fix_at"]
         if kind == "end":
             self.ended.set()
