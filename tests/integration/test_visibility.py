@@ -61,9 +61,12 @@ class Viewer:
 
     def see(self, kind: str, data: dict[str, Any]) -> None:
         position, eta = data.get("position"), data.get("eta")
-        if position is not None:
+        if position is None:
+            assert eta is None
+        else:
             self.places.add(tuple(position["geometry"]["coordinates"]))
-        assert eta is None or eta["as_of"] == position["properties"]["fix_at"] or kind == "position"
+            is_current = eta is None or eta["as_of"] == position["properties"]["fix_at"]
+            assert is_current or kind == "position"  # there, the last estimate is repeated for 10 s
         if kind == "end":
             self.ended.set()
 
@@ -93,7 +96,7 @@ class Attack:
         """A fix taken at an instant by a clock that runs ahead; prompt unless received later."""
         self.seq += 1
         own = Place(round(place.lon_deg + self.seq * 1e-6, 7), place.lat_deg)
-        self.taken[tuple(own)] = (driver_id, at)
+        self.taken[own.lon_deg, own.lat_deg] = (driver_id, at)
         return make_fix(
             driver_id,
             self.seq,
