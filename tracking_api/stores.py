@@ -18,6 +18,7 @@ from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
 from tracking_api.history.queries import HistoryQueries, HistoryStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
+from tracking_api.people.queries import PeopleQueries, PeopleStore
 from tracking_api.series.queries import SeriesQueries, SeriesStore
 from tracking_api.tokens import TokenQueries, TokenStore
 from tracking_api.track.customer_queries import CustomerQueries, CustomerStore
@@ -39,15 +40,14 @@ class Stores:
     dispatch: DispatchStore
     history: HistoryStore
     series: SeriesStore
+    people: PeopleStore
     customers: CustomerStore
     is_available: Callable[[], Awaitable[bool]]
 
     @classmethod
     def backed_by(cls, store: Any) -> Self:
         """Use one object as every store, for tests and benchmarks."""
-        return cls(
-            store, store, store, store, store, store, store, store, store, store.is_available
-        )
+        return cls(*(store,) * 10, store.is_available)
 
 
 @asynccontextmanager
@@ -71,6 +71,7 @@ async def open_stores(url: str, customer_url: str, pool_size: int) -> AsyncItera
             DispatchQueries(pool),
             HistoryQueries(pool),
             SeriesQueries(pool),
+            PeopleQueries(pool),
             CustomerQueries(customer_pool),
             pools_are_available,
         )

@@ -44,7 +44,8 @@ async def get_history(
 
     `from` is inclusive, `to` is exclusive.
     """
-    link = await context.links.authorize(order_id, token, client_address(request))
+    link, holder = await context.links.authorize(order_id, token, client_address(request))
+    context.note_read(request, holder)
     trail: list[Position] | None
     if link.is_staff:
         trail = await context.stores.history.read_order_history(

@@ -112,7 +112,8 @@ async def follow_order_over_websocket(
 async def _authorize(
     request: Request, order_id: str, token: str | None, context: AppContext
 ) -> tuple[TrackLink, bytes]:
-    link = await context.links.authorize(order_id, token, client_address(request))
+    link, holder = await context.links.authorize(order_id, token, client_address(request))
+    context.note_read(request, holder)
     sha256 = token_sha256(token or "")
     context.live.connections.check_capacity(sha256, staff=link.is_staff)
     return link, sha256

@@ -15,6 +15,7 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import BadLink
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import FindToken
+from doorstep.store.records import Token
 from tracking_api.track.queries import TrackReader
 from tracking_api.track.visibility import TrackedOrder, TrackLink
 
@@ -35,8 +36,10 @@ class Links:
     staff: TrackReader
     bad_links: RateLimiter
 
-    async def authorize(self, order_id: str, token: str | None, address: str) -> TrackLink:
-        """Check that the token gives access to the order; return the link to read it with.
+    async def authorize(
+        self, order_id: str, token: str | None, address: str
+    ) -> tuple[TrackLink, Token]:
+        """Check that the token gives access to the order; return how to read it, and the token.
 
         A customer's link has the token's hash, staff's has none. Raises BadLink, or
         TooManyRequests for an address that keeps guessing.
@@ -46,10 +49,10 @@ class Links:
         holder = await self.find_token(sha256)
         parsed_id = _parse_order_id(order_id)
         if holder is not None and parsed_id is not None:
-            if holder.role == "staff":
-                return TrackLink(parsed_id)
+            if holder.is_staff():
+                return TrackLink(parsed_id), holder
             if holder.role == "customer" and holder.order_id == parsed_id:
-                return TrackLink(parsed_id, sha256)
+                return TrackLink(parsed_id, sha256), holder
         return await self.refuse(started_s, address)
 
     async def read_track(self, order_id: str, token: str | None, address: str) -> TrackedOrder:
@@ -70,7 +73,7 @@ class Links:
 
     async def _is_staff(self, link: TrackLink) -> bool:
         holder = await self.find_token(link.token_sha256 or b"")
-        return holder is not None and holder.role == "staff"
+        return holder is not None and holder.is_staff()
 
     async def refuse(self, started_s: float, address: str) -> NoReturn:
         """Refuse a bad link when its time has come, and count it against the address."""

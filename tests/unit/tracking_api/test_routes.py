@@ -22,6 +22,7 @@ from doorstep.errors import (
     UnknownOrder,
 )
 from doorstep.sampling import SamplingPolicy
+from doorstep.store.people import Device, StaffMember
 from doorstep.store.records import Order, Token
 from tracking_api.app import build_app
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
@@ -51,13 +52,19 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.tokens = {
-            token_sha256("tok-staff"): Token("staff", None, None),
+            token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
+            token_sha256("tok-viewer"): Token("staff", None, None, "vera", "viewer"),
+            token_sha256("tok-dispatcher"): Token("staff", None, None, "dario", "dispatcher"),
+            token_sha256("tok-integration"): Token("staff", None, None, "shop", "integration"),
             token_sha256("tok-customer"): Token("customer", None, ORDER_ID),
             token_sha256("tok-other"): Token("customer", None, OTHER_ID),
             token_sha256("tok-d1"): Token("driver", "d1", None),
         }
         self.orders = [make_order(uuid4(), NOON + timedelta(seconds=n)) for n in range(5)]
         self.commands: list[tuple[UUID, str, str, str | None]] = []
+        self.actor_ids: list[str] = []
+        self.audit: list[tuple[str, str, str | None, Any]] = []
+        self.people_changes: list[tuple[str, str, str]] = []
         self.created: list[dict[str, Any]] = []
         self.sampling = SamplingPolicy()
         self.look_ups = 0
@@ -83,12 +90,14 @@ class MemoryStore:
         order_id: UUID,
         command: str,
         actor: str,
+        actor_id: str,
         driver_id: str | None,
         idempotency_key: str | None,
     ) -> Order:
         if order_id != ORDER_ID:
             raise UnknownOrder
         self.commands.append((order_id, command, actor, driver_id))
+        self.actor_ids.append(actor_id)
         if command == "reassign":
             raise IllegalTransition(str(order_id), command, "delivered", [])
         return make_order(order_id)
@@ -100,8 +109,24 @@ class MemoryStore:
     async def revoke_customer_tokens(self, order_id: UUID) -> None:
         self.tokens = {k: v for k, v in self.tokens.items() if v.order_id != order_id}
 
-    async def create_policy(self, values: Any) -> int:
+    async def create_policy(self, values: Any, who: str | None = None) -> int:
         return 100
+
+    async def record_audit(self, who: str, action: str, subject: str | None, detail: Any) -> None:
+        self.audit.append((who, action, subject, detail))
+
+    async def list_staff(self) -> list[StaffMember]:
+        return [make_member("anna")]
+
+    async def change_staff(self, name: str, change: str, *, who: str, **values: Any) -> StaffMember:
+        self.people_changes.append((name, change, who))
+        return make_member(name)
+
+    async def change_driver(self, driver_id: str, change: str, who: str) -> Device:
+        if driver_id != "d1":
+            raise UnknownDriver
+        self.people_changes.append((driver_id, change, who))
+        return Device(driver_id, "driver", 1, NOON, NOON, None, None)
 
     async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None:
         if driver_id != "d1":
@@ -230,6 +255,10 @@ class MemoryStore:
 
     async def is_available(self) -> bool:
         return not self.away
+
+
+def make_member(name: str) -> StaffMember:
+    return StaffMember(name, "admin", NOON, None, None, NOON)
 
 
 def make_order(order_id: UUID, created_at: datetime = NOON) -> Order:
