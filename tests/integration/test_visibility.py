@@ -61,11 +61,12 @@ class Viewer:
 
     def see(self, kind: str, data: dict[str, Any]) -> None:
         position, eta = data.get("position"), data.get("eta")
-        if position is not None:
+        if position is None:
+            assert eta is None
+        else:
             self.places.add(tuple(position["geometry"]["coordinates"]))
-        if eta is not None and kind != "position":
-            assert position is not None
-            assert eta["as_of"] == position["properties"]["fix_at"]
+            is_current = eta is None or eta["as_of"] == position["properties"]["fix_at"]
+            assert is_current or kind == "position"  # there, the last estimate is repeated for 10 s
         if kind == "end":
             self.ended.set()
 
