@@ -27,7 +27,7 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.devices import Phone, connect_phones, publish
-from bench.measure import Measurements, report
+from bench.measure import Measurements, report, stop
 from bench.process_cpu import cpu_s
 from doorstep.settings import Bind
 from ops.servers.kafka import POSITION_PARTITIONS, KafkaServer
@@ -73,14 +73,15 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     variants = [options.only] if options.only else ["ours", "paho"]
     measurements = Measurements("bridge", "µs of CPU per message", variants)
+    signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         broker, kafka = AnonymousMosquitto(folder / "mosquitto"), KafkaServer(folder / "kafka")
-        broker.start()
-        kafka.start()
-        kafka.create_topics()
         try:
+            broker.start()
+            kafka.start()
+            kafka.create_topics()
             phones = connect_phones(
                 Bind("127.0.0.1", broker.port),
                 {f"bench-{n:06}": "none" for n in range(PHONES)},

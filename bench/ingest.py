@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -34,7 +35,7 @@ from confluent_kafka import Producer
 
 from bench import naive
 from bench.devices import Phone, connect_phones, make_fix, publish
-from bench.measure import Measurements, spread
+from bench.measure import Measurements, spread, stop
 from bench.process_cpu import cpu_s, own_cpu_s
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
@@ -65,6 +66,7 @@ def main() -> int:
     parser.add_argument("--patch-fixes", type=int, default=2_000, help="by PATCH, per run")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
         Path(folder).chmod(0o755)  # the servers run as other users
         stack = Stack(_settings(Path(folder) / "stack"), echo=_progress)

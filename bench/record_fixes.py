@@ -160,7 +160,7 @@ def update_counts(conn: psycopg.Connection[Any]) -> dict[str, tuple[int, int]]:
     conn.commit()
     rows = conn.execute(
         "SELECT relname, n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables"
-        " WHERE relname IN ('driver_state', 'driver_boot')"
+        " WHERE relname IN ('driver_state', 'boot_seqs')"
     ).fetchall()
     conn.commit()
     return {name: (updated, hot) for name, updated, hot in rows}

@@ -28,6 +28,7 @@ class BulkClient(Client):
     `receive()` returns PUBLISH packets; `on_message` is never called.
     """
 
+    retained: set[bytes]  # topics whose message the broker may keep
     _buffer: bytes = b""
     _consumed: int = 0
 
@@ -47,7 +48,7 @@ class BulkClient(Client):
         data = self._buffer[self._consumed :] + fresh
         self._buffer, self._consumed = data, 0
         while True:
-            self._consumed = parse_publishes(data, self._consumed, messages)
+            self._consumed = parse_publishes(data, self._consumed, messages, self.retained)
             if self._consumed == len(data) or not is_whole_packet(data, self._consumed):
                 return messages
             if data[self._consumed] & 0xF0 == PUBLISH:

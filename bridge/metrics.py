@@ -24,3 +24,6 @@ BROKER_DROPPED = Gauge(
     "Messages that the broker has dropped since it started, as reported in $SYS",
     ["broker"],
 )
+RETAINED_CLEARED = Counter(
+    "doorstep_bridge_retained_cleared", "Retained points of series that the broker was let forget"
+)

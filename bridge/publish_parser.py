@@ -11,6 +11,8 @@ from typing import NamedTuple
 from doorstep.errors import MalformedPacket
 from doorstep.mqtt_packets import PUBLISH, QOS_MASK, read_variable_int
 
+_RETAIN = 0x01
+
 PUBACK_HEAD = b"\x40\x02"  # and the packet id; reason code 0 may be omitted
 
 
@@ -25,11 +27,13 @@ class ReceivedMessage(NamedTuple):
 _new = tuple.__new__  # half the cost of a NamedTuple's own constructor
 
 
-def parse_publishes(data: bytes, start: int, messages: list[ReceivedMessage]) -> int:
+def parse_publishes(
+    data: bytes, start: int, messages: list[ReceivedMessage], retained: set[bytes] | None = None
+) -> int:
     """Append each PUBLISH from `start` on to `messages` and return where parsing stopped.
 
-    That is the end of `data`, an incomplete packet or a packet of another type. Raises
-    MalformedPacket.
+    That is the end of `data`, an incomplete packet or a packet of another type. Topics of messages
+    that have the retain flag and a payload are added to `retained`. Raises MalformedPacket.
     """
     end = len(data)
     while start < end and (head := data[start]) & 0xF0 == PUBLISH:
@@ -55,6 +59,8 @@ def parse_publishes(data: bytes, start: int, messages: list[ReceivedMessage]) ->
         if at > stop:
             raise MalformedPacket
         messages.append(_new(ReceivedMessage, (topic, data[at:stop], packet_id)))
+        if head & _RETAIN and retained is not None and at < stop:
+            retained.add(topic)
         start = stop
     return start
 

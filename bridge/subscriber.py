@@ -21,7 +21,7 @@ from bridge import metrics
 from bridge.bulk_client import BulkClient
 from bridge.publish_parser import ReceivedMessage
 from doorstep.errors import MalformedPacket
-from doorstep.mqtt_topics import POSITION, SERIES_FILTER, STATUS, filter_of
+from doorstep.mqtt_topics import POSITION, SERIES_FILTER, SERIES_PREFIX, STATUS, filter_of
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
 
@@ -34,6 +34,8 @@ KEEPALIVE_S = 15  # a dead connection is noticed within twice that
 CONNECT_TIMEOUT_S = 5.0
 MIN_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 5.0  # a broker that returns is found within this
+
+_SERIES_PREFIX = SERIES_PREFIX.encode()
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class Subscriber:
         client = BulkClient(
             CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
         )
+        client.retained = set()
         client.username_pw_set(username, password)
         if self.broker.tls:
             client.tls_set()
@@ -160,8 +163,15 @@ class Subscriber:
         self._log.info("mqtt_connected", session_present=flags.session_present)
         # Retained messages are delivered once per subscription, not on each connection.
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
-        filters = (filter_of(POSITION), filter_of(STATUS), SERIES_FILTER)
-        client.subscribe([(one, options) for one in filters])
+        filters = (filter_of(POSITION), filter_of(STATUS))
+        # A source may have many topics: what it lets the broker keep is seen and cleared.
+        series_options = SubscribeOptions(
+            qos=1,
+            noLocal=True,
+            retainAsPublished=True,
+            retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
+        )
+        client.subscribe([*((one, options) for one in filters), (SERIES_FILTER, series_options)])
         client.subscribe(DROPPED_TOPIC, options=SubscribeOptions(qos=0))
 
     def _on_subscribe(
@@ -212,8 +222,21 @@ class Subscriber:
         """Read once and append complete messages to `received`. A lost connection reconnects."""
         try:
             self.received.extend(self._client.receive())
+            if self._client.retained:
+                self._clear_retained()
         except (OSError, MalformedPacket) as exc:
             self.reconnect(str(exc))
+
+    def _clear_retained(self) -> None:
+        """Let the broker forget retained points: otherwise it keeps 64 KiB for each topic.
+
+        A device keeps one retained status and at most one position.
+        """
+        for topic in self._client.retained:
+            if topic.startswith(_SERIES_PREFIX):
+                self._client.publish(topic.decode(), b"", retain=True)
+                metrics.RETAINED_CLEARED.inc()
+        self._client.retained.clear()
 
     def update_broker_dropped(self, count: int) -> None:
         """Update the broker's count of messages dropped after its PUBACK."""

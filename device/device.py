@@ -9,6 +9,8 @@
                 journal, is closed as void
     reconnect   all pending fixes are sent again, because a PUBACK does not promise durability
     ack timeout no ack for three ack periods while fixes wait: the same
+    hold        the ack says that fixes over the quota are parked: new fixes go out, and nothing is
+                sent again until the hold is over
     full        a full journal gives up its oldest fixes: they are closed as void, and the log and
                 `status` report their number
     restored    an ack above the newest seq: the journal was restored from a backup. A new boot
@@ -69,6 +71,7 @@ class Device:
         self._retransmission = self._new_retransmission()
         self._newest_ack: Ack | None = None
         self._in_flight = InFlightWindow()
+        self._held_until_s: float | None = None  # nothing is sent again before
         self._reported_given_up = (0.0, self._outbox.given_up)  # when, and how many
         self._connection: Connection | None = None
         self._stopping = asyncio.Event()
@@ -182,6 +185,7 @@ class Device:
                 await asyncio.wait_for(connection.lost.wait(), TICK_S)
             except TimeoutError:
                 connection.tick()
+                self._end_hold(time.monotonic())
                 self._check_timeouts(connection, time.monotonic())
                 self._report_given_up(connection, time.monotonic())
                 self.pump()  # a batch may be due
@@ -194,8 +198,18 @@ class Device:
             self._resend_pending()
 
     def _resend_pending(self) -> None:
-        self._outbox.rewind()
+        """Send all pending fixes again; during a hold, only new ones are sent."""
+        if self._held_until_s is None:
+            self._outbox.rewind()
+        else:
+            self._outbox.cancel_resends()
         self.pump()
+
+    def _end_hold(self, now_s: float) -> None:
+        """Send all pending fixes again once a hold is over: later acks may have been lost."""
+        if self._held_until_s is not None and now_s >= self._held_until_s:
+            self._held_until_s = None
+            self._resend_pending()
 
     def _report_given_up(self, connection: Connection, now_s: float) -> None:
         """Report fixes that a full journal gave up, at most every 30 s."""
@@ -246,6 +260,12 @@ class Device:
         self._journal.delete(outbox.boot.boot_id, committed_spans(ack))
         covers_all = ack.seq >= outbox.sent_seq and not ack.missing
         self._ack_timeout.on_ack(now_s, covers_all=covers_all, is_new=is_new)
+        if ack.hold_s > 0:
+            self._held_until_s = now_s + ack.hold_s
+            outbox.cancel_resends()
+            self.pump()
+            return
+        self._held_until_s = None
         outbox.resend(
             self._retransmission.plan(
                 ack, sent_seq=outbox.sent_seq, last_seq=outbox.last_seq, now_s=now_s
@@ -271,6 +291,7 @@ class Device:
         self._outbox = Outbox(self._journal, self._journal.begin_boot(self.driver_id))
         self._retransmission = self._new_retransmission()
         self._newest_ack = None
+        self._held_until_s = None
         self._reported_given_up = (0.0, 0)
         for payload in kept:
             fix = msgspec.json.decode(payload)

@@ -82,6 +82,10 @@ class Outbox:
         """Send all pending fixes again, from the oldest."""
         self.sent_seq = 0
         self._unsent_since_s = None  # batching is for new fixes only
+        self.cancel_resends()
+
+    def cancel_resends(self) -> None:
+        """Forget the queued resends. The fixes stay in the journal."""
         self._resends.clear()
 
     def _is_batching(self, now_s: float, batch_s: float) -> bool:

@@ -24,19 +24,26 @@ Span = tuple[int, int]
 
 
 class Ack(msgspec.Struct, frozen=True):
-    """The committed watermark: all seqs of `boot` up to `seq` are committed, except `missing`."""
+    """The committed watermark: all seqs of `boot` up to `seq` are committed, except `missing`.
+
+    `hold_s`: fixes over the device's quota are parked, so nothing of the boot is sent again for so
+    long. `held` counts the fixes that the platform dropped, because too many were parked.
+    """
 
     boot: str
     seq: int
     missing: list[Span] = []
+    hold_s: float = 0.0
+    held: int = 0
 
 
 class Resent(NamedTuple):
-    """How often a fix was resent, and the newest seq and the time at the last resend."""
+    """How often a fix was resent, and the newest seq, the time and `held` at the last resend."""
 
     times: int
     last_seq: int
     at_s: float
+    held: int
 
 
 class Retransmission:
@@ -54,8 +61,8 @@ class Retransmission:
         `sent_seq` is the highest seq sent on this connection, `last_seq` the newest written.
 
         A resend has failed only if a fix written after it is committed: the fixes of one driver
-        are processed in the order sent. Otherwise the platform may be slow, and the fix is resent
-        after `retry_after_s` without counting it as failed.
+        are processed in the order sent. Otherwise, or if the platform has dropped fixes since, it
+        may be slow, and the fix is resent after `retry_after_s` without counting it as failed.
         """
         missing = list(islice(_seqs(ack.missing, sent_seq), MAX_SEQS_PER_ACK))
         still_missing = set(missing)
@@ -67,11 +74,11 @@ class Retransmission:
         rows: list[SeqPayload] = []
         for seq in missing:
             before = self._resent.get(seq)
-            has_failed = before is None or ack.seq > before.last_seq
+            has_failed = before is None or (ack.seq > before.last_seq and ack.held == before.held)
             if before and not has_failed and now_s - before.at_s < self._retry_after_s:
                 continue
             count = (before.times if before else 0) + has_failed
-            self._resent[seq] = Resent(count, last_seq, now_s)
+            self._resent[seq] = Resent(count, last_seq, now_s, ack.held)
             payload = self._payload(seq, count, is_repeated=before is not None and has_failed)
             if payload is not None:
                 rows.append((seq, payload))

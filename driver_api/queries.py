@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from doorstep.errors import DriverLocked, StoreUnavailable, UnknownDriver
+from doorstep.errors import DriverLocked, StoreUnavailable, TooManyRequests, UnknownDriver
 from doorstep.store import commands
 from doorstep.store.deadline import fetch_one, is_available, run_command, run_transaction
 from doorstep.store.fix_writer import record_fixes_async
@@ -24,6 +24,7 @@ from sql import query
 SQL_FILE = "queries/driver_api.sql"
 LOCK_PATIENCE_S = 1.0  # a batch holds its drivers' rows for about 0.1 s, rarely for longer
 LOCK_RETRY_S = 0.03
+QUOTA_PER_S = 5.0  # limits.quota_per_s: for Retry-After
 RETRY_WITHIN_S = 0.5  # a broken connection shows at once; a full pool or no database takes 0.9 s
 
 
@@ -70,7 +71,7 @@ class DriverQueries:
         return await run_command(self.pool, lambda conn: commands.find_token(conn, token_sha256))
 
     async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
-        """Commit fixes of one driver. Raises DriverLocked, having written nothing.
+        """Commit fixes of one driver. Raises DriverLocked or TooManyRequests: nothing is written.
 
         Retries once after a broken connection: recording a fix twice is harmless. Retries for
         LOCK_PATIENCE_S while a batch of driver_events holds the driver's row.
@@ -92,8 +93,12 @@ class DriverQueries:
     async def _record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
         async def record(conn: AsyncConnection[Any]) -> list[Outcome]:
             outcomes = await record_fixes_async(conn, rows)
+            # Both roll back: a parked fix is not committed, so it is no 200.
+            over_quota = sum(found.reason == "over_quota" for found in outcomes)
+            if over_quota:
+                raise TooManyRequests(over_quota / QUOTA_PER_S)
             if any(found.outcome == "parked" for found in outcomes):
-                raise DriverLocked  # rolls back: a parked fix is not committed, so it is no 200
+                raise DriverLocked
             return outcomes
 
         return await run_transaction(self.pool, record)

@@ -19,7 +19,7 @@ from driver_events.recorder import Connection
 
 TICK_S = 1.0  # the delay of a first watermark
 PAIRS_PER_READ = 2000
-MAX_MISSING = 200  # ranges in one ack: 200 x 40 bytes, far below a packet of 64 KiB
+MAX_MISSING = 64  # ranges in one ack, as many as the database returns: 64 x 40 bytes
 
 _encode = msgspec.json.Encoder().encode
 
@@ -29,7 +29,12 @@ def encode_watermark(mark: Watermark) -> bytes:
     seq, missing = mark.seq, mark.missing
     if len(missing) > MAX_MISSING:
         seq, missing = missing[MAX_MISSING][0] - 1, missing[:MAX_MISSING]
-    return _encode({"boot": mark.boot, "seq": seq, "missing": missing})
+    ack: dict[str, object] = {"boot": mark.boot, "seq": seq, "missing": missing}
+    if mark.hold_s:
+        ack["hold_s"] = mark.hold_s
+    if mark.held:  # 0 is left out, to save bytes on the radio
+        ack["held"] = mark.held
+    return _encode(ack)
 
 
 class AckSchedule:

@@ -112,7 +112,18 @@ def _decode_singles(batch: Batch, at: int, records: Sequence[Record]) -> bool:
         if record[2] != arrived_ms:
             arrived_ms = record[2]
             received_at = instant_of_ms(arrived_ms)
-        boot, seq, fix_at, lat_deg, lon_deg, accuracy_m, speed_mps, heading_deg, up_m, battery = fix
+        (
+            boot,
+            seq,
+            fix_at,
+            lat_deg,
+            lon_deg,
+            accuracy_m,
+            speed_mps,
+            heading_deg,
+            altitude_m,
+            battery,
+        ) = fix
         rows.append(
             (
                 len(rows),
@@ -126,7 +137,7 @@ def _decode_singles(batch: Batch, at: int, records: Sequence[Record]) -> bool:
                 accuracy_m,
                 speed_mps,
                 heading_deg,
-                up_m,
+                altitude_m,
                 battery,
                 None,
             )

@@ -12,6 +12,10 @@ CHATTY = Counter(
     "doorstep_driver_events_chatty", "Devices over 5 fixes/s in the long run, counted once an hour"
 )
 DEAD_LETTERS = Counter("doorstep_driver_events_dead_letters", "Dead letters written", ["reason"])
+DEAD_LETTERS_DROPPED = Counter(
+    "doorstep_driver_events_dead_letters_dropped",
+    "Dead letters not kept: their device had more than DEAD_LETTERS_PER_MINUTE",
+)
 BATCH_FIXES = Histogram(
     "doorstep_driver_events_batch_fixes",
     "Fixes per batch",

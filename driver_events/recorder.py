@@ -14,6 +14,7 @@ from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 from driver_events.batch import Batch, BatchResult, classify
 from driver_events.consumer import TopicIdentity
+from driver_events.dead_letter_limit import DeadLetterLimit
 
 # SQLSTATE classes of invalid values. Other errors (a missing privilege or function) are defects of
 # the installation: the batch is tried again and no fix becomes a dead letter.
@@ -79,8 +80,9 @@ class Recorder(Protocol):
 class DatabaseRecorder:
     """Records through `record_fixes`, the only write function."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limit: DeadLetterLimit) -> None:
         self._connection = Connection(url, "driver_events")
+        self._limit = limit
 
     def open_offsets(self, topic: TopicIdentity, partitions: Sequence[int]) -> dict[int, int]:
         """Read the next offset of each partition; an unknown one starts at 0."""
@@ -102,6 +104,7 @@ class DatabaseRecorder:
             outcomes = fix_writer.record_fixes(conn, batch.rows) if batch.rows else []
             result = classify(batch, outcomes)
             # Step 2
+            result.dead_letters = self._limit.keep(result.dead_letters)
             fix_writer.add_dead_letters(conn, result.dead_letters)
             # Step 3
             fix_writer.advance_offsets(conn, topic.cluster_id, topic.topic_id, offset_ranges)

@@ -12,6 +12,7 @@ from doorstep.errors import OffsetLost, Unavailable
 from doorstep.store import fix_writer
 from driver_events import metrics
 from driver_events.consumer import UNKNOWN_TOPIC, PartitionConsumer, records_of
+from driver_events.dead_letter_limit import DeadLetterLimit
 from driver_events.recorder import Connection, DataError
 from driver_events.series_batch import SeriesBatch, decode_series, series_to_dead_letters
 
@@ -30,11 +31,13 @@ class SeriesWriter:
         connection: Connection,
         retention: timedelta,
         wake_outbox: Callable[[], None],
+        limit: DeadLetterLimit,
     ) -> None:
         self._consumer = consumer
         self._connection = connection
         self._retention = retention
         self._wake_outbox = wake_outbox
+        self._limit = limit
         self._topic = UNKNOWN_TOPIC
         self._checked_at_s = 0.0
 
@@ -88,7 +91,7 @@ class SeriesWriter:
         offset_ranges = self._consumer.offset_ranges_of(messages)
         with self._connection.transaction() as conn:
             batch.apply_outcomes(fix_writer.record_points(conn, batch.rows) if batch.rows else ())
-            dead_letters = batch.dead_letters()
+            dead_letters = self._limit.keep(batch.dead_letters())
             fix_writer.add_dead_letters(conn, dead_letters)
             fix_writer.advance_offsets(conn, *self._topic, offset_ranges)
         self._consumer.advance(offset_ranges)

@@ -13,6 +13,7 @@ from driver_events.acks import TICK_S, AckPublisher, AckSchedule, watermark_read
 from driver_events.compaction_worker import EVERY_S as HISTORY_EVERY_S
 from driver_events.compaction_worker import CompactionWorker
 from driver_events.consumer import MAX_POLL_INTERVAL_S, PartitionConsumer
+from driver_events.dead_letter_limit import DeadLetterLimit
 from driver_events.device_commands import CommandPublisher
 from driver_events.mqtt_publisher import MqttPublisher
 from driver_events.outbox import OutboxPublisher, ParkedRetry
@@ -112,7 +113,7 @@ def _run_database_sink(
     workers["outbox"] = Worker("outbox", outbox.publish, OUTBOX_EVERY_S)
     processor = Processor(
         consumer,
-        DatabaseRecorder(url),
+        DatabaseRecorder(url, DeadLetterLimit(settings.dead_letters_per_minute)),
         CommitFanout(feed.publish, acks.request, parked.remember, workers["outbox"].wake),
         max_batch_fixes=settings.max_batch_fixes,
         max_batch_age_s=settings.max_batch_age_s,
@@ -137,6 +138,7 @@ def _run_database_sink(
         Connection(url, "driver_events series"),
         retention,
         workers["outbox"].wake,
+        DeadLetterLimit(settings.dead_letters_per_minute),
     )
     workers["series"] = Worker("series", series.write_batch, 0.0)
     expire = expire_old_points(Connection(url, "driver_events series expiry"), retention)

@@ -45,11 +45,11 @@ EXAMPLES = """examples:
 Settings are environment variables. DOORSTEP_BIND (127.0.0.1) is the bind address for devices and
 customers. MQTT_BROKERS (1) is the number of brokers. MQTT_PORT, KAFKA_PORT, DATABASE_PORT,
 TRACKING_API_PORT and DRIVER_API_PORT choose ports; a port that is taken is replaced and reported.
-docs/settings.md lists all of them."""
+docs/reference/settings.md lists all of them."""
 
 DEMO_DESCRIPTION = """Start the stack, let simulated couriers deliver orders on Florence's streets,
-and stop both at the end. Prints links to the pages, then the progress. Ctrl-C ends the demo in
-order: all fixes are committed and open orders are closed first."""
+and stop both at the end. The demo prints links to the pages, then its progress. Ctrl-C ends it in
+order: all fixes are committed, and open orders are cancelled or failed."""
 
 DEMO_EXAMPLES = """examples:
   ./run demo                                        200 couriers at real speed
@@ -58,8 +58,8 @@ DEMO_EXAMPLES = """examples:
   ./run demo --cities 50 --tickers 100              also vans in France, and series at /series
   ./run demo --reporting dead_reckoning             phones send only fixes that cannot be predicted
 
-The report compares the devices' journals with the database. The exit status is 0 if no fix was
-lost, 1 if they differ."""
+The report compares the devices' journals with the database. The exit status is 0 if they match,
+else 1."""
 
 Command = Callable[[Stack, argparse.Namespace], int]
 
@@ -140,12 +140,27 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _add_demo(add("demo", "run a fleet of couriers", _demo, DEMO_DESCRIPTION, DEMO_EXAMPLES))
-    add("up", "start the stack in the background and wait until it is ready", stack_commands.up)
-    down = add("down", "stop the stack", stack_commands.down)
+    add(
+        "up",
+        "start the stack in the background and wait until it is ready",
+        stack_commands.up,
+        examples=stack_commands.UP_EXAMPLES,
+    )
+    down = add("down", "stop the stack", stack_commands.down, examples=stack_commands.DOWN_EXAMPLES)
     down.add_argument("--erase", action="store_true", help="also delete its data and secrets")
-    status = add("status", "list the processes: address, pid, readiness", stack_commands.status)
+    status = add(
+        "status",
+        "list the processes: address, pid, readiness",
+        stack_commands.status,
+        examples=stack_commands.STATUS_EXAMPLES,
+    )
     status.add_argument("--json", action="store_true", help="print a JSON list")
-    logs = add("logs", "print the last lines of the logs", stack_commands.logs)
+    logs = add(
+        "logs",
+        "print the last lines of the logs",
+        stack_commands.logs,
+        examples=stack_commands.LOGS_EXAMPLES,
+    )
     logs.add_argument("process", nargs="?", metavar="PROCESS", help="as `status` names it (all)")
     logs.add_argument("--follow", "-f", action="store_true", help="print new lines as they come")
     logs.add_argument("--lines", "-n", type=int, default=20, metavar="N", help="lines each (20)")

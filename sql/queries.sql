@@ -20,8 +20,8 @@ SELECT record_parked_v1()
 
 -- read_watermarks --
 -- No gaps, the usual case, are returned as null: parsing JSON costs more than everything else.
-SELECT driver_id, boot, seq, nullif(missing, '[]') AS missing
-FROM read_watermarks_v1(%(driver_ids)s, %(boots)s)
+SELECT driver_id, boot, seq, nullif(missing, '[]') AS missing, hold_s, held
+FROM read_watermarks_v2(%(driver_ids)s, %(boots)s)
 
 
 -- Kafka offsets and the outbox ------------------------------------------------------------
@@ -177,8 +177,8 @@ SELECT * FROM customer_tracks_v1(%(token_sha256s)s, %(order_ids)s)
 SELECT * FROM customer_polls_v1(%(token_sha256s)s, %(order_ids)s)
 
 -- customer_history --
-SELECT * FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(since)s, %(before)s, %(at_most)s,
-    %(after_fix_at)s, %(after_boot)s, %(after_seq)s)
+SELECT * FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(since)s, %(before)s,
+    %(at_most)s, %(after_fix_at)s, %(after_boot)s, %(after_seq)s)
 
 -- customer_cancel --
 SELECT * FROM customer_cancel_v1(%(token_sha256)s, %(order_id)s, %(idempotency_key)s)

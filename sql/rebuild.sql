@@ -466,9 +466,6 @@ SELECT driver_id, cell FROM repaired WHERE cell IS NOT NULL
 ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell
 
 -- repair_boot --
-INSERT INTO driver_boot (driver_id, boot, stored, rejected)
-SELECT k.driver_id, k.boot, e.stored, e.rejected
+SELECT boot_seqs__replace(k.driver_id, k.boot, e.stored, e.rejected)
 FROM jsonb_populate_record(NULL::driver_boot, %(expected)s) e,
     jsonb_populate_record(NULL::driver_boot, %(key)s) k
-ON CONFLICT (driver_id, boot) DO UPDATE
-    SET stored = EXCLUDED.stored, rejected = EXCLUDED.rejected

@@ -93,8 +93,10 @@ def read_watermarks(conn: psycopg.Connection, pairs: Sequence[tuple[str, str]]) 
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(query("read_watermarks"), parameters)
         return [
-            Watermark(driver_id, boot, seq, [(first, last) for first, last in missing or ()])
-            for driver_id, boot, seq, missing in cursor
+            Watermark(
+                driver_id, boot, seq, [(first, last) for first, last in missing or ()], hold_s, held
+            )
+            for driver_id, boot, seq, missing, hold_s, held in cursor
         ]
 
 

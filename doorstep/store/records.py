@@ -93,7 +93,7 @@ class Outcome:
 
     `outcome` is `quarantined` (stored, but no evidence is drawn from it), `duplicate` (stored
     before), `rejected`, `conflict` (different content under a known identity) or `parked` (the
-    driver's row was locked: kept and recorded later, not acknowledged yet).
+    driver's row was locked, or the fix is `over_quota`: recorded later, not acknowledged yet).
     """
 
     n: int
@@ -121,13 +121,17 @@ class DeadLetter:
 class Watermark:
     """Everything of this boot up to `seq` is committed or refused, except `missing`.
 
-    `missing` holds inclusive ranges below `seq`.
+    `missing` holds inclusive ranges below `seq`. While fixes of the driver are parked over the
+    quota, the device is to send nothing of the boot again for `hold_s`. `held` counts fixes of the
+    boot that were dropped beyond the number that can be parked.
     """
 
     driver_id: str
     boot: str
     seq: int
     missing: list[tuple[int, int]]
+    hold_s: int | None = None
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)

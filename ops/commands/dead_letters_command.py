@@ -66,7 +66,7 @@ def _with_default_command(argv: Sequence[str]) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./run dead-letters",
-        description=__doc__,
+        description="List, show or resend inputs that were rejected.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -140,7 +140,7 @@ def _lines(model: EtaModel) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./run learn",
-        description=__doc__,
+        description="Learn travel and waiting times from past deliveries, for the ETA.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

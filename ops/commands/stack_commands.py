@@ -10,6 +10,23 @@ from pathlib import Path
 from ops.console import print_line
 from ops.stack.stack import Stack
 
+UP_EXAMPLES = """examples:
+  ./run up                                start it; does nothing if it is up
+  MQTT_BROKERS=3 ./run up                 with three brokers
+  DOORSTEP_BIND=0.0.0.0 ./run up          reachable from other machines"""
+DOWN_EXAMPLES = """examples:
+  ./run down                              stop it; the data are kept
+  ./run down --erase                      also delete all data and secrets"""
+STATUS_EXAMPLES = """examples:
+  ./run status
+  ./run status --json
+
+The exit status is 0 if all processes are ready, else 1."""
+LOGS_EXAMPLES = """examples:
+  ./run logs                              the last 20 lines of each log
+  ./run logs bridge --follow              new lines of one log
+  ./run logs mosquitto -n 100             of all brokers"""
+
 
 def up(stack: Stack, _options: argparse.Namespace) -> int:
     """Start the stack and print its addresses."""

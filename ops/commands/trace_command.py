@@ -88,7 +88,7 @@ def to_json(trace: Trace, result: TraceResult) -> dict[str, object]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./run where",
-        description=__doc__,
+        description="Trace one fix through the system, step by step.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import time
 from collections.abc import Mapping
@@ -17,12 +18,16 @@ from ops.stack.users import as_user
 PREFIX = "courier-"
 STOP_TIMEOUT_S = 80.0  # a simulator leaves when all fixes are committed, or after 2 ack periods
 RESTART_AFTER_S = 1.0
+POLL_S = 0.5
 MIN_UPTIME_S = 20.0  # the couriers start in about 5 s: a process that ends sooner has failed
 MAX_FAILED_STARTS = 3
 
 
 class CouriersProcess:
-    """The process of simulators.couriers. Restarted when it ends, unless it fails to start."""
+    """The process of simulators.couriers. Restarted when it ends, unless it fails to start.
+
+    It starts a new shift. A restarted process continues the shift of the one that has ended.
+    """
 
     def __init__(self, stack: Stack, couriers: int, speedup: float, reporting: str = "all") -> None:
         self._argv = [
@@ -34,7 +39,7 @@ class CouriersProcess:
         ]
         self._environment = stack.client_environment()
         self._log_file = stack.paths.logs / "couriers.log"
-        self._process = self._start()
+        self._process = self._start("--new-shift")
         self._started_at = time.monotonic()
         self._failed_starts = 0
 
@@ -48,10 +53,10 @@ class CouriersProcess:
         if status is None or uptime_s < RESTART_AFTER_S:
             return
         self._failed_starts = self._failed_starts + 1 if uptime_s < MIN_UPTIME_S else 0
+        reason = last_line(self._log_file)
         if self._failed_starts == MAX_FAILED_STARTS:
-            reason = last_line(self._log_file)
             raise StackError(f"the couriers failed to start {MAX_FAILED_STARTS} times: {reason}")
-        print_line(f"the couriers' process ended with status {status}: restarted")
+        print_line(f"the couriers' process ended with status {status}, restarted: {reason}")
         self._process = self._start()
         self._started_at = time.monotonic()
 
@@ -69,8 +74,8 @@ class CouriersProcess:
         self._process.kill()
         self._process.wait()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        return start_simulator(self._argv, self._environment, self._log_file)
+    def _start(self, *more: str) -> subprocess.Popen[bytes]:
+        return start_simulator([*self._argv, *more], self._environment, self._log_file)
 
 
 def start_simulator(
@@ -87,6 +92,32 @@ def start_simulator(
             stderr=log,
             start_new_session=True,  # Ctrl-C reaches this process, which stops it in order
         )
+
+
+def wait_for_earlier_couriers(stack: Stack) -> None:
+    """Wait until the couriers of an earlier demo have ended, if that was killed.
+
+    They commit their fixes first. Until then they lock their journal.
+    """
+    lock_file = stack.paths.journals / "couriers.lock"
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    is_reported = False
+    while _is_locked(lock_file) and time.monotonic() < deadline:
+        if not is_reported:
+            print_line("waiting for the couriers of an earlier demo to stop")
+            is_reported = True
+        time.sleep(POLL_S)
+
+
+def _is_locked(lock_file: Path) -> bool:
+    if not lock_file.exists():
+        return False
+    with lock_file.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def last_line(log_file: Path) -> str:

@@ -20,7 +20,7 @@ from device.journal import read_published
 from doorstep.errors import Unavailable
 from doorstep.provision import numbered_ids, owner_connection
 from ops.console import print_line
-from ops.demo.couriers import PREFIX, CouriersProcess
+from ops.demo.couriers import PREFIX, CouriersProcess, wait_for_earlier_couriers
 from ops.demo.links import DemoLinks
 from ops.demo.open_orders import end_open_orders
 from ops.demo.options import DemoOptions
@@ -74,6 +74,7 @@ def only_demo(paths: StackPaths) -> Iterator[None]:
 def _run(stack: Stack, options: DemoOptions) -> DemoReport:
     driver_ids = numbered_ids(PREFIX, options.couriers)
     stack.add_drivers(driver_ids)
+    wait_for_earlier_couriers(stack)
     _end_open_orders(stack, "that an earlier demo left open")
     seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.paths.journals)}
     start = DemoStart(datetime.now(UTC), seqs, driver_ids)

@@ -56,6 +56,7 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
         seed=options.seed,
         mqtt_5=options.mqtt_5,
         sampling=SamplingPolicy(mode=options.reporting),
+        resume=not options.new_shift,
     )
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
         path = settings.journal_dir / "couriers.sqlite"
@@ -133,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--reporting", choices=get_args(Mode), default="all", help="which fixes phones send (all)"
+    )
+    parser.add_argument(
+        "--new-shift", action="store_true", help="do not continue from saved positions"
     )
     parser.add_argument("--mqtt-5", action="store_true", help="use MQTT 5 instead of 3.1.1")
     return parser

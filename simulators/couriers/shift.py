@@ -62,6 +62,7 @@ class ShiftOptions:
     prefix: str = "courier-"
     mqtt_5: bool = False
     sampling: SamplingPolicy = SEND_ALL
+    resume: bool = True  # from saved positions, if they are recent
 
     def driver_ids(self, count: int) -> list[str]:
         """Name the first `count` couriers; numbers have the width of the initial count."""
@@ -90,7 +91,7 @@ class Shift:
         demand = Demand(streets, self._restaurants, self._rng)
         self._world = World(streets, demand, Clock(options.speedup), api)
         self._log = get_logger()
-        self._saved_positions = read_positions(journal, time.time())
+        self._saved_positions = read_positions(journal, time.time()) if options.resume else {}
         self._settings, self._fleet = settings, fleet
         self._couriers: dict[str, Courier] = {}
         self._devices: dict[str, Device] = {}

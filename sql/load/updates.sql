@@ -4,4 +4,4 @@ SELECT
     n_tup_upd AS updates,
     n_tup_hot_upd AS hot_updates
 FROM pg_stat_user_tables
-WHERE schemaname = 'doorstep' AND relname IN ('driver_state', 'driver_boot')
+WHERE schemaname = 'doorstep' AND relname IN ('driver_state', 'boot_seqs')

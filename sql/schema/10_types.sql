@@ -42,4 +42,7 @@ CREATE TYPE token_role AS ENUM ('staff', 'driver', 'customer');
 -- The outcome of an incoming fix that was not committed without remark.
 CREATE TYPE fix_outcome AS (n int4, outcome text, reason text);
 
+-- A seq that is now stored, or rejected for good.
+CREATE TYPE settled_seq AS (driver_id text, boot text, seq int8, is_stored bool);
+
 CREATE TYPE driver_distance AS (driver_id text, distance_m float8);

@@ -37,7 +37,13 @@ CREATE TABLE limits (
     nearest_max_m float8 NOT NULL DEFAULT 50000,
     customer_token_s float8 NOT NULL DEFAULT 86400,  -- how long links outlive their order
     kafka_retention_s float8 NOT NULL DEFAULT 172800,  -- retention of the topic driver-pos: 48 h
-    history_days int NOT NULL DEFAULT 90 CHECK (history_days >= 7)  -- older fixes are deleted
+    history_days int NOT NULL DEFAULT 90 CHECK (history_days >= 7),  -- older fixes are deleted
+    -- The quota of a driver. 5/s is 20 times a phone that reports every 4 s, and a phone with one
+    -- fix a second five times. The burst is what such a phone has to send again after 2 h without a
+    -- network (7,200 s / 4 s = 1,800). What is over it is parked and recorded later.
+    quota_per_s float8 NOT NULL DEFAULT 5 CHECK (quota_per_s > 0),
+    quota_burst int NOT NULL DEFAULT 2000 CHECK (quota_burst >= 256),  -- one array of fixes
+    max_parked int NOT NULL DEFAULT 100000 CHECK (max_parked >= 0)  -- of a driver; the rest is held
 );
 
 -- Fixes before sealed_before are counted and never stored. Fixes before packed_before are read from

@@ -1,4 +1,4 @@
--- Drivers, their current state and position, and the seqs stored per boot.
+-- Drivers, their current state and position, and which seqs of a boot are stored or rejected.
 
 CREATE TABLE driver (
     driver_id text COLLATE "C" PRIMARY KEY CHECK (driver_id ~ '^[A-Za-z0-9_-]{1,64}$'),
@@ -29,7 +29,10 @@ CREATE TABLE driver_state (
     geom geometry(Point, 4326),
     cell int4,
     -- As long as the columns that the first fix fills; null from then on.
-    hot_padding bytea DEFAULT decode(repeat('00', 136), 'hex')
+    hot_padding bytea DEFAULT decode(repeat('00', 144), 'hex'),
+    -- When limits.quota_per_s covers all that the driver has sent, copies included: at most
+    -- limits.quota_burst fixes ahead of their arrival. Null before the first.
+    quota_at timestamptz
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 -- A batch looks up each driver twice. A hash index reads one page where the primary key reads
 -- three.
@@ -42,15 +45,36 @@ CREATE TABLE driver_cell (
 );
 CREATE INDEX driver_cell_cell ON driver_cell (cell, driver_id);
 
--- The sequence numbers of a boot that are stored or finally rejected. They tell new fixes from
--- copies, and yield the watermark and its gaps.
-CREATE TABLE driver_boot (
+-- Which seqs of a boot are stored or finally rejected ("settled"): all up to settled_to, and those
+-- with a bit in a block beyond. At or below settled_to a seq without a rejected bit is stored. If
+-- settled_to = newest_seq, no block has a bit beyond, and the next seq needs no look at the blocks.
+CREATE TABLE boot_seqs (
     driver_id text COLLATE "C" NOT NULL REFERENCES driver,
     boot text COLLATE "C" NOT NULL,
-    stored int8multirange NOT NULL DEFAULT '{}',
-    rejected int8multirange NOT NULL DEFAULT '{}',
+    settled_to int8 NOT NULL,
+    newest_seq int8 NOT NULL CHECK (newest_seq >= settled_to),
+    held int8,  -- fixes dropped beyond limits.max_parked, copies included; null: none
     PRIMARY KEY (driver_id, boot)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
+
+-- 2,048 seqs of a boot: bit k of a bitmap stands for seq 2048 * block_no + k. Null is a bitmap
+-- without bits. A block ends when settled_to has passed it and it has no rejected bit.
+CREATE TABLE boot_seq_block (
+    driver_id text COLLATE "C" NOT NULL,
+    boot text COLLATE "C" NOT NULL,
+    block_no int8 NOT NULL,
+    stored bit(2048),
+    rejected bit(2048),
+    PRIMARY KEY (driver_id, boot, block_no)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
+
+-- Drivers with fixes over their quota: how many are parked, and when some were last recorded.
+-- Written only with the driver's row locked.
+CREATE TABLE driver_quota (
+    driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver,
+    parked int NOT NULL CHECK (parked > 0),
+    drained_at timestamptz NOT NULL
+);
 
 CREATE TABLE driver_command (
     driver_command_id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

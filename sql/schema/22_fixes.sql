@@ -25,7 +25,10 @@ CREATE TABLE fix_history (
 -- Takes the fixes of days that have no partition yet.
 CREATE TABLE fix_history_default PARTITION OF fix_history DEFAULT;
 
--- Fixes whose driver or order row was locked. They are acknowledged only once they are recorded.
+-- Fixes whose driver or order row was locked, and fixes over a driver's quota. They are acknowledged
+-- only once they are recorded. `content` is a hash of a fix over the quota, of which one copy is
+-- kept, with the least received_at. It is null for the others: a batch must not wait for a
+-- transaction that holds a driver's row, as a unique key could make it.
 CREATE TABLE parked_fix (
     parked_id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     parked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -41,6 +44,10 @@ CREATE TABLE parked_fix (
     heading_deg float8,
     altitude_m float8,
     battery float8,
-    reason text
+    reason text,
+    content int8,
+    UNIQUE (driver_id, boot, seq, content)
 );
 CREATE INDEX parked_fix_driver ON parked_fix (driver_id);
+CREATE INDEX parked_fix_excess ON parked_fix (driver_id, parked_id) WHERE content IS NOT NULL;
+CREATE INDEX parked_fix_locked ON parked_fix (parked_id) WHERE content IS NULL;

@@ -84,19 +84,115 @@ BEGIN
 END
 $$;
 
--- The union of multiranges. range_agg would create a memory context per group, and most groups have
--- one row.
-CREATE AGGREGATE multirange_union(int8multirange) (
-    SFUNC = pg_catalog.multirange_union, STYPE = int8multirange
-);
+-- Removes the fixes of these drivers that are over their quota from incoming_fix, the last first, and
+-- parks them: one copy of each, with the least received_at. Spoilt ones are rejected, and what a
+-- driver has beyond limits.max_parked is dropped and counted in boot_seqs.held: its device sends it
+-- again. n below -1500000000 are parked fixes that are due. Returns the outcome of each fix removed.
+CREATE FUNCTION incoming_fix__park_excess(driver_ids text[], fix_takes interval, burst interval)
+RETURNS SETOF fix_outcome LANGUAGE plpgsql
+SET enable_hashjoin = on
+AS $$
+#variable_conflict use_column
+DECLARE
+    excess int[];
+    most CONSTANT int := (SELECT max_parked FROM limits);
+BEGIN
+    SELECT array_agg(f.n) INTO excess
+    FROM (
+        SELECT i.n, row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place, floor(
+            extract(epoch FROM greatest(max(i.received_at) OVER of_driver, d.received_at) + burst
+                - greatest(d.quota_at, min(i.received_at) OVER of_driver))
+            / extract(epoch FROM fix_takes)) AS allowed_count
+        FROM pg_temp.incoming_fix i JOIN driver_state d USING (driver_id)
+        WHERE (i.driver_id IN (SELECT unnest(driver_ids))) IS TRUE AND i.n >= -1500000000
+        WINDOW of_driver AS (PARTITION BY i.driver_id)
+    ) f
+    WHERE f.place > f.allowed_count;
+    IF excess IS NULL THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+        WITH taken AS (
+            DELETE FROM pg_temp.incoming_fix i
+            WHERE (i.n IN (SELECT unnest(excess))) IS TRUE
+            RETURNING i.*, incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
+                i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m,
+                i.battery, i.reason, '100 years', '100 years', '-infinity') AS spoilt
+        ),
+        unspoilt AS (
+            SELECT t.*, hash_record_extended((t.fix_at, t.lon_deg, t.lat_deg, t.accuracy_m,
+                t.speed_mps, t.heading_deg, t.altitude_m, t.battery, t.reason), 0) AS content
+            FROM taken t
+            WHERE t.spoilt IS NULL OR t.spoilt = 'void'
+        ),
+        kept AS (
+            SELECT u.*, most - coalesce(q.parked, 0)
+                    >= row_number() OVER (PARTITION BY u.driver_id ORDER BY u.n) AS has_room
+            FROM (
+                SELECT DISTINCT ON (driver_id, boot, seq, content) * FROM unspoilt
+                ORDER BY driver_id, boot, seq, content, received_at, n
+            ) u
+            LEFT JOIN driver_quota q USING (driver_id)
+        ),
+        parked AS (
+            INSERT INTO parked_fix AS p (driver_id, boot, seq, fix_at, received_at, lon_deg,
+                lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason, content)
+            SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m,
+                speed_mps, heading_deg, altitude_m, battery, reason, content
+            FROM kept WHERE has_room ORDER BY n
+            ON CONFLICT (driver_id, boot, seq, content) DO UPDATE
+                SET received_at = least(p.received_at, EXCLUDED.received_at)
+            RETURNING p.driver_id, p.xmax = 0 AS is_new
+        ),
+        counted AS (
+            INSERT INTO driver_quota AS q (driver_id, parked, drained_at)
+            SELECT driver_id, count(*), clock_timestamp() FROM parked WHERE is_new
+            GROUP BY driver_id
+            ON CONFLICT (driver_id) DO UPDATE SET parked = q.parked + EXCLUDED.parked
+        ),
+        held AS (
+            UPDATE boot_seqs b SET held = coalesce(b.held, 0) + k.fix_count
+            FROM (
+                SELECT driver_id, boot, count(*) AS fix_count FROM kept WHERE NOT has_room
+                GROUP BY driver_id, boot
+            ) k
+            WHERE b.driver_id = k.driver_id AND b.boot = k.boot
+        )
+        SELECT t.n, CASE WHEN t.spoilt IS NULL OR t.spoilt = 'void' THEN 'parked'
+                ELSE 'rejected' END,
+            CASE WHEN t.spoilt IS NULL OR t.spoilt = 'void' THEN 'over_quota' ELSE t.spoilt END
+        FROM taken t;
+END
+$$;
+
+-- Counts fixes that were not stored against the quota of their driver: copies and rejected ones.
+-- (fix_history__derive_driver_state counts those that were.)
+CREATE FUNCTION driver_state__charge(outcomes fix_outcome[], fix_takes interval)
+RETURNS void LANGUAGE sql
+SET enable_hashjoin = on
+AS $$
+    UPDATE driver_state d
+    SET quota_at = greatest(greatest(d.quota_at, c.first_at) + c.fix_count * fix_takes,
+        c.last_at + fix_takes)
+    FROM (
+        SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
+            max(i.received_at) AS last_at
+        FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
+        WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
+        GROUP BY i.driver_id
+    ) c
+    WHERE d.driver_id = c.driver_id
+$$;
 
 -- Writes all of incoming_fix. Returns the rows that have an outcome other than "committed".
 --   1 lock the driver rows; park fixes whose row is locked, reject unknown drivers
---   2 take back the parked fixes of these drivers
---   3 tell new fixes from copies, by the ranges of the boot, before any rule about age
+--   2 take back fixes of these drivers that were parked because a row was locked, and park what is
+--     over a driver's quota
+--   3 tell new fixes from copies, by the settled seqs of the boot, before any rule about age
 --   4 apply the rules about age and range, by received_at, never by the server's clock
 --   5 quarantine
---   6 write history and ranges; the triggers of fix_history do the rest
+--   6 write history and settled seqs; the triggers of fix_history do the rest
 -- An order row locked by another transaction (DS012, raised by the evidence trigger) rolls the
 -- attempt back; all fixes of its driver are parked, and the rest is attempted again.
 CREATE FUNCTION record_fixes_v1()
@@ -149,20 +245,40 @@ DECLARE
     north float8;
     deferred int[];
     outcomes fix_outcome[];
+    settled_apart settled_seq[];
+    fix_takes interval;
+    burst interval;
+    over_quota text[];  -- drivers
+    taken_back text[];  -- drivers
+    one_each bool;  -- of every driver
 BEGIN
+    SELECT make_interval(secs => future_s), make_interval(secs => lateness_s), worst_accuracy_m,
+            make_interval(secs => 1 / quota_per_s),
+            make_interval(secs => quota_burst / quota_per_s)
+        INTO future, lateness, worst_m, fix_takes, burst FROM limits;
+
     -- Step 1: lock the driver rows
     IF parked_drivers <> '{}' THEN
         RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(parked_drivers);
     END IF;
     WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
-        SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
+        SELECT driver_id, count(*)::int AS fix_count, min(received_at) AS first_at,
+            max(received_at) AS last_at,
+            bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
+        FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
     ),
     locked AS MATERIALIZED (
-        SELECT d.driver_id FROM requested r JOIN driver_state d USING (driver_id)
+        SELECT CASE WHEN greatest(d.quota_at, r.first_at)
+                + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
+            > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
+            r.fix_count, r.is_ahead
+        FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
-    SELECT (SELECT count(*) FROM requested), (SELECT count(*) FROM locked)
-        INTO requested_count, locked_count;
+    SELECT (SELECT count(*) FROM requested), count(*),
+            array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
+            bool_or(is_ahead)
+        INTO requested_count, locked_count, over_quota, fix_count, is_ahead FROM locked;
     IF locked_count < requested_count THEN
         WITH locked AS MATERIALIZED (
             SELECT d.driver_id FROM driver_state d
@@ -175,36 +291,48 @@ BEGIN
     END IF;
 
     -- Step 2: parked fixes precede those of this batch (n below 0)
-    IF EXISTS (SELECT FROM parked_fix) THEN
+    IF EXISTS (SELECT FROM parked_fix WHERE content IS NULL) THEN
         WITH unparked AS (
             DELETE FROM parked_fix p
-            WHERE p.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)
+            WHERE p.parked_id IN (
+                SELECT k.parked_id FROM parked_fix k
+                WHERE k.content IS NULL
+                    AND (k.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)) IS TRUE
+                ORDER BY k.parked_id LIMIT 20000
+            )
             RETURNING p.*
+        ),
+        taken AS (
+            INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at,
+                lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
+            SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot,
+                seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg,
+                altitude_m, battery, reason
+            FROM unparked
         )
-        INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
-            lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
-        SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
-            fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
-            battery, reason
-        FROM unparked;
+        SELECT array_agg(DISTINCT driver_id) INTO taken_back FROM unparked;
+        over_quota := over_quota || taken_back;
+    END IF;
+    IF over_quota IS NOT NULL THEN
+        RETURN QUERY SELECT * FROM incoming_fix__park_excess(over_quota, fix_takes, burst);
+        SELECT count(*), bool_or(fix_at > received_at + interval '0.5 s')
+            INTO fix_count, is_ahead FROM pg_temp.incoming_fix;
     END IF;
 
-    SELECT make_interval(secs => future_s), make_interval(secs => lateness_s), worst_accuracy_m
-        INTO future, lateness, worst_m FROM limits;
     SELECT sealed_before INTO sealed FROM history_bounds;
     SELECT min(a.west), min(a.south), max(a.east), max(a.north)
         INTO west, south, east, north FROM service_area a;
 
     -- Few batches contain a fix twice, and only those pay for the comparison of copies. (A plain
     -- PATCH has neither boot nor seq, so two of one driver may be copies.)
-    SELECT count(*), bool_or(fix_at > received_at + interval '0.5 s') INTO fix_count, is_ahead
-        FROM pg_temp.incoming_fix;
     has_copies := fix_count > locked_count AND EXISTS (
         SELECT FROM pg_temp.incoming_fix GROUP BY driver_id, boot, seq HAVING count(*) > 1
     );
     IF is_ahead THEN
         PERFORM driver_clock__learn();
     END IF;
+
+    one_each := fix_count = locked_count AND over_quota IS NULL;
 
     -- Copies that follow a storable one are decided in a second pass, when that one is written. So
     -- a batch of n has the same result as n batches of one.
@@ -243,6 +371,9 @@ BEGIN
             SELECT r.n, r.driver_id, r.boot, r.seq, r.anonymous, r.fix_at, r.received_at,
                 r.lon_deg, r.lat_deg, r.accuracy_m, r.speed_mps, r.heading_deg, r.altitude_m,
                 r.battery, b.ctid AS boot_ctid,
+                CASE WHEN b.settled_to = b.newest_seq THEN b.settled_to
+                    WHEN b.settled_to IS NULL THEN 0 END AS continues_from,
+                one_each AND r.seq = b.settled_to + 1 AND b.settled_to = b.newest_seq AS is_next,
                 CASE
                     WHEN NOT anonymous
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
@@ -250,7 +381,20 @@ BEGIN
                     -- a fix that is too old or too early to be new may be stored already
                     WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed')
                         THEN 'rejected ' || rejection
-                    WHEN anonymous OR b.stored @> r.seq THEN coalesce(
+                    -- only a seq up to the newest can be known
+                    WHEN anonymous OR (r.seq <= b.newest_seq AND coalesce(
+                        (
+                            SELECT CASE WHEN r.seq <= b.settled_to
+                                THEN get_bit(coalesce(k.rejected, B'0'::bit(2048)),
+                                    (r.seq & 2047)::int) = 0
+                                ELSE get_bit(coalesce(k.stored, B'0'::bit(2048)),
+                                    (r.seq & 2047)::int) = 1 END
+                            FROM boot_seq_block k
+                            WHERE k.driver_id = r.driver_id AND k.boot = r.boot
+                                AND k.block_no = r.seq >> 11
+                        ),
+                        r.seq <= b.settled_to
+                    )) THEN coalesce(
                         CASE
                             WHEN reason = 'void' THEN 'duplicate'
                             WHEN reason IS NOT NULL THEN 'rejected ' || reason
@@ -277,7 +421,12 @@ BEGIN
                     -- a corrupt copy must not prevent a good one from being stored, in either order
                     WHEN rejection IS NOT NULL THEN 'rejected ' || CASE
                         WHEN r.n IN (SELECT n FROM copies WHERE follows_rejected)
-                            OR b.rejected @> r.seq THEN 'rejected_before'
+                            OR (r.seq <= b.newest_seq AND coalesce((
+                                SELECT get_bit(k.rejected, (r.seq & 2047)::int) = 1
+                                FROM boot_seq_block k
+                                WHERE k.driver_id = r.driver_id AND k.boot = r.boot
+                                    AND k.block_no = r.seq >> 11
+                            ), false)) THEN 'rejected_before'
                         ELSE rejection
                     END
                 END AS outcome,
@@ -294,7 +443,7 @@ BEGIN
                     WHEN accuracy_m > worst_m THEN 'inaccurate'
                 END AS quarantine
             FROM candidate r
-            LEFT JOIN driver_boot b ON b.driver_id = r.driver_id AND b.boot = r.boot
+            LEFT JOIN boot_seqs b ON b.driver_id = r.driver_id AND b.boot = r.boot
         ),
         -- Step 6
         history AS (
@@ -304,38 +453,64 @@ BEGIN
                 accuracy_m, speed_mps, heading_deg, altitude_m, battery, quarantine
             FROM decided WHERE outcome IS NULL
         ),
+        -- Nearly always a fix is the next one of its boot, and the boot's only one in the batch.
         settled AS MATERIALIZED (
-            SELECT driver_id, boot, min(boot_ctid) AS boot_ctid,
-                coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
-                    FILTER (WHERE outcome IS NULL), '{}') AS stored,
-                coalesce(multirange_union(int8multirange(int8range(seq, seq, '[]')))
-                    FILTER (WHERE outcome IS NOT NULL), '{}') AS rejected
-            FROM decided
-            WHERE NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
-                AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
-            GROUP BY driver_id, boot
+            SELECT *,
+                -- the next seqs of the boot and nothing else
+                coalesce(is_all_stored AND first_seq = continues_from + 1
+                    AND last_seq - first_seq = fix_count - 1, false) AS continues
+            FROM (
+                SELECT driver_id, boot, min(boot_ctid) AS boot_ctid,
+                    min(continues_from) AS continues_from, min(seq) AS first_seq,
+                    max(seq) AS last_seq, count(*) AS fix_count,
+                    bool_and(outcome IS NULL) AS is_all_stored
+                FROM decided
+                WHERE NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
+                    AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
+                    AND (is_next AND outcome IS NULL) IS NOT TRUE
+                GROUP BY driver_id, boot
+            ) s
         ),
-        existing_boots AS (
-            UPDATE driver_boot b SET stored = b.stored + s.stored,
-                rejected = CASE WHEN isempty(b.rejected) AND isempty(s.rejected) THEN b.rejected
-                    ELSE b.rejected + (s.rejected - b.stored) - s.stored END
-            FROM settled s
+        continued_boots AS (
+            UPDATE boot_seqs b SET settled_to = s.last_seq, newest_seq = s.last_seq
+            FROM (
+                SELECT boot_ctid, seq AS last_seq FROM decided
+                WHERE is_next AND outcome IS NULL AND NOT anonymous
+                UNION ALL
+                SELECT boot_ctid, last_seq FROM settled WHERE continues
+            ) s
             WHERE b.ctid = s.boot_ctid  -- unchanged, because the driver row is locked
         ),
         new_boots AS (
-            INSERT INTO driver_boot (driver_id, boot, stored, rejected)
-            SELECT driver_id, boot, stored, rejected - stored FROM settled WHERE boot_ctid IS NULL
+            INSERT INTO boot_seqs (driver_id, boot, settled_to, newest_seq)
+            SELECT driver_id, boot, CASE WHEN continues THEN last_seq ELSE 0 END,
+                CASE WHEN continues THEN last_seq ELSE 0 END
+            FROM settled WHERE boot_ctid IS NULL
         )
         SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
                 ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
             || array_agg((n, 'quarantined', quarantine)::fix_outcome)
                 FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
-            array_agg(n) FILTER (WHERE outcome = 'deferred')
-        INTO outcomes, deferred
+            array_agg(n) FILTER (WHERE outcome = 'deferred'),
+            (
+                SELECT array_agg((driver_id, boot, seq, outcome IS NULL)::settled_seq)
+                FROM decided
+                WHERE EXISTS (SELECT FROM settled WHERE NOT continues)
+                    AND ((driver_id, boot) IN (
+                        SELECT driver_id, boot FROM settled WHERE NOT continues
+                    )) IS TRUE  -- a hash, never a join
+                    AND NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
+                        AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
+            )
+        INTO outcomes, deferred, settled_apart
         FROM decided
         WHERE outcome IS NOT NULL OR quarantine IS NOT NULL;
 
+        IF settled_apart IS NOT NULL THEN
+            PERFORM boot_seqs__settle(settled_apart);
+        END IF;
         IF outcomes IS NOT NULL THEN
+            PERFORM driver_state__charge(outcomes, fix_takes);
             IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.n < 0) THEN
                 PERFORM parked_fix__add_dead_letters(outcomes);
             END IF;
@@ -369,57 +544,124 @@ AS $$
     WHERE o.n < 0 AND o.outcome IN ('rejected', 'conflict')
 $$;
 
--- Attempts the parked fixes again. Returns the number of fixes that are no longer parked.
+-- Attempts parked fixes again: those whose row was locked, and of each driver the oldest over the
+-- quota. These are due at half of the quota whatever else the driver sends, and at half of what the
+-- driver leaves of it. Returns the number of fixes that are no longer parked.
 CREATE FUNCTION record_parked_v1()
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_seqscan = off
 AS $$
+#variable_conflict use_column
 DECLARE
-    before_count int;
-    after_count int;
+    last_id CONSTANT int8 := (SELECT max(parked_id) FROM parked_fix);
+    draining text[];  -- drivers
+    taken_count int;
+    parked_count int;
 BEGIN
-    SELECT count(*) INTO before_count FROM parked_fix;
-    IF before_count = 0 THEN
+    IF last_id IS NULL THEN
         RETURN 0;
     END IF;
     PERFORM prepare_incoming_v1();
-    WITH unparked AS (
+    draining := ARRAY(
+        SELECT d.driver_id FROM driver_quota q JOIN driver_state d USING (driver_id)
+        ORDER BY q.drained_at LIMIT 1000 FOR NO KEY UPDATE OF d SKIP LOCKED
+    );
+    WITH due AS MATERIALIZED (
+        SELECT q.driver_id, greatest(
+            0,
+            extract(epoch FROM least(clock_timestamp() - q.drained_at, l.burst)),
+            extract(epoch FROM least(clock_timestamp() + l.burst - d.quota_at, l.burst))
+        ) * l.quota_per_s / 2 AS due_count
+        FROM driver_quota q
+        JOIN driver_state d USING (driver_id)
+        CROSS JOIN (
+            SELECT quota_per_s, make_interval(secs => quota_burst / quota_per_s) AS burst
+            FROM limits
+        ) l
+        WHERE q.driver_id = ANY (draining)
+    ),
+    unparked AS (
         DELETE FROM parked_fix p
-        WHERE parked_id IN (SELECT parked_id FROM parked_fix ORDER BY parked_id LIMIT 20000
-            FOR UPDATE SKIP LOCKED)
+        WHERE p.parked_id IN (
+            SELECT k.parked_id FROM due d
+            CROSS JOIN LATERAL (
+                SELECT parked_id FROM parked_fix e
+                WHERE e.driver_id = d.driver_id AND e.content IS NOT NULL
+                ORDER BY e.parked_id LIMIT floor(d.due_count)::int
+            ) k
+            LIMIT 20000
+        )
         RETURNING p.*
+    ),
+    counts AS MATERIALIZED (
+        SELECT driver_id, count(*) AS fix_count FROM unparked GROUP BY driver_id
+    ),
+    drained AS (
+        UPDATE driver_quota q SET parked = q.parked - c.fix_count, drained_at = clock_timestamp()
+        FROM counts c WHERE q.driver_id = c.driver_id AND q.parked > c.fix_count
+    ),
+    finished AS (
+        DELETE FROM driver_quota q USING counts c
+        WHERE q.driver_id = c.driver_id AND q.parked <= c.fix_count
+    ),
+    unlocked AS (
+        DELETE FROM parked_fix p
+        WHERE p.parked_id IN (SELECT parked_id FROM parked_fix WHERE content IS NULL
+            ORDER BY parked_id LIMIT 20000 FOR UPDATE SKIP LOCKED)
+        RETURNING p.*
+    ),
+    taken AS (
+        INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
+            lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
+        SELECT (CASE WHEN content IS NULL THEN -1000000000 ELSE -2000000000 END
+                + row_number() OVER (ORDER BY parked_id))::int4,
+            driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
+            heading_deg, altitude_m, battery, reason
+        FROM (SELECT * FROM unparked UNION ALL SELECT * FROM unlocked) u
+        RETURNING 1
     )
-    INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg,
-        lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
-    SELECT (-2000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot, seq,
-        fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m,
-        battery, reason
-    FROM unparked;
+    SELECT count(*) INTO taken_count FROM taken;
     PERFORM record_fixes_v1();
-    SELECT count(*) INTO after_count FROM parked_fix;
-    RETURN greatest(before_count - after_count, 0);
+    SELECT count(*) INTO parked_count FROM parked_fix WHERE parked_id > last_id;
+    RETURN greatest(taken_count - parked_count, 0);
 END
 $$;
 
 -- Returns the watermark of each (driver, boot): up to seq every fix is stored or rejected, except
--- for the gaps in `missing` [[first, last], ...]. At most 64 gaps: the watermark stops before the
--- 65th.
+-- for the gaps in `missing` [[first, last], ...]: at most 64 gaps.
 CREATE FUNCTION read_watermarks_v1(driver_ids text[], boots text[])
 RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT b.driver_id, b.boot,
-        coalesce(g.gaps[65][1] - 1, upper(b.settled) - 1),
-        coalesce(to_jsonb(g.gaps[1:64]), '[]')
+    SELECT s.driver_id, s.boot, coalesce(g.seq, s.settled_to), coalesce(g.missing, '[]')
     FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
-    CROSS JOIN LATERAL (
-        SELECT k.driver_id, k.boot, k.stored + k.rejected AS settled FROM driver_boot k
-        WHERE k.driver_id = requested.driver_id AND k.boot = requested.boot
-    ) b
-    CROSS JOIN LATERAL (
-        SELECT array_agg(ARRAY[lower(gap), upper(gap) - 1] ORDER BY lower(gap)) AS gaps
-        FROM unnest(int8multirange(int8range(1, upper(b.settled))) - b.settled) AS gap
-    ) g
-    WHERE NOT isempty(b.settled)
+    JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
+        ON s.settled_to < s.newest_seq
+    WHERE s.newest_seq > 0
+$$;
+
+-- Like read_watermarks_v1, and for how long the device is to send nothing of the boot again
+-- (hold_s), since fixes of the driver are parked over the quota, and how many fixes of the boot were
+-- dropped beyond what can be parked. A boot of such a driver that is not known yet has seq 0.
+CREATE FUNCTION read_watermarks_v2(driver_ids text[], boots text[])
+RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb, hold_s int, held int8)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT requested.driver_id, requested.boot, coalesce(g.seq, s.settled_to, 0),
+        coalesce(g.missing, '[]'),
+        -- as long as half of the quota takes for what is parked; 1 h at most, then it is said again
+        CASE WHEN q.parked > 0
+            THEN least(3600, greatest(60, ceil(2 * q.parked / l.quota_per_s)))::int END,
+        coalesce(s.held, 0)
+    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
+    CROSS JOIN limits l
+    LEFT JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN driver_quota q ON q.driver_id = requested.driver_id
+    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
+        ON s.settled_to < s.newest_seq
+    WHERE s.newest_seq > 0 OR q.parked > 0
 $$;

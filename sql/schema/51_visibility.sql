@@ -1,5 +1,5 @@
--- Which fixes a customer may see: docs/explanation/privacy.md. Everything a customer is shown goes
--- through customer_view__shows, whoever reads: position, trail, history, streams, the ETA's start.
+-- Which fixes a customer may see: docs/explanation/privacy.md. customer_view__shows decides for
+-- every reader: position, trail, history, streams, the start of the ETA.
 --
 -- Each function in SQL is a set, so that the planner inlines it. The caller materializes the view:
 -- inlined, its list of doors would be read again for each fix.
@@ -14,7 +14,7 @@ AS $$
         ) THEN s.clocks_since END,
         a.restaurant_lon_deg, a.restaurant_lat_deg, a.customer_lon_deg, a.customer_lat_deg,
         ARRAY(
-            SELECT ROW(o.customer_lon_deg, o.customer_lat_deg, o.assigned_at, o.ended_at)::other_door
+            SELECT (o.customer_lon_deg, o.customer_lat_deg, o.assigned_at, o.ended_at)::other_door
             FROM assignment o
             WHERE o.driver_id = a.driver_id AND o.order_id <> a.order_id
                 AND coalesce(o.ended_at, 'infinity') > lower(a.visible) - interval '24 hours'
@@ -44,9 +44,9 @@ AS $$
     OFFSET 0
 $$;
 
--- Whether the driver was away from a door between the end of its order and an instant: there is a fix
--- that was taken after the one and arrived before the other. After a day, any door counts as left.
--- Seldom asked, so it is no part of the plans above and below.
+-- Whether the driver was away from a door between the end of its order and an instant: a fix exists
+-- that was taken after the end and arrived before the instant. After a day, any door counts as
+-- left. Rarely called, so it has a plan of its own.
 CREATE FUNCTION customer_view__has_left(
     view customer_view, door other_door, before timestamptz
 )
@@ -81,9 +81,9 @@ AS $$
             least(t.taken_from, of_received_at), greatest(t.taken_from, of_received_at), '[]')
         AND NOT EXISTS (
             SELECT FROM unnest((view).other_doors) d
-            WHERE abs(of_lat_deg - d.lat_deg) * 111195 <= 150  -- most are a comparison away
+            WHERE abs(of_lat_deg - d.lat_deg) * 111195 <= 150  -- excludes most doors cheaply
                 AND ground_distance_m(of_lon_deg, of_lat_deg, d.lon_deg, d.lat_deg) <= 150
-                -- the customer's own places are seen if they are no farther
+                -- a fix is shown if one of the customer's own places is no farther
                 AND ground_distance_m(of_lon_deg, of_lat_deg, d.lon_deg, d.lat_deg) < least(
                     ground_distance_m(of_lon_deg, of_lat_deg,
                         (view).customer_lon_deg, (view).customer_lat_deg),
@@ -110,7 +110,7 @@ AS $$
         AND h.fix_at >= since AND h.fix_at < before
 $$;
 
--- The newest fix that the customer may see, as the history has it.
+-- The newest fix that the customer may see, from the history.
 CREATE FUNCTION customer_view__newest(view customer_view, before timestamptz)
 RETURNS TABLE (
     fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
@@ -130,8 +130,8 @@ BEGIN
 END
 $$;
 
--- The newest fix that the customer may see. Mostly it is the driver's newest of all, and the history
--- is not read.
+-- The newest fix that the customer may see. Usually it is the newest fix of the driver, and the
+-- history is not read.
 CREATE FUNCTION customer_view__position(view customer_view, before timestamptz)
 RETURNS TABLE (
     fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
@@ -148,11 +148,11 @@ AS $$
         WHERE d.driver_id = (view).driver_id
         UNION ALL
         SELECT * FROM customer_view__newest(view, before) WHERE (view).driver_id IS NOT NULL
-        LIMIT 1  -- the second half is not begun if the first has a row
+        LIMIT 1  -- the second part runs only if the first has no row
     ) p
 $$;
 
--- The good ones of a customer's links, each a token and the order that it is for. A token expires
+-- The valid ones of links, each a token and the order that it is for. A token expires
 -- limits.customer_token_s after the end of the order.
 CREATE FUNCTION customer_links__good(token_sha256s bytea[], order_ids uuid[])
 RETURNS TABLE (n int8, order_id uuid) LANGUAGE sql STABLE

@@ -1,11 +1,10 @@
--- What the role `customer` may execute. Each function takes hashes of tokens, and answers for nothing
--- but the orders that these are for. A bad link gets no row, whatever is wrong with it; a function
--- that answers for one link alone raises DS015.
+-- What the role `customer` may execute. Each function takes hashes of tokens and returns data of
+-- the orders that these are for. For an invalid link the functions for many links return no row,
+-- and those for one link raise DS015.
 
--- All that GET, a stream's snapshot and an order with news show, for many links at once: `n` numbers
--- the links. Instants and measures of the trail, the oldest fix first and without the position,
--- stand in arrays of one length; so do the events. The driver_id is for the service, which must
--- not hand it on.
+-- What GET, the snapshot of a stream and an order with new events show, for many links: `n` is the
+-- position of a link in the arguments. The trail (oldest first, without the position) and the
+-- events are arrays of equal lengths. The service must not pass on driver_id.
 CREATE FUNCTION customer_tracks_v1(token_sha256s bytea[], order_ids uuid[])
 RETURNS TABLE (
     n int8, now timestamptz, order_id uuid, state order_state, assignment_no int, order_seq int,
@@ -62,7 +61,7 @@ BEGIN
             FROM (
                 SELECT x.*, row_number() OVER () * -1 AS key FROM (
                     SELECT * FROM customer_view__fixes(f.view, trail_since, p.fix_at)
-                    WHERE fix_at < later  -- no partition of the days to come is opened
+                    WHERE fix_at < later  -- excludes the partitions of later days
                     ORDER BY fix_at DESC, boot DESC, seq DESC
                     LIMIT trail_fixes
                 ) x
@@ -86,7 +85,7 @@ BEGIN
             array_agg(e.assignment_no ORDER BY e.order_seq) AS assignment_nos,
             array_agg(e.state::text ORDER BY e.order_seq) AS states,
             array_agg(e.source::text ORDER BY e.order_seq) AS sources,
-            -- what fixes prove may turn out to be earlier than what was known when it was shown
+            -- late fixes may have moved evidence to an earlier instant
             array_agg(coalesce(g.occurred_at, e.occurred_at) ORDER BY e.order_seq) AS occurred_ats
         FROM order_event e
         LEFT JOIN evidence g ON g.order_id = e.order_id AND g.assignment_no = e.assignment_no
@@ -96,8 +95,8 @@ BEGIN
 END
 $$;
 
--- What a stream's poll needs, for many links at once: the number of the newest event, and the
--- position. A link without a row is good no longer.
+-- What the poll of a stream needs, for many links: the number of the newest event, and the
+-- position. A link without a row is no longer valid.
 CREATE FUNCTION customer_polls_v1(token_sha256s bytea[], order_ids uuid[])
 RETURNS TABLE (
     n int8, now timestamptz, order_id uuid, order_seq int, driver_id text,
@@ -136,8 +135,8 @@ BEGIN
 END
 $$;
 
--- A page of the fixes that the customer of a link may see, the oldest first; the next one begins
--- `after` the key of this one's last. At most 5,000 fixes. Raises DS015 for a bad link.
+-- A page of at most 5,000 of the fixes that the customer of a link may see, oldest first. Pass the
+-- key of the last one as `after_…` to read the next page. Raises DS015 for an invalid link.
 CREATE FUNCTION customer_history_v1(
     of_token_sha256 bytea, of_order_id uuid, since timestamptz, before timestamptz, at_most int,
     after_fix_at timestamptz, after_boot text, after_seq int8
@@ -180,8 +179,8 @@ BEGIN
 END
 $$;
 
--- Cancels the order of a link as its customer. Raises DS015 for a bad link, DS001 from a state in
--- which customers may not.
+-- Cancels the order of a link as its customer. Raises DS015 for an invalid link, and DS001 in a
+-- state in which customers may not cancel.
 CREATE FUNCTION customer_cancel_v1(
     of_token_sha256 bytea, of_order_id uuid, with_idempotency_key text
 )

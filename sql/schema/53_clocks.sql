@@ -1,7 +1,7 @@
--- What copies of fixes tell of phones' clocks and of their own arrival. record_fixes_v1 calls these
--- for the few batches that need them, with the drivers' rows locked.
+-- Clocks of phones, and the first arrival of fixes. record_fixes_v1 calls these functions only for
+-- batches that need them. The driver rows are locked.
 
--- Takes down how far fixes of incoming_fix are dated ahead of their arrival, rejected ones included.
+-- Records how far fixes of incoming_fix are ahead of their arrival, including rejected ones.
 CREATE FUNCTION driver_clock__learn()
 RETURNS void LANGUAGE sql
 AS $$
@@ -15,7 +15,7 @@ AS $$
             AND (i.seq IS NULL OR (i.boot <> '' AND i.seq BETWEEN 1 AND 4611686018427387904))
         GROUP BY 1, 2, 3
     ) a
-    WHERE NOT EXISTS (  -- most phones that are ahead are known to be, and no row is locked for them
+    WHERE NOT EXISTS (  -- avoids locking the row of a lead that is recorded already
         SELECT FROM driver_clock k
         WHERE k.driver_id = a.driver_id AND k.boot = a.boot AND k.hour = a.hour
             AND k.lead >= a.lead
@@ -24,8 +24,8 @@ AS $$
         WHERE known.lead < EXCLUDED.lead
 $$;
 
--- Lets received_at be the least over the accepted copies, whichever was recorded first. `outcomes`
--- are those of incoming_fix.
+-- Lowers received_at to the least of the accepted copies, in whatever order they are recorded.
+-- `outcomes` are those of incoming_fix.
 CREATE FUNCTION fix_history__keep_first_arrival(
     outcomes fix_outcome[], future interval, lateness interval, sealed timestamptz
 )

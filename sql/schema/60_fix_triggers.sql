@@ -1,11 +1,15 @@
 -- Triggers on new fixes, once per statement. They also fire for statements without rows.
 
--- 500: update the newest fix of each driver and its cell.
+-- 500: update the newest fix of each driver and its cell, and count new fixes against the quota.
 CREATE FUNCTION fix_history__derive_driver_state()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 AS $$
+DECLARE
+    fix_takes CONSTANT interval := (SELECT make_interval(secs => 1 / quota_per_s) FROM limits);
+    moved_drivers text[];
+    moved_count int;
 BEGIN
     WITH moved AS (
         UPDATE driver_state d SET
@@ -14,24 +18,49 @@ BEGIN
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
-            cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL
+            cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
+            quota_at = CASE WHEN f.fix_count = 1
+                THEN greatest(d.quota_at, f.received_at) + fix_takes
+                ELSE greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                    f.received_at + fix_takes) END
         FROM (
             SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
             FROM (
-                SELECT DISTINCT ON (driver_id) * FROM new_fixes WHERE quarantine IS NULL
-                ORDER BY driver_id, fix_at DESC, boot DESC, seq DESC
+                SELECT *, (row_number() OVER oldest_first)::int AS fix_count,
+                    first_value(received_at) OVER oldest_first AS first_at,
+                    lead(true) OVER oldest_first IS NULL AS is_newest
+                FROM new_fixes WHERE quarantine IS NULL
+                WINDOW oldest_first AS (PARTITION BY driver_id ORDER BY fix_at, boot, seq)
             ) n
-            JOIN driver_state existing ON existing.driver_id = n.driver_id
+            JOIN driver_state existing ON n.is_newest AND existing.driver_id = n.driver_id
                 AND (existing.fix_at IS NULL OR n.fix_at > existing.fix_at
                     OR (n.fix_at = existing.fix_at
                         AND (n.boot, n.seq) > (existing.boot, existing.seq)))
         ) f
         WHERE d.ctid = f.existing_ctid  -- unchanged, because the driver row is locked
-        RETURNING d.driver_id, d.cell, f.existing_cell
+        RETURNING d.driver_id, d.cell, f.existing_cell, f.fix_count
+    ),
+    cells AS (
+        INSERT INTO driver_cell AS c (driver_id, cell)
+        SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM existing_cell
+        ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell
     )
-    INSERT INTO driver_cell AS c (driver_id, cell)
-    SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM existing_cell
-    ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell;
+    SELECT array_agg(driver_id), coalesce(sum(fix_count), 0) INTO moved_drivers, moved_count
+        FROM moved;
+    IF moved_count < (SELECT count(*) FROM new_fixes) THEN  -- late and quarantined ones
+        UPDATE driver_state d SET quota_at =
+            greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                f.last_at + fix_takes)
+        FROM (
+            SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
+                max(received_at) AS last_at
+            FROM new_fixes
+            WHERE quarantine IS NOT NULL
+                OR (driver_id IN (SELECT unnest(moved_drivers))) IS NOT TRUE
+            GROUP BY driver_id
+        ) f
+        WHERE d.driver_id = f.driver_id;
+    END IF;
     RETURN NULL;
 END
 $$;

@@ -1,5 +1,4 @@
--- What visibility follows from: the commands open and close ranges, and copies of fixes tell of
--- clocks.
+-- Derives the visible ranges of assignments, and deletes old rows of driver_clock.
 
 -- 500: assigning opens a range, and the end of the assignment closes it.
 CREATE FUNCTION assignment__derive_visible()
@@ -17,8 +16,8 @@ $$;
 CREATE TRIGGER _500_derive_visible BEFORE INSERT OR UPDATE OF assigned_at, ended_at ON assignment
 FOR EACH ROW EXECUTE FUNCTION assignment__derive_visible();
 
--- 900: a new hour of a driver's clocks ends what no rule looks at: an assignment looks back for 24
--- hours, and its customer's link ends limits.customer_token_s after it. A row each, for these are few.
+-- 900: a new hour of a driver's clocks deletes those that no open assignment reads: the rule looks
+-- back 24 hours from the start of an assignment. A row trigger, because these rows are rare.
 CREATE FUNCTION driver_clock__expire()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

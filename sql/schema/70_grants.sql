@@ -4,7 +4,8 @@
 DO $do$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
+    EXECUTE format(
+        'GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
         current_database());
 END
 $do$;
@@ -15,6 +16,7 @@ GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api, custo
 
 GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, record_parked_v1, read_watermarks_v1,
+    read_watermarks_v2,
     open_offsets_v1, advance_offsets_v1, add_dead_letters_v1, take_outbox_v1, delete_outbox_v1,
     fix_history__ensure_partitions_v1,
     driver_sampling__take_v1, driver_sampling__confirm_v1, driver_sampling__mark_undelivered_v1,
@@ -26,7 +28,7 @@ TO driver_events;
 GRANT SELECT ON outbox, parked_fix, kafka_offset, history_bounds, limits TO driver_events;
 
 GRANT EXECUTE ON FUNCTION
-    prepare_incoming_v1, record_fixes_v1, read_watermarks_v1, add_dead_letters_v1,
+    prepare_incoming_v1, record_fixes_v1, read_watermarks_v1, read_watermarks_v2, add_dead_letters_v1,
     apply_order_command_v1, apply_driver_command_v1, find_token_v1
 TO driver_api;
 GRANT SELECT ON driver, driver_state, restaurant, orders, order_now, assignment TO driver_api;

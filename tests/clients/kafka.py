@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from doorstep.kafka.access import KafkaAccess
+from ops.servers.waiting import poll_until
 
 METADATA_TIMEOUT_S = 10.0
 FLUSH_TIMEOUT_S = 20.0
@@ -29,8 +30,9 @@ def read_topic(
         }
     )
     try:
-        partitions = consumer.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic]
-        consumer.assign([TopicPartition(topic, number, 0) for number in partitions.partitions])
+        poll_until(lambda: partitions_of(consumer, topic))
+        partitions = partitions_of(consumer, topic)
+        consumer.assign([TopicPartition(topic, number, 0) for number in partitions])
         messages: list[Message] = []
         deadline_s = time.monotonic() + timeout_s
         while not is_complete(messages):
@@ -41,6 +43,12 @@ def read_topic(
         return messages
     finally:
         consumer.close()
+
+
+def partitions_of(consumer: Consumer, topic: str) -> list[int]:
+    """Return a topic's partitions; none yet for a topic that has just been created."""
+    found = consumer.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic]
+    return [] if found.error else list(found.partitions)
 
 
 def contains_all(values: set[bytes]) -> Callable[[list[Message]], bool]:

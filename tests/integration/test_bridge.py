@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from ops.servers.kafka import KafkaServer
 from ops.servers.mosquitto import AnonymousMosquitto
@@ -278,3 +280,31 @@ def test_bridge__topic_recreated__recovers(
         wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
     finally:
         bridge.stop()
+
+
+def test_bridge__retained_points__are_relayed_and_no_longer_kept_by_the_broker(
+    bridge: ServiceProcess, mosquitto: AnonymousMosquitto, kafka: KafkaServer
+) -> None:
+    source = Client(CallbackAPIVersion.VERSION2)
+    source.connect("127.0.0.1", mosquitto.port)
+    source.loop_start()
+    wait_until(source.is_connected)
+    topics = [f"doorstep/v1/series/source-1/measure-{n}" for n in range(100)]
+    for topic in topics:
+        source.publish(topic, b"x" * 60_000, 1, retain=True).wait_for_publish(20)
+    wait_until(lambda: bridge.metric("doorstep_bridge_retained_cleared_total") >= len(topics))
+    wait_until(lambda: bridge.metric("doorstep_bridge_in_flight") == 0)
+
+    heard: list[str] = []
+    source.on_message = lambda _c, _u, message: heard.append(message.topic)
+    source.subscribe("doorstep/v1/series/#", 1)
+    source.publish("doorstep/v1/series/source-1/last", b"1", 1).wait_for_publish(20)
+    wait_until(lambda: bool(heard))
+    source.disconnect()
+    source.loop_stop()
+    assert heard == ["doorstep/v1/series/source-1/last"]
+    keys = {f"source-1/measure-{n}".encode() for n in range(100)}
+    found = read_topic(
+        kafka.access, "series", lambda all_: keys <= {one.key() for one in all_}
+    )
+    assert all(one.value() for one in found)  # what clears is no point

@@ -67,7 +67,7 @@ async def test_mqtts__a_fix__reaches_kafka_and_its_ack_the_device(
     bridge = bridge_process(
         server_home / "tls-bridge",
         broker.url,
-        str(stack.addresses.kafka),
+        kafka,
         KAFKA_TOPIC=TOPIC,
     )
     sender = MqttPublisher([MqttBroker("127.0.0.1", broker.port, tls=True)], "driver_events", "")

@@ -27,15 +27,15 @@ DRIVER = "patch-sink-driver"
 @pytest.fixture
 def sink(stack: Stack, tmp_path: Path) -> Iterator[ServiceProcess]:
     stack.add_drivers([DRIVER])
-    servers = str(stack.addresses.kafka)
-    create_topics(servers, topics=[Topic(TOPIC, 3, 3_600_000)])
+    kafka = stack.kafka_access(ADMIN)  # the services have no access to the test's topic
+    create_topics(kafka, topics=[Topic(TOPIC, 3, 3_600_000)])
     service = ServiceProcess(
         tmp_path / "sink",
         "driver_events",
         "DRIVER_EVENTS_BIND",
         FIX_SINK="driver_api",
         KAFKA_TOPIC=TOPIC,
-        KAFKA_BOOTSTRAP_SERVERS=servers,
+        **kafka.environment(),
         DATABASE_URL=stack.database_admin_url,
         DRIVER_API_URL=f"http://{stack.addresses.driver_api}",
         DRIVER_API_TOKEN=stack.paths.driver_api_token(),
@@ -94,9 +94,7 @@ def test_patch_sink__good_and_bad_fixes__are_committed_or_dead_letters(
 
     wanted = {"not_json", "battery_out_of_range", "too_old"}
     found = mine(
-        read_topic(
-            str(stack.addresses.kafka), "dead-letter", lambda all_: wanted <= set(mine(all_))
-        )
+        read_topic(stack.kafka_access(ADMIN), "dead-letter", lambda all_: wanted <= set(mine(all_)))
     )
     assert found["not_json"] == b"hello"
     assert found["battery_out_of_range"] == bad

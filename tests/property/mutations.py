@@ -83,11 +83,14 @@ MUTATIONS = (
             _FRESH,
         ),
     ),
-    Mutation("dedupe off: by the ledger", ((ATTEMPT, "b.stored @> r.seq", "false"),)),
+    Mutation(
+        "dedupe off: by the ledger",
+        ((ATTEMPT, "anonymous OR (r.seq <= b.newest_seq", "anonymous OR (false"),),
+    ),
     Mutation(
         "dedupe off: by ledger and key",
         (
-            (ATTEMPT, "b.stored @> r.seq", "false"),
+            (ATTEMPT, "anonymous OR (r.seq <= b.newest_seq", "anonymous OR (false"),
             (ATTEMPT, "> 0\n                    AS follows_storable", "> 99 AS follows_storable"),
         ),
         "ALTER TABLE fix_history DROP CONSTRAINT fix_history_pkey",
@@ -206,6 +209,29 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "a block goes although it has a rejected seq",
+        (("boot_seqs__settle", " AND rejected IS NULL", ""),),
+    ),
+    Mutation(
+        "what the prefix has passed counts as stored",
+        (
+            (
+                ATTEMPT,
+                "THEN get_bit(coalesce(k.rejected, B'0'::bit(2048)),\n"
+                "                                    (r.seq & 2047)::int) = 0",
+                "THEN true",
+            ),
+        ),
+    ),
+    Mutation(
+        "the prefix passes a gap",
+        (("boot_seqs__settle", "EXIT WHEN NOT FOUND;", ""),),
+    ),
+    Mutation(
+        "a batch with a gap continues its boot",
+        ((ATTEMPT, "AND last_seq - first_seq = fix_count - 1, false", ", false"),),
+    ),
+    Mutation(
         "quarantined fixes prove",
         (
             (FIRST_PAIR, "AND a.quarantine IS NULL", ""),
@@ -239,7 +265,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what was parked is forgotten",
-        ((ATTEMPT, "EXISTS (SELECT FROM parked_fix)", "false"),),
+        ((ATTEMPT, "EXISTS (SELECT FROM parked_fix WHERE content IS NULL)", "false"),),
     ),
     Mutation(
         "an earlier instant of what is shown is not shown",

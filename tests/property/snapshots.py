@@ -70,7 +70,10 @@ _NUMBERED = "numbers rows in the order in which they were written down"
 LEFT_OUT = {
     "fix_history": {"recorded_at": _WRITTEN_DOWN},
     "evidence": {"recorded_at": _WRITTEN_DOWN},
-    "driver_state": {"hot_padding": "reserves space on the page"},
+    "driver_state": {
+        "hot_padding": "reserves space on the page",
+        "quota_at": "moved by every copy; no case reaches a quota",
+    },
     "order_event": {"recorded_at": _WRITTEN_DOWN},
     "driver_command": {"driver_command_id": _NUMBERED},
     "order_command": {"order_command_id": _NUMBERED},
@@ -81,15 +84,18 @@ LEFT_OUT = {
         "idempotency_key": "the client's word; the cases make each order once",
     },
     "parked_fix": dict.fromkeys(
-        ("parked_id", "parked_at", "fix_at", "received_at", "reason", *MEASURED),
+        ("parked_id", "parked_at", "fix_at", "received_at", "reason", "content", *MEASURED),
         "there is no row to compare",
     ),
 }
 # Nothing of a fix or a command is kept in these.
 APART = {
     "access_token": "who may ask",
+    "boot_seq_block": "compared as driver_boot",
+    "boot_seqs": "compared as driver_boot",
     "driver": "registered",
     "driver_pace": "learned of the history by a command",
+    "driver_quota": "no case reaches a quota",
     "driver_sampling": "how devices sample positions",
     "driver_transition": "the matrix",
     "eta_band": "learned of the history by a command",

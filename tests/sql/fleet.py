@@ -130,7 +130,10 @@ class Fleet:
         ]
 
     def driver(self, driver_id: str = "d1") -> dict[str, Any]:
-        return self.run("SELECT * FROM driver_state WHERE driver_id = %s", driver_id)[0]
+        """Read a driver's row, without what every copy of a fix moves."""
+        [row] = self.run("SELECT * FROM driver_state WHERE driver_id = %s", driver_id)
+        del row["quota_at"]
+        return row
 
     def history(self, *columns: str) -> list[tuple[Any, ...]]:
         names = ", ".join(columns) or "driver_id, boot, seq, fix_at, quarantine"

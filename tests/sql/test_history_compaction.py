@@ -206,7 +206,7 @@ def test_compact__a_sealed_fix_again__is_counted_never_stored(
     arrived = MIDNIGHT + timedelta(hours=9, seconds=1)
     known = make_fix(fix_at=MIDNIGHT + timedelta(hours=9), received_at=arrived)
     put(fleet, [old_fix(0, fix_at=MIDNIGHT + timedelta(hours=9))])
-    fleet.run("INSERT INTO driver_boot VALUES ('d1', 'b1', '{[1,2)}', '{}')")
+    fleet.run("SELECT boot_seqs__replace('d1', 'b1', '{[1,2)}', '{}')")
     compact(database)
     assert [one.outcome for one in fleet.record([known])] == ["duplicate"]
     new = make_fix(seq=2, fix_at=MIDNIGHT + timedelta(hours=9), received_at=arrived)
@@ -216,7 +216,7 @@ def test_compact__a_sealed_fix_again__is_counted_never_stored(
 
 def test_compact__other_readers__see_packed_fixes_alike(fleet: Fleet, database: Database) -> None:
     put(fleet, [old_fix(n, quarantine="swapped" if n == 3 else None) for n in range(8)])
-    fleet.run("INSERT INTO driver_boot VALUES ('d1', 'b1', '{[1,9)}', '{}')")
+    fleet.run("SELECT boot_seqs__replace('d1', 'b1', '{[1,9)}', '{}')")
     asked = {"driver_id": "d1", "boot": "b1", "seq": 4}
     with fleet.conn.cursor() as cursor:
         before = InHistory(*cursor.execute(read_sql("trace/history.sql"), asked).fetchall()[0])

@@ -124,12 +124,14 @@ TAMPERED = {
         ["position d1: expected fix_at"],
     ),
     "a gap in the ledger": (
-        "UPDATE driver_boot SET stored = stored - int8multirange(int8range(5, 9))"
+        "SELECT boot_seqs__replace(driver_id, boot,"
+        " stored - int8multirange(int8range(5, 9)), rejected) FROM driver_boot"
         " WHERE %s::text <> '' AND driver_id = 'd1'",
         ["boot d1 b1: expected stored"],
     ),
     "a fix that the ledger alone has": (
-        "UPDATE driver_boot SET stored = stored + int8multirange(int8range(5000, 5001))"
+        "SELECT boot_seqs__replace(driver_id, boot,"
+        " stored + int8multirange(int8range(5000, 5001)), rejected) FROM driver_boot"
         " WHERE %s::text <> '' AND driver_id = 'd1'",
         ["boot d1 b1: expected stored"],
     ),

@@ -249,7 +249,7 @@ def test_driver_state__rewritten_by_every_batch__all_updates_are_hot_from_the_fi
     fleet.add_drivers(*(f"m{k}" for k in range(200)))
     statement = (
         "SELECT relname, n_tup_upd AS updates, n_tup_hot_upd AS hot"
-        " FROM pg_stat_user_tables WHERE relname IN ('driver_state', 'driver_boot')"
+        " FROM pg_stat_user_tables WHERE relname IN ('driver_state', 'boot_seqs')"
     )
     fleet.run("SELECT pg_stat_force_next_flush()")
     before = {row["relname"]: row for row in fleet.run(statement)}

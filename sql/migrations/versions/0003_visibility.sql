@@ -49,8 +49,8 @@ CREATE TYPE customer_view AS (
     other_doors other_door[]
 );
 
--- Which fixes a customer may see: docs/explanation/privacy.md. Everything a customer is shown goes
--- through customer_view__shows, whoever reads: position, trail, history, streams, the ETA's start.
+-- Which fixes a customer may see: docs/explanation/privacy.md. customer_view__shows decides for
+-- every reader: position, trail, history, streams, the start of the ETA.
 --
 -- Each function in SQL is a set, so that the planner inlines it. The caller materializes the view:
 -- inlined, its list of doors would be read again for each fix.
@@ -65,7 +65,7 @@ AS $$
         ) THEN s.clocks_since END,
         a.restaurant_lon_deg, a.restaurant_lat_deg, a.customer_lon_deg, a.customer_lat_deg,
         ARRAY(
-            SELECT ROW(o.customer_lon_deg, o.customer_lat_deg, o.assigned_at, o.ended_at)::other_door
+            SELECT (o.customer_lon_deg, o.customer_lat_deg, o.assigned_at, o.ended_at)::other_door
             FROM assignment o
             WHERE o.driver_id = a.driver_id AND o.order_id <> a.order_id
                 AND coalesce(o.ended_at, 'infinity') > lower(a.visible) - interval '24 hours'
@@ -95,9 +95,9 @@ AS $$
     OFFSET 0
 $$;
 
--- Whether the driver was away from a door between the end of its order and an instant: there is a fix
--- that was taken after the one and arrived before the other. After a day, any door counts as left.
--- Seldom asked, so it is no part of the plans above and below.
+-- Whether the driver was away from a door between the end of its order and an instant: a fix exists
+-- that was taken after the end and arrived before the instant. After a day, any door counts as
+-- left. Rarely called, so it has a plan of its own.
 CREATE FUNCTION customer_view__has_left(
     view customer_view, door other_door, before timestamptz
 )
@@ -132,9 +132,9 @@ AS $$
             least(t.taken_from, of_received_at), greatest(t.taken_from, of_received_at), '[]')
         AND NOT EXISTS (
             SELECT FROM unnest((view).other_doors) d
-            WHERE abs(of_lat_deg - d.lat_deg) * 111195 <= 150  -- most are a comparison away
+            WHERE abs(of_lat_deg - d.lat_deg) * 111195 <= 150  -- excludes most doors cheaply
                 AND ground_distance_m(of_lon_deg, of_lat_deg, d.lon_deg, d.lat_deg) <= 150
-                -- the customer's own places are seen if they are no farther
+                -- a fix is shown if one of the customer's own places is no farther
                 AND ground_distance_m(of_lon_deg, of_lat_deg, d.lon_deg, d.lat_deg) < least(
                     ground_distance_m(of_lon_deg, of_lat_deg,
                         (view).customer_lon_deg, (view).customer_lat_deg),
@@ -161,7 +161,7 @@ AS $$
         AND h.fix_at >= since AND h.fix_at < before
 $$;
 
--- The newest fix that the customer may see, as the history has it.
+-- The newest fix that the customer may see, from the history.
 CREATE FUNCTION customer_view__newest(view customer_view, before timestamptz)
 RETURNS TABLE (
     fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
@@ -181,8 +181,8 @@ BEGIN
 END
 $$;
 
--- The newest fix that the customer may see. Mostly it is the driver's newest of all, and the history
--- is not read.
+-- The newest fix that the customer may see. Usually it is the newest fix of the driver, and the
+-- history is not read.
 CREATE FUNCTION customer_view__position(view customer_view, before timestamptz)
 RETURNS TABLE (
     fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
@@ -199,11 +199,11 @@ AS $$
         WHERE d.driver_id = (view).driver_id
         UNION ALL
         SELECT * FROM customer_view__newest(view, before) WHERE (view).driver_id IS NOT NULL
-        LIMIT 1  -- the second half is not begun if the first has a row
+        LIMIT 1  -- the second part runs only if the first has no row
     ) p
 $$;
 
--- The good ones of a customer's links, each a token and the order that it is for. A token expires
+-- The valid ones of links, each a token and the order that it is for. A token expires
 -- limits.customer_token_s after the end of the order.
 CREATE FUNCTION customer_links__good(token_sha256s bytea[], order_ids uuid[])
 RETURNS TABLE (n int8, order_id uuid) LANGUAGE sql STABLE
@@ -222,14 +222,13 @@ AS $$
         < o.ended_at + make_interval(secs => (SELECT customer_token_s FROM limits))
 $$;
 
--- What the role `customer` may execute. Each function takes hashes of tokens, and answers for nothing
--- but the orders that these are for. A bad link gets no row, whatever is wrong with it; a function
--- that answers for one link alone raises DS015.
+-- What the role `customer` may execute. Each function takes hashes of tokens and returns data of
+-- the orders that these are for. For an invalid link the functions for many links return no row,
+-- and those for one link raise DS015.
 
--- All that GET, a stream's snapshot and an order with news show, for many links at once: `n` numbers
--- the links. Instants and measures of the trail, the oldest fix first and without the position,
--- stand in arrays of one length; so do the events. The driver_id is for the service, which must
--- not hand it on.
+-- What GET, the snapshot of a stream and an order with new events show, for many links: `n` is the
+-- position of a link in the arguments. The trail (oldest first, without the position) and the
+-- events are arrays of equal lengths. The service must not pass on driver_id.
 CREATE FUNCTION customer_tracks_v1(token_sha256s bytea[], order_ids uuid[])
 RETURNS TABLE (
     n int8, now timestamptz, order_id uuid, state order_state, assignment_no int, order_seq int,
@@ -286,7 +285,7 @@ BEGIN
             FROM (
                 SELECT x.*, row_number() OVER () * -1 AS key FROM (
                     SELECT * FROM customer_view__fixes(f.view, trail_since, p.fix_at)
-                    WHERE fix_at < later  -- no partition of the days to come is opened
+                    WHERE fix_at < later  -- excludes the partitions of later days
                     ORDER BY fix_at DESC, boot DESC, seq DESC
                     LIMIT trail_fixes
                 ) x
@@ -310,7 +309,7 @@ BEGIN
             array_agg(e.assignment_no ORDER BY e.order_seq) AS assignment_nos,
             array_agg(e.state::text ORDER BY e.order_seq) AS states,
             array_agg(e.source::text ORDER BY e.order_seq) AS sources,
-            -- what fixes prove may turn out to be earlier than what was known when it was shown
+            -- late fixes may have moved evidence to an earlier instant
             array_agg(coalesce(g.occurred_at, e.occurred_at) ORDER BY e.order_seq) AS occurred_ats
         FROM order_event e
         LEFT JOIN evidence g ON g.order_id = e.order_id AND g.assignment_no = e.assignment_no
@@ -320,8 +319,8 @@ BEGIN
 END
 $$;
 
--- What a stream's poll needs, for many links at once: the number of the newest event, and the
--- position. A link without a row is good no longer.
+-- What the poll of a stream needs, for many links: the number of the newest event, and the
+-- position. A link without a row is no longer valid.
 CREATE FUNCTION customer_polls_v1(token_sha256s bytea[], order_ids uuid[])
 RETURNS TABLE (
     n int8, now timestamptz, order_id uuid, order_seq int, driver_id text,
@@ -360,8 +359,8 @@ BEGIN
 END
 $$;
 
--- A page of the fixes that the customer of a link may see, the oldest first; the next one begins
--- `after` the key of this one's last. At most 5,000 fixes. Raises DS015 for a bad link.
+-- A page of at most 5,000 of the fixes that the customer of a link may see, oldest first. Pass the
+-- key of the last one as `after_…` to read the next page. Raises DS015 for an invalid link.
 CREATE FUNCTION customer_history_v1(
     of_token_sha256 bytea, of_order_id uuid, since timestamptz, before timestamptz, at_most int,
     after_fix_at timestamptz, after_boot text, after_seq int8
@@ -404,8 +403,8 @@ BEGIN
 END
 $$;
 
--- Cancels the order of a link as its customer. Raises DS015 for a bad link, DS001 from a state in
--- which customers may not.
+-- Cancels the order of a link as its customer. Raises DS015 for an invalid link, and DS001 in a
+-- state in which customers may not cancel.
 CREATE FUNCTION customer_cancel_v1(
     of_token_sha256 bytea, of_order_id uuid, with_idempotency_key text
 )
@@ -426,10 +425,10 @@ BEGIN
 END
 $$;
 
--- What copies of fixes tell of phones' clocks and of their own arrival. record_fixes_v1 calls these
--- for the few batches that need them, with the drivers' rows locked.
+-- Clocks of phones, and the first arrival of fixes. record_fixes_v1 calls these functions only for
+-- batches that need them. The driver rows are locked.
 
--- Takes down how far fixes of incoming_fix are dated ahead of their arrival, rejected ones included.
+-- Records how far fixes of incoming_fix are ahead of their arrival, including rejected ones.
 CREATE FUNCTION driver_clock__learn()
 RETURNS void LANGUAGE sql
 AS $$
@@ -443,7 +442,7 @@ AS $$
             AND (i.seq IS NULL OR (i.boot <> '' AND i.seq BETWEEN 1 AND 4611686018427387904))
         GROUP BY 1, 2, 3
     ) a
-    WHERE NOT EXISTS (  -- most phones that are ahead are known to be, and no row is locked for them
+    WHERE NOT EXISTS (  -- avoids locking the row of a lead that is recorded already
         SELECT FROM driver_clock k
         WHERE k.driver_id = a.driver_id AND k.boot = a.boot AND k.hour = a.hour
             AND k.lead >= a.lead
@@ -452,8 +451,8 @@ AS $$
         WHERE known.lead < EXCLUDED.lead
 $$;
 
--- Lets received_at be the least over the accepted copies, whichever was recorded first. `outcomes`
--- are those of incoming_fix.
+-- Lowers received_at to the least of the accepted copies, in whatever order they are recorded.
+-- `outcomes` are those of incoming_fix.
 CREATE FUNCTION fix_history__keep_first_arrival(
     outcomes fix_outcome[], future interval, lateness interval, sealed timestamptz
 )
@@ -713,8 +712,7 @@ BEGIN
 END
 $$;
 
--- What visibility follows from: the commands open and close ranges, and copies of fixes tell of
--- clocks.
+-- Derives the visible ranges of assignments, and deletes old rows of driver_clock.
 
 -- 500: assigning opens a range, and the end of the assignment closes it.
 CREATE FUNCTION assignment__derive_visible()
@@ -732,8 +730,8 @@ $$;
 CREATE TRIGGER _500_derive_visible BEFORE INSERT OR UPDATE OF assigned_at, ended_at ON assignment
 FOR EACH ROW EXECUTE FUNCTION assignment__derive_visible();
 
--- 900: a new hour of a driver's clocks ends what no rule looks at: an assignment looks back for 24
--- hours, and its customer's link ends limits.customer_token_s after it. A row each, for these are few.
+-- 900: a new hour of a driver's clocks deletes those that no open assignment reads: the rule looks
+-- back 24 hours from the start of an assignment. A row trigger, because these rows are rare.
 CREATE FUNCTION driver_clock__expire()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -243,6 +243,9 @@ def test_ack__encoded__is_valid_and_read_by_the_device() -> None:
     assert_valid("Ack", json.loads(written))
     decode = msgspec.json.Decoder(Ack).decode
     assert decode(written) == Ack("b", 41, [(7, 7), (12, 19)])
+    written = encode_watermark(Watermark("anna", "b", 41, [(7, 7)], hold_s=400, held=12))
+    assert_valid("Ack", json.loads(written))
+    assert decode(written) == Ack("b", 41, [(7, 7)], 400.0, 12)
     for payload in payloads_of("ack"):
         assert decode(payload).seq == 41
 

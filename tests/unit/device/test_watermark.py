@@ -40,7 +40,8 @@ PERIOD_S = 30.0
 DAY_S = 86_400.0
 JOURNAL_MAX_FIXES = 12
 MAX_RESENDS = 3  # before a fix is given up: docs/explanation/watermark.md
-MAX_GAPS = 64  # in an ack, as in sql/schema/42_record_fixes.sql
+MAX_GAPS = 64  # in an ack, as in sql/schema/41_boot_seqs.sql
+MAX_PARKED = 3
 HEAL_PERIODS = 24  # four acks for a poisoned fix, each after an ack timeout
 QUIET_HEAL_PERIODS = 3 * 2**5 + HEAL_PERIODS  # the ack timeout: 3 periods, doubled 5 times
 
@@ -99,8 +100,30 @@ class Platform:
         self.stored: dict[tuple[str, int], int] = {}
         self.refused: set[tuple[str, int]] = set()
         self.refused_fixes: set[int] = set()
+        self.is_flooded = False  # every second fix is over the quota
+        self.parked: dict[tuple[str, int], dict[str, Any]] = {}
+        self.held: Counter[str] = Counter()
+        self._turn = False
 
     def take(self, entry: dict[str, Any], now_s: float) -> None:
+        self._turn = not self._turn
+        if self.is_flooded and self._turn and not entry.get("poison"):
+            self.park(entry)
+        else:
+            self.settle(entry, now_s)
+
+    def park(self, entry: dict[str, Any]) -> None:
+        key = entry["boot"], entry["seq"]
+        if key in self.parked or len(self.parked) < MAX_PARKED:
+            self.parked.setdefault(key, entry)
+        else:
+            self.held[entry["boot"]] += 1
+
+    def drain(self, now_s: float, count: int) -> None:
+        for key in list(self.parked)[:count]:
+            self.settle(self.parked.pop(key), now_s)
+
+    def settle(self, entry: dict[str, Any], now_s: float) -> None:
         key = entry["boot"], entry["seq"]
         if entry.get("poison") or key in self.stored:
             return  # unreadable, so its seq is unknown; or a duplicate
@@ -128,7 +151,10 @@ class Platform:
                 break
             else:
                 gaps.append([missing, missing])
-        return json.dumps({"boot": boot, "seq": seq, "missing": gaps}).encode()
+        ack = {"boot": boot, "seq": seq, "missing": gaps}
+        ack |= {"hold_s": 2 * PERIOD_S} if self.parked else {}
+        ack |= {"held": self.held[boot]} if self.held[boot] else {}
+        return json.dumps(ack).encode()
 
 
 def run(step: Coroutine[Any, Any, Any]) -> Any:
@@ -280,6 +306,16 @@ class UnreliableWorld(RuleBasedStateMachine):
             self.platform.take(entry, self.now_s)
         self.write_acks()
 
+    @rule(is_flooded=st.booleans())
+    def quota(self, is_flooded: bool) -> None:
+        """Other devices on the same quota, such as copies of this phone, come and go."""
+        self.platform.is_flooded = is_flooded
+
+    @rule(count=st.integers(1, 3))
+    def drain(self, count: int) -> None:
+        self.platform.drain(self.now_s, count)
+        self.write_acks()
+
     def write_acks(self) -> None:
         boots = {boot for boot, _ in self.written.values()} | {self.device.boot}
         self.acks += filter(None, map(self.platform.watermark, sorted(boots)))
@@ -308,6 +344,7 @@ class UnreliableWorld(RuleBasedStateMachine):
             if seq not in already and self.journal.is_given_up(boot_id, seq):
                 assert sends[boot, seq] > MAX_RESENDS
                 assert (boot, seq) not in self.platform.stored
+                assert (boot, seq) not in self.platform.parked, "given up while it waited"
 
     @rule(periods=st.integers(1, 8))
     def time_passes(self, periods: int) -> None:
@@ -315,6 +352,7 @@ class UnreliableWorld(RuleBasedStateMachine):
             self.now_s += PERIOD_S + 1
             self.ack_timeouts += 1
             if self.wire:
+                self.device._end_hold(self.now_s)
                 self.device._report_given_up(self.wire, self.now_s)  # type: ignore[arg-type]
                 self.device._check_timeouts(self.wire, self.now_s)  # type: ignore[arg-type]
                 if self.wire.lost.is_set():
@@ -355,6 +393,9 @@ class UnreliableWorld(RuleBasedStateMachine):
     def heal(self) -> None:
         """From here on the network works. Half of the devices continue, half are quiet."""
         quiet = self.numbers % 2 == 0
+        self.platform.is_flooded = False
+        self.platform.drain(self.now_s, MAX_PARKED)
+        self.write_acks()
         self.connect()
         assert self.wire
         self.move(1_000, lost=True, acknowledged=True)  # the last losses

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 from doorstep.store.records import INCOMING_COLUMNS, Outcome
+from driver_events import batch as batch_module
 from driver_events.batch import Batch, Record, classify, decode_batch, to_dead_letters
 from driver_events.positions import pack_positions
 
@@ -180,3 +181,14 @@ def test_pack_positions__over_5000__become_several_records() -> None:
         5000,
         1000,
     ]
+
+
+def test_row_indexes__are_those_of_the_store_s_columns() -> None:
+    indexes = {
+        "driver_id": batch_module._DRIVER_ID,
+        "boot": batch_module._BOOT,
+        "seq": batch_module._SEQ,
+        "fix_at": batch_module._FIX_AT,
+        "reason": batch_module._REASON,
+    }
+    assert {name: INCOMING_COLUMNS.index(name) for name in indexes} == indexes

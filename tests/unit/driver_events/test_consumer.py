@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from doorstep.errors import KafkaUnavailable
+from doorstep.kafka.access import KafkaAccess
 from driver_events import consumer as consumer_module
 from driver_events.consumer import PartitionConsumer
 
@@ -26,7 +27,7 @@ def test_identify__client_waits_for_a_dead_controller__is_replaced(monkeypatch):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "waiting for controller"))
 
     monkeypatch.setattr(consumer_module, "AdminClient", Waiting)
-    consumer = PartitionConsumer("127.0.0.1:1", "driver-pos", "a-group", "a-name")
+    consumer = PartitionConsumer(KafkaAccess("127.0.0.1:1"), "driver-pos", "a-group", "a-name")
     for _ in range(2):
         with pytest.raises(KafkaUnavailable, match="waiting for controller"):
             consumer.identify()

@@ -10,21 +10,11 @@ import pytest
 from doorstep.settings import Bind
 from ops.stack.addresses import Addresses, choose_addresses, reach
 from ops.stack.errors import StackError
-from ops.stack.settings import StackSettings
-
-ANY = {
-    "mqtt_port": 0,
-    "kafka_port": 0,
-    "database_port": 0,
-    "tracking_api_port": 0,
-    "driver_api_port": 0,
-    "bridge_port": 0,
-    "driver_events_port": 0,
-}
+from ops.stack.settings import FREE_PORTS, StackSettings
 
 
 def test_choose__any_port__no_two_processes_share_one() -> None:
-    at = choose_addresses(StackSettings(**ANY, mqtt_brokers=3), pytest.fail)
+    at = choose_addresses(StackSettings(**FREE_PORTS, mqtt_brokers=3), pytest.fail)
 
     binds = [*at.mqtt, at.kafka, at.kafka_controller, at.database, at.tracking_api]
     binds += [at.driver_api, at.bridge, at.driver_events]
@@ -35,7 +25,7 @@ def test_choose__port_taken__another_is_used_and_reported() -> None:
     messages: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        at = choose_addresses(StackSettings(**(ANY | {"mqtt_port": port})), messages.append)
+        at = choose_addresses(StackSettings(**(FREE_PORTS | {"mqtt_port": port})), messages.append)
 
     assert at.mqtt[0].port != port
     assert messages == [
@@ -47,14 +37,14 @@ def test_choose__port_taken_on_every_address__counts_as_taken() -> None:
     messages: list[str] = []
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = taken.getsockname()[1]
-        at = choose_addresses(StackSettings(**(ANY | {"kafka_port": port})), messages.append)
+        at = choose_addresses(StackSettings(**(FREE_PORTS | {"kafka_port": port})), messages.append)
 
     assert at.kafka.port != port
     assert messages
 
 
 def test_load__saved_addresses__are_the_same(tmp_path: Path) -> None:
-    at = choose_addresses(StackSettings(**ANY, mqtt_brokers=2), pytest.fail)
+    at = choose_addresses(StackSettings(**FREE_PORTS, mqtt_brokers=2), pytest.fail)
     at.save(tmp_path / "stack.json")
 
     assert Addresses.load(tmp_path / "stack.json") == at
@@ -78,6 +68,6 @@ def test_reach__bound_to_every_address__is_loopback() -> None:
 
 
 def test_mqtt_url__several_brokers__are_in_order() -> None:
-    at = choose_addresses(StackSettings(**ANY, mqtt_brokers=3), pytest.fail)
+    at = choose_addresses(StackSettings(**FREE_PORTS, mqtt_brokers=3), pytest.fail)
 
     assert at.mqtt_url == ",".join(f"mqtt://127.0.0.1:{bind.port}" for bind in at.mqtt)

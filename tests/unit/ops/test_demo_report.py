@@ -17,9 +17,9 @@ from typing import cast
 
 import pytest
 
-from device.journal import PublishedBoot
+from device.journal import Journal, PublishedBoot
 from ops.demo import couriers as couriers_module
-from ops.demo.couriers import CouriersProcess
+from ops.demo.couriers import CouriersProcess, wait_for_earlier_couriers
 from ops.demo.demo import only_demo, run_demo
 from ops.demo.report import DemoReport
 from ops.ledger import Ledger, StoredBoot, balance
@@ -116,7 +116,7 @@ def test_only_demo__another_runs_on_this_stack__is_refused_with_its_pid(tmp_path
 class BrokenCouriers(CouriersProcess):
     """A couriers' process that ends at once: a shell replaces it."""
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, *_more: str) -> subprocess.Popen[bytes]:
         with self._log_file.open("ab") as log:
             return subprocess.Popen(["sh", "-c", "echo no streets; exit 3"], stdout=log)
 
@@ -135,4 +135,26 @@ def test_keep_running__repeated_failed_starts__raise_with_the_last_log_line(
     couriers = BrokenCouriers(cast("Stack", stack), 5, 1.0)
     with pytest.raises(StackError, match="failed to start 3 times: no streets"):
         keep_running_for(couriers, 10)
-    assert capsys.readouterr().err.count("restarted") == 2
+    assert capsys.readouterr().err.count("restarted: no streets") == 2
+
+
+def test_wait_for_earlier_couriers__journal_locked__waits_and_reports_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = cast("Stack", SimpleNamespace(paths=SimpleNamespace(journals=tmp_path)))
+    wait_for_earlier_couriers(stack)
+    assert capsys.readouterr().err == ""
+    earlier = Journal(tmp_path / "couriers.sqlite")
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            earlier.close()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    wait_for_earlier_couriers(stack)
+    assert len(naps) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "waiting for the couriers of an earlier demo to stop"
+    ]

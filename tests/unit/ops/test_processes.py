@@ -15,7 +15,7 @@ from ops.stack.addresses import Addresses, choose_addresses
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.processes import SERVICES, ProcessSpec, owner_environment, service_environment
-from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from ops.stack.supervisor import (
     MAX_BACKOFF_S,
@@ -24,7 +24,6 @@ from ops.stack.supervisor import (
     write_config,
 )
 from ops.stack.users import as_user, dies_with_parent
-from tests.unit.ops.test_addresses import ANY
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def paths(tmp_path: Path) -> StackPaths:
 
 @pytest.fixture
 def at() -> Addresses:
-    return choose_addresses(StackSettings(**ANY), pytest.fail)
+    return choose_addresses(StackSettings(**FREE_PORTS), pytest.fail)
 
 
 def test_prepare__secrets__are_readable_by_their_owner_only(paths: StackPaths) -> None:
@@ -239,7 +238,9 @@ def test_not_ready_reason__a_readyz_body__names_the_missing_dependency(
 
 
 def test_up__data_of_another_postgresql__is_refused_before_anything_starts(tmp_path: Path) -> None:
-    stack = Stack(StackSettings(doorstep_home=tmp_path / "stack", **ANY), echo=lambda _: None)
+    stack = Stack(
+        StackSettings(doorstep_home=tmp_path / "stack", **FREE_PORTS), echo=lambda _: None
+    )
     data_dir = stack.paths.postgres / "data"
     data_dir.mkdir(parents=True)
     (data_dir / "PG_VERSION").write_text("9\n")

@@ -9,6 +9,7 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,4 @@ async def test_shift__after_a_killed_one__is_resumed(
         first._save_positions()
         journal.commit()
         assert Shift(*make).is_resumed
+        assert not Shift(replace(options, resume=False), *make[1:]).is_resumed

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from doorstep.kafka.access import KafkaAccess
 from tracking_api.live import feed as feed_module
 from tracking_api.live.feed import Feed, FeedBatch
 
@@ -76,7 +77,7 @@ def test_feed__available_records__are_consumed_at_once_in_one_batch(
         feed._stopping.set()
 
     feed = Feed(
-        "nowhere:1",
+        KafkaAccess("nowhere:1"),
         updates_topic="updates",
         positions_topic="positions",
         on_batch=on_batch,
