@@ -140,6 +140,7 @@ def running(variant: str, url: str) -> Iterator[Api]:
     environment = {
         "DATABASE_URL": url,
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
+        "TRACKING_API_INTERNAL_BIND": "127.0.0.1:0",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # none: no read uses Kafka
     }
     process = subprocess.Popen(
