@@ -1,12 +1,14 @@
 """Secrets: derived from one fleet key, or random.
 
-    fleet key ─┬─ mqtt_password(key, username)     devices, sources, services, at the broker
-               └─ driver_token(key, driver_id)     a driver, at driver_api
-    random ────┬─ new_staff_token()                staff, at both APIs
-               ├─ new_service_token()          driver_events' PATCH sink, at driver_api
-               └─ new_customer_token()             one order's customer, at tracking_api
+    fleet key ─┬─ mqtt_password(key, device_id, generation)   drivers and sources, at the broker
+               └─ driver_token(key, driver_id, generation)    a driver, at driver_api
+    random ────┬─ new_service_password()   bridge, driver_events and the launcher, at the broker
+               ├─ new_staff_token()        a member of staff, at both APIs
+               ├─ new_service_token()      driver_events' PATCH sink, at driver_api
+               └─ new_customer_token()     one order's customer, at tracking_api
 
-A derived secret is never stored, so a fleet of 100,000 needs one file. The database keeps only
+A derived secret is never stored, so a fleet of 100,000 needs one file. Rotating a device raises its
+generation (`device_credential`), which changes its secrets and no others. The database keeps only
 `token_sha256` of each token, and the brokers only the PBKDF2 entry of each password. Pure
 functions: only `read_fleet_key` reads a file.
 """
@@ -66,18 +68,20 @@ def read_fleet_key(path: Path) -> bytes:
     return decode_fleet_key(text)
 
 
-def mqtt_password(key: bytes, username: str) -> str:
-    """Derive the MQTT password of a driver, or of a service such as `bridge`.
-
-    All instances of driver_events share one password.
-    """
-    service = "driver_events" if username in DRIVER_EVENTS_REPLICAS else username
-    return _base64url(_derive(key, b"mqtt:", service))
+def mqtt_password(key: bytes, device_id: str, generation: int = 0) -> str:
+    """Derive the MQTT password of a driver or source."""
+    return _base64url(_derive(key, b"mqtt:", _generation_name(device_id, generation)))
 
 
-def driver_token(key: bytes, driver_id: str) -> str:
+def driver_token(key: bytes, driver_id: str, generation: int = 0) -> str:
     """Derive the bearer token of a driver's phone for driver_api."""
-    return DRIVER_TOKEN_PREFIX + _base64url(_derive(key, b"api:", driver_id))
+    derived = _derive(key, b"api:", _generation_name(driver_id, generation))
+    return DRIVER_TOKEN_PREFIX + _base64url(derived)
+
+
+def new_service_password() -> str:
+    """Draw the MQTT password of a service."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def new_staff_token() -> str:
@@ -100,16 +104,30 @@ def token_sha256(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def mosquitto_entry(key: bytes, username: str) -> str:
-    """Build the username's line of Mosquitto's password file: `name:$7$rounds$salt$hash`.
+def mosquitto_entry(key: bytes, device_id: str, generation: int = 0) -> str:
+    """Build a device's line of Mosquitto's password file: `name:$7$rounds$salt$hash`.
 
     The salt is derived too, so that the same fleet always gives the same file, and an unchanged
     file need not be reloaded.
     """
-    salt = _derive(key, b"salt:", username)[:PBKDF2_SALT_BYTES]
-    password = mqtt_password(key, username).encode("ascii")
-    digest = hashlib.pbkdf2_hmac("sha512", password, salt, PBKDF2_ITERATIONS)
+    salt = _derive(key, b"salt:", _generation_name(device_id, generation))
+    return _password_line(device_id, mqtt_password(key, device_id, generation), salt)
+
+
+def service_entry(username: str, password: str) -> str:
+    """Build a service's line of Mosquitto's password file, with a derived salt."""
+    return _password_line(username, password, _derive(password.encode(), b"salt:", username))
+
+
+def _password_line(username: str, password: str, salt: bytes) -> str:
+    salt = salt[:PBKDF2_SALT_BYTES]
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode("ascii"), salt, PBKDF2_ITERATIONS)
     return f"{username}:$7${PBKDF2_ITERATIONS}${_base64(salt)}${_base64(digest)}"
+
+
+def _generation_name(device_id: str, generation: int) -> str:
+    """Generation 0 has the name of before there were generations. An id never contains a colon."""
+    return f"{device_id}:{generation}" if generation else device_id
 
 
 def _derive(key: bytes, purpose: bytes, name: str) -> bytes:

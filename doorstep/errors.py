@@ -9,12 +9,14 @@ DoorstepError
 ├── ConflictingFix           different content under a known identity (409, dead letter)
 ├── IllegalTransition        a command that the state machine refuses (409)
 ├── IdempotencyConflict      one Idempotency-Key, two different requests (409)
+├── StaffExists              this name is staff already (409)
 ├── DriverUnavailable        the driver is off duty or has an order (409)
 ├── NoDriverAvailable        no driver is on duty, free and near (409)
 ├── Unauthenticated          no token, or an unknown one (401)
 ├── Forbidden                a valid token without this permission (403)
 ├── NotFound                 (404)
 │   ├── UnknownDriver
+│   ├── UnknownStaff
 │   ├── UnknownOrder
 │   ├── UnknownRestaurant
 │   ├── UnknownPolicy
@@ -147,6 +149,13 @@ class IdempotencyConflict(DoorstepError):
     problem = "idempotency-conflict"
 
 
+class StaffExists(DoorstepError):
+    """This name is staff already: rotate or revoke it."""
+
+    status = 409
+    problem = "staff-exists"
+
+
 class DriverUnavailable(DoorstepError):
     """The driver is off duty or already has an order."""
 
@@ -186,6 +195,12 @@ class UnknownDriver(NotFound):
     """The driver does not exist."""
 
     problem = "unknown-driver"
+
+
+class UnknownStaff(NotFound):
+    """No staff has this name."""
+
+    problem = "unknown-staff"
 
 
 class UnknownOrder(NotFound):

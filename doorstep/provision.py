@@ -5,8 +5,8 @@
     python -m doorstep.provision --driver bus304 --driver anna
     python -m doorstep.provision --source weather
 
-Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE and MOSQUITTO_PASSWORD_FILE. Each run is
-idempotent. A running broker rereads its password file on SIGHUP, which the caller must send.
+Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE and STAFF_TOKEN_FILE. Each run is idempotent, and leaves
+alone who was revoked or removed. broker_sync lets the devices log in at the brokers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from doorstep.credentials import (
     DRIVER_EVENTS_REPLICAS,
     driver_token,
     encode_fleet_key,
-    mosquitto_entry,
     new_fleet_key,
     new_staff_token,
     read_fleet_key,
@@ -44,10 +43,12 @@ from doorstep.store.admin import (
     register_staff_token,
 )
 from doorstep.store.error_mapping import translated
+from doorstep.store.people import Device, add_devices
 from doorstep.store.pool import connect
 
+TICKERS = "tickers"  # the source of `./run tickers`
 # Users of the broker that are not drivers.
-SERVICE_USERS = ("bridge", "driver_events", *DRIVER_EVENTS_REPLICAS, "stack", "tickers")
+SERVICE_USERS = ("bridge", "driver_events", *DRIVER_EVENTS_REPLICAS, "stack", TICKERS)
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and count
 DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line
@@ -72,47 +73,71 @@ def check_driver_ids(driver_ids: Sequence[str]) -> None:
 def provision_drivers(
     conn: psycopg.Connection[Any],
     key: bytes,
-    password_file: Path | None,
     driver_ids: Sequence[str],
     log: Log,
-) -> None:
-    """Register drivers and their tokens, and add their passwords to the broker's file. Commits."""
+    *,
+    again: bool = False,
+    who: str | None = None,
+) -> list[Device]:
+    """Register drivers and their tokens. Commits.
+
+    A removed driver comes back, with new secrets, only if `again`. Returns the drivers that may not
+    log in: those revoked, or removed and not added again.
+    """
     check_driver_ids(driver_ids)
-    if password_file is not None:
-        write_password_file(password_file, key, driver_ids)
+    locked_out: list[Device] = []
     for start in range(0, len(driver_ids), DRIVERS_PER_BATCH):
         batch = driver_ids[start : start + DRIVERS_PER_BATCH]
+        devices = add_devices(conn, "driver", batch, again=again, who=who)
+        _check_kind("driver", devices)
+        active = [one for one in devices if one.state == "active"]
+        locked_out += [one for one in devices if one.state != "active"]
         register_drivers(
             conn,
-            [NewDriver(one, one, token_sha256(driver_token(key, one))) for one in batch],
+            [
+                NewDriver(
+                    one.device_id,
+                    one.device_id,
+                    token_sha256(driver_token(key, one.device_id, one.generation)),
+                )
+                for one in active
+            ],
         )
         conn.commit()
         if len(driver_ids) > DRIVERS_PER_BATCH:
             log(f"drivers: {start + len(batch):,} of {len(driver_ids):,}")
+    return locked_out
 
 
-def provision_sources(password_file: Path, key: bytes, source_ids: Sequence[str]) -> None:
-    """Add sources of series to the broker's users; the database adds them when they publish.
+def provision_sources(
+    conn: psycopg.Connection[Any],
+    source_ids: Sequence[str],
+    *,
+    again: bool = False,
+    who: str | None = None,
+) -> list[Device]:
+    """Register sources of series. Commits. Like `provision_drivers`."""
+    check_driver_ids([one for one in source_ids if one != TICKERS])
+    devices = add_devices(conn, "source", source_ids, again=again, who=who)
+    _check_kind("source", devices)
+    conn.commit()
+    return [one for one in devices if one.state != "active"]
 
-    A file next to the password file lists them, because sources and drivers share the latter.
-    """
-    check_driver_ids(source_ids)
-    known = read_sources(password_file)
-    with _sources_file(password_file).open("a", encoding="ascii") as file:
-        file.writelines(f"{one}\n" for one in dict.fromkeys(source_ids) if one not in known)
-    write_password_file(password_file, key, source_ids)
 
-
-def read_sources(password_file: Path) -> set[str]:
-    """Read which users of a password file are sources of series."""
+def import_sources(conn: psycopg.Connection[Any], sources_file: Path) -> None:
+    """Register the sources of a release that kept them in a file. Commits."""
     try:
-        return set(_sources_file(password_file).read_text(encoding="ascii").split())
+        names = sources_file.read_text(encoding="ascii").split()
     except FileNotFoundError:
-        return set()
+        return
+    add_devices(conn, "source", names)
+    conn.commit()
 
 
-def _sources_file(password_file: Path) -> Path:
-    return password_file.with_name("sources")
+def _check_kind(kind: str, devices: Sequence[Device]) -> None:
+    other = [one for one in devices if one.kind != kind]
+    if other:
+        raise SettingsError(f"{other[0].device_id!r} is the name of a {other[0].kind} already")
 
 
 def provision_firenze(conn: psycopg.Connection[Any]) -> int:
@@ -125,8 +150,8 @@ def provision_firenze(conn: psycopg.Connection[Any]) -> int:
 
 
 def provision_staff(conn: psycopg.Connection[Any], token: str) -> None:
-    """Register the staff's token. Commits."""
-    register_staff_token(conn, token_sha256(token))
+    """Register the launcher's token, as the admin `stack`. Commits."""
+    register_staff_token(conn, token_sha256(token), "stack")
     conn.commit()
 
 
@@ -138,37 +163,6 @@ def read_restaurants(path: Path) -> Iterator[NewRestaurant]:
                 number = int(row["poi_id"])
                 name = row["name"].strip() or f"Ristorante {number}"
                 yield NewRestaurant(number, name, float(row["lon"]), float(row["lat"]))
-
-
-def write_password_file(path: Path, key: bytes, driver_ids: Sequence[str] = ()) -> bool:
-    """Add drivers and the services to Mosquitto's password file; return whether it changed.
-
-    Entries of another fleet key are replaced. The file is replaced atomically and keeps its owner.
-    """
-    known = _read_entries(path)
-    if any(known.get(user) != mosquitto_entry(key, user) for user in SERVICE_USERS):
-        known = dict.fromkeys([*SERVICE_USERS, *known], "")
-    for driver_id in driver_ids:
-        known.setdefault(driver_id, "")
-    if known and all(known.values()):
-        return False
-    part = path.with_name(path.name + ".part")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.writelines(f"{line or mosquitto_entry(key, user)}\n" for user, line in known.items())
-    if path.exists() and os.geteuid() == 0:
-        was = path.stat()
-        os.chown(part, was.st_uid, was.st_gid)
-        part.chmod(was.st_mode & 0o777)
-    part.replace(path)
-    return True
-
-
-def _read_entries(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
-        return {}
-    return {line.partition(":")[0]: line for line in lines if line}
 
 
 @contextmanager
@@ -207,20 +201,15 @@ def _run(options: argparse.Namespace) -> int:
         _write_once(key_file, encode_fleet_key(new_fleet_key()))
         _write_once(token_file, new_staff_token() + "\n")
     key = read_fleet_key(key_file)
-    password_file = os.environ.get("MOSQUITTO_PASSWORD_FILE")
-    passwords = Path(password_file) if password_file else None
-    if passwords is not None:
-        write_password_file(passwords, key)
-        if options.source:
-            provision_sources(passwords, key, options.source)
     driver_ids = [*options.driver, *numbered_ids(options.prefix, options.drivers)]
     with owner_connection(_require("DATABASE_ADMIN_URL")) as conn:
         provision_staff(conn, token_file.read_text(encoding="ascii").strip())
         if options.city:
             _print(f"restaurants: {provision_firenze(conn):,}")
+        provision_sources(conn, [TICKERS, *options.source])
         if driver_ids:
-            provision_drivers(conn, key, passwords, driver_ids, _print)
-            _print(f"drivers: {len(driver_ids):,}")
+            locked_out = provision_drivers(conn, key, driver_ids, _print)
+            _print(f"drivers: {len(driver_ids) - len(locked_out):,}")
     return 0
 
 

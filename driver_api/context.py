@@ -41,11 +41,10 @@ Context = Annotated[AppContext, Depends(_context)]
 
 
 async def _writer(driver_id: DriverId, token: BearerToken, context: Context) -> Token:
-    """Admit the driver, staff, or driver_events' PATCH sink."""
+    """Admit the driver, a dispatcher, or driver_events' PATCH sink."""
     holder = await identify(context.find_token, token)
-    if holder.role in ("staff", SERVICE) or (
-        holder.role == "driver" and holder.driver_id == driver_id
-    ):
+    is_driver = holder.role == "driver" and holder.driver_id == driver_id
+    if is_driver or holder.role == SERVICE or holder.is_staff("dispatcher"):
         return holder
     raise Forbidden
 

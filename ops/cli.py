@@ -14,12 +14,15 @@ from doorstep.errors import DoorstepError
 from doorstep.sampling import Mode
 from doorstep.settings import EX_CONFIG
 from ops.commands import (
+    audit_command,
     drivers_command,
     operator_commands,
     simulator_commands,
     sources_command,
     stack_commands,
+    staff_command,
 )
+from ops.commands.broker_users import add_arguments
 from ops.console import print_line
 from ops.stack.settings import StackSettings
 from ops.stack.stack import Stack
@@ -167,22 +170,38 @@ def _parser() -> argparse.ArgumentParser:
 
     drivers = add(
         "drivers",
-        "list or add drivers, or print their credentials",
+        "list, add, rotate, revoke or remove drivers, or print their credentials",
         drivers_command.drivers,
         drivers_command.DESCRIPTION,
         drivers_command.EXAMPLES,
     )
-    drivers.add_argument("action", nargs="?", choices=drivers_command.ACTIONS, default="list")
-    drivers.add_argument("driver_ids", nargs="*", metavar="ID")
+    add_arguments(drivers, drivers_command.ACTIONS)
     sources = add(
         "sources",
-        "list or add sources of series, or print their passwords",
+        "list, add, rotate, revoke or remove sources of series, or print their passwords",
         sources_command.sources,
         sources_command.DESCRIPTION,
         sources_command.EXAMPLES,
     )
-    sources.add_argument("action", nargs="?", choices=sources_command.ACTIONS, default="list")
-    sources.add_argument("source_ids", nargs="*", metavar="ID")
+    add_arguments(sources, sources_command.ACTIONS)
+    staff_command.add_arguments(
+        add(
+            "staff",
+            "add, list, rotate or revoke named staff",
+            staff_command.staff,
+            staff_command.DESCRIPTION,
+            staff_command.EXAMPLES,
+        )
+    )
+    audit_command.add_arguments(
+        add(
+            "audit",
+            "print who did what, to whom and when",
+            audit_command.audit,
+            audit_command.DESCRIPTION,
+            audit_command.EXAMPLES,
+        )
+    )
 
     for name, purpose in simulator_commands.AS_DRIVER.items():
         add_passthrough(name, purpose, simulator_commands.run_as_driver).add_argument("--driver")

@@ -18,6 +18,9 @@ SELECT n, outcome, reason FROM record_fixes_v1()
 -- record_parked --
 SELECT record_parked_v1()
 
+-- has_parked --
+SELECT EXISTS (SELECT FROM doorstep.parked_fix)
+
 -- read_watermarks --
 -- No gaps, the usual case, are returned as null: parsing JSON costs more than everything else.
 SELECT driver_id, boot, seq, nullif(missing, '[]') AS missing, hold_s, held
@@ -53,8 +56,10 @@ SELECT delete_outbox_v1(%(ids)s)
 -- Orders, drivers, tokens -----------------------------------------------------------------
 
 -- create_order --
-SELECT * FROM create_order_v1(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
-    %(policy_id)s, %(idempotency_key)s, %(customer_name)s)
+SELECT o.*
+FROM create_order_v1(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
+    %(policy_id)s, %(idempotency_key)s, %(customer_name)s) AS o
+CROSS JOIN LATERAL record_audit_v1(%(who)s, 'order.create', o.order_id::text, NULL)
 
 -- apply_order_command --
 SELECT * FROM apply_order_command_v1(%(order_id)s, %(command)s, %(actor)s, %(actor_id)s,
@@ -65,12 +70,13 @@ SELECT driver_id, duty, state, order_id
 FROM apply_driver_command_v1(%(driver_id)s, %(command)s, %(actor)s, %(idempotency_key)s)
 
 -- find_token --
-SELECT role, driver_id, order_id FROM find_token_v1(%(token_sha256)s)
+SELECT role, driver_id, order_id, name, staff_role FROM find_token_v2(%(token_sha256)s)
 
 -- find_tokens --
-SELECT requested.token_sha256, found.role, found.driver_id, found.order_id
+SELECT requested.token_sha256, found.role, found.driver_id, found.order_id, found.name,
+    found.staff_role
 FROM unnest(%(token_sha256s)s::bytea[]) AS requested (token_sha256)
-CROSS JOIN LATERAL find_token_v1(requested.token_sha256) AS found
+CROSS JOIN LATERAL find_token_v2(requested.token_sha256) AS found
 
 -- replace_customer_token --
 SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)
@@ -79,7 +85,9 @@ SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)
 SELECT revoke_customer_tokens_v1(%(order_id)s)
 
 -- create_policy --
-SELECT create_policy_v1(%(values)s)
+SELECT p.policy_id
+FROM create_policy_v1(%(values)s) AS p (policy_id)
+CROSS JOIN LATERAL record_audit_v1(%(who)s, 'policy.create', p.policy_id::text, NULL)
 
 -- read_eta_model --
 SELECT eta_model__read_v1(%(known)s)
@@ -122,6 +130,40 @@ SELECT simulation_target__set_v1(%(kind)s, %(count)s)
 
 -- register_drivers --
 SELECT register_drivers_v1(%(driver_ids)s, %(names)s, %(token_sha256s)s)
+
+-- add_devices --
+SELECT * FROM add_devices_v1(%(kind)s, %(device_ids)s, %(again)s, %(who)s)
+
+-- change_device --
+SELECT * FROM change_device_v1(%(kind)s, %(device_id)s, %(change)s, %(who)s)
+
+-- list_devices --
+SELECT device_id, kind::text, generation, created_at, rotated_at, revoked_at, removed_at
+FROM device_credential
+WHERE kind = %(kind)s::device_kind
+ORDER BY created_at, device_id
+
+-- changed_devices --
+SELECT device_id, kind, generation, is_active, version FROM changed_devices_v1(%(since)s)
+
+-- register_device_tokens --
+SELECT register_device_tokens_v1(%(driver_ids)s, %(generations)s, %(token_sha256s)s)
+
+-- change_staff --
+SELECT * FROM change_staff_v1(%(name)s, %(change)s, %(role)s, %(token_sha256)s, %(expires_at)s,
+    %(who)s)
+
+-- list_staff --
+SELECT * FROM list_staff_v1()
+
+-- record_audit --
+SELECT record_audit_v1(%(who)s, %(action)s, %(subject)s, %(detail)s)
+
+-- read_audit --
+SELECT at, who, action, subject, detail FROM audit
+WHERE (%(who)s::text IS NULL OR who = %(who)s)
+    AND (%(since)s::timestamptz IS NULL OR at >= %(since)s)
+ORDER BY at, audit_id
 
 -- register_restaurants --
 SELECT register_restaurants_v1(%(restaurant_ids)s, %(names)s, %(lon_degs)s, %(lat_degs)s)
@@ -168,7 +210,7 @@ CREATE EXTENSION IF NOT EXISTS postgis
 
 -- close_database --
 REVOKE ALL ON DATABASE {name} FROM PUBLIC;
-GRANT CONNECT ON DATABASE {name} TO driver_events, driver_api, tracking_api, customer
+GRANT CONNECT ON DATABASE {name} TO driver_events, driver_api, tracking_api, customer, broker_sync
 
 -- customer_tracks --
 SELECT * FROM customer_tracks_v1(%(token_sha256s)s, %(order_ids)s)

@@ -35,6 +35,9 @@ from tracking_api.orders import policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
+from tracking_api.people import routes as people_routes
+from tracking_api.people.read_log import ReadLog
+from tracking_api.people.schemas import NewStaff
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -55,6 +58,7 @@ BODIES: list[type[BaseModel]] = [
     NewPolicy,
     SamplingSettings,
     SimulationCount,
+    NewStaff,
 ]
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
@@ -72,6 +76,7 @@ ROUTES = (
     simulation_routes,
     driver_routes,
     policy_routes,
+    people_routes,
     pages,
 )
 
@@ -86,6 +91,7 @@ def build_app(stores: Stores, public_url: str) -> FastAPI:
         live.start(None)
         yield
         await live.close()
+        await app.state.context.read_log.flush_or_log()
 
     app = _bare_app()
     _set_context(app, stores, public_url, live)
@@ -99,7 +105,8 @@ def build_service(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         url = settings.database_url.get_secret_value()
-        async with open_stores(url, settings.database_pool_size) as stores:
+        customer_url = settings.customer_database_url.get_secret_value()
+        async with open_stores(url, customer_url, settings.database_pool_size) as stores:
             series_topic = settings.kafka_series_topic
             topics = TopicStreams(settings.kafka, settings.topics, {series_topic: points_frame})
             estimate = RoadEta()
@@ -108,6 +115,7 @@ def build_service(settings: Settings) -> FastAPI:
             live.start(settings)
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
+                asyncio.create_task(app.state.context.read_log.run()),
                 asyncio.create_task(estimate.keep_model_current(stores.track.read_eta_model)),
             ]
             try:
@@ -116,6 +124,7 @@ def build_service(settings: Settings) -> FastAPI:
                 for task in tasks:
                     task.cancel()
                 await live.close()
+                await app.state.context.read_log.flush_or_log()
 
     app = _bare_app()
     app.router.lifespan_context = lifespan
@@ -134,12 +143,14 @@ def _set_context(
         find_token=TokenCache(stores.tokens.find_token),
         links=Links(
             BatchLoader(stores.tokens.find_tokens),
-            stores.track.read_track,
+            stores.customers,
+            stores.track,
             RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
         ),
         public_url=public_url,
         live=live,
         tiles=TileCache(stores.dispatch),
+        read_log=ReadLog(stores.people),
         estimate=estimate,
     )
 

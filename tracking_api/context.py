@@ -13,6 +13,7 @@ from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.live.service import Live
+from tracking_api.people.read_log import ReadLog
 from tracking_api.stores import Stores
 from tracking_api.track.links import COOKIE, Links
 from tracking_api.track.road_eta import EstimateArrival
@@ -29,7 +30,15 @@ class AppContext:
     public_url: str
     live: Live
     tiles: TileCache
+    read_log: ReadLog
     estimate: EstimateArrival = estimate_arrival
+
+    def note_read(self, request: Request, holder: Token | None) -> None:
+        """Collect a read of an order by staff for the audit. Customers' reads are not recorded."""
+        if holder is not None and holder.role == "staff":
+            route = f"{request.method} {request.scope['route'].path}"
+            subjects = [str(value) for value in request.path_params.values()]
+            self.read_log.add(holder.actor_id, route, *subjects)
 
     def customer_link(self, order_id: UUID, token: str) -> str:
         """Return a customer's link. The token follows #, so servers never log it."""
@@ -46,14 +55,43 @@ async def _context(request: Request) -> AppContext:
 Context = Annotated[AppContext, Depends(_context)]
 
 
-async def _staff(token: BearerToken, context: Context) -> Token:
+async def _staff(request: Request, token: BearerToken, context: Context) -> Token:
+    """Admit viewers to reads, dispatchers to the rest. Both are recorded in the audit.
+
+    A read is recorded with others of the minute; the rest before it runs, whatever its outcome.
+    """
     holder = await identify(context.find_token, token)
-    if holder.role != "staff":
+    is_read = request.method in ("GET", "HEAD")
+    if not holder.is_staff("viewer" if is_read else "dispatcher"):
+        raise Forbidden
+    route = f"{request.method} {request.scope['route'].path}"
+    subjects = [str(value) for value in request.path_params.values()]
+    if is_read:
+        context.read_log.add(holder.actor_id, route, *subjects)
+    else:
+        subject = "/".join(subjects) or None
+        await context.stores.people.record_audit(holder.actor_id, route, subject, None)
+    return holder
+
+
+async def _dispatcher(token: BearerToken, context: Context) -> Token:
+    holder = await identify(context.find_token, token)
+    if not holder.is_staff("dispatcher"):
+        raise Forbidden
+    return holder
+
+
+async def _admin(token: BearerToken, context: Context) -> Token:
+    holder = await identify(context.find_token, token)
+    if not holder.is_staff("admin"):
         raise Forbidden
     return holder
 
 
 Staff = Annotated[Token, Depends(_staff)]
+# For commands whose transaction writes the audit itself.
+Dispatcher = Annotated[Token, Depends(_dispatcher)]
+Admin = Annotated[Token, Depends(_admin)]
 
 
 async def _link_token(request: Request, token: BearerToken) -> str | None:

@@ -12,7 +12,6 @@ from bench.load.report import PARTS
 from bench.load.resource_usage import read_usage
 from bench.load.run import SETTLE_WITHIN_S, LoadFailed, LoadRun
 from bench.load.worker_pool import Worker
-from doorstep.credentials import mqtt_password
 from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.topic_specs import DAY_MS, Topic, create_topics
 from doorstep.store.error_mapping import translated
@@ -40,7 +39,7 @@ def measure_bare(run: LoadRun, interval_s: float, progress: Progress) -> dict[st
     create_topics(kafka, topics=[Topic(TOPIC, 12, DAY_MS)])
     plan = {
         "brokers": [[reach(one).host, reach(one).port] for one in stack.addresses.mqtt],
-        "password": mqtt_password(stack.paths.fleet_key(), "bridge"),
+        "password": stack.paths.mqtt_password("bridge"),
         "kafka": kafka.as_librdkafka_dict(),
         "topic": TOPIC,
         "database_url": stack.database_admin_url,

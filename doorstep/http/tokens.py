@@ -18,6 +18,9 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import Unauthenticated
 from doorstep.store.commands import Token
 
+# A revocation must be effective within 5 s; the look-up after it takes its own time.
+CACHED_FOR_S = 4.0
+
 FindToken = Callable[[bytes], Awaitable[Token | None]]
 
 _scheme = HTTPBearer(auto_error=False, description="A staff, driver's or customer's token.")
@@ -52,7 +55,7 @@ class TokenCache:
     def __init__(
         self,
         find_token: FindToken,
-        ttl_s: float = 5,
+        ttl_s: float = CACHED_FOR_S,
         max_tokens: int = 200_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -82,9 +82,12 @@ def register_service_area(
 
 
 def register_staff_token(
-    conn: psycopg.Connection[Any], token_sha256: bytes, name: str = "staff"
+    conn: psycopg.Connection[Any], token_sha256: bytes, name: str = "stack"
 ) -> None:
-    """Register a staff token and revoke the older ones of this name."""
+    """Register an admin's token and revoke the older ones of this name.
+
+    A token that was revoked stays revoked.
+    """
     with translated():
         conn.execute(query("register_staff_token"), {"token_sha256": token_sha256, "name": name})
 

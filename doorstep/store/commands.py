@@ -51,11 +51,13 @@ async def create_order(
     policy_id: int | None = None,
     idempotency_key: str | None = None,
     customer_name: str | None = None,
+    who: str | None = None,
 ) -> Order:
     """Create an order and its customer's token, given as its SHA-256.
 
     `created` is False for an order that this idempotency key created before; the given token is
-    valid for it too, since the first answer may have been lost. Raises UnknownRestaurant,
+    valid for it too, since the first answer may have been lost. With `who`, the audit has an entry
+    of that name. Raises UnknownRestaurant,
     UnknownPolicy, IdempotencyConflict.
     """
     parameters = {
@@ -66,6 +68,7 @@ async def create_order(
         "policy_id": policy_id,
         "idempotency_key": idempotency_key,
         "customer_name": customer_name,
+        "who": who,
     }
     return await _one_order(conn, "create_order", parameters)
 
@@ -163,11 +166,16 @@ async def revoke_customer_tokens(conn: AsyncConnection[Any], order_id: UUID) -> 
         await conn.execute(query("revoke_customer_tokens"), {"order_id": order_id})
 
 
-async def create_policy(conn: AsyncConnection[Any], **values: object) -> int:
-    """Add a policy and return its id; missing values are those of policy 1."""
+async def create_policy(
+    conn: AsyncConnection[Any], who: str | None = None, **values: object
+) -> int:
+    """Add a policy and return its id; missing values are those of policy 1.
+
+    With `who`, the audit has an entry of that name.
+    """
     with translated():
         async with conn.cursor(row_factory=scalar_row) as cursor:
-            await cursor.execute(query("create_policy"), {"values": Jsonb(values)})
+            await cursor.execute(query("create_policy"), {"values": Jsonb(values), "who": who})
             return int(_only(await cursor.fetchone()))
 
 

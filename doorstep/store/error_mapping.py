@@ -37,6 +37,8 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS007": _plain(errors.NoDriverAvailable),
     "DS008": _plain(errors.IdempotencyConflict),
     "DS009": _plain(errors.OffsetLost),
+    "DS022": _plain(errors.UnknownStaff),
+    "DS023": _plain(errors.StaffExists),
     "DS015": _plain(errors.BadLink),
 }
 

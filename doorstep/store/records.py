@@ -175,10 +175,29 @@ class Driver:
     order_id: UUID | None
 
 
+STAFF_RANKS = ("viewer", "dispatcher", "admin")  # each may do what those before it may
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The holder of a bearer token. `role` is staff, driver, customer or service."""
+    """The holder of a bearer token. `role` is staff, driver, customer or service.
+
+    Staff has a name, and a staff_role: viewer, dispatcher or admin.
+    """
 
     role: str
     driver_id: str | None
     order_id: UUID | None
+    name: str | None = None
+    staff_role: str | None = None
+
+    def is_staff(self, role: str = "viewer") -> bool:
+        """Return whether this is staff that may do what `role` may do."""
+        if self.role != "staff" or self.staff_role not in STAFF_RANKS:
+            return False
+        return STAFF_RANKS.index(self.staff_role) >= STAFF_RANKS.index(role)
+
+    @property
+    def actor_id(self) -> str:
+        """The name that a command is recorded under."""
+        return self.name or self.driver_id or self.role

@@ -121,6 +121,13 @@ driver = Table(
     Column("created_at", Instant),
 )
 
+device_credential = Table(
+    "device_credential",
+    metadata,
+    Column("device_id", Text, primary_key=True),
+    Column("removed_at", Instant),
+)
+
 driver_sampling = Table(
     "driver_sampling",
     metadata,

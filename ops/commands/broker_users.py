@@ -1,29 +1,105 @@
-"""The users in Mosquitto's password file: drivers and sources of series."""
+"""What `./run drivers` and `./run sources` share: the devices that log in at the brokers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from doorstep.provision import SERVICE_USERS, read_sources
+from doorstep.store.people import Device
+from ops.console import print_line
 from ops.stack.stack import Stack
 
-
-def read_driver_ids(stack: Stack) -> list[str]:
-    """Return the ids of all registered drivers, in the order in which they were added."""
-    if not stack.paths.password_file.exists():
-        return []
-    with stack.paths.password_file.open(encoding="ascii") as file:
-        names = [line.partition(":")[0] for line in file]
-    others = {*SERVICE_USERS, *read_source_ids(stack)}
-    return [name for name in names if name not in others]
+CHANGES = ("revoke", "rotate", "remove")
+Derive = Callable[[bytes, str, int], str]
 
 
-def read_source_ids(stack: Stack) -> list[str]:
-    """Return the ids of all registered sources, sorted."""
-    return sorted(read_sources(stack.paths.password_file))
+@dataclass(frozen=True, slots=True)
+class DeviceCommand:
+    """A command over one kind of device. `secrets` has a function per action that prints one."""
+
+    kind: str  # driver or source
+    secrets: Mapping[str, Derive]
+    add: Callable[[Stack, Sequence[str]], list[Device]]
+
+    def run(self, stack: Stack, action: str, ids: Sequence[str], *, show_all: bool) -> int:
+        """Run one action; the return value is the exit status."""
+        if action != "list" and not ids:
+            print_line(f"run: name at least one id: ./run {self.kind}s {action} ID...")
+            return 2
+        if action == "add":
+            return self._add(stack, ids)
+        devices = stack.devices(self.kind)
+        if action == "list":
+            self._list(devices, show_all=show_all)
+            return 0
+        found = {one.device_id: one for one in devices if one.state != "removed"}
+        unknown = [one for one in ids if one not in found]
+        if unknown:
+            names = " ".join(unknown)
+            print_line(
+                f"run: no {self.kind} is named {names}; to add: ./run {self.kind}s add {names}"
+            )
+            return 1
+        if action in CHANGES:
+            return self._change(stack, action, ids)
+        return self._print_secrets(stack, action, [found[one] for one in ids])
+
+    def _add(self, stack: Stack, ids: Sequence[str]) -> int:
+        before = {one.device_id for one in stack.devices(self.kind) if one.state == "active"}
+        locked_out = self.add(stack, ids)
+        existing = [one for one in ids if one in before]
+        added = len(ids) - len(existing) - len(locked_out)
+        if existing:
+            print_line(f"registered already: {' '.join(existing)}")
+        if added:
+            print_line(f"added {added}; the MQTT user name is the {self.kind}'s id")
+        for one in locked_out:
+            print_line(refusal(one))
+        return 1 if locked_out else 0
+
+    def _list(self, devices: Sequence[Device], *, show_all: bool) -> None:
+        for one in devices:
+            if show_all:
+                print(f"{one.device_id} {one.state} generation {one.generation}")
+            elif one.state == "active":
+                print(one.device_id)
+
+    def _change(self, stack: Stack, action: str, ids: Sequence[str]) -> int:
+        for one in ids:
+            device = stack.change_device(self.kind, one, action)
+            if action == "rotate":
+                secrets = " and ".join(f"./run {self.kind}s {name} {one}" for name in self.secrets)
+                print_line(f"rotated {one} to generation {device.generation}; see {secrets}")
+            else:
+                print_line(f"{action}d {one}")
+        return 0
+
+    def _print_secrets(self, stack: Stack, action: str, devices: Sequence[Device]) -> int:
+        locked_out = [one for one in devices if one.state != "active"]
+        for one in locked_out:
+            print_line(refusal(one))
+        if locked_out:
+            return 1
+        key, derive = stack.paths.fleet_key(), self.secrets[action]
+        for one in devices:
+            secret = derive(key, one.device_id, one.generation)
+            print(secret if len(devices) == 1 else f"{one.device_id} {secret}")
+        return 0
 
 
-def print_secrets(ids: Sequence[str], derive: Callable[[str], str]) -> None:
-    """Print one secret bare, for use in a shell, or several as lines of id and secret."""
-    for one in ids:
-        print(derive(one) if len(ids) == 1 else f"{one} {derive(one)}")
+def refusal(device: Device) -> str:
+    """Return why a device may not log in, and the command that changes it."""
+    name, kind = device.device_id, device.kind
+    if device.state == "removed":
+        return f"run: {name} was removed; to add it with new secrets: ./run {kind}s add {name}"
+    return f"run: {name} is revoked; to give it new secrets: ./run {kind}s rotate {name}"
+
+
+def add_arguments(parser: argparse.ArgumentParser, actions: Sequence[str]) -> None:
+    """Add the arguments of both commands."""
+    parser.add_argument("action", nargs="?", choices=actions, default="list")
+    parser.add_argument("ids", nargs="*", metavar="ID")
+    parser.add_argument(
+        "--all", action="store_true", help="list revoked and removed ones too, with their state"
+    )

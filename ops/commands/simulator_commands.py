@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 
 from doorstep.provision import CITIES, numbered_ids
-from ops.commands.broker_users import read_driver_ids
+from ops.commands.broker_users import refusal
 from ops.console import print_line
 from ops.stack.processes import module_argv
 from ops.stack.settings import PROJECT
@@ -27,15 +27,18 @@ PUBLISHERS = {
 
 
 def run_as_driver(stack: Stack, options: argparse.Namespace) -> int:
-    """Run `replay` or `send`. Registers the driver first if there is none of that name."""
+    """Run `replay` or `send`. Registers the driver first if there has been none of that name."""
     argv = [*module_argv(options.command_name), *options.rest]
     if options.driver is None or asks_for_help(options.rest):
         return subprocess.run([*argv, "--help"], check=False, cwd=PROJECT).returncode
     argv += ["--driver", options.driver]
     _announce_start(stack)
     with stack.session():
-        is_new = options.driver not in read_driver_ids(stack)
-        stack.add_drivers([options.driver])
+        is_new = options.driver not in {one.device_id for one in stack.devices("driver")}
+        locked_out = stack.add_drivers([options.driver])
+        if locked_out:
+            print_line(refusal(locked_out[0]))
+            return 1
         if is_new:
             print_line(f"registered {options.driver} as a new driver")
         return subprocess.run(argv, check=False, env=stack.client_environment()).returncode

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doorstep.credentials import mqtt_password
-from doorstep.provision import write_password_file
+from doorstep.password_file import BROKER_SERVICES, add_entries
+from doorstep.provision import SERVICE_USERS
 from doorstep.settings import Bind
 from ops.servers.process import HOST, ServerProcess
 from ops.servers.waiting import wait_until
@@ -50,6 +51,9 @@ class MosquittoServer(ServerProcess):
 
     def password(self, username: str) -> str:
         """Return the password of a driver or service."""
+        if username in SERVICE_USERS:
+            service = username if username in BROKER_SERVICES else "driver_events"
+            return self.paths.mqtt_password(service)
         return mqtt_password(self.paths.fleet_key(), username)
 
     def add_drivers(self, *driver_ids: str) -> None:
@@ -70,7 +74,8 @@ class MosquittoServer(ServerProcess):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write_passwords(self, driver_ids: Sequence[str]) -> None:
-        write_password_file(self.paths.password_file, self.paths.fleet_key(), driver_ids)
+        passwords = self.paths.mqtt_passwords()
+        add_entries(self.paths.password_file, passwords, self.paths.fleet_key(), driver_ids)
         mosquitto.set_password_file_owner(self.paths.password_file)
 
 

@@ -2,7 +2,7 @@
 
 .env                    a copy of .env.example with a random password in each empty place
 .doorstep/compose/      mode 0700
-├── fleet.key           every device's password and token is derived from it
+├── fleet.key           the password and token of each device derive from it
 └── staff.token         the staff token of both APIs
 
 git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
@@ -18,13 +18,11 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from doorstep.credentials import (
     decode_fleet_key,
     encode_fleet_key,
-    mqtt_password,
     new_fleet_key,
     new_staff_token,
 )
@@ -39,7 +37,7 @@ ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 def make_secrets(project: Path) -> list[Path]:
     """Write missing files and return their paths.
 
-    Raises SettingsError if .env was made with another fleet key.
+    Raises SettingsError if .env exists without the other files, or the fleet key is malformed.
     """
     written: list[Path] = []
     folder = project / SECRETS
@@ -56,46 +54,31 @@ def make_secrets(project: Path) -> list[Path]:
     ):
         if _write_once(folder / name, text, 0o644):
             written.append(folder / name)
-    key = decode_fleet_key((folder / "fleet.key").read_text(encoding="ascii"))
-    derived = {
-        "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
-        "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
-    }
+    decode_fleet_key((folder / "fleet.key").read_text(encoding="ascii"))
     example = (project / ".env.example").read_text(encoding="utf-8")
-    if _write_once(environment, fill(example, derived), 0o600) or _add_new_variables(
-        environment, example, derived
-    ):
+    if _write_once(environment, fill(example), 0o600) or _add_new_variables(environment, example):
         written.append(environment)
-    found = {
-        match["name"]: match["value"] for match in ASSIGNMENT.finditer(environment.read_text())
-    }
-    mismatches = [name for name, value in derived.items() if found.get(name) != value]
-    if mismatches:
-        raise SettingsError(
-            f"{', '.join(mismatches)} in .env and the files in {SECRETS}/ do not match: restore "
-            "the missing one, or delete both and the volumes to start again"
-        )
     return written
 
 
-def fill(example: str, derived: Mapping[str, str]) -> str:
-    """Fill each empty value: with the derived secret of that name, or a random password."""
+def fill(example: str) -> str:
+    """Fill each empty value with a random password."""
 
     def fill_line(match: re.Match[str]) -> str:
         name, value = match["name"], match["value"].strip()
-        return f"{name}={value or derived.get(name) or secrets.token_urlsafe(PASSWORD_BYTES)}"
+        return f"{name}={value or secrets.token_urlsafe(PASSWORD_BYTES)}"
 
     return ASSIGNMENT.sub(fill_line, example)
 
 
-def _add_new_variables(environment: Path, example: str, derived: Mapping[str, str]) -> bool:
+def _add_new_variables(environment: Path, example: str) -> bool:
     """Append variables of a later release's .env.example. Returns whether there were any."""
     text = environment.read_text(encoding="utf-8")
     found = {match["name"] for match in ASSIGNMENT.finditer(text)}
     new = [match[0] for match in ASSIGNMENT.finditer(example) if match["name"] not in found]
     if new:
         with environment.open("a", encoding="utf-8") as file:
-            file.write(("" if text.endswith("\n") else "\n") + fill("\n".join(new), derived) + "\n")
+            file.write(("" if text.endswith("\n") else "\n") + fill("\n".join(new)) + "\n")
     return bool(new)
 
 

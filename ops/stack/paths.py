@@ -1,7 +1,8 @@
 """The files and folders of a stack.
 
 .doorstep/stack/
-├── secrets/      mode 0700: fleet.key, *.token, database/ROLE, kafka/PRINCIPAL
+├── secrets/      mode 0700: fleet.key, *.token, generations, database/ROLE, kafka/PRINCIPAL,
+│                 mqtt/SERVICE
 ├── logs/         one rotated file per process
 ├── kafka/  mosquitto/  postgres/
 ├── journals/     of simulated devices
@@ -23,12 +24,22 @@ from doorstep.credentials import (
     decode_fleet_key,
     encode_fleet_key,
     new_fleet_key,
+    new_service_password,
     new_service_token,
     new_staff_token,
 )
+from doorstep.password_file import BROKER_SERVICES
 from ops.stack.errors import StackError
 
-DATABASE_ROLES = ("postgres", "doorstep_owner", "driver_events", "driver_api", "tracking_api")
+DATABASE_ROLES = (
+    "postgres",
+    "doorstep_owner",
+    "driver_events",
+    "driver_api",
+    "tracking_api",
+    "broker_sync",
+    "customer",
+)
 DATABASE_PASSWORD_BYTES = 24
 UNIX_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107
 
@@ -54,6 +65,11 @@ class StackPaths:
     @property
     def driver_api_token_file(self) -> Path:
         return self.secrets / "driver_api.token"
+
+    @property
+    def generations_file(self) -> Path:
+        """The generation of each device that was rotated or added again; broker_sync writes it."""
+        return self.secrets / "generations"
 
     @property
     def logs(self) -> Path:
@@ -123,7 +139,12 @@ class StackPaths:
     def prepare(self) -> None:
         """Create missing folders and secrets. Idempotent."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for folder in (self.secrets, self.secrets / "database", self.journals):
+        for folder in (
+            self.secrets,
+            self.secrets / "database",
+            self.secrets / "mqtt",
+            self.journals,
+        ):
             folder.mkdir(mode=0o700, exist_ok=True)
         self.logs.mkdir(exist_ok=True)
         socket_dir = self.supervisor_socket.parent
@@ -136,6 +157,8 @@ class StackPaths:
         _write_once(self.driver_api_token_file, lambda: new_service_token() + "\n")
         for role in DATABASE_ROLES:
             _write_once(self.secrets / "database" / role, _new_password)
+        for service in BROKER_SERVICES:
+            _write_once(self.secrets / "mqtt" / service, lambda: new_service_password() + "\n")
 
     def fleet_key(self) -> bytes:
         """Read the key that every device's secrets are derived from."""
@@ -152,6 +175,14 @@ class StackPaths:
     def database_password(self, role: str) -> str:
         """Read a database role's password."""
         return (self.secrets / "database" / role).read_text(encoding="ascii").strip()
+
+    def mqtt_password(self, service: str) -> str:
+        """Read the MQTT password of one of BROKER_SERVICES."""
+        return (self.secrets / "mqtt" / service).read_text(encoding="ascii").strip()
+
+    def mqtt_passwords(self) -> dict[str, str]:
+        """Read the MQTT passwords of all BROKER_SERVICES."""
+        return {service: self.mqtt_password(service) for service in BROKER_SERVICES}
 
     def kafka_password(self, principal: str) -> str:
         """Read the password of one of Kafka's principals; create it if there is none."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from doorstep.credentials import mqtt_password
 from doorstep.kafka.access import PLAIN, SCRAM, KafkaAccess
 from doorstep.kafka.access_control import ADMIN
+from doorstep.password_file import BROKER_SERVICES
 from doorstep.settings import Bind
 from ops.stack import kafka, mosquitto
 from ops.stack.addresses import Addresses, reach
@@ -23,6 +23,7 @@ from ops.stack.users import as_user, dies_with_parent, service_user
 Kind = Literal["database", "brokers", "services"]
 KINDS: tuple[Kind, ...] = ("database", "brokers", "services")  # in start order; stop reverses it
 
+BROKER_SYNC = "broker_sync"  # listens nowhere
 SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
 # Programs that the launcher runs beside the stack, by their `./run` command.
 PROGRAM_MODULES = {
@@ -90,9 +91,22 @@ def owner_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]
         "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
         "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
         "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
+        "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
+        "CUSTOMER_PASSWORD": paths.database_password("customer"),
         "FLEET_KEY_FILE": str(paths.fleet_key_file),
         "STAFF_TOKEN_FILE": str(paths.staff_token_file),
+    }
+
+
+def broker_sync_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]:
+    """Return the environment of broker_sync."""
+    return {
+        "DATABASE_URL": database_url(paths, addresses, "broker_sync"),
+        "FLEET_KEY_FILE": str(paths.fleet_key_file),
         "MOSQUITTO_PASSWORD_FILE": str(paths.password_file),
+        "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
+        "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
+        "STACK_MQTT_PASSWORD": paths.mqtt_password("stack"),
     }
 
 
@@ -113,11 +127,9 @@ def service_environment(
 ) -> dict[str, str]:
     """Return the environment of one service. docker-compose.yml sets the same variables."""
     kafka_servers = kafka_access(paths, addresses, service).environment()
-    mqtt = {
-        "MQTT_URL": addresses.mqtt_url,
-        "MQTT_USERNAME": service,
-        "MQTT_PASSWORD": mqtt_password(paths.fleet_key(), service),
-    }
+    mqtt = {"MQTT_URL": addresses.mqtt_url, "MQTT_USERNAME": service}
+    if service in BROKER_SERVICES:
+        mqtt["MQTT_PASSWORD"] = paths.mqtt_password(service)
     match service:
         case "bridge":
             return {**mqtt, **kafka_servers, "BRIDGE_BIND": str(addresses.bridge)}
@@ -142,6 +154,7 @@ def service_environment(
             return {
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, addresses, "tracking_api"),
+                "CUSTOMER_DATABASE_URL": database_url(paths, addresses, "customer"),
                 "TRACKING_API_BIND": str(addresses.tracking_api),
                 "TRACKING_API_INTERNAL_BIND": str(addresses.tracking_api_internal),
                 "TRACKING_API_PUBLIC_URL": public_url or addresses.tracking_api_url,
@@ -194,7 +207,23 @@ def server_specs(
 def service_specs(
     paths: StackPaths, addresses: Addresses, settings: StackSettings
 ) -> list[ProcessSpec]:
-    """Specify the installed services."""
+    """Specify broker_sync and the installed services."""
+    sync = [sys.executable, "-m", "ops.stack.broker_sync", "--home", str(paths.root)]
+    return [
+        ProcessSpec(
+            BROKER_SYNC,
+            "services",
+            dies_with_parent(sync, "TERM"),
+            addresses.database,
+            environment=broker_sync_environment(paths, addresses),
+        ),
+        *_http_specs(paths, addresses, settings),
+    ]
+
+
+def _http_specs(
+    paths: StackPaths, addresses: Addresses, settings: StackSettings
+) -> list[ProcessSpec]:
     user = service_user()
     return [
         ProcessSpec(

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping
 from doorstep.errors import Unavailable
 from doorstep.kafka.access_control import ADMIN, GRANTS
 from doorstep.kafka.provision import provision_kafka
+from doorstep.password_file import add_entries
 from doorstep.provision import (
+    TICKERS,
+    import_sources,
     owner_connection,
     provision_firenze,
+    provision_sources,
     provision_staff,
-    write_password_file,
 )
 from ops.console import Echo
 from ops.stack import mosquitto, probes
@@ -49,9 +52,9 @@ def prepare_database(paths: StackPaths, echo: Echo) -> None:
 
 
 def prepare_brokers(paths: StackPaths, addresses: Addresses, echo: Echo) -> None:
-    """Write each Mosquitto's configuration and the password file."""
+    """Write each Mosquitto's configuration, and the services' lines of the password file."""
     mosquitto.prepare(paths, addresses, echo)
-    write_password_file(paths.password_file, paths.fleet_key())
+    add_entries(paths.password_file, paths.mqtt_passwords())
     mosquitto.set_password_file_owner(paths.password_file)
 
 
@@ -96,6 +99,8 @@ def set_up_database(
     with owner_connection(owner_environment["DATABASE_ADMIN_URL"]) as conn:
         provision_staff(conn, paths.staff_token())
         provision_firenze(conn)
+        provision_sources(conn, [TICKERS])
+        import_sources(conn, paths.password_file.with_name("sources"))
 
 
 def _wait(process: str, is_ready: Callable[[], bool]) -> None:

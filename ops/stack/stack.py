@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import os
 import shutil
 import time
@@ -20,6 +21,7 @@ from doorstep.provision import (
     provision_drivers,
     provision_sources,
 )
+from doorstep.store.people import Device, change_device, list_devices
 from ops.console import Echo, print_line
 from ops.stack import kafka, probes
 from ops.stack.addresses import Addresses, choose_addresses
@@ -229,7 +231,7 @@ class Stack:
                 self.process_specs(),
                 running,
                 self._cluster(),
-                self.paths.fleet_key(),
+                self.paths.mqtt_password("stack"),
                 self.kafka_access(ADMIN),
             ),
         ]
@@ -272,32 +274,69 @@ class Stack:
 
     # -- changes -------------------------------------------------------------------------------
 
-    def add_drivers(self, driver_ids: Sequence[str]) -> None:
-        """Register drivers, and wait until every broker accepts them."""
+    def add_drivers(self, driver_ids: Sequence[str], *, again: bool = False) -> list[Device]:
+        """Register drivers, and wait until every broker accepts them.
+
+        A removed driver comes back only if `again`. Returns the drivers that may not log in.
+        """
         check_driver_ids(driver_ids)
         if not driver_ids:
-            return
-        key = self.paths.fleet_key()
+            return []
         with owner_connection(self.database_admin_url) as conn:
-            provision_drivers(conn, key, self.paths.password_file, driver_ids, self._echo)
-        self._reload_passwords(driver_ids[-1])
+            locked_out = provision_drivers(
+                conn, self.paths.fleet_key(), driver_ids, self._echo, again=again, who=operator()
+            )
+        self._wait_for_newest("driver", driver_ids, locked_out)
+        return locked_out
 
-    def add_sources(self, source_ids: Sequence[str]) -> None:
+    def add_sources(self, source_ids: Sequence[str], *, again: bool = False) -> list[Device]:
         """Register sources of series, and wait until every broker accepts them."""
-        if source_ids:
-            provision_sources(self.paths.password_file, self.paths.fleet_key(), source_ids)
-            self._reload_passwords(source_ids[-1])
+        if not source_ids:
+            return []
+        with owner_connection(self.database_admin_url) as conn:
+            locked_out = provision_sources(conn, source_ids, again=again, who=operator())
+        self._wait_for_newest("source", source_ids, locked_out)
+        return locked_out
 
-    def _reload_passwords(self, newest_user: str) -> None:
-        """Make the brokers reload the password file, and wait until they accept a new user."""
-        key = self.paths.fleet_key()
-        for number in range(1, len(self.addresses.mqtt) + 1):
-            self.supervisor.signal(f"mosquitto-{number}", "brokers", "HUP")
+    def devices(self, kind: str) -> list[Device]:
+        """Return all drivers or sources, removed ones included, in the order of their addition."""
+        with owner_connection(self.database_admin_url) as conn:
+            return list_devices(conn, kind)
+
+    def change_device(self, kind: str, device_id: str, change: str) -> Device:
+        """Revoke, rotate or remove a device, and wait until no broker accepts its old password.
+
+        Raises UnknownDriver.
+        """
+        with owner_connection(self.database_admin_url) as conn:
+            device = change_device(conn, kind, device_id, change, operator())
+        if change == "rotate":
+            self._wait_for_logins(device, accepted=True)
+        else:
+            self._wait_for_logins(device, accepted=False)
+        return device
+
+    def _wait_for_newest(
+        self, kind: str, device_ids: Sequence[str], locked_out: Sequence[Device]
+    ) -> None:
+        names = {one.device_id for one in locked_out}
+        newest = next((one for one in reversed(device_ids) if one not in names), None)
+        if newest is not None:
+            [device] = [one for one in self.devices(kind) if one.device_id == newest]
+            self._wait_for_logins(device, accepted=True)
+
+    def _wait_for_logins(self, device: Device, *, accepted: bool) -> None:
+        """Wait until broker_sync has brought a change to every broker. Raises StackError."""
+        user = device.device_id
+        password = mqtt_password(self.paths.fleet_key(), user, device.generation)
         deadline = time.monotonic() + LOGIN_TIMEOUT_S
         for number, broker in enumerate(self.addresses.mqtt, start=1):
-            while not probes.mqtt_accepts(broker, newest_user, mqtt_password(key, newest_user)):
+            while probes.mqtt_accepts(broker, user, password) != accepted:
                 if time.monotonic() > deadline:
-                    raise StackError(f"mosquitto-{number} does not accept {newest_user}")
+                    still = "does not accept" if accepted else "still accepts"
+                    raise StackError(
+                        f"mosquitto-{number} {still} {user}: see ./run logs broker_sync"
+                    )
                 time.sleep(0.05)
 
     def pid_of(self, name: str) -> int:
@@ -326,3 +365,8 @@ class Stack:
     def log_files(self) -> dict[str, Path]:
         """Return the log file of each process by its name."""
         return {path.stem: path for path in sorted(self.paths.logs.glob("*.log"))}
+
+
+def operator() -> str:
+    """Return the name under which the audit records what this user does."""
+    return f"run:{getpass.getuser()}"

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from doorstep.credentials import mqtt_password
 from doorstep.kafka.access import KafkaAccess
 from ops.stack import probes
 from ops.stack.addresses import reach
 from ops.stack.postgres import PostgresCluster
-from ops.stack.processes import ProcessSpec
+from ops.stack.processes import BROKER_SYNC, ProcessSpec
 from ops.stack.supervisor import Running
 
 
@@ -42,15 +41,14 @@ def probe_processes(
     specs: Sequence[ProcessSpec],
     running: Mapping[str, Running],
     cluster: PostgresCluster,
-    fleet_key: bytes,
+    stack_password: str,
     kafka: KafkaAccess,
 ) -> list[ProcessStatus]:
-    """Probe all processes in parallel."""
-    password = mqtt_password(fleet_key, "stack")
+    """Probe all processes in parallel. `stack_password` is that of the MQTT user `stack`."""
 
     def probe(spec: ProcessSpec) -> ProcessStatus:
         process = running.get(spec.name)
-        ready, detail = _probe(spec, cluster, password, kafka)
+        ready, detail = _probe(spec, cluster, stack_password, kafka)
         return ProcessStatus(
             spec.name,
             str(reach(spec.address)),
@@ -67,6 +65,8 @@ def probe_processes(
 def _probe(
     spec: ProcessSpec, cluster: PostgresCluster, password: str, kafka: KafkaAccess
 ) -> tuple[bool, str]:
+    if spec.name == BROKER_SYNC:
+        return True, ""  # serves nothing: its process is all there is to see
     if spec.kind == "services":
         return probes.service_is_ready(spec.address)
     if spec.name == "kafka":

@@ -36,8 +36,12 @@ SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8,
         round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
         battery, order_id, duty
     )), '[]')::text
-FROM driver_state
+FROM driver_state s
 WHERE fix_at IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM device_credential c
+        WHERE c.device_id = s.driver_id AND c.removed_at IS NOT NULL
+    )
     AND (%(received_after)s::timestamptz IS NULL OR received_at > %(received_after)s)
 
 -- read_fleet_page --
@@ -48,8 +52,12 @@ SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8,
         battery, order_id, duty
     )), '[]')::text
 FROM (
-    SELECT * FROM driver_state
+    SELECT * FROM driver_state s
     WHERE fix_at IS NOT NULL AND driver_id > %(after)s
+        AND NOT EXISTS (
+            SELECT FROM device_credential c
+            WHERE c.device_id = s.driver_id AND c.removed_at IS NOT NULL
+        )
     ORDER BY driver_id
     LIMIT %(limit)s
 ) AS page

@@ -5,7 +5,9 @@ DO $do$
 DECLARE
     role_name text;
 BEGIN
-    FOREACH role_name IN ARRAY ARRAY['driver_events', 'driver_api', 'tracking_api', 'customer'] LOOP
+    FOREACH role_name IN ARRAY ARRAY[
+        'driver_events', 'driver_api', 'tracking_api', 'customer', 'broker_sync'
+    ] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
         END IF;

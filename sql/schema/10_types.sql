@@ -39,6 +39,16 @@ CREATE TYPE state_source AS ENUM ('gps', 'staff', 'driver', 'customer');
 
 CREATE TYPE token_role AS ENUM ('staff', 'driver', 'customer');
 
+CREATE TYPE staff_role AS ENUM (
+    'viewer',       -- reads
+    'dispatcher',   -- reads, and commands orders and drivers
+    'admin',        -- everything, with policies, staff and credentials
+    'restaurant',   -- no route accepts it yet
+    'integration'   -- no route accepts it yet
+);
+
+CREATE TYPE device_kind AS ENUM ('driver', 'source');
+
 -- The outcome of an incoming fix that was not committed without remark.
 CREATE TYPE fix_outcome AS (n int4, outcome text, reason text);
 

@@ -30,6 +30,7 @@ CREATE TABLE access_token (
     name text,  -- of a staff token
     created_at timestamptz NOT NULL DEFAULT now(),
     revoked_at timestamptz,
+    expires_at timestamptz,  -- of a staff token; null: never
     CHECK ((role = 'driver') = (driver_id IS NOT NULL)),
     CHECK ((role = 'customer') = (order_id IS NOT NULL)),
     CHECK ((role = 'staff') = (name IS NOT NULL))

@@ -1,5 +1,5 @@
--- Which seqs of a boot are settled: a prefix, and bitmaps of 2,048 seqs beyond it. The cost of a fix
--- is bounded whatever seqs a device sends: docs/explanation/watermark.md.
+-- Which seqs of a boot are settled: a prefix, and bitmaps of 2,048 seqs beyond it. The cost of a
+-- fix is bounded whatever seqs a device sends: docs/explanation/watermark.md.
 
 -- Settles seqs that do not simply continue their boot: sets their bits, and moves each prefix over
 -- at most two blocks per seq. The rows of boot_seqs exist, and their drivers' rows are locked.
@@ -83,8 +83,8 @@ BEGIN
     seq := settled_to;
     missing := '[]';
     FOR block IN
-        SELECT k.block_no, coalesce(k.stored, B'0'::bit(2048)) | coalesce(k.rejected, B'0'::bit(2048))
-            AS bits
+        SELECT k.block_no,
+            coalesce(k.stored, B'0'::bit(2048)) | coalesce(k.rejected, B'0'::bit(2048)) AS bits
         FROM boot_seq_block k
         WHERE k.driver_id = of_driver_id AND k.boot = of_boot
             AND k.block_no >= (settled_to + 1) >> 11

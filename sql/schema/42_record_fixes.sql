@@ -84,10 +84,11 @@ BEGIN
 END
 $$;
 
--- Removes the fixes of these drivers that are over their quota from incoming_fix, the last first, and
--- parks them: one copy of each, with the least received_at. Spoilt ones are rejected, and what a
--- driver has beyond limits.max_parked is dropped and counted in boot_seqs.held: its device sends it
--- again. n below -1500000000 are parked fixes that are due. Returns the outcome of each fix removed.
+-- Removes the fixes of these drivers that are over their quota from incoming_fix, the last first,
+-- and parks them: one copy of each, with the least received_at. Spoilt ones are rejected, and what
+-- a driver has beyond limits.max_parked is dropped and counted in boot_seqs.held: its device sends
+-- it again. n below -1500000000: parked fixes that are due.
+-- Returns the outcome of each fix removed.
 CREATE FUNCTION incoming_fix__park_excess(driver_ids text[], fix_takes interval, burst interval)
 RETURNS SETOF fix_outcome LANGUAGE plpgsql
 SET enable_hashjoin = on
@@ -644,8 +645,8 @@ AS $$
 $$;
 
 -- Like read_watermarks_v1, and for how long the device is to send nothing of the boot again
--- (hold_s), since fixes of the driver are parked over the quota, and how many fixes of the boot were
--- dropped beyond what can be parked. A boot of such a driver that is not known yet has seq 0.
+-- (hold_s), since fixes of the driver are parked over the quota, and how many fixes of the boot
+-- were dropped beyond what can be parked. A boot of such a driver that is not known yet has seq 0.
 CREATE FUNCTION read_watermarks_v2(driver_ids text[], boots text[])
 RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb, hold_s int, held int8)
 LANGUAGE sql STABLE SECURITY DEFINER

@@ -81,8 +81,8 @@ AS $$
     DELETE FROM outbox WHERE outbox_id = ANY (ids)
 $$;
 
--- Returns no row for a token that is unknown, revoked or expired. A customer's token expires
--- limits.customer_token_s after the end of the order.
+-- Returns no row for a token that is unknown, revoked, expired, or of a staff role without routes.
+-- A customer's token expires limits.customer_token_s after the end of the order.
 CREATE FUNCTION find_token_v1(of_token_sha256 bytea)
 RETURNS TABLE (role token_role, driver_id text, order_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -91,7 +91,10 @@ AS $$
     SELECT t.role, t.driver_id, t.order_id
     FROM access_token t
     LEFT JOIN orders o ON o.order_id = t.order_id
-    WHERE t.token_sha256 = of_token_sha256 AND t.revoked_at IS NULL
+    LEFT JOIN staff s ON s.name = t.name
+    WHERE t.token_sha256 = of_token_sha256 AND t.revoked_at IS NULL AND s.revoked_at IS NULL
+        AND (s.role IS NULL OR s.role IN ('viewer', 'dispatcher', 'admin'))
+        AND (t.expires_at IS NULL OR clock_timestamp() < t.expires_at)
         AND (o.ended_at IS NULL OR clock_timestamp()
             < o.ended_at + make_interval(secs => (SELECT customer_token_s FROM limits)))
 $$;
@@ -138,6 +141,7 @@ BEGIN
 END
 $$;
 
+-- A driver who was revoked or removed gets no token, and a token that was revoked stays revoked.
 CREATE FUNCTION register_drivers_v1(driver_ids text[], names text[], token_sha256s bytea[])
 RETURNS void LANGUAGE plpgsql
 SET search_path = doorstep, public, pg_temp
@@ -147,15 +151,16 @@ BEGIN
     ON CONFLICT (driver_id) DO UPDATE SET name = EXCLUDED.name WHERE driver.name <> EXCLUDED.name;
     INSERT INTO driver_state (driver_id) SELECT unnest(driver_ids)
     ON CONFLICT DO NOTHING;
+    PERFORM add_devices_v1('driver', driver_ids, false, NULL);
     UPDATE access_token t SET revoked_at = clock_timestamp()
     FROM unnest(driver_ids, token_sha256s) AS n (driver_id, token_sha256)
     WHERE t.driver_id = n.driver_id AND t.revoked_at IS NULL AND t.token_sha256 <> n.token_sha256;
     INSERT INTO access_token (token_sha256, role, driver_id)
     SELECT n.token_sha256, 'driver', n.driver_id
     FROM unnest(driver_ids, token_sha256s) AS n (driver_id, token_sha256)
-    WHERE n.token_sha256 IS NOT NULL
-    ON CONFLICT (token_sha256) DO UPDATE SET revoked_at = NULL
-        WHERE access_token.revoked_at IS NOT NULL;
+    JOIN device_credential d ON d.device_id = n.driver_id
+    WHERE n.token_sha256 IS NOT NULL AND d.kind = 'driver' AND d.revoked_at IS NULL
+    ON CONFLICT (token_sha256) DO NOTHING;
 END
 $$;
 
@@ -182,16 +187,21 @@ AS $$
         east = EXCLUDED.east, north = EXCLUDED.north
 $$;
 
+-- Registers the launcher's own token, as an admin of this name. A token that was revoked stays
+-- revoked; a new one replaces the older ones.
 CREATE FUNCTION register_staff_token_v1(new_token_sha256 bytea, of_name text)
 RETURNS void LANGUAGE plpgsql
 SET search_path = doorstep, public, pg_temp
 AS $$
 BEGIN
+    IF EXISTS (SELECT FROM access_token WHERE token_sha256 = new_token_sha256) THEN
+        RETURN;
+    END IF;
+    INSERT INTO staff (name, role) VALUES (of_name, 'admin')
+    ON CONFLICT (name) DO UPDATE SET revoked_at = NULL, rotated_at = clock_timestamp();
     UPDATE access_token SET revoked_at = clock_timestamp()
-        WHERE role = 'staff' AND name = of_name AND revoked_at IS NULL
-            AND token_sha256 <> new_token_sha256;
-    INSERT INTO access_token (token_sha256, role, name) VALUES (new_token_sha256, 'staff', of_name)
-    ON CONFLICT (token_sha256) DO UPDATE SET revoked_at = NULL;
+        WHERE role = 'staff' AND name = of_name AND revoked_at IS NULL;
+    INSERT INTO access_token (token_sha256, role, name) VALUES (new_token_sha256, 'staff', of_name);
 END
 $$;
 

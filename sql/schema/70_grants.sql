@@ -4,15 +4,14 @@
 DO $do$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-    EXECUTE format(
-        'GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, customer',
-        current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, '
+        'customer, broker_sync', current_database());
 END
 $do$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorstep FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api, customer;
+GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api, customer, broker_sync;
 
 GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, record_parked_v1, read_watermarks_v1,
@@ -28,8 +27,9 @@ TO driver_events;
 GRANT SELECT ON outbox, parked_fix, kafka_offset, history_bounds, limits TO driver_events;
 
 GRANT EXECUTE ON FUNCTION
-    prepare_incoming_v1, record_fixes_v1, read_watermarks_v1, read_watermarks_v2, add_dead_letters_v1,
-    apply_order_command_v1, apply_driver_command_v1, find_token_v1
+    prepare_incoming_v1, record_fixes_v1, read_watermarks_v1, read_watermarks_v2,
+    add_dead_letters_v1, apply_order_command_v1, apply_driver_command_v1, find_token_v1,
+    find_token_v2
 TO driver_api;
 GRANT SELECT ON driver, driver_state, restaurant, orders, order_now, assignment TO driver_api;
 
@@ -38,15 +38,19 @@ GRANT EXECUTE ON FUNCTION
     replace_customer_token_v1, revoke_customer_tokens_v1, nearest_drivers_v1,
     ground_distance_m, instant_text, driver_sampling__set_v1, fleet_tile_v1, fleet_history_v1,
     series__downsample_v1, series__points, simulation_target__set_v1, eta_model__read_v1,
-    fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample
+    fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample,
+    find_token_v2, record_audit_v1, change_device_v1, change_staff_v1, list_staff_v1
 TO tracking_api;
 GRANT SELECT ON
     driver, driver_state, driver_cell, restaurant, service_area, policy, limits, orders, order_now,
     assignment, evidence, order_event, order_transition, driver_transition, fix_history,
-    fix_chunk, history_bounds, driver_sampling, series, series_point, simulation_target
+    fix_chunk, history_bounds, driver_sampling, series, series_point, simulation_target,
+    device_credential
 TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
     customer_tracks_v1, customer_polls_v1, customer_history_v1, customer_cancel_v1
 TO customer;
+
+GRANT EXECUTE ON FUNCTION changed_devices_v1, register_device_tokens_v1 TO broker_sync;

@@ -150,7 +150,7 @@ class City:
     ) -> None:
         """Register a driver and, with a place, put them on duty there."""
         with self.database() as conn:
-            provision_drivers(conn, self.stack.paths.fleet_key(), None, [driver_id], print)
+            provision_drivers(conn, self.stack.paths.fleet_key(), [driver_id], print)
         if place is not None:
             await self.phone(driver_id, "on-duty")
             await self.report(driver_id, place, ago_s)

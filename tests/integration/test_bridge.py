@@ -304,7 +304,5 @@ def test_bridge__retained_points__are_relayed_and_no_longer_kept_by_the_broker(
     source.loop_stop()
     assert heard == ["doorstep/v1/series/source-1/last"]
     keys = {f"source-1/measure-{n}".encode() for n in range(100)}
-    found = read_topic(
-        kafka.access, "series", lambda all_: keys <= {one.key() for one in all_}
-    )
+    found = read_topic(kafka.access, "series", lambda all_: keys <= {one.key() for one in all_})
     assert all(one.value() for one in found)  # what clears is no point

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from doorstep.credentials import mqtt_password, new_fleet_key
-from doorstep.provision import write_password_file
+from doorstep.password_file import add_entries
 from doorstep.settings import Bind
 from ops.servers.waiting import wait_until
 from ops.stack.mosquitto import ACL, TEMPLATE, render
@@ -21,6 +21,7 @@ from ops.stack.probes import mqtt_accepts
 
 SCRIPT = TEMPLATE.parent / "in-container"
 KEY = new_fleet_key()
+BRIDGE_PASSWORD = "secret"
 TIMEOUT_S = 30.0
 
 
@@ -63,12 +64,13 @@ def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
 
 def provide(folder: Path, *driver_ids: str) -> None:
     """Write what `provision` writes: the passwords first, then the ACL."""
-    write_password_file(folder / "passwd", KEY, driver_ids)
+    add_entries(folder / "passwd", {"bridge": BRIDGE_PASSWORD}, KEY, driver_ids)
     shutil.copyfile(ACL, folder / "acl")
 
 
 def lets_in(bind: Bind, user: str) -> bool:
-    return mqtt_accepts(bind, user, mqtt_password(KEY, user))
+    password = BRIDGE_PASSWORD if user == "bridge" else mqtt_password(KEY, user)
+    return mqtt_accepts(bind, user, password)
 
 
 def test_in_container__provisioned_late__starts_after_it(

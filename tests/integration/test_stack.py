@@ -26,6 +26,7 @@ PROCESSES = [
     "postgres",
     "kafka",
     "mosquitto-1",
+    "broker_sync",
     "bridge",
     "driver_events",
     "driver_api",
@@ -102,7 +103,7 @@ def test_secrets__running_stack__are_not_in_logs_or_command_lines(stack: Stack) 
         stack.paths.fleet_key_file.read_text().strip(),
         stack.paths.staff_token(),
         *(path.read_text().strip() for path in (stack.paths.secrets / "database").iterdir()),
-        mqtt_password(stack.paths.fleet_key(), "bridge"),
+        stack.paths.mqtt_password("bridge"),
     ]
     texts = [path.read_text(errors="replace") for path in stack.paths.logs.iterdir()]
     texts += [Path(f"/proc/{one.pid}/cmdline").read_text() for one in stack.status()]

@@ -149,4 +149,4 @@ class _NoLiveFeed:
 
 
 async def _staff(token_sha256: bytes) -> Token:
-    return Token("staff", None, None)
+    return Token("staff", None, None, "anna", "admin")

@@ -155,6 +155,7 @@ class Fleet:
             "policy_id": policy_id,
             "idempotency_key": None,
             "customer_name": None,
+            "who": None,
         }
         order_id: UUID = self._one(self.customers, query("create_order"), parameters)["order_id"]
         self._tokens[order_id] = token_sha256

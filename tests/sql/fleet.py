@@ -69,6 +69,7 @@ class Fleet:
             policy_id=policy_id,
             idempotency_key=key,
             customer_name=None,
+            who=None,
         )
 
     def command_order(

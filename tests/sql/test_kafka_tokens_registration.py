@@ -21,6 +21,9 @@ TABLES = (
     "assignment",
     "boot_seq_block",
     "boot_seqs",
+    "audit",
+    "credential_version",
+    "device_credential",
     "driver",
     "driver_cell",
     "driver_clock",
@@ -51,6 +54,7 @@ TABLES = (
     "series_point",
     "service_area",
     "simulation_target",
+    "staff",
     "street_speed",
 )
 

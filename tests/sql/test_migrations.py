@@ -377,7 +377,7 @@ def test_main__passwords__let_the_services_in(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_ADMIN_URL", database.url())
-    for name in ("DRIVER_EVENTS", "DRIVER_API", "TRACKING_API"):
+    for name in ("DRIVER_EVENTS", "DRIVER_API", "TRACKING_API", "BROKER_SYNC"):
         monkeypatch.setenv(f"{name}_PASSWORD", PASSWORD)
     assert main(["passwords"]) == 0
     with database.connect("tracking_api") as conn:
@@ -432,4 +432,6 @@ def test_schema__every_function__is_named_for_a_table_or_is_versioned() -> None:
     for path in schema_files():
         names |= set(re.findall(r"^CREATE FUNCTION (\w+)", sql.read_sql(path), re.MULTILINE))
     helpers = {"ground_distance_m", "cell_of", "instant_text"}
-    assert {name for name in names if "__" not in name and not re.search(r"_v\d$", name)} == helpers
+    assert {
+        name for name in names if "__" not in name and not re.search(r"_v\d+$", name)
+    } == helpers

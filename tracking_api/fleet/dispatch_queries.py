@@ -8,13 +8,25 @@ from functools import cache
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
-from sqlalchemy import Integer, Text, Uuid, and_, bindparam, cast, func, literal_column, or_, select
+from sqlalchemy import (
+    Integer,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 
 from doorstep.store.compiled import compile_statement
 from doorstep.store.deadline import fetch_all, fetch_one
 from doorstep.store.pool import Pool
 from doorstep.store.records import Order
-from doorstep.store.tables import assignment, driver, driver_state, orders
+from doorstep.store.tables import assignment, device_credential, driver, driver_state, orders
 from sql import query
 from tracking_api.fleet.presence import LOST_AFTER_S, MOVING_MPS, SILENT_AFTER_S
 
@@ -180,6 +192,10 @@ def _search_drivers() -> bytes:
     text = bindparam("text", type_=Text)
     part = func.lower(text)
     columns = driver.c
+    credential = device_credential.c
+    is_removed = exists().where(
+        credential.device_id == columns.driver_id, credential.removed_at.is_not(None)
+    )
     return compile_statement(
         select(
             columns.driver_id,
@@ -191,6 +207,7 @@ def _search_drivers() -> bytes:
             driver_state.c.lat_deg,
         )
         .join(driver_state, driver_state.c.driver_id == columns.driver_id)
+        .where(~is_removed)
         .where(
             or_(
                 func.strpos(func.lower(columns.driver_id), part) > literal_column("0"),

@@ -1,6 +1,7 @@
 """All viewers of this process: counted, limited, kept alive, checked, disconnected.
 
-Once a second a tenth of them gets a heartbeat and has its tokens looked up, all in one statement.
+Once a second a tenth of them gets a heartbeat, and a fifth has its tokens looked up, all in one
+statement: a revoked token ends its streams within 5 s.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MAX_VIEWERS_PER_TOKEN = 50  # several phones of one household
 
 FindTokens = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Token]]]
 
-_LINK_ENDED = end_frame("link_ended")
+LINK_ENDED = end_frame("link_ended")
 
 
 class TooManyViewers(Unavailable):
@@ -102,7 +103,7 @@ class ConnectionManager:
             try:
                 await self.maintain_next_bucket()
             except DoorstepError:
-                pass  # the database is unavailable: this bucket's tokens are checked in 10 s
+                pass  # the database is unavailable: these tokens are checked in 5 s
             except Exception:  # noqa: BLE001 - the task's boundary
                 get_logger().exception("live_connections_defect")
 
@@ -115,12 +116,14 @@ class ConnectionManager:
                 viewer.disconnect()
 
     async def maintain_next_bucket(self) -> None:
-        """Send a tenth of the viewers a heartbeat; end those whose token is no longer valid."""
+        """Send a tenth of the viewers a heartbeat; check the tokens of a fifth, and end them."""
         self._ticks += 1
         viewers = list(self._buckets[self._ticks % HEARTBEAT_INTERVAL_S])
         for viewer in viewers:
             if not viewer.closing:
                 viewer.heartbeat()
+        # half a round later too, so that each token is checked every HEARTBEAT_INTERVAL_S / 2
+        viewers += self._buckets[(self._ticks + HEARTBEAT_INTERVAL_S // 2) % HEARTBEAT_INTERVAL_S]
         tokens = list({viewer.token_sha256 for viewer in viewers})
         if not tokens:
             return
@@ -128,7 +131,7 @@ class ConnectionManager:
         for viewer in viewers:
             if viewer.token_sha256 not in valid and not viewer.closing:
                 DISCONNECTS.labels("link_ended").inc()
-                viewer.finish(_LINK_ENDED)
+                viewer.finish(LINK_ENDED)
 
     def close(self) -> None:
         """Close every connection; the viewers reconnect to another process."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
-from tracking_api.context import Context, Staff
+from tracking_api.context import Admin, Context, Staff
 from tracking_api.orders.policy_schemas import NewPolicy, Policies, PolicyId
 
 router = APIRouter(prefix="/policies", tags=["policies"])
@@ -40,8 +40,8 @@ async def list_policies(_: Staff, context: Context) -> Policies:
     ),
 )
 async def create_policy(
-    _: Staff, context: Context, new: Annotated[NewPolicy, Depends(json_body(NewPolicy))]
+    admin: Admin, context: Context, new: Annotated[NewPolicy, Depends(json_body(NewPolicy))]
 ) -> PolicyId:
     """Add a policy; an order selects it by its id."""
     values = new.model_dump(exclude_none=True)
-    return PolicyId(policy_id=await context.stores.orders.create_policy(values))
+    return PolicyId(policy_id=await context.stores.orders.create_policy(values, admin.actor_id))

@@ -42,6 +42,7 @@ class OrderStore(Protocol):
         policy_id: int | None,
         customer_name: str | None,
         idempotency_key: str | None,
+        who: str | None = None,
     ) -> Order: ...
 
     async def apply_order_command(
@@ -49,6 +50,7 @@ class OrderStore(Protocol):
         order_id: UUID,
         command: str,
         actor: str,
+        actor_id: str,
         driver_id: str | None,
         idempotency_key: str | None,
     ) -> Order: ...
@@ -63,7 +65,7 @@ class OrderStore(Protocol):
         self, states: Sequence[str], limit: int, after: OrderKey | None
     ) -> list[Order]: ...
 
-    async def create_policy(self, values: Mapping[str, object]) -> int: ...
+    async def create_policy(self, values: Mapping[str, object], who: str | None = None) -> int: ...
 
     async def read_policies(self) -> list[dict[str, Any]]: ...
 
@@ -83,11 +85,12 @@ class OrderQueries:
         policy_id: int | None,
         customer_name: str | None,
         idempotency_key: str | None,
+        who: str | None = None,
     ) -> Order:
         """Create an order, or return the one created under this idempotency key.
 
-        `destination` is longitude, latitude. Raises UnknownRestaurant, UnknownPolicy,
-        IdempotencyConflict.
+        `destination` is longitude, latitude; `who` is named in the audit. Raises
+        UnknownRestaurant, UnknownPolicy, IdempotencyConflict.
         """
         return await run_command(
             self.pool,
@@ -100,6 +103,7 @@ class OrderQueries:
                 policy_id=policy_id,
                 idempotency_key=idempotency_key,
                 customer_name=customer_name,
+                who=who,
             ),
         )
 
@@ -108,6 +112,7 @@ class OrderQueries:
         order_id: UUID,
         command: str,
         actor: str,
+        actor_id: str,
         driver_id: str | None,
         idempotency_key: str | None,
     ) -> Order:
@@ -119,7 +124,7 @@ class OrderQueries:
                 order_id,
                 command,
                 actor=actor,
-                actor_id=actor,
+                actor_id=actor_id,
                 driver_id=driver_id,
                 idempotency_key=idempotency_key,
             ),
@@ -154,10 +159,12 @@ class OrderQueries:
             parameters |= {"created_at": after[0], "order_id": after[1]}
         return [Order(*row) for row in await fetch_all(self.pool, statement, parameters)]
 
-    async def create_policy(self, values: Mapping[str, object]) -> int:
+    async def create_policy(self, values: Mapping[str, object], who: str | None = None) -> int:
         """Add a policy and return its id. Raises UnusableRequest for inconsistent values."""
         try:
-            return await run_command(self.pool, lambda conn: commands.create_policy(conn, **values))
+            return await run_command(
+                self.pool, lambda conn: commands.create_policy(conn, who, **values)
+            )
         except CheckViolation as exc:
             rule = exc.diag.constraint_name or "a rule of the table"
             complaint = {"loc": "body", "msg": f"violates {rule}", "reason": "out_of_range"}

@@ -12,7 +12,8 @@ from doorstep.errors import BadLink, Forbidden
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.http.tokens import BearerToken, identify
-from tracking_api.context import AppContext, Context, Staff
+from doorstep.store.records import Token
+from tracking_api.context import AppContext, Context, Dispatcher, Staff
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
 from tracking_api.orders.schemas import (
     Cancellation,
@@ -26,6 +27,7 @@ from tracking_api.orders.schemas import (
     OrderState,
     order_members,
 )
+from tracking_api.track.visibility import TrackLink
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -41,7 +43,7 @@ _NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.2486, "lat_deg":
 )
 async def create_order(
     response: Response,
-    _: Staff,
+    staff: Dispatcher,
     context: Context,
     new: Annotated[NewOrder, Depends(json_body(NewOrder))],
     idempotency_key: IdempotencyKey = None,
@@ -56,6 +58,7 @@ async def create_order(
         policy_id=new.policy_id,
         customer_name=new.customer_name,
         idempotency_key=idempotency_key,
+        who=staff.actor_id,
     )
     response.headers["Location"] = f"/orders/{order.order_id}"
     return CreatedOrder(
@@ -108,18 +111,20 @@ async def cancel_order(
 ) -> OrderAnswer | CustomersOrder:
     """Cancel in the name of the token's holder."""
     holder = await identify(context.find_token, token)
-    if holder.role == "driver":
+    if holder.role == "driver" or (holder.role == "staff" and not holder.is_staff("dispatcher")):
         raise Forbidden
     if holder.role == "customer" and holder.order_id != order_id:
         raise BadLink
+    if holder.role == "customer":
+        link = TrackLink(order_id, token_sha256(token or ""))
+        left = await context.stores.customers.cancel_by_link(link, idempotency_key)
+        return CustomersOrder(
+            order_id=left.order_id, state=OrderState(left.state), order_seq=left.order_seq
+        )
     order = await context.stores.orders.apply_order_command(
-        order_id, "cancel", holder.role, None, idempotency_key
+        order_id, "cancel", "staff", holder.actor_id, None, idempotency_key
     )
-    if holder.role == "staff":
-        return OrderAnswer.of(order)
-    return CustomersOrder(
-        order_id=order.order_id, state=OrderState(order.state), order_seq=order.order_seq
-    )
+    return OrderAnswer.of(order)
 
 
 @router.post(
@@ -132,13 +137,13 @@ async def cancel_order(
 )
 async def assign_order(
     order_id: UUID,
-    _: Staff,
+    staff: Dispatcher,
     context: Context,
     choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
     """Assign. Two requests never take the same driver."""
-    return await _command(context, order_id, "assign", choice.driver_id, idempotency_key)
+    return await _command(context, staff, order_id, "assign", choice.driver_id, idempotency_key)
 
 
 @router.post(
@@ -149,31 +154,31 @@ async def assign_order(
 )
 async def reassign_order(
     order_id: UUID,
-    _: Staff,
+    staff: Dispatcher,
     context: Context,
     choice: Annotated[DriverChoice, Depends(json_body(DriverChoice, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
     """Close the assignment and open the next. The previous driver is no longer shown."""
-    return await _command(context, order_id, "reassign", choice.driver_id, idempotency_key)
+    return await _command(context, staff, order_id, "reassign", choice.driver_id, idempotency_key)
 
 
 @router.post(
     "/{order_id}/confirm", summary="Confirm an order", responses=problems(401, 403, 404, 409)
 )
 async def confirm_order(
-    order_id: UUID, _: Staff, context: Context, idempotency_key: IdempotencyKey = None
+    order_id: UUID, staff: Dispatcher, context: Context, idempotency_key: IdempotencyKey = None
 ) -> OrderAnswer:
     """The restaurant has accepted it."""
-    return await _command(context, order_id, "confirm", None, idempotency_key)
+    return await _command(context, staff, order_id, "confirm", None, idempotency_key)
 
 
 @router.post("/{order_id}/fail", summary="Fail an order", responses=problems(401, 403, 404, 409))
 async def fail_order(
-    order_id: UUID, _: Staff, context: Context, idempotency_key: IdempotencyKey = None
+    order_id: UUID, staff: Dispatcher, context: Context, idempotency_key: IdempotencyKey = None
 ) -> OrderAnswer:
     """It was picked up and cannot be delivered."""
-    return await _command(context, order_id, "fail", None, idempotency_key)
+    return await _command(context, staff, order_id, "fail", None, idempotency_key)
 
 
 @router.post(
@@ -200,9 +205,14 @@ async def revoke_link(order_id: UUID, _: Staff, context: Context) -> None:
 
 
 async def _command(
-    context: AppContext, order_id: UUID, command: str, driver_id: str | None, key: str | None
+    context: AppContext,
+    staff: Token,
+    order_id: UUID,
+    command: str,
+    driver_id: str | None,
+    key: str | None,
 ) -> OrderAnswer:
     order = await context.stores.orders.apply_order_command(
-        order_id, command, "staff", driver_id, key
+        order_id, command, "staff", staff.actor_id, driver_id, key
     )
     return OrderAnswer.of(order)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
+from doorstep.credentials import STAFF_TOKEN_PREFIX, token_sha256
 from doorstep.errors import BadLink
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
@@ -37,6 +38,8 @@ async def get_track(
 ) -> Response:
     """The order's state and events, and the driver's position while one is under way with it."""
     order = await context.links.read_track(order_id, token, client_address(request))
+    if token and token.startswith(STAFF_TOKEN_PREFIX):
+        context.note_read(request, await context.find_token(token_sha256(token)))
     return Response(encode_track(order, context.estimate), media_type="application/json")
 
 
@@ -55,15 +58,15 @@ async def open_session(
 ) -> Response:
     """Let the customer's page follow the order without keeping the token where scripts can read
     it."""
-    known_id, holder = await context.links.authorize(order_id, body.token, client_address(request))
-    if holder.role != "customer":
+    link, _ = await context.links.authorize(order_id, body.token, client_address(request))
+    if link.is_staff:
         raise BadLink
     response = Response(status_code=204)
     response.set_cookie(
         COOKIE,
         body.token,
         max_age=COOKIE_MAX_AGE_S,
-        path=f"/track/{known_id}",
+        path=f"/track/{link.order_id}",
         secure=context.public_url.startswith("https://"),
         httponly=True,
         samesite="strict",

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from doorstep.credentials import mqtt_password
 from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.provision import passwords_of
 from doorstep.settings import Bind, ServiceSettings
@@ -47,7 +46,6 @@ def paths(tmp_path: Path) -> StackPaths:
 @pytest.fixture
 def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
     """The compose file with the secrets of `home` in it."""
-    key = paths.fleet_key()
     return load_services(
         example_environment()
         | {
@@ -56,8 +54,10 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
             "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
             "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
-            "BRIDGE_MQTT_PASSWORD": mqtt_password(key, "bridge"),
-            "DRIVER_EVENTS_MQTT_PASSWORD": mqtt_password(key, "driver_events"),
+            "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
+            "CUSTOMER_PASSWORD": paths.database_password("customer"),
+            "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
+            "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
             "DRIVER_API_TOKEN": paths.driver_api_token(),
         }
         | {
@@ -140,7 +140,20 @@ def test_provision__has_what_the_native_stack_sets_up_with(
     }
     assert passwords_of(variables) == passwords
     assert ours.keys() == native.keys()
-    files = {"FLEET_KEY_FILE", "STAFF_TOKEN_FILE", "MOSQUITTO_PASSWORD_FILE"}
+    files = {"FLEET_KEY_FILE", "STAFF_TOKEN_FILE"}
+    assert {name: ours[name] for name in ours.keys() - files} == {
+        name: native[name] for name in native.keys() - files
+    }
+
+
+def test_broker_sync__same_variables_and_values_as_natively(
+    paths: StackPaths, services: dict[str, dict[str, Any]]
+) -> None:
+    native = processes.broker_sync_environment(paths, in_containers())
+    ours = services["broker_sync"]["environment"]
+    files = {"FLEET_KEY_FILE", "MOSQUITTO_PASSWORD_FILE"}
+    native = {name: value for name, value in native.items() if name != "STACK_MQTT_PASSWORD"}
+    assert ours.keys() == native.keys()
     assert {name: ours[name] for name in ours.keys() - files} == {
         name: native[name] for name in native.keys() - files
     }

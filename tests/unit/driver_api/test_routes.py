@@ -30,7 +30,7 @@ class MemoryStore:
         self.tokens = {
             token_sha256("tok-d1"): Token("driver", "d1", None),
             token_sha256("tok-d2"): Token("driver", "d2", None),
-            token_sha256("tok-staff"): Token("staff", None, None),
+            token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
             token_sha256("tok-customer"): Token("customer", None, ORDER_ID),
         }
         self.rows: list[IncomingRow] = []

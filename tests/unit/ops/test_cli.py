@@ -6,20 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
+from doorstep.store.people import Device
 from ops import checks
 from ops.cli import main
-from ops.commands import drivers_command
 from ops.commands.operator_commands import COMMANDS
 from ops.stack.paths import StackPaths
 from ops.stack.stack import Stack
 
 KEY = bytes(range(32))
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -29,17 +31,27 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StackPaths:
     paths = StackPaths(tmp_path / "stack")
     paths.secrets.mkdir(parents=True)
     paths.fleet_key_file.write_text(encode_fleet_key(KEY))
-    paths.password_file.parent.mkdir(parents=True, exist_ok=True)
-    paths.password_file.write_text("bridge:$7$x\nanna:$7$y\n")
+    devices = {"driver": [device("anna"), device("rosa", 2), device("gone", removed_at=AT)]}
+    monkeypatch.setattr(Stack, "devices", lambda _, kind: devices.get(kind, []))  # the database
     return paths
 
 
+def device(name: str, generation: int = 0, removed_at: datetime | None = None) -> Device:
+    return Device(name, "driver", generation, AT, None, removed_at, removed_at)
+
+
 @pytest.mark.usefixtures("paths")
-def test_drivers__list__excludes_the_services(
+def test_drivers__list__excludes_the_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drivers"]) == 0
+    assert capsys.readouterr().out == "anna\nrosa\n"
+
+
+@pytest.mark.usefixtures("paths")
+def test_drivers__list_all__has_the_removed_with_their_state(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["drivers"]) == 0
-    assert capsys.readouterr().out == "anna\n"
+    assert main(["drivers", "list", "--all"]) == 0
+    assert "gone removed generation 0" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("paths")
@@ -55,15 +67,23 @@ def test_drivers__secret_of_one__is_printed_bare(
 
 
 @pytest.mark.usefixtures("paths")
-def test_drivers__tokens_of_several__are_lines_of_id_and_token(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_drivers__tokens_of_several__are_lines_of_id_and_token_of_their_generation(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(drivers_command, "read_driver_ids", lambda _: ["anna", "bruno"])
-    assert main(["drivers", "token", "bruno", "anna"]) == 0
+    assert main(["drivers", "token", "rosa", "anna"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"bruno {driver_token(KEY, 'bruno')}",
+        f"rosa {driver_token(KEY, 'rosa', 2)}",
         f"anna {driver_token(KEY, 'anna')}",
     ]
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize("action", ["token", "password", "rotate", "revoke"])
+def test_drivers__removed_one__is_refused_with_the_command_to_add(
+    action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["drivers", action, "gone"]) == 1
+    assert "./run drivers add gone" in "".join(capsys.readouterr())
 
 
 @pytest.mark.usefixtures("paths")
@@ -161,7 +181,7 @@ def test_test__help__lists_the_tools_and_runs_none(
 def test_drivers__add_a_registered_one__is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)  # in place of the servers
+    monkeypatch.setattr(Stack, "add_drivers", lambda *_, **__: [])  # in place of the servers
     assert main(["drivers", "add", "anna"]) == 0
     assert capsys.readouterr().err == "registered already: anna\n"
     assert main(["drivers", "add", "anna", "bruno"]) == 0
@@ -179,7 +199,7 @@ def test_send__no_stack_up__announces_what_it_starts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(Stack, "up", lambda *_, **__: None)  # in place of the servers
-    monkeypatch.setattr(Stack, "add_drivers", lambda *_: None)
+    monkeypatch.setattr(Stack, "add_drivers", lambda *_, **__: [])
     monkeypatch.setattr(Stack, "client_environment", lambda _: dict(os.environ))
     monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
     assert main(["send", "--driver", driver_id, "--lat", "43.77", "--lon", "11.25"]) == 0

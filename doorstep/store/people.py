@@ -1,0 +1,190 @@
+"""Credentials of devices and staff, and the audit. Nothing here commits.
+
+The rules are in `sql/schema/54_credentials.sql`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from doorstep.store.error_mapping import translated
+from sql import query
+
+STAFF_ROLES = ("viewer", "dispatcher", "admin", "restaurant", "integration")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A driver's or source's credential. Its secrets derive from its id and generation."""
+
+    device_id: str
+    kind: str
+    generation: int
+    created_at: datetime
+    rotated_at: datetime | None
+    revoked_at: datetime | None
+    removed_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        """`active`, `revoked` or `removed`."""
+        if self.removed_at is not None:
+            return "removed"
+        return "active" if self.revoked_at is None else "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedDevice:
+    """A device that was added or changed, for broker_sync."""
+
+    device_id: str
+    kind: str
+    generation: int
+    is_active: bool
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StaffMember:
+    """A member of staff. `expires_at` is that of the present token; None if it never expires."""
+
+    name: str
+    role: str
+    created_at: datetime
+    rotated_at: datetime | None
+    revoked_at: datetime | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what, to whom, and when."""
+
+    at: datetime
+    who: str
+    action: str
+    subject: str | None
+    detail: dict[str, Any] | None
+
+
+def add_devices(
+    conn: psycopg.Connection[Any],
+    kind: str,
+    device_ids: Sequence[str],
+    *,
+    again: bool = False,
+    who: str | None = None,
+) -> list[Device]:
+    """Add drivers or sources and return all of them.
+
+    A removed one gets a new generation if `again`, and is left alone otherwise.
+    """
+    parameters = {"kind": kind, "device_ids": list(device_ids), "again": again, "who": who}
+    with translated(), conn.cursor(row_factory=class_row(Device)) as cursor:
+        return cursor.execute(query("add_devices"), parameters).fetchall()
+
+
+def change_device(
+    conn: psycopg.Connection[Any], kind: str, device_id: str, change: str, who: str
+) -> Device:
+    """Apply `revoke`, `rotate` or `remove`. Raises UnknownDriver."""
+    parameters = {"kind": kind, "device_id": device_id, "change": change, "who": who}
+    with translated(), conn.cursor(row_factory=class_row(Device)) as cursor:
+        [device] = cursor.execute(query("change_device"), parameters).fetchall()
+        return device
+
+
+def list_devices(conn: psycopg.Connection[Any], kind: str) -> list[Device]:
+    """Return all devices of a kind, removed ones included, in the order of their addition."""
+    with translated(), conn.cursor(row_factory=class_row(Device)) as cursor:
+        return cursor.execute(query("list_devices"), {"kind": kind}).fetchall()
+
+
+def changed_devices(conn: psycopg.Connection[Any], since: int) -> list[ChangedDevice]:
+    """Return the devices changed since a version; -1 for all."""
+    with translated(), conn.cursor(row_factory=class_row(ChangedDevice)) as cursor:
+        return cursor.execute(query("changed_devices"), {"since": since}).fetchall()
+
+
+def register_device_tokens(
+    conn: psycopg.Connection[Any], tokens: Sequence[tuple[str, int, bytes]]
+) -> None:
+    """Register (driver_id, generation, SHA-256 of the token) of active drivers."""
+    parameters = {
+        "driver_ids": [one[0] for one in tokens],
+        "generations": [one[1] for one in tokens],
+        "token_sha256s": [one[2] for one in tokens],
+    }
+    with translated():
+        conn.execute(query("register_device_tokens"), parameters)
+
+
+def change_staff(
+    conn: psycopg.Connection[Any],
+    name: str,
+    change: str,
+    *,
+    who: str,
+    role: str | None = None,
+    token_sha256: bytes | None = None,
+    expires_at: datetime | None = None,
+) -> StaffMember:
+    """Apply `add`, `rotate` or `revoke`. Raises UnknownStaff, StaffExists."""
+    parameters = staff_parameters(name, change, who, role, token_sha256, expires_at)
+    with translated(), conn.cursor(row_factory=class_row(StaffMember)) as cursor:
+        [member] = cursor.execute(query("change_staff"), parameters).fetchall()
+        return member
+
+
+def staff_parameters(
+    name: str,
+    change: str,
+    who: str,
+    role: str | None,
+    token_sha256: bytes | None,
+    expires_at: datetime | None,
+) -> dict[str, object]:
+    """Build the parameters of the query `change_staff`."""
+    return {
+        "name": name,
+        "change": change,
+        "role": role,
+        "token_sha256": token_sha256,
+        "expires_at": expires_at,
+        "who": who,
+    }
+
+
+def list_staff(conn: psycopg.Connection[Any]) -> list[StaffMember]:
+    """Return all staff by name, revoked ones included."""
+    with translated(), conn.cursor(row_factory=class_row(StaffMember)) as cursor:
+        return cursor.execute(query("list_staff")).fetchall()
+
+
+def record_audit(
+    conn: psycopg.Connection[Any], who: str, action: str, subject: str | None, detail: object = None
+) -> None:
+    """Add an entry to the audit."""
+    parameters = {
+        "who": who,
+        "action": action,
+        "subject": subject,
+        "detail": None if detail is None else Jsonb(detail),
+    }
+    with translated():
+        conn.execute(query("record_audit"), parameters)
+
+
+def read_audit(
+    conn: psycopg.Connection[Any], who: str | None = None, since: datetime | None = None
+) -> list[AuditEntry]:
+    """Read the audit, the oldest entry first."""
+    with translated(), conn.cursor(row_factory=class_row(AuditEntry)) as cursor:
+        return cursor.execute(query("read_audit"), {"who": who, "since": since}).fetchall()

@@ -1,0 +1,59 @@
+"""`./run audit`: prints who did what, to whom and when."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import UTC, datetime
+
+from doorstep.provision import owner_connection
+from doorstep.store.people import AuditEntry, read_audit
+from ops.stack.stack import Stack
+
+DESCRIPTION = "Print the audit: commands, changes of credentials and staff, reads of positions."
+EXAMPLES = """examples:
+  ./run audit                                all entries, the oldest first
+  ./run audit --who anna                     those of one name; `run:USER` is `./run` itself
+  ./run audit --since 2026-01-31T12:00Z      from an instant on
+  ./run audit --json                         a JSON object per line
+
+Reads are one entry per person and minute, with the number of reads per route. No role of the
+database can change or delete an entry."""
+
+
+def audit(stack: Stack, options: argparse.Namespace) -> int:
+    """Run the command; the return value is the exit status."""
+    with owner_connection(stack.database_admin_url) as conn:
+        for entry in read_audit(conn, options.who, options.since):
+            print(_json(entry) if options.json else _line(entry))
+    return 0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--who", metavar="NAME")
+    parser.add_argument("--since", type=_instant, metavar="TIME", help="RFC 3339; UTC by default")
+    parser.add_argument("--json", action="store_true", help="print a JSON object per line")
+
+
+def _instant(text: str) -> datetime:
+    parsed = datetime.fromisoformat(text)  # argparse reports a ValueError
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _line(entry: AuditEntry) -> str:
+    detail = json.dumps(entry.detail) if entry.detail else ""
+    words = (f"{entry.at:%Y-%m-%dT%H:%M:%SZ}", entry.who, entry.action, entry.subject, detail)
+    return " ".join(word for word in words if word)
+
+
+def _json(entry: AuditEntry) -> str:
+    return json.dumps(
+        {
+            "at": entry.at.isoformat(),
+            "who": entry.who,
+            "action": entry.action,
+            "subject": entry.subject,
+            "detail": entry.detail,
+        }
+    )

@@ -1,0 +1,208 @@
+-- Credentials of devices and staff, and the audit.
+
+CREATE FUNCTION record_audit_v1(by_who text, did_action text, to_subject text, with_detail jsonb)
+RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    INSERT INTO audit (who, action, subject, detail)
+    SELECT by_who, did_action, to_subject, with_detail WHERE by_who IS NOT NULL
+$$;
+
+CREATE FUNCTION credential_version__next()
+RETURNS int8 LANGUAGE sql AS $$
+    UPDATE credential_version SET version = version + 1 RETURNING version
+$$;
+
+-- Adds devices. A removed one gets a new generation if `again`, and is left alone otherwise.
+CREATE FUNCTION add_devices_v1(of_kind text, device_ids text[], again bool, by_who text)
+RETURNS TABLE (
+    device_id text, kind text, generation int, created_at timestamptz, rotated_at timestamptz,
+    revoked_at timestamptz, removed_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    new_version CONSTANT int8 := credential_version__next();
+BEGIN
+    WITH added AS (
+        INSERT INTO device_credential AS d (device_id, kind, version)
+        SELECT DISTINCT n, of_kind::device_kind, new_version FROM unnest(device_ids) n
+        ON CONFLICT (device_id) DO UPDATE
+            SET generation = d.generation + 1, rotated_at = clock_timestamp(), revoked_at = NULL,
+                removed_at = NULL, version = new_version
+            WHERE again AND d.removed_at IS NOT NULL AND d.kind = EXCLUDED.kind
+        RETURNING d.device_id, d.generation
+    )
+    INSERT INTO audit (who, action, subject, detail)
+    SELECT by_who, of_kind || '.add', a.device_id, jsonb_build_object('generation', a.generation)
+    FROM added a WHERE by_who IS NOT NULL;
+    RETURN QUERY SELECT d.device_id, d.kind::text, d.generation, d.created_at, d.rotated_at,
+            d.revoked_at, d.removed_at
+        FROM device_credential d WHERE d.device_id = ANY (device_ids);
+END
+$$;
+
+-- Applies `revoke`, `rotate` or `remove`. All three end the present secrets at the brokers and the
+-- tokens at driver_api; `rotate` begins the next generation. Raises DS003 if there is no such
+-- device, or if a removed one is rotated.
+CREATE FUNCTION change_device_v1(of_kind text, of_device_id text, change text, by_who text)
+RETURNS TABLE (
+    device_id text, kind text, generation int, created_at timestamptz, rotated_at timestamptz,
+    revoked_at timestamptz, removed_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    new_version CONSTANT int8 := credential_version__next();
+    now CONSTANT timestamptz := clock_timestamp();
+    changed device_credential;
+BEGIN
+    UPDATE device_credential d SET version = new_version,
+        generation = d.generation + (change = 'rotate')::int,
+        rotated_at = CASE WHEN change = 'rotate' THEN now ELSE d.rotated_at END,
+        revoked_at = CASE WHEN change <> 'rotate' THEN coalesce(d.revoked_at, now) END,
+        removed_at = CASE WHEN change = 'remove' THEN coalesce(d.removed_at, now)
+            ELSE d.removed_at END
+    WHERE d.device_id = of_device_id AND d.kind = of_kind::device_kind
+        AND (change <> 'rotate' OR d.removed_at IS NULL)
+    RETURNING * INTO changed;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no % %', of_kind, of_device_id USING ERRCODE = 'DS003';
+    END IF;
+    UPDATE access_token t SET revoked_at = now
+        WHERE t.driver_id = of_device_id AND t.revoked_at IS NULL;
+    IF change <> 'rotate' THEN
+        PERFORM driver_state__end_duty(of_device_id);
+    END IF;
+    PERFORM record_audit_v1(by_who, of_kind || '.' || change, of_device_id,
+        jsonb_build_object('generation', changed.generation));
+    RETURN QUERY SELECT changed.device_id, changed.kind::text, changed.generation,
+        changed.created_at, changed.rotated_at, changed.revoked_at, changed.removed_at;
+END
+$$;
+
+-- A driver who cannot log in is not available for orders. An open order stays with them until staff
+-- reassigns it.
+CREATE FUNCTION driver_state__end_duty(of_driver_id text)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    before driver_state;
+BEGIN
+    SELECT * INTO before FROM driver_state WHERE driver_id = of_driver_id FOR NO KEY UPDATE;
+    IF before.duty <> 'off_duty' THEN
+        UPDATE driver_state SET duty = 'off_duty' WHERE driver_id = of_driver_id;
+        PERFORM driver_state__derive(ARRAY[of_driver_id]);
+        INSERT INTO driver_command (driver_id, command, actor, from_state, to_state)
+        SELECT of_driver_id, 'off_duty', 'staff', before.state, d.state
+        FROM driver_state d WHERE d.driver_id = of_driver_id;
+    END IF;
+END
+$$;
+
+-- Returns the devices changed since a version, for broker_sync.
+CREATE FUNCTION changed_devices_v1(since_version int8)
+RETURNS TABLE (device_id text, kind text, generation int, is_active bool, version int8)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT d.device_id, d.kind::text, d.generation, d.revoked_at IS NULL, d.version
+    FROM device_credential d WHERE d.version > since_version
+$$;
+
+-- Registers the token of a driver's present generation, unless the driver is revoked. A token that
+-- was revoked stays revoked.
+CREATE FUNCTION register_device_tokens_v1(
+    driver_ids text[], generations int[], token_sha256s bytea[]
+)
+RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    INSERT INTO access_token (token_sha256, role, driver_id)
+    SELECT n.token_sha256, 'driver', n.driver_id
+    FROM unnest(driver_ids, generations, token_sha256s) AS n (driver_id, generation, token_sha256)
+    JOIN device_credential d ON d.device_id = n.driver_id AND d.generation = n.generation
+    JOIN driver r ON r.driver_id = n.driver_id
+    WHERE d.kind = 'driver' AND d.revoked_at IS NULL
+    ON CONFLICT (token_sha256) DO NOTHING
+$$;
+
+-- Applies `add`, `revoke` or `rotate` to a member of staff. `add` makes a revoked one good again,
+-- with a new token. Raises DS023 for a name that exists, DS022 for one that does not.
+CREATE FUNCTION change_staff_v1(
+    of_name text, change text, to_role text, new_token_sha256 bytea, until timestamptz,
+    by_who text
+)
+RETURNS TABLE (
+    name text, role text, created_at timestamptz, rotated_at timestamptz, revoked_at timestamptz,
+    expires_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    now CONSTANT timestamptz := clock_timestamp();
+    before staff;
+    after staff;
+BEGIN
+    SELECT * INTO before FROM staff s WHERE s.name = of_name FOR UPDATE;
+    IF change = 'add' THEN
+        IF before.name IS NOT NULL AND before.revoked_at IS NULL THEN
+            RAISE EXCEPTION '% is staff already', of_name USING ERRCODE = 'DS023';
+        END IF;
+        INSERT INTO staff AS s (name, role) VALUES (of_name, to_role::staff_role)
+        ON CONFLICT (name) DO UPDATE
+            SET role = EXCLUDED.role, rotated_at = now, revoked_at = NULL
+        RETURNING * INTO after;
+    ELSE
+        UPDATE staff s SET role = coalesce(to_role::staff_role, s.role),
+            rotated_at = CASE WHEN change = 'rotate' THEN now ELSE s.rotated_at END,
+            revoked_at = CASE WHEN change = 'revoke' THEN coalesce(s.revoked_at, now) END
+        WHERE s.name = of_name
+        RETURNING * INTO after;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'no staff is named %', of_name USING ERRCODE = 'DS022';
+        END IF;
+    END IF;
+    UPDATE access_token t SET revoked_at = now
+        WHERE t.role = 'staff' AND t.name = of_name AND t.revoked_at IS NULL;
+    IF change <> 'revoke' THEN
+        INSERT INTO access_token (token_sha256, role, name, expires_at)
+        VALUES (new_token_sha256, 'staff', of_name, until);
+    END IF;
+    PERFORM record_audit_v1(by_who, 'staff.' || change, of_name, jsonb_build_object(
+        'role', after.role, 'role_before', before.role, 'expires_at', until));
+    RETURN QUERY SELECT * FROM list_staff_v1() l WHERE l.name = of_name;
+END
+$$;
+
+CREATE FUNCTION list_staff_v1()
+RETURNS TABLE (
+    name text, role text, created_at timestamptz, rotated_at timestamptz, revoked_at timestamptz,
+    expires_at timestamptz
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT s.name, s.role::text, s.created_at, s.rotated_at, s.revoked_at, (
+        SELECT max(t.expires_at) FROM access_token t
+        WHERE t.role = 'staff' AND t.name = s.name AND t.revoked_at IS NULL
+    )
+    FROM staff s ORDER BY s.name
+$$;
+
+-- Like find_token_v1, with the name and role of staff.
+CREATE FUNCTION find_token_v2(of_token_sha256 bytea)
+RETURNS TABLE (role token_role, driver_id text, order_id uuid, name text, staff_role staff_role)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT f.role, f.driver_id, f.order_id, t.name, s.role
+    FROM find_token_v1(of_token_sha256) f
+    JOIN access_token t ON t.token_sha256 = of_token_sha256
+    LEFT JOIN staff s ON s.name = t.name
+$$;

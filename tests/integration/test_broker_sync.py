@@ -1,0 +1,163 @@
+"""broker_sync with a real Mosquitto and PostgreSQL: what happens in the database reaches logins."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from doorstep.broker_sync import BrokerSync
+from doorstep.credentials import driver_token, mqtt_password, token_sha256
+from doorstep.provision import provision_drivers, provision_sources
+from doorstep.store.people import change_device
+from ops.servers.mosquitto import MosquittoServer
+from ops.servers.waiting import wait_until
+from tests.database import Database
+
+WHO = "test"
+
+
+class Synced:
+    """A broker, a database and the broker_sync between them."""
+
+    def __init__(self, broker: MosquittoServer, database: Database) -> None:
+        self.broker, self.database = broker, database
+        self.key = broker.paths.fleet_key()
+        self.generations = broker.paths.generations_file
+        self.restart()
+
+    def restart(self) -> None:
+        """Start a new broker_sync, which remembers nothing."""
+        self._sync = BrokerSync(
+            self.key,
+            self.broker.paths.mqtt_passwords(),
+            self.broker.paths.password_file,
+            lambda: self.broker.signal(signal.SIGHUP),
+            self.generations,
+        )
+        self.sync()
+
+    def sync(self) -> None:
+        with self.database.connect("broker_sync") as conn:
+            self._sync.sync(conn)
+
+    def add(self, *driver_ids: str, again: bool = False) -> None:
+        with self.database.connect() as conn:
+            provision_drivers(conn, self.key, driver_ids, print, again=again, who=WHO)
+        self.sync()
+
+    def change(self, driver_id: str, change: str, kind: str = "driver") -> None:
+        with self.database.connect() as conn:
+            change_device(conn, kind, driver_id, change, WHO)
+        self.sync()
+
+    def password(self, driver_id: str, generation: int = 0) -> str:
+        return mqtt_password(self.key, driver_id, generation)
+
+    def lets_in(self, driver_id: str, generation: int = 0) -> bool:
+        return self.broker.accepts(driver_id, self.password(driver_id, generation))
+
+    def token_is_good(self, driver_id: str, generation: int = 0) -> bool:
+        digest = token_sha256(driver_token(self.key, driver_id, generation))
+        return bool(self.database.rows("SELECT * FROM doorstep.find_token_v1(%s)", digest))
+
+
+@pytest.fixture
+def synced(mosquitto_broker: MosquittoServer, database: Database) -> Synced:
+    return Synced(mosquitto_broker, database)
+
+
+@contextmanager
+def connected(
+    synced: Synced, driver_id: str, protocol: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv5
+) -> Iterator[threading.Event]:
+    """Keep a driver connected. The event is set when the broker ends the connection."""
+    ended = threading.Event()
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=protocol)
+    client.username_pw_set(driver_id, synced.password(driver_id))
+    client.on_disconnect = lambda *_: ended.set()
+    client.reconnect_delay_set(600, 600)
+    client.connect("127.0.0.1", synced.broker.port)
+    client.loop_start()
+    try:
+        wait_until(client.is_connected)
+        yield ended
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+@pytest.mark.parametrize("change", ["remove", "revoke", "rotate"])
+@pytest.mark.parametrize("protocol", [MQTTProtocolVersion.MQTTv5, MQTTProtocolVersion.MQTTv311])
+def test_change__while_connected__ends_the_session_and_no_other(
+    synced: Synced, change: str, protocol: MQTTProtocolVersion
+) -> None:
+    synced.add("anna", "bruno")
+    wait_until(lambda: synced.lets_in("bruno"))
+    with connected(synced, "anna", protocol) as ended, connected(synced, "bruno") as other:
+        synced.change("anna", change)
+
+        assert ended.wait(30)
+        assert not other.is_set()
+    assert not synced.lets_in("anna")
+    assert not synced.token_is_good("anna")
+
+
+def test_rotate__next_generation__is_good_at_both_doors(synced: Synced) -> None:
+    synced.add("anna")
+    synced.change("anna", "rotate")
+
+    wait_until(lambda: synced.lets_in("anna", 1))
+    assert synced.token_is_good("anna", 1)
+    assert not synced.lets_in("anna")
+    assert synced.generations.read_text() == "anna 1\n"
+
+
+def test_remove__sync_and_broker_restarted_and_id_added_again__old_secrets_stay_dead(
+    synced: Synced,
+) -> None:
+    synced.add("anna")
+    wait_until(lambda: synced.lets_in("anna"))
+    synced.change("anna", "remove")
+
+    synced.broker.kill()
+    synced.broker.start()
+    synced.restart()
+    synced.add("anna")  # as a simulator registers its drivers: a removed one stays removed
+    assert not synced.lets_in("anna")
+    assert not synced.lets_in("anna", 1)
+
+    synced.add("anna", again=True)
+    wait_until(lambda: synced.lets_in("anna", 1))
+    assert synced.token_is_good("anna", 1)
+    assert not synced.lets_in("anna")
+    assert not synced.token_is_good("anna")
+
+
+def test_sync__user_only_in_the_file__is_removed(synced: Synced) -> None:
+    synced.broker.add_drivers("stray")
+    synced.restart()
+
+    wait_until(lambda: not synced.lets_in("stray"))
+    assert synced.broker.accepts("bridge")
+
+
+def test_source__removed__cannot_log_in(synced: Synced) -> None:
+    with synced.database.connect() as conn:
+        provision_sources(conn, ["weather"])
+    synced.sync()
+    wait_until(lambda: synced.lets_in("weather"))
+
+    synced.change("weather", "remove", "source")
+    wait_until(lambda: not synced.lets_in("weather"))
+
+
+def test_service_passwords__derived_from_the_fleet_key__are_refused(synced: Synced) -> None:
+    for user in ("bridge", "driver_events", "driver_events-2", "stack"):
+        assert synced.broker.accepts(user)
+        assert not synced.lets_in(user)

@@ -1,0 +1,194 @@
+"""Credentials of devices and staff, and the audit, in the database."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from doorstep.credentials import driver_token, token_sha256
+from doorstep.errors import DriverUnavailable, StaffExists, UnknownDriver, UnknownStaff
+from doorstep.provision import provision_drivers
+from doorstep.store import admin
+from doorstep.store.people import (
+    StaffMember,
+    add_devices,
+    change_device,
+    change_staff,
+    changed_devices,
+    list_devices,
+    read_audit,
+)
+from tests.database import Database
+from tests.sql.fleet import Fleet
+
+KEY = bytes(32)
+WHO = "run:test"
+ROLES = ("driver_events", "driver_api", "tracking_api", "customer", "broker_sync", "doorstep_owner")
+
+
+def role_of(fleet: Fleet, token: bytes) -> str | None:
+    rows = fleet.run("SELECT role, name, staff_role FROM find_token_v2(%s)", token)
+    return rows[0]["staff_role"] or rows[0]["role"] if rows else None
+
+
+def add_staff(fleet: Fleet, name: str, role: str, token: bytes, days: float = 1) -> StaffMember:
+    expires_at = datetime.now(UTC) + timedelta(days=days)
+    return change_staff(
+        fleet.conn, name, "add", who=WHO, role=role, token_sha256=token, expires_at=expires_at
+    )
+
+
+def test_staff_token__revoked_and_registered_again_at_the_next_start__stays_revoked(
+    fleet: Fleet,
+) -> None:
+    token, new = secrets.token_bytes(32), secrets.token_bytes(32)
+    admin.register_staff_token(fleet.conn, token)
+    change_staff(fleet.conn, "stack", "revoke", who=WHO)
+    admin.register_staff_token(fleet.conn, token)
+    assert role_of(fleet, token) is None
+    admin.register_staff_token(fleet.conn, new)
+    assert role_of(fleet, new) == "admin"
+    admin.register_staff_token(fleet.conn, token)
+    assert (role_of(fleet, token), role_of(fleet, new)) == (None, "admin")
+
+
+def test_driver_token__revoked_and_driver_registered_again__stays_revoked(fleet: Fleet) -> None:
+    token = secrets.token_bytes(32)
+    admin.register_drivers(fleet.conn, [admin.NewDriver("d1", "d1", token)])
+    assert role_of(fleet, token) == "driver"
+    change_device(fleet.conn, "driver", "d1", "revoke", WHO)
+    admin.register_drivers(fleet.conn, [admin.NewDriver("d1", "d1", token)])
+    assert role_of(fleet, token) is None
+
+
+@pytest.mark.parametrize("change", ["revoke", "remove"])
+def test_provision_drivers__one_who_was_locked_out__is_returned_and_stays_so(
+    fleet: Fleet, change: str
+) -> None:
+    assert provision_drivers(fleet.conn, KEY, ["anna", "bruno"], print) == []
+    change_device(fleet.conn, "driver", "anna", change, WHO)
+    [locked_out] = provision_drivers(fleet.conn, KEY, ["anna", "bruno"], print)
+    assert (locked_out.device_id, locked_out.state) == ("anna", f"{change}d")
+    assert role_of(fleet, token_sha256(driver_token(KEY, "anna"))) is None
+    assert role_of(fleet, token_sha256(driver_token(KEY, "bruno"))) == "driver"
+
+
+def test_provision_drivers__a_removed_one_again__has_the_next_generation(fleet: Fleet) -> None:
+    provision_drivers(fleet.conn, KEY, ["anna"], print)
+    for generation in (1, 2):
+        change_device(fleet.conn, "driver", "anna", "remove", WHO)
+        assert provision_drivers(fleet.conn, KEY, ["anna"], print, again=True) == []
+        good = [
+            one
+            for one in range(4)
+            if role_of(fleet, token_sha256(driver_token(KEY, "anna", one))) == "driver"
+        ]
+        assert good == [generation]
+
+
+def test_change_device__unknown_or_removed__is_refused(fleet: Fleet) -> None:
+    with pytest.raises(UnknownDriver):
+        change_device(fleet.conn, "driver", "nobody", "revoke", WHO)
+    with pytest.raises(UnknownDriver):
+        change_device(fleet.conn, "source", "d1", "revoke", WHO)
+    change_device(fleet.conn, "driver", "d1", "remove", WHO)
+    with pytest.raises(UnknownDriver):
+        change_device(fleet.conn, "driver", "d1", "rotate", WHO)
+
+
+@pytest.mark.parametrize("change", ["revoke", "remove"])
+def test_change_device__driver_on_duty__is_no_longer_assignable(fleet: Fleet, change: str) -> None:
+    order_id: UUID = fleet.create_order()["order_id"]
+    fleet.command_order(order_id, "confirm")
+    change_device(fleet.conn, "driver", "d1", change, WHO)
+    with pytest.raises(DriverUnavailable):
+        fleet.command_order(order_id, "assign", driver_id="d1")
+
+
+def test_changed_devices__since_a_version__are_those_changed_later(fleet: Fleet) -> None:
+    since = max(one.version for one in changed_devices(fleet.conn, -1))
+    assert changed_devices(fleet.conn, since) == []
+    add_devices(fleet.conn, "source", ["weather"])
+    change_device(fleet.conn, "driver", "d2", "rotate", WHO)
+    changed = changed_devices(fleet.conn, since)
+    assert {(one.device_id, one.kind, one.generation, one.is_active) for one in changed} == {
+        ("weather", "source", 0, True),
+        ("d2", "driver", 1, True),
+    }
+
+
+def test_staff__added_rotated_revoked__only_the_newest_token_is_good(fleet: Fleet) -> None:
+    first, second, third = (secrets.token_bytes(32) for _ in range(3))
+    add_staff(fleet, "anna", "dispatcher", first)
+    assert role_of(fleet, first) == "dispatcher"
+    with pytest.raises(StaffExists):
+        add_staff(fleet, "anna", "admin", second)
+    change_staff(fleet.conn, "anna", "rotate", who=WHO, role="viewer", token_sha256=second)
+    assert (role_of(fleet, first), role_of(fleet, second)) == (None, "viewer")
+    change_staff(fleet.conn, "anna", "revoke", who=WHO)
+    assert role_of(fleet, second) is None
+    add_staff(fleet, "anna", "admin", third)
+    assert [role_of(fleet, one) for one in (first, second, third)] == [None, None, "admin"]
+
+
+def test_staff__unknown__is_refused(fleet: Fleet) -> None:
+    with pytest.raises(UnknownStaff):
+        change_staff(fleet.conn, "nobody", "revoke", who=WHO)
+
+
+def test_staff_token__expired__is_refused(fleet: Fleet) -> None:
+    token = secrets.token_bytes(32)
+    add_staff(fleet, "anna", "viewer", token, days=-0.001)
+    assert role_of(fleet, token) is None
+
+
+@pytest.mark.parametrize("role", ["restaurant", "integration"])
+def test_staff_token__role_without_routes__is_refused(fleet: Fleet, role: str) -> None:
+    token = secrets.token_bytes(32)
+    add_staff(fleet, "shop", role, token)
+    assert role_of(fleet, token) is None
+
+
+def test_audit__commands_and_credentials__name_who_did_them(fleet: Fleet) -> None:
+    order_id: UUID = fleet.create_order()["order_id"]
+    fleet.run("SELECT apply_order_command_v1(%s, 'confirm', 'staff', 'anna', NULL, NULL)", order_id)
+    change_device(fleet.conn, "driver", "d1", "rotate", "anna")
+    add_staff(fleet, "nino", "viewer", secrets.token_bytes(32))
+    entries = [(one.who, one.action, one.subject) for one in read_audit(fleet.conn)]
+    assert entries[-3:] == [
+        ("anna", "order.confirm", str(order_id)),
+        ("anna", "driver.rotate", "d1"),
+        (WHO, "staff.add", "nino"),
+    ]
+    assert {one.who for one in read_audit(fleet.conn, "anna")} == {"anna"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_audit__update_delete_or_truncate__is_refused_to_every_role(
+    database: Database, role: str
+) -> None:
+    with database.connect() as conn:
+        add_devices(conn, "driver", ["anna"], who=WHO)
+    for statement in ("UPDATE audit SET who = 'x'", "DELETE FROM audit", "TRUNCATE audit"):
+        with database.connect(role) as conn, pytest.raises(psycopg.Error) as refusal:
+            conn.execute(statement)
+        assert refusal.value.sqlstate in ("42501", "DS024")
+    assert database.value("SELECT count(*) FROM doorstep.audit") == 1
+
+
+def test_broker_sync__role__reads_no_table(database: Database) -> None:
+    with database.connect("broker_sync", autocommit=True) as conn:
+        for table in ("access_token", "device_credential", "driver", "staff", "audit"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(f"SELECT * FROM {table}")
+        assert conn.execute("SELECT * FROM changed_devices_v1(-1)").fetchall() == []
+
+
+def test_list_devices__removed_ones__are_kept(fleet: Fleet) -> None:
+    change_device(fleet.conn, "driver", "d1", "remove", WHO)
+    found = {one.device_id: one.state for one in list_devices(fleet.conn, "driver")}
+    assert found == {"d1": "removed", "d2": "active"}

@@ -1,0 +1,1 @@
+"""Staff, drivers' credentials, and the audit of reads."""
