@@ -141,6 +141,7 @@ def running(variant: str, urls: Mapping[str, str]) -> Iterator[Api]:
         "DATABASE_URL": urls["tracking_api"],
         "CUSTOMER_DATABASE_URL": urls["customer"],
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
+        "TRACKING_API_INTERNAL_BIND": "127.0.0.1:0",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # none: no read uses Kafka
     }
     process = subprocess.Popen(

@@ -1,6 +1,6 @@
 -- What tracking_api reads of an order under way for staff. Parameters are psycopg's %(name)s.
--- Staff see a driver's newest fix while the assignment is open, if it is dated inside it. Customers'
--- view is in customers.sql.
+-- Staff see a driver's newest fix while the assignment is open, if it is dated inside it.
+-- Customers' view is in customers.sql.
 
 
 -- read_tracks --

@@ -454,6 +454,7 @@ async def test_process__database_half_open__answers_503_and_recovers_by_itself(
             "DATABASE_URL": database.url("tracking_api").replace(direct, relayed),
             "CUSTOMER_DATABASE_URL": database.url("customer").replace(direct, relayed),
             "TRACKING_API_BIND": f"127.0.0.1:{port}",
+            "TRACKING_API_INTERNAL_BIND": "127.0.0.1:0",
             "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         }
         with running("tracking_api", **settings) as process:
@@ -487,6 +488,7 @@ async def test_process__database_stopped_and_started__is_503_and_recovers(own_da
         "DATABASE_URL": own_database.url("tracking_api"),
         "CUSTOMER_DATABASE_URL": own_database.url("customer"),
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
+        "TRACKING_API_INTERNAL_BIND": "127.0.0.1:0",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     }
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from doorstep.geo import M_PER_DEG, distance_m
 from doorstep.http.problems import UnusableRequest
-from tracking_api.history.features import feature_collection, flag_jumps
+from tracking_api.history.features import Jumps, feature_collection, flag_jumps
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
 from tracking_api.track.presenters import track_members
 from tracking_api.track.straight_eta import (
@@ -170,6 +170,20 @@ def test_flag_jumps__one_stray_fix_stored_twice__is_flagged_twice():
 
 def test_flag_jumps__exactly_70_mps__is_no_jump():
     assert flag_jumps([make_spot(0), make_spot(10, 699.9)]) == [False, False]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.sampled_from([0, 5, 300, 2000, 2005, 9000])), max_size=25
+    )
+)
+def test_flag_jumps__any_trail__equals_jumps_one_by_one(steps):
+    seconds, trail = 0, []
+    for after_s, north_m in steps:
+        seconds += after_s
+        trail.append(make_spot(seconds, north_m))
+    jumps = Jumps()
+    assert flag_jumps(trail) == [jumps.is_jump(one) for one in trail]
 
 
 def test_feature_collection__a_jump__is_a_point_outside_the_line():
