@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 
 from doorstep.kafka.access import KafkaSettings
-from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls
+from doorstep.settings import Bind, BindSetting, ListenerSettings, MqttBroker, MqttUrls
 
 
-class BridgeSettings(KafkaSettings):
+class BridgeSettings(ListenerSettings, KafkaSettings):
     """Environment variables of the bridge; each field's name in capitals."""
 
     mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)

@@ -6,13 +6,14 @@ down. An invalid value stops the service at start with one line that names the v
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 from dataclasses import dataclass
 from typing import Annotated, NoReturn, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from doorstep.errors import SettingsError
@@ -60,6 +61,14 @@ class MqttBroker:
         return f"mqtt{'s' if self.tls else ''}://{self.host}:{self.port}"
 
 
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a bind address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _bind(value: object) -> object:
     return Bind.parse(value) if isinstance(value, str) else value
 
@@ -97,9 +106,28 @@ class ServiceSettings(BaseSettings):
             stop(f"{cls.__module__.partition('.')[0]}: {exc}")
 
 
+class ListenerSettings(ServiceSettings):
+    """Base of the settings of a service that listens. Services have no TLS of their own."""
+
+    allow_plaintext: bool = False
+
+    @model_validator(mode="after")
+    def _plaintext_beyond_loopback_is_allowed(self) -> Self:
+        for name in type(self).model_fields:
+            bind = getattr(self, name)
+            if isinstance(bind, Bind) and not is_loopback(bind.host) and not self.allow_plaintext:
+                raise ValueError(
+                    f"{name.upper()}: {bind} is reachable from the network without TLS: "
+                    "bind to 127.0.0.1, or set ALLOW_PLAINTEXT=true"
+                )
+        return self
+
+
 def _complaint(location: tuple[int | str, ...], message: str) -> str:
     name = ".".join(str(part) for part in location).upper()
     message = message.removeprefix("Value error, ")
+    if not location:  # of the settings as a whole; the message names the variable
+        return message
     if name not in os.environ:
         return f"set {name}: {message[:1].lower()}{message[1:]}"
     return f"{name}: {message}"  # without the value, which may be a secret

@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, SecretStr
 
 from doorstep.kafka.access import KafkaSettings
-from doorstep.settings import Bind, BindSetting, MqttBroker, MqttUrls
+from doorstep.settings import Bind, BindSetting, ListenerSettings, MqttBroker, MqttUrls
 
 
-class DriverEventsSettings(KafkaSettings):
+class DriverEventsSettings(ListenerSettings, KafkaSettings):
     """Environment variables of driver_events; each field's name in capitals."""
 
     kafka_topic: str = "driver-pos"

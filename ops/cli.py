@@ -34,6 +34,7 @@ EXAMPLES = """examples:
   ./run demo                                  couriers deliver in Florence until Ctrl-C
   ./run demo --speedup 10 --exit-after 120 --json
   ./run up && ./run status                    the stack in the background
+  DOORSTEP_BIND=0.0.0.0 ./run up --tls        the same for other machines, with TLS
   ./run drivers add anna bruno                register two drivers
   ./run drivers token anna                    the bearer token for driver_api
   ./run sources add weather                   register a source of series
@@ -78,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt_demo if options.command_name == "demo" else _interrupt)
     try:
-        stack = Stack(StackSettings.load())
+        settings = StackSettings.load()
+        if getattr(options, "tls", False):
+            settings = settings.model_copy(update={"doorstep_tls": True})
+        stack = Stack(settings)
         command: Command = options.command
         return command(stack, options)
     except DoorstepError as exc:
@@ -143,12 +147,13 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     _add_demo(add("demo", "run a fleet of couriers", _demo, DEMO_DESCRIPTION, DEMO_EXAMPLES))
-    add(
+    up = add(
         "up",
         "start the stack in the background and wait until it is ready",
         stack_commands.up,
         examples=stack_commands.UP_EXAMPLES,
     )
+    _add_tls(up)
     down = add("down", "stop the stack", stack_commands.down, examples=stack_commands.DOWN_EXAMPLES)
     down.add_argument("--erase", action="store_true", help="also delete its data and secrets")
     status = add(
@@ -212,7 +217,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_tls(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--tls", action="store_true", help="HTTPS and MQTT over TLS")
+
+
 def _add_demo(demo: argparse.ArgumentParser) -> None:
+    _add_tls(demo)
     demo.add_argument("--couriers", type=int, default=200, metavar="N", help="1 to 5,000 (200)")
     demo.add_argument("--speedup", type=float, default=1.0, metavar="X", help="1 to 20 (1)")
     demo.add_argument(

@@ -23,7 +23,7 @@ from doorstep.http.guarded_protocol import (
     guarded,
 )
 from doorstep.http.problems import problem_response
-from doorstep.settings import Bind, ServiceSettings
+from doorstep.settings import Bind, ListenerSettings
 from doorstep.telemetry import get_logger
 
 BACKLOG = 4096  # the kernel's usual bound; past it a client's connection waits 1 s, 3 s, 7 s
@@ -34,7 +34,7 @@ DOCS_PATHS = frozenset({"/docs", "/docs.css", "/openapi.json"})
 INTERNAL_PATHS = DOCS_PATHS | {"/metrics"}
 
 
-class HttpSettings(ServiceSettings):
+class HttpSettings(ListenerSettings):
     """What every HTTP service reads from its environment."""
 
     trusted_proxies: str = ""

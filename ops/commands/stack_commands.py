@@ -8,12 +8,14 @@ import subprocess
 from pathlib import Path
 
 from ops.console import print_line
+from ops.stack.certificates import CertificateAuthority, fingerprint
 from ops.stack.stack import Stack
+from ops.stack.tls_config import TlsConfig
 
 UP_EXAMPLES = """examples:
   ./run up                                start it; does nothing if it is up
   MQTT_BROKERS=3 ./run up                 with three brokers
-  DOORSTEP_BIND=0.0.0.0 ./run up          reachable from other machines"""
+  DOORSTEP_BIND=0.0.0.0 ./run up --tls    reachable from other machines, with TLS"""
 DOWN_EXAMPLES = """examples:
   ./run down                              stop it; the data are kept
   ./run down --erase                      also delete all data and secrets"""
@@ -32,11 +34,10 @@ def up(stack: Stack, _options: argparse.Namespace) -> int:
     """Start the stack and print its addresses."""
     stack.up()
     addresses = stack.addresses
-    print(f"tracking_api  {addresses.tracking_api_url}   (map: /fleet)")
-    print(f"driver_api    {addresses.driver_api_url}")
+    for line in describe_public(stack):
+        print(line)
     print(f"API reference http://{addresses.tracking_api_internal}/docs")
     print(f"              http://{addresses.driver_api_internal}/docs")
-    print(f"MQTT          {addresses.mqtt_url}")
     print(f"staff token   {stack.paths.staff_token_file}")
     owner_pid = stack.owner_pid()
     if owner_pid is not None:
@@ -44,6 +45,29 @@ def up(stack: Stack, _options: argparse.Namespace) -> int:
             f"{_owner_name(owner_pid)} (pid {owner_pid}) started this stack and will stop it"
         )
     return 0
+
+
+def describe_public(stack: Stack) -> list[str]:
+    """Describe the addresses for devices, customers and staff, a line each."""
+    addresses, paths = stack.addresses, stack.paths
+    if addresses.https is None:
+        return [
+            f"tracking_api  {addresses.tracking_api_url}   (map: /fleet)",
+            f"driver_api    {addresses.driver_api_url}",
+            f"MQTT          {addresses.mqtt_url}",
+        ]
+    lines = [
+        f"tracking_api  {stack.public_url}   (map: /fleet)",
+        f"driver_api    {stack.public_url}/driver-api",
+        f"MQTT          {addresses.mqtt_tls_url}",
+    ]
+    if TlsConfig.load(paths.tls_file).has_own_authority:
+        authority = CertificateAuthority(paths.tls).certificate
+        lines += [
+            f"authority     {authority}   (phones: {stack.public_url}/ca.crt)",
+            f"              SHA-256 {fingerprint(authority)}",
+        ]
+    return lines
 
 
 def down(stack: Stack, options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from doorstep.settings import Bind
+from doorstep.settings import Bind, is_loopback
 from ops.console import Echo
 from ops.stack.errors import StackError
 from ops.stack.settings import StackSettings
@@ -34,11 +34,18 @@ class Addresses:
     driver_api_internal: Bind
     bridge: Bind
     driver_events: Bind
+    mqtt_tls: tuple[Bind, ...] = ()  # with TLS: what devices use instead of `mqtt`
+    https: Bind | None = None  # with TLS: Caddy, in front of both APIs
 
     @property
     def mqtt_url(self) -> str:
         """The ordered, comma-separated list of brokers, as in MQTT_URL."""
         return ",".join(f"mqtt://{reach(broker)}" for broker in self.mqtt)
+
+    @property
+    def mqtt_tls_url(self) -> str:
+        """The ordered list of TLS listeners, as in MQTT_URL; empty without TLS."""
+        return ",".join(f"mqtts://{reach(broker)}" for broker in self.mqtt_tls)
 
     @property
     def driver_api_url(self) -> str:
@@ -58,6 +65,7 @@ class Addresses:
         named = {
             name: [str(one) for one in value] if isinstance(value, tuple) else str(value)
             for name, value in ((name, getattr(self, name)) for name in self.__slots__)
+            if value is not None
         }
         part = path.with_name(path.name + ".part")
         part.write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")
@@ -68,8 +76,12 @@ class Addresses:
         """Read saved addresses; None if the file does not exist. Raises StackError."""
         try:
             named = json.loads(path.read_text(encoding="utf-8"))
-            one = {name: Bind.parse(text) for name, text in named.items() if name != "mqtt"}
-            return cls(mqtt=tuple(Bind.parse(text) for text in named["mqtt"]), **one)
+            mqtt, mqtt_tls = (
+                tuple(Bind.parse(text) for text in named.pop(name, ()))
+                for name in ("mqtt", "mqtt_tls")
+            )
+            one = {name: Bind.parse(text) for name, text in named.items()}
+            return cls(mqtt=mqtt, mqtt_tls=mqtt_tls, **one)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -82,9 +94,14 @@ def reach(bind: Bind) -> Bind:
 
 
 def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
-    """Use the configured ports. If one is taken, use another and report it. Raises StackError."""
+    """Use the configured ports. If one is taken, use another and report it. Raises StackError.
+
+    With TLS, only the TLS listeners use the public address.
+    """
+    check_plaintext(settings)
     chooser = _PortChooser(echo)
-    public, internal = settings.doorstep_bind, settings.doorstep_internal_bind
+    tls, internal = settings.doorstep_tls, settings.doorstep_internal_bind
+    public = "127.0.0.1" if tls else settings.doorstep_bind
     return Addresses(
         mqtt=tuple(
             chooser.choose(f"mosquitto-{number + 1}", public, settings.mqtt_port, number)
@@ -103,7 +120,33 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
         ),
         bridge=chooser.choose("bridge", internal, settings.bridge_port),
         driver_events=chooser.choose("driver_events", internal, settings.driver_events_port),
+        mqtt_tls=tuple(
+            chooser.choose(
+                f"mosquitto-{number + 1} (TLS)",
+                settings.doorstep_bind,
+                settings.mqtt_tls_port,
+                number,
+            )
+            for number in range(settings.mqtt_brokers if tls else 0)
+        ),
+        https=chooser.choose("caddy", settings.doorstep_bind, settings.https_port) if tls else None,
     )
+
+
+def check_plaintext(settings: StackSettings) -> None:
+    """Raise StackError if an address beyond loopback would be served without TLS."""
+    if settings.allow_plaintext:
+        return
+    if not settings.doorstep_tls and not is_loopback(settings.doorstep_bind):
+        raise StackError(
+            f"DOORSTEP_BIND={settings.doorstep_bind} opens plaintext listeners to the network: "
+            "use --tls, or set ALLOW_PLAINTEXT=true"
+        )
+    if not is_loopback(settings.doorstep_internal_bind):
+        raise StackError(
+            f"DOORSTEP_INTERNAL_BIND={settings.doorstep_internal_bind} opens plaintext listeners "
+            "to the network: set ALLOW_PLAINTEXT=true to allow it"
+        )
 
 
 class _PortChooser:

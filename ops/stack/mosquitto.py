@@ -20,6 +20,9 @@ from ops.stack.users import as_user, give_to, make_data_dir, server_user
 
 USER = "mosquitto"  # Debian's package creates it
 TEMPLATE = PROJECT / "mosquitto" / "mosquitto.conf"
+CERTIFICATE = "server.pem"  # key and certificate
+LISTENER_OPTIONS = ("max_connections ", "use_username_as_clientid ")  # of each listener
+PLAIN_CONNECTIONS = 1000  # with TLS: services, and devices on this machine
 ACL = PROJECT / "mosquitto" / "acl"
 
 
@@ -31,11 +34,12 @@ def prepare(paths: StackPaths, addresses: Addresses, echo: Echo) -> None:
     shutil.copyfile(ACL, acl)
     give_to(acl, user)
     for number, bind in enumerate(addresses.mqtt, start=1):
+        tls = addresses.mqtt_tls[number - 1] if addresses.mqtt_tls else None
         data_dir = folder / f"data-{number}"
         data_dir.mkdir(mode=0o700, exist_ok=True)
         give_to(data_dir, user)
         config = folder / f"mosquitto-{number}.conf"
-        config.write_text(_configuration(folder, data_dir, bind), encoding="utf-8")
+        config.write_text(_configuration(folder, data_dir, bind, tls), encoding="utf-8")
         give_to(config, user)
 
 
@@ -70,13 +74,34 @@ def render(template: str, values: Mapping[str, str]) -> str:
     return text
 
 
-def _configuration(folder: Path, data_dir: Path, bind: Bind) -> str:
-    return render(
-        TEMPLATE.read_text(encoding="utf-8"),
+def tls_listener(template: str, bind: Bind, certificate: Path) -> str:
+    """Return the lines of a listener with TLS 1.2 and later.
+
+    SIGHUP makes Mosquitto read the certificate again; connections stay.
+    """
+    options = [line for line in template.splitlines() if line.startswith(LISTENER_OPTIONS)]
+    return "\n".join(
+        (
+            "",
+            f"listener {bind.port} {bind.host}",
+            *options,
+            f"certfile {certificate}",
+            f"keyfile {certificate}",
+            "",
+        )
+    )
+
+
+def _configuration(folder: Path, data_dir: Path, bind: Bind, tls: Bind | None) -> str:
+    template = TEMPLATE.read_text(encoding="utf-8")
+    plain = render(
+        template,
         {
             "listener": f"{bind.port} {bind.host}",
             "password_file": str(folder / "passwd"),
             "acl_file": str(folder / "acl"),
             "persistence_location": f"{data_dir}/",
+            **({} if tls is None else {"max_connections": str(PLAIN_CONNECTIONS)}),
         },
     )
+    return plain if tls is None else plain + tls_listener(template, tls, folder / CERTIFICATE)

@@ -2,11 +2,12 @@
 
 .doorstep/stack/
 ├── secrets/      mode 0700: fleet.key, *.token, generations, database/ROLE, kafka/PRINCIPAL,
-│                 mqtt/SERVICE
+│                 mqtt/SERVICE, tls/
 ├── logs/         one rotated file per process
-├── kafka/  mosquitto/  postgres/
+├── kafka/  mosquitto/  postgres/  caddy/
 ├── journals/     of simulated devices
 ├── stack.json    addresses, while the stack is up
+├── tls.json      the source of the certificate, with --tls
 └── supervisord.conf
 """
 
@@ -38,6 +39,7 @@ DATABASE_ROLES = (
     "driver_api",
     "tracking_api",
     "broker_sync",
+    "customer",
 )
 DATABASE_PASSWORD_BYTES = 24
 UNIX_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107
@@ -89,6 +91,19 @@ class StackPaths:
     @property
     def postgres(self) -> Path:
         return self.root / "postgres"
+
+    @property
+    def caddy(self) -> Path:
+        return self.root / "caddy"
+
+    @property
+    def tls(self) -> Path:
+        """The stack's own certificate authority."""
+        return self.secrets / "tls"
+
+    @property
+    def tls_file(self) -> Path:
+        return self.root / "tls.json"
 
     @property
     def password_file(self) -> Path:
@@ -192,7 +207,7 @@ class StackPaths:
 
     def erase(self) -> None:
         """Delete data, logs and secrets, including data folders that are links to /var/lib."""
-        for folder in (self.postgres, self.mosquitto, self.kafka):
+        for folder in (self.postgres, self.mosquitto, self.kafka, self.caddy):
             if folder.is_symlink():
                 shutil.rmtree(folder.resolve().parent, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)

@@ -13,15 +13,18 @@ from doorstep.kafka.access import PLAIN, SCRAM, KafkaAccess
 from doorstep.kafka.access_control import ADMIN
 from doorstep.password_file import BROKER_SERVICES
 from doorstep.settings import Bind
-from ops.stack import kafka, mosquitto
+from ops.stack import caddy, kafka, mosquitto
 from ops.stack.addresses import Addresses, reach
+from ops.stack.certificates import CertificateAuthority
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.tls_config import TlsConfig
 from ops.stack.users import as_user, dies_with_parent, service_user
 
-Kind = Literal["database", "brokers", "services"]
-KINDS: tuple[Kind, ...] = ("database", "brokers", "services")  # in start order; stop reverses it
+Kind = Literal["database", "brokers", "services", "proxies"]
+# in start order; stop reverses it
+KINDS: tuple[Kind, ...] = ("database", "brokers", "services", "proxies")
 
 BROKER_SYNC = "broker_sync"  # listens nowhere
 SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
@@ -92,6 +95,7 @@ def owner_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]
         "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
         "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
         "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
+        "CUSTOMER_PASSWORD": paths.database_password("customer"),
         "FLEET_KEY_FILE": str(paths.fleet_key_file),
         "STAFF_TOKEN_FILE": str(paths.staff_token_file),
     }
@@ -113,6 +117,7 @@ def client_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str
     """Return the environment of clients: simulators, `send` and `replay`."""
     return {
         "MQTT_URL": addresses.mqtt_url,
+        **_tls_environment(paths, addresses),
         "FLEET_KEY_FILE": str(paths.fleet_key_file),
         "STAFF_TOKEN_FILE": str(paths.staff_token_file),
         "DRIVER_API_URL": addresses.driver_api_url,
@@ -121,11 +126,24 @@ def client_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str
     }
 
 
+def _tls_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]:
+    """Return what devices on this machine use with TLS.
+
+    A given certificate is for a name of its own, which this machine may not resolve: there they
+    use the plaintext listener on loopback.
+    """
+    if not addresses.mqtt_tls or not TlsConfig.load(paths.tls_file).has_own_authority:
+        return {}
+    authority = CertificateAuthority(paths.tls).certificate
+    return {"MQTT_URL": addresses.mqtt_tls_url, "SSL_CERT_FILE": str(authority)}
+
+
 def service_environment(
     service: str, paths: StackPaths, addresses: Addresses, *, public_url: str | None = None
 ) -> dict[str, str]:
     """Return the environment of one service. docker-compose.yml sets the same variables."""
     kafka_servers = kafka_access(paths, addresses, service).environment()
+    proxy = {} if addresses.https is None else {"TRUSTED_PROXIES": "127.0.0.1"}
     mqtt = {"MQTT_URL": addresses.mqtt_url, "MQTT_USERNAME": service}
     if service in BROKER_SERVICES:
         mqtt["MQTT_PASSWORD"] = paths.mqtt_password(service)
@@ -143,6 +161,7 @@ def service_environment(
             }
         case "driver_api":
             return {
+                **proxy,
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, addresses, "driver_api"),
                 "DRIVER_API_TOKEN": paths.driver_api_token(),
@@ -151,13 +170,43 @@ def service_environment(
             }
         case "tracking_api":
             return {
+                **proxy,
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, addresses, "tracking_api"),
+                "CUSTOMER_DATABASE_URL": database_url(paths, addresses, "customer"),
                 "TRACKING_API_BIND": str(addresses.tracking_api),
                 "TRACKING_API_INTERNAL_BIND": str(addresses.tracking_api_internal),
                 "TRACKING_API_PUBLIC_URL": public_url or addresses.tracking_api_url,
             }
     raise ValueError(f"{service!r} is not a service")
+
+
+def public_url(paths: StackPaths, addresses: Addresses) -> str:
+    """Return tracking_api's address for customers and staff: Caddy's, with TLS."""
+    if addresses.https is None:
+        return addresses.tracking_api_url
+    config = TlsConfig.load(paths.tls_file)
+    # A domain is reached on port 443, which is forwarded.
+    port = "" if config.domain else f":{addresses.https.port}"
+    return f"https://{config.public_host}{port}"
+
+
+def proxy_specs(
+    paths: StackPaths, addresses: Addresses, settings: StackSettings
+) -> list[ProcessSpec]:
+    """Specify Caddy, for a stack with TLS."""
+    if addresses.https is None:
+        return []
+    return [
+        ProcessSpec(
+            "caddy",
+            "proxies",
+            caddy.argv(settings),
+            addresses.https,
+            directory=paths.caddy.resolve(),
+            environment=caddy.environment(paths, addresses, TlsConfig.load(paths.tls_file).domain),
+        )
+    ]
 
 
 def has_service(service: str) -> bool:
@@ -230,7 +279,10 @@ def _http_specs(
             dies_with_parent(as_user(user, [sys.executable, "-m", service]), "TERM"),
             getattr(addresses, service),
             environment=service_environment(
-                service, paths, addresses, public_url=settings.tracking_api_public_url
+                service,
+                paths,
+                addresses,
+                public_url=settings.tracking_api_public_url or public_url(paths, addresses),
             ),
             stop_wait_s=20,
         )

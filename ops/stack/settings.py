@@ -25,8 +25,18 @@ class StackSettings(ServiceSettings):
     # The bind address for other processes and monitoring only.
     doorstep_internal_bind: str = "127.0.0.1"
 
+    # TLS: an own authority, unless a certificate is given. A domain: Caddy obtains its own by ACME.
+    doorstep_tls: bool = False
+    doorstep_tls_names: str = ""
+    doorstep_domain: str | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    allow_plaintext: bool = False
+
     mqtt_brokers: Annotated[int, Field(ge=1, le=64)] = 1
     mqtt_port: Port = 1883
+    mqtt_tls_port: Port = 8883
+    https_port: Port = 8443
     kafka_port: Port = 9092
     database_port: Port = 5432
     tracking_api_port: Port = 8000

@@ -23,7 +23,7 @@ from doorstep.provision import (
 )
 from doorstep.store.people import Device, change_device, list_devices
 from ops.console import Echo, print_line
-from ops.stack import kafka, probes
+from ops.stack import caddy, kafka, probes, tls
 from ops.stack.addresses import Addresses, choose_addresses
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
@@ -37,6 +37,8 @@ from ops.stack.processes import (
     kafka_access,
     owner_environment,
     postgres_cluster,
+    proxy_specs,
+    public_url,
     server_specs,
     service_specs,
 )
@@ -49,6 +51,7 @@ from ops.stack.setup import (
 )
 from ops.stack.status import ProcessStatus, probe_processes
 from ops.stack.supervisor import Supervisor, write_config
+from ops.stack.tls_config import TlsConfig
 
 READY_TIMEOUT_S = 180.0
 LOGIN_TIMEOUT_S = 30.0  # a broker reads 100,000 new passwords in that time
@@ -93,6 +96,11 @@ class Stack:
     def database_admin_url(self) -> str:
         """The URL of the database's owner."""
         return owner_environment(self.paths, self.addresses)["DATABASE_ADMIN_URL"]
+
+    @property
+    def public_url(self) -> str:
+        """The URL of tracking_api for customers and staff."""
+        return public_url(self.paths, self.addresses)
 
     def client_environment(self) -> dict[str, str]:
         """Return the environment of a simulator or another client."""
@@ -150,6 +158,8 @@ class Stack:
             if not self.is_up():
                 self._start(owner_pid)
             else:
+                if self.settings.doorstep_tls and self.addresses.https is None:
+                    raise StackError("the stack runs without TLS: ./run down, then ./run up --tls")
                 if self._is_ready():
                     return
                 self._check_processes_known()
@@ -182,6 +192,11 @@ class Stack:
             ]
             for task in tasks:
                 task.result()
+        if addresses.https is not None:
+            config = TlsConfig.of(self.settings)
+            config.save(self.paths.tls_file)
+            caddy.prepare(self.paths, self._echo)
+            tls.install(self.paths, config)
         for service in SERVICES:
             if not has_service(service):
                 self._echo(f"{service} is not installed: left out")
@@ -198,7 +213,12 @@ class Stack:
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
         servers = server_specs(self.paths, self.addresses, self.settings, self._cluster())
-        return servers + service_specs(self.paths, self.addresses, self.settings)
+        services = service_specs(self.paths, self.addresses, self.settings)
+        return servers + services + proxy_specs(self.paths, self.addresses, self.settings)
+
+    def renew_certificate(self) -> None:
+        """Issue a new certificate now, and reload the servers. Raises StackError."""
+        tls.renew(self.paths, self.addresses, self.supervisor, force=True)
 
     def _set_up(self) -> None:
         """Create topics and migrate once the servers answer. The services wait for this."""

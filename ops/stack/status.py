@@ -69,7 +69,9 @@ def _probe(
         return True, ""  # serves nothing: its process is all there is to see
     if spec.kind == "services":
         return probes.service_is_ready(spec.address)
-    if spec.name == "kafka":
+    if spec.kind == "proxies":
+        ready = probes.listens(spec.address)
+    elif spec.name == "kafka":
         ready = probes.kafka_is_ready(spec.address, kafka)
     elif spec.name == "postgres":
         ready = cluster.is_ready()

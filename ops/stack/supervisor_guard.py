@@ -1,5 +1,7 @@
 """The supervisor guard: restarts supervisord if it is killed, and stops the stack with its owner.
 
+It also renews the certificate of a stack with TLS.
+
 It is a child of supervisord that outlives it. supervisord restarts the guard if that is killed.
 """
 
@@ -12,6 +14,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ops.stack import tls
+from ops.stack.addresses import Addresses
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
@@ -19,6 +23,7 @@ from ops.stack.supervisor import Supervisor
 
 POLL_S = 0.5
 RETRY_S = 1.0
+RENEWAL_POLL_S = 60.0  # a given certificate may be replaced at any time
 
 
 def main() -> int:
@@ -30,11 +35,15 @@ def main() -> int:
     paths = StackPaths(options.home)
     supervisor = Supervisor(paths)
     parent = os.getppid()
+    renew_at = time.monotonic() + RENEWAL_POLL_S
     while os.getppid() == parent and _is_supervisord(parent):
         if options.owner is not None and not process_exists(options.owner):
             _log(paths, f"process {options.owner}, which started the stack, has ended: stopping it")
             supervisor.stop()
             return 0
+        if time.monotonic() >= renew_at:
+            renew_at = time.monotonic() + RENEWAL_POLL_S
+            _renew(paths, supervisor)
         time.sleep(POLL_S)
     _log(paths, f"supervisord (pid {parent}) has ended: starting it again")
     while supervisor.pid() is None:
@@ -44,6 +53,15 @@ def main() -> int:
             _log(paths, str(exc))
             time.sleep(RETRY_S)
     return 0
+
+
+def _renew(paths: StackPaths, supervisor: Supervisor) -> None:
+    try:
+        addresses = Addresses.load(paths.addresses_file)
+        if addresses is not None and tls.renew(paths, addresses, supervisor):
+            _log(paths, "renewed the certificate")
+    except (OSError, StackError) as exc:
+        _log(paths, f"cannot renew the certificate: {exc}")
 
 
 def _is_supervisord(pid: int) -> bool:

@@ -285,6 +285,7 @@ async def test_process__started_before_its_database__logs_it_waits_and_stops_cle
     settings = {
         "DATABASE_URL": url,
         "DRIVER_API_BIND": f"127.0.0.1:{port}",
+        "DRIVER_API_INTERNAL_BIND": "127.0.0.1:0",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # nobody is there
     }
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:

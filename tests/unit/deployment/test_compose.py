@@ -6,6 +6,7 @@ No container is started here: docs/how-to/containers.md says how, and what was m
 from __future__ import annotations
 
 import importlib
+import re
 import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -33,6 +34,7 @@ PUBLISHED = {
     "mosquitto": ("MQTT_PORT", "mqtt_port"),
     "driver_api": ("DRIVER_API_PORT", "driver_api_port"),
     "tracking_api": ("TRACKING_API_PORT", "tracking_api_port"),
+    "caddy": ("HTTPS_PORT", "https_port"),
 }
 
 
@@ -55,6 +57,7 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
             "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
             "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
+            "CUSTOMER_PASSWORD": paths.database_password("customer"),
             "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
             "DRIVER_API_TOKEN": paths.driver_api_token(),
@@ -107,8 +110,10 @@ def test_service__same_variables_and_values_as_natively(
     native = processes.service_environment(service, paths, at)
     bind = f"{service.upper()}_BIND"
     native[bind] = str(Bind("0.0.0.0", getattr(at, service).port))
+    native["ALLOW_PLAINTEXT"] = "true"  # inside the containers' network
     internal = f"{service.upper()}_INTERNAL_BIND"
     if internal in native:
+        native["TRUSTED_PROXIES"] = example_environment()["TRUSTED_PROXIES"]
         native[internal] = str(Bind("0.0.0.0", at.telemetry_of(service).port))
     if "TRACKING_API_PUBLIC_URL" in native:  # outside the containers, so not a container's name
         native["TRACKING_API_PUBLIC_URL"] = "http://127.0.0.1:8000"
@@ -269,7 +274,13 @@ def test_ports__each_can_be_moved() -> None:
     moved = {variable: str(20_000 + n) for n, (variable, _) in enumerate(PUBLISHED.values())}
     secrets = {name: "x" for name, value in example_environment().items() if not value}
     services = load_services(
-        {**example_environment(), **secrets, "DOORSTEP_BIND": "0.0.0.0", **moved}
+        {
+            **example_environment(),
+            **secrets,
+            "DOORSTEP_BIND": "0.0.0.0",
+            "DOORSTEP_TLS_BIND": "0.0.0.0",
+            **moved,
+        }
     )
     for name, (variable, _) in PUBLISHED.items():
         assert services[name]["ports"][0].startswith(f"0.0.0.0:{moved[variable]}:")
@@ -299,11 +310,25 @@ def test_privileges__services_have_none(services: dict[str, dict[str, Any]]) -> 
         assert "no-new-privileges:true" in services[name]["security_opt"]
 
 
-def test_profile__only_the_simulators_are_left_out_by_default(
+def test_profile__simulators_and_tls_are_left_out_by_default(
     services: dict[str, dict[str, Any]],
 ) -> None:
     profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
-    assert profiles == {key: ["simulator"] for key in ("couriers", "tickers", "cities")}
+    simulators = {key: ["simulator"] for key in ("couriers", "tickers", "cities")}
+    assert profiles == {"caddy": ["tls"], **simulators}
+
+
+def test_caddy__sets_the_variables_of_the_caddyfile_and_is_hardened(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    caddy = services["caddy"]
+    text = (PROJECT / "caddy" / "Caddyfile").read_text(encoding="utf-8")
+    required = set(re.findall(r"\{\$([A-Z_]+)\}", text))
+    used = required | set(re.findall(r"\{\$([A-Z_]+):", text))
+    assert required <= caddy["environment"].keys() <= used
+    assert (caddy["cap_drop"], caddy["cap_add"]) == (["ALL"], ["NET_BIND_SERVICE"])
+    assert caddy["read_only"] is True
+    assert caddy["security_opt"] == ["no-new-privileges:true"]
 
 
 def test_environment_file__has_exactly_what_the_compose_file_asks_for() -> None:

@@ -43,6 +43,38 @@ def test_choose__port_taken_on_every_address__counts_as_taken() -> None:
     assert messages
 
 
+@pytest.mark.parametrize("variable", ["doorstep_bind", "doorstep_internal_bind"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_choose__beyond_loopback_without_tls__is_refused_in_one_line(
+    variable: str, host: str
+) -> None:
+    settings = StackSettings(**FREE_PORTS, **{variable: host})
+
+    with pytest.raises(StackError, match="ALLOW_PLAINTEXT=true") as refused:
+        choose_addresses(settings, pytest.fail)
+    assert variable.upper() in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_choose__beyond_loopback_allowed_by_name__is_used() -> None:
+    settings = StackSettings(**FREE_PORTS, doorstep_bind="0.0.0.0", allow_plaintext=True)
+    assert choose_addresses(settings, pytest.fail).mqtt[0].host == "0.0.0.0"
+
+
+def test_choose__tls__only_tls_listeners_use_the_public_address(tmp_path: Path) -> None:
+    settings = StackSettings(
+        **FREE_PORTS, doorstep_bind="0.0.0.0", doorstep_tls=True, mqtt_brokers=2
+    )
+    at = choose_addresses(settings, pytest.fail)
+
+    assert at.https is not None
+    assert {bind.host for bind in (at.https, *at.mqtt_tls)} == {"0.0.0.0"}
+    assert {bind.host for bind in (at.tracking_api, at.driver_api, *at.mqtt)} == {"127.0.0.1"}
+    assert at.mqtt_tls_url.count("mqtts://127.0.0.1:") == 2
+    at.save(tmp_path / "stack.json")
+    assert Addresses.load(tmp_path / "stack.json") == at
+
+
 def test_load__saved_addresses__are_the_same(tmp_path: Path) -> None:
     at = choose_addresses(StackSettings(**FREE_PORTS, mqtt_brokers=2), pytest.fail)
     at.save(tmp_path / "stack.json")
