@@ -143,6 +143,7 @@ def test_mqtts__no_or_a_wrong_password__is_refused(
     assert "not authori" in done.stderr.lower()
 
 
+@pytest.mark.usefixtures("tls_stack")  # so that it is skipped without Caddy
 def test_load__over_tls__every_fix_is_committed(server_home: Path) -> None:
     report = server_home / "load.json"
     options = ["--devices", "50", "--interval", "1", "--duration", "3", "--viewers", "2"]
@@ -154,10 +155,11 @@ def test_load__over_tls__every_fix_is_committed(server_home: Path) -> None:
         check=False,
     )
 
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode in (0, 3), done.stderr[-2000:]  # 3: a busy machine was too slow
     found = json.loads(report.read_text())
     assert found["options"]["tls"] is True
-    assert (found["lost"], found["discrepancies"]) == (0, [])
+    assert (found["fixes"]["lost"], found["discrepancies"]) == (0, [])
+    assert found["fixes"]["committed"] >= 150
 
 
 def test_send__stack_with_tls__the_fix_is_committed_over_tls(tls_stack: Stack) -> None:
