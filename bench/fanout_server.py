@@ -29,7 +29,7 @@ from tracking_api.live.detachable_protocol import DetachableProtocol, detach
 from tracking_api.live.frames import position_frame
 from tracking_api.live.service import Live
 from tracking_api.stores import Stores
-from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
+from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, TrackLink
 
 PAUSE_S = 0.15  # between two rounds: the hub polls every 0.1 s at most
 
@@ -65,8 +65,8 @@ class DictStore:
     async def find_tokens(self, sha256s: Sequence[bytes]) -> dict[bytes, Token]:
         return dict.fromkeys(sha256s, Token("staff", None, None, "anna", "admin"))
 
-    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
-        return {order_id: self._track(order_id) for order_id in order_ids}
+    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+        return {link: self._track(link.order_id) for link in links}
 
     def _track(self, order_id: UUID) -> TrackedOrder:
         now = datetime.now(UTC)
@@ -80,16 +80,18 @@ class DictStore:
             restaurant=(11.25, 43.77),
             destination=(11.26, 43.78),
             dwell_min_s=30,
-            window=Window(self.assigned_at, None),
-            newest=self.newest,
+            position=self.newest,
+            assigned_at=self.assigned_at,
             driver_id=str(order_id),
             events=[Event(1, "picked_up", "driver", now, 1)],
         )
 
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
+    async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
         now = datetime.now(UTC)
-        window = Window(self.assigned_at, None)
-        return [OrderPoll(now, one, 1, window, self.newest) for one in order_ids]
+        return {
+            link: OrderPoll(now, link.order_id, 1, str(link.order_id), self.newest)
+            for link in links
+        }
 
     async def is_available(self) -> bool:
         return True
@@ -105,7 +107,7 @@ def ours() -> FastAPI:
     async def push(rounds: int) -> None:
         for _ in range(rounds):
             store.move()
-            live.hub.drivers_moved(list(live.hub.watched_drivers))
+            live.staff.drivers_moved(list(live.staff.watched_drivers))
             await asyncio.sleep(PAUSE_S)
 
     add_cost(app)

@@ -43,6 +43,7 @@ from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
 from tracking_api.stores import open_stores
+from tracking_api.track.visibility import TrackLink
 
 SEED = 1
 BYTES_A_ROW = 260  # heap and key of a row, measured; the write-ahead log is bounded beside it
@@ -129,21 +130,22 @@ class Reader(threading.Thread):
 
     async def _read(self) -> None:
         rng = random.Random(SEED)
-        url = self.database.cluster.url("tracking_api", PASSWORD, self.database.name)
-        async with open_stores(url, 2) as stores:
+        url, customer_url = (
+            self.database.cluster.url(role, PASSWORD, self.database.name)
+            for role in ("tracking_api", "customer")
+        )
+        async with open_stores(url, customer_url, 2) as stores:
             while not self.ended.is_set():
-                order_id = rng.choice(self.database.order_ids)
+                link = TrackLink(rng.choice(self.database.order_ids))
                 lon_deg = WEST + WIDTH_DEG * rng.random()
                 lat_deg = SOUTH + HEIGHT_DEG * rng.random()
-                found = await self._timed(
-                    "GET /track", partial(stores.track.read_tracks, [order_id])
-                )
-                tracked = found.get(order_id)
+                found = await self._timed("GET /track", partial(stores.track.read_tracks, [link]))
+                tracked = found.get(link)
                 _now, near = await self._timed(
                     "GET /drivers/nearest",
                     partial(stores.drivers.read_nearest, lon_deg, lat_deg, 5),
                 )
-                if tracked is None or tracked.visible is None or len(near) != 5:
+                if tracked is None or tracked.position is None or len(near) != 5:
                     raise ValueError(f"a read found too little: {tracked}, {near}")
                 await asyncio.sleep(0.005)
 

@@ -101,9 +101,9 @@ def main() -> int:
         postgres = cluster.pid()
         if postgres is None:
             raise SystemExit("the database is not running")
-        url = cluster.url("tracking_api", PASSWORD)
+        urls = {role: cluster.url(role, PASSWORD) for role in ("tracking_api", "customer")}
         with ExitStack() as stack:
-            apis = [stack.enter_context(running(variant, url)) for variant in (OURS, *VARIANTS)]
+            apis = [stack.enter_context(running(variant, urls)) for variant in (OURS, *VARIANTS)]
             result = asyncio.run(measure(apis, postgres, growth_database, options))
         growth_database.conn.close()
     print(json.dumps(result, ensure_ascii=False))
@@ -130,7 +130,7 @@ def fill(url: str) -> None:
 
 
 @contextmanager
-def running(variant: str, url: str) -> Iterator[Api]:
+def running(variant: str, urls: Mapping[str, str]) -> Iterator[Api]:
     """Run one API as a process of its own."""
     port = any_free_port()
     if variant == OURS:
@@ -138,8 +138,10 @@ def running(variant: str, url: str) -> Iterator[Api]:
     else:
         argv = [sys.executable, "-m", "bench.naive_reads", variant, str(port)]
     environment = {
-        "DATABASE_URL": url,
+        "DATABASE_URL": urls["tracking_api"],
+        "CUSTOMER_DATABASE_URL": urls["customer"],
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
+        "TRACKING_API_INTERNAL_BIND": "127.0.0.1:0",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # none: no read uses Kafka
     }
     process = subprocess.Popen(

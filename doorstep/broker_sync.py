@@ -57,6 +57,8 @@ class BrokerSync:
         if tokens:
             register_device_tokens(conn, tokens)
         conn.commit()
+        # After the commit: what a lost connection interrupts is applied again.
+        self._version = max([self._version, *(one.version for one in changed)])
         self._is_stale = self._is_stale or bool(changed)
         is_bulk = len(changed) > MANY_ADDED and all(one.is_active for one in changed)
         if self._is_stale and not is_bulk:
@@ -75,7 +77,6 @@ class BrokerSync:
             self._entries.pop(device.device_id, None)
         if device.generation:
             self._generations[device.device_id] = device.generation
-        self._version = max(self._version, device.version)
 
     def _token_sha256(self, device: ChangedDevice) -> bytes:
         return token_sha256(driver_token(self._key, device.device_id, device.generation))

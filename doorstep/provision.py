@@ -4,6 +4,7 @@
     python -m doorstep.provision --drivers 100000 --prefix load-
     python -m doorstep.provision --driver bus304 --driver anna
     python -m doorstep.provision --source weather
+    python -m doorstep.provision --rotate anna --revoke bruno --remove carla
 
 Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE and STAFF_TOKEN_FILE. Each run is idempotent, and leaves
 alone who was revoked or removed. broker_sync lets the devices log in at the brokers.
@@ -28,6 +29,7 @@ from doorstep.credentials import (
     DRIVER_EVENTS_REPLICAS,
     driver_token,
     encode_fleet_key,
+    mqtt_password,
     new_fleet_key,
     new_staff_token,
     read_fleet_key,
@@ -43,7 +45,7 @@ from doorstep.store.admin import (
     register_staff_token,
 )
 from doorstep.store.error_mapping import translated
-from doorstep.store.people import Device, add_devices
+from doorstep.store.people import Device, add_devices, change_device
 from doorstep.store.pool import connect
 
 TICKERS = "tickers"  # the source of `./run tickers`
@@ -51,6 +53,8 @@ TICKERS = "tickers"  # the source of `./run tickers`
 SERVICE_USERS = ("bridge", "driver_events", *DRIVER_EVENTS_REPLICAS, "stack", TICKERS)
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and count
+PROVISION = "provision"  # its name in the audit
+CHANGES = ("rotate", "revoke", "remove")
 DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line
 
 # The bounds of Florence's bundled map (its PROVENANCE.md), in degrees.
@@ -184,6 +188,11 @@ def main() -> int:
     parser.add_argument("--prefix", default="driver-", help="of the numbered drivers' ids")
     parser.add_argument("--driver", action="append", default=[], metavar="ID", help="a named one")
     parser.add_argument("--source", action="append", default=[], metavar="ID", help="of series")
+    parser.add_argument("--again", action="store_true", help="add removed drivers again")
+    for change in CHANGES:
+        parser.add_argument(
+            f"--{change}", action="append", default=[], metavar="ID", help=f"{change} a driver"
+        )
     parser.add_argument(
         "--make-secrets", action="store_true", help="make the key and token files that are missing"
     )
@@ -208,9 +217,24 @@ def _run(options: argparse.Namespace) -> int:
             _print(f"restaurants: {provision_firenze(conn):,}")
         provision_sources(conn, [TICKERS, *options.source])
         if driver_ids:
-            locked_out = provision_drivers(conn, key, driver_ids, _print)
+            locked_out = provision_drivers(
+                conn, key, driver_ids, _print, again=options.again, who=PROVISION
+            )
             _print(f"drivers: {len(driver_ids) - len(locked_out):,}")
+        for change in CHANGES:
+            for driver_id in getattr(options, change):
+                _print_change(key, change_device(conn, "driver", driver_id, change, PROVISION))
+                conn.commit()
     return 0
+
+
+def _print_change(key: bytes, device: Device) -> None:
+    """Print a device's state, and the secrets that a rotation made."""
+    name, generation = device.device_id, device.generation
+    if device.state == "active":
+        print(name, mqtt_password(key, name, generation), driver_token(key, name, generation))
+    else:
+        _print(f"{name}: {device.state}")
 
 
 def numbered_ids(prefix: str, count: int, width: int = 0) -> list[str]:

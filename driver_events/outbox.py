@@ -18,6 +18,7 @@ from driver_events.recorder import Connection
 
 MAX_RECORDS = 500  # of up to 64 KiB: 32 MB at most
 DELIVERY_TIMEOUT_S = 3.0  # below idle_in_transaction_session_timeout (5 s): the lock is held
+MAX_REMEMBERED = 100_000  # boots: a device may send new ones without end
 
 
 class OutboxPublisher:
@@ -93,7 +94,7 @@ class OutboxPublisher:
 
 
 class ParkedRetry:
-    """Records fixes that were parked because their driver's row was locked."""
+    """Records fixes that were parked because a row was locked, or over the quota."""
 
     def __init__(
         self, connection: Connection, request_acks: Callable[[set[BootKey]], None]
@@ -104,14 +105,18 @@ class ParkedRetry:
 
     def remember(self, boot_keys: set[BootKey]) -> None:
         """Remember the boots whose watermark is due once their fixes are recorded."""
-        self._pairs = self._pairs | boot_keys
+        if len(self._pairs) < MAX_REMEMBERED:
+            self._pairs = self._pairs | boot_keys
 
     def retry(self) -> bool:
         """Try to record the parked fixes. Raises Unavailable."""
         with self._connection.transaction() as conn:
+            remembered = self._pairs
             recorded = fix_writer.record_parked(conn)
+            is_empty = not fix_writer.has_parked(conn)
         if recorded:
             metrics.UNPARKED.inc(recorded)
-            boot_keys, self._pairs = self._pairs, set()
-            self._request_acks(boot_keys)
+            self._request_acks(remembered)
+        if is_empty:  # until then more acks follow: the last one ends the device's hold
+            self._pairs = self._pairs - remembered
         return False

@@ -5,8 +5,8 @@ passwords    set the passwords of the service roles
 fingerprint  print the digest of the database's definitions, for fingerprints.json
 
 Reads DATABASE_ADMIN_URL, the URL of doorstep_owner; `passwords` reads DRIVER_EVENTS_PASSWORD,
-DRIVER_API_PASSWORD, TRACKING_API_PASSWORD and BROKER_SYNC_PASSWORD. Retries for a minute while the
-database is down.
+DRIVER_API_PASSWORD, TRACKING_API_PASSWORD, CUSTOMER_PASSWORD and BROKER_SYNC_PASSWORD. Retries for
+a minute while the database is down.
 """
 
 from __future__ import annotations

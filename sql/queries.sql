@@ -18,6 +18,9 @@ SELECT n, outcome, reason FROM record_fixes_v1()
 -- record_parked --
 SELECT record_parked_v1()
 
+-- has_parked --
+SELECT EXISTS (SELECT FROM doorstep.parked_fix)
+
 -- read_watermarks --
 -- No gaps, the usual case, are returned as null: parsing JSON costs more than everything else.
 SELECT driver_id, boot, seq, nullif(missing, '[]') AS missing, hold_s, held

@@ -29,7 +29,7 @@ def create_template(cluster: PostgresCluster) -> None:
     cluster.create_database(PASSWORD, TEMPLATE)
     admin_url = cluster.url(OWNER, PASSWORD, TEMPLATE)
     upgrade(admin_url)
-    set_passwords(admin_url, dict.fromkeys((*PASSWORD_VARIABLES, "customer"), PASSWORD))
+    set_passwords(admin_url, dict.fromkeys(PASSWORD_VARIABLES, PASSWORD))
 
 
 @dataclass(frozen=True)

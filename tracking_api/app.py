@@ -105,7 +105,8 @@ def build_service(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         url = settings.database_url.get_secret_value()
-        async with open_stores(url, settings.database_pool_size) as stores:
+        customer_url = settings.customer_database_url.get_secret_value()
+        async with open_stores(url, customer_url, settings.database_pool_size) as stores:
             series_topic = settings.kafka_series_topic
             topics = TopicStreams(settings.kafka, settings.topics, {series_topic: points_frame})
             estimate = RoadEta()
@@ -142,7 +143,8 @@ def _set_context(
         find_token=TokenCache(stores.tokens.find_token),
         links=Links(
             BatchLoader(stores.tokens.find_tokens),
-            stores.track.read_track,
+            stores.customers,
+            stores.track,
             RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
         ),
         public_url=public_url,

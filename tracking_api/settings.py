@@ -15,6 +15,7 @@ class Settings(HttpSettings, KafkaSettings):
     """Environment variables of tracking_api; each field's name in capitals."""
 
     database_url: SecretStr
+    customer_database_url: SecretStr
     database_pool_size: int = Field(default=10, ge=1, le=200)
     tracking_api_bind: BindSetting = Bind("127.0.0.1", 8000)
     tracking_api_internal_bind: BindSetting = Bind("127.0.0.1", 8010)

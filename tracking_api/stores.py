@@ -1,7 +1,11 @@
-"""The stores of all domains, over one pool: the seam between routes and database."""
+"""The stores of all domains: the seam between routes and database.
+
+Customers have a pool of their own, with a role that can read nothing but what they may see.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,12 +21,16 @@ from tracking_api.orders.queries import OrderQueries, OrderStore
 from tracking_api.people.queries import PeopleQueries, PeopleStore
 from tracking_api.series.queries import SeriesQueries, SeriesStore
 from tracking_api.tokens import TokenQueries, TokenStore
+from tracking_api.track.customer_queries import CustomerQueries, CustomerStore
 from tracking_api.track.queries import TrackQueries, TrackStore
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """One store per domain. `is_available` returns within 2 s whether the database answers."""
+    """One store per domain, and one for customers.
+
+    `is_available` returns within 2 s whether the database answers.
+    """
 
     tokens: TokenStore
     orders: OrderStore
@@ -33,23 +41,25 @@ class Stores:
     history: HistoryStore
     series: SeriesStore
     people: PeopleStore
+    customers: CustomerStore
     is_available: Callable[[], Awaitable[bool]]
 
     @classmethod
     def backed_by(cls, store: Any) -> Self:
         """Use one object as every store, for tests and benchmarks."""
-        return cls(
-            store, store, store, store, store, store, store, store, store, store.is_available
-        )
+        return cls(*(store,) * 10, store.is_available)
 
 
 @asynccontextmanager
-async def open_stores(url: str, pool_size: int) -> AsyncIterator[Stores]:
+async def open_stores(url: str, customer_url: str, pool_size: int) -> AsyncIterator[Stores]:
     """Open the stores on PostgreSQL. The database may come up later."""
     pool = await open_pool(url, pool_size, application_name="tracking_api", autocommit=True)
+    customer_pool = await open_pool(
+        customer_url, pool_size, application_name="tracking_api customers", autocommit=True
+    )
 
-    async def pool_is_available() -> bool:
-        return await is_available(pool)
+    async def pools_are_available() -> bool:
+        return all(await asyncio.gather(is_available(pool), is_available(customer_pool)))
 
     try:
         yield Stores(
@@ -62,7 +72,8 @@ async def open_stores(url: str, pool_size: int) -> AsyncIterator[Stores]:
             HistoryQueries(pool),
             SeriesQueries(pool),
             PeopleQueries(pool),
-            pool_is_available,
+            CustomerQueries(customer_pool),
+            pools_are_available,
         )
     finally:
-        await pool.close()
+        await asyncio.gather(pool.close(), customer_pool.close())

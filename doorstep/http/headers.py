@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # MapLibre sets inline styles by script (which style-src does not cover), and needs blob: images
@@ -32,6 +31,9 @@ _HEADERS = {
 }
 
 
+_RAW_HEADERS = {name.lower().encode(): value.encode() for name, value in _HEADERS.items()}
+
+
 class SecurityHeaders:
     """ASGI middleware: add the headers, and `no-store` to answers without Cache-Control."""
 
@@ -41,10 +43,11 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                headers = [one for one in message["headers"] if one[0].lower() not in _RAW_HEADERS]
+                headers += _RAW_HEADERS.items()
+                if not any(name.lower() == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -37,6 +37,7 @@ __all__ = [
     "advance_offsets",
     "delete_outbox",
     "expire_points",
+    "has_parked",
     "open_offsets",
     "read_watermarks",
     "record_fixes",
@@ -85,6 +86,13 @@ def record_parked(conn: psycopg.Connection) -> int:
     with translated(), conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(query("record_parked")).fetchone()
         return int(row[0]) if row else 0
+
+
+def has_parked(conn: psycopg.Connection) -> bool:
+    """Return whether any fix is parked."""
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        row = cursor.execute(query("has_parked")).fetchone()
+        return bool(row and row[0])
 
 
 def read_watermarks(conn: psycopg.Connection, pairs: Sequence[tuple[str, str]]) -> list[Watermark]:

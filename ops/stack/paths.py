@@ -39,6 +39,7 @@ DATABASE_ROLES = (
     "driver_api",
     "tracking_api",
     "broker_sync",
+    "customer",
 )
 DATABASE_PASSWORD_BYTES = 24
 UNIX_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107

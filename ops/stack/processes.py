@@ -95,6 +95,7 @@ def owner_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]
         "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
         "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
         "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
+        "CUSTOMER_PASSWORD": paths.database_password("customer"),
         "FLEET_KEY_FILE": str(paths.fleet_key_file),
         "STAFF_TOKEN_FILE": str(paths.staff_token_file),
     }
@@ -172,6 +173,7 @@ def service_environment(
                 **proxy,
                 **kafka_servers,
                 "DATABASE_URL": database_url(paths, addresses, "tracking_api"),
+                "CUSTOMER_DATABASE_URL": database_url(paths, addresses, "customer"),
                 "TRACKING_API_BIND": str(addresses.tracking_api),
                 "TRACKING_API_INTERNAL_BIND": str(addresses.tracking_api_internal),
                 "TRACKING_API_PUBLIC_URL": public_url or addresses.tracking_api_url,

@@ -2,19 +2,16 @@
 
 
 -- read_order_history --
--- The current assignment's fixes, oldest first; after its end only with after_end. No row: no such
--- order. One row without a fix: nothing to show.
-WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
+-- For staff: the current assignment's fixes, oldest first. No row: no such order. One row without a
+-- fix: nothing to show.
 SELECT f.fix_at, f.received_at, f.lon_deg, f.lat_deg, f.accuracy_m, f.speed_mps, f.heading_deg
-FROM clock c
-CROSS JOIN orders o
+FROM orders o
 LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
 LEFT JOIN LATERAL (
     SELECT h.*
     FROM fix_history__between_v1(a.driver_id, greatest(a.assigned_at, %(from_at)s::timestamptz),
         least(a.ended_at, %(to_at)s::timestamptz, 'infinity')) h
-    WHERE h.quarantine IS NULL AND (%(after_end)s
-        OR (a.assigned_at <= c.now AND (a.ended_at IS NULL OR c.now < a.ended_at)))
+    WHERE h.quarantine IS NULL
     ORDER BY h.fix_at, h.boot, h.seq
     LIMIT %(limit)s
 ) AS f ON true

@@ -1,12 +1,13 @@
--- What tracking_api reads of an order under way. Parameters are psycopg's %(name)s.
+-- What tracking_api reads of an order under way for staff. Parameters are psycopg's %(name)s.
+-- Staff see a driver's newest fix while the assignment is open, if it is dated inside it.
+-- Customers' view is in customers.sql.
 
 
 -- read_tracks --
--- With a token: only if it is staff's or the order's. Null: the caller has checked access.
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
 SELECT c.now, o.order_id, o.state::text, o.assignment_no, o.order_seq,
     r.name, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg, p.dwell_min_s, p.pace,
-    a.driver_id, a.assigned_at, a.ended_at,
+    a.driver_id, a.assigned_at,
     events.found, trail.found,
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM clock c
@@ -19,7 +20,9 @@ JOIN orders o ON o.order_id = wanted.order_id
 JOIN restaurant r ON r.restaurant_id = o.restaurant_id
 JOIN policy p ON p.policy_id = o.policy_id
 LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
+    AND a.assigned_at <= c.now AND (a.ended_at IS NULL OR c.now < a.ended_at)
 LEFT JOIN driver_state s ON s.driver_id = a.driver_id
+    AND s.fix_at >= a.assigned_at AND (a.ended_at IS NULL OR s.fix_at < a.ended_at)
 CROSS JOIN LATERAL (
     -- evidence may since have proved an earlier instant than the one first shown
     SELECT coalesce(json_agg(json_build_array(e.order_seq, e.state, e.source,
@@ -30,7 +33,7 @@ CROSS JOIN LATERAL (
     WHERE e.order_id = o.order_id
 ) AS events (found)
 CROSS JOIN LATERAL (
-    -- fixes of the last minutes, which are never packed; none unless the driver may be seen
+    -- fixes of the last minutes, which are never packed; none without a position
     SELECT coalesce(json_agg(json_build_array(t.fix_at, t.lon_deg, t.lat_deg) ORDER BY t.fix_at),
         '[]')::text
     FROM (
@@ -41,20 +44,14 @@ CROSS JOIN LATERAL (
             AND h.fix_at >= now() - make_interval(secs => %(trail_s)s)
             AND h.fix_at < now() + interval '1 hour'
             AND h.fix_at >= a.assigned_at AND h.fix_at < s.fix_at
-            AND a.assigned_at <= c.now AND (a.ended_at IS NULL OR c.now < a.ended_at)
-            AND s.fix_at >= a.assigned_at AND (a.ended_at IS NULL OR s.fix_at < a.ended_at)
         ORDER BY h.fix_at DESC
         LIMIT %(trail_points)s
     ) AS t
 ) AS trail (found)
-WHERE %(token_sha256)s::bytea IS NULL OR EXISTS (
-    SELECT FROM find_token_v1(%(token_sha256)s::bytea) t
-    WHERE t.role = 'staff' OR (t.role = 'customer' AND t.order_id = o.order_id)
-)
 
 -- read_order_polls --
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now)
-SELECT c.now, o.order_id, o.order_seq, a.assigned_at, a.ended_at,
+SELECT c.now, o.order_id, o.order_seq, a.driver_id,
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM clock c
 CROSS JOIN (
@@ -64,4 +61,6 @@ CROSS JOIN (
 ) AS wanted
 JOIN orders o ON o.order_id = wanted.order_id
 LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
+    AND a.assigned_at <= c.now AND (a.ended_at IS NULL OR c.now < a.ended_at)
 LEFT JOIN driver_state s ON s.driver_id = a.driver_id
+    AND s.fix_at >= a.assigned_at AND (a.ended_at IS NULL OR s.fix_at < a.ended_at)

@@ -25,7 +25,7 @@ CREATE TABLE fix_history (
 -- Takes the fixes of days that have no partition yet.
 CREATE TABLE fix_history_default PARTITION OF fix_history DEFAULT;
 
--- Fixes whose driver or order row was locked, and fixes over a driver's quota. They are acknowledged
+-- Fixes whose driver or order row was locked, and fixes over a driver's quota. Acknowledged
 -- only once they are recorded. `content` is a hash of a fix over the quota, of which one copy is
 -- kept, with the least received_at. It is null for the others: a batch must not wait for a
 -- transaction that holds a driver's row, as a unique key could make it.

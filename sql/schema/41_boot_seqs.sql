@@ -1,5 +1,5 @@
--- Which seqs of a boot are settled: a prefix, and bitmaps of 2,048 seqs beyond it. The cost of a fix
--- is bounded whatever seqs a device sends: docs/explanation/watermark.md.
+-- Which seqs of a boot are settled: a prefix, and bitmaps of 2,048 seqs beyond it. The cost of a
+-- fix is bounded whatever seqs a device sends: docs/explanation/watermark.md.
 
 -- Settles seqs that do not simply continue their boot: sets their bits, and moves each prefix over
 -- at most two blocks per seq. The rows of boot_seqs exist, and their drivers' rows are locked.
@@ -83,8 +83,8 @@ BEGIN
     seq := settled_to;
     missing := '[]';
     FOR block IN
-        SELECT k.block_no, coalesce(k.stored, B'0'::bit(2048)) | coalesce(k.rejected, B'0'::bit(2048))
-            AS bits
+        SELECT k.block_no,
+            coalesce(k.stored, B'0'::bit(2048)) | coalesce(k.rejected, B'0'::bit(2048)) AS bits
         FROM boot_seq_block k
         WHERE k.driver_id = of_driver_id AND k.boot = of_boot
             AND k.block_no >= (settled_to + 1) >> 11
@@ -109,6 +109,44 @@ BEGIN
         END LOOP;
     END LOOP;
 END
+$$;
+
+-- Returns the watermark of each (driver, boot): up to seq every fix is stored or rejected, except
+-- for the gaps in `missing` [[first, last], ...]: at most 64 gaps.
+CREATE FUNCTION read_watermarks_v1(driver_ids text[], boots text[])
+RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT s.driver_id, s.boot, coalesce(g.seq, s.settled_to), coalesce(g.missing, '[]')
+    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
+    JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
+        ON s.settled_to < s.newest_seq
+    WHERE s.newest_seq > 0
+$$;
+
+-- Like read_watermarks_v1, and for how long the device is to send nothing of the boot again
+-- (hold_s), since fixes of the driver are parked over the quota, and how many fixes of the boot
+-- were dropped beyond what can be parked. A boot of such a driver that is not known yet has seq 0.
+CREATE FUNCTION read_watermarks_v2(driver_ids text[], boots text[])
+RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb, hold_s int, held int8)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT requested.driver_id, requested.boot, coalesce(g.seq, s.settled_to, 0),
+        coalesce(g.missing, '[]'),
+        -- as long as half of the quota takes for what is parked; 1 h at most, then it is said again
+        CASE WHEN q.parked > 0
+            THEN least(3600, greatest(60, ceil(2 * q.parked / l.quota_per_s)))::int END,
+        coalesce(s.held, 0)
+    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
+    CROSS JOIN limits l
+    LEFT JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN driver_quota q ON q.driver_id = requested.driver_id
+    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
+        ON s.settled_to < s.newest_seq
+    WHERE s.newest_seq > 0 OR q.parked > 0
 $$;
 
 -- The set bits of a bitmap, as ranges of seqs.

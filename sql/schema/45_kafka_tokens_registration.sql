@@ -81,8 +81,8 @@ AS $$
     DELETE FROM outbox WHERE outbox_id = ANY (ids)
 $$;
 
--- Returns no row for a token that is unknown, revoked, expired, or of a staff role without routes. A customer's token expires
--- limits.customer_token_s after the end of the order.
+-- Returns no row for a token that is unknown, revoked, expired, or of a staff role without routes.
+-- A customer's token expires limits.customer_token_s after the end of the order.
 CREATE FUNCTION find_token_v1(of_token_sha256 bytea)
 RETURNS TABLE (role token_role, driver_id text, order_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER

@@ -27,8 +27,9 @@ TO driver_events;
 GRANT SELECT ON outbox, parked_fix, kafka_offset, history_bounds, limits TO driver_events;
 
 GRANT EXECUTE ON FUNCTION
-    prepare_incoming_v1, record_fixes_v1, read_watermarks_v1, read_watermarks_v2, add_dead_letters_v1,
-    apply_order_command_v1, apply_driver_command_v1, find_token_v1, find_token_v2
+    prepare_incoming_v1, record_fixes_v1, read_watermarks_v1, read_watermarks_v2,
+    add_dead_letters_v1, apply_order_command_v1, apply_driver_command_v1, find_token_v1,
+    find_token_v2
 TO driver_api;
 GRANT SELECT ON driver, driver_state, restaurant, orders, order_now, assignment TO driver_api;
 

@@ -87,9 +87,9 @@ async def open_driver_api(
 
 @asynccontextmanager
 async def open_tracking_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    """tracking_api on a real database, with the role and rights of the service."""
+    """tracking_api on a real database, with the roles and rights of the service."""
     async with (
-        open_stores(database.url("tracking_api"), 4) as stores,
+        open_stores(database.url("tracking_api"), database.url("customer"), 4) as stores,
         _client(build_tracking_api(stores, "http://tracking.test")) as client,
     ):
         yield client

@@ -13,6 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from doorstep.broker_sync import BrokerSync
 from doorstep.credentials import driver_token, mqtt_password, token_sha256
+from doorstep.errors import StoreUnavailable
 from doorstep.provision import provision_drivers, provision_sources
 from doorstep.store.people import change_device
 from ops.servers.mosquitto import MosquittoServer
@@ -137,6 +138,25 @@ def test_remove__sync_and_broker_restarted_and_id_added_again__old_secrets_stay_
     assert synced.token_is_good("anna", 1)
     assert not synced.lets_in("anna")
     assert not synced.token_is_good("anna")
+
+
+def test_sync__connection_lost_in_the_middle__applies_the_change_the_next_time(
+    synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced.add("anna")
+    wait_until(lambda: synced.lets_in("anna"))
+
+    def lose_connection(*_: object) -> None:
+        raise StoreUnavailable
+
+    with monkeypatch.context() as patch:
+        patch.setattr("doorstep.broker_sync.register_device_tokens", lose_connection)
+        with pytest.raises(StoreUnavailable):
+            synced.change("anna", "rotate")
+    assert not synced.lets_in("anna", 1)
+    synced.sync()
+    wait_until(lambda: synced.lets_in("anna", 1))
+    assert synced.token_is_good("anna", 1)
 
 
 def test_sync__user_only_in_the_file__is_removed(synced: Synced) -> None:

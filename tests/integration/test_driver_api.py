@@ -164,6 +164,19 @@ async def test_patch_location__row_locked__is_503_and_other_drivers_are_unaffect
     assert (await report(driver_api, "d1", RESTAURANT))["outcome"] == "committed"
 
 
+async def test_patch_location__over_the_quota__is_429_and_writes_nothing(driver_api, database):
+    database.rows("UPDATE doorstep.limits SET quota_burst = 256")
+    fixes = [make_fix(ago_s=300 - n, boot="b1", seq=n + 1) for n in range(256)]
+    await driver_api.post("/drivers/d1/locations", json={"fixes": fixes}, headers=as_driver("d1"))
+    more = {"fixes": [make_fix(ago_s=n, boot="b1", seq=300 - n) for n in range(40)]}
+    answer = await driver_api.post("/drivers/d1/locations", json=more, headers=as_driver("d1"))
+    problem_of(answer, 429, "too-many-requests")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert database.value("SELECT count(*) FROM doorstep.fix_history") == 256
+    assert database.value("SELECT count(*) FROM doorstep.parked_fix") == 0
+    assert (await report(driver_api, "d2", RESTAURANT))["outcome"] == "committed"
+
+
 async def test_patch_location__backends_killed__succeeds_after_at_most_one_retry(
     driver_api, database
 ):
@@ -272,6 +285,7 @@ async def test_process__started_before_its_database__logs_it_waits_and_stops_cle
     settings = {
         "DATABASE_URL": url,
         "DRIVER_API_BIND": f"127.0.0.1:{port}",
+        "DRIVER_API_INTERNAL_BIND": "127.0.0.1:0",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # nobody is there
     }
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:

@@ -384,6 +384,27 @@ def test_driver_events__locked_driver__is_parked_and_others_are_recorded(
     phone.close()
 
 
+def test_driver_events__a_flood__is_parked_held_back_and_recorded_at_the_quota(
+    service: ServiceProcess,
+    database: Database,
+    kafka: KafkaServer,
+    mosquitto: AnonymousMosquitto,
+    topic: str,
+) -> None:
+    database.rows("UPDATE doorstep.limits SET quota_per_s = 100, quota_burst = 256")
+    phone = DriverClient(mosquitto, "d1")
+    seqs = range(1, 2000, 2)  # each a gap, so no watermark covers more than the first
+    produce(kafka.access, topic, [("d1", encode_fix(fix(seq, age_s=2000 - seq))) for seq in seqs])
+    produce(kafka.access, topic, [(one, encode_fix(fix(1))) for one in ("d2", "d3")])
+    wait_until(lambda: {"d2", "d3"} <= {driver_id for driver_id, _, _ in stored(database)})
+    wait_until(lambda: any("hold_s" in json.loads(ack) for _, ack in phone.received))
+    mine = [("d1", "b1", seq) for seq in seqs]
+    wait_until(lambda: [one for one in stored(database) if one[0] == "d1"] == mine)
+    assert database.rows("SELECT * FROM doorstep.driver_quota") == []
+    wait_until(lambda: "hold_s" not in json.loads(phone.received[-1][1]))
+    phone.close()
+
+
 def test_driver_events__row_refused_by_the_database__becomes_the_only_dead_letter(
     service: ServiceProcess, database: Database, kafka: KafkaServer, topic: str
 ) -> None:

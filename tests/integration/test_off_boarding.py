@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -77,3 +78,34 @@ def test_drivers_remove__while_connected__old_secrets_end_and_stay_dead(stack: S
     assert api_status(stack, 0) == 401
     printed = run(stack, "drivers", "password", LEAVER).stdout.strip()
     assert printed == mqtt_password(stack.paths.fleet_key(), LEAVER, 1)
+
+
+def orders_status(stack: Stack, token: str) -> int:
+    """GET the orders with a staff token."""
+    request = urllib.request.Request(
+        f"{stack.addresses.tracking_api_url}/orders", headers={"Authorization": f"Bearer {token}"}
+    )
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
+def test_staff_command__add_rotate_revoke__ends_each_old_token_and_is_audited(
+    stack: Stack,
+) -> None:
+    first = run(stack, "staff", "add", "nina", "--role", "viewer").stdout.strip()
+    assert orders_status(stack, first) == 200
+    second = run(stack, "staff", "rotate", "nina", "--days", "1").stdout.strip()
+    wait_until(lambda: orders_status(stack, first) == 401, 30)
+    assert orders_status(stack, second) == 200
+
+    assert run(stack, "staff", "revoke", "nina").returncode == 0
+    wait_until(lambda: orders_status(stack, second) == 401, 30)
+    assert "nina viewer revoked" in run(stack, "staff").stdout
+
+    stated = run(stack, "audit", "--json").stdout.splitlines()
+    actions = [one["action"] for one in map(json.loads, stated) if one["subject"] == "nina"]
+    assert actions == ["staff.add", "staff.rotate", "staff.revoke"]
+    assert run(stack, "audit", "--since", "yesterday").returncode == 2

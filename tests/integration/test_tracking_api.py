@@ -432,7 +432,7 @@ async def test_fleet__read_in_pages_and_by_id__equals_positions(driver_api, trac
         await on_duty_at(driver_api, driver_id, RESTAURANT)
     body = (await tracking_api.get("/drivers/positions", headers=STAFF)).json()
     first, second = sorted(body["drivers"])
-    async with open_stores(database.url("tracking_api"), 2) as stores:
+    async with open_stores(database.url("tracking_api"), database.url("customer"), 2) as stores:
         at_ms, rows = await stores.fleet.read_fleet_page("", 1)
         assert (rows, abs(at_ms - body["at_ms"]) < 60_000) == ([first], True)
         assert (await stores.fleet.read_fleet_page("d1", 5))[1] == [second]
@@ -449,11 +449,12 @@ async def test_process__database_half_open__answers_503_and_recovers_by_itself(
         Relay(postgres_cluster.port) as relay,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
     ):
+        direct, relayed = f":{postgres_cluster.port}/", f":{relay.port}/"
         settings = {
-            "DATABASE_URL": database.url("tracking_api").replace(
-                f":{postgres_cluster.port}/", f":{relay.port}/"
-            ),
+            "DATABASE_URL": database.url("tracking_api").replace(direct, relayed),
+            "CUSTOMER_DATABASE_URL": database.url("customer").replace(direct, relayed),
             "TRACKING_API_BIND": f"127.0.0.1:{port}",
+            "TRACKING_API_INTERNAL_BIND": "127.0.0.1:0",
             "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
         }
         with running("tracking_api", **settings) as process:
@@ -485,7 +486,9 @@ async def test_process__database_stopped_and_started__is_503_and_recovers(own_da
     port = any_free_port()
     settings = {
         "DATABASE_URL": own_database.url("tracking_api"),
+        "CUSTOMER_DATABASE_URL": own_database.url("customer"),
         "TRACKING_API_BIND": f"127.0.0.1:{port}",
+        "TRACKING_API_INTERNAL_BIND": "127.0.0.1:0",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
     }
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:

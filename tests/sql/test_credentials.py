@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import psycopg
 import pytest
 
-from doorstep.credentials import driver_token, token_sha256
+from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password, token_sha256
 from doorstep.errors import DriverUnavailable, StaffExists, UnknownDriver, UnknownStaff
+from doorstep.provision import main as provision_main
 from doorstep.provision import provision_drivers
 from doorstep.store import admin
 from doorstep.store.people import (
@@ -192,3 +194,33 @@ def test_list_devices__removed_ones__are_kept(fleet: Fleet) -> None:
     change_device(fleet.conn, "driver", "d1", "remove", WHO)
     found = {one.device_id: one.state for one in list_devices(fleet.conn, "driver")}
     assert found == {"d1": "removed", "d2": "active"}
+
+
+def test_provision_command__rotate_and_remove__print_the_new_secrets_only(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "fleet.key").write_text(encode_fleet_key(KEY))
+    (tmp_path / "staff.token").write_text("stf_x\n")
+    monkeypatch.setenv("DATABASE_ADMIN_URL", database.url())
+    monkeypatch.setenv("FLEET_KEY_FILE", str(tmp_path / "fleet.key"))
+    monkeypatch.setenv("STAFF_TOKEN_FILE", str(tmp_path / "staff.token"))
+
+    def provision(*arguments: str) -> int:
+        monkeypatch.setattr("sys.argv", ["provision", *arguments])
+        return provision_main()
+
+    assert provision("--driver", "anna", "--driver", "bruno") == 0
+    assert provision("--rotate", "anna", "--remove", "bruno") == 0
+    assert capsys.readouterr().out.split() == [
+        "anna",
+        mqtt_password(KEY, "anna", 1),
+        driver_token(KEY, "anna", 1),
+    ]
+    assert provision("--rotate", "bruno") == 1
+    assert provision("--driver", "bruno", "--again") == 0
+    with database.connect() as conn:
+        devices = {one.device_id: one for one in list_devices(conn, "driver")}
+    assert (devices["bruno"].state, devices["bruno"].generation) == ("active", 1)

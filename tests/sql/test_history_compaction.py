@@ -235,8 +235,8 @@ async def test_history_of_an_order__packed__is_what_it_was(
     order_id = ended_order(fleet)
     put(fleet, [old_fix(n, quarantine="swapped" if n == 5 else None) for n in range(1200)])
     since = MIDNIGHT + timedelta(hours=9, minutes=30)
-    async with open_stores(database.url("tracking_api"), 1) as stores:
-        read = partial(stores.history.read_order_history, limit=5000, after_end=True)
+    async with open_stores(database.url("tracking_api"), database.url("customer"), 1) as stores:
+        read = partial(stores.history.read_order_history, limit=5000)
         before = await read(order_id, None, None)
         late = await read(order_id, since, None)
         compact(database)
@@ -278,7 +278,7 @@ async def test_pages_of_the_past__across_packed_and_plain_days__join_without_a_s
     until = recent + 99 * SECOND
     seqs: list[int] = []
     after = None
-    async with open_stores(database.url("tracking_api"), 1) as stores:
+    async with open_stores(database.url("tracking_api"), database.url("customer"), 1) as stores:
         while page := await stores.history.read_driver_history("d1", MIDNIGHT, until, 70, after):
             seqs += [one.key.seq for one in page]
             after = page[-1].key

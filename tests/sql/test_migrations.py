@@ -377,7 +377,7 @@ def test_main__passwords__let_the_services_in(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_ADMIN_URL", database.url())
-    for name in ("DRIVER_EVENTS", "DRIVER_API", "TRACKING_API", "BROKER_SYNC"):
+    for name in ("DRIVER_EVENTS", "DRIVER_API", "TRACKING_API", "CUSTOMER", "BROKER_SYNC"):
         monkeypatch.setenv(f"{name}_PASSWORD", PASSWORD)
     assert main(["passwords"]) == 0
     with database.connect("tracking_api") as conn:

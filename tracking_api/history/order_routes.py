@@ -13,6 +13,7 @@ from tracking_api.context import Context, LinkTokenFound, client_address
 from tracking_api.history.features import MAX_POINTS, feature_collection
 from tracking_api.track.presenters import encode_json
 from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
+from tracking_api.track.visibility import Position
 
 router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
 
@@ -43,15 +44,17 @@ async def get_history(
 
     `from` is inclusive, `to` is exclusive.
     """
-    known_id, holder = await context.links.authorize(order_id, token, client_address(request))
+    link, holder = await context.links.authorize(order_id, token, client_address(request))
     context.note_read(request, holder)
-    trail = await context.stores.history.read_order_history(
-        known_id,
-        from_at,
-        to_at,
-        limit=MAX_POINTS + 1,
-        after_end=holder.role == "staff",
-    )
+    trail: list[Position] | None
+    if link.is_staff:
+        trail = await context.stores.history.read_order_history(
+            link.order_id, from_at, to_at, limit=MAX_POINTS + 1
+        )
+    else:
+        trail = await context.stores.customers.read_link_history(
+            link, from_at, to_at, limit=MAX_POINTS + 1
+        )
     if trail is None:
         raise BadLink
     collection = feature_collection(trail[:MAX_POINTS], truncated=len(trail) > MAX_POINTS)

@@ -62,7 +62,6 @@ class HistoryStore(Protocol):
         to_at: datetime | None,
         *,
         limit: int,
-        after_end: bool,
     ) -> list[Position] | None: ...
 
     async def read_driver_history(
@@ -90,18 +89,13 @@ class HistoryQueries:
         to_at: datetime | None,
         *,
         limit: int,
-        after_end: bool,
     ) -> list[Position] | None:
-        """Read the current assignment's fixes, oldest first. None if there is no such order.
-
-        `after_end`: also when the assignment has ended.
-        """
+        """Read the current assignment's fixes for staff, oldest first. None: no such order."""
         parameters = {
             "order_id": order_id,
             "from_at": from_at,
             "to_at": to_at,
             "limit": limit,
-            "after_end": after_end,
         }
         rows = await fetch_all(self.pool, query("read_order_history", SQL_FILE), parameters)
         if not rows:

@@ -29,7 +29,7 @@ MAX_VIEWERS_PER_TOKEN = 50  # several phones of one household
 
 FindTokens = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Token]]]
 
-_LINK_ENDED = end_frame("link_ended")
+LINK_ENDED = end_frame("link_ended")
 
 
 class TooManyViewers(Unavailable):
@@ -131,7 +131,7 @@ class ConnectionManager:
         for viewer in viewers:
             if viewer.token_sha256 not in valid and not viewer.closing:
                 DISCONNECTS.labels("link_ended").inc()
-                viewer.finish(_LINK_ENDED)
+                viewer.finish(LINK_ENDED)
 
     def close(self) -> None:
         """Close every connection; the viewers reconnect to another process."""

@@ -85,8 +85,8 @@ def order_frame(
         "occurred_at": format_instant(event.occurred_at),
     }
     if event.order_seq == order.order_seq:
-        eta = estimate(order)
-        data["position"] = position_members(order.visible, order.now) if order.visible else None
+        position, eta = order.position, estimate(order)
+        data["position"] = position_members(position, order.now) if position else None
         data["eta"] = EtaFrames(eta).members(order.now) if eta else None
     return Frame("order", _encode(data), event.order_seq)
 

@@ -1,9 +1,11 @@
 """Orders with viewers, and the frames that their viewers get.
 
-The feed reports which orders are due. A poll reads the newest event's number, the window and the
-driver's newest fix of all due orders in one statement, so a position is shown on data that is
-milliseconds old. An order with new events is read in full, once for all its viewers. Idle orders
-are polled periodically.
+The feed reports which orders are due. A poll reads the newest event's number and the position that
+may be shown, of all due links in one statement; a frame shows nothing but what a poll or a read
+returned for its viewers' own link. An order with new events is read in full, once for all viewers
+of the link. Idle links are polled periodically. The streams of a link that returns nothing end.
+
+Staff and customers have a hub each, over a database role each.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
+from typing import TypeVar
 from uuid import UUID
 
 from prometheus_client import Counter, Gauge
@@ -22,7 +26,9 @@ from prometheus_client import Counter, Gauge
 from doorstep.errors import BadLink, DoorstepError
 from doorstep.telemetry import get_logger
 from tracking_api.batching import BatchLoader
+from tracking_api.live.connection_manager import LINK_ENDED
 from tracking_api.live.frames import (
+    Frame,
     end_frame,
     order_frame,
     resync_frame,
@@ -30,18 +36,20 @@ from tracking_api.live.frames import (
 )
 from tracking_api.live.order_channel import FINAL_STATES, OrderChannel
 from tracking_api.live.viewer import Viewer
-from tracking_api.track.queries import TrackStore
+from tracking_api.track.queries import TrackReader
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
-from tracking_api.track.visibility import OrderPoll, Position, TrackedOrder
+from tracking_api.track.visibility import OrderPoll, Position, TrackedOrder, TrackLink
+
+K = TypeVar("K")
 
 PUSHES = Counter("doorstep_live_pushes", "Frames written to viewers of orders.", ["kind"])
 _SNAPSHOTS, _EVENTS, _POSITIONS = map(PUSHES.labels, ("snapshot", "order", "position"))
-ORDERS = Gauge("doorstep_live_orders", "Orders with viewers.")
+ORDERS = Gauge("doorstep_live_orders", "Links of orders with viewers.")
 
 MIN_POLL_INTERVAL_S = 0.1  # a batch of fixes is committed every 0.05 s or more
 MAX_POLL_INTERVAL_S = 4.0  # of an idle order: in sync again within 5 s, whatever failed
-MAX_POLLED_ORDERS = 1000  # in one statement
+MAX_POLLED_LINKS = 1000  # in one statement
 SNAPSHOT_FRESH_S = 1.0  # an older snapshot is sent without its position
 RETRY_AFTER_S = 1.0  # the database is unavailable
 
@@ -51,7 +59,7 @@ class Hub:
 
     def __init__(
         self,
-        store: TrackStore,
+        store: TrackReader,
         clock: Callable[[], float] = time.monotonic,
         estimate: EstimateArrival = estimate_arrival,
     ) -> None:
@@ -59,46 +67,46 @@ class Hub:
         self._estimate = estimate
         self._clock = clock
         # the least recently polled first
-        self._channels: OrderedDict[UUID, OrderChannel] = OrderedDict()
-        self._by_driver: dict[str, OrderChannel] = {}
-        self._due: set[UUID] = set()
+        self._channels: OrderedDict[TrackLink, OrderChannel] = OrderedDict()
+        self._by_order: dict[UUID, set[OrderChannel]] = {}
+        self._by_driver: dict[str, set[OrderChannel]] = {}
+        self._due: set[TrackLink] = set()
         self._wake = asyncio.Event()
         self._read_track = BatchLoader(store.read_tracks)
 
     # -- changes reported by the feed --------------------------------------------------------
 
     @property
-    def watched_drivers(self) -> dict[str, OrderChannel]:
+    def watched_drivers(self) -> dict[str, set[OrderChannel]]:
         """The channels by driver; the feed's thread tests which positions matter."""
         return self._by_driver
 
     def drivers_moved(self, driver_ids: Iterable[str]) -> None:
         """Make the orders of these drivers due."""
-        for driver_id in driver_ids:
-            channel = self._by_driver.get(driver_id)
-            if channel is not None:
-                self._due.add(channel.order_id)
+        for channel in chain.from_iterable(self._by_driver.get(one, ()) for one in driver_ids):
+            self._due.add(channel.link)
         if self._due:
             self._wake.set()
 
     def order_changed(self, order_id: UUID, order_seq: int) -> None:
         """Make an order due if this event is new. Idempotent."""
-        channel = self._channels.get(order_id)
-        if channel and channel.tracked and order_seq > channel.tracked.order_seq:
-            self._due.add(order_id)
-            self._wake.set()
+        for channel in self._by_order.get(order_id, ()):
+            if channel.tracked and order_seq > channel.tracked.order_seq:
+                self._due.add(channel.link)
+                self._wake.set()
 
     # -- viewers -----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def open_channel(self, order_id: UUID) -> AsyncIterator[OrderChannel]:
+    async def open_channel(self, link: TrackLink) -> AsyncIterator[OrderChannel]:
         """Read an order for a viewer that is about to subscribe. Raises BadLink.
 
-        Concurrent viewers of an order share one read; concurrent reads share a statement.
+        Concurrent viewers of a link share one read; concurrent reads share a statement.
         """
-        channel = self._channels.get(order_id)
+        channel = self._channels.get(link)
         if channel is None:
-            channel = self._channels[order_id] = OrderChannel(order_id, self._estimate)
+            channel = self._channels[link] = OrderChannel(link, self._estimate)
+            self._by_order.setdefault(link.order_id, set()).add(channel)
             channel.polled_s = self._clock()
             ORDERS.set(len(self._channels))
         channel.pending_viewers += 1
@@ -115,7 +123,7 @@ class Hub:
         if tracked is None:
             raise BadLink
         if self._clock() - channel.read_s > SNAPSHOT_FRESH_S:
-            tracked = replace(tracked, newest=None, trail=[])
+            tracked = replace(tracked, position=None, trail=[])
             channel.snapshots = {}
         after = channel.parse_cursor(cursor)
         if cursor is not None and after is None:
@@ -141,74 +149,79 @@ class Hub:
 
     def _drop_if_unused(self, channel: OrderChannel) -> None:
         is_used = channel.viewers or channel.pending_viewers
-        if is_used or self._channels.get(channel.order_id) is not channel:
+        if is_used or self._channels.get(channel.link) is not channel:
             return
-        del self._channels[channel.order_id]
-        self._due.discard(channel.order_id)
+        del self._channels[channel.link]
+        _remove(self._by_order, channel.link.order_id, channel)
+        self._due.discard(channel.link)
         self._set_driver(channel, None)
         ORDERS.set(len(self._channels))
 
     # -- polling -----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Poll due orders until cancelled."""
+        """Poll due links until cancelled."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), 0.5)
             try:
                 await self.poll()
             except DoorstepError:
-                await asyncio.sleep(RETRY_AFTER_S)  # due orders stay due
+                await asyncio.sleep(RETRY_AFTER_S)  # due links stay due
             except Exception:  # noqa: BLE001 - the task's boundary
                 get_logger().exception("live_hub_defect")
                 await asyncio.sleep(RETRY_AFTER_S)
             await asyncio.sleep(MIN_POLL_INTERVAL_S)
 
     async def poll(self) -> None:
-        """Poll at most MAX_POLLED_ORDERS due orders, and send what is new."""
+        """Poll at most MAX_POLLED_LINKS due links, and send what is new."""
         self._wake.clear()
-        order_ids = self._take_due()
-        if not order_ids:
+        links = self._take_due()
+        if not links:
             return
         try:
-            polls = await self._store.read_polls(order_ids)
+            polls = await self._store.read_polls(links)
         except BaseException:
-            self._due.update(one for one in order_ids if one in self._channels)
+            self._due.update(one for one in links if one in self._channels)
             raise
-        for poll in polls:
-            channel = self._channels.get(poll.order_id)
+        for link in links:
+            channel = self._channels.get(link)
             if channel is not None:
-                self._apply_poll(channel, poll)
+                self._apply_poll(channel, polls.get(link))
         if self._due:
             self._wake.set()
 
-    def _take_due(self) -> list[UUID]:
+    def _take_due(self) -> list[TrackLink]:
         now_s = self._clock()
-        found = [self._due.pop() for _ in range(min(len(self._due), MAX_POLLED_ORDERS))]
+        found = [self._due.pop() for _ in range(min(len(self._due), MAX_POLLED_LINKS))]
         found = [one for one in found if one in self._channels]
-        for order_id in found:
-            self._mark_polled(order_id, now_s)
-        while self._channels and len(found) < MAX_POLLED_ORDERS:
-            order_id, channel = next(iter(self._channels.items()))
+        for link in found:
+            self._mark_polled(link, now_s)
+        while self._channels and len(found) < MAX_POLLED_LINKS:
+            link, channel = next(iter(self._channels.items()))
             if now_s - channel.polled_s < MAX_POLL_INTERVAL_S:
                 break
-            self._mark_polled(order_id, now_s)
-            found.append(order_id)
+            self._mark_polled(link, now_s)
+            found.append(link)
         return found
 
-    def _mark_polled(self, order_id: UUID, now_s: float) -> None:
-        self._channels[order_id].polled_s = now_s
-        self._channels.move_to_end(order_id)
+    def _mark_polled(self, link: TrackLink, now_s: float) -> None:
+        self._channels[link].polled_s = now_s
+        self._channels.move_to_end(link)
 
-    def _apply_poll(self, channel: OrderChannel, poll: OrderPoll) -> None:
-        """Apply a poll. The same order_seq implies the same assignment, open or not as before."""
+    def _apply_poll(self, channel: OrderChannel, poll: OrderPoll | None) -> None:
+        """Apply a poll. The same order_seq implies the same assignment. None: the link is over."""
         tracked = channel.tracked
-        if tracked is None or poll.order_seq < tracked.order_seq:
+        if tracked is None:
             return
-        if poll.order_seq > tracked.order_seq:
+        if poll is None:
+            _finish(channel, LINK_ENDED)
+        elif poll.order_seq > tracked.order_seq:
             self._read_once(channel)
-        elif poll.visible is not None:
-            self._send_position(channel, poll.visible, poll.now)
+        elif poll.order_seq == tracked.order_seq:
+            self._set_driver(channel, poll.driver_id)
+            if poll.position is not None:
+                self._send_position(channel, poll.position, poll.now)
 
     def _send_position(self, channel: OrderChannel, position: Position, now: datetime) -> None:
         frame = channel.update_position(position, now)
@@ -229,10 +242,11 @@ class Hub:
 
     async def _read(self, channel: OrderChannel) -> None:
         try:
-            tracked = await self._read_track(channel.order_id)
+            tracked = await self._read_track(channel.link)
         finally:
             channel.reading = None
         if tracked is None:
+            _finish(channel, LINK_ENDED)
             raise BadLink
         self._apply_track(channel, tracked)
 
@@ -254,25 +268,36 @@ class Hub:
                 viewer.send(frame)
             _EVENTS.inc(len(channel.viewers))
         if tracked.state in FINAL_STATES:
-            last = end_frame(tracked.state)
-            for viewer in list(channel.viewers):
-                viewer.finish(last)
-        elif not new_events and tracked.visible is not None:
-            self._send_position(channel, tracked.visible, tracked.now)
+            _finish(channel, end_frame(tracked.state))
+        elif not new_events and tracked.position is not None:
+            self._send_position(channel, tracked.position, tracked.now)
 
     def _reset(self, channel: OrderChannel, tracked: TrackedOrder) -> None:
         """Start from what may be shown now: the driver may be another one, or none."""
-        is_open = tracked.window is not None and tracked.window.is_open(tracked.now)
-        self._set_driver(channel, tracked.driver_id if is_open else None)
+        self._set_driver(channel, tracked.driver_id)
         channel.reset()
 
     def _set_driver(self, channel: OrderChannel, driver_id: str | None) -> None:
         """Make new positions of this driver, and of no other, due for this order."""
-        if channel.driver_id is not None and self._by_driver.get(channel.driver_id) is channel:
-            del self._by_driver[channel.driver_id]
+        if driver_id == channel.driver_id:
+            return
+        if channel.driver_id is not None:
+            _remove(self._by_driver, channel.driver_id, channel)
         channel.driver_id = driver_id
         if driver_id is not None:
-            self._by_driver[driver_id] = channel
+            self._by_driver.setdefault(driver_id, set()).add(channel)
+
+
+def _finish(channel: OrderChannel, last: Frame) -> None:
+    for viewer in list(channel.viewers):
+        viewer.finish(last)
+
+
+def _remove(channels: dict[K, set[OrderChannel]], key: K, channel: OrderChannel) -> None:
+    found = channels.get(key, set())
+    found.discard(channel)
+    if not found:
+        channels.pop(key, None)
 
 
 def _retrieve_exception(task: asyncio.Task[None]) -> None:

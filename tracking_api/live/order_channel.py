@@ -1,4 +1,4 @@
-"""One order with viewers: its data, and what was sent. No I/O."""
+"""One link with viewers: its order's data, and what was sent. No I/O."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 from datetime import datetime, timedelta
-from uuid import UUID
 
 from doorstep.geo import distance_m
 from tracking_api.live.frames import EtaFrames, Frame, position_frame
 from tracking_api.live.viewer import Viewer
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
-from tracking_api.track.visibility import Position, TrackedOrder, TrailPoint
+from tracking_api.track.visibility import Position, TrackedOrder, TrackLink, TrailPoint
 
 FINAL_STATES = ("delivered", "cancelled", "failed")
 ETA_INTERVAL = timedelta(seconds=10)
@@ -23,7 +22,7 @@ MAX_REPLAYED_EVENTS = 50  # an order has about ten
 
 
 class OrderChannel:
-    """One order and its viewers. Fields ending in `_s` are instants of the hub's clock."""
+    """One link and its viewers. Fields ending in `_s` are instants of the hub's clock."""
 
     __slots__ = (
         "driver_id",
@@ -31,7 +30,7 @@ class OrderChannel:
         "eta",
         "eta_at",
         "last_position",
-        "order_id",
+        "link",
         "pending_viewers",
         "polled_s",
         "read_s",
@@ -42,13 +41,13 @@ class OrderChannel:
         "viewers",
     )
 
-    def __init__(self, order_id: UUID, estimate: EstimateArrival = estimate_arrival) -> None:
-        self.order_id = order_id
+    def __init__(self, link: TrackLink, estimate: EstimateArrival = estimate_arrival) -> None:
+        self.link = link
         self.estimate = estimate
         self.viewers: set[Viewer] = set()
         self.pending_viewers = 0  # admitted, not yet subscribed
         self.tracked: TrackedOrder | None = None
-        self.driver_id: str | None = None  # of the open assignment, when last read
+        self.driver_id: str | None = None  # who may be shown, when last read
         self.read_s = 0.0
         self.polled_s = 0.0
         self.reading: asyncio.Task[None] | None = None
@@ -78,20 +77,20 @@ class OrderChannel:
         if tracked is None:
             return
         self.trail.clear()
-        for point in tracked.trail if tracked.visible else []:
+        for point in tracked.trail:
             self._extend_trail(point)
-        self.last_position = tracked.visible
+        self.last_position = tracked.position
         self._update_eta(tracked)
 
     def update_position(self, position: Position, now: datetime) -> Frame | None:
-        """Apply a visible position; return its frame, or None if it is not newer."""
+        """Apply a position that may be shown; return its frame, or None if it is not newer."""
         tracked = self.tracked
         last = self.last_position
         if tracked is None or (last is not None and position.fix_at <= last.fix_at):
             return None
         if self.eta_at is None or now - self.eta_at >= ETA_INTERVAL:
             trail = [one for one in self.trail if now - one.fix_at <= OBSERVED_WITHIN]
-            self._update_eta(replace(tracked, now=now, newest=position, trail=trail))
+            self._update_eta(replace(tracked, now=now, position=position, trail=trail))
         self.last_position = position
         self._extend_trail(TrailPoint(position.fix_at, position.lon_deg, position.lat_deg))
         return position_frame(position, now, self.eta)

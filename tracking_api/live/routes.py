@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
@@ -15,6 +14,7 @@ from tracking_api.context import AppContext, Context, LinkTokenFound, client_add
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.websocket import accept_handshake, check_origin
 from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
+from tracking_api.track.visibility import TrackLink
 
 router = APIRouter(prefix="/track/{order_id}", tags=["live"])
 
@@ -35,17 +35,17 @@ class OrderStream(LiveResponse):
     def __init__(
         self,
         context: AppContext,
-        order_id: UUID,
+        link: TrackLink,
         sha256: bytes,
         cursor: str | None,
         handshake: dict[str, str] | None = None,
     ) -> None:
         super().__init__(context.live.connections, sha256, handshake)
-        self._hub = context.live.hub
-        self._order_id, self._cursor = order_id, cursor
+        self._hub = context.live.hub_for(link)
+        self._link, self._cursor = link, cursor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._hub.open_channel(self._order_id) as channel:
+        async with self._hub.open_channel(self._link) as channel:
             if not self.is_websocket and channel.has_seen_end(self._cursor):
                 await Response(status_code=204)(scope, receive, send)  # ends EventSource
                 return
@@ -78,8 +78,8 @@ async def follow_order(
     last_event_id: LastEventId = None,
 ) -> Response:
     """The first frame is the answer of GET /track. `Last-Event-ID` resumes after that event."""
-    known_id, sha256 = await _authorize(request, order_id, token, context)
-    return OrderStream(context, known_id, sha256, last_event_id or cursor)
+    link, sha256 = await _authorize(request, order_id, token, context)
+    return OrderStream(context, link, sha256, last_event_id or cursor)
 
 
 @router.get(
@@ -105,15 +105,15 @@ async def follow_order_over_websocket(
     """Clients send nothing. A message over 1 KiB closes with 1009, too many with 1008."""
     handshake = accept_handshake(request)
     check_origin(request, context.public_url)
-    known_id, sha256 = await _authorize(request, order_id, token, context)
-    return OrderStream(context, known_id, sha256, last_event_id or cursor, handshake)
+    link, sha256 = await _authorize(request, order_id, token, context)
+    return OrderStream(context, link, sha256, last_event_id or cursor, handshake)
 
 
 async def _authorize(
     request: Request, order_id: str, token: str | None, context: AppContext
-) -> tuple[UUID, bytes]:
-    known_id, holder = await context.links.authorize(order_id, token, client_address(request))
+) -> tuple[TrackLink, bytes]:
+    link, holder = await context.links.authorize(order_id, token, client_address(request))
     context.note_read(request, holder)
     sha256 = token_sha256(token or "")
-    context.live.connections.check_capacity(sha256, staff=holder.role == "staff")
-    return known_id, sha256
+    context.live.connections.check_capacity(sha256, staff=link.is_staff)
+    return link, sha256

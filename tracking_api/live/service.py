@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import ChainMap
+from collections.abc import Container
 
 from doorstep.kafka.access import KafkaAccess
 from tracking_api.live.connection_manager import ConnectionManager
@@ -15,6 +17,7 @@ from tracking_api.settings import MAX_VIEWERS, Settings
 from tracking_api.stores import Stores
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.track.visibility import TrackLink
 
 
 class Live:
@@ -31,7 +34,9 @@ class Live:
         self.topics = topics or TopicStreams(KafkaAccess("127.0.0.1:1"), ())
         self.series = SeriesStreams(self.topics, series_topic)
         self.connections = ConnectionManager(stores.tokens.find_tokens, max_viewers)
-        self.hub = Hub(stores.track, estimate=estimate)
+        self.customers = Hub(stores.customers, estimate=estimate)
+        self.staff = Hub(stores.track, estimate=estimate)
+        self.hubs = (self.customers, self.staff)
         self.fleet = FleetChannel(stores.fleet)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -41,9 +46,19 @@ class Live:
         """Whether the feed is connected. Without it orders are polled every few seconds."""
         return self._feed is not None and self._feed.connected
 
+    @property
+    def watched_drivers(self) -> Container[str]:
+        """The drivers of orders with viewers; the feed's thread tests which positions matter."""
+        return ChainMap(*(hub.watched_drivers for hub in self.hubs))
+
+    def hub_for(self, link: TrackLink) -> Hub:
+        """Return the hub of a link: customers' reads as the database's role `customer`."""
+        return self.staff if link.is_staff else self.customers
+
     def start(self, settings: Settings | None) -> None:
         """Start; with settings, consume from Kafka too."""
-        running = (self.hub.run(), self.connections.run(), self.fleet.run())
+        hubs = (hub.run() for hub in self.hubs)
+        running = (*hubs, self.connections.run(), self.fleet.run())
         self._tasks = [asyncio.create_task(one) for one in running]
         if settings is not None:
             loop = asyncio.get_running_loop()
@@ -56,7 +71,7 @@ class Live:
                 updates_topic=settings.kafka_updates_topic,
                 positions_topic=settings.kafka_positions_topic,
                 on_batch=on_batch,
-                watched_drivers=self.hub.watched_drivers,
+                watched_drivers=self.watched_drivers,
                 needs_positions=lambda: self.fleet.is_watched,
             )
             self._feed.start()
@@ -72,8 +87,9 @@ class Live:
         self.connections.close()
 
     def _apply(self, batch: FeedBatch) -> None:
-        self.hub.drivers_moved(batch.moved_drivers)
-        for order_id, order_seq in batch.orders.items():
-            self.hub.order_changed(order_id, order_seq)
+        for hub in self.hubs:
+            hub.drivers_moved(batch.moved_drivers)
+            for order_id, order_seq in batch.orders.items():
+                hub.order_changed(order_id, order_seq)
         self.fleet.orders_changed(batch.orders, batch.order_drivers)
         self.fleet.positions_changed(batch.positions)

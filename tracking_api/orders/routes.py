@@ -27,6 +27,7 @@ from tracking_api.orders.schemas import (
     OrderState,
     order_members,
 )
+from tracking_api.track.visibility import TrackLink
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -114,14 +115,16 @@ async def cancel_order(
         raise Forbidden
     if holder.role == "customer" and holder.order_id != order_id:
         raise BadLink
+    if holder.role == "customer":
+        link = TrackLink(order_id, token_sha256(token or ""))
+        left = await context.stores.customers.cancel_by_link(link, idempotency_key)
+        return CustomersOrder(
+            order_id=left.order_id, state=OrderState(left.state), order_seq=left.order_seq
+        )
     order = await context.stores.orders.apply_order_command(
-        order_id, "cancel", holder.role, holder.actor_id, None, idempotency_key
+        order_id, "cancel", "staff", holder.actor_id, None, idempotency_key
     )
-    if holder.role == "staff":
-        return OrderAnswer.of(order)
-    return CustomersOrder(
-        order_id=order.order_id, state=OrderState(order.state), order_seq=order.order_seq
-    )
+    return OrderAnswer.of(order)
 
 
 @router.post(

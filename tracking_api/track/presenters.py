@@ -57,7 +57,7 @@ def track_members(
     order: TrackedOrder, estimate: EstimateArrival = estimate_arrival
 ) -> dict[str, Any]:
     """Return a TrackAnswer, with the position and the estimate only where they may be shown."""
-    position = order.visible
+    position = order.position
     eta = estimate(order)
     return {
         "order_id": order.order_id,

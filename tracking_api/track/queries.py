@@ -1,11 +1,10 @@
-"""Orders under way in the database: what a customer's view is computed from."""
+"""Orders under way in the database, as staff see them. Customers: `customer_queries`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-from uuid import UUID
 
 import msgspec
 
@@ -21,8 +20,8 @@ from tracking_api.track.visibility import (
     OrderPoll,
     Position,
     TrackedOrder,
+    TrackLink,
     TrailPoint,
-    Window,
 )
 
 SQL_FILE = "queries/track.sql"
@@ -32,14 +31,19 @@ _decode_events = msgspec.json.Decoder(list[Event]).decode
 _decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
 
 
-class TrackStore(Protocol):
-    """Orders under way. Errors are DoorstepErrors."""
+class TrackReader(Protocol):
+    """Orders under way, for the holders of links. Errors are DoorstepErrors.
 
-    async def read_track(self, order_id: UUID, token_sha256: bytes) -> TrackedOrder | None: ...
+    A link that may see nothing is left out.
+    """
 
-    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]: ...
+    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]: ...
 
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]: ...
+    async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]: ...
+
+
+class TrackStore(TrackReader, Protocol):
+    """Orders under way for staff, whose access the caller has checked; and the ETA's model."""
 
     async def read_eta_model(self, known_id: int) -> EtaModel | None: ...
 
@@ -50,46 +54,21 @@ class TrackQueries:
 
     pool: Pool
 
-    async def read_track(self, order_id: UUID, token_sha256: bytes) -> TrackedOrder | None:
-        """Read an order for the holder of a token, in one round trip.
-
-        None unless the token is valid, and staff's or this order's.
-        """
-        return (await self._read_tracks([order_id], token_sha256)).get(order_id)
-
-    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
-        """Read orders to which the caller has checked access. Unknown ones are left out."""
-        return await self._read_tracks(order_ids, None)
-
-    async def _read_tracks(
-        self, order_ids: Sequence[UUID], token_sha256: bytes | None
-    ) -> dict[UUID, TrackedOrder]:
+    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+        """Read orders in full. Unknown ones are left out."""
         parameters = {
-            "order_ids": list(order_ids),
-            "token_sha256": token_sha256,
+            "order_ids": [link.order_id for link in links],
             "trail_s": OBSERVED_WITHIN_S,
             "trail_points": TRAIL_POINTS,
         }
         rows = await fetch_all(self.pool, query("read_tracks", SQL_FILE), parameters)
-        return {row[1]: _tracked_order(row) for row in rows}
+        return {TrackLink(row[1]): _tracked_order(row) for row in rows}
 
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
-        """Read what decides whether these orders' drivers may be shown now.
-
-        Unknown orders are left out.
-        """
-        parameters = {"order_ids": list(order_ids)}
+    async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
+        """Read the newest event number and position of orders. Unknown ones are left out."""
+        parameters = {"order_ids": [link.order_id for link in links]}
         rows = await fetch_all(self.pool, query("read_order_polls", SQL_FILE), parameters)
-        return [
-            OrderPoll(
-                now,
-                order_id,
-                order_seq,
-                Window(assigned_at, ended_at) if assigned_at else None,
-                Position(*newest) if newest[0] else None,
-            )
-            for now, order_id, order_seq, assigned_at, ended_at, *newest in rows
-        ]
+        return {TrackLink(row[1]): poll_of(row) for row in rows}
 
     async def read_eta_model(self, known_id: int) -> EtaModel | None:
         """Read the newest ETA model. None if it is the one with this id, or there is none."""
@@ -97,11 +76,21 @@ class TrackQueries:
         return model_from_json(found) if found is not None else None
 
 
+def position_of(columns: Sequence[Any]) -> Position | None:
+    """Return the position in a row's last columns. None if they are null."""
+    return Position(*columns) if columns[0] is not None else None
+
+
+def poll_of(row: Sequence[Any]) -> OrderPoll:
+    """Return the poll in a row: now, order_id, order_seq, driver_id, and the position."""
+    now, order_id, order_seq, driver_id = row[:4]
+    return OrderPoll(now, order_id, order_seq, driver_id, position_of(row[4:]))
+
+
 def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
     now, order_id, state, assignment_no, order_seq = row[:5]
     restaurant_name, *places, dwell_min_s, pace = row[5:12]
-    driver_id, assigned_at, ended_at, events, trail = row[12:17]
-    newest = row[17:]
+    driver_id, assigned_at, events, trail = row[12:16]
     return TrackedOrder(
         now=now,
         order_id=order_id,
@@ -112,8 +101,8 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         restaurant=(places[0], places[1]),
         destination=(places[2], places[3]),
         dwell_min_s=dwell_min_s,
-        window=Window(assigned_at, ended_at) if assigned_at else None,
-        newest=Position(*newest) if newest[0] else None,
+        position=position_of(row[16:]),
+        assigned_at=assigned_at,
         driver_id=driver_id,
         pace=pace,
         trail=_decode_trail(trail),

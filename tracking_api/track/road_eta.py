@@ -64,7 +64,7 @@ class RoadEta:
         None while no position may be shown, when the last one is too old, and when the driver has
         arrived.
         """
-        position, phase = order.visible, _PHASES.get(order.state)
+        position, phase = order.position, _PHASES.get(order.state)
         if position is None or phase is None or age_s(position.fix_at, order.now) > STALE_WITHIN_S:
             return None
         if self._estimator is None:
@@ -108,7 +108,7 @@ def load_estimator() -> Estimator:
 def _began_at(order: TrackedOrder) -> datetime | None:
     """Return when the present phase began: the ride to either place, or the wait."""
     if order.state == "assigned":
-        return order.window.assigned_at if order.window else None
+        return order.assigned_at
     state = "at_restaurant" if order.state == "at_restaurant" else "picked_up"
     times = [
         event.occurred_at

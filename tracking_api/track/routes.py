@@ -58,15 +58,15 @@ async def open_session(
 ) -> Response:
     """Let the customer's page follow the order without keeping the token where scripts can read
     it."""
-    known_id, holder = await context.links.authorize(order_id, body.token, client_address(request))
-    if holder.role != "customer":
+    link, _ = await context.links.authorize(order_id, body.token, client_address(request))
+    if link.is_staff:
         raise BadLink
     response = Response(status_code=204)
     response.set_cookie(
         COOKIE,
         body.token,
         max_age=COOKIE_MAX_AGE_S,
-        path=f"/track/{known_id}",
+        path=f"/track/{link.order_id}",
         secure=context.public_url.startswith("https://"),
         httponly=True,
         samesite="strict",

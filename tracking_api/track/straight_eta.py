@@ -59,7 +59,7 @@ def estimate_arrival(order: TrackedOrder) -> Eta | None:
     None while no position may be shown, when the last one is too old, and when the driver has
     arrived.
     """
-    position = order.visible
+    position = order.position
     if position is None or age_s(position.fix_at, order.now) > STALE_WITHIN_S:
         return None
     if order.state in _BEFORE_PICK_UP:

@@ -1,13 +1,14 @@
-"""One order under way, and the rule of what its customer may see. Pure.
+"""One order under way, as its viewer may see it. Pure.
 
-`now` is passed in: the database's clock, read in the same statement.
+The database decides what that is (docs/explanation/privacy.md): nothing here holds a fix that the
+viewer may not see. `now` is the database's clock, read in the same statement.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -20,20 +21,16 @@ RECENT_WITHIN_S = 60  # two silent periods of 30 s
 STALE_WITHIN_S = 300  # a tunnel, a lift, a cellar
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """[assigned_at, ended_at) of one assignment: its driver is shown only within it."""
+class TrackLink(NamedTuple):
+    """Who looks at an order: the holder of a customer's token, or staff, who have none here."""
 
-    assigned_at: datetime
-    ended_at: datetime | None
+    order_id: UUID
+    token_sha256: bytes | None = None
 
-    def is_open(self, now: datetime) -> bool:
-        """Whether the assignment is open."""
-        return self.assigned_at <= now and (self.ended_at is None or now < self.ended_at)
-
-    def holds(self, fix_at: datetime) -> bool:
-        """Whether a fix of this instant is inside the window."""
-        return self.assigned_at <= fix_at and (self.ended_at is None or fix_at < self.ended_at)
+    @property
+    def is_staff(self) -> bool:
+        """Whether staff look."""
+        return self.token_sha256 is None
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -78,10 +75,10 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class TrackedOrder:
-    """An order with its current assignment's window and the driver's newest fixes.
+    """An order under way, with what its viewer may see of the driver.
 
-    `newest` is the driver's newest fix whatever its time: `visible` decides. `trail` are the
-    fixes before it, inside the window, oldest first. `driver_id` is the current assignment's, and
+    `position` is the newest fix that may be shown, `trail` are the fixes before it, oldest first.
+    `driver_id` and `assigned_at` are of the assignment whose viewer may look now; `driver_id` is
     never part of an answer. `pace` is the speed-up of a demo's clock.
     """
 
@@ -94,40 +91,23 @@ class TrackedOrder:
     restaurant: tuple[float, float]
     destination: tuple[float, float]
     dwell_min_s: float
-    window: Window | None
-    newest: Position | None
+    position: Position | None
+    assigned_at: datetime | None = None
     driver_id: str | None = None
     pace: float = 1.0
     trail: list[TrailPoint] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
-    @property
-    def visible(self) -> Position | None:
-        """The driver's position, if it may be shown."""
-        return visible_in(self.window, self.newest, self.now)
-
 
 @dataclass(frozen=True, slots=True)
 class OrderPoll:
-    """What the hub polls: an order's newest event number, its window and the newest fix."""
+    """What the hub polls: an order's newest event number, the driver and position to show now."""
 
     now: datetime
     order_id: UUID
     order_seq: int
-    window: Window | None
-    newest: Position | None
-
-    @property
-    def visible(self) -> Position | None:
-        """The driver's position, if it may be shown."""
-        return visible_in(self.window, self.newest, self.now)
-
-
-def visible_in(window: Window | None, newest: Position | None, now: datetime) -> Position | None:
-    """Return the newest position if `fix_at` and `now` are both inside the window."""
-    if window is None or newest is None or not window.is_open(now):
-        return None
-    return newest if window.holds(newest.fix_at) else None
+    driver_id: str | None
+    position: Position | None
 
 
 def age_s(fix_at: datetime, now: datetime) -> float:

@@ -183,8 +183,8 @@ END
 $$;
 
 -- Applies `revoke`, `rotate` or `remove`. All three end the present secrets at the brokers and the
--- tokens at driver_api; `rotate` begins the next generation. Raises DS003 if there is no such device,
--- or if a removed one is rotated.
+-- tokens at driver_api; `rotate` begins the next generation. Raises DS003 if there is no such
+-- device, or if a removed one is rotated.
 CREATE FUNCTION change_device_v1(of_kind text, of_device_id text, change text, by_who text)
 RETURNS TABLE (
     device_id text, kind text, generation int, created_at timestamptz, rotated_at timestamptz,

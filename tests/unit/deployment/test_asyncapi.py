@@ -65,6 +65,7 @@ from tracking_api.track.schemas import (
     Restaurant,
     TrackAnswer,
 )
+from tracking_api.track.visibility import TrackLink
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENT: dict[str, Any] = yaml.safe_load(
@@ -396,8 +397,8 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
     world = World()
     order_id = world.create("picked_up", driver_id="anna")
     world.fix("anna")
-    order = (await world.read_tracks([order_id]))[order_id]
-    position = order.visible
+    [order] = (await world.read_tracks([TrackLink(order_id)])).values()
+    position = order.position
     assert position is not None
     frames = [
         snapshot_frame(order, with_id=True),

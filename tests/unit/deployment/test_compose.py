@@ -57,6 +57,7 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
             "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
             "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
+            "CUSTOMER_PASSWORD": paths.database_password("customer"),
             "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
             "DRIVER_API_TOKEN": paths.driver_api_token(),

@@ -24,10 +24,21 @@ from doorstep.store.records import Token
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol
 from tracking_api.stores import Stores
-from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, Window
+from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, TrackLink
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PUBLIC_URL = "https://doorstep.test"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """[assigned_at, ended_at) of one assignment."""
+
+    assigned_at: datetime
+    ended_at: datetime | None
+
+    def is_open(self, now: datetime) -> bool:
+        return self.assigned_at <= now and (self.ended_at is None or now < self.ended_at)
 
 
 @dataclass(slots=True)
@@ -146,21 +157,20 @@ class World:
         self._need()
         return {one: self.tokens[one] for one in sha256s if one in self.tokens}
 
-    async def read_track(self, order_id: UUID, token_sha256: bytes) -> TrackedOrder | None:
-        token = await self.find_token(token_sha256)
-        is_allowed = token and (token.role == "staff" or token.order_id == order_id)
-        return await self._track(order_id) if is_allowed else None
-
-    async def _track(self, order_id: UUID) -> TrackedOrder | None:
+    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
         self._need()
+        found = [(link, await self._track(link)) for link in links]
+        return {link: one for link, one in found if one is not None}
+
+    async def _track(self, link: TrackLink) -> TrackedOrder | None:
         self.reads += 1
-        order = self.orders.get(order_id)
-        if order is None:
+        if not self._is_good(link):
             return None
-        stint = order.current
+        order = self.orders[link.order_id]
+        shown = self._shown(order)
         return TrackedOrder(
             now=self.now,
-            order_id=order_id,
+            order_id=order.order_id,
             state=order.state,
             assignment_no=order.assignment_no,
             order_seq=len(order.events),
@@ -168,33 +178,40 @@ class World:
             restaurant=(11.25, 43.77),
             destination=(11.26, 43.78),
             dwell_min_s=30,
-            window=stint.window if stint else None,
-            newest=self.newest.get(stint.driver_id) if stint else None,
-            driver_id=stint.driver_id if stint else None,
+            position=self._position(shown),
+            assigned_at=shown.window.assigned_at if shown else None,
+            driver_id=shown.driver_id if shown else None,
             events=list(order.events),
         )
 
-    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
-        found = [await self._track(order_id) for order_id in order_ids]
-        return {one.order_id: one for one in found if one is not None}
-
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
+    async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
         self._need()
         self.polls += 1
-        found = []
-        for order_id in order_ids:
-            order = self.orders[order_id]
-            stint = order.current
-            found.append(
-                OrderPoll(
-                    self.now,
-                    order_id,
-                    len(order.events),
-                    stint.window if stint else None,
-                    self.newest.get(stint.driver_id) if stint else None,
-                )
-            )
-        return found
+        return {link: self._poll(link) for link in links if self._is_good(link)}
+
+    def _poll(self, link: TrackLink) -> OrderPoll:
+        order = self.orders[link.order_id]
+        shown = self._shown(order)
+        driver_id = shown.driver_id if shown else None
+        events = len(order.events)
+        return OrderPoll(self.now, link.order_id, events, driver_id, self._position(shown))
+
+    def _is_good(self, link: TrackLink) -> bool:
+        if link.token_sha256 is not None:
+            token = self.tokens.get(link.token_sha256)
+            if token is None or token.order_id != link.order_id:
+                return False
+        return link.order_id in self.orders
+
+    def _shown(self, order: WorldOrder) -> Stint | None:
+        stint = order.current
+        return stint if stint and stint.window.is_open(self.now) else None
+
+    def _position(self, shown: Stint | None) -> Position | None:
+        newest = self.newest.get(shown.driver_id) if shown else None
+        if shown is None or newest is None or newest.fix_at < shown.window.assigned_at:
+            return None
+        return newest
 
     async def read_fleet_page(self, after: str, limit: int) -> tuple[int, list[list[Any]]]:
         self._need()
@@ -263,7 +280,14 @@ def frames_of(text: str) -> Iterator[Shown]:
 @asynccontextmanager
 async def serving(world: World) -> AsyncIterator[tuple[str, Any]]:
     """Serve tracking_api over a world, without Kafka: its address and its application."""
-    app = build_app(Stores.backed_by(world), PUBLIC_URL)
+    async with serving_stores(Stores.backed_by(world)) as served:
+        yield served
+
+
+@asynccontextmanager
+async def serving_stores(stores: Stores) -> AsyncIterator[tuple[str, Any]]:
+    """Serve tracking_api over these stores, without Kafka: its address and its application."""
+    app = build_app(stores, PUBLIC_URL)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

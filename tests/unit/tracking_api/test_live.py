@@ -67,10 +67,11 @@ class Server:
 
     async def poll(self) -> None:
         """Make every order due, and poll."""
-        self.live.hub.drivers_moved(list(self.live.hub.watched_drivers))
-        for order in self.world.orders.values():
-            self.live.hub.order_changed(order.order_id, len(order.events))
-        await self.live.hub.poll()
+        for hub in self.live.hubs:
+            hub.drivers_moved(list(hub.watched_drivers))
+            for order in self.world.orders.values():
+                hub.order_changed(order.order_id, len(order.events))
+            await hub.poll()
 
 
 class Reader:
@@ -166,7 +167,7 @@ async def test_stream__repeated_fix_and_event__send_nothing(server, world):
         world.fix("d1")
         for _ in range(3):
             await server.poll()
-            server.live.hub.order_changed(order_id, 2)
+            server.live.customers.order_changed(order_id, 2)
         world.fix("d1", ago_s=60)  # a late fix rewinds nothing
         await server.poll()
         world.move(order_id, "picked_up")
@@ -206,7 +207,7 @@ async def test_stream__driver_reassigned__never_shows_the_previous_drivers_next_
             for _ in range(3):
                 world.tick(4)
                 world.fix("d1")
-                server.live.hub.drivers_moved(["d1"])
+                server.live.customers.drivers_moved(["d1"])
                 await server.poll()
             event = await stream.next()
             assert (event.kind, event.place) == ("order", None)
@@ -326,7 +327,7 @@ async def test_stream__concurrent_viewers__share_reads(server, world):
         assert world.reads == reads  # whoever watches
         for answer in answers:
             await answer.aclose()
-    await holds(lambda: not server.live.hub.watched_drivers)
+    await holds(lambda: not server.live.customers.watched_drivers)
 
 
 # Who may look
@@ -423,7 +424,7 @@ async def test_stream__database_unavailable__is_503_and_open_streams_catch_up(se
         assert answer.status_code == 503
         world.fix("d1")
         world.move(order_id, "picked_up")
-        server.live.hub.drivers_moved(["d1"])
+        server.live.customers.drivers_moved(["d1"])
         world.away = False  # within 5 s the hub looks by itself
         assert await stream.kinds(1) == ["order"]
 
@@ -504,10 +505,10 @@ async def test_stream__last_viewer_disconnects__drops_the_order(server, world):
     order_id = world.create(driver_id="d1")
     async with server.follow(order_id) as stream:
         assert await stream.kinds(1) == ["snapshot"]
-        assert list(server.live.hub.watched_drivers) == ["d1"]
+        assert list(server.live.customers.watched_drivers) == ["d1"]
     await holds(lambda: len(server.live.connections) == 0)
-    assert server.live.hub.watched_drivers == {}
-    assert not server.live.hub._channels
+    assert server.live.customers.watched_drivers == {}
+    assert not server.live.customers._channels
 
 
 async def test_stream__viewer_that_sends_data__is_disconnected(server, world):
@@ -520,7 +521,7 @@ async def test_stream__viewer_that_sends_data__is_disconnected(server, world):
     writer.write(b"x" * 100_000)
     await holds(lambda: len(server.live.connections) == 0)
     writer.close()
-    assert server.live.hub.watched_drivers == {}
+    assert server.live.customers.watched_drivers == {}
 
 
 # WebSockets
@@ -614,7 +615,7 @@ async def test_websocket__unanswered_pings__disconnect(server, world):
         for _ in range(40):
             await server.live.connections.maintain_next_bucket()
         await holds(lambda: len(server.live.connections) == 0)
-        assert server.live.hub.watched_drivers == {}
+        assert server.live.customers.watched_drivers == {}
 
 
 async def test_websocket__not_a_handshake__is_426(server, world):

@@ -15,10 +15,11 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doorstep.credentials import token_sha256
 from tests.unit.tracking_api.live_world import Shown, World, frames_of
 from tracking_api.live.hub import Hub
 from tracking_api.live.viewer import Viewer
-from tracking_api.track.visibility import OrderPoll, TrackedOrder
+from tracking_api.track.visibility import OrderPoll, TrackedOrder, TrackLink
 
 DRIVERS = ("d0", "d1", "d2")
 CASES = int(os.environ.get("PROPERTY_CASES", "60"))
@@ -49,13 +50,13 @@ class SlowWorld(World):
         self.is_slow = bool(delays)
         self._delays = cycle(delays or (0,))
 
-    async def _track(self, order_id: UUID) -> TrackedOrder | None:
-        found = await super()._track(order_id)
+    async def _track(self, link: TrackLink) -> TrackedOrder | None:
+        found = await super()._track(link)
         await self._travel()
         return found
 
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
-        found = await super().read_polls(order_ids)
+    async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
+        found = await super().read_polls(links)
         await self._travel()
         return found
 
@@ -72,7 +73,7 @@ class Witness(Viewer):
     def __init__(self, hub: Hub, channel: Any, world: SlowWorld) -> None:
         super().__init__(None, b"", lambda viewer: hub.unsubscribe(channel, viewer))  # type: ignore[arg-type]
         self.world = world
-        self.order_id: UUID = channel.order_id
+        self.order_id: UUID = channel.link.order_id
         self.frames: list[Shown] = []
         self.resumed_after: int | None = None
         self.transport = self  # type: ignore[assignment]
@@ -168,7 +169,8 @@ async def play(world: SlowWorld, script: list[tuple[Any, ...]]) -> None:
 async def come(
     hub: Hub, world: SlowWorld, order: Any, cursor: str | None, witnesses: list[Witness]
 ) -> None:
-    async with hub.open_channel(order.order_id) as channel:
+    link = TrackLink(order.order_id, token_sha256(f"tok-{order.order_id}"))
+    async with hub.open_channel(link) as channel:
         witness = Witness(hub, channel, world)
         witnesses.append(witness)
         hub.subscribe(channel, witness, cursor)
@@ -201,8 +203,8 @@ class HeldPolls(SlowWorld):
         super().__init__()
         self.let_go = asyncio.Event()
 
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
-        found = await super().read_polls(order_ids)
+    async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
+        found = await super().read_polls(links)
         await self.let_go.wait()
         return found
 

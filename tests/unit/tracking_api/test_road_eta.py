@@ -19,7 +19,7 @@ from eta.streets import load_firenze
 from eta.travel_time_cache import TravelTimeCache
 from tracking_api.track import road_eta as arrivals_module
 from tracking_api.track.road_eta import RoadEta
-from tracking_api.track.visibility import Event, Position, TrackedOrder, Window
+from tracking_api.track.visibility import Event, Position, TrackedOrder
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RESTAURANT, CUSTOMER, COURIER = (11.2558, 43.7696), (11.2610, 43.7780), (11.2500, 43.7720)
@@ -52,8 +52,8 @@ def make_order(state: str = "picked_up", **members: object) -> TrackedOrder:
         restaurant=RESTAURANT,
         destination=CUSTOMER,
         dwell_min_s=30.0,
-        window=Window(began, None),
-        newest=spot(0, COURIER),
+        position=spot(0, COURIER),
+        assigned_at=began,
         driver_id="anna",
     )
     return replace(order, **members)  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def test_arrival__the_ride_so_far_slower_or_faster_than_usual__moves_the_rest(
 def test_arrival__outside_the_street_graph__is_the_straight_line_and_its_basis_states_it(
     arrivals: RoadEta,
 ):
-    paris = {"newest": spot(0, (2.35, 48.85)), "destination": (2.36, 48.86)}
+    paris = {"position": spot(0, (2.35, 48.85)), "destination": (2.36, 48.86)}
     eta = arrivals(make_order(**paris))
     assert eta is not None
     assert (eta.route, eta.speeds) == ("straight_line", "assumed")
@@ -135,7 +135,7 @@ def test_arrival__more_new_doors_than_the_budget__is_the_straight_line_at_first(
 
 
 def test_arrival__overdue__is_now_and_the_band_never_past(arrivals: RoadEta):
-    eta = arrivals(make_order(newest=spot(-290, CUSTOMER)))
+    eta = arrivals(make_order(position=spot(-290, CUSTOMER)))
     assert eta is not None
     assert (eta.seconds, eta.arrives_at, eta.p10_at) == (0, NOW, NOW)
 
@@ -146,7 +146,7 @@ def test_arrival__no_driver_under_way__is_none(arrivals: RoadEta, state: str):
 
 
 def test_arrival__position_lost__is_none(arrivals: RoadEta):
-    assert arrivals(make_order(newest=spot(-301, COURIER))) is None
+    assert arrivals(make_order(position=spot(-301, COURIER))) is None
 
 
 async def test_arrival__until_the_graph_is_loaded__is_the_straight_line(monkeypatch, city):

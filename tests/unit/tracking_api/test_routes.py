@@ -14,7 +14,13 @@ import msgspec
 import pytest
 
 from doorstep.credentials import token_sha256
-from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
+from doorstep.errors import (
+    BadLink,
+    IllegalTransition,
+    StoreUnavailable,
+    UnknownDriver,
+    UnknownOrder,
+)
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember
 from doorstep.store.records import Order, Token
@@ -24,13 +30,14 @@ from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restau
 from tracking_api.history.queries import HistoricFix, Replay
 from tracking_api.orders.queries import OrderKey
 from tracking_api.stores import Stores
+from tracking_api.track.customer_queries import CancelledOrder
 from tracking_api.track.links import BURST_BAD_LINKS, REFUSE_AFTER_S
 from tracking_api.track.visibility import (
     Event,
     OrderPoll,
     Position,
     TrackedOrder,
-    Window,
+    TrackLink,
 )
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -131,14 +138,17 @@ class MemoryStore:
             raise UnknownDriver
         return DeviceSampling(self.sampling, NOON, is_delivered=False)
 
-    async def read_track(self, order_id: UUID, token_sha256: bytes) -> TrackedOrder | None:
-        token = await self.find_token(token_sha256)
-        is_allowed = token and (token.role == "staff" or token.order_id == order_id)
-        return await self._track(order_id) if is_allowed else None
+    def _is_good(self, link: TrackLink) -> bool:
+        if self.away:
+            raise StoreUnavailable
+        token = self.tokens.get(link.token_sha256 or b"")
+        is_customers = token is not None and token.order_id == link.order_id
+        return (link.is_staff or is_customers) and link.order_id in (ORDER_ID, OTHER_ID)
 
-    async def _track(self, order_id: UUID) -> TrackedOrder | None:
-        if order_id not in (ORDER_ID, OTHER_ID):
-            return None
+    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+        return {link: self._track(link.order_id) for link in links if self._is_good(link)}
+
+    def _track(self, order_id: UUID) -> TrackedOrder:
         return TrackedOrder(
             now=NOON,
             order_id=order_id,
@@ -149,36 +159,38 @@ class MemoryStore:
             restaurant=(11.25, 43.77),
             destination=(11.26, 43.78),
             dwell_min_s=30,
-            window=Window(NOON - timedelta(minutes=5), None),
-            newest=Position(NOON - timedelta(seconds=7), NOON, 11.255, 43.775, 5.0, 4.0, 90.0),
+            position=Position(NOON - timedelta(seconds=7), NOON, 11.255, 43.775, 5.0, 4.0, 90.0),
+            assigned_at=NOON - timedelta(minutes=5),
+            driver_id="d1",
             events=[Event(1, "created", "staff", NOON - timedelta(minutes=9))],
         )
 
-    async def read_tracks(self, order_ids: Sequence[UUID]) -> dict[UUID, TrackedOrder]:
-        found = [await self._track(order_id) for order_id in order_ids]
-        return {one.order_id: one for one in found if one is not None}
-
-    async def read_polls(self, order_ids: Sequence[UUID]) -> list[OrderPoll]:
-        found = [await self._track(order_id) for order_id in order_ids]
-        return [
-            OrderPoll(one.now, one.order_id, one.order_seq, one.window, one.newest)
-            for one in found
-            if one is not None
-        ]
+    async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
+        found = await self.read_tracks(links)
+        return {
+            link: OrderPoll(one.now, one.order_id, one.order_seq, one.driver_id, one.position)
+            for link, one in found.items()
+        }
 
     async def read_order_history(
-        self,
-        order_id: UUID,
-        from_at: datetime | None,
-        to_at: datetime | None,
-        *,
-        limit: int,
-        after_end: bool,
+        self, order_id: UUID, from_at: datetime | None, to_at: datetime | None, *, limit: int
     ) -> list[Position] | None:
         if order_id not in (ORDER_ID, OTHER_ID):
             return None
         start = NOON - timedelta(minutes=1)
         return [Position(start, start, 11.255, 43.775), Position(NOON, NOON, 11.256, 43.776)]
+
+    async def read_link_history(
+        self, link: TrackLink, from_at: datetime | None, to_at: datetime | None, *, limit: int
+    ) -> list[Position]:
+        found = await self.read_order_history(link.order_id, from_at, to_at, limit=limit)
+        if found is None or not self._is_good(link):
+            raise BadLink
+        return found
+
+    async def cancel_by_link(self, link: TrackLink, idempotency_key: str | None) -> CancelledOrder:
+        self.commands.append((link.order_id, "cancel", "customer", None))
+        return CancelledOrder(link.order_id, "created", 1)
 
     async def list_orders(
         self, states: Sequence[str], limit: int, after: OrderKey | None

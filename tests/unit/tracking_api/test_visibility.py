@@ -1,4 +1,4 @@
-"""The pure middle of tracking_api: what may be seen, how old it is, when it arrives."""
+"""The pure middle of tracking_api: what is shown, how old it is, when it arrives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from doorstep.geo import M_PER_DEG, distance_m
 from doorstep.http.problems import UnusableRequest
-from tracking_api.history.features import feature_collection, flag_jumps
+from tracking_api.history.features import Jumps, feature_collection, flag_jumps
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
 from tracking_api.track.presenters import track_members
 from tracking_api.track.straight_eta import (
@@ -21,7 +21,7 @@ from tracking_api.track.straight_eta import (
     estimate_arrival,
     observed_speed_mps,
 )
-from tracking_api.track.visibility import Position, TrackedOrder, Window, age_s, freshness_of
+from tracking_api.track.visibility import Position, TrackedOrder, age_s, freshness_of
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RESTAURANT = (11.25, 43.77)
@@ -47,58 +47,22 @@ def make_order(state: str = "picked_up", **members: object) -> TrackedOrder:
         "restaurant": RESTAURANT,
         "destination": CUSTOMER,
         "dwell_min_s": 30.0,
-        "window": Window(at(-600), None),
-        "newest": make_spot(),
+        "position": make_spot(),
+        "assigned_at": at(-600),
     }
     return TrackedOrder(**(values | members))  # type: ignore[arg-type]
 
 
-# The window
+# The position
 
 
-def test_visible__open_assignment__is_the_newest_fix():
-    assert make_order().visible == make_spot()
+def test_track__a_position_that_may_be_shown__is_in_the_answer():
+    assert track_members(make_order())["position"]["properties"]["freshness"] == "live"
 
 
-def test_visible__fix_before_the_assignment__is_none():
-    assert make_order(newest=make_spot(-601)).visible is None
-
-
-def test_visible__fix_at_the_start__is_shown():
-    assert make_order(newest=make_spot(-600)).visible is not None
-
-
-def test_visible__after_the_end__is_none_even_for_a_fix_inside_the_window():
-    ended = Window(at(-600), at(-1))
-    assert make_order(window=ended, newest=make_spot(-30)).visible is None
-
-
-def test_visible__at_the_end__is_none():
-    assert make_order(window=Window(at(-600), NOON), newest=make_spot(-1)).visible is None
-
-
-def test_visible__fix_dated_after_the_end__is_none():
-    ends_soon = Window(at(-600), at(60))
-    assert make_order(window=ends_soon, newest=make_spot(90)).visible is None
-
-
-def test_visible__no_assignment__is_none():
-    assert make_order("confirmed", window=None).visible is None
-
-
-@given(
-    assigned=st.integers(-1000, 1000),
-    lasts=st.one_of(st.none(), st.integers(0, 1000)),
-    fixed=st.integers(-1000, 1000),
-)
-def test_visible__any_window__requires_fix_and_now_inside_it(assigned, lasts, fixed):
-    ended = None if lasts is None else assigned + lasts
-    order = make_order(
-        window=Window(at(assigned), None if ended is None else at(ended)), newest=make_spot(fixed)
-    )
-    may = assigned <= fixed and assigned <= 0 and (ended is None or (fixed < ended and ended > 0))
-    assert (order.visible is not None) == may
-    assert (track_members(order)["position"] is not None) == may
+def test_track__none_that_may_be_shown__has_neither_position_nor_eta():
+    members = track_members(make_order(position=None))
+    assert (members["position"], members["eta"]) == (None, None)
 
 
 # Age and freshness
@@ -131,7 +95,7 @@ def test_eta__nothing_observed__assumes_a_speed_and_its_basis_states_it():
 
 def test_eta__a_moving_courier__uses_the_speed_observed():
     trail = [make_spot(-60 + n * 4, north_m=n * 32) for n in range(15)]  # 8 m/s
-    eta = estimate_arrival(make_order(trail=trail, newest=make_spot(0, north_m=480)))
+    eta = estimate_arrival(make_order(trail=trail, position=make_spot(0, north_m=480)))
     assert eta is not None
     assert eta.speed_mps == pytest.approx(8, rel=0.02)
     assert "observed" in eta.basis
@@ -147,19 +111,19 @@ def test_eta__before_pick_up__includes_the_restaurant_and_its_handover():
 
 def test_eta__old_position__counts_from_its_fix():
     fresh = estimate_arrival(make_order())
-    old = estimate_arrival(make_order(newest=make_spot(-100)))
+    old = estimate_arrival(make_order(position=make_spot(-100)))
     assert fresh is not None
     assert old is not None
     assert old.seconds == pytest.approx(fresh.seconds - 100, abs=1)
 
 
 def test_eta__position_lost__is_none():
-    assert estimate_arrival(make_order(newest=make_spot(-301))) is None
+    assert estimate_arrival(make_order(position=make_spot(-301))) is None
 
 
 def test_eta__overdue__is_now_and_never_past():
     newest = Position(at(-200), at(-199), CUSTOMER[0], CUSTOMER[1])
-    eta = estimate_arrival(make_order(newest=newest))
+    eta = estimate_arrival(make_order(position=newest))
     assert eta is not None
     assert (eta.seconds, eta.arrives_at) == (0, NOON)
 
@@ -206,6 +170,20 @@ def test_flag_jumps__one_stray_fix_stored_twice__is_flagged_twice():
 
 def test_flag_jumps__exactly_70_mps__is_no_jump():
     assert flag_jumps([make_spot(0), make_spot(10, 699.9)]) == [False, False]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.sampled_from([0, 5, 300, 2000, 2005, 9000])), max_size=25
+    )
+)
+def test_flag_jumps__any_trail__equals_jumps_one_by_one(steps):
+    seconds, trail = 0, []
+    for after_s, north_m in steps:
+        seconds += after_s
+        trail.append(make_spot(seconds, north_m))
+    jumps = Jumps()
+    assert flag_jumps(trail) == [jumps.is_jump(one) for one in trail]
 
 
 def test_feature_collection__a_jump__is_a_point_outside_the_line():
