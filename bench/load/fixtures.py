@@ -54,9 +54,16 @@ DELIVERY_M = (800.0, 3000.0)
 class LoadStack(Stack):
     """A stack on free ports in its own folder; its database records commit timestamps."""
 
-    def __init__(self, folder: Path, brokers: int, progress: Progress) -> None:
+    def __init__(
+        self, folder: Path, brokers: int, progress: Progress, *, tls: bool = False
+    ) -> None:
         settings = StackSettings.model_validate(
-            {"doorstep_home": folder / "stack", "mqtt_brokers": brokers, **FREE_PORTS}
+            {
+                "doorstep_home": folder / "stack",
+                "mqtt_brokers": brokers,
+                "doorstep_tls": tls,
+                **FREE_PORTS,
+            }
         )
         super().__init__(settings, echo=progress)
 

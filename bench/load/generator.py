@@ -103,7 +103,7 @@ class Generator(Sessions):
     def _publish_due(self, now_s: float) -> None:
         offsets_ms, generated, state, fds = self._offsets_ms, self.generated, self._state, self._fds
         last_sent_at, unsent, message = self._last_sent_at, self._unsent, self.fixes.message
-        write, count, now_ms = os.write, len(self._offsets_ms), now_s * 1000
+        write, count, now_ms = self._write_to, len(self._offsets_ms), now_s * 1000
         newest_ms = self._due_ms
         until_ms, device = min(now_ms, self._until_ms - 1), self._cursor
         round_ms = self.schedule.round_ms(self._round)

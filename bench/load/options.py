@@ -41,6 +41,7 @@ class LoadOptions:
     brokers: int = 1
     find_limit: bool = False
     bare: bool = False
+    tls: bool = False
     report: Path | None = None
     json: bool = False
 
@@ -124,6 +125,7 @@ def parse(argv: list[str] | None = None) -> LoadOptions:
     )
     add("--find-limit", action="store_true", help="search for the highest sustained rate")
     add("--bare", action="store_true", help="also measure the bare chain")
+    add("--tls", action="store_true", help="connect the devices over TLS")
     add("--report", type=Path, metavar="FILE", help="write the JSON there, and FILE's .svg")
     add("--json", action="store_true", help="print the JSON instead of a summary")
     arguments = parser.parse_args(argv)
@@ -164,6 +166,7 @@ def _checked(arguments: argparse.Namespace) -> LoadOptions:
         brokers=brokers,
         find_limit=arguments.find_limit,
         bare=arguments.bare,
+        tls=arguments.tls,
         report=report,
         json=arguments.json,
     )

@@ -126,6 +126,7 @@ def build_report(run: LoadRun, measured: Measurement, ledger: Ledger) -> dict[st
             "warm_up_s": options.warm_up_s,
             "fixes_per_message": options.fixes_per_message,
             "brokers": options.brokers,
+            "tls": options.tls,
             "viewers": options.viewers,
             "assigned": options.assigned,
         },

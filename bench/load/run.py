@@ -28,6 +28,7 @@ from bench.load.worker_pool import WorkerPool
 from doorstep.errors import DoorstepError
 from ops.ledger import Ledger
 from ops.stack.addresses import reach
+from ops.stack.certificates import CertificateAuthority
 from ops.stack.stack import Stack
 
 CONNECT_WITHIN_S = 600.0
@@ -285,7 +286,7 @@ def load_run(options: LoadOptions, progress: Progress) -> Iterator[LoadRun]:
     """Start a stack and connect its devices; stop and erase it at the end."""
     folder = Path(tempfile.mkdtemp(prefix="doorstep-load-"))
     folder.chmod(0o755)  # readable for the servers' users
-    stack = LoadStack(folder, options.brokers, progress)
+    stack = LoadStack(folder, options.brokers, progress, tls=options.tls)
     try:
         progress(f"starting a stack with {options.brokers} broker{'s' * (options.brokers > 1)}")
         stack.up(owner_pid=os.getpid())
@@ -313,12 +314,15 @@ def _connect(
     progress: Progress,
 ) -> None:
     plans = []
-    for shard, broker in zip(fleet.shards, stack.addresses.mqtt, strict=True):
+    brokers = stack.addresses.mqtt_tls if options.tls else stack.addresses.mqtt
+    authority = CertificateAuthority(stack.paths.tls).certificate
+    for shard, broker in zip(fleet.shards, brokers, strict=True):
         at = reach(broker)
         plans.append(
             {
                 "host": at.host,
                 "port": at.port,
+                "authority_file": str(authority) if options.tls else None,
                 "sources": SOURCES,
                 "fleet_key_file": str(stack.paths.fleet_key_file),
                 "folder": str(folder),

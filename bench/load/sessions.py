@@ -11,8 +11,9 @@ import os
 import random
 import select
 import socket
+import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class Sessions:
         count = len(devices)
         self._devices = devices
         self._broker = (str(plan["host"]), int(plan["port"]))
+        authority: str | None = plan.get("authority_file")
+        self._tls = ssl.create_default_context(cafile=authority) if authority else None
+        self._read_from: Callable[[int, int], bytes] = self._read_tls if self._tls else os.read
+        self._write_to: Callable[[int, bytes], int] = self._write_tls if self._tls else os.write
         self._sources: list[str] = plan["sources"]
         self._key = read_fleet_key(Path(plan["fleet_key_file"]))
         self._epoll = select.epoll()
@@ -100,7 +105,7 @@ class Sessions:
         more = True
         while more:  # edge-triggered: read until empty
             try:
-                data = os.read(fd, READ_BYTES)
+                data = self._read_from(fd, READ_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -111,9 +116,13 @@ class Sessions:
             self.bytes_in += len(data)
             if len(data) == 4 and data[0] == mqtt_packets.PUBACK and device not in self._unread:
                 self.on_puback(device, data[2] << 8 | data[3])
-                return
-            more = len(data) == READ_BYTES
+                if self._tls is None:
+                    return
+                continue
+            more = len(data) == READ_BYTES or self._tls is not None  # TLS ends with each record
             self._read(device, data)
+            if self._fds[device] != fd:
+                return
 
     def _read(self, device: int, data: bytes) -> None:
         for first, body in device_packets.take_packets(self._unread.pop(device, b"") + data):
@@ -149,6 +158,8 @@ class Sessions:
             connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             connection.bind((self._sources[device % len(self._sources)], 0))
             connection.connect(self._broker)
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_hostname=self._broker[0])
         except OSError:
             connection.close()
             self._retry_at[device] = time.time() + random.uniform(*RECONNECT_S)
@@ -213,7 +224,7 @@ class Sessions:
             self._unsent[device] += data
             return
         try:
-            written = os.write(self._fds[device], data)
+            written = self._write_to(self._fds[device], data)
         except BlockingIOError:
             written = 0
         except OSError:
@@ -221,6 +232,24 @@ class Sessions:
             return
         if written < len(data):
             self._keep_unsent(device, data[written:])
+
+    def _read_tls(self, fd: int, count: int) -> bytes:
+        try:
+            return self._socket_of(fd).recv(count)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def _write_tls(self, fd: int, data: bytes) -> int:
+        try:
+            return self._socket_of(fd).send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def _socket_of(self, fd: int) -> socket.socket:
+        connection = self._sockets[self._by_fd[fd]]
+        if connection is None:
+            raise ConnectionError
+        return connection
 
     def _keep_unsent(self, device: int, data: bytes) -> None:
         self._unsent[device] = data

@@ -126,6 +126,42 @@ def test_mqtts__another_name_or_tls_1_1__is_refused(tls_stack: Stack, authority:
     assert handshake(tls_stack, authority, "-tls1_1").returncode != 0
 
 
+@pytest.mark.parametrize("login", [(), ("-u", DRIVER, "-P", "wrong")])
+def test_mqtts__no_or_a_wrong_password__is_refused(
+    tls_stack: Stack, authority: Path, login: tuple[str, ...]
+) -> None:
+    at = reach(tls_stack.addresses.mqtt_tls[0])
+    command = ["mosquitto_pub", "-h", at.host, "-p", str(at.port), "--cafile", str(authority)]
+    done = subprocess.run(
+        [*command, *login, "-t", topic_of(DRIVER, POSITION), "-n"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode != 0
+    assert "not authori" in done.stderr.lower()
+
+
+@pytest.mark.usefixtures("tls_stack")  # so that it is skipped without Caddy
+def test_load__over_tls__every_fix_is_committed(server_home: Path) -> None:
+    report = server_home / "load.json"
+    options = ["--devices", "50", "--interval", "1", "--duration", "3", "--viewers", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.load", "--tls", *options, "--report", str(report)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode in (0, 3), done.stderr[-2000:]  # 3: a busy machine was too slow
+    found = json.loads(report.read_text())
+    assert found["options"]["tls"] is True
+    assert (found["fixes"]["lost"], found["discrepancies"]) == (0, [])
+    assert found["fixes"]["committed"] >= 150
+
+
 def test_send__stack_with_tls__the_fix_is_committed_over_tls(tls_stack: Stack) -> None:
     environment = tls_stack.client_environment()
     assert environment["MQTT_URL"] == tls_stack.addresses.mqtt_tls_url
