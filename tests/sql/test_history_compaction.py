@@ -350,7 +350,7 @@ def test_limits__kafka_retention__is_the_topics(database: Database) -> None:
 def test_compact__stopped_in_the_middle__goes_on_and_nothing_is_twice_or_gone(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorstep.store.compaction.DRIVERS_AT_ONCE", 1)
+    monkeypatch.setattr("doorstep.store.compaction.DRIVERS_PER_COMMIT", 1)
     for driver_id in ("d1", "d2"):
         put(fleet, [old_fix(n) for n in range(5)], driver_id)
     with database.connect() as conn:
