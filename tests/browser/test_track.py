@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -20,7 +21,7 @@ from tests.browser.page_checks import (
     rendered_features,
     wait_for_text,
 )
-from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
+from tests.integration.http_services import CUSTOMER, RESTAURANT, SHOWN_AFTER_S, north_of
 
 Place = tuple[float, float]
 
@@ -247,6 +248,7 @@ async def test_track__opened_under_way__shows_the_last_position_and_the_trail_of
 async def test_track__reassigned__shows_no_further_position_of_the_first_driver(city, open_page):
     await city.driver("d1", north_of(RESTAURANT, 200))
     order = await city.order(driver_id="d1")
+    await asyncio.sleep(SHOWN_AFTER_S)
     await city.report("d1", RESTAURANT)
     page = await open_page(order["customer_link"], size=PHONE)
     assert await eventually(lambda: rendered_features(page, "courier"))
@@ -254,6 +256,7 @@ async def test_track__reassigned__shows_no_further_position_of_the_first_driver(
     await city.driver("d2", north_of(RESTAURANT, 900))
     await city.command(order, "reassign", driver_id="d2")
     await city.order(driver_id="d1")
+    await asyncio.sleep(SHOWN_AFTER_S)
     await city.report("d1", secret := north_of(RESTAURANT, -700))
     await city.report("d2", end := north_of(RESTAURANT, 800))
     shown = await reached(page, end)
