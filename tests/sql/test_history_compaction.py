@@ -429,7 +429,7 @@ def test_switch__a_fix_that_is_in_no_chunk__is_refused(fleet: Fleet, database: D
 def all_read(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The command's environment; instead of Kafka, the word that nothing waits there."""
     monkeypatch.setenv("DATABASE_ADMIN_URL", database.url())
-    monkeypatch.setattr(command, "oldest_unread", lambda *_: None)
+    monkeypatch.setattr(command, "oldest_unread_at", lambda *_: None)
     return None
 
 
