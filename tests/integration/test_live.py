@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from doorstep.credentials import driver_token, read_fleet_key
 from ops.servers.waiting import wait_until
 from ops.stack.stack import Stack
-from tests.integration.http_services import make_fix
+from tests.integration.http_services import SHOWN_AFTER_S, make_fix
 
 PLACE = (11.2558, 43.7731)
 
@@ -97,6 +98,7 @@ class Scene:
         order: dict[str, Any] = self.staff.post("/orders", json=new).json()
         self.command(order, "confirm")
         self.command(order, "assign", json={"driver_id": self.driver_id})
+        time.sleep(SHOWN_AFTER_S)
         return order
 
     def command(self, order: dict[str, Any], command: str, **body: Any) -> None:

@@ -19,6 +19,7 @@ from tests.database import TEMPLATE, Database, create_template
 from tests.integration.http_services import (
     CUSTOMER,
     RESTAURANT,
+    SHOWN_AFTER_S,
     STAFF,
     Relay,
     answers,
@@ -220,6 +221,7 @@ async def test_track__the_fix_before_the_assignment__stays_hidden_until_a_new_on
     await on_duty_at(driver_api, "d1", north_of(RESTAURANT, 300))
     order = await create_order(tracking_api, "confirm", "assign")
     assert (await track(tracking_api, order))["position"] is None
+    await asyncio.sleep(SHOWN_AFTER_S)
     await report(driver_api, "d1", north_of(RESTAURANT, 200), accuracy_m=6)
     seen = await track(tracking_api, order)
     assert seen["position"]["geometry"]["coordinates"] == list(north_of(RESTAURANT, 200))
@@ -238,6 +240,7 @@ async def test_track__the_fix_before_the_assignment__stays_hidden_until_a_new_on
 async def test_track__after_delivery__shows_no_position_and_no_history(driver_api, tracking_api):
     await on_duty_at(driver_api, "d1", RESTAURANT)
     order = await create_order(tracking_api, "confirm", "assign")
+    await asyncio.sleep(SHOWN_AFTER_S)
     await report(driver_api, "d1", RESTAURANT)
     address = f"/track/{order['order_id']}/history"
     history = (await tracking_api.get(address, headers=as_customer(order))).json()
@@ -264,12 +267,14 @@ async def test_track__reassigned__shows_the_new_driver_instead_of_the_previous_o
     await on_duty_at(driver_api, "d1", RESTAURANT)
     await on_duty_at(driver_api, "d2", north_of(RESTAURANT, 700))
     order = await create_order(tracking_api, "confirm", "assign")
+    await asyncio.sleep(SHOWN_AFTER_S)
     await report(driver_api, "d1", north_of(RESTAURANT, 50))
     assert (await track(tracking_api, order))["position"] is not None
     answer = await command(tracking_api, order, "reassign", driver_id="d2")
     assert (answer.json()["driver_id"], answer.json()["assignment_no"]) == ("d2", 2)
     await report(driver_api, "d1", north_of(RESTAURANT, 60))
     assert (await track(tracking_api, order))["position"] is None
+    await asyncio.sleep(SHOWN_AFTER_S)
     await report(driver_api, "d2", north_of(RESTAURANT, 650))
     seen = await track(tracking_api, order)
     assert seen["position"]["geometry"]["coordinates"] == list(north_of(RESTAURANT, 650))
@@ -291,6 +296,7 @@ async def test_track__next_order_of_the_driver__shows_nothing_of_the_previous_on
     await report(driver_api, "d1", CUSTOMER)
     second = await create_order(tracking_api, "confirm", "assign")
     assert (await track(tracking_api, second))["position"] is None
+    await asyncio.sleep(SHOWN_AFTER_S)
     await report(driver_api, "d1", north_of(CUSTOMER, 10))
     assert (await track(tracking_api, second))["position"] is not None
     assert (await track(tracking_api, first))["position"] is None

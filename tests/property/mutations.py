@@ -225,7 +225,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the prefix passes a gap",
-        (("boot_seqs__settle", "EXIT WHEN NOT FOUND;", ""),),
+        (("boot_seqs__settle", "reached + gap_at - 1", "least(newest, reached + gap_at)"),),
     ),
     Mutation(
         "a batch with a gap continues its boot",

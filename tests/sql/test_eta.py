@@ -107,7 +107,7 @@ def test_learn__the_command__adds_a_version_and_tells_of_it(
     deliver(fleet)
     assert learn_command.main([]) == 1
     assert "at least 30 are needed" in capsys.readouterr().err
-    monkeypatch.setattr(learn_command, "LEAST", 1)
+    monkeypatch.setattr(learn_command, "MIN_DELIVERIES", 1)
     assert learn_command.main(["--dry-run"]) == 0
     assert fleet.run("SELECT FROM eta_model") == []
     assert learn_command.main(["--json"]) == 0

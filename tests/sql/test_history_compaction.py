@@ -350,7 +350,7 @@ def test_limits__kafka_retention__is_the_topics(database: Database) -> None:
 def test_compact__stopped_in_the_middle__goes_on_and_nothing_is_twice_or_gone(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorstep.store.compaction.DRIVERS_AT_ONCE", 1)
+    monkeypatch.setattr("doorstep.store.compaction.DRIVERS_PER_COMMIT", 1)
     for driver_id in ("d1", "d2"):
         put(fleet, [old_fix(n) for n in range(5)], driver_id)
     with database.connect() as conn:
@@ -429,7 +429,7 @@ def test_switch__a_fix_that_is_in_no_chunk__is_refused(fleet: Fleet, database: D
 def all_read(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The command's environment; instead of Kafka, the word that nothing waits there."""
     monkeypatch.setenv("DATABASE_ADMIN_URL", database.url())
-    monkeypatch.setattr(command, "oldest_unread", lambda *_: None)
+    monkeypatch.setattr(command, "oldest_unread_at", lambda *_: None)
     return None
 
 

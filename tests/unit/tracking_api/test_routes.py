@@ -41,7 +41,7 @@ from tracking_api.track.visibility import (
 )
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-ORDER_ID, OTHER_ID = uuid4(), uuid4()
+ORDER_ID, OTHER_ID = UUID(int=1), UUID(int=2)  # fixed: names of tests hold them
 STAFF = {"Authorization": "Bearer tok-staff"}
 CUSTOMER = {"Authorization": "Bearer tok-customer"}
 NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.26, "lat_deg": 43.78}}
