@@ -33,7 +33,7 @@ def test_make_secrets__no_place_stays_empty_and_no_password_is_used_twice(projec
     secret = [
         value for name, value in environment.items() if name.endswith(("_PASSWORD", "_TOKEN"))
     ]
-    assert len(secret) == 14
+    assert len(secret) == 15
     assert all(len(value) >= 32 for value in secret)
     assert len(set(secret)) == len(secret)
     assert all(environment.values())
