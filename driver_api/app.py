@@ -16,6 +16,7 @@ from doorstep.http.problems import install_problem_handlers
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
+from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
 from driver_api.context import AppContext
 from driver_api.positions import KafkaPositions, PositionPublisher
@@ -81,6 +82,7 @@ def _bare_app() -> FastAPI:
     install_problem_handlers(app)
     install_openapi(app, [FixBody, FixesBody])
     app.add_middleware(RequestLimits)
+    app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)  # the outermost
     return app

@@ -45,7 +45,9 @@ class Store(Protocol):
 
     async def find_token(self, token_sha256: bytes) -> Token | None: ...
 
-    async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]: ...
+    async def record_fixes(
+        self, rows: Sequence[IncomingRow], *, has_quota: bool
+    ) -> list[Outcome]: ...
 
     async def apply_driver_command(
         self, driver_id: str, command: str, idempotency_key: str | None
@@ -70,7 +72,7 @@ class DriverQueries:
         """Look a token up. None if it is unknown, revoked or expired."""
         return await run_command(self.pool, lambda conn: commands.find_token(conn, token_sha256))
 
-    async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
+    async def record_fixes(self, rows: Sequence[IncomingRow], *, has_quota: bool) -> list[Outcome]:
         """Commit fixes of one driver. Raises DriverLocked or TooManyRequests: nothing is written.
 
         Retries once after a broken connection: recording a fix twice is harmless. Retries for
@@ -80,7 +82,7 @@ class DriverQueries:
         reconnected = False
         while True:
             try:
-                return await self._record_fixes(rows)
+                return await self._record_fixes(rows, has_quota=has_quota)
             except DriverLocked:
                 if time.monotonic() - started_s > LOCK_PATIENCE_S:
                     raise
@@ -90,8 +92,10 @@ class DriverQueries:
                     raise
                 reconnected = True
 
-    async def _record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
+    async def _record_fixes(self, rows: Sequence[IncomingRow], *, has_quota: bool) -> list[Outcome]:
         async def record(conn: AsyncConnection[Any]) -> list[Outcome]:
+            if not has_quota:
+                await conn.execute(query("exempt_from_quota"))
             outcomes = await record_fixes_async(conn, rows)
             # Both roll back: a parked fix is not committed, so it is no 200.
             over_quota = sum(found.reason == "over_quota" for found in outcomes)

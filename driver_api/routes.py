@@ -60,7 +60,9 @@ async def patch_location(
     received_at = received_at_of(request, writer, context.clock())
     _limit_fixes(context, writer, driver_id, 1)
     fix = _decode(decode_fix, body)
-    outcomes = await context.store.record_fixes([row_of(0, driver_id, fix, received_at)])
+    outcomes = await context.store.record_fixes(
+        [row_of(0, driver_id, fix, received_at)], has_quota=writer.role == "driver"
+    )
     found = outcomes[0] if outcomes else None
     _FIXES.labels(found.outcome if found else "committed", (found and found.reason) or "").inc()
     answer = answer_one(driver_id, fix, received_at, outcomes)
@@ -84,7 +86,9 @@ async def post_locations(
     decoded = _decode(decode_fixes, body)
     _limit_fixes(context, writer, driver_id, len(decoded))
     rows = rows_of(driver_id, decoded, received_at)
-    outcomes = await context.store.record_fixes(rows) if rows else []
+    outcomes = (
+        await context.store.record_fixes(rows, has_quota=writer.role == "driver") if rows else []
+    )
     answer = answer_many(driver_id, decoded, received_at, outcomes)
     for one in answer.outcomes:
         _FIXES.labels(one.outcome, one.reason or "").inc()

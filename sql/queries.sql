@@ -12,6 +12,10 @@ COPY pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at, lon_deg
     accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
 FROM STDIN (FORMAT binary)
 
+-- exempt_from_quota --
+-- This transaction's fixes are not charged to the drivers' quotas: staff or a service sends them.
+SELECT set_config('doorstep.quota_exempt', 'on', true)
+
 -- record_fixes --
 SELECT n, outcome, reason FROM record_fixes_v1()
 

@@ -17,6 +17,7 @@ from doorstep.http.problems import install_problem_handlers
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
+from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
 from tracking_api import pages
 from tracking_api.batching import BatchLoader
@@ -60,6 +61,10 @@ BODIES: list[type[BaseModel]] = [
     SimulationCount,
     NewStaff,
 ]
+
+# Of one token: a page reads the history once, and a family shares a token.
+HISTORIES_PER_S = 2.0
+BURST_HISTORIES = 60
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
 # first.
@@ -151,6 +156,7 @@ def _set_context(
         live=live,
         tiles=TileCache(stores.dispatch),
         read_log=ReadLog(stores.people),
+        history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
         estimate=estimate,
     )
 
@@ -181,6 +187,7 @@ def _bare_app() -> FastAPI:
     install_problem_handlers(app)
     install_openapi(app, BODIES)
     app.add_middleware(RequestLimits)
+    app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)  # the outermost
     return app

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from doorstep.errors import Forbidden
+from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
 from tracking_api.fleet.tiles import TileCache
@@ -31,6 +32,7 @@ class AppContext:
     live: Live
     tiles: TileCache
     read_log: ReadLog
+    history_limiter: RateLimiter
     estimate: EstimateArrival = estimate_arrival
 
     def note_read(self, request: Request, holder: Token | None) -> None:

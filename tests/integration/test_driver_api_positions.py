@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client import REGISTRY
 
 from doorstep.fix import Fix
+from doorstep.kafka.access import KafkaAccess
 from driver_api.positions import QUEUE_RECORDS, KafkaPositions
 from ops.servers.kafka import KafkaServer
 
@@ -59,7 +60,7 @@ def test_publish__with_kafka__each_position_arrives_under_its_drivers_key(kafka_
 
 
 def test_publish__without_kafka__never_blocks_and_drops_the_excess():
-    positions = KafkaPositions("127.0.0.1:1", TOPIC)
+    positions = KafkaPositions(KafkaAccess("127.0.0.1:1"), TOPIC)
     before = dropped()
     for n in range(3 * QUEUE_RECORDS):  # blocking would take Kafka's time-out each: hours
         positions.publish("d1", make_fix(n + 1), 0)

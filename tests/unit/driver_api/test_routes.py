@@ -48,7 +48,9 @@ class MemoryStore:
         self.look_ups += 1
         return self.tokens.get(sha256)
 
-    async def record_fixes(self, rows: Sequence[IncomingRow]) -> list[Outcome]:
+    async def record_fixes(
+        self, rows: Sequence[IncomingRow], *, has_quota: bool = True
+    ) -> list[Outcome]:
         self._check()
         self.rows.extend(rows)
         return self.outcomes
