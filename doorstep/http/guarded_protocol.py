@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with bounds that hold before a request reaches the application.
 
-What one connection may cost, whoever opens it:
+What one connection may cost, for every client:
 
 head                 32 KiB and 10 s, then 431 or 408 and the connection is closed
 body                 30 s from the head's end to the last byte

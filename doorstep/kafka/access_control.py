@@ -104,7 +104,7 @@ def rules_of(name: str, grant: Grant) -> list[AclBinding]:
     read, write = AclOperation.READ, AclOperation.WRITE
     rules = [_rule(name, ResourceType.TOPIC, topic, read) for topic in grant.reads]
     rules += [_rule(name, ResourceType.TOPIC, topic, write) for topic in grant.writes]
-    # whoever may read or write a topic may describe it: Kafka implies it
+    # Kafka implies Describe from Read and Write
     return rules + [_rule(name, ResourceType.GROUP, group, read) for group in grant.groups]
 
 

@@ -27,7 +27,7 @@ LOCK_TIMEOUT_MS = 2_000  # below the statement's, so that a locked row has a nam
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 5_000  # a stopped process loses its locks after this
 
 # A server that vanished (half-open connection) is noticed within about 5 s: 2 s of silence,
-# then two probes a second apart, and the same for bytes that nobody acknowledges.
+# then two probes a second apart, and the same for unacknowledged bytes.
 KEEPALIVES: dict[str, int] = {
     "keepalives": 1,
     "keepalives_idle": 2,

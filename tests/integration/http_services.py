@@ -171,7 +171,7 @@ class Relay:
         return port
 
     def swallow(self) -> None:
-        """From now on nothing gets through, and nobody is told."""
+        """Drop everything from now on, without an error."""
         self._open.clear()
 
     def let_through(self) -> None:

@@ -121,7 +121,7 @@ async def test_post_locations__bad_and_good_fixes__commits_the_good_ones(driver_
         ("conflict", None),
     ]
     assert database.value("SELECT count(*) FROM fix_history") == 3
-    # refused ones pass the watermark too: nobody has to send them again
+    # refused ones pass the watermark too: they need not be sent again
     assert database.value("SELECT rejected::text FROM driver_boot") == "{[50,52)}"
 
 
@@ -286,7 +286,7 @@ async def test_process__started_before_its_database__logs_it_waits_and_stops_cle
         "DATABASE_URL": url,
         "DRIVER_API_BIND": f"127.0.0.1:{port}",
         "DRIVER_API_INTERNAL_BIND": "127.0.0.1:0",
-        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # nobody is there
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",  # no server listens there
     }
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
         with running("driver_api", **settings) as process:
@@ -299,7 +299,7 @@ async def test_process__started_before_its_database__logs_it_waits_and_stops_cle
             assert "retry-after" in answer.headers
             async with Relay(postgres_cluster.port, database_port):
                 assert await answers(client, "/readyz", 200)
-                for _ in range(20):  # Kafka is away: that is in nobody's way
+                for _ in range(20):  # requests succeed without Kafka
                     answer = await client.patch(
                         "/drivers/d1/location", json=make_fix(), headers=as_driver("d1")
                     )

@@ -39,7 +39,7 @@ def phone(stack: Stack) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def frozen_kafka(stack: Stack) -> Iterator[None]:
-    """Kafka is there and answers nobody."""
+    """Kafka accepts connections and never answers."""
     [pid] = [process.pid for process in stack.status() if process.name == "kafka"]
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)

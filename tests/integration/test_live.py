@@ -181,7 +181,7 @@ def test_stream__tracking_api_killed__resumes_with_every_event_once(scene):
         os.kill(scene.stack.pid_of("tracking_api"), signal.SIGKILL)
         order_id = scene.order["order_id"]
         assert scene.phone.post(f"/orders/{order_id}/picked-up").status_code == 200
-        assert viewer.next("snapshot")[1] is None  # resumed: the cursor stands until it is told
+        assert viewer.next("snapshot")[1] is None  # resumed: the cursor stands until the next event
         assert viewer.next("order")[1] == 4
         place = scene.report(1)
         assert viewer.next("position")[0]["position"]["geometry"]["coordinates"] == place
@@ -214,7 +214,7 @@ def test_topic_stream__records__reach_followers_from_their_start(scene):
             assert (data["value"], data["key"]) == ({"mark": mark}, "k")
             assert data["offset"] == answer.json()["offset"]
             cursors.append(latest.cursor)
-        # one who wants the past makes the consumer go back, and nobody hears anything twice
+        # a follower from the earliest makes the consumer seek back; no follower gets a record twice
         with closing(scene.follow_as_staff("/streams/streams?from=earliest")) as earliest:
             found: list[str] = []
             while marks[-1] not in found:

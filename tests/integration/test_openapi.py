@@ -1,7 +1,7 @@
 """Both OpenAPI documents held to the running services: whatever is asked, the answer is in them.
 
-Each operation is called with requests made from the document, good and spoilt ones, by everybody:
-staff, a driver, a customer, nobody. FUZZ_CASES sets how many; a release asks for 10,000.
+Each operation is called with requests made from the document, good and spoilt ones, by staff, a
+driver, a customer and without a token. FUZZ_CASES sets how many; a release asks for 10,000.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHECKS = (
     response_headers_conformance,
     response_schema_conformance,
 )
-HOST = "127.0.0.36"  # bad links are counted by address: these are nobody else's
+HOST = "127.0.0.36"  # bad links are counted by address: no other test uses it
 DRIVER = "openapi-anna"
 # What a middleware answers before any route is known: in the docs' text, not in each operation.
 BEFORE_ROUTES = {400, 408, 431}

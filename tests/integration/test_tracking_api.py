@@ -480,7 +480,7 @@ async def test_process__database_half_open__answers_503_and_recovers_by_itself(
 
 @pytest.fixture
 def own_database() -> Iterator[Database]:
-    """A database in a cluster that nobody else uses: this one is stopped under its clients."""
+    """A database in a cluster of its own, which is stopped under its clients."""
     with running_cluster() as cluster:
         create_template(cluster)
         database = Database(cluster, TEMPLATE)

@@ -51,7 +51,7 @@ TEST_CLOCK = """
     ALTER TABLE orders ALTER created_at SET DEFAULT doorstep.clock_timestamp();
     ALTER TABLE driver_command ALTER commanded_at SET DEFAULT doorstep.clock_timestamp();
 """
-STATEMENT_TIMEOUT_MS = 15_000  # a lock that nobody will let go; a busy machine takes its time
+STATEMENT_TIMEOUT_MS = 15_000  # a lock that is never released; a busy machine takes its time
 
 
 Instants = tuple[datetime | None, datetime | None]  # fix_at, received_at
@@ -136,7 +136,7 @@ class Fleet:
         return [self._spare.pop() for _ in range(how_many)]
 
     def retire(self, drivers: Sequence[str]) -> None:
-        """Let nobody find the drivers of a case that is over, and seal nothing."""
+        """Hide the drivers of a finished case from searches, and seal nothing."""
         self.owner.execute("DELETE FROM driver_cell WHERE driver_id = ANY (%s)", [list(drivers)])
         self.seal(None)
 

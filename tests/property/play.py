@@ -168,7 +168,7 @@ class Play:
         self._agree(f"answers to {fixes}", seen, expected)
 
     def _race(self, first: list[Fix], second: list[Fix], size: int) -> None:
-        """Let two writers record at once, with what ends the same whoever is first: no refused
+        """Let two writers record at once, with what ends the same in either order: no refused
         fixes, and no copies of one fix that differ.
         """
         self.take(Unpark())
@@ -226,7 +226,7 @@ class Play:
         perhaps: set[str],
     ) -> None:
         """Like `_expect`, where another transaction held the rows of some drivers. The fixes of
-        a driver are parked together; whoever shares a locked order's row is parked or not.
+        a driver are parked together; a driver who shares a locked order's row is parked or not.
         """
         here = written_of(fixes)
         parked = {fixes[n].driver_id for n, became in seen.items() if became[0] == "parked"}

@@ -129,7 +129,7 @@ def test_lead__of_the_day_before__is_forgotten() -> None:
 
 
 def test_given_up_and_assigned_again__the_gap__is_hidden() -> None:
-    # both ranges belong to one order; in between the courier was somebody else's
+    # both ranges belong to one order; in between the courier had another order
     copies = [fix(50), fix(150, after_s=60), fix(150.1, ahead_s=-60), fix(250)]
     mine = stop("a", (0, 100), (200, None))
     assert seconds(shown(mine, copies)) == [50, 250]

@@ -1,6 +1,6 @@
 """docker-compose.yml as a test reads it: interpolated, with the anchors merged.
 
-No engine is asked: that an engine reads it the same way is for whoever runs the containers.
+No engine is started: whether one reads the file the same way is not tested here.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class World:
         return order.order_id
 
     def assign(self, order_id: UUID, driver_id: str) -> None:
-        """Give the order to a driver, taking it from whoever has it."""
+        """Give the order to a driver, taking it from its present driver."""
         order = self.orders[order_id]
         self._end(order)
         self.tick()

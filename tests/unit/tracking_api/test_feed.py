@@ -87,4 +87,4 @@ def test_feed__available_records__are_consumed_at_once_in_one_batch(
 
     [one] = heard
     assert (one.orders, one.order_drivers, one.moved_drivers) == ({ORDER_ID: 3}, {"d1"}, {"d1"})
-    assert consumer.waits == []  # nobody waited while there was something to hear
+    assert consumer.waits == []  # no wait while records were available

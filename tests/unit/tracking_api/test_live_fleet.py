@@ -64,7 +64,7 @@ async def test_fleet__opened__sends_all_drivers_and_then_only_changed_ones(world
     assert kind == "snapshot"
     assert (len(body["drivers"]), body["total"], body["gone"]) == (3, 3, [])
     fleet.push()
-    assert len(witness.frames) == 1  # nobody moved
+    assert len(witness.frames) == 1  # no driver moved
     place = move(fleet, world, "d1")
     fleet.push()
     kind, body = witness.frames[-1]

@@ -152,7 +152,7 @@ async def play(world: SlowWorld, script: list[tuple[Any, ...]]) -> None:
         if not world.is_slow:
             await settle(background)
     await settle(background)
-    for _ in range(3):  # nobody says anything any more: in sync all the same
+    for _ in range(3):  # no further messages: in sync all the same
         now[0] += 5
         await hub.poll()
         await settle([one.reading for one in hub._channels.values() if one.reading])
