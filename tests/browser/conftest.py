@@ -194,6 +194,7 @@ class City:
             if not commands:
                 await self.command(order, "confirm")
             await self.command(order, "assign", driver_id=driver_id)
+            await asyncio.sleep(1.6)  # fixes reported from now on are shown to the customer
         return order
 
     async def command(self, order: dict[str, Any], command: str, **body: str) -> None:

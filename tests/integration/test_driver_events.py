@@ -490,7 +490,10 @@ def everything(database: Database) -> dict[str, list[dict[str, object]]]:
     tables = "fix_history evidence orders assignment order_event order_command driver_state"
     return {
         table: sorted(
-            database.rows(f"SELECT to_jsonb(t) - 'quota_at' AS row FROM doorstep.{table} AS t"),
+            (
+                {name: value for name, value in row.items() if name != "quota_at"}
+                for row in database.rows(f"SELECT * FROM doorstep.{table}")
+            ),
             key=repr,
         )
         for table in (*tables.split(), "driver_cell", "driver_boot", "parked_fix")

@@ -182,7 +182,7 @@ def test_resend__too_old_at_arrival__is_refused_again(operator: Operator) -> Non
     [letter] = operator.own_letters(1)
     assert letter["reason"] == "too_old"
     [done] = operator.letters("resend", str(letter["id"]), "--yes")
-    assert (done["outcomes"], done["refused_again"]) == ({}, ["too_old"])
+    assert (done["outcomes"], done["refused_again"]) == ({}, ["rejected_before"])
     assert operator.where(1)["verdict"] == "refused"
 
 

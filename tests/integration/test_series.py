@@ -21,16 +21,16 @@ from websockets.sync.client import connect
 
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
 from doorstep.geo import distance_m
+from doorstep.kafka.access_control import OPERATOR
 from doorstep.settings import MqttBroker
 from ops.servers.waiting import wait_until
-from ops.stack.addresses import reach
 from ops.stack.stack import Stack
 from tests.clients.kafka import read_topic
 from tests.integration.http_services import make_fix
 from tests.integration.test_live import Follower
 
 
-class PartitionConsumer:
+class SeriesSource:
     """A source of series on the stack, and staff that reads them."""
 
     def __init__(self, stack: Stack) -> None:
@@ -75,8 +75,8 @@ class PartitionConsumer:
 
 
 @pytest.fixture(scope="module")
-def source(stack: Stack) -> Iterator[PartitionConsumer]:
-    with closing(PartitionConsumer(stack)) as source:
+def source(stack: Stack) -> Iterator[SeriesSource]:
+    with closing(SeriesSource(stack)) as source:
         yield source
 
 
@@ -102,10 +102,8 @@ def test_series__a_bad_payload__is_a_dead_letter_and_the_next_one_is_written(sou
     source.publish(name, b'{"at": 1, "value": NaN, "of": "%b"}' % mark)
     source.publish(name, {"at": now, "value": 1})
     wait_until(lambda: source.points(name) == [[now, 1.0]])
-    servers = str(reach(source.stack.addresses.kafka))
-    found = read_topic(
-        servers, "dead-letter", lambda some: any(mark in one.value() for one in some)
-    )
+    kafka = source.stack.kafka_access(OPERATOR)
+    found = read_topic(kafka, "dead-letter", lambda some: any(mark in one.value() for one in some))
     [letter] = [one for one in found if mark in one.value()]
     headers = dict(letter.headers())
     assert headers["reason"] == b"not_finite"
