@@ -9,6 +9,7 @@ Tests and fixtures share one event loop, which the browser is bound to.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
