@@ -103,7 +103,7 @@ def open_page(link: str, found: Demo) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         page = browser.new_page(viewport={"width": 390, "height": 844})
         page.goto(link)
-        page.wait_for_selector("#steps li.now", timeout=60_000)
+        page.wait_for_selector("#steps li.current", timeout=60_000)
         found.page_texts = [page.inner_text("#state"), page.inner_text("#number")]
         browser.close()
 
