@@ -24,6 +24,7 @@ from tests.clients.kafka import produce, read_topic
 from tests.clients.mqtt import DriverClient
 from tests.database import TEMPLATE, Database, create_template
 from tests.factories import AWAY, CUSTOMER, RESTAURANT, make_walk, now
+from tests.integration.recorded_state import everything, offsets, stored
 from tests.sql.fleet import Fleet
 
 DRIVERS = [f"d{n}" for n in range(1, 21)]
@@ -106,11 +107,6 @@ def fix(seq: int, boot: str = "b1", age_s: float = 0.0, **changes: float) -> Fix
     at = time.time() - age_s
     values = {"lat_deg": AWAY.lat_deg, "lon_deg": AWAY.lon_deg, **changes}
     return Fix(boot, seq, now().fromtimestamp(int(at * 1000) / 1000, now().tzinfo), **values)
-
-
-def stored(database: Database) -> list[tuple[str, str, int]]:
-    rows = database.rows("SELECT driver_id, boot, seq FROM doorstep.fix_history ORDER BY 1, 2, 3")
-    return [(row["driver_id"], row["boot"], row["seq"]) for row in rows]
 
 
 def letters_of(kafka: KafkaServer, key: bytes, count: int) -> list[Message]:
@@ -480,33 +476,6 @@ def test_driver_events__kafka_killed__outbox_keeps_its_records(
     finally:
         for server in (service, kafka):
             server.stop()
-
-
-def everything(database: Database) -> dict[str, list[dict[str, object]]]:
-    """Return all rows that a replay must not change, `recorded_at` included.
-
-    A replayed fix is charged to its driver's quota again: `quota_at` is left out.
-    """
-    tables = "fix_history evidence orders assignment order_event order_command driver_state"
-    return {
-        table: sorted(
-            (
-                {name: value for name, value in row.items() if name != "quota_at"}
-                for row in database.rows(f"SELECT * FROM doorstep.{table}")
-            ),
-            key=repr,
-        )
-        for table in (*tables.split(), "driver_cell", "driver_boot", "parked_fix")
-    }
-
-
-def offsets(database: Database) -> dict[int, int]:
-    """Return the next offsets of driver-pos, the topic with several partitions."""
-    rows = database.rows(
-        "SELECT partition, next_offset FROM doorstep.kafka_offset WHERE topic_id IN"
-        " (SELECT topic_id FROM doorstep.kafka_offset GROUP BY topic_id HAVING count(*) > 1)"
-    )
-    return {row["partition"]: row["next_offset"] for row in rows}
 
 
 def test_driver_events__whole_topic_replayed__changes_nothing(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.tracking_api.test_routes import NEW_ORDER, ORDER_ID, STAFF, MemoryStore
+from tests.unit.tracking_api.memory_store import NEW_ORDER, ORDER_ID, STAFF, MemoryStore
 from tracking_api.app import build_app
 from tracking_api.stores import Stores
 from tracking_api.track import links

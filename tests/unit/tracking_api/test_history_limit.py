@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.unit.tracking_api.test_routes import CUSTOMER, ORDER_ID, STAFF, MemoryStore
+from tests.unit.tracking_api.memory_store import CUSTOMER, ORDER_ID, STAFF, MemoryStore
 from tracking_api.app import BURST_HISTORIES, build_app
 from tracking_api.stores import Stores
 

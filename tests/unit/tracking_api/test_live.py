@@ -3,112 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
-from uuid import UUID, uuid4
+from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from doorstep.credentials import token_sha256
 from doorstep.store.records import Token
-from tests.unit.tracking_api.live_world import PUBLIC_URL, Shown, World, frames_of, serving
+from tests.unit.tracking_api.live_server import (
+    PATIENCE_S,
+    Reader,
+    Server,
+    _read_until,
+    _unchunked,
+    holds,
+)
+from tests.unit.tracking_api.live_world import World, frames_of, serving
 from tracking_api.live.connection_manager import MAX_VIEWERS_PER_TOKEN
-from tracking_api.live.service import Live
-from tracking_api.live.websocket import MAX_MESSAGE_BYTES, MAX_MESSAGES
 from tracking_api.track.links import COOKIE
-
-PATIENCE_S = 30
-
-
-class Server:
-    """A served world; `live` is the server's own, so that a test can drive it."""
-
-    def __init__(self, world: World, url: str, live: Live) -> None:
-        self.world = world
-        self.url = url
-        self.live = live
-
-    @asynccontextmanager
-    async def follow(
-        self, order_id: UUID, cursor: str | None = None, token: str | None = None
-    ) -> AsyncIterator[Reader]:
-        """Open a stream with the customer's token and expect 200."""
-        headers = {"Authorization": f"Bearer {token or f'tok-{order_id}'}"}
-        if cursor is not None:
-            headers["Last-Event-ID"] = cursor
-        async with (
-            httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as client,
-            client.stream("GET", f"/track/{order_id}/stream", headers=headers) as answer,
-        ):
-            assert answer.status_code == 200, await answer.aread()
-            yield Reader(answer)
-
-    def socket(self, order_id: UUID, **headers: str) -> connect:
-        """Open a WebSocket, by default with the customer's bearer token."""
-        headers = headers or {"Authorization": f"Bearer tok-{order_id}"}
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        url = self.url.replace("http", "ws")
-        return connect(
-            f"{url}/track/{order_id}/ws",
-            additional_headers=named,
-            compression=None,
-            close_timeout=0.1,
-        )
-
-    async def get(self, path: str, token: str) -> httpx.Response:
-        async with httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S) as client:
-            return await client.get(path, headers={"Authorization": f"Bearer {token}"})
-
-    async def poll(self) -> None:
-        """Make every order due, and poll."""
-        for hub in self.live.hubs:
-            hub.drivers_moved(list(hub.watched_drivers))
-            for order in self.world.orders.values():
-                hub.order_changed(order.order_id, len(order.events))
-            await hub.poll()
-
-
-class Reader:
-    """Reads frames from a stream."""
-
-    def __init__(self, answer: httpx.Response) -> None:
-        self._chunks = answer.aiter_text()
-        self._text = ""
-        self._frames: list[Shown] = []
-        self.comments = 0
-
-    async def next(self) -> Shown | None:
-        """The next frame, or None at the end of the stream."""
-        while not self._frames:
-            async with asyncio.timeout(PATIENCE_S):
-                chunk = await anext(self._chunks, None)
-            if chunk is None:
-                return None
-            self.comments += chunk.count(":\n\n") - chunk.count(": :\n\n")
-            whole, end, self._text = (self._text + chunk).rpartition("\n\n")
-            self._frames = list(frames_of(whole + end))
-        return self._frames.pop(0)
-
-    async def kinds(self, count: int) -> list[str | None]:
-        """The kinds of the next frames."""
-        found = [await self.next() for _ in range(count)]
-        return [one.kind if one else None for one in found]
-
-
-async def holds(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            found = condition()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture
@@ -527,103 +441,6 @@ async def test_stream__viewer_that_sends_data__is_disconnected(server, world):
 # WebSockets
 
 
-async def said(viewer: ClientConnection) -> dict[str, Any]:
-    async with asyncio.timeout(PATIENCE_S):
-        found: dict[str, Any] = json.loads(await viewer.recv())
-    return found
-
-
-async def closed_with(viewer: ClientConnection) -> int | None:
-    """Read on until it closes; the code that the server gave."""
-    try:
-        while True:
-            await said(viewer)
-    except ConnectionClosed as closed:
-        return closed.rcvd.code if closed.rcvd else None
-
-
-async def test_websocket__of_an_order__sends_the_streams_frames(server, world):
-    order_id = world.create(driver_id="d1")
-    async with server.socket(order_id) as viewer, server.follow(order_id) as stream:
-        for happen in (
-            lambda: None,
-            lambda: world.fix("d1"),
-            lambda: world.move(order_id, "picked_up"),
-            lambda: world.move(order_id, "delivered"),
-        ):
-            world.tick()
-            happen()
-            await server.poll()
-            frame, message = await stream.next(), await said(viewer)
-            assert message["type"] == frame.kind
-            assert message["data"] == frame.data
-            assert message.get("id") == frame.event_id
-        assert (await said(viewer))["type"] == "end"
-        assert await closed_with(viewer) == 1000
-
-
-async def test_websocket__resumed__sends_each_missed_event_once(server, world):
-    order_id = world.create("confirmed", "cancelled")
-    url = server.url.replace("http", "ws")
-    headers = {"Authorization": f"Bearer tok-{order_id}"}
-    async with connect(
-        f"{url}/track/{order_id}/ws?last_event_id=1", additional_headers=headers
-    ) as viewer:
-        frames = [await said(viewer) for _ in range(4)]
-    assert [(one["type"], one.get("id")) for one in frames] == [
-        ("snapshot", None),
-        ("order", 2),
-        ("order", 3),
-        ("end", None),
-    ]
-
-
-async def test_websocket__with_a_cookie__is_accepted_only_from_our_own_pages(server, world):
-    order_id = world.create()
-    cookie = f"{COOKIE}=tok-{order_id}"
-    for origin in (PUBLIC_URL, server.url):
-        async with server.socket(order_id, Cookie=cookie, Origin=origin) as viewer:
-            assert (await said(viewer))["type"] == "snapshot"
-    for origin in ({"Origin": "https://evil.test"}, {"Origin": "null"}, {}):
-        with pytest.raises(InvalidStatus) as refused:
-            await server.socket(order_id, Cookie=cookie, **origin).__aenter__()
-        assert refused.value.response.status_code == 403
-
-
-async def test_websocket__too_many_messages__closes_with_1008(server, world):
-    order_id = world.create()
-    async with server.socket(order_id) as viewer:
-        for _ in range(MAX_MESSAGES + 1):
-            await viewer.send("hello?")
-        assert await closed_with(viewer) == 1008
-    await holds(lambda: len(server.live.connections) == 0)
-
-
-async def test_websocket__oversized_message__closes_with_1009(server, world):
-    order_id = world.create()
-    async with server.socket(order_id) as viewer:
-        await viewer.send("x" * (MAX_MESSAGE_BYTES + 1))
-        assert await closed_with(viewer) == 1009
-    await holds(lambda: len(server.live.connections) == 0)
-
-
-async def test_websocket__unanswered_pings__disconnect(server, world):
-    order_id = world.create()
-    async with server.socket(order_id) as viewer:
-        await said(viewer)
-        viewer.transport.pause_reading()  # it is there and says nothing
-        for _ in range(40):
-            await server.live.connections.maintain_next_bucket()
-        await holds(lambda: len(server.live.connections) == 0)
-        assert server.live.customers.watched_drivers == {}
-
-
-async def test_websocket__not_a_handshake__is_426(server, world):
-    order_id = world.create()
-    answer = await server.get(f"/track/{order_id}/ws", f"tok-{order_id}")
-    assert answer.status_code == 426
-
-
 async def test_readiness__without_kafka__is_ready_and_reports_it(server):
     answer = await server.get("/readyz", "none")
     assert answer.status_code == 200
@@ -635,21 +452,3 @@ async def test_stream__staff_token__follows_any_order(server, world):
     assert world.tokens[token_sha256("tok-staff")] == Token("staff", None, None, "anna", "admin")
     async with server.follow(order_id, token="tok-staff") as stream:
         assert await stream.kinds(1) == ["snapshot"]
-
-
-async def _read_until(connection: socket.socket, end: bytes) -> bytes:
-    loop = asyncio.get_running_loop()
-    found = b""
-    async with asyncio.timeout(PATIENCE_S):
-        while end not in found or not found.endswith(b"\n\r\n"):  # the whole chunk
-            found += await loop.sock_recv(connection, 65536)
-    return found
-
-
-def _unchunked(answer: bytes) -> str:
-    body = answer.partition(b"\r\n\r\n")[2]
-    found = b""
-    while body:
-        size, _, body = body.partition(b"\r\n")  # in bytes, and an estimate's basis has a ×
-        found, body = found + body[: int(size, 16)], body[int(size, 16) + 2 :]
-    return found.decode()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.unit.tracking_api.test_routes import NEW_ORDER, ORDER_ID, MemoryStore
+from tests.unit.tracking_api.memory_store import NEW_ORDER, ORDER_ID, MemoryStore
 from tracking_api.app import build_app
 from tracking_api.stores import Stores
 
