@@ -19,7 +19,7 @@ from ops.stack.addresses import Addresses, any_free_port
 from ops.stack.paths import StackPaths
 from ops.stack.processes import kafka_access
 from ops.stack.settings import StackSettings
-from ops.stack.users import as_user
+from ops.stack.users import SERVICE_USER, dies_with_parent, give_to, server_user
 
 NODE = 2
 NAME = "kafka-2"
@@ -51,14 +51,15 @@ class SecondKafka(ServerProcess):
             "log.dirs": folder / "data",
         }
         lines = [text, *(f"{name}={value}" for name, value in overrides.items()), ""]
-        kafka.write_private(self._properties, "\n".join(lines), None)
+        user = server_user(SERVICE_USER)
+        kafka.write_private(self._properties, "\n".join(lines), user)
+        give_to(folder, user)
         self._settings = settings.model_copy(update=SETTINGS)
         kafka.format_folder(self._properties, _cluster_id(paths), self._settings)
         self._kafka = kafka_access(paths, at, ADMIN)
 
     def argv(self) -> list[str]:
-        command = kafka.node_argv(self._properties, self._settings)
-        return as_user(None, command, on_parent_death="KILL")
+        return dies_with_parent(kafka.node_argv(self._properties, self._settings), "KILL")
 
     def is_ready(self) -> bool:
         with contextlib.suppress(KafkaException):

@@ -320,6 +320,7 @@ def _serial_of_caddy(stack: Stack, authority: Path) -> str:
 def test_service__a_bind_beyond_loopback__is_refused_with_one_line(module: str, bind: str) -> None:
     needed: dict[str, Any] = {
         "DATABASE_URL": "postgresql://x@127.0.0.1/x",
+        "CUSTOMER_DATABASE_URL": "postgresql://x@127.0.0.1/x",
         "DRIVER_API_TOKEN": "x" * 40,
         "MQTT_PASSWORD": "x",
     }
