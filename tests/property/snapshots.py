@@ -91,13 +91,17 @@ LEFT_OUT = {
 # Nothing of a fix or a command is kept in these.
 APART = {
     "access_token": "who may ask",
+    "audit": "who did what",
     "boot_seq_block": "compared as driver_boot",
     "boot_seqs": "compared as driver_boot",
+    "credential_version": "who may ask",
+    "device_credential": "who may ask",
     "driver": "registered",
     "driver_pace": "learned of the history by a command",
     "driver_quota": "no case reaches a quota",
     "driver_sampling": "how devices sample positions",
     "driver_transition": "the matrix",
+    "staff": "who may ask",
     "eta_band": "learned of the history by a command",
     "eta_model": "learned of the history by a command",
     "fix_chunk": "the packed history: no case is that old",

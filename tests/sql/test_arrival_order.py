@@ -73,7 +73,7 @@ def test_identity_by_place__repeated_a_day_later__is_still_a_duplicate(fleet: Fl
     assert fleet.record([fix]) == []
     again = (*fix[:5], fix[5] + timedelta(seconds=1000), *fix[6:])
     assert [found.outcome for found in fleet.record([again])] == ["duplicate"]
-    never_seen = make_fix("d1", None, boot=None, late_s=87_000)
+    never_seen = make_fix("d2", None, boot=None, late_s=87_000)
     assert [found.reason for found in fleet.record([never_seen])] == ["too_old"]
 
 
