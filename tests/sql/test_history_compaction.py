@@ -462,7 +462,7 @@ def test_command__while_another_packs__says_so(
         with conn.cursor(row_factory=dict_row):
             Compactor(conn)
         assert command.main([]) == 1
-    assert "another compaction is under way" in capsys.readouterr().err
+    assert "another compaction is running" in capsys.readouterr().err
 
 
 def test_command__a_bad_number_of_days__is_refused(capsys: pytest.CaptureFixture[str]) -> None:
