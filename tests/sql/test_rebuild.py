@@ -204,7 +204,7 @@ def test_rebuild_command__as_an_operator_calls_it(
     assert command.main(["--order", str(order_id), "--apply"]) == 0
     assert command.main(["--order", str(order_id)]) == 0
     assert command.main(["--order", str(uuid4())]) == 2
-    assert "there is no" in capsys.readouterr().err
+    assert "not found" in capsys.readouterr().err
 
 
 def test_rebuild__a_sealed_window__is_taken_as_it_stands(
