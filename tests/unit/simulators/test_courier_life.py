@@ -231,6 +231,7 @@ class AnyFleet(FleetSecrets):
 
     def __init__(self) -> None:
         self._key = bytes(32)
+        self._generations: dict[str, int] = {}
 
     def driver_token(self, driver_id: str) -> str:
         return "drv_anna"
