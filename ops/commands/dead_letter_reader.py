@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -178,13 +178,6 @@ def _read_letter(
         if high > low
         else f"there is no dead letter {letter_id}: partition {partition} is empty"
     )
-
-
-def letters_since(reader: TopicReader, starts: Mapping[int, int]) -> Iterator[StoredDeadLetter]:
-    """Read all letters from these offsets on."""
-    bounds = reader.bounds()
-    ranges = {one: (max(low, starts[one]), high) for one, (low, high) in bounds.items()}
-    return map(StoredDeadLetter.of, reader.read(ranges))
 
 
 def parse_time(text: str, now: datetime) -> int:

@@ -7,7 +7,7 @@ import re
 import threading
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -19,11 +19,18 @@ from doorstep.kafka.topic_reader import TopicReader
 from doorstep.mqtt_topics import ACK, POSITION, topic_of
 from doorstep.provision import owner_connection
 from doorstep.settings import Bind
-from ops.commands.dead_letter_reader import StoredDeadLetter, letters_since
+from ops.commands.dead_letter_reader import StoredDeadLetter
 from ops.stack.addresses import reach
 from ops.stack.stack import Stack
 
 _SAMPLE = re.compile(r"^([a-z_]+)(?:\{(.*)\})? ([0-9.e+-]+)$", re.MULTILINE)
+
+
+def letters_since(reader: TopicReader, starts: Mapping[int, int]) -> Iterator[StoredDeadLetter]:
+    """Read all letters from these offsets on."""
+    bounds = reader.bounds()
+    ranges = {one: (max(low, starts[one]), high) for one, (low, high) in bounds.items()}
+    return map(StoredDeadLetter.of, reader.read(ranges))
 
 
 class Device:
