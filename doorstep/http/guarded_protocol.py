@@ -20,7 +20,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from prometheus_client import Counter as Metric
@@ -56,6 +56,11 @@ class ConnectionLimits:
     write_timeout_s: float = WRITE_TIMEOUT_S
     open_connections: int = 0
     unauthenticated: Counter[str] = field(default_factory=Counter)
+    _networks: tuple[IPv4Network | IPv6Network, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Parse the networks once: each connection is compared. Raises ValueError."""
+        self._networks = tuple(ip_network(one, strict=False) for one in self.trusted_proxies)
 
     def is_trusted(self, address: str) -> bool:
         """Return whether an address belongs to a trusted proxy."""
@@ -63,7 +68,7 @@ class ConnectionLimits:
             parsed = ip_address(address)
         except ValueError:
             return False
-        return any(parsed in ip_network(one, strict=False) for one in self.trusted_proxies)
+        return any(parsed in network for network in self._networks)
 
     def refusal(self, address: str) -> str | None:
         """Return why one more connection from this address is refused, or None."""
