@@ -183,7 +183,7 @@ def _bare_app() -> FastAPI:
         app.include_router(module.router)
     app.include_router(health_routes(required, optional))
     app.include_router(docs_routes(app))
-    app.mount("/assets", pages.Assets())
+    app.mount("/assets", pages.ASSETS)
     install_problem_handlers(app)
     install_openapi(app, BODIES)
     app.add_middleware(RequestLimits)

@@ -89,6 +89,26 @@ async def test_fleet__search_and_filters__work_by_keyboard(city: City, open_page
     assert await eventually(lambda: _renders(page, "places", 2))
 
 
+async def test_fleet__search_for_a_delivered_order__opens_it_and_not_the_couriers_next(
+    city: City, open_page: OpenPage
+) -> None:
+    await city.driver("anna", RESTAURANT)
+    delivered = await city.order(driver_id="anna")
+    await city.phone("anna", f"orders/{delivered['order_id']}/picked-up")
+    await city.phone("anna", f"orders/{delivered['order_id']}/delivered")
+    following = await city.order(driver_id="anna")
+    page = await open_page(f"/fleet#{city.staff_token}")
+    assert await wait_for_text(page, "#orders", following["order_id"][:8])
+    await page.fill("#query", delivered["order_id"])
+    await page.keyboard.press("Enter")
+    assert await wait_for_text(page, "#order h2", f"Order {delivered['order_id'][:8]}Delivered")
+    assert await wait_for_text(page, "#order", "anna")
+    assert await page.locator("#driver").is_hidden()
+    assert await page.locator("#order .actions button").count() == 0
+    await page.wait_for_timeout(4000)  # the list of open orders is polled
+    assert delivered["order_id"][:8] in (await page.text_content("#order h2") or "")
+
+
 async def test_fleet__order_commands__assign_reassign_refuse_and_cancel(
     city: City, open_page: OpenPage
 ) -> None:

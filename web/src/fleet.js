@@ -9,8 +9,7 @@ import { OrderList } from "./fleet/orders.js";
 import { Playback } from "./fleet/playback.js";
 import { createSearch } from "./fleet/search.js";
 import { symbolElement } from "./fleet/symbols.js";
-import { el, PAST_SYMBOL } from "./labels.js";
-import { RESTAURANT_COLOUR } from "./map.js";
+import { el, PAST_SYMBOL, RESTAURANT_COLOUR } from "./labels.js";
 
 const $ = (id) => document.getElementById(id);
 // Drivers streamed one by one; a larger fleet is drawn from tiles. Slow machines may use fewer.
@@ -199,7 +198,19 @@ const playback = new Playback({
   },
 });
 $("past-legend").append(symbolElement(PAST_SYMBOL), PAST_SYMBOL.label, " ", el("b", { id: "past-count" }, "0"));
-createSearch(select);
+createSearch({
+  selectDriver: (found) =>
+    select(found.driver_id, found.order_id, found.lon_deg === null ? null : [found.lon_deg, found.lat_deg]),
+  selectOrder: ({ order_id }) =>
+    selectOrder(order_id).catch(() => ($("command-error").textContent = "No response; try again.")),
+});
+
+/** Select an order, open or not. The courier of an ended one is elsewhere by now: not selected. */
+async function selectOrder(orderId) {
+  const { driver_id, ended_at, destination } = await orders.load(orderId);
+  if (ended_at) select(null, orderId, [destination.lon_deg, destination.lat_deg]);
+  else select(driver_id, orderId);
+}
 
 /** Select a driver, an order, or both; `place` is the driver's where it is not streamed. */
 function select(driverId, orderId, place = null) {
