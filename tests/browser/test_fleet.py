@@ -51,12 +51,16 @@ async def test_fleet__opened__shows_saved_positions_then_live_ones(
     assert await page.text_content("#drivers-count") == "3"
     assert await wait_for_text(page, "#connection", "live")
     await city.report("d1", north_of(RESTAURANT, 500))
+    await city.report("d3", north_of(RESTAURANT, 452), speed_mps=4, heading_deg=90)
 
     async def has_moved() -> bool:
         place = await fleet_value(page, "placeOf('d1')")
         return abs(place[1] - north_of(RESTAURANT, 500)[1]) < 1e-6
 
     assert await eventually(has_moved)
+    assert await fleet_value(page, "directionOf('d1')") == 0  # north
+    assert await fleet_value(page, "directionOf('d2')") is None  # not seen moving
+    assert await eventually(lambda: fleet_value(page, "directionOf('d3')")) == 4  # as it says
     attribution = await page.text_content(".maplibregl-ctrl-attrib")
     assert "© OpenStreetMap contributors" in (attribution or "")
     assert city.staff_token not in page.url

@@ -114,6 +114,7 @@ function drawDriver(row, isAnimated) {
     fix_at_ms: row[column.fix_at_ms],
     lon_deg: row[column.lon_deg],
     lat_deg: row[column.lat_deg],
+    heading_deg: presence === "stationary" ? null : row[column.heading_deg],
   };
   fleetMap.drawDriver(driver, presence === "silent" || presence === "lost", isAnimated);
 }
@@ -174,7 +175,8 @@ const driverPanel = new DriverPanel({
     if (!isTiled || !position || playback.isOpen) return;
     const [lon_deg, lat_deg] = position.geometry.coordinates;
     const fix_at_ms = Date.parse(position.properties.fix_at);
-    fleetMap.drawDriver({ driver_id, state, fix_at_ms, lon_deg, lat_deg }, false, true);
+    const { heading_deg } = position.properties;
+    fleetMap.drawDriver({ driver_id, state, fix_at_ms, lon_deg, lat_deg, heading_deg }, false, true);
   },
 });
 const playback = new Playback({
@@ -201,15 +203,15 @@ $("past-legend").append(symbolElement(PAST_SYMBOL), PAST_SYMBOL.label, " ", el("
 createSearch({
   selectDriver: (found) =>
     select(found.driver_id, found.order_id, found.lon_deg === null ? null : [found.lon_deg, found.lat_deg]),
-  selectOrder: ({ order_id }) =>
-    selectOrder(order_id).catch(() => ($("command-error").textContent = "No response; try again.")),
+  selectOrder: (found) =>
+    selectOrder(found).catch(() => ($("command-error").textContent = "No response; try again.")),
 });
 
-/** Select an order, open or not. The courier of an ended one is elsewhere by now: not selected. */
-async function selectOrder(orderId) {
-  const { driver_id, ended_at, destination } = await orders.load(orderId);
-  if (ended_at) select(null, orderId, [destination.lon_deg, destination.lat_deg]);
-  else select(driver_id, orderId);
+/** Select an order that was found, open or not. The courier of an ended one is elsewhere by now: not selected. */
+async function selectOrder(found) {
+  const { order_id, driver_id, ended_at, destination } = await orders.load(found);
+  if (ended_at) select(null, order_id, [destination.lon_deg, destination.lat_deg]);
+  else select(driver_id, order_id);
 }
 
 /** Select a driver, an order, or both; `place` is the driver's where it is not streamed. */
@@ -265,6 +267,7 @@ globalThis.doorstepFleet = {
     return isTiled;
   },
   placeOf: (id) => fleetMap.markers?.placeOf(id),
+  directionOf: (id) => fleetMap.markers?.symbols[fleetMap.markers.index.get(id)]?.direction,
   symbolOf: (id) => fleetMap.markers?.symbols[fleetMap.markers.index.get(id)]?.symbol,
   drawNow: () => fleetMap.markers?.drawNow(),
 };

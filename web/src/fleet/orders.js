@@ -40,10 +40,10 @@ export class OrderList {
     return open ?? (this.#loaded?.order_id === orderId ? this.#loaded : undefined);
   }
 
-  /** Have `get` return an order, be it open or not. */
-  async load(orderId) {
-    if (!this.get(orderId)) this.#loaded = await getJson(`/orders/${orderId}`);
-    return this.get(orderId);
+  /** Have `get` return an order that a search found, be it open or not. */
+  async load({ order_id, driver_id }) {
+    if (!this.get(order_id)) this.#loaded = { ...(await getJson(`/orders/${order_id}`)), driver_id };
+    return this.get(order_id);
   }
 
   show(orderId) {
