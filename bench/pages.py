@@ -8,7 +8,9 @@ network down. Each run takes, from the start of the navigation:
 
   state_ms  until the order's current step is in the page
   map_ms    until the map has drawn its tiles and the courier
-  bytes     received until then, as transferred (headers included)
+  state_bytes, map_bytes  received until then, without headers
+
+The slowdown applies to the page's main thread, not to workers and not to the GPU process.
 
 The last line is one JSON object.
 """

@@ -11,7 +11,7 @@ class StreetTiles extends PMTiles {
     const { maxZoom } = await this.getHeader();
     for (const [z, x, y] of tilesInView(places, clientWidth, clientHeight, view, maxZoom)) {
       const tile = super.getZxy(z, x, y);
-      tile.catch(() => {}); // the map's own request fails, too
+      tile.catch(() => {}); // fetched again for the map
       this.#prefetched.set(`${z}/${x}/${y}`, tile);
     }
   }
@@ -20,7 +20,12 @@ class StreetTiles extends PMTiles {
     const key = `${z}/${x}/${y}`;
     const tile = this.#prefetched.get(key);
     this.#prefetched.delete(key);
-    return tile ?? super.getZxy(z, x, y, signal);
+    try {
+      if (tile) return await tile;
+    } catch {
+      // The connection was lost, perhaps.
+    }
+    return super.getZxy(z, x, y, signal);
   }
 }
 
