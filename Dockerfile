@@ -48,7 +48,7 @@ FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 doorstep \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent doorstep \
  && install -d -o doorstep -g doorstep /var/lib/doorstep \
- && install -d -o 1883 -g 1883 /mosquitto/config  # a new volume copies this owner
+ && install -d -o 1883 -g 1883 /mosquitto/config /mosquitto/authority /mosquitto/tls  # of new volumes
 ARG SERVICE
 COPY --from=build /opt/doorstep /opt/doorstep
 ENV PATH=/opt/doorstep/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SERVICE=${SERVICE}
