@@ -364,9 +364,7 @@ def hosts_of(service: dict[str, Any], known: Iterable[str]) -> set[str]:
     """The containers that a service's variables name: in URLs, upstreams and server lists."""
     texts = [str(value) for value in service.get("environment", {}).values()]
     return {
-        host
-        for host in known
-        if any(re.search(rf"(?:^|[@/,]){host}:\d", text) for text in texts)
+        host for host in known if any(re.search(rf"(?:^|[@/,]){host}:\d", text) for text in texts)
     }
 
 
