@@ -19,8 +19,8 @@ from doorstep.credentials import mqtt_password, new_fleet_key
 from doorstep.password_file import add_entries
 from doorstep.settings import Bind
 from ops.servers.waiting import wait_until
-from ops.stack.mosquitto import ACL, TEMPLATE, render
 from ops.stack.compose_certificates import keep
+from ops.stack.mosquitto import ACL, TEMPLATE, render
 from ops.stack.probes import mqtt_accepts
 
 SCRIPT = TEMPLATE.parent / "in-container"

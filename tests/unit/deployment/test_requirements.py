@@ -1,4 +1,4 @@
-"""requirements/*.txt and web/package-lock.json: every package pinned with its hash, and no host named.
+"""requirements/*.txt and web/package-lock.json: each package pinned with its hash, no host named.
 
 Nothing is installed. The files are read as text.
 """
