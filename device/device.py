@@ -15,7 +15,7 @@
                 `status` report their number
     restored    an ack above the newest seq: the journal was restored from a backup. A new boot
                 begins, and the fixes written since are written to it
-    command     staff has set a sampling policy
+    command     the server has set a sampling policy
 
 Copies are harmless: the platform identifies a fix by (driver, boot, seq).
 
@@ -63,6 +63,7 @@ class Device:
     def __init__(self, login: Login, journal: Journal, ack_every_s: float = 30.0) -> None:
         self.driver_id = login.username
         self.sampler = Sampler()
+        self.ignores_commands = False  # of the server: a simulation chooses the sampling itself
         self.last_failure: str | None = None  # why there is no connection
         self._login = login
         self._journal = journal
@@ -249,6 +250,8 @@ class Device:
             policy = decode_command(payload)
         except MalformedCommand as exc:
             self._log.warning("unreadable_command", detail=str(exc))
+            return
+        if self.ignores_commands:
             return
         self.sampler.policy = policy
         self._log.info("sampling_policy_set", mode=policy.mode)

@@ -65,7 +65,9 @@ class LoadStack(Stack):
                 **FREE_PORTS,
             }
         )
-        super().__init__(settings, echo=progress)
+        # The load has a fixed rate.
+        environment = os.environ | {"SAMPLING_FOLLOWS_DEMAND": "false"}
+        super().__init__(settings, environment=environment, echo=progress)
 
     def _cluster(self) -> PostgresCluster:
         cluster = super()._cluster()
