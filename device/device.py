@@ -196,7 +196,11 @@ class Device:
             self._log.warning("puback_overdue", in_flight=len(self._in_flight))
             connection.close()
         elif self._ack_timeout.has_expired(now_s) and self.pending:
-            self._resend_pending()
+            if self._ack_timeout.was_silent and self._held_until_s is None:
+                self._outbox.ask()
+                self.pump()
+            else:
+                self._resend_pending()
 
     def _resend_pending(self) -> None:
         """Send all pending fixes again; during a hold, only new ones are sent."""
