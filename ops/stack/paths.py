@@ -1,7 +1,7 @@
 """The files and folders of a stack.
 
 .doorstep/stack/
-├── secrets/      mode 0700: fleet.key, *.token, generations, database/ROLE, kafka/PRINCIPAL,
+├── secrets/      mode 0700: fleet.key, *.token, devices, database/ROLE, kafka/PRINCIPAL,
 │                 mqtt/SERVICE, tls/
 ├── logs/         one rotated file per process
 ├── kafka/  mosquitto/  postgres/  caddy/
@@ -30,6 +30,7 @@ from doorstep.credentials import (
     new_staff_token,
 )
 from doorstep.password_file import BROKER_SERVICES
+from doorstep.secrets_file import FILE_NAME
 from ops.stack.errors import StackError
 
 DATABASE_ROLES = (
@@ -68,9 +69,9 @@ class StackPaths:
         return self.secrets / "driver_api.token"
 
     @property
-    def generations_file(self) -> Path:
-        """The generation of each device that was rotated or added again; broker_sync writes it."""
-        return self.secrets / "generations"
+    def device_secrets_file(self) -> Path:
+        """The random secrets of devices that the launcher rotated or added again."""
+        return self.secrets / FILE_NAME
 
     @property
     def logs(self) -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from doorstep.credentials import mqtt_password
+from doorstep.credentials import DeviceSecrets, driver_token, mqtt_password
 from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.access_control import ADMIN, OPERATOR
 from doorstep.provision import (
@@ -21,6 +21,7 @@ from doorstep.provision import (
     provision_drivers,
     provision_sources,
 )
+from doorstep.secrets_file import keep_secrets, read_secrets
 from doorstep.store.people import Device, change_device, list_devices
 from ops.console import Echo, print_line
 from ops.stack import caddy, kafka, probes, tls
@@ -304,7 +305,12 @@ class Stack:
             return []
         with owner_connection(self.database_admin_url) as conn:
             locked_out = provision_drivers(
-                conn, self.paths.fleet_key(), driver_ids, self._echo, again=again, who=operator()
+                conn,
+                self.paths.fleet_key(),
+                driver_ids,
+                self._echo,
+                again=self._keep if again else None,
+                who=operator(),
             )
         self._wait_for_newest("driver", driver_ids, locked_out)
         return locked_out
@@ -314,7 +320,9 @@ class Stack:
         if not source_ids:
             return []
         with owner_connection(self.database_admin_url) as conn:
-            locked_out = provision_sources(conn, source_ids, again=again, who=operator())
+            locked_out = provision_sources(
+                conn, source_ids, again=self._keep if again else None, who=operator()
+            )
         self._wait_for_newest("source", source_ids, locked_out)
         return locked_out
 
@@ -328,13 +336,26 @@ class Stack:
 
         Raises UnknownDriver.
         """
+        secrets = DeviceSecrets.draw(kind) if change == "rotate" else None
         with owner_connection(self.database_admin_url) as conn:
-            device = change_device(conn, kind, device_id, change, operator())
-        if change == "rotate":
-            self._wait_for_logins(device, accepted=True)
-        else:
-            self._wait_for_logins(device, accepted=False)
+            device = change_device(conn, kind, device_id, change, operator(), secrets)
+        if secrets is not None:
+            self._keep(device, secrets)
+        self._wait_for_logins(device, accepted=secrets is not None)
         return device
+
+    def device_secrets(self, device: Device) -> DeviceSecrets | None:
+        """Return a device's secrets; None for random ones that were handed out elsewhere."""
+        if device.is_derived:
+            key, name = self.paths.fleet_key(), device.device_id
+            token = driver_token(key, name) if device.kind == "driver" else None
+            return DeviceSecrets(mqtt_password(key, name), token)
+        kept = read_secrets(self.paths.device_secrets_file).get(device.device_id)
+        return kept.secrets if kept and kept.generation == device.generation else None
+
+    def _keep(self, device: Device, secrets: DeviceSecrets) -> None:
+        file = self.paths.device_secrets_file
+        keep_secrets(file, device.device_id, device.generation, secrets)
 
     def _wait_for_newest(
         self, kind: str, device_ids: Sequence[str], locked_out: Sequence[Device]
@@ -347,8 +368,10 @@ class Stack:
 
     def _wait_for_logins(self, device: Device, *, accepted: bool) -> None:
         """Wait until broker_sync has brought a change to every broker. Raises StackError."""
-        user = device.device_id
-        password = mqtt_password(self.paths.fleet_key(), user, device.generation)
+        user, secrets = device.device_id, self.device_secrets(device)
+        if secrets is None:
+            return  # made over the API: there is nothing to log in with
+        password = secrets.mqtt_password
         deadline = time.monotonic() + LOGIN_TIMEOUT_S
         for number, broker in enumerate(self.addresses.mqtt, start=1):
             while probes.mqtt_accepts(broker, user, password) != accepted:
