@@ -67,8 +67,8 @@ class LoadStack(Stack):
         )
         super().__init__(settings, echo=progress)
 
-    def _cluster(self) -> PostgresCluster:
-        cluster = super()._cluster()
+    def cluster(self) -> PostgresCluster:
+        cluster = super().cluster()
         return replace(cluster, config={**cluster.config, "track_commit_timestamp": "on"})
 
 

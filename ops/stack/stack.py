@@ -155,7 +155,7 @@ class Stack:
         """
         started_at = time.monotonic()
         self.paths.root.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with self.locked():
             if not self.is_up():
                 self._start(owner_pid)
             else:
@@ -170,11 +170,11 @@ class Stack:
 
     def down(self, *, erase: bool = False) -> None:
         """Stop services, brokers and database, in this order. `erase` deletes data and secrets."""
-        with self._locked() if self.paths.root.exists() else contextlib.nullcontext():
+        with self.locked() if self.paths.root.exists() else contextlib.nullcontext():
             self.paths.owner_file.unlink(missing_ok=True)  # first, so that a demo notices at once
             self.supervisor.stop()
             if self.paths.addresses_file.exists() and self.paths.secrets.exists():
-                shutil.rmtree(self._cluster().socket_dir, ignore_errors=True)
+                shutil.rmtree(self.cluster().socket_dir, ignore_errors=True)
             self.paths.addresses_file.unlink(missing_ok=True)
             self._addresses = None
         if erase:
@@ -187,8 +187,8 @@ class Stack:
         prepare_database(self.paths, self._echo)
         with ThreadPoolExecutor(3) as pool:
             tasks = [
-                pool.submit(self._cluster().prepare),
-                pool.submit(self._prepare_kafka),
+                pool.submit(self.cluster().prepare),
+                pool.submit(self.prepare_kafka),
                 pool.submit(prepare_brokers, self.paths, addresses, self._echo),
             ]
             for task in tasks:
@@ -205,15 +205,17 @@ class Stack:
         self.paths.owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
 
-    def _prepare_kafka(self) -> None:
+    def prepare_kafka(self) -> None:
+        """Write Kafka's configuration, which holds the administrator's password."""
         kafka.prepare(self.paths, self.addresses, self.settings, self._echo)
 
-    def _cluster(self) -> PostgresCluster:
+    def cluster(self) -> PostgresCluster:
+        """Describe the database server, with the present password of its superuser."""
         return postgres_cluster(self.paths, self.addresses, self.paths.postgres.resolve() / "data")
 
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
-        servers = server_specs(self.paths, self.addresses, self.settings, self._cluster())
+        servers = server_specs(self.paths, self.addresses, self.settings, self.cluster())
         services = service_specs(self.paths, self.addresses, self.settings)
         return servers + services + proxy_specs(self.paths, self.addresses, self.settings)
 
@@ -226,11 +228,11 @@ class Stack:
         with ThreadPoolExecutor(2) as pool:
             topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
-            pool.submit(set_up_database, self.paths, self._cluster(), environment).result()
+            pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
             topics.result()
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Serialise starts and stops across processes."""
         with self.paths.lock_file.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -251,7 +253,7 @@ class Stack:
             *probe_processes(
                 self.process_specs(),
                 running,
-                self._cluster(),
+                self.cluster(),
                 self.paths.mqtt_password("stack"),
                 self.kafka_access(ADMIN),
             ),
