@@ -1,8 +1,8 @@
 -- Who may log in: devices at the brokers and at driver_api, staff at both APIs. And what they did.
 
 -- Secrets are not stored. The first ones of a device derive from the fleet key and its id, unless
--- an admin adds it over the API; later ones are random. Rows are never deleted, so a removed id that
--- is added again is of a new generation.
+-- an admin adds it over the API; later ones are random. Rows are never deleted, so a removed id
+-- that is added again is of a new generation.
 CREATE TABLE device_credential (
     device_id text COLLATE "C" PRIMARY KEY CHECK (device_id ~ '^[A-Za-z0-9_-]{1,64}$'),
     kind device_kind NOT NULL,
