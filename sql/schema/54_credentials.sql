@@ -25,7 +25,13 @@ AS $$
 #variable_conflict use_column
 DECLARE
     new_version CONSTANT int8 := credential_version__next();
+    forgotten_id text;
 BEGIN
+    SELECT d.device_id INTO forgotten_id FROM device_credential d
+        WHERE again AND d.device_id = ANY (device_ids) AND d.forgotten_at IS NOT NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION '% was forgotten: take another id', forgotten_id USING ERRCODE = 'DS017';
+    END IF;
     WITH added AS (
         INSERT INTO device_credential AS d (device_id, kind, version)
         SELECT DISTINCT n, of_kind::device_kind, new_version FROM unnest(device_ids) n

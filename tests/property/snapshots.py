@@ -73,6 +73,7 @@ LEFT_OUT = {
     "driver_state": {
         "hot_padding": "reserves space on the page",
         "quota_at": "moved by every copy; no case reaches a quota",
+        "kept_from": "derived from driver_command, and saves a look at it",
     },
     "order_event": {"recorded_at": _WRITTEN_DOWN},
     "driver_command": {"driver_command_id": _NUMBERED},
