@@ -40,6 +40,8 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS022": _plain(errors.UnknownStaff),
     "DS023": _plain(errors.StaffExists),
     "DS015": _plain(errors.BadLink),
+    "DS016": _plain(errors.OrderOpen),
+    "DS017": _plain(errors.IdForgotten),
 }
 
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.

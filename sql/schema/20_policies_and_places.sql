@@ -43,7 +43,7 @@ CREATE TABLE limits (
     -- network (7,200 s / 4 s = 1,800). What is over it is parked and recorded later.
     quota_per_s float8 NOT NULL DEFAULT 5 CHECK (quota_per_s > 0),
     quota_burst int NOT NULL DEFAULT 2000 CHECK (quota_burst >= 256),  -- one array of fixes
-    max_parked int NOT NULL DEFAULT 100000 CHECK (max_parked >= 0),  -- of a driver; the rest is held
+    max_parked int NOT NULL DEFAULT 100000 CHECK (max_parked >= 0),  -- of a driver; rest is held
     keep_off_duty_positions bool NOT NULL DEFAULT false  -- store fixes taken off duty, too
 );
 

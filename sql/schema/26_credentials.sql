@@ -10,8 +10,8 @@ CREATE TABLE device_credential (
     rotated_at timestamptz,
     revoked_at timestamptz,  -- until the next rotation
     removed_at timestamptz,
-    forgotten_at timestamptz,  -- the id is never used again: Kafka may still hold its fixes
     version int8 NOT NULL,  -- credential_version at the last change
+    forgotten_at timestamptz,  -- the id is never used again: Kafka may still hold its fixes
     CHECK (removed_at IS NULL OR revoked_at IS NOT NULL)
 );
 CREATE INDEX device_credential_version ON device_credential (version);
@@ -34,8 +34,8 @@ CREATE TABLE staff (
     revoked_at timestamptz
 );
 
--- Append-only, for the owner too: a trigger refuses UPDATE and TRUNCATE, and DELETE of a row that is
--- not past its retention.
+-- Append-only, for the owner too: a trigger refuses UPDATE and TRUNCATE, and DELETE of a row that
+-- is not past its retention.
 CREATE TABLE audit (
     audit_id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),

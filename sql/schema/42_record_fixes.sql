@@ -407,7 +407,8 @@ BEGIN
         SELECT array_agg((n,
                 CASE WHEN outcome = 'rejected off_duty' THEN 'dropped'
                     ELSE split_part(outcome, ' ', 1) END,
-                nullif(split_part(outcome, ' ', 2), ''))::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
+                nullif(split_part(outcome, ' ', 2), ''))::fix_outcome)
+                FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
             || array_agg((n, 'quarantined', quarantine)::fix_outcome)
                 FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
             array_agg(n) FILTER (WHERE outcome = 'deferred'),

@@ -82,6 +82,7 @@ LEFT_OUT = {
     "orders": {
         "geom": "generated from lon_deg and lat_deg",
         "customer_name": "the client's word, never looked at",
+        "forgotten_at": "no case erases anything",
         "idempotency_key": "the client's word; the cases make each order once",
     },
     "parked_fix": dict.fromkeys(
@@ -112,6 +113,7 @@ APART = {
     "order_transition": "the matrix",
     "policy": "rules",
     "restaurant": "registered",
+    "retention": "a rule, for what is older than any case",
     "series": "numbers that no fix proves",
     "series_point": "numbers that no fix proves",
     "service_area": "registered",
