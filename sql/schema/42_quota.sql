@@ -15,6 +15,9 @@ DECLARE
     excess int[];
     most CONSTANT int := (SELECT max_parked FROM limits);
 BEGIN
+    IF fix_takes = '0' THEN  -- exempt from the quota
+        RETURN;
+    END IF;
     SELECT array_agg(f.n) INTO excess
     FROM (
         SELECT i.n, row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place, floor(
