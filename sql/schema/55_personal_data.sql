@@ -47,6 +47,7 @@ BEGIN
         actor_id = CASE WHEN c.actor = 'customer' THEN 'forgotten' ELSE c.actor_id END
     WHERE c.order_id = ANY (of_orders);
     DELETE FROM access_token t WHERE t.order_id = ANY (of_orders);
+    DELETE FROM order_watch w WHERE w.order_id = ANY (of_orders);
     RETURN forgotten_count;
 END
 $$;

@@ -34,7 +34,14 @@ NEUTRAL = {
     *("state_source", "state_at", "order_seq", "ended_at", "forgotten_at"),
 }
 NOT_OF_A_PERSON = {  # tables without a column of a driver or an order
-    *("credential_version", "driver_transition", "eta_band", "eta_model", "history_bounds"),
+    *(
+        "credential_version",
+        "demand_policy",
+        "driver_transition",
+        "eta_band",
+        "eta_model",
+        "history_bounds",
+    ),
     *("kafka_offset", "limits", "order_transition", "outbox", "policy", "restaurant", "retention"),
     *("series", "series_point", "service_area", "simulation_target", "staff", "street_speed"),
 }
@@ -291,6 +298,7 @@ def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
         " VALUES (%s, 1, 'at_restaurant', now())",
         order_id,
     )
+    fleet.run("INSERT INTO order_watch VALUES (%s, now())", order_id)
     person = str(order_id)
     document = exported(personal_data.export_order(conn, person), "order", person)
     assert columns_of(fleet, "order_id") - {"driver_state"} <= set(document["tables"])
