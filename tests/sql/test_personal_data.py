@@ -22,8 +22,10 @@ from doorstep.store.records import Outcome
 from driver_events.recorder import Connection
 from driver_events.retention_worker import ROWS_PER_COMMIT, RetentionWorker
 from ops.commands.export_command import write_export
+from ops.commands.rebuild import Rebuilder
+from ops.commands.rebuild_command import rebuild
 from tests.database import Database
-from tests.factories import CUSTOMER, make_fix, now, numbered
+from tests.factories import CUSTOMER, RESTAURANT, make_fix, make_walk, now, numbered
 from tests.sql.fleet import Fleet
 
 ANNA = "anna-5f1c"
@@ -310,6 +312,31 @@ def test_export__unknown__is_said(conn: psycopg.Connection[Any]) -> None:
         next(personal_data.export_driver(conn, "nobody"))
     with pytest.raises(errors.UnknownOrder):
         next(personal_data.export_order(conn, str(uuid.uuid4())))
+
+
+def delivered_order(fleet: Fleet, driver_id: str) -> UUID:
+    """Bring an order to its customer by fixes, and deliver it."""
+    order_id = fleet.assigned_order(driver_id)
+    fleet.backdate_assignment(order_id, now() - timedelta(minutes=20))
+    legs = (RESTAURANT, 100), (RESTAURANT.north(600), 100), (CUSTOMER, 100)
+    fleet.record(make_walk(now() - timedelta(minutes=15), *legs, driver_id=driver_id))
+    fleet.command_order(order_id, "deliver")
+    return order_id
+
+
+def test_rebuild__after_forgetting__agrees_with_what_is_stored(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    """Evidence stays, and its fixes and places are gone."""
+    of_driver, of_customer = delivered_order(fleet, "d1"), delivered_order(fleet, "d2")
+    assert len(fleet.evidence(of_driver)) == 4
+    personal_data.forget_driver(conn, "d1", "test")
+    age_order(fleet, of_customer, 2)
+    personal_data.forget_order(conn, str(of_customer), "test")
+    rebuilt, _mended = rebuild(Rebuilder(conn))
+    assert rebuilt.orders == 2
+    unexpected = [one for one in rebuilt.differences if one.fields() != ["ended_at"]]  # aged above
+    assert [one.line() for one in unexpected] == []
 
 
 def expire(fleet: Fleet, kind: str, days: float) -> int:
