@@ -155,10 +155,6 @@ MUTATIONS = (
             ),
         ),
     ),
-    Mutation(
-        "duty by fix_at alone",
-        (("incoming_fix__off_duty", "least(fix_at, received_at)", "fix_at"),),
-    ),
     Mutation("positions off duty are kept", ((ATTEMPT, "AND NOT keeps_off_duty", "AND false"),)),
     Mutation(
         "first come instead of earliest: what is recorded stays",
