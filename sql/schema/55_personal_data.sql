@@ -205,7 +205,7 @@ BEGIN
         RAISE EXCEPTION '% has the open order %: reassign, cancel or fail it first', of_driver_id,
             open_order USING ERRCODE = 'DS016';
     END IF;
-    PERFORM FROM change_device_v1('driver', of_driver_id, 'remove', NULL);
+    PERFORM FROM change_device_v2('driver', of_driver_id, 'remove', NULL, NULL, NULL);
     UPDATE device_credential c SET forgotten_at = clock_timestamp()
         WHERE c.device_id = of_driver_id;
 

@@ -108,7 +108,7 @@ def test_record_fixes__on_a_break__is_kept(fleet: Fleet) -> None:
 def test_record_fixes__off_duty_with_an_open_order__is_kept(fleet: Fleet) -> None:
     """A revoked driver keeps the order under way."""
     fleet.assigned_order("d1")
-    fleet.run("SELECT 1 FROM change_device_v1('driver', 'd1', 'revoke', 'test')")
+    fleet.run("SELECT 1 FROM change_device_v2('driver', 'd1', 'revoke', 'test', NULL, NULL)")
     assert fleet.driver()["duty"] == "off_duty"
     assert fleet.record([make_fix(fix_at=now())]) == []
 

@@ -16,8 +16,9 @@ import psycopg
 import pytest
 
 from doorstep import errors
+from doorstep.credentials import DeviceSecrets
 from doorstep.store import personal_data
-from doorstep.store.people import add_devices
+from doorstep.store.people import add_devices, change_device
 from doorstep.store.records import Outcome
 from driver_events.recorder import Connection
 from driver_events.retention_worker import ROWS_PER_COMMIT, RetentionWorker
@@ -215,7 +216,7 @@ def test_forget_driver__its_id_again__is_refused(
 ) -> None:
     personal_data.forget_driver(conn, "d1", "test")
     with pytest.raises(errors.IdForgotten, match="d1 was forgotten"):
-        add_devices(conn, "driver", ["d1"], again=True)
+        change_device(conn, "driver", "d1", "add", "test", DeviceSecrets.draw("driver"))
     conn.rollback()
     [left_alone] = add_devices(conn, "driver", ["d1"])
     assert left_alone.state == "removed"

@@ -554,11 +554,17 @@ BEGIN
 END
 $$;
 
--- Adds devices. A removed one gets a new generation if `again`, and is left alone otherwise.
-CREATE OR REPLACE FUNCTION add_devices_v1(of_kind text, device_ids text[], again bool, by_who text)
+-- Applies `add`, `rotate`, `revoke` or `remove` to one device. All four end the present secrets at
+-- the brokers and the tokens at driver_api. `add`, of a new or removed id, and `rotate` set the new
+-- secrets, of which only hashes come here. Raises DS003 if there is no such device, or if a removed
+-- one is rotated, and DS025 if the id to add is taken.
+CREATE OR REPLACE FUNCTION change_device_v2(
+    of_kind text, of_device_id text, change text, by_who text, new_mqtt_hash text,
+    new_token_sha256 bytea
+)
 RETURNS TABLE (
-    device_id text, kind text, generation int, created_at timestamptz, rotated_at timestamptz,
-    revoked_at timestamptz, removed_at timestamptz
+    device_id text, kind text, generation int, is_derived bool, created_at timestamptz,
+    rotated_at timestamptz, revoked_at timestamptz, removed_at timestamptz
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -566,28 +572,61 @@ AS $$
 #variable_conflict use_column
 DECLARE
     new_version CONSTANT int8 := credential_version__next();
-    forgotten_id text;
+    now CONSTANT timestamptz := clock_timestamp();
+    has_new_secrets CONSTANT bool := change IN ('add', 'rotate');
+    changed device_credential;
 BEGIN
-    SELECT d.device_id INTO forgotten_id FROM device_credential d
-        WHERE again AND d.device_id = ANY (device_ids) AND d.forgotten_at IS NOT NULL LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION '% was forgotten: take another id', forgotten_id USING ERRCODE = 'DS017';
+    IF has_new_secrets AND new_mqtt_hash IS NULL THEN
+        RAISE EXCEPTION 'new secrets are missing' USING ERRCODE = 'null_value_not_allowed';
     END IF;
-    WITH added AS (
-        INSERT INTO device_credential AS d (device_id, kind, version)
-        SELECT DISTINCT n, of_kind::device_kind, new_version FROM unnest(device_ids) n
+    IF change = 'add' THEN
+        IF EXISTS (SELECT FROM device_credential d
+            WHERE d.device_id = of_device_id AND d.forgotten_at IS NOT NULL)
+        THEN
+            RAISE EXCEPTION '% was forgotten: take another id', of_device_id
+                USING ERRCODE = 'DS017';
+        END IF;
+        INSERT INTO device_credential AS d (device_id, kind, mqtt_hash, version)
+        VALUES (of_device_id, of_kind::device_kind, new_mqtt_hash, new_version)
         ON CONFLICT (device_id) DO UPDATE
-            SET generation = d.generation + 1, rotated_at = clock_timestamp(), revoked_at = NULL,
-                removed_at = NULL, version = new_version
-            WHERE again AND d.removed_at IS NOT NULL AND d.kind = EXCLUDED.kind
-        RETURNING d.device_id, d.generation
-    )
-    INSERT INTO audit (who, action, subject, detail)
-    SELECT by_who, of_kind || '.add', a.device_id, jsonb_build_object('generation', a.generation)
-    FROM added a WHERE by_who IS NOT NULL;
-    RETURN QUERY SELECT d.device_id, d.kind::text, d.generation, d.created_at, d.rotated_at,
-            d.revoked_at, d.removed_at
-        FROM device_credential d WHERE d.device_id = ANY (device_ids);
+            SET generation = d.generation + 1, mqtt_hash = EXCLUDED.mqtt_hash, rotated_at = now,
+                revoked_at = NULL, removed_at = NULL, version = new_version
+            WHERE d.removed_at IS NOT NULL AND d.kind = EXCLUDED.kind
+        RETURNING * INTO changed;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the id % is taken', of_device_id USING ERRCODE = 'DS025';
+        END IF;
+    ELSE
+        UPDATE device_credential d SET version = new_version,
+            generation = d.generation + has_new_secrets::int,
+            mqtt_hash = CASE WHEN has_new_secrets THEN new_mqtt_hash ELSE d.mqtt_hash END,
+            rotated_at = CASE WHEN has_new_secrets THEN now ELSE d.rotated_at END,
+            revoked_at = CASE WHEN NOT has_new_secrets THEN coalesce(d.revoked_at, now) END,
+            removed_at = CASE WHEN change = 'remove' THEN coalesce(d.removed_at, now)
+                ELSE d.removed_at END
+        WHERE d.device_id = of_device_id AND d.kind = of_kind::device_kind
+            AND (change <> 'rotate' OR d.removed_at IS NULL)
+        RETURNING * INTO changed;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no % %', of_kind, of_device_id USING ERRCODE = 'DS003';
+        END IF;
+    END IF;
+    UPDATE access_token t SET revoked_at = now
+        WHERE t.driver_id = of_device_id AND t.revoked_at IS NULL;
+    IF of_kind = 'driver' AND has_new_secrets THEN
+        INSERT INTO driver (driver_id, name) VALUES (of_device_id, of_device_id)
+        ON CONFLICT DO NOTHING;
+        INSERT INTO driver_state (driver_id) VALUES (of_device_id) ON CONFLICT DO NOTHING;
+        INSERT INTO access_token (token_sha256, role, driver_id)
+        VALUES (new_token_sha256, 'driver', of_device_id);
+    ELSIF of_kind = 'driver' THEN
+        PERFORM driver_state__end_duty(of_device_id);
+    END IF;
+    PERFORM record_audit_v1(by_who, of_kind || '.' || change, of_device_id,
+        jsonb_build_object('generation', changed.generation));
+    RETURN QUERY SELECT changed.device_id, changed.kind::text, changed.generation,
+        changed.mqtt_hash IS NULL, changed.created_at, changed.rotated_at, changed.revoked_at,
+        changed.removed_at;
 END
 $$;
 
@@ -826,7 +865,7 @@ BEGIN
         RAISE EXCEPTION '% has the open order %: reassign, cancel or fail it first', of_driver_id,
             open_order USING ERRCODE = 'DS016';
     END IF;
-    PERFORM FROM change_device_v1('driver', of_driver_id, 'remove', NULL);
+    PERFORM FROM change_device_v2('driver', of_driver_id, 'remove', NULL, NULL, NULL);
     UPDATE device_credential c SET forgotten_at = clock_timestamp()
         WHERE c.device_id = of_driver_id;
 
