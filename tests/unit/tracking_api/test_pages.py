@@ -92,6 +92,6 @@ async def test_pages__not_built__answer_404_with_the_command(tmp_path, monkeypat
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test"
     ) as client:
-        answer = await client.get("/fleet")
+        answer = await client.get("/sign-in")
     assert answer.status_code == 404
     assert "npm run build" in answer.text
