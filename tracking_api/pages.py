@@ -17,6 +17,8 @@ from web import DIST
 NOT_BUILT = "The pages are not built: `npm ci && npm run build` in web builds them."
 
 router = APIRouter(include_in_schema=False)
+customer_router = APIRouter(include_in_schema=False)
+staff_router = APIRouter(include_in_schema=False)
 
 
 class HtmlRoute(APIRoute):
@@ -43,13 +45,13 @@ class Assets(StaticFiles):
         return response
 
 
-@router.get("/")
+@staff_router.get("/")
 async def get_home() -> RedirectResponse:
     """Redirect to the fleet's page."""
     return RedirectResponse("/fleet")
 
 
-@router.get("/fleet")
+@staff_router.get("/fleet")
 async def get_fleet_page() -> FileResponse:
     """The fleet's map. The page prompts for the staff token."""
     return _page("fleet.html")
@@ -63,7 +65,7 @@ async def get_series_page() -> FileResponse:
     return page
 
 
-@router.get("/t/{order_id}")
+@customer_router.get("/t/{order_id}")
 async def get_customer_page() -> FileResponse:
     """The customer's page, the same file for every order."""
     return _page("track.html")

@@ -40,6 +40,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS022": _plain(errors.UnknownStaff),
     "DS023": _plain(errors.StaffExists),
     "DS015": _plain(errors.BadLink),
+    "DS025": _plain(errors.Unauthenticated),
 }
 
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.

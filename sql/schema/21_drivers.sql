@@ -85,5 +85,5 @@ CREATE TABLE driver_command (
     to_state driver_status NOT NULL,
     idempotency_key text,
     commanded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    UNIQUE (driver_id, idempotency_key)
+    UNIQUE (driver_id, actor, idempotency_key)
 );

@@ -5,12 +5,6 @@ The page is compared with a migrated database, and everything that it does not g
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-from uuid import UUID
-
 import psycopg
 import pytest
 
