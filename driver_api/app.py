@@ -20,6 +20,7 @@ from doorstep.http.tokens import TokenCache
 from driver_api.context import AppContext
 from driver_api.positions import KafkaPositions, PositionPublisher
 from driver_api.queries import Store, open_queries
+from driver_api.quota_refusals import QuotaRefusals
 from driver_api.routes import router
 from driver_api.schemas import FixBody, FixesBody
 from driver_api.service_token import accept_service_token
@@ -58,7 +59,7 @@ def _set_context(
     app: FastAPI, store: Store, positions: PositionPublisher, service_token: str
 ) -> None:
     find_token = accept_service_token(TokenCache(store.find_token), service_token)
-    app.state.context = AppContext(store, positions, find_token)
+    app.state.context = AppContext(store, positions, find_token, QuotaRefusals())
 
 
 def _bare_app() -> FastAPI:

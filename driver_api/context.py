@@ -16,6 +16,7 @@ from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
 from driver_api.positions import PositionPublisher
 from driver_api.queries import Store
+from driver_api.quota_refusals import QuotaRefusals
 from driver_api.service_token import SERVICE
 
 
@@ -26,6 +27,7 @@ class AppContext:
     store: Store
     positions: PositionPublisher
     find_token: FindToken
+    refusals: QuotaRefusals
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 

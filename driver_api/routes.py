@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Request
 from prometheus_client import Counter
 
-from doorstep.errors import MalformedFix
+from doorstep.errors import MalformedFix, TooManyRequests
 from doorstep.fix import decode_fix, decode_fixes
 from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
 from doorstep.http.request_body import read_body
-from doorstep.store.records import row_of, rows_of
-from driver_api.context import Context, DriverToken, Writer
+from doorstep.store.records import IncomingRow, Outcome, Token, row_of, rows_of
+from driver_api.context import AppContext, Context, DriverToken, Writer
 from driver_api.queries import CurrentOrder
 from driver_api.recording import answer_many, answer_one, newest_committed
 from driver_api.schemas import (
@@ -56,9 +56,8 @@ async def patch_location(
     body = await read_body(request)
     received_at = received_at_of(request, writer, context.clock())
     fix = _decode(decode_fix, body)
-    outcomes = await context.store.record_fixes(
-        [row_of(0, driver_id, fix, received_at)], has_quota=writer.role == "driver"
-    )
+    rows = [row_of(0, driver_id, fix, received_at)]
+    outcomes = await _record(context, writer, driver_id, rows)
     found = outcomes[0] if outcomes else None
     _FIXES.labels(found.outcome if found else "committed", (found and found.reason) or "").inc()
     answer = answer_one(driver_id, fix, received_at, outcomes)
@@ -81,9 +80,7 @@ async def post_locations(
     received_at = received_at_of(request, writer, context.clock())
     decoded = _decode(decode_fixes, body)
     rows = rows_of(driver_id, decoded, received_at)
-    outcomes = (
-        await context.store.record_fixes(rows, has_quota=writer.role == "driver") if rows else []
-    )
+    outcomes = await _record(context, writer, driver_id, rows) if rows else []
     answer = answer_many(driver_id, decoded, received_at, outcomes)
     for one in answer.outcomes:
         _FIXES.labels(one.outcome, one.reason or "").inc()
@@ -145,6 +142,20 @@ _add_order_route("decline", "decline", "Give the order back before picking it up
 _add_order_route("picked-up", "pick_up", "The order is on board")
 _add_order_route("delivered", "deliver", "The customer has the order")
 _add_order_route("failed", "fail", "The order can't be delivered")
+
+
+async def _record(
+    context: AppContext, writer: Token, driver_id: str, rows: Sequence[IncomingRow]
+) -> list[Outcome]:
+    """Record fixes, a driver's own within the quota. Raises TooManyRequests."""
+    if writer.role != "driver":
+        return await context.store.record_fixes(rows, has_quota=False)
+    context.refusals.check(driver_id)
+    try:
+        return await context.store.record_fixes(rows, has_quota=True)
+    except TooManyRequests:
+        context.refusals.add(driver_id)
+        raise
 
 
 def _decode(decode: Callable[[bytes], T], body: bytes) -> T:

@@ -12,12 +12,19 @@ import httpx
 import pytest
 
 from doorstep.credentials import token_sha256
-from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
+from doorstep.errors import (
+    IllegalTransition,
+    StoreUnavailable,
+    TooManyRequests,
+    UnknownDriver,
+    UnknownOrder,
+)
 from doorstep.fix import Fix
 from doorstep.store.records import Driver, IncomingRow, Outcome, Token
 from driver_api.app import build_app
 from driver_api.positions import pack_position
 from driver_api.queries import CommandedOrder, CurrentOrder
+from driver_api.quota_refusals import QuotaRefusals
 
 ORDER_ID = uuid4()
 
@@ -36,6 +43,8 @@ class MemoryStore:
         self.outcomes: list[Outcome] = []
         self.commands: list[tuple[str, str, str | None]] = []
         self.look_ups = 0
+        self.transactions = 0
+        self.over_quota: set[str] = set()
         self.away = False
 
     def _check(self) -> None:
@@ -51,6 +60,9 @@ class MemoryStore:
         self, rows: Sequence[IncomingRow], *, has_quota: bool = True
     ) -> list[Outcome]:
         self._check()
+        self.transactions += 1
+        if has_quota and rows[0][1] in self.over_quota:
+            raise TooManyRequests(8.0)
         self.rows.extend(rows)
         return self.outcomes
 
@@ -265,6 +277,33 @@ async def test_patch_location__database_unavailable__is_503_with_retry_after(htt
     assert int(answer.headers["retry-after"]) >= 1
     ready = await http.get("/readyz")
     assert (ready.status_code, ready.json()) == (503, {"ready": False, "database": False})
+
+
+async def test_patch_location__over_the_quota__is_429_and_asks_the_database_once(http, store):
+    store.over_quota = {"d1"}
+    for _ in range(20):
+        answer = await http.patch("/drivers/d1/location", json=make_fix())
+        problem_of(answer, 429, "too-many-requests")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert store.transactions <= 2  # 20 answers may take more than a second
+    for token, driver_id in (("tok-d2", "d2"), ("tok-staff", "d1"), ("tok-service", "d1")):
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await http.patch(
+            f"/drivers/{driver_id}/location", json=make_fix(), headers=headers
+        )
+        assert answer.status_code == 200
+
+
+def test_quota_refusals__after_a_second__are_forgotten():
+    now_s = 0.0
+    refusals = QuotaRefusals(lambda: now_s)
+    refusals.add("d1")
+    refusals.check("d2")
+    now_s = 0.9
+    with pytest.raises(TooManyRequests):
+        refusals.check("d1")
+    now_s = 1.0
+    refusals.check("d1")
 
 
 async def test_post_locations__bad_and_good_fixes__have_their_own_outcomes(http, store):
