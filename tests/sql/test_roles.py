@@ -196,6 +196,19 @@ def test_page__a_further_grant__is_no_longer_that_of_the_database(database: Data
             conn.rollback()
 
 
+@pytest.mark.parametrize("role", roles.ROLES)
+def test_objects__created_by_a_service_role__are_refused(database: Database, role: str) -> None:
+    with connect_as(database, role) as conn:
+        for statement in (
+            "CREATE TEMP TABLE incoming_fix (n int)",
+            "CREATE TABLE public.mine (n int)",
+            "CREATE TABLE doorstep.mine (n int)",
+            "CREATE SCHEMA mine",
+            "CREATE ROLE mine",
+        ):
+            assert refused(conn, statement), statement
+
+
 def refused(conn: psycopg.Connection[Any], statement: str) -> bool:
     try:
         conn.execute(statement)
