@@ -160,7 +160,12 @@ def _set_context(
     app.state.context = AppContext(
         stores=stores,
         find_token=TokenCache(stores.tokens.find_token),
-        links=Links(customers, staff, RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS)),
+        links=Links(
+            customers,
+            staff,
+            RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
+            live.note_watched,
+        ),
         public_url=public_url,
         live=live,
         tiles=TileCache(stores.dispatch),

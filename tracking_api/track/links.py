@@ -52,6 +52,7 @@ class Links:
     customers: CustomerDoor | None
     staff: StaffDoor | None
     bad_links: RateLimiter
+    note_watched: Callable[[TrackLink], None]
 
     async def authorize(
         self, order_id: str, token: str | None, address: str
@@ -82,12 +83,14 @@ class Links:
         if self.customers is not None:
             found = await self.customers.reader.read_tracks([link])
             if link in found:
+                self.note_watched(link)
                 return found[link], None
         holder = await self._find_staff(link)
         if self.staff is not None and holder is not None:
             link = TrackLink(link.order_id)
             found = await self.staff.reader.read_tracks([link])
             if link in found:
+                self.note_watched(link)
                 return found[link], holder
         return await self.refuse(started_s, address)
 

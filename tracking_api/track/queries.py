@@ -38,6 +38,8 @@ class TrackReader(Protocol):
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]: ...
 
+    async def report_watched(self, links: Sequence[TrackLink]) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class TrackQueries:
@@ -60,6 +62,11 @@ class TrackQueries:
         parameters = {"order_ids": [link.order_id for link in links]}
         rows = await fetch_all(self.pool, query("read_order_polls", SQL_FILE), parameters)
         return {TrackLink(row[1]): poll_of(row) for row in rows}
+
+    async def report_watched(self, links: Sequence[TrackLink]) -> None:
+        """Record that these orders are looked at."""
+        parameters = {"order_ids": [link.order_id for link in links]}
+        await fetch_all(self.pool, query("watch_orders", SQL_FILE), parameters)
 
 
 def position_of(columns: Sequence[Any]) -> Position | None:
