@@ -21,8 +21,8 @@ BEGIN
 END
 $$;
 
--- Creates an order and its customer's token. Under a member's idempotency key of before, returns that
--- order and ignores the token: an order never gets a second good one.
+-- Creates an order and its customer's token. Under an idempotency key that by_name has used before,
+-- returns that order and ignores the token: an order never gets a second good one.
 CREATE FUNCTION create_order_v2(
     at_restaurant_id int, to_lon_deg float8, to_lat_deg float8, token_sha256 bytea,
     with_policy_id int, with_idempotency_key text, for_customer_name text, by_name text
@@ -74,8 +74,8 @@ END
 $$;
 
 -- Applies one command. Commands on one order are serialized by an advisory lock, then lock the
--- driver row, then the order row: the lock order of record_fixes_v1. Services execute a function per
--- actor: command_order_as_staff_v1, driver_command_order_v1, customer_cancel_v1.
+-- driver row, then the order row: the lock order of record_fixes_v1. Services execute a function
+-- per actor: command_order_as_staff_v1, driver_command_order_v1, customer_cancel_v1.
 CREATE FUNCTION apply_order_command_v1(
     of_order_id uuid, command_name text, by_actor text, by_actor_id text, to_driver_id text,
     with_idempotency_key text

@@ -1,7 +1,7 @@
--- Least privilege: a service may execute its own entry functions, and tracking_api for staff may read
--- the tables behind its responses. Only the owner may write tables. The names of functions fix who
--- acts: driver_ and customer_ take the token of the one they act for. docs/reference/database-roles.md
--- lists the result; `python -m sql roles` prints it.
+-- Least privilege: a service may execute its own entry functions, and tracking_api may read the
+-- tables behind its responses to staff. Only the owner may write tables. Functions fix who acts:
+-- driver_ and customer_ take the token of the one they act for. `python -m sql roles` prints the
+-- result: docs/reference/database-roles.md.
 
 DO $do$
 BEGIN
