@@ -36,9 +36,10 @@ from tracking_api.orders import cancel_routes, policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
+from tracking_api.people import device_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
-from tracking_api.people.schemas import NewStaff
+from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -65,11 +66,17 @@ STAFF_BODIES: list[type[BaseModel]] = [
     SamplingSettings,
     SimulationCount,
     NewStaff,
+    StaffRotation,
+    NewDevice,
+    StaffTokenBody,
 ]
 
 # Of one token: a page reads the history once, and a family shares a token.
 HISTORIES_PER_S = 2.0
 BURST_HISTORIES = 60
+# From one address: wrong tokens at sign-in.
+BAD_SIGN_INS_PER_S = 0.2
+BURST_BAD_SIGN_INS = 20
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
 # first. Each with the side that it serves: `all` answers customers by their link, and staff.
@@ -90,6 +97,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (driver_routes.router, "staff"),
     (policy_routes.router, "staff"),
     (people_routes.router, "staff"),
+    (device_routes.router, "staff"),
+    (session_routes.router, "staff"),
     (pages.staff_router, "staff"),
     (pages.customer_router, "customers"),
     (pages.router, "all"),
@@ -171,6 +180,7 @@ def _set_context(
         tiles=TileCache(stores.dispatch),
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
+        sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
         estimate=estimate,
     )
 

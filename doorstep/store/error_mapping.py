@@ -39,8 +39,9 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS009": _plain(errors.OffsetLost),
     "DS022": _plain(errors.UnknownStaff),
     "DS023": _plain(errors.StaffExists),
+    "DS025": _plain(errors.DeviceExists),
     "DS015": _plain(errors.BadLink),
-    "DS025": _plain(errors.Unauthenticated),
+    "DS026": _plain(errors.Unauthenticated),
 }
 
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.

@@ -1,5 +1,5 @@
 -- What driver_api may execute for a driver. Each function takes the hash of the driver's token, and
--- reads and commands as that driver only. Raises DS025 for any other token.
+-- reads and commands as that driver only. Raises DS026 for any other token.
 
 CREATE FUNCTION driver__of_token(of_token_sha256 bytea)
 RETURNS text LANGUAGE plpgsql STABLE
@@ -9,7 +9,7 @@ DECLARE
 BEGIN
     SELECT t.driver_id INTO found_id FROM find_token_v1(of_token_sha256) t WHERE t.role = 'driver';
     IF found_id IS NULL THEN
-        RAISE EXCEPTION 'this token is not a driver''s' USING ERRCODE = 'DS025';
+        RAISE EXCEPTION 'this token is not a driver''s' USING ERRCODE = 'DS026';
     END IF;
     RETURN found_id;
 END

@@ -37,8 +37,9 @@ TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
     find_token_v2, record_audit_v1, create_order_v2, command_order_as_staff_v1,
-    replace_customer_token_v1, revoke_customer_tokens_v1, create_policy_v1, change_device_v1,
-    change_staff_v1, list_staff_v1, driver_sampling__set_v1, driver_sampling__unpin_v1,
+    replace_customer_token_v1, revoke_customer_tokens_v1, create_policy_v1, change_device_v2,
+    change_staff_v1, list_staff_v1, list_devices_v1, open_staff_session_v1, close_staff_session_v1,
+    driver_sampling__set_v1, driver_sampling__unpin_v1,
     simulation_target__set_v1, watch_orders_v1,
     nearest_drivers_v1, fleet_tile_v1, fleet_history_v1, fix_history__between_v1,
     fix_chunk__unpack, fix_chunk__sample, series__downsample_v1, series__points,
@@ -57,4 +58,4 @@ GRANT EXECUTE ON FUNCTION
     customer_watch_v1, customer_cancel_v1, eta_model__read_v1
 TO customer;
 
-GRANT EXECUTE ON FUNCTION changed_devices_v1, register_device_tokens_v1 TO broker_sync;
+GRANT EXECUTE ON FUNCTION changed_devices_v2 TO broker_sync;

@@ -56,8 +56,8 @@ ABUSES: tuple[tuple[str, str, str, tuple[object, ...]], ...] = (
     ("tracking_api", "pick_up_as_the_driver", COMMAND, ("pick_up", "driver", "d1")),
     (
         "tracking_api",
-        "mint_a_drivers_token",
-        "SELECT register_device_tokens_v1('{{d1}}', '{{0}}', ARRAY[%s::bytea])",
+        "mint_a_drivers_token_without_a_new_generation",
+        "SELECT register_drivers_v1('{{d1}}', '{{d1}}', ARRAY[%s::bytea])",
         (HASH,),
     ),
     (
@@ -72,7 +72,7 @@ ABUSES: tuple[tuple[str, str, str, tuple[object, ...]], ...] = (
         "SELECT record_fixes_v1()",
         (),
     ),
-    ("tracking_api", "read_generations", "SELECT generation FROM device_credential", ()),
+    ("tracking_api", "read_password_hashes", "SELECT mqtt_hash FROM device_credential", ()),
     ("tracking_api", "read_limits", "SELECT * FROM limits", ()),
     ("tracking_api", "read_the_audit", "SELECT * FROM audit", ()),
     ("customer", "cancel_as_staff", COMMAND, ("cancel", "staff", "mallory")),
@@ -112,7 +112,7 @@ ABUSES: tuple[tuple[str, str, str, tuple[object, ...]], ...] = (
     (
         "broker_sync",
         "revoke_a_driver",
-        "SELECT change_device_v1('driver', 'd1', 'revoke', 'm')",
+        "SELECT change_device_v2('driver', 'd1', 'revoke', 'm', NULL, NULL)",
         (),
     ),
     ("broker_sync", "read_credentials", "SELECT * FROM device_credential", ()),

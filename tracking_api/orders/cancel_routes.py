@@ -12,8 +12,8 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import BadLink, Forbidden
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
 from doorstep.http.request_body import json_body
-from doorstep.http.tokens import BearerToken, identify
-from tracking_api.context import AppContext, Context, client_address
+from doorstep.http.tokens import identify
+from tracking_api.context import AppContext, Context, StaffToken, client_address
 from tracking_api.orders.schemas import Cancellation, CustomersOrder, OrderAnswer, OrderState
 from tracking_api.track.visibility import TrackLink
 
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/orders/{order_id}", tags=["orders"])
 async def cancel_order(
     request: Request,
     order_id: UUID,
-    token: BearerToken,
+    token: StaffToken,
     context: Context,
     _: Annotated[Cancellation, Depends(json_body(Cancellation, optional=True))],
     idempotency_key: IdempotencyKey = None,

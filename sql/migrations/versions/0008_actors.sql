@@ -280,7 +280,7 @@ DECLARE
 BEGIN
     SELECT t.driver_id INTO found_id FROM find_token_v1(of_token_sha256) t WHERE t.role = 'driver';
     IF found_id IS NULL THEN
-        RAISE EXCEPTION 'this token is not a driver''s' USING ERRCODE = 'DS025';
+        RAISE EXCEPTION 'this token is not a driver''s' USING ERRCODE = 'DS026';
     END IF;
     RETURN found_id;
 END
@@ -347,6 +347,21 @@ AS $$
     SELECT g.n FROM customer_links__good(token_sha256s, order_ids) g
 $$;
 
+-- Returns the devices of a kind in the order of their addition, removed ones too.
+CREATE FUNCTION list_devices_v1(of_kind text)
+RETURNS TABLE (
+    device_id text, kind text, generation int, is_derived bool, created_at timestamptz,
+    rotated_at timestamptz, revoked_at timestamptz, removed_at timestamptz
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT d.device_id, d.kind::text, d.generation, d.mqtt_hash IS NULL, d.created_at,
+        d.rotated_at, d.revoked_at, d.removed_at
+    FROM device_credential d WHERE d.kind = of_kind::device_kind
+    ORDER BY d.created_at, d.device_id
+$$;
+
 -- All grants of the services' roles again.
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorstep FROM PUBLIC;
@@ -377,8 +392,9 @@ TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
     find_token_v2, record_audit_v1, create_order_v2, command_order_as_staff_v1,
-    replace_customer_token_v1, revoke_customer_tokens_v1, create_policy_v1, change_device_v1,
-    change_staff_v1, list_staff_v1, driver_sampling__set_v1, driver_sampling__unpin_v1,
+    replace_customer_token_v1, revoke_customer_tokens_v1, create_policy_v1, change_device_v2,
+    change_staff_v1, list_staff_v1, list_devices_v1, open_staff_session_v1, close_staff_session_v1,
+    driver_sampling__set_v1, driver_sampling__unpin_v1,
     simulation_target__set_v1, watch_orders_v1,
     nearest_drivers_v1, fleet_tile_v1, fleet_history_v1, fix_history__between_v1,
     fix_chunk__unpack, fix_chunk__sample, series__downsample_v1, series__points,
@@ -397,4 +413,4 @@ GRANT EXECUTE ON FUNCTION
     customer_watch_v1, customer_cancel_v1, eta_model__read_v1
 TO customer;
 
-GRANT EXECUTE ON FUNCTION changed_devices_v1, register_device_tokens_v1 TO broker_sync;
+GRANT EXECUTE ON FUNCTION changed_devices_v2 TO broker_sync;
