@@ -144,7 +144,7 @@ async def test_staff_process__customers_and_staff__answers_its_own_side_only(sid
 
 
 async def test_pages__of_the_two_processes__are_their_own(sides: Sides) -> None:
-    customers_page, staffs_page = f"/t/{uuid4()}", "/fleet"
+    customers_page, staffs_page = f"/t/{uuid4()}", "/sign-in"
     for client, own, others in (
         (sides.customers, customers_page, staffs_page),
         (sides.staff, staffs_page, customers_page),
