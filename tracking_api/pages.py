@@ -33,6 +33,8 @@ FOR_EVER: Final = "public, max-age=31536000, immutable"
 NOT_BUILT = "The pages are not built: `npm ci && npm run build` in web builds them."
 
 router = APIRouter(include_in_schema=False)
+customer_router = APIRouter(include_in_schema=False)
+staff_router = APIRouter(include_in_schema=False)
 
 
 class HtmlRoute(APIRoute):
@@ -86,19 +88,19 @@ def _accepted_encodings(header: str) -> set[str]:
 ASSETS: Final = Assets()
 
 
-@router.get("/")
+@staff_router.get("/")
 async def get_home() -> RedirectResponse:
     """Redirect to the fleet's page."""
     return RedirectResponse("/fleet")
 
 
-@router.get("/sign-in")
+@staff_router.get("/sign-in")
 async def get_sign_in_page(request: Request) -> Response:
     """Where staff trade a token, also one after # in the address, for a session."""
     return await _page("sign-in.html", request)
 
 
-@router.get("/fleet")
+@staff_router.get("/fleet")
 async def get_fleet_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The fleet's map."""
     return await _staff_page("fleet", request, token, context)
@@ -112,7 +114,7 @@ async def get_series_page(request: Request, token: StaffToken, context: Context)
     return page
 
 
-@router.get("/t/{order_id}")
+@customer_router.get("/t/{order_id}")
 async def get_customer_page(request: Request) -> Response:
     """The customer's page, the same file for every order."""
     return await _page("track.html", request)

@@ -88,7 +88,7 @@ async def test_assets__no_such_file__is_404(built, name):
 async def test_pages__not_built__answer_404_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "ASSETS", Assets(tmp_path / "dist"))
     app = FastAPI()
-    app.include_router(pages.router)
+    app.include_router(pages.staff_router)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test"
     ) as client:
