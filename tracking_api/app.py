@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from doorstep.http.direct_routes import DirectRoutes
 from doorstep.http.docs import docs_routes
 from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
@@ -47,6 +49,7 @@ from tracking_api.settings import Settings
 from tracking_api.stores import Stores, open_stores
 from tracking_api.track import routes as track_routes
 from tracking_api.track.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
+from tracking_api.track.queries import HeldEstimate
 from tracking_api.track.road_eta import EstimateArrival, RoadEta
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
@@ -62,9 +65,12 @@ BODIES: list[type[BaseModel]] = [
     NewStaff,
 ]
 
-# Of one token: a page reads the history once, and a family shares a token.
+# Of one order's customers: a page reads the history once, and a family shares a token.
 HISTORIES_PER_S = 2.0
 BURST_HISTORIES = 60
+# Of one member of staff: a replay reads one as often as the map is moved. A file costs ten.
+STAFF_HISTORIES_PER_S = 5.0
+STAFF_BURST_HISTORIES = 150
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
 # first.
@@ -83,6 +89,16 @@ ROUTES = (
     policy_routes,
     people_routes,
     pages,
+)
+
+
+# Answered before the framework's routing: what customers and the fleet's map request all the time.
+DIRECT_ROUTES = (
+    *track_routes.DIRECT,
+    *order_stream_routes.DIRECT,
+    *driver_routes.DIRECT,
+    *dispatch_routes.DIRECT,
+    *history_routes.DIRECT,
 )
 
 
@@ -116,7 +132,8 @@ def build_service(settings: Settings) -> FastAPI:
             topics = TopicStreams(settings.kafka, settings.topics, {series_topic: points_frame})
             estimate = RoadEta()
             live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
-            _set_context(app, stores, settings.tracking_api_public_url, live, estimate)
+            public_url = settings.tracking_api_public_url
+            _set_context(app, stores, public_url, live, estimate, estimate.held)
             live.start(settings)
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
@@ -142,14 +159,17 @@ def _set_context(
     public_url: str,
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
+    held_estimate: HeldEstimate | None = None,
 ) -> None:
     app.state.context = AppContext(
         stores=stores,
         find_token=TokenCache(stores.tokens.find_token),
         links=Links(
             BatchLoader(stores.tokens.find_tokens),
-            stores.customers,
-            stores.track,
+            BatchLoader(
+                partial(stores.customers.read_tracks, held=held_estimate), batches_per_s=None
+            ),
+            BatchLoader(stores.track.read_tracks, batches_per_s=None),
             RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
         ),
         public_url=public_url,
@@ -157,6 +177,7 @@ def _set_context(
         tiles=TileCache(stores.dispatch),
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
+        staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
         estimate=estimate,
     )
 
@@ -186,6 +207,7 @@ def _bare_app() -> FastAPI:
     app.mount("/assets", pages.Assets())
     install_problem_handlers(app)
     install_openapi(app, BODIES)
+    app.add_middleware(DirectRoutes, routes=DIRECT_ROUTES)  # the innermost
     app.add_middleware(RequestLimits)
     app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from doorstep.errors import Forbidden
 from doorstep.http.rate_limit import RateLimiter
-from doorstep.http.tokens import BearerToken, FindToken, identify
+from doorstep.http.tokens import BearerToken, FindToken, identify, read_bearer
 from doorstep.store.records import Token
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.live.service import Live
@@ -33,6 +33,7 @@ class AppContext:
     tiles: TileCache
     read_log: ReadLog
     history_limiter: RateLimiter
+    staff_history_limiter: RateLimiter
     estimate: EstimateArrival = estimate_arrival
 
     def note_read(self, request: Request, holder: Token | None) -> None:
@@ -42,6 +43,14 @@ class AppContext:
             subjects = [str(value) for value in request.path_params.values()]
             self.read_log.add(holder.actor_id, route, *subjects)
 
+    def limit_history(self, holder: Token, cost: float = 1) -> None:
+        """Count a read of the past. Raises TooManyRequests for an order's customers, or a member of
+        staff, who read too many."""
+        if holder.is_staff():
+            self.staff_history_limiter.take(holder.actor_id, cost)
+        else:
+            self.history_limiter.take(str(holder.order_id), cost)
+
     def customer_link(self, order_id: UUID, token: str) -> str:
         """Return a customer's link. The token follows #, so servers never log it."""
         return f"{self.public_url}/t/{order_id}#{token}"
@@ -50,8 +59,13 @@ class AppContext:
 # The dependencies are async because FastAPI runs plain functions in a thread.
 
 
-async def _context(request: Request) -> AppContext:
+def context_of(request: Request) -> AppContext:
+    """Return what the routes share."""
     return cast("AppContext", request.app.state.context)
+
+
+async def _context(request: Request) -> AppContext:
+    return context_of(request)
 
 
 Context = Annotated[AppContext, Depends(_context)]
@@ -76,6 +90,12 @@ async def _staff(request: Request, token: BearerToken, context: Context) -> Toke
     return holder
 
 
+async def admit_staff(request: Request) -> tuple[AppContext, Token]:
+    """Admit staff to a direct route; return what the routes share, and the token's holder."""
+    context = context_of(request)
+    return context, await _staff(request, read_bearer(request), context)
+
+
 async def _dispatcher(token: BearerToken, context: Context) -> Token:
     holder = await identify(context.find_token, token)
     if not holder.is_staff("dispatcher"):
@@ -98,6 +118,11 @@ Admin = Annotated[Token, Depends(_admin)]
 
 async def _link_token(request: Request, token: BearerToken) -> str | None:
     return token or request.cookies.get(COOKIE)
+
+
+def read_link_token(request: Request) -> str | None:
+    """Return a bearer token, or the customer's page's cookie."""
+    return read_bearer(request) or request.cookies.get(COOKIE)
 
 
 LinkTokenFound = Annotated[str | None, Depends(_link_token)]

@@ -39,7 +39,8 @@ GRANT EXECUTE ON FUNCTION
     ground_distance_m, instant_text, driver_sampling__set_v1, fleet_tile_v1, fleet_history_v1,
     series__downsample_v1, series__points, simulation_target__set_v1, eta_model__read_v1,
     fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample,
-    find_token_v2, record_audit_v1, change_device_v1, change_staff_v1, list_staff_v1
+    find_token_v2, find_tokens_v1, record_audit_v1, change_device_v1, change_staff_v1,
+    list_staff_v1
 TO tracking_api;
 GRANT SELECT ON
     driver, driver_state, driver_cell, restaurant, service_area, policy, limits, orders, order_now,
@@ -50,7 +51,8 @@ TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
-    customer_tracks_v1, customer_polls_v1, customer_history_v1, customer_cancel_v1
+    customer_tracks_v1, customer_tracks_v2, customer_polls_v1, customer_history_v1,
+    customer_cancel_v1
 TO customer;
 
 GRANT EXECUTE ON FUNCTION changed_devices_v1, register_device_tokens_v1 TO broker_sync;

@@ -7,6 +7,7 @@ the same body after the same time, so that an answer does not reveal which order
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NoReturn
 from uuid import UUID
@@ -16,7 +17,6 @@ from doorstep.errors import BadLink
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import FindToken
 from doorstep.store.records import Token
-from tracking_api.track.queries import TrackReader
 from tracking_api.track.visibility import TrackedOrder, TrackLink
 
 COOKIE = "doorstep_track"
@@ -27,13 +27,16 @@ NO_ORDER_ID = UUID(int=0)  # read in place of a malformed id, so that every link
 BURST_BAD_LINKS = 60  # a page left open after its order ended polls once a second
 
 
+ReadTrack = Callable[[TrackLink], Awaitable[TrackedOrder | None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Links:
     """Checks customers' links, and limits bad ones per address."""
 
     find_token: FindToken
-    customers: TrackReader
-    staff: TrackReader
+    read_customer_track: ReadTrack
+    read_staff_track: ReadTrack
     bad_links: RateLimiter
 
     async def authorize(
@@ -56,19 +59,19 @@ class Links:
         return await self.refuse(started_s, address)
 
     async def read_track(self, order_id: str, token: str | None, address: str) -> TrackedOrder:
-        """Check the token and read the order: for its customer in one round trip.
+        """Check the token and read the order: for its customer in one round trip, which
+        concurrent requests share.
 
         Raises like `authorize`.
         """
         started_s = asyncio.get_running_loop().time()
         parsed_id = _parse_order_id(order_id) or NO_ORDER_ID
         link = TrackLink(parsed_id, token_sha256(token or ""))
-        found = await self.customers.read_tracks([link])
-        if not found and await self._is_staff(link):
-            link = TrackLink(parsed_id)
-            found = await self.staff.read_tracks([link])
-        if link in found:
-            return found[link]
+        found = await self.read_customer_track(link)
+        if found is None and await self._is_staff(link):
+            found = await self.read_staff_track(TrackLink(parsed_id))
+        if found is not None:
+            return found
         return await self.refuse(started_s, address)
 
     async def _is_staff(self, link: TrackLink) -> bool:

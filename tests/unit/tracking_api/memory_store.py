@@ -22,7 +22,8 @@ from doorstep.store.people import Device, StaffMember
 from doorstep.store.records import Order, Token
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
-from tracking_api.history.queries import HistoricFix, Replay
+from tracking_api.history.fixes import HistoricFix
+from tracking_api.history.queries import Replay
 from tracking_api.orders.queries import OrderKey
 from tracking_api.track.customer_queries import CancelledOrder
 from tracking_api.track.visibility import (
