@@ -171,6 +171,7 @@ def _set_context(
             ),
             BatchLoader(stores.track.read_tracks, batches_per_s=None),
             RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
+            live.note_watched,
         ),
         public_url=public_url,
         live=live,

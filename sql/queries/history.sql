@@ -37,7 +37,8 @@ SELECT c.from_at, NULL, NULL, NULL, NULL, NULL, NULL, c.boot, c.track_bytes, c.r
     c.run_seqs, c.encoded
 FROM fix_chunk c
 WHERE c.driver_id = %(driver_id)s
-    AND c.from_at > %(from_at)s::timestamptz - interval '24 hours'  -- no chunk spans more than a day
+    -- no chunk spans more than a day
+    AND c.from_at > %(from_at)s::timestamptz - interval '24 hours'
     AND c.from_at < %(to_at)s AND c.to_at >= %(from_at)s
     AND c.to_at < (SELECT s.packed_before FROM history_bounds s)
     AND c.quarantine IS NULL

@@ -38,6 +38,7 @@ class Links:
     read_customer_track: ReadTrack
     read_staff_track: ReadTrack
     bad_links: RateLimiter
+    note_watched: Callable[[TrackLink], None]
 
     async def authorize(
         self, order_id: str, token: str | None, address: str
@@ -69,8 +70,10 @@ class Links:
         link = TrackLink(parsed_id, token_sha256(token or ""))
         found = await self.read_customer_track(link)
         if found is None and await self._is_staff(link):
-            found = await self.read_staff_track(TrackLink(parsed_id))
+            link = TrackLink(parsed_id)
+            found = await self.read_staff_track(link)
         if found is not None:
+            self.note_watched(link)
             return found
         return await self.refuse(started_s, address)
 

@@ -61,8 +61,8 @@ END
 $$;
 
 -- Returns available drivers with a recent position, nearest first. Searches a block of cells around
--- the place, and enlarges it until it holds enough drivers. A driver counts only if no nearer one can
--- be outside the block. The first block has 2 x 2 cells, because a cell may hold thousands of drivers.
+-- the place, and enlarges it until it holds enough drivers. A driver counts only if no nearer one
+-- can be outside the block. The first block has 2 x 2 cells, because a cell may hold thousands.
 CREATE OR REPLACE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
 RETURNS TABLE (
     driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
@@ -78,8 +78,7 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    -- Cells from the place to each edge of the block, in cells of 0.01 degrees: half a cell at least
-    reach int;
+    reach int;  -- cells of 0.01 degrees from `south` and `west` to each edge of the block
     south CONSTANT int := round(from_lat_deg * 100);  -- the grid line nearest to the place
     west CONSTANT int := round(from_lon_deg * 100);
     rows_deg float8;  -- from the place to the nearer edge of the block, north or south
