@@ -53,13 +53,8 @@ TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
-<<<<<<< HEAD
     customer_tracks_v1, customer_tracks_v2, customer_polls_v1, customer_history_v1,
-    customer_cancel_v1
-=======
-    customer_tracks_v1, customer_polls_v1, customer_history_v1, customer_cancel_v1,
-    customer_watch_v1
->>>>>>> main
+    customer_cancel_v1, customer_watch_v1
 TO customer;
 
 GRANT EXECUTE ON FUNCTION changed_devices_v1, register_device_tokens_v1 TO broker_sync;

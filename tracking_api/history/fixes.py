@@ -119,12 +119,16 @@ class PackedFixes(Sequence[HistoricFix]):
             self._seqs.tolist(),
             strict=True,
         )
-        for (fix_at, received_at), place, extra, boot, seq in columns:
+        for (fix_at, received_at), (lon_deg, lat_deg), extra, boot, seq in columns:
+            accuracy_m, speed_mps, heading_deg = extra
             yield HistoricFix(
                 fix_at.replace(tzinfo=UTC),
                 received_at.replace(tzinfo=UTC),
-                *place,
-                *extra,
+                lon_deg,
+                lat_deg,
+                accuracy_m,
+                speed_mps,
+                heading_deg,
                 boot,
                 seq,
             )
