@@ -147,9 +147,9 @@ def fill(url: str) -> None:
 
 
 @contextmanager
-def running(variant: str, urls: Mapping[str, str]) -> Iterator[Api]:
+def running(variant: str, urls: Mapping[str, str], port: int = 0) -> Iterator[Api]:
     """Run one API as a process of its own."""
-    port = any_free_port()
+    port = port or any_free_port()
     if variant == OURS:
         argv = [sys.executable, "-m", "tracking_api"]
     else:

@@ -109,7 +109,8 @@ def test_grants__each_service__runs_only_its_own_entry_functions(database: Datab
         "driver_api": "record_fixes_v1 apply_driver_command_v1",
         "tracking_api": "create_order_v1 nearest_drivers_v1 create_policy_v1"
         " driver_sampling__set_v1",
-        "customer": "customer_tracks_v1 customer_polls_v1 customer_history_v1 customer_cancel_v1",
+        "customer": "customer_tracks_v1 customer_tracks_v2 customer_polls_v1"
+        " customer_history_v1 customer_cancel_v1",
     }
     every = {door for names in entry_functions.values() for door in names.split()}
     for role in ROLES:

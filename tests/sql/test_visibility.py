@@ -21,9 +21,11 @@ from tests.sql.fleet import Fleet
 
 FUNCTIONS = {
     "customer_tracks_v1",
+    "customer_tracks_v2",
     "customer_polls_v1",
     "customer_history_v1",
     "customer_cancel_v1",
+    "customer_watch_v1",
 }
 OTHER_DOOR = Place(11.2500, 43.7900)
 
@@ -126,7 +128,7 @@ def test_customer__every_table__is_refused(fleet: Fleet, customers: Customers) -
             customers.conn.execute(statement.format(pgsql.Identifier(row["relname"])))
 
 
-def test_customer__functions__are_its_own_four(fleet: Fleet) -> None:
+def test_customer__functions__are_its_own(fleet: Fleet) -> None:
     allowed = fleet.run(
         "SELECT proname FROM pg_proc WHERE pronamespace = 'doorstep'::regnamespace"
         " AND has_function_privilege('customer', oid, 'EXECUTE')"

@@ -191,7 +191,7 @@ async def download_driver_history(
 
 
 async def _write_pages(
-    context: AppContext, driver_id: str, between: Range, writer: Writer, page: list[HistoricFix]
+    context: AppContext, driver_id: str, between: Range, writer: Writer, page: Sequence[HistoricFix]
 ) -> AsyncIterator[str]:
     yield writer.head()
     while page:

@@ -148,7 +148,9 @@ class MemoryStore:
         is_customers = token is not None and token.order_id == link.order_id
         return (link.is_staff or is_customers) and link.order_id in (ORDER_ID, OTHER_ID)
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+    async def read_tracks(
+        self, links: Sequence[TrackLink], held: object = None
+    ) -> dict[TrackLink, TrackedOrder]:
         return {link: self._track(link.order_id) for link in links if self._is_good(link)}
 
     def _track(self, order_id: UUID) -> TrackedOrder:
