@@ -38,7 +38,7 @@ from ops.stack.addresses import any_free_port
 from ops.stack.postgres import DATABASE, OWNER
 from ops.stack.settings import PROJECT
 
-ALL_BACK_WITHIN_S = 120.0
+ALL_BACK_WITHIN_S = 300.0
 PROBE_EVERY_S = 0.05
 CALM_S = 5.0
 

@@ -38,9 +38,10 @@ from tracking_api.orders import policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
+from tracking_api.people import device_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
-from tracking_api.people.schemas import NewStaff
+from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -63,6 +64,9 @@ BODIES: list[type[BaseModel]] = [
     SamplingSettings,
     SimulationCount,
     NewStaff,
+    StaffRotation,
+    NewDevice,
+    StaffTokenBody,
 ]
 
 # Of one order's customers: a page reads the history once, and a family shares a token.
@@ -71,6 +75,9 @@ BURST_HISTORIES = 60
 # Of one member of staff: a replay reads one as often as the map is moved. A file costs ten.
 STAFF_HISTORIES_PER_S = 5.0
 STAFF_BURST_HISTORIES = 150
+# From one address: wrong tokens at sign-in.
+BAD_SIGN_INS_PER_S = 0.2
+BURST_BAD_SIGN_INS = 20
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
 # first.
@@ -88,6 +95,8 @@ ROUTES = (
     driver_routes,
     policy_routes,
     people_routes,
+    device_routes,
+    session_routes,
     pages,
 )
 
@@ -179,6 +188,7 @@ def _set_context(
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
         staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
+        sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
         estimate=estimate,
     )
 

@@ -23,7 +23,7 @@ GRANT EXECUTE ON FUNCTION
     series__prepare_v1, series__record_v1, series__expire_v1,
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
-    fix_history__drop_packed_v1, fix_chunk__expire_v1
+    fix_history__drop_packed_v1, fix_chunk__expire_v1, retention__expire_v1
 TO driver_events;
 GRANT SELECT ON outbox, parked_fix, kafka_offset, history_bounds, limits TO driver_events;
 
@@ -41,8 +41,8 @@ GRANT EXECUTE ON FUNCTION
     watch_orders_v1, fleet_tile_v1, fleet_history_v1,
     series__downsample_v1, series__points, simulation_target__set_v1, eta_model__read_v1,
     fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample,
-    find_token_v2, find_tokens_v1, record_audit_v1, change_device_v1, change_staff_v1,
-    list_staff_v1
+    find_token_v2, find_tokens_v1, record_audit_v1, change_device_v2, change_staff_v1,
+    list_staff_v1, open_staff_session_v1, close_staff_session_v1
 TO tracking_api;
 GRANT SELECT ON
     driver, driver_state, driver_cell, restaurant, service_area, policy, limits, orders, order_now,
@@ -57,4 +57,4 @@ GRANT EXECUTE ON FUNCTION
     customer_cancel_v1, customer_watch_v1
 TO customer;
 
-GRANT EXECUTE ON FUNCTION changed_devices_v1, register_device_tokens_v1 TO broker_sync;
+GRANT EXECUTE ON FUNCTION changed_devices_v2 TO broker_sync;

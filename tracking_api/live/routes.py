@@ -20,7 +20,8 @@ from tracking_api.context import (
     read_link_token,
 )
 from tracking_api.live.response import LiveResponse
-from tracking_api.live.websocket import accept_handshake, check_origin
+from tracking_api.live.websocket import accept_handshake
+from tracking_api.origin import check_origin
 from tracking_api.track.routes import MAX_ORDER_ID, OPTIONAL_TOKEN, OrderIdText
 from tracking_api.track.visibility import TrackLink
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from doorstep.credentials import STAFF_TOKEN_PREFIX, token_sha256
+from doorstep.credentials import SESSION_TOKEN_PREFIX, STAFF_TOKEN_PREFIX, token_sha256
 from doorstep.errors import BadLink
 from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import json_request, problems
@@ -72,7 +72,7 @@ async def _answer(
     request: Request, order_id: str, token: str | None, context: AppContext
 ) -> Response:
     order = await context.links.read_track(order_id, token, client_address(request))
-    if token and token.startswith(STAFF_TOKEN_PREFIX):
+    if token and token.startswith((STAFF_TOKEN_PREFIX, SESSION_TOKEN_PREFIX)):
         context.note_read(request, await context.find_token(token_sha256(token)))
     members = track_members(order, context.estimate)
     etag = track_etag(members)

@@ -142,6 +142,7 @@ RETURNS bytea LANGUAGE plpgsql STABLE
 SET search_path = doorstep, public, pg_temp
 SET enable_hashjoin = off  -- candidates are looked up by key
 SET enable_mergejoin = off
+SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
@@ -160,9 +161,12 @@ DECLARE
     candidates text[] := CASE WHEN z >= 9 THEN ARRAY(
         SELECT c.driver_id
         FROM generate_series(floor(south * 100)::int, floor(north * 100)::int) AS r (cell_row)
-        JOIN driver_cell c
-            ON c.cell BETWEEN (r.cell_row + 9000) * 36000 + floor(west * 100)::int + 18000
+        CROSS JOIN LATERAL (
+            SELECT k.driver_id FROM driver_cell k
+            WHERE k.cell BETWEEN (r.cell_row + 9000) * 36000 + floor(west * 100)::int + 18000
                 AND (r.cell_row + 9000) * 36000 + floor(east * 100)::int + 18000
+            OFFSET 0
+        ) c
         LIMIT 20000
     ) END;
     tile bytea;
@@ -177,10 +181,13 @@ BEGIN
         FROM (
             -- only the part for which the condition holds is run
             SELECT s.* FROM unnest(candidates) AS c (driver_id)
-                JOIN driver_state s ON s.driver_id = c.driver_id
+                CROSS JOIN LATERAL (
+                    SELECT * FROM driver_state t WHERE t.driver_id = c.driver_id OFFSET 0
+                ) s
                 WHERE candidates IS NOT NULL
             UNION ALL
-            SELECT s.* FROM driver_state s WHERE candidates IS NULL
+            -- the whole table in sequence, in spite of enable_seqscan
+            SELECT s.* FROM driver_state s TABLESAMPLE SYSTEM (100) WHERE candidates IS NULL
         ) d
         CROSS JOIN LATERAL (
             SELECT CASE
@@ -191,6 +198,10 @@ BEGIN
             END
         ) AS p (presence)
         WHERE d.lon_deg >= west AND d.lon_deg < east AND d.lat_deg <= north AND d.lat_deg > south
+            AND NOT EXISTS (
+                SELECT FROM device_credential c
+                WHERE c.device_id = d.driver_id AND c.removed_at IS NOT NULL
+            )
             AND (of_states IS NULL OR d.state::text = ANY (of_states))
             AND (of_duties IS NULL OR d.duty::text = ANY (of_duties))
             AND (of_presences IS NULL OR p.presence = ANY (of_presences))
