@@ -43,7 +43,7 @@ class Rows:
         return await self.fetchmany(self.rowcount)
 
     async def fetchmany(self, size: int) -> list[tuple[int]]:
-        part = [row for row, _ in zip(self._rows, range(size), strict=False)]
+        part = [row for _, row in zip(range(size), self._rows, strict=False)]
         self.parts.append(len(part))
         return part
 
