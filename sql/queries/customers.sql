@@ -2,6 +2,9 @@
 -- %(name)s. The functions decide what is shown: docs/explanation/privacy.md.
 
 
+-- find_good_links --
+SELECT n FROM customer_links_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+
 -- read_customer_tracks --
 SELECT * FROM customer_tracks_v2(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[],
     %(known_order_seqs)s::int[], %(estimated_order_seqs)s::int[],

@@ -46,7 +46,10 @@ async def get_history(
     `from` is inclusive, `to` is exclusive.
     """
     link, holder = await context.links.authorize(order_id, token, client_address(request))
-    context.limit_history(holder)
+    if holder is not None:
+        context.limit_staff_history(holder)
+    else:
+        context.history_limiter.take(str(link.order_id))
     context.note_read(request, holder)
     trail: list[Position] | None
     if link.is_staff:

@@ -127,7 +127,7 @@ async def _answer_history(
     limit: int,
     cursor: str | None,
 ) -> Response:
-    context.limit_history(holder)
+    context.limit_staff_history(holder)
     after = decode_fix_key(cursor) if cursor is not None else None
     found = await context.stores.history.read_driver_history(driver_id, *between, limit + 1, after)
     page = found[:limit]
@@ -179,7 +179,7 @@ async def download_driver_history(
     driver_id: DriverId, kind: ExportKind, holder: Staff, context: Context, between: TimeRange
 ) -> Response:
     """Streamed page by page. At most 31 days."""
-    context.limit_history(holder, EXPORT_COST)
+    context.limit_staff_history(holder, EXPORT_COST)
     first = await context.stores.history.read_driver_history(driver_id, *between, MAX_POINTS)
     writer = WRITERS[kind](driver_id)
     name = f"{driver_id}-{between[0]:%Y%m%dT%H%M%S}.{kind}"
@@ -221,7 +221,7 @@ async def get_fleet_history(
 
     `fixes` are rows of `columns`; `driver` is an index into `driver_ids`. At most 24 hours.
     """
-    context.limit_history(holder)
+    context.limit_staff_history(holder)
     between = checked_range(from_at, to_at, MAX_FLEET_RANGE)
     found = await context.stores.history.read_replay(parse_box(bbox), *between)
     body = await off_the_loop(len(found.fixes), _encode_replay, found)

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from doorstep.credentials import SESSION_TOKEN_PREFIX, STAFF_TOKEN_PREFIX, token_sha256
 from doorstep.errors import BadLink
 from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import json_request, problems
@@ -27,6 +26,7 @@ from tracking_api.track.schemas import LinkToken, TrackAnswer
 OPTIONAL_TOKEN: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}
 
 router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
+session_router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
 
 MAX_ORDER_ID = 200
 OrderIdText = Annotated[
@@ -71,9 +71,8 @@ DIRECT = [DirectRoute("/track/{order_id}", _get_track_directly)]
 async def _answer(
     request: Request, order_id: str, token: str | None, context: AppContext
 ) -> Response:
-    order = await context.links.read_track(order_id, token, client_address(request))
-    if token and token.startswith((STAFF_TOKEN_PREFIX, SESSION_TOKEN_PREFIX)):
-        context.note_read(request, await context.find_token(token_sha256(token)))
+    order, staff = await context.links.read_track(order_id, token, client_address(request))
+    context.note_read(request, staff)
     members = track_members(order, context.estimate)
     etag = track_etag(members)
     known = request.headers.get("if-none-match", "")
@@ -82,7 +81,7 @@ async def _answer(
     return Response(encode_json(members), media_type="application/json", headers={"ETag": etag})
 
 
-@router.post(
+@session_router.post(
     "/session",
     status_code=204,
     summary="Trade the link's token for a cookie",
