@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
@@ -32,6 +33,7 @@ from tracking_api.history import routes as history_routes
 from tracking_api.live import fleet_routes as fleet_stream_routes
 from tracking_api.live import routes as order_stream_routes
 from tracking_api.live import topic_routes
+from tracking_api.live.detachable_protocol import ADMISSION
 from tracking_api.live.service import Live
 from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.orders import cancel_routes, policy_routes
@@ -126,9 +128,9 @@ def build_app(stores: Stores, public_url: str) -> FastAPI:
     live = Live(stores)
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         live.start(None)
-        yield
+        yield _state_of(live)
         await live.close()
         await app.state.context.read_log.flush_or_log()
 
@@ -142,7 +144,7 @@ def build_service(settings: Settings) -> FastAPI:
     """Build the application that opens its own connections when it starts."""
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         urls = settings.staff_url, settings.customers_url
         async with open_stores(*urls, settings.database_pool_size) as stores:
             series_topic = settings.kafka_series_topic
@@ -158,7 +160,7 @@ def build_service(settings: Settings) -> FastAPI:
                 asyncio.create_task(estimate.keep_model_current(stores.eta.read_eta_model)),
             ]
             try:
-                yield
+                yield _state_of(live)
             finally:
                 for task in tasks:
                     task.cancel()
@@ -168,6 +170,11 @@ def build_service(settings: Settings) -> FastAPI:
     app = _bare_app(settings.tracking_api_serves)
     app.router.lifespan_context = lifespan
     return app
+
+
+def _state_of(live: Live) -> Mapping[str, Any]:
+    """Return what each connection gets: who admits its streams, where customers are served."""
+    return {ADMISSION: live.admission} if live.customers in live.hubs else {}
 
 
 def _set_context(

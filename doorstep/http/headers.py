@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # MapLibre sets inline styles by script (which style-src does not cover), and needs blob: images
@@ -34,6 +36,15 @@ _HEADERS = {
 _RAW_HEADERS = {name.lower().encode(): value.encode() for name, value in _HEADERS.items()}
 
 
+def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return an answer's headers with the security headers, and `no-store` as the default."""
+    found = [one for one in headers if one[0].lower() not in _RAW_HEADERS]
+    found += _RAW_HEADERS.items()
+    if not any(name.lower() == b"cache-control" for name, _ in found):
+        found.append((b"cache-control", b"no-store"))
+    return found
+
+
 class SecurityHeaders:
     """ASGI middleware: add the headers, and `no-store` to answers without Cache-Control."""
 
@@ -43,11 +54,7 @@ class SecurityHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [one for one in message["headers"] if one[0].lower() not in _RAW_HEADERS]
-                headers += _RAW_HEADERS.items()
-                if not any(name.lower() == b"cache-control" for name, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
-                message = {**message, "headers": headers}
+                message = {**message, "headers": secured(message["headers"])}
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -31,6 +31,12 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"
 _UNOBSERVED = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
+def observer(method: str, route: str, status: int) -> Observer:
+    """Return the function that observes a request's seconds."""
+    observe: Observer = _REQUEST_SECONDS.labels(method, route, str(status)).observe
+    return observe
+
+
 async def _none() -> Mapping[str, bool]:
     return {}
 
@@ -89,6 +95,5 @@ class RequestMetrics:
             labels = method, route, status
             observe = self._observers.get(labels)
             if observe is None:
-                child = _REQUEST_SECONDS.labels(method, route, str(status))
-                observe = self._observers[labels] = child.observe
+                observe = self._observers[labels] = observer(*labels)
             observe(time.perf_counter() - started)

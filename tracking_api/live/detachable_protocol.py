@@ -10,11 +10,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from starlette.types import Scope
 
 from doorstep.http.guarded_protocol import GuardedProtocol, connection_of
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+ADMISSION = "stream_admission"  # in the state of the application's lifespan
 
 # How much a viewer may leave unread in the kernel before it is paused: a snapshot of 2 KB and
 # about twenty position frames. The kernel doubles it, for its own bookkeeping.
@@ -22,8 +29,25 @@ SEND_BUFFER_BYTES = 16 * 1024
 UNACKNOWLEDGED_MS = 20_000  # with a heartbeat every 10 s, a vanished viewer is gone within 30 s
 
 
+class Admission(Protocol):
+    """Takes connections whose request it answers itself."""
+
+    def offer(self, protocol: DetachableProtocol, run_application: Callable[[], None]) -> bool: ...
+
+
 class DetachableProtocol(GuardedProtocol):
-    """uvicorn's HTTP protocol, whose connection can be detached."""
+    """uvicorn's HTTP protocol, whose connection can be detached.
+
+    Requests are first offered to the application's `ADMISSION`.
+    """
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        admission: Admission | None = self.app_state.get(ADMISSION)
+        start = super()._start_asgi_task
+        if admission is None or app is not self.app or cycle is not self.cycle:
+            start(cycle, app)
+        elif not admission.offer(self, partial(start, cycle, app)):
+            start(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
         """WebSockets have ordinary routes here."""
@@ -61,6 +85,11 @@ def detach(scope: Scope, protocol: Releasing) -> asyncio.Transport:
     owner = connection_of(scope)
     if not isinstance(owner, DetachableProtocol) or owner.transport.is_closing():
         raise ConnectionError("the connection is closed")
+    return detach_from(owner, protocol)
+
+
+def detach_from(owner: DetachableProtocol, protocol: Releasing) -> asyncio.Transport:
+    """Make `protocol` the owner of an open connection, and return its transport."""
     transport = owner.detach()
     protocol.release = owner.release
     transport.set_protocol(cast("asyncio.BaseProtocol", protocol))

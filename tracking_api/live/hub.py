@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -108,12 +108,7 @@ class Hub:
 
         Concurrent viewers of a link share one read; concurrent reads share a statement.
         """
-        channel = self._channels.get(link)
-        if channel is None:
-            channel = self._channels[link] = OrderChannel(link, self._estimate)
-            self._by_order.setdefault(link.order_id, set()).add(channel)
-            channel.polled_s = self._clock()
-            ORDERS.set(len(self._channels))
+        channel = self._channel_of(link)
         channel.pending_viewers += 1
         try:
             await asyncio.shield(self._read_once(channel))
@@ -121,6 +116,43 @@ class Hub:
         finally:
             channel.pending_viewers -= 1
             self._drop_if_unused(channel)
+
+    @asynccontextmanager
+    async def open_channels(
+        self, links: Sequence[TrackLink]
+    ) -> AsyncIterator[Iterator[OrderChannel]]:
+        """Read the orders of many links in one statement, for viewers that are about to subscribe.
+
+        Yields the channels of good links, one after the other.
+        """
+        channels = [self._channel_of(link) for link in links]
+        for channel in channels:
+            channel.pending_viewers += 1
+        try:
+            read_s = self._clock()
+            found = await self._store.read_tracks(links)
+            good = [channel for channel in channels if channel.link in found]
+            yield (self._renewed(channel, found[channel.link], read_s) for channel in good)
+        finally:
+            for channel in channels:
+                channel.pending_viewers -= 1
+                self._drop_if_unused(channel)
+
+    def _renewed(self, channel: OrderChannel, tracked: TrackedOrder, read_s: float) -> OrderChannel:
+        """Apply a read unless a newer one was applied since it began."""
+        if channel.tracked is None or read_s >= channel.read_s:
+            self._apply_track(channel, tracked)
+            channel.read_s = read_s
+        return channel
+
+    def _channel_of(self, link: TrackLink) -> OrderChannel:
+        channel = self._channels.get(link)
+        if channel is None:
+            channel = self._channels[link] = OrderChannel(link, self._estimate)
+            self._by_order.setdefault(link.order_id, set()).add(channel)
+            channel.polled_s = self._clock()
+            ORDERS.set(len(self._channels))
+        return channel
 
     def subscribe(self, channel: OrderChannel, viewer: Viewer, cursor: str | None) -> None:
         """Send a viewer the snapshot and the events after its cursor, and all later frames."""

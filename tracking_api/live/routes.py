@@ -19,6 +19,7 @@ from tracking_api.context import (
     context_of,
     read_link_token,
 )
+from tracking_api.live.admission import OFFERED_S
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.websocket import accept_handshake
 from tracking_api.origin import check_origin
@@ -137,7 +138,9 @@ async def follow_order_over_websocket(
 async def _authorize(
     request: Request, order_id: str, token: str | None, context: AppContext
 ) -> tuple[TrackLink, bytes]:
-    link, holder = await context.links.authorize(order_id, token, client_address(request))
+    offered_s = request.scope.get("state", {}).get(OFFERED_S)
+    address = client_address(request)
+    link, holder = await context.links.authorize(order_id, token, address, offered_s)
     context.note_read(request, holder)
     sha256 = token_sha256(token or "")
     context.live.connections.check_capacity(sha256, staff=link.is_staff)

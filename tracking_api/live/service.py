@@ -7,6 +7,7 @@ from collections import ChainMap
 from collections.abc import Container
 
 from doorstep.kafka.access import KafkaAccess
+from tracking_api.live.admission import StreamAdmission
 from tracking_api.live.connection_manager import ConnectionManager
 from tracking_api.live.feed import Feed, FeedBatch
 from tracking_api.live.fleet_channel import FleetChannel
@@ -43,6 +44,7 @@ class Live:
         self.hubs = (self.customers,) * serves_customers + (self.staff,) * serves_staff
         self.customer_watch = WatchReporter(stores.customers, lambda: self.customers.links)
         self.staff_watch = WatchReporter(stores.track, lambda: self.staff.links)
+        self.admission = StreamAdmission(self.customers, self.connections)
         self.fleet = FleetChannel(stores.fleet)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,6 +93,7 @@ class Live:
         """Stop, and close every stream."""
         if self._feed is not None:
             await asyncio.to_thread(self._feed.close)
+        self.admission.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -65,11 +65,14 @@ class Viewer(asyncio.Protocol):
         self.release: Callable[[], None] = _nothing  # set by `detach`
         self.token_sha256 = token_sha256
 
-    def attach(self, transport: asyncio.Transport, retry_ms: int) -> None:
-        """Own the connection. `retry_ms`: the delay before EventSource reconnects."""
+    def attach(self, transport: asyncio.Transport, retry_ms: int, head: bytes = b"") -> None:
+        """Own the connection. `retry_ms`: the delay before EventSource reconnects.
+
+        `head` is the answer's head where it has not been sent.
+        """
         self.transport = transport
         line = b"retry: %d\n" % retry_ms
-        transport.write(b"%x\r\n%b\r\n" % (len(line), line))
+        transport.write(b"%b%x\r\n%b\r\n" % (head, len(line), line))
 
     @property
     def queue_length(self) -> int:

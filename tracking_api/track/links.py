@@ -57,14 +57,16 @@ class Links:
     note_watched: Callable[[TrackLink], None]
 
     async def authorize(
-        self, order_id: str, token: str | None, address: str
+        self, order_id: str, token: str | None, address: str, started_s: float | None = None
     ) -> tuple[TrackLink, Token | None]:
         """Check that the token gives access to the order; return how to read it.
 
         A customer's link has the token's hash. Staff's has none; their token is returned with it.
+        `started_s` is when the request came, by the loop's clock, if that was earlier than now.
         Raises BadLink, or TooManyRequests for an address that keeps guessing.
         """
-        started_s = asyncio.get_running_loop().time()
+        if started_s is None:
+            started_s = asyncio.get_running_loop().time()
         link = TrackLink(_parse_order_id(order_id), token_sha256(token or ""))
         if self.customers is not None and await self.customers.is_good(link):
             return link, None
