@@ -17,6 +17,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -137,7 +138,15 @@ def probing(port: int, links: Links) -> Iterator[Prober]:
         prober.join()
 
 
-def storm(urls: Mapping[str, str], port: int, links: Links, viewers: ViewerProcess) -> Any:
+def idle_start_cpu_s(urls: Mapping[str, str]) -> float:
+    """Return what the API's start costs without viewers."""
+    with running(OURS, urls) as api:
+        return cpu_s(api.pid)
+
+
+def storm(
+    urls: Mapping[str, str], port: int, links: Links, viewers: ViewerProcess, start_s: float
+) -> Any:
     """Start the API after its predecessor was killed; measure until all viewers are back."""
     viewers.request("reset")
     with probing(port, links) as prober, running(OURS, urls, port) as api:
@@ -151,6 +160,8 @@ def storm(urls: Mapping[str, str], port: int, links: Links, viewers: ViewerProce
         "snapshots_s": percentiles([at - back_at for at in times]),
         "last_snapshot_s": round(max(times) - back_at, 2),
         "api_cpu_s": round(cpu, 2),
+        "api_cpu_ms_per_viewer": round((cpu - start_s) * 1e3 / viewers.count, 3),
+        "load_average": os.getloadavg()[0],
         "track_ms": percentiles(took_ms) | {"max": round(max(took_ms), 1)},
     }
 
@@ -202,10 +213,11 @@ def main() -> int:
         many = [links[n % len(links)] for n in range(options.viewers)]
         port = any_free_port()
         result: dict[str, Any] = {"viewers": len(many), "orders": len(links), "storms": []}
+        start_s = idle_start_cpu_s(urls)
         with ViewerProcess(port, many) as viewers:
             for run in range(options.runs + 1):  # in the first one they connect for the first time
                 growth_database.refresh_presence()
-                outcome = storm(urls, port, links, viewers)
+                outcome = storm(urls, port, links, viewers, start_s)
                 print(json.dumps(outcome), file=sys.stderr, flush=True)
                 if run:
                     result["storms"].append(outcome)

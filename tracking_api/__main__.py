@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from doorstep.http.serve import serve
@@ -12,13 +13,21 @@ from tracking_api.live.detachable_protocol import DetachableProtocol
 from tracking_api.settings import Settings
 
 
+# Thousands of viewers that connect allocate without garbage: collections would only traverse them.
+GC_THRESHOLDS = (20_000, 20, 50)
+
+
 def main() -> int:
     """Serve until asked to stop."""
     settings = Settings.load_or_exit()
     configure_logging("tracking_api")
     sys.setswitchinterval(SWITCH_S)
+    service = build_service(settings)
+    gc.set_threshold(*GC_THRESHOLDS)
+    gc.collect()
+    gc.freeze()  # modules, routes and schemas: nothing of them is ever garbage
     return serve(
-        build_service(settings),
+        service,
         settings.tracking_api_bind,
         settings.tracking_api_internal_bind,
         settings,

@@ -157,7 +157,11 @@ def build_service(settings: Settings) -> FastAPI:
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
                 asyncio.create_task(app.state.context.read_log.run()),
-                asyncio.create_task(estimate.keep_model_current(stores.eta.read_eta_model)),
+                asyncio.create_task(
+                    estimate.keep_model_current(
+                        stores.eta.read_eta_model, lambda: live.admission.is_busy
+                    )
+                ),
             ]
             try:
                 yield _state_of(live)

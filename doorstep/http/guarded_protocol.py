@@ -16,6 +16,7 @@ Addresses of trusted proxies are exempt from the bound per address: a proxy carr
 from __future__ import annotations
 
 import asyncio
+import socket
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -26,7 +27,9 @@ from typing import Any
 from prometheus_client import Counter as Metric
 from starlette.types import Scope
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import is_ssl
 from uvicorn.server import ServerState
 
 EXTENSION = "doorstep.connection"
@@ -64,6 +67,8 @@ class ConnectionLimits:
 
     def is_trusted(self, address: str) -> bool:
         """Return whether an address belongs to a trusted proxy."""
+        if not self._networks:
+            return False
         try:
             parsed = ip_address(address)
         except ValueError:
@@ -103,7 +108,12 @@ class GuardedProtocol(HttpToolsProtocol):
     # -- connection -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        # as uvicorn does, but with one socket object: uvloop makes one for each address
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server, self.client = _addresses(transport)
+        self.scheme = "https" if is_ssl(transport) else "http"
         address = self.client[0] if self.client else ""
         is_trusted = self._limits.is_trusted(address)
         refusal = self._limits.refusal("" if is_trusted else address)
@@ -234,6 +244,22 @@ class GuardedProtocol(HttpToolsProtocol):
         CLOSED.labels(reason).inc()
         self._disarm()
         self.transport.abort()
+
+
+def _addresses(
+    transport: asyncio.Transport,
+) -> tuple[tuple[str, int] | None, tuple[str, int] | None]:
+    """Return a connection's own address and its peer's. None for those that it does not have."""
+    found: Any = transport.get_extra_info("socket")
+    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return None, None
+    connection = socket.socket(found.family, found.type, found.proto, found.fileno())
+    try:
+        return connection.getsockname()[:2], connection.getpeername()[:2]
+    except OSError:  # it is closed already
+        return None, None
+    finally:
+        connection.detach()
 
 
 def guarded(

@@ -70,6 +70,16 @@ def disable_chunking(scope: Scope) -> None:
         owner.cycle.chunked_encoding = False
 
 
+def _set_options(found: Any) -> None:
+    """Set a connection's options with one socket object: uvloop makes one for each option."""
+    connection = socket.socket(found.family, found.type, found.proto, found.fileno())
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+    finally:
+        connection.detach()
+
+
 class Releasing(Protocol):
     """A protocol that calls `release` once its connection is lost."""
 
@@ -93,9 +103,7 @@ def detach_from(owner: DetachableProtocol, protocol: Releasing) -> asyncio.Trans
     transport = owner.detach()
     protocol.release = owner.release
     transport.set_protocol(cast("asyncio.BaseProtocol", protocol))
-    connection: Any = transport.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+    _set_options(transport.get_extra_info("socket"))
     transport.set_write_buffer_limits(high=0)  # pause as soon as the kernel's buffer is full
     if owner.flow.read_paused:
         transport.resume_reading()

@@ -156,6 +156,20 @@ class Hub:
 
     def subscribe(self, channel: OrderChannel, viewer: Viewer, cursor: str | None) -> None:
         """Send a viewer the snapshot and the events after its cursor, and all later frames."""
+        for frame in self.first_frames(channel, cursor):
+            viewer.send(frame)
+        self.follow(channel, viewer)
+
+    def follow(self, channel: OrderChannel, viewer: Viewer) -> None:
+        """Send a viewer that has the first frames all later ones, or the last one."""
+        tracked = channel.tracked
+        if tracked is not None and tracked.state in FINAL_STATES:
+            viewer.finish(end_frame(tracked.state))
+        else:
+            channel.viewers.add(viewer)
+
+    def first_frames(self, channel: OrderChannel, cursor: str | None) -> list[Frame]:
+        """Return the snapshot, and the events after a cursor. Raises BadLink."""
         tracked = channel.tracked
         if tracked is None:
             raise BadLink
@@ -163,21 +177,21 @@ class Hub:
             tracked = replace(tracked, position=None, trail=[])
             channel.snapshots = {}
         after = channel.parse_cursor(cursor)
+        frames: list[Frame] = []
         if cursor is not None and after is None:
-            viewer.send(resync_frame(tracked.order_seq))
+            frames.append(resync_frame(tracked.order_seq))
         with_id = after is None
         if with_id not in channel.snapshots:
             channel.snapshots[with_id] = snapshot_frame(tracked, self._estimate, with_id=with_id)
-        viewer.send(channel.snapshots[with_id])
+        frames.append(channel.snapshots[with_id])
         _SNAPSHOTS.inc()
         if after is not None:
-            for event in tracked.events:
-                if event.order_seq > after:
-                    viewer.send(order_frame(tracked, event, self._estimate))
-        if tracked.state in FINAL_STATES:
-            viewer.finish(end_frame(tracked.state))
-        else:
-            channel.viewers.add(viewer)
+            frames += [
+                order_frame(tracked, event, self._estimate)
+                for event in tracked.events
+                if event.order_seq > after
+            ]
+        return frames
 
     def unsubscribe(self, channel: OrderChannel, viewer: Viewer) -> None:
         """Remove a viewer."""

@@ -8,7 +8,7 @@ viewer that stays paused is disconnected by the connection manager.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
@@ -65,14 +65,21 @@ class Viewer(asyncio.Protocol):
         self.release: Callable[[], None] = _nothing  # set by `detach`
         self.token_sha256 = token_sha256
 
-    def attach(self, transport: asyncio.Transport, retry_ms: int, head: bytes = b"") -> None:
+    def attach(
+        self,
+        transport: asyncio.Transport,
+        retry_ms: int,
+        head: bytes = b"",
+        frames: Iterable[Frame] = (),
+    ) -> None:
         """Own the connection. `retry_ms`: the delay before EventSource reconnects.
 
-        `head` is the answer's head where it has not been sent.
+        The answer's head, where it has not been sent, and the first frames leave in one write.
         """
         self.transport = transport
         line = b"retry: %d\n" % retry_ms
-        transport.write(b"%b%x\r\n%b\r\n" % (head, len(line), line))
+        first = b"".join(map(self.encode, frames))
+        transport.write(b"%b%x\r\n%b\r\n%b" % (head, len(line), line, first))
 
     @property
     def queue_length(self) -> int:

@@ -58,7 +58,7 @@ class SocketViewer(Viewer):
 
     __slots__ = ("_messages", "_protocol", "_unanswered_pings")
 
-    def attach(self, transport: asyncio.Transport, _: int, head: bytes = b"") -> None:
+    def attach(self, transport: asyncio.Transport, *_: object) -> None:
         self.transport = transport
         self._protocol = Protocol(Side.SERVER, state=State.OPEN, max_size=MAX_MESSAGE_BYTES)
         self._messages = 0
