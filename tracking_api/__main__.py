@@ -12,7 +12,6 @@ from tracking_api.history.pacing import SWITCH_S
 from tracking_api.live.detachable_protocol import DetachableProtocol
 from tracking_api.settings import Settings
 
-
 # Thousands of viewers that connect allocate without garbage: collections would only traverse them.
 GC_THRESHOLDS = (20_000, 20, 50)
 

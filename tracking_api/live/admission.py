@@ -3,7 +3,7 @@
 After a restart thousands of viewers reconnect within seconds. `offer` takes a connection whose
 request follows an order; a worker reads the orders of the pending links in one statement, which
 checks the links too, and writes each viewer its head and snapshot. Viewers of one link share the
-read. Between slices of SLICE_S the worker yields to other requests.
+read. Heads are parsed and snapshots written in slices of SLICE_S, between which other requests run.
 
 Only what succeeds is answered here. Every other request, such as one with a bad link or of staff,
 runs through the application, which gives the same answer as ever.
@@ -15,6 +15,7 @@ import asyncio
 import random
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -47,7 +48,9 @@ _PATH = re.compile(r"/track/([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12
 _ROUTE = "/track/{order_id}/stream"
 _UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 _HEADERS = secured([(name.lower().encode(), text.encode()) for name, text in SSE_HEADERS.items()])
-_HEAD_END = b"".join(b"%b: %b\r\n" % one for one in _HEADERS) + b"transfer-encoding: chunked\r\n\r\n"
+_HEAD_END = (
+    b"".join(b"%b: %b\r\n" % one for one in _HEADERS) + b"transfer-encoding: chunked\r\n\r\n"
+)
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -75,6 +78,8 @@ class StreamAdmission:
         self._hub = hub
         self._connections = connections
         self._pending: dict[TrackLink, list[Pending]] = {}
+        self._held: deque[DetachableProtocol] = deque()
+        self._will_parse = False
         self._worker: asyncio.Task[None] | None = None
         self._next_batch_s = 0.0
         self._default_headers: RawHeaders | None = None
@@ -97,10 +102,41 @@ class StreamAdmission:
             self._worker = loop.create_task(self._work())
         return True
 
+    def hold(self, protocol: DetachableProtocol) -> None:
+        """Parse a connection's request in turn."""
+        self._held.append(protocol)
+        self._parse_soon()
+
+    def _parse_soon(self) -> None:
+        if self._held and not self._will_parse:
+            self._will_parse = True
+            asyncio.get_running_loop().call_soon(self._parse_held)
+
+    def _parse_held(self) -> None:
+        """Parse held requests for SLICE_S."""
+        self._will_parse = False
+        slice_end_s = time.perf_counter() + SLICE_S
+        try:
+            while self._held:
+                self._held.popleft().release_held()
+                if time.perf_counter() > slice_end_s:
+                    break
+        finally:
+            self._parse_soon()
+
+    @property
+    def pending_viewers(self) -> int:
+        """How many viewers wait for a read."""
+        return sum(map(len, self._pending.values()))
+
     @property
     def is_busy(self) -> bool:
         """Whether viewers are being admitted, or were a second ago."""
-        return self._worker is not None or time.monotonic() < self._next_batch_s + 1
+        return (
+            self._worker is not None
+            or bool(self._held)
+            or time.monotonic() < self._next_batch_s + 1
+        )
 
     def close(self) -> None:
         """Stop admitting."""

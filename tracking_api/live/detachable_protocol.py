@@ -8,6 +8,7 @@ then detaches the connection: from there on its viewer is the connection's proto
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+MAX_HELD_BYTES = 8 * 1024
+_STREAM_HEAD = re.compile(rb"GET /track/[^ ?/]{36}/stream HTTP/1\.1\r\n")
 ADMISSION = "stream_admission"  # in the state of the application's lifespan
 
 # How much a viewer may leave unread in the kernel before it is paused: a snapshot of 2 KB and
@@ -32,22 +35,54 @@ UNACKNOWLEDGED_MS = 20_000  # with a heartbeat every 10 s, a vanished viewer is 
 class Admission(Protocol):
     """Takes connections whose request it answers itself."""
 
+    def hold(self, protocol: DetachableProtocol) -> None: ...
+
     def offer(self, protocol: DetachableProtocol, run_application: Callable[[], None]) -> bool: ...
 
 
 class DetachableProtocol(GuardedProtocol):
     """uvicorn's HTTP protocol, whose connection can be detached.
 
-    Requests are first offered to the application's `ADMISSION`.
+    Requests are first offered to the application's `ADMISSION`. It also holds the heads of requests
+    for streams, unparsed, until it calls `release_held`: other requests do not wait for them.
     """
+
+    _held = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._held:
+            self._held += data
+            if len(self._held) > MAX_HELD_BYTES:
+                self.release_held()
+            return
+        admission: Admission | None = self.app_state.get(ADMISSION)
+        is_held = (
+            admission is not None
+            and self.cycle is None
+            and not self._unframed_bytes
+            and _STREAM_HEAD.match(data) is not None
+            and data.endswith(b"\r\n\r\n")
+            and len(data) <= MAX_HELD_BYTES
+        )
+        if admission is None or not is_held:
+            super().data_received(data)
+            return
+        self._held = data
+        self.stop_deadlines()  # the head is complete
+        admission.hold(self)
+
+    def release_held(self) -> None:
+        """Parse what is held."""
+        held, self._held = self._held, b""
+        if held:
+            super().data_received(held)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         admission: Admission | None = self.app_state.get(ADMISSION)
-        start = super()._start_asgi_task
-        if admission is None or app is not self.app or cycle is not self.cycle:
-            start(cycle, app)
-        elif not admission.offer(self, partial(start, cycle, app)):
-            start(cycle, app)
+        start = partial(super()._start_asgi_task, cycle, app)
+        is_offered = admission is not None and app is self.app and cycle is self.cycle
+        if admission is None or not (is_offered and admission.offer(self, start)):
+            start()
 
     def _unsupported_upgrade_warning(self) -> None:
         """WebSockets have ordinary routes here."""

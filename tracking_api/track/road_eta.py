@@ -4,7 +4,6 @@ in a straight line. Four of five arrivals fall into the estimate's band."""
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
@@ -27,9 +26,8 @@ EstimateArrival = Callable[[TrackedOrder], Eta | None]
 ReadModel = Callable[[int], Awaitable[EtaModel | None]]
 
 MODEL_INTERVAL_S = 60.0
-FIRST_SHARE = 0.2  # of the processor's time
-FIRST_BURST_S = 5.0  # of that share saved up: 1 s, for a hundred orders
 GRAPH_AFTER_S = 3.0  # 1.2 s of CPU: viewers that reconnect after a restart come first
+BUSY_RETRY_S = 1.0
 MAX_ESTIMATES = 20_000  # of about 200 bytes
 
 _PHASES = {
@@ -43,21 +41,11 @@ _PHASES = {
 class RoadEta:
     """Estimates arrivals by road once it has an estimator, and in a straight line until then.
 
-    An estimate is computed once per fix and event of an order, however often it is read. The first
-    one of an order takes up to 20 ms. After a restart every order needs one: while they take more
-    than FIRST_SHARE of the time, further orders get the straight line.
+    An estimate is computed once per fix and event of an order, however often it is read.
     """
 
-    def __init__(
-        self,
-        estimator: Estimator | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        cpu_clock: Callable[[], float] = time.thread_time,
-    ) -> None:
+    def __init__(self, estimator: Estimator | None = None) -> None:
         self._estimator = estimator
-        self._clock = clock
-        self._cpu_clock = cpu_clock
-        self._next_first_s = clock() - FIRST_BURST_S  # no order's first estimate starts earlier
         # by order: the event and the fix that the estimate holds for
         self._estimates: OrderedDict[UUID, tuple[EstimateKey, Estimate]] = OrderedDict()
 
@@ -75,7 +63,7 @@ class RoadEta:
         """
         await asyncio.sleep(GRAPH_AFTER_S)
         while is_busy():  # noqa: ASYNC110 - busy means a burst of viewers, without an event
-            await asyncio.sleep(1)
+            await asyncio.sleep(BUSY_RETRY_S)
         estimator = self._estimator = await asyncio.to_thread(load_estimator)
         while True:
             try:
@@ -105,13 +93,7 @@ class RoadEta:
         held = self._estimates.get(order.order_id)
         if held is not None and held[0] == key:
             return _eta_of(order, position, held[1], self._estimator.model)
-        if held is None and self._next_first_s > self._clock():
-            return estimate_arrival(order)
-        started_s = self._cpu_clock()
         estimate = self._estimator.estimate(_task(order, position, phase))
-        if held is None:
-            earliest_s = max(self._next_first_s, self._clock() - FIRST_BURST_S)
-            self._next_first_s = earliest_s + (self._cpu_clock() - started_s) / FIRST_SHARE
         if estimate is None:
             return estimate_arrival(order)
         if not order.is_trail_omitted:  # omitted for an estimate that has since been replaced

@@ -175,3 +175,24 @@ def test_tracking_api__when_it_starts__has_not_loaded_the_graph_s_libraries():
     code = "import sys, tracking_api.__main__; print([n for n in ('scipy',) if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_graph__while_viewers_are_admitted__is_not_loaded_yet(monkeypatch, city):
+    busy = iter([True, True, False])
+    loaded: list[list[bool]] = []
+    taken_up = asyncio.Event()
+
+    def load() -> Estimator:
+        loaded.append(list(busy))
+        return Estimator(TravelTimeCache(city, EtaModel()))
+
+    async def read_model(_: int) -> None:
+        taken_up.set()
+
+    monkeypatch.setattr(arrivals_module, "GRAPH_AFTER_S", 0)
+    monkeypatch.setattr(arrivals_module, "BUSY_RETRY_S", 0)
+    monkeypatch.setattr(arrivals_module, "load_estimator", load)
+    keeping = asyncio.create_task(RoadEta().keep_model_current(read_model, lambda: next(busy)))
+    await taken_up.wait()
+    keeping.cancel()
+    assert loaded == [[]]
