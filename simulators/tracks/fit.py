@@ -9,10 +9,9 @@ from datetime import datetime
 
 import fitdecode
 
-from simulators.tracks.points import BAD_TIME, Skipped, TrackPoint, UnreadableTrack, make_point
+from simulators.tracks.points import BAD_TIME, CUT, Skipped, TrackPoint, UnreadableTrack, make_point
 
 DEG_PER_SEMICIRCLE = 180 / 2**31
-BREAKS_OFF = "the rest of the file is not readable"
 # what fitdecode raises on damaged data
 DAMAGED = (
     fitdecode.FitError, struct.error, ArithmeticError, AssertionError, LookupError, OSError,
@@ -41,7 +40,7 @@ def read_fit(stream: io.BufferedReader) -> Iterator[TrackPoint | Skipped]:
     except DAMAGED as exc:
         if not number:
             raise UnreadableTrack(f"not readable as FIT: {exc}") from exc
-        yield Skipped(BREAKS_OFF, f"after record {number:,}")
+        yield Skipped(CUT, f"after record {number:,}")
 
 
 def _point_of(record: fitdecode.FitDataMessage, where: str) -> TrackPoint | Skipped:

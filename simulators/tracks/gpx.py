@@ -17,6 +17,7 @@ from simulators.tracks.fields import REQUIRED, FieldNames
 from simulators.tracks.points import (
     BAD_POSITION,
     CHUNK,
+    CUT,
     NO_POSITION,
     NO_TIME,
     Skipped,
@@ -25,7 +26,7 @@ from simulators.tracks.points import (
     parse_each,
     read_number,
 )
-from simulators.tracks.xml_events import XmlEvent
+from simulators.tracks.xml_events import BREAKS_OFF, XmlEvent
 
 MAX_LEAVES = 64  # elements kept of one point
 
@@ -57,6 +58,8 @@ def read_gpx(events: Iterator[XmlEvent], names: FieldNames) -> Iterator[TrackPoi
                 if len(chunk) == CHUNK:
                     yield from _parse(chunk, names)
                     chunk = []
+        elif event.name == BREAKS_OFF:
+            yield Skipped(CUT, f"after track point {count:,}")
         elif point is not None and event.text and len(point.leaves) < MAX_LEAVES:
             point.leaves.setdefault(event.name, event.text)
     yield from _parse(chunk, names)

@@ -20,6 +20,7 @@ from simulators.tracks.fields import REQUIRED, FieldNames
 from simulators.tracks.points import (
     BAD_POSITION,
     BAD_TIME,
+    CUT,
     NO_POSITION,
     NO_TIME,
     Skipped,
@@ -29,7 +30,7 @@ from simulators.tracks.points import (
     parse_each,
     parse_instant,
 )
-from simulators.tracks.xml_events import XmlEvent
+from simulators.tracks.xml_events import BREAKS_OFF, XmlEvent
 
 MAX_PAIRS = 1_000_000  # in one gx:Track
 NAME_SPACES = {"kml": config.KMLNS, "gx": config.GXNS}
@@ -82,6 +83,10 @@ def read_kml(events: Iterator[XmlEvent], names: FieldNames) -> Iterator[TrackPoi
             elif track is not None:
                 yield from _parse(list(track.pairs(tracks)), names)
                 track = None
+        elif event.name == BREAKS_OFF:
+            if track is not None:  # the points before the damage
+                yield from _parse(list(track.pairs(tracks)), names)
+            yield Skipped(CUT, f"in track {tracks}" if track is not None else "")
         elif track is not None:
             if event.name == "SimpleArrayData":
                 array = event.attributes.get("name", "") if event.is_start else ""
@@ -154,7 +159,8 @@ def _parse_pairs(pairs: Sequence[_Pair], names: FieldNames) -> list[TrackPoint |
         if not isinstance(item.when.dt, datetime):  # a day or a year is no instant
             found.append(Skipped(BAD_TIME, f"{pair.where}: {pair.when[:40]!r}"))
             continue
-        place: list[float] = list(item.coord.coords[0])
+        places: Sequence[Sequence[float]] = item.coord.coords
+        place = places[0]
         extras = {
             key: value for key, value in names.read(pair.extras).items() if key not in REQUIRED
         }

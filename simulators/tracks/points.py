@@ -22,6 +22,7 @@ NO_TIME = "without a time"
 BAD_TIME = "time not readable"
 NO_POSITION = "without a position"
 BAD_POSITION = "position not readable"
+CUT = "the rest of the file is not readable"
 OFF_THE_GLOBE = "position outside the globe"
 
 # What a fix may hold. Recorders write -1 for an unknown accuracy, speed or heading.

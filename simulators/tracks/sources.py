@@ -18,7 +18,8 @@ from typing import Any
 from simulators.tracks.points import UnreadableTrack
 
 MIB = 1 << 20
-MAX_BYTES = 1024 * MIB  # of a file that is read as a stream, unpacked
+MAX_BYTES = 1024 * MIB  # of a file that is read as a stream
+MAX_UNPACKED_BYTES = 256 * MIB  # of an archive's content
 MAX_JSON_BYTES = 256 * MIB  # of a file that is read at once
 MAX_LINE_BYTES = 64 * 1024
 CHUNK_BYTES = 64 * 1024
@@ -29,7 +30,7 @@ BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
 class BoundedReader(io.RawIOBase):
     """Reads a stream up to a number of bytes. Raises UnreadableTrack beyond it."""
 
-    def __init__(self, stream: Any, most_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, stream: Any, most_bytes: int) -> None:
         super().__init__()
         self._stream = stream
         self._most_bytes = most_bytes
@@ -55,7 +56,8 @@ def open_track(path: Path) -> Iterator[io.BufferedReader]:
     with path.open("rb", buffering=CHUNK_BYTES) as file:
         try:
             with _unpack(file) as stream:
-                yield io.BufferedReader(BoundedReader(stream), CHUNK_BYTES)
+                most_bytes = MAX_BYTES if stream is file else MAX_UNPACKED_BYTES
+                yield io.BufferedReader(BoundedReader(stream, most_bytes), CHUNK_BYTES)
         except BROKEN_ARCHIVE as exc:
             raise UnreadableTrack(f"not a readable archive: {exc}") from exc
 

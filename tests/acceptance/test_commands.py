@@ -99,7 +99,7 @@ def test_replay__own_columns_and_bad_points__commits_the_rest_and_says_why(
     assert "7,168 days early, a GPS week rollover" in done.stdout
     with owner_connection(stack.database_admin_url) as conn:
         speeds = conn.execute(
-            "SELECT speed_mps FROM fixes WHERE driver_id = 'columns' ORDER BY fix_at"
+            "SELECT speed_mps FROM fix_history WHERE driver_id = 'columns' ORDER BY fix_at"
         ).fetchall()
     assert [speed for (speed,) in speeds] == [10.0] * 3
 

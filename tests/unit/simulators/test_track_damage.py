@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import resource
 import tracemalloc
 from collections import Counter
 from datetime import timedelta
@@ -23,6 +24,7 @@ from simulators.tracks import (
     read_tracks,
     reading,
     sources,
+    xml_events,
 )
 from simulators.tracks.jumps import leave_out_jumps
 from tests import track_files
@@ -65,12 +67,13 @@ def test_gpx__bad_elevation__keeps_the_point(tmp_path: Path) -> None:
     assert point.values == {"lat_deg": 43, "lon_deg": 11}
 
 
-@pytest.mark.parametrize("length", [250, 300, 330, 380])
+@pytest.mark.parametrize("length", [250, 300, 330, 359])
 def test_gpx__cut_file__keeps_the_whole_points(tmp_path: Path, length: int) -> None:
-    whole = track_files.gpx()
-    found = read(tmp_path, "t.gpx", whole[:length]).points
-    assert len(found) == whole[:length].count("</time>")
-    assert [point.at for point in found] == [instant_of(index) for index in range(len(found))]
+    document = track_files.gpx()[:length]
+    whole = document.count("</trkpt>")
+    found = read(tmp_path, "t.gpx", document)
+    assert [point.at for point in found.points] == [instant_of(index) for index in range(whole)]
+    assert found.skipped == Counter({"the rest of the file is not readable": 1})
 
 
 @pytest.mark.parametrize(
@@ -361,8 +364,8 @@ def test_xml__document_type__is_refused(tmp_path: Path, head: str, make: object)
         read(tmp_path, "t.xml", document)
 
 
-def test_xml__a_million_elements__are_read_in_bounded_memory(tmp_path: Path) -> None:
-    junk = b"<a><b/></a>" * 500_000  # 5.5 MB; a tree of it takes some 100 MB
+def test_xml__many_elements__are_read_in_bounded_memory(tmp_path: Path) -> None:
+    junk = b"<a><b/></a>" * 100_000  # 1.1 MB; its events at once would take 60 MB
     document = track_files.gpx().encode().replace(b"<trk>", b"<x>" + junk + b"</x><trk>")
     tracemalloc.start()
     try:
@@ -371,14 +374,52 @@ def test_xml__a_million_elements__are_read_in_bounded_memory(tmp_path: Path) -> 
     finally:
         tracemalloc.stop()
     assert len(found.points) == 3
-    assert peak < 20e6  # two copies of the document in this test, and one chunk's events
+    assert peak < 15e6  # the document in this test, and the events of one chunk
+
+
+@pytest.mark.parametrize("start", ['<trk name="', "<!-- ", "<trk><trk "])
+def test_xml__tag_without_an_end__is_not_kept(tmp_path: Path, start: str) -> None:
+    path = tmp_path / "t.gpx"
+    with path.open("w") as file:
+        file.write(track_files.gpx().replace("</trkseg></trk></gpx>", start))
+        for _ in range(64):
+            file.write("9 > " * (sources.MIB // 4) if start != "<trk><trk " else "9" * sources.MIB)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = read_recording([path])
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert len(found.points) == 3
+    assert found.skipped == Counter({"the rest of the file is not readable": 1})
+    assert grown_kib < 40 * 1024  # of 64 MiB
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        (track_files.gpx("<trkpt>" * 20), "more than 10 elements"),
+        ("<kml>" + "<Folder>" * 9, "more than 8 deep"),
+    ],
+)
+def test_xml__too_many_elements__is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: str, complaint: str
+) -> None:
+    monkeypatch.setattr(xml_events, "MAX_ELEMENTS", 10)
+    monkeypatch.setattr(xml_events, "MAX_DEPTH", 8)
+    with pytest.raises(UnreadableTrack, match=complaint):
+        read(tmp_path, "t.gpx", document)
+
+
+def test_kml__cut_in_a_track__keeps_the_pairs_before(tmp_path: Path) -> None:
+    document = track_files.kml()
+    found = read(tmp_path, "t.kml", document[: document.rindex("</gx:coord>")])
+    assert len(found.points) == 2
+    assert found.skipped["the rest of the file is not readable"] == 1
 
 
 @pytest.mark.parametrize("name", ["bomb.kmz", "bomb.csv.gz"])
 def test_archive__unpacks_to_too_much__is_refused(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources.BoundedReader.__init__, "__defaults__", (sources.MIB,))
+    monkeypatch.setattr(sources, "MAX_UNPACKED_BYTES", sources.MIB)
     zeros = track_files.csv_rows().encode() + b"\n" * (2 * sources.MIB)
     packed = {
         "bomb.kmz": track_files.zipped("track.csv", zeros),
