@@ -54,11 +54,14 @@ CREATE TABLE boot_seqs (
     settled_to int8 NOT NULL,
     newest_seq int8 NOT NULL CHECK (newest_seq >= settled_to),
     held int8,  -- fixes dropped beyond limits.max_parked, copies included; null: none
+    settled_at timestamptz NOT NULL DEFAULT now(),  -- by our clock, when it was last written
     PRIMARY KEY (driver_id, boot)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 
 -- 2,048 seqs of a boot: bit k of a bitmap stands for seq 2048 * block_no + k. Null is a bitmap
--- without bits. A block ends when settled_to has passed it and it has no rejected bit.
+-- without bits. A block ends when settled_to has passed it and it has no rejected bit. A bitmap with
+-- few bits is as long as a full one (a row is 0.4 kB with its key): the worst that a device can do,
+-- one fix in each block, doubles the bytes of its history for three days, within its quota.
 CREATE TABLE boot_seq_block (
     driver_id text COLLATE "C" NOT NULL,
     boot text COLLATE "C" NOT NULL,

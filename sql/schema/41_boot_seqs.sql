@@ -55,7 +55,7 @@ BEGIN
             END IF;
             reached := (reached + 1) | 2047;  -- the block's last seq
         END LOOP;
-        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest
+        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest, settled_at = now()
             WHERE driver_id = known.driver_id AND boot = known.boot;
         DELETE FROM boot_seq_block
             WHERE driver_id = known.driver_id AND boot = known.boot AND rejected IS NULL
@@ -201,8 +201,8 @@ DECLARE
 BEGIN
     INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
     VALUES (of_driver_id, of_boot, reached, newest)
-    ON CONFLICT (driver_id, boot) DO UPDATE
-        SET settled_to = EXCLUDED.settled_to, newest_seq = EXCLUDED.newest_seq;
+    ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
+        newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at;
     DELETE FROM boot_seq_block WHERE driver_id = of_driver_id AND boot = of_boot;
     INSERT INTO boot_seq_block (driver_id, boot, block_no, stored, rejected)
     SELECT of_driver_id, of_boot, block_no, s.bits, r.bits
@@ -210,5 +210,67 @@ BEGIN
         new_stored * int8multirange(int8range(reached + 1, NULL))
     ) s
     FULL JOIN boot_seq_block__bitmaps(new_rejected - new_stored) r USING (block_no);
+END
+$$;
+
+-- Looks at the next boots after (after_driver, after_boot), at most `at_most`, and drops those of
+-- which every stored fix is sealed: any copy is refused as `sealed`, so nothing needs to be known of
+-- it. Keeps the boot of a driver's newest fix, however old: its device may come back, and would have
+-- to close every seq that is missing. Skips drivers that are locked. Returns the last boot looked
+-- at; no row when no boot is left.
+CREATE FUNCTION boot_seqs__drop_sealed_v1(after_driver text, after_boot text, at_most int)
+RETURNS TABLE (last_driver_id text, last_boot text, boots int8)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- settled_at is not before received_at, and fix_at is at most future_s after that
+    dropped_before CONSTANT timestamptz := (
+        SELECT h.sealed_before - make_interval(secs => l.future_s)
+        FROM history_bounds h CROSS JOIN limits l
+    );
+    found_drivers text[];
+    found_boots text[];
+    found_at timestamptz[];
+    locked_drivers text[];
+BEGIN
+    SELECT array_agg(driver_id), array_agg(boot), array_agg(settled_at)
+        INTO found_drivers, found_boots, found_at
+        FROM (
+            SELECT driver_id, boot, settled_at FROM boot_seqs
+            WHERE (driver_id, boot) > (coalesce(after_driver, ''), coalesce(after_boot, ''))
+            ORDER BY driver_id, boot LIMIT at_most
+        ) b;
+    IF found_drivers IS NULL THEN
+        RETURN;
+    END IF;
+    locked_drivers := ARRAY(
+        SELECT driver_id FROM driver_state
+        WHERE driver_id IN (
+            SELECT f.driver_id FROM unnest(found_drivers, found_at) AS f (driver_id, settled_at)
+            WHERE f.settled_at < dropped_before
+        )
+        ORDER BY driver_id FOR NO KEY UPDATE SKIP LOCKED
+    );
+    WITH deleted AS (
+        DELETE FROM boot_seqs b
+        USING unnest(found_drivers, found_boots) AS f (driver_id, boot)
+        WHERE b.driver_id = f.driver_id AND b.boot = f.boot
+            AND b.settled_at < dropped_before
+            AND f.driver_id = ANY (locked_drivers)
+            AND NOT EXISTS (
+                SELECT FROM driver_state d WHERE d.driver_id = f.driver_id AND d.boot = f.boot
+            )
+        RETURNING b.driver_id, b.boot
+    ),
+    deleted_blocks AS (
+        DELETE FROM boot_seq_block k USING deleted d
+        WHERE k.driver_id = d.driver_id AND k.boot = d.boot
+    )
+    SELECT count(*) INTO boots FROM deleted;
+    last_driver_id := found_drivers[cardinality(found_drivers)];
+    last_boot := found_boots[cardinality(found_boots)];
+    RETURN NEXT;
 END
 $$;

@@ -374,7 +374,8 @@ BEGIN
             ) s
         ),
         continued_boots AS (
-            UPDATE boot_seqs b SET settled_to = s.last_seq, newest_seq = s.last_seq
+            UPDATE boot_seqs b
+            SET settled_to = s.last_seq, newest_seq = s.last_seq, settled_at = now()
             FROM (
                 SELECT boot_ctid, seq AS last_seq FROM decided
                 WHERE is_next AND outcome IS NULL AND NOT anonymous

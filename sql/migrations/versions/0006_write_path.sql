@@ -1,0 +1,462 @@
+-- An optimistic path for fixes that are next in line, and boots that are dropped when all of their
+-- fixes are sealed.
+
+SET LOCAL search_path = doorstep, public;
+SET LOCAL check_function_bodies = off;  -- functions may refer to objects that are created later
+
+-- A constant default, so no table is written again: what is known already counts as new.
+ALTER TABLE boot_seqs ADD settled_at timestamptz NOT NULL DEFAULT now();
+
+CREATE OR REPLACE FUNCTION boot_seqs__settle(seqs settled_seq[])
+RETURNS void LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    no_bits CONSTANT bit(2048) := B'0'::bit(2048);
+    known record;
+    bits bit(2048);
+    reached int8;
+    newest int8;
+    gap_at int;
+BEGIN
+    INSERT INTO boot_seq_block AS k (driver_id, boot, block_no, stored, rejected)
+    SELECT n.driver_id, n.boot, n.block_no, n.stored,
+        nullif(coalesce(n.rejected, no_bits) & ~coalesce(n.stored, no_bits), no_bits)
+    FROM (
+        SELECT s.driver_id, s.boot, s.seq >> 11 AS block_no,
+            bit_or(set_bit(no_bits, (s.seq & 2047)::int, 1)) FILTER (WHERE is_stored) AS stored,
+            bit_or(set_bit(no_bits, (s.seq & 2047)::int, 1)) FILTER (WHERE NOT is_stored)
+                AS rejected
+        FROM unnest(seqs) s GROUP BY s.driver_id, s.boot, s.seq >> 11
+    ) n
+    ON CONFLICT (driver_id, boot, block_no) DO UPDATE SET
+        stored = nullif(coalesce(k.stored, no_bits) | coalesce(EXCLUDED.stored, no_bits), no_bits),
+        rejected = nullif((coalesce(k.rejected, no_bits) | coalesce(EXCLUDED.rejected, no_bits))
+            & ~(coalesce(k.stored, no_bits) | coalesce(EXCLUDED.stored, no_bits)), no_bits);
+
+    FOR known IN
+        SELECT b.*, n.last_seq, n.fix_count, n.block_nos
+        FROM (
+            SELECT s.driver_id, s.boot, max(s.seq) AS last_seq, count(*) AS fix_count,
+                array_agg(DISTINCT s.seq >> 11) AS block_nos
+            FROM unnest(seqs) s GROUP BY s.driver_id, s.boot
+        ) n
+        JOIN boot_seqs b ON b.driver_id = n.driver_id AND b.boot = n.boot
+    LOOP
+        reached := known.settled_to;
+        newest := greatest(known.newest_seq, known.last_seq);
+        FOR step IN 1 .. 2 * known.fix_count LOOP
+            EXIT WHEN reached = newest;
+            SELECT coalesce(stored, no_bits) | coalesce(rejected, no_bits) INTO bits
+                FROM boot_seq_block
+                WHERE driver_id = known.driver_id AND boot = known.boot
+                    AND block_no = (reached + 1) >> 11;
+            EXIT WHEN NOT FOUND;
+            gap_at := position(B'0' IN substring(bits FROM ((reached + 1) & 2047)::int + 1));
+            IF gap_at > 0 THEN
+                reached := reached + gap_at - 1;
+                EXIT;
+            END IF;
+            reached := (reached + 1) | 2047;  -- the block's last seq
+        END LOOP;
+        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest, settled_at = now()
+            WHERE driver_id = known.driver_id AND boot = known.boot;
+        DELETE FROM boot_seq_block
+            WHERE driver_id = known.driver_id AND boot = known.boot AND rejected IS NULL
+                AND (block_no BETWEEN known.settled_to >> 11 AND reached >> 11
+                    OR block_no = ANY (known.block_nos))
+                AND (block_no < (reached + 1) >> 11 OR reached = newest);
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION boot_seqs__replace(
+    of_driver_id text, of_boot text, new_stored int8multirange, new_rejected int8multirange
+)
+RETURNS void LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    settled CONSTANT int8multirange := new_stored + new_rejected;
+    newest CONSTANT int8 := coalesce(upper(settled) - 1, 0);
+    reached CONSTANT int8 := coalesce(
+        (SELECT upper(r) - 1 FROM unnest(settled) r WHERE lower(r) = 1), 0);
+BEGIN
+    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
+    VALUES (of_driver_id, of_boot, reached, newest)
+    ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
+        newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at;
+    DELETE FROM boot_seq_block WHERE driver_id = of_driver_id AND boot = of_boot;
+    INSERT INTO boot_seq_block (driver_id, boot, block_no, stored, rejected)
+    SELECT of_driver_id, of_boot, block_no, s.bits, r.bits
+    FROM boot_seq_block__bitmaps(
+        new_stored * int8multirange(int8range(reached + 1, NULL))
+    ) s
+    FULL JOIN boot_seq_block__bitmaps(new_rejected - new_stored) r USING (block_no);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION boot_seqs__drop_sealed_v1(after_driver text, after_boot text, at_most int)
+RETURNS TABLE (last_driver_id text, last_boot text, boots int8)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- settled_at is not before received_at, and fix_at is at most future_s after that
+    dropped_before CONSTANT timestamptz := (
+        SELECT h.sealed_before - make_interval(secs => l.future_s)
+        FROM history_bounds h CROSS JOIN limits l
+    );
+    found_drivers text[];
+    found_boots text[];
+    found_at timestamptz[];
+    locked_drivers text[];
+BEGIN
+    SELECT array_agg(driver_id), array_agg(boot), array_agg(settled_at)
+        INTO found_drivers, found_boots, found_at
+        FROM (
+            SELECT driver_id, boot, settled_at FROM boot_seqs
+            WHERE (driver_id, boot) > (coalesce(after_driver, ''), coalesce(after_boot, ''))
+            ORDER BY driver_id, boot LIMIT at_most
+        ) b;
+    IF found_drivers IS NULL THEN
+        RETURN;
+    END IF;
+    locked_drivers := ARRAY(
+        SELECT driver_id FROM driver_state
+        WHERE driver_id IN (
+            SELECT f.driver_id FROM unnest(found_drivers, found_at) AS f (driver_id, settled_at)
+            WHERE f.settled_at < dropped_before
+        )
+        ORDER BY driver_id FOR NO KEY UPDATE SKIP LOCKED
+    );
+    WITH deleted AS (
+        DELETE FROM boot_seqs b
+        USING unnest(found_drivers, found_boots) AS f (driver_id, boot)
+        WHERE b.driver_id = f.driver_id AND b.boot = f.boot
+            AND b.settled_at < dropped_before
+            AND f.driver_id = ANY (locked_drivers)
+            AND NOT EXISTS (
+                SELECT FROM driver_state d WHERE d.driver_id = f.driver_id AND d.boot = f.boot
+            )
+        RETURNING b.driver_id, b.boot
+    ),
+    deleted_blocks AS (
+        DELETE FROM boot_seq_block k USING deleted d
+        WHERE k.driver_id = d.driver_id AND k.boot = d.boot
+    )
+    SELECT count(*) INTO boots FROM deleted;
+    last_driver_id := found_drivers[cardinality(found_drivers)];
+    last_boot := found_boots[cardinality(found_boots)];
+    RETURN NEXT;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION record_fixes__attempt(parked_drivers text[])
+RETURNS SETOF fix_outcome LANGUAGE plpgsql
+AS $$
+#variable_conflict use_column
+DECLARE
+    requested_count int;
+    locked_count int;
+    drivers_to_park text[];
+    future interval;
+    lateness interval;
+    worst_m float8;
+    sealed timestamptz;
+    fix_count int;
+    has_copies bool;
+    is_ahead bool;
+    -- The bounding box of all service areas, so that most fixes need four comparisons.
+    west float8;
+    south float8;
+    east float8;
+    north float8;
+    deferred int[];
+    outcomes fix_outcome[];
+    settled_apart settled_seq[];
+    fix_takes interval;
+    burst interval;
+    over_quota text[];  -- drivers
+    taken_back text[];  -- drivers
+    one_each bool;  -- of every driver
+BEGIN
+    SELECT make_interval(secs => future_s), make_interval(secs => lateness_s), worst_accuracy_m,
+            make_interval(secs => 1 / quota_per_s),
+            make_interval(secs => quota_burst / quota_per_s)
+        INTO future, lateness, worst_m, fix_takes, burst FROM limits;
+    IF current_setting('doorstep.quota_exempt', true) = 'on' THEN
+        fix_takes := '0';
+    END IF;
+
+    -- Step 1: lock the driver rows
+    IF parked_drivers <> '{}' THEN
+        RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(parked_drivers);
+    END IF;
+    WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
+        SELECT driver_id, count(*)::int AS fix_count, min(received_at) AS first_at,
+            max(received_at) AS last_at,
+            bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
+        FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
+    ),
+    locked AS MATERIALIZED (
+        SELECT CASE WHEN greatest(d.quota_at, r.first_at)
+                + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
+            > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
+            r.fix_count, r.is_ahead
+        FROM requested r JOIN driver_state d USING (driver_id)
+        FOR NO KEY UPDATE OF d SKIP LOCKED
+    )
+    SELECT (SELECT count(*) FROM requested), count(*),
+            array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
+            bool_or(is_ahead)
+        INTO requested_count, locked_count, over_quota, fix_count, is_ahead FROM locked;
+    IF locked_count < requested_count THEN
+        WITH locked AS MATERIALIZED (
+            SELECT d.driver_id FROM driver_state d
+            WHERE d.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)
+            FOR NO KEY UPDATE OF d SKIP LOCKED
+        )
+        SELECT array_agg(DISTINCT driver_id) INTO drivers_to_park FROM pg_temp.incoming_fix
+            WHERE driver_id NOT IN (SELECT driver_id FROM locked);
+        RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(drivers_to_park);
+    END IF;
+
+    -- Step 2: parked fixes precede those of this batch (n below 0)
+    IF EXISTS (SELECT FROM parked_fix WHERE content IS NULL) THEN
+        WITH unparked AS (
+            DELETE FROM parked_fix p
+            WHERE p.parked_id IN (
+                SELECT k.parked_id FROM parked_fix k
+                WHERE k.content IS NULL
+                    AND (k.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)) IS TRUE
+                ORDER BY k.parked_id LIMIT 20000
+            )
+            RETURNING p.*
+        ),
+        taken AS (
+            INSERT INTO pg_temp.incoming_fix (n, driver_id, boot, seq, fix_at, received_at,
+                lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
+            SELECT (-1000000000 + row_number() OVER (ORDER BY parked_id))::int4, driver_id, boot,
+                seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg,
+                altitude_m, battery, reason
+            FROM unparked
+        )
+        SELECT array_agg(DISTINCT driver_id) INTO taken_back FROM unparked;
+        over_quota := over_quota || taken_back;
+    END IF;
+    IF over_quota IS NOT NULL THEN
+        RETURN QUERY SELECT * FROM incoming_fix__park_excess(over_quota, fix_takes, burst);
+        SELECT count(*), bool_or(fix_at > received_at + interval '0.5 s')
+            INTO fix_count, is_ahead FROM pg_temp.incoming_fix;
+    END IF;
+
+    SELECT sealed_before INTO sealed FROM history_bounds;
+    SELECT min(a.west), min(a.south), max(a.east), max(a.north)
+        INTO west, south, east, north FROM service_area a;
+
+    -- Few batches contain a fix twice, and only those pay for the comparison of copies. (A plain
+    -- PATCH has neither boot nor seq, so two of one driver may be copies.)
+    has_copies := fix_count > locked_count AND EXISTS (
+        SELECT FROM pg_temp.incoming_fix GROUP BY driver_id, boot, seq HAVING count(*) > 1
+    );
+    IF is_ahead THEN
+        PERFORM driver_clock__learn();
+    END IF;
+
+    one_each := fix_count = locked_count AND over_quota IS NULL;
+
+    -- Copies that follow a storable one are decided in a second pass, when that one is written. So
+    -- a batch of n has the same result as n batches of one.
+    LOOP
+        WITH candidate AS NOT MATERIALIZED (
+            SELECT i.n, i.driver_id,
+                CASE WHEN i.seq IS NULL THEN '' ELSE coalesce(i.boot, '') END AS boot,
+                -- without boot and seq, a fix is identified by its place
+                coalesce(i.seq, hashtextextended(
+                    (i.lon_deg + 0.0)::text || ' ' || (i.lat_deg + 0.0)::text, 0
+                ) & 9223372036854775807) AS seq,
+                i.boot IS NULL OR i.seq IS NULL AS anonymous,
+                i.fix_at, i.received_at, i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps,
+                i.heading_deg, i.altitude_m, i.battery, i.reason,
+                incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg,
+                    i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery,
+                    i.reason, future, lateness, sealed) AS rejection
+            FROM pg_temp.incoming_fix i
+            WHERE deferred IS NULL OR i.n IN (SELECT unnest(deferred))
+            ORDER BY driver_id  -- neighbours share pages of the indexes and tables
+        ),
+        copies AS MATERIALIZED (
+            SELECT n,
+                count(*) FILTER (WHERE rejection IS NULL) OVER copies_before > 0
+                    AS follows_storable,
+                count(*) FILTER (WHERE rejection IS NOT NULL) OVER copies_before > 0
+                    AS follows_rejected
+            FROM candidate WHERE has_copies
+            WINDOW copies_before AS (
+                PARTITION BY driver_id, boot, seq, CASE WHEN anonymous THEN fix_at END ORDER BY n
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+            )
+        ),
+        decided AS MATERIALIZED (
+            -- Steps 3 to 5
+            SELECT r.n, r.driver_id, r.boot, r.seq, r.anonymous, r.fix_at, r.received_at,
+                r.lon_deg, r.lat_deg, r.accuracy_m, r.speed_mps, r.heading_deg, r.altitude_m,
+                r.battery, b.ctid AS boot_ctid,
+                CASE WHEN b.settled_to = b.newest_seq THEN b.settled_to
+                    WHEN b.settled_to IS NULL THEN 0 END AS continues_from,
+                one_each AND r.seq = b.settled_to + 1 AND b.settled_to = b.newest_seq AS is_next,
+                CASE
+                    WHEN NOT anonymous
+                        AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
+                        THEN 'rejected bad_id'
+                    -- a fix that is too old or too early to be new may be stored already
+                    WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed')
+                        THEN 'rejected ' || rejection
+                    -- only a seq up to the newest can be known
+                    WHEN anonymous OR (r.seq <= b.newest_seq AND coalesce(
+                        (
+                            SELECT CASE WHEN r.seq <= b.settled_to
+                                THEN get_bit(coalesce(k.rejected, B'0'::bit(2048)),
+                                    (r.seq & 2047)::int) = 0
+                                ELSE get_bit(coalesce(k.stored, B'0'::bit(2048)),
+                                    (r.seq & 2047)::int) = 1 END
+                            FROM boot_seq_block k
+                            WHERE k.driver_id = r.driver_id AND k.boot = r.boot
+                                AND k.block_no = r.seq >> 11
+                        ),
+                        r.seq <= b.settled_to
+                    )) THEN coalesce(
+                        CASE
+                            WHEN reason = 'void' THEN 'duplicate'
+                            WHEN reason IS NOT NULL THEN 'rejected ' || reason
+                            WHEN NOT anonymous AND r.fix_at < sealed THEN 'duplicate'
+                        END,
+                        (
+                            SELECT CASE WHEN (h.lon_deg, h.lat_deg, h.accuracy_m, h.speed_mps,
+                                h.heading_deg, h.altitude_m, h.battery) IS NOT DISTINCT FROM
+                                (r.lon_deg, r.lat_deg, r.accuracy_m, r.speed_mps,
+                                r.heading_deg, r.altitude_m, r.battery)
+                                THEN 'duplicate' ELSE 'conflict' END
+                            FROM fix_history h
+                            WHERE h.driver_id = r.driver_id AND h.fix_at = r.fix_at
+                                AND h.boot = r.boot AND h.seq = r.seq
+                        ),
+                        CASE
+                            WHEN NOT anonymous THEN 'conflict'
+                            WHEN r.n IN (SELECT n FROM copies WHERE follows_storable)
+                                THEN 'deferred'
+                            WHEN rejection IS NOT NULL THEN 'rejected ' || rejection
+                        END
+                    )
+                    WHEN r.n IN (SELECT n FROM copies WHERE follows_storable) THEN 'deferred'
+                    -- a corrupt copy must not prevent a good one from being stored, in either order
+                    WHEN rejection IS NOT NULL THEN 'rejected ' || CASE
+                        WHEN r.n IN (SELECT n FROM copies WHERE follows_rejected)
+                            OR (r.seq <= b.newest_seq AND coalesce((
+                                SELECT get_bit(k.rejected, (r.seq & 2047)::int) = 1
+                                FROM boot_seq_block k
+                                WHERE k.driver_id = r.driver_id AND k.boot = r.boot
+                                    AND k.block_no = r.seq >> 11
+                            ), false)) THEN 'rejected_before'
+                        ELSE rejection
+                    END
+                END AS outcome,
+                CASE
+                    WHEN lon_deg = 0 AND lat_deg = 0 THEN 'null_island'
+                    WHEN r.lat_deg BETWEEN west AND east AND r.lon_deg BETWEEN south AND north
+                        AND EXISTS (SELECT FROM service_area a
+                            WHERE r.lat_deg BETWEEN a.west AND a.east
+                            AND r.lon_deg BETWEEN a.south AND a.north)
+                        AND NOT EXISTS (SELECT FROM service_area a
+                            WHERE r.lon_deg BETWEEN a.west AND a.east
+                            AND r.lat_deg BETWEEN a.south AND a.north)
+                        THEN 'swapped'
+                    WHEN accuracy_m > worst_m THEN 'inaccurate'
+                END AS quarantine
+            FROM candidate r
+            LEFT JOIN boot_seqs b ON b.driver_id = r.driver_id AND b.boot = r.boot
+        ),
+        -- Step 6
+        history AS (
+            INSERT INTO fix_history (driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg,
+                accuracy_m, speed_mps, heading_deg, altitude_m, battery, quarantine)
+            SELECT driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg,
+                accuracy_m, speed_mps, heading_deg, altitude_m, battery, quarantine
+            FROM decided WHERE outcome IS NULL
+        ),
+        -- Nearly always a fix is the next one of its boot, and the boot's only one in the batch.
+        settled AS MATERIALIZED (
+            SELECT *,
+                -- the next seqs of the boot and nothing else
+                coalesce(is_all_stored AND first_seq = continues_from + 1
+                    AND last_seq - first_seq = fix_count - 1, false) AS continues
+            FROM (
+                SELECT driver_id, boot, min(boot_ctid) AS boot_ctid,
+                    min(continues_from) AS continues_from, min(seq) AS first_seq,
+                    max(seq) AS last_seq, count(*) AS fix_count,
+                    bool_and(outcome IS NULL) AS is_all_stored
+                FROM decided
+                WHERE NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
+                    AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
+                    AND (is_next AND outcome IS NULL) IS NOT TRUE
+                GROUP BY driver_id, boot
+            ) s
+        ),
+        continued_boots AS (
+            UPDATE boot_seqs b
+            SET settled_to = s.last_seq, newest_seq = s.last_seq, settled_at = now()
+            FROM (
+                SELECT boot_ctid, seq AS last_seq FROM decided
+                WHERE is_next AND outcome IS NULL AND NOT anonymous
+                UNION ALL
+                SELECT boot_ctid, last_seq FROM settled WHERE continues
+            ) s
+            WHERE b.ctid = s.boot_ctid  -- unchanged, because the driver row is locked
+        ),
+        new_boots AS (
+            INSERT INTO boot_seqs (driver_id, boot, settled_to, newest_seq)
+            SELECT driver_id, boot, CASE WHEN continues THEN last_seq ELSE 0 END,
+                CASE WHEN continues THEN last_seq ELSE 0 END
+            FROM settled WHERE boot_ctid IS NULL
+        )
+        SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
+                ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
+            || array_agg((n, 'quarantined', quarantine)::fix_outcome)
+                FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
+            array_agg(n) FILTER (WHERE outcome = 'deferred'),
+            (
+                SELECT array_agg((driver_id, boot, seq, outcome IS NULL)::settled_seq)
+                FROM decided
+                WHERE EXISTS (SELECT FROM settled WHERE NOT continues)
+                    AND ((driver_id, boot) IN (
+                        SELECT driver_id, boot FROM settled WHERE NOT continues
+                    )) IS TRUE  -- a hash, never a join
+                    AND NOT anonymous AND (outcome IS NULL OR (outcome LIKE 'rejected %'
+                        AND outcome NOT IN ('rejected rejected_before', 'rejected bad_id')))
+            )
+        INTO outcomes, deferred, settled_apart
+        FROM decided
+        WHERE outcome IS NOT NULL OR quarantine IS NOT NULL;
+
+        IF settled_apart IS NOT NULL THEN
+            PERFORM boot_seqs__settle(settled_apart);
+        END IF;
+        IF outcomes IS NOT NULL THEN
+            PERFORM driver_state__charge(outcomes, fix_takes);
+            IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.n < 0) THEN
+                PERFORM parked_fix__add_dead_letters(outcomes);
+            END IF;
+            IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.outcome = 'duplicate') THEN
+                PERFORM fix_history__keep_first_arrival(outcomes, future, lateness, sealed);
+            END IF;
+            RETURN QUERY SELECT o.* FROM unnest(outcomes) o;
+        END IF;
+        EXIT WHEN deferred IS NULL;
+    END LOOP;
+END
+$$;
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorstep FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION boot_seqs__drop_sealed_v1 TO driver_events;
