@@ -153,6 +153,95 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION incoming_fix__park_excess(driver_ids text[], fix_takes interval, burst interval)
+RETURNS SETOF fix_outcome LANGUAGE plpgsql
+SET enable_hashjoin = on
+AS $$
+#variable_conflict use_column
+DECLARE
+    excess int[];
+    most CONSTANT int := (SELECT max_parked FROM limits);
+BEGIN
+    WITH requested AS MATERIALIZED (
+        SELECT i.n, i.driver_id, i.received_at,
+            row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place
+        FROM pg_temp.incoming_fix i
+        WHERE (i.driver_id IN (SELECT unnest(driver_ids))) IS TRUE AND i.n >= -1500000000
+    ),
+    allowed AS MATERIALIZED (
+        SELECT r.driver_id, floor(
+            extract(epoch FROM greatest(r.last_at, d.received_at) + burst
+                - greatest(d.quota_at, r.first_at)) / extract(epoch FROM fix_takes)) AS fix_count
+        FROM (
+            SELECT driver_id, min(received_at) AS first_at, max(received_at) AS last_at
+            FROM requested GROUP BY driver_id
+        ) r
+        CROSS JOIN LATERAL (  -- a look-up for each of a few drivers, never a scan of the fleet
+            SELECT s.received_at, s.quota_at FROM driver_state s
+            WHERE s.driver_id = r.driver_id OFFSET 0
+        ) d
+    )
+    SELECT array_agg(r.n) INTO excess
+    FROM requested r JOIN allowed a USING (driver_id)
+    WHERE r.place > a.fix_count;
+    IF excess IS NULL THEN
+        RETURN;
+    END IF;
+
+    RETURN QUERY
+        WITH taken AS (
+            DELETE FROM pg_temp.incoming_fix i
+            WHERE (i.n IN (SELECT unnest(excess))) IS TRUE
+            RETURNING i.*, incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
+                i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m,
+                i.battery, i.reason, '100 years', '100 years', '-infinity') AS spoilt
+        ),
+        unspoilt AS (
+            SELECT t.*, hash_record_extended((t.fix_at, t.lon_deg, t.lat_deg, t.accuracy_m,
+                t.speed_mps, t.heading_deg, t.altitude_m, t.battery, t.reason), 0) AS content
+            FROM taken t
+            WHERE t.spoilt IS NULL OR t.spoilt = 'void'
+        ),
+        kept AS (
+            SELECT u.*, most - coalesce(q.parked, 0)
+                    >= row_number() OVER (PARTITION BY u.driver_id ORDER BY u.n) AS has_room
+            FROM (
+                SELECT DISTINCT ON (driver_id, boot, seq, content) * FROM unspoilt
+                ORDER BY driver_id, boot, seq, content, received_at, n
+            ) u
+            LEFT JOIN driver_quota q USING (driver_id)
+        ),
+        parked AS (
+            INSERT INTO parked_fix AS p (driver_id, boot, seq, fix_at, received_at, lon_deg,
+                lat_deg, accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason, content)
+            SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg, accuracy_m,
+                speed_mps, heading_deg, altitude_m, battery, reason, content
+            FROM kept WHERE has_room ORDER BY n
+            ON CONFLICT (driver_id, boot, seq, content) DO UPDATE
+                SET received_at = least(p.received_at, EXCLUDED.received_at)
+            RETURNING p.driver_id, p.xmax = 0 AS is_new
+        ),
+        counted AS (
+            INSERT INTO driver_quota AS q (driver_id, parked, drained_at)
+            SELECT driver_id, count(*), clock_timestamp() FROM parked WHERE is_new
+            GROUP BY driver_id
+            ON CONFLICT (driver_id) DO UPDATE SET parked = q.parked + EXCLUDED.parked
+        ),
+        held AS (
+            UPDATE boot_seqs b SET held = coalesce(b.held, 0) + k.fix_count
+            FROM (
+                SELECT driver_id, boot, count(*) AS fix_count FROM kept WHERE NOT has_room
+                GROUP BY driver_id, boot
+            ) k
+            WHERE b.driver_id = k.driver_id AND b.boot = k.boot
+        )
+        SELECT t.n, CASE WHEN t.spoilt IS NULL OR t.spoilt = 'void' THEN 'parked'
+                ELSE 'rejected' END,
+            CASE WHEN t.spoilt IS NULL OR t.spoilt = 'void' THEN 'over_quota' ELSE t.spoilt END
+        FROM taken t;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION record_fixes__attempt(parked_drivers text[])
 RETURNS SETOF fix_outcome LANGUAGE plpgsql
 AS $$
