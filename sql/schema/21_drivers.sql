@@ -29,10 +29,13 @@ CREATE TABLE driver_state (
     geom geometry(Point, 4326),
     cell int4,
     -- As long as the columns that the first fix fills; null from then on.
-    hot_padding bytea DEFAULT decode(repeat('00', 144), 'hex'),
+    hot_padding bytea DEFAULT decode(repeat('00', 152), 'hex'),
     -- When limits.quota_per_s covers all that the driver has sent, copies included: at most
     -- limits.quota_burst fixes ahead of their arrival. Null before the first.
-    quota_at timestamptz
+    quota_at timestamptz,
+    -- If not null: all seqs of `boot` up to it are settled and none beyond, whatever boot_seqs says
+    -- of that boot. So the next fix of the boot writes this row alone (record_fixes__continue).
+    settled_to int8
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 -- A batch looks up each driver twice. A hash index reads one page where the primary key reads
 -- three.
@@ -46,7 +49,7 @@ CREATE TABLE driver_cell (
 CREATE INDEX driver_cell_cell ON driver_cell (cell, driver_id);
 
 -- Which seqs of a boot are stored or finally rejected ("settled"): all up to settled_to, and those
--- with a bit in a block beyond. At or below settled_to a seq without a rejected bit is stored. If
+-- with a bit in a block beyond. driver_state.settled_to takes precedence: the view boot_prefix. At or below settled_to a seq without a rejected bit is stored. If
 -- settled_to = newest_seq, no block has a bit beyond, and the next seq needs no look at the blocks.
 CREATE TABLE boot_seqs (
     driver_id text COLLATE "C" NOT NULL REFERENCES driver,

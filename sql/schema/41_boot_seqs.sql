@@ -1,6 +1,53 @@
 -- Which seqs of a boot are settled: a prefix, and bitmaps of 2,048 seqs beyond it. The cost of a
 -- fix is bounded whatever seqs a device sends: docs/explanation/watermark.md.
 
+-- The prefix of each boot: that of the boot of a driver's newest fix may be in driver_state.
+CREATE VIEW boot_prefix AS
+SELECT s.driver_id, s.boot, greatest(s.settled_to, d.settled_to) AS settled_to,
+    greatest(s.newest_seq, d.settled_to) AS newest_seq, s.held
+FROM boot_seqs s
+LEFT JOIN driver_state d ON d.driver_id = s.driver_id AND d.boot = s.boot;
+
+-- Moves the prefixes of the drivers of incoming_fix from driver_state to boot_seqs. The drivers'
+-- rows are locked.
+CREATE FUNCTION driver_state__release_prefixes()
+RETURNS void LANGUAGE sql
+AS $$
+    WITH released AS (
+        UPDATE driver_state d SET settled_to = NULL
+        FROM (
+            SELECT e.ctid, e.settled_to FROM (
+                SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
+            ) i
+            JOIN driver_state e ON e.driver_id = i.driver_id AND e.settled_to IS NOT NULL
+        ) held
+        WHERE d.ctid = held.ctid
+        RETURNING d.driver_id, d.boot, held.settled_to
+    )
+    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
+    SELECT driver_id, boot, settled_to, settled_to FROM released
+    ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
+        newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at
+        WHERE b.newest_seq <= EXCLUDED.newest_seq
+$$;
+
+-- Copies the prefix of the boot of each driver's newest fix to driver_state, for the drivers of
+-- incoming_fix, if nothing beyond it is settled. The drivers' rows are locked.
+CREATE FUNCTION driver_state__take_prefixes()
+RETURNS void LANGUAGE sql
+AS $$
+    UPDATE driver_state d SET settled_to = k.settled_to
+    FROM (
+        SELECT e.ctid, b.settled_to FROM (
+            SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
+        ) i
+        JOIN driver_state e ON e.driver_id = i.driver_id
+        JOIN boot_seqs b ON b.driver_id = e.driver_id AND b.boot = e.boot
+            AND b.settled_to = b.newest_seq
+    ) k
+    WHERE d.ctid = k.ctid
+$$;
+
 -- Settles seqs that do not simply continue their boot: sets their bits, and moves each prefix over
 -- at most two blocks per seq. The rows of boot_seqs exist, and their drivers' rows are locked.
 CREATE FUNCTION boot_seqs__settle(seqs settled_seq[])
@@ -120,7 +167,7 @@ SET search_path = doorstep, public, pg_temp
 AS $$
     SELECT s.driver_id, s.boot, coalesce(g.seq, s.settled_to), coalesce(g.missing, '[]')
     FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
-    JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    JOIN boot_prefix s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
     LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
         ON s.settled_to < s.newest_seq
     WHERE s.newest_seq > 0
@@ -142,7 +189,7 @@ AS $$
         coalesce(s.held, 0)
     FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
     CROSS JOIN limits l
-    LEFT JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN boot_prefix s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
     LEFT JOIN driver_quota q ON q.driver_id = requested.driver_id
     LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
         ON s.settled_to < s.newest_seq
@@ -162,7 +209,7 @@ CREATE VIEW driver_boot AS
 SELECT s.driver_id, s.boot,
     int8multirange(int8range(1, s.settled_to + 1)) - b.rejected + b.stored AS stored,
     b.rejected
-FROM boot_seqs s
+FROM boot_prefix s
 CROSS JOIN LATERAL (
     SELECT coalesce(range_agg(k.stored), '{}') AS stored,
         coalesce(range_agg(k.rejected), '{}') AS rejected
@@ -199,6 +246,7 @@ DECLARE
     reached CONSTANT int8 := coalesce(
         (SELECT upper(r) - 1 FROM unnest(settled) r WHERE lower(r) = 1), 0);
 BEGIN
+    UPDATE driver_state SET settled_to = NULL WHERE driver_id = of_driver_id AND boot = of_boot;
     INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
     VALUES (of_driver_id, of_boot, reached, newest)
     ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,

@@ -85,6 +85,7 @@ END
 $$;
 
 -- Writes all of incoming_fix. Returns the rows that have an outcome other than "committed".
+-- record_fixes__continue writes most fixes; the steps are for the rest, record_fixes__attempt.
 --   1 lock the driver rows; park fixes whose row is locked, reject unknown drivers
 --   2 take back fixes of these drivers that were parked because a row was locked, and park what is
 --     over a driver's quota
@@ -107,18 +108,138 @@ DECLARE
     outcomes fix_outcome[];
     parked_drivers text[] := '{}';
     detail text;
+    -- Fixes that are parked for a lock precede those of the batch.
+    is_optimistic bool := NOT EXISTS (SELECT FROM parked_fix WHERE content IS NULL);
 BEGIN
     LOOP
         BEGIN
+            IF is_optimistic AND record_fixes__continue() THEN
+                RETURN;
+            END IF;
             SELECT array_agg(o) INTO outcomes FROM record_fixes__attempt(parked_drivers) o;
             EXIT;
-        EXCEPTION WHEN SQLSTATE 'DS012' THEN
-            GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
-            parked_drivers := parked_drivers
-                || ARRAY(SELECT jsonb_array_elements_text(detail::jsonb));
+        EXCEPTION
+            WHEN SQLSTATE 'DS012' THEN
+                GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+                parked_drivers := parked_drivers
+                    || ARRAY(SELECT jsonb_array_elements_text(detail::jsonb));
+                is_optimistic := false;
+            WHEN lock_not_available THEN
+                IF NOT is_optimistic THEN
+                    RAISE;
+                END IF;
+                is_optimistic := false;
         END;
     END LOOP;
     RETURN QUERY SELECT o.* FROM unnest(outcomes) o WHERE o.n >= 0;
+END
+$$;
+
+-- The optimistic path, for nearly every fix: writes the fixes of each driver whose fixes are all
+-- ordinary, the next seqs of the boot of its newest fix, later than that, and within the quota. One
+-- update of driver_state locks the row, checks and moves the prefix and the position. Removes these
+-- fixes from incoming_fix; returns whether none is left. What it decides, record_fixes__attempt
+-- would decide alike. Locks are waited for as briefly as possible: then the caller starts over.
+CREATE FUNCTION record_fixes__continue()
+RETURNS bool LANGUAGE plpgsql
+SET lock_timeout = '1ms'
+AS $$
+#variable_conflict use_column
+DECLARE
+    future interval;
+    lateness interval;
+    worst_m float8;
+    sealed timestamptz;
+    fix_takes interval;
+    burst interval;
+    west float8;
+    south float8;
+    east float8;
+    north float8;
+    moved_drivers text[];
+    moved_count int;
+    fix_count int;
+BEGIN
+    SELECT make_interval(secs => l.future_s), make_interval(secs => l.lateness_s),
+            l.worst_accuracy_m,
+            CASE WHEN current_setting('doorstep.quota_exempt', true) = 'on' THEN interval '0'
+                ELSE make_interval(secs => 1 / l.quota_per_s) END,
+            make_interval(secs => l.quota_burst / l.quota_per_s), h.sealed_before
+        INTO future, lateness, worst_m, fix_takes, burst, sealed
+        FROM limits l CROSS JOIN history_bounds h;
+    SELECT min(a.west), min(a.south), max(a.east), max(a.north)
+        INTO west, south, east, north FROM service_area a;
+
+    PERFORM set_config('doorstep.drivers_are_moved', 'on', true);
+    WITH fixes AS MATERIALIZED (
+        SELECT i.driver_id, i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg, i.lat_deg,
+            i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery,
+            row_number() OVER in_order AS fix_count,
+            first_value(i.seq) OVER in_order AS first_seq,
+            first_value(i.received_at) OVER in_order AS first_at,
+            lead(true) OVER in_order IS NULL AS is_last,
+            -- Steps 4 and 5 of record_fixes__attempt: neither rejected nor quarantined
+            coalesce(i.boot <> '' AND i.seq BETWEEN 1 AND 4611686018427387904
+                AND i.fix_at <= i.received_at + interval '0.5 s'
+                AND (i.accuracy_m <= worst_m) IS NOT FALSE
+                AND (i.lon_deg <> 0 OR i.lat_deg <> 0)
+                AND NOT (i.lat_deg BETWEEN west AND east AND i.lon_deg BETWEEN south AND north)
+                    IS TRUE
+                AND incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
+                    i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m,
+                    i.battery, i.reason, future, lateness, sealed) IS NULL
+                AND CASE WHEN row_number() OVER in_order = 1 THEN true
+                    ELSE i.boot = lag(i.boot) OVER in_order AND i.seq = lag(i.seq) OVER in_order + 1
+                        AND i.fix_at > lag(i.fix_at) OVER in_order
+                        AND i.received_at >= lag(i.received_at) OVER in_order END, false) AS is_next
+        FROM pg_temp.incoming_fix i
+        WINDOW in_order AS (PARTITION BY i.driver_id ORDER BY i.n)
+    ),
+    moved AS (
+        UPDATE driver_state d SET
+            fix_at = f.fix_at, received_at = f.received_at,
+            lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
+            speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
+            battery = f.battery, boot = f.boot, seq = f.seq, settled_to = f.seq,
+            geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
+            cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
+            quota_at = CASE WHEN f.fix_count = 1
+                THEN greatest(d.quota_at, f.received_at) + fix_takes
+                ELSE greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                    f.received_at + fix_takes) END
+        FROM (
+            SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
+            FROM fixes n
+            JOIN driver_state existing ON n.is_last AND n.is_next
+                AND existing.driver_id = n.driver_id AND existing.boot = n.boot
+                AND existing.settled_to = n.first_seq - 1 AND existing.fix_at < n.fix_at
+                AND greatest(existing.quota_at, n.first_at) + n.fix_count * fix_takes
+                    <= greatest(n.received_at, existing.received_at) + burst
+            WHERE (n.driver_id IN (SELECT driver_id FROM fixes WHERE NOT is_next)) IS NOT TRUE
+        ) f
+        WHERE d.ctid = f.existing_ctid  -- another transaction may have moved it: then not here
+        RETURNING d.driver_id, d.cell, f.existing_cell, f.fix_count
+    ),
+    cells AS (
+        INSERT INTO driver_cell AS c (driver_id, cell)
+        SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM existing_cell
+        ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell
+    ),
+    history AS (
+        INSERT INTO fix_history (driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg,
+            accuracy_m, speed_mps, heading_deg, altitude_m, battery)
+        SELECT driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
+            heading_deg, altitude_m, battery
+        FROM fixes WHERE (driver_id IN (SELECT driver_id FROM moved)) IS TRUE
+    )
+    SELECT array_agg(driver_id), coalesce(sum(fix_count), 0), (SELECT count(*) FROM fixes)
+        INTO moved_drivers, moved_count, fix_count FROM moved;
+    PERFORM set_config('doorstep.drivers_are_moved', 'off', true);
+    IF moved_count < fix_count AND moved_count > 0 THEN
+        DELETE FROM pg_temp.incoming_fix
+            WHERE (driver_id IN (SELECT unnest(moved_drivers))) IS TRUE;
+    END IF;
+    RETURN moved_count = fix_count;
 END
 $$;
 
@@ -148,6 +269,7 @@ DECLARE
     fix_takes interval;
     burst interval;
     over_quota text[];  -- drivers
+    have_prefixes bool;  -- in driver_state
     taken_back text[];  -- drivers
     one_each bool;  -- of every driver
 BEGIN
@@ -173,14 +295,15 @@ BEGIN
         SELECT CASE WHEN greatest(d.quota_at, r.first_at)
                 + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
             > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
-            r.fix_count, r.is_ahead
+            r.fix_count, r.is_ahead, d.settled_to IS NOT NULL AS has_prefix
         FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
     SELECT (SELECT count(*) FROM requested), count(*),
             array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
-            bool_or(is_ahead)
-        INTO requested_count, locked_count, over_quota, fix_count, is_ahead FROM locked;
+            bool_or(is_ahead), bool_or(has_prefix)
+        INTO requested_count, locked_count, over_quota, fix_count, is_ahead, have_prefixes
+        FROM locked;
     IF locked_count < requested_count THEN
         WITH locked AS MATERIALIZED (
             SELECT d.driver_id FROM driver_state d
@@ -221,6 +344,9 @@ BEGIN
             INTO fix_count, is_ahead FROM pg_temp.incoming_fix;
     END IF;
 
+    IF have_prefixes THEN
+        PERFORM driver_state__release_prefixes();
+    END IF;
     SELECT sealed_before INTO sealed FROM history_bounds;
     SELECT min(a.west), min(a.south), max(a.east), max(a.north)
         INTO west, south, east, north FROM service_area a;
@@ -424,6 +550,7 @@ BEGIN
         END IF;
         EXIT WHEN deferred IS NULL;
     END LOOP;
+    PERFORM driver_state__take_prefixes();
 END
 $$;
 

@@ -11,6 +11,9 @@ DECLARE
     moved_drivers text[];
     moved_count int;
 BEGIN
+    IF current_setting('doorstep.drivers_are_moved', true) = 'on' THEN
+        RETURN NULL;  -- by record_fixes__continue
+    END IF;
     WITH moved AS (
         UPDATE driver_state d SET
             fix_at = f.fix_at, received_at = f.received_at,

@@ -7,6 +7,66 @@ SET LOCAL check_function_bodies = off;  -- functions may refer to objects that a
 -- A constant default, so no table is written again: what is known already counts as new.
 ALTER TABLE boot_seqs ADD settled_at timestamptz NOT NULL DEFAULT now();
 
+ALTER TABLE driver_state ADD settled_to int8;
+ALTER TABLE driver_state ALTER hot_padding SET DEFAULT decode(repeat('00', 152), 'hex');
+
+CREATE OR REPLACE VIEW boot_prefix AS
+SELECT s.driver_id, s.boot, greatest(s.settled_to, d.settled_to) AS settled_to,
+    greatest(s.newest_seq, d.settled_to) AS newest_seq, s.held
+FROM boot_seqs s
+LEFT JOIN driver_state d ON d.driver_id = s.driver_id AND d.boot = s.boot;
+
+CREATE OR REPLACE VIEW driver_boot AS
+SELECT s.driver_id, s.boot,
+    int8multirange(int8range(1, s.settled_to + 1)) - b.rejected + b.stored AS stored,
+    b.rejected
+FROM boot_prefix s
+CROSS JOIN LATERAL (
+    SELECT coalesce(range_agg(k.stored), '{}') AS stored,
+        coalesce(range_agg(k.rejected), '{}') AS rejected
+    FROM (
+        SELECT boot_seq_block__ranges(b.block_no, b.stored) AS stored,
+            boot_seq_block__ranges(b.block_no, b.rejected) AS rejected
+        FROM boot_seq_block b WHERE b.driver_id = s.driver_id AND b.boot = s.boot
+    ) k
+) b;
+
+CREATE OR REPLACE FUNCTION driver_state__release_prefixes()
+RETURNS void LANGUAGE sql
+AS $$
+    WITH released AS (
+        UPDATE driver_state d SET settled_to = NULL
+        FROM (
+            SELECT e.ctid, e.settled_to FROM (
+                SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
+            ) i
+            JOIN driver_state e ON e.driver_id = i.driver_id AND e.settled_to IS NOT NULL
+        ) held
+        WHERE d.ctid = held.ctid
+        RETURNING d.driver_id, d.boot, held.settled_to
+    )
+    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
+    SELECT driver_id, boot, settled_to, settled_to FROM released
+    ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
+        newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at
+        WHERE b.newest_seq <= EXCLUDED.newest_seq
+$$;
+
+CREATE OR REPLACE FUNCTION driver_state__take_prefixes()
+RETURNS void LANGUAGE sql
+AS $$
+    UPDATE driver_state d SET settled_to = k.settled_to
+    FROM (
+        SELECT e.ctid, b.settled_to FROM (
+            SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
+        ) i
+        JOIN driver_state e ON e.driver_id = i.driver_id
+        JOIN boot_seqs b ON b.driver_id = e.driver_id AND b.boot = e.boot
+            AND b.settled_to = b.newest_seq
+    ) k
+    WHERE d.ctid = k.ctid
+$$;
+
 CREATE OR REPLACE FUNCTION boot_seqs__settle(seqs settled_seq[])
 RETURNS void LANGUAGE plpgsql
 AS $$
@@ -70,6 +130,39 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION read_watermarks_v1(driver_ids text[], boots text[])
+RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT s.driver_id, s.boot, coalesce(g.seq, s.settled_to), coalesce(g.missing, '[]')
+    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
+    JOIN boot_prefix s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
+        ON s.settled_to < s.newest_seq
+    WHERE s.newest_seq > 0
+$$;
+
+CREATE OR REPLACE FUNCTION read_watermarks_v2(driver_ids text[], boots text[])
+RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb, hold_s int, held int8)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT requested.driver_id, requested.boot, coalesce(g.seq, s.settled_to, 0),
+        coalesce(g.missing, '[]'),
+        -- as long as half of the quota takes for what is parked; 1 h at most, then it is said again
+        CASE WHEN q.parked > 0
+            THEN least(3600, greatest(60, ceil(2 * q.parked / l.quota_per_s)))::int END,
+        coalesce(s.held, 0)
+    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
+    CROSS JOIN limits l
+    LEFT JOIN boot_prefix s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN driver_quota q ON q.driver_id = requested.driver_id
+    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
+        ON s.settled_to < s.newest_seq
+    WHERE s.newest_seq > 0 OR q.parked > 0
+$$;
+
 CREATE OR REPLACE FUNCTION boot_seqs__replace(
     of_driver_id text, of_boot text, new_stored int8multirange, new_rejected int8multirange
 )
@@ -82,6 +175,7 @@ DECLARE
     reached CONSTANT int8 := coalesce(
         (SELECT upper(r) - 1 FROM unnest(settled) r WHERE lower(r) = 1), 0);
 BEGIN
+    UPDATE driver_state SET settled_to = NULL WHERE driver_id = of_driver_id AND boot = of_boot;
     INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
     VALUES (of_driver_id, of_boot, reached, newest)
     ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
@@ -242,6 +336,149 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION record_fixes_v1()
+RETURNS SETOF fix_outcome LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join here is a look-up by key in a large table
+SET enable_mergejoin = off
+SET enable_seqscan = off  -- also in partitions that were empty when the plan was made
+SET work_mem = '64MB'  -- sorts a batch of 20,000 in memory
+AS $$
+#variable_conflict use_column
+DECLARE
+    outcomes fix_outcome[];
+    parked_drivers text[] := '{}';
+    detail text;
+    -- Fixes that are parked for a lock precede those of the batch.
+    is_optimistic bool := NOT EXISTS (SELECT FROM parked_fix WHERE content IS NULL);
+BEGIN
+    LOOP
+        BEGIN
+            IF is_optimistic AND record_fixes__continue() THEN
+                RETURN;
+            END IF;
+            SELECT array_agg(o) INTO outcomes FROM record_fixes__attempt(parked_drivers) o;
+            EXIT;
+        EXCEPTION
+            WHEN SQLSTATE 'DS012' THEN
+                GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
+                parked_drivers := parked_drivers
+                    || ARRAY(SELECT jsonb_array_elements_text(detail::jsonb));
+                is_optimistic := false;
+            WHEN lock_not_available THEN
+                IF NOT is_optimistic THEN
+                    RAISE;
+                END IF;
+                is_optimistic := false;
+        END;
+    END LOOP;
+    RETURN QUERY SELECT o.* FROM unnest(outcomes) o WHERE o.n >= 0;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION record_fixes__continue()
+RETURNS bool LANGUAGE plpgsql
+SET lock_timeout = '1ms'
+AS $$
+#variable_conflict use_column
+DECLARE
+    future interval;
+    lateness interval;
+    worst_m float8;
+    sealed timestamptz;
+    fix_takes interval;
+    burst interval;
+    west float8;
+    south float8;
+    east float8;
+    north float8;
+    moved_drivers text[];
+    moved_count int;
+    fix_count int;
+BEGIN
+    SELECT make_interval(secs => l.future_s), make_interval(secs => l.lateness_s),
+            l.worst_accuracy_m,
+            CASE WHEN current_setting('doorstep.quota_exempt', true) = 'on' THEN interval '0'
+                ELSE make_interval(secs => 1 / l.quota_per_s) END,
+            make_interval(secs => l.quota_burst / l.quota_per_s), h.sealed_before
+        INTO future, lateness, worst_m, fix_takes, burst, sealed
+        FROM limits l CROSS JOIN history_bounds h;
+    SELECT min(a.west), min(a.south), max(a.east), max(a.north)
+        INTO west, south, east, north FROM service_area a;
+
+    PERFORM set_config('doorstep.drivers_are_moved', 'on', true);
+    WITH fixes AS MATERIALIZED (
+        SELECT i.driver_id, i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg, i.lat_deg,
+            i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery,
+            row_number() OVER in_order AS fix_count,
+            first_value(i.seq) OVER in_order AS first_seq,
+            first_value(i.received_at) OVER in_order AS first_at,
+            lead(true) OVER in_order IS NULL AS is_last,
+            -- Steps 4 and 5 of record_fixes__attempt: neither rejected nor quarantined
+            coalesce(i.boot <> '' AND i.seq BETWEEN 1 AND 4611686018427387904
+                AND i.fix_at <= i.received_at + interval '0.5 s'
+                AND (i.accuracy_m <= worst_m) IS NOT FALSE
+                AND (i.lon_deg <> 0 OR i.lat_deg <> 0)
+                AND NOT (i.lat_deg BETWEEN west AND east AND i.lon_deg BETWEEN south AND north)
+                    IS TRUE
+                AND incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
+                    i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m,
+                    i.battery, i.reason, future, lateness, sealed) IS NULL
+                AND CASE WHEN row_number() OVER in_order = 1 THEN true
+                    ELSE i.boot = lag(i.boot) OVER in_order AND i.seq = lag(i.seq) OVER in_order + 1
+                        AND i.fix_at > lag(i.fix_at) OVER in_order
+                        AND i.received_at >= lag(i.received_at) OVER in_order END, false) AS is_next
+        FROM pg_temp.incoming_fix i
+        WINDOW in_order AS (PARTITION BY i.driver_id ORDER BY i.n)
+    ),
+    moved AS (
+        UPDATE driver_state d SET
+            fix_at = f.fix_at, received_at = f.received_at,
+            lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
+            speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
+            battery = f.battery, boot = f.boot, seq = f.seq, settled_to = f.seq,
+            geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
+            cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
+            quota_at = CASE WHEN f.fix_count = 1
+                THEN greatest(d.quota_at, f.received_at) + fix_takes
+                ELSE greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                    f.received_at + fix_takes) END
+        FROM (
+            SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
+            FROM fixes n
+            JOIN driver_state existing ON n.is_last AND n.is_next
+                AND existing.driver_id = n.driver_id AND existing.boot = n.boot
+                AND existing.settled_to = n.first_seq - 1 AND existing.fix_at < n.fix_at
+                AND greatest(existing.quota_at, n.first_at) + n.fix_count * fix_takes
+                    <= greatest(n.received_at, existing.received_at) + burst
+            WHERE (n.driver_id IN (SELECT driver_id FROM fixes WHERE NOT is_next)) IS NOT TRUE
+        ) f
+        WHERE d.ctid = f.existing_ctid  -- another transaction may have moved it: then not here
+        RETURNING d.driver_id, d.cell, f.existing_cell, f.fix_count
+    ),
+    cells AS (
+        INSERT INTO driver_cell AS c (driver_id, cell)
+        SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM existing_cell
+        ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell
+    ),
+    history AS (
+        INSERT INTO fix_history (driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg,
+            accuracy_m, speed_mps, heading_deg, altitude_m, battery)
+        SELECT driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
+            heading_deg, altitude_m, battery
+        FROM fixes WHERE (driver_id IN (SELECT driver_id FROM moved)) IS TRUE
+    )
+    SELECT array_agg(driver_id), coalesce(sum(fix_count), 0), (SELECT count(*) FROM fixes)
+        INTO moved_drivers, moved_count, fix_count FROM moved;
+    PERFORM set_config('doorstep.drivers_are_moved', 'off', true);
+    IF moved_count < fix_count AND moved_count > 0 THEN
+        DELETE FROM pg_temp.incoming_fix
+            WHERE (driver_id IN (SELECT unnest(moved_drivers))) IS TRUE;
+    END IF;
+    RETURN moved_count = fix_count;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION record_fixes__attempt(parked_drivers text[])
 RETURNS SETOF fix_outcome LANGUAGE plpgsql
 AS $$
@@ -268,6 +505,7 @@ DECLARE
     fix_takes interval;
     burst interval;
     over_quota text[];  -- drivers
+    have_prefixes bool;  -- in driver_state
     taken_back text[];  -- drivers
     one_each bool;  -- of every driver
 BEGIN
@@ -293,14 +531,15 @@ BEGIN
         SELECT CASE WHEN greatest(d.quota_at, r.first_at)
                 + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
             > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
-            r.fix_count, r.is_ahead
+            r.fix_count, r.is_ahead, d.settled_to IS NOT NULL AS has_prefix
         FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
     SELECT (SELECT count(*) FROM requested), count(*),
             array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
-            bool_or(is_ahead)
-        INTO requested_count, locked_count, over_quota, fix_count, is_ahead FROM locked;
+            bool_or(is_ahead), bool_or(has_prefix)
+        INTO requested_count, locked_count, over_quota, fix_count, is_ahead, have_prefixes
+        FROM locked;
     IF locked_count < requested_count THEN
         WITH locked AS MATERIALIZED (
             SELECT d.driver_id FROM driver_state d
@@ -341,6 +580,9 @@ BEGIN
             INTO fix_count, is_ahead FROM pg_temp.incoming_fix;
     END IF;
 
+    IF have_prefixes THEN
+        PERFORM driver_state__release_prefixes();
+    END IF;
     SELECT sealed_before INTO sealed FROM history_bounds;
     SELECT min(a.west), min(a.south), max(a.east), max(a.north)
         INTO west, south, east, north FROM service_area a;
@@ -544,6 +786,74 @@ BEGIN
         END IF;
         EXIT WHEN deferred IS NULL;
     END LOOP;
+    PERFORM driver_state__take_prefixes();
+END
+$$;
+
+CREATE OR REPLACE FUNCTION fix_history__derive_driver_state()
+RETURNS trigger LANGUAGE plpgsql
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+AS $$
+DECLARE
+    fix_takes CONSTANT interval := (SELECT make_interval(secs => 1 / quota_per_s) FROM limits);
+    moved_drivers text[];
+    moved_count int;
+BEGIN
+    IF current_setting('doorstep.drivers_are_moved', true) = 'on' THEN
+        RETURN NULL;  -- by record_fixes__continue
+    END IF;
+    WITH moved AS (
+        UPDATE driver_state d SET
+            fix_at = f.fix_at, received_at = f.received_at,
+            lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
+            speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
+            battery = f.battery, boot = f.boot, seq = f.seq,
+            geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
+            cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
+            quota_at = CASE WHEN f.fix_count = 1
+                THEN greatest(d.quota_at, f.received_at) + fix_takes
+                ELSE greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                    f.received_at + fix_takes) END
+        FROM (
+            SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
+            FROM (
+                SELECT *, (row_number() OVER oldest_first)::int AS fix_count,
+                    first_value(received_at) OVER oldest_first AS first_at,
+                    lead(true) OVER oldest_first IS NULL AS is_newest
+                FROM new_fixes WHERE quarantine IS NULL
+                WINDOW oldest_first AS (PARTITION BY driver_id ORDER BY fix_at, boot, seq)
+            ) n
+            JOIN driver_state existing ON n.is_newest AND existing.driver_id = n.driver_id
+                AND (existing.fix_at IS NULL OR n.fix_at > existing.fix_at
+                    OR (n.fix_at = existing.fix_at
+                        AND (n.boot, n.seq) > (existing.boot, existing.seq)))
+        ) f
+        WHERE d.ctid = f.existing_ctid  -- unchanged, because the driver row is locked
+        RETURNING d.driver_id, d.cell, f.existing_cell, f.fix_count
+    ),
+    cells AS (
+        INSERT INTO driver_cell AS c (driver_id, cell)
+        SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM existing_cell
+        ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell
+    )
+    SELECT array_agg(driver_id), coalesce(sum(fix_count), 0) INTO moved_drivers, moved_count
+        FROM moved;
+    IF moved_count < (SELECT count(*) FROM new_fixes) THEN  -- late and quarantined ones
+        UPDATE driver_state d SET quota_at =
+            greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
+                f.last_at + fix_takes)
+        FROM (
+            SELECT driver_id, count(*) AS fix_count, min(received_at) AS first_at,
+                max(received_at) AS last_at
+            FROM new_fixes
+            WHERE quarantine IS NOT NULL
+                OR (driver_id IN (SELECT unnest(moved_drivers))) IS NOT TRUE
+            GROUP BY driver_id
+        ) f
+        WHERE d.driver_id = f.driver_id;
+    END IF;
+    RETURN NULL;
 END
 $$;
 
