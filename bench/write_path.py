@@ -38,6 +38,7 @@ from doorstep.store.records import INCOMING_TYPES, IncomingRow
 CREATE_BARE = """
 CREATE TABLE bare_history (LIKE fix_history INCLUDING DEFAULTS,
     PRIMARY KEY (driver_id, fix_at, boot, seq));
+INSERT INTO bare_history SELECT * FROM fix_history ORDER BY recorded_at;
 CREATE TEMP TABLE incoming_bare (n int4, driver_id text COLLATE "C", boot text COLLATE "C",
     seq int8, fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
     accuracy_m float8, speed_mps float8, heading_deg float8, altitude_m float8, battery float8,

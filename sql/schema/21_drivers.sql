@@ -35,7 +35,9 @@ CREATE TABLE driver_state (
     quota_at timestamptz,
     -- If not null: all seqs of `boot` up to it are settled and none beyond, whatever boot_seqs says
     -- of that boot. So the next fix of the boot writes this row alone (record_fixes__continue).
-    settled_to int8
+    settled_to int8,
+    -- True if the newest fix came to be in another cell by record_fixes__continue; for its own use.
+    is_in_new_cell bool
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 -- A batch looks up each driver twice. A hash index reads one page where the primary key reads
 -- three.

@@ -159,6 +159,7 @@ DECLARE
     moved_drivers text[];
     moved_count int;
     fix_count int;
+    one_each bool;  -- of every driver
 BEGIN
     SELECT make_interval(secs => l.future_s), make_interval(secs => l.lateness_s),
             l.worst_accuracy_m,
@@ -171,29 +172,40 @@ BEGIN
         INTO west, south, east, north FROM service_area a;
 
     PERFORM set_config('doorstep.drivers_are_moved', 'on', true);
-    WITH fixes AS MATERIALIZED (
-        SELECT i.driver_id, i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg, i.lat_deg,
-            i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery,
-            row_number() OVER in_order AS fix_count,
-            first_value(i.seq) OVER in_order AS first_seq,
-            first_value(i.received_at) OVER in_order AS first_at,
-            lead(true) OVER in_order IS NULL AS is_last,
+    one_each := (
+        SELECT bool_and(k.fix_count = 1)
+        FROM (SELECT count(*) AS fix_count FROM pg_temp.incoming_fix GROUP BY driver_id) k
+    );
+    WITH checked AS NOT MATERIALIZED (
+        SELECT i.*,
             -- Steps 4 and 5 of record_fixes__attempt: neither rejected nor quarantined
             coalesce(i.boot <> '' AND i.seq BETWEEN 1 AND 4611686018427387904
                 AND i.fix_at <= i.received_at + interval '0.5 s'
                 AND (i.accuracy_m <= worst_m) IS NOT FALSE
                 AND (i.lon_deg <> 0 OR i.lat_deg <> 0)
-                AND NOT (i.lat_deg BETWEEN west AND east AND i.lon_deg BETWEEN south AND north)
-                    IS TRUE
+                AND (i.lat_deg BETWEEN west AND east AND i.lon_deg BETWEEN south AND north)
+                    IS NOT TRUE
                 AND incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
                     i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m,
-                    i.battery, i.reason, future, lateness, sealed) IS NULL
-                AND CASE WHEN row_number() OVER in_order = 1 THEN true
-                    ELSE i.boot = lag(i.boot) OVER in_order AND i.seq = lag(i.seq) OVER in_order + 1
-                        AND i.fix_at > lag(i.fix_at) OVER in_order
-                        AND i.received_at >= lag(i.received_at) OVER in_order END, false) AS is_next
+                    i.battery, i.reason, future, lateness, sealed) IS NULL, false) AS is_ordinary
         FROM pg_temp.incoming_fix i
-        WINDOW in_order AS (PARTITION BY i.driver_id ORDER BY i.n)
+    ),
+    fixes AS MATERIALIZED (  -- neighbours share pages of the indexes and tables
+        (
+            SELECT *, n AS first_n, seq AS first_seq, received_at AS first_at, 1 AS fix_count,
+                true AS is_last, is_ordinary AS is_next
+            FROM checked WHERE one_each ORDER BY driver_id
+        )
+        UNION ALL
+        SELECT *, first_value(n) OVER in_order, first_value(seq) OVER in_order,
+            first_value(received_at) OVER in_order, (row_number() OVER in_order)::int,
+            lead(true) OVER in_order IS NULL,
+            is_ordinary AND CASE WHEN row_number() OVER in_order = 1 THEN true
+                ELSE coalesce(boot = lag(boot) OVER in_order AND seq = lag(seq) OVER in_order + 1
+                    AND fix_at > lag(fix_at) OVER in_order
+                    AND received_at >= lag(received_at) OVER in_order, false) END
+        FROM checked WHERE NOT one_each
+        WINDOW in_order AS (PARTITION BY driver_id ORDER BY n)
     ),
     moved AS (
         UPDATE driver_state d SET
@@ -201,28 +213,26 @@ BEGIN
             lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq, settled_to = f.seq,
-            geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
+            geom = ST_Point(f.lon_deg, f.lat_deg, 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
+            is_in_new_cell = CASE
+                WHEN d.cell IS DISTINCT FROM cell_of(f.lon_deg, f.lat_deg) THEN true END,
             quota_at = CASE WHEN f.fix_count = 1
                 THEN greatest(d.quota_at, f.received_at) + fix_takes
                 ELSE greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
                     f.received_at + fix_takes) END
-        FROM (
-            SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
-            FROM fixes n
-            JOIN driver_state existing ON n.is_last AND n.is_next
-                AND existing.driver_id = n.driver_id AND existing.boot = n.boot
-                AND existing.settled_to = n.first_seq - 1 AND existing.fix_at < n.fix_at
-                AND greatest(existing.quota_at, n.first_at) + n.fix_count * fix_takes
-                    <= greatest(n.received_at, existing.received_at) + burst
-            WHERE (n.driver_id IN (SELECT driver_id FROM fixes WHERE NOT is_next)) IS NOT TRUE
-        ) f
-        WHERE d.ctid = f.existing_ctid  -- another transaction may have moved it: then not here
-        RETURNING d.driver_id, d.cell, f.existing_cell, f.fix_count
+        FROM fixes f
+        WHERE f.is_last AND f.is_next
+            AND (f.first_n IN (SELECT first_n FROM fixes WHERE NOT is_next)) IS NOT TRUE
+            AND d.driver_id = f.driver_id AND d.boot = f.boot
+            AND d.settled_to = f.first_seq - 1 AND d.fix_at < f.fix_at
+            AND greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes
+                <= greatest(f.received_at, d.received_at) + burst
+        RETURNING d.driver_id, d.cell, d.is_in_new_cell, f.first_n, f.fix_count
     ),
     cells AS (
         INSERT INTO driver_cell AS c (driver_id, cell)
-        SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM existing_cell
+        SELECT driver_id, cell FROM moved WHERE is_in_new_cell
         ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell
     ),
     history AS (
@@ -230,7 +240,7 @@ BEGIN
             accuracy_m, speed_mps, heading_deg, altitude_m, battery)
         SELECT driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
             heading_deg, altitude_m, battery
-        FROM fixes WHERE (driver_id IN (SELECT driver_id FROM moved)) IS TRUE
+        FROM fixes WHERE (first_n IN (SELECT first_n FROM moved)) IS TRUE
     )
     SELECT array_agg(driver_id), coalesce(sum(fix_count), 0), (SELECT count(*) FROM fixes)
         INTO moved_drivers, moved_count, fix_count FROM moved;

@@ -129,6 +129,7 @@ BEGIN
                 ground_distance_m(f.lon_deg, f.lat_deg, a.customer_lon_deg, a.customer_lat_deg)
                     AS to_customer_m
             FROM policy p WHERE p.policy_id = a.policy_id
+            OFFSET 0  -- a look-up per fix of an assignment, not of every fix per policy
         ) p
         WHERE f.quarantine IS NULL
             AND (a.ended_at IS NULL OR f.fix_at < a.ended_at)

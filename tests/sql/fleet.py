@@ -133,7 +133,7 @@ class Fleet:
     def driver(self, driver_id: str = "d1") -> dict[str, Any]:
         """Read a driver's row, without what every copy of a fix moves."""
         [row] = self.run("SELECT * FROM driver_state WHERE driver_id = %s", driver_id)
-        del row["quota_at"]
+        del row["quota_at"], row["settled_to"], row["is_in_new_cell"]
         return row
 
     def history(self, *columns: str) -> list[tuple[Any, ...]]:

@@ -81,7 +81,7 @@ def test_compaction__the_boot_of_a_drivers_newest_fix__stays_and_its_seqs_go_on(
     compact(database)
     assert aged.record([make_fix("d1", 4001, boot="later")]) == []
     assert aged.record([old_fix(4000, "later")]) == [Outcome(0, "duplicate", None)]
-    [known] = aged.run("SELECT newest_seq FROM boot_seqs WHERE boot = 'later'")
+    [known] = aged.run("SELECT newest_seq FROM boot_prefix WHERE boot = 'later'")
     assert known["newest_seq"] == 4001
 
 

@@ -51,7 +51,7 @@ def blocks(fleet: Fleet) -> int:
 
 
 def prefix(fleet: Fleet) -> tuple[int, int]:
-    [row] = fleet.run("SELECT settled_to, newest_seq FROM boot_seqs WHERE driver_id = 'd1'")
+    [row] = fleet.run("SELECT settled_to, newest_seq FROM boot_prefix WHERE driver_id = 'd1'")
     return row["settled_to"], row["newest_seq"]
 
 
@@ -330,3 +330,16 @@ def test_record_fixes__parked_for_a_lock__are_not_taken_back_over_the_quota(
     fleet.record(list(fixes_of([2601], at=at)))
     assert fleet.run("SELECT count(*) FROM fix_history")[0]["count"] == QUOTA_BURST
     assert parked(fleet) == 601
+
+
+def test_record_fixes__exempt_with_fixes_parked_for_a_lock__takes_them_back(
+    fleet: Fleet, database: Database
+) -> None:
+    at = now()
+    with database.connect() as other:
+        other.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR NO KEY UPDATE")
+        assert {o.reason for o in fleet.record(list(fixes_of([1], at=at)))} == {"locked"}
+    with fleet.conn.transaction():
+        fleet.run(query("exempt_from_quota"))
+        assert fix_writer.record_fixes(fleet.conn, list(fixes_of([2], at=at))) == []
+    assert (prefix(fleet), parked(fleet)) == ((2, 2), 0)

@@ -7,7 +7,7 @@ SET LOCAL check_function_bodies = off;  -- functions may refer to objects that a
 -- A constant default, so no table is written again: what is known already counts as new.
 ALTER TABLE boot_seqs ADD settled_at timestamptz NOT NULL DEFAULT now();
 
-ALTER TABLE driver_state ADD settled_to int8;
+ALTER TABLE driver_state ADD settled_to int8, ADD is_in_new_cell bool;
 ALTER TABLE driver_state ALTER hot_padding SET DEFAULT decode(repeat('00', 152), 'hex');
 
 CREATE OR REPLACE VIEW boot_prefix AS
@@ -395,6 +395,7 @@ DECLARE
     moved_drivers text[];
     moved_count int;
     fix_count int;
+    one_each bool;  -- of every driver
 BEGIN
     SELECT make_interval(secs => l.future_s), make_interval(secs => l.lateness_s),
             l.worst_accuracy_m,
@@ -407,29 +408,40 @@ BEGIN
         INTO west, south, east, north FROM service_area a;
 
     PERFORM set_config('doorstep.drivers_are_moved', 'on', true);
-    WITH fixes AS MATERIALIZED (
-        SELECT i.driver_id, i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg, i.lat_deg,
-            i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery,
-            row_number() OVER in_order AS fix_count,
-            first_value(i.seq) OVER in_order AS first_seq,
-            first_value(i.received_at) OVER in_order AS first_at,
-            lead(true) OVER in_order IS NULL AS is_last,
+    one_each := (
+        SELECT bool_and(k.fix_count = 1)
+        FROM (SELECT count(*) AS fix_count FROM pg_temp.incoming_fix GROUP BY driver_id) k
+    );
+    WITH checked AS NOT MATERIALIZED (
+        SELECT i.*,
             -- Steps 4 and 5 of record_fixes__attempt: neither rejected nor quarantined
             coalesce(i.boot <> '' AND i.seq BETWEEN 1 AND 4611686018427387904
                 AND i.fix_at <= i.received_at + interval '0.5 s'
                 AND (i.accuracy_m <= worst_m) IS NOT FALSE
                 AND (i.lon_deg <> 0 OR i.lat_deg <> 0)
-                AND NOT (i.lat_deg BETWEEN west AND east AND i.lon_deg BETWEEN south AND north)
-                    IS TRUE
+                AND (i.lat_deg BETWEEN west AND east AND i.lon_deg BETWEEN south AND north)
+                    IS NOT TRUE
                 AND incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
                     i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m,
-                    i.battery, i.reason, future, lateness, sealed) IS NULL
-                AND CASE WHEN row_number() OVER in_order = 1 THEN true
-                    ELSE i.boot = lag(i.boot) OVER in_order AND i.seq = lag(i.seq) OVER in_order + 1
-                        AND i.fix_at > lag(i.fix_at) OVER in_order
-                        AND i.received_at >= lag(i.received_at) OVER in_order END, false) AS is_next
+                    i.battery, i.reason, future, lateness, sealed) IS NULL, false) AS is_ordinary
         FROM pg_temp.incoming_fix i
-        WINDOW in_order AS (PARTITION BY i.driver_id ORDER BY i.n)
+    ),
+    fixes AS MATERIALIZED (  -- neighbours share pages of the indexes and tables
+        (
+            SELECT *, n AS first_n, seq AS first_seq, received_at AS first_at, 1 AS fix_count,
+                true AS is_last, is_ordinary AS is_next
+            FROM checked WHERE one_each ORDER BY driver_id
+        )
+        UNION ALL
+        SELECT *, first_value(n) OVER in_order, first_value(seq) OVER in_order,
+            first_value(received_at) OVER in_order, (row_number() OVER in_order)::int,
+            lead(true) OVER in_order IS NULL,
+            is_ordinary AND CASE WHEN row_number() OVER in_order = 1 THEN true
+                ELSE coalesce(boot = lag(boot) OVER in_order AND seq = lag(seq) OVER in_order + 1
+                    AND fix_at > lag(fix_at) OVER in_order
+                    AND received_at >= lag(received_at) OVER in_order, false) END
+        FROM checked WHERE NOT one_each
+        WINDOW in_order AS (PARTITION BY driver_id ORDER BY n)
     ),
     moved AS (
         UPDATE driver_state d SET
@@ -437,28 +449,26 @@ BEGIN
             lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq, settled_to = f.seq,
-            geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
+            geom = ST_Point(f.lon_deg, f.lat_deg, 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
+            is_in_new_cell = CASE
+                WHEN d.cell IS DISTINCT FROM cell_of(f.lon_deg, f.lat_deg) THEN true END,
             quota_at = CASE WHEN f.fix_count = 1
                 THEN greatest(d.quota_at, f.received_at) + fix_takes
                 ELSE greatest(greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes,
                     f.received_at + fix_takes) END
-        FROM (
-            SELECT n.*, existing.ctid AS existing_ctid, existing.cell AS existing_cell
-            FROM fixes n
-            JOIN driver_state existing ON n.is_last AND n.is_next
-                AND existing.driver_id = n.driver_id AND existing.boot = n.boot
-                AND existing.settled_to = n.first_seq - 1 AND existing.fix_at < n.fix_at
-                AND greatest(existing.quota_at, n.first_at) + n.fix_count * fix_takes
-                    <= greatest(n.received_at, existing.received_at) + burst
-            WHERE (n.driver_id IN (SELECT driver_id FROM fixes WHERE NOT is_next)) IS NOT TRUE
-        ) f
-        WHERE d.ctid = f.existing_ctid  -- another transaction may have moved it: then not here
-        RETURNING d.driver_id, d.cell, f.existing_cell, f.fix_count
+        FROM fixes f
+        WHERE f.is_last AND f.is_next
+            AND (f.first_n IN (SELECT first_n FROM fixes WHERE NOT is_next)) IS NOT TRUE
+            AND d.driver_id = f.driver_id AND d.boot = f.boot
+            AND d.settled_to = f.first_seq - 1 AND d.fix_at < f.fix_at
+            AND greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes
+                <= greatest(f.received_at, d.received_at) + burst
+        RETURNING d.driver_id, d.cell, d.is_in_new_cell, f.first_n, f.fix_count
     ),
     cells AS (
         INSERT INTO driver_cell AS c (driver_id, cell)
-        SELECT driver_id, cell FROM moved WHERE cell IS DISTINCT FROM existing_cell
+        SELECT driver_id, cell FROM moved WHERE is_in_new_cell
         ON CONFLICT (driver_id) DO UPDATE SET cell = EXCLUDED.cell
     ),
     history AS (
@@ -466,7 +476,7 @@ BEGIN
             accuracy_m, speed_mps, heading_deg, altitude_m, battery)
         SELECT driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m, speed_mps,
             heading_deg, altitude_m, battery
-        FROM fixes WHERE (driver_id IN (SELECT driver_id FROM moved)) IS TRUE
+        FROM fixes WHERE (first_n IN (SELECT first_n FROM moved)) IS TRUE
     )
     SELECT array_agg(driver_id), coalesce(sum(fix_count), 0), (SELECT count(*) FROM fixes)
         INTO moved_drivers, moved_count, fix_count FROM moved;
@@ -853,6 +863,96 @@ BEGIN
         ) f
         WHERE d.driver_id = f.driver_id;
     END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION fix_history__derive_evidence()
+RETURNS trigger LANGUAGE plpgsql
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_seqscan = off  -- partitions may be empty when the plan is made
+AS $$
+DECLARE
+    found_orders uuid[];  -- contains an order twice if two of its assignments are found
+    found_assignment_nos int[];
+    found_drivers text[];
+    locked_orders uuid[];
+BEGIN
+    WITH candidates AS (
+        SELECT DISTINCT a.order_id, a.assignment_no, a.driver_id
+        FROM new_fixes f
+        CROSS JOIN LATERAL (
+            SELECT * FROM assignment t
+            WHERE t.driver_id = f.driver_id AND t.assigned_at <= f.fix_at
+            ORDER BY t.assigned_at DESC LIMIT 1
+        ) a
+        CROSS JOIN LATERAL (
+            SELECT p.*,
+                ground_distance_m(f.lon_deg, f.lat_deg, a.restaurant_lon_deg, a.restaurant_lat_deg)
+                    AS to_restaurant_m,
+                ground_distance_m(f.lon_deg, f.lat_deg, a.customer_lon_deg, a.customer_lat_deg)
+                    AS to_customer_m
+            FROM policy p WHERE p.policy_id = a.policy_id
+            OFFSET 0  -- a look-up per fix of an assignment, not of every fix per policy
+        ) p
+        WHERE f.quarantine IS NULL
+            AND (a.ended_at IS NULL OR f.fix_at < a.ended_at)
+            AND (f.accuracy_m IS NULL OR f.accuracy_m <= p.worst_accuracy_m)
+            AND (
+                (abs(f.lat_deg - a.restaurant_lat_deg) * 111195 <= p.enter_radius_m
+                    AND p.to_restaurant_m <= p.enter_radius_m
+                    AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
+                    AND (a.at_restaurant_at IS NULL
+                        OR f.fix_at <= a.at_restaurant_at + make_interval(secs => p.dwell_max_s))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.at_restaurant_at,
+                        a.restaurant_lon_deg, a.restaurant_lat_deg, true, p.enter_radius_m,
+                        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m)))
+                OR (coalesce(f.fix_at >= a.at_restaurant_at, false)
+                    AND p.to_restaurant_m > p.leave_radius_m
+                    AND (a.left_restaurant_at IS NULL
+                        OR f.fix_at <= a.left_restaurant_at + make_interval(secs => p.leave_max_s))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.left_restaurant_at,
+                        a.restaurant_lon_deg, a.restaurant_lat_deg, false, p.leave_radius_m,
+                        p.leave_min_s, p.leave_max_s, NULL)))
+                OR (coalesce(f.fix_at >= a.picked_up_at, false)
+                    AND p.to_customer_m <= p.arriving_radius_m
+                    AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
+                OR (coalesce(f.fix_at >= a.picked_up_at, false)
+                    AND p.to_customer_m <= p.enter_radius_m
+                    AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
+                    AND (a.at_customer_at IS NULL
+                        OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))
+                    AND EXISTS (SELECT FROM evidence__partner(
+                        f.driver_id, f.fix_at, f.lon_deg, f.lat_deg, a.at_customer_at,
+                        a.customer_lon_deg, a.customer_lat_deg, true, p.enter_radius_m,
+                        p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m)))
+            )
+    )
+    SELECT array_agg(order_id), array_agg(assignment_no), array_agg(driver_id)
+        INTO found_orders, found_assignment_nos, found_drivers
+        FROM candidates;
+    IF found_orders IS NULL THEN
+        RETURN NULL;
+    END IF;
+
+    locked_orders := ARRAY(
+        SELECT order_id FROM orders WHERE order_id = ANY (found_orders)
+        ORDER BY order_id FOR NO KEY UPDATE SKIP LOCKED
+    );
+    IF cardinality(locked_orders) < (SELECT count(DISTINCT o) FROM unnest(found_orders) o) THEN
+        RAISE EXCEPTION 'orders are locked by another transaction' USING
+            ERRCODE = 'DS012',
+            DETAIL = (
+                SELECT jsonb_agg(DISTINCT f.driver_id)
+                FROM unnest(found_orders, found_drivers) AS f (order_id, driver_id)
+                WHERE f.order_id <> ALL (locked_orders)
+            );
+    END IF;
+    PERFORM evidence__derive(found_orders, found_assignment_nos, false);
+    PERFORM orders__apply_evidence(found_orders);
     RETURN NULL;
 END
 $$;
