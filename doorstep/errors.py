@@ -9,6 +9,7 @@ DoorstepError
 ├── ConflictingFix           different content under a known identity (409, dead letter)
 ├── IllegalTransition        a command that the state machine refuses (409)
 ├── IdempotencyConflict      one Idempotency-Key, two different requests (409)
+├── DeviceExists             this id is a driver's or source's already (409)
 ├── StaffExists              this name is staff already (409)
 ├── DriverUnavailable        the driver is off duty or has an order (409)
 ├── NoDriverAvailable        no driver is on duty, free and near (409)
@@ -147,6 +148,13 @@ class IdempotencyConflict(DoorstepError):
 
     status = 409
     problem = "idempotency-conflict"
+
+
+class DeviceExists(DoorstepError):
+    """This id is a driver's or source's already: rotate it, or remove it first."""
+
+    status = 409
+    problem = "device-exists"
 
 
 class StaffExists(DoorstepError):

@@ -102,6 +102,12 @@ SELECT eta_model__read_v1(%(known)s)
 -- set_sampling --
 SELECT driver_sampling__set_v1(%(driver_id)s, %(sampling_policy)s)
 
+-- unpin_sampling --
+SELECT driver_sampling__unpin_v1(%(driver_id)s)
+
+-- follow_demand --
+SELECT driver_sampling__follow_demand_v1(%(everybody)s)
+
 -- take_sampling --
 SELECT driver_id, version, sampling_policy FROM driver_sampling__take_v1(%(limit)s)
 
@@ -136,22 +142,21 @@ SELECT simulation_target__set_v1(%(kind)s, %(count)s)
 SELECT register_drivers_v1(%(driver_ids)s, %(names)s, %(token_sha256s)s)
 
 -- add_devices --
-SELECT * FROM add_devices_v1(%(kind)s, %(device_ids)s, %(again)s, %(who)s)
+SELECT * FROM add_devices_v2(%(kind)s, %(device_ids)s, %(who)s)
 
 -- change_device --
-SELECT * FROM change_device_v1(%(kind)s, %(device_id)s, %(change)s, %(who)s)
+SELECT * FROM change_device_v2(%(kind)s, %(device_id)s, %(change)s, %(who)s, %(mqtt_hash)s,
+    %(token_sha256)s)
 
 -- list_devices --
-SELECT device_id, kind::text, generation, created_at, rotated_at, revoked_at, removed_at
+SELECT device_id, kind::text, generation, mqtt_hash IS NULL AS is_derived, created_at, rotated_at,
+    revoked_at, removed_at
 FROM device_credential
 WHERE kind = %(kind)s::device_kind
 ORDER BY created_at, device_id
 
 -- changed_devices --
-SELECT device_id, kind, generation, is_active, version FROM changed_devices_v1(%(since)s)
-
--- register_device_tokens --
-SELECT register_device_tokens_v1(%(driver_ids)s, %(generations)s, %(token_sha256s)s)
+SELECT device_id, mqtt_hash, is_active, version FROM changed_devices_v2(%(since)s)
 
 -- change_staff --
 SELECT * FROM change_staff_v1(%(name)s, %(change)s, %(role)s, %(token_sha256)s, %(expires_at)s,
@@ -159,6 +164,13 @@ SELECT * FROM change_staff_v1(%(name)s, %(change)s, %(role)s, %(token_sha256)s, 
 
 -- list_staff --
 SELECT * FROM list_staff_v1()
+
+-- open_staff_session --
+SELECT name, role, expires_at
+FROM open_staff_session_v1(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s)
+
+-- close_staff_session --
+SELECT close_staff_session_v1(%(session_sha256)s)
 
 -- record_audit --
 SELECT record_audit_v1(%(who)s, %(action)s, %(subject)s, %(detail)s)

@@ -36,9 +36,10 @@ from tracking_api.orders import policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
+from tracking_api.people import device_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
-from tracking_api.people.schemas import NewStaff
+from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -60,11 +61,17 @@ BODIES: list[type[BaseModel]] = [
     SamplingSettings,
     SimulationCount,
     NewStaff,
+    StaffRotation,
+    NewDevice,
+    StaffTokenBody,
 ]
 
 # Of one token: a page reads the history once, and a family shares a token.
 HISTORIES_PER_S = 2.0
 BURST_HISTORIES = 60
+# From one address: wrong tokens at sign-in.
+BAD_SIGN_INS_PER_S = 0.2
+BURST_BAD_SIGN_INS = 20
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
 # first.
@@ -82,6 +89,8 @@ ROUTES = (
     driver_routes,
     policy_routes,
     people_routes,
+    device_routes,
+    session_routes,
     pages,
 )
 
@@ -151,12 +160,14 @@ def _set_context(
             stores.customers,
             stores.track,
             RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
+            live.note_watched,
         ),
         public_url=public_url,
         live=live,
         tiles=TileCache(stores.dispatch),
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
+        sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
         estimate=estimate,
     )
 

@@ -39,6 +39,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS009": _plain(errors.OffsetLost),
     "DS022": _plain(errors.UnknownStaff),
     "DS023": _plain(errors.StaffExists),
+    "DS025": _plain(errors.DeviceExists),
     "DS015": _plain(errors.BadLink),
 }
 

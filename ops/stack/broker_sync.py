@@ -98,7 +98,6 @@ def main() -> int:
         settings.service_passwords(),
         settings.mosquitto_password_file,
         reload_through_supervisor(paths) if paths else lambda: None,
-        paths.generations_file if paths else None,
     )
     follow(settings, sync)
     return 0

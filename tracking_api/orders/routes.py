@@ -11,9 +11,9 @@ from doorstep.credentials import new_customer_token, token_sha256
 from doorstep.errors import BadLink, Forbidden
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
 from doorstep.http.request_body import json_body
-from doorstep.http.tokens import BearerToken, identify
+from doorstep.http.tokens import identify
 from doorstep.store.records import Token
-from tracking_api.context import AppContext, Context, Dispatcher, Staff
+from tracking_api.context import AppContext, Context, Dispatcher, Staff, StaffToken
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
 from tracking_api.orders.schemas import (
     Cancellation,
@@ -104,7 +104,7 @@ async def get_order(order_id: UUID, _: Staff, context: Context) -> OrderAnswer:
 )
 async def cancel_order(
     order_id: UUID,
-    token: BearerToken,
+    token: StaffToken,
     context: Context,
     _: Annotated[Cancellation, Depends(json_body(Cancellation, optional=True))],
     idempotency_key: IdempotencyKey = None,

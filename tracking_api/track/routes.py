@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from doorstep.credentials import STAFF_TOKEN_PREFIX, token_sha256
+from doorstep.credentials import SESSION_TOKEN_PREFIX, STAFF_TOKEN_PREFIX, token_sha256
 from doorstep.errors import BadLink
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
@@ -38,7 +38,7 @@ async def get_track(
 ) -> Response:
     """The order's state and events, and the driver's position while one is under way with it."""
     order = await context.links.read_track(order_id, token, client_address(request))
-    if token and token.startswith(STAFF_TOKEN_PREFIX):
+    if token and token.startswith((STAFF_TOKEN_PREFIX, SESSION_TOKEN_PREFIX)):
         context.note_read(request, await context.find_token(token_sha256(token)))
     return Response(encode_track(order, context.estimate), media_type="application/json")
 

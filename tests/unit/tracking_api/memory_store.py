@@ -9,16 +9,17 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from doorstep.credentials import token_sha256
+from doorstep.credentials import DeviceSecrets, token_sha256
 from doorstep.errors import (
     BadLink,
+    DeviceExists,
     IllegalTransition,
     StoreUnavailable,
     UnknownDriver,
     UnknownOrder,
 )
 from doorstep.sampling import SamplingPolicy
-from doorstep.store.people import Device, StaffMember
+from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import Order, Token
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
@@ -60,6 +61,7 @@ class MemoryStore:
         self.people_changes: list[tuple[str, str, str]] = []
         self.created: list[dict[str, Any]] = []
         self.sampling = SamplingPolicy()
+        self.watched: list[TrackLink] = []
         self.look_ups = 0
         self.away = False
 
@@ -115,16 +117,49 @@ class MemoryStore:
         self.people_changes.append((name, change, who))
         return make_member(name)
 
-    async def change_driver(self, driver_id: str, change: str, who: str) -> Device:
-        if driver_id != "d1":
+    async def change_device(
+        self,
+        kind: str,
+        device_id: str,
+        change: str,
+        who: str,
+        secrets: DeviceSecrets | None = None,
+    ) -> Device:
+        if change == "add" and device_id == "d1":
+            raise DeviceExists
+        if change != "add" and device_id != "d1":
             raise UnknownDriver
-        self.people_changes.append((driver_id, change, who))
-        return Device(driver_id, "driver", 1, NOON, NOON, None, None)
+        self.people_changes.append((device_id, change, who))
+        return Device(device_id, kind, 1, secrets is None, NOON, NOON, None, None)
+
+    async def list_devices(self, kind: str) -> list[Device]:
+        return [Device("d1", kind, 0, True, NOON, None, None, None)]
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> StaffSession | None:
+        holder = self.tokens.get(token_sha256)
+        if holder is None or not holder.is_staff():
+            return None
+        self.tokens[session_sha256] = holder
+        expires_at = datetime.now(UTC) + timedelta(seconds=lifetime_s)
+        return StaffSession(holder.actor_id, holder.staff_role or "", expires_at)
+
+    async def close_session(self, session_sha256: bytes) -> None:
+        self.tokens.pop(session_sha256, None)
 
     async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None:
         if driver_id != "d1":
             raise UnknownDriver
         self.sampling = policy
+
+    async def unpin_sampling(self, driver_id: str) -> None:
+        if driver_id != "d1":
+            raise UnknownDriver
+        self.sampling = SamplingPolicy()
+
+    async def report_watched(self, links: Sequence[TrackLink]) -> None:
+        self.watched += links
 
     async def read_sampling(self, driver_id: str) -> DeviceSampling:
         if driver_id != "d1":
@@ -215,6 +250,9 @@ class MemoryStore:
 
     async def read_fleet_drivers(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
         return await self.read_fleet_page("", 1)
+
+    async def read_removed_drivers(self, since_ms: int) -> list[str]:
+        return []
 
     async def read_attention_orders(self, limit: int) -> AttentionOrders:
         found = [AttentionOrder(self.orders[0], NOON, "waiting", None)]

@@ -256,6 +256,9 @@ DECLARE
     excess int[];
     most CONSTANT int := (SELECT max_parked FROM limits);
 BEGIN
+    IF fix_takes = '0' THEN  -- exempt
+        RETURN;
+    END IF;
     WITH requested AS MATERIALIZED (
         SELECT i.n, i.driver_id, i.received_at,
             row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place
