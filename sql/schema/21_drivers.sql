@@ -51,8 +51,9 @@ CREATE TABLE driver_cell (
 CREATE INDEX driver_cell_cell ON driver_cell (cell, driver_id);
 
 -- Which seqs of a boot are stored or finally rejected ("settled"): all up to settled_to, and those
--- with a bit in a block beyond. driver_state.settled_to takes precedence: the view boot_prefix. At or below settled_to a seq without a rejected bit is stored. If
+-- with a bit in a block beyond. At or below settled_to a seq without a rejected bit is stored. If
 -- settled_to = newest_seq, no block has a bit beyond, and the next seq needs no look at the blocks.
+-- driver_state.settled_to takes precedence: see the view boot_prefix.
 CREATE TABLE boot_seqs (
     driver_id text COLLATE "C" NOT NULL REFERENCES driver,
     boot text COLLATE "C" NOT NULL,
@@ -64,9 +65,9 @@ CREATE TABLE boot_seqs (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 
 -- 2,048 seqs of a boot: bit k of a bitmap stands for seq 2048 * block_no + k. Null is a bitmap
--- without bits. A block ends when settled_to has passed it and it has no rejected bit. A bitmap with
--- few bits is as long as a full one (a row is 0.4 kB with its key): the worst that a device can do,
--- one fix in each block, doubles the bytes of its history for three days, within its quota.
+-- without bits. A block ends when settled_to has passed it and it has no rejected bit. A bitmap
+-- with few bits is as long as a full one (312 bytes a row): the worst that a device can do, one fix
+-- in each block, doubles the bytes of its history for three days, within its quota.
 CREATE TABLE boot_seq_block (
     driver_id text COLLATE "C" NOT NULL,
     boot text COLLATE "C" NOT NULL,

@@ -8,31 +8,22 @@ SELECT s.driver_id, s.boot, greatest(s.settled_to, d.settled_to) AS settled_to,
 FROM boot_seqs s
 LEFT JOIN driver_state d ON d.driver_id = s.driver_id AND d.boot = s.boot;
 
--- Moves the prefixes of the drivers of incoming_fix from driver_state to boot_seqs. The drivers'
--- rows are locked.
+-- Copies the prefixes of the drivers of incoming_fix from driver_state to boot_seqs. The drivers'
+-- rows are locked, and driver_state__take_prefixes follows.
 CREATE FUNCTION driver_state__release_prefixes()
 RETURNS void LANGUAGE sql
 AS $$
-    WITH released AS (
-        UPDATE driver_state d SET settled_to = NULL
-        FROM (
-            SELECT e.ctid, e.settled_to FROM (
-                SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
-            ) i
-            JOIN driver_state e ON e.driver_id = i.driver_id AND e.settled_to IS NOT NULL
-        ) held
-        WHERE d.ctid = held.ctid
-        RETURNING d.driver_id, d.boot, held.settled_to
-    )
     INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
-    SELECT driver_id, boot, settled_to, settled_to FROM released
+    SELECT d.driver_id, d.boot, d.settled_to, d.settled_to
+    FROM (SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id) i
+    JOIN driver_state d ON d.driver_id = i.driver_id AND d.settled_to IS NOT NULL
     ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
         newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at
-        WHERE b.newest_seq <= EXCLUDED.newest_seq
+        WHERE b.newest_seq < EXCLUDED.newest_seq
 $$;
 
 -- Copies the prefix of the boot of each driver's newest fix to driver_state, for the drivers of
--- incoming_fix, if nothing beyond it is settled. The drivers' rows are locked.
+-- incoming_fix: null if a seq beyond it is settled. The drivers' rows are locked.
 CREATE FUNCTION driver_state__take_prefixes()
 RETURNS void LANGUAGE sql
 AS $$
@@ -42,8 +33,9 @@ AS $$
             SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
         ) i
         JOIN driver_state e ON e.driver_id = i.driver_id
-        JOIN boot_seqs b ON b.driver_id = e.driver_id AND b.boot = e.boot
+        LEFT JOIN boot_seqs b ON b.driver_id = e.driver_id AND b.boot = e.boot
             AND b.settled_to = b.newest_seq
+        WHERE e.settled_to IS DISTINCT FROM b.settled_to
     ) k
     WHERE d.ctid = k.ctid
 $$;
@@ -262,10 +254,9 @@ END
 $$;
 
 -- Looks at the next boots after (after_driver, after_boot), at most `at_most`, and drops those of
--- which every stored fix is sealed: any copy is refused as `sealed`, so nothing needs to be known of
--- it. Keeps the boot of a driver's newest fix, however old: its device may come back, and would have
--- to close every seq that is missing. Skips drivers that are locked. Returns the last boot looked
--- at; no row when no boot is left.
+-- which every stored fix is sealed: any copy is refused as `sealed`. Keeps the boot of a driver's
+-- newest fix, however old: its device may come back, and would have to close every missing seq as
+-- void. Skips drivers that are locked. Returns the last boot looked at; no row when none is left.
 CREATE FUNCTION boot_seqs__drop_sealed_v1(after_driver text, after_boot text, at_most int)
 RETURNS TABLE (last_driver_id text, last_boot text, boots int8)
 LANGUAGE plpgsql SECURITY DEFINER

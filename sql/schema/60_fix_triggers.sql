@@ -20,6 +20,11 @@ BEGIN
             lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
+            -- early, so that driver_state__take_prefixes has nothing to write for most drivers
+            settled_to = (
+                SELECT b.settled_to FROM boot_seqs b
+                WHERE b.driver_id = f.driver_id AND b.boot = f.boot AND b.settled_to = b.newest_seq
+            ),
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
             quota_at = CASE WHEN f.fix_count = 1

@@ -241,14 +241,6 @@ MUTATIONS = (
         ((CONTINUE, "d.settled_to = f.first_seq - 1", "d.settled_to >= f.first_seq - 1"),),
     ),
     Mutation(
-        "optimistic: a batch with a gap continues its boot",
-        ((CONTINUE, "seq = lag(seq) OVER in_order + 1", "seq > lag(seq) OVER in_order"),),
-    ),
-    Mutation(
-        "optimistic: one good fix of a driver takes its others along",
-        ((CONTINUE, "WHERE NOT is_next)) IS NOT TRUE", "WHERE false)) IS NOT TRUE"),),
-    ),
-    Mutation(
         "optimistic: quarantine is forgotten",
         ((CONTINUE, "(i.accuracy_m <= worst_m) IS NOT FALSE", "true"),),
     ),

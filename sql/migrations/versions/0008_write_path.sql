@@ -34,22 +34,13 @@ CROSS JOIN LATERAL (
 CREATE OR REPLACE FUNCTION driver_state__release_prefixes()
 RETURNS void LANGUAGE sql
 AS $$
-    WITH released AS (
-        UPDATE driver_state d SET settled_to = NULL
-        FROM (
-            SELECT e.ctid, e.settled_to FROM (
-                SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
-            ) i
-            JOIN driver_state e ON e.driver_id = i.driver_id AND e.settled_to IS NOT NULL
-        ) held
-        WHERE d.ctid = held.ctid
-        RETURNING d.driver_id, d.boot, held.settled_to
-    )
     INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
-    SELECT driver_id, boot, settled_to, settled_to FROM released
+    SELECT d.driver_id, d.boot, d.settled_to, d.settled_to
+    FROM (SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id) i
+    JOIN driver_state d ON d.driver_id = i.driver_id AND d.settled_to IS NOT NULL
     ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
         newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at
-        WHERE b.newest_seq <= EXCLUDED.newest_seq
+        WHERE b.newest_seq < EXCLUDED.newest_seq
 $$;
 
 CREATE OR REPLACE FUNCTION driver_state__take_prefixes()
@@ -61,8 +52,9 @@ AS $$
             SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
         ) i
         JOIN driver_state e ON e.driver_id = i.driver_id
-        JOIN boot_seqs b ON b.driver_id = e.driver_id AND b.boot = e.boot
+        LEFT JOIN boot_seqs b ON b.driver_id = e.driver_id AND b.boot = e.boot
             AND b.settled_to = b.newest_seq
+        WHERE e.settled_to IS DISTINCT FROM b.settled_to
     ) k
     WHERE d.ctid = k.ctid
 $$;
@@ -336,6 +328,51 @@ BEGIN
                 ELSE 'rejected' END,
             CASE WHEN t.spoilt IS NULL OR t.spoilt = 'void' THEN 'over_quota' ELSE t.spoilt END
         FROM taken t;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION driver_state__charge(outcomes fix_outcome[], fix_takes interval)
+RETURNS void LANGUAGE sql
+SET enable_hashjoin = on
+AS $$
+    UPDATE driver_state d
+    SET quota_at = greatest(greatest(d.quota_at, c.first_at) + c.fix_count * fix_takes,
+        c.last_at + fix_takes)
+    FROM (
+        SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
+            max(i.received_at) AS last_at
+        FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
+        WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
+        GROUP BY i.driver_id
+    ) c
+    WHERE d.driver_id = c.driver_id
+$$;
+
+CREATE OR REPLACE FUNCTION incoming_fix__reject_or_park(drivers_to_park text[])
+RETURNS SETOF fix_outcome LANGUAGE plpgsql
+AS $$
+BEGIN
+    RETURN QUERY
+        WITH unknown AS (
+            DELETE FROM pg_temp.incoming_fix i
+            WHERE NOT EXISTS (SELECT FROM driver_state d WHERE d.driver_id = i.driver_id)
+            RETURNING i.n
+        )
+        SELECT u.n, 'rejected', 'unknown_driver' FROM unknown u;
+    RETURN QUERY
+        WITH taken AS (
+            DELETE FROM pg_temp.incoming_fix i
+            WHERE (i.driver_id IN (SELECT unnest(drivers_to_park))) IS TRUE  -- a hash, never a join
+            RETURNING i.*
+        ),
+        parked AS (
+            INSERT INTO parked_fix (driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg,
+                accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
+            SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg,
+                accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason
+            FROM taken ORDER BY n
+        )
+        SELECT t.n, 'parked', 'locked' FROM taken t;
 END
 $$;
 
@@ -803,6 +840,109 @@ BEGIN
 END
 $$;
 
+CREATE OR REPLACE FUNCTION fix_history__keep_first_arrival(
+    outcomes fix_outcome[], future interval, lateness interval, sealed timestamptz
+)
+RETURNS void LANGUAGE plpgsql
+AS $$
+BEGIN
+    WITH earlier AS MATERIALIZED (
+        SELECT h.driver_id, h.fix_at, h.boot, h.seq, min(i.received_at) AS received_at
+        FROM unnest(outcomes) o
+        JOIN pg_temp.incoming_fix i ON i.n = o.n
+        CROSS JOIN LATERAL (
+            SELECT * FROM fix_history k
+            WHERE k.driver_id = i.driver_id AND k.fix_at = i.fix_at
+                AND k.boot = CASE WHEN i.seq IS NULL THEN '' ELSE i.boot END
+                AND k.seq = coalesce(i.seq, hashtextextended(
+                    (i.lon_deg + 0.0)::text || ' ' || (i.lat_deg + 0.0)::text, 0
+                ) & 9223372036854775807)
+                AND k.received_at > i.received_at
+            OFFSET 0
+        ) h
+        WHERE o.outcome = 'duplicate'
+            AND i.fix_at <= i.received_at + future AND i.fix_at >= i.received_at - lateness
+            AND i.fix_at >= sealed
+        GROUP BY h.driver_id, h.fix_at, h.boot, h.seq
+    ),
+    newest AS (
+        UPDATE driver_state d SET received_at = e.received_at
+        FROM earlier e
+        WHERE d.driver_id = e.driver_id AND d.fix_at = e.fix_at AND d.boot = e.boot
+            AND d.seq = e.seq
+    )
+    UPDATE fix_history h SET received_at = e.received_at
+    FROM earlier e
+    WHERE h.driver_id = e.driver_id AND h.fix_at = e.fix_at AND h.boot = e.boot AND h.seq = e.seq;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION change_device_v2(
+    of_kind text, of_device_id text, change text, by_who text, new_mqtt_hash text,
+    new_token_sha256 bytea
+)
+RETURNS TABLE (
+    device_id text, kind text, generation int, is_derived bool, created_at timestamptz,
+    rotated_at timestamptz, revoked_at timestamptz, removed_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    new_version CONSTANT int8 := credential_version__next();
+    now CONSTANT timestamptz := clock_timestamp();
+    has_new_secrets CONSTANT bool := change IN ('add', 'rotate');
+    changed device_credential;
+BEGIN
+    IF has_new_secrets AND new_mqtt_hash IS NULL THEN
+        RAISE EXCEPTION 'new secrets are missing' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF change = 'add' THEN
+        INSERT INTO device_credential AS d (device_id, kind, mqtt_hash, version)
+        VALUES (of_device_id, of_kind::device_kind, new_mqtt_hash, new_version)
+        ON CONFLICT (device_id) DO UPDATE
+            SET generation = d.generation + 1, mqtt_hash = EXCLUDED.mqtt_hash, rotated_at = now,
+                revoked_at = NULL, removed_at = NULL, version = new_version
+            WHERE d.removed_at IS NOT NULL AND d.kind = EXCLUDED.kind
+        RETURNING * INTO changed;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the id % is taken', of_device_id USING ERRCODE = 'DS025';
+        END IF;
+    ELSE
+        UPDATE device_credential d SET version = new_version,
+            generation = d.generation + has_new_secrets::int,
+            mqtt_hash = CASE WHEN has_new_secrets THEN new_mqtt_hash ELSE d.mqtt_hash END,
+            rotated_at = CASE WHEN has_new_secrets THEN now ELSE d.rotated_at END,
+            revoked_at = CASE WHEN NOT has_new_secrets THEN coalesce(d.revoked_at, now) END,
+            removed_at = CASE WHEN change = 'remove' THEN coalesce(d.removed_at, now)
+                ELSE d.removed_at END
+        WHERE d.device_id = of_device_id AND d.kind = of_kind::device_kind
+            AND (change <> 'rotate' OR d.removed_at IS NULL)
+        RETURNING * INTO changed;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no % %', of_kind, of_device_id USING ERRCODE = 'DS003';
+        END IF;
+    END IF;
+    UPDATE access_token t SET revoked_at = now
+        WHERE t.driver_id = of_device_id AND t.revoked_at IS NULL;
+    IF of_kind = 'driver' AND has_new_secrets THEN
+        INSERT INTO driver (driver_id, name) VALUES (of_device_id, of_device_id)
+        ON CONFLICT DO NOTHING;
+        INSERT INTO driver_state (driver_id) VALUES (of_device_id) ON CONFLICT DO NOTHING;
+        INSERT INTO access_token (token_sha256, role, driver_id)
+        VALUES (new_token_sha256, 'driver', of_device_id);
+    ELSIF of_kind = 'driver' THEN
+        PERFORM driver_state__end_duty(of_device_id);
+    END IF;
+    PERFORM record_audit_v1(by_who, of_kind || '.' || change, of_device_id,
+        jsonb_build_object('generation', changed.generation));
+    RETURN QUERY SELECT changed.device_id, changed.kind::text, changed.generation,
+        changed.mqtt_hash IS NULL, changed.created_at, changed.rotated_at, changed.revoked_at,
+        changed.removed_at;
+END
+$$;
+
 CREATE OR REPLACE FUNCTION fix_history__derive_driver_state()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
@@ -822,6 +962,11 @@ BEGIN
             lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
+            -- early, so that driver_state__take_prefixes has nothing to write for most drivers
+            settled_to = (
+                SELECT b.settled_to FROM boot_seqs b
+                WHERE b.driver_id = f.driver_id AND b.boot = f.boot AND b.settled_to = b.newest_seq
+            ),
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
             quota_at = CASE WHEN f.fix_count = 1
