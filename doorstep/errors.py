@@ -11,6 +11,8 @@ DoorstepError
 ├── IdempotencyConflict      one Idempotency-Key, two different requests (409)
 ├── DeviceExists             this id is a driver's or source's already (409)
 ├── StaffExists              this name is staff already (409)
+├── OrderOpen                personal data that an order still needs (409)
+├── IdForgotten              an id of a person whose data were erased (409)
 ├── DriverUnavailable        the driver is off duty or has an order (409)
 ├── NoDriverAvailable        no driver is on duty, free and near (409)
 ├── Unauthenticated          no token, or an unknown one (401)
@@ -162,6 +164,20 @@ class StaffExists(DoorstepError):
 
     status = 409
     problem = "staff-exists"
+
+
+class OrderOpen(DoorstepError):
+    """An order still needs these data."""
+
+    status = 409
+    problem = "order-open"
+
+
+class IdForgotten(DoorstepError):
+    """This id was a person's whose data were erased: take another one."""
+
+    status = 409
+    problem = "id-forgotten"
 
 
 class DriverUnavailable(DoorstepError):

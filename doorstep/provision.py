@@ -52,6 +52,7 @@ from doorstep.store.pool import connect
 
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and count
+FORGOTTEN = "forgotten"  # in place of a driver, in the orders that they carried
 PROVISION = "provision"  # its name in the audit
 CHANGES = ("rotate", "revoke", "remove")
 DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line
@@ -71,6 +72,8 @@ def check_driver_ids(driver_ids: Sequence[str]) -> None:
             raise SettingsError(
                 f"{driver_id!r} can't be a driver's id: 1 to 64 letters, digits, _ or -"
             )
+        if driver_id == FORGOTTEN:
+            raise SettingsError(f"{driver_id!r} stands for drivers whose data were erased")
         if driver_id in SERVICE_USERS:
             raise SettingsError(f"{driver_id!r} is the name of a service, not of a driver")
 

@@ -66,10 +66,12 @@ class FixesBody(BaseModel):
 
 
 class RecordedFix(BaseModel):
-    """The fix is committed. `quarantined`: stored, but no evidence is derived from it."""
+    """The fix is settled. `quarantined`: stored, but no evidence is derived from it. `dropped`: it
+    was taken off duty and is not kept.
+    """
 
     driver_id: str
-    outcome: Literal["committed", "duplicate", "quarantined"]
+    outcome: Literal["committed", "duplicate", "quarantined", "dropped"]
     reason: str | None
     fix_at: Instant
     received_at: Instant
@@ -79,7 +81,7 @@ class FixOutcome(BaseModel):
     """The outcome of fix `n` of the request, counted from 0."""
 
     n: int
-    outcome: Literal["committed", "duplicate", "quarantined", "rejected", "conflict"]
+    outcome: Literal["committed", "duplicate", "quarantined", "dropped", "rejected", "conflict"]
     reason: str | None
 
 
@@ -92,6 +94,7 @@ class RecordedFixes(BaseModel):
     committed: int
     duplicate: int
     quarantined: int
+    dropped: int
     rejected: int
     conflict: int
 

@@ -3,7 +3,8 @@
 .env                    a copy of .env.example with a random password in each empty place
 .doorstep/compose/      mode 0700
 ├── fleet.key           the password and token of each device derive from it
-└── staff.token         the staff token of both APIs
+├── staff.token         the staff token of both APIs
+└── tls/                empty; server.crt and server.key of your own go here
 
 git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
 of a later release to .env. --rotate replaces the secrets in .env, except POSTGRES_PASSWORD, which
@@ -50,6 +51,7 @@ def make_secrets(project: Path) -> list[Path]:
     # The containers' users must be able to read the mounted files. The folder's mode protects them
     # from other users of this machine.
     folder.chmod(0o700)
+    (folder / "tls").mkdir(exist_ok=True)
     for name, text in (
         ("fleet.key", encode_fleet_key(new_fleet_key())),
         ("staff.token", new_staff_token() + "\n"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import os
 import shutil
 import time
@@ -23,7 +22,7 @@ from doorstep.provision import (
 )
 from doorstep.secrets_file import keep_secrets, read_secrets
 from doorstep.store.people import Device, change_device, list_devices
-from ops.console import Echo, print_line
+from ops.console import Echo, operator, print_line
 from ops.stack import caddy, kafka, probes, tls
 from ops.stack.addresses import Addresses, choose_addresses
 from ops.stack.errors import StackError
@@ -410,8 +409,3 @@ class Stack:
     def log_files(self) -> dict[str, Path]:
         """Return the log file of each process by its name."""
         return {path.stem: path for path in sorted(self.paths.logs.glob("*.log"))}
-
-
-def operator() -> str:
-    """Return the name under which the audit records what this user does."""
-    return f"run:{getpass.getuser()}"

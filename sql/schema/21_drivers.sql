@@ -33,6 +33,9 @@ CREATE TABLE driver_state (
     -- When limits.quota_per_s covers all that the driver has sent, copies included: at most
     -- limits.quota_burst fixes ahead of their arrival. Null before the first.
     quota_at timestamptz,
+    -- No fix taken from this instant on was taken off duty: since when the driver has not been off
+    -- duty; infinity while off duty; null if never off duty by a command.
+    kept_from timestamptz,
     -- If not null: all seqs of `boot` up to it are settled and none beyond, whatever boot_seqs says
     -- of that boot. So the next fix of the boot writes this row alone (record_fixes__continue).
     settled_to int8,
@@ -96,3 +99,5 @@ CREATE TABLE driver_command (
     commanded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (driver_id, idempotency_key)
 );
+CREATE INDEX driver_command_at ON driver_command (driver_id, commanded_at, driver_command_id);
+CREATE INDEX driver_command_age ON driver_command USING brin (commanded_at);

@@ -18,10 +18,13 @@ CREATE TABLE orders (
     state_at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- earliest known start of the state
     order_seq int NOT NULL DEFAULT 1,  -- number of events of the order
     ended_at timestamptz,
+    forgotten_at timestamptz,  -- when what told of the customer was erased
     CHECK ((ended_at IS NOT NULL) = (state IN ('delivered', 'cancelled', 'failed')))
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_open ON orders (state, created_at, order_id) WHERE ended_at IS NULL;
 CREATE INDEX orders_page ON orders (created_at, order_id);
+CREATE INDEX orders_to_forget ON orders (ended_at)
+WHERE ended_at IS NOT NULL AND forgotten_at IS NULL;
 
 -- One attempt to deliver an order with one driver. Fixes of [assigned_at, ended_at) count.
 CREATE TABLE assignment (
@@ -47,6 +50,7 @@ CREATE TABLE assignment (
     PRIMARY KEY (order_id, assignment_no)
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX assignment_one_open ON assignment (driver_id) WHERE ended_at IS NULL;
+CREATE INDEX assignment_to_forget ON assignment (ended_at) WHERE driver_id <> 'forgotten';
 -- The windows of a driver never overlap, so only the last one begun can contain a fix.
 CREATE UNIQUE INDEX assignment_window ON assignment (driver_id, assigned_at);
 

@@ -13,6 +13,7 @@ CREATE TABLE device_credential (
     removed_at timestamptz,
     version int8 NOT NULL,  -- credential_version at the last change
     mqtt_hash text,  -- of a random MQTT password, as in Mosquitto's password file; null: derived
+    forgotten_at timestamptz,  -- the id is never used again: Kafka may still hold its fixes
     CHECK (removed_at IS NULL OR revoked_at IS NOT NULL)
 );
 CREATE INDEX device_credential_version ON device_credential (version);
@@ -35,7 +36,8 @@ CREATE TABLE staff (
     revoked_at timestamptz
 );
 
--- Append-only, for the owner too: a trigger refuses UPDATE, DELETE and TRUNCATE.
+-- Append-only, for the owner too: a trigger refuses UPDATE and TRUNCATE, and DELETE of a row that
+-- is not past its retention.
 CREATE TABLE audit (
     audit_id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),

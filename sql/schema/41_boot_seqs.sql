@@ -8,14 +8,14 @@ SELECT s.driver_id, s.boot, greatest(s.settled_to, d.settled_to) AS settled_to,
 FROM boot_seqs s
 LEFT JOIN driver_state d ON d.driver_id = s.driver_id AND d.boot = s.boot;
 
--- Copies the prefixes of the drivers of incoming_fix from driver_state to boot_seqs. The drivers'
--- rows are locked, and driver_state__take_prefixes follows.
-CREATE FUNCTION driver_state__release_prefixes()
+-- Copies the prefixes of drivers from driver_state to boot_seqs. The drivers' rows are locked, and
+-- settled_to is written next.
+CREATE FUNCTION driver_state__release_prefixes(of_drivers text[])
 RETURNS void LANGUAGE sql
 AS $$
     INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
     SELECT d.driver_id, d.boot, d.settled_to, d.settled_to
-    FROM (SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id) i
+    FROM unnest(of_drivers) AS i (driver_id)
     JOIN driver_state d ON d.driver_id = i.driver_id AND d.settled_to IS NOT NULL
     ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
         newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at

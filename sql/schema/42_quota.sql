@@ -111,7 +111,7 @@ AS $$
         SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
             max(i.received_at) AS last_at
         FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
-        WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
+        WHERE o.outcome IN ('duplicate', 'rejected', 'conflict', 'dropped')
         GROUP BY i.driver_id
     ) c
     WHERE d.driver_id = c.driver_id

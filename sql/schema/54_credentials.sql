@@ -68,6 +68,12 @@ BEGIN
         RAISE EXCEPTION 'new secrets are missing' USING ERRCODE = 'null_value_not_allowed';
     END IF;
     IF change = 'add' THEN
+        IF EXISTS (SELECT FROM device_credential d
+            WHERE d.device_id = of_device_id AND d.forgotten_at IS NOT NULL)
+        THEN
+            RAISE EXCEPTION '% was forgotten: take another id', of_device_id
+                USING ERRCODE = 'DS017';
+        END IF;
         INSERT INTO device_credential AS d (device_id, kind, mqtt_hash, version)
         VALUES (of_device_id, of_kind::device_kind, new_mqtt_hash, new_version)
         ON CONFLICT (device_id) DO UPDATE

@@ -119,7 +119,8 @@ class Play:
                 self._during(command, self._picked(picks))
             case Command():
                 self._command(step)
-            case Duty(command, driver):
+            case Duty(command, driver, wait):
+                self._pass_time(wait * TICK)
                 self._duty(self.drivers[driver], command)
             case Repeat(which):
                 if self.accepted:

@@ -132,8 +132,12 @@ class Fleet:
 
     def driver(self, driver_id: str = "d1") -> dict[str, Any]:
         """Read a driver's row, without what every copy of a fix moves."""
-        [row] = self.run("SELECT * FROM driver_state WHERE driver_id = %s", driver_id)
-        del row["quota_at"], row["settled_to"], row["is_in_new_cell"]
+        columns = self.run(
+            "SELECT string_agg(attname, ', ' ORDER BY attnum) AS names FROM pg_attribute"
+            " WHERE attrelid = 'driver_state'::regclass AND attnum > 0"
+            " AND attname NOT IN ('quota_at', 'kept_from', 'settled_to', 'is_in_new_cell')"
+        )[0]["names"]
+        [row] = self.run(f"SELECT {columns} FROM driver_state WHERE driver_id = %s", driver_id)
         return row
 
     def history(self, *columns: str) -> list[tuple[Any, ...]]:

@@ -110,3 +110,16 @@ def drop(fleet: Fleet, at_most: int = 1) -> tuple[int, int]:
         last = (rows[0]["last_driver_id"], rows[0]["last_boot"])
         dropped.append(rows[0]["boots"])
     return len(dropped), sum(dropped)
+
+
+def test_forget_position__of_a_driver_next_in_line__keeps_what_is_known_of_the_boot(
+    fleet: Fleet,
+) -> None:
+    rows = [make_fix("d1", seq, late_s=10 - seq) for seq in (1, 2, 3)]
+    for row in rows:
+        fleet.record([row])
+    fleet.run("SELECT driver_state__forget_position(ARRAY['d1'])")
+    assert fleet.record([rows[2]]) == [Outcome(0, "duplicate", None)]
+    assert fleet.record([make_fix("d1", 4)]) == []
+    [known] = fleet.run("SELECT settled_to, newest_seq FROM boot_prefix")
+    assert (known["settled_to"], known["newest_seq"]) == (4, 4)

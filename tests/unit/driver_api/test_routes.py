@@ -170,13 +170,21 @@ async def test_patch_location__rejected__is_422_with_the_reason(http, store):
     assert problem_of(answer, 422, "rejected-fix")["reason"] == "too_old"
 
 
+async def test_patch_location__taken_off_duty__is_200_and_not_live(http, store):
+    store.outcomes = [Outcome(0, "dropped", "off_duty")]
+    answer = await http.patch("/drivers/d1/location", json=make_fix())
+    assert answer.status_code == 200
+    assert (answer.json()["outcome"], answer.json()["reason"]) == ("dropped", "off_duty")
+
+
 async def test_patch_location__known_identity_with_other_content__is_409(http, store):
     store.outcomes = [Outcome(0, "conflict", None)]
     problem_of(await http.patch("/drivers/d1/location", json=make_fix()), 409, "conflicting-fix")
 
 
-async def test_patch_location__unknown_driver_by_staff__is_404(http, store):
-    store.outcomes = [Outcome(0, "rejected", "unknown_driver")]
+@pytest.mark.parametrize("reason", ["unknown_driver", "forgotten"])
+async def test_patch_location__unknown_driver_by_staff__is_404(http, store, reason):
+    store.outcomes = [Outcome(0, "rejected", reason)]
     answer = await http.patch(
         "/drivers/nobody/location",
         json=make_fix(),

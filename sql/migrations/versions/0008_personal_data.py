@@ -1,4 +1,4 @@
-"""An optimistic path for fixes, and boots that are dropped."""
+"""How long personal data are kept, erasing them, and dropping positions taken off duty."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0008_write_path.sql"))
+    connection.execute(read_sql("migrations/versions/0008_personal_data.sql"))

@@ -31,12 +31,12 @@ CROSS JOIN LATERAL (
     ) k
 ) b;
 
-CREATE OR REPLACE FUNCTION driver_state__release_prefixes()
+CREATE OR REPLACE FUNCTION driver_state__release_prefixes(of_drivers text[])
 RETURNS void LANGUAGE sql
 AS $$
     INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
     SELECT d.driver_id, d.boot, d.settled_to, d.settled_to
-    FROM (SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id) i
+    FROM unnest(of_drivers) AS i (driver_id)
     JOIN driver_state d ON d.driver_id = i.driver_id AND d.settled_to IS NOT NULL
     ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
         newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at
@@ -331,51 +331,6 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION driver_state__charge(outcomes fix_outcome[], fix_takes interval)
-RETURNS void LANGUAGE sql
-SET enable_hashjoin = on
-AS $$
-    UPDATE driver_state d
-    SET quota_at = greatest(greatest(d.quota_at, c.first_at) + c.fix_count * fix_takes,
-        c.last_at + fix_takes)
-    FROM (
-        SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
-            max(i.received_at) AS last_at
-        FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
-        WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
-        GROUP BY i.driver_id
-    ) c
-    WHERE d.driver_id = c.driver_id
-$$;
-
-CREATE OR REPLACE FUNCTION incoming_fix__reject_or_park(drivers_to_park text[])
-RETURNS SETOF fix_outcome LANGUAGE plpgsql
-AS $$
-BEGIN
-    RETURN QUERY
-        WITH unknown AS (
-            DELETE FROM pg_temp.incoming_fix i
-            WHERE NOT EXISTS (SELECT FROM driver_state d WHERE d.driver_id = i.driver_id)
-            RETURNING i.n
-        )
-        SELECT u.n, 'rejected', 'unknown_driver' FROM unknown u;
-    RETURN QUERY
-        WITH taken AS (
-            DELETE FROM pg_temp.incoming_fix i
-            WHERE (i.driver_id IN (SELECT unnest(drivers_to_park))) IS TRUE  -- a hash, never a join
-            RETURNING i.*
-        ),
-        parked AS (
-            INSERT INTO parked_fix (driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg,
-                accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason)
-            SELECT driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg,
-                accuracy_m, speed_mps, heading_deg, altitude_m, battery, reason
-            FROM taken ORDER BY n
-        )
-        SELECT t.n, 'parked', 'locked' FROM taken t;
-END
-$$;
-
 CREATE OR REPLACE FUNCTION record_fixes_v1()
 RETURNS SETOF fix_outcome LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -428,6 +383,7 @@ DECLARE
     sealed timestamptz;
     fix_takes interval;
     burst interval;
+    keeps_off_duty bool;
     west float8;
     south float8;
     east float8;
@@ -441,8 +397,9 @@ BEGIN
             l.worst_accuracy_m,
             CASE WHEN current_setting('doorstep.quota_exempt', true) = 'on' THEN interval '0'
                 ELSE make_interval(secs => 1 / l.quota_per_s) END,
-            make_interval(secs => l.quota_burst / l.quota_per_s), h.sealed_before
-        INTO future, lateness, worst_m, fix_takes, burst, sealed
+            make_interval(secs => l.quota_burst / l.quota_per_s), l.keep_off_duty_positions,
+            h.sealed_before
+        INTO future, lateness, worst_m, fix_takes, burst, keeps_off_duty, sealed
         FROM limits l CROSS JOIN history_bounds h;
     SELECT min(a.west), min(a.south), max(a.east), max(a.north)
         INTO west, south, east, north FROM service_area a;
@@ -468,14 +425,16 @@ BEGIN
     ),
     fixes AS MATERIALIZED (  -- neighbours share pages of the indexes and tables
         (
-            SELECT *, n AS first_n, seq AS first_seq, received_at AS first_at, 1 AS fix_count,
-                true AS is_last, is_ordinary AS is_next
+            SELECT *, n AS first_n, seq AS first_seq, received_at AS first_at,
+                least(fix_at, received_at) AS taken_from, 1 AS fix_count, true AS is_last,
+                is_ordinary AS is_next
             FROM checked WHERE one_each ORDER BY driver_id
         )
         UNION ALL
         SELECT *, first_value(n) OVER in_order, first_value(seq) OVER in_order,
-            first_value(received_at) OVER in_order, (row_number() OVER in_order)::int,
-            lead(true) OVER in_order IS NULL,
+            first_value(received_at) OVER in_order,
+            first_value(least(fix_at, received_at)) OVER in_order,
+            (row_number() OVER in_order)::int, lead(true) OVER in_order IS NULL,
             is_ordinary AND CASE WHEN row_number() OVER in_order = 1 THEN true
                 ELSE coalesce(boot = lag(boot) OVER in_order AND seq = lag(seq) OVER in_order + 1
                     AND fix_at > lag(fix_at) OVER in_order
@@ -504,6 +463,7 @@ BEGIN
             AND d.settled_to = f.first_seq - 1 AND d.fix_at < f.fix_at
             AND greatest(d.quota_at, f.first_at) + f.fix_count * fix_takes
                 <= greatest(f.received_at, d.received_at) + burst
+            AND (keeps_off_duty OR (f.taken_from < d.kept_from) IS NOT TRUE)
         RETURNING d.driver_id, d.cell, d.is_in_new_cell, f.first_n, f.fix_count
     ),
     cells AS (
@@ -558,11 +518,14 @@ DECLARE
     have_prefixes bool;  -- in driver_state
     taken_back text[];  -- drivers
     one_each bool;  -- of every driver
+    keeps_off_duty bool;
+    may_be_off_duty bool;
+    off_duty int[];
 BEGIN
     SELECT make_interval(secs => future_s), make_interval(secs => lateness_s), worst_accuracy_m,
             make_interval(secs => 1 / quota_per_s),
-            make_interval(secs => quota_burst / quota_per_s)
-        INTO future, lateness, worst_m, fix_takes, burst FROM limits;
+            make_interval(secs => quota_burst / quota_per_s), keep_off_duty_positions
+        INTO future, lateness, worst_m, fix_takes, burst, keeps_off_duty FROM limits;
     IF current_setting('doorstep.quota_exempt', true) = 'on' THEN
         fix_takes := '0';
     END IF;
@@ -573,7 +536,7 @@ BEGIN
     END IF;
     WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
         SELECT driver_id, count(*)::int AS fix_count, min(received_at) AS first_at,
-            max(received_at) AS last_at,
+            max(received_at) AS last_at, min(least(fix_at, received_at)) AS taken_from,
             bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
         FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
     ),
@@ -581,14 +544,16 @@ BEGIN
         SELECT CASE WHEN greatest(d.quota_at, r.first_at)
                 + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
             > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
-            r.fix_count, r.is_ahead, d.settled_to IS NOT NULL AS has_prefix
+            r.fix_count, r.is_ahead, r.taken_from < d.kept_from AS may_be_off_duty,
+            d.settled_to IS NOT NULL AS has_prefix
         FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
     SELECT (SELECT count(*) FROM requested), count(*),
             array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
-            bool_or(is_ahead), bool_or(has_prefix)
-        INTO requested_count, locked_count, over_quota, fix_count, is_ahead, have_prefixes
+            bool_or(is_ahead), bool_or(may_be_off_duty), bool_or(has_prefix)
+        INTO requested_count, locked_count, over_quota, fix_count, is_ahead, may_be_off_duty,
+            have_prefixes
         FROM locked;
     IF locked_count < requested_count THEN
         WITH locked AS MATERIALIZED (
@@ -631,7 +596,9 @@ BEGIN
     END IF;
 
     IF have_prefixes THEN
-        PERFORM driver_state__release_prefixes();
+        PERFORM driver_state__release_prefixes(ARRAY(
+            SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
+        ));
     END IF;
     SELECT sealed_before INTO sealed FROM history_bounds;
     SELECT min(a.west), min(a.south), max(a.east), max(a.north)
@@ -644,6 +611,9 @@ BEGIN
     );
     IF is_ahead THEN
         PERFORM driver_clock__learn();
+    END IF;
+    IF (may_be_off_duty OR over_quota IS NOT NULL) AND NOT keeps_off_duty THEN
+        off_duty := incoming_fix__off_duty();
     END IF;
 
     one_each := fix_count = locked_count AND over_quota IS NULL;
@@ -661,9 +631,11 @@ BEGIN
                 i.boot IS NULL OR i.seq IS NULL AS anonymous,
                 i.fix_at, i.received_at, i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps,
                 i.heading_deg, i.altitude_m, i.battery, i.reason,
-                incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg,
-                    i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery,
-                    i.reason, future, lateness, sealed) AS rejection
+                CASE WHEN off_duty IS NOT NULL AND i.n IN (SELECT unnest(off_duty)) THEN 'off_duty'
+                    ELSE incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
+                        i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg,
+                        i.altitude_m, i.battery, i.reason, future, lateness, sealed)
+                END AS rejection
             FROM pg_temp.incoming_fix i
             WHERE deferred IS NULL OR i.n IN (SELECT unnest(deferred))
             ORDER BY driver_id  -- neighbours share pages of the indexes and tables
@@ -693,7 +665,8 @@ BEGIN
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
                         THEN 'rejected bad_id'
                     -- a fix that is too old or too early to be new may be stored already
-                    WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed')
+                    WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed',
+                        'off_duty')
                         THEN 'rejected ' || rejection
                     -- only a seq up to the newest can be known
                     WHEN anonymous OR (r.seq <= b.newest_seq AND coalesce(
@@ -734,6 +707,7 @@ BEGIN
                     WHEN r.n IN (SELECT n FROM copies WHERE follows_storable) THEN 'deferred'
                     -- a corrupt copy must not prevent a good one from being stored, in either order
                     WHEN rejection IS NOT NULL THEN 'rejected ' || CASE
+                        WHEN rejection = 'off_duty' THEN rejection
                         WHEN r.n IN (SELECT n FROM copies WHERE follows_rejected)
                             OR (r.seq <= b.newest_seq AND coalesce((
                                 SELECT get_bit(k.rejected, (r.seq & 2047)::int) = 1
@@ -802,8 +776,11 @@ BEGIN
                 CASE WHEN continues THEN last_seq ELSE 0 END
             FROM settled WHERE boot_ctid IS NULL
         )
-        SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
-                ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
+        SELECT array_agg((n,
+                CASE WHEN outcome = 'rejected off_duty' THEN 'dropped'
+                    ELSE split_part(outcome, ' ', 1) END,
+                nullif(split_part(outcome, ' ', 2), ''))::fix_outcome)
+                FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
             || array_agg((n, 'quarantined', quarantine)::fix_outcome)
                 FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
             array_agg(n) FILTER (WHERE outcome = 'deferred'),
@@ -830,7 +807,8 @@ BEGIN
                 PERFORM parked_fix__add_dead_letters(outcomes);
             END IF;
             IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.outcome = 'duplicate') THEN
-                PERFORM fix_history__keep_first_arrival(outcomes, future, lateness, sealed);
+                PERFORM fix_history__keep_first_arrival(
+                    outcomes, future, lateness, sealed, off_duty);
             END IF;
             RETURN QUERY SELECT o.* FROM unnest(outcomes) o;
         END IF;
@@ -840,107 +818,14 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION fix_history__keep_first_arrival(
-    outcomes fix_outcome[], future interval, lateness interval, sealed timestamptz
-)
-RETURNS void LANGUAGE plpgsql
-AS $$
-BEGIN
-    WITH earlier AS MATERIALIZED (
-        SELECT h.driver_id, h.fix_at, h.boot, h.seq, min(i.received_at) AS received_at
-        FROM unnest(outcomes) o
-        JOIN pg_temp.incoming_fix i ON i.n = o.n
-        CROSS JOIN LATERAL (
-            SELECT * FROM fix_history k
-            WHERE k.driver_id = i.driver_id AND k.fix_at = i.fix_at
-                AND k.boot = CASE WHEN i.seq IS NULL THEN '' ELSE i.boot END
-                AND k.seq = coalesce(i.seq, hashtextextended(
-                    (i.lon_deg + 0.0)::text || ' ' || (i.lat_deg + 0.0)::text, 0
-                ) & 9223372036854775807)
-                AND k.received_at > i.received_at
-            OFFSET 0
-        ) h
-        WHERE o.outcome = 'duplicate'
-            AND i.fix_at <= i.received_at + future AND i.fix_at >= i.received_at - lateness
-            AND i.fix_at >= sealed
-        GROUP BY h.driver_id, h.fix_at, h.boot, h.seq
-    ),
-    newest AS (
-        UPDATE driver_state d SET received_at = e.received_at
-        FROM earlier e
-        WHERE d.driver_id = e.driver_id AND d.fix_at = e.fix_at AND d.boot = e.boot
-            AND d.seq = e.seq
-    )
-    UPDATE fix_history h SET received_at = e.received_at
-    FROM earlier e
-    WHERE h.driver_id = e.driver_id AND h.fix_at = e.fix_at AND h.boot = e.boot AND h.seq = e.seq;
-END
-$$;
-
-CREATE OR REPLACE FUNCTION change_device_v2(
-    of_kind text, of_device_id text, change text, by_who text, new_mqtt_hash text,
-    new_token_sha256 bytea
-)
-RETURNS TABLE (
-    device_id text, kind text, generation int, is_derived bool, created_at timestamptz,
-    rotated_at timestamptz, revoked_at timestamptz, removed_at timestamptz
-)
-LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = doorstep, public, pg_temp
-AS $$
-#variable_conflict use_column
-DECLARE
-    new_version CONSTANT int8 := credential_version__next();
-    now CONSTANT timestamptz := clock_timestamp();
-    has_new_secrets CONSTANT bool := change IN ('add', 'rotate');
-    changed device_credential;
-BEGIN
-    IF has_new_secrets AND new_mqtt_hash IS NULL THEN
-        RAISE EXCEPTION 'new secrets are missing' USING ERRCODE = 'null_value_not_allowed';
-    END IF;
-    IF change = 'add' THEN
-        INSERT INTO device_credential AS d (device_id, kind, mqtt_hash, version)
-        VALUES (of_device_id, of_kind::device_kind, new_mqtt_hash, new_version)
-        ON CONFLICT (device_id) DO UPDATE
-            SET generation = d.generation + 1, mqtt_hash = EXCLUDED.mqtt_hash, rotated_at = now,
-                revoked_at = NULL, removed_at = NULL, version = new_version
-            WHERE d.removed_at IS NOT NULL AND d.kind = EXCLUDED.kind
-        RETURNING * INTO changed;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'the id % is taken', of_device_id USING ERRCODE = 'DS025';
-        END IF;
-    ELSE
-        UPDATE device_credential d SET version = new_version,
-            generation = d.generation + has_new_secrets::int,
-            mqtt_hash = CASE WHEN has_new_secrets THEN new_mqtt_hash ELSE d.mqtt_hash END,
-            rotated_at = CASE WHEN has_new_secrets THEN now ELSE d.rotated_at END,
-            revoked_at = CASE WHEN NOT has_new_secrets THEN coalesce(d.revoked_at, now) END,
-            removed_at = CASE WHEN change = 'remove' THEN coalesce(d.removed_at, now)
-                ELSE d.removed_at END
-        WHERE d.device_id = of_device_id AND d.kind = of_kind::device_kind
-            AND (change <> 'rotate' OR d.removed_at IS NULL)
-        RETURNING * INTO changed;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'there is no % %', of_kind, of_device_id USING ERRCODE = 'DS003';
-        END IF;
-    END IF;
-    UPDATE access_token t SET revoked_at = now
-        WHERE t.driver_id = of_device_id AND t.revoked_at IS NULL;
-    IF of_kind = 'driver' AND has_new_secrets THEN
-        INSERT INTO driver (driver_id, name) VALUES (of_device_id, of_device_id)
-        ON CONFLICT DO NOTHING;
-        INSERT INTO driver_state (driver_id) VALUES (of_device_id) ON CONFLICT DO NOTHING;
-        INSERT INTO access_token (token_sha256, role, driver_id)
-        VALUES (new_token_sha256, 'driver', of_device_id);
-    ELSIF of_kind = 'driver' THEN
-        PERFORM driver_state__end_duty(of_device_id);
-    END IF;
-    PERFORM record_audit_v1(by_who, of_kind || '.' || change, of_device_id,
-        jsonb_build_object('generation', changed.generation));
-    RETURN QUERY SELECT changed.device_id, changed.kind::text, changed.generation,
-        changed.mqtt_hash IS NULL, changed.created_at, changed.rotated_at, changed.revoked_at,
-        changed.removed_at;
-END
+CREATE OR REPLACE FUNCTION driver_state__forget_position(of_drivers text[])
+RETURNS void LANGUAGE sql AS $$
+    DELETE FROM driver_cell c WHERE c.driver_id = ANY (of_drivers);
+    SELECT driver_state__release_prefixes(of_drivers);
+    UPDATE driver_state SET fix_at = NULL, received_at = NULL, lon_deg = NULL, lat_deg = NULL,
+        accuracy_m = NULL, speed_mps = NULL, heading_deg = NULL, altitude_m = NULL, battery = NULL,
+        boot = NULL, seq = NULL, geom = NULL, cell = NULL, settled_to = NULL
+    WHERE driver_id = ANY (of_drivers)
 $$;
 
 CREATE OR REPLACE FUNCTION fix_history__derive_driver_state()
