@@ -248,14 +248,6 @@ MUTATIONS = (
         ((CONTINUE, "d.settled_to = f.first_seq - 1", "d.settled_to < f.first_seq"),),
     ),
     Mutation(
-        "optimistic: a copy continues its boot",
-        ((CONTINUE, "d.settled_to = f.first_seq - 1", "d.settled_to >= f.first_seq - 1"),),
-    ),
-    Mutation(
-        "optimistic: quarantine is forgotten",
-        ((CONTINUE, "(i.accuracy_m <= worst_m) IS NOT FALSE", "true"),),
-    ),
-    Mutation(
         "optimistic: the newest position is the last to arrive",
         (
             (CONTINUE, "AND d.fix_at < f.fix_at", ""),

@@ -402,8 +402,8 @@ def test_record_fixes__one_of_two_is_quarantined__is_stored_as_such(going: Fleet
 
 def test_record_fixes__dated_before_the_one_before__is_not_the_newest(going: Fleet) -> None:
     at = now()
-    [third], [fourth] = fixes_of([3], at=at), fixes_of([4], at=at)
-    back = (*fourth[:4], third[4] - timedelta(seconds=60), *fourth[5:])
+    [third] = fixes_of([3], at=at)
+    back = make_fix(seq=4, fix_at=at - timedelta(seconds=80_060), received_at=at)
     assert going.record(numbered([third, back])) == []
     assert (going.driver()["seq"], prefix(going)) == (3, (4, 4))
 
