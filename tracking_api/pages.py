@@ -25,6 +25,8 @@ from web import DIST
 NOT_BUILT = "The pages are not built: `npm ci && npm run build` in web builds them."
 
 router = APIRouter(include_in_schema=False)
+customer_router = APIRouter(include_in_schema=False)
+staff_router = APIRouter(include_in_schema=False)
 
 
 class HtmlRoute(APIRoute):
@@ -51,19 +53,19 @@ class Assets(StaticFiles):
         return response
 
 
-@router.get("/")
+@staff_router.get("/")
 async def get_home() -> RedirectResponse:
     """Redirect to the fleet's page."""
     return RedirectResponse("/fleet")
 
 
-@router.get("/sign-in")
+@staff_router.get("/sign-in")
 async def get_sign_in_page() -> FileResponse:
     """Where staff trade a token, also one after # in the address, for a session."""
     return _page("sign-in.html")
 
 
-@router.get("/fleet")
+@staff_router.get("/fleet")
 async def get_fleet_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The fleet's map."""
     return await _staff_page("fleet", request, token, context)
@@ -77,7 +79,7 @@ async def get_series_page(request: Request, token: StaffToken, context: Context)
     return page
 
 
-@router.get("/t/{order_id}")
+@customer_router.get("/t/{order_id}")
 async def get_customer_page() -> FileResponse:
     """The customer's page, the same file for every order."""
     return _page("track.html")

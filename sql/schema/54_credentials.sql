@@ -196,6 +196,21 @@ BEGIN
 END
 $$;
 
+-- Returns the devices of a kind in the order of their addition, removed ones too.
+CREATE FUNCTION list_devices_v1(of_kind text)
+RETURNS TABLE (
+    device_id text, kind text, generation int, is_derived bool, created_at timestamptz,
+    rotated_at timestamptz, revoked_at timestamptz, removed_at timestamptz
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT d.device_id, d.kind::text, d.generation, d.mqtt_hash IS NULL, d.created_at,
+        d.rotated_at, d.revoked_at, d.removed_at
+    FROM device_credential d WHERE d.kind = of_kind::device_kind
+    ORDER BY d.created_at, d.device_id
+$$;
+
 CREATE FUNCTION list_staff_v1()
 RETURNS TABLE (
     name text, role text, created_at timestamptz, rotated_at timestamptz, revoked_at timestamptz,
