@@ -42,8 +42,7 @@ CREATE TABLE driver_state (
     -- True if the newest fix came to be in another cell by record_fixes__continue; for its own use.
     is_in_new_cell bool
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
--- A batch looks up each driver twice. A hash index reads one page where the primary key reads
--- three.
+-- A batch looks up each driver. A hash index reads one page where the primary key reads three.
 CREATE INDEX driver_state_driver ON driver_state USING hash (driver_id);
 
 -- For the nearest-driver search. Written only when the newest fix of a driver is in another cell.
