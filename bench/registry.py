@@ -202,6 +202,12 @@ BENCHMARKS = {
             is_quick=True,
         ),
         Benchmark(
+            "pages",
+            "bench.pages",
+            "time until the customer's page shows state and map, CPU and network slowed down",
+            ("--runs", "2"),
+        ),
+        Benchmark(
             "battery",
             "bench.battery",
             "adaptive sampling on recorded traces, vs sending every fix",

@@ -207,7 +207,7 @@ def _bare_app(serves: Serves) -> FastAPI:
             app.include_router(router)
     app.include_router(health_routes(required, optional))
     app.include_router(docs_routes(app))
-    app.mount("/assets", pages.Assets())
+    app.mount("/assets", pages.ASSETS)
     install_problem_handlers(app)
     install_openapi(app, BODIES if serves == "customers" else BODIES + STAFF_BODIES)
     app.add_middleware(RequestLimits)
