@@ -24,7 +24,8 @@ GRANT EXECUTE ON FUNCTION
     series__prepare_v1, series__record_v1, series__expire_v1,
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
-    fix_history__drop_packed_v1, fix_chunk__expire_v1, retention__expire_v1
+    fix_history__drop_packed_v1, fix_chunk__expire_v1, boot_seqs__drop_sealed_v1,
+    retention__expire_v1
 TO driver_events;
 GRANT SELECT ON kafka_offset, history_bounds TO driver_events;
 GRANT SELECT (driver_id) ON parked_fix TO driver_events;
