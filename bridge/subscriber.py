@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
 
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
-# Unlimited. Mosquitto up to 2.0.22 keeps other sessions in a list that a reload corrupts (mosquitto.conf).
+# Unlimited: a reload may corrupt Mosquitto's list of sessions that expire (mosquitto.conf).
 SESSION_EXPIRY_S = 0xFFFFFFFF
 KEEPALIVE_S = 15  # a dead connection is noticed within twice that
 CONNECT_TIMEOUT_S = 5.0

@@ -78,7 +78,7 @@ def reload_through_supervisor(paths: StackPaths) -> Callable[[], None]:
         processes = supervisor.running().items()
         brokers = {name: one for name, one in processes if name.startswith("mosquitto-")}
         youngest_s = min((one.uptime_s for one in brokers.values()), default=MIN_BROKER_UPTIME_S)
-        time.sleep(min(MIN_BROKER_UPTIME_S, max(0.0, MIN_BROKER_UPTIME_S - youngest_s)))
+        time.sleep(max(0.0, MIN_BROKER_UPTIME_S - max(0.0, youngest_s)))
         for name in brokers:
             supervisor.signal(name, "brokers", "HUP")
 

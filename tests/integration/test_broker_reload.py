@@ -50,9 +50,7 @@ class Passwords:
     def __init__(self, broker: PoisoningMosquitto) -> None:
         self._broker = broker
         self._numbers = itertools.count()
-        self.by_user = {
-            user: broker.password(user) for user in (*DEVICES, *SERVICES)
-        }
+        self.by_user = {user: broker.password(user) for user in (*DEVICES, *SERVICES)}
         self.apply()
 
     def apply(self) -> None:
