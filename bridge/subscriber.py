@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
 
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
-SESSION_EXPIRY_S = 7 * 86_400  # as long as the broker keeps a session
+# Unlimited: a reload may corrupt Mosquitto's list of sessions that expire (mosquitto.conf).
+SESSION_EXPIRY_S = 0xFFFFFFFF
 KEEPALIVE_S = 15  # a dead connection is noticed within twice that
 CONNECT_TIMEOUT_S = 5.0
 MIN_BACKOFF_S = 0.25

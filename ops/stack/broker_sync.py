@@ -26,6 +26,8 @@ from ops.stack.paths import StackPaths
 from ops.stack.supervisor import Supervisor
 
 RETRY_S = 1.0
+# Up to 2.0.22, a reload in Mosquitto's first 2 s corrupts its memory (mosquitto#3418).
+MIN_BROKER_UPTIME_S = 3.0
 
 
 class BrokerSyncSettings(ServiceSettings):
@@ -73,9 +75,12 @@ def reload_through_supervisor(paths: StackPaths) -> Callable[[], None]:
     supervisor = Supervisor(paths)
 
     def reload() -> None:
-        for name in supervisor.running():
-            if name.startswith("mosquitto-"):
-                supervisor.signal(name, "brokers", "HUP")
+        processes = supervisor.running().items()
+        brokers = {name: one for name, one in processes if name.startswith("mosquitto-")}
+        youngest_s = min((one.uptime_s for one in brokers.values()), default=MIN_BROKER_UPTIME_S)
+        time.sleep(max(0.0, MIN_BROKER_UPTIME_S - max(0.0, youngest_s)))
+        for name in brokers:
+            supervisor.signal(name, "brokers", "HUP")
 
     return reload
 
