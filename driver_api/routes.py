@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 from uuid import UUID
 
+import prometheus_client
 from fastapi import APIRouter, Request
-from prometheus_client import Counter
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import decode_fix, decode_fixes
 from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
 from doorstep.http.request_body import read_body
 from doorstep.store.records import Token, row_of, rows_of
+from doorstep.telemetry import count_ignored
 from driver_api.context import AppContext, Context, TheDriver, Writer
 from driver_api.queries import CurrentOrder
 from driver_api.recording import answer_many, answer_one, newest_committed
@@ -36,7 +38,7 @@ T = TypeVar("T")
 FIXES_PER_S = 5  # sustained, from one driver
 BURST_FIXES = 1000  # what a phone resends after an hour without a network: 3,600 s / 4 s = 900
 
-_FIXES = Counter(
+_FIXES = prometheus_client.Counter(
     "doorstep_driver_api_fixes",
     "Fixes received over HTTP, by outcome.",
     ["outcome", "reason"],
@@ -64,6 +66,7 @@ async def patch_location(
         [row_of(0, driver_id, fix, received_at)], has_quota=writer.role == "driver"
     )
     found = outcomes[0] if outcomes else None
+    count_ignored(Counter(fix.ignored))
     _FIXES.labels(found.outcome if found else "committed", (found and found.reason) or "").inc()
     answer = answer_one(driver_id, fix, received_at, outcomes)
     if found is None:
@@ -90,6 +93,7 @@ async def post_locations(
         await context.store.record_fixes(rows, has_quota=writer.role == "driver") if rows else []
     )
     answer = answer_many(driver_id, decoded, received_at, outcomes)
+    count_ignored(Counter(name for one in answer.outcomes for name in one.ignored))
     for one in answer.outcomes:
         _FIXES.labels(one.outcome, one.reason or "").inc()
     newest = newest_committed(decoded, outcomes)

@@ -51,12 +51,16 @@ class _Refusal(NamedTuple):
 
 @dataclass(slots=True)
 class Batch:
-    """Records and the rows decoded from them. `record_nos[n]` is the record of row `n`."""
+    """Records and the rows decoded from them. `record_nos[n]` is the record of row `n`.
+
+    `ignored` counts the optional fields that were not usable.
+    """
 
     records: list[Record] = field(default_factory=list)
     rows: list[IncomingRow] = field(default_factory=list)
     record_nos: list[int] = field(default_factory=list)
     refusals: list[_Refusal] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -170,6 +174,8 @@ def _decode_each(batch: Batch, start: int, records: Sequence[Record], max_rows: 
                     continue
                 row = refused_row(len(rows), driver_id, fix, received_at)
             else:
+                if fix.ignored:
+                    batch.ignored.update(fix.ignored)
                 row = (
                     len(rows),
                     driver_id,
