@@ -12,19 +12,28 @@ from typing import Any
 
 import psycopg
 
-from doorstep.credentials import driver_token, mosquitto_entry, token_sha256
+from doorstep.credentials import (
+    driver_token,
+    mosquitto_entry,
+    phone_entry,
+    phone_username,
+    token_sha256,
+)
+from doorstep.mqtt_topics import phone_acl
 from doorstep.password_file import service_entries, write_entries
 from doorstep.store.people import ChangedDevice, changed_devices, register_device_tokens
+from doorstep.store.phones import ChangedPhone, changed_phones, register_phone_tokens
 
 # A fleet of 100,000 is added in batches: the file is written once, after the last of them.
 MANY_ADDED = 1_000
 
 
 class BrokerSync:
-    """Follows the credentials and rewrites one password file.
+    """Follows the credentials and rewrites one password file, and the phones in the ACL file.
 
-    `reload` makes the brokers read the file again. `generations_file` lists the devices beyond
-    generation 0, for simulated devices.
+    `reload` makes the brokers read the files again. `acl_file` gets the text of `acl_template` and
+    a paragraph per phone. `generations_file` lists the devices beyond generation 0, for simulated
+    devices.
     """
 
     def __init__(
@@ -34,6 +43,8 @@ class BrokerSync:
         password_file: Path,
         reload: Callable[[], None],
         generations_file: Path | None = None,
+        acl_file: Path | None = None,
+        acl_template: str = "",
     ) -> None:
         self._key = key
         self._entries = service_entries(service_passwords)
@@ -41,6 +52,8 @@ class BrokerSync:
         self._reload = reload
         self._generations_file = generations_file
         self._generations: dict[str, int] = {}
+        self._acl_file = acl_file
+        self._acl = {"": acl_template.rstrip("\n")}
         self._version = -1
         self._is_stale = True  # at the start: the brokers may have missed the last reload
 
@@ -56,17 +69,27 @@ class BrokerSync:
         ]
         if tokens:
             register_device_tokens(conn, tokens)
+        phones = changed_phones(conn, self._version)
+        for phone in phones:
+            self._apply_phone(phone)
+        active = [(one.driver_id, one.generation) for one in phones if one.is_active]
+        if active:
+            register_phone_tokens(conn, self._key, active)
         conn.commit()
         # After the commit: what a lost connection interrupts is applied again.
-        self._version = max([self._version, *(one.version for one in changed)])
-        self._is_stale = self._is_stale or bool(changed)
+        self._version = max(
+            [self._version, *(one.version for one in changed), *(one.version for one in phones)]
+        )
+        self._is_stale = self._is_stale or bool(changed or phones)
         is_bulk = len(changed) > MANY_ADDED and all(one.is_active for one in changed)
         if self._is_stale and not is_bulk:
+            if self._acl_file is not None:  # first: a phone without its rules is a device
+                write_entries(self._acl_file, self._acl)
             write_entries(self._password_file, self._entries)
             self._write_generations()
             self._reload()
             self._is_stale = False
-        return bool(changed)
+        return bool(changed or phones)
 
     def _apply(self, device: ChangedDevice) -> None:
         if device.is_active:
@@ -77,6 +100,15 @@ class BrokerSync:
             self._entries.pop(device.device_id, None)
         if device.generation:
             self._generations[device.device_id] = device.generation
+
+    def _apply_phone(self, phone: ChangedPhone) -> None:
+        username = phone_username(phone.driver_id)
+        if phone.is_active and self._acl_file is not None:
+            self._entries[username] = phone_entry(self._key, phone.driver_id, phone.generation)
+            self._acl[username] = phone_acl(username, phone.driver_id)
+        else:
+            self._entries.pop(username, None)
+            self._acl.pop(username, None)
 
     def _token_sha256(self, device: ChangedDevice) -> bytes:
         return token_sha256(driver_token(self._key, device.device_id, device.generation))

@@ -1,7 +1,8 @@
 """Secrets: derived from one fleet key, or random.
 
     fleet key ─┬─ mqtt_password(key, device_id, generation)   drivers and sources, at the broker
-               └─ driver_token(key, driver_id, generation)    a driver, at driver_api
+               ├─ driver_token(key, driver_id, generation)    a driver, at driver_api
+               └─ phone_token(key, driver_id, generation)     a driver's phone app, at both
     random ────┬─ new_service_password()   bridge, driver_events and the launcher, at the broker
                ├─ new_staff_token()        a member of staff, at both APIs
                ├─ new_service_token()      driver_events' PATCH sink, at driver_api
@@ -24,6 +25,7 @@ from doorstep.errors import SettingsError
 FLEET_KEY_BYTES = 32
 TOKEN_BYTES = 32
 DRIVER_TOKEN_PREFIX = "drv_"  # noqa: S105
+PHONE_TOKEN_PREFIX = "phn_"  # noqa: S105
 STAFF_TOKEN_PREFIX = "stf_"  # noqa: S105
 SERVICE_TOKEN_PREFIX = "svc_"  # noqa: S105
 CUSTOMER_TOKEN_PREFIX = "cst_"  # noqa: S105
@@ -79,6 +81,17 @@ def driver_token(key: bytes, driver_id: str, generation: int = 0) -> str:
     return DRIVER_TOKEN_PREFIX + _base64url(derived)
 
 
+def phone_token(key: bytes, driver_id: str, generation: int = 0) -> str:
+    """Derive what a driver's phone app logs in with, at driver_api and as an MQTT password."""
+    derived = _derive(key, b"phone:", _generation_name(driver_id, generation))
+    return PHONE_TOKEN_PREFIX + _base64url(derived)
+
+
+def phone_username(driver_id: str) -> str:
+    """Return a phone's user name at the brokers. It has a dot, so it is no device's id."""
+    return f"{driver_id}.phone"
+
+
 def new_service_password() -> str:
     """Draw the MQTT password of a service."""
     return secrets.token_urlsafe(TOKEN_BYTES)
@@ -112,6 +125,13 @@ def mosquitto_entry(key: bytes, device_id: str, generation: int = 0) -> str:
     """
     salt = _derive(key, b"salt:", _generation_name(device_id, generation))
     return _password_line(device_id, mqtt_password(key, device_id, generation), salt)
+
+
+def phone_entry(key: bytes, driver_id: str, generation: int = 0) -> str:
+    """Build a phone's line of Mosquitto's password file, with a derived salt."""
+    token = phone_token(key, driver_id, generation)
+    salt = _derive(key, b"phone-salt:", _generation_name(driver_id, generation))
+    return _password_line(phone_username(driver_id), token, salt)
 
 
 def service_entry(username: str, password: str) -> str:

@@ -27,6 +27,8 @@ class AppContext:
     positions: PositionPublisher
     find_token: FindToken
     fix_limiter: RateLimiter
+    find_phone: FindToken
+    letter_limiter: RateLimiter
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 

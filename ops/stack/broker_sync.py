@@ -23,6 +23,7 @@ from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 from doorstep.telemetry import configure_logging, get_logger
 from ops.stack.paths import StackPaths
+from ops.stack.settings import PROJECT
 from ops.stack.supervisor import Supervisor
 
 RETRY_S = 1.0
@@ -34,6 +35,8 @@ class BrokerSyncSettings(ServiceSettings):
     database_url: SecretStr
     fleet_key_file: Path
     mosquitto_password_file: Path
+    mosquitto_acl_file: Path | None = None  # without one, phone apps may not log in at the brokers
+    mosquitto_acl_template: Path = PROJECT / "mosquitto" / "acl"
     bridge_mqtt_password: SecretStr
     driver_events_mqtt_password: SecretStr
     stack_mqtt_password: SecretStr = SecretStr("")
@@ -99,6 +102,8 @@ def main() -> int:
         settings.mosquitto_password_file,
         reload_through_supervisor(paths) if paths else lambda: None,
         paths.generations_file if paths else None,
+        settings.mosquitto_acl_file,
+        settings.mosquitto_acl_template.read_text(encoding="utf-8"),
     )
     follow(settings, sync)
     return 0
