@@ -30,7 +30,7 @@ def decode_overland(body: bytes) -> list[PhoneEntry]:
 
 
 def _entry(n: int, feature: Any) -> PhoneEntry:
-    payload = json.dumps(feature, default=str).encode()
+    payload = json.dumps({"locations": [feature]}, default=str).encode()
     try:
         return PhoneEntry(_read_feature(feature), payload)
     except MalformedFix as exc:

@@ -122,7 +122,7 @@ def _decode_json(body: bytes) -> tuple[str | None, list[PhoneEntry]]:
 
 
 def _json_entry(n: int, location: Any) -> PhoneEntry:
-    payload = json.dumps(location, default=str).encode()
+    payload = json.dumps({"location": location}, default=str).encode()
     try:
         return PhoneEntry(_read_location(location), payload)
     except MalformedFix as exc:

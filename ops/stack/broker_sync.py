@@ -22,8 +22,8 @@ from doorstep.settings import ServiceSettings
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 from doorstep.telemetry import configure_logging, get_logger
+from ops.stack import mosquitto
 from ops.stack.paths import StackPaths
-from ops.stack.settings import PROJECT
 from ops.stack.supervisor import Supervisor
 
 RETRY_S = 1.0
@@ -36,7 +36,7 @@ class BrokerSyncSettings(ServiceSettings):
     fleet_key_file: Path
     mosquitto_password_file: Path
     mosquitto_acl_file: Path | None = None  # without one, phone apps may not log in at the brokers
-    mosquitto_acl_template: Path = PROJECT / "mosquitto" / "acl"
+    mosquitto_acl_template: Path = mosquitto.ACL
     bridge_mqtt_password: SecretStr
     driver_events_mqtt_password: SecretStr
     stack_mqtt_password: SecretStr = SecretStr("")

@@ -33,7 +33,15 @@ from doorstep.fix import (
 from doorstep.fix.strict import OPTIONAL, PLACE_REASONS, RANGES
 from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_specs import TOPICS
-from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
+from doorstep.mqtt_topics import (
+    ACK,
+    COMMAND,
+    POSITION,
+    SERIES_PREFIX,
+    STATUS,
+    phone_topic_of,
+    topic_of,
+)
 from doorstep.sampling import Mode, SamplingPolicy, decode_command, encode_command
 from doorstep.series import MAX_POINTS, NAME_PATTERN, Point, decode_points, point_members
 from doorstep.store.records import DeadLetter, Watermark
@@ -181,7 +189,8 @@ def test_document__version__is_the_changelogs_newest() -> None:
 def test_mqtt__topics__are_the_code_s_own() -> None:
     kinds = (POSITION, STATUS, ACK, COMMAND)
     topics = {topic_of("{driver_id}", kind) for kind in kinds}
-    assert set(channels_of("mqtt")) == topics | {SERIES_PREFIX + "{source_id}/{measure}"}
+    topics |= {SERIES_PREFIX + "{source_id}/{measure}", phone_topic_of("{driver_id}")}
+    assert set(channels_of("mqtt")) == topics
 
 
 def test_mqtt__ids__have_the_code_s_pattern() -> None:
