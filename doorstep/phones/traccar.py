@@ -40,7 +40,8 @@ def decode_traccar(query: bytes, body: bytes) -> tuple[str | None, list[PhoneEnt
     The token is None if there is none. It is not part of what a dead letter keeps.
     """
     if body.lstrip()[:1] == b"{":
-        return _decode_json(body)
+        token, entries = _decode_json(body)
+        return token or decode_traccar(query, b"")[0], entries
     pairs: dict[str, str] = {}
     twice: set[str] = set()
     try:
@@ -111,8 +112,8 @@ def _read_text(pairs: Mapping[str, str], name: str) -> str:
 def _decode_json(body: bytes) -> tuple[str | None, list[PhoneEntry]]:
     try:
         document = parse_object(body)
-    except MalformedFix:
-        return None, []
+    except MalformedFix as exc:
+        return None, [PhoneEntry(Refused(0, None, None, exc.reason, exc.detail), body)]
     token = document.get("device_id")
     location = document.get("location")
     found = location if isinstance(location, list) else [location]

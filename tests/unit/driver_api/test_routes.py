@@ -12,12 +12,18 @@ import httpx
 import pytest
 
 from doorstep.credentials import token_sha256
-from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
+from doorstep.errors import (
+    IllegalTransition,
+    StoreUnavailable,
+    TooManyRequests,
+    UnknownDriver,
+    UnknownOrder,
+)
 from doorstep.fix import Fix
-from doorstep.store.records import Driver, IncomingRow, Order, Outcome, Token
+from doorstep.store.records import DeadLetter, Driver, IncomingRow, Order, Outcome, Token
 from driver_api.app import build_app
 from driver_api.positions import pack_position
-from driver_api.queries import CurrentOrder
+from driver_api.queries import CurrentOrder, LettersOf, PhoneApp
 from driver_api.routes import BURST_FIXES
 
 ORDER_ID = uuid4()
@@ -33,6 +39,10 @@ class MemoryStore:
             token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
             token_sha256("tok-customer"): Token("customer", None, ORDER_ID),
         }
+        self.phones = {token_sha256("phn-d1"): Token("phone", "d1", None)}
+        self.letters: list[DeadLetter] = []
+        self.heard: list[PhoneApp | None] = []
+        self.is_too_fast = False
         self.rows: list[IncomingRow] = []
         self.outcomes: list[Outcome] = []
         self.commands: list[tuple[str, str, str | None]] = []
@@ -53,6 +63,21 @@ class MemoryStore:
     ) -> list[Outcome]:
         self._check()
         self.rows.extend(rows)
+        return self.outcomes
+
+    async def find_phone(self, sha256: bytes) -> Token | None:
+        self._check()
+        return self.phones.get(sha256)
+
+    async def record_phone(
+        self, rows: Sequence[IncomingRow], letters_of: LettersOf, heard: PhoneApp | None
+    ) -> list[Outcome]:
+        self._check()
+        if self.is_too_fast:
+            raise TooManyRequests(60)
+        self.letters += letters_of(self.outcomes)
+        self.rows.extend(rows)
+        self.heard.append(heard)
         return self.outcomes
 
     async def apply_driver_command(
