@@ -15,7 +15,7 @@
                 `status` report their number
     restored    an ack above the newest seq: the journal was restored from a backup. A new boot
                 begins, and the fixes written since are written to it
-    command     staff has set a sampling policy
+    command     the server has set a sampling policy
 
 Copies are harmless: the platform identifies a fix by (driver, boot, seq).
 
@@ -63,6 +63,7 @@ class Device:
     def __init__(self, login: Login, journal: Journal, ack_every_s: float = 30.0) -> None:
         self.driver_id = login.username
         self.sampler = Sampler()
+        self.ignores_commands = False  # of the server: a simulation chooses the sampling itself
         self.last_failure: str | None = None  # why there is no connection
         self._login = login
         self._journal = journal
@@ -195,7 +196,11 @@ class Device:
             self._log.warning("puback_overdue", in_flight=len(self._in_flight))
             connection.close()
         elif self._ack_timeout.has_expired(now_s) and self.pending:
-            self._resend_pending()
+            if self._ack_timeout.was_silent and self._held_until_s is None:
+                self._outbox.ask()
+                self.pump()
+            else:
+                self._resend_pending()
 
     def _resend_pending(self) -> None:
         """Send all pending fixes again; during a hold, only new ones are sent."""
@@ -249,6 +254,8 @@ class Device:
             policy = decode_command(payload)
         except MalformedCommand as exc:
             self._log.warning("unreadable_command", detail=str(exc))
+            return
+        if self.ignores_commands:
             return
         self.sampler.policy = policy
         self._log.info("sampling_policy_set", mode=policy.mode)

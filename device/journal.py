@@ -146,6 +146,10 @@ class Journal:
         row = (boot_id, first, last, limit)
         return self._db.execute(_sql()["pending_between"], row).fetchall()
 
+    def last_pending(self, boot_id: int, up_to: int) -> list[tuple[int, bytes]]:
+        """Return the newest pending fix up to a seq, if there is one."""
+        return self._db.execute(_sql()["last_pending"], (boot_id, up_to)).fetchall()
+
     def count_pending(self, boot_id: int) -> int:
         """Count the fixes that the watermark does not cover."""
         return self._pending[boot_id]

@@ -45,6 +45,9 @@ SELECT seq, payload FROM fix WHERE life_id = ? AND seq > ? ORDER BY seq LIMIT ?;
 -- pending_between --
 SELECT seq, payload FROM fix WHERE life_id = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?;
 
+-- last_pending --
+SELECT seq, payload FROM fix WHERE life_id = ? AND seq <= ? ORDER BY seq DESC LIMIT 1;
+
 -- count_pending --
 SELECT life_id, count(*) FROM fix GROUP BY life_id;
 

@@ -17,6 +17,9 @@ from device.journal import Boot, Journal
 MAX_ARRAY_FIXES = 256
 MAX_ARRAY_BYTES = 60_000  # the contract's 64 KiB, minus brackets and a margin
 
+MAX_ASKED_BETWEEN = 6
+GOLDEN_RATIO = 0.618  # its multiples, modulo 1, are spread evenly
+
 SeqPayload = tuple[int, bytes]
 """A seq, and its encoded fix or void."""
 
@@ -32,6 +35,7 @@ class Outbox:
         self._journal = journal
         self._newest: SeqPayload | None = None  # saves reading it from the journal
         self._resends: deque[bytes] = deque()
+        self._questions = 0
         self._unsent_since_s: float | None = None  # when the oldest unsent fix was written
 
     @property
@@ -77,6 +81,25 @@ class Outbox:
             message, count = join_payloads(rows)
             self._resends.append(message)
             rows = rows[count:]
+
+    def ask(self) -> None:
+        """Send the oldest and the newest pending fix again, and some between, to get an ack.
+
+        Others between are taken each time, so that unreadable ones cannot stay without an answer.
+        """
+        boot_id = self.boot.boot_id
+        oldest = self._journal.pending_after(boot_id, 0, 1)
+        newest = self._journal.last_pending(boot_id, self.sent_seq)
+        if not oldest or not newest or oldest[0] > newest[0]:
+            return
+        (first, _), (last, _) = oldest[0], newest[0]
+        self._questions += 1
+        phase = self._questions * GOLDEN_RATIO % 1
+        rows = dict(oldest + newest)
+        for n in range(MAX_ASKED_BETWEEN):
+            after = first + int((last - first) * (n + phase) / MAX_ASKED_BETWEEN)
+            rows |= self._journal.pending_between(boot_id, after, last, 1)
+        self.resend(sorted(rows.items()))
 
     def rewind(self) -> None:
         """Send all pending fixes again, from the oldest."""

@@ -43,14 +43,16 @@ class InFlightWindow:
 
 
 class AckTimeout:
-    """Expires when fixes wait and no ack comes for three ack periods.
+    """Expires when fixes wait and no ack with news comes for three ack periods.
 
-    Each timeout in a row doubles the next one, so that a long outage behind the broker does not
-    fill its queues with copies.
+    Each timeout in a row doubles the next one. `was_silent` tells whether no ack at all came before
+    the last expiry: the platform may stand still, and its queues must not fill with copies.
     """
 
     def __init__(self, ack_every_s: float) -> None:
         self.base_s = ACK_TIMEOUT_PERIODS * ack_every_s
+        self.was_silent = False
+        self._has_heard = False  # an ack without news, since the timeout runs
         self._running_since_s: float | None = None
         self._doublings = 0
 
@@ -62,7 +64,7 @@ class AckTimeout:
     def start(self, now_s: float) -> None:
         """Start unless running: a fix was sent."""
         if self._running_since_s is None:
-            self._running_since_s = now_s
+            self._run_from(now_s)
 
     def stop(self) -> None:
         """Stop: the connection is new, and nothing was sent on it."""
@@ -74,7 +76,9 @@ class AckTimeout:
         if covers_all:
             self._running_since_s = None
         elif is_new or self._running_since_s is None:
-            self._running_since_s = now_s
+            self._run_from(now_s)
+        else:
+            self._has_heard = True
 
     def has_expired(self, now_s: float) -> bool:
         """Whether the timeout has expired. If so, it starts again, with twice the duration."""
@@ -83,6 +87,10 @@ class AckTimeout:
         timeout_s = self.base_s * float(2 ** min(self._doublings, MAX_DOUBLINGS))
         if now_s - self._running_since_s <= timeout_s:
             return False
-        self._running_since_s = now_s
+        self.was_silent = not self._has_heard
+        self._run_from(now_s)
         self._doublings += 1
         return True
+
+    def _run_from(self, now_s: float) -> None:
+        self._running_since_s, self._has_heard = now_s, False

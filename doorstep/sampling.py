@@ -27,6 +27,9 @@ from doorstep.errors import DoorstepError
 
 Mode = Literal["all", "time", "distance", "accuracy", "dead_reckoning"]
 
+# How much a driver's positions are needed; the database has a policy for each.
+Demand = Literal["idle", "on_order", "live"]
+
 MAX_HEARTBEAT_S = 30.0  # the evidence rules need a fix this often
 MAX_COMMAND_BYTES = 1024
 

@@ -14,6 +14,8 @@ from driver_events.compaction_worker import EVERY_S as HISTORY_EVERY_S
 from driver_events.compaction_worker import CompactionWorker
 from driver_events.consumer import MAX_POLL_INTERVAL_S, PartitionConsumer
 from driver_events.dead_letter_limit import DeadLetterLimit
+from driver_events.demand import EVERY_S as DEMAND_EVERY_S
+from driver_events.demand import DemandFollower
 from driver_events.device_commands import CommandPublisher
 from driver_events.mqtt_publisher import MqttPublisher
 from driver_events.outbox import OutboxPublisher, ParkedRetry
@@ -122,6 +124,9 @@ def _run_database_sink(
     watchdog = Watchdog(consumer, lambda: processor.topic)
     commands = CommandPublisher(Connection(url, "driver_events commands"), sender)
     workers["commands"] = Worker("commands", commands.publish, COMMANDS_EVERY_S)
+    if settings.sampling_follows_demand:
+        demand = DemandFollower(Connection(url, "driver_events demand"), workers["commands"].wake)
+        workers["demand"] = Worker("demand", demand.follow, DEMAND_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
     workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
     compaction = CompactionWorker(settings, lambda worked_s: not stopping.wait(worked_s))

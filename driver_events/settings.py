@@ -27,6 +27,7 @@ class DriverEventsSettings(ListenerSettings, KafkaSettings):
     ack_every_s: float = Field(default=30.0, gt=0)
     max_batch_fixes: int = Field(default=5000, ge=1, le=100_000)
     max_batch_age_s: float = Field(default=0.05, gt=0, le=10)
+    sampling_follows_demand: bool = True
     dead_letters_per_minute: float = Field(default=20.0, gt=0)
     series_retention_days: float = Field(default=7.0, gt=0, le=3650)
     fix_sink: Literal["database", "driver_api"] = "database"

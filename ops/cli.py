@@ -226,7 +226,9 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--couriers", type=int, default=200, metavar="N", help="1 to 5,000 (200)")
     demo.add_argument("--speedup", type=float, default=1.0, metavar="X", help="1 to 20 (1)")
     demo.add_argument(
-        "--reporting", choices=get_args(Mode), default="all", help="which fixes phones send (all)"
+        "--reporting",
+        choices=get_args(Mode),
+        help="which fixes phones send (as the server commands)",
     )
     demo.add_argument("--cities", type=int, default=0, metavar="N", help="vans in France (0)")
     demo.add_argument("--tickers", type=int, default=0, metavar="N", help="series of numbers (0)")

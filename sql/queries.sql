@@ -102,6 +102,12 @@ SELECT eta_model__read_v1(%(known)s)
 -- set_sampling --
 SELECT driver_sampling__set_v1(%(driver_id)s, %(sampling_policy)s)
 
+-- unpin_sampling --
+SELECT driver_sampling__unpin_v1(%(driver_id)s)
+
+-- follow_demand --
+SELECT driver_sampling__follow_demand_v1(%(everybody)s)
+
 -- take_sampling --
 SELECT driver_id, version, sampling_policy FROM driver_sampling__take_v1(%(limit)s)
 

@@ -151,6 +151,7 @@ def _set_context(
             stores.customers,
             stores.track,
             RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
+            live.note_watched,
         ),
         public_url=public_url,
         live=live,

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.load.fixtures import Progress
+from bench.load.fixtures import WATCHED_BOOT, Progress
 from bench.load.report import PARTS
 from bench.load.resource_usage import read_usage
 from bench.load.run import SETTLE_WITHIN_S, LoadFailed, LoadRun
@@ -93,7 +93,8 @@ def _measure(
         name: datetime.fromtimestamp(at_s, UTC)
         for name, at_s in (("began", began_s), ("since", since_s), ("until", until_s))
     }
-    parameters["per_message"] = options.fixes_per_message
+    parameters["per_message"] = 1 if options.mixed else options.fixes_per_message
+    parameters["boots"] = f"{WATCHED_BOOT}%" if options.mixed else "%"
     with translated():
         row = run.conn.execute(read_sql("load/bare.sql"), parameters).fetchone()
     stored, in_window, latency = row

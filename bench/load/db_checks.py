@@ -61,13 +61,14 @@ def read_missing(
 
 
 def read_commit_latency(
-    conn: psycopg.Connection[Any], since_s: float, until_s: float, per_message: int
+    conn: psycopg.Connection[Any], since_s: float, until_s: float, *, boots: str, per_message: int
 ) -> CommitLatency:
-    """Read the commit latencies of the fixes due in a window."""
+    """Read the commit latencies of the fixes due in a window, of boots like `boots`."""
     found = CommitLatency()
     parameters = {
         "since": datetime.fromtimestamp(since_s, UTC),
         "until": datetime.fromtimestamp(until_s, UTC),
+        "boots": boots,
         "per_message": per_message,
     }
     with translated():

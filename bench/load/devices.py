@@ -19,12 +19,16 @@ _LAT, _LON = str(LAT_DEG).encode(), str(LON_DEG).encode()
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device. `share` is its phase among all devices, 0 to 1."""
+    """One device. `share` is its phase among all devices, 0 to 1.
+
+    It sends `fixes_per_message` fixes at a time.
+    """
 
     driver_id: str
     boot: str
     share: float
     route: Route
+    fixes_per_message: int = 1
 
     def as_json(self) -> list[Any]:
         """Encode it for a generator's plan."""

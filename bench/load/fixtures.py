@@ -15,7 +15,7 @@ from typing import Any
 import data
 from bench.load.db_checks import STATEMENT_TIMEOUT_MS
 from bench.load.devices import Device
-from bench.load.options import LoadOptions
+from bench.load.options import WATCHED_SHARE, LoadOptions
 from bench.load.route import (
     MICRO,
     MICRO_LAT_PER_M,
@@ -50,6 +50,8 @@ STOP_S = (60.0, 300.0)  # at the restaurant or the door; 30 s prove an arrival
 LEAVE_S = 240.0  # after the stop; 250 m away for 30 s prove a pick-up
 DELIVERY_M = (800.0, 3000.0)
 
+WATCHED_BOOT = "watched-"  # begins the boot of a device that sends each fix alone
+
 
 class LoadStack(Stack):
     """A stack on free ports in its own folder; its database records commit timestamps."""
@@ -65,7 +67,9 @@ class LoadStack(Stack):
                 **FREE_PORTS,
             }
         )
-        super().__init__(settings, echo=progress)
+        # The load has a fixed rate.
+        environment = os.environ | {"SAMPLING_FOLLOWS_DEMAND": "false"}
+        super().__init__(settings, environment=environment, echo=progress)
 
     def _cluster(self) -> PostgresCluster:
         cluster = super()._cluster()
@@ -81,11 +85,20 @@ class WatchedOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Shard:
+    """The devices of one generator, ordered by phase: of one broker, with messages of one size."""
+
+    broker: int
+    fixes_per_message: int
+    devices: Sequence[Device]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadFleet:
-    """The devices and orders of a run. `shards` holds each broker's devices, ordered by phase."""
+    """The devices of a run, by generator too, and the orders that viewers watch."""
 
     devices: Sequence[Device]
-    shards: Sequence[Sequence[Device]]
+    shards: Sequence[Shard]
     orders: Sequence[WatchedOrder]
 
 
@@ -99,6 +112,7 @@ class _PlannedOrder:
     lat_deg: float
     picked_up: bool
     token: str
+    watched: bool
 
 
 def create_fixtures(stack: Stack, options: LoadOptions, progress: Progress) -> LoadFleet:
@@ -121,23 +135,31 @@ def create_fixtures(stack: Stack, options: LoadOptions, progress: Progress) -> L
     # Shuffled, so that neighbours in the database do not arrive in the same batch.
     for index, driver_id in enumerate(random_of.sample(driver_ids, len(driver_ids))):
         route: Route
+        watched = False
         if random_of.random() < options.assigned or (not planned and options.viewers):
-            route, order = _delivery_route(driver_id, restaurants, random_of)
+            watched = not options.mixed or random_of.random() < WATCHED_SHARE
+            route, order = _delivery_route(driver_id, restaurants, random_of, watched=watched)
             planned.append(order)
         else:
             route = _idle_route(random_of)
-        boot = f"{random_of.getrandbits(40):010x}"
-        devices.append(Device(driver_id, boot, index / options.devices, route))
+        alone = options.mixed and watched
+        boot = f"{WATCHED_BOOT * alone}{random_of.getrandbits(40):010x}"
+        fixes = 1 if alone else options.fixes_per_message
+        devices.append(Device(driver_id, boot, index / options.devices, route, fixes))
     orders = _in_batches(stack, planned, _open_orders, "orders", progress)
     return LoadFleet(devices, shards_of(devices, options.brokers), orders)
 
 
-def shards_of(devices: Sequence[Device], brokers: int) -> list[list[Device]]:
-    """Shard the devices by crc32(driver_id) modulo the number of brokers."""
-    shards: list[list[Device]] = [[] for _ in range(brokers)]
+def shards_of(devices: Sequence[Device], brokers: int) -> list[Shard]:
+    """Shard the devices by crc32(driver_id) modulo the number of brokers, and by message size."""
+    sizes = sorted({one.fixes_per_message for one in devices})
+    shards: dict[tuple[int, int], list[Device]] = {
+        (broker, size): [] for size in sizes for broker in range(brokers)
+    }
     for one in devices:
-        shards[zlib.crc32(one.driver_id.encode()) % brokers].append(one)
-    return shards
+        broker = zlib.crc32(one.driver_id.encode()) % brokers
+        shards[broker, one.fixes_per_message].append(one)
+    return [Shard(broker, size, found) for (broker, size), found in shards.items() if found]
 
 
 def _idle_route(random_of: random.Random) -> IdleRoute:
@@ -151,7 +173,11 @@ def _idle_route(random_of: random.Random) -> IdleRoute:
 
 
 def _delivery_route(
-    driver_id: str, restaurants: Sequence[NewRestaurant], random_of: random.Random
+    driver_id: str,
+    restaurants: Sequence[NewRestaurant],
+    random_of: random.Random,
+    *,
+    watched: bool,
 ) -> tuple[DeliveryRoute, _PlannedOrder]:
     """Half of the routes lead to the restaurant, half to the door."""
     restaurant = random_of.choice(restaurants)
@@ -174,7 +200,9 @@ def _delivery_route(
         ends_ms=(leaves_s + LEAVE_S) * 1000,
     )
     token = new_customer_token()
-    order = _PlannedOrder(driver_id, restaurant.restaurant_id, lon_deg, lat_deg, picked_up, token)
+    order = _PlannedOrder(
+        driver_id, restaurant.restaurant_id, lon_deg, lat_deg, picked_up, token, watched
+    )
     return route, order
 
 
@@ -249,4 +277,5 @@ def _open_orders(conn: Any, planned: Sequence[_PlannedOrder]) -> Sequence[Watche
     return [
         WatchedOrder(str(order_id), one.token)
         for order_id, one in zip(order_ids, planned, strict=True)
+        if one.watched
     ]

@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   ./run load                                             1,000 devices, a fix every 4 s, for 10 s
   ./run load --devices 100000 --interval 4 --duration 60 --report load.json
   ./run load --devices 100000 --fixes-per-message 5      five fixes in a message, every 20 s
+  ./run load --devices 100000 --duration 60 --mixed      watched ones send fixes alone
   ./run load --devices 100000 --find-limit               the highest sustained rate
   ./run load --devices 100000 --duration 60 --bare       and the bare chain, for comparison
 
@@ -26,6 +27,8 @@ DEVICES_PER_BROKER = 16_000  # a process may have 20,000 descriptors on many mac
 MAX_BROKERS = 64
 JIT_WARM_UP_S = 60  # warm-up of a run of LONG_RUN_S or more
 LONG_RUN_S = 30
+WATCHED_SHARE = 0.5  # of the devices with an open order, with --mixed
+UNWATCHED_FIXES = 5  # in a message, with --mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class LoadOptions:
     interval_s: float = 4.0
     duration_s: int = 10
     viewers: int = 100
-    fixes_per_message: int = 1
+    fixes_per_message: int = 1  # of all devices, or with `mixed` of those that are not watched
+    mixed: bool = False
     assigned: float = 0.3
     brokers: int = 1
     find_limit: bool = False
@@ -49,6 +53,17 @@ class LoadOptions:
     def rate_per_s(self) -> float:
         """Fixes due per second."""
         return self.devices / self.interval_s
+
+    @property
+    def watched_share(self) -> float:
+        """The share of all devices whose fixes are sent alone, because their order is watched."""
+        return self.assigned * WATCHED_SHARE if self.mixed else 0.0
+
+    @property
+    def mean_fixes_per_message(self) -> float:
+        """Of all messages of all devices."""
+        watched = self.watched_share
+        return 1 / (watched + (1 - watched) / self.fixes_per_message)
 
     @property
     def warm_up_s(self) -> int:
@@ -106,9 +121,13 @@ def parse(argv: list[str] | None = None) -> LoadOptions:
     add(
         "--fixes-per-message",
         type=_whole(1, MAX_FIXES),
-        default=1,
         metavar="K",
-        help="a device sends K fixes every K intervals (1)",
+        help=f"a device sends K fixes every K intervals (1; with --mixed {UNWATCHED_FIXES})",
+    )
+    add(
+        "--mixed",
+        action="store_true",
+        help="half of the devices with an order are watched, and send each fix alone",
     )
     add(
         "--assigned",
@@ -161,7 +180,9 @@ def _checked(arguments: argparse.Namespace) -> LoadOptions:
         interval_s=arguments.interval,
         duration_s=arguments.duration,
         viewers=arguments.viewers,
-        fixes_per_message=arguments.fixes_per_message,
+        fixes_per_message=arguments.fixes_per_message
+        or (UNWATCHED_FIXES if arguments.mixed else 1),
+        mixed=arguments.mixed,
         assigned=arguments.assigned,
         brokers=brokers,
         find_limit=arguments.find_limit,

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.load import db_checks
-from bench.load.fixtures import LoadFleet, LoadStack, Progress, create_fixtures
+from bench.load.fixtures import (
+    WATCHED_BOOT,
+    LoadFleet,
+    LoadStack,
+    Progress,
+    create_fixtures,
+)
 from bench.load.histogram import Histogram
 from bench.load.options import LoadOptions
 from bench.load.resource_usage import (
@@ -65,6 +71,7 @@ class Measurement:
     puback: Histogram
     viewer: Histogram
     commit_latency: db_checks.CommitLatency
+    watched_latency: Histogram | None  # of drivers that send each fix alone, in a mixed run
     missing: int  # fixes, after settling
     settled_after_s: float
     resent: int
@@ -124,7 +131,10 @@ class LoadRun:
     def measure(self, interval_s: float, duration_s: int, warm_up_s: int) -> Measurement:
         """Publish for a while, wait until all fixes are committed, and collect the results."""
         sampler = Sampler(
-            self.workers, self.stack.addresses, self.options.fixes_per_message, self._progress
+            self.workers,
+            self.stack.addresses,
+            self.options.mean_fixes_per_message,
+            self._progress,
         )
         sampler.start()
         size_before = db_checks.read_history_bytes(self.conn)
@@ -144,9 +154,15 @@ class LoadRun:
         settled = self._settle(sampler)
         if self.workers.viewers:
             sampler.run_until(time.time() + VIEWERS_LAG_S)
+        options = self.options
         commit_latency = db_checks.read_commit_latency(
-            self.conn, since_s, until_s, self.options.fixes_per_message
+            self.conn, since_s, until_s, boots="%", per_message=options.fixes_per_message
         )
+        watched_latency = None
+        if options.mixed:
+            watched_latency = db_checks.read_commit_latency(
+                self.conn, since_s, until_s, boots=f"{WATCHED_BOOT}%", per_message=1
+            ).latency
         commit_latency.committed_by_second.update(
             db_checks.read_commits(self.conn, began_s, until_s)
         )
@@ -168,6 +184,7 @@ class LoadRun:
             puback=self._puback,
             viewer=self._viewer_latency(),
             commit_latency=commit_latency,
+            watched_latency=watched_latency,
             missing=settled[0],
             settled_after_s=settled[1],
             resent=self.workers.totals()["resent"],
@@ -250,27 +267,27 @@ class LoadRun:
 
     def collect_ledgers(self) -> None:
         """Collect the number of published messages of each device."""
-        per_message = self.options.fixes_per_message
         self._puback = Histogram()
         self.pubacks = 0
         for number, generated, pubacks, latencies in self.workers.collect_ledgers():
-            for device, messages in zip(self.fleet.shards[number], generated, strict=True):
+            shard = self.fleet.shards[number]
+            per_message = shard.fixes_per_message
+            for device, messages in zip(shard.devices, generated, strict=True):
                 self.last_seqs[self._index[device.driver_id]] = messages * per_message
             self.pubacks += pubacks * per_message
             self._puback.merge(latencies)
 
     def _resend(self, missing_ranges: Sequence[db_checks.MissingRange]) -> None:
-        per_message = self.options.fixes_per_message
         messages_of = {
-            self.fleet.devices[index].driver_id: {
-                (seq - 1) // per_message + 1 for seq in range(first, last + 1)
+            (one := self.fleet.devices[index]).driver_id: {
+                (seq - 1) // one.fixes_per_message + 1 for seq in range(first, last + 1)
             }
             for index, first, last in missing_ranges
         }
         for worker, shard in zip(self.workers.generators, self.fleet.shards, strict=True):
             messages = [
                 [number_in_shard, message]
-                for number_in_shard, one in enumerate(shard)
+                for number_in_shard, one in enumerate(shard.devices)
                 for message in sorted(messages_of.get(one.driver_id, ()))
             ]
             if messages:
@@ -316,8 +333,8 @@ def _connect(
     plans = []
     brokers = stack.addresses.mqtt_tls if options.tls else stack.addresses.mqtt
     authority = CertificateAuthority(stack.paths.tls).certificate
-    for shard, broker in zip(fleet.shards, brokers, strict=True):
-        at = reach(broker)
+    for shard in fleet.shards:
+        at = reach(brokers[shard.broker])
         plans.append(
             {
                 "host": at.host,
@@ -326,8 +343,8 @@ def _connect(
                 "sources": SOURCES,
                 "fleet_key_file": str(stack.paths.fleet_key_file),
                 "folder": str(folder),
-                "fixes_per_message": options.fixes_per_message,
-                "devices": [one.as_json() for one in shard],
+                "fixes_per_message": shard.fixes_per_message,
+                "devices": [one.as_json() for one in shard.devices],
             }
         )
     began_s = time.time()

@@ -50,7 +50,7 @@ class Sampler:
 
     workers: WorkerPool
     addresses: Addresses
-    per_message: int
+    per_message: float  # fixes, of all messages
     progress: Callable[[str], None]
     samples: list[Sample] = field(default_factory=list)
     _baseline: Counter[str] = field(default_factory=Counter)
@@ -80,7 +80,8 @@ class Sampler:
             worker.drain()
         counts = self._counts()
         counts.subtract(self._baseline)
-        confirmed = counts[ACKED] * self.per_message
+        confirmed = round(counts[ACKED] * self.per_message)
+        received = round(counts[POSITIONS] * self.per_message)
         sample = Sample(
             at_s=time.time(),
             connected=self.workers.totals()["connected"],
@@ -88,8 +89,8 @@ class Sampler:
             pubacks=counts["pubacks"],
             committed=counts[FIXES],
             lag_ms=lag_ms,
-            at_broker=max(0, counts["pubacks"] - counts[POSITIONS] * self.per_message),
-            at_bridge=max(0, counts[POSITIONS] * self.per_message - confirmed),
+            at_broker=max(0, counts["pubacks"] - received),
+            at_bridge=max(0, received - confirmed),
             in_kafka=max(0, confirmed - counts[FIXES]),
             puback_p99_ms=puback.percentile(0.99),
         )

@@ -38,6 +38,7 @@ __all__ = [
     "revoke_customer_tokens",
     "set_reporting",
     "set_simulation",
+    "unpin_sampling",
 ]
 
 
@@ -184,6 +185,12 @@ async def set_reporting(conn: AsyncConnection[Any], driver_id: str, report: Samp
     parameters = {"driver_id": driver_id, "sampling_policy": Jsonb(asdict(report))}
     with translated():
         await conn.execute(query("set_sampling"), parameters)
+
+
+async def unpin_sampling(conn: AsyncConnection[Any], driver_id: str) -> None:
+    """Let a device's sampling follow demand again. Raises UnknownDriver."""
+    with translated():
+        await conn.execute(query("unpin_sampling"), {"driver_id": driver_id})
 
 
 async def set_simulation(conn: AsyncConnection[Any], kind: str, count: int) -> None:

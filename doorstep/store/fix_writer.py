@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import psycopg
-from psycopg.rows import tuple_row
+from psycopg.rows import scalar_row, tuple_row
 
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.error_mapping import translated
@@ -218,6 +218,17 @@ def delete_outbox(conn: psycopg.Connection, ids: Sequence[int]) -> None:
     if ids:
         with translated():
             conn.execute(query("delete_outbox"), {"ids": list(ids)})
+
+
+def follow_demand(conn: psycopg.Connection, *, everybody: bool) -> int:
+    """Choose the sampling policies of drivers whose demand has changed; return their number.
+
+    With `everybody`, also those of drivers that have no policy yet.
+    """
+    with translated(), conn.cursor(row_factory=scalar_row) as cursor:
+        cursor.execute(query("follow_demand"), {"everybody": everybody})
+        changed: int = cursor.fetchone() or 0
+        return changed
 
 
 def take_reporting(conn: psycopg.Connection, limit: int) -> list[tuple[str, int, SamplingPolicy]]:

@@ -29,13 +29,15 @@ class CouriersProcess:
     It starts a new shift. A restarted process continues the shift of the one that has ended.
     """
 
-    def __init__(self, stack: Stack, couriers: int, speedup: float, reporting: str = "all") -> None:
+    def __init__(
+        self, stack: Stack, couriers: int, speedup: float, reporting: str | None = None
+    ) -> None:
         self._argv = [
             *module_argv("couriers"),
             *("--prefix", PREFIX),
             *("--couriers", str(couriers)),
             *("--speedup", f"{speedup:g}"),
-            *("--reporting", reporting),
+            *(("--reporting", reporting) if reporting else ()),
         ]
         self._environment = stack.client_environment()
         self._log_file = stack.paths.logs / "couriers.log"

@@ -20,7 +20,7 @@ class DemoOptions:
 
     couriers: int
     speedup: float = 1.0
-    reporting: str = "all"
+    reporting: str | None = None  # None: as the server commands
     cities: int = 0
     tickers: int = 0
     exit_after_s: float | None = None

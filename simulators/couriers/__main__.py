@@ -55,7 +55,7 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
         speedup=options.speedup,
         seed=options.seed,
         mqtt_5=options.mqtt_5,
-        sampling=SamplingPolicy(mode=options.reporting),
+        sampling=SamplingPolicy(mode=options.reporting) if options.reporting else None,
         resume=not options.new_shift,
     )
     async with Api(settings.driver_api_url, settings.tracking_api_url) as api:
@@ -133,7 +133,9 @@ def _parser() -> argparse.ArgumentParser:
         help="selects vehicles, orders and routes (random)",
     )
     parser.add_argument(
-        "--reporting", choices=get_args(Mode), default="all", help="which fixes phones send (all)"
+        "--reporting",
+        choices=get_args(Mode),
+        help="which fixes phones send (as the server commands)",
     )
     parser.add_argument(
         "--new-shift", action="store_true", help="do not continue from saved positions"

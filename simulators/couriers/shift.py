@@ -48,7 +48,6 @@ START_PARALLEL = 8
 END_DUTY_TIMEOUT_S = 8.0
 WAITING_SHARE = 0.12  # more orders, waiting for a courier
 POSITIONS_NOTE = "positions"
-SEND_ALL = SamplingPolicy()
 RESUME_WITHIN_S = 120.0  # after a longer pause a new shift starts
 
 
@@ -61,7 +60,7 @@ class ShiftOptions:
     seed: int
     prefix: str = "courier-"
     mqtt_5: bool = False
-    sampling: SamplingPolicy = SEND_ALL
+    sampling: SamplingPolicy | None = None  # None: as the server commands
     resume: bool = True  # from saved positions, if they are recent
 
     def driver_ids(self, count: int) -> list[str]:
@@ -171,7 +170,9 @@ class Shift:
         login = make_login(driver_id, self._settings, self._fleet, mqtt_5=self._options.mqtt_5)
         device = Device(login, self._journal, self._settings.ack_every_s)
         device.sampler.pace = self._options.speedup
-        device.sampler.policy = self._options.sampling
+        if self._options.sampling is not None:
+            device.sampler.policy = self._options.sampling
+            device.ignores_commands = True
         self._devices[driver_id] = device
         return courier
 

@@ -12,5 +12,6 @@ FROM (
             AS latency_ms
     FROM doorstep.fix_history AS h
     WHERE h.fix_at >= %(since)s AND h.fix_at < %(until)s AND h.seq %% %(per_message)s = 0
+        AND h.boot LIKE %(boots)s
 ) AS f
 GROUP BY floor(f.due_s), floor(ln(greatest(f.latency_ms, 0.01)) * 50)

@@ -16,6 +16,9 @@ SELECT n, now, order_id, order_seq, driver_id,
     fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg
 FROM customer_polls_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 
+-- watch_as_customer --
+SELECT customer_watch_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+
 -- read_customer_history --
 SELECT fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, boot, seq
 FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(from_at)s::timestamptz,

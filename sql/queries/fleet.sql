@@ -11,7 +11,7 @@ JOIN driver_state s ON s.driver_id = d.driver_id
 WHERE d.driver_id = %(driver_id)s
 
 -- read_sampling --
-SELECT s.sampling_policy::text, s.is_delivered, s.set_at
+SELECT s.sampling_policy::text, s.is_delivered, s.set_at, s.demand::text
 FROM driver d
 LEFT JOIN driver_sampling s ON s.driver_id = d.driver_id
 WHERE d.driver_id = %(driver_id)s

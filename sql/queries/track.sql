@@ -64,3 +64,6 @@ LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assign
     AND a.assigned_at <= c.now AND (a.ended_at IS NULL OR c.now < a.ended_at)
 LEFT JOIN driver_state s ON s.driver_id = a.driver_id
     AND s.fix_at >= a.assigned_at AND (a.ended_at IS NULL OR s.fix_at < a.ended_at)
+
+-- watch_orders --
+SELECT watch_orders_v1(%(order_ids)s::uuid[])

@@ -200,3 +200,12 @@ BEGIN
             of_order_id, 'cancel', 'customer', 'customer', NULL, with_idempotency_key) c;
 END
 $$;
+
+-- The orders of good links are looked at: their couriers' devices report without delay.
+CREATE FUNCTION customer_watch_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT order_watch__extend(array_agg(order_id))
+    FROM customer_links__good(token_sha256s, order_ids)
+$$;

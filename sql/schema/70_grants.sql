@@ -19,6 +19,7 @@ GRANT EXECUTE ON FUNCTION
     open_offsets_v1, advance_offsets_v1, add_dead_letters_v1, take_outbox_v1, delete_outbox_v1,
     fix_history__ensure_partitions_v1,
     driver_sampling__take_v1, driver_sampling__confirm_v1, driver_sampling__mark_undelivered_v1,
+    driver_sampling__follow_demand_v1,
     series__prepare_v1, series__record_v1, series__expire_v1,
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
@@ -36,7 +37,8 @@ GRANT SELECT ON driver, driver_state, restaurant, orders, order_now, assignment 
 GRANT EXECUTE ON FUNCTION
     create_order_v1, apply_order_command_v1, create_policy_v1, find_token_v1,
     replace_customer_token_v1, revoke_customer_tokens_v1, nearest_drivers_v1,
-    ground_distance_m, instant_text, driver_sampling__set_v1, fleet_tile_v1, fleet_history_v1,
+    ground_distance_m, instant_text, driver_sampling__set_v1, driver_sampling__unpin_v1,
+    watch_orders_v1, fleet_tile_v1, fleet_history_v1,
     series__downsample_v1, series__points, simulation_target__set_v1, eta_model__read_v1,
     fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample,
     find_token_v2, record_audit_v1, change_device_v1, change_staff_v1, list_staff_v1
@@ -50,7 +52,8 @@ TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
-    customer_tracks_v1, customer_polls_v1, customer_history_v1, customer_cancel_v1
+    customer_tracks_v1, customer_polls_v1, customer_history_v1, customer_cancel_v1,
+    customer_watch_v1
 TO customer;
 
 GRANT EXECUTE ON FUNCTION

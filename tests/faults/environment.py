@@ -124,7 +124,11 @@ class FaultEnvironment:
         self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self._folder = Path(tempfile.mkdtemp(prefix="doorstep-faults-"))
         self._folder.chmod(0o755)  # the servers run as other users
-        environment = {**os.environ, "ACK_EVERY_S": f"{self.settings.ack_every_s:g}"}
+        environment = {
+            **os.environ,
+            "ACK_EVERY_S": f"{self.settings.ack_every_s:g}",
+            "SAMPLING_FOLLOWS_DEMAND": "false",  # the load's rate is fixed
+        }
         environment |= dict(self.settings.environment)
         stack_settings = StackSettings(
             doorstep_home=self._folder / "stack", mqtt_brokers=self.settings.brokers, **FREE_PORTS

@@ -34,7 +34,10 @@ def stack(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Sta
     """The whole stack, ready: `stack.addresses`, `stack.client_environment()`, `stack.pid_of()`."""
     only_worker("integration's stack")
     settings = StackSettings(doorstep_home=server_home / "stack", **FREE_PORTS)
-    environment = os.environ | {"ACK_EVERY_S": "2"}  # 30 s by default: tests wait for acks
+    environment = os.environ | {
+        "ACK_EVERY_S": "2",  # 30 s by default: tests wait for acks
+        "SAMPLING_FOLLOWS_DEMAND": "false",  # devices send what a test lets them observe
+    }
     stack = Stack(settings, environment=environment, echo=lambda _line: None)
     try:
         # If this process is killed, the stack stops by itself.

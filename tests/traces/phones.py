@@ -169,7 +169,10 @@ def run(names: Sequence[str], say: Reporter) -> PhoneDaysResult:
     paths = Path(tempfile.mkdtemp(prefix="doorstep-phones-"))
     paths.chmod(0o755)
     settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
-    environment = os.environ | {"ACK_EVERY_S": str(ACK_EVERY_S)}
+    environment = os.environ | {
+        "ACK_EVERY_S": str(ACK_EVERY_S),
+        "SAMPLING_FOLLOWS_DEMAND": "false",  # every recorded fix is sent
+    }
     stack = Stack(settings, environment=environment, echo=say)
     try:
         say("starting a stack on free ports")

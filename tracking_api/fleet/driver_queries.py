@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from doorstep.errors import UnknownDriver
-from doorstep.sampling import SamplingPolicy
+from doorstep.sampling import Demand, SamplingPolicy
 from doorstep.store import commands
 from doorstep.store.deadline import fetch_all, fetch_one, run_command
 from doorstep.store.pool import Pool
@@ -46,11 +46,15 @@ class NearDriver(NamedTuple):
 
 
 class DeviceSampling(NamedTuple):
-    """The sampling of a driver's device. `set_at` is None for the defaults."""
+    """The sampling of a driver's device. `set_at` is None for the defaults.
+
+    `demand` is None unless it chose the policy.
+    """
 
     policy: SamplingPolicy
     set_at: datetime | None
     is_delivered: bool
+    demand: Demand | None = None
 
 
 class Restaurant(NamedTuple):
@@ -72,6 +76,8 @@ class DriverStore(Protocol):
     ) -> tuple[datetime, list[NearDriver]]: ...
 
     async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None: ...
+
+    async def unpin_sampling(self, driver_id: str) -> None: ...
 
     async def read_sampling(self, driver_id: str) -> DeviceSampling: ...
 
@@ -110,14 +116,18 @@ class DriverQueries:
         """Set the sampling of a driver's device. Raises UnknownDriver."""
         await run_command(self.pool, lambda conn: commands.set_reporting(conn, driver_id, policy))
 
+    async def unpin_sampling(self, driver_id: str) -> None:
+        """Let the sampling of a driver's device follow demand again. Raises UnknownDriver."""
+        await run_command(self.pool, lambda conn: commands.unpin_sampling(conn, driver_id))
+
     async def read_sampling(self, driver_id: str) -> DeviceSampling:
         """Read the sampling of a driver's device. Raises UnknownDriver."""
         row = await fetch_one(self.pool, query("read_sampling", SQL_FILE), {"driver_id": driver_id})
         if row is None:
             raise UnknownDriver
-        report, is_delivered, set_at = row
+        report, is_delivered, set_at, demand = row
         policy = _decode_sampling(report) if report else SamplingPolicy()
-        return DeviceSampling(policy, set_at, bool(is_delivered))
+        return DeviceSampling(policy, set_at, bool(is_delivered), demand)
 
     async def read_restaurants(self) -> list[Restaurant]:
         """Read every restaurant, by id."""

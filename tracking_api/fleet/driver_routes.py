@@ -133,9 +133,21 @@ async def set_sampling(
     context: Context,
     settings: Annotated[SamplingSettings, Depends(json_body(SamplingSettings))],
 ) -> SamplingAnswer:
-    """Replaces the previous settings. The device gets them over MQTT, when it is next online."""
+    """Pins the settings: they no longer follow demand. The device gets them over MQTT, at once or
+    when it is next online."""
     policy = SamplingPolicy(**settings.model_dump())
     await context.stores.drivers.set_sampling(driver_id, policy)
+    return await _sampling(driver_id, context)
+
+
+@router.delete(
+    "/drivers/{driver_id}/reporting",
+    summary="Let a driver's device follow demand again",
+    responses=problems(401, 403, 404),
+)
+async def unpin_sampling(driver_id: DriverId, _: Staff, context: Context) -> SamplingAnswer:
+    """Ends a pin. The settings are those of an idle driver, and of the demand within seconds."""
+    await context.stores.drivers.unpin_sampling(driver_id)
     return await _sampling(driver_id, context)
 
 
@@ -152,6 +164,7 @@ async def _sampling(driver_id: str, context: AppContext) -> SamplingAnswer:
         driver_id=driver_id,
         set_at=found.set_at,
         delivered=found.is_delivered,
+        demand=found.demand,
         **msgspec.structs.asdict(found.policy),
     )
 

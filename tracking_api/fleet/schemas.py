@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from doorstep.http.instants import Instant
-from doorstep.sampling import MAX_HEARTBEAT_S, Mode
+from doorstep.sampling import MAX_HEARTBEAT_S, Demand, Mode
 from tracking_api.fleet.presence import Presence
 from tracking_api.track.schemas import PositionFeature, Restaurant
 
@@ -53,12 +53,13 @@ class SamplingAnswer(SamplingSettings):
     """The sampling of a driver's device. `set_at` is null for the defaults.
 
     `delivered`: the broker retains the command for the device, which gets it at once or when it is
-    next online.
+    next online. `demand` chose the settings; null if staff pinned them, or for the defaults.
     """
 
     driver_id: str
     set_at: Instant | None
     delivered: bool
+    demand: Demand | None
 
 
 class RestaurantAnswer(Restaurant):

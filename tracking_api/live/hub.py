@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -80,6 +80,11 @@ class Hub:
     def watched_drivers(self) -> dict[str, set[OrderChannel]]:
         """The channels by driver; the feed's thread tests which positions matter."""
         return self._by_driver
+
+    @property
+    def links(self) -> Collection[TrackLink]:
+        """The links with viewers."""
+        return self._channels.keys()
 
     def drivers_moved(self, driver_ids: Iterable[str]) -> None:
         """Make the orders of these drivers due."""

@@ -12,6 +12,7 @@ from tracking_api.live.feed import Feed, FeedBatch
 from tracking_api.live.fleet_channel import FleetChannel
 from tracking_api.live.hub import Hub
 from tracking_api.live.topic_follower import TopicStreams
+from tracking_api.live.watch_reporter import WatchReporter
 from tracking_api.series.streams import SeriesStreams
 from tracking_api.settings import MAX_VIEWERS, Settings
 from tracking_api.stores import Stores
@@ -37,6 +38,8 @@ class Live:
         self.customers = Hub(stores.customers, estimate=estimate)
         self.staff = Hub(stores.track, estimate=estimate)
         self.hubs = (self.customers, self.staff)
+        self.customer_watch = WatchReporter(stores.customers, lambda: self.customers.links)
+        self.staff_watch = WatchReporter(stores.track, lambda: self.staff.links)
         self.fleet = FleetChannel(stores.fleet)
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -55,10 +58,15 @@ class Live:
         """Return the hub of a link: customers' reads as the database's role `customer`."""
         return self.staff if link.is_staff else self.customers
 
+    def note_watched(self, link: TrackLink) -> None:
+        """Note that an order was read with GET: its courier's device reports without delay."""
+        (self.staff_watch if link.is_staff else self.customer_watch).note(link)
+
     def start(self, settings: Settings | None) -> None:
         """Start; with settings, consume from Kafka too."""
         hubs = (hub.run() for hub in self.hubs)
-        running = (*hubs, self.connections.run(), self.fleet.run())
+        watches = (self.customer_watch.run(), self.staff_watch.run())
+        running = (*hubs, *watches, self.connections.run(), self.fleet.run())
         self._tasks = [asyncio.create_task(one) for one in running]
         if settings is not None:
             loop = asyncio.get_running_loop()

@@ -65,6 +65,10 @@ class CustomerQueries:
         rows = await fetch_all(self.pool, query("read_customer_polls", SQL_FILE), _arrays(links))
         return {links[row[0] - 1]: poll_of(row[1:]) for row in rows}
 
+    async def report_watched(self, links: Sequence[TrackLink]) -> None:
+        """Record that the orders of good links are looked at."""
+        await fetch_all(self.pool, query("watch_as_customer", SQL_FILE), _arrays(links))
+
     async def read_link_history(
         self, link: TrackLink, from_at: datetime | None, to_at: datetime | None, *, limit: int
     ) -> list[Position]:

@@ -7,6 +7,7 @@ the same body after the same time, so that an answer does not reveal which order
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 from uuid import UUID
@@ -35,6 +36,7 @@ class Links:
     customers: TrackReader
     staff: TrackReader
     bad_links: RateLimiter
+    note_watched: Callable[[TrackLink], None]
 
     async def authorize(
         self, order_id: str, token: str | None, address: str
@@ -68,6 +70,7 @@ class Links:
             link = TrackLink(parsed_id)
             found = await self.staff.read_tracks([link])
         if link in found:
+            self.note_watched(link)
             return found[link]
         return await self.refuse(started_s, address)
 

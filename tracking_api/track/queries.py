@@ -41,6 +41,8 @@ class TrackReader(Protocol):
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]: ...
 
+    async def report_watched(self, links: Sequence[TrackLink]) -> None: ...
+
 
 class TrackStore(TrackReader, Protocol):
     """Orders under way for staff, whose access the caller has checked; and the ETA's model."""
@@ -69,6 +71,11 @@ class TrackQueries:
         parameters = {"order_ids": [link.order_id for link in links]}
         rows = await fetch_all(self.pool, query("read_order_polls", SQL_FILE), parameters)
         return {TrackLink(row[1]): poll_of(row) for row in rows}
+
+    async def report_watched(self, links: Sequence[TrackLink]) -> None:
+        """Record that these orders are looked at."""
+        parameters = {"order_ids": [link.order_id for link in links]}
+        await fetch_all(self.pool, query("watch_orders", SQL_FILE), parameters)
 
     async def read_eta_model(self, known_id: int) -> EtaModel | None:
         """Read the newest ETA model. None if it is the one with this id, or there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -143,13 +144,36 @@ def test_schedule__round_by_round_and_seq_by_seq__are_the_same_instants(per_mess
 
 def test_shards__many_devices__hold_each_once_ordered_by_phase() -> None:
     devices = [make_device(number, 500) for number in range(500)]
-    shards = shards_of(devices, 7)
+    shards = [shard.devices for shard in shards_of(devices, 7)]
     assert sorted(one.driver_id for shard in shards for one in shard) == sorted(
         one.driver_id for one in devices
     )
     assert all(
         [one.share for one in shard] == sorted(one.share for one in shard) for shard in shards
     )
+
+
+def test_shards__messages_of_two_sizes__are_apart() -> None:
+    devices = [
+        replace(make_device(number, 50), fixes_per_message=1 if number % 3 else 5)
+        for number in range(50)
+    ]
+    shards = shards_of(devices, 2)
+    assert sorted((one.broker, one.fixes_per_message) for one in shards) == [
+        (0, 1), (0, 5), (1, 1), (1, 5),
+    ]  # fmt: skip
+    assert all(
+        one.fixes_per_message == shard.fixes_per_message
+        for shard in shards
+        for one in shard.devices
+    )
+
+
+def test_options__mixed__watched_devices_send_alone_and_the_others_in_fives() -> None:
+    options = parse(["--mixed", "--devices", "1000"])
+    assert (options.fixes_per_message, options.watched_share) == (5, 0.15)
+    assert options.mean_fixes_per_message == pytest.approx(3.125)
+    assert parse([]).mean_fixes_per_message == 1
 
 
 # -- routes -------------------------------------------------------------------------------------

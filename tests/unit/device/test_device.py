@@ -261,6 +261,53 @@ async def test_ack_timeout__three_periods_with_pending_fixes__sends_them_again(
     assert connection.seqs() == [1, 2, 1, 2]
 
 
+async def test_ack_timeout__no_ack_at_all__only_asks_with_the_ends_and_six_between(
+    journal: Journal,
+) -> None:
+    device = Device(LOGIN, journal, ack_every_s=30)
+    connection = await connect(device)
+    for _ in range(30):
+        report(device, journal, 10)
+        connection.puback_all()
+    now = time.monotonic()
+    device._check_timeouts(connection, now + 91)  # type: ignore[arg-type]
+    asked = connection.seqs()[300:]
+    assert (asked[0], asked[-1]) == (1, 300)
+    assert len(asked) <= 8
+    connection.puback_all()
+    device._check_timeouts(connection, now + 91 + 181)  # type: ignore[arg-type]
+    again = connection.seqs()[300 + len(asked) :]
+    assert (again[0], again[-1]) == (1, 300)
+    assert set(again) & set(asked) != set(asked)  # others between
+
+
+async def test_ack_timeout__the_answer_names_gaps__they_are_sent_again(journal: Journal) -> None:
+    device = Device(LOGIN, journal, ack_every_s=30)
+    connection = await connect(device)
+    for _ in range(30):
+        report(device, journal, 10)
+        connection.puback_all()
+    device._check_timeouts(connection, time.monotonic() + 91)  # type: ignore[arg-type]
+    connection.puback_all()
+    sent = len(connection.seqs())
+    connection.ack(device.boot, 300, [[2, 299]])
+    connection.puback_all()
+    assert set(range(2, 300)) <= set(connection.seqs()[sent:])
+
+
+async def test_ack_timeout__acks_that_leave_fixes_uncovered__sends_all_again(
+    journal: Journal,
+) -> None:
+    device = Device(LOGIN, journal, ack_every_s=30)
+    connection = await connect(device)
+    report(device, journal, 12)
+    connection.puback_all()
+    connection.ack(device.boot, 1)
+    connection.ack(device.boot, 1)  # without news
+    device._check_timeouts(connection, time.monotonic() + 91)  # type: ignore[arg-type]
+    assert connection.seqs()[12:] == list(range(2, 13))
+
+
 async def test_ack_timeout__repeated__doubles_each_time(journal: Journal) -> None:
     device = Device(LOGIN, journal, ack_every_s=30)
     connection = await connect(device)

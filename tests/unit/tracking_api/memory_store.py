@@ -60,6 +60,7 @@ class MemoryStore:
         self.people_changes: list[tuple[str, str, str]] = []
         self.created: list[dict[str, Any]] = []
         self.sampling = SamplingPolicy()
+        self.watched: list[TrackLink] = []
         self.look_ups = 0
         self.away = False
 
@@ -125,6 +126,14 @@ class MemoryStore:
         if driver_id != "d1":
             raise UnknownDriver
         self.sampling = policy
+
+    async def unpin_sampling(self, driver_id: str) -> None:
+        if driver_id != "d1":
+            raise UnknownDriver
+        self.sampling = SamplingPolicy()
+
+    async def report_watched(self, links: Sequence[TrackLink]) -> None:
+        self.watched += links
 
     async def read_sampling(self, driver_id: str) -> DeviceSampling:
         if driver_id != "d1":

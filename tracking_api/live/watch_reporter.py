@@ -1,0 +1,58 @@
+"""Reports to the database which orders are looked at: their couriers then send without delay."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+
+from doorstep.errors import DoorstepError
+from doorstep.telemetry import get_logger
+from tracking_api.track.queries import TrackReader
+from tracking_api.track.visibility import TrackLink
+
+TICK_S = 1.0
+REPORT_EVERY_S = 20.0  # a report holds for 60 s
+MAX_LINKS = 1000  # in one statement
+
+
+class WatchReporter:
+    """Reports the links with streams, and those that were read with GET."""
+
+    def __init__(
+        self,
+        store: TrackReader,
+        streamed: Callable[[], Collection[TrackLink]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._streamed = streamed
+        self._clock = clock
+        self._read: set[TrackLink] = set()  # with GET since the last report
+        self._reported_s: dict[TrackLink, float] = {}
+
+    def note(self, link: TrackLink) -> None:
+        """Collect a link that was read with GET."""
+        self._read.add(link)
+
+    async def run(self) -> None:
+        """Report every second until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self.report()
+            except DoorstepError as exc:
+                get_logger().warning("watch_not_reported", error=str(exc))
+
+    async def report(self) -> None:
+        """Report the links that are new, or were last reported 20 s ago."""
+        now_s = self._clock()
+        self._reported_s = {
+            link: at_s for link, at_s in self._reported_s.items() if now_s - at_s < REPORT_EVERY_S
+        }
+        due = [link for link in self._read.union(self._streamed()) if link not in self._reported_s]
+        self._read.clear()
+        for start in range(0, len(due), MAX_LINKS):
+            links = due[start : start + MAX_LINKS]
+            await self._store.report_watched(links)
+            self._reported_s.update(dict.fromkeys(links, now_s))
