@@ -100,7 +100,7 @@ class DictStore:
 def ours() -> FastAPI:
     """tracking_api, with all its middleware."""
     store = DictStore()
-    app = build_app(Stores.backed_by(store), "http://bench.test")
+    app = build_app(Stores.backed_by(store, "staff"), "http://bench.test")
     live: Live = app.state.context.live
 
     @app.get("/control/push")

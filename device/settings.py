@@ -10,6 +10,7 @@ from pydantic import Field
 from device.journal import MAX_FIXES
 from doorstep.credentials import driver_token, mqtt_password, read_fleet_key
 from doorstep.errors import SettingsError
+from doorstep.secrets_file import FILE_NAME, read_secrets
 from doorstep.settings import MqttBroker, MqttUrls, ServiceSettings
 
 
@@ -27,21 +28,24 @@ class DeviceSettings(ServiceSettings):
 
 
 class FleetSecrets:
-    """The credentials of every driver, derived from the fleet key, and of staff."""
+    """The credentials of every driver, derived from the fleet key or rotated, and of staff."""
 
     def __init__(self, settings: DeviceSettings) -> None:
-        """Read the fleet key, and `generations` beside it. Raises SettingsError."""
+        """Read the fleet key, and the file of rotated secrets beside it. Raises SettingsError."""
         self._key = read_fleet_key(settings.fleet_key_file)
-        self._generations = _read_generations(settings.fleet_key_file.with_name("generations"))
+        self._rotated = read_secrets(settings.fleet_key_file.with_name(FILE_NAME))
         self._staff_token_file = settings.staff_token_file
 
     def mqtt_password(self, driver_id: str) -> str:
         """Return the driver's MQTT password."""
-        return mqtt_password(self._key, driver_id, self._generations.get(driver_id, 0))
+        kept = self._rotated.get(driver_id)
+        return kept.secrets.mqtt_password if kept else mqtt_password(self._key, driver_id)
 
     def driver_token(self, driver_id: str) -> str:
         """Return the driver's bearer token for driver_api."""
-        return driver_token(self._key, driver_id, self._generations.get(driver_id, 0))
+        kept = self._rotated.get(driver_id)
+        token = kept.secrets.token if kept else None
+        return token or driver_token(self._key, driver_id)
 
     def staff_token(self) -> str:
         """Return staff's bearer token. Raises SettingsError."""
@@ -50,17 +54,6 @@ class FleetSecrets:
         except (OSError, UnicodeDecodeError) as exc:
             message = f"cannot read the staff token {self._staff_token_file}: {exc}"
             raise SettingsError(message) from exc
-
-
-def _read_generations(path: Path) -> dict[str, int]:
-    """Read `id generation` lines. Without the file every driver is of generation 0."""
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-        return {name: int(number) for name, number in (line.split() for line in lines)}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as exc:
-        raise SettingsError(f"cannot read the generations {path}: {exc}") from exc
 
 
 def broker_of(driver_id: str, brokers: tuple[MqttBroker, ...]) -> MqttBroker:

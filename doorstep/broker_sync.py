@@ -12,16 +12,10 @@ from typing import Any
 
 import psycopg
 
-from doorstep.credentials import (
-    driver_token,
-    mosquitto_entry,
-    phone_entry,
-    phone_username,
-    token_sha256,
-)
+from doorstep.credentials import mosquitto_entry, phone_entry, phone_username
 from doorstep.mqtt_topics import phone_acl
 from doorstep.password_file import service_entries, write_entries
-from doorstep.store.people import ChangedDevice, changed_devices, register_device_tokens
+from doorstep.store.people import ChangedDevice, changed_devices
 from doorstep.store.phones import ChangedPhone, changed_phones, register_phone_tokens
 
 # A fleet of 100,000 is added in batches: the file is written once, after the last of them.
@@ -32,8 +26,7 @@ class BrokerSync:
     """Follows the credentials and rewrites one password file, and the phones in the ACL file.
 
     `reload` makes the brokers read the files again. `acl_file` gets the text of `acl_template` and
-    a paragraph per phone. `generations_file` lists the devices beyond generation 0, for simulated
-    devices.
+    a paragraph per phone.
     """
 
     def __init__(
@@ -42,7 +35,6 @@ class BrokerSync:
         service_passwords: Mapping[str, str],
         password_file: Path,
         reload: Callable[[], None],
-        generations_file: Path | None = None,
         acl_file: Path | None = None,
         acl_template: str = "",
     ) -> None:
@@ -50,25 +42,16 @@ class BrokerSync:
         self._entries = service_entries(service_passwords)
         self._password_file = password_file
         self._reload = reload
-        self._generations_file = generations_file
-        self._generations: dict[str, int] = {}
         self._acl_file = acl_file
         self._acl = {"": acl_template.rstrip("\n")}
         self._version = -1
         self._is_stale = True  # at the start: the brokers may have missed the last reload
 
     def sync(self, conn: psycopg.Connection[Any]) -> bool:
-        """Apply the changes since the last call. Commits. Returns whether there were any."""
+        """Apply the changes since the last call. Returns whether there were any."""
         changed = changed_devices(conn, self._version)
         for device in changed:
             self._apply(device)
-        tokens = [
-            (one.device_id, one.generation, self._token_sha256(one))
-            for one in changed
-            if one.kind == "driver" and one.is_active and one.generation > 0
-        ]
-        if tokens:
-            register_device_tokens(conn, tokens)
         phones = changed_phones(conn, self._version)
         for phone in phones:
             self._apply_phone(phone)
@@ -86,7 +69,6 @@ class BrokerSync:
             if self._acl_file is not None:  # first: a phone without its rules is a device
                 write_entries(self._acl_file, self._acl)
             write_entries(self._password_file, self._entries)
-            self._write_generations()
             self._reload()
             self._is_stale = False
         return bool(changed or phones)
@@ -94,12 +76,10 @@ class BrokerSync:
     def _apply(self, device: ChangedDevice) -> None:
         if device.is_active:
             self._entries[device.device_id] = mosquitto_entry(
-                self._key, device.device_id, device.generation
+                self._key, device.device_id, device.mqtt_hash
             )
         else:
             self._entries.pop(device.device_id, None)
-        if device.generation:
-            self._generations[device.device_id] = device.generation
 
     def _apply_phone(self, phone: ChangedPhone) -> None:
         username = phone_username(phone.driver_id)
@@ -109,11 +89,3 @@ class BrokerSync:
         else:
             self._entries.pop(username, None)
             self._acl.pop(username, None)
-
-    def _token_sha256(self, device: ChangedDevice) -> bytes:
-        return token_sha256(driver_token(self._key, device.device_id, device.generation))
-
-    def _write_generations(self) -> None:
-        if self._generations_file is not None:
-            lines = {name: f"{name} {number}" for name, number in self._generations.items()}
-            write_entries(self._generations_file, lines)

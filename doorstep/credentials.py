@@ -1,24 +1,28 @@
 """Secrets: derived from one fleet key, or random.
 
-    fleet key ─┬─ mqtt_password(key, device_id, generation)   drivers and sources, at the broker
-               ├─ driver_token(key, driver_id, generation)    a driver, at driver_api
-               └─ phone_token(key, driver_id, generation)     a driver's phone app, at both
-    random ────┬─ new_service_password()   bridge, driver_events and the launcher, at the broker
+    fleet key ─┬─ mqtt_password(key, device_id)   drivers and sources, at the broker
+               ├─ driver_token(key, driver_id)    a driver, at driver_api
+               └─ phone_token(key, driver_id, generation)    a driver's phone app, at both
+    random ────┬─ DeviceSecrets.draw(kind)  the first two, rotated or added over the API
+               ├─ new_service_password()   bridge, driver_events and the launcher, at the broker
                ├─ new_staff_token()        a member of staff, at both APIs
+               ├─ new_session_token()      a page of a member of staff, at tracking_api
                ├─ new_service_token()      driver_events' PATCH sink, at driver_api
                └─ new_customer_token()     one order's customer, at tracking_api
 
-A derived secret is never stored, so a fleet of 100,000 needs one file. Rotating a device raises its
-generation (`device_credential`), which changes its secrets and no others. The database keeps only
-`token_sha256` of each token, and the brokers only the PBKDF2 entry of each password. Pure
-functions: only `read_fleet_key` reads a file.
+A derived secret is never stored, so a fleet of 100,000 needs one file. `rotate` replaces a device's
+secrets with random ones, which a leaked fleet key does not reveal. The database keeps only
+`token_sha256` of each token and `mqtt_hash` of a random password, and the brokers only the PBKDF2
+entry of each password. Pure functions: only `read_fleet_key` reads a file.
 """
 
 import base64
 import hashlib
 import hmac
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from doorstep.errors import SettingsError
 
@@ -27,6 +31,7 @@ TOKEN_BYTES = 32
 DRIVER_TOKEN_PREFIX = "drv_"  # noqa: S105
 PHONE_TOKEN_PREFIX = "phn_"  # noqa: S105
 STAFF_TOKEN_PREFIX = "stf_"  # noqa: S105
+SESSION_TOKEN_PREFIX = "ses_"  # noqa: S105
 SERVICE_TOKEN_PREFIX = "svc_"  # noqa: S105
 CUSTOMER_TOKEN_PREFIX = "cst_"  # noqa: S105
 
@@ -70,20 +75,39 @@ def read_fleet_key(path: Path) -> bytes:
     return decode_fleet_key(text)
 
 
-def mqtt_password(key: bytes, device_id: str, generation: int = 0) -> str:
-    """Derive the MQTT password of a driver or source."""
-    return _base64url(_derive(key, b"mqtt:", _generation_name(device_id, generation)))
+def mqtt_password(key: bytes, device_id: str) -> str:
+    """Derive the first MQTT password of a driver or source."""
+    return _base64url(_derive(key, b"mqtt:", device_id))
 
 
-def driver_token(key: bytes, driver_id: str, generation: int = 0) -> str:
-    """Derive the bearer token of a driver's phone for driver_api."""
-    derived = _derive(key, b"api:", _generation_name(driver_id, generation))
-    return DRIVER_TOKEN_PREFIX + _base64url(derived)
+def driver_token(key: bytes, driver_id: str) -> str:
+    """Derive the first bearer token of a driver's phone for driver_api."""
+    return DRIVER_TOKEN_PREFIX + _base64url(_derive(key, b"api:", driver_id))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DeviceSecrets:
+    """Random secrets of a driver or source. A source has no token."""
+
+    mqtt_password: str
+    token: str | None
+
+    @classmethod
+    def draw(cls, kind: str) -> Self:
+        """Draw the secrets of a `driver` or `source`."""
+        token = DRIVER_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+        return cls(secrets.token_urlsafe(TOKEN_BYTES), token if kind == "driver" else None)
+
+    def hashes(self) -> tuple[str, bytes | None]:
+        """Return what the database stores: `mqtt_hash`, and `token_sha256` of the token."""
+        salt = secrets.token_bytes(PBKDF2_SALT_BYTES)
+        digest = None if self.token is None else token_sha256(self.token)
+        return _mqtt_hash(self.mqtt_password, salt), digest
 
 
 def phone_token(key: bytes, driver_id: str, generation: int = 0) -> str:
     """Derive what a driver's phone app logs in with, at driver_api and as an MQTT password."""
-    derived = _derive(key, b"phone:", _generation_name(driver_id, generation))
+    derived = _derive(key, b"phone:", f"{driver_id}:{generation}")
     return PHONE_TOKEN_PREFIX + _base64url(derived)
 
 
@@ -102,6 +126,11 @@ def new_staff_token() -> str:
     return STAFF_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
+def new_session_token() -> str:
+    """Draw the token of a page's session, which the browser keeps as a cookie."""
+    return SESSION_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
 def new_service_token() -> str:
     """Draw the token with which driver_events calls driver_api."""
     return SERVICE_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
@@ -117,37 +146,34 @@ def token_sha256(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def mosquitto_entry(key: bytes, device_id: str, generation: int = 0) -> str:
+def mosquitto_entry(key: bytes, device_id: str, mqtt_hash: str | None = None) -> str:
     """Build a device's line of Mosquitto's password file: `name:$7$rounds$salt$hash`.
 
-    The salt is derived too, so that the same fleet always gives the same file, and an unchanged
-    file need not be reloaded.
+    Without the hash of a random password, password and salt are derived, so that the same fleet
+    always gives the same file, and an unchanged file need not be reloaded.
     """
-    salt = _derive(key, b"salt:", _generation_name(device_id, generation))
-    return _password_line(device_id, mqtt_password(key, device_id, generation), salt)
+    if mqtt_hash is None:
+        salt = _derive(key, b"salt:", device_id)[:PBKDF2_SALT_BYTES]
+        mqtt_hash = _mqtt_hash(mqtt_password(key, device_id), salt)
+    return f"{device_id}:{mqtt_hash}"
 
 
 def phone_entry(key: bytes, driver_id: str, generation: int = 0) -> str:
     """Build a phone's line of Mosquitto's password file, with a derived salt."""
     token = phone_token(key, driver_id, generation)
-    salt = _derive(key, b"phone-salt:", _generation_name(driver_id, generation))
-    return _password_line(phone_username(driver_id), token, salt)
+    salt = _derive(key, b"phone-salt:", f"{driver_id}:{generation}")[:PBKDF2_SALT_BYTES]
+    return f"{phone_username(driver_id)}:{_mqtt_hash(token, salt)}"
 
 
 def service_entry(username: str, password: str) -> str:
     """Build a service's line of Mosquitto's password file, with a derived salt."""
-    return _password_line(username, password, _derive(password.encode(), b"salt:", username))
+    salt = _derive(password.encode(), b"salt:", username)[:PBKDF2_SALT_BYTES]
+    return f"{username}:{_mqtt_hash(password, salt)}"
 
 
-def _password_line(username: str, password: str, salt: bytes) -> str:
-    salt = salt[:PBKDF2_SALT_BYTES]
+def _mqtt_hash(password: str, salt: bytes) -> str:
     digest = hashlib.pbkdf2_hmac("sha512", password.encode("ascii"), salt, PBKDF2_ITERATIONS)
-    return f"{username}:$7${PBKDF2_ITERATIONS}${_base64(salt)}${_base64(digest)}"
-
-
-def _generation_name(device_id: str, generation: int) -> str:
-    """Generation 0 has the name of before there were generations. An id never contains a colon."""
-    return f"{device_id}:{generation}" if generation else device_id
+    return f"$7${PBKDF2_ITERATIONS}${_base64(salt)}${_base64(digest)}"
 
 
 def _derive(key: bytes, purpose: bytes, name: str) -> bytes:

@@ -9,7 +9,10 @@ DoorstepError
 ├── ConflictingFix           different content under a known identity (409, dead letter)
 ├── IllegalTransition        a command that the state machine refuses (409)
 ├── IdempotencyConflict      one Idempotency-Key, two different requests (409)
+├── DeviceExists             this id is a driver's or source's already (409)
 ├── StaffExists              this name is staff already (409)
+├── OrderOpen                personal data that an order still needs (409)
+├── IdForgotten              an id of a person whose data were erased (409)
 ├── DriverUnavailable        the driver is off duty or has an order (409)
 ├── NoDriverAvailable        no driver is on duty, free and near (409)
 ├── Unauthenticated          no token, or an unknown one (401)
@@ -149,11 +152,32 @@ class IdempotencyConflict(DoorstepError):
     problem = "idempotency-conflict"
 
 
+class DeviceExists(DoorstepError):
+    """This id is a driver's or source's already: rotate it, or remove it first."""
+
+    status = 409
+    problem = "device-exists"
+
+
 class StaffExists(DoorstepError):
     """This name is staff already: rotate or revoke it."""
 
     status = 409
     problem = "staff-exists"
+
+
+class OrderOpen(DoorstepError):
+    """An order still needs these data."""
+
+    status = 409
+    problem = "order-open"
+
+
+class IdForgotten(DoorstepError):
+    """This id was a person's whose data were erased: take another one."""
+
+    status = 409
+    problem = "id-forgotten"
 
 
 class DriverUnavailable(DoorstepError):

@@ -10,6 +10,9 @@ from doorstep.credentials import DRIVER_EVENTS_REPLICAS, mosquitto_entry, servic
 
 # Services with a password of their own. The instances of driver_events share one.
 BROKER_SERVICES = ("bridge", "driver_events", "stack")
+TICKERS = "tickers"  # the source of `./run tickers`
+# Users of the broker that are not drivers.
+SERVICE_USERS = (*BROKER_SERVICES, *DRIVER_EVENTS_REPLICAS, TICKERS)
 
 
 def service_entries(passwords: Mapping[str, str]) -> dict[str, str]:
@@ -23,7 +26,7 @@ def service_entries(passwords: Mapping[str, str]) -> dict[str, str]:
 def add_entries(
     path: Path, passwords: Mapping[str, str], key: bytes = b"", device_ids: Sequence[str] = ()
 ) -> bool:
-    """Add services and devices of generation 0 to the file, or replace their lines.
+    """Add services and devices with derived secrets to the file, or replace their lines.
 
     Other lines stay. Return whether the file changed.
     """

@@ -5,6 +5,7 @@
     python -m doorstep.provision --driver bus304 --driver anna
     python -m doorstep.provision --source weather
     python -m doorstep.provision --rotate anna --revoke bruno --remove carla
+    python -m doorstep.provision --kind source --rotate weather
 
 Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE and STAFF_TOKEN_FILE. Each run is idempotent, and leaves
 alone who was revoked or removed. broker_sync lets the devices log in at the brokers.
@@ -26,7 +27,7 @@ import psycopg
 
 import data
 from doorstep.credentials import (
-    DRIVER_EVENTS_REPLICAS,
+    DeviceSecrets,
     driver_token,
     encode_fleet_key,
     mqtt_password,
@@ -36,6 +37,7 @@ from doorstep.credentials import (
     token_sha256,
 )
 from doorstep.errors import DoorstepError, SettingsError
+from doorstep.password_file import SERVICE_USERS, TICKERS
 from doorstep.store.admin import (
     NewDriver,
     NewRestaurant,
@@ -45,14 +47,12 @@ from doorstep.store.admin import (
     register_staff_token,
 )
 from doorstep.store.error_mapping import translated
-from doorstep.store.people import Device, add_devices, change_device
+from doorstep.store.people import Device, add_devices, change_device, list_devices
 from doorstep.store.pool import connect
 
-TICKERS = "tickers"  # the source of `./run tickers`
-# Users of the broker that are not drivers.
-SERVICE_USERS = ("bridge", "driver_events", *DRIVER_EVENTS_REPLICAS, "stack", TICKERS)
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and count
+FORGOTTEN = "forgotten"  # in place of a driver, in the orders that they carried
 PROVISION = "provision"  # its name in the audit
 CHANGES = ("rotate", "revoke", "remove")
 DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line
@@ -61,6 +61,8 @@ DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line
 FIRENZE = {"west": 11.154, "south": 43.727, "east": 11.329, "north": 43.833}
 
 Log = Callable[[str], None]
+HandOut = Callable[[Device, DeviceSecrets], None]
+"""Gives new secrets to their owner: they are not stored."""
 
 
 def check_driver_ids(driver_ids: Sequence[str]) -> None:
@@ -70,6 +72,8 @@ def check_driver_ids(driver_ids: Sequence[str]) -> None:
             raise SettingsError(
                 f"{driver_id!r} can't be a driver's id: 1 to 64 letters, digits, _ or -"
             )
+        if driver_id == FORGOTTEN:
+            raise SettingsError(f"{driver_id!r} stands for drivers whose data were erased")
         if driver_id in SERVICE_USERS:
             raise SettingsError(f"{driver_id!r} is the name of a service, not of a driver")
 
@@ -80,31 +84,29 @@ def provision_drivers(
     driver_ids: Sequence[str],
     log: Log,
     *,
-    again: bool = False,
+    again: HandOut | None = None,
     who: str | None = None,
 ) -> list[Device]:
     """Register drivers and their tokens. Commits.
 
-    A removed driver comes back, with new secrets, only if `again`. Returns the drivers that may not
-    log in: those revoked, or removed and not added again.
+    A removed driver comes back only with `again`, which gets the new secrets. Returns the drivers
+    that may not log in: those revoked, or removed and not added again.
     """
     check_driver_ids(driver_ids)
     locked_out: list[Device] = []
     for start in range(0, len(driver_ids), DRIVERS_PER_BATCH):
         batch = driver_ids[start : start + DRIVERS_PER_BATCH]
-        devices = add_devices(conn, "driver", batch, again=again, who=who)
-        _check_kind("driver", devices)
+        devices = _add_devices(conn, "driver", batch, again, who)
         active = [one for one in devices if one.state == "active"]
         locked_out += [one for one in devices if one.state != "active"]
         register_drivers(
             conn,
             [
                 NewDriver(
-                    one.device_id,
-                    one.device_id,
-                    token_sha256(driver_token(key, one.device_id, one.generation)),
+                    one.device_id, one.device_id, token_sha256(driver_token(key, one.device_id))
                 )
                 for one in active
+                if one.is_derived
             ],
         )
         conn.commit()
@@ -117,15 +119,40 @@ def provision_sources(
     conn: psycopg.Connection[Any],
     source_ids: Sequence[str],
     *,
-    again: bool = False,
+    again: HandOut | None = None,
     who: str | None = None,
 ) -> list[Device]:
     """Register sources of series. Commits. Like `provision_drivers`."""
     check_driver_ids([one for one in source_ids if one != TICKERS])
-    devices = add_devices(conn, "source", source_ids, again=again, who=who)
-    _check_kind("source", devices)
+    devices = _add_devices(conn, "source", source_ids, again, who)
     conn.commit()
     return [one for one in devices if one.state != "active"]
+
+
+def _add_devices(
+    conn: psycopg.Connection[Any],
+    kind: str,
+    device_ids: Sequence[str],
+    again: HandOut | None,
+    who: str | None,
+) -> list[Device]:
+    devices = add_devices(conn, kind, device_ids, who=who)
+    _check_kind(kind, devices)
+    if again is None:
+        return devices
+    removed = [one for one in devices if one.state == "removed"]
+    devices = [one for one in devices if one.state != "removed"]
+    return devices + [_add_again(conn, one, again, who or PROVISION) for one in removed]
+
+
+def _add_again(
+    conn: psycopg.Connection[Any], device: Device, hand_out: HandOut, who: str
+) -> Device:
+    secrets = DeviceSecrets.draw(device.kind)
+    added = change_device(conn, device.kind, device.device_id, "add", who, secrets)
+    conn.commit()
+    hand_out(added, secrets)
+    return added
 
 
 def import_sources(conn: psycopg.Connection[Any], sources_file: Path) -> None:
@@ -188,7 +215,13 @@ def main() -> int:
     parser.add_argument("--prefix", default="driver-", help="of the numbered drivers' ids")
     parser.add_argument("--driver", action="append", default=[], metavar="ID", help="a named one")
     parser.add_argument("--source", action="append", default=[], metavar="ID", help="of series")
-    parser.add_argument("--again", action="store_true", help="add removed drivers again")
+    parser.add_argument("--again", action="store_true", help="add removed ones again")
+    parser.add_argument(
+        "--kind",
+        choices=["driver", "source"],
+        default="driver",
+        help="what the next options name (driver)",
+    )
     for change in CHANGES:
         parser.add_argument(
             f"--{change}", action="append", default=[], metavar="ID", help=f"{change} a driver"
@@ -215,26 +248,42 @@ def _run(options: argparse.Namespace) -> int:
         provision_staff(conn, token_file.read_text(encoding="ascii").strip())
         if options.city:
             _print(f"restaurants: {provision_firenze(conn):,}")
-        provision_sources(conn, [TICKERS, *options.source])
+        again = _print_secrets if options.again else None
+        provision_sources(conn, [TICKERS])
+        locked_out = provision_sources(conn, options.source, again=again, who=PROVISION)
+        for source in sorted(set(options.source) - {one.device_id for one in locked_out}):
+            _print_source(conn, key, source)
         if driver_ids:
             locked_out = provision_drivers(
-                conn, key, driver_ids, _print, again=options.again, who=PROVISION
+                conn, key, driver_ids, _print, again=again, who=PROVISION
             )
             _print(f"drivers: {len(driver_ids) - len(locked_out):,}")
         for change in CHANGES:
-            for driver_id in getattr(options, change):
-                _print_change(key, change_device(conn, "driver", driver_id, change, PROVISION))
-                conn.commit()
+            for device_id in getattr(options, change):
+                _change(conn, options.kind, device_id, change)
     return 0
 
 
-def _print_change(key: bytes, device: Device) -> None:
-    """Print a device's state, and the secrets that a rotation made."""
-    name, generation = device.device_id, device.generation
-    if device.state == "active":
-        print(name, mqtt_password(key, name, generation), driver_token(key, name, generation))
+def _change(conn: psycopg.Connection[Any], kind: str, device_id: str, change: str) -> None:
+    """Change a device, and print its state or its new secrets."""
+    secrets = DeviceSecrets.draw(kind) if change == "rotate" else None
+    device = change_device(conn, kind, device_id, change, PROVISION, secrets)
+    conn.commit()
+    if secrets is not None:
+        _print_secrets(device, secrets)
     else:
-        _print(f"{name}: {device.state}")
+        _print(f"{device_id}: {device.state}")
+
+
+def _print_source(conn: psycopg.Connection[Any], key: bytes, source_id: str) -> None:
+    """Print the MQTT password of a source, if it is a derived one."""
+    [device] = [one for one in list_devices(conn, "source") if one.device_id == source_id]
+    if device.is_derived:
+        print(source_id, mqtt_password(key, source_id))
+
+
+def _print_secrets(device: Device, secrets: DeviceSecrets) -> None:
+    print(device.device_id, secrets.mqtt_password, *([secrets.token] if secrets.token else []))
 
 
 def numbered_ids(prefix: str, count: int, width: int = 0) -> list[str]:

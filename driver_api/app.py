@@ -23,7 +23,8 @@ from driver_api.phone_routes import BURST_LETTERS, LETTERS_PER_MINUTE, PHONE_PAT
 from driver_api.phone_routes import router as phone_router
 from driver_api.positions import KafkaPositions, PositionPublisher
 from driver_api.queries import Store, open_queries
-from driver_api.routes import BURST_FIXES, FIXES_PER_S, router
+from driver_api.quota_refusals import QuotaRefusals
+from driver_api.routes import router
 from driver_api.schemas import FixBody, FixesBody
 from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
@@ -61,10 +62,11 @@ def _set_context(
     app: FastAPI, store: Store, positions: PositionPublisher, service_token: str
 ) -> None:
     find_token = accept_service_token(TokenCache(store.find_token), service_token)
-    limiter = RateLimiter(FIXES_PER_S, BURST_FIXES)
     letters = RateLimiter(LETTERS_PER_MINUTE / 60, BURST_LETTERS)
     find_phone = TokenCache(store.find_phone)
-    app.state.context = AppContext(store, positions, find_token, limiter, find_phone, letters)
+    app.state.context = AppContext(
+        store, positions, find_token, QuotaRefusals(), find_phone, letters
+    )
 
 
 def _bare_app() -> FastAPI:

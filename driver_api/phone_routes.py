@@ -25,7 +25,14 @@ from fastapi import APIRouter, Request
 from prometheus_client import Counter
 from starlette.responses import JSONResponse, Response
 
-from doorstep.errors import MalformedFix, TooManyRequests, Unauthenticated, Unavailable
+from doorstep.credentials import token_sha256
+from doorstep.errors import (
+    MalformedFix,
+    TooManyRequests,
+    Unauthenticated,
+    Unavailable,
+    UnknownDriver,
+)
 from doorstep.fix import Refused
 from doorstep.http.openapi import problems
 from doorstep.http.rate_limit import RateLimiter
@@ -46,7 +53,6 @@ from driver_api.queries import PhoneApp
 T = TypeVar("T")
 
 PATIENCE_S = 5.0  # with the 4 s that the database may take below the apps' time-outs, 10 s and more
-BURST_FIXES = 1000  # of routes.BURST_FIXES, for one request
 LETTERS_PER_MINUTE = 20  # as DEAD_LETTERS_PER_MINUTE: a phone whose clock fails sends 15
 BURST_LETTERS = 60 * LETTERS_PER_MINUTE
 
@@ -78,10 +84,10 @@ class SenderTooFast(Unavailable):
 )
 async def post_owntracks(request: Request, context: Context) -> Response:
     """Record a position, and ignore other messages. The answer is an empty array."""
-    driver_id = await _basic(request, context)
+    phone = await _basic(request, context)
     body = await read_phone_body(request)
     entry = _large(b"") if body is None else _owntracks_entry(body)
-    await _record(request, context, driver_id, [entry])
+    await _record(request, context, phone, [entry])
     return JSONResponse([])
 
 
@@ -95,10 +101,10 @@ async def post_traccar(request: Request, context: Context) -> Response:
     """Record a position. Heartbeats without a place are ignored."""
     body = await read_phone_body(request)
     token, entries = decode_traccar(request.scope["query_string"], body or b"")
-    holder = await identify(context.find_phone, token)
+    phone = await _phone(request, context, token)
     if body is None:
         entries = [_large(b"")]
-    await _record(request, context, holder.driver_id or "", entries)
+    await _record(request, context, phone, entries)
     return Response()
 
 
@@ -120,13 +126,13 @@ async def get_traccar(request: Request, context: Context) -> Response:
 )
 async def post_overland(request: Request, context: Context, token: BearerToken) -> Response:
     """Record up to several hundred positions, each with its own outcome."""
-    holder = await identify(context.find_phone, token)
+    phone = await _phone(request, context, token)
     body = await read_phone_body(request)
     try:
         entries = [_large(b"")] if body is None else decode_overland(body)
     except MalformedFix as exc:
         entries = [PhoneEntry(Refused(0, None, None, exc.reason, exc.detail), body or b"")]
-    await _record(request, context, holder.driver_id or "", entries)
+    await _record(request, context, phone, entries)
     return JSONResponse({"result": "ok"})
 
 
@@ -145,8 +151,14 @@ def _owntracks_entry(body: bytes) -> PhoneEntry:
         return PhoneEntry(Refused(0, None, None, exc.reason, exc.detail), body)
 
 
-async def _basic(request: Request, context: AppContext) -> str:
-    """Return the driver of HTTP Basic. Raises Unauthenticated."""
+async def _phone(request: Request, context: AppContext, token: str | None) -> PhoneApp:
+    """Return the phone that has this token. Raises Unauthenticated."""
+    holder = await identify(context.find_phone, token)
+    return PhoneApp(holder.driver_id or "", _app_of(request), token_sha256(token or ""))
+
+
+async def _basic(request: Request, context: AppContext) -> PhoneApp:
+    """Return the phone of HTTP Basic. Raises Unauthenticated."""
     scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
     try:
         text = base64.b64decode(encoded.strip(), validate=True).decode("utf-8")
@@ -155,42 +167,46 @@ async def _basic(request: Request, context: AppContext) -> str:
     user, _, token = text.partition(":")
     if scheme.lower() != "basic":
         raise Unauthenticated
-    holder = await identify(context.find_phone, token)
-    if holder.driver_id != user:
+    phone = await _phone(request, context, token)
+    if phone.driver_id != user:
         raise Unauthenticated
-    return user
+    return phone
 
 
 async def _record(
-    request: Request, context: AppContext, driver_id: str, entries: Sequence[PhoneEntry]
+    request: Request, context: AppContext, phone: PhoneApp, entries: Sequence[PhoneEntry]
 ) -> None:
     """Commit what is a position and the dead letters of what is refused.
 
     Raises SenderTooFast and other Unavailable errors: nothing is written.
     """
     received_at = context.clock()
-    path = request.scope["path"]
+    path, driver_id = request.scope["path"], phone.driver_id
     rows = rows_of_entries(driver_id, entries, received_at)
     refused = sum(isinstance(entry.found, Refused) for entry in entries)
-    heard = PhoneApp(driver_id, _app_of(request))
 
     async def attempt() -> list[tuple[str, str]]:
-        found = await context.store.record_phone(
-            rows,
-            lambda found: dead_letters_of(driver_id, path, entries, found, received_at),
-            heard,
-        )
+        context.refusals.check(driver_id)
+        try:
+            found = await context.store.record_phone(
+                rows,
+                lambda found: dead_letters_of(driver_id, path, entries, found, received_at),
+                phone,
+            )
+        except UnknownDriver as exc:  # the token has just ended
+            raise Unauthenticated from exc
+        except TooManyRequests:
+            context.refusals.add(driver_id)
+            raise
         newest = newest_of(entries, found)
         if newest is not None:
             context.positions.publish(driver_id, newest, round(received_at.timestamp() * 1000))
         return list(outcomes_of(entries, found))
 
     deadline_s = time.monotonic() + PATIENCE_S
-    for limiter, most, count in (
-        (context.letter_limiter, BURST_LETTERS, refused),
-        (context.fix_limiter, BURST_FIXES, len(rows)),
-    ):
-        await _patiently(deadline_s, partial(_take, limiter, driver_id, min(most, count)))
+    if refused:
+        take = partial(_take, context.letter_limiter, driver_id, min(refused, BURST_LETTERS))
+        await _patiently(deadline_s, take)
     outcomes = await _patiently(deadline_s, attempt)
     count_ignored(ignored_fields(entries))
     for outcome, reason in outcomes:
@@ -206,8 +222,7 @@ def _app_of(request: Request) -> str:
 
 async def _take(limiter: RateLimiter, driver_id: str, count: int) -> None:
     """Take from a limit. Raises TooManyRequests."""
-    if count:
-        limiter.take(driver_id, count)
+    limiter.take(driver_id, count)
 
 
 async def _patiently(deadline_s: float, attempt: Callable[[], Awaitable[T]]) -> T:

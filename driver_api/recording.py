@@ -14,6 +14,8 @@ from doorstep.fix import Decoded, Fix, Refused
 from doorstep.store.records import Outcome
 from driver_api.schemas import FixOutcome, RecordedFix, RecordedFixes
 
+NO_DRIVER = ("unknown_driver", "forgotten")
+
 
 def answer_one(
     driver_id: str, fix: Fix, received_at: datetime, outcomes: Sequence[Outcome]
@@ -23,7 +25,7 @@ def answer_one(
     if found.outcome == "conflict":
         raise ConflictingFix
     if found.outcome == "rejected":
-        if found.reason == "unknown_driver":
+        if found.reason in NO_DRIVER:
             raise UnknownDriver
         raise RejectedFix(found.reason or "rejected_before")
     return RecordedFix(
@@ -41,7 +43,7 @@ def answer_many(
 ) -> RecordedFixes:
     """Answer for a batch, fix by fix. Raises UnknownDriver."""
     by_n = {found.n: found for found in outcomes}
-    if any(found.reason == "unknown_driver" for found in outcomes):
+    if any(found.reason in NO_DRIVER for found in outcomes):
         raise UnknownDriver
     answers = [
         FixOutcome(n=n, outcome="rejected", reason=entry.reason)
@@ -57,6 +59,7 @@ def answer_many(
         committed=counts["committed"],
         duplicate=counts["duplicate"],
         quarantined=counts["quarantined"],
+        dropped=counts["dropped"],
         rejected=counts["rejected"],
         conflict=counts["conflict"],
     )

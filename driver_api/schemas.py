@@ -12,7 +12,6 @@ from doorstep.fix import ID_PATTERN, MAX_FIXES, MAX_SEQ
 from doorstep.fix.instants import MAX_EPOCH_MS, MIN_EPOCH_MS
 from doorstep.fix.strict import OPTIONAL
 from doorstep.http.instants import Instant
-from doorstep.store.records import Order
 
 FIX_EXAMPLE: dict[str, Any] = {
     "boot": "b1",
@@ -81,10 +80,12 @@ Ignored = Annotated[
 
 
 class RecordedFix(BaseModel):
-    """The fix is committed. `quarantined`: stored, but no evidence is derived from it."""
+    """The fix is settled. `quarantined`: stored, but no evidence is derived from it. `dropped`: it
+    was taken off duty and is not kept.
+    """
 
     driver_id: str
-    outcome: Literal["committed", "duplicate", "quarantined"]
+    outcome: Literal["committed", "duplicate", "quarantined", "dropped"]
     reason: str | None
     fix_at: Instant
     received_at: Instant
@@ -95,7 +96,7 @@ class FixOutcome(BaseModel):
     """The outcome of fix `n` of the request, counted from 0."""
 
     n: int
-    outcome: Literal["committed", "duplicate", "quarantined", "rejected", "conflict"]
+    outcome: Literal["committed", "duplicate", "quarantined", "dropped", "rejected", "conflict"]
     reason: str | None
     ignored: Ignored = ()
 
@@ -109,6 +110,7 @@ class RecordedFixes(BaseModel):
     committed: int
     duplicate: int
     quarantined: int
+    dropped: int
     rejected: int
     conflict: int
 
@@ -154,14 +156,3 @@ class OrderAnswer(BaseModel):
     assignment_no: int
     order_seq: int
     driver_id: str | None
-
-    @classmethod
-    def of(cls, order: Order) -> OrderAnswer:
-        """Pick what a driver may see."""
-        return cls(
-            order_id=order.order_id,
-            state=order.state,
-            assignment_no=order.assignment_no,
-            order_seq=order.order_seq,
-            driver_id=order.driver_id,
-        )

@@ -28,7 +28,8 @@ _BOOT: Final = 2
 _SEQ: Final = 3
 _FIX_AT: Final = 4
 _REASON: Final = 13
-_NO_DEAD_LETTER = ("rejected_before", "void")  # there is one already, or nothing to keep
+# There is one already, there is nothing to keep, or it may not be kept.
+_NO_DEAD_LETTER = ("rejected_before", "void", "off_duty", "forgotten")
 
 RECORDS_PER_DECODE = 500  # one that is not a single good fix costs the others 3 µs each
 
@@ -229,7 +230,7 @@ def classify(batch: Batch, outcomes: Iterable[Outcome]) -> BatchResult:
         reason = row[_REASON] if row[_REASON] and reason not in _NO_DEAD_LETTER else reason
         if outcome == "conflict":
             reason = reason or outcome
-        if reason:
+        if reason and outcome != "dropped":
             reasons[reason] += 1
         if outcome == "parked":
             parked.add((row[_DRIVER_ID], row[_BOOT] or ""))

@@ -51,5 +51,11 @@ POINTS = Counter("doorstep_driver_events_points", "Points of series, by outcome"
 POINTS_EXPIRED = Counter(
     "doorstep_driver_events_points_expired", "Points deleted past their retention"
 )
+EXPIRED = Counter(
+    "doorstep_driver_events_expired", "Rows of personal data expired past their retention", ["kind"]
+)
+OFF_DUTY_DROPPED = Counter(
+    "doorstep_driver_events_off_duty_dropped", "Fixes taken off duty, which are not kept"
+)
 PACKED = Counter("doorstep_driver_events_packed", "Fixes of sealed days packed into chunks")
 UNPARKED = Counter("doorstep_driver_events_unparked", "Parked fixes recorded later")

@@ -26,6 +26,8 @@ def record_metrics(batch: Batch, result: BatchResult) -> None:
     metrics.BATCH_FIXES.observe(len(batch.rows))
     for outcome, times in result.outcomes.items():
         metrics.FIXES.labels(outcome).inc(times)
+        if outcome == "dropped":
+            metrics.OFF_DUTY_DROPPED.inc(times)
     for reason, times in result.reasons.items():
         metrics.REFUSED.labels(reason).inc(times)
     count_ignored(batch.ignored)

@@ -25,6 +25,8 @@ from driver_events.positions import LiveFeed
 from driver_events.post_commit import CommitFanout
 from driver_events.processor import Processor
 from driver_events.recorder import Connection, DatabaseRecorder
+from driver_events.retention_worker import EVERY_S as RETENTION_EVERY_S
+from driver_events.retention_worker import RetentionWorker
 from driver_events.series_processor import (
     EXPIRE_EVERY_S,
     POLL_TIMEOUT_S,
@@ -149,6 +151,10 @@ def _run_database_sink(
     workers["series"] = Worker("series", series.write_batch, 0.0)
     expire = expire_old_points(Connection(url, "driver_events series expiry"), retention)
     workers["series_expiry"] = Worker("series_expiry", expire, EXPIRE_EVERY_S)
+    personal_data = RetentionWorker(
+        Connection(url, "driver_events retention"), lambda worked_s: not stopping.wait(worked_s)
+    )
+    workers["retention"] = Worker("retention", personal_data.run, RETENTION_EVERY_S)
 
     phones = PhoneWriter(
         PartitionConsumer(

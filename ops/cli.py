@@ -17,6 +17,7 @@ from ops.commands import (
     audit_command,
     drivers_command,
     operator_commands,
+    rotate_command,
     simulator_commands,
     sources_command,
     stack_commands,
@@ -197,6 +198,13 @@ def _parser() -> argparse.ArgumentParser:
             staff_command.DESCRIPTION,
             staff_command.EXAMPLES,
         )
+    )
+    add(
+        "rotate-secrets",
+        "replace the passwords of services",
+        rotate_command.rotate,
+        rotate_command.DESCRIPTION,
+        rotate_command.EXAMPLES,
     )
     audit_command.add_arguments(
         add(

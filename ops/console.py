@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from collections.abc import Callable
 
@@ -12,3 +13,11 @@ Echo = Callable[[str], None]
 def print_line(line: str) -> None:
     """Write a message to stderr and flush it."""
     print(line, file=sys.stderr, flush=True)
+
+
+def operator() -> str:
+    """Return the name under which the audit records what this user does."""
+    try:
+        return f"run:{getpass.getuser()}"
+    except (KeyError, OSError):  # a container's user has no name
+        return "run"

@@ -22,6 +22,7 @@ CROSS JOIN LATERAL (
 ) t
 WHERE a.picked_up_at IS NOT NULL AND a.at_customer_at > a.picked_up_at
     AND a.assigned_at >= %(since)s AND a.ended_at IS NOT NULL
+    AND EXISTS (SELECT FROM orders o WHERE o.order_id = a.order_id AND o.forgotten_at IS NULL)
 ORDER BY a.at_customer_at DESC
 LIMIT %(at_most)s
 

@@ -60,18 +60,12 @@ SELECT delete_outbox_v1(%(ids)s)
 -- Orders, drivers, tokens -----------------------------------------------------------------
 
 -- create_order --
-SELECT o.*
-FROM create_order_v1(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
-    %(policy_id)s, %(idempotency_key)s, %(customer_name)s) AS o
-CROSS JOIN LATERAL record_audit_v1(%(who)s, 'order.create', o.order_id::text, NULL)
+SELECT * FROM create_order_v2(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
+    %(policy_id)s, %(idempotency_key)s, %(customer_name)s, %(who)s)
 
--- apply_order_command --
-SELECT * FROM apply_order_command_v1(%(order_id)s, %(command)s, %(actor)s, %(actor_id)s,
-    %(driver_id)s, %(idempotency_key)s)
-
--- apply_driver_command --
-SELECT driver_id, duty, state, order_id
-FROM apply_driver_command_v1(%(driver_id)s, %(command)s, %(actor)s, %(idempotency_key)s)
+-- command_order_as_staff --
+SELECT * FROM command_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
+    %(idempotency_key)s)
 
 -- find_token --
 SELECT role, driver_id, order_id, name, staff_role FROM find_token_v2(%(token_sha256)s)
@@ -142,22 +136,17 @@ SELECT simulation_target__set_v1(%(kind)s, %(count)s)
 SELECT register_drivers_v1(%(driver_ids)s, %(names)s, %(token_sha256s)s)
 
 -- add_devices --
-SELECT * FROM add_devices_v1(%(kind)s, %(device_ids)s, %(again)s, %(who)s)
+SELECT * FROM add_devices_v2(%(kind)s, %(device_ids)s, %(who)s)
 
 -- change_device --
-SELECT * FROM change_device_v1(%(kind)s, %(device_id)s, %(change)s, %(who)s)
+SELECT * FROM change_device_v2(%(kind)s, %(device_id)s, %(change)s, %(who)s, %(mqtt_hash)s,
+    %(token_sha256)s)
 
 -- list_devices --
-SELECT device_id, kind::text, generation, created_at, rotated_at, revoked_at, removed_at
-FROM device_credential
-WHERE kind = %(kind)s::device_kind
-ORDER BY created_at, device_id
+SELECT * FROM list_devices_v1(%(kind)s)
 
 -- changed_devices --
-SELECT device_id, kind, generation, is_active, version FROM changed_devices_v1(%(since)s)
-
--- register_device_tokens --
-SELECT register_device_tokens_v1(%(driver_ids)s, %(generations)s, %(token_sha256s)s)
+SELECT device_id, mqtt_hash, is_active, version FROM changed_devices_v2(%(since)s)
 
 -- change_staff --
 SELECT * FROM change_staff_v1(%(name)s, %(change)s, %(role)s, %(token_sha256)s, %(expires_at)s,
@@ -165,6 +154,13 @@ SELECT * FROM change_staff_v1(%(name)s, %(change)s, %(role)s, %(token_sha256)s, 
 
 -- list_staff --
 SELECT * FROM list_staff_v1()
+
+-- open_staff_session --
+SELECT name, role, expires_at
+FROM open_staff_session_v1(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s)
+
+-- close_staff_session --
+SELECT close_staff_session_v1(%(session_sha256)s)
 
 -- record_audit --
 SELECT record_audit_v1(%(who)s, %(action)s, %(subject)s, %(detail)s)

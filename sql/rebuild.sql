@@ -75,8 +75,10 @@ INSERT INTO rebuilt (order_id, assignment_no, driver_id, assigned_at, ended_at, 
     commanded_at, is_sealed)
 SELECT a.order_id, a.assignment_no, coalesce(begun.driver_id, a.driver_id), a.assigned_at,
     CASE WHEN ending.command IS NOT NULL THEN greatest(ending.commanded_at, a.assigned_at) END,
-    ending.command, carried.commanded_at, a.assigned_at < s.sealed_before
+    ending.command, carried.commanded_at,
+    a.assigned_at < s.sealed_before OR o.forgotten_at IS NOT NULL OR a.driver_id = 'forgotten'
 FROM assignment a
+JOIN orders o USING (order_id)
 CROSS JOIN history_bounds s
 LEFT JOIN LATERAL (
     SELECT c.driver_id FROM order_command c

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 from doorstep.http.docs import docs_routes
@@ -32,57 +32,76 @@ from tracking_api.live import routes as order_stream_routes
 from tracking_api.live import topic_routes
 from tracking_api.live.service import Live
 from tracking_api.live.topic_follower import TopicStreams
-from tracking_api.orders import policy_routes
+from tracking_api.orders import cancel_routes, policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
+from tracking_api.people import device_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
-from tracking_api.people.schemas import NewStaff
+from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
 from tracking_api.series.streams import points_frame
-from tracking_api.settings import Settings
+from tracking_api.settings import Serves, Settings
 from tracking_api.stores import Stores, open_stores
 from tracking_api.track import routes as track_routes
-from tracking_api.track.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
+from tracking_api.track.links import (
+    BAD_LINKS_PER_S,
+    BURST_BAD_LINKS,
+    CustomerDoor,
+    Links,
+    StaffDoor,
+)
 from tracking_api.track.road_eta import EstimateArrival, RoadEta
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
 
-BODIES: list[type[BaseModel]] = [
+BODIES: list[type[BaseModel]] = [Cancellation, LinkToken]
+STAFF_BODIES: list[type[BaseModel]] = [
     NewOrder,
     DriverChoice,
-    Cancellation,
-    LinkToken,
     NewPolicy,
     SamplingSettings,
     SimulationCount,
     NewStaff,
+    StaffRotation,
+    NewDevice,
+    StaffTokenBody,
 ]
 
 # Of one token: a page reads the history once, and a family shares a token.
 HISTORIES_PER_S = 2.0
 BURST_HISTORIES = 60
+# From one address: wrong tokens at sign-in.
+BAD_SIGN_INS_PER_S = 0.2
+BURST_BAD_SIGN_INS = 20
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
-# first.
-ROUTES = (
-    order_stream_routes,
-    track_routes,
-    order_history_routes,
-    order_routes,
-    fleet_stream_routes,
-    dispatch_routes,
-    history_routes,
-    topic_routes,
-    series_routes,
-    simulation_routes,
-    driver_routes,
-    policy_routes,
-    people_routes,
-    pages,
+# first. Each with the side that it serves: `all` answers customers by their link, and staff.
+ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
+    (pages.series_router, "staff"),  # before the list of series
+    (order_stream_routes.router, "all"),
+    (track_routes.router, "all"),
+    (track_routes.session_router, "customers"),
+    (order_history_routes.router, "all"),
+    (cancel_routes.router, "all"),
+    (order_routes.router, "staff"),
+    (fleet_stream_routes.router, "staff"),
+    (dispatch_routes.router, "staff"),
+    (history_routes.router, "staff"),
+    (topic_routes.router, "staff"),
+    (series_routes.router, "staff"),
+    (simulation_routes.router, "staff"),
+    (driver_routes.router, "staff"),
+    (policy_routes.router, "staff"),
+    (people_routes.router, "staff"),
+    (device_routes.router, "staff"),
+    (session_routes.router, "staff"),
+    (pages.staff_router, "staff"),
+    (pages.customer_router, "customers"),
+    (pages.router, "all"),
 )
 
 
@@ -98,7 +117,7 @@ def build_app(stores: Stores, public_url: str) -> FastAPI:
         await live.close()
         await app.state.context.read_log.flush_or_log()
 
-    app = _bare_app()
+    app = _bare_app(stores.serves)
     _set_context(app, stores, public_url, live)
     app.router.lifespan_context = lifespan
     return app
@@ -109,9 +128,8 @@ def build_service(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        url = settings.database_url.get_secret_value()
-        customer_url = settings.customer_database_url.get_secret_value()
-        async with open_stores(url, customer_url, settings.database_pool_size) as stores:
+        urls = settings.staff_url, settings.customers_url
+        async with open_stores(*urls, settings.database_pool_size) as stores:
             series_topic = settings.kafka_series_topic
             topics = TopicStreams(settings.kafka, settings.topics, {series_topic: points_frame})
             estimate = RoadEta()
@@ -121,7 +139,7 @@ def build_service(settings: Settings) -> FastAPI:
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
                 asyncio.create_task(app.state.context.read_log.run()),
-                asyncio.create_task(estimate.keep_model_current(stores.track.read_eta_model)),
+                asyncio.create_task(estimate.keep_model_current(stores.eta.read_eta_model)),
             ]
             try:
                 yield
@@ -131,7 +149,7 @@ def build_service(settings: Settings) -> FastAPI:
                 await live.close()
                 await app.state.context.read_log.flush_or_log()
 
-    app = _bare_app()
+    app = _bare_app(settings.tracking_api_serves)
     app.router.lifespan_context = lifespan
     return app
 
@@ -143,13 +161,17 @@ def _set_context(
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
 ) -> None:
+    customers, staff = None, None
+    if stores.serves != "staff":
+        customers = CustomerDoor(BatchLoader(stores.customers.find_good_links), stores.customers)
+    if stores.serves != "customers":
+        staff = StaffDoor(BatchLoader(stores.tokens.find_tokens), stores.track)
     app.state.context = AppContext(
         stores=stores,
         find_token=TokenCache(stores.tokens.find_token),
         links=Links(
-            BatchLoader(stores.tokens.find_tokens),
-            stores.customers,
-            stores.track,
+            customers,
+            staff,
             RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
             live.note_watched,
         ),
@@ -158,11 +180,12 @@ def _set_context(
         tiles=TileCache(stores.dispatch),
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
+        sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
         estimate=estimate,
     )
 
 
-def _bare_app() -> FastAPI:
+def _bare_app(serves: Serves) -> FastAPI:
     app = FastAPI(
         title="Doorstep tracking_api",
         version="0.1.0",
@@ -179,14 +202,14 @@ def _bare_app() -> FastAPI:
         context: AppContext = app.state.context
         return {"kafka": context.live.is_kafka_connected}
 
-    app.include_router(pages.series_router)  # before the list of series
-    for module in ROUTES:
-        app.include_router(module.router)
+    for router, side in ROUTES:
+        if side == "all" or serves in (side, "all"):
+            app.include_router(router)
     app.include_router(health_routes(required, optional))
     app.include_router(docs_routes(app))
     app.mount("/assets", pages.Assets())
     install_problem_handlers(app)
-    install_openapi(app, BODIES)
+    install_openapi(app, BODIES if serves == "customers" else BODIES + STAFF_BODIES)
     app.add_middleware(RequestLimits)
     app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)

@@ -14,11 +14,15 @@ from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.live.service import Live
+from tracking_api.origin import check_origin
 from tracking_api.people.read_log import ReadLog
 from tracking_api.stores import Stores
 from tracking_api.track.links import COOKIE, Links
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
+
+STAFF_COOKIE = "doorstep_staff"
+READS = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +37,12 @@ class AppContext:
     tiles: TileCache
     read_log: ReadLog
     history_limiter: RateLimiter
+    sign_in_limiter: RateLimiter
     estimate: EstimateArrival = estimate_arrival
 
     def note_read(self, request: Request, holder: Token | None) -> None:
-        """Collect a read of an order by staff for the audit. Customers' reads are not recorded."""
-        if holder is not None and holder.role == "staff":
+        """Collect a read of an order by staff for the audit. Customers' have no token here."""
+        if holder is not None:
             route = f"{request.method} {request.scope['route'].path}"
             subjects = [str(value) for value in request.path_params.values()]
             self.read_log.add(holder.actor_id, route, *subjects)
@@ -57,13 +62,30 @@ async def _context(request: Request) -> AppContext:
 Context = Annotated[AppContext, Depends(_context)]
 
 
-async def _staff(request: Request, token: BearerToken, context: Context) -> Token:
+async def _staff_token(request: Request, token: BearerToken, context: Context) -> str | None:
+    """Return a bearer token, or the cookie of a session.
+
+    With a cookie, only our own pages may change something. Raises ForeignOrigin.
+    """
+    if token is not None:
+        return token
+    session = request.cookies.get(STAFF_COOKIE)
+    if session is not None and request.method not in READS:
+        check_origin(request, context.public_url)
+    return session
+
+
+StaffToken = Annotated[str | None, Depends(_staff_token)]
+"""A bearer token, or the session of a staff page."""
+
+
+async def _staff(request: Request, token: StaffToken, context: Context) -> Token:
     """Admit viewers to reads, dispatchers to the rest. Both are recorded in the audit.
 
     A read is recorded with others of the minute; the rest before it runs, whatever its outcome.
     """
     holder = await identify(context.find_token, token)
-    is_read = request.method in ("GET", "HEAD")
+    is_read = request.method in READS
     if not holder.is_staff("viewer" if is_read else "dispatcher"):
         raise Forbidden
     route = f"{request.method} {request.scope['route'].path}"
@@ -76,14 +98,14 @@ async def _staff(request: Request, token: BearerToken, context: Context) -> Toke
     return holder
 
 
-async def _dispatcher(token: BearerToken, context: Context) -> Token:
+async def _dispatcher(token: StaffToken, context: Context) -> Token:
     holder = await identify(context.find_token, token)
     if not holder.is_staff("dispatcher"):
         raise Forbidden
     return holder
 
 
-async def _admin(token: BearerToken, context: Context) -> Token:
+async def _admin(token: StaffToken, context: Context) -> Token:
     holder = await identify(context.find_token, token)
     if not holder.is_staff("admin"):
         raise Forbidden
@@ -97,11 +119,11 @@ Admin = Annotated[Token, Depends(_admin)]
 
 
 async def _link_token(request: Request, token: BearerToken) -> str | None:
-    return token or request.cookies.get(COOKIE)
+    return token or request.cookies.get(COOKIE) or request.cookies.get(STAFF_COOKIE)
 
 
 LinkTokenFound = Annotated[str | None, Depends(_link_token)]
-"""A bearer token, or the customer's page's cookie."""
+"""A bearer token, or the cookie of the customer's page or of a staff page. For reads only."""
 
 
 def client_address(request: Request) -> str:

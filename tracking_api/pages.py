@@ -1,8 +1,13 @@
-"""The pages, their scripts, and the map's tiles: static files only."""
+"""The pages, their scripts, and the map's tiles: static files.
+
+Pages of staff redirect to the sign-in without a session.
+"""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -12,11 +17,16 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from data import firenze_tiles, world_backdrop
+from doorstep.errors import DoorstepError, Unauthenticated
+from doorstep.http.tokens import identify
+from tracking_api.context import AppContext, Context, StaffToken
 from web import DIST
 
 NOT_BUILT = "The pages are not built: `npm ci && npm run build` in web builds them."
 
 router = APIRouter(include_in_schema=False)
+customer_router = APIRouter(include_in_schema=False)
+staff_router = APIRouter(include_in_schema=False)
 
 
 class HtmlRoute(APIRoute):
@@ -43,27 +53,33 @@ class Assets(StaticFiles):
         return response
 
 
-@router.get("/")
+@staff_router.get("/")
 async def get_home() -> RedirectResponse:
     """Redirect to the fleet's page."""
     return RedirectResponse("/fleet")
 
 
-@router.get("/fleet")
-async def get_fleet_page() -> FileResponse:
-    """The fleet's map. The page prompts for the staff token."""
-    return _page("fleet.html")
+@staff_router.get("/sign-in")
+async def get_sign_in_page() -> FileResponse:
+    """Where staff trade a token, also one after # in the address, for a session."""
+    return _page("sign-in.html")
+
+
+@staff_router.get("/fleet")
+async def get_fleet_page(request: Request, token: StaffToken, context: Context) -> Response:
+    """The fleet's map."""
+    return await _staff_page("fleet", request, token, context)
 
 
 @series_router.get("/series")
-async def get_series_page() -> FileResponse:
+async def get_series_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The chart of series; `GET /series` without `Accept: text/html` is their list."""
-    page = _page("series.html")
+    page = await _staff_page("series", request, token, context)
     page.headers["Vary"] = "Accept"
     return page
 
 
-@router.get("/t/{order_id}")
+@customer_router.get("/t/{order_id}")
 async def get_customer_page() -> FileResponse:
     """The customer's page, the same file for every order."""
     return _page("track.html")
@@ -85,6 +101,22 @@ async def get_outline() -> FileResponse:
     """France and its neighbours in outline (Natural Earth, public domain)."""
     headers = {"Cache-Control": "public, max-age=86400"}
     return FileResponse(world_backdrop(), media_type="application/geo+json", headers=headers)
+
+
+async def _staff_page(
+    name: str, request: Request, token: str | None, context: AppContext
+) -> Response:
+    """Return a page, or redirect to the sign-in; a browser keeps what follows # in the address."""
+    try:
+        if not (await identify(context.find_token, token)).is_staff():
+            raise Unauthenticated
+    except Unauthenticated:
+        query = f"?{request.url.query}" if request.url.query else ""
+        address = f"/sign-in?next={quote(f'/{name}{query}', safe='/')}"
+        return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
+    except DoorstepError:
+        pass  # the database is unavailable: the page says so, and recovers
+    return _page(f"{name}.html")
 
 
 def _page(name: str) -> FileResponse:

@@ -7,7 +7,7 @@ const maplibre = "node_modules/maplibre-gl/dist";
 await rm("dist", { recursive: true, force: true });
 await mkdir("dist");
 await build({
-  entryPoints: ["fleet", "track", "series"].flatMap((one) => [`src/${one}.js`, `src/${one}.css`]),
+  entryPoints: ["fleet", "track", "series", "sign-in"].flatMap((one) => [`src/${one}.js`, `src/${one}.css`]),
   outdir: "dist",
   bundle: true,
   minify: true,
@@ -19,6 +19,6 @@ await build({
 // MapLibre's build for pages with a strict content security policy: its worker is a file.
 await cp(`${maplibre}/maplibre-gl-csp-worker.js`, "dist/maplibre-gl-csp-worker.js");
 await cp(`${maplibre}/LICENSE.txt`, "dist/maplibre-gl.LICENSE.txt");
-for (const page of ["fleet.html", "track.html", "series.html", "icon.svg"]) {
+for (const page of ["fleet.html", "track.html", "series.html", "sign-in.html", "icon.svg"]) {
   await cp(`src/${page}`, `dist/${page}`);
 }

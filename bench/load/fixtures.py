@@ -71,8 +71,8 @@ class LoadStack(Stack):
         environment = os.environ | {"SAMPLING_FOLLOWS_DEMAND": "false"}
         super().__init__(settings, environment=environment, echo=progress)
 
-    def _cluster(self) -> PostgresCluster:
-        cluster = super()._cluster()
+    def cluster(self) -> PostgresCluster:
+        cluster = super().cluster()
         return replace(cluster, config={**cluster.config, "track_commit_timestamp": "on"})
 
 

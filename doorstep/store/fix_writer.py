@@ -34,7 +34,6 @@ __all__ = [
     "Outcome",
     "Watermark",
     "add_dead_letters",
-    "add_dead_letters_async",
     "advance_offsets",
     "delete_outbox",
     "expire_points",
@@ -114,15 +113,6 @@ def add_dead_letters(conn: psycopg.Connection, letters: Sequence[DeadLetter]) ->
     if letters:
         with translated():
             conn.execute(query("add_dead_letters"), _columns_of(letters))
-
-
-async def add_dead_letters_async(
-    conn: psycopg.AsyncConnection, letters: Sequence[DeadLetter]
-) -> None:
-    """Like `add_dead_letters`, for an API's connection."""
-    if letters:
-        with translated():
-            await conn.execute(query("add_dead_letters"), _columns_of(letters))
 
 
 def _columns_of(letters: Sequence[DeadLetter]) -> dict[str, object]:

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from doorstep.credentials import DeviceSecrets
 from doorstep.store.error_mapping import translated
 from sql import query
 
@@ -22,11 +23,12 @@ STAFF_ROLES = ("viewer", "dispatcher", "admin", "restaurant", "integration")
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A driver's or source's credential. Its secrets derive from its id and generation."""
+    """A driver's or source's credential. Its secrets are random unless they are derived."""
 
     device_id: str
     kind: str
     generation: int
+    is_derived: bool
     created_at: datetime
     rotated_at: datetime | None
     revoked_at: datetime | None
@@ -42,11 +44,10 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class ChangedDevice:
-    """A device that was added or changed, for broker_sync."""
+    """A device that was added or changed, for broker_sync. Without a hash, it is derived."""
 
     device_id: str
-    kind: str
-    generation: int
+    mqtt_hash: str | None
     is_active: bool
     version: int
 
@@ -61,6 +62,15 @@ class StaffMember:
     rotated_at: datetime | None
     revoked_at: datetime | None
     expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StaffSession:
+    """A page's session of a member of staff."""
+
+    name: str
+    role: str
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +89,48 @@ def add_devices(
     kind: str,
     device_ids: Sequence[str],
     *,
-    again: bool = False,
     who: str | None = None,
 ) -> list[Device]:
-    """Add drivers or sources and return all of them.
+    """Add drivers or sources with derived secrets, and return all of them.
 
-    A removed one gets a new generation if `again`, and is left alone otherwise.
+    Existing ones, removed ones too, are left alone.
     """
-    parameters = {"kind": kind, "device_ids": list(device_ids), "again": again, "who": who}
+    parameters = {"kind": kind, "device_ids": list(device_ids), "who": who}
     with translated(), conn.cursor(row_factory=class_row(Device)) as cursor:
         return cursor.execute(query("add_devices"), parameters).fetchall()
 
 
 def change_device(
-    conn: psycopg.Connection[Any], kind: str, device_id: str, change: str, who: str
+    conn: psycopg.Connection[Any],
+    kind: str,
+    device_id: str,
+    change: str,
+    who: str,
+    secrets: DeviceSecrets | None = None,
 ) -> Device:
-    """Apply `revoke`, `rotate` or `remove`. Raises UnknownDriver."""
-    parameters = {"kind": kind, "device_id": device_id, "change": change, "who": who}
+    """Apply `revoke` or `remove`, or `rotate` or `add` with new secrets.
+
+    Raises UnknownDriver, DeviceExists.
+    """
+    parameters = device_parameters(kind, device_id, change, who, secrets)
     with translated(), conn.cursor(row_factory=class_row(Device)) as cursor:
         [device] = cursor.execute(query("change_device"), parameters).fetchall()
         return device
+
+
+def device_parameters(
+    kind: str, device_id: str, change: str, who: str, secrets: DeviceSecrets | None
+) -> dict[str, object]:
+    """Build the parameters of the query `change_device`."""
+    mqtt_hash, digest = (None, None) if secrets is None else secrets.hashes()
+    return {
+        "kind": kind,
+        "device_id": device_id,
+        "change": change,
+        "who": who,
+        "mqtt_hash": mqtt_hash,
+        "token_sha256": digest,
+    }
 
 
 def list_devices(conn: psycopg.Connection[Any], kind: str) -> list[Device]:
@@ -111,19 +143,6 @@ def changed_devices(conn: psycopg.Connection[Any], since: int) -> list[ChangedDe
     """Return the devices changed since a version; -1 for all."""
     with translated(), conn.cursor(row_factory=class_row(ChangedDevice)) as cursor:
         return cursor.execute(query("changed_devices"), {"since": since}).fetchall()
-
-
-def register_device_tokens(
-    conn: psycopg.Connection[Any], tokens: Sequence[tuple[str, int, bytes]]
-) -> None:
-    """Register (driver_id, generation, SHA-256 of the token) of active drivers."""
-    parameters = {
-        "driver_ids": [one[0] for one in tokens],
-        "generations": [one[1] for one in tokens],
-        "token_sha256s": [one[2] for one in tokens],
-    }
-    with translated():
-        conn.execute(query("register_device_tokens"), parameters)
 
 
 def change_staff(

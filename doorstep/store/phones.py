@@ -14,6 +14,7 @@ from psycopg.rows import class_row, tuple_row
 
 from doorstep.credentials import phone_token, token_sha256
 from doorstep.store.error_mapping import translated
+from doorstep.store.records import DeadLetter
 from sql import query
 
 SQL_FILE = "queries/phones.sql"
@@ -83,6 +84,24 @@ async def heard_of_phone_async(
     with translated():
         parameters = {"driver_ids": [driver_id], "app": app}
         await conn.execute(query("heard_of_phones", SQL_FILE), parameters)
+
+
+async def add_phone_dead_letters_async(
+    conn: psycopg.AsyncConnection[Any], sha256: bytes, letters: Sequence[DeadLetter]
+) -> None:
+    """Insert dead letters of the phone that has this token. Raises UnknownDriver."""
+    if not letters:
+        return
+    parameters = {
+        "token_sha256": sha256,
+        "payloads": [letter.payload for letter in letters],
+        "reasons": [letter.reason for letter in letters],
+        "topics": [letter.topic for letter in letters],
+        "details": [letter.detail for letter in letters],
+        "received_at_mss": [letter.received_at_ms for letter in letters],
+    }
+    with translated():
+        await conn.execute(query("add_phone_dead_letters", SQL_FILE), parameters)
 
 
 async def find_phone(conn: psycopg.AsyncConnection[Any], sha256: bytes) -> str | None:

@@ -18,7 +18,7 @@ EXAMPLES = """examples:
   ./run audit --json                         a JSON object per line
 
 Reads are one entry per person and minute, with the number of reads per route. No role of the
-database can change or delete an entry."""
+database can change an entry, or delete one before its retention ends."""
 
 
 def audit(stack: Stack, options: argparse.Namespace) -> int:

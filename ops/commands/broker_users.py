@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from doorstep.credentials import DeviceSecrets
 from doorstep.store.people import Device
 from ops.console import print_line
 from ops.stack.stack import Stack
 
 CHANGES = ("revoke", "rotate", "remove")
-Derive = Callable[[bytes, str, int], str]
+Secret = Callable[[DeviceSecrets], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class DeviceCommand:
     """A command over one kind of device. `secrets` has a function per action that prints one."""
 
     kind: str  # driver or source
-    secrets: Mapping[str, Derive]
+    secrets: Mapping[str, Secret]
     add: Callable[[Stack, Sequence[str]], list[Device]]
 
     def run(self, stack: Stack, action: str, ids: Sequence[str], *, show_all: bool) -> int:
@@ -81,11 +82,19 @@ class DeviceCommand:
             print_line(refusal(one))
         if locked_out:
             return 1
-        key, derive = stack.paths.fleet_key(), self.secrets[action]
+        status = 0
         for one in devices:
-            secret = derive(key, one.device_id, one.generation)
+            secrets = stack.device_secrets(one)
+            if secrets is None:
+                print_line(
+                    f"run: {one.device_id} got its secrets over the API, and they are not stored; "
+                    f"for new ones: ./run {self.kind}s rotate {one.device_id}"
+                )
+                status = 1
+                continue
+            secret = self.secrets[action](secrets)
             print(secret if len(devices) == 1 else f"{one.device_id} {secret}")
-        return 0
+        return status
 
 
 def refusal(device: Device) -> str:

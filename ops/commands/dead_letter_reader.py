@@ -40,10 +40,10 @@ class StoredDeadLetter:
 
     @classmethod
     def of(cls, message: Message) -> StoredDeadLetter:
-        """Read a dead letter from its Kafka record."""
+        """Read a dead letter from its Kafka record. Control characters in headers are escaped."""
         headers: dict[str, str] = {}
         for name, value in cast("Iterable[tuple[str, bytes | None]]", message.headers() or ()):
-            headers[name] = (value or b"").decode("utf-8", "replace")
+            headers[name] = printable(value or b"")
         return cls(
             *partition_and_offset(message),
             message.timestamp()[1],

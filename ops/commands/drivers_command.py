@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from doorstep.credentials import driver_token, mqtt_password
 from ops.commands import phone_command
 from ops.commands.broker_users import CHANGES, DeviceCommand
 from ops.stack.stack import Stack
@@ -29,7 +28,7 @@ removed id that is added again gets new secrets."""
 
 COMMAND = DeviceCommand(
     "driver",
-    {"token": driver_token, "password": mqtt_password},
+    {"token": lambda secrets: secrets.token, "password": lambda secrets: secrets.mqtt_password},
     lambda stack, ids: stack.add_drivers(ids, again=True),
 )
 

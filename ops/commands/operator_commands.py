@@ -1,4 +1,4 @@
-"""`./run where`, `dead-letters`, `rebuild`, `compact` and `learn`: operations on a running stack.
+"""`./run where`, `dead-letters`, `rebuild` and others of COMMANDS: operations on a running stack.
 
 Each runs as the database's owner.
 """
@@ -19,6 +19,9 @@ COMMANDS = {
     "rebuild": "recompute evidence and states from the history, and compare",
     "compact": "pack sealed days of the history, and delete expired ones",
     "learn": "learn travel times from the history, for the ETA",
+    "retention": "print or set how long personal data are kept",
+    "export": "write what is stored of a driver or an order as JSON",
+    "forget": "erase a driver's data, or make an order anonymous",
 }
 
 
@@ -45,6 +48,12 @@ def _import_main(name: str) -> Callable[[Sequence[str]], int]:
             from ops.commands.compact_command import main
         case "learn":
             from ops.commands.learn_command import main
+        case "retention":
+            from ops.commands.retention_command import main
+        case "export":
+            from ops.commands.export_command import main
+        case "forget":
+            from ops.commands.forget_command import main
         case _:
             raise ValueError(f"{name!r} is not an operator's command")
     return main

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from uuid import UUID
 
-from doorstep.errors import DoorstepError, NotFound, SettingsError
+from doorstep.errors import DoorstepError, NotFound, OrderOpen, SettingsError
 from doorstep.settings import EX_CONFIG
 from ops.console import print_line
 
 
 class BadArgument(DoorstepError):
     """An argument of the command line is invalid."""
+
+
+def as_order_id(text: str) -> str:
+    """Return an order's id in its usual form. Raises BadArgument."""
+    try:
+        return str(UUID(text))
+    except ValueError as exc:
+        raise BadArgument(f"{text!r} is not an order's id") from exc
 
 
 def run_command(name: str, work: Callable[[], int]) -> int:
@@ -26,6 +35,9 @@ def run_command(name: str, work: Callable[[], int]) -> int:
     except (BadArgument, NotFound) as exc:
         print_line(f"{name}: {exc}")
         return 2
+    except OrderOpen as exc:
+        print_line(f"{name}: {exc}")
+        return 1
     except DoorstepError as exc:
         print_line(f"{name}: {exc}; check ./run status, then repeat the command")
         return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from doorstep.credentials import mqtt_password
 from ops.commands.broker_users import CHANGES, DeviceCommand
 from ops.stack.stack import Stack
 
@@ -21,7 +20,7 @@ the password; with several, `id password` lines."""
 
 COMMAND = DeviceCommand(
     "source",
-    {"password": mqtt_password},
+    {"password": lambda secrets: secrets.mqtt_password},
     lambda stack, ids: stack.add_sources(ids, again=True),
 )
 

@@ -38,6 +38,7 @@ def up(stack: Stack, _options: argparse.Namespace) -> int:
         print(line)
     print(f"API reference http://{addresses.tracking_api_internal}/docs")
     print(f"              http://{addresses.driver_api_internal}/docs")
+    print(f"sign in       {stack.public_url}/sign-in#{stack.paths.staff_token()}")
     print(f"staff token   {stack.paths.staff_token_file}")
     owner_pid = stack.owner_pid()
     if owner_pid is not None:

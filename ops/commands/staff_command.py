@@ -12,8 +12,8 @@ from doorstep.credentials import new_staff_token, token_sha256
 from doorstep.errors import SettingsError
 from doorstep.provision import owner_connection
 from doorstep.store.people import STAFF_ROLES, StaffMember, change_staff, list_staff
-from ops.console import print_line
-from ops.stack.stack import Stack, operator
+from ops.console import operator, print_line
+from ops.stack.stack import Stack
 
 ACTIONS = ("list", "add", "rotate", "revoke")
 STACK = "stack"  # the name of the launcher's own token

@@ -148,8 +148,8 @@ def _refused_without_letter(trace: Trace) -> TraceResult:
         )
     return TraceResult(
         "refused",
-        "refused; its dead letter has expired (30 days), is not written yet, or the fix came over "
-        "HTTP, where the response had the reason",
+        "refused: its dead letter has expired (30 days) or is not written yet, the fix came over "
+        "HTTP, where the response had the reason, or it was taken off duty and dropped",
     )
 
 

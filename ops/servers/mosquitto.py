@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doorstep.credentials import mqtt_password
-from doorstep.password_file import BROKER_SERVICES, add_entries
-from doorstep.provision import SERVICE_USERS
+from doorstep.password_file import BROKER_SERVICES, SERVICE_USERS, add_entries
 from doorstep.settings import Bind
 from ops.servers.process import HOST, ServerProcess
 from ops.servers.waiting import wait_until

@@ -101,7 +101,6 @@ def main() -> int:
         settings.service_passwords(),
         settings.mosquitto_password_file,
         reload_through_supervisor(paths) if paths else lambda: None,
-        paths.generations_file if paths else None,
         settings.mosquitto_acl_file,
         settings.mosquitto_acl_template.read_text(encoding="utf-8"),
     )

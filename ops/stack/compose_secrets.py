@@ -1,14 +1,16 @@
-"""Creates the secrets of docker-compose.yml: `./run compose-secrets`.
+"""Creates the secrets of docker-compose.yml: `./run compose-secrets [--rotate]`.
 
 .env                    a copy of .env.example with a random password in each empty place
 .doorstep/compose/      mode 0700
 ├── fleet.key           the password and token of each device derive from it
-└── staff.token         the staff token of both APIs
+├── staff.token         the staff token of both APIs
+└── tls/                empty; server.crt and server.key of your own go here
 
 git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
-of a later release to .env. The volumes store
-the same passwords: to create new secrets, delete the volumes too (`docker compose down -v`). The
-command needs Python only and works before anything is installed.
+of a later release to .env. --rotate replaces the secrets in .env, except POSTGRES_PASSWORD, which
+the volume stores, and keeps .doorstep/compose/; then `docker compose up -d` starts the containers
+again, and `provision` brings the new passwords to PostgreSQL and Kafka. The command needs Python
+only and works before anything is installed.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from doorstep.errors import DoorstepError, SettingsError
 PROJECT = Path(__file__).resolve().parents[2]
 SECRETS = Path(".doorstep") / "compose"
 PASSWORD_BYTES = 24
+KEPT = ("POSTGRES_PASSWORD",)  # read only when the volume is created
 ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 
 
@@ -48,6 +51,7 @@ def make_secrets(project: Path) -> list[Path]:
     # The containers' users must be able to read the mounted files. The folder's mode protects them
     # from other users of this machine.
     folder.chmod(0o700)
+    (folder / "tls").mkdir(exist_ok=True)
     for name, text in (
         ("fleet.key", encode_fleet_key(new_fleet_key())),
         ("staff.token", new_staff_token() + "\n"),
@@ -69,6 +73,28 @@ def fill(example: str) -> str:
         return f"{name}={value or secrets.token_urlsafe(PASSWORD_BYTES)}"
 
     return ASSIGNMENT.sub(fill_line, example)
+
+
+def rotate(project: Path) -> list[str]:
+    """Replace the secrets in .env, and return their names. Raises SettingsError."""
+    environment = project / ".env"
+    try:
+        text = environment.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError(".env does not exist: ./run compose-secrets creates it") from None
+    example = (project / ".env.example").read_text(encoding="utf-8")
+    empty = {one["name"] for one in ASSIGNMENT.finditer(example) if not one["value"].strip()}
+    names = sorted(empty - set(KEPT))
+
+    def renew(match: re.Match[str]) -> str:
+        is_secret = match["name"] in names
+        return f"{match['name']}={secrets.token_urlsafe(PASSWORD_BYTES)}" if is_secret else match[0]
+
+    part = project / ".env.part"
+    part.unlink(missing_ok=True)
+    _write_once(part, ASSIGNMENT.sub(renew, text), 0o600)
+    part.replace(environment)
+    return names
 
 
 def _add_new_variables(environment: Path, example: str) -> bool:
@@ -95,13 +121,19 @@ def _write_once(path: Path, text: str, mode: int) -> bool:
 
 def main() -> int:
     """Create the secrets and print their paths; the return value is the exit status."""
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="./run compose-secrets",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
+    )
+    parser.add_argument("--rotate", action="store_true", help="replace the secrets in .env")
+    options = parser.parse_args()
     try:
         written = make_secrets(PROJECT)
+        if options.rotate:
+            print(f"replaced {', '.join(rotate(PROJECT))}")
+            print("now: docker compose up -d")
+            return 0
     except (OSError, DoorstepError) as exc:
         print(f"compose-secrets: {exc}", file=sys.stderr)
         return 1

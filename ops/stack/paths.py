@@ -1,7 +1,7 @@
 """The files and folders of a stack.
 
 .doorstep/stack/
-├── secrets/      mode 0700: fleet.key, *.token, generations, database/ROLE, kafka/PRINCIPAL,
+├── secrets/      mode 0700: fleet.key, *.token, devices, database/ROLE, kafka/PRINCIPAL,
 │                 mqtt/SERVICE, tls/
 ├── logs/         one rotated file per process
 ├── kafka/  mosquitto/  postgres/  caddy/
@@ -29,11 +29,14 @@ from doorstep.credentials import (
     new_service_token,
     new_staff_token,
 )
+from doorstep.kafka.access_control import ADMIN
 from doorstep.password_file import BROKER_SERVICES
+from doorstep.secrets_file import FILE_NAME
 from ops.stack.errors import StackError
 
+SUPERUSER = "postgres"
 DATABASE_ROLES = (
-    "postgres",
+    SUPERUSER,
     "doorstep_owner",
     "driver_events",
     "driver_api",
@@ -68,9 +71,9 @@ class StackPaths:
         return self.secrets / "driver_api.token"
 
     @property
-    def generations_file(self) -> Path:
-        """The generation of each device that was rotated or added again; broker_sync writes it."""
-        return self.secrets / "generations"
+    def device_secrets_file(self) -> Path:
+        """The random secrets of devices that the launcher rotated or added again."""
+        return self.secrets / FILE_NAME
 
     @property
     def logs(self) -> Path:
@@ -175,7 +178,7 @@ class StackPaths:
         _write_once(self.staff_token_file, lambda: new_staff_token() + "\n")
         _write_once(self.driver_api_token_file, lambda: new_service_token() + "\n")
         for role in DATABASE_ROLES:
-            _write_once(self.secrets / "database" / role, _new_password)
+            _write_once(self.secrets / "database" / role, lambda: new_password() + "\n")
         for service in BROKER_SERVICES:
             _write_once(self.secrets / "mqtt" / service, lambda: new_service_password() + "\n")
 
@@ -207,8 +210,33 @@ class StackPaths:
         """Read the password of one of Kafka's principals; create it if there is none."""
         file = self.secrets / "kafka" / principal
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_once(file, _new_password)
+        _write_once(file, lambda: new_password() + "\n")
         return file.read_text(encoding="ascii").strip()
+
+    def replace_service_secrets(self) -> dict[str, str]:
+        """Draw new secrets of all services, and return them by the old ones.
+
+        Those of the administrators stay.
+        """
+        roles = [self.secrets / "database" / one for one in DATABASE_ROLES if one != SUPERUSER]
+        principals = [one for one in (self.secrets / "kafka").iterdir() if one.name != ADMIN]
+        new = dict.fromkeys(roles + principals, new_password)
+        services = [self.secrets / "mqtt" / one for one in BROKER_SERVICES]
+        new |= dict.fromkeys(services, new_service_password)
+        new[self.driver_api_token_file] = new_service_token
+        renewed = {}
+        for file, draw in new.items():
+            renewed[file.read_text(encoding="ascii").strip()] = secret = draw()
+            _replace(file, secret + "\n")
+        return renewed
+
+    def store_superuser_password(self, password: str) -> None:
+        """Replace the password of the database's superuser."""
+        _replace(self.secrets / "database" / SUPERUSER, password + "\n")
+
+    def replace_kafka_admin_password(self) -> None:
+        """Draw a new password of Kafka's administrator."""
+        _replace(self.secrets / "kafka" / ADMIN, new_password() + "\n")
 
     def erase(self) -> None:
         """Delete data, logs and secrets, including data folders that are links to /var/lib."""
@@ -223,14 +251,18 @@ def short_digest(path: Path) -> str:
     return hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:10]
 
 
-def _new_password() -> str:
-    return secrets.token_urlsafe(DATABASE_PASSWORD_BYTES) + "\n"  # needs no quoting in a URL
+def new_password() -> str:
+    """Draw a password that needs no quoting in a URL."""
+    return secrets.token_urlsafe(DATABASE_PASSWORD_BYTES)
 
 
 def _write_once(path: Path, make: Callable[[], str]) -> None:
-    if path.exists():
-        return
+    if not path.exists():
+        _replace(path, make())
+
+
+def _replace(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(make())
+        file.write(text)
     part.replace(path)

@@ -10,10 +10,11 @@ from doorstep.phones.links import Phone
 from doorstep.provision import owner_connection
 from doorstep.settings import MqttBroker
 from doorstep.store.phones import issue_phone, revoke_phone
+from ops.console import operator
 from ops.stack import probes
 from ops.stack.addresses import reach
 from ops.stack.errors import StackError
-from ops.stack.stack import LOGIN_TIMEOUT_S, Stack, operator
+from ops.stack.stack import LOGIN_TIMEOUT_S, Stack
 from ops.stack.tls_config import TlsConfig
 
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -302,6 +302,14 @@ class PostgresCluster:
         self.stop(immediately=True)
         shutil.rmtree(self.data_dir, ignore_errors=True)
         shutil.rmtree(self.socket_dir, ignore_errors=True)
+
+    def replace_password(self, password: str, store: Callable[[], None]) -> None:
+        """Give the superuser another password, and store it before the commit."""
+        with translated(), psycopg.connect(self.superuser_url()) as conn:
+            alter = pgsql.SQL(query("set_service_password"))
+            role = pgsql.Identifier(SUPERUSER)
+            conn.execute(alter.format(role=role, password=pgsql.Literal(password)))
+            store()
 
     # -- the database ---------------------------------------------------------------------
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from doorstep.errors import Unavailable
 from doorstep.kafka.access_control import ADMIN, GRANTS
 from doorstep.kafka.provision import provision_kafka
-from doorstep.password_file import add_entries
+from doorstep.password_file import TICKERS, add_entries
 from doorstep.provision import (
-    TICKERS,
     import_sources,
     owner_connection,
     provision_firenze,

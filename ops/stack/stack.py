@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import getpass
 import os
 import shutil
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from doorstep.credentials import mqtt_password
+from doorstep.credentials import DeviceSecrets, driver_token, mqtt_password
 from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.access_control import ADMIN, OPERATOR
 from doorstep.provision import (
@@ -21,8 +20,9 @@ from doorstep.provision import (
     provision_drivers,
     provision_sources,
 )
+from doorstep.secrets_file import keep_secrets, read_secrets
 from doorstep.store.people import Device, change_device, list_devices
-from ops.console import Echo, print_line
+from ops.console import Echo, operator, print_line
 from ops.stack import caddy, kafka, probes, tls
 from ops.stack.addresses import Addresses, choose_addresses
 from ops.stack.errors import StackError
@@ -154,7 +154,7 @@ class Stack:
         """
         started_at = time.monotonic()
         self.paths.root.mkdir(parents=True, exist_ok=True)
-        with self._locked():
+        with self.locked():
             if not self.is_up():
                 self._start(owner_pid)
             else:
@@ -169,11 +169,11 @@ class Stack:
 
     def down(self, *, erase: bool = False) -> None:
         """Stop services, brokers and database, in this order. `erase` deletes data and secrets."""
-        with self._locked() if self.paths.root.exists() else contextlib.nullcontext():
+        with self.locked() if self.paths.root.exists() else contextlib.nullcontext():
             self.paths.owner_file.unlink(missing_ok=True)  # first, so that a demo notices at once
             self.supervisor.stop()
             if self.paths.addresses_file.exists() and self.paths.secrets.exists():
-                shutil.rmtree(self._cluster().socket_dir, ignore_errors=True)
+                shutil.rmtree(self.cluster().socket_dir, ignore_errors=True)
             self.paths.addresses_file.unlink(missing_ok=True)
             self._addresses = None
         if erase:
@@ -186,8 +186,8 @@ class Stack:
         prepare_database(self.paths, self._echo)
         with ThreadPoolExecutor(3) as pool:
             tasks = [
-                pool.submit(self._cluster().prepare),
-                pool.submit(self._prepare_kafka),
+                pool.submit(self.cluster().prepare),
+                pool.submit(self.prepare_kafka),
                 pool.submit(prepare_brokers, self.paths, addresses, self._echo),
             ]
             for task in tasks:
@@ -204,15 +204,17 @@ class Stack:
         self.paths.owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
 
-    def _prepare_kafka(self) -> None:
+    def prepare_kafka(self) -> None:
+        """Write Kafka's configuration, which holds the administrator's password."""
         kafka.prepare(self.paths, self.addresses, self.settings, self._echo)
 
-    def _cluster(self) -> PostgresCluster:
+    def cluster(self) -> PostgresCluster:
+        """Describe the database server, with the present password of its superuser."""
         return postgres_cluster(self.paths, self.addresses, self.paths.postgres.resolve() / "data")
 
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
-        servers = server_specs(self.paths, self.addresses, self.settings, self._cluster())
+        servers = server_specs(self.paths, self.addresses, self.settings, self.cluster())
         services = service_specs(self.paths, self.addresses, self.settings)
         return servers + services + proxy_specs(self.paths, self.addresses, self.settings)
 
@@ -225,11 +227,11 @@ class Stack:
         with ThreadPoolExecutor(2) as pool:
             topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
-            pool.submit(set_up_database, self.paths, self._cluster(), environment).result()
+            pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
             topics.result()
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Serialise starts and stops across processes."""
         with self.paths.lock_file.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -250,7 +252,7 @@ class Stack:
             *probe_processes(
                 self.process_specs(),
                 running,
-                self._cluster(),
+                self.cluster(),
                 self.paths.mqtt_password("stack"),
                 self.kafka_access(ADMIN),
             ),
@@ -304,7 +306,12 @@ class Stack:
             return []
         with owner_connection(self.database_admin_url) as conn:
             locked_out = provision_drivers(
-                conn, self.paths.fleet_key(), driver_ids, self._echo, again=again, who=operator()
+                conn,
+                self.paths.fleet_key(),
+                driver_ids,
+                self._echo,
+                again=self._keep if again else None,
+                who=operator(),
             )
         self._wait_for_newest("driver", driver_ids, locked_out)
         return locked_out
@@ -314,7 +321,9 @@ class Stack:
         if not source_ids:
             return []
         with owner_connection(self.database_admin_url) as conn:
-            locked_out = provision_sources(conn, source_ids, again=again, who=operator())
+            locked_out = provision_sources(
+                conn, source_ids, again=self._keep if again else None, who=operator()
+            )
         self._wait_for_newest("source", source_ids, locked_out)
         return locked_out
 
@@ -328,13 +337,26 @@ class Stack:
 
         Raises UnknownDriver.
         """
+        secrets = DeviceSecrets.draw(kind) if change == "rotate" else None
         with owner_connection(self.database_admin_url) as conn:
-            device = change_device(conn, kind, device_id, change, operator())
-        if change == "rotate":
-            self._wait_for_logins(device, accepted=True)
-        else:
-            self._wait_for_logins(device, accepted=False)
+            device = change_device(conn, kind, device_id, change, operator(), secrets)
+        if secrets is not None:
+            self._keep(device, secrets)
+        self._wait_for_logins(device, accepted=secrets is not None)
         return device
+
+    def device_secrets(self, device: Device) -> DeviceSecrets | None:
+        """Return a device's secrets; None for random ones that were handed out elsewhere."""
+        if device.is_derived:
+            key, name = self.paths.fleet_key(), device.device_id
+            token = driver_token(key, name) if device.kind == "driver" else None
+            return DeviceSecrets(mqtt_password(key, name), token)
+        kept = read_secrets(self.paths.device_secrets_file).get(device.device_id)
+        return kept.secrets if kept and kept.generation == device.generation else None
+
+    def _keep(self, device: Device, secrets: DeviceSecrets) -> None:
+        file = self.paths.device_secrets_file
+        keep_secrets(file, device.device_id, device.generation, secrets)
 
     def _wait_for_newest(
         self, kind: str, device_ids: Sequence[str], locked_out: Sequence[Device]
@@ -347,8 +369,10 @@ class Stack:
 
     def _wait_for_logins(self, device: Device, *, accepted: bool) -> None:
         """Wait until broker_sync has brought a change to every broker. Raises StackError."""
-        user = device.device_id
-        password = mqtt_password(self.paths.fleet_key(), user, device.generation)
+        user, secrets = device.device_id, self.device_secrets(device)
+        if secrets is None:
+            return  # made over the API: there is nothing to log in with
+        password = secrets.mqtt_password
         deadline = time.monotonic() + LOGIN_TIMEOUT_S
         for number, broker in enumerate(self.addresses.mqtt, start=1):
             while probes.mqtt_accepts(broker, user, password) != accepted:
@@ -385,8 +409,3 @@ class Stack:
     def log_files(self) -> dict[str, Path]:
         """Return the log file of each process by its name."""
         return {path.stem: path for path in sorted(self.paths.logs.glob("*.log"))}
-
-
-def operator() -> str:
-    """Return the name under which the audit records what this user does."""
-    return f"run:{getpass.getuser()}"

@@ -115,6 +115,22 @@ class Supervisor:
         with self._rpc() as rpc:
             rpc.supervisor.startProcess(f"{kind}:{name}", False)
 
+    def read_config(self) -> None:
+        """Read supervisord.conf again. Nothing changes until `replace_group`."""
+        with self._rpc() as rpc:
+            rpc.supervisor.reloadConfig()
+
+    def stop_group(self, kind: str) -> None:
+        """Stop all processes of a kind, and wait until they have ended."""
+        with self._rpc() as rpc:
+            rpc.supervisor.stopProcessGroup(kind, True)
+
+    def replace_group(self, kind: str) -> None:
+        """Start a stopped group as supervisord.conf now describes it."""
+        with self._rpc() as rpc:
+            rpc.supervisor.removeProcessGroup(kind)
+            rpc.supervisor.addProcessGroup(kind)
+
     def stop(self) -> None:
         """Stop all processes in order, then supervisord. Raises StackError on a timeout."""
         pid = self.pid()
@@ -168,7 +184,18 @@ def write_config(paths: StackPaths, specs: Sequence[ProcessSpec], owner_pid: int
         names = ",".join(spec.name for spec in specs if spec.kind == kind)
         if names:
             sections.append(_section(f"group:{kind}", programs=names, priority=10 * order))
-    text = "\n".join(sections)
+    _write_private(paths, "\n".join(sections))
+
+
+def replace_in_config(paths: StackPaths, renewed: Mapping[str, str]) -> None:
+    """Replace secrets, by the old ones, in supervisord.conf. Other settings stay as they are."""
+    text = paths.supervisor_config.read_text(encoding="utf-8")
+    for old, new in renewed.items():
+        text = text.replace(old, new)
+    _write_private(paths, text)
+
+
+def _write_private(paths: StackPaths, text: str) -> None:
     part_file = paths.supervisor_config.with_suffix(".part")
     with open(os.open(part_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

@@ -2,6 +2,9 @@
 -- %(name)s. The functions decide what is shown: docs/explanation/privacy.md.
 
 
+-- find_good_links --
+SELECT n FROM customer_links_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+
 -- read_customer_tracks --
 SELECT n, now, order_id, state::text, assignment_no, order_seq,
     restaurant_name, restaurant_lon_deg, restaurant_lat_deg, destination_lon_deg,

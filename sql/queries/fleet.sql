@@ -69,8 +69,15 @@ SELECT round(extract(epoch FROM clock_timestamp()) * 1000)::int8,
         round(extract(epoch FROM received_at) * 1000)::int8, speed_mps, heading_deg, accuracy_m,
         battery, order_id, duty
     )), '[]')::text
-FROM driver_state
+FROM driver_state s
 WHERE fix_at IS NOT NULL AND driver_id = ANY (%(driver_ids)s::text[])
+    AND NOT EXISTS (
+        SELECT FROM device_credential c
+        WHERE c.device_id = s.driver_id AND c.removed_at IS NOT NULL
+    )
+
+-- read_removed_drivers --
+SELECT device_id FROM device_credential WHERE removed_at > %(removed_after)s
 
 
 -- Dispatch --------------------------------------------------------------------------------

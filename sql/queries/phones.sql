@@ -13,5 +13,9 @@ SELECT driver_id, generation, is_active, version FROM changed_phones_v1(%(since)
 -- find_phone --
 SELECT find_phone_v1(%(token_sha256)s)
 
+-- add_phone_dead_letters --
+SELECT add_phone_dead_letters_v1(%(token_sha256)s, %(payloads)s, %(reasons)s, %(topics)s,
+    %(details)s, %(received_at_mss)s)
+
 -- heard_of_phones --
 SELECT phone_credential__heard_v1(%(driver_ids)s, %(app)s)

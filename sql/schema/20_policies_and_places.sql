@@ -43,8 +43,24 @@ CREATE TABLE limits (
     -- network (7,200 s / 4 s = 1,800). What is over it is parked and recorded later.
     quota_per_s float8 NOT NULL DEFAULT 5 CHECK (quota_per_s > 0),
     quota_burst int NOT NULL DEFAULT 2000 CHECK (quota_burst >= 256),  -- one array of fixes
-    max_parked int NOT NULL DEFAULT 100000 CHECK (max_parked >= 0)  -- of a driver; the rest is held
+    max_parked int NOT NULL DEFAULT 100000 CHECK (max_parked >= 0),  -- of a driver; rest is held
+    keep_off_duty_positions bool NOT NULL DEFAULT false  -- store fixes taken off duty, too
 );
+
+-- For how many days each kind of personal data is kept (55_personal_data.sql); fixes have
+-- limits.history_days. least_days is what the rules for visibility and evidence look back.
+CREATE TABLE retention (
+    kind text COLLATE "C" PRIMARY KEY,
+    days int NOT NULL CHECK (days <= 36500),
+    least_days int NOT NULL CHECK (least_days >= 1),
+    CHECK (days >= least_days)
+);
+INSERT INTO retention (kind, days, least_days) VALUES
+    ('orders', 90, 3),     -- customers of ended orders: name, destination, keys
+    ('commands', 365, 7),  -- who did what: duty commands, and the people in ended orders
+    ('tokens', 30, 2),     -- hashes of tokens that no longer open anything
+    ('clocks', 3, 3),      -- driver_clock
+    ('audit', 365, 30);
 
 -- Fixes before sealed_before are counted and never stored. Fixes before packed_before are read from
 -- fix_chunk, later ones from fix_history (46_history_compaction.sql). One row.

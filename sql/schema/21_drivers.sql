@@ -32,7 +32,10 @@ CREATE TABLE driver_state (
     hot_padding bytea DEFAULT decode(repeat('00', 144), 'hex'),
     -- When limits.quota_per_s covers all that the driver has sent, copies included: at most
     -- limits.quota_burst fixes ahead of their arrival. Null before the first.
-    quota_at timestamptz
+    quota_at timestamptz,
+    -- No fix taken from this instant on was taken off duty: since when the driver has not been off
+    -- duty; infinity while off duty; null if never off duty by a command.
+    kept_from timestamptz
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 -- A batch looks up each driver twice. A hash index reads one page where the primary key reads
 -- three.
@@ -85,5 +88,7 @@ CREATE TABLE driver_command (
     to_state driver_status NOT NULL,
     idempotency_key text,
     commanded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    UNIQUE (driver_id, idempotency_key)
+    UNIQUE (driver_id, actor, idempotency_key)
 );
+CREATE INDEX driver_command_at ON driver_command (driver_id, commanded_at, driver_command_id);
+CREATE INDEX driver_command_age ON driver_command USING brin (commanded_at);

@@ -31,9 +31,11 @@ CREATE TABLE access_token (
     created_at timestamptz NOT NULL DEFAULT now(),
     revoked_at timestamptz,
     expires_at timestamptz,  -- of a staff token; null: never
+    is_session bool NOT NULL DEFAULT false,  -- a page's, which a staff token opened
     CHECK ((role = 'driver') = (driver_id IS NOT NULL)),
     CHECK ((role = 'customer') = (order_id IS NOT NULL)),
     CHECK ((role = 'staff') = (name IS NOT NULL))
 );
 CREATE INDEX access_token_driver ON access_token (driver_id) WHERE driver_id IS NOT NULL;
 CREATE INDEX access_token_order ON access_token (order_id) WHERE order_id IS NOT NULL;
+CREATE INDEX access_token_name ON access_token (name) WHERE name IS NOT NULL;

@@ -1,7 +1,8 @@
 -- Who may log in: devices at the brokers and at driver_api, staff at both APIs. And what they did.
 
--- Secrets are not stored: those of a device derive from the fleet key, its id and its generation.
--- Rows are never deleted, so a removed id that is added again gets a new generation.
+-- Secrets are not stored. The first ones of a device derive from the fleet key and its id, unless
+-- an admin adds it over the API; later ones are random. Rows are never deleted, so a removed id
+-- that is added again is of a new generation.
 CREATE TABLE device_credential (
     device_id text COLLATE "C" PRIMARY KEY CHECK (device_id ~ '^[A-Za-z0-9_-]{1,64}$'),
     kind device_kind NOT NULL,
@@ -11,6 +12,8 @@ CREATE TABLE device_credential (
     revoked_at timestamptz,  -- until the next rotation
     removed_at timestamptz,
     version int8 NOT NULL,  -- credential_version at the last change
+    mqtt_hash text,  -- of a random MQTT password, as in Mosquitto's password file; null: derived
+    forgotten_at timestamptz,  -- the id is never used again: Kafka may still hold its fixes
     CHECK (removed_at IS NULL OR revoked_at IS NOT NULL)
 );
 CREATE INDEX device_credential_version ON device_credential (version);
@@ -33,7 +36,8 @@ CREATE TABLE staff (
     revoked_at timestamptz
 );
 
--- Append-only, for the owner too: a trigger refuses UPDATE, DELETE and TRUNCATE.
+-- Append-only, for the owner too: a trigger refuses UPDATE and TRUNCATE, and DELETE of a row that
+-- is not past its retention.
 CREATE TABLE audit (
     audit_id int8 GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT clock_timestamp(),

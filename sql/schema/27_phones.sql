@@ -2,7 +2,7 @@
 -- of this driver and nothing else: it is no row of access_token, which all other routes look up.
 -- The secret derives from the fleet key, the driver and the generation.
 CREATE TABLE phone_credential (
-    driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver ON DELETE CASCADE,
+    driver_id text COLLATE "C" PRIMARY KEY,  -- stays when a driver is forgotten: for broker_sync
     generation int NOT NULL DEFAULT 0 CHECK (generation >= 0),
     token_sha256 bytea UNIQUE CHECK (octet_length(token_sha256) = 32),  -- null: not yet registered
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -15,6 +15,9 @@ DECLARE
     excess int[];
     most CONSTANT int := (SELECT max_parked FROM limits);
 BEGIN
+    IF fix_takes = '0' THEN  -- exempt from the quota
+        RETURN;
+    END IF;
     SELECT array_agg(f.n) INTO excess
     FROM (
         SELECT i.n, row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place, floor(
@@ -97,7 +100,7 @@ AS $$
         SELECT i.driver_id, count(*) AS fix_count, min(i.received_at) AS first_at,
             max(i.received_at) AS last_at
         FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
-        WHERE o.outcome IN ('duplicate', 'rejected', 'conflict')
+        WHERE o.outcome IN ('duplicate', 'rejected', 'conflict', 'dropped')
         GROUP BY i.driver_id
     ) c
     WHERE d.driver_id = c.driver_id

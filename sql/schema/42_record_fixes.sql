@@ -64,9 +64,13 @@ BEGIN
         WITH unknown AS (
             DELETE FROM pg_temp.incoming_fix i
             WHERE NOT EXISTS (SELECT FROM driver_state d WHERE d.driver_id = i.driver_id)
-            RETURNING i.n
+            RETURNING i.n, i.driver_id
         )
-        SELECT u.n, 'rejected', 'unknown_driver' FROM unknown u;
+        SELECT u.n, 'rejected', CASE WHEN EXISTS (
+                SELECT FROM device_credential c
+                WHERE c.device_id = u.driver_id AND c.forgotten_at IS NOT NULL
+            ) THEN 'forgotten' ELSE 'unknown_driver' END
+        FROM unknown u;
     RETURN QUERY
         WITH taken AS (
             DELETE FROM pg_temp.incoming_fix i
@@ -89,7 +93,7 @@ $$;
 --   2 take back fixes of these drivers that were parked because a row was locked, and park what is
 --     over a driver's quota
 --   3 tell new fixes from copies, by the settled seqs of the boot, before any rule about age
---   4 apply the rules about age and range, by received_at, never by the server's clock
+--   4 apply the rules about duty, age and range, by received_at, never by the server's clock
 --   5 quarantine
 --   6 write history and settled seqs; the triggers of fix_history do the rest
 -- An order row locked by another transaction (DS012, raised by the evidence trigger) rolls the
@@ -150,11 +154,14 @@ DECLARE
     over_quota text[];  -- drivers
     taken_back text[];  -- drivers
     one_each bool;  -- of every driver
+    keeps_off_duty bool;
+    may_be_off_duty bool;
+    off_duty int[];
 BEGIN
     SELECT make_interval(secs => future_s), make_interval(secs => lateness_s), worst_accuracy_m,
             make_interval(secs => 1 / quota_per_s),
-            make_interval(secs => quota_burst / quota_per_s)
-        INTO future, lateness, worst_m, fix_takes, burst FROM limits;
+            make_interval(secs => quota_burst / quota_per_s), keep_off_duty_positions
+        INTO future, lateness, worst_m, fix_takes, burst, keeps_off_duty FROM limits;
     IF current_setting('doorstep.quota_exempt', true) = 'on' THEN
         fix_takes := '0';
     END IF;
@@ -165,7 +172,7 @@ BEGIN
     END IF;
     WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
         SELECT driver_id, count(*)::int AS fix_count, min(received_at) AS first_at,
-            max(received_at) AS last_at,
+            max(received_at) AS last_at, min(least(fix_at, received_at)) AS taken_from,
             bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
         FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
     ),
@@ -173,14 +180,15 @@ BEGIN
         SELECT CASE WHEN greatest(d.quota_at, r.first_at)
                 + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
             > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
-            r.fix_count, r.is_ahead
+            r.fix_count, r.is_ahead, r.taken_from < d.kept_from AS may_be_off_duty
         FROM requested r JOIN driver_state d USING (driver_id)
         FOR NO KEY UPDATE OF d SKIP LOCKED
     )
     SELECT (SELECT count(*) FROM requested), count(*),
             array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
-            bool_or(is_ahead)
-        INTO requested_count, locked_count, over_quota, fix_count, is_ahead FROM locked;
+            bool_or(is_ahead), bool_or(may_be_off_duty)
+        INTO requested_count, locked_count, over_quota, fix_count, is_ahead, may_be_off_duty
+        FROM locked;
     IF locked_count < requested_count THEN
         WITH locked AS MATERIALIZED (
             SELECT d.driver_id FROM driver_state d
@@ -233,6 +241,9 @@ BEGIN
     IF is_ahead THEN
         PERFORM driver_clock__learn();
     END IF;
+    IF (may_be_off_duty OR over_quota IS NOT NULL) AND NOT keeps_off_duty THEN
+        off_duty := incoming_fix__off_duty();
+    END IF;
 
     one_each := fix_count = locked_count AND over_quota IS NULL;
 
@@ -249,9 +260,11 @@ BEGIN
                 i.boot IS NULL OR i.seq IS NULL AS anonymous,
                 i.fix_at, i.received_at, i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps,
                 i.heading_deg, i.altitude_m, i.battery, i.reason,
-                incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at, i.lon_deg,
-                    i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m, i.battery,
-                    i.reason, future, lateness, sealed) AS rejection
+                CASE WHEN off_duty IS NOT NULL AND i.n IN (SELECT unnest(off_duty)) THEN 'off_duty'
+                    ELSE incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
+                        i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg,
+                        i.altitude_m, i.battery, i.reason, future, lateness, sealed)
+                END AS rejection
             FROM pg_temp.incoming_fix i
             WHERE deferred IS NULL OR i.n IN (SELECT unnest(deferred))
             ORDER BY driver_id  -- neighbours share pages of the indexes and tables
@@ -281,7 +294,8 @@ BEGIN
                         AND (r.boot = '' OR NOT r.seq BETWEEN 1 AND 4611686018427387904)
                         THEN 'rejected bad_id'
                     -- a fix that is too old or too early to be new may be stored already
-                    WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed')
+                    WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed',
+                        'off_duty')
                         THEN 'rejected ' || rejection
                     -- only a seq up to the newest can be known
                     WHEN anonymous OR (r.seq <= b.newest_seq AND coalesce(
@@ -322,6 +336,7 @@ BEGIN
                     WHEN r.n IN (SELECT n FROM copies WHERE follows_storable) THEN 'deferred'
                     -- a corrupt copy must not prevent a good one from being stored, in either order
                     WHEN rejection IS NOT NULL THEN 'rejected ' || CASE
+                        WHEN rejection = 'off_duty' THEN rejection
                         WHEN r.n IN (SELECT n FROM copies WHERE follows_rejected)
                             OR (r.seq <= b.newest_seq AND coalesce((
                                 SELECT get_bit(k.rejected, (r.seq & 2047)::int) = 1
@@ -389,8 +404,11 @@ BEGIN
                 CASE WHEN continues THEN last_seq ELSE 0 END
             FROM settled WHERE boot_ctid IS NULL
         )
-        SELECT array_agg((n, split_part(outcome, ' ', 1), nullif(split_part(outcome, ' ', 2), ''))
-                ::fix_outcome) FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
+        SELECT array_agg((n,
+                CASE WHEN outcome = 'rejected off_duty' THEN 'dropped'
+                    ELSE split_part(outcome, ' ', 1) END,
+                nullif(split_part(outcome, ' ', 2), ''))::fix_outcome)
+                FILTER (WHERE outcome IS NOT NULL AND outcome <> 'deferred')
             || array_agg((n, 'quarantined', quarantine)::fix_outcome)
                 FILTER (WHERE outcome IS NULL AND quarantine IS NOT NULL),
             array_agg(n) FILTER (WHERE outcome = 'deferred'),
@@ -417,7 +435,8 @@ BEGIN
                 PERFORM parked_fix__add_dead_letters(outcomes);
             END IF;
             IF EXISTS (SELECT FROM unnest(outcomes) o WHERE o.outcome = 'duplicate') THEN
-                PERFORM fix_history__keep_first_arrival(outcomes, future, lateness, sealed);
+                PERFORM fix_history__keep_first_arrival(
+                    outcomes, future, lateness, sealed, off_duty);
             END IF;
             RETURN QUERY SELECT o.* FROM unnest(outcomes) o;
         END IF;

@@ -21,9 +21,11 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION create_order_v1(
+-- Creates an order and its customer's token. Under an idempotency key that by_name has used before,
+-- returns that order and ignores the token: an order never gets a second good one.
+CREATE FUNCTION create_order_v2(
     at_restaurant_id int, to_lon_deg float8, to_lat_deg float8, token_sha256 bytea,
-    with_policy_id int, with_idempotency_key text, for_customer_name text
+    with_policy_id int, with_idempotency_key text, for_customer_name text, by_name text
 )
 RETURNS TABLE (
     order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
@@ -45,15 +47,20 @@ BEGIN
     IF NOT EXISTS (SELECT FROM policy WHERE policy_id = pinned_policy_id) THEN
         RAISE EXCEPTION 'there is no policy %', pinned_policy_id USING ERRCODE = 'DS005';
     END IF;
-    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id, idempotency_key, customer_name)
+    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id, idempotency_key, customer_name,
+        created_by)
     VALUES (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id, with_idempotency_key,
-        for_customer_name)
-    ON CONFLICT (idempotency_key) DO NOTHING
+        for_customer_name, coalesce(by_name, ''))
+    ON CONFLICT (created_by, idempotency_key) DO NOTHING
     RETURNING * INTO created_order;
     is_new := FOUND;
-    IF NOT is_new THEN
+    IF is_new THEN
+        INSERT INTO access_token (token_sha256, role, order_id)
+        VALUES (token_sha256, 'customer', created_order.order_id);
+        PERFORM record_audit_v1(by_name, 'order.create', created_order.order_id::text, NULL);
+    ELSE
         SELECT * INTO STRICT created_order FROM orders
-            WHERE idempotency_key = with_idempotency_key;
+            WHERE created_by = coalesce(by_name, '') AND idempotency_key = with_idempotency_key;
         IF (created_order.restaurant_id, created_order.lon_deg, created_order.lat_deg,
             created_order.policy_id, created_order.customer_name)
             IS DISTINCT FROM (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id,
@@ -62,14 +69,13 @@ BEGIN
             RAISE EXCEPTION 'this key made another order' USING ERRCODE = 'DS008';
         END IF;
     END IF;
-    INSERT INTO access_token (token_sha256, role, order_id)
-    VALUES (token_sha256, 'customer', created_order.order_id);
     RETURN QUERY SELECT v.*, is_new FROM order_now v WHERE v.order_id = created_order.order_id;
 END
 $$;
 
 -- Applies one command. Commands on one order are serialized by an advisory lock, then lock the
--- driver row, then the order row: the lock order of record_fixes_v1.
+-- driver row, then the order row: the lock order of record_fixes_v1. Services execute a function
+-- per actor: command_order_as_staff_v1, driver_command_order_v1, customer_cancel_v1.
 CREATE FUNCTION apply_order_command_v1(
     of_order_id uuid, command_name text, by_actor text, by_actor_id text, to_driver_id text,
     with_idempotency_key text
@@ -109,7 +115,8 @@ BEGIN
         RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
     END IF;
     SELECT * INTO repeated FROM order_command
-        WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
+        WHERE order_id = of_order_id AND actor = by_role AND actor_id = by_actor_id
+            AND idempotency_key = with_idempotency_key;
     IF FOUND THEN
         IF repeated.command <> verb OR repeated.driver_id <> to_driver_id THEN
             RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
@@ -198,6 +205,23 @@ BEGIN
     END IF;
     RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
 END
+$$;
+
+-- Applies a command of a member of staff.
+CREATE FUNCTION command_order_as_staff_v1(
+    of_order_id uuid, command_name text, by_name text, to_driver_id text,
+    with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz
+)
+LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT * FROM apply_order_command_v1(
+        of_order_id, command_name, 'staff', by_name, to_driver_id, with_idempotency_key)
 $$;
 
 -- Chooses and locks the driver of a new assignment: the named one, or the nearest available one.

@@ -142,6 +142,7 @@ END
 $$;
 
 -- A driver who was revoked or removed gets no token, and a token that was revoked stays revoked.
+-- Random secrets stay too: what is registered here derives from the fleet key.
 CREATE FUNCTION register_drivers_v1(driver_ids text[], names text[], token_sha256s bytea[])
 RETURNS void LANGUAGE plpgsql
 SET search_path = doorstep, public, pg_temp
@@ -151,15 +152,17 @@ BEGIN
     ON CONFLICT (driver_id) DO UPDATE SET name = EXCLUDED.name WHERE driver.name <> EXCLUDED.name;
     INSERT INTO driver_state (driver_id) SELECT unnest(driver_ids)
     ON CONFLICT DO NOTHING;
-    PERFORM add_devices_v1('driver', driver_ids, false, NULL);
+    PERFORM add_devices_v2('driver', driver_ids, NULL);
     UPDATE access_token t SET revoked_at = clock_timestamp()
     FROM unnest(driver_ids, token_sha256s) AS n (driver_id, token_sha256)
+    JOIN device_credential d ON d.device_id = n.driver_id AND d.mqtt_hash IS NULL
     WHERE t.driver_id = n.driver_id AND t.revoked_at IS NULL AND t.token_sha256 <> n.token_sha256;
     INSERT INTO access_token (token_sha256, role, driver_id)
     SELECT n.token_sha256, 'driver', n.driver_id
     FROM unnest(driver_ids, token_sha256s) AS n (driver_id, token_sha256)
     JOIN device_credential d ON d.device_id = n.driver_id
     WHERE n.token_sha256 IS NOT NULL AND d.kind = 'driver' AND d.revoked_at IS NULL
+        AND d.mqtt_hash IS NULL
     ON CONFLICT (token_sha256) DO NOTHING;
 END
 $$;

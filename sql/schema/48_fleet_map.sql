@@ -52,6 +52,10 @@ BEGIN
             END
         ) AS p (presence)
         WHERE (candidates IS NULL OR d.driver_id = ANY (candidates))
+            AND NOT EXISTS (
+                SELECT FROM device_credential c
+                WHERE c.device_id = d.driver_id AND c.removed_at IS NOT NULL
+            )
             AND d.lon_deg >= west AND d.lon_deg < east AND d.lat_deg <= north AND d.lat_deg > south
             AND (of_states IS NULL OR d.state::text = ANY (of_states))
             AND (of_duties IS NULL OR d.duty::text = ANY (of_duties))

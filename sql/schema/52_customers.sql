@@ -2,6 +2,14 @@
 -- the orders that these are for. For an invalid link the functions for many links return no row,
 -- and those for one link raise DS015.
 
+-- The positions of good links in the arguments.
+CREATE FUNCTION customer_links_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8) LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT g.n FROM customer_links__good(token_sha256s, order_ids) g
+$$;
+
 -- What GET, the snapshot of a stream and an order with new events show, for many links: `n` is the
 -- position of a link in the arguments. The trail (oldest first, without the position) and the
 -- events are arrays of equal lengths. The service must not pass on driver_id.

@@ -27,7 +27,8 @@ $$;
 -- Lowers received_at to the least of the accepted copies, in whatever order they are recorded.
 -- `outcomes` are those of incoming_fix.
 CREATE FUNCTION fix_history__keep_first_arrival(
-    outcomes fix_outcome[], future interval, lateness interval, sealed timestamptz
+    outcomes fix_outcome[], future interval, lateness interval, sealed timestamptz,
+    off_duty int[]
 )
 RETURNS void LANGUAGE plpgsql
 AS $$
@@ -49,6 +50,7 @@ BEGIN
         WHERE o.outcome = 'duplicate'
             AND i.fix_at <= i.received_at + future AND i.fix_at >= i.received_at - lateness
             AND i.fix_at >= sealed
+            AND (off_duty IS NULL OR i.n <> ALL (off_duty))
         GROUP BY h.driver_id, h.fix_at, h.boot, h.seq
     ),
     newest AS (

@@ -13,11 +13,12 @@ RETURNS int8 LANGUAGE sql AS $$
     UPDATE credential_version SET version = version + 1 RETURNING version
 $$;
 
--- Adds devices. A removed one gets a new generation if `again`, and is left alone otherwise.
-CREATE FUNCTION add_devices_v1(of_kind text, device_ids text[], again bool, by_who text)
+-- Adds devices whose secrets derive from the fleet key. Existing ones, removed ones too, are left
+-- alone.
+CREATE FUNCTION add_devices_v2(of_kind text, device_ids text[], by_who text)
 RETURNS TABLE (
-    device_id text, kind text, generation int, created_at timestamptz, rotated_at timestamptz,
-    revoked_at timestamptz, removed_at timestamptz
+    device_id text, kind text, generation int, is_derived bool, created_at timestamptz,
+    rotated_at timestamptz, revoked_at timestamptz, removed_at timestamptz
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -29,28 +30,29 @@ BEGIN
     WITH added AS (
         INSERT INTO device_credential AS d (device_id, kind, version)
         SELECT DISTINCT n, of_kind::device_kind, new_version FROM unnest(device_ids) n
-        ON CONFLICT (device_id) DO UPDATE
-            SET generation = d.generation + 1, rotated_at = clock_timestamp(), revoked_at = NULL,
-                removed_at = NULL, version = new_version
-            WHERE again AND d.removed_at IS NOT NULL AND d.kind = EXCLUDED.kind
-        RETURNING d.device_id, d.generation
+        ON CONFLICT DO NOTHING
+        RETURNING d.device_id
     )
     INSERT INTO audit (who, action, subject, detail)
-    SELECT by_who, of_kind || '.add', a.device_id, jsonb_build_object('generation', a.generation)
+    SELECT by_who, of_kind || '.add', a.device_id, jsonb_build_object('generation', 0)
     FROM added a WHERE by_who IS NOT NULL;
-    RETURN QUERY SELECT d.device_id, d.kind::text, d.generation, d.created_at, d.rotated_at,
-            d.revoked_at, d.removed_at
+    RETURN QUERY SELECT d.device_id, d.kind::text, d.generation, d.mqtt_hash IS NULL, d.created_at,
+            d.rotated_at, d.revoked_at, d.removed_at
         FROM device_credential d WHERE d.device_id = ANY (device_ids);
 END
 $$;
 
--- Applies `revoke`, `rotate` or `remove`. All three end the present secrets at the brokers and the
--- tokens at driver_api; `rotate` begins the next generation. Raises DS003 if there is no such
--- device, or if a removed one is rotated.
-CREATE FUNCTION change_device_v1(of_kind text, of_device_id text, change text, by_who text)
+-- Applies `add`, `rotate`, `revoke` or `remove` to one device. All four end the present secrets at
+-- the brokers and the tokens at driver_api. `add`, of a new or removed id, and `rotate` set the new
+-- secrets, of which only hashes come here. Raises DS003 if there is no such device, or if a removed
+-- one is rotated, and DS025 if the id to add is taken.
+CREATE FUNCTION change_device_v2(
+    of_kind text, of_device_id text, change text, by_who text, new_mqtt_hash text,
+    new_token_sha256 bytea
+)
 RETURNS TABLE (
-    device_id text, kind text, generation int, created_at timestamptz, rotated_at timestamptz,
-    revoked_at timestamptz, removed_at timestamptz
+    device_id text, kind text, generation int, is_derived bool, created_at timestamptz,
+    rotated_at timestamptz, revoked_at timestamptz, removed_at timestamptz
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -59,29 +61,60 @@ AS $$
 DECLARE
     new_version CONSTANT int8 := credential_version__next();
     now CONSTANT timestamptz := clock_timestamp();
+    has_new_secrets CONSTANT bool := change IN ('add', 'rotate');
     changed device_credential;
 BEGIN
-    UPDATE device_credential d SET version = new_version,
-        generation = d.generation + (change = 'rotate')::int,
-        rotated_at = CASE WHEN change = 'rotate' THEN now ELSE d.rotated_at END,
-        revoked_at = CASE WHEN change <> 'rotate' THEN coalesce(d.revoked_at, now) END,
-        removed_at = CASE WHEN change = 'remove' THEN coalesce(d.removed_at, now)
-            ELSE d.removed_at END
-    WHERE d.device_id = of_device_id AND d.kind = of_kind::device_kind
-        AND (change <> 'rotate' OR d.removed_at IS NULL)
-    RETURNING * INTO changed;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no % %', of_kind, of_device_id USING ERRCODE = 'DS003';
+    IF has_new_secrets AND new_mqtt_hash IS NULL THEN
+        RAISE EXCEPTION 'new secrets are missing' USING ERRCODE = 'null_value_not_allowed';
+    END IF;
+    IF change = 'add' THEN
+        IF EXISTS (SELECT FROM device_credential d
+            WHERE d.device_id = of_device_id AND d.forgotten_at IS NOT NULL)
+        THEN
+            RAISE EXCEPTION '% was forgotten: take another id', of_device_id
+                USING ERRCODE = 'DS017';
+        END IF;
+        INSERT INTO device_credential AS d (device_id, kind, mqtt_hash, version)
+        VALUES (of_device_id, of_kind::device_kind, new_mqtt_hash, new_version)
+        ON CONFLICT (device_id) DO UPDATE
+            SET generation = d.generation + 1, mqtt_hash = EXCLUDED.mqtt_hash, rotated_at = now,
+                revoked_at = NULL, removed_at = NULL, version = new_version
+            WHERE d.removed_at IS NOT NULL AND d.kind = EXCLUDED.kind
+        RETURNING * INTO changed;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'the id % is taken', of_device_id USING ERRCODE = 'DS025';
+        END IF;
+    ELSE
+        UPDATE device_credential d SET version = new_version,
+            generation = d.generation + has_new_secrets::int,
+            mqtt_hash = CASE WHEN has_new_secrets THEN new_mqtt_hash ELSE d.mqtt_hash END,
+            rotated_at = CASE WHEN has_new_secrets THEN now ELSE d.rotated_at END,
+            revoked_at = CASE WHEN NOT has_new_secrets THEN coalesce(d.revoked_at, now) END,
+            removed_at = CASE WHEN change = 'remove' THEN coalesce(d.removed_at, now)
+                ELSE d.removed_at END
+        WHERE d.device_id = of_device_id AND d.kind = of_kind::device_kind
+            AND (change <> 'rotate' OR d.removed_at IS NULL)
+        RETURNING * INTO changed;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no % %', of_kind, of_device_id USING ERRCODE = 'DS003';
+        END IF;
     END IF;
     UPDATE access_token t SET revoked_at = now
         WHERE t.driver_id = of_device_id AND t.revoked_at IS NULL;
-    IF change <> 'rotate' THEN
+    IF of_kind = 'driver' AND has_new_secrets THEN
+        INSERT INTO driver (driver_id, name) VALUES (of_device_id, of_device_id)
+        ON CONFLICT DO NOTHING;
+        INSERT INTO driver_state (driver_id) VALUES (of_device_id) ON CONFLICT DO NOTHING;
+        INSERT INTO access_token (token_sha256, role, driver_id)
+        VALUES (new_token_sha256, 'driver', of_device_id);
+    ELSIF of_kind = 'driver' THEN
         PERFORM driver_state__end_duty(of_device_id);
     END IF;
     PERFORM record_audit_v1(by_who, of_kind || '.' || change, of_device_id,
         jsonb_build_object('generation', changed.generation));
     RETURN QUERY SELECT changed.device_id, changed.kind::text, changed.generation,
-        changed.created_at, changed.rotated_at, changed.revoked_at, changed.removed_at;
+        changed.mqtt_hash IS NULL, changed.created_at, changed.rotated_at, changed.revoked_at,
+        changed.removed_at;
 END
 $$;
 
@@ -104,30 +137,13 @@ END
 $$;
 
 -- Returns the devices changed since a version, for broker_sync.
-CREATE FUNCTION changed_devices_v1(since_version int8)
-RETURNS TABLE (device_id text, kind text, generation int, is_active bool, version int8)
+CREATE FUNCTION changed_devices_v2(since_version int8)
+RETURNS TABLE (device_id text, mqtt_hash text, is_active bool, version int8)
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT d.device_id, d.kind::text, d.generation, d.revoked_at IS NULL, d.version
+    SELECT d.device_id, d.mqtt_hash, d.revoked_at IS NULL, d.version
     FROM device_credential d WHERE d.version > since_version
-$$;
-
--- Registers the token of a driver's present generation, unless the driver is revoked. A token that
--- was revoked stays revoked.
-CREATE FUNCTION register_device_tokens_v1(
-    driver_ids text[], generations int[], token_sha256s bytea[]
-)
-RETURNS void LANGUAGE sql SECURITY DEFINER
-SET search_path = doorstep, public, pg_temp
-AS $$
-    INSERT INTO access_token (token_sha256, role, driver_id)
-    SELECT n.token_sha256, 'driver', n.driver_id
-    FROM unnest(driver_ids, generations, token_sha256s) AS n (driver_id, generation, token_sha256)
-    JOIN device_credential d ON d.device_id = n.driver_id AND d.generation = n.generation
-    JOIN driver r ON r.driver_id = n.driver_id
-    WHERE d.kind = 'driver' AND d.revoked_at IS NULL
-    ON CONFLICT (token_sha256) DO NOTHING
 $$;
 
 -- Applies `add`, `revoke` or `rotate` to a member of staff. `add` makes a revoked one good again,
@@ -180,6 +196,21 @@ BEGIN
 END
 $$;
 
+-- Returns the devices of a kind in the order of their addition, removed ones too.
+CREATE FUNCTION list_devices_v1(of_kind text)
+RETURNS TABLE (
+    device_id text, kind text, generation int, is_derived bool, created_at timestamptz,
+    rotated_at timestamptz, revoked_at timestamptz, removed_at timestamptz
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT d.device_id, d.kind::text, d.generation, d.mqtt_hash IS NULL, d.created_at,
+        d.rotated_at, d.revoked_at, d.removed_at
+    FROM device_credential d WHERE d.kind = of_kind::device_kind
+    ORDER BY d.created_at, d.device_id
+$$;
+
 CREATE FUNCTION list_staff_v1()
 RETURNS TABLE (
     name text, role text, created_at timestamptz, rotated_at timestamptz, revoked_at timestamptz,
@@ -190,7 +221,7 @@ SET search_path = doorstep, public, pg_temp
 AS $$
     SELECT s.name, s.role::text, s.created_at, s.rotated_at, s.revoked_at, (
         SELECT max(t.expires_at) FROM access_token t
-        WHERE t.role = 'staff' AND t.name = s.name AND t.revoked_at IS NULL
+        WHERE t.role = 'staff' AND t.name = s.name AND t.revoked_at IS NULL AND NOT t.is_session
     )
     FROM staff s ORDER BY s.name
 $$;
@@ -205,4 +236,51 @@ AS $$
     FROM find_token_v1(of_token_sha256) f
     JOIN access_token t ON t.token_sha256 = of_token_sha256
     LEFT JOIN staff s ON s.name = t.name
+$$;
+
+-- Opens a session of the staff whose token this is, and returns who it is; no row for a token that
+-- is not good, or that is a session's. A session is a token that ends with its member's tokens, or
+-- when they expire.
+CREATE FUNCTION open_staff_session_v1(
+    of_token_sha256 bytea, session_sha256 bytea, lifetime_s float8
+)
+RETURNS TABLE (name text, role text, expires_at timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    until timestamptz := clock_timestamp() + make_interval(secs => lifetime_s);
+    holder record;
+BEGIN
+    -- Locked, so that a revocation at the same time also ends this session.
+    PERFORM FROM staff s JOIN access_token t ON t.name = s.name
+        WHERE t.token_sha256 = of_token_sha256 FOR SHARE OF s;
+    SELECT f.name, f.staff_role::text AS role, least(t.expires_at, until) AS expires_at INTO holder
+        FROM find_token_v2(of_token_sha256) f
+        JOIN access_token t ON t.token_sha256 = of_token_sha256
+        WHERE f.role = 'staff' AND NOT t.is_session;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    DELETE FROM access_token t WHERE t.name = holder.name AND t.is_session
+        AND (t.revoked_at IS NOT NULL OR t.expires_at < clock_timestamp());
+    INSERT INTO access_token (token_sha256, role, name, expires_at, is_session)
+    VALUES (session_sha256, 'staff', holder.name, holder.expires_at, true);
+    PERFORM record_audit_v1(holder.name, 'staff.sign_in', holder.name, NULL);
+    RETURN QUERY SELECT holder.name, holder.role, holder.expires_at;
+END
+$$;
+
+-- Ends a session. Does nothing for any other token.
+CREATE FUNCTION close_staff_session_v1(session_sha256 bytea)
+RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    WITH closed AS (
+        UPDATE access_token SET revoked_at = clock_timestamp()
+        WHERE token_sha256 = session_sha256 AND is_session AND revoked_at IS NULL
+        RETURNING name
+    )
+    INSERT INTO audit (who, action, subject) SELECT name, 'staff.sign_out', name FROM closed
 $$;

@@ -82,6 +82,27 @@ AS $$
     WHERE p.token_sha256 = of_token_sha256 AND p.revoked_at IS NULL
 $$;
 
+-- Adds dead letters of what a phone has sent. The token names the phone, so that driver_api can add
+-- none of anyone else. Raises DS003 for a token that is not good.
+CREATE FUNCTION add_phone_dead_letters_v1(
+    of_token_sha256 bytea, payloads bytea[], reasons text[], topics text[], details text[],
+    received_at_mss int8[]
+)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+DECLARE
+    of_driver_id CONSTANT text := find_phone_v1(of_token_sha256);
+    letter_count CONSTANT int := cardinality(payloads);
+BEGIN
+    IF of_driver_id IS NULL THEN
+        RAISE EXCEPTION 'no phone has this token' USING ERRCODE = 'DS003';
+    END IF;
+    PERFORM add_dead_letters_v1(payloads, array_fill(of_driver_id, ARRAY[letter_count]), reasons,
+        array_fill('http'::text, ARRAY[letter_count]), topics, details, received_at_mss);
+END
+$$;
+
 -- Notes that these drivers' phones were heard of, to the minute.
 CREATE FUNCTION phone_credential__heard_v1(driver_ids text[], of_app text)
 RETURNS void LANGUAGE sql SECURITY DEFINER
@@ -97,7 +118,8 @@ $$;
 CREATE FUNCTION device_credential__end_phones()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE phone_credential p SET revoked_at = clock_timestamp(), version = n.version
+    UPDATE phone_credential p SET revoked_at = clock_timestamp(), version = n.version,
+        token_sha256 = NULL, heard_at = NULL, heard_app = NULL
     FROM new_device_credentials n
     WHERE p.driver_id = n.device_id AND p.revoked_at IS NULL
         AND (n.revoked_at IS NOT NULL OR n.rotated_at > coalesce(p.rotated_at, p.created_at));

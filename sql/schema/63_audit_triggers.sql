@@ -7,8 +7,21 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER _100_refuse_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+CREATE TRIGGER _100_refuse_change BEFORE UPDATE OR TRUNCATE ON audit
 FOR EACH STATEMENT EXECUTE FUNCTION audit__refuse_change();
+
+CREATE FUNCTION audit__refuse_early_delete()
+RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.at >= retention__before('audit', clock_timestamp()) THEN
+        RAISE EXCEPTION 'the audit is append-only' USING ERRCODE = 'DS024';
+    END IF;
+    RETURN OLD;
+END
+$$;
+
+CREATE TRIGGER _100_refuse_early_delete BEFORE DELETE ON audit
+FOR EACH ROW EXECUTE FUNCTION audit__refuse_early_delete();
 
 CREATE FUNCTION order_command__record_audit()
 RETURNS trigger LANGUAGE plpgsql AS $$

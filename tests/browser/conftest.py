@@ -87,6 +87,7 @@ async def browser() -> AsyncIterator[Browser]:
 async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
     """Open an address of tracking_api (or a whole URL) in a context of its own.
 
+    A staff token after # signs in first.
     `before` gets the page before it is opened, to add listeners or routes.
     """
     async with AsyncExitStack() as opened:
@@ -110,6 +111,8 @@ async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
             if before is not None and (waiting := before(page)) is not None:
                 await waiting
             await page.goto(address)
+            if not address.startswith("/sign-in") and "/sign-in" in page.url:
+                await page.wait_for_url(lambda url: "/sign-in" not in url)
             return page
 
         yield open_it

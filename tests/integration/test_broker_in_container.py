@@ -6,16 +6,20 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
 
 from doorstep.credentials import mqtt_password, new_fleet_key
 from doorstep.password_file import add_entries
 from doorstep.settings import Bind
 from ops.servers.waiting import wait_until
+from ops.stack.compose_certificates import keep
 from ops.stack.mosquitto import ACL, TEMPLATE, render
 from ops.stack.probes import mqtt_accepts
 
@@ -25,14 +29,23 @@ BRIDGE_PASSWORD = "secret"
 TIMEOUT_S = 30.0
 
 
-@pytest.fixture
-def bind() -> Bind:
+def free_bind() -> Bind:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return Bind("127.0.0.1", server.getsockname()[1])
 
 
 @pytest.fixture
-def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
+def bind() -> Bind:
+    return free_bind()
+
+
+@pytest.fixture
+def tls_bind() -> Bind:
+    return free_bind()
+
+
+@pytest.fixture
+def script(tmp_path: Path, bind: Bind, tls_bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
     """The script, started before `provision` has written anything."""
     program = shutil.which("mosquitto", path=f"/usr/sbin:{os.environ['PATH']}")
     assert program, "no mosquitto: ./run installs it"
@@ -50,7 +63,10 @@ def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
     moved = SCRIPT.read_text(encoding="utf-8")
     for path, ours in (
         ("/mosquitto/config", str(tmp_path)),
+        ("/tmp/mosquitto.conf", str(tmp_path / "both-listeners.conf")),
         ("/run/mosquitto/mosquitto.conf", str(tmp_path / "mosquitto.conf")),
+        ("/run/tls/server.pem", str(tmp_path / "tls" / "server.pem")),
+        ("listener 8883", f"listener {tls_bind.port} {tls_bind.host}"),
         ("/usr/sbin/mosquitto", program),
     ):
         assert path in moved
@@ -63,9 +79,30 @@ def script(tmp_path: Path, bind: Bind) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def provide(folder: Path, *driver_ids: str) -> None:
-    """Write what `provision` writes: the passwords first, then the ACL."""
+    """Write what the other containers write: the certificate, the passwords, then the ACL."""
+    offer_certificate(folder)
     add_entries(folder / "passwd", {"bridge": BRIDGE_PASSWORD}, KEY, driver_ids)
     shutil.copyfile(ACL, folder / "acl")
+
+
+def offer_certificate(folder: Path) -> None:
+    (folder / "tls").mkdir(exist_ok=True)
+    keep(
+        "track.example",
+        given=folder / "given",
+        authority_folder=folder / "authority",
+        offered=folder / "tls",
+    )
+
+
+def serial_at(bind: Bind, folder: Path) -> int:
+    """The serial number of the certificate that a verified handshake presents."""
+    context = ssl.create_default_context(cafile=folder / "tls" / "public" / "ca.crt")
+    with (
+        socket.create_connection((bind.host, bind.port), TIMEOUT_S) as raw,
+        context.wrap_socket(raw, server_hostname="track.example") as connection,
+    ):
+        return int(str((connection.getpeercert() or {})["serialNumber"]), 16)
 
 
 def lets_in(bind: Bind, user: str) -> bool:
@@ -118,3 +155,42 @@ def test_in_container__broker_dies__ends_so_that_the_engine_restarts_it(
     )
     os.kill(broker, signal.SIGKILL)
     assert script.wait(TIMEOUT_S) == 128 + signal.SIGKILL
+
+
+def test_in_container__a_renewed_certificate__is_presented_and_sessions_stay(
+    script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind, tls_bind: Bind
+) -> None:
+    provide(tmp_path, "anna")
+    wait_until(lambda: lets_in(bind, "anna"), TIMEOUT_S)
+    before = serial_at(tls_bind, tmp_path)
+    context = ssl.create_default_context(cafile=tmp_path / "tls" / "public" / "ca.crt")
+    lost: list[str] = []
+    client = Client(CallbackAPIVersion.VERSION2, client_id="anna", clean_session=False)
+    client.username_pw_set("anna", mqtt_password(KEY, "anna"))
+    client.tls_set_context(context)
+    client.on_disconnect = lambda *args: lost.append(str(args[3]))
+    client.connect(tls_bind.host, tls_bind.port)
+    client.loop_start()
+    try:
+        wait_until(client.is_connected, TIMEOUT_S)
+        (tmp_path / "authority" / "server.pem").unlink()
+        offer_certificate(tmp_path)
+        wait_until(lambda: serial_at(tls_bind, tmp_path) != before, TIMEOUT_S)
+        info = client.publish("doorstep/v1/drivers/anna/position", b"{}", 1)
+        info.wait_for_publish(TIMEOUT_S)
+        assert info.is_published()
+        assert lost == []
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_in_container__a_wrong_acl_file__leaves_the_broker_running(
+    script: subprocess.Popen[bytes], tmp_path: Path, bind: Bind
+) -> None:
+    provide(tmp_path, "anna")
+    wait_until(lambda: lets_in(bind, "anna"), TIMEOUT_S)
+    (tmp_path / "acl").write_text("no such directive\n")
+    with pytest.raises(subprocess.TimeoutExpired):  # Mosquitto's 2.1 line ends here
+        script.wait(5)
+    assert lets_in(bind, "anna")

@@ -13,6 +13,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from doorstep.broker_sync import BrokerSync
 from doorstep.credentials import (
+    DeviceSecrets,
     driver_token,
     mqtt_password,
     phone_token,
@@ -21,7 +22,7 @@ from doorstep.credentials import (
 )
 from doorstep.errors import StoreUnavailable
 from doorstep.provision import provision_drivers, provision_sources
-from doorstep.store.people import change_device
+from doorstep.store.people import Device, change_device
 from doorstep.store.phones import issue_phone, revoke_phone
 from ops.servers.mosquitto import MosquittoServer
 from ops.servers.waiting import wait_until
@@ -37,7 +38,7 @@ class Synced:
     def __init__(self, broker: MosquittoServer, database: Database) -> None:
         self.broker, self.database = broker, database
         self.key = broker.paths.fleet_key()
-        self.generations = broker.paths.generations_file
+        self.new: DeviceSecrets | None = None  # of the newest rotation or repeated addition
         self.restart()
 
     def restart(self) -> None:
@@ -47,7 +48,6 @@ class Synced:
             self.broker.paths.mqtt_passwords(),
             self.broker.paths.password_file,
             lambda: self.broker.signal(signal.SIGHUP),
-            self.generations,
             self.broker.paths.acl_file,
             mosquitto.ACL.read_text(encoding="utf-8"),
         )
@@ -58,23 +58,40 @@ class Synced:
             self._sync.sync(conn)
 
     def add(self, *driver_ids: str, again: bool = False) -> None:
+        def keep(_: Device, secrets: DeviceSecrets) -> None:
+            self.new = secrets
+
         with self.database.connect() as conn:
-            provision_drivers(conn, self.key, driver_ids, print, again=again, who=WHO)
+            provision_drivers(
+                conn, self.key, driver_ids, print, again=keep if again else None, who=WHO
+            )
         self.sync()
 
     def change(self, driver_id: str, change: str, kind: str = "driver") -> None:
+        secrets = DeviceSecrets.draw(kind) if change == "rotate" else None
         with self.database.connect() as conn:
-            change_device(conn, kind, driver_id, change, WHO)
+            change_device(conn, kind, driver_id, change, WHO, secrets)
+        self.new = secrets or self.new
         self.sync()
 
-    def password(self, driver_id: str, generation: int = 0) -> str:
-        return mqtt_password(self.key, driver_id, generation)
+    def password(self, driver_id: str) -> str:
+        return mqtt_password(self.key, driver_id)
 
-    def lets_in(self, driver_id: str, generation: int = 0) -> bool:
-        return self.broker.accepts(driver_id, self.password(driver_id, generation))
+    def lets_in(self, driver_id: str) -> bool:
+        """Whether the broker accepts the password that derives from the fleet key."""
+        return self.broker.accepts(driver_id, self.password(driver_id))
 
-    def token_is_good(self, driver_id: str, generation: int = 0) -> bool:
-        digest = token_sha256(driver_token(self.key, driver_id, generation))
+    def lets_in_new(self, driver_id: str) -> bool:
+        return self.broker.accepts(driver_id, self.new.mqtt_password if self.new else "")
+
+    def token_is_good(self, driver_id: str) -> bool:
+        return self._is_good(driver_token(self.key, driver_id))
+
+    def new_token_is_good(self) -> bool:
+        return self._is_good((self.new.token if self.new else None) or "")
+
+    def _is_good(self, token: str) -> bool:
+        digest = token_sha256(token)
         return bool(self.database.rows("SELECT * FROM doorstep.find_token_v1(%s)", digest))
 
 
@@ -119,14 +136,16 @@ def test_change__while_connected__ends_the_session_and_no_other(
     assert not synced.token_is_good("anna")
 
 
-def test_rotate__next_generation__is_good_at_both_doors(synced: Synced) -> None:
+def test_rotate__new_secrets__are_good_at_both_doors_and_the_fleet_keys_at_none(
+    synced: Synced,
+) -> None:
     synced.add("anna")
     synced.change("anna", "rotate")
 
-    wait_until(lambda: synced.lets_in("anna", 1))
-    assert synced.token_is_good("anna", 1)
+    wait_until(lambda: synced.lets_in_new("anna"))
+    assert synced.new_token_is_good()
     assert not synced.lets_in("anna")
-    assert synced.generations.read_text() == "anna 1\n"
+    assert not synced.token_is_good("anna")
 
 
 def test_remove__sync_and_broker_restarted_and_id_added_again__old_secrets_stay_dead(
@@ -141,11 +160,10 @@ def test_remove__sync_and_broker_restarted_and_id_added_again__old_secrets_stay_
     synced.restart()
     synced.add("anna")  # as a simulator registers its drivers: a removed one stays removed
     assert not synced.lets_in("anna")
-    assert not synced.lets_in("anna", 1)
 
     synced.add("anna", again=True)
-    wait_until(lambda: synced.lets_in("anna", 1))
-    assert synced.token_is_good("anna", 1)
+    wait_until(lambda: synced.lets_in_new("anna"))
+    assert synced.new_token_is_good()
     assert not synced.lets_in("anna")
     assert not synced.token_is_good("anna")
 
@@ -160,13 +178,13 @@ def test_sync__connection_lost_in_the_middle__applies_the_change_the_next_time(
         raise StoreUnavailable
 
     with monkeypatch.context() as patch:
-        patch.setattr("doorstep.broker_sync.register_device_tokens", lose_connection)
+        patch.setattr("doorstep.broker_sync.changed_devices", lose_connection)
         with pytest.raises(StoreUnavailable):
             synced.change("anna", "rotate")
-    assert not synced.lets_in("anna", 1)
+    assert not synced.lets_in_new("anna")
     synced.sync()
-    wait_until(lambda: synced.lets_in("anna", 1))
-    assert synced.token_is_good("anna", 1)
+    wait_until(lambda: synced.lets_in_new("anna"))
+    assert synced.new_token_is_good()
 
 
 def test_sync__user_only_in_the_file__is_removed(synced: Synced) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -28,18 +30,11 @@ def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def lets_in(stack: Stack, generation: int) -> bool:
-    password = mqtt_password(stack.paths.fleet_key(), LEAVER, generation)
+def lets_in(stack: Stack, password: str) -> bool:
     return probes.mqtt_accepts(stack.addresses.mqtt[0], LEAVER, password)
 
 
-def api_status(stack: Stack, generation: int) -> int:
-    """GET the driver's own state with the token of a generation."""
-    token = driver_token(stack.paths.fleet_key(), LEAVER, generation)
-    request = urllib.request.Request(
-        f"{stack.addresses.driver_api_url}/drivers/{LEAVER}",
-        headers={"Authorization": f"Bearer {token}"},
-    )
+def status_of(request: urllib.request.Request) -> int:
     try:
         with urllib.request.urlopen(request) as answer:
             return int(answer.status)
@@ -47,17 +42,64 @@ def api_status(stack: Stack, generation: int) -> int:
         return refused.code
 
 
+def patch_status(stack: Stack, token: str) -> int:
+    """PATCH a fix with a driver's token."""
+    fix = {"fix_at": int(time.time() * 1000), "lat_deg": 43.77, "lon_deg": 11.25}
+    return status_of(
+        urllib.request.Request(
+            f"{stack.addresses.driver_api_url}/drivers/{LEAVER}/location",
+            data=json.dumps(fix).encode(),
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+            method="PATCH",
+        )
+    )
+
+
+class FleetStream:
+    """The fleet's stream, read in a thread: which drivers it shows, and whether it has ended."""
+
+    def __init__(self, stack: Stack, headers: dict[str, str]) -> None:
+        self.drivers: set[str] = set()
+        self.has_ended = False
+        request = urllib.request.Request(
+            f"{stack.addresses.tracking_api_url}/fleet/stream", headers=headers
+        )
+        self._answer = urllib.request.urlopen(request)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Wait for the end of a stream that the server ends."""
+        self._thread.join()
+        self._answer.close()
+
+    def _read(self) -> None:
+        for line in self._answer:
+            if line.startswith(b"event: end"):
+                self.has_ended = True
+            elif line.startswith(b"data: {"):
+                body = json.loads(line[6:])
+                self.drivers |= {row[0] for row in body.get("drivers", ())}
+                self.drivers -= set(body.get("gone", ()))
+
+
 def test_drivers_remove__while_connected__old_secrets_end_and_stay_dead(stack: Stack) -> None:
+    key = stack.paths.fleet_key()
+    password, token = mqtt_password(key, LEAVER), driver_token(key, LEAVER)
+    watcher = run(stack, "staff", "add", "watcher", "--role", "viewer").stdout.strip()
     stack.add_drivers([LEAVER])
     device = Device(stack, LEAVER)
     device.client.reconnect_delay_set(600, 600)
     wait_until(device.connected.is_set)
-    assert api_status(stack, 0) == 200
+    assert patch_status(stack, token) == 200
+    stream = FleetStream(stack, {"Authorization": f"Bearer {watcher}"})
+    wait_until(lambda: LEAVER in stream.drivers, 30)
 
     assert run(stack, "drivers", "remove", LEAVER).returncode == 0
 
     wait_until(lambda: not device.client.is_connected(), 30)
-    wait_until(lambda: api_status(stack, 0) == 401, 30)
+    wait_until(lambda: patch_status(stack, token) == 401, 30)
+    wait_until(lambda: LEAVER not in stream.drivers, 30)
     device.close()
     assert LEAVER not in run(stack, "drivers").stdout.split()
 
@@ -65,19 +107,47 @@ def test_drivers_remove__while_connected__old_secrets_end_and_stay_dead(stack: S
     assert sent.returncode == 1
     assert f"./run drivers add {LEAVER}" in sent.stderr
 
-    for name in ("mosquitto-1", "broker_sync"):
+    for name in ("mosquitto-1", "broker_sync", "driver_api"):
         stack.stop_process(name)
         stack.start_process(name)
     stack.wait_ready()
-    assert not lets_in(stack, 0)
+    assert not lets_in(stack, password)
+    assert patch_status(stack, token) == 401
 
     assert run(stack, "drivers", "add", LEAVER).returncode == 0
-    assert lets_in(stack, 1)
-    assert api_status(stack, 1) == 200
-    assert not lets_in(stack, 0)
-    assert api_status(stack, 0) == 401
-    printed = run(stack, "drivers", "password", LEAVER).stdout.strip()
-    assert printed == mqtt_password(stack.paths.fleet_key(), LEAVER, 1)
+    new_password = run(stack, "drivers", "password", LEAVER).stdout.strip()
+    new_token = run(stack, "drivers", "token", LEAVER).stdout.strip()
+    assert lets_in(stack, new_password)
+    assert patch_status(stack, new_token) == 200
+    assert not lets_in(stack, password)
+    assert patch_status(stack, token) == 401
+    sent = run(stack, "send", "--driver", LEAVER, "--lat", "43.77", "--lon", "11.25")
+    assert sent.returncode == 0, sent.stderr
+
+    assert run(stack, "staff", "revoke", "watcher").returncode == 0
+    stream.close()
+    assert stream.has_ended
+
+
+def test_session__of_staff_who_is_revoked__ends_with_its_streams(stack: Stack) -> None:
+    token = run(stack, "staff", "add", "sara", "--role", "viewer").stdout.strip()
+    url = stack.addresses.tracking_api_url
+    request = urllib.request.Request(
+        f"{url}/session",
+        data=json.dumps({"token": token}).encode(),
+        headers={"Content-Type": "application/json", "Origin": url},
+    )
+    with urllib.request.urlopen(request) as answer:
+        cookie = {"Cookie": answer.headers["Set-Cookie"].partition(";")[0]}
+    orders = urllib.request.Request(f"{url}/orders", headers=cookie)
+    assert status_of(orders) == 200
+    stream = FleetStream(stack, cookie)
+
+    assert run(stack, "staff", "revoke", "sara").returncode == 0
+
+    wait_until(lambda: status_of(orders) == 401, 30)
+    stream.close()
+    assert stream.has_ended
 
 
 def orders_status(stack: Stack, token: str) -> int:

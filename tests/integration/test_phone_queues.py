@@ -178,7 +178,7 @@ def test_queue__refused_positions__each_have_a_dead_letter_and_nothing_else_has(
 
 
 def test_queue__faster_than_the_quota__is_slowed_down_and_ends_empty(stack: Stack) -> None:
-    driver_id, many = "queue-fast", 1_050
+    driver_id, many = "queue-fast", 2_060  # the quota is 2,000 at once
     stack.add_drivers([driver_id])
     network = Network(stack.addresses.driver_api_url, 7, lost=0.0)
     app = Overland(driver_id, give_phone(stack, driver_id).token, network)

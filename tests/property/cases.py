@@ -110,6 +110,7 @@ class During:
 class Duty:
     command: str
     driver: int
+    wait: int = 0  # ticks since the last command
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,27 @@ _turned_back = st.builds(
     wait=st.sampled_from((9, 18)),
     back=st.sampled_from((4, 12)),
 )
+# A driver goes off duty for a while, among the instants of the fixes.
+_break_off = st.builds(
+    lambda driver, wait, off: (
+        Duty("off_duty", driver, wait),
+        Duty("on_duty", driver, off),
+    ),
+    driver=st.sampled_from((0, 1, 2)),
+    wait=st.sampled_from((0, 3, 9)),
+    off=st.sampled_from((2, 9, 18)),
+)
 # one_of would flatten these, and weigh each kind of step the same
 _steps = st.sampled_from(
-    (*(_deliver,) * 4, *(_command,) * 2, *(_end,) * 3, *(_together,) * 3, _aside, _turned_back)
+    (
+        *(_deliver,) * 4,
+        *(_command,) * 2,
+        *(_end,) * 3,
+        *(_together,) * 3,
+        _aside,
+        _turned_back,
+        _break_off,
+    )
 ).flatmap(lambda kind: kind)
 
 

@@ -21,11 +21,13 @@ from doorstep.errors import DoorstepError
 from doorstep.store import admin, fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.records import INCOMING_TYPES
+from ops.stack.postgres import OWNER
 from sql import query
 from tests.database import Database
 from tests.property.cases import AREA, RESTAURANT
 from tests.property.doors import Became, HttpDoor, rows_of
 from tests.property.model import Fix, Place, Policy
+from tests.sql.fleet import APPLY_DRIVER_COMMAND, APPLY_ORDER_COMMAND
 
 QUICK = {
     "name": "quick",
@@ -78,7 +80,7 @@ class Fleet:
         self.batch_door = self._service("driver_events")
         self.second_batch_door = self._service("driver_events")
         self.http_door = HttpDoor(database.url("driver_api"))
-        self.drivers_app = self._service("driver_api")
+        self.commands = self._service(OWNER)
         self.customers = self._service("tracking_api")
         self.links = self._service("customer")
         admin.register_restaurants(
@@ -103,7 +105,7 @@ class Fleet:
         self.http_door.close()
         for conn in (self.owner, self.batch_door, self.second_batch_door):
             conn.close()
-        self.drivers_app.close()
+        self.commands.close()
         self.customers.close()
         self.links.close()
 
@@ -163,12 +165,12 @@ class Fleet:
 
     def command_order(self, at: datetime, **parameters: object) -> str:
         """Apply a command; return the state shown, or the name of the refusal."""
-        conn = self.drivers_app
+        conn = self.commands
         self._set_clock(conn, at)
         is_inside = conn.info.transaction_status == TransactionStatus.INTRANS
         try:
             with conn.transaction() if is_inside else nullcontext():
-                row = self._one(conn, query("apply_order_command"), parameters)
+                row = self._one(conn, APPLY_ORDER_COMMAND, parameters)
         except DoorstepError as exc:
             return type(exc).__name__
         return str(row["state"])
@@ -202,11 +204,11 @@ class Fleet:
         )
 
     def command_driver(self, at: datetime, driver_id: str, command: str) -> str:
-        self._set_clock(self.drivers_app, at)
+        self._set_clock(self.commands, at)
         parameters = {"driver_id": driver_id, "command": command, "actor": "driver"}
         parameters["idempotency_key"] = None  # type: ignore[assignment]
         try:
-            row = self._one(self.drivers_app, query("apply_driver_command"), parameters)
+            row = self._one(self.commands, APPLY_DRIVER_COMMAND, parameters)
         except DoorstepError as exc:
             return type(exc).__name__
         return str(row["state"])

@@ -250,7 +250,7 @@ class World:
         if not fix.reason and (fix.seq is None or (fix.boot and 1 <= fix.seq <= 2**62)):
             self.copies.setdefault(fix.driver_id, set()).add(fix)
         if fix.seq is None or fix.boot is None:  # known by instant and place
-            if refusal and refusal not in ("too_old", "in_the_future", "sealed"):
+            if refusal and refusal not in ("too_old", "in_the_future", "sealed", "off_duty"):
                 return "rejected", refusal
             known = [
                 other
@@ -260,7 +260,7 @@ class World:
             if known:
                 return self._compare(fix, known[0])
             if refusal:
-                return "rejected", refusal
+                return "dropped" if refusal == "off_duty" else "rejected", refusal
         else:
             if not fix.boot or not 1 <= fix.seq <= 2**62:
                 return "rejected", "bad_id"
@@ -276,6 +276,8 @@ class World:
             if refusal:
                 known = fix.seq in boot.rejected
                 boot.rejected.add(fix.seq)
+                if refusal == "off_duty":
+                    return "dropped", refusal
                 return "rejected", "rejected_before" if known else refusal
             boot.rejected.discard(fix.seq)
             boot.stored.add(fix.seq)
@@ -299,11 +301,29 @@ class World:
         """Judge a fix by itself and its own arrival."""
         if fix.reason:
             return fix.reason
+        if self.is_off_duty(fix):
+            return "off_duty"
         if fix.at() > fix.received_at + FUTURE:
             return "in_the_future"
         if fix.at() < fix.received_at - LATENESS:
             return "too_old"
         return "sealed" if self._is_sealed(fix) else None
+
+    def is_off_duty(self, fix: Fix) -> bool:
+        """Tell whether a fix was taken off duty, and in no assignment."""
+        taken_at = min(fix.at(), fix.received_at)
+        duties = [
+            command
+            for driver_id, command, _before, _after, at in self.duty_commands
+            if driver_id == fix.driver_id and at <= taken_at
+        ]
+        return duties[-1:] == ["off_duty"] and not any(
+            held.driver_id == fix.driver_id
+            and held.assigned_at <= taken_at
+            and (held.ended_at is None or taken_at < held.ended_at)
+            for order in self.orders.values()
+            for held in order.assignments.values()
+        )
 
     def quarantine(self, fix: Fix) -> str | None:
         """Tell why a stored fix proves nothing."""
@@ -391,6 +411,8 @@ class World:
                 raise Refused("IllegalTransition")
             self.duty[driver_id] = command
             after = self.driver_state(driver_id)[0]
+            # even if the clock is set back, no command precedes an earlier one
+            at = max([at, *(one[4] for one in self.duty_commands if one[0] == driver_id)])
             self.duty_commands.append((driver_id, command, before, after, at))
 
     def command_order(

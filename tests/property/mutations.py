@@ -146,6 +146,17 @@ MUTATIONS = (
         ((ATTEMPT, "FOR NO KEY UPDATE OF d SKIP LOCKED", ""),),
     ),
     Mutation(
+        "duty as it is now, not when the fix was taken",
+        (
+            (
+                "incoming_fix__off_duty",
+                "c.driver_id = i.driver_id AND c.commanded_at <= i.taken_at",
+                "c.driver_id = i.driver_id",
+            ),
+        ),
+    ),
+    Mutation("positions off duty are kept", ((ATTEMPT, "AND NOT keeps_off_duty", "AND false"),)),
+    Mutation(
         "first come instead of earliest: what is recorded stays",
         (
             (

@@ -119,7 +119,8 @@ class Play:
                 self._during(command, self._picked(picks))
             case Command():
                 self._command(step)
-            case Duty(command, driver):
+            case Duty(command, driver, wait):
+                self._pass_time(wait * TICK)
                 self._duty(self.drivers[driver], command)
             case Repeat(which):
                 if self.accepted:
@@ -295,7 +296,7 @@ class Play:
         """
         order = self.world.orders[self.orders[step.order % len(self.orders)]]
         held = {order.current.driver_id} if order.current else set()
-        with self.fleet.drivers_app.transaction():
+        with self.fleet.commands.transaction():
             is_accepted = self._command(step)
             seen = self.fleet.record(self.fleet.batch_door, fixes)
         held |= {order.current.driver_id} if order.current else set()

@@ -73,6 +73,7 @@ LEFT_OUT = {
     "driver_state": {
         "hot_padding": "reserves space on the page",
         "quota_at": "moved by every copy; no case reaches a quota",
+        "kept_from": "derived from driver_command, and saves a look at it",
     },
     "order_event": {"recorded_at": _WRITTEN_DOWN},
     "driver_command": {"driver_command_id": _NUMBERED},
@@ -81,6 +82,7 @@ LEFT_OUT = {
     "orders": {
         "geom": "generated from lon_deg and lat_deg",
         "customer_name": "the client's word, never looked at",
+        "forgotten_at": "no case erases anything",
         "idempotency_key": "the client's word; the cases make each order once",
     },
     "parked_fix": dict.fromkeys(
@@ -95,6 +97,7 @@ APART = {
     "boot_seq_block": "compared as driver_boot",
     "boot_seqs": "compared as driver_boot",
     "credential_version": "who may ask",
+    "demand_policy": "how devices sample positions",
     "device_credential": "who may ask",
     "driver": "registered",
     "driver_pace": "learned of the history by a command",
@@ -109,8 +112,10 @@ APART = {
     "kafka_offset": "where a consumer stands; a replay moves it",
     "limits": "rules",
     "order_transition": "the matrix",
+    "order_watch": "who looks",
     "policy": "rules",
     "restaurant": "registered",
+    "retention": "a rule, for what is older than any case",
     "series": "numbers that no fix proves",
     "series_point": "numbers that no fix proves",
     "service_area": "registered",

@@ -120,7 +120,10 @@ def settled(fixes: list[Fix], copies: list[int]) -> snapshots.Snapshot:
     order.assignments[1] = Assignment("d1", START_AT + TICK)
     world.orders["order"] = order
     for driver_id in ("d1", "d2", "d3"):
-        world.duty[driver_id], world.fixes[driver_id] = "on_duty", set()
+        world.duty[driver_id], world.fixes[driver_id] = "off_duty", set()
+        for tick, command in enumerate(("on_duty", "off_duty", "on_duty")):
+            if driver_id != "d1":  # d1 has an order
+                world.command_driver(driver_id, command, START_AT + 8 * tick * TICK)
     for n in copies:
         world.record([fixes[n]])
     snapshot = snapshots.of_model(world)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from doorstep.credentials import phone_token, token_sha256
+from doorstep.credentials import DeviceSecrets, phone_token, token_sha256
 from doorstep.errors import UnknownDriver
 from doorstep.provision import provision_drivers
 from doorstep.store.people import change_device, read_audit
@@ -68,7 +68,8 @@ def test_driver__revoked_rotated_or_removed__ends_the_phone_and_tells_broker_syn
     issue_phone(conn, KEY, "anna", WHO)
     issue_phone(conn, KEY, "ben", WHO)
     version = max(one.version for one in changed_phones(conn, -1))
-    change_device(conn, "driver", "anna", change, WHO)
+    secrets = DeviceSecrets.draw("driver") if change == "rotate" else None
+    change_device(conn, "driver", "anna", change, WHO, secrets)
     assert found(conn) is None
     [changed] = changed_phones(conn, version)
     assert (changed.driver_id, changed.is_active) == ("anna", False)

@@ -13,7 +13,7 @@ from typing import Any, LiteralString, Protocol
 
 import msgspec
 
-from doorstep.store.deadline import Parameters, fetch_one
+from doorstep.store.deadline import Parameters, fetch_all, fetch_one
 from doorstep.store.pool import Pool
 from sql import query
 
@@ -49,6 +49,8 @@ class FleetStore(Protocol):
 
     async def read_fleet_drivers(self, driver_ids: Sequence[str]) -> tuple[int, list[Row]]: ...
 
+    async def read_removed_drivers(self, since_ms: int) -> list[str]: ...
+
 
 @dataclass(frozen=True, slots=True)
 class FleetQueries:
@@ -74,6 +76,13 @@ class FleetQueries:
         """Read these drivers."""
         at_ms, rows = await self._read("read_fleet_drivers", {"driver_ids": list(driver_ids)})
         return at_ms, _decode_rows(rows)
+
+    async def read_removed_drivers(self, since_ms: int) -> list[str]:
+        """Return the drivers that were removed since, and are not back."""
+        removed_after = datetime.fromtimestamp(since_ms / 1000, tz=UTC)
+        statement = query("read_removed_drivers", SQL_FILE)
+        rows = await fetch_all(self.pool, statement, {"removed_after": removed_after})
+        return [row[0] for row in rows]
 
     async def _read(self, name: LiteralString, parameters: Parameters) -> tuple[int, str]:
         row = await fetch_one(self.pool, query(name, SQL_FILE), parameters)

@@ -33,6 +33,7 @@ VIEWERS = Gauge("doorstep_live_fleet_viewers", "Viewers of the fleet.")
 PUSH_INTERVAL_S = 1.0
 PAGE_ROWS = 5000  # per second: a scan of 100,000 drivers takes 20 s
 FRESH_S = 6.0  # a further viewer that comes within this time needs no new scan
+OVERLAP_MS = 60_000  # a removal is dated before its commit
 DEFAULT_DRIVERS = 2000  # single ones in a viewport; more are clustered
 MAX_DRIVERS = 20_000  # single ones that a viewer may request: a snapshot of 3 MB
 CLUSTER_COLUMNS = ["lon_deg", "lat_deg", "count"]
@@ -138,14 +139,16 @@ class FleetChannel:
             self.push()
 
     async def read(self) -> None:
-        """Read drivers whose order changed, and the scan's next page."""
+        """Read drivers whose order changed, the scan's next page, and who was removed."""
         if driver_ids := [self._unread.pop() for _ in range(min(len(self._unread), PAGE_ROWS))]:
             _, rows = await self._store.read_fleet_drivers(driver_ids)
             self._upsert(rows)
         at_ms, rows = await self._store.read_fleet_page(self._scanned_to, PAGE_ROWS)
         self._scanned_to = rows[-1][0] if len(rows) == PAGE_ROWS else ""
-        self._at_ms, self._read_s = at_ms, self._clock()
+        since_ms, self._at_ms, self._read_s = self._at_ms or at_ms, at_ms, self._clock()
         self._upsert(rows)
+        for driver_id in await self._store.read_removed_drivers(since_ms - OVERLAP_MS):
+            self.index.remove(driver_id)
 
     def _upsert(self, rows: Iterable[Row]) -> None:
         for row in rows:

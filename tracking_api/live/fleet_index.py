@@ -85,6 +85,14 @@ class FleetIndex:
             self._number_by_order[row[_ORDER_ID]] = number
         self._dirty.add(number)
 
+    def remove(self, driver_id: str) -> None:
+        """Take a driver off: the row has no place from now on."""
+        number = self._numbers.pop(driver_id, None)
+        if number is not None:
+            row = self.rows[number] = list(self.rows[number])
+            row[_LON] = row[_LAT] = np.nan
+            self._dirty.add(number)
+
     def update_position(self, position: PackedPosition) -> bool:
         """Apply a position of tracking-positions. False if the driver has no row."""
         (
@@ -142,20 +150,22 @@ class FleetIndex:
 
     def counts(self, now_ms: int) -> Counts:
         """Count drivers by state, duty and presence, and in all."""
+        present = ~np.isnan(self.lon_deg)  # not removed
+        total = int(np.count_nonzero(present))
         silent_s = (now_ms - self._received_at_ms) / 1000
-        lost = silent_s > LOST_AFTER_S
-        silent = (silent_s > SILENT_AFTER_S) & ~lost
-        stationary = (self._speed_mps < MOVING_MPS) & ~lost & ~silent
+        lost = (silent_s > LOST_AFTER_S) & present
+        silent = (silent_s > SILENT_AFTER_S) & present & ~lost
+        stationary = (self._speed_mps < MOVING_MPS) & present & ~lost & ~silent
         presences = {
             name: int(np.count_nonzero(mask))
             for name, mask in (("lost", lost), ("silent", silent), ("stationary", stationary))
         }
-        presences["online"] = len(self.lon_deg) - sum(presences.values())
+        presences["online"] = total - sum(presences.values())
         return {
-            "state": self._tally(self._state),
-            "duty": self._tally(self._duty),
+            "state": self._tally(self._state[present]),
+            "duty": self._tally(self._duty[present]),
             "presence": {name: count for name, count in presences.items() if count},
-            "all": {"drivers": len(self.lon_deg)},
+            "all": {"drivers": total},
         }
 
     def _tally(self, codes: NDArray[np.int16]) -> dict[str, int]:

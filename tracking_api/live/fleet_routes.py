@@ -10,8 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
 from doorstep.http.openapi import problems
-from doorstep.http.tokens import BearerToken
-from tracking_api.context import AppContext, Context, Staff
+from tracking_api.context import AppContext, Context, Staff, StaffToken
 from tracking_api.fleet.viewports import Box, BoxQuery, parse_box
 from tracking_api.live.fleet_channel import DEFAULT_DRIVERS, MAX_DRIVERS, FleetChannel
 from tracking_api.live.response import LiveResponse
@@ -48,7 +47,7 @@ class FleetStream(LiveResponse):
 )
 async def follow_fleet(
     _: Staff,
-    token: BearerToken,
+    token: StaffToken,
     context: Context,
     bbox: BoxQuery = None,
     most: Annotated[

@@ -12,7 +12,8 @@ from doorstep.credentials import token_sha256
 from doorstep.http.openapi import problems
 from tracking_api.context import AppContext, Context, LinkTokenFound, client_address
 from tracking_api.live.response import LiveResponse
-from tracking_api.live.websocket import accept_handshake, check_origin
+from tracking_api.live.websocket import accept_handshake
+from tracking_api.origin import check_origin
 from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
 from tracking_api.track.visibility import TrackLink
 

@@ -10,8 +10,7 @@ from starlette.responses import Response
 
 from doorstep.http.openapi import problems
 from doorstep.http.request_body import parse_json, read_body
-from doorstep.http.tokens import BearerToken
-from tracking_api.context import Context, Staff
+from tracking_api.context import Context, Staff, StaffToken
 from tracking_api.live.follower_stream import FollowerStream, StreamRequest
 
 router = APIRouter(prefix="/streams", tags=["live"])
@@ -73,7 +72,7 @@ async def follow_topic(
     topic: str,
     request: Request,
     _: Staff,
-    token: BearerToken,
+    token: StaffToken,
     context: Context,
     start: Start = "latest",
     last_event_id: LastEventId = None,

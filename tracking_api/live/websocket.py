@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from websockets.frames import CloseCode
 from websockets.protocol import Protocol, Side, State
 from websockets.utils import accept_key
 
-from doorstep.errors import DoorstepError, Forbidden
+from doorstep.errors import DoorstepError
 from tracking_api.live.frames import WS_HEARTBEAT, Frame
 from tracking_api.live.viewer import CLOSE_WITHIN_S, Viewer
 
@@ -30,12 +29,6 @@ class UpgradeRequired(DoorstepError):
 
     status = 426
     problem = "upgrade-required"
-
-
-class ForeignOrigin(Forbidden):
-    """A page of another site must not open this with its visitor's cookie."""
-
-    problem = "foreign-origin"
 
 
 def accept_handshake(request: Request) -> dict[str, str]:
@@ -58,20 +51,6 @@ def accept_handshake(request: Request) -> dict[str, str]:
         "Connection": "Upgrade",
         "Sec-WebSocket-Accept": accept_key(key),
     }
-
-
-def check_origin(request: Request, public_url: str) -> None:
-    """Allow only our own pages to open a WebSocket with a cookie. Raises ForeignOrigin.
-
-    A browser always sends Origin; a script with a bearer token need not.
-    """
-    origin = request.headers.get("origin")
-    if origin is None:
-        if "authorization" not in request.headers:
-            raise ForeignOrigin
-        return
-    if urlsplit(origin).netloc not in (urlsplit(public_url).netloc, request.headers.get("host")):
-        raise ForeignOrigin
 
 
 class SocketViewer(Viewer):

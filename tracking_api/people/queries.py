@@ -11,8 +11,15 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
+from doorstep.credentials import DeviceSecrets
 from doorstep.store.deadline import run_command
-from doorstep.store.people import Device, StaffMember, staff_parameters
+from doorstep.store.people import (
+    Device,
+    StaffMember,
+    StaffSession,
+    device_parameters,
+    staff_parameters,
+)
 from doorstep.store.pool import Pool
 from sql import query
 
@@ -35,7 +42,22 @@ class PeopleStore(Protocol):
         expires_at: datetime | None = None,
     ) -> StaffMember: ...
 
-    async def change_driver(self, driver_id: str, change: str, who: str) -> Device: ...
+    async def change_device(
+        self,
+        kind: str,
+        device_id: str,
+        change: str,
+        who: str,
+        secrets: DeviceSecrets | None = None,
+    ) -> Device: ...
+
+    async def list_devices(self, kind: str) -> list[Device]: ...
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> StaffSession | None: ...
+
+    async def close_session(self, session_sha256: bytes) -> None: ...
 
     async def record_audit(
         self, who: str, action: str, subject: str | None, detail: Mapping[str, object] | None
@@ -66,10 +88,45 @@ class PeopleQueries:
         parameters = staff_parameters(name, change, who, role, token_sha256, expires_at)
         return (await self._rows(StaffMember, "change_staff", parameters))[0]
 
-    async def change_driver(self, driver_id: str, change: str, who: str) -> Device:
-        """Apply `rotate`, `revoke` or `remove`. Raises UnknownDriver."""
-        parameters = {"kind": "driver", "device_id": driver_id, "change": change, "who": who}
+    async def change_device(
+        self,
+        kind: str,
+        device_id: str,
+        change: str,
+        who: str,
+        secrets: DeviceSecrets | None = None,
+    ) -> Device:
+        """Apply `revoke` or `remove`, or `add` or `rotate` with new secrets.
+
+        Raises UnknownDriver, DeviceExists.
+        """
+        parameters = device_parameters(kind, device_id, change, who, secrets)
         return (await self._rows(Device, "change_device", parameters))[0]
+
+    async def list_devices(self, kind: str) -> list[Device]:
+        """Read all drivers or sources, removed ones included, in the order of their addition."""
+        return await self._rows(Device, "list_devices", {"kind": kind})
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> StaffSession | None:
+        """Open a session of a staff token. None if the token is not good."""
+        parameters = {
+            "token_sha256": token_sha256,
+            "session_sha256": session_sha256,
+            "lifetime_s": lifetime_s,
+        }
+        found = await self._rows(StaffSession, "open_staff_session", parameters)
+        return found[0] if found else None
+
+    async def close_session(self, session_sha256: bytes) -> None:
+        """End a session."""
+        parameters = {"session_sha256": session_sha256}
+
+        async def close(conn: AsyncConnection[Any]) -> None:
+            await conn.execute(query("close_staff_session"), parameters)
+
+        await run_command(self.pool, close)
 
     async def record_audit(
         self, who: str, action: str, subject: str | None, detail: Mapping[str, object] | None

@@ -1,4 +1,4 @@
-"""Staff and drivers' credentials, for admins."""
+"""Staff, for admins."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 
 from doorstep.credentials import new_staff_token, token_sha256
-from doorstep.http.openapi import DriverId, json_request, problems
+from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
-from doorstep.store.records import Token
-from tracking_api.context import Admin, AppContext, Context
+from tracking_api.context import Admin, Context
 from tracking_api.people.schemas import (
     NAME_PATTERN,
     CreatedStaff,
-    CredentialAnswer,
     NewStaff,
     StaffAnswer,
     StaffList,
+    StaffRotation,
 )
 
 router = APIRouter(tags=["people"])
@@ -68,27 +67,27 @@ async def revoke_staff(name: StaffName, admin: Admin, context: Context) -> None:
 
 
 @router.post(
-    "/drivers/{driver_id}/rotate",
-    summary="Give a driver new secrets",
-    responses=problems(401, 403, 404),
+    "/staff/{name}/rotate",
+    summary="Replace a member's token, and perhaps their role",
+    responses=problems(401, 403, 404, 413, 415),
+    openapi_extra=json_request(
+        StaffRotation, {"the same role": {"days": 30}, "another role": {"role": "admin"}}
+    ),
 )
-async def rotate_driver(driver_id: DriverId, admin: Admin, context: Context) -> CredentialAnswer:
-    """The old ones end within 5 s. A revoked driver may log in again, with the new ones."""
-    return await _change(context, driver_id, "rotate", admin)
-
-
-@router.post(
-    "/drivers/{driver_id}/revoke",
-    summary="End a driver's secrets",
-    responses=problems(401, 403, 404),
-)
-async def revoke_driver(driver_id: DriverId, admin: Admin, context: Context) -> CredentialAnswer:
-    """At both doors, within 5 s, open connections included."""
-    return await _change(context, driver_id, "revoke", admin)
-
-
-async def _change(
-    context: AppContext, driver_id: str, change: str, admin: Token
-) -> CredentialAnswer:
-    device = await context.stores.people.change_driver(driver_id, change, admin.actor_id)
-    return CredentialAnswer.of(device)
+async def rotate_staff(
+    name: StaffName,
+    admin: Admin,
+    context: Context,
+    rotation: Annotated[StaffRotation, Depends(json_body(StaffRotation))],
+) -> CreatedStaff:
+    """The old token and its sessions end within 5 s. The answer holds the new one."""
+    token = new_staff_token()
+    member = await context.stores.people.change_staff(
+        name,
+        "rotate",
+        who=admin.actor_id,
+        role=rotation.role,
+        token_sha256=token_sha256(token),
+        expires_at=datetime.now(UTC) + timedelta(days=rotation.days),
+    )
+    return CreatedStaff(**StaffAnswer.of(member).model_dump(), token=token)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from doorstep.fix.value import ID_PATTERN
+from doorstep.password_file import SERVICE_USERS
 from doorstep.store.people import Device, StaffMember
 
 NAME_PATTERN = r"^[A-Za-z0-9_.@-]{1,64}$"
@@ -68,14 +70,70 @@ class StaffList(BaseModel):
     staff: list[StaffAnswer]
 
 
-class CredentialAnswer(BaseModel):
-    """A driver's credential. `./run drivers password` and `token` print its secrets."""
+class StaffRotation(BaseModel):
+    """A new token for a member of staff, and perhaps another role."""
 
-    driver_id: str
-    state: str
-    generation: int
+    model_config = ConfigDict(extra="forbid")
+
+    role: StaffRole | None = None
+    days: int = Field(default=90, ge=1, le=3650, description="Until the token expires.")
+
+
+class NewDevice(BaseModel):
+    """A driver or source to add. Its id is also its MQTT user name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(pattern=f"^{ID_PATTERN}$")
+
+    @field_validator("id")
+    @classmethod
+    def _is_no_service(cls, value: str) -> str:
+        if value in SERVICE_USERS:
+            raise ValueError("this is the name of a service")
+        return value
+
+
+class CredentialAnswer(BaseModel):
+    """A driver's or source's credential."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"id": "anna", "state": "active", "generation": 1}]}
+    )
+
+    id: str
+    state: Literal["active", "revoked", "removed"]
+    generation: int = Field(description="How often it has got new secrets.")
 
     @classmethod
     def of(cls, device: Device) -> Self:
-        """Build the answer of one driver."""
-        return cls(driver_id=device.device_id, state=device.state, generation=device.generation)
+        """Build the answer of one device."""
+        return cls(id=device.device_id, state=device.state, generation=device.generation)
+
+
+class NewCredential(CredentialAnswer):
+    """A credential with its new secrets. They are shown once, and only their hashes are stored."""
+
+    mqtt_password: str = Field(description="For MQTT. The user name is the id.")
+    token: str | None = Field(description="A driver's bearer token for driver_api.")
+
+
+class CredentialList(BaseModel):
+    """All drivers or sources, removed ones included, in the order of their addition."""
+
+    credentials: list[CredentialAnswer]
+
+
+class StaffTokenBody(BaseModel):
+    """A staff token to sign in with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(min_length=1, max_length=200)
+
+
+class SessionAnswer(BaseModel):
+    """Who is signed in."""
+
+    name: str
+    role: StaffRole

@@ -12,8 +12,7 @@ from starlette.responses import Response
 from doorstep.fix import ID_PATTERN
 from doorstep.http.openapi import DriverId, problems
 from doorstep.http.problems import UnusableRequest
-from doorstep.http.tokens import BearerToken
-from tracking_api.context import AppContext, Context, Staff
+from tracking_api.context import AppContext, Context, Staff, StaffToken
 from tracking_api.live.follower_stream import FollowerStream, StreamRequest
 from tracking_api.series.queries import MAX_POINTS, Measure, SeriesName, UnknownSeries
 from tracking_api.series.schemas import SeriesEntry, SeriesPage, SeriesSample
@@ -64,7 +63,7 @@ async def follow_series(
     measure: NamePart,
     request: Request,
     _: Staff,
-    token: BearerToken,
+    token: StaffToken,
     context: Context,
     last_event_id: Annotated[str | None, Header(max_length=2000)] = None,
     query_event_id: Annotated[str | None, Query(alias="last_event_id", max_length=2000)] = None,

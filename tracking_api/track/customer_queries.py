@@ -40,6 +40,8 @@ class CancelledOrder(NamedTuple):
 class CustomerStore(TrackReader, Protocol):
     """Everything for customers. Errors are DoorstepErrors; a bad link is BadLink or left out."""
 
+    async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]: ...
+
     async def read_link_history(
         self, link: TrackLink, from_at: datetime | None, to_at: datetime | None, *, limit: int
     ) -> list[Position]: ...
@@ -54,6 +56,11 @@ class CustomerQueries:
     """The CustomerStore on PostgreSQL, over a pool of the role `customer`."""
 
     pool: Pool
+
+    async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]:
+        """Find the good ones of these links; others are left out."""
+        rows = await fetch_all(self.pool, query("find_good_links", SQL_FILE), _arrays(links))
+        return {links[n - 1]: True for (n,) in rows}
 
     async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
         """Read the orders of good links in full."""

@@ -8,11 +8,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from doorstep.store import commands
-from doorstep.store.deadline import fetch_all, run_command
+from doorstep.store.deadline import fetch_all
 from doorstep.store.pool import Pool
-from eta.codec import model_from_json
-from eta.model import EtaModel
 from sql import query
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S
 from tracking_api.track.visibility import (
@@ -44,15 +41,9 @@ class TrackReader(Protocol):
     async def report_watched(self, links: Sequence[TrackLink]) -> None: ...
 
 
-class TrackStore(TrackReader, Protocol):
-    """Orders under way for staff, whose access the caller has checked; and the ETA's model."""
-
-    async def read_eta_model(self, known_id: int) -> EtaModel | None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class TrackQueries:
-    """The TrackStore on PostgreSQL."""
+    """A TrackReader for staff, whose access the caller has checked, on PostgreSQL."""
 
     pool: Pool
 
@@ -76,11 +67,6 @@ class TrackQueries:
         """Record that these orders are looked at."""
         parameters = {"order_ids": [link.order_id for link in links]}
         await fetch_all(self.pool, query("watch_orders", SQL_FILE), parameters)
-
-    async def read_eta_model(self, known_id: int) -> EtaModel | None:
-        """Read the newest ETA model. None if it is the one with this id, or there is none."""
-        found = await run_command(self.pool, lambda conn: commands.read_eta_model(conn, known_id))
-        return model_from_json(found) if found is not None else None
 
 
 def position_of(columns: Sequence[Any]) -> Position | None:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 
-from doorstep.credentials import STAFF_TOKEN_PREFIX, token_sha256
 from doorstep.errors import BadLink
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
@@ -19,6 +18,7 @@ from tracking_api.track.schemas import LinkToken, TrackAnswer
 OPTIONAL_TOKEN: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}
 
 router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
+session_router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
 
 OrderIdText = Annotated[
     str,
@@ -37,13 +37,12 @@ async def get_track(
     request: Request, order_id: OrderIdText, token: LinkTokenFound, context: Context
 ) -> Response:
     """The order's state and events, and the driver's position while one is under way with it."""
-    order = await context.links.read_track(order_id, token, client_address(request))
-    if token and token.startswith(STAFF_TOKEN_PREFIX):
-        context.note_read(request, await context.find_token(token_sha256(token)))
+    order, staff = await context.links.read_track(order_id, token, client_address(request))
+    context.note_read(request, staff)
     return Response(encode_track(order, context.estimate), media_type="application/json")
 
 
-@router.post(
+@session_router.post(
     "/session",
     status_code=204,
     summary="Trade the link's token for a cookie",

@@ -1,10 +1,9 @@
-// Requests to tracking_api as staff. The token is sent in a header, never in an address or a
-// cookie: another site's page cannot send requests in our name.
-const TOKEN = "doorstep-staff-token"; // the key in sessionStorage: removed with the tab
+// Requests to tracking_api as staff. The browser adds the session's cookie, which scripts cannot
+// read; the server accepts it for changes from this site's pages only.
 const RESPONSE_TIMEOUT_MS = 10_000;
-const $ = (id) => document.getElementById(id);
+let isLeaving = false; // for the sign-in page
 
-/** The token is missing, invalid or revoked. */
+/** The session is missing, has ended, or was revoked. */
 export class Unauthorized extends Error {}
 
 /** A refused request: `problem` is its document (RFC 9457). */
@@ -15,40 +14,47 @@ export class ApiProblem extends Error {
   }
 }
 
-export const hasToken = () => Boolean(sessionStorage.getItem(TOKEN));
-export const authorization = () => `Bearer ${sessionStorage.getItem(TOKEN)}`;
+export const isSignedIn = () => !isLeaving;
 
-/** Take the token from the address (#token), the form, or the session. Calls `onSignIn` with each. */
-export function startSignIn(onSignIn) {
-  const signIn = (token) => {
-    sessionStorage.setItem(TOKEN, token);
-    $("sign-in").hidden = true;
-    onSignIn();
-  };
-  const takeFromAddress = () => {
-    const token = decodeURIComponent(location.hash.slice(1));
-    if (!token) return false;
-    history.replaceState(null, "", location.pathname + location.search);
-    signIn(token);
+/** Start the page. Sends a token in the address (#token) to the sign-in page first. */
+export function startSession(onSignIn) {
+  const sendToken = () => {
+    const { pathname, search, hash } = location;
+    if (!hash.startsWith("#stf_")) return false;
+    isLeaving = true;
+    location.replace(`/sign-in?next=${encodeURIComponent(pathname + search)}${hash}`);
     return true;
   };
-  document.querySelector("#sign-in form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    const token = new FormData(event.target).get("token").trim();
-    event.target.reset();
-    signIn(token);
-  });
-  addEventListener("hashchange", takeFromAddress);
-  if (takeFromAddress()) return;
-  if (hasToken()) onSignIn(); // reloaded, or from another page
-  else showSignIn();
+  addEventListener("hashchange", sendToken);
+  document.getElementById("sign-out").addEventListener("click", signOut);
+  if (sendToken()) return;
+  onSignIn();
+  getJson("/session")
+    .then(({ name, role }) => {
+      document.getElementById("sign-out").title = `Signed in as ${name} (${role})`;
+    })
+    .catch(() => {}); // only a hint
 }
 
-export function showSignIn(error = "") {
-  sessionStorage.removeItem(TOKEN);
-  $("sign-in-error").textContent = error;
-  $("sign-in").hidden = false;
-  document.querySelector("#sign-in input").focus();
+/** Leave for the sign-in page, which comes back here. */
+export function showSignIn() {
+  if (isLeaving) return;
+  isLeaving = true;
+  const next = encodeURIComponent(location.pathname + location.search);
+  location.replace(`/sign-in?next=${next}&ended`);
+}
+
+async function signOut({ target }) {
+  try {
+    await fetchAsStaff("/session", { method: "DELETE" });
+  } catch (error) {
+    if (!(error instanceof Unauthorized)) {
+      target.textContent = "Not signed out: try again";
+      return;
+    }
+  }
+  isLeaving = true;
+  location.replace("/sign-in");
 }
 
 /** Send a request as staff. Throws Unauthorized, ApiProblem, or what fetch throws. */
@@ -56,26 +62,23 @@ export async function fetchAsStaff(path, options = {}) {
   const response = await fetch(path, {
     signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS),
     ...options,
-    headers: { Authorization: authorization(), ...options.headers },
   });
-  if (response.status === 401 || response.status === 403) {
-    throw new Unauthorized("This token is not valid.");
-  }
+  if (response.status === 401) throw new Unauthorized("The session has ended.");
   if (!response.ok) throw new ApiProblem(await response.json().catch(() => ({})), response.status);
   return response;
 }
 
 export const getJson = async (path) => (await fetchAsStaff(path)).json();
 
-/** Run `job` every `ms`, less often after failures. Shows the sign-in form when unauthorized. */
+/** Run `job` every `ms`, less often after failures. Leaves for the sign-in page when unauthorized. */
 export async function every(ms, job) {
   let failures = 0;
   for (;;) {
     try {
-      if (hasToken()) await job();
+      if (isSignedIn()) await job();
       failures = 0;
     } catch (error) {
-      if (error instanceof Unauthorized) showSignIn(error.message);
+      if (error instanceof Unauthorized) showSignIn();
       failures = Math.min(failures + 1, 5);
     }
     await new Promise((resolve) => setTimeout(resolve, ms * (1 + failures * Math.random())));

@@ -1,5 +1,5 @@
 // The fleet's page: live drivers, open orders with their commands, search, and playback.
-import { authorization, every, getJson, startSignIn } from "./api.js";
+import { every, getJson, startSession } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
 import { DriverPanel } from "./fleet/driver-panel.js";
 import { createFilters, FleetIndex } from "./fleet/fleet-index.js";
@@ -30,7 +30,7 @@ let box = null; // the streamed view; null: everywhere
 let isTiled = false; // too many drivers in view: drawn from tiles
 
 const stream = new FleetStream({ onFrame, onConnection });
-startSignIn(() => followView());
+startSession(() => followView());
 const fleetMap = openMap();
 const updateCounts = createFilters(index, () => {
   redraw();
@@ -40,7 +40,7 @@ const updateCounts = createFilters(index, () => {
 function openMap() {
   const on = { select: (driverId) => select(driverId, null), move: onMapMove };
   try {
-    return new FleetMap("map", { authorization, on });
+    return new FleetMap("map", on);
   } catch {
     document.body.classList.add("no-map");
     $("no-map").hidden = false;

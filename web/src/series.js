@@ -1,5 +1,5 @@
 // The series page: a list, one selected series with its history and live points, and a second one.
-import { fetchAsStaff, hasToken, showSignIn, startSignIn, Unauthorized } from "./api.js";
+import { fetchAsStaff, isSignedIn, showSignIn, startSession, Unauthorized } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
 import { el } from "./labels.js";
 import { Chart } from "./series-chart.js";
@@ -42,7 +42,7 @@ function onResponse() {
 }
 
 function onError(error) {
-  if (error instanceof Unauthorized) return showSignIn(error.message);
+  if (error instanceof Unauthorized) return showSignIn();
   isFailing = true;
   drawStatus();
 }
@@ -322,7 +322,7 @@ function start() {
   }, 1000);
 }
 
-startSignIn(start);
+startSession(start);
 
 // for the console and the browser tests
 globalThis.doorstepSeries = () => ({

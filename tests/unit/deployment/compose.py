@@ -41,11 +41,16 @@ def interpolate(text: str, environment: Mapping[str, str]) -> str:
     return REFERENCE.sub(value, text)
 
 
+def load(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Read the file, interpolated."""
+    text = interpolate(COMPOSE_FILE.read_text(encoding="utf-8"), environment)
+    loaded: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    return loaded
+
+
 def load_services(environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Read the services, interpolated."""
-    text = interpolate(COMPOSE_FILE.read_text(encoding="utf-8"), environment)
-    services: dict[str, dict[str, Any]] = yaml.safe_load(text)["services"]
-    return services
+    return load(environment)["services"]
 
 
 def variables_used() -> set[str]:

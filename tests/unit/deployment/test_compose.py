@@ -9,6 +9,7 @@ import importlib
 import re
 import tomllib
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,16 @@ from tests.unit.deployment.compose import (
     PROJECT,
     SERVICES,
     example_environment,
+    load,
     load_services,
     variables_used,
 )
 
 PUBLISHED = {
-    "mosquitto": ("MQTT_PORT", "mqtt_port"),
-    "driver_api": ("DRIVER_API_PORT", "driver_api_port"),
-    "tracking_api": ("TRACKING_API_PORT", "tracking_api_port"),
-    "caddy": ("HTTPS_PORT", "https_port"),
+    "mosquitto": (("MQTT_PORT", "mqtt_port"), ("MQTTS_PORT", "mqtt_tls_port")),
+    "driver_api": (("DRIVER_API_PORT", "driver_api_port"),),
+    "tracking_api": (("TRACKING_API_PORT", "tracking_api_port"),),
+    "caddy": (("HTTPS_PORT", "https_port"),),
 }
 
 
@@ -218,7 +220,30 @@ def test_images__kafka_has_the_version_of_the_native_jars(
         )
         for dependency in pom.iterfind(".//m:dependency", space)
     }
-    assert services["kafka"]["image"] == f"apache/kafka:{versions['kafka_2.13']}"
+    image = services["kafka"]["image"].partition("@")[0]
+    assert image == f"apache/kafka:{versions['kafka_2.13']}"
+
+
+def test_images__mosquitto_is_of_the_line_that_survives_a_wrong_file(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    assert re.match(r"eclipse-mosquitto:2\.0\.\d+@", services["mosquitto"]["image"])
+
+
+def test_images__all_but_postgis_are_pinned_by_digest() -> None:
+    images = {name: at for name, at in example_environment().items() if name.endswith("_IMAGE")}
+    assert images.pop("POSTGIS_IMAGE") == "postgis/postgis:15-3.3"
+    assert len(images) == 5
+    for image in images.values():
+        assert re.fullmatch(r"[a-z/-]+:[\w.-]+@sha256:[0-9a-f]{64}", image)
+
+
+def test_images__a_build_without_compose_starts_from_the_same() -> None:
+    text = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
+    arguments = dict(re.findall(r"(?m)^ARG (\w+_IMAGE)=(.*)$", text))
+    assert arguments == {
+        name: example_environment()[name] for name in ("PYTHON_IMAGE", "NODE_IMAGE")
+    }
 
 
 def test_images__postgis_is_amd64_and_says_so(services: dict[str, dict[str, Any]]) -> None:
@@ -236,7 +261,10 @@ def test_images__each_service_is_built_from_an_extra_of_its_own(
         assert built.replace("_", "-") in extras
         assert services[name]["image"] == f"doorstep/{built}:local"
     for name in SERVICES:
-        assert services[name]["build"]["args"] == {"SERVICE": name}
+        assert services[name]["build"]["args"] == {
+            "SERVICE": name,
+            **{key: example_environment()[key] for key in ("PYTHON_IMAGE", "NODE_IMAGE")},
+        }
 
 
 def test_images__ours_do_not_run_as_root() -> None:
@@ -254,7 +282,7 @@ def test_build_context__holds_nothing_but_what_is_named() -> None:
     taken = {rule[1:].rstrip("/") for rule in rules if rule.startswith("!")}
     pyproject = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    assert taken == {"pyproject.toml", "README.md", "LICENSE", *packages}
+    assert taken == {"pyproject.toml", "README.md", "LICENSE", "requirements", *packages}
 
 
 # -- running ----------------------------------------------------------------------------------
@@ -266,25 +294,20 @@ def test_ports__only_the_needed_ones_on_loopback_with_the_native_defaults(
     defaults = {name: field.default for name, field in StackSettings.model_fields.items()}
     published = {name: one["ports"] for name, one in services.items() if "ports" in one}
     assert published == {
-        name: [f"127.0.0.1:{defaults[setting]}:{defaults[setting]}"]
-        for name, (_, setting) in PUBLISHED.items()
+        name: [f"127.0.0.1:{defaults[setting]}:{defaults[setting]}" for _, setting in ports]
+        for name, ports in PUBLISHED.items()
     }
 
 
 def test_ports__each_can_be_moved() -> None:
-    moved = {variable: str(20_000 + n) for n, (variable, _) in enumerate(PUBLISHED.values())}
+    variables = [variable for ports in PUBLISHED.values() for variable, _ in ports]
+    moved = {variable: str(20_000 + n) for n, variable in enumerate(variables)}
+    binds = {"DOORSTEP_BIND": "0.0.0.0", "DOORSTEP_TLS_BIND": "0.0.0.0"}
     secrets = {name: "x" for name, value in example_environment().items() if not value}
-    services = load_services(
-        {
-            **example_environment(),
-            **secrets,
-            "DOORSTEP_BIND": "0.0.0.0",
-            "DOORSTEP_TLS_BIND": "0.0.0.0",
-            **moved,
-        }
-    )
-    for name, (variable, _) in PUBLISHED.items():
-        assert services[name]["ports"][0].startswith(f"0.0.0.0:{moved[variable]}:")
+    services = load_services({**example_environment(), **secrets, **binds, **moved})
+    for name, ports in PUBLISHED.items():
+        for (variable, _), published in zip(ports, services[name]["ports"], strict=True):
+            assert published.startswith(f"0.0.0.0:{moved[variable]}:")
 
 
 def test_health__checked_wherever_something_waits_for_it(
@@ -294,7 +317,7 @@ def test_health__checked_wherever_something_waits_for_it(
         for needed, how in one.get("depends_on", {}).items():
             assert how == {"condition": "service_healthy"}
             assert services[needed]["healthcheck"].get("test"), f"{name} waits for {needed}"
-    for name in ("postgis", "kafka", "mosquitto", *SERVICES):
+    for name in ("postgis", "kafka", "mosquitto", "certificates", "caddy", *SERVICES):
         assert services[name]["healthcheck"]["test"]
         assert services[name]["healthcheck"]["interval"]
 
@@ -304,11 +327,95 @@ def test_restart__whatever_runs_comes_back(services: dict[str, dict[str, Any]]) 
         assert one["restart"] == ("on-failure" if name == "provision" else "unless-stopped")
 
 
-def test_privileges__services_have_none(services: dict[str, dict[str, Any]]) -> None:
-    for name in (*SERVICES, "provision", "couriers"):
-        assert services[name]["cap_drop"] == ["ALL"]
-        assert services[name]["read_only"] is True
-        assert "no-new-privileges:true" in services[name]["security_opt"]
+def test_privileges__every_container__has_only_the_capabilities_it_needs(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    for one in services.values():
+        assert one["cap_drop"] == ["ALL"]
+        assert one["security_opt"] == ["no-new-privileges:true"]
+    added = {name: one["cap_add"] for name, one in services.items() if "cap_add" in one}
+    assert added == {
+        "caddy": ["NET_BIND_SERVICE"],
+        "postgis": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"],
+    }
+
+
+def test_privileges__every_container_but_kafka__has_a_read_only_root(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    assert {name for name, one in services.items() if not one.get("read_only")} == {"kafka"}
+    assert all("/tmp" in one["tmpfs"] for one in services.values() if one.get("read_only"))
+
+
+def test_limits__every_container__has_memory_processes_and_cpus(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    for name, one in services.items():
+        assert re.fullmatch(r"\d+[mg]", one["mem_limit"]), name
+        assert 1 <= one["pids_limit"] <= 512
+        assert 0 < one["cpus"] <= 2
+
+
+# -- networks ---------------------------------------------------------------------------------
+
+SERVERS = {"postgis": "data", "kafka": "kafka", "mosquitto": "mqtt"}
+
+
+def hosts_of(service: dict[str, Any], known: Iterable[str]) -> set[str]:
+    """The containers that a service's variables name: in URLs, upstreams and server lists."""
+    texts = [str(value) for value in service.get("environment", {}).values()]
+    return {
+        host for host in known if any(re.search(rf"(?:^|[@/,]){host}:\d", text) for text in texts)
+    }
+
+
+def networks_of(service: dict[str, Any]) -> set[str]:
+    return set(service.get("networks", ()))
+
+
+def test_networks__each_container__reaches_what_its_settings_name(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    named = {name: hosts_of(one, services.keys() - {name}) for name, one in services.items()}
+    assert named["driver_events"] == {"mosquitto", "kafka", "postgis", "driver_api"}
+    for name, hosts in named.items():
+        for host in hosts:
+            assert networks_of(services[name]) & networks_of(services[host]), (name, host)
+
+
+def test_networks__each_container__reaches_no_other_server(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    for name, one in services.items():
+        reached = {
+            server
+            for server in SERVERS.keys() - {name}
+            if networks_of(one) & networks_of(services[server])
+        }
+        assert reached == hosts_of(one, SERVERS.keys() - {name}), name
+
+
+def test_networks__each_container__is_on_none_that_it_does_not_use(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    for name, one in services.items():
+        for network in networks_of(one):
+            serves = any(
+                network in networks_of(other) and name in hosts_of(other, (name,))
+                for other in services.values()
+            )
+            uses = any(network in networks_of(services[host]) for host in hosts_of(one, services))
+            assert serves or uses, (name, network)
+
+
+def test_networks__only_those_with_published_ports__have_a_way_out() -> None:
+    secrets = {name: value or "x" for name, value in example_environment().items()}
+    loaded = load(secrets)
+    internal = {name for name, one in loaded["networks"].items() if one.get("internal") is True}
+    assert internal == set(SERVERS.values())
+    for name, one in loaded["services"].items():
+        assert ("ports" in one) <= bool(networks_of(one) - internal), name
+    assert loaded["services"]["certificates"]["network_mode"] == "none"
 
 
 def test_profile__simulators_and_tls_are_left_out_by_default(
@@ -319,17 +426,18 @@ def test_profile__simulators_and_tls_are_left_out_by_default(
     assert profiles == {"caddy": ["tls"], **simulators}
 
 
-def test_caddy__sets_the_variables_of_the_caddyfile_and_is_hardened(
+def test_caddy__container_and_its_entry_point__set_the_variables_of_the_caddyfile(
     services: dict[str, dict[str, Any]],
 ) -> None:
-    caddy = services["caddy"]
-    text = (PROJECT / "caddy" / "Caddyfile").read_text(encoding="utf-8")
+    caddy = PROJECT / "caddy"
+    text = (caddy / "Caddyfile").read_text(encoding="utf-8")
     required = set(re.findall(r"\{\$([A-Z_]+)\}", text))
     used = required | set(re.findall(r"\{\$([A-Z_]+):", text))
-    assert required <= caddy["environment"].keys() <= used
-    assert (caddy["cap_drop"], caddy["cap_add"]) == (["ALL"], ["NET_BIND_SERVICE"])
-    assert caddy["read_only"] is True
-    assert caddy["security_opt"] == ["no-new-privileges:true"]
+    script = (caddy / "in-container").read_text(encoding="utf-8")
+    exported = {"CADDY_SITE", "CADDY_TLS"}
+    assert all(f"{name}=" in script for name in exported)
+    given = services["caddy"]["environment"].keys() - {"DOORSTEP_DOMAIN"}
+    assert required <= given | exported <= used
 
 
 def test_environment_file__has_exactly_what_the_compose_file_asks_for() -> None:

@@ -27,7 +27,8 @@ RUNS = {  # extra: the modules that its image runs; of a package, all that is in
     "tracking-api": ("tracking_api",),
     "simulators": ("simulators.couriers", "simulators.tickers", "simulators.cities"),
     "stack": (
-        *("ops.stack.compose_database", "doorstep.kafka.topic_specs", "doorstep.provision", "sql"),
+        *("ops.stack.compose_certificates", "ops.stack.compose_database"),
+        *("doorstep.kafka.topic_specs", "doorstep.provision", "sql"),
         *(
             "ops.commands.compact_command",
             "ops.commands.learn_command",

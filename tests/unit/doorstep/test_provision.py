@@ -6,9 +6,9 @@ import pytest
 
 import data
 from doorstep.errors import SettingsError
+from doorstep.password_file import SERVICE_USERS
 from doorstep.provision import (
     FIRENZE,
-    SERVICE_USERS,
     check_driver_ids,
     numbered_ids,
     read_restaurants,

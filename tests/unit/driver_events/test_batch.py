@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from doorstep.store.records import INCOMING_COLUMNS, Outcome
 from driver_events import batch as batch_module
 from driver_events.batch import Batch, Record, classify, decode_batch, to_dead_letters
@@ -133,6 +135,20 @@ def test_classify__refused_in_decoding__is_a_row_for_the_watermark_and_a_dead_le
     result = classify(batch, [Outcome(0, "rejected", "latitude_out_of_range")])
     assert [letter.reason for letter in result.dead_letters] == ["latitude_out_of_range"]
     assert result.boot_keys() == {("d1", "b1")}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"), [("dropped", "off_duty"), ("rejected", "forgotten")]
+)
+def test_classify__what_may_not_be_kept__is_acknowledged_without_a_dead_letter(
+    outcome: str, reason: str
+) -> None:
+    batch = read(record(body(4)))
+    result = classify(batch, [Outcome(0, outcome, reason)])
+    assert result.dead_letters == []
+    assert result.positions() == []
+    assert result.boot_keys() == {("d1", "b1")}
+    assert result.outcomes == {outcome: 1}
 
 
 def test_classify__refused_before__is_no_second_dead_letter() -> None:

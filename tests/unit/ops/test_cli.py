@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from doorstep.credentials import driver_token, encode_fleet_key, mqtt_password
+from doorstep.credentials import DeviceSecrets, driver_token, encode_fleet_key, mqtt_password
+from doorstep.secrets_file import keep_secrets
 from doorstep.store.people import Device
 from ops import checks
 from ops.cli import main
@@ -22,6 +23,7 @@ from ops.stack.stack import Stack
 
 KEY = bytes(range(32))
 AT = datetime(2026, 1, 1, tzinfo=UTC)
+ROSAS = {number: DeviceSecrets(f"password-{number}", f"drv_{number}") for number in (1, 2)}
 
 
 @pytest.fixture
@@ -31,19 +33,24 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StackPaths:
     paths = StackPaths(tmp_path / "stack")
     paths.secrets.mkdir(parents=True)
     paths.fleet_key_file.write_text(encode_fleet_key(KEY))
-    devices = {"driver": [device("anna"), device("rosa", 2), device("gone", removed_at=AT)]}
+    for generation in (1, 2):
+        keep_secrets(paths.device_secrets_file, "rosa", generation, ROSAS[generation])
+    keep_secrets(paths.device_secrets_file, "sara", 1, ROSAS[1])
+    listed = [device("anna"), device("rosa", 2), device("sara", 2), device("gone", removed_at=AT)]
+    devices = {"driver": listed}
     monkeypatch.setattr(Stack, "devices", lambda _, kind: devices.get(kind, []))  # the database
     return paths
 
 
 def device(name: str, generation: int = 0, removed_at: datetime | None = None) -> Device:
-    return Device(name, "driver", generation, AT, None, removed_at, removed_at)
+    is_derived = generation == 0
+    return Device(name, "driver", generation, is_derived, AT, None, removed_at, removed_at)
 
 
 @pytest.mark.usefixtures("paths")
 def test_drivers__list__excludes_the_removed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drivers"]) == 0
-    assert capsys.readouterr().out == "anna\nrosa\n"
+    assert capsys.readouterr().out == "anna\nrosa\nsara\n"
 
 
 @pytest.mark.usefixtures("paths")
@@ -67,14 +74,24 @@ def test_drivers__secret_of_one__is_printed_bare(
 
 
 @pytest.mark.usefixtures("paths")
-def test_drivers__tokens_of_several__are_lines_of_id_and_token_of_their_generation(
+def test_drivers__tokens_of_several__are_lines_of_id_and_newest_token(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["drivers", "token", "rosa", "anna"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"rosa {driver_token(KEY, 'rosa', 2)}",
+        f"rosa {ROSAS[2].token}",
         f"anna {driver_token(KEY, 'anna')}",
     ]
+
+
+@pytest.mark.usefixtures("paths")
+def test_drivers__secrets_made_over_the_api__are_not_printed_and_the_command_for_new_ones_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["drivers", "password", "sara"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "./run drivers rotate sara" in printed.err
 
 
 @pytest.mark.usefixtures("paths")

@@ -12,7 +12,7 @@ import pytest
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.errors import SettingsError
 from ops.stack import compose_secrets
-from ops.stack.compose_secrets import fill, make_secrets
+from ops.stack.compose_secrets import KEPT, fill, make_secrets, rotate
 from tests.unit.deployment.compose import PROJECT
 
 
@@ -106,3 +106,22 @@ def test_main__help__makes_nothing(project: Path, monkeypatch: pytest.MonkeyPatc
         compose_secrets.main()
     assert ended.value.code == 0
     assert not (project / ".env").exists()
+
+
+def test_rotate__every_secret_but_the_volumes__is_replaced_and_settings_stay(project: Path) -> None:
+    make_secrets(project)
+    with (project / ".env").open("a", encoding="utf-8") as file:
+        file.write("# mine\nOWN_SETTING=7\n")
+    before = environment_of(project)
+    names = rotate(project)
+    after = environment_of(project)
+    assert len(names) == 14
+    assert {name for name in before if before[name] != after[name]} == set(names)
+    assert not set(names) & set(KEPT)
+    assert "# mine" in (project / ".env").read_text(encoding="utf-8")
+    assert (project / ".env").stat().st_mode & 0o777 == 0o600
+
+
+def test_rotate__without_an_environment__says_what_to_do(project: Path) -> None:
+    with pytest.raises(SettingsError, match=r"\./run compose-secrets"):
+        rotate(project)

@@ -80,6 +80,48 @@ def test_printable__any_bytes__contains_no_control_characters(payload: bytes) ->
     assert printable(payload).isprintable()
 
 
+class StubMessage:
+    """A Kafka record of the topic dead-letter. Replaces confluent_kafka.Message."""
+
+    def __init__(self, **headers: bytes | None) -> None:
+        self.found = list(headers.items())
+
+    def headers(self) -> list[tuple[str, bytes | None]]:
+        return self.found
+
+    def partition(self) -> int:
+        return 2
+
+    def offset(self) -> int:
+        return 17
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_795_262_400_000
+
+    def key(self) -> bytes:
+        return b"\x1b[2J"
+
+    def value(self) -> bytes:
+        return b"\x1b[31m"
+
+
+def test_dead_letter__escape_bytes_in_its_headers__never_reach_the_terminal() -> None:
+    escapes = b"\x1b]0;title\x07\x9b2J\r\n\xff"
+    names = ("reason", "source", "driver_id", "topic", "detail")
+    message = StubMessage(**dict.fromkeys(names, escapes), received_at_ms=None)
+    letter = StoredDeadLetter.of(message)
+
+    assert all(value.isprintable() for value in letter.headers.values())
+    assert letter.reason.startswith(r"\x1b]0;title\x07")
+    assert all(line.isprintable() for line in dead_letters_command.table([letter]))
+    assert all(
+        str(value).isprintable() for value in letter.to_json().values() if value != "\x1b[31m"
+    )
+    trace = Trace("d1", 7, "b1", letters=[letter])
+    steps = [*steps_of(trace), *trace_command.lines_of(trace, trace_result_of(trace))]
+    assert all(str(one).isprintable() for one in steps)
+
+
 def test_dead_letter__driver_id__is_from_a_header_or_the_topic() -> None:
     assert make_letter().driver_id == "d1"
     assert make_letter(driver_id="").driver_id is None

@@ -231,7 +231,7 @@ class AnyFleet(FleetSecrets):
 
     def __init__(self) -> None:
         self._key = bytes(32)
-        self._generations: dict[str, int] = {}
+        self._rotated = {}
 
     def driver_token(self, driver_id: str) -> str:
         return "drv_anna"

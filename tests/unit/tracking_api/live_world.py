@@ -79,6 +79,7 @@ class World:
         self.fleet_reads = 0
         self.fleet_named: list[list[str]] = []
         self.driver_states: dict[str, str] = {}
+        self.removed: set[str] = set()
         self.carried: dict[str, str] = {}  # orders, by driver
 
     async def record_audit(self, *entry: object) -> None:
@@ -157,6 +158,10 @@ class World:
         self._need()
         return {one: self.tokens[one] for one in sha256s if one in self.tokens}
 
+    async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]:
+        self._need()
+        return {link: True for link in links if self._is_good(link)}
+
     async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
         self._need()
         found = [(link, await self._track(link)) for link in links]
@@ -219,6 +224,10 @@ class World:
         rows = sorted(row for row in self._rows() if row[0] > after)
         return ms_of(self.now), rows[:limit]
 
+    async def read_removed_drivers(self, since_ms: int) -> list[str]:
+        self._need()
+        return sorted(self.removed)
+
     async def read_fleet_drivers(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
         self._need()
         self.fleet_named.append(sorted(driver_ids))
@@ -238,6 +247,7 @@ class World:
                 "on_duty",
             ]
             for driver_id, spot in self.newest.items()
+            if driver_id not in self.removed
         ]
 
     async def is_available(self) -> bool:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 
-from doorstep.credentials import token_sha256
+from doorstep.credentials import DeviceSecrets, token_sha256
 from doorstep.errors import (
     BadLink,
+    DeviceExists,
     IllegalTransition,
     StoreUnavailable,
     UnknownDriver,
     UnknownOrder,
 )
 from doorstep.sampling import SamplingPolicy
-from doorstep.store.people import Device, StaffMember
+from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import Order, Token
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
@@ -75,23 +77,24 @@ class MemoryStore:
         return {one: token for one, token in found if token is not None}
 
     async def create_order(self, *, token_sha256: bytes, **values: Any) -> Order:
-        self.created.append(values)
-        self.tokens[token_sha256] = Token("customer", None, ORDER_ID)
-        return make_order(ORDER_ID)
+        is_new = not any(values == one and one["idempotency_key"] for one in self.created)
+        if is_new:
+            self.created.append(values)
+            self.tokens[token_sha256] = Token("customer", None, ORDER_ID)
+        return replace(make_order(ORDER_ID), created=is_new)
 
-    async def apply_order_command(
+    async def command_order(
         self,
         order_id: UUID,
         command: str,
-        actor: str,
-        actor_id: str,
+        name: str,
         driver_id: str | None,
         idempotency_key: str | None,
     ) -> Order:
         if order_id != ORDER_ID:
             raise UnknownOrder
-        self.commands.append((order_id, command, actor, driver_id))
-        self.actor_ids.append(actor_id)
+        self.commands.append((order_id, command, "staff", driver_id))
+        self.actor_ids.append(name)
         if command == "reassign":
             raise IllegalTransition(str(order_id), command, "delivered", [])
         return make_order(order_id)
@@ -116,11 +119,36 @@ class MemoryStore:
         self.people_changes.append((name, change, who))
         return make_member(name)
 
-    async def change_driver(self, driver_id: str, change: str, who: str) -> Device:
-        if driver_id != "d1":
+    async def change_device(
+        self,
+        kind: str,
+        device_id: str,
+        change: str,
+        who: str,
+        secrets: DeviceSecrets | None = None,
+    ) -> Device:
+        if change == "add" and device_id == "d1":
+            raise DeviceExists
+        if change != "add" and device_id != "d1":
             raise UnknownDriver
-        self.people_changes.append((driver_id, change, who))
-        return Device(driver_id, "driver", 1, NOON, NOON, None, None)
+        self.people_changes.append((device_id, change, who))
+        return Device(device_id, kind, 1, secrets is None, NOON, NOON, None, None)
+
+    async def list_devices(self, kind: str) -> list[Device]:
+        return [Device("d1", kind, 0, True, NOON, None, None, None)]
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> StaffSession | None:
+        holder = self.tokens.get(token_sha256)
+        if holder is None or not holder.is_staff():
+            return None
+        self.tokens[session_sha256] = holder
+        expires_at = datetime.now(UTC) + timedelta(seconds=lifetime_s)
+        return StaffSession(holder.actor_id, holder.staff_role or "", expires_at)
+
+    async def close_session(self, session_sha256: bytes) -> None:
+        self.tokens.pop(session_sha256, None)
 
     async def set_sampling(self, driver_id: str, policy: SamplingPolicy) -> None:
         if driver_id != "d1":
@@ -146,6 +174,9 @@ class MemoryStore:
         token = self.tokens.get(link.token_sha256 or b"")
         is_customers = token is not None and token.order_id == link.order_id
         return (link.is_staff or is_customers) and link.order_id in (ORDER_ID, OTHER_ID)
+
+    async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]:
+        return {link: True for link in links if self._is_good(link)}
 
     async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
         return {link: self._track(link.order_id) for link in links if self._is_good(link)}
@@ -191,6 +222,8 @@ class MemoryStore:
         return found
 
     async def cancel_by_link(self, link: TrackLink, idempotency_key: str | None) -> CancelledOrder:
+        if not self._is_good(link):
+            raise BadLink
         self.commands.append((link.order_id, "cancel", "customer", None))
         return CancelledOrder(link.order_id, "created", 1)
 
@@ -224,6 +257,9 @@ class MemoryStore:
 
     async def read_fleet_drivers(self, driver_ids: Sequence[str]) -> tuple[int, list[list[Any]]]:
         return await self.read_fleet_page("", 1)
+
+    async def read_removed_drivers(self, since_ms: int) -> list[str]:
+        return []
 
     async def read_attention_orders(self, limit: int) -> AttentionOrders:
         found = [AttentionOrder(self.orders[0], NOON, "waiting", None)]

@@ -83,6 +83,28 @@ async def test_fleet__viewport__sends_drivers_that_are_in_it_enter_it_and_leave_
     assert witness.frames[-1][1]["total"] == 1
 
 
+async def test_fleet__driver_removed__is_gone_and_no_fix_brings_them_back(world):
+    fleet = FleetChannel(world)
+    witness = await subscribed(fleet)
+    world.removed.add("d1")
+    await fleet.read()
+    fleet.push()
+    body = witness.frames[-1][1]
+    assert (body["gone"], body["total"], body["counts"]["all"]) == (["d1"], 2, {"drivers": 2})
+    assert sum(body["counts"]["presence"].values()) == 2
+    move(fleet, world, "d1")
+    await fleet.read()
+    fleet.push()
+    assert witness.frames[-1][1]["total"] == 2
+    later = await subscribed(fleet)
+    assert [row[0] for row in later.frames[0][1]["drivers"]] == ["d0", "d2"]
+    world.removed.clear()  # added again
+    move(fleet, world, "d1")
+    await fleet.read()
+    fleet.push()
+    assert [row[0] for row in witness.frames[-1][1]["drivers"]] == ["d1"]
+
+
 async def test_fleet__more_drivers_than_requested__are_clustered(world):
     fleet = FleetChannel(world)
     witness = await subscribed(fleet, most=2)

@@ -92,7 +92,9 @@ async def test_websocket__with_a_cookie__is_accepted_only_from_our_own_pages(ser
     for origin in (PUBLIC_URL, server.url):
         async with server.socket(order_id, Cookie=cookie, Origin=origin) as viewer:
             assert (await said(viewer))["type"] == "snapshot"
-    for origin in ({"Origin": "https://evil.test"}, {"Origin": "null"}, {}):
+    other_scheme = server.url.replace("http:", "https:")
+    foreign = ("https://evil.test", "null", other_scheme, PUBLIC_URL.replace("https:", "http:"))
+    for origin in (*({"Origin": one} for one in foreign), {}):
         with pytest.raises(InvalidStatus) as refused:
             await server.socket(order_id, Cookie=cookie, **origin).__aenter__()
         assert refused.value.response.status_code == 403

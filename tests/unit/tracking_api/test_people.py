@@ -26,8 +26,17 @@ ADMINISTRATION = [
     ("GET", "/staff", None),
     ("POST", "/staff", {"name": "nino", "role": "viewer"}),
     ("DELETE", "/staff/nino", None),
-    ("POST", "/drivers/d1/rotate", None),
-    ("POST", "/drivers/d1/revoke", None),
+    ("POST", "/staff/nino/rotate", {"role": "admin"}),
+    ("GET", "/credentials/drivers", None),
+    ("POST", "/credentials/drivers", {"id": "nino"}),
+    ("POST", "/credentials/drivers/d1/rotate", None),
+    ("POST", "/credentials/drivers/d1/revoke", None),
+    ("DELETE", "/credentials/drivers/d1", None),
+    ("GET", "/credentials/sources", None),
+    ("POST", "/credentials/sources", {"id": "weather"}),
+    ("POST", "/credentials/sources/d1/rotate", None),
+    ("POST", "/credentials/sources/d1/revoke", None),
+    ("DELETE", "/credentials/sources/d1", None),
     ("POST", "/policies", {"name": "fast"}),
 ]
 
@@ -131,3 +140,120 @@ async def test_add_staff__answers_with_the_token_once(
     assert created.json()["token"].startswith("stf_")
     assert "token" not in (await http.get("/staff", headers=as_staff("staff"))).json()["staff"][0]
     assert store.people_changes == [("nino", "add", "anna")]
+
+
+OWN = {"Origin": "https://track.test"}
+
+
+async def sign_in(
+    http: httpx.AsyncClient, token: str = "tok-dispatcher", origin: dict[str, str] = OWN
+) -> httpx.Response:
+    """Sign in; the cookie is kept by hand, because the client only speaks HTTP."""
+    answer = await http.post("/session", json={"token": token}, headers=origin)
+    if answer.is_success:
+        http.cookies.set("doorstep_staff", answer.cookies["doorstep_staff"])
+    return answer
+
+
+async def test_sign_in__good_token__sets_a_cookie_that_scripts_and_other_sites_cannot_use(
+    http: httpx.AsyncClient,
+) -> None:
+    answer = await sign_in(http)
+    assert answer.json() == {"name": "dario", "role": "dispatcher"}
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("doorstep_staff=ses_")
+    attributes = {part.strip().lower() for part in cookie.split(";")[1:]}
+    assert {"httponly", "samesite=strict", "secure", "path=/"} <= attributes
+    assert any(one.startswith("expires=") for one in attributes)
+    assert (await http.get("/orders")).status_code == 200
+    assert (await http.get("/session")).json() == {"name": "dario", "role": "dispatcher"}
+
+
+@pytest.mark.parametrize("token", ["wrong", "tok-customer", "tok-d1", "tok-integration"])
+async def test_sign_in__other_token__is_refused_and_limited(
+    http: httpx.AsyncClient, token: str
+) -> None:
+    for _ in range(20):
+        assert (await sign_in(http, token)).status_code == 401
+    assert (await sign_in(http, token)).status_code == 429
+    assert (await http.get("/orders")).status_code == 401
+
+
+FOREIGN = [
+    "http://track.test",  # the scheme counts
+    "https://track.test:8443",
+    "https://evil.test",
+    "https://track.test.evil.test",
+    "https://test",
+    "null",
+    "https://[",
+    "",
+]
+
+
+@pytest.mark.parametrize("origin", FOREIGN)
+async def test_cookie__on_a_write_of_another_site__is_forbidden(
+    http: httpx.AsyncClient, store: MemoryStore, origin: str
+) -> None:
+    foreign = {"Origin": origin}
+    assert (await sign_in(http, origin=foreign)).status_code == 403
+    await sign_in(http)
+    for method, path, body in (*COMMANDS, ("DELETE", "/session", None)):
+        refused = await http.request(method, path, json=body, headers=foreign)
+        assert refused.status_code == 403, path
+        assert refused.json()["type"] == "/problems/foreign-origin"
+        assert (await http.request(method, path, json=body)).status_code == 403, path
+    assert (store.commands, store.created, store.audit) == ([], [], [])
+
+
+@pytest.mark.parametrize("origin", ["https://track.test", "HTTPS://Track.test:443", "http://test"])
+async def test_cookie__on_a_write_of_our_own_page__is_accepted(
+    http: httpx.AsyncClient, origin: str
+) -> None:
+    await sign_in(http)
+    answer = await http.post(f"{ORDER}/confirm", headers={"Origin": origin})
+    assert answer.status_code == 200
+
+
+async def test_sign_out__ends_the_session_and_deletes_the_cookie(
+    http: httpx.AsyncClient, store: MemoryStore
+) -> None:
+    await sign_in(http)
+    held = len(store.tokens)
+    out = await http.delete("/session", headers=OWN)
+    assert out.status_code == 204
+    assert 'doorstep_staff=""' in out.headers["set-cookie"]
+    assert len(store.tokens) == held - 1
+
+
+@pytest.mark.parametrize("page", ["fleet", "series"])
+async def test_staff_page__without_a_session__redirects_to_the_sign_in(
+    http: httpx.AsyncClient, page: str
+) -> None:
+    html = {"Accept": "text/html"}
+    answer = await http.get(f"/{page}", headers=html)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/sign-in?next=/{page}")
+    http.cookies.set("doorstep_staff", "ses_old")
+    assert (await http.get(f"/{page}", headers=html)).status_code == 303
+    await sign_in(http)
+    assert (await http.get(f"/{page}", headers=html)).status_code != 303
+
+
+@pytest.mark.parametrize(("kind", "has_token"), [("driver", True), ("source", False)])
+async def test_credential__added_or_rotated__is_answered_with_its_secrets_once(
+    http: httpx.AsyncClient, kind: str, has_token: bool
+) -> None:
+    path, admin = f"/credentials/{kind}s", as_staff("staff")
+    added = await http.post(path, json={"id": "nino"}, headers=admin)
+    assert added.status_code == 201
+    rotated = await http.post(f"{path}/d1/rotate", headers=admin)
+    for answer in (added.json(), rotated.json()):
+        assert len(answer["mqtt_password"]) == 43
+        assert (answer["token"] is not None) is has_token
+    assert added.json()["mqtt_password"] != rotated.json()["mqtt_password"]
+    listed = (await http.get(path, headers=admin)).json()["credentials"]
+    assert listed == [{"id": "d1", "state": "active", "generation": 0}]
+    assert (await http.post(path, json={"id": "d1"}, headers=admin)).status_code == 409
+    assert (await http.post(f"{path}/other/rotate", headers=admin)).status_code == 404
+    for bad in ("bridge", "a/b", "", "x" * 65):
+        assert (await http.post(path, json={"id": bad}, headers=admin)).status_code == 422

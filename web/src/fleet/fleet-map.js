@@ -13,8 +13,8 @@ const EMPTY = featureCollection([]);
 export const symbolOf = (state) => DRIVER_STATES[state] ?? UNKNOWN_SYMBOL;
 
 /**
- * `on` has select(driverId | null) and move(); `authorization()` gives the header for tiles. The
- * constructor throws where the browser has no WebGL.
+ * `on` has select(driverId | null) and move(). The constructor throws where the browser has no
+ * WebGL.
  */
 export class FleetMap {
   #showsClusters = false;
@@ -22,7 +22,7 @@ export class FleetMap {
   #fixAt = new Map(); // driver_id: fix_at_ms of the position drawn
   #hasPlaces = false;
 
-  constructor(container, { authorization, on }) {
+  constructor(container, on) {
     this.base = new BaseMap(
       container,
       (theme) => ({
@@ -36,11 +36,7 @@ export class FleetMap {
           ...clusterLayers(theme, this.#showsClusters),
         ],
       }),
-      {
-        maxBounds: OUTLINE_BOUNDS,
-        transformRequest: (url) =>
-          url.includes(FLEET_TILES) ? { url, headers: { Authorization: authorization() } } : { url },
-      },
+      { maxBounds: OUTLINE_BOUNDS },
     );
     const { map } = this.base;
     this.map = map;

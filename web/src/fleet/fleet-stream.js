@@ -1,5 +1,5 @@
 // The fleet's stream: follows one address at a time, and reconnects by itself.
-import { fetchAsStaff, hasToken, showSignIn, Unauthorized } from "../api.js";
+import { fetchAsStaff, isSignedIn, showSignIn, Unauthorized } from "../api.js";
 import { onPageCache, readEventStream, retryDelayMs } from "../event-stream.js";
 
 const SIGN_IN_POLL_MS = 50;
@@ -33,7 +33,7 @@ export class FleetStream {
   async #run() {
     for (;;) {
       const path = this.#path;
-      const isReady = path && hasToken() && !this.#isSuspended;
+      const isReady = path && isSignedIn() && !this.#isSuspended;
       if (isReady) {
         const aborter = (this.#aborter = new AbortController());
         await this.#read(path, aborter.signal);
@@ -58,7 +58,7 @@ export class FleetStream {
         },
       });
     } catch (error) {
-      if (error instanceof Unauthorized) showSignIn(error.message);
+      if (error instanceof Unauthorized) showSignIn();
     }
   }
 }

@@ -193,7 +193,7 @@ export class OrderList {
         this.#keys.delete(name);
         this.#notify("", refusal(error));
       } else if (error instanceof Unauthorized) {
-        showSignIn(error.message);
+        showSignIn();
       } else {
         this.#notify("", "No response: the outcome is unknown. It is safe to try again.");
       }

@@ -148,7 +148,7 @@ export class Playback {
   }
 
   #fail(error) {
-    if (error instanceof Unauthorized) showSignIn(error.message);
+    if (error instanceof Unauthorized) showSignIn();
     const detail = error instanceof ApiProblem && error.problem.errors?.[0]?.msg;
     this.#setStatus(detail ? `Not possible: the end ${detail}.` : "No response; try again.");
   }

@@ -1,4 +1,4 @@
-"""Credentials of drivers' phone apps."""
+"""How long personal data are kept, erasing them, and dropping positions taken off duty."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0007"
-down_revision = "0006"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0007_phones.sql"))
+    connection.execute(read_sql("migrations/versions/0008_personal_data.sql"))

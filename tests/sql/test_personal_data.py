@@ -1,0 +1,481 @@
+"""Retention, export and erasing: docs/how-to/personal-data.md. What must be gone is found in the
+catalog, so that a new table is not forgotten.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from doorstep import errors
+from doorstep.credentials import DeviceSecrets
+from doorstep.store import personal_data
+from doorstep.store.people import add_devices, change_device
+from doorstep.store.records import Outcome
+from driver_events.recorder import Connection
+from driver_events.retention_worker import ROWS_PER_COMMIT, RetentionWorker
+from ops.commands.export_command import write_export
+from ops.commands.rebuild import Rebuilder
+from ops.commands.rebuild_command import rebuild
+from tests.database import Database
+from tests.factories import CUSTOMER, RESTAURANT, make_fix, make_walk, now, numbered
+from tests.sql.fleet import Fleet
+
+ANNA = "anna-5f1c"
+KEEP_THE_ID = {"audit", "device_credential", "phone_credential"}  # what was done, and that the id is taken
+# Columns of orders that tell of nobody.
+NEUTRAL = {
+    *("order_id", "restaurant_id", "policy_id", "created_at", "state", "assignment_no"),
+    *("state_source", "state_at", "order_seq", "ended_at", "forgotten_at"),
+}
+NOT_OF_A_PERSON = {  # tables without a column of a driver or an order
+    *(
+        "credential_version",
+        "demand_policy",
+        "driver_transition",
+        "eta_band",
+        "eta_model",
+        "history_bounds",
+    ),
+    *("kafka_offset", "limits", "order_transition", "outbox", "policy", "restaurant", "retention"),
+    *("series", "series_point", "service_area", "simulation_target", "staff", "street_speed"),
+}
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    with database.connect() as conn:
+        yield conn
+
+
+def full_fleet(fleet: Fleet) -> UUID:
+    """Give ANNA a row in every table that can have one; return an order that she delivered."""
+    fleet.add_drivers(ANNA)
+    fleet.run(
+        "INSERT INTO access_token (token_sha256, role, driver_id) VALUES (%s, 'driver', %s)",
+        b"a" * 32,
+        ANNA,
+    )
+    order_id = fleet.assigned_order(ANNA)
+    at = now()
+    fleet.record(
+        numbered(
+            [
+                make_fix(ANNA, 1, fix_at=at - timedelta(seconds=9), received_at=at),
+                make_fix(ANNA, 2, fix_at=at + timedelta(seconds=9), received_at=at),  # a fast clock
+                make_fix(ANNA, 9, fix_at=at, received_at=at),
+            ]
+        )
+    )
+    fleet.command_order(order_id, "pick_up", actor="driver", actor_id=ANNA, key="by anna")
+    fleet.command_order(order_id, "deliver", actor="driver", actor_id=ANNA)
+    fleet.run("INSERT INTO driver_quota VALUES (%s, 1, now())", ANNA)
+    fleet.run(
+        "INSERT INTO parked_fix (driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg)"
+        " VALUES (%s, 'b1', 20, now(), now(), 1, 1)",
+        ANNA,
+    )
+    fleet.run(
+        "INSERT INTO outbox (topic, key, payload) VALUES ('dead-letter', %s, %s)",
+        ANNA.encode(),
+        b"{}",
+    )
+    fleet.run("DELETE FROM outbox WHERE topic = 'tracking-updates'")  # published
+    day = (now() - timedelta(days=9)).replace(hour=0, minute=0, second=0, microsecond=0)
+    fleet.run(
+        "INSERT INTO fix_history (driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg)"
+        " VALUES (%s, %s, 'b0', 1, %s, 11.2, 43.7)",
+        *(ANNA, day, day),
+    )
+    fleet.run("INSERT INTO fix_chunk SELECT * FROM fix_chunk__pack(%s, ARRAY[%s])", day, ANNA)
+    fleet.run("DELETE FROM fix_history WHERE fix_at = %s", day)
+    fleet.run(
+        "UPDATE history_bounds SET sealed_before = %s, packed_before = %s",
+        *(day + timedelta(days=1),) * 2,
+    )
+    fleet.run(
+        "INSERT INTO eta_model (learned_at, rides, crossing_s, arrival_s, wait_s, route_choice)"
+        " VALUES (now(), 1, 1, 1, array_fill(1::float8, ARRAY[21]), 'limits')"
+    )
+    fleet.run("INSERT INTO driver_pace SELECT model_id, %s, 1 FROM eta_model", ANNA)
+    fleet.run("SELECT driver_sampling__set_v1(%s, %s)", ANNA, '{"mode": "all"}')
+    return order_id
+
+
+def tables(fleet: Fleet) -> list[str]:
+    rows = fleet.run(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'doorstep'::regnamespace"
+        " AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'alembic_version'"
+    )
+    return sorted(row["relname"] for row in rows)
+
+
+def tables_with(fleet: Fleet, *texts: str) -> set[str]:
+    """Return the tables with a row that contains one of the texts, as text or as bytes."""
+    patterns = [f"%{text}%" for text in texts] + [f"%{text.encode().hex()}%" for text in texts]
+    return {
+        table
+        for table in tables(fleet)
+        if fleet.run(f"SELECT 1 FROM {table} t WHERE t::text LIKE ANY (%s)", patterns)
+    }
+
+
+def columns_of(fleet: Fleet, column: str) -> set[str]:
+    rows = fleet.run(
+        "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
+        " WHERE c.relnamespace = 'doorstep'::regnamespace AND c.relkind IN ('r', 'p')"
+        " AND NOT c.relispartition AND a.attname = %s AND NOT a.attisdropped",
+        column,
+    )
+    return {row["relname"] for row in rows}
+
+
+def exported(rows: Iterator[tuple[str, str]], kind: str, person_id: str) -> dict[str, Any]:
+    target = io.StringIO()
+    write_export(target, kind, person_id, rows)
+    document: dict[str, Any] = json.loads(target.getvalue())
+    return document
+
+
+def age_order(fleet: Fleet, order_id: UUID, days: float) -> None:
+    fleet.run(
+        "UPDATE orders SET ended_at = now() - make_interval(secs => %s * 86400)"
+        " WHERE order_id = %s",
+        *(days, order_id),
+    )
+
+
+def test_the_person_of_these_tests__has_a_row_in_every_table_of_drivers(fleet: Fleet) -> None:
+    """Or a table that was added since is not tested below."""
+    full_fleet(fleet)
+    with_a_driver = columns_of(fleet, "driver_id") | columns_of(fleet, "device_id")
+    assert with_a_driver <= tables_with(fleet, ANNA)
+    with_a_person = with_a_driver | columns_of(fleet, "order_id") | {"audit"}
+    assert set(tables(fleet)) == with_a_person | NOT_OF_A_PERSON
+
+
+def test_forget_driver__afterwards__no_row_has_the_id(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    order_id = full_fleet(fleet)
+    before = fleet.evidence(order_id), fleet.events(order_id), fleet.state(order_id)
+    erased = personal_data.forget_driver(conn, ANNA, "test")
+    assert tables_with(fleet, ANNA) == KEEP_THE_ID
+    assert (fleet.evidence(order_id), fleet.events(order_id), fleet.state(order_id)) == before
+    counts = {one.table_name: one.row_count for one in erased}
+    assert counts["fix_history"] == 3
+    assert min(counts.values()) >= 1
+    commands = fleet.run("SELECT * FROM order_command WHERE order_id = %s", order_id)
+    assert {row["actor_id"] for row in commands} == {"staff", "forgotten"}
+    audit = fleet.run("SELECT who, subject FROM audit WHERE action = 'driver.forget'")
+    assert audit == [{"who": "test", "subject": ANNA}]
+
+
+def test_forget_driver__a_replay_from_kafka__resurrects_nothing(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    full_fleet(fleet)
+    personal_data.forget_driver(conn, ANNA, "test")
+    replayed = fleet.record([make_fix(ANNA, 1), make_fix("d1", 1, n=1)])
+    assert replayed == [Outcome(0, "rejected", "forgotten")]
+    assert tables_with(fleet, ANNA) == KEEP_THE_ID
+
+
+def test_forget_driver__fixes_parked_meanwhile__are_dropped_without_a_dead_letter(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    fleet.add_drivers(ANNA)
+    with fleet.database.connect() as holder:
+        holder.execute("SELECT FROM driver_state WHERE driver_id = %s FOR UPDATE", [ANNA])
+        fleet.record([make_fix(ANNA, 1)])
+    fleet.run("UPDATE parked_fix SET driver_id = 'd0'")  # the lock of `forget` hides it
+    personal_data.forget_driver(conn, ANNA, "test")
+    fleet.run("UPDATE parked_fix SET driver_id = %s", ANNA)
+    fleet.run("SELECT record_parked_v1()")
+    assert tables_with(fleet, ANNA) == KEEP_THE_ID
+
+
+def test_forget_driver__with_an_open_order__is_refused_and_says_what_to_do(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    order_id = fleet.assigned_order("d1")
+    with pytest.raises(errors.OrderOpen, match=f"{order_id}: reassign, cancel or fail it first"):
+        personal_data.forget_driver(conn, "d1", "test")
+
+
+def test_forget_driver__its_id_again__is_refused(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    personal_data.forget_driver(conn, "d1", "test")
+    with pytest.raises(errors.IdForgotten, match="d1 was forgotten"):
+        change_device(conn, "driver", "d1", "add", "test", DeviceSecrets.draw("driver"))
+    conn.rollback()
+    [left_alone] = add_devices(conn, "driver", ["d1"])
+    assert left_alone.state == "removed"
+
+
+def test_forget_driver__two_who_began_in_one_microsecond__are_both_forgotten(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    at = now() - timedelta(hours=1)
+    for driver_id in ("d1", "d2"):
+        order_id = fleet.assigned_order(driver_id)
+        fleet.backdate_assignment(order_id, at)
+        fleet.command_order(order_id, "cancel")
+        personal_data.forget_driver(conn, driver_id, "test")
+    drivers = fleet.run("SELECT DISTINCT driver_id FROM assignment")
+    assert drivers == [{"driver_id": "forgotten"}]
+
+
+def test_forget_driver__unknown__is_said(conn: psycopg.Connection[Any]) -> None:
+    with pytest.raises(errors.UnknownDriver):
+        personal_data.forget_driver(conn, "nobody", "test")
+
+
+def test_forget_order__afterwards__tells_of_no_customer(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    order_id = fleet.assigned_order("d1", key="key-of-carla")
+    fleet.run("UPDATE orders SET customer_name = 'Carla Rossi' WHERE order_id = %s", order_id)
+    fleet.command_order(order_id, "cancel", actor="customer", actor_id="Carla Rossi")
+    age_order(fleet, order_id, 2)
+    [before] = fleet.run("SELECT * FROM orders WHERE order_id = %s", order_id)
+    personal_data.forget_order(conn, str(order_id), "test")
+    [after] = fleet.run("SELECT * FROM orders WHERE order_id = %s", order_id)
+    changed = {name for name in after if after[name] != before[name]}
+    assert set(after) == NEUTRAL | (changed - {"forgotten_at"})
+    place = f"{CUSTOMER.lon_deg}", f"{CUSTOMER.lat_deg}"
+    assert tables_with(fleet, "Carla", "key-of-carla", *place) == set()
+    assert fleet.run("SELECT 1 FROM access_token WHERE order_id = %s", order_id) == []
+    assert fleet.state(order_id) == "cancelled"
+    audit = fleet.run("SELECT subject FROM audit WHERE action = 'order.forget'")
+    assert audit == [{"subject": str(order_id)}]
+
+
+@pytest.mark.parametrize(("days", "end"), [(0.0, False), (0.9, True)])
+def test_forget_order__open_or_just_ended__is_refused(
+    fleet: Fleet, conn: psycopg.Connection[Any], days: float, end: bool
+) -> None:
+    order_id = fleet.assigned_order("d1")
+    if end:
+        fleet.command_order(order_id, "cancel")
+        age_order(fleet, order_id, days)
+    with pytest.raises(errors.OrderOpen, match=r"cancel or fail it first|repeat this after"):
+        personal_data.forget_order(conn, str(order_id), "test")
+
+
+def test_export_driver__every_table_with_a_driver__is_in_it(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    full_fleet(fleet)
+    document = exported(personal_data.export_driver(conn, ANNA), "driver", ANNA)
+    found = document["tables"]
+    assert columns_of(fleet, "driver_id") | columns_of(fleet, "device_id") <= set(found)
+    assert [row["seq"] for row in found["fix_history"]] == [1, 9, 2]
+    assert [row["seq"] for row in found["fix_chunk"]] == [1]
+    assert [row["command"] for row in found["driver_command"]] == ["on_duty"]
+    assert "token_sha256" not in found["access_token"][0]
+    assert "customer_lon_deg" not in found["assignment"][0]
+
+
+def test_export_driver__others__are_not_in_it(fleet: Fleet, conn: psycopg.Connection[Any]) -> None:
+    full_fleet(fleet)
+    text = json.dumps(exported(personal_data.export_driver(conn, "d2"), "driver", "d2"))
+    assert ANNA not in text
+
+
+def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    order_id = full_fleet(fleet)
+    fleet.run(
+        "INSERT INTO evidence (order_id, assignment_no, state, occurred_at)"
+        " VALUES (%s, 1, 'at_restaurant', now())",
+        order_id,
+    )
+    fleet.run("INSERT INTO order_watch VALUES (%s, now())", order_id)
+    person = str(order_id)
+    document = exported(personal_data.export_order(conn, person), "order", person)
+    assert columns_of(fleet, "order_id") - {"driver_state"} <= set(document["tables"])
+    assert ANNA not in json.dumps(document)
+
+
+def test_export__unknown__is_said(conn: psycopg.Connection[Any]) -> None:
+    with pytest.raises(errors.UnknownDriver):
+        next(personal_data.export_driver(conn, "nobody"))
+    with pytest.raises(errors.UnknownOrder):
+        next(personal_data.export_order(conn, str(uuid.uuid4())))
+
+
+def delivered_order(fleet: Fleet, driver_id: str) -> UUID:
+    """Bring an order to its customer by fixes, and deliver it."""
+    order_id = fleet.assigned_order(driver_id)
+    fleet.backdate_assignment(order_id, now() - timedelta(minutes=20))
+    legs = (RESTAURANT, 100), (RESTAURANT.north(600), 100), (CUSTOMER, 100)
+    fleet.record(make_walk(now() - timedelta(minutes=15), *legs, driver_id=driver_id))
+    fleet.command_order(order_id, "deliver")
+    return order_id
+
+
+def test_rebuild__after_forgetting__agrees_with_what_is_stored(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    """Evidence stays, and its fixes and places are gone."""
+    of_driver, of_customer = delivered_order(fleet, "d1"), delivered_order(fleet, "d2")
+    assert len(fleet.evidence(of_driver)) == 4
+    personal_data.forget_driver(conn, "d1", "test")
+    age_order(fleet, of_customer, 2)
+    personal_data.forget_order(conn, str(of_customer), "test")
+    rebuilt, _mended = rebuild(Rebuilder(conn))
+    assert rebuilt.orders == 2
+    unexpected = [one for one in rebuilt.differences if one.fields() != ["ended_at"]]  # aged above
+    assert [one.line() for one in unexpected] == []
+
+
+def expire(fleet: Fleet, kind: str, days: float) -> int:
+    """Expire a kind by a clock that is so many days ahead."""
+    [row] = fleet.run("SELECT retention__expire(%s, 500, %s) AS n", kind, now() + timedelta(days))
+    return int(row["n"])
+
+
+def test_retention_of_orders__past_their_days__are_anonymous(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order("d1")
+    assert expire(fleet, "orders", 900) == 0  # it is open
+    fleet.command_order(order_id, "cancel")
+    assert [expire(fleet, "orders", days) for days in (89, 91, 91)] == [0, 1, 0]
+    assert tables_with(fleet, f"{CUSTOMER.lon_deg}") == set()
+
+
+def test_retention_of_commands__past_their_days__keeps_who_was_on_duty(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order("d1")
+    fleet.command_order(order_id, "cancel", actor_id="vera")
+    fleet.command_driver("d1", "off_duty")
+    assert expire(fleet, "commands", 364) == 0
+    assert expire(fleet, "commands", 366) == 2  # on duty, and the assignment
+    assert expire(fleet, "commands", 366) == 0
+    left = fleet.run("SELECT command FROM driver_command WHERE driver_id = 'd1'")
+    assert left == [{"command": "off_duty"}]
+    assert tables_with(fleet, "vera") == {"audit"}
+    [outcome] = fleet.record([make_fix("d1")])
+    assert outcome.outcome == "dropped"
+
+
+def test_retention_of_tokens__what_opens_nothing__is_deleted_and_a_revoked_staff_token_stays(
+    fleet: Fleet,
+) -> None:
+    order_id = fleet.assigned_order("d1")
+    fleet.command_order(order_id, "cancel")
+    fleet.run(
+        "INSERT INTO access_token (token_sha256, role, driver_id, name, revoked_at, expires_at)"
+        " VALUES (%s, 'driver', 'd1', NULL, NULL, NULL), (%s, 'driver', 'd1', NULL, now(), NULL),"
+        " (%s, 'staff', NULL, 'stack', now(), NULL), (%s, 'staff', NULL, 'vera', NULL, now())",
+        *(letter * 32 for letter in (b"a", b"b", b"c", b"d")),
+    )
+    assert [expire(fleet, "tokens", days) for days in (29, 31)] == [0, 3]
+    left = fleet.run("SELECT role::text, name FROM access_token ORDER BY name")
+    assert left == [{"role": "staff", "name": "stack"}, {"role": "driver", "name": None}]
+
+
+def test_retention_of_clocks_and_positions__past_their_days__are_deleted(fleet: Fleet) -> None:
+    at = now()
+    fleet.record([make_fix(fix_at=at + timedelta(seconds=9), received_at=at)])
+    assert [expire(fleet, "clocks", days) for days in (2.9, 3.1)] == [0, 1]
+    assert [expire(fleet, "positions", days) for days in (89, 91, 91)] == [0, 1, 0]
+    assert fleet.driver()["geom"] is None
+    assert fleet.run("SELECT 1 FROM driver_cell") == []
+    assert fleet.record([make_fix(seq=2)]) == []
+    assert fleet.driver()["seq"] == 2
+
+
+def test_retention_of_the_audit__only_past_its_days__may_be_deleted(fleet: Fleet) -> None:
+    fleet.run(
+        "INSERT INTO audit (at, who, action) VALUES (now() - interval '364 days', 'a', 'b'),"
+        " (now() - interval '366 days', 'a', 'b')"
+    )
+    with pytest.raises(psycopg.Error, match="append-only"):
+        fleet.run("DELETE FROM audit")
+    with pytest.raises(psycopg.Error, match="append-only"):
+        fleet.run("UPDATE audit SET who = 'c'")
+    assert expire(fleet, "audit", 0) == 1
+
+
+def test_retention__a_service__can_neither_change_it_nor_turn_the_clock(
+    fleet: Fleet, database: Database
+) -> None:
+    statements = (
+        "UPDATE retention SET days = 30",
+        "SELECT retention__set_v1('audit', 30, 'x')",
+        "SELECT retention__expire('audit', 1, now() + interval '9 years')",
+        "SELECT * FROM forget_driver_v1('d1', 'x')",
+        "DELETE FROM audit",
+    )
+    refused = 0
+    for role in ("driver_events", "driver_api", "tracking_api", "customer", "broker_sync"):
+        with database.connect(role, autocommit=True) as conn:
+            for statement in statements:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    conn.execute(statement)
+                refused += 1
+    assert refused == 25
+
+
+def test_set_retention__below_what_the_rules_need__is_refused(
+    fleet: Fleet, conn: psycopg.Connection[Any]
+) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        personal_data.set_retention(conn, "orders", 2, "test")
+    conn.rollback()
+    personal_data.set_retention(conn, "history", 30, "test")
+    personal_data.set_keep_off_duty(conn, True, "test")
+    conn.commit()
+    assert {"kind": "history", "days": 30} in [
+        {"kind": one.kind, "days": one.days} for one in personal_data.list_retention(conn)
+    ]
+    assert personal_data.keeps_off_duty(conn)
+    entries = fleet.run(
+        "SELECT subject FROM audit WHERE action = 'retention.set' ORDER BY audit_id"
+    )
+    assert [one["subject"] for one in entries] == ["history", "off-duty"]
+
+
+def test_retention_worker__more_than_one_transaction_holds__expires_all(
+    fleet: Fleet, database: Database
+) -> None:
+    fleet.run(
+        "INSERT INTO audit (at, who, action)"
+        " SELECT now() - interval '400 days', 'a', 'b' FROM generate_series(1, %s)",
+        2 * ROWS_PER_COMMIT + 1,
+    )
+    rests: list[float] = []
+
+    def rest(worked_s: float) -> bool:
+        rests.append(worked_s)
+        return True
+
+    worker = RetentionWorker(Connection(database.url("driver_events"), "test"), rest)
+    assert worker.run() is False
+    assert fleet.run("SELECT 1 FROM audit WHERE who = 'a'") == []
+    assert len(rests) == 2
+
+
+def test_retention_worker__the_service_stops__ends_after_one_transaction(
+    fleet: Fleet, database: Database
+) -> None:
+    fleet.run(
+        "INSERT INTO audit (at, who, action)"
+        " SELECT now() - interval '400 days', 'a', 'b' FROM generate_series(1, %s)",
+        2 * ROWS_PER_COMMIT,
+    )
+    worker = RetentionWorker(
+        Connection(database.url("driver_events"), "test"), lambda _worked_s: False
+    )
+    worker.run()
+    assert len(fleet.run("SELECT 1 FROM audit WHERE who = 'a'")) == ROWS_PER_COMMIT

@@ -1,0 +1,66 @@
+// The sign-in page: trades a staff token for a session, which the browser keeps as a cookie that
+// scripts cannot read. The token comes from the form, or from the address (#token).
+const RESPONSE_TIMEOUT_MS = 10_000;
+const $ = (selector) => document.querySelector(selector);
+const form = $("form");
+const button = $("button");
+
+/** The page of this site to go to: `next` of the address, else the fleet's. */
+function nextPath() {
+  const url = new URL(new URLSearchParams(location.search).get("next") ?? "/fleet", location.origin);
+  const isOurs = url.origin === location.origin && url.pathname !== location.pathname;
+  return isOurs ? url.pathname + url.search : "/fleet";
+}
+
+/** What went wrong, and what to do about it. */
+function explain(response) {
+  if (response.status === 429) {
+    return `Too many attempts. Try again in ${response.headers.get("Retry-After")} s.`;
+  }
+  if (response.status === 403) {
+    return `The server does not accept pages from ${location.origin}. Open its own address.`;
+  }
+  if (response.status >= 500) return "The server cannot check the token now. Try again in a moment.";
+  return "This token is not valid: it is mistyped, expired or revoked. An admin can replace it.";
+}
+
+async function signIn(token) {
+  button.disabled = true;
+  $("#error").textContent = "";
+  try {
+    const response = await fetch("/session", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ token }),
+      signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS),
+    });
+    if (response.ok) return location.replace(nextPath());
+    $("#error").textContent = explain(response);
+  } catch {
+    $("#error").textContent = "The server does not answer. Check the connection and try again.";
+  }
+  button.disabled = false;
+  $("input").focus();
+}
+
+/** Sign in with the token of the address, which leaves the address and the history at once. */
+function takeFromAddress() {
+  const token = decodeURIComponent(location.hash.slice(1));
+  if (!token) return false;
+  history.replaceState(null, "", location.pathname + location.search);
+  signIn(token);
+  return true;
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const token = new FormData(form).get("token").trim();
+  form.reset();
+  signIn(token);
+});
+addEventListener("hashchange", takeFromAddress);
+if (new URLSearchParams(location.search).has("ended")) {
+  $("#reason").textContent = "Your session has ended. Sign in again to continue.";
+  $("#reason").hidden = false;
+}
+if (!takeFromAddress()) $("input").focus();
