@@ -30,11 +30,8 @@ from tests.factories import CUSTOMER, RESTAURANT, make_fix, make_walk, now, numb
 from tests.sql.fleet import Fleet
 
 ANNA = "anna-5f1c"
-KEEP_THE_ID = {
-    "audit",
-    "device_credential",
-    "phone_credential",
-}  # what was done, and that the id is taken
+# What was done, and that the ids of a driver and of a phone are taken.
+KEEP_THE_ID = {"audit", "device_credential", "phone_credential"}
 # Columns of orders that tell of nobody.
 NEUTRAL = {
     *("order_id", "restaurant_id", "policy_id", "created_at", "state", "assignment_no"),
