@@ -1,4 +1,4 @@
-"""Credentials of drivers' phone apps."""
+"""Reads in one statement each: tokens, what customers see, nearest drivers, tiles."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0010_phones.sql"))
+    connection.execute(read_sql("migrations/versions/0010_reads.sql"))
