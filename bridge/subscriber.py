@@ -21,7 +21,14 @@ from bridge import metrics
 from bridge.bulk_client import BulkClient
 from bridge.publish_parser import ReceivedMessage
 from doorstep.errors import MalformedPacket
-from doorstep.mqtt_topics import POSITION, SERIES_FILTER, SERIES_PREFIX, STATUS, filter_of
+from doorstep.mqtt_topics import (
+    PHONE_FILTER,
+    POSITION,
+    SERIES_FILTER,
+    SERIES_PREFIX,
+    STATUS,
+    filter_of,
+)
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
 
@@ -172,7 +179,15 @@ class Subscriber:
             retainAsPublished=True,
             retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
         )
-        client.subscribe([*((one, options) for one in filters), (SERIES_FILTER, series_options)])
+        # Phone apps retain their last position: a new session has had it, or it is too old.
+        phone_options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        client.subscribe(
+            [
+                *((one, options) for one in filters),
+                (SERIES_FILTER, series_options),
+                (PHONE_FILTER, phone_options),
+            ]
+        )
         client.subscribe(DROPPED_TOPIC, options=SubscribeOptions(qos=0))
 
     def _on_subscribe(

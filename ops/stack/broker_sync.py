@@ -22,6 +22,7 @@ from doorstep.settings import ServiceSettings
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 from doorstep.telemetry import configure_logging, get_logger
+from ops.stack import mosquitto
 from ops.stack.paths import StackPaths
 from ops.stack.supervisor import Supervisor
 
@@ -36,6 +37,8 @@ class BrokerSyncSettings(ServiceSettings):
     database_url: SecretStr
     fleet_key_file: Path
     mosquitto_password_file: Path
+    mosquitto_acl_file: Path | None = None  # without one, phone apps may not log in at the brokers
+    mosquitto_acl_template: Path = mosquitto.ACL
     bridge_mqtt_password: SecretStr
     driver_events_mqtt_password: SecretStr
     stack_mqtt_password: SecretStr = SecretStr("")
@@ -103,6 +106,8 @@ def main() -> int:
         settings.service_passwords(),
         settings.mosquitto_password_file,
         reload_through_supervisor(paths) if paths else lambda: None,
+        settings.mosquitto_acl_file,
+        settings.mosquitto_acl_template.read_text(encoding="utf-8"),
     )
     follow(settings, sync)
     return 0

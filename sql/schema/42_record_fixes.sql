@@ -591,7 +591,8 @@ BEGIN
 END
 $$;
 
--- No caller receives the outcome of a parked fix, so a rejected one becomes a dead letter here.
+-- No caller receives the outcome of a parked fix, so a rejected one becomes a dead letter here. But
+-- a parked fix without a boot is a phone app's, whose copies with other values are duplicates.
 CREATE FUNCTION parked_fix__add_dead_letters(outcomes fix_outcome[])
 RETURNS void LANGUAGE sql
 SET enable_hashjoin = on
@@ -608,5 +609,5 @@ AS $$
             jsonb_build_array('received_at_ms',
                 round(extract(epoch FROM i.received_at) * 1000)::int8::text))
     FROM unnest(outcomes) o JOIN pg_temp.incoming_fix i ON i.n = o.n
-    WHERE o.n < 0 AND o.outcome IN ('rejected', 'conflict')
+    WHERE o.n < 0 AND (o.outcome = 'rejected' OR (o.outcome = 'conflict' AND i.boot IS NOT NULL))
 $$;

@@ -59,4 +59,8 @@ GRANT EXECUTE ON FUNCTION
     customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1
 TO customer;
 
-GRANT EXECUTE ON FUNCTION changed_devices_v2 TO broker_sync;
+GRANT EXECUTE ON FUNCTION
+    changed_devices_v2, changed_phones_v1, register_phone_tokens_v1
+TO broker_sync;
+GRANT EXECUTE ON FUNCTION find_phone_v1, add_phone_dead_letters_v1 TO driver_api;
+GRANT EXECUTE ON FUNCTION phone_credential__heard_v1 TO driver_api, driver_events;
