@@ -51,11 +51,50 @@ def _battery(result: Result) -> Result:
     return {"name": "battery", "runs": 1, "unit": "% saved, metres", **result}
 
 
+def _storm(result: Result) -> Result:
+    runs = [one["last_snapshot_s"] for one in result["storms"]]
+    measurements = Measurements("storm", "s until the last viewer has a snapshot", [])
+    measurements.set_runs("storm", runs)
+    measurements.set_runs("pages", [one["last_snapshot_s"] for one in result["pages"]])
+    return measurements.result() | {"details": result}
+
+
 def _record_fixes(result: Result) -> Result:
     costs = {f"batches of {size}": one for size, one in result["server_cpu_us_per_fix"].items()}
     ours = max(costs, key=lambda variant: int(variant.split()[-1]))
     shaped = _measured("record-fixes", "µs of the server's CPU per fix", costs.pop(ours), costs)
     return shaped | {"ours_is": ours, "runs": result["batches"], "details": result}
+
+
+def _write_path(result: Result) -> Result:
+    parts = {
+        f"{each} of a driver": _measured(
+            "write-path",
+            "µs of the server's CPU per fix",
+            costs["cpu_us_per_fix"]["record_fixes"],
+            {"bare": costs["cpu_us_per_fix"]["bare"]},
+        )
+        for each, costs in result["fixes_of_a_driver"].items()
+    }
+    unit = "µs of the server's CPU per fix"
+    runs = result["batches"]
+    return {"name": "write-path", "runs": runs, "unit": unit, "parts": parts, "details": result}
+
+
+def _attacks(result: Result) -> Result:
+    latencies = {
+        name: {
+            "min": one["due_to_commit_ms"]["p50"],
+            "median": one["due_to_commit_ms"]["p95"],
+            "max": one["due_to_commit_ms"]["p99"],
+        }
+        for name, one in result["variants"].items()
+    }
+    ours = next(iter(latencies))
+    shaped = _measured(
+        "attacks", "ms, due to commit: p50, p95, p99", latencies.pop(ours), latencies
+    )
+    return shaped | {"ours_is": ours, "details": result}
 
 
 def _growth(result: Result) -> Result:
@@ -123,6 +162,20 @@ BENCHMARKS = {
             _record_fixes,
         ),
         Benchmark(
+            "write-path",
+            "bench.write_path",
+            "record_fixes, vs a bare COPY and INSERT of the same rows",
+            ("--drivers", "10000", "--batches", "10"),
+            _write_path,
+        ),
+        Benchmark(
+            "attacks",
+            "bench.attacks",
+            "commits of other drivers beside odd seqs, voids, endless boots, a flood",
+            ("--drivers", "2000", "--fixes", "8000"),
+            _attacks,
+        ),
+        Benchmark(
             "growth",
             "bench.growth",
             "cost per fix as the fleet and the history grow",
@@ -143,6 +196,13 @@ BENCHMARKS = {
             ("--drivers", "2000", "--requests", "60", "--runs", "2"),
         ),
         Benchmark(
+            "storm",
+            "bench.storm",
+            "18,000 viewers come back after a crash; 1,000 pages open at once",
+            ("--viewers", "500", "--orders", "100", "--pages", "100", "--runs", "1"),
+            _storm,
+        ),
+        Benchmark(
             "eta",
             "bench.eta",
             "estimated arrivals, vs straight line and constant speed",
@@ -155,6 +215,12 @@ BENCHMARKS = {
             ("--viewers", "500", "--many", "0", "--rounds", "5", "--runs", "3"),
             _fanout,
             is_quick=True,
+        ),
+        Benchmark(
+            "pages",
+            "bench.pages",
+            "time until the customer's page shows state and map, CPU and network slowed down",
+            ("--runs", "2"),
         ),
         Benchmark(
             "battery",
