@@ -291,6 +291,14 @@ MUTATIONS = (
         ((COMMAND, "verb IN ('assign', 'reassign', 'pick_up')", "verb IN ('pick_up')"),),
     ),
     Mutation(
+        "carrying does not begin with the command to pick up",
+        ((COMMAND, "(picked_up_at > at) IS NOT FALSE", "false"),),
+    ),
+    Mutation(
+        "a closed assignment keeps what the newest fix proved after its end",
+        ((COMMAND, "d.fix_at >= greatest(at, a.assigned_at)", "false"),),
+    ),
+    Mutation(
         "what was parked is forgotten",
         ((ATTEMPT, "EXISTS (SELECT FROM parked_fix WHERE content IS NULL)", "false"),),
     ),
