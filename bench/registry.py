@@ -203,6 +203,12 @@ BENCHMARKS = {
             _storm,
         ),
         Benchmark(
+            "commands",
+            "bench.commands",
+            "an order's commands, vs plain tables",
+            ("--drivers", "2000", "--orders", "20", "--rounds", "2"),
+        ),
+        Benchmark(
             "eta",
             "bench.eta",
             "estimated arrivals, vs straight line and constant speed",
