@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,6 @@ Progress = Callable[[str], None]
 
 PREFIX = "load-"
 BATCH = 250  # orders in one statement
-ANALYZE_BELOW = 5_000
 SESSIONS = max(2, os.cpu_count() or 2)
 CENTRE = (11.2556, 43.7696)  # of Florence: idle routes start around it
 RADIUS_M = 2500.0
@@ -146,7 +146,11 @@ def create_fixtures(stack: Stack, options: LoadOptions, progress: Progress) -> L
         boot = f"{WATCHED_BOOT * alone}{random_of.getrandbits(40):010x}"
         fixes = 1 if alone else options.fixes_per_message
         devices.append(Device(driver_id, boot, index / options.devices, route, fixes))
+    began_s = time.monotonic()
     orders = _in_batches(stack, planned, _open_orders, "orders", progress)
+    with translated(), connect(stack.database_admin_url, application_name="load") as conn:
+        conn.execute(read_sql("load/analyze.sql"))
+    progress(f"{len(planned):,} orders prepared in {time.monotonic() - began_s:.0f} s")
     return LoadFleet(devices, shards_of(devices, options.brokers), orders)
 
 
@@ -234,9 +238,6 @@ def _in_batches(
                     break
                 results += work(conn, part)
                 conn.commit()
-                if done[0] < ANALYZE_BELOW:  # replan: the first plans assumed empty tables
-                    conn.execute(read_sql("load/analyze.sql"))
-                    conn.commit()
                 done[0] += len(part)
                 if done[0] % 1_000 < len(part):
                     progress(f"{what}: {done[0]:,} of {len(items):,}")

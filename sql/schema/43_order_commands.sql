@@ -34,6 +34,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -76,6 +80,10 @@ $$;
 -- Applies one command. Commands on one order are serialized by an advisory lock, then lock the
 -- driver row, then the order row: the lock order of record_fixes_v1. Services execute a function
 -- per actor: command_order_as_staff_v1, driver_command_order_v1, customer_cancel_v1.
+--
+-- Every fix that is stored has derived its evidence, and while the driver's row is locked none is
+-- added. So a command derives evidence only if there is a fix that it makes count, or count no
+-- more: one dated at its instant or later.
 CREATE FUNCTION apply_order_command_v1(
     of_order_id uuid, command_name text, by_actor text, by_actor_id text, to_driver_id text,
     with_idempotency_key text
@@ -87,37 +95,47 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key, in the triggers too
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
     verb CONSTANT order_verb := command_name;
     by_role CONSTANT actor := by_actor;
     o orders;
-    a assignment;  -- the open assignment
+    a record;  -- the current assignment
+    is_open bool;
     repeated order_command;
     chosen_driver_id text;
     target order_state;
     target_no int;
     at timestamptz;
+    counts_from timestamptz;  -- fixes from this instant on may prove something new
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
-    SELECT * INTO o FROM orders WHERE order_id = of_order_id;
+    SELECT t.assignment_no, t.driver_id, t.assigned_at, t.ended_at, t.picked_up_at INTO a
+        FROM orders k
+        LEFT JOIN assignment t ON t.order_id = k.order_id AND t.assignment_no = k.assignment_no
+        WHERE k.order_id = of_order_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
     END IF;
-    IF by_role = 'driver' AND NOT EXISTS (
-        SELECT FROM assignment WHERE order_id = of_order_id AND assignment_no = o.assignment_no
-            AND driver_id = by_actor_id
-    ) AND NOT EXISTS (  -- a driver who repeats a decline no longer has the order
+    is_open := a.driver_id IS NOT NULL AND a.ended_at IS NULL;
+    IF by_role = 'driver' AND a.driver_id IS DISTINCT FROM by_actor_id AND NOT EXISTS (
+        -- a driver who repeats a decline no longer has the order
         SELECT FROM order_command WHERE order_id = of_order_id AND actor = 'driver'
             AND idempotency_key = with_idempotency_key AND actor_id = by_actor_id
     ) THEN
         RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
     END IF;
-    SELECT * INTO repeated FROM order_command
-        WHERE order_id = of_order_id AND actor = by_role AND actor_id = by_actor_id
-            AND idempotency_key = with_idempotency_key;
-    IF FOUND THEN
+    IF with_idempotency_key IS NOT NULL THEN
+        SELECT * INTO repeated FROM order_command
+            WHERE order_id = of_order_id AND actor = by_role AND actor_id = by_actor_id
+                AND idempotency_key = with_idempotency_key;
+    END IF;
+    IF repeated.order_id IS NOT NULL THEN
         IF repeated.command <> verb OR repeated.driver_id <> to_driver_id THEN
             RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
         END IF;
@@ -147,12 +165,14 @@ BEGIN
     END IF;
 
     -- Lock the rows, drivers first
-    SELECT * INTO a FROM assignment WHERE order_id = of_order_id AND ended_at IS NULL;
-    PERFORM FROM driver_state d
-        WHERE d.driver_id IN (
-            a.driver_id, CASE WHEN verb IN ('assign', 'reassign') THEN to_driver_id END
-        )
-        ORDER BY d.driver_id FOR NO KEY UPDATE;
+    IF is_open OR verb IN ('assign', 'reassign') THEN
+        PERFORM FROM driver_state d
+            WHERE d.driver_id IN (
+                CASE WHEN is_open THEN a.driver_id END,
+                CASE WHEN verb IN ('assign', 'reassign') THEN to_driver_id END
+            )
+            ORDER BY d.driver_id FOR NO KEY UPDATE;
+    END IF;
     SELECT * INTO o FROM orders WHERE order_id = of_order_id FOR NO KEY UPDATE;
     at := clock_timestamp();
 
@@ -163,7 +183,8 @@ BEGIN
     END IF;
 
     IF verb IN ('assign', 'reassign') THEN
-        chosen_driver_id := orders__choose_driver(o, to_driver_id, a.driver_id);
+        chosen_driver_id := orders__choose_driver(
+            o, to_driver_id, CASE WHEN is_open THEN a.driver_id END);
     END IF;
     target_no := CASE
         WHEN verb IN ('decline', 'reassign') THEN o.assignment_no + 1
@@ -176,10 +197,15 @@ BEGIN
     VALUES (of_order_id, verb, by_role, by_actor_id, chosen_driver_id, o.state, target, target_no,
         with_idempotency_key, at);
 
-    IF a.order_id IS NOT NULL AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
+    IF is_open AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
         UPDATE assignment SET ended_at = greatest(at, assigned_at), ended_by = verb
             WHERE order_id = of_order_id AND assignment_no = a.assignment_no;
-        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[a.assignment_no], true);
+        IF EXISTS (
+            SELECT FROM driver_state d
+            WHERE d.driver_id = a.driver_id AND d.fix_at >= greatest(at, a.assigned_at)
+        ) THEN
+            PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[a.assignment_no], true);
+        END IF;
     END IF;
     IF chosen_driver_id IS NOT NULL THEN
         INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
@@ -187,11 +213,19 @@ BEGIN
         SELECT of_order_id, target_no, chosen_driver_id,
             -- the windows of a driver never overlap, even if the clock is set back
             greatest(at, (
-                SELECT max(greatest(ended_at, assigned_at + interval '1 microsecond'))
+                SELECT greatest(ended_at, assigned_at + interval '1 microsecond')
                 FROM assignment t WHERE t.driver_id = chosen_driver_id
+                ORDER BY t.assigned_at DESC LIMIT 1
             )),
             o.policy_id, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
-        FROM restaurant r WHERE r.restaurant_id = o.restaurant_id;
+        FROM restaurant r WHERE r.restaurant_id = o.restaurant_id
+        RETURNING assigned_at INTO counts_from;
+    ELSIF verb = 'pick_up' THEN
+        -- carrying begins now, unless the fixes have proved that it began before
+        counts_from := greatest(at, a.assigned_at);
+        UPDATE assignment SET picked_up_at = at
+            WHERE order_id = of_order_id AND assignment_no = a.assignment_no
+                AND (picked_up_at > at) IS NOT FALSE;
     END IF;
     IF target <> o.state OR target_no <> o.assignment_no THEN
         UPDATE orders SET state = target, assignment_no = target_no, state_at = at,
@@ -199,7 +233,10 @@ BEGIN
             ended_at = CASE WHEN target IN ('delivered', 'cancelled', 'failed') THEN at END
         WHERE order_id = of_order_id;
     END IF;
-    IF verb IN ('assign', 'reassign', 'pick_up') THEN  -- fixes may already be stored
+    IF verb IN ('assign', 'reassign', 'pick_up') AND EXISTS (  -- fixes may already be stored
+        SELECT FROM driver_state d
+        WHERE d.driver_id = coalesce(chosen_driver_id, a.driver_id) AND d.fix_at >= counts_from
+    ) THEN
         PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[target_no], false);
         PERFORM orders__apply_evidence(ARRAY[of_order_id]);
     END IF;
@@ -217,11 +254,13 @@ RETURNS TABLE (
     restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
     created_at timestamptz, assigned_at timestamptz, ended_at timestamptz
 )
-LANGUAGE sql SECURITY DEFINER
+LANGUAGE plpgsql SECURITY DEFINER  -- in SQL it would be planned again for each call
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT * FROM apply_order_command_v1(
-        of_order_id, command_name, 'staff', by_name, to_driver_id, with_idempotency_key)
+BEGIN
+    RETURN QUERY SELECT * FROM apply_order_command_v1(
+        of_order_id, command_name, 'staff', by_name, to_driver_id, with_idempotency_key);
+END
 $$;
 
 -- Chooses and locks the driver of a new assignment: the named one, or the nearest available one.
@@ -233,6 +272,7 @@ AS $$
 DECLARE
     is_free bool;
     candidate text;
+    at_most int;
     polls_left int := 50;  -- 50 x 20 ms = 1 s
 BEGIN
     IF named_driver_id IS NOT NULL THEN
@@ -246,22 +286,28 @@ BEGIN
         END IF;
         RETURN named_driver_id;
     END IF;
-    FOR candidate IN
-        SELECT n.driver_id FROM restaurant r
-        CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, 100) n
-        WHERE r.restaurant_id = o.restaurant_id AND n.driver_id IS DISTINCT FROM excluded_driver_id
-        ORDER BY n.distance_m
-    LOOP
+    -- The few nearest are found in a small box; the others count only if none of these is free.
+    FOREACH at_most IN ARRAY ARRAY[5, 100] LOOP
+        FOR candidate IN
+            SELECT n.driver_id FROM restaurant r
+            CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, at_most) n
+            WHERE r.restaurant_id = o.restaurant_id
+                AND n.driver_id IS DISTINCT FROM excluded_driver_id
+            ORDER BY n.distance_m
         LOOP
-            PERFORM FROM driver_state d WHERE d.driver_id = candidate AND d.state = 'available'
-                FOR NO KEY UPDATE SKIP LOCKED;
-            IF FOUND THEN
-                RETURN candidate;
-            END IF;
-            PERFORM FROM driver_state d WHERE d.driver_id = candidate AND d.state = 'available';
-            EXIT WHEN NOT FOUND OR polls_left = 0;
-            polls_left := polls_left - 1;
-            PERFORM pg_sleep(0.02);
+            LOOP
+                PERFORM FROM driver_state d
+                    WHERE d.driver_id = candidate AND d.state = 'available'
+                    FOR NO KEY UPDATE SKIP LOCKED;
+                IF FOUND THEN
+                    RETURN candidate;
+                END IF;
+                PERFORM FROM driver_state d
+                    WHERE d.driver_id = candidate AND d.state = 'available';
+                EXIT WHEN NOT FOUND OR polls_left = 0;
+                polls_left := polls_left - 1;
+                PERFORM pg_sleep(0.02);
+            END LOOP;
         END LOOP;
     END LOOP;
     RAISE EXCEPTION 'no driver on duty is free and near' USING ERRCODE = 'DS007';

@@ -2,7 +2,13 @@
 
 -- Derives the state from the duty and the order of the open assignment. Writes only changed rows.
 CREATE FUNCTION driver_state__derive(of_drivers text[])
-RETURNS void LANGUAGE sql AS $$
+RETURNS void LANGUAGE plpgsql  -- in SQL it would be planned again for each call
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
     UPDATE driver_state d SET state = s.state, order_id = s.order_id
     FROM (
         SELECT k.driver_id, o.order_id,
@@ -20,7 +26,8 @@ RETURNS void LANGUAGE sql AS $$
         WHERE k.driver_id = ANY (of_drivers)
     ) s
     WHERE d.driver_id = s.driver_id
-        AND (d.state, d.order_id) IS DISTINCT FROM (s.state, s.order_id)
+        AND (d.state, d.order_id) IS DISTINCT FROM (s.state, s.order_id);
+END
 $$;
 
 CREATE FUNCTION apply_driver_command_v1(

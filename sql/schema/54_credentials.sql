@@ -1,11 +1,15 @@
 -- Credentials of devices and staff, and the audit.
 
 CREATE FUNCTION record_audit_v1(by_who text, did_action text, to_subject text, with_detail jsonb)
-RETURNS void LANGUAGE sql SECURITY DEFINER
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER  -- in SQL it would be planned again for each call
 SET search_path = doorstep, public, pg_temp
 AS $$
-    INSERT INTO audit (who, action, subject, detail)
-    SELECT by_who, did_action, to_subject, with_detail WHERE by_who IS NOT NULL
+BEGIN
+    IF by_who IS NOT NULL THEN
+        INSERT INTO audit (who, action, subject, detail)
+        VALUES (by_who, did_action, to_subject, with_detail);
+    END IF;
+END
 $$;
 
 CREATE FUNCTION credential_version__next()

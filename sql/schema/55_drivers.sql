@@ -7,7 +7,9 @@ AS $$
 DECLARE
     found_id text;
 BEGIN
-    SELECT t.driver_id INTO found_id FROM find_token_v1(of_token_sha256) t WHERE t.role = 'driver';
+    SELECT t.driver_id INTO found_id FROM access_token t
+        WHERE t.token_sha256 = of_token_sha256 AND t.role = 'driver' AND t.revoked_at IS NULL
+            AND (t.expires_at IS NULL OR clock_timestamp() < t.expires_at);
     IF found_id IS NULL THEN
         RAISE EXCEPTION 'this token is not a driver''s' USING ERRCODE = 'DS026';
     END IF;

@@ -3,18 +3,17 @@
 
 CREATE FUNCTION order_command__guard()
 RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    o orders;
 BEGIN
-    SELECT * INTO o FROM orders WHERE order_id = NEW.order_id;
-    IF o.state <> NEW.from_state OR NOT EXISTS (
-        SELECT FROM order_transition t
-        WHERE t.from_state = NEW.from_state AND t.to_state = NEW.to_state AND t.via = 'command'
+    IF NOT EXISTS (
+        SELECT FROM orders o
+        JOIN order_transition t ON t.from_state = o.state
+        WHERE o.order_id = NEW.order_id AND t.from_state = NEW.from_state
+            AND t.to_state = NEW.to_state AND t.via = 'command'
             AND t.command = NEW.command AND t.actor = NEW.actor
     ) THEN
         PERFORM orders__raise_illegal_transition(
             NEW.order_id, NEW.command::text, o.state, NEW.actor
-        );
+        ) FROM orders o WHERE o.order_id = NEW.order_id;
     END IF;
     RETURN NEW;
 END

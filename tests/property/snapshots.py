@@ -73,6 +73,8 @@ LEFT_OUT = {
     "driver_state": {
         "hot_padding": "reserves space on the page",
         "quota_at": "moved by every copy; no case reaches a quota",
+        "settled_to": "compared as driver_boot",
+        "is_in_new_cell": "compared as driver_cell",
         "kept_from": "derived from driver_command, and saves a look at it",
     },
     "order_event": {"recorded_at": _WRITTEN_DOWN},
@@ -84,6 +86,7 @@ LEFT_OUT = {
         "customer_name": "the client's word, never looked at",
         "forgotten_at": "no case erases anything",
         "idempotency_key": "the client's word; the cases make each order once",
+        "created_by": "whose idempotency_key it is",
     },
     "parked_fix": dict.fromkeys(
         ("parked_id", "parked_at", "fix_at", "received_at", "reason", "content", *MEASURED),

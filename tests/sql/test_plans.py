@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -39,14 +40,37 @@ ROWS_READ = """
 SELECT regexp_replace(relname, '_[0-9]+$', '') AS name,
     sum(seq_tup_read)::int AS scanned, sum(idx_tup_fetch)::int AS looked_up
 FROM pg_stat_xact_user_tables
-WHERE relname ~ '^(evidence|assignment|orders|order_command|fix_history_[0-9]+)$'
+WHERE relname ~ '^(evidence|assignment|orders|order_command|fix_history_[0-9]+|order_event'
+    '|driver_state|access_token|audit)$'
 GROUP BY 1
 """
 TABLES = ("evidence", "assignment", "orders", "order_command", "fix_history")
+COMMAND_TABLES = (*TABLES, "order_event", "driver_state", "access_token", "audit")
+MOST_ROWS = 40  # of all tables, of one command; triggers and foreign keys included
 
 
 def rows_read(fleet: Fleet) -> dict[str, tuple[int, int]]:
     return {row["name"]: (row["scanned"], row["looked_up"]) for row in fleet.run(ROWS_READ)}
+
+
+def deliver_an_order(fleet: Fleet, driver_id: str) -> dict[str, tuple[int, int]]:
+    """Take an order through all commands; return the rows that each scanned and looked up."""
+    read: dict[str, tuple[int, int]] = {}
+    order_id: UUID | None = None
+    for command in ("create", "confirm", "assign", "reassign", "pick_up", "deliver"):
+        with fleet.conn.transaction():
+            before = rows_read(fleet)
+            if order_id is None:
+                order_id = fleet.create_order(key=f"of {driver_id}", who="anna")["order_id"]
+            else:
+                to_driver = {"assign": driver_id, "reassign": "d3"}.get(command)
+                fleet.command_order(order_id, command, driver_id=to_driver, key=command)
+            after = rows_read(fleet)
+        read[command] = (
+            sum(after[name][0] - before[name][0] for name in COMMAND_TABLES),
+            sum(after[name][1] - before[name][1] for name in COMMAND_TABLES),
+        )
+    return read
 
 
 def test_record_fixes__plans_from_when_all_was_empty__read_by_key(fleet: Fleet) -> None:
@@ -74,10 +98,33 @@ def test_record_fixes__plans_from_when_all_was_empty__read_by_key(fleet: Fleet) 
         after = rows_read(fleet)
 
     assert fleet.state(order_id) == "picked_up"
-    scanned = {name: after[name][0] - before[name][0] for name in after}
+    scanned = {name: after[name][0] - before[name][0] for name in TABLES}
     assert scanned == dict.fromkeys(TABLES, 0)
-    looked_up = {name: after[name][1] - before[name][1] for name in after}
+    looked_up = {name: after[name][1] - before[name][1] for name in TABLES}
     assert max(looked_up[name] for name in TABLES if name != "fix_history") < OTHERS, looked_up
+
+
+def test_record_fixes__over_the_quota__looks_up_its_own_drivers_alone(fleet: Fleet) -> None:
+    fleet.add_drivers(*(f"other-{n}" for n in range(OTHERS)), on_duty=False)
+    fleet.run("VACUUM ANALYZE")
+    at = now()
+    flood = [make_fix(seq=n, received_at=at, late_s=n / 10) for n in range(1, 2501)]
+    fleet.record(numbered(flood[:2000]))
+    with fleet.conn.transaction():
+        before = drivers_read(fleet)
+        outcomes = fix_writer.record_fixes(fleet.conn, numbered(flood[2000:]))
+        after = drivers_read(fleet)
+    assert {outcome.reason for outcome in outcomes} == {"over_quota"}
+    assert after - before < 10
+
+
+def drivers_read(fleet: Fleet) -> int:
+    """How many rows of driver_state this session has read."""
+    [row] = fleet.run(
+        "SELECT (seq_tup_read + idx_tup_fetch)::int AS count FROM pg_stat_xact_user_tables"
+        " WHERE relname = 'driver_state'"
+    )
+    return int(row["count"])
 
 
 # -- reads ------------------------------------------------------------------------------------
@@ -139,3 +186,18 @@ def test_reads__plans_from_when_all_was_empty__scan_no_table(fleet: Fleet, name:
         }
     assert len(found) >= 1
     assert max(scanned.values()) <= 10, scanned
+
+
+def test_commands__plans_from_when_all_was_empty__read_few_rows(fleet: Fleet) -> None:
+    fleet.run("VACUUM ANALYZE")
+    fleet.add_drivers("d3")
+    deliver_an_order(fleet, "d1")  # plans are made
+    fleet.add_drivers(*(f"other-{n}" for n in range(OTHERS)))
+    fleet.run(MANY_ORDERS)  # of d2
+    start_at = now() - timedelta(minutes=10)
+    fleet.record(numbered(make_walk(start_at, (RESTAURANT, 60), (AWAY, 100), driver_id="d2")))
+
+    read = deliver_an_order(fleet, "d2")
+
+    assert {command: scanned for command, (scanned, _) in read.items()} == dict.fromkeys(read, 0)
+    assert max(looked_up for _, looked_up in read.values()) <= MOST_ROWS, read

@@ -1,0 +1,374 @@
+-- Commands of orders in a millisecond: plans that are kept, and evidence derived only if a fix can
+-- change it.
+
+SET LOCAL search_path = doorstep, public;
+SET LOCAL check_function_bodies = off;  -- functions may refer to objects that are created later
+
+-- Creates an order and its customer's token. Under an idempotency key that by_name has used before,
+-- returns that order and ignores the token: an order never gets a second good one.
+CREATE OR REPLACE FUNCTION create_order_v2(
+    at_restaurant_id int, to_lon_deg float8, to_lat_deg float8, token_sha256 bytea,
+    with_policy_id int, with_idempotency_key text, for_customer_name text, by_name text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz, created bool
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    pinned_policy_id CONSTANT int := coalesce(with_policy_id, 1);
+    created_order orders;
+    is_new bool;
+BEGIN
+    IF NOT EXISTS (SELECT FROM restaurant WHERE restaurant_id = at_restaurant_id) THEN
+        RAISE EXCEPTION 'there is no restaurant %', at_restaurant_id USING ERRCODE = 'DS004';
+    END IF;
+    IF NOT EXISTS (SELECT FROM policy WHERE policy_id = pinned_policy_id) THEN
+        RAISE EXCEPTION 'there is no policy %', pinned_policy_id USING ERRCODE = 'DS005';
+    END IF;
+    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id, idempotency_key, customer_name,
+        created_by)
+    VALUES (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id, with_idempotency_key,
+        for_customer_name, coalesce(by_name, ''))
+    ON CONFLICT (created_by, idempotency_key) DO NOTHING
+    RETURNING * INTO created_order;
+    is_new := FOUND;
+    IF is_new THEN
+        INSERT INTO access_token (token_sha256, role, order_id)
+        VALUES (token_sha256, 'customer', created_order.order_id);
+        PERFORM record_audit_v1(by_name, 'order.create', created_order.order_id::text, NULL);
+    ELSE
+        SELECT * INTO STRICT created_order FROM orders
+            WHERE created_by = coalesce(by_name, '') AND idempotency_key = with_idempotency_key;
+        IF (created_order.restaurant_id, created_order.lon_deg, created_order.lat_deg,
+            created_order.policy_id, created_order.customer_name)
+            IS DISTINCT FROM (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id,
+            for_customer_name)
+        THEN
+            RAISE EXCEPTION 'this key made another order' USING ERRCODE = 'DS008';
+        END IF;
+    END IF;
+    RETURN QUERY SELECT v.*, is_new FROM order_now v WHERE v.order_id = created_order.order_id;
+END
+$$;
+
+-- Applies one command. Commands on one order are serialized by an advisory lock, then lock the
+-- driver row, then the order row: the lock order of record_fixes_v1. Services execute a function
+-- per actor: command_order_as_staff_v1, driver_command_order_v1, customer_cancel_v1.
+--
+-- Every fix that is stored has derived its evidence, and while the driver's row is locked none is
+-- added. So a command derives evidence only if there is a fix that it makes count, or count no
+-- more: one dated at its instant or later.
+CREATE OR REPLACE FUNCTION apply_order_command_v1(
+    of_order_id uuid, command_name text, by_actor text, by_actor_id text, to_driver_id text,
+    with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key, in the triggers too
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    verb CONSTANT order_verb := command_name;
+    by_role CONSTANT actor := by_actor;
+    o orders;
+    a record;  -- the current assignment
+    is_open bool;
+    repeated order_command;
+    chosen_driver_id text;
+    target order_state;
+    target_no int;
+    at timestamptz;
+    counts_from timestamptz;  -- fixes from this instant on may prove something new
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
+    SELECT t.assignment_no, t.driver_id, t.assigned_at, t.ended_at, t.picked_up_at INTO a
+        FROM orders k
+        LEFT JOIN assignment t ON t.order_id = k.order_id AND t.assignment_no = k.assignment_no
+        WHERE k.order_id = of_order_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    is_open := a.driver_id IS NOT NULL AND a.ended_at IS NULL;
+    IF by_role = 'driver' AND a.driver_id IS DISTINCT FROM by_actor_id AND NOT EXISTS (
+        -- a driver who repeats a decline no longer has the order
+        SELECT FROM order_command WHERE order_id = of_order_id AND actor = 'driver'
+            AND idempotency_key = with_idempotency_key AND actor_id = by_actor_id
+    ) THEN
+        RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    IF with_idempotency_key IS NOT NULL THEN
+        SELECT * INTO repeated FROM order_command
+            WHERE order_id = of_order_id AND actor = by_role AND actor_id = by_actor_id
+                AND idempotency_key = with_idempotency_key;
+    END IF;
+    IF repeated.order_id IS NOT NULL THEN
+        IF repeated.command <> verb OR repeated.driver_id <> to_driver_id THEN
+            RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
+        END IF;
+        -- Returns the current order. A driver who no longer has it gets the state that the command
+        -- left, and none of the later changes.
+        RETURN QUERY
+            SELECT v.order_id,
+                CASE WHEN given_up THEN repeated.to_state ELSE v.state END,
+                CASE WHEN given_up THEN repeated.assignment_no ELSE v.assignment_no END,
+                CASE WHEN NOT given_up THEN v.driver_id END,
+                CASE WHEN NOT given_up THEN v.order_seq ELSE (
+                    SELECT max(e.order_seq) FROM order_event e WHERE e.order_id = v.order_id
+                        AND (e.assignment_no, e.state) = (repeated.assignment_no, repeated.to_state)
+                ) END,
+                v.restaurant_id, v.lon_deg, v.lat_deg, v.customer_name, v.policy_id, v.created_at,
+                CASE WHEN NOT given_up THEN v.assigned_at END,
+                CASE WHEN NOT given_up THEN v.ended_at END
+            FROM order_now v
+            CROSS JOIN LATERAL (
+                SELECT by_role = 'driver' AND NOT EXISTS (
+                    SELECT FROM assignment t WHERE t.order_id = v.order_id
+                        AND t.assignment_no = v.assignment_no AND t.driver_id = by_actor_id
+                ) AS given_up
+            ) AS g
+            WHERE v.order_id = of_order_id;
+        RETURN;
+    END IF;
+
+    -- Lock the rows, drivers first
+    IF is_open OR verb IN ('assign', 'reassign') THEN
+        PERFORM FROM driver_state d
+            WHERE d.driver_id IN (
+                CASE WHEN is_open THEN a.driver_id END,
+                CASE WHEN verb IN ('assign', 'reassign') THEN to_driver_id END
+            )
+            ORDER BY d.driver_id FOR NO KEY UPDATE;
+    END IF;
+    SELECT * INTO o FROM orders WHERE order_id = of_order_id FOR NO KEY UPDATE;
+    at := clock_timestamp();
+
+    SELECT to_state INTO target FROM order_transition
+        WHERE from_state = o.state AND via = 'command' AND command = verb AND actor = by_role;
+    IF NOT FOUND THEN
+        PERFORM orders__raise_illegal_transition(of_order_id, command_name, o.state, by_role);
+    END IF;
+
+    IF verb IN ('assign', 'reassign') THEN
+        chosen_driver_id := orders__choose_driver(
+            o, to_driver_id, CASE WHEN is_open THEN a.driver_id END);
+    END IF;
+    target_no := CASE
+        WHEN verb IN ('decline', 'reassign') THEN o.assignment_no + 1
+        WHEN verb = 'assign' AND o.assignment_no = 0 THEN 1
+        ELSE o.assignment_no
+    END;
+
+    INSERT INTO order_command (order_id, command, actor, actor_id, driver_id, from_state, to_state,
+        assignment_no, idempotency_key, commanded_at)
+    VALUES (of_order_id, verb, by_role, by_actor_id, chosen_driver_id, o.state, target, target_no,
+        with_idempotency_key, at);
+
+    IF is_open AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
+        UPDATE assignment SET ended_at = greatest(at, assigned_at), ended_by = verb
+            WHERE order_id = of_order_id AND assignment_no = a.assignment_no;
+        IF EXISTS (
+            SELECT FROM driver_state d
+            WHERE d.driver_id = a.driver_id AND d.fix_at >= greatest(at, a.assigned_at)
+        ) THEN
+            PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[a.assignment_no], true);
+        END IF;
+    END IF;
+    IF chosen_driver_id IS NOT NULL THEN
+        INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
+            restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
+        SELECT of_order_id, target_no, chosen_driver_id,
+            -- the windows of a driver never overlap, even if the clock is set back
+            greatest(at, (
+                SELECT greatest(ended_at, assigned_at + interval '1 microsecond')
+                FROM assignment t WHERE t.driver_id = chosen_driver_id
+                ORDER BY t.assigned_at DESC LIMIT 1
+            )),
+            o.policy_id, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
+        FROM restaurant r WHERE r.restaurant_id = o.restaurant_id
+        RETURNING assigned_at INTO counts_from;
+    ELSIF verb = 'pick_up' THEN
+        -- carrying begins now, unless the fixes have proved that it began before
+        counts_from := greatest(at, a.assigned_at);
+        UPDATE assignment SET picked_up_at = at
+            WHERE order_id = of_order_id AND assignment_no = a.assignment_no
+                AND (picked_up_at > at) IS NOT FALSE;
+    END IF;
+    IF target <> o.state OR target_no <> o.assignment_no THEN
+        UPDATE orders SET state = target, assignment_no = target_no, state_at = at,
+            state_source = by_role::text::state_source,
+            ended_at = CASE WHEN target IN ('delivered', 'cancelled', 'failed') THEN at END
+        WHERE order_id = of_order_id;
+    END IF;
+    IF verb IN ('assign', 'reassign', 'pick_up') AND EXISTS (  -- fixes may already be stored
+        SELECT FROM driver_state d
+        WHERE d.driver_id = coalesce(chosen_driver_id, a.driver_id) AND d.fix_at >= counts_from
+    ) THEN
+        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[target_no], false);
+        PERFORM orders__apply_evidence(ARRAY[of_order_id]);
+    END IF;
+    RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
+END
+$$;
+
+-- Applies a command of a member of staff.
+CREATE OR REPLACE FUNCTION command_order_as_staff_v1(
+    of_order_id uuid, command_name text, by_name text, to_driver_id text,
+    with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz
+)
+LANGUAGE plpgsql SECURITY DEFINER  -- in SQL it would be planned again for each call
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM apply_order_command_v1(
+        of_order_id, command_name, 'staff', by_name, to_driver_id, with_idempotency_key);
+END
+$$;
+
+-- Chooses and locks the driver of a new assignment: the named one, or the nearest available one.
+-- Two callers never get the same driver. A batch of fixes locks its driver rows briefly, so a
+-- locked candidate is polled for up to a second. Waiting for the lock could deadlock two callers.
+CREATE OR REPLACE FUNCTION orders__choose_driver(o orders, named_driver_id text, excluded_driver_id text)
+RETURNS text LANGUAGE plpgsql
+AS $$
+DECLARE
+    is_free bool;
+    candidate text;
+    at_most int;
+    polls_left int := 50;  -- 50 x 20 ms = 1 s
+BEGIN
+    IF named_driver_id IS NOT NULL THEN
+        SELECT d.state = 'available' INTO is_free FROM driver_state d
+            WHERE d.driver_id = named_driver_id FOR NO KEY UPDATE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no driver %', named_driver_id USING ERRCODE = 'DS003';
+        ELSIF NOT is_free THEN
+            RAISE EXCEPTION 'driver % is off duty or has an order', named_driver_id
+                USING ERRCODE = 'DS006';
+        END IF;
+        RETURN named_driver_id;
+    END IF;
+    -- The few nearest are found in a small box; the others count only if none of these is free.
+    FOREACH at_most IN ARRAY ARRAY[5, 100] LOOP
+        FOR candidate IN
+            SELECT n.driver_id FROM restaurant r
+            CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, at_most) n
+            WHERE r.restaurant_id = o.restaurant_id
+                AND n.driver_id IS DISTINCT FROM excluded_driver_id
+            ORDER BY n.distance_m
+        LOOP
+            LOOP
+                PERFORM FROM driver_state d
+                    WHERE d.driver_id = candidate AND d.state = 'available'
+                    FOR NO KEY UPDATE SKIP LOCKED;
+                IF FOUND THEN
+                    RETURN candidate;
+                END IF;
+                PERFORM FROM driver_state d
+                    WHERE d.driver_id = candidate AND d.state = 'available';
+                EXIT WHEN NOT FOUND OR polls_left = 0;
+                polls_left := polls_left - 1;
+                PERFORM pg_sleep(0.02);
+            END LOOP;
+        END LOOP;
+    END LOOP;
+    RAISE EXCEPTION 'no driver on duty is free and near' USING ERRCODE = 'DS007';
+END
+$$;
+
+-- Derives the state from the duty and the order of the open assignment. Writes only changed rows.
+CREATE OR REPLACE FUNCTION driver_state__derive(of_drivers text[])
+RETURNS void LANGUAGE plpgsql  -- in SQL it would be planned again for each call
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    UPDATE driver_state d SET state = s.state, order_id = s.order_id
+    FROM (
+        SELECT k.driver_id, o.order_id,
+            CASE
+                WHEN o.state = 'assigned' THEN 'to_restaurant'
+                WHEN o.state = 'at_restaurant' THEN 'at_restaurant'
+                WHEN o.state IN ('picked_up', 'arriving') THEN 'to_customer'
+                WHEN o.state = 'at_customer' THEN 'at_customer'
+                WHEN k.duty = 'on_duty' THEN 'available'
+                ELSE k.duty::text
+            END::driver_status AS state
+        FROM driver_state k
+        LEFT JOIN assignment a ON a.driver_id = k.driver_id AND a.ended_at IS NULL
+        LEFT JOIN orders o ON o.order_id = a.order_id
+        WHERE k.driver_id = ANY (of_drivers)
+    ) s
+    WHERE d.driver_id = s.driver_id
+        AND (d.state, d.order_id) IS DISTINCT FROM (s.state, s.order_id);
+END
+$$;
+
+CREATE OR REPLACE FUNCTION record_audit_v1(by_who text, did_action text, to_subject text, with_detail jsonb)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER  -- in SQL it would be planned again for each call
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    IF by_who IS NOT NULL THEN
+        INSERT INTO audit (who, action, subject, detail)
+        VALUES (by_who, did_action, to_subject, with_detail);
+    END IF;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION driver__of_token(of_token_sha256 bytea)
+RETURNS text LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    found_id text;
+BEGIN
+    SELECT t.driver_id INTO found_id FROM access_token t
+        WHERE t.token_sha256 = of_token_sha256 AND t.role = 'driver' AND t.revoked_at IS NULL
+            AND (t.expires_at IS NULL OR clock_timestamp() < t.expires_at);
+    IF found_id IS NULL THEN
+        RAISE EXCEPTION 'this token is not a driver''s' USING ERRCODE = 'DS026';
+    END IF;
+    RETURN found_id;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION order_command__guard()
+RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM orders o
+        JOIN order_transition t ON t.from_state = o.state
+        WHERE o.order_id = NEW.order_id AND t.from_state = NEW.from_state
+            AND t.to_state = NEW.to_state AND t.via = 'command'
+            AND t.command = NEW.command AND t.actor = NEW.actor
+    ) THEN
+        PERFORM orders__raise_illegal_transition(
+            NEW.order_id, NEW.command::text, o.state, NEW.actor
+        ) FROM orders o WHERE o.order_id = NEW.order_id;
+    END IF;
+    RETURN NEW;
+END
+$$;
