@@ -25,6 +25,7 @@ from doorstep.store.people import Device, change_device, list_devices
 from ops.console import Echo, operator, print_line
 from ops.stack import caddy, kafka, probes, tls
 from ops.stack.addresses import Addresses, choose_addresses
+from ops.stack.backup_repository import BackupRepository
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
@@ -32,6 +33,7 @@ from ops.stack.postgres import PostgresCluster
 from ops.stack.processes import (
     SERVICES,
     ProcessSpec,
+    backup_specs,
     client_environment,
     has_service,
     kafka_access,
@@ -50,7 +52,7 @@ from ops.stack.setup import (
     set_up_kafka,
 )
 from ops.stack.status import ProcessStatus, probe_processes
-from ops.stack.supervisor import Supervisor, write_config
+from ops.stack.supervisor import Supervisor, append_to_config, write_config
 from ops.stack.tls_config import TlsConfig
 
 READY_TIMEOUT_S = 180.0
@@ -163,7 +165,7 @@ class Stack:
                 if self._is_ready():
                     return
                 self._check_processes_known()
-            self._set_up()
+            self.set_up()
         self.wait_ready()
         self._echo(f"ready after {time.monotonic() - started_at:.1f} s")
 
@@ -177,6 +179,9 @@ class Stack:
             self.paths.addresses_file.unlink(missing_ok=True)
             self._addresses = None
         if erase:
+            kept = self.backups().set_aside()
+            if kept is not None:
+                self._echo(f"backups are kept in {kept}")
             self.paths.erase()
 
     def _start(self, owner_pid: int | None) -> None:
@@ -184,6 +189,7 @@ class Stack:
         addresses = self._addresses = choose_addresses(self.settings, self._echo)
         addresses.save(self.paths.addresses_file)
         prepare_database(self.paths, self._echo)
+        self._check_not_lost()
         with ThreadPoolExecutor(3) as pool:
             tasks = [
                 pool.submit(self.cluster().prepare),
@@ -204,31 +210,71 @@ class Stack:
         self.paths.owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
 
+    def _check_not_lost(self) -> None:
+        """Raise StackError instead of starting an empty database beside backups of a lost one."""
+        repository = self.backups()
+        if (repository.data_dir / "PG_VERSION").exists() or not repository.is_in_use:
+            return
+        if repository.info().backups:
+            raise StackError(
+                f"the database's folder {repository.data_dir} is gone, and {repository.folder} has "
+                "backups of it: ./run restore; to start empty, move the backups away"
+            )
+
     def prepare_kafka(self) -> None:
         """Write Kafka's configuration, which holds the administrator's password."""
         kafka.prepare(self.paths, self.addresses, self.settings, self._echo)
 
     def cluster(self) -> PostgresCluster:
         """Describe the database server, with the present password of its superuser."""
-        return postgres_cluster(self.paths, self.addresses, self.paths.postgres.resolve() / "data")
+        return postgres_cluster(
+            self.paths,
+            self.addresses,
+            self.paths.postgres.resolve() / "data",
+            self.backups().postgres_config(),
+        )
+
+    def backups(self) -> BackupRepository:
+        """Return the repository of the database's backups."""
+        return BackupRepository.of(self.paths, self.settings)
 
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
         servers = server_specs(self.paths, self.addresses, self.settings, self.cluster())
         services = service_specs(self.paths, self.addresses, self.settings)
-        return servers + services + proxy_specs(self.paths, self.addresses, self.settings)
+        backups = backup_specs(self.paths, self.addresses, self.settings, self.backups())
+        proxies = proxy_specs(self.paths, self.addresses, self.settings)
+        return servers + services + proxies + backups
 
     def renew_certificate(self) -> None:
         """Issue a new certificate now, and reload the servers. Raises StackError."""
         tls.renew(self.paths, self.addresses, self.supervisor, force=True)
 
-    def _set_up(self) -> None:
+    def set_up(self) -> None:
         """Create topics and migrate once the servers answer. The services wait for this."""
         with ThreadPoolExecutor(2) as pool:
             topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
             pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
             topics.result()
+        if self.backups().is_wanted:
+            self.set_up_backups()
+
+    def set_up_backups(self) -> None:
+        """Archive the running database's WAL from now on. Idempotent. Raises StackError."""
+        repository, cluster = self.backups(), self.cluster()
+        is_new = not repository.is_in_use
+        repository.prepare(self.paths, cluster, self._echo)
+        if is_new and repository.is_on_the_same_disk():
+            self._echo(f"{repository.folder} is on the database's disk, and both can be lost at "
+                       "once: set BACKUP_DIR to a folder on another")  # fmt: skip
+        repository.create(cluster)
+        if is_new:
+            cluster.configure(repository.postgres_config())
+        specs = backup_specs(self.paths, self.addresses, self.settings, repository)
+        if specs[0].name not in self.supervisor.running():
+            append_to_config(self.paths, specs)
+            self.supervisor.add_group(specs[0].kind)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
