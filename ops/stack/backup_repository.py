@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,10 @@ from ops.stack.users import as_user, can_enter, give_to, make_data_dir
 PROGRAM = "pgbackrest"
 STANZA = "doorstep"
 ARCHIVE_TIMEOUT_S = 60  # a commit is in the archive after this time at the latest
+_WAL_FILE = re.compile(r"[0-9A-F]{24}-[0-9a-f]{40}")
+_DAMAGE = re.compile(
+    r"(missing|checksum invalid|size invalid|other): [1-9]|status: (error|invalid)"
+)
 # Archiving that does nothing. So the first backup needs a reload of PostgreSQL, not a restart.
 NO_ARCHIVING = "true"
 
@@ -217,17 +223,17 @@ class BackupRepository:
         """Read every file of the repository and compare it with its checksum. Keeps the result."""
         now, newest = datetime.now(UTC), self.info().backups
         try:
-            output = self._run("verify", "--log-level-console=info")
+            report = self._run("verify", "--output=text", "--verbose")
         except BackupError as exc:
-            output, is_valid = str(exc), False
-        else:
-            is_valid = "status: invalid" not in output and "invalid checksum" not in output
-        lines = [line.partition("INFO: ")[2] or line for line in output.splitlines()]
-        kept = [
-            one.strip() for one in lines if "status:" in one or "invalid" in one or "ERR" in one
-        ]
+            report = str(exc)
+        # Its exit status is 0 for a damaged file, too.
+        is_valid = "status: ok" in report and not _DAMAGE.search(report)
+        gaps = self._wal_gaps()
+        if gaps:
+            is_valid, report = False, f"WAL is missing after {', '.join(gaps)}\n{report}"
+        detail = "; ".join(line.strip() for line in report.splitlines())[-500:]
         label = newest[-1].label if newest else None
-        result = Verification(now, is_valid, "; ".join(kept)[-500:], label)
+        result = Verification(now, is_valid, detail, label)
         text = {"at": now.isoformat(), "is_valid": is_valid, "detail": result.detail,
                 "newest_label": label}  # fmt: skip
         part = self.verified_file.with_suffix(".part")
@@ -235,6 +241,19 @@ class BackupRepository:
         give_to(part, postgres_user())
         part.replace(self.verified_file)
         return result
+
+    def _wal_gaps(self) -> list[str]:
+        """Return the archived WAL files whose successor on their timeline is missing.
+
+        pgBackRest verifies the files that are there.
+        """
+        archive = self.folder.resolve() / "repository" / "archive" / STANZA
+        names = sorted({one.name[:24] for one in archive.rglob("*") if _WAL_FILE.match(one.name)})
+        return [
+            name
+            for name, after in pairwise(names)
+            if name[:8] == after[:8] and _segment_no(after) != _segment_no(name) + 1
+        ]
 
     def last_verification(self) -> Verification | None:
         """Return the last result of `verify`; None if there is none."""
@@ -252,9 +271,8 @@ class BackupRepository:
 
         PostgreSQL must be stopped. It replays the WAL when it starts.
         """
-        give_to_parent = self.data_dir
-        give_to_parent.mkdir(parents=True, exist_ok=True)
-        give_to(give_to_parent, postgres_user())
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        give_to(self.data_dir, postgres_user())
         options = ["--delta"] if (self.data_dir / "PG_VERSION").exists() else []
         if to is not None:
             stamp = to.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
@@ -294,6 +312,11 @@ class BackupRepository:
 def default_folder(paths: StackPaths) -> Path:
     """Return the folder of backups without BACKUP_DIR: beside the stack's."""
     return paths.root.absolute().with_name(f"{paths.root.name}-backup")
+
+
+def _segment_no(name: str) -> int:
+    """Number a WAL file of its timeline: 256 files of 16 MiB share the middle eight digits."""
+    return int(name[8:16], 16) * 256 + int(name[16:24], 16)
 
 
 def _backup(one: Mapping[str, Any]) -> Backup:
