@@ -196,6 +196,16 @@ class BackupRepository:
                 "back; to back up the present one, move the folder away or set BACKUP_DIR"
             )
 
+    def check_not_lost(self) -> None:
+        """Raise StackError instead of letting an empty database begin where one was lost."""
+        if (self.data_dir / "PG_VERSION").exists() or not self.is_in_use:
+            return
+        if self.info().backups:
+            raise StackError(
+                f"the database's folder {self.data_dir} is gone, and {self.folder} has backups of "
+                "it: ./run restore; to start empty, move the backups away"
+            )
+
     # -- backups -------------------------------------------------------------------------------
 
     def back_up(self, cluster: PostgresCluster, *, full: bool = False) -> Backup:

@@ -50,9 +50,10 @@ from ops.stack.setup import (
     prepare_database,
     set_up_database,
     set_up_kafka,
+    set_up_repository,
 )
 from ops.stack.status import ProcessStatus, probe_processes
-from ops.stack.supervisor import Supervisor, append_to_config, write_config
+from ops.stack.supervisor import Supervisor, write_config
 from ops.stack.tls_config import TlsConfig
 
 READY_TIMEOUT_S = 180.0
@@ -189,7 +190,7 @@ class Stack:
         addresses = self._addresses = choose_addresses(self.settings, self._echo)
         addresses.save(self.paths.addresses_file)
         prepare_database(self.paths, self._echo)
-        self._check_not_lost()
+        self.backups().check_not_lost()
         with ThreadPoolExecutor(3) as pool:
             tasks = [
                 pool.submit(self.cluster().prepare),
@@ -209,17 +210,6 @@ class Stack:
         write_config(self.paths, self.process_specs(), owner_pid)
         self.paths.owner_file.write_text(str(owner_pid or ""), encoding="ascii")
         self.supervisor.start(self._environment)
-
-    def _check_not_lost(self) -> None:
-        """Raise StackError instead of starting an empty database beside backups of a lost one."""
-        repository = self.backups()
-        if (repository.data_dir / "PG_VERSION").exists() or not repository.is_in_use:
-            return
-        if repository.info().backups:
-            raise StackError(
-                f"the database's folder {repository.data_dir} is gone, and {repository.folder} has "
-                "backups of it: ./run restore; to start empty, move the backups away"
-            )
 
     def prepare_kafka(self) -> None:
         """Write Kafka's configuration, which holds the administrator's password."""
@@ -262,19 +252,10 @@ class Stack:
 
     def set_up_backups(self) -> None:
         """Archive the running database's WAL from now on. Idempotent. Raises StackError."""
-        repository, cluster = self.backups(), self.cluster()
-        is_new = not repository.is_in_use
-        repository.prepare(self.paths, cluster, self._echo)
-        if is_new and repository.is_on_the_same_disk():
-            self._echo(f"{repository.folder} is on the database's disk, and both can be lost at "
-                       "once: set BACKUP_DIR to a folder on another")  # fmt: skip
-        repository.create(cluster)
-        if is_new:
-            cluster.configure(repository.postgres_config())
+        repository = self.backups()
+        set_up_repository(self.paths, self.cluster(), repository, self._echo)
         specs = backup_specs(self.paths, self.addresses, self.settings, repository)
-        if specs[0].name not in self.supervisor.running():
-            append_to_config(self.paths, specs)
-            self.supervisor.add_group(specs[0].kind)
+        self.supervisor.ensure_running(specs)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

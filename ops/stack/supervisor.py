@@ -131,11 +131,13 @@ class Supervisor:
             rpc.supervisor.removeProcessGroup(kind)
             rpc.supervisor.addProcessGroup(kind)
 
-    def add_group(self, kind: str) -> None:
-        """Start a group that `append_to_config` added."""
-        with self._rpc() as rpc:
-            rpc.supervisor.reloadConfig()
-            rpc.supervisor.addProcessGroup(kind)
+    def ensure_running(self, specs: Sequence[ProcessSpec]) -> None:
+        """Add a kind of processes to a running supervisord, unless it has them."""
+        if specs and specs[0].name not in self.running():
+            append_to_config(self.paths, specs)
+            with self._rpc() as rpc:
+                rpc.supervisor.reloadConfig()
+                rpc.supervisor.addProcessGroup(specs[0].kind)
 
     def start_group(self, kind: str) -> None:
         """Start all processes of a stopped kind. Does not wait for them."""

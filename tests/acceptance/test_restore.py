@@ -94,14 +94,19 @@ def lose_the_database(stack: Stack) -> None:
     """Kill PostgreSQL and erase its folder, while the supervisor tries to start it again."""
     data_dir = stack.cluster().data_dir
     os.kill(stack.pid_of("postgres"), signal.SIGKILL)
-    wait_until(lambda: shutil.rmtree(data_dir, ignore_errors=True) or not data_dir.exists(), 60)
+
+    def is_gone() -> bool:
+        shutil.rmtree(data_dir, ignore_errors=True)  # its children may still write
+        return not data_dir.exists()
+
+    wait_until(is_gone, 60)
 
 
 def test_restore__database_folder_lost_while_devices_publish__no_acknowledged_fix_is_missing(
     backed_up: Stack,
 ) -> None:
     stack = backed_up
-    replay = start_replay(stack, "phoenix", speedup=4)
+    replay = start_replay(stack, "phoenix", speedup=10)
     wait_until(lambda: acknowledged(stack, "phoenix") >= 20, 120)
     lose_the_database(stack)
     deleted = acknowledged(stack, "phoenix")
