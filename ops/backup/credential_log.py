@@ -1,4 +1,4 @@
-"""Keeps revocations and erasures outside the database, so that no restore undoes them.
+"""Keeps credentials, revocations and erasures outside the database: no restore undoes them.
 
 The log is append-only: one JSON object a line, with the row as it was. The last line of a key
 counts. A device has a generation, a member of staff an instant of change, and a token ends once:
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,7 +40,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Applied:
-    """What a restore had brought back, and the log ended again."""
+    """What a restore had undone, and the log has done again."""
 
     credentials: list[str] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
@@ -52,7 +52,8 @@ class CredentialLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows = {(one.kind, one.key): one.row for one in _read(path)}
+        # Hashes, not rows: a fleet has 100,000 devices.
+        self._seen = {(one.kind, one.key): _hash(one.row) for one in _read(path)}
         self._version = 0  # all devices once, then the changed ones
         self._since = datetime.min.replace(tzinfo=UTC)
 
@@ -73,7 +74,7 @@ class CredentialLog:
         new = []
         for kind, key, text in rows:
             row = json.loads(text)
-            if self._rows.get((kind, key)) != row:
+            if self._seen.get((kind, key)) != _hash(row):
                 new.append(Entry(now, kind, key, row))
         self._append(new)
         self._version = found[0] if found else 0
@@ -92,13 +93,14 @@ class CredentialLog:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())
-        self._rows |= {(one.kind, one.key): one.row for one in entries}
+        self._seen |= {(one.kind, one.key): _hash(one.row) for one in entries}
 
     def apply(self, conn: psycopg.Connection[Any]) -> Applied:
         """Bring a restored database's credentials forward, as its owner. Commits."""
         applied = Applied()
         by_kind: dict[str, list[dict[str, Any]]] = {}
-        for (kind, _), row in self._rows.items():
+        newest = {(one.kind, one.key): one.row for one in _read(self._path)}
+        for (kind, _), row in newest.items():
             by_kind.setdefault(kind, []).append(row)
         with translated():
             for row in by_kind.get("device", ()):
@@ -107,7 +109,8 @@ class CredentialLog:
                     name = {"id": row["device_id"]}
                     conn.execute(query("end_device", QUERIES), name)
                     conn.execute(query("restore_driver", QUERIES), name)
-                    applied.credentials.append(f"{row['kind']} {row['device_id']}")
+                    state = "revoked" if row["revoked_at"] else "active"
+                    applied.credentials.append(f"{row['kind']} {row['device_id']} ({state})")
             for row in by_kind.get("staff", ()):
                 changed = conn.execute(query("restore_staff", QUERIES), {"row": Jsonb(row)})
                 applied.credentials += [f"staff {name}" for (name,) in changed]
@@ -147,6 +150,10 @@ def _forget_again(conn: psycopg.Connection[Any], row: dict[str, Any], applied: A
         applied.not_forgotten.append(f"{name}: {exc}")
     else:
         applied.forgotten.append(name)
+
+
+def _hash(row: Mapping[str, Any]) -> int:
+    return hash(json.dumps(row, sort_keys=True))
 
 
 def _read(path: Path) -> Iterator[Entry]:

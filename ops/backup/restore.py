@@ -23,6 +23,7 @@ from ops.stack.stack import Stack
 from sql import query
 
 GROUPS = ("services", "backups")
+MAX_LINES = 100
 RECENT = timedelta(days=3)  # where the newest fix of a restored database is looked for
 
 
@@ -59,8 +60,11 @@ class Restored:
             "those that it no longer has, devices send what their journals have",
         ]
         if not self.is_complete:
-            lines.append("not in: later commands, orders, drivers and PATCHes: give those again")
-        lines += [f"ended or changed again: {name}" for name in self.applied.credentials]
+            lines.append("not in: later orders, commands and PATCHes: give those again")
+        names = self.applied.credentials
+        lines += [f"changed later, and as then: {name}" for name in names[:MAX_LINES]]
+        if len(names) > MAX_LINES:
+            lines.append(f"… and {len(names) - MAX_LINES:,} more credentials")
         lines += [f"erased again: {name}" for name in self.applied.forgotten]
         lines += [f"repeat ./run forget {name}" for name in self.applied.not_forgotten]
         lines += [

@@ -14,8 +14,7 @@ SELECT version FROM credential_version
 -- What a restore must not undo, in the order in which it is applied. `scan_customers` reads all
 -- tokens; the rest has indexes.
 SELECT 'device', d.device_id, to_jsonb(d)::text
-FROM device_credential d
-WHERE d.version > %(version)s AND (d.generation > 0 OR d.revoked_at IS NOT NULL)
+FROM device_credential d WHERE d.version > %(version)s
 UNION ALL
 SELECT 'staff', s.name, to_jsonb(s)::text FROM staff s
 UNION ALL
@@ -24,7 +23,7 @@ WHERE t.name IS NOT NULL AND (t.revoked_at IS NOT NULL OR NOT t.is_session)
 UNION ALL
 SELECT 'token', encode(t.token_sha256, 'hex'), to_jsonb(t)::text
 FROM device_credential d JOIN access_token t ON t.driver_id = d.device_id
-WHERE d.version > %(version)s AND (d.generation > 0 OR d.revoked_at IS NOT NULL)
+WHERE d.version > %(version)s
 UNION ALL
 SELECT 'token', encode(t.token_sha256, 'hex'), to_jsonb(t)::text FROM access_token t
 WHERE %(scan_customers)s AND t.role = 'customer' AND t.revoked_at IS NOT NULL

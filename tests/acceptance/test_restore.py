@@ -120,7 +120,7 @@ def test_restore__database_folder_lost_while_devices_publish__no_acknowledged_fi
     assert ledger.agrees, ledger.complaints()
     assert (ledger.committed, ledger.lost, ledger.rejected) == (TRACK_FIXES, 0, 0)
     assert deleted >= 20
-    assert "not in: later commands" in output  # the last WAL file was lost with the folder
+    assert "not in: later orders" in output  # the last WAL file was lost with the folder
 
 
 def test_restore__postgres_killed__every_commit_is_back(backed_up: Stack) -> None:
@@ -165,7 +165,7 @@ def test_restore__to_an_earlier_second__fixes_return_and_revocations_stay(
     assert ledger.agrees, ledger.complaints()
     assert (ledger.lost, ledger.rejected) == (0, 0)
     # What was revoked later is revoked.
-    assert "driver revoked" in output
+    assert "driver revoked (revoked)" in output
     assert "staff zoe" in output
     assert not probes.mqtt_accepts(broker, "revoked", password)
     with pytest.raises(urllib.error.HTTPError, match="401"):

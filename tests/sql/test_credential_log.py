@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from doorstep.credentials import DeviceSecrets, token_sha256
+from doorstep.store.admin import NewDriver, register_drivers
 from doorstep.store.people import add_devices, change_device, change_staff
 from doorstep.store.personal_data import forget_driver
 from ops.backup.credential_log import Applied, CredentialLog, end_customer_links
@@ -95,7 +96,7 @@ def test_apply__driver_ended_later__cannot_log_in(
 
     applied = restored(database, earlier, log)
 
-    assert applied.credentials[0] == "driver d2"
+    assert applied.credentials[0] == "driver d2 (revoked)"
     assert is_active(earlier, "d2") is False
     assert who_is(earlier, token_sha256("d2")) is None
     assert is_active(earlier, "d1")
@@ -130,6 +131,21 @@ def test_apply__driver_added_and_revoked_later__is_known_as_revoked(
     restored(database, earlier, log)
 
     assert is_active(earlier, "d3") is False
+
+
+def test_apply__driver_added_later__can_log_in(
+    database: Database, earlier: psycopg.Connection[Any], log: Path
+) -> None:
+    with database.connect(autocommit=True) as conn:
+        add_devices(conn, "driver", ["d3"])
+        register_drivers(conn, [NewDriver("d3", "d3", token_sha256("d3"))])
+
+    assert restored(database, earlier, log).credentials == [
+        "driver d3 (active)",
+        "token of d3",
+    ]
+    assert is_active(earlier, "d3")
+    assert who_is(earlier, token_sha256("d3")) == "driver"
 
 
 @pytest.mark.parametrize(("change", "role"), [("revoke", None), ("rotate", "viewer")])
