@@ -13,7 +13,6 @@ from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
 from doorstep.http.problems import install_problem_handlers
-from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
@@ -21,7 +20,8 @@ from doorstep.http.tokens import TokenCache
 from driver_api.context import AppContext
 from driver_api.positions import KafkaPositions, PositionPublisher
 from driver_api.queries import Store, open_queries
-from driver_api.routes import BURST_FIXES, FIXES_PER_S, router
+from driver_api.quota_refusals import QuotaRefusals
+from driver_api.routes import router
 from driver_api.schemas import FixBody, FixesBody
 from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
@@ -59,8 +59,7 @@ def _set_context(
     app: FastAPI, store: Store, positions: PositionPublisher, service_token: str
 ) -> None:
     find_token = accept_service_token(TokenCache(store.find_token), service_token)
-    limiter = RateLimiter(FIXES_PER_S, BURST_FIXES)
-    app.state.context = AppContext(store, positions, find_token, limiter)
+    app.state.context = AppContext(store, positions, find_token, QuotaRefusals())
 
 
 def _bare_app() -> FastAPI:

@@ -9,13 +9,14 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from doorstep.credentials import token_sha256
 from doorstep.errors import Forbidden
 from doorstep.http.openapi import DriverId
-from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
 from driver_api.positions import PositionPublisher
 from driver_api.queries import Store
+from driver_api.quota_refusals import QuotaRefusals
 from driver_api.service_token import SERVICE
 
 
@@ -26,7 +27,7 @@ class AppContext:
     store: Store
     positions: PositionPublisher
     find_token: FindToken
-    fix_limiter: RateLimiter
+    refusals: QuotaRefusals
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
@@ -49,13 +50,13 @@ async def _writer(driver_id: DriverId, token: BearerToken, context: Context) -> 
     raise Forbidden
 
 
-async def _driver(driver_id: DriverId, token: BearerToken, context: Context) -> Token:
-    """Admit the driver only."""
+async def _driver(driver_id: DriverId, token: BearerToken, context: Context) -> bytes:
+    """Admit the driver only. Returns the token's SHA-256, which the database checks again."""
     holder = await identify(context.find_token, token)
     if holder.role == "driver" and holder.driver_id == driver_id:
-        return holder
+        return token_sha256(token or "")
     raise Forbidden
 
 
 Writer = Annotated[Token, Depends(_writer)]
-TheDriver = Annotated[Token, Depends(_driver)]
+DriverToken = Annotated[bytes, Depends(_driver)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,12 +13,12 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
-from doorstep.errors import DriverLocked, StoreUnavailable, TooManyRequests, UnknownDriver
+from doorstep.errors import DriverLocked, StoreUnavailable, TooManyRequests, Unauthenticated
 from doorstep.store import commands
 from doorstep.store.deadline import fetch_one, is_available, run_command, run_transaction
 from doorstep.store.fix_writer import record_fixes_async
 from doorstep.store.pool import Pool, open_pool
-from doorstep.store.records import Driver, IncomingRow, Order, Outcome, Token
+from doorstep.store.records import Driver, IncomingRow, Outcome, Token
 from sql import query
 
 SQL_FILE = "queries/driver_api.sql"
@@ -40,8 +40,21 @@ class CurrentOrder(NamedTuple):
     destination: tuple[float, float]
 
 
+class CommandedOrder(NamedTuple):
+    """An order after a driver's command."""
+
+    order_id: UUID
+    state: str
+    assignment_no: int
+    order_seq: int
+    driver_id: str | None
+
+
 class Store(Protocol):
-    """The seam between routes and database. Errors are DoorstepErrors."""
+    """The seam between routes and database. Errors are DoorstepErrors.
+
+    A driver reads and commands by the token, which the database checks.
+    """
 
     async def find_token(self, token_sha256: bytes) -> Token | None: ...
 
@@ -49,15 +62,15 @@ class Store(Protocol):
         self, rows: Sequence[IncomingRow], *, has_quota: bool
     ) -> list[Outcome]: ...
 
-    async def apply_driver_command(
-        self, driver_id: str, command: str, idempotency_key: str | None
+    async def change_duty(
+        self, token_sha256: bytes, command: str, idempotency_key: str | None
     ) -> Driver: ...
 
-    async def apply_order_command(
-        self, order_id: UUID, command: str, driver_id: str, idempotency_key: str | None
-    ) -> Order: ...
+    async def command_order(
+        self, token_sha256: bytes, order_id: UUID, command: str, idempotency_key: str | None
+    ) -> CommandedOrder: ...
 
-    async def read_driver(self, driver_id: str) -> tuple[Driver, CurrentOrder | None]: ...
+    async def read_driver(self, token_sha256: bytes) -> tuple[Driver, CurrentOrder | None]: ...
 
     async def is_available(self) -> bool: ...
 
@@ -107,47 +120,44 @@ class DriverQueries:
 
         return await run_transaction(self.pool, record)
 
-    async def apply_driver_command(
-        self, driver_id: str, command: str, idempotency_key: str | None
+    async def change_duty(
+        self, token_sha256: bytes, command: str, idempotency_key: str | None
     ) -> Driver:
         """Apply on_duty, on_break or off_duty."""
-        return await run_command(
-            self.pool,
-            lambda conn: commands.apply_driver_command(
-                conn, driver_id, command, idempotency_key=idempotency_key
-            ),
-        )
+        parameters = {"command": command, "idempotency_key": idempotency_key}
+        return Driver(*await self._row("change_duty", token_sha256, parameters))
 
-    async def apply_order_command(
-        self, order_id: UUID, command: str, driver_id: str, idempotency_key: str | None
-    ) -> Order:
+    async def command_order(
+        self, token_sha256: bytes, order_id: UUID, command: str, idempotency_key: str | None
+    ) -> CommandedOrder:
         """Apply decline, pick_up, deliver or fail as the driver."""
-        return await run_command(
-            self.pool,
-            lambda conn: commands.apply_order_command(
-                conn,
-                order_id,
-                command,
-                actor="driver",
-                actor_id=driver_id,
-                idempotency_key=idempotency_key,
-            ),
-        )
+        parameters = {
+            "order_id": order_id,
+            "command": command,
+            "idempotency_key": idempotency_key,
+        }
+        return CommandedOrder(*await self._row("command_own_order", token_sha256, parameters))
 
-    async def read_driver(self, driver_id: str) -> tuple[Driver, CurrentOrder | None]:
-        """Read a driver and their open order. Raises UnknownDriver."""
-        statement = query("read_driver_and_order", SQL_FILE)
-        row = await fetch_one(self.pool, statement, {"driver_id": driver_id})
-        if row is None:
-            raise UnknownDriver
+    async def read_driver(self, token_sha256: bytes) -> tuple[Driver, CurrentOrder | None]:
+        """Read a driver and their open order."""
+        row = await self._row("read_own_driver", token_sha256, {})
         driver = Driver(*row[:4])
-        if row[4] is None:
+        if driver.order_id is None:
             return driver, None
-        order_id, state, assignment_no, assigned_at, restaurant_name = row[4:9]
-        restaurant, destination = (row[9], row[10]), (row[11], row[12])
+        order_id, state, assignment_no, assigned_at, restaurant_name = row[3:8]
+        restaurant, destination = (row[8], row[9]), (row[10], row[11])
         return driver, CurrentOrder(
             order_id, state, assignment_no, assigned_at, restaurant_name, restaurant, destination
         )
+
+    async def _row(
+        self, name: str, token_sha256: bytes, parameters: Mapping[str, object]
+    ) -> Sequence[Any]:
+        statement = query(name, SQL_FILE)
+        row = await fetch_one(self.pool, statement, {"token_sha256": token_sha256, **parameters})
+        if row is None:
+            raise Unauthenticated
+        return row
 
     async def is_available(self) -> bool:
         """Return within 2 s whether the database answers."""

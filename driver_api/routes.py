@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Request
 from prometheus_client import Counter
 
-from doorstep.errors import MalformedFix
+from doorstep.errors import MalformedFix, TooManyRequests
 from doorstep.fix import decode_fix, decode_fixes
 from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
 from doorstep.http.request_body import read_body
-from doorstep.store.records import Token, row_of, rows_of
-from driver_api.context import AppContext, Context, TheDriver, Writer
+from doorstep.store.records import IncomingRow, Outcome, Token, row_of, rows_of
+from driver_api.context import AppContext, Context, DriverToken, Writer
 from driver_api.queries import CurrentOrder
 from driver_api.recording import answer_many, answer_one, newest_committed
 from driver_api.schemas import (
@@ -32,9 +32,6 @@ from driver_api.schemas import (
 from driver_api.service_token import received_at_of
 
 T = TypeVar("T")
-
-FIXES_PER_S = 5  # sustained, from one driver
-BURST_FIXES = 1000  # what a phone resends after an hour without a network: 3,600 s / 4 s = 900
 
 _FIXES = Counter(
     "doorstep_driver_api_fixes",
@@ -58,11 +55,9 @@ async def patch_location(
     """Record one fix. A repeat is answered with outcome `duplicate` and 200."""
     body = await read_body(request)
     received_at = received_at_of(request, writer, context.clock())
-    _limit_fixes(context, writer, driver_id, 1)
     fix = _decode(decode_fix, body)
-    outcomes = await context.store.record_fixes(
-        [row_of(0, driver_id, fix, received_at)], has_quota=writer.role == "driver"
-    )
+    rows = [row_of(0, driver_id, fix, received_at)]
+    outcomes = await _record(context, writer, driver_id, rows)
     found = outcomes[0] if outcomes else None
     _FIXES.labels(found.outcome if found else "committed", (found and found.reason) or "").inc()
     answer = answer_one(driver_id, fix, received_at, outcomes)
@@ -84,11 +79,8 @@ async def post_locations(
     body = await read_body(request)
     received_at = received_at_of(request, writer, context.clock())
     decoded = _decode(decode_fixes, body)
-    _limit_fixes(context, writer, driver_id, len(decoded))
     rows = rows_of(driver_id, decoded, received_at)
-    outcomes = (
-        await context.store.record_fixes(rows, has_quota=writer.role == "driver") if rows else []
-    )
+    outcomes = await _record(context, writer, driver_id, rows) if rows else []
     answer = answer_many(driver_id, decoded, received_at, outcomes)
     for one in answer.outcomes:
         _FIXES.labels(one.outcome, one.reason or "").inc()
@@ -99,9 +91,9 @@ async def post_locations(
 
 
 @router.get("", summary="Own duty, state and current order", responses=problems(401, 403, 404))
-async def get_driver(driver_id: DriverId, _: TheDriver, context: Context) -> DriverAnswer:
+async def get_driver(token: DriverToken, context: Context) -> DriverAnswer:
     """The driver's state, and the order's restaurant and destination."""
-    driver, order = await context.store.read_driver(driver_id)
+    driver, order = await context.store.read_driver(token)
     return DriverAnswer(
         driver_id=driver.driver_id,
         duty=driver.duty,
@@ -118,12 +110,11 @@ def _add_duty_route(path: str, command: str, summary: str) -> None:
         responses=problems(401, 403, 404, 409),
     )
     async def change_duty(
-        driver_id: DriverId,
-        _: TheDriver,
+        token: DriverToken,
         context: Context,
         idempotency_key: IdempotencyKey = None,
     ) -> DutyAnswer:
-        driver = await context.store.apply_driver_command(driver_id, command, idempotency_key)
+        driver = await context.store.change_duty(token, command, idempotency_key)
         return DutyAnswer(driver_id=driver.driver_id, duty=driver.duty, state=driver.state)
 
 
@@ -135,16 +126,13 @@ def _add_order_route(path: str, command: str, summary: str) -> None:
         responses=problems(401, 403, 404, 409),
     )
     async def command_order(
-        driver_id: DriverId,
         order_id: UUID,
-        _: TheDriver,
+        token: DriverToken,
         context: Context,
         idempotency_key: IdempotencyKey = None,
     ) -> OrderAnswer:
-        order = await context.store.apply_order_command(
-            order_id, command, driver_id, idempotency_key
-        )
-        return OrderAnswer.of(order)
+        order = await context.store.command_order(token, order_id, command, idempotency_key)
+        return OrderAnswer(**order._asdict())
 
 
 _add_duty_route("/on-duty", "on_duty", "Start work, or end a break")
@@ -156,10 +144,18 @@ _add_order_route("delivered", "deliver", "The customer has the order")
 _add_order_route("failed", "fail", "The order can't be delivered")
 
 
-def _limit_fixes(context: AppContext, writer: Token, driver_id: str, fixes: int) -> None:
-    """Raise TooManyRequests for a driver over the limit. Staff is not limited."""
-    if writer.role == "driver":
-        context.fix_limiter.take(driver_id, fixes)
+async def _record(
+    context: AppContext, writer: Token, driver_id: str, rows: Sequence[IncomingRow]
+) -> list[Outcome]:
+    """Record fixes, a driver's own within the quota. Raises TooManyRequests."""
+    if writer.role != "driver":
+        return await context.store.record_fixes(rows, has_quota=False)
+    context.refusals.check(driver_id)
+    try:
+        return await context.store.record_fixes(rows, has_quota=True)
+    except TooManyRequests:
+        context.refusals.add(driver_id)
+        raise
 
 
 def _decode(decode: Callable[[bytes], T], body: bytes) -> T:

@@ -11,7 +11,6 @@ from pydantic.json_schema import SkipJsonSchema
 from doorstep.fix import ID_PATTERN, MAX_FIXES, MAX_SEQ
 from doorstep.fix.instants import MAX_EPOCH_MS, MIN_EPOCH_MS
 from doorstep.http.instants import Instant
-from doorstep.store.records import Order
 
 FIX_EXAMPLE: dict[str, Any] = {
     "boot": "b1",
@@ -140,14 +139,3 @@ class OrderAnswer(BaseModel):
     assignment_no: int
     order_seq: int
     driver_id: str | None
-
-    @classmethod
-    def of(cls, order: Order) -> OrderAnswer:
-        """Pick what a driver may see."""
-        return cls(
-            order_id=order.order_id,
-            state=order.state,
-            assignment_no=order.assignment_no,
-            order_seq=order.order_seq,
-            driver_id=order.driver_id,
-        )

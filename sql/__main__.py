@@ -1,8 +1,9 @@
-"""`python -m sql upgrade | passwords | fingerprint`: the database commands of a deployment.
+"""`python -m sql upgrade | passwords | fingerprint | roles`: the database commands of a deployment.
 
 upgrade      migrate to the newest revision; refuses a database that it cannot upgrade
 passwords    set the passwords of the service roles
 fingerprint  print the digest of the database's definitions, for fingerprints.json
+roles        print what each service role may do: docs/reference/database-roles.md
 
 Reads DATABASE_ADMIN_URL, the URL of doorstep_owner; `passwords` reads DRIVER_EVENTS_PASSWORD,
 DRIVER_API_PASSWORD, TRACKING_API_PASSWORD, CUSTOMER_PASSWORD and BROKER_SYNC_PASSWORD. Retries for
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 import psycopg
 import sqlalchemy.exc
 
+from sql import roles
 from sql.fingerprint import fingerprint
 from sql.migrate import PASSWORD_VARIABLES, UpgradeRefused, set_passwords, upgrade
 
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["upgrade", "passwords", "fingerprint"])
+    parser.add_argument("command", choices=["upgrade", "passwords", "fingerprint", "roles"])
     options = parser.parse_args(arguments)
     admin_url = os.environ.get("DATABASE_ADMIN_URL", "")
     if not admin_url:
@@ -46,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "fingerprint":
         with psycopg.connect(admin_url) as conn:
             print(fingerprint(conn))
+        return 0
+    if options.command == "roles":
+        with psycopg.connect(admin_url) as conn:
+            print(roles.page(conn), end="")
         return 0
     passwords = {role: os.environ.get(name, "") for role, name in PASSWORD_VARIABLES.items()}
     missing = [PASSWORD_VARIABLES[role] for role, password in passwords.items() if not password]

@@ -60,27 +60,19 @@ SELECT delete_outbox_v1(%(ids)s)
 -- Orders, drivers, tokens -----------------------------------------------------------------
 
 -- create_order --
-SELECT o.*
-FROM create_order_v1(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
-    %(policy_id)s, %(idempotency_key)s, %(customer_name)s) AS o
-CROSS JOIN LATERAL record_audit_v1(%(who)s, 'order.create', o.order_id::text, NULL)
+SELECT * FROM create_order_v2(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
+    %(policy_id)s, %(idempotency_key)s, %(customer_name)s, %(who)s)
 
--- apply_order_command --
-SELECT * FROM apply_order_command_v1(%(order_id)s, %(command)s, %(actor)s, %(actor_id)s,
-    %(driver_id)s, %(idempotency_key)s)
-
--- apply_driver_command --
-SELECT driver_id, duty, state, order_id
-FROM apply_driver_command_v1(%(driver_id)s, %(command)s, %(actor)s, %(idempotency_key)s)
+-- command_order_as_staff --
+SELECT * FROM command_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
+    %(idempotency_key)s)
 
 -- find_token --
 SELECT role, driver_id, order_id, name, staff_role FROM find_token_v2(%(token_sha256)s)
 
 -- find_tokens --
-SELECT requested.token_sha256, found.role, found.driver_id, found.order_id, found.name,
-    found.staff_role
-FROM unnest(%(token_sha256s)s::bytea[]) AS requested (token_sha256)
-CROSS JOIN LATERAL find_token_v2(requested.token_sha256) AS found
+SELECT token_sha256, role, driver_id, order_id, name, staff_role
+FROM find_tokens_v1(%(token_sha256s)s::bytea[])
 
 -- replace_customer_token --
 SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)
@@ -149,11 +141,7 @@ SELECT * FROM change_device_v2(%(kind)s, %(device_id)s, %(change)s, %(who)s, %(m
     %(token_sha256)s)
 
 -- list_devices --
-SELECT device_id, kind::text, generation, mqtt_hash IS NULL AS is_derived, created_at, rotated_at,
-    revoked_at, removed_at
-FROM device_credential
-WHERE kind = %(kind)s::device_kind
-ORDER BY created_at, device_id
+SELECT * FROM list_devices_v1(%(kind)s)
 
 -- changed_devices --
 SELECT device_id, mqtt_hash, is_active, version FROM changed_devices_v2(%(since)s)

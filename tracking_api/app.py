@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
+from doorstep.http.direct_routes import DirectRoute, DirectRoutes
 from doorstep.http.docs import docs_routes
 from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
@@ -32,7 +34,7 @@ from tracking_api.live import routes as order_stream_routes
 from tracking_api.live import topic_routes
 from tracking_api.live.service import Live
 from tracking_api.live.topic_follower import TopicStreams
-from tracking_api.orders import policy_routes
+from tracking_api.orders import cancel_routes, policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
@@ -44,19 +46,25 @@ from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
 from tracking_api.series.streams import points_frame
-from tracking_api.settings import Settings
+from tracking_api.settings import Serves, Settings
 from tracking_api.stores import Stores, open_stores
 from tracking_api.track import routes as track_routes
-from tracking_api.track.links import BAD_LINKS_PER_S, BURST_BAD_LINKS, Links
+from tracking_api.track.links import (
+    BAD_LINKS_PER_S,
+    BURST_BAD_LINKS,
+    CustomerDoor,
+    Links,
+    StaffDoor,
+)
+from tracking_api.track.queries import HeldEstimate
 from tracking_api.track.road_eta import EstimateArrival, RoadEta
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
 
-BODIES: list[type[BaseModel]] = [
+BODIES: list[type[BaseModel]] = [Cancellation, LinkToken]
+STAFF_BODIES: list[type[BaseModel]] = [
     NewOrder,
     DriverChoice,
-    Cancellation,
-    LinkToken,
     NewPolicy,
     SamplingSettings,
     SimulationCount,
@@ -66,32 +74,49 @@ BODIES: list[type[BaseModel]] = [
     StaffTokenBody,
 ]
 
-# Of one token: a page reads the history once, and a family shares a token.
+# Of one order's customers: a page reads the history once, and a family shares a token.
 HISTORIES_PER_S = 2.0
 BURST_HISTORIES = 60
+# Of one member of staff: a replay reads one as often as the map is moved. A file costs ten.
+STAFF_HISTORIES_PER_S = 5.0
+STAFF_BURST_HISTORIES = 150
 # From one address: wrong tokens at sign-in.
 BAD_SIGN_INS_PER_S = 0.2
 BURST_BAD_SIGN_INS = 20
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
-# first.
-ROUTES = (
-    order_stream_routes,
-    track_routes,
-    order_history_routes,
-    order_routes,
-    fleet_stream_routes,
-    dispatch_routes,
-    history_routes,
-    topic_routes,
-    series_routes,
-    simulation_routes,
-    driver_routes,
-    policy_routes,
-    people_routes,
-    device_routes,
-    session_routes,
-    pages,
+# first. Each with the side that it serves: `all` answers customers by their link, and staff.
+ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
+    (pages.series_router, "staff"),  # before the list of series
+    (order_stream_routes.router, "all"),
+    (track_routes.router, "all"),
+    (track_routes.session_router, "customers"),
+    (order_history_routes.router, "all"),
+    (cancel_routes.router, "all"),
+    (order_routes.router, "staff"),
+    (fleet_stream_routes.router, "staff"),
+    (dispatch_routes.router, "staff"),
+    (history_routes.router, "staff"),
+    (topic_routes.router, "staff"),
+    (series_routes.router, "staff"),
+    (simulation_routes.router, "staff"),
+    (driver_routes.router, "staff"),
+    (policy_routes.router, "staff"),
+    (people_routes.router, "staff"),
+    (device_routes.router, "staff"),
+    (session_routes.router, "staff"),
+    (pages.staff_router, "staff"),
+    (pages.customer_router, "customers"),
+    (pages.router, "all"),
+)
+
+
+# Answered before the framework's routing: what customers and the fleet's map request all the time.
+DIRECT_ROUTES = (*track_routes.DIRECT, *order_stream_routes.DIRECT)
+STAFF_DIRECT_ROUTES = (
+    *driver_routes.DIRECT,
+    *dispatch_routes.DIRECT,
+    *history_routes.DIRECT,
 )
 
 
@@ -107,7 +132,7 @@ def build_app(stores: Stores, public_url: str) -> FastAPI:
         await live.close()
         await app.state.context.read_log.flush_or_log()
 
-    app = _bare_app()
+    app = _bare_app(stores.serves)
     _set_context(app, stores, public_url, live)
     app.router.lifespan_context = lifespan
     return app
@@ -118,19 +143,19 @@ def build_service(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        url = settings.database_url.get_secret_value()
-        customer_url = settings.customer_database_url.get_secret_value()
-        async with open_stores(url, customer_url, settings.database_pool_size) as stores:
+        urls = settings.staff_url, settings.customers_url
+        async with open_stores(*urls, settings.database_pool_size) as stores:
             series_topic = settings.kafka_series_topic
             topics = TopicStreams(settings.kafka, settings.topics, {series_topic: points_frame})
             estimate = RoadEta()
             live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
-            _set_context(app, stores, settings.tracking_api_public_url, live, estimate)
+            public_url = settings.tracking_api_public_url
+            _set_context(app, stores, public_url, live, estimate, estimate.held)
             live.start(settings)
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
                 asyncio.create_task(app.state.context.read_log.run()),
-                asyncio.create_task(estimate.keep_model_current(stores.track.read_eta_model)),
+                asyncio.create_task(estimate.keep_model_current(stores.eta.read_eta_model)),
             ]
             try:
                 yield
@@ -140,7 +165,7 @@ def build_service(settings: Settings) -> FastAPI:
                 await live.close()
                 await app.state.context.read_log.flush_or_log()
 
-    app = _bare_app()
+    app = _bare_app(settings.tracking_api_serves)
     app.router.lifespan_context = lifespan
     return app
 
@@ -151,14 +176,26 @@ def _set_context(
     public_url: str,
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
+    held_estimate: HeldEstimate | None = None,
 ) -> None:
+    customers, staff = None, None
+    if stores.serves != "staff":
+        read_tracks = partial(stores.customers.read_tracks, held=held_estimate)
+        customers = CustomerDoor(
+            BatchLoader(stores.customers.find_good_links),
+            BatchLoader(read_tracks, batches_per_s=None),
+        )
+    if stores.serves != "customers":
+        staff = StaffDoor(
+            BatchLoader(stores.tokens.find_tokens),
+            BatchLoader(stores.track.read_tracks, batches_per_s=None),
+        )
     app.state.context = AppContext(
         stores=stores,
         find_token=TokenCache(stores.tokens.find_token),
         links=Links(
-            BatchLoader(stores.tokens.find_tokens),
-            stores.customers,
-            stores.track,
+            customers,
+            staff,
             RateLimiter(BAD_LINKS_PER_S, BURST_BAD_LINKS),
             live.note_watched,
         ),
@@ -167,12 +204,13 @@ def _set_context(
         tiles=TileCache(stores.dispatch),
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
+        staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
         sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
         estimate=estimate,
     )
 
 
-def _bare_app() -> FastAPI:
+def _bare_app(serves: Serves) -> FastAPI:
     app = FastAPI(
         title="Doorstep tracking_api",
         version="0.1.0",
@@ -189,16 +227,21 @@ def _bare_app() -> FastAPI:
         context: AppContext = app.state.context
         return {"kafka": context.live.is_kafka_connected}
 
-    app.include_router(pages.series_router)  # before the list of series
-    for module in ROUTES:
-        app.include_router(module.router)
+    for router, side in ROUTES:
+        if side == "all" or serves in (side, "all"):
+            app.include_router(router)
     app.include_router(health_routes(required, optional))
     app.include_router(docs_routes(app))
-    app.mount("/assets", pages.Assets())
+    app.mount("/assets", pages.ASSETS)
     install_problem_handlers(app)
-    install_openapi(app, BODIES)
+    app.add_middleware(DirectRoutes, routes=_direct_routes(serves))  # innermost
+    install_openapi(app, BODIES if serves == "customers" else BODIES + STAFF_BODIES)
     app.add_middleware(RequestLimits)
     app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)  # the outermost
     return app
+
+
+def _direct_routes(serves: Serves) -> tuple[DirectRoute, ...]:
+    return DIRECT_ROUTES if serves == "customers" else DIRECT_ROUTES + STAFF_DIRECT_ROUTES

@@ -5,6 +5,11 @@ Pages of staff redirect to the sign-in without a session.
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
@@ -22,9 +27,14 @@ from doorstep.http.tokens import identify
 from tracking_api.context import AppContext, Context, StaffToken
 from web import DIST
 
+ENCODINGS: Final = {"br": ".br", "gzip": ".gz"}  # the better one first
+HASHED: Final = re.compile(r"-[0-9A-Z]{8}\.(?:js|css|svg)$")
+FOR_EVER: Final = "public, max-age=31536000, immutable"
 NOT_BUILT = "The pages are not built: `npm ci && npm run build` in web builds them."
 
 router = APIRouter(include_in_schema=False)
+customer_router = APIRouter(include_in_schema=False)
+staff_router = APIRouter(include_in_schema=False)
 
 
 class HtmlRoute(APIRoute):
@@ -40,30 +50,57 @@ series_router = APIRouter(include_in_schema=False, route_class=HtmlRoute)
 
 
 class Assets(StaticFiles):
-    """The built scripts and styles. Browsers revalidate them each time."""
+    """The built pages, scripts and styles, compressed when they were built.
 
-    def __init__(self) -> None:
-        super().__init__(directory=DIST, check_dir=False)
+    A name with the hash of the content is cached for ever; other files are revalidated each time.
+    """
+
+    def __init__(self, directory: Path = DIST) -> None:
+        super().__init__(directory=directory, check_dir=False)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers["Cache-Control"] = "no-cache"
+        """Answer with a file, as the compressed copy that the client accepts, if there is one."""
+        accepted = _accepted_encodings(Headers(scope=scope).get("accept-encoding", ""))
+        for encoding, suffix in ENCODINGS.items():
+            if encoding not in accepted:
+                continue
+            with suppress(HTTPException):  # no such copy
+                response = await super().get_response(path + suffix, scope)
+                response.headers["Content-Encoding"] = encoding
+                break
+        else:
+            response = await super().get_response(path, scope)
+        response.headers["Vary"] = "Accept-Encoding"
+        response.headers["Cache-Control"] = FOR_EVER if HASHED.search(path) else "no-cache"
         return response
 
 
-@router.get("/")
+def _accepted_encodings(header: str) -> set[str]:
+    """Read Accept-Encoding: the names that it does not exclude with `q=0`."""
+    accepted = set()
+    for one in header.lower().split(","):
+        name, _, quality = one.replace(" ", "").partition(";q=")
+        if quality.strip("0.") or not quality:
+            accepted.add(name)
+    return accepted
+
+
+ASSETS: Final = Assets()
+
+
+@staff_router.get("/")
 async def get_home() -> RedirectResponse:
     """Redirect to the fleet's page."""
     return RedirectResponse("/fleet")
 
 
-@router.get("/sign-in")
-async def get_sign_in_page() -> FileResponse:
+@staff_router.get("/sign-in")
+async def get_sign_in_page(request: Request) -> Response:
     """Where staff trade a token, also one after # in the address, for a session."""
-    return _page("sign-in.html")
+    return await _page("sign-in.html", request)
 
 
-@router.get("/fleet")
+@staff_router.get("/fleet")
 async def get_fleet_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The fleet's map."""
     return await _staff_page("fleet", request, token, context)
@@ -73,14 +110,14 @@ async def get_fleet_page(request: Request, token: StaffToken, context: Context) 
 async def get_series_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The chart of series; `GET /series` without `Accept: text/html` is their list."""
     page = await _staff_page("series", request, token, context)
-    page.headers["Vary"] = "Accept"
+    page.headers["Vary"] = "Accept, Accept-Encoding"
     return page
 
 
-@router.get("/t/{order_id}")
-async def get_customer_page() -> FileResponse:
+@customer_router.get("/t/{order_id}")
+async def get_customer_page(request: Request) -> Response:
     """The customer's page, the same file for every order."""
-    return _page("track.html")
+    return await _page("track.html", request)
 
 
 @router.api_route("/tiles/firenze.pmtiles", methods=["GET", "HEAD"])
@@ -114,11 +151,11 @@ async def _staff_page(
         return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
     except DoorstepError:
         pass  # the database is unavailable: the page says so, and recovers
-    return _page(f"{name}.html")
+    return await _page(f"{name}.html", request)
 
 
-def _page(name: str) -> FileResponse:
-    path = DIST / name
-    if not path.is_file():
-        raise HTTPException(404, NOT_BUILT)
-    return FileResponse(path, media_type="text/html", headers={"Cache-Control": "no-cache"})
+async def _page(name: str, request: Request) -> Response:
+    try:
+        return await ASSETS.get_response(name, request.scope)
+    except HTTPException as exc:
+        raise HTTPException(HTTPStatus.NOT_FOUND, NOT_BUILT) from exc

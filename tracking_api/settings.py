@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr, field_validator
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from doorstep.http.serve import HttpSettings
 from doorstep.kafka.access import KafkaSettings
@@ -11,11 +13,15 @@ from doorstep.settings import Bind, BindSetting
 MAX_VIEWERS = 18_000  # each holds a file descriptor, of usually 20,000
 
 
+Serves = Literal["all", "customers", "staff"]
+
+
 class Settings(HttpSettings, KafkaSettings):
     """Environment variables of tracking_api; each field's name in capitals."""
 
-    database_url: SecretStr
-    customer_database_url: SecretStr
+    tracking_api_serves: Serves = "all"
+    database_url: SecretStr = SecretStr("")
+    customer_database_url: SecretStr = SecretStr("")
     database_pool_size: int = Field(default=10, ge=1, le=200)
     tracking_api_bind: BindSetting = Bind("127.0.0.1", 8000)
     tracking_api_internal_bind: BindSetting = Bind("127.0.0.1", 8010)
@@ -30,6 +36,27 @@ class Settings(HttpSettings, KafkaSettings):
     def topics(self) -> tuple[str, ...]:
         """The topics that staff may publish to and follow."""
         return tuple(name.strip() for name in self.stream_topics.split(",") if name.strip())
+
+    @property
+    def staff_url(self) -> str | None:
+        """The database's URL for staff. None if this process does not serve them."""
+        serves_staff = self.tracking_api_serves != "customers"
+        return self.database_url.get_secret_value() if serves_staff else None
+
+    @property
+    def customers_url(self) -> str | None:
+        """The database's URL for customers. None if this process does not serve them."""
+        serves_customers = self.tracking_api_serves != "staff"
+        return self.customer_database_url.get_secret_value() if serves_customers else None
+
+    @model_validator(mode="after")
+    def _has_the_urls_of_its_sides(self) -> Self:
+        urls = {"DATABASE_URL": self.staff_url, "CUSTOMER_DATABASE_URL": self.customers_url}
+        for name, url in urls.items():
+            if url == "":
+                serves = self.tracking_api_serves
+                raise ValueError(f"set {name}: required by TRACKING_API_SERVES={serves}")
+        return self
 
     @field_validator("tracking_api_public_url")
     @classmethod

@@ -1,6 +1,7 @@
 """The stores of all domains: the seam between routes and database.
 
-Customers have a pool of their own, with a role that can read nothing but what they may see.
+Customers have a pool of their own, with a role that can read nothing but what they may see. A
+process that serves one side only has one pool.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from doorstep.store.deadline import is_available
-from doorstep.store.pool import open_pool
+from doorstep.store.pool import Pool, open_pool
 from tracking_api.fleet.dispatch_queries import DispatchQueries, DispatchStore
 from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
@@ -20,9 +21,36 @@ from tracking_api.history.queries import HistoryQueries, HistoryStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
 from tracking_api.people.queries import PeopleQueries, PeopleStore
 from tracking_api.series.queries import SeriesQueries, SeriesStore
+from tracking_api.settings import Serves
 from tracking_api.tokens import TokenQueries, TokenStore
 from tracking_api.track.customer_queries import CustomerQueries, CustomerStore
-from tracking_api.track.queries import TrackQueries, TrackStore
+from tracking_api.track.eta_queries import EtaQueries, EtaStore
+from tracking_api.track.queries import TrackQueries, TrackReader
+
+STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
+    "tokens": TokenQueries,
+    "orders": OrderQueries,
+    "track": TrackQueries,
+    "drivers": DriverQueries,
+    "fleet": FleetQueries,
+    "dispatch": DispatchQueries,
+    "history": HistoryQueries,
+    "series": SeriesQueries,
+    "people": PeopleQueries,
+}
+
+
+class NotServed:
+    """Every store of a side that this process does not serve: there is no pool for it."""
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def refuse(*_: object, **__: object) -> Any:
+            raise RuntimeError(f"{name}: this process does not serve that side")
+
+        return refuse
+
+
+_NOT_SERVED: Any = NotServed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +62,7 @@ class Stores:
 
     tokens: TokenStore
     orders: OrderStore
-    track: TrackStore
+    track: TrackReader
     drivers: DriverStore
     fleet: FleetStore
     dispatch: DispatchStore
@@ -42,38 +70,54 @@ class Stores:
     series: SeriesStore
     people: PeopleStore
     customers: CustomerStore
+    eta: EtaStore
     is_available: Callable[[], Awaitable[bool]]
+    serves: Serves = "all"
 
     @classmethod
-    def backed_by(cls, store: Any) -> Self:
-        """Use one object as every store, for tests and benchmarks."""
-        return cls(*(store,) * 10, store.is_available)
+    def backed_by(cls, store: Any, serves: Serves = "all") -> Self:
+        """Use one object as every store that is served, for tests and benchmarks."""
+        staff, customers = (
+            store if serves in ("all", side) else _NOT_SERVED for side in ("staff", "customers")
+        )
+        return cls(
+            **dict.fromkeys(STAFF_STORES, staff),
+            customers=customers,
+            eta=store,
+            is_available=store.is_available,
+            serves=serves,
+        )
 
 
 @asynccontextmanager
-async def open_stores(url: str, customer_url: str, pool_size: int) -> AsyncIterator[Stores]:
-    """Open the stores on PostgreSQL. The database may come up later."""
-    pool = await open_pool(url, pool_size, application_name="tracking_api", autocommit=True)
-    customer_pool = await open_pool(
-        customer_url, pool_size, application_name="tracking_api customers", autocommit=True
-    )
+async def open_stores(
+    url: str | None, customer_url: str | None, pool_size: int
+) -> AsyncIterator[Stores]:
+    """Open the stores on PostgreSQL. The database may come up later.
+
+    A side without a URL is not served. Raises ValueError without both.
+    """
+    pools = {
+        name: await open_pool(one, pool_size, application_name=name, autocommit=True)
+        for name, one in (("tracking_api", url), ("tracking_api customers", customer_url))
+        if one is not None
+    }
+    pool, customer_pool = pools.get("tracking_api"), pools.get("tracking_api customers")
+    eta_pool = pool or customer_pool
+    if eta_pool is None:
+        raise ValueError("a process serves staff, customers or both")
 
     async def pools_are_available() -> bool:
-        return all(await asyncio.gather(is_available(pool), is_available(customer_pool)))
+        return all(await asyncio.gather(*map(is_available, pools.values())))
 
+    serves: Serves = "customers" if pool is None else "all" if customer_pool else "staff"
     try:
         yield Stores(
-            TokenQueries(pool),
-            OrderQueries(pool),
-            TrackQueries(pool),
-            DriverQueries(pool),
-            FleetQueries(pool),
-            DispatchQueries(pool),
-            HistoryQueries(pool),
-            SeriesQueries(pool),
-            PeopleQueries(pool),
-            CustomerQueries(customer_pool),
-            pools_are_available,
+            **{name: store(pool) if pool else _NOT_SERVED for name, store in STAFF_STORES.items()},
+            customers=CustomerQueries(customer_pool) if customer_pool else _NOT_SERVED,
+            eta=EtaQueries(eta_pool),
+            is_available=pools_are_available,
+            serves=serves,
         )
     finally:
-        await asyncio.gather(pool.close(), customer_pool.close())
+        await asyncio.gather(*(one.close() for one in pools.values()))

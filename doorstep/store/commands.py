@@ -1,7 +1,7 @@
 """Commands and lookups of orders, drivers and tokens, for the APIs. Nothing here commits.
 
 The rules are in `sql/schema`; a refusal is raised as IllegalTransition with the allowed commands.
-A command repeated with its idempotency key returns the order's current state.
+A command that its actor repeats with its idempotency key returns the order's current state.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from psycopg.types.json import Jsonb
 from doorstep.errors import StoreUnavailable
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.error_mapping import translated
-from doorstep.store.records import Driver, Order, Token
+from doorstep.store.records import Order, Token
 from sql import query
 
 T = TypeVar("T")
 
 __all__ = [
-    "Driver",
     "Order",
     "Token",
-    "apply_driver_command",
-    "apply_order_command",
+    "command_order_as_staff",
     "create_order",
     "create_policy",
     "find_token",
@@ -56,10 +54,9 @@ async def create_order(
 ) -> Order:
     """Create an order and its customer's token, given as its SHA-256.
 
-    `created` is False for an order that this idempotency key created before; the given token is
-    valid for it too, since the first answer may have been lost. With `who`, the audit has an entry
-    of that name. Raises UnknownRestaurant,
-    UnknownPolicy, IdempotencyConflict.
+    `created` is False for an order that `who` created before with this idempotency key; the given
+    token is then not registered. With `who`, the audit has an entry of that name. Raises
+    UnknownRestaurant, UnknownPolicy, IdempotencyConflict.
     """
     parameters = {
         "restaurant_id": restaurant_id,
@@ -74,63 +71,36 @@ async def create_order(
     return await _one_order(conn, "create_order", parameters)
 
 
-async def apply_order_command(
+async def command_order_as_staff(
     conn: AsyncConnection[Any],
     order_id: UUID,
     command: str,
     *,
-    actor: str,
-    actor_id: str,
+    name: str,
     driver_id: str | None = None,
     idempotency_key: str | None = None,
 ) -> Order:
-    """Apply one command to an order.
+    """Apply a command of a member of staff to an order.
 
-    `command` is confirm, assign, decline, reassign, pick_up, deliver, cancel or fail; `actor`
-    is staff, customer or driver, and `actor_id` identifies them (for a driver, the driver id).
-    `driver_id` names the driver of assign and reassign; None takes the nearest available one.
+    `command` is confirm, assign, reassign, pick_up, deliver, cancel or fail. `driver_id` names
+    the driver of assign and reassign; None takes the nearest available one.
     Raises UnknownOrder, IllegalTransition, DriverUnavailable, NoDriverAvailable,
     IdempotencyConflict.
     """
     parameters = {
         "order_id": order_id,
         "command": command,
-        "actor": actor,
-        "actor_id": actor_id,
+        "name": name,
         "driver_id": driver_id,
         "idempotency_key": idempotency_key,
     }
-    return await _one_order(conn, "apply_order_command", parameters)
+    return await _one_order(conn, "command_order_as_staff", parameters)
 
 
 async def _one_order(conn: AsyncConnection[Any], name: str, parameters: dict[str, object]) -> Order:
     with translated():
         async with conn.cursor(row_factory=class_row(Order)) as cursor:
             await cursor.execute(query(name), parameters)
-            return _only(await cursor.fetchone())
-
-
-async def apply_driver_command(
-    conn: AsyncConnection[Any],
-    driver_id: str,
-    command: str,
-    *,
-    actor: str = "driver",
-    idempotency_key: str | None = None,
-) -> Driver:
-    """Apply on_duty, on_break or off_duty; repeating the current duty succeeds.
-
-    Raises UnknownDriver, IllegalTransition.
-    """
-    parameters = {
-        "driver_id": driver_id,
-        "command": command,
-        "actor": actor,
-        "idempotency_key": idempotency_key,
-    }
-    with translated():
-        async with conn.cursor(row_factory=class_row(Driver)) as cursor:
-            await cursor.execute(query("apply_driver_command"), parameters)
             return _only(await cursor.fetchone())
 
 

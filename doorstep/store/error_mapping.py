@@ -41,6 +41,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS023": _plain(errors.StaffExists),
     "DS025": _plain(errors.DeviceExists),
     "DS015": _plain(errors.BadLink),
+    "DS026": _plain(errors.Unauthenticated),
     "DS016": _plain(errors.OrderOpen),
     "DS017": _plain(errors.IdForgotten),
 }

@@ -72,7 +72,8 @@ class Dispatch:
         )
         if not answer.ok:
             raise RuntimeError(f"POST /orders was refused: {answer.status} {answer.body}")
-        job.order_id, job.customer_token = answer.body["order_id"], answer.body["customer_token"]
+        job.order_id = answer.body["order_id"]
+        job.customer_token = answer.body["customer_token"] or ""  # none for a repeated request
 
     async def confirm(self, job: Job) -> bool:
         """Confirm the order as the kitchen."""

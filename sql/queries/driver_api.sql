@@ -1,12 +1,17 @@
--- What driver_api reads. Parameters are psycopg's %(name)s.
+-- What driver_api runs for a driver, by the token. Parameters are psycopg's %(name)s.
 
 
--- read_driver_and_order --
-SELECT s.driver_id, s.duty::text, s.state::text, s.order_id,
-    o.order_id, o.state::text, a.assignment_no, a.assigned_at,
-    r.name, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
-FROM driver_state s
-LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL
-LEFT JOIN orders o ON o.order_id = a.order_id
-LEFT JOIN restaurant r ON r.restaurant_id = o.restaurant_id
-WHERE s.driver_id = %(driver_id)s
+-- read_own_driver --
+SELECT driver_id, duty::text, driver_state::text, order_id, order_state::text, assignment_no,
+    assigned_at, restaurant_name, restaurant_lon_deg, restaurant_lat_deg, destination_lon_deg,
+    destination_lat_deg
+FROM driver_read_v1(%(token_sha256)s)
+
+-- change_duty --
+SELECT driver_id, duty::text, state::text, order_id
+FROM driver_change_duty_v1(%(token_sha256)s, %(command)s, %(idempotency_key)s::text)
+
+-- command_own_order --
+SELECT order_id, state::text, assignment_no, order_seq, driver_id
+FROM driver_command_order_v1(%(token_sha256)s, %(order_id)s, %(command)s,
+    %(idempotency_key)s::text)

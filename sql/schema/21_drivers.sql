@@ -88,7 +88,7 @@ CREATE TABLE driver_command (
     to_state driver_status NOT NULL,
     idempotency_key text,
     commanded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    UNIQUE (driver_id, idempotency_key)
+    UNIQUE (driver_id, actor, idempotency_key)
 );
 CREATE INDEX driver_command_at ON driver_command (driver_id, commanded_at, driver_command_id);
 CREATE INDEX driver_command_age ON driver_command USING brin (commanded_at);

@@ -9,7 +9,7 @@ CREATE TABLE orders (
         GENERATED ALWAYS AS (ST_SetSRID(ST_MakePoint(lon_deg, lat_deg), 4326)) STORED,
     customer_name text,
     policy_id int NOT NULL REFERENCES policy,
-    idempotency_key text UNIQUE,
+    idempotency_key text,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The visible state: the maximum of (assignment_no, state) over commands and evidence.
     state order_state NOT NULL DEFAULT 'created',
@@ -19,7 +19,9 @@ CREATE TABLE orders (
     order_seq int NOT NULL DEFAULT 1,  -- number of events of the order
     ended_at timestamptz,
     forgotten_at timestamptz,  -- when what told of the customer was erased
-    CHECK ((ended_at IS NOT NULL) = (state IN ('delivered', 'cancelled', 'failed')))
+    created_by text NOT NULL DEFAULT '',  -- a member of staff
+    CHECK ((ended_at IS NOT NULL) = (state IN ('delivered', 'cancelled', 'failed'))),
+    UNIQUE (created_by, idempotency_key)
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_open ON orders (state, created_at, order_id) WHERE ended_at IS NULL;
 CREATE INDEX orders_page ON orders (created_at, order_id);
@@ -66,7 +68,7 @@ CREATE TABLE order_command (
     assignment_no int NOT NULL,  -- of to_state
     idempotency_key text,
     commanded_at timestamptz NOT NULL,
-    UNIQUE (order_id, idempotency_key)
+    UNIQUE (order_id, actor, actor_id, idempotency_key)
 );
 CREATE INDEX order_command_order ON order_command (order_id, assignment_no, command);
 

@@ -21,9 +21,11 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION create_order_v1(
+-- Creates an order and its customer's token. Under an idempotency key that by_name has used before,
+-- returns that order and ignores the token: an order never gets a second good one.
+CREATE FUNCTION create_order_v2(
     at_restaurant_id int, to_lon_deg float8, to_lat_deg float8, token_sha256 bytea,
-    with_policy_id int, with_idempotency_key text, for_customer_name text
+    with_policy_id int, with_idempotency_key text, for_customer_name text, by_name text
 )
 RETURNS TABLE (
     order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
@@ -45,15 +47,20 @@ BEGIN
     IF NOT EXISTS (SELECT FROM policy WHERE policy_id = pinned_policy_id) THEN
         RAISE EXCEPTION 'there is no policy %', pinned_policy_id USING ERRCODE = 'DS005';
     END IF;
-    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id, idempotency_key, customer_name)
+    INSERT INTO orders (restaurant_id, lon_deg, lat_deg, policy_id, idempotency_key, customer_name,
+        created_by)
     VALUES (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id, with_idempotency_key,
-        for_customer_name)
-    ON CONFLICT (idempotency_key) DO NOTHING
+        for_customer_name, coalesce(by_name, ''))
+    ON CONFLICT (created_by, idempotency_key) DO NOTHING
     RETURNING * INTO created_order;
     is_new := FOUND;
-    IF NOT is_new THEN
+    IF is_new THEN
+        INSERT INTO access_token (token_sha256, role, order_id)
+        VALUES (token_sha256, 'customer', created_order.order_id);
+        PERFORM record_audit_v1(by_name, 'order.create', created_order.order_id::text, NULL);
+    ELSE
         SELECT * INTO STRICT created_order FROM orders
-            WHERE idempotency_key = with_idempotency_key;
+            WHERE created_by = coalesce(by_name, '') AND idempotency_key = with_idempotency_key;
         IF (created_order.restaurant_id, created_order.lon_deg, created_order.lat_deg,
             created_order.policy_id, created_order.customer_name)
             IS DISTINCT FROM (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id,
@@ -62,14 +69,13 @@ BEGIN
             RAISE EXCEPTION 'this key made another order' USING ERRCODE = 'DS008';
         END IF;
     END IF;
-    INSERT INTO access_token (token_sha256, role, order_id)
-    VALUES (token_sha256, 'customer', created_order.order_id);
     RETURN QUERY SELECT v.*, is_new FROM order_now v WHERE v.order_id = created_order.order_id;
 END
 $$;
 
 -- Applies one command. Commands on one order are serialized by an advisory lock, then lock the
--- driver row, then the order row: the lock order of record_fixes_v1.
+-- driver row, then the order row: the lock order of record_fixes_v1. Services execute a function
+-- per actor: command_order_as_staff_v1, driver_command_order_v1, customer_cancel_v1.
 CREATE FUNCTION apply_order_command_v1(
     of_order_id uuid, command_name text, by_actor text, by_actor_id text, to_driver_id text,
     with_idempotency_key text
@@ -109,7 +115,8 @@ BEGIN
         RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
     END IF;
     SELECT * INTO repeated FROM order_command
-        WHERE order_id = of_order_id AND idempotency_key = with_idempotency_key;
+        WHERE order_id = of_order_id AND actor = by_role AND actor_id = by_actor_id
+            AND idempotency_key = with_idempotency_key;
     IF FOUND THEN
         IF repeated.command <> verb OR repeated.driver_id <> to_driver_id THEN
             RAISE EXCEPTION 'this key was used for %', repeated.command USING ERRCODE = 'DS008';
@@ -200,6 +207,23 @@ BEGIN
 END
 $$;
 
+-- Applies a command of a member of staff.
+CREATE FUNCTION command_order_as_staff_v1(
+    of_order_id uuid, command_name text, by_name text, to_driver_id text,
+    with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, driver_id text, order_seq int,
+    restaurant_id int, lon_deg float8, lat_deg float8, customer_name text, policy_id int,
+    created_at timestamptz, assigned_at timestamptz, ended_at timestamptz
+)
+LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT * FROM apply_order_command_v1(
+        of_order_id, command_name, 'staff', by_name, to_driver_id, with_idempotency_key)
+$$;
+
 -- Chooses and locks the driver of a new assignment: the named one, or the nearest available one.
 -- Two callers never get the same driver. A batch of fixes locks its driver rows briefly, so a
 -- locked candidate is polled for up to a second. Waiting for the lock could deadlock two callers.
@@ -244,10 +268,9 @@ BEGIN
 END
 $$;
 
--- Returns available drivers with a recent position, nearest first. Searches the cells that touch a
--- box of safe_m in each direction, and enlarges the box until it holds enough drivers. A driver
--- counts only if no nearer one can be outside the box. The first box is small, because a cell may
--- hold thousands of drivers.
+-- Returns available drivers with a recent position, nearest first. Searches a block of cells around
+-- the place, and enlarges it until it holds enough drivers. A driver counts only if no nearer one
+-- can be outside the block. The first block has 2 x 2 cells, because a cell may hold thousands.
 CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
 RETURNS TABLE (
     driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
@@ -256,40 +279,57 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_memoize = off  -- no driver is in two cells
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    reach int;  -- cells of 0.01 degrees from `south` and `west` to each edge of the block
+    south CONSTANT int := round(from_lat_deg * 100);  -- the grid line nearest to the place
+    west CONSTANT int := round(from_lon_deg * 100);
+    rows_deg float8;  -- from the place to the nearer edge of the block, north or south
+    columns_deg float8;  -- east or west
     safe_m float8;
-    rows_deg float8;  -- half the height of the box
-    columns_deg float8;  -- half its width, where a degree of longitude is shortest
     l limits;
+    recent_at timestamptz;
     nearest driver_distance[];
 BEGIN
     SELECT * INTO STRICT l FROM limits;
-    FOREACH safe_m IN ARRAY ARRAY[100, 1000, 3000, 9000, 27000, 81000] LOOP
-        rows_deg := safe_m / 111195;
-        columns_deg := rows_deg / cosd(least(abs(from_lat_deg) + rows_deg, 89));
+    recent_at := clock_timestamp() - make_interval(secs => l.nearest_max_age_s);
+    FOREACH reach IN ARRAY ARRAY[1, 3, 9, 27, 81] LOOP
+        rows_deg := reach / 100.0 - abs(from_lat_deg - south / 100.0);
+        columns_deg := reach / 100.0 - abs(from_lon_deg - west / 100.0);
+        -- a degree of longitude is shortest at the block's edge nearest to a pole
+        safe_m := 111195 * least(rows_deg,
+            columns_deg * cosd(least(abs(from_lat_deg) + rows_deg, 89)));
         nearest := ARRAY(
             SELECT (d.driver_id, m.distance_m)::driver_distance
-            FROM generate_series(
-                floor((from_lat_deg - rows_deg) * 100)::int + 9000,
-                floor((from_lat_deg + rows_deg) * 100)::int + 9000
-            ) AS r (cell_row)
-            JOIN driver_cell c
-                ON c.cell BETWEEN r.cell_row * 36000
-                        + floor((from_lon_deg - columns_deg) * 100)::int + 18000
-                    AND r.cell_row * 36000
-                        + floor((from_lon_deg + columns_deg) * 100)::int + 18000
-            JOIN driver_state d ON d.driver_id = c.driver_id
+            FROM generate_series(south - reach + 9000, south + reach - 1 + 9000) AS r (cell_row)
+            -- OFFSET 0 keeps the order of the look-ups, whatever the planner expects of a block
+            CROSS JOIN LATERAL (
+                SELECT c.driver_id FROM driver_cell c
+                WHERE c.cell BETWEEN r.cell_row * 36000 + west - reach + 18000
+                    AND r.cell_row * 36000 + west + reach - 1 + 18000
+                OFFSET 0
+            ) c
+            CROSS JOIN LATERAL (
+                SELECT s.driver_id, s.lon_deg, s.lat_deg FROM driver_state s
+                WHERE s.driver_id = c.driver_id AND s.state = 'available'
+                    AND s.lat_deg BETWEEN from_lat_deg - safe_m / 111195
+                        AND from_lat_deg + safe_m / 111195  -- excludes many cheaply
+                    AND s.fix_at > recent_at
+                OFFSET 0
+            ) d
             CROSS JOIN LATERAL (
                 SELECT ground_distance_m(d.lon_deg, d.lat_deg, from_lon_deg, from_lat_deg)
             ) AS m (distance_m)
-            WHERE d.state = 'available' AND m.distance_m <= least(safe_m, l.nearest_max_m)
-                AND d.fix_at > clock_timestamp() - make_interval(secs => l.nearest_max_age_s)
+            WHERE m.distance_m <= least(safe_m, l.nearest_max_m)
             ORDER BY m.distance_m, d.driver_id
             LIMIT at_most
         );
-        EXIT WHEN cardinality(nearest) >= at_most;
+        EXIT WHEN cardinality(nearest) >= at_most OR safe_m >= l.nearest_max_m;
     END LOOP;
     RETURN QUERY
         SELECT d.driver_id, f.distance_m, d.fix_at, d.lon_deg, d.lat_deg

@@ -1,4 +1,4 @@
--- The duty and state of drivers.
+-- The duty and state of drivers. Drivers' own functions are in 55_drivers.sql.
 
 -- Derives the state from the duty and the order of the open assignment. Writes only changed rows.
 CREATE FUNCTION driver_state__derive(of_drivers text[])
@@ -42,7 +42,8 @@ BEGIN
         RAISE EXCEPTION 'there is no driver %', of_driver_id USING ERRCODE = 'DS003';
     END IF;
     SELECT command INTO repeated FROM driver_command
-        WHERE driver_id = of_driver_id AND idempotency_key = with_idempotency_key;
+        WHERE driver_id = of_driver_id AND actor = by_actor::actor
+            AND idempotency_key = with_idempotency_key;
     IF repeated <> verb THEN
         RAISE EXCEPTION 'this key was used for %', repeated USING ERRCODE = 'DS008';
     END IF;

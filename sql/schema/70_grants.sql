@@ -1,5 +1,7 @@
--- Least privilege: a service may execute its own entry functions and read the tables behind its
--- responses. Only the owner may write tables.
+-- Least privilege: a service may execute its own entry functions, and tracking_api may read the
+-- tables behind its responses to staff. Only the owner may write tables. Functions fix who acts:
+-- driver_ and customer_ take the token of the one they act for. `python -m sql roles` prints the
+-- result: docs/reference/database-roles.md.
 
 DO $do$
 BEGIN
@@ -14,8 +16,7 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorstep FROM PUBLIC;
 GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api, customer, broker_sync;
 
 GRANT EXECUTE ON FUNCTION
-    prepare_incoming_v1, record_fixes_v1, record_parked_v1, read_watermarks_v1,
-    read_watermarks_v2,
+    prepare_incoming_v1, record_fixes_v1, record_parked_v1, read_watermarks_v2,
     open_offsets_v1, advance_offsets_v1, add_dead_letters_v1, take_outbox_v1, delete_outbox_v1,
     fix_history__ensure_partitions_v1,
     driver_sampling__take_v1, driver_sampling__confirm_v1, driver_sampling__mark_undelivered_v1,
@@ -25,36 +26,36 @@ GRANT EXECUTE ON FUNCTION
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
     fix_history__drop_packed_v1, fix_chunk__expire_v1, retention__expire_v1
 TO driver_events;
-GRANT SELECT ON outbox, parked_fix, kafka_offset, history_bounds, limits TO driver_events;
+GRANT SELECT ON kafka_offset, history_bounds TO driver_events;
+GRANT SELECT (driver_id) ON parked_fix TO driver_events;
+GRANT SELECT (history_days) ON limits TO driver_events;
 
 GRANT EXECUTE ON FUNCTION
-    prepare_incoming_v1, record_fixes_v1, read_watermarks_v1, read_watermarks_v2,
-    add_dead_letters_v1, apply_order_command_v1, apply_driver_command_v1, find_token_v1,
-    find_token_v2
+    prepare_incoming_v1, record_fixes_v1, find_token_v2,
+    driver_read_v1, driver_change_duty_v1, driver_command_order_v1
 TO driver_api;
-GRANT SELECT ON driver, driver_state, restaurant, orders, order_now, assignment TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
-    create_order_v1, apply_order_command_v1, create_policy_v1, find_token_v1,
-    replace_customer_token_v1, revoke_customer_tokens_v1, nearest_drivers_v1,
-    ground_distance_m, instant_text, driver_sampling__set_v1, driver_sampling__unpin_v1,
-    watch_orders_v1, fleet_tile_v1, fleet_history_v1,
-    series__downsample_v1, series__points, simulation_target__set_v1, eta_model__read_v1,
-    fix_history__between_v1, fix_chunk__unpack, fix_chunk__sample,
-    find_token_v2, record_audit_v1, change_device_v2, change_staff_v1, list_staff_v1,
-    open_staff_session_v1, close_staff_session_v1
+    find_token_v2, find_tokens_v1, record_audit_v1, create_order_v2, command_order_as_staff_v1,
+    replace_customer_token_v1, revoke_customer_tokens_v1, create_policy_v1, change_device_v2,
+    change_staff_v1, list_staff_v1, list_devices_v1, open_staff_session_v1, close_staff_session_v1,
+    driver_sampling__set_v1, driver_sampling__unpin_v1,
+    simulation_target__set_v1, watch_orders_v1,
+    nearest_drivers_v1, fleet_tile_v1, fleet_history_v1, fix_history__between_v1,
+    fix_chunk__unpack, fix_chunk__sample, series__downsample_v1, series__points,
+    eta_model__read_v1
 TO tracking_api;
 GRANT SELECT ON
-    driver, driver_state, driver_cell, restaurant, service_area, policy, limits, orders, order_now,
-    assignment, evidence, order_event, order_transition, driver_transition, fix_history,
-    fix_chunk, history_bounds, driver_sampling, series, series_point, simulation_target,
-    device_credential
+    driver, driver_state, driver_cell, restaurant, policy, orders, order_now, assignment, evidence,
+    order_event, order_transition, fix_history, fix_chunk, history_bounds, driver_sampling, series,
+    series_point, simulation_target
 TO tracking_api;
+GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
-    customer_tracks_v1, customer_polls_v1, customer_history_v1, customer_cancel_v1,
-    customer_watch_v1
+    customer_links_v1, customer_tracks_v2, customer_polls_v1, customer_history_v1,
+    customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1
 TO customer;
 
 GRANT EXECUTE ON FUNCTION changed_devices_v2 TO broker_sync;

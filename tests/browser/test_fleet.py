@@ -51,12 +51,16 @@ async def test_fleet__opened__shows_saved_positions_then_live_ones(
     assert await page.text_content("#drivers-count") == "3"
     assert await wait_for_text(page, "#connection", "live")
     await city.report("d1", north_of(RESTAURANT, 500))
+    await city.report("d3", north_of(RESTAURANT, 452), speed_mps=4, heading_deg=90)
 
     async def has_moved() -> bool:
         place = await fleet_value(page, "placeOf('d1')")
         return abs(place[1] - north_of(RESTAURANT, 500)[1]) < 1e-6
 
     assert await eventually(has_moved)
+    assert await fleet_value(page, "directionOf('d1')") == 0  # north
+    assert await fleet_value(page, "directionOf('d2')") is None  # not seen moving
+    assert await eventually(lambda: fleet_value(page, "directionOf('d3')")) == 4  # as it says
     attribution = await page.text_content(".maplibregl-ctrl-attrib")
     assert "© OpenStreetMap contributors" in (attribution or "")
     assert city.staff_token not in page.url
@@ -87,6 +91,26 @@ async def test_fleet__search_and_filters__work_by_keyboard(city: City, open_page
     assert await wait_for_text(page, "#driver", "bert")
     assert await wait_for_text(page, "#order", order["order_id"][:8])
     assert await eventually(lambda: _renders(page, "places", 2))
+
+
+async def test_fleet__search_for_a_delivered_order__opens_it_and_not_the_couriers_next(
+    city: City, open_page: OpenPage
+) -> None:
+    await city.driver("anna", RESTAURANT)
+    delivered = await city.order(driver_id="anna")
+    await city.phone("anna", f"orders/{delivered['order_id']}/picked-up")
+    await city.phone("anna", f"orders/{delivered['order_id']}/delivered")
+    following = await city.order(driver_id="anna")
+    page = await open_page(f"/fleet#{city.staff_token}")
+    assert await wait_for_text(page, "#orders", following["order_id"][:8])
+    await page.fill("#query", delivered["order_id"])
+    await page.keyboard.press("Enter")
+    assert await wait_for_text(page, "#order h2", f"Order {delivered['order_id'][:8]}Delivered")
+    assert await wait_for_text(page, "#order", "anna")
+    assert await page.locator("#driver").is_hidden()
+    assert await page.locator("#order .actions button").count() == 0
+    await page.wait_for_timeout(4000)  # the list of open orders is polled
+    assert delivered["order_id"][:8] in (await page.text_content("#order h2") or "")
 
 
 async def test_fleet__order_commands__assign_reassign_refuse_and_cancel(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from typing import Any
@@ -38,6 +39,12 @@ SAMPLER = """() => {
 }"""
 TRAIL = """() => doorstepMap.getSource("trail").serialize().data.features
   .flatMap((one) => one.geometry.coordinates)"""
+
+FRESHNESS_TEXTS = """() => {
+  globalThis.texts = [];
+  const shown = document.getElementById("freshness-text");
+  new MutationObserver(() => texts.push(shown.textContent)).observe(shown, { childList: true });
+}"""
 
 SET_HIDDEN = """(hidden) => {
   Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
@@ -121,6 +128,76 @@ async def test_track__opened_from_the_link__shows_the_courier_while_under_way(ci
     await page.reload()
     assert await eventually(lambda: page.locator("#steps li.current").count()) == 1
     assert errors == [[]]
+
+
+async def test_track__map_code_held_back__shows_state_steps_and_minutes_without_it(
+    city, open_page, screenshots
+):
+    order = await picked_up_order(city)
+    await city.report("d1", north_of(RESTAURANT, 300))
+    requested, released = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        requested.set()
+        await released.wait()
+        await route.continue_()
+
+    async def before(page: Page) -> None:
+        await page.route("**/assets/maplibre*", hold)
+
+    page = await open_page(order["customer_link"], size=PHONE, before=before)
+    assert await wait_for_text(page, "#state", "On the way to you")
+    assert await wait_for_text(page, "#minutes", "min")
+    assert await page.locator("#steps li.done").count() == 5
+    await requested.wait()
+    assert await page.evaluate("globalThis.doorstepMap === undefined")
+    assert await accessibility_violations(page) == []
+    await page.screenshot(path=screenshots / "track-before-map.png")
+    released.set()
+    assert await eventually(lambda: rendered_features(page, "courier"))
+    assert await eventually(lambda: rendered_features(page, "place-names"))
+
+
+async def test_track__map_code_unreachable_at_first__works_and_draws_the_map_after_a_reconnect(
+    city, open_page
+):
+    order = await picked_up_order(city)
+    await city.report("d1", north_of(RESTAURANT, 300))
+    maps = "**/assets/maplibre*"
+
+    async def before(page: Page) -> None:
+        await page.route(maps, lambda route: route.abort())
+
+    page = await open_page(order["customer_link"], size=PHONE, before=before)
+    assert await eventually(page.locator("body.no-map").count)
+    assert await wait_for_text(page, "#state", "On the way to you")
+    await page.unroute(maps)
+    os.kill(city.stack.pid_of("tracking_api"), signal.SIGKILL)
+    assert await eventually(lambda: rendered_features(page, "courier"))
+    assert await page.locator("body.no-map").count() == 0
+
+
+async def test_track__without_javascript__says_so_in_a_sentence(city, open_page, screenshots):
+    order = await city.order()
+    page = await open_page(order["customer_link"], size=PHONE, java_script_enabled=False)
+    text = page.locator("noscript p")
+    assert await text.is_visible()
+    assert "allow JavaScript" in (await text.inner_text())
+    box = await text.bounding_box()
+    assert box["y"] + box["height"] < PHONE["height"]
+    await page.screenshot(path=screenshots / "track-no-javascript.png")
+
+
+async def test_track__courier_not_heard_of_for_a_minute__stops_the_countdown(city, open_page):
+    order = await picked_up_order(city)
+    await city.report("d1", north_of(RESTAURANT, 300), ago_s=90)
+    page = await open_page(order["customer_link"], size=PHONE)
+    assert await wait_for_text(page, "#minutes", "min")
+    before = await page.text_content("#minutes")
+    await page.evaluate("() => { const now = Date.now; Date.now = () => now() + 150_000 }")
+    assert await wait_for_text(page, "#freshness-text", "Courier last seen 4 min ago")
+    assert await page.text_content("#minutes") == before
+    assert await page.locator("#minutes.muted").count() == 1
 
 
 async def test_track__tracking_api_killed__reconnects_and_shows_each_event_once(city, open_page):
@@ -295,10 +372,13 @@ async def test_track__server_frozen__shows_the_lost_connection_and_stops_the_cou
     await city.report("d1", north_of(RESTAURANT, 300))
     page = await open_page(order["customer_link"], size=PHONE)
     assert await wait_for_text(page, "#minutes", "min")
+    await page.evaluate(FRESHNESS_TEXTS)
     frozen = city.stack.pid_of("tracking_api")
     os.kill(frozen, signal.SIGSTOP)
     try:
         assert await wait_for_text(page, "#connection", "No connection to the server since")
+        texts = await page.evaluate("texts")
+        assert [text for text in texts if re.search("last seen (2[0-9]|[3-9][0-9]) s", text)] == []
         before = await minutes_and_freshness(page)
         assert (before[1] or "").startswith("Courier's position of")  # the courier is not blamed
         assert await page.locator("#minutes.muted").count() == 1

@@ -134,7 +134,11 @@ class OrderScript:
             "policy_id": self._policy_id,
         }
         answer = await self._staff("POST", "/orders", body)
-        order = OpenOrder(answer.body["order_id"], answer.body["customer_token"])
+        order_id, token = answer.body["order_id"], answer.body["customer_token"]
+        if token is None:  # the first answer was lost
+            link = await self._staff("POST", f"/orders/{order_id}/link")
+            token = link.body["customer_token"]
+        order = OpenOrder(order_id, token)
         self._record.write("order", order_id=order.order_id, restaurant=restaurant, customer=door)
         self.open_orders[order.order_id] = order
         await self._staff("POST", f"/orders/{order.order_id}/confirm")

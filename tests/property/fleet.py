@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -21,11 +21,13 @@ from doorstep.errors import DoorstepError
 from doorstep.store import admin, fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.records import INCOMING_TYPES
+from ops.stack.postgres import OWNER
 from sql import query
 from tests.database import Database
 from tests.property.cases import AREA, RESTAURANT
 from tests.property.doors import Became, HttpDoor, rows_of
 from tests.property.model import Fix, Place, Policy
+from tests.sql.fleet import APPLY_DRIVER_COMMAND, APPLY_ORDER_COMMAND
 
 QUICK = {
     "name": "quick",
@@ -45,6 +47,7 @@ TEST_CLOCK = """
     ALTER FUNCTION apply_order_command_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION nearest_drivers_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_tracks_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION customer_tracks_v2 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_polls_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_history_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER TABLE orders ALTER state_at SET DEFAULT doorstep.clock_timestamp();
@@ -78,7 +81,7 @@ class Fleet:
         self.batch_door = self._service("driver_events")
         self.second_batch_door = self._service("driver_events")
         self.http_door = HttpDoor(database.url("driver_api"))
-        self.drivers_app = self._service("driver_api")
+        self.commands = self._service(OWNER)
         self.customers = self._service("tracking_api")
         self.links = self._service("customer")
         admin.register_restaurants(
@@ -103,7 +106,7 @@ class Fleet:
         self.http_door.close()
         for conn in (self.owner, self.batch_door, self.second_batch_door):
             conn.close()
-        self.drivers_app.close()
+        self.commands.close()
         self.customers.close()
         self.links.close()
 
@@ -163,12 +166,12 @@ class Fleet:
 
     def command_order(self, at: datetime, **parameters: object) -> str:
         """Apply a command; return the state shown, or the name of the refusal."""
-        conn = self.drivers_app
+        conn = self.commands
         self._set_clock(conn, at)
         is_inside = conn.info.transaction_status == TransactionStatus.INTRANS
         try:
             with conn.transaction() if is_inside else nullcontext():
-                row = self._one(conn, query("apply_order_command"), parameters)
+                row = self._one(conn, APPLY_ORDER_COMMAND, parameters)
         except DoorstepError as exc:
             return type(exc).__name__
         return str(row["state"])
@@ -192,6 +195,7 @@ class Fleet:
         history = self.links.execute(query("customer_history"), {**link, **page, "at_most": 5000})
         fixes = [(row["fix_at"], row["received_at"]) for row in history]
         track = self._one(self.links, query("customer_tracks"), links)
+        self._check_service_reads_the_same(links, track)
         poll = self._one(self.links, query("customer_polls"), links)
         trail = zip(track["trail_fix_at"] or (), track["trail_received_at"] or (), strict=True)
         return Shown(
@@ -201,12 +205,27 @@ class Fleet:
             list(trail),
         )
 
+    def _check_service_reads_the_same(self, links: dict[str, Any], track: dict[str, Any]) -> None:
+        """Compare what tracking_api reads (customer_tracks_v2) with customer_tracks_v1."""
+        nothing = dict.fromkeys(("known_order_seqs", "estimated_order_seqs", "estimated_fix_ats"))
+        found = self._one(
+            self.links, query("read_customer_tracks", "queries/customers.sql"), links | nothing
+        )
+        same = ("order_seq", "driver_id", "fix_at", "received_at", "lon_deg", "lat_deg")
+        trail = [datetime.fromisoformat(one[0]) for one in json.loads(found["trail"] or "[]")]
+        if [found[one] for one in same] != [track[one] for one in same]:
+            raise ValueError(f"customer_tracks_v2 shows {found}, v1 {track}")
+        recent_at = found["now"] - timedelta(minutes=5)
+        newest_is_recent = found["fix_at"] is not None and found["fix_at"] > recent_at
+        if newest_is_recent and trail != (track["trail_fix_at"] or []):
+            raise ValueError(f"customer_tracks_v2 has the trail {trail}, v1 {track}")
+
     def command_driver(self, at: datetime, driver_id: str, command: str) -> str:
-        self._set_clock(self.drivers_app, at)
+        self._set_clock(self.commands, at)
         parameters = {"driver_id": driver_id, "command": command, "actor": "driver"}
         parameters["idempotency_key"] = None  # type: ignore[assignment]
         try:
-            row = self._one(self.drivers_app, query("apply_driver_command"), parameters)
+            row = self._one(self.commands, APPLY_DRIVER_COMMAND, parameters)
         except DoorstepError as exc:
             return type(exc).__name__
         return str(row["state"])

@@ -296,7 +296,7 @@ class Play:
         """
         order = self.world.orders[self.orders[step.order % len(self.orders)]]
         held = {order.current.driver_id} if order.current else set()
-        with self.fleet.drivers_app.transaction():
+        with self.fleet.commands.transaction():
             is_accepted = self._command(step)
             seen = self.fleet.record(self.fleet.batch_door, fixes)
         held |= {order.current.driver_id} if order.current else set()

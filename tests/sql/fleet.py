@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
 import psycopg
@@ -17,6 +17,16 @@ from doorstep.store.records import IncomingRow, Outcome
 from sql import query
 from tests.database import Database
 from tests.factories import CUSTOMER, RESTAURANT, Place
+
+# Both are the owner's: services have a function per actor.
+APPLY_ORDER_COMMAND = (
+    "SELECT * FROM apply_order_command_v1(%(order_id)s, %(command)s, %(actor)s, %(actor_id)s,"
+    " %(driver_id)s, %(idempotency_key)s)"
+)
+APPLY_DRIVER_COMMAND = (
+    "SELECT driver_id, duty, state, order_id"
+    " FROM apply_driver_command_v1(%(driver_id)s, %(command)s, %(actor)s, %(idempotency_key)s)"
+)
 
 
 class Fleet:
@@ -44,7 +54,7 @@ class Fleet:
         self, driver_id: str, command: str, key: str | None = None
     ) -> dict[str, Any]:
         return self._call(
-            "apply_driver_command",
+            APPLY_DRIVER_COMMAND,
             driver_id=driver_id,
             command=command,
             actor="driver",
@@ -59,9 +69,10 @@ class Fleet:
         key: str | None = None,
         token_sha256: bytes | None = None,
         restaurant_id: int = 1,
+        who: str | None = None,
     ) -> dict[str, Any]:
         return self._call(
-            "create_order",
+            query("create_order"),
             restaurant_id=restaurant_id,
             lon_deg=customer.lon_deg,
             lat_deg=customer.lat_deg,
@@ -69,7 +80,7 @@ class Fleet:
             policy_id=policy_id,
             idempotency_key=key,
             customer_name=None,
-            who=None,
+            who=who,
         )
 
     def command_order(
@@ -83,7 +94,7 @@ class Fleet:
         key: str | None = None,
     ) -> dict[str, Any]:
         return self._call(
-            "apply_order_command",
+            APPLY_ORDER_COMMAND,
             order_id=order_id,
             command=command,
             actor=actor,
@@ -150,9 +161,9 @@ class Fleet:
             cursor.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
-    def _call(self, name: str, **parameters: object) -> dict[str, Any]:
+    def _call(self, statement: LiteralString, **parameters: object) -> dict[str, Any]:
         with translated(), self.conn.cursor(row_factory=dict_row) as cursor:
-            cursor.execute(query(name), parameters)
+            cursor.execute(statement, parameters)
             row = cursor.fetchone()
             assert row is not None
             return row

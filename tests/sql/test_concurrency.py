@@ -168,12 +168,11 @@ def test_assign__nearest_for_two_requests_at_once__never_takes_one_driver_twice(
         with fleet.database.connect("tracking_api") as conn:
             gate.wait()
             row = conn.execute(
-                query("apply_order_command"),
+                query("command_order_as_staff"),
                 {
                     "order_id": order_id,
                     "command": "assign",
-                    "actor": "staff",
-                    "actor_id": "staff",
+                    "name": "anna",
                     "driver_id": None,
                     "idempotency_key": None,
                 },

@@ -16,7 +16,7 @@ from ops.commands.learn_command import read_deliveries, store_model
 from tests.database import Database
 from tests.factories import CUSTOMER, RESTAURANT, Place, make_fix, now
 from tests.sql.fleet import Fleet, connect_as
-from tracking_api.track.queries import TrackQueries
+from tracking_api.track.eta_queries import EtaQueries
 
 HALF_WAY = Place(11.2630, 43.7750)
 METRES = [[1.0] * HOURS for _ in STREET_CLASSES]
@@ -61,11 +61,12 @@ def test_deliveries__an_order_still_under_way__is_none_yet(fleet: Fleet) -> None
         assert read_deliveries(conn, now() - timedelta(days=1), 10) == []
 
 
+@pytest.mark.parametrize("role", ["tracking_api", "customer"])
 async def test_model__once_stored__is_what_tracking_api_reads(
-    fleet: Fleet, database: Database
+    fleet: Fleet, database: Database, role: str
 ) -> None:
-    pool = await open_pool(database.url("tracking_api"), 1)
-    store = TrackQueries(pool)
+    pool = await open_pool(database.url(role), 1)
+    store = EtaQueries(pool)
     try:
         assert await store.read_eta_model(0) is None
         with database.connect("doorstep_owner") as conn:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -12,7 +14,7 @@ import pytest
 from doorstep import errors
 from doorstep.store import fix_writer
 from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now
-from tests.sql.fleet import Fleet
+from tests.sql.fleet import Fleet, connect_as
 
 
 def windows(fleet: Fleet, order_id: UUID) -> list[tuple[object, ...]]:
@@ -149,16 +151,65 @@ def test_command__another_one_under_a_key__is_a_conflict(fleet: Fleet) -> None:
         fleet.command_order(order_id, "deliver", key="k")
 
 
-def test_create_order__repeated_with_its_key__is_one_order_with_both_tokens_good(
+def test_create_order__repeated_with_its_key__is_one_order_with_one_good_token(
     fleet: Fleet,
 ) -> None:
     tokens = [secrets.token_bytes(32), secrets.token_bytes(32)]
     made = [fleet.create_order(key="k", token_sha256=token) for token in tokens]
     assert [order["created"] for order in made] == [True, False]
     assert made[0]["order_id"] == made[1]["order_id"]
-    for token in tokens:
+    found = [fleet.run("SELECT order_id FROM find_token_v1(%s)", token) for token in tokens]
+    assert found == [[{"order_id": made[0]["order_id"]}], []]
+
+
+def test_create_order__two_at_once_under_one_key__are_one_order_with_one_good_token(
+    fleet: Fleet,
+) -> None:
+    tokens = [secrets.token_bytes(32) for _ in range(4)]
+    gate = threading.Barrier(len(tokens))
+
+    def create(token: bytes) -> tuple[bytes, bool]:
+        with connect_as(fleet.database, "tracking_api") as conn:
+            gate.wait()
+            row = conn.execute(
+                "SELECT created FROM create_order_v2(1, 11.26, 43.77, %s, NULL, 'k', NULL, 'anna')",
+                [token],
+            ).fetchone()
+            assert row is not None
+            return token, row[0]
+
+    with ThreadPoolExecutor(len(tokens)) as pool:
+        created = dict(pool.map(create, tokens))
+    good = [token for token in tokens if fleet.run("SELECT 1 FROM find_token_v1(%s)", token)]
+    assert good == [token for token in tokens if created[token]]
+    assert len(good) == 1
+    assert fleet.run("SELECT count(*) AS n FROM orders") == [{"n": 1}]
+
+
+def test_create_order__one_key_of_two_members_of_staff__makes_two_orders(fleet: Fleet) -> None:
+    tokens = {who: secrets.token_bytes(32) for who in ("anna", "dario")}
+    made = {
+        who: fleet.create_order(key="k", token_sha256=token, who=who)
+        for who, token in tokens.items()
+    }
+    assert [order["created"] for order in made.values()] == [True, True]
+    for who, token in tokens.items():
         found = fleet.run("SELECT order_id FROM find_token_v1(%s)", token)
-        assert found == [{"order_id": made[0]["order_id"]}]
+        assert found == [{"order_id": made[who]["order_id"]}]
+
+
+def test_command__key_of_another_actor__is_neither_seen_nor_hit(fleet: Fleet) -> None:
+    order_id = fleet.assigned_order()
+    fleet.command_order(order_id, "pick_up", actor_id="anna", key="k")
+    delivered = fleet.command_order(order_id, "deliver", actor="driver", actor_id="d1", key="k")
+    assert delivered["state"] == "delivered"
+    with pytest.raises(errors.IllegalTransition):  # not anna's pick-up repeated
+        fleet.command_order(order_id, "pick_up", actor_id="dario", key="k")
+
+
+def test_driver_command__key_of_another_actor__is_neither_seen_nor_hit(fleet: Fleet) -> None:
+    fleet.run("SELECT apply_driver_command_v1('d1', 'on_break', 'staff', 'k')")
+    assert fleet.command_driver("d1", "off_duty", key="k")["duty"] == "off_duty"
 
 
 def test_create_order__another_one_under_a_key__is_a_conflict(fleet: Fleet) -> None:

@@ -9,11 +9,14 @@ import pytest
 import sqlalchemy
 
 from doorstep import errors
-from doorstep.store import commands, fix_writer, tables
+from doorstep.store import admin, commands, fix_writer, tables
 from doorstep.store.pool import connection, open_pool
+from driver_api.queries import DriverQueries
 from tests.database import Database
-from tests.factories import CUSTOMER, make_fix
+from tests.factories import CUSTOMER, RESTAURANT, make_fix
 from tests.sql.fleet import Fleet
+
+D1_SHA256 = b"1" * 32
 
 
 @pytest.mark.parametrize("name", sorted(tables.metadata.tables))
@@ -44,6 +47,7 @@ async def test_store__as_the_services_call_it__an_order_goes_from_creation_to_de
     driving = await open_pool(database.url("driver_api"), 2)
     token = secrets.token_bytes(32)
     place: dict[str, Any] = {"lon_deg": CUSTOMER.lon_deg, "lat_deg": CUSTOMER.lat_deg}
+    admin.register_drivers(fleet.conn, [admin.NewDriver("d1", "d1", D1_SHA256)])
     try:
         async with connection(tracking) as conn:
             order = await commands.create_order(
@@ -63,30 +67,37 @@ async def test_store__as_the_services_call_it__an_order_goes_from_creation_to_de
             policy_id = await commands.create_policy(conn, name="fast", dwell_min_s=15.0)
             assert policy_id >= 100
             for command in ("confirm", "assign"):
-                order = await commands.apply_order_command(
+                order = await commands.command_order_as_staff(
                     conn,
                     order.order_id,
                     command,
-                    actor="staff",
-                    actor_id="staff",
+                    name="anna",
                     driver_id="d1" if command == "assign" else None,
                 )
             assert (order.driver_id, order.assignment_no) == ("d1", 1)
         async with connection(driving) as conn:
             assert await fix_writer.record_fixes_async(conn, [make_fix()]) == []
-            with pytest.raises(errors.IllegalTransition) as refusal:
-                await commands.apply_order_command(
-                    conn, order.order_id, "deliver", actor="driver", actor_id="d1"
-                )
-            assert refusal.value.current_state == "assigned"
-            assert refusal.value.allowed == ["decline", "pick_up"]
-        async with connection(driving) as conn:
-            for command in ("pick_up", "deliver"):
-                order = await commands.apply_order_command(
-                    conn, order.order_id, command, actor="driver", actor_id="d1"
-                )
-            driver = await commands.apply_driver_command(conn, "d1", "off_duty")
-        assert (order.state, order.driver_id) == ("delivered", None)
+        phones = DriverQueries(driving)
+        with pytest.raises(errors.IllegalTransition) as refusal:
+            await phones.command_order(D1_SHA256, order.order_id, "deliver", None)
+        assert refusal.value.current_state == "assigned"
+        assert refusal.value.allowed == ["decline", "pick_up"]
+        driver, current = await phones.read_driver(D1_SHA256)
+        assert (driver.driver_id, driver.duty, driver.state) == ("d1", "on_duty", "to_restaurant")
+        assert current is not None
+        assert (current.order_id, current.restaurant_name) == (order.order_id, "Da Mario")
+        assert (current.restaurant, current.destination) == (RESTAURANT, CUSTOMER)
+        for command in ("pick_up", "deliver"):
+            left = await phones.command_order(D1_SHA256, order.order_id, command, None)
+        driver = await phones.change_duty(D1_SHA256, "off_duty", None)
+        assert (left.state, left.driver_id) == ("delivered", None)
+        for token_sha256 in (token, secrets.token_bytes(32)):  # a customer's, and an unknown one
+            with pytest.raises(errors.Unauthenticated):
+                await phones.read_driver(token_sha256)
+            with pytest.raises(errors.Unauthenticated):
+                await phones.change_duty(token_sha256, "on_duty", None)
+            with pytest.raises(errors.Unauthenticated):
+                await phones.command_order(token_sha256, order.order_id, "deliver", None)
         assert (driver.duty, driver.state, driver.order_id) == ("off_duty", "off_duty", None)
         async with connection(tracking) as conn:
             await commands.replace_customer_token(conn, order.order_id, secrets.token_bytes(32))

@@ -1,4 +1,4 @@
-"""What the role `customer` may do, and what its functions show."""
+"""What the functions of the role `customer` show. `test_roles` has what the role may do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from psycopg import sql as pgsql
 from psycopg.rows import dict_row
 
 from doorstep.store.records import IncomingRow
@@ -19,12 +18,6 @@ from tests.database import Database
 from tests.factories import AWAY, CUSTOMER, RESTAURANT, Place, make_fix, now, numbered
 from tests.sql.fleet import Fleet
 
-FUNCTIONS = {
-    "customer_tracks_v1",
-    "customer_polls_v1",
-    "customer_history_v1",
-    "customer_cancel_v1",
-}
 OTHER_DOOR = Place(11.2500, 43.7900)
 
 
@@ -41,6 +34,14 @@ class Customers:
     def tracks(self, *links: tuple[bytes, UUID]) -> list[dict[str, Any]]:
         tokens, order_ids = [link[0] for link in links], [link[1] for link in links]
         return self._rows("customer_tracks", token_sha256s=tokens, order_ids=order_ids)
+
+    def good_links(self, *links: tuple[bytes, UUID]) -> list[int]:
+        tokens, order_ids = [link[0] for link in links], [link[1] for link in links]
+        rows = self.conn.execute(
+            query("find_good_links", "queries/customers.sql"),
+            {"token_sha256s": tokens, "order_ids": order_ids},
+        )
+        return [n for (n,) in rows]
 
     def polls(self, *links: tuple[bytes, UUID]) -> list[dict[str, Any]]:
         tokens, order_ids = [link[0] for link in links], [link[1] for link in links]
@@ -111,34 +112,7 @@ def fix(
     )
 
 
-# -- what the role may do --------------------------------------------------------------------------
-
-
-def test_customer__every_table__is_refused(fleet: Fleet, customers: Customers) -> None:
-    tables = fleet.run(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'doorstep'::regnamespace"
-        " AND relkind IN ('r', 'p', 'v')"
-    )
-    assert len(tables) > 20
-    for row in tables:
-        statement = pgsql.SQL("SELECT 1 FROM doorstep.{} LIMIT 1")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            customers.conn.execute(statement.format(pgsql.Identifier(row["relname"])))
-
-
-def test_customer__functions__are_its_own_four(fleet: Fleet) -> None:
-    allowed = fleet.run(
-        "SELECT proname FROM pg_proc WHERE pronamespace = 'doorstep'::regnamespace"
-        " AND has_function_privilege('customer', oid, 'EXECUTE')"
-    )
-    assert {row["proname"] for row in allowed} == FUNCTIONS
-
-
-def test_customer__writing__is_refused(customers: Customers) -> None:
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        customers.conn.execute("CREATE TABLE doorstep.mine (n int)")
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        customers.conn.execute("SELECT apply_order_command_v1(%s, '', '', '', '', '')", [uuid4()])
+# -- links -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", ["unknown", "of_another_order", "revoked", "expired", "drivers"])
@@ -163,7 +137,7 @@ def test_bad_link__whatever_is_wrong_with_it__shows_nothing(
             token = secrets.token_bytes(32)
             fleet.run("SELECT register_drivers_v1(ARRAY['d3'], ARRAY['d3'], ARRAY[%s])", token)
     link = (token, order_id)
-    assert customers.tracks(link) == customers.polls(link) == []
+    assert customers.tracks(link) == customers.polls(link) == customers.good_links(link) == []
     for call in (customers.history, customers.cancel):
         with pytest.raises(psycopg.Error) as refused:
             call(*link)
@@ -176,6 +150,7 @@ def test_links__good_and_bad_together__good_ones_are_answered_by_number(
     good, other = linked_order(fleet), (secrets.token_bytes(32), uuid4())
     assert [row["n"] for row in customers.polls(other, good, other, good)] == [2, 4]
     assert [row["n"] for row in customers.tracks(good, other)] == [1]
+    assert customers.good_links(other, good, other, good) == [2, 4]
 
 
 def test_track__of_an_open_order__has_what_the_page_shows(

@@ -193,7 +193,7 @@ def _search_drivers() -> bytes:
     part = func.lower(text)
     columns = driver.c
     credential = device_credential.c
-    is_removed = exists().where(
+    is_removed = exists(credential.device_id).where(
         credential.device_id == columns.driver_id, credential.removed_at.is_not(None)
     )
     return compile_statement(

@@ -40,11 +40,14 @@ class TooManyViewers(Unavailable):
 
 
 class ConnectionManager:
-    """Every viewer, at most `max_viewers`: each holds a file descriptor."""
+    """Every viewer, at most `max_viewers`: each holds a file descriptor.
+
+    Without `find_tokens` tokens are not checked here.
+    """
 
     def __init__(
         self,
-        find_tokens: FindTokens,
+        find_tokens: FindTokens | None,
         max_viewers: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -125,7 +128,7 @@ class ConnectionManager:
         # half a round later too, so that each token is checked every HEARTBEAT_INTERVAL_S / 2
         viewers += self._buckets[(self._ticks + HEARTBEAT_INTERVAL_S // 2) % HEARTBEAT_INTERVAL_S]
         tokens = list({viewer.token_sha256 for viewer in viewers})
-        if not tokens:
+        if not tokens or self._find_tokens is None:
             return
         valid = await self._find_tokens(tokens)
         for viewer in viewers:

@@ -34,10 +34,13 @@ class Live:
     ) -> None:
         self.topics = topics or TopicStreams(KafkaAccess("127.0.0.1:1"), ())
         self.series = SeriesStreams(self.topics, series_topic)
-        self.connections = ConnectionManager(stores.tokens.find_tokens, max_viewers)
+        serves_staff, serves_customers = stores.serves != "customers", stores.serves != "staff"
+        # Without staff every stream is a customer's, which ends when a poll finds its link bad.
+        find_tokens = stores.tokens.find_tokens if serves_staff else None
+        self.connections = ConnectionManager(find_tokens, max_viewers)
         self.customers = Hub(stores.customers, estimate=estimate)
         self.staff = Hub(stores.track, estimate=estimate)
-        self.hubs = (self.customers, self.staff)
+        self.hubs = (self.customers,) * serves_customers + (self.staff,) * serves_staff
         self.customer_watch = WatchReporter(stores.customers, lambda: self.customers.links)
         self.staff_watch = WatchReporter(stores.track, lambda: self.staff.links)
         self.fleet = FleetChannel(stores.fleet)

@@ -45,12 +45,11 @@ class OrderStore(Protocol):
         who: str | None = None,
     ) -> Order: ...
 
-    async def apply_order_command(
+    async def command_order(
         self,
         order_id: UUID,
         command: str,
-        actor: str,
-        actor_id: str,
+        name: str,
         driver_id: str | None,
         idempotency_key: str | None,
     ) -> Order: ...
@@ -87,7 +86,7 @@ class OrderQueries:
         idempotency_key: str | None,
         who: str | None = None,
     ) -> Order:
-        """Create an order, or return the one created under this idempotency key.
+        """Create an order, or return the one that `who` created under this idempotency key.
 
         `destination` is longitude, latitude; `who` is named in the audit. Raises
         UnknownRestaurant, UnknownPolicy, IdempotencyConflict.
@@ -107,24 +106,22 @@ class OrderQueries:
             ),
         )
 
-    async def apply_order_command(
+    async def command_order(
         self,
         order_id: UUID,
         command: str,
-        actor: str,
-        actor_id: str,
+        name: str,
         driver_id: str | None,
         idempotency_key: str | None,
     ) -> Order:
-        """Apply a command of staff or of the order's customer."""
+        """Apply a command of the member of staff of this name."""
         return await run_command(
             self.pool,
-            lambda conn: commands.apply_order_command(
+            lambda conn: commands.command_order_as_staff(
                 conn,
                 order_id,
                 command,
-                actor=actor,
-                actor_id=actor_id,
+                name=name,
                 driver_id=driver_id,
                 idempotency_key=idempotency_key,
             ),

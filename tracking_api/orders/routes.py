@@ -1,4 +1,4 @@
-"""Orders: create, command, list. For staff; a customer may cancel."""
+"""Orders: create, command, list. For staff. `cancel_routes` is for customers, too."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from doorstep.credentials import new_customer_token, token_sha256
-from doorstep.errors import BadLink, Forbidden
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
 from doorstep.http.request_body import json_body
-from doorstep.http.tokens import identify
 from doorstep.store.records import Token
-from tracking_api.context import AppContext, Context, Dispatcher, Staff, StaffToken
+from tracking_api.context import AppContext, Context, Dispatcher, Staff
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
 from tracking_api.orders.schemas import (
-    Cancellation,
     CreatedOrder,
-    CustomersOrder,
     DriverChoice,
     Link,
     NewOrder,
@@ -27,7 +23,6 @@ from tracking_api.orders.schemas import (
     OrderState,
     order_members,
 )
-from tracking_api.track.visibility import TrackLink
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
@@ -48,8 +43,8 @@ async def create_order(
     new: Annotated[NewOrder, Depends(json_body(NewOrder))],
     idempotency_key: IdempotencyKey = None,
 ) -> CreatedOrder:
-    """Create an order. A repeat under its Idempotency-Key returns the same order, with one more
-    token for the same customer."""
+    """Create an order. A repeat under its Idempotency-Key returns the same order without a token;
+    if the first answer was lost, POST /orders/{order_id}/link makes a new link."""
     token = new_customer_token()
     order = await context.stores.orders.create_order(
         restaurant_id=new.restaurant_id,
@@ -63,8 +58,8 @@ async def create_order(
     response.headers["Location"] = f"/orders/{order.order_id}"
     return CreatedOrder(
         **order_members(order),
-        customer_token=token,
-        customer_link=context.customer_link(order.order_id, token),
+        customer_token=token if order.created else None,
+        customer_link=context.customer_link(order.order_id, token) if order.created else None,
     )
 
 
@@ -94,37 +89,6 @@ async def list_orders(
 async def get_order(order_id: UUID, _: Staff, context: Context) -> OrderAnswer:
     """An order as staff sees it."""
     return OrderAnswer.of(await context.stores.orders.read_order(order_id))
-
-
-@router.post(
-    "/{order_id}/cancel",
-    summary="Cancel an order: staff until it is delivered, its customer until it is picked up",
-    responses=problems(401, 403, 404, 409, 413, 415),
-    openapi_extra=json_request(Cancellation, {"why": {"reason": "ordered twice"}}, required=False),
-)
-async def cancel_order(
-    order_id: UUID,
-    token: StaffToken,
-    context: Context,
-    _: Annotated[Cancellation, Depends(json_body(Cancellation, optional=True))],
-    idempotency_key: IdempotencyKey = None,
-) -> OrderAnswer | CustomersOrder:
-    """Cancel in the name of the token's holder."""
-    holder = await identify(context.find_token, token)
-    if holder.role == "driver" or (holder.role == "staff" and not holder.is_staff("dispatcher")):
-        raise Forbidden
-    if holder.role == "customer" and holder.order_id != order_id:
-        raise BadLink
-    if holder.role == "customer":
-        link = TrackLink(order_id, token_sha256(token or ""))
-        left = await context.stores.customers.cancel_by_link(link, idempotency_key)
-        return CustomersOrder(
-            order_id=left.order_id, state=OrderState(left.state), order_seq=left.order_seq
-        )
-    order = await context.stores.orders.apply_order_command(
-        order_id, "cancel", "staff", holder.actor_id, None, idempotency_key
-    )
-    return OrderAnswer.of(order)
 
 
 @router.post(
@@ -212,7 +176,7 @@ async def _command(
     driver_id: str | None,
     key: str | None,
 ) -> OrderAnswer:
-    order = await context.stores.orders.apply_order_command(
-        order_id, command, "staff", staff.actor_id, driver_id, key
+    order = await context.stores.orders.command_order(
+        order_id, command, staff.actor_id, driver_id, key
     )
     return OrderAnswer.of(order)

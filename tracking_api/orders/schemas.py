@@ -91,10 +91,13 @@ class OrderAnswer(BaseModel):
 
 
 class CreatedOrder(OrderAnswer):
-    """A new order with its customer's token, which no later answer contains."""
+    """A new order with its customer's token, which no later answer contains.
 
-    customer_token: str
-    customer_link: str
+    Both are null in the answer to a repeat.
+    """
+
+    customer_token: str | None
+    customer_link: str | None
 
 
 class CustomersOrder(BaseModel):

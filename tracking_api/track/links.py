@@ -7,9 +7,9 @@ the same body after the same time, so that an answer does not reveal which order
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 from uuid import UUID
 
 from doorstep.credentials import token_sha256
@@ -17,7 +17,6 @@ from doorstep.errors import BadLink
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import FindToken
 from doorstep.store.records import Token
-from tracking_api.track.queries import TrackReader
 from tracking_api.track.visibility import TrackedOrder, TrackLink
 
 COOKIE = "doorstep_track"
@@ -28,55 +27,81 @@ NO_ORDER_ID = UUID(int=0)  # read in place of a malformed id, so that every link
 BURST_BAD_LINKS = 60  # a page left open after its order ended polls once a second
 
 
-@dataclass(frozen=True, slots=True)
-class Links:
-    """Checks customers' links, and limits bad ones per address."""
+ReadTrack = Callable[[TrackLink], Awaitable[TrackedOrder | None]]
+
+
+class CustomerDoor(NamedTuple):
+    """How customers read: by their link, which the database checks."""
+
+    is_good: Callable[[TrackLink], Awaitable[bool | None]]
+    read_track: ReadTrack
+
+
+class StaffDoor(NamedTuple):
+    """How staff read: by their token."""
 
     find_token: FindToken
-    customers: TrackReader
-    staff: TrackReader
+    read_track: ReadTrack
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Checks customers' links and staff's tokens, and limits bad ones per address.
+
+    A side that this process does not serve is None.
+    """
+
+    customers: CustomerDoor | None
+    staff: StaffDoor | None
     bad_links: RateLimiter
     note_watched: Callable[[TrackLink], None]
 
     async def authorize(
         self, order_id: str, token: str | None, address: str
-    ) -> tuple[TrackLink, Token]:
-        """Check that the token gives access to the order; return how to read it, and the token.
+    ) -> tuple[TrackLink, Token | None]:
+        """Check that the token gives access to the order; return how to read it.
 
-        A customer's link has the token's hash, staff's has none. Raises BadLink, or
-        TooManyRequests for an address that keeps guessing.
+        A customer's link has the token's hash. Staff's has none; their token is returned with it.
+        Raises BadLink, or TooManyRequests for an address that keeps guessing.
         """
         started_s = asyncio.get_running_loop().time()
-        sha256 = token_sha256(token or "")
-        holder = await self.find_token(sha256)
-        parsed_id = _parse_order_id(order_id)
-        if holder is not None and parsed_id is not None:
-            if holder.is_staff():
-                return TrackLink(parsed_id), holder
-            if holder.role == "customer" and holder.order_id == parsed_id:
-                return TrackLink(parsed_id, sha256), holder
+        link = TrackLink(_parse_order_id(order_id), token_sha256(token or ""))
+        if self.customers is not None and await self.customers.is_good(link):
+            return link, None
+        holder = await self._find_staff(link)
+        if holder is not None and link.order_id != NO_ORDER_ID:
+            return TrackLink(link.order_id), holder
         return await self.refuse(started_s, address)
 
-    async def read_track(self, order_id: str, token: str | None, address: str) -> TrackedOrder:
-        """Check the token and read the order: for its customer in one round trip.
+    async def read_track(
+        self, order_id: str, token: str | None, address: str
+    ) -> tuple[TrackedOrder, Token | None]:
+        """Check the token and read the order: for its customer in one round trip, which
+        concurrent requests share.
 
-        Raises like `authorize`.
+        Returns staff's token with it. Raises like `authorize`.
         """
         started_s = asyncio.get_running_loop().time()
-        parsed_id = _parse_order_id(order_id) or NO_ORDER_ID
-        link = TrackLink(parsed_id, token_sha256(token or ""))
-        found = await self.customers.read_tracks([link])
-        if not found and await self._is_staff(link):
-            link = TrackLink(parsed_id)
-            found = await self.staff.read_tracks([link])
-        if link in found:
-            self.note_watched(link)
-            return found[link]
+        link = TrackLink(_parse_order_id(order_id), token_sha256(token or ""))
+        if self.customers is not None:
+            found = await self.customers.read_track(link)
+            if found is not None:
+                self.note_watched(link)
+                return found, None
+        holder = await self._find_staff(link)
+        if self.staff is not None and holder is not None:
+            link = TrackLink(link.order_id)
+            found = await self.staff.read_track(link)
+            if found is not None:
+                self.note_watched(link)
+                return found, holder
         return await self.refuse(started_s, address)
 
-    async def _is_staff(self, link: TrackLink) -> bool:
-        holder = await self.find_token(link.token_sha256 or b"")
-        return holder is not None and holder.is_staff()
+    async def _find_staff(self, link: TrackLink) -> Token | None:
+        if self.staff is None:
+            return None
+        holder = await self.staff.find_token(link.token_sha256 or b"")
+        return holder if holder is not None and holder.is_staff() else None
 
     async def refuse(self, started_s: float, address: str) -> NoReturn:
         """Refuse a bad link when its time has come, and count it against the address."""
@@ -86,9 +111,10 @@ class Links:
         raise BadLink
 
 
-def _parse_order_id(text: str) -> UUID | None:
+def _parse_order_id(text: str) -> UUID:
+    """Return the id, or NO_ORDER_ID for a malformed one."""
     try:
         order_id = UUID(text)
     except ValueError:
-        return None
-    return order_id if str(order_id) == text.lower() else None
+        return NO_ORDER_ID
+    return order_id if str(order_id) == text.lower() else NO_ORDER_ID

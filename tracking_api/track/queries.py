@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 
-from doorstep.store import commands
-from doorstep.store.deadline import fetch_all, run_command
+from doorstep.store.deadline import fetch_all
 from doorstep.store.pool import Pool
-from eta.codec import model_from_json
-from eta.model import EtaModel
 from sql import query
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S
 from tracking_api.track.visibility import (
+    EstimateKey,
     Event,
     OrderPoll,
     Position,
@@ -28,36 +27,40 @@ SQL_FILE = "queries/track.sql"
 TRAIL_POINTS = 80  # 5 min at one fix every 4 s, and a few more
 
 _decode_events = msgspec.json.Decoder(list[Event]).decode
-_decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
+decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
+
+
+HeldEstimate = Callable[[UUID], EstimateKey | None]
 
 
 class TrackReader(Protocol):
     """Orders under way, for the holders of links. Errors are DoorstepErrors.
 
-    A link that may see nothing is left out.
+    A link that may see nothing is left out. `held` returns what the caller's estimate of an order
+    holds for: the trail may be omitted while that is the newest.
     """
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]: ...
+    async def read_tracks(
+        self, links: Sequence[TrackLink], held: HeldEstimate | None = None
+    ) -> dict[TrackLink, TrackedOrder]: ...
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]: ...
 
     async def report_watched(self, links: Sequence[TrackLink]) -> None: ...
 
 
-class TrackStore(TrackReader, Protocol):
-    """Orders under way for staff, whose access the caller has checked; and the ETA's model."""
-
-    async def read_eta_model(self, known_id: int) -> EtaModel | None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class TrackQueries:
-    """The TrackStore on PostgreSQL."""
+    """A TrackReader for staff, whose access the caller has checked, on PostgreSQL."""
 
     pool: Pool
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
-        """Read orders in full. Unknown ones are left out."""
+    async def read_tracks(
+        self,
+        links: Sequence[TrackLink],
+        held: HeldEstimate | None = None,  # noqa: ARG002 - trails are read all the same
+    ) -> dict[TrackLink, TrackedOrder]:
+        """Read orders in full, with their trails. Unknown ones are left out."""
         parameters = {
             "order_ids": [link.order_id for link in links],
             "trail_s": OBSERVED_WITHIN_S,
@@ -76,11 +79,6 @@ class TrackQueries:
         """Record that these orders are looked at."""
         parameters = {"order_ids": [link.order_id for link in links]}
         await fetch_all(self.pool, query("watch_orders", SQL_FILE), parameters)
-
-    async def read_eta_model(self, known_id: int) -> EtaModel | None:
-        """Read the newest ETA model. None if it is the one with this id, or there is none."""
-        found = await run_command(self.pool, lambda conn: commands.read_eta_model(conn, known_id))
-        return model_from_json(found) if found is not None else None
 
 
 def position_of(columns: Sequence[Any]) -> Position | None:
@@ -112,6 +110,6 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         assigned_at=assigned_at,
         driver_id=driver_id,
         pace=pace,
-        trail=_decode_trail(trail),
+        trail=decode_trail(trail),
         events=_decode_events(events),
     )

@@ -9,8 +9,7 @@ import { OrderList } from "./fleet/orders.js";
 import { Playback } from "./fleet/playback.js";
 import { createSearch } from "./fleet/search.js";
 import { symbolElement } from "./fleet/symbols.js";
-import { el, PAST_SYMBOL } from "./labels.js";
-import { RESTAURANT_COLOUR } from "./map.js";
+import { el, PAST_SYMBOL, RESTAURANT_COLOUR } from "./labels.js";
 
 const $ = (id) => document.getElementById(id);
 // Drivers streamed one by one; a larger fleet is drawn from tiles. Slow machines may use fewer.
@@ -115,6 +114,7 @@ function drawDriver(row, isAnimated) {
     fix_at_ms: row[column.fix_at_ms],
     lon_deg: row[column.lon_deg],
     lat_deg: row[column.lat_deg],
+    heading_deg: presence === "stationary" ? null : row[column.heading_deg],
   };
   fleetMap.drawDriver(driver, presence === "silent" || presence === "lost", isAnimated);
 }
@@ -175,7 +175,8 @@ const driverPanel = new DriverPanel({
     if (!isTiled || !position || playback.isOpen) return;
     const [lon_deg, lat_deg] = position.geometry.coordinates;
     const fix_at_ms = Date.parse(position.properties.fix_at);
-    fleetMap.drawDriver({ driver_id, state, fix_at_ms, lon_deg, lat_deg }, false, true);
+    const { heading_deg } = position.properties;
+    fleetMap.drawDriver({ driver_id, state, fix_at_ms, lon_deg, lat_deg, heading_deg }, false, true);
   },
 });
 const playback = new Playback({
@@ -199,7 +200,19 @@ const playback = new Playback({
   },
 });
 $("past-legend").append(symbolElement(PAST_SYMBOL), PAST_SYMBOL.label, " ", el("b", { id: "past-count" }, "0"));
-createSearch(select);
+createSearch({
+  selectDriver: (found) =>
+    select(found.driver_id, found.order_id, found.lon_deg === null ? null : [found.lon_deg, found.lat_deg]),
+  selectOrder: (found) =>
+    selectOrder(found).catch(() => ($("command-error").textContent = "No response; try again.")),
+});
+
+/** Select an order that was found, open or not. The courier of an ended one is elsewhere by now: not selected. */
+async function selectOrder(found) {
+  const { order_id, driver_id, ended_at, destination } = await orders.load(found);
+  if (ended_at) select(null, order_id, [destination.lon_deg, destination.lat_deg]);
+  else select(driver_id, order_id);
+}
 
 /** Select a driver, an order, or both; `place` is the driver's where it is not streamed. */
 function select(driverId, orderId, place = null) {
@@ -254,6 +267,7 @@ globalThis.doorstepFleet = {
     return isTiled;
   },
   placeOf: (id) => fleetMap.markers?.placeOf(id),
+  directionOf: (id) => fleetMap.markers?.symbols[fleetMap.markers.index.get(id)]?.direction,
   symbolOf: (id) => fleetMap.markers?.symbols[fleetMap.markers.index.get(id)]?.symbol,
   drawNow: () => fleetMap.markers?.drawNow(),
 };

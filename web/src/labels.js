@@ -40,6 +40,9 @@ export const ORDER_STATES = {
   failed: { label: "Failed", colour: "#b3261e" },
 };
 
+export const RESTAURANT_COLOUR = "#b5733d";
+export const DOOR_COLOUR = "#16202c";
+
 export const PICKED_UP_STATES = ["picked_up", "arriving", "at_customer", "delivered"];
 export const FINAL_STATES = ["delivered", "cancelled", "failed"];
 
@@ -61,14 +64,23 @@ export function minutes(low_s, high_s = low_s) {
   return low < high ? `${low}–${high} min` : `${high} min`;
 }
 
+// One each: to create a format takes longer than all else on a page.
+const TIME = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
+const TIME_WITH_SECONDS = new Intl.DateTimeFormat([], { timeStyle: "medium", hour12: false });
+
 /** A time of day: `14:05`. */
 export function clock(instant) {
-  return new Date(instant).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  return TIME.format(new Date(instant));
 }
 
 /** A time of day with seconds: `14:05:09`. */
 export function clockWithSeconds(instant) {
-  return new Date(instant).toLocaleTimeString([], { hour12: false });
+  return TIME_WITH_SECONDS.format(new Date(instant));
+}
+
+/** A date and a time of day: `11/29/26, 2:05:09 PM`. */
+export function dateAndTime(instant) {
+  return new Date(instant).toLocaleString([], { dateStyle: "short", timeStyle: "medium" });
 }
 
 /** The text shown while the page has no connection. */

@@ -1,10 +1,15 @@
 // The Florence map, shared by the pages: offline tiles, light or dark.
-import maplibregl from "maplibre-gl/dist/maplibre-gl-csp.js";
+import worker from "address:maplibre-worker.js";
+import maplibregl from "/assets/maplibre.js";
 import { Protocol } from "pmtiles";
 import baseLayers from "protomaps-themes-base";
+import { DOOR_COLOUR, RESTAURANT_COLOUR } from "./labels.js";
+import { streetTiles } from "./street-tiles.js";
 
-maplibregl.setWorkerUrl("/assets/maplibre-gl-csp-worker.js");
-maplibregl.addProtocol("pmtiles", new Protocol().tile);
+maplibregl.setWorkerUrl(worker);
+const protocol = new Protocol();
+protocol.add(streetTiles);
+maplibregl.addProtocol("pmtiles", protocol.tile);
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const FLORENCE = { center: [11.2558, 43.7731], zoom: 13 };
@@ -33,7 +38,7 @@ export class BaseMap {
     this.map = new maplibregl.Map({
       container,
       style: this.#style(),
-      ...FLORENCE,
+      ...(options.bounds ? {} : FLORENCE),
       maxBounds: [BOUNDS[0] - 0.08, BOUNDS[1] - 0.06, BOUNDS[2] + 0.08, BOUNDS[3] + 0.06],
       maxZoom: 18,
       attributionControl: { compact: false },
@@ -42,6 +47,9 @@ export class BaseMap {
       ...options,
     });
     this.map.touchZoomRotate.disableRotation();
+    this.map.on("style.load", () => {
+      for (const [name, geojson] of this.data) this.map.getSource(name)?.setData(geojson); // of the meantime
+    });
     this.map.on("webglcontextlost", () => (this.#isContextLost = true));
     this.map.on("webglcontextrestored", () => {
       this.#isContextLost = false;
@@ -76,7 +84,7 @@ export class BaseMap {
       sources: {
         protomaps: {
           type: "vector",
-          url: `pmtiles://${location.origin}/tiles/firenze.pmtiles`,
+          url: `pmtiles://${streetTiles.source.getKey()}`,
           attribution: "© OpenStreetMap contributors",
         },
         ...own,
@@ -132,9 +140,6 @@ function groundLayers(theme) {
 }
 
 // An order's restaurant and door, on both pages.
-export const RESTAURANT_COLOUR = "#b5733d";
-export const DOOR_COLOUR = "#16202c";
-
 export function placeLayers(theme) {
   return [
     {

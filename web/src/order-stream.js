@@ -4,6 +4,7 @@ import { onPageCache, readEventStream, retryDelayMs } from "./event-stream.js";
 
 const RESPONSE_TIMEOUT_MS = 8000;
 const STALE_MS = 15_000; // after so long in the background the connection may be dead
+const QUIET_MS = 13_000; // the server sends a heartbeat every 10 s: one that is late is reported
 
 /** The link is not valid, or no longer. */
 export const LINK_NOT_FOUND = new Error("404");
@@ -15,6 +16,7 @@ export const LINK_NOT_FOUND = new Error("404");
  */
 export class OrderStream {
   #isSuspended = false;
+  #isEnded = false;
   #activeAt = Date.now(); // the last data, heartbeats included
   #wake = () => {}; // ends a wait between retries
   #abort = () => {}; // closes the current connection
@@ -23,6 +25,9 @@ export class OrderStream {
     Object.assign(this, { path, on });
     this.lastId = ""; // of the newest event: the stream resumes after it
     this.ids = []; // of all events received
+    setInterval(() => {
+      if (!this.#isEnded && Date.now() - this.#activeAt > QUIET_MS) this.#reportLoss();
+    }, 1000);
     addEventListener("online", () => this.#wake());
     document.addEventListener("visibilitychange", () => {
       if (document.hidden) return;
@@ -57,10 +62,12 @@ export class OrderStream {
         isOpen = true;
         outcome = await this.#read(() => (failures = 0));
       } catch (error) {
-        if (error === LINK_NOT_FOUND) throw error;
+        this.#isEnded = error === LINK_NOT_FOUND;
+        if (this.#isEnded) throw error;
         this.#reportLoss();
       }
-      if (outcome === "ended") return;
+      this.#isEnded = outcome === "ended";
+      if (this.#isEnded) return;
       if (outcome === "aborted" && !this.#isSuspended) continue;
       failures += 1;
       await this.#wait(failures);

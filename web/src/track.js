@@ -1,9 +1,7 @@
-// The customer's page: exchanges the link's token for a cookie, then follows the order's stream.
-import { Courier, courierLayers, headingImage } from "./courier.js";
-import { ago, clock, clockWithSeconds, el, minutes, noConnection, PICKED_UP_STATES } from "./labels.js";
-import {
-  BaseMap, DOOR_COLOUR, LngLatBounds, orderPlaces, placeLayers, RESTAURANT_COLOUR,
-} from "./map.js";
+// The customer's page: exchanges the link's token for a cookie, then follows the order's stream. The
+// map's code, thirty times as large, is loaded when the order's state is shown.
+import { ago, clock, clockWithSeconds, DOOR_COLOUR, el, minutes, noConnection, RESTAURANT_COLOUR } from "./labels.js";
+import { loadMapCode } from "./map-loader.js";
 import { LINK_NOT_FOUND, OrderStream } from "./order-stream.js";
 
 const $ = (id) => document.getElementById(id);
@@ -25,67 +23,58 @@ const MOVING_STATES = ["assigned", "picked_up", "arriving"]; // need a position 
 const NO_SIGNAL = "No signal from the courier";
 const COLOURS = { live: "#2f6fed", recent: "#2f6fed", stale: "#b86e00", lost: "#6d747e" };
 const MAX_AGES_S = [["live", 15], ["recent", 60], ["stale", 300], ["lost", Infinity]];
+const MAX_COUNTED_AGE_S = 60; // of a position: from then on the estimate is not counted down
 const ROUTES = { road: "along the streets", straight_line: "from the distance" };
 const SPEEDS = {
   learned: "at the pace of past rides",
   observed: "at this courier's pace",
   assumed: "at a usual pace",
 };
-const MAX_GAP_S = 10; // between two positions; over it the trail is fetched
-const PADDING = { top: 50, right: 80, bottom: 75, left: 80 }; // below: the card's edge, the attribution
 
-const baseMap = openMap();
-const courier = new Courier((source, geojson) => baseMap?.show(source, geojson));
+let orderMap = null; // until its code is loaded, and where the browser cannot draw one
+let isMapRequested = false;
 let track = null; // the answer of GET /track, kept up to date by the stream
 let receivedAt = 0; // of the last position or snapshot
 let lostSince = null; // while there is no connection: the instant of the last data
-let framedStage = "";
-let isMapMoved = false; // by the customer: the map no longer follows the courier
 
 const stream = new OrderStream(orderPath, {
   snapshot(newTrack) {
-    const before = courier.assignmentNo === newTrack.assignment_no ? courier.fix : null;
-    draw((track = newTrack));
-    const isGap = !before || courier.fix?.at - before.at > MAX_GAP_S * 1000;
-    if (newTrack.position && isGap) loadTrail(newTrack.assignment_no);
+    receivedAt = Date.now();
+    track = newTrack;
+    orderMap?.replace(track, colour());
+    draw();
+    openMap();
   },
-  position: (update) => draw(Object.assign(track, update)),
+  position: update,
   order({ order_id, assignment_no, position, eta, ...event }) {
     if (track.events.some((one) => one.order_seq === event.order_seq)) return; // in the snapshot
     track.events.push(event);
     const { state, order_seq } = event;
     const visible = position === undefined ? {} : { position, eta }; // with the newest event only
-    draw(Object.assign(track, { state, order_seq, assignment_no }, visible));
+    update({ state, order_seq, assignment_no, ...visible });
   },
   connection(since) {
     lostSince = since;
     setText("connection", since === null ? "" : noConnection(since));
-    drawFreshness();
+    draw();
   },
 });
 globalThis.doorstepEvents = stream.ids; // for the console and the browser tests
 
-/** The map; null where the browser cannot draw one. The page works without it. */
-function openMap() {
-  const overlays = (theme) => ({
-    sources: ["places", "trail", "courier"],
-    layers: [...placeLayers(theme), ...courierLayers(theme)],
-  });
-  let opened;
+/** Load the map's code once; after a failure, with the next snapshot again. */
+async function openMap() {
+  if (isMapRequested) return;
+  isMapRequested = true;
   try {
-    opened = new BaseMap("map", overlays);
+    const { OrderMap } = await loadMapCode($("map"), track).catch((error) => {
+      isMapRequested = false;
+      throw error;
+    });
+    document.body.classList.remove("no-map");
+    orderMap = new OrderMap(orderPath, track, colour());
   } catch {
-    document.body.classList.add("no-map");
-    return null;
+    document.body.classList.add("no-map"); // the page works without it
   }
-  opened.map.on("styleimagemissing", ({ id }) => {
-    if (id === "heading") opened.map.addImage(id, headingImage(), { pixelRatio: 2 });
-  });
-  opened.map.on("movestart", (event) => {
-    isMapMoved ||= Boolean(event.originalEvent);
-    $("recentre").hidden = !isMapMoved;
-  });
-  return opened;
 }
 
 async function openSession() {
@@ -108,56 +97,47 @@ function showLinkEnded() {
   $("retry").focus();
 }
 
-function draw(track) {
+function update(members) {
+  receivedAt = Date.now();
+  Object.assign(track, members);
+  orderMap?.update(track, colour());
+  draw();
+}
+
+/** The seconds since the last data. Frozen while there is no connection. */
+const elapsedS = () => Math.max(0, (lostSince ?? Date.now()) - receivedAt) / 1000;
+const ageS = () => track.position.properties.age_s + elapsedS();
+const freshness = () => MAX_AGES_S.find(([, maxS]) => ageS() <= maxS)[0];
+
+/** The courier's colour. */
+const colour = () => track.position && COLOURS[lostSince === null ? freshness() : "lost"];
+
+/** Show the state, the age of the data, and what follows from it. */
+function draw() {
+  if (!track) return;
   setText("restaurant-name", track.restaurant.name || "The restaurant");
   $("legend").hidden = false;
-  receivedAt = Date.now();
-  drawCourier(track);
-  drawFreshness();
-  followCourier();
-}
-
-function drawCourier({ position, assignment_no }) {
-  courier.update(position, COLOURS[position?.properties.freshness], assignment_no);
-  const restaurantName = track.restaurant.name || "The restaurant";
-  const places = { restaurant: restaurantOf(track), door: doorOf(track), restaurantName };
-  baseMap?.show("places", orderPlaces({ ...places, doorName: "Your door" }));
-}
-
-/** Fetch the trail: the positions from before the page was opened, or from an interruption. */
-async function loadTrail(assignmentNo) {
-  const known = courier.trailLength;
-  const response = await fetch(`${orderPath}/history`).catch(() => null);
-  if (!response?.ok) return; // the trail starts here
-  const [line] = (await response.json()).features;
-  const isLine = line?.geometry.type === "LineString";
-  const isCurrent = courier.fix && courier.assignmentNo === assignmentNo;
-  if (isLine && isCurrent) courier.prependTrail(line.geometry.coordinates, known);
-}
-
-/** Show the age of the data and what follows from it. Frozen while there is no connection. */
-function drawFreshness() {
-  if (!track) return;
-  const elapsedS = Math.max(0, (lostSince ?? Date.now()) - receivedAt) / 1000;
-  const isConnected = lostSince === null;
-  const { eta, state } = track;
-  const fix = track.position?.properties;
-  const ageS = fix ? fix.age_s + elapsedS : 0;
-  const [freshness] = MAX_AGES_S.find(([, maxS]) => ageS <= maxS);
-  const hasSignal = !fix || freshness !== "lost" || !MOVING_STATES.includes(state);
-  const isUncertain = !isConnected || !hasSignal || freshness === "stale" || freshness === "lost";
+  const { position } = track;
+  const hasSignal = !position || freshness() !== "lost" || !MOVING_STATES.includes(track.state);
   drawState(track, hasSignal);
-  setText("minutes", eta && hasSignal ? minutes(...remainingRange(eta).map((one) => one - elapsedS)) : "");
-  $("minutes").classList.toggle("muted", isUncertain);
-  setText("basis", eta && hasSignal ? describeEta(eta) : "");
-  $("freshness").hidden = !fix;
-  if (!fix) return;
-  const seen = `Courier ${ageS > 15 ? "last seen" : "seen"} ${ago(ageS)}`;
-  const seenAt = `Courier's position of ${clockWithSeconds(receivedAt - fix.age_s * 1000)}`;
-  setText("freshness-text", isConnected ? seen : seenAt);
-  const colour = COLOURS[isConnected ? freshness : "lost"];
-  $("freshness").style.setProperty("--color", colour);
-  courier.setColour(colour);
+  drawEta(hasSignal ? track.eta : null);
+  $("freshness").hidden = !position;
+  if (!position) return;
+  const seen = `Courier ${ageS() > 15 ? "last seen" : "seen"} ${ago(ageS())}`;
+  const seenAt = `Courier's position of ${clockWithSeconds(receivedAt - position.properties.age_s * 1000)}`;
+  setText("freshness-text", lostSince === null ? seen : seenAt);
+  $("freshness").style.setProperty("--color", colour());
+  orderMap?.setColour(colour());
+}
+
+/** The estimate counts down while positions come; without them it stays, in grey. */
+function drawEta(eta) {
+  const isOld = Boolean(track.position) && ageS() > MAX_COUNTED_AGE_S;
+  const beforeOldS = track.position ? MAX_COUNTED_AGE_S - track.position.properties.age_s : Infinity;
+  const countedS = Math.max(0, Math.min(elapsedS(), beforeOldS));
+  setText("minutes", eta ? minutes(...remainingRange(eta).map((one) => one - countedS)) : "");
+  $("minutes").classList.toggle("muted", lostSince !== null || isOld);
+  setText("basis", eta ? describeEta(eta) : "");
 }
 
 function drawState(track, hasSignal) {
@@ -180,9 +160,6 @@ function describeEta({ p10_at, p90_at, route, speeds }) {
   const when = from === to ? `About ${from}` : `Between ${from} and ${to}`;
   return `${when}; an estimate ${ROUTES[route]}, ${SPEEDS[speeds]}.`;
 }
-
-const restaurantOf = ({ restaurant }) => [restaurant.lon_deg, restaurant.lat_deg];
-const doorOf = ({ destination }) => [destination.lon_deg, destination.lat_deg];
 
 let drawnSteps = "";
 function drawSteps(track, reached, hasSignal) {
@@ -212,28 +189,6 @@ function step(label, event, kind) {
   return el("li", { class: kind, "aria-current": current }, el("span", {}, label), el("time", {}, time));
 }
 
-/** Keep the courier and the destination in view, closer as the courier approaches. */
-function followCourier() {
-  if (!baseMap?.isUsable || !track) return;
-  const place = track.position?.geometry.coordinates;
-  const isPickedUp = PICKED_UP_STATES.includes(track.state);
-  const bounds = new LngLatBounds(doorOf(track), doorOf(track));
-  if (!isPickedUp || !place) bounds.extend(restaurantOf(track));
-  if (place) bounds.extend(place);
-  const view = { padding: PADDING, maxZoom: 16 };
-  const stage = `${isPickedUp}${Boolean(place)}`;
-  const zoomGain = (baseMap.map.cameraForBounds(bounds, view)?.zoom ?? 0) - baseMap.map.getZoom();
-  if (stage === framedStage && (isMapMoved || !place || (isInView(place) && zoomGain < 1))) return;
-  framedStage = stage;
-  baseMap.map.fitBounds(bounds, { ...view, duration: 600 });
-}
-
-function isInView(lonLat) {
-  const { x, y } = baseMap.map.project(lonLat);
-  const { clientWidth, clientHeight } = baseMap.map.getContainer();
-  return x > 30 && y > 30 && x < clientWidth - 30 && y < clientHeight - 55;
-}
-
 /** Set a text if it differs: screen readers announce changes only. */
 function setText(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
@@ -243,14 +198,8 @@ setText("number", orderId.slice(0, 8));
 $("restaurant-dot").style.setProperty("--color", RESTAURANT_COLOUR);
 $("door-dot").style.setProperty("--color", DOOR_COLOUR);
 $("retry").addEventListener("click", () => location.reload());
-$("recentre").addEventListener("click", () => {
-  isMapMoved = false;
-  framedStage = "";
-  $("recentre").hidden = true;
-  followCourier();
-});
 addEventListener("hashchange", () => location.reload());
-setInterval(drawFreshness, 1000);
+setInterval(draw, 1000);
 stream.follow(openSession).catch((error) => {
   if (error !== LINK_NOT_FOUND) throw error;
   showLinkEnded();

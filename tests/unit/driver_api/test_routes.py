@@ -12,13 +12,19 @@ import httpx
 import pytest
 
 from doorstep.credentials import token_sha256
-from doorstep.errors import IllegalTransition, StoreUnavailable, UnknownDriver, UnknownOrder
+from doorstep.errors import (
+    IllegalTransition,
+    StoreUnavailable,
+    TooManyRequests,
+    UnknownDriver,
+    UnknownOrder,
+)
 from doorstep.fix import Fix
-from doorstep.store.records import Driver, IncomingRow, Order, Outcome, Token
+from doorstep.store.records import Driver, IncomingRow, Outcome, Token
 from driver_api.app import build_app
 from driver_api.positions import pack_position
-from driver_api.queries import CurrentOrder
-from driver_api.routes import BURST_FIXES
+from driver_api.queries import CommandedOrder, CurrentOrder
+from driver_api.quota_refusals import QuotaRefusals
 
 ORDER_ID = uuid4()
 
@@ -37,6 +43,8 @@ class MemoryStore:
         self.outcomes: list[Outcome] = []
         self.commands: list[tuple[str, str, str | None]] = []
         self.look_ups = 0
+        self.transactions = 0
+        self.over_quota: set[str] = set()
         self.away = False
 
     def _check(self) -> None:
@@ -52,28 +60,37 @@ class MemoryStore:
         self, rows: Sequence[IncomingRow], *, has_quota: bool = True
     ) -> list[Outcome]:
         self._check()
+        self.transactions += 1
+        if has_quota and rows[0][1] in self.over_quota:
+            raise TooManyRequests(8.0)
         self.rows.extend(rows)
         return self.outcomes
 
-    async def apply_driver_command(
-        self, driver_id: str, command: str, idempotency_key: str | None
+    def _driver_of(self, token_sha256: bytes) -> str:
+        driver_id = self.tokens[token_sha256].driver_id
+        assert driver_id is not None
+        return driver_id
+
+    async def change_duty(
+        self, token_sha256: bytes, command: str, idempotency_key: str | None
     ) -> Driver:
+        driver_id = self._driver_of(token_sha256)
         self.commands.append((driver_id, command, idempotency_key))
         if command == "on_break":
             raise IllegalTransition(driver_id, command, "to_customer", ["off_duty"])
         return Driver(driver_id, command, "available", None)
 
-    async def apply_order_command(
-        self, order_id: UUID, command: str, driver_id: str, idempotency_key: str | None
-    ) -> Order:
+    async def command_order(
+        self, token_sha256: bytes, order_id: UUID, command: str, idempotency_key: str | None
+    ) -> CommandedOrder:
+        driver_id = self._driver_of(token_sha256)
         self.commands.append((driver_id, command, idempotency_key))
         if order_id != ORDER_ID:
             raise UnknownOrder
-        at = datetime(2026, 1, 1, tzinfo=UTC)
-        return Order(order_id, "delivered", 1, driver_id, 7, 1, 11.0, 43.0, "Ada", 1, at, at, at)
+        return CommandedOrder(order_id, "delivered", 1, 7, driver_id)
 
-    async def read_driver(self, driver_id: str) -> tuple[Driver, CurrentOrder | None]:
-        if driver_id != "d1":
+    async def read_driver(self, token_sha256: bytes) -> tuple[Driver, CurrentOrder | None]:
+        if self._driver_of(token_sha256) != "d1":
             raise UnknownDriver
         current = CurrentOrder(
             order_id=ORDER_ID,
@@ -270,16 +287,31 @@ async def test_patch_location__database_unavailable__is_503_with_retry_after(htt
     assert (ready.status_code, ready.json()) == (503, {"ready": False, "database": False})
 
 
-async def test_patch_location__over_the_burst__is_429_for_that_driver_only(http, store):
-    batch = {"fixes": [make_fix(seq=seq + 1) for seq in range(250)]}
-    for _ in range(BURST_FIXES // 250):
-        assert (await http.post("/drivers/d1/locations", json=batch)).status_code == 200
-    answer = await http.post("/drivers/d1/locations", json=batch)
-    problem_of(answer, 429, "too-many-requests")
-    assert int(answer.headers["retry-after"]) >= 1
-    other = {"Authorization": "Bearer tok-d2"}
-    answer = await http.patch("/drivers/d2/location", json=make_fix(), headers=other)
-    assert answer.status_code == 200
+async def test_patch_location__over_the_quota__is_429_and_asks_the_database_once(http, store):
+    store.over_quota = {"d1"}
+    for _ in range(20):
+        answer = await http.patch("/drivers/d1/location", json=make_fix())
+        problem_of(answer, 429, "too-many-requests")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert store.transactions <= 2  # 20 answers may take more than a second
+    for token, driver_id in (("tok-d2", "d2"), ("tok-staff", "d1"), ("tok-service", "d1")):
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await http.patch(
+            f"/drivers/{driver_id}/location", json=make_fix(), headers=headers
+        )
+        assert answer.status_code == 200
+
+
+def test_quota_refusals__after_a_second__are_forgotten():
+    now_s = 0.0
+    refusals = QuotaRefusals(lambda: now_s)
+    refusals.add("d1")
+    refusals.check("d2")
+    now_s = 0.9
+    with pytest.raises(TooManyRequests):
+        refusals.check("d1")
+    now_s = 1.0
+    refusals.check("d1")
 
 
 async def test_post_locations__bad_and_good_fixes__have_their_own_outcomes(http, store):

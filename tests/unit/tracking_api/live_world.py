@@ -158,7 +158,13 @@ class World:
         self._need()
         return {one: self.tokens[one] for one in sha256s if one in self.tokens}
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+    async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]:
+        self._need()
+        return {link: True for link in links if self._is_good(link)}
+
+    async def read_tracks(
+        self, links: Sequence[TrackLink], held: object = None
+    ) -> dict[TrackLink, TrackedOrder]:
         self._need()
         found = [(link, await self._track(link)) for link in links]
         return {link: one for link, one in found if one is not None}

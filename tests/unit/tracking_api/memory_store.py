@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -23,7 +24,8 @@ from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import Order, Token
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
-from tracking_api.history.queries import HistoricFix, Replay
+from tracking_api.history.fixes import HistoricFix
+from tracking_api.history.queries import Replay
 from tracking_api.orders.queries import OrderKey
 from tracking_api.track.customer_queries import CancelledOrder
 from tracking_api.track.visibility import (
@@ -76,23 +78,24 @@ class MemoryStore:
         return {one: token for one, token in found if token is not None}
 
     async def create_order(self, *, token_sha256: bytes, **values: Any) -> Order:
-        self.created.append(values)
-        self.tokens[token_sha256] = Token("customer", None, ORDER_ID)
-        return make_order(ORDER_ID)
+        is_new = not any(values == one and one["idempotency_key"] for one in self.created)
+        if is_new:
+            self.created.append(values)
+            self.tokens[token_sha256] = Token("customer", None, ORDER_ID)
+        return replace(make_order(ORDER_ID), created=is_new)
 
-    async def apply_order_command(
+    async def command_order(
         self,
         order_id: UUID,
         command: str,
-        actor: str,
-        actor_id: str,
+        name: str,
         driver_id: str | None,
         idempotency_key: str | None,
     ) -> Order:
         if order_id != ORDER_ID:
             raise UnknownOrder
-        self.commands.append((order_id, command, actor, driver_id))
-        self.actor_ids.append(actor_id)
+        self.commands.append((order_id, command, "staff", driver_id))
+        self.actor_ids.append(name)
         if command == "reassign":
             raise IllegalTransition(str(order_id), command, "delivered", [])
         return make_order(order_id)
@@ -173,7 +176,12 @@ class MemoryStore:
         is_customers = token is not None and token.order_id == link.order_id
         return (link.is_staff or is_customers) and link.order_id in (ORDER_ID, OTHER_ID)
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+    async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]:
+        return {link: True for link in links if self._is_good(link)}
+
+    async def read_tracks(
+        self, links: Sequence[TrackLink], held: object = None
+    ) -> dict[TrackLink, TrackedOrder]:
         return {link: self._track(link.order_id) for link in links if self._is_good(link)}
 
     def _track(self, order_id: UUID) -> TrackedOrder:
@@ -217,6 +225,8 @@ class MemoryStore:
         return found
 
     async def cancel_by_link(self, link: TrackLink, idempotency_key: str | None) -> CancelledOrder:
+        if not self._is_good(link):
+            raise BadLink
         self.commands.append((link.order_id, "cancel", "customer", None))
         return CancelledOrder(link.order_id, "created", 1)
 

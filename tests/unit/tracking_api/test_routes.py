@@ -58,6 +58,21 @@ async def test_create_order__by_staff__answers_with_the_customers_link(http, sto
     assert store.tokens[token_sha256(token)].order_id == ORDER_ID
 
 
+async def test_create_order__repeated_under_its_key__answers_without_a_token(http, store):
+    headers = STAFF | {"Idempotency-Key": "k"}
+    first, again = [
+        (await http.post("/orders", json=NEW_ORDER, headers=headers)).json() for _ in range(2)
+    ]
+    assert first["order_id"] == again["order_id"]
+    assert (again["customer_token"], again["customer_link"]) == (None, None)
+    assert token_sha256(first["customer_token"]) in store.tokens
+
+
+async def test_get_track__by_staff__looks_the_token_up_once(http, store):
+    answer = await http.get(f"/track/{ORDER_ID}", headers=STAFF)
+    assert (answer.status_code, store.look_ups) == (200, 1)
+
+
 @pytest.mark.parametrize("token", ["tok-customer", "tok-d1"])
 async def test_create_order__not_by_staff__is_403(http, store, token):
     headers = {"Authorization": f"Bearer {token}"}

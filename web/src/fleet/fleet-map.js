@@ -78,14 +78,14 @@ export class FleetMap {
   }
 
   /** Draw a driver's live position; animated, the marker moves as long as the driver did. */
-  drawDriver({ driver_id, state, fix_at_ms, lon_deg, lat_deg }, isDim, isAnimated) {
+  drawDriver({ driver_id, state, fix_at_ms, lon_deg, lat_deg, heading_deg }, isDim, isAnimated) {
     const before = this.#fixAt.get(driver_id);
     const symbol = symbolOf(state);
     if (before === fix_at_ms && this.markers.index.has(driver_id)) {
       this.markers.setSymbol(driver_id, symbol, isDim); // the marker may be moving
     } else {
       const moveMs = Math.max(MIN_ANIMATION_MS, fix_at_ms - (before ?? fix_at_ms));
-      this.markers.set(driver_id, lon_deg, lat_deg, symbol, isDim, isAnimated ? moveMs : 0);
+      this.markers.set(driver_id, lon_deg, lat_deg, symbol, isDim, isAnimated ? moveMs : 0, heading_deg);
     }
     this.#fixAt.set(driver_id, fix_at_ms);
   }

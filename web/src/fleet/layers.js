@@ -1,6 +1,6 @@
 // The layers of the fleet's map: a driver's track, restaurants, and clusters from vector tiles.
 import { DRIVER_STATES, UNKNOWN_SYMBOL } from "../labels.js";
-import { RESTAURANT_COLOUR } from "../map.js";
+import { RESTAURANT_COLOUR } from "../labels.js";
 
 export const FLEET_TILES = "/fleet/tiles/";
 

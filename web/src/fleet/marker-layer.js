@@ -1,6 +1,6 @@
 // Ten thousand moving markers on their own canvas above the map, which is redrawn only when it
 // moves: as a MapLibre layer, each animation step would redraw every street.
-import { drawSymbol } from "./symbols.js";
+import { drawPointer, drawSymbol } from "./symbols.js";
 
 const CAPACITY = 1024;
 // The frames after a redraw are timed. Where drawing is slow (no GPU, a busy machine) the animation
@@ -10,6 +10,8 @@ const SLOW_MS = 50;
 const PAUSE_MS = 1500;
 const MAX_ANIMATION_MS = 4000;
 const JUMP = 0.02 / 360; // a longer move is not animated
+const MOVED = 3e-7; // of the world's width, 8 m in Florence: a shorter move has no direction
+const DIRECTIONS = 16;
 const RADII = [[11, 4], [13, 7], [17, 11]]; // by zoom, CSS px
 
 const mercatorX = (lonDeg) => (lonDeg + 180) / 360;
@@ -49,7 +51,7 @@ export class MarkerLayer {
   clear() {
     this.index = new Map(); // key: place in the arrays
     this.keys = [];
-    this.symbols = []; // with `dim`
+    this.symbols = []; // with `dim` and `direction`
     this.numbers = new Float64Array(CAPACITY * 6); // fromX, fromY, toX, toY, startedAt, durationMs
     this.selected = null;
     this.movingUntil = this.nextAt = 0;
@@ -57,12 +59,13 @@ export class MarkerLayer {
     this.dirty = true;
   }
 
-  /** Place a marker; with `overMs` it moves there from its current place. */
-  set(key, lonDeg, latDeg, symbol, dim, overMs = 0) {
+  /** Place a marker; with `overMs` it moves there from its current place, and points there. */
+  set(key, lonDeg, latDeg, symbol, dim, overMs = 0, headingDeg = null) {
     const now = performance.now();
     const x = mercatorX(lonDeg);
     const y = mercatorY(latDeg);
     let n = this.index.get(key);
+    const direction = this.#direction(n, x, y, headingDeg);
     if (n === undefined) {
       n = this.keys.length;
       this.index.set(key, n);
@@ -78,7 +81,7 @@ export class MarkerLayer {
     const jumps = Math.abs(fromX - x) > JUMP || Math.abs(fromY - y) > JUMP;
     const durationMs = jumps || (fromX === x && fromY === y) ? 0 : Math.min(overMs, MAX_ANIMATION_MS);
     this.numbers.set([jumps ? x : fromX, jumps ? y : fromY, x, y, now, durationMs], n * 6);
-    this.symbols[n] = { symbol, dim };
+    this.symbols[n] = { symbol, dim, direction };
     this.movingUntil = Math.max(this.movingUntil, now + durationMs + 2 * PAUSE_MS);
     this.dirty = true;
   }
@@ -87,8 +90,20 @@ export class MarkerLayer {
   setSymbol(key, symbol, dim) {
     const n = this.index.get(key);
     if (this.symbols[n].symbol === symbol && this.symbols[n].dim === dim) return;
-    this.symbols[n] = { symbol, dim };
+    this.symbols[n] = { ...this.symbols[n], symbol, dim };
     this.dirty = true;
+  }
+
+  /** A marker's direction: 0 north, 1 to the right of it, …; by its last move without a heading. */
+  #direction(n, x, y, headingDeg) {
+    const directionOf = (turns) => (Math.round(turns * DIRECTIONS) + DIRECTIONS) % DIRECTIONS;
+    if (headingDeg !== null) return directionOf(headingDeg / 360);
+    if (n === undefined) return null;
+    const [east, south] = [x - this.numbers[n * 6 + 2], y - this.numbers[n * 6 + 3]];
+    const length = Math.hypot(east, south);
+    if (length > JUMP) return null;
+    if (length < MOVED) return this.symbols[n].direction;
+    return directionOf(Math.atan2(east, -south) / (2 * Math.PI));
   }
 
   remove(key) {
@@ -203,15 +218,18 @@ export class MarkerLayer {
     this.slowestMs = 0;
   }
 
-  #sprite({ symbol, dim }, radius, ratio) {
-    const name = `${symbol.label} ${dim} ${radius}`;
+  #sprite({ symbol, dim, direction }, radius, ratio) {
+    const name = `${symbol.label} ${dim} ${radius} ${direction}`;
     const cached = this.sprites.get(name);
     if (cached) return cached;
     if (this.sprites.size > 500) this.sprites.clear();
-    const size = Math.ceil(3 * radius);
+    const size = Math.ceil(4 * radius);
     const sprite = new OffscreenCanvas(size, size);
     const context = sprite.getContext("2d");
     context.globalAlpha = dim ? 0.4 : 1;
+    if (direction !== null) {
+      drawPointer(context, symbol, size / 2, radius, (direction / DIRECTIONS) * 2 * Math.PI);
+    }
     drawSymbol(context, symbol, size / 2, size / 2, radius, ratio);
     this.sprites.set(name, sprite);
     return sprite;

@@ -1,6 +1,6 @@
 // The open orders, grouped by urgency, and the commands on the selected one.
 import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
-import { ago, duration, el, ORDER_STATES } from "../labels.js";
+import { ago, dateAndTime, duration, el, ORDER_STATES } from "../labels.js";
 
 const $ = (id) => document.getElementById(id);
 const GROUPS = {
@@ -21,6 +21,7 @@ const CONFIRMATIONS = { fail: "Yes, give it up", cancel: "Yes, cancel it" };
 export class OrderList {
   #expanded = new Set();
   #keys = new Map(); // idempotency keys of commands without a response
+  #loaded = null; // an order that is not among the open ones, found by a search
   #orders = { orders: [], counts: {}, allowed: {}, at: 0 };
 
   constructor({ nameOf, placeOf, select }) {
@@ -35,7 +36,14 @@ export class OrderList {
   #serverAheadMs = 0;
 
   get(orderId) {
-    return this.#orders.orders.find((one) => one.order_id === orderId);
+    const open = this.#orders.orders.find((one) => one.order_id === orderId);
+    return open ?? (this.#loaded?.order_id === orderId ? this.#loaded : undefined);
+  }
+
+  /** Have `get` return an order that a search found, be it open or not. */
+  async load({ order_id, driver_id }) {
+    if (!this.get(order_id)) this.#loaded = { ...(await getJson(`/orders/${order_id}`)), driver_id };
+    return this.get(order_id);
   }
 
   show(orderId) {
@@ -136,6 +144,7 @@ export class OrderList {
         el("span", { class: "pill", color: colour }, label),
       ),
       el("p", {}, this.nameOf(order.restaurant_id), el("span", { class: "muted" }, ` · ${order.driver_id ?? "no courier"}`)),
+      order.ended_at ? el("p", { class: "small" }, `${label} ${dateAndTime(order.ended_at)}`) : "",
       takesDriver ? el("label", { for: "courier", class: "small" }, "Courier ", courier, list) : "",
       el(
         "div",

@@ -1,6 +1,6 @@
 // Playback of past positions of one driver, or of all in view; export of a driver's history.
 import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
-import { el } from "../labels.js";
+import { dateAndTime, el } from "../labels.js";
 
 const $ = (id) => document.getElementById(id);
 const HOUR_MS = 3_600_000;
@@ -168,7 +168,7 @@ export class Playback {
   #seek(at) {
     this.#at = at;
     const slider = $("seek");
-    const label = new Date(at).toLocaleString([], { dateStyle: "short", timeStyle: "medium" });
+    const label = dateAndTime(at);
     slider.value = Math.round((slider.max * (at - this.#from)) / (this.#to - this.#from || 1));
     if ($("instant").value !== label) {
       $("instant").value = label;

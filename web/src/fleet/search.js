@@ -6,7 +6,8 @@ const $ = (id) => document.getElementById(id);
 const DEBOUNCE_MS = 250;
 const MAX_RESULTS = 8;
 
-export function createSearch(select) {
+/** `selectDriver` and `selectOrder` get what was found. */
+export function createSearch({ selectDriver, selectOrder }) {
   let timer = 0;
   let searches = 0;
 
@@ -22,13 +23,11 @@ export function createSearch(select) {
     $("search-status").textContent = text ? `${count} found` : "";
     $("results").replaceChildren(
       ...found.drivers.map((one) =>
-        result(DRIVER_STATES[one.state], one.driver_id, one.name, () =>
-          select(one.driver_id, one.order_id, one.lon_deg === null ? null : [one.lon_deg, one.lat_deg]),
-        ),
+        result(DRIVER_STATES[one.state], one.driver_id, one.name, () => selectDriver(one)),
       ),
       ...found.orders.map((one) =>
         result(ORDER_STATES[one.state], one.order_id.slice(0, 8), `Order · ${one.driver_id ?? "no courier"}`, () =>
-          select(one.driver_id, one.order_id, null),
+          selectOrder(one),
         ),
       ),
       text && !count ? el("li", { class: "muted small" }, "Nothing found.") : "",

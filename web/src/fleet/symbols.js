@@ -28,6 +28,23 @@ export function drawSymbol(context, { shape, colour, letter }, x, y, radius, rat
   context.fillText(letter, x, y + radius * 0.08);
 }
 
+/** Draw the tip of an arrow behind a symbol centred at (middle, middle), `angle` from north. */
+export function drawPointer(context, { colour }, middle, radius, angle) {
+  context.save();
+  context.translate(middle, middle);
+  context.rotate(angle);
+  context.beginPath();
+  for (const [x, y] of [[0, -1.95], [0.75, -0.85], [-0.75, -0.85]]) context.lineTo(x * radius, y * radius);
+  context.closePath();
+  context.lineWidth = Math.max(1, radius / 5);
+  context.lineJoin = "round";
+  context.fillStyle = colour;
+  context.strokeStyle = "#fff";
+  context.stroke();
+  context.fill();
+  context.restore();
+}
+
 /** A symbol as an element of 18 x 18 px. */
 export function symbolElement(symbol) {
   const ratio = 2;

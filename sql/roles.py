@@ -1,0 +1,54 @@
+"""What each service role may do, as the page docs/reference/database-roles.md shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+
+from sql import query
+from sql.migrate import PASSWORD_VARIABLES
+
+ROLES = sorted(PASSWORD_VARIABLES)
+HEAD = """\
+# Database roles
+
+What each role may do in the schema `doorstep`, as `python -m sql roles` prints it from the
+catalog of a migrated database. A test compares this page, and tries all that is not on it. Only
+`doorstep_owner` writes tables; the functions write with its rights.
+
+- `driver_…` functions take a driver's token and `customer_…` functions a link's: the role can act
+  for its holder only. `command_order_as_staff_v1` records staff, whatever calls it.
+- `create_order_v2` and `replace_customer_token_v1` add customers' tokens, `change_staff_v1` and
+  `open_staff_session_v1` staff's, and `change_device_v2` drivers'.
+"""
+
+Grant = tuple[str, str, str]
+"""An object, a role, and what it may do with it."""
+
+
+def read_grants(conn: psycopg.Connection[Any], kind: str) -> list[Grant]:
+    """Read the grants on `functions`, `tables` or `containers`."""
+    return conn.execute(query(kind, "roles.sql"), {"roles": ROLES}).fetchall()
+
+
+def page(conn: psycopg.Connection[Any]) -> str:
+    """Return the page. An object that no role may use has no row."""
+    sections = [
+        f"## {title}\n\n{_table(head, read_grants(conn, kind))}"
+        for kind, title, head in (
+            ("containers", "Database", "| object | may be used by |"),
+            ("tables", "Tables", "| table or view | may be used by |"),
+            ("functions", "Functions", "| function | may be executed by |"),
+        )
+    ]
+    return "\n".join([HEAD, *sections])
+
+
+def _table(head: str, grants: Iterable[Grant]) -> str:
+    rows: dict[str, list[str]] = {}
+    for name, role, rights in grants:
+        rows.setdefault(name, []).append(f"`{role}` {rights}".rstrip())
+    lines = [f"| `{name}` | {'; '.join(holders)} |" for name, holders in rows.items()]
+    return "".join(f"{line}\n" for line in [head, "|---|---|", *lines])

@@ -1,0 +1,69 @@
+-- What driver_api may execute for a driver. Each function takes the hash of the driver's token, and
+-- reads and commands as that driver only. Raises DS026 for any other token.
+
+CREATE FUNCTION driver__of_token(of_token_sha256 bytea)
+RETURNS text LANGUAGE plpgsql STABLE
+AS $$
+DECLARE
+    found_id text;
+BEGIN
+    SELECT t.driver_id INTO found_id FROM find_token_v1(of_token_sha256) t WHERE t.role = 'driver';
+    IF found_id IS NULL THEN
+        RAISE EXCEPTION 'this token is not a driver''s' USING ERRCODE = 'DS026';
+    END IF;
+    RETURN found_id;
+END
+$$;
+
+-- The driver, and the order of the open assignment with its two places, or nulls.
+CREATE FUNCTION driver_read_v1(of_token_sha256 bytea)
+RETURNS TABLE (
+    driver_id text, duty driver_duty, driver_state driver_status, order_id uuid,
+    order_state order_state, assignment_no int, assigned_at timestamptz,
+    restaurant_name text, restaurant_lon_deg float8, restaurant_lat_deg float8,
+    destination_lon_deg float8, destination_lat_deg float8
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT s.driver_id, s.duty, s.state, o.order_id, o.state, a.assignment_no, a.assigned_at,
+        r.name, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
+    FROM driver_state s
+    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL
+    LEFT JOIN orders o ON o.order_id = a.order_id
+    LEFT JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+    WHERE s.driver_id = driver__of_token(of_token_sha256)
+$$;
+
+-- Applies on_duty, on_break or off_duty.
+CREATE FUNCTION driver_change_duty_v1(
+    of_token_sha256 bytea, command_name text, with_idempotency_key text
+)
+RETURNS TABLE (driver_id text, duty driver_duty, state driver_status, order_id uuid)
+LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT * FROM apply_driver_command_v1(
+        driver__of_token(of_token_sha256), command_name, 'driver', with_idempotency_key)
+$$;
+
+-- Applies decline, pick_up, deliver or fail. Raises DS002 for an order that is not the driver's.
+CREATE FUNCTION driver_command_order_v1(
+    of_token_sha256 bytea, of_order_id uuid, command_name text, with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, order_seq int, driver_id text
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    by_driver_id CONSTANT text := driver__of_token(of_token_sha256);
+BEGIN
+    RETURN QUERY
+        SELECT c.order_id, c.state, c.assignment_no, c.order_seq, c.driver_id
+        FROM apply_order_command_v1(
+            of_order_id, command_name, 'driver', by_driver_id, NULL, with_idempotency_key) c;
+END
+$$;

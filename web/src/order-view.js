@@ -1,0 +1,15 @@
+// What the map of an order shows: the way that the courier has yet to go.
+import { PICKED_UP_STATES } from "./labels.js";
+
+// For `fitBounds`. The padding at the bottom is for the card's edge and the attribution.
+export const VIEW = { padding: { top: 50, right: 80, bottom: 75, left: 80 }, maxZoom: 16 };
+
+export const restaurantOf = ({ restaurant }) => [restaurant.lon_deg, restaurant.lat_deg];
+export const doorOf = ({ destination }) => [destination.lon_deg, destination.lat_deg];
+
+/** The door, the courier, and the restaurant until the order is picked up. */
+export function placesInView({ state, position, ...track }) {
+  const courier = position?.geometry.coordinates;
+  const isPickedUp = PICKED_UP_STATES.includes(state);
+  return [doorOf(track), !(isPickedUp && courier) && restaurantOf(track), courier].filter(Boolean);
+}
