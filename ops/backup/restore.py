@@ -93,6 +93,14 @@ def restore(stack: Stack, to: datetime | None, echo: Echo) -> Restored:
         if cluster.pid() is not None:
             raise StackError("PostgreSQL still runs: stop it first")
         is_archived = _archive_the_rest(cluster, echo)
+        waiting = _unarchived(cluster)
+        if is_archived and waiting:
+            if was_up:
+                _start(stack)
+            raise BackupError(
+                f"{len(waiting)} WAL files cannot be archived, and a restore would lose them; see "
+                "./run logs postgres. Nothing was changed"
+            )
         echo("restoring")
         repository.restore(to)
         cluster.prepare()
@@ -162,6 +170,12 @@ def _archive_the_rest(cluster: PostgresCluster, echo: Echo) -> bool:
         echo(f"commits of the last minute may be missing: {exc}")
         return False
     return True
+
+
+def _unarchived(cluster: PostgresCluster) -> list[str]:
+    """Return the WAL files that a stopped server has left unarchived."""
+    folder = cluster.data_dir / "pg_wal" / "archive_status"
+    return sorted(one.stem for one in folder.glob("*.ready"))
 
 
 def _recover(stack: Stack, repository: BackupRepository, is_complete: bool, echo: Echo) -> Restored:

@@ -91,9 +91,7 @@ class BackupRepository:
     @classmethod
     def of(cls, paths: StackPaths, settings: StackSettings) -> BackupRepository:
         """Return the repository that BACKUP_DIR names, or the one in use."""
-        folder = settings.backup_dir
-        if folder is None and paths.backup_dir_file.exists():
-            folder = Path(paths.backup_dir_file.read_text(encoding="utf-8").strip())
+        folder = settings.backup_dir or paths.backup_dir()
         return cls(
             (folder or default_folder(paths)).absolute(),
             paths.postgres.resolve() / "data",

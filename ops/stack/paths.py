@@ -149,6 +149,13 @@ class StackPaths:
         """Names the folder of backups, once they are used."""
         return self.root / "backup_dir"
 
+    def backup_dir(self) -> Path | None:
+        """Return the folder of backups that is in use."""
+        try:
+            return Path(self.backup_dir_file.read_text(encoding="utf-8").strip())
+        except FileNotFoundError:
+            return None
+
     @property
     def demo_lock_file(self) -> Path:
         """Held by the running demo; holds its pid."""

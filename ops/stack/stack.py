@@ -31,6 +31,7 @@ from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
 from ops.stack.postgres import PostgresCluster
 from ops.stack.processes import (
+    BACKUP_WORKER,
     SERVICES,
     ProcessSpec,
     backup_specs,
@@ -253,6 +254,11 @@ class Stack:
     def set_up_backups(self) -> None:
         """Archive the running database's WAL from now on. Idempotent. Raises StackError."""
         repository = self.backups()
+        present = self.paths.backup_dir()
+        if BACKUP_WORKER in self.supervisor.running() and present not in (None, repository.folder):
+            raise StackError(
+                f"backups go to {present}: ./run down, then BACKUP_DIR={repository.folder} ./run up"
+            )
         set_up_repository(self.paths, self.cluster(), repository, self._echo)
         specs = backup_specs(self.paths, self.addresses, self.settings, repository)
         self.supervisor.ensure_running(specs)
@@ -288,7 +294,11 @@ class Stack:
     def _check_processes_known(self) -> None:
         """Raise StackError if a process was installed after the running stack was started."""
         running = self.supervisor.running()
-        unknown = [spec.name for spec in self.process_specs() if spec.name not in running]
+        unknown = [
+            spec.name
+            for spec in self.process_specs()
+            if spec.name not in running and spec.kind != "backups"  # `set_up_backups` adds that
+        ]
         if running and unknown:
             names = ", ".join(unknown)
             raise StackError(
