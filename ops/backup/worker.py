@@ -11,10 +11,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 from doorstep.errors import DoorstepError, SettingsError
 from doorstep.provision import owner_connection
@@ -22,7 +23,7 @@ from doorstep.settings import EX_CONFIG
 from doorstep.telemetry import TelemetryServer, configure_logging, get_logger
 from ops.backup import metrics
 from ops.backup.credential_log import CredentialLog
-from ops.stack.backup_repository import BackupRepository
+from ops.stack.backup_repository import Backup, BackupRepository
 from ops.stack.settings import StackSettings
 from ops.stack.stack import Stack
 from sql import query
@@ -96,15 +97,13 @@ class Worker:
             return
         self._update_metrics()
         now = datetime.now(UTC)
-        if not self._every or (self._failed_at and now < self._failed_at + RETRY_AFTER):
+        if self._failed_at and now < self._failed_at + RETRY_AFTER:
             return
-        backups = self._repository.info().backups
-        if backups and now < backups[-1].ended_at + self._every:
+        kind = due(self._repository.info().backups, now, self._every, self._full_every)
+        if kind is None:
             return
-        fulls = [one.ended_at for one in backups if one.kind == "full"]
-        is_full = not fulls or now >= fulls[-1] + self._full_every
         try:
-            backup = self._repository.back_up(self._stack.cluster(), full=is_full)
+            backup = self._repository.back_up(self._stack.cluster(), full=kind == "full")
             verified = self._repository.verify()
         except DoorstepError:
             self._failed_at = now
@@ -127,6 +126,16 @@ class Worker:
             archived_at, is_failing = row
             metrics.ARCHIVING.set(not is_failing)
             metrics.LAST_WAL_AT.set(archived_at.timestamp() if archived_at else 0)
+
+
+def due(
+    backups: Sequence[Backup], now: datetime, every: timedelta, full_every: timedelta
+) -> Literal["full", "incr"] | None:
+    """Return which backup is due, given those there are, oldest first. `every` 0: never one."""
+    if not every or (backups and now < backups[-1].ended_at + every):
+        return None
+    fulls = [one.ended_at for one in backups if one.kind == "full"]
+    return "full" if not fulls or now >= fulls[-1] + full_every else "incr"
 
 
 def main() -> int:

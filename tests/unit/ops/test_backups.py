@@ -14,6 +14,7 @@ import pytest
 from doorstep.errors import SettingsError
 from ops.backup.credential_log import Applied, CredentialLog
 from ops.backup.restore import Contents, Restored
+from ops.backup.worker import due
 from ops.commands.backup_command import parse_instant
 from ops.stack.addresses import choose_addresses
 from ops.stack.backup_repository import (
@@ -132,6 +133,29 @@ def test_wal_gaps__archived_files__names_the_one_before(
             (folder / f"{name}-{'a' * 40}.lz4").touch()
 
     assert repository._wal_gaps() == gaps
+
+
+@pytest.mark.parametrize(
+    ("made", "every_h", "expected"),
+    [
+        pytest.param([], 24, "full", id="none yet"),
+        pytest.param([], 0, None, id="not scheduled"),
+        pytest.param([("full", 23)], 24, None, id="recent"),
+        pytest.param([("full", 24)], 24, "incr", id="a day later"),
+        pytest.param([("full", 100), ("incr", 30)], 24, "incr", id="the next day"),
+        pytest.param([("full", 169), ("incr", 24)], 24, "full", id="after a week"),
+        pytest.param([("full", 169), ("incr", 2)], 24, None, id="after a week, not yet"),
+    ],
+)
+def test_due__backups_so_many_hours_old__is_full_each_week(
+    made: list[tuple[str, int]], every_h: int, expected: str | None
+) -> None:
+    backups = []
+    for kind, ago_h in made:
+        at = AT - timedelta(hours=ago_h)
+        backups.append(Backup("L", kind, at, at, 1, 1, "01", "02"))
+
+    assert due(backups, AT, timedelta(hours=every_h), timedelta(days=7)) == expected
 
 
 def test_credential_log__last_line_cut_off__keeps_the_others(tmp_path: Path) -> None:
