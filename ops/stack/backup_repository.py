@@ -142,6 +142,8 @@ class BackupRepository:
             make_data_dir(user, self.folder, echo)
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if any(self.folder.iterdir()) and not self.is_in_use:
+                raise StackError(f"{self.folder} holds other files: set BACKUP_DIR to a new folder")
             give_to(self.folder, user)
             if user is not None and not can_enter(user, self.folder):
                 raise StackError(f"the user {user} cannot enter {self.folder}: choose another "

@@ -26,6 +26,7 @@ from ops.stack.backup_repository import (
 )
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
+from ops.stack.postgres import PostgresCluster
 from ops.stack.processes import BACKUP_WORKER, backup_specs
 from ops.stack.settings import FREE_PORTS, StackSettings
 
@@ -79,6 +80,21 @@ def test_repository__used_once__archives_wherever_it_was(paths: StackPaths, tmp_
     assert repository.folder == tmp_path / "disk2"
     assert "archive-push" in repository.postgres_config()["archive_command"]
     assert repository.is_wanted
+
+
+def test_prepare__folder_with_other_files__is_not_taken_over(
+    paths: StackPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ops.stack.backup_repository.shutil.which", lambda _: "/usr/bin/pgbackrest")
+    mount = tmp_path / "disk2"
+    (mount / "photos").mkdir(parents=True)
+    before = mount.stat()
+    repository = BackupRepository.of(paths, StackSettings(backup_dir=mount))
+
+    with pytest.raises(StackError, match="other files"):
+        repository.prepare(paths, PostgresCluster(tmp_path / "data", 5432, "secret"), pytest.fail)
+
+    assert mount.stat() == before
 
 
 def test_default_folder__stack__is_outside_of_what_erase_deletes(paths: StackPaths) -> None:
