@@ -70,12 +70,16 @@ class Worker:
         self._stopped.wait()
 
     def _repeat(self, step: Callable[[], None], every_s: float) -> None:
+        failure = ""
         while not self._stopped.is_set():
             try:
                 step()
+                failure = ""
             except Exception as exc:  # noqa: BLE001 - the thread's boundary
                 self._is_following = step != self._follow and self._is_following
-                get_logger().warning("backup_worker_waits", step=step.__name__, error=str(exc))
+                if str(exc) != failure:  # once, not each second
+                    failure = str(exc)
+                    get_logger().warning("backup_worker_waits", step=step.__name__, error=failure)
             self._stopped.wait(every_s)
 
     def _follow(self) -> None:
