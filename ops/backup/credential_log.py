@@ -111,6 +111,9 @@ class CredentialLog:
                     conn.execute(query("restore_driver", QUERIES), name)
                     state = "revoked" if row["revoked_at"] else "active"
                     applied.credentials.append(f"{row['kind']} {row['device_id']} ({state})")
+            for row in by_kind.get("phone", ()):
+                changed = conn.execute(query("restore_phone", QUERIES), {"row": Jsonb(row)})
+                applied.credentials += [f"phone of {name}" for (name,) in changed]
             for row in by_kind.get("staff", ()):
                 changed = conn.execute(query("restore_staff", QUERIES), {"row": Jsonb(row)})
                 applied.credentials += [f"staff {name}" for (name,) in changed]

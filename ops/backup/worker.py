@@ -97,9 +97,11 @@ class Worker:
 
     def _schedule(self) -> None:
         """Make and verify a backup if one is due, and update the metrics."""
-        if not self._repository.is_in_use or time.monotonic() < self._schedule_from:
+        if not self._repository.is_in_use:
             return
         self._update_metrics()
+        if time.monotonic() < self._schedule_from:
+            return
         now = datetime.now(UTC)
         if self._failed_at and now < self._failed_at + RETRY_AFTER:
             return

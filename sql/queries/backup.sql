@@ -16,6 +16,9 @@ SELECT version FROM credential_version
 SELECT 'device', d.device_id, to_jsonb(d)::text
 FROM device_credential d WHERE d.version > %(version)s
 UNION ALL
+SELECT 'phone', p.driver_id, (to_jsonb(p) - '{heard_at,heard_app}'::text[])::text
+FROM phone_credential p WHERE p.version > %(version)s
+UNION ALL
 SELECT 'staff', s.name, to_jsonb(s)::text FROM staff s
 UNION ALL
 SELECT 'token', encode(t.token_sha256, 'hex'), to_jsonb(t)::text FROM access_token t
@@ -70,6 +73,24 @@ INSERT INTO driver_state (driver_id) SELECT driver_id FROM added ON CONFLICT DO 
 UPDATE access_token t SET revoked_at = clock_timestamp()
 FROM device_credential d
 WHERE d.device_id = %(id)s AND t.driver_id = d.device_id AND t.revoked_at IS NULL
+
+-- restore_phone --
+INSERT INTO phone_credential AS p
+SELECT r.* FROM jsonb_populate_record(
+    NULL::phone_credential,
+    %(row)s || jsonb_build_object('version', credential_version__next())
+) r
+WHERE r.driver_id IN (SELECT d.driver_id FROM driver d)
+ON CONFLICT (driver_id) DO UPDATE
+SET generation = EXCLUDED.generation, rotated_at = EXCLUDED.rotated_at,
+    token_sha256 = EXCLUDED.token_sha256, version = EXCLUDED.version,
+    revoked_at = CASE WHEN EXCLUDED.generation > p.generation THEN EXCLUDED.revoked_at
+        ELSE coalesce(p.revoked_at, EXCLUDED.revoked_at) END
+WHERE EXCLUDED.generation > p.generation OR (
+    EXCLUDED.generation = p.generation
+    AND p.revoked_at IS NULL AND EXCLUDED.revoked_at IS NOT NULL
+)
+RETURNING p.driver_id
 
 -- restore_staff --
 INSERT INTO staff AS s SELECT r.* FROM jsonb_populate_record(NULL::staff, %(row)s) r

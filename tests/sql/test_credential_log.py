@@ -121,6 +121,26 @@ def test_apply__driver_rotated_later__only_the_new_secrets_count(
         assert earlier.execute(columns).fetchone() == conn.execute(columns).fetchone()
 
 
+@pytest.mark.parametrize(("again", "is_revoked"), [(False, True), (True, False)])
+def test_apply__phone_changed_later__has_the_later_generation_and_end(
+    database: Database, earlier: psycopg.Connection[Any], log: Path, again: bool, is_revoked: bool
+) -> None:
+    with database.connect(autocommit=True) as conn:
+        conn.execute("SELECT issue_phone_v1('d2', false, 'run:test')")
+        earlier.execute("SELECT issue_phone_v1('d2', false, 'run:test')")
+        conn.execute("SELECT revoke_phone_v1('d2', 'run:test')")
+        if again:
+            conn.execute("SELECT issue_phone_v1('d2', true, 'run:test')")
+
+    applied = restored(database, earlier, log)
+
+    assert "phone of d2" in applied.credentials
+    phone = "SELECT generation, revoked_at IS NOT NULL FROM phone_credential WHERE driver_id = 'd2'"
+    with database.connect() as conn:
+        assert earlier.execute(phone).fetchone() == conn.execute(phone).fetchone()
+    assert (earlier.execute(phone).fetchone() or ())[1] == is_revoked
+
+
 def test_apply__driver_added_and_revoked_later__is_known_as_revoked(
     database: Database, earlier: psycopg.Connection[Any], log: Path
 ) -> None:
