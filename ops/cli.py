@@ -15,6 +15,7 @@ from doorstep.sampling import Mode
 from doorstep.settings import EX_CONFIG
 from ops.commands import (
     audit_command,
+    backup_command,
     drivers_command,
     operator_commands,
     rotate_command,
@@ -205,6 +206,30 @@ def _parser() -> argparse.ArgumentParser:
         rotate_command.rotate,
         rotate_command.DESCRIPTION,
         rotate_command.EXAMPLES,
+    )
+    backup_command.add_backup_arguments(
+        add(
+            "backup",
+            "back up the database, and archive its WAL from now on",
+            backup_command.backup,
+            examples=backup_command.BACKUP_EXAMPLES,
+        )
+    )
+    backup_command.add_backups_arguments(
+        add(
+            "backups",
+            "list the backups",
+            backup_command.backups,
+            examples=backup_command.BACKUPS_EXAMPLES,
+        )
+    )
+    backup_command.add_restore_arguments(
+        add(
+            "restore",
+            "restore the database, to its newest state or an earlier instant",
+            backup_command.restore,
+            examples=backup_command.RESTORE_EXAMPLES,
+        )
     )
     audit_command.add_arguments(
         add(

@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"Kafka {name}: may hold records {ends}; they cannot be stored again")
     if topics:
         print("Mosquitto: may retain the id's last status (online, offline) and sampling policy")
-    print("backups: hold what they held; after restoring one, repeat this command")
+    print("backups: hold what they held until they expire; ./run restore erases it again")
     return 0
 
 

@@ -6,7 +6,7 @@ import json
 import random
 import socket
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from doorstep.settings import Bind, is_loopback
@@ -36,6 +36,8 @@ class Addresses:
     driver_events: Bind
     mqtt_tls: tuple[Bind, ...] = ()  # with TLS: what devices use instead of `mqtt`
     https: Bind | None = None  # with TLS: Caddy, in front of both APIs
+    # of the backup worker, if backups are used
+    backups: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8005))
 
     @property
     def mqtt_url(self) -> str:
@@ -130,6 +132,7 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
             for number in range(settings.mqtt_brokers if tls else 0)
         ),
         https=chooser.choose("caddy", settings.doorstep_bind, settings.https_port) if tls else None,
+        backups=chooser.choose("backups", internal, settings.backup_port),
     )
 
 

@@ -8,6 +8,7 @@
 ├── journals/     of simulated devices
 ├── stack.json    addresses, while the stack is up
 ├── tls.json      the source of the certificate, with --tls
+├── backup_dir    the folder of backups, once they are used
 └── supervisord.conf
 """
 
@@ -147,6 +148,18 @@ class StackPaths:
     def owner_file(self) -> Path:
         """The pid of the process that stops the stack when it ends; empty if there is none."""
         return self.root / "owner.pid"
+
+    @property
+    def backup_dir_file(self) -> Path:
+        """Names the folder of backups, once they are used."""
+        return self.root / "backup_dir"
+
+    def backup_dir(self) -> Path | None:
+        """Return the folder of backups that is in use."""
+        try:
+            return Path(self.backup_dir_file.read_text(encoding="utf-8").strip())
+        except FileNotFoundError:
+            return None
 
     @property
     def demo_lock_file(self) -> Path:

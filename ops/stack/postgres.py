@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -165,6 +165,19 @@ class PostgresCluster:
             raise PostgresError(f"{path} belongs to another user")
         give_to(path, user)
         path.chmod(mode)
+
+    def configure(self, config: Mapping[str, str]) -> None:
+        """Write other settings and let the running server read them."""
+        replace(self, config={**self.config, **config})._write_config(postgres_user())
+        pid = self.pid()
+        if pid is not None:
+            os.kill(pid, signal.SIGHUP)
+
+    def system_id(self) -> int:
+        """Return the identifier that initdb gave to the running cluster."""
+        with translated(), psycopg.connect(self.superuser_url()) as conn:
+            row = conn.execute(query("system_identifier", "queries/backup.sql")).fetchone()
+        return int(row[0]) if row else 0
 
     def _write_config(self, user: str | None) -> None:
         values = {

@@ -15,6 +15,7 @@ from doorstep.password_file import BROKER_SERVICES
 from doorstep.settings import Bind
 from ops.stack import caddy, kafka, mosquitto
 from ops.stack.addresses import Addresses, reach
+from ops.stack.backup_repository import BackupRepository
 from ops.stack.certificates import CertificateAuthority
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
@@ -22,11 +23,12 @@ from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.tls_config import TlsConfig
 from ops.stack.users import as_user, dies_with_parent, service_user
 
-Kind = Literal["database", "brokers", "services", "proxies"]
+Kind = Literal["database", "brokers", "services", "proxies", "backups"]
 # in start order; stop reverses it
-KINDS: tuple[Kind, ...] = ("database", "brokers", "services", "proxies")
+KINDS: tuple[Kind, ...] = ("database", "brokers", "services", "proxies", "backups")
 
 BROKER_SYNC = "broker_sync"  # listens nowhere
+BACKUP_WORKER = "backup_worker"
 SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
 # Programs that the launcher runs beside the stack, by their `./run` command.
 PROGRAM_MODULES = {
@@ -57,8 +59,13 @@ class ProcessSpec:
     stop_wait_s: int = 10
 
 
-def postgres_cluster(paths: StackPaths, addresses: Addresses, data_dir: Path) -> PostgresCluster:
-    """Describe the stack's database server."""
+def postgres_cluster(
+    paths: StackPaths,
+    addresses: Addresses,
+    data_dir: Path,
+    config: Mapping[str, str] | None = None,
+) -> PostgresCluster:
+    """Describe the stack's database server, with further settings."""
     return PostgresCluster(
         data_dir=data_dir,
         port=addresses.database.port,
@@ -68,6 +75,7 @@ def postgres_cluster(paths: StackPaths, addresses: Addresses, data_dir: Path) ->
             # ends the transaction of a writer that was stopped while it held locks
             "idle_in_transaction_session_timeout": "5s",
             "synchronous_commit": "on",
+            **(config or {}),
         },
     )
 
@@ -207,6 +215,29 @@ def proxy_specs(
             addresses.https,
             directory=paths.caddy.resolve(),
             environment=caddy.environment(paths, addresses, TlsConfig.load(paths.tls_file).domain),
+        )
+    ]
+
+
+def backup_specs(
+    paths: StackPaths, addresses: Addresses, settings: StackSettings, repository: BackupRepository
+) -> list[ProcessSpec]:
+    """Specify the backup worker, for a stack that has backups."""
+    if not repository.is_wanted:
+        return []
+    names = ("backup_every_h", "backup_full_every_days", "backup_keep_full")
+    worker = [sys.executable, "-m", "ops.backup.worker", "--home", str(paths.root)]
+    return [
+        ProcessSpec(
+            BACKUP_WORKER,
+            "backups",
+            dies_with_parent(worker, "TERM"),
+            addresses.backups,
+            environment={
+                "BACKUP_DIR": str(repository.folder),
+                **{name.upper(): str(getattr(settings, name)) for name in names},
+            },
+            stop_wait_s=20,
         )
     ]
 

@@ -45,9 +45,16 @@ class StackSettings(ServiceSettings):
     driver_api_internal_port: Port = 8011
     bridge_port: Port = 8003
     driver_events_port: Port = 8004
+    backup_port: Port = 8005
 
     # The start of customers' links, if it differs from tracking_api's own address.
     tracking_api_public_url: str | None = None
+
+    # Backups: used once BACKUP_DIR is set, or after the first ./run backup.
+    backup_dir: Path | None = None
+    backup_every_h: Annotated[float, Field(ge=0, le=24 * 31)] = 24.0
+    backup_full_every_days: Annotated[float, Field(gt=0)] = 7.0
+    backup_keep_full: Annotated[int, Field(ge=1)] = 2
 
     kafka_heap_opts: str = "-Xms256m -Xmx512m"
 

@@ -21,6 +21,7 @@ from doorstep.provision import (
 from ops.console import Echo
 from ops.stack import mosquitto, probes
 from ops.stack.addresses import Addresses
+from ops.stack.backup_repository import BackupRepository
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import OWNER, PostgresCluster, find_binaries, postgres_user
@@ -100,6 +101,22 @@ def set_up_database(
         provision_firenze(conn)
         provision_sources(conn, [TICKERS])
         import_sources(conn, paths.password_file.with_name("sources"))
+
+
+def set_up_repository(
+    paths: StackPaths, cluster: PostgresCluster, repository: BackupRepository, echo: Echo
+) -> None:
+    """Prepare the backups of a running database, and let it archive its WAL. Idempotent."""
+    is_new = not repository.is_in_use
+    repository.prepare(paths, cluster, echo)
+    if is_new and repository.is_on_the_same_disk():
+        echo(
+            f"{repository.folder} is on the database's disk, and both can be lost at once: "
+            "set BACKUP_DIR to a folder on another"
+        )
+    repository.create(cluster)
+    if is_new:
+        cluster.configure(repository.postgres_config())
 
 
 def _wait(process: str, is_ready: Callable[[], bool]) -> None:

@@ -25,13 +25,16 @@ from doorstep.store.people import Device, change_device, list_devices
 from ops.console import Echo, operator, print_line
 from ops.stack import caddy, kafka, probes, tls
 from ops.stack.addresses import Addresses, choose_addresses
+from ops.stack.backup_repository import BackupRepository
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
 from ops.stack.postgres import PostgresCluster
 from ops.stack.processes import (
+    BACKUP_WORKER,
     SERVICES,
     ProcessSpec,
+    backup_specs,
     client_environment,
     has_service,
     kafka_access,
@@ -48,6 +51,7 @@ from ops.stack.setup import (
     prepare_database,
     set_up_database,
     set_up_kafka,
+    set_up_repository,
 )
 from ops.stack.status import ProcessStatus, probe_processes
 from ops.stack.supervisor import Supervisor, write_config
@@ -163,7 +167,7 @@ class Stack:
                 if self._is_ready():
                     return
                 self._check_processes_known()
-            self._set_up()
+            self.set_up()
         self.wait_ready()
         self._echo(f"ready after {time.monotonic() - started_at:.1f} s")
 
@@ -177,6 +181,9 @@ class Stack:
             self.paths.addresses_file.unlink(missing_ok=True)
             self._addresses = None
         if erase:
+            kept = self.backups().set_aside()
+            if kept is not None:
+                self._echo(f"backups are kept in {kept}")
             self.paths.erase()
 
     def _start(self, owner_pid: int | None) -> None:
@@ -184,6 +191,7 @@ class Stack:
         addresses = self._addresses = choose_addresses(self.settings, self._echo)
         addresses.save(self.paths.addresses_file)
         prepare_database(self.paths, self._echo)
+        self.backups().check_not_lost()
         with ThreadPoolExecutor(3) as pool:
             tasks = [
                 pool.submit(self.cluster().prepare),
@@ -210,25 +218,50 @@ class Stack:
 
     def cluster(self) -> PostgresCluster:
         """Describe the database server, with the present password of its superuser."""
-        return postgres_cluster(self.paths, self.addresses, self.paths.postgres.resolve() / "data")
+        return postgres_cluster(
+            self.paths,
+            self.addresses,
+            self.paths.postgres.resolve() / "data",
+            self.backups().postgres_config(),
+        )
+
+    def backups(self) -> BackupRepository:
+        """Return the repository of the database's backups."""
+        return BackupRepository.of(self.paths, self.settings)
 
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
         servers = server_specs(self.paths, self.addresses, self.settings, self.cluster())
         services = service_specs(self.paths, self.addresses, self.settings)
-        return servers + services + proxy_specs(self.paths, self.addresses, self.settings)
+        backups = backup_specs(self.paths, self.addresses, self.settings, self.backups())
+        proxies = proxy_specs(self.paths, self.addresses, self.settings)
+        return servers + services + proxies + backups
 
     def renew_certificate(self) -> None:
         """Issue a new certificate now, and reload the servers. Raises StackError."""
         tls.renew(self.paths, self.addresses, self.supervisor, force=True)
 
-    def _set_up(self) -> None:
+    def set_up(self) -> None:
         """Create topics and migrate once the servers answer. The services wait for this."""
         with ThreadPoolExecutor(2) as pool:
             topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
             pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
             topics.result()
+        if self.backups().is_wanted:
+            self.set_up_backups()
+
+    def set_up_backups(self) -> None:
+        """Archive the running database's WAL from now on. Idempotent. Raises StackError."""
+        repository = self.backups()
+        present = self.paths.backup_dir()
+        if BACKUP_WORKER in self.supervisor.running() and present not in (None, repository.folder):
+            raise StackError(
+                f"backups go to {present}: ./run down, then BACKUP_DIR={repository.folder} ./run up"
+            )
+        set_up_repository(self.paths, self.cluster(), repository, self._echo)
+        specs = backup_specs(self.paths, self.addresses, self.settings, repository)
+        self.supervisor.ensure_running(specs)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -261,7 +294,11 @@ class Stack:
     def _check_processes_known(self) -> None:
         """Raise StackError if a process was installed after the running stack was started."""
         running = self.supervisor.running()
-        unknown = [spec.name for spec in self.process_specs() if spec.name not in running]
+        unknown = [
+            spec.name
+            for spec in self.process_specs()
+            if spec.name not in running and spec.kind != "backups"  # `set_up_backups` adds that
+        ]
         if running and unknown:
             names = ", ".join(unknown)
             raise StackError(

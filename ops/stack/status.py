@@ -67,7 +67,7 @@ def _probe(
 ) -> tuple[bool, str]:
     if spec.name == BROKER_SYNC:
         return True, ""  # serves nothing: its process is all there is to see
-    if spec.kind == "services":
+    if spec.kind in ("services", "backups"):
         return probes.service_is_ready(spec.address)
     if spec.kind == "proxies":
         ready = probes.listens(spec.address)

@@ -137,6 +137,19 @@ class Supervisor:
             rpc.supervisor.removeProcessGroup(kind)
             rpc.supervisor.addProcessGroup(kind)
 
+    def ensure_running(self, specs: Sequence[ProcessSpec]) -> None:
+        """Add a kind of processes to a running supervisord, unless it has them."""
+        if specs and specs[0].name not in self.running():
+            append_to_config(self.paths, specs)
+            with self._rpc() as rpc:
+                rpc.supervisor.reloadConfig()
+                rpc.supervisor.addProcessGroup(specs[0].kind)
+
+    def start_group(self, kind: str) -> None:
+        """Start all processes of a stopped kind. Does not wait for them."""
+        with self._rpc() as rpc:
+            rpc.supervisor.startProcessGroup(kind, False)
+
     def stop(self) -> None:
         """Stop all processes in order, then supervisord. Raises StackError on a timeout."""
         pid = self.pid()
@@ -186,11 +199,24 @@ def write_config(paths: StackPaths, specs: Sequence[ProcessSpec], owner_pid: int
             stderr_logfile="NONE",
         )
     )
+    sections += _groups(specs)
+    _write_private(paths, "\n".join(sections))
+
+
+def append_to_config(paths: StackPaths, specs: Sequence[ProcessSpec]) -> None:
+    """Add processes of a new kind to supervisord.conf. Other sections stay as they are."""
+    text = paths.supervisor_config.read_text(encoding="utf-8")
+    sections = [_program(paths, spec) for spec in specs]
+    _write_private(paths, "\n".join([text, *sections, *_groups(specs)]))
+
+
+def _groups(specs: Sequence[ProcessSpec]) -> list[str]:
+    sections = []
     for order, kind in enumerate(KINDS, start=1):
         names = ",".join(spec.name for spec in specs if spec.kind == kind)
         if names:
             sections.append(_section(f"group:{kind}", programs=names, priority=10 * order))
-    _write_private(paths, "\n".join(sections))
+    return sections
 
 
 def replace_in_config(paths: StackPaths, renewed: Mapping[str, str]) -> None:

@@ -205,7 +205,8 @@ MUTATIONS = (
         (
             (
                 ATTEMPT,
-                "WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed')",
+                "WHEN anonymous AND rejection NOT IN ('too_old', 'in_the_future', 'sealed',\n"
+                "                        'off_duty')",
                 "WHEN rejection IS NOT NULL",
             ),
         ),

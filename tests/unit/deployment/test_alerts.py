@@ -27,7 +27,7 @@ SERVICES_METRICS = (
         "doorstep.telemetry",
         "doorstep.http.http_metrics",
     ),
-    *("driver_api.routes", "tracking_api.live.feed"),
+    *("driver_api.routes", "tracking_api.live.feed", "ops.backup.metrics"),
 )
 EXTERNAL_METRICS = {"up", "node_filesystem_avail_bytes"}  # of Prometheus and node_exporter
 METRIC = re.compile(r"\b(?:doorstep|node)_[a-z0-9_]+\b|\bup\b")
@@ -107,6 +107,57 @@ def test_drop_alert__dropped_messages__fires_while_the_count_rises(
     case = DROPS.format(
         rules=RULES_FILE, values=values, minutes=minutes,
         expected=json.dumps(expected) if fires else "",
+    )  # fmt: skip
+    (tmp_path / "case.yml").write_text(case, encoding="utf-8")
+    done = subprocess.run(
+        [str(PROMTOOL), "test", "rules", str(tmp_path / "case.yml")],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+BACKUPS = """
+rule_files: [{rules}]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: doorstep_backup_every_seconds
+        values: '{every_s}x120'
+      - series: doorstep_backup_last_timestamp_seconds
+        values: '{last}'
+      - series: doorstep_backup_verified
+        values: '{verified}'
+      - series: doorstep_backup_archiving
+        values: '{archiving}'
+    promql_expr_test:
+      - eval_time: 120m
+        expr: count by (alertname) (ALERTS{{alertstate="firing"}})
+        exp_samples: [{expected}]
+"""
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
+@pytest.mark.parametrize(
+    ("every_s", "last", "verified", "archiving", "fires"),
+    [
+        pytest.param(1800, "0+60x120", "1x120", "1x120", None, id="all is well"),
+        pytest.param(1800, "1800x120", "1x120", "1x120", "BackupOld", id="old"),
+        pytest.param(0, "0x120", "1x120", "1x120", None, id="not scheduled"),
+        pytest.param(1800, "0x120", "1x120", "1x120", "BackupOld", id="never made"),
+        pytest.param(1800, "0+60x120", "1x100 0x20", "1x120", "BackupDamaged", id="damaged"),
+        pytest.param(1800, "0+60x120", "0x100 1x20", "1x120", None, id="was damaged"),
+        pytest.param(1800, "0+60x120", "1x120", "1x100 0x20", "WalNotArchived", id="WAL refused"),
+        pytest.param(1800, "0+60x120", "1x120", "0x100 1x20", None, id="WAL goes on"),
+    ],
+)
+def test_backup_alerts__state_of_the_backups__fires_and_resolves(
+    tmp_path: Path, every_s: int, last: str, verified: str, archiving: str, fires: str | None
+) -> None:
+    sample = json.dumps({"labels": f'{{alertname="{fires}"}}', "value": 1}) if fires else ""
+    case = BACKUPS.format(
+        rules=RULES_FILE, every_s=every_s, last=last, verified=verified, archiving=archiving,
+        expected=sample,
     )  # fmt: skip
     (tmp_path / "case.yml").write_text(case, encoding="utf-8")
     done = subprocess.run(

@@ -96,6 +96,18 @@ def test_run__test__installs_a_browser_and_no_prometheus_server(
     assert "chromium" not in _run(checkout, bare_path, "demo").stdout.split()
 
 
+def test_run__backups__install_pgbackrest_only_where_they_are_used(
+    checkout: Path, bare_path: Path
+) -> None:
+    assert "pgbackrest" in _run(checkout, bare_path, "backup").stdout.split()
+    assert "pgbackrest" in _run(checkout, bare_path, "restore").stdout.split()
+    assert "pgbackrest" not in _run(checkout, bare_path, "up").stdout.split()
+
+    (checkout / ".doorstep" / "stack").mkdir(parents=True)
+    (checkout / ".doorstep" / "stack" / "backup_dir").touch()
+    assert "pgbackrest" in _run(checkout, bare_path, "up").stdout.split()
+
+
 def test_run__sudo_without_a_password__is_used(checkout: Path, bare_path: Path) -> None:
     _stub(bare_path, "sudo", '[ "$1" = -n ] && exit 0; echo "sudo $*" >> "$0.called"; exit 1')
     done = _run(checkout, bare_path, "up")
@@ -114,7 +126,7 @@ def test_run__no_apt__names_the_missing_packages(checkout: Path, bare_path: Path
     assert "default-jre-headless" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["down", "status", "logs"])
+@pytest.mark.parametrize("command", ["down", "status", "logs", "backups"])
 def test_run__nothing_installed__read_only_commands_install_nothing(
     checkout: Path, bare_path: Path, command: str
 ) -> None:

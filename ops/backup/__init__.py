@@ -1,0 +1,1 @@
+"""Backups of the native stack's database: docs/how-to/backup.md."""

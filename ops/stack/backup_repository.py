@@ -1,0 +1,342 @@
+"""The repository of backups: pgBackRest's base backups and WAL archive in one folder.
+
+BACKUP_DIR/
+├── pgbackrest.conf     exists once backups are used
+├── repository/         pgBackRest's: archive/, backup/
+├── log/
+├── verified.json       the last result of `pgbackrest verify`
+└── credentials.jsonl   revocations and erasures, which a restore applies again
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ops.console import Echo
+from ops.stack.errors import StackError
+from ops.stack.paths import StackPaths
+from ops.stack.postgres import SUPERUSER, PostgresCluster, postgres_user
+from ops.stack.settings import StackSettings
+from ops.stack.users import as_user, can_enter, give_to, make_data_dir
+
+PROGRAM = "pgbackrest"
+STANZA = "doorstep"
+ARCHIVE_TIMEOUT_S = 60  # a commit is in the archive after this time at the latest
+_WAL_FILE = re.compile(r"[0-9A-F]{24}-[0-9a-f]{40}")
+_DAMAGE = re.compile(
+    r"(missing|checksum invalid|size invalid|other): [1-9]|status: (error|invalid)"
+)
+# Archiving that does nothing. So the first backup needs a reload of PostgreSQL, not a restart.
+NO_ARCHIVING = "true"
+
+
+class BackupError(StackError):
+    """pgBackRest refused or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One backup. WAL names are those that it needs by itself."""
+
+    label: str
+    kind: str  # full, incr or diff
+    started_at: datetime
+    ended_at: datetime
+    database_bytes: int
+    repository_bytes: int
+    first_wal: str
+    last_wal: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryInfo:
+    """What a repository holds. `first_wal` and `last_wal` bound the archive of the newest one."""
+
+    system_id: int | None
+    backups: tuple[Backup, ...] = ()
+    first_wal: str | None = None
+    last_wal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of reading every file of the repository again."""
+
+    at: datetime
+    is_valid: bool
+    detail: str
+    newest_label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRepository:
+    """The backups of one stack."""
+
+    folder: Path
+    data_dir: Path  # of PostgreSQL
+    is_chosen: bool  # BACKUP_DIR is set, or was when backups were first used
+    keep_full: int = 2
+
+    @classmethod
+    def of(cls, paths: StackPaths, settings: StackSettings) -> BackupRepository:
+        """Return the repository that BACKUP_DIR names, or the one in use."""
+        folder = settings.backup_dir or paths.backup_dir()
+        return cls(
+            (folder or default_folder(paths)).absolute(),
+            paths.postgres.resolve() / "data",
+            folder is not None,
+            settings.backup_keep_full,
+        )
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder.resolve() / "pgbackrest.conf"
+
+    @property
+    def credentials_file(self) -> Path:
+        return self.folder.resolve() / "credentials.jsonl"
+
+    @property
+    def verified_file(self) -> Path:
+        return self.folder.resolve() / "verified.json"
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether backups were made here, or BACKUP_DIR prepared it."""
+        return self.config_file.exists()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether WAL is archived and backups are scheduled."""
+        return self.is_chosen or self.is_in_use
+
+    def postgres_config(self) -> dict[str, str]:
+        """Return PostgreSQL's settings: WAL is archived once the repository is in use."""
+        if not self.is_in_use:
+            return {"archive_mode": "on", "archive_command": NO_ARCHIVING}
+        return {
+            "archive_mode": "on",
+            "archive_command": " ".join([*self._argv("archive-push"), '"%p"']),
+            "archive_timeout": f"{ARCHIVE_TIMEOUT_S}s",
+        }
+
+    # -- set-up --------------------------------------------------------------------------------
+
+    def prepare(self, paths: StackPaths, cluster: PostgresCluster, echo: Echo) -> None:
+        """Create the folder and write pgBackRest's configuration. Idempotent. Raises StackError."""
+        if shutil.which(PROGRAM) is None:
+            raise StackError("pgbackrest is missing: apt install pgbackrest")
+        user = postgres_user()
+        if self.folder == default_folder(paths):
+            make_data_dir(user, self.folder, echo)
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if any(self.folder.iterdir()) and not self.is_in_use:
+                raise StackError(f"{self.folder} holds other files: set BACKUP_DIR to a new folder")
+            give_to(self.folder, user)
+            if user is not None and not can_enter(user, self.folder):
+                raise StackError(f"the user {user} cannot enter {self.folder}: choose another "
+                                 "BACKUP_DIR")  # fmt: skip
+        at = self.folder.resolve()
+        for name in ("repository", "log", "lock"):
+            (at / name).mkdir(exist_ok=True)
+            give_to(at / name, user)
+        text = "\n".join((
+            "[global]",
+            f"repo1-path={at / 'repository'}",
+            f"repo1-retention-full={self.keep_full}",
+            f"log-path={at / 'log'}",
+            f"lock-path={at / 'lock'}",
+            "log-level-console=warn",
+            "log-level-file=info",
+            "compress-type=lz4",
+            "start-fast=y",
+            "process-max=2",
+            "archive-timeout=120",
+            "",
+            f"[{STANZA}]",
+            f"pg1-path={self.data_dir}",
+            f"pg1-port={cluster.port}",
+            f"pg1-socket-path={cluster.socket_dir}",
+            f"pg1-user={SUPERUSER}",
+            "pg1-database=postgres",
+            "",
+        ))  # fmt: skip
+        part = self.config_file.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        give_to(part, user)
+        part.replace(self.config_file)
+        paths.backup_dir_file.write_text(f"{self.folder}\n", encoding="utf-8")
+
+    def is_on_the_same_disk(self) -> bool:
+        """Return whether one broken disk loses both the database and its backups."""
+        return self.folder.resolve().stat().st_dev == self.data_dir.parent.stat().st_dev
+
+    def create(self, cluster: PostgresCluster) -> None:
+        """Create the stanza of a running database that archives. Idempotent. Raises BackupError."""
+        self._check_database(cluster)
+        self._run("stanza-create", cluster=cluster)
+
+    def _check_database(self, cluster: PostgresCluster) -> None:
+        found = self.info().system_id
+        if found is not None and found != cluster.system_id():
+            raise BackupError(
+                f"{self.folder} has the backups of another database: ./run restore brings that "
+                "back; to back up the present one, move the folder away or set BACKUP_DIR"
+            )
+
+    def check_not_lost(self) -> None:
+        """Raise StackError instead of letting an empty database begin where one was lost."""
+        if (self.data_dir / "PG_VERSION").exists() or not self.is_in_use:
+            return
+        if self.info().backups:
+            raise StackError(
+                f"the database's folder {self.data_dir} is gone, and {self.folder} has backups of "
+                "it: ./run restore; to start empty, move the backups away"
+            )
+
+    # -- backups -------------------------------------------------------------------------------
+
+    def back_up(self, cluster: PostgresCluster, *, full: bool = False) -> Backup:
+        """Make a backup: incremental if there is a full one. Raises BackupError."""
+        self._check_database(cluster)
+        self._run("backup", f"--type={'full' if full else 'incr'}", cluster=cluster)
+        return self.info().backups[-1]
+
+    def info(self) -> RepositoryInfo:
+        """List the backups, oldest first. Raises BackupError."""
+        if not self.is_in_use:
+            return RepositoryInfo(None)
+        stanzas = json.loads(self._run("info", "--output=json"))
+        stanza = stanzas[0] if stanzas else {}
+        databases = stanza.get("db") or []
+        archives = stanza.get("archive") or []
+        return RepositoryInfo(
+            databases[-1]["system-id"] if databases else None,
+            tuple(_backup(one) for one in stanza.get("backup") or ()),
+            archives[-1].get("min") if archives else None,
+            archives[-1].get("max") if archives else None,
+        )
+
+    def verify(self) -> Verification:
+        """Read every file of the repository and compare it with its checksum. Keeps the result."""
+        now, newest = datetime.now(UTC), self.info().backups
+        try:
+            report = self._run("verify", "--output=text", "--verbose")
+        except BackupError as exc:
+            report = str(exc)
+        # Its exit status is 0 for a damaged file, too.
+        is_valid = "status: ok" in report and not _DAMAGE.search(report)
+        gaps = self._wal_gaps()
+        if gaps:
+            is_valid, report = False, f"WAL is missing after {', '.join(gaps)}\n{report}"
+        detail = "; ".join(line.strip() for line in report.splitlines())[-500:]
+        label = newest[-1].label if newest else None
+        result = Verification(now, is_valid, detail, label)
+        text = {"at": now.isoformat(), "is_valid": is_valid, "detail": result.detail,
+                "newest_label": label}  # fmt: skip
+        part = self.verified_file.with_suffix(".part")
+        part.write_text(json.dumps(text) + "\n", encoding="utf-8")
+        give_to(part, postgres_user())
+        part.replace(self.verified_file)
+        return result
+
+    def _wal_gaps(self) -> list[str]:
+        """Return the archived WAL files whose successor on their timeline is missing.
+
+        pgBackRest verifies the files that are there.
+        """
+        archive = self.folder.resolve() / "repository" / "archive" / STANZA
+        names = sorted({one.name[:24] for one in archive.rglob("*") if _WAL_FILE.match(one.name)})
+        return [
+            name
+            for name, after in pairwise(names)
+            if name[:8] == after[:8] and _segment_no(after) != _segment_no(name) + 1
+        ]
+
+    def last_verification(self) -> Verification | None:
+        """Return the last result of `verify`; None if there is none."""
+        try:
+            kept: dict[str, Any] = json.loads(self.verified_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
+        return Verification(
+            datetime.fromisoformat(kept["at"]), kept["is_valid"], kept["detail"],
+            kept.get("newest_label"),
+        )  # fmt: skip
+
+    def restore(self, to: datetime | None) -> None:
+        """Write the database's folder as of the last backup before `to`. Raises BackupError.
+
+        PostgreSQL must be stopped. It replays the WAL when it starts.
+        """
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        give_to(self.data_dir, postgres_user())
+        options = ["--delta"] if (self.data_dir / "PG_VERSION").exists() else []
+        if to is not None:
+            stamp = to.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
+            options += ["--type=time", f"--target={stamp}", "--target-action=promote"]
+        self._run("restore", *options)
+
+    # -- pgBackRest ----------------------------------------------------------------------------
+
+    def _argv(self, command: str, *options: str) -> list[str]:
+        return [PROGRAM, f"--config={self.config_file}", f"--stanza={STANZA}", *options, command]
+
+    def _run(self, command: str, *options: str, cluster: PostgresCluster | None = None) -> str:
+        environment: Mapping[str, str] = os.environ
+        if cluster is not None:
+            environment = {**os.environ, "PGPASSWORD": cluster.password}
+        done = subprocess.run(
+            as_user(postgres_user(), self._argv(command, *options)),
+            env=dict(environment), capture_output=True, text=True, check=False, cwd="/",
+        )  # fmt: skip
+        if done.returncode != 0:
+            reason = (done.stderr + done.stdout).strip()[-800:]
+            raise BackupError(f"pgbackrest {command} failed: {reason}")
+        return done.stdout
+
+    def set_aside(self) -> Path | None:
+        """Rename the folder, which `./run down --erase` keeps; None if it is not in use."""
+        if not self.is_in_use:
+            return None
+        at = self.folder.resolve()
+        kept = at.with_name(f"{at.name}-until-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        at.rename(kept)
+        if self.folder.is_symlink():
+            self.folder.unlink()
+        return kept
+
+
+def default_folder(paths: StackPaths) -> Path:
+    """Return the folder of backups without BACKUP_DIR: beside the stack's."""
+    return paths.root.absolute().with_name(f"{paths.root.name}-backup")
+
+
+def _segment_no(name: str) -> int:
+    """Number a WAL file of its timeline: 256 files of 16 MiB share the middle eight digits."""
+    return int(name[8:16], 16) * 256 + int(name[16:24], 16)
+
+
+def _backup(one: Mapping[str, Any]) -> Backup:
+    return Backup(
+        label=one["label"],
+        kind=one["type"],
+        started_at=datetime.fromtimestamp(one["timestamp"]["start"], UTC),
+        ended_at=datetime.fromtimestamp(one["timestamp"]["stop"], UTC),
+        database_bytes=one["info"]["size"],
+        repository_bytes=one["info"]["repository"]["delta"],
+        first_wal=one["archive"]["start"],
+        last_wal=one["archive"]["stop"],
+    )

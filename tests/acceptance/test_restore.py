@@ -1,0 +1,208 @@
+"""`./run backup` and `restore`, while devices with real journals publish."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device.journal import PublishedBoot, read_published
+from doorstep.credentials import mqtt_password
+from doorstep.provision import owner_connection
+from ops.demo.api_client import request_json
+from ops.ledger import Ledger, compare
+from ops.servers.waiting import wait_until
+from ops.stack import probes
+from ops.stack.stack import Stack
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("pgbackrest") is None, reason="pgbackrest is missing: ./run test installs it"
+)
+PROJECT = Path(__file__).resolve().parents[2]
+TRACK = PROJECT / "simulators/tracks/firenze_delivery.gpx"
+TRACK_FIXES = 260
+DESTINATION = {"lon_deg": 11.26, "lat_deg": 43.78}
+
+
+@pytest.fixture(scope="module")
+def backed_up(stack: Stack) -> Stack:
+    """The stack, with one backup, which switches archiving on."""
+    output = run(stack, "backup")
+    assert " valid " in output
+    return stack
+
+
+def environment_of(stack: Stack) -> dict[str, str]:
+    return os.environ | {"DOORSTEP_HOME": str(stack.paths.root), "BACKUP_PORT": "0"}
+
+
+def run(stack: Stack, *arguments: str) -> str:
+    """Run a command, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", *arguments],
+        env=environment_of(stack), cwd=PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def start_replay(stack: Stack, driver_id: str, speedup: int = 20) -> subprocess.Popen[str]:
+    """Start a device that publishes a track. It ends once everything is committed."""
+    argv = [sys.executable, "-m", "ops", "replay", str(TRACK), "--driver", driver_id]
+    return subprocess.Popen(
+        [*argv, "--speedup", str(speedup)],
+        env=environment_of(stack), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+
+
+def published(stack: Stack, driver_id: str) -> list[PublishedBoot]:
+    journal = stack.paths.journals / f"device-{driver_id}.sqlite"
+    return read_published(journal) if journal.exists() else []
+
+
+def acknowledged(stack: Stack, driver_id: str) -> int:
+    """The fixes that the device has deleted, because the watermark covered them."""
+    return sum(one.last_seq - one.pending for one in published(stack, driver_id))
+
+
+def ledger_of(stack: Stack, driver_id: str) -> Ledger:
+    with owner_connection(stack.database_admin_url) as conn:
+        return compare(conn, published(stack, driver_id))
+
+
+def api(stack: Stack, path: str, method: str = "GET", body: Any = None, token: str = "") -> Any:
+    return request_json(
+        f"{stack.addresses.tracking_api_url}{path}",
+        token or stack.paths.staff_token(),
+        method,
+        body,
+    )
+
+
+def create_order(stack: Stack) -> Any:
+    with owner_connection(stack.database_admin_url) as conn:
+        [restaurant_id] = conn.execute("SELECT min(restaurant_id) FROM restaurant").fetchone() or ()
+    new = {"restaurant_id": restaurant_id, "destination": DESTINATION}
+    return api(stack, "/orders", "POST", new)
+
+
+def lose_the_database(stack: Stack) -> None:
+    """Kill PostgreSQL and erase its folder, while the supervisor tries to start it again."""
+    data_dir = stack.cluster().data_dir
+    os.kill(stack.pid_of("postgres"), signal.SIGKILL)
+
+    def is_gone() -> bool:
+        shutil.rmtree(data_dir, ignore_errors=True)  # its children may still write
+        return not data_dir.exists()
+
+    wait_until(is_gone, 60)
+
+
+def test_restore__database_folder_lost_while_devices_publish__no_acknowledged_fix_is_missing(
+    backed_up: Stack,
+) -> None:
+    stack = backed_up
+    replay = start_replay(stack, "phoenix", speedup=10)
+    wait_until(lambda: acknowledged(stack, "phoenix") >= 20, 120)
+    lose_the_database(stack)
+    deleted = acknowledged(stack, "phoenix")
+
+    output = run(stack, "restore", "--yes")
+
+    assert replay.poll() is None, "the device ended before the database was lost"
+    said, _ = replay.communicate(timeout=400)
+    assert replay.returncode == 0, said
+    ledger = ledger_of(stack, "phoenix")
+    assert ledger.agrees, ledger.complaints()
+    assert (ledger.committed, ledger.lost, ledger.rejected) == (TRACK_FIXES, 0, 0)
+    assert deleted >= 20
+    assert "not in: later orders" in output  # the last WAL file was lost with the folder
+
+
+def test_restore__postgres_killed__every_commit_is_back(backed_up: Stack) -> None:
+    stack = backed_up
+    order = create_order(stack)
+    os.kill(stack.pid_of("postgres"), signal.SIGKILL)
+
+    output = run(stack, "restore", "--yes")
+
+    assert "(the newest commit)" in output
+    assert api(stack, f"/orders/{order['order_id']}")["state"] == "created"
+
+
+def test_restore__to_an_earlier_second__fixes_return_and_revocations_stay(
+    backed_up: Stack,
+) -> None:
+    stack = backed_up
+    run(stack, "drivers", "add", "revoked", "earlier")
+    before = create_order(stack)
+    leaver = api(stack, "/staff", "POST", {"name": "zoe", "role": "viewer"})
+    assert api(stack, "/orders", token=leaver["token"])
+    password = mqtt_password(stack.paths.fleet_key(), "revoked")
+    [broker] = stack.addresses.mqtt
+    assert probes.mqtt_accepts(broker, "revoked", password)
+    time.sleep(1.1)
+    instant = datetime.now(UTC)
+    time.sleep(1.1)
+    replay = start_replay(stack, "earlier", speedup=60)
+    said, _ = replay.communicate(timeout=400)
+    assert replay.returncode == 0, said
+    later = create_order(stack)
+    run(stack, "drivers", "revoke", "revoked")
+    run(stack, "staff", "revoke", "zoe")
+    api(stack, f"/orders/{before['order_id']}/confirm", "POST")
+    assert acknowledged(stack, "earlier") == TRACK_FIXES  # the device has none of them left
+
+    output = run(stack, "restore", "--to", instant.isoformat(), "--yes")
+
+    # From Kafka: no device has them any more.
+    wait_until(lambda: ledger_of(stack, "earlier").committed == TRACK_FIXES, 120)
+    ledger = ledger_of(stack, "earlier")
+    assert ledger.agrees, ledger.complaints()
+    assert (ledger.lost, ledger.rejected) == (0, 0)
+    # What was revoked later is revoked.
+    assert "driver revoked (revoked)" in output
+    assert "staff zoe" in output
+    assert not probes.mqtt_accepts(broker, "revoked", password)
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        api(stack, "/orders", token=leaver["token"])
+    # Commands and orders of later are missing, as the documentation says.
+    assert api(stack, f"/orders/{before['order_id']}")["state"] == "created"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        api(stack, f"/orders/{later['order_id']}")
+
+
+def test_backups__after_the_restores__are_listed_and_valid(backed_up: Stack) -> None:
+    run(backed_up, "backup")
+
+    listed = json.loads(run(backed_up, "backups", "--verify", "--json"))
+
+    assert [one["type"] for one in listed["backups"]] == ["full", "incr"]
+    assert listed["is_valid"]
+    assert all(one["verified"] for one in listed["backups"])
+
+
+def test_backups__a_damaged_file__is_reported(backed_up: Stack) -> None:
+    folder = backed_up.backups().folder.resolve() / "repository" / "archive"
+    wal = max(folder.rglob("*.lz4"), key=lambda one: one.stat().st_size)
+    good = wal.read_bytes()
+    wal.write_bytes(good[:1000] + b"damaged" + good[1007:])
+    try:
+        damaged = backed_up.backups().verify()
+    finally:
+        wal.write_bytes(good)
+
+    assert not damaged.is_valid
+    assert "lz4" in damaged.detail or "valid" in damaged.detail
+    assert backed_up.backups().verify().is_valid
