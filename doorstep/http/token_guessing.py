@@ -1,8 +1,7 @@
-"""Tells good tokens from guessed ones, for both APIs.
+"""Limits guessed tokens, for both APIs.
 
-A request with a token that is answered by anything but 401, 404 or 429 shows a good token: its
-connection stops to count as unauthenticated. Every 401 counts against the client's address, whose
-next ones become 429 once they are too many. A good token is never refused for others' guesses.
+Every 401 counts against the client's address, whose next ones become 429 once they are too many. A
+good token is never refused for others' guesses.
 """
 
 from __future__ import annotations
@@ -10,17 +9,16 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from doorstep.errors import TooManyRequests
-from doorstep.http.guarded_protocol import mark_authenticated
+from doorstep.http.guarded_protocol import request_scope
 from doorstep.http.problems import problem_response
 from doorstep.http.rate_limit import RateLimiter
 
 BAD_TOKENS_PER_S = 1.0  # sustained, from one address
 BURST_BAD_TOKENS = 60  # a fleet behind one address whose tokens were all rotated
-_UNPROVEN = frozenset({401, 404, 429})
 
 
 class TokenGuessing:
-    """ASGI middleware: limit 401s per address, and mark connections with a good token."""
+    """ASGI middleware: limit 401s per address, and name the request for `note_good_token`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -36,17 +34,19 @@ class TokenGuessing:
 
         async def send_counted(message: Message) -> None:
             nonlocal refusal
-            if message["type"] == "http.response.start":
-                if message["status"] == 401 and has_token:
-                    refusal = self._refusal(scope)
-                elif has_token and message["status"] not in _UNPROVEN:
-                    mark_authenticated(scope)
+            is_head = message["type"] == "http.response.start"
+            if is_head and message["status"] == 401 and has_token:
+                refusal = self._refusal(scope)
             if refusal is None:
                 await send(message)
-            elif message["type"] == "http.response.start":
+            elif is_head:
                 await problem_response(refusal)(scope, receive, send)
 
-        await self._app(scope, receive, send_counted)
+        reset_token = request_scope.set(scope)
+        try:
+            await self._app(scope, receive, send_counted)
+        finally:
+            request_scope.reset(reset_token)
 
     def _refusal(self, scope: Scope) -> TooManyRequests | None:
         client = scope.get("client")
