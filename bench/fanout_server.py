@@ -65,7 +65,11 @@ class DictStore:
     async def find_tokens(self, sha256s: Sequence[bytes]) -> dict[bytes, Token]:
         return dict.fromkeys(sha256s, Token("staff", None, None, "anna", "admin"))
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+    async def read_tracks(
+        self,
+        links: Sequence[TrackLink],
+        held: object = None,  # noqa: ARG002 - as the store's
+    ) -> dict[TrackLink, TrackedOrder]:
         return {link: self._track(link.order_id) for link in links}
 
     def _track(self, order_id: UUID) -> TrackedOrder:

@@ -55,7 +55,10 @@ FILL = """
 INSERT INTO {partition} (driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m,
     speed_mps, heading_deg, battery)
 SELECT d.driver_id, at, 'b0000000000000000', n, at + interval '300 ms',
-    11.2 + random() * 0.1, 43.75 + random() * 0.05, 5, 4.2, 90, 0.8
+    -- a ride round a circle of 1 km at 3 m/s, for a fix every 12 s
+    11.25 + 0.0124 * cos(n * 0.04) + random() * 1e-4,
+    43.775 + 0.009 * sin(n * 0.04) + random() * 1e-4,
+    5, 4.2, 90, 0.8
 FROM (
     SELECT driver_id FROM driver ORDER BY driver_id OFFSET %(first)s LIMIT %(drivers)s
 ) d,

@@ -3,9 +3,10 @@
     DATABASE_URL=... python -m bench.naive_reads (sqlalchemy | psycopg) PORT
 
 `sqlalchemy` is the usual stack: sync endpoints in FastAPI's threads, a pool of ten. `psycopg` is
-lighter: async endpoints and psycopg's pool. Both read Doorstep's tables. Without tokens, visibility
-windows, estimates, jump flags, packed days and caches they do less than tracking_api. `bench.reads`
-compares with them.
+lighter: async endpoints and psycopg's pool. Both read Doorstep's tables and answer the same fields,
+without these, which cost tracking_api its time: tokens, limits per token and address, visibility,
+the estimated arrival, ETags, jump flags, packed days, the audit of reads, security headers, metrics
+and bounds on requests. `bench.reads` compares with them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
@@ -31,8 +32,11 @@ OPTIONS = "-c search_path=doorstep,public"
 VARIANTS = ("sqlalchemy", "psycopg")
 
 TRACK = """
-SELECT o.order_id, o.state::text AS state, o.order_seq, r.name AS restaurant,
-    s.fix_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
+SELECT o.order_id, o.state::text AS state, o.assignment_no, o.order_seq,
+    r.name AS restaurant_name, r.lon_deg AS restaurant_lon_deg, r.lat_deg AS restaurant_lat_deg,
+    o.lon_deg AS destination_lon_deg, o.lat_deg AS destination_lat_deg,
+    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg,
+    extract(epoch FROM clock_timestamp() - s.fix_at)::float8 AS age_s
 FROM orders o JOIN restaurant r USING (restaurant_id)
 LEFT JOIN assignment a ON a.order_id = o.order_id AND a.ended_at IS NULL
 LEFT JOIN driver_state s ON s.driver_id = a.driver_id
@@ -43,7 +47,8 @@ SELECT order_seq, state::text AS state, source::text AS source, occurred_at FROM
 WHERE order_id = :order_id ORDER BY order_seq
 """
 NEAREST = """
-SELECT driver_id, fix_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg,
+SELECT driver_id, fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg,
+    extract(epoch FROM clock_timestamp() - fix_at)::float8 AS age_s,
     ST_DistanceSphere(geom, ST_SetSRID(ST_MakePoint(:lon_deg, :lat_deg), 4326)) AS distance_m
 FROM driver_state
 WHERE state = 'available' AND duty = 'on_duty' AND received_at > now() - interval '5 minutes'
@@ -68,11 +73,27 @@ class Location(BaseModel):
     """A position."""
 
     fix_at: datetime | None
+    received_at: datetime | None
     lon_deg: float | None
     lat_deg: float | None
     accuracy_m: float | None
     speed_mps: float | None
     heading_deg: float | None
+
+
+class Aged(Location):
+    """A position and its age."""
+
+    age_s: float | None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def freshness(self) -> str | None:
+        """The age in words."""
+        limits = {"live": 15, "recent": 60, "stale": 300}
+        if self.age_s is None:
+            return None
+        return next((name for name, limit in limits.items() if self.age_s <= limit), "lost")
 
 
 class Event(BaseModel):
@@ -84,17 +105,22 @@ class Event(BaseModel):
     occurred_at: datetime
 
 
-class Track(Location):
+class Track(Aged):
     """An order with its driver's position."""
 
     order_id: UUID
     state: str
+    assignment_no: int
     order_seq: int
-    restaurant: str
+    restaurant_name: str
+    restaurant_lon_deg: float
+    restaurant_lat_deg: float
+    destination_lon_deg: float
+    destination_lat_deg: float
     events: list[Event] = []
 
 
-class Near(Location):
+class Near(Aged):
     """A driver and their distance."""
 
     driver_id: str
@@ -103,8 +129,6 @@ class Near(Location):
 
 class Fix(Location):
     """One fix of the past."""
-
-    received_at: datetime
 
 
 def make_sync_app(url: str) -> FastAPI:

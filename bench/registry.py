@@ -51,6 +51,14 @@ def _battery(result: Result) -> Result:
     return {"name": "battery", "runs": 1, "unit": "% saved, metres", **result}
 
 
+def _storm(result: Result) -> Result:
+    runs = [one["last_snapshot_s"] for one in result["storms"]]
+    measurements = Measurements("storm", "s until the last viewer has a snapshot", [])
+    measurements.set_runs("storm", runs)
+    measurements.set_runs("pages", [one["last_snapshot_s"] for one in result["pages"]])
+    return measurements.result() | {"details": result}
+
+
 def _record_fixes(result: Result) -> Result:
     costs = {f"batches of {size}": one for size, one in result["server_cpu_us_per_fix"].items()}
     ours = max(costs, key=lambda variant: int(variant.split()[-1]))
@@ -141,6 +149,13 @@ BENCHMARKS = {
             "bench.reads",
             "GET /track, nearest, tiles, history, vs plain FastAPI",
             ("--drivers", "2000", "--requests", "60", "--runs", "2"),
+        ),
+        Benchmark(
+            "storm",
+            "bench.storm",
+            "18,000 viewers come back after a crash; 1,000 pages open at once",
+            ("--viewers", "500", "--orders", "100", "--pages", "100", "--runs", "1"),
+            _storm,
         ),
         Benchmark(
             "eta",

@@ -71,10 +71,8 @@ SELECT * FROM command_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(d
 SELECT role, driver_id, order_id, name, staff_role FROM find_token_v2(%(token_sha256)s)
 
 -- find_tokens --
-SELECT requested.token_sha256, found.role, found.driver_id, found.order_id, found.name,
-    found.staff_role
-FROM unnest(%(token_sha256s)s::bytea[]) AS requested (token_sha256)
-CROSS JOIN LATERAL find_token_v2(requested.token_sha256) AS found
+SELECT token_sha256, role, driver_id, order_id, name, staff_role
+FROM find_tokens_v1(%(token_sha256s)s::bytea[])
 
 -- replace_customer_token --
 SELECT replace_customer_token_v1(%(order_id)s, %(token_sha256)s)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
+from doorstep.http.direct_routes import DirectRoute, DirectRoutes
 from doorstep.http.docs import docs_routes
 from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
@@ -54,6 +56,7 @@ from tracking_api.track.links import (
     Links,
     StaffDoor,
 )
+from tracking_api.track.queries import HeldEstimate
 from tracking_api.track.road_eta import EstimateArrival, RoadEta
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
@@ -71,9 +74,12 @@ STAFF_BODIES: list[type[BaseModel]] = [
     StaffTokenBody,
 ]
 
-# Of one token: a page reads the history once, and a family shares a token.
+# Of one order's customers: a page reads the history once, and a family shares a token.
 HISTORIES_PER_S = 2.0
 BURST_HISTORIES = 60
+# Of one member of staff: a replay reads one as often as the map is moved. A file costs ten.
+STAFF_HISTORIES_PER_S = 5.0
+STAFF_BURST_HISTORIES = 150
 # From one address: wrong tokens at sign-in.
 BAD_SIGN_INS_PER_S = 0.2
 BURST_BAD_SIGN_INS = 20
@@ -102,6 +108,15 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (pages.staff_router, "staff"),
     (pages.customer_router, "customers"),
     (pages.router, "all"),
+)
+
+
+# Answered before the framework's routing: what customers and the fleet's map request all the time.
+DIRECT_ROUTES = (*track_routes.DIRECT, *order_stream_routes.DIRECT)
+STAFF_DIRECT_ROUTES = (
+    *driver_routes.DIRECT,
+    *dispatch_routes.DIRECT,
+    *history_routes.DIRECT,
 )
 
 
@@ -134,7 +149,8 @@ def build_service(settings: Settings) -> FastAPI:
             topics = TopicStreams(settings.kafka, settings.topics, {series_topic: points_frame})
             estimate = RoadEta()
             live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
-            _set_context(app, stores, settings.tracking_api_public_url, live, estimate)
+            public_url = settings.tracking_api_public_url
+            _set_context(app, stores, public_url, live, estimate, estimate.held)
             live.start(settings)
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
@@ -160,12 +176,20 @@ def _set_context(
     public_url: str,
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
+    held_estimate: HeldEstimate | None = None,
 ) -> None:
     customers, staff = None, None
     if stores.serves != "staff":
-        customers = CustomerDoor(BatchLoader(stores.customers.find_good_links), stores.customers)
+        read_tracks = partial(stores.customers.read_tracks, held=held_estimate)
+        customers = CustomerDoor(
+            BatchLoader(stores.customers.find_good_links),
+            BatchLoader(read_tracks, batches_per_s=None),
+        )
     if stores.serves != "customers":
-        staff = StaffDoor(BatchLoader(stores.tokens.find_tokens), stores.track)
+        staff = StaffDoor(
+            BatchLoader(stores.tokens.find_tokens),
+            BatchLoader(stores.track.read_tracks, batches_per_s=None),
+        )
     app.state.context = AppContext(
         stores=stores,
         find_token=TokenCache(stores.tokens.find_token),
@@ -180,6 +204,7 @@ def _set_context(
         tiles=TileCache(stores.dispatch),
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
+        staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
         sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
         estimate=estimate,
     )
@@ -209,9 +234,14 @@ def _bare_app(serves: Serves) -> FastAPI:
     app.include_router(docs_routes(app))
     app.mount("/assets", pages.ASSETS)
     install_problem_handlers(app)
+    app.add_middleware(DirectRoutes, routes=_direct_routes(serves))  # innermost
     install_openapi(app, BODIES if serves == "customers" else BODIES + STAFF_BODIES)
     app.add_middleware(RequestLimits)
     app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)  # the outermost
     return app
+
+
+def _direct_routes(serves: Serves) -> tuple[DirectRoute, ...]:
+    return DIRECT_ROUTES if serves == "customers" else DIRECT_ROUTES + STAFF_DIRECT_ROUTES

@@ -22,11 +22,17 @@ BURST = 25  # batches that are not delayed
 class BatchLoader(Generic[K, V]):
     """Calls `load` with several keys at a time. No result is older than its request.
 
-    An error is raised to every request of the batch.
+    An error is raised to every request of the batch. Without `batches_per_s` a batch holds what
+    was requested while two others were being loaded.
     """
 
-    def __init__(self, load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+    def __init__(
+        self,
+        load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
+        batches_per_s: float | None = BATCHES_PER_S,
+    ) -> None:
         self._load = load
+        self._batches_per_s = batches_per_s
         self._pending: dict[K, asyncio.Future[V | None]] = {}
         self._workers: set[asyncio.Task[None]] = set()
         self._next_batch_s = 0.0  # by the loop's clock: no batch starts earlier
@@ -62,9 +68,11 @@ class BatchLoader(Generic[K, V]):
                     result.set_result(found.get(key))
 
     async def _limit_rate(self) -> None:
+        if self._batches_per_s is None:
+            return
         now_s = asyncio.get_running_loop().time()
-        start_s = max(self._next_batch_s, now_s - BURST / BATCHES_PER_S)
-        self._next_batch_s = start_s + 1 / BATCHES_PER_S
+        start_s = max(self._next_batch_s, now_s - BURST / self._batches_per_s)
+        self._next_batch_s = start_s + 1 / self._batches_per_s
         if start_s > now_s:
             await asyncio.sleep(start_s - now_s)
 

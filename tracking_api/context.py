@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from doorstep.errors import Forbidden
 from doorstep.http.rate_limit import RateLimiter
-from doorstep.http.tokens import BearerToken, FindToken, identify
+from doorstep.http.tokens import BearerToken, FindToken, identify, read_bearer
 from doorstep.store.records import Token
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.live.service import Live
@@ -37,6 +37,7 @@ class AppContext:
     tiles: TileCache
     read_log: ReadLog
     history_limiter: RateLimiter
+    staff_history_limiter: RateLimiter
     sign_in_limiter: RateLimiter
     estimate: EstimateArrival = estimate_arrival
 
@@ -47,6 +48,10 @@ class AppContext:
             subjects = [str(value) for value in request.path_params.values()]
             self.read_log.add(holder.actor_id, route, *subjects)
 
+    def limit_staff_history(self, holder: Token, cost: float = 1) -> None:
+        """Count a read of the past. Raises TooManyRequests for staff who read too many."""
+        self.staff_history_limiter.take(holder.actor_id, cost)
+
     def customer_link(self, order_id: UUID, token: str) -> str:
         """Return a customer's link. The token follows #, so servers never log it."""
         return f"{self.public_url}/t/{order_id}#{token}"
@@ -55,8 +60,13 @@ class AppContext:
 # The dependencies are async because FastAPI runs plain functions in a thread.
 
 
-async def _context(request: Request) -> AppContext:
+def context_of(request: Request) -> AppContext:
+    """Return what the routes share."""
     return cast("AppContext", request.app.state.context)
+
+
+async def _context(request: Request) -> AppContext:
+    return context_of(request)
 
 
 Context = Annotated[AppContext, Depends(_context)]
@@ -98,6 +108,13 @@ async def _staff(request: Request, token: StaffToken, context: Context) -> Token
     return holder
 
 
+async def admit_staff(request: Request) -> tuple[AppContext, Token]:
+    """Admit staff to a direct route, which only reads; return what the routes share, and who."""
+    context = context_of(request)
+    token = read_bearer(request) or request.cookies.get(STAFF_COOKIE)
+    return context, await _staff(request, token, context)
+
+
 async def _dispatcher(token: StaffToken, context: Context) -> Token:
     holder = await identify(context.find_token, token)
     if not holder.is_staff("dispatcher"):
@@ -120,6 +137,12 @@ Admin = Annotated[Token, Depends(_admin)]
 
 async def _link_token(request: Request, token: BearerToken) -> str | None:
     return token or request.cookies.get(COOKIE) or request.cookies.get(STAFF_COOKIE)
+
+
+def read_link_token(request: Request) -> str | None:
+    """Return a bearer token, or the cookie of the customer's page or of a staff page."""
+    cookies = request.cookies
+    return read_bearer(request) or cookies.get(COOKIE) or cookies.get(STAFF_COOKIE)
 
 
 LinkTokenFound = Annotated[str | None, Depends(_link_token)]

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from doorstep.telemetry import is_ready, read_metrics
 
+Observer = Callable[[float], None]
 Dependencies = Callable[[], Awaitable[Mapping[str, bool]]]
 """Returns within 2 s each dependency and whether it is available."""
 
@@ -65,6 +66,7 @@ class RequestMetrics:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._observers: dict[tuple[str, str, int], Observer] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in _UNOBSERVED:
@@ -84,6 +86,9 @@ class RequestMetrics:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "(other)"
             route = getattr(scope.get("route"), "path", None) or "(none)"
-            _REQUEST_SECONDS.labels(method, route, str(status)).observe(
-                time.perf_counter() - started
-            )
+            labels = method, route, status
+            observe = self._observers.get(labels)
+            if observe is None:
+                child = _REQUEST_SECONDS.labels(method, route, str(status))
+                observe = self._observers[labels] = child.observe
+            observe(time.perf_counter() - started)

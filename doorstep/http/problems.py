@@ -99,13 +99,18 @@ def problem_response(error: DoorstepError) -> Response:
     return _respond(error.status, error.problem, error.title, str(error), error.members(), headers)
 
 
+def respond_to(error: DoorstepError) -> Response:
+    """Return the answer for an error, and log a defect."""
+    if error.status >= 500 and not isinstance(error, Unavailable):
+        get_logger().error("unforeseen_error", error=repr(error))
+    return problem_response(error)
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     """Make every error of an application a problem document, the framework's own included."""
 
     async def on_doorstep_error(_: Request, exc: DoorstepError) -> Response:
-        if exc.status >= 500 and not isinstance(exc, Unavailable):
-            get_logger().error("unforeseen_error", error=repr(exc))
-        return problem_response(exc)
+        return respond_to(exc)
 
     async def on_validation_error(_: Request, exc: RequestValidationError) -> Response:
         return problem_response(UnusableRequest(complaints(exc.errors())))

@@ -13,6 +13,8 @@ from typing import Annotated
 
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
+from starlette.requests import Request
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import Unauthenticated
@@ -35,6 +37,12 @@ async def _text(
 
 BearerToken = Annotated[str | None, Depends(_text)]
 """The request's bearer token, or None: a dependency, which also documents the scheme."""
+
+
+def read_bearer(request: Request) -> str | None:
+    """Return the request's bearer token, or None, as the dependency does."""
+    scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
+    return token if token and scheme.lower() == "bearer" else None
 
 
 async def identify(find_token: FindToken, token: str | None) -> Token:

@@ -6,13 +6,9 @@
 SELECT n FROM customer_links_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 
 -- read_customer_tracks --
-SELECT n, now, order_id, state::text, assignment_no, order_seq,
-    restaurant_name, restaurant_lon_deg, restaurant_lat_deg, destination_lon_deg,
-    destination_lat_deg, dwell_min_s, pace, driver_id, assigned_at,
-    fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg,
-    trail_fix_at, trail_lon_deg, trail_lat_deg,
-    event_order_seq, event_state, event_source, event_occurred_at, event_assignment_no
-FROM customer_tracks_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+SELECT * FROM customer_tracks_v2(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[],
+    %(known_order_seqs)s::int[], %(estimated_order_seqs)s::int[],
+    %(estimated_fix_ats)s::timestamptz[])
 
 -- read_customer_polls --
 SELECT n, now, order_id, order_seq, driver_id,

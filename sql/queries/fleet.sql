@@ -20,7 +20,10 @@ WHERE d.driver_id = %(driver_id)s
 SELECT clock_timestamp(), n.driver_id, n.distance_m,
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM nearest_drivers_v1(%(lon_deg)s, %(lat_deg)s, %(limit)s) n
-JOIN driver_state s ON s.driver_id = n.driver_id
+-- OFFSET 0 forces look-ups by key: the planner expects 1,000 rows of the function
+CROSS JOIN LATERAL (
+    SELECT * FROM driver_state t WHERE t.driver_id = n.driver_id OFFSET 0
+) s
 ORDER BY n.distance_m, n.driver_id
 
 -- read_restaurants --

@@ -19,12 +19,29 @@ WHERE o.order_id = %(order_id)s
 ORDER BY f.fix_at, f.boot, f.seq
 
 -- read_driver_history --
-SELECT fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, boot, seq
-FROM fix_history__between_v1(%(driver_id)s, %(from_at)s, %(to_at)s)
-WHERE quarantine IS NULL
-    AND (fix_at, boot, seq) > (%(after_fix_at)s, %(after_boot)s, %(after_seq)s::int8)
-ORDER BY fix_at, boot, seq
-LIMIT %(limit)s
+-- Fixes that are not packed, and chunks as they are stored: the API decodes those in a tenth of the
+-- time. One statement, so that one snapshot reads both tables, as fix_history__between_v1 does.
+(
+    SELECT h.fix_at, h.received_at, h.lon_deg, h.lat_deg, h.accuracy_m, h.speed_mps, h.heading_deg,
+        h.boot, h.seq, NULL::int[], NULL::int8[], NULL::bytea
+    FROM fix_history h
+    WHERE h.driver_id = %(driver_id)s AND h.fix_at >= %(from_at)s AND h.fix_at < %(to_at)s
+        AND h.fix_at >= (SELECT s.packed_before FROM history_bounds s)
+        AND h.quarantine IS NULL
+        AND (h.fix_at, h.boot, h.seq) > (%(after_fix_at)s, %(after_boot)s, %(after_seq)s::int8)
+    ORDER BY h.fix_at, h.boot, h.seq
+    LIMIT %(limit)s
+)
+UNION ALL
+SELECT c.from_at, NULL, NULL, NULL, NULL, NULL, NULL, c.boot, c.track_bytes, c.run_starts,
+    c.run_seqs, c.encoded
+FROM fix_chunk c
+WHERE c.driver_id = %(driver_id)s
+    -- no chunk spans more than a day
+    AND c.from_at > %(from_at)s::timestamptz - interval '24 hours'
+    AND c.from_at < %(to_at)s AND c.to_at >= %(from_at)s
+    AND c.to_at < (SELECT s.packed_before FROM history_bounds s)
+    AND c.quarantine IS NULL
 
 -- driver_exists --
 SELECT EXISTS (SELECT FROM driver WHERE driver_id = %(driver_id)s)

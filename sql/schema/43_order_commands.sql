@@ -268,10 +268,9 @@ BEGIN
 END
 $$;
 
--- Returns available drivers with a recent position, nearest first. Searches the cells that touch a
--- box of safe_m in each direction, and enlarges the box until it holds enough drivers. A driver
--- counts only if no nearer one can be outside the box. The first box is small, because a cell may
--- hold thousands of drivers.
+-- Returns available drivers with a recent position, nearest first. Searches a block of cells around
+-- the place, and enlarges it until it holds enough drivers. A driver counts only if no nearer one
+-- can be outside the block. The first block has 2 x 2 cells, because a cell may hold thousands.
 CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
 RETURNS TABLE (
     driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
@@ -280,40 +279,57 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 SET enable_hashjoin = off
 SET enable_mergejoin = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_memoize = off  -- no driver is in two cells
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    reach int;  -- cells of 0.01 degrees from `south` and `west` to each edge of the block
+    south CONSTANT int := round(from_lat_deg * 100);  -- the grid line nearest to the place
+    west CONSTANT int := round(from_lon_deg * 100);
+    rows_deg float8;  -- from the place to the nearer edge of the block, north or south
+    columns_deg float8;  -- east or west
     safe_m float8;
-    rows_deg float8;  -- half the height of the box
-    columns_deg float8;  -- half its width, where a degree of longitude is shortest
     l limits;
+    recent_at timestamptz;
     nearest driver_distance[];
 BEGIN
     SELECT * INTO STRICT l FROM limits;
-    FOREACH safe_m IN ARRAY ARRAY[100, 1000, 3000, 9000, 27000, 81000] LOOP
-        rows_deg := safe_m / 111195;
-        columns_deg := rows_deg / cosd(least(abs(from_lat_deg) + rows_deg, 89));
+    recent_at := clock_timestamp() - make_interval(secs => l.nearest_max_age_s);
+    FOREACH reach IN ARRAY ARRAY[1, 3, 9, 27, 81] LOOP
+        rows_deg := reach / 100.0 - abs(from_lat_deg - south / 100.0);
+        columns_deg := reach / 100.0 - abs(from_lon_deg - west / 100.0);
+        -- a degree of longitude is shortest at the block's edge nearest to a pole
+        safe_m := 111195 * least(rows_deg,
+            columns_deg * cosd(least(abs(from_lat_deg) + rows_deg, 89)));
         nearest := ARRAY(
             SELECT (d.driver_id, m.distance_m)::driver_distance
-            FROM generate_series(
-                floor((from_lat_deg - rows_deg) * 100)::int + 9000,
-                floor((from_lat_deg + rows_deg) * 100)::int + 9000
-            ) AS r (cell_row)
-            JOIN driver_cell c
-                ON c.cell BETWEEN r.cell_row * 36000
-                        + floor((from_lon_deg - columns_deg) * 100)::int + 18000
-                    AND r.cell_row * 36000
-                        + floor((from_lon_deg + columns_deg) * 100)::int + 18000
-            JOIN driver_state d ON d.driver_id = c.driver_id
+            FROM generate_series(south - reach + 9000, south + reach - 1 + 9000) AS r (cell_row)
+            -- OFFSET 0 keeps the order of the look-ups, whatever the planner expects of a block
+            CROSS JOIN LATERAL (
+                SELECT c.driver_id FROM driver_cell c
+                WHERE c.cell BETWEEN r.cell_row * 36000 + west - reach + 18000
+                    AND r.cell_row * 36000 + west + reach - 1 + 18000
+                OFFSET 0
+            ) c
+            CROSS JOIN LATERAL (
+                SELECT s.driver_id, s.lon_deg, s.lat_deg FROM driver_state s
+                WHERE s.driver_id = c.driver_id AND s.state = 'available'
+                    AND s.lat_deg BETWEEN from_lat_deg - safe_m / 111195
+                        AND from_lat_deg + safe_m / 111195  -- excludes many cheaply
+                    AND s.fix_at > recent_at
+                OFFSET 0
+            ) d
             CROSS JOIN LATERAL (
                 SELECT ground_distance_m(d.lon_deg, d.lat_deg, from_lon_deg, from_lat_deg)
             ) AS m (distance_m)
-            WHERE d.state = 'available' AND m.distance_m <= least(safe_m, l.nearest_max_m)
-                AND d.fix_at > clock_timestamp() - make_interval(secs => l.nearest_max_age_s)
+            WHERE m.distance_m <= least(safe_m, l.nearest_max_m)
             ORDER BY m.distance_m, d.driver_id
             LIMIT at_most
         );
-        EXIT WHEN cardinality(nearest) >= at_most;
+        EXIT WHEN cardinality(nearest) >= at_most OR safe_m >= l.nearest_max_m;
     END LOOP;
     RETURN QUERY
         SELECT d.driver_id, f.distance_m, d.fix_at, d.lon_deg, d.lat_deg

@@ -85,18 +85,14 @@ $$;
 -- A customer's token expires limits.customer_token_s after the end of the order.
 CREATE FUNCTION find_token_v1(of_token_sha256 bytea)
 RETURNS TABLE (role token_role, driver_id text, order_id uuid)
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT t.role, t.driver_id, t.order_id
-    FROM access_token t
-    LEFT JOIN orders o ON o.order_id = t.order_id
-    LEFT JOIN staff s ON s.name = t.name
-    WHERE t.token_sha256 = of_token_sha256 AND t.revoked_at IS NULL AND s.revoked_at IS NULL
-        AND (s.role IS NULL OR s.role IN ('viewer', 'dispatcher', 'admin'))
-        AND (t.expires_at IS NULL OR clock_timestamp() < t.expires_at)
-        AND (o.ended_at IS NULL OR clock_timestamp()
-            < o.ended_at + make_interval(secs => (SELECT customer_token_s FROM limits)))
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY SELECT f.role, f.driver_id, f.order_id
+        FROM find_tokens_v1(ARRAY[of_token_sha256]) f;
+END
 $$;
 
 CREATE FUNCTION revoke_customer_tokens_v1(of_order_id uuid)

@@ -10,7 +10,10 @@ CREATE FUNCTION fleet_tile_v1(
 )
 RETURNS bytea LANGUAGE plpgsql STABLE
 SET search_path = doorstep, public, pg_temp
-SET plan_cache_mode = force_custom_plan  -- so that a null array costs nothing
+SET enable_hashjoin = off  -- candidates are looked up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -28,9 +31,12 @@ DECLARE
     candidates text[] := CASE WHEN z >= 9 THEN ARRAY(
         SELECT c.driver_id
         FROM generate_series(floor(south * 100)::int, floor(north * 100)::int) AS r (cell_row)
-        JOIN driver_cell c
-            ON c.cell BETWEEN (r.cell_row + 9000) * 36000 + floor(west * 100)::int + 18000
+        CROSS JOIN LATERAL (
+            SELECT k.driver_id FROM driver_cell k
+            WHERE k.cell BETWEEN (r.cell_row + 9000) * 36000 + floor(west * 100)::int + 18000
                 AND (r.cell_row + 9000) * 36000 + floor(east * 100)::int + 18000
+            OFFSET 0
+        ) c
         LIMIT 20000
     ) END;
     tile bytea;
@@ -42,7 +48,17 @@ BEGIN
         SELECT d.driver_id, d.state, d.duty, p.presence,
             round((d.lon_deg - west) / (east - west) * 4096) AS px,
             round((top - ln(tan(pi() / 4 + radians(d.lat_deg) / 2))) / high * 4096) AS py
-        FROM driver_state d
+        FROM (
+            -- only the part for which the condition holds is run
+            SELECT s.* FROM unnest(candidates) AS c (driver_id)
+                CROSS JOIN LATERAL (
+                    SELECT * FROM driver_state t WHERE t.driver_id = c.driver_id OFFSET 0
+                ) s
+                WHERE candidates IS NOT NULL
+            UNION ALL
+            -- the whole table in sequence, in spite of enable_seqscan
+            SELECT s.* FROM driver_state s TABLESAMPLE SYSTEM (100) WHERE candidates IS NULL
+        ) d
         CROSS JOIN LATERAL (
             SELECT CASE
                 WHEN d.received_at < lost_before THEN 'lost'
@@ -51,28 +67,30 @@ BEGIN
                 ELSE 'online'
             END
         ) AS p (presence)
-        WHERE (candidates IS NULL OR d.driver_id = ANY (candidates))
+        WHERE d.lon_deg >= west AND d.lon_deg < east AND d.lat_deg <= north AND d.lat_deg > south
             AND NOT EXISTS (
                 SELECT FROM device_credential c
                 WHERE c.device_id = d.driver_id AND c.removed_at IS NOT NULL
             )
-            AND d.lon_deg >= west AND d.lon_deg < east AND d.lat_deg <= north AND d.lat_deg > south
             AND (of_states IS NULL OR d.state::text = ANY (of_states))
             AND (of_duties IS NULL OR d.duty::text = ANY (of_duties))
             AND (of_presences IS NULL OR p.presence = ANY (of_presences))
     ), many AS MATERIALIZED (  -- counted once, in every plan
         SELECT count(*) > at_most AS are_many FROM inside
     ), places AS (
-        SELECT ST_MakePoint(round(avg(px)), round(avg(py))) AS geom,
-            count(*)::int AS count,
-            CASE WHEN count(*) = 1 THEN min(driver_id) END AS driver_id,
-            CASE WHEN count(*) = 1 THEN min(state)::text END AS state,
-            CASE WHEN count(*) = 1 THEN min(duty)::text END AS duty,
-            CASE WHEN count(*) = 1 THEN min(presence) END AS presence
-        FROM inside CROSS JOIN many
-        GROUP BY CASE WHEN NOT are_many THEN driver_id END,
-            CASE WHEN are_many THEN floor(px / 256) END,
-            CASE WHEN are_many THEN floor(py / 256) END
+        SELECT ST_MakePoint(px, py) AS geom, 1 AS count, driver_id, state::text AS state,
+            duty::text AS duty, presence
+        FROM inside
+        WHERE NOT (SELECT are_many FROM many)
+        UNION ALL
+        SELECT ST_MakePoint(round(avg(px)), round(avg(py))), count(*)::int,
+            CASE WHEN count(*) = 1 THEN min(driver_id) END,
+            CASE WHEN count(*) = 1 THEN min(state)::text END,
+            CASE WHEN count(*) = 1 THEN min(duty)::text END,
+            CASE WHEN count(*) = 1 THEN min(presence) END
+        FROM inside
+        WHERE (SELECT are_many FROM many)
+        GROUP BY floor(px / 256), floor(py / 256)
     )
     SELECT ST_AsMVT(places, 'drivers', 4096, 'geom') INTO tile FROM places;
     RETURN tile;

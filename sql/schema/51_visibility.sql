@@ -152,6 +152,29 @@ AS $$
     ) p
 $$;
 
+-- What estimates of arrival need of the fixes that the customer may see: (fix_at, lon_deg, lat_deg)
+-- of the newest `at_most`, oldest first, as JSON.
+CREATE FUNCTION customer_view__trail(
+    view customer_view, since timestamptz, before timestamptz, at_most int
+)
+RETURNS text LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT json_agg(json_build_array(h.fix_at, h.lon_deg, h.lat_deg) ORDER BY h.key DESC)
+        FROM (
+            SELECT x.*, row_number() OVER () AS key FROM (
+                SELECT f.fix_at, f.lon_deg, f.lat_deg
+                FROM customer_view__fixes(view, since, before) f
+                ORDER BY f.fix_at DESC, f.boot DESC, f.seq DESC
+                LIMIT at_most
+            ) x
+        ) h
+    );
+END
+$$;
+
 -- The valid ones of links, each a token and the order that it is for. A token expires
 -- limits.customer_token_s after the end of the order.
 CREATE FUNCTION customer_links__good(token_sha256s bytea[], order_ids uuid[])

@@ -103,6 +103,84 @@ BEGIN
 END
 $$;
 
+-- What an answer holds of an order besides the position, as a JSON array in the order of
+-- tracking_api's OrderDetails. Depends on the order's events alone, but for instants of events:
+-- late fixes may move evidence to an earlier one.
+CREATE FUNCTION customer_order__details(of_order_id uuid)
+RETURNS text LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT json_build_array(o.state, o.assignment_no, o.order_seq, r.name, r.lon_deg, r.lat_deg,
+            o.lon_deg, o.lat_deg, p.dwell_min_s, p.pace, a.assigned_at, (
+                SELECT coalesce(json_agg(json_build_array(e.order_seq, e.state, e.source,
+                    coalesce(g.occurred_at, e.occurred_at), e.assignment_no) ORDER BY e.order_seq
+                ), '[]')
+                FROM order_event e
+                LEFT JOIN evidence g ON g.order_id = e.order_id
+                    AND g.assignment_no = e.assignment_no AND g.state = e.state
+                    AND g.source = e.source
+                WHERE e.order_id = o.order_id
+            ))
+        FROM orders o
+        JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+        JOIN policy p ON p.policy_id = o.policy_id
+        LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
+            AND upper_inf(a.visible)
+        WHERE o.order_id = of_order_id
+    );
+END
+$$;
+
+-- What GET, the snapshot of a stream and an order with new events show, for many links: `n` is the
+-- position of a link in the arguments. A caller passes what it holds of each order: details of an
+-- event, and an estimate for an event and a fix. While these are the newest, `details` and `trail`
+-- (the last 5 minutes, without the position) are left out. What may be shown does not depend on
+-- them. The service must not pass on driver_id.
+CREATE FUNCTION customer_tracks_v2(
+    token_sha256s bytea[], order_ids uuid[], known_order_seqs int[],
+    estimated_order_seqs int[], estimated_fix_ats timestamptz[]
+)
+RETURNS TABLE (
+    n int8, now timestamptz, order_seq int, driver_id text,
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8, details text, trail text
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
+    later CONSTANT timestamptz := at + interval '1 hour';
+    trail_since CONSTANT timestamptz := at - interval '5 min';
+    trail_fixes CONSTANT int := 80;  -- 5 min at one every 4 s
+BEGIN
+    RETURN QUERY
+    WITH found AS MATERIALIZED (
+        SELECT k.n, o.order_id, o.order_seq, v AS view
+        FROM customer_links__good(token_sha256s, order_ids) k
+        CROSS JOIN LATERAL (SELECT * FROM orders t WHERE t.order_id = k.order_id OFFSET 0) o
+        LEFT JOIN LATERAL customer_view__of(o.order_id, o.assignment_no) v ON true
+    )
+    -- A function call inside CASE costs nothing where it is not needed. Its plan has its own cache.
+    SELECT f.n, at, f.order_seq, (f.view).driver_id,
+        p.fix_at, p.received_at, p.lon_deg, p.lat_deg, p.accuracy_m, p.speed_mps, p.heading_deg,
+        CASE WHEN known_order_seqs[f.n] IS DISTINCT FROM f.order_seq
+            THEN customer_order__details(f.order_id) END,
+        CASE WHEN p.fix_at > trail_since AND (estimated_order_seqs[f.n] = f.order_seq
+                AND estimated_fix_ats[f.n] = p.fix_at) IS NOT true
+            THEN customer_view__trail(f.view, trail_since, p.fix_at, trail_fixes) END
+    FROM found f
+    LEFT JOIN LATERAL customer_view__position(f.view, later) p ON true;
+END
+$$;
+
 -- What the poll of a stream needs, for many links: the number of the newest event, and the
 -- position. A link without a row is no longer valid.
 CREATE FUNCTION customer_polls_v1(token_sha256s bytea[], order_ids uuid[])

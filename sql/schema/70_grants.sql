@@ -36,7 +36,7 @@ GRANT EXECUTE ON FUNCTION
 TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
-    find_token_v2, record_audit_v1, create_order_v2, command_order_as_staff_v1,
+    find_token_v2, find_tokens_v1, record_audit_v1, create_order_v2, command_order_as_staff_v1,
     replace_customer_token_v1, revoke_customer_tokens_v1, create_policy_v1, change_device_v2,
     change_staff_v1, list_staff_v1, list_devices_v1, open_staff_session_v1, close_staff_session_v1,
     driver_sampling__set_v1, driver_sampling__unpin_v1,
@@ -54,8 +54,8 @@ GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
-    customer_links_v1, customer_tracks_v1, customer_polls_v1, customer_history_v1,
-    customer_watch_v1, customer_cancel_v1, eta_model__read_v1
+    customer_links_v1, customer_tracks_v2, customer_polls_v1, customer_history_v1,
+    customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1
 TO customer;
 
 GRANT EXECUTE ON FUNCTION changed_devices_v2 TO broker_sync;

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -47,6 +47,7 @@ TEST_CLOCK = """
     ALTER FUNCTION apply_order_command_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION nearest_drivers_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_tracks_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION customer_tracks_v2 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_polls_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_history_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER TABLE orders ALTER state_at SET DEFAULT doorstep.clock_timestamp();
@@ -194,6 +195,7 @@ class Fleet:
         history = self.links.execute(query("customer_history"), {**link, **page, "at_most": 5000})
         fixes = [(row["fix_at"], row["received_at"]) for row in history]
         track = self._one(self.links, query("customer_tracks"), links)
+        self._check_service_reads_the_same(links, track)
         poll = self._one(self.links, query("customer_polls"), links)
         trail = zip(track["trail_fix_at"] or (), track["trail_received_at"] or (), strict=True)
         return Shown(
@@ -202,6 +204,21 @@ class Fleet:
             (poll["fix_at"], poll["received_at"]),
             list(trail),
         )
+
+    def _check_service_reads_the_same(self, links: dict[str, Any], track: dict[str, Any]) -> None:
+        """Compare what tracking_api reads (customer_tracks_v2) with customer_tracks_v1."""
+        nothing = dict.fromkeys(("known_order_seqs", "estimated_order_seqs", "estimated_fix_ats"))
+        found = self._one(
+            self.links, query("read_customer_tracks", "queries/customers.sql"), links | nothing
+        )
+        same = ("order_seq", "driver_id", "fix_at", "received_at", "lon_deg", "lat_deg")
+        trail = [datetime.fromisoformat(one[0]) for one in json.loads(found["trail"] or "[]")]
+        if [found[one] for one in same] != [track[one] for one in same]:
+            raise ValueError(f"customer_tracks_v2 shows {found}, v1 {track}")
+        recent_at = found["now"] - timedelta(minutes=5)
+        newest_is_recent = found["fix_at"] is not None and found["fix_at"] > recent_at
+        if newest_is_recent and trail != (track["trail_fix_at"] or []):
+            raise ValueError(f"customer_tracks_v2 has the trail {trail}, v1 {track}")
 
     def command_driver(self, at: datetime, driver_id: str, command: str) -> str:
         self._set_clock(self.commands, at)

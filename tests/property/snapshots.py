@@ -84,6 +84,7 @@ LEFT_OUT = {
         "customer_name": "the client's word, never looked at",
         "forgotten_at": "no case erases anything",
         "idempotency_key": "the client's word; the cases make each order once",
+        "created_by": "whose idempotency_key it is",
     },
     "parked_fix": dict.fromkeys(
         ("parked_id", "parked_at", "fix_at", "received_at", "reason", "content", *MEASURED),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from doorstep.store import fix_writer
+from sql import query
 from tests.factories import AWAY, RESTAURANT, make_fix, make_walk, now, numbered
 from tests.sql.fleet import Fleet
 
@@ -75,3 +78,64 @@ def test_record_fixes__plans_from_when_all_was_empty__read_by_key(fleet: Fleet) 
     assert scanned == dict.fromkeys(TABLES, 0)
     looked_up = {name: after[name][1] - before[name][1] for name in after}
     assert max(looked_up[name] for name in TABLES if name != "fix_history") < OTHERS, looked_up
+
+
+# -- reads ------------------------------------------------------------------------------------
+
+PLACED = """
+WITH s AS (
+    UPDATE driver_state SET duty = 'on_duty', state = 'available', boot = 'b', seq = 1,
+        fix_at = now(), received_at = now(), lon_deg = 11.15 + random() * 0.2,
+        lat_deg = 43.72 + random() * 0.1
+    WHERE driver_id ^@ 'many' RETURNING driver_id, lon_deg, lat_deg
+)
+INSERT INTO driver_cell (driver_id, cell) SELECT driver_id, cell_of(lon_deg, lat_deg) FROM s
+ON CONFLICT (driver_id) DO NOTHING
+"""
+MANY_TOKENS = """
+INSERT INTO access_token (token_sha256, role, order_id)
+SELECT sha256(order_id::text::bytea), 'customer', order_id FROM orders
+"""
+READ_TABLES = """
+SELECT relname AS name, seq_tup_read::int AS scanned FROM pg_stat_xact_user_tables
+WHERE relname IN ('driver_state', 'driver_cell', 'orders', 'assignment', 'access_token',
+    'order_event', 'evidence', 'driver_clock') OR relname ^@ 'fix_history'
+"""
+READS = {
+    "customer_tracks_v2": (
+        "SELECT * FROM customer_tracks_v2(ARRAY(SELECT token_sha256 FROM link),"
+        " ARRAY(SELECT order_id FROM link), NULL, NULL, NULL)"
+    ),
+    "find_tokens_v1": "SELECT * FROM find_tokens_v1(ARRAY(SELECT token_sha256 FROM link))",
+    "nearest_drivers_v1": query("read_nearest_drivers", "queries/fleet.sql").replace(
+        "%(lon_deg)s, %(lat_deg)s, %(limit)s", "11.25, 43.77, 10"
+    ),
+    "fleet_tile_v1": (
+        "SELECT fleet_tile_v1(15, 17407, 11950, NULL, NULL, NULL, 45, 300, 0.5, 1000)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_reads__plans_from_when_all_was_empty__scan_no_table(fleet: Fleet, name: str) -> None:
+    fleet.run("VACUUM ANALYZE")
+    order_id = fleet.assigned_order("d1")
+    fleet.run(
+        "CREATE TEMP TABLE link AS SELECT sha256(order_id::text::bytea) AS token_sha256, order_id"
+        " FROM orders WHERE order_id = %s",
+        order_id,
+    )
+    fleet.run(READS[name])  # plans are made
+    fleet.run(MANY_ORDERS)
+    fleet.add_drivers(*(f"many{n}" for n in range(3000)), on_duty=False)
+    fleet.run(PLACED)
+    fleet.run(MANY_TOKENS)
+    with fleet.conn.transaction():
+        before = {row["name"]: row["scanned"] for row in fleet.run(READ_TABLES)}
+        found = fleet.run(READS[name])
+        scanned = {
+            row["name"]: row["scanned"] - before.get(row["name"], 0)
+            for row in fleet.run(READ_TABLES)
+        }
+    assert len(found) >= 1
+    assert max(scanned.values()) <= 10, scanned

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
+from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import problems
 from doorstep.http.problems import UnusableRequest
-from tracking_api.context import Context, Staff
+from tracking_api.context import AppContext, Context, Staff, admit_staff
 from tracking_api.fleet.dispatch_queries import STUCK_AFTER_MIN, TileFilters
 from tracking_api.fleet.dispatch_schemas import (
     DispatchOrder,
@@ -27,6 +29,7 @@ from tracking_api.orders.schemas import OrderState, order_members
 router = APIRouter(prefix="/fleet", tags=["fleet"])
 
 MAX_ZOOM = 22
+_TILE_NUMBER = re.compile("[0-9]{1,7}")
 TILE_TYPE = "application/vnd.mapbox-vector-tile"
 
 
@@ -111,6 +114,27 @@ async def get_tile(
         complaint = {"loc": "path", "msg": "no such tile", "reason": "out_of_range"}
         raise UnusableRequest([complaint])
     filters = TileFilters(_sorted(state), _sorted(duty), _sorted(presence))
+    return await _answer_tile(context, z, x, y, filters)
+
+
+async def _get_tile_directly(request: Request) -> Response | None:
+    """Without filters."""
+    texts = [request.path_params[name] for name in "zxy"]
+    if request.scope["query_string"] or not all(_TILE_NUMBER.fullmatch(one) for one in texts):
+        return None
+    z, x, y = map(int, texts)
+    if z > MAX_ZOOM or max(x, y) >= 2**z:
+        return None
+    context, _ = await admit_staff(request)
+    return await _answer_tile(context, z, x, y, TileFilters())
+
+
+DIRECT = [DirectRoute("/fleet/tiles/{z}/{x}/{y}.mvt", _get_tile_directly)]
+
+
+async def _answer_tile(
+    context: AppContext, z: int, x: int, y: int, filters: TileFilters
+) -> Response:
     tile = await context.tiles.get(z, x, y, filters)
     headers = {"Cache-Control": f"private, max-age={FRESH_FOR_S:g}"}
     return Response(tile, media_type=TILE_TYPE, headers=headers)

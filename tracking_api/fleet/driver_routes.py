@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from doorstep.fix.instants import MAX_EPOCH_MS
+from doorstep.http.direct_routes import DirectRoute, query_of
 from doorstep.http.openapi import DriverId, json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.sampling import SamplingPolicy
-from tracking_api.context import AppContext, Context, Staff
+from tracking_api.context import AppContext, Context, Staff, admit_staff
 from tracking_api.fleet.queries import POSITION_COLUMNS
 from tracking_api.fleet.schemas import (
     DriverAnswer,
@@ -64,6 +65,34 @@ async def get_nearest(
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
 ) -> Response:
     """Drivers on duty without an order whose newest fix is at most 5 minutes old."""
+    return await _answer_nearest(context, lon_deg, lat_deg, limit)
+
+
+async def _get_nearest_directly(request: Request) -> Response | None:
+    query = query_of(request, _NEAREST_QUERY)
+    try:
+        wanted = msgspec.convert(query, _Nearest, strict=False)
+    except msgspec.ValidationError:
+        return None
+    context, _ = await admit_staff(request)
+    return await _answer_nearest(context, wanted.lon_deg, wanted.lat_deg, wanted.limit)
+
+
+DIRECT = [DirectRoute("/drivers/nearest", _get_nearest_directly)]
+
+
+class _Nearest(msgspec.Struct):
+    lon_deg: Annotated[float, msgspec.Meta(ge=-180, le=180)]
+    lat_deg: Annotated[float, msgspec.Meta(ge=-90, le=90)]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
+
+
+_NEAREST_QUERY = frozenset(_Nearest.__struct_fields__)
+
+
+async def _answer_nearest(
+    context: AppContext, lon_deg: float, lat_deg: float, limit: int
+) -> Response:
     now, found = await context.stores.drivers.read_nearest(lon_deg, lat_deg, limit)
     drivers = [
         {

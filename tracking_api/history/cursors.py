@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 
 from doorstep.http.problems import UnusableRequest
-from tracking_api.history.queries import FixKey
+from tracking_api.history.fixes import FixKey
 
 _FIX_KEY = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]{8,15}\+00:00) (-?\d{1,19}) ([A-Za-z0-9_-]{0,64})")
 

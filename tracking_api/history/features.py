@@ -13,6 +13,7 @@ import numpy as np
 
 from doorstep.geo import EARTH_RADIUS_M, distance_m
 from doorstep.http.instants import format_instant
+from tracking_api.history.fixes import Floats, PackedFixes
 from tracking_api.track.visibility import Position
 
 JUMP_MPS = 70.0  # 252 km/h: no courier
@@ -44,24 +45,38 @@ class Jumps:
 def flag_jumps(trail: Sequence[Position]) -> list[bool]:
     """Return for each position of a trail (oldest first) whether it is a jump, as Jumps does."""
     flags = [False] * len(trail)
+    lon, lat, at_s = _columns(trail)
+    fast_steps = _fast_steps(lon, lat, at_s)
+    if not any(fast_steps):
+        return flags
+    places = list(zip(lon.tolist(), lat.tolist(), strict=True))
+    seconds = at_s.tolist()
     on_line = 0  # index of the last position on the line
-    fast_steps = _fast_steps(trail)
     for n in range(1, len(trail)):
         after_jump = on_line != n - 1
-        too_fast = _too_fast(trail[on_line], trail[n]) if after_jump else fast_steps[n - 1]
+        too_fast = fast_steps[n - 1]
+        if after_jump:
+            apart_m = distance_m(places[on_line], places[n])
+            too_fast = apart_m > JUMP_MPS * abs(seconds[n] - seconds[on_line])
         if too_fast and after_jump:  # two jumps that agree are the driver's real place
-            agree = trail[n - 1].fix_at < trail[n].fix_at and not fast_steps[n - 1]
-            too_fast = not agree
+            too_fast = seconds[n - 1] >= seconds[n] or fast_steps[n - 1]
         flags[n] = too_fast
         if not too_fast:
             on_line = n
     return flags
 
 
-def _fast_steps(trail: Sequence[Position]) -> list[bool]:
-    """Return for each step between neighbours whether it is too fast: `_too_fast`, vectorized."""
+def _columns(trail: Sequence[Position]) -> tuple[Floats, Floats, Floats]:
+    """Return longitudes, latitudes and epoch seconds."""
+    if isinstance(trail, PackedFixes):
+        return trail.places[:, 0], trail.places[:, 1], trail.instants_us[:, 0] / 1e6
     columns = [(one.lon_deg, one.lat_deg, one.fix_at.timestamp()) for one in trail]
     lon, lat, at_s = np.array(columns, np.float64).reshape(-1, 3).T
+    return lon, lat, at_s
+
+
+def _fast_steps(lon: Floats, lat: Floats, at_s: Floats) -> list[bool]:
+    """Return for each step between neighbours whether it is too fast: `_too_fast`, vectorized."""
     lon, lat = np.radians(lon), np.radians(lat)
     half = np.sin(np.diff(lat) / 2) ** 2
     half += np.cos(lat[:-1]) * np.cos(lat[1:]) * np.sin(np.diff(lon) / 2) ** 2

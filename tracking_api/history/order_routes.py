@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime
 
-from doorstep.credentials import token_sha256
 from doorstep.errors import BadLink
+from doorstep.http.instants import QueryInstant
 from doorstep.http.openapi import problems
 from tracking_api.context import Context, LinkTokenFound, client_address
 from tracking_api.history.features import MAX_POINTS, feature_collection
+from tracking_api.history.pacing import off_the_loop
 from tracking_api.track.presenters import encode_json
 from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
 from tracking_api.track.visibility import Position
@@ -39,15 +38,18 @@ async def get_history(
     order_id: OrderIdText,
     token: LinkTokenFound,
     context: Context,
-    from_at: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    to_at: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+    from_at: Annotated[QueryInstant | None, Query(alias="from")] = None,
+    to_at: Annotated[QueryInstant | None, Query(alias="to")] = None,
 ) -> Response:
     """The current assignment's track: for its customer until it ends, for staff always.
 
     `from` is inclusive, `to` is exclusive.
     """
     link, holder = await context.links.authorize(order_id, token, client_address(request))
-    context.history_limiter.take(token_sha256(token or "").hex())
+    if holder is not None:
+        context.limit_staff_history(holder)
+    else:
+        context.history_limiter.take(str(link.order_id))
     context.note_read(request, holder)
     trail: list[Position] | None
     if link.is_staff:
@@ -60,7 +62,7 @@ async def get_history(
         )
     if trail is None:
         raise BadLink
-    body = await asyncio.to_thread(_encode, trail)  # 10,000 fixes take tens of milliseconds
+    body = await off_the_loop(len(trail), _encode, trail)
     return Response(body, media_type="application/geo+json")
 
 

@@ -11,36 +11,19 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from doorstep.errors import UnknownDriver
-from doorstep.store.deadline import fetch_all, run_command
+from doorstep.store.deadline import fetch_all, fetch_rows, run_command
 from doorstep.store.pool import Pool
 from sql import query
 from tracking_api.fleet.viewports import Box
+from tracking_api.history.chunks import Chunk
+from tracking_api.history.fixes import FIRST_SEQ, FixKey, HistoricFix, PackedFixes
+from tracking_api.history.pacing import off_the_loop
 from tracking_api.track.visibility import Position
 
 SQL_FILE = "queries/history.sql"
 MAX_REPLAYED_DRIVERS = 500
 REPLAY_STEPS = 240
-FIRST_SEQ = -(2**63)
-
-
-class FixKey(NamedTuple):
-    """The place of a fix in its driver's history."""
-
-    fix_at: datetime
-    boot: str
-    seq: int
-
-
-class HistoricFix(Position, frozen=True, kw_only=False):
-    """One fix of a driver's history."""
-
-    boot: str = ""
-    seq: int = 0
-
-    @property
-    def key(self) -> FixKey:
-        """Its place in the history."""
-        return FixKey(self.fix_at, self.boot, self.seq)
+PACKED_FIX_BYTES = 10
 
 
 class Replay(NamedTuple):
@@ -71,7 +54,7 @@ class HistoryStore(Protocol):
         to_at: datetime,
         limit: int,
         after: FixKey | None = None,
-    ) -> list[HistoricFix]: ...
+    ) -> Sequence[HistoricFix]: ...
 
     async def read_replay(self, box: Box, from_at: datetime, to_at: datetime) -> Replay: ...
 
@@ -100,7 +83,7 @@ class HistoryQueries:
         rows = await fetch_all(self.pool, query("read_order_history", SQL_FILE), parameters)
         if not rows:
             return None
-        return [Position(*row) for row in rows if row[0] is not None]
+        return await off_the_loop(len(rows), _positions, rows)
 
     async def read_driver_history(
         self,
@@ -109,10 +92,10 @@ class HistoryQueries:
         to_at: datetime,
         limit: int,
         after: FixKey | None = None,
-    ) -> list[HistoricFix]:
+    ) -> Sequence[HistoricFix]:
         """Read a page of a driver's fixes, oldest first. Raises UnknownDriver."""
 
-        async def read(conn: AsyncConnection[Any]) -> list[HistoricFix]:
+        async def read(conn: AsyncConnection[Any]) -> Sequence[HistoricFix]:
             found = await _driver_fixes(conn, driver_id, from_at, to_at, limit, after)
             if not found:
                 cursor = await conn.execute(
@@ -141,6 +124,10 @@ class HistoryQueries:
         return Replay(step_s, driver_ids, len(rows) > MAX_REPLAYED_DRIVERS, fixes)
 
 
+def _positions(rows: Sequence[Sequence[Any]]) -> list[Position]:
+    return [Position(*row) for row in rows if row[0] is not None]
+
+
 async def _driver_fixes(
     conn: AsyncConnection[Any],
     driver_id: str,
@@ -148,11 +135,11 @@ async def _driver_fixes(
     to_at: datetime,
     limit: int,
     after: FixKey | None,
-) -> list[HistoricFix]:
+) -> Sequence[HistoricFix]:
     """Read day by day: packed fixes are unpacked before LIMIT applies."""
     key = after or FixKey(from_at, "", FIRST_SEQ)
     statement = query("read_driver_history", SQL_FILE)
-    found: list[HistoricFix] = []
+    found: Sequence[HistoricFix] = []
     since = max(from_at, key.fix_at)
     while since < to_at and len(found) < limit:
         until = min(to_at, _next_day(since))
@@ -166,13 +153,23 @@ async def _driver_fixes(
             "limit": limit - len(found),
         }
         cursor = await conn.execute(statement, parameters, binary=True)
-        found += [HistoricFix(*row) for row in await cursor.fetchall()]
+        rows = await fetch_rows(cursor)
+        fixes = sum(len(row[-1]) // PACKED_FIX_BYTES if row[-1] else 1 for row in rows)
+        page = await off_the_loop(fixes, _fixes_of, rows, since, until, key, limit - len(found))
+        found = [*found, *page] if found else page  # one day's may be columns
         since = until
     return found
 
 
+def _fixes_of(
+    rows: Sequence[Sequence[Any]], since: datetime, until: datetime, after: FixKey, limit: int
+) -> Sequence[HistoricFix]:
+    """Return the fixes of a day's rows: either fixes, or chunks with more than the range."""
+    if not rows or rows[0][-1] is None:
+        return [HistoricFix(*row[:9]) for row in rows]
+    chunks = [Chunk(row[0], row[7], row[9], row[10], row[8], row[11]) for row in rows]
+    return PackedFixes.of(chunks, since, until, after)[:limit]
+
+
 def _next_day(at: datetime) -> datetime:
-    try:
-        return datetime.combine(at.astimezone(UTC).date() + timedelta(days=1), time(), UTC)
-    except OverflowError:  # the last day of year 9999
-        return datetime.max.replace(tzinfo=at.tzinfo)
+    return datetime.combine(at.astimezone(UTC).date() + timedelta(days=1), time(), UTC)

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
+import msgspec
+import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import AwareDatetime
 from starlette.responses import Response, StreamingResponse
 
+from doorstep.fix import ID_PATTERN
+from doorstep.http.direct_routes import DirectRoute, query_of
+from doorstep.http.instants import QueryInstant, is_usable_instant
 from doorstep.http.openapi import DriverId, problems
 from doorstep.http.problems import UnusableRequest
-from tracking_api.context import AppContext, Context, Staff
+from doorstep.store.records import Token
+from tracking_api.context import AppContext, Context, Staff, admit_staff
 from tracking_api.fleet.viewports import BoxQuery, parse_box
 from tracking_api.history.cursors import decode_fix_key, encode_fix_key
 from tracking_api.history.exports import MEDIA_TYPES, WRITERS, ExportKind, Writer
 from tracking_api.history.features import MAX_POINTS, flag_jumps
-from tracking_api.history.queries import HistoricFix
+from tracking_api.history.fixes import HistoricFix, PackedFixes, values_or_none
+from tracking_api.history.pacing import off_the_loop
+from tracking_api.history.queries import Replay
 from tracking_api.history.schemas import DriverHistory, FleetHistory
 from tracking_api.track.presenters import encode_json
 from tracking_api.track.visibility import Position
@@ -26,6 +34,7 @@ router = APIRouter(tags=["fleet"])
 
 MAX_DRIVER_RANGE = timedelta(days=31)
 MAX_FLEET_RANGE = timedelta(hours=24)
+EXPORT_COST = 10  # a file of 31 days has as many pages as 30 histories
 HISTORY_COLUMNS = [
     "fix_at_ms",
     "received_at_ms",
@@ -41,8 +50,8 @@ Range = tuple[datetime, datetime]
 
 
 async def _range(
-    from_at: Annotated[AwareDatetime, Query(alias="from", description="Inclusive.")],
-    to_at: Annotated[AwareDatetime, Query(alias="to", description="Exclusive.")],
+    from_at: Annotated[QueryInstant, Query(alias="from", description="Inclusive.")],
+    to_at: Annotated[QueryInstant, Query(alias="to", description="Exclusive.")],
 ) -> Range:
     return checked_range(from_at, to_at, MAX_DRIVER_RANGE)
 
@@ -71,7 +80,7 @@ def checked_range(from_at: datetime, to_at: datetime, longest: timedelta) -> Ran
 async def get_driver_history(
     request: Request,
     driver_id: DriverId,
-    _: Staff,
+    holder: Staff,
     context: Context,
     between: TimeRange,
     limit: Annotated[int, Query(ge=1, le=MAX_POINTS)] = MAX_POINTS,
@@ -79,6 +88,46 @@ async def get_driver_history(
 ) -> Response:
     """Oldest first; `columns` names the values of each row. `Link: …; rel="next"` leads to the next
     page. `jump` is computed within a page. At most 31 days."""
+    return await _answer_history(request, holder, context, driver_id, between, limit, cursor)
+
+
+class _HistoryQuery(msgspec.Struct):
+    since: Annotated[datetime, msgspec.Meta(tz=True)] = msgspec.field(name="from")
+    before: Annotated[datetime, msgspec.Meta(tz=True)] = msgspec.field(name="to")
+
+
+_HISTORY_QUERY = frozenset(("from", "to"))
+_DRIVER_ID = re.compile(ID_PATTERN)
+
+
+async def _get_driver_history_directly(request: Request) -> Response | None:
+    """The first page."""
+    driver_id = request.path_params["driver_id"]
+    try:
+        wanted = msgspec.convert(query_of(request, _HISTORY_QUERY), _HistoryQuery, strict=False)
+    except msgspec.ValidationError:
+        return None
+    between = wanted.since, wanted.before
+    if not (_DRIVER_ID.fullmatch(driver_id) and all(map(is_usable_instant, between))):
+        return None
+    context, holder = await admit_staff(request)
+    between = checked_range(*between, MAX_DRIVER_RANGE)
+    return await _answer_history(request, holder, context, driver_id, between, MAX_POINTS, None)
+
+
+DIRECT = [DirectRoute("/drivers/{driver_id}/history", _get_driver_history_directly)]
+
+
+async def _answer_history(
+    request: Request,
+    holder: Token,
+    context: AppContext,
+    driver_id: str,
+    between: Range,
+    limit: int,
+    cursor: str | None,
+) -> Response:
+    context.limit_staff_history(holder)
     after = decode_fix_key(cursor) if cursor is not None else None
     found = await context.stores.history.read_driver_history(driver_id, *between, limit + 1, after)
     page = found[:limit]
@@ -88,14 +137,26 @@ async def get_driver_history(
         next_cursor = encode_fix_key(page[-1].key)
         following = request.url.include_query_params(cursor=next_cursor)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    body = await off_the_loop(len(page), _encode_page, driver_id, page, next_cursor)
+    return Response(body, media_type="application/json", headers=headers)
+
+
+def _encode_page(driver_id: str, page: Sequence[Position], next_cursor: str | None) -> bytes:
     flags = flag_jumps(page)
-    body = {
-        "driver_id": driver_id,
-        "columns": HISTORY_COLUMNS,
-        "fixes": [_row(one, jump) for one, jump in zip(page, flags, strict=True)],
-        "next_cursor": next_cursor,
-    }
-    return _json(body, headers)
+    if isinstance(page, PackedFixes):
+        ms = np.round(page.instants_us / 1000).astype(np.int64).tolist()
+        columns = zip(ms, page.places.tolist(), values_or_none(page.extras), flags, strict=True)
+        rows = [[*at, *place, *extra, jump] for at, place, extra, jump in columns]
+    else:
+        rows = [_row(one, jump) for one, jump in zip(page, flags, strict=True)]
+    return encode_json(
+        {
+            "driver_id": driver_id,
+            "columns": HISTORY_COLUMNS,
+            "fixes": rows,
+            "next_cursor": next_cursor,
+        }
+    )
 
 
 @router.get(
@@ -115,9 +176,10 @@ async def get_driver_history(
     response_class=Response,
 )
 async def download_driver_history(
-    driver_id: DriverId, kind: ExportKind, _: Staff, context: Context, between: TimeRange
+    driver_id: DriverId, kind: ExportKind, holder: Staff, context: Context, between: TimeRange
 ) -> Response:
     """Streamed page by page. At most 31 days."""
+    context.limit_staff_history(holder, EXPORT_COST)
     first = await context.stores.history.read_driver_history(driver_id, *between, MAX_POINTS)
     writer = WRITERS[kind](driver_id)
     name = f"{driver_id}-{between[0]:%Y%m%dT%H%M%S}.{kind}"
@@ -129,11 +191,11 @@ async def download_driver_history(
 
 
 async def _write_pages(
-    context: AppContext, driver_id: str, between: Range, writer: Writer, page: list[HistoricFix]
+    context: AppContext, driver_id: str, between: Range, writer: Writer, page: Sequence[HistoricFix]
 ) -> AsyncIterator[str]:
     yield writer.head()
     while page:
-        yield writer.page(page)
+        yield await off_the_loop(len(page), writer.page, page)
         if len(page) < MAX_POINTS:
             break
         page = await context.stores.history.read_driver_history(
@@ -149,20 +211,26 @@ async def _write_pages(
     response_model=FleetHistory,
 )
 async def get_fleet_history(
-    _: Staff,
+    holder: Staff,
     context: Context,
-    from_at: Annotated[AwareDatetime, Query(alias="from", description="Inclusive.")],
-    to_at: Annotated[AwareDatetime, Query(alias="to", description="Exclusive.")],
+    from_at: Annotated[QueryInstant, Query(alias="from", description="Inclusive.")],
+    to_at: Annotated[QueryInstant, Query(alias="to", description="Exclusive.")],
     bbox: BoxQuery = None,
 ) -> Response:
     """The drivers that are in it now, at most 500; at most 240 places of each.
 
     `fixes` are rows of `columns`; `driver` is an index into `driver_ids`. At most 24 hours.
     """
+    context.limit_staff_history(holder)
     between = checked_range(from_at, to_at, MAX_FLEET_RANGE)
     found = await context.stores.history.read_replay(parse_box(bbox), *between)
+    body = await off_the_loop(len(found.fixes), _encode_replay, found)
+    return Response(body, media_type="application/json")
+
+
+def _encode_replay(found: Replay) -> bytes:
     numbers = {driver_id: n for n, driver_id in enumerate(found.driver_ids)}
-    return _json(
+    return encode_json(
         {
             "step_s": found.step_s,
             "driver_ids": found.driver_ids,
@@ -191,7 +259,3 @@ def _row(position: Position, jump: bool) -> list[Any]:
 
 def _ms(instant: datetime) -> int:
     return round(instant.timestamp() * 1000)
-
-
-def _json(body: object, headers: dict[str, str] | None = None) -> Response:
-    return Response(encode_json(body), media_type="application/json", headers=headers)

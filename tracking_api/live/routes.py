@@ -9,22 +9,31 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
+from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import problems
-from tracking_api.context import AppContext, Context, LinkTokenFound, client_address
+from tracking_api.context import (
+    AppContext,
+    Context,
+    LinkTokenFound,
+    client_address,
+    context_of,
+    read_link_token,
+)
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.websocket import accept_handshake
 from tracking_api.origin import check_origin
-from tracking_api.track.routes import OPTIONAL_TOKEN, OrderIdText
+from tracking_api.track.routes import MAX_ORDER_ID, OPTIONAL_TOKEN, OrderIdText
 from tracking_api.track.visibility import TrackLink
 
 router = APIRouter(prefix="/track/{order_id}", tags=["live"])
 
-LastEventId = Annotated[str | None, Header(max_length=40)]
+MAX_EVENT_ID = 40
+LastEventId = Annotated[str | None, Header(max_length=MAX_EVENT_ID)]
 Cursor = Annotated[
     str | None,
     Query(
         alias="last_event_id",
-        max_length=40,
+        max_length=MAX_EVENT_ID,
         description="The id of the last frame seen, for clients that cannot send the header.",
     ),
 ]
@@ -81,6 +90,21 @@ async def follow_order(
     """The first frame is the answer of GET /track. `Last-Event-ID` resumes after that event."""
     link, sha256 = await _authorize(request, order_id, token, context)
     return OrderStream(context, link, sha256, last_event_id or cursor)
+
+
+async def _follow_order_directly(request: Request) -> Response | None:
+    """Without a query: EventSource resumes with the header."""
+    order_id, last_event_id = request.path_params["order_id"], request.headers.get("last-event-id")
+    if len(order_id) > MAX_ORDER_ID or len(last_event_id or "") > MAX_EVENT_ID:
+        return None
+    if request.scope["query_string"]:
+        return None
+    context = context_of(request)
+    link, sha256 = await _authorize(request, order_id, read_link_token(request), context)
+    return OrderStream(context, link, sha256, last_event_id)
+
+
+DIRECT = [DirectRoute("/track/{order_id}/stream", _follow_order_directly)]
 
 
 @router.get(

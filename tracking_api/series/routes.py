@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from doorstep.fix import ID_PATTERN
+from doorstep.http.instants import QueryInstant
 from doorstep.http.openapi import DriverId, problems
 from doorstep.http.problems import UnusableRequest
 from tracking_api.context import AppContext, Context, Staff, StaffToken
@@ -22,8 +22,8 @@ router = APIRouter(prefix="/series", tags=["series"])
 DEFAULT_RANGE = timedelta(hours=1)
 
 NamePart = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
-FromAt = Annotated[AwareDatetime | None, Query(alias="from")]
-ToAt = Annotated[AwareDatetime | None, Query(alias="to")]
+FromAt = Annotated[QueryInstant | None, Query(alias="from")]
+ToAt = Annotated[QueryInstant | None, Query(alias="to")]
 Points = Annotated[int, Query(ge=2, le=MAX_POINTS)]
 
 
@@ -126,11 +126,8 @@ async def _sample(
 
 def _range(from_at: datetime | None, to_at: datetime | None) -> tuple[datetime, datetime]:
     """Return the range with defaults. Raises UnusableRequest for an empty one."""
-    try:
-        to_at = to_at or (from_at + DEFAULT_RANGE if from_at else datetime.now(UTC))
-        from_at = from_at or to_at - DEFAULT_RANGE
-    except OverflowError:
-        from_at = to_at = datetime.now(UTC)
+    to_at = to_at or (from_at + DEFAULT_RANGE if from_at else datetime.now(UTC))
+    from_at = from_at or to_at - DEFAULT_RANGE
     if from_at >= to_at:
         complaint = {"loc": "query.from", "msg": "is not before `to`", "reason": "out_of_range"}
         raise UnusableRequest([complaint])

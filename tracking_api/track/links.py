@@ -18,7 +18,6 @@ from doorstep.http.guarded_protocol import note_good_token
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import FindToken
 from doorstep.store.records import Token
-from tracking_api.track.queries import TrackReader
 from tracking_api.track.visibility import TrackedOrder, TrackLink
 
 COOKIE = "doorstep_track"
@@ -29,18 +28,21 @@ NO_ORDER_ID = UUID(int=0)  # read in place of a malformed id, so that every link
 BURST_BAD_LINKS = 60  # a page left open after its order ended polls once a second
 
 
+ReadTrack = Callable[[TrackLink], Awaitable[TrackedOrder | None]]
+
+
 class CustomerDoor(NamedTuple):
     """How customers read: by their link, which the database checks."""
 
     is_good: Callable[[TrackLink], Awaitable[bool | None]]
-    reader: TrackReader
+    read_track: ReadTrack
 
 
 class StaffDoor(NamedTuple):
     """How staff read: by their token."""
 
     find_token: FindToken
-    reader: TrackReader
+    read_track: ReadTrack
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +78,26 @@ class Links:
     async def read_track(
         self, order_id: str, token: str | None, address: str
     ) -> tuple[TrackedOrder, Token | None]:
-        """Check the token and read the order: for its customer in one round trip.
+        """Check the token and read the order: for its customer in one round trip, which
+        concurrent requests share.
 
         Returns staff's token with it. Raises like `authorize`.
         """
         started_s = asyncio.get_running_loop().time()
         link = TrackLink(_parse_order_id(order_id), token_sha256(token or ""))
         if self.customers is not None:
-            found = await self.customers.reader.read_tracks([link])
-            if link in found:
+            found = await self.customers.read_track(link)
+            if found is not None:
                 note_good_token()
                 self.note_watched(link)
-                return found[link], None
+                return found, None
         holder = await self._find_staff(link)
         if self.staff is not None and holder is not None:
             link = TrackLink(link.order_id)
-            found = await self.staff.reader.read_tracks([link])
-            if link in found:
+            found = await self.staff.read_track(link)
+            if found is not None:
                 self.note_watched(link)
-                return found[link], holder
+                return found, holder
         return await self.refuse(started_s, address)
 
     async def _find_staff(self, link: TrackLink) -> Token | None:

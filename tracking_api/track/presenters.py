@@ -6,7 +6,9 @@ fifth of pydantic models. Instants are RFC 3339 texts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -82,6 +84,21 @@ def track_members(
             for event in order.events
         ],
     }
+
+
+def track_etag(members: Mapping[str, Any]) -> str:
+    """Return the weak ETag of a TrackAnswer's members: of all but what only the clock changes.
+
+    Those are the position's age (not its freshness) and the seconds left.
+    """
+    position, eta = members["position"], members["eta"]
+    properties = position and {**position["properties"], "age_s": None}
+    stable = {
+        **members,
+        "position": position and [position["geometry"], properties],
+        "eta": eta and {**eta, "seconds": None},
+    }
+    return f'W/"{blake2b(encode_json(stable), digest_size=12).hexdigest()}"'
 
 
 def encode_track(order: TrackedOrder, estimate: EstimateArrival = estimate_arrival) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -13,6 +14,7 @@ from doorstep.store.pool import Pool
 from sql import query
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S
 from tracking_api.track.visibility import (
+    EstimateKey,
     Event,
     OrderPoll,
     Position,
@@ -25,16 +27,22 @@ SQL_FILE = "queries/track.sql"
 TRAIL_POINTS = 80  # 5 min at one fix every 4 s, and a few more
 
 _decode_events = msgspec.json.Decoder(list[Event]).decode
-_decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
+decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
+
+
+HeldEstimate = Callable[[UUID], EstimateKey | None]
 
 
 class TrackReader(Protocol):
     """Orders under way, for the holders of links. Errors are DoorstepErrors.
 
-    A link that may see nothing is left out.
+    A link that may see nothing is left out. `held` returns what the caller's estimate of an order
+    holds for: the trail may be omitted while that is the newest.
     """
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]: ...
+    async def read_tracks(
+        self, links: Sequence[TrackLink], held: HeldEstimate | None = None
+    ) -> dict[TrackLink, TrackedOrder]: ...
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]: ...
 
@@ -47,8 +55,12 @@ class TrackQueries:
 
     pool: Pool
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
-        """Read orders in full. Unknown ones are left out."""
+    async def read_tracks(
+        self,
+        links: Sequence[TrackLink],
+        held: HeldEstimate | None = None,  # noqa: ARG002 - trails are read all the same
+    ) -> dict[TrackLink, TrackedOrder]:
+        """Read orders in full, with their trails. Unknown ones are left out."""
         parameters = {
             "order_ids": [link.order_id for link in links],
             "trail_s": OBSERVED_WITHIN_S,
@@ -98,6 +110,6 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         assigned_at=assigned_at,
         driver_id=driver_id,
         pace=pace,
-        trail=_decode_trail(trail),
+        trail=decode_trail(trail),
         events=_decode_events(events),
     )

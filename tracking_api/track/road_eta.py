@@ -14,7 +14,13 @@ from doorstep.telemetry import get_logger
 from eta.estimate import Estimate, Estimator, Observation, Task
 from eta.model import EtaModel, Phase
 from tracking_api.track.straight_eta import Eta, estimate_arrival
-from tracking_api.track.visibility import STALE_WITHIN_S, Position, TrackedOrder, age_s
+from tracking_api.track.visibility import (
+    STALE_WITHIN_S,
+    EstimateKey,
+    Position,
+    TrackedOrder,
+    age_s,
+)
 
 EstimateArrival = Callable[[TrackedOrder], Eta | None]
 ReadModel = Callable[[int], Awaitable[EtaModel | None]]
@@ -39,7 +45,13 @@ class RoadEta:
 
     def __init__(self, estimator: Estimator | None = None) -> None:
         self._estimator = estimator
-        self._estimates: OrderedDict[tuple[UUID, int, datetime], Estimate] = OrderedDict()
+        # by order: the event and the fix that the estimate holds for
+        self._estimates: OrderedDict[UUID, tuple[EstimateKey, Estimate]] = OrderedDict()
+
+    def held(self, order_id: UUID) -> EstimateKey | None:
+        """Return the event and the fix for which an order's estimate is held."""
+        held = self._estimates.get(order_id)
+        return held[0] if held is not None else None
 
     async def keep_model_current(self, read_model: ReadModel) -> None:
         """Load the street graph in another thread, then newer models until cancelled."""
@@ -69,13 +81,16 @@ class RoadEta:
             return None
         if self._estimator is None:
             return estimate_arrival(order)
-        key = (order.order_id, order.order_seq, position.fix_at)
-        estimate = self._estimates.get(key)
+        key = EstimateKey(order.order_seq, position.fix_at)
+        held = self._estimates.get(order.order_id)
+        if held is not None and held[0] == key:
+            return _eta_of(order, position, held[1], self._estimator.model)
+        estimate = self._estimator.estimate(_task(order, position, phase))
         if estimate is None:
-            estimate = self._estimator.estimate(_task(order, position, phase))
-            if estimate is None:
-                return estimate_arrival(order)
-            self._estimates[key] = estimate
+            return estimate_arrival(order)
+        if not order.is_trail_omitted:  # omitted for an estimate that has since been replaced
+            self._estimates.pop(order.order_id, None)
+            self._estimates[order.order_id] = key, estimate
             if len(self._estimates) > MAX_ESTIMATES:
                 self._estimates.popitem(last=False)
         return _eta_of(order, position, estimate, self._estimator.model)

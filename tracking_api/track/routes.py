@@ -7,11 +7,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 
 from doorstep.errors import BadLink
+from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
-from tracking_api.context import Context, LinkTokenFound, client_address
+from tracking_api.context import (
+    AppContext,
+    Context,
+    LinkTokenFound,
+    client_address,
+    context_of,
+    read_link_token,
+)
 from tracking_api.track.links import COOKIE, COOKIE_MAX_AGE_S
-from tracking_api.track.presenters import encode_track
+from tracking_api.track.presenters import encode_json, track_etag, track_members
 from tracking_api.track.schemas import LinkToken, TrackAnswer
 
 # A request without a token gets the same 404 as one with a bad token.
@@ -20,26 +28,57 @@ OPTIONAL_TOKEN: dict[str, Any] = {"security": [{"HTTPBearer": []}, {}]}
 router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
 session_router = APIRouter(prefix="/track/{order_id}", tags=["tracking"])
 
+MAX_ORDER_ID = 200
 OrderIdText = Annotated[
     str,
-    Path(description="Anything that is no order of this token's is one same 404.", max_length=200),
+    Path(
+        description="Anything that is no order of this token's is one same 404.",
+        max_length=MAX_ORDER_ID,
+    ),
 ]
 
 
 @router.get(
     "",
     summary="Where is my order?",
-    responses=problems(404, 429),
+    responses={
+        304: {"description": "Nothing has changed since the `ETag` in `If-None-Match`."},
+        **problems(404, 429),
+    },
     response_model=TrackAnswer,
     openapi_extra=OPTIONAL_TOKEN,
 )
 async def get_track(
     request: Request, order_id: OrderIdText, token: LinkTokenFound, context: Context
 ) -> Response:
-    """The order's state and events, and the driver's position while one is under way with it."""
+    """The order's state and events, and the driver's position while one is under way with it.
+
+    Read from the database for each request. `ETag` is of all but `age_s` and `seconds`.
+    """
+    return await _answer(request, order_id, token, context)
+
+
+async def _get_track_directly(request: Request) -> Response | None:
+    order_id = request.path_params["order_id"]
+    if len(order_id) > MAX_ORDER_ID:
+        return None
+    return await _answer(request, order_id, read_link_token(request), context_of(request))
+
+
+DIRECT = [DirectRoute("/track/{order_id}", _get_track_directly)]
+
+
+async def _answer(
+    request: Request, order_id: str, token: str | None, context: AppContext
+) -> Response:
     order, staff = await context.links.read_track(order_id, token, client_address(request))
     context.note_read(request, staff)
-    return Response(encode_track(order, context.estimate), media_type="application/json")
+    members = track_members(order, context.estimate)
+    etag = track_etag(members)
+    known = request.headers.get("if-none-match", "")
+    if etag in known or known.strip() == "*":
+        return Response(status_code=304, headers={"ETag": etag})
+    return Response(encode_json(members), media_type="application/json", headers={"ETag": etag})
 
 
 @session_router.post(

@@ -33,6 +33,13 @@ class TrackLink(NamedTuple):
         return self.token_sha256 is None
 
 
+class EstimateKey(NamedTuple):
+    """What an estimate of arrival holds for: the order's newest event, and the driver's fix."""
+
+    order_seq: int
+    fix_at: datetime
+
+
 class Position(msgspec.Struct, frozen=True):
     """A driver's fix, with the columns that answers show."""
 
@@ -79,7 +86,8 @@ class TrackedOrder:
 
     `position` is the newest fix that may be shown, `trail` are the fixes before it, oldest first.
     `driver_id` and `assigned_at` are of the assignment whose viewer may look now; `driver_id` is
-    never part of an answer. `pace` is the speed-up of a demo's clock.
+    never part of an answer. `pace` is the speed-up of a demo's clock. `is_trail_omitted` says that
+    the reader holds an estimate for this event and fix, so the trail was not read.
     """
 
     now: datetime
@@ -97,6 +105,7 @@ class TrackedOrder:
     pace: float = 1.0
     trail: list[TrailPoint] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    is_trail_omitted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,9 @@ class World:
         self._need()
         return {link: True for link in links if self._is_good(link)}
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+    async def read_tracks(
+        self, links: Sequence[TrackLink], held: object = None
+    ) -> dict[TrackLink, TrackedOrder]:
         self._need()
         found = [(link, await self._track(link)) for link in links]
         return {link: one for link, one in found if one is not None}

@@ -24,7 +24,8 @@ from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import Order, Token
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
-from tracking_api.history.queries import HistoricFix, Replay
+from tracking_api.history.fixes import HistoricFix
+from tracking_api.history.queries import Replay
 from tracking_api.orders.queries import OrderKey
 from tracking_api.track.customer_queries import CancelledOrder
 from tracking_api.track.visibility import (
@@ -178,7 +179,9 @@ class MemoryStore:
     async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]:
         return {link: True for link in links if self._is_good(link)}
 
-    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
+    async def read_tracks(
+        self, links: Sequence[TrackLink], held: object = None
+    ) -> dict[TrackLink, TrackedOrder]:
         return {link: self._track(link.order_id) for link in links if self._is_good(link)}
 
     def _track(self, order_id: UUID) -> TrackedOrder:
