@@ -69,7 +69,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, stop)
     with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
         Path(folder).chmod(0o755)  # the servers run as other users
-        stack = Stack(_settings(Path(folder) / "stack"), echo=_progress)
+        stack = Stack(free_settings(Path(folder) / "stack"), echo=_progress)
         try:
             stack.up(owner_pid=os.getpid())
             result = _measure(stack, options)
@@ -79,7 +79,8 @@ def main() -> int:
     return 0
 
 
-def _settings(paths: Path) -> StackSettings:
+def free_settings(paths: Path) -> StackSettings:
+    """Return the settings of a stack on free ports."""
     return StackSettings(
         doorstep_home=paths,
         mqtt_port=0,

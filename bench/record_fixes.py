@@ -70,11 +70,11 @@ class Fleet:
         """A place in the fleet's city."""
         return (WEST + self.random.random() * WIDTH_DEG, SOUTH + self.random.random() * HEIGHT_DEG)
 
-    def batch(self, size: int) -> list[IncomingRow]:
-        """Make the next fix of the next `size` drivers."""
+    def batch(self, size: int, each: int = 1) -> list[IncomingRow]:
+        """Make `size` fixes: the next `each` of every next driver."""
         rows: list[IncomingRow] = []
         for n in range(size):
-            k = self.order[self.next % len(self.order)]
+            k = self.order[self.next // each % len(self.order)]
             self.next += 1
             self.seqs[k] += 1
             lon_deg, lat_deg = self.places[k]

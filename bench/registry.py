@@ -66,6 +66,37 @@ def _record_fixes(result: Result) -> Result:
     return shaped | {"ours_is": ours, "runs": result["batches"], "details": result}
 
 
+def _write_path(result: Result) -> Result:
+    parts = {
+        f"{each} of a driver": _measured(
+            "write-path",
+            "µs of the server's CPU per fix",
+            costs["cpu_us_per_fix"]["record_fixes"],
+            {"bare": costs["cpu_us_per_fix"]["bare"]},
+        )
+        for each, costs in result["fixes_of_a_driver"].items()
+    }
+    unit = "µs of the server's CPU per fix"
+    runs = result["batches"]
+    return {"name": "write-path", "runs": runs, "unit": unit, "parts": parts, "details": result}
+
+
+def _attacks(result: Result) -> Result:
+    latencies = {
+        name: {
+            "min": one["due_to_commit_ms"]["p50"],
+            "median": one["due_to_commit_ms"]["p95"],
+            "max": one["due_to_commit_ms"]["p99"],
+        }
+        for name, one in result["variants"].items()
+    }
+    ours = next(iter(latencies))
+    shaped = _measured(
+        "attacks", "ms, due to commit: p50, p95, p99", latencies.pop(ours), latencies
+    )
+    return shaped | {"ours_is": ours, "details": result}
+
+
 def _growth(result: Result) -> Result:
     points = {
         f"{point} {'drivers' if curve == 'drivers' else 'history'}": one["cpu_us_per_fix"]
@@ -129,6 +160,20 @@ BENCHMARKS = {
             "record_fixes by batch size, on the database alone",
             ("--drivers", "10000", "--batches", "10", "--batch", "500", "5000"),
             _record_fixes,
+        ),
+        Benchmark(
+            "write-path",
+            "bench.write_path",
+            "record_fixes, vs a bare COPY and INSERT of the same rows",
+            ("--drivers", "10000", "--batches", "10"),
+            _write_path,
+        ),
+        Benchmark(
+            "attacks",
+            "bench.attacks",
+            "commits of other drivers beside odd seqs, voids, endless boots, a flood",
+            ("--drivers", "2000", "--fixes", "8000"),
+            _attacks,
         ),
         Benchmark(
             "growth",

@@ -12,7 +12,7 @@ from bridge.kafka_publisher import Publisher
 from bridge.publish_parser import ReceivedMessage
 from bridge.settings import BridgeSettings
 from bridge.subscriber import DROPPED_TOPIC, AckBatch, Subscriber
-from doorstep.mqtt_topics import POSITION, PREFIX, SERIES_PREFIX, STATUS
+from doorstep.mqtt_topics import PHONE_PREFIX, POSITION, PREFIX, SERIES_PREFIX, STATUS
 from doorstep.telemetry import get_logger
 
 # With records in flight the loop runs at most every 10 ms: 100 iterations of 100 µs a second are
@@ -26,6 +26,7 @@ _POSITION = f"/{POSITION}".encode()
 _KEY_START, _KEY_END = len(_PREFIX), -len(_POSITION)
 _STATUS = f"/{STATUS}".encode()
 _SERIES_PREFIX = SERIES_PREFIX.encode()
+_PHONE_PREFIX = PHONE_PREFIX.encode()
 _DROPPED = DROPPED_TOPIC.encode()
 _POSITION_MESSAGES = metrics.MESSAGES.labels(POSITION)
 _OTHER_MESSAGES = metrics.MESSAGES.labels("other")
@@ -40,6 +41,7 @@ class Relay:
         self._subscribers = subscribers
         self._publisher = publisher
         self._position_topic = settings.kafka_topic
+        self._phone_topic = settings.kafka_phone_topic
         self._status_topic = settings.kafka_status_topic
         self._series_topic = settings.kafka_series_topic
         self._dead_letter_topic = settings.kafka_dead_letter_topic
@@ -146,6 +148,8 @@ class Relay:
         topic = message.topic
         if topic.endswith(_STATUS) and topic.startswith(_PREFIX):
             kafka_topic, key = self._status_topic, topic[len(_PREFIX) : -len(_STATUS)]
+        elif topic.startswith(_PHONE_PREFIX):
+            kafka_topic, key = self._phone_topic, topic.split(b"/")[1]
         elif topic.startswith(_SERIES_PREFIX):
             kafka_topic, key = self._series_topic, topic[len(_SERIES_PREFIX) :]
         elif topic == _DROPPED:

@@ -16,6 +16,7 @@ class BridgeSettings(ListenerSettings, KafkaSettings):
     mqtt_password: SecretStr = SecretStr("")
     bridge_client_id: str = Field(default="doorstep-bridge", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     kafka_topic: str = "driver-pos"
+    kafka_phone_topic: str = "phone-pos"
     kafka_status_topic: str = "driver-status"
     kafka_series_topic: str = "series"
     kafka_dead_letter_topic: str = "dead-letter"

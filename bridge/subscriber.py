@@ -21,7 +21,14 @@ from bridge import metrics
 from bridge.bulk_client import BulkClient
 from bridge.publish_parser import ReceivedMessage
 from doorstep.errors import MalformedPacket
-from doorstep.mqtt_topics import POSITION, SERIES_FILTER, SERIES_PREFIX, STATUS, filter_of
+from doorstep.mqtt_topics import (
+    PHONE_FILTER,
+    POSITION,
+    SERIES_FILTER,
+    SERIES_PREFIX,
+    STATUS,
+    filter_of,
+)
 from doorstep.settings import MqttBroker
 from doorstep.telemetry import get_logger
 
@@ -29,7 +36,8 @@ if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
 
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
-SESSION_EXPIRY_S = 7 * 86_400  # as long as the broker keeps a session
+# Unlimited: a reload may corrupt Mosquitto's list of sessions that expire (mosquitto.conf).
+SESSION_EXPIRY_S = 0xFFFFFFFF
 KEEPALIVE_S = 15  # a dead connection is noticed within twice that
 CONNECT_TIMEOUT_S = 5.0
 MIN_BACKOFF_S = 0.25
@@ -171,7 +179,15 @@ class Subscriber:
             retainAsPublished=True,
             retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB,
         )
-        client.subscribe([*((one, options) for one in filters), (SERIES_FILTER, series_options)])
+        # Phone apps retain their last position: a new session has had it, or it is too old.
+        phone_options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+        client.subscribe(
+            [
+                *((one, options) for one in filters),
+                (SERIES_FILTER, series_options),
+                (PHONE_FILTER, phone_options),
+            ]
+        )
         client.subscribe(DROPPED_TOPIC, options=SubscribeOptions(qos=0))
 
     def _on_subscribe(

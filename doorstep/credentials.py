@@ -1,8 +1,9 @@
 """Secrets: derived from one fleet key, or random.
 
     fleet key ─┬─ mqtt_password(key, device_id)   drivers and sources, at the broker
-               └─ driver_token(key, driver_id)    a driver, at driver_api
-    random ────┬─ DeviceSecrets.draw(kind)  the same, after a rotation or an addition over the API
+               ├─ driver_token(key, driver_id)    a driver, at driver_api
+               └─ phone_token(key, driver_id, generation)    a driver's phone app, at both
+    random ────┬─ DeviceSecrets.draw(kind)  the first two, rotated or added over the API
                ├─ new_service_password()   bridge, driver_events and the launcher, at the broker
                ├─ new_staff_token()        a member of staff, at both APIs
                ├─ new_session_token()      a page of a member of staff, at tracking_api
@@ -28,6 +29,7 @@ from doorstep.errors import SettingsError
 FLEET_KEY_BYTES = 32
 TOKEN_BYTES = 32
 DRIVER_TOKEN_PREFIX = "drv_"  # noqa: S105
+PHONE_TOKEN_PREFIX = "phn_"  # noqa: S105
 STAFF_TOKEN_PREFIX = "stf_"  # noqa: S105
 SESSION_TOKEN_PREFIX = "ses_"  # noqa: S105
 SERVICE_TOKEN_PREFIX = "svc_"  # noqa: S105
@@ -103,6 +105,17 @@ class DeviceSecrets:
         return _mqtt_hash(self.mqtt_password, salt), digest
 
 
+def phone_token(key: bytes, driver_id: str, generation: int = 0) -> str:
+    """Derive what a driver's phone app logs in with, at driver_api and as an MQTT password."""
+    derived = _derive(key, b"phone:", f"{driver_id}:{generation}")
+    return PHONE_TOKEN_PREFIX + _base64url(derived)
+
+
+def phone_username(driver_id: str) -> str:
+    """Return a phone's user name at the brokers. It has a dot, so it is no device's id."""
+    return f"{driver_id}.phone"
+
+
 def new_service_password() -> str:
     """Draw the MQTT password of a service."""
     return secrets.token_urlsafe(TOKEN_BYTES)
@@ -143,6 +156,13 @@ def mosquitto_entry(key: bytes, device_id: str, mqtt_hash: str | None = None) ->
         salt = _derive(key, b"salt:", device_id)[:PBKDF2_SALT_BYTES]
         mqtt_hash = _mqtt_hash(mqtt_password(key, device_id), salt)
     return f"{device_id}:{mqtt_hash}"
+
+
+def phone_entry(key: bytes, driver_id: str, generation: int = 0) -> str:
+    """Build a phone's line of Mosquitto's password file, with a derived salt."""
+    token = phone_token(key, driver_id, generation)
+    salt = _derive(key, b"phone-salt:", f"{driver_id}:{generation}")[:PBKDF2_SALT_BYTES]
+    return f"{phone_username(driver_id)}:{_mqtt_hash(token, salt)}"
 
 
 def service_entry(username: str, password: str) -> str:

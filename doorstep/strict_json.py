@@ -63,8 +63,11 @@ def parse(payload: bytes) -> Any:
         raise MalformedJson("not_json", f"{exc.msg} at {exc.pos}") from exc
 
 
-def check(value: Any, max_depth: int) -> None:
-    """Raise MalformedJson for the first violation in a value, unknown fields included."""
+def check(value: Any, max_depth: int, *, unique_keys: bool = True) -> None:
+    """Raise MalformedJson for the first violation in a value, unknown fields included.
+
+    A key that occurs twice is a violation only with `unique_keys`.
+    """
     if isinstance(value, _Violation):
         raise MalformedJson(value.reason, value.detail)
     if isinstance(value, str):
@@ -76,10 +79,10 @@ def check(value: Any, max_depth: int) -> None:
         if isinstance(value, Object):
             for key in value:
                 check(key, max_depth)
-            if value.duplicates:
+            if unique_keys and value.duplicates:
                 raise MalformedJson("duplicate_key", ", ".join(sorted(value.duplicates))[:100])
         for inner in value.values() if isinstance(value, Object) else value:
-            check(inner, max_depth - 1)
+            check(inner, max_depth - 1, unique_keys=unique_keys)
 
 
 def is_nested_too_deep(text: str) -> bool:

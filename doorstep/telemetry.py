@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol, cast
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, generate_latest
 
 from doorstep.settings import Bind
 
@@ -24,6 +24,11 @@ Readiness = Callable[[], Mapping[str, bool]]
 """Maps each dependency to whether it is available. Called per request; must not block."""
 
 
+IGNORED_FIELDS = Counter(
+    "doorstep_ignored_fields",
+    "Optional fields of a fix that were not usable; the fix was kept",
+    ["field"],
+)
 READY = Gauge("doorstep_ready", "1 while a dependency is available, as in /readyz", ["dependency"])
 
 
@@ -79,6 +84,12 @@ def configure_logging(service: str) -> None:
         )
     )
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def count_ignored(fields: Mapping[str, int]) -> None:
+    """Count optional fields of fixes that were ignored, by name."""
+    for field, times in fields.items():
+        IGNORED_FIELDS.labels(field).inc(times)
 
 
 def is_ready(dependencies: Mapping[str, bool]) -> bool:

@@ -13,11 +13,14 @@ from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
 from doorstep.http.problems import install_problem_handlers
+from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
 from driver_api.context import AppContext
+from driver_api.phone_routes import BURST_LETTERS, LETTERS_PER_MINUTE, PHONE_PATHS
+from driver_api.phone_routes import router as phone_router
 from driver_api.positions import KafkaPositions, PositionPublisher
 from driver_api.queries import Store, open_queries
 from driver_api.quota_refusals import QuotaRefusals
@@ -59,7 +62,11 @@ def _set_context(
     app: FastAPI, store: Store, positions: PositionPublisher, service_token: str
 ) -> None:
     find_token = accept_service_token(TokenCache(store.find_token), service_token)
-    app.state.context = AppContext(store, positions, find_token, QuotaRefusals())
+    letters = RateLimiter(LETTERS_PER_MINUTE / 60, BURST_LETTERS)
+    find_phone = TokenCache(store.find_phone)
+    app.state.context = AppContext(
+        store, positions, find_token, QuotaRefusals(), find_phone, letters
+    )
 
 
 def _bare_app() -> FastAPI:
@@ -76,12 +83,13 @@ def _bare_app() -> FastAPI:
         return {"database": await context.store.is_available()}
 
     app.include_router(router)
+    app.include_router(phone_router)
     app.include_router(health_routes(required))
     app.include_router(docs_routes(app))
     install_problem_handlers(app)
     install_openapi(app, [FixBody, FixesBody])
-    app.add_middleware(RequestLimits)
-    app.add_middleware(TokenGuessing)
+    app.add_middleware(RequestLimits, unlimited_paths=PHONE_PATHS)
+    app.add_middleware(TokenGuessing, delayed_paths=PHONE_PATHS)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)  # the outermost
     return app

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from doorstep.credentials import token_sha256
 from doorstep.errors import Forbidden
 from doorstep.http.openapi import DriverId
+from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
 from driver_api.positions import PositionPublisher
@@ -28,6 +29,8 @@ class AppContext:
     positions: PositionPublisher
     find_token: FindToken
     refusals: QuotaRefusals
+    find_phone: FindToken
+    letter_limiter: RateLimiter
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 

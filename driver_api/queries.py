@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,11 +14,11 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from doorstep.errors import DriverLocked, StoreUnavailable, TooManyRequests, Unauthenticated
-from doorstep.store import commands
+from doorstep.store import commands, phones
 from doorstep.store.deadline import fetch_one, is_available, run_command, run_transaction
 from doorstep.store.fix_writer import record_fixes_async
 from doorstep.store.pool import Pool, open_pool
-from doorstep.store.records import Driver, IncomingRow, Outcome, Token
+from doorstep.store.records import DeadLetter, Driver, IncomingRow, Outcome, Token
 from sql import query
 
 SQL_FILE = "queries/driver_api.sql"
@@ -26,6 +26,22 @@ LOCK_PATIENCE_S = 1.0  # a batch holds its drivers' rows for about 0.1 s, rarely
 LOCK_RETRY_S = 0.03
 QUOTA_PER_S = 5.0  # limits.quota_per_s: for Retry-After
 RETRY_WITHIN_S = 0.5  # a broken connection shows at once; a full pool or no database takes 0.9 s
+
+
+class PhoneApp(NamedTuple):
+    """A driver's phone, and the app that it was heard through."""
+
+    driver_id: str
+    app: str
+    token_sha256: bytes
+
+
+LettersOf = Callable[[Sequence[Outcome]], Sequence[DeadLetter]]
+Finish = Callable[[AsyncConnection[Any], list[Outcome]], Awaitable[None]]
+
+
+async def _nothing_more(_conn: AsyncConnection[Any], _outcomes: list[Outcome]) -> None:
+    pass
 
 
 class CurrentOrder(NamedTuple):
@@ -62,6 +78,12 @@ class Store(Protocol):
         self, rows: Sequence[IncomingRow], *, has_quota: bool
     ) -> list[Outcome]: ...
 
+    async def find_phone(self, token_sha256: bytes) -> Token | None: ...
+
+    async def record_phone(
+        self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
+    ) -> list[Outcome]: ...
+
     async def change_duty(
         self, token_sha256: bytes, command: str, idempotency_key: str | None
     ) -> Driver: ...
@@ -86,7 +108,30 @@ class DriverQueries:
         return await run_command(self.pool, lambda conn: commands.find_token(conn, token_sha256))
 
     async def record_fixes(self, rows: Sequence[IncomingRow], *, has_quota: bool) -> list[Outcome]:
-        """Commit fixes of one driver. Raises DriverLocked or TooManyRequests: nothing is written.
+        """Commit fixes of one driver. Raises DriverLocked, TooManyRequests: nothing is written."""
+        return await self._with_retries(rows, _nothing_more, has_quota=has_quota)
+
+    async def find_phone(self, token_sha256: bytes) -> Token | None:
+        """Look a phone's token up. None if it is unknown or revoked."""
+        driver_id = await run_command(self.pool, lambda conn: phones.find_phone(conn, token_sha256))
+        return Token("phone", driver_id, None) if driver_id else None
+
+    async def record_phone(
+        self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
+    ) -> list[Outcome]:
+        """Like `record_fixes`, with the dead letters of their outcomes in the same transaction."""
+
+        async def finish(conn: AsyncConnection[Any], outcomes: list[Outcome]) -> None:
+            letters = letters_of(outcomes)
+            await phones.add_phone_dead_letters_async(conn, phone.token_sha256, letters)
+            await phones.heard_of_phone_async(conn, phone.driver_id, phone.app)
+
+        return await self._with_retries(rows, finish, has_quota=True)
+
+    async def _with_retries(
+        self, rows: Sequence[IncomingRow], finish: Finish, *, has_quota: bool
+    ) -> list[Outcome]:
+        """Record fixes, then `finish` in the same transaction.
 
         Retries once after a broken connection: recording a fix twice is harmless. Retries for
         LOCK_PATIENCE_S while a batch of driver_events holds the driver's row.
@@ -95,7 +140,7 @@ class DriverQueries:
         reconnected = False
         while True:
             try:
-                return await self._record_fixes(rows, has_quota=has_quota)
+                return await self._record_fixes(rows, finish, has_quota=has_quota)
             except DriverLocked:
                 if time.monotonic() - started_s > LOCK_PATIENCE_S:
                     raise
@@ -105,17 +150,20 @@ class DriverQueries:
                     raise
                 reconnected = True
 
-    async def _record_fixes(self, rows: Sequence[IncomingRow], *, has_quota: bool) -> list[Outcome]:
+    async def _record_fixes(
+        self, rows: Sequence[IncomingRow], finish: Finish, *, has_quota: bool
+    ) -> list[Outcome]:
         async def record(conn: AsyncConnection[Any]) -> list[Outcome]:
             if not has_quota:
                 await conn.execute(query("exempt_from_quota"))
-            outcomes = await record_fixes_async(conn, rows)
+            outcomes = await record_fixes_async(conn, rows) if rows else []
             # Both roll back: a parked fix is not committed, so it is no 200.
             over_quota = sum(found.reason == "over_quota" for found in outcomes)
             if over_quota:
                 raise TooManyRequests(over_quota / QUOTA_PER_S)
             if any(found.outcome == "parked" for found in outcomes):
                 raise DriverLocked
+            await finish(conn, outcomes)
             return outcomes
 
         return await run_transaction(self.pool, record)

@@ -34,6 +34,7 @@ def answer_one(
         reason=found.reason,
         fix_at=fix.fix_at,
         received_at=received_at,
+        ignored=fix.ignored,
     )
 
 
@@ -47,7 +48,7 @@ def answer_many(
     answers = [
         FixOutcome(n=n, outcome="rejected", reason=entry.reason)
         if isinstance(entry, Refused)
-        else _outcome(n, by_n.get(n))
+        else _outcome(n, by_n.get(n), entry)
         for n, entry in enumerate(decoded)
     ]
     counts = Counter(answer.outcome for answer in answers)
@@ -73,7 +74,7 @@ def newest_committed(decoded: Decoded, outcomes: Sequence[Outcome]) -> Fix | Non
     return max(fixes, key=lambda fix: fix.fix_at, default=None)
 
 
-def _outcome(n: int, found: Outcome | None) -> FixOutcome:
+def _outcome(n: int, found: Outcome | None, fix: Fix) -> FixOutcome:
     if found is None:
-        return FixOutcome(n=n, outcome="committed", reason=None)
-    return FixOutcome(n=n, outcome=found.outcome, reason=found.reason)
+        return FixOutcome(n=n, outcome="committed", reason=None, ignored=fix.ignored)
+    return FixOutcome(n=n, outcome=found.outcome, reason=found.reason, ignored=fix.ignored)

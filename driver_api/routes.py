@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
+import prometheus_client
 from fastapi import APIRouter, Request
-from prometheus_client import Counter
 
 from doorstep.errors import MalformedFix, TooManyRequests
 from doorstep.fix import decode_fix, decode_fixes
 from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
 from doorstep.http.request_body import read_body
 from doorstep.store.records import IncomingRow, Outcome, Token, row_of, rows_of
+from doorstep.telemetry import count_ignored
 from driver_api.context import AppContext, Context, DriverToken, Writer
 from driver_api.queries import CurrentOrder
 from driver_api.recording import answer_many, answer_one, newest_committed
@@ -33,7 +35,7 @@ from driver_api.service_token import received_at_of
 
 T = TypeVar("T")
 
-_FIXES = Counter(
+_FIXES = prometheus_client.Counter(
     "doorstep_driver_api_fixes",
     "Fixes received over HTTP, by outcome.",
     ["outcome", "reason"],
@@ -59,6 +61,7 @@ async def patch_location(
     rows = [row_of(0, driver_id, fix, received_at)]
     outcomes = await _record(context, writer, driver_id, rows)
     found = outcomes[0] if outcomes else None
+    count_ignored(Counter(fix.ignored))
     _FIXES.labels(found.outcome if found else "committed", (found and found.reason) or "").inc()
     answer = answer_one(driver_id, fix, received_at, outcomes)
     if found is None:
@@ -82,6 +85,7 @@ async def post_locations(
     rows = rows_of(driver_id, decoded, received_at)
     outcomes = await _record(context, writer, driver_id, rows) if rows else []
     answer = answer_many(driver_id, decoded, received_at, outcomes)
+    count_ignored(Counter(name for one in answer.outcomes for name in one.ignored))
     for one in answer.outcomes:
         _FIXES.labels(one.outcome, one.reason or "").inc()
     newest = newest_committed(decoded, outcomes)

@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from doorstep.fix import ID_PATTERN, MAX_FIXES, MAX_SEQ
 from doorstep.fix.instants import MAX_EPOCH_MS, MIN_EPOCH_MS
+from doorstep.fix.strict import OPTIONAL
 from doorstep.http.instants import Instant
 
 FIX_EXAMPLE: dict[str, Any] = {
@@ -25,14 +26,22 @@ FIX_EXAMPLE: dict[str, Any] = {
 
 
 def _as_decoded(schema: dict[str, Any]) -> None:
-    """Describe what `doorstep.fix` decodes: optional means absent; boot and seq come together."""
+    """Describe what `doorstep.fix` decodes.
+
+    An optional field is absent or ignored, so any value of it is valid; boot and seq come together.
+    """
     for field in schema["properties"].values():
         field.pop("default", None)
+    for name in OPTIONAL:
+        field = schema["properties"][name]
+        least, most = field.pop("minimum"), field.pop("maximum")
+        del field["type"]
+        field["description"] = f"A number from {least:g} to {most:g}; anything else is ignored."
     schema["properties"]["fix_at"] = {
         "description": "The phone's clock: RFC 3339 with a zone, or milliseconds since 1970.",
         "anyOf": [
             {"type": "string", "format": "date-time"},
-            {"type": "integer", "minimum": MIN_EPOCH_MS, "maximum": MAX_EPOCH_MS},
+            {"type": "number", "minimum": MIN_EPOCH_MS, "maximum": MAX_EPOCH_MS},
         ],
     }
     schema["dependentRequired"] = {"boot": ["seq"], "seq": ["boot"]}
@@ -46,7 +55,7 @@ class FixBody(BaseModel):
 
     model_config = ConfigDict(json_schema_extra=_as_decoded)
 
-    fix_at: str | int
+    fix_at: str | float
     lat_deg: float = Field(ge=-90, le=90)
     lon_deg: float = Field(ge=-180, le=180)
     accuracy_m: Annotated[float, Field(ge=0, le=1e6)] | Absent = None
@@ -64,6 +73,12 @@ class FixesBody(BaseModel):
     fixes: list[FixBody] = Field(min_length=1, max_length=MAX_FIXES)
 
 
+Ignored = Annotated[
+    tuple[str, ...],
+    Field(description="Optional fields that were not usable; the fix is kept without them."),
+]
+
+
 class RecordedFix(BaseModel):
     """The fix is settled. `quarantined`: stored, but no evidence is derived from it. `dropped`: it
     was taken off duty and is not kept.
@@ -74,6 +89,7 @@ class RecordedFix(BaseModel):
     reason: str | None
     fix_at: Instant
     received_at: Instant
+    ignored: Ignored = ()
 
 
 class FixOutcome(BaseModel):
@@ -82,6 +98,7 @@ class FixOutcome(BaseModel):
     n: int
     outcome: Literal["committed", "duplicate", "quarantined", "dropped", "rejected", "conflict"]
     reason: str | None
+    ignored: Ignored = ()
 
 
 class RecordedFixes(BaseModel):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -44,20 +44,32 @@ class Record(NamedTuple):
     received_at_ms: int
 
 
-class _Refusal(NamedTuple):
+class Refusal(NamedTuple):
+    """An entry of a record that cannot be used."""
+
     record_no: int
     reason: str
     detail: str
 
 
+def _position_topic_of(driver_id: str) -> str:
+    return topic_of(driver_id, POSITION)
+
+
 @dataclass(slots=True)
 class Batch:
-    """Records and the rows decoded from them. `record_nos[n]` is the record of row `n`."""
+    """Records and the rows decoded from them. `record_nos[n]` is the record of row `n`.
+
+    `ignored` counts the optional fields that were not usable. `topic_of` returns the MQTT topic of
+    a driver's records.
+    """
 
     records: list[Record] = field(default_factory=list)
     rows: list[IncomingRow] = field(default_factory=list)
     record_nos: list[int] = field(default_factory=list)
-    refusals: list[_Refusal] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    topic_of: Callable[[str], str] = _position_topic_of
 
 
 @dataclass(slots=True)
@@ -156,21 +168,23 @@ def _decode_each(batch: Batch, start: int, records: Sequence[Record], max_rows: 
             return False
         driver_id = driver_id_of(key)
         if driver_id is None:
-            refusals.append(_Refusal(record_no, "bad_id", "the key is not a driver id"))
+            refusals.append(Refusal(record_no, "bad_id", "the key is not a driver id"))
             continue
         try:
             decoded = decode_position(payload)
         except MalformedFix as exc:
-            refusals.append(_Refusal(record_no, exc.reason, exc.detail))
+            refusals.append(Refusal(record_no, exc.reason, exc.detail))
             continue
         received_at = instant_of_ms(received_at_ms)
         for fix in decoded:
             if isinstance(fix, Refused):
                 if fix.boot is None:
-                    refusals.append(_Refusal(record_no, fix.reason, f"entry {fix.n}: {fix.detail}"))
+                    refusals.append(Refusal(record_no, fix.reason, f"entry {fix.n}: {fix.detail}"))
                     continue
                 row = refused_row(len(rows), driver_id, fix, received_at)
             else:
+                if fix.ignored:
+                    batch.ignored.update(fix.ignored)
                 row = (
                     len(rows),
                     driver_id,
@@ -194,8 +208,8 @@ def _decode_each(batch: Batch, start: int, records: Sequence[Record], max_rows: 
 
 def to_dead_letters(batch: Batch, detail: str) -> Batch:
     """Turn a batch that the database refused into dead letters."""
-    refusals = [_Refusal(n, "refused_by_database", detail) for n in range(len(batch.records))]
-    return Batch(batch.records, refusals=refusals)
+    refusals = [Refusal(n, "refused_by_database", detail) for n in range(len(batch.records))]
+    return Batch(batch.records, refusals=refusals, topic_of=batch.topic_of)
 
 
 def classify(batch: Batch, outcomes: Iterable[Outcome]) -> BatchResult:
@@ -209,6 +223,8 @@ def classify(batch: Batch, outcomes: Iterable[Outcome]) -> BatchResult:
     for n, outcome, reason in ((one.n, one.outcome, one.reason) for one in outcomes):
         row = rows[n]
         not_committed.add(n)
+        if outcome == "conflict" and row[_BOOT] is None:
+            outcome = "duplicate"  # a phone app repeats its last position with today's battery
         counts[outcome] += 1
         # A malformed copy of a known fix is a dead letter with its own reason.
         reason = row[_REASON] if row[_REASON] and reason not in _NO_DEAD_LETTER else reason
@@ -221,7 +237,7 @@ def classify(batch: Batch, outcomes: Iterable[Outcome]) -> BatchResult:
         elif outcome in ("conflict", "rejected") or row[_REASON]:
             reason = reason or outcome
             if reason not in _NO_DEAD_LETTER:
-                refusals.append(_Refusal(batch.record_nos[n], reason, f"seq {row[_SEQ]}"))
+                refusals.append(Refusal(batch.record_nos[n], reason, f"seq {row[_SEQ]}"))
     counts["committed"] += len(rows) - len(not_committed)
     counts["malformed"] += len(batch.refusals)
     for refusal in batch.refusals:
@@ -256,7 +272,7 @@ def _record_no(detail: tuple[tuple[int, str], list[str]]) -> int:
     return detail[0][0]
 
 
-def _dead_letters_of(batch: Batch, refusals: Iterable[_Refusal]) -> list[DeadLetter]:
+def _dead_letters_of(batch: Batch, refusals: Iterable[Refusal]) -> list[DeadLetter]:
     """Build one dead letter per record and reason, in the records' order.
 
     An array of 256 bad fixes is not kept 256 times.
@@ -274,7 +290,7 @@ def _dead_letters_of(batch: Batch, refusals: Iterable[_Refusal]) -> list[DeadLet
                 driver_id=driver_id,
                 reason=reason,
                 source="mqtt",
-                topic=topic_of(driver_id or "", POSITION),
+                topic=batch.topic_of(driver_id or ""),
                 detail="; ".join(found)[:500],
                 received_at_ms=record.received_at_ms,
             )

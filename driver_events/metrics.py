@@ -42,6 +42,11 @@ WORKER_HEALTHY = Gauge(
 WATERMARKS = Counter("doorstep_driver_events_watermarks", "Watermarks sent to devices")
 POSITIONS = Counter("doorstep_driver_events_positions", "Positions for the live feed", ["outcome"])
 OUTBOX = Counter("doorstep_driver_events_outbox", "Outbox records that Kafka confirmed", ["topic"])
+PHONES_IGNORED = Counter(
+    "doorstep_driver_events_phones_ignored",
+    "Messages of phone apps that are no positions",
+    ["reason"],
+)
 POINTS = Counter("doorstep_driver_events_points", "Points of series, by outcome", ["outcome"])
 POINTS_EXPIRED = Counter(
     "doorstep_driver_events_points_expired", "Points deleted past their retention"

@@ -31,7 +31,7 @@ from doorstep.fix import (
     instant_of,
 )
 from doorstep.mqtt_topics import POSITION, topic_of
-from doorstep.telemetry import get_logger
+from doorstep.telemetry import count_ignored, get_logger
 from driver_events import metrics
 from driver_events.batch import BootKey, Record, driver_id_of
 from driver_events.consumer import records_of
@@ -138,6 +138,7 @@ class PatchSink:
                 if not fix.is_void:
                     self._to_dead_letters(record, fix.reason, fix.detail)
             else:
+                count_ignored(Counter(fix.ignored))
                 boot_keys.add((driver_id, fix.boot or ""))
                 outcomes[self._patch(record, driver_id, fix)] += 1
 

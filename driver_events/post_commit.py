@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from doorstep.store.records import IncomingRow
+from doorstep.telemetry import count_ignored
 from driver_events import metrics
 from driver_events.batch import Batch, BatchResult, BootKey
 
@@ -29,6 +30,7 @@ def record_metrics(batch: Batch, result: BatchResult) -> None:
             metrics.OFF_DUTY_DROPPED.inc(times)
     for reason, times in result.reasons.items():
         metrics.REFUSED.labels(reason).inc(times)
+    count_ignored(batch.ignored)
     for dead_letter in result.dead_letters:
         metrics.DEAD_LETTERS.labels(dead_letter.reason).inc()
     committed_s = time.time()

@@ -20,6 +20,7 @@ from driver_events.device_commands import CommandPublisher
 from driver_events.mqtt_publisher import MqttPublisher
 from driver_events.outbox import OutboxPublisher, ParkedRetry
 from driver_events.patch_sink import PatchSink
+from driver_events.phone_processor import PhoneWriter
 from driver_events.positions import LiveFeed
 from driver_events.post_commit import CommitFanout
 from driver_events.processor import Processor
@@ -155,6 +156,19 @@ def _run_database_sink(
     )
     workers["retention"] = Worker("retention", personal_data.run, RETENTION_EVERY_S)
 
+    phones = PhoneWriter(
+        PartitionConsumer(
+            settings.kafka,
+            settings.kafka_phone_topic,
+            f"{settings.kafka_group_id}-phones",
+            name=settings.mqtt_username,
+        ),
+        Connection(url, "driver_events phones"),
+        CommitFanout(feed.publish, acks.request, lambda _: None, workers["outbox"].wake),
+        DeadLetterLimit(settings.dead_letters_per_minute),
+    )
+    workers["phones"] = Worker("phones", phones.write_batch, 0.0)
+
     def ready() -> Mapping[str, bool]:
         return {
             "kafka": workers["watchdog"].is_healthy and consumer.has_joined,
@@ -178,8 +192,9 @@ def _run_database_sink(
     finally:
         telemetry.close()
         feed.close()
-        workers["series"].stop()
-        series.close()
+        for name, writer in (("series", series), ("phones", phones)):
+            workers[name].stop()
+            writer.close()
 
 
 def _start(workers: Mapping[str, Worker]) -> Callable[[], None]:

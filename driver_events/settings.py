@@ -15,6 +15,7 @@ class DriverEventsSettings(ListenerSettings, KafkaSettings):
 
     kafka_topic: str = "driver-pos"
     kafka_group_id: str = "driver-events"
+    kafka_phone_topic: str = "phone-pos"
     kafka_series_topic: str = "series"
     kafka_dead_letter_topic: str = "dead-letter"
     kafka_updates_topic: str = "tracking-updates"

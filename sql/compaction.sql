@@ -35,6 +35,10 @@ SELECT fix_history__switch_v1(%(day)s) AS fixes
 -- drop_packed --
 SELECT fix_history__drop_packed_v1() AS partitions_left
 
+-- drop_boots --
+SELECT last_driver_id, last_boot, boots
+FROM boot_seqs__drop_sealed_v1(%(after_driver)s, %(after_boot)s, %(at_most)s)
+
 -- expire --
 SELECT fix_chunk__expire_v1(%(at_most)s) AS fixes
 

@@ -445,10 +445,20 @@ FROM jsonb_populate_record(NULL::driver_state, %(expected)s) e,
 WHERE t.driver_id = k.driver_id
 
 -- repair_position --
+-- The prefix in driver_state is that of the boot before the repair.
+WITH released AS (
+    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
+    SELECT d.driver_id, d.boot, d.settled_to, d.settled_to
+    FROM driver_state d, jsonb_populate_record(NULL::driver_state, %(key)s) k
+    WHERE d.driver_id = k.driver_id AND d.settled_to IS NOT NULL
+    ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
+        newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at
+        WHERE b.newest_seq <= EXCLUDED.newest_seq
+)
 UPDATE driver_state t SET fix_at = e.fix_at, received_at = e.received_at, boot = e.boot,
     seq = e.seq, lon_deg = e.lon_deg, lat_deg = e.lat_deg, accuracy_m = e.accuracy_m,
     speed_mps = e.speed_mps, heading_deg = e.heading_deg, altitude_m = e.altitude_m,
-    battery = e.battery, cell = e.cell,
+    battery = e.battery, cell = e.cell, settled_to = NULL,
     geom = ST_SetSRID(ST_MakePoint(e.lon_deg, e.lat_deg), 4326)
 FROM jsonb_populate_record(NULL::driver_state, %(expected)s) e,
     jsonb_populate_record(NULL::driver_state, %(key)s) k

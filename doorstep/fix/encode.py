@@ -31,7 +31,9 @@ def encode_void(boot: str, seq: int) -> bytes:
 
 def _members(fix: Fix) -> dict[str, object]:
     members = {
-        name: value for name, value in msgspec.structs.asdict(fix).items() if value is not None
+        name: value
+        for name, value in msgspec.structs.asdict(fix).items()
+        if value is not None and name != "ignored"
     }
     members["fix_at"] = wire_instant(fix.fix_at)
     return members

@@ -6,7 +6,8 @@ The fast decoder (`fast.py`) accepts a subset of what this one accepts, with the
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from datetime import datetime
 from typing import Any
 
 from doorstep import strict_json
@@ -25,15 +26,18 @@ from doorstep.fix.value import (
 
 MAX_DEPTH = 32  # of one fix; known fields need 1, the rest is for unknown ones
 
-RANGES: Mapping[str, tuple[float, float, str]] = {
-    "lat_deg": (-90.0, 90.0, "latitude_out_of_range"),
-    "lon_deg": (-180.0, 180.0, "longitude_out_of_range"),
-    "accuracy_m": (0.0, 1e6, "accuracy_out_of_range"),
-    "speed_mps": (0.0, 500.0, "speed_out_of_range"),
-    "heading_deg": (0.0, 360.0, "heading_out_of_range"),
-    "altitude_m": (-1000.0, 20_000.0, "altitude_out_of_range"),
-    "battery": (0.0, 1.0, "battery_out_of_range"),
+RANGES: Mapping[str, tuple[float, float]] = {
+    "lat_deg": (-90.0, 90.0),
+    "lon_deg": (-180.0, 180.0),
+    "accuracy_m": (0.0, 1e6),
+    "speed_mps": (0.0, 500.0),
+    "heading_deg": (0.0, 360.0),
+    "altitude_m": (-1000.0, 20_000.0),
+    "battery": (0.0, 1.0),
 }
+PLACE_REASONS = {"lat_deg": "latitude_out_of_range", "lon_deg": "longitude_out_of_range"}
+# A field that occurs twice has no value; that refuses a fix only for one of these.
+DECISIVE = frozenset({"boot", "seq", "void", "fix_at", "lat_deg", "lon_deg"})
 OPTIONAL = ("accuracy_m", "speed_mps", "heading_deg", "altitude_m", "battery")
 
 _ID = re.compile(ID_PATTERN)
@@ -112,7 +116,7 @@ def _read_entries(entries: list[Any], *, identity_required: bool) -> Decoded:
 
 
 def _read_fix(entry: Any, *, identity_required: bool) -> Fix:
-    entry = check_entry(entry, MAX_DEPTH)
+    entry = _check_fix(entry)
     boot, seq = None, None
     if identity_required or "boot" in entry or "seq" in entry:
         boot, seq = _read_boot(entry), _read_seq(entry)
@@ -121,24 +125,50 @@ def _read_fix(entry: Any, *, identity_required: bool) -> Fix:
             raise MalformedFix("wrong_type", "void is true, with boot and seq, or absent")
         raise MalformedFix("void", "closed by the device")
     fix_at = read_field(entry, "fix_at")
-    if isinstance(fix_at, bool) or not isinstance(fix_at, int | str):
-        raise MalformedFix("wrong_type", "fix_at must be a string or a whole number")
-    return Fix(
-        boot,
-        seq,
-        instant_of(fix_at),
-        _read_number(entry, "lat_deg"),
-        _read_number(entry, "lon_deg"),
-        **{name: _read_number(entry, name) for name in OPTIONAL if name in entry},
-    )
+    if isinstance(fix_at, bool) or not isinstance(fix_at, int | float | str):
+        raise MalformedFix("wrong_type", "fix_at must be a string or a number")
+    at = instant_of(fix_at)
+    lat_deg, lon_deg = read_place(entry, "lat_deg"), read_place(entry, "lon_deg")
+    return fix_of(boot, seq, at, lat_deg, lon_deg, entry, entry.duplicates)
 
 
-def check_entry(entry: Any, max_depth: int) -> strict_json.Object:
+def fix_of(
+    boot: str | None,
+    seq: int | None,
+    fix_at: datetime,
+    lat_deg: float,
+    lon_deg: float,
+    optional: Mapping[str, Any],
+    unusable: Container[str] = (),
+) -> Fix:
+    """Build a fix. An optional field that is in `unusable` or not in its range is ignored."""
+    usable: dict[str, float] = {}
+    ignored: list[str] = []
+    for name in OPTIONAL:
+        if name in optional:
+            value = None if name in unusable else _number_in_range(name, optional[name])
+            if value is None:
+                ignored.append(name)
+            else:
+                usable[name] = value
+    return Fix(boot, seq, fix_at, lat_deg, lon_deg, **usable, ignored=tuple(ignored))
+
+
+def _check_fix(entry: Any) -> strict_json.Object:
+    """Like `check_entry`, but only the fields that decide about a fix must occur once."""
+    if isinstance(entry, strict_json.Object):
+        twice = entry.duplicates & DECISIVE
+        if twice:
+            raise MalformedFix("duplicate_key", ", ".join(sorted(twice)))
+    return check_entry(entry, MAX_DEPTH, unique_keys=False)
+
+
+def check_entry(entry: Any, max_depth: int, *, unique_keys: bool = True) -> strict_json.Object:
     """Return the entry if it is an object of strict JSON. Raises MalformedFix."""
     if not isinstance(entry, strict_json.Object):
         raise MalformedFix("wrong_shape", "not a JSON object")
     try:
-        strict_json.check(entry, max_depth)
+        strict_json.check(entry, max_depth, unique_keys=unique_keys)
     except MalformedJson as exc:
         raise MalformedFix(exc.reason, exc.detail) from exc
     return entry
@@ -169,16 +199,30 @@ def _read_seq(entry: strict_json.Object) -> int:
     return seq
 
 
-def _read_number(entry: strict_json.Object, name: str) -> float:
-    value = read_field(entry, name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise MalformedFix("wrong_type", f"{name} must be a number")
-    least, most, reason = RANGES[name]
-    if not least <= value <= most:
-        raise MalformedFix(reason, f"{name} must be from {least:g} to {most:g}")
-    if name == "heading_deg" and value == most:
-        return 0.0  # 360 is north
-    return float(value)
+def read_place(entry: Mapping[str, Any], name: str, key: str = "") -> float:
+    """Read `lat_deg` or `lon_deg` from the field `key`. Raises MalformedFix."""
+    key = key or name
+    if key not in entry:
+        raise MalformedFix("missing_field", key)
+    if not _is_number(entry[key]):
+        raise MalformedFix("wrong_type", f"{key} must be a number")
+    value = _number_in_range(name, entry[key])
+    if value is None:
+        least, most = RANGES[name]
+        raise MalformedFix(PLACE_REASONS[name], f"{key} must be from {least:g} to {most:g}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number_in_range(name: str, value: Any) -> float | None:
+    """Return a field's value; None if it is no number or out of range."""
+    least, most = RANGES[name]
+    if not _is_number(value) or not least <= value <= most:
+        return None
+    return 0.0 if name == "heading_deg" and value == most else float(value)  # 360 is north
 
 
 def _identity(entry: Any) -> tuple[str, int] | tuple[None, None]:

@@ -18,7 +18,8 @@ class Fix(msgspec.Struct, frozen=True, gc=False):
 
     `fix_at` is the phone's clock, aware and in UTC. `boot` and `seq` are both None for a fix
     without an identity (a plain PATCH); over MQTT they are always set. Every value is finite and
-    inside its range; `heading_deg` is below 360.
+    inside its range; `heading_deg` is below 360. `ignored` names the optional fields that were not
+    usable and are therefore None.
     """
 
     boot: str | None
@@ -31,6 +32,7 @@ class Fix(msgspec.Struct, frozen=True, gc=False):
     heading_deg: float | None = None
     altitude_m: float | None = None
     battery: float | None = None
+    ignored: tuple[str, ...] = ()
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):

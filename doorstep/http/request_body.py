@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -64,10 +64,14 @@ class HeadTooLarge(DoorstepError):
 
 
 class RequestLimits:
-    """ASGI middleware: refuse a declared size over the limit, and abort a body that exceeds it."""
+    """ASGI middleware: refuse a declared size over the limit, and abort a body that exceeds it.
 
-    def __init__(self, app: ASGIApp) -> None:
+    `unlimited_paths` limit their bodies themselves.
+    """
+
+    def __init__(self, app: ASGIApp, unlimited_paths: Collection[str] = ()) -> None:
         self._app = app
+        self._unlimited_paths = frozenset(unlimited_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,6 +81,9 @@ class RequestLimits:
         head_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
         if head_bytes > MAX_HEAD_BYTES:
             await problem_response(HeadTooLarge())(scope, receive, send)
+            return
+        if scope["path"] in self._unlimited_paths:
+            await self._app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared[:20]) > MAX_BODY_BYTES:

@@ -1,9 +1,9 @@
 """Kafka's principals and what each may do: one per service, nothing more than it does.
 
 principal      reads                                        writes
-bridge                                                      driver-pos, driver-status, series,
-                                                            dead-letter
-driver_events  driver-pos, series                           tracking-updates,
+bridge                                                      driver-pos, phone-pos, driver-status,
+                                                            series, dead-letter
+driver_events  driver-pos, phone-pos, series                tracking-updates,
                                                             tracking-positions, dead-letter
 driver_api                                                  tracking-positions
 tracking_api   tracking-updates, tracking-positions,        streams
@@ -53,9 +53,9 @@ class Grant:
 
 
 GRANTS: Mapping[str, Grant] = {
-    "bridge": Grant(writes=("driver-pos", "driver-status", "series", "dead-letter")),
+    "bridge": Grant(writes=("driver-pos", "phone-pos", "driver-status", "series", "dead-letter")),
     "driver_events": Grant(
-        reads=("driver-pos", "series"),
+        reads=("driver-pos", "phone-pos", "series"),
         writes=("tracking-updates", "tracking-positions", "dead-letter"),
         groups=("driver-events",),
     ),

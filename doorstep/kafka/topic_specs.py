@@ -60,6 +60,8 @@ TOPICS = (
     # it is committed, so what a longer outage deletes here is resent.
     # Its timestamp is a fix's arrival, which decides what is too late: the broker's clock alone.
     Topic("driver-pos", 12, 2 * DAY_MS, retention_bytes=2048 * MIB, is_stamped_by_broker=True),
+    # What unmodified phone apps send: the same key, partitions and rules, but another format.
+    Topic("phone-pos", 12, 2 * DAY_MS, retention_bytes=512 * MIB, is_stamped_by_broker=True),
     Topic("driver-status", 3, None),
     Topic("tracking-updates", 6, 7 * DAY_MS),
     # Transient: the next fix replaces a lost one. A record holds up to 20,000 positions.

@@ -1,6 +1,7 @@
 """Packs the history's sealed days into chunks and deletes expired ones.
 
-    seal -> pack, some drivers at a time -> switch -> drop the day's partition -> expire
+    seal -> pack, some drivers at a time -> switch -> drop the day's partition -> forget boots
+         -> expire
 
 `./run compact` and driver_events both run it, one at a time. Every step may be interrupted and
 repeated: see sql/schema/46_history_compaction.sql.
@@ -28,6 +29,7 @@ from sql import query
 FILE = "compaction.sql"
 DRIVERS_PER_COMMIT = 20  # of up to 21,600 fixes each (a day at one per 4 s): 3 s
 CHUNKS_PER_COMMIT = 20_000
+BOOTS_PER_COMMIT = 5_000  # looked at: their drivers are locked for less than 0.1 s
 WRITERS_TIMEOUT_S = 60.0  # idle_in_transaction_session_timeout (5 s) ends a stopped writer
 DROP_TRIES = 20
 RETRY_S = 0.5
@@ -64,6 +66,7 @@ class Compacted:
     chunks: int = 0
     still_there: int = 0  # partitions still being read; the next run drops them
     expired: int = 0  # fixes past the retention
+    dropped_boots: int = 0  # boots of which every fix is sealed
 
 
 def oldest_unread_at(
@@ -133,6 +136,8 @@ class Compactor:
             if not self._pack(day, done, say, rest):
                 return done
         done.still_there = self._drop()
+        if plan.days and not self._drop_boots(done, rest):
+            return done
         while expired := int(self._row("expire", at_most=CHUNKS_PER_COMMIT)["fixes"]):
             done.expired += expired
         return done
@@ -176,6 +181,20 @@ class Compactor:
                 break
             time.sleep(RETRY_S)
         return still_there
+
+    def _drop_boots(self, done: Compacted, rest: Callable[[float], bool]) -> bool:
+        """Drop the boots of which every fix is sealed; False if stopped."""
+        last = {"after_driver": "", "after_boot": ""}
+        began = time.monotonic()
+        while rows := self._rows("drop_boots", **last, at_most=BOOTS_PER_COMMIT):
+            [row] = rows
+            last = {"after_driver": row["last_driver_id"], "after_boot": row["last_boot"]}
+            done.dropped_boots += row["boots"]
+            ended = time.monotonic()
+            if not rest(ended - began):
+                return False
+            began = time.monotonic()
+        return True
 
     def _row(self, name: str, **parameters: object) -> Values:
         [row] = self._rows(name, **parameters)

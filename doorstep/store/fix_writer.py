@@ -110,21 +110,21 @@ def read_watermarks(conn: psycopg.Connection, pairs: Sequence[tuple[str, str]]) 
 
 def add_dead_letters(conn: psycopg.Connection, letters: Sequence[DeadLetter]) -> None:
     """Insert dead letters into the outbox."""
-    if not letters:
-        return
-    with translated():
-        conn.execute(
-            query("add_dead_letters"),
-            {
-                "payloads": [letter.payload for letter in letters],
-                "driver_ids": [letter.driver_id for letter in letters],
-                "reasons": [letter.reason for letter in letters],
-                "sources": [letter.source for letter in letters],
-                "topics": [letter.topic for letter in letters],
-                "details": [letter.detail for letter in letters],
-                "received_at_mss": [letter.received_at_ms for letter in letters],
-            },
-        )
+    if letters:
+        with translated():
+            conn.execute(query("add_dead_letters"), _columns_of(letters))
+
+
+def _columns_of(letters: Sequence[DeadLetter]) -> dict[str, object]:
+    return {
+        "payloads": [letter.payload for letter in letters],
+        "driver_ids": [letter.driver_id for letter in letters],
+        "reasons": [letter.reason for letter in letters],
+        "sources": [letter.source for letter in letters],
+        "topics": [letter.topic for letter in letters],
+        "details": [letter.detail for letter in letters],
+        "received_at_mss": [letter.received_at_ms for letter in letters],
+    }
 
 
 def open_offsets(

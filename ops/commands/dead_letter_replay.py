@@ -12,6 +12,7 @@ import psycopg
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import Refused, decode_position
+from doorstep.phones.letters import decode_letter
 from doorstep.store.fix_writer import record_fixes
 from doorstep.store.records import rows_of
 from ops.commands.dead_letter_reader import StoredDeadLetter
@@ -60,7 +61,10 @@ def record_again(conn: psycopg.Connection[Any], resent: Sequence[Resent]) -> Non
     """
     for one in resent:
         try:
-            decoded = decode_position(one.payload)
+            topic = one.letter.headers.get("topic", "")
+            decoded = decode_letter(topic, one.payload)
+            if decoded is None:
+                decoded = decode_position(one.payload)
         except MalformedFix as exc:
             one.refused.append(exc.reason)
             continue
@@ -74,6 +78,8 @@ def record_again(conn: psycopg.Connection[Any], resent: Sequence[Resent]) -> Non
                 one.refused.append(entry.reason)
             elif found is None:
                 one.outcomes["committed"] += 1
+            elif found.outcome == "conflict" and entry.boot is None:
+                one.outcomes["duplicate"] += 1
             elif found.outcome in ("rejected", "conflict"):
                 one.refused.append(found.reason or found.outcome)
             else:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
+from ops.commands import phone_command
 from ops.commands.broker_users import CHANGES, DeviceCommand
 from ops.stack.stack import Stack
 
-ACTIONS = ("list", "add", "token", "password", *CHANGES)
+ACTIONS = ("list", "add", "token", "password", *CHANGES, *phone_command.ACTIONS)
 DESCRIPTION = "List, add and remove drivers, and print or end the credentials of their devices."
 EXAMPLES = """examples:
   ./run drivers                      list all drivers that may log in
@@ -18,6 +19,9 @@ EXAMPLES = """examples:
   ./run drivers rotate anna          new secrets; the old ones end, open connections included
   ./run drivers revoke anna          end the secrets until `rotate`
   ./run drivers remove anna          end them, and take the driver off all lists; history stays
+  ./run drivers phone anna           what to enter in OwnTracks, Traccar Client or Overland
+  ./run drivers new-phone anna       the same for another phone; the old one's token ends
+  ./run drivers end-phone anna       end the phone's token
 
 With one id, `token` and `password` print the secret only; with several, `id secret` lines. A
 removed id that is added again gets new secrets."""
@@ -31,4 +35,6 @@ COMMAND = DeviceCommand(
 
 def drivers(stack: Stack, options: argparse.Namespace) -> int:
     """Run the command; the return value is the exit status."""
+    if options.action in phone_command.ACTIONS:
+        return phone_command.phones(stack, options.action, options.ids)
     return COMMAND.run(stack, options.action, options.ids, show_all=options.all)

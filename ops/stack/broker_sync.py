@@ -22,10 +22,13 @@ from doorstep.settings import ServiceSettings
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect
 from doorstep.telemetry import configure_logging, get_logger
+from ops.stack import mosquitto
 from ops.stack.paths import StackPaths
 from ops.stack.supervisor import Supervisor
 
 RETRY_S = 1.0
+# Up to 2.0.22, a reload in Mosquitto's first 2 s corrupts its memory (mosquitto#3418).
+MIN_BROKER_UPTIME_S = 3.0
 
 
 class BrokerSyncSettings(ServiceSettings):
@@ -34,6 +37,8 @@ class BrokerSyncSettings(ServiceSettings):
     database_url: SecretStr
     fleet_key_file: Path
     mosquitto_password_file: Path
+    mosquitto_acl_file: Path | None = None  # without one, phone apps may not log in at the brokers
+    mosquitto_acl_template: Path = mosquitto.ACL
     bridge_mqtt_password: SecretStr
     driver_events_mqtt_password: SecretStr
     stack_mqtt_password: SecretStr = SecretStr("")
@@ -73,9 +78,12 @@ def reload_through_supervisor(paths: StackPaths) -> Callable[[], None]:
     supervisor = Supervisor(paths)
 
     def reload() -> None:
-        for name in supervisor.running():
-            if name.startswith("mosquitto-"):
-                supervisor.signal(name, "brokers", "HUP")
+        processes = supervisor.running().items()
+        brokers = {name: one for name, one in processes if name.startswith("mosquitto-")}
+        youngest_s = min((one.uptime_s for one in brokers.values()), default=MIN_BROKER_UPTIME_S)
+        time.sleep(max(0.0, MIN_BROKER_UPTIME_S - max(0.0, youngest_s)))
+        for name in brokers:
+            supervisor.signal(name, "brokers", "HUP")
 
     return reload
 
@@ -98,6 +106,8 @@ def main() -> int:
         settings.service_passwords(),
         settings.mosquitto_password_file,
         reload_through_supervisor(paths) if paths else lambda: None,
+        settings.mosquitto_acl_file,
+        settings.mosquitto_acl_template.read_text(encoding="utf-8"),
     )
     follow(settings, sync)
     return 0

@@ -30,8 +30,9 @@ def prepare(paths: StackPaths, addresses: Addresses, echo: Echo) -> None:
     """Write each broker's folder and configuration. Idempotent."""
     user = server_user(USER)
     folder = make_data_dir(user, paths.mosquitto, echo)
-    acl = folder / "acl"
-    shutil.copyfile(ACL, acl)
+    acl, template = folder / "acl", ACL.read_text(encoding="utf-8")
+    if not acl.exists() or not acl.read_text(encoding="utf-8").startswith(template):
+        acl.write_text(template, encoding="utf-8")  # broker_sync adds the phones
     give_to(acl, user)
     for number, bind in enumerate(addresses.mqtt, start=1):
         tls = addresses.mqtt_tls[number - 1] if addresses.mqtt_tls else None

@@ -114,6 +114,11 @@ class StackPaths:
         return self.mosquitto / "passwd"
 
     @property
+    def acl_file(self) -> Path:
+        """What Mosquitto's users may do: the project's rules, and those of each phone app."""
+        return self.mosquitto / "acl"
+
+    @property
     def addresses_file(self) -> Path:
         return self.root / "stack.json"
 

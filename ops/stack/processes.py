@@ -107,6 +107,8 @@ def broker_sync_environment(paths: StackPaths, addresses: Addresses) -> dict[str
         "DATABASE_URL": database_url(paths, addresses, "broker_sync"),
         "FLEET_KEY_FILE": str(paths.fleet_key_file),
         "MOSQUITTO_PASSWORD_FILE": str(paths.password_file),
+        "MOSQUITTO_ACL_FILE": str(paths.acl_file),
+        "MOSQUITTO_ACL_TEMPLATE": str(mosquitto.ACL),
         "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
         "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
         "STACK_MQTT_PASSWORD": paths.mqtt_password("stack"),

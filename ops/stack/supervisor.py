@@ -52,6 +52,7 @@ class Running:
     name: str
     state: str
     pid: int
+    uptime_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,12 @@ class Supervisor:
         """Return all processes by name; empty if supervisord does not answer."""
         with contextlib.suppress(OSError, xmlrpc.client.Error), self._rpc() as rpc:
             return {
-                info["name"]: Running(info["name"], info["statename"], int(info["pid"]))
+                info["name"]: Running(
+                    info["name"],
+                    info["statename"],
+                    int(info["pid"]),
+                    float(info["now"] - info["start"]),
+                )
                 for info in rpc.supervisor.getAllProcessInfo()
             }
         return {}

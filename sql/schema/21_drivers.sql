@@ -29,16 +29,20 @@ CREATE TABLE driver_state (
     geom geometry(Point, 4326),
     cell int4,
     -- As long as the columns that the first fix fills; null from then on.
-    hot_padding bytea DEFAULT decode(repeat('00', 144), 'hex'),
+    hot_padding bytea DEFAULT decode(repeat('00', 152), 'hex'),
     -- When limits.quota_per_s covers all that the driver has sent, copies included: at most
     -- limits.quota_burst fixes ahead of their arrival. Null before the first.
     quota_at timestamptz,
     -- No fix taken from this instant on was taken off duty: since when the driver has not been off
     -- duty; infinity while off duty; null if never off duty by a command.
-    kept_from timestamptz
+    kept_from timestamptz,
+    -- If not null: all seqs of `boot` up to it are settled and none beyond, whatever boot_seqs says
+    -- of that boot. So the next fix of the boot writes this row alone (record_fixes__continue).
+    settled_to int8,
+    -- True if the newest fix came to be in another cell by record_fixes__continue; for its own use.
+    is_in_new_cell bool
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
--- A batch looks up each driver twice. A hash index reads one page where the primary key reads
--- three.
+-- A batch looks up each driver. A hash index reads one page where the primary key reads three.
 CREATE INDEX driver_state_driver ON driver_state USING hash (driver_id);
 
 -- For the nearest-driver search. Written only when the newest fix of a driver is in another cell.
@@ -51,17 +55,21 @@ CREATE INDEX driver_cell_cell ON driver_cell (cell, driver_id);
 -- Which seqs of a boot are stored or finally rejected ("settled"): all up to settled_to, and those
 -- with a bit in a block beyond. At or below settled_to a seq without a rejected bit is stored. If
 -- settled_to = newest_seq, no block has a bit beyond, and the next seq needs no look at the blocks.
+-- driver_state.settled_to takes precedence: see the view boot_prefix.
 CREATE TABLE boot_seqs (
     driver_id text COLLATE "C" NOT NULL REFERENCES driver,
     boot text COLLATE "C" NOT NULL,
     settled_to int8 NOT NULL,
     newest_seq int8 NOT NULL CHECK (newest_seq >= settled_to),
     held int8,  -- fixes dropped beyond limits.max_parked, copies included; null: none
+    settled_at timestamptz NOT NULL DEFAULT now(),  -- by our clock, when it was last written
     PRIMARY KEY (driver_id, boot)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.5);
 
 -- 2,048 seqs of a boot: bit k of a bitmap stands for seq 2048 * block_no + k. Null is a bitmap
--- without bits. A block ends when settled_to has passed it and it has no rejected bit.
+-- without bits. A block ends when settled_to has passed it and it has no rejected bit. A bitmap
+-- with few bits is as long as a full one (312 bytes a row): the worst that a device can do, one fix
+-- in each block, doubles the bytes of its history for three days, within its quota.
 CREATE TABLE boot_seq_block (
     driver_id text COLLATE "C" NOT NULL,
     boot text COLLATE "C" NOT NULL,

@@ -1,6 +1,45 @@
 -- Which seqs of a boot are settled: a prefix, and bitmaps of 2,048 seqs beyond it. The cost of a
 -- fix is bounded whatever seqs a device sends: docs/explanation/watermark.md.
 
+-- The prefix of each boot: that of the boot of a driver's newest fix may be in driver_state.
+CREATE VIEW boot_prefix AS
+SELECT s.driver_id, s.boot, greatest(s.settled_to, d.settled_to) AS settled_to,
+    greatest(s.newest_seq, d.settled_to) AS newest_seq, s.held
+FROM boot_seqs s
+LEFT JOIN driver_state d ON d.driver_id = s.driver_id AND d.boot = s.boot;
+
+-- Copies the prefixes of drivers from driver_state to boot_seqs. The drivers' rows are locked, and
+-- settled_to is written next.
+CREATE FUNCTION driver_state__release_prefixes(of_drivers text[])
+RETURNS void LANGUAGE sql
+AS $$
+    INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
+    SELECT d.driver_id, d.boot, d.settled_to, d.settled_to
+    FROM unnest(of_drivers) AS i (driver_id)
+    JOIN driver_state d ON d.driver_id = i.driver_id AND d.settled_to IS NOT NULL
+    ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
+        newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at
+        WHERE b.newest_seq < EXCLUDED.newest_seq
+$$;
+
+-- Copies the prefix of the boot of each driver's newest fix to driver_state, for the drivers of
+-- incoming_fix: null if a seq beyond it is settled. The drivers' rows are locked.
+CREATE FUNCTION driver_state__take_prefixes()
+RETURNS void LANGUAGE sql
+AS $$
+    UPDATE driver_state d SET settled_to = k.settled_to
+    FROM (
+        SELECT e.ctid, b.settled_to FROM (
+            SELECT DISTINCT driver_id FROM pg_temp.incoming_fix ORDER BY driver_id
+        ) i
+        JOIN driver_state e ON e.driver_id = i.driver_id
+        LEFT JOIN boot_seqs b ON b.driver_id = e.driver_id AND b.boot = e.boot
+            AND b.settled_to = b.newest_seq
+        WHERE e.settled_to IS DISTINCT FROM b.settled_to
+    ) k
+    WHERE d.ctid = k.ctid
+$$;
+
 -- Settles seqs that do not simply continue their boot: sets their bits, and moves each prefix over
 -- at most two blocks per seq. The rows of boot_seqs exist, and their drivers' rows are locked.
 CREATE FUNCTION boot_seqs__settle(seqs settled_seq[])
@@ -55,7 +94,7 @@ BEGIN
             END IF;
             reached := (reached + 1) | 2047;  -- the block's last seq
         END LOOP;
-        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest
+        UPDATE boot_seqs SET settled_to = reached, newest_seq = newest, settled_at = now()
             WHERE driver_id = known.driver_id AND boot = known.boot;
         DELETE FROM boot_seq_block
             WHERE driver_id = known.driver_id AND boot = known.boot AND rejected IS NULL
@@ -120,7 +159,7 @@ SET search_path = doorstep, public, pg_temp
 AS $$
     SELECT s.driver_id, s.boot, coalesce(g.seq, s.settled_to), coalesce(g.missing, '[]')
     FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
-    JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    JOIN boot_prefix s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
     LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
         ON s.settled_to < s.newest_seq
     WHERE s.newest_seq > 0
@@ -142,7 +181,7 @@ AS $$
         coalesce(s.held, 0)
     FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
     CROSS JOIN limits l
-    LEFT JOIN boot_seqs s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
+    LEFT JOIN boot_prefix s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
     LEFT JOIN driver_quota q ON q.driver_id = requested.driver_id
     LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
         ON s.settled_to < s.newest_seq
@@ -162,7 +201,7 @@ CREATE VIEW driver_boot AS
 SELECT s.driver_id, s.boot,
     int8multirange(int8range(1, s.settled_to + 1)) - b.rejected + b.stored AS stored,
     b.rejected
-FROM boot_seqs s
+FROM boot_prefix s
 CROSS JOIN LATERAL (
     SELECT coalesce(range_agg(k.stored), '{}') AS stored,
         coalesce(range_agg(k.rejected), '{}') AS rejected
@@ -199,10 +238,11 @@ DECLARE
     reached CONSTANT int8 := coalesce(
         (SELECT upper(r) - 1 FROM unnest(settled) r WHERE lower(r) = 1), 0);
 BEGIN
+    UPDATE driver_state SET settled_to = NULL WHERE driver_id = of_driver_id AND boot = of_boot;
     INSERT INTO boot_seqs AS b (driver_id, boot, settled_to, newest_seq)
     VALUES (of_driver_id, of_boot, reached, newest)
-    ON CONFLICT (driver_id, boot) DO UPDATE
-        SET settled_to = EXCLUDED.settled_to, newest_seq = EXCLUDED.newest_seq;
+    ON CONFLICT (driver_id, boot) DO UPDATE SET settled_to = EXCLUDED.settled_to,
+        newest_seq = EXCLUDED.newest_seq, settled_at = EXCLUDED.settled_at;
     DELETE FROM boot_seq_block WHERE driver_id = of_driver_id AND boot = of_boot;
     INSERT INTO boot_seq_block (driver_id, boot, block_no, stored, rejected)
     SELECT of_driver_id, of_boot, block_no, s.bits, r.bits
@@ -210,5 +250,66 @@ BEGIN
         new_stored * int8multirange(int8range(reached + 1, NULL))
     ) s
     FULL JOIN boot_seq_block__bitmaps(new_rejected - new_stored) r USING (block_no);
+END
+$$;
+
+-- Looks at the next boots after (after_driver, after_boot), at most `at_most`, and drops those of
+-- which every stored fix is sealed: any copy is refused as `sealed`. Keeps the boot of a driver's
+-- newest fix, however old: its device may come back, and would have to close every missing seq as
+-- void. Skips drivers that are locked. Returns the last boot looked at; no row when none is left.
+CREATE FUNCTION boot_seqs__drop_sealed_v1(after_driver text, after_boot text, at_most int)
+RETURNS TABLE (last_driver_id text, last_boot text, boots int8)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    -- settled_at is not before received_at, and fix_at is at most future_s after that
+    dropped_before CONSTANT timestamptz := (
+        SELECT h.sealed_before - make_interval(secs => l.future_s)
+        FROM history_bounds h CROSS JOIN limits l
+    );
+    found_drivers text[];
+    found_boots text[];
+    found_at timestamptz[];
+    locked_drivers text[];
+BEGIN
+    SELECT array_agg(driver_id), array_agg(boot), array_agg(settled_at)
+        INTO found_drivers, found_boots, found_at
+        FROM (
+            SELECT driver_id, boot, settled_at FROM boot_seqs
+            WHERE (driver_id, boot) > (coalesce(after_driver, ''), coalesce(after_boot, ''))
+            ORDER BY driver_id, boot LIMIT at_most
+        ) b;
+    IF found_drivers IS NULL THEN
+        RETURN;
+    END IF;
+    locked_drivers := ARRAY(
+        SELECT driver_id FROM driver_state
+        WHERE driver_id IN (
+            SELECT f.driver_id FROM unnest(found_drivers, found_at) AS f (driver_id, settled_at)
+            WHERE f.settled_at < dropped_before
+        )
+        ORDER BY driver_id FOR NO KEY UPDATE SKIP LOCKED
+    );
+    WITH deleted AS (
+        DELETE FROM boot_seqs b
+        USING unnest(found_drivers, found_boots) AS f (driver_id, boot)
+        WHERE b.driver_id = f.driver_id AND b.boot = f.boot
+            AND b.settled_at < dropped_before
+            AND f.driver_id = ANY (locked_drivers)
+            AND NOT EXISTS (
+                SELECT FROM driver_state d WHERE d.driver_id = f.driver_id AND d.boot = f.boot
+            )
+        RETURNING b.driver_id, b.boot
+    ),
+    deleted_blocks AS (
+        DELETE FROM boot_seq_block k USING deleted d
+        WHERE k.driver_id = d.driver_id AND k.boot = d.boot
+    )
+    SELECT count(*) INTO boots FROM deleted;
+    last_driver_id := found_drivers[cardinality(found_drivers)];
+    last_boot := found_boots[cardinality(found_boots)];
+    RETURN NEXT;
 END
 $$;

@@ -15,20 +15,31 @@ DECLARE
     excess int[];
     most CONSTANT int := (SELECT max_parked FROM limits);
 BEGIN
-    IF fix_takes = '0' THEN  -- exempt from the quota
+    IF fix_takes = '0' THEN  -- exempt
         RETURN;
     END IF;
-    SELECT array_agg(f.n) INTO excess
-    FROM (
-        SELECT i.n, row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place, floor(
-            extract(epoch FROM greatest(max(i.received_at) OVER of_driver, d.received_at) + burst
-                - greatest(d.quota_at, min(i.received_at) OVER of_driver))
-            / extract(epoch FROM fix_takes)) AS allowed_count
-        FROM pg_temp.incoming_fix i JOIN driver_state d USING (driver_id)
+    WITH requested AS MATERIALIZED (
+        SELECT i.n, i.driver_id, i.received_at,
+            row_number() OVER (PARTITION BY i.driver_id ORDER BY i.n) AS place
+        FROM pg_temp.incoming_fix i
         WHERE (i.driver_id IN (SELECT unnest(driver_ids))) IS TRUE AND i.n >= -1500000000
-        WINDOW of_driver AS (PARTITION BY i.driver_id)
-    ) f
-    WHERE f.place > f.allowed_count;
+    ),
+    allowed AS MATERIALIZED (
+        SELECT r.driver_id, floor(
+            extract(epoch FROM greatest(r.last_at, d.received_at) + burst
+                - greatest(d.quota_at, r.first_at)) / extract(epoch FROM fix_takes)) AS fix_count
+        FROM (
+            SELECT driver_id, min(received_at) AS first_at, max(received_at) AS last_at
+            FROM requested GROUP BY driver_id
+        ) r
+        CROSS JOIN LATERAL (  -- a look-up for each of a few drivers, never a scan of the fleet
+            SELECT s.received_at, s.quota_at FROM driver_state s
+            WHERE s.driver_id = r.driver_id OFFSET 0
+        ) d
+    )
+    SELECT array_agg(r.n) INTO excess
+    FROM requested r JOIN allowed a USING (driver_id)
+    WHERE r.place > a.fix_count;
     IF excess IS NULL THEN
         RETURN;
     END IF;

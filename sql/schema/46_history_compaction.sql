@@ -5,6 +5,7 @@
 --   pack     write the fixes of a day into chunks, some drivers at a time, and verify them
 --   switch   readers read the day from its chunks from now on: updates one row
 --   drop     drop the partition of the day, once no older snapshot can read it
+--   forget   drop what is known of boots without an unsealed fix: boot_seqs__drop_sealed_v1
 --   expire   delete chunks older than limits.history_days
 --
 -- Each step is one or more transactions and can be repeated. After a crash between two steps fixes

@@ -163,9 +163,10 @@ $$;
 CREATE FUNCTION driver_state__forget_position(of_drivers text[])
 RETURNS void LANGUAGE sql AS $$
     DELETE FROM driver_cell c WHERE c.driver_id = ANY (of_drivers);
+    SELECT driver_state__release_prefixes(of_drivers);
     UPDATE driver_state SET fix_at = NULL, received_at = NULL, lon_deg = NULL, lat_deg = NULL,
         accuracy_m = NULL, speed_mps = NULL, heading_deg = NULL, altitude_m = NULL, battery = NULL,
-        boot = NULL, seq = NULL, geom = NULL, cell = NULL
+        boot = NULL, seq = NULL, geom = NULL, cell = NULL, settled_to = NULL
     WHERE driver_id = ANY (of_drivers)
 $$;
 

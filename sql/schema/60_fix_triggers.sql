@@ -11,12 +11,20 @@ DECLARE
     moved_drivers text[];
     moved_count int;
 BEGIN
+    IF current_setting('doorstep.drivers_are_moved', true) = 'on' THEN
+        RETURN NULL;  -- by record_fixes__continue
+    END IF;
     WITH moved AS (
         UPDATE driver_state d SET
             fix_at = f.fix_at, received_at = f.received_at,
             lon_deg = f.lon_deg, lat_deg = f.lat_deg, accuracy_m = f.accuracy_m,
             speed_mps = f.speed_mps, heading_deg = f.heading_deg, altitude_m = f.altitude_m,
             battery = f.battery, boot = f.boot, seq = f.seq,
+            -- early, so that driver_state__take_prefixes has nothing to write for most drivers
+            settled_to = (
+                SELECT b.settled_to FROM boot_seqs b
+                WHERE b.driver_id = f.driver_id AND b.boot = f.boot AND b.settled_to = b.newest_seq
+            ),
             geom = ST_SetSRID(ST_MakePoint(f.lon_deg, f.lat_deg), 4326),
             cell = cell_of(f.lon_deg, f.lat_deg), hot_padding = NULL,
             quota_at = CASE WHEN f.fix_count = 1
@@ -126,6 +134,7 @@ BEGIN
                 ground_distance_m(f.lon_deg, f.lat_deg, a.customer_lon_deg, a.customer_lat_deg)
                     AS to_customer_m
             FROM policy p WHERE p.policy_id = a.policy_id
+            OFFSET 0  -- a look-up per fix of an assignment, not of every fix per policy
         ) p
         WHERE f.quarantine IS NULL
             AND (a.ended_at IS NULL OR f.fix_at < a.ended_at)

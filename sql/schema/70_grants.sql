@@ -24,7 +24,8 @@ GRANT EXECUTE ON FUNCTION
     series__prepare_v1, series__record_v1, series__expire_v1,
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
-    fix_history__drop_packed_v1, fix_chunk__expire_v1, retention__expire_v1
+    fix_history__drop_packed_v1, fix_chunk__expire_v1, boot_seqs__drop_sealed_v1,
+    retention__expire_v1
 TO driver_events;
 GRANT SELECT ON kafka_offset, history_bounds TO driver_events;
 GRANT SELECT (driver_id) ON parked_fix TO driver_events;
@@ -58,4 +59,8 @@ GRANT EXECUTE ON FUNCTION
     customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1
 TO customer;
 
-GRANT EXECUTE ON FUNCTION changed_devices_v2 TO broker_sync;
+GRANT EXECUTE ON FUNCTION
+    changed_devices_v2, changed_phones_v1, register_phone_tokens_v1
+TO broker_sync;
+GRANT EXECUTE ON FUNCTION find_phone_v1, add_phone_dead_letters_v1 TO driver_api;
+GRANT EXECUTE ON FUNCTION phone_credential__heard_v1 TO driver_api, driver_events;

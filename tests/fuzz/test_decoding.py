@@ -47,11 +47,6 @@ REASONS = {
     "bad_id",
     "latitude_out_of_range",
     "longitude_out_of_range",
-    "accuracy_out_of_range",
-    "speed_out_of_range",
-    "heading_out_of_range",
-    "altitude_out_of_range",
-    "battery_out_of_range",
     "bad_instant",
     "no_time_zone",
     "seconds_for_milliseconds",
@@ -104,7 +99,7 @@ def check(fix: Fix) -> None:
     assert fix.seq is not None
     assert 1 <= fix.seq <= 2**62
     assert fix.fix_at.utcoffset() is not None
-    for name, (least, most, _) in RANGES.items():
+    for name, (least, most) in RANGES.items():
         value = getattr(fix, name)
         assert value is None or (isinstance(value, float) and least <= value <= most)
 

@@ -23,9 +23,11 @@ from tests.integration.bad_input import (
     CASES,
     DOUBTFUL,
     INJECTIONS,
+    KEPT,
     LAT_DEG,
     LON_DEG,
     Case,
+    Kept,
     ago_ms,
     each,
     fix_text,
@@ -35,8 +37,18 @@ from tests.integration.http_services import problem_of
 JSON = {"Content-Type": "application/json"}
 NAMES = [
     *(case.name for case in CASES),
+    *(kept.name for kept in KEPT),
     *(f"{number:02d}_{slug}" for number, slug, _, _ in DOUBTFUL),
-    *("27_jump", "28_duplicate", "29_late", "30_conflict", "34_large", "35_burst", "strings"),
+    *(
+        "19_ignored_copy",
+        "27_jump",
+        "28_duplicate",
+        "29_late",
+        "30_conflict",
+        "34_large",
+        "35_burst",
+        "strings",
+    ),
 ]
 
 
@@ -150,6 +162,48 @@ def test_post_locations__one_bad_fix_of_three__is_rejected_and_its_neighbours_ar
     ]
     assert {3, 5} <= set(services.stored(driver_id))
     assert not {2, 4} & set(services.stored(driver_id))
+
+
+@pytest.mark.parametrize("kept", each(KEPT))
+def test_optional_field_or_instant_is_odd__at_both_routes__is_committed_and_named_in_ignored(
+    services: Services, kept: Kept
+) -> None:
+    driver_id = driver_of(kept.name)
+    answer = services.patch(driver_id, kept.make(2))
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["outcome"], answer.json()["ignored"]) == ("committed", [*kept.ignored])
+    answer = services.post(driver_id, [fix_text(3).encode(), kept.make(4), kept.make(2)])
+    assert [(one["outcome"], one["ignored"]) for one in answer.json()["outcomes"]] == [
+        ("committed", []),
+        ("committed", [*kept.ignored]),
+        ("duplicate" if kept.fix_at else "conflict", [*kept.ignored]),
+    ]
+    assert services.stored(driver_id) == [2, 3, 4]
+    rows = services.rows(
+        "SELECT accuracy_m, speed_mps, heading_deg, altitude_m, battery FROM doorstep.fix_history"
+        " WHERE driver_id = %s AND seq IN (2, 4)",
+        driver_id,
+    )
+    assert rows == [kept.stored] * 2
+    if kept.fix_at is not None:
+        instants = services.rows(
+            "SELECT fix_at FROM doorstep.fix_history WHERE driver_id = %s AND seq IN (2, 4)",
+            driver_id,
+        )
+        assert instants == [(kept.fix_at(),)] * 2
+
+
+def test_copy_with_an_ignored_field__of_a_fix_without_it__is_a_duplicate(
+    services: Services,
+) -> None:
+    driver_id, fix_at = driver_of("19_ignored_copy"), ago_ms(1)
+    plain = fix_text(2, fix_at=fix_at).encode()
+    odd = fix_text(2, fix_at=fix_at, speed_mps=-1).encode()
+    other = fix_text(2, fix_at=fix_at, speed_mps=1).encode()
+    assert services.patch(driver_id, plain).json()["outcome"] == "committed"
+    answer = services.patch(driver_id, odd).json()
+    assert (answer["outcome"], answer["ignored"]) == ("duplicate", ["speed_mps"])
+    problem_of(services.patch(driver_id, other), 409, "conflicting-fix")
 
 
 @pytest.mark.parametrize(

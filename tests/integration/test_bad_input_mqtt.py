@@ -24,7 +24,9 @@ from ops.stack.stack import Stack
 from tests.integration.bad_input import (
     CASES,
     DOUBTFUL,
+    KEPT,
     Case,
+    Kept,
     ago_ms,
     each,
     fix_text,
@@ -83,8 +85,16 @@ def other_messages() -> dict[str, list[bytes]]:
     """Return the messages of classes that do not reject a single fix."""
     fix = fix_text(2).encode()
     last = fix_text(LAST).encode()
+    odd = {
+        driver_of(kept.name): [
+            kept.make(2),
+            b"[" + b",".join([fix_text(3).encode(), kept.make(4), fix_text(5).encode()]) + b"]",
+            last,
+        ]
+        for kept in KEPT
+    }
     late = fix_text(2, fix_at=ago_ms(2 * 3600)).encode()
-    return {
+    return odd | {
         **{
             driver_of(f"{number:02d}_{slug}"): [fix_text(2, **members).encode(), last]
             for number, slug, members, _ in DOUBTFUL
@@ -229,6 +239,31 @@ def test_bad_input__doubtful__is_stored_in_quarantine_without_dead_letter(
     assert sent.history[driver_of(slug)] == {2: quarantine, LAST: None}
     assert sent.letters.get(driver_of(slug), []) == []
     assert sent.devices[driver_of(slug)].watermark["missing"] == [[1, 1], [3, 8]]
+
+
+@pytest.mark.parametrize("kept", each(KEPT))
+def test_optional_field_or_instant_is_odd__alone_and_in_an_array__is_stored_without_it(
+    sent: Results, stack: Stack, kept: Kept
+) -> None:
+    driver_id = driver_of(kept.name)
+    assert sent.letters.get(driver_id, []) == []
+    assert sent.history[driver_id] == dict.fromkeys([2, 3, 4, 5, LAST])
+    with owner_connection(stack.database_admin_url) as conn:
+        rows = conn.execute(
+            "SELECT fix_at, accuracy_m, speed_mps, heading_deg, altitude_m, battery"
+            " FROM doorstep.fix_history WHERE driver_id = %s AND seq IN (2, 4)",
+            (driver_id,),
+        ).fetchall()
+    assert [row[1:] for row in rows] == [kept.stored] * 2
+    if kept.fix_at is not None:
+        assert [row[0] for row in rows] == [kept.fix_at()] * 2
+
+
+def test_optional_fields_ignored__are_counted_by_field(sent: Results) -> None:
+    wanted = Counter(name for kept in KEPT for name in kept.ignored)
+    name = "doorstep_ignored_fields_total"
+    for field_name, times in wanted.items():
+        assert sent.grown("driver_events", name, f'field="{field_name}"') == 2 * times
 
 
 def test_28_duplicate__is_stored_once_and_acknowledged(sent: Results) -> None:

@@ -12,12 +12,21 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from doorstep.broker_sync import BrokerSync
-from doorstep.credentials import DeviceSecrets, driver_token, mqtt_password, token_sha256
+from doorstep.credentials import (
+    DeviceSecrets,
+    driver_token,
+    mqtt_password,
+    phone_token,
+    phone_username,
+    token_sha256,
+)
 from doorstep.errors import StoreUnavailable
 from doorstep.provision import provision_drivers, provision_sources
 from doorstep.store.people import Device, change_device
+from doorstep.store.phones import issue_phone, revoke_phone
 from ops.servers.mosquitto import MosquittoServer
 from ops.servers.waiting import wait_until
+from ops.stack import mosquitto
 from tests.database import Database
 
 WHO = "test"
@@ -39,6 +48,8 @@ class Synced:
             self.broker.paths.mqtt_passwords(),
             self.broker.paths.password_file,
             lambda: self.broker.signal(signal.SIGHUP),
+            self.broker.paths.acl_file,
+            mosquitto.ACL.read_text(encoding="utf-8"),
         )
         self.sync()
 
@@ -198,3 +209,31 @@ def test_service_passwords__derived_from_the_fleet_key__are_refused(synced: Sync
     for user in ("bridge", "driver_events", "driver_events-2", "stack"):
         assert synced.broker.accepts(user)
         assert not synced.lets_in(user)
+
+
+def test_phone__issued_and_revoked__has_a_login_and_rules_of_its_own(synced: Synced) -> None:
+    synced.add("pia", "paul")
+    user, token = phone_username("pia"), phone_token(synced.key, "pia")
+    acl = synced.broker.paths.acl_file
+    template = mosquitto.ACL.read_text(encoding="utf-8")
+    with synced.database.connect() as conn:
+        issue_phone(conn, synced.key, "pia", WHO)
+    synced.sync()
+    wait_until(lambda: synced.broker.accepts(user, token))
+    assert acl.read_text().startswith(template)
+    assert acl.read_text().removeprefix(template).split("\n") == [
+        "",
+        "user pia.phone",
+        "topic deny doorstep/#",
+        "topic write owntracks/pia/phone",
+        "topic read owntracks/pia/phone/cmd",
+        "",
+    ]
+    synced.restart()
+    assert synced.broker.accepts(user, token)
+    with synced.database.connect() as conn:
+        revoke_phone(conn, "pia", WHO)
+    synced.sync()
+    wait_until(lambda: not synced.broker.accepts(user, token))
+    assert acl.read_text() == template
+    assert synced.lets_in("pia")

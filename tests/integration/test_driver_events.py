@@ -178,7 +178,7 @@ def test_driver_events__bad_and_good__stores_the_good_and_makes_dead_letters(
     topic: str,
 ) -> None:
     array = encode_position([fix(1), fix(2), fix(3, age_s=100_000), fix(5)])
-    array = array.replace(b'"seq":2,', b'"seq":2,"battery":7,')
+    array = array.replace(b'"seq":2,', b'"seq":2,"void":7,')
     phone = DriverClient(mosquitto, "d3")
     produce(
         kafka.access,
@@ -193,7 +193,7 @@ def test_driver_events__bad_and_good__stores_the_good_and_makes_dead_letters(
     )
     letters = letters_of(kafka, b"d3", 4)
     found = {headers_of(one)["reason"]: one for one in letters}
-    assert set(found) == {"battery_out_of_range", "too_old", "not_json", "conflict"}
+    assert set(found) == {"wrong_type", "too_old", "not_json", "conflict"}
     assert found["too_old"].value() == array
     assert found["not_json"].value() == b"not json"
     assert headers_of(found["not_json"])["topic"] == "doorstep/v1/drivers/d3/position"

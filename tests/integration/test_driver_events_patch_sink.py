@@ -72,7 +72,7 @@ def is_committed(stack: Stack, boot: str, seq: int) -> Callable[[], bool]:
 def test_patch_sink__good_and_bad_fixes__are_committed_or_dead_letters(
     stack: Stack, sink: ServiceProcess
 ) -> None:
-    bad = encode_fix(fix("p1", 4, lat_deg=43.77, battery=0.5)).replace(b"0.5", b"5")
+    bad = encode_fix(fix("p1", 4, lat_deg=43.77)).replace(b"43.77", b"99")
     old = Fix("p1", 5, instant_of(1_700_000_000_000), 43.77, 11.25)
     produce(
         stack,
@@ -92,12 +92,12 @@ def test_patch_sink__good_and_bad_fixes__are_committed_or_dead_letters(
             if one.key() == DRIVER.encode()
         }
 
-    wanted = {"not_json", "battery_out_of_range", "too_old"}
+    wanted = {"not_json", "latitude_out_of_range", "too_old"}
     found = mine(
         read_topic(stack.kafka_access(ADMIN), "dead-letter", lambda all_: wanted <= set(mine(all_)))
     )
     assert found["not_json"] == b"hello"
-    assert found["battery_out_of_range"] == bad
+    assert found["latitude_out_of_range"] == bad
     wait_until(lambda: sink.metric("doorstep_driver_events_fixes_total") >= 6)
     metrics = sink.get("/metrics")[1]
     assert 'doorstep_driver_events_fixes_total{outcome="committed"} 3.0' in metrics

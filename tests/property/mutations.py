@@ -43,6 +43,7 @@ DERIVE, FIRST_PAIR = "evidence__derive", "evidence__first_pair"
 ATTEMPT, ON_FIXES = "record_fixes__attempt", "fix_history__derive_evidence"
 COMMAND, NEWEST = "apply_order_command_v1", "fix_history__derive_driver_state"
 PARTNER, PREPARE = "evidence__partner", "prepare_incoming_v1"
+CONTINUE = "record_fixes__continue"
 
 SHOWS, TAKEN_FROM = "customer_view__shows", "customer_view__taken_from"
 LEARN = "driver_clock__learn"
@@ -243,6 +244,21 @@ MUTATIONS = (
         ((ATTEMPT, "AND last_seq - first_seq = fix_count - 1, false", ", false"),),
     ),
     Mutation(
+        "optimistic: a fix after a gap continues its boot",
+        ((CONTINUE, "d.settled_to = f.first_seq - 1", "d.settled_to < f.first_seq"),),
+    ),
+    Mutation(
+        "optimistic: the newest position is the last to arrive",
+        (
+            (CONTINUE, "AND d.fix_at < f.fix_at", ""),
+            (CONTINUE, "AND fix_at > lag(fix_at) OVER in_order", ""),
+        ),
+    ),
+    Mutation(
+        "optimistic: the prefix stays behind in driver_state",
+        ((ATTEMPT, "IF have_prefixes THEN", "IF false THEN"),),
+    ),
+    Mutation(
         "quarantined fixes prove",
         (
             (FIRST_PAIR, "AND a.quarantine IS NULL", ""),
@@ -284,7 +300,10 @@ MUTATIONS = (
     ),
     Mutation(
         "a driver's cell is the first one",
-        ((NEWEST, "cell IS DISTINCT FROM existing_cell", "existing_cell IS NULL"),),
+        (
+            (NEWEST, "cell IS DISTINCT FROM existing_cell", "existing_cell IS NULL"),
+            (CONTINUE, "FROM moved WHERE is_in_new_cell", "FROM moved WHERE false"),
+        ),
     ),
     Mutation(
         "windows of one driver overlap when our clock is set back",

@@ -73,6 +73,8 @@ LEFT_OUT = {
     "driver_state": {
         "hot_padding": "reserves space on the page",
         "quota_at": "moved by every copy; no case reaches a quota",
+        "settled_to": "compared as driver_boot",
+        "is_in_new_cell": "compared as driver_cell",
         "kept_from": "derived from driver_command, and saves a look at it",
     },
     "order_event": {"recorded_at": _WRITTEN_DOWN},

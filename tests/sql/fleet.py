@@ -146,7 +146,7 @@ class Fleet:
         columns = self.run(
             "SELECT string_agg(attname, ', ' ORDER BY attnum) AS names FROM pg_attribute"
             " WHERE attrelid = 'driver_state'::regclass AND attnum > 0"
-            " AND attname NOT IN ('quota_at', 'kept_from')"  # infinity is no datetime
+            " AND attname NOT IN ('quota_at', 'kept_from', 'settled_to', 'is_in_new_cell')"
         )[0]["names"]
         [row] = self.run(f"SELECT {columns} FROM driver_state WHERE driver_id = %s", driver_id)
         return row

@@ -51,7 +51,7 @@ def blocks(fleet: Fleet) -> int:
 
 
 def prefix(fleet: Fleet) -> tuple[int, int]:
-    [row] = fleet.run("SELECT settled_to, newest_seq FROM boot_seqs WHERE driver_id = 'd1'")
+    [row] = fleet.run("SELECT settled_to, newest_seq FROM boot_prefix WHERE driver_id = 'd1'")
     return row["settled_to"], row["newest_seq"]
 
 
@@ -330,3 +330,89 @@ def test_record_fixes__parked_for_a_lock__are_not_taken_back_over_the_quota(
     fleet.record(list(fixes_of([2601], at=at)))
     assert fleet.run("SELECT count(*) FROM fix_history")[0]["count"] == QUOTA_BURST
     assert parked(fleet) == 601
+
+
+def test_record_fixes__exempt_with_fixes_parked_for_a_lock__takes_them_back(
+    fleet: Fleet, database: Database
+) -> None:
+    at = now()
+    with database.connect() as other:
+        other.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR NO KEY UPDATE")
+        assert {o.reason for o in fleet.record(list(fixes_of([1], at=at)))} == {"locked"}
+    with fleet.conn.transaction():
+        fleet.run(query("exempt_from_quota"))
+        assert fix_writer.record_fixes(fleet.conn, list(fixes_of([2], at=at))) == []
+    assert (prefix(fleet), parked(fleet)) == ((2, 2), 0)
+
+
+# -- fixes that are next in line -----------------------------------------------------------------
+
+
+@pytest.fixture
+def going(fleet: Fleet) -> Fleet:
+    """Driver d1 with two fixes, so that its next one is next in line."""
+    at = now()
+    for seq in (1, 2):
+        assert fleet.record(list(fixes_of([seq], at=at))) == []
+    return fleet
+
+
+def held_prefix(fleet: Fleet) -> int | None:
+    """The prefix that driver_state has, null after a fix that was not next in line."""
+    value: int | None = fleet.run("SELECT settled_to FROM driver_state WHERE driver_id = 'd1'")[0][
+        "settled_to"
+    ]
+    return value
+
+
+def test_record_fixes__next_in_line__moves_the_prefix_of_its_driver_alone(going: Fleet) -> None:
+    going.record(numbered(list(fixes_of([3, 4, 5], at=now()))))
+    assert going.run("SELECT settled_to FROM boot_seqs") == [{"settled_to": 1}]
+    assert (held_prefix(going), prefix(going), watermark(going).seq) == (5, (5, 5), 5)
+    assert len(going.history()) == 5
+
+
+@pytest.mark.parametrize("seqs", [[3, 5], [3, 4, 6], [4], [3, 5, 6]])
+def test_record_fixes__with_a_gap__names_it_and_stores_what_fills_it(
+    going: Fleet, seqs: list[int]
+) -> None:
+    at = now()
+    assert going.record(numbered(list(fixes_of(seqs, at=at)))) == []
+    missing = sorted(set(range(1, max(seqs))) - {1, 2, *seqs})
+    assert watermark(going).missing == [(seq, seq) for seq in missing]
+    assert held_prefix(going) is None
+    assert going.record(numbered(list(fixes_of(missing, at=at)))) == []
+    assert prefix(going) == (max(seqs), max(seqs))
+    assert held_prefix(going) == max(seqs)
+
+
+@pytest.mark.parametrize("seqs", [[3, 3], [3, 2], [2, 3], [3, 4, 3]])
+def test_record_fixes__with_a_copy__stores_each_once(going: Fleet, seqs: list[int]) -> None:
+    outcomes = going.record(numbered(list(fixes_of(seqs, at=now()))))
+    assert {one.outcome for one in outcomes} == {"conflict" if 2 in seqs else "duplicate"}
+    assert len(going.history()) == max(seqs)
+
+
+def test_record_fixes__one_of_two_is_quarantined__is_stored_as_such(going: Fleet) -> None:
+    at = now()
+    [third], [fourth] = fixes_of([3], at=at), fixes_of([4], at=at, accuracy_m=500)
+    assert going.record(numbered([third, fourth])) == [Outcome(1, "quarantined", "inaccurate")]
+    assert going.driver()["seq"] == 3
+
+
+def test_record_fixes__dated_before_the_one_before__is_not_the_newest(going: Fleet) -> None:
+    at = now()
+    [third] = fixes_of([3], at=at)
+    back = make_fix(seq=4, fix_at=at - timedelta(seconds=80_060), received_at=at)
+    assert going.record(numbered([third, back])) == []
+    assert (going.driver()["seq"], prefix(going)) == (3, (4, 4))
+
+
+def test_record_fixes__a_boot_that_comes_back__goes_on_from_its_own_prefix(going: Fleet) -> None:
+    at = now() + timedelta(seconds=1)
+    for seq in (3, 1):
+        assert going.record(list(fixes_of([seq], at=at, boot="b2"))) == []
+    assert going.record(numbered(list(fixes_of([3, 4], at=at)))) == []
+    assert (watermark(going).seq, watermark(going).missing) == (4, [])
+    assert (watermark(going, "b2").seq, watermark(going, "b2").missing) == (3, [(2, 2)])
+    assert going.record(list(fixes_of([3], at=at, boot="b2"))) == [Outcome(0, "duplicate", None)]

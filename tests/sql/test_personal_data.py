@@ -30,7 +30,8 @@ from tests.factories import CUSTOMER, RESTAURANT, make_fix, make_walk, now, numb
 from tests.sql.fleet import Fleet
 
 ANNA = "anna-5f1c"
-KEEP_THE_ID = {"audit", "device_credential"}  # what was done, and that the id is taken
+# What was done, and that the ids of a driver and of a phone are taken.
+KEEP_THE_ID = {"audit", "device_credential", "phone_credential"}
 # Columns of orders that tell of nobody.
 NEUTRAL = {
     *("order_id", "restaurant_id", "policy_id", "created_at", "state", "assignment_no"),
@@ -107,6 +108,7 @@ def full_fleet(fleet: Fleet) -> UUID:
     )
     fleet.run("INSERT INTO driver_pace SELECT model_id, %s, 1 FROM eta_model", ANNA)
     fleet.run("SELECT driver_sampling__set_v1(%s, %s)", ANNA, '{"mode": "all"}')
+    fleet.run("INSERT INTO phone_credential (driver_id, version) VALUES (%s, 1)", ANNA)
     return order_id
 
 
@@ -200,7 +202,7 @@ def test_forget_driver__fixes_parked_meanwhile__are_dropped_without_a_dead_lette
     personal_data.forget_driver(conn, ANNA, "test")
     fleet.run("UPDATE parked_fix SET driver_id = %s", ANNA)
     fleet.run("SELECT record_parked_v1()")
-    assert tables_with(fleet, ANNA) == KEEP_THE_ID
+    assert tables_with(fleet, ANNA) == KEEP_THE_ID - {"phone_credential"}
 
 
 def test_forget_driver__with_an_open_order__is_refused_and_says_what_to_do(

@@ -80,6 +80,29 @@ def test_record_fixes__plans_from_when_all_was_empty__read_by_key(fleet: Fleet) 
     assert max(looked_up[name] for name in TABLES if name != "fix_history") < OTHERS, looked_up
 
 
+def test_record_fixes__over_the_quota__looks_up_its_own_drivers_alone(fleet: Fleet) -> None:
+    fleet.add_drivers(*(f"other-{n}" for n in range(OTHERS)), on_duty=False)
+    fleet.run("VACUUM ANALYZE")
+    at = now()
+    flood = [make_fix(seq=n, received_at=at, late_s=n / 10) for n in range(1, 2501)]
+    fleet.record(numbered(flood[:2000]))
+    with fleet.conn.transaction():
+        before = drivers_read(fleet)
+        outcomes = fix_writer.record_fixes(fleet.conn, numbered(flood[2000:]))
+        after = drivers_read(fleet)
+    assert {outcome.reason for outcome in outcomes} == {"over_quota"}
+    assert after - before < 10
+
+
+def drivers_read(fleet: Fleet) -> int:
+    """How many rows of driver_state this session has read."""
+    [row] = fleet.run(
+        "SELECT (seq_tup_read + idx_tup_fetch)::int AS count FROM pg_stat_xact_user_tables"
+        " WHERE relname = 'driver_state'"
+    )
+    return int(row["count"])
+
+
 # -- reads ------------------------------------------------------------------------------------
 
 PLACED = """

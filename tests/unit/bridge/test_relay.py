@@ -71,14 +71,16 @@ def test_forward__positions_and_status__go_to_their_topics_keyed_by_driver(
     subscriber.received = [
         ReceivedMessage(POSITION, b"\xff\x00", b"01"),
         ReceivedMessage(b"doorstep/v1/drivers/d2/status", b"", b"02"),
+        ReceivedMessage(b"owntracks/d3/phone", b"{}", b"03"),
     ]
     relay_with(subscriber, publisher)._forward(subscriber)
     assert publisher.records == [
         ("driver-pos", b"d1", b"\xff\x00", None),
         ("driver-status", b"d2", b"", None),
+        ("phone-pos", b"d3", b"{}", None),
     ]
     assert subscriber.received == []
-    assert subscriber.in_flight == 2
+    assert subscriber.in_flight == 3
 
 
 def test_forward__producer_queue_full__keeps_the_rest(subscriber: Subscriber) -> None:

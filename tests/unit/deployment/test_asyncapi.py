@@ -30,10 +30,18 @@ from doorstep.fix import (
     encode_position,
     encode_void,
 )
-from doorstep.fix.strict import OPTIONAL, RANGES
+from doorstep.fix.strict import OPTIONAL, PLACE_REASONS, RANGES
 from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_specs import TOPICS
-from doorstep.mqtt_topics import ACK, COMMAND, POSITION, SERIES_PREFIX, STATUS, topic_of
+from doorstep.mqtt_topics import (
+    ACK,
+    COMMAND,
+    POSITION,
+    SERIES_PREFIX,
+    STATUS,
+    phone_topic_of,
+    topic_of,
+)
 from doorstep.sampling import Mode, SamplingPolicy, decode_command, encode_command
 from doorstep.series import MAX_POINTS, NAME_PATTERN, Point, decode_points, point_members
 from doorstep.store.records import DeadLetter, Watermark
@@ -181,7 +189,8 @@ def test_document__version__is_the_changelogs_newest() -> None:
 def test_mqtt__topics__are_the_code_s_own() -> None:
     kinds = (POSITION, STATUS, ACK, COMMAND)
     topics = {topic_of("{driver_id}", kind) for kind in kinds}
-    assert set(channels_of("mqtt")) == topics | {SERIES_PREFIX + "{source_id}/{measure}"}
+    topics |= {SERIES_PREFIX + "{source_id}/{measure}", phone_topic_of("{driver_id}")}
+    assert set(channels_of("mqtt")) == topics
 
 
 def test_mqtt__ids__have_the_code_s_pattern() -> None:
@@ -196,10 +205,12 @@ def test_mqtt__ids__have_the_code_s_pattern() -> None:
 
 def test_fix__fields_and_ranges__are_the_struct_s() -> None:
     fields = {one.name: one for one in msgspec.structs.fields(Fix)}
+    del fields["ignored"]  # not on the wire
     assert fields_of("Fix") == set(fields)
     assert set(SCHEMAS["Fix"]["required"]) == set(fields) - set(OPTIONAL)
-    for name, (least, most, _) in RANGES.items():
+    for name, (least, most) in RANGES.items():
         schema = SCHEMAS["Fix"]["properties"][name]
+        schema = schema["anyOf"][0] if name in OPTIONAL else schema
         assert (schema["minimum"], schema["maximum"]) == (least, most), name
     assert SCHEMAS["Positions"]["oneOf"][2]["maxItems"] == MAX_FIXES
 
@@ -230,8 +241,11 @@ def test_fix__at_a_range_s_end_and_beyond__decoder_and_schema_agree(
     value = RANGES[name][1] + (1 if beyond else 0)
     payload = {**fix, name: value}
     decoded = decode_position(json.dumps(payload).encode())[0]
-    assert isinstance(decoded, Fix) is not beyond
-    assert validator("Positions").is_valid(payload) is not beyond
+    is_fix = not beyond or name in OPTIONAL
+    assert isinstance(decoded, Fix) is is_fix
+    assert validator("Positions").is_valid(payload) is is_fix
+    if isinstance(decoded, Fix):
+        assert decoded.ignored == ((name,) if beyond else ())
 
 
 def test_ack__fields__are_the_device_s() -> None:
@@ -481,6 +495,6 @@ def test_reasons__used_in_the_code__are_all_described() -> None:
         for path in (ROOT / folder).rglob("*.py")
     )
     used = set(re.findall(r'MalformedFix\(\s*"(\w+)"', source))
-    used |= {reason for _, _, reason in RANGES.values()}
+    used |= set(PLACE_REASONS.values())
     assert used
     assert used <= set(SCHEMAS["Reason"]["enum"])

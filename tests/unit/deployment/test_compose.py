@@ -158,6 +158,7 @@ def test_broker_sync__same_variables_and_values_as_natively(
     native = processes.broker_sync_environment(paths, in_containers())
     ours = services["broker_sync"]["environment"]
     files = {"FLEET_KEY_FILE", "MOSQUITTO_PASSWORD_FILE"}
+    files |= {"MOSQUITTO_ACL_FILE", "MOSQUITTO_ACL_TEMPLATE"}
     native = {name: value for name, value in native.items() if name != "STACK_MQTT_PASSWORD"}
     assert ours.keys() == native.keys()
     assert {name: ours[name] for name in ours.keys() - files} == {

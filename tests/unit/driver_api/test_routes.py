@@ -20,10 +20,10 @@ from doorstep.errors import (
     UnknownOrder,
 )
 from doorstep.fix import Fix
-from doorstep.store.records import Driver, IncomingRow, Outcome, Token
+from doorstep.store.records import DeadLetter, Driver, IncomingRow, Outcome, Token
 from driver_api.app import build_app
 from driver_api.positions import pack_position
-from driver_api.queries import CommandedOrder, CurrentOrder
+from driver_api.queries import CommandedOrder, CurrentOrder, LettersOf, PhoneApp
 from driver_api.quota_refusals import QuotaRefusals
 
 ORDER_ID = uuid4()
@@ -39,6 +39,10 @@ class MemoryStore:
             token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
             token_sha256("tok-customer"): Token("customer", None, ORDER_ID),
         }
+        self.phones = {token_sha256("phn-d1"): Token("phone", "d1", None)}
+        self.letters: list[DeadLetter] = []
+        self.heard: list[PhoneApp] = []
+        self.is_too_fast = False
         self.rows: list[IncomingRow] = []
         self.outcomes: list[Outcome] = []
         self.commands: list[tuple[str, str, str | None]] = []
@@ -64,6 +68,21 @@ class MemoryStore:
         if has_quota and rows[0][1] in self.over_quota:
             raise TooManyRequests(8.0)
         self.rows.extend(rows)
+        return self.outcomes
+
+    async def find_phone(self, sha256: bytes) -> Token | None:
+        self._check()
+        return self.phones.get(sha256)
+
+    async def record_phone(
+        self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
+    ) -> list[Outcome]:
+        self._check()
+        if self.is_too_fast:
+            raise TooManyRequests(60)
+        self.letters += letters_of(self.outcomes)
+        self.rows.extend(rows)
+        self.heard.append(phone)
         return self.outcomes
 
     def _driver_of(self, token_sha256: bytes) -> str:

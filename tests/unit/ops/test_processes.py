@@ -211,6 +211,7 @@ def test_topics__all__state_partitions_and_retention() -> None:
 
     assert {name: partitions for name, (partitions, _) in stated.items()} == {
         "driver-pos": 12,
+        "phone-pos": 12,
         "driver-status": 3,
         "tracking-updates": 6,
         "tracking-positions": 3,

@@ -18,7 +18,7 @@ SCRIPT = "track-ABCD1234.js"
 @pytest.fixture
 def built(tmp_path):
     (tmp_path / SCRIPT).write_bytes(b"script")
-    (tmp_path / f"{SCRIPT}.gz").write_bytes(gzip.compress(b"script"))
+    (tmp_path / f"{SCRIPT}.gz").write_bytes(gzip.compress(b"script", mtime=0))
     (tmp_path / f"{SCRIPT}.br").write_bytes(b"brotli")
     (tmp_path / "track.html").write_bytes(b"<p>page")
     app = Starlette()
@@ -42,8 +42,8 @@ async def get(app, name, accept="", **headers):
     [
         ("gzip, deflate, br, zstd", "br", b"brotli"),
         ("gzip;q=1.0, br;q=0.5", "br", b"brotli"),
-        ("GZIP", "gzip", gzip.compress(b"script")),
-        ("gzip, br;q=0", "gzip", gzip.compress(b"script")),
+        ("GZIP", "gzip", gzip.compress(b"script", mtime=0)),
+        ("gzip, br;q=0", "gzip", gzip.compress(b"script", mtime=0)),
         ("br; q=0.0, identity", None, b"script"),
         ("", None, b"script"),
     ],

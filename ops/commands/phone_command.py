@@ -1,0 +1,55 @@
+"""`./run drivers phone`: the credentials of drivers' phone apps, and how to enter them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from doorstep.errors import UnknownDriver
+from doorstep.phones.links import Phone, owntracks_link
+from ops.console import print_line
+from ops.stack.phones import end_phone, give_phone
+from ops.stack.stack import Stack
+
+ACTIONS = ("phone", "new-phone", "end-phone")
+
+
+def phones(stack: Stack, action: str, ids: Sequence[str]) -> int:
+    """Run one action; the return value is the exit status."""
+    if not ids:
+        print_line(f"run: name at least one id: ./run drivers {action} ID...")
+        return 2
+    for driver_id in ids:
+        try:
+            if action == "end-phone":
+                end_phone(stack, driver_id)
+                print_line(f"the phone of {driver_id} may not send any more")
+            else:
+                print(describe(give_phone(stack, driver_id, again=action == "new-phone")))
+        except UnknownDriver:
+            what = "has a phone" if action == "end-phone" else "may log in"
+            print_line(f"run: no driver {driver_id} {what}: ./run drivers list --all")
+            return 1
+    return 0
+
+
+def describe(phone: Phone) -> str:
+    """Return what to enter in each app. An answer over HTTP means committed."""
+    http, mqtt = phone.owntracks_http(), phone.owntracks_mqtt()
+    return f"""{phone.driver_id}: OwnTracks over HTTP
+  address   {phone.owntracks_url}
+  user      {http["username"]}
+  password  {phone.token}
+  link      {owntracks_link(http)}
+{phone.driver_id}: OwnTracks over MQTT
+  broker    {phone.broker}
+  user      {mqtt["username"]}
+  password  {phone.token}
+  topic     {mqtt["pubTopicBase"]}
+  link      {owntracks_link(mqtt)}
+{phone.driver_id}: Traccar Client
+  address   {phone.traccar_url}
+  device    {phone.token}
+  link      {phone.traccar_link()}
+{phone.driver_id}: Overland
+  address   {phone.overland_url}
+  token     {phone.token}"""

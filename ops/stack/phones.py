@@ -1,0 +1,76 @@
+"""Phone apps of a stack's drivers: their credentials, and where they send to."""
+
+from __future__ import annotations
+
+import time
+import zlib
+
+from doorstep.credentials import phone_token, phone_username
+from doorstep.phones.links import Phone
+from doorstep.provision import owner_connection
+from doorstep.settings import MqttBroker
+from doorstep.store.phones import issue_phone, revoke_phone
+from ops.console import operator
+from ops.stack import probes
+from ops.stack.addresses import reach
+from ops.stack.errors import StackError
+from ops.stack.stack import LOGIN_TIMEOUT_S, Stack
+from ops.stack.tls_config import TlsConfig
+
+
+def give_phone(stack: Stack, driver_id: str, *, again: bool = False) -> Phone:
+    """Give a driver's phone a credential, and wait until every broker accepts it.
+
+    One that exists stays, unless `again`: then it ends. Raises UnknownDriver.
+    """
+    key = stack.paths.fleet_key()
+    with owner_connection(stack.database_admin_url) as conn:
+        generation = issue_phone(conn, key, driver_id, operator(), again=again)
+    token = phone_token(key, driver_id, generation)
+    _wait_for_logins(stack, driver_id, token, accepted=True)
+    return phone_of(stack, driver_id, token)
+
+
+def end_phone(stack: Stack, driver_id: str) -> None:
+    """End the credential of a driver's phone. Raises UnknownDriver."""
+    with owner_connection(stack.database_admin_url) as conn:
+        revoke_phone(conn, driver_id, operator())
+        row = conn.execute(
+            "SELECT generation FROM doorstep.phone_credential WHERE driver_id = %s", (driver_id,)
+        ).fetchone()
+    generation = row[0] if row else 0
+    token = phone_token(stack.paths.fleet_key(), driver_id, generation)
+    _wait_for_logins(stack, driver_id, token, accepted=False)
+
+
+def phone_of(stack: Stack, driver_id: str, token: str) -> Phone:
+    """Return where a driver's phone sends to."""
+    addresses = stack.addresses
+    number = zlib.crc32(driver_id.encode()) % len(addresses.mqtt)
+    if addresses.https is None:
+        broker = reach(addresses.mqtt[number])
+        return Phone(
+            driver_id,
+            token,
+            addresses.driver_api_url,
+            MqttBroker(broker.host, broker.port, tls=False),
+        )
+    host = TlsConfig.load(stack.paths.tls_file).public_host
+    return Phone(
+        driver_id,
+        token,
+        f"https://{host}:{addresses.https.port}/driver-api",
+        MqttBroker(host.strip("[]"), addresses.mqtt_tls[number].port, tls=True),
+    )
+
+
+def _wait_for_logins(stack: Stack, driver_id: str, token: str, *, accepted: bool) -> None:
+    """Wait until broker_sync has brought a change to every broker. Raises StackError."""
+    user = phone_username(driver_id)
+    deadline = time.monotonic() + LOGIN_TIMEOUT_S
+    for number, broker in enumerate(stack.addresses.mqtt, start=1):
+        while probes.mqtt_accepts(broker, user, token) != accepted:
+            if time.monotonic() > deadline:
+                still = "does not accept" if accepted else "still accepts"
+                raise StackError(f"mosquitto-{number} {still} {user}: see ./run logs broker_sync")
+            time.sleep(0.05)
