@@ -1,11 +1,15 @@
 -- Credentials of devices and staff, and the audit.
 
+-- Without a name only the owner's own steps are not recorded: a service that gives none is named by
+-- its role.
 CREATE FUNCTION record_audit_v1(by_who text, did_action text, to_subject text, with_detail jsonb)
 RETURNS void LANGUAGE sql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
     INSERT INTO audit (who, action, subject, detail)
-    SELECT by_who, did_action, to_subject, with_detail WHERE by_who IS NOT NULL
+    SELECT coalesce(by_who, 'role:' || session_user), did_action, to_subject, with_detail
+    WHERE by_who IS NOT NULL OR session_user IN (
+        'driver_events', 'driver_api', 'tracking_api', 'customer', 'broker_sync')
 $$;
 
 CREATE FUNCTION credential_version__next()
