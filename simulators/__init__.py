@@ -8,5 +8,5 @@ send                one fix, and its outcome
 api                 the public HTTP APIs, with retries
 outcomes            the outcome of published fixes
 simulation_targets  the number of couriers, vans or tickers that staff asks for
-tracks              GPX, CSV and GeoJSON files
+tracks              recorded tracks: GPX, KML, Google Timeline, GeoJSON, FIT, NMEA, CSV
 """

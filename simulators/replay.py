@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ from doorstep.errors import DoorstepError
 from doorstep.telemetry import configure_logging
 from simulators.api import Api
 from simulators.outcomes import read_outcomes
-from simulators.tracks import TrackPoint, read_tracks
+from simulators.tracks import (
+    SPEED_UNITS,
+    FieldNames,
+    TrackPoint,
+    parse_column,
+    parse_instant,
+    read_recording,
+)
 
 LATENESS_WINDOW_S = 86_400.0  # the platform accepts fixes up to 24 h late
 CONNECT_TIMEOUT_S = 30.0
@@ -33,9 +41,19 @@ EXAMPLES = """examples:
   ./run replay track.gpx --driver bus304                 at the recorded speed
   ./run replay track.gpx --driver bus304 --speedup 60    sixty times as fast
   ./run replay monday.csv tuesday.csv --driver anna      several files as one track
+  ./run replay log.csv --driver anna --column time=seen --column speed=v --speed-unit km/h
+  ./run replay Timeline.json --driver anna --from 2024-05-01 --to 2024-05-02
 
-Reads GPX, CSV and GeoJSON. Registers the driver if there is none of that name. At the end it
-reports the outcome of all fixes; the exit status is 0 if every outcome is known."""
+Reads GPX, KML (gx:Track), KMZ, Google Timeline (exported on Android or iOS), GeoJSON, FIT, NMEA and
+CSV, also in gzip or ZIP; the content decides. A point that is not usable is skipped, counted and
+explained. Points that are weeks away from the rest, such as after a GPS week rollover, are named
+and left out.
+
+--column NAME=FIELD says that FIELD of the file is NAME: time, lat, lon, accuracy, speed, heading,
+altitude or battery. A unit in a name counts: speed_kmh, "Speed (mph)", altitude_ft.
+
+Registers the driver if there is none of that name. At the end it reports the outcome of all fixes;
+the exit status is 0 if every outcome is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +125,10 @@ async def play(session: DeviceSession, plan: Sequence[PlannedFix]) -> list[dict[
 
 async def replay(options: argparse.Namespace, settings: DeviceSettings) -> int:
     """Replay the track, wait for the watermark, and report the outcomes."""
-    plan = plan_replay(read_tracks(options.files), options.speedup)
-    for line in describe(plan, options.speedup):
+    names = FieldNames(dict(options.column), SPEED_UNITS[options.speed_unit])
+    recording = read_recording(options.files, names, options.from_at, options.to_at)
+    plan = plan_replay(recording.points, options.speedup)
+    for line in [*recording.lines(), *describe(plan, options.speedup)]:
         _print(line)
     fleet = FleetSecrets(settings)
     async with open_device_session(options.driver, settings, mqtt_5=options.mqtt_5) as session:
@@ -121,6 +141,7 @@ async def replay(options: argparse.Namespace, settings: DeviceSettings) -> int:
         outcomes = await read_outcomes(api, options.driver, fleet.staff_token(), sent)
     for line in summarize(options.driver, len(sent), pending, outcomes):
         print(line)
+    print("\n".join(recording.lines()))
     return 0 if committed and sum(outcomes.values()) == len(sent) else 1
 
 
@@ -164,10 +185,30 @@ def main() -> int:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="GPX, CSV or GeoJSON")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a recorded track")
     parser.add_argument("--driver", required=True, metavar="ID", help="the driver")
     parser.add_argument(
         "--speedup", type=_positive, default=1.0, metavar="X", help="speed, 1 is as recorded (1)"
+    )
+    parser.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        type=_column,
+        metavar="NAME=FIELD",
+        help="the file's name for a field, as in time=tracked_at; repeatable",
+    )
+    parser.add_argument(
+        "--speed-unit",
+        choices=list(SPEED_UNITS),
+        default="m/s",
+        help="the unit of a speed whose name and format say none (m/s)",
+    )
+    parser.add_argument(
+        "--from", dest="from_at", type=_instant, metavar="TIME", help="leave out points before it"
+    )
+    parser.add_argument(
+        "--to", dest="to_at", type=_instant, metavar="TIME", help="leave out points from it on"
     )
     parser.add_argument("--mqtt-5", action="store_true", help="use MQTT 5 instead of 3.1.1")
     options = parser.parse_args()
@@ -187,6 +228,20 @@ def _positive(text: str) -> float:
     if not 0 < value < 1e6:
         raise argparse.ArgumentTypeError("must be above 0")
     return value
+
+
+def _column(text: str) -> tuple[str, str]:
+    try:
+        return parse_column(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return parse_instant(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time") from exc
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from doorstep.provision import owner_connection
 from ops.ledger import Ledger, compare
 from ops.servers.waiting import wait_until
 from ops.stack.stack import Stack
+from tests.track_files import FILES, ROWS
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHARED = PROJECT.parent / "shared" / "data" / "gps"
@@ -60,6 +61,47 @@ def test_replay__a_track__every_fix_is_committed(
     ledger = account(stack, driver_id)
     assert ledger.agrees, ledger.complaints()
     assert ledger.committed == fixes
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith(("z", "marks.kml"))])
+def test_replay__each_format__is_published_and_committed(
+    stack: Stack, tmp_path: Path, name: str
+) -> None:
+    driver_id = name.replace(".", "-").lower()
+    (tmp_path / name).write_bytes(FILES[name])
+    arguments = ("--driver", driver_id, "--speedup", "100")
+    done = run(stack, "replay", str(tmp_path / name), *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "3 committed" in done.stdout
+    assert "3 points read from " in done.stdout
+    ledger = account(stack, driver_id)
+    assert ledger.agrees, ledger.complaints()
+    assert ledger.committed == 3
+
+
+def test_replay__own_columns_and_bad_points__commits_the_rest_and_says_why(
+    stack: Stack, tmp_path: Path
+) -> None:
+    rows = [f"{time},{lat},{lon},36" for time, lat, lon in ROWS]
+    bad = [
+        "noon,43.77,11.25,36",
+        f"{ROWS[0][0]},99,11.25,36",
+        "2004-09-15T10:00:04Z,43.77,11.25,36",
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(["seen,lat,lon,v", *rows, *bad]))
+    columns = ("--column", "time=seen", "--column", "speed=v", "--speed-unit", "km/h")
+    done = run(stack, "replay", str(tmp_path / "log.csv"), "--driver", "columns", *columns)
+    assert done.returncode == 0, done.stderr
+    assert "3 committed" in done.stdout
+    assert "3 points read from CSV, 2 skipped" in done.stdout
+    assert "1 time not readable (first: line 5: 'noon')" in done.stdout
+    assert "1 position outside the globe" in done.stdout
+    assert "7,168 days early, a GPS week rollover" in done.stdout
+    with owner_connection(stack.database_admin_url) as conn:
+        speeds = conn.execute(
+            "SELECT speed_mps FROM fix_history WHERE driver_id = 'columns' ORDER BY fix_at"
+        ).fetchall()
+    assert [speed for (speed,) in speeds] == [10.0] * 3
 
 
 def test_replay__longer_than_the_window__warns_and_reports_every_fix(
