@@ -263,8 +263,7 @@ def test_forget_order__afterwards__tells_of_no_customer(
 ) -> None:
     order_id = fleet.assigned_order("d1", key="key-of-carla")
     fleet.run(
-        "UPDATE orders SET customer_name = 'Carla Rossi', created_by = 'sara'"
-        " WHERE order_id = %s",
+        "UPDATE orders SET customer_name = 'Carla Rossi', created_by = 'sara' WHERE order_id = %s",
         order_id,
     )
     fleet.command_order(order_id, "cancel", actor="customer", actor_id="Carla Rossi")
