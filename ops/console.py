@@ -15,6 +15,11 @@ def print_line(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def escaped(text: str) -> str:
+    """Escape text of others for one line of a terminal: no control characters remain."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
 def operator() -> str:
     """Return the name under which the audit records what this user does."""
     try:

@@ -212,6 +212,25 @@ DROP DATABASE IF EXISTS {name} WITH (FORCE)
 -- create_postgis --
 CREATE EXTENSION IF NOT EXISTS postgis
 
+-- close_functions --
+-- A service could stop the others by holding a command's lock, or all locks of the server; or fill
+-- the disk. Our functions take locks as the owner. driver_events takes the lock of compaction.
+DO $do$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN SELECT p.oid::regprocedure FROM pg_proc p
+        WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (
+            p.proname ~ '^pg_(try_)?advisory_'
+            OR p.proname IN ('lo_create', 'lo_creat', 'lo_from_bytea', 'pg_logical_emit_message')
+        )
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO doorstep_owner', f);
+    END LOOP;
+END $do$;
+GRANT EXECUTE ON FUNCTION pg_try_advisory_lock(bigint) TO driver_events
+
 -- close_database --
 REVOKE ALL ON DATABASE {name} FROM PUBLIC;
 GRANT CONNECT ON DATABASE {name} TO driver_events, driver_api, tracking_api, customer, broker_sync

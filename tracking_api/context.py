@@ -23,6 +23,7 @@ from tracking_api.track.straight_eta import estimate_arrival
 
 STAFF_COOKIE = "doorstep_staff"
 READS = ("GET", "HEAD")
+MAX_SUBJECT_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,7 @@ class AppContext:
         """Collect a read of an order by staff for the audit. Customers' have no token here."""
         if holder is not None:
             route = f"{request.method} {request.scope['route'].path}"
-            subjects = [str(value) for value in request.path_params.values()]
-            self.read_log.add(holder.actor_id, route, *subjects)
+            self.read_log.add(holder.actor_id, route, *_subjects(request))
 
     def limit_staff_history(self, holder: Token, cost: float = 1) -> None:
         """Count a read of the past. Raises TooManyRequests for staff who read too many."""
@@ -55,6 +55,18 @@ class AppContext:
     def customer_link(self, order_id: UUID, token: str) -> str:
         """Return a customer's link. The token follows #, so servers never log it."""
         return f"{self.public_url}/t/{order_id}#{token}"
+
+
+def _subjects(request: Request) -> list[str]:
+    """Return what a path names, for the audit: not yet validated, so only what can be printed.
+
+    The database stores no U+0000, and a terminal obeys control characters.
+    """
+    values = [str(value)[:MAX_SUBJECT_CHARS] for value in request.path_params.values()]
+    return [
+        "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in value)
+        for value in values
+    ]
 
 
 # The dependencies are async because FastAPI runs plain functions in a thread.
@@ -99,7 +111,7 @@ async def _staff(request: Request, token: StaffToken, context: Context) -> Token
     if not holder.is_staff("viewer" if is_read else "dispatcher"):
         raise Forbidden
     route = f"{request.method} {request.scope['route'].path}"
-    subjects = [str(value) for value in request.path_params.values()]
+    subjects = _subjects(request)
     if is_read:
         context.read_log.add(holder.actor_id, route, *subjects)
     else:

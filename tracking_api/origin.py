@@ -28,7 +28,8 @@ def check_origin(request: Request, public_url: str) -> None:
     """
     origin = request.headers.get("origin")
     if origin is None:
-        if "authorization" not in request.headers:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
             raise ForeignOrigin
         return
     own = (public_url, f"{request.url.scheme}://{request.headers.get('host')}")

@@ -7,7 +7,7 @@ body                 30 s from the head's end to the last byte
 framing of a body    512 KiB of chunk sizes, extensions and trailers
 unread answer        30 s without room in the kernel's buffer
 unauthenticated      50 connections per address; a connection stops to count with its first
-                     request that carries a good token (`mark_authenticated`)
+                     good token (`note_good_token`)
 all                  `max_connections`; one more is closed at once
 
 Addresses of trusted proxies are exempt from the bound per address: a proxy carries many clients.
@@ -20,6 +20,7 @@ import socket
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -279,8 +280,16 @@ def connection_of(scope: Scope) -> GuardedProtocol | None:
     return holder() if holder is not None else None
 
 
-def mark_authenticated(scope: Scope) -> None:
-    """Stop counting this request's connection as unauthenticated."""
-    connection = connection_of(scope)
+# The request that this task answers; the middleware TokenGuessing sets it.
+request_scope: ContextVar[Scope | None] = ContextVar("request_scope", default=None)
+
+
+def note_good_token() -> None:
+    """Stop counting the connection of the present request: its token was found to be good.
+
+    A status does not show that: pages, health and refused bodies are answered to any token.
+    """
+    scope = request_scope.get()
+    connection = connection_of(scope) if scope is not None else None
     if connection is not None:
         connection.authenticate()

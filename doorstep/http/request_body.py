@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from doorstep import strict_json
@@ -46,6 +46,14 @@ class BodyTooSlow(DoorstepError):
     retriable = True
     status = 408
     problem = "body-too-slow"
+
+
+class BodyCutOff(DoorstepError):
+    """The connection ended before the body did."""
+
+    retriable = True
+    status = 400
+    problem = "body-cut-off"
 
 
 class HeadTooLarge(DoorstepError):
@@ -95,7 +103,7 @@ class RequestLimits:
 
 
 async def read_body(request: Request) -> bytes:
-    """Read a JSON body's bytes. Raises UnsupportedBody, BodyTooLarge or BodyTooSlow.
+    """Read a JSON body's bytes. Raises UnsupportedBody or one of the Body… errors.
 
     An empty body needs no content type.
     """
@@ -104,6 +112,8 @@ async def read_body(request: Request) -> bytes:
             body = await request.body()
     except TimeoutError as exc:
         raise BodyTooSlow from exc
+    except ClientDisconnect as exc:  # a phone that lost its network, not a defect
+        raise BodyCutOff from exc
     if body:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = request.headers.get("content-encoding", "identity").strip().lower()

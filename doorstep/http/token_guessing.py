@@ -1,8 +1,7 @@
-"""Tells good tokens from guessed ones, for both APIs.
+"""Limits guessed tokens, for both APIs.
 
-A request with a token that is answered by anything but 401, 404 or 429 shows a good token: its
-connection stops to count as unauthenticated. Every 401 counts against the client's address, whose
-next ones become 429 once they are too many. A good token is never refused for others' guesses.
+Every 401 counts against the client's address, whose next ones become 429 once they are too many. A
+good token is never refused for others' guesses.
 
 On the paths of phone apps the 401 stays, and comes late instead: a 429 would block an app's queue.
 """
@@ -15,18 +14,17 @@ from collections.abc import Collection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from doorstep.errors import TooManyRequests
-from doorstep.http.guarded_protocol import mark_authenticated
+from doorstep.http.guarded_protocol import request_scope
 from doorstep.http.problems import problem_response
 from doorstep.http.rate_limit import RateLimiter
 
 BAD_TOKENS_PER_S = 1.0  # sustained, from one address
 BURST_BAD_TOKENS = 60  # a fleet behind one address whose tokens were all rotated
 DELAY_S = 3.0  # below the time-outs of phone apps, 10 s and more
-_UNPROVEN = frozenset({401, 404, 429})
 
 
 class TokenGuessing:
-    """ASGI middleware: limit 401s per address, and mark connections with a good token.
+    """ASGI middleware: limit 401s per address, and name the request for `note_good_token`.
 
     On `delayed_paths`, whose token may stand in the address or the body, a 401 over the limit is
     delayed.
@@ -48,20 +46,22 @@ class TokenGuessing:
 
         async def send_counted(message: Message) -> None:
             nonlocal refusal
-            if message["type"] == "http.response.start":
-                if message["status"] == 401 and has_token:
-                    refusal = self._refusal(scope)
-                    if refusal is not None and is_delayed:
-                        await asyncio.sleep(DELAY_S)
-                        refusal = None
-                elif has_token and message["status"] not in _UNPROVEN:
-                    mark_authenticated(scope)
+            is_head = message["type"] == "http.response.start"
+            if is_head and message["status"] == 401 and has_token:
+                refusal = self._refusal(scope)
+                if refusal is not None and is_delayed:
+                    await asyncio.sleep(DELAY_S)
+                    refusal = None
             if refusal is None:
                 await send(message)
-            elif message["type"] == "http.response.start":
+            elif is_head:
                 await problem_response(refusal)(scope, receive, send)
 
-        await self._app(scope, receive, send_counted)
+        reset_token = request_scope.set(scope)
+        try:
+            await self._app(scope, receive, send_counted)
+        finally:
+            request_scope.reset(reset_token)
 
     def _refusal(self, scope: Scope) -> TooManyRequests | None:
         client = scope.get("client")

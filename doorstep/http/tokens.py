@@ -18,6 +18,7 @@ from starlette.requests import Request
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import Unauthenticated
+from doorstep.http.guarded_protocol import note_good_token
 from doorstep.store.commands import Token
 
 # A revocation must be effective within 5 s; the look-up after it takes its own time.
@@ -51,6 +52,7 @@ async def identify(find_token: FindToken, token: str | None) -> Token:
     holder = await find_token(token_sha256(token))
     if holder is None:
         raise Unauthenticated
+    note_good_token()
     return holder
 
 

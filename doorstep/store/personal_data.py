@@ -23,17 +23,18 @@ KINDS = ("orders", "commands", "tokens", "clocks", "audit", "positions")
 ROWS_PER_READ = 2_000
 
 # A person's rows are found by these columns, in whatever table they are.
-DRIVER_COLUMNS = ("driver_id", "device_id", "actor_id", "subject", "who")
+DRIVER_COLUMNS = ("driver_id", "device_id", "source_id", "actor_id", "subject", "who")
 ORDER_COLUMNS = ("order_id", "subject")
 # Secrets, what repeats other columns, and what tells of another person.
 HIDDEN_FROM_DRIVER = (
-    *("token_sha256", "geom", "hot_padding"),
+    *("token_sha256", "mqtt_hash", "geom", "hot_padding"),
     *("customer_lon_deg", "customer_lat_deg", "customer_name"),
 )
 HIDDEN_FROM_CUSTOMER = ("token_sha256", "geom", "driver_id", "actor_id", "who", "detail")
 # Topics that can hold something of a person.
 DRIVER_TOPICS = (
-    *("driver-pos", "driver-status", "tracking-positions", "tracking-updates", "dead-letter"),
+    *("driver-pos", "phone-pos", "driver-status", "series"),
+    *("tracking-positions", "tracking-updates", "dead-letter"),
 )
 
 
@@ -129,6 +130,7 @@ def export_driver(conn: psycopg.Connection[Any], driver_id: str) -> Iterator[tup
                 yield from _rows(conn, table, packed, {"id": driver_id})
             case _:
                 yield from _matching(conn, table, columns, driver_id, HIDDEN_FROM_DRIVER)
+    yield from _rows(conn, "series_point", query("export_points", FILE), {"id": driver_id})
 
 
 def export_order(conn: psycopg.Connection[Any], order_id: str) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from doorstep.provision import owner_connection
 from doorstep.store.people import AuditEntry, read_audit
+from ops.console import escaped
 from ops.stack.stack import Stack
 
 DESCRIPTION = "Print the audit: commands, changes of credentials and staff, reads of positions."
@@ -25,7 +26,7 @@ def audit(stack: Stack, options: argparse.Namespace) -> int:
     """Run the command; the return value is the exit status."""
     with owner_connection(stack.database_admin_url) as conn:
         for entry in read_audit(conn, options.who, options.since):
-            print(_json(entry) if options.json else _line(entry))
+            print(_json(entry) if options.json else line_of(entry))
     return 0
 
 
@@ -41,10 +42,11 @@ def _instant(text: str) -> datetime:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def _line(entry: AuditEntry) -> str:
+def line_of(entry: AuditEntry) -> str:
+    """Return an entry as one line. What a request named may hold control characters."""
     detail = json.dumps(entry.detail) if entry.detail else ""
     words = (f"{entry.at:%Y-%m-%dT%H:%M:%SZ}", entry.who, entry.action, entry.subject, detail)
-    return " ".join(word for word in words if word)
+    return escaped(" ".join(word for word in words if word))
 
 
 def _json(entry: AuditEntry) -> str:

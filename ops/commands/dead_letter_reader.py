@@ -18,7 +18,7 @@ from doorstep.http.instants import format_instant
 from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_and_offset
 from doorstep.mqtt_topics import POSITION, PREFIX
 from ops.commands.runner import BadArgument
-from ops.console import Echo
+from ops.console import Echo, escaped
 
 PREVIEW_BYTES = 48
 
@@ -204,5 +204,4 @@ def time_text(ms: int) -> str:
 
 def printable(data: bytes) -> str:
     """Escape bytes for one line of a terminal: no control characters remain."""
-    text = data.decode("utf-8", "backslashreplace")
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return escaped(data.decode("utf-8", "backslashreplace"))

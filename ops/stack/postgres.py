@@ -28,6 +28,7 @@ from sql import query
 OLDEST_VERSION = 15
 SUPERUSER = "postgres"
 OWNER = "doorstep_owner"
+COMPACTING = "driver_events"  # takes the lock of compaction itself
 DATABASE = "food_delivery"
 ANYWHERE = ("*", "0.0.0.0", "localhost")  # noqa: S104 - names, not a choice
 START_TIMEOUT_S = 60.0  # crash recovery included
@@ -331,7 +332,8 @@ class PostgresCluster:
         with translated(), psycopg.connect(self.superuser_url(), autocommit=True) as conn:
             role = pgsql.Identifier(OWNER)
             create = pgsql.SQL(query("create_role_if_absent"))
-            conn.execute(create.format(name=pgsql.Literal(OWNER), role=role))
+            for name in (OWNER, COMPACTING):
+                conn.execute(create.format(name=pgsql.Literal(name), role=pgsql.Identifier(name)))
             password = pgsql.Literal(owner_password)
             conn.execute(
                 pgsql.SQL(query("set_owner_password")).format(role=role, password=password)
@@ -342,3 +344,4 @@ class PostgresCluster:
                 conn.execute(create.format(name=pgsql.Identifier(database), owner=role))
         with translated(), psycopg.connect(self.superuser_url(database), autocommit=True) as conn:
             conn.execute(query("create_postgis"))
+            conn.execute(query("close_functions"))

@@ -61,3 +61,9 @@ ORDER BY c.from_at, u.fix_at
 SELECT to_jsonb(h)::text FROM fix_history h
 WHERE h.driver_id = %(id)s AND h.fix_at >= (SELECT packed_before FROM history_bounds)
 ORDER BY h.fix_at
+
+-- export_points --
+-- Of the series that the driver's device published.
+SELECT (to_jsonb(p) || jsonb_build_object('name', s.name))::text
+FROM series s JOIN series_point p USING (series_no)
+WHERE s.source_id = %(id)s ORDER BY s.name, p.at

@@ -56,7 +56,8 @@ END
 $$;
 
 -- Writes all of incoming_point. Returns the rows with another outcome than "written": `duplicate`,
--- `conflict` (another value for a stored instant: the first stays), `too_many_series`.
+-- `conflict` (another value for a stored instant: the first stays), `too_many_series`. Nothing is
+-- stored of a driver whose data were erased.
 CREATE FUNCTION series__record_v1()
 RETURNS TABLE (n int4, outcome text)
 LANGUAGE plpgsql SECURITY DEFINER
@@ -76,6 +77,8 @@ BEGIN
             WHERE NOT EXISTS (SELECT FROM series s WHERE s.name = i.name)
             GROUP BY i.name
         ) f
+        WHERE NOT EXISTS (SELECT FROM device_credential c
+            WHERE c.device_id = f.source_id AND c.forgotten_at IS NOT NULL)
     ) candidate
     WHERE nth + (
         SELECT count(*) FROM series s
@@ -84,7 +87,9 @@ BEGIN
     ON CONFLICT DO NOTHING;
 
     RETURN QUERY SELECT i.n, 'too_many_series' FROM pg_temp.incoming_point i
-        WHERE NOT EXISTS (SELECT FROM series s WHERE s.name = i.name);
+        WHERE NOT EXISTS (SELECT FROM series s WHERE s.name = i.name)
+            AND NOT EXISTS (SELECT FROM device_credential c
+                WHERE c.device_id = split_part(i.name, '/', 1) AND c.forgotten_at IS NOT NULL);
 
     RETURN QUERY
         WITH numbered AS MATERIALIZED (

@@ -34,8 +34,8 @@ RETURNS int8 LANGUAGE plpgsql AS $$
 DECLARE
     forgotten_count int8;
 BEGIN
-    UPDATE orders o SET customer_name = NULL, idempotency_key = NULL, lon_deg = r.lon_deg,
-        lat_deg = r.lat_deg, forgotten_at = at
+    UPDATE orders o SET customer_name = NULL, idempotency_key = NULL, created_by = '',
+        lon_deg = r.lon_deg, lat_deg = r.lat_deg, forgotten_at = at
     FROM restaurant r
     WHERE o.order_id = ANY (of_orders) AND o.forgotten_at IS NULL
         AND r.restaurant_id = o.restaurant_id;
@@ -230,6 +230,15 @@ BEGIN
         GET DIAGNOSTICS deleted_count = ROW_COUNT;
         RETURN QUERY SELECT name_of_table, 'deleted', deleted_count;
     END LOOP;
+    -- What their device published as a source. In ASCII, '0' follows '/'.
+    DELETE FROM series_point p USING series s
+        WHERE s.name >= of_driver_id || '/' AND s.name < of_driver_id || '0'
+            AND p.series_no = s.series_no;
+    GET DIAGNOSTICS deleted_count = ROW_COUNT;
+    RETURN QUERY SELECT 'series_point', 'deleted', deleted_count;
+    DELETE FROM series s WHERE s.name >= of_driver_id || '/' AND s.name < of_driver_id || '0';
+    GET DIAGNOSTICS deleted_count = ROW_COUNT;
+    RETURN QUERY SELECT 'series', 'deleted', deleted_count;
     PERFORM record_audit_v1(by_who, 'driver.forget', of_driver_id, NULL);
 END
 $$;

@@ -111,7 +111,10 @@ async def test_signed_out__is_sent_to_the_sign_in_and_back_to_where_they_were(
     assert await eventually(lambda: fleet_value(page, "frames"))
 
 
-@pytest.mark.parametrize("next_page", ["//evil.test/", "https://evil.test/", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "next_page",
+    ["//evil.test/", "/.//evil.test/", "/a/..//evil.test/", "https://evil.test/", "javascript:1"],
+)
 async def test_sign_in__next_page_of_another_site__goes_to_the_fleet(
     city: City, open_page: OpenPage, next_page: str
 ) -> None:

@@ -199,6 +199,16 @@ def test_audit__commands_and_credentials__name_who_did_them(fleet: Fleet) -> Non
     assert {one.who for one in read_audit(fleet.conn, "anna")} == {"anna"}
 
 
+def test_audit__a_service_gives_no_name__names_its_role(database: Database) -> None:
+    with database.connect("tracking_api", autocommit=True) as conn:
+        conn.execute(
+            "SELECT change_staff_v1('eve', 'add', 'admin', %s, now() + interval '1 day', NULL)",
+            [secrets.token_bytes(32)],
+        )
+    who = database.value("SELECT who FROM doorstep.audit WHERE action = 'staff.add'")
+    assert who == "role:tracking_api"
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_audit__update_delete_or_truncate__is_refused_to_every_role(
     database: Database, role: str

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from doorstep import errors
 from doorstep.credentials import DeviceSecrets
@@ -47,7 +48,7 @@ NOT_OF_A_PERSON = {  # tables without a column of a driver or an order
         "history_bounds",
     ),
     *("kafka_offset", "limits", "order_transition", "outbox", "policy", "restaurant", "retention"),
-    *("series", "series_point", "service_area", "simulation_target", "staff", "street_speed"),
+    *("service_area", "simulation_target", "staff", "street_speed"),
 }
 
 
@@ -109,7 +110,18 @@ def full_fleet(fleet: Fleet) -> UUID:
     fleet.run("INSERT INTO driver_pace SELECT model_id, %s, 1 FROM eta_model", ANNA)
     fleet.run("SELECT driver_sampling__set_v1(%s, %s)", ANNA, '{"mode": "all"}')
     fleet.run("INSERT INTO phone_credential (driver_id, version) VALUES (%s, 1)", ANNA)
+    publish_point(fleet, f"{ANNA}/pulse_bpm")
     return order_id
+
+
+def publish_point(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+    """Store a point of a series; return its outcome if it is another than `written`."""
+    with fleet.database.connect() as conn, conn.cursor(row_factory=dict_row) as cursor:
+        cursor.execute("SELECT series__prepare_v1()")
+        cursor.execute("INSERT INTO pg_temp.incoming_point VALUES (0, %s, now(), 71)", [name])
+        rows = cursor.execute("SELECT * FROM series__record_v1()").fetchall()
+        conn.commit()
+        return rows
 
 
 def tables(fleet: Fleet) -> list[str]:
@@ -160,7 +172,8 @@ def test_the_person_of_these_tests__has_a_row_in_every_table_of_drivers(fleet: F
     full_fleet(fleet)
     with_a_driver = columns_of(fleet, "driver_id") | columns_of(fleet, "device_id")
     assert with_a_driver <= tables_with(fleet, ANNA)
-    with_a_person = with_a_driver | columns_of(fleet, "order_id") | {"audit"}
+    with_a_person = with_a_driver | columns_of(fleet, "order_id")
+    with_a_person |= {"audit", "series", "series_point"}
     assert set(tables(fleet)) == with_a_person | NOT_OF_A_PERSON
 
 
@@ -171,6 +184,7 @@ def test_forget_driver__afterwards__no_row_has_the_id(
     before = fleet.evidence(order_id), fleet.events(order_id), fleet.state(order_id)
     erased = personal_data.forget_driver(conn, ANNA, "test")
     assert tables_with(fleet, ANNA) == KEEP_THE_ID
+    assert fleet.run("SELECT FROM series_point") == []
     assert (fleet.evidence(order_id), fleet.events(order_id), fleet.state(order_id)) == before
     counts = {one.table_name: one.row_count for one in erased}
     assert counts["fix_history"] == 3
@@ -188,6 +202,8 @@ def test_forget_driver__a_replay_from_kafka__resurrects_nothing(
     personal_data.forget_driver(conn, ANNA, "test")
     replayed = fleet.record([make_fix(ANNA, 1), make_fix("d1", 1, n=1)])
     assert replayed == [Outcome(0, "rejected", "forgotten")]
+    assert publish_point(fleet, f"{ANNA}/pulse_bpm") == []
+    assert fleet.run("SELECT FROM series_point") == []
     assert tables_with(fleet, ANNA) == KEEP_THE_ID
 
 
@@ -246,7 +262,10 @@ def test_forget_order__afterwards__tells_of_no_customer(
     fleet: Fleet, conn: psycopg.Connection[Any]
 ) -> None:
     order_id = fleet.assigned_order("d1", key="key-of-carla")
-    fleet.run("UPDATE orders SET customer_name = 'Carla Rossi' WHERE order_id = %s", order_id)
+    fleet.run(
+        "UPDATE orders SET customer_name = 'Carla Rossi', created_by = 'sara' WHERE order_id = %s",
+        order_id,
+    )
     fleet.command_order(order_id, "cancel", actor="customer", actor_id="Carla Rossi")
     age_order(fleet, order_id, 2)
     [before] = fleet.run("SELECT * FROM orders WHERE order_id = %s", order_id)
@@ -284,7 +303,11 @@ def test_export_driver__every_table_with_a_driver__is_in_it(
     assert [row["seq"] for row in found["fix_history"]] == [1, 9, 2]
     assert [row["seq"] for row in found["fix_chunk"]] == [1]
     assert [row["command"] for row in found["driver_command"]] == ["on_duty"]
+    assert [(row["name"], row["value"]) for row in found["series_point"]] == [
+        (f"{ANNA}/pulse_bpm", 71)
+    ]
     assert "token_sha256" not in found["access_token"][0]
+    assert "mqtt_hash" not in found["device_credential"][0]
     assert "customer_lon_deg" not in found["assignment"][0]
 
 

@@ -174,6 +174,31 @@ def granted(section: str) -> dict[str, dict[str, str]]:
     return found
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_advisory_xact_lock_shared(1, 1)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SELECT pg_logical_emit_message(false, 'a', 'b')",
+    ],
+)
+@pytest.mark.parametrize("role", roles.ROLES)
+def test_locks_of_the_server_and_its_disk__by_a_service_role__are_refused(
+    database: Database, role: str, statement: str
+) -> None:
+    with (
+        database.connect(role) as conn,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        conn.execute(statement)
+
+
+def test_lock_of_compaction__by_driver_events__is_taken_without_waiting(database: Database) -> None:
+    with database.connect("driver_events") as conn:
+        assert conn.execute("SELECT pg_try_advisory_lock(1) AS is_locked").fetchone() is not None
+
+
 def test_page__of_the_roles__is_what_a_migrated_database_says(
     database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

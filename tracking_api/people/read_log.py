@@ -43,8 +43,14 @@ class ReadLog:
     async def flush(self) -> None:
         """Write one entry per person. What cannot be written stays for the next time."""
         for who in list(self._reads):
-            await self._store.record_audit(who, "read", None, self._reads[who].to_json())
-            del self._reads[who]
+            reads = self._reads.pop(who)  # further ones are for the next time
+            try:
+                await self._store.record_audit(who, "read", None, reads.to_json())
+            except BaseException:
+                later = self._reads.setdefault(who, PersonReads())
+                later.routes.update(reads.routes)
+                later.subjects |= reads.subjects
+                raise
 
     async def run(self) -> None:
         """Write once a minute until cancelled."""

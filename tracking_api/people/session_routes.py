@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from doorstep.credentials import new_session_token, token_sha256
 from doorstep.errors import Unauthenticated
+from doorstep.http.guarded_protocol import note_good_token
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.http.tokens import identify
@@ -46,6 +47,7 @@ async def sign_in(
     if opened is None:
         context.sign_in_limiter.take(client_address(request))
         raise Unauthenticated
+    note_good_token()
     response.set_cookie(
         STAFF_COOKIE,
         session,

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from doorstep.credentials import token_sha256
 from doorstep.errors import BadLink
+from doorstep.http.guarded_protocol import note_good_token
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import FindToken
 from doorstep.store.records import Token
@@ -69,6 +70,7 @@ class Links:
             started_s = asyncio.get_running_loop().time()
         link = TrackLink(_parse_order_id(order_id), token_sha256(token or ""))
         if self.customers is not None and await self.customers.is_good(link):
+            note_good_token()
             return link, None
         holder = await self._find_staff(link)
         if holder is not None and link.order_id != NO_ORDER_ID:
@@ -88,6 +90,7 @@ class Links:
         if self.customers is not None:
             found = await self.customers.read_track(link)
             if found is not None:
+                note_good_token()
                 self.note_watched(link)
                 return found, None
         holder = await self._find_staff(link)
@@ -103,7 +106,10 @@ class Links:
         if self.staff is None:
             return None
         holder = await self.staff.find_token(link.token_sha256 or b"")
-        return holder if holder is not None and holder.is_staff() else None
+        if holder is None or not holder.is_staff():
+            return None
+        note_good_token()
+        return holder
 
     async def refuse(self, started_s: float, address: str) -> NoReturn:
         """Refuse a bad link when its time has come, and count it against the address."""

@@ -9,7 +9,8 @@ const button = $("button");
 function nextPath() {
   const url = new URL(new URLSearchParams(location.search).get("next") ?? "/fleet", location.origin);
   const isOurs = url.origin === location.origin && url.pathname !== location.pathname;
-  return isOurs ? url.pathname + url.search : "/fleet";
+  // A path that begins with // (`/.//host/`) would be an address of another site.
+  return isOurs && !url.pathname.startsWith("//") ? url.pathname + url.search : "/fleet";
 }
 
 /** What went wrong, and what to do about it. */

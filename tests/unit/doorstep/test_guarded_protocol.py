@@ -14,7 +14,8 @@ from doorstep.http.guarded_protocol import (
     CLOSED,
     ConnectionLimits,
     guarded,
-    mark_authenticated,
+    note_good_token,
+    request_scope,
 )
 
 MIB = 1024 * 1024
@@ -26,7 +27,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] != "http":
         return
     if scope["path"] == "/token":
-        mark_authenticated(scope)
+        request_scope.set(scope)
+        note_good_token()
     if scope["path"] == "/read":
         while (await receive()).get("more_body"):
             pass

@@ -9,8 +9,10 @@ import pytest
 from device.journal import SeqInBoot
 from doorstep.fix import Fix, Refused
 from doorstep.kafka.topic_reader import murmur2, partition_of
+from doorstep.store.people import AuditEntry
 from doorstep.store.records import Watermark
 from ops.commands import dead_letters_command, trace_command
+from ops.commands.audit_command import line_of
 from ops.commands.dead_letter_reader import (
     DeadLetterFilter,
     StoredDeadLetter,
@@ -269,3 +271,10 @@ def test_help__has_examples(main: object, capsys: pytest.CaptureFixture[str]) ->
         main(["--help"])
     assert stop.value.code == 0
     assert "examples:" in capsys.readouterr().out
+
+
+def test_audit__control_characters_in_what_a_request_named__are_escaped() -> None:
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    entry = AuditEntry(at, "dina", "POST /streams/{topic}", "\x1b[2J\nboss", None)
+    line = line_of(entry)
+    assert line == r"2026-01-02T00:00:00Z dina POST /streams/{topic} \x1b[2J\nboss"
