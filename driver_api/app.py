@@ -76,6 +76,7 @@ def _bare_app() -> FastAPI:
         summary="Fixes over HTTP, duty, and what a driver does with an order.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # such a redirect would name the host that the request named
     )
 
     async def required() -> Mapping[str, bool]:

@@ -228,6 +228,7 @@ def _bare_app(serves: Serves) -> FastAPI:
         summary="Orders, where they are, and the fleet.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # such a redirect would name the host that the request named
     )
 
     async def required() -> Mapping[str, bool]:
