@@ -79,18 +79,18 @@ class _Stack(Stack):
         self._two_kafkas = two_kafkas
         super().__init__(settings, environment=environment, echo=lambda _line: None)
 
-    def _prepare_kafka(self) -> None:
-        super()._prepare_kafka()
+    def prepare_kafka(self) -> None:
+        super().prepare_kafka()
         if self._two_kafkas:
             self.second_kafka = SecondKafka(self.paths, self.addresses, self.settings)
 
-    def _set_up(self) -> None:
+    def set_up(self) -> None:
         if self.second_kafka is not None:
             # In this thread: the broker ends with the thread that started it. Before the topics
             # are created: Kafka assigns replicas only to brokers that run.
             self.second_kafka.start()
             set_up_kafka(self.paths, self.addresses, REPLICAS)
-        super()._set_up()
+        super().set_up()
 
     def process_specs(self) -> list[ProcessSpec]:
         if len(self.addresses.mqtt) > 1:

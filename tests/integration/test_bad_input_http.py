@@ -422,15 +422,15 @@ def test_34_too_large_head__is_431(services: Services) -> None:
             problem_of(answer, 431, "head-too-large")
 
 
-def test_35_burst_of_1000__is_committed_and_more_is_429(services: Services) -> None:
+def test_35_burst_of_2000__is_committed_and_more_is_429(services: Services) -> None:
     driver_id = driver_of("35_burst")
-    for at in range(1, 1001, 250):
+    for at in range(1, 2001, 250):
         answer = services.post(driver_id, [fix_text(seq).encode() for seq in range(at, at + 250)])
         assert (answer.status_code, answer.json()["committed"]) == (200, 250)
-    refused = services.post(driver_id, [fix_text(seq).encode() for seq in range(2000, 2250)])
+    refused = services.post(driver_id, [fix_text(seq).encode() for seq in range(3000, 3250)])
     problem_of(refused, 429, "too-many-requests")
     assert 1 <= int(refused.headers["Retry-After"]) <= 50
-    assert len(services.stored(driver_id)) == 1000
+    assert len(services.stored(driver_id)) == 2000
     other = services.patch(driver_of("34_large"), fix_text(1).encode())
     assert other.status_code == 200  # the limit is per driver
 
