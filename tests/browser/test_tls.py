@@ -67,7 +67,7 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
         caddy.find_program(StackSettings())
     except StackError as exc:
         pytest.skip(str(exc))
-    only_worker("the browsers' stack")
+    only_worker("the browsers' stack with TLS")
     folder = Path(tempfile.mkdtemp(prefix="doorstep-browser-tls-"))
     folder.chmod(0o755)  # readable for the servers' users
     settings = StackSettings(doorstep_home=folder / "stack", doorstep_tls=True, **FREE_PORTS)
