@@ -187,7 +187,7 @@ def test_https__track__over_http_2_compressed_and_strict(
     assert json.loads(body)["order_id"] == scene.order["order_id"]
     assert "server" not in answer
 
-    packed, _ = curl(authority, f"{tls_stack.public_url}/fleet", "-H", "Accept-Encoding: gzip")
+    packed, _ = curl(authority, f"{tls_stack.public_url}/sign-in", "-H", "Accept-Encoding: gzip")
     assert packed["content-encoding"] == "gzip"
 
     named, _ = curl(authority, url, "-H", token, "-H", "Host: track.example", "-o", "/dev/null")

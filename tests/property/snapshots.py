@@ -105,6 +105,7 @@ APART = {
     "driver": "registered",
     "driver_pace": "learned of the history by a command",
     "driver_quota": "no case reaches a quota",
+    "phone_credential": "who may ask",
     "driver_sampling": "how devices sample positions",
     "driver_transition": "the matrix",
     "staff": "who may ask",

@@ -180,7 +180,8 @@ def test_document__examples__are_valid_against_their_schema(message: str) -> Non
 
 def test_document__version__is_the_changelogs_newest() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"({DOCUMENT['info']['version']})" in changelog
+    newest = next(line for line in changelog.splitlines() if line.startswith("## "))
+    assert newest == f"## {DOCUMENT['info']['version']}"
 
 
 # ---- MQTT --------------------------------------------------------------------------------------
