@@ -8,7 +8,7 @@ from doorstep.credentials import phone_token, phone_username
 from doorstep.phones.links import Phone
 from doorstep.provision import owner_connection
 from doorstep.settings import MqttBroker
-from doorstep.store.phones import issue_phone, revoke_phone
+from doorstep.store.phones import issue_phone, phone_generation, revoke_phone
 from ops.console import operator
 from ops.stack.addresses import reach
 from ops.stack.stack import Stack
@@ -32,10 +32,7 @@ def end_phone(stack: Stack, driver_id: str) -> None:
     """End the credential of a driver's phone. Raises UnknownDriver."""
     with owner_connection(stack.database_admin_url) as conn:
         revoke_phone(conn, driver_id, operator())
-        row = conn.execute(
-            "SELECT generation FROM doorstep.phone_credential WHERE driver_id = %s", (driver_id,)
-        ).fetchone()
-    generation = row[0] if row else 0
+        generation = phone_generation(conn, driver_id)
     token = phone_token(stack.paths.fleet_key(), driver_id, generation)
     stack.wait_for_logins(phone_username(driver_id), token, accepted=False)
 
