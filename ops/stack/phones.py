@@ -53,6 +53,6 @@ def phone_of(stack: Stack, driver_id: str, token: str) -> Phone:
     return Phone(
         driver_id,
         token,
-        f"https://{host}:{addresses.https.port}/driver-api",
+        f"{stack.public_url}/driver-api",
         MqttBroker(host.strip("[]"), addresses.mqtt_tls[number].port, tls=True),
     )
