@@ -27,6 +27,7 @@ from ops.console import Echo
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import SUPERUSER, PostgresCluster, postgres_user
+from ops.stack.private_file import replace_file
 from ops.stack.settings import StackSettings
 from ops.stack.users import as_user, can_enter, give_to, make_data_dir
 
@@ -173,10 +174,7 @@ class BackupRepository:
             "pg1-database=postgres",
             "",
         ))  # fmt: skip
-        part = self.config_file.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        give_to(part, user)
-        part.replace(self.config_file)
+        replace_file(self.config_file, text, user=user)
         paths.backup_dir_file.write_text(f"{self.folder}\n", encoding="utf-8")
 
     def is_on_the_same_disk(self) -> bool:
@@ -246,10 +244,7 @@ class BackupRepository:
         result = Verification(now, is_valid, detail, label)
         text = {"at": now.isoformat(), "is_valid": is_valid, "detail": result.detail,
                 "newest_label": label}  # fmt: skip
-        part = self.verified_file.with_suffix(".part")
-        part.write_text(json.dumps(text) + "\n", encoding="utf-8")
-        give_to(part, postgres_user())
-        part.replace(self.verified_file)
+        replace_file(self.verified_file, json.dumps(text) + "\n", user=postgres_user())
         return result
 
     def _wal_gaps(self) -> list[str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.stack.errors import StackError
+from ops.stack.private_file import replace_file
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 90
@@ -90,7 +91,7 @@ class CertificateAuthority:
                 *("-set_serial", f"0x{_random_serial()}"),
                 *("-extfile", str(extensions), "-out", str(certificate)),
             )
-            write_atomically(self.server, certificate.read_bytes() + key.read_bytes())
+            replace_file(self.server, certificate.read_bytes() + key.read_bytes())
 
 
 def server_names(extra: str = "") -> tuple[str, ...]:
@@ -119,15 +120,6 @@ def fingerprint(certificate: Path) -> str:
     """Return the SHA-256 fingerprint, to compare with what a phone displays."""
     text = _openssl("x509", "-noout", "-fingerprint", "-sha256", "-in", str(certificate))
     return text.strip().rpartition("=")[2]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file that its owner alone may read."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600)
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _san(name: str) -> str:

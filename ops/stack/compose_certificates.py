@@ -22,8 +22,8 @@ from ops.stack.certificates import (
     CertificateAuthority,
     fingerprint,
     read_given,
-    write_atomically,
 )
+from ops.stack.private_file import replace_file
 
 GIVEN = Path("/run/given")
 AUTHORITY = Path("/mosquitto/authority")
@@ -49,10 +49,7 @@ def keep(names: str, *, given: Path, authority_folder: Path, offered: Path) -> b
     file = offered / "server.pem"
     if file.exists() and file.read_bytes() == content:
         return False
-    part = offered / "server.pem.new"
-    write_atomically(part, content)
-    part.chmod(0o640)  # Caddy reads it as the group
-    part.replace(file)
+    replace_file(file, content, mode=0o640)  # Caddy reads it as the group
     return True
 
 
@@ -61,8 +58,7 @@ def _offer_authority(certificate: Path, public: Path) -> None:
     file = public / "ca.crt"
     if file.exists() and file.read_bytes() == certificate.read_bytes():
         return
-    write_atomically(file, certificate.read_bytes())
-    file.chmod(0o644)
+    replace_file(file, certificate.read_bytes(), mode=0o644)
     print_line(f"compose_certificates: authority, SHA-256 {fingerprint(certificate)}")
 
 

@@ -22,6 +22,7 @@ from psycopg import sql as pgsql
 from doorstep.errors import DoorstepError
 from doorstep.store.error_mapping import translated
 from ops.stack.paths import short_digest
+from ops.stack.private_file import replace_file
 from ops.stack.users import as_user, give_to, server_user
 from sql import query
 
@@ -189,7 +190,7 @@ class PostgresCluster:
             **self.config,
         }
         lines = "".join(f"{name} = '{value}'\n" for name, value in values.items())
-        self._write("doorstep.conf", lines, user)
+        replace_file(self.data_dir / "doorstep.conf", lines, user=user)
         main = self.data_dir / "postgresql.conf"
         include = "include = 'doorstep.conf'\n"
         if include not in main.read_text():
@@ -199,15 +200,8 @@ class PostgresCluster:
         # same passwords.
         local = ("127.0.0.1", "::1", "localhost")
         if any(address.strip() not in local for address in self.host.split(",")):
-            self._write("pg_hba.conf", "local all all scram-sha-256\n"
-                        "host all all all scram-sha-256\n", user)  # fmt: skip
-
-    def _write(self, name: str, text: str, user: str | None) -> None:
-        path = self.data_dir / name
-        part = path.with_suffix(".part")
-        part.write_text(text)
-        give_to(part, user)
-        part.replace(path)
+            rules = "local all all scram-sha-256\nhost all all all scram-sha-256\n"
+            replace_file(self.data_dir / "pg_hba.conf", rules, user=user)
 
     # -- running --------------------------------------------------------------------------
 
