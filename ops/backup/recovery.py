@@ -40,14 +40,14 @@ class PrivateServer:
     folder: Path
     replayed_to: datetime | None
 
-    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+    def connect(self) -> psycopg.Connection[Any]:
         """Connect as the superuser."""
         with translated():
             return psycopg.connect(
                 host=str(self.folder),
                 port=PORT,
                 user=SUPERUSER,
-                dbname=database,
+                dbname="postgres",
                 options="-c jit=off",
             )
 

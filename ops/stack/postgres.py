@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -91,6 +92,13 @@ def postgres_user() -> str | None:
     if user is None and os.geteuid() == 0:
         raise PostgresError("root cannot run PostgreSQL, and there is no user postgres")
     return user
+
+
+def set_superuser_password(conn: psycopg.Connection[Any], password: str) -> None:
+    """Give the superuser, who is connected, another password. Does not commit."""
+    alter = pgsql.SQL(query("set_service_password"))
+    role = pgsql.Identifier(SUPERUSER)
+    conn.execute(alter.format(role=role, password=pgsql.Literal(password)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,9 +322,7 @@ class PostgresCluster:
     def replace_password(self, password: str, store: Callable[[], None]) -> None:
         """Give the superuser another password, and store it before the commit."""
         with translated(), psycopg.connect(self.superuser_url()) as conn:
-            alter = pgsql.SQL(query("set_service_password"))
-            role = pgsql.Identifier(SUPERUSER)
-            conn.execute(alter.format(role=role, password=pgsql.Literal(password)))
+            set_superuser_password(conn, password)
             store()
 
     # -- the database ---------------------------------------------------------------------
