@@ -16,7 +16,8 @@ from ops.backup.recovery import private_server
 from ops.console import Echo
 from ops.stack.backup_repository import BackupError, BackupRepository
 from ops.stack.errors import StackError
-from ops.stack.postgres import SUPERUSER, PostgresCluster, set_superuser_password
+from ops.stack.paths import SUPERUSER
+from ops.stack.postgres import PostgresCluster, set_superuser_password
 from ops.stack.setup import prepare_database
 from ops.stack.stack import Stack
 from sql import query

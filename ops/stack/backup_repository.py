@@ -25,8 +25,8 @@ from typing import Any
 
 from ops.console import Echo
 from ops.stack.errors import StackError
-from ops.stack.paths import StackPaths
-from ops.stack.postgres import SUPERUSER, PostgresCluster, postgres_user
+from ops.stack.paths import SUPERUSER, StackPaths
+from ops.stack.postgres import PostgresCluster, postgres_user
 from ops.stack.private_file import replace_file
 from ops.stack.settings import StackSettings
 from ops.stack.users import as_user, can_enter, give_to, make_data_dir

@@ -22,13 +22,12 @@ from psycopg import sql as pgsql
 
 from doorstep.errors import DoorstepError
 from doorstep.store.error_mapping import translated
-from ops.stack.paths import short_digest
+from ops.stack.paths import SUPERUSER, short_digest
 from ops.stack.private_file import replace_file
 from ops.stack.users import as_user, give_to, server_user
 from sql import query
 
 OLDEST_VERSION = 15
-SUPERUSER = "postgres"
 OWNER = "doorstep_owner"
 COMPACTING = "driver_events"  # takes the lock of compaction itself
 DATABASE = "food_delivery"
