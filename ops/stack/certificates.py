@@ -96,9 +96,13 @@ class CertificateAuthority:
 
 def server_names(extra: str = "") -> tuple[str, ...]:
     """Return the names of the server: local ones, the host's, and a comma-separated list."""
+    return all_names(extra, socket.gethostname(), socket.getfqdn())
+
+
+def all_names(extra: str, *own: str) -> tuple[str, ...]:
+    """Return each name once: those of a comma-separated list, local ones and a server's own."""
     listed = [name.strip() for name in extra.split(",") if name.strip()]
-    names = [*listed, *LOCAL_NAMES, socket.gethostname(), socket.getfqdn()]
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys((*listed, *LOCAL_NAMES, *own)))
 
 
 def read_given(certificate: Path, key: Path) -> bytes:

@@ -18,8 +18,8 @@ from pathlib import Path
 from doorstep.errors import DoorstepError
 from ops.console import print_line
 from ops.stack.certificates import (
-    LOCAL_NAMES,
     CertificateAuthority,
+    all_names,
     fingerprint,
     read_given,
 )
@@ -42,8 +42,7 @@ def keep(names: str, *, given: Path, authority_folder: Path, offered: Path) -> b
         content = read_given(certificate, key)
     else:
         authority = CertificateAuthority(authority_folder)
-        listed = [name.strip() for name in names.split(",") if name.strip()]
-        authority.prepare(tuple(dict.fromkeys((*listed, *LOCAL_NAMES, *CONTAINERS))))
+        authority.prepare(all_names(names, *CONTAINERS))
         content = authority.server.read_bytes()
         _offer_authority(authority.certificate, offered / "public")
     file = offered / "server.pem"
