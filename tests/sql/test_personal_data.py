@@ -12,11 +12,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from doorstep import errors
 from doorstep.credentials import DeviceSecrets
-from doorstep.store import personal_data
+from doorstep.store import fix_writer, personal_data
 from doorstep.store.people import add_devices, change_device
 from doorstep.store.records import Outcome
 from ops.commands.export_command import write_export
@@ -104,14 +103,10 @@ def full_fleet(fleet: Fleet) -> UUID:
     return order_id
 
 
-def publish_point(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+def publish_point(fleet: Fleet, name: str) -> list[tuple[int, str]]:
     """Store a point of a series; return its outcome if it is another than `written`."""
-    with fleet.database.connect() as conn, conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute("SELECT series__prepare_v1()")
-        cursor.execute("INSERT INTO pg_temp.incoming_point VALUES (0, %s, now(), 71)", [name])
-        rows = cursor.execute("SELECT * FROM series__record_v1()").fetchall()
-        conn.commit()
-        return rows
+    with fleet.database.connect() as conn:
+        return fix_writer.record_points(conn, [(0, name, now(), 71)])
 
 
 def exported(rows: Iterator[tuple[str, str]], kind: str, person_id: str) -> dict[str, Any]:
