@@ -23,6 +23,7 @@ from doorstep.store.records import (
     OutboxRecord,
     Outcome,
     Watermark,
+    letter_columns,
 )
 from sql import query
 
@@ -112,19 +113,7 @@ def add_dead_letters(conn: psycopg.Connection, letters: Sequence[DeadLetter]) ->
     """Insert dead letters into the outbox."""
     if letters:
         with translated():
-            conn.execute(query("add_dead_letters"), _columns_of(letters))
-
-
-def _columns_of(letters: Sequence[DeadLetter]) -> dict[str, object]:
-    return {
-        "payloads": [letter.payload for letter in letters],
-        "driver_ids": [letter.driver_id for letter in letters],
-        "reasons": [letter.reason for letter in letters],
-        "sources": [letter.source for letter in letters],
-        "topics": [letter.topic for letter in letters],
-        "details": [letter.detail for letter in letters],
-        "received_at_mss": [letter.received_at_ms for letter in letters],
-    }
+            conn.execute(query("add_dead_letters"), letter_columns(letters))
 
 
 def open_offsets(

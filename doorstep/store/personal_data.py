@@ -1,5 +1,5 @@
-"""How long personal data are kept, and exporting and erasing them. Only `expire` commits nothing
-of its own; the rules are in `sql/schema/55_personal_data.sql`.
+"""How long personal data are kept, and exporting and erasing them. Exporting and erasing commit,
+nothing else does; the rules are in `sql/schema/55_personal_data.sql`.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def _erase(conn: psycopg.Connection[Any], name: str, parameters: dict[str, Any])
     return erased
 
 
-def held_in_kafka(topics: Sequence[str] = DRIVER_TOPICS) -> list[tuple[str, datetime | None]]:
-    """Return until when each topic holds what it has now; None if it is compacted."""
+def held_in_kafka() -> list[tuple[str, datetime | None]]:
+    """Return until when each of DRIVER_TOPICS holds what it has now; None if it is compacted."""
     now = datetime.now(UTC)
     return [
         (
@@ -112,7 +112,7 @@ def held_in_kafka(topics: Sequence[str] = DRIVER_TOPICS) -> list[tuple[str, date
             else now + timedelta(milliseconds=topic.retention_ms),
         )
         for topic in TOPICS
-        if topic.name in topics
+        if topic.name in DRIVER_TOPICS
     ]
 
 

@@ -14,7 +14,7 @@ from psycopg.rows import class_row, tuple_row
 
 from doorstep.credentials import phone_token, token_sha256
 from doorstep.store.error_mapping import translated
-from doorstep.store.records import DeadLetter
+from doorstep.store.records import DeadLetter, letter_columns
 from sql import query
 
 SQL_FILE = "queries/phones.sql"
@@ -100,14 +100,7 @@ async def add_phone_dead_letters_async(
     """Insert dead letters of the phone that has this token. Raises UnknownDriver."""
     if not letters:
         return
-    parameters = {
-        "token_sha256": sha256,
-        "payloads": [letter.payload for letter in letters],
-        "reasons": [letter.reason for letter in letters],
-        "topics": [letter.topic for letter in letters],
-        "details": [letter.detail for letter in letters],
-        "received_at_mss": [letter.received_at_ms for letter in letters],
-    }
+    parameters = letter_columns(letters) | {"token_sha256": sha256}
     with translated():
         await conn.execute(query("add_phone_dead_letters", SQL_FILE), parameters)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -92,8 +93,9 @@ class Outcome:
     """The outcome of fix `n`, if it is not `committed`.
 
     `outcome` is `quarantined` (stored, but no evidence is drawn from it), `duplicate` (stored
-    before), `rejected`, `conflict` (different content under a known identity) or `parked` (the
-    driver's row was locked, or the fix is `over_quota`: recorded later, not acknowledged yet).
+    before), `rejected`, `conflict` (different content under a known identity), `dropped`
+    (taken off duty) or `parked` (the driver's row was locked, or the fix is `over_quota`: recorded
+    later, not acknowledged yet).
     """
 
     n: int
@@ -115,6 +117,19 @@ class DeadLetter:
     topic: str
     detail: str
     received_at_ms: int
+
+
+def letter_columns(letters: Sequence[DeadLetter]) -> dict[str, object]:
+    """Build the parameters of the queries that add dead letters: an array per column."""
+    return {
+        "payloads": [letter.payload for letter in letters],
+        "driver_ids": [letter.driver_id for letter in letters],
+        "reasons": [letter.reason for letter in letters],
+        "sources": [letter.source for letter in letters],
+        "topics": [letter.topic for letter in letters],
+        "details": [letter.detail for letter in letters],
+        "received_at_mss": [letter.received_at_ms for letter in letters],
+    }
 
 
 @dataclass(frozen=True, slots=True)

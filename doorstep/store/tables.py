@@ -135,7 +135,6 @@ driver_sampling = Table(
     Column("sampling_policy", JSONB),
     Column("is_delivered", Boolean),
     Column("set_at", Instant),
-    Column("demand", Text),
 )
 
 driver_state = Table(

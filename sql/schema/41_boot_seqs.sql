@@ -151,23 +151,10 @@ END
 $$;
 
 -- Returns the watermark of each (driver, boot): up to seq every fix is stored or rejected, except
--- for the gaps in `missing` [[first, last], ...]: at most 64 gaps.
-CREATE FUNCTION read_watermarks_v1(driver_ids text[], boots text[])
-RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb)
-LANGUAGE sql STABLE SECURITY DEFINER
-SET search_path = doorstep, public, pg_temp
-AS $$
-    SELECT s.driver_id, s.boot, coalesce(g.seq, s.settled_to), coalesce(g.missing, '[]')
-    FROM unnest(driver_ids, boots) AS requested (driver_id, boot)
-    JOIN boot_prefix s ON s.driver_id = requested.driver_id AND s.boot = requested.boot
-    LEFT JOIN LATERAL boot_seqs__gaps(s.driver_id, s.boot, s.settled_to) g
-        ON s.settled_to < s.newest_seq
-    WHERE s.newest_seq > 0
-$$;
-
--- Like read_watermarks_v1, and for how long the device is to send nothing of the boot again
--- (hold_s), since fixes of the driver are parked over the quota, and how many fixes of the boot
--- were dropped beyond what can be parked. A boot of such a driver that is not known yet has seq 0.
+-- for the gaps in `missing` [[first, last], ...]: at most 64 gaps. While fixes of the driver are
+-- parked over the quota, the device is to send nothing of the boot again for hold_s; `held` counts
+-- fixes of the boot that were dropped beyond what can be parked. A boot of such a driver that is
+-- not known yet has seq 0.
 CREATE FUNCTION read_watermarks_v2(driver_ids text[], boots text[])
 RETURNS TABLE (driver_id text, boot text, seq int8, missing jsonb, hold_s int, held int8)
 LANGUAGE sql STABLE SECURITY DEFINER

@@ -81,20 +81,6 @@ AS $$
     DELETE FROM outbox WHERE outbox_id = ANY (ids)
 $$;
 
--- Returns no row for a token that is unknown, revoked, expired, or of a staff role without routes.
--- A customer's token expires limits.customer_token_s after the end of the order.
-CREATE FUNCTION find_token_v1(of_token_sha256 bytea)
-RETURNS TABLE (role token_role, driver_id text, order_id uuid)
-LANGUAGE plpgsql STABLE SECURITY DEFINER
-SET search_path = doorstep, public, pg_temp
-AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY SELECT f.role, f.driver_id, f.order_id
-        FROM find_tokens_v1(ARRAY[of_token_sha256]) f;
-END
-$$;
-
 CREATE FUNCTION revoke_customer_tokens_v1(of_order_id uuid)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp

@@ -234,7 +234,8 @@ AS $$
     FROM staff s ORDER BY s.name
 $$;
 
--- Like find_token_v1, with the name and role of staff.
+-- Returns no row for a token that is unknown, revoked, expired, or of a staff role without routes.
+-- A customer's token expires limits.customer_token_s after the end of the order.
 CREATE FUNCTION find_token_v2(of_token_sha256 bytea)
 RETURNS TABLE (role token_role, driver_id text, order_id uuid, name text, staff_role staff_role)
 LANGUAGE plpgsql STABLE SECURITY DEFINER

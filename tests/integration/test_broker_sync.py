@@ -92,7 +92,7 @@ class Synced:
 
     def _is_good(self, token: str) -> bool:
         digest = token_sha256(token)
-        return bool(self.database.rows("SELECT * FROM doorstep.find_token_v1(%s)", digest))
+        return bool(self.database.rows("SELECT * FROM doorstep.find_token_v2(%s)", digest))
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""The fleet that most SQL tests start from."""
+"""The fleet that most SQL tests start from, and a connection."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import psycopg
 import pytest
 
 from tests.database import Database
@@ -17,3 +19,10 @@ def fleet(database: Database) -> Iterator[Fleet]:
     fleet.add_drivers("d1", "d2")
     yield fleet
     fleet.close()
+
+
+@pytest.fixture
+def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """The owner's connection. The test commits."""
+    with database.connect() as conn:
+        yield conn

@@ -343,6 +343,7 @@ def test_record_fixes__exempt_with_fixes_parked_for_a_lock__takes_them_back(
         fleet.run(query("exempt_from_quota"))
         assert fix_writer.record_fixes(fleet.conn, list(fixes_of([2], at=at))) == []
     assert (prefix(fleet), parked(fleet)) == ((2, 2), 0)
+    assert sorted(fleet.history("seq")) == [(1,), (2,)]
 
 
 # -- fixes that are next in line -----------------------------------------------------------------

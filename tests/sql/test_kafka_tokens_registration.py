@@ -85,7 +85,7 @@ def test_read_watermarks__more_than_64_gaps__stops_before_the_next(fleet: Fleet)
 
 
 def token_role(fleet: Fleet, token_sha256: bytes) -> str | None:
-    rows = fleet.run("SELECT role FROM find_token_v1(%s)", token_sha256)
+    rows = fleet.run("SELECT role FROM find_token_v2(%s)", token_sha256)
     return rows[0]["role"] if rows else None
 
 

@@ -393,15 +393,7 @@ def test_queries__every_block__is_sent_from_somewhere() -> None:
     root = Path(sql.__file__).parent.parent
     sources = "".join(
         path.read_text(encoding="utf-8")
-        for folder in (
-            "sql",
-            "doorstep",
-            "driver_api",
-            "tracking_api",
-            "driver_events",
-            "ops",
-            "tests",
-        )
+        for folder in PACKAGES
         for path in (root / folder).rglob("*.py")
     )
     assert [name for name in sql.query_names() if f'"{name}"' not in sources] == []

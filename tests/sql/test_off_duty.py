@@ -176,19 +176,6 @@ def test_record_fixes__parked_and_off_duty__leaves_no_dead_letter(
     assert fleet.run("SELECT 1 FROM outbox WHERE topic = 'dead-letter'") == []
 
 
-def test_record_fixes__exempt_from_the_quota_beside_parked_ones__are_all_stored(
-    fleet: Fleet,
-) -> None:
-    """Staff sends a fix of a driver of whom one is parked."""
-    with fleet.database.connect() as holder:
-        holder.execute("SELECT FROM driver_state WHERE driver_id = 'd1' FOR UPDATE")
-        fleet.record([make_fix(seq=1)])
-    with fleet.conn.transaction():
-        fleet.run("SELECT set_config('doorstep.quota_exempt', 'on', true)")
-        fleet.record([make_fix(seq=2)])
-    assert stored(fleet) == [1, 2]
-
-
 def test_record_fixes__too_old_and_off_duty__is_no_dead_letter(fleet: Fleet, shift: Shift) -> None:
     old = fix(shift.earlier_off_at + minutes(5), 1, shift.off_at + timedelta(days=3))
     [outcome] = fleet.record([old])

@@ -158,7 +158,7 @@ def test_create_order__repeated_with_its_key__is_one_order_with_one_good_token(
     made = [fleet.create_order(key="k", token_sha256=token) for token in tokens]
     assert [order["created"] for order in made] == [True, False]
     assert made[0]["order_id"] == made[1]["order_id"]
-    found = [fleet.run("SELECT order_id FROM find_token_v1(%s)", token) for token in tokens]
+    found = [fleet.run("SELECT order_id FROM find_token_v2(%s)", token) for token in tokens]
     assert found == [[{"order_id": made[0]["order_id"]}], []]
 
 
@@ -180,7 +180,7 @@ def test_create_order__two_at_once_under_one_key__are_one_order_with_one_good_to
 
     with ThreadPoolExecutor(len(tokens)) as pool:
         created = dict(pool.map(create, tokens))
-    good = [token for token in tokens if fleet.run("SELECT 1 FROM find_token_v1(%s)", token)]
+    good = [token for token in tokens if fleet.run("SELECT 1 FROM find_token_v2(%s)", token)]
     assert good == [token for token in tokens if created[token]]
     assert len(good) == 1
     assert fleet.run("SELECT count(*) AS n FROM orders") == [{"n": 1}]
@@ -194,7 +194,7 @@ def test_create_order__one_key_of_two_members_of_staff__makes_two_orders(fleet: 
     }
     assert [order["created"] for order in made.values()] == [True, True]
     for who, token in tokens.items():
-        found = fleet.run("SELECT order_id FROM find_token_v1(%s)", token)
+        found = fleet.run("SELECT order_id FROM find_token_v2(%s)", token)
         assert found == [{"order_id": made[who]["order_id"]}]
 
 

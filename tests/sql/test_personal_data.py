@@ -1,6 +1,4 @@
-"""Retention, export and erasing: docs/how-to/personal-data.md. What must be gone is found in the
-catalog, so that a new table is not forgotten.
-"""
+"""Export and erasing: docs/how-to/personal-data.md."""
 
 from __future__ import annotations
 
@@ -14,26 +12,23 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.rows import dict_row
 
 from doorstep import errors
 from doorstep.credentials import DeviceSecrets
-from doorstep.store import personal_data
+from doorstep.store import fix_writer, personal_data
 from doorstep.store.people import add_devices, change_device
 from doorstep.store.records import Outcome
-from driver_events.recorder import Connection
-from driver_events.retention_worker import ROWS_PER_COMMIT, RetentionWorker
 from ops.commands.export_command import write_export
 from ops.commands.rebuild import Rebuilder
 from ops.commands.rebuild_command import rebuild
-from tests.database import Database
 from tests.factories import CUSTOMER, RESTAURANT, make_fix, make_walk, now, numbered
+from tests.sql.catalog import columns_of, tables, tables_with
 from tests.sql.fleet import Fleet
 
 ANNA = "anna-5f1c"
 # What was done, and that the ids of a driver and of a phone are taken.
 KEEP_THE_ID = {"audit", "device_credential", "phone_credential"}
-# Columns of orders that tell of nobody.
+# Columns of orders that identify no person.
 NEUTRAL = {
     *("order_id", "restaurant_id", "policy_id", "created_at", "state", "assignment_no"),
     *("state_source", "state_at", "order_seq", "ended_at", "forgotten_at"),
@@ -50,12 +45,6 @@ NOT_OF_A_PERSON = {  # tables without a column of a driver or an order
     *("kafka_offset", "limits", "order_transition", "outbox", "policy", "restaurant", "retention"),
     *("service_area", "simulation_target", "staff", "street_speed"),
 }
-
-
-@pytest.fixture
-def conn(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    with database.connect() as conn:
-        yield conn
 
 
 def full_fleet(fleet: Fleet) -> UUID:
@@ -114,42 +103,10 @@ def full_fleet(fleet: Fleet) -> UUID:
     return order_id
 
 
-def publish_point(fleet: Fleet, name: str) -> list[dict[str, Any]]:
+def publish_point(fleet: Fleet, name: str) -> list[tuple[int, str]]:
     """Store a point of a series; return its outcome if it is another than `written`."""
-    with fleet.database.connect() as conn, conn.cursor(row_factory=dict_row) as cursor:
-        cursor.execute("SELECT series__prepare_v1()")
-        cursor.execute("INSERT INTO pg_temp.incoming_point VALUES (0, %s, now(), 71)", [name])
-        rows = cursor.execute("SELECT * FROM series__record_v1()").fetchall()
-        conn.commit()
-        return rows
-
-
-def tables(fleet: Fleet) -> list[str]:
-    rows = fleet.run(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'doorstep'::regnamespace"
-        " AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'alembic_version'"
-    )
-    return sorted(row["relname"] for row in rows)
-
-
-def tables_with(fleet: Fleet, *texts: str) -> set[str]:
-    """Return the tables with a row that contains one of the texts, as text or as bytes."""
-    patterns = [f"%{text}%" for text in texts] + [f"%{text.encode().hex()}%" for text in texts]
-    return {
-        table
-        for table in tables(fleet)
-        if fleet.run(f"SELECT 1 FROM {table} t WHERE t::text LIKE ANY (%s)", patterns)
-    }
-
-
-def columns_of(fleet: Fleet, column: str) -> set[str]:
-    rows = fleet.run(
-        "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid"
-        " WHERE c.relnamespace = 'doorstep'::regnamespace AND c.relkind IN ('r', 'p')"
-        " AND NOT c.relispartition AND a.attname = %s AND NOT a.attisdropped",
-        column,
-    )
-    return {row["relname"] for row in rows}
+    with fleet.database.connect() as conn:
+        return fix_writer.record_points(conn, [(0, name, now(), 71)])
 
 
 def exported(rows: Iterator[tuple[str, str]], kind: str, person_id: str) -> dict[str, Any]:
@@ -363,144 +320,3 @@ def test_rebuild__after_forgetting__agrees_with_what_is_stored(
     assert rebuilt.orders == 2
     unexpected = [one for one in rebuilt.differences if one.fields() != ["ended_at"]]  # aged above
     assert [one.line() for one in unexpected] == []
-
-
-def expire(fleet: Fleet, kind: str, days: float) -> int:
-    """Expire a kind by a clock that is so many days ahead."""
-    [row] = fleet.run("SELECT retention__expire(%s, 500, %s) AS n", kind, now() + timedelta(days))
-    return int(row["n"])
-
-
-def test_retention_of_orders__past_their_days__are_anonymous(fleet: Fleet) -> None:
-    order_id = fleet.assigned_order("d1")
-    assert expire(fleet, "orders", 900) == 0  # it is open
-    fleet.command_order(order_id, "cancel")
-    assert [expire(fleet, "orders", days) for days in (89, 91, 91)] == [0, 1, 0]
-    assert tables_with(fleet, f"{CUSTOMER.lon_deg}") == set()
-
-
-def test_retention_of_commands__past_their_days__keeps_who_was_on_duty(fleet: Fleet) -> None:
-    order_id = fleet.assigned_order("d1")
-    fleet.command_order(order_id, "cancel", actor_id="vera")
-    fleet.command_driver("d1", "off_duty")
-    assert expire(fleet, "commands", 364) == 0
-    assert expire(fleet, "commands", 366) == 2  # on duty, and the assignment
-    assert expire(fleet, "commands", 366) == 0
-    left = fleet.run("SELECT command FROM driver_command WHERE driver_id = 'd1'")
-    assert left == [{"command": "off_duty"}]
-    assert tables_with(fleet, "vera") == {"audit"}
-    [outcome] = fleet.record([make_fix("d1")])
-    assert outcome.outcome == "dropped"
-
-
-def test_retention_of_tokens__what_opens_nothing__is_deleted_and_a_revoked_staff_token_stays(
-    fleet: Fleet,
-) -> None:
-    order_id = fleet.assigned_order("d1")
-    fleet.command_order(order_id, "cancel")
-    fleet.run(
-        "INSERT INTO access_token (token_sha256, role, driver_id, name, revoked_at, expires_at)"
-        " VALUES (%s, 'driver', 'd1', NULL, NULL, NULL), (%s, 'driver', 'd1', NULL, now(), NULL),"
-        " (%s, 'staff', NULL, 'stack', now(), NULL), (%s, 'staff', NULL, 'vera', NULL, now())",
-        *(letter * 32 for letter in (b"a", b"b", b"c", b"d")),
-    )
-    assert [expire(fleet, "tokens", days) for days in (29, 31)] == [0, 3]
-    left = fleet.run("SELECT role::text, name FROM access_token ORDER BY name")
-    assert left == [{"role": "staff", "name": "stack"}, {"role": "driver", "name": None}]
-
-
-def test_retention_of_clocks_and_positions__past_their_days__are_deleted(fleet: Fleet) -> None:
-    at = now()
-    fleet.record([make_fix(fix_at=at + timedelta(seconds=9), received_at=at)])
-    assert [expire(fleet, "clocks", days) for days in (2.9, 3.1)] == [0, 1]
-    assert [expire(fleet, "positions", days) for days in (89, 91, 91)] == [0, 1, 0]
-    assert fleet.driver()["geom"] is None
-    assert fleet.run("SELECT 1 FROM driver_cell") == []
-    assert fleet.record([make_fix(seq=2)]) == []
-    assert fleet.driver()["seq"] == 2
-
-
-def test_retention_of_the_audit__only_past_its_days__may_be_deleted(fleet: Fleet) -> None:
-    fleet.run(
-        "INSERT INTO audit (at, who, action) VALUES (now() - interval '364 days', 'a', 'b'),"
-        " (now() - interval '366 days', 'a', 'b')"
-    )
-    with pytest.raises(psycopg.Error, match="append-only"):
-        fleet.run("DELETE FROM audit")
-    with pytest.raises(psycopg.Error, match="append-only"):
-        fleet.run("UPDATE audit SET who = 'c'")
-    assert expire(fleet, "audit", 0) == 1
-
-
-def test_retention__a_service__can_neither_change_it_nor_turn_the_clock(
-    fleet: Fleet, database: Database
-) -> None:
-    statements = (
-        "UPDATE retention SET days = 30",
-        "SELECT retention__set_v1('audit', 30, 'x')",
-        "SELECT retention__expire('audit', 1, now() + interval '9 years')",
-        "SELECT * FROM forget_driver_v1('d1', 'x')",
-        "DELETE FROM audit",
-    )
-    refused = 0
-    for role in ("driver_events", "driver_api", "tracking_api", "customer", "broker_sync"):
-        with database.connect(role, autocommit=True) as conn:
-            for statement in statements:
-                with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                    conn.execute(statement)
-                refused += 1
-    assert refused == 25
-
-
-def test_set_retention__below_what_the_rules_need__is_refused(
-    fleet: Fleet, conn: psycopg.Connection[Any]
-) -> None:
-    with pytest.raises(psycopg.errors.CheckViolation):
-        personal_data.set_retention(conn, "orders", 2, "test")
-    conn.rollback()
-    personal_data.set_retention(conn, "history", 30, "test")
-    personal_data.set_keep_off_duty(conn, True, "test")
-    conn.commit()
-    assert {"kind": "history", "days": 30} in [
-        {"kind": one.kind, "days": one.days} for one in personal_data.list_retention(conn)
-    ]
-    assert personal_data.keeps_off_duty(conn)
-    entries = fleet.run(
-        "SELECT subject FROM audit WHERE action = 'retention.set' ORDER BY audit_id"
-    )
-    assert [one["subject"] for one in entries] == ["history", "off-duty"]
-
-
-def test_retention_worker__more_than_one_transaction_holds__expires_all(
-    fleet: Fleet, database: Database
-) -> None:
-    fleet.run(
-        "INSERT INTO audit (at, who, action)"
-        " SELECT now() - interval '400 days', 'a', 'b' FROM generate_series(1, %s)",
-        2 * ROWS_PER_COMMIT + 1,
-    )
-    rests: list[float] = []
-
-    def rest(worked_s: float) -> bool:
-        rests.append(worked_s)
-        return True
-
-    worker = RetentionWorker(Connection(database.url("driver_events"), "test"), rest)
-    assert worker.run() is False
-    assert fleet.run("SELECT 1 FROM audit WHERE who = 'a'") == []
-    assert len(rests) == 2
-
-
-def test_retention_worker__the_service_stops__ends_after_one_transaction(
-    fleet: Fleet, database: Database
-) -> None:
-    fleet.run(
-        "INSERT INTO audit (at, who, action)"
-        " SELECT now() - interval '400 days', 'a', 'b' FROM generate_series(1, %s)",
-        2 * ROWS_PER_COMMIT,
-    )
-    worker = RetentionWorker(
-        Connection(database.url("driver_events"), "test"), lambda _worked_s: False
-    )
-    worker.run()
-    assert len(fleet.run("SELECT 1 FROM audit WHERE who = 'a'")) == ROWS_PER_COMMIT

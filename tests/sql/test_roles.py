@@ -45,7 +45,7 @@ ABUSES: tuple[tuple[str, str, str, tuple[object, ...]], ...] = (
         "SELECT replace_customer_token_v1({order}, %s)",
         (HASH,),
     ),
-    ("driver_api", "read_watermarks", "SELECT read_watermarks_v1('{{d1}}', '{{b1}}')", ()),
+    ("driver_api", "read_watermarks", "SELECT read_watermarks_v2('{{d1}}', '{{b1}}')", ()),
     (
         "driver_api",
         "add_dead_letters",

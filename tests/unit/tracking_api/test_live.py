@@ -291,7 +291,7 @@ async def test_stream__token_revoked__ends_with_the_next_heartbeat(server, world
 
 async def test_stream__token_expired__is_the_same_404(server, world):
     order_id = world.create("cancelled")
-    del world.tokens[token_sha256(f"tok-{order_id}")]  # find_token_v1 knows when
+    del world.tokens[token_sha256(f"tok-{order_id}")]  # find_token_v2 decides when
     answer = await server.get(f"/track/{order_id}/stream", f"tok-{order_id}")
     assert answer.status_code == 404
 
