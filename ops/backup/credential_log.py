@@ -111,9 +111,13 @@ class CredentialLog:
                     conn.execute(query("restore_driver", QUERIES), name)
                     state = "revoked" if row["revoked_at"] else "active"
                     applied.credentials.append(f"{row['kind']} {row['device_id']} ({state})")
-            for kind, prefix in (("phone", "phone of"), ("staff", "staff"), ("token", "token of")):
+            for kind, restore, prefix in (
+                ("phone", "restore_phone", "phone of"),
+                ("staff", "restore_staff", "staff"),
+                ("token", "restore_token", "token of"),
+            ):
                 for row in by_kind.get(kind, ()):
-                    changed = conn.execute(query(f"restore_{kind}", QUERIES), {"row": Jsonb(row)})
+                    changed = conn.execute(query(restore, QUERIES), {"row": Jsonb(row)})
                     applied.credentials += [f"{prefix} {name}" for (name,) in changed]
             conn.commit()
         for row in by_kind.get("forgotten", ()):

@@ -307,28 +307,29 @@ BEGIN
     IF parked_drivers <> '{}' THEN
         RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(parked_drivers);
     END IF;
-    WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and the table
-        SELECT driver_id, count(*)::int AS fix_count, min(received_at) AS first_at,
-            max(received_at) AS last_at, min(least(fix_at, received_at)) AS taken_from,
-            bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
-        FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
-    ),
-    locked AS MATERIALIZED (
-        SELECT CASE WHEN greatest(d.quota_at, r.first_at)
-                + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
-            > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
-            r.fix_count, r.is_ahead, r.taken_from < d.kept_from AS may_be_off_duty,
-            d.settled_to IS NOT NULL AS has_prefix
-        FROM requested r JOIN driver_state d USING (driver_id)
-        FOR NO KEY UPDATE OF d SKIP LOCKED
-    )
-    SELECT (SELECT count(*) FROM requested), count(*),
-            array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
-            bool_or(is_ahead), bool_or(may_be_off_duty), bool_or(has_prefix)
-        INTO requested_count, locked_count, over_quota, fix_count, is_ahead, may_be_off_duty,
-            have_prefixes
-        FROM locked;
-    IF locked_count < requested_count THEN
+    LOOP  -- again after each lock that was missing: its row may have changed meanwhile
+        WITH requested AS MATERIALIZED (  -- sorted: neighbours share pages of the index and table
+            SELECT driver_id, count(*)::int AS fix_count, min(received_at) AS first_at,
+                max(received_at) AS last_at, min(least(fix_at, received_at)) AS taken_from,
+                bool_or(fix_at > received_at + interval '0.5 s') AS is_ahead
+            FROM pg_temp.incoming_fix GROUP BY driver_id ORDER BY driver_id
+        ),
+        locked AS MATERIALIZED (
+            SELECT CASE WHEN greatest(d.quota_at, r.first_at)
+                    + CASE WHEN r.fix_count = 1 THEN fix_takes ELSE r.fix_count * fix_takes END
+                > greatest(r.last_at, d.received_at) + burst THEN d.driver_id END AS over_quota,
+                r.fix_count, r.is_ahead, r.taken_from < d.kept_from AS may_be_off_duty,
+                d.settled_to IS NOT NULL AS has_prefix
+            FROM requested r JOIN driver_state d USING (driver_id)
+            FOR NO KEY UPDATE OF d SKIP LOCKED
+        )
+        SELECT (SELECT count(*) FROM requested), count(*),
+                array_agg(over_quota) FILTER (WHERE over_quota IS NOT NULL), sum(fix_count),
+                bool_or(is_ahead), bool_or(may_be_off_duty), bool_or(has_prefix)
+            INTO requested_count, locked_count, over_quota, fix_count, is_ahead, may_be_off_duty,
+                have_prefixes
+            FROM locked;
+        EXIT WHEN locked_count = requested_count;
         WITH locked AS MATERIALIZED (
             SELECT d.driver_id FROM driver_state d
             WHERE d.driver_id IN (SELECT driver_id FROM pg_temp.incoming_fix)
@@ -337,7 +338,7 @@ BEGIN
         SELECT array_agg(DISTINCT driver_id) INTO drivers_to_park FROM pg_temp.incoming_fix
             WHERE driver_id NOT IN (SELECT driver_id FROM locked);
         RETURN QUERY SELECT * FROM incoming_fix__reject_or_park(drivers_to_park);
-    END IF;
+    END LOOP;
 
     -- Step 2: parked fixes precede those of this batch (n below 0)
     IF EXISTS (SELECT FROM parked_fix WHERE content IS NULL) THEN

@@ -14,7 +14,7 @@ import pytest
 
 from doorstep import errors
 from doorstep.fix import Fix, decode_position
-from doorstep.store import fix_writer
+from doorstep.store import admin, fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.pool import connect, connection, open_pool
 from doorstep.store.records import Outcome
@@ -67,6 +67,39 @@ def test_two_doors__writing_at_random__end_as_one_door_would(fleet: Fleet) -> No
     assert [row[2] for row in fleet.history()] == list(range(1, 51))
     assert fleet.evidence(order_id) == {(1, "at_restaurant"): walk[0][4]}
     assert [event[2] for event in fleet.events(order_id)].count("at_restaurant") == 1
+
+
+def test_record_fixes__a_row_is_free_before_it_is_parked__is_read_again(fleet: Fleet) -> None:
+    drivers = [f"many{n:04}" for n in range(5000)]  # the rows take a while, so that one can change
+    admin.register_drivers(fleet.conn, [admin.NewDriver(name, name, None) for name in drivers])
+    at = now() - timedelta(seconds=60)
+    for seq in (1, 2):  # from the second on, the prefix is in driver_state
+        fleet.record([make_fix(drivers[-1], seq, fix_at=at + timedelta(seconds=seq))])
+    third = make_fix(drivers[-1], 3, fix_at=at + timedelta(seconds=3))
+    batch = numbered([*(make_fix(name, 3, fix_at=at) for name in drivers[:-1]), third])
+    with (
+        fleet.database.connect("driver_events") as first,
+        fleet.database.connect("driver_api") as second,
+        fleet.database.connect(autocommit=True) as observer,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert fix_writer.record_fixes(first, [third]) == []
+        fleet.run("INSERT INTO parked_fix (driver_id, fix_at) VALUES ('d1', now())")  # no short cut
+        result = pool.submit(fix_writer.record_fixes, second, batch)
+        while not result.done():
+            try:
+                observer.execute(
+                    "SELECT FROM driver_state WHERE driver_id = %s FOR UPDATE NOWAIT", drivers[-2:-1]
+                )
+            except psycopg.errors.LockNotAvailable:
+                break  # the batch has tried all rows but the last
+        first.commit()
+        # parked, if the commit came too late for the second look at the row
+        assert result.result() in (
+            [Outcome(4999, "duplicate", None)],
+            [Outcome(4999, "parked", "locked")],
+        )
+        second.commit()
 
 
 def test_record_fixes__a_locked_driver__parks_only_their_fixes_until_it_is_free(

@@ -1,0 +1,19 @@
+"""A batch reads a driver again whose lock became free meanwhile."""
+
+from __future__ import annotations
+
+from alembic import op
+
+from sql import read_sql
+
+revision = "0016"
+down_revision = "0015"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the file through psycopg, which accepts several statements at once."""
+    connection = op.get_bind().connection.driver_connection
+    assert connection is not None  # noqa: S101 - for the type checker
+    connection.execute(read_sql("migrations/versions/0016_lock_again.sql"))
