@@ -89,7 +89,8 @@ def test_record_fixes__a_row_is_free_before_it_is_parked__is_read_again(fleet: F
         while not result.done():
             try:
                 observer.execute(
-                    "SELECT FROM driver_state WHERE driver_id = %s FOR UPDATE NOWAIT", drivers[-2:-1]
+                    "SELECT FROM driver_state WHERE driver_id = %s FOR UPDATE NOWAIT",
+                    (drivers[-2],),
                 )
             except psycopg.errors.LockNotAvailable:
                 break  # the batch has tried all rows but the last
