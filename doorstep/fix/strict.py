@@ -174,7 +174,7 @@ def check_entry(entry: Any, max_depth: int, *, unique_keys: bool = True) -> stri
     return entry
 
 
-def read_field(entry: strict_json.Object, name: str) -> Any:
+def read_field(entry: Mapping[str, Any], name: str) -> Any:
     """Read a required field. Raises MalformedFix."""
     if name not in entry:
         raise MalformedFix("missing_field", name)
@@ -202,15 +202,14 @@ def _read_seq(entry: strict_json.Object) -> int:
 def read_place(entry: Mapping[str, Any], name: str, key: str = "") -> float:
     """Read `lat_deg` or `lon_deg` from the field `key`. Raises MalformedFix."""
     key = key or name
-    if key not in entry:
-        raise MalformedFix("missing_field", key)
-    if not _is_number(entry[key]):
+    value = read_field(entry, key)
+    if not _is_number(value):
         raise MalformedFix("wrong_type", f"{key} must be a number")
-    value = _number_in_range(name, entry[key])
-    if value is None:
+    number = _number_in_range(name, value)
+    if number is None:
         least, most = RANGES[name]
         raise MalformedFix(PLACE_REASONS[name], f"{key} must be from {least:g} to {most:g}")
-    return value
+    return number
 
 
 def _is_number(value: Any) -> bool:
