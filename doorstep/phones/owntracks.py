@@ -45,7 +45,7 @@ FIELDS = {
 def decode_owntracks(payload: bytes) -> Fix | Ignored:
     """Decode one message. Raises MalformedFix: `encrypted`, or why it is no usable position.
 
-    `tid`, `topic` and every other name in it identify nobody: the credential does.
+    `tid`, `topic` and every other name in it identify no device: the credential does.
     """
     if not payload:
         return Ignored("empty")  # a friend deleted in the app, a retained message cleared

@@ -25,7 +25,7 @@ ROWS_PER_READ = 2_000
 # A person's rows are found by these columns, in whatever table they are.
 DRIVER_COLUMNS = ("driver_id", "device_id", "source_id", "actor_id", "subject", "who")
 ORDER_COLUMNS = ("order_id", "subject")
-# Secrets, what repeats other columns, and what tells of another person.
+# Secrets, copies of other columns, and other people's data.
 HIDDEN_FROM_DRIVER = (
     *("token_sha256", "mqtt_hash", "geom", "hot_padding"),
     *("customer_lon_deg", "customer_lat_deg", "customer_name"),

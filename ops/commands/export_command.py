@@ -26,9 +26,9 @@ EXAMPLES = """examples:
   ./run export order 3f0f6a52-6f1c-4a52-a1a5-5c51b3f1a9d4
 
 One JSON object: `tables` has an array of rows per table of the database. It is complete: tables
-are found by their columns. Hashes of tokens are left out, and what tells of someone else: a
-driver's export has no customer's name or address, an order's has no driver. Fixes of packed days
-are in `fix_chunk`, the others in `fix_history`.
+are found by their columns. Hashes of tokens are left out, and other people's data: a driver's
+export has no customer's name or address, an order's has no driver. Fixes of packed days are in
+`fix_chunk`, the others in `fix_history`.
 A file is made readable for its owner only. The exit status is 0, 2 for an unknown id or a file
 that exists, or 1 on another error."""
 

@@ -28,7 +28,7 @@ from tests.sql.fleet import Fleet
 ANNA = "anna-5f1c"
 # What was done, and that the ids of a driver and of a phone are taken.
 KEEP_THE_ID = {"audit", "device_credential", "phone_credential"}
-# Columns of orders that identify no person.
+# Columns of orders that hold no personal data.
 NEUTRAL = {
     *("order_id", "restaurant_id", "policy_id", "created_at", "state", "assignment_no"),
     *("state_source", "state_at", "order_seq", "ended_at", "forgotten_at"),
