@@ -62,7 +62,7 @@ def text_instant(text: str, name: str) -> datetime:
         number = float(text)
     except ValueError:
         return instant_of(text)
-    if number < MIN_EPOCH_MS:
+    if not number >= MIN_EPOCH_MS:  # NaN too, which is no instant
         return seconds_instant(number, name)
     return instant_of(number)
 
