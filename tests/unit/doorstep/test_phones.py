@@ -170,6 +170,12 @@ def test_decode_overland__entries__are_judged_one_by_one() -> None:
     assert decode_letter("/overland", entries[0].payload) == [entries[0].found]
 
 
+def test_decode_overland__number_is_none_of_strict_json__the_letter_says_which() -> None:
+    [entry] = decode_overland(b'{"locations": [{"properties": {"speed": 1e999}}]}')
+    assert isinstance(entry.found, Refused)
+    assert json.loads(entry.payload) == {"locations": [{"properties": {"speed": "1e999"}}]}
+
+
 def test_decode_letter__of_each_app__is_decoded_as_before() -> None:
     fix = Fix(None, None, AT, *PLACE)
     assert decode_letter("owntracks/d1/phone", owntracks()) == [fix]
