@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bench.growth import GrowthDatabase
-from bench.measure import percentiles
+from bench.measure import percentiles, progress
 from bench.process_cpu import cpu_s
 from bench.reads import OURS, fill, running
 from bench.record_fixes import running_database
@@ -230,7 +230,7 @@ def main() -> int:
             for run in range(options.runs + 1):  # in the first one they connect for the first time
                 growth_database.refresh_presence()
                 outcome = storm(urls, port, links, viewers, start_s)
-                print(json.dumps(outcome), file=sys.stderr, flush=True)
+                progress(json.dumps(outcome))
                 if run:
                     result["storms"].append(outcome)
         growth_database.refresh_presence()
