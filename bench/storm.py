@@ -30,11 +30,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from bench.fleet_database import running_database
 from bench.growth import GrowthDatabase
 from bench.measure import percentiles, progress
 from bench.process_cpu import cpu_s
 from bench.reads import OURS, fill, running
-from bench.record_fixes import running_database
 from ops.servers.postgres import PASSWORD
 from ops.stack.addresses import any_free_port
 from ops.stack.postgres import DATABASE, OWNER
