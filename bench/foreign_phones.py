@@ -64,7 +64,7 @@ def _measure(stack: Stack, options: argparse.Namespace) -> Measurements:
     broker = stack.addresses.mqtt[0]
     devices = connect_phones(broker, {one: mqtt_password(key, one) for one in drivers})
     phones = connect_phones(broker, {phone_username(one): phone_token(key, one) for one in riders})
-    measurements = Measurements("foreign_phones", "µs of CPU per fix", [NATIVE, MIXED])
+    measurements = Measurements("foreign-phones", "µs of CPU per fix", [NATIVE, MIXED])
     for run in range(options.runs + 1):  # the first one is a warm-up
         for variant in (NATIVE, MIXED) if run % 2 else (MIXED, NATIVE):
             share = options.share if variant == MIXED else 0.0

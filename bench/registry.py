@@ -155,6 +155,12 @@ BENCHMARKS = {
             ("--fixes", "20000", "--patch-fixes", "1000", "--runs", "2"),
         ),
         Benchmark(
+            "foreign-phones",
+            "bench.foreign_phones",
+            "ingesting fixes of which 5 % are from phone apps, vs native devices alone",
+            ("--fixes", "8000", "--drivers", "100", "--runs", "1"),
+        ),
+        Benchmark(
             "record-fixes",
             "bench.record_fixes",
             "record_fixes by batch size, on the database alone",
