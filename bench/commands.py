@@ -265,15 +265,11 @@ def run(cluster: PostgresCluster, fleet: Fleet, rounds: int, orders: int) -> dic
         "name": "commands",
         "runs": rounds,
         "unit": "µs of PostgreSQL per command",
-        "parts": {name: _part(one.result()) for name, one in parts.items()},
+        "parts": {name: one.part() for name, one in parts.items()},
         "ms": {name: percentiles(took) for name, took in responses.items()},
         "first_call_us": first_call_us,
         "load_average": os.getloadavg()[0],
     }
-
-
-def _part(result: dict[str, Any]) -> dict[str, Any]:
-    return {"ours": result["ours"], "others": result["others"]}
 
 
 def main() -> None:

@@ -47,6 +47,11 @@ class Measurements:
             },
         }
 
+    def part(self) -> dict[str, object]:
+        """The result as that of one operation, in a benchmark of several."""
+        result = self.result()
+        return {"ours": result["ours"], "others": result["others"]}
+
 
 def spread(figures: Sequence[float]) -> dict[str, float]:
     """Minimum, median and maximum."""

@@ -214,8 +214,7 @@ async def measure(
                 if run:
                     measurements.add(api.variant, cost_s / len(requests) * 1e6)
                     took_ms[name][api.variant] += took
-        shaped = measurements.result()
-        parts[name] = {"ours": shaped["ours"], "others": shaped["others"]}
+        parts[name] = measurements.part()
     ms = {
         name: {variant: percentiles(took) for variant, took in of_way.items()}
         for name, of_way in took_ms.items()

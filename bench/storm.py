@@ -18,6 +18,7 @@ import http.client
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -165,7 +166,7 @@ def storm(
         cpu = cpu_s(api.pid)
         took_ms, failed = list(prober.took_ms), prober.failed
         time.sleep(CALM_S)
-        kill(api.pid)
+        os.kill(api.pid, signal.SIGKILL)
     back_at = prober.accepting_at
     return {
         "snapshots_s": percentiles([at - back_at for at in times]),
@@ -194,11 +195,6 @@ def pages(urls: Mapping[str, str], links: Links) -> Any:
         "api_cpu_s": round(cpu, 2),
         "track_ms": percentiles(took_ms) | {"max": round(max(took_ms), 1)},
     }
-
-
-def kill(pid: int) -> None:
-    """Kill the API as a crash does."""
-    subprocess.run(["kill", "-9", str(pid)], check=True)
 
 
 def main() -> int:
