@@ -29,11 +29,11 @@ from driver_events.retention_worker import EVERY_S as RETENTION_EVERY_S
 from driver_events.retention_worker import RetentionWorker
 from driver_events.series_processor import (
     EXPIRE_EVERY_S,
-    POLL_TIMEOUT_S,
     SeriesWriter,
     expire_old_points,
 )
 from driver_events.settings import DriverEventsSettings
+from driver_events.topic_writer import POLL_TIMEOUT_S
 from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
 from driver_events.watchdog import Watchdog
 from driver_events.worker import Worker

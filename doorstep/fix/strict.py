@@ -202,14 +202,14 @@ def _read_seq(entry: strict_json.Object) -> int:
 def read_place(entry: Mapping[str, Any], name: str, key: str = "") -> float:
     """Read `lat_deg` or `lon_deg` from the field `key`. Raises MalformedFix."""
     key = key or name
-    given = read_field(entry, key)
-    if not is_number(given):
+    value = read_field(entry, key)
+    if not is_number(value):
         raise MalformedFix("wrong_type", f"{key} must be a number")
-    value = _number_in_range(name, given)
-    if value is None:
+    number = _number_in_range(name, value)
+    if number is None:
         least, most = RANGES[name]
         raise MalformedFix(PLACE_REASONS[name], f"{key} must be from {least:g} to {most:g}")
-    return value
+    return number
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

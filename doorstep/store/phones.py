@@ -51,6 +51,14 @@ def revoke_phone(conn: psycopg.Connection[Any], driver_id: str, who: str) -> Non
         conn.execute(query("revoke_phone", SQL_FILE), {"driver_id": driver_id, "who": who})
 
 
+def phone_generation(conn: psycopg.Connection[Any], driver_id: str) -> int:
+    """Return the generation of a phone's credential, for the database's owner."""
+    with translated(), conn.cursor(row_factory=tuple_row) as cursor:
+        parameters = {"driver_id": driver_id}
+        [(generation,)] = cursor.execute(query("phone_generation", SQL_FILE), parameters).fetchall()
+        return int(generation)
+
+
 def register_phone_tokens(
     conn: psycopg.Connection[Any], key: bytes, phones: Sequence[tuple[str, int]]
 ) -> None:

@@ -111,15 +111,10 @@ class CredentialLog:
                     conn.execute(query("restore_driver", QUERIES), name)
                     state = "revoked" if row["revoked_at"] else "active"
                     applied.credentials.append(f"{row['kind']} {row['device_id']} ({state})")
-            for row in by_kind.get("phone", ()):
-                changed = conn.execute(query("restore_phone", QUERIES), {"row": Jsonb(row)})
-                applied.credentials += [f"phone of {name}" for (name,) in changed]
-            for row in by_kind.get("staff", ()):
-                changed = conn.execute(query("restore_staff", QUERIES), {"row": Jsonb(row)})
-                applied.credentials += [f"staff {name}" for (name,) in changed]
-            for row in by_kind.get("token", ()):
-                changed = conn.execute(query("restore_token", QUERIES), {"row": Jsonb(row)})
-                applied.credentials += [f"token of {name}" for (name,) in changed]
+            for kind, prefix in (("phone", "phone of"), ("staff", "staff"), ("token", "token of")):
+                for row in by_kind.get(kind, ()):
+                    changed = conn.execute(query(f"restore_{kind}", QUERIES), {"row": Jsonb(row)})
+                    applied.credentials += [f"{prefix} {name}" for (name,) in changed]
             conn.commit()
         for row in by_kind.get("forgotten", ()):
             _forget_again(conn, row, applied)

@@ -23,7 +23,8 @@ import psycopg
 from doorstep.store.error_mapping import translated
 from ops.console import Echo
 from ops.stack.errors import StackError
-from ops.stack.postgres import DATABASE, OWNER, SUPERUSER, find_binaries, postgres_user
+from ops.stack.paths import SUPERUSER
+from ops.stack.postgres import DATABASE, OWNER, find_binaries, postgres_user
 from ops.stack.users import as_user, give_to
 from sql import query
 
@@ -40,14 +41,14 @@ class PrivateServer:
     folder: Path
     replayed_to: datetime | None
 
-    def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
+    def connect(self) -> psycopg.Connection[Any]:
         """Connect as the superuser."""
         with translated():
             return psycopg.connect(
                 host=str(self.folder),
                 port=PORT,
                 user=SUPERUSER,
-                dbname=database,
+                dbname="postgres",
                 options="-c jit=off",
             )
 

@@ -7,17 +7,17 @@ import xmlrpc.client
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from psycopg import sql as pgsql
 from psycopg.rows import class_row
 
 from doorstep.errors import DoorstepError
 from doorstep.provision import owner_connection
 from ops.backup.credential_log import Applied, CredentialLog, end_customer_links
-from ops.backup.recovery import PrivateServer, private_server
+from ops.backup.recovery import private_server
 from ops.console import Echo
 from ops.stack.backup_repository import BackupError, BackupRepository
 from ops.stack.errors import StackError
-from ops.stack.postgres import SUPERUSER, PostgresCluster
+from ops.stack.paths import SUPERUSER
+from ops.stack.postgres import PostgresCluster, set_superuser_password
 from ops.stack.setup import prepare_database
 from ops.stack.stack import Stack
 from sql import query
@@ -181,7 +181,9 @@ def _unarchived(cluster: PostgresCluster) -> list[str]:
 def _recover(stack: Stack, repository: BackupRepository, is_complete: bool, echo: Echo) -> Restored:
     log = CredentialLog(repository.credentials_file)
     with private_server(repository.data_dir, echo) as server:
-        _set_superuser_password(server, stack.paths.database_password(SUPERUSER))
+        # The present one: the database may be older than the last `./run rotate-secrets`.
+        with server.connect() as conn:
+            set_superuser_password(conn, stack.paths.database_password(SUPERUSER))
         with server.connect_as_owner() as conn:
             applied = log.apply(conn)
             unlinked = [] if is_complete else end_customer_links(conn)
@@ -192,14 +194,6 @@ def _recover(stack: Stack, repository: BackupRepository, is_complete: bool, echo
         if contents is None:
             raise BackupError("the restored database is empty")
         return Restored(server.replayed_to, is_complete, contents, applied, unlinked)
-
-
-def _set_superuser_password(server: PrivateServer, password: str) -> None:
-    """Set the present one: the database may be older than the last `./run rotate-secrets`."""
-    with server.connect() as conn:
-        alter = pgsql.SQL(query("set_service_password"))
-        role = pgsql.Identifier(SUPERUSER)
-        conn.execute(alter.format(role=role, password=pgsql.Literal(password)))
 
 
 def _start(stack: Stack) -> None:

@@ -99,13 +99,14 @@ class Worker:
         """Make and verify a backup if one is due, and update the metrics."""
         if not self._repository.is_in_use:
             return
-        self._update_metrics()
+        backups = self._repository.info().backups
+        self._update_metrics(backups[-1] if backups else None)
         if time.monotonic() < self._schedule_from:
             return
         now = datetime.now(UTC)
         if self._failed_at and now < self._failed_at + RETRY_AFTER:
             return
-        kind = due(self._repository.info().backups, now, self._every, self._full_every)
+        kind = due(backups, now, self._every, self._full_every)
         if kind is None:
             return
         try:
@@ -118,13 +119,12 @@ class Worker:
         get_logger().info("backup_made", label=backup.label, valid=verified.is_valid)
         if not verified.is_valid:
             metrics.FAILURES.inc()
-        self._update_metrics()
+        self._update_metrics(backup)
 
-    def _update_metrics(self) -> None:
-        backups = self._repository.info().backups
+    def _update_metrics(self, newest: Backup | None) -> None:
         verified = self._repository.last_verification()
         metrics.EVERY_S.set(self._every.total_seconds())
-        metrics.LAST_BACKUP_AT.set(backups[-1].ended_at.timestamp() if backups else 0)
+        metrics.LAST_BACKUP_AT.set(newest.ended_at.timestamp() if newest else 0)
         metrics.VERIFIED.set(verified is None or verified.is_valid)
         with owner_connection(self._stack.database_admin_url) as conn:
             row = conn.execute(query("archiver_state", "queries/backup.sql")).fetchone()
@@ -155,8 +155,9 @@ def main() -> int:
     except SettingsError as exc:
         print(f"backup_worker: {exc}", file=sys.stderr)
         return EX_CONFIG
-    worker = Worker(Stack(settings, echo=lambda _line: None))
-    server = TelemetryServer(Stack(settings).addresses.backups, worker.readiness, lambda: True)
+    stack = Stack(settings, echo=lambda _line: None)
+    worker = Worker(stack)
+    server = TelemetryServer(stack.addresses.backups, worker.readiness, lambda: True)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         worker.stop()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TextIO
 
@@ -47,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
         rows = (export_driver if is_driver else export_order)(conn, person_id)
         first = next(rows)  # raises for an unknown id, before a file is made
         with _target(options.to) as target:
-            write_export(target, options.kind, person_id, _chain(first, rows))
+            write_export(target, options.kind, person_id, chain([first], rows))
         conn.rollback()
         record_audit(conn, operator(), f"{options.kind}.export", person_id)
         conn.commit()
@@ -69,11 +69,6 @@ def write_export(
         )
         target.write("]")
     target.write("}}\n")
-
-
-def _chain(first: tuple[str, str], rest: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    yield first
-    yield from rest
 
 
 @contextmanager

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from doorstep.credentials import new_staff_token, token_sha256
 from doorstep.errors import SettingsError
 from doorstep.provision import owner_connection
 from doorstep.store.people import STAFF_ROLES, StaffMember, change_staff, list_staff
 from ops.console import operator, print_line
+from ops.stack.private_file import replace_file
 from ops.stack.stack import Stack
 
 ACTIONS = ("list", "add", "rotate", "revoke")
@@ -68,7 +67,7 @@ def staff(stack: Stack, options: argparse.Namespace) -> int:
         )
         conn.commit()
     if name == STACK:
-        _replace(stack.paths.staff_token_file, token)
+        replace_file(stack.paths.staff_token_file, token + "\n")
         print_line(f"the new token is in {stack.paths.staff_token_file}")
     else:
         print(token)
@@ -97,10 +96,3 @@ def _line(member: StaffMember) -> str:
         return f"{member.name} {member.role}"
     verb = "expires" if member.expires_at > datetime.now(UTC) else "expired"
     return f"{member.name} {member.role} {verb} at {member.expires_at:%Y-%m-%d %H:%M}"
-
-
-def _replace(path: Path, token: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(token + "\n")
-    part.replace(path)

@@ -25,8 +25,9 @@ from typing import Any
 
 from ops.console import Echo
 from ops.stack.errors import StackError
-from ops.stack.paths import StackPaths
-from ops.stack.postgres import SUPERUSER, PostgresCluster, postgres_user
+from ops.stack.paths import SUPERUSER, StackPaths
+from ops.stack.postgres import PostgresCluster, postgres_user
+from ops.stack.private_file import replace_file
 from ops.stack.settings import StackSettings
 from ops.stack.users import as_user, can_enter, give_to, make_data_dir
 
@@ -76,7 +77,6 @@ class Verification:
     at: datetime
     is_valid: bool
     detail: str
-    newest_label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +173,7 @@ class BackupRepository:
             "pg1-database=postgres",
             "",
         ))  # fmt: skip
-        part = self.config_file.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        give_to(part, user)
-        part.replace(self.config_file)
+        replace_file(self.config_file, text, user=user)
         paths.backup_dir_file.write_text(f"{self.folder}\n", encoding="utf-8")
 
     def is_on_the_same_disk(self) -> bool:
@@ -231,7 +228,7 @@ class BackupRepository:
 
     def verify(self) -> Verification:
         """Read every file of the repository and compare it with its checksum. Keeps the result."""
-        now, newest = datetime.now(UTC), self.info().backups
+        now = datetime.now(UTC)
         try:
             report = self._run("verify", "--output=text", "--verbose")
         except BackupError as exc:
@@ -242,15 +239,9 @@ class BackupRepository:
         if gaps:
             is_valid, report = False, f"WAL is missing after {', '.join(gaps)}\n{report}"
         detail = "; ".join(line.strip() for line in report.splitlines())[-500:]
-        label = newest[-1].label if newest else None
-        result = Verification(now, is_valid, detail, label)
-        text = {"at": now.isoformat(), "is_valid": is_valid, "detail": result.detail,
-                "newest_label": label}  # fmt: skip
-        part = self.verified_file.with_suffix(".part")
-        part.write_text(json.dumps(text) + "\n", encoding="utf-8")
-        give_to(part, postgres_user())
-        part.replace(self.verified_file)
-        return result
+        text = {"at": now.isoformat(), "is_valid": is_valid, "detail": detail}
+        replace_file(self.verified_file, json.dumps(text) + "\n", user=postgres_user())
+        return Verification(now, is_valid, detail)
 
     def _wal_gaps(self) -> list[str]:
         """Return the archived WAL files whose successor on their timeline is missing.
@@ -271,10 +262,7 @@ class BackupRepository:
             kept: dict[str, Any] = json.loads(self.verified_file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return None
-        return Verification(
-            datetime.fromisoformat(kept["at"]), kept["is_valid"], kept["detail"],
-            kept.get("newest_label"),
-        )  # fmt: skip
+        return Verification(datetime.fromisoformat(kept["at"]), kept["is_valid"], kept["detail"])
 
     def restore(self, to: datetime | None) -> None:
         """Write the database's folder as of the last backup before `to`. Raises BackupError.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ops.stack.errors import StackError
+from ops.stack.private_file import replace_file
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 90
@@ -90,14 +91,18 @@ class CertificateAuthority:
                 *("-set_serial", f"0x{_random_serial()}"),
                 *("-extfile", str(extensions), "-out", str(certificate)),
             )
-            write_atomically(self.server, certificate.read_bytes() + key.read_bytes())
+            replace_file(self.server, certificate.read_bytes() + key.read_bytes())
 
 
 def server_names(extra: str = "") -> tuple[str, ...]:
     """Return the names of the server: local ones, the host's, and a comma-separated list."""
+    return all_names(extra, socket.gethostname(), socket.getfqdn())
+
+
+def all_names(extra: str, *own: str) -> tuple[str, ...]:
+    """Return each name once: those of a comma-separated list, local ones and a server's own."""
     listed = [name.strip() for name in extra.split(",") if name.strip()]
-    names = [*listed, *LOCAL_NAMES, socket.gethostname(), socket.getfqdn()]
-    return tuple(dict.fromkeys(names))
+    return tuple(dict.fromkeys((*listed, *LOCAL_NAMES, *own)))
 
 
 def read_given(certificate: Path, key: Path) -> bytes:
@@ -119,15 +124,6 @@ def fingerprint(certificate: Path) -> str:
     """Return the SHA-256 fingerprint, to compare with what a phone displays."""
     text = _openssl("x509", "-noout", "-fingerprint", "-sha256", "-in", str(certificate))
     return text.strip().rpartition("=")[2]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file that its owner alone may read."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    part.touch(mode=0o600)
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _san(name: str) -> str:

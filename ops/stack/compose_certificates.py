@@ -18,12 +18,12 @@ from pathlib import Path
 from doorstep.errors import DoorstepError
 from ops.console import print_line
 from ops.stack.certificates import (
-    LOCAL_NAMES,
     CertificateAuthority,
+    all_names,
     fingerprint,
     read_given,
-    write_atomically,
 )
+from ops.stack.private_file import replace_file
 
 GIVEN = Path("/run/given")
 AUTHORITY = Path("/mosquitto/authority")
@@ -42,17 +42,13 @@ def keep(names: str, *, given: Path, authority_folder: Path, offered: Path) -> b
         content = read_given(certificate, key)
     else:
         authority = CertificateAuthority(authority_folder)
-        listed = [name.strip() for name in names.split(",") if name.strip()]
-        authority.prepare(tuple(dict.fromkeys((*listed, *LOCAL_NAMES, *CONTAINERS))))
+        authority.prepare(all_names(names, *CONTAINERS))
         content = authority.server.read_bytes()
         _offer_authority(authority.certificate, offered / "public")
     file = offered / "server.pem"
     if file.exists() and file.read_bytes() == content:
         return False
-    part = offered / "server.pem.new"
-    write_atomically(part, content)
-    part.chmod(0o640)  # Caddy reads it as the group
-    part.replace(file)
+    replace_file(file, content, mode=0o640)  # Caddy reads it as the group
     return True
 
 
@@ -61,8 +57,7 @@ def _offer_authority(certificate: Path, public: Path) -> None:
     file = public / "ca.crt"
     if file.exists() and file.read_bytes() == certificate.read_bytes():
         return
-    write_atomically(file, certificate.read_bytes())
-    file.chmod(0o644)
+    replace_file(file, certificate.read_bytes(), mode=0o644)
     print_line(f"compose_certificates: authority, SHA-256 {fingerprint(certificate)}")
 
 

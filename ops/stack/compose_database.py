@@ -18,7 +18,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from doorstep.errors import DoorstepError, SettingsError
 from ops.console import print_line
-from ops.stack.postgres import OWNER, SUPERUSER, PostgresCluster
+from ops.stack.paths import SUPERUSER
+from ops.stack.postgres import OWNER, PostgresCluster
 
 WAIT_TIMEOUT_S = 120.0  # the first start initialises the data folder
 POLL_S = 0.5

@@ -29,6 +29,7 @@ from doorstep.credentials import (
     new_staff_token,
 )
 from doorstep.errors import DoorstepError, SettingsError
+from ops.stack.private_file import replace_file
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECRETS = Path(".doorstep") / "compose"
@@ -90,10 +91,7 @@ def rotate(project: Path) -> list[str]:
         is_secret = match["name"] in names
         return f"{match['name']}={secrets.token_urlsafe(PASSWORD_BYTES)}" if is_secret else match[0]
 
-    part = project / ".env.part"
-    part.unlink(missing_ok=True)
-    _write_once(part, ASSIGNMENT.sub(renew, text), 0o600)
-    part.replace(environment)
+    replace_file(environment, ASSIGNMENT.sub(renew, text))
     return names
 
 

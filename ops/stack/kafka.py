@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import shlex
 import shutil
 import subprocess
@@ -15,8 +14,9 @@ from ops.console import Echo
 from ops.stack.addresses import Addresses, reach
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
+from ops.stack.private_file import replace_file
 from ops.stack.settings import PROJECT, StackSettings
-from ops.stack.users import SERVICE_USER, as_user, give_to, make_data_dir, server_user
+from ops.stack.users import SERVICE_USER, as_user, make_data_dir, server_user
 
 FORMAT_TIMEOUT_S = 60
 
@@ -34,7 +34,7 @@ def prepare(paths: StackPaths, addresses: Addresses, settings: StackSettings, ec
         **authentication(paths.kafka_password(ADMIN)),
     }
     lines = [template.rstrip(), "", *(f"{name}={value}" for name, value in values.items()), ""]
-    write_private(_properties(paths), "\n".join(lines), user)
+    replace_file(_properties(paths), "\n".join(lines), user=user)
     if not (_data_dir(paths) / "meta.properties").exists():
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
         format_folder(_properties(paths), cluster_id.replace("-", "_"), settings)
@@ -52,13 +52,6 @@ def authentication(admin_password: str) -> dict[str, str]:
         "listener.name.clients.scram-sha-256.sasl.jaas.config": scram,
         "listener.name.controller.plain.sasl.jaas.config": plain,
     }
-
-
-def write_private(file: Path, text: str, user: str | None) -> None:
-    """Write a file that only its user may read."""
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
-        stream.write(text)
-    give_to(file, user)
 
 
 def broker_argv(paths: StackPaths, settings: StackSettings) -> list[str]:

@@ -34,6 +34,7 @@ from doorstep.kafka.access_control import ADMIN
 from doorstep.password_file import BROKER_SERVICES
 from doorstep.secrets_file import FILE_NAME
 from ops.stack.errors import StackError
+from ops.stack.private_file import replace_file
 
 SUPERUSER = "postgres"
 DATABASE_ROLES = (
@@ -240,16 +241,16 @@ class StackPaths:
         renewed = {}
         for file, draw in new.items():
             renewed[file.read_text(encoding="ascii").strip()] = secret = draw()
-            _replace(file, secret + "\n")
+            replace_file(file, secret + "\n")
         return renewed
 
     def store_superuser_password(self, password: str) -> None:
         """Replace the password of the database's superuser."""
-        _replace(self.secrets / "database" / SUPERUSER, password + "\n")
+        replace_file(self.secrets / "database" / SUPERUSER, password + "\n")
 
     def replace_kafka_admin_password(self) -> None:
         """Draw a new password of Kafka's administrator."""
-        _replace(self.secrets / "kafka" / ADMIN, new_password() + "\n")
+        replace_file(self.secrets / "kafka" / ADMIN, new_password() + "\n")
 
     def erase(self) -> None:
         """Delete data, logs and secrets, including data folders that are links to /var/lib."""
@@ -271,11 +272,4 @@ def new_password() -> str:
 
 def _write_once(path: Path, make: Callable[[], str]) -> None:
     if not path.exists():
-        _replace(path, make())
-
-
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    part.replace(path)
+        replace_file(path, make())

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 
 from doorstep.credentials import phone_token, phone_username
 from doorstep.phones.links import Phone
 from doorstep.provision import owner_connection
 from doorstep.settings import MqttBroker
-from doorstep.store.phones import issue_phone, revoke_phone
+from doorstep.store.phones import issue_phone, phone_generation, revoke_phone
 from ops.console import operator
-from ops.stack import probes
 from ops.stack.addresses import reach
-from ops.stack.errors import StackError
-from ops.stack.stack import LOGIN_TIMEOUT_S, Stack
+from ops.stack.stack import Stack
 from ops.stack.tls_config import TlsConfig
 
 
@@ -27,7 +24,7 @@ def give_phone(stack: Stack, driver_id: str, *, again: bool = False) -> Phone:
     with owner_connection(stack.database_admin_url) as conn:
         generation = issue_phone(conn, key, driver_id, operator(), again=again)
     token = phone_token(key, driver_id, generation)
-    _wait_for_logins(stack, driver_id, token, accepted=True)
+    stack.wait_for_logins(phone_username(driver_id), token, accepted=True)
     return phone_of(stack, driver_id, token)
 
 
@@ -35,12 +32,9 @@ def end_phone(stack: Stack, driver_id: str) -> None:
     """End the credential of a driver's phone. Raises UnknownDriver."""
     with owner_connection(stack.database_admin_url) as conn:
         revoke_phone(conn, driver_id, operator())
-        row = conn.execute(
-            "SELECT generation FROM doorstep.phone_credential WHERE driver_id = %s", (driver_id,)
-        ).fetchone()
-    generation = row[0] if row else 0
+        generation = phone_generation(conn, driver_id)
     token = phone_token(stack.paths.fleet_key(), driver_id, generation)
-    _wait_for_logins(stack, driver_id, token, accepted=False)
+    stack.wait_for_logins(phone_username(driver_id), token, accepted=False)
 
 
 def phone_of(stack: Stack, driver_id: str, token: str) -> Phone:
@@ -59,18 +53,6 @@ def phone_of(stack: Stack, driver_id: str, token: str) -> Phone:
     return Phone(
         driver_id,
         token,
-        f"https://{host}:{addresses.https.port}/driver-api",
+        f"{stack.public_url}/driver-api",
         MqttBroker(host.strip("[]"), addresses.mqtt_tls[number].port, tls=True),
     )
-
-
-def _wait_for_logins(stack: Stack, driver_id: str, token: str, *, accepted: bool) -> None:
-    """Wait until broker_sync has brought a change to every broker. Raises StackError."""
-    user = phone_username(driver_id)
-    deadline = time.monotonic() + LOGIN_TIMEOUT_S
-    for number, broker in enumerate(stack.addresses.mqtt, start=1):
-        while probes.mqtt_accepts(broker, user, token) != accepted:
-            if time.monotonic() > deadline:
-                still = "does not accept" if accepted else "still accepts"
-                raise StackError(f"mosquitto-{number} {still} {user}: see ./run logs broker_sync")
-            time.sleep(0.05)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psycopg
@@ -21,12 +22,12 @@ from psycopg import sql as pgsql
 
 from doorstep.errors import DoorstepError
 from doorstep.store.error_mapping import translated
-from ops.stack.paths import short_digest
+from ops.stack.paths import SUPERUSER, short_digest
+from ops.stack.private_file import replace_file
 from ops.stack.users import as_user, give_to, server_user
 from sql import query
 
 OLDEST_VERSION = 15
-SUPERUSER = "postgres"
 OWNER = "doorstep_owner"
 COMPACTING = "driver_events"  # takes the lock of compaction itself
 DATABASE = "food_delivery"
@@ -90,6 +91,13 @@ def postgres_user() -> str | None:
     if user is None and os.geteuid() == 0:
         raise PostgresError("root cannot run PostgreSQL, and there is no user postgres")
     return user
+
+
+def set_superuser_password(conn: psycopg.Connection[Any], password: str) -> None:
+    """Give the superuser, who is connected, another password. Does not commit."""
+    alter = pgsql.SQL(query("set_service_password"))
+    role = pgsql.Identifier(SUPERUSER)
+    conn.execute(alter.format(role=role, password=pgsql.Literal(password)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +197,7 @@ class PostgresCluster:
             **self.config,
         }
         lines = "".join(f"{name} = '{value}'\n" for name, value in values.items())
-        self._write("doorstep.conf", lines, user)
+        replace_file(self.data_dir / "doorstep.conf", lines, user=user)
         main = self.data_dir / "postgresql.conf"
         include = "include = 'doorstep.conf'\n"
         if include not in main.read_text():
@@ -199,15 +207,8 @@ class PostgresCluster:
         # same passwords.
         local = ("127.0.0.1", "::1", "localhost")
         if any(address.strip() not in local for address in self.host.split(",")):
-            self._write("pg_hba.conf", "local all all scram-sha-256\n"
-                        "host all all all scram-sha-256\n", user)  # fmt: skip
-
-    def _write(self, name: str, text: str, user: str | None) -> None:
-        path = self.data_dir / name
-        part = path.with_suffix(".part")
-        part.write_text(text)
-        give_to(part, user)
-        part.replace(path)
+            rules = "local all all scram-sha-256\nhost all all all scram-sha-256\n"
+            replace_file(self.data_dir / "pg_hba.conf", rules, user=user)
 
     # -- running --------------------------------------------------------------------------
 
@@ -320,9 +321,7 @@ class PostgresCluster:
     def replace_password(self, password: str, store: Callable[[], None]) -> None:
         """Give the superuser another password, and store it before the commit."""
         with translated(), psycopg.connect(self.superuser_url()) as conn:
-            alter = pgsql.SQL(query("set_service_password"))
-            role = pgsql.Identifier(SUPERUSER)
-            conn.execute(alter.format(role=role, password=pgsql.Literal(password)))
+            set_superuser_password(conn, password)
             store()
 
     # -- the database ---------------------------------------------------------------------

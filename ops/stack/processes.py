@@ -17,7 +17,7 @@ from ops.stack import caddy, kafka, mosquitto
 from ops.stack.addresses import Addresses, reach
 from ops.stack.backup_repository import BackupRepository
 from ops.stack.certificates import CertificateAuthority
-from ops.stack.paths import StackPaths
+from ops.stack.paths import SUPERUSER, StackPaths
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.tls_config import TlsConfig
@@ -70,7 +70,7 @@ def postgres_cluster(
         data_dir=data_dir,
         port=addresses.database.port,
         host=addresses.database.host,
-        password=paths.database_password("postgres"),
+        password=paths.database_password(SUPERUSER),
         config={
             # ends the transaction of a writer that was stopped while it held locks
             "idle_in_transaction_session_timeout": "5s",

@@ -405,11 +405,12 @@ class Stack:
             self._wait_for_logins(device, accepted=True)
 
     def _wait_for_logins(self, device: Device, *, accepted: bool) -> None:
+        secrets = self.device_secrets(device)
+        if secrets is not None:  # else made over the API: there is nothing to log in with
+            self.wait_for_logins(device.device_id, secrets.mqtt_password, accepted=accepted)
+
+    def wait_for_logins(self, user: str, password: str, *, accepted: bool) -> None:
         """Wait until broker_sync has brought a change to every broker. Raises StackError."""
-        user, secrets = device.device_id, self.device_secrets(device)
-        if secrets is None:
-            return  # made over the API: there is nothing to log in with
-        password = secrets.mqtt_password
         deadline = time.monotonic() + LOGIN_TIMEOUT_S
         for number, broker in enumerate(self.addresses.mqtt, start=1):
             while probes.mqtt_accepts(broker, user, password) != accepted:

@@ -29,6 +29,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
+from ops.stack.private_file import replace_file
 from ops.stack.processes import KINDS, ProcessSpec
 from ops.stack.settings import PROJECT
 
@@ -200,14 +201,14 @@ def write_config(paths: StackPaths, specs: Sequence[ProcessSpec], owner_pid: int
         )
     )
     sections += _groups(specs)
-    _write_private(paths, "\n".join(sections))
+    replace_file(paths.supervisor_config, "\n".join(sections))
 
 
 def append_to_config(paths: StackPaths, specs: Sequence[ProcessSpec]) -> None:
     """Add processes of a new kind to supervisord.conf. Other sections stay as they are."""
     text = paths.supervisor_config.read_text(encoding="utf-8")
     sections = [_program(paths, spec) for spec in specs]
-    _write_private(paths, "\n".join([text, *sections, *_groups(specs)]))
+    replace_file(paths.supervisor_config, "\n".join([text, *sections, *_groups(specs)]))
 
 
 def _groups(specs: Sequence[ProcessSpec]) -> list[str]:
@@ -224,14 +225,7 @@ def replace_in_config(paths: StackPaths, renewed: Mapping[str, str]) -> None:
     text = paths.supervisor_config.read_text(encoding="utf-8")
     for old, new in renewed.items():
         text = text.replace(old, new)
-    _write_private(paths, text)
-
-
-def _write_private(paths: StackPaths, text: str) -> None:
-    part_file = paths.supervisor_config.with_suffix(".part")
-    with open(os.open(part_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    part_file.replace(paths.supervisor_config)
+    replace_file(paths.supervisor_config, text)
 
 
 def _global_section(paths: StackPaths) -> str:

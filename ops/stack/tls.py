@@ -6,15 +6,12 @@ from pathlib import Path
 
 from ops.stack import caddy, mosquitto
 from ops.stack.addresses import Addresses
-from ops.stack.certificates import (
-    CertificateAuthority,
-    read_given,
-    write_atomically,
-)
+from ops.stack.certificates import CertificateAuthority, read_given
 from ops.stack.paths import StackPaths
+from ops.stack.private_file import replace_file
 from ops.stack.supervisor import Supervisor
 from ops.stack.tls_config import TlsConfig
-from ops.stack.users import give_to, server_user
+from ops.stack.users import server_user
 
 
 def install(paths: StackPaths, config: TlsConfig, *, force: bool = False) -> bool:
@@ -35,10 +32,7 @@ def install(paths: StackPaths, config: TlsConfig, *, force: bool = False) -> boo
         (paths.caddy.resolve() / caddy.CERTIFICATE, caddy.user()),
     ):
         if not file.exists() or file.read_bytes() != content:
-            part = file.with_name(file.name + ".new")
-            write_atomically(part, content)
-            give_to(part, user)
-            part.replace(file)
+            replace_file(file, content, user=user)
             changed = True
     return changed
 

@@ -9,8 +9,9 @@ from typing import Self
 
 from doorstep.settings import is_loopback
 from ops.stack.addresses import WILDCARDS
-from ops.stack.certificates import server_names, write_atomically
+from ops.stack.certificates import server_names
 from ops.stack.errors import StackError
+from ops.stack.private_file import replace_file
 from ops.stack.settings import StackSettings
 
 
@@ -50,7 +51,7 @@ class TlsConfig:
 
     def save(self, path: Path) -> None:
         """Write to a file, for the supervisor guard and later commands."""
-        write_atomically(path, json.dumps(asdict(self), indent=1).encode() + b"\n")
+        replace_file(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Self:

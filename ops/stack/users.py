@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from ops.console import Echo
 from ops.stack.paths import short_digest
+from ops.stack.private_file import hand_over
 from ops.stack.settings import PROJECT
 
 # Runs Kafka and the services where the launcher is root. `./run` creates it.
@@ -91,6 +91,4 @@ def make_data_dir(user: str | None, folder: Path, echo: Echo) -> Path:
 def give_to(path: Path, user: str | None) -> None:
     """Make a user the only one who can read a file or folder. None: the current owner."""
     path.chmod(0o700 if path.is_dir() else 0o600)
-    if user is not None:
-        entry = pwd.getpwnam(user)
-        shutil.chown(path, entry.pw_uid, entry.pw_gid)
+    hand_over(path, user)

@@ -4,6 +4,9 @@ SELECT issue_phone_v1(%(driver_id)s, %(again)s, %(who)s)
 -- revoke_phone --
 SELECT revoke_phone_v1(%(driver_id)s, %(who)s)
 
+-- phone_generation --
+SELECT generation FROM phone_credential WHERE driver_id = %(driver_id)s
+
 -- register_phone_tokens --
 SELECT register_phone_tokens_v1(%(driver_ids)s, %(generations)s, %(token_sha256s)s)
 

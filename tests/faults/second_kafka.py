@@ -17,6 +17,7 @@ from ops.servers.process import ServerProcess
 from ops.stack import kafka
 from ops.stack.addresses import Addresses, any_free_port
 from ops.stack.paths import StackPaths
+from ops.stack.private_file import replace_file
 from ops.stack.processes import kafka_access
 from ops.stack.settings import StackSettings
 from ops.stack.users import SERVICE_USER, dies_with_parent, give_to, server_user
@@ -52,7 +53,7 @@ class SecondKafka(ServerProcess):
         }
         lines = [text, *(f"{name}={value}" for name, value in overrides.items()), ""]
         user = server_user(SERVICE_USER)
-        kafka.write_private(self._properties, "\n".join(lines), user)
+        replace_file(self._properties, "\n".join(lines), user=user)
         give_to(folder, user)
         self._settings = settings.model_copy(update=SETTINGS)
         kafka.format_folder(self._properties, _cluster_id(paths), self._settings)

@@ -27,6 +27,11 @@ def example_environment() -> dict[str, str]:
     return dict(pairs)
 
 
+def filled_environment() -> dict[str, str]:
+    """Read .env.example, with a value in each empty place."""
+    return {name: value or "x" for name, value in example_environment().items()}
+
+
 def interpolate(text: str, environment: Mapping[str, str]) -> str:
     """Put the variables in, by the rules of compose that the file uses."""
 

@@ -84,6 +84,15 @@ tests:
 """
 
 
+def run_promtool(folder: Path, case: str) -> subprocess.CompletedProcess[str]:
+    """Let promtool test the rules with a case."""
+    file = folder / "case.yml"
+    file.write_text(case, encoding="utf-8")
+    return subprocess.run(
+        [str(PROMTOOL), "test", "rules", str(file)], check=False, capture_output=True, text=True
+    )
+
+
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
 @pytest.mark.parametrize(
     ("values", "minutes", "fires"),
@@ -108,11 +117,7 @@ def test_drop_alert__dropped_messages__fires_while_the_count_rises(
         rules=RULES_FILE, values=values, minutes=minutes,
         expected=json.dumps(expected) if fires else "",
     )  # fmt: skip
-    (tmp_path / "case.yml").write_text(case, encoding="utf-8")
-    done = subprocess.run(
-        [str(PROMTOOL), "test", "rules", str(tmp_path / "case.yml")],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_promtool(tmp_path, case)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -159,9 +164,5 @@ def test_backup_alerts__state_of_the_backups__fires_and_resolves(
         rules=RULES_FILE, every_s=every_s, last=last, verified=verified, archiving=archiving,
         expected=sample,
     )  # fmt: skip
-    (tmp_path / "case.yml").write_text(case, encoding="utf-8")
-    done = subprocess.run(
-        [str(PROMTOOL), "test", "rules", str(tmp_path / "case.yml")],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_promtool(tmp_path, case)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,6 +27,7 @@ from tests.unit.deployment.compose import (
     PROJECT,
     SERVICES,
     example_environment,
+    filled_environment,
     load,
     load_services,
     variables_used,
@@ -303,8 +304,7 @@ def test_ports__each_can_be_moved() -> None:
     variables = [variable for ports in PUBLISHED.values() for variable, _ in ports]
     moved = {variable: str(20_000 + n) for n, variable in enumerate(variables)}
     binds = {"DOORSTEP_BIND": "0.0.0.0", "DOORSTEP_TLS_BIND": "0.0.0.0"}
-    secrets = {name: "x" for name, value in example_environment().items() if not value}
-    services = load_services({**example_environment(), **secrets, **binds, **moved})
+    services = load_services({**filled_environment(), **binds, **moved})
     for name, ports in PUBLISHED.items():
         for (variable, _), published in zip(ports, services[name]["ports"], strict=True):
             assert published.startswith(f"0.0.0.0:{moved[variable]}:")
@@ -409,8 +409,7 @@ def test_networks__each_container__is_on_none_that_it_does_not_use(
 
 
 def test_networks__only_those_with_published_ports__have_a_way_out() -> None:
-    secrets = {name: value or "x" for name, value in example_environment().items()}
-    loaded = load(secrets)
+    loaded = load(filled_environment())
     internal = {name for name, one in loaded["networks"].items() if one.get("internal") is True}
     assert internal == set(SERVERS.values())
     for name, one in loaded["services"].items():
