@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def listing() -> str:
     """List each benchmark with its purpose; `*` marks the quick set."""
     return "\n".join(
-        f"{'*' if one.is_quick else ' '} {one.name:12} {one.purpose}" for one in BENCHMARKS.values()
+        f"{'*' if one.is_quick else ' '} {one.name:14} {one.purpose}" for one in BENCHMARKS.values()
     )
 
 

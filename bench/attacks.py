@@ -28,9 +28,9 @@ from typing import Any
 
 import psycopg
 
+from bench.fleet_database import Fleet, running_fleet
 from bench.measure import percentiles, spread
 from bench.process_cpu import thread_cpu_us
-from bench.record_fixes import Fleet, prepare, running_database, warm_up
 from doorstep.store import admin, fix_writer
 from doorstep.store.records import IncomingRow
 
@@ -178,20 +178,12 @@ def main() -> None:
     parser.add_argument("--orders", type=float, default=0.3, help="share with an open order")
     parser.add_argument("--quota-burst", type=int, help="instead of the schema's 2,000")
     options = parser.parse_args()
-    fleet = Fleet(options.drivers, seed=1)
-    with (
-        running_database() as cluster,
-        psycopg.connect(
-            cluster.superuser_url("food_delivery"), options="-c search_path=doorstep,public"
-        ) as conn,
-    ):
-        prepare(conn, fleet, round(options.drivers * options.orders))
+    with running_fleet(options.drivers, options.orders, seed=1) as (conn, fleet):
         names = [f"attacker-{name}" for name in ATTACKS]
         admin.register_drivers(conn, [admin.NewDriver(name, name, None) for name in names])
         if options.quota_burst:
             conn.execute("UPDATE limits SET quota_burst = %s", [options.quota_burst])
         conn.commit()
-        warm_up(conn, fleet)
         result = {
             "others_per_batch": options.others,
             "attack_fixes_per_batch": options.attack_fixes,

@@ -26,10 +26,17 @@ from uuid import UUID
 
 import psycopg
 
+from bench.fleet_database import (
+    RESTAURANTS,
+    Fleet,
+    connect_superuser,
+    prepare,
+    running_database,
+    warm_up,
+)
 from bench.measure import Measurements, percentiles
 from bench.plain_commands import PLAIN_TABLES, PlainTables
 from bench.process_cpu import thread_cpu_us
-from bench.record_fixes import RESTAURANTS, Fleet, prepare, running_database, warm_up
 from doorstep.credentials import token_sha256
 from doorstep.store.pool import connect
 from ops.servers.postgres import PASSWORD
@@ -216,10 +223,8 @@ def prepare_database(cluster: PostgresCluster, drivers: int, share: float) -> Fl
         cluster.url(OWNER, PASSWORD, DATABASE), dict.fromkeys(PASSWORD_VARIABLES, PASSWORD)
     )
     fleet = Fleet(drivers, SEED)
-    with psycopg.connect(
-        cluster.superuser_url(DATABASE), options="-c search_path=doorstep,public"
-    ) as conn:
-        prepare(conn, fleet, round(drivers * share))
+    with connect_superuser(cluster) as conn:
+        prepare(conn, fleet, share)
         fleet.start_at = datetime.now(tz=UTC)
         warm_up(conn, fleet)
         conn.execute(DRIVERS_LOG_IN)
@@ -235,9 +240,7 @@ def run(cluster: PostgresCluster, fleet: Fleet, rounds: int, orders: int) -> dic
     """Measure `rounds` rounds of each variant, after one that warms up the sessions."""
     numbers = count(time.time_ns())
     ours, plain = Doorstep(cluster), PlainTables(cluster)
-    owner = psycopg.connect(
-        cluster.superuser_url(DATABASE), options="-c search_path=doorstep,public", autocommit=True
-    )
+    owner = connect_superuser(cluster, autocommit=True)
     parts = {
         name: Measurements(name, "µs of PostgreSQL", variants)
         for name, variants in COMMANDS.items()
@@ -262,15 +265,11 @@ def run(cluster: PostgresCluster, fleet: Fleet, rounds: int, orders: int) -> dic
         "name": "commands",
         "runs": rounds,
         "unit": "µs of PostgreSQL per command",
-        "parts": {name: _part(one.result()) for name, one in parts.items()},
+        "parts": {name: one.part() for name, one in parts.items()},
         "ms": {name: percentiles(took) for name, took in responses.items()},
         "first_call_us": first_call_us,
         "load_average": os.getloadavg()[0],
     }
-
-
-def _part(result: dict[str, Any]) -> dict[str, Any]:
-    return {"ours": result["ours"], "others": result["others"]}
 
 
 def main() -> None:

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from bench.devices import Phone, connect_phones, make_fix, publish
-from bench.ingest import PARTS, free_settings
-from bench.measure import Measurements, report, stop
+from bench.ingest import PARTS
+from bench.measure import Measurements, progress, report
 from bench.process_cpu import cpu_s
+from bench.running_stack import running_stack
 from doorstep import mqtt_packets
 from doorstep.credentials import mqtt_password, phone_token, phone_username, read_fleet_key
 from doorstep.mqtt_topics import phone_topic_of
@@ -50,15 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=0.05, help="of the fixes, from phones")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, stop)
-    with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
-        Path(folder).chmod(0o755)  # the servers run as other users
-        stack = Stack(free_settings(Path(folder) / "stack"), echo=lambda _line: None)
-        try:
-            stack.up(owner_pid=os.getpid())
-            return report(_measure(stack, options))
-        finally:
-            stack.down(erase=True)
+    with running_stack(echo=lambda _line: None) as stack:
+        return report(_measure(stack, options))
 
 
 def _measure(stack: Stack, options: argparse.Namespace) -> Measurements:
@@ -74,7 +64,7 @@ def _measure(stack: Stack, options: argparse.Namespace) -> Measurements:
     broker = stack.addresses.mqtt[0]
     devices = connect_phones(broker, {one: mqtt_password(key, one) for one in drivers})
     phones = connect_phones(broker, {phone_username(one): phone_token(key, one) for one in riders})
-    measurements = Measurements("foreign_phones", "µs of CPU per fix", [NATIVE, MIXED])
+    measurements = Measurements("foreign-phones", "µs of CPU per fix", [NATIVE, MIXED])
     for run in range(options.runs + 1):  # the first one is a warm-up
         for variant in (NATIVE, MIXED) if run % 2 else (MIXED, NATIVE):
             share = options.share if variant == MIXED else 0.0
@@ -82,7 +72,7 @@ def _measure(stack: Stack, options: argparse.Namespace) -> Measurements:
             each = (options.fixes - foreign * PHONES) // len(drivers) // SECONDS * SECONDS
             spent = _run(stack, devices, phones, each, foreign, f"{run}-{len(variant)}")
             us = spent / (each * len(drivers) + foreign * PHONES) * 1e6
-            print(f"run {run}: {variant}: {us:.1f}", file=sys.stderr, flush=True)
+            progress(f"run {run}: {variant}: {us:.1f}")
             if run:
                 measurements.add(variant, us)
     return measurements

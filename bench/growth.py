@@ -25,20 +25,19 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import psycopg
-
-from bench.measure import percentiles, spread
-from bench.record_fixes import (
+from bench.fleet_database import (
     HEIGHT_DEG,
     SOUTH,
     WEST,
     WIDTH_DEG,
     Fleet,
+    connect_superuser,
     prepare,
     running_database,
     warm_up,
     write_batch,
 )
+from bench.measure import percentiles, spread
 from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
@@ -78,10 +77,8 @@ class GrowthDatabase:
             upgrade(admin_url)
         set_passwords(admin_url, dict.fromkeys(PASSWORD_VARIABLES, PASSWORD))
         self.fleet = Fleet(drivers, SEED)
-        self.conn = psycopg.connect(
-            cluster.superuser_url(name), options="-c search_path=doorstep,public"
-        )
-        prepare(self.conn, self.fleet, round(drivers * orders))
+        self.conn = connect_superuser(cluster, name)
+        prepare(self.conn, self.fleet, orders)
         warm_up(self.conn, self.fleet)
         found = self.conn.execute("SELECT order_id FROM orders LIMIT 1000").fetchall()
         self.order_ids: list[UUID] = [row[0] for row in found]

@@ -21,9 +21,9 @@ from typing import Any
 
 import psycopg
 
+from bench.fleet_database import running_database
 from bench.measure import spread
 from bench.process_cpu import thread_cpu_us
-from bench.record_fixes import running_database
 from bench.recordings.traces import TraceFix, goal_rows, read_trace
 from doorstep.store.compaction import Compactor
 from ops.servers.postgres import PASSWORD

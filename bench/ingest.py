@@ -20,11 +20,9 @@ import argparse
 import json
 import os
 import platform
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,8 +33,9 @@ from confluent_kafka import Producer
 
 from bench import naive
 from bench.devices import Phone, connect_phones, make_fix, publish
-from bench.measure import Measurements, spread, stop
+from bench.measure import Measurements, progress, spread
 from bench.process_cpu import cpu_s, own_cpu_s
+from bench.running_stack import running_stack
 from doorstep.credentials import mqtt_password, read_fleet_key
 from doorstep.fix import encode_fix
 from doorstep.kafka.access_control import ADMIN
@@ -44,7 +43,7 @@ from doorstep.kafka.topic_specs import Topic, create_topics
 from doorstep.store import fix_writer
 from doorstep.store.pool import connect
 from ops.servers.waiting import wait_until
-from ops.stack.settings import PROJECT, StackSettings
+from ops.stack.settings import PROJECT
 from ops.stack.stack import Stack
 
 PARTS = ("mosquitto-1", "bridge", "kafka", "driver_events", "postgres")
@@ -66,31 +65,10 @@ def main() -> int:
     parser.add_argument("--patch-fixes", type=int, default=2_000, help="by PATCH, per run")
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, stop)
-    with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
-        Path(folder).chmod(0o755)  # the servers run as other users
-        stack = Stack(free_settings(Path(folder) / "stack"), echo=_progress)
-        try:
-            stack.up(owner_pid=os.getpid())
-            result = _measure(stack, options)
-        finally:
-            stack.down(erase=True)
+    with running_stack(echo=progress) as stack:
+        result = _measure(stack, options)
     sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
     return 0
-
-
-def free_settings(paths: Path) -> StackSettings:
-    """Return the settings of a stack on free ports."""
-    return StackSettings(
-        doorstep_home=paths,
-        mqtt_port=0,
-        kafka_port=0,
-        database_port=0,
-        tracking_api_port=0,
-        driver_api_port=0,
-        bridge_port=0,
-        driver_events_port=0,
-    )
 
 
 def _measure(stack: Stack, options: argparse.Namespace) -> dict[str, object]:
@@ -147,7 +125,7 @@ class CpuSamples:
         self._us["all"].append(sum(cpu[part] for part in self._parts) / fixes * 1e6)
         self._rates.append(fixes / seconds)
         costs = ", ".join(f"{part} {us[-1]:.1f}" for part, us in self._us.items())
-        _progress(f"{self._name}: {fixes / seconds:,.0f} fixes/s; µs of CPU per fix: {costs}")
+        progress(f"{self._name}: {fixes / seconds:,.0f} fixes/s; µs of CPU per fix: {costs}")
 
     @property
     def all_us(self) -> list[float]:
@@ -274,10 +252,6 @@ def _environment_of(pid: int) -> dict[str, str]:
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     pairs = [entry.decode().partition("=") for entry in entries if entry]
     return {name: value for name, _, value in pairs}
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,7 @@ class Measurements:
     def add(self, variant: str, figure: float) -> None:
         """Add one run of a variant, and print it."""
         self._figures[variant].append(figure)
-        print(
-            f"{self._name}: {variant} {figure:,.{DIGITS}f} {self._unit}",
-            file=sys.stderr,
-            flush=True,
-        )
+        progress(f"{self._name}: {variant} {figure:,.{DIGITS}f} {self._unit}")
 
     def set_runs(self, variant: str, figures: Sequence[float]) -> None:
         """Set all runs of a variant."""
@@ -51,6 +47,11 @@ class Measurements:
             },
         }
 
+    def part(self) -> dict[str, object]:
+        """The result as that of one operation, in a benchmark of several."""
+        result = self.result()
+        return {"ours": result["ours"], "others": result["others"]}
+
 
 def spread(figures: Sequence[float]) -> dict[str, float]:
     """Minimum, median and maximum."""
@@ -69,6 +70,11 @@ def percentiles(figures: Sequence[float]) -> dict[str, float]:
         "count": len(ranked),
         **{f"p{p}": round(ranked[len(ranked) * p // 100], DIGITS) for p in (50, 95, 99)},
     }
+
+
+def progress(line: str) -> None:
+    """Print a line on stderr: the result alone is on stdout."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,12 +29,12 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, CDPSession, ConsoleMessage, ViewportSize, sync_playwright
 
-from bench.measure import spread, stop
+from bench.measure import progress, spread, stop
+from bench.running_stack import running_stack
 from doorstep.credentials import driver_token
 from doorstep.geo import offset
 from doorstep.provision import owner_connection, provision_drivers
 from doorstep.store.admin import NewRestaurant, register_restaurants
-from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 
 CHROMIUM = "/usr/bin/chromium"
@@ -82,21 +80,13 @@ def main() -> int:
     parser.add_argument("--screenshot", type=Path, help="of the last run's map")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, stop)
-    result = _measure(options.link, options) if options.link else _measure_new_stack(options)
+    if options.link:
+        result = _measure(options.link, options)
+    else:
+        with running_stack(echo=progress) as stack:
+            result = _measure(_order_on_its_way(stack), options)
     sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
     return 0
-
-
-def _measure_new_stack(options: argparse.Namespace) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="doorstep-bench-") as folder:
-        Path(folder).chmod(0o755)  # the servers run as other users
-        settings = StackSettings(doorstep_home=Path(folder) / "stack", **FREE_PORTS)
-        stack = Stack(settings, echo=_progress)
-        try:
-            stack.up(owner_pid=os.getpid())
-            return _measure(_order_on_its_way(stack), options)
-        finally:
-            stack.down(erase=True)
 
 
 def _measure(link: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -105,7 +95,7 @@ def _measure(link: str, options: argparse.Namespace) -> dict[str, Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
         for _ in range(options.runs):
             runs.append(_open(browser, link, options))
-            _progress(json.dumps(runs[-1]))
+            progress(json.dumps(runs[-1]))
         browser.close()
     conditions = {
         name: getattr(options, name) for name in ("cpu_slowdown", "bytes_per_s", "latency_ms")
@@ -167,7 +157,7 @@ def _order_on_its_way(stack: Stack) -> str:
     with owner_connection(stack.database_admin_url) as conn:
         register_restaurants(conn, [NewRestaurant(RESTAURANT_ID, "Da Mario", *RESTAURANT)])
         conn.commit()
-        provision_drivers(conn, stack.paths.fleet_key(), [DRIVER], _progress)
+        provision_drivers(conn, stack.paths.fleet_key(), [DRIVER], progress)
     staff_token = Path(settings["STAFF_TOKEN_FILE"]).read_text(encoding="utf-8").strip()
     phone_token = driver_token(stack.paths.fleet_key(), DRIVER)
     staff = httpx.Client(
@@ -199,10 +189,6 @@ def _order_on_its_way(stack: Stack) -> str:
             time.sleep(0.2)
     link = httpx.URL(order["customer_link"])
     return f"{settings['TRACKING_API_URL']}{link.path}#{link.fragment}"
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from bench.record_fixes import RESTAURANTS
+from bench.fleet_database import RESTAURANTS
 from doorstep.store.pool import connect
 from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import PostgresCluster

@@ -39,11 +39,11 @@ from uuid import UUID
 import httpx
 import psycopg
 
+from bench.fleet_database import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_database
 from bench.growth import FILL, GrowthDatabase
 from bench.measure import Measurements, percentiles
 from bench.naive_reads import VARIANTS
 from bench.process_cpu import cpu_s
-from bench.record_fixes import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_database
 from doorstep.credentials import token_sha256
 from doorstep.store.admin import register_staff_token
 from doorstep.store.compaction import Compactor
@@ -214,8 +214,7 @@ async def measure(
                 if run:
                     measurements.add(api.variant, cost_s / len(requests) * 1e6)
                     took_ms[name][api.variant] += took
-        shaped = measurements.result()
-        parts[name] = {"ours": shaped["ours"], "others": shaped["others"]}
+        parts[name] = measurements.part()
     ms = {
         name: {variant: percentiles(took) for variant, took in of_way.items()}
         for name, of_way in took_ms.items()

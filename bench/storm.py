@@ -18,6 +18,7 @@ import http.client
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,11 +31,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from bench.fleet_database import running_database
 from bench.growth import GrowthDatabase
-from bench.measure import percentiles
+from bench.measure import percentiles, progress
 from bench.process_cpu import cpu_s
 from bench.reads import OURS, fill, running
-from bench.record_fixes import running_database
 from ops.servers.postgres import PASSWORD
 from ops.stack.addresses import any_free_port
 from ops.stack.postgres import DATABASE, OWNER
@@ -165,7 +166,7 @@ def storm(
         cpu = cpu_s(api.pid)
         took_ms, failed = list(prober.took_ms), prober.failed
         time.sleep(CALM_S)
-        kill(api.pid)
+        os.kill(api.pid, signal.SIGKILL)
     back_at = prober.accepting_at
     return {
         "snapshots_s": percentiles([at - back_at for at in times]),
@@ -194,11 +195,6 @@ def pages(urls: Mapping[str, str], links: Links) -> Any:
         "api_cpu_s": round(cpu, 2),
         "track_ms": percentiles(took_ms) | {"max": round(max(took_ms), 1)},
     }
-
-
-def kill(pid: int) -> None:
-    """Kill the API as a crash does."""
-    subprocess.run(["kill", "-9", str(pid)], check=True)
 
 
 def main() -> int:
@@ -230,7 +226,7 @@ def main() -> int:
             for run in range(options.runs + 1):  # in the first one they connect for the first time
                 growth_database.refresh_presence()
                 outcome = storm(urls, port, links, viewers, start_s)
-                print(json.dumps(outcome), file=sys.stderr, flush=True)
+                progress(json.dumps(outcome))
                 if run:
                     result["storms"].append(outcome)
         growth_database.refresh_presence()

@@ -20,19 +20,10 @@ from typing import Any
 
 import psycopg
 
+from bench.fleet_database import Fleet, running_fleet, write_batch
 from bench.measure import spread
 from bench.process_cpu import thread_cpu_us
-from bench.record_fixes import (
-    Fleet,
-    explain_from_now,
-    hot_share,
-    prepare,
-    running_database,
-    update_counts,
-    wal_position,
-    warm_up,
-    write_batch,
-)
+from bench.record_fixes import explain_from_now, hot_share, update_counts, wal_position
 from doorstep.store.records import INCOMING_TYPES, IncomingRow
 
 CREATE_BARE = """
@@ -125,15 +116,7 @@ def main() -> None:
     parser.add_argument("--perf", metavar="FILE", help="record the backend's profile here")
     parser.add_argument("--explain", action="store_true", help="print the last batches' plans")
     options = parser.parse_args()
-    fleet = Fleet(options.drivers, options.seed)
-    with (
-        running_database() as cluster,
-        psycopg.connect(
-            cluster.superuser_url("food_delivery"), options="-c search_path=doorstep,public"
-        ) as conn,
-    ):
-        prepare(conn, fleet, round(options.drivers * options.orders))
-        warm_up(conn, fleet)
+    with running_fleet(options.drivers, options.orders, options.seed) as (conn, fleet):
         before = update_counts(conn)
         profiler = None
         if options.perf:

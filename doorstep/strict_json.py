@@ -40,6 +40,9 @@ class _Violation:
         self.reason = reason
         self.detail = detail
 
+    def __str__(self) -> str:
+        return self.detail  # in a dead letter, which holds the entry again
+
 
 def parse(payload: bytes) -> Any:
     """Parse a document; objects are `Object`. Raises MalformedJson if it is not JSON at all."""

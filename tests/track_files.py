@@ -14,12 +14,20 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from operator import xor
+from pathlib import Path
 
 START_S = 1_714_557_600  # 2024-05-01 10:00:00 UTC
 PLACES = [(43.7700, 11.2500), (43.7701, 11.2502), (43.7702, 11.2504)]
 TIMES = ["2024-05-01T10:00:00Z", "2024-05-01T10:00:04Z", "2024-05-01T10:00:08Z"]
 ROWS = [(time, lat, lon) for time, (lat, lon) in zip(TIMES, PLACES, strict=True)]
 FIT_EPOCH_S = 631_065_600  # 1989-12-31
+
+
+def write(folder: Path, name: str, content: bytes | str) -> Path:
+    """Write a file and return its path."""
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
 
 
 def gpx(points: str | None = None) -> str:

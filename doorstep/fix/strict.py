@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 from doorstep import strict_json
 from doorstep.errors import MalformedFix, MalformedJson
@@ -116,7 +116,7 @@ def _read_entries(entries: list[Any], *, identity_required: bool) -> Decoded:
 
 
 def _read_fix(entry: Any, *, identity_required: bool) -> Fix:
-    entry = _check_fix(entry)
+    entry = check_fix(entry)
     boot, seq = None, None
     if identity_required or "boot" in entry or "seq" in entry:
         boot, seq = _read_boot(entry), _read_seq(entry)
@@ -154,10 +154,10 @@ def fix_of(
     return Fix(boot, seq, fix_at, lat_deg, lon_deg, **usable, ignored=tuple(ignored))
 
 
-def _check_fix(entry: Any) -> strict_json.Object:
+def check_fix(entry: Any, decisive: frozenset[str] = DECISIVE) -> strict_json.Object:
     """Like `check_entry`, but only the fields that decide about a fix must occur once."""
     if isinstance(entry, strict_json.Object):
-        twice = entry.duplicates & DECISIVE
+        twice = entry.duplicates & decisive
         if twice:
             raise MalformedFix("duplicate_key", ", ".join(sorted(twice)))
     return check_entry(entry, MAX_DEPTH, unique_keys=False)
@@ -203,7 +203,7 @@ def read_place(entry: Mapping[str, Any], name: str, key: str = "") -> float:
     """Read `lat_deg` or `lon_deg` from the field `key`. Raises MalformedFix."""
     key = key or name
     value = read_field(entry, key)
-    if not _is_number(value):
+    if not is_number(value):
         raise MalformedFix("wrong_type", f"{key} must be a number")
     number = _number_in_range(name, value)
     if number is None:
@@ -212,14 +212,15 @@ def read_place(entry: Mapping[str, Any], name: str, key: str = "") -> float:
     return number
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value of JSON is a number: true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number_in_range(name: str, value: Any) -> float | None:
     """Return a field's value; None if it is no number or out of range."""
     least, most = RANGES[name]
-    if not _is_number(value) or not least <= value <= most:
+    if not is_number(value) or not least <= value <= most:
         return None
     return 0.0 if name == "heading_deg" and value == most else float(value)  # 360 is north
 

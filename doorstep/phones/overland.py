@@ -8,8 +8,14 @@ from typing import Any
 from doorstep import strict_json
 from doorstep.errors import MalformedFix
 from doorstep.fix import Fix, Refused, instant_of
-from doorstep.fix.strict import read_field, read_place
-from doorstep.phones.entries import Ignored, PhoneEntry, check, nameless_fix, parse_object
+from doorstep.fix.strict import check_fix, read_field, read_place
+from doorstep.phones.entries import (
+    Ignored,
+    PhoneEntry,
+    nameless_fix,
+    optional_fields,
+    parse_object,
+)
 
 FIELDS = {
     "accuracy_m": "horizontal_accuracy",
@@ -38,8 +44,8 @@ def _entry(n: int, feature: Any) -> PhoneEntry:
 
 
 def _read_feature(feature: Any) -> Fix | Ignored:
-    entry = check(feature, frozenset({"geometry", "properties"}))
-    properties = check(entry.get("properties"), frozenset({"timestamp"}))
+    entry = check_fix(feature, frozenset({"geometry", "properties"}))
+    properties = check_fix(entry.get("properties"), frozenset({"timestamp"}))
     if "action" in properties or "type" in properties:
         return Ignored("event")  # an entry of the app's log
     geometry = entry.get("geometry")
@@ -56,6 +62,5 @@ def _read_feature(feature: Any) -> Fix | Ignored:
         instant_of(at),
         read_place(place, "lat_deg", "latitude"),
         read_place(place, "lon_deg", "longitude"),
-        {ours: properties[theirs] for ours, theirs in FIELDS.items() if theirs in properties},
-        frozenset(ours for ours, theirs in FIELDS.items() if theirs in properties.duplicates),
+        optional_fields(properties, FIELDS, properties.duplicates),
     )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import MAX_PAYLOAD_BYTES, Fix
-from doorstep.fix.strict import read_field, read_place
+from doorstep.fix.strict import check_fix, read_field, read_place
 from doorstep.phones.entries import (
     Ignored,
-    check,
     nameless_fix,
+    optional_fields,
     parse_object,
-    scaled,
     seconds_instant,
 )
 
@@ -34,12 +33,13 @@ OTHER_TYPES = frozenset(
     ]
 )
 FIELDS = {
-    "acc": "accuracy_m",
-    "vel": "speed_mps",
-    "cog": "heading_deg",
-    "alt": "altitude_m",
-    "batt": "battery",
+    "accuracy_m": "acc",
+    "speed_mps": "vel",
+    "heading_deg": "cog",
+    "altitude_m": "alt",
+    "battery": "batt",
 }
+FACTORS = {"speed_mps": MPS_PER_KMH, "battery": 0.01}
 
 
 def decode_owntracks(payload: bytes) -> Fix | Ignored:
@@ -57,17 +57,10 @@ def decode_owntracks(payload: bytes) -> Fix | Ignored:
         raise MalformedFix("encrypted", "switch the app's encryption off")
     if kind != "location":
         return Ignored(kind if isinstance(kind, str) and kind in OTHER_TYPES else "other_type")
-    message = check(message, DECISIVE)
-    optional = {ours: message[theirs] for theirs, ours in FIELDS.items() if theirs in message}
-    optional |= {
-        name: scaled(optional[name], factor)
-        for name, factor in (("speed_mps", MPS_PER_KMH), ("battery", 0.01))
-        if name in optional
-    }
+    message = check_fix(message, DECISIVE)
     return nameless_fix(
         seconds_instant(read_field(message, "tst"), "tst"),
         read_place(message, "lat_deg", "lat"),
         read_place(message, "lon_deg", "lon"),
-        optional,
-        frozenset(FIELDS[name] for name in message.duplicates & FIELDS.keys()),
+        optional_fields(message, FIELDS, message.duplicates, FACTORS),
     )

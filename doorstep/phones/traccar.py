@@ -11,14 +11,13 @@ from urllib.parse import parse_qsl, urlencode
 from doorstep import strict_json
 from doorstep.errors import MalformedFix
 from doorstep.fix import Fix, Refused, instant_of
-from doorstep.fix.strict import read_field, read_place
+from doorstep.fix.strict import check_fix, read_field, read_place
 from doorstep.phones.entries import (
     Ignored,
     PhoneEntry,
-    check,
     nameless_fix,
+    optional_fields,
     parse_object,
-    scaled,
     text_instant,
 )
 
@@ -27,6 +26,14 @@ MAX_FIELDS = 100
 TOKEN_KEYS = ("id", "deviceid", "device_id")
 DECISIVE = frozenset({*TOKEN_KEYS, "lat", "lon", "location", "timestamp"})
 COORDINATES = frozenset({"latitude", "longitude"})
+COORDS = {
+    "accuracy_m": "accuracy",
+    "speed_mps": "speed",
+    "heading_deg": "heading",
+    "altitude_m": "altitude",
+}
+PAIRS = {**COORDS, "battery": "batt"}
+FACTORS = {"speed_mps": MPS_PER_KNOT, "battery": 0.01}  # of pairs; JSON has m/s and 0 to 1
 INVALID = frozenset({"0", "false"})
 NO_PLACE = Ignored("no_place")  # a heartbeat, or the upload of a push token
 
@@ -74,23 +81,13 @@ def _read_pairs(pairs: Mapping[str, str], twice: set[str]) -> Fix | Ignored:
     if pairs.get("valid", "").lower() in INVALID:
         return Ignored("invalid")
     place = {name: _number(text) for name, text in place.items()}
-    given = {
-        "accuracy_m": ("accuracy", 1.0),
-        "speed_mps": ("speed", MPS_PER_KNOT),
-        "heading_deg": ("bearing" if "bearing" in pairs else "heading", 1.0),
-        "altitude_m": ("altitude", 1.0),
-        "battery": ("batt", 0.01),
-    }
+    values = {name: _number(text) for name, text in pairs.items()}
+    names = {**PAIRS, "heading_deg": "bearing"} if "bearing" in pairs else PAIRS
     return nameless_fix(
-        text_instant(_PLUS_LOST.sub("+", _read_text(pairs, "timestamp")), "timestamp"),
+        text_instant(_PLUS_LOST.sub("+", read_field(pairs, "timestamp")), "timestamp"),
         read_place(place, "lat_deg", "lat"),
         read_place(place, "lon_deg", "lon"),
-        {
-            ours: scaled(_number(pairs[theirs]), factor)
-            for ours, (theirs, factor) in given.items()
-            if theirs in pairs
-        },
-        frozenset(ours for ours, (theirs, _) in given.items() if theirs in twice),
+        optional_fields(values, names, twice, FACTORS),
     )
 
 
@@ -101,12 +98,6 @@ def _number(text: str) -> float | str:
 
 def _is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
-
-
-def _read_text(pairs: Mapping[str, str], name: str) -> str:
-    if name not in pairs:
-        raise MalformedFix("missing_field", name)
-    return pairs[name]
 
 
 def _decode_json(body: bytes) -> tuple[str | None, list[PhoneEntry]]:
@@ -133,21 +124,15 @@ def _json_entry(n: int, location: Any) -> PhoneEntry:
 def _read_location(location: Any) -> Fix | Ignored:
     if location is None:
         return NO_PLACE
-    entry = check(location, frozenset({"timestamp", "coords"}))
+    entry = check_fix(location, frozenset({"timestamp", "coords"}))
     coords = entry.get("coords")
     if not isinstance(coords, strict_json.Object) or not coords.keys() & COORDINATES:
         return NO_PLACE
-    coords = check(coords, COORDINATES)
+    coords = check_fix(coords, COORDINATES)
     at = read_field(entry, "timestamp")
     if not isinstance(at, str):
         raise MalformedFix("wrong_type", "timestamp must be a string")
-    fields = {
-        "accuracy_m": "accuracy",
-        "speed_mps": "speed",
-        "heading_deg": "heading",
-        "altitude_m": "altitude",
-    }
-    optional = {ours: coords[theirs] for ours, theirs in fields.items() if theirs in coords}
+    optional = optional_fields(coords, COORDS, coords.duplicates)
     battery = entry.get("battery")
     if isinstance(battery, strict_json.Object) and "level" in battery:
         optional["battery"] = battery["level"]
@@ -156,5 +141,4 @@ def _read_location(location: Any) -> Fix | Ignored:
         read_place(coords, "lat_deg", "latitude"),
         read_place(coords, "lon_deg", "longitude"),
         optional,
-        frozenset(ours for ours, theirs in fields.items() if theirs in coords.duplicates),
     )

@@ -12,7 +12,7 @@ One module per format: gpx, kml, timeline, geojson, fit, nmea, csv_rows.
 
 from simulators.tracks.fields import SPEED_UNITS, FieldNames, parse_column
 from simulators.tracks.points import Skipped, TrackPoint, UnreadableTrack, parse_instant
-from simulators.tracks.reading import Recording, read_recording, read_track, read_tracks
+from simulators.tracks.reading import Recording, read_recording, read_track
 
 __all__ = [
     "SPEED_UNITS",
@@ -25,5 +25,4 @@ __all__ = [
     "parse_instant",
     "read_recording",
     "read_track",
-    "read_tracks",
 ]

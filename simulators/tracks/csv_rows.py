@@ -6,9 +6,8 @@ import csv
 from collections.abc import Iterable, Iterator
 
 from simulators.tracks.fields import FieldNames
-from simulators.tracks.points import Skipped, TrackPoint, UnreadableTrack, make_point
+from simulators.tracks.points import LONG_LINE, Skipped, TrackPoint, UnreadableTrack, make_point
 
-LONG_LINE = "line too long"
 BAD_ROW = "row not readable"
 
 

@@ -129,6 +129,10 @@ class FieldNames:
                 found[meaning.field] = (meaning.rank, self._convert(meaning, value))
         return {name: value for name, (_, value) in found.items()}
 
+    def read_optional(self, row: Mapping[str, object]) -> dict[str, object]:
+        """Return the fields of a row, without its time and place."""
+        return {name: value for name, value in self.read(row).items() if name not in REQUIRED}
+
     def require(self, columns: list[str]) -> None:
         """Check that a table has the columns of a track. Raises UnreadableTrack."""
         found = {meaning.field for name in columns if (meaning := self.find(name))}

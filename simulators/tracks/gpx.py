@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape, quoteattr
 import gpxpy
 import gpxpy.gpx
 
-from simulators.tracks.fields import REQUIRED, FieldNames
+from simulators.tracks.fields import FieldNames
 from simulators.tracks.points import (
     BAD_POSITION,
     CHUNK,
@@ -85,11 +85,8 @@ def _parse_points(points: Sequence[_RawPoint], names: FieldNames) -> list[TrackP
     )
     found = []
     for raw, point in zip(points, parsed.tracks[0].segments[0].points, strict=True):
-        extras = {
-            name: value for name, value in names.read(raw.leaves).items() if name not in REQUIRED
-        }
         fields = {
-            **extras,
+            **names.read_optional(raw.leaves),
             "at": point.time or raw.leaves["time"],
             "lat_deg": point.latitude,
             "lon_deg": point.longitude,

@@ -16,7 +16,7 @@ from fastkml.exceptions import KMLParseError
 from fastkml.gx.track import Track
 from lxml import etree
 
-from simulators.tracks.fields import REQUIRED, FieldNames
+from simulators.tracks.fields import FieldNames
 from simulators.tracks.points import (
     BAD_POSITION,
     BAD_TIME,
@@ -161,10 +161,12 @@ def _parse_pairs(pairs: Sequence[_Pair], names: FieldNames) -> list[TrackPoint |
             continue
         places: Sequence[Sequence[float]] = item.coord.coords
         place = places[0]
-        extras = {
-            key: value for key, value in names.read(pair.extras).items() if key not in REQUIRED
+        fields = {
+            **names.read_optional(pair.extras),
+            "at": item.when.dt,
+            "lat_deg": place[1],
+            "lon_deg": place[0],
         }
-        fields = {**extras, "at": item.when.dt, "lat_deg": place[1], "lon_deg": place[0]}
         if place[2:] and place[2]:  # writers put 0 there if they have no altitude
             fields["altitude_m"] = place[2]
         found.append(make_point(fields, pair.where))

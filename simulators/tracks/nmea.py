@@ -14,12 +14,11 @@ from typing import Any
 import pynmea2
 
 from simulators.tracks.fields import SPEED_UNITS
-from simulators.tracks.points import Skipped, TrackPoint, make_point
+from simulators.tracks.points import LONG_LINE, Skipped, TrackPoint, make_point
 
 SENTENCES = ("RMC", "GGA", "ZDA")
 PROPRIETARY = "P"  # the first letter of a maker's own sentences, such as $PGRMC
 BAD_SENTENCE = "sentence not readable (checksum)"
-LONG_LINE = "line too long"
 NO_DATE = "without a date"
 NO_FIX = "the receiver had no fix"
 HALF_DAY = timedelta(hours=12)

@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from doorstep.errors import DoorstepError
+from doorstep.fix.instants import MIN_EPOCH_MS
+from doorstep.fix.strict import OPTIONAL, RANGES
 
-SECONDS_BELOW = 1e11  # an epoch below this is in seconds (year 5138), above in milliseconds
 CHUNK = 500  # points that one call of a parser gets
 
 NO_TIME = "without a time"
@@ -24,15 +25,7 @@ NO_POSITION = "without a position"
 BAD_POSITION = "position not readable"
 CUT = "the rest of the file is not readable"
 OFF_THE_GLOBE = "position outside the globe"
-
-# What a fix may hold. Recorders write -1 for an unknown accuracy, speed or heading.
-POSSIBLE = {
-    "accuracy_m": (0.0, 1e6),
-    "speed_mps": (0.0, 500.0),
-    "heading_deg": (0.0, 360.0),
-    "altitude_m": (-1_000.0, 20_000.0),
-    "battery": (0.0, 1.0),
-}
+LONG_LINE = "line too long"
 
 _LEAP_SECOND = re.compile(r"(\d\d:\d\d):60")
 _SLASHED_DAY = re.compile(r"^(\d{4})/(\d\d)/(\d\d)")
@@ -78,7 +71,8 @@ def make_point(fields: Mapping[str, object], where: str) -> TrackPoint | Skipped
     if abs(lat_deg) > 90 or abs(lon_deg) > 180:
         return Skipped(OFF_THE_GLOBE, f"{where}: {lat_deg:.10g}, {lon_deg:.10g}")
     values = {"lat_deg": lat_deg, "lon_deg": lon_deg}
-    for name, (least, most) in POSSIBLE.items():
+    for name in OPTIONAL:  # recorders write -1 for an unknown accuracy, speed or heading
+        least, most = RANGES[name]
         number = read_number(fields.get(name))
         if number is not None and least <= number <= most:
             values[name] = number
@@ -112,7 +106,7 @@ def parse_instant(value: object) -> datetime:
             return _parse_text(str(value))
         if not math.isfinite(epoch):
             raise ValueError(f"{value!r} is not a time")
-        return datetime.fromtimestamp(epoch if abs(epoch) < SECONDS_BELOW else epoch / 1000, UTC)
+        return datetime.fromtimestamp(epoch if abs(epoch) < MIN_EPOCH_MS else epoch / 1000, UTC)
     except (OverflowError, OSError) as exc:  # beyond the years of datetime
         raise ValueError(f"{value!r} is not a time") from exc
 

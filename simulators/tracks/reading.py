@@ -77,11 +77,6 @@ def read_recording(
     return recording
 
 
-def read_tracks(paths: Iterable[Path]) -> list[TrackPoint]:
-    """Read files as one track, and return its points. Raises UnreadableTrack."""
-    return read_recording(paths).points
-
-
 def read_track(path: Path) -> list[TrackPoint]:
     """Read one file, with its points in the file's order. Raises UnreadableTrack."""
     recording = Recording()

@@ -30,7 +30,7 @@ from doorstep.store.admin import NewRestaurant, register_restaurants
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS, DESKTOP, PROJECT
-from tests.integration.http_services import CUSTOMER, RESTAURANT, make_fix
+from tests.integration.http_services import CUSTOMER, RESTAURANT, SHOWN_AFTER_S, make_fix
 from web import DIST
 
 RESTAURANT_ID = 900_001  # past Florence's own
@@ -198,7 +198,7 @@ class City:
             if not commands:
                 await self.command(order, "confirm")
             await self.command(order, "assign", driver_id=driver_id)
-            await asyncio.sleep(1.6)  # fixes reported from now on are shown to the customer
+            await asyncio.sleep(SHOWN_AFTER_S)
         return order
 
     async def command(self, order: dict[str, Any], command: str, **body: str) -> None:

@@ -281,14 +281,8 @@ KEPT = [
     _kept(
         6,
         "null_for_optional_numbers",
-        "accuracy_m",
-        "speed_mps",
-        "heading_deg",
-        "altitude_m",
-        "battery",
-        **dict.fromkeys(
-            ("accuracy_m", "speed_mps", "heading_deg", "altitude_m", "battery"), b"null"
-        ),
+        *OPTIONAL,
+        **dict.fromkeys(OPTIONAL, b"null"),
     ),
     _kept(6, "object_for_an_optional_number", "battery", battery=b'{"level":0.5}'),
     _kept(7, "bool_for_an_optional_number", "battery", battery=b"true"),

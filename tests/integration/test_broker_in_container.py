@@ -19,6 +19,7 @@ from doorstep.credentials import mqtt_password, new_fleet_key
 from doorstep.password_file import add_entries
 from doorstep.settings import Bind
 from ops.servers.waiting import wait_until
+from ops.stack.addresses import any_free_port
 from ops.stack.compose_certificates import keep
 from ops.stack.mosquitto import ACL, TEMPLATE, render
 from ops.stack.probes import mqtt_accepts
@@ -30,8 +31,7 @@ TIMEOUT_S = 30.0
 
 
 def free_bind() -> Bind:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return Bind("127.0.0.1", server.getsockname()[1])
+    return Bind("127.0.0.1", any_free_port())
 
 
 @pytest.fixture

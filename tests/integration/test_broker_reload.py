@@ -26,6 +26,7 @@ from doorstep.credentials import service_entry
 from doorstep.password_file import write_entries
 from ops.servers.mosquitto import MosquittoServer
 from ops.servers.waiting import wait_until
+from tests.integration.mqtt_client import MqttClient
 
 ROUNDS = 12
 EXPIRY_CHECK_S = 2.1  # the broker looks for expired sessions once a second
@@ -67,7 +68,7 @@ class Passwords:
             self.by_user[user] = f"new-{next(self._numbers)}"
 
 
-class Client:
+class Client(MqttClient):
     """A paho client that does not reconnect by itself."""
 
     def __init__(
@@ -108,19 +109,6 @@ class Client:
             self.mqtt.connect("127.0.0.1", broker.port)
         self.mqtt.loop_start()
         wait_until(self.mqtt.is_connected)
-
-    def subscribe(self, topic: str) -> None:
-        done = threading.Event()
-        self.mqtt.on_subscribe = lambda *_: done.set()
-        self.mqtt.subscribe(topic, qos=1)
-        assert done.wait(30)
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        self.mqtt.publish(topic, payload, qos=1).wait_for_publish(30)
-
-    def close(self) -> None:
-        self.mqtt.disconnect()
-        self.mqtt.loop_stop()
 
 
 class Publisher:

@@ -16,6 +16,7 @@ import pytest
 
 from doorstep.settings import Bind
 from ops.servers.waiting import wait_until
+from ops.stack.addresses import any_free_port
 from ops.stack.caddy import TEMPLATE, find_program
 from ops.stack.compose_certificates import keep
 from ops.stack.errors import StackError
@@ -50,8 +51,7 @@ class Container:
     """The folders and variables of one container."""
 
     def __init__(self, folder: Path, program: str, upstream: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            self.bind = Bind("127.0.0.1", server.getsockname()[1])
+        self.bind = Bind("127.0.0.1", any_free_port())
         self.folder = folder
         self.tls = folder / "tls"
         self.tls.mkdir()

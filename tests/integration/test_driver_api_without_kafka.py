@@ -13,7 +13,7 @@ import pytest
 
 from doorstep.credentials import driver_token, read_fleet_key
 from ops.stack.stack import Stack
-from tests.integration.http_services import make_fix
+from tests.integration.http_services import SHOWN_AFTER_S, make_fix
 
 PLACE = (11.2558, 43.7731)
 
@@ -71,7 +71,7 @@ def _deliver(staff: httpx.Client, phone: httpx.Client) -> None:
     answer = staff.post(f"/orders/{order_id}/assign", json={"driver_id": "api-1"})
     assert answer.status_code == 200, answer.text
     customer = {"Authorization": f"Bearer {order['customer_token']}"}
-    time.sleep(1.6)  # a customer sees fixes that were surely taken after the assignment
+    time.sleep(SHOWN_AFTER_S)
     for n in range(30):
         place = (PLACE[0], PLACE[1] + n * 1e-4)
         answer = phone.patch("/location", json=make_fix(place))

@@ -16,11 +16,12 @@ from paho.mqtt.properties import Properties
 
 from ops.servers.mosquitto import MosquittoServer
 from ops.servers.waiting import wait_until
+from tests.integration.mqtt_client import MqttClient
 
 TOPIC = "doorstep/v1/drivers/{}/{}"
 
 
-class Client:
+class Client(MqttClient):
     """A paho client with waits for messages and connection."""
 
     def __init__(self, broker: MosquittoServer, username: str, client_id: str = "") -> None:
@@ -46,22 +47,6 @@ class Client:
         )
         self.mqtt.loop_start()
         wait_until(self.mqtt.is_connected)
-
-    def subscribe(self, topic: str) -> None:
-        """Subscribe and wait for the SUBACK."""
-        done = threading.Event()
-        self.mqtt.on_subscribe = lambda *_: done.set()
-        self.mqtt.subscribe(topic, qos=1)
-        assert done.wait(30)
-
-    def publish(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1 and wait for the PUBACK."""
-        self.mqtt.publish(topic, payload, qos=1).wait_for_publish(5)
-
-    def close(self) -> None:
-        """Disconnect and end the thread."""
-        self.mqtt.disconnect()
-        self.mqtt.loop_stop()
 
 
 @contextmanager

@@ -139,6 +139,9 @@ def test_decode_traccar__what_the_server_accepts_too__is_read(
         ({"lat": None}, "missing_field"),
         ({"timestamp": None}, "missing_field"),
         ({"timestamp": "yesterday"}, "bad_instant"),
+        ({"timestamp": "nan"}, "bad_instant"),
+        ({"timestamp": "inf"}, "bad_instant"),
+        ({"timestamp": "-inf"}, "bad_instant"),
         ({"lat": "nan"}, "wrong_type"),
         ({"lat": "143"}, "latitude_out_of_range"),
         ({"location": "1", "lat": None, "lon": None}, "missing_field"),
@@ -165,6 +168,12 @@ def test_decode_overland__entries__are_judged_one_by_one() -> None:
     assert entries[0].found == Fix(None, None, AT, *PLACE)
     assert [type(one.found) for one in entries[1:]] == [Refused, Refused, Ignored]
     assert decode_letter("/overland", entries[0].payload) == [entries[0].found]
+
+
+def test_decode_overland__number_is_none_of_strict_json__the_letter_says_which() -> None:
+    [entry] = decode_overland(b'{"locations": [{"properties": {"speed": 1e999}}]}')
+    assert isinstance(entry.found, Refused)
+    assert json.loads(entry.payload) == {"locations": [{"properties": {"speed": "1e999"}}]}
 
 
 def test_decode_letter__of_each_app__is_decoded_as_before() -> None:

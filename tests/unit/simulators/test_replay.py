@@ -16,8 +16,9 @@ from simulators.couriers.streets import load_firenze
 from simulators.outcomes import name_outcome
 from simulators.replay import describe, plan_replay
 from simulators.send import read_fix
-from simulators.tracks import TrackPoint, UnreadableTrack, parse_instant, read_track, read_tracks
+from simulators.tracks import TrackPoint, UnreadableTrack, parse_instant, read_recording, read_track
 from simulators.tracks.reading import NO_TRACK
+from tests.track_files import write
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "gps"
 SAMPLE = Path(__file__).resolve().parents[3] / "simulators/tracks/firenze_delivery.gpx"
@@ -28,12 +29,6 @@ GPX = """<?xml version="1.0"?>
  <trkpt lat="43.78" lon="11.26"><time>2024-05-01T10:00:04+02:00</time>
   <extensions><speed>4.5</speed><course>360</course></extensions></trkpt>
 </trkseg></trk></gpx>"""
-
-
-def write(folder: Path, name: str, text: str) -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def track(*seconds: float) -> list[TrackPoint]:
@@ -125,15 +120,15 @@ def test_read_track__missing_or_binary_file__is_one_error(tmp_path: Path) -> Non
         read_track(tmp_path / "photo.jpg")
 
 
-def test_read_tracks__no_points__is_refused(tmp_path: Path) -> None:
+def test_read_recording__no_points__is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableTrack, match="no usable point"):
-        read_tracks([write(tmp_path, "t.csv", "time,lat,lon\n")])
+        read_recording([write(tmp_path, "t.csv", "time,lat,lon\n")])
 
 
-def test_read_tracks__several_files_out_of_order__are_one_track_in_time(tmp_path: Path) -> None:
+def test_read_recording__several_files_out_of_order__are_one_track_in_time(tmp_path: Path) -> None:
     late = write(tmp_path, "1.csv", "t,lat,lon\n1700000100,1,1\n1700000090,2,2\n")
     early = write(tmp_path, "2.csv", "t,lat,lon\n1700000000,3,3\n")
-    assert [point.values["lat_deg"] for point in read_tracks([late, early])] == [3, 2, 1]
+    assert [point.values["lat_deg"] for point in read_recording([late, early]).points] == [3, 2, 1]
 
 
 @pytest.mark.parametrize("speedup", [1.0, 10.0, 0.5])
@@ -187,14 +182,14 @@ def test_read_fix__values_not_given__are_left_out() -> None:
     ("pattern", "points"),
     [("limerick_bus304/*.gpx", 2144), ("barefoot_munich/x0001-001.csv", 1194)],
 )
-def test_read_tracks__real_recordings__have_all_points(pattern: str, points: int) -> None:
-    found = read_tracks(sorted(SHARED.glob(pattern)))
+def test_read_recording__real_recordings__have_all_points(pattern: str, points: int) -> None:
+    found = read_recording(sorted(SHARED.glob(pattern))).points
     assert len(found) == points
     assert all(-90 <= point.values["lat_deg"] <= 90 for point in found)
 
 
-def test_read_tracks__the_sample__equals_its_generator_s_output() -> None:
-    points = read_tracks([SAMPLE])
+def test_read_recording__the_sample__equals_its_generator_s_output() -> None:
+    points = read_recording([SAMPLE]).points
     assert len(points) == SAMPLE.read_text(encoding="utf-8").count("<trkpt")
     assert {after.at - before.at for before, after in pairwise(points)} == {timedelta(seconds=4)}
     assert all("accuracy_m" in point.values and "speed_mps" in point.values for point in points)

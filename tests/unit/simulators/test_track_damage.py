@@ -27,9 +27,7 @@ GOOD = '<trkpt lat="43" lon="11"><time>2024-05-01T10:00:00Z</time></trkpt>'
 
 
 def read(folder: Path, name: str, content: bytes | str) -> Recording:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_recording([path])
+    return read_recording([track_files.write(folder, name, content)])
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,7 @@ from tests.track_files import FILES, PLACES, instant_of
 
 
 def read(folder: Path, name: str, content: bytes | str) -> list[TrackPoint]:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_track(path)
+    return read_track(track_files.write(folder, name, content))
 
 
 @pytest.mark.parametrize("name", FILES)

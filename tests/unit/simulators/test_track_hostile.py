@@ -15,7 +15,6 @@ from simulators.tracks import (
     Recording,
     UnreadableTrack,
     read_recording,
-    read_tracks,
     sources,
     xml_events,
 )
@@ -24,9 +23,7 @@ from tests.track_files import FILES
 
 
 def read(folder: Path, name: str, content: bytes | str) -> Recording:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_recording([path])
+    return read_recording([track_files.write(folder, name, content)])
 
 
 BOMB = (
@@ -118,7 +115,7 @@ def test_lines__one_very_long_line__is_not_kept(tmp_path: Path, head: str) -> No
     tracemalloc.start()
     try:
         with pytest.raises(UnreadableTrack, match="line too long"):
-            read_tracks([path])
+            read_recording([path])
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
