@@ -138,8 +138,11 @@ async def test_conflict__of_a_nameless_position__is_a_duplicate_without_dead_let
     assert (answer.status_code, store.letters) == (200, [])
 
 
-async def test_driver_who_is_gone__is_401(http: httpx.AsyncClient, store: MemoryStore) -> None:
-    store.outcomes = [Outcome(0, "rejected", "unknown_driver")]
+@pytest.mark.parametrize("reason", ["unknown_driver", "forgotten"])
+async def test_driver_who_is_gone__is_401(
+    http: httpx.AsyncClient, store: MemoryStore, reason: str
+) -> None:
+    store.outcomes = [Outcome(0, "rejected", reason)]
     answer = await owntracks(http, json.dumps(LOCATION).encode())
     assert answer.status_code == 401
 
