@@ -15,7 +15,7 @@ from doorstep.http import token_guessing
 from doorstep.store.records import Outcome
 from driver_api import phone_bodies, phone_routes
 from driver_api.app import build_app
-from tests.unit.driver_api.test_routes import MemoryPositions, MemoryStore
+from tests.unit.driver_api.memory_store import MemoryPositions, MemoryStore
 
 LOCATION = {"_type": "location", "tst": 1_790_000_000, "lat": 43.77, "lon": 11.25}
 Send = Callable[[httpx.AsyncClient, bytes], Any]
@@ -34,11 +34,6 @@ async def overland(http: httpx.AsyncClient, body: bytes) -> httpx.Response:
 
 
 ROUTES = pytest.mark.parametrize("send", [owntracks, traccar, overland])
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
 
 
 @pytest.fixture
