@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import httpx
@@ -20,21 +19,9 @@ from tests.unit.tracking_api.live_server import (
     read_until,
     unchunked,
 )
-from tests.unit.tracking_api.live_world import World, frames_of, serving
+from tests.unit.tracking_api.live_world import frames_of, serving
 from tracking_api.live.connection_manager import MAX_VIEWERS_PER_TOKEN
 from tracking_api.track.links import COOKIE
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-async def server(world: World) -> AsyncIterator[Server]:
-    async with serving(world) as (url, app):
-        yield Server(world, url, app.state.context.live)
-
 
 # What is shown
 
