@@ -13,6 +13,7 @@ from doorstep.errors import Unauthenticated
 from doorstep.fix import Fix, Refused
 from doorstep.phones import Ignored, PhoneEntry, keepable
 from doorstep.store.records import DeadLetter, IncomingRow, Outcome, row_of
+from driver_api.recording import NO_DRIVER
 
 MAX_LETTER_BYTES = 64 * 1024
 
@@ -63,7 +64,7 @@ def dead_letters_of(
     """
     letters = []
     for entry, (outcome, reason) in zip(entries, outcomes_of(entries, found), strict=True):
-        if reason == "unknown_driver":
+        if reason in NO_DRIVER:
             raise Unauthenticated
         if outcome == "rejected":
             detail = entry.found.detail if isinstance(entry.found, Refused) else ""
@@ -86,14 +87,3 @@ def ignored_fields(entries: Sequence[PhoneEntry]) -> Counter[str]:
     return Counter(
         name for entry in entries if isinstance(entry.found, Fix) for name in entry.found.ignored
     )
-
-
-def newest_of(entries: Sequence[PhoneEntry], found: Sequence[Outcome]) -> Fix | None:
-    """Return the newest fix that was committed now and not quarantined."""
-    special = {one.n for one in found}
-    fixes = [
-        entry.found
-        for n, entry in enumerate(entries)
-        if isinstance(entry.found, Fix) and n not in special
-    ]
-    return max(fixes, key=lambda fix: fix.fix_at, default=None)

@@ -44,11 +44,11 @@ from driver_api.phone_bodies import read_phone_body
 from driver_api.phone_recording import (
     dead_letters_of,
     ignored_fields,
-    newest_of,
     outcomes_of,
     rows_of_entries,
 )
 from driver_api.queries import PhoneApp
+from driver_api.recording import newest_committed
 
 T = TypeVar("T")
 
@@ -186,19 +186,16 @@ async def _record(
     refused = sum(isinstance(entry.found, Refused) for entry in entries)
 
     async def attempt() -> list[tuple[str, str]]:
-        context.refusals.check(driver_id)
         try:
-            found = await context.store.record_phone(
-                rows,
-                lambda found: dead_letters_of(driver_id, path, entries, found, received_at),
-                phone,
-            )
+            with context.refusals.remembered(driver_id):
+                found = await context.store.record_phone(
+                    rows,
+                    lambda found: dead_letters_of(driver_id, path, entries, found, received_at),
+                    phone,
+                )
         except UnknownDriver as exc:  # the token has just ended
             raise Unauthenticated from exc
-        except TooManyRequests:
-            context.refusals.add(driver_id)
-            raise
-        newest = newest_of(entries, found)
+        newest = newest_committed([entry.found for entry in entries], found)
         if newest is not None:
             context.positions.publish(driver_id, newest, round(received_at.timestamp() * 1000))
         return list(outcomes_of(entries, found))

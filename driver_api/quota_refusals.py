@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from doorstep.errors import TooManyRequests
 
@@ -29,6 +30,16 @@ class QuotaRefusals:
             self._until_s.popitem(last=False)
         if driver_id in self._until_s:
             raise TooManyRequests(self._until_s[driver_id] - now_s)
+
+    @contextmanager
+    def remembered(self, driver_id: str) -> Iterator[None]:
+        """Run what the database may refuse. Raises its TooManyRequests, also without running it."""
+        self.check(driver_id)
+        try:
+            yield
+        except TooManyRequests:
+            self.add(driver_id)
+            raise
 
     def add(self, driver_id: str) -> None:
         """Remember that the database has refused a driver."""

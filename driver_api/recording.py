@@ -65,7 +65,7 @@ def answer_many(
     )
 
 
-def newest_committed(decoded: Decoded, outcomes: Sequence[Outcome]) -> Fix | None:
+def newest_committed(decoded: Sequence[object], outcomes: Sequence[Outcome]) -> Fix | None:
     """Return the newest fix of a batch that was committed now and not quarantined."""
     special = {found.n for found in outcomes}
     fixes = [

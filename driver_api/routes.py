@@ -10,7 +10,7 @@ from uuid import UUID
 import prometheus_client
 from fastapi import APIRouter, Request
 
-from doorstep.errors import MalformedFix, TooManyRequests
+from doorstep.errors import MalformedFix
 from doorstep.fix import decode_fix, decode_fixes
 from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
 from doorstep.http.request_body import read_body
@@ -154,12 +154,8 @@ async def _record(
     """Record fixes, a driver's own within the quota. Raises TooManyRequests."""
     if writer.role != "driver":
         return await context.store.record_fixes(rows, has_quota=False)
-    context.refusals.check(driver_id)
-    try:
+    with context.refusals.remembered(driver_id):
         return await context.store.record_fixes(rows, has_quota=True)
-    except TooManyRequests:
-        context.refusals.add(driver_id)
-        raise
 
 
 def _decode(decode: Callable[[bytes], T], body: bytes) -> T:

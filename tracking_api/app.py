@@ -51,6 +51,7 @@ from tracking_api.series.streams import points_frame
 from tracking_api.settings import Serves, Settings
 from tracking_api.stores import Stores, open_stores
 from tracking_api.track import routes as track_routes
+from tracking_api.track.customer_queries import HeldEstimate
 from tracking_api.track.links import (
     BAD_LINKS_PER_S,
     BURST_BAD_LINKS,
@@ -58,7 +59,6 @@ from tracking_api.track.links import (
     Links,
     StaffDoor,
 )
-from tracking_api.track.queries import HeldEstimate
 from tracking_api.track.road_eta import EstimateArrival, RoadEta
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival

@@ -123,7 +123,7 @@ async def _staff(request: Request, token: StaffToken, context: Context) -> Token
 async def admit_staff(request: Request) -> tuple[AppContext, Token]:
     """Admit staff to a direct route, which only reads; return what the routes share, and who."""
     context = context_of(request)
-    token = read_bearer(request) or request.cookies.get(STAFF_COOKIE)
+    token = await _staff_token(request, read_bearer(request), context)
     return context, await _staff(request, token, context)
 
 
@@ -147,14 +147,14 @@ Dispatcher = Annotated[Token, Depends(_dispatcher)]
 Admin = Annotated[Token, Depends(_admin)]
 
 
-async def _link_token(request: Request, token: BearerToken) -> str | None:
-    return token or request.cookies.get(COOKIE) or request.cookies.get(STAFF_COOKIE)
-
-
 def read_link_token(request: Request) -> str | None:
     """Return a bearer token, or the cookie of the customer's page or of a staff page."""
     cookies = request.cookies
     return read_bearer(request) or cookies.get(COOKIE) or cookies.get(STAFF_COOKIE)
+
+
+async def _link_token(request: Request, _: BearerToken) -> str | None:
+    return read_link_token(request)
 
 
 LinkTokenFound = Annotated[str | None, Depends(_link_token)]

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from starlette.requests import Request
 
 from doorstep.errors import Forbidden
+from doorstep.http.tokens import read_bearer
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -28,8 +29,7 @@ def check_origin(request: Request, public_url: str) -> None:
     """
     origin = request.headers.get("origin")
     if origin is None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        if read_bearer(request) is None:
             raise ForeignOrigin
         return
     own = (public_url, f"{request.url.scheme}://{request.headers.get('host')}")

@@ -41,7 +41,12 @@ BearerToken = Annotated[str | None, Depends(_text)]
 
 def read_bearer(request: Request) -> str | None:
     """Return the request's bearer token, or None, as the dependency does."""
-    scheme, token = get_authorization_scheme_param(request.headers.get("authorization"))
+    return parse_bearer(request.headers.get("authorization"))
+
+
+def parse_bearer(authorization: str | None) -> str | None:
+    """Return the bearer token of an Authorization header, or None."""
+    scheme, token = get_authorization_scheme_param(authorization)
     return token if token and scheme.lower() == "bearer" else None
 
 

@@ -191,14 +191,20 @@ def record_audit(
     conn: psycopg.Connection[Any], who: str, action: str, subject: str | None, detail: object = None
 ) -> None:
     """Add an entry to the audit."""
-    parameters = {
+    with translated():
+        conn.execute(query("record_audit"), audit_parameters(who, action, subject, detail))
+
+
+def audit_parameters(
+    who: str, action: str, subject: str | None, detail: object
+) -> dict[str, object]:
+    """Build the parameters of the query `record_audit`."""
+    return {
         "who": who,
         "action": action,
         "subject": subject,
         "detail": None if detail is None else Jsonb(detail),
     }
-    with translated():
-        conn.execute(query("record_audit"), parameters)
 
 
 def read_audit(

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +53,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-@pytest.fixture(scope="session")
-def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
-    """The whole stack. A test that kills a part of it waits until it is ready again."""
-    only_worker("the browsers' stack")
-    paths = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
-    paths.chmod(0o755)  # readable for the servers' users
-    settings = StackSettings(doorstep_home=paths / "stack", **FREE_PORTS)
-    whole = Stack(settings, echo=lambda _: None)
+@contextmanager
+def running_stack(**settings: Any) -> Iterator[Stack]:
+    """Start a whole stack with Da Mario's restaurant; erase it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
+    folder.chmod(0o755)  # readable for the servers' users
+    whole = Stack(
+        StackSettings(doorstep_home=folder / "stack", **FREE_PORTS, **settings),
+        echo=lambda _: None,
+    )
     try:
         whole.up(owner_pid=os.getpid())
         with owner_connection(whole.database_admin_url) as conn:
@@ -69,18 +70,33 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
         yield whole
     finally:
         whole.down(erase=True)
-        shutil.rmtree(paths, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@asynccontextmanager
+async def running_chromium(*arguments: str) -> AsyncIterator[Browser]:
+    """Start Chromium, with further arguments."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*CHROMIUM_ARGUMENTS, *arguments]
+        )
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture(scope="session")
+def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
+    """The whole stack. A test that kills a part of it waits until it is ready again."""
+    only_worker("the browsers' stack")
+    with running_stack() as whole:
+        yield whole
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Chromium."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS
-        )
+    async with running_chromium() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

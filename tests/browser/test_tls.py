@@ -9,32 +9,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import os
-import shutil
 import socket
 import ssl
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Error, Page, async_playwright
+from playwright.async_api import Browser, Error, Page
 
-from doorstep.provision import owner_connection
-from doorstep.store.admin import NewRestaurant, register_restaurants
 from ops.stack import caddy
 from ops.stack.addresses import reach
 from ops.stack.certificates import CertificateAuthority
 from ops.stack.errors import StackError
-from ops.stack.settings import FREE_PORTS, StackSettings
+from ops.stack.settings import StackSettings
 from ops.stack.stack import Stack
-from tests.browser.conftest import RESTAURANT_ID, City, OpenPage
+from tests.browser.conftest import City, OpenPage, running_chromium, running_stack
 from tests.browser.page_checks import (
-    CHROMIUM,
-    CHROMIUM_ARGUMENTS,
     PHONE,
     collect_errors,
     eventually,
@@ -68,19 +61,8 @@ def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     except StackError as exc:
         pytest.skip(str(exc))
     only_worker("the browsers' stack with TLS")
-    folder = Path(tempfile.mkdtemp(prefix="doorstep-browser-tls-"))
-    folder.chmod(0o755)  # readable for the servers' users
-    settings = StackSettings(doorstep_home=folder / "stack", doorstep_tls=True, **FREE_PORTS)
-    whole = Stack(settings, echo=lambda _: None)
-    try:
-        whole.up(owner_pid=os.getpid())
-        with owner_connection(whole.database_admin_url) as conn:
-            register_restaurants(conn, [NewRestaurant(RESTAURANT_ID, "Da Mario", *RESTAURANT)])
-            conn.commit()
+    with running_stack(doorstep_tls=True) as whole:
         yield whole
-    finally:
-        whole.down(erase=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +93,9 @@ def _openssl(*arguments: str, stdin: bytes) -> bytes:
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def browser(public_key: str) -> AsyncIterator[Browser]:
     """A Chromium that accepts the server's public key and no other unknown one."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[*CHROMIUM_ARGUMENTS, f"--ignore-certificate-errors-spki-list={public_key}"],
-        )
+    accepted = f"--ignore-certificate-errors-spki-list={public_key}"
+    async with running_chromium(accepted) as browser:
         yield browser
-        await browser.close()
 
 
 async def drawn_at(page: Page, place: tuple[float, float]) -> Any:

@@ -27,6 +27,7 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import DoorstepError
 from doorstep.http.headers import secured
 from doorstep.http.http_metrics import observer
+from doorstep.http.tokens import parse_bearer
 from doorstep.telemetry import get_logger
 from tracking_api.live.connection_manager import ConnectionManager
 from tracking_api.live.detachable_protocol import DetachableProtocol, detach_from
@@ -41,7 +42,7 @@ MAX_BATCH_LINKS = 400  # read in one statement: their snapshots are written with
 BATCH_INTERVAL_S = 0.05  # between two statements, so that batches fill up
 SLICE_S = 0.005
 MAX_HEAD_BYTES = 8 * 1024  # half of what the application accepts
-MAX_EVENT_ID = 40
+MAX_EVENT_ID = 40  # characters of a cursor
 OFFERED_S = "offered_s"  # in a request's state: a refusal takes the same time from then on
 
 _PATH = re.compile(r"/track/([0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})/stream")
@@ -244,7 +245,6 @@ def _token_of(headers: dict[bytes, bytes]) -> str | None:
     """Return the bearer token, or the cookie of the customer's page."""
     authorization = headers.get(b"authorization")
     if authorization is not None:
-        scheme, _, token = authorization.decode("latin-1").partition(" ")
-        return token if token and scheme.lower() == "bearer" else None
+        return parse_bearer(authorization.decode("latin-1"))
     cookie = headers.get(b"cookie")
     return cookie_parser(cookie.decode("latin-1")).get(COOKIE) if cookie is not None else None

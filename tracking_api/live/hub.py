@@ -141,8 +141,7 @@ class Hub:
     def _renewed(self, channel: OrderChannel, tracked: TrackedOrder, read_s: float) -> OrderChannel:
         """Apply a read unless a newer one was applied since it began."""
         if channel.tracked is None or read_s >= channel.read_s:
-            self._apply_track(channel, tracked)
-            channel.read_s = read_s
+            self._apply_track(channel, tracked, read_s)
         return channel
 
     def _channel_of(self, link: TrackLink) -> OrderChannel:
@@ -299,14 +298,14 @@ class Hub:
         if tracked is None:
             _finish(channel, LINK_ENDED)
             raise BadLink
-        self._apply_track(channel, tracked)
+        self._apply_track(channel, tracked, self._clock())
 
-    def _apply_track(self, channel: OrderChannel, tracked: TrackedOrder) -> None:
+    def _apply_track(self, channel: OrderChannel, tracked: TrackedOrder, read_s: float) -> None:
         """Replace an order's data with what was read, and send its viewers what is new."""
         previous = channel.tracked
         if previous is not None and tracked.order_seq < previous.order_seq:
             return
-        channel.tracked, channel.read_s = tracked, self._clock()
+        channel.tracked, channel.read_s = tracked, read_s
         channel.snapshots = {}
         new_events = [
             event for event in tracked.events if previous and event.order_seq > previous.order_seq

@@ -19,7 +19,7 @@ from tracking_api.context import (
     context_of,
     read_link_token,
 )
-from tracking_api.live.admission import OFFERED_S
+from tracking_api.live.admission import MAX_EVENT_ID, OFFERED_S
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.websocket import accept_handshake
 from tracking_api.origin import check_origin
@@ -28,7 +28,6 @@ from tracking_api.track.visibility import TrackLink
 
 router = APIRouter(prefix="/track/{order_id}", tags=["live"])
 
-MAX_EVENT_ID = 40
 LastEventId = Annotated[str | None, Header(max_length=MAX_EVENT_ID)]
 Cursor = Annotated[
     str | None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection
+from itertools import chain
 
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
@@ -29,7 +31,7 @@ class WatchReporter:
         self._streamed = streamed
         self._clock = clock
         self._read: set[TrackLink] = set()  # with GET since the last report
-        self._reported_s: dict[TrackLink, float] = {}
+        self._reported_s: OrderedDict[TrackLink, float] = OrderedDict()  # the oldest first
 
     def note(self, link: TrackLink) -> None:
         """Collect a link that was read with GET."""
@@ -47,10 +49,10 @@ class WatchReporter:
     async def report(self) -> None:
         """Report the links that are new, or were last reported 20 s ago."""
         now_s = self._clock()
-        self._reported_s = {
-            link: at_s for link, at_s in self._reported_s.items() if now_s - at_s < REPORT_EVERY_S
-        }
-        due = [link for link in self._read.union(self._streamed()) if link not in self._reported_s]
+        while self._reported_s and now_s - next(iter(self._reported_s.values())) >= REPORT_EVERY_S:
+            self._reported_s.popitem(last=False)
+        looked_at = chain(self._read, self._streamed())
+        due = list({link for link in looked_at if link not in self._reported_s})
         self._read.clear()
         for start in range(0, len(due), MAX_LINKS):
             links = due[start : start + MAX_LINKS]

@@ -9,14 +9,14 @@ from typing import Any, Protocol, TypeVar
 
 from psycopg import AsyncConnection
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from doorstep.credentials import DeviceSecrets
-from doorstep.store.deadline import run_command
+from doorstep.store.deadline import fetch_one, run_command
 from doorstep.store.people import (
     Device,
     StaffMember,
     StaffSession,
+    audit_parameters,
     device_parameters,
     staff_parameters,
 )
@@ -122,27 +122,14 @@ class PeopleQueries:
     async def close_session(self, session_sha256: bytes) -> None:
         """End a session."""
         parameters = {"session_sha256": session_sha256}
-
-        async def close(conn: AsyncConnection[Any]) -> None:
-            await conn.execute(query("close_staff_session"), parameters)
-
-        await run_command(self.pool, close)
+        await fetch_one(self.pool, query("close_staff_session"), parameters)
 
     async def record_audit(
         self, who: str, action: str, subject: str | None, detail: Mapping[str, object] | None
     ) -> None:
         """Add an entry to the audit."""
-        parameters = {
-            "who": who,
-            "action": action,
-            "subject": subject,
-            "detail": None if detail is None else Jsonb(detail),
-        }
-
-        async def record(conn: AsyncConnection[Any]) -> None:
-            await conn.execute(query("record_audit"), parameters)
-
-        await run_command(self.pool, record)
+        parameters = audit_parameters(who, action, subject, detail)
+        await fetch_one(self.pool, query("record_audit"), parameters)
 
     async def _rows(
         self, row_type: type[T], name: str, parameters: Mapping[str, object]

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Depends, Path
 from doorstep.credentials import new_staff_token, token_sha256
 from doorstep.http.openapi import json_request, problems
 from doorstep.http.request_body import json_body
-from tracking_api.context import Admin, Context
+from doorstep.store.records import Token
+from tracking_api.context import Admin, AppContext, Context
 from tracking_api.people.schemas import (
     NAME_PATTERN,
     CreatedStaff,
@@ -43,16 +44,7 @@ async def add_staff(
     admin: Admin, context: Context, new: Annotated[NewStaff, Depends(json_body(NewStaff))]
 ) -> CreatedStaff:
     """Only the token's hash is stored, so it cannot be shown again."""
-    token = new_staff_token()
-    member = await context.stores.people.change_staff(
-        new.name,
-        "add",
-        who=admin.actor_id,
-        role=new.role,
-        token_sha256=token_sha256(token),
-        expires_at=datetime.now(UTC) + timedelta(days=new.days),
-    )
-    return CreatedStaff(**StaffAnswer.of(member).model_dump(), token=token)
+    return await _give_token(context, admin, new.name, "add", new)
 
 
 @router.delete(
@@ -81,13 +73,19 @@ async def rotate_staff(
     rotation: Annotated[StaffRotation, Depends(json_body(StaffRotation))],
 ) -> CreatedStaff:
     """The old token and its sessions end within 5 s. The answer holds the new one."""
+    return await _give_token(context, admin, name, "rotate", rotation)
+
+
+async def _give_token(
+    context: AppContext, admin: Token, name: str, change: str, wanted: NewStaff | StaffRotation
+) -> CreatedStaff:
     token = new_staff_token()
     member = await context.stores.people.change_staff(
         name,
-        "rotate",
+        change,
         who=admin.actor_id,
-        role=rotation.role,
+        role=wanted.role,
         token_sha256=token_sha256(token),
-        expires_at=datetime.now(UTC) + timedelta(days=rotation.days),
+        expires_at=datetime.now(UTC) + timedelta(days=wanted.days),
     )
     return CreatedStaff(**StaffAnswer.of(member).model_dump(), token=token)

@@ -6,7 +6,7 @@ Each function takes the token's hash with the order, and decides about every fix
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -19,7 +19,6 @@ from doorstep.store.pool import Pool
 from sql import query
 from tracking_api.track.order_details import DetailsCache, OrderDetails
 from tracking_api.track.queries import (
-    HeldEstimate,
     TrackReader,
     decode_trail,
     poll_of,
@@ -38,6 +37,8 @@ MAX_PAGE_FIXES = 5_000  # of customer_history_v1
 
 _decode_details = msgspec.json.Decoder(OrderDetails).decode
 
+HeldEstimate = Callable[[UUID], EstimateKey | None]
+
 
 class CancelledOrder(NamedTuple):
     """An order as its customer has left it."""
@@ -48,7 +49,15 @@ class CancelledOrder(NamedTuple):
 
 
 class CustomerStore(TrackReader, Protocol):
-    """Everything for customers. Errors are DoorstepErrors; a bad link is BadLink or left out."""
+    """Everything for customers. Errors are DoorstepErrors; a bad link is BadLink or left out.
+
+    `held` returns what the caller's estimate of an order holds for: the trail may be omitted while
+    that is the newest.
+    """
+
+    async def read_tracks(
+        self, links: Sequence[TrackLink], held: HeldEstimate | None = None
+    ) -> dict[TrackLink, TrackedOrder]: ...
 
     async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]: ...
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-from uuid import UUID
 
 import msgspec
 
@@ -14,7 +13,6 @@ from doorstep.store.pool import Pool
 from sql import query
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S
 from tracking_api.track.visibility import (
-    EstimateKey,
     Event,
     OrderPoll,
     Position,
@@ -30,19 +28,13 @@ _decode_events = msgspec.json.Decoder(list[Event]).decode
 decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
 
 
-HeldEstimate = Callable[[UUID], EstimateKey | None]
-
-
 class TrackReader(Protocol):
     """Orders under way, for the holders of links. Errors are DoorstepErrors.
 
-    A link that may see nothing is left out. `held` returns what the caller's estimate of an order
-    holds for: the trail may be omitted while that is the newest.
+    A link that may see nothing is left out.
     """
 
-    async def read_tracks(
-        self, links: Sequence[TrackLink], held: HeldEstimate | None = None
-    ) -> dict[TrackLink, TrackedOrder]: ...
+    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]: ...
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]: ...
 
@@ -55,11 +47,7 @@ class TrackQueries:
 
     pool: Pool
 
-    async def read_tracks(
-        self,
-        links: Sequence[TrackLink],
-        held: HeldEstimate | None = None,  # noqa: ARG002 - trails are read all the same
-    ) -> dict[TrackLink, TrackedOrder]:
+    async def read_tracks(self, links: Sequence[TrackLink]) -> dict[TrackLink, TrackedOrder]:
         """Read orders in full, with their trails. Unknown ones are left out."""
         parameters = {
             "order_ids": [link.order_id for link in links],

@@ -1,5 +1,5 @@
 // The series page: a list, one selected series with its history and live points, and a second one.
-import { fetchAsStaff, isSignedIn, showSignIn, startSession, Unauthorized } from "./api.js";
+import { fetchAsStaff, showSignIn, startSession, Unauthorized } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
 import { el } from "./labels.js";
 import { Chart } from "./series-chart.js";

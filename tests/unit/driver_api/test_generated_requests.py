@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from driver_api.app import build_app
-from tests.unit.driver_api.test_routes import MemoryPositions, MemoryStore, make_fix
+from tests.unit.driver_api.memory_store import MemoryPositions, MemoryStore, make_fix
 
 HEADERS = {"Authorization": "Bearer tok-staff", "Content-Type": "application/json"}
 CASES = settings(

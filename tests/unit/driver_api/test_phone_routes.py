@@ -15,7 +15,7 @@ from doorstep.http import token_guessing
 from doorstep.store.records import Outcome
 from driver_api import phone_bodies, phone_routes
 from driver_api.app import build_app
-from tests.unit.driver_api.test_routes import MemoryPositions, MemoryStore
+from tests.unit.driver_api.memory_store import MemoryPositions, MemoryStore
 
 LOCATION = {"_type": "location", "tst": 1_790_000_000, "lat": 43.77, "lon": 11.25}
 Send = Callable[[httpx.AsyncClient, bytes], Any]
@@ -34,11 +34,6 @@ async def overland(http: httpx.AsyncClient, body: bytes) -> httpx.Response:
 
 
 ROUTES = pytest.mark.parametrize("send", [owntracks, traccar, overland])
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
 
 
 @pytest.fixture
@@ -138,8 +133,11 @@ async def test_conflict__of_a_nameless_position__is_a_duplicate_without_dead_let
     assert (answer.status_code, store.letters) == (200, [])
 
 
-async def test_driver_who_is_gone__is_401(http: httpx.AsyncClient, store: MemoryStore) -> None:
-    store.outcomes = [Outcome(0, "rejected", "unknown_driver")]
+@pytest.mark.parametrize("reason", ["unknown_driver", "forgotten"])
+async def test_driver_who_is_gone__is_401(
+    http: httpx.AsyncClient, store: MemoryStore, reason: str
+) -> None:
+    store.outcomes = [Outcome(0, "rejected", reason)]
     answer = await owntracks(http, json.dumps(LOCATION).encode())
     assert answer.status_code == 401
 

@@ -102,7 +102,8 @@ async def holds(condition: Callable[[], bool | Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def _read_until(connection: socket.socket, end: bytes) -> bytes:
+async def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """Read an answer until a chunk of it has `end`."""
     loop = asyncio.get_running_loop()
     found = b""
     async with asyncio.timeout(PATIENCE_S):
@@ -111,7 +112,8 @@ async def _read_until(connection: socket.socket, end: bytes) -> bytes:
     return found
 
 
-def _unchunked(answer: bytes) -> str:
+def unchunked(answer: bytes) -> str:
+    """The text of an answer's chunks."""
     body = answer.partition(b"\r\n\r\n")[2]
     found = b""
     while body:

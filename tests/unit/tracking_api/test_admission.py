@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from uuid import UUID
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.unit.tracking_api.live_server import PATIENCE_S, Server, holds
-from tests.unit.tracking_api.live_world import World, serving
+from tests.unit.tracking_api.live_world import World
 from tracking_api.live import admission
 from tracking_api.track.visibility import TrackedOrder, TrackLink
 
@@ -37,12 +37,6 @@ class HeldWorld(World):
 @pytest.fixture
 async def world() -> HeldWorld:
     return HeldWorld()
-
-
-@pytest.fixture
-async def server(world: HeldWorld) -> AsyncIterator[Server]:
-    async with serving(world) as (url, app):
-        yield Server(world, url, app.state.context.live)
 
 
 async def test_viewers_of_one_order__that_come_during_a_read__share_the_next_one(server, world):

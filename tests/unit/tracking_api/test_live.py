@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import httpx
@@ -16,25 +15,13 @@ from tests.unit.tracking_api.live_server import (
     PATIENCE_S,
     Reader,
     Server,
-    _read_until,
-    _unchunked,
     holds,
+    read_until,
+    unchunked,
 )
-from tests.unit.tracking_api.live_world import World, frames_of, serving
+from tests.unit.tracking_api.live_world import frames_of, serving
 from tracking_api.live.connection_manager import MAX_VIEWERS_PER_TOKEN
 from tracking_api.track.links import COOKIE
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-async def server(world: World) -> AsyncIterator[Server]:
-    async with serving(world) as (url, app):
-        yield Server(world, url, app.state.context.live)
-
 
 # What is shown
 
@@ -374,8 +361,8 @@ async def test_stream__viewer_that_reads_nothing__gets_only_the_latest_position_
             await server.poll()
             assert (await stream.next()).kind == "order"
             slow.setblocking(False)
-            answer = await _read_until(slow, b'"order_seq":3')
-            frames = list(frames_of(_unchunked(answer)))
+            answer = await read_until(slow, b'"order_seq":3')
+            frames = list(frames_of(unchunked(answer)))
             assert [one.event_id for one in frames if one.event_id] == [2, 3]  # no event is skipped
             places = [one.place for one in frames]
             assert len(places) < shown + 50  # and positions are

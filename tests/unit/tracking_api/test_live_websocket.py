@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,24 +12,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.unit.tracking_api.live_server import (
     PATIENCE_S,
-    Server,
     holds,
 )
-from tests.unit.tracking_api.live_world import PUBLIC_URL, World, serving
+from tests.unit.tracking_api.live_world import PUBLIC_URL
 from tracking_api.live.websocket import MAX_MESSAGE_BYTES, MAX_MESSAGES
 from tracking_api.track.links import COOKIE
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-async def server(world: World) -> AsyncIterator[Server]:
-    async with serving(world) as (url, app):
-        yield Server(world, url, app.state.context.live)
-
 
 # What is shown
 

@@ -4,7 +4,7 @@ import {
   BaseMap, featureCollection, NavigationControl, orderPlaces, placeLayers, pointFeature,
 } from "../map.js";
 import { loadOutline, OUTLINE_BOUNDS, outlineLayers } from "../outline.js";
-import { clusterLayers, FLEET_TILES, restaurantLayer, tileSource, trackLayer } from "./layers.js";
+import { clusterLayers, restaurantLayer, tileSource, trackLayer } from "./layers.js";
 import { MarkerLayer } from "./marker-layer.js";
 
 const MIN_ANIMATION_MS = 1000;

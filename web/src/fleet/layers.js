@@ -1,11 +1,8 @@
 // The layers of the fleet's map: a driver's track, restaurants, and clusters from vector tiles.
-import { DRIVER_STATES, UNKNOWN_SYMBOL } from "../labels.js";
-import { RESTAURANT_COLOUR } from "../labels.js";
-
-export const FLEET_TILES = "/fleet/tiles/";
+import { DRIVER_STATES, RESTAURANT_COLOUR, UNKNOWN_SYMBOL } from "../labels.js";
 
 export function tileSource(query) {
-  const address = `${location.origin}${FLEET_TILES}{z}/{x}/{y}.mvt`;
+  const address = `${location.origin}/fleet/tiles/{z}/{x}/{y}.mvt`;
   return { type: "vector", tiles: [query ? `${address}?${query}` : address], maxzoom: 16 };
 }
 

@@ -1,0 +1,153 @@
+"""The store of driver_api in memory, in place of the database, and what its tests send."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+
+from doorstep.credentials import token_sha256
+from doorstep.errors import (
+    IllegalTransition,
+    StoreUnavailable,
+    TooManyRequests,
+    UnknownDriver,
+    UnknownOrder,
+)
+from doorstep.fix import Fix
+from doorstep.store.records import DeadLetter, Driver, IncomingRow, Outcome, Token
+from driver_api.queries import CommandedOrder, CurrentOrder, LettersOf, PhoneApp
+
+ORDER_ID = uuid4()
+
+
+class MemoryStore:
+    """Tokens `tok-d1`, `tok-d2` and `tok-staff`; answers what a test puts into `outcomes`."""
+
+    def __init__(self) -> None:
+        self.tokens = {
+            token_sha256("tok-d1"): Token("driver", "d1", None),
+            token_sha256("tok-d2"): Token("driver", "d2", None),
+            token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
+            token_sha256("tok-customer"): Token("customer", None, ORDER_ID),
+        }
+        self.phones = {token_sha256("phn-d1"): Token("phone", "d1", None)}
+        self.letters: list[DeadLetter] = []
+        self.heard: list[PhoneApp] = []
+        self.is_too_fast = False
+        self.rows: list[IncomingRow] = []
+        self.outcomes: list[Outcome] = []
+        self.commands: list[tuple[str, str, str | None]] = []
+        self.look_ups = 0
+        self.transactions = 0
+        self.over_quota: set[str] = set()
+        self.away = False
+
+    def _check(self) -> None:
+        if self.away:
+            raise StoreUnavailable
+
+    async def find_token(self, sha256: bytes) -> Token | None:
+        self._check()
+        self.look_ups += 1
+        return self.tokens.get(sha256)
+
+    async def record_fixes(
+        self, rows: Sequence[IncomingRow], *, has_quota: bool = True
+    ) -> list[Outcome]:
+        self._check()
+        self.transactions += 1
+        if has_quota and rows[0][1] in self.over_quota:
+            raise TooManyRequests(8.0)
+        self.rows.extend(rows)
+        return self.outcomes
+
+    async def find_phone(self, sha256: bytes) -> Token | None:
+        self._check()
+        return self.phones.get(sha256)
+
+    async def record_phone(
+        self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
+    ) -> list[Outcome]:
+        self._check()
+        if self.is_too_fast:
+            raise TooManyRequests(60)
+        self.letters += letters_of(self.outcomes)
+        self.rows.extend(rows)
+        self.heard.append(phone)
+        return self.outcomes
+
+    def _driver_of(self, token_sha256: bytes) -> str:
+        driver_id = self.tokens[token_sha256].driver_id
+        assert driver_id is not None
+        return driver_id
+
+    async def change_duty(
+        self, token_sha256: bytes, command: str, idempotency_key: str | None
+    ) -> Driver:
+        driver_id = self._driver_of(token_sha256)
+        self.commands.append((driver_id, command, idempotency_key))
+        if command == "on_break":
+            raise IllegalTransition(driver_id, command, "to_customer", ["off_duty"])
+        return Driver(driver_id, command, "available", None)
+
+    async def command_order(
+        self, token_sha256: bytes, order_id: UUID, command: str, idempotency_key: str | None
+    ) -> CommandedOrder:
+        driver_id = self._driver_of(token_sha256)
+        self.commands.append((driver_id, command, idempotency_key))
+        if order_id != ORDER_ID:
+            raise UnknownOrder
+        return CommandedOrder(order_id, "delivered", 1, 7, driver_id)
+
+    async def read_driver(self, token_sha256: bytes) -> tuple[Driver, CurrentOrder | None]:
+        if self._driver_of(token_sha256) != "d1":
+            raise UnknownDriver
+        current = CurrentOrder(
+            order_id=ORDER_ID,
+            state="assigned",
+            assignment_no=1,
+            assigned_at=datetime(2026, 1, 1, tzinfo=UTC),
+            restaurant_name="Da Mario",
+            restaurant=(11.25, 43.77),
+            destination=(11.26, 43.78),
+        )
+        return Driver("d1", "on_duty", "to_restaurant", ORDER_ID), current
+
+    async def is_available(self) -> bool:
+        return not self.away
+
+
+class MemoryPositions:
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Fix]] = []
+
+    def publish(self, driver_id: str, fix: Fix, received_at_ms: int) -> None:
+        self.published.append((driver_id, fix))
+
+    def close(self) -> None:
+        pass
+
+
+def make_fix(**members: Any) -> dict[str, Any]:
+    return {
+        "boot": "b1",
+        "seq": 1,
+        "fix_at": "2026-01-01T12:00:00Z",
+        "lat_deg": 43.77,
+        "lon_deg": 11.25,
+        **members,
+    }
+
+
+def problem_of(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    document: dict[str, Any] = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, document["type"]) == (status, f"/problems/{slug}"), document
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    return document
