@@ -1,0 +1,138 @@
+// What the page says, in the phone's language. A text with a number is a function.
+const EN = {
+  signIn: "Sign in", signOut: "Sign out", token: "Your token", duty: "Duty",
+  tokenHelp: "You get it from your dispatcher, usually as a link that signs you in.",
+  badToken: "This token is not valid. Ask your dispatcher for a new one.",
+  tooMany: "Too many attempts. Wait a moment.", noServer: "The server does not answer. Check the connection.",
+  ended: "Your session has ended. Sign in again; your positions are kept on this phone.",
+  on_duty: "On duty", on_break: "Break", off_duty: "Off",
+  allSafe: "All positions are safe", waiting: (n) => (n === 1 ? "1 position not yet safe" : `${n} positions not yet safe`),
+  notReporting: "Your position is not reported", noOrder: "No order right now", offDuty: "You are off duty",
+  otherTab: "Doorstep is open in another tab. That tab reports your position.",
+  storageFull: "This phone's storage is full: new positions are not kept. Free some space.",
+  noPermission: "Location is not allowed for this page. Allow it in the browser's settings.",
+  noPosition: "This phone finds no position now.", unsafePage: "This page needs HTTPS to use your location.",
+  offline: "No connection. Your positions are kept and sent later.",
+  lost: (n) => `${n} of your oldest positions had to be given up.`,
+  queued: (what) => `“${what}” will be sent when there is a connection.`,
+  refused: (what) => `“${what}” was not accepted: the order has changed.`,
+  pickUpAt: "Pick up at", deliverTo: "Deliver to", customer: "Customer", go: "Navigate", call: "Call",
+  picked_up: "Picked up", delivered: "Delivered", decline: "Decline", failed: "Cannot be delivered",
+  assigned: "Go to the restaurant", at_restaurant: "At the restaurant", picked: "On the way to the customer",
+  arriving: "Nearly there", at_customer: "At the customer's door",
+  declineTitle: "Give this order back?", failTitle: "Why can it not be delivered?", note: "Note", cancel: "Back",
+  confirm: "Confirm", offer: "New order", accept: "Accept", distance: (m) => `${m} away`, secondsLeft: (s) => `${s} s`,
+  reasons: { customer_absent: "No one answers", wrong_address: "Wrong address", refused: "Customer refuses it", damaged: "Damaged", accident: "Accident", other: "Something else" },
+  readyAt: (t) => `Ready at ${t}`, promisedBy: (t) => `Promised by ${t}`, write: "Text",
+  install: "Install on this phone",
+  backgroundTitle: "Keep this page open while you ride",
+  background: "A browser reports your position only while this page is visible. On duty, the page keeps the screen on. If you open another app or lock the phone, reporting stops until you come back.",
+  ownTracks: "To report from the background, install the app OwnTracks and ask your dispatcher for its configuration link. Then use this page for your orders.",
+};
+const IT = {
+  signIn: "Accedi", signOut: "Esci", token: "Il tuo token", duty: "Turno",
+  tokenHelp: "Te lo dà la centrale, di solito come link che ti fa accedere.",
+  badToken: "Questo token non è valido. Chiedine uno nuovo alla centrale.",
+  tooMany: "Troppi tentativi. Attendi un momento.", noServer: "Il server non risponde. Controlla la connessione.",
+  ended: "La sessione è terminata. Accedi di nuovo; le tue posizioni restano su questo telefono.",
+  on_duty: "In servizio", on_break: "Pausa", off_duty: "Fuori",
+  allSafe: "Tutte le posizioni sono al sicuro", waiting: (n) => (n === 1 ? "1 posizione non ancora al sicuro" : `${n} posizioni non ancora al sicuro`),
+  notReporting: "La tua posizione non viene inviata", noOrder: "Nessun ordine al momento", offDuty: "Sei fuori servizio",
+  otherTab: "Doorstep è aperto in un'altra scheda. È quella a inviare la tua posizione.",
+  storageFull: "La memoria del telefono è piena: le nuove posizioni non vengono salvate. Libera spazio.",
+  noPermission: "La posizione non è consentita per questa pagina. Consentila nelle impostazioni del browser.",
+  noPosition: "Il telefono non trova la posizione.", unsafePage: "Questa pagina richiede HTTPS per usare la posizione.",
+  offline: "Nessuna connessione. Le posizioni restano salvate e saranno inviate dopo.",
+  lost: (n) => `${n} delle posizioni più vecchie sono andate perse.`,
+  queued: (what) => `“${what}” sarà inviato appena c'è connessione.`,
+  refused: (what) => `“${what}” non è stato accettato: l'ordine è cambiato.`,
+  pickUpAt: "Ritira da", deliverTo: "Consegna a", customer: "Cliente", go: "Naviga", call: "Chiama",
+  picked_up: "Ritirato", delivered: "Consegnato", decline: "Rifiuta", failed: "Consegna impossibile",
+  assigned: "Vai al ristorante", at_restaurant: "Al ristorante", picked: "In viaggio verso il cliente",
+  arriving: "Quasi arrivato", at_customer: "Alla porta del cliente",
+  declineTitle: "Restituire questo ordine?", failTitle: "Perché non si può consegnare?", note: "Nota", cancel: "Indietro",
+  confirm: "Conferma", offer: "Nuovo ordine", accept: "Accetta", distance: (m) => `a ${m}`, secondsLeft: (s) => `${s} s`,
+  reasons: { customer_absent: "Non risponde nessuno", wrong_address: "Indirizzo sbagliato", refused: "Il cliente rifiuta", damaged: "Danneggiato", accident: "Incidente", other: "Altro" },
+  readyAt: (t) => `Pronto alle ${t}`, promisedBy: (t) => `Promesso entro le ${t}`, write: "Scrivi",
+  install: "Installa su questo telefono",
+  backgroundTitle: "Tieni aperta questa pagina mentre guidi",
+  background: "Un browser invia la posizione solo mentre questa pagina è visibile. In servizio la pagina tiene acceso lo schermo. Se apri un'altra app o blocchi il telefono, l'invio si ferma finché non torni.",
+  ownTracks: "Per inviare la posizione in background, installa l'app OwnTracks e chiedi alla centrale il link di configurazione. Usa poi questa pagina per gli ordini.",
+};
+const DE = {
+  signIn: "Anmelden", signOut: "Abmelden", token: "Dein Token", duty: "Dienst",
+  tokenHelp: "Du bekommst ihn von der Zentrale, meist als Link, der dich anmeldet.",
+  badToken: "Dieser Token ist ungültig. Bitte die Zentrale um einen neuen.",
+  tooMany: "Zu viele Versuche. Warte einen Moment.", noServer: "Der Server antwortet nicht. Prüfe die Verbindung.",
+  ended: "Deine Sitzung ist beendet. Melde dich wieder an; deine Positionen bleiben auf diesem Telefon.",
+  on_duty: "Im Dienst", on_break: "Pause", off_duty: "Frei",
+  allSafe: "Alle Positionen sind sicher", waiting: (n) => (n === 1 ? "1 Position noch nicht sicher" : `${n} Positionen noch nicht sicher`),
+  notReporting: "Deine Position wird nicht gemeldet", noOrder: "Gerade kein Auftrag", offDuty: "Du bist nicht im Dienst",
+  otherTab: "Doorstep ist in einem anderen Tab offen. Jener Tab meldet deine Position.",
+  storageFull: "Der Speicher des Telefons ist voll: Neue Positionen gehen verloren. Gib Speicher frei.",
+  noPermission: "Der Standort ist für diese Seite nicht erlaubt. Erlaube ihn in den Einstellungen des Browsers.",
+  noPosition: "Das Telefon findet gerade keine Position.", unsafePage: "Diese Seite braucht HTTPS für deinen Standort.",
+  offline: "Keine Verbindung. Deine Positionen bleiben gespeichert und werden später gesendet.",
+  lost: (n) => `${n} deiner ältesten Positionen mussten verworfen werden.`,
+  queued: (what) => `„${what}“ wird gesendet, sobald es eine Verbindung gibt.`,
+  refused: (what) => `„${what}“ wurde nicht angenommen: Der Auftrag hat sich geändert.`,
+  pickUpAt: "Abholen bei", deliverTo: "Liefern an", customer: "Kunde", go: "Route", call: "Anrufen",
+  picked_up: "Abgeholt", delivered: "Geliefert", decline: "Ablehnen", failed: "Nicht zustellbar",
+  assigned: "Fahr zum Restaurant", at_restaurant: "Am Restaurant", picked: "Unterwegs zum Kunden",
+  arriving: "Gleich da", at_customer: "An der Tür des Kunden",
+  declineTitle: "Diesen Auftrag zurückgeben?", failTitle: "Warum ist er nicht zustellbar?", note: "Notiz", cancel: "Zurück",
+  confirm: "Bestätigen", offer: "Neuer Auftrag", accept: "Annehmen", distance: (m) => `${m} entfernt`, secondsLeft: (s) => `${s} s`,
+  reasons: { customer_absent: "Niemand öffnet", wrong_address: "Falsche Adresse", refused: "Kunde lehnt ab", damaged: "Beschädigt", accident: "Unfall", other: "Etwas anderes" },
+  readyAt: (t) => `Fertig um ${t}`, promisedBy: (t) => `Zugesagt bis ${t}`, write: "Schreiben",
+  install: "Auf diesem Telefon installieren",
+  backgroundTitle: "Lass diese Seite offen, während du fährst",
+  background: "Ein Browser meldet deine Position nur, solange diese Seite sichtbar ist. Im Dienst hält die Seite den Bildschirm an. Wenn du eine andere App öffnest oder das Telefon sperrst, endet das Melden, bis du zurückkommst.",
+  ownTracks: "Um auch im Hintergrund zu melden, installiere die App OwnTracks und bitte die Zentrale um den Konfigurationslink. Benutze dann diese Seite für deine Aufträge.",
+};
+const FR = {
+  signIn: "Se connecter", signOut: "Se déconnecter", token: "Ton jeton", duty: "Service",
+  tokenHelp: "Le central te le donne, en général comme lien qui te connecte.",
+  badToken: "Ce jeton n'est pas valable. Demandes-en un nouveau au central.",
+  tooMany: "Trop d'essais. Attends un moment.", noServer: "Le serveur ne répond pas. Vérifie la connexion.",
+  ended: "Ta session est terminée. Reconnecte-toi ; tes positions restent sur ce téléphone.",
+  on_duty: "En service", on_break: "Pause", off_duty: "Arrêt",
+  allSafe: "Toutes les positions sont à l'abri", waiting: (n) => (n === 1 ? "1 position pas encore à l'abri" : `${n} positions pas encore à l'abri`),
+  notReporting: "Ta position n'est pas transmise", noOrder: "Aucune commande pour l'instant", offDuty: "Tu n'es pas en service",
+  otherTab: "Doorstep est ouvert dans un autre onglet. C'est lui qui transmet ta position.",
+  storageFull: "La mémoire du téléphone est pleine : les nouvelles positions ne sont pas gardées. Libère de la place.",
+  noPermission: "La position n'est pas autorisée pour cette page. Autorise-la dans les réglages du navigateur.",
+  noPosition: "Le téléphone ne trouve pas de position.", unsafePage: "Cette page a besoin de HTTPS pour ta position.",
+  offline: "Pas de connexion. Tes positions sont gardées et envoyées plus tard.",
+  lost: (n) => `${n} de tes plus anciennes positions ont dû être abandonnées.`,
+  queued: (what) => `« ${what} » sera envoyé dès qu'il y a une connexion.`,
+  refused: (what) => `« ${what} » n'a pas été accepté : la commande a changé.`,
+  pickUpAt: "Retirer chez", deliverTo: "Livrer à", customer: "Client", go: "Itinéraire", call: "Appeler",
+  picked_up: "Retirée", delivered: "Livrée", decline: "Refuser", failed: "Livraison impossible",
+  assigned: "Va au restaurant", at_restaurant: "Au restaurant", picked: "En route vers le client",
+  arriving: "Presque arrivé", at_customer: "À la porte du client",
+  declineTitle: "Rendre cette commande ?", failTitle: "Pourquoi est-ce impossible ?", note: "Note", cancel: "Retour",
+  confirm: "Confirmer", offer: "Nouvelle commande", accept: "Accepter", distance: (m) => `à ${m}`, secondsLeft: (s) => `${s} s`,
+  reasons: { customer_absent: "Personne ne répond", wrong_address: "Mauvaise adresse", refused: "Le client refuse", damaged: "Abîmée", accident: "Accident", other: "Autre chose" },
+  readyAt: (t) => `Prête à ${t}`, promisedBy: (t) => `Promise avant ${t}`, write: "Écrire",
+  install: "Installer sur ce téléphone",
+  backgroundTitle: "Garde cette page ouverte en roulant",
+  background: "Un navigateur ne transmet ta position que tant que cette page est visible. En service, la page garde l'écran allumé. Si tu ouvres une autre app ou verrouilles le téléphone, la transmission s'arrête jusqu'à ton retour.",
+  ownTracks: "Pour transmettre en arrière-plan, installe l'app OwnTracks et demande au central son lien de configuration. Utilise ensuite cette page pour tes commandes.",
+};
+const LANGUAGES = { en: EN, it: IT, de: DE, fr: FR };
+
+export const language = (navigator.languages ?? [navigator.language])
+  .map((tag) => tag.slice(0, 2).toLowerCase())
+  .find((code) => code in LANGUAGES) ?? "en";
+export const texts = LANGUAGES[language];
+
+/** Put the texts into the page's own elements. */
+export function translatePage() {
+  document.documentElement.lang = language;
+  for (const element of document.querySelectorAll("[data-text]")) {
+    element.textContent = texts[element.dataset.text];
+  }
+  for (const element of document.querySelectorAll("[data-label]")) {
+    element.setAttribute("aria-label", texts[element.dataset.label]);
+  }
+}
