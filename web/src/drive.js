@@ -9,6 +9,7 @@ import { Reporter } from "./drive/reporter.js";
 import { texts, translatePage } from "./drive/texts.js";
 
 const KEY = "doorstep-drive";
+const HINT_KEY = "doorstep-drive-hint";
 const POLL_MS = 5000;
 const IDLE_POLL_MS = 30_000; // off duty, or hidden
 const DUTIES = { on_duty: "on-duty", on_break: "on-break", off_duty: "off-duty" };
@@ -21,6 +22,7 @@ let isOffline = false;
 let serverAheadMs = 0;
 let refusal = "";
 let pollTimer = 0;
+let refreshNo = 0;
 const commands = new Commands(settleCommand);
 
 function remember(change) {
@@ -74,7 +76,11 @@ function showSignIn(reason) {
 }
 
 async function signOut() {
-  await request("/session", { method: "DELETE" }).catch(() => null);
+  const answer = await request("/session", { method: "DELETE" }).catch(() => null);
+  if (answer?.status !== 204 && answer?.status !== 401) {
+    refusal = texts.noServer; // no script can delete the cookie
+    return render();
+  }
   reporter?.stop();
   reporter = null;
   commands.clear();
@@ -96,8 +102,10 @@ function takeToken() {
 async function refresh() {
   clearTimeout(pollTimer);
   if (!known || !$("#sign-in").hidden) return;
+  const mine = ++refreshNo;
   await commands.send();
   const answer = await request(`/drivers/${known.driverId}`).catch(() => null);
+  if (mine !== refreshNo || !known) return; // a newer one is under way
   isOffline = answer === null || answer.status >= 500;
   if (answer?.status === 401 || answer?.status === 403) return showSignIn(texts.ended);
   if (answer?.status === 200) {
@@ -235,6 +243,9 @@ function renderCountdowns() {
 async function start() {
   translatePage();
   navigator.serviceWorker?.register("/drive/service-worker.js", { scope: "/drive" }).catch(() => {});
+  const hint = $("#background");
+  hint.open = localStorage.getItem(HINT_KEY) === null;
+  hint.addEventListener("toggle", () => hint.open || localStorage.setItem(HINT_KEY, "read"));
   navigator.storage?.persist?.().catch(() => {}); // so that the journal is not evicted
   if (takeToken()) return;
   if (known) return begin(known.driverId, known.name);

@@ -1,6 +1,7 @@
 // Commands that the driver gave: kept until the platform has answered, across reloads. Each has an
 // idempotency key, so that sending it again is harmless.
 import { request } from "./api.js";
+import { randomName } from "./device.js";
 
 const KEY = "doorstep-drive-commands";
 
@@ -22,7 +23,7 @@ export class Commands {
   add(command) {
     const isDuty = (one) => one.kind === "duty" && one !== this.#waiting[0];
     const kept = command.kind === "duty" ? this.#waiting.filter((one) => !isDuty(one)) : this.#waiting;
-    this.#store([...kept, { ...command, key: crypto.randomUUID() }]);
+    this.#store([...kept, { ...command, key: randomName() }]);
     return this.send();
   }
 

@@ -16,10 +16,10 @@ export const RETRY_MIN_S = 1;
 export const RETRY_MAX_S = 30;
 
 const UNAUTHORIZED = [401, 403];
-const TOO_MUCH = [400, 413, 422]; // of the whole request: half of it may be accepted
+const TOO_MUCH = [413, 422]; // of the whole request: half of it may be accepted
 
-/** A random name of a boot, so that no two journals share one. */
-export function newBoot(random = crypto.getRandomValues(new Uint8Array(6))) {
+/** A random name, of a boot: no two journals share one. */
+export function randomName(random = crypto.getRandomValues(new Uint8Array(8))) {
   return Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
@@ -63,7 +63,7 @@ export class Device {
 
   /** Read the journal, or begin its first boot. */
   async open() {
-    this.#state = await this.#journal.open(newBoot());
+    this.#state = await this.#journal.open(randomName());
   }
 
   get boot() {
@@ -178,7 +178,7 @@ export class Device {
     const seqs = rows.map(({ seq }) => seq);
     // After a write, so that the new boot has every fix of the old one.
     const settled = this.#writing.then(async () => {
-      if (conflicts.length > 0) this.#state = await this.#journal.replaceBoot(newBoot(), seqs, conflicts);
+      if (conflicts.length > 0) this.#state = await this.#journal.replaceBoot(randomName(), seqs, conflicts);
       else this.#state.pending -= await this.#journal.remove(seqs, rejected);
       this.#state.rejected += conflicts.length > 0 ? 0 : rejected;
     });

@@ -33,6 +33,7 @@ export class Reporter {
   /** Become the device, now or when the other tab ends. */
   start() {
     const { signal } = this.#ending;
+    if (!navigator.locks) return; // without HTTPS
     const later = setTimeout(() => {
       this.isOtherTab = true;
       this.#onChange();
@@ -44,7 +45,10 @@ export class Reporter {
         await this.#run(signal);
       })
       .catch((error) => {
-        if (error.name !== "AbortError") throw error;
+        clearTimeout(later);
+        if (error.name === "AbortError") return;
+        this.problem = "noStorage";
+        this.#onChange();
       });
     navigator.getBattery?.().then((battery) => {
       this.#battery = battery;
