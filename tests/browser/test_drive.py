@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +246,108 @@ async def test_page_with_an_order__is_accessible_and_speaks_the_phones_language(
     assert await accessibility_violations(page) == []
     name = f"drive-{locale[:2]}-{'dark' if dark else 'light'}.png"
     await page.screenshot(path=screenshots / name)
+
+
+async def test_offer_and_details__accept_navigate_and_fail_with_a_reason(
+    city: City, open_page: OpenPage, screenshots: Path
+) -> None:
+    """The platform's answers are replaced: offers and details are a matter of driver_api."""
+    order_id = "7d3f5f4e-0000-4000-8000-000000000001"
+    place = {"lon_deg": CUSTOMER[0], "lat_deg": CUSTOMER[1]}
+    restaurant = {"lon_deg": RESTAURANT[0], "lat_deg": RESTAURANT[1], "name": "Da Mario"}
+    offer = {
+        "order_id": order_id,
+        "restaurant": restaurant,
+        "pickup_distance_m": 1240,
+        "expires_at": (datetime.now(UTC) + timedelta(seconds=90)).isoformat(),
+    }
+    order = {
+        "order_id": order_id,
+        "state": "picked_up",
+        "restaurant": {**restaurant, "address": "Via Romana 3", "phone": "+39055123456"},
+        "destination": place,
+        "customer": {
+            "name": "Gina Rossi",
+            "phone": "+39333000111",
+            "contact_rule": "any",
+            "address": "Piazza Ghiberti 5",
+            "note": "Second door,\nbell 4",
+        },
+    }
+    answer: dict[str, Any] = {"offers": [offer], "order": None}
+    posted: list[tuple[str, Any]] = []
+
+    async def reply(route: Any) -> None:
+        if route.request.method == "GET":
+            mine = {"driver_id": "d1", "duty": "on_duty", "state": "available", **answer}
+            await route.fulfill(json=mine)
+            return
+        posted.append((route.request.url.partition("/drivers/d1/")[2], route.request.post_data))
+        await route.fulfill(json={})
+        answer.update(offers=[], order=order)
+
+    page = await open_drive(city, open_page, "d1", user_agent="Mozilla/5.0 (Linux; Android 15)")
+    await page.route(re.compile(r"/drivers/d1(/o.*)?$"), reply)
+    await page.reload()
+    assert await wait_for_text(page, ".offer", "1.2 km away")
+    left_s = int((await page.text_content(".offer .left") or "").removesuffix(" s"))
+    assert 30 <= left_s <= 90
+    assert await accessibility_violations(page) == []
+    await page.screenshot(path=screenshots / "drive-offer.png")
+    await page.click(".offer button.main")
+    assert await wait_for_text(page, "#order", "Gina Rossi")
+    assert await wait_for_text(page, "#order .note", "bell 4")
+    links = await page.eval_on_selector_all("#order a", "all => all.map((a) => a.href)")
+    assert (
+        f"geo:{place['lat_deg']},{place['lon_deg']}?q={place['lat_deg']},{place['lon_deg']}"
+        in links
+    )
+    assert {"tel:+39055123456", "tel:+39333000111", "sms:+39333000111"} <= set(links)
+    assert await accessibility_violations(page) == []
+    await page.screenshot(path=screenshots / "drive-order.png")
+    await page.click("#order button.danger")
+    await page.check("dialog input[value=wrong_address]")
+    await page.fill("dialog textarea", "no such number")
+    assert await accessibility_violations(page) == []
+    await page.screenshot(path=screenshots / "drive-failed.png")
+    await page.click("dialog button.danger")
+    assert await eventually(lambda: is_length(posted, 2))
+    failed = json.dumps(
+        {"reason": "wrong_address", "note": "no such number"}, separators=(",", ":")
+    )
+    assert posted == [
+        (f"offers/{order_id}/accept", None),
+        (f"orders/{order_id}/failed", failed),
+    ]
+
+
+async def is_length(found: list[Any], length: int) -> bool:
+    return len(found) == length
+
+
+async def test_page__can_be_installed_and_keeps_the_screen_on(
+    city: City, open_page: OpenPage
+) -> None:
+    requested = """() => {
+      globalThis.wakeLocks = [];
+      const request = WakeLock.prototype.request;
+      WakeLock.prototype.request = function (...kinds) {
+        wakeLocks.push(...kinds);
+        return request.apply(this, kinds);
+      };
+    }"""
+    page = await open_drive(
+        city, open_page, "d1", before=lambda page: page.add_init_script(f"({requested})()")
+    )
+    await page.evaluate("navigator.serviceWorker.ready")
+    devtools = await page.context.new_cdp_session(page)
+    found = await devtools.send("Page.getInstallabilityErrors")
+    # A context of a test is like a private window, where nothing is installed.
+    errors = [one["errorId"] for one in found["installabilityErrors"]]
+    assert [one for one in errors if one != "in-incognito"] == []
+    assert await page.evaluate("wakeLocks") == []
+    await press_duty(page, "on_duty")
+    assert await eventually(lambda: page.evaluate("wakeLocks.length"))
 
 
 async def test_off_duty__no_position_leaves_the_phone(city: City, open_page: OpenPage) -> None:
