@@ -279,15 +279,15 @@ async def test_offer_and_details__accept_navigate_and_fail_with_a_reason(
 
     async def reply(route: Any) -> None:
         if route.request.method == "GET":
-            mine = {"driver_id": "d1", "duty": "on_duty", "state": "available", **answer}
+            mine = {"driver_id": "anna", "duty": "on_duty", "state": "available", **answer}
             await route.fulfill(json=mine)
             return
-        posted.append((route.request.url.partition("/drivers/d1/")[2], route.request.post_data))
+        posted.append((route.request.url.partition("/drivers/anna/")[2], route.request.post_data))
         await route.fulfill(json={})
         answer.update(offers=[], order=order)
 
-    page = await open_drive(city, open_page, "d1", user_agent="Mozilla/5.0 (Linux; Android 15)")
-    await page.route(re.compile(r"/drivers/d1(/o.*)?$"), reply)
+    page = await open_drive(city, open_page, "anna", user_agent="Mozilla/5.0 (Linux; Android 15)")
+    await page.route(re.compile(r"/drivers/anna(/o.*)?$"), reply)
     await page.reload()
     assert await wait_for_text(page, ".offer", "1.2 km away")
     left_s = int((await page.text_content(".offer .left") or "").removesuffix(" s"))

@@ -49,9 +49,7 @@ def test_session__reads_and_commands_as_the_driver(fleet: Fleet, token: bytes) -
 
 
 @pytest.mark.parametrize("change", ["revoke", "rotate", "remove"])
-def test_session__of_a_driver_who_is_changed__ends(
-    fleet: Fleet, token: bytes, change: str
-) -> None:
+def test_session__of_a_driver_who_is_changed__ends(fleet: Fleet, token: bytes, change: str) -> None:
     session = sign_in(fleet, token)
     assert session is not None
     assert driver_of(fleet, session) == "anna"

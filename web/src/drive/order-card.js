@@ -78,7 +78,7 @@ function stop(label, place, { isLater = false, contact, note, lines = [] }) {
     canCall || canWrite
       ? element(
           "p",
-          {},
+          { class: "contact" },
           canCall ? element("a", { href: `tel:${place.phone}` }, `${texts.call} ${place.phone}`) : null,
           canCall && canWrite ? " · " : null,
           canWrite ? element("a", { href: `sms:${place.phone}` }, texts.write) : null,
