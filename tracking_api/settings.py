@@ -30,6 +30,7 @@ class Settings(HttpSettings, KafkaSettings):
     kafka_positions_topic: str = "tracking-positions"
     kafka_series_topic: str = "series"
     stream_topics: str = "streams"
+    prometheus_url: str = ""
     live_max_viewers: int = Field(default=MAX_VIEWERS, ge=1, le=1_000_000)
 
     @property
