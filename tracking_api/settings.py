@@ -39,6 +39,11 @@ class Settings(HttpSettings, KafkaSettings):
         return tuple(name.strip() for name in self.stream_topics.split(",") if name.strip())
 
     @property
+    def readable_topics(self) -> frozenset[str]:
+        """The topics whose messages admins may read: none with positions."""
+        return frozenset({self.kafka_updates_topic, self.kafka_series_topic, *self.topics})
+
+    @property
     def staff_url(self) -> str | None:
         """The database's URL for staff. None if this process does not serve them."""
         serves_staff = self.tracking_api_serves != "customers"
