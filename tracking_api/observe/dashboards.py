@@ -12,6 +12,7 @@ from typing import Final, Literal
 Unit = Literal["per second", "seconds", "bytes", "bytes per second", "count", "share"]
 
 _LATENCY: Final = "doorstep_driver_events_commit_latency_seconds_bucket"
+_TABLES: Final = "fix_history|fix_chunk|evidence|orders|outbox|parked_fix|audit|series_point"
 _HTTP: Final = "doorstep_http_request_seconds"
 
 
@@ -230,9 +231,9 @@ DATABASE: Final = Dashboard(
         ),
         Panel(
             "database-size",
-            "Largest tables, with indexes",
+            "Tables that grow, with indexes",
             "bytes",
-            (Query("topk(6, doorstep_table_bytes)", "{table}"),),
+            (Query(f'doorstep_table_bytes{{table=~"{_TABLES}"}}', "{table}"),),
         ),
         Panel(
             "database-cpu",

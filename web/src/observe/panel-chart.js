@@ -20,6 +20,7 @@ export function format(value, unit) {
   return unit === "per second" ? `${text}/s` : text;
 }
 
+const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 const short = (value) => Number(value.toPrecision(3)).toString();
 
 function colour(name) {
@@ -45,6 +46,7 @@ export class PanelChart {
 
   async load(minutes) {
     const { at, series } = await getJson(`/observe/panels/${this.panel.id}?minutes=${minutes}`);
+    this.series = series;
     const labels = series.map(({ label }) => label).join("\n");
     const data = [at, ...series.map(({ values }) => values)];
     if (!this.plot || labels !== this.labels) {
@@ -54,7 +56,10 @@ export class PanelChart {
     } else {
       this.plot.setData(data);
     }
-    this.#showNewest(series);
+    this.#showNewest();
+    const text = series.map(({ label, values }) => `${label} ${format(values.at(-1), this.panel.unit)}`);
+    this.box.setAttribute("role", "img");
+    this.box.setAttribute("aria-label", `${this.panel.title}: ${text.join(", ") || "no data"}`);
   }
 
   destroy() {
@@ -69,9 +74,10 @@ export class PanelChart {
         ...this.#size(),
         cursor: { drag: { x: false, y: false } },
         legend: { live: true },
+        hooks: { ready: [(plot) => this.#showNewest(plot)], setCursor: [(plot) => this.#showNewest(plot)] },
         scales: { y: { range: (_plot, min, max) => [Math.min(0, min ?? 0), max > 0 ? max * 1.05 : 1] } },
         axes: [
-          this.#axis({}),
+          this.#axis({ values: (_plot, ticks) => ticks.map(clock) }),
           this.#axis({ size: 76, values: (_plot, ticks) => ticks.map((tick) => format(tick, this.panel.unit)) }),
         ],
         series: [
@@ -91,12 +97,9 @@ export class PanelChart {
   }
 
   /** Without a pointer on the chart the legend shows the newest values. */
-  #showNewest(series) {
-    const { idx } = this.plot.cursor;
-    if (idx === null || idx === undefined) this.plot.setLegend({ idx: this.plot.data[0].length - 1 });
-    const text = series.map(({ label, values }) => `${label} ${format(values.at(-1), this.panel.unit)}`);
-    this.box.setAttribute("role", "img");
-    this.box.setAttribute("aria-label", `${this.panel.title}: ${text.join(", ") || "no data"}`);
+  #showNewest(plot = this.plot) {
+    const { idx } = plot.cursor;
+    if (idx === null || idx === undefined) plot.setLegend({ idx: plot.data[0].length - 1 });
   }
 
   #axis(more) {
