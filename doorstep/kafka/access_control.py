@@ -8,6 +8,8 @@ driver_events  driver-pos, phone-pos, series                tracking-updates,
 driver_api                                                  tracking-positions
 tracking_api   tracking-updates, tracking-positions,        streams
                series, streams; describes everything
+inspector      tracking-updates, series, streams;
+               describes everything (docker-compose.yml's interface for Kafka)
 operator       everything
 admin          everything (creates topics, credentials and these rules)
 """
@@ -66,6 +68,9 @@ GRANTS: Mapping[str, Grant] = {
         writes=("streams",),
         describes_all=True,
         groups=("tracking-api",),
+    ),
+    "inspector": Grant(
+        reads=("tracking-updates", "series", "streams"), describes_all=True, groups=("inspector",)
     ),
     OPERATOR: Grant(reads=(ANY,), groups=(ANY,)),
 }

@@ -332,9 +332,7 @@ class PostgresCluster:
             conn.execute(create.format(name=pgsql.Literal(OBSERVER), role=role))
             alter = pgsql.SQL(query("make_observer"))
             named = pgsql.Identifier(database)
-            conn.execute(
-                alter.format(role=role, database=named, password=pgsql.Literal(password))
-            )
+            conn.execute(alter.format(role=role, database=named, password=pgsql.Literal(password)))
 
     # -- the database ---------------------------------------------------------------------
 

@@ -196,7 +196,7 @@ def service_environment(
                 "TRACKING_API_BIND": str(addresses.tracking_api),
                 "TRACKING_API_INTERNAL_BIND": str(addresses.tracking_api_internal),
                 "TRACKING_API_PUBLIC_URL": public_url or addresses.tracking_api_url,
-                **({"PROMETHEUS_URL": f"http://{prometheus}"} if prometheus else {}),
+                "PROMETHEUS_URL": f"http://{prometheus}" if prometheus else "",
             }
     raise ValueError(f"{service!r} is not a service")
 

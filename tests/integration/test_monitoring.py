@@ -1,4 +1,4 @@
-"""A stack with `--observe` under load: every panel has data; an alert reaches a webhook and ends."""
+"""A stack with `--observe` under load: panels have data; an alert reaches a webhook."""
 
 from __future__ import annotations
 

@@ -29,8 +29,9 @@ SERVICES_METRICS = (
     ),
     *("driver_api.routes", "tracking_api.live.feed", "ops.backup.metrics"),
 )
-EXTERNAL_METRICS = {"up", "node_filesystem_avail_bytes"}  # of Prometheus and node_exporter
-METRIC = re.compile(r"\b(?:doorstep|node)_[a-z0-9_]+\b|\bup\b")
+# of Prometheus and the exporters
+EXTERNAL_METRICS = {"up", "pg_up", "node_filesystem_avail_bytes", "node_filesystem_size_bytes"}
+METRIC = re.compile(r"\b(?:doorstep|node|pg)_[a-z0-9_]+\b|\bup\b")
 
 
 @pytest.fixture(scope="module")
