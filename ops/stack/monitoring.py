@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from doorstep.settings import Bind
 from ops.console import Echo
@@ -56,7 +57,7 @@ def write_targets(paths: StackPaths, addresses: Addresses, *, backups: bool) -> 
         _write_json(paths.prometheus / "targets.json", targets(addresses, backups=backups))
 
 
-def targets(addresses: Addresses, *, backups: bool) -> list[dict[str, object]]:
+def targets(addresses: Addresses, *, backups: bool) -> list[dict[str, Any]]:
     """Return the scraped addresses, each with its job."""
     jobs = {name: addresses.telemetry_of(name) for name in SERVICES if has_service(name)}
     jobs |= {job: getattr(addresses, name) for job, name in EXPORTERS.items()}

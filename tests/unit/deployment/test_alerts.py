@@ -69,6 +69,12 @@ def test_rule__annotations__state_severity_and_what_to_do(rule: dict[str, Any]) 
     assert len(sentences) >= 2  # the problem, and what to do
 
 
+def test_runbook__every_alert__has_a_row() -> None:
+    text = (RULES_FILE.parents[1] / "docs" / "how-to" / "alerts.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| ([A-Z]\w+(?:, \w+)*) \|", text)
+    assert [name for row in rows for name in row.split(", ")] == [rule["alert"] for rule in RULES]
+
+
 PROMTOOL = shutil.which("promtool")
 DROPS = """
 rule_files: [{rules}]
