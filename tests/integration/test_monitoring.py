@@ -27,6 +27,7 @@ from ops.stack.monitoring_files import PROGRAMS, find_agent, find_program
 from ops.stack.paths import OBSERVER
 from ops.stack.postgres import DATABASE
 from ops.stack.processes import module_argv
+from ops.stack.rotation import rotate_secrets
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from tracking_api.observe.dashboards import PANELS
@@ -115,7 +116,7 @@ def test_targets__all__are_scraped_on_loopback(observed: Stack) -> None:
     jobs = {"bridge", "driver_events", "driver_api", "tracking_api", "node", "postgres", "kafka"}
     wait_until(lambda: len(query(observed, "up == 1")) == len(jobs), description="targets")
     assert len(query(observed, "up")) == len(jobs)
-    assert query(observed, "pg_up") == [1]
+    wait_until(lambda: query(observed, "pg_up") == [1], description="the exporter's role")
     binds = [getattr(observed.addresses, name) for name in MONITORING]
     assert {bind.host for bind in binds} == {"127.0.0.1"}
     names = {one.name for one in observed.status() if one.ready}
@@ -169,7 +170,14 @@ def test_panel__over_the_api__has_a_value_per_series_and_instant(
     observed: Stack, panel_id: str
 ) -> None:
     with as_admin(observed) as http:
-        answer = http.get(f"/observe/panels/{panel_id}", params={"minutes": "5"}).json()
+
+        def read() -> dict[str, Any]:
+            found = http.get(f"/observe/panels/{panel_id}", params={"minutes": "5"})
+            return found.raise_for_status().json()
+
+        # The instants are multiples of the step: up to 5 s behind the newest figures.
+        wait_until(lambda: read()["series"], LOAD_S, "series", poll_s=1)
+        answer = read()
     assert len(answer["at"]) == 61
     assert answer["series"]
     for one in answer["series"]:
@@ -238,3 +246,23 @@ def test_alert__service_stops_and_returns__fires_and_resolves_at_the_webhook(
     resolved = ("ServiceDown", "bridge", "resolved")
     wait_until(lambda: resolved in AlertSink.seen, ALERT_S, "the alert to resolve")
     assert AlertSink.seen.index(firing) < AlertSink.seen.index(resolved)
+
+
+def test_rotation__password_of_the_observer__is_replaced_and_the_exporter_goes_on(
+    observed: Stack,
+) -> None:
+    old = observed.paths.observer_password()
+    rotate_secrets(observed, lambda _line: None)
+    new = observed.paths.observer_password()
+    assert new != old
+    address = f"{reach(observed.addresses.database)}/{DATABASE}"
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(f"postgresql://{OBSERVER}:{old}@{address}")
+    before = query(observed, "sum(doorstep_wal_bytes_total)")
+    wait_until(
+        lambda: query(observed, "pg_up") == [1] and query(observed, "up == 0") == [],
+        description="the exporter with its new password",
+    )
+    later = "sum(doorstep_wal_bytes_total)"
+    wait_until(lambda: query(observed, later) > before, description="new figures")
+    assert query(observed, later) > before
