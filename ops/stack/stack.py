@@ -232,13 +232,9 @@ class Stack:
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
         of_stack = self.paths, self.addresses, self.settings
-        return [
-            *server_specs(*of_stack, self.cluster()),
-            *service_specs(*of_stack),
-            *proxy_specs(*of_stack),
-            *backup_specs(*of_stack, self.backups()),
-            *monitoring.monitoring_specs(*of_stack),
-        ]
+        specs = server_specs(*of_stack, self.cluster()) + service_specs(*of_stack)
+        specs += proxy_specs(*of_stack) + backup_specs(*of_stack, self.backups())
+        return specs + monitoring.monitoring_specs(*of_stack)
 
     def renew_certificate(self) -> None:
         """Issue a new certificate now, and reload the servers. Raises StackError."""

@@ -11,6 +11,7 @@ from doorstep.http.openapi import problems
 from tracking_api.context import Admin, AppContext, Context
 from tracking_api.observe.dashboards import DASHBOARDS
 from tracking_api.observe.kafka_view import MAX_MESSAGES, KafkaView
+from tracking_api.observe.prometheus import PrometheusUnavailable
 from tracking_api.observe.schemas import (
     DashboardAnswer,
     KafkaAnswer,
@@ -27,12 +28,16 @@ PanelId = Annotated[str, Path(pattern=r"^[a-z-]{1,40}$")]
 TopicName = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
-@router.get("/overview", summary="The dashboards and the alerts", responses=problems(401, 403, 503))
+@router.get("/overview", summary="The dashboards and the alerts", responses=problems(401, 403))
 async def get_overview(_: Admin, context: Context) -> Overview:
     """Panels by dashboard, and the alerts that are pending or firing."""
     prometheus = context.prometheus
     if not prometheus.is_configured:
-        return Overview(has_monitoring=False, dashboards=[], alerts=[])
+        return Overview(prometheus="absent", dashboards=[], alerts=[])
+    try:
+        alerts = await prometheus.read_alerts()
+    except PrometheusUnavailable:
+        return Overview(prometheus="down", dashboards=[], alerts=[])
     dashboards = [
         DashboardAnswer(
             id=one.dashboard_id,
@@ -44,8 +49,7 @@ async def get_overview(_: Admin, context: Context) -> Overview:
         )
         for one in DASHBOARDS
     ]
-    alerts = await prometheus.read_alerts()
-    return Overview(has_monitoring=True, dashboards=dashboards, alerts=alerts)
+    return Overview(prometheus="up", dashboards=dashboards, alerts=alerts)
 
 
 @router.get(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -49,9 +50,12 @@ class DashboardAnswer(BaseModel):
 
 
 class Overview(BaseModel):
-    """The dashboards, and the alerts. Without monitoring both are empty."""
+    """The dashboards, and the alerts. Both are empty unless Prometheus is `up`.
 
-    has_monitoring: bool
+    `absent`: the stack runs without monitoring.
+    """
+
+    prometheus: Literal["up", "down", "absent"]
     dashboards: list[DashboardAnswer]
     alerts: list[Alert]
 

@@ -6,6 +6,11 @@ import { PanelChart } from "./observe/panel-chart.js";
 import { el } from "./labels.js";
 
 const REFRESH_MS = 5000;
+const PROMETHEUS = {
+  up: "",
+  down: "Prometheus does not answer: its log has the reason.",
+  absent: "This stack runs without monitoring: ./run up --observe starts it.",
+};
 const $ = (id) => document.getElementById(id);
 const banner = new ConnectionBanner($("connection-banner"));
 let dashboards = [];
@@ -66,9 +71,7 @@ async function refresh() {
     await Promise.all(charts.map((chart) => chart.load(minutes)));
     if (shown === "kafka") await showKafka($("kafka"));
     respondedAt = Date.now();
-    $("problem").textContent = overview.has_monitoring
-      ? ""
-      : "This stack runs without monitoring: ./run up --observe starts it.";
+    $("problem").textContent = PROMETHEUS[overview.prometheus];
     banner.update(null);
   } catch (error) {
     const text = explain(error);

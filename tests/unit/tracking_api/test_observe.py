@@ -98,7 +98,7 @@ async def test_read__by_others_than_admins__is_refused(
 
 async def test_overview__without_monitoring__says_so(http: httpx.AsyncClient) -> None:
     answer = await http.get("/observe/overview", headers=ADMIN)
-    assert answer.json() == {"has_monitoring": False, "dashboards": [], "alerts": []}
+    assert answer.json() == {"prometheus": "absent", "dashboards": [], "alerts": []}
     panel = await http.get("/observe/panels/path-rate", headers=ADMIN)
     assert panel.json()["type"] == "/problems/no-monitoring"
 
@@ -154,6 +154,8 @@ async def test_panel__prometheus_is_down__is_503(http: httpx.AsyncClient) -> Non
     answer = await http.get("/observe/panels/path-rate", headers=ADMIN)
     assert answer.status_code == 503
     assert answer.json()["type"] == "/problems/prometheus-unavailable"
+    overview = await http.get("/observe/overview", headers=ADMIN)
+    assert overview.json()["prometheus"] == "down"
 
 
 async def test_kafka__is_absent__is_503(http: httpx.AsyncClient) -> None:
