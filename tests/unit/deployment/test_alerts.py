@@ -30,8 +30,11 @@ SERVICES_METRICS = (
     *("driver_api.routes", "tracking_api.live.feed", "ops.backup.metrics"),
 )
 # of Prometheus and the exporters
-EXTERNAL_METRICS = {"up", "pg_up", "node_filesystem_avail_bytes", "node_filesystem_size_bytes"}
-METRIC = re.compile(r"\b(?:doorstep|node|pg)_[a-z0-9_]+\b|\bup\b")
+EXTERNAL_METRICS = {
+    *("up", "pg_up", "kafka_under_replicated_partitions"),
+    *("node_filesystem_avail_bytes", "node_filesystem_size_bytes"),
+}
+METRIC = re.compile(r"\b(?:doorstep|kafka|node|pg)_[a-z0-9_]+\b|\bup\b")
 
 
 @pytest.fixture(scope="module")

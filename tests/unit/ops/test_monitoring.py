@@ -9,12 +9,14 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
+from ops.cli import main
 from ops.stack import monitoring
 from ops.stack.addresses import MONITORING, Addresses, check_options, choose_addresses
 from ops.stack.errors import StackError
 from ops.stack.monitoring_files import JMX_AGENT, PROGRAMS, jmx_agent
 from ops.stack.paths import OBSERVER, StackPaths
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
+from ops.stack.stack import Stack
 
 
 @pytest.fixture
@@ -141,3 +143,20 @@ def test_program__missing__says_how_to_get_it(
     (tools / "lib" / JMX_AGENT).unlink()
     with pytest.raises(StackError, match="--observe downloads it"):
         monitoring.prepare(paths, at, settings, pytest.fail)
+
+
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_command__with_observe__starts_a_stack_with_monitoring(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOORSTEP_HOME", str(tmp_path / "stack"))
+    wanted: list[bool] = []
+
+    def up(stack: Stack, **_: object) -> None:
+        wanted.append(stack.settings.doorstep_observe)
+        raise StackError("far enough")
+
+    monkeypatch.setattr(Stack, "up", up)
+    for options in ([], ["--observe"]):
+        assert main([command, *options]) == 1
+    assert wanted == [False, True]
