@@ -174,3 +174,19 @@ def test_disk_alert__trend_and_free_space__decide(tmp_path: Path, values: str, f
 def test_rules__every_alert__has_a_case_here() -> None:
     tested = {case.alert for case in CASES} | {"DiskFillingUp"}
     assert tested == {rule["alert"] for rule in RULES}
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
+def test_prometheus__configuration_with_the_containers_targets__is_valid(tmp_path: Path) -> None:
+    folder = RULES_FILE.parent
+    names = ("prometheus.yml", "alerts.yml", "in-containers/targets.json")
+    for name in (*names, "in-containers/alertmanagers.json"):
+        shutil.copy(folder / name, tmp_path)
+    done = subprocess.run(
+        [str(PROMTOOL), "check", "config", str(tmp_path / "prometheus.yml")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rules found" in done.stdout
