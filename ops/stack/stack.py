@@ -246,7 +246,13 @@ class Stack:
         with ThreadPoolExecutor(2) as pool:
             topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
-            pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
+            pool.submit(
+                set_up_database,
+                self.paths,
+                self.cluster(),
+                environment,
+                self.settings.cities_dir.absolute(),
+            ).result()
             topics.result()
         if self.backups().is_wanted:
             self.set_up_backups()

@@ -76,7 +76,14 @@ class Quantiles:
 class Demand:
     """The order stream of a city's restaurants."""
 
-    def __init__(self, streets: Streets, restaurants: list[Restaurant], rng: random.Random) -> None:
+    def __init__(
+        self,
+        streets: Streets,
+        restaurants: list[Restaurant],
+        rng: random.Random,
+        buildings: Path,
+    ) -> None:
+        """`buildings` is a city's file of points in buildings."""
         calibration = read_calibration()
         self._rng = rng
         self._streets = streets
@@ -91,7 +98,7 @@ class Demand:
         self._per_courier_hour = fmean(
             seed["orders_per_courier_hour"] for seed in calibration["per_seed"]
         )
-        self._doors = _building_points(streets)
+        self._doors = _building_points(streets, buildings)
 
     def gap_s(self, couriers: int, elapsed_s: float, first_hour: int = DINNER_HOUR) -> float:
         """Draw the time until the next order, `elapsed_s` after the start of a shift."""
@@ -170,8 +177,10 @@ def read_restaurants(path: Path) -> list[tuple[int, str, float, float]]:
         ]
 
 
-def _building_points(streets: Streets) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    with gzip.open(data.firenze_buildings(), "rt", encoding="utf-8", newline="") as file:
+def _building_points(
+    streets: Streets, path: Path
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         return np.array(
             [streets.to_xy(float(row["lon"]), float(row["lat"])) for row in csv.DictReader(file)]
         )

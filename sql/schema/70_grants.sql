@@ -47,8 +47,8 @@ GRANT EXECUTE ON FUNCTION
     eta_model__read_v1
 TO tracking_api;
 GRANT SELECT ON
-    driver, driver_state, driver_cell, restaurant, policy, orders, order_now, assignment, evidence,
-    order_event, order_transition, fix_history, fix_chunk, history_bounds, driver_sampling, series,
+    driver, driver_state, driver_cell, restaurant, service_area, policy, orders, order_now,
+    assignment, evidence, order_event, order_transition, fix_history, fix_chunk, history_bounds, driver_sampling, series,
     series_point, simulation_target
 TO tracking_api;
 GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;

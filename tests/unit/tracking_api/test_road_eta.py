@@ -12,10 +12,11 @@ from uuid import uuid4
 
 import pytest
 
+from data.cities import bundled_city
 from eta.estimate import Estimator
 from eta.features import City
 from eta.model import EtaModel
-from eta.streets import load_firenze
+from eta.streets import load_streets
 from eta.travel_time_cache import TravelTimeCache
 from tracking_api.track import road_eta as arrivals_module
 from tracking_api.track.road_eta import RoadEta
@@ -27,7 +28,7 @@ RESTAURANT, CUSTOMER, COURIER = (11.2558, 43.7696), (11.2610, 43.7780), (11.2500
 
 @pytest.fixture(scope="module")
 def city() -> City:
-    return City(load_firenze())
+    return City(load_streets(bundled_city()))
 
 
 @pytest.fixture
