@@ -74,7 +74,7 @@ def _run(city: City, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         for one in days.deliver(day, options.deliveries)
     ]
     began = time.process_time()
-    model = learn(city, training, training[-1].at_customer_at)
+    model = learn({"": city}, training, training[-1].at_customer_at)
     learning_s = time.process_time() - began
     print(f"seed {seed}: learned from {len(training)} in {learning_s:.0f} s", file=sys.stderr)
     tests = [pair for one in held_out for pair in one.tasks()]

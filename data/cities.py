@@ -34,6 +34,11 @@ class Bounds:
     east: float
     north: float
 
+    @property
+    def width_deg(self) -> float:
+        """From west to east."""
+        return self.east - self.west + (360.0 if self.west > self.east else 0.0)
+
     def contains(self, lon_deg: float, lat_deg: float) -> bool:
         """Whether a place is inside."""
         if not self.south <= lat_deg <= self.north:

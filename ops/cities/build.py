@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import shapely
 import tzfpy
 
@@ -114,7 +115,7 @@ def _unwrapped(extract: Extract, bounds: Bounds) -> tuple[Extract, shapely.Polyg
     """The extract and the bounds with longitudes that go on east of 180°."""
     if bounds.west <= bounds.east:
         return extract, shapely.box(bounds.west, bounds.south, bounds.east, bounds.north)
-    middle = wrap_lon_deg(bounds.west + (bounds.east + 360 - bounds.west) / 2)
+    middle = wrap_lon_deg(bounds.west + bounds.width_deg / 2)
     base = middle if middle > 0 else middle + 360
 
     def place(point: Point) -> Point:
@@ -122,7 +123,7 @@ def _unwrapped(extract: Extract, bounds: Bounds) -> tuple[Extract, shapely.Polyg
 
     def moved(shape: Shape) -> Shape:
         geometry = shapely.transform(
-            shape.geometry, lambda places: [place((x, y)) for x, y in places.tolist()]
+            shape.geometry, lambda places: np.array([place((x, y)) for x, y in places.tolist()])
         )
         return replace(shape, geometry=geometry)
 
@@ -139,8 +140,7 @@ def _unwrapped(extract: Extract, bounds: Bounds) -> tuple[Extract, shapely.Polyg
 
 
 def _describe(name: str, osm_file: Path, extract: Extract, bounds: Bounds, folder: Path) -> None:
-    width_deg = bounds.east - bounds.west + (360 if bounds.west > bounds.east else 0)
-    centre = (wrap_lon_deg(bounds.west + width_deg / 2), (bounds.south + bounds.north) / 2)
+    centre = (wrap_lon_deg(bounds.west + bounds.width_deg / 2), (bounds.south + bounds.north) / 2)
     content = {
         "name": name,
         "title": name.replace("-", " ").replace("_", " ").title(),

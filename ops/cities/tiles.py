@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -79,7 +80,7 @@ def _clipped(geometry: BaseGeometry, box: shapely.Polygon) -> Iterator[BaseGeome
             continue
         part = geometry.intersection(shapely.box(first, south, last, north))
         if not part.is_empty:
-            yield shapely.transform(part, lambda places, by=shift: np.add(places, (by, 0.0)))
+            yield shapely.transform(part, partial(np.add, (shift, 0.0)))
 
 
 def _geojson(feature: Feature, geometry: BaseGeometry) -> str:

@@ -34,15 +34,15 @@ class CouriersProcess:
         self,
         stack: Stack,
         couriers: int,
-        city: CityFolder,
         speedup: float,
         reporting: str | None = None,
+        city: CityFolder | None = None,
     ) -> None:
         self._argv = [
             *module_argv("couriers"),
             *("--prefix", PREFIX),
             *("--couriers", str(couriers)),
-            *("--city-dir", str(city.path.absolute())),
+            *(("--city-dir", str(city.path.absolute())) if city else ()),
             *("--speedup", f"{speedup:g}"),
             *(("--reporting", reporting) if reporting else ()),
         ]

@@ -80,7 +80,7 @@ def _run(stack: Stack, options: DemoOptions) -> DemoReport:
     start = DemoStart(datetime.now(UTC), seqs, driver_ids)
     side_simulators = SideSimulators(stack, options.targets)
     couriers = CouriersProcess(
-        stack, options.couriers, options.city, options.speedup, options.reporting
+        stack, options.couriers, options.speedup, options.reporting, options.city
     )
     try:
         with contextlib.suppress(KeyboardInterrupt):

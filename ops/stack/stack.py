@@ -112,7 +112,8 @@ class Stack:
 
     def owner_environment(self) -> dict[str, str]:
         """Return the environment of migrations and provisioning."""
-        return self._environment | owner_environment(self.paths, self.addresses)
+        cities_dir = {"CITIES_DIR": str(self.settings.cities_dir.absolute())}
+        return self._environment | cities_dir | owner_environment(self.paths, self.addresses)
 
     def operator_environment(self) -> dict[str, str]:
         """Return the environment of `ops.commands`."""

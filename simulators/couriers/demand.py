@@ -25,6 +25,7 @@ from simulators.couriers.streets import Point, StreetPoint, Streets
 
 MAX_DOOR_OFF_STREET_M = 25.0  # a door further away belongs to another street
 MAX_RESTAURANT_OFF_STREET_M = 30.0  # half the enter radius: at the kerb a courier has arrived
+SMALL_CITY_M = 400.0  # beyond the leave radius of 250 m
 DISTANCE_TOLERANCE = 0.05
 DISTANCE_TRIES = 5
 DOOR_TRIES = 12
@@ -117,11 +118,22 @@ class Demand:
         for _ in range(DISTANCE_TRIES):
             wanted_m = self._distance.draw(self._rng)
             near = np.flatnonzero(np.abs(distances - wanted_m) <= wanted_m * DISTANCE_TOLERANCE)
-            for row in self._rng.sample(near.tolist(), min(DOOR_TRIES, len(near))):
-                door = self._door(self._doors[row].tolist())
-                if door.place.off_street_m <= MAX_DOOR_OFF_STREET_M:
-                    return door
+            if (door := self._draw_door(near)) is not None:
+                return door
+        far = np.flatnonzero(
+            distances >= SMALL_CITY_M
+        )  # the city has no door at the drawn distances
+        if (door := self._draw_door(far)) is not None:
+            return door
         return self._door(list(restaurant.place.point))  # no door nearby: at the restaurant
+
+    def _draw_door(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Door | None:
+        """Draw one of these doors that is at a street."""
+        for row in self._rng.sample(rows.tolist(), min(DOOR_TRIES, len(rows))):
+            door = self._door(self._doors[row].tolist())
+            if door.place.off_street_m <= MAX_DOOR_OFF_STREET_M:
+                return door
+        return None
 
     def preparation_s(self) -> float:
         """Draw the kitchen's time, from the order on."""

@@ -720,4 +720,5 @@ UPDATE restaurant SET city = (
 
 REVOKE EXECUTE ON FUNCTION is_in_box, service_area__is_swapped, register_city_v1, remove_city_v1,
     restaurant__find_city FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION is_in_box TO tracking_api;
 GRANT SELECT ON service_area TO tracking_api;
