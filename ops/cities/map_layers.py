@@ -47,7 +47,7 @@ PLACES: Final = {
     "neighbourhood": ("neighbourhood", 3, 13), "island": ("neighbourhood", 3, 13),
 }  # fmt: skip
 NAMED_PLACES: Final = ("amenity", "shop", "tourism", "leisure", "railway", "office")
-RAILWAYS: Final = {"rail", "light_rail", "tram", "narrow_gauge", "monorail"}
+RAILWAYS: Final = {"rail", "light_rail", "narrow_gauge", "monorail"}
 STOREY_M: Final = 3.0
 
 
