@@ -292,6 +292,8 @@ class MemoryStore:
         return [Restaurant(1, "Da Mario", 11.0, 43.0)]
 
     async def read_service_areas(self) -> list[ServiceArea]:
+        if self.away:
+            raise StoreUnavailable
         return [ServiceArea("suva", 178.3, -18.3, -179.9, -18.0, "Pacific/Fiji")]
 
     async def read_policies(self) -> list[dict[str, Any]]:
