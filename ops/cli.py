@@ -55,7 +55,7 @@ customers. MQTT_BROKERS (1) is the number of brokers. MQTT_PORT, KAFKA_PORT, DAT
 TRACKING_API_PORT and DRIVER_API_PORT choose ports; a port that is taken is replaced and reported.
 docs/reference/settings.md lists all of them."""
 
-DEMO_DESCRIPTION = """Start the stack, let simulated couriers deliver orders on Florence's streets,
+DEMO_DESCRIPTION = """Start the stack, let simulated couriers deliver orders on a city's streets,
 and stop both at the end. The demo prints links to the pages, then its progress. Ctrl-C ends it in
 order: all fixes are committed, and open orders are cancelled or failed."""
 

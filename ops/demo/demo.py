@@ -41,7 +41,7 @@ POLL_S = 0.25
 
 def run_demo(stack: Stack, arguments: argparse.Namespace) -> int:
     """Run the demo; the return value is the exit status: 0 if journals and database agree."""
-    options = DemoOptions.of(arguments, stack.settings.cities_dir)
+    options = DemoOptions.of(arguments, stack.settings.cities_root)
     with only_demo(stack.paths):
         if not stack.is_up():
             stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})

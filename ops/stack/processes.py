@@ -322,7 +322,7 @@ def _http_specs(
                 paths,
                 addresses,
                 public_url=settings.tracking_api_public_url or public_url(paths, addresses),
-                cities_dir=settings.cities_dir.absolute(),
+                cities_dir=settings.cities_root,
             ),
             stop_wait_s=20,
         )

@@ -112,7 +112,7 @@ class Stack:
 
     def owner_environment(self) -> dict[str, str]:
         """Return the environment of migrations and provisioning."""
-        cities_dir = {"CITIES_DIR": str(self.settings.cities_dir.absolute())}
+        cities_dir = {"CITIES_DIR": str(self.settings.cities_root)}
         return self._environment | cities_dir | owner_environment(self.paths, self.addresses)
 
     def operator_environment(self) -> dict[str, str]:
@@ -252,7 +252,7 @@ class Stack:
                 self.paths,
                 self.cluster(),
                 environment,
-                self.settings.cities_dir.absolute(),
+                self.settings.cities_root,
             ).result()
             topics.result()
         if self.backups().is_wanted:
