@@ -131,7 +131,9 @@ SET search_path = doorstep, public, pg_temp
 AS $$
 BEGIN
     INSERT INTO driver (driver_id, name) SELECT * FROM unnest(driver_ids, names)
-    ON CONFLICT (driver_id) DO UPDATE SET name = EXCLUDED.name WHERE driver.name <> EXCLUDED.name;
+    ON CONFLICT (driver_id) DO UPDATE SET name = EXCLUDED.name
+        -- an id in place of a name does not replace one
+        WHERE driver.name <> EXCLUDED.name AND EXCLUDED.name <> driver.driver_id;
     INSERT INTO driver_state (driver_id) SELECT unnest(driver_ids)
     ON CONFLICT DO NOTHING;
     PERFORM add_devices_v2('driver', driver_ids, NULL);
@@ -159,6 +161,7 @@ AS $$
     SELECT * FROM unnest(restaurant_ids, names, lon_degs, lat_degs)
     ON CONFLICT (restaurant_id) DO UPDATE
         SET name = EXCLUDED.name, lon_deg = EXCLUDED.lon_deg, lat_deg = EXCLUDED.lat_deg
+        WHERE restaurant.changed_at IS NULL
 $$;
 
 CREATE FUNCTION register_service_area_v1(
@@ -170,6 +173,7 @@ AS $$
     INSERT INTO service_area VALUES (of_name, west, south, east, north)
     ON CONFLICT (name) DO UPDATE SET west = EXCLUDED.west, south = EXCLUDED.south,
         east = EXCLUDED.east, north = EXCLUDED.north
+        WHERE service_area.changed_at IS NULL
 $$;
 
 -- Registers the launcher's own token, as an admin of this name. A token that was revoked stays
