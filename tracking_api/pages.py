@@ -106,6 +106,12 @@ async def get_fleet_page(request: Request, token: StaffToken, context: Context) 
     return await _staff_page("fleet", request, token, context)
 
 
+@staff_router.get("/admin")
+async def get_admin_page(request: Request, token: StaffToken, context: Context) -> Response:
+    """Administration: drivers, restaurants, service areas and policies."""
+    return await _staff_page("admin", request, token, context)
+
+
 @series_router.get("/series")
 async def get_series_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The chart of series; `GET /series` without `Accept: text/html` is their list."""

@@ -13,14 +13,19 @@ export async function loadMapCode(container, track) {
   prefetchTiles(container, track, codeArrived).catch(() => {}); // the map fetches them itself
   fetch(worker).catch(() => {}); // into the browser's cache
   document.head.append(el("link", { rel: "modulepreload", href: maplibre }));
+  const [code] = await Promise.all([import("./order-map.js"), loadMapStyle()]);
+  return code;
+}
+
+/** Resolves when the map's style has arrived. */
+export async function loadMapStyle() {
   const sheet = el("link", { rel: "stylesheet", href: style });
   const styled = new Promise((resolve, reject) => {
     sheet.addEventListener("load", resolve);
     sheet.addEventListener("error", () => reject(new Error("no stylesheet")));
   });
   document.head.append(sheet);
-  const [code] = await Promise.all([import("./order-map.js"), styled]);
-  return code;
+  await styled;
 }
 
 /** Fetch the first view's tiles after the code, while the processor is busy with it. */

@@ -15,7 +15,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const FLORENCE = { center: [11.2558, 43.7731], zoom: 13 };
 const BOUNDS = [11.154, 43.727, 11.329, 43.833]; // of the tiles
 
-export const { LngLatBounds, NavigationControl } = maplibregl;
+export const { LngLatBounds, Marker, NavigationControl } = maplibregl;
 
 export function featureCollection(features) {
   return { type: "FeatureCollection", features };
