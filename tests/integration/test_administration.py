@@ -188,7 +188,10 @@ async def test_csv__exported__imports_without_a_change(http: httpx.AsyncClient, 
     assert imported.status_code == 200, imported.text
     rows = len(exported.text.splitlines()) - 1
     assert imported.json() == {
-        **{"dry_run": False, "created": [], "changed": [], "secrets": []},
+        "dry_run": False,
+        "created": [],
+        "changed": [],
+        "secrets": [],
         "unchanged": rows,
     }
 
