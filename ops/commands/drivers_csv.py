@@ -44,6 +44,6 @@ def import_drivers(stack: Stack, paths: Sequence[str]) -> int:
                 change_driver(conn, row.key, row.values, operator())
         conn.commit()
     print_line(f"imported {len(rows) - len(refused)}")
-    for one in locked_out:
-        print_line(refusal(one))
+    for device in locked_out:
+        print_line(refusal(device))
     return 1 if locked_out else 0

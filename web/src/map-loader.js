@@ -2,8 +2,8 @@
 import maplibre from "address:maplibre.js";
 import shared from "address:maplibre-shared.js";
 import worker from "address:maplibre-worker.js";
-import style from "address:map.css";
 import { el } from "./labels.js";
+import { loadMapStyle } from "./map-style.js";
 import { placesInView, VIEW } from "./order-view.js";
 
 /** Resolves to the module of the order's map. Throws where a file cannot be loaded. */
@@ -15,17 +15,6 @@ export async function loadMapCode(container, track) {
   document.head.append(el("link", { rel: "modulepreload", href: maplibre }));
   const [code] = await Promise.all([import("./order-map.js"), loadMapStyle()]);
   return code;
-}
-
-/** Resolves when the map's style has arrived. */
-export async function loadMapStyle() {
-  const sheet = el("link", { rel: "stylesheet", href: style });
-  const styled = new Promise((resolve, reject) => {
-    sheet.addEventListener("load", resolve);
-    sheet.addEventListener("error", () => reject(new Error("no stylesheet")));
-  });
-  document.head.append(sheet);
-  await styled;
 }
 
 /** Fetch the first view's tiles after the code, while the processor is busy with it. */

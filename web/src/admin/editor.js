@@ -1,6 +1,6 @@
 // The form in which a row is added or changed. A change sends the changed fields only.
 import { el } from "../labels.js";
-import { loadMapStyle } from "../map-loader.js";
+import { loadMapStyle } from "../map-style.js";
 import { hoursField, readHours } from "./hours.js";
 
 const $ = (id) => document.getElementById(id);
