@@ -14,6 +14,7 @@ from doorstep.fix.value import ID_PATTERN
 from doorstep.password_file import FORGOTTEN, SERVICE_USERS
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+PolicyName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$")]
 Address = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Phone = Annotated[str, Field(pattern=r"^\+?[0-9][0-9 ()/.-]{2,30}$", examples=["+39 055 1234567"])]
 Vehicle = Literal["bicycle", "cargo_bike", "moped", "car", "van", "foot"]
@@ -106,7 +107,7 @@ class NewArea(AreaChange):
 class PolicyChange(_Fields):
     """Radii and times. Only the given ones differ from those of the policy that is changed."""
 
-    name: Name = _ABSENT
+    name: PolicyName = _ABSENT
     enter_radius_m: Metres | None = None
     dwell_min_s: Seconds | None = None
     dwell_max_s: Seconds | None = None
@@ -132,4 +133,4 @@ class NewPolicy(PolicyChange):
     Policies are append-only: an order keeps the one it was created with.
     """
 
-    name: Name
+    name: PolicyName

@@ -81,8 +81,9 @@ function show() {
   const titles = [...resource.columns.map(([title]) => title), "Actions"];
   $("table").replaceChildren(
     el("caption", {}, resource.title),
-    el("thead", {}, el("tr", {}, ...titles.map((title) => el("th", { scope: "col" }, title)))),
-    el("tbody", {}, ...shown.map((row) => rowElement(row, texts(row)))),
+    // With roles, because a narrow screen draws rows as cards, which ends those of the elements.
+    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...titles.map((title) => el("th", { scope: "col", role: "columnheader" }, title)))),
+    el("tbody", { role: "rowgroup" }, ...shown.map((row) => rowElement(row, texts(row)))),
   );
   $("more").hidden = shown.length === matching.length;
   $("more").textContent = `Show more (${shown.length} of ${matching.length})`;
@@ -90,7 +91,10 @@ function show() {
 }
 
 function rowElement(row, texts) {
-  const cells = texts.map((text, index) => el("td", { class: resource.columns[index][2] ? "number" : undefined }, text));
+  const cells = texts.map((text, index) => {
+    const [title, , isNumber] = resource.columns[index];
+    return el("td", { role: "cell", class: isNumber ? "number" : undefined, "data-title": title }, text);
+  });
   const driverId = resource.key === "driver_id" ? row.driver_id : undefined;
   const name = nameOf(resource, row);
   const run = (command, text) => act(`${addressOf(resource, row)}/${command}`, text);
@@ -101,8 +105,8 @@ function rowElement(row, texts) {
         ...(resource.actionsOf?.(row, run) ?? []),
         ...(row.is_default ? [] : [retireButton(row, name)]),
       ];
-  const actions = el("td", { class: "actions", "data-driver-id": driverId }, ...buttons);
-  return el("tr", { class: row.retired_at ? "retired" : undefined, "data-key": keyOf(resource, row) }, ...cells, actions);
+  const actions = el("td", { class: "actions", role: "cell", "data-driver-id": driverId }, ...buttons);
+  return el("tr", { role: "row", class: row.retired_at ? "retired" : undefined, "data-key": keyOf(resource, row) }, ...cells, actions);
 }
 
 function retireButton(row, name) {
