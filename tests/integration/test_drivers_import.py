@@ -1,4 +1,4 @@
-"""`./run drivers import` over the whole stack: one parser, and the brokers accept the new drivers."""
+"""`./run drivers import` over the whole stack: the same parser, and the drivers may log in."""
 
 from __future__ import annotations
 
