@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import get_args
 
+from data import BUNDLED_CITY
 from doorstep.errors import DoorstepError
 from doorstep.sampling import Mode
 from doorstep.settings import EX_CONFIG
 from ops.commands import (
     audit_command,
     backup_command,
+    city_command,
     drivers_command,
     operator_commands,
     rotate_command,
@@ -33,7 +35,7 @@ DESCRIPTION = """Doorstep tracks a delivery fleet: devices publish fixes over MQ
 them, PostGIS stores them, and HTTP APIs answer."""
 
 EXAMPLES = """examples:
-  ./run demo                                  couriers deliver in Florence until Ctrl-C
+  ./run demo                                  couriers deliver in a city until Ctrl-C
   ./run demo --speedup 10 --exit-after 120 --json
   ./run up && ./run status                    the stack in the background
   DOORSTEP_BIND=0.0.0.0 ./run up --tls        the same for other machines, with TLS
@@ -60,6 +62,7 @@ order: all fixes are committed, and open orders are cancelled or failed."""
 DEMO_EXAMPLES = """examples:
   ./run demo                                        200 couriers at real speed
   ./run demo --couriers 20 --speedup 10             20 couriers, ten times as fast
+  ./run demo --city helsinki                        in a city of ./run city add
   ./run demo --exit-after 120 --json                two minutes; the result as one JSON object
   ./run demo --cities 50 --tickers 100              also vans in France, and series at /series
   ./run demo --reporting dead_reckoning             phones send only fixes that cannot be predicted
@@ -241,6 +244,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    city_command.add_arguments(
+        add(
+            "city",
+            "add, list, update or remove cities",
+            city_command.city,
+            city_command.DESCRIPTION,
+            city_command.EXAMPLES,
+        )
+    )
+
     for name, purpose in simulator_commands.AS_DRIVER.items():
         add_passthrough(name, purpose, simulator_commands.run_as_driver).add_argument("--driver")
     for name, purpose in simulator_commands.PUBLISHERS.items():
@@ -257,6 +270,7 @@ def _add_tls(command: argparse.ArgumentParser) -> None:
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     _add_tls(demo)
     demo.add_argument("--couriers", type=int, default=200, metavar="N", help="1 to 5,000 (200)")
+    demo.add_argument("--city", default=BUNDLED_CITY, metavar="NAME", help=f"({BUNDLED_CITY})")
     demo.add_argument("--speedup", type=float, default=1.0, metavar="X", help="1 to 20 (1)")
     demo.add_argument(
         "--reporting",

@@ -6,8 +6,9 @@ The same models validate the bodies of the API and the rows of a CSV file.
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from doorstep.administration.opening_hours import OpeningSpan
 from doorstep.fix.value import ID_PATTERN
@@ -30,6 +31,17 @@ MetresPerSecond = Annotated[float, Field(gt=0, le=500, allow_inf_nan=False)]
 
 
 _ABSENT: Any = None  # not validated, and not among `given()`
+
+
+def _check_time_zone(value: str) -> str:
+    if value not in available_timezones():
+        raise ValueError("no name of a time zone")
+    return value
+
+
+TimeZone = Annotated[
+    str, Field(max_length=64), AfterValidator(_check_time_zone), Field(examples=["Europe/Rome"])
+]
 
 
 class _Fields(BaseModel):
@@ -86,16 +98,20 @@ class NewRestaurant(RestaurantChange):
 
 
 class AreaChange(_Fields):
-    """The box of a service area, in degrees. Only the given sides change."""
+    """The box of a service area, in degrees, and its time zone. Only the given fields change.
+
+    A box that crosses ±180° has its west above its east.
+    """
 
     west: Longitude = _ABSENT
     south: Latitude = _ABSENT
     east: Longitude = _ABSENT
     north: Latitude = _ABSENT
+    time_zone: TimeZone = _ABSENT
 
 
 class NewArea(AreaChange):
-    """A service area to add."""
+    """A service area to add. Without a time zone, its times are in UTC."""
 
     name: AreaName
     west: Longitude

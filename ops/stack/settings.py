@@ -19,6 +19,7 @@ class StackSettings(ServiceSettings):
 
     doorstep_home: Path = PROJECT / ".doorstep" / "stack"
     doorstep_tools: Path = PROJECT / ".doorstep"
+    cities_dir: Path = PROJECT / ".doorstep" / "cities"
 
     # The bind address for devices, customers and staff: Mosquitto, driver_api, tracking_api.
     doorstep_bind: str = "127.0.0.1"

@@ -112,7 +112,8 @@ class Stack:
 
     def owner_environment(self) -> dict[str, str]:
         """Return the environment of migrations and provisioning."""
-        return self._environment | owner_environment(self.paths, self.addresses)
+        cities_dir = {"CITIES_DIR": str(self.settings.cities_dir.absolute())}
+        return self._environment | cities_dir | owner_environment(self.paths, self.addresses)
 
     def operator_environment(self) -> dict[str, str]:
         """Return the environment of `ops.commands`."""
@@ -246,7 +247,13 @@ class Stack:
         with ThreadPoolExecutor(2) as pool:
             topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
-            pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
+            pool.submit(
+                set_up_database,
+                self.paths,
+                self.cluster(),
+                environment,
+                self.settings.cities_dir.absolute(),
+            ).result()
             topics.result()
         if self.backups().is_wanted:
             self.set_up_backups()

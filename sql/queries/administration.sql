@@ -14,7 +14,7 @@ LIMIT %(limit)s
 
 -- list_restaurants --
 SELECT restaurant_id, name, address, lon_deg, lat_deg, phone, opening_hours, preparation_s,
-    retired_at
+    city, retired_at
 FROM restaurant
 WHERE (%(retired)s OR retired_at IS NULL)
     AND CASE WHEN %(keys)s::int[] IS NULL
@@ -24,7 +24,7 @@ ORDER BY restaurant_id
 LIMIT %(limit)s
 
 -- list_areas --
-SELECT name, west, south, east, north, retired_at
+SELECT name, west, south, east, north, time_zone, retired_at
 FROM service_area
 WHERE (%(retired)s OR retired_at IS NULL)
     AND CASE WHEN %(keys)s::text[] IS NULL THEN name > coalesce(%(after)s, '')

@@ -28,6 +28,10 @@ CROSS JOIN LATERAL (
 ) s
 ORDER BY n.distance_m, n.driver_id
 
+-- read_cities --
+SELECT name, west, south, east, north, time_zone FROM service_area WHERE retired_at IS NULL
+ORDER BY name
+
 
 -- Packed rows of all drivers: one JSON text, which costs Python a tenth of rows ------------
 

@@ -81,7 +81,8 @@ BEGIN
     UPDATE restaurant r SET name = changed.name, lon_deg = changed.lon_deg,
         lat_deg = changed.lat_deg, address = changed.address, phone = changed.phone,
         opening_hours = changed.opening_hours, preparation_s = changed.preparation_s,
-        changed_at = clock_timestamp()
+        changed_at = clock_timestamp(),
+        city = CASE WHEN (r.lon_deg, r.lat_deg) = (changed.lon_deg, changed.lat_deg) THEN r.city END
     WHERE r.restaurant_id = of_restaurant_id;
     PERFORM administration__record_audit(
         by_who, 'restaurant.change', of_restaurant_id::text, "values");
@@ -116,18 +117,27 @@ AS $$
 DECLARE
     created service_area := jsonb_populate_record(NULL::service_area, "values");
 BEGIN
-    INSERT INTO service_area AS a (name, west, south, east, north, changed_at)
+    INSERT INTO service_area AS a (name, west, south, east, north, time_zone, changed_at)
     VALUES (created.name, created.west, created.south, created.east, created.north,
-        clock_timestamp())
+        coalesce(created.time_zone, 'UTC'), clock_timestamp())
     ON CONFLICT (name) DO UPDATE SET west = EXCLUDED.west, south = EXCLUDED.south,
-        east = EXCLUDED.east, north = EXCLUDED.north, changed_at = EXCLUDED.changed_at,
-        retired_at = NULL
+        east = EXCLUDED.east, north = EXCLUDED.north, time_zone = EXCLUDED.time_zone,
+        changed_at = EXCLUDED.changed_at, retired_at = NULL
     WHERE a.retired_at IS NOT NULL;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the name % is taken', created.name USING ERRCODE = 'DS041';
     END IF;
+    PERFORM service_area__find_restaurants(created.name);
     PERFORM administration__record_audit(by_who, 'service_area.create', created.name, "values");
 END
+$$;
+
+-- Restaurants of no city, and in this area, belong to it.
+CREATE FUNCTION service_area__find_restaurants(of_name text)
+RETURNS void LANGUAGE sql AS $$
+    UPDATE restaurant r SET city = a.name FROM service_area a
+    WHERE a.name = of_name AND r.city IS NULL
+        AND is_in_box(r.lon_deg, r.lat_deg, a.west, a.south, a.east, a.north)
 $$;
 
 -- Raises DS043 for an unknown area, DS040 for a retired one.
@@ -146,8 +156,9 @@ BEGIN
     END IF;
     changed := jsonb_populate_record(changed, "values");
     UPDATE service_area a SET west = changed.west, south = changed.south, east = changed.east,
-        north = changed.north, changed_at = clock_timestamp()
+        north = changed.north, time_zone = changed.time_zone, changed_at = clock_timestamp()
     WHERE a.name = of_name;
+    PERFORM service_area__find_restaurants(of_name);
     PERFORM administration__record_audit(by_who, 'service_area.change', of_name, "values");
 END
 $$;

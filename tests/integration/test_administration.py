@@ -129,8 +129,16 @@ async def test_area__from_adding_to_retiring__is_listed_until_then(
     assert (taken.status_code, taken.json()["type"]) == (409, "/problems/name-taken")
     wrong = await http.patch("/service-areas/helsinki", json={"north": 60.0})
     assert (wrong.status_code, wrong.json()["reason"]) == (422, "out_of_range")
-    changed = await http.patch("/service-areas/helsinki", json={"east": 25.1})
-    assert changed.json() == added.json() | {"east": 25.1}
+    inside = (await http.post("/restaurants", json=PLACE)).json()
+    assert inside["city"] == "helsinki"
+    path = f"/restaurants/{inside['restaurant_id']}"
+    assert (await http.patch(path, json={"lat_deg": 59.0})).json()["city"] is None
+    change = {"east": 25.1, "south": 58.0, "time_zone": "Europe/Helsinki"}
+    changed = await http.patch("/service-areas/helsinki", json=change)
+    assert changed.json() == added.json() | change
+    assert (await http.get(path)).json()["city"] == "helsinki"
+    odd = await http.patch("/service-areas/helsinki", json={"time_zone": "Mars/Olympus"})
+    assert odd.status_code == 422
     await http.post("/service-areas/helsinki/retire")
     listed = (await http.get("/service-areas")).json()["service_areas"]
     assert [one["name"] for one in listed] == ["firenze"]
@@ -226,7 +234,7 @@ async def test_import__one_bad_row__names_line_and_field_and_writes_nothing(
 async def test_import__a_row_that_the_database_refuses__is_named_and_nothing_is_written(
     http: httpx.AsyncClient,
 ) -> None:
-    table = "name,west,south,east,north\na,1,1,2,2\nb,9,1,2,2\n"
+    table = "name,west,south,east,north\na,1,1,2,2\nb,1,9,2,2\n"
     refused = await http.post("/service-areas/import", content=table, headers=CSV)
     assert refused.status_code == 422
     assert [one["line"] for one in refused.json()["errors"]] == [3]

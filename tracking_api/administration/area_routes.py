@@ -18,7 +18,9 @@ from tracking_api.context import Admin, AppContext, Context, Staff
 
 router = APIRouter(prefix="/service-areas", tags=["administration"])
 tables = csv_routes(
-    AREA, "administration", "name,west,south,east,north\nfirenze,11.154,43.727,11.329,43.833\n"
+    AREA,
+    "administration",
+    "name,west,south,east,north,time_zone\nfirenze,11.154,43.727,11.329,43.833,Europe/Rome\n",
 )
 
 AreaName = Annotated[str, Path(pattern=f"^{ID_PATTERN}$", examples=["firenze"])]
@@ -53,6 +55,7 @@ async def list_areas(
                 "south": 43.727,
                 "east": 11.329,
                 "north": 43.833,
+                "time_zone": "Europe/Rome",
             }
         },
     ),
@@ -88,7 +91,7 @@ async def change_area(
     context: Context,
     change: Annotated[AreaChange, Depends(json_body(AreaChange))],
 ) -> AreaRow:
-    """Only the given sides change."""
+    """Only the given fields change."""
     await context.stores.administration.change_row(AREA, name, change.given(), admin.actor_id)
     return await _row(context, name)
 

@@ -65,6 +65,7 @@ class RestaurantRow(BaseModel):
     phone: str | None
     opening_hours: list[OpeningSpan] | None
     preparation_s: int | None
+    city: str | None = Field(description="The service area around it.")
     retired_at: Instant | None
 
 
@@ -75,13 +76,14 @@ class Restaurants(_Page):
 
 
 class AreaRow(BaseModel):
-    """A service area: a box in degrees."""
+    """A service area: a box in degrees, with west above east across ±180°."""
 
     name: str
     west: float
     south: float
     east: float
     north: float
+    time_zone: str
     retired_at: Instant | None
 
 

@@ -60,6 +60,17 @@ class DeviceSampling(NamedTuple):
     demand: Demand | None = None
 
 
+class ServiceArea(NamedTuple):
+    """A service area: a box in degrees, with west above east across ±180°."""
+
+    name: str
+    west: float
+    south: float
+    east: float
+    north: float
+    time_zone: str
+
+
 class DriverStore(Protocol):
     """Drivers, one by one. Errors are DoorstepErrors."""
 
@@ -74,6 +85,8 @@ class DriverStore(Protocol):
     async def unpin_sampling(self, driver_id: str) -> None: ...
 
     async def read_sampling(self, driver_id: str) -> DeviceSampling: ...
+
+    async def read_service_areas(self) -> list[ServiceArea]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +133,8 @@ class DriverQueries:
         report, is_delivered, set_at, demand = row
         policy = _decode_sampling(report) if report else SamplingPolicy()
         return DeviceSampling(policy, set_at, bool(is_delivered), demand)
+
+    async def read_service_areas(self) -> list[ServiceArea]:
+        """Read every service area, by name."""
+        rows = await fetch_all(self.pool, query("read_cities", SQL_FILE))
+        return [ServiceArea(*row) for row in rows]

@@ -20,6 +20,8 @@ const json = (method, body) => ({
 });
 
 function showTabs() {
+  const zones = Intl.supportedValuesOf("timeZone");
+  $("zones").replaceChildren(...zones.map((value) => el("option", { value })));
   const tabs = RESOURCES.map((one) =>
     el("button", { type: "button", role: "tab", id: `tab-${one.list}`, "aria-controls": "panel", onclick: () => choose(one) }, one.title),
   );

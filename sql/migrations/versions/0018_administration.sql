@@ -153,10 +153,68 @@ CREATE OR REPLACE FUNCTION register_service_area_v1(
 RETURNS void LANGUAGE sql
 SET search_path = doorstep, public, pg_temp
 AS $$
-    INSERT INTO service_area VALUES (of_name, west, south, east, north)
+    INSERT INTO service_area (name, west, south, east, north)
+    VALUES (of_name, west, south, east, north)
     ON CONFLICT (name) DO UPDATE SET west = EXCLUDED.west, south = EXCLUDED.south,
         east = EXCLUDED.east, north = EXCLUDED.north
         WHERE service_area.changed_at IS NULL
+$$;
+
+CREATE OR REPLACE FUNCTION register_city_v1(
+    of_name text, west float8, south float8, east float8, north float8, of_time_zone text,
+    files_made_at timestamptz,
+    restaurant_ids int[], names text[], lon_degs float8[], lat_degs float8[]
+)
+RETURNS bool LANGUAGE plpgsql
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    INSERT INTO service_area AS a (name, west, south, east, north, time_zone, made_at)
+    VALUES (of_name, west, south, east, north, of_time_zone, files_made_at)
+    ON CONFLICT (name) DO UPDATE SET (west, south, east, north, time_zone, made_at) = (
+        SELECT c.*, EXCLUDED.made_at FROM (
+            SELECT EXCLUDED.west, EXCLUDED.south, EXCLUDED.east, EXCLUDED.north, EXCLUDED.time_zone
+            WHERE a.changed_at IS NULL
+            UNION ALL SELECT a.west, a.south, a.east, a.north, a.time_zone
+            WHERE a.changed_at IS NOT NULL
+        ) c
+    )
+    WHERE a.made_at IS NULL OR a.made_at < EXCLUDED.made_at;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO restaurant AS r (restaurant_id, name, lon_deg, lat_deg, city)
+    SELECT n.restaurant_id, n.name, n.lon_deg, n.lat_deg, of_name
+    FROM unnest(restaurant_ids, names, lon_degs, lat_degs)
+        AS n (restaurant_id, name, lon_deg, lat_deg)
+    ON CONFLICT (restaurant_id) DO UPDATE SET name = EXCLUDED.name,
+        lon_deg = EXCLUDED.lon_deg, lat_deg = EXCLUDED.lat_deg, city = EXCLUDED.city
+    WHERE r.changed_at IS NULL AND (r.city IS NULL OR r.city = of_name);  -- never another city's
+    DELETE FROM restaurant r
+    WHERE r.city = of_name AND r.restaurant_id >= 1000000000 AND r.changed_at IS NULL
+        AND r.restaurant_id <> ALL (restaurant_ids)
+        AND NOT EXISTS (SELECT FROM orders o WHERE o.restaurant_id = r.restaurant_id);
+    UPDATE restaurant r SET city = of_name  -- staff's own
+    WHERE r.city IS NULL AND is_in_box(r.lon_deg, r.lat_deg, west, south, east, north);
+    RETURN true;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION restaurant__find_city()
+RETURNS trigger LANGUAGE plpgsql
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    NEW.city := (
+        SELECT a.name FROM service_area a
+        WHERE a.retired_at IS NULL
+            AND is_in_box(NEW.lon_deg, NEW.lat_deg, a.west, a.south, a.east, a.north)
+        ORDER BY (a.north - a.south) * (a.east - a.west + CASE WHEN a.west > a.east THEN 360
+            ELSE 0 END), a.name
+        LIMIT 1
+    );
+    RETURN NEW;
+END
 $$;
 
 CREATE OR REPLACE FUNCTION retention__expire(of_kind text, at_most int, as_of timestamptz)
@@ -331,7 +389,8 @@ BEGIN
     UPDATE restaurant r SET name = changed.name, lon_deg = changed.lon_deg,
         lat_deg = changed.lat_deg, address = changed.address, phone = changed.phone,
         opening_hours = changed.opening_hours, preparation_s = changed.preparation_s,
-        changed_at = clock_timestamp()
+        changed_at = clock_timestamp(),
+        city = CASE WHEN (r.lon_deg, r.lat_deg) = (changed.lon_deg, changed.lat_deg) THEN r.city END
     WHERE r.restaurant_id = of_restaurant_id;
     PERFORM administration__record_audit(
         by_who, 'restaurant.change', of_restaurant_id::text, "values");
@@ -366,18 +425,27 @@ AS $$
 DECLARE
     created service_area := jsonb_populate_record(NULL::service_area, "values");
 BEGIN
-    INSERT INTO service_area AS a (name, west, south, east, north, changed_at)
+    INSERT INTO service_area AS a (name, west, south, east, north, time_zone, changed_at)
     VALUES (created.name, created.west, created.south, created.east, created.north,
-        clock_timestamp())
+        coalesce(created.time_zone, 'UTC'), clock_timestamp())
     ON CONFLICT (name) DO UPDATE SET west = EXCLUDED.west, south = EXCLUDED.south,
-        east = EXCLUDED.east, north = EXCLUDED.north, changed_at = EXCLUDED.changed_at,
-        retired_at = NULL
+        east = EXCLUDED.east, north = EXCLUDED.north, time_zone = EXCLUDED.time_zone,
+        changed_at = EXCLUDED.changed_at, retired_at = NULL
     WHERE a.retired_at IS NOT NULL;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the name % is taken', created.name USING ERRCODE = 'DS041';
     END IF;
+    PERFORM service_area__find_restaurants(created.name);
     PERFORM administration__record_audit(by_who, 'service_area.create', created.name, "values");
 END
+$$;
+
+-- Restaurants of no city, and in this area, belong to it.
+CREATE FUNCTION service_area__find_restaurants(of_name text)
+RETURNS void LANGUAGE sql AS $$
+    UPDATE restaurant r SET city = a.name FROM service_area a
+    WHERE a.name = of_name AND r.city IS NULL
+        AND is_in_box(r.lon_deg, r.lat_deg, a.west, a.south, a.east, a.north)
 $$;
 
 -- Raises DS043 for an unknown area, DS040 for a retired one.
@@ -396,8 +464,9 @@ BEGIN
     END IF;
     changed := jsonb_populate_record(changed, "values");
     UPDATE service_area a SET west = changed.west, south = changed.south, east = changed.east,
-        north = changed.north, changed_at = clock_timestamp()
+        north = changed.north, time_zone = changed.time_zone, changed_at = clock_timestamp()
     WHERE a.name = of_name;
+    PERFORM service_area__find_restaurants(of_name);
     PERFORM administration__record_audit(by_who, 'service_area.change', of_name, "values");
 END
 $$;
@@ -499,12 +568,13 @@ $$;
 REVOKE EXECUTE ON FUNCTION
     opening_hours__are_valid, driver_command__refuse_removed, administration__record_audit,
     change_driver_v1, create_restaurant_v1, change_restaurant_v1, retire_restaurant_v1,
-    create_service_area_v1, change_service_area_v1, retire_service_area_v1, replace_policy_v1,
-    policy__lock, retire_policy_v1, set_default_policy_v1
+    create_service_area_v1, service_area__find_restaurants, change_service_area_v1,
+    retire_service_area_v1, replace_policy_v1, policy__lock, retire_policy_v1,
+    set_default_policy_v1
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     change_driver_v1, create_restaurant_v1, change_restaurant_v1, retire_restaurant_v1,
     create_service_area_v1, change_service_area_v1, retire_service_area_v1, replace_policy_v1,
     retire_policy_v1, set_default_policy_v1
 TO tracking_api;
-GRANT SELECT ON service_area, policy_status TO tracking_api;
+GRANT SELECT ON policy_status TO tracking_api;

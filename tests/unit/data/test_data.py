@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 import data
+from data.cities import bundled_city
 
 
 @pytest.mark.parametrize(
     "find",
     [
-        data.firenze_tiles,
-        data.firenze_road_nodes,
-        data.firenze_road_edges,
-        data.firenze_food_places,
-        data.firenze_buildings,
+        lambda: bundled_city().tiles,
+        lambda: bundled_city().road_nodes,
+        lambda: bundled_city().road_edges,
+        lambda: bundled_city().restaurants,
+        lambda: bundled_city().buildings,
         data.french_cities,
         data.world_backdrop,
         data.meal_delivery_calibration,

@@ -26,7 +26,7 @@ from doorstep.store.records import Order, Token
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
-from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver
+from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, ServiceArea
 from tracking_api.history.fixes import HistoricFix
 from tracking_api.history.queries import Replay
 from tracking_api.orders.queries import OrderKey
@@ -70,9 +70,17 @@ ROWS: dict[str, dict[str, Any]] = {
         "phone": None,
         "opening_hours": None,
         "preparation_s": None,
+        "city": None,
         "retired_at": None,
     },
-    "area": {"west": 11.1, "south": 43.7, "east": 11.4, "north": 43.9, "retired_at": None},
+    "area": {
+        "west": 11.1,
+        "south": 43.7,
+        "east": 11.4,
+        "north": 43.9,
+        "time_zone": "UTC",
+        "retired_at": None,
+    },
     "policy": {
         **dict.fromkeys((*_RADII, *_TIMES, *_OTHERS), 1.0),
         "name": "default",
@@ -356,6 +364,9 @@ class MemoryStore:
 
     async def read_tile(self, z: int, x: int, y: int, filters: Any, limit: int) -> bytes:
         return b""
+
+    async def read_service_areas(self) -> list[ServiceArea]:
+        return [ServiceArea("suva", 178.3, -18.3, -179.9, -18.0, "Pacific/Fiji")]
 
     async def is_available(self) -> bool:
         return not self.away

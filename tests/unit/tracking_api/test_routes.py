@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from data import BUNDLED_CITY
 from doorstep.credentials import token_sha256
 from tests.unit.tracking_api.memory_store import (
     CUSTOMER,
@@ -334,7 +335,7 @@ async def test_every_route__database_unavailable__is_503_with_retry_after(http, 
 
 
 async def test_every_answer__carries_security_headers(http):
-    for path in ("/fleet", f"/track/{ORDER_ID}", "/nowhere", "/tiles/firenze.pmtiles"):
+    for path in ("/fleet", f"/track/{ORDER_ID}", "/nowhere", f"/tiles/{BUNDLED_CITY}.pmtiles"):
         headers = (await http.get(path)).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -344,7 +345,7 @@ async def test_every_answer__carries_security_headers(http):
 
 
 async def test_tiles__a_range__is_206_and_the_archive(http):
-    answer = await http.get("/tiles/firenze.pmtiles", headers={"Range": "bytes=0-6"})
+    answer = await http.get(f"/tiles/{BUNDLED_CITY}.pmtiles", headers={"Range": "bytes=0-6"})
     assert (answer.status_code, answer.content) == (206, b"PMTiles")
 
 

@@ -1,4 +1,5 @@
 // The form in which a row is added or changed. A change sends the changed fields only.
+import { getJson } from "../api.js";
 import { el } from "../labels.js";
 import { loadMapStyle } from "../map-style.js";
 import { hoursField, readHours } from "./hours.js";
@@ -60,15 +61,15 @@ export class Editor {
     $("draw").hidden = place !== "box";
     $("map-help").textContent = "";
     try {
-      const [{ PointMap, BoxMap }] = await Promise.all([import("./place-map.js"), loadMapStyle()]);
+      const [{ PointMap, BoxMap }, { cities }] = await Promise.all([import("./place-map.js"), getJson("/cities"), loadMapStyle()]);
       if (opening !== this.#opening) return;
       const fill = (values) => {
         for (const [name, value] of Object.entries(values)) this.#input(name).value = value;
       };
       this.#map =
         place === "point"
-          ? new PointMap((lat, lon) => fill({ lat_deg: lat, lon_deg: lon }))
-          : new BoxMap(fill, () => this.#setDrawing(false));
+          ? new PointMap(cities, (lat, lon) => fill({ lat_deg: lat, lon_deg: lon }))
+          : new BoxMap(cities, fill, () => this.#setDrawing(false));
       this.#map.show(this.#places());
       $("map-help").textContent =
         place === "point"

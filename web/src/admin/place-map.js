@@ -1,16 +1,45 @@
 // The map of a form: a restaurant's draggable marker, or the box of an area, drawn by dragging.
 import { el } from "../labels.js";
+import { unwrapped } from "../fleet/boxes.js";
 import { BaseMap, featureCollection, Marker, NavigationControl } from "../map.js";
 import { loadOutline, outlineLayers } from "../outline.js";
 
 const COLOUR = "#2f6fed";
 const PAD = { padding: 30, animate: false, maxZoom: 16 };
 
-function baseMap(overlay) {
+/** A map of the city around a place, or of the first one. */
+class PlaceMap {
+  #city;
+
+  constructor(cities, overlay) {
+    this.cities = cities.filter(({ map_url: url }) => url);
+    [this.#city] = this.cities;
+    this.base = baseMap(this.#city ?? cities[0], overlay);
+  }
+
+  /** Draw the streets around a place. */
+  showStreetsAt(lon, lat) {
+    const isAround = ({ bounds }) => {
+      const [west, south, east, north] = unwrapped(bounds);
+      return lat >= south && lat <= north && [lon, lon + 360].some((one) => one >= west && one <= east);
+    };
+    const found = this.cities.find(isAround);
+    if (!found || found === this.#city) return;
+    this.#city = found;
+    this.base.setCity(found.name);
+  }
+
+  remove() {
+    this.base.map.remove();
+  }
+}
+
+function baseMap(city, overlay) {
   const base = new BaseMap(
     "map",
+    city?.map_url && city.name,
     (theme) => ({ sources: ["outline", "box"], layers: [...outlineLayers(theme), ...overlay] }),
-    { maxBounds: undefined, attributionControl: { compact: true } },
+    { center: city?.centre ?? [0, 30], zoom: city ? 12 : 2, attributionControl: { compact: true } },
   );
   base.map.addControl(new NavigationControl({ showCompass: false }), "top-right");
   loadOutline(base);
@@ -18,9 +47,9 @@ function baseMap(overlay) {
 }
 
 /** A place: `onMove(lat, lon)` when the marker was dragged, or the map was clicked. */
-export class PointMap {
-  constructor(onMove) {
-    this.base = baseMap([]);
+export class PointMap extends PlaceMap {
+  constructor(cities, onMove) {
+    super(cities, []);
     const { map } = this.base;
     this.marker = new Marker({ element: el("div", { class: "pin" }), draggable: true, anchor: "bottom" });
     this.marker.on("dragend", () => this.#report(onMove));
@@ -39,21 +68,18 @@ export class PointMap {
   show({ lat_deg: lat, lon_deg: lon }) {
     if (!Number.isFinite(lat) || !Number.isFinite(lon) || Math.abs(lat) > 90) return this.marker.remove();
     const { map } = this.base;
+    this.showStreetsAt(lon, lat);
     this.marker.setLngLat([lon, lat]).addTo(map);
     if (!map.getBounds().contains([lon, lat])) map.jumpTo({ center: [lon, lat], zoom: 15 });
-  }
-
-  remove() {
-    this.base.map.remove();
   }
 }
 
 /** A box: `onDraw({west, south, east, north})` when it was drawn. */
-export class BoxMap {
+export class BoxMap extends PlaceMap {
   #from = null;
 
-  constructor(onDraw, onEnd) {
-    this.base = baseMap([
+  constructor(cities, onDraw, onEnd) {
+    super(cities, [
       { id: "box-fill", type: "fill", source: "box", paint: { "fill-color": COLOUR, "fill-opacity": 0.15 } },
       { id: "box-line", type: "line", source: "box", paint: { "line-color": COLOUR, "line-width": 2 } },
     ]);
@@ -84,12 +110,11 @@ export class BoxMap {
   #drag({ lng, lat }) {
     const from = this.#from;
     const round = (value) => Number(value.toFixed(5));
-    const box = {
-      west: round(Math.min(from.lng, lng)), south: round(Math.min(from.lat, lat)),
-      east: round(Math.max(from.lng, lng)), north: round(Math.max(from.lat, lat)),
-    };
-    this.#draw(box);
-    this.onDraw(box);
+    const wrap = (value) => round(((((value + 180) % 360) + 360) % 360) - 180);
+    const [west, east] = [Math.min(from.lng, lng), Math.max(from.lng, lng)];
+    const [south, north] = [round(Math.min(from.lat, lat)), round(Math.max(from.lat, lat))];
+    this.#draw([west, south, east, north]);
+    this.onDraw({ west: wrap(west), south, east: wrap(east), north });
   }
 
   #end() {
@@ -100,17 +125,15 @@ export class BoxMap {
 
   show(box) {
     const sides = [box.west, box.south, box.east, box.north];
-    if (!sides.every(Number.isFinite)) return;
-    this.#draw(box);
-    this.base.map.fitBounds(sides, PAD);
+    if (!sides.every(Number.isFinite) || Math.abs(box.south) > 90 || Math.abs(box.north) > 90) return;
+    const drawn = unwrapped(sides);
+    this.showStreetsAt((drawn[0] + drawn[2]) / 2, (drawn[1] + drawn[3]) / 2);
+    this.#draw(drawn);
+    this.base.map.fitBounds(drawn, PAD);
   }
 
-  #draw({ west, south, east, north }) {
+  #draw([west, south, east, north]) {
     const ring = [[west, south], [east, south], [east, north], [west, north], [west, south]];
     this.base.show("box", featureCollection([{ type: "Feature", properties: {}, geometry: { type: "Polygon", coordinates: [ring] } }]));
-  }
-
-  remove() {
-    this.base.map.remove();
   }
 }

@@ -34,7 +34,7 @@ export const RESOURCES = [
     place: "point",
     columns: [
       ["Name", (row) => row.name], ["Address", (row) => row.address ?? ""],
-      ["Phone", (row) => row.phone ?? ""], ["Open", (row) => hours(row.opening_hours)],
+      ["Phone", (row) => row.phone ?? ""], ["Open", (row) => hours(row.opening_hours)], ["Area", (row) => row.city ?? ""],
       ["Preparation", (row) => clock(row.preparation_s), true], ["Id", (row) => row.restaurant_id, true],
     ],
     fields: [
@@ -49,11 +49,12 @@ export const RESOURCES = [
   },
   {
     path: "/service-areas", list: "service_areas", key: "name", title: "Areas", noun: "service area",
-    about: "Boxes in which positions are expected. A position outside all of them, and inside one with latitude and longitude swapped, is quarantined.",
+    about: "Boxes in which positions are expected; a box across ±180° has its west above its east. A position outside all of them, and inside one with latitude and longitude swapped, is quarantined.",
     place: "box",
     columns: [
       ["Name", (row) => row.name],
       ...["west", "south", "east", "north"].map((side) => [side[0].toUpperCase() + side.slice(1), (row) => degrees(row[side]), true]),
+      ["Time zone", (row) => row.time_zone],
     ],
     fields: [
       { name: "name", label: "Name (letters, digits, _ and -; cannot change)", isRequired: true, isNewOnly: true, maxlength: 64, pattern: "[A-Za-z0-9_\\-]{1,64}" },
@@ -61,6 +62,7 @@ export const RESOURCES = [
       { name: "south", label: "South (degrees)", ...DEGREES, min: -90, max: 90 },
       { name: "east", label: "East (degrees)", ...DEGREES, min: -180, max: 180 },
       { name: "north", label: "North (degrees)", ...DEGREES, min: -90, max: 90 },
+      { name: "time_zone", label: "Time zone, such as Europe/Rome", maxlength: 64, isKeptIfEmpty: true, list: "zones" },
     ],
   },
   {
