@@ -110,7 +110,7 @@ def test_candidates__a_fix_between_two_streets__returns_both_and_no_third(square
     assert square.candidates_within(200, -110, 100.0, blur_m=12.0) == []
 
 
-def test_firenze__random_routes__cost_the_sum_of_their_edges():
+def test_bundled_city__random_routes__cost_the_sum_of_their_edges():
     streets = load_streets(bundled_city())
     roads, rng = RoadGraph(streets), random.Random(1)
     edge_s = seconds(roads)
@@ -126,7 +126,7 @@ def test_firenze__random_routes__cost_the_sum_of_their_edges():
         assert metres == pytest.approx(sum(segment.length_m for segment in route))
 
 
-def test_nearest_within__random_points_of_firenze__is_no_farther_than_any_segment():
+def test_nearest_within__random_points_of_a_city__is_no_farther_than_any_segment():
     streets, rng = load_streets(bundled_city()), random.Random(2)
     segments = np.array(
         [pair for one in streets.streets for pair in itertools.pairwise(one.points)]

@@ -22,7 +22,7 @@ from simulators.tracks.reading import NO_TRACK
 from tests.track_files import write
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "gps"
-SAMPLE = Path(__file__).resolve().parents[3] / "simulators/tracks/firenze_delivery.gpx"
+SAMPLE = Path(__file__).resolve().parents[3] / "simulators/tracks/delivery.gpx"
 
 GPX = """<?xml version="1.0"?>
 <gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>

@@ -366,6 +366,8 @@ class MemoryStore:
         return b""
 
     async def read_service_areas(self) -> list[ServiceArea]:
+        if self.away:
+            raise StoreUnavailable
         return [ServiceArea("suva", 178.3, -18.3, -179.9, -18.0, "Pacific/Fiji")]
 
     async def is_available(self) -> bool:
