@@ -59,6 +59,9 @@ def build_city(
 
 
 def _put_in_place(part: Path, folder: Path) -> None:
+    part.chmod(0o755)  # services of another user read it
+    for file in part.iterdir():
+        file.chmod(0o644)
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -152,7 +155,7 @@ def _describe(name: str, osm_file: Path, extract: Extract, bounds: Bounds, folde
         "time_zone": tzfpy.get_tz(*centre) or "UTC",
         "source": osm_file.name,
         "replicated_at": extract.replicated_at,
-        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "made_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "attribution": OSM_ATTRIBUTION,
     }
     text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"

@@ -55,7 +55,7 @@ def parse_bounds(text: str) -> Bounds:
 
 def city(stack: Stack, options: argparse.Namespace) -> int:
     """Run an action."""
-    cities_dir = stack.settings.cities_dir.absolute()
+    cities_dir = stack.settings.cities_root
     match options.action:
         case "add" | "update":
             return _make(stack, options, cities_dir)

@@ -41,7 +41,7 @@ POLL_S = 0.25
 
 def run_demo(stack: Stack, arguments: argparse.Namespace) -> int:
     """Run the demo; the return value is the exit status: 0 if journals and database agree."""
-    options = DemoOptions.of(arguments, stack.settings.cities_dir)
+    options = DemoOptions.of(arguments, stack.settings.cities_root)
     with only_demo(stack.paths):
         if not stack.is_up():
             stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
@@ -187,6 +187,8 @@ def _print_addresses(stack: Stack, options: DemoOptions) -> None:
     fleet_page = f"/fleet?city={options.city.name}"
     print_line(f"  map of the fleet  {stack.public_url}/sign-in?next={fleet_page}#{token}")
     print_line(f"  series            {stack.public_url}/series")
+    if addresses.prometheus is not None:
+        print_line(f"  dashboards        {stack.public_url}/observe")
     print_line(f"  tracking_api      http://{addresses.tracking_api_internal}/docs")
     print_line(f"  driver_api        http://{addresses.driver_api_internal}/docs")
     print_line(f"  MQTT              {addresses.mqtt_tls_url or addresses.mqtt_url}")

@@ -4,6 +4,7 @@
 .doorstep/compose/      mode 0700
 ├── fleet.key           the password and token of each device derive from it
 ├── staff.token         the staff token of both APIs
+├── lib/                empty; the agent for Kafka's figures goes here
 └── tls/                empty; server.crt and server.key of your own go here
 .doorstep/cities/       of ./run city
 
@@ -56,6 +57,7 @@ def make_secrets(project: Path) -> list[Path]:
     folder.chmod(0o700)
     (folder / "tls").mkdir(exist_ok=True)
     (project / CITIES).mkdir(exist_ok=True)
+    (folder / "lib").mkdir(exist_ok=True)
     for name, text in (
         ("fleet.key", encode_fleet_key(new_fleet_key())),
         ("staff.token", new_staff_token() + "\n"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from doorstep.settings import ServiceSettings
 
@@ -19,7 +19,7 @@ class StackSettings(ServiceSettings):
 
     doorstep_home: Path = PROJECT / ".doorstep" / "stack"
     doorstep_tools: Path = PROJECT / ".doorstep"
-    cities_dir: Path = PROJECT / ".doorstep" / "cities"
+    cities_dir: Path | None = None  # beside doorstep_home
 
     # The bind address for devices, customers and staff: Mosquitto, driver_api, tracking_api.
     doorstep_bind: str = "127.0.0.1"
@@ -48,6 +48,15 @@ class StackSettings(ServiceSettings):
     driver_events_port: Port = 8004
     backup_port: Port = 8005
 
+    # Monitoring, always on loopback: Prometheus, Alertmanager and the exporters.
+    doorstep_observe: bool = False
+    prometheus_port: Port = 9090
+    alertmanager_port: Port = 9093
+    node_exporter_port: Port = 9100
+    postgres_exporter_port: Port = 9187
+    kafka_exporter_port: Port = 9404
+    alert_webhook_url: SecretStr | None = None
+
     # The start of customers' links, if it differs from tracking_api's own address.
     tracking_api_public_url: str | None = None
 
@@ -58,6 +67,11 @@ class StackSettings(ServiceSettings):
     backup_keep_full: Annotated[int, Field(ge=1)] = 2
 
     kafka_heap_opts: str = "-Xms256m -Xmx512m"
+
+    @property
+    def cities_root(self) -> Path:
+        """The folder of the folders of cities."""
+        return (self.cities_dir or self.doorstep_home.parent / "cities").absolute()
 
 
 # StackSettings(**FREE_PORTS) listens on free ports only: for stacks of tests and benchmarks.

@@ -214,8 +214,6 @@ BEGIN
     WHERE r.city = of_name AND r.restaurant_id >= 1000000000 AND r.changed_at IS NULL
         AND r.restaurant_id <> ALL (restaurant_ids)
         AND NOT EXISTS (SELECT FROM orders o WHERE o.restaurant_id = r.restaurant_id);
-    UPDATE restaurant r SET city = of_name  -- staff's own
-    WHERE r.city IS NULL AND is_in_box(r.lon_deg, r.lat_deg, west, south, east, north);
     RETURN true;
 END
 $$;
@@ -262,6 +260,22 @@ END
 $$;
 CREATE TRIGGER _500_find_city BEFORE INSERT OR UPDATE OF lon_deg, lat_deg ON restaurant
 FOR EACH ROW WHEN (NEW.city IS NULL) EXECUTE FUNCTION restaurant__find_city();
+
+-- A new or larger area takes the restaurants in it that have no city.
+CREATE FUNCTION service_area__take_restaurants()
+RETURNS trigger LANGUAGE plpgsql
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    UPDATE restaurant r SET city = NEW.name
+    WHERE r.city IS NULL AND is_in_box(
+        r.lon_deg, r.lat_deg, NEW.west, NEW.south, NEW.east, NEW.north
+    );
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER _500_take_restaurants AFTER INSERT OR UPDATE ON service_area
+FOR EACH ROW WHEN (NEW.retired_at IS NULL) EXECUTE FUNCTION service_area__take_restaurants();
 
 -- Registers the launcher's own token, as an admin of this name. A token that was revoked stays
 -- revoked; a new one replaces the older ones.

@@ -127,17 +127,8 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the name % is taken', created.name USING ERRCODE = 'DS041';
     END IF;
-    PERFORM service_area__find_restaurants(created.name);
     PERFORM administration__record_audit(by_who, 'service_area.create', created.name, "values");
 END
-$$;
-
--- Restaurants of no city, and in this area, belong to it.
-CREATE FUNCTION service_area__find_restaurants(of_name text)
-RETURNS void LANGUAGE sql AS $$
-    UPDATE restaurant r SET city = a.name FROM service_area a
-    WHERE a.name = of_name AND r.city IS NULL
-        AND is_in_box(r.lon_deg, r.lat_deg, a.west, a.south, a.east, a.north)
 $$;
 
 -- Raises DS043 for an unknown area, DS040 for a retired one.
@@ -158,7 +149,6 @@ BEGIN
     UPDATE service_area a SET west = changed.west, south = changed.south, east = changed.east,
         north = changed.north, time_zone = changed.time_zone, changed_at = clock_timestamp()
     WHERE a.name = of_name;
-    PERFORM service_area__find_restaurants(of_name);
     PERFORM administration__record_audit(by_who, 'service_area.change', of_name, "values");
 END
 $$;

@@ -126,6 +126,13 @@ def test_restaurant__without_a_city__belongs_to_the_smallest_around_it(fleet: Fl
     ]  # fmt: skip
 
 
+def test_service_area__drawn_later__takes_the_restaurants_without_a_city(fleet: Fleet) -> None:
+    admin.register_restaurants(fleet.conn, [admin.NewRestaurant(4, "In none", 2.35, 48.86)])
+    assert city_of(fleet, 4) is None
+    admin.register_service_area(fleet.conn, "paris", west=2.2, south=48.8, east=2.5, north=48.9)
+    assert [city_of(fleet, one) for one in (1, 4)] == [BUNDLED_CITY, "paris"]
+
+
 def test_register_city__the_same_files_again__keep_what_staff_changed(fiji: Fleet) -> None:
     fiji.run("UPDATE restaurant SET name = 'Staff' WHERE restaurant_id = 1000000001")
     assert not admin.register_city(fiji.conn, TAVEUNI)

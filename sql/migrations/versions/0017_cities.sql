@@ -660,8 +660,6 @@ BEGIN
     WHERE r.city = of_name AND r.restaurant_id >= 1000000000
         AND r.restaurant_id <> ALL (restaurant_ids)
         AND NOT EXISTS (SELECT FROM orders o WHERE o.restaurant_id = r.restaurant_id);
-    UPDATE restaurant r SET city = of_name  -- staff's own
-    WHERE r.city IS NULL AND is_in_box(r.lon_deg, r.lat_deg, west, south, east, north);
     RETURN true;
 END
 $$;
@@ -706,8 +704,25 @@ BEGIN
 END
 $$;
 
+-- A new or larger area takes the restaurants in it that have no city.
+CREATE FUNCTION service_area__take_restaurants()
+RETURNS trigger LANGUAGE plpgsql
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    UPDATE restaurant r SET city = NEW.name
+    WHERE r.city IS NULL AND is_in_box(
+        r.lon_deg, r.lat_deg, NEW.west, NEW.south, NEW.east, NEW.north
+    );
+    RETURN NULL;
+END
+$$;
+
 CREATE TRIGGER _500_find_city BEFORE INSERT OR UPDATE OF lon_deg, lat_deg ON restaurant
 FOR EACH ROW WHEN (NEW.city IS NULL) EXECUTE FUNCTION restaurant__find_city();
+
+CREATE TRIGGER _500_take_restaurants AFTER INSERT OR UPDATE ON service_area
+FOR EACH ROW EXECUTE FUNCTION service_area__take_restaurants();
 
 -- Restaurants of the areas that are registered, the smallest one first.
 UPDATE restaurant SET city = (
@@ -719,6 +734,6 @@ UPDATE restaurant SET city = (
 );
 
 REVOKE EXECUTE ON FUNCTION is_in_box, service_area__is_swapped, register_city_v1, remove_city_v1,
-    restaurant__find_city FROM PUBLIC;
+    restaurant__find_city, service_area__take_restaurants FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION is_in_box TO tracking_api;
 GRANT SELECT ON service_area TO tracking_api;

@@ -194,8 +194,6 @@ BEGIN
     WHERE r.city = of_name AND r.restaurant_id >= 1000000000 AND r.changed_at IS NULL
         AND r.restaurant_id <> ALL (restaurant_ids)
         AND NOT EXISTS (SELECT FROM orders o WHERE o.restaurant_id = r.restaurant_id);
-    UPDATE restaurant r SET city = of_name  -- staff's own
-    WHERE r.city IS NULL AND is_in_box(r.lon_deg, r.lat_deg, west, south, east, north);
     RETURN true;
 END
 $$;
@@ -295,6 +293,10 @@ BEGIN
     RETURN expired_count;
 END
 $$;
+
+DROP TRIGGER _500_take_restaurants ON service_area;
+CREATE TRIGGER _500_take_restaurants AFTER INSERT OR UPDATE ON service_area
+FOR EACH ROW WHEN (NEW.retired_at IS NULL) EXECUTE FUNCTION service_area__take_restaurants();
 
 CREATE FUNCTION driver_command__refuse_removed()
 RETURNS trigger LANGUAGE plpgsql AS $$
@@ -435,17 +437,8 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'the name % is taken', created.name USING ERRCODE = 'DS041';
     END IF;
-    PERFORM service_area__find_restaurants(created.name);
     PERFORM administration__record_audit(by_who, 'service_area.create', created.name, "values");
 END
-$$;
-
--- Restaurants of no city, and in this area, belong to it.
-CREATE FUNCTION service_area__find_restaurants(of_name text)
-RETURNS void LANGUAGE sql AS $$
-    UPDATE restaurant r SET city = a.name FROM service_area a
-    WHERE a.name = of_name AND r.city IS NULL
-        AND is_in_box(r.lon_deg, r.lat_deg, a.west, a.south, a.east, a.north)
 $$;
 
 -- Raises DS043 for an unknown area, DS040 for a retired one.
@@ -466,7 +459,6 @@ BEGIN
     UPDATE service_area a SET west = changed.west, south = changed.south, east = changed.east,
         north = changed.north, time_zone = changed.time_zone, changed_at = clock_timestamp()
     WHERE a.name = of_name;
-    PERFORM service_area__find_restaurants(of_name);
     PERFORM administration__record_audit(by_who, 'service_area.change', of_name, "values");
 END
 $$;
@@ -568,9 +560,8 @@ $$;
 REVOKE EXECUTE ON FUNCTION
     opening_hours__are_valid, driver_command__refuse_removed, administration__record_audit,
     change_driver_v1, create_restaurant_v1, change_restaurant_v1, retire_restaurant_v1,
-    create_service_area_v1, service_area__find_restaurants, change_service_area_v1,
-    retire_service_area_v1, replace_policy_v1, policy__lock, retire_policy_v1,
-    set_default_policy_v1
+    create_service_area_v1, change_service_area_v1, retire_service_area_v1, replace_policy_v1,
+    policy__lock, retire_policy_v1, set_default_policy_v1
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     change_driver_v1, create_restaurant_v1, change_restaurant_v1, retire_restaurant_v1,
