@@ -11,7 +11,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
