@@ -41,7 +41,7 @@ import psycopg
 
 from bench.fleet_database import HEIGHT_DEG, SOUTH, WEST, WIDTH_DEG, running_database
 from bench.growth import FILL, GrowthDatabase
-from bench.measure import Measurements, percentiles
+from bench.measure import Measurements, percentiles, spread
 from bench.naive_reads import VARIANTS
 from bench.process_cpu import cpu_s
 from doorstep.credentials import token_sha256
@@ -196,11 +196,13 @@ async def measure(
         await asyncio.sleep(1)
     parts: dict[str, Any] = {}
     took_ms: dict[str, dict[str, list[float]]] = {}
+    database: dict[str, dict[str, list[float]]] = {}
     for name in READS:
         measurements = Measurements(
             f"reads: {name}", "µs of CPU per request", [one.variant for one in apis]
         )
         took_ms[name] = {one.variant: [] for one in apis}
+        database[name] = {one.variant: [] for one in apis}
         for run in range(options.runs + 1):
             growth_database.refresh_presence()  # every driver has a current fix
             await settle(name, apis, growth_database)
@@ -208,18 +210,31 @@ async def measure(
                 requests = requests_of(
                     name, api, growth_database, options.requests if run else WARM_UP, run
                 )
-                before = cpu_s(api.pid) + cpu_s(postgres)
+                before = cpu_s(api.pid), cpu_s(postgres)
                 took = await send(api, requests)
-                cost_s = cpu_s(api.pid) + cpu_s(postgres) - before
+                api_us, database_us = (
+                    (cpu_s(pid) - one) / len(requests) * 1e6
+                    for pid, one in zip((api.pid, postgres), before, strict=True)
+                )
                 if run:
-                    measurements.add(api.variant, cost_s / len(requests) * 1e6)
+                    measurements.add(api.variant, api_us + database_us)
+                    database[name][api.variant].append(database_us)
                     took_ms[name][api.variant] += took
         parts[name] = measurements.part()
     ms = {
         name: {variant: percentiles(took) for variant, took in of_way.items()}
         for name, of_way in took_ms.items()
     }
-    return {"unit": "µs of CPU per request", "runs": options.runs, "parts": parts, "ms": ms}
+    return {
+        "unit": "µs of CPU per request",
+        "runs": options.runs,
+        "parts": parts,
+        "of which PostgreSQL": {
+            name: {variant: spread(of_variant) for variant, of_variant in of_read.items()}
+            for name, of_read in database.items()
+        },
+        "ms": ms,
+    }
 
 
 async def settle(name: str, apis: Sequence[Api], growth_database: GrowthDatabase) -> None:
