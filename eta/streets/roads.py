@@ -177,7 +177,7 @@ class ShortestPathTree:
         return [first] if node is None else [first, *self._from_node(node)]
 
     def sums_from_nodes(self, *edge_values: Floats) -> list[Floats]:
-        """Per node, each of these values per edge, summed along the fastest route; else infinite."""
+        """Per node, sums of values per edge along the fastest route; infinite without one."""
         # Only nodes with a route; the last place stands for the goal, where every sum is 0.
         nodes = np.flatnonzero(np.isfinite(self.remaining_s))
         goal = len(nodes)

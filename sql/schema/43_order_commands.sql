@@ -316,7 +316,7 @@ $$;
 
 -- Returns available drivers with a recent position, nearest first. Searches a block of cells around
 -- the place, and enlarges it until it holds enough drivers. A driver counts only if no nearer one
--- can be outside the block. The first block has 2 x 2 cells, because a cell may hold thousands.
+-- can be outside the block. The first block is one cell, because a cell may hold thousands.
 CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
 RETURNS TABLE (
     driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
@@ -332,9 +332,12 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    reach int;  -- cells of 0.01 degrees from `south` and `west` to each edge of the block
-    south CONSTANT int := round(from_lat_deg * 100);  -- the grid line nearest to the place
-    west CONSTANT int := round(from_lon_deg * 100);
+    reach int;  -- cells of 0.005 degrees from the grid lines nearest to the place to each edge of
+                -- the block; 0 is the place's cell alone
+    south int;  -- the first row of the block, and its last one; then its columns
+    north int;
+    west int;
+    east int;
     rows_deg float8;  -- from the place to the nearer edge of the block, north or south
     columns_deg float8;  -- east or west
     safe_m float8;
@@ -344,20 +347,26 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT l FROM limits;
     recent_at := clock_timestamp() - make_interval(secs => l.nearest_max_age_s);
-    FOREACH reach IN ARRAY ARRAY[1, 3, 9, 27, 81] LOOP
-        rows_deg := reach / 100.0 - abs(from_lat_deg - south / 100.0);
-        columns_deg := reach / 100.0 - abs(from_lon_deg - west / 100.0);
+    FOREACH reach IN ARRAY ARRAY[0, 1, 3, 9, 27, 81, 162] LOOP
+        south := CASE reach WHEN 0 THEN floor(from_lat_deg * 200)
+            ELSE round(from_lat_deg * 200) - reach END;
+        north := CASE reach WHEN 0 THEN south ELSE south + 2 * reach - 1 END;
+        west := CASE reach WHEN 0 THEN floor(from_lon_deg * 200)
+            ELSE round(from_lon_deg * 200) - reach END;
+        east := CASE reach WHEN 0 THEN west ELSE west + 2 * reach - 1 END;
+        rows_deg := least(from_lat_deg - south / 200.0, (north + 1) / 200.0 - from_lat_deg);
+        columns_deg := least(from_lon_deg - west / 200.0, (east + 1) / 200.0 - from_lon_deg);
         -- a degree of longitude is shortest at the block's edge nearest to a pole
         safe_m := 111195 * least(rows_deg,
             columns_deg * cosd(least(abs(from_lat_deg) + rows_deg, 89)));
         nearest := ARRAY(
             SELECT (d.driver_id, m.distance_m)::driver_distance
-            FROM generate_series(south - reach + 9000, south + reach - 1 + 9000) AS r (cell_row)
+            FROM generate_series(south, north) AS r (cell_row)
             -- OFFSET 0 keeps the order of the look-ups, whatever the planner expects of a block
             CROSS JOIN LATERAL (
                 SELECT c.driver_id FROM driver_cell c
-                WHERE c.cell BETWEEN r.cell_row * 36000 + west - reach + 18000
-                    AND r.cell_row * 36000 + west + reach - 1 + 18000
+                WHERE c.cell BETWEEN r.cell_row * 72000 + west + 36000
+                    AND r.cell_row * 72000 + east + 36000
                 OFFSET 0
             ) c
             CROSS JOIN LATERAL (

@@ -40,7 +40,7 @@ from tracking_api.track.visibility import TrackLink
 
 MAX_BATCH_LINKS = 400  # read in one statement: their snapshots are written within 0.3 s
 BATCH_INTERVAL_S = 0.05  # between two statements, so that batches fill up
-SLICE_S = 0.005
+SLICE_S = 0.0015  # GET /track takes about eight turns of the loop, each with two slices
 MAX_HEAD_BYTES = 8 * 1024  # half of what the application accepts
 MAX_EVENT_ID = 40  # characters of a cursor
 OFFERED_S = "offered_s"  # in a request's state: a refusal takes the same time from then on
