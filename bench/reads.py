@@ -249,10 +249,13 @@ async def measure(
 
 
 async def until_by_road(api: Api, order_ids: Sequence[UUID]) -> None:
-    """Request orders until tracking_api holds the routes of each: it computes 20 a second."""
+    """Request orders until tracking_api holds the routes of nearly all: it computes 20 a second.
+
+    A few drivers are far from every street.
+    """
     deadline = time.monotonic() + BY_ROAD_WITHIN_S
     missing = set(order_ids)
-    while missing:
+    while len(missing) > len(order_ids) // 50:
         if time.monotonic() > deadline:
             raise RuntimeError(f"{len(missing)} orders have no estimate by road")
 

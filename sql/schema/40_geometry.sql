@@ -14,10 +14,11 @@ RETURN 111195.0797 * sqrt(
     + (lat_deg - at_lat_deg) * (lat_deg - at_lat_deg)
 );
 
--- The grid cell of a place, 0.005 x 0.005 degrees (560 m north to south): row * 72000 + column.
+-- The grid cell of a place, 0.01 x 0.01 degrees (1.1 km from north to south): row * 36000 + column.
 CREATE FUNCTION cell_of(lon_deg float8, lat_deg float8)
 RETURNS int4 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN floor(lat_deg * 200)::int4 * 72000 + least(floor(lon_deg * 200)::int4 + 36000, 71999);
+RETURN (floor(lat_deg * 100)::int4 + 9000) * 36000
+    + least(floor(lon_deg * 100)::int4 + 18000, 35999);
 
 -- A timestamp in the format of the contracts: RFC 3339, UTC, milliseconds.
 CREATE FUNCTION instant_text(at timestamptz)

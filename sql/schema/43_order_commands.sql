@@ -316,7 +316,7 @@ $$;
 
 -- Returns available drivers with a recent position, nearest first. Searches a block of cells around
 -- the place, and enlarges it until it holds enough drivers. A driver counts only if no nearer one
--- can be outside the block. The first block is one cell, because a cell may hold thousands.
+-- can be outside the block. The first block is the place's cell, because a cell may hold thousands.
 CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
 RETURNS TABLE (
     driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
@@ -332,8 +332,9 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    reach int;  -- cells of 0.005 degrees from the grid lines nearest to the place to each edge of
-                -- the block; 0 is the place's cell alone
+    -- Cells of 0.01 degrees from the grid lines nearest to the place to each edge of the block. -1 is
+    -- the place's cell alone, 0 that and the cell across its nearest edge.
+    reach int;
     south int;  -- the first row of the block, and its last one; then its columns
     north int;
     west int;
@@ -347,26 +348,39 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT l FROM limits;
     recent_at := clock_timestamp() - make_interval(secs => l.nearest_max_age_s);
-    FOREACH reach IN ARRAY ARRAY[0, 1, 3, 9, 27, 81, 162] LOOP
-        south := CASE reach WHEN 0 THEN floor(from_lat_deg * 200)
-            ELSE round(from_lat_deg * 200) - reach END;
-        north := CASE reach WHEN 0 THEN south ELSE south + 2 * reach - 1 END;
-        west := CASE reach WHEN 0 THEN floor(from_lon_deg * 200)
-            ELSE round(from_lon_deg * 200) - reach END;
-        east := CASE reach WHEN 0 THEN west ELSE west + 2 * reach - 1 END;
-        rows_deg := least(from_lat_deg - south / 200.0, (north + 1) / 200.0 - from_lat_deg);
-        columns_deg := least(from_lon_deg - west / 200.0, (east + 1) / 200.0 - from_lon_deg);
+    FOREACH reach IN ARRAY ARRAY[-1, 0, 1, 3, 9, 27, 81] LOOP
+        IF reach = -1 THEN
+            south := floor(from_lat_deg * 100);
+            north := south;
+            west := floor(from_lon_deg * 100);
+            east := west;
+        ELSIF reach = 0 THEN
+            IF rows_deg < columns_deg * cosd(from_lat_deg) THEN
+                south := least(south, round(from_lat_deg * 100) - 1);
+                north := greatest(north, round(from_lat_deg * 100));
+            ELSE
+                west := least(west, round(from_lon_deg * 100) - 1);
+                east := greatest(east, round(from_lon_deg * 100));
+            END IF;
+        ELSE
+            south := round(from_lat_deg * 100) - reach;
+            north := south + 2 * reach - 1;
+            west := round(from_lon_deg * 100) - reach;
+            east := west + 2 * reach - 1;
+        END IF;
+        rows_deg := least(from_lat_deg - south / 100.0, (north + 1) / 100.0 - from_lat_deg);
+        columns_deg := least(from_lon_deg - west / 100.0, (east + 1) / 100.0 - from_lon_deg);
         -- a degree of longitude is shortest at the block's edge nearest to a pole
         safe_m := 111195 * least(rows_deg,
             columns_deg * cosd(least(abs(from_lat_deg) + rows_deg, 89)));
         nearest := ARRAY(
             SELECT (d.driver_id, m.distance_m)::driver_distance
-            FROM generate_series(south, north) AS r (cell_row)
+            FROM generate_series(south + 9000, north + 9000) AS r (cell_row)
             -- OFFSET 0 keeps the order of the look-ups, whatever the planner expects of a block
             CROSS JOIN LATERAL (
                 SELECT c.driver_id FROM driver_cell c
-                WHERE c.cell BETWEEN r.cell_row * 72000 + west + 36000
-                    AND r.cell_row * 72000 + east + 36000
+                WHERE c.cell BETWEEN r.cell_row * 36000 + west + 18000
+                    AND r.cell_row * 36000 + east + 18000
                 OFFSET 0
             ) c
             CROSS JOIN LATERAL (

@@ -30,11 +30,11 @@ DECLARE
     -- all of them. Beyond 20,000 candidates a sequential scan is faster.
     candidates text[] := CASE WHEN z >= 9 THEN ARRAY(
         SELECT c.driver_id
-        FROM generate_series(floor(south * 200)::int, floor(north * 200)::int) AS r (cell_row)
+        FROM generate_series(floor(south * 100)::int, floor(north * 100)::int) AS r (cell_row)
         CROSS JOIN LATERAL (
             SELECT k.driver_id FROM driver_cell k
-            WHERE k.cell BETWEEN r.cell_row * 72000 + floor(west * 200)::int + 36000
-                AND r.cell_row * 72000 + floor(east * 200)::int + 36000
+            WHERE k.cell BETWEEN (r.cell_row + 9000) * 36000 + floor(west * 100)::int + 18000
+                AND (r.cell_row + 9000) * 36000 + floor(east * 100)::int + 18000
             OFFSET 0
         ) c
         LIMIT 20000

@@ -1,4 +1,4 @@
-"""Cells of half the width, and a search for the nearest drivers that begins with one cell."""
+"""A search for the nearest drivers that begins with one cell."""
 
 from __future__ import annotations
 
