@@ -17,8 +17,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    -- Cells of 0.01 degrees from the grid lines nearest to the place to each edge of the block. -1 is
-    -- the place's cell alone, 0 that and the cell across its nearest edge.
+    -- Cells of 0.01 degrees from the grid lines nearest to the place to each edge of the block.
+    -- -1 is the place's cell alone, 0 that and the cell across its nearest edge.
     reach int;
     south int;  -- the first row of the block, and its last one; then its columns
     north int;
