@@ -26,6 +26,8 @@ DECLARE
     east int;
     rows_deg float8;  -- from the place to the nearer edge of the block, north or south
     columns_deg float8;  -- east or west
+    first_columns int[];  -- of the block: two ranges where it crosses 180 degrees
+    last_columns int[];
     safe_m float8;
     l limits;
     recent_at timestamptz;
@@ -55,17 +57,27 @@ BEGIN
         END IF;
         rows_deg := least(from_lat_deg - south / 100.0, (north + 1) / 100.0 - from_lat_deg);
         columns_deg := least(from_lon_deg - west / 100.0, (east + 1) / 100.0 - from_lon_deg);
+        first_columns := ARRAY[greatest(west + 18000, 0)];
+        last_columns := ARRAY[least(east + 18000, 35999)];
+        IF west + 18000 < 0 THEN
+            first_columns := first_columns || west + 54000;
+            last_columns := last_columns || 35999;
+        ELSIF east + 18000 > 35999 THEN
+            first_columns := first_columns || 0;
+            last_columns := last_columns || east - 18000;
+        END IF;
         -- a degree of longitude is shortest at the block's edge nearest to a pole
         safe_m := 111195 * least(rows_deg,
             columns_deg * cosd(least(abs(from_lat_deg) + rows_deg, 89)));
         nearest := ARRAY(
             SELECT (d.driver_id, m.distance_m)::driver_distance
             FROM generate_series(south + 9000, north + 9000) AS r (cell_row)
+            CROSS JOIN unnest(first_columns, last_columns) AS k (first_column, last_column)
             -- OFFSET 0 keeps the order of the look-ups, whatever the planner expects of a block
             CROSS JOIN LATERAL (
                 SELECT c.driver_id FROM driver_cell c
-                WHERE c.cell BETWEEN r.cell_row * 36000 + west + 18000
-                    AND r.cell_row * 36000 + east + 18000
+                WHERE c.cell BETWEEN r.cell_row * 36000 + k.first_column
+                    AND r.cell_row * 36000 + k.last_column
                 OFFSET 0
             ) c
             CROSS JOIN LATERAL (
