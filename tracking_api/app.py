@@ -154,6 +154,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
 
 # Answered before the framework's routing: what customers and the fleet's map request all the time.
 DIRECT_ROUTES = (*track_routes.DIRECT, *order_stream_routes.DIRECT)
+CUSTOMER_DIRECT_ROUTES = track_routes.SESSION_DIRECT
 STAFF_DIRECT_ROUTES = (
     *driver_routes.DIRECT,
     *dispatch_routes.DIRECT,
@@ -313,4 +314,6 @@ def _bare_app(serves: Serves) -> FastAPI:
 
 
 def _direct_routes(serves: Serves) -> tuple[DirectRoute, ...]:
-    return DIRECT_ROUTES if serves == "customers" else DIRECT_ROUTES + STAFF_DIRECT_ROUTES
+    staff = () if serves == "customers" else STAFF_DIRECT_ROUTES
+    customers = () if serves == "staff" else CUSTOMER_DIRECT_ROUTES
+    return (*DIRECT_ROUTES, *customers, *staff)
