@@ -17,6 +17,7 @@ from doorstep.errors import DriverLocked, StoreUnavailable, TooManyRequests, Una
 from doorstep.store import commands, phones
 from doorstep.store.deadline import fetch_one, is_available, run_command, run_transaction
 from doorstep.store.fix_writer import record_fixes_async
+from doorstep.store.phones import HeardOf
 from doorstep.store.pool import Pool, open_pool
 from doorstep.store.records import DeadLetter, Driver, IncomingRow, Outcome, Token
 from sql import query
@@ -34,6 +35,16 @@ class PhoneApp(NamedTuple):
     driver_id: str
     app: str
     token_sha256: bytes
+    mode: int | None = None  # OwnTracks'
+    has_position: bool = False
+    can_command: bool = False  # its answer may set the mode
+
+
+class PhoneRecorded(NamedTuple):
+    """The outcomes of a phone's fixes, and the mode that OwnTracks is to set, if there is one."""
+
+    outcomes: list[Outcome]
+    mode: int | None
 
 
 LettersOf = Callable[[Sequence[Outcome]], Sequence[DeadLetter]]
@@ -82,7 +93,7 @@ class Store(Protocol):
 
     async def record_phone(
         self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
-    ) -> list[Outcome]: ...
+    ) -> PhoneRecorded: ...
 
     async def change_duty(
         self, token_sha256: bytes, command: str, idempotency_key: str | None
@@ -118,15 +129,20 @@ class DriverQueries:
 
     async def record_phone(
         self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
-    ) -> list[Outcome]:
+    ) -> PhoneRecorded:
         """Like `record_fixes`, with the dead letters of their outcomes in the same transaction."""
+        heard = HeardOf(phone.driver_id, phone.mode, phone.has_position)
+        mode: int | None = None
 
         async def finish(conn: AsyncConnection[Any], outcomes: list[Outcome]) -> None:
+            nonlocal mode
             letters = letters_of(outcomes)
             await phones.add_phone_dead_letters_async(conn, phone.token_sha256, letters)
-            await phones.heard_of_phone_async(conn, phone.driver_id, phone.app)
+            mode = await phones.heard_of_phone_async(
+                conn, heard, phone.app, can_command=phone.can_command
+            )
 
-        return await self._with_retries(rows, finish, has_quota=True)
+        return PhoneRecorded(await self._with_retries(rows, finish, has_quota=True), mode)
 
     async def _with_retries(
         self, rows: Sequence[IncomingRow], finish: Finish, *, has_quota: bool

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 from doorstep.credentials import phone_username
-from doorstep.mqtt_topics import PHONE_DEVICE, phone_topic_of
+from doorstep.mqtt_topics import PHONE_DEVICE, phone_command_topic_of, phone_topic_of
+from doorstep.phones.owntracks import MOVE
 from doorstep.settings import MqttBroker
 
 HTTP_MODE, MQTT_MODE = 3, 0
-SIGNIFICANT, MOVE = 1, 2  # OwnTracks' monitoring: off duty, on duty
 INTERVAL_S = 10  # of Traccar Client
 KEEPALIVE_S = 60
 
@@ -69,7 +69,7 @@ class Phone:
             "pubRetain": False,
             "pubQos": 1,
             "sub": True,
-            "subTopic": f"{topic}/cmd",
+            "subTopic": phone_command_topic_of(self.driver_id),
             "subQos": 1,
         }
 
@@ -82,6 +82,7 @@ class Phone:
             "tid": self.driver_id[:2],
             "monitoring": monitoring,
             "cmd": True,
+            "remoteConfiguration": True,  # Android takes `monitoring` from here
             "allowRemoteLocation": True,
         }
 
