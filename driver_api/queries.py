@@ -67,6 +67,14 @@ class CurrentOrder(NamedTuple):
     destination: tuple[float, float]
 
 
+class DriverSession(NamedTuple):
+    """A session of the courier's page."""
+
+    driver_id: str
+    name: str
+    expires_at: datetime
+
+
 class CommandedOrder(NamedTuple):
     """An order after a driver's command."""
 
@@ -104,6 +112,12 @@ class Store(Protocol):
     ) -> CommandedOrder: ...
 
     async def read_driver(self, token_sha256: bytes) -> tuple[Driver, CurrentOrder | None]: ...
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> DriverSession | None: ...
+
+    async def close_session(self, session_sha256: bytes) -> None: ...
 
     async def is_available(self) -> bool: ...
 
@@ -213,6 +227,23 @@ class DriverQueries:
         return driver, CurrentOrder(
             order_id, state, assignment_no, assigned_at, restaurant_name, restaurant, destination
         )
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> DriverSession | None:
+        """Open a session of a driver's token. None if the token is not good."""
+        parameters = {
+            "token_sha256": token_sha256,
+            "session_sha256": session_sha256,
+            "lifetime_s": lifetime_s,
+        }
+        row = await fetch_one(self.pool, query("open_driver_session", SQL_FILE), parameters)
+        return DriverSession(*row) if row else None
+
+    async def close_session(self, session_sha256: bytes) -> None:
+        """End a session."""
+        parameters = {"session_sha256": session_sha256}
+        await fetch_one(self.pool, query("close_driver_session", SQL_FILE), parameters)
 
     async def _row(
         self, name: str, token_sha256: bytes, parameters: Mapping[str, object]

@@ -33,7 +33,8 @@ GRANT SELECT (history_days) ON limits TO driver_events;
 
 GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, find_token_v2,
-    driver_read_v1, driver_change_duty_v1, driver_command_order_v1
+    driver_read_v1, driver_change_duty_v1, driver_command_order_v1, open_driver_session_v1,
+    close_driver_session_v1
 TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
