@@ -13,10 +13,12 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from doorstep.credentials import PhoneSecret
 from doorstep.errors import DriverLocked, StoreUnavailable, TooManyRequests, Unauthenticated
-from doorstep.store import commands, phones
+from doorstep.store import commands, invitations, phones
 from doorstep.store.deadline import fetch_one, is_available, run_command, run_transaction
 from doorstep.store.fix_writer import record_fixes_async
+from doorstep.store.invitations import Joined
 from doorstep.store.phones import HeardOf
 from doorstep.store.pool import Pool, open_pool
 from doorstep.store.records import DeadLetter, Driver, IncomingRow, Outcome, Token
@@ -118,6 +120,12 @@ class Store(Protocol):
     ) -> DriverSession | None: ...
 
     async def close_session(self, session_sha256: bytes) -> None: ...
+
+    async def use_invitation(
+        self, token: str, *, follow: str, session: str, session_s: float, secret: PhoneSecret | None
+    ) -> Joined | None: ...
+
+    async def has_position(self, follow: str) -> bool | None: ...
 
     async def is_available(self) -> bool: ...
 
@@ -239,6 +247,21 @@ class DriverQueries:
         }
         row = await fetch_one(self.pool, query("open_driver_session", SQL_FILE), parameters)
         return DriverSession(*row) if row else None
+
+    async def use_invitation(
+        self, token: str, *, follow: str, session: str, session_s: float, secret: PhoneSecret | None
+    ) -> Joined | None:
+        """Use an invitation: the earlier phone and sessions end. None if it is not good."""
+        return await run_command(
+            self.pool,
+            lambda conn: invitations.use_invitation(
+                conn, token, follow=follow, session=session, session_s=session_s, secret=secret
+            ),
+        )
+
+    async def has_position(self, follow: str) -> bool | None:
+        """Whether a position has come since the invitation was used; None for a bad token."""
+        return await run_command(self.pool, lambda conn: invitations.has_position(conn, follow))
 
     async def close_session(self, session_sha256: bytes) -> None:
         """End a session."""

@@ -13,9 +13,7 @@ from doorstep.store.phones import sent_phone_modes, unsent_phone_modes
 from driver_events.phone_processor import APP
 from driver_events.recorder import Connection
 
-SENT = Counter(
-    "doorstep_driver_events_phone_modes", "Commands that set how a phone app reports"
-)
+SENT = Counter("doorstep_driver_events_phone_modes", "Commands that set how a phone app reports")
 EVERY_S = 1.0
 MAX_ROWS = 500
 

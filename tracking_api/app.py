@@ -40,7 +40,7 @@ from tracking_api.orders import cancel_routes, policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
-from tracking_api.people import device_routes, session_routes
+from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
@@ -106,6 +106,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (policy_routes.router, "staff"),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
+    (invitation_routes.router, "staff"),
     (session_routes.router, "staff"),
     (pages.staff_router, "staff"),
     (pages.customer_router, "customers"),
@@ -152,7 +153,8 @@ def build_service(settings: Settings) -> FastAPI:
             estimate = RoadEta()
             live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
             public_url = settings.tracking_api_public_url
-            _set_context(app, stores, public_url, live, estimate, estimate.held)
+            join_url = settings.join_url
+            _set_context(app, stores, public_url, live, estimate, estimate.held, join_url)
             live.start(settings)
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
@@ -188,6 +190,7 @@ def _set_context(
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
     held_estimate: HeldEstimate | None = None,
+    join_url: str = "",
 ) -> None:
     customers, staff = None, None
     if stores.serves != "staff":
@@ -217,6 +220,7 @@ def _set_context(
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
         staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
         sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
+        join_url=join_url or f"{public_url}/join",
         estimate=estimate,
     )
 

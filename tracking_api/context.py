@@ -40,6 +40,7 @@ class AppContext:
     history_limiter: RateLimiter
     staff_history_limiter: RateLimiter
     sign_in_limiter: RateLimiter
+    join_url: str
     estimate: EstimateArrival = estimate_arrival
 
     def note_read(self, request: Request, holder: Token | None) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import quote, urlencode
 
 from doorstep.credentials import phone_username
@@ -25,6 +28,12 @@ class Phone:
     token: str
     base_url: str
     broker: MqttBroker
+
+    @classmethod
+    def at(cls, driver_id: str, token: str, base_url: str, brokers: Sequence[MqttBroker]) -> Self:
+        """Return a driver's phone, with the broker that is the driver's."""
+        broker = brokers[zlib.crc32(driver_id.encode()) % len(brokers)]
+        return cls(driver_id, token, base_url, broker)
 
     @property
     def owntracks_url(self) -> str:

@@ -64,7 +64,9 @@ def decode_owntracks_message(payload: bytes) -> OwnTracksMessage:
     `tid`, `topic` and every other name in it identify no device: the credential does.
     """
     if not payload:
-        return OwnTracksMessage(Ignored("empty"), None)  # a friend deleted in the app, a retained message cleared
+        return OwnTracksMessage(
+            Ignored("empty"), None
+        )  # a friend deleted in the app, a retained message cleared
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise MalformedFix("too_large", f"{len(payload)} bytes of {MAX_PAYLOAD_BYTES}")
     message = parse_object(payload)

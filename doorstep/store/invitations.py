@@ -26,9 +26,7 @@ class Joined(NamedTuple):
     session_expires_at: datetime
 
 
-def invite_driver(
-    conn: psycopg.Connection[Any], driver_id: str, token: str, who: str
-) -> datetime:
+def invite_driver(conn: psycopg.Connection[Any], driver_id: str, token: str, who: str) -> datetime:
     """Make an invitation; an earlier open one ends. Returns when it expires.
 
     Raises UnknownDriver, also for a driver who may not log in.

@@ -122,7 +122,7 @@ def heard_of_phones(conn: psycopg.Connection[Any], heard: Collection[HeardOf], a
 async def heard_of_phone_async(
     conn: psycopg.AsyncConnection[Any], heard: HeardOf, app: str, *, can_command: bool
 ) -> int | None:
-    """Like `heard_of_phones`, for an API's connection. Returns the mode that the phone is to set."""
+    """Like `heard_of_phones`, for an API. Returns the mode that the phone is to set."""
     with translated():
         parameters = _heard([heard], app, can_command=can_command)
         cursor = await conn.execute(query("heard_of_phones", SQL_FILE), parameters)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import zlib
+from datetime import datetime
 
-from doorstep.credentials import PhoneSecret, phone_token, phone_username
+from doorstep.credentials import (
+    PhoneSecret,
+    new_invitation_token,
+    phone_token,
+    phone_username,
+)
 from doorstep.phones.links import Phone
 from doorstep.provision import owner_connection
-from doorstep.settings import MqttBroker
+from doorstep.store.invitations import invite_driver
 from doorstep.store.phones import issue_phone, read_phone, revoke_phone
 from ops.console import operator
-from ops.stack.addresses import reach
 from ops.stack.errors import StackError
+from ops.stack.phone_addresses import phone_addresses
 from ops.stack.stack import Stack
-from ops.stack.tls_config import TlsConfig
 
 
 def give_phone(stack: Stack, driver_id: str, *, again: bool = False) -> Phone:
@@ -47,20 +51,14 @@ def end_phone(stack: Stack, driver_id: str) -> None:
 
 def phone_of(stack: Stack, driver_id: str, token: str) -> Phone:
     """Return where a driver's phone sends to."""
-    addresses = stack.addresses
-    number = zlib.crc32(driver_id.encode()) % len(addresses.mqtt)
-    if addresses.https is None:
-        broker = reach(addresses.mqtt[number])
-        return Phone(
-            driver_id,
-            token,
-            addresses.driver_api_url,
-            MqttBroker(broker.host, broker.port, tls=False),
-        )
-    host = TlsConfig.load(stack.paths.tls_file).public_host
-    return Phone(
-        driver_id,
-        token,
-        f"{stack.public_url}/driver-api",
-        MqttBroker(host.strip("[]"), addresses.mqtt_tls[number].port, tls=True),
-    )
+    found = phone_addresses(stack.paths, stack.addresses, stack.public_url)
+    return Phone.at(driver_id, token, found.http_url, found.brokers)
+
+
+def invite(stack: Stack, driver_id: str) -> tuple[str, datetime]:
+    """Make an invitation; return its link and when it expires. Raises UnknownDriver."""
+    token = new_invitation_token()
+    with owner_connection(stack.database_admin_url) as conn:
+        expires_at = invite_driver(conn, driver_id, token, operator())
+    join_url = phone_addresses(stack.paths, stack.addresses, stack.public_url).join_url
+    return f"{join_url}#{token}", expires_at

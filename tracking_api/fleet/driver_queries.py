@@ -23,6 +23,15 @@ SQL_FILE = "queries/fleet.sql"
 _decode_sampling = msgspec.json.Decoder(SamplingPolicy).decode
 
 
+class DriverPhone(NamedTuple):
+    """A driver's phone app. `state` is `invited`, never heard of, or `heard`; None without one."""
+
+    state: str | None
+    invited_until: datetime | None
+    heard_at: datetime | None
+    app: str | None
+
+
 class DriverDetails(NamedTuple):
     """One driver, as of `now` by the database's clock."""
 
@@ -35,6 +44,7 @@ class DriverDetails(NamedTuple):
     battery: float | None
     position: Position | None
     presence: Presence
+    phone: DriverPhone
 
 
 class NearDriver(NamedTuple):
@@ -96,11 +106,13 @@ class DriverQueries:
         if row is None:
             raise UnknownDriver
         now, found_id, name, duty, state, order_id, battery = row[:7]
-        position = Position(*row[7:]) if row[7] else None
-        silent_s = (now - position.received_at).total_seconds() if position else None
+        phone = DriverPhone(*row[7:11])
+        position = Position(*row[11:]) if row[11] else None
+        arrived = [one for one in (position and position.received_at, phone.heard_at) if one]
+        silent_s = (now - max(arrived)).total_seconds() if arrived else None
         presence = presence_of(silent_s, position.speed_mps if position else None)
         return DriverDetails(
-            now, found_id, name, duty, state, order_id, battery, position, presence
+            now, found_id, name, duty, state, order_id, battery, position, presence, phone
         )
 
     async def read_nearest(

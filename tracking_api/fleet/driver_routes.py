@@ -125,6 +125,7 @@ async def get_driver(driver_id: DriverId, _: Staff, context: Context) -> Respons
             "position": position_members(position, driver.now) if position else None,
             "battery": driver.battery,
             "presence": driver.presence,
+            "phone": driver.phone._asdict() if driver.phone.state else None,
         }
     )
 

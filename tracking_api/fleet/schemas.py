@@ -74,6 +74,15 @@ class Restaurants(BaseModel):
     restaurants: list[RestaurantAnswer]
 
 
+class DriverPhoneAnswer(BaseModel):
+    """A driver's phone app, and when it was last heard of, to 20 s."""
+
+    state: Literal["invited", "heard"] = Field(description="`invited`: never heard of.")
+    invited_until: Instant | None = Field(description="While an invitation is open.")
+    heard_at: Instant | None
+    app: str | None = Field(description="With the version that it names.")
+
+
 class DriverAnswer(BaseModel):
     """A driver as staff sees them: duty, state, open order and newest position."""
 
@@ -85,6 +94,7 @@ class DriverAnswer(BaseModel):
     position: PositionFeature | None
     battery: float | None
     presence: Presence
+    phone: DriverPhoneAnswer | None
 
 
 class NearDriver(BaseModel):
