@@ -227,7 +227,7 @@ def test_five_phones__set_up_by_the_product__bring_an_order_to_the_door_by_gps_a
             f"{driver_id}: {office.state_of(orders[driver_id])}",
         )
         assert browsers[driver_id].get("/join/position").json() == {"has_position": True}
-        path = f"/drive/drivers/{driver_id}/orders/{orders[driver_id]['order_id']}/deliver"
+        path = f"/drive/drivers/{driver_id}/orders/{orders[driver_id]['order_id']}/delivered"
         delivered = browsers[driver_id].post(path, auth=no_bearer)
         assert delivered.json().get("state") == "delivered", delivered.text
     on_the_map = {row[0] for row in office.staff.get("/drivers/positions").json()["drivers"]}
