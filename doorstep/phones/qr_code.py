@@ -9,7 +9,8 @@ import segno
 
 def qr_svg(link: str) -> str:
     """Draw a link as an SVG image, dark on light, with the margin that scanners need."""
-    return segno.make_qr(link, error="L").svg_inline(scale=4, border=4, dark="#000", light="#fff")
+    code = segno.make_qr(link, error="L")
+    return code.svg_inline(border=4, dark="#000", light="#fff", omitsize=True)
 
 
 def qr_text(link: str) -> str:

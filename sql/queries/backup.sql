@@ -94,6 +94,11 @@ WHERE EXCLUDED.generation > p.generation OR (
 )
 RETURNING p.driver_id
 
+-- end_invitations --
+-- The ones that were used or ended after the restored instant are not told apart: all end.
+UPDATE invitation SET revoked_at = clock_timestamp()
+WHERE used_at IS NULL AND revoked_at IS NULL AND expires_at > clock_timestamp()
+
 -- restore_staff --
 INSERT INTO staff AS s SELECT r.* FROM jsonb_populate_record(NULL::staff, %(row)s) r
 ON CONFLICT (name) DO UPDATE

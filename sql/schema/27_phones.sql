@@ -22,7 +22,8 @@ CREATE TABLE phone_credential (
 CREATE INDEX phone_credential_version ON phone_credential (version);
 CREATE INDEX phone_credential_unsent ON phone_credential (driver_id) WHERE mode <> wanted_mode;
 
--- A link with which a driver sets a phone up: good once, for a day. One of a driver is open at most.
+-- A link with which a driver sets a phone up: good once, for a day. A driver has one open link at
+-- most.
 CREATE TABLE invitation (
     token_sha256 bytea PRIMARY KEY CHECK (octet_length(token_sha256) = 32),
     driver_id text COLLATE "C" NOT NULL REFERENCES driver,

@@ -8,7 +8,8 @@ ALTER TABLE phone_credential ADD COLUMN mqtt_hash text, ADD COLUMN positioned_at
     ADD COLUMN mode_sent_at timestamptz;
 CREATE INDEX phone_credential_unsent ON phone_credential (driver_id) WHERE mode <> wanted_mode;
 
--- A link with which a driver sets a phone up: good once, for a day. One of a driver is open at most.
+-- A link with which a driver sets a phone up: good once, for a day. A driver has one open link at
+-- most.
 CREATE TABLE invitation (
     token_sha256 bytea PRIMARY KEY CHECK (octet_length(token_sha256) = 32),
     driver_id text COLLATE "C" NOT NULL REFERENCES driver,
