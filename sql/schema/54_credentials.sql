@@ -326,8 +326,8 @@ AS $$
     INSERT INTO audit (who, action, subject) SELECT name, 'staff.sign_out', name FROM closed
 $$;
 
--- Opens a session of the driver whose token this is; no row for a token that is not good, or that is
--- a session's. It ends with the driver's other tokens: at a rotation, a revocation, a removal.
+-- Opens a session of the driver whose token this is; no row for a token that is not good, or that
+-- is a session's. It ends with the driver's other tokens: at a rotation, a revocation, a removal.
 CREATE FUNCTION open_driver_session_v1(
     of_token_sha256 bytea, session_sha256 bytea, lifetime_s float8
 )

@@ -3,8 +3,8 @@
 SET LOCAL search_path = doorstep, public;
 SET LOCAL check_function_bodies = off;  -- functions may refer to objects that are created later
 
--- Opens a session of the driver whose token this is; no row for a token that is not good, or that is
--- a session's. It ends with the driver's other tokens: at a rotation, a revocation, a removal.
+-- Opens a session of the driver whose token this is; no row for a token that is not good, or that
+-- is a session's. It ends with the driver's other tokens: at a rotation, a revocation, a removal.
 CREATE FUNCTION open_driver_session_v1(
     of_token_sha256 bytea, session_sha256 bytea, lifetime_s float8
 )
