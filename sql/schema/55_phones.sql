@@ -14,11 +14,12 @@ AS $$
 #variable_conflict use_column
 DECLARE
     new_version CONSTANT int8 := credential_version__next();
-    -- as configurations say, and as duty wants it
+    -- as configurations say, and as duty wants it; null for a driver who has never used duty
     configured_mode CONSTANT int := 2;
     duty_mode CONSTANT int := (
         SELECT driver_duty__phone_mode(s.duty) FROM driver_state s
         WHERE s.driver_id = of_driver_id
+            AND EXISTS (SELECT FROM driver_command c WHERE c.driver_id = of_driver_id)
     );
     issued phone_credential;
 BEGIN

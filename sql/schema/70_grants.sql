@@ -72,3 +72,4 @@ GRANT EXECUTE ON FUNCTION
 TO driver_events;
 GRANT EXECUTE ON FUNCTION invite_driver_v1 TO tracking_api;
 GRANT SELECT ON driver_phone TO tracking_api;
+GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;

@@ -291,8 +291,13 @@ def test_invitation__used_replaced_or_guessed__is_one_and_the_same_answer(office
 
 def test_owntracks_over_http__off_and_on_duty__is_answered_with_its_mode(office: Office) -> None:
     office.stack.add_drivers(["join-modes"])
-    _, answer = office.join("join-modes", "owntracks")
+    browser, answer = office.join("join-modes", "owntracks")
     phone = OwnTracksHttp(office, configuration_of(answer["owntracks"]["http_link"]))
+    assert phone.send(int(time.time()), *DOOR) == 200
+    assert phone.commands == []  # a driver who has never used duty
+    for duty in ("on-duty", "off-duty"):
+        done = browser.post(f"/drive/drivers/join-modes/{duty}")
+        assert done.status_code == 200, done.text
     for _ in range(2):  # once a minute at most
         assert phone.send(int(time.time()), *DOOR) == 200
     assert phone.commands == [

@@ -90,6 +90,12 @@ def phone(stack: Stack) -> Iterator[MqttPhone]:
     one.close()
 
 
+def command(stack: Stack, name: str) -> None:
+    statement = "SELECT doorstep.apply_driver_command_v1('modes-mqtt', %s, 'staff', NULL)"
+    with owner_connection(stack.database_admin_url) as conn:
+        conn.execute(statement, (name,))
+
+
 def send(phone: MqttPhone, mode: int) -> None:
     message = location(round(time.time()), 43.77, 11.25, mode)
     assert phone.publish(json.dumps(message).encode())
@@ -113,11 +119,10 @@ def test_duty__changes__sends_the_phone_its_mode_and_a_fix_in_another_mode_does_
     stack: Stack, phone: MqttPhone
 ) -> None:
     send(phone, 2)
-    wait_until(lambda: modes_of(phone) == [1])  # off duty: significant
-    with owner_connection(stack.database_admin_url) as conn:
-        conn.execute(
-            "SELECT doorstep.apply_driver_command_v1('modes-mqtt', 'on_duty', 'staff', NULL)"
-        )
+    command(stack, "on_duty")
+    command(stack, "off_duty")
+    wait_until(lambda: modes_of(phone) == [1])
+    command(stack, "on_duty")
     pass_a_minute(stack, "modes-mqtt")
     wait_until(lambda: modes_of(phone) == [1, 2])
     send(phone, 1)  # it did not set it

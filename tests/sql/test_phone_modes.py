@@ -70,11 +70,18 @@ def test_fix__in_another_mode__is_answered_with_the_wanted_one_once_a_minute(
     assert answer(phone, MOVE) == []
 
 
-def test_credential__issued_off_duty__wants_significant(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("commands", "wanted"), [((), []), (("on_duty", "off_duty"), [("idle", SIGNIFICANT)])]
+)
+def test_credential__issued_off_duty__wants_significant_once_duty_has_been_used(
+    fleet: Fleet, commands: tuple[str, ...], wanted: list[tuple[str, int]]
+) -> None:
     fleet.add_drivers("idle", on_duty=False)
+    for command in commands:
+        fleet.command_driver("idle", command)
     fleet.run("SELECT * FROM issue_phone_v2('idle', false, 'x', NULL, NULL)")
     heard_of_phones(fleet.conn, [HeardOf("idle", MOVE, has_position=True)], APP)
-    assert unsent(fleet) == [("idle", SIGNIFICANT)]
+    assert unsent(fleet) == wanted
 
 
 def test_revoked__phone__is_sent_nothing(phone: Fleet) -> None:

@@ -52,11 +52,12 @@ AS $$
 #variable_conflict use_column
 DECLARE
     new_version CONSTANT int8 := credential_version__next();
-    -- as configurations say, and as duty wants it
+    -- as configurations say, and as duty wants it; null for a driver who has never used duty
     configured_mode CONSTANT int := 2;
     duty_mode CONSTANT int := (
         SELECT driver_duty__phone_mode(s.duty) FROM driver_state s
         WHERE s.driver_id = of_driver_id
+            AND EXISTS (SELECT FROM driver_command c WHERE c.driver_id = of_driver_id)
     );
     issued phone_credential;
 BEGIN
@@ -459,7 +460,9 @@ END
 $$;
 
 UPDATE phone_credential p SET mode = 2, wanted_mode = driver_duty__phone_mode(s.duty)
-FROM driver_state s WHERE s.driver_id = p.driver_id;
+FROM driver_state s
+WHERE s.driver_id = p.driver_id
+    AND EXISTS (SELECT FROM driver_command c WHERE c.driver_id = p.driver_id);
 
 REVOKE EXECUTE ON FUNCTION
     issue_phone_v2,
@@ -481,3 +484,4 @@ GRANT EXECUTE ON FUNCTION
 TO driver_events;
 GRANT EXECUTE ON FUNCTION invite_driver_v1 TO tracking_api;
 GRANT SELECT ON driver_phone TO tracking_api;
+GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
