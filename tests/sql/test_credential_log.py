@@ -142,6 +142,18 @@ def test_apply__phone_changed_later__has_the_later_generation_and_end(
     assert (earlier.execute(phone).fetchone() or ())[1] == is_revoked
 
 
+def test_apply__invitation_open_at_the_instant__has_ended(
+    database: Database, earlier: psycopg.Connection[Any], log: Path
+) -> None:
+    """It may have been used since."""
+    earlier.execute("SELECT invite_driver_v1('d2', %s, 'run:test')", (OLD,))
+
+    restored(database, earlier, log)
+
+    ended = earlier.execute("SELECT revoked_at IS NOT NULL FROM invitation").fetchone()
+    assert ended == (True,)
+
+
 def test_apply__driver_added_and_revoked_later__is_known_as_revoked(
     database: Database, earlier: psycopg.Connection[Any], log: Path
 ) -> None:
