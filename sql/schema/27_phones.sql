@@ -14,8 +14,8 @@ CREATE TABLE phone_credential (
     heard_app text,
     mqtt_hash text,  -- of a random secret, as in Mosquitto's password file; null: derived
     positioned_at timestamptz,  -- of the first position, also one that was not kept
-    -- OwnTracks' monitoring (1 significant, 2 move): as last reported or sent, and as duty wants it,
-    -- which is null before the driver's first command
+    -- OwnTracks' monitoring (1 significant, 2 move): as last reported or sent, and as duty wants
+    -- it, which is null before the driver's first command
     mode int,
     wanted_mode int CHECK (wanted_mode IN (1, 2)),
     mode_sent_at timestamptz
