@@ -1,4 +1,4 @@
-"""The pages, their scripts, and the map's tiles: static files.
+"""The pages and their scripts: static files.
 
 Pages of staff redirect to the sign-in without a session.
 """
@@ -11,12 +11,11 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from data import firenze_tiles, world_backdrop
+from data import world_backdrop
 from doorstep.errors import DoorstepError, Unauthenticated
 from doorstep.http.assets import Assets
 from doorstep.http.tokens import identify
@@ -79,17 +78,6 @@ async def get_series_page(request: Request, token: StaffToken, context: Context)
 async def get_customer_page(request: Request) -> Response:
     """The customer's page, the same file for every order."""
     return await ASSETS.page("track.html", request)
-
-
-@router.api_route("/tiles/firenze.pmtiles", methods=["GET", "HEAD"])
-async def get_tiles() -> FileResponse:
-    """Florence's map; browsers request byte ranges of it."""
-    try:
-        path = firenze_tiles()
-    except FileNotFoundError as exc:
-        raise HTTPException(404) from exc
-    headers = {"Cache-Control": "public, max-age=86400"}
-    return FileResponse(path, media_type="application/vnd.pmtiles", headers=headers)
 
 
 @router.get("/tiles/outline.geojson")

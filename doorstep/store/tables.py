@@ -101,6 +101,8 @@ service_area = Table(
     Column("south", Double),
     Column("east", Double),
     Column("north", Double),
+    Column("time_zone", Text),
+    Column("made_at", Instant),
 )
 
 restaurant = Table(
@@ -111,6 +113,7 @@ restaurant = Table(
     Column("lon_deg", Double),
     Column("lat_deg", Double),
     Column("geom", Point),
+    Column("city", Text),
 )
 
 driver = Table(
