@@ -30,6 +30,7 @@ Place = tuple[float, float]  # longitude, latitude
 
 OUTAGE_S = float(os.environ.get("DRIVE_TEST_OUTAGE_S", "20"))
 MOVE_EVERY_S = 1.0
+STANDING_S = 45  # two fixes at least 30 s apart
 JOURNAL = """(driverId) => new Promise((resolve, reject) => {
   const opening = indexedDB.open(`doorstep-drive-${driverId}`);
   opening.onerror = () => reject(opening.error);
@@ -348,6 +349,51 @@ async def test_page__can_be_installed_and_keeps_the_screen_on(
     assert await page.evaluate("wakeLocks") == []
     await press_duty(page, "on_duty")
     assert await eventually(lambda: page.evaluate("wakeLocks.length"))
+
+
+async def test_standing_still__arrival_at_the_restaurant_is_proved_without_a_press(
+    city: City, open_page: OpenPage
+) -> None:
+    page = await open_drive(city, open_page, "d1")
+    await press_duty(page, "on_duty")
+    order = await city.order("confirm")
+    await city.command(order, "assign", driver_id="d1")
+    assert await wait_for_text(page, "#order h2", "Go to the restaurant")
+    for _ in range(STANDING_S // 5):
+        await ride(page.context, RESTAURANT, RESTAURANT, 1)
+        await asyncio.sleep(4)
+    assert await wait_for_text(page, "#order h2", "At the restaurant")
+
+
+async def test_full_storage__page_says_so_and_goes_on_once_there_is_room(
+    city: City, open_page: OpenPage
+) -> None:
+    """IndexedDB's refusal is simulated: Chromium's quota cannot be set for a test's context."""
+    full_storage = """() => {
+      const add = IDBObjectStore.prototype.add;
+      IDBObjectStore.prototype.add = function (...row) {
+        if (globalThis.isFull) throw new DOMException("full", "QuotaExceededError");
+        return add.apply(this, row);
+      };
+    }"""
+    page = await open_drive(
+        city, open_page, "d1", before=lambda page: page.add_init_script(f"({full_storage})()")
+    )
+    await press_duty(page, "on_duty")
+    assert await wait_until_safe(page)
+    await page.evaluate("globalThis.isFull = true")
+    await ride(page.context, RESTAURANT, CUSTOMER, 6)
+    assert await wait_for_text(page, "#notices", "storage is full")
+    await page.evaluate("globalThis.isFull = false")
+    await ride(page.context, CUSTOMER, RESTAURANT, 6)
+    assert await eventually(lambda: has_no_notice(page))
+    assert await wait_until_safe(page)
+    journal = await page.evaluate(JOURNAL, "d1")
+    assert stored_seqs(city, "d1", journal["boot"]) == list(range(1, journal["lastSeq"] + 1))
+
+
+async def has_no_notice(page: Page) -> bool:
+    return await page.text_content("#notices") == ""
 
 
 async def test_off_duty__no_position_leaves_the_phone(city: City, open_page: OpenPage) -> None:

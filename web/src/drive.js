@@ -12,6 +12,7 @@ const KEY = "doorstep-drive";
 const HINT_KEY = "doorstep-drive-hint";
 const POLL_MS = 5000;
 const IDLE_POLL_MS = 30_000; // off duty, or hidden
+const VIBRATION_MS = [300, 150, 300];
 const DUTIES = { on_duty: "on-duty", on_break: "on-break", off_duty: "off-duty" };
 const REASONS = ["customer_absent", "wrong_address", "refused", "damaged", "accident", "other"];
 const $ = (selector) => document.querySelector(selector);
@@ -107,9 +108,14 @@ async function refresh() {
   const answer = await request(`/drivers/${known.driverId}`).catch(() => null);
   if (mine !== refreshNo || !known) return; // a newer one is under way
   isOffline = answer === null || answer.status >= 500;
-  if (answer?.status === 401 || answer?.status === 403) return showSignIn(texts.ended);
+  if (answer?.status === 401 || answer?.status === 403) {
+    remember({ driver: null }); // the customer's data
+    return showSignIn(texts.ended);
+  }
   if (answer?.status === 200) {
     serverAheadMs = answer.serverMs - Date.now();
+    const isNew = ({ order_id: id }) => !known.driver?.offers?.some((offer) => offer.order_id === id);
+    if (answer.body.offers?.some(isNew)) navigator.vibrate?.(VIBRATION_MS);
     remember({ driver: answer.body });
   }
   render();
@@ -224,6 +230,7 @@ function renderNotices(duty) {
     duty !== "off_duty" && reporter.problem && texts[reporter.problem],
     (isOffline || device?.hasFailed) && texts.offline,
     device?.givenUp > 0 && texts.lost(device.givenUp),
+    device?.rejected > 0 && texts.refusedFixes(device.rejected),
     refusal,
     ...commands.waiting.filter(() => isOffline).map(({ name }) => texts.queued(name)),
   ].filter(Boolean);

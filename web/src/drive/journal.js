@@ -89,7 +89,12 @@ export class IndexedDbJournal {
     return new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
       transaction.onabort = () => reject(transaction.error);
-      work({ fixes: transaction.objectStore("fixes"), state: transaction.objectStore("state") });
+      try {
+        work({ fixes: transaction.objectStore("fixes"), state: transaction.objectStore("state") });
+      } catch (error) {
+        reject(error);
+        transaction.abort();
+      }
     });
   }
 }

@@ -23,6 +23,7 @@ export class Reporter {
   #wakeLock = null;
   #battery = null;
   #heardAtMs = 0;
+  #takenAtMs = 0; // of the last position
   #ending = new AbortController();
 
   constructor(driverId, onChange) {
@@ -122,14 +123,19 @@ export class Reporter {
   }
 
   #take = async ({ coords, timestamp }) => {
-    if (this.device === null || this.#watch === null) return;
+    if (this.device === null || this.#watch === null || timestamp === this.#takenAtMs) return;
+    this.#takenAtMs = timestamp;
     this.#heardAtMs = Date.now();
     this.problem = null;
-    for (const fix of this.#sampler.observe(this.#fixOf(coords, timestamp))) {
-      await this.device?.write(fix);
+    try {
+      for (const fix of this.#sampler.observe(this.#fixOf(coords, timestamp))) {
+        await this.device?.write(fix);
+      }
+      await this.device?.pump();
+    } catch {
+      this.problem = "noStorage"; // the site's data were deleted, for example
     }
     this.#onChange();
-    await this.device?.pump();
   };
 
   #fail = ({ code }) => {
