@@ -64,7 +64,7 @@ from tracking_api.observe.prometheus import PrometheusReader
 from tracking_api.orders import cancel_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
-from tracking_api.people import device_routes, session_routes
+from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
@@ -142,6 +142,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     *((one.router, "staff") for one in ADMINISTRATION),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
+    (invitation_routes.router, "staff"),
     (session_routes.router, "staff"),
     (observe_routes.router, "staff"),
     (pages.staff_router, "staff"),
@@ -203,6 +204,7 @@ def build_service(settings: Settings) -> FastAPI:
                 settings.cities_dir,
                 settings.prometheus_url,
                 kafka_view,
+                settings.join_url,
             )
             live.start(settings)
             tasks = [
@@ -243,6 +245,7 @@ def _set_context(
     cities_dir: Path | None = None,
     prometheus_url: str = "",
     kafka_view: KafkaView | None = None,
+    join_url: str = "",
 ) -> None:
     customers, staff = None, None
     if stores.serves != "staff":
@@ -273,6 +276,7 @@ def _set_context(
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
         staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
         sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
+        join_url=join_url or f"{public_url}/join",
         estimate=estimate,
         prometheus=PrometheusReader(prometheus_url),
         kafka_view=kafka_view,
