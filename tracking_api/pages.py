@@ -11,7 +11,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
@@ -59,6 +58,12 @@ async def get_sign_in_page(request: Request) -> Response:
 async def get_fleet_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The fleet's map."""
     return await _staff_page("fleet", request, token, context)
+
+
+@staff_router.get("/admin")
+async def get_admin_page(request: Request, token: StaffToken, context: Context) -> Response:
+    """Administration: drivers, restaurants, service areas and policies."""
+    return await _staff_page("admin", request, token, context)
 
 
 @staff_router.get("/observe")
