@@ -44,6 +44,9 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS026": _plain(errors.Unauthenticated),
     "DS016": _plain(errors.OrderOpen),
     "DS017": _plain(errors.IdForgotten),
+    "DS030": _plain(errors.OfferClosed),
+    "DS031": _plain(errors.OfferOpen),
+    "DS032": _plain(errors.ExternalIdTaken),
 }
 
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.

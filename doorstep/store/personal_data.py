@@ -30,7 +30,10 @@ HIDDEN_FROM_DRIVER = (
     *("token_sha256", "mqtt_hash", "geom", "hot_padding"),
     *("customer_lon_deg", "customer_lat_deg", "customer_name"),
 )
-HIDDEN_FROM_CUSTOMER = ("token_sha256", "geom", "driver_id", "actor_id", "who", "detail")
+HIDDEN_FROM_CUSTOMER = (
+    *("token_sha256", "geom", "driver_id", "actor_id", "who", "detail"),
+    *("created_by", "offered_by", "pin_sha256", "search"),
+)
 # Topics that can hold something of a person.
 DRIVER_TOPICS = (
     *("driver-pos", "phone-pos", "driver-status", "series"),

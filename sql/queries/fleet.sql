@@ -27,7 +27,8 @@ CROSS JOIN LATERAL (
 ORDER BY n.distance_m, n.driver_id
 
 -- read_restaurants --
-SELECT restaurant_id, name, lon_deg, lat_deg FROM restaurant ORDER BY restaurant_id
+SELECT restaurant_id, name, lon_deg, lat_deg FROM restaurant WHERE NOT is_ad_hoc
+ORDER BY restaurant_id
 
 
 -- Packed rows of all drivers: one JSON text, which costs Python a tenth of rows ------------

@@ -24,7 +24,9 @@ CREATE TABLE policy (
     report_every_s float8 NOT NULL DEFAULT 30 CHECK (report_every_s > 0),
     -- The speed of couriers relative to real time: 1, except in a demo.
     pace float8 NOT NULL DEFAULT 1 CHECK (pace BETWEEN 0.1 AND 100),
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    offer_s float8 NOT NULL DEFAULT 45 CHECK (offer_s BETWEEN 1 AND 3600),  -- to accept an offer
+    auto_offer bool NOT NULL DEFAULT false  -- offer confirmed orders to the nearest drivers
 );
 
 -- Limits that apply to every fix. One row.
@@ -86,6 +88,10 @@ CREATE TABLE restaurant (
     lon_deg float8 NOT NULL CHECK (lon_deg BETWEEN -180 AND 180),
     lat_deg float8 NOT NULL CHECK (lat_deg BETWEEN -90 AND 90),
     geom geometry(Point, 4326) NOT NULL
-        GENERATED ALWAYS AS (ST_SetSRID(ST_MakePoint(lon_deg, lat_deg), 4326)) STORED
+        GENERATED ALWAYS AS (ST_SetSRID(ST_MakePoint(lon_deg, lat_deg), 4326)) STORED,
+    address text,
+    phone text,
+    is_ad_hoc bool NOT NULL DEFAULT false  -- the pickup place of one order, in no list
 );
+CREATE SEQUENCE ad_hoc_restaurant_id AS int START WITH 1000000000;  -- above those of a list
 CREATE INDEX restaurant_geom ON restaurant USING gist (geom);

@@ -36,6 +36,8 @@ class NewPolicy(BaseModel):
     worst_accuracy_m: Metres | None = None
     report_every_s: Seconds | None = None
     pace: Pace | None = None
+    offer_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = None
+    auto_offer: bool | None = None
 
 
 class PolicyId(BaseModel):
