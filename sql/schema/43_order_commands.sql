@@ -127,7 +127,7 @@ BEGIN
         -- a driver who repeats a decline no longer has the order
         SELECT FROM order_command WHERE order_id = of_order_id AND actor = 'driver'
             AND idempotency_key = with_idempotency_key AND actor_id = by_actor_id
-    ) AND NOT (verb = 'assign' AND to_driver_id = by_actor_id AND EXISTS (
+    ) AND NOT (verb = 'assign' AND to_driver_id IS NOT DISTINCT FROM by_actor_id AND EXISTS (
         SELECT FROM order_offer f WHERE f.order_id = of_order_id AND f.driver_id = by_actor_id
             AND f.ended_at IS NULL
     )) THEN
