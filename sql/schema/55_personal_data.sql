@@ -91,10 +91,9 @@ BEGIN
         driver_id = CASE WHEN c.driver_id = coalesce(of_driver_id, c.driver_id)
             THEN 'forgotten' ELSE c.driver_id END
     WHERE c.order_id = ANY (of_orders);
-    UPDATE order_offer f SET driver_id = 'forgotten',
-        offered_by = CASE WHEN of_driver_id IS NULL THEN NULL ELSE f.offered_by END,
-        offer_key = NULL, decline_key = NULL
-    WHERE f.order_id = ANY (of_orders) AND f.driver_id = coalesce(of_driver_id, f.driver_id);
+    IF of_driver_id IS NULL THEN  -- forget_driver_v1 deletes one driver's
+        DELETE FROM order_offer f WHERE f.order_id = ANY (of_orders);
+    END IF;
     RETURN forgotten_count;
 END
 $$;

@@ -133,8 +133,8 @@ def test_accept__without_an_offer__knows_no_such_order(drivers: Fleet) -> None:
         drivers.command_order(order_id, "assign", actor="driver", actor_id="d2", driver_id="d2")
     with (
         connect_as(drivers.database, "driver_api") as conn,
-        translated(),
         pytest.raises(errors.UnknownOrder),
+        translated(),
     ):
         conn.execute(
             "SELECT driver_command_order_v1(%s, %s, 'assign', NULL)",

@@ -1,4 +1,4 @@
-"""Details of orders: the customer, the address, the times, any pickup place, reasons of failures."""
+"""Details of orders: the customer, the address, the times, a pickup place, why one failed."""
 
 from __future__ import annotations
 
