@@ -166,10 +166,12 @@ SELECT n.*, jsonb_build_object(
     'pickup', CASE WHEN r.is_ad_hoc THEN jsonb_build_object(
         'name', r.name, 'address', r.address, 'lon_deg', r.lon_deg, 'lat_deg', r.lat_deg,
         'phone', r.phone) END,
-    'failure', CASE WHEN c.failure_reason IS NOT NULL THEN jsonb_build_object(
-        'reason', c.failure_reason, 'note', c.note) END
+    'failure', (  -- a look-up per row that is returned
+        SELECT jsonb_build_object('reason', c.failure_reason, 'note', c.note)
+        FROM order_command c
+        WHERE c.order_id = n.order_id AND c.command = 'fail' AND c.failure_reason IS NOT NULL
+    )
 ) AS details
 FROM order_now n
 JOIN restaurant r ON r.restaurant_id = n.restaurant_id
-LEFT JOIN order_detail d ON d.order_id = n.order_id
-LEFT JOIN order_command c ON c.order_id = n.order_id AND c.command = 'fail';
+LEFT JOIN order_detail d ON d.order_id = n.order_id;

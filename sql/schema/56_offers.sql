@@ -117,6 +117,10 @@ CREATE FUNCTION offer_order_as_staff_v1(
 )
 RETURNS SETOF order_offer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     o orders;
@@ -180,6 +184,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -209,6 +217,10 @@ CREATE FUNCTION driver_decline_offer_v1(
 )
 RETURNS SETOF order_offer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     by_driver_id CONSTANT text := driver__of_token(of_token_sha256);
@@ -244,6 +256,7 @@ RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 SET enable_hashjoin = off  -- every join is a look-up by key
 SET enable_mergejoin = off
+SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE

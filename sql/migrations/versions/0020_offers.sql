@@ -79,13 +79,15 @@ SELECT n.*, jsonb_build_object(
     'pickup', CASE WHEN r.is_ad_hoc THEN jsonb_build_object(
         'name', r.name, 'address', r.address, 'lon_deg', r.lon_deg, 'lat_deg', r.lat_deg,
         'phone', r.phone) END,
-    'failure', CASE WHEN c.failure_reason IS NOT NULL THEN jsonb_build_object(
-        'reason', c.failure_reason, 'note', c.note) END
+    'failure', (  -- a look-up per row that is returned
+        SELECT jsonb_build_object('reason', c.failure_reason, 'note', c.note)
+        FROM order_command c
+        WHERE c.order_id = n.order_id AND c.command = 'fail' AND c.failure_reason IS NOT NULL
+    )
 ) AS details
 FROM order_now n
 JOIN restaurant r ON r.restaurant_id = n.restaurant_id
-LEFT JOIN order_detail d ON d.order_id = n.order_id
-LEFT JOIN order_command c ON c.order_id = n.order_id AND c.command = 'fail';
+LEFT JOIN order_detail d ON d.order_id = n.order_id;
 
 -- An offer is open while ended_at is null, and can be accepted until expires_at. Accepting it is a
 -- command of the order. A driver may have several open offers, an order has one at most.
@@ -137,6 +139,9 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
@@ -252,6 +257,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN QUERY SELECT * FROM apply_order_command_v1(
@@ -577,6 +586,9 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
@@ -634,6 +646,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN QUERY SELECT * FROM driver_command_order_v1(
@@ -758,6 +774,10 @@ CREATE FUNCTION offer_order_as_staff_v1(
 )
 RETURNS SETOF order_offer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     o orders;
@@ -821,6 +841,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -850,6 +874,10 @@ CREATE FUNCTION driver_decline_offer_v1(
 )
 RETURNS SETOF order_offer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     by_driver_id CONSTANT text := driver__of_token(of_token_sha256);
@@ -885,6 +913,7 @@ RETURNS int LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 SET enable_hashjoin = off  -- every join is a look-up by key
 SET enable_mergejoin = off
+SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
