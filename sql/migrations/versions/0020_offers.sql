@@ -86,8 +86,11 @@ SELECT n.*, jsonb_build_object(
     )
 ) AS details
 FROM order_now n
-JOIN restaurant r ON r.restaurant_id = n.restaurant_id
-LEFT JOIN order_detail d ON d.order_id = n.order_id;
+-- OFFSET 0 forces look-ups by key, however many orders the planner expects
+CROSS JOIN LATERAL (
+    SELECT * FROM restaurant t WHERE t.restaurant_id = n.restaurant_id OFFSET 0
+) r
+LEFT JOIN LATERAL (SELECT * FROM order_detail t WHERE t.order_id = n.order_id OFFSET 0) d ON true;
 
 -- An offer is open while ended_at is null, and can be accepted until expires_at. Accepting it is a
 -- command of the order. A driver may have several open offers, an order has one at most.
