@@ -143,6 +143,7 @@ def export_order(conn: psycopg.Connection[Any], order_id: str) -> Iterator[tuple
         raise UnknownOrder(f"there is no order {order_id}")
     for table, columns in _tables(conn, ORDER_COLUMNS):
         yield from _matching(conn, table, columns, order_id, HIDDEN_FROM_CUSTOMER)
+    yield from _rows(conn, "restaurant", query("export_pickup", FILE), {"id": order_id})
 
 
 def _begin(conn: psycopg.Connection[Any]) -> None:

@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 
 from doorstep import errors
 from doorstep.credentials import token_sha256
+from doorstep.http.failure_body import FailureReason
 from doorstep.store import personal_data
 from doorstep.store.error_mapping import translated
 from doorstep.store.tables import CONTACT_RULES, FAILURE_REASONS
@@ -23,6 +24,7 @@ from sql import query
 from tests.factories import CUSTOMER, RESTAURANT, now
 from tests.sql.catalog import tables_with
 from tests.sql.fleet import Fleet, connect_as
+from tracking_api.orders.detail_schemas import ContactRule
 from tracking_api.orders.search import list_statement, order_id_range, word_query
 
 DETAILS = {
@@ -295,7 +297,16 @@ def test_fail__as_staff__takes_each_reason(fleet: Fleet, reason: str) -> None:
     assert details_of(fleet, order_id)["failure"] == {"reason": reason, "note": None}
 
 
-# -- forgetting ------------------------------------------------------------------------------------
+def test_words__of_the_api_and_of_the_database__are_the_same(fleet: Fleet) -> None:
+    [row] = fleet.run(
+        "SELECT enum_range(NULL::failure_reason)::text[] AS reasons,"
+        " enum_range(NULL::contact_rule)::text[] AS rules"
+    )
+    assert tuple(row["reasons"]) == tuple(FailureReason) == FAILURE_REASONS
+    assert tuple(row["rules"]) == tuple(ContactRule) == CONTACT_RULES
+
+
+# -- exporting and forgetting ----------------------------------------------------------------------
 
 
 def test_forget_order__with_details__leaves_none_of_them_anywhere(
@@ -315,6 +326,10 @@ def test_forget_order__with_details__leaves_none_of_them_anywhere(
         *("Bookshop", "Duomo", "654321", "key-of-an-offer"),
     )
     assert {"order_detail", "order_command", "restaurant"} <= tables_with(fleet, *texts)
+    exported = dict(personal_data.export_order(conn, str(order_id)))
+    conn.rollback()
+    assert "Bookshop" in exported["restaurant"]
+    assert "Via dei Servi 12" in exported["order_detail"]
     personal_data.forget_order(conn, str(order_id), "test")
     assert tables_with(fleet, *texts) == set()
     assert fleet.run("SELECT failure_reason FROM order_command WHERE command = 'fail'") == [
