@@ -93,5 +93,5 @@ CREATE TABLE restaurant (
     phone text,
     is_ad_hoc bool NOT NULL DEFAULT false  -- the pickup place of one order, in no list
 );
-CREATE SEQUENCE ad_hoc_restaurant_id AS int START WITH 1000000000;  -- above those of a list
+CREATE SEQUENCE ad_hoc_restaurant_id AS int START WITH 2000000000;  -- above those of lists
 CREATE INDEX restaurant_geom ON restaurant USING gist (geom);

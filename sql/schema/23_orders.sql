@@ -46,9 +46,10 @@ CREATE TABLE order_detail (
     contact_rule contact_rule NOT NULL DEFAULT 'none',
     pin_sha256 bytea CHECK (octet_length(pin_sha256) = 32),  -- of order_id, ':' and the PIN
     search tsvector NOT NULL,  -- the words of the texts above, and of orders.customer_name
-    CONSTRAINT promised_window CHECK (promised_to >= promised_from),
-    UNIQUE (created_by, external_id)
+    CONSTRAINT promised_window CHECK (promised_to >= promised_from)
 );
+CREATE UNIQUE INDEX order_detail_external_id ON order_detail (created_by, external_id)
+WHERE external_id IS NOT NULL;
 CREATE INDEX order_detail_search ON order_detail USING gin (search);
 
 -- One attempt to deliver an order with one driver. Fixes of [assigned_at, ended_at) count.

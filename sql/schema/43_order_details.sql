@@ -22,10 +22,13 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    d CONSTANT order_details := jsonb_populate_record(NULL::order_details, details);
+    d order_details;
     made record;
     k order_detail;
 BEGIN
+    IF details IS NOT NULL THEN
+        d := jsonb_populate_record(NULL::order_details, details);
+    END IF;
     IF at_pickup IS NOT NULL THEN
         at_restaurant_id := restaurant__ad_hoc(at_pickup, by_name, with_idempotency_key);
     END IF;
@@ -53,7 +56,7 @@ BEGIN
             to_tsvector('simple', concat_ws(' ', for_customer_name, d.external_id,
                 d.customer_phone, regexp_replace(d.customer_phone, '\D', '', 'g'), d.address,
                 d.door_note, d.items)))
-        ON CONFLICT (created_by, external_id) DO NOTHING;
+        ON CONFLICT (created_by, external_id) WHERE external_id IS NOT NULL DO NOTHING;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'you have an order with the external_id %', d.external_id
                 USING ERRCODE = 'DS032';

@@ -40,7 +40,7 @@ ALTER TABLE restaurant
     ADD COLUMN IF NOT EXISTS address text,
     ADD COLUMN IF NOT EXISTS phone text,
     ADD COLUMN is_ad_hoc bool NOT NULL DEFAULT false;
-CREATE SEQUENCE ad_hoc_restaurant_id AS int START WITH 1000000000;
+CREATE SEQUENCE ad_hoc_restaurant_id AS int START WITH 2000000000;
 ALTER TABLE order_command
     ADD COLUMN failure_reason failure_reason,
     ADD COLUMN note text;
@@ -63,9 +63,10 @@ CREATE TABLE order_detail (
     contact_rule contact_rule NOT NULL DEFAULT 'none',
     pin_sha256 bytea CHECK (octet_length(pin_sha256) = 32),  -- of order_id, ':' and the PIN
     search tsvector NOT NULL,  -- the words of the texts above, and of orders.customer_name
-    CONSTRAINT promised_window CHECK (promised_to >= promised_from),
-    UNIQUE (created_by, external_id)
+    CONSTRAINT promised_window CHECK (promised_to >= promised_from)
 );
+CREATE UNIQUE INDEX order_detail_external_id ON order_detail (created_by, external_id)
+WHERE external_id IS NOT NULL;
 CREATE INDEX order_detail_search ON order_detail USING gin (search);
 
 -- The same with the details that staff sees.
@@ -149,10 +150,13 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    d CONSTANT order_details := jsonb_populate_record(NULL::order_details, details);
+    d order_details;
     made record;
     k order_detail;
 BEGIN
+    IF details IS NOT NULL THEN
+        d := jsonb_populate_record(NULL::order_details, details);
+    END IF;
     IF at_pickup IS NOT NULL THEN
         at_restaurant_id := restaurant__ad_hoc(at_pickup, by_name, with_idempotency_key);
     END IF;
@@ -180,7 +184,7 @@ BEGIN
             to_tsvector('simple', concat_ws(' ', for_customer_name, d.external_id,
                 d.customer_phone, regexp_replace(d.customer_phone, '\D', '', 'g'), d.address,
                 d.door_note, d.items)))
-        ON CONFLICT (created_by, external_id) DO NOTHING;
+        ON CONFLICT (created_by, external_id) WHERE external_id IS NOT NULL DO NOTHING;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'you have an order with the external_id %', d.external_id
                 USING ERRCODE = 'DS032';
