@@ -24,6 +24,19 @@ BROKER_DROPPED = Gauge(
     "Messages that the broker has dropped since it started, as reported in $SYS",
     ["broker"],
 )
+BROKER_CLIENTS = Gauge(
+    "doorstep_bridge_broker_clients", "Clients connected to the broker, as in $SYS", ["broker"]
+)
+BROKER_RECEIVED = Gauge(
+    "doorstep_bridge_broker_received",
+    "PUBLISH packets that the broker has received since it started, as in $SYS",
+    ["broker"],
+)
+BROKER_STORED = Gauge(
+    "doorstep_bridge_broker_stored",
+    "Messages that the broker stores, retained ones included, as in $SYS",
+    ["broker"],
+)
 RETAINED_CLEARED = Counter(
     "doorstep_bridge_retained_cleared", "Retained points of series that the broker was let forget"
 )

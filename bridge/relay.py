@@ -11,7 +11,7 @@ from bridge import metrics
 from bridge.kafka_publisher import Publisher
 from bridge.publish_parser import ReceivedMessage
 from bridge.settings import BridgeSettings
-from bridge.subscriber import DROPPED_TOPIC, AckBatch, Subscriber
+from bridge.subscriber import AckBatch, Subscriber
 from doorstep.mqtt_topics import PHONE_PREFIX, POSITION, PREFIX, SERIES_PREFIX, STATUS
 from doorstep.telemetry import get_logger
 
@@ -27,7 +27,7 @@ _KEY_START, _KEY_END = len(_PREFIX), -len(_POSITION)
 _STATUS = f"/{STATUS}".encode()
 _SERIES_PREFIX = SERIES_PREFIX.encode()
 _PHONE_PREFIX = PHONE_PREFIX.encode()
-_DROPPED = DROPPED_TOPIC.encode()
+_BROKER_PREFIX = b"$SYS/"
 _POSITION_MESSAGES = metrics.MESSAGES.labels(POSITION)
 _OTHER_MESSAGES = metrics.MESSAGES.labels("other")
 
@@ -116,7 +116,7 @@ class Relay:
         forwarded = positions = 0
         for message in received:
             topic, payload, packet_id = message
-            if overloaded and not packet_id and topic != _DROPPED:
+            if overloaded and not packet_id and not topic.startswith(_BROKER_PREFIX):
                 metrics.QOS0_DROPPED.inc()  # no Receive Maximum limits QoS 0
                 forwarded += 1
                 continue
@@ -152,8 +152,8 @@ class Relay:
             kafka_topic, key = self._phone_topic, topic.split(b"/")[1]
         elif topic.startswith(_SERIES_PREFIX):
             kafka_topic, key = self._series_topic, topic[len(_SERIES_PREFIX) :]
-        elif topic == _DROPPED:
-            subscriber.update_broker_dropped(int(message.payload))
+        elif topic.startswith(_BROKER_PREFIX):
+            subscriber.update_broker_figure(topic.decode(), int(message.payload))
             return True
         else:
             raise ValueError("a topic outside the subscriptions")

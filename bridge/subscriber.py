@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike
 
 DROPPED_TOPIC = "$SYS/broker/publish/messages/dropped"
+# The broker's own figures, published every sys_interval (10 s) when they change.
+BROKER_GAUGES = {
+    "$SYS/broker/clients/connected": metrics.BROKER_CLIENTS,
+    "$SYS/broker/publish/messages/received": metrics.BROKER_RECEIVED,
+    "$SYS/broker/store/messages/count": metrics.BROKER_STORED,
+}
 # Unlimited: a reload may corrupt Mosquitto's list of sessions that expire (mosquitto.conf).
 SESSION_EXPIRY_S = 0xFFFFFFFF
 KEEPALIVE_S = 15  # a dead connection is noticed within twice that
@@ -188,7 +194,8 @@ class Subscriber:
                 (PHONE_FILTER, phone_options),
             ]
         )
-        client.subscribe(DROPPED_TOPIC, options=SubscribeOptions(qos=0))
+        for topic in (DROPPED_TOPIC, *BROKER_GAUGES):  # each alone: `_on_subscribe` counts codes
+            client.subscribe(topic, options=SubscribeOptions(qos=0))
 
     def _on_subscribe(
         self,
@@ -253,6 +260,13 @@ class Subscriber:
                 self._client.publish(topic.decode(), b"", retain=True)
                 metrics.RETAINED_CLEARED.inc()
         self._client.retained.clear()
+
+    def update_broker_figure(self, topic: str, value: int) -> None:
+        """Update the gauge of one of the broker's own figures."""
+        if topic == DROPPED_TOPIC:
+            self.update_broker_dropped(value)
+        elif topic in BROKER_GAUGES:
+            BROKER_GAUGES[topic].labels(str(self.broker)).set(value)
 
     def update_broker_dropped(self, count: int) -> None:
         """Update the broker's count of messages dropped after its PUBACK."""

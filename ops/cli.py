@@ -84,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = StackSettings.load()
         if getattr(options, "tls", False):
             settings = settings.model_copy(update={"doorstep_tls": True})
+        if getattr(options, "observe", False):
+            settings = settings.model_copy(update={"doorstep_observe": True})
         stack = Stack(settings)
         command: Command = options.command
         return command(stack, options)
@@ -155,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         stack_commands.up,
         examples=stack_commands.UP_EXAMPLES,
     )
-    _add_tls(up)
+    _add_stack_options(up)
     down = add("down", "stop the stack", stack_commands.down, examples=stack_commands.DOWN_EXAMPLES)
     down.add_argument("--erase", action="store_true", help="also delete its data and secrets")
     status = add(
@@ -250,12 +252,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_tls(command: argparse.ArgumentParser) -> None:
+def _add_stack_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tls", action="store_true", help="HTTPS and MQTT over TLS")
+    command.add_argument(
+        "--observe", action="store_true", help="also Prometheus, Alertmanager and exporters"
+    )
 
 
 def _add_demo(demo: argparse.ArgumentParser) -> None:
-    _add_tls(demo)
+    _add_stack_options(demo)
     demo.add_argument("--couriers", type=int, default=200, metavar="N", help="1 to 5,000 (200)")
     demo.add_argument("--speedup", type=float, default=1.0, metavar="X", help="1 to 20 (1)")
     demo.add_argument(

@@ -202,6 +202,11 @@ END $do$
 -- set_owner_password --
 ALTER ROLE {role} LOGIN CREATEROLE PASSWORD {password}
 
+-- make_observer --
+GRANT pg_monitor TO {role};
+GRANT CONNECT ON DATABASE {database} TO {role};
+ALTER ROLE {role} LOGIN CONNECTION LIMIT 5 PASSWORD {password}
+
 -- set_service_password --
 ALTER ROLE {role} LOGIN PASSWORD {password}
 

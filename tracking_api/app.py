@@ -37,6 +37,9 @@ from tracking_api.live import topic_routes
 from tracking_api.live.detachable_protocol import ADMISSION
 from tracking_api.live.service import Live
 from tracking_api.live.topic_follower import TopicStreams
+from tracking_api.observe import routes as observe_routes
+from tracking_api.observe.kafka_view import KafkaView
+from tracking_api.observe.prometheus import PrometheusReader
 from tracking_api.orders import cancel_routes, offer_routes, policy_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
@@ -111,6 +114,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
     (session_routes.router, "staff"),
+    (observe_routes.router, "staff"),
     (pages.staff_router, "staff"),
     (pages.customer_router, "customers"),
     (pages.router, "all"),
@@ -156,7 +160,17 @@ def build_service(settings: Settings) -> FastAPI:
             estimate = RoadEta()
             live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
             public_url = settings.tracking_api_public_url
-            _set_context(app, stores, public_url, live, estimate, estimate.held)
+            kafka_view = KafkaView(settings.kafka, settings.readable_topics)
+            _set_context(
+                app,
+                stores,
+                public_url,
+                live,
+                estimate,
+                estimate.held,
+                settings.prometheus_url,
+                kafka_view,
+            )
             live.start(settings)
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
@@ -172,6 +186,7 @@ def build_service(settings: Settings) -> FastAPI:
             finally:
                 for task in tasks:
                     task.cancel()
+                kafka_view.close()
                 await live.close()
                 await app.state.context.read_log.flush_or_log()
 
@@ -192,6 +207,8 @@ def _set_context(
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
     held_estimate: HeldEstimate | None = None,
+    prometheus_url: str = "",
+    kafka_view: KafkaView | None = None,
 ) -> None:
     customers, staff = None, None
     if stores.serves != "staff":
@@ -222,6 +239,8 @@ def _set_context(
         staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
         sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
         estimate=estimate,
+        prometheus=PrometheusReader(prometheus_url),
+        kafka_view=kafka_view,
     )
 
 

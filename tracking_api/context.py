@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 from uuid import UUID
 
@@ -14,6 +14,8 @@ from doorstep.http.tokens import BearerToken, FindToken, identify, read_bearer
 from doorstep.store.records import Token
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.live.service import Live
+from tracking_api.observe.kafka_view import KafkaView
+from tracking_api.observe.prometheus import PrometheusReader
 from tracking_api.origin import check_origin
 from tracking_api.people.read_log import ReadLog
 from tracking_api.stores import Stores
@@ -41,6 +43,8 @@ class AppContext:
     staff_history_limiter: RateLimiter
     sign_in_limiter: RateLimiter
     estimate: EstimateArrival = estimate_arrival
+    prometheus: PrometheusReader = field(default_factory=lambda: PrometheusReader(""))
+    kafka_view: KafkaView | None = None
 
     def note_read(self, request: Request, holder: Token | None) -> None:
         """Collect a read of an order by staff for the audit. Customers' have no token here."""

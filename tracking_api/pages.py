@@ -106,6 +106,12 @@ async def get_fleet_page(request: Request, token: StaffToken, context: Context) 
     return await _staff_page("fleet", request, token, context)
 
 
+@staff_router.get("/observe")
+async def get_observe_page(request: Request, token: StaffToken, context: Context) -> Response:
+    """Dashboards and Kafka, for admins."""
+    return await _staff_page("observe", request, token, context)
+
+
 @series_router.get("/series")
 async def get_series_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The chart of series; `GET /series` without `Accept: text/html` is their list."""

@@ -30,12 +30,18 @@ class Settings(HttpSettings, KafkaSettings):
     kafka_positions_topic: str = "tracking-positions"
     kafka_series_topic: str = "series"
     stream_topics: str = "streams"
+    prometheus_url: str = ""
     live_max_viewers: int = Field(default=MAX_VIEWERS, ge=1, le=1_000_000)
 
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics that staff may publish to and follow."""
         return tuple(name.strip() for name in self.stream_topics.split(",") if name.strip())
+
+    @property
+    def readable_topics(self) -> frozenset[str]:
+        """The topics whose messages admins may read: none with positions."""
+        return frozenset({self.kafka_updates_topic, self.kafka_series_topic, *self.topics})
 
     @property
     def staff_url(self) -> str | None:

@@ -7,7 +7,9 @@ driver_events  driver-pos, phone-pos, series                tracking-updates,
                                                             tracking-positions, dead-letter
 driver_api                                                  tracking-positions
 tracking_api   tracking-updates, tracking-positions,        streams
-               series, streams
+               series, streams; describes everything
+inspector      tracking-updates, series, streams;
+               describes everything (docker-compose.yml's interface for Kafka)
 operator       everything
 admin          everything (creates topics, credentials and these rules)
 """
@@ -49,6 +51,7 @@ class Grant:
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    describes_all: bool = False  # names and offsets of every topic and group, no record
     groups: tuple[str, ...] = ()
 
 
@@ -63,7 +66,11 @@ GRANTS: Mapping[str, Grant] = {
     "tracking_api": Grant(
         reads=("tracking-updates", "tracking-positions", "series", "streams"),
         writes=("streams",),
+        describes_all=True,
         groups=("tracking-api",),
+    ),
+    "inspector": Grant(
+        reads=("tracking-updates", "series", "streams"), describes_all=True, groups=("inspector",)
     ),
     OPERATOR: Grant(reads=(ANY,), groups=(ANY,)),
 }
@@ -104,6 +111,9 @@ def rules_of(name: str, grant: Grant) -> list[AclBinding]:
     read, write = AclOperation.READ, AclOperation.WRITE
     rules = [_rule(name, ResourceType.TOPIC, topic, read) for topic in grant.reads]
     rules += [_rule(name, ResourceType.TOPIC, topic, write) for topic in grant.writes]
+    if grant.describes_all:
+        kinds = (ResourceType.TOPIC, ResourceType.GROUP)
+        rules += [_rule(name, kind, ANY, AclOperation.DESCRIBE) for kind in kinds]
     # Kafka implies Describe from Read and Write
     return rules + [_rule(name, ResourceType.GROUP, group, read) for group in grant.groups]
 

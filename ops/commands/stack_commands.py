@@ -15,7 +15,8 @@ from ops.stack.tls_config import TlsConfig
 UP_EXAMPLES = """examples:
   ./run up                                start it; does nothing if it is up
   MQTT_BROKERS=3 ./run up                 with three brokers
-  DOORSTEP_BIND=0.0.0.0 ./run up --tls    reachable from other machines, with TLS"""
+  DOORSTEP_BIND=0.0.0.0 ./run up --tls    reachable from other machines, with TLS
+  ./run up --observe                      with Prometheus, Alertmanager and the page /observe"""
 DOWN_EXAMPLES = """examples:
   ./run down                              stop it; the data are kept
   ./run down --erase                      also delete all data and secrets"""
@@ -40,6 +41,10 @@ def up(stack: Stack, _options: argparse.Namespace) -> int:
     print(f"              http://{addresses.driver_api_internal}/docs")
     print(f"sign in       {stack.public_url}/sign-in#{stack.paths.staff_token()}")
     print(f"staff token   {stack.paths.staff_token_file}")
+    if addresses.prometheus is not None:
+        print(f"monitoring    {stack.public_url}/observe")
+        print(f"              http://{addresses.prometheus} (Prometheus)")
+        print(f"              http://{addresses.alertmanager} (Alertmanager)")
     owner_pid = stack.owner_pid()
     if owner_pid is not None:
         print_line(

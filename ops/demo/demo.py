@@ -182,6 +182,8 @@ def _print_addresses(stack: Stack, options: DemoOptions) -> None:
     print_line(f"{options.couriers} couriers at {pace}; Ctrl-C stops the demo")
     print_line(f"  map of the fleet  {stack.public_url}/sign-in#{token}")
     print_line(f"  series            {stack.public_url}/series")
+    if addresses.prometheus is not None:
+        print_line(f"  dashboards        {stack.public_url}/observe")
     print_line(f"  tracking_api      http://{addresses.tracking_api_internal}/docs")
     print_line(f"  driver_api        http://{addresses.driver_api_internal}/docs")
     print_line(f"  MQTT              {addresses.mqtt_tls_url or addresses.mqtt_url}")

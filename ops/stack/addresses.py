@@ -17,6 +17,13 @@ from ops.stack.settings import StackSettings
 OTHER_PORT_OFFSET = 10_000  # if 1883 is taken, 11883 is tried, then 11884, …
 TRIES = 200
 ANY_PORTS = range(10_000, 32_000)  # below the kernel's ephemeral ports, 32768 and up
+MONITORING = (
+    "prometheus",
+    "alertmanager",
+    "node_exporter",
+    "postgres_exporter",
+    "kafka_exporter",
+)
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - names, not a choice
 
 
@@ -38,6 +45,12 @@ class Addresses:
     https: Bind | None = None  # with TLS: Caddy, in front of both APIs
     # of the backup worker, if backups are used
     backups: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8005))
+    # with monitoring
+    prometheus: Bind | None = None
+    alertmanager: Bind | None = None
+    node_exporter: Bind | None = None
+    postgres_exporter: Bind | None = None
+    kafka_exporter: Bind | None = None
 
     @property
     def mqtt_url(self) -> str:
@@ -133,7 +146,23 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
         ),
         https=chooser.choose("caddy", settings.doorstep_bind, settings.https_port) if tls else None,
         backups=chooser.choose("backups", internal, settings.backup_port),
+        **{
+            name: chooser.choose(name, "127.0.0.1", getattr(settings, f"{name}_port"))
+            for name in (MONITORING if settings.doorstep_observe else ())
+        },
     )
+
+
+def check_options(settings: StackSettings, running: Addresses) -> None:
+    """Raise StackError if the running stack lacks an option that is now wanted."""
+    for option, is_wanted, bind in (
+        ("tls", settings.doorstep_tls, running.https),
+        ("observe", settings.doorstep_observe, running.prometheus),
+    ):
+        if is_wanted and bind is None:
+            raise StackError(
+                f"the stack runs without --{option}: ./run down, then ./run up --{option}"
+            )
 
 
 def check_plaintext(settings: StackSettings) -> None:

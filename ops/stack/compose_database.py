@@ -1,8 +1,8 @@
-"""Creates the owner's role and the empty database on the postgis container. Idempotent.
+"""Creates the owner's role, `observer` and the empty database on the postgis container.
 
-The first step of docker-compose.yml's `provision`. Reads DATABASE_SUPERUSER_URL, and the owner's
-password and the database's name from DATABASE_ADMIN_URL. Waits for the server, because not every
-container engine waits for its health check.
+The first step of docker-compose.yml's `provision`. Idempotent. Reads DATABASE_SUPERUSER_URL, the
+owner's password and the database's name from DATABASE_ADMIN_URL, and OBSERVER_PASSWORD. Waits for
+the server, because not every container engine waits for its health check.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ def make_database(environment: Mapping[str, str]) -> None:
             raise DoorstepError(f"{cluster.host}:{cluster.port} does not accept {SUPERUSER}")
         time.sleep(POLL_S)
     cluster.create_database(owner["password"], owner["dbname"])
+    if environment.get("OBSERVER_PASSWORD"):
+        cluster.create_observer(environment["OBSERVER_PASSWORD"], owner["dbname"])
 
 
 def _parse_url(environment: Mapping[str, str], name: str, user: str) -> dict[str, str]:

@@ -4,6 +4,7 @@
 .doorstep/compose/      mode 0700
 ├── fleet.key           the password and token of each device derive from it
 ├── staff.token         the staff token of both APIs
+├── lib/                empty; the agent for Kafka's figures goes here
 └── tls/                empty; server.crt and server.key of your own go here
 
 git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
@@ -53,6 +54,7 @@ def make_secrets(project: Path) -> list[Path]:
     # from other users of this machine.
     folder.chmod(0o700)
     (folder / "tls").mkdir(exist_ok=True)
+    (folder / "lib").mkdir(exist_ok=True)
     for name, text in (
         ("fleet.key", encode_fleet_key(new_fleet_key())),
         ("staff.token", new_staff_token() + "\n"),

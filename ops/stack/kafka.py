@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from doorstep.kafka.access_control import ADMIN
@@ -54,15 +55,18 @@ def authentication(admin_password: str) -> dict[str, str]:
     }
 
 
-def broker_argv(paths: StackPaths, settings: StackSettings) -> list[str]:
+def broker_argv(
+    paths: StackPaths, settings: StackSettings, options: Sequence[str] = ()
+) -> list[str]:
     """Return the command that runs the stack's broker in the foreground."""
-    return node_argv(_properties(paths), settings)
+    return node_argv(_properties(paths), settings, options)
 
 
-def node_argv(properties: Path, settings: StackSettings) -> list[str]:
-    """Return the command that runs a node with these properties in the foreground."""
+def node_argv(properties: Path, settings: StackSettings, options: Sequence[str] = ()) -> list[str]:
+    """Return the command that runs a node with these properties and options of Java."""
     command = [
         *_java(settings),
+        *options,
         *shlex.split(settings.kafka_heap_opts),
         "-XX:+ExitOnOutOfMemoryError",
         f"-Dlog4j2.configurationFile={PROJECT / 'kafka' / 'log4j2.xml'}",

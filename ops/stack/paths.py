@@ -4,7 +4,7 @@
 ├── secrets/      mode 0700: fleet.key, *.token, devices, database/ROLE, kafka/PRINCIPAL,
 │                 mqtt/SERVICE, tls/
 ├── logs/         one rotated file per process
-├── kafka/  mosquitto/  postgres/  caddy/
+├── kafka/  mosquitto/  postgres/  caddy/  prometheus/  alertmanager/
 ├── journals/     of simulated devices
 ├── stack.json    addresses, while the stack is up
 ├── tls.json      the source of the certificate, with --tls
@@ -46,6 +46,7 @@ DATABASE_ROLES = (
     "broker_sync",
     "customer",
 )
+OBSERVER = "observer"  # reads statistics, for postgres_exporter; with --observe only
 DATABASE_PASSWORD_BYTES = 24
 UNIX_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107
 
@@ -100,6 +101,14 @@ class StackPaths:
     @property
     def caddy(self) -> Path:
         return self.root / "caddy"
+
+    @property
+    def prometheus(self) -> Path:
+        return self.root / "prometheus"
+
+    @property
+    def alertmanager(self) -> Path:
+        return self.root / "alertmanager"
 
     @property
     def tls(self) -> Path:
@@ -212,6 +221,11 @@ class StackPaths:
         """Read a database role's password."""
         return (self.secrets / "database" / role).read_text(encoding="ascii").strip()
 
+    def observer_password(self) -> str:
+        """Read the password of the role OBSERVER; create it if there is none."""
+        _write_once(self.secrets / "database" / OBSERVER, lambda: new_password() + "\n")
+        return self.database_password(OBSERVER)
+
     def mqtt_password(self, service: str) -> str:
         """Read the MQTT password of one of BROKER_SERVICES."""
         return (self.secrets / "mqtt" / service).read_text(encoding="ascii").strip()
@@ -233,6 +247,7 @@ class StackPaths:
         Those of the administrators stay.
         """
         roles = [self.secrets / "database" / one for one in DATABASE_ROLES if one != SUPERUSER]
+        roles += [one for one in (self.secrets / "database" / OBSERVER,) if one.exists()]
         principals = [one for one in (self.secrets / "kafka").iterdir() if one.name != ADMIN]
         new = dict.fromkeys(roles + principals, new_password)
         services = [self.secrets / "mqtt" / one for one in BROKER_SERVICES]
@@ -254,7 +269,14 @@ class StackPaths:
 
     def erase(self) -> None:
         """Delete data, logs and secrets, including data folders that are links to /var/lib."""
-        for folder in (self.postgres, self.mosquitto, self.kafka, self.caddy):
+        for folder in (
+            self.postgres,
+            self.mosquitto,
+            self.kafka,
+            self.caddy,
+            self.prometheus,
+            self.alertmanager,
+        ):
             if folder.is_symlink():
                 shutil.rmtree(folder.resolve().parent, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)

@@ -22,7 +22,7 @@ from psycopg import sql as pgsql
 
 from doorstep.errors import DoorstepError
 from doorstep.store.error_mapping import translated
-from ops.stack.paths import SUPERUSER, short_digest
+from ops.stack.paths import OBSERVER, SUPERUSER, short_digest
 from ops.stack.private_file import replace_file
 from ops.stack.users import as_user, give_to, server_user
 from sql import query
@@ -323,6 +323,16 @@ class PostgresCluster:
         with translated(), psycopg.connect(self.superuser_url()) as conn:
             set_superuser_password(conn, password)
             store()
+
+    def create_observer(self, password: str, database: str = DATABASE) -> None:
+        """Create the role that reads the server's statistics and no table, or set its password."""
+        with translated(), psycopg.connect(self.superuser_url()) as conn:
+            role = pgsql.Identifier(OBSERVER)
+            create = pgsql.SQL(query("create_role_if_absent"))
+            conn.execute(create.format(name=pgsql.Literal(OBSERVER), role=role))
+            alter = pgsql.SQL(query("make_observer"))
+            named = pgsql.Identifier(database)
+            conn.execute(alter.format(role=role, database=named, password=pgsql.Literal(password)))
 
     # -- the database ---------------------------------------------------------------------
 

@@ -17,15 +17,23 @@ from ops.stack import caddy, kafka, mosquitto
 from ops.stack.addresses import Addresses, reach
 from ops.stack.backup_repository import BackupRepository
 from ops.stack.certificates import CertificateAuthority
+from ops.stack.monitoring_files import jmx_agent
 from ops.stack.paths import SUPERUSER, StackPaths
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.tls_config import TlsConfig
 from ops.stack.users import as_user, dies_with_parent, service_user
 
-Kind = Literal["database", "brokers", "services", "proxies", "backups"]
+Kind = Literal["database", "brokers", "services", "proxies", "backups", "monitoring"]
 # in start order; stop reverses it
-KINDS: tuple[Kind, ...] = ("database", "brokers", "services", "proxies", "backups")
+KINDS: tuple[Kind, ...] = (
+    "database",
+    "brokers",
+    "services",
+    "proxies",
+    "backups",
+    "monitoring",
+)
 
 BROKER_SYNC = "broker_sync"  # listens nowhere
 BACKUP_WORKER = "backup_worker"
@@ -153,6 +161,7 @@ def service_environment(
 ) -> dict[str, str]:
     """Return the environment of one service. docker-compose.yml sets the same variables."""
     kafka_servers = kafka_access(paths, addresses, service).environment()
+    prometheus = addresses.prometheus
     proxy = {} if addresses.https is None else {"TRUSTED_PROXIES": "127.0.0.1"}
     mqtt = {"MQTT_URL": addresses.mqtt_url, "MQTT_USERNAME": service}
     if service in BROKER_SERVICES:
@@ -187,6 +196,7 @@ def service_environment(
                 "TRACKING_API_BIND": str(addresses.tracking_api),
                 "TRACKING_API_INTERNAL_BIND": str(addresses.tracking_api_internal),
                 "TRACKING_API_PUBLIC_URL": public_url or addresses.tracking_api_url,
+                "PROMETHEUS_URL": f"http://{prometheus}" if prometheus else "",
             }
     raise ValueError(f"{service!r} is not a service")
 
@@ -266,7 +276,9 @@ def server_specs(
         ProcessSpec(
             "kafka",
             "brokers",
-            dies_with_parent(kafka.broker_argv(paths, settings), "TERM"),
+            dies_with_parent(
+                kafka.broker_argv(paths, settings, jmx_agent(addresses, settings)), "TERM"
+            ),
             addresses.kafka,
             stop_wait_s=30,
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from doorstep.password_file import add_entries
 from ops.console import Echo
+from ops.stack import monitoring
 from ops.stack.errors import StackError
 from ops.stack.paths import new_password
 from ops.stack.setup import set_up_database, set_up_kafka
@@ -36,6 +37,7 @@ def rotate_secrets(stack: Stack, echo: Echo) -> None:
         try:
             set_up_kafka(paths, stack.addresses)
             set_up_database(paths, stack.cluster(), stack.owner_environment())
+            monitoring.set_up(paths, stack.addresses, stack.cluster())
             # A restart: after a reload with another password of a service, Mosquitto 2.0.11
             # disconnected driver_events every second and crashed ("invalid pointer").
             for broker in brokers:
@@ -45,6 +47,9 @@ def rotate_secrets(stack: Stack, echo: Echo) -> None:
                 stack.start_process(broker)
         finally:
             supervisor.replace_group("services")
+            if stack.addresses.prometheus is not None:
+                supervisor.stop_group("monitoring")
+                supervisor.replace_group("monitoring")
         echo("the services start with new passwords")
         # 3. The administrators, whom services do not need.
         password = new_password()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from doorstep.settings import ServiceSettings
 
@@ -46,6 +46,15 @@ class StackSettings(ServiceSettings):
     bridge_port: Port = 8003
     driver_events_port: Port = 8004
     backup_port: Port = 8005
+
+    # Monitoring, always on loopback: Prometheus, Alertmanager and the exporters.
+    doorstep_observe: bool = False
+    prometheus_port: Port = 9090
+    alertmanager_port: Port = 9093
+    node_exporter_port: Port = 9100
+    postgres_exporter_port: Port = 9187
+    kafka_exporter_port: Port = 9404
+    alert_webhook_url: SecretStr | None = None
 
     # The start of customers' links, if it differs from tracking_api's own address.
     tracking_api_public_url: str | None = None

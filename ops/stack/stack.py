@@ -23,8 +23,8 @@ from doorstep.provision import (
 from doorstep.secrets_file import keep_secrets, read_secrets
 from doorstep.store.people import Device, change_device, list_devices
 from ops.console import Echo, operator, print_line
-from ops.stack import caddy, kafka, probes, tls
-from ops.stack.addresses import Addresses, choose_addresses
+from ops.stack import caddy, kafka, monitoring, probes, tls
+from ops.stack.addresses import Addresses, check_options, choose_addresses
 from ops.stack.backup_repository import BackupRepository
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
@@ -162,8 +162,7 @@ class Stack:
             if not self.is_up():
                 self._start(owner_pid)
             else:
-                if self.settings.doorstep_tls and self.addresses.https is None:
-                    raise StackError("the stack runs without TLS: ./run down, then ./run up --tls")
+                check_options(self.settings, self.addresses)
                 if self._is_ready():
                     return
                 self._check_processes_known()
@@ -205,6 +204,7 @@ class Stack:
             config.save(self.paths.tls_file)
             caddy.prepare(self.paths, self._echo)
             tls.install(self.paths, config)
+        monitoring.prepare(self.paths, addresses, self.settings, self._echo)
         for service in SERVICES:
             if not has_service(service):
                 self._echo(f"{service} is not installed: left out")
@@ -231,11 +231,10 @@ class Stack:
 
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
-        servers = server_specs(self.paths, self.addresses, self.settings, self.cluster())
-        services = service_specs(self.paths, self.addresses, self.settings)
-        backups = backup_specs(self.paths, self.addresses, self.settings, self.backups())
-        proxies = proxy_specs(self.paths, self.addresses, self.settings)
-        return servers + services + proxies + backups
+        of_stack = self.paths, self.addresses, self.settings
+        specs = server_specs(*of_stack, self.cluster()) + service_specs(*of_stack)
+        specs += proxy_specs(*of_stack) + backup_specs(*of_stack, self.backups())
+        return specs + monitoring.monitoring_specs(*of_stack)
 
     def renew_certificate(self) -> None:
         """Issue a new certificate now, and reload the servers. Raises StackError."""
@@ -248,13 +247,13 @@ class Stack:
             environment = self.owner_environment()
             pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
             topics.result()
+        monitoring.set_up(self.paths, self.addresses, self.cluster())
         if self.backups().is_wanted:
             self.set_up_backups()
 
     def set_up_backups(self) -> None:
         """Archive the running database's WAL from now on. Idempotent. Raises StackError."""
-        repository = self.backups()
-        present = self.paths.backup_dir()
+        repository, present = self.backups(), self.paths.backup_dir()
         if BACKUP_WORKER in self.supervisor.running() and present not in (None, repository.folder):
             raise StackError(
                 f"backups go to {present}: ./run down, then BACKUP_DIR={repository.folder} ./run up"
@@ -262,6 +261,7 @@ class Stack:
         set_up_repository(self.paths, self.cluster(), repository, self._echo)
         specs = backup_specs(self.paths, self.addresses, self.settings, repository)
         self.supervisor.ensure_running(specs)
+        monitoring.write_targets(self.paths, self.addresses, backups=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -69,7 +69,7 @@ def _probe(
         return True, ""  # serves nothing: its process is all there is to see
     if spec.kind in ("services", "backups"):
         return probes.service_is_ready(spec.address)
-    if spec.kind == "proxies":
+    if spec.kind in ("proxies", "monitoring"):
         ready = probes.listens(spec.address)
     elif spec.name == "kafka":
         ready = probes.kafka_is_ready(spec.address, kafka)

@@ -2,120 +2,39 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import timedelta
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from psycopg.rows import dict_row
 
 from doorstep.kafka.topic_specs import TOPICS
-from doorstep.store.compaction import ChunkMismatch, Compacted, CompactionLocked, Compactor
-from ops.commands import compact_command as command
+from doorstep.store.compaction import Compacted
 from ops.commands.trace import InHistory
 from ops.ledger import _read_boots
 from sql import read_sql
 from tests.database import Database
-from tests.factories import AWAY, make_fix
+from tests.factories import make_fix
 from tests.sql.fleet import Fleet
-from tracking_api.stores import open_stores
-
-DAY = datetime.now(tz=UTC).date() - timedelta(days=10)
-MIDNIGHT = datetime.combine(DAY, time(), UTC)
-MAX_SEQ = 4611686018427387904
-KEPT = (
-    "fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, "
-    "quarantine, battery"
+from tests.sql.packed_days import (
+    DAY,
+    MAX_SEQ,
+    MIDNIGHT,
+    ROUND_TRIP,
+    SECOND,
+    Row,
+    compact,
+    held_by,
+    is_about,
+    old_fix,
+    put,
+    put_by_default,
+    read,
 )
-PUT = f"COPY fix_history (driver_id, {KEPT}) FROM STDIN"
-BETWEEN = f"""
-    SELECT {KEPT} FROM fix_history__between_v1(%s, %s, %s) ORDER BY fix_at, boot, seq
-"""
-ROUND_TRIP = f"""
-    SELECT {", ".join("u." + name for name in KEPT.split(", "))}
-    FROM fix_chunk__pack(%s, ARRAY['d1']) c CROSS JOIN LATERAL fix_chunk__unpack(c) u
-    ORDER BY u.fix_at, u.boot, u.seq
-"""
-SECOND = timedelta(seconds=1)
-TO_10_CM = 0.1 / 111_320  # degrees of latitude
-
-Row = tuple[Any, ...]
-
-
-def old_fix(n: int, **values: Any) -> Row:
-    """The n-th fix of a walk on DAY, one every 4 s."""
-    fix_at = values.pop("fix_at", MIDNIGHT + timedelta(hours=9, seconds=4 * n, milliseconds=n % 7))
-    row = {
-        "fix_at": fix_at,
-        "boot": "b1",
-        "seq": n + 1,
-        "received_at": fix_at + timedelta(milliseconds=300),
-        "lon_deg": round(AWAY.lon_deg + n * 1e-5, 7),
-        "lat_deg": round(AWAY.lat_deg + n * 2e-6, 7),
-        "accuracy_m": 4.5,
-        "speed_mps": 3.1,
-        "heading_deg": 271.0,
-        "quarantine": None,
-        "battery": 0.8 - n // 300 / 100,
-    }
-    return tuple((row | values).values())
-
-
-def put(fleet: Fleet, rows: Sequence[Row], driver_id: str = "d1") -> None:
-    """Store fixes as if they had come when that day was young."""
-    fleet.run("SELECT fix_history__ensure_partitions_v1(%s, %s)", DAY, DAY)
-    put_by_default(fleet, rows, driver_id)
-
-
-def put_by_default(fleet: Fleet, rows: Sequence[Row], driver_id: str = "d1") -> None:
-    """Store fixes, and make no partition for them."""
-    with fleet.conn.cursor() as cursor, cursor.copy(PUT) as copy:
-        for row in rows:
-            copy.write_row((driver_id, *row))
-
-
-def read(fleet: Fleet, driver_id: str = "d1") -> list[Row]:
-    rows = fleet.run(BETWEEN, driver_id, MIDNIGHT, MIDNIGHT + timedelta(days=1))
-    return [tuple(row.values()) for row in rows]
-
-
-def is_about(packed: Row, row: Row) -> bool:
-    """Whether a fix is what it was, to the precision that is promised."""
-    *same, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg = (
-        packed[i] for i in (0, 1, 2, 9, 3, 4, 5, 6, 7, 8)
-    )
-    turned = abs((heading_deg or 0) - (row[8] or 0))
-    return (
-        same == [row[0], row[1], row[2], row[9]]
-        and abs((received_at - row[3]).total_seconds()) <= 0.0501
-        and abs(lon_deg - row[4]) < TO_10_CM
-        and abs(lat_deg - row[5]) < TO_10_CM
-        and [one is None for one in packed] == [one is None for one in row]
-        and abs((packed[10] or 0) - (row[10] or 0)) <= 0.00501
-        and abs((accuracy_m or 0) - (row[6] or 0)) <= 0.0501
-        and abs((speed_mps or 0) - (row[7] or 0)) <= 0.0501
-        and min(turned, 360 - turned) <= 0.501
-    )
-
-
-def compact(database: Database, unread: datetime | None = None, role: str = "") -> Compacted:
-    with database.connect(role or "doorstep_owner") as conn:
-        compactor = Compactor(conn)
-        return compactor.run(compactor.plan(unread))
-
-
-def held_by(database: Database, unread: datetime | None = None) -> str:
-    with database.connect() as conn:
-        plan = Compactor(conn).plan(unread)
-    assert plan.days == []
-    return plan.held_by
-
+from tracking_api.stores import open_stores
 
 # -- the code -----------------------------------------------------------------------------------
 
@@ -342,131 +261,3 @@ def test_seal__what_may_still_come__is_refused(fleet: Fleet) -> None:
 def test_limits__kafka_retention__is_the_topics(database: Database) -> None:
     kept_ms = next(one.retention_ms for one in TOPICS if one.name == "driver-pos")
     assert database.value("SELECT kafka_retention_s * 1000 FROM limits") == kept_ms
-
-
-# -- at any moment --------------------------------------------------------------------------------
-
-
-def test_compact__stopped_in_the_middle__goes_on_and_nothing_is_twice_or_gone(
-    fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("doorstep.store.compaction.DRIVERS_PER_COMMIT", 1)
-    for driver_id in ("d1", "d2"):
-        put(fleet, [old_fix(n) for n in range(5)], driver_id)
-    with database.connect() as conn:
-        compactor = Compactor(conn)
-        done = compactor.run(compactor.plan(None), rest=lambda _s: False)
-        with pytest.raises(CompactionLocked):
-            compact(database)
-    assert done.days == 0
-    assert database.value("SELECT count(*) FROM fix_chunk") == 1
-    assert [len(read(fleet, driver_id)) for driver_id in ("d1", "d2")] == [5, 5]
-    assert compact(database).fixes == 10
-    assert database.value("SELECT count(*) FROM fix_chunk") == 2
-    assert [len(read(fleet, driver_id)) for driver_id in ("d1", "d2")] == [5, 5]
-
-
-def test_compact__a_reader_by_an_older_snapshot__sees_every_fix_once_and_is_waited_for(
-    fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("doorstep.store.compaction.DROP_TRIES", 1)
-    put(fleet, [old_fix(n) for n in range(5)])
-    asked = ["d1", MIDNIGHT, MIDNIGHT + timedelta(days=1)]
-    with database.connect("tracking_api") as reader:
-        reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        reader.execute("SELECT count(*) FROM driver")  # its snapshot, and no lock on the history
-        assert compact(database).still_there == 1
-        assert len(reader.execute(BETWEEN, asked).fetchall()) == 5
-        assert len(read(fleet)) == 5
-    assert compact(database).still_there == 0
-    assert len(read(fleet)) == 5
-
-
-def test_compact__somebody_reads_the_partition__does_not_wait_for_long(
-    fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("doorstep.store.compaction.DROP_TRIES", 1)
-    put(fleet, [old_fix(n) for n in range(5)])
-    with database.connect() as reader:
-        reader.execute("LOCK TABLE fix_history IN ACCESS SHARE MODE")
-        assert compact(database).still_there == 1
-    assert compact(database).still_there == 0
-
-
-def test_compact__a_chunk_that_is_not_what_it_packs__stops_it_and_loses_nothing(
-    fleet: Fleet, database: Database
-) -> None:
-    put(fleet, [old_fix(n) for n in range(5)])
-    before = read(fleet)
-    code = read_sql("schema/46_history_compaction.sql").partition(
-        "CREATE FUNCTION fix_chunk__pack"
-    )[2]
-    body = code.partition("\n$$;")[0].replace("7, 1, CASE", "4, 1, CASE")  # 10 m
-    fleet.conn.execute(f"CREATE OR REPLACE FUNCTION fix_chunk__pack{body}\n$$".encode())
-    with pytest.raises(ChunkMismatch, match="of 5 fixes"):
-        compact(database)
-    assert read(fleet) == before
-    assert database.value("SELECT count(*) FROM fix_chunk") == 0
-
-
-def test_switch__a_fix_that_is_in_no_chunk__is_refused(fleet: Fleet, database: Database) -> None:
-    put(fleet, [old_fix(n) for n in range(5)])
-    with database.connect() as conn:
-        compactor = Compactor(conn)
-        plan = compactor.plan(None)
-        compactor._seal(plan.before)
-        assert compactor._rows("pack", day=DAY, after=None, at_most=20)
-        put(fleet, [old_fix(9)])
-        with pytest.raises(ChunkMismatch, match="5 of 6 fixes"):
-            compactor._rows("switch", day=DAY)
-    assert compact(database).fixes == 6
-
-
-# -- the command ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def all_read(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command's environment; instead of Kafka, the word that nothing waits there."""
-    monkeypatch.setenv("DATABASE_ADMIN_URL", database.url())
-    monkeypatch.setattr(command, "oldest_unread_at", lambda *_: None)
-    return None
-
-
-@pytest.mark.usefixtures("all_read")
-def test_command__dry_run_then_run_then_retention__says_and_does_it(
-    fleet: Fleet, database: Database, capsys: pytest.CaptureFixture[str]
-) -> None:
-    put(fleet, [old_fix(n) for n in range(5)])
-    assert command.main(["--dry-run"]) == 0
-    assert f"would pack {DAY}: 5 fixes" in capsys.readouterr().out
-    assert len(fleet.history()) == 5
-    assert command.main(["--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert (answer["days"], answer["fixes"], answer["at_rest"]["fixes"]) == (1, 5, 5)
-    assert command.main(["--dry-run", "--retention-days", "9"]) == 0
-    assert "would delete 5 fixes" in capsys.readouterr().out
-    assert command.main(["--retention-days", "11"]) == 0
-    assert len(read(fleet)) == 5
-    assert command.main(["--retention-days", "9"]) == 0
-    assert "deleted 5 fixes" in capsys.readouterr().out
-    assert read(fleet) == []
-    assert database.value("SELECT history_days FROM limits") == 9
-
-
-@pytest.mark.usefixtures("all_read")
-def test_command__while_another_packs__says_so(
-    database: Database, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with database.connect() as conn:
-        with conn.cursor(row_factory=dict_row):
-            Compactor(conn)
-        assert command.main([]) == 1
-    assert "another compaction is running" in capsys.readouterr().err
-
-
-def test_command__a_bad_number_of_days__is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for text in ("6", "x", "-3", "99999"):
-        with pytest.raises(SystemExit):
-            command.main(["--retention-days", text])
-    assert "7 to 36,500" in capsys.readouterr().err

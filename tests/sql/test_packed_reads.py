@@ -8,7 +8,7 @@ import pytest
 
 from tests.database import Database
 from tests.sql.fleet import Fleet
-from tests.sql.test_history_compaction import BETWEEN, MIDNIGHT, SECOND, compact, old_fix, put
+from tests.sql.packed_days import BETWEEN, MIDNIGHT, SECOND, compact, old_fix, put
 from tracking_api.history.chunks import Chunk, UnreadableChunk, decode_chunk
 from tracking_api.history.fixes import HistoricFix, PackedFixes
 from tracking_api.stores import open_stores

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from bridge import metrics
-from bridge.subscriber import AckBatch, Subscriber
+from bridge.subscriber import BROKER_GAUGES, DROPPED_TOPIC, AckBatch, Subscriber
 from doorstep.settings import MqttBroker
 
 
@@ -92,3 +92,15 @@ def test_update_broker_dropped__more_than_before__is_logged_once_per_rise(
         subscriber.update_broker_dropped(count)
     assert logged == [3, 7, 5]
     assert metrics.BROKER_DROPPED.labels("mqtt://127.0.0.1:1")._value.get() == 5
+
+
+def test_update_broker_figure__each_topic__has_a_gauge_of_its_own(subscriber: Subscriber) -> None:
+    topics = {topic: number for number, topic in enumerate((DROPPED_TOPIC, *BROKER_GAUGES), 1)}
+    for topic, number in topics.items():
+        subscriber.update_broker_figure(topic, number)
+    subscriber.update_broker_figure("$SYS/broker/uptime", 99)
+    gauges = {DROPPED_TOPIC: metrics.BROKER_DROPPED, **BROKER_GAUGES}
+    found = {
+        topic: gauge.labels("mqtt://127.0.0.1:1")._value.get() for topic, gauge in gauges.items()
+    }
+    assert found == topics

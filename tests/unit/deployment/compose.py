@@ -12,6 +12,10 @@ from typing import Any
 
 import yaml
 
+from doorstep.settings import Bind
+from ops.stack.addresses import MONITORING, Addresses
+from ops.stack.settings import StackSettings
+
 PROJECT = Path(__file__).resolve().parents[3]
 COMPOSE_FILE = PROJECT / "docker-compose.yml"
 SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
@@ -62,3 +66,22 @@ def variables_used() -> set[str]:
     """Name every variable that the file refers to."""
     text = COMPOSE_FILE.read_text(encoding="utf-8")
     return {match["name"] for match in REFERENCE.finditer(text) if match["name"]}
+
+
+def in_containers() -> Addresses:
+    """A native stack's addresses, if its parts had the containers' names."""
+    default = {name: field.default for name, field in StackSettings.model_fields.items()}
+    return Addresses(
+        mqtt=(Bind("mosquitto", default["mqtt_port"]),),
+        kafka=Bind("kafka", default["kafka_port"]),
+        kafka_controller=Bind("localhost", 9093),
+        database=Bind("postgis", default["database_port"]),
+        tracking_api=Bind("tracking_api", default["tracking_api_port"]),
+        driver_api=Bind("driver_api", default["driver_api_port"]),
+        bridge=Bind("bridge", default["bridge_port"]),
+        tracking_api_internal=Bind("tracking_api", default["tracking_api_internal_port"]),
+        driver_api_internal=Bind("driver_api", default["driver_api_internal_port"]),
+        driver_events=Bind("driver_events", default["driver_events_port"]),
+        **{name: Bind(name, default[f"{name}_port"]) for name in MONITORING[:-1]},
+        kafka_exporter=Bind("kafka", default["kafka_exporter_port"]),
+    )

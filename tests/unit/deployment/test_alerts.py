@@ -29,8 +29,12 @@ SERVICES_METRICS = (
     ),
     *("driver_api.routes", "tracking_api.live.feed", "ops.backup.metrics"),
 )
-EXTERNAL_METRICS = {"up", "node_filesystem_avail_bytes"}  # of Prometheus and node_exporter
-METRIC = re.compile(r"\b(?:doorstep|node)_[a-z0-9_]+\b|\bup\b")
+# of Prometheus and the exporters
+EXTERNAL_METRICS = {
+    *("up", "pg_up", "kafka_under_replicated_partitions"),
+    *("node_filesystem_avail_bytes", "node_filesystem_size_bytes"),
+}
+METRIC = re.compile(r"\b(?:doorstep|kafka|node|pg)_[a-z0-9_]+\b|\bup\b")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,12 @@ def test_rule__annotations__state_severity_and_what_to_do(rule: dict[str, Any]) 
     assert rule["labels"]["severity"] in ("page", "ticket")
     sentences = re.findall(r"[^.?:]+[.?:](?:\s|$)", rule["annotations"]["summary"])
     assert len(sentences) >= 2  # the problem, and what to do
+
+
+def test_runbook__every_alert__has_a_row() -> None:
+    text = (RULES_FILE.parents[1] / "docs" / "how-to" / "alerts.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| ([A-Z]\w+(?:, \w+)*) \|", text)
+    assert [name for row in rows for name in row.split(", ")] == [rule["alert"] for rule in RULES]
 
 
 PROMTOOL = shutil.which("promtool")

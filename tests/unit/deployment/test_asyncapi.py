@@ -9,15 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any, get_args
 
-import jsonschema_rs
 import msgspec
 import pytest
-import yaml
-from pydantic import BaseModel
 
 from device.retransmission import Ack
 from doorstep.fix import (
@@ -30,7 +25,7 @@ from doorstep.fix import (
     encode_position,
     encode_void,
 )
-from doorstep.fix.strict import OPTIONAL, PLACE_REASONS, RANGES
+from doorstep.fix.strict import OPTIONAL, RANGES
 from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.topic_specs import TOPICS
 from doorstep.mqtt_topics import (
@@ -48,83 +43,21 @@ from doorstep.store.records import DeadLetter, Watermark
 from driver_events.acks import MAX_MISSING, encode_watermark
 from driver_events.batch import Record, classify, decode_batch
 from driver_events.positions import pack_positions
-from tests.unit.tracking_api.live_world import PUBLIC_URL, World, ms_of
-from tracking_api.app import build_app
-from tracking_api.fleet.queries import POSITION_COLUMNS
-from tracking_api.fleet.viewports import Box
+from tests.unit.deployment.asyncapi_document import (
+    DOCUMENT,
+    MESSAGES,
+    ROOT,
+    SCHEMAS,
+    KafkaMessage,
+    assert_valid,
+    channels_of,
+    examples_of,
+    fields_of,
+    payloads_of,
+    titles_of,
+    validator,
+)
 from tracking_api.live.feed import Feed
-from tracking_api.live.fleet_channel import CLUSTER_COLUMNS, LIMITS, FleetChannel
-from tracking_api.live.frames import (
-    Frame,
-    end_frame,
-    order_frame,
-    position_frame,
-    resync_frame,
-    snapshot_frame,
-)
-from tracking_api.orders.schemas import Coordinates, OrderState
-from tracking_api.series.streams import points_frame
-from tracking_api.stores import Stores
-from tracking_api.track.schemas import (
-    EtaAnswer,
-    EventAnswer,
-    PositionFeature,
-    PositionProperties,
-    Restaurant,
-    TrackAnswer,
-)
-from tracking_api.track.visibility import TrackLink
-
-ROOT = Path(__file__).resolve().parents[3]
-DOCUMENT: dict[str, Any] = yaml.safe_load(
-    (ROOT / "docs" / "reference" / "asyncapi.yaml").read_text(encoding="utf-8")
-)
-SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
-MESSAGES: dict[str, Any] = DOCUMENT["components"]["messages"]
-
-
-@cache
-def validator(name: str) -> Any:
-    """A validator of one schema, with the document's others beside it."""
-    return jsonschema_rs.Draft7Validator(
-        {"$ref": f"#/components/schemas/{name}", "components": {"schemas": SCHEMAS}}
-    )
-
-
-def assert_valid(name: str, value: object) -> None:
-    complaints = [str(one) for one in validator(name).iter_errors(value)]
-    assert complaints == [], name
-
-
-def fields_of(name: str) -> set[str]:
-    return set(SCHEMAS[name]["properties"])
-
-
-def titles_of(name: str) -> list[str]:
-    """The columns of a row."""
-    return [column["title"] for column in SCHEMAS[name]["items"]]
-
-
-def channels_of(server: str) -> dict[str, Any]:
-    """The channels of one server, by address."""
-    ref = {"$ref": f"#/servers/{server}"}
-    return {one["address"]: one for one in DOCUMENT["channels"].values() if ref in one["servers"]}
-
-
-def examples_of(message: str) -> Iterator[Any]:
-    for example in MESSAGES[message]["examples"]:
-        yield example["payload"]
-
-
-def payloads_of(message: str) -> list[bytes]:
-    return [json.dumps(one).encode() for one in examples_of(message)]
-
-
-def told_by(frame: Frame) -> tuple[str, dict[str, Any]]:
-    """A frame's kind and data, as a WebSocket has them."""
-    told = json.loads(frame.ws[frame.ws.index(b"{") :])
-    return told["type"], told["data"]
-
 
 # ---- the document ------------------------------------------------------------------------------
 
@@ -321,28 +254,6 @@ def test_order_update__fields__are_those_that_the_trigger_writes() -> None:
     assert fields_of("OrderUpdate") == set(re.findall(r"'(\w+)', \w+", body))
 
 
-class KafkaMessage:
-    """What confluent-kafka's message has."""
-
-    def __init__(self, topic: str, value: bytes, key: bytes | None = None) -> None:
-        self._topic, self._value, self._key = topic, value, key
-
-    def topic(self) -> str:
-        return self._topic
-
-    def value(self) -> bytes:
-        return self._value
-
-    def key(self) -> bytes | None:
-        return self._key
-
-    def error(self) -> None:
-        return None
-
-    def timestamp(self) -> tuple[int, int]:
-        return 1, 0
-
-
 def test_live_feed__examples__are_read() -> None:
     feed = Feed(
         KafkaAccess(""),
@@ -371,131 +282,3 @@ def test_dead_letter__headers__are_the_code_s() -> None:
     assert fields_of("DeadLetterHeaders") == set(DeadLetter.__slots__) - {"payload"}
     for example in MESSAGES["deadLetter"]["examples"]:
         assert_valid("DeadLetterHeaders", example["headers"])
-
-
-# ---- SSE and WebSocket -------------------------------------------------------------------------
-
-
-def test_streams__addresses__are_tracking_api_s() -> None:
-    paths = build_app(Stores.backed_by(World()), PUBLIC_URL).openapi()["paths"]
-    streams = {
-        path
-        for path, operations in paths.items()
-        for answers in [operations.get("get", {}).get("responses", {})]
-        if "101" in answers or "text/event-stream" in answers.get("200", {}).get("content", {})
-    }
-    assert set(channels_of("tracking_api")) == streams
-
-
-@pytest.mark.parametrize(
-    ("schema", "model"),
-    [
-        ("Track", TrackAnswer),
-        ("TrackEvent", EventAnswer),
-        ("Coordinates", Coordinates),
-        ("Restaurant", Restaurant),
-        ("Position", PositionFeature),
-        ("PositionProperties", PositionProperties),
-        ("Eta", EtaAnswer),
-    ],
-)
-def test_track__fields__are_the_answer_s(schema: str, model: type[BaseModel]) -> None:
-    assert fields_of(schema) == set(model.model_fields)
-    assert set(SCHEMAS[schema]["required"]) == fields_of(schema)
-
-
-def test_order_states__are_the_code_s() -> None:
-    assert SCHEMAS["OrderState"]["enum"] == [str(state) for state in OrderState]
-
-
-async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None:
-    world = World()
-    order_id = world.create("picked_up", driver_id="anna")
-    world.fix("anna")
-    [order] = (await world.read_tracks([TrackLink(order_id)])).values()
-    position = order.position
-    assert position is not None
-    frames = [
-        snapshot_frame(order, with_id=True),
-        order_frame(order, order.events[-1]),
-        position_frame(position, order.now, None),
-        resync_frame(4),
-        end_frame("delivered"),
-    ]
-    schemas = {"snapshot": "Track", "order": "OrderEvent", "position": "OrderPosition",
-               "resync": "OrderResync", "end": "OrderEnd"}  # fmt: skip
-    channel = DOCUMENT["channels"]["orderStream"]["messages"]
-    for frame in frames:
-        kind, data = told_by(frame)
-        assert set(data) == fields_of(schemas.pop(kind))
-        message = MESSAGES[channel[kind]["$ref"].rpartition("/")[2]]
-        assert message["name"] == kind
-        assert_valid(message["payload"]["$ref"].rpartition("/")[2], data)
-    assert schemas == {}
-
-
-class FleetViewer:
-    """Keeps the frames that it is sent."""
-
-    paused = False
-
-    def __init__(self) -> None:
-        self.frames: list[tuple[str, dict[str, Any]]] = []
-
-    def send_latest(self, frame: Frame) -> None:
-        self.frames.append(told_by(frame))
-
-
-async def test_fleet_frames__written__have_exactly_the_schema_s_fields() -> None:
-    world = World()
-    for driver_id in ("anna", "ben"):
-        world.fix(driver_id)
-    fleet = FleetChannel(world)
-    await fleet.open()
-    one_by_one, clustered = FleetViewer(), FleetViewer()
-    everywhere = Box(-180, -90, 180, 90)
-    fleet.subscribe(one_by_one, everywhere)  # type: ignore[arg-type]
-    fleet.subscribe(clustered, everywhere, 1)  # type: ignore[arg-type]
-    world.tick(1)
-    at_ms = ms_of(world.fix("anna").fix_at)
-    fleet.positions_changed([["anna", at_ms, at_ms, 11.0, 43.0, None, None, None]])
-    fleet.push()
-    schemas = {"snapshot": "FleetSnapshot", "drivers": "FleetDrivers"}
-    seen: dict[str, set[str]] = {kind: set() for kind in schemas}
-    for kind, data in one_by_one.frames + clustered.frames:
-        assert_valid(schemas[kind], data)
-        seen[kind] |= set(data)
-    assert seen["snapshot"] == fields_of("FleetSnapshot")
-    assert seen["drivers"] | {"counts"} == fields_of("FleetDrivers")
-
-
-def test_fleet_columns__are_the_code_s() -> None:
-    assert titles_of("FleetRow") == POSITION_COLUMNS
-    assert titles_of("FleetCluster") == CLUSTER_COLUMNS
-    presence = SCHEMAS["FleetSnapshot"]["properties"]["presence"]
-    assert set(presence["properties"]) == set(LIMITS)
-
-
-def test_series_points__written__are_valid() -> None:
-    message = KafkaMessage("series", payloads_of("points")[0], b"truck-7/box_c")
-    frame = points_frame(message, "0:1")  # type: ignore[arg-type]
-    assert frame is not None
-    kind, data = told_by(frame)
-    assert kind == "points"
-    assert set(data) == fields_of("SeriesPoints")
-    assert_valid("SeriesPoints", data)
-
-
-# ---- reasons -----------------------------------------------------------------------------------
-
-
-def test_reasons__used_in_the_code__are_all_described() -> None:
-    source = "\n".join(
-        path.read_text(encoding="utf-8")
-        for folder in ("doorstep", "driver_events", "bridge")
-        for path in (ROOT / folder).rglob("*.py")
-    )
-    used = set(re.findall(r'MalformedFix\(\s*"(\w+)"', source))
-    used |= set(PLACE_REASONS.values())
-    assert used
-    assert used <= set(SCHEMAS["Reason"]["enum"])

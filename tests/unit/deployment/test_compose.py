@@ -9,8 +9,6 @@ import importlib
 import re
 import tomllib
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +17,6 @@ from doorstep.kafka.access_control import ADMIN
 from doorstep.kafka.provision import passwords_of
 from doorstep.settings import Bind, ServiceSettings
 from ops.stack import kafka, processes
-from ops.stack.addresses import Addresses
 from ops.stack.paths import StackPaths
 from ops.stack.postgres import CONFIG
 from ops.stack.settings import StackSettings
@@ -28,7 +25,7 @@ from tests.unit.deployment.compose import (
     SERVICES,
     example_environment,
     filled_environment,
-    load,
+    in_containers,
     load_services,
     variables_used,
 )
@@ -39,54 +36,9 @@ PUBLISHED = {
     "tracking_api": (("TRACKING_API_PORT", "tracking_api_port"),),
     "caddy": (("HTTPS_PORT", "https_port"),),
 }
-
-
-@pytest.fixture
-def paths(tmp_path: Path) -> StackPaths:
-    made = StackPaths(tmp_path)
-    made.prepare()
-    return made
-
-
-@pytest.fixture
-def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
-    """The compose file with the secrets of `home` in it."""
-    return load_services(
-        example_environment()
-        | {
-            "POSTGRES_PASSWORD": paths.database_password("postgres"),
-            "DOORSTEP_OWNER_PASSWORD": paths.database_password("doorstep_owner"),
-            "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
-            "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
-            "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
-            "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
-            "CUSTOMER_PASSWORD": paths.database_password("customer"),
-            "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
-            "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
-            "DRIVER_API_TOKEN": paths.driver_api_token(),
-        }
-        | {
-            f"KAFKA_{name.upper()}_PASSWORD": paths.kafka_password(name)
-            for name in (*SERVICES, ADMIN)
-        }
-    )
-
-
-def in_containers() -> Addresses:
-    """A native stack's addresses, if its parts had the containers' names."""
-    default = {name: field.default for name, field in StackSettings.model_fields.items()}
-    return Addresses(
-        mqtt=(Bind("mosquitto", default["mqtt_port"]),),
-        kafka=Bind("kafka", default["kafka_port"]),
-        kafka_controller=Bind("localhost", 9093),
-        database=Bind("postgis", default["database_port"]),
-        tracking_api=Bind("tracking_api", default["tracking_api_port"]),
-        driver_api=Bind("driver_api", default["driver_api_port"]),
-        bridge=Bind("bridge", default["bridge_port"]),
-        tracking_api_internal=Bind("tracking_api", default["tracking_api_internal_port"]),
-        driver_api_internal=Bind("driver_api", default["driver_api_internal_port"]),
-        driver_events=Bind("driver_events", default["driver_events_port"]),
-    )
+INTERFACES = {"grafana": "GRAFANA_PORT", "kafka_ui": "KAFKA_UI_PORT", "pgadmin": "PGADMIN_PORT"}
+OBSERVING = ("prometheus", "alertmanager", "node_exporter", "postgres_exporter", "grafana")
+UNPINNED = ("POSTGIS", *(name.upper() for name in (*OBSERVING, "kafka_ui", "pgadmin")))
 
 
 def settings_class(service: str) -> type[ServiceSettings]:
@@ -138,10 +90,10 @@ def test_provision__has_what_the_native_stack_sets_up_with(
     native = processes.owner_environment(paths, in_containers())
     ours = services["provision"]["environment"]
     variables = {name: ours.pop(name) for name in list(ours) if name.startswith("KAFKA_")}
-    for name in ("DATABASE_SUPERUSER_URL", "COURIERS"):
+    for name in ("DATABASE_SUPERUSER_URL", "COURIERS", "OBSERVER_PASSWORD"):
         del ours[name]
     admin = processes.kafka_access(paths, in_containers(), ADMIN).environment()
-    passwords = {name: paths.kafka_password(name) for name in SERVICES}
+    passwords = {name: paths.kafka_password(name) for name in (*SERVICES, "inspector")}
     assert variables == admin | {
         f"KAFKA_{name.upper()}_PASSWORD": password for name, password in passwords.items()
     }
@@ -186,7 +138,7 @@ def test_kafka__same_properties_as_natively(
     ours = {
         name.removeprefix("KAFKA_").lower().replace("___", "-").replace("_", "."): value.strip()
         for name, value in environment.items()
-        if name not in ("CLUSTER_ID", "KAFKA_HEAP_OPTS")
+        if name not in ("CLUSTER_ID", "KAFKA_HEAP_OPTS", "KAFKA_OPTS")
     }
     for name in ("listeners", "advertised.listeners", "controller.quorum.voters", "log.dirs"):
         del ours[name]  # where it is: a container's own
@@ -231,9 +183,10 @@ def test_images__mosquitto_is_of_the_line_that_survives_a_wrong_file(
     assert re.match(r"eclipse-mosquitto:2\.0\.\d+@", services["mosquitto"]["image"])
 
 
-def test_images__all_but_postgis_are_pinned_by_digest() -> None:
+def test_images__all_but_those_without_a_known_digest_are_pinned() -> None:
     images = {name: at for name, at in example_environment().items() if name.endswith("_IMAGE")}
-    assert images.pop("POSTGIS_IMAGE") == "postgis/postgis:15-3.3"
+    for name in UNPINNED:
+        assert re.fullmatch(r"[a-z0-9./-]+:v?[\d.-]+", images.pop(f"{name}_IMAGE")), name
     assert len(images) == 5
     for image in images.values():
         assert re.fullmatch(r"[a-z/-]+:[\w.-]+@sha256:[0-9a-f]{64}", image)
@@ -293,7 +246,11 @@ def test_ports__only_the_needed_ones_on_loopback_with_the_native_defaults(
     services: dict[str, dict[str, Any]],
 ) -> None:
     defaults = {name: field.default for name, field in StackSettings.model_fields.items()}
-    published = {name: one["ports"] for name, one in services.items() if "ports" in one}
+    published = {
+        name: one["ports"]
+        for name, one in services.items()
+        if "ports" in one and name not in INTERFACES
+    }
     assert published == {
         name: [f"127.0.0.1:{defaults[setting]}:{defaults[setting]}" for _, setting in ports]
         for name, ports in PUBLISHED.items()
@@ -308,6 +265,14 @@ def test_ports__each_can_be_moved() -> None:
     for name, ports in PUBLISHED.items():
         for (variable, _), published in zip(ports, services[name]["ports"], strict=True):
             assert published.startswith(f"0.0.0.0:{moved[variable]}:")
+
+
+def test_ports__interfaces_of_operators__stay_on_loopback() -> None:
+    moved = dict.fromkeys(INTERFACES.values(), "20001")
+    services = load_services({**filled_environment(), **moved, "DOORSTEP_BIND": "0.0.0.0"})
+    for name in INTERFACES:
+        [published] = services[name]["ports"]
+        assert published.startswith("127.0.0.1:20001:")
 
 
 def test_health__checked_wherever_something_waits_for_it(
@@ -336,14 +301,16 @@ def test_privileges__every_container__has_only_the_capabilities_it_needs(
     added = {name: one["cap_add"] for name, one in services.items() if "cap_add" in one}
     assert added == {
         "caddy": ["NET_BIND_SERVICE"],
+        "pgadmin": ["NET_BIND_SERVICE"],
         "postgis": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"],
     }
 
 
-def test_privileges__every_container_but_kafka__has_a_read_only_root(
+def test_privileges__every_container_but_two__has_a_read_only_root(
     services: dict[str, dict[str, Any]],
 ) -> None:
-    assert {name for name, one in services.items() if not one.get("read_only")} == {"kafka"}
+    writable = {name for name, one in services.items() if not one.get("read_only")}
+    assert writable == {"kafka", "pgadmin"}
     assert all("/tmp" in one["tmpfs"] for one in services.values() if one.get("read_only"))
 
 
@@ -356,73 +323,14 @@ def test_limits__every_container__has_memory_processes_and_cpus(
         assert 0 < one["cpus"] <= 2
 
 
-# -- networks ---------------------------------------------------------------------------------
-
-SERVERS = {"postgis": "data", "kafka": "kafka", "mosquitto": "mqtt"}
-
-
-def hosts_of(service: dict[str, Any], known: Iterable[str]) -> set[str]:
-    """The containers that a service's variables name: in URLs, upstreams and server lists."""
-    texts = [str(value) for value in service.get("environment", {}).values()]
-    return {
-        host for host in known if any(re.search(rf"(?:^|[@/,]){host}:\d", text) for text in texts)
-    }
-
-
-def networks_of(service: dict[str, Any]) -> set[str]:
-    return set(service.get("networks", ()))
-
-
-def test_networks__each_container__reaches_what_its_settings_name(
-    services: dict[str, dict[str, Any]],
-) -> None:
-    named = {name: hosts_of(one, services.keys() - {name}) for name, one in services.items()}
-    assert named["driver_events"] == {"mosquitto", "kafka", "postgis", "driver_api"}
-    for name, hosts in named.items():
-        for host in hosts:
-            assert networks_of(services[name]) & networks_of(services[host]), (name, host)
-
-
-def test_networks__each_container__reaches_no_other_server(
-    services: dict[str, dict[str, Any]],
-) -> None:
-    for name, one in services.items():
-        reached = {
-            server
-            for server in SERVERS.keys() - {name}
-            if networks_of(one) & networks_of(services[server])
-        }
-        assert reached == hosts_of(one, SERVERS.keys() - {name}), name
-
-
-def test_networks__each_container__is_on_none_that_it_does_not_use(
-    services: dict[str, dict[str, Any]],
-) -> None:
-    for name, one in services.items():
-        for network in networks_of(one):
-            serves = any(
-                network in networks_of(other) and name in hosts_of(other, (name,))
-                for other in services.values()
-            )
-            uses = any(network in networks_of(services[host]) for host in hosts_of(one, services))
-            assert serves or uses, (name, network)
-
-
-def test_networks__only_those_with_published_ports__have_a_way_out() -> None:
-    loaded = load(filled_environment())
-    internal = {name for name, one in loaded["networks"].items() if one.get("internal") is True}
-    assert internal == set(SERVERS.values())
-    for name, one in loaded["services"].items():
-        assert ("ports" in one) <= bool(networks_of(one) - internal), name
-    assert loaded["services"]["certificates"]["network_mode"] == "none"
-
-
-def test_profile__simulators_and_tls_are_left_out_by_default(
+def test_profile__all_but_the_core_are_left_out_by_default(
     services: dict[str, dict[str, Any]],
 ) -> None:
     profiles = {name: one["profiles"] for name, one in services.items() if "profiles" in one}
     simulators = {key: ["simulator"] for key in ("couriers", "tickers", "cities")}
-    assert profiles == {"caddy": ["tls"], **simulators}
+    observe = {key: ["observe"] for key in OBSERVING}
+    tools = {key: ["tools"] for key in ("kafka_ui", "pgadmin")}
+    assert profiles == {"caddy": ["tls"], **simulators, **observe, **tools}
 
 
 def test_caddy__container_and_its_entry_point__set_the_variables_of_the_caddyfile(

@@ -1,0 +1,49 @@
+"""What monitoring runs: Debian's programs and the JMX agent, which `./run` unpacks, not installs.
+
+Debian's packages would start system services, so `./run up --observe` unpacks their programs to
+.doorstep/bin, and the agent to .doorstep/lib.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ops.stack.addresses import Addresses
+from ops.stack.errors import StackError
+from ops.stack.settings import PROJECT, StackSettings
+
+FOLDER = PROJECT / "prometheus"
+JMX_AGENT = "jmx_prometheus_javaagent-1.0.1.jar"
+PROGRAMS = (
+    "prometheus",
+    "prometheus-alertmanager",
+    "prometheus-node-exporter",
+    "prometheus-postgres-exporter",
+)
+
+
+def find_program(settings: StackSettings, name: str) -> str:
+    """Return the path of one of PROGRAMS. Raises StackError if it is not there."""
+    unpacked = settings.doorstep_tools.absolute() / "bin" / name
+    program = str(unpacked) if unpacked.exists() else shutil.which(name)
+    if program is None:
+        raise StackError(f"{name} is missing: ./run up --observe downloads it")
+    return program
+
+
+def find_agent(settings: StackSettings) -> Path:
+    """Return the path of the JMX agent. Raises StackError if it is not there."""
+    agent = settings.doorstep_tools.absolute() / "lib" / JMX_AGENT
+    if not agent.exists():
+        raise StackError(f"{agent} is missing: ./run up --observe downloads it")
+    return agent
+
+
+def jmx_agent(addresses: Addresses, settings: StackSettings) -> list[str]:
+    """Return the options of Java that serve Kafka's figures; none without monitoring."""
+    if addresses.kafka_exporter is None:
+        return []
+    return [
+        f"-javaagent:{find_agent(settings)}={addresses.kafka_exporter}:{FOLDER / 'kafka.yml'}",
+    ]

@@ -1,0 +1,45 @@
+"""Fixtures for the tests of docker-compose.yml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doorstep.kafka.access_control import ADMIN
+from ops.stack.paths import StackPaths
+from tests.unit.deployment.compose import SERVICES, example_environment, load_services
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> StackPaths:
+    made = StackPaths(tmp_path)
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
+    """The compose file with the secrets of `home` in it."""
+    return load_services(
+        example_environment()
+        | {
+            "POSTGRES_PASSWORD": paths.database_password("postgres"),
+            "DOORSTEP_OWNER_PASSWORD": paths.database_password("doorstep_owner"),
+            "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
+            "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
+            "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
+            "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
+            **dict.fromkeys(("GRAFANA_PASSWORD", "KAFKA_UI_PASSWORD", "PGADMIN_PASSWORD"), "x"),
+            "OBSERVER_PASSWORD": paths.observer_password(),
+            "CUSTOMER_PASSWORD": paths.database_password("customer"),
+            "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
+            "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
+            "DRIVER_API_TOKEN": paths.driver_api_token(),
+        }
+        | {
+            f"KAFKA_{name.upper()}_PASSWORD": paths.kafka_password(name)
+            for name in (*SERVICES, "inspector", ADMIN)
+        }
+    )

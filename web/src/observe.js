@@ -1,0 +1,92 @@
+// The page for admins of a machine without Grafana: alerts, the dashboards' charts, and Kafka. Read only.
+import { ApiProblem, every, getJson, startSession } from "./api.js";
+import { ConnectionBanner } from "./connection-banner.js";
+import { showKafka } from "./observe/kafka.js";
+import { PanelChart } from "./observe/panel-chart.js";
+import { el } from "./labels.js";
+
+const REFRESH_MS = 5000;
+const PROMETHEUS = {
+  up: "",
+  down: "Prometheus does not answer: its log has the reason.",
+  absent: "This stack runs without monitoring: ./run up --observe starts it.",
+};
+const $ = (id) => document.getElementById(id);
+const banner = new ConnectionBanner($("connection-banner"));
+let dashboards = [];
+let charts = [];
+let shown = null; // the tab
+let respondedAt = Date.now();
+
+const selected = () => location.hash.slice(1) || dashboards[0]?.id || "kafka";
+
+function drawTabs() {
+  const tabs = [...dashboards, { id: "kafka", title: "Kafka" }];
+  const links = tabs.map(({ id, title }) =>
+    el("a", { href: `#${id}`, "aria-current": id === selected() ? "page" : null }, title),
+  );
+  $("tabs").replaceChildren(...links);
+}
+
+function drawAlerts(alerts) {
+  const lines = alerts.map(({ name, state, severity, summary, since }) =>
+    el(
+      "article",
+      { class: `alert ${state}` },
+      el("h2", {}, `${name} · ${state} · ${severity}`),
+      el("p", { class: "small" }, summary),
+      el("p", { class: "muted small" }, `since ${new Date(since).toLocaleTimeString()}`),
+    ),
+  );
+  $("alerts").replaceChildren(
+    ...(lines.length || !dashboards.length ? lines : [el("p", { class: "muted small" }, "No alert fires.")]),
+  );
+}
+
+/** Show another tab, if the address names one. */
+function switchTab() {
+  if (shown === selected()) return;
+  shown = selected();
+  for (const chart of charts) chart.destroy();
+  const panels = dashboards.find(({ id }) => id === shown)?.panels ?? [];
+  charts = panels.map((panel) => new PanelChart(panel));
+  $("panels").replaceChildren(...charts.map(({ element }) => element));
+  $("kafka").hidden = shown !== "kafka";
+  drawTabs();
+}
+
+function explain(error) {
+  if (!(error instanceof ApiProblem)) return null; // the banner says it
+  return error.status === 403 ? "Only admins may see this page." : error.message;
+}
+
+async function refresh() {
+  try {
+    const overview = await getJson("/observe/overview");
+    dashboards = overview.dashboards;
+    drawAlerts(overview.alerts);
+    drawTabs();
+    switchTab();
+    const minutes = $("minutes").value;
+    await Promise.all(charts.map((chart) => chart.load(minutes)));
+    if (shown === "kafka") await showKafka($("kafka"));
+    respondedAt = Date.now();
+    $("problem").textContent = PROMETHEUS[overview.prometheus];
+    banner.update(null);
+  } catch (error) {
+    const text = explain(error);
+    if (text === null) banner.update(respondedAt);
+    $("problem").textContent = text ?? "";
+    throw error;
+  } finally {
+    $("problem").hidden = !$("problem").textContent;
+  }
+}
+
+const refreshNow = () => refresh().catch(() => {}); // the next refresh leaves or explains
+
+startSession(() => {
+  addEventListener("hashchange", refreshNow);
+  $("minutes").addEventListener("change", refreshNow);
+  every(REFRESH_MS, refresh);
+});

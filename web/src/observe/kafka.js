@@ -1,0 +1,100 @@
+// Kafka's topics, groups and messages, as tables. Read only.
+import { getJson } from "../api.js";
+import { el } from "../labels.js";
+
+let open = null; // { topic, partition }, whose messages are shown
+
+/** Read Kafka again and show it. */
+export async function showKafka(box) {
+  const { topics, groups } = await getJson("/observe/kafka");
+  const messages = open && (await readMessages());
+  box.replaceChildren(topicTable(topics, box), groupTable(groups), ...(messages ? [messageTable(messages)] : []));
+}
+
+async function readMessages() {
+  const path = `/observe/kafka/topics/${encodeURIComponent(open.topic)}/messages`;
+  return (await getJson(`${path}?partition=${open.partition}&count=20`)).messages;
+}
+
+function topicTable(topics, box) {
+  const rows = topics.map(({ name, is_readable, partitions }) => {
+    const kept = sum(partitions.map(({ low, high }) => high - low));
+    const behind = partitions.filter(({ replicas, in_sync }) => in_sync < replicas).length;
+    return [
+      name,
+      partitions.length,
+      kept.toLocaleString(),
+      sum(partitions.map(({ high }) => high)).toLocaleString(),
+      behind ? `${behind} behind` : "in sync",
+      is_readable ? selector(name, partitions, box) : el("span", { class: "muted" }, "not shown"),
+    ];
+  });
+  return table("Topics", ["Topic", "Partitions", "Records kept", "Written in all", "Replicas", "Messages"], rows);
+}
+
+function selector(topic, partitions, box) {
+  const options = partitions.map(({ partition, low, high }) =>
+    el("option", { value: partition }, `partition ${partition} (${high - low})`),
+  );
+  const select = el(
+    "select",
+    {
+      "aria-label": `Messages of ${topic}`,
+      onchange: ({ target }) => {
+        open = target.value === "" ? null : { topic, partition: Number(target.value) };
+        showKafka(box).catch(() => {}); // the next refresh leaves or explains
+      },
+    },
+    el("option", { value: "" }, "choose"),
+    ...options,
+  );
+  select.value = open?.topic === topic ? String(open.partition) : "";
+  return select;
+}
+
+function groupTable(groups) {
+  const rows = groups.map(({ name, state, members, offsets }) => [
+    name,
+    state.toLowerCase(),
+    members,
+    offsets.length ? sum(offsets.map(({ lag }) => lag)).toLocaleString() : "kept in the database: see Path of a fix",
+  ]);
+  return table("Consumer groups", ["Group", "State", "Members", "Lag"], rows);
+}
+
+function messageTable(messages) {
+  const rows = messages.map(({ offset, at, key, value, size_bytes, headers }) => [
+    offset,
+    at ? new Date(at).toLocaleString() : "–",
+    key,
+    el("code", {}, value),
+    size_bytes,
+    Object.entries(headers).map(([name, text]) => `${name}: ${text}`).join(", "),
+  ]);
+  const title = `Newest messages of ${open.topic}, partition ${open.partition}`;
+  return table(title, ["Offset", "Time", "Key", "Value", "Bytes", "Headers"], rows);
+}
+
+function table(title, names, rows) {
+  const cell = (content) => {
+    const kind = typeof content === "number" ? "number" : content?.tagName === "CODE" ? "value" : null;
+    return el("td", { class: kind }, typeof content === "number" ? String(content) : content);
+  };
+  return el(
+    "article",
+    { class: "topic" },
+    el("h2", {}, title),
+    el(
+      "div",
+      { class: "scroll", tabindex: "0", role: "group", "aria-label": title },
+      el(
+        "table",
+        {},
+        el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))),
+        el("tbody", {}, ...(rows.length ? rows : [["none"]]).map((row) => el("tr", {}, ...row.map(cell)))),
+      ),
+    ),
+  );
+}
+
+const sum = (numbers) => numbers.reduce((all, one) => all + one, 0);

@@ -1,0 +1,117 @@
+// One panel of a dashboard: a chart by uPlot with a legend of values.
+import uPlot from "uplot";
+import { getJson } from "../api.js";
+import { el } from "../labels.js";
+
+const HEIGHT = 190;
+const COLOURS = ["#2f6fed", "#d9480f", "#2b8a3e", "#9c36b5", "#b88400", "#0b7285", "#c2255c", "#868e96"];
+const BYTES = ["B", "kB", "MB", "GB", "TB"];
+
+/** A value in its unit, short: 1.2 k, 340 ms, 5.1 MB/s. */
+export function format(value, unit) {
+  if (value === null || value === undefined) return "–";
+  if (unit.startsWith("bytes")) {
+    const power = Math.min(BYTES.length - 1, Math.max(0, Math.floor(Math.log10(Math.abs(value) || 1) / 3)));
+    return `${short(value / 1000 ** power)} ${BYTES[power]}${unit === "bytes" ? "" : "/s"}`;
+  }
+  if (unit === "seconds") return Math.abs(value) < 1 ? `${short(value * 1000)} ms` : `${short(value)} s`;
+  if (unit === "share") return `${short(value * 100)} %`;
+  const text = Math.abs(value) >= 10_000 ? `${short(value / 1000)} k` : short(value);
+  return unit === "per second" ? `${text}/s` : text;
+}
+
+const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const short = (value) => Number(value.toPrecision(3)).toString();
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+export class PanelChart {
+  constructor(panel) {
+    this.panel = panel;
+    this.box = el("div", { class: "chart" });
+    this.element = el(
+      "article",
+      { class: "panel" },
+      el("h2", {}, panel.title),
+      panel.note ? el("p", { class: "muted small" }, panel.note) : null,
+      this.box,
+    );
+    this.labels = null;
+    this.plot = null;
+    this.observer = new ResizeObserver(() => this.plot?.setSize(this.#size()));
+    this.observer.observe(this.box);
+  }
+
+  async load(minutes) {
+    const { at, series } = await getJson(`/observe/panels/${this.panel.id}?minutes=${minutes}`);
+    this.series = series;
+    const labels = series.map(({ label }) => label).join("\n");
+    const data = [at, ...series.map(({ values }) => values)];
+    if (!this.plot || labels !== this.labels) {
+      this.plot?.destroy();
+      this.labels = labels;
+      this.plot = this.#make(series, data);
+    } else {
+      this.plot.setData(data);
+    }
+    this.#showNewest();
+    const text = series.map(({ label, values }) => `${label} ${format(values.at(-1), this.panel.unit)}`);
+    this.box.setAttribute("role", "img");
+    this.box.setAttribute("aria-label", `${this.panel.title}: ${text.join(", ") || "no data"}`);
+  }
+
+  destroy() {
+    this.observer.disconnect();
+    this.plot?.destroy();
+  }
+
+  #make(series, data) {
+    const value = (_plot, one) => format(one, this.panel.unit);
+    return new uPlot(
+      {
+        ...this.#size(),
+        cursor: { drag: { x: false, y: false } },
+        legend: { live: true },
+        hooks: { ready: [(plot) => this.#showNewest(plot)], setCursor: [(plot) => this.#showNewest(plot)] },
+        scales: { y: { range: (_plot, min, max) => [Math.min(0, min ?? 0), max > 0 ? max * 1.05 : 1] } },
+        axes: [
+          this.#axis({ values: (_plot, ticks) => ticks.map(clock) }),
+          this.#axis({ size: 76, values: (_plot, ticks) => ticks.map((tick) => format(tick, this.panel.unit)) }),
+        ],
+        series: [
+          { value: (_plot, one) => (one ? new Date(one * 1000).toLocaleTimeString() : "–") },
+          ...series.map(({ label }, index) => ({
+            label,
+            value,
+            stroke: COLOURS[index % COLOURS.length],
+            dash: index < COLOURS.length ? undefined : [6, 4],
+            width: 1.5,
+          })),
+        ],
+      },
+      data,
+      this.box,
+    );
+  }
+
+  /** Without a pointer on the chart the legend shows the newest values. */
+  #showNewest(plot = this.plot) {
+    const { idx } = plot.cursor;
+    if (idx === null || idx === undefined) plot.setLegend({ idx: plot.data[0].length - 1 });
+  }
+
+  #axis(more) {
+    return {
+      stroke: () => colour("--muted"),
+      grid: { stroke: () => colour("--line"), width: 1 },
+      ticks: { stroke: () => colour("--line"), width: 1 },
+      ...more,
+    };
+  }
+
+  #size() {
+    return { width: Math.max(240, this.box.clientWidth), height: HEIGHT };
+  }
+}
