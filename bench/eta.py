@@ -27,13 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.eta_days import SimulatedDays
+from data.cities import bundled_city
 from doorstep.geo import distance_m
 from eta.estimate import Estimator, Task
 from eta.features import City
 from eta.learning import learn
 from eta.model import HOURS, STREET_CLASSES, EtaModel, Phase, RouteChoice
 from eta.rides import Delivery
-from eta.streets import load_firenze
+from eta.streets import load_streets
 from eta.travel_time_cache import TravelTimeCache
 
 Floats = NDArray[np.float64]
@@ -49,7 +50,7 @@ SPEEDS_MPS = np.arange(1.0, 12.0, 0.02)
 def main() -> int:
     """Run the benchmark, print its result, and plot it on request."""
     options = _parser().parse_args()
-    city = City(load_firenze())
+    city = City(load_streets(bundled_city()))
     runs = [
         _run(city, seed, options)
         for seed in range(options.first_seed, options.first_seed + options.seeds)
@@ -73,7 +74,7 @@ def _run(city: City, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         for one in days.deliver(day, options.deliveries)
     ]
     began = time.process_time()
-    model = learn(city, training, training[-1].at_customer_at)
+    model = learn({"": city}, training, training[-1].at_customer_at)
     learning_s = time.process_time() - began
     print(f"seed {seed}: learned from {len(training)} in {learning_s:.0f} s", file=sys.stderr)
     tests = [pair for one in held_out for pair in one.tasks()]

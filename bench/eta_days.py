@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import data
+from data.cities import bundled_city
 from eta.estimate import Observation
 from eta.rides import Delivery
 from simulators.couriers.courier import AT_THE_COUNTER_S
@@ -26,7 +26,7 @@ from simulators.couriers.demand import (
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.orders import ASSIGN_BEFORE_READY_S, ASSIGN_WITHIN_S, CONFIRM_S
 from simulators.couriers.receiver import Receiver
-from simulators.couriers.streets import load_firenze
+from simulators.couriers.streets import load_streets
 from simulators.couriers.traffic import ZONE, Traffic, draw_rider_factor
 
 DAY_STARTS = 11  # the calibration counts hours since the day's start; dinner, hour 8, is at 19:00
@@ -48,10 +48,10 @@ class SimulatedDays:
 
     def __init__(self, seed: int, riders: int) -> None:
         self._rng = random.Random(seed)
-        self._streets = load_firenze()
-        restaurants = place_restaurants(self._streets, read_restaurants(data.firenze_food_places()))
+        self._streets = load_streets(bundled_city())
+        restaurants = place_restaurants(self._streets, read_restaurants(bundled_city().restaurants))
         self._restaurants = restaurants
-        self._demand = Demand(self._streets, restaurants, self._rng)
+        self._demand = Demand(self._streets, restaurants, self._rng, bundled_city().buildings)
         self._shares = read_calibration()["share_of_orders_by_hour_since_day_start"]
         self._first = datetime(2026, 1, 12, DAY_STARTS, tzinfo=ZONE) + timedelta(days=7 * seed)
         self._riders = [

@@ -1,6 +1,7 @@
 """Bundled input data, each folder with its source and licence in a PROVENANCE.md.
 
-Nothing is read at import: these helpers only say where the files are.
+Nothing is read at import: these helpers only say where the files are. `data.cities` reads the
+folders of cities, the bundled one and those of `./run city add`.
 """
 
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Final
 
 DATA_DIR: Final = Path(__file__).resolve().parent
 
-# Shown wherever the Florence map or anything derived from it is drawn (ODbL).
+BUNDLED_CITY: Final = "firenze"
+"""The example: the only city that comes with the project."""
+
+# Shown wherever a map or anything derived from it is drawn (ODbL).
 OSM_ATTRIBUTION: Final = "© OpenStreetMap contributors"
 
 
@@ -18,31 +22,6 @@ def data_path(*parts: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"no bundled data at {path}")
     return path
-
-
-def firenze_tiles() -> Path:
-    """Find Florence's vector map, a PMTiles archive."""
-    return data_path("firenze", "firenze.pmtiles")
-
-
-def firenze_road_nodes() -> Path:
-    """Find the street graph's nodes, a gzipped CSV."""
-    return data_path("firenze", "road_nodes.csv.gz")
-
-
-def firenze_road_edges() -> Path:
-    """Find the street graph's edges, a gzipped CSV."""
-    return data_path("firenze", "road_edges.csv.gz")
-
-
-def firenze_food_places() -> Path:
-    """Find Florence's restaurants, cafés and bars, a CSV: poi_id, lon, lat, kind, name, …"""
-    return data_path("firenze", "food_pois.csv")
-
-
-def firenze_buildings() -> Path:
-    """Find the centres of Florence's buildings, a gzipped CSV: where orders are delivered."""
-    return data_path("firenze", "building_points.csv.gz")
 
 
 def french_cities() -> Path:

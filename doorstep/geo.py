@@ -37,7 +37,17 @@ def bearing_deg(a: Place, b: Place) -> float:
 def offset(place: Place, east_m: float, north_m: float) -> Place:
     """The place so many metres away, on the plane: within 0.1 % over some kilometres."""
     lon_deg, lat_deg = place
-    return lon_deg + east_m / m_per_lon_deg(lat_deg), lat_deg + north_m / M_PER_DEG
+    return wrap_lon_deg(lon_deg + east_m / m_per_lon_deg(lat_deg)), lat_deg + north_m / M_PER_DEG
+
+
+def wrap_lon_deg(lon_deg: float) -> float:
+    """The same longitude from -180 to 180."""
+    return lon_deg - 360.0 * round(lon_deg / 360.0)
+
+
+def lon_difference_deg(lon_deg: float, from_lon_deg: float) -> float:
+    """The difference of two longitudes the short way round, across ±180° where that is shorter."""
+    return wrap_lon_deg(lon_deg - from_lon_deg)
 
 
 def m_per_lon_deg(lat_deg: float) -> float:

@@ -1,14 +1,14 @@
-"""Registers drivers, sources, restaurants, the service area and the staff's token.
+"""Registers drivers, sources, cities with their restaurants, and the staff's token.
 
-    python -m doorstep.provision --city firenze
+    python -m doorstep.provision --cities
     python -m doorstep.provision --drivers 100000 --prefix load-
     python -m doorstep.provision --driver bus304 --driver anna
     python -m doorstep.provision --source weather
     python -m doorstep.provision --rotate anna --revoke bruno --remove carla
     python -m doorstep.provision --kind source --rotate weather
 
-Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE and STAFF_TOKEN_FILE. Each run is idempotent, and leaves
-alone who was revoked or removed. broker_sync lets the devices log in at the brokers.
+Reads DATABASE_ADMIN_URL, FLEET_KEY_FILE, STAFF_TOKEN_FILE and CITIES_DIR. Each run is idempotent,
+and leaves alone who was revoked or removed. broker_sync lets the devices log in at the brokers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 import psycopg
 
-import data
+from data.cities import CityFolder, list_cities
 from doorstep.credentials import (
     DeviceSecrets,
     driver_token,
@@ -39,11 +39,11 @@ from doorstep.credentials import (
 from doorstep.errors import DoorstepError, SettingsError
 from doorstep.password_file import SERVICE_USERS, TICKERS
 from doorstep.store.admin import (
+    NewCity,
     NewDriver,
     NewRestaurant,
+    register_city,
     register_drivers,
-    register_restaurants,
-    register_service_area,
     register_staff_token,
 )
 from doorstep.store.error_mapping import translated
@@ -56,9 +56,6 @@ FORGOTTEN = "forgotten"  # in place of a driver, in the orders that they carried
 PROVISION = "provision"  # its name in the audit
 CHANGES = ("rotate", "revoke", "remove")
 DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line
-
-# The bounds of Florence's bundled map (its PROVENANCE.md), in degrees.
-FIRENZE = {"west": 11.154, "south": 43.727, "east": 11.329, "north": 43.833}
 
 Log = Callable[[str], None]
 HandOut = Callable[[Device, DeviceSecrets], None]
@@ -171,13 +168,33 @@ def _check_kind(kind: str, devices: Sequence[Device]) -> None:
         raise SettingsError(f"{other[0].device_id!r} is the name of a {other[0].kind} already")
 
 
-def provision_firenze(conn: psycopg.Connection[Any]) -> int:
-    """Register Florence's restaurants and service area; return the restaurants' count. Commits."""
-    restaurants = list(read_restaurants(data.firenze_food_places()))
-    register_service_area(conn, "firenze", **FIRENZE)
-    register_restaurants(conn, restaurants)
+def provision_city(conn: psycopg.Connection[Any], city: CityFolder) -> int | None:
+    """Register a city's area and restaurants; return their count. Commits.
+
+    None, without a change, if these files or newer ones are registered: what staff have changed
+    since stays.
+    """
+    bounds = city.bounds
+    restaurants = list(read_restaurants(city.restaurants))
+    new = NewCity(
+        city.name,
+        bounds.west,
+        bounds.south,
+        bounds.east,
+        bounds.north,
+        city.time_zone,
+        city.made_at,
+        restaurants,
+    )
+    is_new = register_city(conn, new)
     conn.commit()
-    return len(restaurants)
+    return len(restaurants) if is_new else None
+
+
+def provision_cities(conn: psycopg.Connection[Any], cities_dir: Path | None) -> dict[str, int]:
+    """Register every city that has a folder; return the restaurants of the new ones. Commits."""
+    counts = {city.name: provision_city(conn, city) for city in list_cities(cities_dir)}
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def provision_staff(conn: psycopg.Connection[Any], token: str) -> None:
@@ -187,12 +204,12 @@ def provision_staff(conn: psycopg.Connection[Any], token: str) -> None:
 
 
 def read_restaurants(path: Path) -> Iterator[NewRestaurant]:
-    """Read the restaurants of a CSV of food places; one without a name is named by its number."""
+    """Read a city's restaurants; one without a name is named by its number."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             if row["kind"] == "restaurant":
                 number = int(row["poi_id"])
-                name = row["name"].strip() or f"Ristorante {number}"
+                name = row["name"].strip() or f"Restaurant {number}"
                 yield NewRestaurant(number, name, float(row["lon"]), float(row["lat"]))
 
 
@@ -210,7 +227,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--city", choices=["firenze"], help="its restaurants and service area")
+    parser.add_argument("--cities", action="store_true", help="all cities that have a folder")
     parser.add_argument("--drivers", type=int, default=0, metavar="N", help="N numbered drivers")
     parser.add_argument("--prefix", default="driver-", help="of the numbered drivers' ids")
     parser.add_argument("--driver", action="append", default=[], metavar="ID", help="a named one")
@@ -246,8 +263,10 @@ def _run(options: argparse.Namespace) -> int:
     driver_ids = [*options.driver, *numbered_ids(options.prefix, options.drivers)]
     with owner_connection(_require("DATABASE_ADMIN_URL")) as conn:
         provision_staff(conn, token_file.read_text(encoding="ascii").strip())
-        if options.city:
-            _print(f"restaurants: {provision_firenze(conn):,}")
+        if options.cities:
+            folder = os.environ.get("CITIES_DIR")
+            for name, count in provision_cities(conn, Path(folder) if folder else None).items():
+                _print(f"{name}: {count:,} restaurants")
         again = _print_secrets if options.again else None
         provision_sources(conn, [TICKERS])
         locked_out = provision_sources(conn, options.source, again=again, who=PROVISION)

@@ -28,7 +28,8 @@ class City:
         self.roads = RoadGraph(streets)
         classes = np.array([class_index(street.highway) for street in streets.streets])
         self.edge_class = classes[self.roads.street_of]
-        self.ends_at_crossing = _is_crossing(streets, classes)[self.roads.to_node]
+        crossings = _is_crossing(streets, classes)
+        self.ends_at_crossing = crossings[self.roads.node_of[self.roads.to_node]]
         limits_mps = np.array([street.limit_mps for street in streets.streets])
         self._limit_s = self.roads.length_m / limits_mps[self.roads.street_of]
 

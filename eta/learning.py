@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eta.estimate import Estimator
-from eta.features import City
 from eta.model import (
     HOURS,
     PRIOR_BANDS,
@@ -35,7 +34,7 @@ from eta.model import (
     Phase,
     RouteChoice,
 )
-from eta.rides import Delivery, RideSegments, split_rides
+from eta.rides import Cities, Delivery, RideSegments, split_rides
 from eta.travel_time_cache import TravelTimeCache
 
 CLASSES = len(STREET_CLASSES)
@@ -66,21 +65,25 @@ class _Fit:
     unexplained: float  # absolute residuals over the total duration
 
 
-def learn(city: City, deliveries: Sequence[Delivery], learned_at: datetime) -> EtaModel:
+def learn(cities: Cities, deliveries: Sequence[Delivery], learned_at: datetime) -> EtaModel:
     """Fit a model. Without deliveries it is the prior, with `learned_at` None."""
     if not deliveries:
         return EtaModel()
     deliveries = sorted(deliveries, key=lambda one: one.at_customer_at)
-    choice, segments = _route_choice(city, deliveries)
+    choice, segments = _route_choice(cities, deliveries)
     wait_s = _wait_quantiles(deliveries)
     folds = np.arange(len(deliveries)) * FOLDS // len(deliveries)
     errors: _Errors = defaultdict(list)
     step = max(1, len(deliveries) // MAX_CALIBRATED)
     for fold in range(FOLDS):
         model = _model(_fit(segments, folds[segments.delivery] != fold), wait_s, choice)
-        estimator = Estimator(TravelTimeCache(city, model, max_runs_per_s=math.inf))
+        estimators = {
+            name: Estimator(TravelTimeCache(city, model, max_runs_per_s=math.inf))
+            for name, city in cities.items()
+        }
         for number in np.flatnonzero(folds == fold)[::step]:
-            _record_errors(estimator, deliveries[number], errors)
+            delivery = deliveries[number]
+            _record_errors(estimators[delivery.city], delivery, errors)
     return replace(
         _model(_fit(segments), wait_s, choice),
         bands=tuple(band for phase in Phase for band in _bands(phase, errors[phase])),
@@ -89,10 +92,12 @@ def learn(city: City, deliveries: Sequence[Delivery], learned_at: datetime) -> E
     )
 
 
-def _route_choice(city: City, deliveries: Sequence[Delivery]) -> tuple[RouteChoice, RideSegments]:
+def _route_choice(
+    cities: Cities, deliveries: Sequence[Delivery]
+) -> tuple[RouteChoice, RideSegments]:
     """The route choice that explains the durations better, and the ride segments along it."""
     segments = {
-        choice: split_rides(city, deliveries, EtaModel(route_choice=choice))
+        choice: split_rides(cities, deliveries, EtaModel(route_choice=choice))
         for choice in RouteChoice
     }
     unexplained = {choice: _fit(of_choice).unexplained for choice, of_choice in segments.items()}
@@ -101,10 +106,10 @@ def _route_choice(city: City, deliveries: Sequence[Delivery]) -> tuple[RouteChoi
 
 
 def metres_ridden(
-    city: City, deliveries: Sequence[Delivery], model: EtaModel
+    cities: Cities, deliveries: Sequence[Delivery], model: EtaModel
 ) -> NDArray[np.float64]:
     """Metres ridden per street class and hour: the evidence behind each speed."""
-    segments = split_rides(city, deliveries, EtaModel(route_choice=model.route_choice))
+    segments = split_rides(cities, deliveries, EtaModel(route_choice=model.route_choice))
     metres = np.zeros((CLASSES, HOURS))
     for features, hour in zip(segments.features, segments.hour, strict=True):
         metres[:, hour] += features[:-1]

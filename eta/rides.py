@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,6 +23,10 @@ MAX_OFF_STREET_M = 60.0
 TRAIL_WITHIN_S = 300.0  # the length of trail that tracking_api reads
 
 
+Cities = Mapping[str, City]
+"""The street graphs, by the names of cities."""
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One assignment that ended at the door. `trail` covers all of it, thinned, oldest first."""
@@ -36,6 +40,7 @@ class Delivery:
     at_customer_at: datetime
     trail: Sequence[Observation]
     pace: float = 1.0
+    city: str = ""  # of the restaurant
 
     def tasks(self) -> Iterator[tuple[Task, float]]:
         """The task at each point of the trail, and the true remaining seconds."""
@@ -92,14 +97,19 @@ class RideSegments:
     driver_ids: Sequence[str]
 
 
-def split_rides(city: City, deliveries: Sequence[Delivery], model: EtaModel) -> RideSegments:
+def split_rides(cities: Cities, deliveries: Sequence[Delivery], model: EtaModel) -> RideSegments:
     """Split rides into segments of at least 3 min, along the routes of `model`."""
-    hours_s = [
-        city.routing_costs(model.route_choice, city.edge_seconds(model, hour)) for hour in range(24)
-    ]
+    hours_s = {
+        name: [
+            city.routing_costs(model.route_choice, city.edge_seconds(model, hour))
+            for hour in range(24)
+        ]
+        for name, city in cities.items()
+    }
     drivers: dict[str, int] = {}
     rows: list[tuple[NDArray[np.float64], float, int, int, float, int]] = []
     for number, delivery in enumerate(deliveries):
+        city = cities[delivery.city]
         driver = drivers.setdefault(delivery.driver_id, len(drivers))
         for goal, trail, arrived_at in delivery.legs():
             xy = city.streets.to_xy(*goal)
@@ -107,7 +117,7 @@ def split_rides(city: City, deliveries: Sequence[Delivery], model: EtaModel) -> 
             if goal_point is None or not trail:
                 continue
             hour = trail[0].at.astimezone(city.streets.zone).hour
-            tree = city.roads.shortest_path_tree(goal_point, hours_s[hour])
+            tree = city.roads.shortest_path_tree(goal_point, hours_s[delivery.city][hour])
             segments = _split_ride(city, tree, trail, arrived_at, delivery.pace)
             rows += [
                 (features, is_last, hour, driver, duration_s, number)

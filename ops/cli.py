@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import get_args
 
+from data import BUNDLED_CITY
 from doorstep.errors import DoorstepError
 from doorstep.sampling import Mode
 from doorstep.settings import EX_CONFIG
 from ops.commands import (
     audit_command,
     backup_command,
+    city_command,
     drivers_command,
     operator_commands,
     rotate_command,
@@ -33,7 +35,7 @@ DESCRIPTION = """Doorstep tracks a delivery fleet: devices publish fixes over MQ
 them, PostGIS stores them, and HTTP APIs answer."""
 
 EXAMPLES = """examples:
-  ./run demo                                  couriers deliver in Florence until Ctrl-C
+  ./run demo                                  couriers deliver in a city until Ctrl-C
   ./run demo --speedup 10 --exit-after 120 --json
   ./run up && ./run status                    the stack in the background
   DOORSTEP_BIND=0.0.0.0 ./run up --tls        the same for other machines, with TLS
@@ -53,13 +55,14 @@ customers. MQTT_BROKERS (1) is the number of brokers. MQTT_PORT, KAFKA_PORT, DAT
 TRACKING_API_PORT and DRIVER_API_PORT choose ports; a port that is taken is replaced and reported.
 docs/reference/settings.md lists all of them."""
 
-DEMO_DESCRIPTION = """Start the stack, let simulated couriers deliver orders on Florence's streets,
+DEMO_DESCRIPTION = """Start the stack, let simulated couriers deliver orders on a city's streets,
 and stop both at the end. The demo prints links to the pages, then its progress. Ctrl-C ends it in
 order: all fixes are committed, and open orders are cancelled or failed."""
 
 DEMO_EXAMPLES = """examples:
   ./run demo                                        200 couriers at real speed
   ./run demo --couriers 20 --speedup 10             20 couriers, ten times as fast
+  ./run demo --city helsinki                        in a city of ./run city add
   ./run demo --exit-after 120 --json                two minutes; the result as one JSON object
   ./run demo --cities 50 --tickers 100              also vans in France, and series at /series
   ./run demo --reporting dead_reckoning             phones send only fixes that cannot be predicted
@@ -243,6 +246,16 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    city_command.add_arguments(
+        add(
+            "city",
+            "add, list, update or remove cities",
+            city_command.city,
+            city_command.DESCRIPTION,
+            city_command.EXAMPLES,
+        )
+    )
+
     for name, purpose in simulator_commands.AS_DRIVER.items():
         add_passthrough(name, purpose, simulator_commands.run_as_driver).add_argument("--driver")
     for name, purpose in simulator_commands.PUBLISHERS.items():
@@ -262,6 +275,7 @@ def _add_stack_options(command: argparse.ArgumentParser) -> None:
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     _add_stack_options(demo)
     demo.add_argument("--couriers", type=int, default=200, metavar="N", help="1 to 5,000 (200)")
+    demo.add_argument("--city", default=BUNDLED_CITY, metavar="NAME", help=f"({BUNDLED_CITY})")
     demo.add_argument("--speedup", type=float, default=1.0, metavar="X", help="1 to 20 (1)")
     demo.add_argument(
         "--reporting",

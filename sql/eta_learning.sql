@@ -3,8 +3,10 @@
 -- deliveries --
 SELECT a.driver_id, a.restaurant_lon_deg, a.restaurant_lat_deg, a.customer_lon_deg,
     a.customer_lat_deg, a.assigned_at, a.at_restaurant_at, a.picked_up_at, a.at_customer_at, p.pace,
-    coalesce(t.fix_ats, '{}'), coalesce(t.lon_degs, '{}'), coalesce(t.lat_degs, '{}')
+    coalesce(t.fix_ats, '{}'), coalesce(t.lon_degs, '{}'), coalesce(t.lat_degs, '{}'), r.city
 FROM assignment a
+JOIN orders o ON o.order_id = a.order_id AND o.forgotten_at IS NULL
+JOIN restaurant r ON r.restaurant_id = o.restaurant_id AND r.city = ANY (%(cities)s)
 JOIN policy p ON p.policy_id = a.policy_id
 CROSS JOIN LATERAL (
     SELECT array_agg(s.fix_at ORDER BY s.fix_at) AS fix_ats,
@@ -22,7 +24,6 @@ CROSS JOIN LATERAL (
 ) t
 WHERE a.picked_up_at IS NOT NULL AND a.at_customer_at > a.picked_up_at
     AND a.assigned_at >= %(since)s AND a.ended_at IS NOT NULL
-    AND EXISTS (SELECT FROM orders o WHERE o.order_id = a.order_id AND o.forgotten_at IS NULL)
 ORDER BY a.at_customer_at DESC
 LIMIT %(at_most)s
 

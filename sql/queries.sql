@@ -180,6 +180,13 @@ ORDER BY at, audit_id
 -- register_restaurants --
 SELECT register_restaurants_v1(%(restaurant_ids)s, %(names)s, %(lon_degs)s, %(lat_degs)s)
 
+-- register_city --
+SELECT register_city_v1(%(name)s, %(west)s, %(south)s, %(east)s, %(north)s, %(time_zone)s,
+    %(made_at)s, %(restaurant_ids)s, %(names)s, %(lon_degs)s, %(lat_degs)s)
+
+-- remove_city --
+SELECT remove_city_v1(%(name)s)
+
 -- register_service_area --
 SELECT register_service_area_v1(%(name)s, %(west)s, %(south)s, %(east)s, %(north)s)
 

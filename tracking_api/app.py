@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -23,8 +24,9 @@ from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
-from tracking_api import pages
+from tracking_api import cities, pages
 from tracking_api.batching import BatchLoader
+from tracking_api.city_folders import CityFolders
 from tracking_api.context import AppContext
 from tracking_api.fleet import dispatch_routes, driver_routes
 from tracking_api.fleet.schemas import SamplingSettings
@@ -118,6 +120,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (pages.staff_router, "staff"),
     (pages.customer_router, "customers"),
     (pages.router, "all"),
+    (cities.router, "all"),
+    (cities.tiles_router, "all"),
 )
 
 
@@ -157,7 +161,7 @@ def build_service(settings: Settings) -> FastAPI:
         async with open_stores(*urls, settings.database_pool_size) as stores:
             series_topic = settings.kafka_series_topic
             topics = TopicStreams(settings.kafka, settings.topics, {series_topic: points_frame})
-            estimate = RoadEta()
+            estimate = RoadEta(cities_dir=settings.cities_dir)
             live = Live(stores, settings.live_max_viewers, topics, series_topic, estimate)
             public_url = settings.tracking_api_public_url
             kafka_view = KafkaView(settings.kafka, settings.readable_topics)
@@ -168,6 +172,7 @@ def build_service(settings: Settings) -> FastAPI:
                 live,
                 estimate,
                 estimate.held,
+                settings.cities_dir,
                 settings.prometheus_url,
                 kafka_view,
             )
@@ -207,6 +212,7 @@ def _set_context(
     live: Live,
     estimate: EstimateArrival = estimate_arrival,
     held_estimate: HeldEstimate | None = None,
+    cities_dir: Path | None = None,
     prometheus_url: str = "",
     kafka_view: KafkaView | None = None,
 ) -> None:
@@ -234,6 +240,7 @@ def _set_context(
         public_url=public_url,
         live=live,
         tiles=TileCache(stores.dispatch),
+        cities=CityFolders(cities_dir),
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
         staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),

@@ -12,6 +12,7 @@ from doorstep.errors import Forbidden
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify, read_bearer
 from doorstep.store.records import Token
+from tracking_api.city_folders import CityFolders
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.live.service import Live
 from tracking_api.observe.kafka_view import KafkaView
@@ -38,6 +39,7 @@ class AppContext:
     public_url: str
     live: Live
     tiles: TileCache
+    cities: CityFolders
     read_log: ReadLog
     history_limiter: RateLimiter
     staff_history_limiter: RateLimiter

@@ -1,4 +1,4 @@
-"""The pages, their scripts, and the map's tiles: static files.
+"""The pages and their scripts: static files.
 
 Pages of staff redirect to the sign-in without a session.
 """
@@ -21,7 +21,7 @@ from starlette.routing import Match
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from data import firenze_tiles, world_backdrop
+from data import world_backdrop
 from doorstep.errors import DoorstepError, Unauthenticated
 from doorstep.http.tokens import identify
 from tracking_api.context import AppContext, Context, StaffToken
@@ -124,17 +124,6 @@ async def get_series_page(request: Request, token: StaffToken, context: Context)
 async def get_customer_page(request: Request) -> Response:
     """The customer's page, the same file for every order."""
     return await _page("track.html", request)
-
-
-@router.api_route("/tiles/firenze.pmtiles", methods=["GET", "HEAD"])
-async def get_tiles() -> FileResponse:
-    """Florence's map; browsers request byte ranges of it."""
-    try:
-        path = firenze_tiles()
-    except FileNotFoundError as exc:
-        raise HTTPException(404) from exc
-    headers = {"Cache-Control": "public, max-age=86400"}
-    return FileResponse(path, media_type="application/vnd.pmtiles", headers=headers)
 
 
 @router.get("/tiles/outline.geojson")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -30,6 +31,7 @@ class Settings(HttpSettings, KafkaSettings):
     kafka_positions_topic: str = "tracking-positions"
     kafka_series_topic: str = "series"
     stream_topics: str = "streams"
+    cities_dir: Path | None = None
     prometheus_url: str = ""
     live_max_viewers: int = Field(default=MAX_VIEWERS, ge=1, le=1_000_000)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import data
 from bench.load.db_checks import STATEMENT_TIMEOUT_MS
 from bench.load.devices import Device
 from bench.load.options import WATCHED_SHARE, LoadOptions
@@ -26,6 +25,7 @@ from bench.load.route import (
     Route,
     micro_of,
 )
+from data.cities import bundled_city
 from doorstep.credentials import new_customer_token, token_sha256
 from doorstep.provision import numbered_ids, read_restaurants
 from doorstep.store.admin import NewRestaurant
@@ -129,7 +129,7 @@ def create_fixtures(stack: Stack, options: LoadOptions, progress: Progress) -> L
         ) as conn,
     ):
         conn.execute(read_sql("load/on_duty.sql"), {"driver_ids": driver_ids})
-    restaurants = list(read_restaurants(data.firenze_food_places()))
+    restaurants = list(read_restaurants(bundled_city().restaurants))
     devices: list[Device] = []
     planned: list[_PlannedOrder] = []
     # Shuffled, so that neighbours in the database do not arrive in the same batch.

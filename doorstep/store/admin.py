@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import psycopg
@@ -62,6 +62,47 @@ def register_restaurants(
                 "lat_degs": [place.lat_deg for place in restaurants],
             },
         )
+
+
+@dataclass(frozen=True, slots=True)
+class NewCity:
+    """A city to register. `made_at` is the instant of its files."""
+
+    name: str
+    west: float
+    south: float
+    east: float
+    north: float
+    time_zone: str
+    made_at: datetime
+    restaurants: Sequence[NewRestaurant]
+
+
+def register_city(conn: psycopg.Connection[Any], city: NewCity) -> bool:
+    """Add or replace a city. False, without a change, if these files or newer are registered."""
+    parameters = {
+        "name": city.name,
+        "west": city.west,
+        "south": city.south,
+        "east": city.east,
+        "north": city.north,
+        "time_zone": city.time_zone,
+        "made_at": city.made_at,
+        "restaurant_ids": [place.restaurant_id for place in city.restaurants],
+        "names": [place.name for place in city.restaurants],
+        "lon_degs": [place.lon_deg for place in city.restaurants],
+        "lat_degs": [place.lat_deg for place in city.restaurants],
+    }
+    with translated():
+        row = conn.execute(query("register_city"), parameters).fetchone()
+    return row is not None and bool(row[0])
+
+
+def remove_city(conn: psycopg.Connection[Any], name: str) -> int:
+    """Remove a city. Returns the number of open orders in it: with any, nothing is removed."""
+    with translated():
+        row = conn.execute(query("remove_city"), {"name": name}).fetchone()
+    return int(row[0]) if row is not None else 0
 
 
 def register_service_area(

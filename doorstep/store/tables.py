@@ -105,6 +105,8 @@ service_area = Table(
     Column("south", Double),
     Column("east", Double),
     Column("north", Double),
+    Column("time_zone", Text),
+    Column("made_at", Instant),
 )
 
 restaurant = Table(
@@ -115,6 +117,7 @@ restaurant = Table(
     Column("lon_deg", Double),
     Column("lat_deg", Double),
     Column("geom", Point),
+    Column("city", Text),
     Column("address", Text),
     Column("phone", Text),
     Column("is_ad_hoc", Boolean),

@@ -1,15 +1,16 @@
 """A city's street graph: the nearest street, and fastest routes.
 
 graph.py  streets, points on them, and the nearest one
-load.py   the graph from the bundled CSV files
+load.py   the graph from the CSV files of a city's folder
 roads.py  the fastest routes from everywhere to one point
 """
 
-from eta.streets.graph import Point, Street, StreetPoint, Streets
-from eta.streets.load import load_firenze, read_streets
+from eta.streets.graph import BannedTurn, Point, Street, StreetPoint, Streets
+from eta.streets.load import load_streets, read_streets
 from eta.streets.roads import EdgeSegment, RoadGraph, ShortestPathTree
 
 __all__ = [
+    "BannedTurn",
     "EdgeSegment",
     "Point",
     "RoadGraph",
@@ -17,6 +18,6 @@ __all__ = [
     "Street",
     "StreetPoint",
     "Streets",
-    "load_firenze",
+    "load_streets",
     "read_streets",
 ]

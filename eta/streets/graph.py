@@ -1,6 +1,6 @@
 """The streets of a city, and the nearest point on any of them.
 
-Coordinates are metres east (x) and north (y) of the graph's middle: over Florence's 14 x 12 km
+Coordinates are metres east (x) and north (y) of the graph's middle: over a city of 14 x 12 km
 this plane is off by less than 0.1 %.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from doorstep.geo import M_PER_DEG, m_per_lon_deg
+from doorstep.geo import M_PER_DEG, lon_difference_deg, m_per_lon_deg, wrap_lon_deg
 
 MAX_NEAREST_M = 6_400.0
 CANDIDATES_WITHIN_M = 100.0  # beyond it, the street next to the nearest one is no candidate
@@ -43,6 +43,15 @@ class Street:
 
 
 @dataclass(frozen=True, slots=True)
+class BannedTurn:
+    """A turn that is not allowed: from a street into another, at the node that they share."""
+
+    from_street: int
+    via: int
+    to_street: int
+
+
+@dataclass(frozen=True, slots=True)
 class StreetPoint:
     """A location snapped to a street: the nearest point on it, and the distance to it."""
 
@@ -61,8 +70,10 @@ class Streets:
         streets: Sequence[Street],
         nodes: Sequence[Point],
         zone: ZoneInfo = ZoneInfo("UTC"),  # noqa: B008 - a constant
+        turns: Sequence[BannedTurn] = (),
     ) -> None:
         """`middle` is (lon_deg, lat_deg); every node must be the end of some street."""
+        self.turns = turns
         self.streets = streets
         self.nodes = nodes
         self.zone = zone
@@ -77,13 +88,13 @@ class Streets:
     def to_xy(self, lon_deg: float, lat_deg: float) -> Point:
         """Degrees to metres."""
         return (
-            (lon_deg - self._lon) * self._m_per_lon,
+            lon_difference_deg(lon_deg, self._lon) * self._m_per_lon,
             (lat_deg - self._lat) * M_PER_DEG,
         )
 
     def to_lon_lat(self, x: float, y: float) -> Point:
         """Metres to degrees, longitude first."""
-        return self._lon + x / self._m_per_lon, self._lat + y / M_PER_DEG
+        return wrap_lon_deg(self._lon + x / self._m_per_lon), self._lat + y / M_PER_DEG
 
     def nearest(self, x: float, y: float) -> StreetPoint:
         """The nearest point on any street. Raises ValueError over 6.4 km outside the city."""

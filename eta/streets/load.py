@@ -1,5 +1,5 @@
-"""Read the street graph from CSV files: nodes (node_id, lon, lat) and edges (u, v, highway, oneway,
-assumed_kmh, geom_wkt)."""
+"""Read the street graph from CSV files: nodes (node_id, lon, lat), edges (u, v, highway, oneway,
+assumed_kmh, geom_wkt), and the turns that are not allowed (from_edge, via, to_edge)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-import data
-from doorstep.geo import M_PER_DEG, m_per_lon_deg
-from eta.streets.graph import Point, Street, Streets
+from data.cities import CityFolder
+from doorstep.geo import M_PER_DEG, lon_difference_deg, m_per_lon_deg, wrap_lon_deg
+from eta.streets.graph import BannedTurn, Point, Street, Streets
 
 EXCLUDED = frozenset({"motorway", "motorway_link"})
 
 
 @cache
-def load_firenze() -> Streets:
-    """Load Florence's streets that couriers may use, once per process."""
-    return read_streets(
-        data.firenze_road_nodes(), data.firenze_road_edges(), ZoneInfo("Europe/Rome")
-    )
+def load_streets(city: CityFolder) -> Streets:
+    """Load a city's streets that couriers may use, once per process."""
+    return read_streets(city.road_nodes, city.road_edges, city.zone, city.road_turns)
 
 
-def read_streets(nodes_csv_gz: Path, edges_csv_gz: Path, zone: ZoneInfo) -> Streets:
+def read_streets(
+    nodes_csv_gz: Path, edges_csv_gz: Path, zone: ZoneInfo, turns_csv_gz: Path | None = None
+) -> Streets:
     """Read a street graph, and keep its largest strongly connected component."""
     lon_lat = {int(r["node_id"]): (float(r["lon"]), float(r["lat"])) for r in _rows(nodes_csv_gz)}
     rows = [row for row in _rows(edges_csv_gz) if row["highway"] not in EXCLUDED]
@@ -40,19 +40,56 @@ def read_streets(nodes_csv_gz: Path, edges_csv_gz: Path, zone: ZoneInfo) -> Stre
     kept = _largest_component(max(lon_lat) + 1, ends + reverse)
     number = {node: new for new, node in enumerate(kept)}
 
-    middle = tuple(np.mean([lon_lat[node] for node in number], axis=0).tolist())
+    middle = _middle([lon_lat[node] for node in number])
     scale = (m_per_lon_deg(middle[1]), M_PER_DEG)
 
     def metres(lon_deg: float, lat_deg: float) -> Point:
-        return (lon_deg - middle[0]) * scale[0], (lat_deg - middle[1]) * scale[1]
+        return (
+            lon_difference_deg(lon_deg, middle[0]) * scale[0],
+            (lat_deg - middle[1]) * scale[1],
+        )
 
-    streets = [
-        _street(row, number[u], number[v], [metres(*point) for point in _wkt_points(row)])
+    kept_rows = [
+        (row, number[u], number[v])
         for (u, v), row in zip(ends, rows, strict=True)
         if u in number and v in number
     ]
+    streets = [
+        _street(row, u, v, [metres(*point) for point in _wkt_points(row)])
+        for row, u, v in kept_rows
+    ]
     nodes = [metres(*lon_lat[node]) for node in number]
-    return Streets((middle[0], middle[1]), streets, nodes, zone)
+    street_by_edge = {int(row["edge_id"]): index for index, (row, _, _) in enumerate(kept_rows)}
+    turns = _turns(turns_csv_gz, street_by_edge, number)
+    return Streets(middle, streets, nodes, zone, turns)
+
+
+def _middle(places: list[Point]) -> Point:
+    """The mean place. Longitudes are taken from the first one's, across ±180°."""
+    first_deg = places[0][0]
+    east_deg = float(np.mean([lon_difference_deg(lon_deg, first_deg) for lon_deg, _ in places]))
+    return wrap_lon_deg(first_deg + east_deg), float(np.mean([lat_deg for _, lat_deg in places]))
+
+
+def _turns(
+    path: Path | None, street_by_edge: dict[int, int], number: dict[int, int]
+) -> list[BannedTurn]:
+    """The turns between streets that are kept."""
+    if path is None or not path.exists():
+        return []
+    found = (
+        (
+            street_by_edge.get(int(row["from_edge"])),
+            number.get(int(row["via"])),
+            street_by_edge.get(int(row["to_edge"])),
+        )
+        for row in _rows(path)
+    )
+    return [
+        BannedTurn(start, via, end)
+        for start, via, end in found
+        if start is not None and via is not None and end is not None
+    ]
 
 
 def _largest_component(nodes: int, ends: list[tuple[int, int]]) -> list[int]:

@@ -2,11 +2,14 @@
 
 An edge is a street in one direction: first all streets forwards, then the two-way streets
 backwards. The cost of each edge is an argument, so that one graph serves every hour.
+
+Where a turn is not allowed, the edge before it ends at a copy of the node, and from the copy lead
+copies of the edges that may follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from eta.streets.graph import StreetPoint, Streets
+from eta.streets.graph import BannedTurn, StreetPoint, Streets
 
 Floats = NDArray[np.float64]
 NO_EDGE = -1
@@ -44,14 +47,16 @@ class RoadGraph:
         two_way = [i for i, street in enumerate(all_streets) if not street.one_way]
         self.forwards = len(all_streets)
         self.street_of = np.array([*range(self.forwards), *two_way])
-        is_backwards = np.arange(len(self.street_of)) >= self.forwards
+        self.is_backwards = is_backwards = np.arange(len(self.street_of)) >= self.forwards
         self._backwards = {street: self.forwards + n for n, street in enumerate(two_way)}
         u = np.array([street.u for street in all_streets])[self.street_of]
         v = np.array([street.v for street in all_streets])[self.street_of]
         self.from_node = np.where(is_backwards, v, u)
         self.to_node = np.where(is_backwards, u, v)
+        self.node_of = np.arange(len(streets.nodes))  # per node, the one that it is a copy of
+        self._ban_turns(streets.turns)
         self.length_m = np.array([street.length_m for street in all_streets])[self.street_of]
-        self._nodes = np.int64(len(streets.nodes))
+        self._nodes = np.int64(len(self.node_of))
         # The reversed graph in CSR form: a row per end node, a column per start node.
         self._order = np.lexsort((self.from_node, self.to_node))
         self._rows = np.searchsorted(self.to_node[self._order], np.arange(self._nodes + 1))
@@ -66,17 +71,54 @@ class RoadGraph:
             for rank in np.flatnonzero(count > 1)
         ]
 
+    def _ban_turns(self, turns: Sequence[BannedTurn]) -> None:
+        """Add the copies of nodes and edges for turns that are not allowed."""
+        banned: dict[int, set[int]] = {}  # edges after an edge
+        for turn in turns:
+            before = self._edges_of(turn.from_street, self.to_node, turn.via)
+            after = self._edges_of(turn.to_street, self.from_node, turn.via)
+            for edge in before:
+                banned.setdefault(edge, set()).update(after)
+        if not banned:
+            return
+        edges_from: dict[int, list[int]] = {int(self.to_node[edge]): [] for edge in banned}
+        for edge, node in enumerate(self.from_node.tolist()):
+            if node in edges_from:
+                edges_from[node].append(edge)
+        copies: list[tuple[int, int]] = []  # (edge, the node that its copy leads from)
+        nodes = self.node_of.tolist()
+        for edge, excluded in banned.items():
+            via = int(self.to_node[edge])
+            copies += [(one, len(nodes)) for one in edges_from[via] if one not in excluded]
+            self.to_node[edge] = len(nodes)
+            nodes.append(via)
+        copied = np.array([edge for edge, _ in copies], dtype=np.int64)
+        starts = np.array([node for _, node in copies], dtype=np.int64)
+        self.node_of = np.array(nodes)
+        self.street_of = np.append(self.street_of, self.street_of[copied])
+        self.is_backwards = np.append(self.is_backwards, self.is_backwards[copied])
+        self.from_node = np.append(self.from_node, starts)
+        self.to_node = np.append(self.to_node, self.to_node[copied])
+
+    def _edges_of(self, street: int, ends: NDArray[np.int64], node: int) -> list[int]:
+        """The edges of a street that have this node at this end."""
+        edges = [self.edge(street, backwards=False), self.edge(street, backwards=True)]
+        return [edge for edge in edges if edge is not None and ends[edge] == node]
+
     def edge(self, street: int, *, backwards: bool) -> int | None:
         """The edge of a street in a direction; None against a one-way street."""
         return self._backwards.get(street) if backwards else street
 
     def shortest_path_tree(self, goal: StreetPoint, edge_s: Floats) -> ShortestPathTree:
         """The fastest routes from everywhere to `goal`. `edge_s` are seconds per edge."""
-        street = self.streets.streets[goal.street]
-        ends = [(street.u, EdgeSegment(goal.street, 0.0, goal.along_m))]
-        backwards = self.edge(goal.street, backwards=True)
-        if backwards is not None:
-            ends.append((street.v, EdgeSegment(backwards, street.length_m, goal.along_m)))
+        length_m = self.streets.streets[goal.street].length_m
+        ends = [
+            (
+                int(self.from_node[edge]),
+                EdgeSegment(edge, length_m if self.is_backwards[edge] else 0.0, goal.along_m),
+            )
+            for edge in np.flatnonzero(self.street_of == goal.street).tolist()
+        ]
         costs = [max(self.cost_s(segment, edge_s), MIN_COST_S) for _, segment in ends]
         columns = np.append(self._columns, np.array([node for node, _ in ends], dtype=np.int32))
         rows = np.append(self._rows, len(columns)).astype(np.int32)
@@ -178,7 +220,7 @@ class ShortestPathTree:
         roads = self.roads
         while (edge := int(self.next_edge[node])) != NO_EDGE:
             length_m = float(roads.length_m[edge])
-            ends = (0.0, length_m) if edge < roads.forwards else (length_m, 0.0)
+            ends = (length_m, 0.0) if roads.is_backwards[edge] else (0.0, length_m)
             yield EdgeSegment(edge, *ends)
             node = int(roads.to_node[edge])
         yield self.last_segments[node]

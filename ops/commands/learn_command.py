@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from data.cities import list_cities
 from doorstep.errors import DoorstepError
 from doorstep.provision import owner_connection
 from doorstep.store.error_mapping import translated
@@ -20,7 +21,7 @@ from eta.features import City
 from eta.learning import learn, metres_ridden
 from eta.model import STREET_CLASSES, EtaModel, Phase
 from eta.rides import Delivery
-from eta.streets import load_firenze
+from eta.streets import load_streets
 from ops.commands.runner import run_command
 from ops.commands.settings import OperatorSettings
 from ops.console import print_line
@@ -49,20 +50,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    url = OperatorSettings.load().database_admin_url.get_secret_value()
+    settings = OperatorSettings.load()
+    url = settings.database_admin_url.get_secret_value()
+    folders = {one.name: one for one in list_cities(settings.cities_dir)}
     now = datetime.now(UTC)
     with owner_connection(url) as conn:
-        deliveries = read_deliveries(conn, now - timedelta(days=options.days), options.at_most)
+        deliveries = read_deliveries(
+            conn, now - timedelta(days=options.days), options.at_most, list(folders)
+        )
     if len(deliveries) < MIN_DELIVERIES:
         raise TooFewDeliveries(
             f"{len(deliveries)} deliveries in {options.days:g} days with a pick-up and an arrival "
             f"proved by GPS; at least {MIN_DELIVERIES} are needed"
         )
     print_line(f"learn: learning from {len(deliveries):,} deliveries")
-    city = City(load_firenze())
-    model = learn(city, deliveries, now)
+    names = sorted({one.city for one in deliveries})
+    cities = {name: City(load_streets(folders[name])) for name in names}
+    model = learn(cities, deliveries, now)
     if not options.dry_run:
-        model_json = model_to_json(model, metres_ridden(city, deliveries, model).tolist())
+        model_json = model_to_json(model, metres_ridden(cities, deliveries, model).tolist())
         with owner_connection(url) as conn:  # a new one: the first would exceed its idle timeout
             store_model(conn, model_json)
             conn.commit()
@@ -70,11 +76,14 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_deliveries(conn: psycopg.Connection[Any], since: datetime, at_most: int) -> list[Delivery]:
+def read_deliveries(
+    conn: psycopg.Connection[Any], since: datetime, at_most: int, cities: Sequence[str]
+) -> list[Delivery]:
     """Read the newest deliveries with a pick-up and an arrival, and a sample of their fixes."""
     parameters = {
         "since": since,
         "at_most": at_most,
+        "cities": list(cities),
         "every_s": OBSERVE_EVERY_S,
         "worst_accuracy_m": WORST_ACCURACY_M,
     }
@@ -106,6 +115,7 @@ def _delivery(row: Sequence[Any]) -> Delivery:
         at_customer_at=row[8],
         trail=[Observation(at, (lon_deg, lat_deg)) for at, lon_deg, lat_deg in trail],
         pace=row[9],
+        city=row[13],
     )
 
 

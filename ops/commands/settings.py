@@ -15,4 +15,5 @@ class OperatorSettings(KafkaSettings):
     database_admin_url: SecretStr
     kafka_topic: str = "driver-pos"
     kafka_dead_letter_topic: str = "dead-letter"
+    cities_dir: Path | None = None
     journal_dir: Path = Path(".doorstep/stack/journals")

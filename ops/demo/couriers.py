@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from data.cities import CityFolder
 from ops.console import print_line
 from ops.stack.errors import StackError
 from ops.stack.processes import module_argv
@@ -30,12 +31,18 @@ class CouriersProcess:
     """
 
     def __init__(
-        self, stack: Stack, couriers: int, speedup: float, reporting: str | None = None
+        self,
+        stack: Stack,
+        couriers: int,
+        speedup: float,
+        reporting: str | None = None,
+        city: CityFolder | None = None,
     ) -> None:
         self._argv = [
             *module_argv("couriers"),
             *("--prefix", PREFIX),
             *("--couriers", str(couriers)),
+            *(("--city-dir", str(city.path.absolute())) if city else ()),
             *("--speedup", f"{speedup:g}"),
             *(("--reporting", reporting) if reporting else ()),
         ]

@@ -1,4 +1,4 @@
-"""`./run demo`: couriers deliver orders in Florence, on a stack that the demo starts and stops.
+"""`./run demo`: couriers deliver orders in a city, on a stack that the demo starts and stops.
 
 start the stack ─ end the orders that an earlier demo left open ─ start the couriers
   └─ print the links, then every few seconds orders by state, fixes per second, age of positions
@@ -41,7 +41,7 @@ POLL_S = 0.25
 
 def run_demo(stack: Stack, arguments: argparse.Namespace) -> int:
     """Run the demo; the return value is the exit status: 0 if journals and database agree."""
-    options = DemoOptions.of(arguments)
+    options = DemoOptions.of(arguments, stack.settings.cities_root)
     with only_demo(stack.paths):
         if not stack.is_up():
             stack = Stack(stack.settings, environment={"ACK_EVERY_S": ACK_EVERY_S, **os.environ})
@@ -79,7 +79,9 @@ def _run(stack: Stack, options: DemoOptions) -> DemoReport:
     seqs = {(one.driver_id, one.boot): one.last_seq for one in read_journals(stack.paths.journals)}
     start = DemoStart(datetime.now(UTC), seqs, driver_ids)
     side_simulators = SideSimulators(stack, options.targets)
-    couriers = CouriersProcess(stack, options.couriers, options.speedup, options.reporting)
+    couriers = CouriersProcess(
+        stack, options.couriers, options.speedup, options.reporting, options.city
+    )
     try:
         with contextlib.suppress(KeyboardInterrupt):
             _print_addresses(stack, options)
@@ -179,8 +181,11 @@ class _Progress:
 def _print_addresses(stack: Stack, options: DemoOptions) -> None:
     addresses, token = stack.addresses, stack.paths.staff_token()
     pace = "real speed" if options.speedup == 1 else f"{options.speedup:g} times real speed"
-    print_line(f"{options.couriers} couriers at {pace}; Ctrl-C stops the demo")
-    print_line(f"  map of the fleet  {stack.public_url}/sign-in#{token}")
+    print_line(
+        f"{options.couriers} couriers in {options.city.title} at {pace}; Ctrl-C stops the demo"
+    )
+    fleet_page = f"/fleet?city={options.city.name}"
+    print_line(f"  map of the fleet  {stack.public_url}/sign-in?next={fleet_page}#{token}")
     print_line(f"  series            {stack.public_url}/series")
     if addresses.prometheus is not None:
         print_line(f"  dashboards        {stack.public_url}/observe")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
+from data.cities import CityFolder, UnknownCity, find_city
 from doorstep.provision import CITIES
 from ops.stack.errors import StackError
 
@@ -19,6 +21,7 @@ class DemoOptions:
     """The options of one demo, in their ranges."""
 
     couriers: int
+    city: CityFolder
     speedup: float = 1.0
     reporting: str | None = None  # None: as the server commands
     cities: int = 0
@@ -27,8 +30,12 @@ class DemoOptions:
     as_json: bool = False
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> DemoOptions:
+    def of(cls, arguments: argparse.Namespace, cities_dir: Path) -> DemoOptions:
         """Read the command line. Raises StackError for a value out of range."""
+        try:
+            city = find_city(arguments.city, cities_dir)
+        except UnknownCity as exc:
+            raise StackError(f"{exc}: ./run city list") from exc
         for name, value, lowest, highest in (
             ("couriers", arguments.couriers, 1, MAX_COURIERS),
             ("speedup", arguments.speedup, 1, MAX_SPEEDUP),
@@ -39,6 +46,7 @@ class DemoOptions:
                 raise StackError(f"--{name} must be from {lowest} to {highest:,}")
         return cls(
             couriers=arguments.couriers,
+            city=city,
             speedup=arguments.speedup,
             reporting=arguments.reporting,
             cities=arguments.cities,

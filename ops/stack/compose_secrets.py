@@ -6,6 +6,7 @@
 ├── staff.token         the staff token of both APIs
 ├── lib/                empty; the agent for Kafka's figures goes here
 └── tls/                empty; server.crt and server.key of your own go here
+.doorstep/cities/       of ./run city
 
 git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
 of a later release to .env. --rotate replaces the secrets in .env, except POSTGRES_PASSWORD, which
@@ -34,6 +35,7 @@ from ops.stack.private_file import replace_file
 
 PROJECT = Path(__file__).resolve().parents[2]
 SECRETS = Path(".doorstep") / "compose"
+CITIES = Path(".doorstep") / "cities"  # mounted, so it has to exist
 PASSWORD_BYTES = 24
 KEPT = ("POSTGRES_PASSWORD",)  # read only when the volume is created
 ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
@@ -54,6 +56,7 @@ def make_secrets(project: Path) -> list[Path]:
     # from other users of this machine.
     folder.chmod(0o700)
     (folder / "tls").mkdir(exist_ok=True)
+    (project / CITIES).mkdir(exist_ok=True)
     (folder / "lib").mkdir(exist_ok=True)
     for name, text in (
         ("fleet.key", encode_fleet_key(new_fleet_key())),

@@ -157,7 +157,12 @@ def _tls_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]:
 
 
 def service_environment(
-    service: str, paths: StackPaths, addresses: Addresses, *, public_url: str | None = None
+    service: str,
+    paths: StackPaths,
+    addresses: Addresses,
+    *,
+    public_url: str | None = None,
+    cities_dir: Path | None = None,
 ) -> dict[str, str]:
     """Return the environment of one service. docker-compose.yml sets the same variables."""
     kafka_servers = kafka_access(paths, addresses, service).environment()
@@ -196,6 +201,7 @@ def service_environment(
                 "TRACKING_API_BIND": str(addresses.tracking_api),
                 "TRACKING_API_INTERNAL_BIND": str(addresses.tracking_api_internal),
                 "TRACKING_API_PUBLIC_URL": public_url or addresses.tracking_api_url,
+                **({"CITIES_DIR": str(cities_dir)} if cities_dir else {}),
                 "PROMETHEUS_URL": f"http://{prometheus}" if prometheus else "",
             }
     raise ValueError(f"{service!r} is not a service")
@@ -328,6 +334,7 @@ def _http_specs(
                 paths,
                 addresses,
                 public_url=settings.tracking_api_public_url or public_url(paths, addresses),
+                cities_dir=settings.cities_root,
             ),
             stop_wait_s=20,
         )

@@ -19,6 +19,7 @@ class StackSettings(ServiceSettings):
 
     doorstep_home: Path = PROJECT / ".doorstep" / "stack"
     doorstep_tools: Path = PROJECT / ".doorstep"
+    cities_dir: Path | None = None  # beside doorstep_home
 
     # The bind address for devices, customers and staff: Mosquitto, driver_api, tracking_api.
     doorstep_bind: str = "127.0.0.1"
@@ -66,6 +67,11 @@ class StackSettings(ServiceSettings):
     backup_keep_full: Annotated[int, Field(ge=1)] = 2
 
     kafka_heap_opts: str = "-Xms256m -Xmx512m"
+
+    @property
+    def cities_root(self) -> Path:
+        """The folder of the folders of cities."""
+        return (self.cities_dir or self.doorstep_home.parent / "cities").absolute()
 
 
 # StackSettings(**FREE_PORTS) listens on free ports only: for stacks of tests and benchmarks.

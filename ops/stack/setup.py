@@ -1,4 +1,4 @@
-"""The steps that set up a stack: data folders, brokers, topics, the schema, the first city."""
+"""The steps that set up a stack: data folders, brokers, topics, the schema, the cities."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from doorstep.errors import Unavailable
 from doorstep.kafka.access_control import ADMIN, GRANTS
@@ -14,7 +15,7 @@ from doorstep.password_file import TICKERS, add_entries
 from doorstep.provision import (
     import_sources,
     owner_connection,
-    provision_firenze,
+    provision_cities,
     provision_sources,
     provision_staff,
 )
@@ -75,9 +76,12 @@ def set_up_kafka(paths: StackPaths, addresses: Addresses, replication_factor: in
 
 
 def set_up_database(
-    paths: StackPaths, cluster: PostgresCluster, owner_environment: Mapping[str, str]
+    paths: StackPaths,
+    cluster: PostgresCluster,
+    owner_environment: Mapping[str, str],
+    cities_dir: Path | None = None,
 ) -> None:
-    """Once PostgreSQL answers: migrate, and register the city and the staff token.
+    """Once PostgreSQL answers: migrate, and register the cities and the staff token.
 
     Raises StackError with the reason if the upgrade is refused or fails.
     """
@@ -98,7 +102,7 @@ def set_up_database(
             raise StackError(f"`python -m sql {command}` failed: {done.stderr[-2000:].strip()}")
     with owner_connection(owner_environment["DATABASE_ADMIN_URL"]) as conn:
         provision_staff(conn, paths.staff_token())
-        provision_firenze(conn)
+        provision_cities(conn, cities_dir)
         provision_sources(conn, [TICKERS])
         import_sources(conn, paths.password_file.with_name("sources"))
 

@@ -112,7 +112,8 @@ class Stack:
 
     def owner_environment(self) -> dict[str, str]:
         """Return the environment of migrations and provisioning."""
-        return self._environment | owner_environment(self.paths, self.addresses)
+        cities_dir = {"CITIES_DIR": str(self.settings.cities_root)}
+        return self._environment | cities_dir | owner_environment(self.paths, self.addresses)
 
     def operator_environment(self) -> dict[str, str]:
         """Return the environment of `ops.commands`."""
@@ -245,7 +246,13 @@ class Stack:
         with ThreadPoolExecutor(2) as pool:
             topics = pool.submit(set_up_kafka, self.paths, self.addresses)
             environment = self.owner_environment()
-            pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
+            pool.submit(
+                set_up_database,
+                self.paths,
+                self.cluster(),
+                environment,
+                self.settings.cities_root,
+            ).result()
             topics.result()
         monitoring.set_up(self.paths, self.addresses, self.cluster())
         if self.backups().is_wanted:

@@ -1,4 +1,4 @@
-"""A fleet of couriers on Florence's streets, with restaurants and customers.
+"""A fleet of couriers on a city's streets, with restaurants and customers.
 
 shift     the whole fleet: start, fixes, restart, changes of its size
 courier   one courier: rides, waits, picks up, delivers

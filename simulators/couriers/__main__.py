@@ -8,8 +8,10 @@ import logging
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import get_args
 
+from data.cities import bundled_city, read_city
 from device.journal import Journal
 from device.settings import DeviceSettings, FleetSecrets
 from doorstep.errors import DoorstepError
@@ -54,6 +56,7 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
         prefix=options.prefix,
         speedup=options.speedup,
         seed=options.seed,
+        city=read_city(options.city_dir),
         mqtt_5=options.mqtt_5,
         sampling=SamplingPolicy(mode=options.reporting) if options.reporting else None,
         resume=not options.new_shift,
@@ -62,7 +65,9 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
         path = settings.journal_dir / "couriers.sqlite"
         with Journal(path, settings.journal_max_fixes) as journal:
             token = fleet.staff_token()
-            ready = asyncio.create_task(_prepare(api, token, options.speedup))
+            ready = asyncio.create_task(
+                _prepare(api, token, options.speedup, shift_options.city.name)
+            )
             if not await _wait_unless(stop, ready):
                 return 0
             restaurants, policy_id = ready.result()
@@ -79,15 +84,16 @@ async def _deliver(options: argparse.Namespace, settings: DeviceSettings) -> int
 
 
 async def _prepare(
-    api: Api, token: str, speedup: float
+    api: Api, token: str, speedup: float, city: str
 ) -> tuple[list[tuple[int, str, float, float]], int | None]:
-    """Read the restaurants, and create a policy scaled for the speed."""
+    """Read a city's restaurants, and create a policy scaled for the speed."""
     answer = await api.tracking("GET", "/restaurants", token)
     if not answer.ok:
         raise DoorstepError(f"GET /restaurants was refused: {answer.status} {answer.body}")
     restaurants = [
         (row["restaurant_id"], row["name"], row["lon_deg"], row["lat_deg"])
         for row in answer.body["restaurants"]
+        if row["city"] == city
     ]
     if speedup == 1:
         return restaurants, None
@@ -117,12 +123,19 @@ def _speedup(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="simulators.couriers",
-        description="Run couriers that deliver orders on Florence's streets.",
+        description="Run couriers that deliver orders on a city's streets.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--couriers", type=int, default=200, metavar="N", help="how many (200)")
     parser.add_argument("--speedup", type=_speedup, default=1.0, metavar="X", help="1 to 20 (1)")
+    parser.add_argument(
+        "--city-dir",
+        type=Path,
+        default=bundled_city().path,
+        metavar="FOLDER",
+        help="of the city (the bundled one)",
+    )
     parser.add_argument(
         "--prefix", default="courier-", help="prefix of the drivers' ids (courier-)"
     )

@@ -25,6 +25,7 @@ from simulators.couriers.streets import Point, StreetPoint, Streets
 
 MAX_DOOR_OFF_STREET_M = 25.0  # a door further away belongs to another street
 MAX_RESTAURANT_OFF_STREET_M = 30.0  # half the enter radius: at the kerb a courier has arrived
+SMALL_CITY_M = 400.0  # beyond the leave radius of 250 m
 DISTANCE_TOLERANCE = 0.05
 DISTANCE_TRIES = 5
 DOOR_TRIES = 12
@@ -76,7 +77,14 @@ class Quantiles:
 class Demand:
     """The order stream of a city's restaurants."""
 
-    def __init__(self, streets: Streets, restaurants: list[Restaurant], rng: random.Random) -> None:
+    def __init__(
+        self,
+        streets: Streets,
+        restaurants: list[Restaurant],
+        rng: random.Random,
+        buildings: Path,
+    ) -> None:
+        """`buildings` is a city's file of points in buildings."""
         calibration = read_calibration()
         self._rng = rng
         self._streets = streets
@@ -91,7 +99,7 @@ class Demand:
         self._per_courier_hour = fmean(
             seed["orders_per_courier_hour"] for seed in calibration["per_seed"]
         )
-        self._doors = _building_points(streets)
+        self._doors = _building_points(streets, buildings)
 
     def gap_s(self, couriers: int, elapsed_s: float, first_hour: int = DINNER_HOUR) -> float:
         """Draw the time until the next order, `elapsed_s` after the start of a shift."""
@@ -110,11 +118,22 @@ class Demand:
         for _ in range(DISTANCE_TRIES):
             wanted_m = self._distance.draw(self._rng)
             near = np.flatnonzero(np.abs(distances - wanted_m) <= wanted_m * DISTANCE_TOLERANCE)
-            for row in self._rng.sample(near.tolist(), min(DOOR_TRIES, len(near))):
-                door = self._door(self._doors[row].tolist())
-                if door.place.off_street_m <= MAX_DOOR_OFF_STREET_M:
-                    return door
+            if (door := self._draw_door(near)) is not None:
+                return door
+        far = np.flatnonzero(
+            distances >= SMALL_CITY_M
+        )  # the city has no door at the drawn distances
+        if (door := self._draw_door(far)) is not None:
+            return door
         return self._door(list(restaurant.place.point))  # no door nearby: at the restaurant
+
+    def _draw_door(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Door | None:
+        """Draw one of these doors that is at a street."""
+        for row in self._rng.sample(rows.tolist(), min(DOOR_TRIES, len(rows))):
+            door = self._door(self._doors[row].tolist())
+            if door.place.off_street_m <= MAX_DOOR_OFF_STREET_M:
+                return door
+        return None
 
     def preparation_s(self) -> float:
         """Draw the kitchen's time, from the order on."""
@@ -170,8 +189,10 @@ def read_restaurants(path: Path) -> list[tuple[int, str, float, float]]:
         ]
 
 
-def _building_points(streets: Streets) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    with gzip.open(data.firenze_buildings(), "rt", encoding="utf-8", newline="") as file:
+def _building_points(
+    streets: Streets, path: Path
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         return np.array(
             [streets.to_xy(float(row["lon"]), float(row["lat"])) for row in csv.DictReader(file)]
         )

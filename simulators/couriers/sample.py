@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from xml.sax.saxutils import escape
 
 import data
+from data.cities import CityFolder, bundled_city
 from simulators.couriers.demand import Demand, place_restaurants, read_restaurants
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.receiver import Receiver
-from simulators.couriers.streets import Streets, load_firenze
+from simulators.couriers.streets import Streets, load_streets
 
 REPORT_EVERY_S = 4
 STARTS_AT = datetime(2026, 1, 16, 19, 0, tzinfo=UTC)
@@ -26,10 +27,10 @@ NAMESPACES = (
 )
 
 
-def deliver(streets: Streets, rng: random.Random) -> tuple[str, Course]:
+def deliver(streets: Streets, city: CityFolder, rng: random.Random) -> tuple[str, Course]:
     """Draw a delivery: (the restaurant's name, the courier's course)."""
-    restaurants = place_restaurants(streets, read_restaurants(data.firenze_food_places()))
-    demand = Demand(streets, restaurants, rng)
+    restaurants = place_restaurants(streets, read_restaurants(city.restaurants))
+    demand = Demand(streets, restaurants, rng, city.buildings)
     start, restaurant = demand.restaurant().place, demand.restaurant()
     door = demand.door(restaurant)
     course = Course(0.0, start.point)
@@ -67,8 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="simulators.couriers.sample", description=__doc__)
     parser.add_argument("--seed", type=int, default=7, help="selects the delivery (7)")
     rng = random.Random(parser.parse_args().seed)
-    streets = load_firenze()
-    name, course = deliver(streets, rng)
+    city = bundled_city()
+    streets = load_streets(city)
+    name, course = deliver(streets, city, rng)
     print("\n".join(gpx_lines(streets, f"A delivery from {name}", course, rng)))
     return 0
 

@@ -12,9 +12,10 @@ import contextlib
 import json
 import random
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from data.cities import CityFolder, bundled_city
 from device.device import Device, make_login
 from device.journal import Journal
 from device.settings import DeviceSettings, FleetSecrets
@@ -27,7 +28,7 @@ from simulators.couriers.courier import Courier, UnknownCourier, World
 from simulators.couriers.demand import Demand, place_door, place_restaurant, place_restaurants
 from simulators.couriers.job import Job, Stage
 from simulators.couriers.orders import Dispatch
-from simulators.couriers.streets import Point, load_firenze
+from simulators.couriers.streets import Point, load_streets
 
 REPORT_EVERY_S = 4.0
 TICK_S = 0.04  # fixes that fall due within a tick share one fsync
@@ -58,6 +59,7 @@ class ShiftOptions:
     couriers: int
     speedup: float
     seed: int
+    city: CityFolder = field(default_factory=bundled_city)
     prefix: str = "courier-"
     mqtt_5: bool = False
     sampling: SamplingPolicy | None = None  # None: as the server commands
@@ -85,9 +87,9 @@ class Shift:
         self._options = options
         self._journal = journal
         self._rng = random.Random(options.seed)
-        streets = load_firenze()
+        streets = load_streets(options.city)
         self._restaurants = place_restaurants(streets, restaurants)
-        demand = Demand(streets, self._restaurants, self._rng)
+        demand = Demand(streets, self._restaurants, self._rng, options.city.buildings)
         self._world = World(streets, demand, Clock(options.speedup), api)
         self._log = get_logger()
         self._saved_positions = read_positions(journal, time.time()) if options.resume else {}

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from eta import streets as city
-from eta.streets import EdgeSegment, Point, RoadGraph, Street, StreetPoint
+from data.cities import CityFolder
+from eta import streets as graph
+from eta.streets import BannedTurn, EdgeSegment, Point, RoadGraph, Street, StreetPoint
 
-__all__ = ["Point", "StreetPoint", "Streets", "Stretch", "load_firenze"]
+__all__ = ["Point", "StreetPoint", "Streets", "Stretch", "load_streets"]
 
+UTC = ZoneInfo("UTC")
 WITH_LIGHTS = frozenset({"primary", "secondary", "tertiary"})
 CROSSINGS_PER_LIGHT = 3  # of the crossings of those streets, one in three has lights
 
@@ -27,12 +30,19 @@ class Stretch:
     lights: bool
 
 
-class Streets(city.Streets):
+class Streets(graph.Streets):
     """A city's street graph, with the fastest ways of couriers."""
 
-    def __init__(self, middle: Point, streets: Sequence[Street], nodes: Sequence[Point]) -> None:
+    def __init__(
+        self,
+        middle: Point,
+        streets: Sequence[Street],
+        nodes: Sequence[Point],
+        zone: ZoneInfo = UTC,
+        turns: Sequence[BannedTurn] = (),
+    ) -> None:
         """See `eta.streets.Streets`."""
-        super().__init__(middle, streets, nodes)
+        super().__init__(middle, streets, nodes, zone, turns)
         self._roads = RoadGraph(self)
         limits = np.array([street.limit_mps for street in streets])
         self._edge_s = self._roads.length_m / limits[self._roads.street_of]
@@ -43,17 +53,20 @@ class Streets(city.Streets):
         route = self._roads.shortest_path_tree(end, self._edge_s).route_from(start)
         return [self._stretch(part, is_last=part is route[-1]) for part in route]
 
+    def _node_after(self, edge: int) -> int:
+        return int(self._roads.node_of[self._roads.to_node[edge]])
+
     def _stretch(self, part: EdgeSegment, *, is_last: bool) -> Stretch:
         street = self.streets[self._roads.street_of[part.edge]]
-        lights = not is_last and int(self._roads.to_node[part.edge]) in self._lights
+        lights = not is_last and self._node_after(part.edge) in self._lights
         return Stretch(_points(street, part), street.limit_mps, street.highway, lights)
 
 
 @cache
-def load_firenze() -> Streets:
-    """Load the streets of Florence that couriers may use."""
-    known = city.load_firenze()
-    return Streets(known.middle, known.streets, known.nodes)
+def load_streets(city: CityFolder) -> Streets:
+    """Load a city's streets that couriers may use."""
+    known = graph.load_streets(city)
+    return Streets(known.middle, known.streets, known.nodes, known.zone, known.turns)
 
 
 def _lights(streets: Sequence[Street]) -> frozenset[int]:

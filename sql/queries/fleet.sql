@@ -27,8 +27,11 @@ CROSS JOIN LATERAL (
 ORDER BY n.distance_m, n.driver_id
 
 -- read_restaurants --
-SELECT restaurant_id, name, lon_deg, lat_deg FROM restaurant WHERE NOT is_ad_hoc
+SELECT restaurant_id, name, lon_deg, lat_deg, city FROM restaurant WHERE NOT is_ad_hoc
 ORDER BY restaurant_id
+
+-- read_cities --
+SELECT name, west, south, east, north, time_zone FROM service_area ORDER BY name
 
 
 -- Packed rows of all drivers: one JSON text, which costs Python a tenth of rows ------------

@@ -49,7 +49,7 @@ SELECT EXISTS (SELECT FROM driver WHERE driver_id = %(driver_id)s)
 -- read_drivers_in_box --
 SELECT driver_id
 FROM driver_state
-WHERE lon_deg BETWEEN %(west)s AND %(east)s AND lat_deg BETWEEN %(south)s AND %(north)s
+WHERE is_in_box(lon_deg, lat_deg, %(west)s, %(south)s, %(east)s, %(north)s)
 ORDER BY driver_id
 LIMIT %(limit)s
 

@@ -73,13 +73,16 @@ CREATE TABLE history_bounds (
     packed_xid xid8  -- the last transaction that moved packed_before
 );
 
--- Bounding boxes of the cities served. They detect swapped coordinates.
+-- Bounding boxes of the cities served. They detect swapped coordinates, and an order belongs to the
+-- city of its restaurant. A box that crosses 180 degrees has its west above its east.
 CREATE TABLE service_area (
     name text COLLATE "C" PRIMARY KEY,
     west float8 NOT NULL CHECK (west BETWEEN -180 AND 180),
     south float8 NOT NULL CHECK (south BETWEEN -90 AND 90),
-    east float8 NOT NULL CHECK (east BETWEEN west AND 180),
-    north float8 NOT NULL CHECK (north BETWEEN south AND 90)
+    east float8 NOT NULL CHECK (east BETWEEN -180 AND 180),
+    north float8 NOT NULL CHECK (north BETWEEN south AND 90),
+    time_zone text NOT NULL DEFAULT 'UTC',
+    made_at timestamptz  -- of the city's files that are registered; null: no files
 );
 
 CREATE TABLE restaurant (
@@ -89,9 +92,11 @@ CREATE TABLE restaurant (
     lat_deg float8 NOT NULL CHECK (lat_deg BETWEEN -90 AND 90),
     geom geometry(Point, 4326) NOT NULL
         GENERATED ALWAYS AS (ST_SetSRID(ST_MakePoint(lon_deg, lat_deg), 4326)) STORED,
+    city text COLLATE "C" REFERENCES service_area ON DELETE SET NULL,  -- null: outside all of them
     address text,
     phone text,
     is_ad_hoc bool NOT NULL DEFAULT false  -- the pickup place of one order, in no list
 );
+CREATE INDEX restaurant_city ON restaurant (city);
 CREATE SEQUENCE ad_hoc_restaurant_id AS int START WITH 2000000000;  -- above those of lists
 CREATE INDEX restaurant_geom ON restaurant USING gist (geom);

@@ -54,6 +54,21 @@ RETURN CASE
     WHEN NOT battery BETWEEN 0 AND 1 THEN 'battery_out_of_range'
 END;
 
+-- Whether a place is in no service area, but in one with its coordinates swapped.
+CREATE FUNCTION service_area__is_swapped(at_lon_deg float8, at_lat_deg float8)
+RETURNS bool LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RETURN NOT EXISTS (
+            SELECT FROM service_area a
+            WHERE is_in_box(at_lon_deg, at_lat_deg, a.west, a.south, a.east, a.north)
+        ) AND EXISTS (
+            SELECT FROM service_area a
+            WHERE is_in_box(at_lat_deg, at_lon_deg, a.west, a.south, a.east, a.north)
+        );
+END
+$$;
+
 -- Removes the rows of incoming_fix whose driver is unknown or in `drivers_to_park`: the former are
 -- rejected, the latter parked. Returns the outcome of each.
 CREATE FUNCTION incoming_fix__reject_or_park(drivers_to_park text[])
@@ -174,7 +189,8 @@ BEGIN
             h.sealed_before
         INTO future, lateness, worst_m, fix_takes, burst, keeps_off_duty, sealed
         FROM limits l CROSS JOIN history_bounds h;
-    SELECT min(a.west), min(a.south), max(a.east), max(a.north)
+    SELECT min(CASE WHEN a.west <= a.east THEN a.west ELSE -180 END), min(a.south),
+            max(CASE WHEN a.west <= a.east THEN a.east ELSE 180 END), max(a.north)
         INTO west, south, east, north FROM service_area a;
 
     PERFORM set_config('doorstep.drivers_are_moved', 'on', true);
@@ -189,8 +205,8 @@ BEGIN
                 AND i.fix_at <= i.received_at + interval '0.5 s'
                 AND (i.accuracy_m <= worst_m) IS NOT FALSE
                 AND (i.lon_deg <> 0 OR i.lat_deg <> 0)
-                AND (i.lat_deg BETWEEN west AND east AND i.lon_deg BETWEEN south AND north)
-                    IS NOT TRUE
+                AND CASE WHEN i.lat_deg BETWEEN west AND east AND i.lon_deg BETWEEN south AND north
+                    THEN NOT service_area__is_swapped(i.lon_deg, i.lat_deg) ELSE true END
                 AND incoming_fix__rejection_reason(i.boot, i.seq, i.fix_at, i.received_at,
                     i.lon_deg, i.lat_deg, i.accuracy_m, i.speed_mps, i.heading_deg, i.altitude_m,
                     i.battery, i.reason, future, lateness, sealed) IS NULL, false) AS is_ordinary
@@ -277,7 +293,8 @@ DECLARE
     fix_count int;
     has_copies bool;
     is_ahead bool;
-    -- The bounding box of all service areas, so that most fixes need four comparisons.
+    -- The bounding box of all service areas, so that most fixes need four comparisons. One that
+    -- crosses 180 degrees makes it as wide as the world.
     west float8;
     south float8;
     east float8;
@@ -375,7 +392,8 @@ BEGIN
         ));
     END IF;
     SELECT sealed_before INTO sealed FROM history_bounds;
-    SELECT min(a.west), min(a.south), max(a.east), max(a.north)
+    SELECT min(CASE WHEN a.west <= a.east THEN a.west ELSE -180 END), min(a.south),
+            max(CASE WHEN a.west <= a.east THEN a.east ELSE 180 END), max(a.north)
         INTO west, south, east, north FROM service_area a;
 
     -- Few batches contain a fix twice, and only those pay for the comparison of copies. (A plain
@@ -494,13 +512,9 @@ BEGIN
                 END AS outcome,
                 CASE
                     WHEN lon_deg = 0 AND lat_deg = 0 THEN 'null_island'
-                    WHEN r.lat_deg BETWEEN west AND east AND r.lon_deg BETWEEN south AND north
-                        AND EXISTS (SELECT FROM service_area a
-                            WHERE r.lat_deg BETWEEN a.west AND a.east
-                            AND r.lon_deg BETWEEN a.south AND a.north)
-                        AND NOT EXISTS (SELECT FROM service_area a
-                            WHERE r.lon_deg BETWEEN a.west AND a.east
-                            AND r.lat_deg BETWEEN a.south AND a.north)
+                    WHEN CASE
+                        WHEN r.lat_deg BETWEEN west AND east AND r.lon_deg BETWEEN south AND north
+                        THEN service_area__is_swapped(r.lon_deg, r.lat_deg) END
                         THEN 'swapped'
                     WHEN accuracy_m > worst_m THEN 'inaccurate'
                 END AS quarantine

@@ -343,6 +343,8 @@ DECLARE
     west CONSTANT int := round(from_lon_deg * 100);
     rows_deg float8;  -- from the place to the nearer edge of the block, north or south
     columns_deg float8;  -- east or west
+    first_columns int[];  -- of the block: two ranges where it crosses 180 degrees
+    last_columns int[];
     safe_m float8;
     l limits;
     recent_at timestamptz;
@@ -353,17 +355,27 @@ BEGIN
     FOREACH reach IN ARRAY ARRAY[1, 3, 9, 27, 81] LOOP
         rows_deg := reach / 100.0 - abs(from_lat_deg - south / 100.0);
         columns_deg := reach / 100.0 - abs(from_lon_deg - west / 100.0);
+        first_columns := ARRAY[greatest(west - reach + 18000, 0)];
+        last_columns := ARRAY[least(west + reach - 1 + 18000, 35999)];
+        IF west - reach + 18000 < 0 THEN
+            first_columns := first_columns || west - reach + 54000;
+            last_columns := last_columns || 35999;
+        ELSIF west + reach - 1 + 18000 > 35999 THEN
+            first_columns := first_columns || 0;
+            last_columns := last_columns || west + reach - 1 - 18000;
+        END IF;
         -- a degree of longitude is shortest at the block's edge nearest to a pole
         safe_m := 111195 * least(rows_deg,
             columns_deg * cosd(least(abs(from_lat_deg) + rows_deg, 89)));
         nearest := ARRAY(
             SELECT (d.driver_id, m.distance_m)::driver_distance
             FROM generate_series(south - reach + 9000, south + reach - 1 + 9000) AS r (cell_row)
+            CROSS JOIN unnest(first_columns, last_columns) AS k (first_column, last_column)
             -- OFFSET 0 keeps the order of the look-ups, whatever the planner expects of a block
             CROSS JOIN LATERAL (
                 SELECT c.driver_id FROM driver_cell c
-                WHERE c.cell BETWEEN r.cell_row * 36000 + west - reach + 18000
-                    AND r.cell_row * 36000 + west + reach - 1 + 18000
+                WHERE c.cell BETWEEN r.cell_row * 36000 + k.first_column
+                    AND r.cell_row * 36000 + k.last_column
                 OFFSET 0
             ) c
             CROSS JOIN LATERAL (

@@ -167,10 +167,105 @@ CREATE FUNCTION register_service_area_v1(
 RETURNS void LANGUAGE sql
 SET search_path = doorstep, public, pg_temp
 AS $$
-    INSERT INTO service_area VALUES (of_name, west, south, east, north)
+    INSERT INTO service_area (name, west, south, east, north)
+    VALUES (of_name, west, south, east, north)
     ON CONFLICT (name) DO UPDATE SET west = EXCLUDED.west, south = EXCLUDED.south,
         east = EXCLUDED.east, north = EXCLUDED.north
 $$;
+
+-- Adds or replaces a city and the restaurants of its files. Returns false, and changes nothing, if
+-- these files or newer ones are registered: what staff have changed since stays. Restaurants from
+-- 1,000,000,000 on come from files; one that is missing now goes, unless an order refers to it.
+CREATE FUNCTION register_city_v1(
+    of_name text, west float8, south float8, east float8, north float8, of_time_zone text,
+    files_made_at timestamptz,
+    restaurant_ids int[], names text[], lon_degs float8[], lat_degs float8[]
+)
+RETURNS bool LANGUAGE plpgsql
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    INSERT INTO service_area AS a (name, west, south, east, north, time_zone, made_at)
+    VALUES (of_name, west, south, east, north, of_time_zone, files_made_at)
+    ON CONFLICT (name) DO UPDATE SET west = EXCLUDED.west, south = EXCLUDED.south,
+        east = EXCLUDED.east, north = EXCLUDED.north, time_zone = EXCLUDED.time_zone,
+        made_at = EXCLUDED.made_at
+    WHERE a.made_at IS NULL OR a.made_at < EXCLUDED.made_at;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO restaurant AS r (restaurant_id, name, lon_deg, lat_deg, city)
+    SELECT n.restaurant_id, n.name, n.lon_deg, n.lat_deg, of_name
+    FROM unnest(restaurant_ids, names, lon_degs, lat_degs)
+        AS n (restaurant_id, name, lon_deg, lat_deg)
+    ON CONFLICT (restaurant_id) DO UPDATE SET name = EXCLUDED.name,
+        lon_deg = EXCLUDED.lon_deg, lat_deg = EXCLUDED.lat_deg, city = EXCLUDED.city
+    WHERE r.city IS NULL OR r.city = of_name;  -- never another city's
+    DELETE FROM restaurant r
+    WHERE r.city = of_name AND r.restaurant_id >= 1000000000
+        AND r.restaurant_id <> ALL (restaurant_ids)
+        AND NOT EXISTS (SELECT FROM orders o WHERE o.restaurant_id = r.restaurant_id);
+    RETURN true;
+END
+$$;
+
+-- Removes a city, and those restaurants of its files that no order refers to. Returns the number of
+-- open orders in it: with any, nothing is removed.
+CREATE FUNCTION remove_city_v1(of_name text)
+RETURNS int LANGUAGE plpgsql
+SET search_path = doorstep, public, pg_temp
+AS $$
+DECLARE
+    open_count CONSTANT int := (
+        SELECT count(*) FROM orders o JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+        WHERE r.city = of_name AND o.ended_at IS NULL
+    );
+BEGIN
+    IF open_count > 0 THEN
+        RETURN open_count;
+    END IF;
+    DELETE FROM restaurant r
+    WHERE r.city = of_name AND r.restaurant_id >= 1000000000
+        AND NOT EXISTS (SELECT FROM orders o WHERE o.restaurant_id = r.restaurant_id);
+    DELETE FROM service_area WHERE name = of_name;
+    RETURN 0;
+END
+$$;
+
+-- A restaurant that is given no city belongs to the smallest one around it.
+CREATE FUNCTION restaurant__find_city()
+RETURNS trigger LANGUAGE plpgsql
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    NEW.city := (
+        SELECT a.name FROM service_area a
+        WHERE is_in_box(NEW.lon_deg, NEW.lat_deg, a.west, a.south, a.east, a.north)
+        ORDER BY (a.north - a.south) * (a.east - a.west + CASE WHEN a.west > a.east THEN 360
+            ELSE 0 END), a.name
+        LIMIT 1
+    );
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER _500_find_city BEFORE INSERT OR UPDATE OF lon_deg, lat_deg ON restaurant
+FOR EACH ROW WHEN (NEW.city IS NULL) EXECUTE FUNCTION restaurant__find_city();
+
+-- A new or larger area takes the restaurants in it that have no city.
+CREATE FUNCTION service_area__take_restaurants()
+RETURNS trigger LANGUAGE plpgsql
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    UPDATE restaurant r SET city = NEW.name
+    WHERE r.city IS NULL AND is_in_box(
+        r.lon_deg, r.lat_deg, NEW.west, NEW.south, NEW.east, NEW.north
+    );
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER _500_take_restaurants AFTER INSERT OR UPDATE ON service_area
+FOR EACH ROW EXECUTE FUNCTION service_area__take_restaurants();
 
 -- Registers the launcher's own token, as an admin of this name. A token that was revoked stays
 -- revoked; a new one replaces the older ones.

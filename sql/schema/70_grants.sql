@@ -44,14 +44,14 @@ GRANT EXECUTE ON FUNCTION
     change_staff_v1, list_staff_v1, list_devices_v1, open_staff_session_v1, close_staff_session_v1,
     driver_sampling__set_v1, driver_sampling__unpin_v1,
     simulation_target__set_v1, watch_orders_v1,
-    nearest_drivers_v1, fleet_tile_v1, fleet_history_v1, fix_history__between_v1,
+    nearest_drivers_v1, is_in_box, fleet_tile_v1, fleet_history_v1, fix_history__between_v1,
     fix_chunk__unpack, fix_chunk__sample, series__downsample_v1, series__points,
     eta_model__read_v1
 TO tracking_api;
 GRANT SELECT ON
-    driver, driver_state, driver_cell, restaurant, policy, orders, order_now, assignment, evidence,
-    order_event, order_transition, fix_history, fix_chunk, history_bounds, driver_sampling, series,
-    series_point, simulation_target
+    driver, driver_state, driver_cell, restaurant, service_area, policy, orders, order_now,
+    assignment, evidence, order_event, order_transition, fix_history, fix_chunk, history_bounds,
+    driver_sampling, series, series_point, simulation_target
 TO tracking_api;
 GRANT SELECT ON order_with_details, unassigned_order TO tracking_api;
 GRANT SELECT (order_id, search) ON order_detail TO tracking_api;

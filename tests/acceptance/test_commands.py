@@ -23,7 +23,7 @@ from tests.track_files import FILES, ROWS
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHARED = PROJECT.parent / "shared" / "data" / "gps"
-SAMPLE = "simulators/tracks/firenze_delivery.gpx"
+SAMPLE = "simulators/tracks/delivery.gpx"
 
 
 def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:

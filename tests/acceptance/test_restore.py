@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
     shutil.which("pgbackrest") is None, reason="pgbackrest is missing: ./run test installs it"
 )
 PROJECT = Path(__file__).resolve().parents[2]
-TRACK = PROJECT / "simulators/tracks/firenze_delivery.gpx"
+TRACK = PROJECT / "simulators/tracks/delivery.gpx"
 TRACK_FIXES = 260
 DESTINATION = {"lon_deg": 11.26, "lat_deg": 43.78}
 

@@ -20,7 +20,7 @@ from ops.stack.processes import database_url
 from ops.stack.stack import Stack
 
 PROJECT = Path(__file__).resolve().parents[2]
-TRACK = PROJECT / "simulators/tracks/firenze_delivery.gpx"
+TRACK = PROJECT / "simulators/tracks/delivery.gpx"
 DRIVER_ID = "rotator"
 
 

@@ -83,7 +83,7 @@ async def picked_up_order(
 
 async def half_way_order(city: Any) -> dict[str, Any]:
     """An order half way from Ristorante il Cantinone, as the sample track goes."""
-    track = read_track(PROJECT / "simulators/tracks/firenze_delivery.gpx")
+    track = read_track(PROJECT / "simulators/tracks/delivery.gpx")
     leaves, now = 159, 182  # of its 260 points, 4 s apart
     way = [(point.values["lon_deg"], point.values["lat_deg"]) for point in track]
     door = {"lon_deg": way[-1][0], "lat_deg": way[-1][1]}

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 import httpx
 
+from data import BUNDLED_CITY
 from doorstep.credentials import token_sha256
 from doorstep.fix import Fix
 from doorstep.geo import offset
@@ -58,8 +59,8 @@ def populate(database: Database, drivers: int = 3) -> None:
                 for n in range(1, drivers + 1)
             ],
         )
+        register_service_area(conn, BUNDLED_CITY, west=11.1, south=43.6, east=11.4, north=43.9)
         register_restaurants(conn, [NewRestaurant(1, "Da Mario", *RESTAURANT)])
-        register_service_area(conn, "firenze", west=11.1, south=43.6, east=11.4, north=43.9)
         register_staff_token(conn, token_sha256("stf_test"))
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from data import BUNDLED_CITY
+from doorstep.store.admin import NewCity, NewRestaurant, register_city
 from tests.database import Database
 from tests.integration.http_services import (
     RESTAURANT,
@@ -311,3 +313,32 @@ async def test_fleet_routes__other_roles_and_unknown_drivers__are_refused(driver
     for path in ("/drivers/nobody/history", "/drivers/nobody/history.gpx"):
         problem_of(await api.get(path, params=last_hour()), 404, "unknown-driver")
     problem_of(await api.get("/fleet/tiles/1/2/0.mvt"), 422, "unusable-request")
+
+
+async def test_cities__of_a_database__are_public_and_an_order_belongs_to_its_restaurant_s(
+    database: Database, api: httpx.AsyncClient
+) -> None:
+    with database.connect() as conn:
+        fiji = (178.3, -18.3, -179.9, -18.0, "Pacific/Fiji", datetime(2026, 1, 1, tzinfo=UTC))
+        assert register_city(
+            conn, NewCity("suva", *fiji, [NewRestaurant(1_000_000_001, "Suva", 178.44, -18.14)])
+        )
+    answer = await api.get("/cities", headers={"Authorization": ""})
+    cities = {one["name"]: one for one in answer.json()["cities"]}
+    assert cities["suva"]["time_zone"] == "Pacific/Fiji"
+    assert cities["suva"]["bounds"] == [178.3, -18.3, -179.9, -18.0]
+    assert cities[BUNDLED_CITY]["map_url"] == f"/tiles/{BUNDLED_CITY}.pmtiles"
+    restaurants = (await api.get("/restaurants")).json()["restaurants"]
+    assert {one["restaurant_id"]: one["city"] for one in restaurants} == {
+        1: BUNDLED_CITY,
+        1_000_000_001: "suva",
+    }
+    for restaurant_id, city in ((1, BUNDLED_CITY), (1_000_000_001, "suva")):
+        order = {
+            "restaurant_id": restaurant_id,
+            "destination": {"lon_deg": 178.45, "lat_deg": -18.14},
+        }
+        made = (await api.post("/orders", json=order)).json()
+        for headers in (STAFF, as_customer(made)):
+            track = await api.get(f"/track/{made['order_id']}", headers=headers)
+            assert track.json()["city"] == city

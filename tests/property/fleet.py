@@ -17,6 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row, tuple_row
 
+from data import BUNDLED_CITY
 from doorstep.errors import DoorstepError
 from doorstep.store import admin, fix_writer
 from doorstep.store.error_mapping import translated
@@ -90,7 +91,7 @@ class Fleet:
         )
         west, south, east, north = AREA
         admin.register_service_area(
-            self.owner, "firenze", west=west, south=south, east=east, north=north
+            self.owner, BUNDLED_CITY, west=west, south=south, east=east, north=north
         )
         made = self._one(self.owner, "SELECT create_policy_v1(%s) AS id", [json.dumps(QUICK)])
         quick = {name: value for name, value in QUICK.items() if name != "name"}

@@ -16,6 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from data import BUNDLED_CITY
 from doorstep.store.records import IncomingRow
 from sql.migrate import upgrade
 from tests.database import Database
@@ -107,7 +108,7 @@ def create_first_revision(database: Database) -> None:
 
 def _register(writer: FirstRevision) -> None:
     writer.run("SELECT register_restaurants_v1('{1}', '{Da Mario}', %s, %s)", *_lists(RESTAURANT))
-    writer.run("SELECT register_service_area_v1('firenze', 11.1, 43.7, 11.4, 43.9)")
+    writer.run("SELECT register_service_area_v1(%s, 11.1, 43.7, 11.4, 43.9)", BUNDLED_CITY)
     tokens = [secrets.token_bytes(32) for _ in DRIVERS]
     writer.run("SELECT register_drivers_v1(%s, %s, %s)", list(DRIVERS), list(DRIVERS), tokens)
     writer.run("SELECT register_staff_token_v1(%s, 'anna')", secrets.token_bytes(32))

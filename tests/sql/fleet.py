@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import dict_row
 
+from data import BUNDLED_CITY
 from doorstep.store import admin, fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.records import IncomingRow, Outcome
@@ -35,10 +36,10 @@ class Fleet:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.conn = database.connect(autocommit=True)
-        admin.register_restaurants(self.conn, [admin.NewRestaurant(1, "Da Mario", *RESTAURANT)])
         admin.register_service_area(
-            self.conn, "firenze", west=11.1, south=43.7, east=11.4, north=43.9
+            self.conn, BUNDLED_CITY, west=11.1, south=43.7, east=11.4, north=43.9
         )
+        admin.register_restaurants(self.conn, [admin.NewRestaurant(1, "Da Mario", *RESTAURANT)])
 
     def close(self) -> None:
         self.conn.close()

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from data import BUNDLED_CITY
 from doorstep.store import commands
 from doorstep.store.pool import connection, open_pool
 from eta.codec import model_to_json
@@ -44,8 +45,8 @@ def deliver(fleet: Fleet) -> None:
 def test_deliveries__one_with_its_steps_proved__comes_with_its_trail_thinned(fleet: Fleet) -> None:
     deliver(fleet)
     with fleet.database.connect("doorstep_owner") as conn:
-        (found,) = read_deliveries(conn, now() - timedelta(days=1), 10)
-        assert read_deliveries(conn, now(), 10) == []
+        (found,) = read_deliveries(conn, now() - timedelta(days=1), 10, [BUNDLED_CITY])
+        assert read_deliveries(conn, now(), 10, [BUNDLED_CITY]) == []
     assert found.driver_id == "d1"
     assert (found.restaurant, found.door) == (tuple(RESTAURANT), tuple(CUSTOMER))
     assert found.at_restaurant_at is not None
@@ -58,7 +59,7 @@ def test_deliveries__one_with_its_steps_proved__comes_with_its_trail_thinned(fle
 def test_deliveries__an_order_still_under_way__is_none_yet(fleet: Fleet) -> None:
     fleet.assigned_order()
     with fleet.database.connect("doorstep_owner") as conn:
-        assert read_deliveries(conn, now() - timedelta(days=1), 10) == []
+        assert read_deliveries(conn, now() - timedelta(days=1), 10, [BUNDLED_CITY]) == []
 
 
 @pytest.mark.parametrize("role", ["tracking_api", "customer"])

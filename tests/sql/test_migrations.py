@@ -423,7 +423,7 @@ def test_schema__every_function__is_named_for_a_table_or_is_versioned() -> None:
     names = set()
     for path in schema_files():
         names |= set(re.findall(r"^CREATE FUNCTION (\w+)", sql.read_sql(path), re.MULTILINE))
-    helpers = {"ground_distance_m", "cell_of", "instant_text"}
+    helpers = {"ground_distance_m", "cell_of", "instant_text", "is_in_box"}
     assert {
         name for name in names if "__" not in name and not re.search(r"_v\d+$", name)
     } == helpers

@@ -64,6 +64,18 @@ class Restaurant(NamedTuple):
     name: str
     lon_deg: float
     lat_deg: float
+    city: str | None = None
+
+
+class ServiceArea(NamedTuple):
+    """A service area: a box in degrees, with west above east across ±180°."""
+
+    name: str
+    west: float
+    south: float
+    east: float
+    north: float
+    time_zone: str
 
 
 class DriverStore(Protocol):
@@ -82,6 +94,8 @@ class DriverStore(Protocol):
     async def read_sampling(self, driver_id: str) -> DeviceSampling: ...
 
     async def read_restaurants(self) -> list[Restaurant]: ...
+
+    async def read_service_areas(self) -> list[ServiceArea]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +147,8 @@ class DriverQueries:
         """Read every restaurant, by id."""
         rows = await fetch_all(self.pool, query("read_restaurants", SQL_FILE))
         return [Restaurant(*row) for row in rows]
+
+    async def read_service_areas(self) -> list[ServiceArea]:
+        """Read every service area, by name."""
+        rows = await fetch_all(self.pool, query("read_cities", SQL_FILE))
+        return [ServiceArea(*row) for row in rows]

@@ -63,9 +63,10 @@ class SamplingAnswer(SamplingSettings):
 
 
 class RestaurantAnswer(Restaurant):
-    """A restaurant with its id."""
+    """A restaurant with its id. `city` is null outside all of them."""
 
     restaurant_id: int
+    city: str | None
 
 
 class Restaurants(BaseModel):

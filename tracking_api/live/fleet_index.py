@@ -137,12 +137,9 @@ class FleetIndex:
     def inside(self, box: Box) -> Mask:
         """Return which drivers are in a viewport."""
         lon_deg, lat_deg = self.lon_deg, self.lat_deg
-        return (
-            (lon_deg >= box.west)
-            & (lon_deg <= box.east)
-            & (lat_deg >= box.south)
-            & (lat_deg <= box.north)
-        )
+        is_east, is_west = lon_deg >= box.west, lon_deg <= box.east
+        is_between = is_east & is_west if box.west <= box.east else is_east | is_west
+        return is_between & (lat_deg >= box.south) & (lat_deg <= box.north)
 
     def rows_of(self, mask: Mask) -> list[Row]:
         """Return the rows of these drivers."""
@@ -196,7 +193,9 @@ def cluster(
     lon_deg: NDArray[np.float64], lat_deg: NDArray[np.float64], box: Box
 ) -> list[tuple[float, float, int]]:
     """Divide a viewport into cells; return the mean place and the count of each non-empty one."""
-    width_deg = (box.east - box.west) / CELLS or 1.0
+    width_deg = box.width_deg / CELLS or 1.0
+    # east of ±180° longitudes go on
+    lon_deg = np.where(lon_deg < box.west, lon_deg + 360.0, lon_deg)
     height_deg = (box.north - box.south) / CELLS or 1.0
     columns = ((lon_deg - box.west) / width_deg).astype(np.int64)
     cells = columns * (CELLS + 1) + ((lat_deg - box.south) / height_deg).astype(np.int64)
@@ -205,6 +204,7 @@ def cluster(
     counts = counts[occupied]
     lon_means = np.bincount(cells, lon_deg)[occupied] / counts
     lat_means = np.bincount(cells, lat_deg)[occupied] / counts
+    lon_means = np.where(lon_means > 180.0, lon_means - 360.0, lon_means)
     return list(
         zip(lon_means.round(6).tolist(), lat_means.round(6).tolist(), counts.tolist(), strict=True)
     )

@@ -187,5 +187,6 @@ def _tracked_order(
         pace=details.pace,
         trail=decode_trail(trail) if trail is not None else [],
         events=details.events,
+        city=details.city,
         is_trail_omitted=known is not None and known == (order_seq, row[4]),
     )

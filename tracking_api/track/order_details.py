@@ -36,6 +36,7 @@ class OrderDetails(msgspec.Struct, frozen=True, array_like=True):
     pace: float
     assigned_at: datetime | None
     events: list[Event]
+    city: str | None = None
 
 
 class DetailsCache:

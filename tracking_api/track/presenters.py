@@ -66,6 +66,7 @@ def track_members(
         "state": order.state,
         "assignment_no": order.assignment_no,
         "order_seq": order.order_seq,
+        "city": order.city,
         "position": position_members(position, order.now) if position else None,
         "eta": eta_members(eta) if eta else None,
         "restaurant": {

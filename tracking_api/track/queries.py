@@ -83,7 +83,7 @@ def poll_of(row: Sequence[Any]) -> OrderPoll:
 def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
     now, order_id, state, assignment_no, order_seq = row[:5]
     restaurant_name, *places, dwell_min_s, pace = row[5:12]
-    driver_id, assigned_at, events, trail = row[12:16]
+    driver_id, assigned_at, events, trail, city = row[12:17]
     return TrackedOrder(
         now=now,
         order_id=order_id,
@@ -94,10 +94,11 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         restaurant=(places[0], places[1]),
         destination=(places[2], places[3]),
         dwell_min_s=dwell_min_s,
-        position=position_of(row[16:]),
+        position=position_of(row[17:]),
         assigned_at=assigned_at,
         driver_id=driver_id,
         pace=pace,
         trail=decode_trail(trail),
         events=_decode_events(events),
+        city=city,
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
+from data.cities import CityFolder, list_cities
 from doorstep.errors import DoorstepError
 from doorstep.telemetry import get_logger
 from eta.estimate import Estimate, Estimator, Observation, Task
@@ -28,6 +30,7 @@ ReadModel = Callable[[int], Awaitable[EtaModel | None]]
 MODEL_INTERVAL_S = 60.0
 GRAPH_AFTER_S = 3.0  # 1.2 s of CPU: viewers that reconnect after a restart come first
 BUSY_RETRY_S = 1.0
+NO_MODEL = 0
 MAX_ESTIMATES = 20_000  # of about 200 bytes
 
 _PHASES = {
@@ -44,8 +47,14 @@ class RoadEta:
     An estimate is computed once per fix and event of an order, however often it is read.
     """
 
-    def __init__(self, estimator: Estimator | None = None) -> None:
-        self._estimator = estimator
+    def __init__(
+        self, estimators: Mapping[str, Estimator] | None = None, cities_dir: Path | None = None
+    ) -> None:
+        """`estimators` are by city. Those of the cities below `cities_dir` are added later."""
+        self._estimators = dict(estimators or {})
+        self._cities_dir = cities_dir
+        self._loaded: dict[str, CityFolder] = {}
+        self._model: EtaModel | None = None  # the newest that was read
         # by order: the event and the fix that the estimate holds for
         self._estimates: OrderedDict[UUID, tuple[EstimateKey, Estimate]] = OrderedDict()
 
@@ -57,19 +66,21 @@ class RoadEta:
     async def keep_model_current(
         self, read_model: ReadModel, is_busy: Callable[[], bool] = lambda: False
     ) -> None:
-        """Load the street graph in another thread, then newer models until cancelled.
+        """Load street graphs in another thread, and newer models, until cancelled.
 
-        The graph is loaded once `is_busy` returns False.
+        The first graph is loaded once `is_busy` returns False.
         """
         await asyncio.sleep(GRAPH_AFTER_S)
         while is_busy():  # noqa: ASYNC110 - busy means a burst of viewers, without an event
             await asyncio.sleep(BUSY_RETRY_S)
-        estimator = self._estimator = await asyncio.to_thread(load_estimator)
         while True:
             try:
-                model = await read_model(estimator.model.model_id)
+                await self._load_cities()
+                model = await read_model(self._model.model_id if self._model else NO_MODEL)
                 if model is not None:
-                    estimator.set_model(model)
+                    self._model = model
+                    for estimator in self._estimators.values():
+                        estimator.set_model(model)
                     self._estimates.clear()
                     get_logger().info("eta_model", model_id=model.model_id, rides=model.rides)
             except DoorstepError:
@@ -77,6 +88,19 @@ class RoadEta:
             except Exception:  # noqa: BLE001 - the task's boundary
                 get_logger().exception("eta_model_defect")
             await asyncio.sleep(MODEL_INTERVAL_S)
+
+    async def _load_cities(self) -> None:
+        """Load the graphs of new and changed cities, and drop those of removed ones."""
+        cities = {city.name: city for city in list_cities(self._cities_dir)}
+        for name in self._loaded.keys() - cities.keys():
+            del self._loaded[name], self._estimators[name]
+        for name, city in cities.items():
+            if self._loaded.get(name) == city:
+                continue
+            estimator = await asyncio.to_thread(load_estimator, city)
+            if self._model is not None:
+                estimator.set_model(self._model)
+            self._estimators[name], self._loaded[name] = estimator, city
 
     def __call__(self, order: TrackedOrder) -> Eta | None:
         """Estimate when the driver is with the customer.
@@ -87,13 +111,14 @@ class RoadEta:
         position, phase = order.position, _PHASES.get(order.state)
         if position is None or phase is None or age_s(position.fix_at, order.now) > STALE_WITHIN_S:
             return None
-        if self._estimator is None:
+        estimator = self._estimators.get(order.city or "")
+        if estimator is None:
             return estimate_arrival(order)
         key = EstimateKey(order.order_seq, position.fix_at)
         held = self._estimates.get(order.order_id)
         if held is not None and held[0] == key:
-            return _eta_of(order, position, held[1], self._estimator.model)
-        estimate = self._estimator.estimate(_task(order, position, phase))
+            return _eta_of(order, position, held[1], estimator.model)
+        estimate = estimator.estimate(_task(order, position, phase))
         if estimate is None:
             return estimate_arrival(order)
         if not order.is_trail_omitted:  # omitted for an estimate that has since been replaced
@@ -101,7 +126,7 @@ class RoadEta:
             self._estimates[order.order_id] = key, estimate
             if len(self._estimates) > MAX_ESTIMATES:
                 self._estimates.popitem(last=False)
-        return _eta_of(order, position, estimate, self._estimator.model)
+        return _eta_of(order, position, estimate, estimator.model)
 
 
 def _task(order: TrackedOrder, position: Position, phase: Phase) -> Task:
@@ -118,14 +143,14 @@ def _task(order: TrackedOrder, position: Position, phase: Phase) -> Task:
     )
 
 
-def load_estimator() -> Estimator:
-    """Load Florence's street graph, with nothing learned yet."""
+def load_estimator(city: CityFolder) -> Estimator:
+    """Load a city's street graph, with nothing learned yet."""
     # Imported here: importing numpy and scipy takes a third of a second.
     from eta.features import City
-    from eta.streets import load_firenze
+    from eta.streets import load_streets
     from eta.travel_time_cache import TravelTimeCache
 
-    return Estimator(TravelTimeCache(City(load_firenze()), EtaModel()))
+    return Estimator(TravelTimeCache(City(load_streets(city)), EtaModel()))
 
 
 def _began_at(order: TrackedOrder) -> datetime | None:

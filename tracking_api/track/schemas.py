@@ -82,12 +82,16 @@ class EventAnswer(BaseModel):
 
 
 class TrackAnswer(BaseModel):
-    """Where is my order? `position` is null unless a driver is under way with it."""
+    """Where is my order? `position` is null unless a driver is under way with it.
+
+    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles.
+    """
 
     order_id: UUID
     state: OrderState
     assignment_no: int
     order_seq: int
+    city: str | None
     position: PositionFeature | None
     eta: EtaAnswer | None
     restaurant: Restaurant

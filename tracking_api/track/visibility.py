@@ -106,6 +106,7 @@ class TrackedOrder:
     trail: list[TrailPoint] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     is_trail_omitted: bool = False
+    city: str | None = None  # of the restaurant; None outside all cities
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,8 @@
 // The fleet's page: live drivers, open orders with their commands, search, and playback.
 import { every, getJson, startSession } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
+import { requestBox } from "./fleet/boxes.js";
+import { loadCities } from "./fleet/cities.js";
 import { DriverPanel } from "./fleet/driver-panel.js";
 import { createFilters, FleetIndex } from "./fleet/fleet-index.js";
 import { FleetMap, NoMap } from "./fleet/fleet-map.js";
@@ -29,6 +31,7 @@ let box = null; // the streamed view; null: everywhere
 let isTiled = false; // too many drivers in view: drawn from tiles
 
 const stream = new FleetStream({ onFrame, onConnection });
+const cities = await loadCities((city) => fleetMap.setCity(city));
 startSession(() => followView());
 const fleetMap = openMap();
 const updateCounts = createFilters(index, () => {
@@ -39,7 +42,7 @@ const updateCounts = createFilters(index, () => {
 function openMap() {
   const on = { select: (driverId) => select(driverId, null), move: onMapMove };
   try {
-    return new FleetMap("map", on);
+    return new FleetMap("map", cities.selected, on);
   } catch {
     document.body.classList.add("no-map");
     $("no-map").hidden = false;
@@ -50,7 +53,7 @@ function openMap() {
 // The stream
 
 function followView() {
-  stream.follow(`/fleet/stream?most=${MAX_DRIVERS}${box ? `&bbox=${box.join(",")}` : ""}`);
+  stream.follow(`/fleet/stream?most=${MAX_DRIVERS}${box ? `&bbox=${requestBox(box)}` : ""}`);
 }
 
 function setBox(newBox) {

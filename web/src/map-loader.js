@@ -25,7 +25,8 @@ export async function loadMapCode(container, track) {
 
 /** Fetch the first view's tiles after the code, while the processor is busy with it. */
 async function prefetchTiles(container, track, codeArrived) {
-  const { streetTiles } = await import("./street-tiles.js");
+  const { streetTilesOf } = await import("./street-tiles.js");
+  const streetTiles = streetTilesOf(track.city);
   await streetTiles.getHeader();
   await codeArrived;
   await streetTiles.prefetch(placesInView(track), container, VIEW);

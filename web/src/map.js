@@ -1,19 +1,17 @@
-// The Florence map, shared by the pages: offline tiles, light or dark.
+// The map of a city, shared by the pages: offline tiles, light or dark.
 import worker from "address:maplibre-worker.js";
 import maplibregl from "/assets/maplibre.js";
 import { Protocol } from "pmtiles";
 import baseLayers from "protomaps-themes-base";
 import { DOOR_COLOUR, RESTAURANT_COLOUR } from "./labels.js";
-import { streetTiles } from "./street-tiles.js";
+import { streetTilesOf } from "./street-tiles.js";
 
 maplibregl.setWorkerUrl(worker);
 const protocol = new Protocol();
-protocol.add(streetTiles);
 maplibregl.addProtocol("pmtiles", protocol.tile);
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const FLORENCE = { center: [11.2558, 43.7731], zoom: 13 };
-const BOUNDS = [11.154, 43.727, 11.329, 43.833]; // of the tiles
+const MARGIN = [0.08, 0.06]; // degrees around a city
 
 export const { LngLatBounds, NavigationControl } = maplibregl;
 
@@ -27,19 +25,20 @@ export function pointFeature(lonLat, properties) {
 
 /**
  * A map whose own `sources` and `layers` survive a change between light and dark, and the loss of
- * the WebGL context. The constructor throws where the browser has no WebGL.
+ * the WebGL context. `city` is a name; null draws no streets. The constructor throws where the
+ * browser has no WebGL.
  */
 export class BaseMap {
   #isContextLost = false;
+  #tiles = null;
 
-  constructor(container, overlays, options = {}) {
+  constructor(container, city, overlays, options = {}) {
+    this.#useTilesOf(city);
     this.overlays = overlays; // (theme) => ({ sources: [name], layers: [layer], others: {name: source} })
     this.data = new Map();
     this.map = new maplibregl.Map({
       container,
       style: this.#style(),
-      ...(options.bounds ? {} : FLORENCE),
-      maxBounds: [BOUNDS[0] - 0.08, BOUNDS[1] - 0.06, BOUNDS[2] + 0.08, BOUNDS[3] + 0.06],
       maxZoom: 18,
       attributionControl: { compact: false },
       dragRotate: false,
@@ -57,6 +56,27 @@ export class BaseMap {
     });
     globalThis.doorstepMap = this.map; // for the console and the browser tests
     dark.addEventListener("change", () => this.isUsable && this.map.setStyle(this.#style()));
+  }
+
+  #useTilesOf(city) {
+    this.#tiles = streetTilesOf(city);
+    if (this.#tiles) protocol.add(this.#tiles);
+  }
+
+  /** Draw the streets of another city. */
+  setCity(city) {
+    this.#useTilesOf(city);
+    if (this.isUsable) this.map.setStyle(this.#style());
+  }
+
+  /** Keep the view near the tiles. */
+  async limitToTiles() {
+    const header = await this.#tiles?.getHeader();
+    if (!header) return;
+    const { minLon, minLat, maxLon, maxLat } = header;
+    if (maxLon - minLon > 180) return; // across ±180°
+    const [dx, dy] = MARGIN;
+    this.map.setMaxBounds([minLon - dx, minLat - dy, maxLon + dx, maxLat + dy]);
   }
 
   /** Whether the map has its style. While the WebGL context is lost, MapLibre's methods throw. */
@@ -81,18 +101,15 @@ export class BaseMap {
     );
     return {
       version: 8,
-      sources: {
-        protomaps: {
-          type: "vector",
-          url: `pmtiles://${streetTiles.source.getKey()}`,
-          attribution: "© OpenStreetMap contributors",
-        },
-        ...own,
-        ...others,
-      },
-      layers: [...groundLayers(theme), ...layers],
+      sources: { ...(this.#tiles && { protomaps: streetSource(this.#tiles) }), ...own, ...others },
+      layers: [...groundLayers(theme).filter(({ source }) => !source || this.#tiles), ...layers],
     };
   }
+}
+
+function streetSource(tiles) {
+  const attribution = "© OpenStreetMap contributors";
+  return { type: "vector", url: `pmtiles://${tiles.source.getKey()}`, attribution };
 }
 
 // Dark colours by layer id; the first match applies. The theme's own lack contrast.

@@ -19,7 +19,8 @@ export class OrderMap {
       sources: ["places", "trail", "courier"],
       layers: [...placeLayers(theme), ...courierLayers(theme)],
     });
-    this.base = new BaseMap("map", overlays, { bounds: boundsOf(track), fitBoundsOptions: VIEW });
+    this.base = new BaseMap("map", track.city, overlays, { bounds: boundsOf(track), fitBoundsOptions: VIEW });
+    this.base.limitToTiles().catch(() => {}); // only a convenience
     const { map } = this.base;
     map.on("styleimagemissing", ({ id }) => {
       if (id === "heading") map.addImage(id, headingImage(), { pixelRatio: 2 });

@@ -11,5 +11,8 @@ export const doorOf = ({ destination }) => [destination.lon_deg, destination.lat
 export function placesInView({ state, position, ...track }) {
   const courier = position?.geometry.coordinates;
   const isPickedUp = PICKED_UP_STATES.includes(state);
-  return [doorOf(track), !(isPickedUp && courier) && restaurantOf(track), courier].filter(Boolean);
+  const door = doorOf(track);
+  const places = [door, !(isPickedUp && courier) && restaurantOf(track), courier].filter(Boolean);
+  // The short way round, across ±180°.
+  return places.map(([lon, lat]) => [lon + 360 * Math.round((door[0] - lon) / 360), lat]);
 }

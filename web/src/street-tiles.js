@@ -29,7 +29,16 @@ class StreetTiles extends PMTiles {
   }
 }
 
-export const streetTiles = new StreetTiles(`${location.origin}/tiles/firenze.pmtiles`);
+const maps = new Map(); // by city
+
+/** The street map of a city, or null outside all of them. */
+export function streetTilesOf(city) {
+  if (!city) return null;
+  if (!maps.has(city)) {
+    maps.set(city, new StreetTiles(`${location.origin}/tiles/${encodeURIComponent(city)}.pmtiles`));
+  }
+  return maps.get(city);
+}
 
 /** The [z, x, y] of a view's tiles. `view` has `padding` and `maxZoom`, as for `fitBounds`. */
 function tilesInView(places, width, height, { padding, maxZoom }, maxTileZoom) {
@@ -49,6 +58,7 @@ function tilesInView(places, width, height, { padding, maxZoom }, maxTileZoom) {
     Math.floor(one * 2 ** z),
   );
   const tiles = [];
-  for (let x = minX; x <= maxX; x += 1) for (let y = minY; y <= maxY; y += 1) tiles.push([z, x, y]);
+  const wrapped = (x) => ((x % 2 ** z) + 2 ** z) % 2 ** z; // across ±180°
+  for (let x = minX; x <= maxX; x += 1) for (let y = minY; y <= maxY; y += 1) tiles.push([z, wrapped(x), y]);
   return tiles;
 }

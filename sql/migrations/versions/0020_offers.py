@@ -7,7 +7,7 @@ from alembic import op
 from sql import read_sql
 
 revision = "0020"
-down_revision = "0016"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 

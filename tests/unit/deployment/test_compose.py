@@ -9,6 +9,7 @@ import importlib
 import re
 import tomllib
 import xml.etree.ElementTree as ET
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_service__same_variables_and_values_as_natively(
     service: str, paths: StackPaths, services: dict[str, dict[str, Any]]
 ) -> None:
     at = in_containers()
-    native = processes.service_environment(service, paths, at)
+    native = processes.service_environment(service, paths, at, cities_dir=Path("/cities"))
     bind = f"{service.upper()}_BIND"
     native[bind] = str(Bind("0.0.0.0", getattr(at, service).port))
     native["ALLOW_PLAINTEXT"] = "true"  # inside the containers' network
@@ -98,6 +99,7 @@ def test_provision__has_what_the_native_stack_sets_up_with(
         f"KAFKA_{name.upper()}_PASSWORD": password for name, password in passwords.items()
     }
     assert passwords_of(variables) == passwords
+    assert ours.pop("CITIES_DIR") == services["tracking_api"]["environment"]["CITIES_DIR"]
     assert ours.keys() == native.keys()
     files = {"FLEET_KEY_FILE", "STAFF_TOKEN_FILE"}
     assert {name: ours[name] for name in ours.keys() - files} == {

@@ -18,7 +18,7 @@ from tests.unit.deployment.compose import PROJECT
 FILES = ("runtime.txt", "development.txt")
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
-NOT_IN_IMAGES = ("bench", "test")
+NOT_IN_IMAGES = ("bench", "cities", "test")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import data
+from data.cities import bundled_city
 from doorstep.errors import SettingsError
 from doorstep.password_file import SERVICE_USERS
 from doorstep.provision import (
-    FIRENZE,
     check_driver_ids,
     numbered_ids,
     read_restaurants,
@@ -31,8 +30,8 @@ def test_driver_id__within_the_contract__is_accepted() -> None:
     assert check_driver_ids(["a", "A-b_9", "x" * 64]) is None  # type: ignore[func-returns-value]
 
 
-def test_firenze__every_restaurant__is_inside_the_service_area() -> None:
-    restaurants = list(read_restaurants(data.firenze_food_places()))
+def test_bundled_city__every_restaurant__is_inside_the_service_area() -> None:
+    restaurants = list(read_restaurants(bundled_city().restaurants))
 
     assert len(restaurants) == 814
     assert len({place.restaurant_id for place in restaurants}) == 814
@@ -40,8 +39,7 @@ def test_firenze__every_restaurant__is_inside_the_service_area() -> None:
     inside = [
         place
         for place in restaurants
-        if FIRENZE["west"] <= place.lon_deg <= FIRENZE["east"]
-        and FIRENZE["south"] <= place.lat_deg <= FIRENZE["north"]
+        if bundled_city().bounds.contains(place.lon_deg, place.lat_deg)
     ]
     assert len(inside) >= 0.98 * len(restaurants)
 

@@ -105,7 +105,7 @@ def deliveries(
 
 @pytest.fixture(scope="module")
 def learned(town: City) -> EtaModel:
-    return learn(town, deliveries(town, 1, 240), NOON)
+    return learn({"": town}, deliveries(town, 1, 240), NOON)
 
 
 def test_learn__rides_at_known_speeds__finds_the_speeds_by_class_and_hour(learned: EtaModel):
@@ -132,13 +132,13 @@ def test_learn__waits__finds_their_quantiles(learned: EtaModel):
 
 
 def test_learn__no_deliveries__returns_the_prior_without_learned_at(town: City):
-    model = learn(town, [], NOON)
+    model = learn({"": town}, [], NOON)
     assert model.learned_at is None
     assert model == EtaModel()
 
 
 def test_learn__two_deliveries__stays_near_the_prior(town: City):
-    model = learn(town, deliveries(town, 3, 2), NOON)
+    model = learn({"": town}, deliveries(town, 3, 2), NOON)
     assert model.street_mps[RESIDENTIAL][12] == pytest.approx(PRIOR_MPS[RESIDENTIAL], rel=0.25)
 
 
@@ -164,7 +164,7 @@ def test_band__held_out_deliveries__contains_about_four_of_five(town: City, lear
 def test_learn__routes_by_limits_or_by_speeds__finds_the_route_choice(
     town: City, choice: RouteChoice
 ):
-    assert learn(town, deliveries(town, 5, 60, choice=choice), NOON).route_choice is choice
+    assert learn({"": town}, deliveries(town, 5, 60, choice=choice), NOON).route_choice is choice
 
 
 def test_remaining__a_fix_near_two_streets__starts_on_the_one_towards_the_door(town: City):
@@ -182,7 +182,7 @@ def test_remaining__a_fix_near_two_streets__starts_on_the_one_towards_the_door(t
 def test_learn__a_demo_at_ten_times_the_speed__finds_the_same_speeds(town: City):
     fast = [ten_times(one) for one in deliveries(town, 1, 60)]
     slow = deliveries(town, 1, 60)
-    real, demo = learn(town, slow, NOON), learn(town, fast, NOON)
+    real, demo = learn({"": town}, slow, NOON), learn({"": town}, fast, NOON)
     assert demo.street_mps[PRIMARY][12] == pytest.approx(real.street_mps[PRIMARY][12], rel=0.05)
     assert demo.wait_s[10] == pytest.approx(real.wait_s[10], rel=0.05)
 
@@ -200,7 +200,7 @@ def ten_times(one: Delivery) -> Delivery:
 
 
 def test_codec__a_learned_model__survives_a_round_trip(town: City, learned: EtaModel):
-    metres = metres_ridden(town, deliveries(town, 1, 10), learned).tolist()
+    metres = metres_ridden({"": town}, deliveries(town, 1, 10), learned).tolist()
     written = model_to_json(learned, metres) | {"model_id": 7}
     read = model_from_json(written)
     assert read.street_mps == learned.street_mps

@@ -16,7 +16,8 @@ import random
 import numpy as np
 import pytest
 
-from eta.streets import RoadGraph, Street, Streets, load_firenze
+from data.cities import bundled_city
+from eta.streets import RoadGraph, Street, Streets, load_streets
 
 A, B, C, D = (400.0, 0.0), (0.0, 0.0), (0.0, 300.0), (400.0, 300.0)
 
@@ -109,8 +110,8 @@ def test_candidates__a_fix_between_two_streets__returns_both_and_no_third(square
     assert square.candidates_within(200, -110, 100.0, blur_m=12.0) == []
 
 
-def test_firenze__random_routes__cost_the_sum_of_their_edges():
-    streets = load_firenze()
+def test_bundled_city__random_routes__cost_the_sum_of_their_edges():
+    streets = load_streets(bundled_city())
     roads, rng = RoadGraph(streets), random.Random(1)
     edge_s = seconds(roads)
     for _ in range(20):
@@ -125,8 +126,8 @@ def test_firenze__random_routes__cost_the_sum_of_their_edges():
         assert metres == pytest.approx(sum(segment.length_m for segment in route))
 
 
-def test_nearest_within__random_points_of_firenze__is_no_farther_than_any_segment():
-    streets, rng = load_firenze(), random.Random(2)
+def test_nearest_within__random_points_of_a_city__is_no_farther_than_any_segment():
+    streets, rng = load_streets(bundled_city()), random.Random(2)
     segments = np.array(
         [pair for one in streets.streets for pair in itertools.pairwise(one.points)]
     )

@@ -17,6 +17,7 @@ from typing import cast
 
 import pytest
 
+from data import BUNDLED_CITY
 from device.journal import Journal, PublishedBoot
 from ops.demo import couriers as couriers_module
 from ops.demo.couriers import CouriersProcess, wait_for_earlier_couriers
@@ -91,6 +92,7 @@ def test_run_demo__options_out_of_range__are_refused_before_anything_starts(
 ) -> None:
     options = argparse.Namespace(
         couriers=couriers,
+        city=BUNDLED_CITY,
         speedup=speedup,
         reporting="all",
         cities=0,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import data
+from data.cities import bundled_city
 from device.journal import Journal
 from device.settings import DeviceSettings, FleetSecrets
 from simulators.api import Answer, Api
@@ -27,7 +27,7 @@ from simulators.couriers.demand import Demand, place_restaurants, read_restauran
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.orders import Dispatch
 from simulators.couriers.shift import Shift, ShiftOptions, unwrap_error
-from simulators.couriers.streets import load_firenze
+from simulators.couriers.streets import load_streets
 
 SPEEDUP = 20_000
 
@@ -72,9 +72,11 @@ def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_courier(api: FakeApi) -> tuple[Courier, World]:
-    streets, rng = load_firenze(), random.Random(1)
-    restaurants = place_restaurants(streets, read_restaurants(data.firenze_food_places())[:40])
-    world = World(streets, Demand(streets, restaurants, rng), Clock(SPEEDUP), api)
+    streets, rng = load_streets(bundled_city()), random.Random(1)
+    restaurants = place_restaurants(streets, read_restaurants(bundled_city().restaurants)[:40])
+    world = World(
+        streets, Demand(streets, restaurants, rng, bundled_city().buildings), Clock(SPEEDUP), api
+    )
     return Courier("anna", "drv_anna", world, rng, restaurants[0].place.point), world
 
 
@@ -246,7 +248,7 @@ async def test_shift__lower_then_higher_target__idle_couriers_go_off_and_on_duty
     monkeypatch.setattr(shift_module, "APPLY_TARGET_EVERY_S", 0.001)
     api = FakeApi()
     settings = DeviceSettings(journal_dir=tmp_path)
-    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    restaurants = read_restaurants(bundled_city().restaurants)[:5]
     options = ShiftOptions(couriers=3, prefix="c", speedup=1.0, seed=1)
     with Journal(tmp_path / "couriers.sqlite") as journal:
         shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
@@ -275,7 +277,7 @@ async def test_shift__higher_target__new_couriers_join_once_registered(
 
     api = Strict()
     settings = DeviceSettings(journal_dir=tmp_path)
-    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    restaurants = read_restaurants(bundled_city().restaurants)[:5]
     options = ShiftOptions(couriers=2, prefix="c", speedup=1.0, seed=1)
     with Journal(tmp_path / "couriers.sqlite") as journal:
         shift = Shift(options, settings, AnyFleet(), journal, api, restaurants, None)
@@ -300,7 +302,7 @@ async def test_shift__after_a_killed_one__is_resumed(
     tmp_path: Path,
 ) -> None:
     settings = DeviceSettings(journal_dir=tmp_path)
-    restaurants = read_restaurants(data.firenze_food_places())[:5]
+    restaurants = read_restaurants(bundled_city().restaurants)[:5]
     options = ShiftOptions(couriers=2, prefix="c", speedup=1.0, seed=1)
     with Journal(tmp_path / "couriers.sqlite") as journal:
         make = (options, settings, AnyFleet(), journal, FakeApi(), restaurants, None)

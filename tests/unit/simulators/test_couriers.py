@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from shapely import LineString, STRtree, points
 
-import data
+from data.cities import bundled_city
 from simulators.couriers.demand import (
     Demand,
     Quantiles,
@@ -26,7 +26,7 @@ from simulators.couriers.demand import (
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.orders import scaled_policy
 from simulators.couriers.receiver import Receiver
-from simulators.couriers.streets import Streets, load_firenze
+from simulators.couriers.streets import Streets, load_streets
 
 REPORT_EVERY_S = 4.0
 MOVING_MPS = 0.5
@@ -34,17 +34,17 @@ MOVING_MPS = 0.5
 
 @pytest.fixture(scope="module")
 def streets() -> Streets:
-    return load_firenze()
+    return load_streets(bundled_city())
 
 
 @pytest.fixture(scope="module")
 def restaurants(streets: Streets) -> list[Restaurant]:
-    return place_restaurants(streets, read_restaurants(data.firenze_food_places()))
+    return place_restaurants(streets, read_restaurants(bundled_city().restaurants))
 
 
 @pytest.fixture(scope="module")
 def demand(streets: Streets, restaurants: list[Restaurant]) -> Demand:
-    return Demand(streets, restaurants, random.Random(1))
+    return Demand(streets, restaurants, random.Random(1), bundled_city().buildings)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_demand__orders_per_hour__follow_the_hourly_shares(
 ) -> None:
     calibration = read_calibration()
     shares = calibration["share_of_orders_by_hour_since_day_start"]
-    demand = Demand(streets, restaurants, random.Random(5))
+    demand = Demand(streets, restaurants, random.Random(5), bundled_city().buildings)
 
     def per_hour(hour: int) -> float:
         gaps = [demand.gap_s(100, hour * 3600, first_hour=0) for _ in range(3000)]

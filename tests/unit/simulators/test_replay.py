@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from data.cities import bundled_city
 from simulators.couriers.sample import deliver, gpx_lines
-from simulators.couriers.streets import load_firenze
+from simulators.couriers.streets import load_streets
 from simulators.outcomes import name_outcome
 from simulators.replay import describe, plan_replay
 from simulators.send import read_fix
@@ -21,7 +22,7 @@ from simulators.tracks.reading import NO_TRACK
 from tests.track_files import write
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "gps"
-SAMPLE = Path(__file__).resolve().parents[3] / "simulators/tracks/firenze_delivery.gpx"
+SAMPLE = Path(__file__).resolve().parents[3] / "simulators/tracks/delivery.gpx"
 
 GPX = """<?xml version="1.0"?>
 <gpx version="1.1" xmlns="http://www.topografix.com/GPX/1/1"><trk><trkseg>
@@ -193,7 +194,7 @@ def test_read_recording__the_sample__equals_its_generator_s_output() -> None:
     assert len(points) == SAMPLE.read_text(encoding="utf-8").count("<trkpt")
     assert {after.at - before.at for before, after in pairwise(points)} == {timedelta(seconds=4)}
     assert all("accuracy_m" in point.values and "speed_mps" in point.values for point in points)
-    rng, streets = random.Random(7), load_firenze()
-    name, course = deliver(streets, rng)
+    rng, streets = random.Random(7), load_streets(bundled_city())
+    name, course = deliver(streets, bundled_city(), rng)
     made = "\n".join(gpx_lines(streets, f"A delivery from {name}", course, rng)) + "\n"
     assert made == SAMPLE.read_text(encoding="utf-8")

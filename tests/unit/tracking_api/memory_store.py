@@ -24,7 +24,7 @@ from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
-from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant
+from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Restaurant, ServiceArea
 from tracking_api.history.fixes import HistoricFix
 from tracking_api.history.queries import Replay
 from tracking_api.orders.offer_queries import Unassigned
@@ -323,6 +323,11 @@ class MemoryStore:
 
     async def read_restaurants(self) -> list[Restaurant]:
         return [Restaurant(1, "Da Mario", 11.0, 43.0)]
+
+    async def read_service_areas(self) -> list[ServiceArea]:
+        if self.away:
+            raise StoreUnavailable
+        return [ServiceArea("suva", 178.3, -18.3, -179.9, -18.0, "Pacific/Fiji")]
 
     async def read_policies(self) -> list[dict[str, Any]]:
         return [{"policy_id": 1}]

@@ -15,7 +15,7 @@ from tests.unit.tracking_api.live_world import World, frames_of, ms_of, serving
 from tracking_api.fleet.viewports import Box
 from tracking_api.live import fleet_channel as fleet_module
 from tracking_api.live.fleet_channel import FleetChannel
-from tracking_api.live.fleet_index import cluster
+from tracking_api.live.fleet_index import FleetIndex, cluster
 from tracking_api.live.frames import Frame
 from tracking_api.live.viewer import Viewer
 
@@ -245,13 +245,23 @@ def test_cluster__no_drivers__is_empty():
     assert cluster(np.empty(0), np.empty(0), Box(11, 43, 12, 44)) == []
 
 
+def test_viewport__across_180_degrees__holds_both_sides_and_clusters_there():
+    box = Box(179.0, -19.0, -179.0, -16.0)
+    lon_deg, lat_deg = np.array([179.5, -179.5, -179.5]), np.full(3, -17.0)
+    assert sorted(cluster(lon_deg, lat_deg, box)) == [(-179.5, -17.0, 2), (179.5, -17.0, 1)]
+    index = FleetIndex()
+    index.lon_deg, index.lat_deg = np.array([179.5, -179.5, 178.0, -178.0]), np.full(4, -17.0)
+    assert index.inside(box).tolist() == [True, True, False, False]
+
+
 async def test_fleet_stream__over_http__is_for_staff_and_a_real_viewport(world):
     order_id = world.create()
     async with serving(world) as (url, _), httpx.AsyncClient(base_url=url, timeout=30) as client:
         for token, bbox, status in [
             ("none", "10,40,12,44", 401),
             (f"tok-{order_id}", "10,40,12,44", 403),
-            ("tok-staff", "12,40,10,44", 422),
+            ("tok-staff", "12,44,10,40", 422),
+            ("tok-staff", "12,40,12,44", 422),
             ("tok-staff", "a", 422),
             ("tok-staff", "nan,1,2,3", 422),
         ]:

@@ -12,10 +12,12 @@ from uuid import uuid4
 
 import pytest
 
+from data import BUNDLED_CITY
+from data.cities import CityFolder, bundled_city
 from eta.estimate import Estimator
 from eta.features import City
 from eta.model import EtaModel
-from eta.streets import load_firenze
+from eta.streets import load_streets
 from eta.travel_time_cache import TravelTimeCache
 from tracking_api.track import road_eta as arrivals_module
 from tracking_api.track.road_eta import RoadEta
@@ -27,12 +29,12 @@ RESTAURANT, CUSTOMER, COURIER = (11.2558, 43.7696), (11.2610, 43.7780), (11.2500
 
 @pytest.fixture(scope="module")
 def city() -> City:
-    return City(load_firenze())
+    return City(load_streets(bundled_city()))
 
 
 @pytest.fixture
 def arrivals(city: City) -> RoadEta:
-    return RoadEta(Estimator(TravelTimeCache(city, EtaModel())))
+    return RoadEta({BUNDLED_CITY: Estimator(TravelTimeCache(city, EtaModel()))})
 
 
 def spot(seconds: float, place: tuple[float, float]) -> Position:
@@ -55,6 +57,7 @@ def make_order(state: str = "picked_up", **members: object) -> TrackedOrder:
         position=spot(0, COURIER),
         assigned_at=began,
         driver_id="anna",
+        city=BUNDLED_CITY,
     )
     return replace(order, **members)  # type: ignore[arg-type]
 
@@ -123,7 +126,11 @@ def test_arrival__more_new_doors_than_the_budget__is_the_straight_line_at_first(
 ):
     now = [100.0]
     arrivals = RoadEta(
-        Estimator(TravelTimeCache(city, EtaModel(), clock=lambda: now[0], max_runs_per_s=1))
+        {
+            BUNDLED_CITY: Estimator(
+                TravelTimeCache(city, EtaModel(), clock=lambda: now[0], max_runs_per_s=1)
+            )
+        }
     )
     other = make_order(destination=(11.2570, 43.7760))
     routes = [eta.route for order in (make_order(), other) if (eta := arrivals(order))]
@@ -152,7 +159,7 @@ def test_arrival__position_lost__is_none(arrivals: RoadEta):
 async def test_arrival__until_the_graph_is_loaded__is_the_straight_line(monkeypatch, city):
     may_load, taken_up = threading.Event(), asyncio.Event()
 
-    def load() -> Estimator:
+    def load(_: CityFolder) -> Estimator:
         may_load.wait()
         return Estimator(TravelTimeCache(city, EtaModel()))
 
@@ -182,7 +189,7 @@ async def test_graph__while_viewers_are_admitted__is_not_loaded_yet(monkeypatch,
     loaded: list[list[bool]] = []
     taken_up = asyncio.Event()
 
-    def load() -> Estimator:
+    def load(_: CityFolder) -> Estimator:
         loaded.append(list(busy))
         return Estimator(TravelTimeCache(city, EtaModel()))
 

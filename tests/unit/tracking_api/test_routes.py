@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from data import BUNDLED_CITY
 from doorstep.credentials import token_sha256
 from tests.unit.tracking_api.memory_store import (
     CUSTOMER,
@@ -334,7 +335,7 @@ async def test_every_route__database_unavailable__is_503_with_retry_after(http, 
 
 
 async def test_every_answer__carries_security_headers(http):
-    for path in ("/fleet", f"/track/{ORDER_ID}", "/nowhere", "/tiles/firenze.pmtiles"):
+    for path in ("/fleet", f"/track/{ORDER_ID}", "/nowhere", f"/tiles/{BUNDLED_CITY}.pmtiles"):
         headers = (await http.get(path)).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -344,7 +345,7 @@ async def test_every_answer__carries_security_headers(http):
 
 
 async def test_tiles__a_range__is_206_and_the_archive(http):
-    answer = await http.get("/tiles/firenze.pmtiles", headers={"Range": "bytes=0-6"})
+    answer = await http.get(f"/tiles/{BUNDLED_CITY}.pmtiles", headers={"Range": "bytes=0-6"})
     assert (answer.status_code, answer.content) == (206, b"PMTiles")
 
 
@@ -376,3 +377,27 @@ def _references(value: Any) -> list[str]:
     if isinstance(value, list):
         return [name for inner in value for name in _references(inner)]
     return []
+
+
+async def test_cities__service_areas_and_folders__are_listed_with_their_maps(http):
+    answer = await http.get("/cities")
+    assert answer.status_code == 200
+    cities = {one["name"]: one for one in answer.json()["cities"]}
+    assert set(cities) == {BUNDLED_CITY, "suva"}
+    assert cities[BUNDLED_CITY]["map_url"] == f"/tiles/{BUNDLED_CITY}.pmtiles"
+    assert cities[BUNDLED_CITY]["attribution"] == "© OpenStreetMap contributors"
+    # an area that staff drew across ±180° has no map
+    assert cities["suva"]["map_url"] is None
+    assert cities["suva"]["bounds"] == [178.3, -18.3, -179.9, -18.0]
+    assert cities["suva"]["centre"] == pytest.approx([179.2, -18.15])
+
+
+async def test_cities__without_the_database__are_those_with_a_folder(http, store):
+    store.away = True
+    cities = (await http.get("/cities")).json()["cities"]
+    assert [one["name"] for one in cities] == [BUNDLED_CITY]
+
+
+@pytest.mark.parametrize("name", ["atlantis", "..%2Fsuva", "%00"])
+async def test_tiles__of_no_city__are_404(http, name):
+    assert (await http.get(f"/tiles/{name}.pmtiles")).status_code == 404

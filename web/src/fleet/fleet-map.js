@@ -7,8 +7,15 @@ import { loadOutline, OUTLINE_BOUNDS, outlineLayers } from "../outline.js";
 import { clusterLayers, restaurantLayer, tileSource, trackLayer } from "./layers.js";
 import { MarkerLayer } from "./marker-layer.js";
 
+const ZOOM = 13;
 const MIN_ANIMATION_MS = 1000;
 const EMPTY = featureCollection([]);
+
+/** Zooming out ends at the outlines, for a city inside them. */
+function maxBoundsOf({ centre: [lon, lat] }) {
+  const [west, south, east, north] = OUTLINE_BOUNDS;
+  return lon > west && lon < east && lat > south && lat < north ? OUTLINE_BOUNDS : null;
+}
 
 export const symbolOf = (state) => DRIVER_STATES[state] ?? UNKNOWN_SYMBOL;
 
@@ -22,9 +29,10 @@ export class FleetMap {
   #fixAt = new Map(); // driver_id: fix_at_ms of the position drawn
   #hasPlaces = false;
 
-  constructor(container, on) {
+  constructor(container, city, on) {
     this.base = new BaseMap(
       container,
+      city.map_url && city.name,
       (theme) => ({
         sources: ["outline", "restaurants", "track", "places"],
         others: { fleet: tileSource(this.#tileQuery) },
@@ -36,7 +44,7 @@ export class FleetMap {
           ...clusterLayers(theme, this.#showsClusters),
         ],
       }),
-      { maxBounds: OUTLINE_BOUNDS },
+      { center: city.centre, zoom: ZOOM, maxBounds: maxBoundsOf(city) },
     );
     const { map } = this.base;
     this.map = map;
@@ -70,11 +78,19 @@ export class FleetMap {
     const width = (view.getEast() - view.getWest()) * margin;
     const height = (view.getNorth() - view.getSouth()) * margin;
     return [
-      Math.max(-180, view.getWest() - width),
+      view.getWest() - width,
       Math.max(-90, view.getSouth() - height),
-      Math.min(180, view.getEast() + width),
+      view.getEast() + width,
       Math.min(90, view.getNorth() + height),
-    ].map((degrees) => Number(degrees.toFixed(6)));
+    ];
+  }
+
+  /** Show another city. */
+  setCity(city) {
+    this.map.setMaxBounds(null);
+    this.base.setCity(city.map_url && city.name);
+    this.map.jumpTo({ center: city.centre, zoom: ZOOM });
+    this.map.setMaxBounds(maxBoundsOf(city));
   }
 
   /** Draw a driver's live position; animated, the marker moves as long as the driver did. */
@@ -164,6 +180,7 @@ export class NoMap {
   drawPast() {}
   select() {}
   centerOn() {}
+  setCity() {}
   setClusters() {}
   refreshClusters() {}
   drawRestaurants() {}

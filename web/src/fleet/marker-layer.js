@@ -62,7 +62,7 @@ export class MarkerLayer {
   /** Place a marker; with `overMs` it moves there from its current place, and points there. */
   set(key, lonDeg, latDeg, symbol, dim, overMs = 0, headingDeg = null) {
     const now = performance.now();
-    const x = mercatorX(lonDeg);
+    const x = mercatorX(lonDeg + 360 * Math.round((this.map.getCenter().lng - lonDeg) / 360));
     const y = mercatorY(latDeg);
     let n = this.index.get(key);
     const direction = this.#direction(n, x, y, headingDeg);

@@ -1,6 +1,7 @@
 // Playback of past positions of one driver, or of all in view; export of a driver's history.
 import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
 import { dateAndTime, el } from "../labels.js";
+import { requestBox } from "./boxes.js";
 
 const $ = (id) => document.getElementById(id);
 const HOUR_MS = 3_600_000;
@@ -203,7 +204,7 @@ async function loadDriver(driverId, query) {
 }
 
 async function loadView(box, query) {
-  const response = await getJson(`/fleet/history?bbox=${box.join(",")}&${query}`);
+  const response = await getJson(`/fleet/history?bbox=${requestBox(box)}&${query}`);
   const tracks = new Map(response.driver_ids.map((id) => [id, []]));
   for (const [n, at, lon, lat] of response.fixes) {
     tracks.get(response.driver_ids[n]).push([at, lon, lat]);
