@@ -19,16 +19,21 @@ from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
-from driver_api.context import AppContext
+from driver_api import drive_routes
+from driver_api.context import DRIVE, AppContext
 from driver_api.phone_routes import BURST_LETTERS, LETTERS_PER_MINUTE, PHONE_PATHS
 from driver_api.phone_routes import router as phone_router
 from driver_api.positions import KafkaPositions, PositionPublisher
 from driver_api.queries import Store, open_queries
 from driver_api.quota_refusals import QuotaRefusals
 from driver_api.routes import router
-from driver_api.schemas import FixBody, FixesBody
+from driver_api.schemas import DriverTokenBody, FixBody, FixesBody
 from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
+
+# From one address: wrong tokens at the courier's sign-in.
+BAD_SIGN_INS_PER_S = 0.2
+BURST_BAD_SIGN_INS = 20
 
 
 def build_app(store: Store, positions: PositionPublisher, service_token: str = "") -> FastAPI:
@@ -66,7 +71,13 @@ def _set_context(
     letters = RateLimiter(LETTERS_PER_MINUTE / 60, BURST_LETTERS)
     find_phone = TokenCache(store.find_phone)
     app.state.context = AppContext(
-        store, positions, find_token, QuotaRefusals(), find_phone, letters
+        store,
+        positions,
+        find_token,
+        QuotaRefusals(),
+        find_phone,
+        letters,
+        RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
     )
 
 
@@ -85,11 +96,15 @@ def _bare_app() -> FastAPI:
         return {"database": await context.store.is_available()}
 
     app.include_router(router)
+    app.include_router(router, prefix=DRIVE, include_in_schema=False)  # with the page's cookie
+    app.include_router(drive_routes.router)
+    app.include_router(drive_routes.page_router)
     app.include_router(phone_router)
     app.include_router(health_routes(required))
     app.include_router(docs_routes(app))
+    app.mount("/assets", drive_routes.ASSETS)
     install_problem_handlers(app)
-    install_openapi(app, [FixBody, FixesBody, Failure])
+    install_openapi(app, [FixBody, FixesBody, Failure, DriverTokenBody])
     app.add_middleware(RequestLimits, unlimited_paths=PHONE_PATHS)
     app.add_middleware(TokenGuessing, delayed_paths=PHONE_PATHS)
     app.add_middleware(SecurityHeaders)

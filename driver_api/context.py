@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from doorstep.credentials import token_sha256
 from doorstep.errors import Forbidden
 from doorstep.http.openapi import DriverId
+from doorstep.http.origin import check_same_origin
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.store.records import Token
@@ -19,6 +20,10 @@ from driver_api.positions import PositionPublisher
 from driver_api.queries import Store
 from driver_api.quota_refusals import QuotaRefusals
 from driver_api.service_token import SERVICE
+
+DRIVE = "/drive"  # the courier's page, and what it uses
+COURIER_COOKIE = "doorstep_courier"
+READS = ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class AppContext:
     refusals: QuotaRefusals
     find_phone: FindToken
     letter_limiter: RateLimiter
+    sign_in_limiter: RateLimiter
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 
@@ -44,7 +50,24 @@ async def _context(request: Request) -> AppContext:
 Context = Annotated[AppContext, Depends(_context)]
 
 
-async def _writer(driver_id: DriverId, token: BearerToken, context: Context) -> Token:
+async def _courier_token(request: Request, token: BearerToken) -> str | None:
+    """Return a bearer token, or the cookie of the courier's page.
+
+    With a cookie, only our own page may change something. Raises ForeignOrigin.
+    """
+    if token is not None or not request.scope["path"].startswith(f"{DRIVE}/"):
+        return token
+    session = request.cookies.get(COURIER_COOKIE)
+    if session is not None and request.method not in READS:
+        check_same_origin(request)
+    return session
+
+
+CourierToken = Annotated[str | None, Depends(_courier_token)]
+"""A bearer token, or below /drive the session of the courier's page."""
+
+
+async def _writer(driver_id: DriverId, token: CourierToken, context: Context) -> Token:
     """Admit the driver, a dispatcher, or driver_events' PATCH sink."""
     holder = await identify(context.find_token, token)
     is_driver = holder.role == "driver" and holder.driver_id == driver_id
@@ -53,7 +76,7 @@ async def _writer(driver_id: DriverId, token: BearerToken, context: Context) -> 
     raise Forbidden
 
 
-async def _driver(driver_id: DriverId, token: BearerToken, context: Context) -> bytes:
+async def _driver(driver_id: DriverId, token: CourierToken, context: Context) -> bytes:
     """Admit the driver only. Returns the token's SHA-256, which the database checks again."""
     holder = await identify(context.find_token, token)
     if holder.role == "driver" and holder.driver_id == driver_id:

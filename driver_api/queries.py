@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, LiteralString, NamedTuple, Protocol
 from uuid import UUID
 
@@ -53,6 +54,14 @@ class OwnDriver(NamedTuple):
     driver: Driver
     order: Mapping[str, Any] | None
     offers: Sequence[Mapping[str, Any]]
+
+
+class DriverSession(NamedTuple):
+    """A session of the courier's page."""
+
+    driver_id: str
+    name: str
+    expires_at: datetime
 
 
 class CommandedOrder(NamedTuple):
@@ -109,6 +118,12 @@ class Store(Protocol):
     ) -> Offer: ...
 
     async def read_driver(self, token_sha256: bytes) -> OwnDriver: ...
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> DriverSession | None: ...
+
+    async def close_session(self, session_sha256: bytes) -> None: ...
 
     async def is_available(self) -> bool: ...
 
@@ -238,6 +253,23 @@ class DriverQueries:
         """Read a driver, their open order and their open offers."""
         row = await self._row("read_own_driver", token_sha256, {})
         return OwnDriver(Driver(*row[:4]), *row[4:])
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> DriverSession | None:
+        """Open a session of a driver's token. None if the token is not good."""
+        parameters = {
+            "token_sha256": token_sha256,
+            "session_sha256": session_sha256,
+            "lifetime_s": lifetime_s,
+        }
+        row = await fetch_one(self.pool, query("open_driver_session", SQL_FILE), parameters)
+        return DriverSession(*row) if row else None
+
+    async def close_session(self, session_sha256: bytes) -> None:
+        """End a session."""
+        parameters = {"session_sha256": session_sha256}
+        await fetch_one(self.pool, query("close_driver_session", SQL_FILE), parameters)
 
     async def _row(
         self,

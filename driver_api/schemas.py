@@ -205,3 +205,18 @@ class OrderAnswer(BaseModel):
     assignment_no: int
     order_seq: int
     driver_id: str | None
+
+
+class DriverTokenBody(BaseModel):
+    """A driver's token to sign in with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(min_length=1, max_length=200)
+
+
+class CourierSession(BaseModel):
+    """Who is signed in on the courier's page; the name at sign-in only."""
+
+    driver_id: str
+    name: str | None

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from doorstep.errors import Forbidden
+from doorstep.http.origin import check_origin
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify, read_bearer
 from doorstep.store.records import Token
@@ -17,7 +18,6 @@ from tracking_api.fleet.tiles import TileCache
 from tracking_api.live.service import Live
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.origin import check_origin
 from tracking_api.people.read_log import ReadLog
 from tracking_api.stores import Stores
 from tracking_api.track.links import COOKIE, Links

@@ -5,32 +5,22 @@ Pages of staff redirect to the sign-in without a session.
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-from http import HTTPStatus
-from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Match
-from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from data import world_backdrop
 from doorstep.errors import DoorstepError, Unauthenticated
+from doorstep.http.assets import Assets
 from doorstep.http.tokens import identify
 from tracking_api.context import AppContext, Context, StaffToken
 from web import DIST
-
-ENCODINGS: Final = {"br": ".br", "gzip": ".gz"}  # the better one first
-HASHED: Final = re.compile(r"-[0-9A-Z]{8}\.(?:js|css|svg)$")
-FOR_EVER: Final = "public, max-age=31536000, immutable"
-NOT_BUILT = "The pages are not built: `npm ci && npm run build` in web builds them."
 
 router = APIRouter(include_in_schema=False)
 customer_router = APIRouter(include_in_schema=False)
@@ -49,43 +39,7 @@ class HtmlRoute(APIRoute):
 series_router = APIRouter(include_in_schema=False, route_class=HtmlRoute)
 
 
-class Assets(StaticFiles):
-    """The built pages, scripts and styles, compressed when they were built.
-
-    A name with the hash of the content is cached for ever; other files are revalidated each time.
-    """
-
-    def __init__(self, directory: Path = DIST) -> None:
-        super().__init__(directory=directory, check_dir=False)
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """Answer with a file, as the compressed copy that the client accepts, if there is one."""
-        accepted = _accepted_encodings(Headers(scope=scope).get("accept-encoding", ""))
-        for encoding, suffix in ENCODINGS.items():
-            if encoding not in accepted:
-                continue
-            with suppress(HTTPException):  # no such copy
-                response = await super().get_response(path + suffix, scope)
-                response.headers["Content-Encoding"] = encoding
-                break
-        else:
-            response = await super().get_response(path, scope)
-        response.headers["Vary"] = "Accept-Encoding"
-        response.headers["Cache-Control"] = FOR_EVER if HASHED.search(path) else "no-cache"
-        return response
-
-
-def _accepted_encodings(header: str) -> set[str]:
-    """Read Accept-Encoding: the names that it does not exclude with `q=0`."""
-    accepted = set()
-    for one in header.lower().split(","):
-        name, _, quality = one.replace(" ", "").partition(";q=")
-        if quality.strip("0.") or not quality:
-            accepted.add(name)
-    return accepted
-
-
-ASSETS: Final = Assets()
+ASSETS: Final = Assets(DIST)
 
 
 @staff_router.get("/")
@@ -97,7 +51,7 @@ async def get_home() -> RedirectResponse:
 @staff_router.get("/sign-in")
 async def get_sign_in_page(request: Request) -> Response:
     """Where staff trade a token, also one after # in the address, for a session."""
-    return await _page("sign-in.html", request)
+    return await ASSETS.page("sign-in.html", request)
 
 
 @staff_router.get("/fleet")
@@ -123,7 +77,7 @@ async def get_series_page(request: Request, token: StaffToken, context: Context)
 @customer_router.get("/t/{order_id}")
 async def get_customer_page(request: Request) -> Response:
     """The customer's page, the same file for every order."""
-    return await _page("track.html", request)
+    return await ASSETS.page("track.html", request)
 
 
 @router.get("/tiles/outline.geojson")
@@ -146,11 +100,4 @@ async def _staff_page(
         return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
     except DoorstepError:
         pass  # the database is unavailable: the page says so, and recovers
-    return await _page(f"{name}.html", request)
-
-
-async def _page(name: str, request: Request) -> Response:
-    try:
-        return await ASSETS.get_response(name, request.scope)
-    except HTTPException as exc:
-        raise HTTPException(HTTPStatus.NOT_FOUND, NOT_BUILT) from exc
+    return await ASSETS.page(f"{name}.html", request)

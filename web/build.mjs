@@ -8,7 +8,7 @@ import { basename } from "node:path";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-const PAGES = ["fleet", "track", "series", "observe", "sign-in"];
+const PAGES = ["fleet", "track", "series", "observe", "sign-in", "drive"];
 const maplibre = "node_modules/maplibre-gl/dist";
 const options = {
   outdir: "dist",
@@ -42,6 +42,7 @@ const builtFiles = {
 await rm("dist", { recursive: true, force: true });
 await mkdir("dist");
 await write("icon.svg", await readFile("src/icon.svg"));
+await write("icon-maskable.svg", await readFile("src/icon-maskable.svg"));
 await buildMapLibre();
 await bundle(["src/map.css"]);
 for (const page of PAGES) {
@@ -49,6 +50,7 @@ for (const page of PAGES) {
   const html = await readFile(`src/${page}.html`, "utf-8");
   await writeFile(`dist/${page}.html`, withAddresses(withPreloads(html, imported)));
 }
+await installCourierPage();
 await cp(`${maplibre}/LICENSE.txt`, "dist/maplibre-gl.LICENSE.txt");
 await compressAll();
 
@@ -61,6 +63,20 @@ async function bundle(sources) {
   }
   const [first] = Object.values(metafile.outputs).filter(({ entryPoint }) => entryPoint === sources[0]);
   return first.imports.filter(({ kind }) => kind === "import-statement").map(({ path }) => address(path));
+}
+
+/** The courier's page is installable: its manifest, and a service worker that names its files. */
+async function installCourierPage() {
+  const manifest = withAddresses(await readFile("src/drive.webmanifest", "utf-8"));
+  await writeFile("dist/drive.webmanifest", manifest);
+  const html = await readFile("dist/drive.html", "utf-8");
+  const assets = [...html.matchAll(/"(\/assets\/[\w.-]+)"/g)].map(([, address]) => address);
+  const shell = [...new Set(["/drive", "/drive/manifest.webmanifest", ...assets])];
+  const version = createHash("sha256").update(html).update(manifest).digest("hex").slice(0, 16);
+  const worker = (await readFile("src/drive/service-worker.js", "utf-8"))
+    .replace("__VERSION__", version)
+    .replace('"__SHELL__"', shell.map((address) => JSON.stringify(address)).join(", "));
+  await writeFile("dist/drive-service-worker.js", worker);
 }
 
 /** Have the browser fetch what a page's script imports together with the script. */

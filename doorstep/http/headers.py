@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # MapLibre sets inline styles by script (which style-src does not cover), and needs blob: images
 # for its tiles; its worker is a file of ours.
-_CONTENT_SECURITY_POLICY = "; ".join(
+CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
@@ -23,7 +23,7 @@ _CONTENT_SECURITY_POLICY = "; ".join(
 )
 
 _HEADERS = {
-    "Content-Security-Policy": _CONTENT_SECURITY_POLICY,
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",  # a customer's link must not leak
@@ -33,13 +33,21 @@ _HEADERS = {
 }
 
 
+# A page that needs more names it itself; all others keep what stands here.
+_OWN_OF_PAGES = frozenset({b"content-security-policy", b"permissions-policy"})
+
 _RAW_HEADERS = {name.lower().encode(): value.encode() for name, value in _HEADERS.items()}
 
 
 def secured(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return an answer's headers with the security headers, and `no-store` as the default."""
-    found = [one for one in headers if one[0].lower() not in _RAW_HEADERS]
-    found += _RAW_HEADERS.items()
+    found = [
+        (name, value)
+        for name, value in headers
+        if name.lower() in _OWN_OF_PAGES or name.lower() not in _RAW_HEADERS
+    ]
+    own = {name.lower() for name, _ in found}
+    found += [(name, value) for name, value in _RAW_HEADERS.items() if name not in own]
     if not any(name.lower() == b"cache-control" for name, _ in found):
         found.append((b"cache-control", b"no-store"))
     return found

@@ -14,6 +14,13 @@ SELECT order_id, state::text, assignment_no, order_seq, driver_id
 FROM driver_command_order_v1(%(token_sha256)s, %(order_id)s, %(command)s,
     %(idempotency_key)s::text)
 
+-- open_driver_session --
+SELECT driver_id, name, expires_at
+FROM open_driver_session_v1(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s)
+
+-- close_driver_session --
+SELECT close_driver_session_v1(%(session_sha256)s)
+
 -- fail_own_order --
 SELECT order_id, state::text, assignment_no, order_seq, driver_id
 FROM driver_fail_order_v1(%(token_sha256)s, %(order_id)s, %(reason)s, %(note)s::text,

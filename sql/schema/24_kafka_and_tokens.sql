@@ -30,8 +30,8 @@ CREATE TABLE access_token (
     name text,  -- of a staff token
     created_at timestamptz NOT NULL DEFAULT now(),
     revoked_at timestamptz,
-    expires_at timestamptz,  -- of a staff token; null: never
-    is_session bool NOT NULL DEFAULT false,  -- a page's, which a staff token opened
+    expires_at timestamptz,  -- of a staff token or a session; null: never
+    is_session bool NOT NULL DEFAULT false,  -- a page's, which a staff's or driver's token opened
     CHECK ((role = 'driver') = (driver_id IS NOT NULL)),
     CHECK ((role = 'customer') = (order_id IS NOT NULL)),
     CHECK ((role = 'staff') = (name IS NOT NULL))

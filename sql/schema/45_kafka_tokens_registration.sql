@@ -138,7 +138,11 @@ BEGIN
     UPDATE access_token t SET revoked_at = clock_timestamp()
     FROM unnest(driver_ids, token_sha256s) AS n (driver_id, token_sha256)
     JOIN device_credential d ON d.device_id = n.driver_id AND d.mqtt_hash IS NULL
-    WHERE t.driver_id = n.driver_id AND t.revoked_at IS NULL AND t.token_sha256 <> n.token_sha256;
+    WHERE t.driver_id = n.driver_id AND t.revoked_at IS NULL AND t.token_sha256 <> n.token_sha256
+        AND NOT (t.is_session AND EXISTS (  -- opened with the token that is registered again
+            SELECT FROM access_token p
+            WHERE p.token_sha256 = n.token_sha256 AND p.revoked_at IS NULL
+        ));
     INSERT INTO access_token (token_sha256, role, driver_id)
     SELECT n.token_sha256, 'driver', n.driver_id
     FROM unnest(driver_ids, token_sha256s) AS n (driver_id, token_sha256)

@@ -325,3 +325,45 @@ AS $$
     )
     INSERT INTO audit (who, action, subject) SELECT name, 'staff.sign_out', name FROM closed
 $$;
+
+-- Opens a session of the driver whose token this is; no row for a token that is not good, or that
+-- is a session's. It ends with the driver's other tokens: at a rotation, a revocation, a removal.
+CREATE FUNCTION open_driver_session_v1(
+    of_token_sha256 bytea, session_sha256 bytea, lifetime_s float8
+)
+RETURNS TABLE (driver_id text, name text, expires_at timestamptz)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    until CONSTANT timestamptz := clock_timestamp() + make_interval(secs => lifetime_s);
+    holder record;
+BEGIN
+    -- Locked, so that a revocation at the same time also ends this session.
+    PERFORM FROM device_credential d JOIN access_token t ON t.driver_id = d.device_id
+        WHERE t.token_sha256 = of_token_sha256 FOR SHARE OF d;
+    SELECT d.driver_id, d.name, least(t.expires_at, until) AS expires_at INTO holder
+        FROM find_token_v2(of_token_sha256) f
+        JOIN access_token t ON t.token_sha256 = of_token_sha256
+        JOIN driver d ON d.driver_id = f.driver_id
+        WHERE f.role = 'driver' AND NOT t.is_session;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    DELETE FROM access_token t WHERE t.driver_id = holder.driver_id AND t.is_session
+        AND (t.revoked_at IS NOT NULL OR t.expires_at < clock_timestamp());
+    INSERT INTO access_token (token_sha256, role, driver_id, expires_at, is_session)
+    VALUES (session_sha256, 'driver', holder.driver_id, holder.expires_at, true);
+    RETURN QUERY SELECT holder.driver_id, holder.name, holder.expires_at;
+END
+$$;
+
+-- Ends a driver's session. Does nothing for any other token.
+CREATE FUNCTION close_driver_session_v1(session_sha256 bytea)
+RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    UPDATE access_token SET revoked_at = clock_timestamp()
+    WHERE token_sha256 = session_sha256 AND is_session AND role = 'driver' AND revoked_at IS NULL
+$$;

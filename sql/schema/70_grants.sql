@@ -33,6 +33,7 @@ GRANT SELECT (history_days) ON limits TO driver_events;
 
 GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, find_token_v2,
+    open_driver_session_v1, close_driver_session_v1,
     driver_read_v1, driver_read_v2, driver_change_duty_v1, driver_command_order_v1,
     driver_fail_order_v1, driver_accept_offer_v1, driver_decline_offer_v1
 TO driver_api;

@@ -20,6 +20,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Error, Page
 
+from doorstep.credentials import driver_token
 from ops.stack import caddy
 from ops.stack.addresses import reach
 from ops.stack.certificates import CertificateAuthority
@@ -198,3 +199,29 @@ async def test_certificate__of_another_authority__is_refused_by_the_browser(
         with pytest.raises(Error, match="ERR_CERT_AUTHORITY_INVALID"):
             await page.goto(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         await page.close()
+
+
+async def test_courier_page__over_https__is_at_the_same_address_and_reports(
+    city: City, open_page: OpenPage, stack: Stack
+) -> None:
+    await city.driver("d1")
+    errors: list[list[str]] = []
+    page = await open_page(
+        f"{stack.public_url}/drive#{driver_token(stack.paths.fleet_key(), 'd1')}",
+        size=PHONE,
+        before=lambda page: errors.append(collect_errors(page)),
+        permissions=["geolocation"],
+        geolocation={"longitude": RESTAURANT[0], "latitude": RESTAURANT[1], "accuracy": 8},
+    )
+    await page.click("[data-duty=on_duty]")
+
+    async def has_position() -> bool:
+        with city.database() as conn:
+            rows = conn.execute("SELECT FROM fix_history WHERE driver_id = 'd1'").fetchall()
+        return len(rows) > 0
+
+    assert await eventually(has_position)
+    assert await wait_for_text(page, "#safety", "All positions are safe")
+    [cookie] = await page.context.cookies(f"{stack.public_url}/drive/session")
+    assert (cookie["secure"], cookie["httpOnly"]) == (True, True)
+    assert errors == [[]]

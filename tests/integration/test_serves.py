@@ -14,6 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from doorstep.http.assets import NOT_BUILT
 from ops.stack.addresses import any_free_port
 from tests.database import Database
 from tests.integration.http_services import (
@@ -29,7 +30,6 @@ from tests.integration.http_services import (
     running,
     stop,
 )
-from tracking_api.pages import NOT_BUILT
 
 URLS = {"staff": "DATABASE_URL", "customers": "CUSTOMER_DATABASE_URL"}
 ROLES = {"staff": "tracking_api", "customers": "customer"}

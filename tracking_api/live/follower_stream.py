@@ -6,11 +6,11 @@ from fastapi import Request
 from starlette.types import Receive, Scope, Send
 
 from doorstep.credentials import token_sha256
+from doorstep.http.origin import check_origin
 from tracking_api.context import AppContext
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.topic_follower import Follower
 from tracking_api.live.websocket import accept_handshake
-from tracking_api.origin import check_origin
 
 
 class StreamRequest:

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from doorstep.credentials import token_sha256
 from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import problems
+from doorstep.http.origin import check_origin
 from tracking_api.context import (
     AppContext,
     Context,
@@ -22,7 +23,6 @@ from tracking_api.context import (
 from tracking_api.live.admission import MAX_EVENT_ID, OFFERED_S
 from tracking_api.live.response import LiveResponse
 from tracking_api.live.websocket import accept_handshake
-from tracking_api.origin import check_origin
 from tracking_api.track.routes import MAX_ORDER_ID, OPTIONAL_TOKEN, OrderIdText
 from tracking_api.track.visibility import TrackLink
 

@@ -14,10 +14,10 @@ from doorstep.credentials import new_session_token, token_sha256
 from doorstep.errors import Unauthenticated
 from doorstep.http.guarded_protocol import note_good_token
 from doorstep.http.openapi import json_request, problems
+from doorstep.http.origin import check_origin
 from doorstep.http.request_body import json_body
 from doorstep.http.tokens import identify
 from tracking_api.context import STAFF_COOKIE, Context, StaffToken, client_address
-from tracking_api.origin import check_origin
 from tracking_api.people.schemas import SessionAnswer, StaffRole, StaffTokenBody
 
 SESSION_S = 12 * 3600.0  # a shift

@@ -7,7 +7,7 @@ from alembic import op
 from sql import read_sql
 
 revision = "0020"
-down_revision = "0017"
+down_revision = "0021"
 branch_labels = None
 depends_on = None
 

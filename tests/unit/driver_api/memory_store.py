@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +20,7 @@ from doorstep.errors import (
 )
 from doorstep.fix import Fix
 from doorstep.store.records import DeadLetter, Driver, IncomingRow, Offer, Outcome, Token
-from driver_api.queries import CommandedOrder, LettersOf, OwnDriver, PhoneApp
+from driver_api.queries import CommandedOrder, DriverSession, LettersOf, OwnDriver, PhoneApp
 
 ORDER_ID = uuid4()
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -157,6 +157,22 @@ class MemoryStore:
             "expires_at": NOON.isoformat(),
         }
         return OwnDriver(Driver("d1", "on_duty", "to_restaurant", ORDER_ID), order, [offer])
+
+    async def open_session(
+        self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
+    ) -> DriverSession | None:
+        self._check()
+        holder = self.tokens.get(token_sha256)
+        if holder is None or holder.role != "driver":
+            return None
+        self.tokens[session_sha256] = holder
+        assert holder.driver_id is not None
+        expires_at = datetime.now(UTC) + timedelta(seconds=lifetime_s)
+        return DriverSession(holder.driver_id, "Anna", expires_at)
+
+    async def close_session(self, session_sha256: bytes) -> None:
+        self._check()
+        self.tokens.pop(session_sha256, None)
 
     async def is_available(self) -> bool:
         return not self.away

@@ -9,8 +9,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
+from doorstep.http.assets import Assets
 from tracking_api import pages
-from tracking_api.pages import Assets
 
 SCRIPT = "track-ABCD1234.js"
 

@@ -1,0 +1,292 @@
+// The courier's page: duty, offers, the order, and the phone as a device. Everything it shows is kept on
+// the phone, so that it opens without a network; see drive/device.js for what becomes of positions.
+import { request } from "./drive/api.js";
+import { Commands } from "./drive/commands.js";
+import { element, fill } from "./drive/elements.js";
+import { nextStep, offerCard, orderCard } from "./drive/order-card.js";
+import { askDecline, askReason } from "./drive/questions.js";
+import { Reporter } from "./drive/reporter.js";
+import { texts, translatePage } from "./drive/texts.js";
+
+const KEY = "doorstep-drive";
+const HINT_KEY = "doorstep-drive-hint";
+const POLL_MS = 5000;
+const IDLE_POLL_MS = 30_000; // off duty, or hidden
+const VIBRATION_MS = [300, 150, 300];
+const DUTIES = { on_duty: "on-duty", on_break: "on-break", off_duty: "off-duty" };
+const REASONS = ["customer_absent", "wrong_address", "refused", "damaged", "accident", "other"];
+const $ = (selector) => document.querySelector(selector);
+
+let known = JSON.parse(localStorage.getItem(KEY) ?? "null"); // { driverId, name, driver }
+let reporter = null;
+let isOffline = false;
+let serverAheadMs = 0;
+let refusal = "";
+let pollTimer = 0;
+let refreshNo = 0;
+const commands = new Commands(settleCommand);
+
+function remember(change) {
+  known = change && { ...known, ...change };
+  if (known) localStorage.setItem(KEY, JSON.stringify(known));
+  else localStorage.removeItem(KEY);
+}
+
+// --- the session --------------------------------------------------------------------------------
+
+async function signIn(token) {
+  const button = $("#sign-in button");
+  button.disabled = true;
+  $("#sign-in-error").textContent = "";
+  const answer = await request("/session", { method: "POST", body: { token } }).catch(() => null);
+  button.disabled = false;
+  if (answer?.status === 200) return begin(answer.body.driver_id, answer.body.name);
+  const isRefused = answer?.status === 401;
+  $("#sign-in-error").textContent = isRefused ? texts.badToken : answer?.status === 429 ? texts.tooMany : texts.noServer;
+  showSignIn("");
+}
+
+/** Work as this driver. Another driver's commands and order leave the phone; their fixes stay. */
+function begin(driverId, name) {
+  if (known && known.driverId !== driverId) {
+    commands.clear();
+    remember(null);
+    reporter?.stop();
+    reporter = null;
+  }
+  remember({ driverId, name: name ?? known?.name ?? driverId });
+  startReporter();
+  $("#sign-in").hidden = true;
+  $("#work").hidden = $("#sign-out").hidden = false;
+  render();
+  reporter.retryNow();
+  refresh();
+}
+
+function startReporter() {
+  if (reporter) return;
+  reporter = new Reporter(known.driverId, render);
+  reporter.start();
+}
+
+function showSignIn(reason) {
+  $("#sign-in-reason").textContent = reason;
+  $("#sign-in").hidden = false;
+  $("#work").hidden = $("#sign-out").hidden = true;
+  reporter?.watch(false);
+}
+
+async function signOut() {
+  const answer = await request("/session", { method: "DELETE" }).catch(() => null);
+  if (answer?.status !== 204 && answer?.status !== 401) {
+    refusal = texts.noServer; // no script can delete the cookie
+    return render();
+  }
+  reporter?.stop();
+  reporter = null;
+  commands.clear();
+  remember(null);
+  showSignIn("");
+}
+
+/** A token after # in the address leaves it, and the history, at once. */
+function takeToken() {
+  const token = decodeURIComponent(location.hash.slice(1));
+  if (!token) return false;
+  history.replaceState(null, "", location.pathname);
+  signIn(token);
+  return true;
+}
+
+// --- what the platform knows -----------------------------------------------------------------------
+
+async function refresh() {
+  clearTimeout(pollTimer);
+  if (!known || !$("#sign-in").hidden) return;
+  const mine = ++refreshNo;
+  await commands.send();
+  const answer = await request(`/drivers/${known.driverId}`).catch(() => null);
+  if (mine !== refreshNo || !known) return; // a newer one is under way
+  isOffline = answer === null || answer.status >= 500;
+  if (answer?.status === 401 || answer?.status === 403) {
+    remember({ driver: null }); // the customer's data
+    return showSignIn(texts.ended);
+  }
+  if (answer?.status === 200) {
+    serverAheadMs = answer.serverMs - Date.now();
+    const isNew = ({ order_id: id }) => !known.driver?.offers?.some((offer) => offer.order_id === id);
+    if (answer.body.offers?.some(isNew)) navigator.vibrate?.(VIBRATION_MS);
+    remember({ driver: answer.body });
+  }
+  render();
+  const isIdle = document.visibilityState === "hidden" || known.driver?.duty === "off_duty";
+  pollTimer = setTimeout(refresh, isIdle ? IDLE_POLL_MS : POLL_MS);
+}
+
+async function settleCommand({ name }, { status }) {
+  refusal = status >= 400 ? texts.refused(name) : "";
+}
+
+function give(command) {
+  refusal = "";
+  const sent = commands.add(command);
+  render();
+  sent.then(refresh);
+}
+
+const giveDuty = (duty) =>
+  give({ kind: "duty", duty, name: texts[duty], path: `/drivers/${known.driverId}/${DUTIES[duty]}` });
+
+const giveOrder = (order, name, path, body) =>
+  give({ kind: order.order_id, name, path: `/drivers/${known.driverId}/orders/${order.order_id}/${path}`, body });
+
+const giveOffer = ({ order_id: id }, name, path) =>
+  give({ kind: id, name, path: `/drivers/${known.driverId}/offers/${id}/${path}` });
+
+// --- what is shown ---------------------------------------------------------------------------------
+
+/** The duty that the driver chose, before the platform has it. */
+function dutyNow() {
+  return commands.waiting.findLast(({ kind }) => kind === "duty")?.duty ?? known.driver?.duty ?? "off_duty";
+}
+
+function render() {
+  if (!known || !reporter || !$("#sign-in").hidden) return;
+  const duty = dutyNow();
+  const order = known.driver?.order;
+  // The platform drops what was taken off duty, so a wish to be on duty does not count yet.
+  const isOnDuty = duty !== "off_duty" && known.driver && known.driver.duty !== "off_duty";
+  reporter.watch(Boolean(isOnDuty) && isSecureContext);
+  $("#who").textContent = known.name;
+  renderDuty(duty);
+  renderSafety();
+  renderNotices(duty);
+  const waiting = commands.waiting.map(({ kind }) => kind);
+  const offers = known.driver?.offers ?? [];
+  fill($("#offers"), [offers, waiting], () =>
+    offers.map((offer) =>
+      offerCard(
+        offer,
+        {
+          accept: () => giveOffer(offer, texts.accept, "accept"),
+          decline: () => giveOffer(offer, texts.decline, "decline"),
+        },
+        waiting.includes(offer.order_id),
+      ),
+    ),
+  );
+  fill($("#order"), [order, duty === "off_duty", offers.length > 0, waiting], () => {
+    if (!order) {
+      if (offers.length > 0) return [];
+      return [element("p", { class: "card quiet" }, duty === "off_duty" ? texts.offDuty : texts.noOrder)];
+    }
+    const step = nextStep(order);
+    return [
+      orderCard(
+        order,
+        {
+          next: () => giveOrder(order, step.name, step.path),
+          decline: async () => (await askDecline()) && giveOrder(order, texts.decline, "decline"),
+          fail: async () => {
+            const reason = await askReason(known.driver.failure_reasons ?? REASONS);
+            if (reason) giveOrder(order, texts.failed, "failed", reason);
+          },
+        },
+        waiting.includes(order.order_id),
+      ),
+    ];
+  });
+  renderCountdowns();
+}
+
+function renderDuty(duty) {
+  fill($("#duty"), [duty], () =>
+    Object.keys(DUTIES).map((one) =>
+      element(
+        "button",
+        { type: "button", role: "radio", "aria-checked": String(one === duty), "data-duty": one, onclick: () => giveDuty(one) },
+        texts[one],
+      ),
+    ),
+  );
+}
+
+function renderSafety() {
+  const { device } = reporter;
+  const safety = $("#safety");
+  const pending = device?.pending ?? 0;
+  safety.className = pending > 0 ? "waiting" : reporter.isWanted && device ? "" : "idle";
+  safety.dataset.pending = device ? pending : "";
+  safety.textContent =
+    pending > 0 ? texts.waiting(pending) : reporter.isWanted && device ? texts.allSafe : texts.notReporting;
+}
+
+function renderNotices(duty) {
+  const { device } = reporter;
+  const notices = [
+    reporter.isOtherTab && !device && texts.otherTab,
+    !isSecureContext && texts.unsafePage,
+    device?.isFull && texts.storageFull,
+    duty !== "off_duty" && reporter.problem && texts[reporter.problem],
+    (isOffline || device?.hasFailed) && texts.offline,
+    device?.givenUp > 0 && texts.lost(device.givenUp),
+    device?.rejected > 0 && texts.refusedFixes(device.rejected),
+    refusal,
+    ...commands.waiting.filter(() => isOffline).map(({ name }) => texts.queued(name)),
+  ].filter(Boolean);
+  fill($("#notices"), notices, () => notices.map((text) => element("li", {}, text)));
+}
+
+function renderCountdowns() {
+  for (const left of document.querySelectorAll("[data-expires]")) {
+    const seconds = Math.round((Date.parse(left.dataset.expires) - Date.now() - serverAheadMs) / 1000);
+    left.textContent = texts.secondsLeft(Math.max(0, seconds));
+    if (seconds < 0) left.closest(".offer").remove();
+  }
+}
+
+// --- start -----------------------------------------------------------------------------------------
+
+async function start() {
+  translatePage();
+  navigator.serviceWorker?.register("/drive/service-worker.js", { scope: "/drive" }).catch(() => {});
+  const hint = $("#background");
+  hint.open = localStorage.getItem(HINT_KEY) === null;
+  hint.addEventListener("toggle", () => hint.open || localStorage.setItem(HINT_KEY, "read"));
+  navigator.storage?.persist?.().catch(() => {}); // so that the journal is not evicted
+  if (takeToken()) return;
+  if (known) return begin(known.driverId, known.name);
+  const answer = await request("/session").catch(() => null);
+  if (answer?.status === 200) begin(answer.body.driver_id, answer.body.name);
+  else showSignIn(answer === null ? texts.noServer : "");
+}
+
+$("#sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const token = new FormData(event.target).get("token").trim();
+  event.target.reset();
+  signIn(token);
+});
+$("#sign-out").addEventListener("click", signOut);
+addEventListener("hashchange", takeToken);
+addEventListener("online", () => {
+  reporter?.retryNow();
+  refresh();
+});
+addEventListener("offline", () => {
+  isOffline = true;
+  render();
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible") refresh();
+});
+addEventListener("beforeinstallprompt", (event) => {
+  event.preventDefault();
+  $("#install").hidden = false;
+  $("#install").onclick = () => event.prompt();
+});
+addEventListener("appinstalled", () => {
+  $("#install").hidden = true;
+});
+setInterval(renderCountdowns, 1000);
+start();

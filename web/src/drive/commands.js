@@ -1,0 +1,61 @@
+// Commands that the driver gave: kept until the platform has answered, across reloads. Each has an
+// idempotency key, so that sending it again is harmless.
+import { request } from "./api.js";
+import { randomName } from "./device.js";
+
+const KEY = "doorstep-drive-commands";
+
+export class Commands {
+  #waiting = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+  #sending = null;
+  #onAnswer;
+
+  /** `onAnswer(command, answer)` gets what is settled, accepted or refused. */
+  constructor(onAnswer) {
+    this.#onAnswer = onAnswer;
+  }
+
+  get waiting() {
+    return this.#waiting;
+  }
+
+  /** Give a command: { driverId, name, path, body }. A new duty replaces one that waits. */
+  add(command) {
+    const isDuty = (one) => one.kind === "duty" && one !== this.#waiting[0];
+    const kept = command.kind === "duty" ? this.#waiting.filter((one) => !isDuty(one)) : this.#waiting;
+    this.#store([...kept, { ...command, key: randomName() }]);
+    return this.send();
+  }
+
+  /** Send what waits, in order, until there is no answer. */
+  send() {
+    this.#sending ??= this.#sendAll().finally(() => {
+      this.#sending = null;
+    });
+    return this.#sending;
+  }
+
+  clear() {
+    this.#store([]);
+  }
+
+  async #sendAll() {
+    while (this.#waiting.length > 0) {
+      const [command] = this.#waiting;
+      const answer = await request(command.path, {
+        method: "POST",
+        body: command.body,
+        headers: { "Idempotency-Key": command.key },
+      }).catch(() => null);
+      const status = answer?.status ?? 0;
+      if (status === 0 || status >= 500 || [401, 403, 408, 429].includes(status)) return;
+      this.#store(this.#waiting.filter(({ key }) => key !== command.key));
+      await this.#onAnswer(command, answer);
+    }
+  }
+
+  #store(waiting) {
+    this.#waiting = waiting;
+    localStorage.setItem(KEY, JSON.stringify(waiting));
+  }
+}

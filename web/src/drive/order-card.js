@@ -1,0 +1,100 @@
+// The order of the driver: where to go, whom to give it to, and one big button for what comes next.
+import { element } from "./elements.js";
+import { mapsLink } from "./maps-link.js";
+import { language, texts } from "./texts.js";
+
+const BEFORE_PICK_UP = ["assigned", "at_restaurant"];
+const HEADINGS = { picked_up: texts.picked };
+
+export function nextStep(order) {
+  return BEFORE_PICK_UP.includes(order.state)
+    ? { name: texts.picked_up, path: "picked-up" }
+    : { name: texts.delivered, path: "delivered" };
+}
+
+/** `actions` has next, decline and fail. `isWaiting`: a command of this order is under way. */
+export function orderCard(order, actions, isWaiting) {
+  const isBefore = BEFORE_PICK_UP.includes(order.state);
+  const customer = { ...order.customer, ...order.destination };
+  return element(
+    "div",
+    { class: "card" },
+    element("h2", {}, HEADINGS[order.state] ?? texts[order.state] ?? order.state),
+    stop(texts.pickUpAt, order.restaurant, {
+      isLater: !isBefore,
+      lines: isBefore ? [order.ready_at && texts.readyAt(clock(order.ready_at)), order.items] : [],
+    }),
+    stop(texts.deliverTo, { ...customer, name: order.customer?.name ?? texts.customer }, {
+      isLater: isBefore,
+      contact: order.customer?.contact_rule,
+      note: order.customer?.note,
+      lines: [order.promised_to && texts.promisedBy(clock(order.promised_to))],
+    }),
+    element("button", { class: "main", disabled: isWaiting, onclick: actions.next }, nextStep(order).name),
+    isBefore
+      ? element("button", { class: "danger", disabled: isWaiting, onclick: actions.decline }, texts.decline)
+      : element("button", { class: "danger", disabled: isWaiting, onclick: actions.fail }, texts.failed),
+  );
+}
+
+/** An offer, with the seconds that are left for it. */
+export function offerCard(offer, actions, isWaiting) {
+  return element(
+    "div",
+    { class: "card offer" },
+    element(
+      "div",
+      { class: "stop" },
+      element("h2", {}, texts.offer),
+      element("span", { class: "left", "data-expires": offer.expires_at }),
+      element("p", { class: "label" }, texts.pickUpAt),
+      element("h3", {}, offer.restaurant?.name ?? ""),
+      element("p", {}, distance(offer.pickup_distance_m)),
+    ),
+    element(
+      "div",
+      { class: "pair" },
+      element("button", { disabled: isWaiting, onclick: actions.decline }, texts.decline),
+      element("button", { class: "main", disabled: isWaiting, onclick: actions.accept }, texts.accept),
+    ),
+  );
+}
+
+function stop(label, place, { isLater = false, contact, note, lines = [] }) {
+  const canCall = place.phone && contact !== "text";
+  const canWrite = place.phone && ["text", "any"].includes(contact);
+  return element(
+    "div",
+    { class: isLater ? "stop later" : "stop" },
+    element("p", { class: "label" }, label),
+    element("h3", {}, place.name ?? ""),
+    element("p", {}, place.address ?? ""),
+    element(
+      "a",
+      { class: "go", href: mapsLink(place), target: "_blank", rel: "noreferrer", "aria-label": `${texts.go}: ${place.name}` },
+      texts.go,
+    ),
+    ...lines.filter(Boolean).map((line) => element("p", { class: "small" }, line)),
+    canCall || canWrite
+      ? element(
+          "p",
+          { class: "contact" },
+          canCall ? element("a", { href: `tel:${place.phone}` }, `${texts.call} ${place.phone}`) : null,
+          canCall && canWrite ? " · " : null,
+          canWrite ? element("a", { href: `sms:${place.phone}` }, texts.write) : null,
+        )
+      : null,
+    note ? element("p", { class: "note" }, note) : null,
+  );
+}
+
+function clock(instant) {
+  return new Date(instant).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
+}
+
+function distance(metres) {
+  if (!Number.isFinite(metres)) return "";
+  const format = (value, unit) =>
+    value.toLocaleString(language, { style: "unit", unit, maximumFractionDigits: unit === "meter" ? 0 : 1 });
+  return texts.distance(metres < 950 ? format(Math.round(metres / 10) * 10, "meter") : format(metres / 1000, "kilometer"));
+}
