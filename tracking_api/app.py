@@ -12,6 +12,16 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
+from doorstep.administration.fields import (
+    AreaChange,
+    DriverChange,
+    NewArea,
+    NewDriver,
+    NewPolicy,
+    NewRestaurant,
+    PolicyChange,
+    RestaurantChange,
+)
 from doorstep.http.direct_routes import DirectRoute, DirectRoutes
 from doorstep.http.docs import docs_routes
 from doorstep.http.failure_body import Failure
@@ -25,6 +35,16 @@ from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
 from tracking_api import cities, pages
+from tracking_api.administration import (
+    area_routes,
+    policy_routes,
+    restaurant_routes,
+)
+from tracking_api.administration import (
+    driver_routes as driver_administration,
+)
+from tracking_api.administration.csv_routes import import_path
+from tracking_api.administration.queries import AREA, DRIVER, POLICY, RESTAURANT
 from tracking_api.batching import BatchLoader
 from tracking_api.city_folders import CityFolders
 from tracking_api.context import AppContext
@@ -42,10 +62,9 @@ from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.observe import routes as observe_routes
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.orders import cancel_routes, offer_routes, policy_routes
+from tracking_api.orders import cancel_routes, offer_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
-from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice
 from tracking_api.people import device_routes, session_routes
 from tracking_api.people import routes as people_routes
@@ -75,7 +94,14 @@ STAFF_BODIES: list[type[BaseModel]] = [
     NewOrder,
     DriverChoice,
     Failure,
+    NewDriver,
+    DriverChange,
+    NewRestaurant,
+    RestaurantChange,
+    NewArea,
+    AreaChange,
     NewPolicy,
+    PolicyChange,
     SamplingSettings,
     SimulationCount,
     NewStaff,
@@ -93,6 +119,10 @@ STAFF_BURST_HISTORIES = 150
 # From one address: wrong tokens at sign-in.
 BAD_SIGN_INS_PER_S = 0.2
 BURST_BAD_SIGN_INS = 20
+
+ADMINISTRATION = (driver_administration, restaurant_routes, area_routes, policy_routes)
+# These limit their bodies themselves.
+IMPORTS = [import_path(one) for one in (DRIVER, RESTAURANT, AREA, POLICY)]
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
 # first. Each with the side that it serves: `all` answers customers by their link, and staff.
@@ -112,7 +142,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (series_routes.router, "staff"),
     (simulation_routes.router, "staff"),
     (driver_routes.router, "staff"),
-    (policy_routes.router, "staff"),
+    *((one.tables, "staff") for one in ADMINISTRATION),
+    *((one.router, "staff") for one in ADMINISTRATION),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
     (session_routes.router, "staff"),
@@ -278,7 +309,7 @@ def _bare_app(serves: Serves) -> FastAPI:
     install_problem_handlers(app)
     app.add_middleware(DirectRoutes, routes=_direct_routes(serves))  # innermost
     install_openapi(app, BODIES if serves == "customers" else BODIES + STAFF_BODIES)
-    app.add_middleware(RequestLimits)
+    app.add_middleware(RequestLimits, unlimited_paths=IMPORTS)
     app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)  # the outermost

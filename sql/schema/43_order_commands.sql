@@ -41,7 +41,8 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    pinned_policy_id CONSTANT int := coalesce(with_policy_id, 1);
+    pinned_policy_id CONSTANT int :=
+        coalesce(with_policy_id, (SELECT s.policy_id FROM policy_status s WHERE s.is_default));
     created_order orders;
     is_new bool;
 BEGIN
@@ -59,6 +60,16 @@ BEGIN
     RETURNING * INTO created_order;
     is_new := FOUND;
     IF is_new THEN
+        IF EXISTS (SELECT FROM restaurant r
+            WHERE r.restaurant_id = at_restaurant_id AND r.retired_at IS NOT NULL)
+        THEN
+            RAISE EXCEPTION 'the restaurant % is retired', at_restaurant_id
+                USING ERRCODE = 'DS040';
+        ELSIF EXISTS (SELECT FROM policy_status s
+            WHERE s.policy_id = pinned_policy_id AND s.retired_at IS NOT NULL)
+        THEN
+            RAISE EXCEPTION 'the policy % is retired', pinned_policy_id USING ERRCODE = 'DS040';
+        END IF;
         INSERT INTO access_token (token_sha256, role, order_id)
         VALUES (token_sha256, 'customer', created_order.order_id);
         PERFORM record_audit_v1(by_name, 'order.create', created_order.order_id::text, NULL);
@@ -67,8 +78,8 @@ BEGIN
             WHERE created_by = coalesce(by_name, '') AND idempotency_key = with_idempotency_key;
         IF (created_order.restaurant_id, created_order.lon_deg, created_order.lat_deg,
             created_order.policy_id, created_order.customer_name)
-            IS DISTINCT FROM (at_restaurant_id, to_lon_deg, to_lat_deg, pinned_policy_id,
-            for_customer_name)
+            IS DISTINCT FROM (at_restaurant_id, to_lon_deg, to_lat_deg,
+            coalesce(with_policy_id, created_order.policy_id), for_customer_name)
         THEN
             RAISE EXCEPTION 'this key made another order' USING ERRCODE = 'DS008';
         END IF;

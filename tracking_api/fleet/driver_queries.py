@@ -1,4 +1,4 @@
-"""Drivers and restaurants in the database."""
+"""Drivers in the database."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ class DriverDetails(NamedTuple):
     battery: float | None
     position: Position | None
     presence: Presence
+    vehicle: str | None = None
+    phone: str | None = None
+    retired_at: datetime | None = None
 
 
 class NearDriver(NamedTuple):
@@ -55,16 +58,6 @@ class DeviceSampling(NamedTuple):
     set_at: datetime | None
     is_delivered: bool
     demand: Demand | None = None
-
-
-class Restaurant(NamedTuple):
-    """A restaurant and its place."""
-
-    restaurant_id: int
-    name: str
-    lon_deg: float
-    lat_deg: float
-    city: str | None = None
 
 
 class ServiceArea(NamedTuple):
@@ -93,8 +86,6 @@ class DriverStore(Protocol):
 
     async def read_sampling(self, driver_id: str) -> DeviceSampling: ...
 
-    async def read_restaurants(self) -> list[Restaurant]: ...
-
     async def read_service_areas(self) -> list[ServiceArea]: ...
 
 
@@ -110,11 +101,11 @@ class DriverQueries:
         if row is None:
             raise UnknownDriver
         now, found_id, name, duty, state, order_id, battery = row[:7]
-        position = Position(*row[7:]) if row[7] else None
+        position = Position(*row[7:14]) if row[7] else None
         silent_s = (now - position.received_at).total_seconds() if position else None
         presence = presence_of(silent_s, position.speed_mps if position else None)
         return DriverDetails(
-            now, found_id, name, duty, state, order_id, battery, position, presence
+            now, found_id, name, duty, state, order_id, battery, position, presence, *row[14:]
         )
 
     async def read_nearest(
@@ -142,11 +133,6 @@ class DriverQueries:
         report, is_delivered, set_at, demand = row
         policy = _decode_sampling(report) if report else SamplingPolicy()
         return DeviceSampling(policy, set_at, bool(is_delivered), demand)
-
-    async def read_restaurants(self) -> list[Restaurant]:
-        """Read every restaurant, by id."""
-        rows = await fetch_all(self.pool, query("read_restaurants", SQL_FILE))
-        return [Restaurant(*row) for row in rows]
 
     async def read_service_areas(self) -> list[ServiceArea]:
         """Read every service area, by name."""
