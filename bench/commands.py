@@ -116,8 +116,10 @@ class Doorstep:
             "idempotency_key": f"key-{number}",
             "customer_name": "A customer",
             "who": STAFF,
+            "pickup": None,
+            "details": None,
         }
-        [row] = self._call(self.staff, "create_order", parameters)
+        [row] = self._call(self.staff, "create_order_with_details", parameters)
         order_id: UUID = row[0]
         return order_id
 

@@ -19,6 +19,9 @@ DoorstepError
 ├── IdForgotten              an id of a person whose data were erased (409)
 ├── DriverUnavailable        the driver is off duty or has an order (409)
 ├── NoDriverAvailable        no driver is on duty, free and near (409)
+├── OfferClosed              an offer that has ended (409)
+├── OfferOpen                the order is offered to a driver already (409)
+├── ExternalIdTaken          an external_id of another order (409)
 ├── Unauthenticated          no token, or an unknown one (401)
 ├── Forbidden                a valid token without this permission (403)
 ├── NotFound                 (404)
@@ -236,6 +239,27 @@ class NoDriverAvailable(DoorstepError):
 
     status = 409
     problem = "no-driver-available"
+
+
+class OfferClosed(DoorstepError):
+    """The offer has ended."""
+
+    status = 409
+    problem = "offer-closed"
+
+
+class OfferOpen(DoorstepError):
+    """The order is offered to a driver already."""
+
+    status = 409
+    problem = "offer-open"
+
+
+class ExternalIdTaken(DoorstepError):
+    """Another order has this external_id."""
+
+    status = 409
+    problem = "external-id-taken"
 
 
 class Unauthenticated(DoorstepError):

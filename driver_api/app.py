@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from doorstep.http.docs import docs_routes
+from doorstep.http.failure_body import Failure
 from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
@@ -116,7 +117,7 @@ def _bare_app() -> FastAPI:
     app.include_router(docs_routes(app))
     app.mount("/assets", drive_routes.ASSETS)
     install_problem_handlers(app)
-    install_openapi(app, [FixBody, FixesBody, DriverTokenBody, InvitationBody])
+    install_openapi(app, [FixBody, FixesBody, Failure, DriverTokenBody, InvitationBody])
     app.add_middleware(RequestLimits, unlimited_paths=PHONE_PATHS)
     app.add_middleware(TokenGuessing, delayed_paths=PHONE_PATHS)
     app.add_middleware(SecurityHeaders)

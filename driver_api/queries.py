@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, LiteralString, NamedTuple, Protocol
 from uuid import UUID
 
 from psycopg import AsyncConnection
@@ -21,10 +21,11 @@ from doorstep.store.fix_writer import record_fixes_async
 from doorstep.store.invitations import Joined
 from doorstep.store.phones import HeardOf
 from doorstep.store.pool import Pool, open_pool
-from doorstep.store.records import DeadLetter, Driver, IncomingRow, Outcome, Token
+from doorstep.store.records import DeadLetter, Driver, IncomingRow, Offer, Outcome, Token
 from sql import query
 
-SQL_FILE = "queries/driver_api.sql"
+SQL_FILE: LiteralString = "queries/driver_api.sql"
+OFFERS_FILE: LiteralString = "queries/offers.sql"
 LOCK_PATIENCE_S = 1.0  # a batch holds its drivers' rows for about 0.1 s, rarely for longer
 LOCK_RETRY_S = 0.03
 QUOTA_PER_S = 5.0  # limits.quota_per_s: for Retry-After
@@ -57,16 +58,15 @@ async def _nothing_more(_conn: AsyncConnection[Any], _outcomes: list[Outcome]) -
     pass
 
 
-class CurrentOrder(NamedTuple):
-    """The order of a driver's open assignment; places are longitude, latitude."""
+class OwnDriver(NamedTuple):
+    """A driver, the order of the open assignment, and the open offers.
 
-    order_id: UUID
-    state: str
-    assignment_no: int
-    assigned_at: datetime
-    restaurant_name: str
-    restaurant: tuple[float, float]
-    destination: tuple[float, float]
+    `order` has the members of CurrentOrderAnswer, an offer those of OfferAnswer; instants as text.
+    """
+
+    driver: Driver
+    order: Mapping[str, Any] | None
+    offers: Sequence[Mapping[str, Any]]
 
 
 class DriverSession(NamedTuple):
@@ -113,7 +113,24 @@ class Store(Protocol):
         self, token_sha256: bytes, order_id: UUID, command: str, idempotency_key: str | None
     ) -> CommandedOrder: ...
 
-    async def read_driver(self, token_sha256: bytes) -> tuple[Driver, CurrentOrder | None]: ...
+    async def fail_order(
+        self,
+        token_sha256: bytes,
+        order_id: UUID,
+        reason: str,
+        note: str | None,
+        idempotency_key: str | None,
+    ) -> CommandedOrder: ...
+
+    async def accept_offer(
+        self, token_sha256: bytes, order_id: UUID, idempotency_key: str | None
+    ) -> CommandedOrder: ...
+
+    async def decline_offer(
+        self, token_sha256: bytes, order_id: UUID, idempotency_key: str | None
+    ) -> Offer: ...
+
+    async def read_driver(self, token_sha256: bytes) -> OwnDriver: ...
 
     async def open_session(
         self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
@@ -224,17 +241,42 @@ class DriverQueries:
         }
         return CommandedOrder(*await self._row("command_own_order", token_sha256, parameters))
 
-    async def read_driver(self, token_sha256: bytes) -> tuple[Driver, CurrentOrder | None]:
-        """Read a driver and their open order."""
+    async def fail_order(
+        self,
+        token_sha256: bytes,
+        order_id: UUID,
+        reason: str,
+        note: str | None,
+        idempotency_key: str | None,
+    ) -> CommandedOrder:
+        """Fail an order for a reason, as the driver."""
+        parameters = {
+            "order_id": order_id,
+            "reason": reason,
+            "note": note,
+            "idempotency_key": idempotency_key,
+        }
+        return CommandedOrder(*await self._row("fail_own_order", token_sha256, parameters))
+
+    async def accept_offer(
+        self, token_sha256: bytes, order_id: UUID, idempotency_key: str | None
+    ) -> CommandedOrder:
+        """Accept an open offer, which assigns the order. Raises OfferClosed, DriverUnavailable."""
+        parameters = {"order_id": order_id, "idempotency_key": idempotency_key}
+        row = await self._row("accept_own_offer", token_sha256, parameters, OFFERS_FILE)
+        return CommandedOrder(*row)
+
+    async def decline_offer(
+        self, token_sha256: bytes, order_id: UUID, idempotency_key: str | None
+    ) -> Offer:
+        """Decline an open offer. Raises OfferClosed."""
+        parameters = {"order_id": order_id, "idempotency_key": idempotency_key}
+        return Offer(*await self._row("decline_own_offer", token_sha256, parameters, OFFERS_FILE))
+
+    async def read_driver(self, token_sha256: bytes) -> OwnDriver:
+        """Read a driver, their open order and their open offers."""
         row = await self._row("read_own_driver", token_sha256, {})
-        driver = Driver(*row[:4])
-        if driver.order_id is None:
-            return driver, None
-        order_id, state, assignment_no, assigned_at, restaurant_name = row[3:8]
-        restaurant, destination = (row[8], row[9]), (row[10], row[11])
-        return driver, CurrentOrder(
-            order_id, state, assignment_no, assigned_at, restaurant_name, restaurant, destination
-        )
+        return OwnDriver(Driver(*row[:4]), *row[4:])
 
     async def open_session(
         self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
@@ -269,9 +311,13 @@ class DriverQueries:
         await fetch_one(self.pool, query("close_driver_session", SQL_FILE), parameters)
 
     async def _row(
-        self, name: str, token_sha256: bytes, parameters: Mapping[str, object]
+        self,
+        name: LiteralString,
+        token_sha256: bytes,
+        parameters: Mapping[str, object],
+        sql_file: LiteralString = SQL_FILE,
     ) -> Sequence[Any]:
-        statement = query(name, SQL_FILE)
+        statement = query(name, sql_file)
         row = await fetch_one(self.pool, statement, {"token_sha256": token_sha256, **parameters})
         if row is None:
             raise Unauthenticated

@@ -12,22 +12,23 @@ from fastapi import APIRouter, Request
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import decode_fix, decode_fixes
+from doorstep.http.failure_body import FAILURE_REQUEST, FailureBody
 from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
 from doorstep.http.request_body import read_body
 from doorstep.store.records import IncomingRow, Outcome, Token, row_of, rows_of
 from doorstep.telemetry import count_ignored
 from driver_api.context import AppContext, Context, DriverToken, Writer
-from driver_api.queries import CurrentOrder
 from driver_api.recording import answer_many, answer_one, newest_committed
 from driver_api.schemas import (
     FIX_EXAMPLE,
     CurrentOrderAnswer,
+    DeclinedOffer,
     DriverAnswer,
     DutyAnswer,
     FixBody,
     FixesBody,
+    OfferedOrder,
     OrderAnswer,
-    Place,
     RecordedFix,
     RecordedFixes,
 )
@@ -94,15 +95,18 @@ async def post_locations(
     return answer
 
 
-@router.get("", summary="Own duty, state and current order", responses=problems(401, 403, 404))
+@router.get(
+    "", summary="Own duty, state, current order and offers", responses=problems(401, 403, 404)
+)
 async def get_driver(token: DriverToken, context: Context) -> DriverAnswer:
-    """The driver's state, and the order's restaurant and destination."""
-    driver, order = await context.store.read_driver(token)
+    """The driver's state; the order with its restaurant, destination and customer; open offers."""
+    driver, order, offers = await context.store.read_driver(token)
     return DriverAnswer(
         driver_id=driver.driver_id,
         duty=driver.duty,
         state=driver.state,
-        order=_current_order(order) if order else None,
+        order=CurrentOrderAnswer.model_validate(order) if order else None,
+        offers=[OfferedOrder.model_validate(one) for one in offers],
     )
 
 
@@ -145,7 +149,59 @@ _add_duty_route("/off-duty", "off_duty", "End work")
 _add_order_route("decline", "decline", "Give the order back before picking it up")
 _add_order_route("picked-up", "pick_up", "The order is on board")
 _add_order_route("delivered", "deliver", "The customer has the order")
-_add_order_route("failed", "fail", "The order can't be delivered")
+
+
+@router.post(
+    "/orders/{order_id}/failed",
+    summary="The order can't be delivered",
+    operation_id="fail",
+    responses=problems(401, 403, 404, 409, 413, 415),
+    openapi_extra=FAILURE_REQUEST,
+)
+async def fail_order(
+    order_id: UUID,
+    token: DriverToken,
+    context: Context,
+    failure: FailureBody,
+    idempotency_key: IdempotencyKey = None,
+) -> OrderAnswer:
+    """A body gives the reason, one of the driver's `failure_reasons`."""
+    store = context.store
+    if failure is None:
+        order = await store.command_order(token, order_id, "fail", idempotency_key)
+    else:
+        order = await store.fail_order(
+            token, order_id, failure.reason, failure.note, idempotency_key
+        )
+    return OrderAnswer(**order._asdict())
+
+
+@router.post(
+    "/offers/{order_id}/accept",
+    summary="Accept an offer, which assigns the order",
+    operation_id="accept",
+    responses=problems(401, 403, 404, 409),
+)
+async def accept_offer(
+    order_id: UUID, token: DriverToken, context: Context, idempotency_key: IdempotencyKey = None
+) -> OrderAnswer:
+    """For an available driver, until the offer's `expires_at`; then 409 `offer-closed`."""
+    order = await context.store.accept_offer(token, order_id, idempotency_key)
+    return OrderAnswer(**order._asdict())
+
+
+@router.post(
+    "/offers/{order_id}/decline",
+    summary="Decline an offer",
+    operation_id="decline_offer",
+    responses=problems(401, 403, 404, 409),
+)
+async def decline_offer(
+    order_id: UUID, token: DriverToken, context: Context, idempotency_key: IdempotencyKey = None
+) -> DeclinedOffer:
+    """The order may then be offered to the next driver."""
+    offer = await context.store.decline_offer(token, order_id, idempotency_key)
+    return DeclinedOffer.model_validate(offer, from_attributes=True)
 
 
 async def _record(
@@ -164,15 +220,3 @@ def _decode(decode: Callable[[bytes], T], body: bytes) -> T:
     except MalformedFix as exc:
         _FIXES.labels("rejected", exc.reason).inc()
         raise
-
-
-def _current_order(order: CurrentOrder) -> CurrentOrderAnswer:
-    restaurant, destination = order.restaurant, order.destination
-    return CurrentOrderAnswer(
-        order_id=order.order_id,
-        state=order.state,
-        assignment_no=order.assignment_no,
-        assigned_at=order.assigned_at,
-        restaurant=Place(lon_deg=restaurant[0], lat_deg=restaurant[1], name=order.restaurant_name),
-        destination=Place(lon_deg=destination[0], lat_deg=destination[1]),
-    )

@@ -12,6 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from doorstep.fix import ID_PATTERN, MAX_FIXES, MAX_SEQ
 from doorstep.fix.instants import MAX_EPOCH_MS, MIN_EPOCH_MS
 from doorstep.fix.strict import OPTIONAL
+from doorstep.http.failure_body import FailureReason
 from doorstep.http.instants import Instant
 
 FIX_EXAMPLE: dict[str, Any] = {
@@ -132,6 +133,26 @@ class Place(BaseModel):
     name: str | None = None
 
 
+class PickupPlace(Place):
+    """Where to pick an order up."""
+
+    address: str | None = None
+    phone: str | None = None
+
+
+class Customer(BaseModel):
+    """What the courier sees of the customer, while the order is assigned.
+
+    `phone` is null unless the order's `contact_rule` (none, call, text, any) allows a contact.
+    """
+
+    name: str | None = None
+    phone: str | None = None
+    contact_rule: Literal["none", "call", "text", "any"] = "none"
+    address: str | None = None
+    note: str | None = None
+
+
 class CurrentOrderAnswer(BaseModel):
     """The driver's open order."""
 
@@ -139,14 +160,42 @@ class CurrentOrderAnswer(BaseModel):
     state: str
     assignment_no: int
     assigned_at: Instant
-    restaurant: Place
+    restaurant: PickupPlace
     destination: Place
+    customer: Customer = Customer()
+    items: str | None = None
+    ready_at: Instant | None = None
+    promised_from: Instant | None = None
+    promised_to: Instant | None = None
+
+
+class OfferedOrder(BaseModel):
+    """An order that the driver may accept until `expires_at`.
+
+    `pickup_distance_m` is from the newest position, in a straight line; null without one.
+    """
+
+    order_id: UUID
+    restaurant: Place
+    pickup_distance_m: float | None
+    offered_at: Instant
+    expires_at: Instant
 
 
 class DriverAnswer(DutyAnswer):
-    """A driver's duty, state and open order."""
+    """A driver's duty, state, open order and open offers."""
 
     order: CurrentOrderAnswer | None
+    offers: list[OfferedOrder] = []
+    failure_reasons: list[FailureReason] = list(FailureReason)
+
+
+class DeclinedOffer(BaseModel):
+    """An offer after the driver has declined it."""
+
+    order_id: UUID
+    outcome: Literal["declined"]
+    ended_at: Instant
 
 
 class OrderAnswer(BaseModel):

@@ -24,6 +24,7 @@ from doorstep.administration.fields import (
 )
 from doorstep.http.direct_routes import DirectRoute, DirectRoutes
 from doorstep.http.docs import docs_routes
+from doorstep.http.failure_body import Failure
 from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
@@ -61,9 +62,10 @@ from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.observe import routes as observe_routes
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.orders import cancel_routes
+from tracking_api.orders import cancel_routes, offer_routes
 from tracking_api.orders import routes as order_routes
-from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
+from tracking_api.orders.detail_schemas import NewOrder
+from tracking_api.orders.schemas import Cancellation, DriverChoice
 from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
@@ -91,6 +93,7 @@ BODIES: list[type[BaseModel]] = [Cancellation, LinkToken]
 STAFF_BODIES: list[type[BaseModel]] = [
     NewOrder,
     DriverChoice,
+    Failure,
     NewDriver,
     DriverChange,
     NewRestaurant,
@@ -130,6 +133,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (track_routes.session_router, "customers"),
     (order_history_routes.router, "all"),
     (cancel_routes.router, "all"),
+    (offer_routes.router, "staff"),  # before the orders by id
     (order_routes.router, "staff"),
     (fleet_stream_routes.router, "staff"),
     (dispatch_routes.router, "staff"),

@@ -19,6 +19,7 @@ from tracking_api.fleet.dispatch_queries import DispatchQueries, DispatchStore
 from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
 from tracking_api.history.queries import HistoryQueries, HistoryStore
+from tracking_api.orders.offer_queries import OfferQueries, OfferStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
 from tracking_api.people.queries import PeopleQueries, PeopleStore
 from tracking_api.series.queries import SeriesQueries, SeriesStore
@@ -31,6 +32,7 @@ from tracking_api.track.queries import TrackQueries, TrackReader
 STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "tokens": TokenQueries,
     "orders": OrderQueries,
+    "offers": OfferQueries,
     "track": TrackQueries,
     "drivers": DriverQueries,
     "fleet": FleetQueries,
@@ -64,6 +66,7 @@ class Stores:
 
     tokens: TokenStore
     orders: OrderStore
+    offers: OfferStore
     track: TrackReader
     drivers: DriverStore
     fleet: FleetStore

@@ -137,6 +137,8 @@ class PolicyChange(_Fields):
     worst_accuracy_m: Metres | None = None
     report_every_s: Seconds | None = None
     pace: Pace | None = None
+    offer_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = None
+    auto_offer: bool | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the values that are not null: a policy has all of them."""

@@ -40,4 +40,4 @@ def _check_range(instant: datetime) -> datetime:
 
 
 QueryInstant = Annotated[AwareDatetime, AfterValidator(_check_range)]
-"""An instant with a zone, as a query's parameter."""
+"""An instant with a zone, as a query's parameter or a member of a body."""

@@ -6,7 +6,7 @@ A command that its actor repeats with its idempotency key returns the order's cu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,6 +29,7 @@ __all__ = [
     "command_order_as_staff",
     "create_order",
     "create_policy",
+    "fail_order_as_staff",
     "find_token",
     "find_tokens",
     "read_eta_model",
@@ -43,7 +44,7 @@ __all__ = [
 async def create_order(
     conn: AsyncConnection[Any],
     *,
-    restaurant_id: int,
+    restaurant_id: int | None,
     lon_deg: float,
     lat_deg: float,
     token_sha256: bytes,
@@ -51,15 +52,22 @@ async def create_order(
     idempotency_key: str | None = None,
     customer_name: str | None = None,
     who: str | None = None,
+    pickup: Mapping[str, object] | None = None,
+    details: Mapping[str, object] | None = None,
 ) -> Order:
     """Create an order and its customer's token, given as its SHA-256.
 
+    `pickup` is a place of this order alone (name, address, lon_deg, lat_deg, phone), instead of a
+    restaurant. `details` has the members of the type `order_details`, instants as text.
+
     `created` is False for an order that `who` created before with this idempotency key; the given
     token is then not registered. With `who`, the audit has an entry of that name. Raises
-    UnknownRestaurant, UnknownPolicy, IdempotencyConflict.
+    UnknownRestaurant, UnknownPolicy, IdempotencyConflict, ExternalIdTaken.
     """
-    parameters = {
+    parameters: dict[str, object] = {
         "restaurant_id": restaurant_id,
+        "pickup": Jsonb(pickup) if pickup else None,
+        "details": Jsonb(details) if details else None,
         "lon_deg": lon_deg,
         "lat_deg": lat_deg,
         "token_sha256": token_sha256,
@@ -68,7 +76,7 @@ async def create_order(
         "customer_name": customer_name,
         "who": who,
     }
-    return await _one_order(conn, "create_order", parameters)
+    return await _one_order(conn, "create_order_with_details", parameters)
 
 
 async def command_order_as_staff(
@@ -95,6 +103,26 @@ async def command_order_as_staff(
         "idempotency_key": idempotency_key,
     }
     return await _one_order(conn, "command_order_as_staff", parameters)
+
+
+async def fail_order_as_staff(
+    conn: AsyncConnection[Any],
+    order_id: UUID,
+    *,
+    name: str,
+    reason: str,
+    note: str | None,
+    idempotency_key: str | None,
+) -> Order:
+    """Fail an order for a reason. Raises UnknownOrder, IllegalTransition, IdempotencyConflict."""
+    parameters = {
+        "order_id": order_id,
+        "name": name,
+        "reason": reason,
+        "note": note,
+        "idempotency_key": idempotency_key,
+    }
+    return await _one_order(conn, "fail_order_as_staff", parameters)
 
 
 async def _one_order(conn: AsyncConnection[Any], name: str, parameters: dict[str, object]) -> Order:

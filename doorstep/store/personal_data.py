@@ -30,7 +30,10 @@ HIDDEN_FROM_DRIVER = (
     *("token_sha256", "follow_sha256", "mqtt_hash", "geom", "hot_padding"),
     *("customer_lon_deg", "customer_lat_deg", "customer_name"),
 )
-HIDDEN_FROM_CUSTOMER = ("token_sha256", "geom", "driver_id", "actor_id", "who", "detail")
+HIDDEN_FROM_CUSTOMER = (
+    *("token_sha256", "geom", "driver_id", "actor_id", "who", "detail"),
+    *("created_by", "offered_by", "pin_sha256", "search"),
+)
 # Topics that can hold something of a person.
 DRIVER_TOPICS = (
     *("driver-pos", "phone-pos", "driver-status", "series"),
@@ -140,6 +143,7 @@ def export_order(conn: psycopg.Connection[Any], order_id: str) -> Iterator[tuple
         raise UnknownOrder(f"there is no order {order_id}")
     for table, columns in _tables(conn, ORDER_COLUMNS):
         yield from _matching(conn, table, columns, order_id, HIDDEN_FROM_CUSTOMER)
+    yield from _rows(conn, "restaurant", query("export_pickup", FILE), {"id": order_id})
 
 
 def _begin(conn: psycopg.Connection[Any]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from doorstep.fix import Decoded, Fix, Refused
@@ -178,6 +179,29 @@ class Order:
     assigned_at: datetime | None
     ended_at: datetime | None
     created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DetailedOrder:
+    """An order with the details that staff sees: the members of a JSON object, instants as text."""
+
+    order: Order
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An offer of an order to a driver; open while `ended_at` is None.
+
+    `outcome` is accepted, declined, expired or withdrawn.
+    """
+
+    order_id: UUID
+    driver_id: str
+    offered_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
 
 
 @dataclass(frozen=True, slots=True)

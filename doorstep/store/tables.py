@@ -19,7 +19,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.types import BigInteger
 
 metadata = MetaData(schema="doorstep")
@@ -49,6 +49,8 @@ DUTIES = ("off_duty", "on_duty", "on_break")
 SOURCES = ("gps", "staff", "driver", "customer")
 ORDER_VERBS = ("confirm", "assign", "decline", "reassign", "pick_up", "deliver", "cancel", "fail")
 ACTORS = ("staff", "driver", "customer")
+CONTACT_RULES = ("none", "call", "text", "any")
+FAILURE_REASONS = ("customer_absent", "wrong_address", "refused", "damaged", "accident", "other")
 
 order_state = Enum(*ORDER_STATES, name="order_state", schema="doorstep", create_type=False)
 driver_status = Enum(*DRIVER_STATES, name="driver_status", schema="doorstep", create_type=False)
@@ -79,6 +81,8 @@ policy = Table(
     Column("report_every_s", Double),
     Column("pace", Double),
     Column("created_at", Instant),
+    Column("offer_s", Double),
+    Column("auto_offer", Boolean),
 )
 
 limits = Table(
@@ -114,6 +118,9 @@ restaurant = Table(
     Column("lat_deg", Double),
     Column("geom", Point),
     Column("city", Text),
+    Column("address", Text),
+    Column("phone", Text),
+    Column("is_ad_hoc", Boolean),
 )
 
 driver = Table(
@@ -216,6 +223,21 @@ order_now = Table(
     Column("created_at", Instant),
     Column("assigned_at", Instant),
     Column("ended_at", Instant),
+)
+
+# a view: the same with the details that staff sees
+order_with_details = Table(
+    "order_with_details",
+    metadata,
+    *(Column(one.name, one.type) for one in order_now.columns),
+    Column("details", JSONB),
+)
+
+order_detail = Table(
+    "order_detail",
+    metadata,
+    Column("order_id", Uuid, primary_key=True),
+    Column("search", TSVECTOR),
 )
 
 assignment = Table(

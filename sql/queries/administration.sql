@@ -16,7 +16,7 @@ LIMIT %(limit)s
 SELECT restaurant_id, name, address, lon_deg, lat_deg, phone, opening_hours, preparation_s,
     city, retired_at
 FROM restaurant
-WHERE (%(retired)s OR retired_at IS NULL)
+WHERE NOT is_ad_hoc AND (%(retired)s OR retired_at IS NULL)
     AND CASE WHEN %(keys)s::int[] IS NULL
         THEN %(after)s::int IS NULL OR restaurant_id > %(after)s
         ELSE restaurant_id = ANY (%(keys)s) END
@@ -35,7 +35,8 @@ LIMIT %(limit)s
 -- list_policies --
 SELECT p.policy_id, p.name, p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m,
     p.dwell_max_mps, p.leave_radius_m, p.leave_min_s, p.leave_max_s, p.arriving_radius_m,
-    p.arriving_min_s, p.worst_accuracy_m, p.report_every_s, p.pace, p.created_at,
+    p.arriving_min_s, p.worst_accuracy_m, p.report_every_s, p.pace, p.offer_s, p.auto_offer,
+    p.created_at,
     coalesce(s.is_default, false) AS is_default, s.retired_at
 FROM policy p
 LEFT JOIN policy_status s ON s.policy_id = p.policy_id

@@ -2,10 +2,8 @@
 
 
 -- read_own_driver --
-SELECT driver_id, duty::text, driver_state::text, order_id, order_state::text, assignment_no,
-    assigned_at, restaurant_name, restaurant_lon_deg, restaurant_lat_deg, destination_lon_deg,
-    destination_lat_deg
-FROM driver_read_v1(%(token_sha256)s)
+SELECT driver_id, duty::text, driver_state::text, order_id, current_order, offers
+FROM driver_read_v2(%(token_sha256)s)
 
 -- change_duty --
 SELECT driver_id, duty::text, state::text, order_id
@@ -22,3 +20,8 @@ FROM open_driver_session_v1(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s
 
 -- close_driver_session --
 SELECT close_driver_session_v1(%(session_sha256)s)
+
+-- fail_own_order --
+SELECT order_id, state::text, assignment_no, order_seq, driver_id
+FROM driver_fail_order_v1(%(token_sha256)s, %(order_id)s, %(reason)s, %(note)s::text,
+    %(idempotency_key)s::text)

@@ -3,6 +3,6 @@
 
 -- read_order --
 SELECT order_id, state::text, assignment_no, driver_id, order_seq, restaurant_id, lon_deg, lat_deg,
-    customer_name, policy_id, created_at, assigned_at, ended_at
-FROM order_now
+    customer_name, policy_id, created_at, assigned_at, ended_at, details
+FROM order_with_details
 WHERE order_id = %(order_id)s

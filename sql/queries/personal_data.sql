@@ -67,3 +67,9 @@ ORDER BY h.fix_at
 SELECT (to_jsonb(p) || jsonb_build_object('name', s.name))::text
 FROM series s JOIN series_point p USING (series_no)
 WHERE s.source_id = %(id)s ORDER BY s.name, p.at
+
+-- export_pickup --
+-- The pickup place that was made for an order.
+SELECT (to_jsonb(r) - 'geom')::text
+FROM orders o JOIN restaurant r USING (restaurant_id)
+WHERE o.order_id = %(id)s AND r.is_ad_hoc

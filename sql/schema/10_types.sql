@@ -20,6 +20,20 @@ CREATE TYPE order_verb AS ENUM (
 
 CREATE TYPE actor AS ENUM ('staff', 'driver', 'customer');
 
+CREATE TYPE offer_outcome AS ENUM (
+    'accepted',   -- open -> accepted: the driver accepts, which assigns the order
+    'declined',   -- open -> declined: the driver declines
+    'expired',    -- open -> expired: policy.offer_s have passed
+    'withdrawn'   -- open -> withdrawn: the order is assigned or cancelled, or the driver is busy
+);
+
+-- How the courier may reach the customer: whether the phone number is shown, and for what.
+CREATE TYPE contact_rule AS ENUM ('none', 'call', 'text', 'any');
+
+CREATE TYPE failure_reason AS ENUM (
+    'customer_absent', 'wrong_address', 'refused', 'damaged', 'accident', 'other'
+);
+
 CREATE TYPE driver_duty AS ENUM ('off_duty', 'on_duty', 'on_break');
 
 CREATE TYPE driver_verb AS ENUM ('on_duty', 'on_break', 'off_duty');
@@ -56,3 +70,19 @@ CREATE TYPE fix_outcome AS (n int4, outcome text, reason text);
 CREATE TYPE settled_seq AS (driver_id text, boot text, seq int8, is_stored bool);
 
 CREATE TYPE driver_distance AS (driver_id text, distance_m float8);
+
+-- What create_order_v3 takes of an order besides its places, as JSON: a row of order_detail.
+CREATE TYPE order_details AS (
+    external_id text,
+    customer_phone text,
+    customer_language text,
+    address text,
+    door_note text,
+    items text,
+    ready_at timestamptz,
+    scheduled_for timestamptz,
+    promised_from timestamptz,
+    promised_to timestamptz,
+    contact_rule contact_rule,
+    pin text
+);

@@ -24,7 +24,9 @@ CREATE TABLE policy (
     report_every_s float8 NOT NULL DEFAULT 30 CHECK (report_every_s > 0),
     -- The speed of couriers relative to real time: 1, except in a demo.
     pace float8 NOT NULL DEFAULT 1 CHECK (pace BETWEEN 0.1 AND 100),
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    offer_s float8 NOT NULL DEFAULT 45 CHECK (offer_s BETWEEN 1 AND 3600),  -- to accept an offer
+    auto_offer bool NOT NULL DEFAULT false  -- offer confirmed orders to the nearest drivers
 );
 
 -- The default of orders that name no policy (always one row), and the retired ones, which no new
@@ -126,7 +128,9 @@ CREATE TABLE restaurant (
     opening_hours jsonb CHECK (opening_hours__are_valid(opening_hours)),
     preparation_s int CHECK (preparation_s BETWEEN 0 AND 86400),
     changed_at timestamptz,  -- by an admin: the bundled data no longer replace it
-    retired_at timestamptz  -- takes no new orders
+    retired_at timestamptz,  -- takes no new orders
+    is_ad_hoc bool NOT NULL DEFAULT false  -- the pickup place of one order, in no list
 );
 CREATE INDEX restaurant_city ON restaurant (city);
+CREATE SEQUENCE ad_hoc_restaurant_id AS int START WITH 2000000000;  -- above those of lists
 CREATE INDEX restaurant_geom ON restaurant USING gist (geom);

@@ -28,6 +28,30 @@ CREATE INDEX orders_page ON orders (created_at, order_id);
 CREATE INDEX orders_to_forget ON orders (ended_at)
 WHERE ended_at IS NOT NULL AND forgotten_at IS NULL;
 
+-- What an order says of its customer and its times. Written once, so a change of state does not
+-- copy it.
+CREATE TABLE order_detail (
+    order_id uuid PRIMARY KEY REFERENCES orders,
+    created_by text NOT NULL,  -- as orders.created_by
+    external_id text,
+    customer_phone text,
+    customer_language text,
+    address text,
+    door_note text,
+    items text,
+    ready_at timestamptz,
+    scheduled_for timestamptz,
+    promised_from timestamptz,
+    promised_to timestamptz,
+    contact_rule contact_rule NOT NULL DEFAULT 'none',
+    pin_sha256 bytea CHECK (octet_length(pin_sha256) = 32),  -- of order_id, ':' and the PIN
+    search tsvector NOT NULL,  -- the words of the texts above, and of orders.customer_name
+    CONSTRAINT promised_window CHECK (promised_to >= promised_from)
+);
+CREATE UNIQUE INDEX order_detail_external_id ON order_detail (created_by, external_id)
+WHERE external_id IS NOT NULL;
+CREATE INDEX order_detail_search ON order_detail USING gin (search);
+
 -- One attempt to deliver an order with one driver. Fixes of [assigned_at, ended_at) count.
 CREATE TABLE assignment (
     order_id uuid NOT NULL REFERENCES orders,
@@ -68,6 +92,8 @@ CREATE TABLE order_command (
     assignment_no int NOT NULL,  -- of to_state
     idempotency_key text,
     commanded_at timestamptz NOT NULL,
+    failure_reason failure_reason,  -- of fail
+    note text,
     UNIQUE (order_id, actor, actor_id, idempotency_key)
 );
 CREATE INDEX order_command_order ON order_command (order_id, assignment_no, command);
@@ -129,3 +155,27 @@ SELECT
 FROM orders o
 LEFT JOIN assignment a
     ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no AND a.ended_at IS NULL;
+
+-- The same with the details that staff sees.
+CREATE VIEW order_with_details AS
+SELECT n.*, jsonb_build_object(
+    'external_id', d.external_id, 'customer_phone', d.customer_phone,
+    'customer_language', d.customer_language, 'address', d.address, 'door_note', d.door_note,
+    'items', d.items, 'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for,
+    'promised_from', d.promised_from, 'promised_to', d.promised_to,
+    'contact_rule', coalesce(d.contact_rule, 'none'), 'has_pin', d.pin_sha256 IS NOT NULL,
+    'pickup', CASE WHEN r.is_ad_hoc THEN jsonb_build_object(
+        'name', r.name, 'address', r.address, 'lon_deg', r.lon_deg, 'lat_deg', r.lat_deg,
+        'phone', r.phone) END,
+    'failure', (  -- a look-up per row that is returned
+        SELECT jsonb_build_object('reason', c.failure_reason, 'note', c.note)
+        FROM order_command c
+        WHERE c.order_id = n.order_id AND c.command = 'fail' AND c.failure_reason IS NOT NULL
+    )
+) AS details
+FROM order_now n
+-- OFFSET 0 forces look-ups by key, however many orders the planner expects
+CROSS JOIN LATERAL (
+    SELECT * FROM restaurant t WHERE t.restaurant_id = n.restaurant_id OFFSET 0
+) r
+LEFT JOIN LATERAL (SELECT * FROM order_detail t WHERE t.order_id = n.order_id OFFSET 0) d ON true;

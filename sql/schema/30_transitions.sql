@@ -10,6 +10,7 @@ INSERT INTO order_transition (from_state, to_state, via, command, actor) VALUES
     ('created', 'confirmed', 'command', 'confirm', 'staff'),
 
     ('confirmed', 'assigned', 'command', 'assign', 'staff'),
+    ('confirmed', 'assigned', 'command', 'assign', 'driver'),  -- by accepting an offer
 
     ('assigned', 'confirmed', 'command', 'decline', 'driver'),
     ('at_restaurant', 'confirmed', 'command', 'decline', 'driver'),

@@ -138,7 +138,10 @@ BEGIN
         -- a driver who repeats a decline no longer has the order
         SELECT FROM order_command WHERE order_id = of_order_id AND actor = 'driver'
             AND idempotency_key = with_idempotency_key AND actor_id = by_actor_id
-    ) THEN
+    ) AND NOT (verb = 'assign' AND to_driver_id IS NOT DISTINCT FROM by_actor_id AND EXISTS (
+        SELECT FROM order_offer f WHERE f.order_id = of_order_id AND f.driver_id = by_actor_id
+            AND f.ended_at IS NULL
+    )) THEN
         RAISE EXCEPTION 'driver % has no order %', by_actor_id, of_order_id USING ERRCODE = 'DS002';
     END IF;
     IF with_idempotency_key IS NOT NULL THEN
@@ -208,6 +211,9 @@ BEGIN
     VALUES (of_order_id, verb, by_role, by_actor_id, chosen_driver_id, o.state, target, target_no,
         with_idempotency_key, at);
 
+    IF o.state = 'confirmed' THEN
+        PERFORM order_offer__end_with_state(of_order_id, by_role, at);
+    END IF;
     IF is_open AND verb IN ('decline', 'reassign', 'deliver', 'cancel', 'fail') THEN
         UPDATE assignment SET ended_at = greatest(at, assigned_at), ended_by = verb
             WHERE order_id = of_order_id AND assignment_no = a.assignment_no;

@@ -37,6 +37,65 @@ AS $$
     WHERE s.driver_id = driver__of_token(of_token_sha256)
 $$;
 
+-- The driver, the order of the open assignment with what its courier may see, or null, and the open
+-- offers: without the customer's place.
+CREATE FUNCTION driver_read_v2(of_token_sha256 bytea)
+RETURNS TABLE (
+    driver_id text, duty driver_duty, driver_state driver_status, order_id uuid,
+    current_order jsonb, offers jsonb
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    of_driver_id CONSTANT text := driver__of_token(of_token_sha256);
+BEGIN
+    RETURN QUERY
+    SELECT s.driver_id, s.duty, s.state, a.order_id,
+        (
+            SELECT jsonb_build_object(
+                'order_id', o.order_id, 'state', o.state, 'assignment_no', a.assignment_no,
+                'assigned_at', a.assigned_at,
+                'restaurant', jsonb_build_object('name', r.name, 'lon_deg', r.lon_deg,
+                    'lat_deg', r.lat_deg, 'address', r.address, 'phone', r.phone),
+                'destination', jsonb_build_object('lon_deg', o.lon_deg, 'lat_deg', o.lat_deg),
+                'customer', jsonb_build_object('name', o.customer_name,
+                    'phone', CASE WHEN d.contact_rule <> 'none' THEN d.customer_phone END,
+                    'contact_rule', coalesce(d.contact_rule, 'none'),
+                    'address', d.address, 'note', d.door_note),
+                'items', d.items, 'ready_at', d.ready_at,
+                'promised_from', d.promised_from, 'promised_to', d.promised_to)
+            FROM orders o
+            JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+            LEFT JOIN order_detail d ON d.order_id = o.order_id
+            WHERE o.order_id = a.order_id
+        ),
+        (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'order_id', f.order_id,
+                'restaurant', jsonb_build_object('name', r.name, 'lon_deg', r.lon_deg,
+                    'lat_deg', r.lat_deg),
+                'pickup_distance_m', round(ground_distance_m(
+                    s.lon_deg, s.lat_deg, r.lon_deg, r.lat_deg)),
+                'offered_at', f.offered_at, 'expires_at', f.expires_at
+            ) ORDER BY f.expires_at, f.order_offer_id), '[]')
+            FROM order_offer f
+            JOIN orders o ON o.order_id = f.order_id
+            JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+            WHERE f.driver_id = s.driver_id AND f.ended_at IS NULL
+                AND f.expires_at > clock_timestamp()
+        )
+    FROM driver_state s
+    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL
+    WHERE s.driver_id = of_driver_id;
+END
+$$;
+
 -- Applies on_duty, on_break or off_duty.
 CREATE FUNCTION driver_change_duty_v1(
     of_token_sha256 bytea, command_name text, with_idempotency_key text
@@ -67,5 +126,27 @@ BEGIN
         SELECT c.order_id, c.state, c.assignment_no, c.order_seq, c.driver_id
         FROM apply_order_command_v1(
             of_order_id, command_name, 'driver', by_driver_id, NULL, with_idempotency_key) c;
+END
+$$;
+
+-- Fails an order for a reason.
+CREATE FUNCTION driver_fail_order_v1(
+    of_token_sha256 bytea, of_order_id uuid, with_reason text, with_note text,
+    with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, order_seq int, driver_id text
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN QUERY SELECT * FROM driver_command_order_v1(
+        of_token_sha256, of_order_id, 'fail', with_idempotency_key);
+    PERFORM order_command__set_failure(of_order_id, with_reason, with_note);
 END
 $$;

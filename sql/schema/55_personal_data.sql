@@ -43,9 +43,17 @@ BEGIN
     UPDATE assignment a SET customer_lon_deg = a.restaurant_lon_deg,
         customer_lat_deg = a.restaurant_lat_deg
     WHERE a.order_id = ANY (of_orders);
-    UPDATE order_command c SET idempotency_key = NULL,
+    UPDATE order_command c SET idempotency_key = NULL, note = NULL,
         actor_id = CASE WHEN c.actor = 'customer' THEN 'forgotten' ELSE c.actor_id END
     WHERE c.order_id = ANY (of_orders);
+    UPDATE order_offer f SET offer_key = NULL, decline_key = NULL
+    WHERE f.order_id = ANY (of_orders);
+    DELETE FROM order_detail d WHERE d.order_id = ANY (of_orders);
+    -- A pickup place may be a person's home. The assignments keep its position, for the evidence.
+    UPDATE restaurant r SET name = 'forgotten', address = NULL, phone = NULL
+    WHERE r.is_ad_hoc AND r.restaurant_id = ANY (ARRAY(
+        SELECT o.restaurant_id FROM orders o WHERE o.order_id = ANY (of_orders)
+    ));
     DELETE FROM access_token t WHERE t.order_id = ANY (of_orders);
     DELETE FROM order_watch w WHERE w.order_id = ANY (of_orders);
     RETURN forgotten_count;
@@ -83,6 +91,9 @@ BEGIN
         driver_id = CASE WHEN c.driver_id = coalesce(of_driver_id, c.driver_id)
             THEN 'forgotten' ELSE c.driver_id END
     WHERE c.order_id = ANY (of_orders);
+    IF of_driver_id IS NULL THEN  -- forget_driver_v1 deletes one driver's
+        DELETE FROM order_offer f WHERE f.order_id = ANY (of_orders);
+    END IF;
     RETURN forgotten_count;
 END
 $$;
@@ -232,7 +243,7 @@ BEGIN
     FOREACH name_of_table IN ARRAY ARRAY[
         'fix_history', 'fix_chunk', 'parked_fix', 'driver_cell', 'driver_clock', 'driver_command',
         'driver_pace', 'driver_quota', 'driver_sampling', 'boot_seq_block', 'boot_seqs',
-        'access_token', 'invitation', 'driver_state', 'driver'
+        'access_token', 'invitation', 'order_offer', 'driver_state', 'driver'
     ] LOOP
         EXECUTE format('DELETE FROM %I WHERE driver_id = $1', name_of_table) USING of_driver_id;
         GET DIAGNOSTICS deleted_count = ROW_COUNT;

@@ -25,7 +25,7 @@ GRANT EXECUTE ON FUNCTION
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
     fix_history__drop_packed_v1, fix_chunk__expire_v1, boot_seqs__drop_sealed_v1,
-    retention__expire_v1
+    retention__expire_v1, order_offer__advance_v1
 TO driver_events;
 GRANT SELECT ON kafka_offset, history_bounds TO driver_events;
 GRANT SELECT (driver_id) ON parked_fix TO driver_events;
@@ -33,12 +33,14 @@ GRANT SELECT (history_days) ON limits TO driver_events;
 
 GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, find_token_v2,
-    driver_read_v1, driver_change_duty_v1, driver_command_order_v1, open_driver_session_v1,
-    close_driver_session_v1
+    open_driver_session_v1, close_driver_session_v1,
+    driver_read_v1, driver_read_v2, driver_change_duty_v1, driver_command_order_v1,
+    driver_fail_order_v1, driver_accept_offer_v1, driver_decline_offer_v1
 TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
-    find_token_v2, find_tokens_v1, record_audit_v1, create_order_v2, command_order_as_staff_v1,
+    find_token_v2, find_tokens_v1, record_audit_v1, create_order_v2, create_order_v3,
+    command_order_as_staff_v1, fail_order_as_staff_v1, offer_order_as_staff_v1,
     replace_customer_token_v1, revoke_customer_tokens_v1, create_policy_v1, change_device_v2,
     change_staff_v1, list_staff_v1, list_devices_v1, open_staff_session_v1, close_staff_session_v1,
     driver_sampling__set_v1, driver_sampling__unpin_v1,
@@ -55,6 +57,10 @@ GRANT SELECT ON
     order_now, assignment, evidence, order_event, order_transition, fix_history, fix_chunk,
     history_bounds, driver_sampling, series, series_point, simulation_target
 TO tracking_api;
+GRANT SELECT ON order_with_details, unassigned_order TO tracking_api;
+GRANT SELECT (order_id, search) ON order_detail TO tracking_api;
+GRANT SELECT (order_offer_id, order_id, driver_id, offered_at, expires_at, ended_at, outcome)
+ON order_offer TO tracking_api;
 GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;
 
 -- Customers read no table: what they may see is decided inside these functions.

@@ -161,7 +161,8 @@ _deliver = st.builds(
 _command = st.builds(
     Command,
     command=st.sampled_from(
-        ("next",) * 8 + ("decline", "reassign", "cancel", "fail", "pick_up", "deliver", "confirm")
+        ("next",) * 8
+        + ("decline", "reassign", "cancel", "fail", "pick_up", "deliver", "confirm", "accept")
     ),
     order=st.integers(0, ORDERS - 1),
     driver=st.sampled_from((0, 0, 1, 1, 2, DRIVERS)),

@@ -177,6 +177,19 @@ class Fleet:
             return type(exc).__name__
         return str(row["state"])
 
+    def offer(self, order_id: UUID, driver_id: str) -> None:
+        """Offer a confirmed order to a driver, instead of whom it is offered to."""
+        self.commands.execute(
+            "UPDATE order_offer SET ended_at = expires_at, outcome = 'expired'"
+            " WHERE order_id = %s AND ended_at IS NULL",
+            [order_id],
+        )
+        self.commands.execute(
+            "INSERT INTO order_offer (order_id, driver_id, offered_at, expires_at)"
+            " VALUES (%s, %s, '-infinity', 'infinity')",
+            [order_id, driver_id],
+        )
+
     def show(self, order_id: UUID, at: datetime, *, is_open: bool) -> None:
         """Open or close a range, as commands on a courier's other orders do."""
         self.owner.execute(

@@ -27,7 +27,7 @@ WAITING = ("assigned", "at_restaurant")
 # command -> (actor -> from which states, the state it leads to; None: none but the one there is)
 MATRIX: dict[str, tuple[dict[str, tuple[str, ...]], str]] = {
     "confirm": ({"staff": ("created",)}, "confirmed"),
-    "assign": ({"staff": ("confirmed",)}, "assigned"),
+    "assign": ({"staff": ("confirmed",), "driver": ("confirmed",)}, "assigned"),
     "decline": ({"driver": WAITING}, "confirmed"),
     "reassign": ({"staff": WAITING}, "assigned"),
     "pick_up": ({"staff": WAITING + CARRYING, "driver": WAITING + CARRYING}, "picked_up"),
@@ -424,13 +424,15 @@ class World:
         driver_id: str | None,
         at: datetime,
         key: str | None = None,
+        *,
+        is_offered: bool = False,
     ) -> None:
         """Apply a command, or refuse it on what is visible now. `driver_id`: whom to assign; None
-        for the nearest.
+        for the nearest. `is_offered`: the order is confirmed, and offered to the driver `by`.
         """
         order = self.orders[order_id]
         held = order.assignments.get(order.assignment_no)
-        if actor == "driver" and not (held and held.driver_id == by):
+        if actor == "driver" and not is_offered and not (held and held.driver_id == by):
             raise Refused("UnknownOrder")
         starts, target = MATRIX[command]
         if order.state not in starts.get(actor, ()):

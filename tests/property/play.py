@@ -257,7 +257,10 @@ class Play:
         command = NEXT.get(order.state, "deliver") if step.command == "next" else step.command
         wanted = self.drivers[step.driver] if step.driver < DRIVERS else None  # the nearest
         actor, by = step.actor, wanted or "dispatch"
-        if actor == "holder":
+        if command == "accept":  # of an offer that is made before
+            wanted = wanted or self.drivers[0]
+            command, actor, by = "assign", "driver", wanted
+        elif actor == "holder":
             actor, by = "driver", order.current.driver_id if order.current else by
         key = f"key {len(self.accepted)}"
         self._pass_time(step.wait * TICK)
@@ -269,9 +272,14 @@ class Play:
             "driver_id": wanted if command in ("assign", "reassign") else None,
             "idempotency_key": key,
         }
+        is_offered = step.command == "accept" and order.state == "confirmed"
+        if is_offered:
+            self.fleet.offer(order_id, by)
         seen = self.fleet.command_order(self.clock, **parameters)
         try:
-            self.world.command_order(order_id, command, actor, by, wanted, self.clock, key)
+            self.world.command_order(
+                order_id, command, actor, by, wanted, self.clock, key, is_offered=is_offered
+            )
             expected = order.state
             self.accepted.append(parameters)
         except Refused as refusal:

@@ -111,6 +111,23 @@ class Fleet:
         self.command_order(order_id, "assign", driver_id=driver_id)
         return order_id
 
+    def offer_order(
+        self,
+        order_id: UUID,
+        driver_id: str | None = None,
+        *,
+        key: str | None = None,
+        name: str = "anna",
+    ) -> dict[str, Any]:
+        """Offer an order to a driver, or to the nearest."""
+        return self._call(
+            query("offer_order", "queries/offers.sql"),
+            order_id=order_id,
+            driver_id=driver_id,
+            name=name,
+            idempotency_key=key,
+        )
+
     def backdate_assignment(self, order_id: UUID, assigned_at: datetime) -> None:
         """Move an assignment's start into the past, to make room for fixes.
 

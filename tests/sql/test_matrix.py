@@ -25,6 +25,7 @@ WITH_DRIVER = ("assigned", "at_restaurant", *UNDER_WAY)
 MATRIX: dict[tuple[str, str, str], str] = {
     ("created", "confirm", "staff"): "confirmed",
     ("confirmed", "assign", "staff"): "assigned",
+    ("confirmed", "assign", "driver"): "assigned",  # by accepting an offer
     **{(state, "decline", "driver"): "confirmed" for state in ("assigned", "at_restaurant")},
     **{(state, "reassign", "staff"): "assigned" for state in ("assigned", "at_restaurant")},
     **{
@@ -103,6 +104,8 @@ def test_order_command__every_command_and_actor__does_what_the_matrix_says(
                 assert fleet.events(order_id) == before
             else:
                 driver_id = {"assign": "d1", "reassign": "d2"}.get(command)
+                if (command, actor) == ("assign", "driver"):
+                    fleet.offer_order(order_id, "d1")
                 fleet.command_order(
                     order_id, command, actor=actor, actor_id=actor_id, driver_id=driver_id
                 )

@@ -64,7 +64,10 @@ def full_fleet(fleet: Fleet) -> UUID:
         b"a" * 32,
         ANNA,
     )
-    order_id = fleet.assigned_order(ANNA)
+    order_id: UUID = fleet.create_order()["order_id"]
+    fleet.command_order(order_id, "confirm")
+    fleet.offer_order(order_id, ANNA)
+    fleet.command_order(order_id, "assign", actor="driver", actor_id=ANNA, driver_id=ANNA)
     at = now()
     fleet.record(
         numbered(
@@ -294,10 +297,15 @@ def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
         order_id,
     )
     fleet.run("INSERT INTO order_watch VALUES (%s, now())", order_id)
+    fleet.run("INSERT INTO unassigned_order VALUES (%s, now(), now())", order_id)
+    fleet.run(
+        "INSERT INTO order_detail (order_id, created_by, search) VALUES (%s, 'sara', 'x')", order_id
+    )
     person = str(order_id)
     document = exported(personal_data.export_order(conn, person), "order", person)
     assert columns_of(fleet, "order_id") - {"driver_state"} <= set(document["tables"])
     assert ANNA not in json.dumps(document)
+    assert "sara" not in json.dumps(document)
 
 
 def test_export__unknown__is_said(conn: psycopg.Connection[Any]) -> None:

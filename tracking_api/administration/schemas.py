@@ -111,6 +111,8 @@ class PolicyRow(BaseModel):
     worst_accuracy_m: float
     report_every_s: float
     pace: float
+    offer_s: float
+    auto_offer: bool
     created_at: Instant
     is_default: bool = Field(description="Whether orders that name no policy get this one.")
     retired_at: Instant | None

@@ -8,25 +8,53 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from doorstep.credentials import new_customer_token, token_sha256
+from doorstep.http.failure_body import FAILURE_REQUEST, FailureBody
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.store.records import Token
 from tracking_api.context import AppContext, Context, Dispatcher, Staff
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
+from tracking_api.orders.detail_schemas import NewOrder, OrderDetail, Orders
 from tracking_api.orders.schemas import (
     CreatedOrder,
     DriverChoice,
     Link,
-    NewOrder,
     OrderAnswer,
-    Orders,
     OrderState,
     order_members,
 )
 
 router = APIRouter(prefix="/orders", tags=["orders"])
 
-_NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.2486, "lat_deg": 43.7712}}
+_DESTINATION = {"lon_deg": 11.2486, "lat_deg": 43.7712}
+_NEW_ORDERS = {
+    "order": {"restaurant_id": 1, "destination": _DESTINATION},
+    "with details": {
+        "restaurant_id": 1,
+        "destination": _DESTINATION,
+        "external_id": "shop-1042",
+        "customer_name": "Carla Rossi",
+        "customer_phone": "+39 055 123456",
+        "customer_language": "it",
+        "contact_rule": "call",
+        "address": "Via dei Servi 12, Firenze",
+        "door_note": "Second floor, ring Rossi.",
+        "items": "2 x pizza margherita",
+        "ready_at": "2026-11-21T19:10:00Z",
+        "promised_from": "2026-11-21T19:30:00Z",
+        "promised_to": "2026-11-21T19:45:00Z",
+    },
+    "any pickup place": {
+        "pickup": {
+            "name": "Bookshop",
+            "address": "Piazza del Duomo 3",
+            "lon_deg": 11.2556,
+            "lat_deg": 43.7731,
+            "phone": "+39 055 654321",
+        },
+        "destination": _DESTINATION,
+    },
+}
 
 
 @router.post(
@@ -34,7 +62,7 @@ _NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.2486, "lat_deg":
     status_code=201,
     summary="Create an order; the answer holds the customer's link",
     responses=problems(401, 403, 404, 409, 413, 415),
-    openapi_extra=json_request(NewOrder, {"order": _NEW_ORDER}),
+    openapi_extra=json_request(NewOrder, _NEW_ORDERS),
 )
 async def create_order(
     response: Response,
@@ -54,6 +82,8 @@ async def create_order(
         customer_name=new.customer_name,
         idempotency_key=idempotency_key,
         who=staff.actor_id,
+        pickup=new.pickup.model_dump(exclude_none=True) if new.pickup else None,
+        details=new.details(),
     )
     response.headers["Location"] = f"/orders/{order.order_id}"
     return CreatedOrder(
@@ -72,23 +102,33 @@ async def list_orders(
     state: Annotated[list[OrderState] | None, Query(description="Only these states.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
+    q: Annotated[
+        str | None,
+        Query(
+            max_length=100,
+            pattern="^[^\\u0000]*$",
+            description="Beginnings of words of the name, phone, address, note, items or "
+            "external_id; or the beginning of an order's id.",
+        ),
+    ] = None,
 ) -> Orders:
     """One page of orders; `Link: …; rel="next"` leads to the next."""
     after = decode_cursor(cursor) if cursor is not None else None
-    found = await context.stores.orders.list_orders(state or [], limit + 1, after)
+    text = q if q and q.strip() else None
+    found = await context.stores.orders.list_orders(state or [], limit + 1, after, text)
     page = found[:limit]
     next_cursor = None
     if len(found) > limit:
-        next_cursor = encode_cursor(page[-1].created_at, page[-1].order_id)
+        next_cursor = encode_cursor(page[-1].order.created_at, page[-1].order.order_id)
         following = request.url.include_query_params(cursor=next_cursor)
         response.headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
-    return Orders(orders=[OrderAnswer.of(order) for order in page], next_cursor=next_cursor)
+    return Orders(orders=[OrderDetail.with_details(one) for one in page], next_cursor=next_cursor)
 
 
 @router.get("/{order_id}", summary="Read one order", responses=problems(401, 403, 404))
-async def get_order(order_id: UUID, _: Staff, context: Context) -> OrderAnswer:
+async def get_order(order_id: UUID, _: Staff, context: Context) -> OrderDetail:
     """An order as staff sees it."""
-    return OrderAnswer.of(await context.stores.orders.read_order(order_id))
+    return OrderDetail.with_details(await context.stores.orders.read_order(order_id))
 
 
 @router.post(
@@ -137,11 +177,26 @@ async def confirm_order(
     return await _command(context, staff, order_id, "confirm", None, idempotency_key)
 
 
-@router.post("/{order_id}/fail", summary="Fail an order", responses=problems(401, 403, 404, 409))
+@router.post(
+    "/{order_id}/fail",
+    summary="Fail an order",
+    responses=problems(401, 403, 404, 409, 413, 415),
+    openapi_extra=FAILURE_REQUEST,
+)
 async def fail_order(
-    order_id: UUID, staff: Dispatcher, context: Context, idempotency_key: IdempotencyKey = None
+    order_id: UUID,
+    staff: Dispatcher,
+    context: Context,
+    failure: FailureBody,
+    idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
     """It was picked up and cannot be delivered."""
+    if failure is not None:
+        return OrderAnswer.of(
+            await context.stores.orders.fail_order(
+                order_id, staff.actor_id, failure.reason, failure.note, idempotency_key
+            )
+        )
     return await _command(context, staff, order_id, "fail", None, idempotency_key)
 
 

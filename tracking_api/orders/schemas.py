@@ -41,17 +41,6 @@ class Coordinates(BaseModel):
     lat_deg: Latitude
 
 
-class NewOrder(BaseModel):
-    """An order to be created. `policy_id` pins a policy other than the default."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    restaurant_id: int = Field(ge=-(2**31), lt=2**31)
-    destination: Coordinates
-    customer_name: str | None = Field(default=None, max_length=200, json_schema_extra=NO_NUL)
-    policy_id: int | None = Field(default=None, ge=1, lt=2**31)
-
-
 class DriverChoice(BaseModel):
     """The driver to assign: a named one, or (absent) the nearest available one."""
 
@@ -113,13 +102,6 @@ class Link(BaseModel):
 
     customer_token: str
     customer_link: str
-
-
-class Orders(BaseModel):
-    """A page of orders, the newest first. `next_cursor` is null on the last page."""
-
-    orders: list[OrderAnswer]
-    next_cursor: str | None
 
 
 def order_members(order: Order) -> dict[str, Any]:

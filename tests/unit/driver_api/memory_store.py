@@ -12,6 +12,7 @@ import httpx
 from doorstep.credentials import PhoneSecret, token_sha256
 from doorstep.errors import (
     IllegalTransition,
+    OfferClosed,
     StoreUnavailable,
     TooManyRequests,
     UnknownDriver,
@@ -19,17 +20,18 @@ from doorstep.errors import (
 )
 from doorstep.fix import Fix
 from doorstep.store.invitations import Joined
-from doorstep.store.records import DeadLetter, Driver, IncomingRow, Outcome, Token
+from doorstep.store.records import DeadLetter, Driver, IncomingRow, Offer, Outcome, Token
 from driver_api.queries import (
     CommandedOrder,
-    CurrentOrder,
     DriverSession,
     LettersOf,
+    OwnDriver,
     PhoneApp,
     PhoneRecorded,
 )
 
 ORDER_ID = uuid4()
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class MemoryStore:
@@ -52,6 +54,7 @@ class MemoryStore:
         self.rows: list[IncomingRow] = []
         self.outcomes: list[Outcome] = []
         self.commands: list[tuple[str, str, str | None]] = []
+        self.failures: list[tuple[str, str | None]] = []
         self.look_ups = 0
         self.transactions = 0
         self.over_quota: set[str] = set()
@@ -114,19 +117,57 @@ class MemoryStore:
             raise UnknownOrder
         return CommandedOrder(order_id, "delivered", 1, 7, driver_id)
 
-    async def read_driver(self, token_sha256: bytes) -> tuple[Driver, CurrentOrder | None]:
+    async def fail_order(
+        self,
+        token_sha256: bytes,
+        order_id: UUID,
+        reason: str,
+        note: str | None,
+        idempotency_key: str | None,
+    ) -> CommandedOrder:
+        self.failures.append((reason, note))
+        return await self.command_order(token_sha256, order_id, "fail", idempotency_key)
+
+    async def accept_offer(
+        self, token_sha256: bytes, order_id: UUID, idempotency_key: str | None
+    ) -> CommandedOrder:
+        return await self.command_order(token_sha256, order_id, "accept", idempotency_key)
+
+    async def decline_offer(
+        self, token_sha256: bytes, order_id: UUID, idempotency_key: str | None
+    ) -> Offer:
+        self.commands.append((self._driver_of(token_sha256), "decline_offer", idempotency_key))
+        if order_id != ORDER_ID:
+            raise OfferClosed("this offer has expired")
+        return Offer(order_id, "d1", NOON, NOON, NOON, "declined")
+
+    async def read_driver(self, token_sha256: bytes) -> OwnDriver:
         if self._driver_of(token_sha256) != "d1":
             raise UnknownDriver
-        current = CurrentOrder(
-            order_id=ORDER_ID,
-            state="assigned",
-            assignment_no=1,
-            assigned_at=datetime(2026, 1, 1, tzinfo=UTC),
-            restaurant_name="Da Mario",
-            restaurant=(11.25, 43.77),
-            destination=(11.26, 43.78),
-        )
-        return Driver("d1", "on_duty", "to_restaurant", ORDER_ID), current
+        restaurant = {"name": "Da Mario", "lon_deg": 11.25, "lat_deg": 43.77}
+        order = {
+            "order_id": str(ORDER_ID),
+            "state": "assigned",
+            "assignment_no": 1,
+            "assigned_at": NOON.isoformat(),
+            "restaurant": {**restaurant, "address": "Piazza 1", "phone": None},
+            "destination": {"lon_deg": 11.26, "lat_deg": 43.78},
+            "customer": {
+                "name": "Carla",
+                "phone": "+39 055 1",
+                "contact_rule": "call",
+                "address": "Via 2",
+                "note": "Ring",
+            },
+        }
+        offer = {
+            "order_id": str(ORDER_ID),
+            "restaurant": restaurant,
+            "pickup_distance_m": 812.0,
+            "offered_at": NOON.isoformat(),
+            "expires_at": NOON.isoformat(),
+        }
+        return OwnDriver(Driver("d1", "on_duty", "to_restaurant", ORDER_ID), order, [offer])
 
     async def open_session(
         self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 from tests.unit.driver_api.memory_store import ORDER_ID, problem_of
 
 
@@ -41,4 +43,41 @@ async def test_commands__staff_token__is_403(http, store):
 async def test_get_driver__own_token__has_the_restaurant_and_the_destination(http):
     body = (await http.get("/drivers/d1")).json()
     assert (body["duty"], body["state"]) == ("on_duty", "to_restaurant")
-    assert body["order"]["restaurant"] == {"lon_deg": 11.25, "lat_deg": 43.77, "name": "Da Mario"}
+    place = {"lon_deg": 11.25, "lat_deg": 43.77, "name": "Da Mario"}
+    assert body["order"]["restaurant"] == {**place, "address": "Piazza 1", "phone": None}
+    assert body["order"]["customer"]["note"] == "Ring"
+    [offer] = body["offers"]
+    assert offer == {
+        "order_id": str(ORDER_ID),
+        "restaurant": place,
+        "pickup_distance_m": 812.0,
+        "offered_at": "2026-01-01T12:00:00.000Z",
+        "expires_at": "2026-01-01T12:00:00.000Z",
+    }
+    assert body["failure_reasons"][0] == "customer_absent"
+
+
+async def test_offers__accept_and_decline__have_their_keys_and_their_refusals(http, store):
+    offer = f"/drivers/d1/offers/{ORDER_ID}"
+    accepted = await http.post(f"{offer}/accept", headers={"Idempotency-Key": "k1"})
+    assert (accepted.status_code, accepted.json()["driver_id"]) == (200, "d1")
+    declined = await http.post(f"{offer}/decline", headers={"Idempotency-Key": "k2"})
+    assert declined.json() == {
+        "order_id": str(ORDER_ID),
+        "outcome": "declined",
+        "ended_at": "2026-01-01T12:00:00.000Z",
+    }
+    assert store.commands == [("d1", "accept", "k1"), ("d1", "decline_offer", "k2")]
+    late = problem_of(await http.post(f"/drivers/d1/offers/{uuid4()}/decline"), 409, "offer-closed")
+    assert late["detail"] == "this offer has expired"
+    other = {"Authorization": "Bearer tok-d2"}
+    problem_of(await http.post(f"{offer}/accept", headers=other), 403, "forbidden")
+
+
+async def test_failed__with_a_body__needs_a_reason_of_the_list(http, store):
+    path = f"/drivers/d1/orders/{ORDER_ID}/failed"
+    answer = await http.post(path, json={"reason": "customer_absent", "note": "Rang twice."})
+    assert answer.status_code == 200
+    for body in ({}, {"note": "x"}, {"reason": "bored"}, {"reason": "other", "note": "x" * 501}):
+        problem_of(await http.post(path, json=body), 422, "unusable-request")
+    assert store.failures == [("customer_absent", "Rang twice.")]

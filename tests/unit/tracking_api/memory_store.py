@@ -16,19 +16,21 @@ from doorstep.errors import (
     BadLink,
     DeviceExists,
     IllegalTransition,
+    OfferOpen,
     StoreUnavailable,
     UnknownDriver,
     UnknownOrder,
 )
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
-from doorstep.store.records import Order, Token
+from doorstep.store.records import DetailedOrder, Offer, Order, Token
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, ServiceArea
 from tracking_api.history.fixes import HistoricFix
 from tracking_api.history.queries import Replay
+from tracking_api.orders.offer_queries import Unassigned
 from tracking_api.orders.queries import OrderKey
 from tracking_api.track.customer_queries import CancelledOrder
 from tracking_api.track.visibility import (
@@ -45,6 +47,13 @@ STAFF = {"Authorization": "Bearer tok-staff"}
 CUSTOMER = {"Authorization": "Bearer tok-customer"}
 NEW_ORDER = {"restaurant_id": 1, "destination": {"lon_deg": 11.26, "lat_deg": 43.78}}
 
+NO_DETAILS: dict[str, Any] = {
+    **dict.fromkeys(("external_id", "customer_phone", "customer_language", "address")),
+    **dict.fromkeys(("door_note", "items", "ready_at", "scheduled_for", "promised_from")),
+    **dict.fromkeys(("promised_to", "pickup", "failure")),
+    "contact_rule": "none",
+    "has_pin": False,
+}
 KEYS: dict[str, list[Any]] = {
     "driver": ["d1", "d2"],
     "restaurant": [1, 2],
@@ -53,7 +62,7 @@ KEYS: dict[str, list[Any]] = {
 }
 _RADII = ("enter_radius_m", "dwell_spread_m", "leave_radius_m", "arriving_radius_m")
 _TIMES = ("dwell_min_s", "dwell_max_s", "leave_min_s", "leave_max_s", "arriving_min_s")
-_OTHERS = ("dwell_max_mps", "worst_accuracy_m", "report_every_s", "pace")
+_OTHERS = ("dwell_max_mps", "worst_accuracy_m", "report_every_s", "pace", "offer_s")
 ROWS: dict[str, dict[str, Any]] = {
     "driver": {
         "name": "Anna",
@@ -85,6 +94,7 @@ ROWS: dict[str, dict[str, Any]] = {
         **dict.fromkeys((*_RADII, *_TIMES, *_OTHERS), 1.0),
         "name": "default",
         "created_at": NOON,
+        "auto_offer": False,
         "is_default": True,
         "retired_at": None,
     },
@@ -112,6 +122,8 @@ class MemoryStore:
         self.created: list[dict[str, Any]] = []
         self.sampling = SamplingPolicy()
         self.watched: list[TrackLink] = []
+        self.searched: list[str | None] = []
+        self.failures: list[tuple[str, str | None]] = []
         self.look_ups = 0
         self.away = False
 
@@ -308,17 +320,38 @@ class MemoryStore:
         return CancelledOrder(link.order_id, "created", 1)
 
     async def list_orders(
-        self, states: Sequence[str], limit: int, after: OrderKey | None
-    ) -> list[Order]:
+        self, states: Sequence[str], limit: int, after: OrderKey | None, text: str | None = None
+    ) -> list[DetailedOrder]:
+        self.searched.append(text)
         found = sorted(self.orders, key=lambda one: (one.created_at, one.order_id), reverse=True)
         if after:
             found = [one for one in found if (one.created_at, one.order_id) < after]
-        return found[:limit]
+        return [DetailedOrder(one, NO_DETAILS) for one in found[:limit]]
 
-    async def read_order(self, order_id: UUID) -> Order:
+    async def read_order(self, order_id: UUID) -> DetailedOrder:
         if order_id != ORDER_ID:
             raise UnknownOrder
-        return make_order(order_id)
+        return DetailedOrder(make_order(order_id), NO_DETAILS)
+
+    async def fail_order(
+        self, order_id: UUID, name: str, reason: str, note: str | None, idempotency_key: str | None
+    ) -> Order:
+        self.failures.append((reason, note))
+        return await self.command_order(order_id, "fail", name, None, idempotency_key)
+
+    async def offer_order(
+        self, order_id: UUID, driver_id: str | None, name: str, idempotency_key: str | None
+    ) -> Offer:
+        if order_id != ORDER_ID:
+            raise OfferOpen("this order is offered to d1")
+        self.actor_ids.append(name)
+        return Offer(order_id, driver_id or "d1", NOON, NOON + timedelta(seconds=45), None, None)
+
+    async def read_offers(self, order_id: UUID) -> list[Offer]:
+        return [Offer(order_id, "d1", NOON, NOON, NOON, "expired")]
+
+    async def read_unassigned(self, limit: int) -> list[Unassigned]:
+        return [Unassigned(ORDER_ID, NOON, 2)]
 
     async def read_driver(self, driver_id: str) -> Any:
         raise UnknownDriver

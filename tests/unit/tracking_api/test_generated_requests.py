@@ -24,6 +24,8 @@ CASES = settings(
 BODIES = [
     "/orders",
     f"/orders/{ORDER_ID}/assign",
+    f"/orders/{ORDER_ID}/offers",
+    f"/orders/{ORDER_ID}/fail",
     f"/orders/{ORDER_ID}/cancel",
     "/policies",
 ]
@@ -42,7 +44,10 @@ values = st.recursive(
     max_leaves=10,
 )
 members = st.sampled_from(
-    [*NEW_ORDER, "customer_name", "policy_id", "driver_id", "reason", "name", "dwell_min_s", "mode"]
+    [
+        *(*NEW_ORDER, "customer_name", "policy_id", "driver_id", "reason", "name", "dwell_min_s"),
+        *("mode", "pickup", "customer_phone", "promised_to", "contact_rule", "note", "pin"),
+    ]
 )
 objects = st.dictionaries(members, values).map(lambda changes: {**NEW_ORDER, **changes})
 

@@ -1,0 +1,294 @@
+-- Offering orders to drivers, who accept or decline. Each function holds the advisory lock for
+-- commands on the order. Accepting is the command `assign` of the driver, with its locks.
+
+-- The nearest available driver who was not offered the order and never had it, or null.
+CREATE FUNCTION order_offer__next_driver(o orders)
+RETURNS text LANGUAGE plpgsql
+AS $$
+DECLARE
+    found_id text;
+    at_most int;
+BEGIN
+    -- The few nearest are found in a small box; the others count only if none of these is left.
+    FOREACH at_most IN ARRAY ARRAY[5, 100] LOOP
+        SELECT n.driver_id INTO found_id FROM restaurant r
+            CROSS JOIN LATERAL nearest_drivers_v1(r.lon_deg, r.lat_deg, at_most) n
+            WHERE r.restaurant_id = o.restaurant_id
+                AND NOT EXISTS (SELECT FROM order_offer f
+                    WHERE f.order_id = o.order_id AND f.driver_id = n.driver_id)
+                AND NOT EXISTS (SELECT FROM assignment a
+                    WHERE a.order_id = o.order_id AND a.driver_id = n.driver_id)
+            ORDER BY n.distance_m, n.driver_id LIMIT 1;
+        EXIT WHEN FOUND;
+    END LOOP;
+    RETURN found_id;
+END
+$$;
+
+CREATE FUNCTION order_offer__open(o orders, to_driver_id text, by_name text, with_key text)
+RETURNS order_offer LANGUAGE plpgsql
+AS $$
+DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
+    opened order_offer;
+BEGIN
+    INSERT INTO order_offer (order_id, driver_id, offered_at, expires_at, offered_by, offer_key)
+    SELECT o.order_id, to_driver_id, at, at + make_interval(secs => p.offer_s), by_name, with_key
+    FROM policy p WHERE p.policy_id = o.policy_id
+    RETURNING * INTO opened;
+    DELETE FROM unassigned_order u WHERE u.order_id = o.order_id;
+    RETURN opened;
+END
+$$;
+
+-- Ends the open offer of an order that leaves the state `confirmed`.
+CREATE FUNCTION order_offer__end_with_state(of_order_id uuid, by_actor actor, at timestamptz)
+RETURNS void LANGUAGE plpgsql
+AS $$
+BEGIN
+    UPDATE order_offer f SET ended_at = greatest(at, f.offered_at), outcome = CASE
+            WHEN by_actor = 'driver' THEN 'accepted'
+            WHEN f.expires_at <= at THEN 'expired'
+            ELSE 'withdrawn'
+        END::offer_outcome
+        WHERE f.order_id = of_order_id AND f.ended_at IS NULL;
+    DELETE FROM unassigned_order u WHERE u.order_id = of_order_id;
+END
+$$;
+
+-- Offers a confirmed order without an open offer to the next driver, if its policy says so. Lists
+-- it as unassigned if there is no next one.
+CREATE FUNCTION order_offer__continue(of_order_id uuid)
+RETURNS void LANGUAGE plpgsql
+AS $$
+DECLARE
+    o orders;
+    next_driver_id text;
+    at CONSTANT timestamptz := clock_timestamp();
+BEGIN
+    SELECT * INTO o FROM orders k WHERE k.order_id = of_order_id AND k.state = 'confirmed';
+    IF NOT FOUND OR EXISTS (
+        SELECT FROM order_offer f WHERE f.order_id = of_order_id AND f.ended_at IS NULL
+    ) THEN
+        RETURN;
+    END IF;
+    IF (SELECT p.auto_offer FROM policy p WHERE p.policy_id = o.policy_id) THEN
+        next_driver_id := order_offer__next_driver(o);
+    END IF;
+    IF next_driver_id IS NULL THEN
+        INSERT INTO unassigned_order (order_id, since, checked_at) VALUES (of_order_id, at, at)
+        ON CONFLICT (order_id) DO UPDATE SET checked_at = at;
+    ELSE
+        PERFORM order_offer__open(o, next_driver_id, NULL, NULL);
+    END IF;
+END
+$$;
+
+-- Returns the newest offer of an order to a driver. Raises DS002 if there is none, DS030 if it is
+-- not open.
+CREATE FUNCTION order_offer__of_driver(of_order_id uuid, to_driver_id text)
+RETURNS order_offer LANGUAGE plpgsql
+AS $$
+DECLARE
+    newest order_offer;
+BEGIN
+    SELECT * INTO newest FROM order_offer f
+        WHERE f.order_id = of_order_id AND f.driver_id = to_driver_id
+        ORDER BY f.order_offer_id DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'driver % has no offer of order %', to_driver_id, of_order_id
+            USING ERRCODE = 'DS002';
+    ELSIF newest.ended_at IS NULL AND newest.expires_at > clock_timestamp() THEN
+        RETURN newest;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'DS030', MESSAGE = CASE newest.outcome
+        WHEN 'accepted' THEN 'you have accepted this offer already'
+        WHEN 'declined' THEN 'you have declined this offer'
+        WHEN 'withdrawn' THEN 'this offer was withdrawn'
+        ELSE 'this offer has expired'
+    END;
+END
+$$;
+
+-- Offers a confirmed order to an available driver: the named one, or the nearest who was not
+-- offered it yet. Raises DS031 if it has an open offer.
+CREATE FUNCTION offer_order_as_staff_v1(
+    of_order_id uuid, to_driver_id text, by_name text, with_idempotency_key text
+)
+RETURNS SETOF order_offer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    o orders;
+    offer order_offer;
+    is_free bool;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
+    SELECT * INTO o FROM orders k WHERE k.order_id = of_order_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    SELECT * INTO offer FROM order_offer f WHERE f.order_id = of_order_id
+        AND f.offered_by = by_name AND f.offer_key = with_idempotency_key;
+    IF FOUND THEN
+        IF offer.driver_id <> to_driver_id THEN
+            RAISE EXCEPTION 'this key was used for another offer' USING ERRCODE = 'DS008';
+        END IF;
+        RETURN NEXT offer;
+        RETURN;
+    END IF;
+    IF o.state <> 'confirmed' THEN
+        PERFORM orders__raise_illegal_transition(of_order_id, 'offer', o.state, 'staff');
+    END IF;
+    UPDATE order_offer f SET ended_at = f.expires_at, outcome = 'expired'
+        WHERE f.order_id = of_order_id AND f.ended_at IS NULL
+            AND f.expires_at <= clock_timestamp();
+    SELECT * INTO offer FROM order_offer f
+        WHERE f.order_id = of_order_id AND f.ended_at IS NULL;
+    IF FOUND THEN
+        RAISE EXCEPTION 'this order is offered to %, until %', offer.driver_id,
+            instant_text(offer.expires_at) USING ERRCODE = 'DS031';
+    END IF;
+    IF to_driver_id IS NULL THEN
+        to_driver_id := order_offer__next_driver(o);
+        IF to_driver_id IS NULL THEN
+            RAISE EXCEPTION 'no driver on duty is free, near, and was not offered this order yet'
+                USING ERRCODE = 'DS007';
+        END IF;
+    ELSE
+        SELECT s.state = 'available' INTO is_free FROM driver_state s
+            WHERE s.driver_id = to_driver_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no driver %', to_driver_id USING ERRCODE = 'DS003';
+        ELSIF NOT is_free THEN
+            RAISE EXCEPTION 'driver % is off duty or has an order', to_driver_id
+                USING ERRCODE = 'DS006';
+        END IF;
+    END IF;
+    PERFORM record_audit_v1(by_name, 'order.offer', of_order_id::text,
+        jsonb_build_object('driver_id', to_driver_id));
+    RETURN NEXT order_offer__open(o, to_driver_id, by_name, with_idempotency_key);
+END
+$$;
+
+-- Accepts an open offer, which assigns the order, for an available driver.
+CREATE FUNCTION driver_accept_offer_v1(
+    of_token_sha256 bytea, of_order_id uuid, with_idempotency_key text
+)
+RETURNS TABLE (
+    order_id uuid, state order_state, assignment_no int, order_seq int, driver_id text
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    by_driver_id CONSTANT text := driver__of_token(of_token_sha256);
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
+    IF EXISTS (SELECT FROM order_offer f WHERE f.order_id = of_order_id
+        AND f.driver_id = by_driver_id AND f.decline_key = with_idempotency_key)
+    THEN
+        RAISE EXCEPTION 'this key declined the offer' USING ERRCODE = 'DS008';
+    ELSIF NOT EXISTS (SELECT FROM order_command k WHERE k.order_id = of_order_id
+        AND k.actor = 'driver' AND k.actor_id = by_driver_id
+        AND k.idempotency_key = with_idempotency_key)
+    THEN
+        PERFORM order_offer__of_driver(of_order_id, by_driver_id);
+    END IF;
+    RETURN QUERY
+        SELECT c.order_id, c.state, c.assignment_no, c.order_seq, c.driver_id
+        FROM apply_order_command_v1(of_order_id, 'assign', 'driver', by_driver_id, by_driver_id,
+            with_idempotency_key) c;
+END
+$$;
+
+-- Declines an open offer. The next driver is offered the order, if its policy says so.
+CREATE FUNCTION driver_decline_offer_v1(
+    of_token_sha256 bytea, of_order_id uuid, with_idempotency_key text
+)
+RETURNS SETOF order_offer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    by_driver_id CONSTANT text := driver__of_token(of_token_sha256);
+    offer order_offer;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
+    SELECT * INTO offer FROM order_offer f WHERE f.order_id = of_order_id
+        AND f.driver_id = by_driver_id AND f.decline_key = with_idempotency_key;
+    IF FOUND THEN
+        RETURN NEXT offer;
+        RETURN;
+    ELSIF EXISTS (SELECT FROM order_command k WHERE k.order_id = of_order_id
+        AND k.actor = 'driver' AND k.actor_id = by_driver_id
+        AND k.idempotency_key = with_idempotency_key)
+    THEN
+        RAISE EXCEPTION 'this key was used for a command' USING ERRCODE = 'DS008';
+    END IF;
+    offer := order_offer__of_driver(of_order_id, by_driver_id);
+    UPDATE order_offer f
+        SET ended_at = greatest(clock_timestamp(), f.offered_at), outcome = 'declined',
+            decline_key = with_idempotency_key
+        WHERE f.order_offer_id = offer.order_offer_id
+        RETURNING * INTO offer;
+    PERFORM order_offer__continue(of_order_id);
+    RETURN NEXT offer;
+END
+$$;
+
+-- Ends offers that have expired or whose driver is no longer available, and makes the next ones.
+-- Skips an order while a command holds it. Returns the number of orders.
+CREATE FUNCTION order_offer__advance_v1(at_most int)
+RETURNS int LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    due_order_id uuid;
+    advanced_count int := 0;
+BEGIN
+    FOR due_order_id IN
+        SELECT f.order_id FROM order_offer f
+        WHERE f.ended_at IS NULL AND f.expires_at <= clock_timestamp()
+        UNION ALL
+        SELECT f.order_id FROM order_offer f
+        JOIN driver_state s ON s.driver_id = f.driver_id
+        WHERE f.ended_at IS NULL AND s.state <> 'available'
+        UNION ALL
+        SELECT o.order_id FROM orders o JOIN policy p ON p.policy_id = o.policy_id
+        WHERE o.state = 'confirmed' AND o.ended_at IS NULL AND p.auto_offer
+            AND NOT EXISTS (SELECT FROM order_offer f
+                WHERE f.order_id = o.order_id AND f.ended_at IS NULL)
+            AND NOT EXISTS (SELECT FROM unassigned_order u WHERE u.order_id = o.order_id
+                AND u.checked_at > clock_timestamp() - interval '10 s')
+        LIMIT at_most
+    LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtextextended(due_order_id::text, 1));
+        UPDATE order_offer f SET ended_at = greatest(clock_timestamp(), f.offered_at),
+            outcome = CASE WHEN f.expires_at <= clock_timestamp() THEN 'expired'
+                ELSE 'withdrawn' END::offer_outcome
+            WHERE f.order_id = due_order_id AND f.ended_at IS NULL
+                AND (f.expires_at <= clock_timestamp() OR EXISTS (SELECT FROM driver_state s
+                    WHERE s.driver_id = f.driver_id AND s.state <> 'available'));
+        PERFORM order_offer__continue(due_order_id);
+        advanced_count := advanced_count + 1;
+    END LOOP;
+    RETURN advanced_count;
+END
+$$;

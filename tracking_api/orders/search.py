@@ -1,0 +1,91 @@
+"""The statement that lists orders, by state and by text."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    DateTime,
+    Integer,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+)
+
+from doorstep.store.compiled import compile_statement
+from doorstep.store.tables import order_detail, order_with_details
+from doorstep.store.tables import orders as all_orders
+
+_ID_PREFIX = re.compile("[0-9a-f-]{4,36}")
+_HEX_DIGITS = 32
+
+
+def word_query(text: str) -> str:
+    """Return the argument of to_tsquery for words that begin with each word of a text."""
+    quoted = (word.replace("\\", "\\\\").replace("'", "''") for word in text.split())
+    return " & ".join(f"'{word}':*" for word in quoted)
+
+
+def order_id_range(text: str) -> tuple[UUID, UUID] | None:
+    """Return the least and greatest id that begin with a text; None if it can begin none."""
+    prefix = text.strip().lower()
+    digits = prefix.replace("-", "")
+    if not _ID_PREFIX.fullmatch(prefix) or not 0 < len(digits) <= _HEX_DIGITS:
+        return None
+    return UUID(digits.ljust(_HEX_DIGITS, "0")), UUID(digits.ljust(_HEX_DIGITS, "f"))
+
+
+@cache
+def list_statement(*, by_state: bool, from_cursor: bool, by_text: bool, by_id: bool) -> bytes:
+    """Compile the statement for these filters."""
+    orders = order_with_details.c
+    statement = select(
+        orders.order_id,
+        cast(orders.state, Text),
+        orders.assignment_no,
+        orders.driver_id,
+        orders.order_seq,
+        orders.restaurant_id,
+        orders.lon_deg,
+        orders.lat_deg,
+        orders.customer_name,
+        orders.policy_id,
+        orders.created_at,
+        orders.assigned_at,
+        orders.ended_at,
+        orders.details,
+    )
+    if by_state:
+        # compared as text: a driver of the database sends no enum array
+        wanted = bindparam("states", type_=ARRAY(Text))
+        statement = statement.where(cast(orders.state, Text) == any_(wanted))
+    if by_text:
+        words = func.to_tsquery(literal_column("'simple'"), bindparam("words", type_=Text))
+        found = select(order_detail.c.order_id).where(order_detail.c.search.op("@@")(words))
+        if by_id:
+            by_range = select(all_orders.c.order_id).where(
+                all_orders.c.order_id.between(
+                    bindparam("first_id", type_=Uuid()), bindparam("last_id", type_=Uuid())
+                )
+            )
+            statement = statement.where(orders.order_id.in_(union_all(found, by_range)))
+        else:
+            statement = statement.where(orders.order_id.in_(found))
+    if from_cursor:
+        after = tuple_(
+            bindparam("created_at", type_=DateTime(timezone=True)),
+            bindparam("order_id", type_=Uuid()),
+        )
+        statement = statement.where(tuple_(orders.created_at, orders.order_id) < after)
+    newest_first = statement.order_by(orders.created_at.desc(), orders.order_id.desc())
+    return compile_statement(newest_first.limit(bindparam("limit", type_=Integer)))
