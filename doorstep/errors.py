@@ -3,6 +3,7 @@
 DoorstepError
 ├── SettingsError            a setting is missing or invalid; the service does not start
 ├── MalformedJson            a document that is not strict JSON (422)
+├── MalformedCsv             a table that cannot be imported (422)
 ├── MalformedFix             an input that is not a fix (422, dead letter)
 ├── MalformedPacket          bytes that are not an MQTT control packet
 ├── RejectedFix              a well-formed fix that the rules refuse (422, dead letter)
@@ -11,6 +12,9 @@ DoorstepError
 ├── IdempotencyConflict      one Idempotency-Key, two different requests (409)
 ├── DeviceExists             this id is a driver's or source's already (409)
 ├── StaffExists              this name is staff already (409)
+├── NameTaken                a service area has this name (409)
+├── Retired                  a driver, restaurant, area or policy that was retired (409)
+├── DefaultPolicy            the default policy cannot be retired (409)
 ├── OrderOpen                personal data that an order still needs (409)
 ├── IdForgotten              an id of a person whose data were erased (409)
 ├── DriverUnavailable        the driver is off duty or has an order (409)
@@ -23,6 +27,7 @@ DoorstepError
 │   ├── UnknownOrder
 │   ├── UnknownRestaurant
 │   ├── UnknownPolicy
+│   ├── UnknownServiceArea
 │   ├── BadLink              any invalid customer link: the same answer for all
 │   └── BadInvitation        any invitation that is not good: the same answer for all
 ├── TooManyRequests          (429)
@@ -39,7 +44,7 @@ problem document.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -79,6 +84,23 @@ class MalformedJson(DoorstepError):
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class MalformedCsv(DoorstepError):
+    """The table cannot be imported, and nothing of it was.
+
+    `errors` lists each complaint, with `line`, `field`, `msg` and `reason`.
+    """
+
+    status = 422
+    problem = "malformed-csv"
+
+    def __init__(self, errors: Sequence[Mapping[str, object]]) -> None:
+        self.errors = [dict(error) for error in errors]
+        super().__init__("; ".join(f"{one['loc']}: {one['msg']}" for one in self.errors))
+
+    def members(self) -> dict[str, object]:
+        return {"reason": self.errors[0]["reason"], "errors": self.errors}
 
 
 class MalformedFix(DoorstepError):
@@ -167,6 +189,27 @@ class StaffExists(DoorstepError):
     problem = "staff-exists"
 
 
+class NameTaken(DoorstepError):
+    """A service area of this name exists: change it."""
+
+    status = 409
+    problem = "name-taken"
+
+
+class Retired(DoorstepError):
+    """This was retired."""
+
+    status = 409
+    problem = "retired"
+
+
+class DefaultPolicy(DoorstepError):
+    """The default policy cannot be retired: choose another default first."""
+
+    status = 409
+    problem = "default-policy"
+
+
 class OrderOpen(DoorstepError):
     """An order still needs these data."""
 
@@ -244,6 +287,12 @@ class UnknownPolicy(NotFound):
     """The policy does not exist."""
 
     problem = "unknown-policy"
+
+
+class UnknownServiceArea(NotFound):
+    """No service area has this name."""
+
+    problem = "unknown-service-area"
 
 
 class BadLink(NotFound):

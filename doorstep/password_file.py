@@ -11,6 +11,7 @@ from doorstep.credentials import DRIVER_EVENTS_REPLICAS, mosquitto_entry, servic
 # Services with a password of their own. The instances of driver_events share one.
 BROKER_SERVICES = ("bridge", "driver_events", "stack")
 TICKERS = "tickers"  # the source of `./run tickers`
+FORGOTTEN = "forgotten"  # in place of a driver, in the orders that they carried
 # Users of the broker that are not drivers.
 SERVICE_USERS = (*BROKER_SERVICES, *DRIVER_EVENTS_REPLICAS, TICKERS)
 

@@ -37,7 +37,7 @@ from doorstep.credentials import (
     token_sha256,
 )
 from doorstep.errors import DoorstepError, SettingsError
-from doorstep.password_file import SERVICE_USERS, TICKERS
+from doorstep.password_file import FORGOTTEN, SERVICE_USERS, TICKERS
 from doorstep.store.admin import (
     NewCity,
     NewDriver,
@@ -52,7 +52,6 @@ from doorstep.store.pool import connect
 
 DRIVER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 CITIES = ("city-", 500)  # the drivers of simulators.cities: prefix and count
-FORGOTTEN = "forgotten"  # in place of a driver, in the orders that they carried
 PROVISION = "provision"  # its name in the audit
 CHANGES = ("rotate", "revoke", "remove")
 DRIVERS_PER_BATCH = 5_000  # per statement, commit and progress line

@@ -12,6 +12,16 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
+from doorstep.administration.fields import (
+    AreaChange,
+    DriverChange,
+    NewArea,
+    NewDriver,
+    NewPolicy,
+    NewRestaurant,
+    PolicyChange,
+    RestaurantChange,
+)
 from doorstep.http.direct_routes import DirectRoute, DirectRoutes
 from doorstep.http.docs import docs_routes
 from doorstep.http.headers import SecurityHeaders
@@ -24,6 +34,16 @@ from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
 from tracking_api import cities, pages
+from tracking_api.administration import (
+    area_routes,
+    policy_routes,
+    restaurant_routes,
+)
+from tracking_api.administration import (
+    driver_routes as driver_administration,
+)
+from tracking_api.administration.csv_routes import import_path
+from tracking_api.administration.queries import AREA, DRIVER, POLICY, RESTAURANT
 from tracking_api.batching import BatchLoader
 from tracking_api.city_folders import CityFolders
 from tracking_api.context import AppContext
@@ -41,9 +61,8 @@ from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.observe import routes as observe_routes
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.orders import cancel_routes, policy_routes
+from tracking_api.orders import cancel_routes
 from tracking_api.orders import routes as order_routes
-from tracking_api.orders.policy_schemas import NewPolicy
 from tracking_api.orders.schemas import Cancellation, DriverChoice, NewOrder
 from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
@@ -72,7 +91,14 @@ BODIES: list[type[BaseModel]] = [Cancellation, LinkToken]
 STAFF_BODIES: list[type[BaseModel]] = [
     NewOrder,
     DriverChoice,
+    NewDriver,
+    DriverChange,
+    NewRestaurant,
+    RestaurantChange,
+    NewArea,
+    AreaChange,
     NewPolicy,
+    PolicyChange,
     SamplingSettings,
     SimulationCount,
     NewStaff,
@@ -91,6 +117,10 @@ STAFF_BURST_HISTORIES = 150
 BAD_SIGN_INS_PER_S = 0.2
 BURST_BAD_SIGN_INS = 20
 
+ADMINISTRATION = (driver_administration, restaurant_routes, area_routes, policy_routes)
+# These limit their bodies themselves.
+IMPORTS = [import_path(one) for one in (DRIVER, RESTAURANT, AREA, POLICY)]
+
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
 # first. Each with the side that it serves: `all` answers customers by their link, and staff.
 ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
@@ -108,7 +138,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (series_routes.router, "staff"),
     (simulation_routes.router, "staff"),
     (driver_routes.router, "staff"),
-    (policy_routes.router, "staff"),
+    *((one.tables, "staff") for one in ADMINISTRATION),
+    *((one.router, "staff") for one in ADMINISTRATION),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
     (invitation_routes.router, "staff"),
@@ -124,6 +155,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
 
 # Answered before the framework's routing: what customers and the fleet's map request all the time.
 DIRECT_ROUTES = (*track_routes.DIRECT, *order_stream_routes.DIRECT)
+CUSTOMER_DIRECT_ROUTES = track_routes.SESSION_DIRECT
 STAFF_DIRECT_ROUTES = (
     *driver_routes.DIRECT,
     *dispatch_routes.DIRECT,
@@ -278,7 +310,7 @@ def _bare_app(serves: Serves) -> FastAPI:
     install_problem_handlers(app)
     app.add_middleware(DirectRoutes, routes=_direct_routes(serves))  # innermost
     install_openapi(app, BODIES if serves == "customers" else BODIES + STAFF_BODIES)
-    app.add_middleware(RequestLimits)
+    app.add_middleware(RequestLimits, unlimited_paths=IMPORTS)
     app.add_middleware(TokenGuessing)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)  # the outermost
@@ -286,4 +318,6 @@ def _bare_app(serves: Serves) -> FastAPI:
 
 
 def _direct_routes(serves: Serves) -> tuple[DirectRoute, ...]:
-    return DIRECT_ROUTES if serves == "customers" else DIRECT_ROUTES + STAFF_DIRECT_ROUTES
+    staff = () if serves == "customers" else STAFF_DIRECT_ROUTES
+    customers = () if serves == "staff" else CUSTOMER_DIRECT_ROUTES
+    return (*DIRECT_ROUTES, *customers, *staff)

@@ -60,6 +60,12 @@ async def get_fleet_page(request: Request, token: StaffToken, context: Context) 
     return await _staff_page("fleet", request, token, context)
 
 
+@staff_router.get("/admin")
+async def get_admin_page(request: Request, token: StaffToken, context: Context) -> Response:
+    """Administration: drivers, restaurants, service areas and policies."""
+    return await _staff_page("admin", request, token, context)
+
+
 @staff_router.get("/observe")
 async def get_observe_page(request: Request, token: StaffToken, context: Context) -> Response:
     """Dashboards and Kafka, for admins."""

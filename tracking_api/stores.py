@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from doorstep.store.deadline import is_available
 from doorstep.store.pool import Pool, open_pool
+from tracking_api.administration.queries import AdministrationQueries, AdministrationStore
 from tracking_api.fleet.dispatch_queries import DispatchQueries, DispatchStore
 from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
@@ -37,6 +38,7 @@ STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "history": HistoryQueries,
     "series": SeriesQueries,
     "people": PeopleQueries,
+    "administration": AdministrationQueries,
 }
 
 
@@ -69,6 +71,7 @@ class Stores:
     history: HistoryStore
     series: SeriesStore
     people: PeopleStore
+    administration: AdministrationStore
     customers: CustomerStore
     eta: EtaStore
     is_available: Callable[[], Awaitable[bool]]

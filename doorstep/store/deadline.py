@@ -75,11 +75,14 @@ async def run_command(pool: Pool, command: Work[T]) -> T:
     return await _within(ANSWER_WITHIN_S, run())
 
 
-async def run_transaction(pool: Pool, work: Work[T]) -> T:
-    """Run several statements in one transaction. Raises StoreUnavailable within 5 s."""
+async def run_transaction(pool: Pool, work: Work[T], *, keeps: bool = True) -> T:
+    """Run several statements in one transaction. Raises StoreUnavailable within 5 s.
+
+    Without `keeps`, the transaction is rolled back at its end.
+    """
 
     async def run() -> T:
-        async with connection(pool) as conn, conn.transaction():
+        async with connection(pool) as conn, conn.transaction(force_rollback=not keeps):
             return await work(conn)
 
     return await _within(ANSWER_WITHIN_S, run())

@@ -44,6 +44,10 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS026": _plain(errors.Unauthenticated),
     "DS016": _plain(errors.OrderOpen),
     "DS017": _plain(errors.IdForgotten),
+    "DS040": _plain(errors.Retired),
+    "DS041": _plain(errors.NameTaken),
+    "DS042": _plain(errors.DefaultPolicy),
+    "DS043": _plain(errors.UnknownServiceArea),
 }
 
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.

@@ -5,7 +5,7 @@ The rules are in `sql/schema/54_credentials.sql`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -131,6 +131,15 @@ def device_parameters(
         "mqtt_hash": mqtt_hash,
         "token_sha256": digest,
     }
+
+
+def change_driver(
+    conn: psycopg.Connection[Any], driver_id: str, values: Mapping[str, object], who: str
+) -> None:
+    """Set a driver's name, vehicle or phone. Raises UnknownDriver, Retired."""
+    parameters = {"key": driver_id, "values": Jsonb(values), "who": who}
+    with translated():
+        conn.execute(query("change_driver", "queries/administration.sql"), parameters)
 
 
 def list_devices(conn: psycopg.Connection[Any], kind: str) -> list[Device]:

@@ -5,11 +5,12 @@
 
 -- read_driver --
 SELECT clock_timestamp(), d.driver_id, d.name, s.duty::text, s.state::text, s.order_id, s.battery,
-    p.state, p.invited_until, p.heard_at, p.app,
-    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
+    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg,
+    p.state, p.invited_until, p.heard_at, p.app, d.vehicle, d.phone, c.removed_at
 FROM driver d
 JOIN driver_state s ON s.driver_id = d.driver_id
 JOIN driver_phone p ON p.driver_id = d.driver_id
+LEFT JOIN device_credential c ON c.device_id = d.driver_id
 WHERE d.driver_id = %(driver_id)s
 
 -- read_sampling --
@@ -28,11 +29,9 @@ CROSS JOIN LATERAL (
 ) s
 ORDER BY n.distance_m, n.driver_id
 
--- read_restaurants --
-SELECT restaurant_id, name, lon_deg, lat_deg, city FROM restaurant ORDER BY restaurant_id
-
 -- read_cities --
-SELECT name, west, south, east, north, time_zone FROM service_area ORDER BY name
+SELECT name, west, south, east, north, time_zone FROM service_area WHERE retired_at IS NULL
+ORDER BY name
 
 
 -- Packed rows of all drivers: one JSON text, which costs Python a tenth of rows ------------

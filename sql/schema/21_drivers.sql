@@ -3,7 +3,9 @@
 CREATE TABLE driver (
     driver_id text COLLATE "C" PRIMARY KEY CHECK (driver_id ~ '^[A-Za-z0-9_-]{1,64}$'),
     name text NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now()
+    created_at timestamptz NOT NULL DEFAULT now(),
+    vehicle text CHECK (vehicle IN ('bicycle', 'cargo_bike', 'moped', 'car', 'van', 'foot')),
+    phone text
 );
 
 -- One row per driver, updated by every batch. Half of each page stays free and no changing column

@@ -2,6 +2,7 @@
 -- matrix.
 
 INSERT INTO policy (policy_id, name) VALUES (1, 'default');
+INSERT INTO policy_status (policy_id, is_default) VALUES (1, true);
 INSERT INTO limits DEFAULT VALUES;
 INSERT INTO history_bounds DEFAULT VALUES;
 

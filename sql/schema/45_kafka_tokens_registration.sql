@@ -131,7 +131,9 @@ SET search_path = doorstep, public, pg_temp
 AS $$
 BEGIN
     INSERT INTO driver (driver_id, name) SELECT * FROM unnest(driver_ids, names)
-    ON CONFLICT (driver_id) DO UPDATE SET name = EXCLUDED.name WHERE driver.name <> EXCLUDED.name;
+    ON CONFLICT (driver_id) DO UPDATE SET name = EXCLUDED.name
+        -- an id in place of a name does not replace one
+        WHERE driver.name <> EXCLUDED.name AND EXCLUDED.name <> driver.driver_id;
     INSERT INTO driver_state (driver_id) SELECT unnest(driver_ids)
     ON CONFLICT DO NOTHING;
     PERFORM add_devices_v2('driver', driver_ids, NULL);
@@ -163,6 +165,7 @@ AS $$
     SELECT * FROM unnest(restaurant_ids, names, lon_degs, lat_degs)
     ON CONFLICT (restaurant_id) DO UPDATE
         SET name = EXCLUDED.name, lon_deg = EXCLUDED.lon_deg, lat_deg = EXCLUDED.lat_deg
+        WHERE restaurant.changed_at IS NULL
 $$;
 
 CREATE FUNCTION register_service_area_v1(
@@ -175,6 +178,7 @@ AS $$
     VALUES (of_name, west, south, east, north)
     ON CONFLICT (name) DO UPDATE SET west = EXCLUDED.west, south = EXCLUDED.south,
         east = EXCLUDED.east, north = EXCLUDED.north
+        WHERE service_area.changed_at IS NULL
 $$;
 
 -- Adds or replaces a city and the restaurants of its files. Returns false, and changes nothing, if
@@ -191,9 +195,14 @@ AS $$
 BEGIN
     INSERT INTO service_area AS a (name, west, south, east, north, time_zone, made_at)
     VALUES (of_name, west, south, east, north, of_time_zone, files_made_at)
-    ON CONFLICT (name) DO UPDATE SET west = EXCLUDED.west, south = EXCLUDED.south,
-        east = EXCLUDED.east, north = EXCLUDED.north, time_zone = EXCLUDED.time_zone,
-        made_at = EXCLUDED.made_at
+    ON CONFLICT (name) DO UPDATE SET (west, south, east, north, time_zone, made_at) = (
+        SELECT c.*, EXCLUDED.made_at FROM (
+            SELECT EXCLUDED.west, EXCLUDED.south, EXCLUDED.east, EXCLUDED.north, EXCLUDED.time_zone
+            WHERE a.changed_at IS NULL
+            UNION ALL SELECT a.west, a.south, a.east, a.north, a.time_zone
+            WHERE a.changed_at IS NOT NULL
+        ) c
+    )
     WHERE a.made_at IS NULL OR a.made_at < EXCLUDED.made_at;
     IF NOT FOUND THEN
         RETURN false;
@@ -204,9 +213,9 @@ BEGIN
         AS n (restaurant_id, name, lon_deg, lat_deg)
     ON CONFLICT (restaurant_id) DO UPDATE SET name = EXCLUDED.name,
         lon_deg = EXCLUDED.lon_deg, lat_deg = EXCLUDED.lat_deg, city = EXCLUDED.city
-    WHERE r.city IS NULL OR r.city = of_name;  -- never another city's
+    WHERE r.changed_at IS NULL AND (r.city IS NULL OR r.city = of_name);  -- never another city's
     DELETE FROM restaurant r
-    WHERE r.city = of_name AND r.restaurant_id >= 1000000000
+    WHERE r.city = of_name AND r.restaurant_id >= 1000000000 AND r.changed_at IS NULL
         AND r.restaurant_id <> ALL (restaurant_ids)
         AND NOT EXISTS (SELECT FROM orders o WHERE o.restaurant_id = r.restaurant_id);
     RETURN true;
@@ -244,7 +253,8 @@ AS $$
 BEGIN
     NEW.city := (
         SELECT a.name FROM service_area a
-        WHERE is_in_box(NEW.lon_deg, NEW.lat_deg, a.west, a.south, a.east, a.north)
+        WHERE a.retired_at IS NULL
+            AND is_in_box(NEW.lon_deg, NEW.lat_deg, a.west, a.south, a.east, a.north)
         ORDER BY (a.north - a.south) * (a.east - a.west + CASE WHEN a.west > a.east THEN 360
             ELSE 0 END), a.name
         LIMIT 1
@@ -269,7 +279,7 @@ BEGIN
 END
 $$;
 CREATE TRIGGER _500_take_restaurants AFTER INSERT OR UPDATE ON service_area
-FOR EACH ROW EXECUTE FUNCTION service_area__take_restaurants();
+FOR EACH ROW WHEN (NEW.retired_at IS NULL) EXECUTE FUNCTION service_area__take_restaurants();
 
 -- Registers the launcher's own token, as an admin of this name. A token that was revoked stays
 -- revoked; a new one replaces the older ones.

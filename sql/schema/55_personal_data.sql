@@ -139,6 +139,14 @@ BEGIN
         DELETE FROM driver_clock c WHERE c.ctid = ANY (ARRAY(
             SELECT k.ctid FROM driver_clock k WHERE k.hour < before LIMIT at_most
         ));
+    ELSIF of_kind = 'contacts' THEN
+        UPDATE driver d SET name = d.driver_id, vehicle = NULL, phone = NULL
+        WHERE d.driver_id = ANY (ARRAY(
+            SELECT k.driver_id FROM driver k JOIN device_credential c ON c.device_id = k.driver_id
+            WHERE c.removed_at < before
+                AND (k.name, k.vehicle, k.phone) IS DISTINCT FROM (k.driver_id, NULL, NULL)
+            LIMIT at_most
+        ));
     ELSIF of_kind = 'audit' THEN
         DELETE FROM audit c WHERE c.audit_id = ANY (ARRAY(
             SELECT k.audit_id FROM audit k WHERE k.at < before ORDER BY k.at LIMIT at_most

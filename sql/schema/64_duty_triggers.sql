@@ -1,5 +1,20 @@
 -- When drivers were off duty: the instants of commands are in order, and driver_state.kept_from
--- follows them.
+-- follows them. A removed driver stays off duty.
+
+CREATE FUNCTION driver_command__refuse_removed()
+RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.command <> 'off_duty' AND EXISTS (SELECT FROM device_credential c
+        WHERE c.device_id = NEW.driver_id AND c.removed_at IS NOT NULL)
+    THEN
+        RAISE EXCEPTION 'the driver % is retired', NEW.driver_id USING ERRCODE = 'DS040';
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER _100_refuse_removed BEFORE INSERT ON driver_command
+FOR EACH ROW EXECUTE FUNCTION driver_command__refuse_removed();
 
 CREATE FUNCTION driver_command__keep_order()
 RETURNS trigger LANGUAGE plpgsql AS $$

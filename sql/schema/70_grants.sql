@@ -45,12 +45,15 @@ GRANT EXECUTE ON FUNCTION
     simulation_target__set_v1, watch_orders_v1,
     nearest_drivers_v1, is_in_box, fleet_tile_v1, fleet_history_v1, fix_history__between_v1,
     fix_chunk__unpack, fix_chunk__sample, series__downsample_v1, series__points,
-    eta_model__read_v1
+    eta_model__read_v1,
+    change_driver_v1, create_restaurant_v1, change_restaurant_v1, retire_restaurant_v1,
+    create_service_area_v1, change_service_area_v1, retire_service_area_v1,
+    replace_policy_v1, retire_policy_v1, set_default_policy_v1
 TO tracking_api;
 GRANT SELECT ON
-    driver, driver_state, driver_cell, restaurant, service_area, policy, orders, order_now,
-    assignment, evidence, order_event, order_transition, fix_history, fix_chunk, history_bounds,
-    driver_sampling, series, series_point, simulation_target
+    driver, driver_state, driver_cell, restaurant, service_area, policy, policy_status, orders,
+    order_now, assignment, evidence, order_event, order_transition, fix_history, fix_chunk,
+    history_bounds, driver_sampling, series, series_point, simulation_target
 TO tracking_api;
 GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;
 

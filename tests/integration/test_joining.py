@@ -81,7 +81,7 @@ class Office:
         return str(self.staff.get(f"/orders/{order['order_id']}").json()["state"])
 
     def phone_of(self, driver_id: str) -> dict[str, Any] | None:
-        phone: dict[str, Any] | None = self.staff.get(f"/drivers/{driver_id}").json()["phone"]
+        phone: dict[str, Any] | None = self.staff.get(f"/drivers/{driver_id}").json()["phone_app"]
         return phone
 
 

@@ -42,7 +42,16 @@ NOT_OF_A_PERSON = {  # tables without a column of a driver or an order
         "eta_model",
         "history_bounds",
     ),
-    *("kafka_offset", "limits", "order_transition", "outbox", "policy", "restaurant", "retention"),
+    *(
+        "kafka_offset",
+        "limits",
+        "order_transition",
+        "outbox",
+        "policy",
+        "policy_status",
+        "restaurant",
+    ),
+    "retention",
     *("service_area", "simulation_target", "staff", "street_speed"),
 }
 

@@ -72,6 +72,20 @@ def test_retention_of_clocks_and_positions__past_their_days__are_deleted(fleet: 
     assert fleet.driver()["seq"] == 2
 
 
+def test_retention_of_contacts__of_a_removed_driver_only__are_cleared(fleet: Fleet) -> None:
+    for driver_id in ("d1", "d2"):
+        fleet.run(
+            "SELECT change_driver_v1(%s, %s, 'test')",
+            driver_id,
+            '{"name": "Anna", "vehicle": "moped", "phone": "+39 055 1"}',
+        )
+    fleet.run("SELECT change_device_v2('driver', 'd1', 'remove', 'test', NULL, NULL)")
+    assert [expire(fleet, "contacts", days) for days in (29, 31, 31)] == [0, 1, 0]
+    left = fleet.run("SELECT driver_id, name, vehicle, phone FROM driver ORDER BY driver_id")
+    assert left[0] == {"driver_id": "d1", "name": "d1", "vehicle": None, "phone": None}
+    assert left[1]["phone"] == "+39 055 1"
+
+
 def test_retention_of_the_audit__only_past_its_days__may_be_deleted(fleet: Fleet) -> None:
     fleet.run(
         "INSERT INTO audit (at, who, action) VALUES (now() - interval '364 days', 'a', 'b'),"

@@ -1,4 +1,4 @@
-"""Drivers and restaurants in the database."""
+"""Drivers in the database."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class DriverDetails(NamedTuple):
     battery: float | None
     position: Position | None
     presence: Presence
-    phone: DriverPhone
+    phone_app: DriverPhone
+    vehicle: str | None = None
+    phone: str | None = None
+    retired_at: datetime | None = None
 
 
 class NearDriver(NamedTuple):
@@ -65,16 +68,6 @@ class DeviceSampling(NamedTuple):
     set_at: datetime | None
     is_delivered: bool
     demand: Demand | None = None
-
-
-class Restaurant(NamedTuple):
-    """A restaurant and its place."""
-
-    restaurant_id: int
-    name: str
-    lon_deg: float
-    lat_deg: float
-    city: str | None = None
 
 
 class ServiceArea(NamedTuple):
@@ -103,8 +96,6 @@ class DriverStore(Protocol):
 
     async def read_sampling(self, driver_id: str) -> DeviceSampling: ...
 
-    async def read_restaurants(self) -> list[Restaurant]: ...
-
     async def read_service_areas(self) -> list[ServiceArea]: ...
 
 
@@ -120,13 +111,15 @@ class DriverQueries:
         if row is None:
             raise UnknownDriver
         now, found_id, name, duty, state, order_id, battery = row[:7]
-        phone = DriverPhone(*row[7:11])
-        position = Position(*row[11:]) if row[11] else None
-        arrived = [one for one in (position and position.received_at, phone.heard_at) if one]
+        position = Position(*row[7:14]) if row[7] else None
+        phone_app = DriverPhone(*row[14:18])
+        arrived = [one for one in (position and position.received_at, phone_app.heard_at) if one]
         silent_s = (now - max(arrived)).total_seconds() if arrived else None
         presence = presence_of(silent_s, position.speed_mps if position else None)
         return DriverDetails(
-            now, found_id, name, duty, state, order_id, battery, position, presence, phone
+            *(now, found_id, name, duty, state, order_id, battery, position, presence),
+            phone_app,
+            *row[18:],
         )
 
     async def read_nearest(
@@ -154,11 +147,6 @@ class DriverQueries:
         report, is_delivered, set_at, demand = row
         policy = _decode_sampling(report) if report else SamplingPolicy()
         return DeviceSampling(policy, set_at, bool(is_delivered), demand)
-
-    async def read_restaurants(self) -> list[Restaurant]:
-        """Read every restaurant, by id."""
-        rows = await fetch_all(self.pool, query("read_restaurants", SQL_FILE))
-        return [Restaurant(*row) for row in rows]
 
     async def read_service_areas(self) -> list[ServiceArea]:
         """Read every service area, by name."""

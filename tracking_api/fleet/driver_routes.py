@@ -1,4 +1,4 @@
-"""Drivers and restaurants, for staff."""
+"""Drivers, for staff."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from doorstep.fix.instants import MAX_EPOCH_MS
 from doorstep.http.direct_routes import DirectRoute, query_of
+from doorstep.http.instants import format_instant
 from doorstep.http.openapi import DriverId, json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.sampling import SamplingPolicy
@@ -18,8 +19,6 @@ from tracking_api.fleet.schemas import (
     DriverAnswer,
     DriverPositions,
     NearDrivers,
-    RestaurantAnswer,
-    Restaurants,
     SamplingAnswer,
     SamplingSettings,
 )
@@ -111,8 +110,8 @@ async def _answer_nearest(
     responses=problems(401, 403, 404),
     response_model=DriverAnswer,
 )
-async def get_driver(driver_id: DriverId, _: Staff, context: Context) -> Response:
-    """Duty, state, open order, newest position."""
+async def get_driver(driver_id: DriverId, staff: Staff, context: Context) -> Response:
+    """Duty, state, open order, newest position. Viewers get no phone number."""
     driver = await context.stores.drivers.read_driver(driver_id)
     position = driver.position
     return _json(
@@ -125,7 +124,10 @@ async def get_driver(driver_id: DriverId, _: Staff, context: Context) -> Respons
             "position": position_members(position, driver.now) if position else None,
             "battery": driver.battery,
             "presence": driver.presence,
-            "phone": driver.phone._asdict() if driver.phone.state else None,
+            "vehicle": driver.vehicle,
+            "phone": driver.phone if staff.is_staff("dispatcher") else None,
+            "retired_at": driver.retired_at and format_instant(driver.retired_at),
+            "phone_app": driver.phone_app._asdict() if driver.phone_app.state else None,
         }
     )
 
@@ -179,13 +181,6 @@ async def unpin_sampling(driver_id: DriverId, _: Staff, context: Context) -> Sam
     """Ends a pin. The settings are those of an idle driver, and of the demand within seconds."""
     await context.stores.drivers.unpin_sampling(driver_id)
     return await _sampling(driver_id, context)
-
-
-@router.get("/restaurants", summary="Every restaurant", responses=problems(401, 403))
-async def get_restaurants(_: Staff, context: Context) -> Restaurants:
-    """Where orders come from."""
-    found = await context.stores.drivers.read_restaurants()
-    return Restaurants(restaurants=[RestaurantAnswer(**one._asdict()) for one in found])
 
 
 async def _sampling(driver_id: str, context: AppContext) -> SamplingAnswer:

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from doorstep.administration.fields import Vehicle
 from doorstep.http.instants import Instant
 from doorstep.sampling import MAX_HEARTBEAT_S, Demand, Mode
 from tracking_api.fleet.presence import Presence
-from tracking_api.track.schemas import PositionFeature, Restaurant
+from tracking_api.track.schemas import PositionFeature
 
 Duty = Literal["off_duty", "on_duty", "on_break"]
 DriverState = Literal[
@@ -62,19 +63,6 @@ class SamplingAnswer(SamplingSettings):
     demand: Demand | None
 
 
-class RestaurantAnswer(Restaurant):
-    """A restaurant with its id. `city` is null outside all of them."""
-
-    restaurant_id: int
-    city: str | None
-
-
-class Restaurants(BaseModel):
-    """Every restaurant."""
-
-    restaurants: list[RestaurantAnswer]
-
-
 class DriverPhoneAnswer(BaseModel):
     """A driver's phone app, and when it was last heard of, to 20 s."""
 
@@ -95,7 +83,10 @@ class DriverAnswer(BaseModel):
     position: PositionFeature | None
     battery: float | None
     presence: Presence
-    phone: DriverPhoneAnswer | None
+    vehicle: Vehicle | None
+    phone: str | None
+    retired_at: Instant | None
+    phone_app: DriverPhoneAnswer | None
 
 
 class NearDriver(BaseModel):

@@ -1,21 +1,17 @@
-"""Orders and policies in the database."""
+"""Orders in the database."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
-from psycopg import AsyncConnection
-from psycopg.errors import CheckViolation
-from psycopg.rows import DictRow, dict_row
 from sqlalchemy import ARRAY, DateTime, Integer, Text, Uuid, any_, bindparam, cast, select, tuple_
 
 from doorstep.errors import UnknownOrder
-from doorstep.http.problems import UnusableRequest
 from doorstep.store import commands
 from doorstep.store.compiled import compile_statement
 from doorstep.store.deadline import fetch_all, fetch_one, run_command
@@ -63,10 +59,6 @@ class OrderStore(Protocol):
     async def list_orders(
         self, states: Sequence[str], limit: int, after: OrderKey | None
     ) -> list[Order]: ...
-
-    async def create_policy(self, values: Mapping[str, object], who: str | None = None) -> int: ...
-
-    async def read_policies(self) -> list[dict[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +147,6 @@ class OrderQueries:
         if after is not None:
             parameters |= {"created_at": after[0], "order_id": after[1]}
         return [Order(*row) for row in await fetch_all(self.pool, statement, parameters)]
-
-    async def create_policy(self, values: Mapping[str, object], who: str | None = None) -> int:
-        """Add a policy and return its id. Raises UnusableRequest for inconsistent values."""
-        try:
-            return await run_command(
-                self.pool, lambda conn: commands.create_policy(conn, who, **values)
-            )
-        except CheckViolation as exc:
-            rule = exc.diag.constraint_name or "a rule of the table"
-            complaint = {"loc": "body", "msg": f"violates {rule}", "reason": "out_of_range"}
-            raise UnusableRequest([complaint]) from exc
-
-    async def read_policies(self) -> list[dict[str, Any]]:
-        """Read every policy, with all its columns."""
-
-        async def read(conn: AsyncConnection[Any]) -> list[DictRow]:
-            async with conn.cursor(row_factory=dict_row) as cursor:
-                await cursor.execute(query("read_policies", SQL_FILE))
-                return await cursor.fetchall()
-
-        return await run_command(self.pool, read)
 
 
 @cache

@@ -42,7 +42,7 @@ class Coordinates(BaseModel):
 
 
 class NewOrder(BaseModel):
-    """An order to be created. `policy_id` pins a policy other than policy 1."""
+    """An order to be created. `policy_id` pins a policy other than the default."""
 
     model_config = ConfigDict(extra="forbid")
 

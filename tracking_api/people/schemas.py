@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from doorstep.fix.value import ID_PATTERN
-from doorstep.password_file import SERVICE_USERS
+from doorstep.password_file import FORGOTTEN, SERVICE_USERS
 from doorstep.store.people import Device, StaffMember
 
 NAME_PATTERN = r"^[A-Za-z0-9_.@-]{1,64}$"
@@ -97,8 +97,8 @@ class NewDevice(BaseModel):
     @field_validator("id")
     @classmethod
     def _is_no_service(cls, value: str) -> str:
-        if value in SERVICE_USERS:
-            raise ValueError("this is the name of a service")
+        if value in SERVICE_USERS or value == FORGOTTEN:
+            raise ValueError("this name is reserved")
         return value
 
 

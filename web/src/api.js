@@ -17,7 +17,7 @@ export class ApiProblem extends Error {
 export const isSignedIn = () => !isLeaving;
 
 /** Start the page. Sends a token in the address (#token) to the sign-in page first. */
-export function startSession(onSignIn) {
+export function startSession(onSignIn, onSession = () => {}, onFailure = () => {}) {
   const sendToken = () => {
     const { pathname, search, hash } = location;
     if (!hash.startsWith("#stf_")) return false;
@@ -30,10 +30,13 @@ export function startSession(onSignIn) {
   if (sendToken()) return;
   onSignIn();
   getJson("/session")
-    .then(({ name, role }) => {
+    .then((session) => {
+      const { name, role } = session;
       document.getElementById("sign-out").title = `Signed in as ${name} (${role})`;
+      for (const link of document.querySelectorAll("[data-for-admins]")) link.hidden = role !== "admin";
+      onSession(session);
     })
-    .catch(() => {}); // only a hint
+    .catch(onFailure);
 }
 
 /** Leave for the sign-in page, which comes back here. */

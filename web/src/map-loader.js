@@ -2,8 +2,8 @@
 import maplibre from "address:maplibre.js";
 import shared from "address:maplibre-shared.js";
 import worker from "address:maplibre-worker.js";
-import style from "address:map.css";
 import { el } from "./labels.js";
+import { loadMapStyle } from "./map-style.js";
 import { placesInView, VIEW } from "./order-view.js";
 
 /** Resolves to the module of the order's map. Throws where a file cannot be loaded. */
@@ -13,13 +13,7 @@ export async function loadMapCode(container, track) {
   prefetchTiles(container, track, codeArrived).catch(() => {}); // the map fetches them itself
   fetch(worker).catch(() => {}); // into the browser's cache
   document.head.append(el("link", { rel: "modulepreload", href: maplibre }));
-  const sheet = el("link", { rel: "stylesheet", href: style });
-  const styled = new Promise((resolve, reject) => {
-    sheet.addEventListener("load", resolve);
-    sheet.addEventListener("error", () => reject(new Error("no stylesheet")));
-  });
-  document.head.append(sheet);
-  const [code] = await Promise.all([import("./order-map.js"), styled]);
+  const [code] = await Promise.all([import("./order-map.js"), loadMapStyle()]);
   return code;
 }
 

@@ -13,7 +13,7 @@ maplibregl.addProtocol("pmtiles", protocol.tile);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const MARGIN = [0.08, 0.06]; // degrees around a city
 
-export const { LngLatBounds, NavigationControl } = maplibregl;
+export const { LngLatBounds, Marker, NavigationControl } = maplibregl;
 
 export function featureCollection(features) {
   return { type: "FeatureCollection", features };

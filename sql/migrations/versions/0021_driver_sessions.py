@@ -7,7 +7,7 @@ from alembic import op
 from sql import read_sql
 
 revision = "0021"
-down_revision = "0017"
+down_revision = "0018"
 branch_labels = None
 depends_on = None
 

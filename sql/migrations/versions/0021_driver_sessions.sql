@@ -53,7 +53,9 @@ SET search_path = doorstep, public, pg_temp
 AS $$
 BEGIN
     INSERT INTO driver (driver_id, name) SELECT * FROM unnest(driver_ids, names)
-    ON CONFLICT (driver_id) DO UPDATE SET name = EXCLUDED.name WHERE driver.name <> EXCLUDED.name;
+    ON CONFLICT (driver_id) DO UPDATE SET name = EXCLUDED.name
+        -- an id in place of a name does not replace one
+        WHERE driver.name <> EXCLUDED.name AND EXCLUDED.name <> driver.driver_id;
     INSERT INTO driver_state (driver_id) SELECT unnest(driver_ids)
     ON CONFLICT DO NOTHING;
     PERFORM add_devices_v2('driver', driver_ids, NULL);

@@ -40,6 +40,21 @@ ADMINISTRATION = [
     ("POST", "/credentials/sources/d1/revoke", None),
     ("DELETE", "/credentials/sources/d1", None),
     ("POST", "/policies", {"name": "fast"}),
+    ("PATCH", "/policies/1", {"pace": 2}),
+    ("POST", "/policies/1/retire", None),
+    ("POST", "/policies/1/default", None),
+    ("POST", "/drivers", {"id": "nino"}),
+    ("PATCH", "/drivers/d1", {"vehicle": "van"}),
+    ("POST", "/restaurants", {"name": "Bar", "lat_deg": 1, "lon_deg": 2}),
+    ("PATCH", "/restaurants/1", {"phone": None}),
+    ("POST", "/restaurants/1/retire", None),
+    ("POST", "/service-areas", {"name": "a", "west": 1, "south": 1, "east": 2, "north": 2}),
+    ("PATCH", "/service-areas/a", {"east": 3}),
+    ("POST", "/service-areas/a/retire", None),
+    ("GET", "/drivers.csv", None),
+    ("GET", "/restaurants.csv", None),
+    ("GET", "/service-areas.csv", None),
+    ("GET", "/policies.csv", None),
 ]
 
 

@@ -25,6 +25,7 @@ PAGES = (
     "series.html",
     "observe.html",
     "sign-in.html",
+    "admin.html",
     "join.html",
 )
 

@@ -52,7 +52,7 @@ export class DriverPanel {
       ["Last seen", position ? ago(position.properties.age_s) : "never"],
       ["Speed", speed === null || speed === undefined ? "–" : `${Math.round(speed * 3.6)} km/h`],
       ["Battery", battery === null ? "–" : `${Math.round(battery * 100)} %`],
-      ["Phone", phoneFact(driver.phone)],
+      ["Phone", phoneFact(driver.phone_app)],
       ["Order", driver.order_id ? driver.order_id.slice(0, 8) : "none"],
     ];
     const list = facts.flatMap(([name, fact]) => [el("dt", {}, name), el("dd", {}, fact)]);

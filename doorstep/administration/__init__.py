@@ -1,0 +1,1 @@
+"""What admins set: drivers, restaurants, service areas and policies, as fields and as CSV."""

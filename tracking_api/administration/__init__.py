@@ -1,0 +1,1 @@
+"""Administration: drivers, restaurants, service areas and policies."""

@@ -1,0 +1,184 @@
+// The administration page: drivers, restaurants, service areas and policies, for admins.
+import { fetchAsStaff, getJson, showSignIn, startSession, Unauthorized } from "./api.js";
+import { importFile, summary } from "./admin/csv.js";
+import { Editor } from "./admin/editor.js";
+import { ask, showSecrets } from "./admin/messages.js";
+import { addressOf, keyOf, nameOf, RESOURCES } from "./admin/resources.js";
+import { el } from "./labels.js";
+
+const PAGE_ROWS = 1000;
+const SHOWN_ROWS = 200;
+const $ = (id) => document.getElementById(id);
+const editor = new Editor(save);
+let resource = RESOURCES[0];
+let rows = [];
+let shownCount = SHOWN_ROWS;
+let loading = 0; // the answer of an earlier tab is dropped
+
+const json = (method, body) => ({
+  method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" },
+});
+
+function showTabs() {
+  const zones = Intl.supportedValuesOf("timeZone");
+  $("zones").replaceChildren(...zones.map((value) => el("option", { value })));
+  const tabs = RESOURCES.map((one) =>
+    el("button", { type: "button", role: "tab", id: `tab-${one.list}`, "aria-controls": "panel", onclick: () => choose(one) }, one.title),
+  );
+  $("tabs").replaceChildren(...tabs);
+  $("tabs").addEventListener("keydown", ({ key }) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
+    if (!step) return;
+    choose(RESOURCES[(RESOURCES.indexOf(resource) + step + RESOURCES.length) % RESOURCES.length]);
+    $(`tab-${resource.list}`).focus();
+  });
+}
+
+function choose(chosen) {
+  resource = chosen;
+  history.replaceState(null, "", `?tab=${resource.list}`);
+  for (const one of RESOURCES) {
+    const isChosen = one === resource;
+    $(`tab-${one.list}`).setAttribute("aria-selected", String(isChosen));
+    $(`tab-${one.list}`).tabIndex = isChosen ? 0 : -1;
+  }
+  $("panel").setAttribute("aria-labelledby", `tab-${resource.list}`);
+  $("about").textContent = resource.about;
+  $("add").textContent = `Add a ${resource.noun}`;
+  $("export").href = `${resource.path}.csv`;
+  $("filter").value = "";
+  $("status").textContent = "";
+  rows = [];
+  load();
+}
+
+/** Read all rows, page by page, and show them as they arrive. */
+async function load() {
+  loading += 1;
+  const mine = loading;
+  const found = [];
+  const query = `?limit=${PAGE_ROWS}${$("retired").checked ? "&retired=true" : ""}`;
+  $("error").textContent = "";
+  shownCount = SHOWN_ROWS;
+  try {
+    let cursor = "";
+    do {
+      const page = await getJson(`${resource.path}${query}${cursor}`);
+      if (mine !== loading) return;
+      found.push(...page[resource.list]);
+      rows = found;
+      show();
+      cursor = page.next_cursor && `&cursor=${page.next_cursor}`;
+    } while (cursor);
+  } catch (error) {
+    report(error);
+  }
+}
+
+function show() {
+  const wanted = $("filter").value.trim().toLowerCase();
+  const texts = (row) => resource.columns.map(([, text]) => String(text(row)));
+  const matching = rows.filter((row) => !wanted || texts(row).join(" ").toLowerCase().includes(wanted));
+  const shown = matching.slice(0, shownCount);
+  const titles = [...resource.columns.map(([title]) => title), "Actions"];
+  $("table").replaceChildren(
+    el("caption", {}, resource.title),
+    // With roles, because a narrow screen draws rows as cards, which ends those of the elements.
+    el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...titles.map((title) => el("th", { scope: "col", role: "columnheader" }, title)))),
+    el("tbody", { role: "rowgroup" }, ...shown.map((row) => rowElement(row, texts(row)))),
+  );
+  $("more").hidden = shown.length === matching.length;
+  $("more").textContent = `Show more (${shown.length} of ${matching.length})`;
+  if (!matching.length) $("status").textContent = wanted ? "None matches." : `There is no ${resource.noun} yet.`;
+}
+
+function rowElement(row, texts) {
+  const cells = texts.map((text, index) => {
+    const [title, , isNumber] = resource.columns[index];
+    return el("td", { role: "cell", class: isNumber ? "number" : undefined, "data-title": title }, text);
+  });
+  const driverId = resource.key === "driver_id" ? row.driver_id : undefined;
+  const name = nameOf(resource, row);
+  const run = (command, text) => act(`${addressOf(resource, row)}/${command}`, text);
+  const buttons = row.retired_at
+    ? ["Retired"]
+    : [
+        el("button", { type: "button", "aria-label": `Change ${name}`, onclick: () => editor.open(resource, row) }, "Change"),
+        ...(resource.actionsOf?.(row, run) ?? []),
+        ...(row.is_default ? [] : [retireButton(row, name)]),
+      ];
+  const actions = el("td", { class: "actions", role: "cell", "data-driver-id": driverId }, ...buttons);
+  return el("tr", { role: "row", class: row.retired_at ? "retired" : undefined, "data-key": keyOf(resource, row) }, ...cells, actions);
+}
+
+function retireButton(row, name) {
+  const retire = async () => {
+    const isDone = await ask({
+      title: `Retire ${name}?`,
+      body: [el("p", {}, resource.about)],
+      ok: "Retire",
+      isDestructive: true,
+      act: () => fetchAsStaff(`${addressOf(resource, row)}/retire`, { method: "POST" }),
+    });
+    if (isDone) finish(`${name} is retired.`);
+  };
+  return el("button", { type: "button", "aria-label": `Retire ${name}`, onclick: retire }, "Retire");
+}
+
+async function act(path, text) {
+  try {
+    await fetchAsStaff(path, { method: "POST" });
+    finish(text);
+  } catch (error) {
+    report(error);
+  }
+}
+
+/** Send what the form has. Throws what the API refuses. */
+async function save(of, row, values) {
+  const path = row ? addressOf(of, row) : of.path;
+  const answer = await (await fetchAsStaff(path, json(row ? "PATCH" : "POST", values))).json();
+  const name = nameOf(of, answer);
+  if (answer.replaces) finish(`${name} is policy ${answer.policy_id} now, in place of ${answer.replaces}.`);
+  else finish(`${name} is ${row ? "changed" : "added"}.`);
+  if (answer.mqtt_password) showSecrets([answer]);
+}
+
+async function finish(text) {
+  await load();
+  $("status").textContent = text;
+}
+
+function report(error) {
+  if (error instanceof Unauthorized) return showSignIn();
+  $("error").textContent = error.problem ? error.message : "The server does not answer. Try again in a moment.";
+}
+
+$("add").addEventListener("click", () => editor.open(resource, null));
+$("filter").addEventListener("input", () => {
+  $("status").textContent = "";
+  show();
+});
+$("retired").addEventListener("change", load);
+$("more").addEventListener("click", () => {
+  shownCount += SHOWN_ROWS;
+  show();
+});
+$("import").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", async ({ target }) => {
+  const [file] = target.files;
+  target.value = "";
+  const done = file && (await importFile(resource, file));
+  if (done) finish(summary(done));
+});
+
+startSession(
+  () => showTabs(),
+  ({ role }) => {
+    $("not-admin").hidden = role === "admin";
+    $("panel").hidden = $("tabs").hidden = role !== "admin";
+    const wanted = new URLSearchParams(location.search).get("tab");
+    if (role === "admin") choose(RESOURCES.find(({ list }) => list === wanted) ?? resource);
+  },
+  report,
+);

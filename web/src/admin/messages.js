@@ -1,0 +1,53 @@
+// The dialog that confirms, reports an import, or shows secrets once.
+import { el } from "../labels.js";
+
+const $ = (id) => document.getElementById(id);
+
+/** Show a dialog. Resolves to whether `ok` was pressed and `act()`, if given, succeeded. */
+export function ask({ title, body, ok, close = "Cancel", isDestructive = false, act }) {
+  const dialog = $("message");
+  $("message-title").textContent = title;
+  $("message-body").replaceChildren(...body);
+  $("message-error").textContent = "";
+  $("message-ok").hidden = !ok;
+  $("message-ok").textContent = ok ?? "";
+  $("message-ok").className = isDestructive ? "destructive" : "primary";
+  $("message-close").textContent = close;
+  return new Promise((resolve) => {
+    let isDone = false;
+    $("message-ok").onclick = async () => {
+      $("message-ok").disabled = true;
+      try {
+        await act?.();
+        isDone = true;
+        dialog.close();
+      } catch (error) {
+        $("message-error").textContent = error.message;
+      }
+      $("message-ok").disabled = false;
+    };
+    $("message-close").onclick = () => dialog.close();
+    dialog.onclose = () => resolve(isDone);
+    dialog.showModal();
+    if (isDestructive || !ok) $("message-close").focus();
+  });
+}
+
+/** Show the secrets of new drivers: [{driver_id, mqtt_password, token}]. They cannot be shown again. */
+export function showSecrets(secrets) {
+  const rows = secrets.map((one) =>
+    el("tr", {}, ...[one.driver_id, one.mqtt_password, one.token].map((text) => el("td", { class: "mono" }, text))),
+  );
+  const titles = ["Id", "MQTT password", "Token"].map((text) => el("th", { scope: "col" }, text));
+  const text = ["driver_id,mqtt_password,token", ...secrets.map((one) => `${one.driver_id},${one.mqtt_password},${one.token}`)];
+  const file = URL.createObjectURL(new Blob([`${text.join("\r\n")}\r\n`], { type: "text/csv" }));
+  return ask({
+    title: secrets.length === 1 ? `Secrets of ${secrets[0].driver_id}` : `Secrets of ${secrets.length} drivers`,
+    body: [
+      el("p", {}, "They are shown once. Only hashes of them are stored."),
+      el("table", { tabindex: "0", "aria-label": "Secrets" }, el("thead", {}, el("tr", {}, ...titles)), el("tbody", {}, ...rows)),
+      el("a", { href: file, download: "secrets.csv" }, "Download them as CSV"),
+    ],
+    close: "Close",
+  }).then(() => URL.revokeObjectURL(file));
+}
