@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +93,22 @@ def policies() -> dict[str, SamplingPolicy]:
 
 def replay(drive: Drive, policy: SamplingPolicy) -> list[Message]:
     """The messages that a device sends of a drive."""
-    sampler = Sampler(policy)
+    return replay_by(drive, lambda _: policy)
+
+
+def replay_by(
+    drive: Drive, policy_at: Callable[[Mapping[str, Any]], SamplingPolicy]
+) -> list[Message]:
+    """The same of a device whose policy may be another one with each fix."""
+    sampler = Sampler()
     messages: list[Message] = []
     waiting: list[dict[str, Any]] = []
     since_s = 0.0
     for fix in [*drive.fixes, drive.trailing_fix()]:
         at_s = fix["fix_at"] / 1000
+        policy = sampler.policy = policy_at(fix)
         if waiting and at_s >= since_s + policy.batch_s:
-            messages.append(Message(since_s + policy.batch_s, waiting))
+            messages.append(Message(min(at_s, since_s + policy.batch_s), waiting))
             waiting = []
         due = [dict(one) for one in sampler.observe(fix)]
         if due and not waiting:
@@ -110,7 +118,7 @@ def replay(drive: Drive, policy: SamplingPolicy) -> list[Message]:
             messages.append(Message(at_s, waiting))
             waiting = []
     if waiting:
-        messages.append(Message(since_s + policy.batch_s, waiting))
+        messages.append(Message(since_s + sampler.policy.batch_s, waiting))
     return _until(drive.fixes[-1]["fix_at"], messages)
 
 

@@ -19,6 +19,7 @@ import psycopg
 
 from bench.measure import stop
 from bench.process_cpu import thread_cpu_us
+from data import BUNDLED_CITY
 from doorstep.store import admin, fix_writer
 from doorstep.store.records import IncomingRow
 from ops.servers.postgres import PASSWORD
@@ -112,7 +113,7 @@ def connect_superuser(
 def prepare(conn: psycopg.Connection[Any], fleet: Fleet, share: float) -> None:
     """Register the fleet and give a share of the drivers, the first ones, an open order each."""
     admin.register_drivers(conn, [admin.NewDriver(name, name, None) for name in fleet.ids])
-    admin.register_service_area(conn, "city", west=11.1, south=43.7, east=11.4, north=43.9)
+    admin.register_service_area(conn, BUNDLED_CITY, west=11.1, south=43.7, east=11.4, north=43.9)
     places = [fleet.random_place() for _ in range(RESTAURANTS)]
     admin.register_restaurants(
         conn, [admin.NewRestaurant(k + 1, "r", *place) for k, place in enumerate(places)]

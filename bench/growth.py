@@ -80,7 +80,7 @@ class GrowthDatabase:
         self.conn = connect_superuser(cluster, name)
         prepare(self.conn, self.fleet, orders)
         warm_up(self.conn, self.fleet)
-        found = self.conn.execute("SELECT order_id FROM orders LIMIT 1000").fetchall()
+        found = self.conn.execute("SELECT order_id FROM orders LIMIT 3000").fetchall()
         self.order_ids: list[UUID] = [row[0] for row in found]
         self.conn.commit()
         self.costs_us: list[float] = []

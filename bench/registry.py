@@ -53,6 +53,10 @@ def _battery(result: Result) -> Result:
     return {"name": "battery", "runs": 1, "unit": "% saved, metres", **result}
 
 
+def _demand(result: Result) -> Result:
+    return {"name": "demand", "runs": 1, "unit": "% saved", **result}
+
+
 def _storm(result: Result) -> Result:
     runs = [one["last_snapshot_s"] for one in result["storms"]]
     measurements = Measurements("storm", "s until the last viewer has a snapshot", [])
@@ -241,6 +245,13 @@ BENCHMARKS = {
             "adaptive sampling on recorded traces, vs sending every fix",
             ("--goal-runs", "40"),
             _battery,
+        ),
+        Benchmark(
+            "demand",
+            "bench.demand",
+            "reporting by demand on recorded traces, vs sending each fix alone",
+            ("--goal-runs", "40"),
+            _demand,
         ),
     )
 }

@@ -55,9 +55,9 @@ class BrokerSync:
         phones = changed_phones(conn, self._version)
         for phone in phones:
             self._apply_phone(phone)
-        active = [(one.driver_id, one.generation) for one in phones if one.is_active]
-        if active:
-            register_phone_tokens(conn, self._key, active)
+        derived = [(one.driver_id, one.generation) for one in phones if one.has_derived_token]
+        if derived:
+            register_phone_tokens(conn, self._key, derived)
         conn.commit()
         # After the commit: what a lost connection interrupts is applied again.
         self._version = max(
@@ -84,7 +84,9 @@ class BrokerSync:
     def _apply_phone(self, phone: ChangedPhone) -> None:
         username = phone_username(phone.driver_id)
         if phone.is_active and self._acl_file is not None:
-            self._entries[username] = phone_entry(self._key, phone.driver_id, phone.generation)
+            self._entries[username] = phone_entry(
+                self._key, phone.driver_id, phone.generation, phone.mqtt_hash
+            )
             self._acl[username] = phone_acl(username, phone.driver_id)
         else:
             self._entries.pop(username, None)

@@ -4,6 +4,8 @@
                ├─ driver_token(key, driver_id)    a driver, at driver_api
                └─ phone_token(key, driver_id, generation)    a driver's phone app, at both
     random ────┬─ DeviceSecrets.draw(kind)  the first two, rotated or added over the API
+               ├─ PhoneSecret.draw()       a new phone's app, at both
+               ├─ new_invitation_token()   a driver who sets a phone up, at driver_api
                ├─ new_service_password()   bridge, driver_events and the launcher, at the broker
                ├─ new_staff_token()        a member of staff, at both APIs
                ├─ new_session_token()      a page of a member of staff, at tracking_api
@@ -34,6 +36,8 @@ STAFF_TOKEN_PREFIX = "stf_"  # noqa: S105
 SESSION_TOKEN_PREFIX = "ses_"  # noqa: S105
 SERVICE_TOKEN_PREFIX = "svc_"  # noqa: S105
 CUSTOMER_TOKEN_PREFIX = "cst_"  # noqa: S105
+INVITATION_TOKEN_PREFIX = "inv_"  # noqa: S105
+FOLLOW_TOKEN_PREFIX = "fol_"  # noqa: S105
 
 # A broker disconnects the first of two clients with one id, so each instance of driver_events has
 # its own user name. driver-pos has 12 partitions, so there are at most 12 instances.
@@ -105,6 +109,23 @@ class DeviceSecrets:
         return _mqtt_hash(self.mqtt_password, salt), digest
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class PhoneSecret:
+    """A random secret of a phone app: its token, and its MQTT password."""
+
+    token: str
+
+    @classmethod
+    def draw(cls) -> Self:
+        """Draw a secret."""
+        return cls(PHONE_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES))
+
+    def hashes(self) -> tuple[str, bytes]:
+        """Return what the database stores: `mqtt_hash` and `token_sha256`."""
+        salt = secrets.token_bytes(PBKDF2_SALT_BYTES)
+        return _mqtt_hash(self.token, salt), token_sha256(self.token)
+
+
 def phone_token(key: bytes, driver_id: str, generation: int = 0) -> str:
     """Derive what a driver's phone app logs in with, at driver_api and as an MQTT password."""
     derived = _derive(key, b"phone:", f"{driver_id}:{generation}")
@@ -141,6 +162,16 @@ def new_customer_token() -> str:
     return CUSTOMER_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
+def new_invitation_token() -> str:
+    """Draw the token of a driver's invitation."""
+    return INVITATION_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def new_follow_token() -> str:
+    """Draw the token with which a page waits for a phone's first position."""
+    return FOLLOW_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
 def token_sha256(token: str) -> bytes:
     """Hash a token as it is stored in the database. Accepts any text, lone surrogates included."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
@@ -158,11 +189,18 @@ def mosquitto_entry(key: bytes, device_id: str, mqtt_hash: str | None = None) ->
     return f"{device_id}:{mqtt_hash}"
 
 
-def phone_entry(key: bytes, driver_id: str, generation: int = 0) -> str:
-    """Build a phone's line of Mosquitto's password file, with a derived salt."""
-    token = phone_token(key, driver_id, generation)
-    salt = _derive(key, b"phone-salt:", f"{driver_id}:{generation}")[:PBKDF2_SALT_BYTES]
-    return f"{phone_username(driver_id)}:{_mqtt_hash(token, salt)}"
+def phone_entry(
+    key: bytes, driver_id: str, generation: int = 0, mqtt_hash: str | None = None
+) -> str:
+    """Build a phone's line of Mosquitto's password file.
+
+    Without the hash of a random secret, secret and salt are derived.
+    """
+    if mqtt_hash is None:
+        token = phone_token(key, driver_id, generation)
+        salt = _derive(key, b"phone-salt:", f"{driver_id}:{generation}")[:PBKDF2_SALT_BYTES]
+        mqtt_hash = _mqtt_hash(token, salt)
+    return f"{phone_username(driver_id)}:{mqtt_hash}"
 
 
 def service_entry(username: str, password: str) -> str:

@@ -31,7 +31,8 @@ DoorstepError
 │   ├── UnknownRestaurant
 │   ├── UnknownPolicy
 │   ├── UnknownServiceArea
-│   └── BadLink              any invalid customer link: the same answer for all
+│   ├── BadLink              any invalid customer link: the same answer for all
+│   └── BadInvitation        any invitation that is not good: the same answer for all
 ├── TooManyRequests          (429)
 ├── OffsetLost               another consumer owns the partition; roll back and rejoin
 └── Unavailable              a dependency is unavailable; the same call may succeed later (503)
@@ -322,6 +323,12 @@ class BadLink(NotFound):
     """This link is not valid."""
 
     problem = "bad-link"
+
+
+class BadInvitation(NotFound):
+    """This invitation is not valid: it was used, replaced, or is older than a day."""
+
+    problem = "bad-invitation"
 
 
 class TooManyRequests(DoorstepError):

@@ -2,7 +2,7 @@
 
 doorstep/v1/drivers/{driver_id}/{position|status|ack|command}
 doorstep/v1/series/{source_id}/{measure}
-owntracks/{driver_id}/phone
+owntracks/{driver_id}/phone[/cmd]
 """
 
 from __future__ import annotations
@@ -31,10 +31,15 @@ def phone_topic_of(driver_id: str) -> str:
     return f"{PHONE_PREFIX}{driver_id}/{PHONE_DEVICE}"
 
 
+def phone_command_topic_of(driver_id: str) -> str:
+    """Return the topic of commands to a driver's phone app."""
+    return f"{phone_topic_of(driver_id)}/cmd"
+
+
 def phone_acl(username: str, driver_id: str) -> str:
     """Return a phone's paragraph of the ACL: its own topic, and none of the devices'."""
-    topic = phone_topic_of(driver_id)
-    return f"\nuser {username}\ntopic deny doorstep/#\ntopic write {topic}\ntopic read {topic}/cmd"
+    own = f"topic write {phone_topic_of(driver_id)}\ntopic read {phone_command_topic_of(driver_id)}"
+    return f"\nuser {username}\ntopic deny doorstep/#\n{own}"
 
 
 def filter_of(kind: str) -> str:

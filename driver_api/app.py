@@ -19,15 +19,15 @@ from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
-from driver_api import drive_routes
-from driver_api.context import DRIVE, AppContext
+from driver_api import drive_routes, join_routes
+from driver_api.context import DRIVE, AppContext, PhoneDoors
 from driver_api.phone_routes import BURST_LETTERS, LETTERS_PER_MINUTE, PHONE_PATHS
 from driver_api.phone_routes import router as phone_router
 from driver_api.positions import KafkaPositions, PositionPublisher
 from driver_api.queries import Store, open_queries
 from driver_api.quota_refusals import QuotaRefusals
 from driver_api.routes import router
-from driver_api.schemas import DriverTokenBody, FixBody, FixesBody
+from driver_api.schemas import DriverTokenBody, FixBody, FixesBody, InvitationBody
 from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
 
@@ -36,10 +36,15 @@ BAD_SIGN_INS_PER_S = 0.2
 BURST_BAD_SIGN_INS = 20
 
 
-def build_app(store: Store, positions: PositionPublisher, service_token: str = "") -> FastAPI:
+def build_app(
+    store: Store,
+    positions: PositionPublisher,
+    service_token: str = "",
+    phone_doors: PhoneDoors | None = None,
+) -> FastAPI:
     """Build the application over a given store."""
     app = _bare_app()
-    _set_context(app, store, positions, service_token)
+    _set_context(app, store, positions, service_token, phone_doors or PhoneDoors())
     return app
 
 
@@ -51,7 +56,9 @@ def build_service(settings: Settings) -> FastAPI:
         url = settings.database_url.get_secret_value()
         async with open_queries(url, settings.database_pool_size) as store:
             positions = KafkaPositions(settings.kafka, settings.kafka_positions_topic)
-            _set_context(app, store, positions, settings.driver_api_token.get_secret_value())
+            doors = PhoneDoors(settings.phone_http_url.rstrip("/"), settings.phone_mqtt_url)
+            token = settings.driver_api_token.get_secret_value()
+            _set_context(app, store, positions, token, doors)
             task = asyncio.create_task(log_availability(store.is_available))
             try:
                 yield
@@ -65,7 +72,11 @@ def build_service(settings: Settings) -> FastAPI:
 
 
 def _set_context(
-    app: FastAPI, store: Store, positions: PositionPublisher, service_token: str
+    app: FastAPI,
+    store: Store,
+    positions: PositionPublisher,
+    service_token: str,
+    phone_doors: PhoneDoors,
 ) -> None:
     find_token = accept_service_token(TokenCache(store.find_token), service_token)
     letters = RateLimiter(LETTERS_PER_MINUTE / 60, BURST_LETTERS)
@@ -78,6 +89,7 @@ def _set_context(
         find_phone,
         letters,
         RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
+        phone_doors,
     )
 
 
@@ -99,12 +111,13 @@ def _bare_app() -> FastAPI:
     app.include_router(router, prefix=DRIVE, include_in_schema=False)  # with the page's cookie
     app.include_router(drive_routes.router)
     app.include_router(drive_routes.page_router)
+    app.include_router(join_routes.router)
     app.include_router(phone_router)
     app.include_router(health_routes(required))
     app.include_router(docs_routes(app))
     app.mount("/assets", drive_routes.ASSETS)
     install_problem_handlers(app)
-    install_openapi(app, [FixBody, FixesBody, Failure, DriverTokenBody])
+    install_openapi(app, [FixBody, FixesBody, Failure, DriverTokenBody, InvitationBody])
     app.add_middleware(RequestLimits, unlimited_paths=PHONE_PATHS)
     app.add_middleware(TokenGuessing, delayed_paths=PHONE_PATHS)
     app.add_middleware(SecurityHeaders)

@@ -15,6 +15,7 @@ from doorstep.http.openapi import DriverId
 from doorstep.http.origin import check_same_origin
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify
+from doorstep.settings import MqttBroker
 from doorstep.store.records import Token
 from driver_api.positions import PositionPublisher
 from driver_api.queries import Store
@@ -24,6 +25,14 @@ from driver_api.service_token import SERVICE
 DRIVE = "/drive"  # the courier's page, and what it uses
 COURIER_COOKIE = "doorstep_courier"
 READS = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneDoors:
+    """Where phones send to: driver_api's address, and the brokers in their order."""
+
+    http_url: str = "http://127.0.0.1:8001"
+    brokers: tuple[MqttBroker, ...] = (MqttBroker("127.0.0.1", 1883, tls=False),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class AppContext:
     find_phone: FindToken
     letter_limiter: RateLimiter
     sign_in_limiter: RateLimiter
+    phone_doors: PhoneDoors
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
 

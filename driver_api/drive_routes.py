@@ -6,6 +6,7 @@ behind Caddy alike. All of it lies below /drive, and so does the cookie, which n
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -84,18 +85,25 @@ async def sign_in(
     note_good_token()
     answer = CourierSession(driver_id=opened.driver_id, name=opened.name)
     response = JSONResponse(answer.model_dump())
+    set_session_cookie(request, response, session, opened.expires_at)
+    return response
+
+
+def set_session_cookie(
+    request: Request, response: Response, session: str, expires_at: datetime
+) -> None:
+    """Hand a session of the courier's page out."""
     # A proxy that is not named in TRUSTED_PROXIES can only make the cookie stricter.
     schemes = (request.url.scheme, request.headers.get("x-forwarded-proto"))
     response.set_cookie(
         COURIER_COOKIE,
         session,
-        expires=opened.expires_at,
+        expires=expires_at,
         path=DRIVE,
         secure="https" in schemes,
         httponly=True,
         samesite="strict",
     )
-    return response
 
 
 @router.get("", summary="Who is signed in", responses=problems(401, 403))

@@ -33,11 +33,17 @@ from doorstep.errors import (
     Unavailable,
     UnknownDriver,
 )
-from doorstep.fix import Refused
+from doorstep.fix import Fix, Refused
 from doorstep.http.openapi import problems
 from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.tokens import BearerToken, identify
-from doorstep.phones import PhoneEntry, decode_overland, decode_owntracks, decode_traccar
+from doorstep.phones import (
+    PhoneEntry,
+    decode_overland,
+    decode_owntracks_message,
+    decode_traccar,
+    mode_command,
+)
 from doorstep.telemetry import count_ignored
 from driver_api.context import AppContext, Context
 from driver_api.phone_bodies import read_phone_body
@@ -57,7 +63,12 @@ LETTERS_PER_MINUTE = 20  # as DEAD_LETTERS_PER_MINUTE: a phone whose clock fails
 BURST_LETTERS = 60 * LETTERS_PER_MINUTE
 
 OWNTRACKS, TRACCAR, OVERLAND = "/owntracks", "/osmand", "/overland"
-PHONE_PATHS = (OWNTRACKS, TRACCAR, OVERLAND)
+APP_NAMES = {
+    OWNTRACKS: "OwnTracks over HTTP",
+    TRACCAR: "Traccar Client",
+    OVERLAND: "Overland",
+}
+PHONE_PATHS = tuple(APP_NAMES)
 
 _ENTRIES = Counter(
     "doorstep_driver_api_phone_entries",
@@ -83,12 +94,16 @@ class SenderTooFast(Unavailable):
     openapi_extra={"requestBody": {"content": {"application/json": {"schema": {}}}}},
 )
 async def post_owntracks(request: Request, context: Context) -> Response:
-    """Record a position, and ignore other messages. The answer is an empty array."""
+    """Record a position, and ignore other messages.
+
+    The answer is an array: empty, or with a command that sets how the app reports.
+    """
     phone = await _basic(request, context)
     body = await read_phone_body(request)
-    entry = _large(b"") if body is None else _owntracks_entry(body)
-    await _record(request, context, phone, [entry])
-    return JSONResponse([])
+    entry, mode = (_large(b""), None) if body is None else _owntracks_entry(body)
+    phone = phone._replace(mode=mode, can_command=True)
+    wanted = await _record(request, context, phone, [entry])
+    return JSONResponse([] if wanted is None else [mode_command(wanted)])
 
 
 @router.post(
@@ -140,15 +155,16 @@ def _large(payload: bytes) -> PhoneEntry:
     return PhoneEntry(_TOO_LARGE, payload)
 
 
-def _owntracks_entry(body: bytes) -> PhoneEntry:
-    """Decode a message. Raises MalformedFix for an encrypted one only."""
+def _owntracks_entry(body: bytes) -> tuple[PhoneEntry, int | None]:
+    """Decode a message and its mode. Raises MalformedFix for an encrypted one only."""
     try:
-        return PhoneEntry(decode_owntracks(body), body)
+        found, mode = decode_owntracks_message(body)
+        return PhoneEntry(found, body), mode
     except MalformedFix as exc:
         if exc.reason == "encrypted":
             _ENTRIES.labels(OWNTRACKS, "refused", exc.reason).inc()
             raise
-        return PhoneEntry(Refused(0, None, None, exc.reason, exc.detail), body)
+        return PhoneEntry(Refused(0, None, None, exc.reason, exc.detail), body), None
 
 
 async def _phone(request: Request, context: AppContext, token: str | None) -> PhoneApp:
@@ -175,20 +191,22 @@ async def _basic(request: Request, context: AppContext) -> PhoneApp:
 
 async def _record(
     request: Request, context: AppContext, phone: PhoneApp, entries: Sequence[PhoneEntry]
-) -> None:
+) -> int | None:
     """Commit what is a position and the dead letters of what is refused.
 
+    Returns the mode that OwnTracks is to set, if there is one.
     Raises SenderTooFast and other Unavailable errors: nothing is written.
     """
     received_at = context.clock()
     path, driver_id = request.scope["path"], phone.driver_id
     rows = rows_of_entries(driver_id, entries, received_at)
     refused = sum(isinstance(entry.found, Refused) for entry in entries)
+    phone = phone._replace(has_position=any(isinstance(one.found, Fix) for one in entries))
 
-    async def attempt() -> list[tuple[str, str]]:
+    async def attempt() -> tuple[list[tuple[str, str]], int | None]:
         try:
             with context.refusals.remembered(driver_id):
-                found = await context.store.record_phone(
+                found, mode = await context.store.record_phone(
                     rows,
                     lambda found: dead_letters_of(driver_id, path, entries, found, received_at),
                     phone,
@@ -198,23 +216,25 @@ async def _record(
         newest = newest_committed([entry.found for entry in entries], found)
         if newest is not None:
             context.positions.publish(driver_id, newest, round(received_at.timestamp() * 1000))
-        return list(outcomes_of(entries, found))
+        return list(outcomes_of(entries, found)), mode
 
     deadline_s = time.monotonic() + PATIENCE_S
     if refused:
         take = partial(_take, context.letter_limiter, driver_id, min(refused, BURST_LETTERS))
         await _patiently(deadline_s, take)
-    outcomes = await _patiently(deadline_s, attempt)
+    outcomes, wanted = await _patiently(deadline_s, attempt)
     count_ignored(ignored_fields(entries))
     for outcome, reason in outcomes:
         _ENTRIES.labels(path, outcome, reason).inc()
+    return wanted
 
 
 def _app_of(request: Request) -> str:
     """Name the app and its version, as staff sees it."""
     agent = request.headers.get("user-agent", "")
     agent = "".join(letter for letter in agent if letter.isascii() and letter.isprintable())
-    return f"{request.scope['path'].removeprefix('/')} {agent[:100]}".strip()
+    name = APP_NAMES[request.scope["path"]]
+    return f"{name} ({agent[:100].strip()})" if agent.strip() else name
 
 
 async def _take(limiter: RateLimiter, driver_id: str, count: int) -> None:

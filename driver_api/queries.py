@@ -13,10 +13,13 @@ from uuid import UUID
 
 from psycopg import AsyncConnection
 
+from doorstep.credentials import PhoneSecret
 from doorstep.errors import DriverLocked, StoreUnavailable, TooManyRequests, Unauthenticated
-from doorstep.store import commands, phones
+from doorstep.store import commands, invitations, phones
 from doorstep.store.deadline import fetch_one, is_available, run_command, run_transaction
 from doorstep.store.fix_writer import record_fixes_async
+from doorstep.store.invitations import Joined
+from doorstep.store.phones import HeardOf
 from doorstep.store.pool import Pool, open_pool
 from doorstep.store.records import DeadLetter, Driver, IncomingRow, Offer, Outcome, Token
 from sql import query
@@ -35,6 +38,16 @@ class PhoneApp(NamedTuple):
     driver_id: str
     app: str
     token_sha256: bytes
+    mode: int | None = None  # OwnTracks'
+    has_position: bool = False
+    can_command: bool = False  # its answer may set the mode
+
+
+class PhoneRecorded(NamedTuple):
+    """The outcomes of a phone's fixes, and the mode that OwnTracks is to set, if there is one."""
+
+    outcomes: list[Outcome]
+    mode: int | None
 
 
 LettersOf = Callable[[Sequence[Outcome]], Sequence[DeadLetter]]
@@ -90,7 +103,7 @@ class Store(Protocol):
 
     async def record_phone(
         self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
-    ) -> list[Outcome]: ...
+    ) -> PhoneRecorded: ...
 
     async def change_duty(
         self, token_sha256: bytes, command: str, idempotency_key: str | None
@@ -125,6 +138,12 @@ class Store(Protocol):
 
     async def close_session(self, session_sha256: bytes) -> None: ...
 
+    async def use_invitation(
+        self, token: str, *, follow: str, session: str, session_s: float, secret: PhoneSecret | None
+    ) -> Joined | None: ...
+
+    async def has_position(self, follow: str) -> bool | None: ...
+
     async def is_available(self) -> bool: ...
 
 
@@ -149,15 +168,20 @@ class DriverQueries:
 
     async def record_phone(
         self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
-    ) -> list[Outcome]:
+    ) -> PhoneRecorded:
         """Like `record_fixes`, with the dead letters of their outcomes in the same transaction."""
+        heard = HeardOf(phone.driver_id, phone.mode, phone.has_position)
+        mode: int | None = None
 
         async def finish(conn: AsyncConnection[Any], outcomes: list[Outcome]) -> None:
+            nonlocal mode
             letters = letters_of(outcomes)
             await phones.add_phone_dead_letters_async(conn, phone.token_sha256, letters)
-            await phones.heard_of_phone_async(conn, phone.driver_id, phone.app)
+            mode = await phones.heard_of_phone_async(
+                conn, heard, phone.app, can_command=phone.can_command
+            )
 
-        return await self._with_retries(rows, finish, has_quota=True)
+        return PhoneRecorded(await self._with_retries(rows, finish, has_quota=True), mode)
 
     async def _with_retries(
         self, rows: Sequence[IncomingRow], finish: Finish, *, has_quota: bool
@@ -265,6 +289,21 @@ class DriverQueries:
         }
         row = await fetch_one(self.pool, query("open_driver_session", SQL_FILE), parameters)
         return DriverSession(*row) if row else None
+
+    async def use_invitation(
+        self, token: str, *, follow: str, session: str, session_s: float, secret: PhoneSecret | None
+    ) -> Joined | None:
+        """Use an invitation: the earlier phone and sessions end. None if it is not good."""
+        return await run_command(
+            self.pool,
+            lambda conn: invitations.use_invitation(
+                conn, token, follow=follow, session=session, session_s=session_s, secret=secret
+            ),
+        )
+
+    async def has_position(self, follow: str) -> bool | None:
+        """Whether a position has come since the invitation was used; None for a bad token."""
+        return await run_command(self.pool, lambda conn: invitations.has_position(conn, follow))
 
     async def close_session(self, session_sha256: bytes) -> None:
         """End a session."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -220,3 +221,52 @@ class CourierSession(BaseModel):
 
     driver_id: str
     name: str | None
+
+
+class PhoneUse(StrEnum):
+    """What a phone is set up with."""
+
+    BROWSER = "browser"
+    OWNTRACKS = "owntracks"
+    TRACCAR = "traccar"
+
+
+class InvitationBody(BaseModel):
+    """An invitation, and what to set the phone up with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    token: str = Field(min_length=1, max_length=200)
+    app: PhoneUse
+
+
+class OwnTracksSetup(BaseModel):
+    """Links that configure OwnTracks."""
+
+    http_link: str = Field(description="An answer means committed.")
+    mqtt_link: str
+
+
+class TraccarSetup(BaseModel):
+    """What configures Traccar Client."""
+
+    link: str
+    qr_svg: str
+    url: str
+    device_id: str
+
+
+class JoinAnswer(BaseModel):
+    """The phone that an invitation has set up. The secrets are shown once."""
+
+    driver_id: str
+    name: str
+    follow_token: str = Field(description="Tells whether a position has come, for a day.")
+    owntracks: OwnTracksSetup | None
+    traccar: TraccarSetup | None
+
+
+class PositionSeen(BaseModel):
+    """Whether a position has come since the invitation was used."""
+
+    has_position: bool

@@ -66,6 +66,16 @@ class MqttPublisher:
         info = client.publish(topic_of(driver_id, COMMAND), payload, qos=1, retain=True)
         return info.is_published if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
+    def send_message(self, driver_id: str, topic: str, payload: bytes) -> bool:
+        """Publish with QoS 1, not retained: a session that is kept gets it.
+
+        Returns False if the driver's broker is unreachable.
+        """
+        client = self._clients[self._shard_of(driver_id)]
+        if not client.is_connected():
+            return False
+        return client.publish(topic, payload, qos=1).rc == MQTTErrorCode.MQTT_ERR_SUCCESS
+
     @property
     def connect_count(self) -> int:
         """How many times a broker has been connected."""

@@ -23,7 +23,7 @@ from driver_events.post_commit import PostCommit, record_metrics
 from driver_events.recorder import Connection
 from driver_events.topic_writer import TopicWriter
 
-APP = "owntracks over MQTT"
+APP = "OwnTracks over MQTT"
 
 
 class PhoneWriter(TopicWriter[PhoneBatch, BatchResult]):
@@ -55,7 +55,7 @@ class PhoneWriter(TopicWriter[PhoneBatch, BatchResult]):
         result = classify(fixes, outcomes)
         result.dead_letters = self._limit.keep(result.dead_letters)
         fix_writer.add_dead_letters(conn, result.dead_letters)
-        heard_of_phones(conn, batch.heard, APP)
+        heard_of_phones(conn, batch.heard.values(), APP)
         return result
 
     def committed(self, batch: PhoneBatch, result: BatchResult) -> None:

@@ -22,6 +22,8 @@ from driver_events.offers import EVERY_S as OFFERS_EVERY_S
 from driver_events.offers import OfferWorker
 from driver_events.outbox import OutboxPublisher, ParkedRetry
 from driver_events.patch_sink import PatchSink
+from driver_events.phone_modes import EVERY_S as PHONE_MODES_EVERY_S
+from driver_events.phone_modes import PhoneModePublisher
 from driver_events.phone_processor import PhoneWriter
 from driver_events.positions import LiveFeed
 from driver_events.post_commit import CommitFanout
@@ -172,6 +174,8 @@ def _run_database_sink(
         DeadLetterLimit(settings.dead_letters_per_minute),
     )
     workers["phones"] = Worker("phones", phones.write_batch, 0.0)
+    modes = PhoneModePublisher(Connection(url, "driver_events phone modes"), sender)
+    workers["phone_modes"] = Worker("phone_modes", modes.publish, PHONE_MODES_EVERY_S)
 
     def ready() -> Mapping[str, bool]:
         return {

@@ -1,15 +1,16 @@
 """The remaining travel time from anywhere to a door, looked up in microseconds.
 
-One run of Dijkstra from the door (about 5 ms) covers every place in the city until the hour or
-the model changes. It holds the GIL, so a thread would gain nothing: the number of runs per second
-is limited instead.
+One run of Dijkstra from the door covers the places around it until the speeds change: as far as a
+courier's is (about 1 ms), or the whole city (3 ms) once one is farther. It holds the GIL, so a
+thread would gain nothing: the number of runs per second is limited instead.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,10 @@ from eta.streets import Point, StreetPoint
 
 MAX_OFF_STREET_M = 300.0  # farther from every street is outside the city
 MAX_DOORS = 2_000  # × 17,463 nodes × 4 bytes: 140 MB for Florence
-MAX_RUNS_PER_S = 20  # × 5 ms: a tenth of one processor
+MAX_RUNS_PER_S = 20  # × 1 to 5 ms: at most a tenth of one processor
+MAX_HELD = 20_000  # of about 200 bytes
+# A table reaches as far as 95 % of the routes to its door are long, by their straight line.
+DETOUR, DETOUR_M = 1.4, 400.0
 TENTH_S = 0.1
 OFF_STREET_MPS = 5.0  # a candidate that is 5 m farther from the fix must save a second
 UNREACHABLE = np.iinfo(np.uint16).max  # 6,553 s or 65 km
@@ -38,11 +42,19 @@ class Remaining:
 
 @dataclass(frozen=True, slots=True)
 class _DoorTable:
-    """The remaining time and distance from each node to one door, packed."""
+    """The remaining time and distance from each node to one door, packed.
+
+    `is_whole` says that a place without them has no route to the door.
+    """
 
     point: StreetPoint
     tenths: NDArray[np.uint16]
     metres: NDArray[np.uint16]
+    is_whole: bool
+
+    def covers(self, nodes: Sequence[int]) -> bool:
+        """Whether the routes from these nodes are known."""
+        return self.is_whole or all(self.tenths[one] != UNREACHABLE for one in nodes)
 
 
 class TravelTimeCache:
@@ -62,6 +74,8 @@ class TravelTimeCache:
         self._second, self._runs = 0, 0
         self._tables: OrderedDict[tuple[Point, int], _DoorTable] = OrderedDict()
         self._edge_s: dict[int, Floats] = {}
+        self._held: OrderedDict[tuple[Point, Point, int], Remaining | None] = OrderedDict()
+        self._hours = _first_equal_hours(model)
 
     def set_model(self, model: EtaModel) -> None:
         """Use another model, and drop the tables of the previous one."""
@@ -69,6 +83,8 @@ class TravelTimeCache:
             self.model = model
             self._tables.clear()
             self._edge_s.clear()
+            self._held.clear()
+            self._hours = _first_equal_hours(model)
 
     def remaining(self, start: Point, door: Point, hour: int) -> Remaining | None:
         """The route from a fix to a door. None outside the city, and over the limit of runs.
@@ -76,10 +92,25 @@ class TravelTimeCache:
         Of the streets that the fix may be on, takes the one with the shortest route: a courier
         on the way to the door has no reason to be on the wrong side of a one-way street.
         """
+        hour = self._hours[hour]
+        key = (start, door, hour)
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        if (door, hour) not in self._tables and not self._has_runs_left():
+            return None
         candidates = self.city.candidates(start, MAX_OFF_STREET_M)
-        table = self._table(door, hour) if candidates else None
+        table = self._table(door, hour, candidates) if candidates else None
         if table is None:
             return None
+        found = self._held[key] = self._from_candidates(candidates, table, hour)
+        if len(self._held) > MAX_HELD:
+            self._held.popitem(last=False)
+        return found
+
+    def _from_candidates(
+        self, candidates: Sequence[StreetPoint], table: _DoorTable, hour: int
+    ) -> Remaining | None:
         edge_s = self._edge_seconds(hour)
         seconds, _, segment, node = min(
             (
@@ -97,31 +128,50 @@ class TravelTimeCache:
             return None
         return Remaining(seconds, segment.length_m + float(table.metres[node]))
 
-    def _table(self, door: Point, hour: int) -> _DoorTable | None:
+    def _table(
+        self, door: Point, hour: int, candidates: Sequence[StreetPoint]
+    ) -> _DoorTable | None:
+        """The table of a door, with the routes from these places; None over the limit of runs."""
         key = (door, hour)
+        streets = self.city.streets
+        nodes = self.city.roads.departure_nodes(candidates)
         cached = self._tables.get(key)
-        if cached is not None:
+        if cached is not None and cached.covers(nodes):
             self._tables.move_to_end(key)
             return cached
-        x, y = self.city.streets.to_xy(*door)
-        point = self.city.streets.nearest_within(x, y, MAX_OFF_STREET_M)
+        point = streets.nearest_within(*streets.to_xy(*door), MAX_OFF_STREET_M)
         if point is None or not self._may_run():
             return None
-        edge_s = self._edge_seconds(hour)
-        costs = self.city.routing_costs(self.model.route_choice, edge_s)
-        tree = self.city.roads.shortest_path_tree(point, costs)
-        tenths, metres = tree.sums_from_nodes(edge_s / TENTH_S, self.city.roads.length_m)
-        table = self._tables[key] = _DoorTable(point, _packed(tenths), _packed(metres))
+        away_m = math.dist(point.point, candidates[0].point)
+        reach_m = DETOUR_M + DETOUR * away_m if cached is None else math.inf
+        table = self._run(point, hour, reach_m)
+        if not table.covers(nodes):
+            table = self._run(point, hour, math.inf)
+        self._tables[key] = table
+        self._tables.move_to_end(key)
         if len(self._tables) > MAX_DOORS:
             self._tables.popitem(last=False)
         return table
 
+    def _run(self, point: StreetPoint, hour: int, reach_m: float) -> _DoorTable:
+        edge_s, lengths_m = self._edge_seconds(hour), self.city.roads.length_m
+        costs = self.city.routing_costs(self.model.route_choice, edge_s)
+        limit_s = reach_m * float(costs.sum() / lengths_m.sum())
+        tree = self.city.roads.shortest_path_tree(point, costs, limit_s)
+        tenths, metres = tree.sums_from_nodes(edge_s / TENTH_S, lengths_m)
+        return _DoorTable(point, _packed(tenths), _packed(metres), math.isinf(reach_m))
+
     def _may_run(self) -> bool:
+        if not self._has_runs_left():
+            return False
+        self._runs += 1
+        return True
+
+    def _has_runs_left(self) -> bool:
         second = int(self._clock())
         if second != self._second:
             self._second, self._runs = second, 0
-        self._runs += 1
-        return self._runs <= self._max_runs_per_s
+        return self._runs < self._max_runs_per_s
 
     def _edge_seconds(self, hour: int) -> Floats:
         if hour not in self._edge_s:
@@ -131,3 +181,9 @@ class TravelTimeCache:
 
 def _packed(values: Floats) -> NDArray[np.uint16]:
     return np.minimum(np.round(values), UNREACHABLE).astype(np.uint16)
+
+
+def _first_equal_hours(model: EtaModel) -> list[int]:
+    """Per hour, the first one with the same speeds: what is held for it holds for both."""
+    speeds = [tuple(by_hour[hour] for by_hour in model.street_mps) for hour in range(24)]
+    return [speeds.index(one) for one in speeds]

@@ -66,7 +66,7 @@ from tracking_api.orders import cancel_routes, offer_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
 from tracking_api.orders.schemas import Cancellation, DriverChoice
-from tracking_api.people import device_routes, session_routes
+from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
@@ -146,6 +146,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     *((one.router, "staff") for one in ADMINISTRATION),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
+    (invitation_routes.router, "staff"),
     (session_routes.router, "staff"),
     (observe_routes.router, "staff"),
     (pages.staff_router, "staff"),
@@ -158,6 +159,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
 
 # Answered before the framework's routing: what customers and the fleet's map request all the time.
 DIRECT_ROUTES = (*track_routes.DIRECT, *order_stream_routes.DIRECT)
+CUSTOMER_DIRECT_ROUTES = track_routes.SESSION_DIRECT
 STAFF_DIRECT_ROUTES = (
     *driver_routes.DIRECT,
     *dispatch_routes.DIRECT,
@@ -206,6 +208,7 @@ def build_service(settings: Settings) -> FastAPI:
                 settings.cities_dir,
                 settings.prometheus_url,
                 kafka_view,
+                settings.join_url,
             )
             live.start(settings)
             tasks = [
@@ -246,6 +249,7 @@ def _set_context(
     cities_dir: Path | None = None,
     prometheus_url: str = "",
     kafka_view: KafkaView | None = None,
+    join_url: str = "",
 ) -> None:
     customers, staff = None, None
     if stores.serves != "staff":
@@ -276,6 +280,7 @@ def _set_context(
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
         staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
         sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
+        join_url=join_url or f"{public_url}/join",
         estimate=estimate,
         prometheus=PrometheusReader(prometheus_url),
         kafka_view=kafka_view,
@@ -317,4 +322,6 @@ def _bare_app(serves: Serves) -> FastAPI:
 
 
 def _direct_routes(serves: Serves) -> tuple[DirectRoute, ...]:
-    return DIRECT_ROUTES if serves == "customers" else DIRECT_ROUTES + STAFF_DIRECT_ROUTES
+    staff = () if serves == "customers" else STAFF_DIRECT_ROUTES
+    customers = () if serves == "staff" else CUSTOMER_DIRECT_ROUTES
+    return (*DIRECT_ROUTES, *customers, *staff)

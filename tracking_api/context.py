@@ -44,6 +44,7 @@ class AppContext:
     history_limiter: RateLimiter
     staff_history_limiter: RateLimiter
     sign_in_limiter: RateLimiter
+    join_url: str
     estimate: EstimateArrival = estimate_arrival
     prometheus: PrometheusReader = field(default_factory=lambda: PrometheusReader(""))
     kafka_view: KafkaView | None = None

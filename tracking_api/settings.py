@@ -27,6 +27,7 @@ class Settings(HttpSettings, KafkaSettings):
     tracking_api_bind: BindSetting = Bind("127.0.0.1", 8000)
     tracking_api_internal_bind: BindSetting = Bind("127.0.0.1", 8010)
     tracking_api_public_url: str = "http://127.0.0.1:8000"
+    join_url: str = "http://127.0.0.1:8001/join"
     kafka_updates_topic: str = "tracking-updates"
     kafka_positions_topic: str = "tracking-positions"
     kafka_series_topic: str = "series"

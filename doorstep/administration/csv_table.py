@@ -31,7 +31,7 @@ from doorstep.administration.fields import (
 from doorstep.administration.opening_hours import format_opening_hours, parse_opening_hours
 from doorstep.errors import MalformedCsv
 
-MAX_ROWS = 1_000  # applied in one transaction within 4 s
+MAX_ROWS = 1_000  # applied in one transaction, which holds the lock on credentials
 MAX_ERRORS = 20
 # A spreadsheet takes a cell that begins so for a formula: it is written with an apostrophe before
 # it, which is removed when it is read. A phone number is none.

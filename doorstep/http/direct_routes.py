@@ -26,10 +26,14 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class DirectRoute:
-    """A handler of GET for a path template, such as `/track/{order_id}`."""
+    """A handler for a method and a path template, such as `/track/{order_id}`.
+
+    One that reads the body answers the request.
+    """
 
     path: str
     handle: DirectHandler
+    method: str = "GET"
     pattern: re.Pattern[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -47,10 +51,10 @@ class DirectRoutes:
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "GET":
-            path = scope["path"]
+        if scope["type"] == "http":
+            method, path = scope["method"], scope["path"]
             for route in self._routes:
-                match = route.pattern.fullmatch(path)
+                match = route.pattern.fullmatch(path) if route.method == method else None
                 if match is not None:
                     scope["route"] = route  # its path labels the metrics and the audit
                     scope["path_params"] = match.groupdict()

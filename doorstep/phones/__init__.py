@@ -10,14 +10,22 @@ ignored, as any optional field is. These fixes have neither boot nor seq.
 
 from doorstep.phones.entries import Ignored, PhoneEntry, keepable
 from doorstep.phones.overland import decode_overland
-from doorstep.phones.owntracks import decode_owntracks
+from doorstep.phones.owntracks import (
+    OwnTracksMessage,
+    decode_owntracks,
+    decode_owntracks_message,
+    mode_command,
+)
 from doorstep.phones.traccar import decode_traccar
 
 __all__ = [
     "Ignored",
+    "OwnTracksMessage",
     "PhoneEntry",
     "decode_overland",
     "decode_owntracks",
+    "decode_owntracks_message",
     "decode_traccar",
     "keepable",
+    "mode_command",
 ]

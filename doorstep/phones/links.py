@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 from urllib.parse import quote, urlencode
 
 from doorstep.credentials import phone_username
-from doorstep.mqtt_topics import PHONE_DEVICE, phone_topic_of
+from doorstep.mqtt_topics import PHONE_DEVICE, phone_command_topic_of, phone_topic_of
+from doorstep.phones.owntracks import MOVE
 from doorstep.settings import MqttBroker
 
 HTTP_MODE, MQTT_MODE = 3, 0
-SIGNIFICANT, MOVE = 1, 2  # OwnTracks' monitoring: off duty, on duty
 INTERVAL_S = 10  # of Traccar Client
 KEEPALIVE_S = 60
 
@@ -25,6 +28,12 @@ class Phone:
     token: str
     base_url: str
     broker: MqttBroker
+
+    @classmethod
+    def at(cls, driver_id: str, token: str, base_url: str, brokers: Sequence[MqttBroker]) -> Self:
+        """Return a driver's phone, with the broker that is the driver's."""
+        broker = brokers[zlib.crc32(driver_id.encode()) % len(brokers)]
+        return cls(driver_id, token, base_url, broker)
 
     @property
     def owntracks_url(self) -> str:
@@ -69,7 +78,7 @@ class Phone:
             "pubRetain": False,
             "pubQos": 1,
             "sub": True,
-            "subTopic": f"{topic}/cmd",
+            "subTopic": phone_command_topic_of(self.driver_id),
             "subQos": 1,
         }
 
@@ -82,6 +91,7 @@ class Phone:
             "tid": self.driver_id[:2],
             "monitoring": monitoring,
             "cmd": True,
+            "remoteConfiguration": True,  # Android takes `monitoring` from here
             "allowRemoteLocation": True,
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from doorstep.errors import MalformedFix
 from doorstep.fix import MAX_PAYLOAD_BYTES, Fix
 from doorstep.fix.strict import check_fix, read_field, read_place
@@ -39,16 +41,32 @@ FIELDS = {
     "altitude_m": "alt",
     "battery": "batt",
 }
+QUIET, MANUAL, SIGNIFICANT, MOVE = -1, 0, 1, 2
+MODES = frozenset([QUIET, MANUAL, SIGNIFICANT, MOVE])
 FACTORS = {"speed_mps": MPS_PER_KMH, "battery": 0.01}
 
 
+class OwnTracksMessage(NamedTuple):
+    """A message, and the mode in which the app reports: -1 to 2, None if it does not say."""
+
+    found: Fix | Ignored
+    mode: int | None
+
+
 def decode_owntracks(payload: bytes) -> Fix | Ignored:
+    """Decode one message without its mode. Raises MalformedFix."""
+    return decode_owntracks_message(payload).found
+
+
+def decode_owntracks_message(payload: bytes) -> OwnTracksMessage:
     """Decode one message. Raises MalformedFix: `encrypted`, or why it is no usable position.
 
     `tid`, `topic` and every other name in it identify no device: the credential does.
     """
     if not payload:
-        return Ignored("empty")  # a friend deleted in the app, a retained message cleared
+        return OwnTracksMessage(
+            Ignored("empty"), None
+        )  # a friend deleted in the app, a retained message cleared
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise MalformedFix("too_large", f"{len(payload)} bytes of {MAX_PAYLOAD_BYTES}")
     message = parse_object(payload)
@@ -56,11 +74,21 @@ def decode_owntracks(payload: bytes) -> Fix | Ignored:
     if kind == "encrypted":
         raise MalformedFix("encrypted", "switch the app's encryption off")
     if kind != "location":
-        return Ignored(kind if isinstance(kind, str) and kind in OTHER_TYPES else "other_type")
+        known = isinstance(kind, str) and kind in OTHER_TYPES
+        return OwnTracksMessage(Ignored(kind if known else "other_type"), None)
     message = check_fix(message, DECISIVE)
-    return nameless_fix(
+    fix = nameless_fix(
         seconds_instant(read_field(message, "tst"), "tst"),
         read_place(message, "lat_deg", "lat"),
         read_place(message, "lon_deg", "lon"),
         optional_fields(message, FIELDS, message.duplicates, FACTORS),
     )
+    mode = message.get("m")
+    is_mode = isinstance(mode, int) and not isinstance(mode, bool) and mode in MODES
+    return OwnTracksMessage(fix, mode if is_mode else None)
+
+
+def mode_command(mode: int) -> dict[str, object]:
+    """Return the remote configuration that sets how the app reports."""
+    configuration = {"_type": "configuration", "monitoring": mode}
+    return {"_type": "cmd", "action": "setConfiguration", "configuration": configuration}

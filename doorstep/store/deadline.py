@@ -75,8 +75,10 @@ async def run_command(pool: Pool, command: Work[T]) -> T:
     return await _within(ANSWER_WITHIN_S, run())
 
 
-async def run_transaction(pool: Pool, work: Work[T], *, keeps: bool = True) -> T:
-    """Run several statements in one transaction. Raises StoreUnavailable within 5 s.
+async def run_transaction(
+    pool: Pool, work: Work[T], *, keeps: bool = True, within_s: float = ANSWER_WITHIN_S
+) -> T:
+    """Run several statements in one transaction. Raises StoreUnavailable after `within_s`.
 
     Without `keeps`, the transaction is rolled back at its end.
     """
@@ -85,7 +87,7 @@ async def run_transaction(pool: Pool, work: Work[T], *, keeps: bool = True) -> T
         async with connection(pool) as conn, conn.transaction(force_rollback=not keeps):
             return await work(conn)
 
-    return await _within(ANSWER_WITHIN_S, run())
+    return await _within(within_s, run())
 
 
 async def is_available(pool: Pool) -> bool:

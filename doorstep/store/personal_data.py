@@ -27,7 +27,7 @@ DRIVER_COLUMNS = ("driver_id", "device_id", "source_id", "actor_id", "subject", 
 ORDER_COLUMNS = ("order_id", "subject")
 # Secrets, copies of other columns, and other people's data.
 HIDDEN_FROM_DRIVER = (
-    *("token_sha256", "mqtt_hash", "geom", "hot_padding"),
+    *("token_sha256", "follow_sha256", "mqtt_hash", "geom", "hot_padding"),
     *("customer_lon_deg", "customer_lat_deg", "customer_name"),
 )
 HIDDEN_FROM_CUSTOMER = (

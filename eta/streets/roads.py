@@ -9,7 +9,8 @@ copies of the edges that may follow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,10 +67,13 @@ class RoadGraph:
         by_nodes = np.argsort(keys, kind="stable")
         self._keys, first, count = np.unique(keys[by_nodes], return_index=True, return_counts=True)
         self._first_edge = by_nodes[first]
-        self._parallel = [
-            (rank, by_nodes[first[rank] : first[rank] + count[rank]])
-            for rank in np.flatnonzero(count > 1)
-        ]
+        # The few pairs with several edges: the rank of each such edge's pair, and pair by pair.
+        ranks = np.flatnonzero(count > 1)
+        self._parallel_ranks = np.repeat(ranks, count[ranks])
+        self._parallel_edges = np.concatenate(
+            [by_nodes[first[rank] : first[rank] + count[rank]] for rank in ranks]
+            or [np.empty(0, dtype=np.int64)]
+        )
 
     def _ban_turns(self, turns: Sequence[BannedTurn]) -> None:
         """Add the copies of nodes and edges for turns that are not allowed."""
@@ -109,8 +113,13 @@ class RoadGraph:
         """The edge of a street in a direction; None against a one-way street."""
         return self._backwards.get(street) if backwards else street
 
-    def shortest_path_tree(self, goal: StreetPoint, edge_s: Floats) -> ShortestPathTree:
-        """The fastest routes from everywhere to `goal`. `edge_s` are seconds per edge."""
+    def shortest_path_tree(
+        self, goal: StreetPoint, edge_s: Floats, limit_s: float = math.inf
+    ) -> ShortestPathTree:
+        """The fastest routes to `goal` from everywhere within `limit_s` of it.
+
+        `edge_s` are seconds per edge. The run takes as long as the places that it reaches are many.
+        """
         length_m = self.streets.streets[goal.street].length_m
         ends = [
             (
@@ -128,19 +137,34 @@ class RoadGraph:
             csr_array((weights, columns, rows), shape=(size, size)),
             indices=size - 1,
             return_predecessors=True,
+            limit=limit_s,
         )
         next_edge = self._next_edges(predecessors[:-1], edge_s)
         return ShortestPathTree(self, goal, edge_s, remaining_s[:-1], next_edge, dict(ends))
 
     def _next_edges(self, predecessors: NDArray[np.int32], edge_s: Floats) -> NDArray[np.int64]:
         """Per node, the edge to the next node of its route."""
-        keys = np.arange(self._nodes) * self._nodes + predecessors
-        rank = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        is_edge = (predecessors >= 0) & (predecessors < self._nodes) & (self._keys[rank] == keys)
+        next_edge = np.full(len(predecessors), NO_EDGE)
+        nodes = np.flatnonzero((predecessors >= 0) & (predecessors < self._nodes))
+        keys = nodes * self._nodes + predecessors[nodes]
+        next_edge[nodes] = self._fastest_edges(edge_s)[np.searchsorted(self._keys, keys)]
+        return next_edge
+
+    def _fastest_edges(self, edge_s: Floats) -> NDArray[np.int64]:
+        """The fastest edge of each pair of nodes."""
         fastest = self._first_edge.copy()
-        for one, edges in self._parallel:
-            fastest[one] = edges[edge_s[edges].argmin()]
-        return np.where(is_edge, fastest[rank], NO_EDGE)
+        slowest_first = np.argsort(edge_s[self._parallel_edges], kind="stable")[::-1]
+        fastest[self._parallel_ranks[slowest_first]] = self._parallel_edges[slowest_first]
+        return fastest
+
+    def departure_nodes(self, starts: Iterable[StreetPoint]) -> list[int]:
+        """The nodes at the ends of the possible first segments from these places."""
+        edges = (
+            self.edge(one.street, backwards=backwards)
+            for one in starts
+            for backwards in (False, True)
+        )
+        return [int(self.to_node[edge]) for edge in edges if edge is not None]
 
     def departures(
         self,
@@ -195,20 +219,31 @@ class ShortestPathTree:
         return [first] if node is None else [first, *self._from_node(node)]
 
     def sums_from_nodes(self, *edge_values: Floats) -> list[Floats]:
-        """Per node, each of these values per edge, summed along the fastest route."""
-        has_next = self.next_edge >= 0
-        after = np.where(has_next, self.roads.to_node[self.next_edge], NO_EDGE)
-        sums = [np.where(has_next, values[self.next_edge], 0.0) for values in edge_values]
+        """Per node, sums of values per edge along the fastest route; infinite without one."""
+        # Only nodes with a route; the last place stands for the goal, where every sum is 0.
+        nodes = np.flatnonzero(np.isfinite(self.remaining_s))
+        goal = len(nodes)
+        place_of = np.full(len(self.remaining_s), goal)
+        place_of[nodes] = np.arange(goal)
+        edges = self.next_edge[nodes]
+        after = np.append(np.where(edges >= 0, place_of[self.roads.to_node[edges]], goal), goal)
+        sums = [np.append(np.where(edges >= 0, values[edges], 0.0), 0.0) for values in edge_values]
         for node, segment in self.last_segments.items():
-            if not has_next[node]:
+            place = place_of[node]
+            if place < goal and edges[place] < 0:
                 edge_m = self.roads.length_m[segment.edge]
                 share = segment.length_m / edge_m if edge_m else 0.0
                 for values, total in zip(edge_values, sums, strict=True):
-                    total[node] = values[segment.edge] * share
-        while (has_next := after >= 0).any():  # pointer doubling
-            sums = [np.where(has_next, total + total[after], total) for total in sums]
-            after = np.where(has_next, after[after], NO_EDGE)
-        return sums
+                    total[place] = values[segment.edge] * share
+        while (after != goal).any():  # pointer doubling
+            for total in sums:
+                total += total[after]
+            after = after[after]
+        found = []
+        for total in sums:
+            found.append(np.full(len(self.remaining_s), np.inf))
+            found[-1][nodes] = total[:-1]
+        return found
 
     def departures(self, start: StreetPoint) -> Iterator[tuple[float, EdgeSegment, int | None]]:
         """The possible first segments, as `RoadGraph.departures` yields them."""

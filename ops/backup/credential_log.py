@@ -119,6 +119,7 @@ class CredentialLog:
                 for row in by_kind.get(kind, ()):
                     changed = conn.execute(query(restore, QUERIES), {"row": Jsonb(row)})
                     applied.credentials += [f"{prefix} {name}" for (name,) in changed]
+            conn.execute(query("end_invitations", QUERIES))
             conn.commit()
         for row in by_kind.get("forgotten", ()):
             _forget_again(conn, row, applied)

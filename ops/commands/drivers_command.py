@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   ./run drivers rotate anna          new secrets; the old ones end, open connections included
   ./run drivers revoke anna          end the secrets until `rotate`
   ./run drivers remove anna          end them, and take the driver off all lists; history stays
+  ./run drivers invite anna          a link and a QR code that set a phone up, once, for a day
   ./run drivers phone anna           what to enter in OwnTracks, Traccar Client or Overland
   ./run drivers new-phone anna       the same for another phone; the old one's token ends
   ./run drivers end-phone anna       end the phone's token

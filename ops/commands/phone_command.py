@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from doorstep.errors import UnknownDriver
 from doorstep.phones.links import Phone, owntracks_link
+from doorstep.phones.qr_code import qr_text
 from ops.console import print_line
-from ops.stack.phones import end_phone, give_phone
+from ops.stack.phones import end_phone, give_phone, invite
 from ops.stack.stack import Stack
 
-ACTIONS = ("phone", "new-phone", "end-phone")
+ACTIONS = ("invite", "phone", "new-phone", "end-phone")
 
 
 def phones(stack: Stack, action: str, ids: Sequence[str]) -> int:
@@ -20,7 +21,10 @@ def phones(stack: Stack, action: str, ids: Sequence[str]) -> int:
         return 2
     for driver_id in ids:
         try:
-            if action == "end-phone":
+            if action == "invite":
+                link, expires_at = invite(stack, driver_id)
+                print(f"{qr_text(link)}{driver_id}, once, until {expires_at:%F %H:%M %Z}: {link}")
+            elif action == "end-phone":
                 end_phone(stack, driver_id)
                 print_line(f"the phone of {driver_id} may not send any more")
             else:

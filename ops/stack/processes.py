@@ -19,6 +19,7 @@ from ops.stack.backup_repository import BackupRepository
 from ops.stack.certificates import CertificateAuthority
 from ops.stack.monitoring_files import jmx_agent
 from ops.stack.paths import SUPERUSER, StackPaths
+from ops.stack.phone_addresses import phone_addresses
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.tls_config import TlsConfig
@@ -171,6 +172,7 @@ def service_environment(
     mqtt = {"MQTT_URL": addresses.mqtt_url, "MQTT_USERNAME": service}
     if service in BROKER_SERVICES:
         mqtt["MQTT_PASSWORD"] = paths.mqtt_password(service)
+    phones = phone_addresses(paths, addresses, public_url or addresses.tracking_api_url)
     match service:
         case "bridge":
             return {**mqtt, **kafka_servers, "BRIDGE_BIND": str(addresses.bridge)}
@@ -191,6 +193,7 @@ def service_environment(
                 "DRIVER_API_TOKEN": paths.driver_api_token(),
                 "DRIVER_API_BIND": str(addresses.driver_api),
                 "DRIVER_API_INTERNAL_BIND": str(addresses.driver_api_internal),
+                **phones.environment(),
             }
         case "tracking_api":
             return {
@@ -201,6 +204,7 @@ def service_environment(
                 "TRACKING_API_BIND": str(addresses.tracking_api),
                 "TRACKING_API_INTERNAL_BIND": str(addresses.tracking_api_internal),
                 "TRACKING_API_PUBLIC_URL": public_url or addresses.tracking_api_url,
+                "JOIN_URL": phones.join_url,
                 **({"CITIES_DIR": str(cities_dir)} if cities_dir else {}),
                 "PROMETHEUS_URL": f"http://{prometheus}" if prometheus else "",
             }

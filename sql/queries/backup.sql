@@ -16,7 +16,8 @@ SELECT version FROM credential_version
 SELECT 'device', d.device_id, to_jsonb(d)::text
 FROM device_credential d WHERE d.version > %(version)s
 UNION ALL
-SELECT 'phone', p.driver_id, (to_jsonb(p) - '{heard_at,heard_app}'::text[])::text
+SELECT 'phone', p.driver_id, (to_jsonb(p)
+    - '{heard_at,heard_app,positioned_at,mode,wanted_mode,mode_sent_at}'::text[])::text
 FROM phone_credential p WHERE p.version > %(version)s
 UNION ALL
 SELECT 'staff', s.name, to_jsonb(s)::text FROM staff s
@@ -83,7 +84,8 @@ SELECT r.* FROM jsonb_populate_record(
 WHERE r.driver_id IN (SELECT d.driver_id FROM driver d)
 ON CONFLICT (driver_id) DO UPDATE
 SET generation = EXCLUDED.generation, rotated_at = EXCLUDED.rotated_at,
-    token_sha256 = EXCLUDED.token_sha256, version = EXCLUDED.version,
+    token_sha256 = EXCLUDED.token_sha256, mqtt_hash = EXCLUDED.mqtt_hash,
+    version = EXCLUDED.version,
     revoked_at = CASE WHEN EXCLUDED.generation > p.generation THEN EXCLUDED.revoked_at
         ELSE coalesce(p.revoked_at, EXCLUDED.revoked_at) END
 WHERE EXCLUDED.generation > p.generation OR (
@@ -91,6 +93,11 @@ WHERE EXCLUDED.generation > p.generation OR (
     AND p.revoked_at IS NULL AND EXCLUDED.revoked_at IS NOT NULL
 )
 RETURNING p.driver_id
+
+-- end_invitations --
+-- The ones that were used or ended after the restored instant are not told apart: all end.
+UPDATE invitation SET revoked_at = clock_timestamp()
+WHERE used_at IS NULL AND revoked_at IS NULL AND expires_at > clock_timestamp()
 
 -- restore_staff --
 INSERT INTO staff AS s SELECT r.* FROM jsonb_populate_record(NULL::staff, %(row)s) r

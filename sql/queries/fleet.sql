@@ -5,10 +5,11 @@
 
 -- read_driver --
 SELECT clock_timestamp(), d.driver_id, d.name, s.duty::text, s.state::text, s.order_id, s.battery,
-    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg,
-    d.vehicle, d.phone, c.removed_at
+    d.vehicle, d.phone, c.removed_at, p.state, p.invited_until, p.heard_at, p.app,
+    s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM driver d
 JOIN driver_state s ON s.driver_id = d.driver_id
+JOIN driver_phone p ON p.driver_id = d.driver_id
 LEFT JOIN device_credential c ON c.device_id = d.driver_id
 WHERE d.driver_id = %(driver_id)s
 

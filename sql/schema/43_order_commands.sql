@@ -333,7 +333,7 @@ $$;
 
 -- Returns available drivers with a recent position, nearest first. Searches a block of cells around
 -- the place, and enlarges it until it holds enough drivers. A driver counts only if no nearer one
--- can be outside the block. The first block has 2 x 2 cells, because a cell may hold thousands.
+-- can be outside the block. The first block is the place's cell, because a cell may hold thousands.
 CREATE FUNCTION nearest_drivers_v1(from_lon_deg float8, from_lat_deg float8, at_most int)
 RETURNS TABLE (
     driver_id text, distance_m float8, fix_at timestamptz, lon_deg float8, lat_deg float8
@@ -349,9 +349,13 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
-    reach int;  -- cells of 0.01 degrees from `south` and `west` to each edge of the block
-    south CONSTANT int := round(from_lat_deg * 100);  -- the grid line nearest to the place
-    west CONSTANT int := round(from_lon_deg * 100);
+    -- Cells of 0.01 degrees from the grid lines nearest to the place to each edge of the block.
+    -- -1 is the place's cell alone, 0 that and the cell across its nearest edge.
+    reach int;
+    south int;  -- the first row of the block, and its last one; then its columns
+    north int;
+    west int;
+    east int;
     rows_deg float8;  -- from the place to the nearer edge of the block, north or south
     columns_deg float8;  -- east or west
     first_columns int[];  -- of the block: two ranges where it crosses 180 degrees
@@ -363,24 +367,43 @@ DECLARE
 BEGIN
     SELECT * INTO STRICT l FROM limits;
     recent_at := clock_timestamp() - make_interval(secs => l.nearest_max_age_s);
-    FOREACH reach IN ARRAY ARRAY[1, 3, 9, 27, 81] LOOP
-        rows_deg := reach / 100.0 - abs(from_lat_deg - south / 100.0);
-        columns_deg := reach / 100.0 - abs(from_lon_deg - west / 100.0);
-        first_columns := ARRAY[greatest(west - reach + 18000, 0)];
-        last_columns := ARRAY[least(west + reach - 1 + 18000, 35999)];
-        IF west - reach + 18000 < 0 THEN
-            first_columns := first_columns || west - reach + 54000;
+    FOREACH reach IN ARRAY ARRAY[-1, 0, 1, 3, 9, 27, 81] LOOP
+        IF reach = -1 THEN
+            south := floor(from_lat_deg * 100);
+            north := south;
+            west := floor(from_lon_deg * 100);
+            east := west;
+        ELSIF reach = 0 THEN
+            IF rows_deg < columns_deg * cosd(from_lat_deg) THEN
+                south := least(south, round(from_lat_deg * 100) - 1);
+                north := greatest(north, round(from_lat_deg * 100));
+            ELSE
+                west := least(west, round(from_lon_deg * 100) - 1);
+                east := greatest(east, round(from_lon_deg * 100));
+            END IF;
+        ELSE
+            south := round(from_lat_deg * 100) - reach;
+            north := south + 2 * reach - 1;
+            west := round(from_lon_deg * 100) - reach;
+            east := west + 2 * reach - 1;
+        END IF;
+        rows_deg := least(from_lat_deg - south / 100.0, (north + 1) / 100.0 - from_lat_deg);
+        columns_deg := least(from_lon_deg - west / 100.0, (east + 1) / 100.0 - from_lon_deg);
+        first_columns := ARRAY[greatest(west + 18000, 0)];
+        last_columns := ARRAY[least(east + 18000, 35999)];
+        IF west + 18000 < 0 THEN
+            first_columns := first_columns || west + 54000;
             last_columns := last_columns || 35999;
-        ELSIF west + reach - 1 + 18000 > 35999 THEN
+        ELSIF east + 18000 > 35999 THEN
             first_columns := first_columns || 0;
-            last_columns := last_columns || west + reach - 1 - 18000;
+            last_columns := last_columns || east - 18000;
         END IF;
         -- a degree of longitude is shortest at the block's edge nearest to a pole
         safe_m := 111195 * least(rows_deg,
             columns_deg * cosd(least(abs(from_lat_deg) + rows_deg, 89)));
         nearest := ARRAY(
             SELECT (d.driver_id, m.distance_m)::driver_distance
-            FROM generate_series(south - reach + 9000, south + reach - 1 + 9000) AS r (cell_row)
+            FROM generate_series(south + 9000, north + 9000) AS r (cell_row)
             CROSS JOIN unnest(first_columns, last_columns) AS k (first_column, last_column)
             -- OFFSET 0 keeps the order of the look-ups, whatever the planner expects of a block
             CROSS JOIN LATERAL (

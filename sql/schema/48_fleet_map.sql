@@ -61,11 +61,18 @@ BEGIN
         ) d
         CROSS JOIN LATERAL (
             SELECT CASE
-                WHEN d.received_at < lost_before THEN 'lost'
-                WHEN d.received_at < silent_before THEN 'silent'
+                WHEN h.heard_at < lost_before THEN 'lost'
+                WHEN h.heard_at < silent_before THEN 'silent'
                 WHEN d.speed_mps < moving_mps THEN 'stationary'
                 ELSE 'online'
             END
+            FROM (
+                -- A phone app is heard of without a new position, too.
+                SELECT CASE WHEN d.received_at >= silent_before THEN d.received_at
+                    ELSE greatest(d.received_at, (
+                        SELECT c.heard_at FROM phone_credential c WHERE c.driver_id = d.driver_id
+                    )) END
+            ) AS h (heard_at)
         ) AS p (presence)
         WHERE d.lon_deg >= west AND d.lon_deg < east AND d.lat_deg <= north AND d.lat_deg > south
             AND NOT EXISTS (

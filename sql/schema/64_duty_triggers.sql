@@ -41,3 +41,16 @@ $$;
 
 CREATE TRIGGER _500_derive_kept_from AFTER INSERT ON driver_command
 FOR EACH ROW EXECUTE FUNCTION driver_command__derive_kept_from();
+
+CREATE FUNCTION driver_command__derive_phone_mode()
+RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE phone_credential
+    SET wanted_mode = driver_duty__phone_mode(NEW.command::text::driver_duty)
+    WHERE driver_id = NEW.driver_id;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER _510_derive_phone_mode AFTER INSERT ON driver_command
+FOR EACH ROW EXECUTE FUNCTION driver_command__derive_phone_mode();

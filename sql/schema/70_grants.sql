@@ -70,7 +70,15 @@ GRANT EXECUTE ON FUNCTION
 TO customer;
 
 GRANT EXECUTE ON FUNCTION
-    changed_devices_v2, changed_phones_v1, register_phone_tokens_v1
+    changed_devices_v2, changed_phones_v2, register_phone_tokens_v1
 TO broker_sync;
-GRANT EXECUTE ON FUNCTION find_phone_v1, add_phone_dead_letters_v1 TO driver_api;
-GRANT EXECUTE ON FUNCTION phone_credential__heard_v1 TO driver_api, driver_events;
+GRANT EXECUTE ON FUNCTION
+    find_phone_v1, add_phone_dead_letters_v1, use_invitation_v1, invitation__positioned_v1
+TO driver_api;
+GRANT EXECUTE ON FUNCTION phone_credential__heard_v2 TO driver_api, driver_events;
+GRANT EXECUTE ON FUNCTION
+    phone_credential__unsent_modes_v1, phone_credential__sent_modes_v1
+TO driver_events;
+GRANT EXECUTE ON FUNCTION invite_driver_v1 TO tracking_api;
+GRANT SELECT ON driver_phone TO tracking_api;
+GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;

@@ -115,6 +115,13 @@ class App:
         """Whether the app throws the entries away."""
         return False
 
+    def restart(self) -> None:
+        """End the app and start it again: the queue stays."""
+        self.network.restart()
+
+    def close(self) -> None:
+        self.network.client.close()
+
     def post(self, path: str, **more: object) -> httpx.Request:
         return self.network.client.build_request("POST", path, **more)  # type: ignore[arg-type]
 
@@ -129,8 +136,8 @@ class OwnTracksAndroid(App):
 
     name = "owntracks-android"
 
-    def request(self, head: list[Entry]) -> httpx.Request:
-        [entry] = head
+    def body(self, entry: Entry) -> bytes:
+        """Return the message of an entry."""
         message: dict[str, object] = {
             "_type": "location",
             "lat": entry.lat_deg,
@@ -141,9 +148,11 @@ class OwnTracksAndroid(App):
         }
         if entry.kind == "ignored":
             message = _other_owntracks(entry)
-        body = json.dumps(message)
-        body = body[:-9] if entry.kind == "not_json" else body
-        return self.post("/owntracks", content=body, headers=self.basic())
+        body = json.dumps(message).encode()
+        return body[:-9] if entry.kind == "not_json" else body
+
+    def request(self, head: list[Entry]) -> httpx.Request:
+        return self.post("/owntracks", content=self.body(head[0]), headers=self.basic())
 
     def basic(self) -> dict[str, str]:
         auth = httpx.BasicAuth(self.driver_id, self.token)

@@ -56,10 +56,10 @@ def live(app: App, stopping: threading.Event) -> None:
             app.queue.append(entry)
             last_good = entry if entry.kind == "good" else last_good
         if number % 50 == 49:
-            app.network.restart()
+            app.restart()
         if not app.queue or not app.send_next():
             time.sleep(RETRY_S)
-    app.network.client.close()
+    app.close()
 
 
 @dataclass

@@ -293,9 +293,9 @@ def test_heard_of__over_http_and_mqtt__names_the_app(phones: Phones) -> None:
     answer = phones.send(VECTORS["s20"].shifted(now_instead_of(VECTORS["s20"])))
     assert answer.status_code == 200
     statement = "SELECT heard_app FROM doorstep.phone_credential WHERE driver_id = 'anna'"
-    assert phones.rows(statement) == [("osmand ktor-client",)]
+    assert phones.rows(statement) == [("Traccar Client (ktor-client)",)]
     phones.publish(good(phones))
-    wait_until(lambda: phones.rows(statement) == [("owntracks over MQTT",)])
+    wait_until(lambda: phones.rows(statement) == [("OwnTracks over MQTT",)])
 
 
 def test_phone__ended_or_its_driver_revoked__may_not_send(phones: Phones) -> None:

@@ -174,12 +174,13 @@ async def test_tiles__too_many_drivers__are_cells_that_count_each_once(api, data
     )
     database.rows(
         "INSERT INTO driver_state (driver_id, fix_at, received_at, lon_deg, lat_deg, cell)"
-        " SELECT 'x' || n, now(), now(), 11.27 + n * 1e-6, 43.77,"
-        " (4377 + 9000) * 36000 + floor((11.27 + n * 1e-6) * 100) + 18000"
+        " SELECT 'x' || n, now(), now(), 11.27 + n * 1e-6, 43.77, cell_of(11.27 + n * 1e-6, 43.77)"
         " FROM generate_series(1, %s::int) n",
         drivers,
     )
-    database.rows("INSERT INTO driver_cell SELECT driver_id, cell FROM driver_state WHERE cell > 0")
+    database.rows(
+        "INSERT INTO driver_cell SELECT driver_id, cell FROM driver_state WHERE cell IS NOT NULL"
+    )
     found = await tile_of(api, (11.28, 43.77), z)
     assert sum(one["count"] for _, one in found) == drivers
     assert len(found) <= 16

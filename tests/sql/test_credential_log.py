@@ -126,19 +126,32 @@ def test_apply__phone_changed_later__has_the_later_generation_and_end(
     database: Database, earlier: psycopg.Connection[Any], log: Path, again: bool, is_revoked: bool
 ) -> None:
     with database.connect(autocommit=True) as conn:
-        conn.execute("SELECT issue_phone_v1('d2', false, 'run:test')")
-        earlier.execute("SELECT issue_phone_v1('d2', false, 'run:test')")
+        conn.execute("SELECT issue_phone_v2('d2', false, 'run:test', NULL, NULL)")
+        earlier.execute("SELECT issue_phone_v2('d2', false, 'run:test', NULL, NULL)")
         conn.execute("SELECT revoke_phone_v1('d2', 'run:test')")
         if again:
-            conn.execute("SELECT issue_phone_v1('d2', true, 'run:test')")
+            conn.execute("SELECT issue_phone_v2('d2', true, 'run:test', 'h', sha256('x'))")
 
     applied = restored(database, earlier, log)
 
     assert "phone of d2" in applied.credentials
-    phone = "SELECT generation, revoked_at IS NOT NULL FROM phone_credential WHERE driver_id = 'd2'"
+    columns = "generation, revoked_at IS NOT NULL, mqtt_hash, token_sha256"
+    phone = f"SELECT {columns} FROM phone_credential WHERE driver_id = 'd2'"
     with database.connect() as conn:
         assert earlier.execute(phone).fetchone() == conn.execute(phone).fetchone()
     assert (earlier.execute(phone).fetchone() or ())[1] == is_revoked
+
+
+def test_apply__invitation_open_at_the_instant__has_ended(
+    database: Database, earlier: psycopg.Connection[Any], log: Path
+) -> None:
+    """It may have been used since."""
+    earlier.execute("SELECT invite_driver_v1('d2', %s, 'run:test')", (OLD,))
+
+    restored(database, earlier, log)
+
+    ended = earlier.execute("SELECT revoked_at IS NOT NULL FROM invitation").fetchone()
+    assert ended == (True,)
 
 
 def test_apply__driver_added_and_revoked_later__is_known_as_revoked(

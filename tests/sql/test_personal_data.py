@@ -111,6 +111,7 @@ def full_fleet(fleet: Fleet) -> UUID:
     fleet.run("INSERT INTO driver_pace SELECT model_id, %s, 1 FROM eta_model", ANNA)
     fleet.run("SELECT driver_sampling__set_v1(%s, %s)", ANNA, '{"mode": "all"}')
     fleet.run("INSERT INTO phone_credential (driver_id, version) VALUES (%s, 1)", ANNA)
+    fleet.run("SELECT invite_driver_v1(%s, %s, 'run:test')", ANNA, b"i" * 32)
     publish_point(fleet, f"{ANNA}/pulse_bpm")
     return order_id
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from doorstep.credentials import DeviceSecrets, phone_token, token_sha256
+from doorstep.credentials import DeviceSecrets, PhoneSecret, phone_token, token_sha256
 from doorstep.errors import UnknownDriver
 from doorstep.provision import provision_drivers
 from doorstep.store.people import change_device, read_audit
 from doorstep.store.phones import (
+    HeardOf,
     changed_phones,
     heard_of_phones,
     issue_phone,
@@ -32,19 +33,30 @@ def conn(database: Database) -> Iterator[psycopg.Connection[object]]:
 
 
 def found(conn: psycopg.Connection[object], generation: int = 0) -> str | None:
-    digest = token_sha256(phone_token(KEY, "anna", generation))
-    row = conn.execute("SELECT doorstep.find_phone_v1(%s)", (digest,)).fetchone()
+    return holder_of(conn, phone_token(KEY, "anna", generation))
+
+
+def holder_of(conn: psycopg.Connection[object], token: str) -> str | None:
+    row = conn.execute("SELECT doorstep.find_phone_v1(%s)", (token_sha256(token),)).fetchone()
     return row[0] if row else None  # type: ignore[index, no-any-return]
+
+
+def heard_of(driver_id: str, mode: int | None = None) -> HeardOf:
+    return HeardOf(driver_id, mode, has_position=True)
 
 
 def test_issue_phone__again__begins_a_generation_and_ends_the_old_token(
     conn: psycopg.Connection[object],
 ) -> None:
-    assert issue_phone(conn, KEY, "anna", WHO) == 0
-    assert issue_phone(conn, KEY, "anna", WHO) == 0
+    assert issue_phone(conn, KEY, "anna", WHO) == (0, True)
+    assert issue_phone(conn, KEY, "anna", WHO) == (0, True)
     assert found(conn) == "anna"
-    assert issue_phone(conn, KEY, "anna", WHO, again=True) == 1
-    assert (found(conn), found(conn, 1)) == (None, "anna")
+    secret = PhoneSecret.draw()
+    assert issue_phone(conn, KEY, "anna", WHO, secret=secret) == (1, False)
+    assert issue_phone(conn, KEY, "anna", WHO) == (1, False)
+    register_phone_tokens(conn, KEY, [("anna", 1)])
+    assert (found(conn), found(conn, 1)) == (None, None)
+    assert holder_of(conn, secret.token) == "anna"
     audit = [(one.action, one.detail) for one in read_audit(conn, WHO)]
     assert audit == [("phone.issue", {"generation": 0}), ("phone.issue", {"generation": 1})]
 
@@ -57,7 +69,7 @@ def test_revoke_phone__then_issued__is_the_next_generation(
     assert found(conn) is None
     register_phone_tokens(conn, KEY, [("anna", 0)])
     assert found(conn) is None
-    assert issue_phone(conn, KEY, "anna", WHO) == 1
+    assert issue_phone(conn, KEY, "anna", WHO) == (1, True)
     assert (found(conn), found(conn, 1)) == (None, "anna")
 
 
@@ -74,7 +86,7 @@ def test_driver__revoked_rotated_or_removed__ends_the_phone_and_tells_broker_syn
     [changed] = changed_phones(conn, version)
     assert (changed.driver_id, changed.is_active) == ("anna", False)
     if change == "rotate":
-        assert issue_phone(conn, KEY, "anna", WHO) == 1
+        assert issue_phone(conn, KEY, "anna", WHO) == (1, True)
         change_device(conn, "driver", "ben", "revoke", WHO)  # updates no row of anna's
         assert found(conn, 1) == "anna"
     else:
@@ -92,7 +104,7 @@ def test_issue_or_revoke__no_such_driver_or_phone__is_refused(
         revoke_phone(conn, "anna", WHO)
 
 
-def test_heard_of__within_a_minute__is_written_once_per_app(
+def test_heard_of__within_20_s__is_written_once_per_app(
     conn: psycopg.Connection[object],
 ) -> None:
     def heard() -> object:
@@ -102,11 +114,11 @@ def test_heard_of__within_a_minute__is_written_once_per_app(
 
     issue_phone(conn, KEY, "anna", WHO)
     assert heard() == (None, None)
-    heard_of_phones(conn, ["anna", "ben"], "overland")
+    heard_of_phones(conn, [heard_of("ben"), heard_of("anna")], "overland")
     first = heard()
-    heard_of_phones(conn, ["anna"], "overland")
+    heard_of_phones(conn, [heard_of("anna")], "overland")
     assert heard() == first
-    heard_of_phones(conn, ["anna"], "osmand")
+    heard_of_phones(conn, [heard_of("anna")], "osmand")
     assert heard() != first
 
 
@@ -122,10 +134,12 @@ def test_phone_token__is_no_access_token(conn: psycopg.Connection[object]) -> No
     [
         ("driver_events", "find_phone_v1(''::bytea)"),
         ("tracking_api", "find_phone_v1(''::bytea)"),
-        ("driver_api", "issue_phone_v1('anna', true, 'x')"),
+        ("driver_api", "issue_phone_v2('anna', true, 'x', NULL, NULL)"),
+        ("driver_api", "invite_driver_v1('anna', ''::bytea, 'x')"),
+        ("tracking_api", "use_invitation_v1(NULL, NULL, NULL, 1, NULL, NULL)"),
         ("driver_api", "register_phone_tokens_v1('{}', '{}', '{}')"),
         ("broker_sync", "revoke_phone_v1('anna', 'x')"),
-        ("customer", "phone_credential__heard_v1('{}', 'x')"),
+        ("customer", "phone_credential__heard_v2('{}', '{}', '{}', 'x', false)"),
     ],
 )
 def test_roles__functions_that_they_do_not_need__are_refused(

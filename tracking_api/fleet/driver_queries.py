@@ -23,6 +23,15 @@ SQL_FILE = "queries/fleet.sql"
 _decode_sampling = msgspec.json.Decoder(SamplingPolicy).decode
 
 
+class DriverPhone(NamedTuple):
+    """A driver's phone app. `state` is `invited`, never heard of, or `heard`; None without one."""
+
+    state: str | None
+    invited_until: datetime | None
+    heard_at: datetime | None
+    app: str | None
+
+
 class DriverDetails(NamedTuple):
     """One driver, as of `now` by the database's clock."""
 
@@ -35,9 +44,10 @@ class DriverDetails(NamedTuple):
     battery: float | None
     position: Position | None
     presence: Presence
-    vehicle: str | None = None
-    phone: str | None = None
-    retired_at: datetime | None = None
+    vehicle: str | None
+    phone: str | None
+    retired_at: datetime | None
+    phone_app: DriverPhone
 
 
 class NearDriver(NamedTuple):
@@ -101,11 +111,26 @@ class DriverQueries:
         if row is None:
             raise UnknownDriver
         now, found_id, name, duty, state, order_id, battery = row[:7]
-        position = Position(*row[7:14]) if row[7] else None
-        silent_s = (now - position.received_at).total_seconds() if position else None
+        phone_app = DriverPhone(*row[10:14])
+        position = Position(*row[14:]) if row[14] else None
+        arrived = [one for one in (position and position.received_at, phone_app.heard_at) if one]
+        silent_s = (now - max(arrived)).total_seconds() if arrived else None
         presence = presence_of(silent_s, position.speed_mps if position else None)
+        vehicle, phone, retired_at = row[7:10]
         return DriverDetails(
-            now, found_id, name, duty, state, order_id, battery, position, presence, *row[14:]
+            now=now,
+            driver_id=found_id,
+            name=name,
+            duty=duty,
+            state=state,
+            order_id=order_id,
+            battery=battery,
+            position=position,
+            presence=presence,
+            vehicle=vehicle,
+            phone=phone,
+            retired_at=retired_at,
+            phone_app=phone_app,
         )
 
     async def read_nearest(

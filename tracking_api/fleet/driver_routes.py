@@ -127,6 +127,7 @@ async def get_driver(driver_id: DriverId, staff: Staff, context: Context) -> Res
             "vehicle": driver.vehicle,
             "phone": driver.phone if staff.is_staff("dispatcher") else None,
             "retired_at": driver.retired_at and format_instant(driver.retired_at),
+            "phone_app": driver.phone_app._asdict() if driver.phone_app.state else None,
         }
     )
 

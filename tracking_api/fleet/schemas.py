@@ -63,6 +63,15 @@ class SamplingAnswer(SamplingSettings):
     demand: Demand | None
 
 
+class DriverPhoneAnswer(BaseModel):
+    """A driver's phone app, and when it was last heard of, to 20 s."""
+
+    state: Literal["invited", "heard"] = Field(description="`invited`: never heard of.")
+    invited_until: Instant | None = Field(description="While an invitation is open.")
+    heard_at: Instant | None
+    app: str | None = Field(description="With the version that it names.")
+
+
 class DriverAnswer(BaseModel):
     """A driver as staff sees them: duty, state, open order and newest position."""
 
@@ -77,6 +86,7 @@ class DriverAnswer(BaseModel):
     vehicle: Vehicle | None
     phone: str | None
     retired_at: Instant | None
+    phone_app: DriverPhoneAnswer | None
 
 
 class NearDriver(BaseModel):

@@ -3,7 +3,8 @@
 After a restart thousands of viewers reconnect within seconds. `offer` takes a connection whose
 request follows an order; a worker reads the orders of the pending links in one statement, which
 checks the links too, and writes each viewer its head and snapshot. Viewers of one link share the
-read. Heads are parsed and snapshots written in slices of SLICE_S, between which other requests run.
+read. Heads are parsed and snapshots written in slices, between which other requests run: a request
+such as GET /track takes about twelve turns of the loop, so slices are short while one is answered.
 
 Only what succeeds is answered here. Every other request, such as one with a bad link or of staff,
 runs through the application, which gives the same answer as ever.
@@ -16,7 +17,7 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 from uuid import UUID
@@ -41,6 +42,7 @@ from tracking_api.track.visibility import TrackLink
 MAX_BATCH_LINKS = 400  # read in one statement: their snapshots are written within 0.3 s
 BATCH_INTERVAL_S = 0.05  # between two statements, so that batches fill up
 SLICE_S = 0.005
+SHORT_SLICE_S = 0.0005  # while other requests are answered
 MAX_HEAD_BYTES = 8 * 1024  # half of what the application accepts
 MAX_EVENT_ID = 40  # characters of a cursor
 OFFERED_S = "offered_s"  # in a request's state: a refusal takes the same time from then on
@@ -86,6 +88,7 @@ class StreamAdmission:
         self._default_headers: RawHeaders | None = None
         self._head = b""
         self._observe = observer("GET", _ROUTE, 200)
+        self._requests: Collection[object] = ()  # that the application answers just now
 
     def offer(self, protocol: DetachableProtocol, run_application: Callable[[], None]) -> bool:
         """Take a connection whose request is a customer's plain one to follow an order.
@@ -97,6 +100,7 @@ class StreamAdmission:
             return False
         one = Pending(protocol, request.cursor, time.perf_counter(), run_application)
         self._pending.setdefault(request.link, []).append(one)
+        self._requests = protocol.server_state.tasks
         loop = asyncio.get_running_loop()
         protocol.scope["state"][OFFERED_S] = loop.time()
         if self._worker is None:
@@ -106,6 +110,7 @@ class StreamAdmission:
     def hold(self, protocol: DetachableProtocol) -> None:
         """Parse a connection's request in turn."""
         self._held.append(protocol)
+        self._requests = protocol.server_state.tasks
         self._parse_soon()
 
     def _parse_soon(self) -> None:
@@ -113,10 +118,13 @@ class StreamAdmission:
             self._will_parse = True
             asyncio.get_running_loop().call_soon(self._parse_held)
 
+    def _slice_end_s(self) -> float:
+        return time.perf_counter() + (SHORT_SLICE_S if self._requests else SLICE_S)
+
     def _parse_held(self) -> None:
-        """Parse held requests for SLICE_S."""
+        """Parse held requests for one slice."""
         self._will_parse = False
-        slice_end_s = time.perf_counter() + SLICE_S
+        slice_end_s = self._slice_end_s()
         try:
             while self._held:
                 self._held.popleft().release_held()
@@ -168,7 +176,7 @@ class StreamAdmission:
 
     async def _admit_batch(self, batch: dict[TrackLink, list[Pending]]) -> None:
         """Admit the viewers of good links, and remove them from the batch."""
-        slice_end_s = time.perf_counter() + SLICE_S
+        slice_end_s = self._slice_end_s()
         async with self._hub.open_channels(list(batch)) as channels:
             for channel in channels:
                 waiting = batch[channel.link]
@@ -180,7 +188,7 @@ class StreamAdmission:
                         refused.append(one)
                     if time.perf_counter() > slice_end_s:
                         await asyncio.sleep(0)
-                        slice_end_s = time.perf_counter() + SLICE_S
+                        slice_end_s = self._slice_end_s()
                 waiting += refused
 
     def _admit(

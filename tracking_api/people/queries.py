@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from doorstep.credentials import DeviceSecrets
 from doorstep.store.deadline import fetch_one, run_command
+from doorstep.store.invitations import invite_driver_async
 from doorstep.store.people import (
     Device,
     StaffMember,
@@ -52,6 +53,8 @@ class PeopleStore(Protocol):
     ) -> Device: ...
 
     async def list_devices(self, kind: str) -> list[Device]: ...
+
+    async def invite_driver(self, driver_id: str, token: str, who: str) -> datetime: ...
 
     async def open_session(
         self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float
@@ -106,6 +109,12 @@ class PeopleQueries:
     async def list_devices(self, kind: str) -> list[Device]:
         """Read all drivers or sources, removed ones included, in the order of their addition."""
         return await self._rows(Device, "list_devices", {"kind": kind})
+
+    async def invite_driver(self, driver_id: str, token: str, who: str) -> datetime:
+        """Make an invitation; return when it expires. Raises UnknownDriver."""
+        return await run_command(
+            self.pool, lambda conn: invite_driver_async(conn, driver_id, token, who)
+        )
 
     async def open_session(
         self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float

@@ -25,6 +25,14 @@ class StaffRole(StrEnum):
     INTEGRATION = "integration"
 
 
+class InvitationAnswer(BaseModel):
+    """A driver's link to set a phone up, good once. It is shown once."""
+
+    link: str
+    expires_at: datetime
+    qr_svg: str = Field(description="The link as a QR code.")
+
+
 class NewStaff(BaseModel):
     """A member of staff to add."""
 

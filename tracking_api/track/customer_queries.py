@@ -6,6 +6,7 @@ Each function takes the token's hash with the order, and decides about every fix
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -34,6 +35,7 @@ from tracking_api.track.visibility import (
 
 SQL_FILE = "queries/customers.sql"
 MAX_PAGE_FIXES = 5_000  # of customer_history_v1
+ROWS_AT_ONCE = 20  # decoded in about 1 ms
 
 _decode_details = msgspec.json.Decoder(OrderDetails).decode
 
@@ -97,7 +99,10 @@ class CustomerQueries:
             "estimated_fix_ats": _array([one and one.fix_at for one in known]),
         }
         found = {}
-        for row in await fetch_all(self.pool, query("read_customer_tracks", SQL_FILE), parameters):
+        rows = await fetch_all(self.pool, query("read_customer_tracks", SQL_FILE), parameters)
+        for count, row in enumerate(rows):
+            if count % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
+                await asyncio.sleep(0)  # other requests run between parts of many
             n = row[0] - 1
             order_id = links[n].order_id
             current = details[n]

@@ -65,9 +65,6 @@ async def _get_track_directly(request: Request) -> Response | None:
     return await _answer(request, order_id, read_link_token(request), context_of(request))
 
 
-DIRECT = [DirectRoute("/track/{order_id}", _get_track_directly)]
-
-
 async def _answer(
     request: Request, order_id: str, token: str | None, context: AppContext
 ) -> Response:
@@ -96,6 +93,28 @@ async def open_session(
 ) -> Response:
     """Let the customer's page follow the order without keeping the token where scripts can read
     it."""
+    return await _open_session(request, order_id, body, context)
+
+
+_read_link_token = json_body(LinkToken)
+
+
+async def _open_session_directly(request: Request) -> Response | None:
+    order_id = request.path_params["order_id"]
+    if len(order_id) > MAX_ORDER_ID:
+        return None
+    return await _open_session(
+        request, order_id, await _read_link_token(request), context_of(request)
+    )
+
+
+DIRECT = [DirectRoute("/track/{order_id}", _get_track_directly)]
+SESSION_DIRECT = [DirectRoute("/track/{order_id}/session", _open_session_directly, "POST")]
+
+
+async def _open_session(
+    request: Request, order_id: str, body: LinkToken, context: AppContext
+) -> Response:
     link, _ = await context.links.authorize(order_id, body.token, client_address(request))
     if link.is_staff:
         raise BadLink

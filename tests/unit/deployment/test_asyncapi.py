@@ -34,6 +34,7 @@ from doorstep.mqtt_topics import (
     POSITION,
     SERIES_PREFIX,
     STATUS,
+    phone_command_topic_of,
     phone_topic_of,
     topic_of,
 )
@@ -124,6 +125,7 @@ def test_mqtt__topics__are_the_code_s_own() -> None:
     kinds = (POSITION, STATUS, ACK, COMMAND)
     topics = {topic_of("{driver_id}", kind) for kind in kinds}
     topics |= {SERIES_PREFIX + "{source_id}/{measure}", phone_topic_of("{driver_id}")}
+    topics.add(phone_command_topic_of("{driver_id}"))
     assert set(channels_of("mqtt")) == topics
 
 

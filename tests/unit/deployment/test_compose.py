@@ -73,6 +73,11 @@ def test_service__same_variables_and_values_as_natively(
         native[internal] = str(Bind("0.0.0.0", at.telemetry_of(service).port))
     if "TRACKING_API_PUBLIC_URL" in native:  # outside the containers, so not a container's name
         native["TRACKING_API_PUBLIC_URL"] = "http://127.0.0.1:8000"
+    if "JOIN_URL" in native:
+        native["JOIN_URL"] = "http://127.0.0.1:8001/join"
+    if "PHONE_HTTP_URL" in native:
+        native["PHONE_HTTP_URL"] = "http://127.0.0.1:8001"
+        native["PHONE_MQTT_URL"] = "mqtt://127.0.0.1:1883"
     assert services[service]["environment"] == native
 
 

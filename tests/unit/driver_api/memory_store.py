@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from doorstep.credentials import token_sha256
+from doorstep.credentials import PhoneSecret, token_sha256
 from doorstep.errors import (
     IllegalTransition,
     OfferClosed,
@@ -19,8 +19,16 @@ from doorstep.errors import (
     UnknownOrder,
 )
 from doorstep.fix import Fix
+from doorstep.store.invitations import Joined
 from doorstep.store.records import DeadLetter, Driver, IncomingRow, Offer, Outcome, Token
-from driver_api.queries import CommandedOrder, DriverSession, LettersOf, OwnDriver, PhoneApp
+from driver_api.queries import (
+    CommandedOrder,
+    DriverSession,
+    LettersOf,
+    OwnDriver,
+    PhoneApp,
+    PhoneRecorded,
+)
 
 ORDER_ID = uuid4()
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -39,6 +47,9 @@ class MemoryStore:
         self.phones = {token_sha256("phn-d1"): Token("phone", "d1", None)}
         self.letters: list[DeadLetter] = []
         self.heard: list[PhoneApp] = []
+        self.wanted_mode: int | None = None
+        self.invitations: dict[str, str] = {"inv-d1": "d1"}
+        self.followed: dict[str, bool] = {}
         self.is_too_fast = False
         self.rows: list[IncomingRow] = []
         self.outcomes: list[Outcome] = []
@@ -74,14 +85,14 @@ class MemoryStore:
 
     async def record_phone(
         self, rows: Sequence[IncomingRow], letters_of: LettersOf, phone: PhoneApp
-    ) -> list[Outcome]:
+    ) -> PhoneRecorded:
         self._check()
         if self.is_too_fast:
             raise TooManyRequests(60)
         self.letters += letters_of(self.outcomes)
         self.rows.extend(rows)
         self.heard.append(phone)
-        return self.outcomes
+        return PhoneRecorded(self.outcomes, self.wanted_mode if phone.can_command else None)
 
     def _driver_of(self, token_sha256: bytes) -> str:
         driver_id = self.tokens[token_sha256].driver_id
@@ -169,6 +180,24 @@ class MemoryStore:
         assert holder.driver_id is not None
         expires_at = datetime.now(UTC) + timedelta(seconds=lifetime_s)
         return DriverSession(holder.driver_id, "Anna", expires_at)
+
+    async def use_invitation(
+        self, token: str, *, follow: str, session: str, session_s: float, secret: PhoneSecret | None
+    ) -> Joined | None:
+        self._check()
+        driver_id = self.invitations.pop(token, None)
+        if driver_id is None:
+            return None
+        self.tokens[token_sha256(session)] = Token("driver", driver_id, None)
+        self.phones = (
+            {token_sha256(secret.token): Token("phone", driver_id, None)} if secret else {}
+        )
+        self.followed[follow] = False
+        return Joined(driver_id, "Anna", datetime.now(UTC) + timedelta(seconds=session_s))
+
+    async def has_position(self, follow: str) -> bool | None:
+        self._check()
+        return self.followed.get(follow)
 
     async def close_session(self, session_sha256: bytes) -> None:
         self._check()

@@ -157,7 +157,7 @@ async def test_heard__any_message__has_the_app_and_its_version(
     await http.post(
         "/owntracks", content=b"", auth=("d1", "phn-d1"), headers={"User-Agent": "OwnTracks/26"}
     )
-    assert [one[:2] for one in store.heard] == [("d1", "owntracks OwnTracks/26")]
+    assert [one[:2] for one in store.heard] == [("d1", "OwnTracks over HTTP (OwnTracks/26)")]
 
 
 BODIES = st.one_of(

@@ -158,20 +158,31 @@ async def test_request_after_the_head__of_a_stream__is_not_answered(server, worl
     writer.close()
 
 
+@pytest.mark.parametrize(("short", "beside_a_request"), [(False, False), (True, True)])
 async def test_many_heads_at_once__with_slices_of_no_length__are_all_answered(
-    server, world, monkeypatch
+    server, world, monkeypatch, short: bool, beside_a_request: bool
 ):
-    monkeypatch.setattr(admission, "SLICE_S", 0.0)
+    monkeypatch.setattr(admission, "SHORT_SLICE_S" if short else "SLICE_S", 0.0)
     order_ids = [world.create(driver_id=f"d{n}") for n in range(VIEWERS)]
-    world.may_read.set()
     connections = [await asyncio.open_connection(*_address_of(server)) for _ in order_ids]
-    for order_id, (_, writer) in zip(order_ids, connections, strict=True):
-        writer.write(_head_of(order_id))
-    found = []
-    for order_id, (reader, writer) in zip(order_ids, connections, strict=True):
-        found.append(str(order_id).encode() in await _read_until_snapshot(reader))
-        writer.close()
-    assert found == [True] * VIEWERS
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        request = None
+        if beside_a_request:
+            headers = {"Authorization": f"Bearer tok-{order_ids[0]}"}
+            answer = client.get(f"/track/{order_ids[0]}", headers=headers)
+            request = asyncio.create_task(answer)
+            await holds(lambda: world.batches == [1])
+        for order_id, (_, writer) in zip(order_ids, connections, strict=True):
+            writer.write(_head_of(order_id))
+        if beside_a_request:
+            await holds(lambda: server.live.admission.is_busy)
+        world.may_read.set()
+        found = []
+        for order_id, (reader, writer) in zip(order_ids, connections, strict=True):
+            found.append(str(order_id).encode() in await _read_until_snapshot(reader))
+            writer.close()
+        assert found == [True] * VIEWERS
+        assert request is None or (await request).status_code == 200
 
 
 def _address_of(server: Server) -> tuple[str, int]:

@@ -19,7 +19,15 @@ FIRST_SCRIPT_KB = 15  # not even compressed
 BEFORE_MAP_KB = 25  # compressed, as all of the following; 150 are allowed
 MAP_CODE_KB = 265  # MapLibre 229, the tiles' reader and ours; its worker; its style
 HASHED = re.compile(r"-[0-9A-Z]{8}[.](?:js|css|svg)$")
-PAGES = ("track.html", "fleet.html", "series.html", "observe.html", "sign-in.html", "admin.html")
+PAGES = (
+    "track.html",
+    "fleet.html",
+    "series.html",
+    "observe.html",
+    "sign-in.html",
+    "admin.html",
+    "join.html",
+)
 
 
 def compressed(name: str) -> int:

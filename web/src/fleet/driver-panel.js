@@ -52,6 +52,7 @@ export class DriverPanel {
       ["Last seen", position ? ago(position.properties.age_s) : "never"],
       ["Speed", speed === null || speed === undefined ? "–" : `${Math.round(speed * 3.6)} km/h`],
       ["Battery", battery === null ? "–" : `${Math.round(battery * 100)} %`],
+      ["Phone app", phoneFact(driver.phone_app)],
       ["Order", driver.order_id ? driver.order_id.slice(0, 8) : "none"],
     ];
     const list = facts.flatMap(([name, fact]) => [el("dt", {}, name), el("dd", {}, fact)]);
@@ -73,4 +74,11 @@ export class DriverPanel {
       ),
     );
   }
+}
+
+/** The phone app, and when it was last heard of. */
+function phoneFact(phone) {
+  if (!phone) return "no app";
+  if (phone.state === "invited") return "invited, never heard of";
+  return `${phone.app}, heard of ${ago((Date.now() - Date.parse(phone.heard_at)) / 1000)}`;
 }

@@ -565,7 +565,7 @@ BEGIN
     FOREACH name_of_table IN ARRAY ARRAY[
         'fix_history', 'fix_chunk', 'parked_fix', 'driver_cell', 'driver_clock', 'driver_command',
         'driver_pace', 'driver_quota', 'driver_sampling', 'boot_seq_block', 'boot_seqs',
-        'access_token', 'order_offer', 'driver_state', 'driver'
+        'access_token', 'invitation', 'order_offer', 'driver_state', 'driver'
     ] LOOP
         EXECUTE format('DELETE FROM %I WHERE driver_id = $1', name_of_table) USING of_driver_id;
         GET DIAGNOSTICS deleted_count = ROW_COUNT;

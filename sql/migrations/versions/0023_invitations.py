@@ -1,4 +1,4 @@
-"""Offers of orders to drivers, details of orders, reasons of failures."""
+"""Invitations; random secrets of phones, and how OwnTracks reports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0020"
-down_revision = "0021"
+revision = "0023"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0020_offers.sql"))
+    connection.execute(read_sql("migrations/versions/0023_invitations.sql"))
