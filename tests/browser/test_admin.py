@@ -70,7 +70,7 @@ async def test_each_tab__with_its_form__is_accessible_and_fits(
 
 
 async def test_driver__added_changed_and_retired_by_keyboard__is_off_the_list(
-    city: City, open_page: OpenPage
+    city: City, open_page: OpenPage, screenshots: Path
 ) -> None:
     page = await open_admin(city, open_page, "drivers")
     await page.focus("#add")
@@ -86,6 +86,13 @@ async def test_driver__added_changed_and_retired_by_keyboard__is_off_the_list(
     assert token.startswith("drv_")
     await page.keyboard.press("Escape")
     assert await wait_for_text(page, "#table", "Nora")
+    await page.click('[aria-label="Invite a phone for Nora"]')
+    assert await wait_for_text(page, "#message-title", "A phone for Nora")
+    assert "/join#" in (await page.get_attribute("#invitation", "href") or "")
+    assert await page.locator("#message-body svg path").count() > 0
+    await page.screenshot(path=screenshots / "admin-invitation.png")
+    assert await accessibility_violations(page) == []
+    await page.keyboard.press("Escape")
     assert await page.locator('td[data-driver-id="nora"]').count() == 1
 
     await page.focus('[aria-label="Change Nora"]')

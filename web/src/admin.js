@@ -2,7 +2,7 @@
 import { fetchAsStaff, getJson, showSignIn, startSession, Unauthorized } from "./api.js";
 import { importFile, summary } from "./admin/csv.js";
 import { Editor } from "./admin/editor.js";
-import { ask, showSecrets } from "./admin/messages.js";
+import { ask, showInvitation, showSecrets } from "./admin/messages.js";
 import { addressOf, keyOf, nameOf, RESOURCES } from "./admin/resources.js";
 import { el } from "./labels.js";
 
@@ -104,7 +104,7 @@ function rowElement(row, texts) {
     ? ["Retired"]
     : [
         el("button", { type: "button", "aria-label": `Change ${name}`, onclick: () => editor.open(resource, row) }, "Change"),
-        ...(resource.actionsOf?.(row, run) ?? []),
+        ...(resource.actionsOf?.(row, { run, invite }) ?? []),
         ...(row.is_default ? [] : [retireButton(row, name)]),
       ];
   const actions = el("td", { class: "actions", role: "cell", "data-driver-id": driverId }, ...buttons);
@@ -141,7 +141,16 @@ async function save(of, row, values) {
   const name = nameOf(of, answer);
   if (answer.replaces) finish(`${name} is policy ${answer.policy_id} now, in place of ${answer.replaces}.`);
   else finish(`${name} is ${row ? "changed" : "added"}.`);
-  if (answer.mqtt_password) showSecrets([answer]);
+  if (answer.mqtt_password) showSecrets([answer], "Invite a phone").then((isInvited) => isInvited && invite(answer));
+}
+
+async function invite(driver) {
+  try {
+    const answer = await fetchAsStaff(`/drivers/${driver.driver_id}/invitations`, { method: "POST" });
+    showInvitation(driver.name, await answer.json());
+  } catch (error) {
+    report(error);
+  }
 }
 
 async function finish(text) {

@@ -6,12 +6,11 @@ runs the device against a real Mosquitto.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -25,58 +24,10 @@ from device.settings import broker_of
 from device.timeouts import MAX_IN_FLIGHT
 from doorstep.sampling import SamplingPolicy
 from doorstep.settings import MqttBroker
+from tests.unit.device.fake_connection import FakeConnection
 
 LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
 FIX: dict[str, Any] = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
-
-
-class FakeConnection:
-    newest: ClassVar[FakeConnection]
-
-    def __init__(
-        self,
-        login: Login,
-        will: bytes,
-        on_puback: Callable[[int], None],
-        on_message: Callable[[str, bytes], None],
-    ) -> None:
-        FakeConnection.newest = self
-        self.lost = asyncio.Event()
-        self.sent: list[tuple[int, str, Any]] = []
-        self.will = will
-        self._on_puback, self._on_message = on_puback, on_message
-
-    async def open(self) -> None: ...
-
-    def subscribe(self, topics: list[str]) -> None:
-        self.topics = topics
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        self.sent.append((len(self.sent), topic.rpartition("/")[2], json.loads(payload)))
-        return len(self.sent) - 1
-
-    def tick(self) -> None: ...
-
-    def close(self) -> None:
-        self.lost.set()
-
-    async def disconnect(self) -> None:
-        self.lost.set()
-
-    def puback_all(self) -> None:
-        for message_id, _, _ in list(self.sent):
-            self._on_puback(message_id)
-
-    def ack(self, boot: str, seq: int, missing: list[list[int]] | None = None) -> None:
-        payload = {"boot": boot, "seq": seq, "missing": missing or []}
-        self._on_message("doorstep/v1/drivers/anna/ack", json.dumps(payload).encode())
-
-    def positions(self) -> list[Any]:
-        return [payload for _, leaf, payload in self.sent if leaf == "position"]
-
-    def seqs(self) -> list[int]:
-        fixes = [one if isinstance(one, list) else [one] for one in self.positions()]
-        return [fix["seq"] for batch in fixes for fix in batch]
 
 
 @pytest.fixture(autouse=True)

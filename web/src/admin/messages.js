@@ -33,8 +33,34 @@ export function ask({ title, body, ok, close = "Cancel", isDestructive = false, 
   });
 }
 
-/** Show the secrets of new drivers: [{driver_id, mqtt_password, token}]. They cannot be shown again. */
-export function showSecrets(secrets) {
+/** Show the link with which a driver sets a phone up, once: {link, expires_at, qr_svg}. */
+export function showInvitation(name, { link, expires_at, qr_svg }) {
+  const code = new DOMParser().parseFromString(qr_svg, "text/html").body.firstElementChild;
+  code.setAttribute("role", "img");
+  code.setAttribute("aria-label", "The link as a QR code");
+  const until = new Date(expires_at).toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+  const copied = el("span", { class: "small", role: "status" });
+  const copy = async () => {
+    await navigator.clipboard.writeText(link);
+    copied.textContent = " Copied.";
+  };
+  return ask({
+    title: `A phone for ${name}`,
+    body: [
+      el("p", {}, `${name} opens this link on the phone, or scans the code. It works once, until ${until}, and ends an earlier link. The new phone replaces the old one.`),
+      el("div", { class: "qr" }, code),
+      el("p", {}, el("a", { href: link, class: "mono", id: "invitation" }, link)),
+      el("div", { class: "actions" }, el("button", { type: "button", onclick: copy }, "Copy the link"), copied),
+    ],
+    close: "Close",
+  });
+}
+
+/**
+ * Show the secrets of new drivers: [{driver_id, mqtt_password, token}]. They cannot be shown again.
+ * Resolves to whether `ok` was pressed.
+ */
+export function showSecrets(secrets, ok) {
   const rows = secrets.map((one) =>
     el("tr", {}, ...[one.driver_id, one.mqtt_password, one.token].map((text) => el("td", { class: "mono" }, text))),
   );
@@ -48,6 +74,7 @@ export function showSecrets(secrets) {
       el("table", { tabindex: "0", "aria-label": "Secrets" }, el("thead", {}, el("tr", {}, ...titles)), el("tbody", {}, ...rows)),
       el("a", { href: file, download: "secrets.csv" }, "Download them as CSV"),
     ],
+    ok,
     close: "Close",
-  }).then(() => URL.revokeObjectURL(file));
+  }).finally(() => URL.revokeObjectURL(file));
 }

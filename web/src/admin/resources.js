@@ -94,12 +94,11 @@ export const keyOf = (resource, row) => row[resource.key];
 export const nameOf = (resource, row) => String(row.name ?? keyOf(resource, row));
 export const addressOf = (resource, row) => `${resource.path}/${encodeURIComponent(keyOf(resource, row))}`;
 
-/** Further buttons of a driver's row. Its cell has the id: `td[data-driver-id]`. */
-function driverActions() {
-  return [];
+function driverActions(row, { invite }) {
+  return [el("button", { type: "button", "aria-label": `Invite a phone for ${row.name}`, onclick: () => invite(row) }, "Invite")];
 }
 
-function policyActions(row, run) {
+function policyActions(row, { run }) {
   if (row.is_default || row.retired_at) return [];
   const label = `Make ${row.name} the default`;
   return [el("button", { type: "button", "aria-label": label, onclick: () => run("default", `${row.name} is the default now.`) }, "Make default")];
