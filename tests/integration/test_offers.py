@@ -121,6 +121,11 @@ async def test_order__declined_then_accepted_by_the_next__is_delivered(
         ("d1", "declined"),
         ("d2", "accepted"),
     ]
+    ended = (await tracking_api.get(f"/orders/{order_id}", headers=STAFF)).json()
+    assert ended["driver_id"] is None
+    [attempt] = ended["assignments"]
+    assert (attempt["driver_id"], attempt["ended_by"]) == ("d2", "deliver")
+    assert attempt["ended_at"] == ended["ended_at"]
     found = (await tracking_api.get("/orders?q=rossi servi", headers=STAFF)).json()["orders"]
     assert [(one["order_id"], one["external_id"]) for one in found] == [(order_id, "shop-1042")]
 

@@ -110,9 +110,24 @@ class OrderDetail(OrderAnswer):
     failure: Failure | None
 
     @classmethod
-    def with_details(cls, found: DetailedOrder) -> OrderDetail:
+    def with_details(cls, found: DetailedOrder) -> Self:
         """Build the answer that staff gets."""
         return cls(**order_members(found.order), **found.details)
+
+
+class OneAssignment(BaseModel):
+    """An attempt to deliver an order: who had it, and the command that ended it."""
+
+    driver_id: str
+    assigned_at: Instant
+    ended_at: Instant | None
+    ended_by: str | None
+
+
+class WholeOrder(OrderDetail):
+    """An order with its assignments, the first one first. `driver_id` is null once it has ended."""
+
+    assignments: list[OneAssignment]
 
 
 class Orders(BaseModel):

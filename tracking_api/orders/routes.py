@@ -14,7 +14,7 @@ from doorstep.http.request_body import json_body
 from doorstep.store.records import Token
 from tracking_api.context import AppContext, Context, Dispatcher, Staff
 from tracking_api.orders.cursors import decode_cursor, encode_cursor
-from tracking_api.orders.detail_schemas import NewOrder, OrderDetail, Orders
+from tracking_api.orders.detail_schemas import NewOrder, OrderDetail, Orders, WholeOrder
 from tracking_api.orders.schemas import (
     CreatedOrder,
     DriverChoice,
@@ -126,9 +126,9 @@ async def list_orders(
 
 
 @router.get("/{order_id}", summary="Read one order", responses=problems(401, 403, 404))
-async def get_order(order_id: UUID, _: Staff, context: Context) -> OrderDetail:
-    """An order as staff sees it."""
-    return OrderDetail.with_details(await context.stores.orders.read_order(order_id))
+async def get_order(order_id: UUID, _: Staff, context: Context) -> WholeOrder:
+    """An order as staff sees it, and who had it."""
+    return WholeOrder.with_details(await context.stores.orders.read_order(order_id))
 
 
 @router.post(

@@ -331,7 +331,7 @@ class MemoryStore:
     async def read_order(self, order_id: UUID) -> DetailedOrder:
         if order_id != ORDER_ID:
             raise UnknownOrder
-        return DetailedOrder(make_order(order_id), NO_DETAILS)
+        return DetailedOrder(make_order(order_id), {**NO_DETAILS, "assignments": []})
 
     async def fail_order(
         self, order_id: UUID, name: str, reason: str, note: str | None, idempotency_key: str | None

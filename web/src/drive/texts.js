@@ -29,7 +29,7 @@ const EN = {
   install: "Install on this phone",
   backgroundTitle: "Keep this page open while you ride",
   background: "A browser reports your position only while this page is visible. On duty, the page keeps the screen on. If you open another app or lock the phone, reporting stops until you come back.",
-  ownTracks: "To report from the background, install the app OwnTracks and ask your dispatcher for its configuration link. Then use this page for your orders.",
+  ownTracks: "To report from the background, ask your dispatcher for an invitation and choose OwnTracks there. Then use this page for your orders.",
 };
 const IT = {
   signIn: "Accedi", signOut: "Esci", token: "Il tuo token", duty: "Turno",
@@ -61,7 +61,7 @@ const IT = {
   install: "Installa su questo telefono",
   backgroundTitle: "Tieni aperta questa pagina mentre guidi",
   background: "Un browser invia la posizione solo mentre questa pagina è visibile. In servizio la pagina tiene acceso lo schermo. Se apri un'altra app o blocchi il telefono, l'invio si ferma finché non torni.",
-  ownTracks: "Per inviare la posizione in background, installa l'app OwnTracks e chiedi alla centrale il link di configurazione. Usa poi questa pagina per gli ordini.",
+  ownTracks: "Per inviare la posizione in background, chiedi un invito alla centrale e scegli lì OwnTracks. Usa poi questa pagina per gli ordini.",
 };
 const DE = {
   signIn: "Anmelden", signOut: "Abmelden", token: "Dein Token", duty: "Dienst",
@@ -93,7 +93,7 @@ const DE = {
   install: "Auf diesem Telefon installieren",
   backgroundTitle: "Lass diese Seite offen, während du fährst",
   background: "Ein Browser meldet deine Position nur, solange diese Seite sichtbar ist. Im Dienst hält die Seite den Bildschirm an. Wenn du eine andere App öffnest oder das Telefon sperrst, endet das Melden, bis du zurückkommst.",
-  ownTracks: "Um auch im Hintergrund zu melden, installiere die App OwnTracks und bitte die Zentrale um den Konfigurationslink. Benutze dann diese Seite für deine Aufträge.",
+  ownTracks: "Um auch im Hintergrund zu melden, bitte die Zentrale um eine Einladung und wähle dort OwnTracks. Benutze dann diese Seite für deine Aufträge.",
 };
 const FR = {
   signIn: "Se connecter", signOut: "Se déconnecter", token: "Ton jeton", duty: "Service",
@@ -125,7 +125,7 @@ const FR = {
   install: "Installer sur ce téléphone",
   backgroundTitle: "Garde cette page ouverte en roulant",
   background: "Un navigateur ne transmet ta position que tant que cette page est visible. En service, la page garde l'écran allumé. Si tu ouvres une autre app ou verrouilles le téléphone, la transmission s'arrête jusqu'à ton retour.",
-  ownTracks: "Pour transmettre en arrière-plan, installe l'app OwnTracks et demande au central son lien de configuration. Utilise ensuite cette page pour tes commandes.",
+  ownTracks: "Pour transmettre en arrière-plan, demande au central une invitation et choisis-y OwnTracks. Utilise ensuite cette page pour tes commandes.",
 };
 const LANGUAGES = { en: EN, it: IT, de: DE, fr: FR };
 
