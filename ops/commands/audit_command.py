@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 from doorstep.provision import owner_connection
 from doorstep.store.people import AuditEntry, read_audit
+from ops.commands.runner import BadArgument
+from ops.commands.times import parse_time
 from ops.console import escaped
 from ops.stack.stack import Stack
 
@@ -15,6 +17,7 @@ DESCRIPTION = "Print the audit: commands, changes of credentials and staff, read
 EXAMPLES = """examples:
   ./run audit                                all entries, the oldest first
   ./run audit --who anna                     those of one name; `run:USER` is `./run` itself
+  ./run audit --since 2h                     of the last two hours
   ./run audit --since 2026-01-31T12:00Z      from an instant on
   ./run audit --json                         a JSON object per line
 
@@ -33,12 +36,23 @@ def audit(stack: Stack, options: argparse.Namespace) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--who", metavar="NAME")
-    parser.add_argument("--since", type=_instant, metavar="TIME", help="RFC 3339; UTC by default")
+    parser.add_argument(
+        "--since",
+        type=_since,
+        metavar="T",
+        help="an age such as 2h, 30min or 3d, or an instant (UTC)",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object per line")
 
 
-def _instant(text: str) -> datetime:
-    parsed = datetime.fromisoformat(text)  # argparse reports a ValueError
+def _since(text: str) -> datetime:
+    try:
+        parsed = datetime.fromisoformat(text)  # also a day, or an instant without its zone
+    except ValueError:
+        try:
+            return datetime.fromtimestamp(parse_time(text, datetime.now(UTC)) / 1000, UTC)
+        except BadArgument as exc:
+            raise argparse.ArgumentTypeError(str(exc)) from exc
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 

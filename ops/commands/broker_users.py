@@ -37,10 +37,7 @@ class DeviceCommand:
         found = {one.device_id: one for one in devices if one.state != "removed"}
         unknown = [one for one in ids if one not in found]
         if unknown:
-            names = " ".join(unknown)
-            print_line(
-                f"run: no {self.kind} is named {names}; to add: ./run {self.kind}s add {names}"
-            )
+            print_line(not_found(self.kind, unknown))
             return 1
         if action in CHANGES:
             return self._change(stack, action, ids)
@@ -95,6 +92,12 @@ class DeviceCommand:
             secret = self.secrets[action](secrets)
             print(secret if len(devices) == 1 else f"{one.device_id} {secret}")
         return status
+
+
+def not_found(kind: str, ids: Sequence[str]) -> str:
+    """Return that there are no such devices, and the command that adds them."""
+    names = " ".join(ids)
+    return f"run: no {kind} is named {names}; to add: ./run {kind}s add {names}"
 
 
 def refusal(device: Device) -> str:

@@ -6,14 +6,12 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import cast
 
 from confluent_kafka import Message
 
-from doorstep.errors import DoorstepError
 from doorstep.fix import ID_PATTERN
-from doorstep.fix.instants import instant_of
 from doorstep.http.instants import format_instant
 from doorstep.kafka.topic_reader import OffsetRange, TopicReader, partition_and_offset
 from doorstep.mqtt_topics import POSITION, PREFIX
@@ -22,8 +20,6 @@ from ops.console import Echo, escaped
 
 PREVIEW_BYTES = 48
 
-_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|min|m|h|d)")
-_UNIT_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _POSITION_TOPIC = re.compile(f"{re.escape(PREFIX)}({ID_PATTERN})/{POSITION}")
 
 
@@ -178,23 +174,6 @@ def _read_letter(
         if high > low
         else f"there is no dead letter {letter_id}: partition {partition} is empty"
     )
-
-
-def parse_time(text: str, now: datetime) -> int:
-    """Parse an age (`2h`, `30min`, `3d`) or an instant with a zone, to ms. Raises BadArgument."""
-    match = _AGO.fullmatch(text)
-    if match is not None:
-        try:
-            at = now - timedelta(seconds=float(match[1]) * _UNIT_S[match[2]])
-        except OverflowError:
-            at = datetime(1970, 1, 1, tzinfo=UTC)
-        return max(0, round(at.timestamp() * 1000))
-    try:
-        return round(instant_of(text).timestamp() * 1000)
-    except DoorstepError as exc:
-        raise BadArgument(
-            f"{text!r} is neither an age such as 2h, 30min or 3d, nor an instant ({exc})"
-        ) from exc
 
 
 def time_text(ms: int) -> str:

@@ -17,13 +17,13 @@ from ops.commands.dead_letter_reader import (
     DeadLetterFilter,
     StoredDeadLetter,
     find_letters,
-    parse_time,
     read_letters,
     time_text,
 )
 from ops.commands.dead_letter_replay import record_again, resend_of
 from ops.commands.runner import BadArgument, run_command
 from ops.commands.settings import OperatorSettings
+from ops.commands.times import parse_time
 from ops.console import print_line
 
 NAME = "dead-letters"

@@ -46,4 +46,6 @@ def import_drivers(stack: Stack, paths: Sequence[str]) -> int:
     print_line(f"imported {len(rows) - len(refused)}")
     for device in locked_out:
         print_line(refusal(device))
+    if len(refused) < len(rows):
+        print_line("next: ./run drivers invite ID")
     return 1 if locked_out else 0

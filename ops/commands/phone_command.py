@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from doorstep.errors import UnknownDriver
 from doorstep.phones.links import Phone, owntracks_link
 from doorstep.phones.qr_code import qr_text
+from doorstep.settings import is_loopback
+from ops.commands.broker_users import not_found, refusal
 from ops.console import print_line
 from ops.stack.phones import end_phone, give_phone, invite
 from ops.stack.stack import Stack
 
+LOOPBACK_HINT = "this link works on this machine only; see docs/how-to/tls.md for phones"
 ACTIONS = ("invite", "phone", "new-phone", "end-phone")
 
 
@@ -24,16 +28,27 @@ def phones(stack: Stack, action: str, ids: Sequence[str]) -> int:
             if action == "invite":
                 link, expires_at = invite(stack, driver_id)
                 print(f"{qr_text(link)}{driver_id}, once, until {expires_at:%F %H:%M %Z}: {link}")
+                if is_loopback(urlsplit(link).hostname or ""):
+                    print_line(LOOPBACK_HINT)
             elif action == "end-phone":
                 end_phone(stack, driver_id)
                 print_line(f"the phone of {driver_id} may not send any more")
             else:
                 print(describe(give_phone(stack, driver_id, again=action == "new-phone")))
         except UnknownDriver:
-            what = "has a phone" if action == "end-phone" else "may log in"
-            print_line(f"run: no driver {driver_id} {what}: ./run drivers list --all")
+            print_line(_refusal(stack, driver_id))
             return 1
     return 0
+
+
+def _refusal(stack: Stack, driver_id: str) -> str:
+    """Return why a driver has no phone, and the next command."""
+    found = [one for one in stack.devices("driver") if one.device_id == driver_id]
+    if not found:
+        return not_found("driver", [driver_id])
+    if found[0].state != "active":
+        return refusal(found[0])
+    return f"run: {driver_id} has no phone; to add: ./run drivers phone {driver_id}"
 
 
 def describe(phone: Phone) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ RESTART_AFTER_S = 1.0
 POLL_S = 0.5
 MIN_UPTIME_S = 20.0  # the couriers start in about 5 s: a process that ends sooner has failed
 MAX_FAILED_STARTS = 3
+GROUP_FRAME = re.compile(r"^\s*(\+[-+]+( [0-9.]+ -+)?$|\|(\s+|$))")
 
 
 class CouriersProcess:
@@ -62,7 +64,7 @@ class CouriersProcess:
         if status is None or uptime_s < RESTART_AFTER_S:
             return
         self._failed_starts = self._failed_starts + 1 if uptime_s < MIN_UPTIME_S else 0
-        reason = last_line(self._log_file)
+        reason = failure_of(self._log_file)
         if self._failed_starts == MAX_FAILED_STARTS:
             raise StackError(f"the couriers failed to start {MAX_FAILED_STARTS} times: {reason}")
         print_line(f"the couriers' process ended with status {status}, restarted: {reason}")
@@ -129,7 +131,8 @@ def _is_locked(lock_file: Path) -> bool:
     return False
 
 
-def last_line(log_file: Path) -> str:
-    """Read the last line of a log that is not blank."""
+def failure_of(log_file: Path) -> str:
+    """Read the last line of a log without the frame of an exception group, and name the log."""
     lines = log_file.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "its log is empty")
+    texts = (GROUP_FRAME.sub("", line).strip() for line in reversed(lines))
+    return f"{next(filter(None, texts), 'its log is empty')} (log: {log_file})"

@@ -1,6 +1,7 @@
 """`./run demo`: couriers deliver orders in a city, on a stack that the demo starts and stops.
 
-start the stack ─ end the orders that an earlier demo left open ─ start the couriers
+start the stack ─ refuse if it has drivers or orders that are not a demo's
+end the orders that an earlier demo left open ─ start the couriers
   └─ print the links, then every few seconds orders by state, fixes per second, age of positions
 stop the couriers once their fixes are committed ─ compare journals and database
   └─ end the open orders ─ stop the stack ─ print the report
@@ -24,6 +25,7 @@ from ops.demo.couriers import PREFIX, CouriersProcess, wait_for_earlier_couriers
 from ops.demo.links import DemoLinks
 from ops.demo.open_orders import end_open_orders
 from ops.demo.options import DemoOptions
+from ops.demo.other_fleet import refuse_beside_other_fleet
 from ops.demo.report import DemoReport, DemoStart, make_report
 from ops.demo.side_simulators import SideSimulators
 from ops.fleet_statistics import read_freshness_s, read_orders
@@ -72,6 +74,7 @@ def only_demo(paths: StackPaths) -> Iterator[None]:
 
 
 def _run(stack: Stack, options: DemoOptions) -> DemoReport:
+    refuse_beside_other_fleet(stack)
     driver_ids = numbered_ids(PREFIX, options.couriers)
     stack.add_drivers(driver_ids)
     wait_for_earlier_couriers(stack)

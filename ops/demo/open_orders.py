@@ -47,7 +47,7 @@ def end_open_orders(stack: Stack) -> int:
         return _accepted(url, driver_token(fleet_key, driver_id))
 
     with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-        orders = [one for one in _open_orders(tracking_api_url, staff_token) if is_simulated(one)]
+        orders = [one for one in open_orders(tracking_api_url, staff_token) if is_simulated(one)]
         ended = sum(pool.map(end_order, orders))
         list(pool.map(go_off_duty, _couriers_on_duty(tracking_api_url, staff_token)))
     return ended
@@ -59,7 +59,8 @@ def is_simulated(order: Mapping[str, Any]) -> bool:
     return order["customer_name"] == CUSTOMER_NAME or driver_id.startswith(PREFIX)
 
 
-def _open_orders(tracking_api_url: str, token: str) -> Iterator[Mapping[str, Any]]:
+def open_orders(tracking_api_url: str, token: str) -> Iterator[Mapping[str, Any]]:
+    """Read the open orders of all. Raises OSError and ValueError."""
     query: list[tuple[str, str]] = [("limit", str(PAGE_SIZE))]
     query += [("state", state) for state in (*BEFORE_PICK_UP, *AFTER_PICK_UP)]
     cursor: str | None = None

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.cities import CityFolder, UnknownCity, find_city
+from data.cities import CITY_FILE, CityFolder, UnknownCity, find_city
 from doorstep.provision import CITIES
 from ops.stack.errors import StackError
 
@@ -35,7 +35,12 @@ class DemoOptions:
         try:
             city = find_city(arguments.city, cities_dir)
         except UnknownCity as exc:
-            raise StackError(f"{exc}: ./run city list") from exc
+            if (cities_dir / arguments.city / CITY_FILE).exists():
+                raise StackError(f"{exc}: ./run city list") from exc
+            raise StackError(
+                f"no city {arguments.city}: ./run city list shows them; "
+                f"./run city add {arguments.city} --osm FILE.osm.pbf adds one"
+            ) from exc
         for name, value, lowest, highest in (
             ("couriers", arguments.couriers, 1, MAX_COURIERS),
             ("speedup", arguments.speedup, 1, MAX_SPEEDUP),

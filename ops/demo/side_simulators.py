@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 from doorstep.provision import CITIES, numbered_ids
 from ops.console import print_line
-from ops.demo.couriers import PREFIX, STOP_TIMEOUT_S, start_simulator
+from ops.demo.couriers import PREFIX, STOP_TIMEOUT_S, failure_of, start_simulator
 from ops.demo.simulation_targets import SimulationTargets
 from ops.stack.processes import module_argv
 from ops.stack.stack import Stack
@@ -25,6 +26,7 @@ class SideSimulators:
             stack.addresses.tracking_api_url, stack.paths.staff_token()
         )
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._reported: set[str] = set()  # the kinds whose process has ended
         for kind, count in targets.items():
             self._targets.set(kind, count)
             if count and kind in KINDS:
@@ -35,6 +37,7 @@ class SideSimulators:
 
         Appends the new couriers to `driver_ids`, with numbers of `width` digits.
         """
+        self._report_ended()
         targets = self._targets.read()
         for kind in KINDS:
             if targets.get(kind) and kind not in self._processes:
@@ -64,11 +67,21 @@ class SideSimulators:
             process.kill()
             process.wait()
 
+    def _report_ended(self) -> None:
+        for kind, process in self._processes.items():
+            if process.poll() is not None and kind not in self._reported:
+                self._reported.add(kind)
+                reason = failure_of(self._log_file(kind))
+                print_line(f"the {kind} ended with status {process.poll()}: {reason}")
+
+    def _log_file(self, kind: str) -> Path:
+        return self._stack.paths.logs / f"{kind}.log"
+
     def _start(self, kind: str) -> None:
         if kind == "cities":
             self._stack.add_drivers(numbered_ids(*CITIES))
         self._processes[kind] = start_simulator(
             module_argv(kind),
             self._stack.client_environment(),
-            self._stack.paths.logs / f"{kind}.log",
+            self._log_file(kind),
         )

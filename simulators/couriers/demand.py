@@ -169,8 +169,11 @@ def place_restaurants(
     streets: Streets, rows: list[tuple[int, str, float, float]]
 ) -> list[Restaurant]:
     """Place restaurants, given as (id, name, lon_deg, lat_deg), and drop those off the streets."""
-    placed = [place_restaurant(streets, *row) for row in rows]
-    return [one for one in placed if one.place.off_street_m <= MAX_RESTAURANT_OFF_STREET_M]
+    return [
+        place_restaurant(streets, *row)
+        for row in rows
+        if streets.nearest_within(*streets.to_xy(*row[2:]), MAX_RESTAURANT_OFF_STREET_M)
+    ]
 
 
 def place_door(streets: Streets, lon_deg: float, lat_deg: float) -> Door:

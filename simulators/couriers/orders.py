@@ -97,14 +97,14 @@ class Dispatch:
         self._in_background(self._watch(job))
 
     async def pending_orders(self) -> list[dict[str, Any]]:
-        """Return orders of an earlier process that have no courier yet."""
+        """Return orders of an earlier process that have no courier yet. Not those of others."""
         found: list[dict[str, Any]] = []
         for state in ("created", "confirmed"):
             answer = await self._world.api.tracking(
                 "GET", f"/orders?state={state}&limit=100", self._staff_token
             )
             found += answer.body["orders"] if answer.ok else []
-        return found
+        return [one for one in found if one["customer_name"] == CUSTOMER_NAME]
 
     async def _run_order(self, job: Job, *, confirmed: bool) -> None:
         clock, rng = self._world.clock, self._rng

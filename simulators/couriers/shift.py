@@ -308,15 +308,15 @@ class Shift:
         """Go on duty, and continue the current order or start the planned one."""
         async with self._starting:  # a few at a time, so that the first ones start early
             order = await courier.current_order() if await courier.go_on_duty() else None
-            if order is not None:
-                job = self._job_of(order, order["restaurant"])
+            job = None if order is None else self._job_of(order, order["restaurant"])
+            if order is not None and job is not None:
                 picked_up = order["state"] in ("picked_up", "arriving", "at_customer")
                 stage = Stage.TO_CUSTOMER if picked_up else Stage.AT_RESTAURANT
                 if courier.driver_id not in self._saved_positions:
                     courier.place_at(job, stage)
                 courier.assign(job, stage)
                 self._dispatch.watch(job)
-            elif (planned := self._plan.get(courier.driver_id)) is not None:
+            elif order is None and (planned := self._plan.get(courier.driver_id)) is not None:
                 job, stage = planned
                 await self._dispatch.start_in_progress(job, courier, stage)
         group.create_task(courier.run_shift())
@@ -327,15 +327,23 @@ class Shift:
         for order in await self._dispatch.pending_orders():
             if (restaurant := places.get(order["restaurant_id"])) is not None:
                 job = self._job_of(order, restaurant)
-                self._dispatch.start(job, confirmed=order["state"] == "confirmed")
+                if job is not None:
+                    self._dispatch.start(job, confirmed=order["state"] == "confirmed")
         for _ in range(round(len(self._plan) * WAITING_SHARE)):
             self._dispatch.start(self._dispatch.new_job())
 
-    def _job_of(self, order: dict[str, Any], restaurant: dict[str, Any]) -> Job:
+    def _job_of(self, order: dict[str, Any], restaurant: dict[str, Any]) -> Job | None:
+        """Place an existing order on the streets. None if it is too far from them."""
         streets, goal = self._world.streets, order["destination"]
+        try:
+            counter = place_restaurant(streets, 0, "", restaurant["lon_deg"], restaurant["lat_deg"])
+            door = place_door(streets, goal["lon_deg"], goal["lat_deg"])
+        except ValueError as exc:
+            self._log.warning("order_skipped", order_id=str(order["order_id"]), detail=str(exc))
+            return None
         return Job(
-            place_restaurant(streets, 0, "", restaurant["lon_deg"], restaurant["lat_deg"]),
-            place_door(streets, goal["lon_deg"], goal["lat_deg"]),
+            counter,
+            door,
             self._world.clock.now_s() + self._rng.uniform(*WARM_READY_S),
             order_id=str(order["order_id"]),
         )

@@ -24,7 +24,9 @@ def test_import__of_new_and_known_drivers__sets_what_the_file_says(
     table = tmp_path / "fleet.csv"
     table.write_text("driver_id,name,vehicle\ncsv-anna,Anna,moped\ncsv-nino,Nino,\n", "utf-8")
     assert run_import(stack, table) == 0
-    assert "imported 2" in "".join(capfd.readouterr())
+    said = "".join(capfd.readouterr())
+    assert "imported 2" in said
+    assert said.endswith("next: ./run drivers invite ID\n")
     with psycopg.connect(stack.database_admin_url) as conn:
         rows = conn.execute(
             "SELECT name, vehicle FROM doorstep.driver WHERE driver_id LIKE 'csv-%'"

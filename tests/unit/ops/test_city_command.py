@@ -68,9 +68,14 @@ def test_city__a_name_that_does_not_fit__is_refused_with_the_next_step(
     assert next_step in capsys.readouterr().err
 
 
-def test_demo__in_an_unknown_city__names_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo__in_an_unknown_city__names_the_list_and_how_to_add_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.main(["demo", "--city", "atlantis"]) == 1
-    assert "./run city list" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "run: no city atlantis: ./run city list shows them; "
+        "./run city add atlantis --osm FILE.osm.pbf adds one\n"
+    )
 
 
 def test_bounds__also_across_180_degrees__are_read() -> None:

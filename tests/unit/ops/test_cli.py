@@ -13,10 +13,12 @@ from types import SimpleNamespace
 import pytest
 
 from doorstep.credentials import DeviceSecrets, driver_token, encode_fleet_key, mqtt_password
+from doorstep.errors import UnknownDriver
 from doorstep.secrets_file import keep_secrets
 from doorstep.store.people import Device
 from ops import checks
 from ops.cli import main
+from ops.commands import phone_command
 from ops.commands.operator_commands import COMMANDS
 from ops.stack.paths import StackPaths
 from ops.stack.stack import Stack
@@ -120,6 +122,51 @@ def test_drivers__token_of_an_unknown_driver__is_refused_with_the_command_to_add
 ) -> None:
     assert main(["drivers", "token", "bruno"]) == 1
     assert "./run drivers add bruno" in "".join(capsys.readouterr())
+
+
+@pytest.fixture
+def without_phones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No driver can have a phone."""
+
+    def refuse(_stack: Stack, driver_id: str, **_: bool) -> None:
+        raise UnknownDriver(driver_id)
+
+    for name in ("invite", "give_phone", "end_phone"):
+        monkeypatch.setattr(phone_command, name, refuse)
+
+
+@pytest.mark.usefixtures("paths", "without_phones")
+@pytest.mark.parametrize("action", ["invite", "phone", "new-phone", "end-phone"])
+def test_drivers__phone_of_an_unknown_or_removed_driver__is_refused_with_the_command_to_add(
+    action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for driver_id in ("bruno", "gone"):
+        assert main(["drivers", action, driver_id]) == 1
+        assert f"./run drivers add {driver_id}" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("paths", "without_phones")
+def test_drivers__end_a_phone_that_is_not_there__names_the_command_for_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["drivers", "end-phone", "anna"]) == 1
+    assert "anna has no phone; to add: ./run drivers phone anna" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("paths")
+@pytest.mark.parametrize(
+    ("host", "hints"), [("127.0.0.1:8001", 1), ("[::1]:8001", 1), ("track.example", 0)]
+)
+def test_drivers__invite__says_when_the_link_works_on_this_machine_only(
+    host: str, hints: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = f"http://{host}/join#inv_1"
+    monkeypatch.setattr(phone_command, "invite", lambda *_: (link, AT))
+    assert main(["drivers", "invite", "anna"]) == 0
+    said = capsys.readouterr()
+    assert link in said.out
+    assert said.err.splitlines() == [phone_command.LOOPBACK_HINT] * hints
+    assert "docs/how-to/tls.md" in phone_command.LOOPBACK_HINT
 
 
 @pytest.mark.usefixtures("paths")

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 from data import BUNDLED_CITY
 from device.journal import Journal, PublishedBoot
 from ops.demo import couriers as couriers_module
-from ops.demo.couriers import CouriersProcess, wait_for_earlier_couriers
+from ops.demo.couriers import CouriersProcess, failure_of, wait_for_earlier_couriers
 from ops.demo.demo import only_demo, run_demo
 from ops.demo.report import DemoReport
 from ops.ledger import Ledger, StoredBoot, balance
@@ -138,6 +139,19 @@ def test_keep_running__repeated_failed_starts__raise_with_the_last_log_line(
     with pytest.raises(StackError, match="failed to start 3 times: no streets"):
         keep_running_for(couriers, 10)
     assert capsys.readouterr().err.count("restarted: no streets") == 2
+
+
+def test_failure_of__an_exception_group__is_its_last_exception_s_line_and_the_log(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "couriers.log"
+    code = "raise ExceptionGroup('both', [ValueError('too far'), ExceptionGroup('x', [OSError()])])"
+    for failing, last in ((code, "OSError"), ("raise KeyError('a | b')", "KeyError: 'a | b'")):
+        with log.open("ab") as file:
+            subprocess.run([sys.executable, "-c", failing], stderr=file, check=False)
+        assert failure_of(log) == f"{last} (log: {log})"
+    log.write_text("\n", "utf-8")
+    assert failure_of(log) == f"its log is empty (log: {log})"
 
 
 def test_wait_for_earlier_couriers__journal_locked__waits_and_reports_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,16 +12,16 @@ from doorstep.fix import Fix, Refused
 from doorstep.kafka.topic_reader import murmur2, partition_of
 from doorstep.store.people import AuditEntry
 from doorstep.store.records import Watermark
-from ops.commands import dead_letters_command, trace_command
+from ops.commands import audit_command, dead_letters_command, trace_command
 from ops.commands.audit_command import line_of
 from ops.commands.dead_letter_reader import (
     DeadLetterFilter,
     StoredDeadLetter,
-    parse_time,
     printable,
 )
 from ops.commands.dead_letter_replay import resend_of
 from ops.commands.runner import BadArgument
+from ops.commands.times import parse_time
 from ops.commands.trace import (
     InHistory,
     InKafka,
@@ -73,6 +74,24 @@ def test_parse_time__an_instant__is_read_and_anything_else_refused() -> None:
     for text in ("", "2", "h", "-2h", "yesterday", "2026-11-21T12:00:00", "'; DROP TABLE x;--"):
         with pytest.raises(BadArgument):
             parse_time(text, NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "after"),
+    [
+        ("1h", datetime.now(UTC) - timedelta(hours=1, minutes=1)),
+        ("2026-01-31T12:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31T12:00:00.000Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        ("2026-01-31", datetime(2026, 1, 31, tzinfo=UTC)),
+    ],
+)
+def test_audit__since_an_age_or_an_instant__is_read(text: str, after: datetime) -> None:
+    parser = argparse.ArgumentParser()
+    audit_command.add_arguments(parser)
+    since = parser.parse_args(["--since", text]).since
+    assert since - after >= timedelta()
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--since", "yesterday"])
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_run__help_and_unknown_commands__start_no_set_up(checkout: Path, bare_pa
 
     assert shown.returncode == 0
     assert unknown.returncode == 1
-    assert "unknown command: fly" in unknown.stderr
+    assert unknown.stderr == "unknown command: fly; see ./run --help\n"
     assert not (checkout / ".doorstep").exists()
 
 

@@ -14,7 +14,7 @@ from ops.demo.side_simulators import SideSimulators
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
     """Target counts, registered drivers, started modules."""
-    world = SimpleNamespace(targets={}, registered=[], started=[])
+    world = SimpleNamespace(targets={}, registered=[], started=[], status=None)
 
     def request(url: str, _token: str, method: str = "GET", body: Any = None) -> Any:
         if method == "PUT":
@@ -22,7 +22,12 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> SimpleNamespace:
         return {"simulations": [{"kind": k, "wanted": n} for k, n in world.targets.items()]}
 
     monkeypatch.setattr(simulation_targets, "request_json", request)
-    monkeypatch.setattr("subprocess.Popen", lambda argv, **_: world.started.append(argv[-1]))
+
+    def start(argv: list[str], **_: Any) -> SimpleNamespace:
+        world.started.append(argv[-1])
+        return SimpleNamespace(poll=lambda: world.status)
+
+    monkeypatch.setattr("subprocess.Popen", start)
     monkeypatch.setattr(couriers, "as_user", lambda _user, argv, **_: argv)
     paths = SimpleNamespace(staff_token=lambda: "stf", logs=tmp_path)
     world.stack = SimpleNamespace(
@@ -57,3 +62,16 @@ def test_apply__tickers_later__start_once_and_an_older_demo_s_targets_are_ignore
     for _ in range(2):
         simulators.apply(["courier-1", "courier-2"], width=1)
     assert world.started == ["simulators.tickers"]
+
+
+def test_apply__tickers_ended__are_reported_once_with_their_log(
+    world: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulators = SideSimulators(world.stack, {"couriers": 1, "cities": 0, "tickers": 3})
+    log = world.stack.paths.logs / "tickers.log"
+    log.write_text("  | ValueError: no series\n  +-----\n", "utf-8")
+    world.status = 1
+    for _ in range(2):
+        simulators.apply(["courier-1"], width=1)
+    said = f"the tickers ended with status 1: ValueError: no series (log: {log})\n"
+    assert capsys.readouterr().err == said

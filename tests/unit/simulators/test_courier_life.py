@@ -19,6 +19,7 @@ from data.cities import bundled_city
 from device.journal import Journal
 from device.settings import DeviceSettings, FleetSecrets
 from simulators.api import Answer, Api
+from simulators.couriers import CUSTOMER_NAME
 from simulators.couriers import courier as courier_module
 from simulators.couriers import shift as shift_module
 from simulators.couriers.clock import Clock
@@ -312,3 +313,40 @@ async def test_shift__after_a_killed_one__is_resumed(
         journal.commit()
         assert Shift(*make).is_resumed
         assert not Shift(replace(options, resume=False), *make[1:]).is_resumed
+
+
+async def test_shift__existing_orders__one_far_from_streets_is_skipped_and_named_others_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    restaurants = read_restaurants(bundled_city().restaurants)[:5]
+    near = {"lon_deg": restaurants[0][2], "lat_deg": restaurants[0][3]}
+    base = {"restaurant_id": restaurants[0][0], "state": "confirmed", "destination": near}
+    orders = [
+        {**base, "order_id": "far", "destination": {"lon_deg": 12.5, "lat_deg": 41.9}},
+        {**base, "order_id": "near"},
+        {**base, "order_id": "real", "customer_name": "Bruno"},
+    ]
+
+    class WithOrders(FakeApi):
+        async def tracking(
+            self, method: str, path: str, token: str, body: Mapping[str, Any] | None = None
+        ) -> Answer:
+            found = orders if "state=confirmed" in path else []
+            return Answer(
+                200, {"orders": [{"customer_name": CUSTOMER_NAME} | one for one in found]}
+            )
+
+    options = ShiftOptions(couriers=1, prefix="c", speedup=1.0, seed=1)
+    settings = DeviceSettings(journal_dir=tmp_path)
+    far_away = (-1, "far away", 12.5, 41.9)  # a restaurant there does not end the start either
+    with Journal(tmp_path / "couriers.sqlite") as journal:
+        make = (options, settings, AnyFleet(), journal, WithOrders(), [*restaurants, far_away])
+        shift = Shift(*make, None)
+        shift._plan.clear()
+        started: list[str] = []
+        shift._dispatch.start = lambda job, **_: started.append(job.order_id)  # type: ignore[method-assign]
+        await shift._start_waiting_orders()
+    assert started == ["near"]
+    said = caplog.text + "".join(capsys.readouterr())
+    assert said.count("order_skipped") == 1
+    assert "far" in said
