@@ -22,7 +22,7 @@ Vehicle = Literal["bicycle", "cargo_bike", "moped", "car", "van", "foot"]
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 RestaurantId = Annotated[int, Field(ge=-(2**31), lt=2**31)]
-AreaName = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["firenze"])]
+AreaName = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["helsinki"])]
 
 Metres = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]

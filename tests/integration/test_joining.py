@@ -91,7 +91,7 @@ def office(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Of
         caddy.find_program(StackSettings())
     except StackError as exc:
         pytest.skip(str(exc))
-    only_worker("integration's stack with TLS")
+    only_worker("the stack with TLS for joining")
     settings = StackSettings(doorstep_home=server_home / "joining", doorstep_tls=True, **FREE_PORTS)
     stack = Stack(settings, environment=dict(os.environ), echo=lambda _line: None)
     try:

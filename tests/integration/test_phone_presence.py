@@ -71,15 +71,15 @@ async def test_message_without_a_position__of_a_parked_phone__counts_as_heard_of
 ) -> None:
     give_phone(database)
     before = await read(staff)
-    assert (before["presence"], before["phone"]["state"]) == ("silent", "invited")
+    assert (before["presence"], before["phone_app"]["state"]) == ("silent", "invited")
     assert drawn(database) == "silent"
     answer = await driver_api.post("/owntracks", json=message, auth=("d1", TOKEN))
     assert (answer.status_code, answer.json()) == (200, [])
     after = await read(staff)
     assert after["presence"] in ("online", "stationary")
     assert after["position"]["properties"]["fix_at"] == before["position"]["properties"]["fix_at"]
-    assert after["phone"]["state"] == "heard"
-    assert after["phone"]["app"].startswith("OwnTracks over HTTP (python-httpx/")
+    assert after["phone_app"]["state"] == "heard"
+    assert after["phone_app"]["app"].startswith("OwnTracks over HTTP (python-httpx/")
     assert drawn(database) == after["presence"]
 
 
@@ -90,16 +90,16 @@ async def test_heartbeat_of_traccar__without_a_place__counts_as_heard_of(
     assert (await driver_api.get("/osmand", params={"id": TOKEN})).status_code == 200
     found = await read(staff)
     assert found["presence"] in ("online", "stationary")
-    assert found["phone"]["app"].startswith("Traccar Client (")
+    assert found["phone_app"]["app"].startswith("Traccar Client (")
 
 
 async def test_driver__without_a_phone__has_none(
     driver_api: httpx.AsyncClient, staff: httpx.AsyncClient
 ) -> None:
-    assert (await read(staff))["phone"] is None
+    assert (await read(staff))["phone_app"] is None
     answer = await staff.post("/drivers/nina/invitations")
     assert answer.status_code == 404
     assert (await staff.post("/drivers/d1/invitations")).status_code == 201
-    phone = (await read(staff))["phone"]
+    phone = (await read(staff))["phone_app"]
     assert (phone["state"], phone["heard_at"]) == ("invited", None)
     assert phone["invited_until"] is not None

@@ -79,7 +79,11 @@ LEFT_OUT = {
     },
     "order_event": {"recorded_at": _WRITTEN_DOWN},
     "driver_command": {"driver_command_id": _NUMBERED},
-    "order_command": {"order_command_id": _NUMBERED},
+    "order_command": {
+        "order_command_id": _NUMBERED,
+        "failure_reason": "the driver's word, never looked at",
+        "note": "the driver's word, never looked at",
+    },
     "outbox": {"outbox_id": _NUMBERED, "created_at": _WRITTEN_DOWN},
     "orders": {
         "geom": "generated from lon_deg and lat_deg",
@@ -112,12 +116,16 @@ APART = {
     "eta_band": "learned of the history by a command",
     "eta_model": "learned of the history by a command",
     "fix_chunk": "the packed history: no case is that old",
+    "invitation": "who may ask",
     "history_bounds": "a rule, which the cases set",
     "kafka_offset": "where a consumer stands; a replay moves it",
     "limits": "rules",
+    "order_detail": "the client's words, never looked at",
+    "order_offer": "no case makes an offer; accepting one is `assign`",
     "order_transition": "the matrix",
     "order_watch": "who looks",
     "policy": "rules",
+    "policy_status": "rules",
     "restaurant": "registered",
     "retention": "a rule, for what is older than any case",
     "series": "numbers that no fix proves",
@@ -125,6 +133,7 @@ APART = {
     "service_area": "registered",
     "simulation_target": "how many the simulators are to run",
     "street_speed": "learned of the history by a command",
+    "unassigned_order": "no case makes an offer",
 }
 _AS = {  # how a value is read, where not as it is
     "stored": "ARRAY(SELECT ARRAY[lower(r), upper(r)] FROM unnest(stored) r)",

@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from data import BUNDLED_CITY
 from doorstep.credentials import DeviceSecrets
 from doorstep.errors import DoorstepError
 from doorstep.store.people import change_device
@@ -69,13 +70,13 @@ def test_restaurant__created_where_an_id_was_given_by_hand__gets_the_next(fleet:
 
 def test_bundled_data__registered_again__keep_what_an_admin_changed(fleet: Fleet) -> None:
     fleet.run("SELECT change_restaurant_v1(1, %s, 'test')", '{"name": "Mine"}')
-    fleet.run("SELECT change_service_area_v1('firenze', %s, 'test')", '{"east": 12}')
+    fleet.run("SELECT change_service_area_v1(%s, %s, 'test')", BUNDLED_CITY, '{"east": 12}')
     fleet.run("SELECT change_driver_v1('d1', %s, 'test')", '{"name": "Anna"}')
     fleet.run(
         "SELECT register_restaurants_v1('{1}', '{Da Mario}', %s, %s)",
         *([one] for one in RESTAURANT),
     )
-    fleet.run("SELECT register_service_area_v1('firenze', 11, 43, 11.5, 44)")
+    fleet.run("SELECT register_service_area_v1(%s, 11, 43, 11.5, 44)", BUNDLED_CITY)
     fleet.run("SELECT register_drivers_v1('{d1}', '{d1}', ARRAY[NULL::bytea])")
     assert fleet.run("SELECT name FROM restaurant") == [{"name": "Mine"}]
     assert fleet.run("SELECT east FROM service_area") == [{"east": 12}]

@@ -20,10 +20,10 @@ router = APIRouter(prefix="/service-areas", tags=["administration"])
 tables = csv_routes(
     AREA,
     "administration",
-    "name,west,south,east,north,time_zone\nfirenze,11.154,43.727,11.329,43.833,Europe/Rome\n",
+    "name,west,south,east,north,time_zone\nhelsinki,24.93,60.16,24.96,60.18,Europe/Helsinki\n",
 )
 
-AreaName = Annotated[str, Path(pattern=f"^{ID_PATTERN}$", examples=["firenze"])]
+AreaName = Annotated[str, Path(pattern=f"^{ID_PATTERN}$", examples=["helsinki"])]
 
 
 @router.get("", summary="List service areas, by name", responses=problems(401, 403))
@@ -49,13 +49,13 @@ async def list_areas(
     openapi_extra=json_request(
         NewArea,
         {
-            "Florence": {
-                "name": "firenze",
-                "west": 11.154,
-                "south": 43.727,
-                "east": 11.329,
-                "north": 43.833,
-                "time_zone": "Europe/Rome",
+            "Helsinki": {
+                "name": "helsinki",
+                "west": 24.93,
+                "south": 60.16,
+                "east": 24.96,
+                "north": 60.18,
+                "time_zone": "Europe/Helsinki",
             }
         },
     ),

@@ -37,7 +37,7 @@ _NEW_ORDERS = {
         "customer_phone": "+39 055 123456",
         "customer_language": "it",
         "contact_rule": "call",
-        "address": "Via dei Servi 12, Firenze",
+        "address": "Via dei Servi 12",
         "door_note": "Second floor, ring Rossi.",
         "items": "2 x pizza margherita",
         "ready_at": "2026-11-21T19:10:00Z",

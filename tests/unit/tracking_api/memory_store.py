@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
+from data import BUNDLED_CITY
 from doorstep.administration.csv_table import CsvRow
 from doorstep.credentials import DeviceSecrets, token_sha256
 from doorstep.errors import (
@@ -57,7 +58,7 @@ NO_DETAILS: dict[str, Any] = {
 KEYS: dict[str, list[Any]] = {
     "driver": ["d1", "d2"],
     "restaurant": [1, 2],
-    "area": ["firenze"],
+    "area": [BUNDLED_CITY],
     "policy": [1],
 }
 _RADII = ("enter_radius_m", "dwell_spread_m", "leave_radius_m", "arriving_radius_m")
