@@ -4,7 +4,7 @@ import { importFile, summary } from "./admin/csv.js";
 import { Editor } from "./admin/editor.js";
 import { ask, showInvitation, showSecrets } from "./admin/messages.js";
 import { addressOf, keyOf, nameOf, RESOURCES } from "./admin/resources.js";
-import { el } from "./labels.js";
+import { el } from "./elements.js";
 
 const PAGE_ROWS = 1000;
 const SHOWN_ROWS = 200;

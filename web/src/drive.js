@@ -2,11 +2,11 @@
 // the phone, so that it opens without a network; see drive/device.js for what becomes of positions.
 import { request } from "./drive/api.js";
 import { Commands } from "./drive/commands.js";
-import { element, fill } from "./drive/elements.js";
 import { nextStep, offerCard, orderCard } from "./drive/order-card.js";
 import { askDecline, askReason } from "./drive/questions.js";
 import { Reporter } from "./drive/reporter.js";
 import { texts, translatePage } from "./drive/texts.js";
+import { el, fill } from "./elements.js";
 
 const KEY = "doorstep-drive";
 const HINT_KEY = "doorstep-drive-hint";
@@ -178,7 +178,7 @@ function render() {
   fill($("#order"), [order, duty === "off_duty", offers.length > 0, waiting], () => {
     if (!order) {
       if (offers.length > 0) return [];
-      return [element("p", { class: "card quiet" }, duty === "off_duty" ? texts.offDuty : texts.noOrder)];
+      return [el("p", { class: "card quiet" }, duty === "off_duty" ? texts.offDuty : texts.noOrder)];
     }
     const step = nextStep(order);
     return [
@@ -202,7 +202,7 @@ function render() {
 function renderDuty(duty) {
   fill($("#duty"), [duty], () =>
     Object.keys(DUTIES).map((one) =>
-      element(
+      el(
         "button",
         { type: "button", role: "radio", "aria-checked": String(one === duty), "data-duty": one, onclick: () => giveDuty(one) },
         texts[one],
@@ -234,7 +234,7 @@ function renderNotices(duty) {
     refusal,
     ...commands.waiting.filter(() => isOffline).map(({ name }) => texts.queued(name)),
   ].filter(Boolean);
-  fill($("#notices"), notices, () => notices.map((text) => element("li", {}, text)));
+  fill($("#notices"), notices, () => notices.map((text) => el("li", {}, text)));
 }
 
 function renderCountdowns() {

@@ -11,7 +11,8 @@ import { OrderList } from "./fleet/orders.js";
 import { Playback } from "./fleet/playback.js";
 import { createSearch } from "./fleet/search.js";
 import { symbolElement } from "./fleet/symbols.js";
-import { el, PAST_SYMBOL, RESTAURANT_COLOUR } from "./labels.js";
+import { el } from "./elements.js";
+import { PAST_SYMBOL, RESTAURANT_COLOUR } from "./labels.js";
 
 const $ = (id) => document.getElementById(id);
 // Drivers streamed one by one; a larger fleet is drawn from tiles. Slow machines may use fewer.

@@ -3,8 +3,8 @@
 //
 // Installing an app may end this tab, so the state is kept in the tab's storage: the token until it
 // is used, then what the server answered, until the phone has reported.
+import { el } from "./elements.js";
 import { LANGUAGE, text } from "./join-texts.js";
-import { el } from "./labels.js";
 
 const RESPONSE_TIMEOUT_MS = 10_000;
 const POLL_MS = 2_000;

@@ -1,6 +1,6 @@
 // The form in which a row is added or changed. A change sends the changed fields only.
 import { getJson } from "../api.js";
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 import { loadMapStyle } from "../map-style.js";
 import { hoursField, readHours } from "./hours.js";
 

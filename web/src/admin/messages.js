@@ -1,5 +1,5 @@
 // The dialog that confirms, reports an import, or shows secrets once.
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
 const $ = (id) => document.getElementById(id);
 

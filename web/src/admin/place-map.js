@@ -1,5 +1,5 @@
 // The map of a form: a restaurant's draggable marker, or the box of an area, drawn by dragging.
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 import { unwrapped } from "../fleet/boxes.js";
 import { BaseMap, featureCollection, Marker, NavigationControl } from "../map.js";
 import { loadOutline, outlineLayers } from "../outline.js";

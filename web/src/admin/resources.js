@@ -1,5 +1,5 @@
 // What the page administers: of each kind its address, its table and its form.
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
 export const VEHICLES = {
   bicycle: "Bicycle", cargo_bike: "Cargo bike", moped: "Moped", car: "Car", van: "Van", foot: "On foot",

@@ -1,5 +1,5 @@
 // The cities that are served, and the one whose map is shown: ?city= of the address, else the last one.
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
 const STORED = "doorstep-city";
 const RETRY_MS = 1000;

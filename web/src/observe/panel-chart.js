@@ -1,7 +1,7 @@
 // One panel of a dashboard: a chart by uPlot with a legend of values.
 import uPlot from "uplot";
 import { getJson } from "../api.js";
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
 const HEIGHT = 190;
 const COLOURS = ["#2f6fed", "#d9480f", "#2b8a3e", "#9c36b5", "#b88400", "#0b7285", "#c2255c", "#868e96"];
