@@ -14,7 +14,6 @@ const POLL_MS = 5000;
 const IDLE_POLL_MS = 30_000; // off duty, or hidden
 const VIBRATION_MS = [300, 150, 300];
 const DUTIES = { on_duty: "on-duty", on_break: "on-break", off_duty: "off-duty" };
-const REASONS = ["customer_absent", "wrong_address", "refused", "damaged", "accident", "other"];
 const $ = (selector) => document.querySelector(selector);
 
 let known = JSON.parse(localStorage.getItem(KEY) ?? "null"); // { driverId, name, driver }
@@ -123,7 +122,7 @@ async function refresh() {
   pollTimer = setTimeout(refresh, isIdle ? IDLE_POLL_MS : POLL_MS);
 }
 
-async function settleCommand({ name }, { status }) {
+function settleCommand({ name }, { status }) {
   refusal = status >= 400 ? texts.refused(name) : "";
 }
 
@@ -188,7 +187,7 @@ function render() {
           next: () => giveOrder(order, step.name, step.path),
           decline: async () => (await askDecline()) && giveOrder(order, texts.decline, "decline"),
           fail: async () => {
-            const reason = await askReason(known.driver.failure_reasons ?? REASONS);
+            const reason = await askReason(known.driver.failure_reasons);
             if (reason) giveOrder(order, texts.failed, "failed", reason);
           },
         },
@@ -215,10 +214,10 @@ function renderSafety() {
   const { device } = reporter;
   const safety = $("#safety");
   const pending = device?.pending ?? 0;
-  safety.className = pending > 0 ? "waiting" : reporter.isWanted && device ? "" : "idle";
+  const isReporting = reporter.isWanted && device;
+  safety.className = pending > 0 ? "waiting" : isReporting ? "" : "idle";
   safety.dataset.pending = device ? pending : "";
-  safety.textContent =
-    pending > 0 ? texts.waiting(pending) : reporter.isWanted && device ? texts.allSafe : texts.notReporting;
+  safety.textContent = pending > 0 ? texts.waiting(pending) : isReporting ? texts.allSafe : texts.notReporting;
 }
 
 function renderNotices(duty) {

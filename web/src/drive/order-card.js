@@ -16,6 +16,7 @@ export function nextStep(order) {
 export function orderCard(order, actions, isWaiting) {
   const isBefore = BEFORE_PICK_UP.includes(order.state);
   const customer = { ...order.customer, ...order.destination };
+  const [giveUp, giveUpText] = isBefore ? [actions.decline, texts.decline] : [actions.fail, texts.failed];
   const disabled = isWaiting ? "" : null;
   return el(
     "div",
@@ -32,9 +33,7 @@ export function orderCard(order, actions, isWaiting) {
       lines: [order.promised_to && texts.promisedBy(clock(order.promised_to))],
     }),
     el("button", { class: "main", disabled, onclick: actions.next }, nextStep(order).name),
-    isBefore
-      ? el("button", { class: "danger", disabled, onclick: actions.decline }, texts.decline)
-      : el("button", { class: "danger", disabled, onclick: actions.fail }, texts.failed),
+    el("button", { class: "danger", disabled, onclick: giveUp }, giveUpText),
   );
 }
 
