@@ -52,7 +52,6 @@ function switchTab() {
   charts = panels.map((panel) => new PanelChart(panel));
   $("panels").replaceChildren(...charts.map(({ element }) => element));
   $("kafka").hidden = shown !== "kafka";
-  drawTabs();
 }
 
 function explain(error) {
