@@ -82,7 +82,7 @@ function show() {
   const shown = matching.slice(0, shownCount);
   const titles = [...resource.columns.map(([title]) => title), "Actions"];
   $("table").replaceChildren(
-    el("caption", {}, resource.title),
+    el("caption", { class: "visually-hidden" }, resource.title),
     // With roles, because a narrow screen draws rows as cards, which ends those of the elements.
     el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...titles.map((title) => el("th", { scope: "col", role: "columnheader" }, title)))),
     el("tbody", { role: "rowgroup" }, ...shown.map((row) => rowElement(row, texts(row)))),
