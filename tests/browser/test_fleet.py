@@ -148,7 +148,7 @@ async def test_fleet__order_commands__assign_reassign_refuse_and_cancel(
     assert await wait_for_text(page, "#notice", "Reassigned to d2.")
     assert await stands(order) == ("assigned", "d2")
 
-    await page.get_by_role("button", name="Cancel order").click()  # asks for confirmation
+    await page.get_by_role("button", name="Cancel order").click()  # has to be confirmed
     assert await stands(order) == ("assigned", "d2")
     await page.route(
         "**/fleet/orders*", lambda route: route.abort()

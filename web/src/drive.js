@@ -97,7 +97,7 @@ function takeToken() {
   return true;
 }
 
-// --- what the platform knows -----------------------------------------------------------------------
+// --- the platform's view ----------------------------------------------------------------------------
 
 async function refresh() {
   clearTimeout(pollTimer);

@@ -141,7 +141,7 @@ export class Device {
 
   async #handle(answer, rows) {
     const status = answer?.status ?? 0;
-    // A page that asks for a login at a hotspot answers 200, too.
+    // The login page of a hotspot answers 200, too.
     const isCommitted = status === 200 && answer.outcomes?.length === rows.length;
     this.isUnauthorized = UNAUTHORIZED.includes(status);
     if (isCommitted) {

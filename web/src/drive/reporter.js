@@ -8,7 +8,7 @@ import { Sampler } from "./sampler.js";
 
 const TICK_MS = 1000;
 const OTHER_TAB_AFTER_MS = 500;
-const HEARTBEAT_S = 25; // a phone that stands still may call no one; the evidence needs a fix in 30 s
+const HEARTBEAT_S = 25; // a browser may report nothing while the phone stands still; the evidence needs a fix in 30 s
 const PRECISE = { enableHighAccuracy: true, maximumAge: 0 };
 const POSITION_TIMEOUT_MS = 20_000;
 const DECIMALS = 1e7; // 1 cm
