@@ -275,7 +275,8 @@ async def test_offer_and_details__accept_navigate_and_fail_with_a_reason(
             "note": "Second door,\nbell 4",
         },
     }
-    answer: dict[str, Any] = {"offers": [offer], "order": None}
+    reasons = ["customer_absent", "wrong_address", "other"]
+    answer: dict[str, Any] = {"offers": [offer], "order": None, "failure_reasons": reasons}
     posted: list[tuple[str, Any]] = []
 
     async def reply(route: Any) -> None:

@@ -4,7 +4,7 @@ import { importFile, summary } from "./admin/csv.js";
 import { Editor } from "./admin/editor.js";
 import { ask, showInvitation, showSecrets } from "./admin/messages.js";
 import { addressOf, keyOf, nameOf, RESOURCES } from "./admin/resources.js";
-import { el } from "./labels.js";
+import { el } from "./elements.js";
 
 const PAGE_ROWS = 1000;
 const SHOWN_ROWS = 200;
@@ -82,7 +82,7 @@ function show() {
   const shown = matching.slice(0, shownCount);
   const titles = [...resource.columns.map(([title]) => title), "Actions"];
   $("table").replaceChildren(
-    el("caption", {}, resource.title),
+    el("caption", { class: "visually-hidden" }, resource.title),
     // With roles, because a narrow screen draws rows as cards, which ends those of the elements.
     el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...titles.map((title) => el("th", { scope: "col", role: "columnheader" }, title)))),
     el("tbody", { role: "rowgroup" }, ...shown.map((row) => rowElement(row, texts(row)))),

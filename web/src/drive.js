@@ -2,11 +2,11 @@
 // the phone, so that it opens without a network; see drive/device.js for what becomes of positions.
 import { request } from "./drive/api.js";
 import { Commands } from "./drive/commands.js";
-import { element, fill } from "./drive/elements.js";
 import { nextStep, offerCard, orderCard } from "./drive/order-card.js";
 import { askDecline, askReason } from "./drive/questions.js";
 import { Reporter } from "./drive/reporter.js";
 import { texts, translatePage } from "./drive/texts.js";
+import { el, fill } from "./elements.js";
 
 const KEY = "doorstep-drive";
 const HINT_KEY = "doorstep-drive-hint";
@@ -14,7 +14,6 @@ const POLL_MS = 5000;
 const IDLE_POLL_MS = 30_000; // off duty, or hidden
 const VIBRATION_MS = [300, 150, 300];
 const DUTIES = { on_duty: "on-duty", on_break: "on-break", off_duty: "off-duty" };
-const REASONS = ["customer_absent", "wrong_address", "refused", "damaged", "accident", "other"];
 const $ = (selector) => document.querySelector(selector);
 
 let known = JSON.parse(localStorage.getItem(KEY) ?? "null"); // { driverId, name, driver }
@@ -98,7 +97,7 @@ function takeToken() {
   return true;
 }
 
-// --- what the platform knows -----------------------------------------------------------------------
+// --- the platform's view ----------------------------------------------------------------------------
 
 async function refresh() {
   clearTimeout(pollTimer);
@@ -123,7 +122,7 @@ async function refresh() {
   pollTimer = setTimeout(refresh, isIdle ? IDLE_POLL_MS : POLL_MS);
 }
 
-async function settleCommand({ name }, { status }) {
+function settleCommand({ name }, { status }) {
   refusal = status >= 400 ? texts.refused(name) : "";
 }
 
@@ -178,7 +177,7 @@ function render() {
   fill($("#order"), [order, duty === "off_duty", offers.length > 0, waiting], () => {
     if (!order) {
       if (offers.length > 0) return [];
-      return [element("p", { class: "card quiet" }, duty === "off_duty" ? texts.offDuty : texts.noOrder)];
+      return [el("p", { class: "card quiet" }, duty === "off_duty" ? texts.offDuty : texts.noOrder)];
     }
     const step = nextStep(order);
     return [
@@ -188,7 +187,7 @@ function render() {
           next: () => giveOrder(order, step.name, step.path),
           decline: async () => (await askDecline()) && giveOrder(order, texts.decline, "decline"),
           fail: async () => {
-            const reason = await askReason(known.driver.failure_reasons ?? REASONS);
+            const reason = await askReason(known.driver.failure_reasons);
             if (reason) giveOrder(order, texts.failed, "failed", reason);
           },
         },
@@ -202,7 +201,7 @@ function render() {
 function renderDuty(duty) {
   fill($("#duty"), [duty], () =>
     Object.keys(DUTIES).map((one) =>
-      element(
+      el(
         "button",
         { type: "button", role: "radio", "aria-checked": String(one === duty), "data-duty": one, onclick: () => giveDuty(one) },
         texts[one],
@@ -215,10 +214,10 @@ function renderSafety() {
   const { device } = reporter;
   const safety = $("#safety");
   const pending = device?.pending ?? 0;
-  safety.className = pending > 0 ? "waiting" : reporter.isWanted && device ? "" : "idle";
+  const isReporting = reporter.isWanted && device;
+  safety.className = pending > 0 ? "waiting" : isReporting ? "" : "idle";
   safety.dataset.pending = device ? pending : "";
-  safety.textContent =
-    pending > 0 ? texts.waiting(pending) : reporter.isWanted && device ? texts.allSafe : texts.notReporting;
+  safety.textContent = pending > 0 ? texts.waiting(pending) : isReporting ? texts.allSafe : texts.notReporting;
 }
 
 function renderNotices(duty) {
@@ -234,7 +233,7 @@ function renderNotices(duty) {
     refusal,
     ...commands.waiting.filter(() => isOffline).map(({ name }) => texts.queued(name)),
   ].filter(Boolean);
-  fill($("#notices"), notices, () => notices.map((text) => element("li", {}, text)));
+  fill($("#notices"), notices, () => notices.map((text) => el("li", {}, text)));
 }
 
 function renderCountdowns() {

@@ -2,7 +2,7 @@
 import { every, getJson, startSession } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
 import { requestBox } from "./fleet/boxes.js";
-import { loadCities } from "./fleet/cities.js";
+import { selectCity } from "./fleet/cities.js";
 import { DriverPanel } from "./fleet/driver-panel.js";
 import { createFilters, FleetIndex } from "./fleet/fleet-index.js";
 import { FleetMap, NoMap } from "./fleet/fleet-map.js";
@@ -11,7 +11,8 @@ import { OrderList } from "./fleet/orders.js";
 import { Playback } from "./fleet/playback.js";
 import { createSearch } from "./fleet/search.js";
 import { symbolElement } from "./fleet/symbols.js";
-import { el, PAST_SYMBOL, RESTAURANT_COLOUR } from "./labels.js";
+import { el } from "./elements.js";
+import { PAST_SYMBOL, RESTAURANT_COLOUR } from "./labels.js";
 
 const $ = (id) => document.getElementById(id);
 // Drivers streamed one by one; a larger fleet is drawn from tiles. Slow machines may use fewer.
@@ -31,7 +32,7 @@ let box = null; // the streamed view; null: everywhere
 let isTiled = false; // too many drivers in view: drawn from tiles
 
 const stream = new FleetStream({ onFrame, onConnection });
-const cities = await loadCities((city) => fleetMap.setCity(city));
+const city = await selectCity((chosen) => fleetMap.setCity(chosen));
 startSession(() => followView());
 const fleetMap = openMap();
 const updateCounts = createFilters(index, () => {
@@ -42,7 +43,7 @@ const updateCounts = createFilters(index, () => {
 function openMap() {
   const on = { select: (driverId) => select(driverId, null), move: onMapMove };
   try {
-    return new FleetMap("map", cities.selected, on);
+    return new FleetMap("map", city, on);
   } catch {
     document.body.classList.add("no-map");
     $("no-map").hidden = false;

@@ -1,4 +1,6 @@
 // The texts of the page to join, by language. A step's %1 is a link to the app's page in its store.
+import { languageOf } from "./language.js";
+
 const en = {
   title: "Set up your phone",
   hello: "Set up your phone, {name}",
@@ -133,8 +135,7 @@ const fr = {
 };
 const TEXTS = { en, it, de, fr };
 
-export const LANGUAGE =
-  navigator.languages.map((one) => one.slice(0, 2).toLowerCase()).find((one) => one in TEXTS) ?? "en";
+export const LANGUAGE = languageOf(TEXTS);
 
 /** A text in the phone's language, with its {names} replaced. */
 export function text(name, values = {}) {

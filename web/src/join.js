@@ -3,8 +3,8 @@
 //
 // Installing an app may end this tab, so the state is kept in the tab's storage: the token until it
 // is used, then what the server answered, until the phone has reported.
+import { el } from "./elements.js";
 import { LANGUAGE, text } from "./join-texts.js";
-import { el } from "./labels.js";
 
 const RESPONSE_TIMEOUT_MS = 10_000;
 const POLL_MS = 2_000;
@@ -94,14 +94,19 @@ function configureLink(app, href) {
   return el("a", { class: "button", href }, text("configure", { app: text(app) }));
 }
 
+/** To install an app, and to allow it the location. */
+function firstSteps(app) {
+  return platform === "ios"
+    ? [step("installIos", app), step("locationIos")]
+    : [step("installAndroid", app), step("locationAndroid")];
+}
+
 function owntracksSteps({ http_link: http, mqtt_link: mqtt }) {
-  const isIos = platform === "ios";
   return [
     el(
       "ol",
       {},
-      step(isIos ? "installIos" : "installAndroid", "owntracks"),
-      step(isIos ? "locationIos" : "locationAndroid"),
+      ...firstSteps("owntracks"),
       step("external"),
       el("li", {}, text("back"), configureLink("owntracks", http)),
       step("confirm"),
@@ -117,15 +122,13 @@ function owntracksSteps({ http_link: http, mqtt_link: mqtt }) {
 }
 
 function traccarSteps({ link, qr_svg: qr, url, device_id: device }) {
-  const isIos = platform === "ios";
   const code = el("div", { class: "qr" });
   code.innerHTML = qr;
   return [
     el(
       "ol",
       {},
-      step(isIos ? "installIos" : "installAndroid", "traccar"),
-      step(isIos ? "locationIos" : "locationAndroid"),
+      ...firstSteps("traccar"),
       el("li", {}, text("back"), configureLink("traccar", link)),
       step("start"),
     ),

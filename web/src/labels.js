@@ -87,15 +87,3 @@ export function dateAndTime(instant) {
 export function noConnection(sinceMs) {
   return `No connection to the server since ${clockWithSeconds(sinceMs)}. Retrying…`;
 }
-
-/** Create an element. Children are text or nodes; nothing is parsed as HTML. */
-export function el(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "color") element.style.setProperty("--color", value);
-    else if (value !== undefined && value !== null) element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
-  return element;
-}

@@ -2,7 +2,7 @@
 import maplibre from "address:maplibre.js";
 import shared from "address:maplibre-shared.js";
 import worker from "address:maplibre-worker.js";
-import { el } from "./labels.js";
+import { el } from "./elements.js";
 import { loadMapStyle } from "./map-style.js";
 import { placesInView, VIEW } from "./order-view.js";
 

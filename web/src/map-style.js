@@ -1,6 +1,6 @@
 // Loads the map's style, for pages that do not have it from the start.
 import style from "address:map.css";
-import { el } from "./labels.js";
+import { el } from "./elements.js";
 
 /** Resolves when the style has arrived. */
 export async function loadMapStyle() {

@@ -1,9 +1,9 @@
 // The page for admins of a machine without Grafana: alerts, the dashboards' charts, and Kafka. Read only.
 import { ApiProblem, every, getJson, startSession } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
+import { el } from "./elements.js";
 import { showKafka } from "./observe/kafka.js";
 import { PanelChart } from "./observe/panel-chart.js";
-import { el } from "./labels.js";
 
 const REFRESH_MS = 5000;
 const PROMETHEUS = {
@@ -52,7 +52,6 @@ function switchTab() {
   charts = panels.map((panel) => new PanelChart(panel));
   $("panels").replaceChildren(...charts.map(({ element }) => element));
   $("kafka").hidden = shown !== "kafka";
-  drawTabs();
 }
 
 function explain(error) {

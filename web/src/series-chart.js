@@ -1,5 +1,6 @@
 // The chart: a canvas by uPlot, drawn at most once per frame, and the time range that it shows.
 import uPlot from "uplot";
+import { axis, colour } from "./chart-axis.js";
 
 // Tick labels by step in seconds: [from, always, at a new year, day, hour].
 const [DAY, CLOCK] = ["{YYYY}-{MM}-{DD}", "{HH}:{mm}"];
@@ -29,10 +30,10 @@ export class Chart {
         legend: { show: false },
         cursor: { drag: { x: true, y: false, setScale: false } },
         scales: { x: { time: true, auto: false } },
-        axes: [this.#axis({ values: TIMES }), this.#axis({ size: 70 })],
+        axes: [axis({ values: TIMES }), axis({ size: 70 })],
         series: [
           {},
-          { stroke: () => this.#colour("--accent"), width: 1.5, spanGaps: true },
+          { stroke: () => colour("--accent"), width: 1.5, spanGaps: true },
         ],
         hooks: {
           setSelect: [(plot) => this.#selected(plot)],
@@ -113,19 +114,6 @@ export class Chart {
     const [from, to] = [plot.posToVal(left, "x"), plot.posToVal(left + width, "x")];
     plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     this.showRange(from, to);
-  }
-
-  #axis(more) {
-    return {
-      stroke: () => this.#colour("--soft"),
-      grid: { stroke: () => this.#colour("--line"), width: 1 },
-      ticks: { stroke: () => this.#colour("--line"), width: 1 },
-      ...more,
-    };
-  }
-
-  #colour(name) {
-    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
   #size() {

@@ -1,7 +1,7 @@
 // The series page: a list, one selected series with its history and live points, and a second one.
 import { fetchAsStaff, showSignIn, startSession, Unauthorized } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
-import { el } from "./labels.js";
+import { el } from "./elements.js";
 import { Chart } from "./series-chart.js";
 import { SeriesSubscription } from "./series-subscription.js";
 

@@ -1,6 +1,7 @@
 // The customer's page: exchanges the link's token for a cookie, then follows the order's stream. The
 // map's code, thirty times as large, is loaded when the order's state is shown.
-import { ago, clock, clockWithSeconds, DOOR_COLOUR, el, minutes, noConnection, RESTAURANT_COLOUR } from "./labels.js";
+import { el } from "./elements.js";
+import { ago, clock, clockWithSeconds, DOOR_COLOUR, minutes, noConnection, RESTAURANT_COLOUR } from "./labels.js";
 import { loadMapCode } from "./map-loader.js";
 import { LINK_NOT_FOUND, OrderStream } from "./order-stream.js";
 

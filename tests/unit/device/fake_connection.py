@@ -43,9 +43,12 @@ class FakeConnection:
     async def disconnect(self) -> None:
         self.lost.set()
 
+    def puback(self, message_id: int) -> None:
+        self._on_puback(message_id)
+
     def puback_all(self) -> None:
         for message_id, _, _ in list(self.sent):
-            self._on_puback(message_id)
+            self.puback(message_id)
 
     def ack(self, boot: str, seq: int, missing: list[list[int]] | None = None) -> None:
         payload = {"boot": boot, "seq": seq, "missing": missing or []}

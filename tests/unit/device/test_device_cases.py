@@ -6,11 +6,9 @@ device runs in Node, its journal in memory; tests/browser/test_drive.py has the 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from device.journal import Journal
 from device.sampling import Sampler
 from doorstep.sampling import SamplingPolicy
 from doorstep.settings import MqttBroker
+from tests.unit.device.fake_connection import FakeConnection
 
 FOLDER = Path(__file__).parents[2] / "device_cases"
 CASES = json.loads((FOLDER / "cases.json").read_text("utf-8"))
@@ -51,34 +50,12 @@ class Platform:
             if not fix.get("void") and fix["altitude_m"] not in self._reject:
                 self.stored.setdefault((fix["boot"], fix["seq"]), fix["altitude_m"])
 
-    def ack(self, boot: str) -> bytes | None:
+    def ack(self, boot: str) -> tuple[str, int, list[list[int]]] | None:
         settled = self._settled.get(boot)
         if not settled:
             return None
         missing = [[seq, seq] for seq in range(1, max(settled)) if seq not in settled]
-        ack = {"boot": boot, "seq": max(settled), "missing": missing}
-        return json.dumps(ack).encode()
-
-
-class FakeConnection:
-    """A connection whose messages wait in `outgoing`."""
-
-    def __init__(
-        self, _login: Login, _will: bytes, on_puback: Any, on_message: Callable[[str, bytes], None]
-    ) -> None:
-        self.lost = asyncio.Event()
-        self.outgoing: list[tuple[int, str, bytes]] = []
-        self.on_puback, self.on_message = on_puback, on_message
-        self._count = 0
-
-    async def open(self) -> None: ...
-
-    def subscribe(self, topics: list[str]) -> None: ...
-
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int:
-        self._count += 1
-        self.outgoing.append((self._count, topic, payload))
-        return self._count
+        return boot, max(settled), missing
 
 
 class ReferenceWorld:
@@ -90,6 +67,7 @@ class ReferenceWorld:
         self._folder = folder
         self._network = "down"
         self._connection: FakeConnection | None = None
+        self._delivered = 0  # of the connection's messages
         self._written = 0
         self._open()
 
@@ -130,22 +108,23 @@ class ReferenceWorld:
         if network != "down":
             connection = await self.device._connect()
             assert isinstance(connection, FakeConnection)
-            self._connection = connection
+            self._connection, self._delivered = connection, 0
             self._deliver()
 
     def _deliver(self) -> None:
         """Deliver messages and their acks until none is under way."""
         connection = self._connection
-        while connection is not None and connection.outgoing:
-            messages, connection.outgoing = connection.outgoing, []
-            for message_id, topic, payload in messages:
-                if topic.endswith("/position"):
-                    self.platform.receive(json.loads(payload))
+        while connection is not None and self._delivered < len(connection.sent):
+            messages = connection.sent[self._delivered :]
+            self._delivered += len(messages)
+            for message_id, leaf, payload in messages:
+                if leaf == "position":
+                    self.platform.receive(payload)
                 if self._network == "up":
-                    connection.on_puback(message_id)
+                    connection.puback(message_id)
             ack = self.platform.ack(self.device.boot)
             if ack is not None and self._network == "up":
-                connection.on_message("doorstep/v1/drivers/anna/ack", ack)
+                connection.ack(*ack)
 
     def observe(self) -> Observation:
         boot_id = self.device._outbox.boot.boot_id

@@ -1,6 +1,6 @@
 // Upload of a CSV: tried first without writing, then imported if it is confirmed.
 import { fetchAsStaff } from "../api.js";
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 import { ask, showSecrets } from "./messages.js";
 
 const IMPORT_TIMEOUT_MS = 60_000;

@@ -1,8 +1,9 @@
 // The form in which a row is added or changed. A change sends the changed fields only.
 import { getJson } from "../api.js";
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 import { loadMapStyle } from "../map-style.js";
 import { hoursField, readHours } from "./hours.js";
+import { nameOf } from "./resources.js";
 
 const $ = (id) => document.getElementById(id);
 const POINT = ["lat_deg", "lon_deg"];
@@ -28,7 +29,7 @@ export class Editor {
     this.#resource = resource;
     this.#row = row;
     const verb = row ? "Change" : "Add";
-    $("editor-title").textContent = `${verb} ${row ? (row.name ?? row[resource.key]) : `a ${resource.noun}`}`;
+    $("editor-title").textContent = `${verb} ${row ? nameOf(resource, row) : `a ${resource.noun}`}`;
     const isReplaced = resource.isReplaced && row;
     $("editor-note").textContent = isReplaced
       ? "Saving makes a new policy with these values and retires this one. Orders keep the one that they have."

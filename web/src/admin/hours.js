@@ -1,5 +1,5 @@
 // Opening hours in a form: a row of days and two times for each span.
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
 const DAYS = { mon: "Mon", tue: "Tue", wed: "Wed", thu: "Thu", fri: "Fri", sat: "Sat", sun: "Sun" };
 

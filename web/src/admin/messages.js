@@ -1,5 +1,5 @@
 // The dialog that confirms, reports an import, or shows secrets once.
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -35,9 +35,8 @@ export function ask({ title, body, ok, close = "Cancel", isDestructive = false, 
 
 /** Show the link with which a driver sets a phone up, once: {link, expires_at, qr_svg}. */
 export function showInvitation(name, { link, expires_at, qr_svg }) {
-  const code = new DOMParser().parseFromString(qr_svg, "text/html").body.firstElementChild;
-  code.setAttribute("role", "img");
-  code.setAttribute("aria-label", "The link as a QR code");
+  const code = el("div", { class: "qr", role: "img", "aria-label": "The link as a QR code" });
+  code.innerHTML = qr_svg;
   const until = new Date(expires_at).toLocaleString([], { weekday: "long", hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
   const copied = el("span", { class: "small", role: "status" });
   const copy = async () => {
@@ -48,7 +47,7 @@ export function showInvitation(name, { link, expires_at, qr_svg }) {
     title: `A phone for ${name}`,
     body: [
       el("p", {}, `${name} opens this link on the phone, or scans the code. It works once, until ${until}, and ends an earlier link. The new phone replaces the old one.`),
-      el("div", { class: "qr" }, code),
+      code,
       el("p", {}, el("a", { href: link, class: "mono", id: "invitation" }, link)),
       el("div", { class: "actions" }, el("button", { type: "button", onclick: copy }, "Copy the link"), copied),
     ],

@@ -1,6 +1,6 @@
 // The map of a form: a restaurant's draggable marker, or the box of an area, drawn by dragging.
-import { el } from "../labels.js";
-import { unwrapped } from "../fleet/boxes.js";
+import { el } from "../elements.js";
+import { unwrapped, wrap } from "../fleet/boxes.js";
 import { BaseMap, featureCollection, Marker, NavigationControl } from "../map.js";
 import { loadOutline, outlineLayers } from "../outline.js";
 
@@ -110,11 +110,10 @@ export class BoxMap extends PlaceMap {
   #drag({ lng, lat }) {
     const from = this.#from;
     const round = (value) => Number(value.toFixed(5));
-    const wrap = (value) => round(((((value + 180) % 360) + 360) % 360) - 180);
     const [west, east] = [Math.min(from.lng, lng), Math.max(from.lng, lng)];
     const [south, north] = [round(Math.min(from.lat, lat)), round(Math.max(from.lat, lat))];
     this.#draw([west, south, east, north]);
-    this.onDraw({ west: wrap(west), south, east: wrap(east), north });
+    this.onDraw({ west: round(wrap(west)), south, east: round(wrap(east)), north });
   }
 
   #end() {

@@ -1,7 +1,7 @@
 // What the page administers: of each kind its address, its table and its form.
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
-export const VEHICLES = {
+const VEHICLES = {
   bicycle: "Bicycle", cargo_bike: "Cargo bike", moped: "Moped", car: "Car", van: "Van", foot: "On foot",
 };
 const DEGREES = { type: "number", step: "any", isRequired: true };

@@ -19,10 +19,10 @@ export class Commands {
     return this.#waiting;
   }
 
-  /** Give a command: { driverId, name, path, body }. A new duty replaces one that waits. */
+  /** Give a command: { kind, name, path, body, duty }. A new duty replaces one that waits. */
   add(command) {
-    const isDuty = (one) => one.kind === "duty" && one !== this.#waiting[0];
-    const kept = command.kind === "duty" ? this.#waiting.filter((one) => !isDuty(one)) : this.#waiting;
+    const isKept = ({ kind }, n) => n === 0 || kind !== "duty" || command.kind !== "duty"; // the first may be under way
+    const kept = this.#waiting.filter(isKept);
     this.#store([...kept, { ...command, key: randomName() }]);
     return this.send();
   }
@@ -50,7 +50,7 @@ export class Commands {
       const status = answer?.status ?? 0;
       if (status === 0 || status >= 500 || [401, 403, 408, 429].includes(status)) return;
       this.#store(this.#waiting.filter(({ key }) => key !== command.key));
-      await this.#onAnswer(command, answer);
+      this.#onAnswer(command, answer);
     }
   }
 

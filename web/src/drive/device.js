@@ -9,7 +9,7 @@
 //   full     a full journal gives up its oldest fixes, and counts them
 //
 // Copies are harmless: the platform identifies a fix by (driver, boot, seq).
-export const MAX_BATCH_FIXES = 256;
+const MAX_BATCH_FIXES = 256;
 export const MAX_BATCH_BYTES = 60_000; // the contract's 64 KiB, minus brackets and a margin
 export const MAX_FIXES = 25_000; // 27 h at one fix in 4 s; the platform refuses fixes older than 24 h
 export const RETRY_MIN_S = 1;
@@ -24,7 +24,7 @@ export function randomName(random = crypto.getRandomValues(new Uint8Array(8))) {
 }
 
 /** The first rows that fit into one request. */
-export function takeBatch(rows, maxFixes = MAX_BATCH_FIXES) {
+function takeBatch(rows, maxFixes = MAX_BATCH_FIXES) {
   let bytes = 0;
   const end = rows.slice(0, maxFixes).findIndex(({ fix }, n) => {
     bytes += JSON.stringify(fix).length + 40; // with boot and seq
@@ -141,7 +141,7 @@ export class Device {
 
   async #handle(answer, rows) {
     const status = answer?.status ?? 0;
-    // A page that asks for a login at a hotspot answers 200, too.
+    // The login page of a hotspot answers 200, too.
     const isCommitted = status === 200 && answer.outcomes?.length === rows.length;
     this.isUnauthorized = UNAUTHORIZED.includes(status);
     if (isCommitted) {

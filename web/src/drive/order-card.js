@@ -1,5 +1,5 @@
 // The order of the driver: where to go, whom to give it to, and one big button for what comes next.
-import { element } from "./elements.js";
+import { el } from "../elements.js";
 import { mapsLink } from "./maps-link.js";
 import { language, texts } from "./texts.js";
 
@@ -16,10 +16,12 @@ export function nextStep(order) {
 export function orderCard(order, actions, isWaiting) {
   const isBefore = BEFORE_PICK_UP.includes(order.state);
   const customer = { ...order.customer, ...order.destination };
-  return element(
+  const [giveUp, giveUpText] = isBefore ? [actions.decline, texts.decline] : [actions.fail, texts.failed];
+  const disabled = isWaiting ? "" : null;
+  return el(
     "div",
     { class: "card" },
-    element("h2", {}, HEADINGS[order.state] ?? texts[order.state] ?? order.state),
+    el("h2", {}, HEADINGS[order.state] ?? texts[order.state] ?? order.state),
     stop(texts.pickUpAt, order.restaurant, {
       isLater: !isBefore,
       lines: isBefore ? [order.ready_at && texts.readyAt(clock(order.ready_at)), order.items] : [],
@@ -30,32 +32,31 @@ export function orderCard(order, actions, isWaiting) {
       note: order.customer?.note,
       lines: [order.promised_to && texts.promisedBy(clock(order.promised_to))],
     }),
-    element("button", { class: "main", disabled: isWaiting, onclick: actions.next }, nextStep(order).name),
-    isBefore
-      ? element("button", { class: "danger", disabled: isWaiting, onclick: actions.decline }, texts.decline)
-      : element("button", { class: "danger", disabled: isWaiting, onclick: actions.fail }, texts.failed),
+    el("button", { class: "main", disabled, onclick: actions.next }, nextStep(order).name),
+    el("button", { class: "danger", disabled, onclick: giveUp }, giveUpText),
   );
 }
 
 /** An offer, with the seconds that are left for it. */
 export function offerCard(offer, actions, isWaiting) {
-  return element(
+  const disabled = isWaiting ? "" : null;
+  return el(
     "div",
     { class: "card offer" },
-    element(
+    el(
       "div",
       { class: "stop" },
-      element("h2", {}, texts.offer),
-      element("span", { class: "left", "data-expires": offer.expires_at }),
-      element("p", { class: "label" }, texts.pickUpAt),
-      element("h3", {}, offer.restaurant?.name ?? ""),
-      element("p", {}, distance(offer.pickup_distance_m)),
+      el("h2", {}, texts.offer),
+      el("span", { class: "left", "data-expires": offer.expires_at }),
+      el("p", { class: "label" }, texts.pickUpAt),
+      el("h3", {}, offer.restaurant?.name ?? ""),
+      el("p", {}, distance(offer.pickup_distance_m)),
     ),
-    element(
+    el(
       "div",
       { class: "pair" },
-      element("button", { disabled: isWaiting, onclick: actions.decline }, texts.decline),
-      element("button", { class: "main", disabled: isWaiting, onclick: actions.accept }, texts.accept),
+      el("button", { disabled, onclick: actions.decline }, texts.decline),
+      el("button", { class: "main", disabled, onclick: actions.accept }, texts.accept),
     ),
   );
 }
@@ -63,28 +64,28 @@ export function offerCard(offer, actions, isWaiting) {
 function stop(label, place, { isLater = false, contact, note, lines = [] }) {
   const canCall = place.phone && contact !== "text";
   const canWrite = place.phone && ["text", "any"].includes(contact);
-  return element(
+  return el(
     "div",
     { class: isLater ? "stop later" : "stop" },
-    element("p", { class: "label" }, label),
-    element("h3", {}, place.name ?? ""),
-    element("p", {}, place.address ?? ""),
-    element(
+    el("p", { class: "label" }, label),
+    el("h3", {}, place.name ?? ""),
+    el("p", {}, place.address ?? ""),
+    el(
       "a",
       { class: "go", href: mapsLink(place), target: "_blank", rel: "noreferrer", "aria-label": `${texts.go}: ${place.name}` },
       texts.go,
     ),
-    ...lines.filter(Boolean).map((line) => element("p", { class: "small" }, line)),
+    ...lines.filter(Boolean).map((line) => el("p", { class: "small" }, line)),
     canCall || canWrite
-      ? element(
+      ? el(
           "p",
           { class: "contact" },
-          canCall ? element("a", { href: `tel:${place.phone}` }, `${texts.call} ${place.phone}`) : null,
+          canCall ? el("a", { href: `tel:${place.phone}` }, `${texts.call} ${place.phone}`) : null,
           canCall && canWrite ? " · " : null,
-          canWrite ? element("a", { href: `sms:${place.phone}` }, texts.write) : null,
+          canWrite ? el("a", { href: `sms:${place.phone}` }, texts.write) : null,
         )
       : null,
-    note ? element("p", { class: "note" }, note) : null,
+    note ? el("p", { class: "note" }, note) : null,
   );
 }
 

@@ -1,5 +1,5 @@
 // The page's one dialog: a question before an order is given back or fails.
-import { element } from "./elements.js";
+import { el } from "../elements.js";
 import { texts } from "./texts.js";
 
 const NOTE_CHARS = 500;
@@ -13,30 +13,30 @@ export function askDecline() {
 /** Ask why an order fails. Resolves to { reason, note }, or null. */
 export async function askReason(reasons) {
   const choices = reasons.map((reason, n) =>
-    element(
+    el(
       "label",
       { class: "choice" },
-      element("input", { type: "radio", name: "reason", value: reason, required: true, checked: n === 0 }),
+      el("input", { type: "radio", name: "reason", value: reason, required: "", checked: n === 0 ? "" : null }),
       texts.reasons[reason] ?? reason,
     ),
   );
-  const note = element("label", {}, texts.note, element("textarea", { name: "note", rows: 2, maxlength: NOTE_CHARS }));
+  const note = el("label", {}, texts.note, el("textarea", { name: "note", rows: 2, maxlength: NOTE_CHARS }));
   const form = await ask(texts.failTitle, [...choices, note]);
   if (form === null) return null;
   return { reason: form.get("reason") ?? "other", note: form.get("note").trim() || null };
 }
 
 function ask(title, content) {
-  const form = element(
+  const form = el(
     "form",
     { method: "dialog" },
-    element("h2", { id: "question-title" }, title),
+    el("h2", { id: "question-title" }, title),
     ...content,
-    element(
+    el(
       "div",
       { class: "pair" },
-      element("button", { value: "", formnovalidate: true }, texts.cancel),
-      element("button", { value: "yes", class: "danger" }, texts.confirm),
+      el("button", { value: "", formnovalidate: "" }, texts.cancel),
+      el("button", { value: "yes", class: "danger" }, texts.confirm),
     ),
   );
   dialog.replaceChildren(form);

@@ -8,7 +8,8 @@ import { Sampler } from "./sampler.js";
 
 const TICK_MS = 1000;
 const OTHER_TAB_AFTER_MS = 500;
-const HEARTBEAT_S = 25; // a phone that stands still may call no one; the evidence needs a fix in 30 s
+const HEARTBEAT_S = 25; // a browser may report nothing while the phone stands still; the evidence needs a fix in 30 s
+const PRECISE = { enableHighAccuracy: true, maximumAge: 0 };
 const POSITION_TIMEOUT_MS = 20_000;
 const DECIMALS = 1e7; // 1 cm
 
@@ -100,10 +101,7 @@ export class Reporter {
     const isWatching = Boolean(this.isWanted && this.device);
     if (isWatching && this.#watch === null) {
       this.#heardAtMs = Date.now();
-      this.#watch = navigator.geolocation.watchPosition(this.#take, this.#fail, {
-        enableHighAccuracy: true,
-        maximumAge: 0,
-      });
+      this.#watch = navigator.geolocation.watchPosition(this.#take, this.#fail, PRECISE);
     } else if (!isWatching && this.#watch !== null) {
       navigator.geolocation.clearWatch(this.#watch);
       this.#watch = null;
@@ -117,7 +115,7 @@ export class Reporter {
     this.#keepAwake();
     if (this.#watch !== null && Date.now() - this.#heardAtMs > HEARTBEAT_S * 1000) {
       this.#heardAtMs = Date.now();
-      const options = { enableHighAccuracy: true, maximumAge: 0, timeout: POSITION_TIMEOUT_MS };
+      const options = { ...PRECISE, timeout: POSITION_TIMEOUT_MS };
       navigator.geolocation.getCurrentPosition(this.#take, () => {}, options);
     }
   }

@@ -1,4 +1,6 @@
 // What the page says, in the phone's language. A text with a number is a function.
+import { languageOf } from "../language.js";
+
 const EN = {
   signIn: "Sign in", signOut: "Sign out", token: "Your token", duty: "Duty",
   tokenHelp: "You get it from your dispatcher, usually as a link that signs you in.",
@@ -129,9 +131,7 @@ const FR = {
 };
 const LANGUAGES = { en: EN, it: IT, de: DE, fr: FR };
 
-export const language = (navigator.languages ?? [navigator.language])
-  .map((tag) => tag.slice(0, 2).toLowerCase())
-  .find((code) => code in LANGUAGES) ?? "en";
+export const language = languageOf(LANGUAGES);
 export const texts = LANGUAGES[language];
 
 /** Put the texts into the page's own elements. */

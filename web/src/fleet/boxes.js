@@ -1,6 +1,6 @@
 // Boxes of degrees: west, south, east, north. On the map longitudes go on across ±180°.
 
-const wrap = (lon) => ((((lon + 180) % 360) + 360) % 360) - 180;
+export const wrap = (lon) => ((((lon + 180) % 360) + 360) % 360) - 180;
 
 /** A box as requests name it: west is above east across ±180°. */
 export function requestBox([west, south, east, north]) {

@@ -1,11 +1,11 @@
 // The cities that are served, and the one whose map is shown: ?city= of the address, else the last one.
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
 const STORED = "doorstep-city";
 const RETRY_MS = 1000;
 
-/** Fetch the cities and draw their menu. `onChange` gets the city that staff choose. */
-export async function loadCities(onChange) {
+/** Fetch the cities and draw their menu. Resolves to the selected one; `onChange` gets a later choice. */
+export async function selectCity(onChange) {
   const cities = await fetchCities();
   const find = (name) => cities.find((one) => one.name === name);
   const requested = new URLSearchParams(location.search).get("city");
@@ -19,7 +19,7 @@ export async function loadCities(onChange) {
     localStorage.setItem(STORED, menu.value);
     onChange(find(menu.value));
   });
-  return { selected };
+  return selected;
 }
 
 async function fetchCities() {

@@ -1,6 +1,7 @@
 // The selected driver: state, device, and the track of the last half hour.
 import { getJson } from "../api.js";
-import { ago, DRIVER_STATES, DUTIES, el, PRESENCES } from "../labels.js";
+import { el } from "../elements.js";
+import { ago, DRIVER_STATES, DUTIES, PRESENCES } from "../labels.js";
 
 const $ = (id) => document.getElementById(id);
 const TRACK_MS = 1_800_000;

@@ -1,5 +1,6 @@
 // The drivers of the stream, the counts of the whole fleet, and the filters.
-import { DRIVER_STATES, DUTIES, el, PRESENCES } from "../labels.js";
+import { el } from "../elements.js";
+import { DRIVER_STATES, DUTIES, PRESENCES } from "../labels.js";
 import { symbolElement } from "./symbols.js";
 
 const FILTERS = {

@@ -1,6 +1,7 @@
 // The open orders, grouped by urgency, and the commands on the selected one.
 import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
-import { ago, dateAndTime, duration, el, ORDER_STATES } from "../labels.js";
+import { el } from "../elements.js";
+import { ago, dateAndTime, duration, ORDER_STATES } from "../labels.js";
 
 const $ = (id) => document.getElementById(id);
 const GROUPS = {

@@ -1,6 +1,7 @@
 // Playback of past positions of one driver, or of all in view; export of a driver's history.
 import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
-import { dateAndTime, el } from "../labels.js";
+import { el } from "../elements.js";
+import { dateAndTime } from "../labels.js";
 import { requestBox } from "./boxes.js";
 
 const $ = (id) => document.getElementById(id);

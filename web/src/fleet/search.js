@@ -1,6 +1,7 @@
 // Search over the whole fleet: by a driver's id or name, or the start of an order's id.
 import { getJson } from "../api.js";
-import { DRIVER_STATES, el, ORDER_STATES } from "../labels.js";
+import { el } from "../elements.js";
+import { DRIVER_STATES, ORDER_STATES } from "../labels.js";
 
 const $ = (id) => document.getElementById(id);
 const DEBOUNCE_MS = 250;

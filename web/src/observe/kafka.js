@@ -1,6 +1,6 @@
 // Kafka's topics, groups and messages, as tables. Read only.
 import { getJson } from "../api.js";
-import { el } from "../labels.js";
+import { el } from "../elements.js";
 
 let open = null; // { topic, partition }, whose messages are shown
 

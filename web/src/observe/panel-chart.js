@@ -1,14 +1,16 @@
 // One panel of a dashboard: a chart by uPlot with a legend of values.
 import uPlot from "uplot";
 import { getJson } from "../api.js";
-import { el } from "../labels.js";
+import { axis } from "../chart-axis.js";
+import { el } from "../elements.js";
+import { clock } from "../labels.js";
 
 const HEIGHT = 190;
 const COLOURS = ["#2f6fed", "#d9480f", "#2b8a3e", "#9c36b5", "#b88400", "#0b7285", "#c2255c", "#868e96"];
 const BYTES = ["B", "kB", "MB", "GB", "TB"];
 
 /** A value in its unit, short: 1.2 k, 340 ms, 5.1 MB/s. */
-export function format(value, unit) {
+function format(value, unit) {
   if (value === null || value === undefined) return "–";
   if (unit.startsWith("bytes")) {
     const power = Math.min(BYTES.length - 1, Math.max(0, Math.floor(Math.log10(Math.abs(value) || 1) / 3)));
@@ -20,12 +22,7 @@ export function format(value, unit) {
   return unit === "per second" ? `${text}/s` : text;
 }
 
-const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 const short = (value) => Number(value.toPrecision(3)).toString();
-
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
 
 export class PanelChart {
   constructor(panel) {
@@ -46,7 +43,6 @@ export class PanelChart {
 
   async load(minutes) {
     const { at, series } = await getJson(`/observe/panels/${this.panel.id}?minutes=${minutes}`);
-    this.series = series;
     const labels = series.map(({ label }) => label).join("\n");
     const data = [at, ...series.map(({ values }) => values)];
     if (!this.plot || labels !== this.labels) {
@@ -77,8 +73,8 @@ export class PanelChart {
         hooks: { ready: [(plot) => this.#showNewest(plot)], setCursor: [(plot) => this.#showNewest(plot)] },
         scales: { y: { range: (_plot, min, max) => [Math.min(0, min ?? 0), max > 0 ? max * 1.05 : 1] } },
         axes: [
-          this.#axis({ values: (_plot, ticks) => ticks.map(clock) }),
-          this.#axis({ size: 76, values: (_plot, ticks) => ticks.map((tick) => format(tick, this.panel.unit)) }),
+          axis({ values: (_plot, ticks) => ticks.map((s) => clock(s * 1000)) }),
+          axis({ size: 76, values: (_plot, ticks) => ticks.map((tick) => format(tick, this.panel.unit)) }),
         ],
         series: [
           { value: (_plot, one) => (one ? new Date(one * 1000).toLocaleTimeString() : "–") },
@@ -100,15 +96,6 @@ export class PanelChart {
   #showNewest(plot = this.plot) {
     const { idx } = plot.cursor;
     if (idx === null || idx === undefined) plot.setLegend({ idx: plot.data[0].length - 1 });
-  }
-
-  #axis(more) {
-    return {
-      stroke: () => colour("--muted"),
-      grid: { stroke: () => colour("--line"), width: 1 },
-      ticks: { stroke: () => colour("--line"), width: 1 },
-      ...more,
-    };
   }
 
   #size() {
