@@ -99,9 +99,7 @@ def is_water(tags: Tags) -> bool:
 
 def _natural(tags: Tags) -> dict[str, str | int | float] | None:
     if tags.get("natural") in NATURAL:
-        return {
-            "natural": {"beach": "sand", "heath": "scrub"}.get(tags["natural"], tags["natural"])
-        }
+        return {"natural": NATURAL_ALIASES.get(tags["natural"], tags["natural"])}
     for key, value in (("landuse", "forest"), ("leisure", "nature_reserve")):
         if tags.get(key) == value:
             return {key: value}
