@@ -1,10 +1,12 @@
 """A city's street graph: the nearest street, and fastest routes.
 
-graph.py  streets, points on them, and the nearest one
-load.py   the graph from the CSV files of a city's folder
-roads.py  the fastest routes from everywhere to one point
+graph.py       streets, points on them, and the nearest one
+load.py        the graph from the CSV files of a city's folder
+components.py  its largest strongly connected part
+roads.py       the fastest routes from everywhere to one point
 """
 
+from eta.streets.components import largest_component
 from eta.streets.graph import BannedTurn, Point, Street, StreetPoint, Streets
 from eta.streets.load import load_streets, read_streets
 from eta.streets.roads import EdgeSegment, RoadGraph, ShortestPathTree
@@ -18,6 +20,7 @@ __all__ = [
     "Street",
     "StreetPoint",
     "Streets",
+    "largest_component",
     "load_streets",
     "read_streets",
 ]

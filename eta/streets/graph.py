@@ -61,29 +61,13 @@ class StreetPoint:
     off_street_m: float
 
 
-class Streets:
-    """A city's streets, strongly connected, with a spatial index over their segments."""
+class Plane:
+    """Metres east (x) and north (y) of a place, (lon_deg, lat_deg)."""
 
-    def __init__(
-        self,
-        middle: Point,
-        streets: Sequence[Street],
-        nodes: Sequence[Point],
-        zone: ZoneInfo = ZoneInfo("UTC"),  # noqa: B008 - a constant
-        turns: Sequence[BannedTurn] = (),
-    ) -> None:
-        """`middle` is (lon_deg, lat_deg); every node must be the end of some street."""
-        self.turns = turns
-        self.streets = streets
-        self.nodes = nodes
-        self.zone = zone
+    def __init__(self, middle: Point) -> None:
         self.middle = middle
         self._lon, self._lat = middle
         self._m_per_lon = m_per_lon_deg(self._lat)
-        self._segments, self._owner = _segments(streets)
-        self._tree = shapely.STRtree(
-            cast("NDArray[np.object_]", shapely.linestrings(self._segments))
-        )
 
     def to_xy(self, lon_deg: float, lat_deg: float) -> Point:
         """Degrees to metres."""
@@ -95,6 +79,29 @@ class Streets:
     def to_lon_lat(self, x: float, y: float) -> Point:
         """Metres to degrees, longitude first."""
         return wrap_lon_deg(self._lon + x / self._m_per_lon), self._lat + y / M_PER_DEG
+
+
+class Streets(Plane):
+    """A city's streets, strongly connected, with a spatial index over their segments."""
+
+    def __init__(
+        self,
+        middle: Point,
+        streets: Sequence[Street],
+        nodes: Sequence[Point],
+        zone: ZoneInfo = ZoneInfo("UTC"),  # noqa: B008 - a constant
+        turns: Sequence[BannedTurn] = (),
+    ) -> None:
+        """`middle` is (lon_deg, lat_deg); every node must be the end of some street."""
+        super().__init__(middle)
+        self.turns = turns
+        self.streets = streets
+        self.nodes = nodes
+        self.zone = zone
+        self._segments, self._owner = _segments(streets)
+        self._tree = shapely.STRtree(
+            cast("NDArray[np.object_]", shapely.linestrings(self._segments))
+        )
 
     def nearest(self, x: float, y: float) -> StreetPoint:
         """The nearest point on any street. Raises ValueError over 6.4 km outside the city."""

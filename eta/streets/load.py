@@ -13,12 +13,11 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from data.cities import CityFolder
-from doorstep.geo import M_PER_DEG, lon_difference_deg, m_per_lon_deg, wrap_lon_deg
-from eta.streets.graph import BannedTurn, Point, Street, Streets
+from doorstep.geo import lon_difference_deg, wrap_lon_deg
+from eta.streets.components import largest_component
+from eta.streets.graph import BannedTurn, Plane, Point, Street, Streets
 
 EXCLUDED = frozenset({"motorway", "motorway_link"})
 
@@ -37,28 +36,21 @@ def read_streets(
     rows = [row for row in _rows(edges_csv_gz) if row["highway"] not in EXCLUDED]
     ends = [(int(row["u"]), int(row["v"])) for row in rows]
     reverse = [(v, u) for (u, v), row in zip(ends, rows, strict=True) if row["oneway"] != "1"]
-    kept = _largest_component(max(lon_lat) + 1, ends + reverse)
-    number = {node: new for new, node in enumerate(kept)}
+    kept = largest_component(max(lon_lat) + 1, ends + reverse)
+    number = {node: new for new, node in enumerate(kept.tolist())}
 
     middle = _middle([lon_lat[node] for node in number])
-    scale = (m_per_lon_deg(middle[1]), M_PER_DEG)
-
-    def metres(lon_deg: float, lat_deg: float) -> Point:
-        return (
-            lon_difference_deg(lon_deg, middle[0]) * scale[0],
-            (lat_deg - middle[1]) * scale[1],
-        )
-
+    plane = Plane(middle)
     kept_rows = [
         (row, number[u], number[v])
         for (u, v), row in zip(ends, rows, strict=True)
         if u in number and v in number
     ]
     streets = [
-        _street(row, u, v, [metres(*point) for point in _wkt_points(row)])
+        _street(row, u, v, [plane.to_xy(*point) for point in _wkt_points(row)])
         for row, u, v in kept_rows
     ]
-    nodes = [metres(*lon_lat[node]) for node in number]
+    nodes = [plane.to_xy(*lon_lat[node]) for node in number]
     street_by_edge = {int(row["edge_id"]): index for index, (row, _, _) in enumerate(kept_rows)}
     turns = _turns(turns_csv_gz, street_by_edge, number)
     return Streets(middle, streets, nodes, zone, turns)
@@ -90,15 +82,6 @@ def _turns(
         for start, via, end in found
         if start is not None and via is not None and end is not None
     ]
-
-
-def _largest_component(nodes: int, ends: list[tuple[int, int]]) -> list[int]:
-    """The nodes of the largest strongly connected component."""
-    pairs = np.array(ends)
-    edges = csr_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(nodes, nodes))
-    _, component = connected_components(edges, directed=True, connection="strong")
-    kept: list[int] = np.flatnonzero(component == np.bincount(component).argmax()).tolist()
-    return kept
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

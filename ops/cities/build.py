@@ -118,7 +118,7 @@ def _unwrapped(extract: Extract, bounds: Bounds) -> tuple[Extract, shapely.Polyg
     """The extract and the bounds with longitudes that go on east of 180°."""
     if bounds.west <= bounds.east:
         return extract, shapely.box(bounds.west, bounds.south, bounds.east, bounds.north)
-    middle = wrap_lon_deg(bounds.west + bounds.width_deg / 2)
+    middle = _centre(bounds)[0]
     base = middle if middle > 0 else middle + 360
 
     def place(point: Point) -> Point:
@@ -142,8 +142,12 @@ def _unwrapped(extract: Extract, bounds: Bounds) -> tuple[Extract, shapely.Polyg
     return unwrapped, shapely.box(bounds.west, bounds.south, bounds.east + 360, bounds.north)
 
 
+def _centre(bounds: Bounds) -> Point:
+    return wrap_lon_deg(bounds.west + bounds.width_deg / 2), (bounds.south + bounds.north) / 2
+
+
 def _describe(name: str, osm_file: Path, extract: Extract, bounds: Bounds, folder: Path) -> None:
-    centre = (wrap_lon_deg(bounds.west + bounds.width_deg / 2), (bounds.south + bounds.north) / 2)
+    centre = _centre(bounds)
     content = {
         "name": name,
         "title": name.replace("-", " ").replace("_", " ").title(),

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ops.cities.coastline import sea_within
 from ops.cities.extract import Extract, Shape
-from ops.cities.tags import Tags, level_of
+from ops.cities.tags import Tags, is_building, level_of
 
 MAX_ZOOM: Final = 14
 ROADS: Final = {  # class: (kind, zoom)
@@ -78,7 +78,7 @@ def map_features(extract: Extract, box: shapely.Polygon) -> Iterator[Feature]:
 
 def _areas(shape: Shape) -> Iterator[Feature]:
     tags, geometry = shape.tags, shape.geometry
-    if tags.get("building", "no") != "no":
+    if is_building(tags):
         yield Feature("buildings", geometry, 13, {"height": _height_m(tags)})
     elif is_water(tags):
         yield Feature("water", geometry, 9, {"pmap:kind": "water"})
@@ -99,9 +99,7 @@ def is_water(tags: Tags) -> bool:
 
 def _natural(tags: Tags) -> dict[str, str | int | float] | None:
     if tags.get("natural") in NATURAL:
-        return {
-            "natural": {"beach": "sand", "heath": "scrub"}.get(tags["natural"], tags["natural"])
-        }
+        return {"natural": NATURAL_ALIASES.get(tags["natural"], tags["natural"])}
     for key, value in (("landuse", "forest"), ("leisure", "nature_reserve")):
         if tags.get(key) == value:
             return {key: value}

@@ -12,7 +12,7 @@ from pathlib import Path
 from data.cities import Bounds
 from doorstep.geo import M_PER_DEG, m_per_lon_deg
 from ops.cities.extract import Extract, Shape
-from ops.cities.tags import Tags
+from ops.cities.tags import Tags, is_building
 
 AMENITIES = frozenset(
     {"restaurant", "cafe", "fast_food", "bar", "pub", "food_court", "ice_cream"}
@@ -83,7 +83,7 @@ def write_restaurants(places: Sequence[FoodPlace], path: Path) -> None:
 def building_points(extract: Extract, bounds: Bounds) -> Iterator[tuple[float, float, int]]:
     """Yield a point in each building of 25 m² or more: longitude, latitude, m²."""
     for shape in extract.areas:
-        if shape.tags.get("building", "no") == "no":
+        if not is_building(shape.tags):
             continue
         lon_deg, lat_deg = _place(shape)
         footprint_m2 = shape.geometry.area * M_PER_DEG * m_per_lon_deg(lat_deg)

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
-
 from data.cities import Bounds
 from doorstep.geo import distance_m
+from eta.streets import largest_component
 from ops.cities.errors import CityError
 from ops.cities.extract import Point, WayLine
 from ops.cities.tags import direction_of, level_of, speed_kmh
@@ -158,8 +155,5 @@ def _largest_component(edges: Sequence[Edge]) -> set[int]:
     number = {node: index for index, node in enumerate(nodes)}
     pairs = [(number[edge.u], number[edge.v]) for edge in edges]
     pairs += [(v, u) for (u, v), edge in zip(pairs, edges, strict=True) if not edge.one_way]
-    starts, ends = np.array(pairs).T
-    matrix = csr_array((np.ones(len(pairs)), (starts, ends)), shape=(len(nodes), len(nodes)))
-    _, component = connected_components(matrix, directed=True, connection="strong")
-    kept = np.flatnonzero(component == np.bincount(component).argmax()).tolist()
+    kept = largest_component(len(nodes), pairs).tolist()
     return {nodes[index] for index in kept} if len(kept) > 1 else set()

@@ -70,6 +70,11 @@ def level_of(tags: Tags) -> int:
     return 1 if tags.get("bridge", "no") != "no" else 0
 
 
+def is_building(tags: Tags) -> bool:
+    """Whether an area is a building."""
+    return tags.get("building", "no") != "no"
+
+
 def restriction_of(tags: Tags) -> str | None:
     """Return `no` or `only` for a turn restriction that holds for couriers' vehicles."""
     if tags.get("type") != "restriction" or "bicycle" in tags.get("except", "").split(";"):

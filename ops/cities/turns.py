@@ -9,11 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
-from eta.streets import BannedTurn, RoadGraph, Streets
+from eta.streets import BannedTurn, RoadGraph, Streets, largest_component
 from ops.cities.extract import Restriction
 from ops.cities.street_graph import Edge, StreetGraph
 
@@ -87,11 +84,8 @@ def usable_turns(streets: Streets, turns: Sequence[BannedTurn]) -> list[BannedTu
 
 
 def _outside_largest(roads: RoadGraph) -> set[int]:
-    size = len(roads.node_of)
-    ones: NDArray[np.float64] = np.ones(len(roads.from_node))
-    matrix = csr_array((ones, (roads.from_node, roads.to_node)), shape=(size, size))
-    _, component = connected_components(matrix, directed=True, connection="strong")
-    return set(np.flatnonzero(component != np.bincount(component).argmax()).tolist())
+    size, edges = len(roads.node_of), np.column_stack((roads.from_node, roads.to_node))
+    return set(range(size)).difference(largest_component(size, edges).tolist())
 
 
 def _nodes_near(streets: Streets, turn: BannedTurn) -> set[int]:

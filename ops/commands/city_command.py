@@ -81,7 +81,7 @@ def _make(stack: Stack, options: argparse.Namespace, cities_dir: Path) -> int:
     except ImportError as exc:
         raise CityError(f"{exc.name} is missing: pip install 'doorstep[cities]'") from exc
     bounds = options.bounds
-    if bounds is None and is_present and options.action == "update":
+    if bounds is None and options.action == "update":
         bounds = _present_bounds(name, cities_dir)
     made = build_city(name, options.osm.absolute(), bounds, cities_dir, print_line)
     _register(stack, made)

@@ -13,6 +13,7 @@ supervisor        keeps the processes running; supervisor_guard keeps supervisor
 probes, status    readiness
 postgres, kafka, mosquitto   configuration and command of each server
 users             runs servers as users of their own when the launcher runs as root
+programs          finds what `./run` unpacks
 private_file      replaces a file atomically, for one user
 compose_*         the same set-up for docker-compose.yml
 

@@ -15,6 +15,7 @@ import subprocess
 from pathlib import Path
 
 from ops.console import Echo
+from ops.stack import programs
 from ops.stack.addresses import Addresses, reach
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
@@ -92,9 +93,5 @@ def reload(paths: StackPaths, addresses: Addresses, domain: str | None) -> None:
 
 
 def find_program(settings: StackSettings) -> str:
-    """Return the path of `caddy`. Raises StackError if it is not installed."""
-    unpacked = settings.doorstep_tools.absolute() / "bin" / "caddy"
-    program = str(unpacked) if unpacked.exists() else shutil.which("caddy")
-    if program is None:
-        raise StackError("caddy is not installed: ./run up --tls installs it")
-    return program
+    """Return the path of `caddy`. Raises StackError if it is not there."""
+    return programs.find_program(settings, "caddy", "./run up --tls")

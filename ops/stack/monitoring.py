@@ -129,8 +129,12 @@ def _spec(
     environment: dict[str, str] | None = None,
 ) -> ProcessSpec:
     bind: Bind = getattr(addresses, name)
-    program = find_program(settings, f"prometheus-{name.replace('_', '-')}".replace(*_PLAIN))
-    argv = [program, *options, f"--web.listen-address={bind}", "--log.level=warn"]
+    argv = [
+        find_program(settings, name),
+        *options,
+        f"--web.listen-address={bind}",
+        "--log.level=warn",
+    ]
     return ProcessSpec(
         name,
         "monitoring",
@@ -139,9 +143,6 @@ def _spec(
         directory=directory,
         environment=environment or {},
     )
-
-
-_PLAIN = ("prometheus-prometheus", "prometheus")
 
 
 def _write_json(path: Path, content: object) -> None:

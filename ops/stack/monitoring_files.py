@@ -6,37 +6,34 @@ Debian's packages would start system services, so `./run up --observe` unpacks t
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from ops.stack import programs
 from ops.stack.addresses import Addresses
 from ops.stack.errors import StackError
 from ops.stack.settings import PROJECT, StackSettings
 
 FOLDER = PROJECT / "prometheus"
 JMX_AGENT = "jmx_prometheus_javaagent-1.0.1.jar"
-PROGRAMS = (
-    "prometheus",
-    "prometheus-alertmanager",
-    "prometheus-node-exporter",
-    "prometheus-postgres-exporter",
-)
+COMMAND = "./run up --observe"  # downloads them
+PROGRAMS = {  # by process
+    "prometheus": "prometheus",
+    "alertmanager": "prometheus-alertmanager",
+    "node_exporter": "prometheus-node-exporter",
+    "postgres_exporter": "prometheus-postgres-exporter",
+}
 
 
-def find_program(settings: StackSettings, name: str) -> str:
+def find_program(settings: StackSettings, process: str) -> str:
     """Return the path of one of PROGRAMS. Raises StackError if it is not there."""
-    unpacked = settings.doorstep_tools.absolute() / "bin" / name
-    program = str(unpacked) if unpacked.exists() else shutil.which(name)
-    if program is None:
-        raise StackError(f"{name} is missing: ./run up --observe downloads it")
-    return program
+    return programs.find_program(settings, PROGRAMS[process], COMMAND)
 
 
 def find_agent(settings: StackSettings) -> Path:
     """Return the path of the JMX agent. Raises StackError if it is not there."""
     agent = settings.doorstep_tools.absolute() / "lib" / JMX_AGENT
     if not agent.exists():
-        raise StackError(f"{agent} is missing: ./run up --observe downloads it")
+        raise StackError(f"{agent} is missing: {COMMAND} downloads it")
     return agent
 
 

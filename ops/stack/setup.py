@@ -76,10 +76,7 @@ def set_up_kafka(paths: StackPaths, addresses: Addresses, replication_factor: in
 
 
 def set_up_database(
-    paths: StackPaths,
-    cluster: PostgresCluster,
-    owner_environment: Mapping[str, str],
-    cities_dir: Path | None = None,
+    paths: StackPaths, cluster: PostgresCluster, owner_environment: Mapping[str, str]
 ) -> None:
     """Once PostgreSQL answers: migrate, and register the cities and the staff token.
 
@@ -102,7 +99,8 @@ def set_up_database(
             raise StackError(f"`python -m sql {command}` failed: {done.stderr[-2000:].strip()}")
     with owner_connection(owner_environment["DATABASE_ADMIN_URL"]) as conn:
         provision_staff(conn, paths.staff_token())
-        provision_cities(conn, cities_dir)
+        cities_dir = owner_environment.get("CITIES_DIR")
+        provision_cities(conn, Path(cities_dir) if cities_dir else None)
         provision_sources(conn, [TICKERS])
         import_sources(conn, paths.password_file.with_name("sources"))
 

@@ -245,8 +245,8 @@ class Stack:
         """Create topics and migrate once the servers answer. The services wait for this."""
         with ThreadPoolExecutor(2) as pool:
             topics = pool.submit(set_up_kafka, self.paths, self.addresses)
-            environment, cities = self.owner_environment(), self.settings.cities_root
-            pool.submit(set_up_database, self.paths, self.cluster(), environment, cities).result()
+            environment = self.owner_environment()
+            pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
             topics.result()
         monitoring.set_up(self.paths, self.addresses, self.cluster())
         if self.backups().is_wanted:

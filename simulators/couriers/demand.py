@@ -120,9 +120,8 @@ class Demand:
             near = np.flatnonzero(np.abs(distances - wanted_m) <= wanted_m * DISTANCE_TOLERANCE)
             if (door := self._draw_door(near)) is not None:
                 return door
-        far = np.flatnonzero(
-            distances >= SMALL_CITY_M
-        )  # the city has no door at the drawn distances
+        # The city has no door at the drawn distances.
+        far = np.flatnonzero(distances >= SMALL_CITY_M)
         if (door := self._draw_door(far)) is not None:
             return door
         return self._door(list(restaurant.place.point))  # no door nearby: at the restaurant
@@ -169,11 +168,13 @@ def place_restaurants(
     streets: Streets, rows: list[tuple[int, str, float, float]]
 ) -> list[Restaurant]:
     """Place restaurants, given as (id, name, lon_deg, lat_deg), and drop those off the streets."""
-    return [
-        place_restaurant(streets, *row)
-        for row in rows
-        if streets.nearest_within(*streets.to_xy(*row[2:]), MAX_RESTAURANT_OFF_STREET_M)
-    ]
+    placed = []
+    for row in rows:
+        point = streets.to_xy(*row[2:])
+        place = streets.nearest_within(*point, MAX_RESTAURANT_OFF_STREET_M)
+        if place is not None:
+            placed.append(Restaurant(*row, point, place))
+    return placed
 
 
 def place_door(streets: Streets, lon_deg: float, lat_deg: float) -> Door:

@@ -23,11 +23,10 @@ from ops.demo.api_client import request_json
 from ops.ledger import Ledger, compare
 from ops.servers.waiting import wait_until
 from ops.stack import probes
+from ops.stack.programs import find_program
 from ops.stack.stack import Stack
+from tests.programs import provided
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("pgbackrest") is None, reason="pgbackrest is missing: ./run test installs it"
-)
 PROJECT = Path(__file__).resolve().parents[2]
 TRACK = PROJECT / "simulators/tracks/delivery.gpx"
 TRACK_FIXES = 260
@@ -37,6 +36,7 @@ DESTINATION = {"lon_deg": 11.26, "lat_deg": 43.78}
 @pytest.fixture(scope="module")
 def backed_up(stack: Stack) -> Stack:
     """The stack, with one backup, which switches archiving on."""
+    provided(find_program, "pgbackrest", "./run test")
     output = run(stack, "backup")
     assert " valid " in output
     return stack

@@ -24,8 +24,6 @@ from doorstep.credentials import driver_token
 from ops.stack import caddy
 from ops.stack.addresses import reach
 from ops.stack.certificates import CertificateAuthority
-from ops.stack.errors import StackError
-from ops.stack.settings import StackSettings
 from ops.stack.stack import Stack
 from tests.browser.conftest import City, OpenPage, running_chromium, running_stack
 from tests.browser.page_checks import (
@@ -36,6 +34,7 @@ from tests.browser.page_checks import (
     wait_for_text,
 )
 from tests.integration.http_services import RESTAURANT, north_of
+from tests.programs import provided
 
 PROTOCOLS = """() => [...new Set(performance.getEntries()
   .filter((one) => one.name.startsWith("https:"))
@@ -57,10 +56,7 @@ OPEN_WEBSOCKET = """(path) => new Promise((resolve, reject) => {
 @pytest.fixture(scope="module")
 def stack(only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """A stack with TLS and its own authority, in place of the session's."""
-    try:
-        caddy.find_program(StackSettings())
-    except StackError as exc:
-        pytest.skip(str(exc))
+    provided(caddy.find_program)
     only_worker("the browsers' stack with TLS")
     with running_stack(doorstep_tls=True) as whole:
         yield whole

@@ -19,8 +19,7 @@ from ops.servers.waiting import wait_until
 from ops.stack.addresses import any_free_port
 from ops.stack.caddy import TEMPLATE, find_program
 from ops.stack.compose_certificates import keep
-from ops.stack.errors import StackError
-from ops.stack.settings import StackSettings
+from tests.programs import provided
 
 SCRIPT = TEMPLATE.parent / "in-container"
 NAME = "track.example"
@@ -29,10 +28,7 @@ TIMEOUT_S = 30.0
 
 @pytest.fixture(scope="module")
 def program() -> str:
-    try:
-        return find_program(StackSettings())
-    except StackError as exc:
-        pytest.skip(str(exc))
+    return provided(find_program)
 
 
 @pytest.fixture

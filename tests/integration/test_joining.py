@@ -23,11 +23,11 @@ import pytest
 from ops.servers.waiting import wait_until
 from ops.stack import caddy
 from ops.stack.certificates import CertificateAuthority
-from ops.stack.errors import StackError
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 from tests.integration.mqtt_phone import MqttPhone, location
 from tests.integration.test_off_boarding import run
+from tests.programs import provided
 
 # paho leaves the socket of a connection that was refused to the garbage collector
 pytestmark = [
@@ -87,10 +87,7 @@ class Office:
 
 @pytest.fixture(scope="module")
 def office(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Office]:
-    try:
-        caddy.find_program(StackSettings())
-    except StackError as exc:
-        pytest.skip(str(exc))
+    provided(caddy.find_program)
     only_worker("the stack with TLS for joining")
     settings = StackSettings(doorstep_home=server_home / "joining", doorstep_tls=True, **FREE_PORTS)
     stack = Stack(settings, environment=dict(os.environ), echo=lambda _line: None)

@@ -22,7 +22,6 @@ from pydantic import SecretStr
 
 from ops.servers.waiting import wait_until
 from ops.stack.addresses import MONITORING, reach
-from ops.stack.errors import StackError
 from ops.stack.monitoring_files import PROGRAMS, find_agent, find_program
 from ops.stack.paths import OBSERVER
 from ops.stack.postgres import DATABASE
@@ -30,6 +29,7 @@ from ops.stack.processes import module_argv
 from ops.stack.rotation import rotate_secrets
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
+from tests.programs import provided
 from tracking_api.observe.dashboards import PANELS
 
 LOAD_S = 240.0
@@ -69,12 +69,9 @@ def observed(
     server_home: Path, webhook: ThreadingHTTPServer, only_worker: Callable[[str], None]
 ) -> Iterator[Stack]:
     """A stack with monitoring, and couriers that deliver."""
-    try:
-        find_agent(StackSettings())
-        for name in PROGRAMS:
-            find_program(StackSettings(), name)
-    except StackError as exc:
-        pytest.skip(str(exc))
+    provided(find_agent)
+    for name in PROGRAMS:
+        provided(find_program, name)
     only_worker("integration's stack with monitoring")
     settings = StackSettings(
         doorstep_home=server_home / "observed",

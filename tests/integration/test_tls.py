@@ -23,11 +23,11 @@ from ops.servers.waiting import wait_until
 from ops.stack import caddy
 from ops.stack.addresses import reach
 from ops.stack.certificates import CertificateAuthority
-from ops.stack.errors import StackError
 from ops.stack.processes import module_argv
 from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.stack import Stack
 from tests.integration.test_live import Follower, Scene
+from tests.programs import provided
 
 SOON_S = 60.0
 DRIVER = "tls-anna"
@@ -36,10 +36,7 @@ DRIVER = "tls-anna"
 @pytest.fixture(scope="module")
 def tls_stack(server_home: Path, only_worker: Callable[[str], None]) -> Iterator[Stack]:
     """A stack with TLS and its own authority."""
-    try:
-        caddy.find_program(StackSettings())
-    except StackError as exc:
-        pytest.skip(str(exc))
+    provided(caddy.find_program)
     only_worker("integration's stack with TLS")
     home = server_home / "tls-stack"
     settings = StackSettings(doorstep_home=home, doorstep_tls=True, **FREE_PORTS)

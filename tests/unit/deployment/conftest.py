@@ -1,7 +1,9 @@
-"""Fixtures for the tests of docker-compose.yml."""
+"""Fixtures for the tests of docker-compose.yml and of the alert rules."""
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 
 from doorstep.kafka.access_control import ADMIN
 from ops.stack.paths import StackPaths
+from ops.stack.programs import find_program
+from tests.programs import provided
 from tests.unit.deployment.compose import SERVICES, example_environment, load_services
 
 
@@ -43,3 +47,31 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             for name in (*SERVICES, "inspector", ADMIN)
         }
     )
+
+
+Promtool = Callable[..., subprocess.CompletedProcess[str]]
+RunCase = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def promtool(tmp_path: Path) -> Promtool:
+    """`promtool(*arguments)`, which runs in `tmp_path`."""
+    program = provided(find_program, "promtool", "./run test")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, *arguments], cwd=tmp_path, check=False, capture_output=True, text=True
+        )
+
+    return run
+
+
+@pytest.fixture
+def run_case(promtool: Promtool, tmp_path: Path) -> RunCase:
+    """`run_case(text)`: promtool compares the rules with a case."""
+
+    def run(text: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "case.yml").write_text(text, encoding="utf-8")
+        return promtool("test", "rules", "case.yml")
+
+    return run

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.unit.deployment.conftest import Promtool, RunCase
 from tests.unit.deployment.test_alerts import RULES, RULES_FILE
 
-PROMTOOL = shutil.which("promtool")
 FIRING_AT_MIN = 30
 RESOLVED_AT_MIN = 59
 
@@ -113,26 +112,16 @@ tests:
 """
 
 
-def run(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """Let promtool test the rules."""
-    file = folder / "case.yml"
-    file.write_text(text, encoding="utf-8")
-    return subprocess.run(
-        [str(PROMTOOL), "test", "rules", str(file)], check=False, capture_output=True, text=True
-    )
-
-
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
 @pytest.mark.parametrize("case", CASES, ids=[f"{one.alert}-{n}" for n, one in enumerate(CASES)])
 def test_rule__fault_of_a_quarter_of_an_hour__fires_and_resolves(
-    tmp_path: Path, case: Case
+    run_case: RunCase, case: Case
 ) -> None:
     series = [{"series": name, "values": values} for name, values in case.series.items()]
     text = SCRIPT.format(
         rules=RULES_FILE, series=json.dumps(series), alert=case.alert,
         firing=FIRING_AT_MIN, resolved=RESOLVED_AT_MIN,
     )  # fmt: skip
-    done = run(tmp_path, text)
+    done = run_case(text)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -155,7 +144,6 @@ tests:
 """
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
 @pytest.mark.parametrize(
     ("values", "fires"),
     [
@@ -165,9 +153,11 @@ tests:
         pytest.param("_x70 380-2x20 340x150", False, id="watched for ten minutes only"),
     ],
 )
-def test_disk_alert__trend_and_free_space__decide(tmp_path: Path, values: str, fires: bool) -> None:
+def test_disk_alert__trend_and_free_space__decide(
+    run_case: RunCase, values: str, fires: bool
+) -> None:
     expected = """{labels: '{alertname="DiskFillingUp"}', value: 1}""" if fires else ""
-    done = run(tmp_path, DISK_SCRIPT.format(rules=RULES_FILE, values=values, expected=expected))
+    done = run_case(DISK_SCRIPT.format(rules=RULES_FILE, values=values, expected=expected))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -176,17 +166,13 @@ def test_rules__every_alert__has_a_case_here() -> None:
     assert tested == {rule["alert"] for rule in RULES}
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
-def test_prometheus__configuration_with_the_containers_targets__is_valid(tmp_path: Path) -> None:
+def test_prometheus__configuration_with_the_containers_targets__is_valid(
+    promtool: Promtool, tmp_path: Path
+) -> None:
     folder = RULES_FILE.parent
     names = ("prometheus.yml", "alerts.yml", "in-containers/targets.json")
     for name in (*names, "in-containers/alertmanagers.json"):
         shutil.copy(folder / name, tmp_path)
-    done = subprocess.run(
-        [str(PROMTOOL), "check", "config", str(tmp_path / "prometheus.yml")],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = promtool("check", "config", "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rules found" in done.stdout

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import prometheus_client
 import pytest
 import yaml
+
+from tests.unit.deployment.conftest import RunCase
 
 RULES_FILE = Path(__file__).parents[3] / "prometheus" / "alerts.yml"
 RULES: list[dict[str, Any]] = [
@@ -78,7 +78,6 @@ def test_runbook__every_alert__has_a_row() -> None:
     assert [name for row in rows for name in row.split(", ")] == [rule["alert"] for rule in RULES]
 
 
-PROMTOOL = shutil.which("promtool")
 DROPS = """
 rule_files: [{rules}]
 evaluation_interval: 15s
@@ -94,16 +93,6 @@ tests:
 """
 
 
-def run_promtool(folder: Path, case: str) -> subprocess.CompletedProcess[str]:
-    """Let promtool test the rules with a case."""
-    file = folder / "case.yml"
-    file.write_text(case, encoding="utf-8")
-    return subprocess.run(
-        [str(PROMTOOL), "test", "rules", str(file)], check=False, capture_output=True, text=True
-    )
-
-
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
 @pytest.mark.parametrize(
     ("values", "minutes", "fires"),
     [
@@ -115,7 +104,7 @@ def run_promtool(folder: Path, case: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_drop_alert__dropped_messages__fires_while_the_count_rises(
-    tmp_path: Path, values: str, minutes: int, fires: bool
+    run_case: RunCase, values: str, minutes: int, fires: bool
 ) -> None:
     summary = next(rule for rule in RULES if rule["alert"] == "BrokerDropsMessages")
     text = summary["annotations"]["summary"].replace("{{ $labels.broker }}", "mqtt://b:1883")
@@ -127,7 +116,7 @@ def test_drop_alert__dropped_messages__fires_while_the_count_rises(
         rules=RULES_FILE, values=values, minutes=minutes,
         expected=json.dumps(expected) if fires else "",
     )  # fmt: skip
-    done = run_promtool(tmp_path, case)
+    done = run_case(case)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -152,7 +141,6 @@ tests:
 """
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing: ./run test downloads it")
 @pytest.mark.parametrize(
     ("every_s", "last", "verified", "archiving", "fires"),
     [
@@ -167,12 +155,12 @@ tests:
     ],
 )
 def test_backup_alerts__state_of_the_backups__fires_and_resolves(
-    tmp_path: Path, every_s: int, last: str, verified: str, archiving: str, fires: str | None
+    run_case: RunCase, every_s: int, last: str, verified: str, archiving: str, fires: str | None
 ) -> None:
     sample = json.dumps({"labels": f'{{alertname="{fires}"}}', "value": 1}) if fires else ""
     case = BACKUPS.format(
         rules=RULES_FILE, every_s=every_s, last=last, verified=verified, archiving=archiving,
         expected=sample,
     )  # fmt: skip
-    done = run_promtool(tmp_path, case)
+    done = run_case(case)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -23,7 +23,7 @@ from ops.stack.stack import Stack
 def tools(tmp_path: Path) -> Path:
     """A folder of tools with empty programs."""
     folder = tmp_path / "tools"
-    for name in (*(f"bin/{program}" for program in PROGRAMS), f"lib/{JMX_AGENT}"):
+    for name in (*(f"bin/{program}" for program in PROGRAMS.values()), f"lib/{JMX_AGENT}"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
