@@ -27,7 +27,7 @@ from sql import query
 from tests.database import Database
 from tests.property.cases import AREA, RESTAURANT
 from tests.property.doors import Became, HttpDoor, rows_of
-from tests.property.model import Fix, Place, Policy
+from tests.property.records import Fix, Place, Policy
 from tests.sql.fleet import APPLY_DRIVER_COMMAND, APPLY_ORDER_COMMAND
 
 QUICK = {

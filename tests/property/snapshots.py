@@ -14,7 +14,8 @@ from uuid import UUID
 
 from doorstep.store import fix_writer
 from tests.property.fleet import Fleet
-from tests.property.model import Fix, Order, World, cell_of
+from tests.property.model import World
+from tests.property.records import Fix, Order, cell_of
 from tests.property.visibility import leads_of
 
 Snapshot = dict[str, Any]
