@@ -119,7 +119,7 @@ class Doorstep:
             "pickup": None,
             "details": None,
         }
-        [row] = self._call(self.staff, "create_order_with_details", parameters)
+        [row] = self._call(self.staff, "create_order", parameters)
         order_id: UUID = row[0]
         return order_id
 

@@ -60,10 +60,6 @@ SELECT delete_outbox_v1(%(ids)s)
 -- Orders, drivers, tokens -----------------------------------------------------------------
 
 -- create_order --
-SELECT * FROM create_order_v2(%(restaurant_id)s, %(lon_deg)s, %(lat_deg)s, %(token_sha256)s,
-    %(policy_id)s, %(idempotency_key)s, %(customer_name)s, %(who)s)
-
--- create_order_with_details --
 SELECT * FROM create_order_v3(%(restaurant_id)s, %(pickup)s, %(lon_deg)s, %(lat_deg)s,
     %(token_sha256)s, %(policy_id)s, %(idempotency_key)s, %(customer_name)s, %(details)s, %(who)s)
 

@@ -53,15 +53,16 @@ def register_restaurants(
 ) -> None:
     """Add restaurants; existing ones are updated."""
     with translated():
-        conn.execute(
-            query("register_restaurants"),
-            {
-                "restaurant_ids": [place.restaurant_id for place in restaurants],
-                "names": [place.name for place in restaurants],
-                "lon_degs": [place.lon_deg for place in restaurants],
-                "lat_degs": [place.lat_deg for place in restaurants],
-            },
-        )
+        conn.execute(query("register_restaurants"), _restaurant_columns(restaurants))
+
+
+def _restaurant_columns(restaurants: Sequence[NewRestaurant]) -> dict[str, object]:
+    return {
+        "restaurant_ids": [place.restaurant_id for place in restaurants],
+        "names": [place.name for place in restaurants],
+        "lon_degs": [place.lon_deg for place in restaurants],
+        "lat_degs": [place.lat_deg for place in restaurants],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class NewCity:
 
 def register_city(conn: psycopg.Connection[Any], city: NewCity) -> bool:
     """Add or replace a city. False, without a change, if these files or newer are registered."""
-    parameters = {
+    parameters = _restaurant_columns(city.restaurants) | {
         "name": city.name,
         "west": city.west,
         "south": city.south,
@@ -88,10 +89,6 @@ def register_city(conn: psycopg.Connection[Any], city: NewCity) -> bool:
         "north": city.north,
         "time_zone": city.time_zone,
         "made_at": city.made_at,
-        "restaurant_ids": [place.restaurant_id for place in city.restaurants],
-        "names": [place.name for place in city.restaurants],
-        "lon_degs": [place.lon_deg for place in city.restaurants],
-        "lat_degs": [place.lat_deg for place in city.restaurants],
     }
     with translated():
         row = conn.execute(query("register_city"), parameters).fetchone()

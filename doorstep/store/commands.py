@@ -76,7 +76,7 @@ async def create_order(
         "customer_name": customer_name,
         "who": who,
     }
-    return await _one_order(conn, "create_order_with_details", parameters)
+    return await _one_order(conn, "create_order", parameters)
 
 
 async def command_order_as_staff(

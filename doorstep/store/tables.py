@@ -81,8 +81,6 @@ policy = Table(
     Column("report_every_s", Double),
     Column("pace", Double),
     Column("created_at", Instant),
-    Column("offer_s", Double),
-    Column("auto_offer", Boolean),
 )
 
 limits = Table(
@@ -105,8 +103,6 @@ service_area = Table(
     Column("south", Double),
     Column("east", Double),
     Column("north", Double),
-    Column("time_zone", Text),
-    Column("made_at", Instant),
 )
 
 restaurant = Table(
@@ -117,10 +113,6 @@ restaurant = Table(
     Column("lon_deg", Double),
     Column("lat_deg", Double),
     Column("geom", Point),
-    Column("city", Text),
-    Column("address", Text),
-    Column("phone", Text),
-    Column("is_ad_hoc", Boolean),
 )
 
 driver = Table(

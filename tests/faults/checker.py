@@ -29,7 +29,8 @@ from ops.ledger import Ledger, compare
 from tests.faults.environment import FaultEnvironment
 from tests.faults.load_process import PATCHED, PROBE, Published
 from tests.faults.scripted_orders import SPEEDUP
-from tests.property.model import RANK, Assignment, Fix, Order, Place, Policy, World
+from tests.property.model import World
+from tests.property.records import RANK, Assignment, Fix, Order, Place, Policy
 
 SETTLE_S = 120.0
 POLL_S = 0.3

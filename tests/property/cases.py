@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import strategies as st
 
 from tests.property.doors import NO_FIX_AT
-from tests.property.model import Fix, Place, resent
+from tests.property.records import Fix, Place, resent
 
 TICK = timedelta(seconds=10)
 # Shortly before midnight, so that journeys cross from one partition into the next.

@@ -23,7 +23,7 @@ from driver_api.app import build_app
 from driver_api.context import AppContext
 from driver_api.queries import DriverQueries, open_queries
 from driver_events.batch import Record, decode_batch
-from tests.property.model import Fix
+from tests.property.records import Fix
 
 T = TypeVar("T")
 Became = tuple[str, str | None]  # outcome, reason

@@ -27,7 +27,7 @@ from sql import query
 from tests.database import Database
 from tests.property.cases import AREA, RESTAURANT
 from tests.property.doors import Became, HttpDoor, rows_of
-from tests.property.model import Fix, Place, Policy
+from tests.property.records import Fix, Place, Policy
 from tests.sql.fleet import APPLY_DRIVER_COMMAND, APPLY_ORDER_COMMAND
 
 QUICK = {
@@ -154,11 +154,13 @@ class Fleet:
         token_sha256 = secrets.token_bytes(32)
         parameters = {
             "restaurant_id": restaurant_id,
+            "pickup": None,
             **asdict(customer),
             "token_sha256": token_sha256,
             "policy_id": policy_id,
             "idempotency_key": None,
             "customer_name": None,
+            "details": None,
             "who": None,
         }
         order_id: UUID = self._one(self.customers, query("create_order"), parameters)["order_id"]

@@ -33,7 +33,8 @@ from tests.property.cases import (
 )
 from tests.property.doors import Became, rows_of
 from tests.property.fleet import Fleet, Shown
-from tests.property.model import Event, Fix, Order, Refused, World
+from tests.property.model import Refused, World
+from tests.property.records import Event, Fix, Order
 
 NEXT = {"created": "confirm", "confirmed": "assign", "assigned": "pick_up"}
 NEXT |= {"at_restaurant": "pick_up", "picked_up": "deliver", "arriving": "deliver"}

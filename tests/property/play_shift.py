@@ -10,8 +10,8 @@ from uuid import UUID
 
 from doorstep.store import admin
 from tests.property.fleet import Fleet, Shown
-from tests.property.model import Fix
 from tests.property.play import TRAIL_LASTS, Difference
+from tests.property.records import Fix
 from tests.property.shifts import RESTAURANTS, START_AT, Shift, Window, World, instant, place_of
 from tests.property.visibility import Visibility, stored
 

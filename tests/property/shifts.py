@@ -16,7 +16,7 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from tests.property.model import Fix, Place
+from tests.property.records import Fix, Place
 from tests.property.visibility import SLACK, Range, Stop
 
 # Yesterday: there is a partition, and everything has arrived by now.

@@ -14,7 +14,8 @@ from uuid import UUID
 
 from doorstep.store import fix_writer
 from tests.property.fleet import Fleet
-from tests.property.model import Fix, Order, World, cell_of
+from tests.property.model import World
+from tests.property.records import Fix, Order, cell_of
 from tests.property.visibility import leads_of
 
 Snapshot = dict[str, Any]
@@ -121,7 +122,7 @@ APART = {
     "kafka_offset": "where a consumer stands; a replay moves it",
     "limits": "rules",
     "order_detail": "the client's words, never looked at",
-    "order_offer": "no case makes an offer; accepting one is `assign`",
+    "order_offer": "made before it is accepted, which is `assign`",
     "order_transition": "the matrix",
     "order_watch": "who looks",
     "policy": "rules",
@@ -133,7 +134,7 @@ APART = {
     "service_area": "registered",
     "simulation_target": "how many the simulators are to run",
     "street_speed": "learned of the history by a command",
-    "unassigned_order": "no case makes an offer",
+    "unassigned_order": "no offer is declined or expires in a case",
 }
 _AS = {  # how a value is read, where not as it is
     "stored": "ARRAY(SELECT ARRAY[lower(r), upper(r)] FROM unnest(stored) r)",

@@ -34,8 +34,9 @@ from tests.property.cases import (
     north,
 )
 from tests.property.fleet import Fleet
-from tests.property.model import Assignment, Fix, Order, Policy, World
+from tests.property.model import World
 from tests.property.play import play
+from tests.property.records import Assignment, Fix, Order, Policy
 from tests.property.visibility import shown_to
 
 CASES = int(os.environ.get("PROPERTY_CASES", "300"))

@@ -11,7 +11,7 @@ from math import hypot
 import pytest
 from hypothesis import given, note, settings
 
-from tests.property.model import Fix
+from tests.property.records import Fix
 from tests.property.shifts import DRIVER, Shift, Taken, Window, World, instant, place_of, shifts
 from tests.property.test_order_proof import PATIENT
 from tests.property.visibility import DOOR_RADIUS_M, SLACK, Range, Span, Stop, Visibility, stored

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tests.property.model import FUTURE, LATENESS, Fix, Place, World
+from tests.property.model import FUTURE, LATENESS, World
+from tests.property.records import Fix, Place
 
 SLACK = timedelta(seconds=1)  # a fix is prompt if it arrives within this
 LEAST_LEAD = timedelta(seconds=0.5)  # less is not kept: most phones are never ahead by more

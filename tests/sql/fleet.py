@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from data import BUNDLED_CITY
+from doorstep.credentials import token_sha256
 from doorstep.store import admin, fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.records import IncomingRow, Outcome
@@ -51,6 +52,14 @@ class Fleet:
         for driver_id in driver_ids if on_duty else ():
             self.command_driver(driver_id, "on_duty")
 
+    def add_token(self, driver_id: str) -> None:
+        """Give a driver a token: its own id."""
+        self.run(
+            "INSERT INTO access_token (token_sha256, role, driver_id) VALUES (%s, 'driver', %s)",
+            token_sha256(driver_id),
+            driver_id,
+        )
+
     def command_driver(
         self, driver_id: str, command: str, key: str | None = None
     ) -> dict[str, Any]:
@@ -75,12 +84,14 @@ class Fleet:
         return self._call(
             query("create_order"),
             restaurant_id=restaurant_id,
+            pickup=None,
             lon_deg=customer.lon_deg,
             lat_deg=customer.lat_deg,
             token_sha256=token_sha256 or secrets.token_bytes(32),
             policy_id=policy_id,
             idempotency_key=key,
             customer_name=None,
+            details=None,
             who=who,
         )
 
@@ -126,6 +137,14 @@ class Fleet:
             driver_id=driver_id,
             name=name,
             idempotency_key=key,
+        )
+
+    def expire_offer(self, order_id: UUID) -> None:
+        """Turn the clock: the open offer has expired."""
+        self.run(
+            "UPDATE order_offer SET offered_at = now() - interval '2 min',"
+            " expires_at = now() - interval '1 min' WHERE order_id = %s AND ended_at IS NULL",
+            order_id,
         )
 
     def backdate_assignment(self, order_id: UUID, assigned_at: datetime) -> None:

@@ -12,7 +12,7 @@ from doorstep.credentials import token_sha256
 from sql import query
 from tests.factories import RESTAURANT, make_fix
 from tests.sql.fleet import Fleet
-from tracking_api.orders.search import list_statement, order_id_range, word_query
+from tracking_api.orders.search import list_query
 
 OTHERS = 3000
 # Orders of a week: confirmed and delivered, with details, offers, a failure, a pickup place.
@@ -47,16 +47,8 @@ WHERE relname IN ('orders', 'order_detail', 'order_offer', 'order_command', 'ass
 
 
 def _search(text: str) -> Callable[[Fleet, UUID], list[dict[str, Any]]]:
-    id_range = order_id_range(text)
-    statement = list_statement(
-        by_state=False, from_cursor=False, by_text=True, by_id=id_range is not None
-    )
-    parameters: dict[str, object] = {"limit": 50, "words": word_query(text)}
-    if id_range:
-        parameters |= {"first_id": id_range[0], "last_id": id_range[1]}
-
     def run(fleet: Fleet, _order_id: UUID) -> list[dict[str, Any]]:
-        cursor = fleet.conn.execute(statement, parameters)
+        cursor = fleet.conn.execute(*list_query(50, text=text))
         return [{"order_id": row[0]} for row in cursor.fetchall()]
 
     return run
@@ -98,11 +90,7 @@ def offered_order(fleet: Fleet, *, expired: bool = False, open_offer: bool = Tru
     if open_offer:
         fleet.offer_order(order_id, "d1")
     if expired:
-        fleet.run(
-            "UPDATE order_offer SET offered_at = now() - interval '2 min',"
-            " expires_at = now() - interval '1 min' WHERE order_id = %s",
-            order_id,
-        )
+        fleet.expire_offer(order_id)
     return order_id
 
 
@@ -112,10 +100,7 @@ def test_offers_and_details__plans_from_when_all_was_empty__scan_no_large_table(
 ) -> None:
     fleet.add_drivers("d3")
     fleet.record([make_fix("d1", place=RESTAURANT)])
-    fleet.run(
-        "INSERT INTO access_token (token_sha256, role, driver_id) VALUES (%s, 'driver', 'd1')",
-        token_sha256("d1"),
-    )
+    fleet.add_token("d1")
     fleet.run("VACUUM ANALYZE")
     kinds = {"expired": name == "advance", "open_offer": name != "offer"}
     for _ in range(6):  # plans are made, and kept

@@ -29,10 +29,7 @@ def drivers(fleet: Fleet) -> Fleet:
     """d1 near the restaurant, d2 far from it, both with a token."""
     for driver_id, place in (("d1", NEAR), ("d2", FAR)):
         fleet.record([make_fix(driver_id, place=place)])
-        fleet.run(
-            "INSERT INTO access_token (token_sha256, role, driver_id) VALUES (%s, 'driver', %s)",
-            *(token_sha256(driver_id), driver_id),
-        )
+        fleet.add_token(driver_id)
     return fleet
 
 
@@ -76,15 +73,6 @@ def offers(fleet: Fleet, order_id: UUID) -> list[tuple[str, str | None]]:
         order_id,
     )
     return [(row["driver_id"], row["outcome"]) for row in rows]
-
-
-def expire(fleet: Fleet, order_id: UUID) -> None:
-    """Turn the clock: the open offer has expired."""
-    fleet.run(
-        "UPDATE order_offer SET offered_at = now() - interval '2 min',"
-        " expires_at = now() - interval '1 min' WHERE order_id = %s AND ended_at IS NULL",
-        order_id,
-    )
 
 
 def advance(fleet: Fleet) -> int:
@@ -148,7 +136,7 @@ def test_accept__after_its_time_limit__is_refused_even_before_the_job_has_run(
 ) -> None:
     order_id = confirmed_order(drivers)
     drivers.offer_order(order_id)
-    expire(drivers, order_id)
+    drivers.expire_offer(order_id)
     with pytest.raises(errors.OfferClosed, match="this offer has expired"):
         accept(drivers, "d1", order_id)
     assert drivers.state(order_id) == "confirmed"
@@ -183,7 +171,7 @@ def test_offer__of_an_order_that_has_an_open_one__is_refused_with_a_sentence(
     drivers.offer_order(order_id)
     with pytest.raises(errors.OfferOpen, match="this order is offered to d1, until 20"):
         drivers.offer_order(order_id, "d2")
-    expire(drivers, order_id)
+    drivers.expire_offer(order_id)
     assert drivers.offer_order(order_id)["driver_id"] == "d2"
     assert offers(drivers, order_id) == [("d1", "expired"), ("d2", None)]
 
@@ -250,7 +238,7 @@ def test_auto_offer__confirmed_then_declined_then_expired__goes_to_the_next_near
     decline(drivers, "d1", order_id)
     assert offers(drivers, order_id) == [("d1", "declined"), ("d2", None)]
     assert advance(drivers) == 0
-    expire(drivers, order_id)
+    drivers.expire_offer(order_id)
     assert advance(drivers) == 1
     assert offers(drivers, order_id) == [("d1", "declined"), ("d2", "expired")]
     assert (drivers.state(order_id), unassigned(drivers)) == ("confirmed", [order_id])
@@ -301,7 +289,7 @@ def test_offered_order__as_its_driver_reads_it__has_no_place_of_the_customer(
     assert offer["expires_at"].isoformat()[:19] == seen["expires_at"][:19]
     [other] = drivers.run("SELECT offers FROM driver_read_v2(%s)", token_sha256("d2"))
     assert other["offers"] == []
-    expire(drivers, order_id)
+    drivers.expire_offer(order_id)
     [late] = drivers.run("SELECT offers FROM driver_read_v2(%s)", token_sha256("d1"))
     assert late["offers"] == []
 

@@ -25,7 +25,7 @@ from tests.factories import CUSTOMER, RESTAURANT, now
 from tests.sql.catalog import tables_with
 from tests.sql.fleet import Fleet, connect_as
 from tracking_api.orders.detail_schemas import ContactRule
-from tracking_api.orders.search import list_statement, order_id_range, word_query
+from tracking_api.orders.search import list_query
 
 DETAILS = {
     "external_id": "shop-1042",
@@ -77,7 +77,7 @@ def create(
             "details": json.dumps(details) if details else None,
             "who": who,
         }
-        row = cursor.execute(query("create_order_with_details"), parameters).fetchone()
+        row = cursor.execute(query("create_order"), parameters).fetchone()
         assert row is not None
         return row
 
@@ -92,13 +92,6 @@ def seen_by_courier(fleet: Fleet, driver_id: str) -> dict[str, Any] | None:
     [row] = fleet.run("SELECT current_order FROM driver_read_v2(%s)", token_sha256(driver_id))
     found: dict[str, Any] | None = row["current_order"]
     return found
-
-
-def with_token(fleet: Fleet, driver_id: str) -> None:
-    fleet.run(
-        "INSERT INTO access_token (token_sha256, role, driver_id) VALUES (%s, 'driver', %s)",
-        *(token_sha256(driver_id), driver_id),
-    )
 
 
 def assign(fleet: Fleet, order_id: UUID, driver_id: str = "d1") -> None:
@@ -158,7 +151,7 @@ def test_create_order__two_at_once_under_one_key_with_a_pickup__are_one_order_an
 
 
 def test_pickup__of_one_order__is_where_the_courier_goes_and_in_no_list(fleet: Fleet) -> None:
-    with_token(fleet, "d1")
+    fleet.add_token("d1")
     order = create(fleet, pickup=PICKUP)
     assign(fleet, order["order_id"])
     assert details_of(fleet, order["order_id"])["pickup"] == PICKUP
@@ -174,7 +167,7 @@ def test_pickup__of_one_order__is_where_the_courier_goes_and_in_no_list(fleet: F
 def test_courier__while_assigned__sees_the_phone_only_as_the_contact_rule_allows(
     fleet: Fleet, rule: str
 ) -> None:
-    with_token(fleet, "d1")
+    fleet.add_token("d1")
     order_id = create(fleet, DETAILS | {"contact_rule": rule})["order_id"]
     assert seen_by_courier(fleet, "d1") is None
     assign(fleet, order_id)
@@ -220,15 +213,8 @@ def test_customer__of_an_order_with_details__sees_none_of_the_new_ones(fleet: Fl
 
 
 def search(fleet: Fleet, text: str) -> list[UUID]:
-    id_range = order_id_range(text)
-    statement = list_statement(
-        by_state=False, from_cursor=False, by_text=True, by_id=id_range is not None
-    )
-    parameters: dict[str, object] = {"limit": 50, "words": word_query(text)}
-    if id_range:
-        parameters |= {"first_id": id_range[0], "last_id": id_range[1]}
     with connect_as(fleet.database, "tracking_api") as conn:
-        return [row[0] for row in conn.execute(statement, parameters).fetchall()]
+        return [row[0] for row in conn.execute(*list_query(50, text=text)).fetchall()]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +259,7 @@ def fail(fleet: Fleet, order_id: UUID, reason: str, note: str | None, key: str |
 
 
 def test_fail__with_a_reason__is_in_the_details_of_the_order(fleet: Fleet) -> None:
-    with_token(fleet, "d1")
+    fleet.add_token("d1")
     order_id = fleet.assigned_order("d1")
     with pytest.raises(errors.IllegalTransition):
         fail(fleet, order_id, "refused", None, None)
@@ -313,7 +299,7 @@ def test_words__of_the_api_and_of_the_database__are_the_same(fleet: Fleet) -> No
 def test_forget_order__with_details__leaves_none_of_them_anywhere(
     fleet: Fleet, conn: psycopg.Connection[Any]
 ) -> None:
-    with_token(fleet, "d1")
+    fleet.add_token("d1")
     order_id = create(fleet, DETAILS, pickup=PICKUP, key="key-of-carla")["order_id"]
     fleet.command_order(order_id, "confirm")
     fleet.offer_order(order_id, "d1", key="key-of-an-offer")

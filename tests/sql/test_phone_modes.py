@@ -39,8 +39,8 @@ def answer(fleet: Fleet, mode: int | None) -> list[Any]:
         "app": "OwnTracks over HTTP",
         "can_command": True,
     }
-    found = fleet.conn.execute(query("heard_of_phones", "queries/phones.sql"), parameters)
-    return [tuple(row.values()) if isinstance(row, dict) else tuple(row) for row in found]
+    statement = query("heard_of_phones", "queries/phones.sql")
+    return fleet.conn.execute(statement, parameters).fetchall()
 
 
 def test_duty__ends_and_begins_again__wants_significant_and_then_move(phone: Fleet) -> None:

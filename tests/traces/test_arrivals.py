@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from bench.recorded_drives import Drive, read_drives
 from bench.recordings.arrivals import Fixes, proves_arrival
 from bench.recordings.traces import Place
-from tests.property import model
+from tests.property import records
+from tests.property.model import World
 from tests.traces.marks import needs_traces
 
 pytestmark = needs_traces
@@ -19,17 +20,17 @@ SHIFTS_M = (0.0, 45.0)  # at and near the place
 def model_proves_arrival(fixes: Fixes, place: Place, from_s: float, to_s: float) -> bool:
     """Evaluate the model for an order whose restaurant is at the place."""
     begins_at, ends_at = (datetime.fromtimestamp(at_s, UTC) for at_s in (from_s, to_s))
-    world = model.World(areas=())
+    world = World(areas=())
     world.fixes["d1"] = {
-        model.Fix("d1", "b", seq, at, at, model.Place(fix["lon_deg"], fix["lat_deg"]))
+        records.Fix("d1", "b", seq, at, at, records.Place(fix["lon_deg"], fix["lat_deg"]))
         for seq, fix in enumerate(fixes, 1)
         for at in [datetime.fromtimestamp(fix["fix_at"] / 1000, UTC)]
         if from_s <= fix["fix_at"] / 1000 <= to_s and abs(fix["lat_deg"] - place.lat_deg) < 0.002
     }
-    restaurant = model.Place(*place)
-    customer = model.Place(place.lon_deg, place.lat_deg + 0.5)
-    order = model.Order(restaurant, customer, model.Policy(), begins_at)
-    assignment = model.Assignment("d1", begins_at, ends_at + timedelta(seconds=1))
+    restaurant = records.Place(*place)
+    customer = records.Place(place.lon_deg, place.lat_deg + 0.5)
+    order = records.Order(restaurant, customer, records.Policy(), begins_at)
+    assignment = records.Assignment("d1", begins_at, ends_at + timedelta(seconds=1))
     return "at_restaurant" in world.proved(order, assignment)
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from doorstep.http.problems import UnusableRequest
-from tracking_api.orders.queries import OrderKey
+from tracking_api.orders.search import OrderKey
 
 
 def encode_cursor(created_at: datetime, order_id: UUID) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -14,12 +13,9 @@ from doorstep.store.deadline import fetch_all, fetch_one, run_command
 from doorstep.store.pool import Pool
 from doorstep.store.records import DetailedOrder, Order
 from sql import query
-from tracking_api.orders.search import list_statement, order_id_range, word_query
+from tracking_api.orders.search import OrderKey, list_query
 
 SQL_FILE = "queries/orders.sql"
-
-OrderKey = tuple[datetime, UUID]
-"""Where a page of orders ended: created_at, order_id."""
 
 
 class OrderStore(Protocol):
@@ -173,21 +169,6 @@ class OrderQueries:
     ) -> list[DetailedOrder]:
         """Read a page of orders, the newest first: with `states`, only those in one of them; with
         `text`, only those whose details have a word that begins with each of its words."""
-        id_range = order_id_range(text) if text else None
-        statement = list_statement(
-            by_state=bool(states),
-            from_cursor=after is not None,
-            by_text=text is not None,
-            by_id=id_range is not None,
-        )
-        parameters: dict[str, object] = {"limit": limit}
-        if states:
-            parameters["states"] = list(states)
-        if after is not None:
-            parameters |= {"created_at": after[0], "order_id": after[1]}
-        if text is not None:
-            parameters["words"] = word_query(text)
-        if id_range is not None:
-            parameters |= {"first_id": id_range[0], "last_id": id_range[1]}
+        statement, parameters = list_query(limit, states=states, after=after, text=text)
         rows = await fetch_all(self.pool, statement, parameters)
         return [DetailedOrder(Order(*row[:-1]), row[-1]) for row in rows]

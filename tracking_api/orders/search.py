@@ -1,8 +1,10 @@
-"""The statement that lists orders, by state and by text."""
+"""The query that lists orders, by state and by text."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from uuid import UUID
 
@@ -29,14 +31,44 @@ from doorstep.store.tables import orders as all_orders
 _ID_PREFIX = re.compile("[0-9a-f-]{4,36}")
 _HEX_DIGITS = 32
 
+OrderKey = tuple[datetime, UUID]
+"""Where a page of orders ended: created_at, order_id."""
 
-def word_query(text: str) -> str:
+
+def list_query(
+    limit: int,
+    *,
+    states: Sequence[str] = (),
+    after: OrderKey | None = None,
+    text: str | None = None,
+) -> tuple[bytes, dict[str, object]]:
+    """Return the statement for these filters, and its parameters."""
+    parameters: dict[str, object] = {"limit": limit}
+    if states:
+        parameters["states"] = list(states)
+    if after is not None:
+        parameters |= {"created_at": after[0], "order_id": after[1]}
+    if text is not None:
+        parameters["words"] = _word_query(text)
+    id_range = _order_id_range(text) if text else None
+    if id_range is not None:
+        parameters |= {"first_id": id_range[0], "last_id": id_range[1]}
+    statement = _list_statement(
+        by_state=bool(states),
+        from_cursor=after is not None,
+        by_text=text is not None,
+        by_id=id_range is not None,
+    )
+    return statement, parameters
+
+
+def _word_query(text: str) -> str:
     """Return the argument of to_tsquery for words that begin with each word of a text."""
     quoted = (word.replace("\\", "\\\\").replace("'", "''") for word in text.split())
     return " & ".join(f"'{word}':*" for word in quoted)
 
 
-def order_id_range(text: str) -> tuple[UUID, UUID] | None:
+def _order_id_range(text: str) -> tuple[UUID, UUID] | None:
     """Return the least and greatest id that begin with a text; None if it can begin none."""
     prefix = text.strip().lower()
     digits = prefix.replace("-", "")
@@ -46,7 +78,7 @@ def order_id_range(text: str) -> tuple[UUID, UUID] | None:
 
 
 @cache
-def list_statement(*, by_state: bool, from_cursor: bool, by_text: bool, by_id: bool) -> bytes:
+def _list_statement(*, by_state: bool, from_cursor: bool, by_text: bool, by_id: bool) -> bytes:
     """Compile the statement for these filters."""
     orders = order_with_details.c
     statement = select(

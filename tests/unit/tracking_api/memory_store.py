@@ -32,7 +32,7 @@ from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, Servic
 from tracking_api.history.fixes import HistoricFix
 from tracking_api.history.queries import Replay
 from tracking_api.orders.offer_queries import Unassigned
-from tracking_api.orders.queries import OrderKey
+from tracking_api.orders.search import OrderKey
 from tracking_api.track.customer_queries import CancelledOrder
 from tracking_api.track.visibility import (
     Event,
