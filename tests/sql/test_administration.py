@@ -1,4 +1,4 @@
-"""What admins set: rules that hold whoever writes."""
+"""What admins set: rules that hold for every writer."""
 
 from __future__ import annotations
 

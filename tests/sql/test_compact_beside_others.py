@@ -55,7 +55,7 @@ def test_compact__a_reader_by_an_older_snapshot__sees_every_fix_once_and_is_wait
     assert len(read(fleet)) == 5
 
 
-def test_compact__somebody_reads_the_partition__does_not_wait_for_long(
+def test_compact__another_session_reads_the_partition__does_not_wait_for_long(
     fleet: Fleet, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("doorstep.store.compaction.DROP_TRIES", 1)

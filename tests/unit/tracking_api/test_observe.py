@@ -87,7 +87,7 @@ def use(http: httpx.AsyncClient, url: str) -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(
-    ("name", "status"), [("viewer", 403), ("dispatcher", 403), ("nobody", 401)]
+    ("name", "status"), [("viewer", 403), ("dispatcher", 403), ("unknown", 401)]
 )
 async def test_read__by_others_than_admins__is_refused(
     http: httpx.AsyncClient, path: str, name: str, status: int
