@@ -14,7 +14,7 @@ from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
 from doorstep.http.problems import install_problem_handlers
-from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.rate_limit import RateLimiter, SignInLimiter
 from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
@@ -30,10 +30,6 @@ from driver_api.routes import router
 from driver_api.schemas import DriverTokenBody, FixBody, FixesBody, InvitationBody
 from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
-
-# From one address: wrong tokens at the courier's sign-in.
-BAD_SIGN_INS_PER_S = 0.2
-BURST_BAD_SIGN_INS = 20
 
 
 def build_app(
@@ -88,7 +84,7 @@ def _set_context(
         QuotaRefusals(),
         find_phone,
         letters,
-        RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
+        SignInLimiter(),
         phone_doors,
     )
 

@@ -13,7 +13,7 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import Forbidden
 from doorstep.http.openapi import DriverId
 from doorstep.http.origin import check_same_origin
-from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.rate_limit import RateLimiter, SignInLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.settings import MqttBroker
 from doorstep.store.records import Token
@@ -45,7 +45,7 @@ class AppContext:
     refusals: QuotaRefusals
     find_phone: FindToken
     letter_limiter: RateLimiter
-    sign_in_limiter: RateLimiter
+    sign_in_limiter: SignInLimiter
     phone_doors: PhoneDoors
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 

@@ -80,7 +80,7 @@ async def sign_in(
         token_sha256(body.token), token_sha256(session), SESSION_S
     )
     if opened is None:
-        context.sign_in_limiter.take(request.client.host if request.client else "unknown")
+        context.sign_in_limiter.take(request)
         raise Unauthenticated
     note_good_token()
     answer = CourierSession(driver_id=opened.driver_id, name=opened.name)

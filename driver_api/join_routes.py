@@ -62,7 +62,7 @@ async def use_invitation(
         body.token, follow=follow, session=session, session_s=SESSION_S, secret=secret
     )
     if joined is None:
-        context.sign_in_limiter.take(request.client.host if request.client else "unknown")
+        context.sign_in_limiter.take(request)
         raise BadInvitation
     note_good_token()
     doors = context.phone_doors
@@ -88,7 +88,7 @@ async def get_position_seen(request: Request, token: BearerToken, context: Conte
     """With the follow-up token, for a day. It tells nothing else."""
     seen = await context.store.has_position(token or "")
     if seen is None:
-        context.sign_in_limiter.take(request.client.host if request.client else "unknown")
+        context.sign_in_limiter.take(request)
         raise BadInvitation
     return PositionSeen(has_position=seen)
 

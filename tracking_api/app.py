@@ -29,7 +29,7 @@ from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
 from doorstep.http.problems import install_problem_handlers
-from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.rate_limit import RateLimiter, SignInLimiter
 from doorstep.http.request_body import RequestLimits
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
@@ -116,9 +116,6 @@ BURST_HISTORIES = 60
 # Of one member of staff: a replay reads one as often as the map is moved. A file costs ten.
 STAFF_HISTORIES_PER_S = 5.0
 STAFF_BURST_HISTORIES = 150
-# From one address: wrong tokens at sign-in.
-BAD_SIGN_INS_PER_S = 0.2
-BURST_BAD_SIGN_INS = 20
 
 ADMINISTRATION = (driver_administration, restaurant_routes, area_routes, policy_routes)
 # These limit their bodies themselves.
@@ -279,7 +276,7 @@ def _set_context(
         read_log=ReadLog(stores.people),
         history_limiter=RateLimiter(HISTORIES_PER_S, BURST_HISTORIES),
         staff_history_limiter=RateLimiter(STAFF_HISTORIES_PER_S, STAFF_BURST_HISTORIES),
-        sign_in_limiter=RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS),
+        sign_in_limiter=SignInLimiter(),
         join_url=join_url or f"{public_url}/join",
         estimate=estimate,
         prometheus=PrometheusReader(prometheus_url),

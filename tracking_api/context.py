@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 
 from doorstep.errors import Forbidden
 from doorstep.http.origin import check_origin
-from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.rate_limit import RateLimiter, SignInLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify, read_bearer
 from doorstep.store.records import Token
 from tracking_api.city_folders import CityFolders
@@ -43,7 +43,7 @@ class AppContext:
     read_log: ReadLog
     history_limiter: RateLimiter
     staff_history_limiter: RateLimiter
-    sign_in_limiter: RateLimiter
+    sign_in_limiter: SignInLimiter
     join_url: str
     estimate: EstimateArrival = estimate_arrival
     prometheus: PrometheusReader = field(default_factory=lambda: PrometheusReader(""))
@@ -166,8 +166,3 @@ async def _link_token(request: Request, _: BearerToken) -> str | None:
 
 LinkTokenFound = Annotated[str | None, Depends(_link_token)]
 """A bearer token, or the cookie of the customer's page or of a staff page. For reads only."""
-
-
-def client_address(request: Request) -> str:
-    """Return the client's address, or `unknown`."""
-    return request.client.host if request.client else "unknown"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from doorstep.administration.opening_hours import OpeningSpan
 from doorstep.fix.value import ID_PATTERN
@@ -23,6 +23,16 @@ Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 RestaurantId = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 AreaName = Annotated[str, Field(pattern=f"^{ID_PATTERN}$", examples=["helsinki"])]
+
+
+def _check_is_free(value: str) -> str:
+    if value in SERVICE_USERS or value == FORGOTTEN:
+        raise ValueError("this name is reserved")
+    return value
+
+
+NewDeviceId = Annotated[str, Field(pattern=f"^{ID_PATTERN}$"), AfterValidator(_check_is_free)]
+"""The id of a driver or source to add, which is also its MQTT user name."""
 
 Metres = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -63,14 +73,7 @@ class DriverChange(_Fields):
 class NewDriver(DriverChange):
     """A driver to add. The id is also the MQTT user name; without a name, it is the name, too."""
 
-    id: str = Field(pattern=f"^{ID_PATTERN}$")
-
-    @field_validator("id")
-    @classmethod
-    def _is_free(cls, value: str) -> str:
-        if value in SERVICE_USERS or value == FORGOTTEN:
-            raise ValueError("this name is reserved")
-        return value
+    id: NewDeviceId
 
 
 class RestaurantChange(_Fields):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -107,19 +108,30 @@ async def read_body(request: Request) -> bytes:
 
     An empty body needs no content type.
     """
+    async with arriving_within(READ_TIMEOUT_S):
+        body = await request.body()
+    if body and not is_of_type(request, "application/json"):
+        raise UnsupportedBody
+    return body
+
+
+@asynccontextmanager
+async def arriving_within(limit_s: float) -> AsyncIterator[None]:
+    """Raise BodyTooSlow or BodyCutOff if the block does not get the body."""
     try:
-        async with asyncio.timeout(READ_TIMEOUT_S):
-            body = await request.body()
+        async with asyncio.timeout(limit_s):
+            yield
     except TimeoutError as exc:
         raise BodyTooSlow from exc
     except ClientDisconnect as exc:  # a phone that lost its network, not a defect
         raise BodyCutOff from exc
-    if body:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if media_type != "application/json" or encoding != "identity":
-            raise UnsupportedBody
-    return body
+
+
+def is_of_type(request: Request, wanted: str) -> bool:
+    """Whether the body is declared as of this media type, and not encoded any further."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    return media_type == wanted and encoding == "identity"
 
 
 def json_body(

@@ -1,7 +1,8 @@
 """Servers for tests, each in its own folder on free ports.
 
-`stack` is the whole stack, shared by a session: a test that breaks a part repairs it.
-`mosquitto_broker` and `kafka_broker` are single servers.
+`stack` is the whole stack, shared by a session: a test that breaks a part repairs it. The others
+are single servers, and driver_events as processes on them. `driver_api` and `tracking_api` are
+applications on the test's own database.
 """
 
 from __future__ import annotations
@@ -9,15 +10,21 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from doorstep.http.tokens import TokenCache
 from ops.servers.kafka import KafkaServer
-from ops.servers.mosquitto import MosquittoServer
+from ops.servers.mosquitto import AnonymousMosquitto, MosquittoServer
+from ops.servers.services import ServiceProcess, driver_events_process
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
+from tests.database import Database
+from tests.integration.driver_events_inputs import create_topic, register
+from tests.integration.http_services import open_driver_api, open_tracking_api, populate
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +70,88 @@ def kafka_broker(server_home: Path) -> Iterator[KafkaServer]:
     broker.start()
     yield broker
     broker.erase()
+
+
+@pytest.fixture
+def uncached_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request looks its token up: a revoked one ends at once."""
+    monkeypatch.setattr(TokenCache.__init__, "__defaults__", (0.0, 10, lambda: 0.0))
+
+
+@pytest.fixture
+async def driver_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
+    """driver_api on a populated database of the test."""
+    populate(database)
+    async with open_driver_api(database) as client:
+        yield client
+
+
+@pytest.fixture
+async def tracking_api(
+    database: Database, driver_api: httpx.AsyncClient
+) -> AsyncIterator[httpx.AsyncClient]:
+    """tracking_api on the same database."""
+    async with open_tracking_api(database) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def kafka(kafka_broker: KafkaServer) -> KafkaServer:
+    """One Kafka with the project's topics, shared by a module."""
+    kafka_broker.create_topics()
+    return kafka_broker
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnonymousMosquitto]:
+    """One Mosquitto without passwords, shared by a module."""
+    server = AnonymousMosquitto(tmp_path_factory.mktemp("mosquitto"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def topic(kafka: KafkaServer, request: pytest.FixtureRequest) -> str:
+    """Create a topic for the test alone."""
+    name = f"driver-pos-{abs(hash(request.node.name)) % 10**8}"
+    create_topic(kafka, name)
+    return name
+
+
+@pytest.fixture
+def make_service(
+    tmp_path: Path,
+    database: Database,
+    kafka: KafkaServer,
+    mosquitto: AnonymousMosquitto,
+    topic: str,
+) -> Iterator[Callable[..., ServiceProcess]]:
+    """Make driver_events processes on the test's database and topic, stopped at the end."""
+    register(database)
+    services: list[ServiceProcess] = []
+
+    def make(**more: str) -> ServiceProcess:
+        service = driver_events_process(
+            tmp_path / f"driver_events-{len(services)}",
+            database.url("driver_events"),
+            mosquitto.url,
+            kafka.access,
+            KAFKA_TOPIC=topic,
+            KAFKA_GROUP_ID=f"group-{topic}",
+            **more,
+        )
+        services.append(service)
+        return service
+
+    yield make
+    for service in services:
+        service.stop()
+
+
+@pytest.fixture
+def service(make_service: Callable[..., ServiceProcess]) -> ServiceProcess:
+    """One running driver_events on the test's database and topic."""
+    running = make_service()
+    running.start()
+    return running

@@ -285,6 +285,22 @@ async def create_order(
     return order
 
 
+async def track(tracking_api: httpx.AsyncClient, order: dict[str, Any]) -> dict[str, Any]:
+    """Read an order as its customer."""
+    answer = await tracking_api.get(f"/track/{order['order_id']}", headers=as_customer(order))
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def command(
+    api: httpx.AsyncClient, order: dict[str, Any], name: str, **body: Any
+) -> httpx.Response:
+    """Apply one staff command."""
+    address = f"/orders/{order['order_id']}/{name}"
+    return await api.post(address, headers=STAFF, json=body or None)
+
+
 def problem_of(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
     """Check that an answer is this problem, and give the document."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text

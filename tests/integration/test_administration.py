@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from data import BUNDLED_CITY
-from doorstep.http import tokens
 from doorstep.store.people import read_audit
 from tests.database import Database
 from tests.integration.http_services import (
     STAFF,
-    open_driver_api,
-    open_tracking_api,
-    populate,
 )
 
 PLACE = {"name": "Kappeli", "lat_deg": 60.1675, "lon_deg": 24.9483}
 CSV = STAFF | {"Content-Type": "text/csv; charset=utf-8"}
 
 
-@pytest.fixture
-async def driver_api(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(tokens.TokenCache.__init__, "__defaults__", (0.0, 10, lambda: 0.0))
-    populate(database)
-    async with open_driver_api(database) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("uncached_tokens")
 
 
 @pytest.fixture
-async def http(database: Database, driver_api: httpx.AsyncClient) -> AsyncIterator[Any]:
-    async with open_tracking_api(database) as client:
-        client.headers.update(STAFF)
-        yield client
+async def http(tracking_api: httpx.AsyncClient) -> Any:
+    tracking_api.headers.update(STAFF)
+    return tracking_api
 
 
 async def as_role(http: httpx.AsyncClient, role: str) -> dict[str, str]:

@@ -20,15 +20,6 @@ from tests.clients.kafka import contains_all, read_topic
 from tests.clients.mqtt import DriverClient
 
 
-@pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    server = KafkaServer(tmp_path_factory.mktemp("kafka"))
-    server.start()
-    server.create_topics()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[AnonymousMosquitto]:
     server = AnonymousMosquitto(tmp_path / "mosquitto")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import httpx
@@ -26,28 +25,12 @@ from tests.integration.http_services import (
     make_fix,
     on_duty_at,
     open_driver_api,
-    open_tracking_api,
     populate,
     problem_of,
     report,
     running,
     stop,
 )
-
-
-@pytest.fixture
-async def driver_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    populate(database)
-    async with open_driver_api(database) as client:
-        yield client
-
-
-@pytest.fixture
-async def tracking_api(
-    database: Database, driver_api: httpx.AsyncClient
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_tracking_api(database) as client:
-        yield client
 
 
 async def test_patch_location__200__means_committed(driver_api, database):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +13,6 @@ from device.settings import DeviceSettings, FleetSecrets
 from driver_events.offers import OfferWorker
 from driver_events.recorder import Connection
 from ops.stack.stack import Stack
-from tests.database import Database
 from tests.integration.http_services import (
     CUSTOMER,
     RESTAURANT,
@@ -23,9 +21,6 @@ from tests.integration.http_services import (
     as_driver,
     create_order,
     on_duty_at,
-    open_driver_api,
-    open_tracking_api,
-    populate,
     problem_of,
 )
 
@@ -43,20 +38,10 @@ DETAILS = {
 
 
 @pytest.fixture
-async def driver_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    populate(database)
-    async with open_driver_api(database) as client:
-        await on_duty_at(client, "d1", RESTAURANT)
-        await on_duty_at(client, "d2", NEXT_DOOR)
-        yield client
-
-
-@pytest.fixture
-async def tracking_api(
-    database: Database, driver_api: httpx.AsyncClient
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_tracking_api(database) as client:
-        yield client
+async def driver_api(driver_api: httpx.AsyncClient) -> httpx.AsyncClient:
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    await on_duty_at(driver_api, "d2", NEXT_DOOR)
+    return driver_api
 
 
 async def add_policy(tracking_api: httpx.AsyncClient, headers: Any, **values: Any) -> int:

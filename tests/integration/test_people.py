@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from doorstep.credentials import token_sha256
-from doorstep.http import tokens
 from doorstep.store.people import change_device, read_audit
 from tests.database import Database
 from tests.integration.http_services import (
@@ -20,30 +18,9 @@ from tests.integration.http_services import (
     create_order,
     make_fix,
     on_duty_at,
-    open_driver_api,
-    open_tracking_api,
-    populate,
 )
 
-UNCACHED_S = 0.0  # in place of the seconds for which a token is cached
-
-
-@pytest.fixture
-async def driver_api(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[httpx.AsyncClient]:
-    monkeypatch.setattr(tokens.TokenCache.__init__, "__defaults__", (UNCACHED_S, 10, lambda: 0.0))
-    populate(database)
-    async with open_driver_api(database) as client:
-        yield client
-
-
-@pytest.fixture
-async def tracking_api(
-    database: Database, driver_api: httpx.AsyncClient
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_tracking_api(database) as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("uncached_tokens")
 
 
 async def add_staff(tracking_api: httpx.AsyncClient, name: str, role: str) -> dict[str, str]:

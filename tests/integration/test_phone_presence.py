@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -13,9 +12,6 @@ from tests.integration.http_services import (
     RESTAURANT,
     STAFF,
     on_duty_at,
-    open_driver_api,
-    open_tracking_api,
-    populate,
 )
 from tests.vector_tile import read_tile
 
@@ -23,20 +19,15 @@ TOKEN = "phn_d1"
 
 
 @pytest.fixture
-async def driver_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    populate(database)
-    async with open_driver_api(database) as client:
-        await on_duty_at(client, "d1", RESTAURANT)
-        yield client
+async def driver_api(driver_api: httpx.AsyncClient) -> httpx.AsyncClient:
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    return driver_api
 
 
 @pytest.fixture
-async def staff(
-    database: Database, driver_api: httpx.AsyncClient
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_tracking_api(database) as client:
-        client.headers.update(STAFF)
-        yield client
+async def staff(tracking_api: httpx.AsyncClient) -> httpx.AsyncClient:
+    tracking_api.headers.update(STAFF)
+    return tracking_api
 
 
 def give_phone(database: Database) -> None:

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,9 +24,6 @@ from tests.integration.http_services import (
     create_order,
     north_of,
     on_duty_at,
-    open_driver_api,
-    open_tracking_api,
-    populate,
     problem_of,
     report,
 )
@@ -38,19 +34,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-async def driver_api(database: Database) -> AsyncIterator[httpx.AsyncClient]:
-    populate(database)
-    async with open_driver_api(database) as client:
-        yield client
-
-
-@pytest.fixture
-async def api(
-    database: Database, driver_api: httpx.AsyncClient
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with open_tracking_api(database) as client:
-        client.headers.update(STAFF)
-        yield client
+async def api(tracking_api: httpx.AsyncClient) -> httpx.AsyncClient:
+    tracking_api.headers.update(STAFF)
+    return tracking_api
 
 
 async def get(api: httpx.AsyncClient, path: str, **params: Any) -> Any:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 
-from doorstep.http.problems import UnusableRequest
 from tracking_api.administration.queries import Key, Resource
 from tracking_api.context import AppContext
+from tracking_api.cursors import decode_text, encode_text
 
 Limit = Annotated[int, Query(ge=1, le=5_000)]
 Cursor = Annotated[str | None, Query(max_length=200)]
@@ -42,16 +40,15 @@ async def read_page(
 
 def encode_key(key: Key) -> str:
     """Encode where a page ended."""
-    return base64.urlsafe_b64encode(json.dumps([key]).encode()).decode().rstrip("=")
+    return encode_text(json.dumps([key]))
 
 
 def decode_key(text: str, resource: Resource) -> Key:
     """Decode a cursor. Raises UnusableRequest for one that `encode_key` did not make."""
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        [key] = json.loads(raw)
+
+    def parse(plain: str) -> Key:
+        [key] = json.loads(plain)
         valid: Key = resource.csv.key_type.validate_python(key, strict=True)
-    except (binascii.Error, ValueError, TypeError, RecursionError) as exc:
-        complaint = {"loc": "query.cursor", "msg": "not a cursor", "reason": "bad_cursor"}
-        raise UnusableRequest([complaint]) from exc
-    return valid
+        return valid
+
+    return decode_text(text, parse)

@@ -12,11 +12,11 @@ from doorstep.credentials import token_sha256
 from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import problems
 from doorstep.http.origin import check_origin
+from doorstep.http.rate_limit import client_address
 from tracking_api.context import (
     AppContext,
     Context,
     LinkTokenFound,
-    client_address,
     context_of,
     read_link_token,
 )

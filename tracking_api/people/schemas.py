@@ -6,10 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from doorstep.fix.value import ID_PATTERN
-from doorstep.password_file import FORGOTTEN, SERVICE_USERS
+from doorstep.administration.fields import NewDeviceId
 from doorstep.store.people import Device, StaffMember
 
 NAME_PATTERN = r"^[A-Za-z0-9_.@-]{1,64}$"
@@ -92,14 +91,7 @@ class NewDevice(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str = Field(pattern=f"^{ID_PATTERN}$")
-
-    @field_validator("id")
-    @classmethod
-    def _is_no_service(cls, value: str) -> str:
-        if value in SERVICE_USERS or value == FORGOTTEN:
-            raise ValueError("this name is reserved")
-        return value
+    id: NewDeviceId
 
 
 class CredentialAnswer(BaseModel):

@@ -17,7 +17,7 @@ from doorstep.http.openapi import json_request, problems
 from doorstep.http.origin import check_origin
 from doorstep.http.request_body import json_body
 from doorstep.http.tokens import identify
-from tracking_api.context import STAFF_COOKIE, Context, StaffToken, client_address
+from tracking_api.context import STAFF_COOKIE, Context, StaffToken
 from tracking_api.people.schemas import SessionAnswer, StaffRole, StaffTokenBody
 
 SESSION_S = 12 * 3600.0  # a shift
@@ -45,7 +45,7 @@ async def sign_in(
         token_sha256(body.token), token_sha256(session), SESSION_S
     )
     if opened is None:
-        context.sign_in_limiter.take(client_address(request))
+        context.sign_in_limiter.take(request)
         raise Unauthenticated
     note_good_token()
     response.set_cookie(

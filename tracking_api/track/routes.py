@@ -9,12 +9,12 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from doorstep.errors import BadLink
 from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import json_request, problems
+from doorstep.http.rate_limit import client_address
 from doorstep.http.request_body import json_body
 from tracking_api.context import (
     AppContext,
     Context,
     LinkTokenFound,
-    client_address,
     context_of,
     read_link_token,
 )

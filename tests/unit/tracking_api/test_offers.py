@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
-import httpx
 import pytest
 
-from tests.unit.tracking_api.memory_store import NEW_ORDER, ORDER_ID, STAFF, MemoryStore
+from tests.unit.tracking_api.memory_store import NEW_ORDER, ORDER_ID, STAFF
 from tests.unit.tracking_api.test_routes import problem_of
-from tracking_api.app import build_app
-from tracking_api.stores import Stores
 
 DETAILS = {
     "external_id": "shop-1042",
@@ -28,19 +24,6 @@ DETAILS = {
     "pin": "1234",
 }
 PICKUP = {"name": "Bookshop", "lon_deg": 11.25, "lat_deg": 43.77}
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-async def http(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_app(Stores.backed_by(store), "https://doorstep.test")
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://tracking") as client:
-        yield client
 
 
 async def test_offer__by_a_dispatcher__is_201_with_its_time_limit(http, store):

@@ -63,11 +63,6 @@ def as_staff(name: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
 async def http(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
     app = build_app(Stores.backed_by(store), "https://track.test")
     async with (

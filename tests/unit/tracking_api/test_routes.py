@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -18,24 +17,8 @@ from tests.unit.tracking_api.memory_store import (
     NEW_ORDER,
     ORDER_ID,
     STAFF,
-    MemoryStore,
 )
-from tracking_api.app import build_app
-from tracking_api.stores import Stores
 from tracking_api.track.links import BURST_BAD_LINKS, REFUSE_AFTER_S
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-async def http(store: MemoryStore) -> AsyncIterator[httpx.AsyncClient]:
-    app = build_app(Stores.backed_by(store), "https://doorstep.test")
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="https://doorstep.test") as client:
-        yield client
 
 
 def problem_of(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
