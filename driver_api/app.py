@@ -14,8 +14,9 @@ from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
 from doorstep.http.problems import install_problem_handlers
-from doorstep.http.rate_limit import RateLimiter, SignInLimiter
+from doorstep.http.rate_limit import RateLimiter
 from doorstep.http.request_body import RequestLimits
+from doorstep.http.sign_in_limit import SignInLimiter
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache

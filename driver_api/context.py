@@ -13,7 +13,8 @@ from doorstep.credentials import token_sha256
 from doorstep.errors import Forbidden
 from doorstep.http.openapi import DriverId
 from doorstep.http.origin import check_same_origin
-from doorstep.http.rate_limit import RateLimiter, SignInLimiter
+from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.sign_in_limit import SignInLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify
 from doorstep.settings import MqttBroker
 from doorstep.store.records import Token

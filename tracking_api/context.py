@@ -10,7 +10,8 @@ from fastapi import Depends, Request
 
 from doorstep.errors import Forbidden
 from doorstep.http.origin import check_origin
-from doorstep.http.rate_limit import RateLimiter, SignInLimiter
+from doorstep.http.rate_limit import RateLimiter
+from doorstep.http.sign_in_limit import SignInLimiter
 from doorstep.http.tokens import BearerToken, FindToken, identify, read_bearer
 from doorstep.store.records import Token
 from tracking_api.city_folders import CityFolders

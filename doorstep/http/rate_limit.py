@@ -6,13 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from starlette.requests import Request
-
 from doorstep.errors import TooManyRequests
-
-# From one address: wrong tokens at sign-in.
-BAD_SIGN_INS_PER_S = 0.2
-BURST_BAD_SIGN_INS = 20
 
 
 class RateLimiter:
@@ -50,19 +44,3 @@ class RateLimiter:
             if len(self._levels) <= self._most_keys and now - at < until_full_s:
                 return
             del self._levels[key]
-
-
-def client_address(request: Request) -> str:
-    """Return the client's address, or `unknown`."""
-    return request.client.host if request.client else "unknown"
-
-
-class SignInLimiter:
-    """Counts wrong tokens by the address that they come from."""
-
-    def __init__(self) -> None:
-        self._limiter = RateLimiter(BAD_SIGN_INS_PER_S, BURST_BAD_SIGN_INS)
-
-    def take(self, request: Request) -> None:
-        """Count a wrong token. Raises TooManyRequests."""
-        self._limiter.take(client_address(request))

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from doorstep.errors import BadLink
 from doorstep.http.instants import QueryInstant
 from doorstep.http.openapi import problems
-from doorstep.http.rate_limit import client_address
+from doorstep.http.sign_in_limit import client_address
 from tracking_api.context import Context, LinkTokenFound
 from tracking_api.history.features import MAX_POINTS, feature_collection
 from tracking_api.history.pacing import off_the_loop

@@ -12,7 +12,7 @@ from doorstep.credentials import token_sha256
 from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import problems
 from doorstep.http.origin import check_origin
-from doorstep.http.rate_limit import client_address
+from doorstep.http.sign_in_limit import client_address
 from tracking_api.context import (
     AppContext,
     Context,

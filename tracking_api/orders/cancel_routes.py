@@ -11,8 +11,8 @@ from fastapi import APIRouter, Depends, Request
 from doorstep.credentials import token_sha256
 from doorstep.errors import BadLink, Forbidden
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
-from doorstep.http.rate_limit import client_address
 from doorstep.http.request_body import json_body
+from doorstep.http.sign_in_limit import client_address
 from doorstep.http.tokens import identify
 from tracking_api.context import AppContext, Context, StaffToken
 from tracking_api.orders.schemas import Cancellation, CustomersOrder, OrderAnswer, OrderState

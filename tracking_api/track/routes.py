@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from doorstep.errors import BadLink
 from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import json_request, problems
-from doorstep.http.rate_limit import client_address
 from doorstep.http.request_body import json_body
+from doorstep.http.sign_in_limit import client_address
 from tracking_api.context import (
     AppContext,
     Context,
