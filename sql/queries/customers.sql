@@ -16,7 +16,8 @@ SELECT n, now, order_id, order_seq, driver_id,
 FROM customer_polls_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 
 -- watch_as_customer --
-SELECT customer_watch_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+SELECT customer_watch_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[]),
+    share_watch_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 
 -- read_customer_history --
 SELECT fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, boot, seq
@@ -27,3 +28,16 @@ FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(from_at)s::timestampt
 -- cancel_as_customer --
 SELECT order_id, state::text, order_seq
 FROM customer_cancel_v1(%(token_sha256)s, %(order_id)s, %(idempotency_key)s::text)
+
+-- find_shared_links --
+SELECT n FROM share_links_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+
+-- read_shared_tracks --
+SELECT * FROM share_tracks_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[],
+    %(known_order_seqs)s::int[], %(estimated_order_seqs)s::int[],
+    %(estimated_fix_ats)s::timestamptz[])
+
+-- read_shared_polls --
+SELECT n, now, order_id, order_seq, driver_id,
+    fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg
+FROM share_polls_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])

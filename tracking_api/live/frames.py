@@ -14,12 +14,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from doorstep.http.instants import format_instant
-from tracking_api.track.presenters import encode_track, eta_members, position_members
+from tracking_api.track.presenters import (
+    encode_track,
+    eta_members,
+    position_members,
+    way_of,
+)
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import Eta, estimate_arrival
 from tracking_api.track.visibility import Event, Position, TrackedOrder
@@ -88,15 +93,23 @@ def order_frame(
         position, eta = order.position, estimate(order)
         data["position"] = position_members(position, order.now) if position else None
         data["eta"] = EtaFrames(eta).members(order.now) if eta else None
+        data["route"] = None if order.is_shared else way_of(eta)
     return Frame("order", _encode(data), event.order_seq)
 
 
-def position_frame(position: Position, now: datetime, eta: EtaFrames | None) -> Frame:
-    """The driver's position and the ETA."""
+def position_frame(
+    position: Position,
+    now: datetime,
+    eta: EtaFrames | None,
+    route: msgspec.Raw | Literal["same"] | None = "same",
+) -> Frame:
+    """The driver's position and the ETA; the way ahead if it was computed again."""
     data = {
         "position": position_members(position, now),
         "eta": eta.members(now) if eta else None,
     }
+    if route != "same":
+        data["route"] = route
     return Frame("position", _encode(data))
 
 

@@ -61,7 +61,7 @@ def track_members(
     """Return a TrackAnswer, with the position and the estimate only where they may be shown."""
     position = order.position
     eta = estimate(order)
-    return {
+    members = {
         "order_id": order.order_id,
         "state": order.state,
         "assignment_no": order.assignment_no,
@@ -69,6 +69,7 @@ def track_members(
         "city": order.city,
         "position": position_members(position, order.now) if position else None,
         "eta": eta_members(eta) if eta else None,
+        "route": way_of(eta),
         "restaurant": {
             "lon_deg": order.restaurant[0],
             "lat_deg": order.restaurant[1],
@@ -85,6 +86,25 @@ def track_members(
             for event in order.events
         ],
     }
+    return shared_members(members) if order.is_shared else members
+
+
+def way_of(eta: Eta | None) -> msgspec.Raw | None:
+    """Return the way ahead as an encoded GeoJSON line. None in a straight line, or without it."""
+    return eta.way if eta is not None else None
+
+
+# What a link that a customer shares shows of an order: neither its door, nor the way to it.
+SHARED_MEMBERS = (
+    "order_id", "state", "assignment_no", "order_seq", "city", "position", "eta", "events",
+    "late_by_s", "nearby_at", "other_delivery_first",
+)  # fmt: skip
+
+
+def shared_members(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that a shared link shows. Others, new ones included, are left out."""
+    shown = {name: members[name] for name in SHARED_MEMBERS if name in members}
+    return {**shown, "route": None, "restaurant": None, "destination": None, "is_shared": True}
 
 
 def track_etag(members: Mapping[str, Any]) -> str:

@@ -26,6 +26,13 @@ class PointGeometry(BaseModel):
     coordinates: tuple[float, float]
 
 
+class LineGeometry(BaseModel):
+    """A GeoJSON line of at most 200 points: longitude, latitude."""
+
+    type: Literal["LineString"] = "LineString"
+    coordinates: list[tuple[float, float]]
+
+
 class PositionProperties(BaseModel):
     """The fix's instants and accuracy, and its age now."""
 
@@ -84,7 +91,9 @@ class EventAnswer(BaseModel):
 class TrackAnswer(BaseModel):
     """Where is my order? `position` is null unless a driver is under way with it.
 
-    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles.
+    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles. `route`
+    is the way ahead that the estimate is of, from the position along the streets; null without
+    one. A shared link (`is_shared`) shows no places.
     """
 
     order_id: UUID
@@ -94,6 +103,8 @@ class TrackAnswer(BaseModel):
     city: str | None
     position: PositionFeature | None
     eta: EtaAnswer | None
-    restaurant: Restaurant
-    destination: Coordinates
+    route: LineGeometry | None
+    restaurant: Restaurant | None
+    destination: Coordinates | None
     events: list[EventAnswer]
+    is_shared: bool = False
