@@ -10,7 +10,8 @@
                ├─ new_staff_token()        a member of staff, at both APIs
                ├─ new_session_token()      a page of a member of staff, at tracking_api
                ├─ new_service_token()      driver_events' PATCH sink, at driver_api
-               └─ new_customer_token()     one order's customer, at tracking_api
+               ├─ new_customer_token()     one order's customer, at tracking_api
+               └─ new_vapid_key()          tracking_api, at browsers' push services
 
 A derived secret is never stored, so a fleet of 100,000 needs one file. `rotate` replaces a device's
 secrets with random ones, which a leaked fleet key does not reveal. The database keeps only
@@ -29,6 +30,7 @@ from typing import Self
 from doorstep.errors import SettingsError
 
 FLEET_KEY_BYTES = 32
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 TOKEN_BYTES = 32
 DRIVER_TOKEN_PREFIX = "drv_"  # noqa: S105
 PHONE_TOKEN_PREFIX = "phn_"  # noqa: S105
@@ -160,6 +162,13 @@ def new_service_token() -> str:
 def new_customer_token() -> str:
     """Draw the token of one order's customer."""
     return CUSTOMER_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def new_vapid_key() -> str:
+    """Draw the private key of web push: a scalar of P-256 in base64url."""
+    while not 0 < int.from_bytes(key := secrets.token_bytes(32)) < P256_ORDER:
+        pass
+    return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
 def new_invitation_token() -> str:

@@ -49,6 +49,7 @@ class AppContext:
     estimate: EstimateArrival = estimate_arrival
     prometheus: PrometheusReader = field(default_factory=lambda: PrometheusReader(""))
     kafka_view: KafkaView | None = None
+    push_key: str | None = None  # the public VAPID key; None without web push
 
     def note_read(self, request: Request, holder: Token | None) -> None:
         """Collect a read of an order by staff for the audit. Customers' have no token here."""

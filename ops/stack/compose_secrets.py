@@ -4,6 +4,7 @@
 .doorstep/compose/      mode 0700
 ├── fleet.key           the password and token of each device derive from it
 ├── staff.token         the staff token of both APIs
+├── vapid.key           signs web push; browsers' subscriptions are bound to it
 ├── lib/                empty; the agent for Kafka's figures goes here
 └── tls/                empty; server.crt and server.key of your own go here
 .doorstep/cities/       of ./run city
@@ -29,6 +30,7 @@ from doorstep.credentials import (
     encode_fleet_key,
     new_fleet_key,
     new_staff_token,
+    new_vapid_key,
 )
 from doorstep.errors import DoorstepError, SettingsError
 from ops.stack.private_file import replace_file
@@ -61,6 +63,7 @@ def make_secrets(project: Path) -> list[Path]:
     for name, text in (
         ("fleet.key", encode_fleet_key(new_fleet_key())),
         ("staff.token", new_staff_token() + "\n"),
+        ("vapid.key", new_vapid_key() + "\n"),
     ):
         if _write_once(folder / name, text, 0o644):
             written.append(folder / name)

@@ -29,6 +29,7 @@ from doorstep.credentials import (
     new_service_password,
     new_service_token,
     new_staff_token,
+    new_vapid_key,
 )
 from doorstep.kafka.access_control import ADMIN
 from doorstep.password_file import BROKER_SERVICES
@@ -68,6 +69,11 @@ class StackPaths:
     @property
     def staff_token_file(self) -> Path:
         return self.secrets / "staff.token"
+
+    @property
+    def vapid_key_file(self) -> Path:
+        """The private key of web push: browsers' subscriptions are bound to it, so it stays."""
+        return self.secrets / "vapid.key"
 
     @property
     def driver_api_token_file(self) -> Path:
@@ -200,6 +206,7 @@ class StackPaths:
         _write_once(self.fleet_key_file, lambda: encode_fleet_key(new_fleet_key()))
         _write_once(self.staff_token_file, lambda: new_staff_token() + "\n")
         _write_once(self.driver_api_token_file, lambda: new_service_token() + "\n")
+        _write_once(self.vapid_key_file, lambda: new_vapid_key() + "\n")
         for role in DATABASE_ROLES:
             _write_once(self.secrets / "database" / role, lambda: new_password() + "\n")
         for service in BROKER_SERVICES:

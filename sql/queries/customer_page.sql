@@ -19,7 +19,7 @@ SELECT customer_subscribe_v1(%(token_sha256)s, %(order_id)s, %(endpoint)s::text,
     %(p256dh)s::text, %(auth)s::text, %(language)s::text)
 
 -- unsubscribe --
-SELECT customer_unsubscribe_v1(%(token_sha256)s, %(order_id)s, %(endpoint)s::text)
+SELECT customer_unsubscribe_v1(%(token_sha256)s, %(order_id)s, %(endpoint_sha256)s)
 
 -- take_due_notifications --
 SELECT order_id, kind, endpoint, p256dh, auth, language

@@ -104,7 +104,7 @@ def position_frame(
     route: msgspec.Raw | Literal["same"] | None = "same",
 ) -> Frame:
     """The driver's position and the ETA; the way ahead if it was computed again."""
-    data = {
+    data: dict[str, Any] = {
         "position": position_members(position, now),
         "eta": eta.members(now) if eta else None,
     }

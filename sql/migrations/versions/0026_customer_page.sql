@@ -157,9 +157,9 @@ BEGIN
 END
 $$;
 
--- Removes a browser's push subscription.
+-- Removes a browser's push subscription, by the hash of its endpoint.
 CREATE FUNCTION customer_unsubscribe_v1(
-    of_token_sha256 bytea, of_order_id uuid, old_endpoint text
+    of_token_sha256 bytea, of_order_id uuid, endpoint_sha256 bytea
 )
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
@@ -167,7 +167,8 @@ AS $$
 BEGIN
     PERFORM customer_links__require(of_token_sha256, of_order_id);
     DELETE FROM push_subscription p
-        WHERE p.owner_sha256 = of_token_sha256 AND p.endpoint = old_endpoint;
+        WHERE p.owner_sha256 = of_token_sha256
+            AND sha256(convert_to(p.endpoint, 'UTF8')) = endpoint_sha256;
 END
 $$;
 
