@@ -189,11 +189,9 @@ def build_app(stores: Stores, public_url: str) -> FastAPI:
 
 
 def build_service(settings: Settings) -> FastAPI:
-    """Build the application that opens its own connections when it starts.
-
-    Raises SettingsError if the key for web push cannot be read.
-    """
-    key = VapidKey(settings.vapid_key_file) if settings.vapid_key_file is not None else None
+    """Build the application that opens its own connections when it starts."""
+    secret = settings.vapid_key.get_secret_value()
+    key = VapidKey(secret) if secret else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:

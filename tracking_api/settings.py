@@ -34,7 +34,7 @@ class Settings(HttpSettings, KafkaSettings):
     stream_topics: str = "streams"
     cities_dir: Path | None = None
     prometheus_url: str = ""
-    vapid_key_file: Path | None = None
+    vapid_key: SecretStr = SecretStr("")
     push_contact: str = ""
     live_max_viewers: int = Field(default=MAX_VIEWERS, ge=1, le=1_000_000)
 

@@ -4,14 +4,13 @@
 .doorstep/compose/      mode 0700
 ├── fleet.key           the password and token of each device derive from it
 ├── staff.token         the staff token of both APIs
-├── vapid.key           signs web push; browsers' subscriptions are bound to it
 ├── lib/                empty; the agent for Kafka's figures goes here
 └── tls/                empty; server.crt and server.key of your own go here
 .doorstep/cities/       of ./run city
 
 git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
 of a later release to .env. --rotate replaces the secrets in .env, except POSTGRES_PASSWORD, which
-the volume stores, and keeps .doorstep/compose/; then `docker compose up -d` starts the containers
+the volume stores, and VAPID_KEY, and keeps .doorstep/compose/; then `docker compose up -d` starts the containers
 again, and `provision` brings the new passwords to PostgreSQL and Kafka. The command needs Python
 only and works before anything is installed.
 """
@@ -30,7 +29,6 @@ from doorstep.credentials import (
     encode_fleet_key,
     new_fleet_key,
     new_staff_token,
-    new_vapid_key,
 )
 from doorstep.errors import DoorstepError, SettingsError
 from ops.stack.private_file import replace_file
@@ -39,7 +37,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 SECRETS = Path(".doorstep") / "compose"
 CITIES = Path(".doorstep") / "cities"  # mounted, so it has to exist
 PASSWORD_BYTES = 24
-KEPT = ("POSTGRES_PASSWORD",)  # read only when the volume is created
+# Read only when the volume is created; and bound to browsers' subscriptions.
+KEPT = ("POSTGRES_PASSWORD", "VAPID_KEY")
 ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 
 
@@ -63,7 +62,6 @@ def make_secrets(project: Path) -> list[Path]:
     for name, text in (
         ("fleet.key", encode_fleet_key(new_fleet_key())),
         ("staff.token", new_staff_token() + "\n"),
-        ("vapid.key", new_vapid_key() + "\n"),
     ):
         if _write_once(folder / name, text, 0o644):
             written.append(folder / name)

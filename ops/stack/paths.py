@@ -72,7 +72,7 @@ class StackPaths:
 
     @property
     def vapid_key_file(self) -> Path:
-        """The private key of web push: browsers' subscriptions are bound to it, so it stays."""
+        """The secret of web push: browsers' subscriptions are bound to it, so it stays."""
         return self.secrets / "vapid.key"
 
     @property
@@ -223,6 +223,10 @@ class StackPaths:
     def driver_api_token(self) -> str:
         """Read the token with which driver_events' PATCH sink calls driver_api."""
         return self.driver_api_token_file.read_text(encoding="ascii").strip()
+
+    def vapid_key(self) -> str:
+        """Read the secret that the key of web push derives from."""
+        return self.vapid_key_file.read_text(encoding="ascii").strip()
 
     def database_password(self, role: str) -> str:
         """Read a database role's password."""

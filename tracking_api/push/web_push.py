@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import requests
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from py_vapid import Vapid02
 from pywebpush import WebPushException, webpush
 
-from doorstep.errors import SettingsError
 from doorstep.telemetry import get_logger
 from tracking_api.push.guarded_session import guarded_session
 from tracking_api.push.notifier import Notification, Outcome
 from tracking_api.push.texts import title_of
 
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 TIMEOUT_S = 10.0
 TTL_S = {"nearby": 300, "delivered": 3600}  # a phone that comes back later gets no old news
 GONE = (404, 410)
 
 
 class VapidKey:
-    """The key that signs requests to push services, from a file that the stack made."""
+    """The key that signs requests to push services, derived from a secret of the stack."""
 
-    def __init__(self, file: Path) -> None:
-        """Read the key. Raises SettingsError."""
-        try:
-            self.private = Vapid02.from_raw(file.read_text(encoding="ascii").strip().encode())
-        except (OSError, ValueError) as exc:
-            raise SettingsError(f"cannot read the key in VAPID_KEY_FILE={file}: {exc}") from exc
+    def __init__(self, secret: str) -> None:
+        digest = hashlib.sha256(b"doorstep web push " + secret.encode()).digest()
+        scalar = int.from_bytes(digest) % (P256_ORDER - 1) + 1
+        self.private = Vapid02(private_key=ec.derive_private_key(scalar, ec.SECP256R1()))
 
     @property
     def public(self) -> str:
