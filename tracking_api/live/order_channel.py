@@ -93,7 +93,7 @@ class OrderChannel:
         if tracked is None or (last is not None and position.fix_at <= last.fix_at):
             return None
         route: msgspec.Raw | Literal["same"] | None = "same"
-        if self.eta_at is None or now - self.eta_at >= ETA_INTERVAL:
+        if self.eta_at is None or self.eta is None or now - self.eta_at >= ETA_INTERVAL:
             trail = [one for one in self.trail if now - one.fix_at <= OBSERVED_WITHIN]
             eta = self._update_eta(replace(tracked, now=now, position=position, trail=trail))
             route = None if tracked.is_shared else way_of(eta)
