@@ -11,8 +11,8 @@
 git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
 of a later release to .env. --rotate replaces the secrets in .env, except VAPID_KEY and
 POSTGRES_PASSWORD, which the volume stores, and keeps .doorstep/compose/; then `docker compose up
--d` starts the containers again, and `provision` brings the new passwords to PostgreSQL and Kafka. The command needs Python
-only and works before anything is installed.
+-d` starts the containers again, and `provision` brings the new passwords to PostgreSQL and Kafka.
+The command needs Python only and works before anything is installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The customer's page: the sentence, languages, the way ahead, sharing, and what a customer does."""
+"""The customer's page: the sentence, languages, the way ahead, sharing, what a customer does."""
 
 from __future__ import annotations
 

@@ -207,6 +207,7 @@ class StreamAdmission:
             return False
         frames = self._hub.first_frames(channel, one.cursor)
         viewer = Viewer(self._connections, sha256, on_disconnect)
+        viewer.is_polled = True
         transport = detach_from(protocol, viewer)
         self._connections.add(viewer)
         viewer.attach(transport, random.randint(*RETRY_MS), self._head_of(protocol), frames)

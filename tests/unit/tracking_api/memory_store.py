@@ -25,6 +25,7 @@ from doorstep.errors import (
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
+from tests.unit.tracking_api.memory_customer_page import MemoryCustomerPage
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
@@ -102,10 +103,11 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class MemoryStore:
+class MemoryStore(MemoryCustomerPage):
     """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
 
     def __init__(self) -> None:
+        super().__init__()
         self.tokens = {
             token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
             token_sha256("tok-viewer"): Token("staff", None, None, "vera", "viewer"),
