@@ -138,7 +138,9 @@ class TravelTimeCache:
             tail = self._ways[key] = way_points(streets, roads, path, MAX_FURTHER_POINTS)
             if len(self._ways) > MAX_WAYS:
                 self._ways.popitem(last=False)
-        return [*head[:-1], *tail] if tail else head
+        if not tail:
+            return head
+        return [*(point for point in head[:-1] if point != tail[0]), *tail]
 
     def _from_candidates(
         self, candidates: Sequence[StreetPoint], table: _DoorTable, hour: int

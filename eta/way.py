@@ -30,7 +30,8 @@ def way_points(
         while len(line) > at_most:
             tolerance_m *= 2
             line = _simplified(whole, tolerance_m)
-    return [_rounded(streets.to_lon_lat(x, y)) for x, y in line]
+    points = [_rounded(streets.to_lon_lat(x, y)) for x, y in line]
+    return [point for n, point in enumerate(points) if n == 0 or point != points[n - 1]]
 
 
 def _part_of(street: Street, from_m: float, to_m: float) -> list[Point]:

@@ -32,7 +32,7 @@ HIDDEN_FROM_DRIVER = (
 )
 HIDDEN_FROM_CUSTOMER = (
     *("token_sha256", "geom", "driver_id", "actor_id", "who", "detail"),
-    *("created_by", "offered_by", "pin_sha256", "search"),
+    *("created_by", "offered_by", "pin_sha256", "search", "owner_sha256", "p256dh", "auth"),
 )
 # Topics that can hold something of a person.
 DRIVER_TOPICS = (

@@ -85,6 +85,7 @@ def track_members(
             }
             for event in order.events
         ],
+        "is_shared": False,
     }
     return shared_members(members) if order.is_shared else members
 

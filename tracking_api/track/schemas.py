@@ -107,4 +107,4 @@ class TrackAnswer(BaseModel):
     restaurant: Restaurant | None
     destination: Coordinates | None
     events: list[EventAnswer]
-    is_shared: bool = False
+    is_shared: bool
