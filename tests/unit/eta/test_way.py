@@ -11,13 +11,8 @@ from data.cities import bundled_city
 from doorstep.geo import distance_m
 from eta.features import City
 from eta.model import EtaModel
-from eta.streets import load_streets
-from eta.travel_time_cache import (
-    MAX_FIRST_POINTS,
-    MAX_FURTHER_POINTS,
-    Point,
-    TravelTimeCache,
-)
+from eta.streets import Point, load_streets
+from eta.travel_time_cache import MAX_FIRST_POINTS, MAX_FURTHER_POINTS, TravelTimeCache
 
 DOOR = (11.2610, 43.7780)
 HOUR = 12
