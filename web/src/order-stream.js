@@ -13,13 +13,14 @@ export const LINK_NOT_FOUND = new Error("404");
 
 /**
  * Follows an order until it ends. `on` has:
- *   snapshot(track), position(update), order(event)  as the API sends them
+ *   snapshot(track), position(update), order(event), notice(update)  as the API sends them
  *   connection(lostSinceMs)                          null while connected
  */
 export class OrderStream {
   #isSuspended = false;
   #isEnded = false;
   #activeAt = Date.now(); // the last data, heartbeats included
+  #retryMs = 0; // what the server asks for
   #wake = () => {}; // ends a wait between retries
   #abort = () => {}; // closes the current connection
 
@@ -83,7 +84,8 @@ export class OrderStream {
   #wait(failures) {
     return new Promise((resolve) => {
       this.#wake = resolve;
-      if (!this.#isSuspended) setTimeout(resolve, failures ? retryDelayMs(failures) : POLL_MS);
+      const delayMs = failures ? retryDelayMs(failures, this.#retryMs) : POLL_MS;
+      if (!this.#isSuspended) setTimeout(resolve, delayMs);
     });
   }
 
@@ -122,6 +124,7 @@ export class OrderStream {
       snapshot: this.on.snapshot,
       position: this.on.position,
       order: this.on.order,
+      notice: this.on.notice,
       end: (data) => (end = data),
     };
     try {
@@ -131,6 +134,7 @@ export class OrderStream {
           onConnected();
           this.#reportActivity();
         },
+        onRetry: (ms) => (this.#retryMs = ms),
         onEvent: ({ event, id, data }) => {
           this.#noteId(id);
           handlers[event]?.(JSON.parse(data));

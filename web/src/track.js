@@ -47,6 +47,9 @@ const stream = new OrderStream(orderPath, {
     update({ state, order_seq, assignment_no, ...visible });
     if (position !== undefined) stream.refresh(); // for what a stream does not bring
   },
+  notice({ late_by_s, nearby_at }) {
+    update({ late_by_s, nearby_at });
+  },
   connection(since) {
     lostSince = since;
     setText("connection", since === null ? "" : text("disconnected", { time: clock(since, { withSeconds: true }) }));
