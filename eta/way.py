@@ -11,6 +11,7 @@ import shapely
 from eta.streets import EdgeSegment, Point, RoadGraph, Street, Streets
 
 LEAST_TOLERANCE_M = 2.0  # narrower than any street
+FEW_POINTS = 6  # are sent as they are: a street's, as a rule
 DECIMALS = 5  # of a degree: about 1 m
 
 
@@ -24,7 +25,7 @@ def way_points(
         part = _part_of(street, segment.from_m, segment.to_m)
         line += part[1:] if line and line[-1] == part[0] else part
     tolerance_m = LEAST_TOLERANCE_M
-    if len(line) > 2:
+    if len(line) > FEW_POINTS:
         whole = line
         line = _simplified(whole, tolerance_m)
         while len(line) > at_most:

@@ -221,7 +221,8 @@ function drawSteps(hasSignal) {
 
 function step(label, event, kind) {
   const current = kind.includes("current") ? "step" : null;
-  const hidden = kind.includes("done") ? el("span", { class: "visually-hidden" }, ` ${text("done")}`) : null;
+  const isDone = kind.includes("done") && (!current || FINAL_STATES.includes(track.state));
+  const hidden = isDone ? el("span", { class: "visually-hidden" }, ` ${text("done")}`) : null;
   const time = event ? clock(event.occurred_at, { withZone: false }) : "";
   return el("li", { class: kind, "aria-current": current }, el("span", {}, label, hidden), el("time", {}, time));
 }
