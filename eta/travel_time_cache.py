@@ -25,7 +25,7 @@ MAX_OFF_STREET_M = 300.0  # farther from every street is outside the city
 MAX_DOORS = 2_000  # × 17,463 nodes × 5 bytes: 175 MB for Florence
 MAX_RUNS_PER_S = 20  # × 1 to 5 ms: at most a tenth of one processor
 MAX_HELD = 20_000  # of about 200 bytes
-MAX_WAYS = 10_000  # of usually 60 points: about 8 kB
+MAX_WAYS = 4_000  # of usually 60 points: 8 kB each
 MAX_FIRST_POINTS, MAX_FURTHER_POINTS = 10, 90  # of a way: on its first street, and beyond
 # A table reaches as far as 95 % of the routes to its door are long, by their straight line.
 DETOUR, DETOUR_M = 1.4, 400.0

@@ -1,7 +1,7 @@
 """The files and folders of a stack.
 
 .doorstep/stack/
-├── secrets/      mode 0700: fleet.key, *.token, devices, database/ROLE, kafka/PRINCIPAL,
+├── secrets/      mode 0700: fleet.key, vapid.key, *.token, devices, database/ROLE, kafka/PRINCIPAL,
 │                 mqtt/SERVICE, tls/
 ├── logs/         one rotated file per process
 ├── kafka/  mosquitto/  postgres/  caddy/  prometheus/  alertmanager/

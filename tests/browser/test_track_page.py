@@ -205,3 +205,41 @@ async def test_track__without_webgl__is_readable(city, open_page, screenshots):
     assert await wait_for_text(page, "#sentence", "Arriving")
     assert await wait_for_text(page, "#freshness-text", "Courier seen")
     await page.screenshot(path=screenshots / "track-no-webgl.png")
+
+
+async def test_push__message_of_the_push_service__is_shown_as_a_notification(city, open_page):
+    order = await city.order()
+    page = await open_page(order["customer_link"], size=PHONE)
+    await page.context.grant_permissions(["notifications"])
+    await page.evaluate("""async () => {
+      await navigator.serviceWorker.register("/t/service-worker.js", { scope: "/t/" });
+      await navigator.serviceWorker.ready;
+    }""")
+    devtools = await page.context.new_cdp_session(page)
+    registrations: list[dict[str, Any]] = []
+    devtools.on(
+        "ServiceWorker.workerRegistrationUpdated",
+        lambda event: registrations.extend(event["registrations"]),
+    )
+    await devtools.send("ServiceWorker.enable")
+
+    async def is_registered() -> bool:
+        return bool(registrations)
+
+    assert await eventually(is_registered)
+    message = {"title": "Il corriere sta arrivando", "tag": "t", "url": "/t/x", "language": "it"}
+    await devtools.send(
+        "ServiceWorker.deliverPushMessage",
+        {
+            "origin": city.url,
+            "registrationId": registrations[-1]["registrationId"],
+            "data": json.dumps(message),
+        },
+    )
+    shown = """async () => (await (await navigator.serviceWorker.ready).getNotifications())
+      .map((one) => one.title)"""
+
+    async def is_shown() -> bool:
+        return await page.evaluate(shown) == [message["title"]]
+
+    assert await eventually(is_shown)

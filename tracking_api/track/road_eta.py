@@ -40,7 +40,7 @@ MODEL_INTERVAL_S = 60.0
 GRAPH_AFTER_S = 3.0  # 1.2 s of CPU: viewers that reconnect after a restart come first
 BUSY_RETRY_S = 1.0
 NO_MODEL = 0
-MAX_ESTIMATES = 20_000  # of about 200 bytes
+MAX_ESTIMATES = 20_000  # of about 1.5 kB, with the way
 
 _PHASES = {
     "assigned": Phase.TO_RESTAURANT,

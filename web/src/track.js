@@ -36,6 +36,7 @@ const stream = new OrderStream(orderPath, {
     draw();
     load("map", openMap);
     load("actions", openActions);
+    updateActions();
     load("zone", findZone);
   },
   position: update,
@@ -93,8 +94,14 @@ function drawnOrNull(draw) {
 async function openActions() {
   if (track.is_shared) return;
   const { Actions } = await import("./track/actions.js");
-  actions = new Actions($("actions"), orderPath, stream);
-  await actions.update(track);
+  const opened = new Actions($("actions"), orderPath, stream);
+  await opened.update(track);
+  actions = opened;
+}
+
+/** Without a connection the next event or snapshot does it. */
+function updateActions() {
+  actions?.update(track).catch(() => {});
 }
 
 /** Show the city's times, with their zone, on a phone whose clock differs. */
@@ -216,7 +223,7 @@ function drawSteps(hasSignal) {
     steps.push(step(text(`states.${state}`), events.at(-1), "done current ended"));
   }
   $("steps").replaceChildren(...steps);
-  actions?.update(track);
+  updateActions();
 }
 
 function step(label, event, kind) {

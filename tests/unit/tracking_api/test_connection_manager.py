@@ -1,4 +1,4 @@
-"""Whose streams the connection manager ends: staff's, by their tokens; a hub polls customers' links.
+"""Whose streams the connection manager ends: staff's, by their tokens. A hub polls customers'.
 
 Viewers are replaced by fakes, and the database by a function that finds no token.
 """
