@@ -26,7 +26,7 @@ let track = null; // the answer of GET /track, kept up to date by the stream
 let receivedAt = 0; // of the last position or snapshot
 let lostSince = null; // while there is no connection: the instant of the last data
 
-const texts = loadTexts();
+const texts = retried(loadTexts);
 const stream = new OrderStream(orderPath, {
   async snapshot(newTrack) {
     receivedAt = Date.now();
@@ -58,6 +58,17 @@ const stream = new OrderStream(orderPath, {
   },
 });
 globalThis.doorstepEvents = stream.ids; // for the console and the browser tests
+
+/** Repeat what fails for want of a connection. */
+async function retried(load) {
+  for (;;) {
+    try {
+      return await load();
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+}
 
 /** Load a part of the page once; after a failure, with the next snapshot again. */
 async function load(name, open) {
@@ -128,8 +139,7 @@ async function openSession() {
   if (response.ok) history.replaceState(null, "", location.pathname);
 }
 
-async function showLinkEnded() {
-  await texts.catch(() => {});
+function showLinkEnded() {
   $("link-ended").hidden = false;
   $("card").inert = $("stage").inert = true;
   $("retry").focus();
