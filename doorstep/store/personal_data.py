@@ -19,7 +19,7 @@ from doorstep.store.error_mapping import translated
 from sql import query
 
 FILE = "queries/personal_data.sql"
-KINDS = ("orders", "commands", "tokens", "clocks", "contacts", "audit", "positions")
+KINDS = ("orders", "commands", "tokens", "clocks", "contacts", "photos", "audit", "positions")
 ROWS_PER_READ = 2_000
 
 # A person's rows are found by these columns, in whatever table they are.

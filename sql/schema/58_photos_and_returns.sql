@@ -163,6 +163,10 @@ BEGIN
             SELECT jsonb_build_object('by', c.actor, 'reason', c.note)
             FROM order_command c WHERE c.order_id = of_order_id AND c.command = 'cancel'
         ),
+        'failure_reason', (
+            SELECT c.failure_reason FROM order_command c
+            WHERE c.order_id = of_order_id AND c.command = 'fail'
+        ),
         'has_photo', EXISTS (SELECT FROM order_photo p WHERE p.order_id = of_order_id),
         'retry_of', (SELECT r.retry_of FROM order_retry r WHERE r.order_id = of_order_id),
         'retry_order_id', (SELECT r.order_id FROM order_retry r WHERE r.retry_of = of_order_id),
