@@ -266,7 +266,10 @@ BEGIN
         of_order_id, 'fail', is_new_command, with_reason::failure_reason, with_note);
     PERFORM order__take_next_step(
         of_order_id, next_step, is_new_command, by_name, retry_token_sha256);
-    RETURN QUERY SELECT failed.*,
+    RETURN QUERY SELECT failed.order_id, failed.state, failed.assignment_no, failed.driver_id,
+        failed.order_seq, failed.restaurant_id, failed.lon_deg, failed.lat_deg,
+        failed.customer_name, failed.policy_id, failed.created_at, failed.assigned_at,
+        failed.ended_at,
         (SELECT r.order_id FROM order_retry r WHERE r.retry_of = of_order_id), is_new_command;
 END
 $$;

@@ -318,7 +318,10 @@ BEGIN
         of_order_id, 'fail', is_new_command, with_reason::failure_reason, with_note);
     PERFORM order__take_next_step(
         of_order_id, next_step, is_new_command, by_name, retry_token_sha256);
-    RETURN QUERY SELECT failed.*,
+    RETURN QUERY SELECT failed.order_id, failed.state, failed.assignment_no, failed.driver_id,
+        failed.order_seq, failed.restaurant_id, failed.lon_deg, failed.lat_deg,
+        failed.customer_name, failed.policy_id, failed.created_at, failed.assigned_at,
+        failed.ended_at,
         (SELECT r.order_id FROM order_retry r WHERE r.retry_of = of_order_id), is_new_command;
 END
 $$;
@@ -581,6 +584,10 @@ BEGIN
         'cancellation', (
             SELECT jsonb_build_object('by', c.actor, 'reason', c.note)
             FROM order_command c WHERE c.order_id = of_order_id AND c.command = 'cancel'
+        ),
+        'failure_reason', (
+            SELECT c.failure_reason FROM order_command c
+            WHERE c.order_id = of_order_id AND c.command = 'fail'
         ),
         'has_photo', EXISTS (SELECT FROM order_photo p WHERE p.order_id = of_order_id),
         'retry_of', (SELECT r.retry_of FROM order_retry r WHERE r.order_id = of_order_id),
