@@ -22,18 +22,16 @@ from doorstep.errors import (
     UnknownDriver,
     UnknownOrder,
 )
-from doorstep.photos import Photo
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
+from tests.unit.tracking_api.memory_ends import MemoryEnds
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
 from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, ServiceArea
 from tracking_api.history.fixes import HistoricFix
 from tracking_api.history.queries import Replay
-from tracking_api.orders.end_queries import Failed, OpenReturn, OrderReturn
-from tracking_api.orders.imports import ImportedOrder, NumberedOrder, apply_orders
 from tracking_api.orders.offer_queries import Unassigned
 from tracking_api.orders.search import OrderKey
 from tracking_api.track.customer_queries import CancelledOrder
@@ -105,10 +103,11 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class MemoryStore:
+class MemoryStore(MemoryEnds):
     """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
 
     def __init__(self) -> None:
+        super().__init__()
         self.tokens = {
             token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
             token_sha256("tok-viewer"): Token("staff", None, None, "vera", "viewer"),
@@ -127,10 +126,6 @@ class MemoryStore:
         self.sampling = SamplingPolicy()
         self.watched: list[TrackLink] = []
         self.searched: list[str | None] = []
-        self.failures: list[tuple[str, str | None, str | None]] = []
-        self.endings: list[tuple[str, str | None]] = []
-        self.imported: list[NumberedOrder] = []
-        self.photo: Photo | None = None
         self.look_ups = 0
         self.away = False
 
@@ -339,57 +334,6 @@ class MemoryStore:
         if order_id != ORDER_ID:
             raise UnknownOrder
         return DetailedOrder(make_order(order_id), {**NO_DETAILS, "assignments": []})
-
-    async def end_order(
-        self,
-        order_id: UUID,
-        command: str,
-        name: str,
-        note: str | None,
-        idempotency_key: str | None,
-    ) -> Order:
-        self.endings.append((command, note))
-        return await self.command_order(order_id, command, name, None, idempotency_key)
-
-    async def fail_order(
-        self,
-        order_id: UUID,
-        name: str,
-        *,
-        reason: str,
-        note: str | None,
-        next_step: str | None,
-        token_sha256: bytes,
-        idempotency_key: str | None,
-    ) -> Failed:
-        self.failures.append((reason, note, next_step))
-        order = await self.command_order(order_id, "fail", name, None, idempotency_key)
-        return Failed(order, OTHER_ID if next_step == "retry" else None, idempotency_key is None)
-
-    async def read_photo(self, order_id: UUID) -> Photo | None:
-        return self.photo if order_id == ORDER_ID else None
-
-    async def read_photo_by_link(self, link: TrackLink) -> Photo | None:
-        if not self._is_good(link):
-            raise BadLink
-        return self.photo
-
-    async def end_return(self, order_id: UUID, name: str) -> OrderReturn:
-        if order_id != ORDER_ID:
-            raise UnknownOrder
-        return OrderReturn(order_id, "d1", NOON, NOON)
-
-    async def list_returns(self, limit: int) -> list[OpenReturn]:
-        return [OpenReturn(ORDER_ID, "d1", NOON, 1, "Da Mario")][:limit]
-
-    async def import_orders(
-        self, orders: Sequence[NumberedOrder], who: str, *, dry_run: bool
-    ) -> list[ImportedOrder]:
-        async def create(**values: Any) -> Order:
-            return replace(make_order(ORDER_ID), created=values["customer_name"] != "old")
-
-        self.imported += orders
-        return await apply_orders(create, orders, who)
 
     async def offer_order(
         self, order_id: UUID, driver_id: str | None, name: str, idempotency_key: str | None
