@@ -31,7 +31,7 @@ async def on_board(
     await on_duty_at(driver_api, "d1", RESTAURANT)
     order = await create_order(tracking_api, "confirm", **members)
     await command(tracking_api, order, "assign", driver_id="d1")
-    answer = await command(tracking_api, order, "pick-up")
+    answer = await command(tracking_api, order, "pick_up")
     assert answer.json()["state"] == "picked_up"
     return order
 

@@ -43,7 +43,7 @@ _EXAMPLE = (
 
 
 @router.post(
-    "/orders/{order_id}/pick-up",
+    "/orders/{order_id}/pick_up",
     summary="The order is on board",
     responses=problems(401, 403, 404, 409),
 )
