@@ -12,7 +12,7 @@ export function askDecline() {
 
 /** Ask why an order fails, and what follows. Resolves to { reason, note, next_step }, or null. */
 export async function askReason(reasons, nextSteps = []) {
-  const steps = nextSteps.length > 0 ? [...nextSteps, "none"] : [];
+  const steps = nextSteps.length > 0 ? ["none", ...nextSteps] : [];
   const next = steps.length > 0 && el("fieldset", {}, el("legend", {}, texts.nextStep), ...choices("next_step", steps, texts.nextSteps));
   const form = await ask(texts.failTitle, [...choices("reason", reasons, texts.reasons), next, noteField()]);
   if (form === null) return null;
