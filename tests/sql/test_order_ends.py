@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -126,6 +128,23 @@ def test_deliver__five_wrong_pins__refuse_even_the_right_one_for_ten_minutes(
     assert 0 < locked["retry_after_s"] <= 600
     drivers.run("UPDATE order_pin_try SET tried_at = tried_at - interval '10 min'")
     assert deliver(drivers, order_id, "4711")["state"] == "delivered"
+
+
+def test_deliver__many_wrong_pins_at_once__are_five_tries(
+    drivers: Fleet, database: Database
+) -> None:
+    order_id = picked_up(drivers, pin="4711")
+
+    def guess(n: int) -> str:
+        with connect_as(database, "driver_api") as conn:
+            parameters = (token_sha256("d1"), order_id, f"{n:04}", None, None)
+            row = conn.execute(DELIVER, parameters).fetchone()
+        assert row is not None
+        return str(row[5])
+
+    with ThreadPoolExecutor(8) as pool:
+        refusals = Counter(pool.map(guess, range(12)))
+    assert refusals == {"wrong": 5, "locked": 7}
 
 
 def test_deliver__wrong_pin_of_another_driver__is_no_try(drivers: Fleet) -> None:
