@@ -29,6 +29,9 @@ FROM customer_history_v1(%(token_sha256)s, %(order_id)s, %(from_at)s::timestampt
 SELECT order_id, state::text, order_seq
 FROM customer_cancel_v1(%(token_sha256)s, %(order_id)s, %(idempotency_key)s::text)
 
+-- read_photo_as_customer --
+SELECT media_type, content FROM customer_photo_v1(%(token_sha256)s, %(order_id)s)
+
 -- find_shared_links --
 SELECT n FROM share_links_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 

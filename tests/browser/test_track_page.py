@@ -186,7 +186,7 @@ async def test_track__members_of_other_parts__are_said_as_what_they_are(
     assert await other.text_content("#minutes") == ""
 
     async def failed(page: Page) -> None:
-        await answer_with(page, state="failed", ended_reason="Nobody opened the door")
+        await answer_with(page, state="failed", ended_reason="customer_absent")
 
     over = await open_page(order["customer_link"], size=PHONE, before=failed)
     assert await wait_for_text(over, "#sentence", "Could not be delivered")

@@ -91,7 +91,7 @@ def snapshot_frame(
 def order_frame(
     order: TrackedOrder, event: Event, estimate: EstimateArrival = estimate_arrival
 ) -> Frame:
-    """One event of an order; the newest one with the driver's visible position and ETA."""
+    """One event of an order; the newest one with the visible position, ETA and reason of an end."""
     data: dict[str, Any] = {
         "order_id": str(order.order_id),
         "order_seq": event.order_seq,
@@ -105,6 +105,7 @@ def order_frame(
         data["position"] = position_members(position, order.now) if position else None
         data["eta"] = EtaFrames(eta).members(order.now) if eta else None
         data["route"] = None if order.is_shared else way_of(eta)
+        data["ended_reason"] = None if order.is_shared else order.ended_reason
     return Frame("order", _encode(data), event.order_seq)
 
 

@@ -86,6 +86,9 @@ def track_members(
             for event in order.events
         ],
         "is_shared": False,
+        "pin": order.pin,
+        "ended_reason": order.ended_reason,
+        "photo": order.has_photo,
     }
     return shared_members(members) if order.is_shared else members
 

@@ -93,7 +93,9 @@ class TrackAnswer(BaseModel):
 
     `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles. `route`
     is the way ahead that the estimate is of, from the position along the streets; null without
-    one. A shared link (`is_shared`) shows no places.
+    one. `pin` is for the customer alone, until the order ends. `ended_reason` is what staff wrote
+    of a cancellation, or one of the reasons of failures. `photo`: whether GET …/photo has one. A
+    shared link (`is_shared`) shows no places.
     """
 
     order_id: UUID
@@ -108,3 +110,6 @@ class TrackAnswer(BaseModel):
     destination: Coordinates | None
     events: list[EventAnswer]
     is_shared: bool
+    pin: str | None = None
+    ended_reason: str | None = None
+    photo: bool = False

@@ -119,6 +119,9 @@ class TrackedOrder:
     city: str | None = None  # of the restaurant; None outside all cities
     plan: OrderPlan | None = None
     is_shared: bool = False
+    pin: str | None = None  # for its customer only
+    ended_reason: str | None = None
+    has_photo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,8 +288,9 @@ BEGIN
                     AND g.assignment_no = e.assignment_no AND g.state = e.state
                     AND g.source = e.source
                 WHERE e.order_id = o.order_id
-            ), r.city, json_build_object('created_at', o.created_at, 'preparation_s',
-                r.preparation_s, 'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for))
+            ), r.city, customer_order__ends(o.order_id, o.ended_at IS NOT NULL),
+            json_build_object('created_at', o.created_at, 'preparation_s', r.preparation_s,
+                'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for))
         FROM orders o
         JOIN restaurant r ON r.restaurant_id = o.restaurant_id
         JOIN policy p ON p.policy_id = o.policy_id

@@ -14,6 +14,7 @@ class MemoryCustomerPage:
     """The CustomerPageStore."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.door_note: str | None = None
         self.shares: list[bytes] = []
         self.recipients: list[Recipient] = []

@@ -60,6 +60,7 @@ async def test_stream__fix_and_event__are_sent_as_get_track_shows_them(server, w
             "position": asked["position"],
             "eta": asked["eta"],
             "route": asked["route"],
+            "ended_reason": None,
         }
 
 

@@ -36,7 +36,7 @@ export function range(track) {
 export function notices(track) {
   const { late_by_s: lateS, other_delivery_first: isOtherFirst, ended_reason: reason, eta } = track;
   const lines = [];
-  if (reason) lines.push(reason);
+  if (reason) lines.push(text(`reasons.${reason}`) || reason); // a known one, or what staff wrote
   if (lateS >= 60) lines.push(text("late", { minutes: Math.round(lateS / 60) }));
   if (isOtherFirst) lines.push(text("otherFirst"));
   if (eta && isEarly(track)) lines.push(text("early"));

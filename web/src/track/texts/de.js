@@ -23,6 +23,11 @@ export default {
   speeds: {
     learned: "im Tempo früherer Fahrten", observed: "im Tempo dieses Kuriers", assumed: "im üblichen Tempo",
   },
+  reasons: {
+    customer_absent: "Niemand hat geöffnet", wrong_address: "Die Adresse wurde nicht gefunden",
+    refused: "Die Annahme wurde verweigert", damaged: "Die Bestellung wurde beschädigt",
+    accident: "Der Kurier hatte einen Unfall", other: "Aus einem anderen Grund",
+  },
   linkEnded: "Dieser Link führt zu keiner Bestellung",
   linkEndedWhy: "Er ist vielleicht abgelaufen, oder ein neuerer hat ihn ersetzt. Öffnen Sie den Link in Ihrer neuesten Nachricht, oder bitten Sie dort um einen neuen, wo Sie bestellt haben.",
   retry: "Noch einmal",

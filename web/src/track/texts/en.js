@@ -23,6 +23,11 @@ export default {
   speeds: {
     learned: "at the pace of past rides", observed: "at this courier's pace", assumed: "at a usual pace",
   },
+  reasons: {
+    customer_absent: "Nobody opened the door", wrong_address: "The address was not found",
+    refused: "The delivery was refused", damaged: "The order was damaged",
+    accident: "The courier had an accident", other: "For another reason",
+  },
   linkEnded: "This link does not lead to an order",
   linkEndedWhy: "It may have ended, or a newer one has taken its place. Open the link in your newest message again, or ask for a new one where you ordered.",
   retry: "Try again",

@@ -24,6 +24,11 @@ export default {
     learned: "à l’allure des trajets passés", observed: "à l’allure de ce livreur",
     assumed: "à une allure habituelle",
   },
+  reasons: {
+    customer_absent: "Personne n’a ouvert", wrong_address: "L’adresse n’a pas été trouvée",
+    refused: "La livraison a été refusée", damaged: "La commande a été endommagée",
+    accident: "Le livreur a eu un accident", other: "Pour une autre raison",
+  },
   linkEnded: "Ce lien ne mène à aucune commande",
   linkEndedWhy: "Il a peut-être expiré, ou un lien plus récent l’a remplacé. Ouvrez le lien de votre dernier message, ou demandez-en un nouveau là où vous avez commandé.",
   retry: "Réessayer",

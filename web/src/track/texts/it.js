@@ -24,6 +24,11 @@ export default {
     learned: "al passo dei viaggi passati", observed: "al passo di questo corriere",
     assumed: "a un passo abituale",
   },
+  reasons: {
+    customer_absent: "Nessuno ha aperto", wrong_address: "Indirizzo non trovato",
+    refused: "La consegna è stata rifiutata", damaged: "L’ordine si è danneggiato",
+    accident: "Il corriere ha avuto un incidente", other: "Per un altro motivo",
+  },
   linkEnded: "Questo link non porta a un ordine",
   linkEndedWhy: "Forse è scaduto, o un link più recente l’ha sostituito. Apri il link dell’ultimo messaggio, o chiedine uno nuovo dove hai ordinato.",
   retry: "Riprova",
