@@ -18,7 +18,7 @@ CREATE TABLE push_subscription (
     order_id uuid NOT NULL REFERENCES orders,
     p256dh text NOT NULL CHECK (octet_length(p256dh) <= 200),
     auth text NOT NULL CHECK (octet_length(auth) <= 100),
-    language text NOT NULL DEFAULT 'en' CHECK (octet_length(language) <= 35),
+    "language" text NOT NULL DEFAULT 'en' CHECK (octet_length(language) <= 35),
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     nearby_at timestamptz,  -- when the notification was taken for sending
     PRIMARY KEY (owner_sha256, endpoint)
