@@ -17,7 +17,7 @@ BEGIN
 END
 $$;
 
--- The driver, and the order of the open assignment with its two places, or nulls.
+-- The driver, and the order of the next stop with its two places, or nulls.
 CREATE FUNCTION driver_read_v1(of_token_sha256 bytea)
 RETURNS TABLE (
     driver_id text, duty driver_duty, driver_state driver_status, order_id uuid,
@@ -31,13 +31,13 @@ AS $$
     SELECT s.driver_id, s.duty, s.state, o.order_id, o.state, a.assignment_no, a.assigned_at,
         r.name, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
     FROM driver_state s
-    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL
+    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL AND a.stop_no = 1
     LEFT JOIN orders o ON o.order_id = a.order_id
     LEFT JOIN restaurant r ON r.restaurant_id = o.restaurant_id
     WHERE s.driver_id = driver__of_token(of_token_sha256)
 $$;
 
--- The driver, the order of the open assignment with what its courier may see, or null, and the open
+-- The driver, the order of the next stop with what its courier may see, or null, and the open
 -- offers: without the customer's place.
 CREATE FUNCTION driver_read_v2(of_token_sha256 bytea)
 RETURNS TABLE (
@@ -91,7 +91,7 @@ BEGIN
                 AND f.expires_at > clock_timestamp()
         )
     FROM driver_state s
-    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL
+    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL AND a.stop_no = 1
     WHERE s.driver_id = of_driver_id;
 END
 $$;

@@ -25,7 +25,7 @@ GRANT EXECUTE ON FUNCTION
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
     fix_history__drop_packed_v1, fix_chunk__expire_v1, boot_seqs__drop_sealed_v1,
-    retention__expire_v1, order_offer__advance_v1
+    retention__expire_v1, order_offer__advance_v1, evidence__settle_v1
 TO driver_events;
 GRANT SELECT ON kafka_offset, history_bounds TO driver_events;
 GRANT SELECT (driver_id) ON parked_fix TO driver_events;
@@ -80,5 +80,6 @@ GRANT EXECUTE ON FUNCTION
     phone_credential__unsent_modes_v1, phone_credential__sent_modes_v1
 TO driver_events;
 GRANT EXECUTE ON FUNCTION invite_driver_v1 TO tracking_api;
+GRANT EXECUTE ON FUNCTION set_driver_stops_v1, assign_order_as_staff_v1 TO tracking_api;
 GRANT SELECT ON driver_phone TO tracking_api;
 GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
