@@ -31,6 +31,7 @@ from driver_api.schemas import (
     OrderAnswer,
     RecordedFix,
     RecordedFixes,
+    StopAnswer,
 )
 from driver_api.service_token import received_at_of
 
@@ -99,14 +100,15 @@ async def post_locations(
     "", summary="Own duty, state, current order and offers", responses=problems(401, 403, 404)
 )
 async def get_driver(token: DriverToken, context: Context) -> DriverAnswer:
-    """The driver's state; the order with its restaurant, destination and customer; open offers."""
-    driver, order, offers = await context.store.read_driver(token)
+    """The driver's state; the orders with restaurant, destination and customer; open offers."""
+    driver, order, offers, orders = await context.store.read_driver(token)
     return DriverAnswer(
         driver_id=driver.driver_id,
         duty=driver.duty,
         state=driver.state,
         order=CurrentOrderAnswer.model_validate(order) if order else None,
         offers=[OfferedOrder.model_validate(one) for one in offers],
+        orders=[StopAnswer.model_validate(one) for one in orders],
     )
 
 

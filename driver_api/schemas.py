@@ -154,7 +154,7 @@ class Customer(BaseModel):
 
 
 class CurrentOrderAnswer(BaseModel):
-    """The driver's open order."""
+    """The driver's order of the next stop."""
 
     order_id: UUID
     state: str
@@ -167,6 +167,12 @@ class CurrentOrderAnswer(BaseModel):
     ready_at: Instant | None = None
     promised_from: Instant | None = None
     promised_to: Instant | None = None
+
+
+class StopAnswer(CurrentOrderAnswer):
+    """One of the driver's open orders. `stop_no` 1 is the next customer's stop."""
+
+    stop_no: int
 
 
 class OfferedOrder(BaseModel):
@@ -183,9 +189,10 @@ class OfferedOrder(BaseModel):
 
 
 class DriverAnswer(DutyAnswer):
-    """A driver's duty, state, open order and open offers."""
+    """A driver's duty, state, open orders and open offers. `order` is the first of `orders`."""
 
     order: CurrentOrderAnswer | None
+    orders: list[StopAnswer] = []
     offers: list[OfferedOrder] = []
     failure_reasons: list[FailureReason] = list(FailureReason)
 

@@ -2,7 +2,8 @@
 
 
 -- read_own_driver --
-SELECT driver_id, duty::text, driver_state::text, order_id, current_order, offers
+SELECT driver_id, duty::text, driver_state::text, order_id, current_order, offers,
+    driver_read_stops_v1(%(token_sha256)s)
 FROM driver_read_v2(%(token_sha256)s)
 
 -- change_duty --

@@ -96,6 +96,41 @@ BEGIN
 END
 $$;
 
+-- The open orders of the driver of a token, the next stop first, each with what its courier may
+-- see, as current_order of driver_read_v2.
+CREATE FUNCTION driver_read_stops_v1(of_token_sha256 bytea)
+RETURNS jsonb LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'stop_no', a.stop_no,
+            'order_id', o.order_id, 'state', o.state, 'assignment_no', a.assignment_no,
+            'assigned_at', a.assigned_at,
+            'restaurant', jsonb_build_object('name', r.name, 'lon_deg', r.lon_deg,
+                'lat_deg', r.lat_deg, 'address', r.address, 'phone', r.phone),
+            'destination', jsonb_build_object('lon_deg', o.lon_deg, 'lat_deg', o.lat_deg),
+            'customer', jsonb_build_object('name', o.customer_name,
+                'phone', CASE WHEN d.contact_rule <> 'none' THEN d.customer_phone END,
+                'contact_rule', coalesce(d.contact_rule, 'none'),
+                'address', d.address, 'note', d.door_note),
+            'items', d.items, 'ready_at', d.ready_at,
+            'promised_from', d.promised_from, 'promised_to', d.promised_to
+        ) ORDER BY a.stop_no), '[]')
+        FROM assignment a
+        JOIN orders o ON o.order_id = a.order_id
+        JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+        LEFT JOIN order_detail d ON d.order_id = o.order_id
+        WHERE a.driver_id = driver__of_token(of_token_sha256) AND a.ended_at IS NULL
+    );
+END
+$$;
+
 -- Applies on_duty, on_break or off_duty.
 CREATE FUNCTION driver_change_duty_v1(
     of_token_sha256 bytea, command_name text, with_idempotency_key text

@@ -25,7 +25,8 @@ GRANT EXECUTE ON FUNCTION
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
     fix_history__drop_packed_v1, fix_chunk__expire_v1, boot_seqs__drop_sealed_v1,
-    retention__expire_v1, order_offer__advance_v1, evidence__settle_v1
+    retention__expire_v1, order_offer__advance_v1, evidence__settle_v1,
+    order_eta__refresh_v1
 TO driver_events;
 GRANT SELECT ON kafka_offset, history_bounds TO driver_events;
 GRANT SELECT (driver_id) ON parked_fix TO driver_events;
@@ -35,7 +36,7 @@ GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, find_token_v2,
     open_driver_session_v1, close_driver_session_v1,
     driver_read_v1, driver_read_v2, driver_change_duty_v1, driver_command_order_v1,
-    driver_fail_order_v1, driver_accept_offer_v1, driver_decline_offer_v1
+    driver_fail_order_v1, driver_accept_offer_v1, driver_decline_offer_v1, driver_read_stops_v1
 TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
@@ -66,7 +67,8 @@ GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
     customer_links_v1, customer_tracks_v2, customer_polls_v1, customer_history_v1,
-    customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1
+    customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1,
+    customer_waits_v1
 TO customer;
 
 GRANT EXECUTE ON FUNCTION

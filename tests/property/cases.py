@@ -135,9 +135,7 @@ class Unpark:
     """What was parked is tried again."""
 
 
-Step = (
-    Deliver | Meet | Overtake | Race | During | Command | Duty | Reorder | Repeat | Unpark | Seal
-)
+Step = Deliver | Meet | Overtake | Race | During | Command | Duty | Reorder | Repeat | Unpark | Seal
 
 
 @dataclass(frozen=True)

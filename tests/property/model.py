@@ -64,6 +64,7 @@ NEAREST_MAX_AGE = timedelta(seconds=300)
 NEAREST_MAX_M = 50_000.0
 WORST_ACCURACY_M = 200.0
 MAX_OPEN_ORDERS = 3
+AFTER_ALL = datetime.max.replace(tzinfo=UTC)
 
 
 class Refused(Exception):
@@ -85,7 +86,7 @@ class World:
     copies: dict[str, set[Fix]] = field(default_factory=dict)  # readable, refused ones too
     boots: dict[tuple[str, str], Boot] = field(default_factory=dict)
     sealed_before: datetime | None = None
-    now: datetime = datetime.max.replace(tzinfo=UTC)  # by our clock, which is never set back here
+    now: datetime = AFTER_ALL  # by our clock, which is never set back here
     duty_commands: list[tuple[str, str, str, str, datetime]] = field(default_factory=list)
 
     # -- fixes -----------------------------------------------------------------------------

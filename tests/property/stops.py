@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from tests.property.records import Place, distance_m
@@ -25,7 +26,7 @@ def way_m(start: Place | None, legs: Sequence[Leg]) -> float:
             seen.add(leg.restaurant)
             places.append(leg.restaurant)
         places.append(leg.customer)
-    return sum(distance_m(a, b) for a, b in zip(places, places[1:], strict=False))
+    return sum(distance_m(a, b) for a, b in pairwise(places))
 
 
 def first_possible(legs: Sequence[Leg]) -> int:
