@@ -6,8 +6,8 @@ CREATE FUNCTION assignment__derive_visible()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        NEW.assigned_at := driver_stops__free_from(NEW.driver_id, NEW.assigned_at);
         IF NEW.ended_at IS NULL THEN
+            NEW.assigned_at := driver_stops__free_from(NEW.driver_id, NEW.assigned_at);
             NEW.stop_no := (driver_stops__place(
                 NEW.driver_id, (NEW.restaurant_lon_deg, NEW.restaurant_lat_deg,
                     NEW.customer_lon_deg, NEW.customer_lat_deg, false)::driver_stop,

@@ -445,6 +445,139 @@ BEGIN
 END
 $$;
 
+-- The open orders of the driver of a token, the next stop first, each with what its courier may
+-- see, as current_order of driver_read_v2.
+CREATE OR REPLACE FUNCTION driver_read_stops_v1(of_token_sha256 bytea)
+RETURNS jsonb LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'stop_no', a.stop_no,
+            'order_id', o.order_id, 'state', o.state, 'assignment_no', a.assignment_no,
+            'assigned_at', a.assigned_at,
+            'restaurant', jsonb_build_object('name', r.name, 'lon_deg', r.lon_deg,
+                'lat_deg', r.lat_deg, 'address', r.address, 'phone', r.phone),
+            'destination', jsonb_build_object('lon_deg', o.lon_deg, 'lat_deg', o.lat_deg),
+            'customer', jsonb_build_object('name', o.customer_name,
+                'phone', CASE WHEN d.contact_rule <> 'none' THEN d.customer_phone END,
+                'contact_rule', coalesce(d.contact_rule, 'none'),
+                'address', d.address, 'note', d.door_note),
+            'items', d.items, 'ready_at', d.ready_at,
+            'promised_from', d.promised_from, 'promised_to', d.promised_to
+        ) ORDER BY a.stop_no), '[]')
+        FROM assignment a
+        JOIN orders o ON o.order_id = a.order_id
+        JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+        LEFT JOIN order_detail d ON d.order_id = o.order_id
+        WHERE a.driver_id = driver__of_token(of_token_sha256) AND a.ended_at IS NULL
+    );
+END
+$$;
+
+-- The links, of those given, whose customers wait while their courier has another delivery first,
+-- with the estimate; null before the first one.
+CREATE OR REPLACE FUNCTION customer_waits_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, earliest_at timestamptz, latest_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT k.n, e.earliest_at, e.latest_at
+    FROM customer_links__good(token_sha256s, order_ids) k
+    CROSS JOIN LATERAL (SELECT * FROM orders t WHERE t.order_id = k.order_id OFFSET 0) o
+    CROSS JOIN LATERAL (
+        SELECT * FROM assignment t WHERE t.order_id = o.order_id
+            AND t.assignment_no = o.assignment_no AND t.ended_at IS NULL
+            AND NOT upper_inf(t.visible) OFFSET 0
+    ) a
+    LEFT JOIN LATERAL (
+        SELECT * FROM order_eta t WHERE t.order_id = o.order_id
+            AND t.estimated_at > clock_timestamp() - interval '3 min' OFFSET 0
+    ) e ON true;
+END
+$$;
+
+-- Estimates when the customers of orders behind another stop are reached: in straight lines, from
+-- the driver's newest fix over the stops before. Rounds outward to 5 minutes. Writes an order at
+-- most once a minute; one caller at a time. Returns the number of orders.
+CREATE OR REPLACE FUNCTION order_eta__refresh_v1(at_most int)
+RETURNS int LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
+    stale_before CONSTANT timestamptz := at - interval '1 min';
+    -- As tracking_api's estimate without streets has them
+    detour_factor CONSTANT float8 := 1.5;
+    ride_mps CONSTANT float8 := 4.5;
+    least_ratio CONSTANT float8 := 0.65;
+    greatest_ratio CONSTANT float8 := 1.6;
+    at_restaurant_dwells CONSTANT int := 8;  -- times policy.dwell_min_s
+    at_door_dwells CONSTANT int := 4;
+    refreshed int;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('doorstep.order_eta', 0)) THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM order_eta e WHERE e.estimated_at < stale_before AND NOT EXISTS (
+        SELECT FROM assignment a
+        WHERE a.order_id = e.order_id AND a.ended_at IS NULL AND a.stop_no > 1
+    );
+    WITH waiting AS MATERIALIZED (
+        SELECT a.order_id, a.driver_id, a.stop_no, p.pace, p.dwell_min_s
+        FROM assignment a
+        JOIN policy p ON p.policy_id = a.policy_id
+        WHERE a.ended_at IS NULL AND a.stop_no > 1 AND NOT EXISTS (
+            SELECT FROM order_eta e WHERE e.order_id = a.order_id AND e.estimated_at >= stale_before
+        )
+        LIMIT at_most
+    ),
+    estimated AS (
+        SELECT w.order_id,
+            detour_factor * driver_stops__way_m(d.lon_deg, d.lat_deg, s.stops)
+                / (ride_mps * w.pace)
+            + w.dwell_min_s * (at_restaurant_dwells * s.restaurants
+                + at_door_dwells * (w.stop_no - 1)) AS takes_s
+        FROM waiting w
+        JOIN driver_state d ON d.driver_id = w.driver_id
+        CROSS JOIN LATERAL (
+            SELECT array_agg((t.restaurant_lon_deg, t.restaurant_lat_deg, t.customer_lon_deg,
+                    t.customer_lat_deg, o.state >= 'picked_up')::driver_stop ORDER BY t.stop_no
+                ) AS stops,
+                count(DISTINCT o.restaurant_id) FILTER (WHERE o.state < 'picked_up') AS restaurants
+            FROM assignment t JOIN orders o ON o.order_id = t.order_id
+            WHERE t.driver_id = w.driver_id AND t.ended_at IS NULL AND t.stop_no <= w.stop_no
+        ) s
+    )
+    INSERT INTO order_eta AS e (order_id, earliest_at, latest_at, estimated_at)
+    SELECT order_id,
+        date_bin('5 min', at + make_interval(secs => takes_s * least_ratio), 'epoch'),
+        date_bin('5 min', at + make_interval(secs => takes_s * greatest_ratio), 'epoch')
+            + interval '5 min', at
+    FROM estimated ORDER BY order_id
+    ON CONFLICT (order_id) DO UPDATE SET earliest_at = EXCLUDED.earliest_at,
+        latest_at = EXCLUDED.latest_at, estimated_at = EXCLUDED.estimated_at;
+    GET DIAGNOSTICS refreshed = ROW_COUNT;
+    RETURN refreshed;
+END
+$$;
+
 -- Derives the four facts of the assignments (of_orders[i], of_assignment_nos[i]) and records those
 -- that are new or earlier. `recompute` ignores the facts recorded so far: a closed window is
 -- evaluated as if it had been closed from the start, so that fixes dated after the closing command
@@ -841,8 +974,8 @@ CREATE OR REPLACE FUNCTION assignment__derive_visible()
 RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        NEW.assigned_at := driver_stops__free_from(NEW.driver_id, NEW.assigned_at);
         IF NEW.ended_at IS NULL THEN
+            NEW.assigned_at := driver_stops__free_from(NEW.driver_id, NEW.assigned_at);
             NEW.stop_no := (driver_stops__place(
                 NEW.driver_id, (NEW.restaurant_lon_deg, NEW.restaurant_lat_deg,
                     NEW.customer_lon_deg, NEW.customer_lat_deg, false)::driver_stop,
@@ -1040,12 +1173,123 @@ BEGIN
 END
 $$;
 
+-- Offers a confirmed order: to the named driver, with room for it, or to the nearest available one
+-- who was not offered it yet. Raises DS031 if it has an open offer.
+CREATE OR REPLACE FUNCTION offer_order_as_staff_v1(
+    of_order_id uuid, to_driver_id text, by_name text, with_idempotency_key text
+)
+RETURNS SETOF order_offer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    o orders;
+    offer order_offer;
+    is_free bool;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));
+    SELECT * INTO o FROM orders k WHERE k.order_id = of_order_id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no order %', of_order_id USING ERRCODE = 'DS002';
+    END IF;
+    SELECT * INTO offer FROM order_offer f WHERE f.order_id = of_order_id
+        AND f.offered_by = by_name AND f.offer_key = with_idempotency_key;
+    IF FOUND THEN
+        IF offer.driver_id <> to_driver_id THEN
+            RAISE EXCEPTION 'this key was used for another offer' USING ERRCODE = 'DS008';
+        END IF;
+        RETURN NEXT offer;
+        RETURN;
+    END IF;
+    IF o.state <> 'confirmed' THEN
+        PERFORM orders__raise_illegal_transition(of_order_id, 'offer', o.state, 'staff');
+    END IF;
+    UPDATE order_offer f SET ended_at = f.expires_at, outcome = 'expired'
+        WHERE f.order_id = of_order_id AND f.ended_at IS NULL
+            AND f.expires_at <= clock_timestamp();
+    SELECT * INTO offer FROM order_offer f
+        WHERE f.order_id = of_order_id AND f.ended_at IS NULL;
+    IF FOUND THEN
+        RAISE EXCEPTION 'this order is offered to %, until %', offer.driver_id,
+            instant_text(offer.expires_at) USING ERRCODE = 'DS031';
+    END IF;
+    IF to_driver_id IS NULL THEN
+        to_driver_id := order_offer__next_driver(o);
+        IF to_driver_id IS NULL THEN
+            RAISE EXCEPTION 'no driver on duty is free, near, and was not offered this order yet'
+                USING ERRCODE = 'DS007';
+        END IF;
+    ELSE
+        SELECT driver_stops__has_room(s.driver_id, of_order_id) INTO is_free FROM driver_state s
+            WHERE s.driver_id = to_driver_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no driver %', to_driver_id USING ERRCODE = 'DS003';
+        ELSIF NOT is_free THEN
+            RAISE EXCEPTION 'driver % is off duty or has no room for another order', to_driver_id
+                USING ERRCODE = 'DS006';
+        END IF;
+    END IF;
+    PERFORM record_audit_v1(by_name, 'order.offer', of_order_id::text,
+        jsonb_build_object('driver_id', to_driver_id));
+    RETURN NEXT order_offer__open(o, to_driver_id, by_name, with_idempotency_key);
+END
+$$;
+
+-- Ends offers that have expired or whose driver has no more room, and makes the next ones.
+-- Skips an order while a command holds it. Returns the number of orders.
+CREATE OR REPLACE FUNCTION order_offer__advance_v1(at_most int)
+RETURNS int LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    due_order_id uuid;
+    advanced_count int := 0;
+BEGIN
+    FOR due_order_id IN
+        SELECT f.order_id FROM order_offer f
+        WHERE f.ended_at IS NULL AND f.expires_at <= clock_timestamp()
+        UNION ALL
+        SELECT f.order_id FROM order_offer f
+        JOIN driver_state s ON s.driver_id = f.driver_id
+        WHERE f.ended_at IS NULL AND NOT driver_stops__has_room(f.driver_id, f.order_id)
+        UNION ALL
+        SELECT o.order_id FROM orders o JOIN policy p ON p.policy_id = o.policy_id
+        WHERE o.state = 'confirmed' AND o.ended_at IS NULL AND p.auto_offer
+            AND NOT EXISTS (SELECT FROM order_offer f
+                WHERE f.order_id = o.order_id AND f.ended_at IS NULL)
+            AND NOT EXISTS (SELECT FROM unassigned_order u WHERE u.order_id = o.order_id
+                AND u.checked_at > clock_timestamp() - interval '10 s')
+        LIMIT at_most
+    LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtextextended(due_order_id::text, 1));
+        UPDATE order_offer f SET ended_at = greatest(clock_timestamp(), f.offered_at),
+            outcome = CASE WHEN f.expires_at <= clock_timestamp() THEN 'expired'
+                ELSE 'withdrawn' END::offer_outcome
+            WHERE f.order_id = due_order_id AND f.ended_at IS NULL
+                AND (f.expires_at <= clock_timestamp()
+                    OR NOT driver_stops__has_room(f.driver_id, f.order_id));
+        PERFORM order_offer__continue(due_order_id);
+        advanced_count := advanced_count + 1;
+    END LOOP;
+    RETURN advanced_count;
+END
+$$;
+
 CREATE TRIGGER _510_arrange_stops AFTER INSERT OR UPDATE OF ended_at ON assignment
 FOR EACH ROW EXECUTE FUNCTION assignment__arrange_stops();
 
 REVOKE EXECUTE ON FUNCTION
     assign_order_as_staff_v1,
     assignment__arrange_stops,
+    customer_waits_v1,
+    driver_read_stops_v1,
     driver_stops__arrange,
     driver_stops__candidates,
     driver_stops__free_from,
@@ -1057,7 +1301,10 @@ REVOKE EXECUTE ON FUNCTION
     evidence__defer,
     evidence__derive_open,
     evidence__settle_v1,
+    order_eta__refresh_v1,
     set_driver_stops_v1
 FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION evidence__settle_v1 TO driver_events;
+GRANT EXECUTE ON FUNCTION evidence__settle_v1, order_eta__refresh_v1 TO driver_events;
+GRANT EXECUTE ON FUNCTION driver_read_stops_v1 TO driver_api;
+GRANT EXECUTE ON FUNCTION customer_waits_v1 TO customer;
 GRANT EXECUTE ON FUNCTION set_driver_stops_v1, assign_order_as_staff_v1 TO tracking_api;
