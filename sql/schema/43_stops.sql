@@ -1,11 +1,10 @@
 -- The sequence of a driver's stops: docs/explanation/stacked-orders.md. The driver's row is locked
--- in every function that reads it to decide.
+-- in every function that reads it to decide. Only functions that services execute set the
+-- planner's parameters, which hold for what they call: each setting costs time.
 
 -- The open orders of a driver, the next stop first.
 CREATE FUNCTION driver_stops__of(of_driver_id text)
 RETURNS uuid[] LANGUAGE plpgsql STABLE
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN ARRAY(
@@ -18,8 +17,6 @@ $$;
 -- Whether a driver may be given an order: on duty, below the limit, and without this order.
 CREATE FUNCTION driver_stops__has_room(of_driver_id text, for_order_id uuid)
 RETURNS bool LANGUAGE plpgsql  -- volatile: sees what was committed while the caller waited
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     open_orders CONSTANT uuid[] := driver_stops__of(of_driver_id);
@@ -35,8 +32,6 @@ $$;
 -- When a driver's next range may begin: ranges never overlap, even if the clock is set back.
 CREATE FUNCTION driver_stops__free_from(of_driver_id text, at timestamptz)
 RETURNS timestamptz LANGUAGE plpgsql STABLE
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN greatest(at, (
@@ -86,10 +81,6 @@ CREATE FUNCTION driver_stops__place(
     OUT stop_no int, OUT detour_m float8
 )
 LANGUAGE plpgsql
-SET enable_hashjoin = off  -- every join is a look-up by key
-SET enable_mergejoin = off
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -128,10 +119,6 @@ $$;
 -- visible from an instant on, what is now becomes it. Evidence of both is derived.
 CREATE FUNCTION driver_stops__arrange(of_driver_id text, of_orders uuid[], at timestamptz)
 RETURNS void LANGUAGE plpgsql
-SET enable_hashjoin = off  -- every join is a look-up by key
-SET enable_mergejoin = off
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     touched_orders uuid[];  -- ranges of these have changed
@@ -163,7 +150,6 @@ $$;
 -- Derives the evidence of open assignments of a driver who is locked.
 CREATE FUNCTION evidence__derive_open(of_orders uuid[], of_assignment_nos int[])
 RETURNS void LANGUAGE plpgsql
-SET enable_seqscan = off
 AS $$
 BEGIN
     PERFORM FROM orders o WHERE o.order_id = ANY (of_orders)
@@ -247,10 +233,6 @@ $$;
 CREATE FUNCTION driver_stops__candidates(o orders)
 RETURNS TABLE (driver_id text, detour_m float8)
 LANGUAGE plpgsql
-SET enable_hashjoin = off  -- every join is a look-up by key
-SET enable_mergejoin = off
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE

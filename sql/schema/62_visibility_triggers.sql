@@ -36,12 +36,13 @@ FOR EACH ROW EXECUTE FUNCTION assignment__derive_visible();
 
 -- 510: make room for a new stop, or close the gap of one that has ended.
 CREATE FUNCTION assignment__arrange_stops()
-RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off
-AS $$
+RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.stop_no IS NOT NULL THEN
+        IF EXISTS (
+            SELECT FROM assignment a WHERE a.driver_id = NEW.driver_id AND a.ended_at IS NULL
+                AND a.stop_no >= NEW.stop_no AND a.order_id <> NEW.order_id
+        ) THEN
             PERFORM driver_stops__arrange(NEW.driver_id, ARRAY(
                 SELECT a.order_id FROM assignment a
                 WHERE a.driver_id = NEW.driver_id AND a.ended_at IS NULL
@@ -54,8 +55,12 @@ BEGIN
         IF FOUND THEN
             PERFORM evidence__derive(ARRAY[NEW.order_id], ARRAY[NEW.assignment_no], true);
         END IF;
-        PERFORM driver_stops__arrange(NEW.driver_id, driver_stops__of(NEW.driver_id),
-            driver_stops__free_from(NEW.driver_id, NEW.ended_at));
+        IF EXISTS (
+            SELECT FROM assignment a WHERE a.driver_id = NEW.driver_id AND a.ended_at IS NULL
+        ) THEN
+            PERFORM driver_stops__arrange(NEW.driver_id, driver_stops__of(NEW.driver_id),
+                driver_stops__free_from(NEW.driver_id, NEW.ended_at));
+        END IF;
     END IF;
     RETURN NULL;
 END

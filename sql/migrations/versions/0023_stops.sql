@@ -123,8 +123,6 @@ $$;
 -- The open orders of a driver, the next stop first.
 CREATE OR REPLACE FUNCTION driver_stops__of(of_driver_id text)
 RETURNS uuid[] LANGUAGE plpgsql STABLE
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN ARRAY(
@@ -137,8 +135,6 @@ $$;
 -- Whether a driver may be given an order: on duty, below the limit, and without this order.
 CREATE OR REPLACE FUNCTION driver_stops__has_room(of_driver_id text, for_order_id uuid)
 RETURNS bool LANGUAGE plpgsql  -- volatile: sees what was committed while the caller waited
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     open_orders CONSTANT uuid[] := driver_stops__of(of_driver_id);
@@ -154,8 +150,6 @@ $$;
 -- When a driver's next range may begin: ranges never overlap, even if the clock is set back.
 CREATE OR REPLACE FUNCTION driver_stops__free_from(of_driver_id text, at timestamptz)
 RETURNS timestamptz LANGUAGE plpgsql STABLE
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     RETURN greatest(at, (
@@ -205,10 +199,6 @@ CREATE OR REPLACE FUNCTION driver_stops__place(
     OUT stop_no int, OUT detour_m float8
 )
 LANGUAGE plpgsql
-SET enable_hashjoin = off  -- every join is a look-up by key
-SET enable_mergejoin = off
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -247,10 +237,6 @@ $$;
 -- visible from an instant on, what is now becomes it. Evidence of both is derived.
 CREATE OR REPLACE FUNCTION driver_stops__arrange(of_driver_id text, of_orders uuid[], at timestamptz)
 RETURNS void LANGUAGE plpgsql
-SET enable_hashjoin = off  -- every join is a look-up by key
-SET enable_mergejoin = off
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     touched_orders uuid[];  -- ranges of these have changed
@@ -282,7 +268,6 @@ $$;
 -- Derives the evidence of open assignments of a driver who is locked.
 CREATE OR REPLACE FUNCTION evidence__derive_open(of_orders uuid[], of_assignment_nos int[])
 RETURNS void LANGUAGE plpgsql
-SET enable_seqscan = off
 AS $$
 BEGIN
     PERFORM FROM orders o WHERE o.order_id = ANY (of_orders)
@@ -366,10 +351,6 @@ $$;
 CREATE OR REPLACE FUNCTION driver_stops__candidates(o orders)
 RETURNS TABLE (driver_id text, detour_m float8)
 LANGUAGE plpgsql
-SET enable_hashjoin = off  -- every join is a look-up by key
-SET enable_mergejoin = off
-SET enable_seqscan = off
-SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -420,12 +401,13 @@ $$;
 
 -- 510: make room for a new stop, or close the gap of one that has ended.
 CREATE OR REPLACE FUNCTION assignment__arrange_stops()
-RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off
-AS $$
+RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        IF NEW.stop_no IS NOT NULL THEN
+        IF EXISTS (
+            SELECT FROM assignment a WHERE a.driver_id = NEW.driver_id AND a.ended_at IS NULL
+                AND a.stop_no >= NEW.stop_no AND a.order_id <> NEW.order_id
+        ) THEN
             PERFORM driver_stops__arrange(NEW.driver_id, ARRAY(
                 SELECT a.order_id FROM assignment a
                 WHERE a.driver_id = NEW.driver_id AND a.ended_at IS NULL
@@ -438,8 +420,12 @@ BEGIN
         IF FOUND THEN
             PERFORM evidence__derive(ARRAY[NEW.order_id], ARRAY[NEW.assignment_no], true);
         END IF;
-        PERFORM driver_stops__arrange(NEW.driver_id, driver_stops__of(NEW.driver_id),
-            driver_stops__free_from(NEW.driver_id, NEW.ended_at));
+        IF EXISTS (
+            SELECT FROM assignment a WHERE a.driver_id = NEW.driver_id AND a.ended_at IS NULL
+        ) THEN
+            PERFORM driver_stops__arrange(NEW.driver_id, driver_stops__of(NEW.driver_id),
+                driver_stops__free_from(NEW.driver_id, NEW.ended_at));
+        END IF;
     END IF;
     RETURN NULL;
 END
