@@ -287,15 +287,18 @@ CREATE FUNCTION orders__choose_driver(o orders, named_driver_id text, excluded_d
 RETURNS text LANGUAGE plpgsql
 AS $$
 DECLARE
+    named_state driver_status;
     candidate text;
     at_most int;
     polls_left int := 50;  -- 50 x 20 ms = 1 s
 BEGIN
     IF named_driver_id IS NOT NULL THEN
-        PERFORM FROM driver_state d WHERE d.driver_id = named_driver_id FOR NO KEY UPDATE;
+        SELECT d.state INTO named_state FROM driver_state d
+            WHERE d.driver_id = named_driver_id FOR NO KEY UPDATE;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'there is no driver %', named_driver_id USING ERRCODE = 'DS003';
-        ELSIF NOT driver_stops__has_room(named_driver_id, o.order_id) THEN
+        ELSIF named_state <> 'available'
+            AND NOT driver_stops__has_room(named_driver_id, o.order_id) THEN
             RAISE EXCEPTION 'driver % is off duty, or has this order or no room for another',
                 named_driver_id USING ERRCODE = 'DS006';
         END IF;

@@ -19,13 +19,17 @@ CREATE FUNCTION driver_stops__has_room(of_driver_id text, for_order_id uuid)
 RETURNS bool LANGUAGE plpgsql  -- volatile: sees what was committed while the caller waited
 AS $$
 DECLARE
-    open_orders CONSTANT uuid[] := driver_stops__of(of_driver_id);
+    present driver_status;
+    open_orders uuid[];
 BEGIN
+    SELECT d.state INTO present FROM driver_state d
+        WHERE d.driver_id = of_driver_id AND d.duty = 'on_duty';
+    IF NOT FOUND OR present = 'available' THEN
+        RETURN FOUND;
+    END IF;
+    open_orders := driver_stops__of(of_driver_id);
     RETURN cardinality(open_orders) < (SELECT l.max_open_orders FROM limits l)
-        AND for_order_id <> ALL (open_orders)
-        AND EXISTS (
-            SELECT FROM driver_state d WHERE d.driver_id = of_driver_id AND d.duty = 'on_duty'
-        );
+        AND for_order_id <> ALL (open_orders);
 END
 $$;
 

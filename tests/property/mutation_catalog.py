@@ -375,8 +375,8 @@ MUTATIONS = (
         (
             (
                 "assignment__arrange_stops",
-                "OLD.ended_at IS NULL AND NEW.ended_at IS NOT NULL",
-                "OLD.ended_at IS NULL AND NEW.ended_by <> 'cancel'",
+                "a.driver_id = NEW.driver_id AND a.ended_at IS NULL",
+                "a.driver_id = NEW.driver_id AND NEW.ended_by <> 'cancel'",
             ),
         ),
     ),
