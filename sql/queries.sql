@@ -60,7 +60,7 @@ SELECT delete_outbox_v1(%(ids)s)
 -- Orders, drivers, tokens -----------------------------------------------------------------
 
 -- create_order --
-SELECT * FROM create_order_v3(%(restaurant_id)s, %(pickup)s, %(lon_deg)s, %(lat_deg)s,
+SELECT * FROM create_order_v4(%(restaurant_id)s, %(pickup)s, %(lon_deg)s, %(lat_deg)s,
     %(token_sha256)s, %(policy_id)s, %(idempotency_key)s, %(customer_name)s, %(details)s, %(who)s)
 
 -- command_order_as_staff --
@@ -79,10 +79,6 @@ SELECT evidence__settle_v1(%(at_most)s)
 
 -- refresh_order_etas --
 SELECT order_eta__refresh_v1(%(at_most)s)
-
--- fail_order_as_staff --
-SELECT * FROM fail_order_as_staff_v1(%(order_id)s, %(name)s, %(reason)s, %(note)s,
-    %(idempotency_key)s)
 
 -- find_token --
 SELECT role, driver_id, order_id, name, staff_role FROM find_token_v2(%(token_sha256)s)

@@ -92,7 +92,7 @@ def snapshot_frame(
 def order_frame(
     order: TrackedOrder, event: Event, estimate: EstimateArrival = estimate_arrival
 ) -> Frame:
-    """One event of an order; the newest one with the driver's visible position and ETA."""
+    """One event of an order; the newest one with the visible position, ETA and reason of an end."""
     data: dict[str, Any] = {
         "order_id": str(order.order_id),
         "order_seq": event.order_seq,
@@ -106,6 +106,7 @@ def order_frame(
         data["position"] = position_members(position, order.now) if position else None
         data["eta"] = order_eta_members(order, estimate)
         data["other_delivery_first"] = order.other_delivery is not None
+        data["ended_reason"] = order.ended_reason
     return Frame("order", _encode(data), event.order_seq)
 
 

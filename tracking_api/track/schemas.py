@@ -94,7 +94,9 @@ class TrackAnswer(BaseModel):
     While the driver has another delivery first, `other_delivery_first` is true, `position` is null
     and `eta` has two instants only.
 
-    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles.
+    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles. `pin`
+    is for the customer alone, until the order ends. `ended_reason` is what staff wrote of a
+    cancellation, or one of the reasons of failures. `photo`: whether GET …/photo has one.
     """
 
     order_id: UUID
@@ -108,3 +110,6 @@ class TrackAnswer(BaseModel):
     restaurant: Restaurant
     destination: Coordinates
     events: list[EventAnswer]
+    pin: str | None = None
+    ended_reason: str | None = None
+    photo: bool = False

@@ -119,6 +119,9 @@ class TrackedOrder:
     is_trail_omitted: bool = False
     city: str | None = None  # of the restaurant; None outside all cities
     other_delivery: OtherDelivery | None = None  # which comes first; only for customers
+    pin: str | None = None  # for its customer only
+    ended_reason: str | None = None
+    has_photo: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ async def test_stream__fix_and_event__are_sent_as_get_track_shows_them(server, w
             "position": asked["position"],
             "eta": asked["eta"],
             "other_delivery_first": False,
+            "ended_reason": None,
         }
 
 
