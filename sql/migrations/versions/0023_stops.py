@@ -1,4 +1,4 @@
-"""Ends of orders: PIN, photo, note, reasons, a second attempt, the way back."""
+"""Several open orders per driver, in a sequence of stops."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0023_order_ends.sql"))
+    connection.execute(read_sql("migrations/versions/0023_stops.sql"))
