@@ -241,3 +241,12 @@ SET search_path = doorstep, public, pg_temp
 AS $$
     SELECT customer_watch_v1(share_link__owners(token_sha256s, order_ids), order_ids)
 $$;
+
+-- As customer_waits_v1, of shares.
+CREATE FUNCTION share_waits_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, earliest_at timestamptz, latest_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT * FROM customer_waits_v1(share_link__owners(token_sha256s, order_ids), order_ids)
+$$;

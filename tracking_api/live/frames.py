@@ -2,7 +2,8 @@
 
     snapshot   the answer of GET /track; its id is its newest event
     order      one event of the order; its id is the event's order_seq
-    position   position and eta, as in the snapshot; no id, since it may be skipped
+    position   position and eta, as in the snapshot, and other_delivery_first when that changes or
+               is true; no id, since it may be skipped
     resync     the cursor is unusable: a snapshot follows
     end        the last frame, with its `reason`
 
@@ -21,9 +22,9 @@ import msgspec
 from doorstep.http.instants import format_instant
 from tracking_api.track.presenters import (
     encode_track,
+    eta_and_route,
     eta_members,
     position_members,
-    way_of,
 )
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import Eta, estimate_arrival
@@ -101,10 +102,10 @@ def order_frame(
         "occurred_at": format_instant(event.occurred_at),
     }
     if event.order_seq == order.order_seq:
-        position, eta = order.position, estimate(order)
+        position = order.position
         data["position"] = position_members(position, order.now) if position else None
-        data["eta"] = EtaFrames(eta).members(order.now) if eta else None
-        data["route"] = None if order.is_shared else way_of(eta)
+        data["eta"], data["route"] = eta_and_route(order, estimate)
+        data["other_delivery_first"] = order.other_delivery is not None
         data["ended_reason"] = None if order.is_shared else order.ended_reason
     return Frame("order", _encode(data), event.order_seq)
 
@@ -122,6 +123,19 @@ def position_frame(
     }
     if route != "same":
         data["route"] = route
+    return Frame("position", _encode(data))
+
+
+def turn_frame(order: TrackedOrder, estimate: EstimateArrival = estimate_arrival) -> Frame:
+    """A position frame that also says whether the courier has another delivery first."""
+    position = order.position
+    eta, route = eta_and_route(order, estimate)
+    data = {
+        "position": position_members(position, order.now) if position else None,
+        "eta": eta,
+        "route": route,
+        "other_delivery_first": order.other_delivery is not None,
+    }
     return Frame("position", _encode(data))
 
 

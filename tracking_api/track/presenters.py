@@ -55,12 +55,32 @@ def eta_members(eta: Eta) -> dict[str, Any]:
     }
 
 
+def eta_and_route(
+    order: TrackedOrder, estimate: EstimateArrival = estimate_arrival
+) -> tuple[dict[str, Any] | None, msgspec.Raw | None]:
+    """Return an EtaAnswer and the way ahead that it is of.
+
+    A CoarseEta without a way while the courier has another delivery first. None without either.
+    """
+    if order.other_delivery is None:
+        eta = estimate(order)
+        return (eta_members(eta) if eta else None), None if order.is_shared else way_of(eta)
+    earliest_at, latest_at = order.other_delivery.earliest_at, order.other_delivery.latest_at
+    if earliest_at is None or latest_at is None:
+        return None, None
+    coarse = {
+        "earliest_at": format_instant(earliest_at),
+        "latest_at": format_instant(latest_at),
+    }
+    return coarse, None
+
+
 def track_members(
     order: TrackedOrder, estimate: EstimateArrival = estimate_arrival
 ) -> dict[str, Any]:
     """Return a TrackAnswer, with the position and the estimate only where they may be shown."""
     position = order.position
-    eta = estimate(order)
+    eta, route = eta_and_route(order, estimate)
     members = {
         "order_id": order.order_id,
         "state": order.state,
@@ -68,8 +88,9 @@ def track_members(
         "order_seq": order.order_seq,
         "city": order.city,
         "position": position_members(position, order.now) if position else None,
-        "eta": eta_members(eta) if eta else None,
-        "route": way_of(eta),
+        "eta": eta,
+        "route": route,
+        "other_delivery_first": order.other_delivery is not None,
         "restaurant": {
             "lon_deg": order.restaurant[0],
             "lat_deg": order.restaurant[1],

@@ -73,6 +73,13 @@ class EtaAnswer(BaseModel):
     basis: str
 
 
+class CoarseEta(BaseModel):
+    """When the customer is reached after another delivery, in multiples of 5 minutes."""
+
+    earliest_at: Instant
+    latest_at: Instant
+
+
 class Restaurant(Coordinates):
     """Where the order comes from."""
 
@@ -91,6 +98,9 @@ class EventAnswer(BaseModel):
 class TrackAnswer(BaseModel):
     """Where is my order? `position` is null unless a driver is under way with it.
 
+    While the driver has another delivery first, `other_delivery_first` is true, `position` is null
+    and `eta` has two instants only.
+
     `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles. `route`
     is the way ahead that the estimate is of, from the position along the streets; null without
     one. `pin` is for the customer alone, until the order ends. `ended_reason` is what staff wrote
@@ -104,8 +114,9 @@ class TrackAnswer(BaseModel):
     order_seq: int
     city: str | None
     position: PositionFeature | None
-    eta: EtaAnswer | None
+    eta: EtaAnswer | CoarseEta | None
     route: LineGeometry | None
+    other_delivery_first: bool
     restaurant: Restaurant | None
     destination: Coordinates | None
     events: list[EventAnswer]

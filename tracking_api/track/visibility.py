@@ -90,6 +90,17 @@ class OrderPlan(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class OtherDelivery:
+    """Another customer's stop is the courier's next one: all that this customer learns.
+
+    Multiples of 5 minutes; None before the first estimate.
+    """
+
+    earliest_at: datetime | None
+    latest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedOrder:
     """An order under way, with what its viewer may see of the driver.
 
@@ -119,6 +130,7 @@ class TrackedOrder:
     city: str | None = None  # of the restaurant; None outside all cities
     plan: OrderPlan | None = None
     is_shared: bool = False
+    other_delivery: OtherDelivery | None = None  # which comes first; only for customers
     pin: str | None = None  # for its customer only
     ended_reason: str | None = None
     has_photo: bool = False

@@ -270,6 +270,15 @@ AS $$
     SELECT customer_watch_v1(share_link__owners(token_sha256s, order_ids), order_ids)
 $$;
 
+-- As customer_waits_v1, of shares.
+CREATE FUNCTION share_waits_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, earliest_at timestamptz, latest_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT * FROM customer_waits_v1(share_link__owners(token_sha256s, order_ids), order_ids)
+$$;
+
 -- Depends on the order's events alone, but for instants of events: late fixes may move evidence to
 -- an earlier one.
 CREATE OR REPLACE FUNCTION customer_order__details(of_order_id uuid)
@@ -307,12 +316,12 @@ REVOKE EXECUTE ON FUNCTION
     customer_note_v1, customer_share_v1, customer_unshare_v1,
     customer_subscribe_v1, customer_unsubscribe_v1, push_subscription__take_due_v1,
     push_subscription__drop_v1, share_link__owners, share_links_v1,
-    share_tracks_v1, share_polls_v1, share_watch_v1
+    share_tracks_v1, share_polls_v1, share_watch_v1, share_waits_v1
 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     customer_page_v1, customer_note_v1, customer_share_v1, customer_unshare_v1,
     customer_subscribe_v1, customer_unsubscribe_v1,
-    share_links_v1, share_tracks_v1, share_polls_v1, share_watch_v1
+    share_links_v1, share_tracks_v1, share_polls_v1, share_watch_v1, share_waits_v1
 TO customer;
 GRANT EXECUTE ON FUNCTION push_subscription__take_due_v1, push_subscription__drop_v1
 TO tracking_api;
