@@ -127,6 +127,7 @@ def test_restore__database_folder_lost_while_devices_publish__no_acknowledged_fi
     assert ledger.agrees, ledger.complaints()
     assert (ledger.committed, ledger.lost, ledger.rejected) == (TRACK_FIXES, 0, 0)
     assert deleted >= 20
+    assert "the database of before is in" not in output  # it was erased
     assert "not in: later orders" in output  # the last WAL file was lost with the folder
 
 
@@ -138,6 +139,30 @@ def test_restore__postgres_killed__every_commit_is_back(backed_up: Stack) -> Non
     output = run(stack, "restore", "--yes")
 
     assert "(the newest commit)" in output
+    kept = output.partition("the database of before is in ")[2].partition(":")[0]
+    assert (Path(kept) / "PG_VERSION").exists()
+    assert api(stack, f"/orders/{order['order_id']}")["state"] == "created"
+
+
+def test_restore__instant_without_a_later_commit__fails_and_the_database_is_as_before(
+    backed_up: Stack,
+) -> None:
+    stack = backed_up
+    order = create_order(stack)
+    stack.supervisor.stop_group("services")  # nothing commits any more
+    stack.supervisor.stop_group("backups")
+    time.sleep(2)
+    instant = datetime.now(UTC)
+    time.sleep(1)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", "restore", "--to", instant.isoformat(), "--yes"],
+        env=environment_of(stack), cwd=PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "no commit as late as that" in done.stderr + done.stdout
+    stack.wait_ready()
     assert api(stack, f"/orders/{order['order_id']}")["state"] == "created"
 
 
