@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,13 +21,14 @@ from tests.faults.report import Result, as_json, as_table
 
 MODULES = (
     *("whole_stack", "brokers", "kafka", "consumers"),
-    *("network", "database", "apis", "viewers", "devices"),
+    *("network", "database", "apis", "viewers", "devices", "backups"),
 )
 LOGS = PROJECT / ".doorstep" / "faults"
 # Faults that cannot run here, and why.
-NOT_HERE: dict[int, str] = (
-    {} if os.geteuid() == 0 else {11: "mounting a small file system needs root"}
-)
+NOT_HERE: dict[int, str] = {
+    **({} if os.geteuid() == 0 else {11: "mounting a small file system needs root"}),
+    **({} if shutil.which("pgbackrest") else {31: "pgbackrest is not installed"}),
+}
 
 EPILOG = """examples:
   ./run faults --list             list the faults and what is expected
