@@ -6,7 +6,7 @@ import json
 import random
 import socket
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 
 from doorstep.settings import Bind, is_loopback
@@ -151,6 +151,22 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
             for name in (MONITORING if settings.doorstep_observe else ())
         },
     )
+
+
+def add_addresses(path: Path, settings: StackSettings, echo: Echo) -> None:
+    """Choose addresses for processes that the release which wrote the file did not have."""
+    saved = Addresses.load(path)
+    if saved is None:
+        raise StackError("the stack is not up: ./run up")
+    named = json.loads(path.read_text(encoding="utf-8"))
+    chooser = _PortChooser(echo)
+    for one in fields(Addresses):
+        if one.name not in named and one.default_factory is not MISSING:
+            default: Bind = getattr(saved, one.name)
+            port = getattr(settings, f"{one.name}_port", default.port)
+            bind = chooser.choose(one.name, settings.doorstep_internal_bind, port)
+            saved = replace(saved, **{one.name: bind})
+    saved.save(path)
 
 
 def check_options(settings: StackSettings, running: Addresses) -> None:

@@ -15,6 +15,7 @@ import time
 
 from ops.console import Echo
 from ops.stack import monitoring
+from ops.stack.addresses import add_addresses
 from ops.stack.errors import StackError
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD, write_config
@@ -31,6 +32,8 @@ def upgrade(stack: Stack, echo: Echo) -> None:
     began = time.monotonic()
     with stack.locked():
         stack.paths.prepare()
+        add_addresses(stack.paths.addresses_file, stack.settings, echo)
+        stack.read_addresses()
         echo("migrating the database")
         stack.set_up()
         _restart_services(stack, echo)
