@@ -31,7 +31,7 @@ RATE = 40.0
 COURIERS = 2
 NORMAL_S = 20.0  # much longer than usual: the machine may be busy
 VIEWERS = 24
-WITHIN_S = 120.0
+WITHIN_S = 300.0
 REVISION = "SELECT version_num FROM public.alembic_version"
 START = "stack.up(owner_pid=int(arguments[0]))"
 ADD_DRIVERS = "stack.add_drivers(arguments)"
