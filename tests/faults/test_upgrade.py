@@ -33,6 +33,8 @@ NORMAL_S = 20.0  # much longer than usual: the machine may be busy
 VIEWERS = 24
 WITHIN_S = 300.0
 REVISION = "SELECT version_num FROM public.alembic_version"
+# What 0.2.0 answers to a request that takes more than 5 s when it stops: since then it is a 503.
+CUT_SHORT = "Internal Server Error"
 START = "stack.up(owner_pid=int(arguments[0]))"
 ADD_DRIVERS = "stack.add_drivers(arguments)"
 
@@ -131,7 +133,10 @@ def test_upgrade__from_the_last_release_under_load__loses_nothing_and_streams_re
     assert result.ok, result.violations
     assert (result.lost, result.duplicates, lost) == (0, 0, 0)
     assert result.commit_acked > 0
-    assert {one for one in responses if not is_allowed(one)} == set()
+    wrong = {one for one in responses if not is_allowed(one)}
+    if env.release.is_earlier:
+        wrong = {one for one in wrong if (one.status, one.detail) != (500, CUT_SHORT)}
+    assert wrong == set()
     assert env.folders() == dict.fromkeys((*SERVICES, SUPERVISOR_GUARD), PROJECT)
     assert env.revision() == max(recorded_fingerprints())
 
@@ -139,8 +144,13 @@ def test_upgrade__from_the_last_release_under_load__loses_nothing_and_streams_re
 def test_upgrade__again__is_the_same_and_processes_are_found(env: UpgradeEnvironment) -> None:
     published, bridge = env.load.published(), env.pid("bridge")
 
-    upgrade(env.stack, lambda _line: None)
+    with Callers(env.stack) as callers:
+        callers.wait_steady()
+        upgrade(env.stack, lambda _line: None)
+        callers.wait_steady()
 
+    assert {one for one in callers.responses if not is_allowed(one)} == set()
+    assert callers.lost() == 0
     assert env.pid("bridge") != bridge
     assert len(env.stack.supervisor.groups("services")) == 1
     with env.shut_down("driver_events"):
