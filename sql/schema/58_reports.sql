@@ -74,7 +74,8 @@ $$;
 
 CREATE FUNCTION report__seconds(since timestamptz, before timestamptz)
 RETURNS float8 LANGUAGE sql IMMUTABLE
-RETURN greatest(extract(epoch FROM before - since), 0)::float8;
+RETURN CASE WHEN before > since THEN extract(epoch FROM before - since)::float8
+    WHEN before <= since THEN 0 END;
 
 -- The figures of each restaurant, and with a null restaurant_id those of the city.
 CREATE FUNCTION report_restaurants_v1(of_city text, since timestamptz, before timestamptz)
