@@ -55,7 +55,7 @@ class MemoryReports:
         counts, stages = (1, 0, 1, 0, 0, 1, 0, 0, 1, 300.0, 300.0, 0), len(Stage)
         times: Any = ([1] * stages, [60.0] * stages, [90.5] * stages)
         whose = ((None, None), (1, "=Da Mario"))
-        return [RestaurantFigures(*one, *counts, *times) for one in whose]
+        return [RestaurantFigures._make((*one, *counts, *times)) for one in whose]
 
     async def read_report_reasons(self, city: str, day: Day) -> list[Reason]:
         return [Reason(1, "failed", "driver", "customer_absent", 2)]
