@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from doorstep.errors import DoorstepError
 from simulators.api import Answer, Api
 from simulators.couriers.clock import Clock
 from simulators.couriers.demand import Demand, Restaurant
+from simulators.couriers.details import failure
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.receiver import Receiver
@@ -20,7 +22,7 @@ from simulators.couriers.traffic import Traffic, draw_rider_factor
 IDLE_S = (90.0, 600.0)  # between two moves of a courier without an order
 DECLINE_SHARE = 0.04
 DECLINE_AFTER_S = 8.0
-FAIL_SHARE = 0.015
+FAIL_SHARE = 0.03
 AT_THE_COUNTER_S = 45.0  # at least: by the default policy 30 s within 60 m prove an arrival
 STILL_MPS = 0.3  # below this a phone has no heading
 
@@ -141,7 +143,10 @@ class Courier:
             service_s *= rng.random()  # the rest of it
         await clock.sleep_until(self._course.end_s + max(AT_THE_COUNTER_S, service_s))
         failed = rng.random() < FAIL_SHARE
-        ended = await self._post(f"orders/{job.order_id}/{'failed' if failed else 'delivered'}")
+        if failed:
+            ended = await self._post(f"orders/{job.order_id}/failed", failure(rng))
+        else:
+            ended = await self._post(f"orders/{job.order_id}/delivered")
         if not ended.ok:
             return Ending.TAKEN_AWAY
         return Ending.FAILED if failed else Ending.DELIVERED
@@ -192,6 +197,6 @@ class Courier:
         course.shift(-gone_s)
         return course
 
-    async def _post(self, command: str) -> Answer:
+    async def _post(self, command: str, body: Mapping[str, Any] | None = None) -> Answer:
         path = f"/drivers/{self.driver_id}/{command}"
-        return await self._world.api.driver("POST", path, self._token)
+        return await self._world.api.driver("POST", path, self._token, body)

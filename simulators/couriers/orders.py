@@ -6,11 +6,13 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Coroutine, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from simulators.api import Answer
 from simulators.couriers import CUSTOMER_NAME
 from simulators.couriers.courier import Courier, World
+from simulators.couriers.details import cancellation, order_details
 from simulators.couriers.job import Ending, Job, Stage
 
 CONFIRM_S = (20.0, 90.0)
@@ -61,6 +63,8 @@ class Dispatch:
 
     async def create(self, job: Job) -> None:
         """Create the order through the API."""
+        clock = self._world.clock
+        ready_in_s = job.ready_s - clock.now_s()
         answer = await self._staff(
             "/orders",
             {
@@ -68,6 +72,7 @@ class Dispatch:
                 "destination": {"lon_deg": job.door.lon_deg, "lat_deg": job.door.lat_deg},
                 "customer_name": CUSTOMER_NAME,
                 **({} if self._policy_id is None else {"policy_id": self._policy_id}),
+                **order_details(self._rng, datetime.now(UTC), ready_in_s, clock.speedup),
             },
         )
         if not answer.ok:
@@ -155,7 +160,7 @@ class Dispatch:
         """Cancel as the customer, after a while. The API refuses if it is too late."""
         await self._world.clock.sleep(self._rng.uniform(*CANCEL_AFTER_S))
         path = f"/orders/{job.order_id}/cancel"
-        await self._world.api.tracking("POST", path, job.customer_token, {})
+        await self._world.api.tracking("POST", path, job.customer_token, cancellation(self._rng))
 
     async def _staff(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         return await self._world.api.tracking("POST", path, self._staff_token, body)
