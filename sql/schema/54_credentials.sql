@@ -155,8 +155,8 @@ AS $$
 $$;
 
 -- Applies `add`, `revoke` or `rotate` to a member of staff. `add` makes a revoked one good again,
--- with a new token. The role restaurant needs a restaurant, which `rotate` may replace. Raises DS023
--- for a name that exists, DS022 for one that does not, DS004 for a restaurant that does not.
+-- with a new token. The role restaurant needs a restaurant, which `rotate` may replace. Raises
+-- DS023 for a name that exists, DS022 for one that does not, DS004 for a restaurant that does not.
 CREATE FUNCTION change_staff_v2(
     of_name text, change text, to_role text, at_restaurant_id int, new_token_sha256 bytea,
     until timestamptz, by_who text

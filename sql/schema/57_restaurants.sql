@@ -1,6 +1,6 @@
 -- What a restaurant sees and does. Each function takes the token of a member of its staff, and
--- reaches the orders of their restaurant only. No other function accepts such a token: find_token_v2
--- does not return it.
+-- reaches the orders of their restaurant only. No other function accepts such a token, because
+-- find_token_v2 does not return it.
 
 -- The member of a restaurant's staff whose token this is; no row if it is not good.
 CREATE FUNCTION restaurant_staff__of(of_token_sha256 bytea)

@@ -12,7 +12,7 @@ CREATE TYPE reported_order AS (
     promised_from timestamptz,
     promised_to timestamptz,
     delivered_at timestamptz,
-    stages_s float8[]  -- confirm, assign, to_restaurant, at_restaurant, to_customer, at_customer, all
+    stages_s float8[]  -- as Stage in tracking_api/reports/schemas.py
 );
 
 -- The local day of a city. Raises DS043 for a city that does not exist.

@@ -11,9 +11,33 @@ ALTER TABLE order_detail
     ADD COLUMN ordered_ready_at timestamptz;
 CREATE INDEX orders_restaurant ON orders (restaurant_id, ended_at);
 
+-- The same view, which names the columns of order_detail.
+CREATE OR REPLACE VIEW order_with_details AS
+SELECT n.*, jsonb_build_object(
+    'external_id', d.external_id, 'customer_phone', d.customer_phone,
+    'customer_language', d.customer_language, 'address', d.address, 'door_note', d.door_note,
+    'items', d.items, 'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for,
+    'promised_from', d.promised_from, 'promised_to', d.promised_to,
+    'contact_rule', coalesce(d.contact_rule, 'none'), 'has_pin', d.pin_sha256 IS NOT NULL,
+    'pickup', CASE WHEN r.is_ad_hoc THEN jsonb_build_object(
+        'name', r.name, 'address', r.address, 'lon_deg', r.lon_deg, 'lat_deg', r.lat_deg,
+        'phone', r.phone) END,
+    'failure', (  -- a look-up per row that is returned
+        SELECT jsonb_build_object('reason', c.failure_reason, 'note', c.note)
+        FROM order_command c
+        WHERE c.order_id = n.order_id AND c.command = 'fail' AND c.failure_reason IS NOT NULL
+    )
+) AS details
+FROM order_now n
+-- OFFSET 0 forces look-ups by key, however many orders the planner expects
+CROSS JOIN LATERAL (
+    SELECT * FROM restaurant t WHERE t.restaurant_id = n.restaurant_id OFFSET 0
+) r
+LEFT JOIN LATERAL (SELECT * FROM order_detail t WHERE t.order_id = n.order_id OFFSET 0) d ON true;
+
 -- Applies `add`, `revoke` or `rotate` to a member of staff. `add` makes a revoked one good again,
--- with a new token. The role restaurant needs a restaurant, which `rotate` may replace. Raises DS023
--- for a name that exists, DS022 for one that does not, DS004 for a restaurant that does not.
+-- with a new token. The role restaurant needs a restaurant, which `rotate` may replace. Raises
+-- DS023 for a name that exists, DS022 for one that does not, DS004 for a restaurant that does not.
 CREATE FUNCTION change_staff_v2(
     of_name text, change text, to_role text, at_restaurant_id int, new_token_sha256 bytea,
     until timestamptz, by_who text
@@ -183,8 +207,8 @@ END
 $$;
 
 -- What a restaurant sees and does. Each function takes the token of a member of its staff, and
--- reaches the orders of their restaurant only. No other function accepts such a token: find_token_v2
--- does not return it.
+-- reaches the orders of their restaurant only. No other function accepts such a token, because
+-- find_token_v2 does not return it.
 
 -- The member of a restaurant's staff whose token this is; no row if it is not good.
 CREATE FUNCTION restaurant_staff__of(of_token_sha256 bytea)
@@ -400,7 +424,7 @@ CREATE TYPE reported_order AS (
     promised_from timestamptz,
     promised_to timestamptz,
     delivered_at timestamptz,
-    stages_s float8[]  -- confirm, assign, to_restaurant, at_restaurant, to_customer, at_customer, all
+    stages_s float8[]  -- as Stage in tracking_api/reports/schemas.py
 );
 
 -- The local day of a city. Raises DS043 for a city that does not exist.

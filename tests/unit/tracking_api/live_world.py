@@ -79,6 +79,7 @@ class World:
         self.fleet_reads = 0
         self.fleet_named: list[list[str]] = []
         self.driver_states: dict[str, str] = {}
+        self.driver_duties: dict[str, str] = {}
         self.removed: set[str] = set()
         self.carried: dict[str, str] = {}  # orders, by driver
 
@@ -246,7 +247,7 @@ class World:
                 ms_of(spot.received_at),
                 *[None] * 4,
                 self.carried.get(driver_id),
-                "on_duty",
+                self.driver_duties.get(driver_id, "on_duty"),
             ]
             for driver_id, spot in self.newest.items()
             if driver_id not in self.removed
