@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
 
 from doorstep.credentials import driver_token
@@ -35,9 +36,9 @@ RETRY_S = 0.5
 def end_open_orders(stack: Stack) -> int:
     """End every open order of a simulated customer or courier, and return how many.
 
-    Then takes the simulated drivers off duty. Repeated until no order is open, because a
-    courier's last request may still arrive. Raises OSError and ValueError if an API does not
-    answer for END_WITHIN_S.
+    Then ends their ways back, and takes the simulated drivers off duty. Repeated until no order is
+    open, because a courier's last request may still arrive. Raises OSError and ValueError if an
+    API does not answer for END_WITHIN_S.
     """
     ended, deadline = 0, time.monotonic() + END_WITHIN_S
     while True:
@@ -50,6 +51,7 @@ def end_open_orders(stack: Stack) -> int:
             continue
         ended += found
         if found == 0 or time.monotonic() > deadline:
+            _end_returns(stack)
             _end_duty(stack)
             return ended
 
@@ -65,6 +67,21 @@ def _end_once(stack: Stack) -> int:
     with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
         orders = [one for one in open_orders(url, token) if is_simulated(one)]
         return sum(pool.map(end_order, orders))
+
+
+def _end_returns(stack: Stack) -> None:
+    """End the ways back to restaurants of simulated couriers."""
+    url, token = stack.addresses.tracking_api_url, stack.paths.staff_token()
+    try:
+        found = request_json(f"{url}/returns?limit={PAGE_SIZE}", token)["returns"]
+    except urllib.error.HTTPError as exc:
+        exc.close()
+        if exc.code != HTTPStatus.NOT_FOUND:  # the API has none
+            raise
+        return
+    for one in found:
+        if SIMULATED_ID.fullmatch(one["driver_id"]):
+            _accepted(f"{url}/orders/{one['order_id']}/returned", token)
 
 
 def _end_duty(stack: Stack) -> None:

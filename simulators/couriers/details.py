@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,7 @@ FAILURES = {  # weights
     "accident": 1,
 }
 CANCELLATIONS = ("ordered twice", "ordered by mistake", "takes too long")
+PIN_SHARE = 0.25  # of the customers want one
 PROMISE_AFTER_READY_S = 900.0  # a courier's mean way to the door, and some reserve
 WINDOW_S = 900.0
 
@@ -41,6 +43,20 @@ def order_details(
         "promised_from": at(promised_s - WINDOW_S / 2),
         "promised_to": at(promised_s + WINDOW_S / 2),
     }
+
+
+def pin_of(lon_deg: float, lat_deg: float) -> str | None:
+    """Return the PIN of an order to a door, if it has one.
+
+    It follows from the place, so that a restarted simulator knows it.
+    """
+    number = zlib.crc32(f"{lon_deg!r} {lat_deg!r}".encode())
+    return f"{number % 10_000:04}" if number / 2**32 < PIN_SHARE else None
+
+
+def wrong_pin(pin: str) -> str:
+    """Return another PIN, as a customer misremembers it."""
+    return pin[:-1] + str((int(pin[-1]) + 1) % 10)
 
 
 def failure(rng: random.Random) -> Mapping[str, str]:

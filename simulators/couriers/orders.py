@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from doorstep.geo import distance_m
 from simulators.api import Answer
 from simulators.couriers import CUSTOMER_NAME
 from simulators.couriers.courier import Courier, World
@@ -20,6 +21,8 @@ ASSIGN_BEFORE_READY_S = 480.0  # about a courier's time to the counter
 ASSIGN_WITHIN_S = 120.0  # after the confirmation, even if the kitchen needs longer
 ASSIGN_AGAIN_S = 20.0
 CANCEL_SHARE = 0.02
+STACK_SHARE = 0.15
+SOME = 40  # couriers that are looked at for a second order
 CANCEL_AFTER_S = (30.0, 600.0)
 
 
@@ -72,6 +75,7 @@ class Dispatch:
                 "destination": {"lon_deg": job.door.lon_deg, "lat_deg": job.door.lat_deg},
                 "customer_name": CUSTOMER_NAME,
                 **({} if self._policy_id is None else {"policy_id": self._policy_id}),
+                **({} if job.pin is None else {"pin": job.pin}),
                 **order_details(self._rng, datetime.now(UTC), ready_in_s, clock.speedup),
             },
         )
@@ -133,6 +137,9 @@ class Dispatch:
 
     async def _assign(self, job: Job) -> Courier | None:
         """Assign the nearest courier. Returns None if the order has ended."""
+        stacked = await self._stack(job) if self._rng.random() < STACK_SHARE else None
+        if stacked is not None:
+            return stacked
         while True:
             answer = await self._staff(f"/orders/{job.order_id}/assign", {})
             if answer.ok:
@@ -141,6 +148,17 @@ class Dispatch:
             if not (answer.status == 409 and "no-driver" in str(answer.body.get("type"))):
                 return None
             await self._world.clock.sleep(ASSIGN_AGAIN_S)
+
+    async def _stack(self, job: Job) -> Courier | None:
+        """Give the order to a courier who has one, as a later stop. None if the API refuses."""
+        some = self._rng.sample(list(self._couriers.values()), min(SOME, len(self._couriers)))
+        goal = job.restaurant.lon_deg, job.restaurant.lat_deg
+        for courier in sorted(some, key=lambda one: distance_m(one.position(), goal)):
+            if courier.busy and courier.has_room:
+                path = f"/orders/{job.order_id}/assign"
+                answer = await self._staff(path, {"driver_id": courier.driver_id})
+                return courier if answer.ok else None
+        return None
 
     async def _reassign(self, job: Job) -> Courier | None:
         """Reassign an order from a driver who is not simulated, and would not deliver it."""

@@ -140,7 +140,8 @@ BEGIN
 END
 $$;
 
--- How many orders failed or were cancelled, by whom and for which reason; null: none was given.
+-- How many orders failed or were cancelled, by whom and for which reason; null: none was given. The
+-- reason of a cancellation is a text.
 CREATE FUNCTION report_reasons_v1(of_city text, since timestamptz, before timestamptz)
 RETURNS TABLE (restaurant_id int, state text, by_actor text, reason text, orders int)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -153,17 +154,18 @@ AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-        SELECT q.restaurant_id, q.state::text, c.actor::text, c.failure_reason::text,
-            count(*)::int
+        SELECT q.restaurant_id, q.state::text, c.actor::text, c.reason, count(*)::int
         FROM report__orders(of_city, since, before) q
         CROSS JOIN LATERAL (
-            SELECT t.actor, t.failure_reason FROM order_command t
+            SELECT t.actor, CASE WHEN t.command = 'cancel' THEN left(t.note, 100)
+                ELSE t.failure_reason::text END AS reason
+            FROM order_command t
             WHERE t.order_id = q.order_id AND t.to_state = q.state
             ORDER BY t.order_command_id LIMIT 1
         ) c
         WHERE q.state IN ('cancelled', 'failed')
-        GROUP BY q.restaurant_id, q.state, c.actor, c.failure_reason
-        ORDER BY q.restaurant_id, q.state, count(*) DESC, c.actor, c.failure_reason;
+        GROUP BY q.restaurant_id, q.state, c.actor, c.reason
+        ORDER BY q.restaurant_id, q.state, count(*) DESC, c.actor, c.reason;
 END
 $$;
 

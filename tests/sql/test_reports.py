@@ -89,10 +89,10 @@ def put_order(
     if ended_at is not None and state != "delivered":
         fleet.run(
             "INSERT INTO order_command (order_id, command, actor, actor_id, from_state, to_state,"
-            " assignment_no, commanded_at, failure_reason)"
-            " VALUES (%s, %s, %s, 'x', 'assigned', %s, 0, %s, %s)",
+            " assignment_no, commanded_at, failure_reason, note)"
+            " VALUES (%s, %s, %s, 'x', 'assigned', %s, 0, %s, %s, %s)",
             *(order_id, {"failed": "fail", "cancelled": "cancel"}[state], actor, state),
-            *(ended_at, reason),
+            *(ended_at, *((reason, None) if state == "failed" else (None, reason))),
         )
     if promised is not None:
         fleet.run(
@@ -163,14 +163,14 @@ def test_reasons__of_failed_and_cancelled_orders__are_counted_by_actor(past: Fle
     for reason in ("customer_absent", "customer_absent", "wrong_address", None):
         put_order(past, "failed", actor="driver", reason=reason)
     put_order(past, "cancelled", minutes=(2,), actor="customer")
-    put_order(past, "cancelled", minutes=(2,), restaurant_id=2)
+    put_order(past, "cancelled", minutes=(2,), restaurant_id=2, reason="closed " + "x" * 100)
     rows = [tuple(one.values()) for one in read(past, "read_reasons")]
     assert rows == [
         (1, "cancelled", "customer", None, 1),
         (1, "failed", "driver", "customer_absent", 2),
         (1, "failed", "driver", "wrong_address", 1),
         (1, "failed", "driver", None, 1),
-        (2, "cancelled", "staff", None, 1),
+        (2, "cancelled", "staff", "closed " + "x" * 93, 1),
     ]
 
 

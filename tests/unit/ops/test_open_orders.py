@@ -28,6 +28,7 @@ class FakeApis:
         self.refused: set[str] = set()
         self.late_orders: list[dict[str, Any]] = []  # that appear with the next command
         self.failures = 0  # of the next requests
+        self.returns: list[dict[str, str]] | None = None  # None: this API has none
 
     def request(self, url: str, _token: str, method: str = "GET", _body: Any = None) -> Any:
         path, _, query = url.partition("?")
@@ -42,6 +43,10 @@ class FakeApis:
             self.orders += self.late_orders
             self.late_orders = []
             return {}
+        if path == f"{TRACKING}/returns":
+            if self.returns is None:
+                raise urllib.error.HTTPError(url, 404, "Not Found", Message(), None)
+            return {"returns": self.returns}
         if path == f"{TRACKING}/drivers/positions":
             return {"columns": ["duty", "driver_id"], "drivers": self.drivers}
         parameters = urllib.parse.parse_qs(query)
@@ -149,3 +154,18 @@ def test_end_open_orders__api_that_does_not_answer__is_requested_again(
     apis.failures = 1_000_000
     with pytest.raises(TimeoutError):
         end_open_orders(stack)
+
+
+def test_end_open_orders__ways_back_of_simulated_couriers__end_as_well(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apis = FakeApis([], [])
+    apis.returns = [
+        {"order_id": "back", "driver_id": "courier-1"},
+        {"order_id": "of-anna", "driver_id": "anna"},
+    ]
+    serve(monkeypatch, apis)
+    end_open_orders(stack)
+    assert [one for one in apis.commands if "returned" in one] == [
+        f"{TRACKING}/orders/back/returned"
+    ]

@@ -6,7 +6,7 @@ import random
 from datetime import UTC, datetime, timedelta
 
 from doorstep.http.failure_body import Failure
-from simulators.couriers.details import cancellation, failure, order_details
+from simulators.couriers.details import cancellation, failure, order_details, pin_of, wrong_pin
 from tracking_api.orders.detail_schemas import NewOrder
 from tracking_api.orders.schemas import Cancellation
 
@@ -30,3 +30,15 @@ def test_reasons__drawn__are_accepted() -> None:
     reasons = {Failure(reason=failure(rng)["reason"]).reason for _ in range(50)}
     assert len(reasons) > 2
     assert Cancellation(**cancellation(rng)).reason
+
+
+def test_pin__of_a_door__is_the_same_again_and_only_some_have_one() -> None:
+    pins = {n: pin_of(11.25 + n / 1000, 43.77) for n in range(400)}
+    known = [pin for pin in pins.values() if pin is not None]
+    assert 50 < len(known) < 150
+    assert pins == {n: pin_of(11.25 + n / 1000, 43.77) for n in range(400)}
+    for pin in known:
+        wrong = wrong_pin(pin)
+        for one in (pin, wrong):
+            assert NewOrder(restaurant_id=1, destination=DESTINATION, pin=one).pin == one
+        assert wrong != pin
