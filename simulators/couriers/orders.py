@@ -23,6 +23,7 @@ ASSIGN_AGAIN_S = 20.0
 CANCEL_SHARE = 0.02
 STACK_SHARE = 0.15
 SOME = 40  # couriers that are looked at for a second order
+LAST_STOP = 100  # behind the others
 CANCEL_AFTER_S = (30.0, 600.0)
 
 
@@ -156,7 +157,8 @@ class Dispatch:
         for courier in sorted(some, key=lambda one: distance_m(one.position(), goal)):
             if courier.busy and courier.has_room:
                 path = f"/orders/{job.order_id}/assign"
-                answer = await self._staff(path, {"driver_id": courier.driver_id})
+                body = {"driver_id": courier.driver_id, "stop_no": LAST_STOP}
+                answer = await self._staff(path, body)
                 return courier if answer.ok else None
         return None
 

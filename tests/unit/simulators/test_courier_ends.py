@@ -96,7 +96,7 @@ async def test_assign__order_to_stack__goes_to_a_courier_with_one_else_to_the_ne
     await courier._jobs.get()  # it works on it
     dispatch = Dispatch(world, "stf", {"anna": courier}, None, random.Random(1))
     assert await dispatch._assign(make_job(world)) is courier
-    named = ("assign", {"driver_id": "anna"})
+    named = ("assign", {"driver_id": "anna", "stop_no": 100})
     assert api.bodies == [named] if accepts else [named, ("assign", {})]
     courier.assign(make_job(world))
     api.bodies.clear()
