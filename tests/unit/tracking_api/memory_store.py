@@ -26,6 +26,7 @@ from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
 from tests.unit.tracking_api.memory_reports import MemoryReports
+from tests.unit.tracking_api.memory_ends import MemoryEnds
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
@@ -103,10 +104,11 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class MemoryStore(MemoryReports):
+class MemoryStore(MemoryEnds, MemoryReports):
     """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
 
     def __init__(self) -> None:
+        super().__init__()
         self.tokens = {
             token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
             token_sha256("tok-viewer"): Token("staff", None, None, "vera", "viewer"),
@@ -125,7 +127,6 @@ class MemoryStore(MemoryReports):
         self.sampling = SamplingPolicy()
         self.watched: list[TrackLink] = []
         self.searched: list[str | None] = []
-        self.failures: list[tuple[str, str | None]] = []
         self.look_ups = 0
         self.away = False
 
@@ -334,12 +335,6 @@ class MemoryStore(MemoryReports):
         if order_id != ORDER_ID:
             raise UnknownOrder
         return DetailedOrder(make_order(order_id), {**NO_DETAILS, "assignments": []})
-
-    async def fail_order(
-        self, order_id: UUID, name: str, reason: str, note: str | None, idempotency_key: str | None
-    ) -> Order:
-        self.failures.append((reason, note))
-        return await self.command_order(order_id, "fail", name, None, idempotency_key)
 
     async def offer_order(
         self, order_id: UUID, driver_id: str | None, name: str, idempotency_key: str | None
