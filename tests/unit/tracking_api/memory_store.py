@@ -25,8 +25,8 @@ from doorstep.errors import (
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
-from tests.unit.tracking_api.memory_reports import MemoryReports
 from tests.unit.tracking_api.memory_ends import MemoryEnds
+from tests.unit.tracking_api.memory_reports import MemoryReports
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
