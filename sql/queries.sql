@@ -67,6 +67,19 @@ SELECT * FROM create_order_v4(%(restaurant_id)s, %(pickup)s, %(lon_deg)s, %(lat_
 SELECT * FROM command_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
     %(idempotency_key)s)
 
+-- assign_order_as_staff --
+SELECT * FROM assign_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
+    %(stop_no)s, %(idempotency_key)s)
+
+-- set_driver_stops --
+SELECT set_driver_stops_v1(%(driver_id)s, %(order_ids)s::uuid[], %(name)s)
+
+-- settle_evidence --
+SELECT evidence__settle_v1(%(at_most)s)
+
+-- refresh_order_etas --
+SELECT order_eta__refresh_v1(%(at_most)s)
+
 -- find_token --
 SELECT role, driver_id, order_id, name, staff_role FROM find_token_v2(%(token_sha256)s)
 

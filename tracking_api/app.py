@@ -50,7 +50,7 @@ from tracking_api.batching import BatchLoader
 from tracking_api.city_folders import CityFolders
 from tracking_api.context import AppContext
 from tracking_api.fleet import dispatch_routes, driver_routes
-from tracking_api.fleet.schemas import SamplingSettings
+from tracking_api.fleet.schemas import SamplingSettings, StopSequence
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.history import order_routes as order_history_routes
 from tracking_api.history import routes as history_routes
@@ -111,6 +111,7 @@ STAFF_BODIES: list[type[BaseModel]] = [
     NewPolicy,
     PolicyChange,
     SamplingSettings,
+    StopSequence,
     SimulationCount,
     NewStaff,
     StaffRotation,

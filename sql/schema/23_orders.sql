@@ -75,13 +75,17 @@ CREATE TABLE assignment (
     picked_up_at timestamptz,  -- the earliest of all sources
     arriving_at timestamptz,
     at_customer_at timestamptz,
-    -- When the customer may see the driver; the trigger of 62_visibility_triggers.sql derives it.
+    -- When the customer may see the driver, which is when this was the next stop; the triggers of
+    -- 62_visibility_triggers.sql derive it.
     visible tstzmultirange NOT NULL DEFAULT '{}',
-    PRIMARY KEY (order_id, assignment_no)
+    stop_no int,  -- place in the sequence of the driver's open assignments, from 1
+    PRIMARY KEY (order_id, assignment_no),
+    CONSTRAINT assignment_has_stop CHECK ((stop_no IS NULL) = (ended_at IS NOT NULL)),
+    CONSTRAINT assignment_stop EXCLUDE (driver_id WITH =, stop_no WITH =)
+    WHERE (ended_at IS NULL) DEFERRABLE INITIALLY DEFERRED  -- renumbering moves through duplicates
 ) WITH (fillfactor = 70);
-CREATE UNIQUE INDEX assignment_one_open ON assignment (driver_id) WHERE ended_at IS NULL;
 CREATE INDEX assignment_to_forget ON assignment (ended_at) WHERE driver_id <> 'forgotten';
--- The windows of a driver never overlap, so only the last one begun can contain a fix.
+-- No two assignments of a driver begin at one instant.
 CREATE UNIQUE INDEX assignment_window ON assignment (driver_id, assigned_at);
 
 CREATE TABLE order_command (

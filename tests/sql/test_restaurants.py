@@ -294,3 +294,19 @@ def test_orders__that_ended_long_ago__are_left_out(fleet: Fleet) -> None:
     assert [one["state"] for one in orders_of(fleet, mario)] == ["cancelled"]
     fleet.run("UPDATE orders SET ended_at = now() - interval '3 h'")
     assert orders_of(fleet, mario) == []
+
+
+def test_courier__with_another_stop_first__has_a_name_and_no_position(fleet: Fleet) -> None:
+    mario = add_member(fleet)
+    first, second = fleet.assigned_order(), fleet.assigned_order()
+    time.sleep(SHOWN_AFTER_S)
+    fleet.record([make_fix("d1", 1, place=AWAY)])
+    stops = {
+        row["order_id"]: row["stop_no"]
+        for row in fleet.run("SELECT order_id, stop_no FROM assignment")
+    }
+    assert sorted(stops.values()) == [1, 2]
+    rows = {row["order_id"]: row for row in orders_of(fleet, mario)}
+    assert [rows[one]["driver_id"] for one in (first, second)] == ["d1", "d1"]
+    shown = [one for one in (first, second) if rows[one]["fix_at"] is not None]
+    assert [stops[one] for one in shown] == [1]

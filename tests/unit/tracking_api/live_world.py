@@ -24,7 +24,14 @@ from doorstep.store.records import Token
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol
 from tracking_api.stores import Stores
-from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, TrackLink
+from tracking_api.track.visibility import (
+    Event,
+    OrderPoll,
+    OtherDelivery,
+    Position,
+    TrackedOrder,
+    TrackLink,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PUBLIC_URL = "https://doorstep.test"
@@ -82,6 +89,7 @@ class World:
         self.driver_duties: dict[str, str] = {}
         self.removed: set[str] = set()
         self.carried: dict[str, str] = {}  # orders, by driver
+        self.waits: dict[UUID, OtherDelivery] = {}  # whose stop is not next
 
     async def record_audit(self, *entry: object) -> None:
         """Accept what staff reads."""
@@ -190,6 +198,7 @@ class World:
             assigned_at=shown.window.assigned_at if shown else None,
             driver_id=shown.driver_id if shown else None,
             events=list(order.events),
+            other_delivery=self.waits.get(order.order_id),
         )
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
@@ -213,6 +222,8 @@ class World:
 
     def _shown(self, order: WorldOrder) -> Stint | None:
         stint = order.current
+        if order.order_id in self.waits:
+            return None
         return stint if stint and stint.window.is_open(self.now) else None
 
     def _position(self, shown: Stint | None) -> Position | None:
