@@ -73,6 +73,9 @@ from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
+from tracking_api.reports import routes as report_routes
+from tracking_api.restaurant import routes as restaurant_page_routes
+from tracking_api.restaurant.schemas import Confirmation, Readiness
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -114,6 +117,8 @@ STAFF_BODIES: list[type[BaseModel]] = [
     StaffRotation,
     NewDevice,
     StaffTokenBody,
+    Confirmation,
+    Readiness,
 ]
 
 # Of one order's customers: a page reads the history once, and a family shares a token.
@@ -149,6 +154,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (driver_routes.router, "staff"),
     *((one.tables, "staff") for one in ADMINISTRATION),
     *((one.router, "staff") for one in ADMINISTRATION),
+    (restaurant_page_routes.router, "staff"),
+    (report_routes.router, "staff"),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
     (invitation_routes.router, "staff"),

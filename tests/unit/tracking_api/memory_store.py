@@ -26,6 +26,7 @@ from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
 from tests.unit.tracking_api.memory_ends import MemoryEnds
+from tests.unit.tracking_api.memory_reports import MemoryReports
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
@@ -103,7 +104,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class MemoryStore(MemoryEnds):
+class MemoryStore(MemoryEnds, MemoryReports):
     """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
 
     def __init__(self) -> None:
