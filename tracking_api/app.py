@@ -63,7 +63,7 @@ from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.observe import routes as observe_routes
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.orders import cancel_routes, offer_routes
+from tracking_api.orders import cancel_routes, decision_routes, offer_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
 from tracking_api.orders.schemas import Cancellation, DriverChoice
@@ -71,6 +71,7 @@ from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
+from tracking_api.places import routes as place_routes
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -86,7 +87,7 @@ from tracking_api.track.links import (
     Links,
     StaffDoor,
 )
-from tracking_api.track.road_eta import EstimateArrival, RoadEta
+from tracking_api.track.road_eta import EstimateArrival, RoadEta, no_ride
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
 
@@ -133,6 +134,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (cancel_routes.router, "all"),
     (offer_routes.router, "staff"),  # before the orders by id
     (order_routes.router, "staff"),
+    (decision_routes.router, "staff"),
+    (place_routes.router, "staff"),
     (fleet_stream_routes.router, "staff"),
     (dispatch_routes.router, "staff"),
     (history_routes.router, "staff"),
@@ -282,6 +285,7 @@ def _set_context(
         estimate=estimate,
         prometheus=PrometheusReader(prometheus_url),
         kafka_view=kafka_view,
+        ride=estimate.ride if isinstance(estimate, RoadEta) else no_ride,
     )
 
 
