@@ -262,6 +262,7 @@ async def test_fleet__without_webgl__shows_lists_and_removes_the_token_from_the_
     assert await wait_for_text(page, "#drivers-count", "1")
     assert await wait_for_text(page, "#connection", "live")
     assert await page.locator("#no-map").is_visible()
+    assert await wait_for_text(page, "#driver-list", "anna")
     assert city.staff_token not in page.url
     await page.locator(f"#order-{order['order_id']}").click()
     assert await wait_for_text(page, "#driver dl", "On duty")

@@ -29,12 +29,12 @@ export class OrderPanel {
     const order = this.openOrders.get(this.orderId);
     $("order").hidden = !order;
     if (!order) return $("order").replaceChildren();
-    const version = `${order.order_id} ${order.state} ${order.driver_id} ${order.order_seq}`;
+    const allowed = this.openOrders.allowed[order.state] ?? [];
+    const version = [order.order_id, order.state, order.driver_id, order.order_seq, ...allowed].join(" ");
     if (version === this.#version) return; // unchanged
     this.#version = version;
     const focused = $("order").contains(document.activeElement) && document.activeElement.id;
     const { label, colour } = ORDER_STATES[order.state];
-    const allowed = this.openOrders.allowed[order.state] ?? [];
     const commands = Object.keys(COMMANDS).filter((command) => allowed.includes(command));
     const assigning = commands.find((one) => TAKES_DRIVER.includes(one));
     $("order").replaceChildren(
