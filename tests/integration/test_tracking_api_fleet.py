@@ -163,7 +163,7 @@ async def test_places__restaurants_of_the_city_and_streets__are_found(api):
     found = (await get(api, "/places", q="mario"))["places"]
     assert [(one["kind"], one["restaurant_id"]) for one in found[:1]] == [("restaurant", 1)]
     streets = (await get(api, "/places", q="via dei servi 4"))["places"]
-    assert [(one["kind"], one["name"]) for one in streets] == [("street", "Via dei Servi")]
+    assert [(one["kind"], one["name"]) for one in streets] == [("street", "Via dei Servi 4")]
 
 
 async def test_states__of_the_past__start_with_the_last_before_the_range(driver_api, api):

@@ -26,7 +26,7 @@ Precision = Literal["address", "street"]
 
 
 class FoundPlace(NamedTuple):
-    """A place in a city. `street`: the middle of a street, whose house numbers are unknown."""
+    """A place in a city. `street`: the middle of a street; the house number is not known."""
 
     name: str
     place: Place
@@ -65,7 +65,7 @@ class PlaceIndex:
             if place is not None:
                 found.append(FoundPlace(f"{street.name} {number}", place, "address"))
             else:
-                found.append(FoundPlace(street.name, street.middle, "street"))
+                found.append(FoundPlace(f"{street.name} {number}", street.middle, "street"))
         return sorted(found, key=lambda one: one.precision != "address")
 
     def _streets_of(self, wanted: Sequence[str], limit: int) -> Iterator[Street]:

@@ -165,7 +165,8 @@ export class OrderQueue {
 
 /** Minutes to the promise, and what they are; without a promise the time is assumed. */
 function dueText(lateS, isPromised) {
-  const amount = `${Math.abs(lateS) < 60 ? "< 1" : Math.floor(Math.abs(lateS) / 60)} min`;
+  const apartS = Math.abs(lateS);
+  const amount = apartS < 60 ? "< 1 min" : apartS < 5400 ? `${Math.floor(apartS / 60)} min` : duration(apartS);
   if (!isPromised) return [lateS > 0 ? "–" : `~${amount}`, say("no promise")];
   return [amount, lateS > 0 ? say("late") : say("to promise")];
 }
