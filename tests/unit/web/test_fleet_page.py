@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parents[3] / "web" / "src"
 ITALIAN = SOURCES / "fleet" / "texts-it.js"
-SAME = {"PIN", "Series", "Admin"}
+SAME = {"PIN", "Series", "Admin", "File"}
 MAX_LINES = 450
 
 
