@@ -202,6 +202,7 @@ const orderPanel = new OrderPanel({
   nameOf,
   notify,
   close: () => select(null, null),
+  open: (found) => findOrder(found),
   onChange: async (order) => {
     if (order) openOrders.update(order);
     if (order && order.order_id === selectedOrder) select(order.driver_id, order.order_id, { keepsNotice: true });

@@ -1,12 +1,14 @@
 // The selected order: what it is, the commands that its state allows, couriers, offers, timeline.
 import { getJson } from "../api.js";
 import { el } from "../elements.js";
-import { clock, dateAndTime, ORDER_STATES } from "../labels.js";
+import { clock, ORDER_STATES } from "../labels.js";
 import { COMMANDS, failureText, FAILURE_REASONS, send, TAKES_DRIVER } from "./commands.js";
 import { CourierChoice } from "./courier-choice.js";
+import { orderFacts } from "./order-facts.js";
 import { say } from "./texts.js";
 import { readTimeline } from "./timeline.js";
 
+const NEXT_STEPS = { "": "Nothing more", retry: "Another attempt, as a new order", return: "Back to the restaurant" };
 const $ = (id) => document.getElementById(id);
 
 export class OrderPanel {
@@ -14,8 +16,9 @@ export class OrderPanel {
   #reads = 0;
 
   /** `onChange(order)` gets an order after a command, `notify(notice, error)` what to say. */
-  constructor({ openOrders, nameOf, onChange, notify, close }) {
-    Object.assign(this, { openOrders, nameOf, onChange, notify, close, orderId: null });
+  constructor({ openOrders, nameOf, onChange, notify, close, open }) {
+    Object.assign(this, { openOrders, nameOf, onChange, notify, close, open, orderId: null });
+    this.details = null; // of the order shown
     this.couriers = new CourierChoice();
   }
 
@@ -72,7 +75,14 @@ export class OrderPanel {
       this.refresh(),
     ]);
     if (read !== this.#reads || order.order_id !== this.orderId) return;
-    $("order-facts")?.replaceChildren(...facts(details));
+    this.details = details;
+    $("order-facts")?.replaceChildren(...orderFacts(details, this.open));
+    if (details.return_leg && !details.return_leg.ended_at) {
+      const confirm = () => this.#apply("returned", order.order_id, {});
+      $("reason").replaceChildren(
+        el("div", { class: "actions" }, el("button", { type: "button", id: "do-returned", onclick: confirm }, say("Back at the restaurant"))),
+      );
+    }
     $("timeline")?.replaceChildren(...timeline);
   }
 
@@ -119,11 +129,17 @@ export class OrderPanel {
     const isFailure = command === "fail";
     const reasons = Object.entries(FAILURE_REASONS).map(([value, label]) => el("option", { value }, say(label)));
     const choice = isFailure ? el("select", { id: "reason-choice" }, ...reasons) : null;
+    // A server that knows cancellations takes a next step, too.
+    const next =
+      isFailure && this.details && "cancellation" in this.details
+        ? el("select", { id: "next-step" }, ...Object.entries(NEXT_STEPS).map(([value, label]) => el("option", { value }, say(label))))
+        : null;
     const text = el("input", { id: "reason-text", maxlength: "500", autocomplete: "off" });
     const form = el(
       "form",
       {},
       choice && el("label", {}, say("Reason"), choice),
+      next && el("label", {}, say("What comes next"), next),
       el("label", {}, isFailure ? say("Note") : say("Reason, which the customer may read"), text),
       el(
         "div",
@@ -136,7 +152,7 @@ export class OrderPanel {
       event.preventDefault();
       const note = text.value.trim();
       const body = isFailure
-        ? { reason: choice.value, ...(note && { note }) }
+        ? { reason: choice.value, ...(note && { note }), ...(next?.value && { next_step: next.value }) }
         : note ? { reason: note } : {};
       this.#apply(command, order.order_id, body);
     });
@@ -153,8 +169,9 @@ export class OrderPanel {
   async #apply(command, orderId, body) {
     await this.#run(async () => {
       const order = await send("POST", `/orders/${orderId}/${command}`, body);
-      this.notify(say(COMMANDS[command][1], order.driver_id));
-      await this.onChange(order);
+      this.notify(say(COMMANDS[command]?.[1] ?? "Recorded.", order.driver_id));
+      this.#version = "";
+      await this.onChange(command === "returned" ? null : order);
     });
   }
 
@@ -188,30 +205,4 @@ export class OrderPanel {
       for (const one of buttons) one.disabled = false;
     }
   }
-}
-
-function facts(details) {
-  const at = (instant) => (instant ? dateAndTime(instant) : null);
-  const window = details.promised_to && [at(details.promised_from), at(details.promised_to)].filter(Boolean).join(" – ");
-  const rows = [
-    ["Number", details.external_id],
-    ["Customer", details.customer_name],
-    ["Phone", details.customer_phone],
-    ["Address", details.address],
-    ["Door note", details.door_note],
-    ["Items", details.items],
-    ["Pickup", details.pickup?.address],
-    ["Ready at", at(details.ready_at)],
-    ["Scheduled for", at(details.scheduled_for)],
-    ["Promised", window],
-    ["PIN", details.has_pin ? say("required") : null],
-    ["Created", at(details.created_at)],
-    ["Ended", at(details.ended_at)],
-    ["Reason", details.failure && say(FAILURE_REASONS[details.failure.reason] ?? details.failure.reason)],
-    ["Note", details.failure?.note],
-    ["Reason", details.ended_reason ?? details.cancellation?.reason],
-  ];
-  return rows
-    .filter(([, value]) => value)
-    .flatMap(([name, value]) => [el("dt", {}, say(name)), el("dd", {}, value)]);
 }
