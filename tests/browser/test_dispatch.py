@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, Route
 
+from doorstep.geo import offset
 from tests.browser.conftest import City, OpenPage
 from tests.browser.page_checks import (
     PHONE,
@@ -17,7 +19,7 @@ from tests.browser.page_checks import (
     wait_for_text,
 )
 from tests.browser.test_fleet import fleet_value
-from tests.integration.http_services import RESTAURANT, north_of
+from tests.integration.http_services import CUSTOMER, RESTAURANT, north_of
 
 MAX_TABS = 120
 
@@ -36,6 +38,38 @@ async def choose_place(page: Page, text: str, field: str) -> None:
     await page.keyboard.type(text)
     assert await eventually(page.locator(f"#{field}-list [aria-selected=true]").count)
     await page.keyboard.press("Enter")
+
+
+async def busy_evening(city: City) -> dict[str, Any]:
+    """Twelve drivers and seven orders in different states; return one that is under way."""
+    for n in range(12):
+        place = offset(RESTAURANT, 420 * (n % 4 - 1), 300 * (n // 4 - 1) + 40 * n)
+        await city.driver(f"d{n}", place)
+        await city.report(f"d{n}", offset(place, 3, 2), heading_deg=30.0 * n, battery=0.4 + n / 20)
+    now = datetime.now(UTC)
+    orders = []
+    for n, name in enumerate(("Carla Rossi", "Ugo Neri", "Ida Conti", "Leo Galli", "Ada Bassi")):
+        promised_to = (now + timedelta(minutes=9 * n - 4)).isoformat()
+        door = dict(zip(("lon_deg", "lat_deg"), offset(CUSTOMER, 90 * n, -130 * n), strict=True))
+        orders.append(
+            await city.order(
+                "confirm",
+                customer_name=name,
+                customer_phone="+39 055 123456",
+                address=f"Via dei Servi {n + 3}",
+                items="2 x margherita",
+                promised_to=promised_to,
+                destination=door,
+            )
+        )
+    await city.order("confirm", external_id="shop-1043")
+    await city.order()
+    for order, driver_id in zip(orders, ("d1", "d6", "d9"), strict=False):
+        await city.command(order, "assign", driver_id=driver_id)
+    await city.command(orders[0], "pick_up")
+    await city.phone("d4", "on-break")
+    await city.phone("d11", "off-duty")
+    return orders[1]
 
 
 class Alerts:
@@ -270,17 +304,13 @@ async def test_dispatch__on_a_phone__shows_one_column_at_a_time(
 async def test_dispatch__desktop__has_no_accessibility_violations(
     city: City, open_page: OpenPage, screenshots: Path, dark: bool
 ) -> None:
-    await city.driver("d1", RESTAURANT)
-    order = await city.order(
-        driver_id="d1", customer_name="Carla", promised_to="2026-11-29T00:00:00Z"
-    )
-    await city.order("confirm")
+    order = await busy_evening(city)
     page = await open_page(
         f"/fleet?order={order['order_id']}#{city.staff_token}",
         dark=dark,
         before=Alerts("1").install,
     )
-    assert await wait_for_text(page, "#timeline", "Assigned to d1")
+    assert await wait_for_text(page, "#timeline", "Assigned to d6")
     assert await wait_for_text(page, "#orders .late", "late")
     assert await eventually(page.locator("#couriers li").count)
     assert await accessibility_violations(page) == []
@@ -332,10 +362,9 @@ async def test_dispatch__past__has_a_banner_and_the_states_of_then(
 async def test_dispatch__in_italian__has_no_english_left(
     city: City, open_page: OpenPage, screenshots: Path
 ) -> None:
-    await city.driver("d1", RESTAURANT)
-    order = await city.order(driver_id="d1", customer_name="Carla")
+    order = await busy_evening(city)
     page = await open_page(f"/fleet?order={order['order_id']}#{city.staff_token}", locale="it-IT")
-    assert await wait_for_text(page, "#timeline", "Assegnato a d1")
+    assert await wait_for_text(page, "#timeline", "Assegnato a d6")
     assert await page.evaluate("document.documentElement.lang") == "it"
     text = await page.inner_text("body")
     for english in ("Queue", "Open orders", "Available", "Reassign", "Timeline", "ago", "Sign out"):
@@ -346,12 +375,10 @@ async def test_dispatch__in_italian__has_no_english_left(
 async def test_dispatch__colour_blind_simulation__is_pictured(
     city: City, open_page: OpenPage, screenshots: Path
 ) -> None:
-    for n in range(6):
-        await city.driver(f"d{n}", north_of(RESTAURANT, 250 * n))
-    for n in (0, 1, 2):
-        await city.order(driver_id=f"d{n}")
+    await busy_evening(city)
     page = await open_page(f"/fleet#{city.staff_token}")
-    assert await eventually(lambda: fleet_value(page, "drawn")) == 6
+    assert await eventually(lambda: fleet_value(page, "known")) == 12
+    await page.wait_for_timeout(2000)  # the map's tiles
     session = await page.context.new_cdp_session(page)
     pictures = set()
     for kind in ("none", "protanopia", "deuteranopia", "tritanopia", "achromatopsia"):
