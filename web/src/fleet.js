@@ -250,7 +250,11 @@ const newOrder = new NewOrderForm({
     if (newOrder.isOpen) showTab("detail");
   },
 });
-$("new-order-button").addEventListener("click", () => newOrder.open());
+const openForm = () => {
+  if (playback.isOpen) playback.close();
+  newOrder.open();
+};
+$("new-order-button").addEventListener("click", openForm);
 const playback = new Playback({
   draw: (positions, at) => {
     const states = positions.map(([id]) => pastStates.at(id, at));
@@ -292,6 +296,7 @@ createSearch({
 
 /** Select an order, open or not. The courier of an ended one is elsewhere by now: not selected. */
 async function findOrder(found) {
+  if (playback.isOpen) playback.close();
   try {
     const { order_id, driver_id, ended_at, destination } = await openOrders.load(found);
     if (ended_at) select(null, order_id, { place: [destination.lon_deg, destination.lat_deg] });
@@ -351,7 +356,7 @@ const focusOn = (tab, element) => {
 };
 installShortcuts({
   "/": ["Search", () => $("query").focus()],
-  n: ["New order", () => newOrder.open()],
+  n: ["New order", openForm],
   q: ["To the queue", () => (showTab("queue"), queue.focus())],
   j: ["Next order", () => queue.step(1)],
   k: ["Previous order", () => queue.step(-1)],
