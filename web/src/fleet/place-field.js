@@ -8,6 +8,7 @@ const KINDS = { restaurant: "restaurant", address: "address", street: "street, m
 
 export class PlaceField {
   #found = [];
+  #foundFor = ""; // the text that was searched for
   #active = -1;
   #searches = 0;
   #timer = 0;
@@ -49,7 +50,9 @@ export class PlaceField {
     this.onChoose(place);
   }
 
-  async #find() {
+  /** Search for the text; `isChosen` takes the first place that is found. */
+  async #find(isChosen = false) {
+    clearTimeout(this.#timer);
     const text = this.input.value.trim();
     const search = (this.#searches += 1);
     if (!text) return this.#close();
@@ -57,9 +60,11 @@ export class PlaceField {
     const answer = await getJson(`/places?${query}`).catch(() => null);
     if (search !== this.#searches) return; // outdated by a later input
     if (!answer) return void (this.status.textContent = say("No response."));
+    this.#foundFor = text;
     this.#found = answer.places.filter(({ kind }) => this.kinds.includes(kind));
     this.#active = this.#found.length ? 0 : -1;
     this.status.textContent = this.#found.length ? say("{} found", this.#found.length) : say("Nothing found.");
+    if (isChosen && this.#found.length) return this.set(this.#found[0]);
     this.#draw();
   }
 
@@ -86,6 +91,11 @@ export class PlaceField {
   }
 
   #onKey(event) {
+    const isOutdated = this.#foundFor !== this.input.value.trim();
+    if (event.key === "Enter" && !this.chosen && isOutdated && this.input.value.trim()) {
+      event.preventDefault(); // the list is of an earlier text
+      return this.#find(true);
+    }
     if (this.list.hidden) return;
     if (event.key === "Escape") {
       event.stopPropagation();
