@@ -373,6 +373,7 @@ async def test_dispatch__in_italian__has_no_english_left(
     text = await page.inner_text("body")
     for english in ("Queue", "Open orders", "Available", "Reassign", "Timeline", "ago", "Sign out"):
         assert english not in text, english
+    await page.wait_for_timeout(4000)  # the map's tiles, and the restaurants
     await page.screenshot(path=screenshots / "dispatch-it.png")
 
 

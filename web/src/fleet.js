@@ -427,5 +427,6 @@ every(5000, async () => {
   restaurants = new Map(answer.map((one) => [one.restaurant_id, one]));
   drawRestaurants();
   queue.draw();
+  orderPanel.redraw();
 });
 selectFromAddress();

@@ -62,6 +62,12 @@ export class OrderPanel {
     this.#readMore(order).catch(() => {}); // read again with the next change
   }
 
+  /** Draw again what does not come with the order: its restaurant's name. */
+  redraw() {
+    this.#version = "";
+    this.draw();
+  }
+
   async refresh() {
     const order = this.openOrders.get(this.orderId);
     if (order && !order.ended_at && $("couriers")) await this.couriers.refresh(order.order_id);
