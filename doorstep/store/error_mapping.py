@@ -51,6 +51,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS041": _plain(errors.NameTaken),
     "DS042": _plain(errors.DefaultPolicy),
     "DS043": _plain(errors.UnknownServiceArea),
+    "DS051": _plain(errors.SwappedCoordinates),
 }
 
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.

@@ -56,7 +56,7 @@ END
 $$;
 
 -- Returns what happened to an order, the earliest first: its creation, commands, evidence of GPS,
--- offers, and changes of its customer's links. `who` is the name of a member of staff, a driver's
+-- offers, changes of its customer's links, and the end of its way back. `who` is the name of a member of staff, a driver's
 -- id, or `customer`; null: the fleet's policy, or GPS.
 CREATE FUNCTION order_timeline_v1(of_order_id uuid)
 RETURNS TABLE (
@@ -109,6 +109,10 @@ BEGIN
                 u.who, NULL, NULL, NULL
             FROM audit u
             WHERE u.subject = of_order_id::text AND u.action LIKE '% /orders/{order_id}/link'
+            UNION ALL
+            SELECT 6, b.ended_at, b.ended_at, 'return', 'returned', b.ended_role::text, b.ended_by,
+                b.driver_id, NULL, NULL
+            FROM order_return b WHERE b.order_id = of_order_id AND b.ended_at IS NOT NULL
         ) AS t
         ORDER BY t.occurred_at, t.recorded_at, t.n;
 END

@@ -1,4 +1,4 @@
-"""What dispatchers decide by, and the commands of couriers that staff may give for them."""
+"""What dispatchers decide by: couriers ranked for an order, and its timeline."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from doorstep.http.instants import Instant
-from doorstep.http.openapi import IdempotencyKey, problems
-from tracking_api.context import AppContext, Context, Dispatcher, Staff
+from doorstep.http.openapi import problems
+from tracking_api.context import AppContext, Context, Staff
 from tracking_api.fleet.presence import Presence, presence_of
 from tracking_api.orders.decision_queries import CourierChoice
-from tracking_api.orders.schemas import Coordinates, OrderAnswer
+from tracking_api.orders.schemas import Coordinates
 from tracking_api.track.straight_eta import straight_ride
 
 router = APIRouter(prefix="/orders/{order_id}", tags=["orders"])
@@ -53,7 +53,7 @@ class TimelineAnswer(BaseModel):
 
     occurred_at: Instant
     recorded_at: Instant
-    kind: Literal["command", "evidence", "offer", "link"]
+    kind: Literal["command", "evidence", "offer", "link", "return"]
     what: str
     actor: Literal["staff", "driver", "customer"] | None
     who: str | None
@@ -91,34 +91,6 @@ async def read_timeline(order_id: UUID, _: Staff, context: Context) -> Timeline:
     return Timeline(
         entries=[TimelineAnswer.model_validate(one, from_attributes=True) for one in found]
     )
-
-
-@router.post(
-    "/pick_up", summary="Record the pick-up for the courier", responses=problems(401, 403, 404, 409)
-)
-async def pick_up_order(
-    order_id: UUID, staff: Dispatcher, context: Context, idempotency_key: IdempotencyKey = None
-) -> OrderAnswer:
-    """For a courier who cannot: the timeline names the member of staff."""
-    order = await context.stores.orders.command_order(
-        order_id, "pick_up", staff.actor_id, None, idempotency_key
-    )
-    return OrderAnswer.of(order)
-
-
-@router.post(
-    "/deliver",
-    summary="Record the delivery for the courier",
-    responses=problems(401, 403, 404, 409),
-)
-async def deliver_order(
-    order_id: UUID, staff: Dispatcher, context: Context, idempotency_key: IdempotencyKey = None
-) -> OrderAnswer:
-    """For a courier who cannot: the timeline names the member of staff."""
-    order = await context.stores.orders.command_order(
-        order_id, "deliver", staff.actor_id, None, idempotency_key
-    )
-    return OrderAnswer.of(order)
 
 
 def _ranked(context: AppContext, courier: CourierChoice) -> RankedCourier:

@@ -68,7 +68,7 @@ export class NewOrderForm {
         field("ready_min", "Ready in, minutes", { type: "number", min: "0", max: "1440" }),
         field("promised_min", "Promised in, minutes", { type: "number", min: "0", max: "1440" }),
         field("external_id", "Number", { maxlength: "200" }),
-        field("pin", "PIN", { inputmode: "numeric", pattern: "[0-9]{4,8}", maxlength: "8" }),
+        field("pin", "PIN", { pattern: "[0-9]{4,8}|auto", maxlength: "8", placeholder: "auto" }),
       ),
       field("door_note", "Door note", { maxlength: "2000" }),
       field("items", "Items", { rows: "2", maxlength: "2000" }),

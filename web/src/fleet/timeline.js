@@ -24,6 +24,7 @@ const OFFERS = {
   withdrawn: "The offer to {} was withdrawn",
 };
 const LINKS = { replaced: "The customer got a new link", revoked: "The customer's links were revoked" };
+const RETURNS = { returned: "Back at the restaurant" };
 
 /** Fetch an order's timeline. Resolves to list items, the newest last. */
 export async function readTimeline(orderId) {
@@ -39,7 +40,7 @@ export async function readTimeline(orderId) {
 }
 
 function describe({ kind, what, driver_id: driverId, reason, note }) {
-  const texts = { command: COMMANDS, offer: OFFERS, link: LINKS }[kind];
+  const texts = { command: COMMANDS, offer: OFFERS, link: LINKS, return: RETURNS }[kind];
   const text = kind === "evidence" ? say(ORDER_STATES[what]?.label ?? what) : say(texts?.[what] ?? what, driverId ?? "");
   const why = [reason && say(FAILURE_REASONS[reason] ?? reason), note].filter(Boolean).join(": ");
   return why ? `${text} (${why})` : text;
