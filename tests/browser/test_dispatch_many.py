@@ -6,9 +6,9 @@ times depend on the machine (Chromium draws without a GPU here), so they are pri
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from playwright.async_api import Page, Route
 
 from tests.browser.conftest import City, OpenPage
@@ -16,6 +16,7 @@ from tests.browser.page_checks import eventually
 from tests.browser.test_fleet import fleet_value
 
 DRIVERS = 10_000
+RecordProperty = Callable[[str, object], None]
 # As fleet_tile_v1 makes it of 10,000 drivers: 16 x 16 cells with their counts.
 TILE = """
 SELECT ST_AsMVT(t, 'drivers', 4096, 'geom') FROM (
@@ -82,13 +83,13 @@ async def open_alone(city: City, open_page: OpenPage, most: int, tile: bytes | N
     return page
 
 
-def report(name: str, measured: dict[str, Any], record_property: Any) -> None:
+def report(name: str, measured: dict[str, Any], record_property: RecordProperty) -> None:
     print(f"\n{name}: {measured}")
     record_property(name, measured)
 
 
 async def test_dispatch__ten_thousand_streamed_drivers__are_drawn_and_stay_usable(
-    city: City, open_page: OpenPage, record_property: pytest.RecordProperty
+    city: City, open_page: OpenPage, record_property: RecordProperty
 ) -> None:
     page = await open_alone(city, open_page, DRIVERS + 2000)
     measured = await page.evaluate(STREAM, {"count": DRIVERS, "seconds": 10})
@@ -100,7 +101,7 @@ async def test_dispatch__ten_thousand_streamed_drivers__are_drawn_and_stay_usabl
 
 
 async def test_dispatch__tile_of_ten_thousand_drivers__is_drawn_and_pans(
-    city: City, open_page: OpenPage, record_property: pytest.RecordProperty
+    city: City, open_page: OpenPage, record_property: RecordProperty
 ) -> None:
     with city.database() as conn:
         [tile] = conn.execute(TILE).fetchone() or [b""]

@@ -61,8 +61,8 @@ END
 $$;
 
 -- Returns what happened to an order, the earliest first: its creation, commands, evidence of GPS,
--- offers, changes of its customer's links, and the end of its way back. `who` is the name of a member of staff, a driver's
--- id, or `customer`; null: the fleet's policy, or GPS.
+-- offers, changes of its customer's links, and the end of its way back. `who` is the name of a
+-- member of staff, a driver's id, or `customer`; null: the fleet's policy, or GPS.
 CREATE FUNCTION order_timeline_v1(of_order_id uuid)
 RETURNS TABLE (
     occurred_at timestamptz, recorded_at timestamptz, kind text, what text, actor text, who text,
