@@ -50,7 +50,7 @@ from tracking_api.batching import BatchLoader
 from tracking_api.city_folders import CityFolders
 from tracking_api.context import AppContext
 from tracking_api.fleet import dispatch_routes, driver_routes
-from tracking_api.fleet.schemas import SamplingSettings
+from tracking_api.fleet.schemas import SamplingSettings, StopSequence
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.history import order_routes as order_history_routes
 from tracking_api.history import routes as history_routes
@@ -74,6 +74,9 @@ from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
 from tracking_api.places import routes as place_routes
+from tracking_api.reports import routes as report_routes
+from tracking_api.restaurant import routes as restaurant_page_routes
+from tracking_api.restaurant.schemas import Confirmation, Readiness
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -109,11 +112,14 @@ STAFF_BODIES: list[type[BaseModel]] = [
     NewPolicy,
     PolicyChange,
     SamplingSettings,
+    StopSequence,
     SimulationCount,
     NewStaff,
     StaffRotation,
     NewDevice,
     StaffTokenBody,
+    Confirmation,
+    Readiness,
 ]
 
 # Of one order's customers: a page reads the history once, and a family shares a token.
@@ -151,6 +157,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (driver_routes.router, "staff"),
     *((one.tables, "staff") for one in ADMINISTRATION),
     *((one.router, "staff") for one in ADMINISTRATION),
+    (restaurant_page_routes.router, "staff"),
+    (report_routes.router, "staff"),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
     (invitation_routes.router, "staff"),

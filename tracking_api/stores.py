@@ -23,6 +23,8 @@ from tracking_api.orders.decision_queries import DecisionQueries, DecisionStore
 from tracking_api.orders.offer_queries import OfferQueries, OfferStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
 from tracking_api.people.queries import PeopleQueries, PeopleStore
+from tracking_api.reports.queries import ReportQueries, ReportStore
+from tracking_api.restaurant.queries import RestaurantQueries, RestaurantStore
 from tracking_api.series.queries import SeriesQueries, SeriesStore
 from tracking_api.settings import Serves
 from tracking_api.tokens import TokenQueries, TokenStore
@@ -43,6 +45,8 @@ STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "series": SeriesQueries,
     "people": PeopleQueries,
     "administration": AdministrationQueries,
+    "restaurants": RestaurantQueries,
+    "reports": ReportQueries,
 }
 
 
@@ -78,6 +82,8 @@ class Stores:
     series: SeriesStore
     people: PeopleStore
     administration: AdministrationStore
+    restaurants: RestaurantStore
+    reports: ReportStore
     customers: CustomerStore
     eta: EtaStore
     is_available: Callable[[], Awaitable[bool]]

@@ -13,6 +13,15 @@ JOIN driver_phone p ON p.driver_id = d.driver_id
 LEFT JOIN device_credential c ON c.device_id = d.driver_id
 WHERE d.driver_id = %(driver_id)s
 
+-- read_driver_stops --
+SELECT a.order_id, a.stop_no, o.state::text, a.assigned_at,
+    r.name, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg, o.customer_name
+FROM assignment a
+JOIN orders o ON o.order_id = a.order_id
+JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+WHERE a.driver_id = %(driver_id)s AND a.ended_at IS NULL
+ORDER BY a.stop_no
+
 -- read_sampling --
 SELECT s.sampling_policy::text, s.is_delivered, s.set_at, s.demand::text
 FROM driver d

@@ -33,7 +33,10 @@ CREATE TABLE staff (
     role staff_role NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     rotated_at timestamptz,
-    revoked_at timestamptz
+    revoked_at timestamptz,
+    -- of the role restaurant, which may do nothing without one
+    restaurant_id int REFERENCES restaurant ON DELETE SET NULL,
+    CONSTRAINT staff_restaurant CHECK (restaurant_id IS NULL OR role = 'restaurant')
 );
 
 -- Append-only, for the owner too: a trigger refuses UPDATE and TRUNCATE, and DELETE of a row that

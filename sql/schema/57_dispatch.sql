@@ -18,10 +18,7 @@ AS $$
 DECLARE
     place restaurant;
     max_age_s float8;
-    -- a limit that earlier revisions do not have
-    max_open CONSTANT int := (
-        SELECT coalesce((to_jsonb(l) ->> 'max_open_orders')::int, 1) FROM limits l
-    );
+    max_open CONSTANT int := (SELECT l.max_open_orders FROM limits l);
 BEGIN
     SELECT r.* INTO place FROM orders o
         JOIN restaurant r ON r.restaurant_id = o.restaurant_id WHERE o.order_id = of_order_id;

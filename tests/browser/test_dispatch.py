@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,6 +41,12 @@ async def choose_place(page: Page, text: str, field: str, name: str) -> None:
         return await page.input_value(f"#{field}") == name
 
     assert await eventually(is_chosen)
+
+
+async def stops_of(city: City, driver_id: str) -> list[dict[str, Any]]:
+    """A driver's open orders, the next stop first."""
+    found: list[dict[str, Any]] = (await city.staff.get(f"/drivers/{driver_id}")).json()["orders"]
+    return found
 
 
 async def busy_evening(city: City) -> dict[str, Any]:
@@ -102,43 +107,14 @@ class Alerts:
         await route.fulfill(json=self.alert)
 
 
-class Stops:
-    """Stands in for a courier's second order: d1 has the first open orders, in this sequence."""
-
-    def __init__(self) -> None:
-        self.order_ids: list[str] = []
-
-    async def install(self, page: Page) -> None:
-        await page.route("**/drivers/d1", self._read)
-        await page.route("**/drivers/d1/stops", self._change)
-
-    async def _read(self, route: Route) -> None:
-        driver = await (await route.fetch()).json()
-        driver["orders"] = [
-            {"order_id": one, "stop_no": n, "state": "assigned", "customer_name": f"Stop {one[:4]}"}
-            for n, one in enumerate(self.order_ids, 1)
-        ]
-        await route.fulfill(json=driver)
-
-    async def _change(self, route: Route) -> None:
-        assert route.request.method == "PUT"
-        self.order_ids = json.loads(route.request.post_data or "")["order_ids"]
-        await route.fulfill(json={})
-
-
 async def test_dispatch__by_keyboard_alone__creates_assigns_reorders_cancels_acknowledges(
     city: City, open_page: OpenPage, screenshots: Path
 ) -> None:
     await city.driver("d1", north_of(RESTAURANT, 150))
     await city.driver("d2", north_of(RESTAURANT, 2500))
     late = await city.order("confirm", customer_name="Late Larry")
-    alerts, stops = Alerts(late["order_id"]), Stops()
-
-    async def before(page: Page) -> None:
-        await alerts.install(page)
-        await stops.install(page)
-
-    page = await open_page(f"/fleet#{city.staff_token}", before=before)
+    alerts = Alerts(late["order_id"])
+    page = await open_page(f"/fleet#{city.staff_token}", before=alerts.install)
     assert await wait_for_text(page, "#orders", "Late Larry")
 
     await page.keyboard.press("n")
@@ -168,15 +144,17 @@ async def test_dispatch__by_keyboard_alone__creates_assigns_reorders_cancels_ack
     assert (found["state"], found["driver_id"]) == ("assigned", "d1")
     assert found["address"] == "Via dei Servi 12"
 
-    stops.order_ids = [order_id, late["order_id"]]
-    assert await wait_for_text(page, "#stops", f"Stop {order_id[:4]}")
-    await press_tab_to(page, f"#stop-down-{order_id}")
+    await city.command(late, "assign", driver_id="d1")
+    assert await wait_for_text(page, "#stops", "Late Larry")
+    stops = [one["order_id"] for one in await stops_of(city, "d1")]
+    assert set(stops) == {order_id, late["order_id"]}
+    await press_tab_to(page, f"#stop-down-{stops[0]}")
     await page.keyboard.press("Enter")
     assert await wait_for_text(page, "#notice", "Stops reordered.")
-    assert stops.order_ids == [late["order_id"], order_id]
+    assert [one["order_id"] for one in await stops_of(city, "d1")] == stops[::-1]
 
     await page.keyboard.press("q")
-    await page.keyboard.press("End")
+    await page.keyboard.press("End")  # without a promise: due last
     await page.keyboard.press("Enter")
     assert await wait_for_text(page, "#order h2", late["order_id"][:8])
     await press_tab_to(page, "#do-cancel")

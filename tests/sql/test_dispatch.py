@@ -66,12 +66,12 @@ def test_couriers__the_current_one__is_marked_and_one_with_another_order_is_full
 ) -> None:
     for driver_id in ("d1", "d2"):
         fleet.record([make_fix(driver_id, place=RESTAURANT.north(200))])
-    [limits] = fleet.run("SELECT to_jsonb(l) ? 'max_open_orders' AS can_stack FROM limits l")
-    if limits["can_stack"]:
-        fleet.run("UPDATE limits SET max_open_orders = 1")
+    fleet.run("UPDATE limits SET max_open_orders = 1")
     order_id = fleet.assigned_order("d1")
     fleet.assigned_order("d2")
     assert couriers(fleet, order_id) == [("d1", 1, True)]
+    fleet.run("UPDATE limits SET max_open_orders = 2")
+    assert couriers(fleet, order_id) == [("d1", 1, True), ("d2", 1, False)]
 
 
 def test_couriers__of_an_unknown_order__are_refused(fleet: Fleet) -> None:

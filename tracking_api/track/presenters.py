@@ -55,12 +55,27 @@ def eta_members(eta: Eta) -> dict[str, Any]:
     }
 
 
+def order_eta_members(
+    order: TrackedOrder, estimate: EstimateArrival = estimate_arrival
+) -> dict[str, Any] | None:
+    """Return an EtaAnswer; a CoarseEta while the courier has another delivery first; or None."""
+    if order.other_delivery is None:
+        eta = estimate(order)
+        return eta_members(eta) if eta else None
+    earliest_at, latest_at = order.other_delivery.earliest_at, order.other_delivery.latest_at
+    if earliest_at is None or latest_at is None:
+        return None
+    return {
+        "earliest_at": format_instant(earliest_at),
+        "latest_at": format_instant(latest_at),
+    }
+
+
 def track_members(
     order: TrackedOrder, estimate: EstimateArrival = estimate_arrival
 ) -> dict[str, Any]:
     """Return a TrackAnswer, with the position and the estimate only where they may be shown."""
     position = order.position
-    eta = estimate(order)
     return {
         "order_id": order.order_id,
         "state": order.state,
@@ -68,7 +83,8 @@ def track_members(
         "order_seq": order.order_seq,
         "city": order.city,
         "position": position_members(position, order.now) if position else None,
-        "eta": eta_members(eta) if eta else None,
+        "eta": order_eta_members(order, estimate),
+        "other_delivery_first": order.other_delivery is not None,
         "restaurant": {
             "lon_deg": order.restaurant[0],
             "lat_deg": order.restaurant[1],

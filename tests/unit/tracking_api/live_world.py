@@ -24,7 +24,14 @@ from doorstep.store.records import Token
 from tracking_api.app import build_app
 from tracking_api.live.detachable_protocol import DetachableProtocol
 from tracking_api.stores import Stores
-from tracking_api.track.visibility import Event, OrderPoll, Position, TrackedOrder, TrackLink
+from tracking_api.track.visibility import (
+    Event,
+    OrderPoll,
+    OtherDelivery,
+    Position,
+    TrackedOrder,
+    TrackLink,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PUBLIC_URL = "https://doorstep.test"
@@ -79,8 +86,10 @@ class World:
         self.fleet_reads = 0
         self.fleet_named: list[list[str]] = []
         self.driver_states: dict[str, str] = {}
+        self.driver_duties: dict[str, str] = {}
         self.removed: set[str] = set()
         self.carried: dict[str, str] = {}  # orders, by driver
+        self.waits: dict[UUID, OtherDelivery] = {}  # whose stop is not next
 
     async def record_audit(self, *entry: object) -> None:
         """Accept what staff reads."""
@@ -189,6 +198,7 @@ class World:
             assigned_at=shown.window.assigned_at if shown else None,
             driver_id=shown.driver_id if shown else None,
             events=list(order.events),
+            other_delivery=self.waits.get(order.order_id),
         )
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
@@ -212,6 +222,8 @@ class World:
 
     def _shown(self, order: WorldOrder) -> Stint | None:
         stint = order.current
+        if order.order_id in self.waits:
+            return None
         return stint if stint and stint.window.is_open(self.now) else None
 
     def _position(self, shown: Stint | None) -> Position | None:
@@ -246,7 +258,7 @@ class World:
                 ms_of(spot.received_at),
                 *[None] * 4,
                 self.carried.get(driver_id),
-                "on_duty",
+                self.driver_duties.get(driver_id, "on_duty"),
             ]
             for driver_id, spot in self.newest.items()
             if driver_id not in self.removed

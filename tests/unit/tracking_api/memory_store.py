@@ -26,10 +26,11 @@ from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
 from tests.unit.tracking_api.memory_ends import MemoryEnds
+from tests.unit.tracking_api.memory_reports import MemoryReports
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
-from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, ServiceArea
+from tracking_api.fleet.driver_queries import DeviceSampling, DriverStop, NearDriver, ServiceArea
 from tracking_api.history.fixes import HistoricFix
 from tracking_api.history.queries import Replay
 from tracking_api.orders.decision_queries import CourierChoice, FoundRestaurant, TimelineEntry
@@ -104,7 +105,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class MemoryStore(MemoryEnds):
+class MemoryStore(MemoryEnds, MemoryReports):
     """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
 
     def __init__(self) -> None:
@@ -164,6 +165,17 @@ class MemoryStore(MemoryEnds):
         if command == "reassign":
             raise IllegalTransition(str(order_id), command, "delivered", [])
         return make_order(order_id)
+
+    async def assign_order(
+        self,
+        order_id: UUID,
+        command: str,
+        name: str,
+        driver_id: str | None,
+        stop_no: int | None,
+        idempotency_key: str | None,
+    ) -> Order:
+        return await self.command_order(order_id, command, name, driver_id, idempotency_key)
 
     async def replace_customer_token(self, order_id: UUID, sha256: bytes) -> None:
         await self.revoke_customer_tokens(order_id)
@@ -353,6 +365,12 @@ class MemoryStore(MemoryEnds):
         return [Unassigned(ORDER_ID, NOON, 2)]
 
     async def read_driver(self, driver_id: str) -> Any:
+        raise UnknownDriver
+
+    async def read_stops(self, driver_id: str) -> list[DriverStop]:
+        return []
+
+    async def set_stops(self, driver_id: str, order_ids: Sequence[UUID], name: str) -> None:
         raise UnknownDriver
 
     async def read_nearest(

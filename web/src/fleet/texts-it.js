@@ -3,6 +3,7 @@ export default {
   // the header and the columns
   "This page needs JavaScript.": "Questa pagina richiede JavaScript.",
   Fleet: "Flotta",
+  Reports: "Resoconti",
   "Sign out": "Esci",
   "Driver, name or order": "Corriere, nome o ordine",
   "Search results": "Risultati della ricerca",
