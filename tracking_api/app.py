@@ -63,7 +63,7 @@ from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.observe import routes as observe_routes
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.orders import cancel_routes, end_routes, offer_routes
+from tracking_api.orders import cancel_routes, decision_routes, end_routes, offer_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
 from tracking_api.orders.end_schemas import HandOver
@@ -73,6 +73,7 @@ from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
+from tracking_api.places import routes as place_routes
 from tracking_api.reports import routes as report_routes
 from tracking_api.restaurant import routes as restaurant_page_routes
 from tracking_api.restaurant.schemas import Confirmation, Readiness
@@ -92,7 +93,7 @@ from tracking_api.track.links import (
     Links,
     StaffDoor,
 )
-from tracking_api.track.road_eta import EstimateArrival, RoadEta
+from tracking_api.track.road_eta import EstimateArrival, RoadEta, no_ride
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
 
@@ -145,6 +146,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (offer_routes.router, "staff"),  # before the orders by id
     (end_routes.router, "staff"),
     (order_routes.router, "staff"),
+    (decision_routes.router, "staff"),
+    (place_routes.router, "staff"),
     (fleet_stream_routes.router, "staff"),
     (dispatch_routes.router, "staff"),
     (history_routes.router, "staff"),
@@ -296,6 +299,7 @@ def _set_context(
         estimate=estimate,
         prometheus=PrometheusReader(prometheus_url),
         kafka_view=kafka_view,
+        ride=estimate.ride if isinstance(estimate, RoadEta) else no_ride,
     )
 
 

@@ -19,6 +19,7 @@ from tracking_api.fleet.dispatch_queries import DispatchQueries, DispatchStore
 from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
 from tracking_api.history.queries import HistoryQueries, HistoryStore
+from tracking_api.orders.decision_queries import DecisionQueries, DecisionStore
 from tracking_api.orders.offer_queries import OfferQueries, OfferStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
 from tracking_api.people.queries import PeopleQueries, PeopleStore
@@ -39,6 +40,7 @@ STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "drivers": DriverQueries,
     "fleet": FleetQueries,
     "dispatch": DispatchQueries,
+    "decisions": DecisionQueries,
     "history": HistoryQueries,
     "series": SeriesQueries,
     "people": PeopleQueries,
@@ -75,6 +77,7 @@ class Stores:
     drivers: DriverStore
     fleet: FleetStore
     dispatch: DispatchStore
+    decisions: DecisionStore
     history: HistoryStore
     series: SeriesStore
     people: PeopleStore
