@@ -160,15 +160,15 @@ SELECT * FROM list_devices_v1(%(kind)s)
 SELECT device_id, mqtt_hash, is_active, version FROM changed_devices_v2(%(since)s)
 
 -- change_staff --
-SELECT * FROM change_staff_v1(%(name)s, %(change)s, %(role)s, %(token_sha256)s, %(expires_at)s,
-    %(who)s)
+SELECT * FROM change_staff_v2(%(name)s, %(change)s, %(role)s, %(restaurant_id)s,
+    %(token_sha256)s, %(expires_at)s, %(who)s)
 
 -- list_staff --
-SELECT * FROM list_staff_v1()
+SELECT * FROM list_staff_v2()
 
 -- open_staff_session --
 SELECT name, role, expires_at
-FROM open_staff_session_v1(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s)
+FROM open_staff_session_v2(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s)
 
 -- close_staff_session --
 SELECT close_staff_session_v1(%(session_sha256)s)

@@ -63,7 +63,7 @@ from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.observe import routes as observe_routes
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.orders import cancel_routes, end_routes, offer_routes
+from tracking_api.orders import cancel_routes, decision_routes, end_routes, offer_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
 from tracking_api.orders.end_schemas import HandOver
@@ -73,8 +73,12 @@ from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
+from tracking_api.places import routes as place_routes
 from tracking_api.push.web_push import VapidKey, WebPushNotifier
 from tracking_api.push.worker import PushWorker
+from tracking_api.reports import routes as report_routes
+from tracking_api.restaurant import routes as restaurant_page_routes
+from tracking_api.restaurant.schemas import Confirmation, Readiness
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -92,7 +96,7 @@ from tracking_api.track.links import (
     StaffDoor,
 )
 from tracking_api.track.page_schemas import DoorNote, NewSubscription
-from tracking_api.track.road_eta import EstimateArrival, RoadEta
+from tracking_api.track.road_eta import EstimateArrival, RoadEta, no_ride
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
 
@@ -117,6 +121,8 @@ STAFF_BODIES: list[type[BaseModel]] = [
     StaffRotation,
     NewDevice,
     StaffTokenBody,
+    Confirmation,
+    Readiness,
 ]
 
 # Of one order's customers: a page reads the history once, and a family shares a token.
@@ -144,6 +150,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (offer_routes.router, "staff"),  # before the orders by id
     (end_routes.router, "staff"),
     (order_routes.router, "staff"),
+    (decision_routes.router, "staff"),
+    (place_routes.router, "staff"),
     (fleet_stream_routes.router, "staff"),
     (dispatch_routes.router, "staff"),
     (history_routes.router, "staff"),
@@ -153,6 +161,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (driver_routes.router, "staff"),
     *((one.tables, "staff") for one in ADMINISTRATION),
     *((one.router, "staff") for one in ADMINISTRATION),
+    (restaurant_page_routes.router, "staff"),
+    (report_routes.router, "staff"),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
     (invitation_routes.router, "staff"),
@@ -309,6 +319,7 @@ def _set_context(
         prometheus=PrometheusReader(prometheus_url),
         kafka_view=kafka_view,
         push_key=push_key,
+        ride=estimate.ride if isinstance(estimate, RoadEta) else no_ride,
     )
 
 

@@ -57,7 +57,7 @@ CREATE TYPE staff_role AS ENUM (
     'viewer',       -- reads
     'dispatcher',   -- reads, and commands orders and drivers
     'admin',        -- everything, with policies, staff and credentials
-    'restaurant',   -- no route accepts it yet
+    'restaurant',   -- the orders of one restaurant, through 57_restaurants.sql alone
     'integration'   -- no route accepts it yet
 );
 

@@ -25,6 +25,7 @@ CREATE TABLE orders (
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_open ON orders (state, created_at, order_id) WHERE ended_at IS NULL;
 CREATE INDEX orders_page ON orders (created_at, order_id);
+CREATE INDEX orders_restaurant ON orders (restaurant_id, ended_at);  -- for its page
 CREATE INDEX orders_to_forget ON orders (ended_at)
 WHERE ended_at IS NOT NULL AND forgotten_at IS NULL;
 
@@ -46,6 +47,9 @@ CREATE TABLE order_detail (
     contact_rule contact_rule NOT NULL DEFAULT 'none',
     pin_sha256 bytea CHECK (octet_length(pin_sha256) = 32),  -- of order_id, ':' and the PIN
     search tsvector NOT NULL,  -- the words of the texts above, and of orders.customer_name
+    -- The restaurant has set ready_at: when it did so last, and what the order said before.
+    ready_set_at timestamptz,
+    ordered_ready_at timestamptz,
     CONSTRAINT promised_window CHECK (promised_to >= promised_from)
 );
 CREATE UNIQUE INDEX order_detail_external_id ON order_detail (created_by, external_id)

@@ -95,5 +95,13 @@ GRANT EXECUTE ON FUNCTION
     end_return_as_staff_v1, open_returns_v1, order_ends_v1
 TO tracking_api;
 GRANT EXECUTE ON FUNCTION customer_photo_v1 TO customer;
+GRANT EXECUTE ON FUNCTION
+    change_staff_v2, list_staff_v2, open_staff_session_v2, restaurant_session_v1,
+    restaurant_orders_v1, restaurant_confirm_v1, restaurant_set_ready_v1,
+    report_day_v1, report_restaurants_v1, report_reasons_v1, report_drivers_v1
+TO tracking_api;
 GRANT SELECT ON driver_phone TO tracking_api;
 GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
+GRANT EXECUTE ON FUNCTION order_couriers_v1, order_timeline_v1, driver_states_v1
+TO tracking_api;
+GRANT SELECT (scheduled_for, promised_to, address, external_id) ON order_detail TO tracking_api;

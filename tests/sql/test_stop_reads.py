@@ -54,7 +54,7 @@ async def test_stops__as_the_services_call_it__are_assigned_read_and_reordered(
         assert [one.order_id for one in await drivers.read_stops("d1")] == [first, second]
         with pytest.raises(errors.StopsChanged):
             await drivers.set_stops("d1", [first], "anna")
-        _driver, current, _offers, own = await CourierQueries(driving).read_driver(
+        _driver, current, _offers, _ends, own = await CourierQueries(driving).read_driver(
             token_sha256("d1")
         )
         assert [(one["order_id"], one["stop_no"]) for one in own] == [

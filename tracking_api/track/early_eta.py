@@ -24,7 +24,7 @@ EARLIER_SHARE, LATER_SHARE = 0.3, 0.6  # of the time up to the pick-up: a guess
 P10_RATIO, P90_RATIO = 0.65, 1.6
 
 
-class Ride(NamedTuple):
+class EarlyRide(NamedTuple):
     """A ride from the restaurant to the door, in real seconds: the median and the band."""
 
     seconds: float
@@ -40,11 +40,11 @@ def is_early(order: TrackedOrder) -> bool:
     return order.position is None and order.plan is not None and order.state in TO_PICK_UP_S
 
 
-def straight_ride(order: TrackedOrder) -> Ride:
+def straight_ride(order: TrackedOrder) -> EarlyRide:
     """Return a ride along the stretched straight line, at a usual pace."""
     metres = distance_m(order.restaurant, order.destination) * DETOUR_FACTOR
     seconds = metres / ASSUMED_SPEED_MPS / order.pace
-    return Ride(seconds, seconds * P10_RATIO, seconds * P90_RATIO, metres)
+    return EarlyRide(seconds, seconds * P10_RATIO, seconds * P90_RATIO, metres)
 
 
 def leaves_at(order: TrackedOrder, plan: OrderPlan) -> tuple[datetime, datetime]:
@@ -62,7 +62,7 @@ def leaves_at(order: TrackedOrder, plan: OrderPlan) -> tuple[datetime, datetime]
     return since, max(ready_at, courier_at, at_least) + usual(HANDOVER_S)
 
 
-def estimate_early(order: TrackedOrder, plan: OrderPlan, ride: Ride) -> Eta:
+def estimate_early(order: TrackedOrder, plan: OrderPlan, ride: EarlyRide) -> Eta:
     """Estimate the arrival of an order whose courier cannot be seen yet."""
     since, leaves = leaves_at(order, plan)
     spread_s = max(0.0, (leaves - since).total_seconds())

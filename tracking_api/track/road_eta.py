@@ -15,10 +15,11 @@ import msgspec
 
 from data.cities import CityFolder, list_cities
 from doorstep.errors import DoorstepError
+from doorstep.geo import Place
 from doorstep.telemetry import get_logger
 from eta.estimate import Estimate, Estimator, Observation, Task
 from eta.model import EtaModel, Phase
-from tracking_api.track.early_eta import Ride, estimate_early, is_early, straight_ride
+from tracking_api.track.early_eta import EarlyRide, estimate_early, is_early, straight_ride
 from tracking_api.track.straight_eta import Eta, estimate_arrival
 from tracking_api.track.visibility import (
     STALE_WITHIN_S,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 encode_json = msgspec.json.Encoder().encode
 
 EstimateArrival = Callable[[TrackedOrder], Eta | None]
+Ride = tuple[float, float]
+"""Seconds and metres."""
+EstimateRide = Callable[[str | None, Place, Place, datetime], Ride | None]
 ReadModel = Callable[[int], Awaitable[EtaModel | None]]
 
 MODEL_INTERVAL_S = 60.0
@@ -79,6 +83,12 @@ class RoadEta:
         """Return the event and the fix for which an order's estimate is held."""
         held = self._estimates.get(order_id)
         return held.key if held is not None else None
+
+    def ride(self, city: str | None, start: Place, goal: Place, at: datetime) -> Ride | None:
+        """Return the ride by road between two places; None without streets or a route."""
+        estimator = self._estimators.get(city or "")
+        found = estimator.ride(start, goal, at) if estimator is not None else None
+        return (found.seconds, found.metres) if found is not None else None
 
     async def keep_model_current(
         self, read_model: ReadModel, is_busy: Callable[[], bool] = lambda: False
@@ -126,7 +136,9 @@ class RoadEta:
         hidden after pick-up, when the last one is too old, and when the driver has arrived.
         """
         if is_early(order) and order.plan is not None:
-            return estimate_early(order, order.plan, self._ride(order) or straight_ride(order))
+            return estimate_early(
+                order, order.plan, self._early_ride(order) or straight_ride(order)
+            )
         position, phase = order.position, _PHASES.get(order.state)
         if position is None or phase is None or age_s(position.fix_at, order.now) > STALE_WITHIN_S:
             return None
@@ -149,7 +161,7 @@ class RoadEta:
                 self._estimates.popitem(last=False)
         return _eta_of(order, position, estimate, estimator.model, way)
 
-    def _ride(self, order: TrackedOrder) -> Ride | None:
+    def _early_ride(self, order: TrackedOrder) -> EarlyRide | None:
         """Estimate the ride from the restaurant by road."""
         estimator = self._estimators.get(order.city or "")
         if estimator is None:
@@ -160,7 +172,7 @@ class RoadEta:
         if found is None:
             return None
         is_learned = estimator.model.learned_at is not None
-        return Ride(found.seconds, found.p10_s, found.p90_s, found.metres, True, is_learned)
+        return EarlyRide(found.seconds, found.p10_s, found.p90_s, found.metres, True, is_learned)
 
 
 def _task(order: TrackedOrder, position: Position, phase: Phase) -> Task:
@@ -175,6 +187,11 @@ def _task(order: TrackedOrder, position: Position, phase: Phase) -> Task:
         waited_s=waited_s,
         pace=order.pace,
     )
+
+
+def no_ride(_city: str | None, _start: Place, _goal: Place, _at: datetime) -> Ride | None:
+    """Stand in for `RoadEta.ride` without streets."""
+    return None
 
 
 def load_estimator(city: CityFolder) -> Estimator:

@@ -86,6 +86,7 @@ class World:
         self.fleet_reads = 0
         self.fleet_named: list[list[str]] = []
         self.driver_states: dict[str, str] = {}
+        self.driver_duties: dict[str, str] = {}
         self.removed: set[str] = set()
         self.carried: dict[str, str] = {}  # orders, by driver
         self.waits: dict[UUID, OtherDelivery] = {}  # whose stop is not next
@@ -257,7 +258,7 @@ class World:
                 ms_of(spot.received_at),
                 *[None] * 4,
                 self.carried.get(driver_id),
-                "on_duty",
+                self.driver_duties.get(driver_id, "on_duty"),
             ]
             for driver_id, spot in self.newest.items()
             if driver_id not in self.removed
