@@ -7,7 +7,7 @@ from alembic import op
 from sql import read_sql
 
 revision = "0027"
-down_revision = "0024"
+down_revision = "0026"
 branch_labels = None
 depends_on = None
 
