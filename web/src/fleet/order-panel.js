@@ -13,6 +13,7 @@ const $ = (id) => document.getElementById(id);
 
 export class OrderPanel {
   #version = "";
+  #drawn = {}; // the order and its state that are drawn
   #reads = 0;
 
   /** `onChange(order)` gets an order after a command, `notify(notice, error)` what to say. */
@@ -39,6 +40,11 @@ export class OrderPanel {
     const focused = $("order").contains(document.activeElement) && document.activeElement.id;
     const { label, colour } = ORDER_STATES[order.state];
     const commands = Object.keys(COMMANDS).filter((command) => allowed.includes(command));
+    // What is being typed stays, as long as it is about the same order and still possible.
+    const isSame = this.#drawn.order_id === order.order_id;
+    const reason = isSame && $("reason")?.querySelector("form[data-command]");
+    const courier = isSame && this.#drawn.state === order.state ? ($("courier")?.value ?? "") : "";
+    this.#drawn = { order_id: order.order_id, state: order.state };
     const assigning = commands.find((one) => TAKES_DRIVER.includes(one));
     $("order").replaceChildren(
       el(
@@ -58,6 +64,8 @@ export class OrderPanel {
       el("h3", {}, say("Timeline")),
       el("ol", { class: "timeline", id: "timeline" }),
     );
+    if (reason && commands.includes(reason.dataset.command)) $("reason").append(reason);
+    if ($("courier")) $("courier").value = courier;
     if (focused) ($(focused) ?? $("order-title")).focus();
     this.#readMore(order).catch(() => {}); // read again with the next change
   }
@@ -143,7 +151,7 @@ export class OrderPanel {
     const text = el("input", { id: "reason-text", maxlength: "500", autocomplete: "off" });
     const form = el(
       "form",
-      {},
+      { "data-command": command },
       choice && el("label", {}, say("Reason"), choice),
       next && el("label", {}, say("What comes next"), next),
       el("label", {}, isFailure ? say("Note") : say("Reason, which the customer may read"), text),
@@ -175,6 +183,7 @@ export class OrderPanel {
   async #apply(command, orderId, body) {
     await this.#run(async () => {
       const order = await send("POST", `/orders/${orderId}/${command}`, body);
+      $("reason").replaceChildren();
       this.notify(say(COMMANDS[command]?.[1] ?? "Recorded.", order.driver_id));
       this.#version = "";
       await this.onChange(command === "returned" ? null : order);
