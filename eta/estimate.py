@@ -79,6 +79,11 @@ class Estimator:
         """Use another model from now on."""
         self._travel_times.set_model(model)
 
+    def ride(self, start: Point, goal: Point, at: datetime) -> Remaining | None:
+        """Look up the ride between two places at an hour; None without a route."""
+        hour = at.astimezone(self._travel_times.city.streets.zone).hour
+        return self._travel_times.remaining(start, goal, hour)
+
     def estimate(self, task: Task) -> Estimate | None:
         """Estimate the remaining time from the trail's end; None without a route."""
         model, newest = self.model, task.trail[-1]
@@ -109,6 +114,20 @@ class Estimator:
             metres=metres,
             driver_pace=driver_pace,
         )
+
+    def way(self, task: Task) -> list[Point]:
+        """The way ahead of a task that was estimated: to the restaurant, then to the door.
+
+        Empty without one.
+        """
+        times, newest = self._travel_times, task.trail[-1]
+        hour = newest.at.astimezone(times.city.streets.zone).hour
+        if task.phase is Phase.TO_CUSTOMER:
+            return times.way(newest.lon_lat, task.door, hour) or []
+        onward = times.way(task.restaurant, task.door, hour) or []
+        if task.phase is Phase.AT_RESTAURANT:
+            return onward
+        return [*(times.way(newest.lon_lat, task.restaurant, hour) or []), *onward]
 
     def _driver_pace(self, task: Task, goal: Point, hour: int, remaining: Remaining) -> float:
         """The driver's time over the usual: the learned pace, adjusted by the current ride."""

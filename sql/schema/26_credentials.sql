@@ -51,3 +51,5 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_who ON audit (who, at);
 CREATE INDEX audit_at ON audit (at);
+-- For an order's timeline; commands are in order_command.
+CREATE INDEX audit_link ON audit (subject) WHERE action LIKE '% /orders/{order_id}/link';

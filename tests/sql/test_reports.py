@@ -81,9 +81,9 @@ def put_order(
         fleet.run(
             "INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,"
             " restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg,"
-            " at_restaurant_at, picked_up_at, at_customer_at, ended_at, ended_by)"
-            " VALUES (%s, 1, %s, %s, 1, 0, 0, 0, 0, %s, %s, %s, %s, %s)",
-            *(order_id, driver_id, at[2], *times[1:], ended_at),
+            " at_restaurant_at, picked_up_at, at_customer_at, ended_at, stop_no, ended_by)"
+            " VALUES (%s, 1, %s, %s, 1, 0, 0, 0, 0, %s, %s, %s, %s, %s, %s)",
+            *(order_id, driver_id, at[2], *times[1:], ended_at, None if ended_at else 1),
             {"delivered": "deliver", "failed": "fail", "cancelled": "cancel"}.get(state),
         )
     if ended_at is not None and state != "delivered":
@@ -108,7 +108,7 @@ def past(city: Fleet) -> Fleet:
     """Orders can be put as if they were old."""
     for table in ("orders", "order_command", "assignment"):
         city.run(f"ALTER TABLE {table} DISABLE TRIGGER USER")
-    city.run("DROP INDEX assignment_window, assignment_one_open")
+    city.run("DROP INDEX IF EXISTS assignment_window, assignment_one_open")
     return city
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from doorstep.geo import distance_m
+import msgspec
+
+from doorstep.geo import Place, distance_m
 from tracking_api.track.visibility import (
     STALE_WITHIN_S,
     Position,
@@ -38,7 +40,7 @@ class Eta:
     """An estimated arrival and its basis.
 
     Of ten arrivals one is before `p10_at` and one after `p90_at`. `as_of` is the fix that the
-    estimate starts from.
+    estimate starts from. `way` is the way ahead as an encoded GeoJSON line, if it is by road.
     """
 
     arrives_at: datetime
@@ -51,6 +53,7 @@ class Eta:
     route: Literal["road", "straight_line"]
     speeds: Literal["learned", "observed", "assumed"]
     basis: str
+    way: msgspec.Raw | None = None
 
 
 def estimate_arrival(order: TrackedOrder) -> Eta | None:
@@ -92,6 +95,12 @@ def estimate_arrival(order: TrackedOrder) -> Eta | None:
         speeds="observed" if observed_mps is not None else "assumed",
         basis=_basis(speed_mps, observed_mps is not None, handover_s),
     )
+
+
+def straight_ride(start: Place, goal: Place) -> tuple[float, float]:
+    """Return the seconds and metres of a ride, guessed from the straight line."""
+    way_m = distance_m(start, goal) * DETOUR_FACTOR
+    return way_m / ASSUMED_SPEED_MPS, way_m
 
 
 def observed_speed_mps(trail: Sequence[TrailPoint | Position], now: datetime) -> float | None:
