@@ -404,10 +404,6 @@ MUTATIONS = (
         ((ON_FIXES, "PERFORM evidence__defer(", "PERFORM cardinality(found_orders); --"),),
     ),
     Mutation(
-        "stops: one order more than the limit",
-        (("driver_stops__has_room", "< (SELECT", "<= (SELECT"),),
-    ),
-    Mutation(
         "stops: what is picked up moves behind what is not",
         (("set_driver_stops_v1", "a.state >= 'picked_up' AND", "false AND"),),
     ),
