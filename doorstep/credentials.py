@@ -10,7 +10,8 @@
                ├─ new_staff_token()        a member of staff, at both APIs
                ├─ new_session_token()      a page of a member of staff, at tracking_api
                ├─ new_service_token()      driver_events' PATCH sink, at driver_api
-               └─ new_customer_token()     one order's customer, at tracking_api
+               ├─ new_customer_token()     one order's customer, at tracking_api
+               └─ new_vapid_key()          tracking_api, at browsers' push services
 
 A derived secret is never stored, so a fleet of 100,000 needs one file. `rotate` replaces a device's
 secrets with random ones, which a leaked fleet key does not reveal. The database keeps only
@@ -160,6 +161,11 @@ def new_service_token() -> str:
 def new_customer_token() -> str:
     """Draw the token of one order's customer."""
     return CUSTOMER_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def new_vapid_key() -> str:
+    """Draw the secret that the key of web push derives from."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def new_invitation_token() -> str:

@@ -33,6 +33,7 @@ HIDDEN_FROM_DRIVER = (
 HIDDEN_FROM_CUSTOMER = (
     *("token_sha256", "geom", "driver_id", "actor_id", "who", "detail"),
     *("created_by", "offered_by", "pin_sha256", "search", "given_by", "ended_by"),
+    *("owner_sha256", "p256dh", "auth"),
 )
 # Topics that can hold something of a person.
 DRIVER_TOPICS = (
