@@ -127,8 +127,12 @@ class CredentialLog:
 
 
 def end_customer_links(conn: psycopg.Connection[Any]) -> list[str]:
-    """End the links of orders that are out with a driver; return the orders. Commits."""
+    """End shared links, and those of orders that are out with a driver; return these orders.
+
+    Commits.
+    """
     with translated():
+        conn.execute(query("end_share_links", QUERIES))
         ended = conn.execute(query("end_customer_links", QUERIES)).fetchall()
         conn.commit()
     return sorted({str(order_id) for (order_id,) in ended})

@@ -127,6 +127,10 @@ WHERE t.role = 'customer' AND t.revoked_at IS NULL AND t.order_id IN (
 )
 RETURNING t.order_id
 
+-- end_share_links --
+-- The ones that were withdrawn after the restored instant are not told apart: all end.
+UPDATE share_link SET revoked_at = clock_timestamp() WHERE revoked_at IS NULL
+
 -- recovery_progress --
 SELECT pg_is_in_recovery(), pg_last_xact_replay_timestamp()
 

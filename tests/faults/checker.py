@@ -53,7 +53,7 @@ PATCHED_FIXES = (
     "SELECT driver_id, fix_at, lon_deg, lat_deg FROM fix_history WHERE driver_id LIKE %s"
 )
 ASSIGNMENTS = """
-    SELECT order_id, assignment_no, driver_id, assigned_at, ended_at, picked_up_at
+    SELECT order_id, assignment_no, driver_id, assigned_at, ended_at, visible
     FROM assignment WHERE order_id = ANY (%s) ORDER BY order_id, assignment_no
 """
 PICK_UPS = """
@@ -215,13 +215,14 @@ class Checker:
                 Place(*one["restaurant"]), Place(*one["customer"]), POLICY, created_at=BEFORE
             )
             facts: Facts = {}
-            for _id, number, driver_id, assigned_at, ended_at, _at in held:
+            for _id, number, driver_id, assigned_at, ended_at, visible in held:
                 if _id == order_id:
                     window = Assignment(
                         driver_id,
                         assigned_at,
                         ended_at,
                         picked_up_at=pick_ups.get((order_id, number)),
+                        visible=[(one.lower, one.upper) for one in visible],
                     )
                     inside = {
                         fix

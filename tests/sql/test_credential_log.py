@@ -273,3 +273,16 @@ def test_end_customer_links__order_under_way__ends_its_links(
 
     assert end_customer_links(earlier) == [str(order_id)]
     assert who_is(earlier, LINK) is None
+
+
+def test_end_customer_links__shared_link__ends_too(earlier: psycopg.Connection[Any]) -> None:
+    earlier.execute(
+        "INSERT INTO share_link (token_sha256, order_id, owner_sha256)"
+        " SELECT sha256('shared'), t.order_id, t.token_sha256 FROM access_token t"
+        " WHERE t.role = 'customer' LIMIT 1"
+    )
+
+    end_customer_links(earlier)
+
+    [(active,)] = earlier.execute("SELECT count(*) FROM share_link WHERE revoked_at IS NULL")
+    assert active == 0
