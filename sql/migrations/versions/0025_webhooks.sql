@@ -321,18 +321,18 @@ RETURNS SETOF alert LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
 DECLARE
-    found alert;
+    acknowledged alert;
 BEGIN
-    SELECT * INTO found FROM alert a WHERE a.alert_id = of_alert_id FOR NO KEY UPDATE;
+    SELECT * INTO acknowledged FROM alert a WHERE a.alert_id = of_alert_id FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no alert %', of_alert_id USING ERRCODE = 'DS070';
-    ELSIF found.acknowledged_at IS NULL THEN
+    ELSIF acknowledged.acknowledged_at IS NULL THEN
         UPDATE alert a SET acknowledged_at = clock_timestamp(), acknowledged_by = by_who
-            WHERE a.alert_id = of_alert_id RETURNING * INTO found;
+            WHERE a.alert_id = of_alert_id RETURNING * INTO acknowledged;
         PERFORM record_audit_v1(by_who, 'alert.acknowledge', of_alert_id::text,
-            jsonb_build_object('kind', found.kind));
+            jsonb_build_object('kind', acknowledged.kind));
     END IF;
-    RETURN NEXT found;
+    RETURN NEXT acknowledged;
 END
 $$;
 
