@@ -46,6 +46,7 @@ from tracking_api.administration import (
 )
 from tracking_api.administration.csv_routes import import_path
 from tracking_api.administration.queries import AREA, DRIVER, POLICY, RESTAURANT
+from tracking_api.alerts import routes as alert_routes
 from tracking_api.batching import BatchLoader
 from tracking_api.city_folders import CityFolders
 from tracking_api.context import AppContext
@@ -89,6 +90,8 @@ from tracking_api.track.links import (
 from tracking_api.track.road_eta import EstimateArrival, RoadEta
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.webhooks import routes as webhook_routes
+from tracking_api.webhooks.schemas import NewWebhook, WebhookChange
 
 BODIES: list[type[BaseModel]] = [Cancellation, LinkToken]
 STAFF_BODIES: list[type[BaseModel]] = [
@@ -109,6 +112,8 @@ STAFF_BODIES: list[type[BaseModel]] = [
     StaffRotation,
     NewDevice,
     StaffTokenBody,
+    NewWebhook,
+    WebhookChange,
 ]
 
 # Of one order's customers: a page reads the history once, and a family shares a token.
@@ -142,6 +147,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (driver_routes.router, "staff"),
     *((one.tables, "staff") for one in ADMINISTRATION),
     *((one.router, "staff") for one in ADMINISTRATION),
+    (alert_routes.router, "staff"),
+    (webhook_routes.router, "staff"),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
     (invitation_routes.router, "staff"),

@@ -15,6 +15,7 @@ from typing import Any, Self
 from doorstep.store.deadline import is_available
 from doorstep.store.pool import Pool, open_pool
 from tracking_api.administration.queries import AdministrationQueries, AdministrationStore
+from tracking_api.alerts.queries import AlertQueries, AlertStore
 from tracking_api.fleet.dispatch_queries import DispatchQueries, DispatchStore
 from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
@@ -28,6 +29,7 @@ from tracking_api.tokens import TokenQueries, TokenStore
 from tracking_api.track.customer_queries import CustomerQueries, CustomerStore
 from tracking_api.track.eta_queries import EtaQueries, EtaStore
 from tracking_api.track.queries import TrackQueries, TrackReader
+from tracking_api.webhooks.queries import WebhookQueries, WebhookStore
 
 STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "tokens": TokenQueries,
@@ -41,6 +43,8 @@ STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "series": SeriesQueries,
     "people": PeopleQueries,
     "administration": AdministrationQueries,
+    "alerts": AlertQueries,
+    "webhooks": WebhookQueries,
 }
 
 
@@ -75,6 +79,8 @@ class Stores:
     series: SeriesStore
     people: PeopleStore
     administration: AdministrationStore
+    alerts: AlertStore
+    webhooks: WebhookStore
     customers: CustomerStore
     eta: EtaStore
     is_available: Callable[[], Awaitable[bool]]

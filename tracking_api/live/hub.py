@@ -30,16 +30,22 @@ from tracking_api.live.connection_manager import LINK_ENDED
 from tracking_api.live.frames import (
     Frame,
     end_frame,
-    order_frame,
+    frames_after,
     resync_frame,
     snapshot_frame,
 )
-from tracking_api.live.order_channel import FINAL_STATES, OrderChannel
+from tracking_api.live.order_channel import OrderChannel
 from tracking_api.live.viewer import Viewer
 from tracking_api.track.queries import TrackReader
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
-from tracking_api.track.visibility import OrderPoll, Position, TrackedOrder, TrackLink
+from tracking_api.track.visibility import (
+    FINAL_STATES,
+    OrderPoll,
+    Position,
+    TrackedOrder,
+    TrackLink,
+)
 
 K = TypeVar("K")
 
@@ -185,11 +191,7 @@ class Hub:
         frames.append(channel.snapshots[with_id])
         _SNAPSHOTS.inc()
         if after is not None:
-            frames += [
-                order_frame(tracked, event, self._estimate)
-                for event in tracked.events
-                if event.order_seq > after
-            ]
+            frames += frames_after(tracked, after, self._estimate)
         return frames
 
     def unsubscribe(self, channel: OrderChannel, viewer: Viewer) -> None:
@@ -312,8 +314,8 @@ class Hub:
         ]
         if previous is None or new_events:
             self._reset(channel, tracked)
-        for event in new_events:
-            frame = order_frame(tracked, event, self._estimate)
+        frames = frames_after(tracked, previous.order_seq, self._estimate) if previous else []
+        for frame in frames:
             for viewer in channel.viewers:
                 viewer.send(frame)
             _EVENTS.inc(len(channel.viewers))

@@ -26,6 +26,7 @@ from tracking_api.track.queries import (
     position_of,
 )
 from tracking_api.track.visibility import (
+    NO_NOTICES,
     EstimateKey,
     OrderPoll,
     Position,
@@ -193,5 +194,6 @@ def _tracked_order(
         trail=decode_trail(trail) if trail is not None else [],
         events=details.events,
         city=details.city,
+        notices=details.notices or NO_NOTICES,
         is_trail_omitted=known is not None and known == (order_seq, row[4]),
     )

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from tracking_api.track.visibility import Event
+from tracking_api.track.visibility import Event, Notices
 
 MAX_AGE_S = 4.0  # below the 5 s within which everything shown is current
 MAX_ORDERS = 20_000  # of about 1.5 KB
@@ -37,6 +37,7 @@ class OrderDetails(msgspec.Struct, frozen=True, array_like=True):
     assigned_at: datetime | None
     events: list[Event]
     city: str | None = None
+    notices: Notices | None = None
 
 
 class DetailsCache:

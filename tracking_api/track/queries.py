@@ -13,7 +13,9 @@ from doorstep.store.pool import Pool
 from sql import query
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S
 from tracking_api.track.visibility import (
+    NO_NOTICES,
     Event,
+    Notices,
     OrderPoll,
     Position,
     TrackedOrder,
@@ -25,6 +27,7 @@ SQL_FILE = "queries/track.sql"
 TRAIL_POINTS = 80  # 5 min at one fix every 4 s, and a few more
 
 _decode_events = msgspec.json.Decoder(list[Event]).decode
+_decode_notices = msgspec.json.Decoder(Notices).decode
 decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
 
 
@@ -83,7 +86,7 @@ def poll_of(row: Sequence[Any]) -> OrderPoll:
 def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
     now, order_id, state, assignment_no, order_seq = row[:5]
     restaurant_name, *places, dwell_min_s, pace = row[5:12]
-    driver_id, assigned_at, events, trail, city = row[12:17]
+    driver_id, assigned_at, events, trail, city, notices = row[12:18]
     return TrackedOrder(
         now=now,
         order_id=order_id,
@@ -94,11 +97,12 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         restaurant=(places[0], places[1]),
         destination=(places[2], places[3]),
         dwell_min_s=dwell_min_s,
-        position=position_of(row[17:]),
+        position=position_of(row[18:]),
         assigned_at=assigned_at,
         driver_id=driver_id,
         pace=pace,
         trail=decode_trail(trail),
         events=_decode_events(events),
         city=city,
+        notices=_decode_notices(notices) if notices is not None else NO_NOTICES,
     )

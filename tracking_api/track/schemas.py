@@ -85,6 +85,8 @@ class TrackAnswer(BaseModel):
     """Where is my order? `position` is null unless a driver is under way with it.
 
     `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles.
+    `late_by_s`: by how much the promised window is missed, 0 while that is only expected, null
+    otherwise. `nearby_at`: since when the courier is nearby, null before.
     """
 
     order_id: UUID
@@ -92,6 +94,8 @@ class TrackAnswer(BaseModel):
     assignment_no: int
     order_seq: int
     city: str | None
+    late_by_s: int | None
+    nearby_at: Instant | None
     position: PositionFeature | None
     eta: EtaAnswer | None
     restaurant: Restaurant
