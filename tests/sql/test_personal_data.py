@@ -82,6 +82,9 @@ def full_fleet(fleet: Fleet) -> UUID:
     fleet.command_order(order_id, "deliver", actor="driver", actor_id=ANNA)
     fleet.run("INSERT INTO driver_quota VALUES (%s, 1, now())", ANNA)
     fleet.run(
+        "INSERT INTO alert (kind, order_id, driver_id) VALUES ('lost', %s, %s)", order_id, ANNA
+    )
+    fleet.run(
         "INSERT INTO parked_fix (driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg)"
         " VALUES (%s, 'b1', 20, now(), now(), 1, 1)",
         ANNA,
