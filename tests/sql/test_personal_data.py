@@ -51,7 +51,7 @@ NOT_OF_A_PERSON = {  # tables without a column of a driver or an order
         "policy_status",
         "restaurant",
     ),
-    "retention",
+    *("retention", "webhook"),
     *("service_area", "simulation_target", "staff", "street_speed"),
 }
 
@@ -63,6 +63,9 @@ def full_fleet(fleet: Fleet) -> UUID:
         "INSERT INTO access_token (token_sha256, role, driver_id) VALUES (%s, 'driver', %s)",
         b"a" * 32,
         ANNA,
+    )
+    fleet.run(
+        "SELECT create_webhook_v1('https://a.example', NULL, NULL, %s, 'test')", f"whsec_{'A' * 32}"
     )
     order_id: UUID = fleet.create_order()["order_id"]
     fleet.command_order(order_id, "confirm")
@@ -300,6 +303,11 @@ def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
         order_id,
     )
     fleet.run("INSERT INTO order_watch VALUES (%s, now())", order_id)
+    fleet.run(
+        "INSERT INTO order_notice (order_id, order_seq, kind, assignment_no, state, occurred_at)"
+        " VALUES (%s, 9, 'nearby', 1, 'picked_up', now())",
+        order_id,
+    )
     fleet.run("INSERT INTO unassigned_order VALUES (%s, now(), now())", order_id)
     fleet.run(
         "INSERT INTO order_detail (order_id, created_by, search) VALUES (%s, 'sara', 'x')", order_id

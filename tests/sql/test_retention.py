@@ -122,7 +122,7 @@ def test_retention__a_service__can_neither_change_it_nor_turn_the_clock(
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     conn.execute(statement)
                 refused += 1
-    assert refused == 25
+    assert refused == 30
 
 
 def test_set_retention__below_what_the_rules_need__is_refused(

@@ -80,13 +80,16 @@ class WebhookChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     url: Url = ""
-    description: Description = ""
+    description: Description | None = None
     events: Events | None = None
     is_on: bool = True
 
     def given(self) -> dict[str, Any]:
         """Return the fields that were sent."""
-        return self.model_dump(include=self.model_fields_set)
+        given = self.model_dump(include=self.model_fields_set)
+        if "description" in given:
+            given["description"] = given["description"] or ""
+        return given
 
 
 class WebhookAnswer(BaseModel):
