@@ -4,8 +4,9 @@ Two curves, each in one run on one temporary cluster, durable as in production: 
 per fix with 1,000, 10,000 and 100,000 drivers, and with an empty history and `--rows` more rows in
 the partitions of earlier days. The databases of a curve are interleaved batch by batch, so that a
 busy machine slows them alike. Meanwhile a reader runs the queries of GET /track and GET
-/drivers/nearest, through tracking_api. Prints one JSON object; a ratio compares the minimum with
-that of the curve's first point.
+/drivers/nearest, through tracking_api, and with `--rows` those of a driver's history: half an hour,
+and a page of an export. There the empty history holds the drivers that are read. Prints one JSON
+object; a ratio compares the minimum with that of the curve's first point.
 """
 
 from __future__ import annotations
@@ -41,14 +42,17 @@ from bench.measure import percentiles, spread
 from ops.servers.postgres import PASSWORD
 from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
 from sql.migrate import PASSWORD_VARIABLES, set_passwords, upgrade
+from tracking_api.history.queries import HistoryStore
 from tracking_api.stores import open_stores
 from tracking_api.track.visibility import TrackLink
 
 SEED = 1
 BYTES_A_ROW = 260  # heap and key of a row, measured; the write-ahead log is bounded beside it
 SPARE_BYTES = 10 * 2**30
-DAYS = 10  # of older rows
 CHUNK = 500_000
+READ_DRIVERS = 50
+HALF_HOUR = timedelta(minutes=30)
+PAGE = 1_000  # fixes
 
 FILL = """
 INSERT INTO {partition} (driver_id, fix_at, boot, seq, received_at, lon_deg, lat_deg, accuracy_m,
@@ -85,6 +89,7 @@ class GrowthDatabase:
         self.conn.commit()
         self.costs_us: list[float] = []
         self.reads_ms: dict[str, list[float]] = {}
+        self.filled_day: datetime | None = None
 
     def refresh_presence(self) -> None:
         """Write a current fix of every driver, so that GET /drivers/nearest finds them."""
@@ -147,7 +152,19 @@ class Reader(threading.Thread):
                 )
                 if tracked is None or tracked.position is None or len(near) != 5:
                     raise ValueError(f"a read found too little: {tracked}, {near}")
+                if self.database.filled_day is not None:
+                    await self._read_history(stores.history, rng, self.database.filled_day)
                 await asyncio.sleep(0.005)
+
+    async def _read_history(self, history: HistoryStore, rng: random.Random, day: datetime) -> None:
+        driver_id = rng.choice(self.database.fleet.ids[:READ_DRIVERS])
+        since, end = day + rng.random() * timedelta(hours=12), day + timedelta(days=1)
+        read = history.read_driver_history
+        short = partial(read, driver_id, since, since + HALF_HOUR, PAGE)
+        page = partial(read, driver_id, since, end, PAGE)
+        if not await self._timed("GET /drivers/{id}/history", short):
+            raise ValueError(f"{driver_id} has no history on {day}")
+        await self._timed("a page of an export", page)
 
     async def _timed(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         began_s = time.perf_counter()
@@ -172,20 +189,25 @@ def interleave(databases: list[GrowthDatabase], batch: int, batches: int) -> Non
             reader.stop()
 
 
-def fill(database: GrowthDatabase, rows: int) -> None:
-    """Write `rows` older rows, in partitions of the days before, with progress on stderr."""
-    first_day = datetime.now(tz=UTC).date() - timedelta(days=DAYS + 1)
+def fill(database: GrowthDatabase, rows: int, days: int, *, drivers: int) -> None:
+    """Write the older rows of the first drivers: their share of `rows` in the days before."""
+    first_day = datetime.now(tz=UTC).date() - timedelta(days=days + 1)
     conn = database.conn
     conn.execute("SELECT fix_history__ensure_partitions_v1(%s, %s)",
-                 (first_day, first_day + timedelta(days=DAYS - 1)))  # fmt: skip
-    each = max(1, rows // DAYS // len(database.fleet.ids))  # of a driver on a day
+                 (first_day, first_day + timedelta(days=days - 1)))  # fmt: skip
+    each = max(1, rows // days // len(database.fleet.ids))  # of a driver on a day
     at_once = max(1, CHUNK // each)
     written = 0
-    for day in range(DAYS):
+    for day in range(days):
         date = first_day + timedelta(days=day)
-        for first in range(0, len(database.fleet.ids), at_once):
+        for first in range(0, drivers, at_once):
             statement = FILL.format(partition=f"fix_history_{date:%Y%m%d}").encode()
-            parameters = {"first": first, "drivers": at_once, "each": each, "day": date}
+            parameters = {
+                "first": first,
+                "drivers": min(at_once, drivers - first),
+                "each": each,
+                "day": date,
+            }
             written += conn.execute(statement, parameters).rowcount
             conn.commit()
             print(f"\rolder rows: {written:,}", end="", file=sys.stderr, flush=True)
@@ -194,6 +216,7 @@ def fill(database: GrowthDatabase, rows: int) -> None:
     conn.execute("ANALYZE fix_history")
     conn.execute("CHECKPOINT")
     conn.autocommit = False
+    database.filled_day = datetime.combine(date, datetime.min.time(), UTC)
 
 
 def measure_drivers(sizes: list[int], options: argparse.Namespace) -> dict[int, Any]:
@@ -219,7 +242,8 @@ def measure_rows(options: argparse.Namespace) -> dict[str, Any]:
         free = shutil.disk_usage(cluster.data_dir).free
         if free < options.rows * BYTES_A_ROW + SPARE_BYTES:
             raise SystemExit(f"{options.rows:,} rows do not fit: {free / 2**30:.0f} GiB are free")
-        fill(full, options.rows)
+        fill(empty, options.rows, options.days, drivers=min(READ_DRIVERS, options.fleet))
+        fill(full, options.rows, options.days, drivers=options.fleet)
         interleave([empty, full], options.batch, options.batches)
         size = full.conn.execute("SELECT pg_database_size(current_database())").fetchone()
         points = {"empty": empty.point(), f"{options.rows} rows": full.point()}
@@ -240,6 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drivers", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--rows", type=int, default=5_000_000, help="of history; 0 leaves it out")
+    parser.add_argument("--days", type=int, default=10, help="that hold the rows")
     parser.add_argument("--fleet", type=int, default=10_000, help="drivers of the rows' curve")
     parser.add_argument("--batch", type=int, default=5_000)
     parser.add_argument("--batches", type=int, default=40, help="for each point")

@@ -44,7 +44,7 @@ from ops.stack.settings import PROJECT
 ALL_BACK_WITHIN_S = 300.0
 PROBE_EVERY_S = 0.05
 PROBES_AT_ONCE = 100  # 5 s of them
-CALM_S = 5.0
+CALM_S = 11.0  # every viewer has had a heartbeat, which sets its retry
 
 Links = Sequence[tuple[str, str]]  # (order_id, token)
 

@@ -2,8 +2,8 @@
 
 PLAN is a JSON file: `port`, and `viewers`, of order_id and token each. One epoll loop holds all
 streams. Each viewer has one of 500 loopback addresses, as viewers have their own. A viewer whose
-connection fails waits for the random `retry` that its last stream began with (at first 0.5 to
-2.5 s). With `page` a viewer is a page that opens: it trades the token, reads GET /track, follows.
+connection fails waits for the random `retry` that its last stream set (at first 0.5 to 2.5 s).
+With `page` a viewer is a page that opens: it trades the token, reads GET /track, follows.
 
 Answers lines on stdin: `count` with the number of viewers with a snapshot, `times` with the instant
 (CLOCK_MONOTONIC) of each one's newest snapshot, `reset` forgets them.
@@ -124,8 +124,10 @@ class Viewers:
             self._close(number, connection, viewer)
 
     def _read(self, connection: socket.socket, viewer: Viewer, data: bytes) -> None:
-        if not viewer.steps:
-            return  # a frame after the snapshot
+        if not viewer.steps:  # after the snapshot
+            if retry := _RETRY.search(data):
+                viewer.retry_s = int(retry[1]) / 1000
+            return
         viewer.received += data
         head, end, body = viewer.received.partition(b"\r\n\r\n")
         if not end:

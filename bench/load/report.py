@@ -95,7 +95,8 @@ def measurement_report(measured: Measurement) -> dict[str, Any]:
         },
         "cpu_us_per_fix": cpu_us_per_fix(measured),
         "machine_busy": round(busy_s / max(1.0, all_s), 3),
-        "rss_mib": measured.rss_mib,
+        "rss_mib": measured.memory.all_mib,
+        "rss_unshared_mib": measured.memory.unshared_mib,
         "bytes_per_fix": {
             "wire": round(measured.wire_bytes / max(1, measured.published_in_window), 1),
             "history": round(grown / fixes, 1),

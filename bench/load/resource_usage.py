@@ -51,17 +51,26 @@ def children_of(pid: int) -> list[int]:
     return _children().get(pid, [])
 
 
-def read_rss_mib(pids: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """Resident memory by part, MiB; shared memory is counted once per part."""
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident memory by part: what its processes share is counted once, or not at all."""
+
+    all_mib: dict[str, float]
+    unshared_mib: dict[str, float]
+
+
+def read_memory(pids: Mapping[str, Iterable[int]]) -> Memory:
+    """Read the resident memory of each part's processes and their children."""
     children = _children()
-    found = {}
+    memory = Memory({}, {})
     for part, ids in pids.items():
         members = [member for one in ids for member in _process_tree(one, children)]
         sizes = [_memory_pages(member) for member in members]
         shared = max((shared for _all, shared in sizes), default=0)
         own = sum(whole - one_shared for whole, one_shared in sizes)
-        found[part] = round((own + shared) * PAGE_BYTES / 2**20, 1)
-    return found
+        memory.all_mib[part] = round((own + shared) * PAGE_BYTES / 2**20, 1)
+        memory.unshared_mib[part] = round(own * PAGE_BYTES / 2**20, 1)
+    return memory
 
 
 def _cpu_s(pid: int, children: Mapping[int, list[int]]) -> float:

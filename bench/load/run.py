@@ -23,10 +23,11 @@ from bench.load.fixtures import (
 from bench.load.histogram import Histogram
 from bench.load.options import LoadOptions
 from bench.load.resource_usage import (
+    Memory,
     ResourceUsage,
     children_of,
     cores_used,
-    read_rss_mib,
+    read_memory,
     read_usage,
 )
 from bench.load.sampler import Sample, Sampler
@@ -60,7 +61,7 @@ class Measurement:
     samples: Sequence[Sample]  # inside the window
     all_samples: Sequence[Sample]
     usage: tuple[ResourceUsage, ResourceUsage]
-    rss_mib: dict[str, float]
+    memory: Memory
     history_bytes: tuple[int, int]  # before the run, and after settling
     published_before: int  # fixes of this run at the first reading of the history's size
     published_after: int
@@ -149,7 +150,7 @@ class LoadRun:
         sampler.run_until(until_s)
         used_after, wire_after = read_usage(self.pids), self._wire_counts()
         each_after = read_usage(self._processes())
-        rss_mib = read_rss_mib(self.pids)
+        memory = read_memory(self.pids)
         in_window = sampler.samples[seen:]
         settled = self._settle(sampler)
         if self.workers.viewers:
@@ -173,7 +174,7 @@ class LoadRun:
             samples=in_window,
             all_samples=sampler.samples,
             usage=(used_before, used_after),
-            rss_mib=rss_mib,
+            memory=memory,
             history_bytes=(size_before, db_checks.read_history_bytes(self.conn)),
             published_before=published_before,
             published_after=sum(self.last_seqs),

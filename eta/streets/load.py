@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
@@ -32,28 +33,36 @@ def read_streets(
     nodes_csv_gz: Path, edges_csv_gz: Path, zone: ZoneInfo, turns_csv_gz: Path | None = None
 ) -> Streets:
     """Read a street graph, and keep its largest strongly connected component."""
-    lon_lat = {int(r["node_id"]): (float(r["lon"]), float(r["lat"])) for r in _rows(nodes_csv_gz)}
-    rows = [row for row in _rows(edges_csv_gz) if row["highway"] not in EXCLUDED]
-    ends = [(int(row["u"]), int(row["v"])) for row in rows]
-    reverse = [(v, u) for (u, v), row in zip(ends, rows, strict=True) if row["oneway"] != "1"]
-    kept = largest_component(max(lon_lat) + 1, ends + reverse)
+    # The edges are read twice: their rows would take more memory than the graph.
+    directed: list[tuple[int, int]] = []
+    for row in _usable(edges_csv_gz):
+        u, v = int(row["u"]), int(row["v"])
+        directed += [(u, v)] if row["oneway"] == "1" else [(u, v), (v, u)]
+    kept = largest_component(max(map(max, directed)) + 1, directed)
     number = {node: new for new, node in enumerate(kept.tolist())}
+    del directed
+    lon_lat = [(0.0, 0.0)] * len(number)
+    for row in _rows(nodes_csv_gz):
+        if (new := number.get(int(row["node_id"]))) is not None:
+            lon_lat[new] = float(row["lon"]), float(row["lat"])
 
-    middle = _middle([lon_lat[node] for node in number])
+    middle = _middle(lon_lat)
     plane = Plane(middle)
-    kept_rows = [
-        (row, number[u], number[v])
-        for (u, v), row in zip(ends, rows, strict=True)
-        if u in number and v in number
-    ]
-    streets = [
-        _street(row, u, v, [plane.to_xy(*point) for point in _wkt_points(row)])
-        for row, u, v in kept_rows
-    ]
-    nodes = [plane.to_xy(*lon_lat[node]) for node in number]
-    street_by_edge = {int(row["edge_id"]): index for index, (row, _, _) in enumerate(kept_rows)}
+    streets: list[Street] = []
+    street_by_edge: dict[int, int] = {}
+    for row in _usable(edges_csv_gz):
+        start, end = number.get(int(row["u"])), number.get(int(row["v"]))
+        if start is not None and end is not None:
+            street_by_edge[int(row["edge_id"])] = len(streets)
+            points = [plane.to_xy(*one) for one in _wkt_points(row)]
+            streets.append(_street(row, start, end, points))
+    nodes = [plane.to_xy(*place) for place in lon_lat]
     turns = _turns(turns_csv_gz, street_by_edge, number)
     return Streets(middle, streets, nodes, zone, turns)
+
+
+def _usable(edges_csv_gz: Path) -> Iterator[dict[str, str]]:
+    return (row for row in _rows(edges_csv_gz) if row["highway"] not in EXCLUDED)
 
 
 def _middle(places: list[Point]) -> Point:
@@ -101,7 +110,7 @@ def _street(row: dict[str, str], u: int, v: int, points: list[Point]) -> Street:
         v=v,
         one_way=row["oneway"] == "1",
         limit_mps=float(row["assumed_kmh"]) / 3.6,
-        highway=row["highway"],
+        highway=sys.intern(row["highway"]),
         points=tuple(points),
         along_m=_along(points),
     )

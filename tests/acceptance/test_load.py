@@ -12,6 +12,7 @@ SHAPE = {
     "latency_ms": {"publish_to_puback", "publish_to_commit", "publish_to_viewer"},
     "cpu_us_per_fix": {*PARTS, "total"},
     "rss_mib": set(PARTS),
+    "rss_unshared_mib": set(PARTS),
     "bytes_per_fix": {"wire", "history"},
 }
 

@@ -20,7 +20,7 @@ from tests.faults.report import Result, as_json, as_table
 
 MODULES = (
     *("whole_stack", "brokers", "kafka", "consumers"),
-    *("network", "database", "apis", "viewers", "devices"),
+    *("network", "database", "apis", "viewers", "devices", "doubtful_devices"),
 )
 LOGS = PROJECT / ".doorstep" / "faults"
 # Faults that cannot run here, and why.

@@ -48,16 +48,16 @@ def clocks_wrong(env: FaultEnvironment) -> Outcome:
     order_id = assigned_order(env, driver_id, 11.27, 43.78)
     before = {why: env.metric("driver_events", REFUSED.format(why)) for _, why in CLOCKS.values()}
     bad = [
-        {"boot": boot, "seq": seq, "fix_at": _ms(datetime.now(UTC) + off), **place}
+        {"boot": boot, "seq": seq, "fix_at": instant_ms(datetime.now(UTC) + off), **place}
         for seq, (off, _) in enumerate(CLOCKS.values(), 1)
     ]
     publish(env, driver_id, bad)
     wait_until(
-        lambda: _processed(env, driver_id, boot) == {1, 2, 3}, STORED_WITHIN_S, "all are processed"
+        lambda: processed(env, driver_id, boot) == {1, 2, 3}, STORED_WITHIN_S, "all are processed"
     )
     after = {why: env.metric("driver_events", REFUSED.format(why)) - n for why, n in before.items()}
     answers = {
-        name: _patch(env, driver_id, {"fix_at": _ms(datetime.now(UTC) + off), **place})
+        name: _patch(env, driver_id, {"fix_at": instant_ms(datetime.now(UTC) + off), **place})
         for name, (off, _) in CLOCKS.items()
     }
     refused_right = all(
@@ -65,7 +65,7 @@ def clocks_wrong(env: FaultEnvironment) -> Outcome:
         for name, (_, why) in CLOCKS.items()
     )
     hidden = _shown(env, order_id) is None
-    good = {"boot": boot, "seq": 4, "fix_at": _ms(datetime.now(UTC)), **place}
+    good = {"boot": boot, "seq": 4, "fix_at": instant_ms(datetime.now(UTC)), **place}
     began = time.monotonic()
     publish(env, driver_id, [good])
     wait_until(lambda: _shown(env, order_id) == good["fix_at"], STORED_WITHIN_S, "it is shown")
@@ -107,13 +107,13 @@ def late_shuffled_thrice(env: FaultEnvironment) -> Outcome:
     publish(env, ids[1], [*copies, walk[-1]])  # it is processed last
     everything = set(range(1, len(walk) + 1))
     wait_until(
-        lambda: all(_processed(env, one, "b") == everything for one in ids),
+        lambda: all(processed(env, one, "b") == everything for one in ids),
         STORED_WITHIN_S,
         "all are processed",
     )
     recovery_s = env.wait_healthy()
     with env.database() as conn:
-        ends = [_final_state_of(conn, one, order) for one, order in zip(ids, orders, strict=True)]
+        ends = [final_state_of(conn, one, order) for one, order in zip(ids, orders, strict=True)]
         rows = conn.execute(
             "SELECT count(*) FROM fix_history WHERE driver_id = ANY(%s)", [ids]
         ).fetchone()
@@ -147,7 +147,7 @@ def make_walk(
             {
                 "boot": "b",
                 "seq": seq,
-                "fix_at": _ms(began_at + timedelta(seconds=at_s)),
+                "fix_at": instant_ms(began_at + timedelta(seconds=at_s)),
                 "lon_deg": round(start[0] + (end[0] - start[0]) * share, 7),
                 "lat_deg": round(start[1] + (end[1] - start[1]) * share, 7),
                 "accuracy_m": 5.0,
@@ -185,7 +185,8 @@ def _patch(env: FaultEnvironment, driver_id: str, fix: Fix) -> httpx.Response:
     return env.driver_api.patch(f"/drivers/{driver_id}/location", json=fix, headers=headers)
 
 
-def _ms(at: datetime) -> int:
+def instant_ms(at: datetime) -> int:
+    """Return an instant as a fix states it: epoch milliseconds."""
     return round(at.timestamp() * 1000)
 
 
@@ -231,7 +232,7 @@ def command(client: httpx.Client, path: str, **more: Any) -> dict[str, Any]:
     return body
 
 
-def _processed(env: FaultEnvironment, driver_id: str, boot: str) -> set[int]:
+def processed(env: FaultEnvironment, driver_id: str, boot: str) -> set[int]:
     """Return the seqs that are stored or rejected."""
     with env.database() as conn:
         row = conn.execute(
@@ -246,10 +247,10 @@ def _shown(env: FaultEnvironment, order_id: str) -> int | None:
     position = env.tracking.get(f"/track/{order_id}").raise_for_status().json()["position"]
     if position is None:
         return None
-    return _ms(datetime.fromisoformat(position["properties"]["fix_at"]))
+    return instant_ms(datetime.fromisoformat(position["properties"]["fix_at"]))
 
 
-def _final_state_of(conn: psycopg.Connection[Any], driver_id: str, order_id: str) -> dict[str, Any]:
+def final_state_of(conn: psycopg.Connection[Any], driver_id: str, order_id: str) -> dict[str, Any]:
     """Return all that follows from a driver's fixes, without ids and arrival times."""
     state = conn.execute("SELECT state FROM orders WHERE order_id = %s", [order_id]).fetchone()
     evidence = conn.execute(

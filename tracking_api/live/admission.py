@@ -13,7 +13,6 @@ runs through the application, which gives the same answer as ever.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import time
 from collections import deque
@@ -34,7 +33,7 @@ from tracking_api.live.connection_manager import ConnectionManager
 from tracking_api.live.detachable_protocol import DetachableProtocol, detach_from
 from tracking_api.live.hub import Hub
 from tracking_api.live.order_channel import OrderChannel
-from tracking_api.live.response import RETRY_MS, SSE_HEADERS
+from tracking_api.live.response import SSE_HEADERS
 from tracking_api.live.viewer import Viewer
 from tracking_api.track.links import COOKIE
 from tracking_api.track.visibility import TrackLink
@@ -209,7 +208,7 @@ class StreamAdmission:
         viewer = Viewer(self._connections, sha256, on_disconnect)
         transport = detach_from(protocol, viewer)
         self._connections.add(viewer)
-        viewer.attach(transport, random.randint(*RETRY_MS), self._head_of(protocol), frames)
+        viewer.attach(transport, self._head_of(protocol), frames)
         self._hub.follow(channel, viewer)
         self._observe(time.perf_counter() - one.offered_s)
         return True

@@ -7,6 +7,7 @@ statement: a revoked token ends its streams within 5 s.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,6 +26,11 @@ DISCONNECTS = Metric("doorstep_live_disconnects", "Streams closed by the server.
 
 HEARTBEAT_INTERVAL_S = 10  # proxies time out after 60 s of silence
 STALLED_AFTER_S = 5.0
+# All viewers of a process that was killed reconnect over this time, of which two cores admit some
+# 5,000 a second.
+MIN_RECONNECT_MS = 1_500
+RECONNECT_MS_PER_VIEWER = 0.36
+MAX_RECONNECT_MS = 8_000
 MAX_VIEWERS_PER_TOKEN = 50  # several phones of one household
 
 FindTokens = Callable[[Sequence[bytes]], Awaitable[Mapping[bytes, Token]]]
@@ -69,6 +75,11 @@ class ConnectionManager:
             raise TooManyViewers
         if not staff and self._viewers_by_token[token_sha256] >= MAX_VIEWERS_PER_TOKEN:
             raise TooManyRequests(HEARTBEAT_INTERVAL_S)
+
+    def draw_retry_ms(self) -> int:
+        """Return a random delay before a viewer reconnects, longer the more viewers there are."""
+        longest_ms = MIN_RECONNECT_MS + self._count * RECONNECT_MS_PER_VIEWER
+        return int(min(longest_ms, MAX_RECONNECT_MS) * random.uniform(0.5, 1))
 
     def add(self, viewer: Viewer) -> None:
         """Add a viewer."""

@@ -28,7 +28,6 @@ from tracking_api.track.visibility import Event, Notice, Position, TrackedOrder
 
 _encode = msgspec.json.Encoder().encode
 
-SSE_HEARTBEAT = b"3\r\n:\n\n\r\n"  # a comment, which EventSource ignores
 SSE_LAST_CHUNK = b"0\r\n\r\n"
 WS_HEARTBEAT = b"\x89\x00"  # a ping, which browsers answer
 
@@ -55,6 +54,18 @@ class Frame:
         members = b'"type":"%b","data":%b}' % (self._kind, self._data)
         head = b"{" if self._id is None else b'{"id":%b,' % _encode(self._id)
         return text_frame(head + members)
+
+
+def sse_retry(retry_ms: int) -> bytes:
+    """Return the line, as a chunk, that sets the delay before EventSource reconnects."""
+    line = b"retry: %d\n" % retry_ms
+    return b"%x\r\n%b\r\n" % (len(line), line)
+
+
+def sse_heartbeat(retry_ms: int) -> bytes:
+    """Return a new delay and a comment, which EventSource ignores, as a chunk."""
+    lines = b"retry: %d\n:\n\n" % retry_ms
+    return b"%x\r\n%b\r\n" % (len(lines), lines)
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 
 from starlette.responses import Response
@@ -13,7 +12,6 @@ from tracking_api.live.detachable_protocol import detach, disable_chunking
 from tracking_api.live.viewer import Viewer
 from tracking_api.live.websocket import SocketViewer
 
-RETRY_MS = (500, 2500)  # random per viewer, so that they do not all reconnect at once
 SSE_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no"}
 
 
@@ -46,6 +44,6 @@ class LiveResponse(Response):
         await send({"type": "http.response.start", **head})
         viewer_class = SocketViewer if self.is_websocket else Viewer
         viewer = viewer_class(self._connections, self._token_sha256, on_disconnect)
-        viewer.attach(detach(scope, viewer), random.randint(*RETRY_MS))
+        viewer.attach(detach(scope, viewer))
         self._connections.add(viewer)
         return viewer

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import Counter
 
-from tracking_api.live.frames import SSE_HEARTBEAT, SSE_LAST_CHUNK, Frame
+from tracking_api.live.frames import SSE_LAST_CHUNK, Frame, sse_heartbeat, sse_retry
 
 if TYPE_CHECKING:
     from tracking_api.live.connection_manager import ConnectionManager
@@ -68,18 +68,16 @@ class Viewer(asyncio.Protocol):
     def attach(
         self,
         transport: asyncio.Transport,
-        retry_ms: int,
         head: bytes = b"",
         frames: Iterable[Frame] = (),
     ) -> None:
-        """Own the connection. `retry_ms`: the delay before EventSource reconnects.
+        """Own the connection.
 
         The answer's head, where it has not been sent, and the first frames leave in one write.
         """
         self.transport = transport
-        line = b"retry: %d\n" % retry_ms
         first = b"".join(map(self.encode, frames))
-        transport.write(b"%b%x\r\n%b\r\n%b" % (head, len(line), line, first))
+        transport.write(head + sse_retry(self._connections.draw_retry_ms()) + first)
 
     @property
     def queue_length(self) -> int:
@@ -109,7 +107,7 @@ class Viewer(asyncio.Protocol):
     def heartbeat(self) -> None:
         """Send a heartbeat."""
         if not self.paused:
-            self.transport.write(SSE_HEARTBEAT)
+            self.transport.write(sse_heartbeat(self._connections.draw_retry_ms()))
 
     def finish(self, frame: Frame) -> None:
         """Send the last frame, and close within CLOSE_WITHIN_S whether it is read or not."""

@@ -8,8 +8,12 @@ const RETRY_MS = 500; // for the first six seconds: a restart takes no longer
 const QUICK_RETRIES = 12;
 const MAX_RETRY_MS = 10_000;
 
-/** The delay before a retry, random so that a restarted server is not hit by all clients at once. */
-export function retryDelayMs(failures) {
+/**
+ * The delay before a retry, random so that a restarted server is not hit by all clients at once.
+ * `serverMs` is what the last stream's `retry` field says, which the server draws.
+ */
+export function retryDelayMs(failures, serverMs = 0) {
+  if (serverMs && failures <= QUICK_RETRIES) return serverMs;
   const backoff = 1.6 ** Math.max(0, failures - QUICK_RETRIES);
   return Math.min(RETRY_MS * backoff, MAX_RETRY_MS) * (0.5 + Math.random());
 }
@@ -21,8 +25,9 @@ export function retryDelayMs(failures) {
  *   request(signal)  sends the request; throws on a status that is not a stream
  *   onEvent({ event, id, data })
  *   onActivity()     is called for all data, heartbeats included
+ *   onRetry(ms)      the delay before a retry that the server asks for
  */
-export async function readEventStream(request, { onEvent, onActivity = () => {}, signal }) {
+export async function readEventStream(request, { onEvent, onActivity = () => {}, onRetry, signal }) {
   const controller = new AbortController(); // AbortSignal.any is missing in browsers before 2024
   const abort = (reason) => controller.abort(reason);
   const onAbort = () => abort(signal.reason);
@@ -45,6 +50,7 @@ export async function readEventStream(request, { onEvent, onActivity = () => {},
       pieces = [blocks.pop()];
       for (const block of blocks) {
         const event = parseEvent(block);
+        if (event.retry) onRetry?.(Number(event.retry));
         if (event.data) dispatch(onEvent, event);
       }
     }

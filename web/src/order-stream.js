@@ -18,6 +18,7 @@ export class OrderStream {
   #isSuspended = false;
   #isEnded = false;
   #activeAt = Date.now(); // the last data, heartbeats included
+  #retryMs = 0; // what the server asks for
   #wake = () => {}; // ends a wait between retries
   #abort = () => {}; // closes the current connection
 
@@ -77,7 +78,7 @@ export class OrderStream {
   #wait(failures) {
     return new Promise((resolve) => {
       this.#wake = resolve;
-      if (!this.#isSuspended) setTimeout(resolve, retryDelayMs(failures));
+      if (!this.#isSuspended) setTimeout(resolve, retryDelayMs(failures, this.#retryMs));
     });
   }
 
@@ -109,6 +110,7 @@ export class OrderStream {
           onConnected();
           this.#reportActivity();
         },
+        onRetry: (ms) => (this.#retryMs = ms),
         onEvent: ({ event, id, data }) => {
           this.#noteId(id);
           handlers[event]?.(JSON.parse(data));

@@ -9,6 +9,7 @@ export class FleetStream {
   #path = null;
   #aborter = null;
   #failures = 0;
+  #retryMs = 0; // what the server asks for
   #activeAt = Date.now();
   #isSuspended = false;
 
@@ -41,7 +42,7 @@ export class FleetStream {
         this.onConnection(this.#activeAt);
         this.#failures += 1;
       }
-      const delayMs = isReady ? retryDelayMs(this.#failures) : SIGN_IN_POLL_MS;
+      const delayMs = isReady ? retryDelayMs(this.#failures, this.#retryMs) : SIGN_IN_POLL_MS;
       await new Promise((resolve) => setTimeout(resolve, delayMs));
     }
   }
@@ -51,6 +52,7 @@ export class FleetStream {
       await readEventStream((timeout) => fetchAsStaff(path, { signal: timeout }), {
         signal,
         onActivity: () => (this.#activeAt = Date.now()),
+        onRetry: (ms) => (this.#retryMs = ms),
         onEvent: ({ event, data }) => {
           this.#failures = 0;
           this.onConnection(null);

@@ -1,0 +1,147 @@
+"""Devices whose fixes contradict each other: two phones on one driver, fixes of one instant."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ops.servers.waiting import wait_until
+from tests.faults.devices import (
+    RESTAURANT_ID,
+    STORED_WITHIN_S,
+    assigned_order,
+    command,
+    final_state_of,
+    instant_ms,
+    make_walk,
+    processed,
+    publish,
+)
+from tests.faults.environment import FaultEnvironment
+from tests.faults.fault import Fault, Outcome
+
+FAR_DEG = 2.7  # of latitude: 300 km
+PERIOD = timedelta(seconds=5)
+PAIRS = 24  # 2 minutes
+COUNT_AT_ONCE = 10
+
+
+def two_phones(env: FaultEnvironment) -> Outcome:
+    """Send fixes of two phones of one driver, one at the restaurant and one 300 km away."""
+    driver_id = f"double-{time.monotonic_ns()}"
+    env.stack.add_drivers([driver_id])
+    lon_deg, lat_deg = _restaurant(env)
+    began_at = datetime.now(UTC) - PERIOD * 2 * PAIRS
+    order_id = assigned_order(env, driver_id, lon_deg + 0.012, lat_deg, assigned_at=began_at)
+    fixes = [
+        {
+            "boot": boot,
+            "seq": seq,
+            "fix_at": instant_ms(began_at + PERIOD * (2 * seq + late)),
+            "lon_deg": lon_deg,
+            "lat_deg": lat_deg + away_deg,
+        }
+        for seq in range(1, PAIRS)
+        for boot, late, away_deg in (("near", 0, 0.0), ("far", 1, FAR_DEG))
+    ]
+    publish(env, driver_id, fixes)
+    everything = set(range(1, PAIRS))
+    wait_until(
+        lambda: all(processed(env, driver_id, boot) == everything for boot in ("near", "far")),
+        STORED_WITHIN_S,
+        "all are processed",
+    )
+    recovery_s = env.wait_healthy()
+    with env.database() as conn:
+        stored = conn.execute(
+            "SELECT count(*) FROM fix_history WHERE driver_id = %s AND quarantine IS NULL",
+            [driver_id],
+        ).fetchone()
+        proved = conn.execute(
+            "SELECT array_agg(state::text ORDER BY state) FROM evidence"
+            " WHERE order_id = %s AND source = 'gps'",
+            [order_id],
+        ).fetchone()
+    until_at = began_at + PERIOD * 2 * (PAIRS + 1)
+    asked = {"from": began_at.isoformat(), "to": until_at.isoformat()}
+    history = env.tracking.get(f"/drivers/{driver_id}/history", params=asked).raise_for_status()
+    jumps = [one[-1] for one in history.json()["fixes"]]
+    command(env.tracking, f"/orders/{order_id}/cancel")
+    states = proved[0] if proved and proved[0] else []
+    return Outcome(
+        f"{stored[0] if stored else '?'} of {len(fixes)} fixes stored, {sum(jumps)} flagged as "
+        f"jumps; proved: {', '.join(states)}",
+        recovery_s,
+        stored == (len(fixes),)
+        and sum(jumps) >= len(fixes) // 2 - 1
+        and "at_restaurant" in states
+        and not {"arriving", "at_customer"} & set(states),
+    )
+
+
+def one_instant(env: FaultEnvironment) -> Outcome:
+    """Send ten fixes of one instant and different accuracies to two drivers, shuffled for one."""
+    ids = [f"instant-{one}-{time.monotonic_ns()}" for one in ("a", "b")]
+    env.stack.add_drivers(ids)
+    start = _restaurant(env)
+    end = (start[0] + 0.012, start[1] + 0.006)
+    began_at = datetime.now(UTC) - timedelta(minutes=20)
+    walk = make_walk(start, end, began_at)
+    at_once = [
+        walk[-1] | {"seq": len(walk) + n, "accuracy_m": 5.0 * n, "lat_deg": end[1] + n * 1e-5}
+        for n in range(1, COUNT_AT_ONCE)
+    ]
+    orders = [assigned_order(env, one, *end, assigned_at=began_at) for one in ids]
+    publish(env, ids[0], [*walk, *at_once])
+    shuffled: list[dict[str, Any]] = [*walk, *at_once]
+    random.Random(43).shuffle(shuffled)
+    publish(env, ids[1], shuffled)
+    everything = set(range(1, len(shuffled) + 1))
+    wait_until(
+        lambda: all(processed(env, one, "b") == everything for one in ids),
+        STORED_WITHIN_S,
+        "all are processed",
+    )
+    recovery_s = env.wait_healthy()
+    with env.database() as conn:
+        ends = [final_state_of(conn, one, order) for one, order in zip(ids, orders, strict=True)]
+    for order_id in orders:
+        command(env.tracking, f"/orders/{order_id}/cancel")
+    same = ends[0] == ends[1]
+    return Outcome(
+        f"{COUNT_AT_ONCE} fixes of one instant, in order and shuffled: "
+        f"{'the same' if same else 'A DIFFERENT'} final state, {ends[1]['state']}, and position",
+        recovery_s,
+        same and ends[0]["state"] == "at_customer",
+    )
+
+
+def _restaurant(env: FaultEnvironment) -> tuple[float, float]:
+    with env.database() as conn:
+        row = conn.execute(
+            "SELECT lon_deg, lat_deg FROM restaurant WHERE restaurant_id = %s", [RESTAURANT_ID]
+        ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+FAULTS = (
+    Fault(
+        41,
+        "two phones of one driver, 300 km apart",
+        "every fix stored and flagged as a jump, no arrival at the customer",
+        None,
+        quick=True,
+        run=two_phones,
+    ),
+    Fault(
+        43,
+        "ten fixes of one instant, different accuracies, shuffled",
+        "the same final state",
+        None,
+        quick=True,
+        run=one_instant,
+    ),
+)
