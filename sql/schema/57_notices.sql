@@ -47,7 +47,7 @@ BEGIN
                     AND NOT EXISTS (SELECT FROM order_notice n WHERE n.order_id = o.order_id
                         AND n.kind = 'late'))
             )
-        LIMIT at_most
+        LIMIT 20 * at_most  -- some may stay: their customers do not see the courier there
     ),
     seen AS MATERIALIZED (
         SELECT c.*, v AS view FROM candidate c
