@@ -315,6 +315,8 @@ def _bare_app(serves: Serves) -> FastAPI:
             app.include_router(router)
     app.include_router(health_routes(required, optional))
     app.include_router(docs_routes(app))
+    if serves != "customers":
+        app.webhooks.include_router(webhook_routes.messages)
     app.mount("/assets", pages.ASSETS)
     install_problem_handlers(app)
     app.add_middleware(DirectRoutes, routes=_direct_routes(serves))  # innermost

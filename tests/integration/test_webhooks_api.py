@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +26,7 @@ from tests.integration.http_services import (
     track,
 )
 from tests.integration.test_people import add_staff
+from tracking_api.webhooks.schemas import WebhookEvent
 
 URL = "https://shop.example/doorstep"
 
@@ -175,3 +177,14 @@ async def test_track__late_and_nearby__are_what_customer_and_staff_see(
         seen["nearby_at"],
         seen["order_seq"],
     )
+
+
+async def test_body__as_the_database_writes_it__is_the_one_of_the_document(tracking_api, database):
+    hook = await add_webhook(tracking_api)
+    order = await create_order(tracking_api, external_id="shop-7")
+    read = "SELECT webhook_delivery__body(%s, 1, 'order.created')"
+    body = database.value(read, order["order_id"])
+    event = WebhookEvent.model_validate_json(body)
+    assert json.loads(event.model_dump_json()) == json.loads(body)
+    assert (event.data.external_id, event.data.reason) == ("shop-7", None)
+    assert hook["is_on"]

@@ -127,7 +127,11 @@ class WebhookQueries:
         await self._call("rotate_webhook", webhook_id=webhook_id, secret=secret, who=who)
 
     async def delete_webhook(self, webhook_id: UUID, who: str) -> None:
-        """Delete a webhook with its deliveries. Raises UnknownWebhook."""
+        """Delete a webhook with its deliveries. Raises UnknownWebhook.
+
+        It is switched off first: a transaction that queues for it would lock the same rows.
+        """
+        await self.change_webhook(webhook_id, {"is_on": False}, who)
         await self._call("delete_webhook", webhook_id=webhook_id, who=who)
 
     async def read_deliveries(

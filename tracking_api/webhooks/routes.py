@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 
 from doorstep.credentials import new_webhook_secret
 from doorstep.http.openapi import json_request, problems
@@ -19,6 +19,7 @@ from tracking_api.webhooks.schemas import (
     Outcome,
     WebhookAnswer,
     WebhookChange,
+    WebhookEvent,
     Webhooks,
 )
 
@@ -147,6 +148,24 @@ async def send_again(
 ) -> None:
     """Outside the order's sequence: later events do not wait for it."""
     await context.stores.webhooks.send_again(webhook_id, delivery_id, admin.actor_id)
+
+
+messages = APIRouter()
+
+
+@messages.post(
+    "order-event",
+    tags=["webhooks"],
+    summary="What a receiver gets: an event of an order",
+    responses={410: {"description": "Switches the webhook off."}},
+)
+async def order_event(
+    event: WebhookEvent,
+    webhook_id: Annotated[str, Header(description="Of the event, in every attempt the same.")],
+    webhook_timestamp: Annotated[int, Header(description="Of the attempt, in seconds.")],
+    webhook_signature: Annotated[str, Header(description="v1,BASE64, one or two of them.")],
+) -> None:
+    """In the form of Standard Webhooks. Any answer but 2xx is tried again, for a day."""
 
 
 async def _with_secret(context: AppContext, webhook_id: UUID, secret: str) -> CreatedWebhook:

@@ -11,7 +11,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from doorstep.http.instants import Instant
-from tracking_api.orders.schemas import NO_NUL
+from tracking_api.orders.schemas import NO_NUL, OrderState
 from tracking_api.webhooks.queries import LoggedDelivery, Webhook
 
 EventType = Literal[
@@ -157,3 +157,25 @@ class Deliveries(BaseModel):
     """A page, the newest first. `before=` the last `delivery_id` leads to the next."""
 
     deliveries: list[DeliveryAnswer]
+
+
+class EventData(BaseModel):
+    """What an event says of its order: what staff may see, without position and customer.
+
+    `order_seq` counts up in an order. `reason`: why it failed.
+    """
+
+    order_id: UUID
+    external_id: str | None
+    order_seq: int
+    state: OrderState
+    at: Instant
+    reason: str | None
+
+
+class WebhookEvent(BaseModel):
+    """The body of a message to a receiver, which answers 2xx within 10 s."""
+
+    type: EventType
+    timestamp: Instant
+    data: EventData
