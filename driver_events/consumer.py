@@ -250,11 +250,18 @@ class PartitionConsumer:
         """True if all of these partitions are still read."""
         return self._offsets.keys() >= offset_ranges.keys()
 
-    def advance(self, offset_ranges: Mapping[int, tuple[int, int]]) -> None:
-        """Advance the next offsets past committed ranges."""
+    def advance(self, offset_ranges: Mapping[int, tuple[int, int]], records: int) -> None:
+        """Advance the next offsets past committed ranges, which held so many records.
+
+        Offsets of these topics have no gaps, so the others were deleted before they were read.
+        """
         for partition, (_, to) in offset_ranges.items():
             if partition in self._offsets:
                 self._offsets[partition] = to
+        deleted = sum(to - start for start, to in offset_ranges.values()) - records
+        if deleted > 0:
+            metrics.DELETED_UNREAD.labels(self._topic).inc(deleted)
+            self._log.error("deleted_before_read", records=deleted)
 
     def close(self) -> None:
         """Leave the group."""

@@ -35,6 +35,11 @@ LAG = Gauge("doorstep_driver_events_lag", "Records of driver-pos not recorded ye
 REJOINS = Counter(
     "doorstep_driver_events_rejoins", "Times the consumer rejoined its group", ["reason"]
 )
+DELETED_UNREAD = Counter(
+    "doorstep_driver_events_deleted_unread",
+    "Records that Kafka deleted before they were read; devices resend theirs",
+    ["topic"],
+)
 PAUSES = Counter("doorstep_driver_events_pauses", "Times a batch waited for the database")
 WORKER_HEALTHY = Gauge(
     "doorstep_driver_events_worker_healthy", "0 while a dependency is unavailable", ["worker"]

@@ -207,7 +207,7 @@ class Processor:
                 self._bisect(in_flight, exc)
         else:
             self._target_age_s = max(self._max_batch_age_s, min(MAX_BATCH_AGE_S, 2 * took_s))
-            self._consumer.advance(in_flight.offset_ranges)
+            self._consumer.advance(in_flight.offset_ranges, len(in_flight.messages))
             metrics.BATCH_S.observe(took_s)
             self._pending_notifications.append((in_flight.batch, result))
 

@@ -101,5 +101,5 @@ class TopicWriter(ABC, Generic[B, R]):
         with self._connection.transaction() as conn:
             result = self.record(conn, batch)
             fix_writer.advance_offsets(conn, *self._topic, offset_ranges)
-        self._consumer.advance(offset_ranges)
+        self._consumer.advance(offset_ranges, len(messages))
         self.committed(batch, result)

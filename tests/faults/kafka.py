@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from confluent_kafka import OFFSET_END, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from doorstep.kafka.topic_specs import TOPICS, create_topics
+from ops.servers.waiting import wait_until
 from ops.stack import probes
 from tests.faults.environment import FaultEnvironment
 from tests.faults.fault import Fault, Outcome
@@ -27,6 +29,9 @@ CATCH_UP_S = 5.0
 MIB = 1024 * 1024
 FREE_MIB = 300  # free space of the small disk
 TOPIC = "driver-pos"
+UNREAD_S = 15.0
+REFILLED_WITHIN_S = 90.0
+DELETED = 'doorstep_driver_events_deleted_unread_total{topic="driver-pos"}'
 
 
 def kill(env: FaultEnvironment) -> Outcome:
@@ -161,6 +166,28 @@ def recreate_topic(env: FaultEnvironment) -> Outcome:
     return Outcome(f"detected {rejoins} times by the topic's id", recovery_s, ok=rejoins > 0)
 
 
+def delete_unread(env: FaultEnvironment) -> Outcome:
+    """Stop driver_events, and let Kafka delete what it has not read."""
+    before = env.metric("driver_events", DELETED)
+    with env.shut_down("driver_events"):
+        time.sleep(UNREAD_S)
+        published = env.load.published()
+        [topic] = [one for one in TOPICS if one.name == TOPIC]
+        parts = [TopicPartition(TOPIC, one, OFFSET_END) for one in range(topic.partitions)]
+        admin = AdminClient({**env.kafka.as_librdkafka_dict(), "log_level": 2})
+        for deleted in admin.delete_records(parts).values():
+            deleted.result(30)
+    since = time.monotonic()
+    recovery_s = env.wait_healthy(timeout_s=120, since=since)
+    wait_until(
+        lambda: not env.load.unacknowledged(published), REFILLED_WITHIN_S, "the devices have resent"
+    )
+    refilled_s = time.monotonic() - since
+    counted = env.metric("driver_events", DELETED)  # of a new process: from 0
+    seen = f"{counted:.0f} records counted as deleted; all fixes resent after {refilled_s:.1f} s"
+    return Outcome(seen, recovery_s, ok=counted > 0 and before == 0)
+
+
 FAULTS = (
     Fault(
         9, "kill -9 Kafka",
@@ -183,4 +210,8 @@ FAULTS = (
         else ()
     ),
     Fault(12, "topic recreated", "consuming again <= 60 s", 60, False, recreate_topic),
+    Fault(
+        39, "driver_events away for longer than Kafka keeps", "counted, refilled by the journals",
+        None, False, delete_unread,
+    ),
 )  # fmt: skip

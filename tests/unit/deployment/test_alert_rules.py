@@ -50,6 +50,10 @@ CASES = [
     Case("PoisonMessages", {"doorstep_bridge_poison_total": counter(0, 1)}),
     Case("ConsumerLag", {'doorstep_driver_events_lag{partition="1"}': gauge(5, 200_000)}),
     Case(
+        "RecordsDeletedUnread",
+        {'doorstep_driver_events_deleted_unread_total{topic="driver-pos"}': counter(0, 1)},
+    ),
+    Case(
         "SlowCommits",
         {
             LATENCY % "5": counter(9, 0),

@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 from doorstep.errors import KafkaUnavailable
 from doorstep.kafka.access import KafkaAccess
 from driver_events import consumer as consumer_module
+from driver_events import metrics
 from driver_events.consumer import PartitionConsumer
 
 
@@ -34,3 +35,14 @@ def test_identify__client_waits_for_a_dead_controller__is_replaced(monkeypatch):
     consumer.close()
     first, second = asked
     assert first is not second
+
+
+def test_advance__offsets_without_records__are_counted_as_deleted():
+    consumer = PartitionConsumer(KafkaAccess("127.0.0.1:1"), "a-topic", "a-group", "a-name")
+    counted = metrics.DELETED_UNREAD.labels("a-topic")._value.get
+    before = counted()
+    consumer.advance({0: (0, 10), 1: (5, 10)}, 15)
+    assert counted() == before
+    consumer.advance({0: (10, 40)}, 10)
+    assert counted() == before + 20
+    consumer.close()

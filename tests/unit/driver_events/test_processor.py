@@ -90,7 +90,8 @@ class FakeConsumer:
     def owns(self, offset_ranges: Mapping[int, tuple[int, int]]) -> bool:
         return self._offset is not None
 
-    def advance(self, offset_ranges: Mapping[int, tuple[int, int]]) -> None:
+    def advance(self, offset_ranges: Mapping[int, tuple[int, int]], records: int) -> None:
+        assert sum(to - start for start, to in offset_ranges.values()) == records
         if self._offset is not None:
             self._offset = offset_ranges[0][1]
 
