@@ -103,8 +103,8 @@ BEGIN
 END
 $$;
 
--- What an answer says of an order's notices, as a JSON array: each as (order_seq, kind, instant), and
--- the end of the promised window if the order is late.
+-- What an answer says of an order's notices, as a JSON array: each as (order_seq, kind, instant),
+-- and the end of the promised window if the order is late.
 CREATE FUNCTION order_notice__read_v1(of_order_id uuid, of_assignment_no int)
 RETURNS json LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
