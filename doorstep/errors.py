@@ -9,7 +9,10 @@ DoorstepError
 ├── RejectedFix              a well-formed fix that the rules refuse (422, dead letter)
 ├── ConflictingFix           different content under a known identity (409, dead letter)
 ├── IllegalTransition        a command that the state machine refuses (409)
-├── IdempotencyConflict      one Idempotency-Key, two different requests (409)
+├── IdempotencyConflict      one Idempotency-Key, two different requests (422)
+├── SwappedCoordinates       a place in a service area only when swapped (422)
+├── UnusablePhoto            not a JPEG, PNG or WebP image (422)
+├── WrongPin                 an order's PIN is missing or wrong (409)
 ├── DeviceExists             this id is a driver's or source's already (409)
 ├── StaffExists              this name is staff already (409)
 ├── NameTaken                a service area has this name (409)
@@ -32,12 +35,14 @@ DoorstepError
 │   ├── UnknownRestaurant
 │   ├── UnknownPolicy
 │   ├── UnknownServiceArea
+│   ├── NoPhoto
 │   ├── UnknownAlert
 │   ├── UnknownWebhook
 │   ├── UnknownDelivery
 │   ├── BadLink              any invalid customer link: the same answer for all
 │   └── BadInvitation        any invitation that is not good: the same answer for all
 ├── TooManyRequests          (429)
+│   └── PinLocked            too many wrong PINs of an order
 ├── OffsetLost               another consumer owns the partition; roll back and rejoin
 └── Unavailable              a dependency is unavailable; the same call may succeed later (503)
     ├── StoreUnavailable
@@ -178,8 +183,41 @@ class IllegalTransition(DoorstepError):
 class IdempotencyConflict(DoorstepError):
     """This Idempotency-Key was used for a different request."""
 
-    status = 409
+    status = 422
     problem = "idempotency-conflict"
+
+
+class SwappedCoordinates(DoorstepError):
+    """Longitude and latitude are swapped: only so the place lies in a service area."""
+
+    status = 422
+    problem = "swapped-coordinates"
+
+    def members(self) -> dict[str, object]:
+        return {"reason": "swapped_coordinates"}
+
+
+class UnusablePhoto(DoorstepError):
+    """The photo is not a JPEG, PNG or WebP image."""
+
+    status = 422
+    problem = "unusable-photo"
+
+
+class WrongPin(DoorstepError):
+    """This order is delivered against its customer's PIN."""
+
+    status = 409
+    problem = "wrong-pin"
+
+    def __init__(self, reason: str, tries_left: int) -> None:
+        text = "the PIN is missing" if reason == "missing" else "the PIN is wrong"
+        super().__init__(f"{text}; tries left: {tries_left}")
+        self.reason = reason
+        self.tries_left = tries_left
+
+    def members(self) -> dict[str, object]:
+        return {"reason": self.reason, "tries_left": self.tries_left}
 
 
 class DeviceExists(DoorstepError):
@@ -330,6 +368,12 @@ class UnknownServiceArea(NotFound):
     problem = "unknown-service-area"
 
 
+class NoPhoto(NotFound):
+    """The order has no photo."""
+
+    problem = "no-photo"
+
+
 class UnknownAlert(NotFound):
     """The alert does not exist."""
 
@@ -370,6 +414,12 @@ class TooManyRequests(DoorstepError):
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(f"too many requests; retry after {retry_after_s:.0f} s")
         self.retry_after_s = retry_after_s
+
+
+class PinLocked(TooManyRequests):
+    """Too many wrong PINs were given for this order."""
+
+    problem = "pin-locked"
 
 
 class OffsetLost(DoorstepError):

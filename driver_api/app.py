@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from doorstep.http.docs import docs_routes
-from doorstep.http.failure_body import Failure
+from doorstep.http.failure_body import NewFailure
 from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
@@ -20,7 +21,7 @@ from doorstep.http.sign_in_limit import SignInLimiter
 from doorstep.http.startup import log_availability
 from doorstep.http.token_guessing import TokenGuessing
 from doorstep.http.tokens import TokenCache
-from driver_api import drive_routes, join_routes
+from driver_api import drive_routes, end_routes, join_routes
 from driver_api.context import DRIVE, AppContext, PhoneDoors
 from driver_api.phone_routes import BURST_LETTERS, LETTERS_PER_MINUTE, PHONE_PATHS
 from driver_api.phone_routes import router as phone_router
@@ -28,9 +29,18 @@ from driver_api.positions import KafkaPositions, PositionPublisher
 from driver_api.queries import Store, open_queries
 from driver_api.quota_refusals import QuotaRefusals
 from driver_api.routes import router
-from driver_api.schemas import DriverTokenBody, FixBody, FixesBody, InvitationBody
+from driver_api.schemas import Delivery, DriverTokenBody, FixBody, FixesBody, InvitationBody
 from driver_api.service_token import accept_service_token
 from driver_api.settings import Settings
+
+BODIES: list[type[BaseModel]] = [
+    FixBody,
+    FixesBody,
+    Delivery,
+    NewFailure,
+    DriverTokenBody,
+    InvitationBody,
+]
 
 
 def build_app(
@@ -104,8 +114,9 @@ def _bare_app() -> FastAPI:
         context: AppContext = app.state.context
         return {"database": await context.store.is_available()}
 
-    app.include_router(router)
-    app.include_router(router, prefix=DRIVE, include_in_schema=False)  # with the page's cookie
+    for one in (router, end_routes.router):
+        app.include_router(one)
+        app.include_router(one, prefix=DRIVE, include_in_schema=False)  # with the page's cookie
     app.include_router(drive_routes.router)
     app.include_router(drive_routes.page_router)
     app.include_router(join_routes.router)
@@ -114,8 +125,10 @@ def _bare_app() -> FastAPI:
     app.include_router(docs_routes(app))
     app.mount("/assets", drive_routes.ASSETS)
     install_problem_handlers(app)
-    install_openapi(app, [FixBody, FixesBody, Failure, DriverTokenBody, InvitationBody])
-    app.add_middleware(RequestLimits, unlimited_paths=PHONE_PATHS)
+    install_openapi(app, BODIES)
+    app.add_middleware(
+        RequestLimits, unlimited_paths=PHONE_PATHS, unlimited_pattern=end_routes.PHOTO_PATHS
+    )
     app.add_middleware(TokenGuessing, delayed_paths=PHONE_PATHS)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics)  # the outermost

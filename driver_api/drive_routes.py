@@ -112,7 +112,8 @@ async def get_session(token: CourierToken, context: Context) -> CourierSession:
     holder = await identify(context.find_token, token)
     if holder.driver_id is None or holder.role != "driver":
         raise Unauthenticated
-    return CourierSession(driver_id=holder.driver_id, name=None)
+    name = await context.store.read_name(token_sha256(token or ""))
+    return CourierSession(driver_id=holder.driver_id, name=name)
 
 
 @router.delete("", status_code=204, summary="Sign out", responses=problems(403))

@@ -20,8 +20,9 @@ from doorstep.store.deadline import fetch_one, is_available, run_command, run_tr
 from doorstep.store.fix_writer import record_fixes_async
 from doorstep.store.invitations import Joined
 from doorstep.store.phones import HeardOf
-from doorstep.store.pool import Pool, open_pool
+from doorstep.store.pool import open_pool
 from doorstep.store.records import DeadLetter, Driver, IncomingRow, Offer, Outcome, Token
+from driver_api.end_queries import CommandedOrder, EndQueries, EndStore
 from sql import query
 
 SQL_FILE: LiteralString = "queries/driver_api.sql"
@@ -62,11 +63,13 @@ class OwnDriver(NamedTuple):
     """A driver, the order of the open assignment, and the open offers.
 
     `order` has the members of CurrentOrderAnswer, an offer those of OfferAnswer; instants as text.
+    `ends` has `name`, `pin_order_ids` (of open orders with a PIN) and `returns`.
     """
 
     driver: Driver
     order: Mapping[str, Any] | None
     offers: Sequence[Mapping[str, Any]]
+    ends: Mapping[str, Any]
 
 
 class DriverSession(NamedTuple):
@@ -77,17 +80,7 @@ class DriverSession(NamedTuple):
     expires_at: datetime
 
 
-class CommandedOrder(NamedTuple):
-    """An order after a driver's command."""
-
-    order_id: UUID
-    state: str
-    assignment_no: int
-    order_seq: int
-    driver_id: str | None
-
-
-class Store(Protocol):
+class Store(EndStore, Protocol):
     """The seam between routes and database. Errors are DoorstepErrors.
 
     A driver reads and commands by the token, which the database checks.
@@ -111,15 +104,6 @@ class Store(Protocol):
 
     async def command_order(
         self, token_sha256: bytes, order_id: UUID, command: str, idempotency_key: str | None
-    ) -> CommandedOrder: ...
-
-    async def fail_order(
-        self,
-        token_sha256: bytes,
-        order_id: UUID,
-        reason: str,
-        note: str | None,
-        idempotency_key: str | None,
     ) -> CommandedOrder: ...
 
     async def accept_offer(
@@ -148,10 +132,8 @@ class Store(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DriverQueries:
+class DriverQueries(EndQueries):
     """The Store on PostgreSQL."""
-
-    pool: Pool
 
     async def find_token(self, token_sha256: bytes) -> Token | None:
         """Look a token up. None if it is unknown, revoked or expired."""
@@ -233,30 +215,13 @@ class DriverQueries:
     async def command_order(
         self, token_sha256: bytes, order_id: UUID, command: str, idempotency_key: str | None
     ) -> CommandedOrder:
-        """Apply decline, pick_up, deliver or fail as the driver."""
+        """Apply decline, pick_up or fail as the driver."""
         parameters = {
             "order_id": order_id,
             "command": command,
             "idempotency_key": idempotency_key,
         }
         return CommandedOrder(*await self._row("command_own_order", token_sha256, parameters))
-
-    async def fail_order(
-        self,
-        token_sha256: bytes,
-        order_id: UUID,
-        reason: str,
-        note: str | None,
-        idempotency_key: str | None,
-    ) -> CommandedOrder:
-        """Fail an order for a reason, as the driver."""
-        parameters = {
-            "order_id": order_id,
-            "reason": reason,
-            "note": note,
-            "idempotency_key": idempotency_key,
-        }
-        return CommandedOrder(*await self._row("fail_own_order", token_sha256, parameters))
 
     async def accept_offer(
         self, token_sha256: bytes, order_id: UUID, idempotency_key: str | None

@@ -12,7 +12,6 @@ from fastapi import APIRouter, Request
 
 from doorstep.errors import MalformedFix
 from doorstep.fix import decode_fix, decode_fixes
-from doorstep.http.failure_body import FAILURE_REQUEST, FailureBody
 from doorstep.http.openapi import DriverId, IdempotencyKey, json_request, problems
 from doorstep.http.request_body import read_body
 from doorstep.store.records import IncomingRow, Outcome, Token, row_of, rows_of
@@ -31,6 +30,7 @@ from driver_api.schemas import (
     OrderAnswer,
     RecordedFix,
     RecordedFixes,
+    ReturningOrder,
 )
 from driver_api.service_token import received_at_of
 
@@ -100,13 +100,15 @@ async def post_locations(
 )
 async def get_driver(token: DriverToken, context: Context) -> DriverAnswer:
     """The driver's state; the order with its restaurant, destination and customer; open offers."""
-    driver, order, offers = await context.store.read_driver(token)
+    driver, order, offers, ends = await context.store.read_driver(token)
+    has_pin = order is not None and order["order_id"] in ends["pin_order_ids"]
     return DriverAnswer(
         driver_id=driver.driver_id,
         duty=driver.duty,
         state=driver.state,
-        order=CurrentOrderAnswer.model_validate(order) if order else None,
+        order=CurrentOrderAnswer.model_validate({**order, "has_pin": has_pin}) if order else None,
         offers=[OfferedOrder.model_validate(one) for one in offers],
+        returns=[ReturningOrder.model_validate(one) for one in ends["returns"]],
     )
 
 
@@ -148,32 +150,6 @@ _add_duty_route("/on-break", "on_break", "Begin a break")
 _add_duty_route("/off-duty", "off_duty", "End work")
 _add_order_route("decline", "decline", "Give the order back before picking it up")
 _add_order_route("picked-up", "pick_up", "The order is on board")
-_add_order_route("delivered", "deliver", "The customer has the order")
-
-
-@router.post(
-    "/orders/{order_id}/failed",
-    summary="The order can't be delivered",
-    operation_id="fail",
-    responses=problems(401, 403, 404, 409, 413, 415),
-    openapi_extra=FAILURE_REQUEST,
-)
-async def fail_order(
-    order_id: UUID,
-    token: DriverToken,
-    context: Context,
-    failure: FailureBody,
-    idempotency_key: IdempotencyKey = None,
-) -> OrderAnswer:
-    """A body gives the reason, one of the driver's `failure_reasons`."""
-    store = context.store
-    if failure is None:
-        order = await store.command_order(token, order_id, "fail", idempotency_key)
-    else:
-        order = await store.fail_order(
-            token, order_id, failure.reason, failure.note, idempotency_key
-        )
-    return OrderAnswer(**order._asdict())
 
 
 @router.post(

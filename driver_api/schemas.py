@@ -12,7 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from doorstep.fix import ID_PATTERN, MAX_FIXES, MAX_SEQ
 from doorstep.fix.instants import MAX_EPOCH_MS, MIN_EPOCH_MS
 from doorstep.fix.strict import OPTIONAL
-from doorstep.http.failure_body import FailureReason
+from doorstep.http.failure_body import FailureReason, NextStep
 from doorstep.http.instants import Instant
 
 FIX_EXAMPLE: dict[str, Any] = {
@@ -167,6 +167,16 @@ class CurrentOrderAnswer(BaseModel):
     ready_at: Instant | None = None
     promised_from: Instant | None = None
     promised_to: Instant | None = None
+    has_pin: bool = Field(default=False, description="Whether `delivered` needs a PIN.")
+
+
+class ReturningOrder(BaseModel):
+    """A failed order on its way back to the restaurant."""
+
+    order_id: UUID
+    started_at: Instant
+    restaurant: PickupPlace
+    items: str | None = None
 
 
 class OfferedOrder(BaseModel):
@@ -183,11 +193,42 @@ class OfferedOrder(BaseModel):
 
 
 class DriverAnswer(DutyAnswer):
-    """A driver's duty, state, open order and open offers."""
+    """A driver's duty, state, open order, open offers, and the orders to take back."""
 
     order: CurrentOrderAnswer | None
     offers: list[OfferedOrder] = []
+    returns: list[ReturningOrder] = []
     failure_reasons: list[FailureReason] = list(FailureReason)
+    next_steps: list[NextStep] = list(NextStep)
+
+
+class Delivery(BaseModel):
+    """How an order was handed over: the customer's PIN, if the order has one, and a note."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pin: Annotated[str | None, Field(pattern="^[0-9]{1,8}$")] = None
+    note: str | None = Field(
+        default=None, max_length=500, json_schema_extra={"pattern": "^[^\\u0000]*$"}
+    )
+
+
+class StoredPhoto(BaseModel):
+    """A photo that was stored, without its metadata."""
+
+    order_id: UUID
+    media_type: str
+    bytes: int
+    stored_at: Instant
+
+
+class ReturnedOrder(BaseModel):
+    """A failed order that is back at its restaurant."""
+
+    order_id: UUID
+    driver_id: str
+    started_at: Instant
+    ended_at: Instant
 
 
 class DeclinedOffer(BaseModel):
@@ -217,7 +258,7 @@ class DriverTokenBody(BaseModel):
 
 
 class CourierSession(BaseModel):
-    """Who is signed in on the courier's page; the name at sign-in only."""
+    """Who is signed in on the courier's page."""
 
     driver_id: str
     name: str | None

@@ -60,15 +60,11 @@ SELECT delete_outbox_v1(%(ids)s)
 -- Orders, drivers, tokens -----------------------------------------------------------------
 
 -- create_order --
-SELECT * FROM create_order_v3(%(restaurant_id)s, %(pickup)s, %(lon_deg)s, %(lat_deg)s,
+SELECT * FROM create_order_v4(%(restaurant_id)s, %(pickup)s, %(lon_deg)s, %(lat_deg)s,
     %(token_sha256)s, %(policy_id)s, %(idempotency_key)s, %(customer_name)s, %(details)s, %(who)s)
 
 -- command_order_as_staff --
 SELECT * FROM command_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
-    %(idempotency_key)s)
-
--- fail_order_as_staff --
-SELECT * FROM fail_order_as_staff_v1(%(order_id)s, %(name)s, %(reason)s, %(note)s,
     %(idempotency_key)s)
 
 -- find_token --

@@ -24,7 +24,7 @@ from doorstep.administration.fields import (
 )
 from doorstep.http.direct_routes import DirectRoute, DirectRoutes
 from doorstep.http.docs import docs_routes
-from doorstep.http.failure_body import Failure
+from doorstep.http.failure_body import NewFailure
 from doorstep.http.headers import SecurityHeaders
 from doorstep.http.http_metrics import RequestMetrics, health_routes
 from doorstep.http.openapi import install_openapi
@@ -64,9 +64,11 @@ from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.observe import routes as observe_routes
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.orders import cancel_routes, offer_routes
+from tracking_api.orders import cancel_routes, end_routes, offer_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
+from tracking_api.orders.end_schemas import HandOver
+from tracking_api.orders.imports import IMPORT_PATH as ORDERS_IMPORT
 from tracking_api.orders.schemas import Cancellation, DriverChoice
 from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
@@ -78,6 +80,7 @@ from tracking_api.series.schemas import SimulationCount
 from tracking_api.series.streams import points_frame
 from tracking_api.settings import Serves, Settings
 from tracking_api.stores import Stores, open_stores
+from tracking_api.track import photo_routes
 from tracking_api.track import routes as track_routes
 from tracking_api.track.customer_queries import HeldEstimate
 from tracking_api.track.links import (
@@ -97,7 +100,8 @@ BODIES: list[type[BaseModel]] = [Cancellation, LinkToken]
 STAFF_BODIES: list[type[BaseModel]] = [
     NewOrder,
     DriverChoice,
-    Failure,
+    NewFailure,
+    HandOver,
     NewDriver,
     DriverChange,
     NewRestaurant,
@@ -125,7 +129,7 @@ STAFF_BURST_HISTORIES = 150
 
 ADMINISTRATION = (driver_administration, restaurant_routes, area_routes, policy_routes)
 # These limit their bodies themselves.
-IMPORTS = [import_path(one) for one in (DRIVER, RESTAURANT, AREA, POLICY)]
+IMPORTS = [*(import_path(one) for one in (DRIVER, RESTAURANT, AREA, POLICY)), ORDERS_IMPORT]
 
 # Routes are matched in this order; viewers reconnect all at once after a restart, so they come
 # first. Each with the side that it serves: `all` answers customers by their link, and staff.
@@ -136,7 +140,9 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (track_routes.session_router, "customers"),
     (order_history_routes.router, "all"),
     (cancel_routes.router, "all"),
+    (photo_routes.router, "all"),
     (offer_routes.router, "staff"),  # before the orders by id
+    (end_routes.router, "staff"),
     (order_routes.router, "staff"),
     (fleet_stream_routes.router, "staff"),
     (dispatch_routes.router, "staff"),

@@ -23,6 +23,13 @@ class FailureReason(StrEnum):
     OTHER = "other"
 
 
+class NextStep(StrEnum):
+    """What follows a failure: another attempt as a new order, or the way back to the restaurant."""
+
+    RETRY = "retry"
+    RETURN = "return"
+
+
 class Failure(BaseModel):
     """Why an order failed. Staff reads it with the order."""
 
@@ -34,18 +41,28 @@ class Failure(BaseModel):
     )
 
 
-_read = json_body(Failure)
+class NewFailure(Failure):
+    """Why an order failed, and what follows."""
+
+    next_step: NextStep | None = None
 
 
-async def _failure(request: Request) -> Failure | None:
+_read = json_body(NewFailure)
+
+
+async def _failure(request: Request) -> NewFailure | None:
     return await _read(request) if await read_body(request) else None
 
 
-FailureBody = Annotated[Failure | None, Depends(_failure)]
+FailureBody = Annotated[NewFailure | None, Depends(_failure)]
 """The body of a request that fails an order; None without one."""
 
 FAILURE_REQUEST: dict[str, Any] = json_request(
-    Failure,
-    {"absent": {"reason": "customer_absent", "note": "Rang twice, called once."}},
+    NewFailure,
+    {
+        "absent": {"reason": "customer_absent", "note": "Rang twice, called once."},
+        "tried again later": {"reason": "customer_absent", "next_step": "retry"},
+        "taken back": {"reason": "refused", "next_step": "return"},
+    },
     required=False,
 )

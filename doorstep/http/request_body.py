@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -67,12 +68,15 @@ class HeadTooLarge(DoorstepError):
 class RequestLimits:
     """ASGI middleware: refuse a declared size over the limit, and abort a body that exceeds it.
 
-    `unlimited_paths` limit their bodies themselves.
+    `unlimited_paths`, and those that match the pattern, limit their bodies themselves.
     """
 
-    def __init__(self, app: ASGIApp, unlimited_paths: Collection[str] = ()) -> None:
+    def __init__(
+        self, app: ASGIApp, unlimited_paths: Collection[str] = (), unlimited_pattern: str = "(?!)"
+    ) -> None:
         self._app = app
         self._unlimited_paths = frozenset(unlimited_paths)
+        self._is_unlimited = re.compile(unlimited_pattern).fullmatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,7 +87,7 @@ class RequestLimits:
         if head_bytes > MAX_HEAD_BYTES:
             await problem_response(HeadTooLarge())(scope, receive, send)
             return
-        if scope["path"] in self._unlimited_paths:
+        if scope["path"] in self._unlimited_paths or self._is_unlimited(scope["path"]):
             await self._app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")

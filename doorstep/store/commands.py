@@ -29,7 +29,6 @@ __all__ = [
     "command_order_as_staff",
     "create_order",
     "create_policy",
-    "fail_order_as_staff",
     "find_token",
     "find_tokens",
     "read_eta_model",
@@ -103,26 +102,6 @@ async def command_order_as_staff(
         "idempotency_key": idempotency_key,
     }
     return await _one_order(conn, "command_order_as_staff", parameters)
-
-
-async def fail_order_as_staff(
-    conn: AsyncConnection[Any],
-    order_id: UUID,
-    *,
-    name: str,
-    reason: str,
-    note: str | None,
-    idempotency_key: str | None,
-) -> Order:
-    """Fail an order for a reason. Raises UnknownOrder, IllegalTransition, IdempotencyConflict."""
-    parameters = {
-        "order_id": order_id,
-        "name": name,
-        "reason": reason,
-        "note": note,
-        "idempotency_key": idempotency_key,
-    }
-    return await _one_order(conn, "fail_order_as_staff", parameters)
 
 
 async def _one_order(conn: AsyncConnection[Any], name: str, parameters: dict[str, object]) -> Order:

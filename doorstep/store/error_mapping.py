@@ -51,6 +51,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS041": _plain(errors.NameTaken),
     "DS042": _plain(errors.DefaultPolicy),
     "DS043": _plain(errors.UnknownServiceArea),
+    "DS051": _plain(errors.SwappedCoordinates),
     "DS070": _plain(errors.UnknownAlert),
     "DS071": _plain(errors.UnknownWebhook),
     "DS072": _plain(errors.TooManyWebhooks),

@@ -21,7 +21,7 @@ from sql import query
 FILE = "queries/personal_data.sql"
 KINDS = (
     *("orders", "commands", "tokens", "clocks", "contacts", "audit", "positions"),
-    *("deliveries", "alerts"),
+    *("photos", "deliveries", "alerts"),
 )
 ROWS_PER_READ = 2_000
 
@@ -31,11 +31,12 @@ ORDER_COLUMNS = ("order_id", "subject")
 # Secrets, copies of other columns, and other people's data.
 HIDDEN_FROM_DRIVER = (
     *("token_sha256", "follow_sha256", "mqtt_hash", "geom", "hot_padding"),
-    *("customer_lon_deg", "customer_lat_deg", "customer_name"),
+    *("customer_lon_deg", "customer_lat_deg", "customer_name", "content"),
 )
 HIDDEN_FROM_CUSTOMER = (
     *("token_sha256", "geom", "driver_id", "actor_id", "who", "detail"),
-    *("created_by", "offered_by", "pin_sha256", "search", "acknowledged_by"),
+    *("created_by", "offered_by", "pin_sha256", "search"),
+    *("given_by", "ended_by", "acknowledged_by"),
 )
 # Topics that can hold something of a person.
 DRIVER_TOPICS = (

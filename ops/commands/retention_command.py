@@ -24,6 +24,7 @@ WHAT = {
     "clocks": "how far phones' clocks were ahead",
     "commands": "duty commands, and the names of the people in ended orders",
     "contacts": "name, vehicle and phone of removed drivers",
+    "photos": "photos of deliveries",
     "history": "fixes, and a driver's newest position",
     "orders": "name, destination and links of the customers of ended orders",
     "tokens": "hashes of tokens that open nothing any more",

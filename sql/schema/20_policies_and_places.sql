@@ -78,6 +78,7 @@ INSERT INTO retention (kind, days, least_days) VALUES
     ('tokens', 30, 2),     -- hashes of tokens that no longer open anything
     ('clocks', 3, 3),      -- driver_clock
     ('contacts', 30, 1),   -- name, vehicle and phone of removed drivers
+    ('photos', 30, 1),     -- photos of deliveries
     ('audit', 365, 30);
 
 -- Fixes before sealed_before are counted and never stored. Fixes before packed_before are read from

@@ -137,7 +137,8 @@ BEGIN
                     AND g.assignment_no = e.assignment_no AND g.state = e.state
                     AND g.source = e.source
                 WHERE e.order_id = o.order_id
-            ), r.city, order_notice__read_v1(o.order_id, o.assignment_no))
+            ), r.city, customer_order__ends(o.order_id, o.ended_at IS NOT NULL),
+            order_notice__read_v1(o.order_id, o.assignment_no))
         FROM orders o
         JOIN restaurant r ON r.restaurant_id = o.restaurant_id
         JOIN policy p ON p.policy_id = o.policy_id

@@ -49,6 +49,9 @@ BEGIN
     UPDATE order_offer f SET offer_key = NULL, decline_key = NULL
     WHERE f.order_id = ANY (of_orders);
     DELETE FROM order_detail d WHERE d.order_id = ANY (of_orders);
+    DELETE FROM order_pin p WHERE p.order_id = ANY (of_orders);
+    DELETE FROM order_pin_try t WHERE t.order_id = ANY (of_orders);
+    DELETE FROM order_photo p WHERE p.order_id = ANY (of_orders);
     -- A pickup place may be a person's home. The assignments keep its position, for the evidence.
     UPDATE restaurant r SET name = 'forgotten', address = NULL, phone = NULL
     WHERE r.is_ad_hoc AND r.restaurant_id = ANY (ARRAY(
@@ -91,6 +94,16 @@ BEGIN
         driver_id = CASE WHEN c.driver_id = coalesce(of_driver_id, c.driver_id)
             THEN 'forgotten' ELSE c.driver_id END
     WHERE c.order_id = ANY (of_orders);
+    UPDATE order_pin p SET given_by = 'forgotten'
+        WHERE p.order_id = ANY (of_orders) AND p.given_by = coalesce(of_driver_id, p.given_by);
+    DELETE FROM order_pin_try t
+        WHERE t.order_id = ANY (of_orders) AND t.driver_id = coalesce(of_driver_id, t.driver_id);
+    UPDATE order_photo p SET driver_id = 'forgotten'
+        WHERE p.order_id = ANY (of_orders) AND p.driver_id = coalesce(of_driver_id, p.driver_id);
+    UPDATE order_return r SET driver_id = 'forgotten',
+        ended_at = coalesce(r.ended_at, greatest(r.started_at, clock_timestamp())),
+        ended_by = 'forgotten', ended_role = coalesce(r.ended_role, 'driver')
+    WHERE r.order_id = ANY (of_orders) AND r.driver_id = coalesce(of_driver_id, r.driver_id);
     IF of_driver_id IS NULL THEN  -- forget_driver_v1 deletes one driver's
         DELETE FROM order_offer f WHERE f.order_id = ANY (of_orders);
     END IF;
@@ -157,6 +170,11 @@ BEGIN
             WHERE c.removed_at < before
                 AND (k.name, k.vehicle, k.phone) IS DISTINCT FROM (k.driver_id, NULL, NULL)
             LIMIT at_most
+        ));
+    ELSIF of_kind = 'photos' THEN
+        DELETE FROM order_photo p WHERE p.order_id = ANY (ARRAY(
+            SELECT k.order_id FROM order_photo k WHERE k.stored_at < before
+            ORDER BY k.stored_at LIMIT at_most
         ));
     ELSIF of_kind = 'audit' THEN
         DELETE FROM audit c WHERE c.audit_id = ANY (ARRAY(

@@ -11,10 +11,12 @@ AS $$
         'data', json_build_object(
             'order_id', of_order_id, 'external_id', d.external_id, 'order_seq', of_order_seq,
             'state', e.state, 'at', instant_text(e.occurred_at),
-            'reason', CASE WHEN e.state = 'failed' THEN (
-                SELECT c.failure_reason FROM order_command c
-                WHERE c.order_id = of_order_id AND c.command = 'fail' LIMIT 1
-            )::text END
+            -- why it failed, or what staff wrote of a cancellation
+            'reason', CASE WHEN e.state IN ('failed', 'cancelled') THEN (
+                SELECT CASE c.command WHEN 'fail' THEN c.failure_reason::text ELSE c.note END
+                FROM order_command c
+                WHERE c.order_id = of_order_id AND c.command IN ('fail', 'cancel') LIMIT 1
+            ) END
         )
     )::text
     FROM (

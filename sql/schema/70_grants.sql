@@ -36,7 +36,9 @@ GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, find_token_v2,
     open_driver_session_v1, close_driver_session_v1,
     driver_read_v1, driver_read_v2, driver_change_duty_v1, driver_command_order_v1,
-    driver_fail_order_v1, driver_accept_offer_v1, driver_decline_offer_v1
+    driver_fail_order_v1, driver_accept_offer_v1, driver_decline_offer_v1,
+    driver_deliver_order_v1, driver_fail_order_v2, driver_store_photo_v1, driver_end_return_v1,
+    driver_ends_v1
 TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
@@ -81,6 +83,11 @@ GRANT EXECUTE ON FUNCTION
     phone_credential__unsent_modes_v1, phone_credential__sent_modes_v1
 TO driver_events;
 GRANT EXECUTE ON FUNCTION invite_driver_v1 TO tracking_api;
+GRANT EXECUTE ON FUNCTION
+    create_order_v4, end_order_as_staff_v1, fail_order_as_staff_v2, order_photo_v1,
+    end_return_as_staff_v1, open_returns_v1, order_ends_v1
+TO tracking_api;
+GRANT EXECUTE ON FUNCTION customer_photo_v1 TO customer;
 GRANT SELECT ON driver_phone TO tracking_api;
 GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 from confluent_kafka import OFFSET_END, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -22,12 +16,9 @@ from tests.faults.fault import Fault, Outcome
 from tests.faults.load_process import Published
 
 FROZEN_S = 120.0
-FULL_S = 30.0
 AWAY_S = 20.0
 IN_PIPE_S = 2.0  # driver_events may still commit and ack what it has read from Kafka
 CATCH_UP_S = 5.0
-MIB = 1024 * 1024
-FREE_MIB = 300  # free space of the small disk
 TOPIC = "driver-pos"
 UNREAD_S = 15.0
 REFILLED_WITHIN_S = 90.0
@@ -60,11 +51,11 @@ def _acked_during(env: FaultEnvironment, seconds: float) -> tuple[int, int]:
     acked = 0
     while time.monotonic() - began < seconds:
         time.sleep(1)
-        acked = max(acked, _acked_since(env, before))
+        acked = max(acked, acked_since(env, before))
     return acked, sum(env.load.published().values()) - sum(before.values())
 
 
-def _acked_since(env: FaultEnvironment, before: Published) -> int:
+def acked_since(env: FaultEnvironment, before: Published) -> int:
     """Count the acknowledged fixes that the devices published after `before`."""
     published = env.load.published()
     waiting = env.load.unacknowledged(published) - env.load.unacknowledged(before)
@@ -89,68 +80,6 @@ def _back(env: FaultEnvironment, since: float, at_s: float, acked: int, publishe
     seen = f"{acked} of {published:,} fixes acked meanwhile; {counts}; "
     seen += f"live {max(0.0, catch_up_s):.1f} s after its restart"
     return Outcome(seen, recovery_s, ok=not acked and all_ok and catch_up_s <= CATCH_UP_S)
-
-
-def disk_full(env: FaultEnvironment) -> Outcome:
-    """Move Kafka's data to a small file system and fill it to the last byte."""
-    with _small_disk(env) as disk:
-        began = time.monotonic()
-        ballast = disk / "ballast"
-        _fill(ballast)
-        before = env.load.published()
-        status = 200
-        while status != 503 and time.monotonic() - began < 120:
-            _fill(ballast)
-            status = env.readyz("bridge")
-            time.sleep(0.5)
-        noticed_s = time.monotonic() - began
-        time.sleep(IN_PIPE_S)
-        before = env.load.published()
-        until = time.monotonic() + FULL_S
-        while time.monotonic() < until:
-            _fill(ballast)  # Kafka may have freed a segment
-            time.sleep(0.5)
-        acked = _acked_since(env, before)
-        ballast.unlink()
-        freed = time.monotonic()
-        recovery_s = env.wait_healthy(timeout_s=180, since=freed)
-    seen = f"/readyz {status} after {noticed_s:.0f} s, {acked} fixes acked while it was full"
-    return Outcome(seen, recovery_s, ok=status == 503 and not acked)
-
-
-@contextlib.contextmanager
-def _small_disk(env: FaultEnvironment) -> Iterator[Path]:
-    """Move Kafka's data to a small tmpfs, and back. Needs root."""
-    data = env.stack.paths.kafka / "data"
-    aside = data.with_name("aside")
-    with env.shut_down("kafka"):
-        used = sum(one.stat().st_blocks * 512 for one in data.rglob("*"))
-        data.rename(aside)
-        data.mkdir()
-        size = f"size={used // MIB + FREE_MIB}m"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(data)], check=True)
-        shutil.copytree(aside, data, dirs_exist_ok=True)
-        shutil.rmtree(aside)
-    try:
-        env.wait_healthy(timeout_s=120)
-        yield data
-    finally:
-        (data / "ballast").unlink(missing_ok=True)
-        with env.shut_down("kafka"):
-            shutil.copytree(data, aside)
-            subprocess.run(["umount", str(data)], check=True)
-            data.rmdir()
-            aside.rename(data)
-        env.wait_healthy(timeout_s=120)
-
-
-def _fill(ballast: Path) -> None:
-    """Fill the free space."""
-    with ballast.open("ab", buffering=0) as file:
-        for size in (MIB, 4096, 1):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(bytes(size))
 
 
 def recreate_topic(env: FaultEnvironment) -> Outcome:
@@ -198,16 +127,6 @@ FAULTS = (
         10, "SIGSTOP Kafka 120 s",
         "no MQTT fix acked meanwhile, PATCH and GET /track 200, live <= 5 s after, T <= 60 s",
         60, False, freeze,
-    ),
-    *(
-        (
-            Fault(
-                11, "Kafka's disk full", "acks stop, /readyz 503, recovers by itself",
-                None, False, disk_full,
-            ),
-        )
-        if os.geteuid() == 0
-        else ()
     ),
     Fault(12, "topic recreated", "consuming again <= 60 s", 60, False, recreate_topic),
     Fault(

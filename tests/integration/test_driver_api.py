@@ -256,7 +256,7 @@ async def test_decline__twice_under_one_key__is_once(driver_api, tracking_api, d
     assert first.json()["state"] == "confirmed"
     assert database.value("SELECT count(*) FROM order_command WHERE command = 'decline'") == 1
     again = await driver_api.post(address.replace("decline", "picked-up"), headers=headers)
-    problem_of(again, 409, "idempotency-conflict")
+    problem_of(again, 422, "idempotency-conflict")
 
 
 async def test_process__started_before_its_database__logs_it_waits_and_stops_cleanly(

@@ -54,7 +54,7 @@ async def test_create_order__same_idempotency_key__is_one_order_with_one_good_li
     assert (await track(tracking_api, first | link))["state"] == "created"
     other = new | {"customer_name": "Ada"}
     answer = await tracking_api.post("/orders", json=other, headers=headers)
-    problem_of(answer, 409, "idempotency-conflict")
+    problem_of(answer, 422, "idempotency-conflict")
 
 
 async def test_create_order__unknown_restaurant_or_policy__is_404(tracking_api):

@@ -118,6 +118,13 @@ def full_fleet(fleet: Fleet) -> UUID:
     fleet.run("SELECT driver_sampling__set_v1(%s, %s)", ANNA, '{"mode": "all"}')
     fleet.run("INSERT INTO phone_credential (driver_id, version) VALUES (%s, 1)", ANNA)
     fleet.run("SELECT invite_driver_v1(%s, %s, 'run:test')", ANNA, b"i" * 32)
+    fleet.run("INSERT INTO order_pin VALUES (%s, '4711', false, %s, now())", order_id, ANNA)
+    fleet.run("INSERT INTO order_pin_try VALUES (%s, now(), %s)", order_id, ANNA)
+    fleet.run("INSERT INTO order_photo VALUES (%s, %s, now(), 'image/png', 'x')", order_id, ANNA)
+    fleet.run(
+        "INSERT INTO order_return VALUES (%s, %s, now(), now(), %s, 'driver')",
+        *(order_id, ANNA, ANNA),
+    )
     publish_point(fleet, f"{ANNA}/pulse_bpm")
     return order_id
 
@@ -309,6 +316,7 @@ def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
         order_id,
     )
     fleet.run("INSERT INTO unassigned_order VALUES (%s, now(), now())", order_id)
+    fleet.run("INSERT INTO order_retry VALUES (%s, %s)", order_id, order_id)
     fleet.run(
         "INSERT INTO order_detail (order_id, created_by, search) VALUES (%s, 'sara', 'x')", order_id
     )

@@ -39,6 +39,16 @@ ABUSES: tuple[tuple[str, str, str, tuple[object, ...]], ...] = (
     ("driver_api", "read_positions", "SELECT lon_deg, lat_deg FROM driver_state", ()),
     ("driver_api", "read_names_of_drivers", "SELECT name FROM driver", ()),
     ("driver_api", "read_history", "SELECT lon_deg FROM fix_history", ()),
+    ("driver_api", "read_pins", "SELECT pin FROM order_pin", ()),
+    ("driver_api", "read_photos", "SELECT content FROM order_photo", ()),
+    ("tracking_api", "read_pins", "SELECT pin FROM order_pin", ()),
+    (
+        "tracking_api",
+        "read_pins_as_the_customer",
+        "SELECT customer_order__ends({order}, false)",
+        (),
+    ),
+    ("customer", "read_any_photo", "SELECT * FROM order_photo_v1({order})", ()),
     (
         "driver_api",
         "mint_a_customers_token",

@@ -82,16 +82,17 @@ async def test_store__as_the_services_call_it__an_order_goes_from_creation_to_de
             await phones.command_order(D1_SHA256, order.order_id, "deliver", None)
         assert refusal.value.current_state == "assigned"
         assert refusal.value.allowed == ["decline", "pick_up"]
-        driver, current, offers = await phones.read_driver(D1_SHA256)
+        driver, current, offers, ends = await phones.read_driver(D1_SHA256)
         assert offers == []
+        assert ends == {"name": "d1", "pin_order_ids": [], "returns": []}
         assert (driver.driver_id, driver.duty, driver.state) == ("d1", "on_duty", "to_restaurant")
         assert current is not None
         assert current["order_id"] == str(order.order_id)
         here = {"lon_deg": RESTAURANT.lon_deg, "lat_deg": RESTAURANT.lat_deg}
         assert current["restaurant"] == {"name": "Da Mario", "address": None, "phone": None} | here
         assert current["destination"] == place
-        for command in ("pick_up", "deliver"):
-            left = await phones.command_order(D1_SHA256, order.order_id, command, None)
+        await phones.command_order(D1_SHA256, order.order_id, "pick_up", None)
+        left = await phones.deliver_order(D1_SHA256, order.order_id, None, None, None)
         driver = await phones.change_duty(D1_SHA256, "off_duty", None)
         assert (left.state, left.driver_id) == ("delivered", None)
         for token_sha256 in (token, secrets.token_bytes(32)):  # a customer's, and an unknown one

@@ -88,7 +88,7 @@ def snapshot_frame(
 def order_frame(
     order: TrackedOrder, event: Event, estimate: EstimateArrival = estimate_arrival
 ) -> Frame:
-    """One event of an order; the newest one with the driver's visible position and ETA."""
+    """One event of an order; the newest one with the visible position, ETA and reason of an end."""
     data: dict[str, Any] = {
         "order_id": str(order.order_id),
         "order_seq": event.order_seq,
@@ -101,6 +101,7 @@ def order_frame(
         position, eta = order.position, estimate(order)
         data["position"] = position_members(position, order.now) if position else None
         data["eta"] = EtaFrames(eta).members(order.now) if eta else None
+        data["ended_reason"] = order.ended_reason
     return Frame("order", _encode(data), event.order_seq)
 
 

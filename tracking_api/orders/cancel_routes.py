@@ -25,17 +25,19 @@ router = APIRouter(prefix="/orders/{order_id}", tags=["orders"])
     "/cancel",
     summary="Cancel an order: staff until it is delivered, its customer until it is picked up",
     responses=problems(401, 403, 404, 409, 413, 415),
-    openapi_extra=json_request(Cancellation, {"why": {"reason": "ordered twice"}}, required=False),
+    openapi_extra=json_request(
+        Cancellation, {"why": {"reason": "The restaurant is closed today."}}, required=False
+    ),
 )
 async def cancel_order(
     request: Request,
     order_id: UUID,
     token: StaffToken,
     context: Context,
-    _: Annotated[Cancellation, Depends(json_body(Cancellation, optional=True))],
+    cancellation: Annotated[Cancellation, Depends(json_body(Cancellation, optional=True))],
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer | CustomersOrder:
-    """Cancel in the name of the token's holder."""
+    """Cancel in the name of the token's holder. The customer reads staff's reason."""
     started_s = asyncio.get_running_loop().time()
     serves = context.stores.serves
     holder = None
@@ -50,8 +52,8 @@ async def cancel_order(
             return await context.links.refuse(started_s, client_address(request))
     if not holder.is_staff("dispatcher"):
         raise Forbidden
-    order = await context.stores.orders.command_order(
-        order_id, "cancel", holder.actor_id, None, idempotency_key
+    order = await context.stores.orders.end_order(
+        order_id, "cancel", holder.actor_id, cancellation.reason or None, idempotency_key
     )
     return OrderAnswer.of(order)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -49,7 +50,8 @@ class NewOrder(BaseModel):
     """An order to be created, from a restaurant or another `pickup` place.
 
     `external_id` is unique among the orders that one member of staff creates. `policy_id` pins a
-    policy other than policy 1. Of `pin`, a hash is kept.
+    policy other than policy 1. With the `pin` `auto`, four digits are drawn. Its customer reads
+    the PIN, and the courier needs it to deliver.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,7 +74,7 @@ class NewOrder(BaseModel):
     scheduled_for: QueryInstant | None = None
     promised_from: QueryInstant | None = None
     promised_to: QueryInstant | None = None
-    pin: Annotated[str | None, Field(pattern="^[0-9]{4,8}$")] = None
+    pin: Annotated[str | None, Field(pattern="^([0-9]{4,8}|auto)$")] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -124,10 +126,43 @@ class OneAssignment(BaseModel):
     ended_by: str | None
 
 
+class DeliveryDetail(BaseModel):
+    """Who delivered, and how. `pin`: whether the right PIN was given; null without a PIN."""
+
+    by: Literal["staff", "driver"]
+    note: str | None
+    pin: bool | None
+
+
+class CancellationDetail(BaseModel):
+    """Who cancelled, and the reason that the customer reads."""
+
+    by: Literal["staff", "customer"]
+    reason: str | None
+
+
+class ReturnDetail(BaseModel):
+    """The way back to the restaurant; `ended_by` is the driver or a member of staff."""
+
+    driver_id: str
+    started_at: Instant
+    ended_at: Instant | None
+    ended_by: str | None
+
+
 class WholeOrder(OrderDetail):
-    """An order with its assignments, the first one first. `driver_id` is null once it has ended."""
+    """An order with its assignments, the first one first. `driver_id` is null once it has ended.
+
+    `retry_of` is the failed order that this one tries again, `retry_order_id` the next attempt.
+    """
 
     assignments: list[OneAssignment]
+    delivery: DeliveryDetail | None = None
+    cancellation: CancellationDetail | None = None
+    has_photo: bool = False
+    retry_of: UUID | None = None
+    retry_order_id: UUID | None = None
+    return_leg: Annotated[ReturnDetail | None, Field(validation_alias="return")] = None
 
 
 class Orders(BaseModel):

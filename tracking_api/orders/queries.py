@@ -10,15 +10,15 @@ from uuid import UUID
 from doorstep.errors import UnknownOrder
 from doorstep.store import commands
 from doorstep.store.deadline import fetch_all, fetch_one, run_command
-from doorstep.store.pool import Pool
 from doorstep.store.records import DetailedOrder, Order
 from sql import query
+from tracking_api.orders.end_queries import OrderEndQueries, OrderEndStore
 from tracking_api.orders.search import OrderKey, list_query
 
 SQL_FILE = "queries/orders.sql"
 
 
-class OrderStore(Protocol):
+class OrderStore(OrderEndStore, Protocol):
     """Orders and their commands. Errors are DoorstepErrors."""
 
     async def create_order(
@@ -44,15 +44,6 @@ class OrderStore(Protocol):
         idempotency_key: str | None,
     ) -> Order: ...
 
-    async def fail_order(
-        self,
-        order_id: UUID,
-        name: str,
-        reason: str,
-        note: str | None,
-        idempotency_key: str | None,
-    ) -> Order: ...
-
     async def replace_customer_token(self, order_id: UUID, token_sha256: bytes) -> None: ...
 
     async def revoke_customer_tokens(self, order_id: UUID) -> None: ...
@@ -65,10 +56,8 @@ class OrderStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OrderQueries:
+class OrderQueries(OrderEndQueries):
     """The OrderStore on PostgreSQL."""
-
-    pool: Pool
 
     async def create_order(
         self,
@@ -122,27 +111,6 @@ class OrderQueries:
                 command,
                 name=name,
                 driver_id=driver_id,
-                idempotency_key=idempotency_key,
-            ),
-        )
-
-    async def fail_order(
-        self,
-        order_id: UUID,
-        name: str,
-        reason: str,
-        note: str | None,
-        idempotency_key: str | None,
-    ) -> Order:
-        """Fail an order for a reason, as the member of staff of this name."""
-        return await run_command(
-            self.pool,
-            lambda conn: commands.fail_order_as_staff(
-                conn,
-                order_id,
-                name=name,
-                reason=reason,
-                note=note,
                 idempotency_key=idempotency_key,
             ),
         )

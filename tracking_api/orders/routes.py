@@ -8,7 +8,6 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from doorstep.credentials import new_customer_token, token_sha256
-from doorstep.http.failure_body import FAILURE_REQUEST, FailureBody
 from doorstep.http.openapi import IdempotencyKey, json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.store.records import Token
@@ -37,6 +36,7 @@ _NEW_ORDERS = {
         "customer_phone": "+39 055 123456",
         "customer_language": "it",
         "contact_rule": "call",
+        "pin": "auto",
         "address": "Via dei Servi 12",
         "door_note": "Second floor, ring Rossi.",
         "items": "2 x pizza margherita",
@@ -71,8 +71,9 @@ async def create_order(
     new: Annotated[NewOrder, Depends(json_body(NewOrder))],
     idempotency_key: IdempotencyKey = None,
 ) -> CreatedOrder:
-    """Create an order. A repeat under its Idempotency-Key returns the same order without a token;
-    if the first answer was lost, POST /orders/{order_id}/link makes a new link."""
+    """Create an order. A repeat under your Idempotency-Key returns the same order without a token;
+    if the first answer was lost, POST /orders/{order_id}/link makes a new link. The key with
+    another body is refused; another member of staff may use the same key."""
     token = new_customer_token()
     order = await context.stores.orders.create_order(
         restaurant_id=new.restaurant_id,
@@ -175,29 +176,6 @@ async def confirm_order(
 ) -> OrderAnswer:
     """The restaurant has accepted it."""
     return await _command(context, staff, order_id, "confirm", None, idempotency_key)
-
-
-@router.post(
-    "/{order_id}/fail",
-    summary="Fail an order",
-    responses=problems(401, 403, 404, 409, 413, 415),
-    openapi_extra=FAILURE_REQUEST,
-)
-async def fail_order(
-    order_id: UUID,
-    staff: Dispatcher,
-    context: Context,
-    failure: FailureBody,
-    idempotency_key: IdempotencyKey = None,
-) -> OrderAnswer:
-    """It was picked up and cannot be delivered."""
-    if failure is not None:
-        return OrderAnswer.of(
-            await context.stores.orders.fail_order(
-                order_id, staff.actor_id, failure.reason, failure.note, idempotency_key
-            )
-        )
-    return await _command(context, staff, order_id, "fail", None, idempotency_key)
 
 
 @router.post(

@@ -50,7 +50,7 @@ class DriverChoice(BaseModel):
 
 
 class Cancellation(BaseModel):
-    """Why an order is cancelled. For the log only."""
+    """Why an order is cancelled. The customer reads the reason that staff gives."""
 
     model_config = ConfigDict(extra="forbid")
 

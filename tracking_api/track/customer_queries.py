@@ -15,6 +15,7 @@ from uuid import UUID
 
 import msgspec
 
+from doorstep.photos import Photo
 from doorstep.store.deadline import fetch_all, fetch_one
 from doorstep.store.pool import Pool
 from sql import query
@@ -71,6 +72,8 @@ class CustomerStore(TrackReader, Protocol):
     async def cancel_by_link(
         self, link: TrackLink, idempotency_key: str | None
     ) -> CancelledOrder: ...
+
+    async def read_photo_by_link(self, link: TrackLink) -> Photo | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,12 @@ class CustomerQueries:
         assert row is not None  # noqa: S101 - for the type checker
         return CancelledOrder(*row)
 
+    async def read_photo_by_link(self, link: TrackLink) -> Photo | None:
+        """Read the photo of a link's order; None without one. Raises BadLink."""
+        parameters = {"order_id": link.order_id, "token_sha256": link.token_sha256}
+        row = await fetch_one(self.pool, query("read_photo_as_customer", SQL_FILE), parameters)
+        return Photo(*row) if row else None
+
 
 def _arrays(links: Sequence[TrackLink]) -> dict[str, Any]:
     hashes = (link.token_sha256 for link in links)
@@ -194,6 +203,9 @@ def _tracked_order(
         trail=decode_trail(trail) if trail is not None else [],
         events=details.events,
         city=details.city,
+        pin=details.ends.pin,
+        ended_reason=details.ends.ended_reason,
+        has_photo=details.ends.photo,
         notices=details.notices or NO_NOTICES,
         is_trail_omitted=known is not None and known == (order_seq, row[4]),
     )

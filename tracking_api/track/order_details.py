@@ -21,6 +21,14 @@ MAX_AGE_S = 4.0  # below the 5 s within which everything shown is current
 MAX_ORDERS = 20_000  # of about 1.5 KB
 
 
+class OrderEnds(msgspec.Struct, frozen=True):
+    """What a customer reads of the order's end: customer_order__ends."""
+
+    pin: str | None = None
+    ended_reason: str | None = None
+    photo: bool = False
+
+
 class OrderDetails(msgspec.Struct, frozen=True, array_like=True):
     """An order, its restaurant, policy, open assignment and events: customer_order__details."""
 
@@ -37,6 +45,7 @@ class OrderDetails(msgspec.Struct, frozen=True, array_like=True):
     assigned_at: datetime | None
     events: list[Event]
     city: str | None = None
+    ends: OrderEnds = OrderEnds()
     notices: Notices | None = None
 
 

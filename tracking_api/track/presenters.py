@@ -87,6 +87,9 @@ def track_members(
             }
             for event in order.events
         ],
+        "pin": order.pin,
+        "ended_reason": order.ended_reason,
+        "photo": order.has_photo,
     }
 
 

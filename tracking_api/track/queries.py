@@ -26,6 +26,23 @@ from tracking_api.track.visibility import (
 SQL_FILE = "queries/track.sql"
 TRAIL_POINTS = 80  # 5 min at one fix every 4 s, and a few more
 
+
+class _Cancellation(msgspec.Struct, frozen=True):
+    reason: str | None = None
+
+
+class _Ends(msgspec.Struct, frozen=True):
+    cancellation: _Cancellation | None = None
+    failure_reason: str | None = None
+    has_photo: bool = False
+
+    @property
+    def reason(self) -> str | None:
+        return self.cancellation.reason if self.cancellation else self.failure_reason
+
+
+_NOT_ENDED = _Ends()
+_decode_ends = msgspec.json.Decoder(_Ends).decode
 _decode_events = msgspec.json.Decoder(list[Event]).decode
 _decode_notices = msgspec.json.Decoder(Notices).decode
 decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
@@ -86,7 +103,8 @@ def poll_of(row: Sequence[Any]) -> OrderPoll:
 def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
     now, order_id, state, assignment_no, order_seq = row[:5]
     restaurant_name, *places, dwell_min_s, pace = row[5:12]
-    driver_id, assigned_at, events, trail, city, notices = row[12:18]
+    driver_id, assigned_at, events, trail, city, ends, notices = row[12:19]
+    ended = _decode_ends(ends) if ends is not None else _NOT_ENDED
     return TrackedOrder(
         now=now,
         order_id=order_id,
@@ -97,12 +115,14 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         restaurant=(places[0], places[1]),
         destination=(places[2], places[3]),
         dwell_min_s=dwell_min_s,
-        position=position_of(row[18:]),
+        position=position_of(row[19:]),
         assigned_at=assigned_at,
         driver_id=driver_id,
         pace=pace,
         trail=decode_trail(trail),
         events=_decode_events(events),
         city=city,
+        ended_reason=ended.reason,
+        has_photo=ended.has_photo,
         notices=_decode_notices(notices) if notices is not None else NO_NOTICES,
     )

@@ -84,7 +84,9 @@ class EventAnswer(BaseModel):
 class TrackAnswer(BaseModel):
     """Where is my order? `position` is null unless a driver is under way with it.
 
-    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles.
+    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles. `pin`
+    is for the customer alone, until the order ends. `ended_reason` is what staff wrote of a
+    cancellation, or one of the reasons of failures. `photo`: whether GET …/photo has one.
     `late_by_s`: by how much the promised window is missed, 0 while that is only expected, null
     otherwise. `nearby_at`: since when the courier is nearby, null before.
     """
@@ -101,3 +103,6 @@ class TrackAnswer(BaseModel):
     restaurant: Restaurant
     destination: Coordinates
     events: list[EventAnswer]
+    pin: str | None = None
+    ended_reason: str | None = None
+    photo: bool = False

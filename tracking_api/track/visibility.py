@@ -133,6 +133,9 @@ class TrackedOrder:
     events: list[Event] = field(default_factory=list)
     is_trail_omitted: bool = False
     city: str | None = None  # of the restaurant; None outside all cities
+    pin: str | None = None  # for its customer only
+    ended_reason: str | None = None
+    has_photo: bool = False
     notices: Notices = NO_NOTICES
 
     @property

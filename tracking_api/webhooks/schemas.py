@@ -162,7 +162,8 @@ class Deliveries(BaseModel):
 class EventData(BaseModel):
     """What an event says of its order: what staff may see, without position and customer.
 
-    `order_seq` counts up in an order. `reason`: why it failed.
+    `order_seq` counts up in an order. `reason`: why it failed, or what staff wrote of a
+    cancellation.
     """
 
     order_id: UUID

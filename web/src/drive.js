@@ -2,8 +2,9 @@
 // the phone, so that it opens without a network; see drive/device.js for what becomes of positions.
 import { request } from "./drive/api.js";
 import { Commands } from "./drive/commands.js";
-import { nextStep, offerCard, orderCard } from "./drive/order-card.js";
-import { askDecline, askReason } from "./drive/questions.js";
+import { nextStep, offerCard, orderCard, returnCard } from "./drive/order-card.js";
+import { Photos, shrink } from "./drive/photos.js";
+import { askDecline, askHandOver, askReason } from "./drive/questions.js";
 import { Reporter } from "./drive/reporter.js";
 import { texts, translatePage } from "./drive/texts.js";
 import { el, fill } from "./elements.js";
@@ -24,6 +25,10 @@ let refusal = "";
 let pollTimer = 0;
 let refreshNo = 0;
 const commands = new Commands(settleCommand);
+const photos = new Photos((answer) => {
+  if (answer?.status >= 400) refusal = texts.photoRefused;
+  render();
+});
 
 function remember(change) {
   known = change && { ...known, ...change };
@@ -49,6 +54,7 @@ async function signIn(token) {
 function begin(driverId, name) {
   if (known && known.driverId !== driverId) {
     commands.clear();
+    photos.clear();
     remember(null);
     reporter?.stop();
     reporter = null;
@@ -84,6 +90,7 @@ async function signOut() {
   reporter?.stop();
   reporter = null;
   commands.clear();
+  photos.clear();
   remember(null);
   showSignIn("");
 }
@@ -104,6 +111,7 @@ async function refresh() {
   if (!known || !$("#sign-in").hidden) return;
   const mine = ++refreshNo;
   await commands.send();
+  photos.send();
   const answer = await request(`/drivers/${known.driverId}`).catch(() => null);
   if (mine !== refreshNo || !known) return; // a newer one is under way
   isOffline = answer === null || answer.status >= 500;
@@ -122,8 +130,14 @@ async function refresh() {
   pollTimer = setTimeout(refresh, isIdle ? IDLE_POLL_MS : POLL_MS);
 }
 
-function settleCommand({ name }, { status }) {
-  refusal = status >= 400 ? texts.refused(name) : "";
+function settleCommand({ name }, { status, body }) {
+  refusal = status < 400 ? "" : (pinRefusal(body) ?? texts.refused(name));
+}
+
+function pinRefusal(problem) {
+  if (problem?.type === "/problems/pin-locked") return texts.pinLocked;
+  if (problem?.type !== "/problems/wrong-pin") return null;
+  return problem.reason === "missing" ? texts.missingPin : texts.wrongPin(problem.tries_left);
 }
 
 function give(command) {
@@ -139,6 +153,19 @@ const giveDuty = (duty) =>
 const giveOrder = (order, name, path, body) =>
   give({ kind: order.order_id, name, path: `/drivers/${known.driverId}/orders/${order.order_id}/${path}`, body });
 
+/** Ask for what belongs to a hand-over, then deliver. A photo is sent on its own, perhaps later. */
+async function handOver(order) {
+  const answer = await askHandOver({ hasPin: order.has_pin, isOffline });
+  if (answer === null) return;
+  const path = `/drivers/${known.driverId}/orders/${order.order_id}/photo`;
+  giveOrder(order, texts.delivered, "delivered", Object.keys(answer.body).length > 0 ? answer.body : undefined);
+  if (answer.photo === null) return;
+  const blob = await shrink(answer.photo).catch(() => null);
+  if (blob) return photos.add({ path, blob });
+  refusal = texts.badPhoto;
+  render();
+}
+
 const giveOffer = ({ order_id: id }, name, path) =>
   give({ kind: id, name, path: `/drivers/${known.driverId}/offers/${id}/${path}` });
 
@@ -152,7 +179,7 @@ function dutyNow() {
 function render() {
   if (!known || !reporter || !$("#sign-in").hidden) return;
   const duty = dutyNow();
-  const order = known.driver?.order;
+  const orders = known.driver?.orders ?? [known.driver?.order].filter(Boolean);
   // The platform drops what was taken off duty, so a wish to be on duty does not count yet.
   const isOnDuty = duty !== "off_duty" && known.driver && known.driver.duty !== "off_duty";
   reporter.watch(Boolean(isOnDuty) && isSecureContext);
@@ -174,28 +201,30 @@ function render() {
       ),
     ),
   );
-  fill($("#order"), [order, duty === "off_duty", offers.length > 0, waiting], () => {
-    if (!order) {
-      if (offers.length > 0) return [];
-      return [el("p", { class: "card quiet" }, duty === "off_duty" ? texts.offDuty : texts.noOrder)];
-    }
-    const step = nextStep(order);
-    return [
-      orderCard(
-        order,
-        {
-          next: () => giveOrder(order, step.name, step.path),
-          decline: async () => (await askDecline()) && giveOrder(order, texts.decline, "decline"),
-          fail: async () => {
-            const reason = await askReason(known.driver.failure_reasons);
-            if (reason) giveOrder(order, texts.failed, "failed", reason);
-          },
-        },
-        waiting.includes(order.order_id),
-      ),
-    ];
+  const returns = known.driver?.returns ?? [];
+  fill($("#returns"), [returns, waiting], () =>
+    returns.map((leg) => returnCard(leg, () => giveOrder(leg, texts.handedBack, "returned"), waiting.includes(leg.order_id))),
+  );
+  fill($("#order"), [orders, duty === "off_duty", offers.length + returns.length > 0, waiting], () => {
+    if (orders.length > 0) return orders.map((order, n) => cardOf(order, n, orders.length, waiting));
+    if (offers.length + returns.length > 0) return [];
+    return [el("p", { class: "card quiet" }, duty === "off_duty" ? texts.offDuty : texts.noOrder)];
   });
   renderCountdowns();
+}
+
+function cardOf(order, n, count, waiting) {
+  const step = nextStep(order);
+  const actions = {
+    next: () => (step.path === "delivered" && order.has_pin ? handOver(order) : giveOrder(order, step.name, step.path)),
+    handOver: () => handOver(order),
+    decline: async () => (await askDecline()) && giveOrder(order, texts.decline, "decline"),
+    fail: async () => {
+      const reason = await askReason(known.driver.failure_reasons, known.driver.next_steps);
+      if (reason) giveOrder(order, texts.failed, "failed", reason);
+    },
+  };
+  return orderCard(order, actions, waiting.includes(order.order_id), count > 1 ? texts.stop(n + 1, count) : "");
 }
 
 function renderDuty(duty) {
@@ -231,6 +260,7 @@ function renderNotices(duty) {
     device?.givenUp > 0 && texts.lost(device.givenUp),
     device?.rejected > 0 && texts.refusedFixes(device.rejected),
     refusal,
+    photos.waiting > 0 && isOffline && texts.photoWaiting,
     ...commands.waiting.filter(() => isOffline).map(({ name }) => texts.queued(name)),
   ].filter(Boolean);
   fill($("#notices"), notices, () => notices.map((text) => el("li", {}, text)));

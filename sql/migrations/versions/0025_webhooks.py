@@ -7,7 +7,7 @@ from alembic import op
 from sql import read_sql
 
 revision = "0025"
-down_revision = "0022"
+down_revision = "0024"
 branch_labels = None
 depends_on = None
 

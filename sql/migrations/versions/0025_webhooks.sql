@@ -369,10 +369,12 @@ AS $$
         'data', json_build_object(
             'order_id', of_order_id, 'external_id', d.external_id, 'order_seq', of_order_seq,
             'state', e.state, 'at', instant_text(e.occurred_at),
-            'reason', CASE WHEN e.state = 'failed' THEN (
-                SELECT c.failure_reason FROM order_command c
-                WHERE c.order_id = of_order_id AND c.command = 'fail' LIMIT 1
-            )::text END
+            -- why it failed, or what staff wrote of a cancellation
+            'reason', CASE WHEN e.state IN ('failed', 'cancelled') THEN (
+                SELECT CASE c.command WHEN 'fail' THEN c.failure_reason::text ELSE c.note END
+                FROM order_command c
+                WHERE c.order_id = of_order_id AND c.command IN ('fail', 'cancel') LIMIT 1
+            ) END
         )
     )::text
     FROM (
@@ -653,7 +655,8 @@ BEGIN
                     AND g.assignment_no = e.assignment_no AND g.state = e.state
                     AND g.source = e.source
                 WHERE e.order_id = o.order_id
-            ), r.city, order_notice__read_v1(o.order_id, o.assignment_no))
+            ), r.city, customer_order__ends(o.order_id, o.ended_at IS NOT NULL),
+            order_notice__read_v1(o.order_id, o.assignment_no))
         FROM orders o
         JOIN restaurant r ON r.restaurant_id = o.restaurant_id
         JOIN policy p ON p.policy_id = o.policy_id

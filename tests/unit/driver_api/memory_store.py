@@ -21,8 +21,8 @@ from doorstep.errors import (
 from doorstep.fix import Fix
 from doorstep.store.invitations import Joined
 from doorstep.store.records import DeadLetter, Driver, IncomingRow, Offer, Outcome, Token
+from driver_api.end_queries import CommandedOrder, ReturnedOrder
 from driver_api.queries import (
-    CommandedOrder,
     DriverSession,
     LettersOf,
     OwnDriver,
@@ -31,6 +31,7 @@ from driver_api.queries import (
 )
 
 ORDER_ID = uuid4()
+RETURNING_ID = uuid4()
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
@@ -54,7 +55,10 @@ class MemoryStore:
         self.rows: list[IncomingRow] = []
         self.outcomes: list[Outcome] = []
         self.commands: list[tuple[str, str, str | None]] = []
-        self.failures: list[tuple[str, str | None]] = []
+        self.failures: list[tuple[str, str | None, str | None]] = []
+        self.deliveries: list[tuple[str | None, str | None]] = []
+        self.photos: list[tuple[str, bytes]] = []
+        self.wrong_pin: Exception | None = None
         self.look_ups = 0
         self.transactions = 0
         self.over_quota: set[str] = set()
@@ -123,10 +127,38 @@ class MemoryStore:
         order_id: UUID,
         reason: str,
         note: str | None,
+        next_step: str | None,
         idempotency_key: str | None,
     ) -> CommandedOrder:
-        self.failures.append((reason, note))
+        self.failures.append((reason, note, next_step))
         return await self.command_order(token_sha256, order_id, "fail", idempotency_key)
+
+    async def deliver_order(
+        self,
+        token_sha256: bytes,
+        order_id: UUID,
+        pin: str | None,
+        note: str | None,
+        idempotency_key: str | None,
+    ) -> CommandedOrder:
+        self.deliveries.append((pin, note))
+        if self.wrong_pin is not None:
+            raise self.wrong_pin
+        return await self.command_order(token_sha256, order_id, "deliver", idempotency_key)
+
+    async def store_photo(
+        self, token_sha256: bytes, order_id: UUID, media_type: str, content: bytes
+    ) -> datetime:
+        await self.command_order(token_sha256, order_id, "photo", None)
+        self.photos.append((media_type, content))
+        return NOON
+
+    async def end_return(self, token_sha256: bytes, order_id: UUID) -> ReturnedOrder:
+        await self.command_order(token_sha256, order_id, "returned", None)
+        return ReturnedOrder(order_id, self._driver_of(token_sha256), NOON, NOON)
+
+    async def read_name(self, token_sha256: bytes) -> str:
+        return "Anna"
 
     async def accept_offer(
         self, token_sha256: bytes, order_id: UUID, idempotency_key: str | None
@@ -167,7 +199,15 @@ class MemoryStore:
             "offered_at": NOON.isoformat(),
             "expires_at": NOON.isoformat(),
         }
-        return OwnDriver(Driver("d1", "on_duty", "to_restaurant", ORDER_ID), order, [offer])
+        returning = {
+            "order_id": str(RETURNING_ID),
+            "started_at": NOON.isoformat(),
+            "items": "2 x pizza",
+            "restaurant": restaurant,
+        }
+        ends = {"name": "Anna", "pin_order_ids": [str(ORDER_ID)], "returns": [returning]}
+        driver = Driver("d1", "on_duty", "to_restaurant", ORDER_ID)
+        return OwnDriver(driver, order, [offer], ends)
 
     async def open_session(
         self, token_sha256: bytes, session_sha256: bytes, lifetime_s: float

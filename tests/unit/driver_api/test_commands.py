@@ -80,4 +80,13 @@ async def test_failed__with_a_body__needs_a_reason_of_the_list(http, store):
     assert answer.status_code == 200
     for body in ({}, {"note": "x"}, {"reason": "bored"}, {"reason": "other", "note": "x" * 501}):
         problem_of(await http.post(path, json=body), 422, "unusable-request")
-    assert store.failures == [("customer_absent", "Rang twice.")]
+    assert store.failures == [("customer_absent", "Rang twice.", None)]
+
+
+async def test_failed__with_a_next_step__must_be_one_of_the_list(http, store):
+    path = f"/drivers/d1/orders/{ORDER_ID}/failed"
+    answer = await http.post(path, json={"reason": "refused", "next_step": "return"})
+    assert answer.status_code == 200
+    bad = {"reason": "refused", "next_step": "hope"}
+    problem_of(await http.post(path, json=bad), 422, "unusable-request")
+    assert store.failures == [("refused", None, "return")]

@@ -25,6 +25,7 @@ from doorstep.errors import (
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
+from tests.unit.tracking_api.memory_ends import MemoryEnds
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
@@ -110,10 +111,11 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class MemoryStore:
+class MemoryStore(MemoryEnds):
     """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
 
     def __init__(self) -> None:
+        super().__init__()
         self.tokens = {
             token_sha256("tok-staff"): Token("staff", None, None, "anna", "admin"),
             token_sha256("tok-viewer"): Token("staff", None, None, "vera", "viewer"),
@@ -132,7 +134,6 @@ class MemoryStore:
         self.sampling = SamplingPolicy()
         self.watched: list[TrackLink] = []
         self.searched: list[str | None] = []
-        self.failures: list[tuple[str, str | None]] = []
         self.look_ups = 0
         self.away = False
 
@@ -341,12 +342,6 @@ class MemoryStore:
         if order_id != ORDER_ID:
             raise UnknownOrder
         return DetailedOrder(make_order(order_id), {**NO_DETAILS, "assignments": []})
-
-    async def fail_order(
-        self, order_id: UUID, name: str, reason: str, note: str | None, idempotency_key: str | None
-    ) -> Order:
-        self.failures.append((reason, note))
-        return await self.command_order(order_id, "fail", name, None, idempotency_key)
 
     async def offer_order(
         self, order_id: UUID, driver_id: str | None, name: str, idempotency_key: str | None

@@ -27,6 +27,7 @@ BODIES = [
     f"/orders/{ORDER_ID}/offers",
     f"/orders/{ORDER_ID}/fail",
     f"/orders/{ORDER_ID}/cancel",
+    f"/orders/{ORDER_ID}/deliver",
     "/policies",
 ]
 REPORTING = "/drivers/d1/reporting"
@@ -47,6 +48,7 @@ members = st.sampled_from(
     [
         *(*NEW_ORDER, "customer_name", "policy_id", "driver_id", "reason", "name", "dwell_min_s"),
         *("mode", "pickup", "customer_phone", "promised_to", "contact_rule", "note", "pin"),
+        "next_step",
     ]
 )
 objects = st.dictionaries(members, values).map(lambda changes: {**NEW_ORDER, **changes})

@@ -59,6 +59,7 @@ async def test_stream__fix_and_event__are_sent_as_get_track_shows_them(server, w
             **asked["events"][-1],
             "position": asked["position"],
             "eta": asked["eta"],
+            "ended_reason": None,
         }
 
 

@@ -106,7 +106,7 @@ async def test_fail__with_a_body__needs_a_reason(http, store):
     assert (await http.post(path, json={"reason": "damaged"}, headers=STAFF)).status_code == 200
     for body in ({}, {"note": "x"}, {"reason": "bored"}):
         problem_of(await http.post(path, json=body, headers=STAFF), 422, "unusable-request")
-    assert store.failures == [("damaged", None)]
+    assert store.failures == [("damaged", None, None)]
 
 
 async def test_policy__with_automatic_offers__is_added(http):

@@ -2,11 +2,11 @@
 const RESPONSE_TIMEOUT_MS = 15_000;
 
 /** Send a request. Resolves to { status, retryAfterS, serverMs, body }; rejects without an answer. */
-export async function request(path, { method = "GET", body, headers = {} } = {}) {
+export async function request(path, { method = "GET", body, blob, headers = {} } = {}) {
   const response = await fetch(`/drive${path}`, {
     method,
-    headers: { ...(body && { "Content-Type": "application/json" }), ...headers },
-    body: body && JSON.stringify(body),
+    headers: { ...(body && { "Content-Type": "application/json" }), ...(blob && { "Content-Type": blob.type }), ...headers },
+    body: blob ?? (body && JSON.stringify(body)),
     cache: "no-store",
     signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS),
   });

@@ -5,6 +5,15 @@ import { randomName } from "./device.js";
 
 const KEY = "doorstep-drive-commands";
 
+const LOCKED = "/problems/pin-locked"; // waiting would hold what follows back for minutes
+
+/** Whether to send the same again later. */
+export function mustWait(answer) {
+  const status = answer?.status ?? 0;
+  if (status === 429 && answer.body?.type === LOCKED) return false;
+  return status === 0 || status >= 500 || [401, 403, 408, 429].includes(status);
+}
+
 export class Commands {
   #waiting = JSON.parse(localStorage.getItem(KEY) ?? "[]");
   #sending = null;
@@ -47,8 +56,7 @@ export class Commands {
         body: command.body,
         headers: { "Idempotency-Key": command.key },
       }).catch(() => null);
-      const status = answer?.status ?? 0;
-      if (status === 0 || status >= 500 || [401, 403, 408, 429].includes(status)) return;
+      if (mustWait(answer)) return;
       this.#store(this.#waiting.filter(({ key }) => key !== command.key));
       this.#onAnswer(command, answer);
     }

@@ -12,15 +12,19 @@ export function nextStep(order) {
     : { name: texts.delivered, path: "delivered" };
 }
 
-/** `actions` has next, decline and fail. `isWaiting`: a command of this order is under way. */
-export function orderCard(order, actions, isWaiting) {
+/**
+ * `actions` has next, handOver, decline and fail. `isWaiting`: a command of this order is under way.
+ * `stopText` says which of several orders it is.
+ */
+export function orderCard(order, actions, isWaiting, stopText) {
   const isBefore = BEFORE_PICK_UP.includes(order.state);
   const customer = { ...order.customer, ...order.destination };
   const [giveUp, giveUpText] = isBefore ? [actions.decline, texts.decline] : [actions.fail, texts.failed];
   const disabled = isWaiting ? "" : null;
   return el(
     "div",
-    { class: "card" },
+    { class: "card", "data-order": order.order_id },
+    stopText ? el("p", { class: "label" }, stopText) : null,
     el("h2", {}, HEADINGS[order.state] ?? texts[order.state] ?? order.state),
     stop(texts.pickUpAt, order.restaurant, {
       isLater: !isBefore,
@@ -33,7 +37,18 @@ export function orderCard(order, actions, isWaiting) {
       lines: [order.promised_to && texts.promisedBy(clock(order.promised_to))],
     }),
     el("button", { class: "main", disabled, onclick: actions.next }, nextStep(order).name),
+    isBefore || order.has_pin ? null : el("button", { class: "hand-over", disabled, onclick: actions.handOver }, texts.photoOrNote),
     el("button", { class: "danger", disabled, onclick: giveUp }, giveUpText),
+  );
+}
+
+/** A failed order on its way back to the restaurant. */
+export function returnCard(leg, onReturned, isWaiting) {
+  return el(
+    "div",
+    { class: "card return" },
+    stop(texts.takeBackTo, leg.restaurant, { lines: [leg.items] }),
+    el("button", { class: "main", disabled: isWaiting ? "" : null, onclick: onReturned }, texts.handedBack),
   );
 }
 
