@@ -6,7 +6,7 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0024"
+revision = "0023"
 down_revision = "0022"
 branch_labels = None
 depends_on = None
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0024_order_ends.sql"))
+    connection.execute(read_sql("migrations/versions/0023_order_ends.sql"))

@@ -6,8 +6,8 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0025"
-down_revision = "0024"
+revision = "0024"
+down_revision = "0023"
 branch_labels = None
 depends_on = None
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0025_webhooks.sql"))
+    connection.execute(read_sql("migrations/versions/0024_webhooks.sql"))
