@@ -1,7 +1,8 @@
 """The folders of cities: the bundled one, and those that `./run city add` made.
 
 A folder holds city.json, map.pmtiles, restaurants.csv, road_nodes.csv.gz, road_edges.csv.gz,
-building_points.csv.gz and, where turns are restricted, road_turns.csv.gz.
+building_points.csv.gz and, where turns are restricted, road_turns.csv.gz. One that was added also
+holds addresses.csv.gz.
 """
 
 from __future__ import annotations
@@ -96,6 +97,11 @@ class CityFolder:
     def buildings(self) -> Path:
         """Points in buildings, a gzipped CSV: where simulated orders are delivered."""
         return self.path / "building_points.csv.gz"
+
+    @property
+    def addresses(self) -> Path:
+        """House numbers, a gzipped CSV: lon, lat, street, housenumber. Florence has none."""
+        return self.path / "addresses.csv.gz"
 
 
 def read_city(path: Path) -> CityFolder:

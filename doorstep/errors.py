@@ -277,7 +277,7 @@ class IdForgotten(DoorstepError):
 
 
 class DriverUnavailable(DoorstepError):
-    """The driver is off duty or already has an order."""
+    """The driver is off duty, or has this order or as many as a driver may have."""
 
     status = 409
     problem = "driver-unavailable"
@@ -302,6 +302,20 @@ class OfferOpen(DoorstepError):
 
     status = 409
     problem = "offer-open"
+
+
+class StopsChanged(DoorstepError):
+    """These are not the driver's open orders, each once."""
+
+    status = 409
+    problem = "stops-changed"
+
+
+class StopBehind(DoorstepError):
+    """An order that is picked up would come after one that is not."""
+
+    status = 409
+    problem = "stop-behind"
 
 
 class ExternalIdTaken(DoorstepError):

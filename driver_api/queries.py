@@ -60,9 +60,10 @@ async def _nothing_more(_conn: AsyncConnection[Any], _outcomes: list[Outcome]) -
 
 
 class OwnDriver(NamedTuple):
-    """A driver, the order of the open assignment, and the open offers.
+    """A driver, the order of the next stop, the open offers, and all open orders by stop.
 
-    `order` has the members of CurrentOrderAnswer, an offer those of OfferAnswer; instants as text.
+    `order` has the members of CurrentOrderAnswer, an offer those of OfferAnswer, an element of
+    `orders` those of StopAnswer; instants as text.
     `ends` has `name`, `pin_order_ids` (of open orders with a PIN) and `returns`.
     """
 
@@ -70,6 +71,7 @@ class OwnDriver(NamedTuple):
     order: Mapping[str, Any] | None
     offers: Sequence[Mapping[str, Any]]
     ends: Mapping[str, Any]
+    orders: Sequence[Mapping[str, Any]] = ()
 
 
 class DriverSession(NamedTuple):

@@ -31,6 +31,7 @@ from driver_api.schemas import (
     RecordedFix,
     RecordedFixes,
     ReturningOrder,
+    StopAnswer,
 )
 from driver_api.service_token import received_at_of
 
@@ -99,15 +100,19 @@ async def post_locations(
     "", summary="Own duty, state, current order and offers", responses=problems(401, 403, 404)
 )
 async def get_driver(token: DriverToken, context: Context) -> DriverAnswer:
-    """The driver's state; the order with its restaurant, destination and customer; open offers."""
-    driver, order, offers, ends = await context.store.read_driver(token)
-    has_pin = order is not None and order["order_id"] in ends["pin_order_ids"]
+    """The driver's state; the orders with restaurant, destination and customer; open offers."""
+    driver, order, offers, ends, orders = await context.store.read_driver(token)
+    pins = ends["pin_order_ids"]
+    has_pin = order is not None and order["order_id"] in pins
     return DriverAnswer(
         driver_id=driver.driver_id,
         duty=driver.duty,
         state=driver.state,
         order=CurrentOrderAnswer.model_validate({**order, "has_pin": has_pin}) if order else None,
         offers=[OfferedOrder.model_validate(one) for one in offers],
+        orders=[
+            StopAnswer.model_validate({**one, "has_pin": one["order_id"] in pins}) for one in orders
+        ],
         returns=[ReturningOrder.model_validate(one) for one in ends["returns"]],
     )
 

@@ -154,7 +154,7 @@ class Customer(BaseModel):
 
 
 class CurrentOrderAnswer(BaseModel):
-    """The driver's open order."""
+    """The driver's order of the next stop."""
 
     order_id: UUID
     state: str
@@ -179,6 +179,12 @@ class ReturningOrder(BaseModel):
     items: str | None = None
 
 
+class StopAnswer(CurrentOrderAnswer):
+    """One of the driver's open orders. `stop_no` 1 is the next customer's stop."""
+
+    stop_no: int
+
+
 class OfferedOrder(BaseModel):
     """An order that the driver may accept until `expires_at`.
 
@@ -193,9 +199,13 @@ class OfferedOrder(BaseModel):
 
 
 class DriverAnswer(DutyAnswer):
-    """A driver's duty, state, open order, open offers, and the orders to take back."""
+    """A driver's duty, state, open orders, open offers, and the orders to take back.
+
+    `order` is the first of `orders`.
+    """
 
     order: CurrentOrderAnswer | None
+    orders: list[StopAnswer] = []
     offers: list[OfferedOrder] = []
     returns: list[ReturningOrder] = []
     failure_reasons: list[FailureReason] = list(FailureReason)

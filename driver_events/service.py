@@ -39,6 +39,8 @@ from driver_events.series_processor import (
     expire_old_points,
 )
 from driver_events.settings import DriverEventsSettings
+from driver_events.stops import EVERY_S as STOPS_EVERY_S
+from driver_events.stops import StopWorker
 from driver_events.topic_writer import POLL_TIMEOUT_S
 from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
 from driver_events.watchdog import Watchdog
@@ -137,6 +139,8 @@ def _run_database_sink(
         workers["demand"] = Worker("demand", demand.follow, DEMAND_EVERY_S)
     offers = OfferWorker(Connection(url, "driver_events offers"))
     workers["offers"] = Worker("offers", offers.advance, OFFERS_EVERY_S)
+    stops = StopWorker(Connection(url, "driver_events stops"))
+    workers["stops"] = Worker("stops", stops.advance, STOPS_EVERY_S)
     notices = NoticeWorker(Connection(url, "driver_events notices"), workers["outbox"].wake)
     workers["notices"] = Worker("notices", notices.decide, NOTICES_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)

@@ -79,6 +79,11 @@ class Estimator:
         """Use another model from now on."""
         self._travel_times.set_model(model)
 
+    def ride(self, start: Point, goal: Point, at: datetime) -> Remaining | None:
+        """Look up the ride between two places at an hour; None without a route."""
+        hour = at.astimezone(self._travel_times.city.streets.zone).hour
+        return self._travel_times.remaining(start, goal, hour)
+
     def estimate(self, task: Task) -> Estimate | None:
         """Estimate the remaining time from the trail's end; None without a route."""
         model, newest = self.model, task.trail[-1]

@@ -163,6 +163,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_stack_options(up)
     down = add("down", "stop the stack", stack_commands.down, examples=stack_commands.DOWN_EXAMPLES)
     down.add_argument("--erase", action="store_true", help="also delete its data and secrets")
+    add(
+        "upgrade",
+        "bring a running stack to this code, service by service",
+        stack_commands.upgrade,
+        stack_commands.UPGRADE_DESCRIPTION,
+    )
     status = add(
         "status",
         "list the processes: address, pid, readiness",

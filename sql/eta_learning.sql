@@ -24,6 +24,8 @@ CROSS JOIN LATERAL (
 ) t
 WHERE a.picked_up_at IS NOT NULL AND a.at_customer_at > a.picked_up_at
     AND a.assigned_at >= %(since)s AND a.ended_at IS NOT NULL
+    -- without rides on which the courier went to another customer first
+    AND a.visible @> tstzrange(a.assigned_at, a.at_customer_at, '[]')
 ORDER BY a.at_customer_at DESC
 LIMIT %(at_most)s
 

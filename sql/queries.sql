@@ -67,6 +67,19 @@ SELECT * FROM create_order_v4(%(restaurant_id)s, %(pickup)s, %(lon_deg)s, %(lat_
 SELECT * FROM command_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
     %(idempotency_key)s)
 
+-- assign_order_as_staff --
+SELECT * FROM assign_order_as_staff_v1(%(order_id)s, %(command)s, %(name)s, %(driver_id)s,
+    %(stop_no)s, %(idempotency_key)s)
+
+-- set_driver_stops --
+SELECT set_driver_stops_v1(%(driver_id)s, %(order_ids)s::uuid[], %(name)s)
+
+-- settle_evidence --
+SELECT evidence__settle_v1(%(at_most)s)
+
+-- refresh_order_etas --
+SELECT order_eta__refresh_v1(%(at_most)s)
+
 -- find_token --
 SELECT role, driver_id, order_id, name, staff_role FROM find_token_v2(%(token_sha256)s)
 
@@ -147,15 +160,15 @@ SELECT * FROM list_devices_v1(%(kind)s)
 SELECT device_id, mqtt_hash, is_active, version FROM changed_devices_v2(%(since)s)
 
 -- change_staff --
-SELECT * FROM change_staff_v1(%(name)s, %(change)s, %(role)s, %(token_sha256)s, %(expires_at)s,
-    %(who)s)
+SELECT * FROM change_staff_v2(%(name)s, %(change)s, %(role)s, %(restaurant_id)s,
+    %(token_sha256)s, %(expires_at)s, %(who)s)
 
 -- list_staff --
-SELECT * FROM list_staff_v1()
+SELECT * FROM list_staff_v2()
 
 -- open_staff_session --
 SELECT name, role, expires_at
-FROM open_staff_session_v1(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s)
+FROM open_staff_session_v2(%(token_sha256)s, %(session_sha256)s, %(lifetime_s)s)
 
 -- close_staff_session --
 SELECT close_staff_session_v1(%(session_sha256)s)

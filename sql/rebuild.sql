@@ -19,6 +19,7 @@ CREATE TEMP TABLE IF NOT EXISTS rebuilt (
     assigned_at timestamptz NOT NULL,
     ended_at timestamptz,
     ended_by order_verb,
+    visible tstzmultirange NOT NULL,  -- while this was the driver's next stop
     commanded_at timestamptz,  -- the first pick_up
     is_sealed bool NOT NULL,  -- its fixes may be deleted: the stored evidence is taken as proved
     at_restaurant_at timestamptz,
@@ -72,10 +73,14 @@ DELETE FROM rebuilt_fix
 
 -- rebuild_windows --
 INSERT INTO rebuilt (order_id, assignment_no, driver_id, assigned_at, ended_at, ended_by,
-    commanded_at, is_sealed)
+    visible, commanded_at, is_sealed)
 SELECT a.order_id, a.assignment_no, coalesce(begun.driver_id, a.driver_id), a.assigned_at,
     CASE WHEN ending.command IS NOT NULL THEN greatest(ending.commanded_at, a.assigned_at) END,
-    ending.command, carried.commanded_at,
+    ending.command,
+    a.visible * tstzmultirange(tstzrange(a.assigned_at,
+        CASE WHEN ending.command IS NOT NULL THEN greatest(ending.commanded_at, a.assigned_at) END
+    )),
+    carried.commanded_at,
     a.assigned_at < s.sealed_before OR o.forgotten_at IS NOT NULL OR a.driver_id = 'forgotten'
 FROM assignment a
 JOIN orders o USING (order_id)
@@ -169,7 +174,9 @@ UPDATE rebuilt r SET
             AND a.to_customer_m <= p.arriving_radius_m AND a.fix_at >= r.picked_up_at
             AND EXISTS (
                 SELECT FROM rebuilt_fix b
+                JOIN unnest(r.visible) v ON v @> a.fix_at AND v @> b.fix_at
                 WHERE b.order_id = r.order_id AND b.assignment_no = r.assignment_no
+                    AND b.fix_at < evidence__counts_before()
                     AND b.fix_at >= a.fix_at + make_interval(secs => p.arriving_min_s)
                     AND b.to_customer_m <= p.arriving_radius_m
             )
@@ -182,7 +189,9 @@ UPDATE rebuilt r SET
             AND (a.speed_mps IS NULL OR a.speed_mps <= p.dwell_max_mps)
             AND EXISTS (
                 SELECT FROM rebuilt_fix b
+                JOIN unnest(r.visible) v ON v @> a.fix_at AND v @> b.fix_at
                 WHERE b.order_id = r.order_id AND b.assignment_no = r.assignment_no
+                    AND b.fix_at < evidence__counts_before()
                     AND b.fix_at BETWEEN a.fix_at + make_interval(secs => p.dwell_min_s)
                         AND a.fix_at + make_interval(secs => p.dwell_max_s)
                     AND b.to_customer_m <= p.enter_radius_m
@@ -309,20 +318,22 @@ other_window AS (
         AS w (order_id uuid, assignment_no int, driver_id text, ended_at timestamptz)
 ),
 open_order AS (
-    SELECT w.driver_id, w.order_id, coalesce(x.state, o.state) AS state
+    SELECT DISTINCT ON (w.driver_id) w.driver_id, w.order_id, coalesce(x.state, o.state) AS state
     FROM (
-        SELECT driver_id, order_id FROM assignment a
+        SELECT driver_id, order_id, stop_no FROM assignment a
         WHERE a.driver_id = ANY (%(driver_ids)s) AND a.ended_at IS NULL AND NOT EXISTS (
             SELECT FROM other_window k
             WHERE k.order_id = a.order_id AND k.assignment_no = a.assignment_no
         )
         UNION ALL
-        SELECT driver_id, order_id FROM other_window
-        WHERE driver_id = ANY (%(driver_ids)s) AND ended_at IS NULL
+        SELECT k.driver_id, k.order_id, a.stop_no FROM other_window k
+        JOIN assignment a USING (order_id, assignment_no)
+        WHERE k.driver_id = ANY (%(driver_ids)s) AND k.ended_at IS NULL
     ) w
     JOIN orders o USING (order_id)
     LEFT JOIN jsonb_to_recordset(%(orders)s) AS x (order_id uuid, state order_state)
         USING (order_id)
+    ORDER BY w.driver_id, w.stop_no
 ),
 newest AS (
     SELECT h.* FROM requested d

@@ -18,10 +18,11 @@ What each role may do in the schema `doorstep`, as `python -m sql roles` prints 
 catalog of a migrated database. A test compares this page, and tries all that is not on it. Only
 `doorstep_owner` writes tables; the functions write with its rights.
 
-- `driver_…` functions take a driver's token and `customer_…` functions a link's: the role can act
-  for its holder only. `command_order_as_staff_v1` records staff, whatever calls it.
-- `create_order_v2` and `replace_customer_token_v1` add customers' tokens, `change_staff_v1` and
-  `open_staff_session_v1` staff's, and `change_device_v2` and `open_driver_session_v1` drivers'.
+- `driver_…` functions take a driver's token, `customer_…` functions a link's and `restaurant_…`
+  functions that of a restaurant's staff: the role can act for its holder only.
+  `command_order_as_staff_v1` records staff, whatever calls it.
+- `create_order_v2` and `replace_customer_token_v1` add customers' tokens, `change_staff_v2` and
+  `open_staff_session_v2` staff's, and `change_device_v2` and `open_driver_session_v1` drivers'.
 """
 
 Grant = tuple[str, str, str]

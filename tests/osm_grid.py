@@ -8,6 +8,10 @@ STEP_DEG = 0.001
 # A grid of 3 x 3 junctions, n1 in the south-west and n9 in the north-east.
 ROWS = {"w1": (1, 2, 3), "w2": (4, 5, 6), "w3": (7, 8, 9)}
 COLUMNS = {"w4": (1, 4, 7), "w5": (2, 5, 8), "w6": (3, 6, 9)}
+_RESTAURANT = (
+    '<tag k="amenity" v="restaurant"/><tag k="name" v="Kappeli"/>'
+    '<tag k="addr:street" v="Esplanadi"/><tag k="addr:housenumber" v="1;3 a"/>'
+)
 COAST = (20, 21)  # along the south, eastwards: land is north of it
 
 
@@ -23,7 +27,7 @@ def write_osm(
     lines = ['<?xml version="1.0"?><osm version="0.6">']
     for number, (lon, lat) in places.items():
         lon -= 360 if lon > 180 else 0
-        extra = '<tag k="amenity" v="restaurant"/><tag k="name" v="Kappeli"/>' * (number == 5)
+        extra = _RESTAURANT * (number == 5)
         lines.append(f'<node id="{number}" version="1" lon="{lon:.7f}" lat="{lat}">{extra}</node>')
     ways = {**ROWS, **COLUMNS, "w9": COAST}
     for name, nodes in ways.items():

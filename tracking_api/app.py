@@ -51,7 +51,7 @@ from tracking_api.batching import BatchLoader
 from tracking_api.city_folders import CityFolders
 from tracking_api.context import AppContext
 from tracking_api.fleet import dispatch_routes, driver_routes
-from tracking_api.fleet.schemas import SamplingSettings
+from tracking_api.fleet.schemas import SamplingSettings, StopSequence
 from tracking_api.fleet.tiles import TileCache
 from tracking_api.history import order_routes as order_history_routes
 from tracking_api.history import routes as history_routes
@@ -64,7 +64,7 @@ from tracking_api.live.topic_follower import TopicStreams
 from tracking_api.observe import routes as observe_routes
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
-from tracking_api.orders import cancel_routes, end_routes, offer_routes
+from tracking_api.orders import cancel_routes, decision_routes, end_routes, offer_routes
 from tracking_api.orders import routes as order_routes
 from tracking_api.orders.detail_schemas import NewOrder
 from tracking_api.orders.end_schemas import HandOver
@@ -74,6 +74,10 @@ from tracking_api.people import device_routes, invitation_routes, session_routes
 from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
+from tracking_api.places import routes as place_routes
+from tracking_api.reports import routes as report_routes
+from tracking_api.restaurant import routes as restaurant_page_routes
+from tracking_api.restaurant.schemas import Confirmation, Readiness
 from tracking_api.series import routes as series_routes
 from tracking_api.series import simulation_routes
 from tracking_api.series.schemas import SimulationCount
@@ -90,7 +94,7 @@ from tracking_api.track.links import (
     Links,
     StaffDoor,
 )
-from tracking_api.track.road_eta import EstimateArrival, RoadEta
+from tracking_api.track.road_eta import EstimateArrival, RoadEta, no_ride
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
 from tracking_api.webhooks import routes as webhook_routes
@@ -111,11 +115,14 @@ STAFF_BODIES: list[type[BaseModel]] = [
     NewPolicy,
     PolicyChange,
     SamplingSettings,
+    StopSequence,
     SimulationCount,
     NewStaff,
     StaffRotation,
     NewDevice,
     StaffTokenBody,
+    Confirmation,
+    Readiness,
     NewWebhook,
     WebhookChange,
 ]
@@ -144,6 +151,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (offer_routes.router, "staff"),  # before the orders by id
     (end_routes.router, "staff"),
     (order_routes.router, "staff"),
+    (decision_routes.router, "staff"),
+    (place_routes.router, "staff"),
     (fleet_stream_routes.router, "staff"),
     (dispatch_routes.router, "staff"),
     (history_routes.router, "staff"),
@@ -153,6 +162,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (driver_routes.router, "staff"),
     *((one.tables, "staff") for one in ADMINISTRATION),
     *((one.router, "staff") for one in ADMINISTRATION),
+    (restaurant_page_routes.router, "staff"),
+    (report_routes.router, "staff"),
     (alert_routes.router, "staff"),
     (webhook_routes.router, "staff"),
     (people_routes.router, "staff"),
@@ -295,6 +306,7 @@ def _set_context(
         estimate=estimate,
         prometheus=PrometheusReader(prometheus_url),
         kafka_view=kafka_view,
+        ride=estimate.ride if isinstance(estimate, RoadEta) else no_ride,
     )
 
 

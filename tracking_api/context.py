@@ -20,9 +20,10 @@ from tracking_api.live.service import Live
 from tracking_api.observe.kafka_view import KafkaView
 from tracking_api.observe.prometheus import PrometheusReader
 from tracking_api.people.read_log import ReadLog
+from tracking_api.places.search import PlaceSearch
 from tracking_api.stores import Stores
 from tracking_api.track.links import COOKIE, Links
-from tracking_api.track.road_eta import EstimateArrival
+from tracking_api.track.road_eta import EstimateArrival, EstimateRide, no_ride
 from tracking_api.track.straight_eta import estimate_arrival
 
 STAFF_COOKIE = "doorstep_staff"
@@ -47,6 +48,8 @@ class AppContext:
     sign_in_limiter: SignInLimiter
     join_url: str
     estimate: EstimateArrival = estimate_arrival
+    ride: EstimateRide = no_ride
+    places: PlaceSearch = field(default_factory=PlaceSearch)
     prometheus: PrometheusReader = field(default_factory=lambda: PrometheusReader(""))
     kafka_view: KafkaView | None = None
 

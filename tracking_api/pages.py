@@ -16,10 +16,13 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from data import world_backdrop
+from doorstep.credentials import token_sha256
 from doorstep.errors import DoorstepError, Unauthenticated
 from doorstep.http.assets import Assets
+from doorstep.http.guarded_protocol import note_good_token
 from doorstep.http.tokens import identify
 from tracking_api.context import AppContext, Context, StaffToken
+from tracking_api.restaurant.queries import authenticate
 from web import DIST
 
 router = APIRouter(include_in_schema=False)
@@ -72,6 +75,25 @@ async def get_observe_page(request: Request, token: StaffToken, context: Context
     return await _staff_page("observe", request, token, context)
 
 
+@staff_router.get("/reports")
+async def get_reports_page(request: Request, token: StaffToken, context: Context) -> Response:
+    """A day's report."""
+    return await _staff_page("reports", request, token, context)
+
+
+@staff_router.get("/restaurant")
+async def get_restaurant_page(request: Request, token: StaffToken, context: Context) -> Response:
+    """A restaurant's own orders, for its staff alone."""
+    try:
+        await authenticate(context.stores.restaurants, token_sha256(token or ""))
+        note_good_token()
+    except Unauthenticated:
+        return _sign_in("restaurant", request)
+    except DoorstepError:
+        pass  # the database is unavailable: the page says so, and recovers
+    return await ASSETS.page("restaurant.html", request)
+
+
 @series_router.get("/series")
 async def get_series_page(request: Request, token: StaffToken, context: Context) -> Response:
     """The chart of series; `GET /series` without `Accept: text/html` is their list."""
@@ -101,9 +123,13 @@ async def _staff_page(
         if not (await identify(context.find_token, token)).is_staff():
             raise Unauthenticated
     except Unauthenticated:
-        query = f"?{request.url.query}" if request.url.query else ""
-        address = f"/sign-in?next={quote(f'/{name}{query}', safe='/')}"
-        return RedirectResponse(address, 303, {"Cache-Control": "no-store"})
+        return _sign_in(name, request)
     except DoorstepError:
         pass  # the database is unavailable: the page says so, and recovers
     return await ASSETS.page(f"{name}.html", request)
+
+
+def _sign_in(name: str, request: Request) -> RedirectResponse:
+    query = f"?{request.url.query}" if request.url.query else ""
+    address = f"/sign-in?next={quote(f'/{name}{query}', safe='/')}"
+    return RedirectResponse(address, 303, {"Cache-Control": "no-store"})

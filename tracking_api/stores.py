@@ -20,9 +20,12 @@ from tracking_api.fleet.dispatch_queries import DispatchQueries, DispatchStore
 from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
 from tracking_api.history.queries import HistoryQueries, HistoryStore
+from tracking_api.orders.decision_queries import DecisionQueries, DecisionStore
 from tracking_api.orders.offer_queries import OfferQueries, OfferStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
 from tracking_api.people.queries import PeopleQueries, PeopleStore
+from tracking_api.reports.queries import ReportQueries, ReportStore
+from tracking_api.restaurant.queries import RestaurantQueries, RestaurantStore
 from tracking_api.series.queries import SeriesQueries, SeriesStore
 from tracking_api.settings import Serves
 from tracking_api.tokens import TokenQueries, TokenStore
@@ -39,10 +42,13 @@ STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "drivers": DriverQueries,
     "fleet": FleetQueries,
     "dispatch": DispatchQueries,
+    "decisions": DecisionQueries,
     "history": HistoryQueries,
     "series": SeriesQueries,
     "people": PeopleQueries,
     "administration": AdministrationQueries,
+    "restaurants": RestaurantQueries,
+    "reports": ReportQueries,
     "alerts": AlertQueries,
     "webhooks": WebhookQueries,
 }
@@ -75,10 +81,13 @@ class Stores:
     drivers: DriverStore
     fleet: FleetStore
     dispatch: DispatchStore
+    decisions: DecisionStore
     history: HistoryStore
     series: SeriesStore
     people: PeopleStore
     administration: AdministrationStore
+    restaurants: RestaurantStore
+    reports: ReportStore
     alerts: AlertStore
     webhooks: WebhookStore
     customers: CustomerStore

@@ -8,7 +8,7 @@ import { basename } from "node:path";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
-const PAGES = ["fleet", "track", "series", "observe", "sign-in", "admin", "drive", "join"];
+const PAGES = ["fleet", "track", "series", "observe", "sign-in", "admin", "drive", "join", "restaurant", "reports"];
 const maplibre = "node_modules/maplibre-gl/dist";
 const options = {
   outdir: "dist",

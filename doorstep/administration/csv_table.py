@@ -218,14 +218,18 @@ def _complaints(
     ]
 
 
+def text_cell(text: str) -> str:
+    """Return the cell of a text, which no spreadsheet takes for a formula."""
+    is_formula = text.startswith(_FORMULA) and not _NUMBERS.fullmatch(text)
+    return f"'{text}" if is_formula else text
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
         return format_opening_hours(value)
-    text = str(value)
-    is_text = isinstance(value, str) and not _NUMBERS.fullmatch(text)
-    return f"'{text}" if is_text and text.startswith(_FORMULA) else text
+    return text_cell(value) if isinstance(value, str) else str(value)
 
 
 def _unquoted(cell: str) -> str:

@@ -23,6 +23,7 @@ from doorstep.http.guarded_protocol import (
     guarded,
 )
 from doorstep.http.problems import problem_response
+from doorstep.http.stopping import AnswerWhenCutShort
 from doorstep.settings import Bind, ListenerSettings
 from doorstep.telemetry import get_logger
 
@@ -101,7 +102,7 @@ def serve(
     )
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
+            AnswerWhenCutShort(app),
             loop="uvloop",
             http=guarded(limits, protocol),  # type: ignore[arg-type]
             ws="none",

@@ -26,6 +26,7 @@ T = TypeVar("T")
 __all__ = [
     "Order",
     "Token",
+    "assign_order_as_staff",
     "command_order_as_staff",
     "create_order",
     "create_policy",
@@ -102,6 +103,28 @@ async def command_order_as_staff(
         "idempotency_key": idempotency_key,
     }
     return await _one_order(conn, "command_order_as_staff", parameters)
+
+
+async def assign_order_as_staff(
+    conn: AsyncConnection[Any],
+    order_id: UUID,
+    command: str,
+    *,
+    name: str,
+    driver_id: str | None,
+    stop_no: int | None,
+    idempotency_key: str | None,
+) -> Order:
+    """Apply `assign` or `reassign`; the new stop goes to `stop_no`, or to the least detour."""
+    parameters: dict[str, object] = {
+        "order_id": order_id,
+        "command": command,
+        "name": name,
+        "driver_id": driver_id,
+        "stop_no": stop_no,
+        "idempotency_key": idempotency_key,
+    }
+    return await _one_order(conn, "assign_order_as_staff", parameters)
 
 
 async def _one_order(conn: AsyncConnection[Any], name: str, parameters: dict[str, object]) -> Order:

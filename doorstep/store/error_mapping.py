@@ -47,6 +47,8 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS030": _plain(errors.OfferClosed),
     "DS031": _plain(errors.OfferOpen),
     "DS032": _plain(errors.ExternalIdTaken),
+    "DS033": _plain(errors.StopsChanged),
+    "DS034": _plain(errors.StopBehind),
     "DS040": _plain(errors.Retired),
     "DS041": _plain(errors.NameTaken),
     "DS042": _plain(errors.DefaultPolicy),

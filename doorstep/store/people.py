@@ -54,7 +54,10 @@ class ChangedDevice:
 
 @dataclass(frozen=True, slots=True)
 class StaffMember:
-    """A member of staff. `expires_at` is that of the present token; None if it never expires."""
+    """A member of staff. `expires_at` is that of the present token; None if it never expires.
+
+    `restaurant_id` is of the role `restaurant` only.
+    """
 
     name: str
     role: str
@@ -62,6 +65,7 @@ class StaffMember:
     rotated_at: datetime | None
     revoked_at: datetime | None
     expires_at: datetime | None
+    restaurant_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +165,12 @@ def change_staff(
     *,
     who: str,
     role: str | None = None,
+    restaurant_id: int | None = None,
     token_sha256: bytes | None = None,
     expires_at: datetime | None = None,
 ) -> StaffMember:
-    """Apply `add`, `rotate` or `revoke`. Raises UnknownStaff, StaffExists."""
-    parameters = staff_parameters(name, change, who, role, token_sha256, expires_at)
+    """Apply `add`, `rotate` or `revoke`. Raises UnknownStaff, StaffExists, UnknownRestaurant."""
+    parameters = staff_parameters(name, change, who, role, restaurant_id, token_sha256, expires_at)
     with translated(), conn.cursor(row_factory=class_row(StaffMember)) as cursor:
         [member] = cursor.execute(query("change_staff"), parameters).fetchall()
         return member
@@ -176,6 +181,7 @@ def staff_parameters(
     change: str,
     who: str,
     role: str | None,
+    restaurant_id: int | None,
     token_sha256: bytes | None,
     expires_at: datetime | None,
 ) -> dict[str, object]:
@@ -184,6 +190,7 @@ def staff_parameters(
         "name": name,
         "change": change,
         "role": role,
+        "restaurant_id": restaurant_id,
         "token_sha256": token_sha256,
         "expires_at": expires_at,
         "who": who,

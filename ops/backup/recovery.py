@@ -34,6 +34,10 @@ STOP_TIMEOUT_S = 120.0  # a checkpoint of everything that was replayed
 PORT = 5432  # names the socket only
 
 
+class RecoveryFailed(StackError):
+    """PostgreSQL ended before it had replayed its WAL, and has written no WAL of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrivateServer:
     """A running server. `replayed_to` is the newest commit that it replayed, if it replayed any."""
@@ -65,7 +69,7 @@ class PrivateServer:
 def private_server(data_dir: Path, echo: Echo) -> Iterator[PrivateServer]:
     """Start PostgreSQL, wait until it has replayed its WAL, and stop it at the end.
 
-    The stop is a clean one, which archives all WAL. Raises StackError with the server's log.
+    The stop is a clean one, which archives all WAL. Raises RecoveryFailed with the server's log.
     """
     user = postgres_user()
     folder = Path(tempfile.mkdtemp(prefix="doorstep-restore-"))
@@ -99,7 +103,7 @@ def _wait(process: subprocess.Popen[bytes], folder: Path, echo: Echo) -> datetim
     replayed_to: datetime | None = None
     while True:
         if process.poll() is not None:
-            raise StackError(_reason((folder / "log").read_text(errors="replace")))
+            raise RecoveryFailed(_reason((folder / "log").read_text(errors="replace")))
         try:
             with psycopg.connect(host=str(folder), port=PORT, user=SUPERUSER) as conn:
                 row = conn.execute(query("recovery_progress", "queries/backup.sql")).fetchone()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import xmlrpc.client
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from psycopg.rows import class_row
 
 from doorstep.errors import DoorstepError
 from doorstep.provision import owner_connection
 from ops.backup.credential_log import Applied, CredentialLog, end_customer_links
-from ops.backup.recovery import private_server
+from ops.backup.previous_data import PreviousData
+from ops.backup.recovery import RecoveryFailed, private_server
 from ops.console import Echo
 from ops.stack.backup_repository import BackupError, BackupRepository
 from ops.stack.errors import StackError
@@ -47,6 +49,7 @@ class Restored:
     contents: Contents
     applied: Applied
     unlinked_orders: list[str]
+    kept: Path | None = None  # the database's folder of before
 
     def lines(self) -> list[str]:
         """Describe it."""
@@ -72,11 +75,17 @@ class Restored:
             f"POST /orders/{order_id}/link makes a new one"
             for order_id in self.unlinked_orders
         ]
+        if self.kept is not None:
+            lines.append(f"the database of before is in {self.kept}: delete it once you are sure")
         return lines
 
 
-def restore(stack: Stack, to: datetime | None, echo: Echo) -> Restored:
-    """Stop services and PostgreSQL, restore in place, and start all again. Raises StackError."""
+def restore(stack: Stack, to: datetime | None, echo: Echo, *, in_place: bool = False) -> Restored:
+    """Stop services and PostgreSQL, restore, and start all again. Raises StackError.
+
+    The database's folder is kept under another name, unless `in_place`. A restore that fails
+    before the database is open puts it back.
+    """
     repository = stack.backups()
     if not repository.is_in_use:
         raise BackupError(f"there is no backup in {repository.folder}")
@@ -102,9 +111,20 @@ def restore(stack: Stack, to: datetime | None, echo: Echo) -> Restored:
                 "./run logs postgres. Nothing was changed"
             )
         echo("restoring")
-        repository.restore(to)
-        cluster.prepare()
-        restored = _recover(stack, repository, to is None and is_archived, echo)
+        previous = None if in_place else _keep(stack, repository, was_up)
+        try:
+            repository.restore(to)
+            cluster.prepare()
+            restored = _recover(stack, repository, to is None and is_archived, echo)
+        except (BackupError, RecoveryFailed):
+            if previous is not None:
+                previous.put_back()
+                echo("the restore failed; the database is as it was")
+                if was_up:
+                    _start(stack)
+            raise
+        if previous is not None:
+            restored = replace(restored, kept=previous.kept)
         if was_up:
             _start(stack)
     if was_up:
@@ -178,6 +198,17 @@ def _unarchived(cluster: PostgresCluster) -> list[str]:
     return sorted(one.stem for one in folder.glob("*.ready"))
 
 
+def _keep(stack: Stack, repository: BackupRepository, was_up: bool) -> PreviousData | None:
+    """Rename the database's folder; start it again if that is not possible."""
+    try:
+        needed_bytes = repository.info().backups[-1].database_bytes
+        return PreviousData.keep(repository.data_dir, needed_bytes)
+    except BackupError:
+        if was_up:
+            _start(stack)
+        raise
+
+
 def _recover(stack: Stack, repository: BackupRepository, is_complete: bool, echo: Echo) -> Restored:
     log = CredentialLog(repository.credentials_file)
     with private_server(repository.data_dir, echo) as server:
@@ -192,7 +223,7 @@ def _recover(stack: Stack, repository: BackupRepository, is_complete: bool, echo
                 cursor.execute(query("restored_state", "queries/backup.sql"), since)
                 contents = cursor.fetchone()
         if contents is None:
-            raise BackupError("the restored database is empty")
+            raise StackError("the restored database is empty")
         return Restored(server.replayed_to, is_complete, contents, applied, unlinked)
 
 

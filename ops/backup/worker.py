@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 from doorstep.errors import DoorstepError, SettingsError
 from doorstep.provision import owner_connection
@@ -23,7 +22,7 @@ from doorstep.settings import EX_CONFIG
 from doorstep.telemetry import TelemetryServer, configure_logging, get_logger
 from ops.backup import metrics
 from ops.backup.credential_log import CredentialLog
-from ops.stack.backup_repository import Backup, BackupRepository
+from ops.stack.backup_repository import Backup, BackupKind, BackupRepository
 from ops.stack.settings import StackSettings
 from ops.stack.stack import Stack
 from sql import query
@@ -110,7 +109,7 @@ class Worker:
         if kind is None:
             return
         try:
-            backup = self._repository.back_up(self._stack.cluster(), full=kind == "full")
+            backup = self._repository.back_up(self._stack.cluster(), kind)
             verified = self._repository.verify()
         except DoorstepError:
             self._failed_at = now
@@ -136,12 +135,12 @@ class Worker:
 
 def due(
     backups: Sequence[Backup], now: datetime, every: timedelta, full_every: timedelta
-) -> Literal["full", "incr"] | None:
+) -> BackupKind | None:
     """Return which backup is due, given those there are, oldest first. `every` 0: never one."""
     if not every or (backups and now < backups[-1].ended_at + every):
         return None
     fulls = [one.ended_at for one in backups if one.kind == "full"]
-    return "full" if not fulls or now >= fulls[-1] + full_every else "incr"
+    return "full" if not fulls or now >= fulls[-1] + full_every else "diff"
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from data import BUNDLED_CITY, OSM_ATTRIBUTION
 from data.cities import CITY_FILE, CITY_NAME, Bounds, CityFolder, read_city
 from doorstep.geo import lon_difference_deg, wrap_lon_deg
 from eta.streets import BannedTurn, read_streets
+from ops.cities.addresses import addresses, write_addresses
 from ops.cities.errors import CityError
 from ops.cities.extract import Extract, Point, Shape, WayLine, bounds_of, read_extract
 from ops.cities.map_layers import map_features
@@ -88,8 +89,10 @@ def _build(name: str, osm_file: Path, bounds: Bounds | None, folder: Path, echo:
     write_restaurants(restaurants, folder / "restaurants.csv")
     buildings = list(building_points(extract, bounds))
     write_buildings(buildings, folder / "building_points.csv.gz")
+    numbered = addresses(extract, bounds)
+    write_addresses(numbered.items(), folder / "addresses.csv.gz")
     count = sum(one.kind == "restaurant" for one in restaurants)
-    report(f"{count:,} restaurants, {len(buildings):,} buildings")
+    report(f"{count:,} restaurants, {len(buildings):,} buildings, {len(numbered):,} addresses")
     report("drawing the map")
     unwrapped, box = _unwrapped(extract, bounds)
     features = write_tiles(map_features(unwrapped, box), box, name, folder / "map.pmtiles")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from doorstep.errors import SettingsError
 from ops.backup.restore import restore as restore_database
@@ -16,6 +16,7 @@ from ops.stack.stack import Stack
 BACKUP_EXAMPLES = """examples:
   ./run backup                        the first is full, later ones hold what has changed
   ./run backup --full
+  ./run backup --diff                 all that has changed since the last full one
   BACKUP_DIR=/mnt/disk2/doorstep ./run backup
 
 The first backup also switches on the archive of WAL and the schedule (BACKUP_EVERY_H). Each backup
@@ -29,8 +30,9 @@ RESTORE_EXAMPLES = """examples:
   ./run restore --to 2026-11-29T18:30:00Z      the last commit before that instant
   ./run restore --to '2026-11-29 18:30' --yes  local time; do not ask
 
-Stops the services and PostgreSQL, and starts them again. Revocations and erasures that were made
-later stay. docs/how-to/backup.md says what can be missing."""
+Stops the services and PostgreSQL, and starts them again. The database's folder is kept beside the
+new one, and comes back if the restore fails; --in-place needs less disk. Revocations and erasures
+that were made later stay. docs/how-to/backup.md says what can be missing."""
 
 
 def backup(stack: Stack, options: argparse.Namespace) -> int:
@@ -38,7 +40,7 @@ def backup(stack: Stack, options: argparse.Namespace) -> int:
     addresses = stack.addresses  # raises if the stack is not up
     stack.set_up_backups()
     repository = stack.backups()
-    made = repository.back_up(stack.cluster(), full=options.full)
+    made = repository.back_up(stack.cluster(), options.kind)
     verified = repository.verify()
     print(_line(made, verified))
     print_line(f"in {repository.folder}; metrics at http://{addresses.backups}/metrics")
@@ -56,8 +58,9 @@ def backups(stack: Stack, options: argparse.Namespace) -> int:
     elif not info.backups:
         print(f"there is no backup in {repository.folder}")
     else:
+        now = datetime.now(UTC)
         for one in info.backups:
-            print(_line(one, verified))
+            print(f"{_line(one, verified)} {_age(now - one.ended_at)}")
         print(f"WAL {info.first_wal} to {info.last_wal}, in {repository.folder}")
         if verified is not None:
             result = "valid" if verified.is_valid else f"DAMAGED: {verified.detail}"
@@ -71,7 +74,8 @@ def restore(stack: Stack, options: argparse.Namespace) -> int:
     if not options.yes and not _confirmed(to):
         print_line("nothing was done")
         return 2
-    for line in restore_database(stack, to, print_line).lines():
+    restored = restore_database(stack, to, print_line, in_place=options.in_place)
+    for line in restored.lines():
         print(line)
     return 0
 
@@ -87,7 +91,15 @@ def parse_instant(text: str) -> datetime:
 
 def add_backup_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `backup`."""
-    parser.add_argument("--full", action="store_true", help="not only what has changed")
+    kind = parser.add_mutually_exclusive_group()
+    for name, help_text in (
+        ("full", "everything, not only what has changed"),
+        ("diff", "what has changed since the last full one (since the last one)"),
+    ):
+        kind.add_argument(
+            f"--{name}", dest="kind", action="store_const", const=name, help=help_text
+        )
+    parser.set_defaults(kind="incr")
 
 
 def add_backups_arguments(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +112,11 @@ def add_restore_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `restore`."""
     parser.add_argument("--to", metavar="TIME", help="an earlier instant (the newest state)")
     parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="overwrite the database's folder (keep it under another name)",
+    )
 
 
 def _confirmed(to: datetime | None) -> bool:
@@ -119,6 +136,13 @@ def _line(one: Backup, verified: Verification | None) -> str:
     )
 
 
+def _age(age: timedelta) -> str:
+    hours = age.total_seconds() / 3600
+    if hours < 1:
+        return f"{hours * 60:.0f} min old"
+    return f"{hours:.0f} h old" if hours < 48 else f"{hours / 24:.0f} days old"
+
+
 def _is_verified(one: Backup, verified: Verification | None) -> bool:
     return verified is not None and verified.is_valid and one.ended_at <= verified.at
 
@@ -131,6 +155,7 @@ def _as_dict(info: RepositoryInfo, verified: Verification | None) -> dict[str, o
                 "type": one.kind,
                 "started_at": one.started_at.isoformat(),
                 "ended_at": one.ended_at.isoformat(),
+                "age_s": round((datetime.now(UTC) - one.ended_at).total_seconds()),
                 "database_bytes": one.database_bytes,
                 "repository_bytes": one.repository_bytes,
                 "verified": _is_verified(one, verified),

@@ -11,6 +11,7 @@ from ops.console import print_line
 from ops.stack.certificates import CertificateAuthority, fingerprint
 from ops.stack.stack import Stack
 from ops.stack.tls_config import TlsConfig
+from ops.stack.upgrade import upgrade as upgrade_stack
 
 UP_EXAMPLES = """examples:
   ./run up                                start it; does nothing if it is up
@@ -20,6 +21,8 @@ UP_EXAMPLES = """examples:
 DOWN_EXAMPLES = """examples:
   ./run down                              stop it; the data are kept
   ./run down --erase                      also delete all data and secrets"""
+UPGRADE_DESCRIPTION = """Bring the running stack to this code: migrate the database, then restart
+the services one by one. Devices lose no fix, and streams resume. docs/how-to/upgrade.md"""
 STATUS_EXAMPLES = """examples:
   ./run status
   ./run status --json
@@ -83,6 +86,12 @@ def down(stack: Stack, options: argparse.Namespace) -> int:
     print_line("stopped" if was_up else "the stack was not up")
     if options.erase:
         print_line("its data and secrets are deleted")
+    return 0
+
+
+def upgrade(stack: Stack, _options: argparse.Namespace) -> int:
+    """Upgrade the running stack, service by service. Raises StackError."""
+    upgrade_stack(stack, print_line)
     return 0
 
 

@@ -15,6 +15,7 @@ from ops.stack.private_file import replace_file
 from ops.stack.stack import Stack
 
 ACTIONS = ("list", "add", "rotate", "revoke")
+RESTAURANT = "restaurant"
 STACK = "stack"  # the name of the launcher's own token
 DEFAULT_DAYS = 90
 NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
@@ -24,10 +25,12 @@ EXAMPLES = """examples:
   ./run staff add anna --role dispatcher        print a token that expires in 90 days
   ./run staff rotate anna --days 30             print a new token; the old one ends
   ./run staff rotate anna --role admin          the same, with another role
+  ./run staff add mario --role restaurant --restaurant 17   of the restaurant with this id
   ./run staff revoke anna                       end the token within 5 s, open streams included
 
 viewer reads; dispatcher also commands orders and drivers; admin also changes policies, staff and
-credentials. restaurant and integration have no routes yet. Only a token's hash is stored, so it is
+credentials. restaurant has the page /restaurant with the orders of one restaurant, and nothing
+else; integration has no routes yet. Only a token's hash is stored, so it is
 shown once. `stack` is the token of the launcher, demo and simulators; it does not expire unless
 --days is given."""
 
@@ -48,6 +51,11 @@ def staff(stack: Stack, options: argparse.Namespace) -> int:
     if options.action == "add" and options.role is None:
         print_line(f"run: name a role: ./run staff add {name} --role {'|'.join(STAFF_ROLES)}")
         return 2
+    if (options.role == RESTAURANT) != (options.restaurant is not None) and (
+        options.action == "add" or options.role is not None
+    ):
+        print_line(f"run: the role {RESTAURANT}, and only it, needs --restaurant ID")
+        return 2
     if options.action == "revoke":
         with owner_connection(stack.database_admin_url) as conn:
             change_staff(conn, name, "revoke", who=operator())
@@ -62,6 +70,7 @@ def staff(stack: Stack, options: argparse.Namespace) -> int:
             options.action,
             who=operator(),
             role=options.role,
+            restaurant_id=options.restaurant,
             token_sha256=token_sha256(token),
             expires_at=_expiry(name, options.days),
         )
@@ -80,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=ACTIONS, default="list")
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--role", choices=STAFF_ROLES)
+    parser.add_argument("--restaurant", type=int, metavar="ID", help="of the role restaurant")
     parser.add_argument("--days", type=int, metavar="N", help="until the token expires (90)")
 
 
@@ -90,9 +100,12 @@ def _expiry(name: str, days: int | None) -> datetime | None:
 
 
 def _line(member: StaffMember) -> str:
+    name = f"{member.name} {member.role}"
+    if member.restaurant_id is not None:
+        name = f"{name} {member.restaurant_id}"
     if member.revoked_at is not None:
-        return f"{member.name} {member.role} revoked at {member.revoked_at:%Y-%m-%d %H:%M}"
+        return f"{name} revoked at {member.revoked_at:%Y-%m-%d %H:%M}"
     if member.expires_at is None:
-        return f"{member.name} {member.role}"
+        return name
     verb = "expires" if member.expires_at > datetime.now(UTC) else "expired"
-    return f"{member.name} {member.role} {verb} at {member.expires_at:%Y-%m-%d %H:%M}"
+    return f"{name} {verb} at {member.expires_at:%Y-%m-%d %H:%M}"

@@ -4,7 +4,9 @@ start the stack ─ refuse if it has drivers or orders that are not a demo's
 end the orders that an earlier demo left open ─ start the couriers
   └─ print the links, then every few seconds orders by state, fixes per second, age of positions
 stop the couriers once their fixes are committed ─ compare journals and database
-  └─ end the open orders ─ stop the stack ─ print the report
+  └─ end the open orders, whatever has happened ─ stop the stack ─ print the report
+
+A second Ctrl-C skips what the first one waits for: the fixes and the report, not the open orders.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import argparse
 import contextlib
 import fcntl
 import os
+import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import FrameType
 
 from device.journal import read_published
-from doorstep.errors import Unavailable
+from doorstep.errors import DoorstepError, Unavailable
 from doorstep.provision import numbered_ids, owner_connection
 from ops.console import print_line
 from ops.demo.couriers import PREFIX, CouriersProcess, wait_for_earlier_couriers
@@ -39,6 +43,7 @@ PROGRESS_EVERY_S = 5.0
 APPLY_TARGETS_EVERY_S = 2.0
 LINKS_WITHIN_S = 60.0
 POLL_S = 0.25
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_demo(stack: Stack, arguments: argparse.Namespace) -> int:
@@ -93,18 +98,33 @@ def _run(stack: Stack, options: DemoOptions) -> DemoReport:
         side_simulators.terminate()
         couriers.stop()
         side_simulators.wait()
-        report = make_report(stack, start)
-        _end_open_orders(stack, "that were still open")
-        return report
+        return make_report(stack, start)
     finally:
-        couriers.kill()
-        side_simulators.kill()
+        with _uninterrupted():
+            couriers.kill()
+            side_simulators.kill()
+            _end_open_orders(stack, "that were still open")
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM: what runs here ends within END_WITHIN_S."""
+    handlers = {number: signal.signal(number, _say_ending) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _say_ending(_signal: int, _frame: FrameType | None) -> None:
+    os.write(2, b"\nending the open orders\n")  # not print(), which the signal may interrupt
 
 
 def _end_open_orders(stack: Stack, which: str) -> None:
     try:
         ended = end_open_orders(stack)
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, DoorstepError) as exc:
         print_line(f"cannot end the orders {which}: {exc}")
         return
     if ended:

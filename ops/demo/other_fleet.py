@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from doorstep.provision import CITIES
-from ops.demo.couriers import PREFIX
-from ops.demo.open_orders import is_simulated, open_orders
+from ops.demo.open_orders import SIMULATED_ID, is_simulated, open_orders
 from ops.stack.errors import StackError
 from ops.stack.stack import Stack
 
 MAX_NAMED = 3
-SIMULATED_ID = re.compile(f"({re.escape(PREFIX)}|{re.escape(CITIES[0])})[0-9]+")
 
 
 def refuse_beside_other_fleet(stack: Stack) -> None:

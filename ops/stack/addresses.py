@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import random
 import socket
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from doorstep.settings import Bind, is_loopback
@@ -83,9 +83,7 @@ class Addresses:
             for name, value in ((name, getattr(self, name)) for name in self.__slots__)
             if value is not None
         }
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
+        _write(path, named)
 
     @classmethod
     def load(cls, path: Path) -> Addresses | None:
@@ -102,6 +100,12 @@ class Addresses:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StackError(f"cannot read {path}: {exc}") from exc
+
+
+def _write(path: Path, named: Mapping[str, object]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(named, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def reach(bind: Bind) -> Bind:
@@ -153,6 +157,21 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
             for name in (MONITORING if settings.doorstep_observe else ())
         },
     )
+
+
+def add_addresses(path: Path, settings: StackSettings, echo: Echo) -> None:
+    """Choose addresses for processes that the release which wrote the file did not have."""
+    saved = Addresses.load(path)
+    if saved is None:
+        raise StackError("the stack is not up: ./run up")
+    named = json.loads(path.read_text(encoding="utf-8"))
+    chooser, added = _PortChooser(echo), {}
+    for one in fields(Addresses):
+        if one.name not in named and one.default_factory is not MISSING:
+            default: Bind = getattr(saved, one.name)
+            port = getattr(settings, f"{one.name}_port", default.port)
+            added[one.name] = chooser.choose(one.name, settings.doorstep_internal_bind, port)
+    _write(path, named | {name: str(bind) for name, bind in added.items()})
 
 
 def check_options(settings: StackSettings, running: Addresses) -> None:

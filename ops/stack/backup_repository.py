@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ops.console import Echo
 from ops.stack.errors import StackError
@@ -33,11 +33,14 @@ from ops.stack.users import as_user, can_enter, give_to, make_data_dir
 
 PROGRAM = "pgbackrest"
 STANZA = "doorstep"
+CIPHER = "repo1-cipher-type=aes-256-cbc"
 ARCHIVE_TIMEOUT_S = 60  # a commit is in the archive after this time at the latest
 _WAL_FILE = re.compile(r"[0-9A-F]{24}-[0-9a-f]{40}")
 _DAMAGE = re.compile(
     r"(missing|checksum invalid|size invalid|other): [1-9]|status: (error|invalid)"
 )
+# Everything; what has changed since the last full one; what has changed since the last one.
+BackupKind = Literal["full", "diff", "incr"]
 # Archiving that does nothing. So the first backup needs a reload of PostgreSQL, not a restart.
 NO_ARCHIVING = "true"
 
@@ -87,6 +90,7 @@ class BackupRepository:
     data_dir: Path  # of PostgreSQL
     is_chosen: bool  # BACKUP_DIR is set, or was when backups were first used
     keep_full: int = 2
+    cipher_pass_file: Path | None = None  # for a new repository, or after the loss of the disk
 
     @classmethod
     def of(cls, paths: StackPaths, settings: StackSettings) -> BackupRepository:
@@ -97,6 +101,7 @@ class BackupRepository:
             paths.postgres.resolve() / "data",
             folder is not None,
             settings.backup_keep_full,
+            settings.backup_cipher_pass_file,
         )
 
     @property
@@ -110,6 +115,16 @@ class BackupRepository:
     @property
     def verified_file(self) -> Path:
         return self.folder.resolve() / "verified.json"
+
+    @property
+    def cipher_file(self) -> Path:
+        """pgBackRest's configuration of the passphrase: on the database's disk."""
+        return self.data_dir.parent / "backup_cipher" / "cipher.conf"
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether the repository is encrypted."""
+        return self.is_in_use and CIPHER in self.config_file.read_text(encoding="utf-8")
 
     @property
     def is_in_use(self) -> bool:
@@ -148,6 +163,7 @@ class BackupRepository:
             if user is not None and not can_enter(user, self.folder):
                 raise StackError(f"the user {user} cannot enter {self.folder}: choose another "
                                  "BACKUP_DIR")  # fmt: skip
+        encrypts = self._prepare_cipher(user)
         at = self.folder.resolve()
         for name in ("repository", "log", "lock"):
             (at / name).mkdir(exist_ok=True)
@@ -164,6 +180,7 @@ class BackupRepository:
             "start-fast=y",
             "process-max=2",
             "archive-timeout=120",
+            *([CIPHER] if encrypts else []),
             "",
             f"[{STANZA}]",
             f"pg1-path={self.data_dir}",
@@ -175,6 +192,29 @@ class BackupRepository:
         ))  # fmt: skip
         replace_file(self.config_file, text, user=user)
         paths.backup_dir_file.write_text(f"{self.folder}\n", encoding="utf-8")
+
+    def _prepare_cipher(self, user: str | None) -> bool:
+        """Write the passphrase for pgBackRest; return whether the repository is encrypted."""
+        given = self.cipher_pass_file
+        if self.is_in_use and not self.is_encrypted and given is not None:
+            raise StackError(
+                f"{self.folder} was begun without encryption: set BACKUP_DIR to a new folder"
+            )
+        if given is None:
+            if self.is_encrypted and not self.cipher_file.exists():
+                raise StackError(f"{self.folder} is encrypted: set BACKUP_CIPHER_PASS_FILE")
+            return self.is_encrypted
+        try:
+            passphrase = given.read_text(encoding="utf-8").strip()
+        except OSError as exc:
+            raise StackError(f"BACKUP_CIPHER_PASS_FILE={given}: {exc.strerror}") from exc
+        if not passphrase or len(passphrase.split()) > 1:
+            raise StackError(f"BACKUP_CIPHER_PASS_FILE={given} must hold one word")
+        self.cipher_file.parent.mkdir(exist_ok=True)
+        give_to(self.cipher_file.parent, user)
+        text = f"[global]\nrepo1-cipher-pass={passphrase}\n"
+        replace_file(self.cipher_file, text, user=user)
+        return True
 
     def is_on_the_same_disk(self) -> bool:
         """Return whether one broken disk loses both the database and its backups."""
@@ -205,10 +245,10 @@ class BackupRepository:
 
     # -- backups -------------------------------------------------------------------------------
 
-    def back_up(self, cluster: PostgresCluster, *, full: bool = False) -> Backup:
-        """Make a backup: incremental if there is a full one. Raises BackupError."""
+    def back_up(self, cluster: PostgresCluster, kind: BackupKind = "incr") -> Backup:
+        """Make a backup: a full one if there is none yet. Raises BackupError."""
         self._check_database(cluster)
-        self._run("backup", f"--type={'full' if full else 'incr'}", cluster=cluster)
+        self._run("backup", f"--type={kind}", cluster=cluster)
         return self.info().backups[-1]
 
     def info(self) -> RepositoryInfo:
@@ -280,7 +320,10 @@ class BackupRepository:
     # -- pgBackRest ----------------------------------------------------------------------------
 
     def _argv(self, command: str, *options: str) -> list[str]:
-        return [PROGRAM, f"--config={self.config_file}", f"--stanza={STANZA}", *options, command]
+        argv = [PROGRAM, f"--config={self.config_file}"]
+        if self.is_encrypted:
+            argv.append(f"--config-include-path={self.cipher_file.parent}")
+        return [*argv, f"--stanza={STANZA}", *options, command]
 
     def _run(self, command: str, *options: str, cluster: PostgresCluster | None = None) -> str:
         environment: Mapping[str, str] = os.environ

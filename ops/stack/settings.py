@@ -66,6 +66,8 @@ class StackSettings(ServiceSettings):
     backup_every_h: Annotated[float, Field(ge=0, le=24 * 31)] = 24.0
     backup_full_every_days: Annotated[float, Field(gt=0)] = 7.0
     backup_keep_full: Annotated[int, Field(ge=1)] = 2
+    # The passphrase of an encrypted repository. Without it every backup is lost.
+    backup_cipher_pass_file: Path | None = None
 
     kafka_heap_opts: str = "-Xms256m -Xmx512m"
 

@@ -91,10 +91,13 @@ class Stack:
     def addresses(self) -> Addresses:
         """The addresses of the running stack. Raises StackError if none runs."""
         if self._addresses is None:
-            self._addresses = Addresses.load(self.paths.addresses_file)
+            self.read_addresses()
         if self._addresses is None:
             raise StackError("the stack is not up: ./run up")
         return self._addresses
+
+    def read_addresses(self) -> None:
+        self._addresses = Addresses.load(self.paths.addresses_file)
 
     @property
     def database_admin_url(self) -> str:
@@ -164,7 +167,8 @@ class Stack:
                 self._start(owner_pid)
             else:
                 check_options(self.settings, self.addresses)
-                if self._is_ready():
+                states = self.status()
+                if states and all(one.ready for one in states):
                     return
                 self._check_processes_known()
             self.set_up()
@@ -302,13 +306,7 @@ class Stack:
         ]
         if running and unknown:
             names = ", ".join(unknown)
-            raise StackError(
-                f"{names} was installed after the stack was started: ./run down, then ./run up"
-            )
-
-    def _is_ready(self) -> bool:
-        states = self.status()
-        return bool(states) and all(one.ready for one in states)
+            raise StackError(f"{names} was installed after the stack was started: ./run upgrade")
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Wait until every process is ready, and report the missing ones. Raises StackError."""

@@ -51,6 +51,7 @@ class Running:
     """A process as supervisord reports it."""
 
     name: str
+    group: str
     state: str
     pid: int
     uptime_s: float
@@ -96,31 +97,34 @@ class Supervisor:
     def running(self) -> dict[str, Running]:
         """Return all processes by name; empty if supervisord does not answer."""
         with contextlib.suppress(OSError, xmlrpc.client.Error), self._rpc() as rpc:
-            return {
-                info["name"]: Running(
+            found = [
+                Running(
                     info["name"],
+                    info["group"],
                     info["statename"],
                     int(info["pid"]),
                     float(info["now"] - info["start"]),
                 )
                 for info in rpc.supervisor.getAllProcessInfo()
-            }
+            ]
+            # During an upgrade a process is in two groups, and runs in one of them.
+            return {one.name: one for one in sorted(found, key=lambda one: one.pid > 0)}
         return {}
 
     def signal(self, name: str, kind: str, signal_name: str) -> None:
         """Send a signal, such as HUP, to a process."""
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:
-            rpc.supervisor.signalProcess(f"{kind}:{name}", signal_name)
+            rpc.supervisor.signalProcess(self._path(name, kind), signal_name)
 
     def stop_process(self, name: str, kind: str) -> None:
         """Stop a process until `start_process`."""
         with self._rpc() as rpc:
-            rpc.supervisor.stopProcess(f"{kind}:{name}", True)
+            rpc.supervisor.stopProcess(self._path(name, kind), True)
 
     def start_process(self, name: str, kind: str) -> None:
         """Start a stopped process. Does not wait for it."""
         with self._rpc() as rpc:
-            rpc.supervisor.startProcess(f"{kind}:{name}", False)
+            rpc.supervisor.startProcess(self._path(name, kind), False)
 
     def read_config(self) -> None:
         """Read supervisord.conf again. Nothing changes until `replace_group`."""
@@ -130,13 +134,47 @@ class Supervisor:
     def stop_group(self, kind: str) -> None:
         """Stop all processes of a kind, and wait until they have ended."""
         with self._rpc() as rpc:
-            rpc.supervisor.stopProcessGroup(kind, True)
+            for group in self.groups(kind):
+                rpc.supervisor.stopProcessGroup(group, True)
 
     def replace_group(self, kind: str) -> None:
         """Start a stopped group as supervisord.conf now describes it."""
         with self._rpc() as rpc:
-            rpc.supervisor.removeProcessGroup(kind)
+            for group in self.groups(kind):
+                rpc.supervisor.removeProcessGroup(group)
             rpc.supervisor.addProcessGroup(kind)
+
+    def groups(self, kind: str) -> list[str]:
+        """Return supervisord's groups of a kind: one, but for an upgrade that was interrupted.
+
+        After an upgrade its name is `KIND-NUMBER`, until supervisord starts again.
+        """
+        with self._rpc() as rpc:
+            found = {str(info["group"]) for info in rpc.supervisor.getAllProcessInfo()}
+        return sorted(one for one in found if one == kind or one.startswith(f"{kind}-"))
+
+    def add_group(self, group: str) -> None:
+        """Add a group of the configuration that was read last."""
+        with self._rpc() as rpc:
+            rpc.supervisor.addProcessGroup(group)
+
+    def remove_group(self, group: str) -> None:
+        """Stop and forget a group."""
+        with self._rpc() as rpc:
+            rpc.supervisor.stopProcessGroup(group, True)
+            rpc.supervisor.removeProcessGroup(group)
+
+    def move(self, name: str, groups: Sequence[str], to: str) -> None:
+        """Stop a process in all of `groups`, and start it in the group `to`."""
+        with self._rpc() as rpc:
+            for group in groups:
+                with contextlib.suppress(xmlrpc.client.Fault):  # it has none, or does not run
+                    rpc.supervisor.stopProcess(f"{group}:{name}", True)
+            rpc.supervisor.startProcess(f"{to}:{name}", False)
+
+    def _path(self, name: str, kind: str) -> str:
+        process = self.running().get(name)
+        return f"{process.group if process else kind}:{name}"
 
     def ensure_running(self, specs: Sequence[ProcessSpec]) -> None:
         """Add a kind of processes to a running supervisord, unless it has them."""
@@ -149,7 +187,8 @@ class Supervisor:
     def start_group(self, kind: str) -> None:
         """Start all processes of a stopped kind. Does not wait for them."""
         with self._rpc() as rpc:
-            rpc.supervisor.startProcessGroup(kind, False)
+            for group in self.groups(kind):
+                rpc.supervisor.startProcessGroup(group, False)
 
     def stop(self) -> None:
         """Stop all processes in order, then supervisord. Raises StackError on a timeout."""
@@ -177,16 +216,24 @@ class Supervisor:
             transport.close()
 
 
-def write_config(paths: StackPaths, specs: Sequence[ProcessSpec], owner_pid: int | None) -> None:
+def write_config(
+    paths: StackPaths,
+    specs: Sequence[ProcessSpec],
+    owner_pid: int | None,
+    *,
+    waiting: Mapping[str, str] | None = None,
+) -> None:
     """Write supervisord.conf, with mode 0600: it contains passwords.
 
-    With `owner_pid`, the guard stops the stack when that process ends.
+    With `owner_pid`, the guard stops the stack when that process ends. The processes of the kinds
+    in `waiting` are in a group of another name, and start one by one.
     """
+    others = waiting or {}
     guard = [sys.executable, "-m", "ops.stack.supervisor_guard", "--home", str(paths.root)]
     if owner_pid is not None:
         guard += ["--owner", str(owner_pid)]
     sections = [_global_section(paths)]
-    sections += [_program(paths, spec) for spec in specs]
+    sections += [_program(paths, spec, starts=spec.kind not in others) for spec in specs]
     sections.append(
         _section(
             f"program:{SUPERVISOR_GUARD}",
@@ -200,7 +247,7 @@ def write_config(paths: StackPaths, specs: Sequence[ProcessSpec], owner_pid: int
             stderr_logfile="NONE",
         )
     )
-    sections += _groups(specs)
+    sections += _groups(specs, others)
     replace_file(paths.supervisor_config, "\n".join(sections))
 
 
@@ -208,15 +255,16 @@ def append_to_config(paths: StackPaths, specs: Sequence[ProcessSpec]) -> None:
     """Add processes of a new kind to supervisord.conf. Other sections stay as they are."""
     text = paths.supervisor_config.read_text(encoding="utf-8")
     sections = [_program(paths, spec) for spec in specs]
-    replace_file(paths.supervisor_config, "\n".join([text, *sections, *_groups(specs)]))
+    replace_file(paths.supervisor_config, "\n".join([text, *sections, *_groups(specs, {})]))
 
 
-def _groups(specs: Sequence[ProcessSpec]) -> list[str]:
+def _groups(specs: Sequence[ProcessSpec], others: Mapping[str, str]) -> list[str]:
     sections = []
     for order, kind in enumerate(KINDS, start=1):
         names = ",".join(spec.name for spec in specs if spec.kind == kind)
         if names:
-            sections.append(_section(f"group:{kind}", programs=names, priority=10 * order))
+            group = others.get(kind, kind)
+            sections.append(_section(f"group:{group}", programs=names, priority=10 * order))
     return sections
 
 
@@ -250,7 +298,7 @@ def _global_section(paths: StackPaths) -> str:
     )
 
 
-def _program(paths: StackPaths, spec: ProcessSpec) -> str:
+def _program(paths: StackPaths, spec: ProcessSpec, *, starts: bool = True) -> str:
     values: dict[str, object] = {
         "command": shlex.join(spec.argv),
         "directory": spec.directory,
@@ -264,6 +312,8 @@ def _program(paths: StackPaths, spec: ProcessSpec) -> str:
         "stdout_logfile_maxbytes": LOG_BYTES,
         "stdout_logfile_backups": LOG_BACKUPS,
     }
+    if not starts:
+        values["autostart"] = "false"
     if spec.environment:
         values["environment"] = ",".join(
             f'{name}="{_quotable(value)}"' for name, value in spec.environment.items()

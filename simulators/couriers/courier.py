@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from doorstep.errors import DoorstepError
 from simulators.api import Answer, Api
 from simulators.couriers.clock import Clock
 from simulators.couriers.demand import Demand, Restaurant
+from simulators.couriers.details import failure, wrong_pin
 from simulators.couriers.job import Ending, Job, Stage
 from simulators.couriers.motion import WALK_MPS, Course, Vehicle, door_of
 from simulators.couriers.receiver import Receiver
@@ -20,7 +22,12 @@ from simulators.couriers.traffic import Traffic, draw_rider_factor
 IDLE_S = (90.0, 600.0)  # between two moves of a courier without an order
 DECLINE_SHARE = 0.04
 DECLINE_AFTER_S = 8.0
-FAIL_SHARE = 0.015
+FAIL_SHARE = 0.03
+RETURN_SHARE = 0.5  # of the failed orders
+WRONG_PIN_SHARE = 0.1
+WRONG_PIN_S = 15.0  # until the customer finds the right one
+UNKNOWN_MEMBER = 422
+MAX_JOBS = 2  # a courier's own limit
 AT_THE_COUNTER_S = 45.0  # at least: by the default policy 30 s within 60 m prove an arrival
 STILL_MPS = 0.3  # below this a phone has no heading
 
@@ -101,10 +108,17 @@ class Courier:
         """Go off duty. Returns False if refused, because an order has just been assigned."""
         return (await self._post("off-duty")).ok
 
-    async def current_order(self) -> dict[str, Any] | None:
-        """Return the driver's current order, if any."""
+    @property
+    def has_room(self) -> bool:
+        """Whether this courier takes another order beside the present one."""
+        return self._jobs.qsize() + 1 < MAX_JOBS
+
+    async def current_orders(self) -> list[dict[str, Any]]:
+        """Return the driver's open orders, the next stop first."""
         answer = await self._world.api.driver("GET", f"/drivers/{self.driver_id}", self._token)
-        return answer.body.get("order") if answer.ok else None
+        if not answer.ok or answer.body.get("order") is None:
+            return []
+        return answer.body.get("orders") or [answer.body["order"]]
 
     async def pick_up(self, job: Job) -> bool:
         """Report the pick-up. Returns False if the order was taken away."""
@@ -140,11 +154,37 @@ class Courier:
         if stage is Stage.AT_CUSTOMER:
             service_s *= rng.random()  # the rest of it
         await clock.sleep_until(self._course.end_s + max(AT_THE_COUNTER_S, service_s))
-        failed = rng.random() < FAIL_SHARE
-        ended = await self._post(f"orders/{job.order_id}/{'failed' if failed else 'delivered'}")
-        if not ended.ok:
+        if rng.random() < FAIL_SHARE:
+            return await self._fail(job)
+        return Ending.DELIVERED if await self._deliver(job) else Ending.TAKEN_AWAY
+
+    async def _deliver(self, job: Job) -> bool:
+        """Hand the order over, with the customer's PIN, which some get wrong at first."""
+        path = f"orders/{job.order_id}/delivered"
+        if job.pin is None:
+            return (await self._post(path)).ok
+        if self._rng.random() < WRONG_PIN_SHARE:
+            if (await self._post(path, {"pin": wrong_pin(job.pin)})).ok:
+                return True  # the order needs none
+            await self._world.clock.sleep(WRONG_PIN_S)
+        return (await self._post(path, {"pin": job.pin})).ok
+
+    async def _fail(self, job: Job) -> Ending:
+        """Fail the order, and take it back to the restaurant if it must not be left."""
+        path, why = f"orders/{job.order_id}", failure(self._rng)
+        returns = self._rng.random() < RETURN_SHARE
+        failed = await self._post(
+            f"{path}/failed", {**why, "next_step": "return"} if returns else why
+        )
+        if failed.status == UNKNOWN_MEMBER and returns:  # of a release before next steps
+            returns, failed = False, await self._post(f"{path}/failed", why)
+        if not failed.ok:
             return Ending.TAKEN_AWAY
-        return Ending.FAILED if failed else Ending.DELIVERED
+        if returns:
+            self._ride_to_restaurant(job.restaurant)
+            await self._world.clock.sleep_until(self._course.end_s)
+            await self._post(f"{path}/returned")
+        return Ending.FAILED
 
     def _ride_to_restaurant(self, restaurant: Restaurant) -> None:
         course = self._start_course()
@@ -192,6 +232,6 @@ class Courier:
         course.shift(-gone_s)
         return course
 
-    async def _post(self, command: str) -> Answer:
+    async def _post(self, command: str, body: Mapping[str, Any] | None = None) -> Answer:
         path = f"/drivers/{self.driver_id}/{command}"
-        return await self._world.api.driver("POST", path, self._token)
+        return await self._world.api.driver("POST", path, self._token, body)

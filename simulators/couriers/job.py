@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from simulators.couriers.demand import Door, Restaurant
+from simulators.couriers.details import pin_of
 
 
 class Stage(Enum):
@@ -45,6 +46,11 @@ class Job:
     ending: asyncio.Future[Ending] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    @property
+    def pin(self) -> str | None:
+        """The PIN that the customer gives at the door, if the order has one."""
+        return pin_of(self.door.lon_deg, self.door.lat_deg)
 
     def end(self, ending: Ending) -> None:
         """Set the result of the courier's work."""

@@ -6,11 +6,14 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Coroutine, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from doorstep.geo import distance_m
 from simulators.api import Answer
 from simulators.couriers import CUSTOMER_NAME
 from simulators.couriers.courier import Courier, World
+from simulators.couriers.details import cancellation, order_details
 from simulators.couriers.job import Ending, Job, Stage
 
 CONFIRM_S = (20.0, 90.0)
@@ -18,6 +21,9 @@ ASSIGN_BEFORE_READY_S = 480.0  # about a courier's time to the counter
 ASSIGN_WITHIN_S = 120.0  # after the confirmation, even if the kitchen needs longer
 ASSIGN_AGAIN_S = 20.0
 CANCEL_SHARE = 0.02
+STACK_SHARE = 0.15
+SOME = 40  # couriers that are looked at for a second order
+LAST_STOP = 100  # behind the others
 CANCEL_AFTER_S = (30.0, 600.0)
 
 
@@ -61,6 +67,8 @@ class Dispatch:
 
     async def create(self, job: Job) -> None:
         """Create the order through the API."""
+        clock = self._world.clock
+        ready_in_s = job.ready_s - clock.now_s()
         answer = await self._staff(
             "/orders",
             {
@@ -68,6 +76,8 @@ class Dispatch:
                 "destination": {"lon_deg": job.door.lon_deg, "lat_deg": job.door.lat_deg},
                 "customer_name": CUSTOMER_NAME,
                 **({} if self._policy_id is None else {"policy_id": self._policy_id}),
+                **({} if job.pin is None else {"pin": job.pin}),
+                **order_details(self._rng, datetime.now(UTC), ready_in_s, clock.speedup),
             },
         )
         if not answer.ok:
@@ -128,6 +138,9 @@ class Dispatch:
 
     async def _assign(self, job: Job) -> Courier | None:
         """Assign the nearest courier. Returns None if the order has ended."""
+        stacked = await self._stack(job) if self._rng.random() < STACK_SHARE else None
+        if stacked is not None:
+            return stacked
         while True:
             answer = await self._staff(f"/orders/{job.order_id}/assign", {})
             if answer.ok:
@@ -136,6 +149,18 @@ class Dispatch:
             if not (answer.status == 409 and "no-driver" in str(answer.body.get("type"))):
                 return None
             await self._world.clock.sleep(ASSIGN_AGAIN_S)
+
+    async def _stack(self, job: Job) -> Courier | None:
+        """Give the order to a courier who has one, as a later stop. None if the API refuses."""
+        some = self._rng.sample(list(self._couriers.values()), min(SOME, len(self._couriers)))
+        goal = job.restaurant.lon_deg, job.restaurant.lat_deg
+        for courier in sorted(some, key=lambda one: distance_m(one.position(), goal)):
+            if courier.busy and courier.has_room:
+                path = f"/orders/{job.order_id}/assign"
+                body = {"driver_id": courier.driver_id, "stop_no": LAST_STOP}
+                answer = await self._staff(path, body)
+                return courier if answer.ok else None
+        return None
 
     async def _reassign(self, job: Job) -> Courier | None:
         """Reassign an order from a driver who is not simulated, and would not deliver it."""
@@ -155,7 +180,7 @@ class Dispatch:
         """Cancel as the customer, after a while. The API refuses if it is too late."""
         await self._world.clock.sleep(self._rng.uniform(*CANCEL_AFTER_S))
         path = f"/orders/{job.order_id}/cancel"
-        await self._world.api.tracking("POST", path, job.customer_token, {})
+        await self._world.api.tracking("POST", path, job.customer_token, cancellation(self._rng))
 
     async def _staff(self, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         return await self._world.api.tracking("POST", path, self._staff_token, body)

@@ -307,16 +307,18 @@ class Shift:
     async def _start_courier(self, courier: Courier, group: asyncio.TaskGroup) -> None:
         """Go on duty, and continue the current order or start the planned one."""
         async with self._starting:  # a few at a time, so that the first ones start early
-            order = await courier.current_order() if await courier.go_on_duty() else None
-            job = None if order is None else self._job_of(order, order["restaurant"])
-            if order is not None and job is not None:
+            orders = await courier.current_orders() if await courier.go_on_duty() else []
+            for order in orders:
+                job = self._job_of(order, order["restaurant"])
+                if job is None:
+                    continue
                 picked_up = order["state"] in ("picked_up", "arriving", "at_customer")
                 stage = Stage.TO_CUSTOMER if picked_up else Stage.AT_RESTAURANT
-                if courier.driver_id not in self._saved_positions:
+                if courier.driver_id not in self._saved_positions and not courier.busy:
                     courier.place_at(job, stage)
                 courier.assign(job, stage)
                 self._dispatch.watch(job)
-            elif order is None and (planned := self._plan.get(courier.driver_id)) is not None:
+            if not orders and (planned := self._plan.get(courier.driver_id)) is not None:
                 job, stage = planned
                 await self._dispatch.start_in_progress(job, courier, stage)
         group.create_task(courier.run_shift())

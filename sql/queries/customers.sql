@@ -10,6 +10,10 @@ SELECT * FROM customer_tracks_v2(%(token_sha256s)s::bytea[], %(order_ids)s::uuid
     %(known_order_seqs)s::int[], %(estimated_order_seqs)s::int[],
     %(estimated_fix_ats)s::timestamptz[])
 
+-- read_customer_waits --
+SELECT n, earliest_at, latest_at
+FROM customer_waits_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+
 -- read_customer_polls --
 SELECT n, now, order_id, order_seq, driver_id,
     fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg

@@ -3,7 +3,8 @@
 
 -- read_own_driver --
 SELECT driver_id, duty::text, driver_state::text, order_id, current_order, offers,
-    driver_ends_v1(%(token_sha256)s)
+    driver_ends_v1(%(token_sha256)s),
+    driver_read_stops_v1(%(token_sha256)s)
 FROM driver_read_v2(%(token_sha256)s)
 
 -- change_duty --

@@ -13,6 +13,15 @@ JOIN driver_phone p ON p.driver_id = d.driver_id
 LEFT JOIN device_credential c ON c.device_id = d.driver_id
 WHERE d.driver_id = %(driver_id)s
 
+-- read_driver_stops --
+SELECT a.order_id, a.stop_no, o.state::text, a.assigned_at,
+    r.name, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg, o.customer_name
+FROM assignment a
+JOIN orders o ON o.order_id = a.order_id
+JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+WHERE a.driver_id = %(driver_id)s AND a.ended_at IS NULL
+ORDER BY a.stop_no
+
 -- read_sampling --
 SELECT s.sampling_policy::text, s.is_delivered, s.set_at, s.demand::text
 FROM driver d
@@ -90,11 +99,13 @@ SELECT device_id FROM device_credential WHERE removed_at > %(removed_after)s
 -- Dispatch --------------------------------------------------------------------------------
 
 -- read_attention_orders --
--- Open orders with their group (0 waiting, 1 stuck, 2 under way), and each group's count. One row
--- without an order where none is open.
+-- Open orders, the soonest due first, with their group (0 waiting, 1 stuck, 2 under way), and each
+-- group's count. One row without an order where none is open.
 WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
 open_order AS MATERIALIZED (
-    SELECT o.*, a.driver_id, a.assigned_at,
+    SELECT o.*, a.driver_id, a.assigned_at, d.promised_to, d.address, d.external_id,
+        coalesce(d.promised_to, d.scheduled_for,
+            o.created_at + make_interval(mins => %(unpromised_min)s)) AS due_at,
         CASE
             WHEN o.state_at < c.now - make_interval(mins => t.minutes) THEN 'no_progress'
             WHEN a.driver_id IS NOT NULL AND (s.received_at IS NULL
@@ -108,6 +119,7 @@ open_order AS MATERIALIZED (
     LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
         AND a.ended_at IS NULL
     LEFT JOIN driver_state s ON s.driver_id = a.driver_id
+    LEFT JOIN order_detail d ON d.order_id = o.order_id
     WHERE o.ended_at IS NULL
 ), grouped AS MATERIALIZED (
     SELECT o.*, CASE
@@ -123,14 +135,14 @@ SELECT c.now,
     page.*
 FROM clock c
 LEFT JOIN LATERAL (
-    SELECT g.state_at, g.group_no, g.stuck,
+    SELECT g.state_at, g.group_no, g.stuck, g.due_at, g.promised_to, g.address, g.external_id,
         g.order_id, g.state::text, g.assignment_no, g.driver_id, g.order_seq, g.restaurant_id,
         g.lon_deg, g.lat_deg, g.customer_name, g.policy_id, g.created_at, g.assigned_at, g.ended_at
     FROM grouped g
-    ORDER BY g.group_no, CASE WHEN g.group_no = 0 THEN g.created_at ELSE g.state_at END
+    ORDER BY g.due_at, g.group_no, g.order_id
     LIMIT %(limit)s
 ) AS page ON true
-ORDER BY page.group_no, CASE WHEN page.group_no = 0 THEN page.created_at ELSE page.state_at END
+ORDER BY page.due_at, page.group_no, page.order_id
 
 -- read_staff_commands --
 SELECT from_state::text, command::text

@@ -41,7 +41,7 @@ CREATE TYPE driver_verb AS ENUM ('on_duty', 'on_break', 'off_duty');
 CREATE TYPE driver_status AS ENUM (
     'off_duty',       -- available, on_break -> off_duty: off_duty
     'available',      -- off_duty, on_break -> available: on_duty; or the order ends
-    'to_restaurant',  -- the order of the open assignment is assigned
+    'to_restaurant',  -- the order of the next stop is assigned
     'at_restaurant',  -- ... is at_restaurant
     'to_customer',    -- ... is picked_up or arriving
     'at_customer',    -- ... is at_customer
@@ -75,7 +75,7 @@ CREATE TYPE staff_role AS ENUM (
     'viewer',       -- reads
     'dispatcher',   -- reads, and commands orders and drivers
     'admin',        -- everything, with policies, staff and credentials
-    'restaurant',   -- no route accepts it yet
+    'restaurant',   -- the orders of one restaurant, through 57_restaurants.sql alone
     'integration'   -- no route accepts it yet
 );
 

@@ -60,6 +60,7 @@ CREATE TABLE limits (
     quota_burst int NOT NULL DEFAULT 2000 CHECK (quota_burst >= 256),  -- one array of fixes
     max_parked int NOT NULL DEFAULT 100000 CHECK (max_parked >= 0),  -- of a driver; rest is held
     keep_off_duty_positions bool NOT NULL DEFAULT false,  -- store fixes taken off duty, too
+    max_open_orders int NOT NULL DEFAULT 3 CHECK (max_open_orders BETWEEN 1 AND 20),  -- of a driver
     lost_alert_s float8 NOT NULL DEFAULT 300,  -- the driver of an open order is silent
     unassigned_alert_s float8 NOT NULL DEFAULT 300  -- an order is confirmed without a driver
 );

@@ -15,7 +15,7 @@ CREATE TABLE driver_state (
     driver_id text COLLATE "C" PRIMARY KEY REFERENCES driver,
     duty driver_duty NOT NULL DEFAULT 'off_duty',
     state driver_status NOT NULL DEFAULT 'off_duty',
-    order_id uuid,  -- of the open assignment
+    order_id uuid,  -- of the next stop
     -- The newest fix that is not quarantined, by (fix_at, boot, seq); null before the first.
     fix_at timestamptz,
     received_at timestamptz,

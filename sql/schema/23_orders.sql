@@ -25,6 +25,7 @@ CREATE TABLE orders (
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_open ON orders (state, created_at, order_id) WHERE ended_at IS NULL;
 CREATE INDEX orders_page ON orders (created_at, order_id);
+CREATE INDEX orders_restaurant ON orders (restaurant_id, ended_at);  -- for its page
 CREATE INDEX orders_to_forget ON orders (ended_at)
 WHERE ended_at IS NOT NULL AND forgotten_at IS NULL;
 
@@ -46,6 +47,9 @@ CREATE TABLE order_detail (
     contact_rule contact_rule NOT NULL DEFAULT 'none',
     pin_sha256 bytea CHECK (octet_length(pin_sha256) = 32),  -- of order_id, ':' and the PIN
     search tsvector NOT NULL,  -- the words of the texts above, and of orders.customer_name
+    -- The restaurant has set ready_at: when it did so last, and what the order said before.
+    ready_set_at timestamptz,
+    ordered_ready_at timestamptz,
     CONSTRAINT promised_window CHECK (promised_to >= promised_from)
 );
 CREATE UNIQUE INDEX order_detail_external_id ON order_detail (created_by, external_id)
@@ -71,13 +75,17 @@ CREATE TABLE assignment (
     picked_up_at timestamptz,  -- the earliest of all sources
     arriving_at timestamptz,
     at_customer_at timestamptz,
-    -- When the customer may see the driver; the trigger of 62_visibility_triggers.sql derives it.
+    -- When the customer may see the driver, which is when this was the next stop; the triggers of
+    -- 62_visibility_triggers.sql derive it.
     visible tstzmultirange NOT NULL DEFAULT '{}',
-    PRIMARY KEY (order_id, assignment_no)
+    stop_no int,  -- place in the sequence of the driver's open assignments, from 1
+    PRIMARY KEY (order_id, assignment_no),
+    CONSTRAINT assignment_has_stop CHECK ((stop_no IS NULL) = (ended_at IS NOT NULL)),
+    CONSTRAINT assignment_stop EXCLUDE (driver_id WITH =, stop_no WITH =)
+    WHERE (ended_at IS NULL) DEFERRABLE INITIALLY DEFERRED  -- renumbering moves through duplicates
 ) WITH (fillfactor = 70);
-CREATE UNIQUE INDEX assignment_one_open ON assignment (driver_id) WHERE ended_at IS NULL;
 CREATE INDEX assignment_to_forget ON assignment (ended_at) WHERE driver_id <> 'forgotten';
--- The windows of a driver never overlap, so only the last one begun can contain a fix.
+-- No two assignments of a driver begin at one instant.
 CREATE UNIQUE INDEX assignment_window ON assignment (driver_id, assigned_at);
 
 CREATE TABLE order_command (

@@ -33,7 +33,10 @@ CREATE TABLE staff (
     role staff_role NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     rotated_at timestamptz,
-    revoked_at timestamptz
+    revoked_at timestamptz,
+    -- of the role restaurant, which may do nothing without one
+    restaurant_id int REFERENCES restaurant ON DELETE SET NULL,
+    CONSTRAINT staff_restaurant CHECK (restaurant_id IS NULL OR role = 'restaurant')
 );
 
 -- Append-only, for the owner too: a trigger refuses UPDATE and TRUNCATE, and DELETE of a row that
@@ -48,3 +51,5 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_who ON audit (who, at);
 CREATE INDEX audit_at ON audit (at);
+-- For an order's timeline; commands are in order_command.
+CREATE INDEX audit_link ON audit (subject) WHERE action LIKE '% /orders/{order_id}/link';

@@ -44,6 +44,12 @@ AS $$
     LIMIT 1
 $$;
 
+-- Fixes with the customer count if they are dated before this instant, the present. Those after it
+-- might still be excluded by a command that closes the range.
+CREATE FUNCTION evidence__counts_before()
+RETURNS timestamptz LANGUAGE sql
+RETURN clock_timestamp();
+
 -- Derives the four facts of the assignments (of_orders[i], of_assignment_nos[i]) and records those
 -- that are new or earlier. `recompute` ignores the facts recorded so far: a closed window is
 -- evaluated as if it had been closed from the start, so that fixes dated after the closing command
@@ -59,11 +65,12 @@ SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
     later CONSTANT timestamptz := 'infinity';
+    counts_before CONSTANT timestamptz := evidence__counts_before();
 BEGIN
     WITH requested AS MATERIALIZED (
         SELECT a.existing_ctid, a.order_id, a.assignment_no, a.driver_id, a.assigned_at,
             a.restaurant_lon_deg, a.restaurant_lat_deg, a.customer_lon_deg, a.customer_lat_deg,
-            coalesce(a.ended_at, later) AS until_at,
+            coalesce(a.ended_at, later) AS until_at, a.visible,
             CASE WHEN NOT recompute THEN a.at_restaurant_at END AS at_restaurant_at,
             CASE WHEN NOT recompute THEN a.left_restaurant_at END AS left_restaurant_at,
             CASE WHEN NOT recompute THEN a.arriving_at END AS arriving_at,
@@ -110,17 +117,23 @@ BEGIN
     proved AS MATERIALIZED (
         SELECT a.existing_ctid, a.arrived_at, a.departed_at, a.picked_up_at,
             coalesce((
-                SELECT * FROM evidence__first_pair(
-                    a.driver_id, a.carrying_from_at, coalesce(a.arriving_at, later), a.until_at,
+                SELECT min(k.fix_at) FROM unnest(a.visible) AS r
+                CROSS JOIN LATERAL evidence__first_pair(
+                    a.driver_id, greatest(a.carrying_from_at, lower(r)),
+                    coalesce(a.arriving_at, later), least(upper(r), a.until_at, counts_before),
                     a.customer_lon_deg, a.customer_lat_deg, true, a.arriving_radius_m,
-                    a.arriving_min_s, NULL, NULL, NULL, a.worst_accuracy_m)
+                    a.arriving_min_s, NULL, NULL, NULL, a.worst_accuracy_m) AS k (fix_at)
+                WHERE a.carrying_from_at IS NOT NULL
             ), a.arriving_at) AS arriving_at,
             coalesce((
-                SELECT * FROM evidence__first_pair(
-                    a.driver_id, a.carrying_from_at, coalesce(a.at_customer_at, later), a.until_at,
+                SELECT min(k.fix_at) FROM unnest(a.visible) AS r
+                CROSS JOIN LATERAL evidence__first_pair(
+                    a.driver_id, greatest(a.carrying_from_at, lower(r)),
+                    coalesce(a.at_customer_at, later), least(upper(r), a.until_at, counts_before),
                     a.customer_lon_deg, a.customer_lat_deg, true, a.enter_radius_m,
                     a.dwell_min_s, a.dwell_max_s, a.dwell_spread_m, a.dwell_max_mps,
-                    a.worst_accuracy_m)
+                    a.worst_accuracy_m) AS k (fix_at)
+                WHERE a.carrying_from_at IS NOT NULL
             ), a.at_customer_at) AS at_customer_at
         FROM carried a
     ),
@@ -207,5 +220,76 @@ BEGIN
             AND e.occurred_at < existing.state_at
     ) proved
     WHERE o.ctid = proved.existing_ctid;
+END
+$$;
+
+-- Notes the open assignments for which fixes from the future are stored that may prove something
+-- with the customer when they are past.
+CREATE FUNCTION evidence__defer(of_orders uuid[], of_assignment_nos int[])
+RETURNS void LANGUAGE plpgsql
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    INSERT INTO evidence_due AS e (order_id, assignment_no, due_at, until_at)
+    SELECT DISTINCT a.order_id, a.assignment_no, d.fix_at, d.fix_at
+    FROM unnest(of_orders, of_assignment_nos) AS k (order_id, assignment_no)
+    JOIN assignment a ON a.order_id = k.order_id AND a.assignment_no = k.assignment_no
+    JOIN driver_state d ON d.driver_id = a.driver_id
+    WHERE a.stop_no = 1 AND a.picked_up_at IS NOT NULL AND d.fix_at >= evidence__counts_before()
+    ON CONFLICT (order_id, assignment_no) DO UPDATE
+        SET due_at = least(e.due_at, EXCLUDED.due_at),
+            until_at = greatest(e.until_at, EXCLUDED.until_at);
+END
+$$;
+
+-- Derives what was deferred and is due, for at most so many drivers; skips one whose row is locked.
+-- Returns their number.
+CREATE FUNCTION evidence__settle_v1(at_most int)
+RETURNS int LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+DECLARE
+    due_before timestamptz;
+    of_driver_id text;
+    due_orders uuid[];
+    due_nos int[];
+    settled_count int := 0;
+BEGIN
+    FOR of_driver_id IN
+        SELECT DISTINCT k.driver_id FROM (
+            SELECT a.driver_id FROM evidence_due e
+            JOIN assignment a ON a.order_id = e.order_id AND a.assignment_no = e.assignment_no
+            WHERE e.due_at < evidence__counts_before() ORDER BY e.due_at LIMIT at_most
+        ) k
+    LOOP
+        PERFORM FROM driver_state d WHERE d.driver_id = of_driver_id
+            FOR NO KEY UPDATE SKIP LOCKED;
+        CONTINUE WHEN NOT FOUND;
+        due_before := evidence__counts_before();
+        SELECT array_agg(a.order_id ORDER BY a.order_id),
+                array_agg(a.assignment_no ORDER BY a.order_id)
+            INTO due_orders, due_nos
+            FROM assignment a
+            JOIN evidence_due e ON e.order_id = a.order_id AND e.assignment_no = a.assignment_no
+            WHERE a.driver_id = of_driver_id AND a.ended_at IS NULL AND e.due_at < due_before;
+        CONTINUE WHEN due_orders IS NULL;
+        DELETE FROM evidence_due e
+            WHERE e.order_id = ANY (due_orders) AND e.until_at < due_before;
+        UPDATE evidence_due e SET due_at = e.until_at
+            WHERE e.order_id = ANY (due_orders) AND e.due_at < due_before;
+        PERFORM FROM orders o WHERE o.order_id = ANY (due_orders)
+            ORDER BY o.order_id FOR NO KEY UPDATE;
+        PERFORM evidence__derive(due_orders, due_nos, false);
+        PERFORM orders__apply_evidence(due_orders);
+        settled_count := settled_count + 1;
+    END LOOP;
+    RETURN settled_count;
 END
 $$;

@@ -228,7 +228,7 @@ BEGIN
         INSERT INTO assignment (order_id, assignment_no, driver_id, assigned_at, policy_id,
             restaurant_lon_deg, restaurant_lat_deg, customer_lon_deg, customer_lat_deg)
         SELECT of_order_id, target_no, chosen_driver_id,
-            -- the windows of a driver never overlap, even if the clock is set back
+            -- no two begin together, even if the clock is set back
             greatest(at, (
                 SELECT greatest(ended_at, assigned_at + interval '1 microsecond')
                 FROM assignment t WHERE t.driver_id = chosen_driver_id
@@ -254,8 +254,7 @@ BEGIN
         SELECT FROM driver_state d
         WHERE d.driver_id = coalesce(chosen_driver_id, a.driver_id) AND d.fix_at >= counts_from
     ) THEN
-        PERFORM evidence__derive(ARRAY[of_order_id], ARRAY[target_no], false);
-        PERFORM orders__apply_evidence(ARRAY[of_order_id]);
+        PERFORM evidence__derive_open(ARRAY[of_order_id], ARRAY[target_no]);
     END IF;
     RETURN QUERY SELECT * FROM order_now WHERE order_id = of_order_id;
 END
@@ -280,26 +279,28 @@ BEGIN
 END
 $$;
 
--- Chooses and locks the driver of a new assignment: the named one, or the nearest available one.
--- Two callers never get the same driver. A batch of fixes locks its driver rows briefly, so a
--- locked candidate is polled for up to a second. Waiting for the lock could deadlock two callers.
+-- Chooses and locks the driver of a new assignment: the named one, the nearest available one, or
+-- of those with room for another order the one with the least detour. A batch of fixes locks its
+-- driver rows briefly, so a locked candidate is polled for up to a second. Waiting for the lock
+-- could deadlock two callers.
 CREATE FUNCTION orders__choose_driver(o orders, named_driver_id text, excluded_driver_id text)
 RETURNS text LANGUAGE plpgsql
 AS $$
 DECLARE
-    is_free bool;
+    named_state driver_status;
     candidate text;
     at_most int;
     polls_left int := 50;  -- 50 x 20 ms = 1 s
 BEGIN
     IF named_driver_id IS NOT NULL THEN
-        SELECT d.state = 'available' INTO is_free FROM driver_state d
+        SELECT d.state INTO named_state FROM driver_state d
             WHERE d.driver_id = named_driver_id FOR NO KEY UPDATE;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'there is no driver %', named_driver_id USING ERRCODE = 'DS003';
-        ELSIF NOT is_free THEN
-            RAISE EXCEPTION 'driver % is off duty or has an order', named_driver_id
-                USING ERRCODE = 'DS006';
+        ELSIF named_state <> 'available'
+            AND NOT driver_stops__has_room(named_driver_id, o.order_id) THEN
+            RAISE EXCEPTION 'driver % is off duty, or has this order or no room for another',
+                named_driver_id USING ERRCODE = 'DS006';
         END IF;
         RETURN named_driver_id;
     END IF;
@@ -326,6 +327,19 @@ BEGIN
                 PERFORM pg_sleep(0.02);
             END LOOP;
         END LOOP;
+    END LOOP;
+    FOR candidate IN SELECT c.driver_id FROM driver_stops__candidates(o) c LOOP
+        LOOP
+            PERFORM FROM driver_state d WHERE d.driver_id = candidate
+                FOR NO KEY UPDATE SKIP LOCKED;
+            EXIT WHEN FOUND OR polls_left = 0;
+            polls_left := polls_left - 1;
+            PERFORM pg_sleep(0.02);
+        END LOOP;
+        -- FOUND: locked; another caller may have taken the room meanwhile
+        IF FOUND AND driver_stops__has_room(candidate, o.order_id) THEN
+            RETURN candidate;
+        END IF;
     END LOOP;
     RAISE EXCEPTION 'no driver on duty is free and near' USING ERRCODE = 'DS007';
 END

@@ -37,7 +37,8 @@ BEGIN
     IF NOT made.created THEN
         SELECT * INTO k FROM order_detail t WHERE t.order_id = made.order_id;
         IF (k.external_id, k.customer_phone, k.customer_language, k.address, k.door_note, k.items,
-            k.ready_at, k.scheduled_for, k.promised_from, k.promised_to,
+            CASE WHEN k.ready_set_at IS NULL THEN k.ready_at ELSE k.ordered_ready_at END,
+            k.scheduled_for, k.promised_from, k.promised_to,
             coalesce(k.contact_rule, 'none'), k.pin_sha256)
             IS DISTINCT FROM (d.external_id, d.customer_phone, d.customer_language, d.address,
             d.door_note, d.items, d.ready_at, d.scheduled_for, d.promised_from, d.promised_to,

@@ -1,6 +1,6 @@
 -- The duty and state of drivers. Drivers' own functions are in 55_drivers.sql.
 
--- Derives the state from the duty and the order of the open assignment. Writes only changed rows.
+-- Derives the state from the duty and the order of the next stop. Writes only changed rows.
 CREATE FUNCTION driver_state__derive(of_drivers text[])
 RETURNS void LANGUAGE plpgsql  -- in SQL it would be planned again for each call
 SET enable_hashjoin = off  -- every join is a look-up by key
@@ -22,6 +22,7 @@ BEGIN
             END::driver_status AS state
         FROM driver_state k
         LEFT JOIN assignment a ON a.driver_id = k.driver_id AND a.ended_at IS NULL
+            AND a.stop_no = 1
         LEFT JOIN orders o ON o.order_id = a.order_id
         WHERE k.driver_id = ANY (of_drivers)
     ) s

@@ -311,3 +311,32 @@ AS $$
     SELECT order_watch__extend(array_agg(order_id))
     FROM customer_links__good(token_sha256s, order_ids)
 $$;
+
+-- The links, of those given, whose customers wait while their courier has another delivery first,
+-- with the estimate; null before the first one.
+CREATE FUNCTION customer_waits_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, earliest_at timestamptz, latest_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT k.n, e.earliest_at, e.latest_at
+    FROM customer_links__good(token_sha256s, order_ids) k
+    CROSS JOIN LATERAL (SELECT * FROM orders t WHERE t.order_id = k.order_id OFFSET 0) o
+    CROSS JOIN LATERAL (
+        SELECT * FROM assignment t WHERE t.order_id = o.order_id
+            AND t.assignment_no = o.assignment_no AND t.ended_at IS NULL
+            AND NOT upper_inf(t.visible) OFFSET 0
+    ) a
+    LEFT JOIN LATERAL (
+        SELECT * FROM order_eta t WHERE t.order_id = o.order_id
+            AND t.estimated_at > clock_timestamp() - interval '3 min' OFFSET 0
+    ) e ON true;
+END
+$$;

@@ -155,7 +155,77 @@ AS $$
 $$;
 
 -- Applies `add`, `revoke` or `rotate` to a member of staff. `add` makes a revoked one good again,
--- with a new token. Raises DS023 for a name that exists, DS022 for one that does not.
+-- with a new token. The role restaurant needs a restaurant, which `rotate` may replace. Raises
+-- DS023 for a name that exists, DS022 for one that does not, DS004 for a restaurant that does not.
+CREATE FUNCTION change_staff_v2(
+    of_name text, change text, to_role text, at_restaurant_id int, new_token_sha256 bytea,
+    until timestamptz, by_who text
+)
+RETURNS TABLE (
+    name text, role text, created_at timestamptz, rotated_at timestamptz, revoked_at timestamptz,
+    expires_at timestamptz, restaurant_id int
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    now CONSTANT timestamptz := clock_timestamp();
+    before staff;
+    after staff;
+    new_role staff_role;
+    new_restaurant_id int;
+BEGIN
+    SELECT * INTO before FROM staff s WHERE s.name = of_name FOR UPDATE;
+    IF change = 'add' THEN
+        IF before.name IS NOT NULL AND before.revoked_at IS NULL THEN
+            RAISE EXCEPTION '% is staff already', of_name USING ERRCODE = 'DS023';
+        END IF;
+        new_role := to_role::staff_role;
+        new_restaurant_id := at_restaurant_id;
+    ELSIF before.name IS NULL THEN
+        RAISE EXCEPTION 'no staff is named %', of_name USING ERRCODE = 'DS022';
+    ELSE
+        new_role := coalesce(to_role::staff_role, before.role);
+        new_restaurant_id := coalesce(at_restaurant_id, before.restaurant_id);
+    END IF;
+    IF new_role <> 'restaurant' THEN
+        new_restaurant_id := NULL;
+    ELSIF change <> 'revoke' AND NOT EXISTS (
+        SELECT FROM restaurant r WHERE r.restaurant_id = new_restaurant_id AND NOT r.is_ad_hoc
+    ) THEN
+        RAISE EXCEPTION 'the role restaurant needs a restaurant, and there is no %',
+            coalesce(new_restaurant_id::text, 'such one') USING ERRCODE = 'DS004';
+    END IF;
+    IF change = 'add' THEN
+        INSERT INTO staff AS s (name, role, restaurant_id)
+        VALUES (of_name, new_role, new_restaurant_id)
+        ON CONFLICT (name) DO UPDATE
+            SET role = EXCLUDED.role, restaurant_id = EXCLUDED.restaurant_id, rotated_at = now,
+                revoked_at = NULL
+        RETURNING * INTO after;
+    ELSE
+        UPDATE staff s SET role = new_role, restaurant_id = new_restaurant_id,
+            rotated_at = CASE WHEN change = 'rotate' THEN now ELSE s.rotated_at END,
+            revoked_at = CASE WHEN change = 'revoke' THEN coalesce(s.revoked_at, now) END
+        WHERE s.name = of_name
+        RETURNING * INTO after;
+    END IF;
+    UPDATE access_token t SET revoked_at = now
+        WHERE t.role = 'staff' AND t.name = of_name AND t.revoked_at IS NULL;
+    IF change <> 'revoke' THEN
+        INSERT INTO access_token (token_sha256, role, name, expires_at)
+        VALUES (new_token_sha256, 'staff', of_name, until);
+    END IF;
+    PERFORM record_audit_v1(by_who, 'staff.' || change, of_name, jsonb_build_object(
+        'role', after.role, 'role_before', before.role, 'expires_at', until)
+        || CASE WHEN after.restaurant_id IS NULL THEN '{}'
+            ELSE jsonb_build_object('restaurant_id', after.restaurant_id) END);
+    RETURN QUERY SELECT * FROM list_staff_v2() l WHERE l.name = of_name;
+END
+$$;
+
+-- The same as services of 0.2 call it: they set no restaurant, but keep one.
 CREATE FUNCTION change_staff_v1(
     of_name text, change text, to_role text, new_token_sha256 bytea, until timestamptz,
     by_who text
@@ -167,40 +237,9 @@ RETURNS TABLE (
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-#variable_conflict use_column
-DECLARE
-    now CONSTANT timestamptz := clock_timestamp();
-    before staff;
-    after staff;
 BEGIN
-    SELECT * INTO before FROM staff s WHERE s.name = of_name FOR UPDATE;
-    IF change = 'add' THEN
-        IF before.name IS NOT NULL AND before.revoked_at IS NULL THEN
-            RAISE EXCEPTION '% is staff already', of_name USING ERRCODE = 'DS023';
-        END IF;
-        INSERT INTO staff AS s (name, role) VALUES (of_name, to_role::staff_role)
-        ON CONFLICT (name) DO UPDATE
-            SET role = EXCLUDED.role, rotated_at = now, revoked_at = NULL
-        RETURNING * INTO after;
-    ELSE
-        UPDATE staff s SET role = coalesce(to_role::staff_role, s.role),
-            rotated_at = CASE WHEN change = 'rotate' THEN now ELSE s.rotated_at END,
-            revoked_at = CASE WHEN change = 'revoke' THEN coalesce(s.revoked_at, now) END
-        WHERE s.name = of_name
-        RETURNING * INTO after;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'no staff is named %', of_name USING ERRCODE = 'DS022';
-        END IF;
-    END IF;
-    UPDATE access_token t SET revoked_at = now
-        WHERE t.role = 'staff' AND t.name = of_name AND t.revoked_at IS NULL;
-    IF change <> 'revoke' THEN
-        INSERT INTO access_token (token_sha256, role, name, expires_at)
-        VALUES (new_token_sha256, 'staff', of_name, until);
-    END IF;
-    PERFORM record_audit_v1(by_who, 'staff.' || change, of_name, jsonb_build_object(
-        'role', after.role, 'role_before', before.role, 'expires_at', until));
-    RETURN QUERY SELECT * FROM list_staff_v1() l WHERE l.name = of_name;
+    RETURN QUERY SELECT c.name, c.role, c.created_at, c.rotated_at, c.revoked_at, c.expires_at
+        FROM change_staff_v2(of_name, change, to_role, NULL, new_token_sha256, until, by_who) c;
 END
 $$;
 
@@ -234,7 +273,21 @@ AS $$
     FROM staff s ORDER BY s.name
 $$;
 
--- Returns no row for a token that is unknown, revoked, expired, or of a staff role without routes.
+-- The same with the restaurants of the role restaurant.
+CREATE FUNCTION list_staff_v2()
+RETURNS TABLE (
+    name text, role text, created_at timestamptz, rotated_at timestamptz, revoked_at timestamptz,
+    expires_at timestamptz, restaurant_id int
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT l.*, s.restaurant_id FROM list_staff_v1() l JOIN staff s ON s.name = l.name
+    ORDER BY l.name
+$$;
+
+-- Returns no row for a token that is unknown, revoked, expired, or of a staff role without routes:
+-- a restaurant's token is good for the functions of 57_restaurants.sql alone.
 -- A customer's token expires limits.customer_token_s after the end of the order.
 CREATE FUNCTION find_token_v2(of_token_sha256 bytea)
 RETURNS TABLE (role token_role, driver_id text, order_id uuid, name text, staff_role staff_role)

@@ -17,7 +17,7 @@ BEGIN
 END
 $$;
 
--- The driver, and the order of the open assignment with its two places, or nulls.
+-- The driver, and the order of the next stop with its two places, or nulls.
 CREATE FUNCTION driver_read_v1(of_token_sha256 bytea)
 RETURNS TABLE (
     driver_id text, duty driver_duty, driver_state driver_status, order_id uuid,
@@ -31,13 +31,13 @@ AS $$
     SELECT s.driver_id, s.duty, s.state, o.order_id, o.state, a.assignment_no, a.assigned_at,
         r.name, r.lon_deg, r.lat_deg, o.lon_deg, o.lat_deg
     FROM driver_state s
-    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL
+    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL AND a.stop_no = 1
     LEFT JOIN orders o ON o.order_id = a.order_id
     LEFT JOIN restaurant r ON r.restaurant_id = o.restaurant_id
     WHERE s.driver_id = driver__of_token(of_token_sha256)
 $$;
 
--- The driver, the order of the open assignment with what its courier may see, or null, and the open
+-- The driver, the order of the next stop with what its courier may see, or null, and the open
 -- offers: without the customer's place.
 CREATE FUNCTION driver_read_v2(of_token_sha256 bytea)
 RETURNS TABLE (
@@ -91,8 +91,43 @@ BEGIN
                 AND f.expires_at > clock_timestamp()
         )
     FROM driver_state s
-    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL
+    LEFT JOIN assignment a ON a.driver_id = s.driver_id AND a.ended_at IS NULL AND a.stop_no = 1
     WHERE s.driver_id = of_driver_id;
+END
+$$;
+
+-- The open orders of the driver of a token, the next stop first, each with what its courier may
+-- see, as current_order of driver_read_v2.
+CREATE FUNCTION driver_read_stops_v1(of_token_sha256 bytea)
+RETURNS jsonb LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET enable_hashjoin = off  -- every join is a look-up by key
+SET enable_mergejoin = off
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+            'stop_no', a.stop_no,
+            'order_id', o.order_id, 'state', o.state, 'assignment_no', a.assignment_no,
+            'assigned_at', a.assigned_at,
+            'restaurant', jsonb_build_object('name', r.name, 'lon_deg', r.lon_deg,
+                'lat_deg', r.lat_deg, 'address', r.address, 'phone', r.phone),
+            'destination', jsonb_build_object('lon_deg', o.lon_deg, 'lat_deg', o.lat_deg),
+            'customer', jsonb_build_object('name', o.customer_name,
+                'phone', CASE WHEN d.contact_rule <> 'none' THEN d.customer_phone END,
+                'contact_rule', coalesce(d.contact_rule, 'none'),
+                'address', d.address, 'note', d.door_note),
+            'items', d.items, 'ready_at', d.ready_at,
+            'promised_from', d.promised_from, 'promised_to', d.promised_to
+        ) ORDER BY a.stop_no), '[]')
+        FROM assignment a
+        JOIN orders o ON o.order_id = a.order_id
+        JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+        LEFT JOIN order_detail d ON d.order_id = o.order_id
+        WHERE a.driver_id = driver__of_token(of_token_sha256) AND a.ended_at IS NULL
+    );
 END
 $$;
 

@@ -110,8 +110,8 @@ BEGIN
 END
 $$;
 
--- Offers a confirmed order to an available driver: the named one, or the nearest who was not
--- offered it yet. Raises DS031 if it has an open offer.
+-- Offers a confirmed order: to the named driver, with room for it, or to the nearest available one
+-- who was not offered it yet. Raises DS031 if it has an open offer.
 CREATE FUNCTION offer_order_as_staff_v1(
     of_order_id uuid, to_driver_id text, by_name text, with_idempotency_key text
 )
@@ -160,12 +160,12 @@ BEGIN
                 USING ERRCODE = 'DS007';
         END IF;
     ELSE
-        SELECT s.state = 'available' INTO is_free FROM driver_state s
+        SELECT driver_stops__has_room(s.driver_id, of_order_id) INTO is_free FROM driver_state s
             WHERE s.driver_id = to_driver_id;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'there is no driver %', to_driver_id USING ERRCODE = 'DS003';
         ELSIF NOT is_free THEN
-            RAISE EXCEPTION 'driver % is off duty or has an order', to_driver_id
+            RAISE EXCEPTION 'driver % is off duty or has no room for another order', to_driver_id
                 USING ERRCODE = 'DS006';
         END IF;
     END IF;
@@ -175,7 +175,7 @@ BEGIN
 END
 $$;
 
--- Accepts an open offer, which assigns the order, for an available driver.
+-- Accepts an open offer, which assigns the order, for a driver with room for it.
 CREATE FUNCTION driver_accept_offer_v1(
     of_token_sha256 bytea, of_order_id uuid, with_idempotency_key text
 )
@@ -249,7 +249,7 @@ BEGIN
 END
 $$;
 
--- Ends offers that have expired or whose driver is no longer available, and makes the next ones.
+-- Ends offers that have expired or whose driver has no more room, and makes the next ones.
 -- Skips an order while a command holds it. Returns the number of orders.
 CREATE FUNCTION order_offer__advance_v1(at_most int)
 RETURNS int LANGUAGE plpgsql SECURITY DEFINER
@@ -269,7 +269,7 @@ BEGIN
         UNION ALL
         SELECT f.order_id FROM order_offer f
         JOIN driver_state s ON s.driver_id = f.driver_id
-        WHERE f.ended_at IS NULL AND s.state <> 'available'
+        WHERE f.ended_at IS NULL AND NOT driver_stops__has_room(f.driver_id, f.order_id)
         UNION ALL
         SELECT o.order_id FROM orders o JOIN policy p ON p.policy_id = o.policy_id
         WHERE o.state = 'confirmed' AND o.ended_at IS NULL AND p.auto_offer
@@ -284,8 +284,8 @@ BEGIN
             outcome = CASE WHEN f.expires_at <= clock_timestamp() THEN 'expired'
                 ELSE 'withdrawn' END::offer_outcome
             WHERE f.order_id = due_order_id AND f.ended_at IS NULL
-                AND (f.expires_at <= clock_timestamp() OR EXISTS (SELECT FROM driver_state s
-                    WHERE s.driver_id = f.driver_id AND s.state <> 'available'));
+                AND (f.expires_at <= clock_timestamp()
+                    OR NOT driver_stops__has_room(f.driver_id, f.order_id));
         PERFORM order_offer__continue(due_order_id);
         advanced_count := advanced_count + 1;
     END LOOP;

@@ -105,8 +105,8 @@ $$;
 
 -- 520: derive the evidence of the assignments to which a new fix may contribute: the fix is in the
 -- right place, early enough to matter, and (except for `arriving`) has a partner at the right
--- distance in time. Most fixes cost one look-up of the driver's last assignment. AND does not stop
--- at NULL, so each bound is false where the instant is NULL.
+-- distance in time. Most fixes cost one look-up of the driver's assignments that have not ended
+-- before. AND does not stop at NULL, so each bound is false where the instant is NULL.
 CREATE FUNCTION fix_history__derive_evidence()
 RETURNS trigger LANGUAGE plpgsql
 SET enable_hashjoin = off
@@ -124,8 +124,8 @@ BEGIN
         FROM new_fixes f
         CROSS JOIN LATERAL (
             SELECT * FROM assignment t
-            WHERE t.driver_id = f.driver_id AND t.assigned_at <= f.fix_at
-            ORDER BY t.assigned_at DESC LIMIT 1
+            WHERE t.driver_id = f.driver_id AND coalesce(t.ended_at, 'infinity') > f.fix_at
+            OFFSET 0  -- keeps other conditions, and so other indexes, out
         ) a
         CROSS JOIN LATERAL (
             SELECT p.*,
@@ -137,7 +137,7 @@ BEGIN
             OFFSET 0  -- a look-up per fix of an assignment, not of every fix per policy
         ) p
         WHERE f.quarantine IS NULL
-            AND (a.ended_at IS NULL OR f.fix_at < a.ended_at)
+            AND a.assigned_at <= f.fix_at
             AND (f.accuracy_m IS NULL OR f.accuracy_m <= p.worst_accuracy_m)
             AND (
                 (abs(f.lat_deg - a.restaurant_lat_deg) * 111195 <= p.enter_radius_m
@@ -158,10 +158,10 @@ BEGIN
                         a.restaurant_lon_deg, a.restaurant_lat_deg, false, p.leave_radius_m,
                         p.leave_min_s, p.leave_max_s, NULL)))
                 OR (coalesce(f.fix_at >= a.picked_up_at, false)
-                    AND p.to_customer_m <= p.arriving_radius_m
+                    AND p.to_customer_m <= p.arriving_radius_m AND a.visible @> f.fix_at
                     AND (a.arriving_at IS NULL OR f.fix_at < a.arriving_at))
                 OR (coalesce(f.fix_at >= a.picked_up_at, false)
-                    AND p.to_customer_m <= p.enter_radius_m
+                    AND p.to_customer_m <= p.enter_radius_m AND a.visible @> f.fix_at
                     AND coalesce(f.speed_mps <= p.dwell_max_mps, true)
                     AND (a.at_customer_at IS NULL
                         OR f.fix_at <= a.at_customer_at + make_interval(secs => p.dwell_max_s))
@@ -193,6 +193,7 @@ BEGIN
     END IF;
     PERFORM evidence__derive(found_orders, found_assignment_nos, false);
     PERFORM orders__apply_evidence(found_orders);
+    PERFORM evidence__defer(found_orders, found_assignment_nos);
     RETURN NULL;
 END
 $$;

@@ -26,7 +26,8 @@ GRANT EXECUTE ON FUNCTION
     fix_history__seal_limits_v1, fix_history__seal_v1, fix_history__writers_finished_v1,
     fix_history__unpacked_days_v1, fix_history__pack_v1, fix_history__switch_v1,
     fix_history__drop_packed_v1, fix_chunk__expire_v1, boot_seqs__drop_sealed_v1,
-    retention__expire_v1, order_offer__advance_v1
+    retention__expire_v1, order_offer__advance_v1, evidence__settle_v1,
+    order_eta__refresh_v1
 TO driver_events;
 GRANT SELECT ON kafka_offset, history_bounds TO driver_events;
 GRANT SELECT (driver_id) ON parked_fix TO driver_events;
@@ -38,7 +39,7 @@ GRANT EXECUTE ON FUNCTION
     driver_read_v1, driver_read_v2, driver_change_duty_v1, driver_command_order_v1,
     driver_fail_order_v1, driver_accept_offer_v1, driver_decline_offer_v1,
     driver_deliver_order_v1, driver_fail_order_v2, driver_store_photo_v1, driver_end_return_v1,
-    driver_ends_v1
+    driver_ends_v1, driver_read_stops_v1
 TO driver_api;
 
 GRANT EXECUTE ON FUNCTION
@@ -69,7 +70,8 @@ GRANT SELECT (device_id, removed_at) ON device_credential TO tracking_api;
 -- Customers read no table: what they may see is decided inside these functions.
 GRANT EXECUTE ON FUNCTION
     customer_links_v1, customer_tracks_v2, customer_polls_v1, customer_history_v1,
-    customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1
+    customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1,
+    customer_waits_v1
 TO customer;
 
 GRANT EXECUTE ON FUNCTION
@@ -83,13 +85,22 @@ GRANT EXECUTE ON FUNCTION
     phone_credential__unsent_modes_v1, phone_credential__sent_modes_v1
 TO driver_events;
 GRANT EXECUTE ON FUNCTION invite_driver_v1 TO tracking_api;
+GRANT EXECUTE ON FUNCTION set_driver_stops_v1, assign_order_as_staff_v1 TO tracking_api;
 GRANT EXECUTE ON FUNCTION
     create_order_v4, end_order_as_staff_v1, fail_order_as_staff_v2, order_photo_v1,
     end_return_as_staff_v1, open_returns_v1, order_ends_v1
 TO tracking_api;
 GRANT EXECUTE ON FUNCTION customer_photo_v1 TO customer;
+GRANT EXECUTE ON FUNCTION
+    change_staff_v2, list_staff_v2, open_staff_session_v2, restaurant_session_v1,
+    restaurant_orders_v1, restaurant_confirm_v1, restaurant_set_ready_v1,
+    report_day_v1, report_restaurants_v1, report_reasons_v1, report_drivers_v1
+TO tracking_api;
 GRANT SELECT ON driver_phone TO tracking_api;
 GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
+GRANT EXECUTE ON FUNCTION order_couriers_v1, order_timeline_v1, driver_states_v1
+TO tracking_api;
+GRANT SELECT (scheduled_for, promised_to, address, external_id) ON order_detail TO tracking_api;
 
 GRANT EXECUTE ON FUNCTION
     webhook_delivery__claim_v1, webhook_delivery__report_v1, webhook_delivery__backlog_v1

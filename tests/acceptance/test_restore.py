@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,25 +11,27 @@ import time
 import urllib.error
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from device.journal import PublishedBoot, read_published
 from doorstep.credentials import mqtt_password
-from doorstep.provision import owner_connection
-from ops.demo.api_client import request_json
-from ops.ledger import Ledger, compare
 from ops.servers.waiting import wait_until
 from ops.stack import probes
 from ops.stack.programs import find_program
 from ops.stack.stack import Stack
+from tests.acceptance.backed_up_stack import (
+    PROJECT,
+    TRACK_FIXES,
+    acknowledged,
+    api,
+    create_order,
+    environment_of,
+    ledger_of,
+    lose_the_database,
+    run,
+    start_replay,
+)
 from tests.programs import provided
-
-PROJECT = Path(__file__).resolve().parents[2]
-TRACK = PROJECT / "simulators/tracks/delivery.gpx"
-TRACK_FIXES = 260
-DESTINATION = {"lon_deg": 11.26, "lat_deg": 43.78}
 
 
 @pytest.fixture(scope="module")
@@ -40,73 +41,6 @@ def backed_up(stack: Stack) -> Stack:
     output = run(stack, "backup")
     assert " valid " in output
     return stack
-
-
-def environment_of(stack: Stack) -> dict[str, str]:
-    return os.environ | {"DOORSTEP_HOME": str(stack.paths.root), "BACKUP_PORT": "0"}
-
-
-def run(stack: Stack, *arguments: str) -> str:
-    """Run a command, and return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ops", *arguments],
-        env=environment_of(stack), cwd=PROJECT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def start_replay(stack: Stack, driver_id: str, speedup: int = 20) -> subprocess.Popen[str]:
-    """Start a device that publishes a track. It ends once everything is committed."""
-    argv = [sys.executable, "-m", "ops", "replay", str(TRACK), "--driver", driver_id]
-    return subprocess.Popen(
-        [*argv, "--speedup", str(speedup)],
-        env=environment_of(stack), cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True,
-    )  # fmt: skip
-
-
-def published(stack: Stack, driver_id: str) -> list[PublishedBoot]:
-    journal = stack.paths.journals / f"device-{driver_id}.sqlite"
-    return read_published(journal) if journal.exists() else []
-
-
-def acknowledged(stack: Stack, driver_id: str) -> int:
-    """The fixes that the device has deleted, because the watermark covered them."""
-    return sum(one.last_seq - one.pending for one in published(stack, driver_id))
-
-
-def ledger_of(stack: Stack, driver_id: str) -> Ledger:
-    with owner_connection(stack.database_admin_url) as conn:
-        return compare(conn, published(stack, driver_id))
-
-
-def api(stack: Stack, path: str, method: str = "GET", body: Any = None, token: str = "") -> Any:
-    return request_json(
-        f"{stack.addresses.tracking_api_url}{path}",
-        token or stack.paths.staff_token(),
-        method,
-        body,
-    )
-
-
-def create_order(stack: Stack) -> Any:
-    with owner_connection(stack.database_admin_url) as conn:
-        [restaurant_id] = conn.execute("SELECT min(restaurant_id) FROM restaurant").fetchone() or ()
-    new = {"restaurant_id": restaurant_id, "destination": DESTINATION}
-    return api(stack, "/orders", "POST", new)
-
-
-def lose_the_database(stack: Stack) -> None:
-    """Kill PostgreSQL and erase its folder, while the supervisor tries to start it again."""
-    data_dir = stack.cluster().data_dir
-    os.kill(stack.pid_of("postgres"), signal.SIGKILL)
-
-    def is_gone() -> bool:
-        shutil.rmtree(data_dir, ignore_errors=True)  # its children may still write
-        return not data_dir.exists()
-
-    wait_until(is_gone, 60)
 
 
 def test_restore__database_folder_lost_while_devices_publish__no_acknowledged_fix_is_missing(
@@ -127,6 +61,7 @@ def test_restore__database_folder_lost_while_devices_publish__no_acknowledged_fi
     assert ledger.agrees, ledger.complaints()
     assert (ledger.committed, ledger.lost, ledger.rejected) == (TRACK_FIXES, 0, 0)
     assert deleted >= 20
+    assert "the database of before is in" not in output  # it was erased
     assert "not in: later orders" in output  # the last WAL file was lost with the folder
 
 
@@ -138,6 +73,30 @@ def test_restore__postgres_killed__every_commit_is_back(backed_up: Stack) -> Non
     output = run(stack, "restore", "--yes")
 
     assert "(the newest commit)" in output
+    kept = output.partition("the database of before is in ")[2].partition(":")[0]
+    assert (Path(kept) / "PG_VERSION").exists()
+    assert api(stack, f"/orders/{order['order_id']}")["state"] == "created"
+
+
+def test_restore__instant_without_a_later_commit__fails_and_the_database_is_as_before(
+    backed_up: Stack,
+) -> None:
+    stack = backed_up
+    order = create_order(stack)
+    stack.supervisor.stop_group("services")  # nothing commits any more
+    stack.supervisor.stop_group("backups")
+    time.sleep(2)
+    instant = datetime.now(UTC)
+    time.sleep(1)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", "restore", "--to", instant.isoformat(), "--yes"],
+        env=environment_of(stack), cwd=PROJECT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "no commit as late as that" in done.stderr + done.stdout
+    stack.wait_ready()
     assert api(stack, f"/orders/{order['order_id']}")["state"] == "created"
 
 

@@ -28,9 +28,8 @@ async def take(address: str, file: Path, size: str, *, dark: bool, select: bool)
         await page.goto(address)
         assert await eventually(lambda: page.evaluate("globalThis.doorstepMap?.loaded()"))
         if select:
-            await page.locator("#group-under_way + ol button").nth(12).click()
-            await page.evaluate("document.querySelector('#scroll').scrollTop = 0")
-            await page.wait_for_selector("#driver dl", timeout=60_000)
+            await page.locator("#orders button").nth(12).click()
+            await page.wait_for_selector("#timeline li", timeout=60_000)
         await page.wait_for_timeout(8000)  # tiles, glides and fonts
         await page.screenshot(path=file)
         await browser.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -20,13 +21,15 @@ from tests.faults.report import Result, as_json, as_table
 
 MODULES = (
     *("whole_stack", "brokers", "kafka", "full_disks", "consumers"),
-    *("network", "database", "apis", "viewers", "devices", "doubtful_devices"),
+    *("network", "database", "apis", "viewers", "devices", "doubtful_devices", "backups"),
 )
 LOGS = PROJECT / ".doorstep" / "faults"
+SMALL_DISK = "mounting a small file system needs root"
 # Faults that cannot run here, and why.
-NOT_HERE: dict[int, str] = (
-    {} if os.geteuid() == 0 else dict.fromkeys((11, 30), "mounting a small file system needs root")
-)
+NOT_HERE: dict[int, str] = {
+    **({} if os.geteuid() == 0 else dict.fromkeys((11, 30), SMALL_DISK)),
+    **({} if shutil.which("pgbackrest") else {31: "pgbackrest is not installed"}),
+}
 
 EPILOG = """examples:
   ./run faults --list             list the faults and what is expected

@@ -142,7 +142,7 @@ class Callers(Background):
         took_s = time.monotonic() - at_s
         status = first.status_code if first else NO_RESPONSE
         wait_s = first.headers.get("Retry-After") if first else None
-        detail = first.json()["detail"] if first and status != httpx.codes.OK else ""
+        detail = _detail(first) if first and status != httpx.codes.OK else ""
         retry_status: int | None = None
         if status != httpx.codes.OK:
             await asyncio.sleep(float(wait_s or 0.3))
@@ -153,6 +153,12 @@ class Callers(Background):
             Response(method, driver_id, at_s, took_s, status, has_retry_after, detail, retry_status)
         )
         return httpx.codes.OK in (status, retry_status)
+
+
+def _detail(response: httpx.Response) -> str:
+    if response.headers["Content-Type"] == "application/problem+json":
+        return str(response.json()["detail"])
+    return response.text  # the server's own, not the application's
 
 
 async def _send(

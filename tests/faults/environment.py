@@ -29,7 +29,7 @@ from doorstep.provision import owner_connection
 from doorstep.store.pool import connect
 from ops.stack.addresses import Addresses, reach
 from ops.stack.processes import ProcessSpec
-from ops.stack.settings import FREE_PORTS, StackSettings
+from ops.stack.settings import FREE_PORTS, PROJECT, StackSettings
 from ops.stack.setup import set_up_kafka
 from ops.stack.stack import Stack
 from ops.stack.supervisor import SUPERVISOR_GUARD, write_config
@@ -68,7 +68,7 @@ class EnvironmentSettings:
     environment: tuple[tuple[str, str], ...] = ()  # variables of all parts
 
 
-class _Stack(Stack):
+class FaultStack(Stack):
     """A stack whose parts can get other variables, with an optional second Kafka broker."""
 
     def __init__(
@@ -117,6 +117,8 @@ class FaultEnvironment:
     If this process is killed, the stack and the load stop by themselves.
     """
 
+    load_project = PROJECT  # the folder of the load's code
+
     def __init__(
         self, settings: EnvironmentSettings | None = None, say: Callable[[str], None] | None = None
     ) -> None:
@@ -135,12 +137,12 @@ class FaultEnvironment:
         )
         self.bridges: list[SideProcess] = []  # of the brokers after the first
         self._environment = environment
-        self._stack = _Stack(stack_settings, environment, two_kafkas=self.settings.two_kafkas)
+        self._stack = self.make_stack(stack_settings, environment)
         self._health_conn: psycopg.Connection[Any] | None = None
 
     def __enter__(self) -> Self:
         try:
-            self._stack.up(owner_pid=os.getpid())
+            self.start_stack()
             staff = {"Authorization": f"Bearer {self._stack.paths.staff_token()}"}
             at = self._stack.addresses
             self.tracking, self.driver_api = (
@@ -154,13 +156,23 @@ class FaultEnvironment:
                 self.bridges[-1].launch()
             for bridge in self.bridges:  # a broker drops messages without a subscriber
                 bridge.wait_ready()
-            self.load = LoadProcess(self._stack, self.settings.rate, self.settings.couriers)
+            self.load = LoadProcess(
+                self._stack, self.settings.rate, self.settings.couriers, self.load_project
+            )
             self.load.start()
             self.wait_healthy(timeout_s=300)
         except BaseException:
             self._stop()
             raise
         return self
+
+    def make_stack(self, settings: StackSettings, environment: Variables) -> FaultStack:
+        """Make the stack, which does not run yet."""
+        return FaultStack(settings, environment, two_kafkas=self.settings.two_kafkas)
+
+    def start_stack(self) -> None:
+        """Start the stack, and wait until it is ready."""
+        self._stack.up(owner_pid=os.getpid())
 
     def __exit__(
         self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None

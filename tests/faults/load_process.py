@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from device.journal import PublishedBoot, read_published
@@ -41,13 +42,15 @@ class LoadFailed(DoorstepError):
 class LoadProcess:
     """The devices, couriers and customers on an environment's stack."""
 
-    def __init__(self, stack: Stack, rate: float, couriers: int) -> None:
+    def __init__(self, stack: Stack, rate: float, couriers: int, project: Path = PROJECT) -> None:
+        """`project` has the load's code: that of another release, or this one."""
         self.driver_ids = numbered_ids(PROBE, max(2 * couriers, round(rate * EVERY_S)))
         self.patched_ids = numbered_ids(PATCHED, PATCHED_DRIVERS)
         self.couriers = couriers
         self.journal = stack.paths.journals / "load.sqlite"
         self.record_file = stack.paths.journals / "load.jsonl"
         self._stack = stack
+        self._project = project
         self._records_offset = 0
         self._records: list[dict[str, Any]] = []
         self._process: subprocess.Popen[str] | None = None
@@ -60,8 +63,8 @@ class LoadProcess:
         with (self._stack.paths.logs / "load.log").open("ab") as log:
             self._process = subprocess.Popen(
                 as_user(None, argv, on_parent_death="KILL"),
-                env=self._stack.client_environment(),
-                cwd=PROJECT,
+                env={**self._stack.client_environment(), "PYTHONPATH": str(self._project)},
+                cwd=self._project,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

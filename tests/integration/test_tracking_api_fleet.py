@@ -53,9 +53,7 @@ def last_hour() -> dict[str, str]:
 # Orders in the order of their need
 
 
-async def test_fleet_orders__open_ones__are_sorted_waiting_stuck_under_way(
-    driver_api, api, database
-):
+async def test_fleet_orders__open_ones__are_sorted_by_their_promise(driver_api, api, database):
     for n in (1, 2, 3):
         await on_duty_at(driver_api, f"d{n}", north_of(RESTAURANT, n))
     well, slow, lost = [await create_order(api, "confirm", "assign") for _ in range(3)]
@@ -74,18 +72,26 @@ async def test_fleet_orders__open_ones__are_sorted_waiting_stuck_under_way(
         old["order_id"],
     )
     await create_order(api, "cancel")
+    promised_to = (
+        (datetime.now(UTC) - HOUR).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
+    details = {"promised_to": promised_to, "external_id": "shop-1"}
+    soon = await create_order(api, **details)
     body = await get(api, "/fleet/orders")
     assert [(one["order_id"], one["group"], one["stuck"]) for one in body["orders"]] == [
+        (soon["order_id"], "waiting", None),
         (old["order_id"], "waiting", None),
-        (young["order_id"], "waiting", None),
+        (well["order_id"], "under_way", None),
         (slow["order_id"], "stuck", "no_progress"),
         (lost["order_id"], "stuck", "courier_lost"),
-        (well["order_id"], "under_way", None),
+        (young["order_id"], "waiting", None),
     ]
-    assert body["counts"] == {"waiting": 2, "stuck": 2, "under_way": 1}
+    assert body["orders"][0]["due_at"] == body["orders"][0]["promised_to"] == promised_to
+    assert body["orders"][0]["external_id"] == "shop-1"
+    assert body["counts"] == {"waiting": 3, "stuck": 2, "under_way": 1}
     assert body["allowed"]["assigned"] == ["reassign", "pick_up", "cancel"]
     few = await get(api, "/fleet/orders", limit=1)
-    assert [one["order_id"] for one in few["orders"]] == [old["order_id"]]
+    assert [one["order_id"] for one in few["orders"]] == [soon["order_id"]]
     assert few["counts"] == body["counts"]
 
 
@@ -101,9 +107,71 @@ async def test_search__part_of_an_id_or_name_or_order_prefix__is_found(driver_ap
     ]
     assert len((await get(api, "/fleet/search", q="D"))["drivers"]) == 3
     by_order = await get(api, "/fleet/search", q=order["order_id"][:10].upper())
-    assert by_order["orders"] == [
-        {"order_id": order["order_id"], "state": "assigned", "driver_id": "d2"}
+    assert [(one["order_id"], one["state"], one["driver_id"]) for one in by_order["orders"]] == [
+        (order["order_id"], "assigned", "d2")
     ]
+
+
+async def test_search__words_of_an_orders_details__find_it_also_after_its_end(api):
+    order = await create_order(api, "cancel", external_id="shop-7", address="Via dei Servi 12")
+    for text in ("servi", "shop-7"):
+        [found] = (await get(api, "/fleet/search", q=text))["orders"]
+        assert (found["order_id"], found["state"]) == (order["order_id"], "cancelled")
+        assert (found["external_id"], found["address"]) == ("shop-7", "Via dei Servi 12")
+
+
+# Deciding
+
+
+async def test_staff_commands__for_the_courier__pick_up_and_deliver_and_are_in_the_timeline(
+    driver_api, api
+):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    order = await create_order(api, "confirm", "assign")
+    for command, state in (("pick_up", "picked_up"), ("deliver", "delivered")):
+        answer = await api.post(f"/orders/{order['order_id']}/{command}")
+        assert (answer.status_code, answer.json()["state"]) == (200, state)
+    timeline = await get(api, f"/orders/{order['order_id']}/timeline")
+    assert [(one["what"], one["actor"]) for one in timeline["entries"]] == [
+        (command, "staff") for command in ("create", "confirm", "assign", "pick_up", "deliver")
+    ]
+    refused = await api.post(f"/orders/{order['order_id']}/deliver")
+    assert problem_of(refused, 409, "illegal-transition")["current_state"] == "delivered"
+
+
+async def test_allowed__each_command_of_staff__has_a_route(api):
+    allowed = (await get(api, "/fleet/orders"))["allowed"]
+    order = await create_order(api, "cancel")
+    for command in {one for commands in allowed.values() for one in commands}:
+        answer = await api.post(f"/orders/{order['order_id']}/{command}")
+        assert answer.status_code == 409, command
+
+
+async def test_couriers__of_an_order__are_ranked_and_one_is_assigned(driver_api, api):
+    for n, north_m in ((1, 900), (2, 100)):
+        await on_duty_at(driver_api, f"d{n}", north_of(RESTAURANT, north_m))
+    order = await create_order(api, "confirm")
+    couriers = (await get(api, f"/orders/{order['order_id']}/couriers", limit=5))["couriers"]
+    assert [(one["driver_id"], one["open_orders"]) for one in couriers] == [("d2", 0), ("d1", 0)]
+    assert 0 < couriers[0]["pickup_s"] < couriers[1]["pickup_s"]
+    chosen = {"driver_id": couriers[1]["driver_id"]}
+    assigned = await api.post(f"/orders/{order['order_id']}/assign", json=chosen)
+    assert assigned.json()["driver_id"] == "d1"
+
+
+async def test_places__restaurants_of_the_city_and_streets__are_found(api):
+    found = (await get(api, "/places", q="mario"))["places"]
+    assert [(one["kind"], one["restaurant_id"]) for one in found[:1]] == [("restaurant", 1)]
+    streets = (await get(api, "/places", q="via dei servi 4"))["places"]
+    assert [(one["kind"], one["name"]) for one in streets] == [("street", "Via dei Servi 4")]
+
+
+async def test_states__of_the_past__start_with_the_last_before_the_range(driver_api, api):
+    await on_duty_at(driver_api, "d1", RESTAURANT)
+    await create_order(api, "confirm", "assign")
+    body = await get(api, "/fleet/states", driver_id=["d1", "d2"], **last_hour())
+    told = [(driver_id, state) for driver_id, _, state in body["states"]]
+    assert told == [("d1", "available"), ("d1", "to_restaurant")]
 
 
 @pytest.mark.parametrize("text", ["%", "_", "' OR 1=1 --", "\\", "zz"])

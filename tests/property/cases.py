@@ -96,6 +96,7 @@ class Command:
     driver: int  # DRIVERS: the nearest
     actor: str
     wait: int  # ticks since the last command; below 0 our clock is set back
+    stop_no: int = 0  # where a new stop goes; 0: the least detour
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,15 @@ class Duty:
 
 
 @dataclass(frozen=True)
+class Reorder:
+    """The stops of a driver are put into another sequence."""
+
+    driver: int
+    turns: int  # which one of all
+    wait: int
+
+
+@dataclass(frozen=True)
 class Repeat:
     """An accepted command is sent again with its key."""
 
@@ -125,7 +135,7 @@ class Unpark:
     """What was parked is tried again."""
 
 
-Step = Deliver | Meet | Overtake | Race | During | Command | Duty | Repeat | Unpark | Seal
+Step = Deliver | Meet | Overtake | Race | During | Command | Duty | Reorder | Repeat | Unpark | Seal
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,7 @@ _command = st.builds(
     driver=st.sampled_from((0, 0, 1, 1, 2, DRIVERS)),
     actor=st.sampled_from(("staff", "staff", "staff", "holder", "driver", "customer")),
     wait=st.sampled_from((1, 0, 2, 4, 9, 18, -3)),
+    stop_no=st.sampled_from((0, 0, 0, 1, 2, 9)),
 )
 # Somewhere on the way, or after it, the assignment ends; what arrives later still counts for it.
 _end = st.builds(
@@ -213,6 +224,24 @@ _break_off = st.builds(
     wait=st.sampled_from((0, 3, 9)),
     off=st.sampled_from((2, 9, 18)),
 )
+# A driver has several orders, in a sequence that changes.
+_stacked = st.builds(
+    lambda orders, stop_no, turns, waits: (
+        *(
+            Command("next", order, 0, "staff", wait, stop_no)
+            for order in orders
+            for wait in (0, waits[0])
+        ),
+        Reorder(0, turns, waits[1]),
+    ),
+    orders=st.sampled_from(((1,), (1,), (1, 2), (2,))),
+    stop_no=st.sampled_from((0, 1, 1, 2)),
+    turns=st.integers(0, 5),
+    waits=st.tuples(st.sampled_from((0, 2, 9)), st.sampled_from((1, 9, 18))),
+)
+_reorder = st.builds(
+    Reorder, driver=st.just(0), turns=st.integers(0, 5), wait=st.sampled_from((1, 4, 9, 18))
+)
 # one_of would flatten these, and weigh each kind of step the same
 _steps = st.sampled_from(
     (
@@ -223,6 +252,8 @@ _steps = st.sampled_from(
         _aside,
         _turned_back,
         _break_off,
+        *(_stacked,) * 2,
+        _reorder,
     )
 ).flatmap(lambda kind: kind)
 

@@ -40,12 +40,18 @@ QUICK = {
     "worst_accuracy_m": 50,
 }
 # Commands read the database's clock. Here that clock is a setting: it shadows clock_timestamp()
-# for the functions that ask for the instant of a command, and for nothing else.
+# for the functions that ask for the instant of a command. What evidence takes for the present is a
+# row, because it must be the same for all sessions.
 TEST_CLOCK = """
     CREATE FUNCTION doorstep.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE
     RETURN current_setting('test.now')::timestamptz;
     GRANT EXECUTE ON FUNCTION doorstep.clock_timestamp() TO PUBLIC;
     ALTER FUNCTION apply_order_command_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    ALTER FUNCTION set_driver_stops_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
+    CREATE TABLE doorstep.test_now AS SELECT '-infinity'::timestamptz AS now;
+    GRANT SELECT ON doorstep.test_now TO PUBLIC;
+    CREATE OR REPLACE FUNCTION evidence__counts_before() RETURNS timestamptz LANGUAGE sql
+    RETURN (SELECT now FROM doorstep.test_now);
     ALTER FUNCTION nearest_drivers_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_tracks_v1 SET search_path = doorstep, pg_catalog, public, pg_temp;
     ALTER FUNCTION customer_tracks_v2 SET search_path = doorstep, pg_catalog, public, pg_temp;
@@ -167,10 +173,12 @@ class Fleet:
         self._tokens[order_id] = token_sha256
         return order_id
 
-    def command_order(self, at: datetime, **parameters: object) -> str:
+    def command_order(self, at: datetime, *, stop_no: int | None = None, **parameters: Any) -> str:
         """Apply a command; return the state shown, or the name of the refusal."""
         conn = self.commands
         self._set_clock(conn, at)
+        wanted = "" if stop_no is None else str(stop_no)
+        conn.execute("SELECT set_config('doorstep.stop_no', %s, false)", [wanted])
         is_inside = conn.info.transaction_status == TransactionStatus.INTRANS
         try:
             with conn.transaction() if is_inside else nullcontext():
@@ -178,6 +186,25 @@ class Fleet:
         except DoorstepError as exc:
             return type(exc).__name__
         return str(row["state"])
+
+    def pass_time(self, at: datetime) -> None:
+        """Let the present of evidence be this instant, and derive what was waiting for it."""
+        self.owner.execute("UPDATE test_now SET now = %s", [at])
+        while self._one(self.owner, "SELECT evidence__settle_v1(100) AS n", [])["n"]:
+            pass
+
+    def reorder(self, at: datetime, driver_id: str, order_ids: list[UUID]) -> str:
+        """Put a driver's stops into a sequence; return '', or the name of the refusal."""
+        self._set_clock(self.commands, at)
+        try:
+            self._one(
+                self.commands,
+                "SELECT set_driver_stops_v1(%s, %s, NULL)",
+                [driver_id, order_ids],
+            )
+        except DoorstepError as exc:
+            return type(exc).__name__
+        return ""
 
     def offer(self, order_id: UUID, driver_id: str) -> None:
         """Offer a confirmed order to a driver, instead of whom it is offered to."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.property import stops
 from tests.property.records import (
     CARRYING,
     OVER,
@@ -62,6 +63,8 @@ LATENESS = timedelta(hours=24)
 NEAREST_MAX_AGE = timedelta(seconds=300)
 NEAREST_MAX_M = 50_000.0
 WORST_ACCURACY_M = 200.0
+MAX_OPEN_ORDERS = 3
+AFTER_ALL = datetime.max.replace(tzinfo=UTC)
 
 
 class Refused(Exception):
@@ -83,6 +86,7 @@ class World:
     copies: dict[str, set[Fix]] = field(default_factory=dict)  # readable, refused ones too
     boots: dict[tuple[str, str], Boot] = field(default_factory=dict)
     sealed_before: datetime | None = None
+    now: datetime = AFTER_ALL  # by our clock, which is never set back here
     duty_commands: list[tuple[str, str, str, str, datetime]] = field(default_factory=list)
 
     # -- fixes -----------------------------------------------------------------------------
@@ -207,9 +211,6 @@ class World:
             and not self.quarantine(fix)
             and (fix.accuracy_m is None or fix.accuracy_m <= policy.worst_accuracy_m)
         ]
-        slow = [
-            fix for fix in fixes if fix.speed_mps is None or fix.speed_mps <= policy.dwell_max_mps
-        ]
         facts: dict[str, datetime] = {}
 
         def prove(state: str, pairs: Iterable[tuple[Fix, Fix]], since: datetime | None) -> None:
@@ -217,22 +218,35 @@ class World:
             if found:
                 facts[state] = min(found)
 
-        def dwells(place: Place) -> Iterator[tuple[Fix, Fix]]:
-            near = [fix for fix in slow if fix.distance_m(place) <= policy.enter_radius_m]
+        def dwells(place: Place, fixes: list[Fix]) -> Iterator[tuple[Fix, Fix]]:
+            near = [
+                fix
+                for fix in fixes
+                if fix.distance_m(place) <= policy.enter_radius_m
+                and (fix.speed_mps is None or fix.speed_mps <= policy.dwell_max_mps)
+            ]
             for a, b in pairs_apart(near, policy.dwell_min_s, policy.dwell_max_s):
                 assert b.place is not None
                 if a.distance_m(b.place) <= policy.dwell_spread_m:
                     yield a, b
 
-        prove("at_restaurant", dwells(order.restaurant), assignment.assigned_at)
+        prove("at_restaurant", dwells(order.restaurant, fixes), assignment.assigned_at)
         away = [fix for fix in fixes if fix.distance_m(order.restaurant) > policy.leave_radius_m]
         leaving = pairs_apart(away, policy.leave_min_s, policy.leave_max_s)
         prove("picked_up", leaving, facts.get("at_restaurant"))
         pick_ups = [at for at in (facts.get("picked_up"), assignment.picked_up_at) if at]
         picked_up_at = min(pick_ups, default=None)
-        near = [fix for fix in fixes if fix.distance_m(order.customer) <= policy.arriving_radius_m]
-        prove("arriving", pairs_apart(near, policy.arriving_min_s, None), picked_up_at)
-        prove("at_customer", dwells(order.customer), picked_up_at)
+        # with the customer: both in one range, while this is the next stop, and both past
+        past = [fix for fix in fixes if fix.at() < self.now]
+        arriving: list[tuple[Fix, Fix]] = []
+        dwelling: list[tuple[Fix, Fix]] = []
+        for since, until in assignment.visible:
+            shown = [fix for fix in past if since <= fix.at() and (not until or fix.at() < until)]
+            near = [f for f in shown if f.distance_m(order.customer) <= policy.arriving_radius_m]
+            arriving += pairs_apart(near, policy.arriving_min_s, None)
+            dwelling += dwells(order.customer, shown)
+        prove("arriving", arriving, picked_up_at)
+        prove("at_customer", dwelling, picked_up_at)
         return facts
 
     def show_proved(self, order: Order) -> None:
@@ -244,13 +258,18 @@ class World:
             if order.source == "gps":
                 order.state_at = facts[order.state]  # shown before, and earlier than was known
 
+    def pass_time(self, now: datetime) -> None:
+        """Our clock goes on: pairs that were ahead of it count."""
+        self.now = max(now, self.now)
+        for order in self.orders.values():
+            self.show_proved(order)
+
     # -- commands --------------------------------------------------------------------------
 
     def driver_state(self, driver_id: str) -> tuple[str, Any]:
-        """A driver's state and open order: duty and that order decide."""
-        for order_id, order in self.orders.items():
-            if order.current and order.current.driver_id == driver_id:
-                return DRIVER_STATE[order.state], order_id
+        """A driver's state and next stop: duty and that order decide."""
+        for order_id in self.open_orders(driver_id)[:1]:
+            return DRIVER_STATE[self.orders[order_id].state], order_id
         duty = self.duty[driver_id]
         return ("available" if duty == "on_duty" else duty), None
 
@@ -276,9 +295,11 @@ class World:
         key: str | None = None,
         *,
         is_offered: bool = False,
+        stop_no: int | None = None,
     ) -> None:
         """Apply a command, or refuse it on what is visible now. `driver_id`: whom to assign; None
         for the nearest. `is_offered`: the order is confirmed, and offered to the driver `by`.
+        `stop_no`: where the new stop goes; None for the least detour.
         """
         order = self.orders[order_id]
         held = order.assignments.get(order.assignment_no)
@@ -295,12 +316,11 @@ class World:
         if command == "pick_up" and order.state in CARRYING:
             target = order.state
         if order.current and (target in OVER or command in ("decline", "reassign")):
-            order.current.ended_by = command
-            order.current.ended_at = max(at, order.current.assigned_at)
+            self._end(order.current, command, at)
         number = order.assignment_no + (command in ("decline", "reassign"))
         if chosen is not None:
             number = max(number, 1)
-            order.assignments[number] = Assignment(chosen, self._free_from(chosen, at))
+            self._insert(order_id, number, chosen, at, stop_no)
         order.commands.append(
             Commanded(command, actor, by, chosen, order.state, target, number, key, at)
         )
@@ -308,31 +328,117 @@ class World:
         order.ended_at = at if order.is_over else None
         self.show_proved(order)
 
+    def reorder(self, driver_id: str, sequence: list[Any], at: datetime) -> None:
+        """Put a driver's stops into another sequence."""
+        before = self.open_orders(driver_id)
+        if sorted(map(str, sequence)) != sorted(map(str, before)):
+            raise Refused("StopsChanged")
+        picked_up = {one for one in before if self.orders[one].state in CARRYING}
+        if stops.is_behind(before, sequence, picked_up):
+            raise Refused("StopBehind")
+        self._arrange(driver_id, sequence, self._free_from(driver_id, at, begun=False))
+        for order_id in sequence:
+            self.show_proved(self.orders[order_id])
+
+    # -- stops -----------------------------------------------------------------------------
+
+    def open_orders(self, driver_id: str) -> list[Any]:
+        """A driver's open orders, the next stop first."""
+        found = [
+            (order.current.stop_no, order_id)
+            for order_id, order in self.orders.items()
+            if order.current and order.current.driver_id == driver_id
+        ]
+        return [order_id for _stop_no, order_id in sorted(found, key=lambda one: one[0] or 0)]
+
+    def _legs(self, driver_id: str) -> list[stops.Leg]:
+        return [self._leg(self.orders[order_id]) for order_id in self.open_orders(driver_id)]
+
+    @staticmethod
+    def _leg(order: Order) -> stops.Leg:
+        return stops.Leg(order.restaurant, order.customer, order.state in CARRYING)
+
+    def _best_stop(self, driver_id: str, order: Order) -> tuple[int, int]:
+        newest = self.newest(driver_id)
+        start = newest.place if newest else None
+        return stops.best_stop(start, self._legs(driver_id), self._leg(order))
+
+    def _insert(
+        self, order_id: object, number: int, driver_id: str, at: datetime, stop_no: int | None
+    ) -> None:
+        """Open an assignment among the driver's other stops."""
+        order, others = self.orders[order_id], self.open_orders(driver_id)
+        if stop_no is None:
+            stop_no = self._best_stop(driver_id, order)[0]
+        first = stops.first_possible(self._legs(driver_id))
+        stop_no = min(max(stop_no, first), len(others) + 1)
+        since = self._free_from(driver_id, at)
+        new = order.assignments[number] = Assignment(driver_id, since)
+        sequence = [*others[: stop_no - 1], new, *others[stop_no - 1 :]]
+        self._arrange(driver_id, sequence, since)
+
+    def _end(self, held: Assignment, command: str, at: datetime) -> None:
+        """Close an assignment; later stops move up."""
+        held.ended_by = command
+        held.ended_at = max(at, held.assigned_at)
+        held.stop_no = None
+        held.close_range(held.ended_at)
+        left = self.open_orders(held.driver_id)
+        since = self._free_from(held.driver_id, held.ended_at, begun=False)
+        self._arrange(held.driver_id, left, since)
+
+    def _arrange(self, driver_id: str, sequence: list[Any], at: datetime) -> None:
+        """Number a driver's stops; what is the first now is visible from `at` on."""
+        for n, one in enumerate(sequence, 1):
+            held = one if isinstance(one, Assignment) else self.orders[one].current
+            assert held is not None
+            assert held.driver_id == driver_id
+            if held.stop_no == 1 != n:
+                held.close_range(at)
+            if n == 1 and held.stop_no != 1:
+                held.open_range(at)
+            held.stop_no = n
+
+    def _may_take(self, driver_id: str, order: Order) -> bool:
+        """Whether a driver on duty is below the limit, and does not have this order."""
+        return (
+            self.duty[driver_id] == "on_duty"
+            and len(self.open_orders(driver_id)) < MAX_OPEN_ORDERS
+            and not (order.current and order.current.driver_id == driver_id)
+        )
+
     def _choose(self, order: Order, driver_id: str | None, at: datetime) -> str:
-        """The named driver, or the nearest one of a recent fix; they must be available."""
+        """The named driver; or, of those with a recent fix near, the nearest available one, or
+        else the one with the least detour.
+        """
         if driver_id is not None:
-            if self.driver_state(driver_id)[0] != "available":
+            if not self._may_take(driver_id, order):
                 raise Refused("DriverUnavailable")
             return driver_id
-        near = []
+        free, busy = [], []
         for other in self.duty:
             newest = self.newest(other)
-            if newest and self.driver_state(other)[0] == "available":
+            if newest and self._may_take(other, order):
                 away_m = newest.distance_m(order.restaurant)
                 if newest.at() > at - NEAREST_MAX_AGE and away_m <= NEAREST_MAX_M:
-                    near.append((away_m, other))
-        if not near:
+                    if self.open_orders(other):
+                        busy.append((self._best_stop(other, order)[1], other))
+                    else:
+                        free.append((away_m, other))
+        if not free and not busy:
             raise Refused("NoDriverAvailable")
-        return min(near)[1]
+        return min(free)[1] if free else min(busy)[1]
 
-    def _free_from(self, driver_id: str, at: datetime) -> datetime:
-        """When a driver's next window may begin: windows never overlap, nor begin together, even
-        if the clock is set back.
+    def _free_from(self, driver_id: str, at: datetime, *, begun: bool = True) -> datetime:
+        """When a driver's next range may begin: ranges never overlap, nor do two assignments
+        begin together, even if the clock is set back.
         """
-        before = [
-            max(held.ended_at or at, held.assigned_at + timedelta(microseconds=1))
-            for order in self.orders.values()
-            for held in order.assignments.values()
-            if held.driver_id == driver_id
-        ]
-        return max([at, *before])
+        before = [at]
+        for order in self.orders.values():
+            for held in order.assignments.values():
+                if held.driver_id == driver_id:
+                    before += [one for two in held.visible for one in two if one]
+                    before.append(held.ended_at or at)
+                    if begun:
+                        before.append(held.assigned_at + timedelta(microseconds=1))
+        return max(before)

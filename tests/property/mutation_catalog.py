@@ -21,6 +21,8 @@ ATTEMPT, ON_FIXES = "record_fixes__attempt", "fix_history__derive_evidence"
 COMMAND, NEWEST = "apply_order_command_v1", "fix_history__derive_driver_state"
 PARTNER, PREPARE = "evidence__partner", "prepare_incoming_v1"
 CONTINUE = "record_fixes__continue"
+VISIBLE, ARRANGE = "assignment__derive_visible", "driver_stops__arrange"
+FREE_FROM = "driver_stops__free_from"
 
 SHOWS, TAKEN_FROM = "customer_view__shows", "customer_view__taken_from"
 LEARN = "driver_clock__learn"
@@ -252,7 +254,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a closed assignment takes no late fixes",
-        ((ON_FIXES, "a.ended_at IS NULL OR f.fix_at < a.ended_at", "a.ended_at IS NULL"),),
+        ((ON_FIXES, "coalesce(t.ended_at, 'infinity') > f.fix_at", "t.ended_at IS NULL"),),
     ),
     Mutation(
         "fixes from before the assignment count",
@@ -293,7 +295,10 @@ MUTATIONS = (
     ),
     Mutation(
         "windows of one driver overlap when our clock is set back",
-        ((COMMAND, "greatest(at, (\n", "coalesce(at, (\n"),),
+        (
+            (COMMAND, "greatest(at, (\n", "coalesce(at, (\n"),
+            (FREE_FROM, "greatest(at, (\n", "coalesce(at, (\n"),
+        ),
     ),
     Mutation(
         "customers: fix_at alone decides",
@@ -342,13 +347,79 @@ MUTATIONS = (
     ),
     Mutation(
         "customers: the end of an assignment closes no range",
-        (("assignment__derive_visible", "tstzrange(NULL, NEW.ended_at)", "tstzrange(NULL, NULL)"),),
+        ((VISIBLE, "tstzrange(NEW.assigned_at, NEW.ended_at)", "tstzrange(NULL, NULL)"),),
         shifts=True,
     ),
     Mutation(
         "customers: the arrival of the first copy to be recorded stays",
         ((ATTEMPT, "o.outcome = 'duplicate'", "false"),),
         shifts=True,
+    ),
+    Mutation(
+        "stops: shown too early, from the assignment on",
+        ((VISIBLE, "coalesce(NEW.stop_no, 1) = 1", "true"),),
+    ),
+    Mutation(
+        "stops: cancel forgets to close the range",
+        (
+            (
+                VISIBLE,
+                "tstzrange(NEW.assigned_at, NEW.ended_at)",
+                "tstzrange(NEW.assigned_at,"
+                " CASE WHEN NEW.ended_by IS DISTINCT FROM 'cancel' THEN NEW.ended_at END)",
+            ),
+        ),
+    ),
+    Mutation(
+        "stops: cancel forgets to open the next range",
+        (
+            (
+                "assignment__arrange_stops",
+                "a.driver_id = NEW.driver_id AND a.ended_at IS NULL",
+                "a.driver_id = NEW.driver_id AND NEW.ended_by <> 'cancel'",
+            ),
+        ),
+    ),
+    Mutation(
+        "stops: what is moved back stays visible",
+        ((ARRANGE, "t.visible - tstzmultirange(tstzrange(at, NULL))", "t.visible"),),
+    ),
+    Mutation(
+        "stops: what is moved back is never looked at again",
+        ((ARRANGE, "WHEN n.stop_no = 1 THEN", "WHEN n.stop_no = 1 AND t.visible = '{}' THEN"),),
+    ),
+    Mutation(
+        "stops: with the customer, fixes of two ranges make a pair",
+        ((DERIVE, "unnest(a.visible) AS r", "unnest(range_agg_of(a.visible)) AS r"),),
+        """CREATE FUNCTION range_agg_of(ranges tstzmultirange) RETURNS tstzmultirange LANGUAGE sql
+        RETURN tstzmultirange(range_merge(ranges)); GRANT EXECUTE ON FUNCTION range_agg_of TO PUBLIC
+        """,
+    ),
+    Mutation(
+        "stops: pairs from the future count at once",
+        ((DERIVE, "a.until_at, counts_before)", "a.until_at)"),),
+    ),
+    Mutation(
+        "stops: pairs from the future are forgotten",
+        ((ON_FIXES, "PERFORM evidence__defer(", "PERFORM cardinality(found_orders); --"),),
+    ),
+    Mutation(
+        "stops: one order more than the limit",
+        (("driver_stops__has_room", "< (SELECT", "<= (SELECT"),),
+    ),
+    Mutation(
+        "stops: what is picked up moves behind what is not",
+        (("set_driver_stops_v1", "a.state >= 'picked_up' AND", "false AND"),),
+    ),
+    Mutation(
+        "stops: a new stop goes to the end",
+        (
+            (
+                "driver_stops__place",
+                "IF detour_m IS NULL OR extra_m < detour_m THEN",
+                "IF detour_m IS NULL THEN",
+            ),
+        ),
     ),
     Mutation(
         "the nearest driver is the farthest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 from random import Random
 from uuid import UUID
@@ -12,16 +12,20 @@ from doorstep.store import admin
 from tests.property.fleet import Fleet, Shown
 from tests.property.play import TRAIL_LASTS, Difference
 from tests.property.records import Fix
-from tests.property.shifts import RESTAURANTS, START_AT, Shift, Window, World, instant, place_of
+from tests.property.shifts import (
+    CARRIED_ALONG,
+    RESTAURANTS,
+    START_AT,
+    Shift,
+    Window,
+    World,
+    instant,
+    place_of,
+)
 from tests.property.visibility import Visibility, stored
 
 RULE = Visibility()
 FIRST_RESTAURANT = 100
-
-
-def one_at_a_time(shift: Shift) -> Shift:
-    """A shift without orders that are carried along: a driver has one open order."""
-    return replace(shift, jobs=tuple(replace(job, stacked=None) for job in shift.jobs))
 
 
 def open_restaurants(fleet: Fleet) -> None:
@@ -41,7 +45,7 @@ class PlayShift:
 
     def __init__(self, fleet: Fleet, shift: Shift) -> None:
         self.fleet = fleet
-        self.shift = one_at_a_time(shift)
+        self.shift = shift
         [self.driver_id] = fleet.take_drivers(1, START_AT)
         self.world = World(self.shift, self.driver_id)
         self.chance = Random(shift.seed)
@@ -73,9 +77,10 @@ class PlayShift:
         for n, window in enumerate(windows):
             is_given_up = any(later.order == window.order for later in windows[n + 1 :])
             yield window.assigned_s, "assign", window
-            for (_since, until), (since, _until) in pairwise(window.visible):
-                yield until, "pause", window
-                yield since, "resume", window
+            if window.order < CARRIED_ALONG:
+                for (_since, until), (since, _until) in pairwise(window.visible):
+                    yield until, "pause", window
+                    yield since, "resume", window
             yield window.ended_s, "decline" if is_given_up else "deliver", window
 
     def _command(self, at: float, command: str, window: Window) -> None:
@@ -87,11 +92,21 @@ class PlayShift:
             )
             self._apply(at, "confirm", window)
         if command in ("pause", "resume"):
-            self.fleet.show(self.orders[window.order], instant(at), is_open=command == "resume")
+            self._turn(instant(at), window.order, is_first=command == "resume")
             return
         if command == "deliver":
             self._apply(at, "pick_up", window)
         self._apply(at, command, window)
+
+    def _turn(self, at: datetime, number: int, *, is_first: bool) -> None:
+        """Let an order be the next stop, or the one that is carried along with it."""
+        order_id, other_id = self.orders[number], self.orders.get(number + CARRIED_ALONG)
+        if other_id is None:  # as if there were another one
+            self.fleet.show(order_id, at, is_open=is_first)
+            return
+        sequence = [order_id, other_id] if is_first else [other_id, order_id]
+        refusal = self.fleet.reorder(at, self.driver_id, sequence)
+        assert not refusal, refusal
 
     def _apply(self, at: float, command: str, window: Window) -> None:
         state = self.fleet.command_order(
@@ -102,6 +117,7 @@ class PlayShift:
             actor_id=self.driver_id,
             driver_id=self.driver_id if command == "assign" else None,
             idempotency_key=None,
+            stop_no=2 if window.order >= CARRIED_ALONG else 1,
         )
         assert state.islower(), f"{command}: {state}"
 

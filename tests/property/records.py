@@ -96,6 +96,22 @@ class Assignment:
     ended_at: datetime | None = None
     ended_by: str | None = None
     picked_up_at: datetime | None = None  # the first pick_up command
+    stop_no: int | None = None  # of an open assignment
+    # when this was the driver's next stop: half-open, the last one perhaps without an end
+    visible: list[tuple[datetime, datetime | None]] = field(default_factory=list)
+
+    def open_range(self, at: datetime) -> None:
+        if self.visible and self.visible[-1][1] == at:
+            at = self.visible.pop()[0]  # ranges that meet are one
+        self.visible.append((at, None))
+
+    def close_range(self, at: datetime) -> None:
+        """Cut everything from an instant on."""
+        self.visible = [
+            (since, at if until is None else min(until, at))
+            for since, until in self.visible
+            if since < at
+        ]
 
 
 @dataclass

@@ -26,6 +26,7 @@ SPEED_MPS = 8.0
 DRIVER = "d1"
 
 # Metres east and north. Two doors are in one house, two are a street apart, the rest a ride apart.
+CARRIED_ALONG = 1000  # added to the number of an order for the one that comes along
 DOORS = ((0, 0), (0, 0), (120, 0), (400, 0), (900, 300), (-700, 500))
 RESTAURANTS = ((300, 200), (130, 60), (-400, -300))
 OFFSETS_S = (0.0, 0.0, 0.3, 5.0, 30.0, 100.0, 119.0, 150.0, 86_400.0, -0.3, -5.0, -100.0)
@@ -201,7 +202,9 @@ class World:
         ranges, gap = _split(job, begun, picked_up, ended)
         others = (*gap, (ended, second_ended))
         self._add(order, door, restaurant, ranges)
-        self.windows.append(Window(order + 1000, other, restaurant, begun, second_ended, others))
+        self.windows.append(
+            Window(order + CARRIED_ALONG, other, restaurant, begun, second_ended, others)
+        )
 
     def where(self, at: float) -> Point:
         """Where the courier was."""

@@ -50,7 +50,8 @@ COMPARED = {
         "order_id",
         "order_id assignment_no driver_id assigned_at ended_at ended_by policy_id"
         " restaurant_lon_deg restaurant_lat_deg customer_lon_deg customer_lat_deg"
-        " at_restaurant_at left_restaurant_at picked_up_at arriving_at at_customer_at visible",
+        " at_restaurant_at left_restaurant_at picked_up_at arriving_at at_customer_at visible"
+        " stop_no",
     ),
     "driver_clock": ("driver_id", "driver_id boot hour lead"),
     "order_command": (
@@ -114,6 +115,8 @@ APART = {
     "driver_sampling": "how devices sample positions",
     "driver_transition": "the matrix",
     "staff": "who may ask",
+    "evidence_due": "what is to be looked at again, when time has passed",
+    "order_eta": "how late a customer's courier may come, by a job",
     "eta_band": "learned of the history by a command",
     "eta_model": "learned of the history by a command",
     "fix_chunk": "the packed history: no case is that old",
@@ -315,7 +318,8 @@ def _assignments(order_id: object, order: Order, world: World) -> list[tuple[Any
                 *(facts.get("at_restaurant"), facts.get("picked_up")),
                 min(picked_up, default=None),
                 *(facts.get("arriving"), facts.get("at_customer")),
-                [[held.assigned_at, held.ended_at]] if held.assigned_at != held.ended_at else [],
+                [[*one] for one in held.visible],
+                held.stop_no,
             )
         )
     return rows

@@ -120,7 +120,7 @@ def hour_of(at: datetime) -> datetime:
 
 
 def stops_of(world: World, driver_id: str) -> list[Stop]:
-    """The assignments of a driver; each is visible from its beginning to its end."""
+    """The assignments of a driver, and when each was the next stop."""
     return [
         Stop(
             order_id,
@@ -128,7 +128,7 @@ def stops_of(world: World, driver_id: str) -> list[Stop]:
             order.restaurant,
             held.assigned_at,
             held.ended_at,
-            ((held.assigned_at, held.ended_at),),
+            tuple(held.visible),
         )
         for order_id, order in world.orders.items()
         for held in order.assignments.values()
@@ -156,6 +156,8 @@ def shown_to(world: World, order_id: object) -> list[Fix]:
     [mine] = [
         stop for stop in stops if (stop.order_id, stop.assigned_at) == (order_id, assigned_at)
     ]
+    if not mine.is_live:
+        return []
     fixes = [fix for fix in world.fixes[driver_id] if not world.quarantine(fix)]
     return Visibility().visible_to(mine, stops, fixes, world.copies.get(driver_id, set()))
 

@@ -158,9 +158,27 @@ class Fleet:
             order_id,
         )
 
+    def backdate_pick_up(self, order_id: UUID, commanded_at: datetime) -> None:
+        """Move the command to pick up into the past, before anything was proved after it."""
+        self.run(
+            "UPDATE order_command SET commanded_at = %s WHERE order_id = %s"
+            " AND command = 'pick_up'",
+            commanded_at,
+            order_id,
+        )
+        self.run(
+            "UPDATE assignment SET picked_up_at = %s WHERE order_id = %s AND ended_at IS NULL",
+            commanded_at,
+            order_id,
+        )
+
     def record(self, rows: Iterable[IncomingRow]) -> list[Outcome]:
         with self.conn.transaction():
             return fix_writer.record_fixes(self.conn, rows)
+
+    def limit_orders(self, max_open_orders: int) -> None:
+        """Let a driver have so many open orders."""
+        self.run("UPDATE limits SET max_open_orders = %s", max_open_orders)
 
     def state(self, order_id: UUID) -> str:
         value: str = self.run("SELECT state FROM orders WHERE order_id = %s", order_id)[0]["state"]

@@ -219,6 +219,7 @@ def test_assign__nearest_for_two_requests_at_once__never_takes_one_driver_twice(
 
 
 def test_assign__nearest__is_the_nearest_available_with_a_recent_position(fleet: Fleet) -> None:
+    fleet.limit_orders(1)
     fleet.add_drivers("far", "near", "off", "old", "busy", "nearest")
     places = {"far": 5_000, "near": 900, "off": 10, "old": 20, "busy": 30, "nearest": 400}
     for name, metres in places.items():
@@ -288,6 +289,7 @@ def test_assign__nearest_is_locked_for_long__takes_the_next(fleet: Fleet) -> Non
 
 
 def test_assign__named_driver__must_exist_be_on_duty_and_free(fleet: Fleet) -> None:
+    fleet.limit_orders(1)
     fleet.assigned_order("d1")
     fleet.command_driver("d2", "off_duty")
     order_id = fleet.create_order()["order_id"]

@@ -153,13 +153,14 @@ def test_picked_up__away_from_the_restaurant__is_proved_beyond_the_leave_radius(
 
 
 def test_arriving__needs_the_pick_up__then_counts_from_it(fleet: Fleet) -> None:
-    order_id, start_at = start(fleet, minutes=2)
+    order_id, start_at = start(fleet, minutes=5)
     near = CUSTOMER.north(-400)
     fleet.record(make_walk(start_at, (near, 60)))
     assert fleet.evidence(order_id) == {}
     fleet.command_order(order_id, "pick_up")
     assert fleet.evidence(order_id) == {}  # all before the command
-    at = now() + timedelta(seconds=1)
+    fleet.backdate_pick_up(order_id, now() - timedelta(seconds=30))
+    at = now() - timedelta(seconds=29)
     fleet.record([make_fix(seq=100, place=near, fix_at=at)])
     fleet.record([make_fix(seq=101, place=near, fix_at=at + timedelta(seconds=7))])
     assert fleet.evidence(order_id) == {}

@@ -154,6 +154,7 @@ def test_accept__while_not_available__is_refused(drivers: Fleet, command: str) -
 
 
 def test_driver__with_several_open_offers__may_accept_one(drivers: Fleet) -> None:
+    drivers.limit_orders(1)
     first, second = confirmed_order(drivers), confirmed_order(drivers, auto=True)
     drivers.offer_order(first, "d1")
     drivers.offer_order(second, "d1")
@@ -183,6 +184,7 @@ def test_offer__in_another_state_or_to_a_busy_or_unknown_driver__is_refused(
     with pytest.raises(errors.IllegalTransition) as refusal:
         drivers.offer_order(created)
     assert refusal.value.allowed == ["confirm", "cancel"]
+    drivers.limit_orders(1)
     drivers.assigned_order("d1")
     order_id = confirmed_order(drivers)
     with pytest.raises(errors.DriverUnavailable):
@@ -341,6 +343,7 @@ def test_two_accepts_at_once__of_one_offer__one_wins(drivers: Fleet, turn: int) 
 
 @pytest.mark.parametrize("turn", range(3))
 def test_two_accepts_at_once__of_one_driver__one_wins(drivers: Fleet, turn: int) -> None:
+    drivers.limit_orders(1)
     orders = [confirmed_order(drivers) for _ in range(2)]
     for order_id in orders:
         drivers.offer_order(order_id, "d1")

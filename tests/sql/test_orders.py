@@ -102,8 +102,9 @@ def test_windows__of_one_driver__never_overlap_even_if_the_clock_is_set_back(
     assert rows[0]["ended_at"] <= rows[1]["assigned_at"]
 
 
-def test_driver__two_open_assignments__are_impossible(fleet: Fleet) -> None:
-    fleet.assigned_order("d1")
+def test_driver__more_open_assignments_than_the_limit__are_impossible(fleet: Fleet) -> None:
+    for _ in range(3):
+        fleet.assigned_order("d1")
     order_id = fleet.create_order()["order_id"]
     fleet.command_order(order_id, "confirm")
     with pytest.raises(errors.DriverUnavailable):

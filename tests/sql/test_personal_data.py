@@ -316,6 +316,8 @@ def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
         order_id,
     )
     fleet.run("INSERT INTO unassigned_order VALUES (%s, now(), now())", order_id)
+    fleet.run("INSERT INTO evidence_due VALUES (%s, 1, now(), now())", order_id)
+    fleet.run("INSERT INTO order_eta VALUES (%s, now(), 'infinity', now())", order_id)
     fleet.run("INSERT INTO order_retry VALUES (%s, %s)", order_id, order_id)
     fleet.run(
         "INSERT INTO order_detail (order_id, created_by, search) VALUES (%s, 'sara', 'x')", order_id

@@ -136,7 +136,7 @@ TAMPERED = {
         ["boot d1 b1: expected stored"],
     ),
     "a window left open": (
-        "UPDATE assignment SET ended_at = NULL, ended_by = NULL"
+        "UPDATE assignment SET ended_at = NULL, ended_by = NULL, stop_no = 1"
         " WHERE order_id <> %s AND driver_id = 'd2'",
         ["assignment "],
     ),

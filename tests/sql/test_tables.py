@@ -82,7 +82,7 @@ async def test_store__as_the_services_call_it__an_order_goes_from_creation_to_de
             await phones.command_order(D1_SHA256, order.order_id, "deliver", None)
         assert refusal.value.current_state == "assigned"
         assert refusal.value.allowed == ["decline", "pick_up"]
-        driver, current, offers, ends = await phones.read_driver(D1_SHA256)
+        driver, current, offers, ends, _orders = await phones.read_driver(D1_SHA256)
         assert offers == []
         assert ends == {"name": "d1", "pin_order_ids": [], "returns": []}
         assert (driver.driver_id, driver.duty, driver.state) == ("d1", "on_duty", "to_restaurant")

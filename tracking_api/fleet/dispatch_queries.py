@@ -45,18 +45,25 @@ STUCK_AFTER_MIN = {
     "at_customer": 15,
 }
 
+# An order without a promise is due so long after it was created: the slowest meals, see above.
+UNPROMISED_MIN = 60
+
 Group = Literal["waiting", "stuck", "under_way"]
 StuckReason = Literal["no_progress", "courier_lost"]
 GROUPS: tuple[Group, ...] = ("waiting", "stuck", "under_way")
 
 
 class AttentionOrder(NamedTuple):
-    """An open order with its group, and why it is stuck."""
+    """An open order with its group, why it is stuck, and when it is due."""
 
     order: Order
     state_at: datetime
     group: Group
     stuck: StuckReason | None
+    due_at: datetime
+    promised_to: datetime | None = None
+    address: str | None = None
+    external_id: str | None = None
 
 
 class AttentionOrders(NamedTuple):
@@ -119,13 +126,14 @@ class DispatchQueries:
     pool: Pool
 
     async def read_attention_orders(self, limit: int) -> AttentionOrders:
-        """Read open orders: those without a courier, then stuck ones, then those under way."""
+        """Read open orders, the soonest due first."""
         parameters = {
             "limit": limit,
             "waiting_states": WAITING_STATES,
             "stuck_states": list(STUCK_AFTER_MIN),
             "stuck_minutes": list(STUCK_AFTER_MIN.values()),
             "lost_after_s": LOST_AFTER_S,
+            "unpromised_min": UNPROMISED_MIN,
         }
         rows = await fetch_all(self.pool, query("read_attention_orders", SQL_FILE), parameters)
         now, counts = rows[0][:2]
@@ -133,9 +141,9 @@ class DispatchQueries:
             now,
             dict(zip(GROUPS, counts, strict=True)),
             [
-                AttentionOrder(Order(*order), state_at, GROUPS[group_no], stuck)
-                for _, _, state_at, group_no, stuck, *order in rows
-                if group_no is not None
+                AttentionOrder(Order(*row[9:]), row[2], GROUPS[row[3]], *row[4:9])
+                for row in rows
+                if row[3] is not None
             ],
         )
 

@@ -13,7 +13,7 @@ from doorstep.http.direct_routes import DirectRoute
 from doorstep.http.openapi import problems
 from doorstep.http.problems import UnusableRequest
 from tracking_api.context import AppContext, Context, Staff, admit_staff
-from tracking_api.fleet.dispatch_queries import STUCK_AFTER_MIN, TileFilters
+from tracking_api.fleet.dispatch_queries import STUCK_AFTER_MIN, UNPROMISED_MIN, TileFilters
 from tracking_api.fleet.dispatch_schemas import (
     DispatchOrder,
     DispatchOrders,
@@ -33,11 +33,11 @@ _TILE_NUMBER = re.compile("[0-9]{1,7}")
 TILE_TYPE = "application/vnd.mapbox-vector-tile"
 
 
-@router.get("/orders", summary="Open orders, the most urgent first", responses=problems(401, 403))
+@router.get("/orders", summary="Open orders, the soonest due first", responses=problems(401, 403))
 async def list_attention_orders(
     _: Staff, context: Context, limit: Annotated[int, Query(ge=1, le=2000)] = 500
 ) -> DispatchOrders:
-    """Without a courier, the longest waiting first; then `stuck` ones; then those under way.
+    """By `due_at`. Each is waiting for a courier, `stuck` or under way.
 
     An order is stuck after `stuck_after_min` minutes in one state (`no_progress`), or when nothing
     has arrived from its courier for 5 minutes (`courier_lost`). `allowed` lists staff's commands
@@ -48,10 +48,18 @@ async def list_attention_orders(
         at=found.now,
         counts={str(group): count for group, count in found.counts.items()},
         stuck_after_min=STUCK_AFTER_MIN,
+        unpromised_min=UNPROMISED_MIN,
         allowed=await context.stores.dispatch.read_staff_commands(),
         orders=[
             DispatchOrder(
-                **order_members(one.order), state_at=one.state_at, group=one.group, stuck=one.stuck
+                **order_members(one.order),
+                state_at=one.state_at,
+                group=one.group,
+                stuck=one.stuck,
+                due_at=one.due_at,
+                promised_to=one.promised_to,
+                address=one.address,
+                external_id=one.external_id,
             )
             for one in found.orders
         ],
@@ -68,7 +76,8 @@ async def search(
             min_length=1,
             max_length=100,
             pattern="^[^\\u0000]+$",
-            description="A part of a driver's id or name, or the beginning of an order's id.",
+            description="A part of a driver's id or name; the beginning of an order's id, or the "
+            "beginnings of words of its details.",
         ),
     ],
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -77,12 +86,24 @@ async def search(
     text = q.strip() or q
     drivers = await context.stores.dispatch.search_drivers(text, limit)
     orders = await context.stores.dispatch.search_orders(text, limit)
+    found = {
+        order_id: OrderFound(order_id=order_id, state=OrderState(state), driver_id=driver_id)
+        for order_id, state, driver_id in orders
+    }
+    for one in await context.stores.orders.list_orders([], limit, None, text):
+        order = one.order
+        known = found.get(order.order_id)
+        found[order.order_id] = OrderFound(
+            order_id=order.order_id,
+            state=OrderState(order.state),
+            driver_id=known.driver_id if known else order.driver_id,
+            customer_name=order.customer_name,
+            external_id=one.details["external_id"],
+            address=one.details["address"],
+        )
     return SearchAnswer(
         drivers=[DriverFound(**one._asdict()) for one in drivers],
-        orders=[
-            OrderFound(order_id=order_id, state=OrderState(state), driver_id=driver_id)
-            for order_id, state, driver_id in orders
-        ],
+        orders=list(found.values())[:limit],
     )
 
 

@@ -13,19 +13,28 @@ from tracking_api.orders.schemas import OrderAnswer, OrderState
 
 
 class DispatchOrder(OrderAnswer):
-    """An open order with its group. `state_at`: when it entered its state."""
+    """An open order with its group. `state_at`: when it entered its state.
+
+    `due_at` is the end of the promised window, else the scheduled time, else `unpromised_min`
+    minutes after it was created.
+    """
 
     state_at: Instant
     group: Literal["waiting", "stuck", "under_way"]
     stuck: Literal["no_progress", "courier_lost"] | None
+    due_at: Instant
+    promised_to: Instant | None
+    address: str | None
+    external_id: str | None
 
 
 class DispatchOrders(BaseModel):
-    """Open orders, the most urgent first; `counts` covers all of them, by group."""
+    """Open orders, the soonest due first; `counts` covers all of them, by group."""
 
     at: Instant
     counts: dict[str, int]
     stuck_after_min: dict[str, int]
+    unpromised_min: int
     allowed: dict[str, list[str]]
     orders: list[DispatchOrder]
 
@@ -36,6 +45,9 @@ class OrderFound(BaseModel):
     order_id: UUID
     state: OrderState
     driver_id: str | None
+    customer_name: str | None = None
+    external_id: str | None = None
+    address: str | None = None
 
 
 class DriverFound(BaseModel):

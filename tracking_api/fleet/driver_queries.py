@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
@@ -50,6 +51,19 @@ class DriverDetails(NamedTuple):
     phone_app: DriverPhone
 
 
+class DriverStop(NamedTuple):
+    """An open order of a driver; stop 1 is the next customer's."""
+
+    order_id: UUID
+    stop_no: int
+    state: str
+    assigned_at: datetime
+    restaurant_name: str
+    restaurant: tuple[float, float]  # longitude, latitude
+    destination: tuple[float, float]
+    customer_name: str | None
+
+
 class NearDriver(NamedTuple):
     """An available driver and the straight-line distance to them."""
 
@@ -85,6 +99,10 @@ class DriverStore(Protocol):
     """Drivers, one by one. Errors are DoorstepErrors."""
 
     async def read_driver(self, driver_id: str) -> DriverDetails: ...
+
+    async def read_stops(self, driver_id: str) -> list[DriverStop]: ...
+
+    async def set_stops(self, driver_id: str, order_ids: Sequence[UUID], name: str) -> None: ...
 
     async def read_nearest(
         self, lon_deg: float, lat_deg: float, limit: int
@@ -132,6 +150,29 @@ class DriverQueries:
             retired_at=retired_at,
             phone_app=phone_app,
         )
+
+    async def read_stops(self, driver_id: str) -> list[DriverStop]:
+        """Read a driver's open orders, the next stop first."""
+        statement = query("read_driver_stops", SQL_FILE)
+        rows = await fetch_all(self.pool, statement, {"driver_id": driver_id})
+        return [
+            DriverStop(
+                order_id=row[0],
+                stop_no=row[1],
+                state=row[2],
+                assigned_at=row[3],
+                restaurant_name=row[4],
+                restaurant=(row[5], row[6]),
+                destination=(row[7], row[8]),
+                customer_name=row[9],
+            )
+            for row in rows
+        ]
+
+    async def set_stops(self, driver_id: str, order_ids: Sequence[UUID], name: str) -> None:
+        """Put a driver's open orders into this sequence. Raises StopsChanged, StopBehind."""
+        parameters = {"driver_id": driver_id, "order_ids": list(order_ids), "name": name}
+        await fetch_all(self.pool, query("set_driver_stops"), parameters)
 
     async def read_nearest(
         self, lon_deg: float, lat_deg: float, limit: int

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -13,14 +14,17 @@ from doorstep.http.instants import format_instant
 from doorstep.http.openapi import DriverId, json_request, problems
 from doorstep.http.request_body import json_body
 from doorstep.sampling import SamplingPolicy
-from tracking_api.context import AppContext, Context, Staff, admit_staff
+from tracking_api.context import AppContext, Context, Dispatcher, Staff, admit_staff
+from tracking_api.fleet.driver_queries import DriverStop
 from tracking_api.fleet.queries import POSITION_COLUMNS
 from tracking_api.fleet.schemas import (
     DriverAnswer,
     DriverPositions,
+    DriverStops,
     NearDrivers,
     SamplingAnswer,
     SamplingSettings,
+    StopSequence,
 )
 from tracking_api.track.presenters import encode_json, position_members
 
@@ -128,8 +132,52 @@ async def get_driver(driver_id: DriverId, staff: Staff, context: Context) -> Res
             "phone": driver.phone if staff.is_staff("dispatcher") else None,
             "retired_at": driver.retired_at and format_instant(driver.retired_at),
             "phone_app": driver.phone_app._asdict() if driver.phone_app.state else None,
+            "orders": [
+                _stop_members(one) for one in await _stops(context, driver.order_id, driver_id)
+            ],
         }
     )
+
+
+async def _stops(context: AppContext, order_id: UUID | None, driver_id: str) -> list[DriverStop]:
+    return await context.stores.drivers.read_stops(driver_id) if order_id is not None else []
+
+
+def _stop_members(stop: DriverStop) -> dict[str, Any]:
+    """Return the members of a DriverStopAnswer."""
+    lon_deg, lat_deg = stop.restaurant
+    return {
+        "order_id": stop.order_id,
+        "stop_no": stop.stop_no,
+        "state": stop.state,
+        "assigned_at": format_instant(stop.assigned_at),
+        "restaurant": {"name": stop.restaurant_name, "lon_deg": lon_deg, "lat_deg": lat_deg},
+        "destination": {"lon_deg": stop.destination[0], "lat_deg": stop.destination[1]},
+        "customer_name": stop.customer_name,
+    }
+
+
+@router.put(
+    "/drivers/{driver_id}/stops",
+    summary="Put a driver's stops into another sequence",
+    responses=problems(401, 403, 404, 409, 413, 415),
+    response_model=DriverStops,
+    openapi_extra=json_request(
+        StopSequence,
+        {"two": {"order_ids": [f"0b1f3c1e-8f4b-4c39-9f0e-6b1f4a5d2c0{n}" for n in (1, 2)]}},
+    ),
+)
+async def set_stops(
+    driver_id: DriverId,
+    staff: Dispatcher,
+    context: Context,
+    sequence: Annotated[StopSequence, Depends(json_body(StopSequence))],
+) -> Response:
+    """All of the driver's open orders, the next customer's first. An order that is picked up stays
+    before those that are not. Customers see the courier while their own stop is the next."""
+    drivers = context.stores.drivers
+    await drivers.set_stops(driver_id, sequence.order_ids, staff.actor_id)
+    return _json({"orders": [_stop_members(one) for one in await drivers.read_stops(driver_id)]})
 
 
 @router.get(

@@ -11,7 +11,8 @@ from doorstep.administration.fields import Vehicle
 from doorstep.http.instants import Instant
 from doorstep.sampling import MAX_HEARTBEAT_S, Demand, Mode
 from tracking_api.fleet.presence import Presence
-from tracking_api.track.schemas import PositionFeature
+from tracking_api.orders.schemas import Coordinates, OrderState
+from tracking_api.track.schemas import PositionFeature, Restaurant
 
 Duty = Literal["off_duty", "on_duty", "on_break"]
 DriverState = Literal[
@@ -72,8 +73,37 @@ class DriverPhoneAnswer(BaseModel):
     app: str | None = Field(description="With the version that it names.")
 
 
+class DriverStopAnswer(BaseModel):
+    """An open order of a driver. `stop_no` 1 is the next customer's stop."""
+
+    order_id: UUID
+    stop_no: int
+    state: OrderState
+    assigned_at: Instant
+    restaurant: Restaurant
+    destination: Coordinates
+    customer_name: str | None
+
+
+class DriverStops(BaseModel):
+    """A driver's open orders, the next stop first."""
+
+    orders: list[DriverStopAnswer]
+
+
+class StopSequence(BaseModel):
+    """A driver's open orders in the sequence in which customers are to be served."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    order_ids: list[UUID] = Field(max_length=100)
+
+
 class DriverAnswer(BaseModel):
-    """A driver as staff sees them: duty, state, open order and newest position."""
+    """A driver as staff sees them: duty, state, open orders and newest position.
+
+    `order_id` is the first of `orders`.
+    """
 
     driver_id: str
     name: str | None
@@ -87,6 +117,7 @@ class DriverAnswer(BaseModel):
     phone: str | None
     retired_at: Instant | None
     phone_app: DriverPhoneAnswer | None
+    orders: list[DriverStopAnswer]
 
 
 class NearDriver(BaseModel):

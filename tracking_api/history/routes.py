@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 from fastapi import APIRouter, Depends, Query, Request
+from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
 from doorstep.fix import ID_PATTERN
@@ -26,7 +27,7 @@ from tracking_api.history.features import MAX_POINTS, flag_jumps
 from tracking_api.history.fixes import HistoricFix, PackedFixes, values_or_none
 from tracking_api.history.pacing import off_the_loop
 from tracking_api.history.queries import Replay
-from tracking_api.history.schemas import DriverHistory, FleetHistory
+from tracking_api.history.schemas import DriverHistory, FleetHistory, FleetStates
 from tracking_api.track.presenters import encode_json
 from tracking_api.track.visibility import Position
 
@@ -34,6 +35,7 @@ router = APIRouter(tags=["fleet"])
 
 MAX_DRIVER_RANGE = timedelta(days=31)
 MAX_FLEET_RANGE = timedelta(hours=24)
+MAX_STATE_DRIVERS = 100  # × 74 bytes: a query of 8 KiB
 EXPORT_COST = 10  # a file of 31 days has as many pages as 30 histories
 HISTORY_COLUMNS = [
     "fix_at_ms",
@@ -226,6 +228,35 @@ async def get_fleet_history(
     found = await context.stores.history.read_replay(parse_box(bbox), *between)
     body = await off_the_loop(len(found.fixes), _encode_replay, found)
     return Response(body, media_type="application/json")
+
+
+@router.get(
+    "/fleet/states",
+    summary="The states of drivers in the past",
+    responses=problems(401, 403),
+    response_model=FleetStates,
+)
+async def get_fleet_states(
+    holder: Staff,
+    context: Context,
+    driver_id: Annotated[
+        list[Annotated[str, Field(pattern=f"^{ID_PATTERN}$")]],
+        Query(min_length=1, max_length=MAX_STATE_DRIVERS),
+    ],
+    from_at: Annotated[QueryInstant, Query(alias="from", description="Inclusive.")],
+    to_at: Annotated[QueryInstant, Query(alias="to", description="Exclusive.")],
+) -> Response:
+    """When each driver entered which state; the first row may be up to 24 hours before the range.
+
+    A driver is in no known state before their first row. At most 24 hours, and 31 days of one
+    driver.
+    """
+    context.limit_staff_history(holder)
+    longest = MAX_DRIVER_RANGE if len(driver_id) == 1 else MAX_FLEET_RANGE
+    between = checked_range(from_at, to_at, longest)
+    found = await context.stores.decisions.read_driver_states(driver_id, *between)
+    members = {"columns": ["driver_id", "entered_at_ms", "state"], "states": found}
+    return Response(encode_json(members), media_type="application/json")
 
 
 def _encode_replay(found: Replay) -> bytes:

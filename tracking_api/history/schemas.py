@@ -16,6 +16,13 @@ class DriverHistory(BaseModel):
     next_cursor: str | None
 
 
+class FleetStates(BaseModel):
+    """Changes of drivers' states, packed; by driver and time."""
+
+    columns: list[str]
+    states: list[list[Any]]
+
+
 class FleetHistory(BaseModel):
     """Past positions of several drivers, packed; `more`: others were left out."""
 

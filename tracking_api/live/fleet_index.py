@@ -146,18 +146,24 @@ class FleetIndex:
         return [self.rows[number] for number in np.flatnonzero(mask).tolist()]
 
     def counts(self, now_ms: int) -> Counts:
-        """Count drivers by state, duty and presence, and in all."""
+        """Count drivers by state, duty and presence, and in all.
+
+        Off duty a phone may be silent: such a driver counts to no presence.
+        """
         present = ~np.isnan(self.lon_deg)  # not removed
         total = int(np.count_nonzero(present))
         silent_s = (now_ms - self._received_at_ms) / 1000
-        lost = (silent_s > LOST_AFTER_S) & present
-        silent = (silent_s > SILENT_AFTER_S) & present & ~lost
-        stationary = (self._speed_mps < MOVING_MPS) & present & ~lost & ~silent
+        is_silent = (silent_s > SILENT_AFTER_S) & present
+        resting = is_silent & (self._duty == self._code("off_duty"))
+        lost = (silent_s > LOST_AFTER_S) & present & ~resting
+        silent = is_silent & ~lost & ~resting
+        stationary = (self._speed_mps < MOVING_MPS) & present & ~is_silent
         presences = {
             name: int(np.count_nonzero(mask))
             for name, mask in (("lost", lost), ("silent", silent), ("stationary", stationary))
         }
-        presences["online"] = total - sum(presences.values())
+        absent = int(np.count_nonzero(resting))
+        presences["online"] = total - absent - sum(presences.values())
         return {
             "state": self._tally(self._state[present]),
             "duty": self._tally(self._duty[present]),

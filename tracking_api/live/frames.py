@@ -3,7 +3,8 @@
     snapshot   the answer of GET /track; its id is its newest event
     order      one event of the order; its id is the event's order_seq
     notice     what the customer is told besides the states (late, nearby); its id as an event's
-    position   position and eta, as in the snapshot; no id, since it may be skipped
+    position   position and eta, as in the snapshot, and other_delivery_first when that changes or
+               is true; no id, since it may be skipped
     resync     the cursor is unusable: a snapshot follows
     end        the last frame, with its `reason`
 
@@ -21,7 +22,12 @@ from typing import Any
 import msgspec
 
 from doorstep.http.instants import format_instant
-from tracking_api.track.presenters import encode_track, eta_members, position_members
+from tracking_api.track.presenters import (
+    encode_track,
+    eta_members,
+    order_eta_members,
+    position_members,
+)
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import Eta, estimate_arrival
 from tracking_api.track.visibility import Event, Notice, Position, TrackedOrder
@@ -98,9 +104,10 @@ def order_frame(
         "occurred_at": format_instant(event.occurred_at),
     }
     if event.order_seq == order.events[-1].order_seq:
-        position, eta = order.position, estimate(order)
+        position = order.position
         data["position"] = position_members(position, order.now) if position else None
-        data["eta"] = EtaFrames(eta).members(order.now) if eta else None
+        data["eta"] = order_eta_members(order, estimate)
+        data["other_delivery_first"] = order.other_delivery is not None
         data["ended_reason"] = order.ended_reason
     return Frame("order", _encode(data), event.order_seq)
 
@@ -141,6 +148,17 @@ def position_frame(position: Position, now: datetime, eta: EtaFrames | None) -> 
     data = {
         "position": position_members(position, now),
         "eta": eta.members(now) if eta else None,
+    }
+    return Frame("position", _encode(data))
+
+
+def turn_frame(order: TrackedOrder, estimate: EstimateArrival = estimate_arrival) -> Frame:
+    """A position frame that also says whether the courier has another delivery first."""
+    position = order.position
+    data = {
+        "position": position_members(position, order.now) if position else None,
+        "eta": order_eta_members(order, estimate),
+        "other_delivery_first": order.other_delivery is not None,
     }
     return Frame("position", _encode(data))
 

@@ -33,6 +33,7 @@ from tracking_api.live.frames import (
     frames_after,
     resync_frame,
     snapshot_frame,
+    turn_frame,
 )
 from tracking_api.live.order_channel import OrderChannel
 from tracking_api.live.viewer import Viewer
@@ -57,6 +58,7 @@ MIN_POLL_INTERVAL_S = 0.1  # a batch of fixes is committed every 0.05 s or more
 MAX_POLL_INTERVAL_S = 4.0  # of an idle order: in sync again within 5 s, whatever failed
 MAX_POLLED_LINKS = 1000  # in one statement
 SNAPSHOT_FRESH_S = 1.0  # an older snapshot is sent without its position
+COARSE_ETA_INTERVAL_S = 30.0  # the estimate behind another delivery changes once a minute
 RETRY_AFTER_S = 1.0  # the database is unavailable
 
 
@@ -271,9 +273,22 @@ class Hub:
         elif poll.order_seq > tracked.order_seq:
             self._read_once(channel)
         elif poll.order_seq == tracked.order_seq:
+            if self._turns(channel, poll):
+                self._read_once(channel)
+                return
             self._set_driver(channel, poll.driver_id)
             if poll.position is not None:
                 self._send_position(channel, poll.position, poll.now)
+
+    def _turns(self, channel: OrderChannel, poll: OrderPoll) -> bool:
+        """Whether the courier may no longer be shown, or may be now, or is still behind another
+        delivery and it is time for the next estimate.
+        """
+        if (poll.driver_id is None) != (channel.driver_id is None):
+            return True
+        tracked = channel.tracked
+        is_behind = tracked is not None and tracked.other_delivery is not None
+        return is_behind and self._clock() - channel.read_s >= COARSE_ETA_INTERVAL_S
 
     def _send_position(self, channel: OrderChannel, position: Position, now: datetime) -> None:
         frame = channel.update_position(position, now)
@@ -312,8 +327,10 @@ class Hub:
         new_events = [
             event for event in tracked.events if previous and event.order_seq > previous.order_seq
         ]
-        if previous is None or new_events:
-            self._reset(channel, tracked)
+        has_turned = previous is not None and previous.other_delivery != tracked.other_delivery
+        if previous is None or new_events or has_turned:
+            channel.reset()  # what may be shown may be another driver's, or nothing
+        self._set_driver(channel, tracked.driver_id)
         frames = frames_after(tracked, previous.order_seq, self._estimate) if previous else []
         for frame in frames:
             for viewer in channel.viewers:
@@ -321,13 +338,13 @@ class Hub:
             _EVENTS.inc(len(channel.viewers))
         if tracked.state in FINAL_STATES:
             _finish(channel, end_frame(tracked.state))
+        elif has_turned and not new_events:
+            frame = turn_frame(tracked, self._estimate)
+            for viewer in channel.viewers:
+                viewer.send_latest(frame)
+            _POSITIONS.inc(len(channel.viewers))
         elif not new_events and tracked.position is not None:
             self._send_position(channel, tracked.position, tracked.now)
-
-    def _reset(self, channel: OrderChannel, tracked: TrackedOrder) -> None:
-        """Start from what may be shown now: the driver may be another one, or none."""
-        self._set_driver(channel, tracked.driver_id)
-        channel.reset()
 
     def _set_driver(self, channel: OrderChannel, driver_id: str | None) -> None:
         """Make new positions of this driver, and of no other, due for this order."""

@@ -44,6 +44,16 @@ class OrderStore(OrderEndStore, Protocol):
         idempotency_key: str | None,
     ) -> Order: ...
 
+    async def assign_order(
+        self,
+        order_id: UUID,
+        command: str,
+        name: str,
+        driver_id: str | None,
+        stop_no: int | None,
+        idempotency_key: str | None,
+    ) -> Order: ...
+
     async def replace_customer_token(self, order_id: UUID, token_sha256: bytes) -> None: ...
 
     async def revoke_customer_tokens(self, order_id: UUID) -> None: ...
@@ -111,6 +121,29 @@ class OrderQueries(OrderEndQueries):
                 command,
                 name=name,
                 driver_id=driver_id,
+                idempotency_key=idempotency_key,
+            ),
+        )
+
+    async def assign_order(
+        self,
+        order_id: UUID,
+        command: str,
+        name: str,
+        driver_id: str | None,
+        stop_no: int | None,
+        idempotency_key: str | None,
+    ) -> Order:
+        """Assign or reassign: the new stop goes to `stop_no`, or to the least detour."""
+        return await run_command(
+            self.pool,
+            lambda conn: commands.assign_order_as_staff(
+                conn,
+                order_id,
+                command,
+                name=name,
+                driver_id=driver_id,
+                stop_no=stop_no,
                 idempotency_key=idempotency_key,
             ),
         )

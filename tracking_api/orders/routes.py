@@ -148,7 +148,7 @@ async def assign_order(
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
     """Assign. Two requests never take the same driver."""
-    return await _command(context, staff, order_id, "assign", choice.driver_id, idempotency_key)
+    return await _assign(context, staff, order_id, "assign", choice, idempotency_key)
 
 
 @router.post(
@@ -165,7 +165,7 @@ async def reassign_order(
     idempotency_key: IdempotencyKey = None,
 ) -> OrderAnswer:
     """Close the assignment and open the next. The previous driver is no longer shown."""
-    return await _command(context, staff, order_id, "reassign", choice.driver_id, idempotency_key)
+    return await _assign(context, staff, order_id, "reassign", choice, idempotency_key)
 
 
 @router.post(
@@ -199,6 +199,22 @@ async def replace_link(order_id: UUID, _: Staff, context: Context) -> Link:
 async def revoke_link(order_id: UUID, _: Staff, context: Context) -> None:
     """Revoke every link of the order at once."""
     await context.stores.orders.revoke_customer_tokens(order_id)
+
+
+async def _assign(
+    context: AppContext,
+    staff: Token,
+    order_id: UUID,
+    command: str,
+    choice: DriverChoice,
+    key: str | None,
+) -> OrderAnswer:
+    if choice.stop_no is None:
+        return await _command(context, staff, order_id, command, choice.driver_id, key)
+    order = await context.stores.orders.assign_order(
+        order_id, command, staff.actor_id, choice.driver_id, choice.stop_no, key
+    )
+    return OrderAnswer.of(order)
 
 
 async def _command(

@@ -42,11 +42,18 @@ class Coordinates(BaseModel):
 
 
 class DriverChoice(BaseModel):
-    """The driver to assign: a named one, or (absent) the nearest available one."""
+    """The driver to assign: a named one, or (absent) the nearest available one; if there is none,
+    of those with room for another order the one with the least detour."""
 
     model_config = ConfigDict(extra="forbid")
 
     driver_id: str | None = Field(default=None, pattern=f"^{ID_PATTERN}$")
+    stop_no: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Where the new stop goes among the driver's; absent: the least detour.",
+    )
 
 
 class Cancellation(BaseModel):

@@ -39,6 +39,7 @@ class PeopleStore(Protocol):
         *,
         who: str,
         role: str | None = None,
+        restaurant_id: int | None = None,
         token_sha256: bytes | None = None,
         expires_at: datetime | None = None,
     ) -> StaffMember: ...
@@ -84,11 +85,14 @@ class PeopleQueries:
         *,
         who: str,
         role: str | None = None,
+        restaurant_id: int | None = None,
         token_sha256: bytes | None = None,
         expires_at: datetime | None = None,
     ) -> StaffMember:
-        """Apply `add`, `rotate` or `revoke`. Raises UnknownStaff, StaffExists."""
-        parameters = staff_parameters(name, change, who, role, token_sha256, expires_at)
+        """Apply a change. Raises UnknownStaff, StaffExists, UnknownRestaurant."""
+        parameters = staff_parameters(
+            name, change, who, role, restaurant_id, token_sha256, expires_at
+        )
         return (await self._rows(StaffMember, "change_staff", parameters))[0]
 
     async def change_device(

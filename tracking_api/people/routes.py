@@ -37,8 +37,14 @@ async def list_staff(_: Admin, context: Context) -> StaffList:
     "/staff",
     status_code=201,
     summary="Add a member of staff; the answer holds the token",
-    responses=problems(401, 403, 409, 413, 415),
-    openapi_extra=json_request(NewStaff, {"dispatcher": {"name": "anna", "role": "dispatcher"}}),
+    responses=problems(401, 403, 404, 409, 413, 415),
+    openapi_extra=json_request(
+        NewStaff,
+        {
+            "dispatcher": {"name": "anna", "role": "dispatcher"},
+            "restaurant": {"name": "mario", "role": "restaurant", "restaurant_id": 1},
+        },
+    ),
 )
 async def add_staff(
     admin: Admin, context: Context, new: Annotated[NewStaff, Depends(json_body(NewStaff))]
@@ -85,6 +91,7 @@ async def _give_token(
         change,
         who=admin.actor_id,
         role=wanted.role,
+        restaurant_id=wanted.restaurant_id,
         token_sha256=token_sha256(token),
         expires_at=datetime.now(UTC) + timedelta(days=wanted.days),
     )

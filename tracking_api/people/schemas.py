@@ -6,16 +6,17 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from doorstep.administration.fields import NewDeviceId
+from doorstep.administration.fields import NewDeviceId, RestaurantId
 from doorstep.store.people import Device, StaffMember
 
 NAME_PATTERN = r"^[A-Za-z0-9_.@-]{1,64}$"
+OF_THE_ROLE = "Of the role `restaurant`, and of no other."
 
 
 class StaffRole(StrEnum):
-    """What staff may do. `restaurant` and `integration` have no routes yet."""
+    """What staff may do. `restaurant` has `/restaurant` alone; `integration` has no routes yet."""
 
     VIEWER = "viewer"
     DISPATCHER = "dispatcher"
@@ -39,7 +40,14 @@ class NewStaff(BaseModel):
 
     name: str = Field(pattern=NAME_PATTERN)
     role: StaffRole
+    restaurant_id: RestaurantId | None = Field(default=None, description=OF_THE_ROLE)
     days: int = Field(default=90, ge=1, le=3650, description="Until the token expires.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.role is StaffRole.RESTAURANT) != (self.restaurant_id is not None):
+            raise ValueError("the role restaurant, and only it, has a restaurant_id")
+        return self
 
 
 class StaffAnswer(BaseModel):
@@ -51,6 +59,7 @@ class StaffAnswer(BaseModel):
     rotated_at: datetime | None
     revoked_at: datetime | None
     expires_at: datetime | None
+    restaurant_id: int | None = Field(description="Of the role `restaurant`.")
 
     @classmethod
     def of(cls, member: StaffMember) -> Self:
@@ -62,6 +71,7 @@ class StaffAnswer(BaseModel):
             rotated_at=member.rotated_at,
             revoked_at=member.revoked_at,
             expires_at=member.expires_at,
+            restaurant_id=member.restaurant_id,
         )
 
 
@@ -83,6 +93,7 @@ class StaffRotation(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: StaffRole | None = None
+    restaurant_id: RestaurantId | None = Field(default=None, description=OF_THE_ROLE)
     days: int = Field(default=90, ge=1, le=3650, description="Until the token expires.")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -30,6 +30,7 @@ from tracking_api.track.visibility import (
     NO_NOTICES,
     EstimateKey,
     OrderPoll,
+    OtherDelivery,
     Position,
     TrackedOrder,
     TrackLink,
@@ -37,6 +38,7 @@ from tracking_api.track.visibility import (
 
 SQL_FILE = "queries/customers.sql"
 MAX_PAGE_FIXES = 5_000  # of customer_history_v1
+UNDER_WAY = ("assigned", "at_restaurant", "picked_up", "arriving", "at_customer")
 ROWS_AT_ONCE = 20  # decoded in about 1 ms
 
 _decode_details = msgspec.json.Decoder(OrderDetails).decode
@@ -115,6 +117,23 @@ class CustomerQueries:
                 self.details.put(order_id, current)
             if current is not None:
                 found[links[n]] = _tracked_order(row, order_id, current, known[n])
+        return await self._with_waits(found)
+
+    async def _with_waits(
+        self, found: dict[TrackLink, TrackedOrder]
+    ) -> dict[TrackLink, TrackedOrder]:
+        """Add to orders under way without a visible courier why there is none."""
+        hidden = [
+            link
+            for link, order in found.items()
+            if order.driver_id is None and order.state in UNDER_WAY
+        ]
+        if hidden:
+            statement = query("read_customer_waits", SQL_FILE)
+            for n, earliest_at, latest_at in await fetch_all(self.pool, statement, _arrays(hidden)):
+                link = hidden[n - 1]
+                wait = OtherDelivery(earliest_at, latest_at)
+                found[link] = replace(found[link], other_delivery=wait)
         return found
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:

@@ -55,12 +55,27 @@ def eta_members(eta: Eta) -> dict[str, Any]:
     }
 
 
+def order_eta_members(
+    order: TrackedOrder, estimate: EstimateArrival = estimate_arrival
+) -> dict[str, Any] | None:
+    """Return an EtaAnswer; a CoarseEta while the courier has another delivery first; or None."""
+    if order.other_delivery is None:
+        eta = estimate(order)
+        return eta_members(eta) if eta else None
+    earliest_at, latest_at = order.other_delivery.earliest_at, order.other_delivery.latest_at
+    if earliest_at is None or latest_at is None:
+        return None
+    return {
+        "earliest_at": format_instant(earliest_at),
+        "latest_at": format_instant(latest_at),
+    }
+
+
 def track_members(
     order: TrackedOrder, estimate: EstimateArrival = estimate_arrival
 ) -> dict[str, Any]:
     """Return a TrackAnswer, with the position and the estimate only where they may be shown."""
     position = order.position
-    eta = estimate(order)
     nearby_at = order.notices.nearby_at
     return {
         "order_id": order.order_id,
@@ -71,7 +86,8 @@ def track_members(
         "late_by_s": order.late_by_s,
         "nearby_at": format_instant(nearby_at) if nearby_at else None,
         "position": position_members(position, order.now) if position else None,
-        "eta": eta_members(eta) if eta else None,
+        "eta": order_eta_members(order, estimate),
+        "other_delivery_first": order.other_delivery is not None,
         "restaurant": {
             "lon_deg": order.restaurant[0],
             "lat_deg": order.restaurant[1],

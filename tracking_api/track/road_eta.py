@@ -12,6 +12,7 @@ from uuid import UUID
 
 from data.cities import CityFolder, list_cities
 from doorstep.errors import DoorstepError
+from doorstep.geo import Place
 from doorstep.telemetry import get_logger
 from eta.estimate import Estimate, Estimator, Observation, Task
 from eta.model import EtaModel, Phase
@@ -25,6 +26,9 @@ from tracking_api.track.visibility import (
 )
 
 EstimateArrival = Callable[[TrackedOrder], Eta | None]
+Ride = tuple[float, float]
+"""Seconds and metres."""
+EstimateRide = Callable[[str | None, Place, Place, datetime], Ride | None]
 ReadModel = Callable[[int], Awaitable[EtaModel | None]]
 
 MODEL_INTERVAL_S = 60.0
@@ -62,6 +66,12 @@ class RoadEta:
         """Return the event and the fix for which an order's estimate is held."""
         held = self._estimates.get(order_id)
         return held[0] if held is not None else None
+
+    def ride(self, city: str | None, start: Place, goal: Place, at: datetime) -> Ride | None:
+        """Return the ride by road between two places; None without streets or a route."""
+        estimator = self._estimators.get(city or "")
+        found = estimator.ride(start, goal, at) if estimator is not None else None
+        return (found.seconds, found.metres) if found is not None else None
 
     async def keep_model_current(
         self, read_model: ReadModel, is_busy: Callable[[], bool] = lambda: False
@@ -141,6 +151,11 @@ def _task(order: TrackedOrder, position: Position, phase: Phase) -> Task:
         waited_s=waited_s,
         pace=order.pace,
     )
+
+
+def no_ride(_city: str | None, _start: Place, _goal: Place, _at: datetime) -> Ride | None:
+    """Stand in for `RoadEta.ride` without streets."""
+    return None
 
 
 def load_estimator(city: CityFolder) -> Estimator:

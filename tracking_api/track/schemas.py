@@ -66,6 +66,13 @@ class EtaAnswer(BaseModel):
     basis: str
 
 
+class CoarseEta(BaseModel):
+    """When the customer is reached after another delivery, in multiples of 5 minutes."""
+
+    earliest_at: Instant
+    latest_at: Instant
+
+
 class Restaurant(Coordinates):
     """Where the order comes from."""
 
@@ -84,6 +91,9 @@ class EventAnswer(BaseModel):
 class TrackAnswer(BaseModel):
     """Where is my order? `position` is null unless a driver is under way with it.
 
+    While the driver has another delivery first, `other_delivery_first` is true, `position` is null
+    and `eta` has two instants only.
+
     `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles. `pin`
     is for the customer alone, until the order ends. `ended_reason` is what staff wrote of a
     cancellation, or one of the reasons of failures. `photo`: whether GET …/photo has one.
@@ -99,7 +109,8 @@ class TrackAnswer(BaseModel):
     late_by_s: int | None
     nearby_at: Instant | None
     position: PositionFeature | None
-    eta: EtaAnswer | None
+    eta: EtaAnswer | CoarseEta | None
+    other_delivery_first: bool
     restaurant: Restaurant
     destination: Coordinates
     events: list[EventAnswer]

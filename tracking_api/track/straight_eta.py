@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from doorstep.geo import distance_m
+from doorstep.geo import Place, distance_m
 from tracking_api.track.visibility import (
     STALE_WITHIN_S,
     Position,
@@ -92,6 +92,12 @@ def estimate_arrival(order: TrackedOrder) -> Eta | None:
         speeds="observed" if observed_mps is not None else "assumed",
         basis=_basis(speed_mps, observed_mps is not None, handover_s),
     )
+
+
+def straight_ride(start: Place, goal: Place) -> tuple[float, float]:
+    """Return the seconds and metres of a ride, guessed from the straight line."""
+    way_m = distance_m(start, goal) * DETOUR_FACTOR
+    return way_m / ASSUMED_SPEED_MPS, way_m
 
 
 def observed_speed_mps(trail: Sequence[TrailPoint | Position], now: datetime) -> float | None:

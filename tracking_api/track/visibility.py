@@ -107,6 +107,17 @@ NO_NOTICES = Notices([], None)
 
 
 @dataclass(frozen=True, slots=True)
+class OtherDelivery:
+    """Another customer's stop is the courier's next one: all that this customer learns.
+
+    Multiples of 5 minutes; None before the first estimate.
+    """
+
+    earliest_at: datetime | None
+    latest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedOrder:
     """An order under way, with what its viewer may see of the driver.
 
@@ -133,6 +144,7 @@ class TrackedOrder:
     events: list[Event] = field(default_factory=list)
     is_trail_omitted: bool = False
     city: str | None = None  # of the restaurant; None outside all cities
+    other_delivery: OtherDelivery | None = None  # which comes first; only for customers
     pin: str | None = None  # for its customer only
     ended_reason: str | None = None
     has_photo: bool = False

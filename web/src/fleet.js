@@ -1,18 +1,27 @@
-// The fleet's page: live drivers, open orders with their commands, search, and playback.
+// The dispatcher's page: the queue, the map, the detail; past positions in their place.
 import { every, getJson, startSession } from "./api.js";
 import { ConnectionBanner } from "./connection-banner.js";
+import { el } from "./elements.js";
+import { chosenInAddress, nameInAddress } from "./fleet/address.js";
+import { AlertTray } from "./fleet/alerts.js";
 import { requestBox } from "./fleet/boxes.js";
 import { selectCity } from "./fleet/cities.js";
+import { drawDriverList } from "./fleet/driver-list.js";
 import { DriverPanel } from "./fleet/driver-panel.js";
 import { createFilters, FleetIndex } from "./fleet/fleet-index.js";
 import { FleetMap, NoMap } from "./fleet/fleet-map.js";
 import { FleetStream } from "./fleet/fleet-stream.js";
-import { OrderList } from "./fleet/orders.js";
+import { NewOrderForm } from "./fleet/new-order.js";
+import { OpenOrders } from "./fleet/open-orders.js";
+import { OrderPanel } from "./fleet/order-panel.js";
+import { PastStates, pastSymbolOf } from "./fleet/past-states.js";
 import { Playback } from "./fleet/playback.js";
+import { OrderQueue } from "./fleet/queue.js";
 import { createSearch } from "./fleet/search.js";
-import { symbolElement } from "./fleet/symbols.js";
-import { el } from "./elements.js";
-import { PAST_SYMBOL, RESTAURANT_COLOUR } from "./labels.js";
+import { installShortcuts } from "./fleet/shortcuts.js";
+import { installTabs, showTab } from "./fleet/tabs.js";
+import { say, translatePage } from "./fleet/texts.js";
+import { dateAndTime, RESTAURANT_COLOUR } from "./labels.js";
 
 const $ = (id) => document.getElementById(id);
 // Drivers streamed one by one; a larger fleet is drawn from tiles. Slow machines may use fewer.
@@ -21,7 +30,11 @@ const VIEW_MARGIN = 0.2; // of the view, so that a small move needs no new strea
 const TILES_REFRESH_MS = 5000;
 const PRESENCE_REFRESH_MS = 10_000;
 
+translatePage();
+installTabs();
 const index = new FleetIndex();
+const openOrders = new OpenOrders();
+const pastStates = new PastStates();
 const banner = new ConnectionBanner($("connection-banner"));
 let isConnected = null; // null: not yet known
 let restaurants = new Map();
@@ -30,9 +43,14 @@ let selectedDriver = null;
 let selectedOrder = null;
 let box = null; // the streamed view; null: everywhere
 let isTiled = false; // too many drivers in view: drawn from tiles
+let formPlaces = null; // of the new order
 
 const stream = new FleetStream({ onFrame, onConnection });
-const city = await selectCity((chosen) => fleetMap.setCity(chosen));
+let city = null;
+city = await selectCity((chosen) => {
+  city = chosen;
+  fleetMap.setCity(chosen);
+});
 startSession(() => followView());
 const fleetMap = openMap();
 const updateCounts = createFilters(index, () => {
@@ -46,7 +64,7 @@ function openMap() {
     return new FleetMap("map", city, on);
   } catch {
     document.body.classList.add("no-map");
-    $("no-map").hidden = false;
+    $("no-map").hidden = $("driver-list").hidden = false;
     return new NoMap();
   }
 }
@@ -71,10 +89,10 @@ function onConnection(lostSinceMs) {
 /** The header: what is shown is live, past, or not up to date. */
 function drawStatus() {
   const live = isConnected === null ? "" : isConnected ? "live" : "reconnecting";
-  const text = playback.isOpen ? "past" : live;
+  const status = playback.isOpen ? "past" : live;
+  const text = status && say(status);
   if ($("connection").textContent !== text) $("connection").textContent = text;
-  $("connection").classList.toggle("disconnected", text === "reconnecting");
-  document.body.classList.toggle("is-past", playback.isOpen);
+  $("connection").classList.toggle("disconnected", status === "reconnecting");
 }
 
 function onFrame(kind, frame) {
@@ -125,6 +143,7 @@ function drawDriver(row, isAnimated) {
 
 function redraw() {
   if (playback.isOpen) return;
+  if (!fleetMap.markers) return drawDriverList($("driver-list"), index, (id) => select(id, null));
   fleetMap.clearDrivers();
   for (const row of index.rows.values()) drawDriver(row, false);
   fleetMap.select(selectedDriver);
@@ -132,6 +151,7 @@ function redraw() {
 }
 setInterval(() => {
   if (playback.isOpen) return;
+  if (!fleetMap.markers) return redraw();
   for (const row of index.rows.values()) drawDriver(row, false); // presence depends on the time
 }, PRESENCE_REFRESH_MS);
 
@@ -146,7 +166,7 @@ function drawRestaurants() {
 }
 
 function nameOf(restaurantId) {
-  return restaurants.get(restaurantId)?.name || `restaurant ${restaurantId}`;
+  return restaurants.get(restaurantId)?.name || say("restaurant {}", restaurantId);
 }
 
 function placeOf(restaurantId) {
@@ -154,26 +174,48 @@ function placeOf(restaurantId) {
   return restaurant && [restaurant.lon_deg, restaurant.lat_deg];
 }
 
-/** The selected order's places. */
+/** The places of the new or the selected order. */
 function drawPlaces() {
-  const order = playback.isOpen ? null : orders.get(selectedOrder);
+  if (playback.isOpen) return fleetMap.drawPlaces(null);
+  if (newOrder.isOpen) return fleetMap.drawPlaces(formPlaces);
+  const order = openOrders.get(selectedOrder);
   if (!order) return fleetMap.drawPlaces(null);
   fleetMap.drawPlaces({
     restaurant: placeOf(order.restaurant_id),
     restaurantName: nameOf(order.restaurant_id),
     door: [order.destination.lon_deg, order.destination.lat_deg],
-    doorName: "Door",
+    doorName: order.address ?? say("Door"),
   });
 }
 
 // Selection
 
-const orders = new OrderList({ nameOf, placeOf, select });
+function notify(notice = "", error = "") {
+  $("notice").textContent = notice;
+  $("command-error").textContent = error;
+}
+
+const openOrder = (order) => select(order.driver_id, order.order_id);
+const queue = new OrderQueue({ openOrders, nameOf, select: openOrder });
+const orderPanel = new OrderPanel({
+  openOrders,
+  nameOf,
+  notify,
+  close: () => select(null, null),
+  open: (found) => findOrder(found),
+  onChange: async (order) => {
+    if (order) openOrders.update(order);
+    if (order && order.order_id === selectedOrder) select(order.driver_id, order.order_id, { keepsNotice: true });
+    await refreshOrders().catch(() => {}); // polled in any case
+  },
+});
 const driverPanel = new DriverPanel({
   index,
+  notify,
   drawTrack: (line) => playback.isOpen || fleetMap.drawTrack(line),
   openPlayback: (driverId) => playback.open(driverId),
   close: () => select(null, null),
+  selectOrder: (found) => findOrder(found),
   onDriver({ driver_id, state, position }) {
     // Tiles contain no ids; the selected driver is drawn above them.
     if (!isTiled || !position || playback.isOpen) return;
@@ -183,64 +225,155 @@ const driverPanel = new DriverPanel({
     fleetMap.drawDriver({ driver_id, state, fix_at_ms, lon_deg, lat_deg, heading_deg }, false, true);
   },
 });
+const newOrder = new NewOrderForm({
+  city: () => city,
+  notify,
+  pickOnMap: (onPlace) => {
+    if (onPlace) showTab("map");
+    fleetMap.pick(onPlace && ((place) => (showTab("detail"), onPlace(place))));
+  },
+  drawPlaces: (places) => {
+    formPlaces = places;
+    drawPlaces();
+  },
+  onCreated: async (order, link) => {
+    await refreshOrders().catch(() => {}); // polled in any case
+    await findOrder(order);
+    notify(say("Order {} created.", order.order_id.slice(0, 8)));
+    $("order-title")?.focus();
+    if (link) $("customer-link")?.replaceChildren(say("The customer's link: "), el("a", { href: link }, link));
+  },
+  onOpenChange: () => {
+    for (const id of ["order", "driver"]) $(id).classList.toggle("behind-form", newOrder.isOpen);
+    $("hint").hidden = newOrder.isOpen || Boolean(selectedOrder || selectedDriver);
+    drawPlaces();
+    if (newOrder.isOpen) showTab("detail");
+  },
+});
+const openForm = () => {
+  if (playback.isOpen) playback.close();
+  newOrder.open();
+};
+$("new-order-button").addEventListener("click", openForm);
 const playback = new Playback({
-  draw: (positions) => {
-    $("past-count").textContent = positions.length;
-    fleetMap.drawPast(positions);
+  draw: (positions, at) => {
+    const states = positions.map(([id]) => pastStates.at(id, at));
+    pastStates.drawLegend($("past-legend"), states);
+    $("past-banner").textContent = at
+      ? say("Past · {} · not live", dateAndTime(at))
+      : say("Past · not live");
+    fleetMap.drawPast(positions.map((one, n) => [...one, pastSymbolOf(states[n])]));
     fleetMap.select(selectedDriver);
   },
+  loadStates: (ids, from, to) => pastStates.load(ids, from, to).catch(() => {}), // unknown then
   drawTrack: (line) => fleetMap.drawTrack(line),
   viewBox: () => fleetMap.viewBox(),
   onOpenChange: () => {
-    $("live-legend").hidden = playback.isOpen;
-    $("past-legend").hidden = !playback.isOpen;
-    $("past-count").textContent = 0;
+    const { isOpen } = playback;
+    document.body.classList.toggle("is-past", isOpen);
+    $("live-legend").hidden = isOpen;
+    $("past-legend").hidden = $("past-banner").hidden = !isOpen;
+    for (const note of document.querySelectorAll(".past-note")) note.hidden = !isOpen;
+    $("past-banner").textContent = say("Past · not live");
+    pastStates.drawLegend($("past-legend"), []);
+    if (isOpen) showTab("map");
     drawStatus();
     fleetMap.clearDrivers();
     updateClusters();
     redraw();
     drawPlaces();
-    if (!playback.isOpen) driverPanel.refresh().catch(() => {}); // retried by the poll
+    if (!isOpen) driverPanel.refresh().catch(() => {}); // retried by the poll
   },
 });
-$("past-legend").append(symbolElement(PAST_SYMBOL), PAST_SYMBOL.label, " ", el("b", { id: "past-count" }, "0"));
+const alerts = new AlertTray({
+  open: (alert) => (alert.order_id ? findOrder(alert) : select(alert.driver_id, null)),
+});
 createSearch({
   selectDriver: (found) =>
-    select(found.driver_id, found.order_id, found.lon_deg === null ? null : [found.lon_deg, found.lat_deg]),
-  selectOrder: (found) =>
-    selectOrder(found).catch(() => ($("command-error").textContent = "No response; try again.")),
+    select(found.driver_id, found.order_id, { place: found.lon_deg === null ? null : [found.lon_deg, found.lat_deg] }),
+  selectOrder: (found) => findOrder(found),
 });
 
-/** Select an order that was found, open or not. The courier of an ended one is elsewhere by now: not selected. */
-async function selectOrder(found) {
-  const { order_id, driver_id, ended_at, destination } = await orders.load(found);
-  if (ended_at) select(null, order_id, [destination.lon_deg, destination.lat_deg]);
-  else select(driver_id, order_id);
+/** Select an order, open or not. The courier of an ended one is elsewhere by now: not selected. */
+async function findOrder(found) {
+  if (playback.isOpen) playback.close();
+  try {
+    const { order_id, driver_id, ended_at, destination } = await openOrders.load(found);
+    if (ended_at) select(null, order_id, { place: [destination.lon_deg, destination.lat_deg] });
+    else select(driver_id, order_id);
+  } catch {
+    notify("", say("No response; try again."));
+  }
 }
 
-/** Select a driver, an order, or both; `place` is the driver's where it is not streamed. */
-function select(driverId, orderId, place = null) {
+/** Select a driver, an order, or both; `place` is shown where the driver is not streamed. */
+function select(driverId, orderId, { place = null, keepsNotice = false, isNamed = true } = {}) {
   const driver = index.get(driverId);
+  if (!keepsNotice) notify();
   if (selectedDriver !== driverId && isTiled) fleetMap.removeDriver(selectedDriver);
   selectedDriver = driverId;
   selectedOrder = orderId ?? driver?.order_id ?? null;
-  orders.show(selectedOrder);
+  if (isNamed) nameInAddress(selectedOrder, driverId);
+  if ((driverId || selectedOrder) && !keepsNotice) {
+    newOrder.close();
+    showTab("detail");
+  }
+  queue.show(selectedOrder);
+  orderPanel.show(selectedOrder);
   driverPanel.show(driverId);
+  $("hint").hidden = newOrder.isOpen || Boolean(selectedOrder || driverId);
   playback.offerDriver(driverId);
   fleetMap.select(driverId);
-  const order = orders.get(selectedOrder);
+  const order = openOrders.get(selectedOrder);
   const pickUpPlace = order && !order.driver_id ? placeOf(order.restaurant_id) : null;
   const center = driver ? [driver.lon_deg, driver.lat_deg] : (place ?? pickUpPlace);
   if (center && (orderId || place)) fleetMap.centerOn(center);
   drawPlaces();
-  $("selection").scrollTop = 0;
+  if (!keepsNotice) $("detail").scrollTop = 0;
 }
+
+function selectFromAddress() {
+  const { orderId, driverId } = chosenInAddress();
+  if (orderId && orderId !== selectedOrder) findOrder({ order_id: orderId });
+  else if (!orderId && driverId !== selectedDriver) select(driverId, null, { isNamed: false });
+}
+addEventListener("popstate", selectFromAddress);
+
+// The keyboard
+
+function escape() {
+  if (newOrder.isOpen) return newOrder.close();
+  if (playback.isOpen) return playback.close();
+  if (!selectedOrder && !selectedDriver) return;
+  select(null, null);
+  showTab("queue");
+  queue.focus();
+}
+
+const focusOn = (tab, element) => {
+  showTab(tab);
+  element()?.focus();
+};
+installShortcuts({
+  "/": ["Search", () => $("query").focus()],
+  n: ["New order", openForm],
+  q: ["To the queue", () => (showTab("queue"), queue.focus())],
+  j: ["Next order", () => queue.step(1)],
+  k: ["Previous order", () => queue.step(-1)],
+  d: ["To the detail", () => focusOn("detail", () => $("order-title") ?? $("detail").querySelector("button"))],
+  "1 – 8": ["Choose the courier of this rank", (key) => orderPanel.couriers.choose(Number(key))],
+  a: ["To the alerts", () => (showTab("queue"), $("alerts").hidden || alerts.focus())],
+  m: ["To the map", () => focusOn("map", () => document.querySelector("#map canvas") ?? $("driver-list").querySelector("button"))],
+  p: ["Past or live", () => $("playback-button").click()],
+  Esc: ["Close what is open", escape],
+  "?": ["These keys", () => {}],
+});
 
 const restaurantButton = el(
   "button",
   { type: "button", "aria-pressed": "true", color: RESTAURANT_COLOUR },
   el("span", { class: "dot small-dot" }),
-  "Restaurants",
+  say("Restaurants"),
   " ",
   el("b", {}, "0"),
 );
@@ -255,6 +388,7 @@ globalThis.doorstepFleet = {
   // for the console and the browser tests
   frames: 0,
   first: null, // the number of markers after the first snapshot
+  onFrame,
   get drawMs() {
     return fleetMap.markers?.drawMs;
   },
@@ -276,15 +410,23 @@ globalThis.doorstepFleet = {
   drawNow: () => fleetMap.markers?.drawNow(),
 };
 
-every(3000, async () => {
-  await orders.refresh();
+async function refreshOrders() {
+  await openOrders.refresh();
+  queue.draw();
+  orderPanel.draw();
   drawPlaces();
-});
+}
+
+every(3000, refreshOrders);
 every(2000, () => driverPanel.refresh());
+every(5000, () => orderPanel.refresh());
+every(5000, () => alerts.refresh());
 every(5000, async () => {
   if (restaurants.size) return;
   const answer = (await getJson("/restaurants")).restaurants;
   restaurants = new Map(answer.map((one) => [one.restaurant_id, one]));
   drawRestaurants();
-  orders.draw();
+  queue.draw();
+  orderPanel.redraw();
 });
+selectFromAddress();

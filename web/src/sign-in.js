@@ -1,6 +1,7 @@
 // The sign-in page: trades a staff token for a session, which the browser keeps as a cookie that
 // scripts cannot read. The token comes from the form, or from the address (#token).
 const RESPONSE_TIMEOUT_MS = 10_000;
+const RESTAURANT_PAGE = "/restaurant";
 const $ = (selector) => document.querySelector(selector);
 const form = $("form");
 const button = $("button");
@@ -11,6 +12,13 @@ function nextPath() {
   const isOurs = url.origin === location.origin && url.pathname !== location.pathname;
   // A path that begins with // (`/.//host/`) would be an address of another site.
   return isOurs && !url.pathname.startsWith("//") ? url.pathname + url.search : "/fleet";
+}
+
+/** A restaurant's staff have one page, which is theirs alone. */
+function pathFor({ role }) {
+  if (role === "restaurant") return RESTAURANT_PAGE;
+  const path = nextPath();
+  return path.startsWith(RESTAURANT_PAGE) ? "/fleet" : path;
 }
 
 /** What went wrong, and what to do about it. */
@@ -35,7 +43,7 @@ async function signIn(token) {
       body: JSON.stringify({ token }),
       signal: AbortSignal.timeout(RESPONSE_TIMEOUT_MS),
     });
-    if (response.ok) return location.replace(nextPath());
+    if (response.ok) return location.replace(pathFor(await response.json()));
     $("#error").textContent = explain(response);
   } catch {
     $("#error").textContent = "The server does not answer. Check the connection and try again.";

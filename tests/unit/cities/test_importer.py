@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import shapely
 
-from data.cities import Bounds
+from data.cities import Bounds, read_city
 from eta.streets import BannedTurn, RoadGraph, Street, Streets, read_streets
+from ops.cities.addresses import addresses
 from ops.cities.build import build_city
 from ops.cities.coastline import sea_within
 from ops.cities.errors import CityError
@@ -22,6 +23,7 @@ from ops.cities.street_graph import build_graph
 from ops.cities.tags import direction_of, is_street, maxspeed_kmh, restriction_of, speed_kmh
 from ops.cities.turns import find_turns, usable_turns
 from tests.osm_grid import write_osm
+from tracking_api.places.index import load_places
 
 UTC = ZoneInfo("UTC")
 
@@ -176,6 +178,18 @@ def test_restaurants__of_a_later_extract__keep_their_ids(tmp_path: Path) -> None
     assert [place] == food_places(read_extract(tmp_path / "a.osm"), bounds_of(extract))
 
 
+def test_addresses__of_the_extract__are_found_with_each_of_their_numbers(tmp_path: Path) -> None:
+    extract = read_extract(write_osm(tmp_path / "a.osm"))
+    places = addresses(extract, bounds_of(extract))
+    assert set(places) == {("Esplanadi", "1"), ("Esplanadi", "3 a")}
+    assert addresses(extract, Bounds(0.0, 0.0, 1.0, 1.0)) == {}
+
+
+def test_places__of_an_added_city__have_house_numbers(tmp_path: Path) -> None:
+    index = load_places(read_city(build(tmp_path, 10.0)))
+    assert index.find("esplanadi 3a", 5)[0].precision == "address"
+
+
 def build(tmp_path: Path, west: float, bounds: Bounds | None = None) -> Path:
     path = write_osm(tmp_path / "a.osm", west=west, restriction=("no_left_turn", 2, 5, 5))
     return build_city("testville", path, bounds, tmp_path / "cities", lambda _: None).path
@@ -187,7 +201,7 @@ def test_city__of_the_extract__has_a_graph_a_map_restaurants_and_its_time_zone(
     folder = build(tmp_path, 10.0)
     assert {path.name for path in folder.iterdir()} >= {
         "city.json", "map.pmtiles", "restaurants.csv", "road_nodes.csv.gz", "road_edges.csv.gz",
-        "road_turns.csv.gz", "building_points.csv.gz",
+        "road_turns.csv.gz", "building_points.csv.gz", "addresses.csv.gz",
     }  # fmt: skip
     assert (folder / "map.pmtiles").read_bytes()[:7] == b"PMTiles"
     assert '"time_zone": "Europe/Berlin"' in (folder / "city.json").read_text()

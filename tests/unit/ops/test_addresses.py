@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from doorstep.settings import Bind
-from ops.stack.addresses import Addresses, choose_addresses, reach
+from ops.stack.addresses import Addresses, add_addresses, choose_addresses, reach
 from ops.stack.errors import StackError
 from ops.stack.settings import FREE_PORTS, StackSettings
 
@@ -103,3 +105,21 @@ def test_mqtt_url__several_brokers__are_in_order() -> None:
     at = choose_addresses(StackSettings(**FREE_PORTS, mqtt_brokers=3), pytest.fail)
 
     assert at.mqtt_url == ",".join(f"mqtt://127.0.0.1:{bind.port}" for bind in at.mqtt)
+
+
+def test_add__file_of_an_earlier_release__gets_the_missing_addresses_and_keeps_the_others(
+    tmp_path: Path,
+) -> None:
+    settings, path = StackSettings(**FREE_PORTS), tmp_path / "addresses.json"
+    before = choose_addresses(settings, pytest.fail)
+    before.save(path)
+    named = json.loads(path.read_text())
+    del named["backups"]
+    path.write_text(json.dumps(named))
+
+    add_addresses(path, settings, lambda _line: None)
+
+    after = Addresses.load(path)
+    assert after is not None
+    assert replace(after, backups=before.backups) == before
+    assert "backups" in json.loads(path.read_text())

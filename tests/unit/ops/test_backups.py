@@ -157,10 +157,10 @@ def test_wal_gaps__archived_files__names_the_one_before(
         pytest.param([], 24, "full", id="none yet"),
         pytest.param([], 0, None, id="not scheduled"),
         pytest.param([("full", 23)], 24, None, id="recent"),
-        pytest.param([("full", 24)], 24, "incr", id="a day later"),
-        pytest.param([("full", 100), ("incr", 30)], 24, "incr", id="the next day"),
-        pytest.param([("full", 169), ("incr", 24)], 24, "full", id="after a week"),
-        pytest.param([("full", 169), ("incr", 2)], 24, None, id="after a week, not yet"),
+        pytest.param([("full", 24)], 24, "diff", id="a day later"),
+        pytest.param([("full", 100), ("diff", 30)], 24, "diff", id="the next day"),
+        pytest.param([("full", 169), ("diff", 24)], 24, "full", id="after a week"),
+        pytest.param([("full", 169), ("diff", 2)], 24, None, id="after a week, not yet"),
     ],
 )
 def test_due__backups_so_many_hours_old__is_full_each_week(

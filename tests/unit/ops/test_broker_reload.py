@@ -17,9 +17,9 @@ def test_reload__youngest_broker__has_run_for_three_seconds(
 ) -> None:
     actions: list[object] = []
     processes = {
-        "mosquitto-1": Running("mosquitto-1", "RUNNING", 10, 900.0),
-        "mosquitto-2": Running("mosquitto-2", "RUNNING", 11, uptime_s),
-        "bridge": Running("bridge", "RUNNING", 12, 0.1),
+        "mosquitto-1": Running("mosquitto-1", "brokers", "RUNNING", 10, 900.0),
+        "mosquitto-2": Running("mosquitto-2", "brokers", "RUNNING", 11, uptime_s),
+        "bridge": Running("bridge", "services", "RUNNING", 12, 0.1),
     }
     monkeypatch.setattr(Supervisor, "running", lambda _: processes)
     monkeypatch.setattr(Supervisor, "signal", lambda _self, *signal: actions.append(signal))

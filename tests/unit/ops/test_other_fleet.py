@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from ops.demo import demo, other_fleet
+from ops.demo import demo, open_orders, other_fleet
 from ops.demo.options import DemoOptions
 from ops.demo.other_fleet import refuse_beside_other_fleet
 from ops.stack.errors import StackError
@@ -45,7 +45,7 @@ def test_refuse_beside_other_fleet__only_a_demo_s_drivers_and_orders__passes(
     serve(monkeypatch, ("o1", None, CUSTOMER_NAME), ("o2", "courier-07", None))
     refuse_beside_other_fleet(stack_with())
     refuse_beside_other_fleet(stack_with("courier-07", "city-003", removed=("anna",)))
-    assert other_fleet.SIMULATED_ID.fullmatch("courier-07")
+    assert open_orders.SIMULATED_ID.fullmatch("courier-07")
 
 
 def test_refuse_beside_other_fleet__drivers_of_others__names_three_and_the_way_beside(

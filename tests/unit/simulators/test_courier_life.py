@@ -69,7 +69,9 @@ def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """No courier declines or fails unless a test wants it."""
     monkeypatch.setattr(courier_module, "DECLINE_SHARE", 0.0)
     monkeypatch.setattr(courier_module, "FAIL_SHARE", 0.0)
+    monkeypatch.setattr(courier_module, "WRONG_PIN_SHARE", 0.0)
     monkeypatch.setattr("simulators.couriers.orders.CANCEL_SHARE", 0.0)
+    monkeypatch.setattr("simulators.couriers.orders.STACK_SHARE", 0.0)
 
 
 def make_courier(api: FakeApi) -> tuple[Courier, World]:

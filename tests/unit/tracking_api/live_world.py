@@ -29,6 +29,7 @@ from tracking_api.track.visibility import (
     Notice,
     Notices,
     OrderPoll,
+    OtherDelivery,
     Position,
     TrackedOrder,
     TrackLink,
@@ -93,8 +94,10 @@ class World:
         self.fleet_reads = 0
         self.fleet_named: list[list[str]] = []
         self.driver_states: dict[str, str] = {}
+        self.driver_duties: dict[str, str] = {}
         self.removed: set[str] = set()
         self.carried: dict[str, str] = {}  # orders, by driver
+        self.waits: dict[UUID, OtherDelivery] = {}  # whose stop is not next
 
     async def record_audit(self, *entry: object) -> None:
         """Accept what staff reads."""
@@ -210,6 +213,7 @@ class World:
             assigned_at=shown.window.assigned_at if shown else None,
             driver_id=shown.driver_id if shown else None,
             events=list(order.events),
+            other_delivery=self.waits.get(order.order_id),
             notices=Notices(list(order.notices), order.late_after),
         )
 
@@ -234,6 +238,8 @@ class World:
 
     def _shown(self, order: WorldOrder) -> Stint | None:
         stint = order.current
+        if order.order_id in self.waits:
+            return None
         return stint if stint and stint.window.is_open(self.now) else None
 
     def _position(self, shown: Stint | None) -> Position | None:
@@ -268,7 +274,7 @@ class World:
                 ms_of(spot.received_at),
                 *[None] * 4,
                 self.carried.get(driver_id),
-                "on_duty",
+                self.driver_duties.get(driver_id, "on_duty"),
             ]
             for driver_id, spot in self.newest.items()
             if driver_id not in self.removed

@@ -26,12 +26,14 @@ from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
 from tests.unit.tracking_api.memory_ends import MemoryEnds
+from tests.unit.tracking_api.memory_reports import MemoryReports
 from tracking_api.administration.imports import Imported
 from tracking_api.administration.queries import Resource
 from tracking_api.fleet.dispatch_queries import AttentionOrder, AttentionOrders, FoundOrder
-from tracking_api.fleet.driver_queries import DeviceSampling, NearDriver, ServiceArea
+from tracking_api.fleet.driver_queries import DeviceSampling, DriverStop, NearDriver, ServiceArea
 from tracking_api.history.fixes import HistoricFix
 from tracking_api.history.queries import Replay
+from tracking_api.orders.decision_queries import CourierChoice, FoundRestaurant, TimelineEntry
 from tracking_api.orders.offer_queries import Unassigned
 from tracking_api.orders.search import OrderKey
 from tracking_api.track.customer_queries import CancelledOrder
@@ -111,7 +113,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class MemoryStore(MemoryEnds):
+class MemoryStore(MemoryEnds, MemoryReports):
     """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
 
     def __init__(self) -> None:
@@ -134,6 +136,8 @@ class MemoryStore(MemoryEnds):
         self.sampling = SamplingPolicy()
         self.watched: list[TrackLink] = []
         self.searched: list[str | None] = []
+        # driver_id, open orders, whether they have the order, place
+        self.couriers: list[tuple[str, int, bool, tuple[float, float]]] = []
         self.look_ups = 0
         self.away = False
 
@@ -169,6 +173,17 @@ class MemoryStore(MemoryEnds):
         if command == "reassign":
             raise IllegalTransition(str(order_id), command, "delivered", [])
         return make_order(order_id)
+
+    async def assign_order(
+        self,
+        order_id: UUID,
+        command: str,
+        name: str,
+        driver_id: str | None,
+        stop_no: int | None,
+        idempotency_key: str | None,
+    ) -> Order:
+        return await self.command_order(order_id, command, name, driver_id, idempotency_key)
 
     async def replace_customer_token(self, order_id: UUID, sha256: bytes) -> None:
         await self.revoke_customer_tokens(order_id)
@@ -360,6 +375,12 @@ class MemoryStore(MemoryEnds):
     async def read_driver(self, driver_id: str) -> Any:
         raise UnknownDriver
 
+    async def read_stops(self, driver_id: str) -> list[DriverStop]:
+        return []
+
+    async def set_stops(self, driver_id: str, order_ids: Sequence[UUID], name: str) -> None:
+        raise UnknownDriver
+
     async def read_nearest(
         self, lon_deg: float, lat_deg: float, limit: int
     ) -> tuple[datetime, list[NearDriver]]:
@@ -379,7 +400,7 @@ class MemoryStore(MemoryEnds):
         return []
 
     async def read_attention_orders(self, limit: int) -> AttentionOrders:
-        found = [AttentionOrder(self.orders[0], NOON, "waiting", None)]
+        found = [AttentionOrder(self.orders[0], NOON, "waiting", None, NOON)]
         return AttentionOrders(NOON, {"waiting": 1}, found)
 
     async def read_staff_commands(self) -> dict[str, list[str]]:
@@ -398,6 +419,33 @@ class MemoryStore(MemoryEnds):
 
     async def read_replay(self, box: Any, from_at: datetime, to_at: datetime) -> Replay:
         return Replay(60.0, ["d1"], False, [("d1", NOON, 11.25, 43.77)])
+
+    async def read_couriers(self, order_id: UUID, limit: int) -> list[CourierChoice]:
+        if order_id != ORDER_ID:
+            raise UnknownOrder
+        return [
+            CourierChoice(
+                NOON, driver_id, driver_id, None, 100.0, 0.5, open_orders, is_current,
+                11.25, 43.77, None, *place, NOON, NOON, None,
+            )
+            for driver_id, open_orders, is_current, place in self.couriers
+        ]  # fmt: skip
+
+    async def read_timeline(self, order_id: UUID) -> list[TimelineEntry]:
+        if order_id != ORDER_ID:
+            raise UnknownOrder
+        who = "staff", "dario", None, None, None
+        return [TimelineEntry(NOON, NOON, "command", "create", *who)]
+
+    async def read_driver_states(
+        self, driver_ids: Sequence[str], from_at: datetime, to_at: datetime
+    ) -> list[tuple[str, int, str]]:
+        return [(driver_ids[0], 0, "available")]
+
+    async def find_restaurants(
+        self, text: str, city: str | None, limit: int
+    ) -> list[FoundRestaurant]:
+        return [FoundRestaurant(1, "Da Mario", None, 11.25, 43.77)]
 
     async def read_tile(self, z: int, x: int, y: int, filters: Any, limit: int) -> bytes:
         return b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from datetime import timedelta
 from uuid import uuid4
 
 import httpx
@@ -19,9 +20,10 @@ from tests.unit.tracking_api.live_server import (
     read_until,
     unchunked,
 )
-from tests.unit.tracking_api.live_world import frames_of, serving
+from tests.unit.tracking_api.live_world import NOON, frames_of, serving
 from tracking_api.live.connection_manager import MAX_VIEWERS_PER_TOKEN
 from tracking_api.track.links import COOKIE
+from tracking_api.track.visibility import OtherDelivery
 
 # What is shown
 
@@ -59,8 +61,41 @@ async def test_stream__fix_and_event__are_sent_as_get_track_shows_them(server, w
             **asked["events"][-1],
             "position": asked["position"],
             "eta": asked["eta"],
+            "other_delivery_first": False,
             "ended_reason": None,
         }
+
+
+async def test_stream__another_delivery_comes_first__shows_two_instants_until_it_is_over(
+    server, world, monkeypatch
+):
+    order_id = world.create("picked_up", driver_id="d1")
+    async with server.follow(order_id) as stream:
+        await stream.next()
+        world.tick()
+        world.fix("d1")
+        await server.poll()
+        assert (await stream.next()).place is not None
+        world.tick()
+        world.waits[order_id] = OtherDelivery(NOON, NOON + timedelta(minutes=20))
+        world.fix("d1")
+        await server.poll()
+        hidden = await stream.next()
+        asked = (await server.get(f"/track/{order_id}", f"tok-{order_id}")).json()
+        assert (hidden.kind, hidden.place) == ("position", None)
+        assert hidden.data["other_delivery_first"] is asked["other_delivery_first"] is True
+        assert hidden.data["eta"] == asked["eta"]
+        assert set(asked["eta"]) == {"earliest_at", "latest_at"}
+        world.fix("d1")  # no longer followed
+        await server.poll()
+        del world.waits[order_id]
+        world.tick()
+        spot = world.fix("d1")
+        monkeypatch.setattr("tracking_api.live.hub.MAX_POLL_INTERVAL_S", 0.0)  # as if idle for 4 s
+        await server.poll()
+        shown = await stream.next()
+        assert shown.data["other_delivery_first"] is False
+        assert shown.place == spot.lon_lat
 
 
 async def test_stream__notice__is_sent_once_with_what_get_track_shows(server, world):

@@ -140,6 +140,17 @@ async def test_fleet__small_viewport__gets_the_counts_of_the_whole_fleet(world):
     assert len(witness.frames) == 2  # nothing new, nothing said
 
 
+async def test_fleet__driver_off_duty_and_silent__counts_to_no_presence(world):
+    world.driver_duties = {"d0": "off_duty"}
+    fleet = FleetChannel(world)
+    witness = await subscribed(fleet)
+    world.tick(301)
+    await fleet.read()
+    fleet.push()
+    counts = witness.frames[-1][1]["counts"]
+    assert (counts["all"], counts["presence"]) == ({"drivers": 3}, {"lost": 2})
+
+
 async def test_fleet__several_viewers__share_one_read(world):
     fleet = FleetChannel(world)
     for _ in range(5):

@@ -14,11 +14,22 @@ from tracking_api.people.read_log import ReadLog
 from tracking_api.stores import Stores
 
 ORDER = f"/orders/{ORDER_ID}"
-READS = ["/orders", ORDER, "/drivers/d1/reporting", "/policies", "/drivers/positions"]
+READS = [
+    "/orders",
+    ORDER,
+    f"{ORDER}/couriers",
+    f"{ORDER}/timeline",
+    "/places?q=roma",
+    "/drivers/d1/reporting",
+    "/policies",
+    "/drivers/positions",
+]
 COMMANDS = [
     ("POST", "/orders", NEW_ORDER),
     ("POST", f"{ORDER}/confirm", None),
     ("POST", f"{ORDER}/assign", None),
+    ("POST", f"{ORDER}/pick_up", None),
+    ("POST", f"{ORDER}/deliver", None),
     ("POST", f"{ORDER}/cancel", None),
     ("POST", f"{ORDER}/link", None),
     ("DELETE", f"{ORDER}/link", None),

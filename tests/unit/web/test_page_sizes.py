@@ -27,6 +27,8 @@ PAGES = (
     "sign-in.html",
     "admin.html",
     "join.html",
+    "restaurant.html",
+    "reports.html",
 )
 
 

@@ -1,7 +1,9 @@
-// The selected driver: state, device, and the track of the last half hour.
+// The selected driver: state, device, stops in their order, and the track of the last half hour.
 import { getJson } from "../api.js";
 import { el } from "../elements.js";
-import { ago, DRIVER_STATES, DUTIES, PRESENCES } from "../labels.js";
+import { DRIVER_STATES, DUTIES, PRESENCES } from "../labels.js";
+import { say, since } from "./texts.js";
+import { drawStops } from "./stops.js";
 
 const $ = (id) => document.getElementById(id);
 const TRACK_MS = 1_800_000;
@@ -11,8 +13,8 @@ export class DriverPanel {
   #id = null;
   #trackAt = 0;
 
-  constructor({ index, drawTrack, openPlayback, close, onDriver }) {
-    Object.assign(this, { index, drawTrack, openPlayback, close, onDriver });
+  constructor({ index, drawTrack, openPlayback, close, onDriver, selectOrder, notify }) {
+    Object.assign(this, { index, drawTrack, openPlayback, close, onDriver, selectOrder, notify });
   }
 
   show(driverId) {
@@ -47,31 +49,37 @@ export class DriverPanel {
     const { position, battery } = driver;
     const speed = position?.properties.speed_mps;
     const facts = [
-      ["State", DRIVER_STATES[driver.state].label],
-      ["Duty", DUTIES[driver.duty].label],
-      ["Presence", PRESENCES[driver.presence].label],
-      ["Last seen", position ? ago(position.properties.age_s) : "never"],
+      ["State", say(DRIVER_STATES[driver.state].label)],
+      ["Duty", say(DUTIES[driver.duty].label)],
+      ["Presence", say(PRESENCES[driver.presence].label)],
+      ["Last seen", position ? since(position.properties.age_s) : say("never")],
       ["Speed", speed === null || speed === undefined ? "–" : `${Math.round(speed * 3.6)} km/h`],
       ["Battery", battery === null ? "–" : `${Math.round(battery * 100)} %`],
+      ["Telephone", driver.phone],
       ["Phone app", phoneFact(driver.phone_app)],
-      ["Order", driver.order_id ? driver.order_id.slice(0, 8) : "none"],
-    ];
-    const list = facts.flatMap(([name, fact]) => [el("dt", {}, name), el("dd", {}, fact)]);
-    const shown = $("driver").querySelector("dl");
-    if (shown) return shown.replaceChildren(...list);
+      ["Order", driver.orders?.length ? null : (driver.order_id?.slice(0, 8) ?? say("none"))],
+    ].filter(([, fact]) => fact);
+    const list = facts.flatMap(([name, fact]) => [el("dt", {}, say(name)), el("dd", {}, fact)]);
+    if (!$("driver").querySelector("dl")) this.#build(driver);
+    $("driver").querySelector("dl").replaceChildren(...list);
+    drawStops(driver, { selectOrder: this.selectOrder, notify: this.notify, refresh: () => this.refresh() });
+  }
+
+  #build(driver) {
     const hasName = driver.name && driver.name !== driver.driver_id;
     $("driver").replaceChildren(
       el(
         "h2",
         {},
         el("span", {}, hasName ? `${driver.driver_id} · ${driver.name}` : driver.driver_id),
-        el("button", { type: "button", "aria-label": "Close", onclick: this.close }, "✕"),
+        el("button", { type: "button", class: "close", "aria-label": say("Close"), onclick: this.close }, "✕"),
       ),
-      el("dl", {}, ...list),
+      el("dl"),
+      el("div", { id: "stops" }),
       el(
         "div",
         { class: "actions" },
-        el("button", { type: "button", onclick: () => this.openPlayback(driver.driver_id) }, "Past of this driver"),
+        el("button", { type: "button", onclick: () => this.openPlayback(driver.driver_id) }, say("Past of this driver")),
       ),
     );
   }
@@ -79,7 +87,7 @@ export class DriverPanel {
 
 /** The phone app, and when it was last heard of. */
 function phoneFact(phone) {
-  if (!phone) return "no app";
-  if (phone.state === "invited") return "invited, never heard of";
-  return `${phone.app}, heard of ${ago((Date.now() - Date.parse(phone.heard_at)) / 1000)}`;
+  if (!phone) return say("no app");
+  if (phone.state === "invited") return say("invited, never heard of");
+  return say("{}, heard of {}", phone.app, since((Date.now() - Date.parse(phone.heard_at)) / 1000));
 }

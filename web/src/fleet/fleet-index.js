@@ -2,6 +2,7 @@
 import { el } from "../elements.js";
 import { DRIVER_STATES, DUTIES, PRESENCES } from "../labels.js";
 import { symbolElement } from "./symbols.js";
+import { say } from "./texts.js";
 
 const FILTERS = {
   state: { values: DRIVER_STATES, container: "states" },
@@ -90,7 +91,7 @@ export function createFilters(index, onChange) {
         "button",
         { type: "button", "aria-pressed": "true" },
         shape ? symbolElement({ shape, colour, letter }) : null,
-        label,
+        say(label),
         " ",
         count,
       );

@@ -1,9 +1,10 @@
 // The fleet's map: driver markers, clusters, restaurants, a track, and the selected order's places.
-import { DRIVER_STATES, PAST_SYMBOL, UNKNOWN_SYMBOL } from "../labels.js";
+import { DRIVER_STATES, UNKNOWN_SYMBOL } from "../labels.js";
 import {
   BaseMap, featureCollection, NavigationControl, orderPlaces, placeLayers, pointFeature,
 } from "../map.js";
 import { loadOutline, OUTLINE_BOUNDS, outlineLayers } from "../outline.js";
+import { wrap } from "./boxes.js";
 import { clusterLayers, restaurantLayer, tileSource, trackLayer } from "./layers.js";
 import { MarkerLayer } from "./marker-layer.js";
 
@@ -28,6 +29,7 @@ export class FleetMap {
   #tileQuery = "";
   #fixAt = new Map(); // driver_id: fix_at_ms of the position drawn
   #hasPlaces = false;
+  #onPlace = null; // gets the next press
 
   constructor(container, city, on) {
     this.base = new BaseMap(
@@ -59,6 +61,11 @@ export class FleetMap {
   }
 
   #click(event, select) {
+    if (this.#onPlace) {
+      const onPlace = this.#onPlace;
+      this.pick(null);
+      return onPlace([wrap(event.lngLat.lng), event.lngLat.lat]);
+    }
     const id = this.markers.near(event.point);
     if (id) return select(id);
     const isQueryable = this.#showsClusters && this.base.isUsable;
@@ -70,6 +77,12 @@ export class FleetMap {
       return this.map.easeTo({ center: event.lngLat, zoom: this.map.getZoom() + 2 });
     }
     select(driverId ?? null);
+  }
+
+  /** Have `onPlace` get the place of the next press, instead of a selection; null ends that. */
+  pick(onPlace) {
+    this.#onPlace = onPlace;
+    document.body.classList.toggle("is-picking", Boolean(onPlace));
   }
 
   /** The box in view, enlarged by a share of its size on each side: west, south, east, north. */
@@ -115,11 +128,11 @@ export class FleetMap {
     this.#fixAt.clear();
   }
 
-  /** Draw past positions, [[driver_id, lon, lat]], in place of the live ones. */
+  /** Draw past positions, [[driver_id, lon, lat, symbol]], in place of the live ones. */
   drawPast(positions) {
     const ids = new Set(positions.map(([id]) => id));
     for (const id of [...this.markers.keys]) if (!ids.has(id)) this.markers.remove(id);
-    for (const [id, lon, lat] of positions) this.markers.set(id, lon, lat, PAST_SYMBOL, false);
+    for (const [id, lon, lat, symbol] of positions) this.markers.set(id, lon, lat, symbol, false);
   }
 
   select(driverId) {
@@ -177,6 +190,7 @@ export class NoMap {
   drawDriver() {}
   removeDriver() {}
   clearDrivers() {}
+  pick() {}
   drawPast() {}
   select() {}
   centerOn() {}

@@ -2,6 +2,7 @@
 import { ApiProblem, fetchAsStaff, getJson, showSignIn, Unauthorized } from "../api.js";
 import { el } from "../elements.js";
 import { dateAndTime } from "../labels.js";
+import { say } from "./texts.js";
 import { requestBox } from "./boxes.js";
 
 const $ = (id) => document.getElementById(id);
@@ -19,9 +20,12 @@ export class Playback {
   #lastFrame = 0;
   #loads = 0;
 
-  /** `draw(positions, at)` gets the [[driver_id, lon, lat]] of an instant, in epoch ms. */
-  constructor({ draw, drawTrack, viewBox, onOpenChange }) {
-    Object.assign(this, { draw, drawTrack, viewBox, onOpenChange, isOpen: false });
+  /**
+   * `draw(positions, at)` gets the [[driver_id, lon, lat]] of an instant, in epoch ms;
+   * `loadStates(driverIds, from, to)` is called before.
+   */
+  constructor({ draw, drawTrack, loadStates, viewBox, onOpenChange }) {
+    Object.assign(this, { draw, drawTrack, loadStates, viewBox, onOpenChange, isOpen: false });
     const form = $("playback-form");
     this.fields = form.elements;
     form.addEventListener("submit", (event) => {
@@ -80,7 +84,7 @@ export class Playback {
     const current = driver.value;
     const drivers = [...new Set([driverId, current].filter(Boolean))];
     driver.replaceChildren(
-      el("option", { value: ALL_DRIVERS }, "All in view"),
+      el("option", { value: ALL_DRIVERS }, say("All in view")),
       ...drivers.map((one) => el("option", { value: one }, one)),
     );
     driver.value = drivers.includes(current) ? current : ALL_DRIVERS;
@@ -95,7 +99,7 @@ export class Playback {
     const from = new Date(this.fields.from.value);
     const to = new Date(this.fields.to.value);
     if (from < to) return { from, to, query: `from=${from.toISOString()}&to=${to.toISOString()}` };
-    this.#setStatus("The end must come after the beginning.");
+    this.#setStatus(say("The end must come after the beginning."));
     return null;
   }
 
@@ -105,25 +109,28 @@ export class Playback {
     const load = (this.#loads += 1);
     const driverId = this.fields.driver.value;
     this.#setPlaying(false);
-    this.#setStatus("Loading…");
+    this.#setStatus(say("Loading…"));
     try {
       const [tracks, hasMore] = driverId
         ? await loadDriver(driverId, range.query)
         : await loadView(this.viewBox(), range.query);
+      if (load !== this.#loads) return;
+      await this.loadStates([...tracks.keys()], range.from, range.to);
       if (load !== this.#loads) return;
       this.#tracks = tracks;
       const fixes = [...tracks.values()].flat();
       if (!fixes.length) {
         $("player").hidden = true;
         this.draw([], null);
-        return this.#setStatus("No positions in this range.");
+        return this.#setStatus(say("No positions in this range."));
       }
       this.#from = fixes.reduce((least, [at]) => Math.min(least, at), Infinity);
       this.#to = fixes.reduce((most, [at]) => Math.max(most, at), 0);
       $("player").hidden = false;
       this.drawTrack(driverId ? tracks.get(driverId).map(([, lon, lat]) => [lon, lat]) : []);
-      const drivers = tracks.size === 1 ? "1 driver" : `${tracks.size} drivers`;
-      this.#setStatus(`${fixes.length} positions of ${drivers}${hasMore ? "; the range has more" : ""}.`);
+      const drivers = tracks.size === 1 ? say("1 driver") : say("{} drivers", tracks.size);
+      const rest = hasMore ? say("; the range has more") : "";
+      this.#setStatus(say("{} positions of {}{}.", fixes.length, drivers, rest));
       this.#seek(this.#from);
     } catch (error) {
       this.#fail(error);
@@ -135,7 +142,7 @@ export class Playback {
     const driverId = this.fields.driver.value;
     if (!range || !driverId) return;
     const kind = this.fields.kind.value.toLowerCase();
-    this.#setStatus("Loading…");
+    this.#setStatus(say("Loading…"));
     try {
       const path = `/drivers/${encodeURIComponent(driverId)}/history.${kind}?${range.query}`;
       const response = await fetchAsStaff(path, { signal: undefined });
@@ -143,7 +150,7 @@ export class Playback {
       const name = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition"))?.[1];
       el("a", { href, download: name ?? `${driverId}.${kind}` }).click();
       setTimeout(() => URL.revokeObjectURL(href), 60_000);
-      this.#setStatus(`Downloaded ${name}.`);
+      this.#setStatus(say("Downloaded {}.", name));
     } catch (error) {
       this.#fail(error);
     }
@@ -152,13 +159,13 @@ export class Playback {
   #fail(error) {
     if (error instanceof Unauthorized) showSignIn();
     const detail = error instanceof ApiProblem && error.problem.errors?.[0]?.msg;
-    this.#setStatus(detail ? `Not possible: the end ${detail}.` : "No response; try again.");
+    this.#setStatus(detail ? `Not possible: the end ${detail}.` : say("No response; try again."));
   }
 
   #setPlaying(playing) {
     if (playing && this.#at >= this.#to) this.#at = this.#from;
     this.#playing = playing;
-    $("play").textContent = playing ? "Pause" : "Play";
+    $("play").textContent = playing ? say("Pause") : say("Play");
   }
 
   #step(passedMs) {

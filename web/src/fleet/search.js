@@ -1,7 +1,9 @@
-// Search over the whole fleet: by a driver's id or name, or the start of an order's id.
+// Search over the whole fleet: drivers by id or name, orders by id or words of their details, ended
+// ones as well. Arrow keys move in the results.
 import { getJson } from "../api.js";
 import { el } from "../elements.js";
 import { DRIVER_STATES, ORDER_STATES } from "../labels.js";
+import { say } from "./texts.js";
 
 const $ = (id) => document.getElementById(id);
 const DEBOUNCE_MS = 250;
@@ -19,19 +21,17 @@ export function createSearch({ selectDriver, selectOrder }) {
       ? await getJson(`/fleet/search?q=${encodeURIComponent(text)}&limit=${MAX_RESULTS}`).catch(() => null)
       : { drivers: [], orders: [] };
     if (search !== searches) return; // outdated by a later input
-    if (!found) return void ($("search-status").textContent = "No response.");
+    if (!found) return void ($("search-status").textContent = say("No response."));
     const count = found.drivers.length + found.orders.length;
-    $("search-status").textContent = text ? `${count} found` : "";
+    $("search-status").textContent = text ? say("{} found", count) : "";
     $("results").replaceChildren(
       ...found.drivers.map((one) =>
         result(DRIVER_STATES[one.state], one.driver_id, one.name, () => selectDriver(one)),
       ),
       ...found.orders.map((one) =>
-        result(ORDER_STATES[one.state], one.order_id.slice(0, 8), `Order · ${one.driver_id ?? "no courier"}`, () =>
-          selectOrder(one),
-        ),
+        result(ORDER_STATES[one.state], one.order_id.slice(0, 8), orderText(one), () => selectOrder(one)),
       ),
-      text && !count ? el("li", { class: "muted small" }, "Nothing found.") : "",
+      text && !count ? el("li", { class: "muted small" }, say("Nothing found.")) : "",
     );
   }
 
@@ -46,7 +46,7 @@ export function createSearch({ selectDriver, selectOrder }) {
       { type: "button", onclick: openResult },
       el("span", { class: "dot", color: colour }),
       el("span", { class: "mono" }, id),
-      el("span", { class: "muted small" }, name && name !== id ? `${name} · ${label}` : label),
+      el("span", { class: "muted small" }, name && name !== id ? `${name} · ${say(label)}` : say(label)),
     );
     return el("li", {}, button);
   }
@@ -61,4 +61,22 @@ export function createSearch({ selectDriver, selectOrder }) {
     await find();
     $("results").querySelector("button")?.click();
   });
+  $("search").addEventListener("keydown", (event) => {
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (event.key === "Escape" && $("results").childElementCount) {
+      event.stopPropagation();
+      $("query").value = "";
+      $("query").focus();
+      find();
+    }
+    if (!by) return;
+    event.preventDefault();
+    const stops = [$("query"), ...$("results").querySelectorAll("button")];
+    stops[Math.max(0, stops.indexOf(document.activeElement) + by)]?.focus();
+  });
+}
+
+function orderText({ driver_id, customer_name, external_id, address }) {
+  const courier = driver_id ?? say("no courier");
+  return [say("Order"), external_id, customer_name, address, courier].filter(Boolean).join(" · ");
 }

@@ -2,7 +2,7 @@
 const LETTER_FROM_RADIUS = 6; // CSS px; a smaller letter is not legible
 
 /** Draw a symbol centred at (x, y). `radius` is in canvas pixels, `ratio` the pixels per CSS px. */
-export function drawSymbol(context, { shape, colour, letter }, x, y, radius, ratio = 1) {
+export function drawSymbol(context, { shape, colour, letter, isHollow }, x, y, radius, ratio = 1) {
   const edge = Math.max(1, radius / 5);
   context.beginPath();
   if (shape === "diamond") {
@@ -15,13 +15,14 @@ export function drawSymbol(context, { shape, colour, letter }, x, y, radius, rat
   } else {
     context.arc(x, y, shape === "ring" ? radius * 0.8 : radius, 0, 2 * Math.PI);
   }
-  context.lineWidth = shape === "ring" ? radius * 0.45 : edge;
-  context.fillStyle = shape === "ring" ? "#fff" : colour;
-  context.strokeStyle = shape === "ring" ? colour : "#fff";
+  const isOpen = isHollow || shape === "ring";
+  context.lineWidth = shape === "ring" ? radius * 0.45 : isHollow ? radius * 0.35 : edge;
+  context.fillStyle = isOpen ? "#fff" : colour;
+  context.strokeStyle = isOpen ? colour : "#fff";
   context.fill();
   context.stroke();
   if (!letter || radius < LETTER_FROM_RADIUS * ratio) return;
-  context.fillStyle = isLight(colour) ? "#16202c" : "#fff";
+  context.fillStyle = isHollow || isLight(colour) ? "#16202c" : "#fff";
   context.font = `700 ${Math.round(radius * 1.3)}px system-ui, sans-serif`;
   context.textAlign = "center";
   context.textBaseline = "middle";

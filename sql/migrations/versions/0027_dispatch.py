@@ -1,4 +1,4 @@
-"""Ends of orders: PIN, photo, note, reasons, a second attempt, the way back."""
+"""What dispatchers read: ranked couriers, timelines, states of then."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0023"
-down_revision = "0022"
+revision = "0027"
+down_revision = "0024"
 branch_labels = None
 depends_on = None
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0023_order_ends.sql"))
+    connection.execute(read_sql("migrations/versions/0027_dispatch.sql"))

@@ -1,4 +1,4 @@
-"""Notices of orders, alerts, and webhooks with their queue."""
+"""Staff of restaurants: their own orders. A day's report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0024"
-down_revision = "0023"
+revision = "0028"
+down_revision = "0027"
 branch_labels = None
 depends_on = None
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0024_webhooks.sql"))
+    connection.execute(read_sql("migrations/versions/0028_restaurants.sql"))

@@ -1,0 +1,1 @@
+"""A restaurant's page: its own orders, for its staff."""
