@@ -11,6 +11,7 @@
                ├─ new_session_token()      a page of a member of staff, at tracking_api
                ├─ new_service_token()      driver_events' PATCH sink, at driver_api
                ├─ new_customer_token()     one order's customer, at tracking_api
+               ├─ new_vapid_key()          tracking_api, at browsers' push services
                └─ new_webhook_secret()     signs what `webhooks` sends; the only one stored as it is
 
 A derived secret is never stored, so a fleet of 100,000 needs one file. `rotate` replaces a device's
@@ -166,6 +167,11 @@ def new_webhook_secret() -> str:
 def new_customer_token() -> str:
     """Draw the token of one order's customer."""
     return CUSTOMER_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def new_vapid_key() -> str:
+    """Draw the secret that the key of web push derives from."""
+    return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def new_invitation_token() -> str:

@@ -115,6 +115,20 @@ class Estimator:
             driver_pace=driver_pace,
         )
 
+    def way(self, task: Task) -> list[Point]:
+        """The way ahead of a task that was estimated: to the restaurant, then to the door.
+
+        Empty without one.
+        """
+        times, newest = self._travel_times, task.trail[-1]
+        hour = newest.at.astimezone(times.city.streets.zone).hour
+        if task.phase is Phase.TO_CUSTOMER:
+            return times.way(newest.lon_lat, task.door, hour) or []
+        onward = times.way(task.restaurant, task.door, hour) or []
+        if task.phase is Phase.AT_RESTAURANT:
+            return onward
+        return [*(times.way(newest.lon_lat, task.restaurant, hour) or []), *onward]
+
     def _driver_pace(self, task: Task, goal: Point, hour: int, remaining: Remaining) -> float:
         """The driver's time over the usual: the learned pace, adjusted by the current ride."""
         learned = self.model.driver_pace.get(task.driver_id or "", 1.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from eta.features import City
 from eta.model import EtaModel
-from eta.streets import Point, StreetPoint
+from eta.streets import EdgeSegment, Point, StreetPoint
+from eta.way import way_points
 
 MAX_OFF_STREET_M = 300.0  # farther from every street is outside the city
-MAX_DOORS = 2_000  # × 17,463 nodes × 4 bytes: 140 MB for Florence
+MAX_DOORS = 2_000  # × 17,463 nodes × 5 bytes: 175 MB for Florence
 MAX_RUNS_PER_S = 20  # × 1 to 5 ms: at most a tenth of one processor
 MAX_HELD = 20_000  # of about 200 bytes
+MAX_WAYS = 4_000  # of usually 60 points: 8 kB each
+MAX_FIRST_POINTS, MAX_FURTHER_POINTS = 10, 90  # of a way: on its first street, and beyond
 # A table reaches as far as 95 % of the routes to its door are long, by their straight line.
 DETOUR, DETOUR_M = 1.4, 400.0
 TENTH_S = 0.1
@@ -38,19 +41,24 @@ class Remaining:
 
     seconds: float
     metres: float
+    first: EdgeSegment | None = None
+    node: int | None = None  # at the end of `first`; None where that leads to the door
 
 
 @dataclass(frozen=True, slots=True)
 class _DoorTable:
     """The remaining time and distance from each node to one door, packed.
 
-    `is_whole` says that a place without them has no route to the door.
+    `is_whole` says that a place without them has no route to the door. `turns` are the first edges
+    of the routes, as RoadGraph packs them; `last` lead from an end of the door's street to it.
     """
 
     point: StreetPoint
     tenths: NDArray[np.uint16]
     metres: NDArray[np.uint16]
     is_whole: bool
+    turns: NDArray[np.uint8]
+    last: Mapping[int, EdgeSegment]
 
     def covers(self, nodes: Sequence[int]) -> bool:
         """Whether the routes from these nodes are known."""
@@ -75,6 +83,7 @@ class TravelTimeCache:
         self._tables: OrderedDict[tuple[Point, int], _DoorTable] = OrderedDict()
         self._edge_s: dict[int, Floats] = {}
         self._held: OrderedDict[tuple[Point, Point, int], Remaining | None] = OrderedDict()
+        self._ways: OrderedDict[tuple[Point, int, int], list[Point]] = OrderedDict()
         self._hours = _first_equal_hours(model)
 
     def set_model(self, model: EtaModel) -> None:
@@ -84,6 +93,7 @@ class TravelTimeCache:
             self._tables.clear()
             self._edge_s.clear()
             self._held.clear()
+            self._ways.clear()
             self._hours = _first_equal_hours(model)
 
     def remaining(self, start: Point, door: Point, hour: int) -> Remaining | None:
@@ -108,6 +118,30 @@ class TravelTimeCache:
             self._held.popitem(last=False)
         return found
 
+    def way(self, start: Point, door: Point, hour: int) -> list[Point] | None:
+        """The way of a route that `remaining` has found, longitude first; None if it is forgotten.
+
+        Its points from the next crossing on are kept, so a ride computes them once a street.
+        """
+        hour = self._hours[hour]
+        found, table = self._held.get((start, door, hour)), self._tables.get((door, hour))
+        if found is None or found.first is None or table is None:
+            return None
+        streets, roads = self.city.streets, self.city.roads
+        head = way_points(streets, roads, [found.first], MAX_FIRST_POINTS)
+        if found.node is None:
+            return head
+        key = (door, hour, found.node)
+        tail = self._ways.get(key)
+        if tail is None:
+            path = roads.unpack_route(found.node, table.turns, table.last)
+            tail = self._ways[key] = way_points(streets, roads, path, MAX_FURTHER_POINTS)
+            if len(self._ways) > MAX_WAYS:
+                self._ways.popitem(last=False)
+        if not tail:
+            return head
+        return [*(point for point in head[:-1] if point != tail[0]), *tail]
+
     def _from_candidates(
         self, candidates: Sequence[StreetPoint], table: _DoorTable, hour: int
     ) -> Remaining | None:
@@ -123,10 +157,11 @@ class TravelTimeCache:
             key=lambda first: first[0] + candidates[first[1]].off_street_m / OFF_STREET_MPS,
         )
         if node is None:
-            return Remaining(seconds, segment.length_m)
+            return Remaining(seconds, segment.length_m, segment)
         if table.tenths[node] == UNREACHABLE:
             return None
-        return Remaining(seconds, segment.length_m + float(table.metres[node]))
+        metres = segment.length_m + float(table.metres[node])
+        return Remaining(seconds, metres, segment, node)
 
     def _table(
         self, door: Point, hour: int, candidates: Sequence[StreetPoint]
@@ -159,7 +194,11 @@ class TravelTimeCache:
         limit_s = reach_m * float(costs.sum() / lengths_m.sum())
         tree = self.city.roads.shortest_path_tree(point, costs, limit_s)
         tenths, metres = tree.sums_from_nodes(edge_s / TENTH_S, lengths_m)
-        return _DoorTable(point, _packed(tenths), _packed(metres), math.isinf(reach_m))
+        turns = self.city.roads.pack_turns(tree.next_edge)
+        is_whole = math.isinf(reach_m)
+        return _DoorTable(
+            point, _packed(tenths), _packed(metres), is_whole, turns, tree.last_segments
+        )
 
     def _may_run(self) -> bool:
         if not self._has_runs_left():

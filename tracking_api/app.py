@@ -75,6 +75,8 @@ from tracking_api.people import routes as people_routes
 from tracking_api.people.read_log import ReadLog
 from tracking_api.people.schemas import NewDevice, NewStaff, StaffRotation, StaffTokenBody
 from tracking_api.places import routes as place_routes
+from tracking_api.push.web_push import VapidKey, WebPushNotifier
+from tracking_api.push.worker import PushWorker
 from tracking_api.reports import routes as report_routes
 from tracking_api.restaurant import routes as restaurant_page_routes
 from tracking_api.restaurant.schemas import Confirmation, Readiness
@@ -84,7 +86,7 @@ from tracking_api.series.schemas import SimulationCount
 from tracking_api.series.streams import points_frame
 from tracking_api.settings import Serves, Settings
 from tracking_api.stores import Stores, open_stores
-from tracking_api.track import photo_routes
+from tracking_api.track import page_routes, photo_routes
 from tracking_api.track import routes as track_routes
 from tracking_api.track.customer_queries import HeldEstimate
 from tracking_api.track.links import (
@@ -94,13 +96,14 @@ from tracking_api.track.links import (
     Links,
     StaffDoor,
 )
+from tracking_api.track.page_schemas import DoorNote, NewSubscription
 from tracking_api.track.road_eta import EstimateArrival, RoadEta, no_ride
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
 from tracking_api.webhooks import routes as webhook_routes
 from tracking_api.webhooks.schemas import NewWebhook, WebhookChange
 
-BODIES: list[type[BaseModel]] = [Cancellation, LinkToken]
+BODIES: list[type[BaseModel]] = [Cancellation, LinkToken, DoorNote, NewSubscription]
 STAFF_BODIES: list[type[BaseModel]] = [
     NewOrder,
     DriverChoice,
@@ -145,6 +148,7 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     (order_stream_routes.router, "all"),
     (track_routes.router, "all"),
     (track_routes.session_router, "customers"),
+    (page_routes.router, "customers"),
     (order_history_routes.router, "all"),
     (cancel_routes.router, "all"),
     (photo_routes.router, "all"),
@@ -209,6 +213,8 @@ def build_app(stores: Stores, public_url: str) -> FastAPI:
 
 def build_service(settings: Settings) -> FastAPI:
     """Build the application that opens its own connections when it starts."""
+    secret = settings.vapid_key.get_secret_value()
+    key = VapidKey(secret) if secret else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
@@ -231,7 +237,11 @@ def build_service(settings: Settings) -> FastAPI:
                 settings.prometheus_url,
                 kafka_view,
                 settings.join_url,
+                key.public if key is not None else None,
             )
+            worker = _push_worker(settings, stores, key)
+            if worker is not None:
+                live.on_orders = worker.orders_changed
             live.start(settings)
             tasks = [
                 asyncio.create_task(log_availability(stores.is_available)),
@@ -241,6 +251,7 @@ def build_service(settings: Settings) -> FastAPI:
                         stores.eta.read_eta_model, lambda: live.admission.is_busy
                     )
                 ),
+                *([asyncio.create_task(worker.run())] if worker is not None else []),
             ]
             try:
                 yield _state_of(live)
@@ -254,6 +265,13 @@ def build_service(settings: Settings) -> FastAPI:
     app = _bare_app(settings.tracking_api_serves)
     app.router.lifespan_context = lifespan
     return app
+
+
+def _push_worker(settings: Settings, stores: Stores, key: VapidKey | None) -> PushWorker | None:
+    """Return who sends notifications: a process that serves staff, if there is a key."""
+    if key is None or stores.serves == "customers":
+        return None
+    return PushWorker(stores.push, WebPushNotifier(key, settings.push_contact_url))
 
 
 def _state_of(live: Live) -> Mapping[str, Any]:
@@ -272,6 +290,7 @@ def _set_context(
     prometheus_url: str = "",
     kafka_view: KafkaView | None = None,
     join_url: str = "",
+    push_key: str | None = None,
 ) -> None:
     customers, staff = None, None
     if stores.serves != "staff":
@@ -306,6 +325,7 @@ def _set_context(
         estimate=estimate,
         prometheus=PrometheusReader(prometheus_url),
         kafka_view=kafka_view,
+        push_key=push_key,
         ride=estimate.ride if isinstance(estimate, RoadEta) else no_ride,
     )
 

@@ -52,6 +52,7 @@ class AppContext:
     places: PlaceSearch = field(default_factory=PlaceSearch)
     prometheus: PrometheusReader = field(default_factory=lambda: PrometheusReader(""))
     kafka_view: KafkaView | None = None
+    push_key: str | None = None  # the public VAPID key; None without web push
 
     def note_read(self, request: Request, holder: Token | None) -> None:
         """Collect a read of an order by staff for the audit. Customers' have no token here."""

@@ -102,6 +102,12 @@ async def get_series_page(request: Request, token: StaffToken, context: Context)
     return page
 
 
+@customer_router.get("/t/service-worker.js")
+async def get_service_worker(request: Request) -> Response:
+    """The customer page's service worker, which shows notifications."""
+    return await ASSETS.page("track-service-worker.js", request)
+
+
 @customer_router.get("/t/{order_id}")
 async def get_customer_page(request: Request) -> Response:
     """The customer's page, the same file for every order."""

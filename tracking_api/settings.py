@@ -34,6 +34,8 @@ class Settings(HttpSettings, KafkaSettings):
     stream_topics: str = "streams"
     cities_dir: Path | None = None
     prometheus_url: str = ""
+    vapid_key: SecretStr = SecretStr("")
+    push_contact: str = ""
     live_max_viewers: int = Field(default=MAX_VIEWERS, ge=1, le=1_000_000)
 
     @property
@@ -45,6 +47,11 @@ class Settings(HttpSettings, KafkaSettings):
     def readable_topics(self) -> frozenset[str]:
         """The topics whose messages admins may read: none with positions."""
         return frozenset({self.kafka_updates_topic, self.kafka_series_topic, *self.topics})
+
+    @property
+    def push_contact_url(self) -> str:
+        """How a push service reaches the operator: a mailto: or https: URL."""
+        return self.push_contact or self.tracking_api_public_url
 
     @property
     def staff_url(self) -> str | None:

@@ -24,6 +24,7 @@ from tracking_api.orders.decision_queries import DecisionQueries, DecisionStore
 from tracking_api.orders.offer_queries import OfferQueries, OfferStore
 from tracking_api.orders.queries import OrderQueries, OrderStore
 from tracking_api.people.queries import PeopleQueries, PeopleStore
+from tracking_api.push.queries import PushQueries, PushStore
 from tracking_api.reports.queries import ReportQueries, ReportStore
 from tracking_api.restaurant.queries import RestaurantQueries, RestaurantStore
 from tracking_api.series.queries import SeriesQueries, SeriesStore
@@ -31,6 +32,7 @@ from tracking_api.settings import Serves
 from tracking_api.tokens import TokenQueries, TokenStore
 from tracking_api.track.customer_queries import CustomerQueries, CustomerStore
 from tracking_api.track.eta_queries import EtaQueries, EtaStore
+from tracking_api.track.page_queries import CustomerPageQueries, CustomerPageStore
 from tracking_api.track.queries import TrackQueries, TrackReader
 from tracking_api.webhooks.queries import WebhookQueries, WebhookStore
 
@@ -47,6 +49,7 @@ STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "series": SeriesQueries,
     "people": PeopleQueries,
     "administration": AdministrationQueries,
+    "push": PushQueries,
     "restaurants": RestaurantQueries,
     "reports": ReportQueries,
     "alerts": AlertQueries,
@@ -86,11 +89,13 @@ class Stores:
     series: SeriesStore
     people: PeopleStore
     administration: AdministrationStore
+    push: PushStore
     restaurants: RestaurantStore
     reports: ReportStore
     alerts: AlertStore
     webhooks: WebhookStore
     customers: CustomerStore
+    customer_page: CustomerPageStore
     eta: EtaStore
     is_available: Callable[[], Awaitable[bool]]
     serves: Serves = "all"
@@ -104,6 +109,7 @@ class Stores:
         return cls(
             **dict.fromkeys(STAFF_STORES, staff),
             customers=customers,
+            customer_page=customers,
             eta=store,
             is_available=store.is_available,
             serves=serves,
@@ -136,6 +142,7 @@ async def open_stores(
         yield Stores(
             **{name: store(pool) if pool else _NOT_SERVED for name, store in STAFF_STORES.items()},
             customers=CustomerQueries(customer_pool) if customer_pool else _NOT_SERVED,
+            customer_page=CustomerPageQueries(customer_pool) if customer_pool else _NOT_SERVED,
             eta=EtaQueries(eta_pool),
             is_available=pools_are_available,
             serves=serves,

@@ -51,6 +51,7 @@ for (const page of PAGES) {
   await writeFile(`dist/${page}.html`, withAddresses(withPreloads(html, imported)));
 }
 await installCourierPage();
+await cp("src/track/service-worker.js", "dist/track-service-worker.js");
 await cp(`${maplibre}/LICENSE.txt`, "dist/maplibre-gl.LICENSE.txt");
 await compressAll();
 

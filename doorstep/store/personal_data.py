@@ -35,8 +35,8 @@ HIDDEN_FROM_DRIVER = (
 )
 HIDDEN_FROM_CUSTOMER = (
     *("token_sha256", "geom", "driver_id", "actor_id", "who", "detail"),
-    *("created_by", "offered_by", "pin_sha256", "search"),
-    *("given_by", "ended_by", "acknowledged_by"),
+    *("created_by", "offered_by", "pin_sha256", "search", "given_by", "ended_by"),
+    *("owner_sha256", "p256dh", "auth", "acknowledged_by"),
 )
 # Topics that can hold something of a person.
 DRIVER_TOPICS = (

@@ -10,7 +10,7 @@ copies of the edges that may follow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from eta.streets.graph import BannedTurn, StreetPoint, Streets
 
 Floats = NDArray[np.float64]
 NO_EDGE = -1
+NO_TURN = np.iinfo(np.uint8).max
 MIN_COST_S = 1e-9  # a sparse matrix drops a cost of 0
 
 
@@ -62,6 +63,14 @@ class RoadGraph:
         self._order = np.lexsort((self.from_node, self.to_node))
         self._rows = np.searchsorted(self.to_node[self._order], np.arange(self._nodes + 1))
         self._columns = self.from_node[self._order].astype(np.int32)
+        # The edges by their start node, and the rank of each among those of its node.
+        self._by_start = np.argsort(self.from_node, kind="stable")
+        self._starts = np.searchsorted(self.from_node[self._by_start], np.arange(self._nodes + 1))
+        ranks_in_order = (
+            np.arange(len(self.from_node)) - self._starts[self.from_node[self._by_start]]
+        )
+        self._rank_of = np.empty(len(self.from_node), dtype=np.uint8)
+        self._rank_of[self._by_start] = ranks_in_order
         # An index from (start node, end node) to the edge, and the few pairs with several edges.
         keys = self.from_node * self._nodes + self.to_node
         by_nodes = np.argsort(keys, kind="stable")
@@ -156,6 +165,26 @@ class RoadGraph:
         slowest_first = np.argsort(edge_s[self._parallel_edges], kind="stable")[::-1]
         fastest[self._parallel_ranks[slowest_first]] = self._parallel_edges[slowest_first]
         return fastest
+
+    def pack_turns(self, next_edge: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Per node, the rank of the next edge among those that lead from it, in one byte."""
+        nodes = np.flatnonzero(next_edge >= 0)
+        turns = np.full(len(next_edge), NO_TURN)
+        turns[nodes] = self._rank_of[next_edge[nodes]]
+        return turns
+
+    def unpack_route(
+        self, node: int, turns: NDArray[np.uint8], last: Mapping[int, EdgeSegment]
+    ) -> list[EdgeSegment]:
+        """The route from a node, from packed turns and the last segments to the goal."""
+        route: list[EdgeSegment] = []
+        while (turn := int(turns[node])) != NO_TURN and len(route) < len(turns):
+            edge = int(self._by_start[self._starts[node] + turn])
+            length_m = float(self.length_m[edge])
+            ends = (length_m, 0.0) if self.is_backwards[edge] else (0.0, length_m)
+            route.append(EdgeSegment(edge, *ends))
+            node = int(self.to_node[edge])
+        return [*route, last[node]] if node in last else route
 
     def departure_nodes(self, starts: Iterable[StreetPoint]) -> list[int]:
         """The nodes at the ends of the possible first segments from these places."""

@@ -9,10 +9,10 @@
 .doorstep/cities/       of ./run city
 
 git ignores these files. Existing files are kept, so the command may be repeated; it adds variables
-of a later release to .env. --rotate replaces the secrets in .env, except POSTGRES_PASSWORD, which
-the volume stores, and keeps .doorstep/compose/; then `docker compose up -d` starts the containers
-again, and `provision` brings the new passwords to PostgreSQL and Kafka. The command needs Python
-only and works before anything is installed.
+of a later release to .env. --rotate replaces the secrets in .env, except VAPID_KEY and
+POSTGRES_PASSWORD, which the volume stores, and keeps .doorstep/compose/; then `docker compose up
+-d` starts the containers again, and `provision` brings the new passwords to PostgreSQL and Kafka.
+The command needs Python only and works before anything is installed.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 SECRETS = Path(".doorstep") / "compose"
 CITIES = Path(".doorstep") / "cities"  # mounted, so it has to exist
 PASSWORD_BYTES = 24
-KEPT = ("POSTGRES_PASSWORD",)  # read only when the volume is created
+# Read only when the volume is created; and bound to browsers' subscriptions.
+KEPT = ("POSTGRES_PASSWORD", "VAPID_KEY")
 ASSIGNMENT = re.compile(r"(?m)^(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
 
 

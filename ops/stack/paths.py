@@ -1,7 +1,7 @@
 """The files and folders of a stack.
 
 .doorstep/stack/
-├── secrets/      mode 0700: fleet.key, *.token, devices, database/ROLE, kafka/PRINCIPAL,
+├── secrets/      mode 0700: fleet.key, vapid.key, *.token, devices, database/ROLE, kafka/PRINCIPAL,
 │                 mqtt/SERVICE, tls/
 ├── logs/         one rotated file per process
 ├── kafka/  mosquitto/  postgres/  caddy/  prometheus/  alertmanager/
@@ -29,6 +29,7 @@ from doorstep.credentials import (
     new_service_password,
     new_service_token,
     new_staff_token,
+    new_vapid_key,
 )
 from doorstep.kafka.access_control import ADMIN
 from doorstep.password_file import BROKER_SERVICES
@@ -69,6 +70,11 @@ class StackPaths:
     @property
     def staff_token_file(self) -> Path:
         return self.secrets / "staff.token"
+
+    @property
+    def vapid_key_file(self) -> Path:
+        """The secret of web push: browsers' subscriptions are bound to it, so it stays."""
+        return self.secrets / "vapid.key"
 
     @property
     def driver_api_token_file(self) -> Path:
@@ -201,6 +207,7 @@ class StackPaths:
         _write_once(self.fleet_key_file, lambda: encode_fleet_key(new_fleet_key()))
         _write_once(self.staff_token_file, lambda: new_staff_token() + "\n")
         _write_once(self.driver_api_token_file, lambda: new_service_token() + "\n")
+        _write_once(self.vapid_key_file, lambda: new_vapid_key() + "\n")
         for role in DATABASE_ROLES:
             _write_once(self.secrets / "database" / role, lambda: new_password() + "\n")
         for service in BROKER_SERVICES:
@@ -217,6 +224,10 @@ class StackPaths:
     def driver_api_token(self) -> str:
         """Read the token with which driver_events' PATCH sink calls driver_api."""
         return self.driver_api_token_file.read_text(encoding="ascii").strip()
+
+    def vapid_key(self) -> str:
+        """Read the secret that the key of web push derives from."""
+        return self.vapid_key_file.read_text(encoding="ascii").strip()
 
     def database_password(self, role: str) -> str:
         """Read a database role's password."""

@@ -213,6 +213,7 @@ def service_environment(
                 "JOIN_URL": phones.join_url,
                 **({"CITIES_DIR": str(cities_dir)} if cities_dir else {}),
                 "PROMETHEUS_URL": f"http://{prometheus}" if prometheus else "",
+                "VAPID_KEY": paths.vapid_key(),
             }
     raise ValueError(f"{service!r} is not a service")
 

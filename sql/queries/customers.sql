@@ -20,7 +20,8 @@ SELECT n, now, order_id, order_seq, driver_id,
 FROM customer_polls_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 
 -- watch_as_customer --
-SELECT customer_watch_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+SELECT customer_watch_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[]),
+    share_watch_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
 
 -- read_customer_history --
 SELECT fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg, boot, seq
@@ -34,3 +35,20 @@ FROM customer_cancel_v1(%(token_sha256)s, %(order_id)s, %(idempotency_key)s::tex
 
 -- read_photo_as_customer --
 SELECT media_type, content FROM customer_photo_v1(%(token_sha256)s, %(order_id)s)
+
+-- find_shared_links --
+SELECT n FROM share_links_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+
+-- read_shared_tracks --
+SELECT * FROM share_tracks_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[],
+    %(known_order_seqs)s::int[], %(estimated_order_seqs)s::int[],
+    %(estimated_fix_ats)s::timestamptz[])
+
+-- read_shared_polls --
+SELECT n, now, order_id, order_seq, driver_id,
+    fix_at, received_at, lon_deg, lat_deg, accuracy_m, speed_mps, heading_deg
+FROM share_polls_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])
+
+-- read_shared_waits --
+SELECT n, earliest_at, latest_at
+FROM share_waits_v1(%(token_sha256s)s::bytea[], %(order_ids)s::uuid[])

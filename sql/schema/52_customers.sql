@@ -138,10 +138,13 @@ BEGIN
                     AND g.source = e.source
                 WHERE e.order_id = o.order_id
             ), r.city, customer_order__ends(o.order_id, o.ended_at IS NOT NULL),
+            json_build_object('created_at', o.created_at, 'preparation_s', r.preparation_s,
+                'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for),
             order_notice__read_v1(o.order_id, o.assignment_no))
         FROM orders o
         JOIN restaurant r ON r.restaurant_id = o.restaurant_id
         JOIN policy p ON p.policy_id = o.policy_id
+        LEFT JOIN order_detail d ON d.order_id = o.order_id
         LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
             AND upper_inf(a.visible)
         WHERE o.order_id = of_order_id

@@ -322,8 +322,21 @@ def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
     fleet.run(
         "INSERT INTO order_detail (order_id, created_by, search) VALUES (%s, 'sara', 'x')", order_id
     )
+    own = b"o" * 32
+    fleet.run(
+        "INSERT INTO access_token (token_sha256, role, order_id) VALUES (%s, 'customer', %s)",
+        own,
+        order_id,
+    )
+    fleet.run("INSERT INTO share_link VALUES (%s, %s, %s)", b"s" * 32, order_id, own)
+    fleet.run(
+        "INSERT INTO push_subscription VALUES (%s, 'https://push.example.org/', %s, 'k', 'a')",
+        own,
+        order_id,
+    )
     person = str(order_id)
     document = exported(personal_data.export_order(conn, person), "order", person)
+    assert not {"owner_sha256", "auth"} & set(document["tables"]["push_subscription"][0])
     assert columns_of(fleet, "order_id") - {"driver_state"} <= set(document["tables"])
     assert ANNA not in json.dumps(document)
     assert "sara" not in json.dumps(document)

@@ -206,6 +206,7 @@ class StreamAdmission:
             return False
         frames = self._hub.first_frames(channel, one.cursor)
         viewer = Viewer(self._connections, sha256, on_disconnect)
+        viewer.is_polled = True
         transport = detach_from(protocol, viewer)
         self._connections.add(viewer)
         viewer.attach(transport, self._head_of(protocol), frames)

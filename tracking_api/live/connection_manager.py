@@ -48,7 +48,7 @@ class TooManyViewers(Unavailable):
 class ConnectionManager:
     """Every viewer, at most `max_viewers`: each holds a file descriptor.
 
-    Without `find_tokens` tokens are not checked here.
+    Customers' links are not checked here, nor any token without `find_tokens`.
     """
 
     def __init__(
@@ -138,6 +138,7 @@ class ConnectionManager:
                 viewer.heartbeat()
         # half a round later too, so that each token is checked every HEARTBEAT_INTERVAL_S / 2
         viewers += self._buckets[(self._ticks + HEARTBEAT_INTERVAL_S // 2) % HEARTBEAT_INTERVAL_S]
+        viewers = [viewer for viewer in viewers if not viewer.is_polled]
         tokens = list({viewer.token_sha256 for viewer in viewers})
         if not tokens or self._find_tokens is None:
             return

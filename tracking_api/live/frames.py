@@ -17,15 +17,15 @@ from __future__ import annotations
 from datetime import datetime
 from functools import cached_property
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from doorstep.http.instants import format_instant
 from tracking_api.track.presenters import (
     encode_track,
+    eta_and_route,
     eta_members,
-    order_eta_members,
     position_members,
 )
 from tracking_api.track.road_eta import EstimateArrival
@@ -106,9 +106,9 @@ def order_frame(
     if event.order_seq == order.events[-1].order_seq:
         position = order.position
         data["position"] = position_members(position, order.now) if position else None
-        data["eta"] = order_eta_members(order, estimate)
+        data["eta"], data["route"] = eta_and_route(order, estimate)
         data["other_delivery_first"] = order.other_delivery is not None
-        data["ended_reason"] = order.ended_reason
+        data["ended_reason"] = None if order.is_shared else order.ended_reason
     return Frame("order", _encode(data), event.order_seq)
 
 
@@ -143,21 +143,30 @@ def frames_after(
     return [frame for _, frame in sorted(frames, key=itemgetter(0))]
 
 
-def position_frame(position: Position, now: datetime, eta: EtaFrames | None) -> Frame:
-    """The driver's position and the ETA."""
-    data = {
+def position_frame(
+    position: Position,
+    now: datetime,
+    eta: EtaFrames | None,
+    route: msgspec.Raw | Literal["same"] | None = "same",
+) -> Frame:
+    """The driver's position and the ETA; the way ahead if it was computed again."""
+    data: dict[str, Any] = {
         "position": position_members(position, now),
         "eta": eta.members(now) if eta else None,
     }
+    if route != "same":
+        data["route"] = route
     return Frame("position", _encode(data))
 
 
 def turn_frame(order: TrackedOrder, estimate: EstimateArrival = estimate_arrival) -> Frame:
     """A position frame that also says whether the courier has another delivery first."""
     position = order.position
+    eta, route = eta_and_route(order, estimate)
     data = {
         "position": position_members(position, order.now) if position else None,
-        "eta": order_eta_members(order, estimate),
+        "eta": eta,
+        "route": route,
         "other_delivery_first": order.other_delivery is not None,
     }
     return Frame("position", _encode(data))

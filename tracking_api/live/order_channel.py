@@ -6,12 +6,16 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
 
 from doorstep.geo import distance_m
 from tracking_api.live.frames import EtaFrames, Frame, position_frame
 from tracking_api.live.viewer import Viewer
+from tracking_api.track.presenters import way_of
 from tracking_api.track.road_eta import EstimateArrival
-from tracking_api.track.straight_eta import OBSERVED_WITHIN_S, SEGMENT_M, estimate_arrival
+from tracking_api.track.straight_eta import OBSERVED_WITHIN_S, SEGMENT_M, Eta, estimate_arrival
 from tracking_api.track.visibility import (
     FINAL_STATES,
     Position,
@@ -93,16 +97,19 @@ class OrderChannel:
         last = self.last_position
         if tracked is None or (last is not None and position.fix_at <= last.fix_at):
             return None
-        if self.eta_at is None or now - self.eta_at >= ETA_INTERVAL:
+        route: msgspec.Raw | Literal["same"] | None = "same"
+        if self.eta_at is None or self.eta is None or now - self.eta_at >= ETA_INTERVAL:
             trail = [one for one in self.trail if now - one.fix_at <= OBSERVED_WITHIN]
-            self._update_eta(replace(tracked, now=now, position=position, trail=trail))
+            eta = self._update_eta(replace(tracked, now=now, position=position, trail=trail))
+            route = None if tracked.is_shared else way_of(eta)
         self.last_position = position
         self._extend_trail(TrailPoint(position.fix_at, position.lon_deg, position.lat_deg))
-        return position_frame(position, now, self.eta)
+        return position_frame(position, now, self.eta, route)
 
-    def _update_eta(self, tracked: TrackedOrder) -> None:
+    def _update_eta(self, tracked: TrackedOrder) -> Eta | None:
         eta = self.estimate(tracked)
         self.eta, self.eta_at = EtaFrames(eta) if eta else None, tracked.now
+        return eta
 
     def _extend_trail(self, point: TrailPoint) -> None:
         if not self.trail or distance_m(self.trail[-1].lon_lat, point.lon_lat) >= SEGMENT_M:

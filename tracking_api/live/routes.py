@@ -62,6 +62,7 @@ class OrderStream(LiveResponse):
             viewer = await self.start(
                 scope, send, lambda viewer: self._hub.unsubscribe(channel, viewer)
             )
+            viewer.is_polled = not self._link.is_staff
             self._hub.subscribe(channel, viewer, self._cursor)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import ChainMap
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable
+from uuid import UUID
 
 from doorstep.kafka.access import KafkaAccess
 from tracking_api.live.admission import StreamAdmission
@@ -46,6 +47,7 @@ class Live:
         self.staff_watch = WatchReporter(stores.track, lambda: self.staff.links)
         self.admission = StreamAdmission(self.customers, self.connections)
         self.fleet = FleetChannel(stores.fleet)
+        self.on_orders: Callable[[Iterable[UUID]], None] = lambda _: None
         self._feed: Feed | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -105,5 +107,6 @@ class Live:
             hub.drivers_moved(batch.moved_drivers)
             for order_id, order_seq in batch.orders.items():
                 hub.order_changed(order_id, order_seq)
+        self.on_orders(batch.orders)
         self.fleet.orders_changed(batch.orders, batch.order_drivers)
         self.fleet.positions_changed(batch.positions)

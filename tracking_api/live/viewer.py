@@ -40,6 +40,7 @@ class Viewer(asyncio.Protocol):
         "bucket",
         "closing",
         "disconnected",
+        "is_polled",
         "paused",
         "release",
         "token_sha256",
@@ -61,6 +62,7 @@ class Viewer(asyncio.Protocol):
         self.bucket = 0
         self.closing = False  # the last frame has been sent or queued
         self.disconnected = False
+        self.is_polled = False  # a customer's: the hub's polls find out whether the link is good
         self.paused = False
         self.release: Callable[[], None] = _nothing  # set by `detach`
         self.token_sha256 = token_sha256

@@ -7,9 +7,10 @@ Each function takes the token's hash with the order, and decides about every fix
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -87,8 +88,27 @@ class CustomerQueries:
 
     async def find_good_links(self, links: Sequence[TrackLink]) -> dict[TrackLink, bool]:
         """Find the good ones of these links; others are left out."""
-        rows = await fetch_all(self.pool, query("find_good_links", SQL_FILE), _arrays(links))
-        return {links[n - 1]: True for (n,) in rows}
+        own, others = query("find_good_links", SQL_FILE), query("find_shared_links", SQL_FILE)
+        rows, shared = await self._read(own, others, links)
+        return {links[n - 1]: True for (n,) in (*rows, *shared)}
+
+    async def _read(
+        self,
+        of_own: str,
+        of_shared: str,
+        links: Sequence[TrackLink],
+        further: Mapping[str, Any] = MappingProxyType({}),
+    ) -> tuple[list[Any], list[Any]]:
+        """Return the rows of customers' own links, and of links that customers share.
+
+        The second statement runs only for links that are not a customer's own.
+        """
+        rows = await fetch_all(self.pool, of_own, {**_arrays(links), **further})
+        if len(rows) == len(links):
+            return rows, []
+        own = {row[0] - 1 for row in rows}
+        others = [TrackLink(one.order_id) if n in own else one for n, one in enumerate(links)]
+        return rows, await fetch_all(self.pool, of_shared, {**_arrays(others), **further})
 
     async def read_tracks(
         self, links: Sequence[TrackLink], held: HeldEstimate | None = None
@@ -99,14 +119,16 @@ class CustomerQueries:
         """
         details = [self.details.get(one.order_id) if held is not None else None for one in links]
         known = [held(one.order_id) if held is not None else None for one in links]
-        parameters = _arrays(links) | {
+        parameters = {
             "known_order_seqs": _array([one and one.order_seq for one in details]),
             "estimated_order_seqs": _array([one and one.order_seq for one in known]),
             "estimated_fix_ats": _array([one and one.fix_at for one in known]),
         }
         found = {}
-        rows = await fetch_all(self.pool, query("read_customer_tracks", SQL_FILE), parameters)
-        for count, row in enumerate(rows):
+        own = query("read_customer_tracks", SQL_FILE)
+        others = query("read_shared_tracks", SQL_FILE)
+        rows, shared = await self._read(own, others, links, parameters)
+        for count, row in enumerate((*rows, *shared)):
             if count % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
                 await asyncio.sleep(0)  # other requests run between parts of many
             n = row[0] - 1
@@ -116,7 +138,8 @@ class CustomerQueries:
                 current = _decode_details(row[11])
                 self.details.put(order_id, current)
             if current is not None:
-                found[links[n]] = _tracked_order(row, order_id, current, known[n])
+                is_shared = count >= len(rows)
+                found[links[n]] = _tracked_order(row, order_id, current, known[n], is_shared)
         return await self._with_waits(found)
 
     async def _with_waits(
@@ -128,18 +151,22 @@ class CustomerQueries:
             for link, order in found.items()
             if order.driver_id is None and order.state in UNDER_WAY
         ]
-        if hidden:
-            statement = query("read_customer_waits", SQL_FILE)
-            for n, earliest_at, latest_at in await fetch_all(self.pool, statement, _arrays(hidden)):
-                link = hidden[n - 1]
+        own, shared = query("read_customer_waits", SQL_FILE), query("read_shared_waits", SQL_FILE)
+        for statement, is_shared in ((own, False), (shared, True)):
+            links = [link for link in hidden if found[link].is_shared == is_shared]
+            if not links:
+                continue
+            for n, earliest_at, latest_at in await fetch_all(self.pool, statement, _arrays(links)):
+                link = links[n - 1]
                 wait = OtherDelivery(earliest_at, latest_at)
                 found[link] = replace(found[link], other_delivery=wait)
         return found
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
         """Read the newest event number and the position of good links' orders."""
-        rows = await fetch_all(self.pool, query("read_customer_polls", SQL_FILE), _arrays(links))
-        return {links[row[0] - 1]: poll_of(row[1:]) for row in rows}
+        own, others = query("read_customer_polls", SQL_FILE), query("read_shared_polls", SQL_FILE)
+        rows, shared = await self._read(own, others, links)
+        return {links[row[0] - 1]: poll_of(row[1:]) for row in (*rows, *shared)}
 
     async def report_watched(self, links: Sequence[TrackLink]) -> None:
         """Record that the orders of good links are looked at."""
@@ -202,7 +229,11 @@ def _array(values: Sequence[object]) -> str:
 
 
 def _tracked_order(
-    row: Sequence[Any], order_id: UUID, details: OrderDetails, known: EstimateKey | None
+    row: Sequence[Any],
+    order_id: UUID,
+    details: OrderDetails,
+    known: EstimateKey | None,
+    is_shared: bool,
 ) -> TrackedOrder:
     order_seq, trail = row[2], row[12]
     return TrackedOrder(
@@ -227,4 +258,6 @@ def _tracked_order(
         has_photo=details.ends.photo,
         notices=details.notices or NO_NOTICES,
         is_trail_omitted=known is not None and known == (order_seq, row[4]),
+        plan=details.plan,
+        is_shared=is_shared,
     )

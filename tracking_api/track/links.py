@@ -68,7 +68,7 @@ class Links:
         """
         if started_s is None:
             started_s = asyncio.get_running_loop().time()
-        link = TrackLink(_parse_order_id(order_id), token_sha256(token or ""))
+        link = TrackLink(parse_order_id(order_id), token_sha256(token or ""))
         if self.customers is not None and await self.customers.is_good(link):
             note_good_token()
             return link, None
@@ -86,7 +86,7 @@ class Links:
         Returns staff's token with it. Raises like `authorize`.
         """
         started_s = asyncio.get_running_loop().time()
-        link = TrackLink(_parse_order_id(order_id), token_sha256(token or ""))
+        link = TrackLink(parse_order_id(order_id), token_sha256(token or ""))
         if self.customers is not None:
             found = await self.customers.read_track(link)
             if found is not None:
@@ -119,7 +119,7 @@ class Links:
         raise BadLink
 
 
-def _parse_order_id(text: str) -> UUID:
+def parse_order_id(text: str) -> UUID:
     """Return the id, or NO_ORDER_ID for a malformed one."""
     try:
         order_id = UUID(text)

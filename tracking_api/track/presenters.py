@@ -55,20 +55,24 @@ def eta_members(eta: Eta) -> dict[str, Any]:
     }
 
 
-def order_eta_members(
+def eta_and_route(
     order: TrackedOrder, estimate: EstimateArrival = estimate_arrival
-) -> dict[str, Any] | None:
-    """Return an EtaAnswer; a CoarseEta while the courier has another delivery first; or None."""
+) -> tuple[dict[str, Any] | None, msgspec.Raw | None]:
+    """Return an EtaAnswer and the way ahead that it is of.
+
+    A CoarseEta without a way while the courier has another delivery first. None without either.
+    """
     if order.other_delivery is None:
         eta = estimate(order)
-        return eta_members(eta) if eta else None
+        return (eta_members(eta) if eta else None), None if order.is_shared else way_of(eta)
     earliest_at, latest_at = order.other_delivery.earliest_at, order.other_delivery.latest_at
     if earliest_at is None or latest_at is None:
-        return None
-    return {
+        return None, None
+    coarse = {
         "earliest_at": format_instant(earliest_at),
         "latest_at": format_instant(latest_at),
     }
+    return coarse, None
 
 
 def track_members(
@@ -77,7 +81,8 @@ def track_members(
     """Return a TrackAnswer, with the position and the estimate only where they may be shown."""
     position = order.position
     nearby_at = order.notices.nearby_at
-    return {
+    eta, route = eta_and_route(order, estimate)
+    members = {
         "order_id": order.order_id,
         "state": order.state,
         "assignment_no": order.assignment_no,
@@ -86,7 +91,8 @@ def track_members(
         "late_by_s": order.late_by_s,
         "nearby_at": format_instant(nearby_at) if nearby_at else None,
         "position": position_members(position, order.now) if position else None,
-        "eta": order_eta_members(order, estimate),
+        "eta": eta,
+        "route": route,
         "other_delivery_first": order.other_delivery is not None,
         "restaurant": {
             "lon_deg": order.restaurant[0],
@@ -103,10 +109,30 @@ def track_members(
             }
             for event in order.events
         ],
+        "is_shared": False,
         "pin": order.pin,
         "ended_reason": order.ended_reason,
         "photo": order.has_photo,
     }
+    return shared_members(members) if order.is_shared else members
+
+
+def way_of(eta: Eta | None) -> msgspec.Raw | None:
+    """Return the way ahead as an encoded GeoJSON line. None in a straight line, or without it."""
+    return eta.way if eta is not None else None
+
+
+# What a link that a customer shares shows of an order: neither its door, nor the way to it.
+SHARED_MEMBERS = (
+    "order_id", "state", "assignment_no", "order_seq", "city", "position", "eta", "events",
+    "late_by_s", "nearby_at", "other_delivery_first",
+)  # fmt: skip
+
+
+def shared_members(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that a shared link shows. Others, new ones included, are left out."""
+    shown = {name: members[name] for name in SHARED_MEMBERS if name in members}
+    return {**shown, "route": None, "restaurant": None, "destination": None, "is_shared": True}
 
 
 def track_etag(members: Mapping[str, Any]) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
+
+import msgspec
 
 from data.cities import CityFolder, list_cities
 from doorstep.errors import DoorstepError
@@ -16,6 +19,7 @@ from doorstep.geo import Place
 from doorstep.telemetry import get_logger
 from eta.estimate import Estimate, Estimator, Observation, Task
 from eta.model import EtaModel, Phase
+from tracking_api.track.early_eta import EarlyRide, estimate_early, is_early, straight_ride
 from tracking_api.track.straight_eta import Eta, estimate_arrival
 from tracking_api.track.visibility import (
     STALE_WITHIN_S,
@@ -24,6 +28,11 @@ from tracking_api.track.visibility import (
     TrackedOrder,
     age_s,
 )
+
+if TYPE_CHECKING:
+    from eta.streets import Point
+
+encode_json = msgspec.json.Encoder().encode
 
 EstimateArrival = Callable[[TrackedOrder], Eta | None]
 Ride = tuple[float, float]
@@ -35,7 +44,7 @@ MODEL_INTERVAL_S = 60.0
 GRAPH_AFTER_S = 3.0  # 1.2 s of CPU: viewers that reconnect after a restart come first
 BUSY_RETRY_S = 1.0
 NO_MODEL = 0
-MAX_ESTIMATES = 20_000  # of about 200 bytes
+MAX_ESTIMATES = 20_000  # of about 1.5 kB, with the way
 
 _PHASES = {
     "assigned": Phase.TO_RESTAURANT,
@@ -43,6 +52,14 @@ _PHASES = {
     "picked_up": Phase.TO_CUSTOMER,
     "arriving": Phase.TO_CUSTOMER,
 }
+
+
+class HeldArrival(NamedTuple):
+    """An order's newest estimate, what it holds for, and the encoded way ahead."""
+
+    key: EstimateKey
+    estimate: Estimate
+    way: msgspec.Raw | None
 
 
 class RoadEta:
@@ -60,12 +77,12 @@ class RoadEta:
         self._loaded: dict[str, CityFolder] = {}
         self._model: EtaModel | None = None  # the newest that was read
         # by order: the event and the fix that the estimate holds for
-        self._estimates: OrderedDict[UUID, tuple[EstimateKey, Estimate]] = OrderedDict()
+        self._estimates: OrderedDict[UUID, HeldArrival] = OrderedDict()
 
     def held(self, order_id: UUID) -> EstimateKey | None:
         """Return the event and the fix for which an order's estimate is held."""
         held = self._estimates.get(order_id)
-        return held[0] if held is not None else None
+        return held.key if held is not None else None
 
     def ride(self, city: str | None, start: Place, goal: Place, at: datetime) -> Ride | None:
         """Return the ride by road between two places; None without streets or a route."""
@@ -115,9 +132,13 @@ class RoadEta:
     def __call__(self, order: TrackedOrder) -> Eta | None:
         """Estimate when the driver is with the customer.
 
-        None while no position may be shown, when the last one is too old, and when the driver has
-        arrived.
+        Before a courier can be seen, from usual times and the ride. None while a position is
+        hidden after pick-up, when the last one is too old, and when the driver has arrived.
         """
+        if is_early(order) and order.plan is not None:
+            return estimate_early(
+                order, order.plan, self._early_ride(order) or straight_ride(order)
+            )
         position, phase = order.position, _PHASES.get(order.state)
         if position is None or phase is None or age_s(position.fix_at, order.now) > STALE_WITHIN_S:
             return None
@@ -126,17 +147,32 @@ class RoadEta:
             return estimate_arrival(order)
         key = EstimateKey(order.order_seq, position.fix_at)
         held = self._estimates.get(order.order_id)
-        if held is not None and held[0] == key:
-            return _eta_of(order, position, held[1], estimator.model)
-        estimate = estimator.estimate(_task(order, position, phase))
+        if held is not None and held.key == key:
+            return _eta_of(order, position, held.estimate, estimator.model, held.way)
+        task = _task(order, position, phase)
+        estimate = estimator.estimate(task)
         if estimate is None:
             return estimate_arrival(order)
+        way = _encode_way(estimator.way(task))
         if not order.is_trail_omitted:  # omitted for an estimate that has since been replaced
             self._estimates.pop(order.order_id, None)
-            self._estimates[order.order_id] = key, estimate
+            self._estimates[order.order_id] = HeldArrival(key, estimate, way)
             if len(self._estimates) > MAX_ESTIMATES:
                 self._estimates.popitem(last=False)
-        return _eta_of(order, position, estimate, estimator.model)
+        return _eta_of(order, position, estimate, estimator.model, way)
+
+    def _early_ride(self, order: TrackedOrder) -> EarlyRide | None:
+        """Estimate the ride from the restaurant by road."""
+        estimator = self._estimators.get(order.city or "")
+        if estimator is None:
+            return None
+        start = [Observation(order.now, order.restaurant)]
+        task = Task(Phase.TO_CUSTOMER, order.restaurant, order.destination, start, pace=order.pace)
+        found = estimator.estimate(task)
+        if found is None:
+            return None
+        is_learned = estimator.model.learned_at is not None
+        return EarlyRide(found.seconds, found.p10_s, found.p90_s, found.metres, True, is_learned)
 
 
 def _task(order: TrackedOrder, position: Position, phase: Phase) -> Task:
@@ -192,7 +228,20 @@ def _ride(
     yield Observation(position.fix_at, position.lon_lat)
 
 
-def _eta_of(order: TrackedOrder, position: Position, estimate: Estimate, model: EtaModel) -> Eta:
+def _encode_way(points: Sequence[Point]) -> msgspec.Raw | None:
+    """Encode a GeoJSON line once for all answers that show it."""
+    if len(points) < 2:
+        return None
+    return msgspec.Raw(encode_json({"type": "LineString", "coordinates": points}))
+
+
+def _eta_of(
+    order: TrackedOrder,
+    position: Position,
+    estimate: Estimate,
+    model: EtaModel,
+    way: msgspec.Raw | None,
+) -> Eta:
     def at(seconds: float) -> datetime:
         return max(position.fix_at + timedelta(seconds=seconds), order.now)
 
@@ -208,6 +257,7 @@ def _eta_of(order: TrackedOrder, position: Position, estimate: Estimate, model: 
         route="road",
         speeds="assumed" if model.learned_at is None else "learned",
         basis=_basis(estimate, model),
+        way=way,
     )
 
 

@@ -26,6 +26,13 @@ class PointGeometry(BaseModel):
     coordinates: tuple[float, float]
 
 
+class LineGeometry(BaseModel):
+    """A GeoJSON line of at most 200 points: longitude, latitude."""
+
+    type: Literal["LineString"] = "LineString"
+    coordinates: list[tuple[float, float]]
+
+
 class PositionProperties(BaseModel):
     """The fix's instants and accuracy, and its age now."""
 
@@ -94,9 +101,11 @@ class TrackAnswer(BaseModel):
     While the driver has another delivery first, `other_delivery_first` is true, `position` is null
     and `eta` has two instants only.
 
-    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles. `pin`
-    is for the customer alone, until the order ends. `ended_reason` is what staff wrote of a
-    cancellation, or one of the reasons of failures. `photo`: whether GET …/photo has one.
+    `city` is the restaurant's, null outside all of them; its map is /tiles/{city}.pmtiles. `route`
+    is the way ahead that the estimate is of, from the position along the streets; null without
+    one. `pin` is for the customer alone, until the order ends. `ended_reason` is what staff wrote
+    of a cancellation, or one of the reasons of failures. `photo`: whether GET …/photo has one. A
+    shared link (`is_shared`) shows no places.
     `late_by_s`: by how much the promised window is missed, 0 while that is only expected, null
     otherwise. `nearby_at`: since when the courier is nearby, null before.
     """
@@ -110,10 +119,12 @@ class TrackAnswer(BaseModel):
     nearby_at: Instant | None
     position: PositionFeature | None
     eta: EtaAnswer | CoarseEta | None
+    route: LineGeometry | None
     other_delivery_first: bool
-    restaurant: Restaurant
-    destination: Coordinates
+    restaurant: Restaurant | None
+    destination: Coordinates | None
     events: list[EventAnswer]
+    is_shared: bool
     pin: str | None = None
     ended_reason: str | None = None
     photo: bool = False

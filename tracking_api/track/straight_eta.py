@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+import msgspec
+
 from doorstep.geo import Place, distance_m
 from tracking_api.track.visibility import (
     STALE_WITHIN_S,
@@ -38,7 +40,7 @@ class Eta:
     """An estimated arrival and its basis.
 
     Of ten arrivals one is before `p10_at` and one after `p90_at`. `as_of` is the fix that the
-    estimate starts from.
+    estimate starts from. `way` is the way ahead as an encoded GeoJSON line, if it is by road.
     """
 
     arrives_at: datetime
@@ -51,6 +53,7 @@ class Eta:
     route: Literal["road", "straight_line"]
     speeds: Literal["learned", "observed", "assumed"]
     basis: str
+    way: msgspec.Raw | None = None
 
 
 def estimate_arrival(order: TrackedOrder) -> Eta | None:

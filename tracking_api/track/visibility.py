@@ -82,6 +82,15 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     assignment_no: int = 0
 
 
+class OrderPlan(msgspec.Struct, frozen=True):
+    """What is known of an order's times before a courier is on the way."""
+
+    created_at: datetime
+    preparation_s: float | None = None  # usual, of the restaurant
+    ready_at: datetime | None = None
+    scheduled_for: datetime | None = None
+
+
 class Notice(msgspec.Struct, frozen=True, array_like=True):
     """What an order's customer is told besides its states: `late`, or `nearby`."""
 
@@ -124,7 +133,8 @@ class TrackedOrder:
     `position` is the newest fix that may be shown, `trail` are the fixes before it, oldest first.
     `driver_id` and `assigned_at` are of the assignment whose viewer may look now; `driver_id` is
     never part of an answer. `pace` is the speed-up of a demo's clock. `is_trail_omitted` says that
-    the reader holds an estimate for this event and fix, so the trail was not read.
+    the reader holds an estimate for this event and fix, so the trail was not read. `is_shared`: the
+    viewer has a link that the customer shares, and sees less.
     """
 
     now: datetime
@@ -144,6 +154,8 @@ class TrackedOrder:
     events: list[Event] = field(default_factory=list)
     is_trail_omitted: bool = False
     city: str | None = None  # of the restaurant; None outside all cities
+    plan: OrderPlan | None = None
+    is_shared: bool = False
     other_delivery: OtherDelivery | None = None  # which comes first; only for customers
     pin: str | None = None  # for its customer only
     ended_reason: str | None = None

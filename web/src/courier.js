@@ -21,8 +21,8 @@ export function courierLayers(theme) {
   const line = { "line-cap": "round", "line-join": "round" };
   const paint = {
     "line-color": theme === "dark" ? "#7aa5ff" : "#2f6fed",
-    "line-width": 3,
-    "line-opacity": 0.55,
+    "line-width": 2.5,
+    "line-opacity": 0.35,
   };
   const isPoint = ["==", ["geometry-type"], "Point"];
   const isLine = ["==", ["geometry-type"], "LineString"];

@@ -191,9 +191,10 @@ export function placeLayers(theme) {
   ];
 }
 
-/** An order's places as GeoJSON; `restaurant` may be unknown. */
+/** An order's places as GeoJSON; each may be unknown. */
 export function orderPlaces({ restaurant, restaurantName, door, doorName }) {
-  const features = [pointFeature(door, { colour: DOOR_COLOUR, name: doorName })];
+  const features = [];
+  if (door) features.push(pointFeature(door, { colour: DOOR_COLOUR, name: doorName }));
   if (restaurant) {
     features.push(pointFeature(restaurant, { colour: RESTAURANT_COLOUR, name: restaurantName }));
   }

@@ -2,6 +2,7 @@
 import { Courier, courierLayers, headingImage } from "./courier.js";
 import { PICKED_UP_STATES } from "./labels.js";
 import { BaseMap, LngLatBounds, orderPlaces, placeLayers } from "./map.js";
+import { routeLayers, wayFrom } from "./track/way.js";
 import { doorOf, placesInView, restaurantOf, VIEW } from "./order-view.js";
 
 const $ = (id) => document.getElementById(id);
@@ -12,12 +13,12 @@ export class OrderMap {
   #framedStage = "";
   #isMoved = false; // by the customer: the map no longer follows the courier
 
-  /** `track` is the answer of GET `orderPath`. Throws where the browser cannot draw a map. */
-  constructor(orderPath, track, colour) {
-    this.orderPath = orderPath;
+  /** `track` is the answer of GET `orderPath`, `names` are of the door and the restaurant. Throws where the browser cannot draw a map. */
+  constructor(orderPath, track, colour, names) {
+    Object.assign(this, { orderPath, names });
     const overlays = (theme) => ({
-      sources: ["places", "trail", "courier"],
-      layers: [...placeLayers(theme), ...courierLayers(theme)],
+      sources: ["places", "route", "trail", "courier"],
+      layers: [...routeLayers(theme), ...placeLayers(theme), ...courierLayers(theme)],
     });
     this.base = new BaseMap("map", track.city, overlays, { bounds: boundsOf(track), fitBoundsOptions: VIEW });
     this.base.limitToTiles().catch(() => {}); // only a convenience
@@ -45,15 +46,16 @@ export class OrderMap {
     const before = this.courier.assignmentNo === track.assignment_no ? this.courier.fix : null;
     this.update(track, colour);
     const isGap = !before || this.courier.fix?.at - before.at > MAX_GAP_MS;
-    if (track.position && isGap) this.#loadTrail(track.assignment_no);
+    if (track.position && isGap && !track.is_shared) this.#loadTrail(track.assignment_no);
   }
 
   update(track, colour) {
     this.#track = track;
     this.courier.update(track.position, colour, track.assignment_no);
-    const restaurantName = track.restaurant.name || "The restaurant";
+    const restaurantName = track.restaurant?.name || this.names.restaurant;
     const places = { restaurant: restaurantOf(track), door: doorOf(track), restaurantName };
-    this.base.show("places", orderPlaces({ ...places, doorName: "Your door" }));
+    this.base.show("places", orderPlaces({ ...places, doorName: this.names.door }));
+    this.base.show("route", wayFrom(track.route, track.position?.geometry.coordinates));
     this.#follow();
   }
 

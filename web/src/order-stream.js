@@ -1,9 +1,11 @@
 // One order's stream: reconnects by itself, and delivers each event once.
 import { FINAL_STATES } from "./labels.js";
 import { onPageCache, readEventStream, retryDelayMs } from "./event-stream.js";
+import { takeSlot } from "./track/stream-slots.js";
 
 const RESPONSE_TIMEOUT_MS = 8000;
 const STALE_MS = 15_000; // after so long in the background the connection may be dead
+const POLL_MS = 4000; // while other tabs have all the streams
 const QUIET_MS = 13_000; // the server sends a heartbeat every 10 s: one that is late is reported
 
 /** The link is not valid, or no longer. */
@@ -11,7 +13,7 @@ export const LINK_NOT_FOUND = new Error("404");
 
 /**
  * Follows an order until it ends. `on` has:
- *   snapshot(track), position(update), order(event)  as the API sends them
+ *   snapshot(track), position(update), order(event), notice(update)  as the API sends them
  *   connection(lostSinceMs)                          null while connected
  */
 export class OrderStream {
@@ -61,7 +63,7 @@ export class OrderStream {
       try {
         if (!isOpen) await open();
         isOpen = true;
-        outcome = await this.#read(() => (failures = 0));
+        outcome = await this.#readOrPoll(() => (failures = 0));
       } catch (error) {
         this.#isEnded = error === LINK_NOT_FOUND;
         if (this.#isEnded) throw error;
@@ -70,6 +72,10 @@ export class OrderStream {
       this.#isEnded = outcome === "ended";
       if (this.#isEnded) return;
       if (outcome === "aborted" && !this.#isSuspended) continue;
+      if (outcome === "shared") {
+        await this.#wait(0);
+        continue;
+      }
       failures += 1;
       await this.#wait(failures);
     }
@@ -78,7 +84,8 @@ export class OrderStream {
   #wait(failures) {
     return new Promise((resolve) => {
       this.#wake = resolve;
-      if (!this.#isSuspended) setTimeout(resolve, retryDelayMs(failures, this.#retryMs));
+      const delayMs = failures ? retryDelayMs(failures, this.#retryMs) : POLL_MS;
+      if (!this.#isSuspended) setTimeout(resolve, delayMs);
     });
   }
 
@@ -91,6 +98,22 @@ export class OrderStream {
     this.on.connection(null);
   }
 
+  /** Read the stream, if this browser has a connection to spare; else "shared" after a poll. */
+  async #readOrPoll(onConnected) {
+    const free = await takeSlot();
+    if (!free) return (await this.#poll()) ? "ended" : "shared";
+    try {
+      return await this.#read(onConnected);
+    } finally {
+      free();
+    }
+  }
+
+  /** Fetch the order once more, if that is possible. */
+  refresh() {
+    if (!this.#isEnded && !this.#isSuspended) this.#poll().catch(() => {});
+  }
+
   /** Read the stream until it ends: "ended", "aborted", or "polled" where only polling works. */
   async #read(onConnected) {
     const aborter = new AbortController();
@@ -101,6 +124,7 @@ export class OrderStream {
       snapshot: this.on.snapshot,
       position: this.on.position,
       order: this.on.order,
+      notice: this.on.notice,
       end: (data) => (end = data),
     };
     try {

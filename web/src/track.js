@@ -1,81 +1,128 @@
 // The customer's page: exchanges the link's token for a cookie, then follows the order's stream. The
-// map's code, thirty times as large, is loaded when the order's state is shown.
-import { el } from "./elements.js";
-import { ago, clock, clockWithSeconds, DOOR_COLOUR, minutes, noConnection, RESTAURANT_COLOUR } from "./labels.js";
+// texts come by the phone's language. The map's code, thirty times as large, and what a customer can do
+// are loaded when the order's state is shown.
+import { el, fill } from "./elements.js";
 import { loadMapCode } from "./map-loader.js";
 import { LINK_NOT_FOUND, OrderStream } from "./order-stream.js";
+import { ago, clock, loadTexts, text, useZone } from "./track/language.js";
+import { describeEta, isEarly, notices, sentence } from "./track/sentence.js";
 
 const $ = (id) => document.getElementById(id);
 const orderId = location.pathname.split("/").pop();
 const orderPath = `/track/${encodeURIComponent(orderId)}`;
 
-const STEPS = [
-  ["created", "Order placed"],
-  ["confirmed", "Confirmed by the restaurant"],
-  ["assigned", "Courier on the way to the restaurant"],
-  ["at_restaurant", "Courier at the restaurant"],
-  ["picked_up", "On the way to you"],
-  ["arriving", "Almost there"],
-  ["at_customer", "At your door"],
-  ["delivered", "Delivered"],
-];
-const FINAL_LABELS = { delivered: "Delivered", cancelled: "Cancelled", failed: "Could not be delivered" };
+const STEPS = [["created"], ["confirmed", "assigned", "at_restaurant"], ["picked_up", "arriving", "at_customer"], ["delivered"]];
+const FINAL_STATES = ["delivered", "cancelled", "failed"];
 const MOVING_STATES = ["assigned", "picked_up", "arriving"]; // need a position to be believed
-const NO_SIGNAL = "No signal from the courier";
 const COLOURS = { live: "#2f6fed", recent: "#2f6fed", stale: "#b86e00", lost: "#6d747e" };
 const MAX_AGES_S = [["live", 15], ["recent", 60], ["stale", 300], ["lost", Infinity]];
 const MAX_COUNTED_AGE_S = 60; // of a position: from then on the estimate is not counted down
-const ROUTES = { road: "along the streets", straight_line: "from the distance" };
-const SPEEDS = {
-  learned: "at the pace of past rides",
-  observed: "at this courier's pace",
-  assumed: "at a usual pace",
-};
+const REFRESH_MS = 60_000; // the stream brings no estimate before there is a position
 
 let orderMap = null; // until its code is loaded, and where the browser cannot draw one
-let isMapRequested = false;
+let actions = null;
+const requested = new Set();
 let track = null; // the answer of GET /track, kept up to date by the stream
 let receivedAt = 0; // of the last position or snapshot
 let lostSince = null; // while there is no connection: the instant of the last data
 
+const texts = retried(loadTexts);
 const stream = new OrderStream(orderPath, {
-  snapshot(newTrack) {
+  async snapshot(newTrack) {
     receivedAt = Date.now();
     track = newTrack;
     orderMap?.replace(track, colour());
+    await texts;
     draw();
-    openMap();
+    load("map", openMap);
+    load("actions", openActions);
+    updateActions();
+    load("zone", findZone);
   },
   position: update,
-  order({ order_id, assignment_no, position, eta, ...event }) {
+  order({ order_id, assignment_no, position, eta, route, ...event }) {
     if (track.events.some((one) => one.order_seq === event.order_seq)) return; // in the snapshot
     track.events.push(event);
     const { state, order_seq } = event;
-    const visible = position === undefined ? {} : { position, eta }; // with the newest event only
+    const visible = position === undefined ? {} : { position, eta, route }; // with the newest event only
     update({ state, order_seq, assignment_no, ...visible });
+    if (position !== undefined) stream.refresh(); // for what a stream does not bring
+  },
+  notice({ late_by_s, nearby_at }) {
+    update({ late_by_s, nearby_at });
   },
   connection(since) {
     lostSince = since;
-    setText("connection", since === null ? "" : noConnection(since));
+    setText("connection", since === null ? "" : text("disconnected", { time: clock(since, { withSeconds: true }) }));
     draw();
   },
 });
 globalThis.doorstepEvents = stream.ids; // for the console and the browser tests
 
-/** Load the map's code once; after a failure, with the next snapshot again. */
-async function openMap() {
-  if (isMapRequested) return;
-  isMapRequested = true;
-  try {
-    const { OrderMap } = await loadMapCode($("map"), track).catch((error) => {
-      isMapRequested = false;
-      throw error;
-    });
-    document.body.classList.remove("no-map");
-    orderMap = new OrderMap(orderPath, track, colour());
-  } catch {
-    document.body.classList.add("no-map"); // the page works without it
+/** Repeat what fails for want of a connection. */
+async function retried(load) {
+  for (;;) {
+    try {
+      return await load();
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
   }
+}
+
+/** Load a part of the page once; after a failure, with the next snapshot again. */
+async function load(name, open) {
+  if (requested.has(name)) return;
+  requested.add(name);
+  try {
+    if ((await open()) === false) requested.delete(name);
+  } catch {
+    requested.delete(name); // the page works without it
+  }
+}
+
+async function openMap() {
+  if (!track.destination && !track.position) return false; // shared, and there is nothing to show yet
+  document.body.classList.remove("no-map");
+  try {
+    const { OrderMap } = await loadMapCode($("map"), track);
+    const names = { door: text("door"), restaurant: text("restaurant") };
+    orderMap = drawnOrNull(() => new OrderMap(orderPath, track, colour(), names));
+  } finally {
+    document.body.classList.toggle("no-map", !orderMap);
+  }
+}
+
+/** Null where the browser has no WebGL: there is no use in another attempt. */
+function drawnOrNull(draw) {
+  try {
+    return draw();
+  } catch {
+    return null;
+  }
+}
+
+async function openActions() {
+  if (track.is_shared) return;
+  const { Actions } = await import("./track/actions.js");
+  const opened = new Actions($("actions"), orderPath, stream);
+  await opened.update(track);
+  actions = opened;
+}
+
+/** Without a connection the next event or snapshot does it. */
+function updateActions() {
+  actions?.update(track).catch(() => {});
+}
+
+/** Show the city's times, with their zone, on a phone whose clock differs. */
+async function findZone() {
+  if (!track.city) return;
+  const { cities } = await (await fetch("/cities")).json();
+  const city = cities.find(({ name }) => name === track.city);
+  if (city) useZone(city.time_zone);
+  drawn.steps = "";
+  draw();
 }
 
 async function openSession() {
@@ -103,6 +150,7 @@ function update(members) {
   Object.assign(track, members);
   orderMap?.update(track, colour());
   draw();
+  load("map", openMap);
 }
 
 /** The seconds since the last data. Frozen while there is no connection. */
@@ -116,39 +164,40 @@ const colour = () => track.position && COLOURS[lostSince === null ? freshness() 
 /** Show the state, the age of the data, and what follows from it. */
 function draw() {
   if (!track) return;
-  setText("restaurant-name", track.restaurant.name || "The restaurant");
-  $("legend").hidden = false;
-  const { position } = track;
-  const hasSignal = !position || freshness() !== "lost" || !MOVING_STATES.includes(track.state);
-  drawState(track, hasSignal);
-  drawEta(hasSignal ? track.eta : null);
-  $("freshness").hidden = !position;
+  setText("restaurant-name", track.restaurant?.name || text("restaurant"));
+  $("legend").hidden = !track.destination;
+  const { position, state } = track;
+  const hasSignal = !position || freshness() !== "lost" || !MOVING_STATES.includes(state);
+  const shown = hasSignal ? track : { ...track, eta: null };
+  setText("sentence", sentence(shown, hasSignal));
+  const label = text(`states.${state}`);
+  setText("state", hasSignal ? label : text("lastKnown", { state: label }));
+  $("sentence").classList.toggle("muted", !hasSignal || lostSince !== null);
+  const title = `${$("sentence").textContent} · Doorstep`;
+  if (document.title !== title) document.title = title;
+  drawSteps(hasSignal);
+  drawEta(shown);
+  const lines = notices(shown);
+  fill($("notices"), lines, () => lines.map((line) => el("li", {}, line)));
+  $("freshness").hidden = !position || FINAL_STATES.includes(state);
   if (!position) return;
-  const seen = `Courier ${ageS() > 15 ? "last seen" : "seen"} ${ago(ageS())}`;
-  const seenAt = `Courier's position of ${clockWithSeconds(receivedAt - position.properties.age_s * 1000)}`;
-  setText("freshness-text", lostSince === null ? seen : seenAt);
+  const seen = text(ageS() > 15 ? "lastSeen" : "seen", { ago: ago(ageS()) });
+  const time = clock(receivedAt - position.properties.age_s * 1000, { withSeconds: true });
+  setText("freshness-text", lostSince === null ? seen : text("seenAt", { time }));
   $("freshness").style.setProperty("--color", colour());
   orderMap?.setColour(colour());
 }
 
 /** The estimate counts down while positions come; without them it stays, in grey. */
-function drawEta(eta) {
-  const isOld = Boolean(track.position) && ageS() > MAX_COUNTED_AGE_S;
-  const beforeOldS = track.position ? MAX_COUNTED_AGE_S - track.position.properties.age_s : Infinity;
+function drawEta(shown) {
+  const { eta, position } = shown;
+  const isOld = Boolean(position) && ageS() > MAX_COUNTED_AGE_S;
+  const beforeOldS = position ? MAX_COUNTED_AGE_S - position.properties.age_s : Infinity;
   const countedS = Math.max(0, Math.min(elapsedS(), beforeOldS));
-  setText("minutes", eta ? minutes(...remainingRange(eta).map((one) => one - countedS)) : "");
+  const isCounted = eta && position && eta.p10_at;
+  setText("minutes", isCounted ? minutes(...remainingRange(eta).map((one) => one - countedS)) : "");
   $("minutes").classList.toggle("muted", lostSince !== null || isOld);
-  setText("basis", eta ? describeEta(eta) : "");
-}
-
-function drawState(track, hasSignal) {
-  const reached = STEPS.findIndex(([state]) => state === track.state);
-  const label = FINAL_LABELS[track.state] ?? STEPS[reached][1];
-  setText("state", hasSignal ? label : NO_SIGNAL);
-  $("state").classList.toggle("muted", !hasSignal);
-  const title = `${$("state").textContent} · Doorstep`;
-  if (document.title !== title) document.title = title;
-  drawSteps(track, reached, hasSignal);
+  setText("basis", eta && !isEarly(shown) && eta.p10_at ? describeEta(shown) : "");
 }
 
 /** The remaining seconds at the reception: p10 and p90 of the arrival. */
@@ -156,51 +205,61 @@ function remainingRange({ seconds, arrives_at, p10_at, p90_at }) {
   return [p10_at, p90_at].map((one) => seconds + (Date.parse(one) - Date.parse(arrives_at)) / 1000);
 }
 
-function describeEta({ p10_at, p90_at, route, speeds }) {
-  const [from, to] = [clock(p10_at), clock(p90_at)];
-  const when = from === to ? `About ${from}` : `Between ${from} and ${to}`;
-  return `${when}; an estimate ${ROUTES[route]}, ${SPEEDS[speeds]}.`;
+/** A range of durations in minutes: `12 min`, `10–14 min`, `< 1 min`. */
+function minutes(lowS, highS) {
+  if (highS < 60) return "< 1 min";
+  const [low, high] = [lowS, highS].map((one) => Math.max(1, Math.round(one / 60)));
+  return low < high ? `${low}–${high} min` : `${high} min`;
 }
 
-let drawnSteps = "";
-function drawSteps(track, reached, hasSignal) {
+const drawn = { steps: "" };
+/** Four steps. The end of an order that was not delivered takes the place of those not reached. */
+function drawSteps(hasSignal) {
   const version = `${track.state} ${track.events.length} ${hasSignal}`;
-  if (version === drawnSteps) return;
-  drawnSteps = version;
-  const latest = new Map(track.events.map((event) => [event.state, event]));
-  const steps = STEPS.map(([state, label], n) => {
-    const event = latest.get(state);
-    const isDone = reached >= 0 ? n <= reached : Boolean(event);
-    const isCurrent = n === reached;
-    const kinds = [isDone && "done", isCurrent && "current", isCurrent && !hasSignal && "uncertain"];
-    const text = isCurrent && !hasSignal ? `${label} (last known)` : label;
-    return step(text, isDone ? event : null, kinds.filter(Boolean).join(" "));
+  if (version === drawn.steps) return;
+  drawn.steps = version;
+  const { state, events } = track;
+  const isBadEnd = state === "cancelled" || state === "failed";
+  const before = events.filter((one) => one.state !== state).at(-1)?.state ?? "created";
+  const reached = STEPS.findIndex((states) => states.includes(isBadEnd ? before : state));
+  const steps = STEPS.map((states, n) => {
+    const event = n <= reached && events.find((one) => states.includes(one.state));
+    const kinds = [n <= reached && "done", n === reached && "current", n === reached && !hasSignal && "uncertain"];
+    return step(text(`steps.${n}`), event, kinds.filter(Boolean).join(" "));
   });
-  if (reached < 0) {
-    const end = latest.get(track.state) ?? { occurred_at: Date.now() };
-    steps.length = Math.max(1, steps.findIndex((one) => !one.classList.contains("done")));
-    steps.push(step(FINAL_LABELS[track.state], end, "done current ended"));
+  if (isBadEnd) {
+    steps.length = reached + 1;
+    steps.at(-1).classList.remove("current");
+    steps.push(step(text(`states.${state}`), events.at(-1), "done current ended"));
   }
   $("steps").replaceChildren(...steps);
+  updateActions();
 }
 
 function step(label, event, kind) {
   const current = kind.includes("current") ? "step" : null;
-  const time = event ? clock(event.occurred_at) : "";
-  return el("li", { class: kind, "aria-current": current }, el("span", {}, label), el("time", {}, time));
+  const isDone = kind.includes("done") && (!current || FINAL_STATES.includes(track.state));
+  const hidden = isDone ? el("span", { class: "visually-hidden" }, ` ${text("done")}`) : null;
+  const time = event ? clock(event.occurred_at, { withZone: false }) : "";
+  return el("li", { class: kind, "aria-current": current }, el("span", {}, label, hidden), el("time", {}, time));
 }
 
 /** Set a text if it differs: screen readers announce changes only. */
-function setText(id, text) {
-  if ($(id).textContent !== text) $(id).textContent = text;
+function setText(id, value) {
+  if ($(id).textContent !== value) $(id).textContent = value;
 }
 
 setText("number", orderId.slice(0, 8));
-$("restaurant-dot").style.setProperty("--color", RESTAURANT_COLOUR);
-$("door-dot").style.setProperty("--color", DOOR_COLOUR);
 $("retry").addEventListener("click", () => location.reload());
 addEventListener("hashchange", () => location.reload());
 setInterval(draw, 1000);
+setInterval(() => track && !track.position && lostSince === null && stream.refresh(), REFRESH_MS);
+texts.then(() => {
+  $("map").dataset.loading = text("loadingMap");
+  $("stage").setAttribute("aria-label", text("map"));
+  $("steps").setAttribute("aria-label", text("stepByStep"));
+  $("legend").setAttribute("aria-label", text("onTheMap"));
+});
 stream.follow(openSession).catch((error) => {
   if (error !== LINK_NOT_FOUND) throw error;
   showLinkEnded();

@@ -42,6 +42,7 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "BRIDGE_MQTT_PASSWORD": paths.mqtt_password("bridge"),
             "DRIVER_EVENTS_MQTT_PASSWORD": paths.mqtt_password("driver_events"),
             "DRIVER_API_TOKEN": paths.driver_api_token(),
+            "VAPID_KEY": paths.vapid_key(),
         }
         | {
             f"KAFKA_{name.upper()}_PASSWORD": paths.kafka_password(name)

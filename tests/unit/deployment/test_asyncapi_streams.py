@@ -96,7 +96,7 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
         snapshot_frame(order, with_id=True),
         notice_frame(order, notice),
         order_frame(order, order.events[-1]),
-        position_frame(position, order.now, None),
+        position_frame(position, order.now, None, None),
         resync_frame(4),
         end_frame("delivered"),
     ]

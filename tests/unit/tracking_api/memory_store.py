@@ -25,6 +25,7 @@ from doorstep.errors import (
 from doorstep.sampling import SamplingPolicy
 from doorstep.store.people import Device, StaffMember, StaffSession
 from doorstep.store.records import DetailedOrder, Offer, Order, Token
+from tests.unit.tracking_api.memory_customer_page import MemoryCustomerPage
 from tests.unit.tracking_api.memory_ends import MemoryEnds
 from tests.unit.tracking_api.memory_reports import MemoryReports
 from tracking_api.administration.imports import Imported
@@ -113,7 +114,7 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-class MemoryStore(MemoryEnds, MemoryReports):
+class MemoryStore(MemoryCustomerPage, MemoryEnds, MemoryReports):
     """Orders ORDER_ID and OTHER_ID; tokens `tok-staff`, `tok-customer` (of ORDER_ID), …"""
 
     def __init__(self) -> None:

@@ -61,6 +61,7 @@ async def test_stream__fix_and_event__are_sent_as_get_track_shows_them(server, w
             **asked["events"][-1],
             "position": asked["position"],
             "eta": asked["eta"],
+            "route": asked["route"],
             "other_delivery_first": False,
             "ended_reason": None,
         }

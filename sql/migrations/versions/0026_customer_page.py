@@ -1,4 +1,4 @@
-"""Notices of orders, alerts, and webhooks with their queue."""
+"""The customer's page: links to share, web push, the note, an early estimate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0029"
+revision = "0026"
 down_revision = "0028"
 branch_labels = None
 depends_on = None
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0029_webhooks.sql"))
+    connection.execute(read_sql("migrations/versions/0026_customer_page.sql"))

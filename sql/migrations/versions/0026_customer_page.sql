@@ -1,0 +1,327 @@
+-- The customer's page: links to share, web push, the note, and an estimate from the moment of
+-- ordering.
+
+SET LOCAL search_path = doorstep, public;
+SET LOCAL check_function_bodies = off;  -- functions may refer to objects that are created later
+
+-- A link with which a customer lets another person follow the order: the state, the estimate and
+-- the position, nothing else. It is no row of access_token, which all other functions look up.
+CREATE TABLE share_link (
+    token_sha256 bytea PRIMARY KEY CHECK (octet_length(token_sha256) = 32),
+    order_id uuid NOT NULL REFERENCES orders,
+    owner_sha256 bytea NOT NULL REFERENCES access_token ON DELETE CASCADE,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    revoked_at timestamptz
+);
+CREATE INDEX share_link_owner ON share_link (owner_sha256);
+
+-- A browser that is to hear of an order (RFC 8030). `endpoint` is its push service's address.
+CREATE TABLE push_subscription (
+    owner_sha256 bytea NOT NULL REFERENCES access_token ON DELETE CASCADE,
+    endpoint text COLLATE "C" NOT NULL CHECK (octet_length(endpoint) BETWEEN 9 AND 1000),
+    order_id uuid NOT NULL REFERENCES orders,
+    p256dh text NOT NULL CHECK (octet_length(p256dh) <= 200),
+    auth text NOT NULL CHECK (octet_length(auth) <= 100),
+    "language" text NOT NULL DEFAULT 'en' CHECK (octet_length(language) <= 35),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    nearby_at timestamptz,  -- when the notification was taken for sending
+    PRIMARY KEY (owner_sha256, endpoint)
+);
+CREATE INDEX push_subscription_order ON push_subscription (order_id);
+
+-- Raises DS015 unless the customer's own token leads to the order. A share's token does not.
+CREATE FUNCTION customer_links__require(of_token_sha256 bytea, of_order_id uuid)
+RETURNS void LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    PERFORM FROM customer_links__good(ARRAY[of_token_sha256], ARRAY[of_order_id]);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'this link does not lead to an order' USING ERRCODE = 'DS015';
+    END IF;
+END
+$$;
+
+-- Whether an order is not picked up yet, so that its customer may still change it.
+CREATE FUNCTION order_state__is_before_pick_up(of_state order_state)
+RETURNS bool LANGUAGE sql IMMUTABLE
+RETURN of_state IN ('created', 'confirmed', 'assigned', 'at_restaurant');
+
+-- What only the customer of an order reads, as JSON: the address, the note for the courier, and
+-- whom to call. The courier's number is shown while the courier may be seen and the order's contact
+-- rule lets the courier reach the customer, too.
+CREATE FUNCTION customer_page_v1(of_token_sha256 bytea, of_order_id uuid)
+RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    PERFORM customer_links__require(of_token_sha256, of_order_id);
+    RETURN (
+        SELECT json_build_object(
+            'customer_name', o.customer_name, 'address', d.address, 'door_note', d.door_note,
+            'items', d.items, 'promised_from', d.promised_from, 'promised_to', d.promised_to,
+            'contact_rule', coalesce(d.contact_rule, 'none'),
+            'courier_phone', CASE WHEN d.contact_rule <> 'none' THEN (
+                SELECT r.phone FROM assignment a JOIN driver r ON r.driver_id = a.driver_id
+                WHERE a.order_id = o.order_id AND a.assignment_no = o.assignment_no
+                    AND upper_inf(a.visible)
+            ) END,
+            'restaurant_phone', p.phone,
+            'may_change', order_state__is_before_pick_up(o.state),
+            'shared_at', (
+                SELECT max(s.created_at) FROM share_link s
+                WHERE s.owner_sha256 = of_token_sha256 AND s.revoked_at IS NULL
+            ))
+        FROM orders o
+        JOIN restaurant p ON p.restaurant_id = o.restaurant_id
+        LEFT JOIN order_detail d ON d.order_id = o.order_id
+        WHERE o.order_id = of_order_id
+    );
+END
+$$;
+
+-- Changes the note for the courier, or clears it. Raises DS001 after pick-up.
+CREATE FUNCTION customer_note_v1(of_token_sha256 bytea, of_order_id uuid, new_note text)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+DECLARE
+    o orders;
+BEGIN
+    PERFORM customer_links__require(of_token_sha256, of_order_id);
+    PERFORM pg_advisory_xact_lock(hashtextextended(of_order_id::text, 1));  -- as commands do
+    SELECT * INTO STRICT o FROM orders t WHERE t.order_id = of_order_id;
+    IF NOT order_state__is_before_pick_up(o.state) THEN
+        RAISE EXCEPTION 'the door note cannot be changed after pick-up' USING ERRCODE = 'DS001',
+            DETAIL = json_build_object('subject_id', of_order_id, 'command', 'door_note',
+                'current_state', o.state, 'allowed', '[]'::json)::text;
+    END IF;
+    INSERT INTO order_detail AS t (order_id, created_by, door_note, search)
+    VALUES (of_order_id, o.created_by, new_note, '')
+    ON CONFLICT (order_id) DO UPDATE SET door_note = new_note;
+    UPDATE order_detail t SET search = to_tsvector('simple', concat_ws(' ', o.customer_name,
+        t.external_id, t.customer_phone, regexp_replace(t.customer_phone, '\D', '', 'g'),
+        t.address, t.door_note, t.items))
+    WHERE t.order_id = of_order_id;
+END
+$$;
+
+-- Makes a link to share; an earlier one of this customer's token ends.
+CREATE FUNCTION customer_share_v1(
+    of_token_sha256 bytea, of_order_id uuid, new_token_sha256 bytea
+)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    PERFORM customer_unshare_v1(of_token_sha256, of_order_id);
+    INSERT INTO share_link (token_sha256, order_id, owner_sha256)
+    VALUES (new_token_sha256, of_order_id, of_token_sha256);
+END
+$$;
+
+-- Withdraws the link that a customer shares, if there is one.
+CREATE FUNCTION customer_unshare_v1(of_token_sha256 bytea, of_order_id uuid)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    PERFORM customer_links__require(of_token_sha256, of_order_id);
+    -- one at a time, so that no second link stays open
+    PERFORM FROM access_token t WHERE t.token_sha256 = of_token_sha256 FOR NO KEY UPDATE;
+    UPDATE share_link s SET revoked_at = clock_timestamp()
+        WHERE s.owner_sha256 = of_token_sha256 AND s.revoked_at IS NULL;
+END
+$$;
+
+-- Keeps a browser's push subscription until the order ends: five of a token, the oldest is dropped.
+CREATE FUNCTION customer_subscribe_v1(
+    of_token_sha256 bytea, of_order_id uuid, new_endpoint text, new_p256dh text, new_auth text,
+    new_language text
+)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    PERFORM customer_links__require(of_token_sha256, of_order_id);
+    PERFORM FROM access_token t WHERE t.token_sha256 = of_token_sha256 FOR NO KEY UPDATE;
+    INSERT INTO push_subscription (owner_sha256, endpoint, order_id, p256dh, auth, language)
+    SELECT of_token_sha256, new_endpoint, of_order_id, new_p256dh, new_auth, new_language
+    FROM orders o WHERE o.order_id = of_order_id AND o.ended_at IS NULL
+    ON CONFLICT (owner_sha256, endpoint) DO UPDATE
+        SET p256dh = new_p256dh, auth = new_auth, language = new_language;
+    DELETE FROM push_subscription p WHERE p.owner_sha256 = of_token_sha256 AND p.endpoint IN (
+        SELECT q.endpoint FROM push_subscription q WHERE q.owner_sha256 = of_token_sha256
+        ORDER BY q.created_at DESC, q.endpoint OFFSET 5
+    );
+END
+$$;
+
+-- Removes a browser's push subscription, by the hash of its endpoint.
+CREATE FUNCTION customer_unsubscribe_v1(
+    of_token_sha256 bytea, of_order_id uuid, endpoint_sha256 bytea
+)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+BEGIN
+    PERFORM customer_links__require(of_token_sha256, of_order_id);
+    DELETE FROM push_subscription p
+        WHERE p.owner_sha256 = of_token_sha256
+            AND sha256(convert_to(p.endpoint, 'UTF8')) = endpoint_sha256;
+END
+$$;
+
+-- Takes the notifications that are due, each once: nearby, and delivered within the last ten
+-- minutes. Subscriptions of orders that have ended are removed. `of_orders` null: of all orders.
+CREATE FUNCTION push_subscription__take_due_v1(of_orders uuid[])
+RETURNS TABLE (
+    order_id uuid, kind text, endpoint text, p256dh text, auth text, language text
+)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+    at CONSTANT timestamptz := clock_timestamp();
+BEGIN
+    RETURN QUERY
+    WITH over AS (
+        DELETE FROM push_subscription p USING orders o, access_token t
+        WHERE o.order_id = p.order_id AND t.token_sha256 = p.owner_sha256
+            AND (of_orders IS NULL OR p.order_id = ANY (of_orders))
+            AND (o.ended_at IS NOT NULL OR t.revoked_at IS NOT NULL)
+        RETURNING p.*, o.state, o.ended_at, t.revoked_at
+    )
+    SELECT p.order_id, 'delivered', p.endpoint, p.p256dh, p.auth, p.language FROM over p
+    WHERE p.state = 'delivered' AND p.revoked_at IS NULL AND p.ended_at > at - interval '10 min';
+    RETURN QUERY
+    UPDATE push_subscription p SET nearby_at = at FROM orders o
+    WHERE o.order_id = p.order_id AND p.nearby_at IS NULL
+        AND (of_orders IS NULL OR p.order_id = ANY (of_orders))
+        AND o.state IN ('arriving', 'at_customer')
+    RETURNING p.order_id, 'nearby', p.endpoint, p.p256dh, p.auth, p.language;
+END
+$$;
+
+-- Removes an endpoint of which the push service says that it is gone.
+CREATE FUNCTION push_subscription__drop_v1(gone_endpoint text)
+RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    DELETE FROM push_subscription p WHERE p.endpoint = gone_endpoint
+$$;
+
+-- The tokens of the customers who share: per share's token and order, null for one that is not
+-- good. Whether the customer's own is good is decided where it is used.
+CREATE FUNCTION share_link__owners(token_sha256s bytea[], order_ids uuid[])
+RETURNS bytea[] LANGUAGE sql STABLE
+AS $$
+    SELECT array_agg(s.owner_sha256 ORDER BY k.n)
+    FROM unnest(token_sha256s, order_ids) WITH ORDINALITY AS k (token_sha256, order_id, n)
+    LEFT JOIN share_link s ON s.token_sha256 = k.token_sha256 AND s.order_id = k.order_id
+        AND s.revoked_at IS NULL
+$$;
+
+-- As customer_links_v1, of shares.
+CREATE FUNCTION share_links_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8) LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT g.n
+    FROM customer_links__good(share_link__owners(token_sha256s, order_ids), order_ids) g
+$$;
+
+-- As customer_tracks_v2, of shares. The service must not pass on the door either.
+CREATE FUNCTION share_tracks_v1(
+    token_sha256s bytea[], order_ids uuid[], known_order_seqs int[],
+    estimated_order_seqs int[], estimated_fix_ats timestamptz[]
+)
+RETURNS TABLE (
+    n int8, now timestamptz, order_seq int, driver_id text,
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8, details text, trail text
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT * FROM customer_tracks_v2(share_link__owners(token_sha256s, order_ids), order_ids,
+        known_order_seqs, estimated_order_seqs, estimated_fix_ats)
+$$;
+
+-- As customer_polls_v1, of shares.
+CREATE FUNCTION share_polls_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (
+    n int8, now timestamptz, order_id uuid, order_seq int, driver_id text,
+    fix_at timestamptz, received_at timestamptz, lon_deg float8, lat_deg float8,
+    accuracy_m float8, speed_mps float8, heading_deg float8
+)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT * FROM customer_polls_v1(share_link__owners(token_sha256s, order_ids), order_ids)
+$$;
+
+-- As customer_watch_v1, of shares.
+CREATE FUNCTION share_watch_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT customer_watch_v1(share_link__owners(token_sha256s, order_ids), order_ids)
+$$;
+
+-- As customer_waits_v1, of shares.
+CREATE FUNCTION share_waits_v1(token_sha256s bytea[], order_ids uuid[])
+RETURNS TABLE (n int8, earliest_at timestamptz, latest_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT * FROM customer_waits_v1(share_link__owners(token_sha256s, order_ids), order_ids)
+$$;
+
+-- Depends on the order's events alone, but for instants of events: late fixes may move evidence to
+-- an earlier one.
+CREATE OR REPLACE FUNCTION customer_order__details(of_order_id uuid)
+RETURNS text LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+    RETURN (
+        SELECT json_build_array(o.state, o.assignment_no, o.order_seq, r.name, r.lon_deg, r.lat_deg,
+            o.lon_deg, o.lat_deg, p.dwell_min_s, p.pace, a.assigned_at, (
+                SELECT coalesce(json_agg(json_build_array(e.order_seq, e.state, e.source,
+                    coalesce(g.occurred_at, e.occurred_at), e.assignment_no) ORDER BY e.order_seq
+                ), '[]')
+                FROM order_event e
+                LEFT JOIN evidence g ON g.order_id = e.order_id
+                    AND g.assignment_no = e.assignment_no AND g.state = e.state
+                    AND g.source = e.source
+                WHERE e.order_id = o.order_id
+            ), r.city, customer_order__ends(o.order_id, o.ended_at IS NOT NULL),
+            json_build_object('created_at', o.created_at, 'preparation_s', r.preparation_s,
+                'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for))
+        FROM orders o
+        JOIN restaurant r ON r.restaurant_id = o.restaurant_id
+        JOIN policy p ON p.policy_id = o.policy_id
+        LEFT JOIN order_detail d ON d.order_id = o.order_id
+        LEFT JOIN assignment a ON a.order_id = o.order_id AND a.assignment_no = o.assignment_no
+            AND upper_inf(a.visible)
+        WHERE o.order_id = of_order_id
+    );
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION
+    customer_links__require, order_state__is_before_pick_up, customer_page_v1,
+    customer_note_v1, customer_share_v1, customer_unshare_v1,
+    customer_subscribe_v1, customer_unsubscribe_v1, push_subscription__take_due_v1,
+    push_subscription__drop_v1, share_link__owners, share_links_v1,
+    share_tracks_v1, share_polls_v1, share_watch_v1, share_waits_v1
+FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    customer_page_v1, customer_note_v1, customer_share_v1, customer_unshare_v1,
+    customer_subscribe_v1, customer_unsubscribe_v1,
+    share_links_v1, share_tracks_v1, share_polls_v1, share_watch_v1, share_waits_v1
+TO customer;
+GRANT EXECUTE ON FUNCTION push_subscription__take_due_v1, push_subscription__drop_v1
+TO tracking_api;

@@ -1,0 +1,29 @@
+-- The customer's own page besides tracking, as the role `customer`; taking notifications, as
+-- `tracking_api`. Parameters are psycopg's %(name)s.
+
+
+-- read_page --
+SELECT customer_page_v1(%(token_sha256)s, %(order_id)s)
+
+-- change_note --
+SELECT customer_note_v1(%(token_sha256)s, %(order_id)s, %(door_note)s::text)
+
+-- share --
+SELECT customer_share_v1(%(token_sha256)s, %(order_id)s, %(share_sha256)s)
+
+-- unshare --
+SELECT customer_unshare_v1(%(token_sha256)s, %(order_id)s)
+
+-- subscribe --
+SELECT customer_subscribe_v1(%(token_sha256)s, %(order_id)s, %(endpoint)s::text,
+    %(p256dh)s::text, %(auth)s::text, %(language)s::text)
+
+-- unsubscribe --
+SELECT customer_unsubscribe_v1(%(token_sha256)s, %(order_id)s, %(endpoint_sha256)s)
+
+-- take_due_notifications --
+SELECT order_id, kind, endpoint, p256dh, auth, language
+FROM push_subscription__take_due_v1(%(order_ids)s::uuid[])
+
+-- drop_subscription --
+SELECT push_subscription__drop_v1(%(endpoint)s::text)

@@ -1,0 +1,1 @@
+"""Notifications to customers who asked for them, when the page is closed."""
