@@ -1,5 +1,5 @@
 # The file of all images. SERVICE selects one: bridge, driver_events, driver_api, tracking_api,
-# simulators or stack. Each image contains only the dependencies of its own extra.
+# webhooks, simulators or stack. Each image contains only the dependencies of its own extra.
 #
 #   docker build --build-arg SERVICE=bridge -t doorstep/bridge .
 #

@@ -11,7 +11,8 @@
                ├─ new_session_token()      a page of a member of staff, at tracking_api
                ├─ new_service_token()      driver_events' PATCH sink, at driver_api
                ├─ new_customer_token()     one order's customer, at tracking_api
-               └─ new_vapid_key()          tracking_api, at browsers' push services
+               ├─ new_vapid_key()          tracking_api, at browsers' push services
+               └─ new_webhook_secret()     signs what `webhooks` sends; the only one stored as it is
 
 A derived secret is never stored, so a fleet of 100,000 needs one file. `rotate` replaces a device's
 secrets with random ones, which a leaked fleet key does not reveal. The database keeps only
@@ -156,6 +157,11 @@ def new_session_token() -> str:
 def new_service_token() -> str:
     """Draw the token with which driver_events calls driver_api."""
     return SERVICE_TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def new_webhook_secret() -> str:
+    """Draw the secret of a webhook, in the form of Standard Webhooks: whsec_ and base64."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(TOKEN_BYTES)).decode()
 
 
 def new_customer_token() -> str:

@@ -18,6 +18,7 @@ DoorstepError
 ├── NameTaken                a service area has this name (409)
 ├── Retired                  a driver, restaurant, area or policy that was retired (409)
 ├── DefaultPolicy            the default policy cannot be retired (409)
+├── TooManyWebhooks          there are as many webhooks as may be (409)
 ├── OrderOpen                personal data that an order still needs (409)
 ├── IdForgotten              an id of a person whose data were erased (409)
 ├── DriverUnavailable        the driver is off duty or has an order (409)
@@ -35,6 +36,9 @@ DoorstepError
 │   ├── UnknownPolicy
 │   ├── UnknownServiceArea
 │   ├── NoPhoto
+│   ├── UnknownAlert
+│   ├── UnknownWebhook
+│   ├── UnknownDelivery
 │   ├── BadLink              any invalid customer link: the same answer for all
 │   └── BadInvitation        any invitation that is not good: the same answer for all
 ├── TooManyRequests          (429)
@@ -251,6 +255,13 @@ class DefaultPolicy(DoorstepError):
     problem = "default-policy"
 
 
+class TooManyWebhooks(DoorstepError):
+    """There are 100 webhooks already."""
+
+    status = 409
+    problem = "too-many-webhooks"
+
+
 class OrderOpen(DoorstepError):
     """An order still needs these data."""
 
@@ -375,6 +386,24 @@ class NoPhoto(NotFound):
     """The order has no photo."""
 
     problem = "no-photo"
+
+
+class UnknownAlert(NotFound):
+    """The alert does not exist."""
+
+    problem = "unknown-alert"
+
+
+class UnknownWebhook(NotFound):
+    """The webhook does not exist."""
+
+    problem = "unknown-webhook"
+
+
+class UnknownDelivery(NotFound):
+    """The webhook has no such delivery."""
+
+    problem = "unknown-delivery"
 
 
 class BadLink(NotFound):

@@ -18,6 +18,8 @@ from driver_events.demand import EVERY_S as DEMAND_EVERY_S
 from driver_events.demand import DemandFollower
 from driver_events.device_commands import CommandPublisher
 from driver_events.mqtt_publisher import MqttPublisher
+from driver_events.notices import EVERY_S as NOTICES_EVERY_S
+from driver_events.notices import NoticeWorker
 from driver_events.offers import EVERY_S as OFFERS_EVERY_S
 from driver_events.offers import OfferWorker
 from driver_events.outbox import OutboxPublisher, ParkedRetry
@@ -139,6 +141,8 @@ def _run_database_sink(
     workers["offers"] = Worker("offers", offers.advance, OFFERS_EVERY_S)
     stops = StopWorker(Connection(url, "driver_events stops"))
     workers["stops"] = Worker("stops", stops.advance, STOPS_EVERY_S)
+    notices = NoticeWorker(Connection(url, "driver_events notices"), workers["outbox"].wake)
+    workers["notices"] = Worker("notices", notices.decide, NOTICES_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
     workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
     compaction = CompactionWorker(settings, lambda worked_s: not stopping.wait(worked_s))

@@ -6,8 +6,8 @@ fingerprint  print the digest of the database's definitions, for fingerprints.js
 roles        print what each service role may do: docs/reference/database-roles.md
 
 Reads DATABASE_ADMIN_URL, the URL of doorstep_owner; `passwords` reads DRIVER_EVENTS_PASSWORD,
-DRIVER_API_PASSWORD, TRACKING_API_PASSWORD, CUSTOMER_PASSWORD and BROKER_SYNC_PASSWORD. Retries for
-a minute while the database is down.
+DRIVER_API_PASSWORD, TRACKING_API_PASSWORD, CUSTOMER_PASSWORD, BROKER_SYNC_PASSWORD and
+WEBHOOKS_PASSWORD. Retries for a minute while the database is down.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ PASSWORD_VARIABLES = {
     "tracking_api": "TRACKING_API_PASSWORD",
     "broker_sync": "BROKER_SYNC_PASSWORD",
     "customer": "CUSTOMER_PASSWORD",
+    "webhooks": "WEBHOOKS_PASSWORD",
 }
 # Fixes may be a day late (limits.lateness_s) and two minutes ahead. A week ahead covers a weekend
 # during which no process creates partitions.

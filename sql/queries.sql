@@ -258,7 +258,8 @@ GRANT EXECUTE ON FUNCTION pg_try_advisory_lock(bigint) TO driver_events
 
 -- close_database --
 REVOKE ALL ON DATABASE {name} FROM PUBLIC;
-GRANT CONNECT ON DATABASE {name} TO driver_events, driver_api, tracking_api, customer, broker_sync
+GRANT CONNECT ON DATABASE {name}
+TO driver_events, driver_api, tracking_api, customer, broker_sync, webhooks
 
 -- customer_tracks --
 SELECT * FROM customer_tracks_v1(%(token_sha256s)s, %(order_ids)s)

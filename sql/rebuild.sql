@@ -236,7 +236,10 @@ top AS (
 ),
 visible AS (
     SELECT top.order_id, top.assignment_no, top.state, f.occurred_at AS proved_at,
-        c.commanded_at, c.actor, e.occurred_at AS shown_at, e.order_seq,
+        c.commanded_at, c.actor, e.occurred_at AS shown_at,
+        greatest(e.order_seq, (
+            SELECT max(n.order_seq) FROM order_notice n WHERE n.order_id = top.order_id
+        )) AS order_seq,
         (e.assignment_no, e.state) = (top.assignment_no, top.state) AS is_shown,
         CASE
             WHEN (e.assignment_no, e.state) = (top.assignment_no, top.state) THEN e.source

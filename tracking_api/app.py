@@ -46,6 +46,7 @@ from tracking_api.administration import (
 )
 from tracking_api.administration.csv_routes import import_path
 from tracking_api.administration.queries import AREA, DRIVER, POLICY, RESTAURANT
+from tracking_api.alerts import routes as alert_routes
 from tracking_api.batching import BatchLoader
 from tracking_api.city_folders import CityFolders
 from tracking_api.context import AppContext
@@ -99,6 +100,8 @@ from tracking_api.track.page_schemas import DoorNote, NewSubscription
 from tracking_api.track.road_eta import EstimateArrival, RoadEta, no_ride
 from tracking_api.track.schemas import LinkToken
 from tracking_api.track.straight_eta import estimate_arrival
+from tracking_api.webhooks import routes as webhook_routes
+from tracking_api.webhooks.schemas import NewWebhook, WebhookChange
 
 BODIES: list[type[BaseModel]] = [Cancellation, LinkToken, DoorNote, NewSubscription]
 STAFF_BODIES: list[type[BaseModel]] = [
@@ -123,6 +126,8 @@ STAFF_BODIES: list[type[BaseModel]] = [
     StaffTokenBody,
     Confirmation,
     Readiness,
+    NewWebhook,
+    WebhookChange,
 ]
 
 # Of one order's customers: a page reads the history once, and a family shares a token.
@@ -163,6 +168,8 @@ ROUTES: tuple[tuple[APIRouter, Serves], ...] = (
     *((one.router, "staff") for one in ADMINISTRATION),
     (restaurant_page_routes.router, "staff"),
     (report_routes.router, "staff"),
+    (alert_routes.router, "staff"),
+    (webhook_routes.router, "staff"),
     (people_routes.router, "staff"),
     (device_routes.router, "staff"),
     (invitation_routes.router, "staff"),
@@ -346,6 +353,8 @@ def _bare_app(serves: Serves) -> FastAPI:
             app.include_router(router)
     app.include_router(health_routes(required, optional))
     app.include_router(docs_routes(app))
+    if serves != "customers":
+        app.webhooks.include_router(webhook_routes.messages)
     app.mount("/assets", pages.ASSETS)
     install_problem_handlers(app)
     app.add_middleware(DirectRoutes, routes=_direct_routes(serves))  # innermost

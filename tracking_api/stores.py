@@ -15,6 +15,7 @@ from typing import Any, Self
 from doorstep.store.deadline import is_available
 from doorstep.store.pool import Pool, open_pool
 from tracking_api.administration.queries import AdministrationQueries, AdministrationStore
+from tracking_api.alerts.queries import AlertQueries, AlertStore
 from tracking_api.fleet.dispatch_queries import DispatchQueries, DispatchStore
 from tracking_api.fleet.driver_queries import DriverQueries, DriverStore
 from tracking_api.fleet.queries import FleetQueries, FleetStore
@@ -33,6 +34,7 @@ from tracking_api.track.customer_queries import CustomerQueries, CustomerStore
 from tracking_api.track.eta_queries import EtaQueries, EtaStore
 from tracking_api.track.page_queries import CustomerPageQueries, CustomerPageStore
 from tracking_api.track.queries import TrackQueries, TrackReader
+from tracking_api.webhooks.queries import WebhookQueries, WebhookStore
 
 STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "tokens": TokenQueries,
@@ -50,6 +52,8 @@ STAFF_STORES: dict[str, Callable[[Pool], Any]] = {
     "push": PushQueries,
     "restaurants": RestaurantQueries,
     "reports": ReportQueries,
+    "alerts": AlertQueries,
+    "webhooks": WebhookQueries,
 }
 
 
@@ -88,6 +92,8 @@ class Stores:
     push: PushStore
     restaurants: RestaurantStore
     reports: ReportStore
+    alerts: AlertStore
+    webhooks: WebhookStore
     customers: CustomerStore
     customer_page: CustomerPageStore
     eta: EtaStore

@@ -142,6 +142,8 @@ class PolicyChange(_Fields):
     pace: Pace | None = None
     offer_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = None
     auto_offer: bool | None = None
+    nearby_m: Annotated[float, Field(ge=1, le=10_000, allow_inf_nan=False)] | None = None
+    nearby_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = None
 
     def given(self) -> dict[str, Any]:
         """Return the values that are not null: a policy has all of them."""

@@ -54,6 +54,10 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS042": _plain(errors.DefaultPolicy),
     "DS043": _plain(errors.UnknownServiceArea),
     "DS051": _plain(errors.SwappedCoordinates),
+    "DS070": _plain(errors.UnknownAlert),
+    "DS071": _plain(errors.UnknownWebhook),
+    "DS072": _plain(errors.TooManyWebhooks),
+    "DS073": _plain(errors.UnknownDelivery),
 }
 
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.

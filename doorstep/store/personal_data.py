@@ -19,7 +19,10 @@ from doorstep.store.error_mapping import translated
 from sql import query
 
 FILE = "queries/personal_data.sql"
-KINDS = ("orders", "commands", "tokens", "clocks", "contacts", "photos", "audit", "positions")
+KINDS = (
+    *("orders", "commands", "tokens", "clocks", "contacts", "audit", "positions"),
+    *("photos", "deliveries", "alerts"),
+)
 ROWS_PER_READ = 2_000
 
 # A person's rows are found by these columns, in whatever table they are.
@@ -33,7 +36,7 @@ HIDDEN_FROM_DRIVER = (
 HIDDEN_FROM_CUSTOMER = (
     *("token_sha256", "geom", "driver_id", "actor_id", "who", "detail"),
     *("created_by", "offered_by", "pin_sha256", "search", "given_by", "ended_by"),
-    *("owner_sha256", "p256dh", "auth"),
+    *("owner_sha256", "p256dh", "auth", "acknowledged_by"),
 )
 # Topics that can hold something of a person.
 DRIVER_TOPICS = (

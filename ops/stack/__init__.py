@@ -2,7 +2,7 @@
 
     Stack.up() ── supervisord ─┬─ postgres
                                ├─ kafka, mosquitto-1 … n
-                               ├─ bridge, driver_events, driver_api, tracking_api
+                               ├─ bridge, driver_events, driver_api, tracking_api, webhooks
                                └─ supervisor_guard
 
 stack             start, status, stop

@@ -45,6 +45,7 @@ class Addresses:
     https: Bind | None = None  # with TLS: Caddy, in front of both APIs
     # of the backup worker, if backups are used
     backups: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8005))
+    webhooks: Bind = field(default_factory=lambda: Bind("127.0.0.1", 8006))
     # with monitoring
     prometheus: Bind | None = None
     alertmanager: Bind | None = None
@@ -150,6 +151,7 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
         ),
         https=chooser.choose("caddy", settings.doorstep_bind, settings.https_port) if tls else None,
         backups=chooser.choose("backups", internal, settings.backup_port),
+        webhooks=chooser.choose("webhooks", internal, settings.webhooks_port),
         **{
             name: chooser.choose(name, "127.0.0.1", getattr(settings, f"{name}_port"))
             for name in (MONITORING if settings.doorstep_observe else ())

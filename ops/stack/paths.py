@@ -46,6 +46,7 @@ DATABASE_ROLES = (
     "tracking_api",
     "broker_sync",
     "customer",
+    "webhooks",
 )
 OBSERVER = "observer"  # reads statistics, for postgres_exporter; with --observe only
 DATABASE_PASSWORD_BYTES = 24

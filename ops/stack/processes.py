@@ -38,7 +38,7 @@ KINDS: tuple[Kind, ...] = (
 
 BROKER_SYNC = "broker_sync"  # listens nowhere
 BACKUP_WORKER = "backup_worker"
-SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
+SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api", "webhooks")
 # Programs that the launcher runs beside the stack, by their `./run` command.
 PROGRAM_MODULES = {
     "couriers": "simulators.couriers",
@@ -113,6 +113,7 @@ def owner_environment(paths: StackPaths, addresses: Addresses) -> dict[str, str]
         "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
         "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
         "CUSTOMER_PASSWORD": paths.database_password("customer"),
+        "WEBHOOKS_PASSWORD": paths.database_password("webhooks"),
         "FLEET_KEY_FILE": str(paths.fleet_key_file),
         "STAFF_TOKEN_FILE": str(paths.staff_token_file),
     }
@@ -166,6 +167,11 @@ def service_environment(
     cities_dir: Path | None = None,
 ) -> dict[str, str]:
     """Return the environment of one service. docker-compose.yml sets the same variables."""
+    if service == "webhooks":
+        return {
+            "DATABASE_URL": database_url(paths, addresses, "webhooks"),
+            "WEBHOOKS_BIND": str(addresses.webhooks),
+        }
     kafka_servers = kafka_access(paths, addresses, service).environment()
     prometheus = addresses.prometheus
     proxy = {} if addresses.https is None else {"TRUSTED_PROXIES": "127.0.0.1"}

@@ -47,6 +47,7 @@ class StackSettings(ServiceSettings):
     bridge_port: Port = 8003
     driver_events_port: Port = 8004
     backup_port: Port = 8005
+    webhooks_port: Port = 8006
 
     # Monitoring, always on loopback: Prometheus, Alertmanager and the exporters.
     doorstep_observe: bool = False

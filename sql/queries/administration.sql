@@ -36,7 +36,7 @@ LIMIT %(limit)s
 SELECT p.policy_id, p.name, p.enter_radius_m, p.dwell_min_s, p.dwell_max_s, p.dwell_spread_m,
     p.dwell_max_mps, p.leave_radius_m, p.leave_min_s, p.leave_max_s, p.arriving_radius_m,
     p.arriving_min_s, p.worst_accuracy_m, p.report_every_s, p.pace, p.offer_s, p.auto_offer,
-    p.created_at,
+    p.nearby_m, p.nearby_s, p.created_at,
     coalesce(s.is_default, false) AS is_default, s.retired_at
 FROM policy p
 LEFT JOIN policy_status s ON s.policy_id = p.policy_id

@@ -10,6 +10,7 @@ SELECT c.now, o.order_id, o.state::text, o.assignment_no, o.order_seq,
     a.driver_id, a.assigned_at,
     events.found, trail.found, r.city,
     CASE WHEN o.ended_at IS NOT NULL THEN order_ends_v1(o.order_id)::text END,
+    order_notice__read_v1(o.order_id, o.assignment_no)::text,
     s.fix_at, s.received_at, s.lon_deg, s.lat_deg, s.accuracy_m, s.speed_mps, s.heading_deg
 FROM clock c
 CROSS JOIN (

@@ -6,7 +6,7 @@ DECLARE
     role_name text;
 BEGIN
     FOREACH role_name IN ARRAY ARRAY[
-        'driver_events', 'driver_api', 'tracking_api', 'customer', 'broker_sync'
+        'driver_events', 'driver_api', 'tracking_api', 'customer', 'broker_sync', 'webhooks'
     ] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);

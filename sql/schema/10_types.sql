@@ -48,6 +48,24 @@ CREATE TYPE driver_status AS ENUM (
     'on_break'        -- available -> on_break: on_break
 );
 
+-- What the job for notices decides of an order; 57_notices.sql has the rules.
+CREATE TYPE notice_kind AS ENUM ('late', 'nearby');
+
+CREATE TYPE alert_kind AS ENUM (
+    'late',         -- an open order with the notice
+    'lost',         -- the driver of an open order is silent for limits.lost_alert_s
+    'unassigned',   -- confirmed for limits.unassigned_alert_s
+    'over_quota',   -- a driver has parked fixes
+    'webhook_off'   -- a webhook that kept failing, or answered 410, was switched off
+);
+
+CREATE TYPE webhook_off_reason AS ENUM ('admin', 'failing', 'gone');
+
+CREATE TYPE delivery_outcome AS ENUM (
+    'delivered',  -- pending -> delivered: an answer of 2xx
+    'failed'      -- pending -> failed: no such answer for a day
+);
+
 -- What made a state of an order visible: GPS evidence, or a command of an actor.
 CREATE TYPE state_source AS ENUM ('gps', 'staff', 'driver', 'customer');
 

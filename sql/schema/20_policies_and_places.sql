@@ -26,7 +26,10 @@ CREATE TABLE policy (
     pace float8 NOT NULL DEFAULT 1 CHECK (pace BETWEEN 0.1 AND 100),
     created_at timestamptz NOT NULL DEFAULT now(),
     offer_s float8 NOT NULL DEFAULT 45 CHECK (offer_s BETWEEN 1 AND 3600),  -- to accept an offer
-    auto_offer bool NOT NULL DEFAULT false  -- offer confirmed orders to the nearest drivers
+    auto_offer bool NOT NULL DEFAULT false,  -- offer confirmed orders to the nearest drivers
+    -- The notice `nearby`: within so many metres of the door, or seconds on the way. Null: never.
+    nearby_m float8 DEFAULT 300 CHECK (nearby_m BETWEEN 1 AND 10000),
+    nearby_s float8 DEFAULT 120 CHECK (nearby_s BETWEEN 1 AND 3600)
 );
 
 -- The default of orders that name no policy (always one row), and the retired ones, which no new
@@ -57,7 +60,9 @@ CREATE TABLE limits (
     quota_burst int NOT NULL DEFAULT 2000 CHECK (quota_burst >= 256),  -- one array of fixes
     max_parked int NOT NULL DEFAULT 100000 CHECK (max_parked >= 0),  -- of a driver; rest is held
     keep_off_duty_positions bool NOT NULL DEFAULT false,  -- store fixes taken off duty, too
-    max_open_orders int NOT NULL DEFAULT 3 CHECK (max_open_orders BETWEEN 1 AND 20)  -- of a driver
+    max_open_orders int NOT NULL DEFAULT 3 CHECK (max_open_orders BETWEEN 1 AND 20),  -- of a driver
+    lost_alert_s float8 NOT NULL DEFAULT 300,  -- the driver of an open order is silent
+    unassigned_alert_s float8 NOT NULL DEFAULT 300  -- an order is confirmed without a driver
 );
 
 -- For how many days each kind of personal data is kept (55_personal_data.sql); fixes have

@@ -16,7 +16,7 @@ CREATE TABLE orders (
     assignment_no int NOT NULL DEFAULT 0,
     state_source state_source NOT NULL DEFAULT 'staff',
     state_at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- earliest known start of the state
-    order_seq int NOT NULL DEFAULT 1,  -- number of events of the order
+    order_seq int NOT NULL DEFAULT 1,  -- number of events and notices of the order
     ended_at timestamptz,
     forgotten_at timestamptz,  -- when what told of the customer was erased
     created_by text NOT NULL DEFAULT '',  -- a member of staff

@@ -103,6 +103,21 @@ BEGIN
 END
 $$;
 
+-- What an answer says of an order's notices, as a JSON array: each as (order_seq, kind, instant),
+-- and the end of the promised window if the order is late.
+CREATE FUNCTION order_notice__read_v1(of_order_id uuid, of_assignment_no int)
+RETURNS json LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = doorstep, public, pg_temp
+AS $$
+    SELECT CASE WHEN count(*) > 0 THEN json_build_array(
+        json_agg(json_build_array(n.order_seq, n.kind, n.occurred_at) ORDER BY n.order_seq),
+        CASE WHEN bool_or(n.kind = 'late')
+            THEN (SELECT d.promised_to FROM order_detail d WHERE d.order_id = of_order_id) END
+    ) END
+    FROM order_notice n
+    WHERE n.order_id = of_order_id AND (n.kind = 'late' OR n.assignment_no = of_assignment_no)
+$$;
+
 -- What an answer holds of an order besides the position, as a JSON array in the order of
 -- tracking_api's OrderDetails. Depends on the order's events alone, but for instants of events:
 -- late fixes may move evidence to an earlier one.
@@ -124,7 +139,8 @@ BEGIN
                 WHERE e.order_id = o.order_id
             ), r.city, customer_order__ends(o.order_id, o.ended_at IS NOT NULL),
             json_build_object('created_at', o.created_at, 'preparation_s', r.preparation_s,
-                'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for))
+                'ready_at', d.ready_at, 'scheduled_for', d.scheduled_for),
+            order_notice__read_v1(o.order_id, o.assignment_no))
         FROM orders o
         JOIN restaurant r ON r.restaurant_id = o.restaurant_id
         JOIN policy p ON p.policy_id = o.policy_id

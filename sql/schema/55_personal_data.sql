@@ -213,7 +213,9 @@ CREATE FUNCTION retention__expire_v1(of_kind text, at_most int)
 RETURNS int8 LANGUAGE sql SECURITY DEFINER
 SET search_path = doorstep, public, pg_temp
 AS $$
-    SELECT retention__expire(of_kind, least(at_most, 10000), clock_timestamp())
+    SELECT CASE WHEN of_kind IN ('deliveries', 'alerts')
+        THEN retention__expire_records(of_kind, least(at_most, 10000), clock_timestamp())
+        ELSE retention__expire(of_kind, least(at_most, 10000), clock_timestamp()) END
 $$;
 
 -- Erases a driver: what tells of them is deleted, and orders name `forgotten` instead. The id stays

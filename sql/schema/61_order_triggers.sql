@@ -81,6 +81,7 @@ BEGIN
         n.state_at
     FROM new_orders n
     JOIN old_orders o ON o.order_id = n.order_id AND o.order_seq < n.order_seq
+        AND (o.assignment_no, o.state) <> (n.assignment_no, n.state)  -- others are notices
     LEFT JOIN assignment a ON a.order_id = n.order_id AND a.assignment_no = n.assignment_no;
     RETURN NULL;
 END

@@ -7,13 +7,14 @@ DO $do$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO driver_events, driver_api, tracking_api, '
-        'customer, broker_sync', current_database());
+        'customer, broker_sync, webhooks', current_database());
 END
 $do$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorstep FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA doorstep TO driver_events, driver_api, tracking_api, customer, broker_sync;
+GRANT USAGE ON SCHEMA doorstep
+TO driver_events, driver_api, tracking_api, customer, broker_sync, webhooks;
 
 GRANT EXECUTE ON FUNCTION
     prepare_incoming_v1, record_fixes_v1, record_parked_v1, read_watermarks_v2,
@@ -105,3 +106,17 @@ GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
 GRANT EXECUTE ON FUNCTION order_couriers_v1, order_timeline_v1, driver_states_v1
 TO tracking_api;
 GRANT SELECT (scheduled_for, promised_to, address, external_id) ON order_detail TO tracking_api;
+
+GRANT EXECUTE ON FUNCTION
+    webhook_delivery__claim_v1, webhook_delivery__report_v1, webhook_delivery__backlog_v1
+TO webhooks;
+GRANT EXECUTE ON FUNCTION order_notice__decide_v1, alert__update_v1 TO driver_events;
+GRANT EXECUTE ON FUNCTION
+    alert__acknowledge_v1, create_webhook_v1, change_webhook_v1, rotate_webhook_v1,
+    delete_webhook_v1, send_webhook_again_v1, order_notice__read_v1
+TO tracking_api;
+GRANT SELECT ON alert, order_notice, webhook_delivery TO tracking_api;
+GRANT SELECT (
+    webhook_id, url, description, events, is_on, off_reason, off_at, failing_since,
+    last_success_at, created_at, created_by
+) ON webhook TO tracking_api;

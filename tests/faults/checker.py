@@ -66,8 +66,10 @@ EVIDENCE = """
 """
 STATES = "SELECT order_id, state::text, assignment_no FROM orders WHERE order_id = ANY (%s)"
 EVENTS = """
-    SELECT order_id, order_seq, assignment_no, state::text FROM order_event
-    WHERE order_id = ANY (%s) ORDER BY order_id, order_seq
+    SELECT order_id, order_seq, assignment_no, state::text, false AS is_notice FROM order_event
+    WHERE order_id = ANY (%(ids)s)
+    UNION ALL SELECT order_id, order_seq, assignment_no, state::text, true FROM order_notice
+    WHERE order_id = ANY (%(ids)s) ORDER BY order_id, order_seq
 """
 
 Facts = dict[tuple[int, str], datetime]
@@ -247,10 +249,11 @@ class Checker:
 def _regressions(conn: psycopg.Connection[Any], order_ids: list[UUID]) -> Iterator[str]:
     """Yield the orders whose events go back, or skip an `order_seq`."""
     before: dict[UUID, tuple[int, int, int]] = {}
-    for order_id, seq, number, state in conn.execute(EVENTS, (order_ids,)):
+    for order_id, seq, number, state, is_notice in conn.execute(EVENTS, {"ids": order_ids}):
         last_seq, last_number, last_rank = before.get(order_id, (0, 0, -1))
         rank = RANK[state]
-        if seq != last_seq + 1 or (number, rank) <= (last_number, last_rank):
+        has_moved = (number, rank) > (last_number, last_rank)
+        if seq != last_seq + 1 or has_moved == is_notice:  # a notice leaves the state as it was
             yield f"order {order_id} went back at its event {seq}"
         before[order_id] = (seq, number, rank)
 

@@ -110,7 +110,8 @@ def as_admin(stack: Stack) -> httpx.Client:
 
 
 def test_targets__all__are_scraped_on_loopback(observed: Stack) -> None:
-    jobs = {"bridge", "driver_events", "driver_api", "tracking_api", "node", "postgres", "kafka"}
+    jobs = {"bridge", "driver_events", "driver_api", "tracking_api", "webhooks"}
+    jobs |= {"node", "postgres", "kafka"}
     wait_until(lambda: len(query(observed, "up == 1")) == len(jobs), description="targets")
     assert len(query(observed, "up")) == len(jobs)
     wait_until(lambda: query(observed, "pg_up") == [1], description="the exporter's role")

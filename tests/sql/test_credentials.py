@@ -42,7 +42,15 @@ from tests.sql.fleet import Fleet
 
 KEY = bytes(32)
 WHO = "run:test"
-ROLES = ("driver_events", "driver_api", "tracking_api", "customer", "broker_sync", "doorstep_owner")
+ROLES = (
+    "driver_events",
+    "driver_api",
+    "tracking_api",
+    "customer",
+    "broker_sync",
+    "webhooks",
+    "doorstep_owner",
+)
 
 
 def role_of(fleet: Fleet, token: bytes) -> str | None:

@@ -377,7 +377,14 @@ def test_main__passwords__let_the_services_in(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_ADMIN_URL", database.url())
-    for name in ("DRIVER_EVENTS", "DRIVER_API", "TRACKING_API", "CUSTOMER", "BROKER_SYNC"):
+    for name in (
+        "DRIVER_EVENTS",
+        "DRIVER_API",
+        "TRACKING_API",
+        "CUSTOMER",
+        "BROKER_SYNC",
+        "WEBHOOKS",
+    ):
         monkeypatch.setenv(f"{name}_PASSWORD", PASSWORD)
     assert main(["passwords"]) == 0
     with database.connect("tracking_api") as conn:
@@ -386,7 +393,16 @@ def test_main__passwords__let_the_services_in(
     assert main(["passwords"]) == 78
 
 
-PACKAGES = ("sql", "doorstep", "driver_api", "tracking_api", "driver_events", "ops", "tests")
+PACKAGES = (
+    "sql",
+    "doorstep",
+    "driver_api",
+    "tracking_api",
+    "driver_events",
+    "webhooks",
+    "ops",
+    "tests",
+)
 
 
 def test_queries__every_block__is_sent_from_somewhere() -> None:

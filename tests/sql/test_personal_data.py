@@ -51,7 +51,7 @@ NOT_OF_A_PERSON = {  # tables without a column of a driver or an order
         "policy_status",
         "restaurant",
     ),
-    "retention",
+    *("retention", "webhook"),
     *("service_area", "simulation_target", "staff", "street_speed"),
 }
 
@@ -63,6 +63,9 @@ def full_fleet(fleet: Fleet) -> UUID:
         "INSERT INTO access_token (token_sha256, role, driver_id) VALUES (%s, 'driver', %s)",
         b"a" * 32,
         ANNA,
+    )
+    fleet.run(
+        "SELECT create_webhook_v1('https://a.example', NULL, NULL, %s, 'test')", f"whsec_{'A' * 32}"
     )
     order_id: UUID = fleet.create_order()["order_id"]
     fleet.command_order(order_id, "confirm")
@@ -81,6 +84,9 @@ def full_fleet(fleet: Fleet) -> UUID:
     fleet.command_order(order_id, "pick_up", actor="driver", actor_id=ANNA, key="by anna")
     fleet.command_order(order_id, "deliver", actor="driver", actor_id=ANNA)
     fleet.run("INSERT INTO driver_quota VALUES (%s, 1, now())", ANNA)
+    fleet.run(
+        "INSERT INTO alert (kind, order_id, driver_id) VALUES ('lost', %s, %s)", order_id, ANNA
+    )
     fleet.run(
         "INSERT INTO parked_fix (driver_id, boot, seq, fix_at, received_at, lon_deg, lat_deg)"
         " VALUES (%s, 'b1', 20, now(), now(), 1, 1)",
@@ -304,6 +310,11 @@ def test_export_order__every_table_with_an_order__is_in_it_without_the_driver(
         order_id,
     )
     fleet.run("INSERT INTO order_watch VALUES (%s, now())", order_id)
+    fleet.run(
+        "INSERT INTO order_notice (order_id, order_seq, kind, assignment_no, state, occurred_at)"
+        " VALUES (%s, 9, 'nearby', 1, 'picked_up', now())",
+        order_id,
+    )
     fleet.run("INSERT INTO unassigned_order VALUES (%s, now(), now())", order_id)
     fleet.run("INSERT INTO evidence_due VALUES (%s, 1, now(), now())", order_id)
     fleet.run("INSERT INTO order_eta VALUES (%s, now(), 'infinity', now())", order_id)

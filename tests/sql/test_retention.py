@@ -109,13 +109,20 @@ def test_retention__a_service__can_neither_change_it_nor_turn_the_clock(
         "DELETE FROM audit",
     )
     refused = 0
-    for role in ("driver_events", "driver_api", "tracking_api", "customer", "broker_sync"):
+    for role in (
+        "driver_events",
+        "driver_api",
+        "tracking_api",
+        "customer",
+        "broker_sync",
+        "webhooks",
+    ):
         with database.connect(role, autocommit=True) as conn:
             for statement in statements:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     conn.execute(statement)
                 refused += 1
-    assert refused == 25
+    assert refused == 30
 
 
 def test_set_retention__below_what_the_rules_need__is_refused(

@@ -113,6 +113,8 @@ class PolicyRow(BaseModel):
     pace: float
     offer_s: float
     auto_offer: bool
+    nearby_m: float | None
+    nearby_s: float | None
     created_at: Instant
     is_default: bool = Field(description="Whether orders that name no policy get this one.")
     retired_at: Instant | None

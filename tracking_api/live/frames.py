@@ -2,6 +2,7 @@
 
     snapshot   the answer of GET /track; its id is its newest event
     order      one event of the order; its id is the event's order_seq
+    notice     what the customer is told besides the states (late, nearby); its id as an event's
     position   position and eta, as in the snapshot, and other_delivery_first when that changes or
                is true; no id, since it may be skipped
     resync     the cursor is unusable: a snapshot follows
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Literal
 
 import msgspec
@@ -28,7 +30,7 @@ from tracking_api.track.presenters import (
 )
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import Eta, estimate_arrival
-from tracking_api.track.visibility import Event, Position, TrackedOrder
+from tracking_api.track.visibility import Event, Notice, Position, TrackedOrder
 
 _encode = msgspec.json.Encoder().encode
 
@@ -101,13 +103,44 @@ def order_frame(
         "source": event.source,
         "occurred_at": format_instant(event.occurred_at),
     }
-    if event.order_seq == order.order_seq:
+    if event.order_seq == order.events[-1].order_seq:
         position = order.position
         data["position"] = position_members(position, order.now) if position else None
         data["eta"], data["route"] = eta_and_route(order, estimate)
         data["other_delivery_first"] = order.other_delivery is not None
         data["ended_reason"] = None if order.is_shared else order.ended_reason
     return Frame("order", _encode(data), event.order_seq)
+
+
+def notice_frame(order: TrackedOrder, notice: Notice) -> Frame:
+    """One notice of an order, with both members of the snapshot that it changes."""
+    nearby_at = order.notices.nearby_at
+    data = {
+        "order_id": str(order.order_id),
+        "order_seq": notice.order_seq,
+        "notice": notice.kind,
+        "occurred_at": format_instant(notice.occurred_at),
+        "late_by_s": order.late_by_s,
+        "nearby_at": format_instant(nearby_at) if nearby_at else None,
+    }
+    return Frame("notice", _encode(data), notice.order_seq)
+
+
+def frames_after(
+    order: TrackedOrder, after: int, estimate: EstimateArrival = estimate_arrival
+) -> list[Frame]:
+    """The events and notices of an order after one of them, in their order."""
+    frames = [
+        (event.order_seq, order_frame(order, event, estimate))
+        for event in order.events
+        if event.order_seq > after
+    ]
+    frames += [
+        (notice.order_seq, notice_frame(order, notice))
+        for notice in order.notices.found
+        if notice.order_seq > after
+    ]
+    return [frame for _, frame in sorted(frames, key=itemgetter(0))]
 
 
 def position_frame(

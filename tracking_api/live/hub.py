@@ -30,17 +30,23 @@ from tracking_api.live.connection_manager import LINK_ENDED
 from tracking_api.live.frames import (
     Frame,
     end_frame,
-    order_frame,
+    frames_after,
     resync_frame,
     snapshot_frame,
     turn_frame,
 )
-from tracking_api.live.order_channel import FINAL_STATES, OrderChannel
+from tracking_api.live.order_channel import OrderChannel
 from tracking_api.live.viewer import Viewer
 from tracking_api.track.queries import TrackReader
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
-from tracking_api.track.visibility import OrderPoll, Position, TrackedOrder, TrackLink
+from tracking_api.track.visibility import (
+    FINAL_STATES,
+    OrderPoll,
+    Position,
+    TrackedOrder,
+    TrackLink,
+)
 
 K = TypeVar("K")
 
@@ -187,11 +193,7 @@ class Hub:
         frames.append(channel.snapshots[with_id])
         _SNAPSHOTS.inc()
         if after is not None:
-            frames += [
-                order_frame(tracked, event, self._estimate)
-                for event in tracked.events
-                if event.order_seq > after
-            ]
+            frames += frames_after(tracked, after, self._estimate)
         return frames
 
     def unsubscribe(self, channel: OrderChannel, viewer: Viewer) -> None:
@@ -329,8 +331,8 @@ class Hub:
         if previous is None or new_events or has_turned:
             channel.reset()  # what may be shown may be another driver's, or nothing
         self._set_driver(channel, tracked.driver_id)
-        for event in new_events:
-            frame = order_frame(tracked, event, self._estimate)
+        frames = frames_after(tracked, previous.order_seq, self._estimate) if previous else []
+        for frame in frames:
             for viewer in channel.viewers:
                 viewer.send(frame)
             _EVENTS.inc(len(channel.viewers))

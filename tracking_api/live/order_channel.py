@@ -16,9 +16,14 @@ from tracking_api.live.viewer import Viewer
 from tracking_api.track.presenters import way_of
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S, SEGMENT_M, Eta, estimate_arrival
-from tracking_api.track.visibility import Position, TrackedOrder, TrackLink, TrailPoint
+from tracking_api.track.visibility import (
+    FINAL_STATES,
+    Position,
+    TrackedOrder,
+    TrackLink,
+    TrailPoint,
+)
 
-FINAL_STATES = ("delivered", "cancelled", "failed")
 ETA_INTERVAL = timedelta(seconds=10)
 OBSERVED_WITHIN = timedelta(seconds=OBSERVED_WITHIN_S)
 TRAIL_POINTS = 40  # 5 min at 5 m/s in steps of 30 m and more

@@ -28,6 +28,7 @@ from tracking_api.track.queries import (
     position_of,
 )
 from tracking_api.track.visibility import (
+    NO_NOTICES,
     EstimateKey,
     OrderPoll,
     OtherDelivery,
@@ -255,6 +256,7 @@ def _tracked_order(
         pin=details.ends.pin,
         ended_reason=details.ends.ended_reason,
         has_photo=details.ends.photo,
+        notices=details.notices or NO_NOTICES,
         is_trail_omitted=known is not None and known == (order_seq, row[4]),
         plan=details.plan,
         is_shared=is_shared,

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import msgspec
 
-from tracking_api.track.visibility import Event, OrderPlan
+from tracking_api.track.visibility import Event, Notices, OrderPlan
 
 MAX_AGE_S = 4.0  # below the 5 s within which everything shown is current
 MAX_ORDERS = 20_000  # of about 1.5 KB
@@ -47,6 +47,7 @@ class OrderDetails(msgspec.Struct, frozen=True, array_like=True):
     city: str | None = None
     ends: OrderEnds = OrderEnds()
     plan: OrderPlan | None = None
+    notices: Notices | None = None
 
 
 class DetailsCache:

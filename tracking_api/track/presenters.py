@@ -80,6 +80,7 @@ def track_members(
 ) -> dict[str, Any]:
     """Return a TrackAnswer, with the position and the estimate only where they may be shown."""
     position = order.position
+    nearby_at = order.notices.nearby_at
     eta, route = eta_and_route(order, estimate)
     members = {
         "order_id": order.order_id,
@@ -87,6 +88,8 @@ def track_members(
         "assignment_no": order.assignment_no,
         "order_seq": order.order_seq,
         "city": order.city,
+        "late_by_s": order.late_by_s,
+        "nearby_at": format_instant(nearby_at) if nearby_at else None,
         "position": position_members(position, order.now) if position else None,
         "eta": eta,
         "route": route,
@@ -135,12 +138,15 @@ def shared_members(members: Mapping[str, Any]) -> dict[str, Any]:
 def track_etag(members: Mapping[str, Any]) -> str:
     """Return the weak ETag of a TrackAnswer's members: of all but what only the clock changes.
 
-    Those are the position's age (not its freshness) and the seconds left.
+    Those are the position's age (not its freshness), the seconds left, and the seconds late but
+    for the minute.
     """
     position, eta = members["position"], members["eta"]
     properties = position and {**position["properties"], "age_s": None}
+    late_by_s = members["late_by_s"]
     stable = {
         **members,
+        "late_by_s": late_by_s and late_by_s // 60,
         "position": position and [position["geometry"], properties],
         "eta": eta and {**eta, "seconds": None},
     }

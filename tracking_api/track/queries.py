@@ -13,7 +13,9 @@ from doorstep.store.pool import Pool
 from sql import query
 from tracking_api.track.straight_eta import OBSERVED_WITHIN_S
 from tracking_api.track.visibility import (
+    NO_NOTICES,
     Event,
+    Notices,
     OrderPoll,
     Position,
     TrackedOrder,
@@ -42,6 +44,7 @@ class _Ends(msgspec.Struct, frozen=True):
 _NOT_ENDED = _Ends()
 _decode_ends = msgspec.json.Decoder(_Ends).decode
 _decode_events = msgspec.json.Decoder(list[Event]).decode
+_decode_notices = msgspec.json.Decoder(Notices).decode
 decode_trail = msgspec.json.Decoder(list[TrailPoint]).decode
 
 
@@ -100,7 +103,7 @@ def poll_of(row: Sequence[Any]) -> OrderPoll:
 def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
     now, order_id, state, assignment_no, order_seq = row[:5]
     restaurant_name, *places, dwell_min_s, pace = row[5:12]
-    driver_id, assigned_at, events, trail, city, ends = row[12:18]
+    driver_id, assigned_at, events, trail, city, ends, notices = row[12:19]
     ended = _decode_ends(ends) if ends is not None else _NOT_ENDED
     return TrackedOrder(
         now=now,
@@ -112,7 +115,7 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         restaurant=(places[0], places[1]),
         destination=(places[2], places[3]),
         dwell_min_s=dwell_min_s,
-        position=position_of(row[18:]),
+        position=position_of(row[19:]),
         assigned_at=assigned_at,
         driver_id=driver_id,
         pace=pace,
@@ -121,4 +124,5 @@ def _tracked_order(row: Sequence[Any]) -> TrackedOrder:
         city=city,
         ended_reason=ended.reason,
         has_photo=ended.has_photo,
+        notices=_decode_notices(notices) if notices is not None else NO_NOTICES,
     )

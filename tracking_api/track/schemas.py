@@ -106,6 +106,8 @@ class TrackAnswer(BaseModel):
     one. `pin` is for the customer alone, until the order ends. `ended_reason` is what staff wrote
     of a cancellation, or one of the reasons of failures. `photo`: whether GET …/photo has one. A
     shared link (`is_shared`) shows no places.
+    `late_by_s`: by how much the promised window is missed, 0 while that is only expected, null
+    otherwise. `nearby_at`: since when the courier is nearby, null before.
     """
 
     order_id: UUID
@@ -113,6 +115,8 @@ class TrackAnswer(BaseModel):
     assignment_no: int
     order_seq: int
     city: str | None
+    late_by_s: int | None
+    nearby_at: Instant | None
     position: PositionFeature | None
     eta: EtaAnswer | CoarseEta | None
     route: LineGeometry | None

@@ -15,6 +15,8 @@ import msgspec
 
 Freshness = Literal["live", "recent", "stale", "lost"]
 
+FINAL_STATES = ("delivered", "cancelled", "failed")
+
 # A device under way reports every 4 s and at least every 30 s.
 LIVE_WITHIN_S = 15  # three reports of 4 s missed
 RECENT_WITHIN_S = 60  # two silent periods of 30 s
@@ -89,6 +91,30 @@ class OrderPlan(msgspec.Struct, frozen=True):
     scheduled_for: datetime | None = None
 
 
+class Notice(msgspec.Struct, frozen=True, array_like=True):
+    """What an order's customer is told besides its states: `late`, or `nearby`."""
+
+    order_seq: int
+    kind: str
+    occurred_at: datetime
+
+
+class Notices(msgspec.Struct, frozen=True, array_like=True):
+    """The notices of an order, and the end of its promised window if it is late."""
+
+    found: list[Notice]
+    late_after: datetime | None
+
+    @property
+    def nearby_at(self) -> datetime | None:
+        """Since when the courier is nearby, with the present assignment."""
+        times = [one.occurred_at for one in self.found if one.kind == "nearby"]
+        return times[-1] if times else None
+
+
+NO_NOTICES = Notices([], None)
+
+
 @dataclass(frozen=True, slots=True)
 class OtherDelivery:
     """Another customer's stop is the courier's next one: all that this customer learns.
@@ -134,6 +160,16 @@ class TrackedOrder:
     pin: str | None = None  # for its customer only
     ended_reason: str | None = None
     has_photo: bool = False
+    notices: Notices = NO_NOTICES
+
+    @property
+    def late_by_s(self) -> int | None:
+        """By how much the promise is missed, until now or the end. None if it is not."""
+        late_after = self.notices.late_after
+        if late_after is None:
+            return None
+        until = self.events[-1].occurred_at if self.state in FINAL_STATES else self.now
+        return max(0, round((until - late_after).total_seconds()))
 
 
 @dataclass(frozen=True, slots=True)

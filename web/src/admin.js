@@ -4,6 +4,7 @@ import { importFile, summary } from "./admin/csv.js";
 import { Editor } from "./admin/editor.js";
 import { ask, showInvitation, showSecrets } from "./admin/messages.js";
 import { addressOf, keyOf, nameOf, RESOURCES } from "./admin/resources.js";
+import { showWebhookSecret } from "./admin/webhooks.js";
 import { el } from "./elements.js";
 
 const PAGE_ROWS = 1000;
@@ -46,6 +47,7 @@ function choose(chosen) {
   $("about").textContent = resource.about;
   $("add").textContent = `Add a ${resource.noun}`;
   $("export").href = `${resource.path}.csv`;
+  for (const one of [$("export"), $("import"), $("retired").parentElement]) one.hidden = Boolean(resource.isPlain);
   $("filter").value = "";
   $("status").textContent = "";
   rows = [];
@@ -57,7 +59,7 @@ async function load() {
   loading += 1;
   const mine = loading;
   const found = [];
-  const query = `?limit=${PAGE_ROWS}${$("retired").checked ? "&retired=true" : ""}`;
+  const query = resource.isPlain ? "" : `?limit=${PAGE_ROWS}${$("retired").checked ? "&retired=true" : ""}`;
   $("error").textContent = "";
   shownCount = SHOWN_ROWS;
   try {
@@ -104,8 +106,8 @@ function rowElement(row, texts) {
     ? ["Retired"]
     : [
         el("button", { type: "button", "aria-label": `Change ${name}`, onclick: () => editor.open(resource, row) }, "Change"),
-        ...(resource.actionsOf?.(row, { run, invite }) ?? []),
-        ...(row.is_default ? [] : [retireButton(row, name)]),
+        ...(resource.actionsOf?.(row, { run, invite, report, finish }) ?? []),
+        ...(row.is_default || resource.isPlain ? [] : [retireButton(row, name)]),
       ];
   const actions = el("td", { class: "actions", role: "cell", "data-driver-id": driverId }, ...buttons);
   return el("tr", { role: "row", class: row.retired_at ? "retired" : undefined, "data-key": keyOf(resource, row) }, ...cells, actions);
@@ -141,6 +143,7 @@ async function save(of, row, values) {
   const name = nameOf(of, answer);
   if (answer.replaces) finish(`${name} is policy ${answer.policy_id} now, in place of ${answer.replaces}.`);
   else finish(`${name} is ${row ? "changed" : "added"}.`);
+  if (answer.secret) showWebhookSecret(answer);
   if (answer.mqtt_password) showSecrets([answer], "Invite a phone").then((isInvited) => isInvited && invite(answer));
 }
 

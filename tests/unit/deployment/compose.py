@@ -18,7 +18,7 @@ from ops.stack.settings import StackSettings
 
 PROJECT = Path(__file__).resolve().parents[3]
 COMPOSE_FILE = PROJECT / "docker-compose.yml"
-SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api")
+SERVICES = ("bridge", "driver_events", "driver_api", "tracking_api", "webhooks")
 REFERENCE = re.compile(
     r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Z0-9_]+)(?:(?P<operator>:[-?])(?P<operand>[^}]*))?\})"
 )
@@ -82,6 +82,7 @@ def in_containers() -> Addresses:
         tracking_api_internal=Bind("tracking_api", default["tracking_api_internal_port"]),
         driver_api_internal=Bind("driver_api", default["driver_api_internal_port"]),
         driver_events=Bind("driver_events", default["driver_events_port"]),
+        webhooks=Bind("webhooks", default["webhooks_port"]),
         **{name: Bind(name, default[f"{name}_port"]) for name in MONITORING[:-1]},
         kafka_exporter=Bind("kafka", default["kafka_exporter_port"]),
     )

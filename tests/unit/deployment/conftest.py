@@ -33,6 +33,7 @@ def services(paths: StackPaths) -> dict[str, dict[str, Any]]:
             "DOORSTEP_OWNER_PASSWORD": paths.database_password("doorstep_owner"),
             "DRIVER_EVENTS_PASSWORD": paths.database_password("driver_events"),
             "DRIVER_API_PASSWORD": paths.database_password("driver_api"),
+            "WEBHOOKS_PASSWORD": paths.database_password("webhooks"),
             "TRACKING_API_PASSWORD": paths.database_password("tracking_api"),
             "BROKER_SYNC_PASSWORD": paths.database_password("broker_sync"),
             **dict.fromkeys(("GRAFANA_PASSWORD", "KAFKA_UI_PASSWORD", "PGADMIN_PASSWORD"), "x"),

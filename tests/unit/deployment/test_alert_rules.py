@@ -88,6 +88,7 @@ CASES = [
         {'doorstep_http_request_seconds_count{job="driver_api",status="500"}': counter(0, 1)},
     ),
     Case("LiveFeedDisconnected", {"doorstep_live_feed_connected": gauge(1, 0)}),
+    Case("WebhooksWaiting", {"doorstep_webhooks_oldest_seconds": gauge(5, 4000)}),
     Case(
         "BackupOld",
         {

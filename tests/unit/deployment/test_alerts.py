@@ -27,7 +27,7 @@ SERVICES_METRICS = (
         "doorstep.telemetry",
         "doorstep.http.http_metrics",
     ),
-    *("driver_api.routes", "tracking_api.live.feed", "ops.backup.metrics"),
+    *("driver_api.routes", "tracking_api.live.feed", "ops.backup.metrics", "webhooks.metrics"),
 )
 # of Prometheus and the exporters
 EXTERNAL_METRICS = {

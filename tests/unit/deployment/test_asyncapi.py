@@ -252,8 +252,12 @@ def test_order_update__fields__are_those_that_the_trigger_writes() -> None:
     schema = "\n".join(
         path.read_text(encoding="utf-8") for path in sorted((ROOT / "sql" / "schema").glob("*.sql"))
     )
-    body = schema.split("CREATE FUNCTION order_event__announce")[-1].split("$$;")[0]
-    assert fields_of("OrderUpdate") == set(re.findall(r"'(\w+)', \w+", body))
+    of_event, of_notice = (
+        set(re.findall(r"'(\w+)', \w+", schema.split(f"CREATE FUNCTION {one}")[-1].split("$$;")[0]))
+        for one in ("order_event__announce", "order_notice__announce")
+    )
+    assert set(SCHEMAS["OrderUpdate"]["required"]) == of_event
+    assert fields_of("OrderUpdate") == of_notice == of_event | {"notice"}
 
 
 def test_live_feed__examples__are_read() -> None:

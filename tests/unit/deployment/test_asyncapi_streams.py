@@ -30,6 +30,7 @@ from tracking_api.live.fleet_channel import CLUSTER_COLUMNS, LIMITS, FleetChanne
 from tracking_api.live.frames import (
     Frame,
     end_frame,
+    notice_frame,
     order_frame,
     position_frame,
     resync_frame,
@@ -46,7 +47,7 @@ from tracking_api.track.schemas import (
     Restaurant,
     TrackAnswer,
 )
-from tracking_api.track.visibility import TrackLink
+from tracking_api.track.visibility import Notice, TrackLink
 
 # ---- SSE and WebSocket -------------------------------------------------------------------------
 
@@ -90,15 +91,17 @@ async def test_order_frames__written__have_exactly_the_schema_s_fields() -> None
     [order] = (await world.read_tracks([TrackLink(order_id)])).values()
     position = order.position
     assert position is not None
+    notice = Notice(5, "nearby", order.now)
     frames = [
         snapshot_frame(order, with_id=True),
+        notice_frame(order, notice),
         order_frame(order, order.events[-1]),
         position_frame(position, order.now, None, None),
         resync_frame(4),
         end_frame("delivered"),
     ]
     schemas = {"snapshot": "Track", "order": "OrderEvent", "position": "OrderPosition",
-               "resync": "OrderResync", "end": "OrderEnd"}  # fmt: skip
+               "notice": "OrderNotice", "resync": "OrderResync", "end": "OrderEnd"}  # fmt: skip
     channel = DOCUMENT["channels"]["orderStream"]["messages"]
     for frame in frames:
         kind, data = told_by(frame)

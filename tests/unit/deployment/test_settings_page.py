@@ -17,6 +17,7 @@ from driver_events.settings import DriverEventsSettings
 from ops.commands.settings import OperatorSettings
 from ops.stack.settings import PROJECT, StackSettings
 from tracking_api.settings import Settings as TrackingApiSettings
+from webhooks.settings import WebhooksSettings
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "settings.md"
 
@@ -25,6 +26,7 @@ CLASSES: dict[str, type[ServiceSettings]] = {
     "driver_events": DriverEventsSettings,
     "driver_api": DriverApiSettings,
     "tracking_api": TrackingApiSettings,
+    "webhooks": WebhooksSettings,
     "simulators": DeviceSettings,
     "operate": OperatorSettings,
     "stack": StackSettings,

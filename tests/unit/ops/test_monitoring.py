@@ -91,7 +91,7 @@ def test_prepare__configurations__are_private_and_name_every_target(
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
     jobs = {one["labels"]["job"] for one in json.loads((folder / "targets.json").read_text())}
     assert jobs == {
-        *("bridge", "driver_events", "driver_api", "tracking_api"),
+        *("bridge", "driver_events", "driver_api", "tracking_api", "webhooks"),
         *("node", "postgres", "kafka"),
     }
     monitoring.write_targets(paths, at, backups=True)

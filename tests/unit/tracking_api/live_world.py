@@ -26,6 +26,8 @@ from tracking_api.live.detachable_protocol import DetachableProtocol
 from tracking_api.stores import Stores
 from tracking_api.track.visibility import (
     Event,
+    Notice,
+    Notices,
     OrderPoll,
     OtherDelivery,
     Position,
@@ -65,6 +67,12 @@ class WorldOrder:
     assignment_no: int = 0
     stints: dict[int, Stint] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    late_after: datetime | None = None
+
+    @property
+    def order_seq(self) -> int:
+        return len(self.events) + len(self.notices)
 
     @property
     def current(self) -> Stint | None:
@@ -149,8 +157,15 @@ class World:
 
     def _event(self, order: WorldOrder, state: str) -> None:
         order.state = state
-        number = len(order.events) + 1
+        number = order.order_seq + 1
         order.events.append(Event(number, state, "staff", self.now, order.assignment_no))
+
+    def notice(self, order_id: UUID, kind: str) -> None:
+        """Decide that an order is late or its courier nearby."""
+        order = self.orders[order_id]
+        order.notices.append(Notice(order.order_seq + 1, kind, self.now))
+        if kind == "late":
+            order.late_after = self.now
 
     def _end(self, order: WorldOrder) -> None:
         stint = order.current
@@ -189,7 +204,7 @@ class World:
             order_id=order.order_id,
             state=order.state,
             assignment_no=order.assignment_no,
-            order_seq=len(order.events),
+            order_seq=order.order_seq,
             restaurant_name="Da Mario",
             restaurant=(11.25, 43.77),
             destination=(11.26, 43.78),
@@ -199,6 +214,7 @@ class World:
             driver_id=shown.driver_id if shown else None,
             events=list(order.events),
             other_delivery=self.waits.get(order.order_id),
+            notices=Notices(list(order.notices), order.late_after),
         )
 
     async def read_polls(self, links: Sequence[TrackLink]) -> dict[TrackLink, OrderPoll]:
@@ -210,7 +226,7 @@ class World:
         order = self.orders[link.order_id]
         shown = self._shown(order)
         driver_id = shown.driver_id if shown else None
-        events = len(order.events)
+        events = order.order_seq
         return OrderPoll(self.now, link.order_id, events, driver_id, self._position(shown))
 
     def _is_good(self, link: TrackLink) -> bool:

@@ -67,7 +67,15 @@ KEYS: dict[str, list[Any]] = {
 }
 _RADII = ("enter_radius_m", "dwell_spread_m", "leave_radius_m", "arriving_radius_m")
 _TIMES = ("dwell_min_s", "dwell_max_s", "leave_min_s", "leave_max_s", "arriving_min_s")
-_OTHERS = ("dwell_max_mps", "worst_accuracy_m", "report_every_s", "pace", "offer_s")
+_OTHERS = (
+    "dwell_max_mps",
+    "worst_accuracy_m",
+    "report_every_s",
+    "pace",
+    "offer_s",
+    "nearby_m",
+    "nearby_s",
+)
 ROWS: dict[str, dict[str, Any]] = {
     "driver": {
         "name": "Anna",

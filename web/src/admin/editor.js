@@ -4,6 +4,7 @@ import { el } from "../elements.js";
 import { loadMapStyle } from "../map-style.js";
 import { hoursField, readHours } from "./hours.js";
 import { nameOf } from "./resources.js";
+import { eventsField, readEvents } from "./webhooks.js";
 
 const $ = (id) => document.getElementById(id);
 const POINT = ["lat_deg", "lon_deg"];
@@ -146,6 +147,7 @@ function inputOf(field, row) {
   const { name, label, options, type = "text", isRequired, scale, isKeptIfEmpty, isNewOnly, ...attributes } = field;
   const value = row?.[name] ?? null;
   if (type === "hours") return hoursField(label, value);
+  if (type === "events") return eventsField(label, value);
   const required = isRequired ? "" : undefined;
   const input = options
     ? el("select", { name }, el("option", { value: "" }, "–"), ...Object.entries(options).map(([key, text]) => el("option", { value: key }, text)))
@@ -156,6 +158,7 @@ function inputOf(field, row) {
 
 function valueOf({ type, scale }, input) {
   if (type === "hours") return readHours(input);
+  if (type === "events") return readEvents(input);
   const text = input.value.trim();
   if (text === "") return null;
   if (type !== "number") return text;

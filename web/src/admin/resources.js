@@ -1,5 +1,6 @@
 // What the page administers: of each kind its address, its table and its form.
 import { el } from "../elements.js";
+import { eventsOf, stateOf, webhookActions } from "./webhooks.js";
 
 const VEHICLES = {
   bicycle: "Bicycle", cargo_bike: "Cargo bike", moped: "Moped", car: "Car", van: "Van", foot: "On foot",
@@ -88,10 +89,24 @@ export const RESOURCES = [
     ],
     actionsOf: policyActions,
   },
+  {
+    path: "/webhooks", list: "webhooks", key: "webhook_id", name: "url", title: "Webhooks", noun: "webhook", isPlain: true,
+    about: "Addresses of other systems that are sent events of orders, signed. One that fails for a day is switched off.",
+    columns: [
+      ["Address", (row) => row.url], ["Description", (row) => row.description],
+      ["Events", eventsOf], ["State", stateOf], ["Pending", (row) => row.pending, true],
+    ],
+    fields: [
+      { name: "url", label: "Address (https)", type: "url", isRequired: true, maxlength: 2000 },
+      { name: "description", label: "Description", maxlength: 200 },
+      { name: "events", label: "Events", type: "events" },
+    ],
+    actionsOf: (row, page) => webhookActions(row, page),
+  },
 ];
 
 export const keyOf = (resource, row) => row[resource.key];
-export const nameOf = (resource, row) => String(row.name ?? keyOf(resource, row));
+export const nameOf = (resource, row) => String(row[resource.name ?? "name"] ?? keyOf(resource, row));
 export const addressOf = (resource, row) => `${resource.path}/${encodeURIComponent(keyOf(resource, row))}`;
 
 function driverActions(row, { invite }) {

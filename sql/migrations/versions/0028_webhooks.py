@@ -1,4 +1,4 @@
-"""Staff of restaurants: their own orders. A day's report."""
+"""Notices of orders, alerts, and webhooks with their queue."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0028_restaurants.sql"))
+    connection.execute(read_sql("migrations/versions/0028_webhooks.sql"))

@@ -6,8 +6,8 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0027"
-down_revision = "0026"
+revision = "0026"
+down_revision = "0025"
 branch_labels = None
 depends_on = None
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0027_dispatch.sql"))
+    connection.execute(read_sql("migrations/versions/0026_dispatch.sql"))
