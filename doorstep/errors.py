@@ -23,6 +23,8 @@ DoorstepError
 ├── IdForgotten              an id of a person whose data were erased (409)
 ├── DriverUnavailable        the driver is off duty or has an order (409)
 ├── NoDriverAvailable        no driver is on duty, free and near (409)
+├── StopsChanged             the driver's open orders are others (409)
+├── StopBehind               a stop that is picked up cannot move behind one that is not (409)
 ├── OfferClosed              an offer that has ended (409)
 ├── OfferOpen                the order is offered to a driver already (409)
 ├── ExternalIdTaken          an external_id of another order (409)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from data import BUNDLED_CITY
 from tests.browser.conftest import City, OpenPage
 from tests.browser.page_checks import (
     DESKTOP,
@@ -47,7 +48,7 @@ async def test_report__of_today__is_shown_accessible_and_can_be_downloaded_and_p
     assert await accessibility_violations(page) == []
     async with page.expect_download() as started:
         await page.click("#csv")
-    assert (await started.value).suggested_filename.startswith("firenze-")
+    assert (await started.value).suggested_filename.startswith(f"{BUNDLED_CITY}-")
     await page.emulate_media(media="print")
     assert not await page.locator("#print").is_visible()
     assert await page.locator("#report").is_visible()
@@ -57,7 +58,7 @@ async def test_report__of_today__is_shown_accessible_and_can_be_downloaded_and_p
 async def test_report__day_in_the_address__is_shown_again_after_a_reload(
     city: City, open_page: OpenPage
 ) -> None:
-    page = await open_page(f"/reports?city=firenze&date=2026-03-10#{city.staff_token}")
+    page = await open_page(f"/reports?city={BUNDLED_CITY}&date=2026-03-10#{city.staff_token}")
     await page.wait_for_url(has_path("/reports"))
     assert await wait_for_text(page, "#status", "2026-03-10, Europe/Rome")
     await page.fill("#date", "2026-03-11")

@@ -12,6 +12,7 @@ import pytest
 from fastapi import APIRouter
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
+from data import BUNDLED_CITY
 from doorstep.http import token_guessing
 from driver_api import drive_routes, join_routes
 from driver_api.phone_routes import router as phone_router
@@ -108,11 +109,12 @@ def address_of(path: str, order_id: str) -> str:
         "z": "14",
         "x": "8704",
         "y": "5980",
-        "city": "firenze",
+        "city": BUNDLED_CITY,
     }
     filled = re.sub(r"{(\w+)(:\w+)?}", lambda one: values.get(one[1], "x"), path)
     ago = (datetime.now(UTC) - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    query = f"from={ago}&to=2100-01-01T00:00:00Z&city=firenze&bbox=11,43,12,44&lon=11.25&lat=43.77"
+    area = f"city={BUNDLED_CITY}&bbox=11,43,12,44&lon=11.25&lat=43.77"
+    query = f"from={ago}&to=2100-01-01T00:00:00Z&{area}"
     return f"{filled}?{query}"
 
 

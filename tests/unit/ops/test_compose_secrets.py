@@ -33,7 +33,7 @@ def test_make_secrets__no_place_stays_empty_and_no_password_is_used_twice(projec
     secret = [
         value for name, value in environment.items() if name.endswith(("_PASSWORD", "_TOKEN"))
     ]
-    assert len(secret) == 20
+    assert len(secret) == 21
     assert all(len(value) >= 32 for value in secret)
     assert len(set(secret)) == len(secret)
     assert all(environment.values())
@@ -115,7 +115,7 @@ def test_rotate__every_secret_but_the_volumes__is_replaced_and_settings_stay(pro
     before = environment_of(project)
     names = rotate(project)
     after = environment_of(project)
-    assert len(names) == 19
+    assert len(names) == 20
     assert {name for name in before if before[name] != after[name]} == set(names)
     assert not set(names) & set(KEPT)
     assert "# mine" in (project / ".env").read_text(encoding="utf-8")

@@ -42,7 +42,7 @@ def test_prepare__secrets__are_readable_by_their_owner_only(paths: StackPaths) -
     files = [path for path in paths.secrets.rglob("*") if path.is_file()]
 
     assert paths.secrets.stat().st_mode & 0o777 == 0o700
-    assert len(files) == 13
+    assert len(files) == 15
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
 
 
