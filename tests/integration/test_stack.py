@@ -31,6 +31,7 @@ PROCESSES = [
     "driver_events",
     "driver_api",
     "tracking_api",
+    "webhooks",
 ]
 READY_AGAIN_S = 60.0
 
