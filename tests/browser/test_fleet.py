@@ -302,12 +302,14 @@ async def test_fleet__playback__header_legend_and_markers_say_past(
     await page.get_by_role("button", name="Past", exact=True).click()
     await page.get_by_role("button", name="Show", exact=True).click()
     assert await wait_for_text(page, "#playback-status", "2 positions of 1 driver.")
+    assert await wait_for_text(page, "#past-legend", "State unknown 1")  # states come after them
     assert await page.text_content("#connection") == "past"
     assert await page.locator("#live-legend").is_hidden()
-    assert (await page.text_content("#past-legend") or "").endswith("State unknown 1")
     assert "not live" in (await page.text_content("#past-banner") or "")
     assert await page.locator("#live-queue").is_hidden()
-    assert await fleet_value(page, "symbolOf('carla').label") == "Past position"
+    assert await eventually(
+        lambda: fleet_value(page, "symbolOf('carla').label === 'Past position'")
+    )
     await city.report("carla", north_of(RESTAURANT, 200))  # a live fix changes nothing
     await page.wait_for_timeout(2000)
     assert await page.text_content("#connection") == "past"
