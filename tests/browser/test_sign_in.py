@@ -152,7 +152,7 @@ async def test_viewer__command__says_that_it_is_not_allowed_and_stays(
     _, token = add_staff(city, "viewer")
     await city.order()
     page = await open_page(f"/fleet#{token}")
-    await page.locator("#orders ol button").first.click()
+    await page.locator("#orders button").first.click()
     await page.locator("#order button", has_text="Confirm").click()
     assert await eventually(lambda: page.text_content("#command-error"))
     assert has_path("/fleet")(page.url)

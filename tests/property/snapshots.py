@@ -137,6 +137,17 @@ APART = {
     "service_area": "registered",
     "simulation_target": "how many the simulators are to run",
     "street_speed": "learned of the history by a command",
+    "alert": "what staff is to look at, by a job",
+    "order_notice": "late and nearby, by a job",
+    "order_photo": "a proof that nothing is derived of",
+    "order_pin": "no order of a case has one",
+    "order_pin_try": "no order of a case has a PIN",
+    "order_retry": "which order replaces another: no case fails one so",
+    "order_return": "a way back: no case fails an order so",
+    "push_subscription": "who is notified",
+    "share_link": "who may ask",
+    "webhook": "who is notified",
+    "webhook_delivery": "who is notified: no case has a webhook",
     "unassigned_order": "no offer is declined or expires in a case",
 }
 _AS = {  # how a value is read, where not as it is
