@@ -29,13 +29,14 @@ from ops.stack.backup_repository import BackupRepository
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
-from ops.stack.postgres import PostgresCluster
+from ops.stack.postgres import OWNER, PostgresCluster
 from ops.stack.processes import (
     BACKUP_WORKER,
     SERVICES,
     ProcessSpec,
     backup_specs,
     client_environment,
+    database_url,
     has_service,
     kafka_access,
     owner_environment,
@@ -98,11 +99,13 @@ class Stack:
 
     def read_addresses(self) -> None:
         self._addresses = Addresses.load(self.paths.addresses_file)
+        if self._addresses is not None:
+            self.paths.prepare()  # the stack of an older release lacks the newest secrets
 
     @property
     def database_admin_url(self) -> str:
         """The URL of the database's owner."""
-        return owner_environment(self.paths, self.addresses)["DATABASE_ADMIN_URL"]
+        return database_url(self.paths, self.addresses, OWNER)
 
     @property
     def public_url(self) -> str:
