@@ -298,7 +298,7 @@ async def test_fleet__playback__header_legend_and_markers_say_past(
     page = await open_page(f"/fleet#{city.staff_token}")
     assert await wait_for_text(page, "#connection", "live")
     assert await eventually(lambda: fleet_value(page, "known")) == 1
-    assert await fleet_value(page, "symbolOf('carla')?.label") == "Available"
+    assert await eventually(lambda: fleet_value(page, "symbolOf('carla')?.label")) == "Available"
     await page.get_by_role("button", name="Past", exact=True).click()
     await page.get_by_role("button", name="Show", exact=True).click()
     assert await wait_for_text(page, "#playback-status", "2 positions of 1 driver.")
