@@ -11,21 +11,17 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 from doorstep.errors import DoorstepError
+from doorstep.public_addresses import is_public
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 MAX_RESOLVING = 100  # threads: one per name, of 100 webhooks
 DEFAULT_PORTS = {"http": 80, "https": 443}
-
-# An IPv6 address of these leads to the IPv4 address inside it.
-_TRANSLATED = [
-    ip_network(one) for one in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-]
 
 
 class ForbiddenDestination(DoorstepError):
@@ -70,8 +66,7 @@ class DestinationRules:
             raise ForbiddenDestination("http is for loopback only, if the operator allows it")
         if is_own or any(address in one for one in self.allowed_networks):
             return
-        is_translated = any(address in one for one in _TRANSLATED)
-        if not address.is_global or address.is_multicast or is_translated:
+        if not is_public(address):
             raise ForbiddenDestination(f"{address} is inside the network, or reserved")
 
 

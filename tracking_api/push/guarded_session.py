@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Any
 
 import requests
@@ -19,22 +19,14 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.poolmanager import PoolManager
 from urllib3.util.connection import create_connection
 
+from doorstep.public_addresses import is_public
+
 IsAllowed = Callable[[str], bool]
 
 
 def is_public_address(address: str) -> bool:
-    """Whether an IP address is on the internet: not private, local, multicast or translated."""
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        elif found.sixtofour is not None or found.teredo is not None or _is_nat64(found):
-            return False
-    return found.is_global and not found.is_multicast
-
-
-def _is_nat64(address: IPv6Address) -> bool:
-    return address.packed[:4] == b"\x00\x64\xff\x9b"
+    """Whether an IP address, given as text, is on the internet."""
+    return is_public(ip_address(address.partition("%")[0]))
 
 
 class _GuardedConnection(HTTPSConnection):
