@@ -9,8 +9,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from doorstep.geo import distance_m
-from tracking_api.track.straight_eta import ASSUMED_SPEED_MPS, DETOUR_FACTOR, Eta
+from tracking_api.track import straight_eta
+from tracking_api.track.straight_eta import Eta
 from tracking_api.track.visibility import OrderPlan, TrackedOrder
 
 PREPARATION_S = 900.0  # of a restaurant that has stated none
@@ -42,8 +42,8 @@ def is_early(order: TrackedOrder) -> bool:
 
 def straight_ride(order: TrackedOrder) -> EarlyRide:
     """Return a ride along the stretched straight line, at a usual pace."""
-    metres = distance_m(order.restaurant, order.destination) * DETOUR_FACTOR
-    seconds = metres / ASSUMED_SPEED_MPS / order.pace
+    usual_s, metres = straight_eta.straight_ride(order.restaurant, order.destination)
+    seconds = usual_s / order.pace
     return EarlyRide(seconds, seconds * P10_RATIO, seconds * P90_RATIO, metres)
 
 
