@@ -178,7 +178,7 @@ def test_two_customers_in_one_house__each_sees_the_courier_there() -> None:
     assert len(shown(mine, [fix(150, HOUSE)], other)) == 1
 
 
-def test_neighbours__whoever_is_nearer__sees_the_courier() -> None:
+def test_neighbours__the_nearer_customer__sees_the_courier() -> None:
     other = stop("a", (0, 100), door=HOUSE)
     mine = stop("b", (100, None), door=(100.0, 0.0))
     copies = [fix(150, (40, 0)), fix(160, (60, 0))]

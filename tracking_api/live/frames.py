@@ -2,7 +2,7 @@
 
     snapshot   the answer of GET /track; its id is its newest event
     order      one event of the order; its id is the event's order_seq
-    notice     what the customer is told besides the states (late, nearby); its id as an event's
+    notice     a message to the customer besides the states (late, nearby); its id as an event's
     position   position and eta, as in the snapshot, and other_delivery_first when that changes or
                is true; no id, since it may be skipped
     resync     the cursor is unusable: a snapshot follows

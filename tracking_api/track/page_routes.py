@@ -109,7 +109,7 @@ async def cancel(own: Own, idempotency_key: IdempotencyKey = None) -> CustomersO
     openapi_extra=OPTIONAL_TOKEN,
 )
 async def share(own: Own, response: Response) -> ShareAnswer:
-    """Whoever has the link sees the state, the estimate and the position, and nothing else."""
+    """The link shows the state, the estimate and the position, and nothing else."""
     token = new_customer_token()
     await own.run(own.context.stores.customer_page.share(own.link, token_sha256(token)))
     response.headers["Cache-Control"] = "no-store"

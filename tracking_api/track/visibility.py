@@ -92,7 +92,7 @@ class OrderPlan(msgspec.Struct, frozen=True):
 
 
 class Notice(msgspec.Struct, frozen=True, array_like=True):
-    """What an order's customer is told besides its states: `late`, or `nearby`."""
+    """A message to an order's customer besides its states: `late`, or `nearby`."""
 
     order_seq: int
     kind: str
