@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ops.stack.settings import PROJECT
 
-VERSION, COMMIT = "0.2.0", "c99b24ed448e9923b168c6cb7a85e91cc0eef02c"
+VERSION, COMMIT = "0.3.0", "9254db7c2f8c917abcb6ad1bfc27f55dfd4796cd"
 BUILT = (".doorstep/kafka", "web/dist")  # what `./run` makes, and Git does not have
 RUN = """
 import os, sys
