@@ -31,10 +31,11 @@ setInterval(() => {
 }, 20);
 """.replace("LOST_AFTER_MS", str(LOST_AFTER_MS))
 IS_FOCUS_VISIBLE = """() => {
-  const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+  const { outlineStyle, outlineWidth, boxShadow } = getComputedStyle(document.activeElement);
+  const hasOutline = outlineStyle !== "none" && parseFloat(outlineWidth) > 0;
   const { top, right, bottom, left } = document.activeElement.getBoundingClientRect();
   const isInView = bottom > 0 && top < innerHeight && right > 0 && left < innerWidth;
-  return isInView && outlineStyle !== "none" && parseFloat(outlineWidth) > 0;
+  return isInView && (hasOutline || boxShadow !== "none");
 }"""
 
 

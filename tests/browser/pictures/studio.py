@@ -10,7 +10,7 @@ from typing import Any
 from playwright.async_api import Page
 
 from tests.browser.conftest import City, OpenPage
-from tests.browser.page_checks import DESKTOP, PHONE, PROJECT, Theme, eventually
+from tests.browser.page_checks import DESKTOP, PHONE, PROJECT, Theme
 from tests.browser.pictures.sheet import Cell, save_sheet
 
 FOLDER = PROJECT / "docs/images/pages"
@@ -20,10 +20,10 @@ COLUMNS = {"phone": 8, "desktop": 4, "vision": 2}
 LANGUAGES = {"en": "en-GB", "it": "it-IT"}
 THEMES: tuple[Theme, ...] = ("light", "dark")
 MAX_SCREENS = 1.35  # of a long page the top is shown
-SETTLE_MS = 500  # fonts and the fading of the map's names
+SETTLE_MS = 300  # fonts and the fading of the map's names
+MAX_WAITS = 10  # a map whose data changes all the time is never drawn
 ZONE = "Europe/Rome"
-IS_MAP_DRAWN = """!globalThis.doorstepMap?.style
-  || (doorstepMap.loaded() && doorstepMap.areTilesLoaded() && !doorstepMap.isMoving())"""
+IS_MAP_DRAWN = "!globalThis.doorstepMap?.style || doorstepMap.areTilesLoaded()"
 
 Opening = Callable[..., Awaitable[Page]]
 
@@ -52,19 +52,29 @@ class Studio:
             options: dict[str, Any] = {"locale": LANGUAGES[language], "timezone_id": ZONE}
             page = await opening(size=SIZES[sizes[0]], **options)
             for size in sizes:
-                for theme in THEMES:
+                for theme in self._themes(size, language, languages):
                     caption = f"{state} · {language} {theme}"
                     png = await self._picture(page, SIZES[size], theme)
                     self._cells[size].append(Cell(caption, png))
             await page.context.close()
+            print(f"{state}, {language}", flush=True)
+
+    @staticmethod
+    def _themes(size: str, language: str, languages: tuple[str, ...]) -> tuple[Theme, ...]:
+        """A desktop's page differs little from language to language: each has one theme there."""
+        if size == "desktop" and len(languages) > 1:
+            return ("light",) if language == "en" else ("dark",)
+        return THEMES
 
     async def _picture(self, page: Page, size: dict[str, int], theme: Theme) -> bytes:
         width, height = size["width"], size["height"]
         await page.set_viewport_size({"width": width, "height": height})
         await page.emulate_media(color_scheme=theme)
         await page.wait_for_timeout(SETTLE_MS)
-        await eventually(lambda: page.evaluate(IS_MAP_DRAWN))
-        await page.wait_for_timeout(SETTLE_MS)
+        for _ in range(MAX_WAITS):
+            if await page.evaluate(IS_MAP_DRAWN):
+                break
+            await page.wait_for_timeout(SETTLE_MS)
         whole = await page.evaluate("document.documentElement.scrollHeight")
         clip = {"x": 0, "y": 0, "width": width, "height": min(whole, height * MAX_SCREENS)}
         return await page.screenshot(full_page=True, clip=clip)
