@@ -38,6 +38,7 @@ class SpanWriter:
     ) -> None:
         """Queue the span `name` of a trace. `links` are ids of traces with a span of that name."""
         is_root = name == parent
+        start_ns = max(0, start_ns)  # OTLP has no time before 1970
         span = ReadableSpan(
             name,
             context=_context(trace_id, name),
@@ -52,7 +53,7 @@ class SpanWriter:
 
     def close(self) -> None:
         """Send what is queued."""
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _context(trace_id: int, name: str) -> SpanContext:

@@ -16,9 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from doorstep.traces.identity import Sampler
 from ops.commands import trace_command
 from ops.servers.waiting import wait_until
-from ops.stack.settings import StackSettings
+from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
-from tests.integration.conftest import FREE_PORTS
 from tests.integration.devices import connect_all
 from tests.integration.http_services import make_fix
 

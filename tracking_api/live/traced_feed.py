@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from confluent_kafka import Message
 
@@ -19,17 +19,16 @@ def push_tracer(spans: SpanWriter) -> Callable[[Sequence[Message]], None]:
     def trace(messages: Sequence[Message]) -> None:
         now_ns = time.time_ns()
         for message in messages:
-            _, created_ms = message.timestamp()
-            for name, value in message.headers() or ():
-                if name != HEADER or value is None:
-                    continue
-                text = value if isinstance(value, str) else value.decode("ascii", "replace")
-                for parent in text.split(","):
-                    ids = parse_traceparent(parent)
-                    if ids is not None:
-                        spans.write(
-                            ids[0], "tracking_api", created_ms * 1_000_000, now_ns,
-                            parent="driver_events",
-                        )  # fmt: skip
+            start_ns = message.timestamp()[1] * 1_000_000
+            for trace_id in _trace_ids_of(message):
+                spans.write(trace_id, "tracking_api", start_ns, now_ns, parent="driver_events")
 
     return trace
+
+
+def _trace_ids_of(message: Message) -> Iterator[int]:
+    for name, value in dict(message.headers() or ()).items():
+        if name == HEADER and isinstance(value, bytes):
+            for text in value.decode("ascii", "replace").split(","):
+                if (ids := parse_traceparent(text)) is not None:
+                    yield ids[0]
