@@ -8,6 +8,7 @@ import socket
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from doorstep.settings import Bind, is_loopback
 from ops.console import Echo
@@ -147,7 +148,11 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
     chooser = _PortChooser(echo)
     tls, internal = settings.doorstep_tls, settings.doorstep_internal_bind
     public = "127.0.0.1" if tls else settings.doorstep_bind
-    replicas = _choose_replicas(chooser, settings) if settings.doorstep_ha else {}
+    replicas: dict[str, Any] = _choose_replicas(chooser, settings) if settings.doorstep_ha else {}
+    monitoring: dict[str, Any] = {
+        name: chooser.choose(name, "127.0.0.1", getattr(settings, f"{name}_port"))
+        for name in (MONITORING if settings.doorstep_observe else ())
+    }
     kafkas, controllers = replicas.get("kafkas"), replicas.get("kafka_controllers")
     databases = replicas.get("databases")
     return Addresses(
@@ -184,10 +189,7 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
         https=chooser.choose("caddy", settings.doorstep_bind, settings.https_port) if tls else None,
         backups=chooser.choose("backups", internal, settings.backup_port),
         webhooks=chooser.choose("webhooks", internal, settings.webhooks_port),
-        **{
-            name: chooser.choose(name, "127.0.0.1", getattr(settings, f"{name}_port"))
-            for name in (MONITORING if settings.doorstep_observe else ())
-        },
+        **monitoring,
         **replicas,
     )
 

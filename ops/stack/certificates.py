@@ -31,7 +31,7 @@ class CertificateAuthority:
 
     folder: Path
     usage: str = "serverAuth"  # of the server's certificate, as openssl names it
-    days: int = SERVER_DAYS
+    days: int | None = None  # SERVER_DAYS by default
 
     @property
     def certificate(self) -> Path:
@@ -88,7 +88,8 @@ class CertificateAuthority:
             )
             _openssl("req", *_new_key(key), "-subj", f"/CN={names[0][:60]}", "-out", str(request))
             _openssl(
-                *("x509", "-req", "-days", str(self.days), "-sha256", "-in", str(request)),
+                *("x509", "-req", "-days", str(self.days or SERVER_DAYS), "-sha256"),
+                *("-in", str(request)),
                 *("-CA", str(self.certificate), "-CAkey", str(self._key)),
                 *("-set_serial", f"0x{_random_serial()}"),
                 *("-extfile", str(extensions), "-out", str(certificate)),
