@@ -138,13 +138,10 @@ class CustomerState:
 
     def _history(self) -> dict[str, Any]:
         trail = TRAIL if self.has_trail else []
-        points = [{"fix_at": at(-0.5 * (len(trail) - n))} for n in range(len(trail))]
-        line = {
-            "type": "Feature",
-            "geometry": {"type": "LineString", "coordinates": trail},
-            "properties": {"points": points},
-        }
-        return {"type": "FeatureCollection", "features": [line] if trail else []}
+        features = [position(place, 15 * (len(trail) - n)) for n, place in enumerate(trail)]
+        for one in features:
+            one["properties"]["jump"] = False
+        return {"type": "FeatureCollection", "features": features}
 
 
 UNDER_WAY: dict[str, Any] = {

@@ -25,21 +25,21 @@ class Cell:
 def save_sheet(cells: list[Cell], file: Path, *, width: int, columns: int) -> int:
     """Save a sheet of thumbnails `width` pixels wide; return its size in bytes."""
     thumbnails = [_thumbnail(cell.png, width) for cell in cells]
-    height = max(one.height for one in thumbnails)
-    step_x, step_y = width + GAP, height + CAPTION_HEIGHT + GAP
-    rows = -(-len(cells) // columns)
-    sheet = Image.new("RGB", (GAP + columns * step_x, GAP + rows * step_y), GROUND)
+    rows = [thumbnails[n : n + columns] for n in range(0, len(cells), columns)]
+    heights = [max(one.height for one in row) for row in rows]
+    tops = [GAP + sum(heights[:n]) + n * (CAPTION_HEIGHT + GAP) for n in range(len(rows) + 1)]
+    sheet = Image.new("RGB", (GAP + columns * (width + GAP), tops[-1]), GROUND)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(FONT_SIZE)
     for n, (cell, picture) in enumerate(zip(cells, thumbnails, strict=True)):
-        x, y = GAP + n % columns * step_x, GAP + n // columns * step_y
+        x, y = GAP + n % columns * (width + GAP), tops[n // columns]
         sheet.paste(picture, (x, y))
         frame = (x - 1, y - 1, x + picture.width, y + picture.height)
         draw.rectangle(frame, outline=FRAME)
         caption = cell.caption
         while font.getlength(caption) > width:
             caption = caption[:-2] + "…"
-        draw.text((x, y + height + 3), caption, fill=INK, font=font)
+        draw.text((x, y + heights[n // columns] + 3), caption, fill=INK, font=font)
     file.parent.mkdir(parents=True, exist_ok=True)
     for quality in QUALITIES:
         encoded = io.BytesIO()

@@ -102,7 +102,7 @@ async def picture_admin(studio: Studio) -> None:
     city = studio.city
     for n in range(4):
         await city.driver(f"d{n}")
-    for tab in ("drivers", "staff", "restaurants", "service_areas", "policies", "webhooks"):
+    for tab in ("drivers", "restaurants", "service_areas", "policies", "webhooks"):
 
         async def opening(tab: str = tab, **options: Any) -> Page:
             page = await open_admin(city, studio.open_page, tab, **options)

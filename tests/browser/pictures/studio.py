@@ -15,15 +15,20 @@ from tests.browser.pictures.sheet import Cell, save_sheet
 
 FOLDER = PROJECT / "docs/images/pages"
 SIZES = {"phone": PHONE, "desktop": DESKTOP}
-THUMBNAIL_WIDTHS = {"phone": 210, "desktop": 400, "vision": 600}
-COLUMNS = {"phone": 8, "desktop": 4, "vision": 2}
+LAYOUTS = {"phone": (210, 8), "desktop": (400, 4), "vision": (600, 2)}  # width, columns
 LANGUAGES = {"en": "en-GB", "it": "it-IT"}
 THEMES: tuple[Theme, ...] = ("light", "dark")
 MAX_SCREENS = 1.35  # of a long page the top is shown
-SETTLE_MS = 300  # fonts and the fading of the map's names
-MAX_WAITS = 10  # a map whose data changes all the time is never drawn
 ZONE = "Europe/Rome"
-IS_MAP_DRAWN = "!globalThis.doorstepMap?.style || doorstepMap.areTilesLoaded()"
+SETTLE_MS = 300  # fonts
+# Resolves when the map is drawn in the theme of the page; a map that always changes never is.
+MAP_IS_DRAWN = """() => globalThis.doorstepMap?.style && Promise.race([
+  new Promise((resolve) => {
+    doorstepMap.once("idle", resolve);
+    doorstepMap.triggerRepaint();
+  }),
+  new Promise((resolve) => setTimeout(resolve, 10_000)),
+])"""
 
 Opening = Callable[..., Awaitable[Page]]
 
@@ -34,7 +39,7 @@ class Studio:
     def __init__(self, city: City, open_page: OpenPage) -> None:
         self.city = city
         self.open_page = open_page
-        self._cells: dict[str, list[Cell]] = defaultdict(list)  # by size
+        self._cells: dict[str, list[Cell]] = defaultdict(list)  # by sheet
 
     async def take(
         self,
@@ -55,7 +60,8 @@ class Studio:
                 for theme in self._themes(size, language, languages):
                     caption = f"{state} · {language} {theme}"
                     png = await self._picture(page, SIZES[size], theme)
-                    self._cells[size].append(Cell(caption, png))
+                    sheet = f"phone-{language}" if size == "phone" else size
+                    self._cells[sheet].append(Cell(caption, png))
             await page.context.close()
             print(f"{state}, {language}", flush=True)
 
@@ -71,24 +77,22 @@ class Studio:
         await page.set_viewport_size({"width": width, "height": height})
         await page.emulate_media(color_scheme=theme)
         await page.wait_for_timeout(SETTLE_MS)
-        for _ in range(MAX_WAITS):
-            if await page.evaluate(IS_MAP_DRAWN):
-                break
-            await page.wait_for_timeout(SETTLE_MS)
+        await page.evaluate(MAP_IS_DRAWN)
+        await page.wait_for_timeout(SETTLE_MS)
         whole = await page.evaluate("document.documentElement.scrollHeight")
         clip = {"x": 0, "y": 0, "width": width, "height": min(whole, height * MAX_SCREENS)}
         return await page.screenshot(full_page=True, clip=clip)
 
-    def add(self, size: str, caption: str, png: bytes) -> None:
+    def add(self, sheet: str, caption: str, png: bytes) -> None:
         """Add a picture that is taken otherwise."""
-        self._cells[size].append(Cell(caption, png))
+        self._cells[sheet].append(Cell(caption, png))
 
     def save(self, name: str) -> list[tuple[Path, int]]:
-        """Save the sheets of the page, one for each size, and begin the next page."""
+        """Save the sheets of the page, and begin the next page."""
         saved = []
-        for size, cells in self._cells.items():
-            file = FOLDER / f"{name}-{size}.webp"
-            width, columns = THUMBNAIL_WIDTHS[size], COLUMNS[size]
+        for sheet, cells in self._cells.items():
+            file = FOLDER / f"{name}-{sheet}.webp"
+            width, columns = LAYOUTS[sheet.partition("-")[0]]
             saved.append((file, save_sheet(cells, file, width=width, columns=columns)))
         self._cells.clear()
         return saved
