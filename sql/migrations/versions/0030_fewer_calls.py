@@ -1,4 +1,4 @@
-"""A cheaper read of an order's details."""
+"""Watermarks without gaps and notices of orders cost less."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from alembic import op
 
 from sql import read_sql
 
-revision = "0029"
-down_revision = "0028"
+revision = "0030"
+down_revision = "0029"
 branch_labels = None
 depends_on = None
 
@@ -16,4 +16,4 @@ def upgrade() -> None:
     """Run the file through psycopg, which accepts several statements at once."""
     connection = op.get_bind().connection.driver_connection
     assert connection is not None  # noqa: S101 - for the type checker
-    connection.execute(read_sql("migrations/versions/0029_track_details.sql"))
+    connection.execute(read_sql("migrations/versions/0030_fewer_calls.sql"))
