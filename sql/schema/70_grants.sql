@@ -73,7 +73,7 @@ GRANT EXECUTE ON FUNCTION
     customer_watch_v1, customer_tracks_v1, customer_cancel_v1, eta_model__read_v1,
     customer_waits_v1,
     customer_page_v1, customer_note_v1, customer_share_v1, customer_unshare_v1,
-    customer_subscribe_v1, customer_unsubscribe_v1,
+    customer_subscribe_v1, customer_unsubscribe_v1, customer_retry_v1,
     share_links_v1, share_tracks_v1, share_polls_v1, share_watch_v1, share_waits_v1
 TO customer;
 GRANT EXECUTE ON FUNCTION push_subscription__take_due_v1, push_subscription__drop_v1
