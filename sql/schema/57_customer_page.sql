@@ -40,6 +40,7 @@ BEGIN
             ) END,
             'restaurant_phone', p.phone,
             'may_change', order_state__is_before_pick_up(o.state),
+            'has_retry', EXISTS (SELECT FROM order_retry t WHERE t.retry_of = o.order_id),
             'shared_at', (
                 SELECT max(s.created_at) FROM share_link s
                 WHERE s.owner_sha256 = of_token_sha256 AND s.revoked_at IS NULL
@@ -170,8 +171,8 @@ BEGIN
 END
 $$;
 
--- Takes the notifications that are due, each once: nearby, and delivered within the last ten
--- minutes. Subscriptions of orders that have ended are removed. `of_orders` null: of all orders.
+-- Takes the notifications that are due, each once: nearby, by its notice and while the customer may
+-- see the courier, and delivered within the last ten minutes. Subscriptions of orders that have ended are removed. `of_orders` null: of all orders.
 CREATE FUNCTION push_subscription__take_due_v1(of_orders uuid[])
 RETURNS TABLE (
     order_id uuid, kind text, endpoint text, p256dh text, auth text, language text
@@ -197,7 +198,11 @@ BEGIN
     UPDATE push_subscription p SET nearby_at = at FROM orders o
     WHERE o.order_id = p.order_id AND p.nearby_at IS NULL
         AND (of_orders IS NULL OR p.order_id = ANY (of_orders))
-        AND o.state IN ('arriving', 'at_customer')
+        AND o.ended_at IS NULL
+        AND EXISTS (SELECT FROM order_notice n WHERE n.order_id = o.order_id
+            AND n.kind = 'nearby' AND n.assignment_no = o.assignment_no)
+        AND EXISTS (SELECT FROM assignment a WHERE a.order_id = o.order_id
+            AND a.assignment_no = o.assignment_no AND upper_inf(a.visible))
     RETURNING p.order_id, 'nearby', p.endpoint, p.p256dh, p.auth, p.language;
 END
 $$;
