@@ -172,7 +172,8 @@ END
 $$;
 
 -- Takes the notifications that are due, each once: nearby, by its notice and while the customer may
--- see the courier, and delivered within the last ten minutes. Subscriptions of orders that have ended are removed. `of_orders` null: of all orders.
+-- see the courier, and delivered within the last ten minutes. Subscriptions of orders that have
+-- ended are removed. `of_orders` null: of all orders.
 CREATE FUNCTION push_subscription__take_due_v1(of_orders uuid[])
 RETURNS TABLE (
     order_id uuid, kind text, endpoint text, p256dh text, auth text, language text
