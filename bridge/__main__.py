@@ -20,7 +20,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
 
-    publisher = Publisher(settings.kafka, settings.bridge_max_in_flight)
+    publisher = _make_publisher(settings)
     subscribers = [
         Subscriber(
             broker,
@@ -38,6 +38,16 @@ def main() -> None:
         relay.run(stopping)
     finally:
         telemetry.close()
+
+
+def _make_publisher(settings: BridgeSettings) -> Publisher:
+    """Return the publisher; OpenTelemetry is imported only if traces are on."""
+    if not settings.has_traces:
+        return Publisher(settings.kafka, settings.bridge_max_in_flight)
+    from bridge.traced_publisher import TracedPublisher
+    from doorstep.traces.exporter import SpanWriter
+
+    return TracedPublisher(settings, SpanWriter(settings.traces_endpoint, "bridge"))
 
 
 if __name__ == "__main__":

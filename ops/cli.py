@@ -20,6 +20,7 @@ from ops.commands import (
     city_command,
     drivers_command,
     operator_commands,
+    orders_command,
     rotate_command,
     simulator_commands,
     sources_command,
@@ -194,6 +195,15 @@ def _parser() -> argparse.ArgumentParser:
         drivers_command.EXAMPLES,
     )
     add_arguments(drivers, drivers_command.ACTIONS)
+    orders_command.add_arguments(
+        add(
+            "orders",
+            "create orders from CSV",
+            orders_command.orders,
+            orders_command.DESCRIPTION,
+            orders_command.EXAMPLES,
+        )
+    )
     sources = add(
         "sources",
         "list, add, rotate, revoke or remove sources of series, or print their passwords",
