@@ -105,7 +105,8 @@ GRANT SELECT ON driver_phone TO tracking_api;
 GRANT SELECT (driver_id, heard_at) ON phone_credential TO tracking_api;
 GRANT EXECUTE ON FUNCTION order_couriers_v1, order_timeline_v1, driver_states_v1
 TO tracking_api;
-GRANT SELECT (scheduled_for, promised_to, address, external_id) ON order_detail TO tracking_api;
+GRANT SELECT (ready_at, scheduled_for, promised_to, address, external_id) ON order_detail
+TO tracking_api;
 
 GRANT EXECUTE ON FUNCTION
     webhook_delivery__claim_v1, webhook_delivery__report_v1, webhook_delivery__backlog_v1

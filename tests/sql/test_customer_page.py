@@ -19,6 +19,7 @@ from tests.factories import make_fix, now, numbered
 from tests.sql.fleet import Fleet
 from tracking_api.track.customer_queries import CustomerQueries
 from tracking_api.track.order_details import DetailsCache
+from tracking_api.track.queries import TrackQueries
 from tracking_api.track.visibility import TrackLink
 
 ENDPOINT = "https://push.example.org/send/1"
@@ -175,6 +176,13 @@ async def test_read_tracks__before_a_courier__has_the_times_of_the_order(
     track = await track_of(database, customer.order_id, customer.token)
     assert track.plan.preparation_s == 600
     assert track.plan.created_at <= track.now
+    pool = await open_pool(database.url("tracking_api"), 1, autocommit=True)
+    try:
+        link = TrackLink(customer.order_id)
+        of_staff = (await TrackQueries(pool).read_tracks([link]))[link]
+    finally:
+        await pool.close()
+    assert of_staff.plan == track.plan  # so that staff read the same estimate
 
 
 def test_note__changed_until_pick_up__is_what_staff_reads_and_finds(
@@ -201,8 +209,9 @@ def test_note__after_pick_up__is_refused(customer: Customer, fleet: Fleet):
 
 
 @pytest.mark.parametrize("rule", ["none", "call"])
+@pytest.mark.parametrize("ends", ["cancel", "deliver"])
 def test_page__the_couriers_number__is_shown_while_visible_if_the_rule_allows(
-    customer: Customer, fleet: Fleet, rule: str
+    customer: Customer, fleet: Fleet, rule: str, ends: str
 ):
     fleet.run("UPDATE driver SET phone = '+39 055 1'")
     customer.value("customer_note_v1", "x")  # so that there are details
@@ -211,7 +220,10 @@ def test_page__the_couriers_number__is_shown_while_visible_if_the_rule_allows(
     fleet.command_order(customer.order_id, "assign", driver_id="d1")
     shown = "+39 055 1" if rule == "call" else None
     assert customer.page()["courier_phone"] == shown
-    fleet.command_order(customer.order_id, "cancel")
+    shared = customer.share()
+    assert refused(customer, "customer_page_v1", token=shared) == "DS015"
+    for command in ("pick_up", "deliver") if ends == "deliver" else (ends,):
+        fleet.command_order(customer.order_id, command)
     assert customer.page()["courier_phone"] is None
 
 

@@ -102,3 +102,6 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION customer_retry_v1 FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION customer_retry_v1 TO customer;
+
+-- Staff read the early estimate, too.
+GRANT SELECT (ready_at) ON order_detail TO tracking_api;

@@ -86,14 +86,15 @@ export class OrderPanel {
 
   async #readMore(order) {
     const read = (this.#reads += 1);
-    const [details, timeline] = await Promise.all([
+    const [details, timeline, track] = await Promise.all([
       getJson(`/orders/${order.order_id}`),
       readTimeline(order.order_id),
+      order.ended_at ? null : getJson(`/track/${order.order_id}`).catch(() => null), // shown without
       this.refresh(),
     ]);
     if (read !== this.#reads || order.order_id !== this.orderId) return;
     this.details = details;
-    $("order-facts")?.replaceChildren(...orderFacts(details, this.open));
+    $("order-facts")?.replaceChildren(...orderFacts(details, track?.eta, this.open));
     if (details.return_leg && !details.return_leg.ended_at && mayCommand()) {
       const confirm = () => this.#apply("returned", order.order_id, {});
       $("reason").replaceChildren(

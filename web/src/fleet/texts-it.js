@@ -138,6 +138,7 @@ export default {
   "Ready at": "Pronto alle",
   "Scheduled for": "Previsto per",
   Promised: "Promesso",
+  Expected: "Previsto",
   required: "richiesto",
   given: "dato",
   Photo: "Foto",
