@@ -27,7 +27,9 @@ from ops.stack.processes import (
     SERVICES,
     ProcessSpec,
     backup_specs,
+    broker_specs,
     client_environment,
+    database_and_kafka_specs,
     database_url,
     has_service,
     kafka_access,
@@ -35,8 +37,15 @@ from ops.stack.processes import (
     postgres_cluster,
     proxy_specs,
     public_url,
-    server_specs,
     service_specs,
+)
+from ops.stack.replicas import kafka_nodes
+from ops.stack.replicas.specs import (
+    check_folder,
+    database_nodes,
+    prepare_replicated_database,
+    replica_specs,
+    stop_databases,
 )
 from ops.stack.settings import StackSettings
 from ops.stack.setup import (
@@ -54,6 +63,10 @@ READY_TIMEOUT_S = 180.0
 WAITING_MESSAGE_EVERY_S = 5.0
 POLL_S = 0.2
 SUPERVISOR = "supervisor"
+NO_BACKUPS = (
+    "a stack with --ha has no backups of pgBackRest yet: use pg_dump on DATABASE_ADMIN_URL "
+    "(docs/how-to/high-availability.md)"
+)
 
 
 class Stack(DeviceAccounts):
@@ -175,7 +188,10 @@ class Stack(DeviceAccounts):
             self.paths.owner_file.unlink(missing_ok=True)  # first, so that a demo notices at once
             self.supervisor.stop()
             if self.paths.addresses_file.exists() and self.paths.secrets.exists():
-                shutil.rmtree(self.cluster().socket_dir, ignore_errors=True)
+                if self.addresses.has_replicas:
+                    stop_databases(self.paths, self.addresses)
+                for node in self.database_nodes():
+                    shutil.rmtree(node.socket_dir, ignore_errors=True)
             self.paths.addresses_file.unlink(missing_ok=True)
             self._addresses = None
         if erase:
@@ -187,12 +203,16 @@ class Stack(DeviceAccounts):
     def _start(self, owner_pid: int | None) -> None:
         self.paths.prepare()
         addresses = self._addresses = choose_addresses(self.settings, self._echo)
+        check_folder(self.paths, addresses)
+        if addresses.has_replicas and self.backups().is_wanted:
+            raise StackError(NO_BACKUPS)
         addresses.save(self.paths.addresses_file)
-        prepare_database(self.paths, self._echo)
+        if not addresses.has_replicas:
+            prepare_database(self.paths, self._echo)
         self.backups().check_not_lost()
         with ThreadPoolExecutor(3) as pool:
             tasks = [
-                pool.submit(self.cluster().prepare),
+                pool.submit(self._prepare_databases),
                 pool.submit(self.prepare_kafka),
                 pool.submit(prepare_brokers, self.paths, addresses, self._echo),
             ]
@@ -213,10 +233,28 @@ class Stack(DeviceAccounts):
 
     def prepare_kafka(self) -> None:
         """Write Kafka's configuration, which holds the administrator's password."""
-        kafka.prepare(self.paths, self.addresses, self.settings, self._echo)
+        prepare = kafka_nodes.prepare if self.addresses.has_replicas else kafka.prepare
+        prepare(self.paths, self.addresses, self.settings, self._echo)
+
+    def _prepare_databases(self) -> None:
+        if self.addresses.has_replicas:
+            prepare_replicated_database(self.paths, self.addresses, self._echo)
+        else:
+            self.cluster().prepare()
+
+    def database_nodes(self) -> list[PostgresCluster]:
+        """Describe each database server: one, or with --ha two."""
+        if self.addresses.has_replicas:
+            return database_nodes(self.paths, self.addresses)
+        return [self.cluster()]
 
     def cluster(self) -> PostgresCluster:
-        """Describe the database server, with the present password of its superuser."""
+        """Describe the database server, with the present password of its superuser.
+
+        With --ha its URLs lead to the primary, and its folder is that of the first server.
+        """
+        if self.addresses.has_replicas:
+            return self.database_nodes()[0]
         return postgres_cluster(
             self.paths,
             self.addresses,
@@ -231,7 +269,12 @@ class Stack(DeviceAccounts):
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
         of_stack = self.paths, self.addresses, self.settings
-        specs = server_specs(*of_stack, self.cluster()) + service_specs(*of_stack)
+        servers = (
+            replica_specs(*of_stack)
+            if self.addresses.has_replicas
+            else database_and_kafka_specs(*of_stack, self.cluster())
+        )
+        specs = servers + broker_specs(self.paths, self.addresses) + service_specs(*of_stack)
         specs += proxy_specs(*of_stack) + backup_specs(*of_stack, self.backups())
         return specs + monitoring.monitoring_specs(*of_stack)
 
@@ -242,7 +285,7 @@ class Stack(DeviceAccounts):
     def set_up(self) -> None:
         """Create topics and migrate once the servers answer. The services wait for this."""
         with ThreadPoolExecutor(2) as pool:
-            topics = pool.submit(set_up_kafka, self.paths, self.addresses)
+            topics = pool.submit(set_up_kafka, self.paths, self.addresses, self.copies)
             environment = self.owner_environment()
             pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
             topics.result()
@@ -250,8 +293,15 @@ class Stack(DeviceAccounts):
         if self.backups().is_wanted:
             self.set_up_backups()
 
+    @property
+    def copies(self) -> int:
+        """How many Kafka nodes hold each record."""
+        return kafka_nodes.COPIES if self.addresses.has_replicas else 1
+
     def set_up_backups(self) -> None:
         """Archive the running database's WAL from now on. Idempotent. Raises StackError."""
+        if self.addresses.has_replicas:
+            raise StackError(NO_BACKUPS)
         repository, present = self.backups(), self.paths.backup_dir()
         if BACKUP_WORKER in self.supervisor.running() and present not in (None, repository.folder):
             raise StackError(

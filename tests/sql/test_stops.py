@@ -297,6 +297,31 @@ def test_pair_from_the_future__counts_when_it_is_past(fleet: Fleet) -> None:
     assert fleet.run("SELECT FROM evidence_due") == []
 
 
+def test_pairs_from_the_future__of_one_batch__each_counts_when_it_is_past(fleet: Fleet) -> None:
+    [order_id] = stacked(fleet, CUSTOMER)
+    fleet.command_order(order_id, "pick_up")
+    at = now()
+    fleet.backdate_pick_up(order_id, at - timedelta(seconds=70))
+    fleet.record(
+        numbered(
+            [
+                make_fix(seq=n, place=CUSTOMER, fix_at=at + timedelta(seconds=s))
+                for n, s in enumerate((-60, 2, 3, 100), 1)
+            ]
+        )
+    )
+    for seconds in (2.05, 3.05):
+        fleet.run(
+            "SELECT pg_sleep(greatest(0, extract(epoch FROM %s - clock_timestamp())))",
+            at + timedelta(seconds=seconds),
+        )
+        assert fleet.run("SELECT evidence__settle_v1(10) AS n") == [{"n": 1}]
+        assert fleet.state(order_id) == "at_customer"
+    assert fleet.run("SELECT due_at, until_at FROM evidence_due") == [
+        dict.fromkeys(("due_at", "until_at"), at + timedelta(seconds=100))
+    ]
+
+
 def test_pair_from_the_future__in_a_range_that_was_closed__never_counts(fleet: Fleet) -> None:
     first, second = stacked(fleet, CUSTOMER, NEXT_DOOR)
     for order_id in (first, second):

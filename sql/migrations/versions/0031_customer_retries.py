@@ -7,7 +7,7 @@ from alembic import op
 from sql import read_sql
 
 revision = "0031"
-down_revision = "0028"
+down_revision = "0030"
 branch_labels = None
 depends_on = None
 
