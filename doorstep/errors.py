@@ -38,6 +38,7 @@ DoorstepError
 │   ├── UnknownPolicy
 │   ├── UnknownServiceArea
 │   ├── NoPhoto
+│   ├── NoRetry
 │   ├── UnknownAlert
 │   ├── UnknownWebhook
 │   ├── UnknownDelivery
@@ -243,6 +244,12 @@ class NoPhoto(NotFound):
     """The order has no photo."""
 
     problem = "no-photo"
+
+
+class NoRetry(NotFound):
+    """The order has no further attempt that this link leads to."""
+
+    problem = "no-retry"
 
 
 class UnknownAlert(NotFound):
