@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from playwright.async_api import Browser, Page, async_playwright
 from doorstep.credentials import driver_token
 from doorstep.provision import owner_connection, provision_drivers, provision_staff
 from doorstep.store.admin import NewRestaurant, register_restaurants
+from ops.servers.memory_folder import make_folder
 from ops.stack.settings import FREE_PORTS, StackSettings
 from ops.stack.stack import Stack
 from tests.browser.page_checks import CHROMIUM, CHROMIUM_ARGUMENTS, DESKTOP, PROJECT
@@ -56,8 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @contextmanager
 def running_stack(**settings: Any) -> Iterator[Stack]:
     """Start a whole stack with Da Mario's restaurant; erase it at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="doorstep-browser-"))
-    folder.chmod(0o755)  # readable for the servers' users
+    folder = make_folder("doorstep-browser-")
     whole = Stack(
         StackSettings(doorstep_home=folder / "stack", **FREE_PORTS, **settings),
         echo=lambda _: None,

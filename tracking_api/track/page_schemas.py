@@ -10,9 +10,9 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from doorstep.http.instants import Instant
+from doorstep.public_addresses import is_public_address
 from tracking_api.orders.detail_schemas import ContactRule, LongText
 from tracking_api.orders.schemas import NO_NUL
-from tracking_api.push.guarded_session import is_public_address
 
 MAX_ENDPOINT = 1000
 P256DH_BYTES, AUTH_BYTES = 65, 16  # an uncompressed point of P-256; RFC 8291
