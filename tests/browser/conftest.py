@@ -98,13 +98,9 @@ async def browser() -> AsyncIterator[Browser]:
         yield browser
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
-    """Open an address of tracking_api (or a whole URL) in a context of its own.
-
-    A staff token after # signs in first.
-    `before` gets the page before it is opened, to add listeners or routes.
-    """
+@asynccontextmanager
+async def opened_pages(browser: Browser, base_url: str) -> AsyncIterator[OpenPage]:
+    """Yield a function that opens a page in a context of its own; close all at the end."""
     async with AsyncExitStack() as opened:
 
         async def open_it(
@@ -116,7 +112,7 @@ async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
             **options: Any,
         ) -> Page:
             context = await browser.new_context(
-                base_url=stack.client_environment()["TRACKING_API_URL"],
+                base_url=base_url,
                 viewport={"width": size["width"], "height": size["height"]},
                 color_scheme="dark" if dark else "light",
                 **options,
@@ -130,6 +126,17 @@ async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
                 await page.wait_for_url(lambda url: "/sign-in" not in url)
             return page
 
+        yield open_it
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_page(browser: Browser, stack: Stack) -> AsyncIterator[OpenPage]:
+    """Open an address of tracking_api (or a whole URL) in a context of its own.
+
+    A staff token after # signs in first.
+    `before` gets the page before it is opened, to add listeners or routes.
+    """
+    async with opened_pages(browser, stack.client_environment()["TRACKING_API_URL"]) as open_it:
         yield open_it
 
 

@@ -38,7 +38,7 @@ export class OrderPanel {
     const version = [order.order_id, order.state, order.driver_id, order.order_seq, ...allowed].join(" ");
     if (version === this.#version) return; // unchanged
     this.#version = version;
-    const focused = $("order").contains(document.activeElement) && document.activeElement.id;
+    const focused = $("order").contains(document.activeElement) && (document.activeElement.id || "order-title");
     const { label, colour } = ORDER_STATES[order.state];
     const commands = Object.keys(COMMANDS).filter((command) => allowed.includes(command));
     // What is being typed stays, as long as it is about the same order and still possible.
@@ -222,6 +222,7 @@ export class OrderPanel {
   async #run(work) {
     this.notify();
     const buttons = [...$("order").querySelectorAll("button")];
+    const focused = $("order").contains(document.activeElement) && document.activeElement;
     for (const one of buttons) one.disabled = true;
     try {
       await work();
@@ -230,6 +231,7 @@ export class OrderPanel {
       await this.onChange(null);
     } finally {
       for (const one of buttons) one.disabled = false;
+      if (focused && document.activeElement === document.body) (focused.isConnected ? focused : $("order-title"))?.focus();
     }
   }
 }
