@@ -38,12 +38,23 @@ async def stops_of(city: City, driver_id: str) -> list[dict[str, Any]]:
     return found
 
 
+def evening_place(n: int) -> tuple[float, float]:
+    """Where the n-th driver of a busy evening is."""
+    return offset(RESTAURANT, 420 * (n % 4 - 1), 300 * (n // 4 - 1) + 40 * n)
+
+
+async def report_evening(city: City, north_m: float) -> None:
+    """Report the drivers of a busy evening again, so that none is silent."""
+    for n in range(12):
+        place = offset(evening_place(n), 3, north_m)
+        await city.report(f"d{n}", place, heading_deg=30.0 * n, speed_mps=3, battery=0.4 + n / 20)
+
+
 async def busy_evening(city: City) -> dict[str, Any]:
     """Twelve drivers and seven orders in different states; return one that is under way."""
     for n in range(12):
-        place = offset(RESTAURANT, 420 * (n % 4 - 1), 300 * (n // 4 - 1) + 40 * n)
-        await city.driver(f"d{n}", place)
-        await city.report(f"d{n}", offset(place, 3, 2), heading_deg=30.0 * n, battery=0.4 + n / 20)
+        await city.driver(f"d{n}", evening_place(n))
+    await report_evening(city, 2)
     now = datetime.now(UTC)
     orders = []
     for n, name in enumerate(("Carla Rossi", "Ugo Neri", "Ida Conti", "Leo Galli", "Ada Bassi")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from playwright.async_api import Page
 from tests.browser.page_checks import DESKTOP, eventually, wait_for_text
 from tests.browser.pictures.studio import Studio
 from tests.browser.test_admin import open_admin
-from tests.browser.test_dispatch import Alerts, busy_evening
+from tests.browser.test_dispatch import Alerts, busy_evening, report_evening
 from tests.browser.test_fleet import fleet_value
 from tests.browser.test_restaurant import ITEMS, open_restaurant
 from tests.browser.test_sign_in import add_staff
@@ -28,10 +29,12 @@ async def picture_dispatch(studio: Studio) -> None:
     order = await busy_evening(city)
     cancelled = await city.order("confirm", customer_name="Late Larry")
     await city.command(cancelled, "cancel", reason="The kitchen is closed")
+    north_m = itertools.count(3)  # a new place each time
     order_id, ended_id = order["order_id"], cancelled["order_id"]
 
     async def show(query: str, text: str, step: Step | None = None, **options: Any) -> Page:
         before = Alerts(order_id).install
+        await report_evening(city, next(north_m))
         page = await studio.open_page(f"/fleet{query}#{city.staff_token}", before=before, **options)
         assert await eventually(lambda: fleet_value(page, "known")) == 12
         await page.wait_for_selector(text, state="attached")
@@ -49,6 +52,7 @@ async def picture_dispatch(studio: Studio) -> None:
         "the past": ("", "#orders li", lambda page: page.keyboard.press("p")),
         "the keys": ("", "#orders li", lambda page: page.keyboard.press("?")),
     }
+    await _picture_vision(studio, await show("", "#orders li", size=DESKTOP))
     for name, (query, text, step) in states.items():
 
         async def opening(
@@ -58,13 +62,26 @@ async def picture_dispatch(studio: Studio) -> None:
 
         await studio.take(name, opening)
 
-    page = await show("", "#orders li", size=DESKTOP)
+    async def map_alone(**options: Any) -> Page:
+        return await show(
+            "", "#orders li", lambda page: page.click("#tabs [data-tab=map]"), **options
+        )
+
+    await studio.take("map", map_alone, sizes=("phone",))
+
+
+async def _picture_vision(studio: Studio, page: Page) -> None:
+    """The couriers on the map, as people with another colour vision see them."""
+    await page.locator("#states button", has_text="Restaurants").click()
+    await page.evaluate("(center) => doorstepMap.jumpTo({ center, zoom: 14 })", RESTAURANT)
+    await page.wait_for_timeout(2000)
     session = await page.context.new_cdp_session(page)
     for kind in VISIONS:
         await session.send("Emulation.setEmulatedVisionDeficiency", {"type": kind})
         await page.wait_for_timeout(500)
         label = "usual vision" if kind == "none" else kind
         studio.add("vision", label, await page.screenshot())
+    await page.context.close()
 
 
 async def picture_restaurant(studio: Studio) -> None:
