@@ -63,6 +63,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_STATES = (
+    "25006",  # a write on a standby: its server was the primary when the connection was made
     "25P03",  # idle_in_transaction_session_timeout
     "3D000",  # the database does not exist (yet)
     "55P03",  # lock_timeout

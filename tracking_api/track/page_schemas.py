@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode
 from typing import Annotated
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -83,11 +84,19 @@ class ShareAnswer(BaseModel):
     share_link: str
 
 
+class RetryLink(BaseModel):
+    """The order that tries a failed one again, and its customer's link."""
+
+    order_id: UUID
+    customer_link: str
+
+
 class PageAnswer(BaseModel):
     """What only the customer reads of an order.
 
     `courier_phone` is shown while the courier may be seen, if the contact rule allows contact;
-    `may_change` until pick-up. `push_key` is null where there is no web push.
+    `may_change` until pick-up. `has_retry`: a new order tries this failed one again.
+    `push_key` is null where there is no web push.
     """
 
     customer_name: str | None
@@ -100,5 +109,6 @@ class PageAnswer(BaseModel):
     courier_phone: str | None
     restaurant_phone: str | None
     may_change: bool
+    has_retry: bool
     shared_at: Instant | None
     push_key: str | None

@@ -67,6 +67,7 @@ def replica_specs(
                 dies_with_parent([*node, "etcd", str(number), *home], "TERM"),
                 bind,
                 environment=variables,
+                stop_wait_s=3,  # the last member cannot hand its lead over; its log is on disk
                 probe=partial(etcd.probe, paths, settings, bind),
             )
             for number, bind in enumerate(addresses.etcd, start=1)

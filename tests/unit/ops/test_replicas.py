@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ops.stack import monitoring
 from ops.stack.addresses import Addresses, choose_addresses
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
@@ -88,3 +89,13 @@ def test_check_folder__data_of_the_other_kind__are_refused(
 
     with pytest.raises(StackError, match=r"high-availability\.md"):
         check_folder(paths, mine)
+
+
+def test_monitoring_targets__of_replicas__include_each_patroni() -> None:
+    settings = StackSettings(**FREE_PORTS, doorstep_ha=True, doorstep_observe=True)
+    at = choose_addresses(settings, pytest.fail)
+
+    found = monitoring.targets(at, backups=False)
+
+    scraped = [one["targets"] for one in found if one["labels"]["job"] == "patroni"]
+    assert scraped == [[str(bind)] for bind in at.patroni]
