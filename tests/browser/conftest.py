@@ -181,10 +181,12 @@ class City:
             await self.phone(driver_id, "on-duty")
             await self.report(driver_id, place, ago_s)
 
-    async def phone(self, driver_id: str, command: str) -> None:
+    async def phone(self, driver_id: str, command: str, **body: str) -> None:
         """Post a driver's command: on-duty, orders/{order_id}/picked-up, …"""
         answer = await self.phones.post(
-            f"/drivers/{driver_id}/{command}", headers=self._as_driver(driver_id)
+            f"/drivers/{driver_id}/{command}",
+            headers=self._as_driver(driver_id),
+            json=body or None,
         )
         assert answer.status_code == 200, answer.text
 

@@ -59,6 +59,7 @@ async def test_assign__with_a_stop_number__puts_the_new_stop_there(
 async def test_refusal__italian_page__is_said_by_its_type(city: City, open_page: OpenPage) -> None:
     order = await city.order("confirm")
     page = await open_page(f"/fleet?order={order['order_id']}#{city.staff_token}", locale="it-IT")
+    assert await wait_for_text(page, "#order-facts", "Previsto")  # the customer's estimate
     await page.locator("#courier").fill("nemo")
     await page.get_by_role("button", name="Assegna", exact=True).click()
     assert await wait_for_text(page, "#command-error", "Il corriere non esiste.")
