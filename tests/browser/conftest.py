@@ -119,6 +119,8 @@ async def opened_pages(browser: Browser, base_url: str) -> AsyncIterator[OpenPag
             )
             opened.push_async_callback(context.close)
             page = await context.new_page()
+            # A route's answer that is under way at the end belongs to no test.
+            opened.push_async_callback(page.unroute_all, behavior="ignoreErrors")
             if before is not None and (waiting := before(page)) is not None:
                 await waiting
             await page.goto(address)
