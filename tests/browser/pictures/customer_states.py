@@ -137,11 +137,10 @@ class CustomerState:
         await route.fulfill(body=body, content_type="text/event-stream")
 
     def _history(self) -> dict[str, Any]:
-        trail = TRAIL if self.has_trail else []
-        features = [position(place, 15 * (len(trail) - n)) for n, place in enumerate(trail)]
-        for one in features:
-            one["properties"]["jump"] = False
-        return {"type": "FeatureCollection", "features": features}
+        """The line of the trail, as GET /track/{order_id}/history begins."""
+        line = {"type": "LineString", "coordinates": TRAIL}
+        trail = {"type": "Feature", "geometry": line, "properties": {"points": len(TRAIL)}}
+        return {"type": "FeatureCollection", "features": [trail] if self.has_trail else []}
 
 
 UNDER_WAY: dict[str, Any] = {
