@@ -14,6 +14,7 @@ from typing import Any
 
 from playwright.async_api import Page, Route
 
+from data import BUNDLED_CITY
 from tests.browser.pictures.delivery_photo import delivery_photo
 
 ORDER_ID = "2a2675e8-1c33-4a0d-8a40-58368decb37b"
@@ -72,7 +73,7 @@ def track(*states: str, **members: Any) -> dict[str, Any]:
     """What GET /track answers for an order that went through `states`."""
     return {
         "order_id": ORDER_ID, "state": states[-1], "assignment_no": 1, "order_seq": len(states),
-        "city": "firenze", "late_by_s": None, "nearby_at": None, "position": None, "eta": None,
+        "city": BUNDLED_CITY, "late_by_s": None, "nearby_at": None, "position": None, "eta": None,
         "route": None, "other_delivery_first": False, "restaurant": RESTAURANT,
         "destination": DOOR, "events": events(*states), "is_shared": False, "pin": None,
         "ended_reason": None, "photo": False, **members,
