@@ -5,7 +5,6 @@ The page is compared with a migrated database, and everything that it does not g
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
