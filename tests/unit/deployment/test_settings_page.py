@@ -47,7 +47,7 @@ CLASSES: dict[str, type[ServiceSettings]] = {
 def table_of(section: str) -> dict[str, str]:
     """The page's variables of one service, with the default as written."""
     body = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return dict(re.findall(r"^\| `([A-Z_]+)=(.*?)` \|", body, re.MULTILINE))
+    return dict(re.findall(r"`([A-Z_]+)=(.*?)`", body))
 
 
 def default_of(value: object) -> str:
