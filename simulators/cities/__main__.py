@@ -70,9 +70,7 @@ async def _drive(options: argparse.Namespace, settings: DeviceSettings) -> int:
             count = await first_target(api, token, KIND, options.count, DEFAULT)
             positions = await last_positions(api, token)
             cities = read_cities(data.french_cities())
-            vans = Vans(
-                cities, positions, settings, fleet, api, journal, options.speedup, tracing
-            )
+            vans = Vans(cities, positions, settings, fleet, api, journal, options.speedup, tracing)
             vans.resize(count)
             get_logger().info("started", vans=count, known=len(positions))
             work = {

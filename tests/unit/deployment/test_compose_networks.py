@@ -15,7 +15,13 @@ import pytest
 from doorstep.kafka.access_control import GRANTS
 from ops.stack import monitoring
 from ops.stack.paths import OBSERVER
-from tests.unit.deployment.compose import PROJECT, filled_environment, in_containers, load, load_services
+from tests.unit.deployment.compose import (
+    PROJECT,
+    filled_environment,
+    in_containers,
+    load,
+    load_services,
+)
 
 SERVERS = {"postgis": "data", "kafka": "kafka", "mosquitto": "mqtt"}
 TRACES = {"TRACES_ENDPOINT": "http://jaeger:4318/v1/traces"}
