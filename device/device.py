@@ -146,7 +146,7 @@ class Device:
             message_id = self._connection.publish(self._topic(POSITION), message)
             self._in_flight.add(message_id, now_s)
             if self._spans is not None:
-                self._spans.published(message_id, message)
+                self._spans.published(message_id, message, now_s)
             self._ack_timeout.start(now_s)
 
     # -- connection -------------------------------------------------------------------------

@@ -30,8 +30,11 @@ class PublishSpans:
         self._unacknowledged: dict[int, tuple[list[TracedFix], int]] = {}  # by message id
         self._newest = ("", 0)  # boot and highest seq that have a span
 
-    def published(self, message_id: int, message: bytes) -> None:
-        """Note a message that was handed to the connection. A fix that has its span is skipped."""
+    def published(self, message_id: int, message: bytes, at_s: float) -> None:
+        """Note a message and when, on the monotonic clock, it was given to the connection.
+
+        A fix that has its span is skipped.
+        """
         boot, seq = self._newest
         fixes = [
             fix
@@ -39,7 +42,8 @@ class PublishSpans:
             if fix.boot != boot or fix.seq > seq
         ]
         if fixes:
-            self._unacknowledged[message_id] = (fixes, time.time_ns())
+            since_ns = round((time.monotonic() - at_s) * 1e9)
+            self._unacknowledged[message_id] = (fixes, time.time_ns() - since_ns)
 
     def acknowledged(self, message_id: int) -> None:
         """Write the spans of a message: its PUBACK has arrived."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from doorstep.traces.identity import Sampler
 from tests.unit.device.fake_connection import FakeConnection
 
 LOGIN = Login(MqttBroker("127.0.0.1", 1, tls=False), "anna", "secret", "will")
+NOW_S = time.monotonic()
 FIX: dict[str, Any] = {"fix_at": 1_700_000_000_000, "lat_deg": 43.77, "lon_deg": 11.25}
 
 
@@ -89,11 +91,11 @@ def test_clear__connection_lost_before_the_puback__the_next_one_writes_the_span(
     tracing = tracing_of(spans).of("anna")
     assert tracing is not None
     message = b'{"boot": "b", "seq": 1}'
-    tracing.published(1, message)
+    tracing.published(1, message, NOW_S)
     tracing.clear()
     tracing.acknowledged(1)
     assert spans.written == []
-    tracing.published(1, message)
+    tracing.published(1, message, NOW_S)
     tracing.acknowledged(1)
     assert len(spans.written) == 1
 
@@ -101,7 +103,7 @@ def test_clear__connection_lost_before_the_puback__the_next_one_writes_the_span(
 def test_acknowledged__array__each_sampled_fix_has_its_span(spans: Spans) -> None:
     tracing = tracing_of(spans).of("anna")
     assert tracing is not None
-    tracing.published(1, json.dumps([{"boot": "b", "seq": n} for n in (1, 2, 3)]).encode())
+    tracing.published(1, json.dumps([{"boot": "b", "seq": n} for n in (1, 2, 3)]).encode(), NOW_S)
     tracing.acknowledged(1)
     assert len({trace_id for trace_id, _ in spans.written}) == 3
 
@@ -109,7 +111,7 @@ def test_acknowledged__array__each_sampled_fix_has_its_span(spans: Spans) -> Non
 def test_acknowledged__not_sampled__no_span(spans: Spans) -> None:
     tracing = tracing_of(spans, share=0.0).of("anna")
     assert tracing is not None
-    tracing.published(1, b'{"boot": "b", "seq": 1}')
+    tracing.published(1, b'{"boot": "b", "seq": 1}', NOW_S)
     tracing.acknowledged(1)
     assert spans.written == []
 
