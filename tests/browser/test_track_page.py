@@ -275,6 +275,6 @@ async def test_track__page_of_an_earlier_event_overtaken__shows_the_newest(
     await asyncio.wait_for(asked.wait(), 30)
     body = {"reason": "customer_absent", "next_step": "retry"}
     await city.phone("d1", f"orders/{order['order_id']}/failed", **body)
-    assert await wait_for_text(page, "#state", "Not delivered")
+    assert await wait_for_text(page, "#state", "Could not be delivered")
     failed.set()
     assert await wait_for_text(page, "#next-attempt", "A new delivery was arranged.")
