@@ -51,5 +51,8 @@ def _block(grants: Iterable[Grant]) -> str:
     objects: dict[str, list[str]] = {}
     for name, role, rights in grants:
         objects.setdefault(role, []).append(f"    {name}: {rights}" if rights else f"    {name}")
-    lines = [line for role in sorted(objects) for line in (role, *objects[role])]
+    roles: dict[tuple[str, ...], list[str]] = {}  # by equal rights
+    for role in sorted(objects):
+        roles.setdefault(tuple(objects[role]), []).append(role)
+    lines = [line for rights, some in roles.items() for line in (", ".join(some), *rights)]
     return "".join(f"{line}\n" for line in ["```text", *lines, "```"])

@@ -177,13 +177,13 @@ def granted(section: str) -> dict[str, dict[str, str]]:
     """What a section of the page grants: rights by object and role."""
     body = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
     found: dict[str, dict[str, str]] = {}
-    role = ""
+    holders: list[str] = []
     for line in body.split("```text\n")[1].split("```")[0].splitlines():
         name, _, rights = line.strip().partition(": ")
         if line.startswith(" "):
-            found.setdefault(name, {})[role] = rights
+            found.setdefault(name, {}).update(dict.fromkeys(holders, rights))
         else:
-            role = name
+            holders = name.split(", ")
     return found
 
 
