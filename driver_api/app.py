@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from pydantic import BaseModel
 
+from doorstep.clock_guard import ClockGuard
+from doorstep.http.clock_gate import ClockGate
 from doorstep.http.docs import docs_routes
 from doorstep.http.failure_body import NewFailure
 from doorstep.http.headers import SecurityHeaders
@@ -48,9 +50,10 @@ def build_app(
     positions: PositionPublisher,
     service_token: str = "",
     phone_doors: PhoneDoors | None = None,
+    clock: ClockGuard | None = None,
 ) -> FastAPI:
     """Build the application over a given store."""
-    app = _bare_app()
+    app = _bare_app(clock or ClockGuard())
     _set_context(app, store, positions, service_token, phone_doors or PhoneDoors())
     return app
 
@@ -73,7 +76,7 @@ def build_service(settings: Settings) -> FastAPI:
                 task.cancel()
                 positions.close()
 
-    app = _bare_app()
+    app = _bare_app(ClockGuard())
     app.router.lifespan_context = lifespan
     return app
 
@@ -100,7 +103,7 @@ def _set_context(
     )
 
 
-def _bare_app() -> FastAPI:
+def _bare_app(clock: ClockGuard) -> FastAPI:
     app = FastAPI(
         title="Doorstep driver_api",
         version="0.4.0",
@@ -112,7 +115,10 @@ def _bare_app() -> FastAPI:
 
     async def required() -> Mapping[str, bool]:
         context: AppContext = app.state.context
-        return {"database": await context.store.is_available()}
+        return {
+            "database": await context.store.is_available(),
+            "clock": clock.is_trusted(),
+        }
 
     for one in (router, end_routes.router):
         app.include_router(one)
@@ -126,6 +132,7 @@ def _bare_app() -> FastAPI:
     app.mount("/assets", drive_routes.ASSETS)
     install_problem_handlers(app)
     install_openapi(app, BODIES)
+    app.add_middleware(ClockGate, clock=clock)
     app.add_middleware(
         RequestLimits, unlimited_paths=PHONE_PATHS, unlimited_pattern=end_routes.PHOTO_PATHS
     )

@@ -61,12 +61,14 @@ class PartitionConsumer:
         group_id: str,
         name: str,
         fetch_wait_ms: int = FETCH_WAIT_MS,
+        check_clock: Callable[[], None] = lambda: None,
     ) -> None:
         self._kafka = kafka
         self._topic = topic
         self._group_id = group_id
         self._name = name
         self._fetch_wait_ms = fetch_wait_ms
+        self._check_clock = check_clock
         self._log = get_logger(topic=topic)
         self._admin = self._make_admin_client()
         self._assigned: list[int] = []
@@ -222,7 +224,10 @@ class PartitionConsumer:
             self._consumer.assign([])
 
     def consume(self, limit: int, timeout_s: float) -> list[Message]:
-        """Read up to `limit` messages within `timeout_s`. Also keeps the group membership."""
+        """Read up to `limit` messages within `timeout_s`. Also keeps the group membership.
+
+        Raises ClockStepped: messages that were read cannot be judged now.
+        """
         messages = self._consumer.consume(limit, timeout_s)
         errors = [error for one in messages if (error := one.error()) is not None]
         for error in errors:
@@ -235,6 +240,8 @@ class PartitionConsumer:
             self.drained_at_s = time.monotonic()
         if errors or not self._offsets.keys() >= set(map(_partition_of, messages)):
             messages = [m for m in messages if not m.error() and m.partition() in self._offsets]
+        if messages:
+            self._check_clock()
         return messages
 
     def offset_ranges_of(self, messages: Sequence[Message]) -> dict[int, tuple[int, int]]:

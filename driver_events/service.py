@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from doorstep.clock_guard import ClockGuard
 from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
 from driver_events.acks import TICK_S, AckPublisher, AckSchedule, watermark_reader
@@ -107,6 +108,7 @@ def _run_database_sink(
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
+    clock = ClockGuard()
     outbox = OutboxPublisher(
         Connection(url, "driver_events outbox"),
         settings.kafka,
@@ -122,6 +124,7 @@ def _run_database_sink(
         settings.kafka_topic,
         settings.kafka_group_id,
         name=settings.mqtt_username,
+        check_clock=clock.check,
     )
     workers["outbox"] = Worker("outbox", outbox.publish, OUTBOX_EVERY_S)
     processor = Processor(
@@ -138,13 +141,15 @@ def _run_database_sink(
         demand = DemandFollower(Connection(url, "driver_events demand"), workers["commands"].wake)
         workers["demand"] = Worker("demand", demand.follow, DEMAND_EVERY_S)
     offers = OfferWorker(Connection(url, "driver_events offers"))
-    workers["offers"] = Worker("offers", offers.advance, OFFERS_EVERY_S)
+    workers["offers"] = Worker("offers", _timed(clock, offers.advance), OFFERS_EVERY_S)
     stops = StopWorker(Connection(url, "driver_events stops"))
-    workers["stops"] = Worker("stops", stops.advance, STOPS_EVERY_S)
+    workers["stops"] = Worker("stops", _timed(clock, stops.advance), STOPS_EVERY_S)
     notices = NoticeWorker(Connection(url, "driver_events notices"), workers["outbox"].wake)
-    workers["notices"] = Worker("notices", notices.decide, NOTICES_EVERY_S)
+    workers["notices"] = Worker("notices", _timed(clock, notices.decide), NOTICES_EVERY_S)
     workers["parked"] = Worker("parked", parked.retry, PARKED_EVERY_S)
-    workers["partitions"] = Worker("partitions", _partitions_ahead(url), PARTITIONS_EVERY_S)
+    workers["partitions"] = Worker(
+        "partitions", _timed(clock, _partitions_ahead(url)), PARTITIONS_EVERY_S
+    )
     compaction = CompactionWorker(settings, lambda worked_s: not stopping.wait(worked_s))
     workers["compaction"] = Worker("compaction", compaction.run, HISTORY_EVERY_S)
     workers["watchdog"] = Worker("watchdog", watchdog.check, WATCH_EVERY_S)
@@ -156,6 +161,7 @@ def _run_database_sink(
             f"{settings.kafka_group_id}-series",
             name=settings.mqtt_username,
             fetch_wait_ms=round(POLL_TIMEOUT_S * 1000),
+            check_clock=clock.check,
         ),
         Connection(url, "driver_events series"),
         retention,
@@ -164,11 +170,11 @@ def _run_database_sink(
     )
     workers["series"] = Worker("series", series.write_batch, 0.0)
     expire = expire_old_points(Connection(url, "driver_events series expiry"), retention)
-    workers["series_expiry"] = Worker("series_expiry", expire, EXPIRE_EVERY_S)
+    workers["series_expiry"] = Worker("series_expiry", _timed(clock, expire), EXPIRE_EVERY_S)
     personal_data = RetentionWorker(
         Connection(url, "driver_events retention"), lambda worked_s: not stopping.wait(worked_s)
     )
-    workers["retention"] = Worker("retention", personal_data.run, RETENTION_EVERY_S)
+    workers["retention"] = Worker("retention", _timed(clock, personal_data.run), RETENTION_EVERY_S)
 
     phones = PhoneWriter(
         PartitionConsumer(
@@ -176,6 +182,7 @@ def _run_database_sink(
             settings.kafka_phone_topic,
             f"{settings.kafka_group_id}-phones",
             name=settings.mqtt_username,
+            check_clock=clock.check,
         ),
         Connection(url, "driver_events phones"),
         CommitFanout(feed.publish, acks.request, lambda _: None, workers["outbox"].wake),
@@ -190,6 +197,7 @@ def _run_database_sink(
             "kafka": workers["watchdog"].is_healthy and consumer.has_joined,
             "database": workers["parked"].is_healthy and not consumer.needs_offsets,
             "mqtt": sender.is_connected,
+            "clock": clock.is_trusted(),
         }
 
     check_workers = _start(workers)
@@ -223,6 +231,16 @@ def _start(workers: Mapping[str, Worker]) -> Callable[[], None]:
             worker.check()
 
     return check
+
+
+def _timed(clock: ClockGuard, work: Callable[[], bool]) -> Callable[[], bool]:
+    """Return work that depends on the time of day, and waits while the clock is not trusted."""
+
+    def check_and_work() -> bool:
+        clock.check()
+        return work()
+
+    return check_and_work
 
 
 def _partitions_ahead(url: str) -> Callable[[], bool]:
