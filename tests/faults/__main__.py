@@ -15,6 +15,7 @@ from types import FrameType
 from doorstep.errors import DoorstepError
 from ops.stack.settings import PROJECT
 from tests.faults.checker import Checker
+from tests.faults.clocks import find_library
 from tests.faults.environment import EnvironmentSettings, FaultEnvironment
 from tests.faults.fault import Fault, Outcome
 from tests.faults.report import Result, as_json, as_table
@@ -22,6 +23,7 @@ from tests.faults.report import Result, as_json, as_table
 MODULES = (
     *("whole_stack", "brokers", "kafka", "full_disks", "consumers"),
     *("network", "database", "apis", "viewers", "devices", "doubtful_devices", "backups"),
+    *("clocks",),
 )
 LOGS = PROJECT / ".doorstep" / "faults"
 SMALL_DISK = "mounting a small file system needs root"
@@ -29,6 +31,7 @@ SMALL_DISK = "mounting a small file system needs root"
 NOT_HERE: dict[int, str] = {
     **({} if os.geteuid() == 0 else dict.fromkeys((11, 30), SMALL_DISK)),
     **({} if shutil.which("pgbackrest") else {31: "pgbackrest is not installed"}),
+    **({} if find_library() else {33: "libfaketime is not installed"}),
 }
 
 EPILOG = """examples:

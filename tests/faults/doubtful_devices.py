@@ -1,4 +1,4 @@
-"""Devices whose fixes contradict each other: two phones on one driver, fixes of one instant."""
+"""Devices whose fixes mislead: two phones on one driver, one instant, one position repeated."""
 
 from __future__ import annotations
 
@@ -118,6 +118,54 @@ def one_instant(env: FaultEnvironment) -> Outcome:
     )
 
 
+def repeated_position(env: FaultEnvironment) -> Outcome:
+    """Pass the restaurant and the door at speed; at each, repeat one position for two minutes.
+
+    As phone apps do that lost GPS, with fresh instants and the old speed. A repeat without a speed
+    cannot be told from a phone that stands.
+    """
+    driver_id = f"repeater-{time.monotonic_ns()}"
+    env.stack.add_drivers([driver_id])
+    start = _restaurant(env)
+    end = (start[0] + 0.012, start[1] + 0.006)
+    repeats, period = 24, timedelta(seconds=5)
+    began_at = datetime.now(UTC) - period * 2 * repeats
+    order_id = assigned_order(env, driver_id, *end, assigned_at=began_at)
+    fixes = [
+        {
+            "boot": "b",
+            "seq": seq,
+            "fix_at": instant_ms(began_at + period * seq),
+            "lon_deg": place[0],
+            "lat_deg": place[1],
+            "speed_mps": 9.0,
+        }
+        for seq, place in enumerate([start] * repeats + [end] * (repeats - 1), 1)
+    ]
+    publish(env, driver_id, fixes)
+    wait_until(
+        lambda: len(processed(env, driver_id, "b")) == len(fixes),
+        STORED_WITHIN_S,
+        "all are processed",
+    )
+    recovery_s = env.wait_healthy()
+    with env.database() as conn:
+        proved = conn.execute(
+            "SELECT array_agg(state::text) FROM evidence WHERE order_id = %s AND source = 'gps'",
+            [order_id],
+        ).fetchone()
+    driver = env.tracking.get(f"/drivers/{driver_id}").raise_for_status().json()
+    command(env.tracking, f"/orders/{order_id}/cancel")
+    states = set(proved[0] or []) if proved else set()
+    presence = driver["presence"]
+    return Outcome(
+        f"{len(fixes)} repeats at 9 m/s; proved: {', '.join(sorted(states)) or 'nothing'}; "
+        f"presence {presence}",
+        recovery_s,
+        not states & {"at_restaurant", "at_customer"} and presence != "stationary",
+    )
+
+
 def _restaurant(env: FaultEnvironment) -> tuple[float, float]:
     with env.database() as conn:
         row = conn.execute(
@@ -135,6 +183,14 @@ FAULTS = (
         None,
         quick=True,
         run=two_phones,
+    ),
+    Fault(
+        42,
+        "the last position repeated with fresh instants",
+        "no stay is proved, and the driver is not stationary",
+        None,
+        quick=True,
+        run=repeated_position,
     ),
     Fault(
         43,
