@@ -20,7 +20,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
 
-    publisher = Publisher(settings.kafka, settings.bridge_max_in_flight)
+    publisher = _make_publisher(settings)
     subscribers = [
         Subscriber(
             broker,
@@ -38,6 +38,15 @@ def main() -> None:
         relay.run(stopping)
     finally:
         telemetry.close()
+
+
+def _make_publisher(settings: BridgeSettings) -> Publisher:
+    spans = settings.open_spans("bridge")
+    if spans is None:
+        return Publisher(settings.kafka, settings.bridge_max_in_flight)
+    from bridge.traced_publisher import TracedPublisher
+
+    return TracedPublisher(settings, spans)
 
 
 if __name__ == "__main__":

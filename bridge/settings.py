@@ -6,9 +6,10 @@ from pydantic import Field, SecretStr
 
 from doorstep.kafka.access import KafkaSettings
 from doorstep.settings import Bind, BindSetting, ListenerSettings, MqttBroker, MqttUrls
+from doorstep.traces.settings import TraceSettings
 
 
-class BridgeSettings(ListenerSettings, KafkaSettings):
+class BridgeSettings(ListenerSettings, KafkaSettings, TraceSettings):
     """Environment variables of the bridge; each field's name in capitals."""
 
     mqtt_url: MqttUrls = (MqttBroker("127.0.0.1", 1883, tls=False),)

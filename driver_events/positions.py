@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,8 @@ from driver_events.batch import ms_of
 from driver_events.consumer import RECONNECT_MS
 
 POSITIONS_PER_RECORD = 5000  # x 120 bytes = 600 KB: below Kafka's default limit of 1 MB
+
+Headers = list[tuple[str, str | bytes | None]]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -47,8 +49,14 @@ def _positions(rows: Sequence[IncomingRow]) -> list[tuple[object, ...]]:
 class LiveFeed:
     """Publishes positions without blocking a batch."""
 
-    def __init__(self, kafka: KafkaAccess, topic: str) -> None:
+    def __init__(
+        self,
+        kafka: KafkaAccess,
+        topic: str,
+        headers_of: Callable[[Sequence[IncomingRow]], Headers | None] = lambda _: None,
+    ) -> None:
         self._topic = topic
+        self._headers_of = headers_of
         self._producer = Producer(
             {
                 **kafka.as_librdkafka_dict(),
@@ -67,9 +75,12 @@ class LiveFeed:
     def publish(self, rows: Sequence[IncomingRow]) -> None:
         """Enqueue positions; those over the producer's limit are counted and dropped."""
         self._producer.poll(0)
+        headers = self._headers_of(rows) or []
         for value in pack_positions(rows):
             try:
-                self._producer.produce(self._topic, value, on_delivery=_count_delivery)
+                self._producer.produce(
+                    self._topic, value, on_delivery=_count_delivery, headers=headers
+                )
             except BufferError:
                 metrics.POSITIONS.labels("dropped").inc()
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from doorstep.clock_guard import ClockGuard
 from doorstep.store import admin
@@ -47,6 +48,9 @@ from driver_events.watchdog import EVERY_S as WATCH_EVERY_S
 from driver_events.watchdog import Watchdog
 from driver_events.worker import Worker
 
+if TYPE_CHECKING:
+    from driver_events.tracing import Tracing
+
 OUTBOX_EVERY_S = 0.1  # the longest delay of an order change by command
 PARKED_EVERY_S = 1.0
 COMMANDS_EVERY_S = 1.0
@@ -60,10 +64,11 @@ def run_service(settings: DriverEventsSettings, stopping: threading.Event) -> No
         settings.mqtt_url, settings.mqtt_username, settings.mqtt_password.get_secret_value()
     )
     url = settings.database_url.get_secret_value()
+    tracing = _make_tracing(settings)
     acks = AckPublisher(
         AckSchedule(settings.ack_every_s),
         watermark_reader(Connection(url, "driver_events acks")),
-        sender,
+        tracing.sender(sender) if tracing else sender,
         settings.ack_every_s,
     )
     # A short ACK_EVERY_S, as in demos and tests, needs a shorter tick.
@@ -72,11 +77,13 @@ def run_service(settings: DriverEventsSettings, stopping: threading.Event) -> No
         if settings.fix_sink == "driver_api":
             _run_patch_sink(settings, acks, sender, workers, stopping)
         else:
-            _run_database_sink(settings, url, acks, sender, workers, stopping)
+            _run_database_sink(settings, url, acks, sender, tracing, workers, stopping)
     finally:
         for worker in workers.values():
             worker.stop()
         sender.close()
+        if tracing:
+            tracing.spans.close()
 
 
 def _run_patch_sink(
@@ -105,6 +112,7 @@ def _run_database_sink(
     url: str,
     acks: AckPublisher,
     sender: MqttPublisher,
+    tracing: Tracing | None,
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
@@ -118,7 +126,12 @@ def _run_database_sink(
         },
     )
     parked = ParkedRetry(Connection(url, "driver_events parked"), acks.request)
-    feed = LiveFeed(settings.kafka, settings.kafka_positions_topic)
+    feed = LiveFeed(
+        settings.kafka,
+        settings.kafka_positions_topic,
+        tracing.headers_of if tracing else lambda _: None,
+    )
+    recorder = DatabaseRecorder(url, DeadLetterLimit(settings.dead_letters_per_minute))
     consumer = PartitionConsumer(
         settings.kafka,
         settings.kafka_topic,
@@ -129,7 +142,7 @@ def _run_database_sink(
     workers["outbox"] = Worker("outbox", outbox.publish, OUTBOX_EVERY_S)
     processor = Processor(
         consumer,
-        DatabaseRecorder(url, DeadLetterLimit(settings.dead_letters_per_minute)),
+        tracing.recorder(recorder) if tracing else recorder,
         CommitFanout(feed.publish, acks.request, parked.remember, workers["outbox"].wake),
         max_batch_fixes=settings.max_batch_fixes,
         max_batch_age_s=settings.max_batch_age_s,
@@ -219,6 +232,15 @@ def _run_database_sink(
         for name, writer in (("series", series), ("phones", phones)):
             workers[name].stop()
             writer.close()
+
+
+def _make_tracing(settings: DriverEventsSettings) -> Tracing | None:
+    spans = settings.open_spans("driver_events")
+    if spans is None:
+        return None
+    from driver_events.tracing import Tracing
+
+    return Tracing(spans, settings.traces_share)
 
 
 def _start(workers: Mapping[str, Worker]) -> Callable[[], None]:

@@ -8,9 +8,10 @@ from pydantic import Field, SecretStr
 
 from doorstep.kafka.access import KafkaSettings
 from doorstep.settings import Bind, BindSetting, ListenerSettings, MqttBroker, MqttUrls
+from doorstep.traces.settings import TraceSettings
 
 
-class DriverEventsSettings(ListenerSettings, KafkaSettings):
+class DriverEventsSettings(ListenerSettings, KafkaSettings, TraceSettings):
     """Environment variables of driver_events; each field's name in capitals."""
 
     kafka_topic: str = "driver-pos"

@@ -20,6 +20,7 @@ from ops.commands import (
     city_command,
     drivers_command,
     operator_commands,
+    orders_command,
     rotate_command,
     simulator_commands,
     sources_command,
@@ -89,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             settings = settings.model_copy(update={"doorstep_tls": True})
         if getattr(options, "observe", False):
             settings = settings.model_copy(update={"doorstep_observe": True})
+        if getattr(options, "ha", False):
+            settings = settings.model_copy(update={"doorstep_ha": True})
         stack = Stack(settings)
         command: Command = options.command
         return command(stack, options)
@@ -194,6 +197,15 @@ def _parser() -> argparse.ArgumentParser:
         drivers_command.EXAMPLES,
     )
     add_arguments(drivers, drivers_command.ACTIONS)
+    orders_command.add_arguments(
+        add(
+            "orders",
+            "create orders from CSV",
+            orders_command.orders,
+            orders_command.DESCRIPTION,
+            orders_command.EXAMPLES,
+        )
+    )
     sources = add(
         "sources",
         "list, add, rotate, revoke or remove sources of series, or print their passwords",
@@ -275,6 +287,9 @@ def _add_stack_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tls", action="store_true", help="HTTPS and MQTT over TLS")
     command.add_argument(
         "--observe", action="store_true", help="also Prometheus, Alertmanager and exporters"
+    )
+    command.add_argument(
+        "--ha", action="store_true", help="with a standby of the database and three Kafka nodes"
     )
 
 

@@ -50,8 +50,11 @@ def upgrade(admin_url: str, revision: str = "head") -> None:
     Raises UpgradeRefused for a database of an unknown revision, for one that does not match its
     revision, and if a revision requires that the services are stopped and they are not.
     """
-    url = sqlalchemy.make_url(admin_url).set(drivername="postgresql+psycopg")
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(admin_url),  # its URL may list several servers
+        poolclass=sqlalchemy.NullPool,
+    )
     try:
         with engine.begin() as connection:
             _upgrade(connection, revision)

@@ -173,5 +173,5 @@ FILES: dict[str, bytes] = {
     "track.fit": fit(),
     "track.nmea": nmea().encode(),
     "track.csv": csv_rows().encode(),
-    "track.csv.gz": gzip.compress(csv_rows().encode()),
+    "track.csv.gz": gzip.compress(csv_rows().encode(), mtime=0),
 }

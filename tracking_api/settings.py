@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from doorstep.http.serve import HttpSettings
 from doorstep.kafka.access import KafkaSettings
 from doorstep.settings import Bind, BindSetting
+from doorstep.traces.settings import TraceSettings
 
 MAX_VIEWERS = 18_000  # each holds a file descriptor, of usually 20,000
 
@@ -17,7 +18,7 @@ MAX_VIEWERS = 18_000  # each holds a file descriptor, of usually 20,000
 Serves = Literal["all", "customers", "staff"]
 
 
-class Settings(HttpSettings, KafkaSettings):
+class Settings(HttpSettings, KafkaSettings, TraceSettings):
     """Environment variables of tracking_api; each field's name in capitals."""
 
     tracking_api_serves: Serves = "all"

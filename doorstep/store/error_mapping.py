@@ -26,7 +26,7 @@ def _plain(error: type[errors.DoorstepError]) -> Callable[[dict[str, Any], str],
     return lambda _detail, message: error(message)
 
 
-# The SQLSTATEs that the functions of sql/schema raise; also listed in sql/README.md.
+# The SQLSTATEs that the functions of sql/schema raise.
 _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
     "DS001": _illegal_transition,
     "DS002": _plain(errors.UnknownOrder),
@@ -63,6 +63,7 @@ _OURS: dict[str, Callable[[dict[str, Any], str], Exception]] = {
 # Retriable: connection lost, server starting or full, statement cancelled, deadlock.
 _TRANSIENT_CLASSES = ("08", "40", "53", "57")
 _TRANSIENT_STATES = (
+    "25006",  # a write on a standby: its server was the primary when the connection was made
     "25P03",  # idle_in_transaction_session_timeout
     "3D000",  # the database does not exist (yet)
     "55P03",  # lock_timeout

@@ -7,14 +7,16 @@ statement by itself, in one round trip; `doorstep.store.deadline` uses such pool
 
 from __future__ import annotations
 
+import asyncio
 import select
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from doorstep.store.error_mapping import translated
 
@@ -43,6 +45,21 @@ SERVER_KEEPALIVES: dict[str, int] = {
     "tcp_keepalives_interval": 10,
     "tcp_keepalives_count": 3,
 }
+
+
+class RecoveringPool(AsyncConnectionPool[AsyncConnection[TupleRow]]):
+    """A pool that recovers from an outage with many requests.
+
+    psycopg_pool counts clients that gave up against `max_waiting`, until there is a connection. At
+    the limit it opens no connection, so without this the pool would refuse all requests for ever.
+    """
+
+    async def getconn(self, timeout: float | None = None) -> AsyncConnection[TupleRow]:  # noqa: ASYNC109
+        try:
+            return await super().getconn(timeout)
+        except (PoolTimeout, asyncio.CancelledError):
+            self._waiting = deque(one for one in self._waiting if one.error is None)
+            raise
 
 
 def connection_options(
@@ -87,7 +104,7 @@ async def open_pool(
     autocommit: bool = False,
 ) -> Pool:
     """Open a pool. Returns at once; while the database is down, the pool retries."""
-    pool: Pool = AsyncConnectionPool(
+    pool: Pool = RecoveringPool(
         url,
         min_size=min(2, size),
         max_size=size,
@@ -128,4 +145,8 @@ async def connection(
     """
     with translated():
         async with pool.connection(wait_s) as conn:
-            yield conn
+            try:
+                yield conn
+            except psycopg.errors.ReadOnlySqlTransaction:
+                await conn.close()  # its server is a standby now: the next one leads to the primary
+                raise

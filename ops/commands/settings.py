@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from doorstep.kafka.access import KafkaSettings
+from doorstep.traces.settings import TraceSettings
 
 
-class OperatorSettings(KafkaSettings):
+class OperatorSettings(KafkaSettings, TraceSettings):
     """The addresses of the system that a command works on."""
 
     database_admin_url: SecretStr

@@ -17,6 +17,7 @@ UP_EXAMPLES = """examples:
   ./run up                                start it; does nothing if it is up
   MQTT_BROKERS=3 ./run up                 with three brokers
   DOORSTEP_BIND=0.0.0.0 ./run up --tls    reachable from other machines, with TLS
+  ./run up --ha                           with a standby database and three Kafka nodes
   ./run up --observe                      with Prometheus, Alertmanager and the page /observe"""
 DOWN_EXAMPLES = """examples:
   ./run down                              stop it; the data are kept
@@ -104,7 +105,7 @@ def status(stack: Stack, options: argparse.Namespace) -> int:
         print("the stack is not up")
     else:
         for state in states:
-            ready = "ready" if state.ready else state.detail or "not ready"
+            ready = f"ready {state.detail}".strip() if state.ready else state.detail or "not ready"
             print(f"{state.name:<15} {state.address:<22} pid {state.pid:<8} {ready}")
     return 0 if states and all(state.ready for state in states) else 1
 

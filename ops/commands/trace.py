@@ -20,6 +20,7 @@ from doorstep.store import fix_writer
 from doorstep.store.error_mapping import translated
 from doorstep.store.offsets import read_offsets
 from doorstep.store.records import Watermark
+from doorstep.traces.identity import Sampler
 from ops.commands.dead_letter_reader import StoredDeadLetter
 from ops.commands.settings import OperatorSettings
 from sql import read_sql
@@ -84,6 +85,7 @@ class Trace:
     parked_at: datetime | None = None
     history: InHistory | None = None
     watermark: Watermark | None = None
+    trace_id: str | None = None  # of its OpenTelemetry trace, if it is sampled
     proved: Sequence[tuple[UUID, int, str]] = ()  # order, assignment, state
 
     @property
@@ -122,6 +124,9 @@ def follow_fix(
     trace.journal = next((one for one in journals if one.boot == trace.boot), None)
     with TopicReader(settings.kafka, settings.kafka_dead_letter_topic) as letters:
         trace.letters = _read_letters(trace, letters)
+    if settings.has_traces:
+        sampled = Sampler(settings.traces_share).traced(driver_id, trace.boot, seq)
+        trace.trace_id = sampled.trace_id_hex if sampled else None
     return trace
 
 

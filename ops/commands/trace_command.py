@@ -73,6 +73,7 @@ def to_json(trace: Trace, result: TraceResult) -> dict[str, object]:
         "dead_letters": [
             {"id": letter.letter_id, "reason": letter.reason} for letter in trace.letters
         ],
+        "trace_id": trace.trace_id,
         "acknowledged": trace.is_acknowledged,
         "quarantine": trace.history.quarantine if trace.history else None,
         "evidence": [

@@ -51,6 +51,8 @@ def steps_of(trace: Trace) -> list[Step]:
         for letter in trace.letters
     ]
     steps.append(_watermark(trace))
+    if trace.trace_id is not None:
+        steps.append(Step("trace", "yes", trace.trace_id))
     steps += [
         Step("evidence", "yes", f"{state} of order {order_id}, assignment {assignment_no}")
         for order_id, assignment_no, state in trace.proved

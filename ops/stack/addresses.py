@@ -8,6 +8,7 @@ import socket
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from doorstep.settings import Bind, is_loopback
 from ops.console import Echo
@@ -24,6 +25,8 @@ MONITORING = (
     "postgres_exporter",
     "kafka_exporter",
 )
+# With --ha. A majority of three survives the loss of one.
+KAFKA_NODES, ETCD_NODES, DATABASE_NODES = 3, 3, 2
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - names, not a choice
 
 
@@ -52,6 +55,28 @@ class Addresses:
     node_exporter: Bind | None = None
     postgres_exporter: Bind | None = None
     kafka_exporter: Bind | None = None
+    # with --ha: one per node, the first of `kafkas` and `databases` is `kafka` and `database`
+    kafkas: tuple[Bind, ...] = ()
+    kafka_controllers: tuple[Bind, ...] = ()
+    databases: tuple[Bind, ...] = ()
+    patroni: tuple[Bind, ...] = ()
+    etcd: tuple[Bind, ...] = ()
+    etcd_peers: tuple[Bind, ...] = ()
+
+    @property
+    def has_replicas(self) -> bool:
+        """Whether the stack was started with --ha."""
+        return bool(self.databases)
+
+    @property
+    def kafka_servers(self) -> str:
+        """The comma-separated list of Kafka's nodes for clients."""
+        return ",".join(str(reach(one)) for one in self.kafkas or (self.kafka,))
+
+    @property
+    def database_servers(self) -> str:
+        """The comma-separated list of database servers, as in a URL of libpq."""
+        return ",".join(str(reach(one)) for one in self.databases or (self.database,))
 
     @property
     def mqtt_url(self) -> str:
@@ -90,12 +115,13 @@ class Addresses:
         """Read saved addresses; None if the file does not exist. Raises StackError."""
         try:
             named = json.loads(path.read_text(encoding="utf-8"))
-            mqtt, mqtt_tls = (
-                tuple(Bind.parse(text) for text in named.pop(name, ()))
-                for name in ("mqtt", "mqtt_tls")
-            )
-            one = {name: Bind.parse(text) for name, text in named.items()}
-            return cls(mqtt=mqtt, mqtt_tls=mqtt_tls, **one)
+            binds = {
+                name: tuple(map(Bind.parse, value))
+                if isinstance(value, list)
+                else Bind.parse(value)
+                for name, value in named.items()
+            }
+            return cls(**binds)  # type: ignore[arg-type]
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -122,14 +148,25 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
     chooser = _PortChooser(echo)
     tls, internal = settings.doorstep_tls, settings.doorstep_internal_bind
     public = "127.0.0.1" if tls else settings.doorstep_bind
+    replicas: dict[str, Any] = _choose_replicas(chooser, settings) if settings.doorstep_ha else {}
+    monitoring: dict[str, Any] = {
+        name: chooser.choose(name, "127.0.0.1", getattr(settings, f"{name}_port"))
+        for name in (MONITORING if settings.doorstep_observe else ())
+    }
+    kafkas, controllers = replicas.get("kafkas"), replicas.get("kafka_controllers")
+    databases = replicas.get("databases")
     return Addresses(
         mqtt=tuple(
             chooser.choose(f"mosquitto-{number + 1}", public, settings.mqtt_port, number)
             for number in range(settings.mqtt_brokers)
         ),
-        kafka=chooser.choose("kafka", internal, settings.kafka_port),
-        kafka_controller=chooser.choose("kafka's controller", "127.0.0.1", 0),
-        database=chooser.choose("postgres", internal, settings.database_port),
+        kafka=kafkas[0] if kafkas else chooser.choose("kafka", internal, settings.kafka_port),
+        kafka_controller=controllers[0]
+        if controllers
+        else chooser.choose("kafka's controller", "127.0.0.1", 0),
+        database=databases[0]
+        if databases
+        else chooser.choose("postgres", internal, settings.database_port),
         tracking_api=chooser.choose("tracking_api", public, settings.tracking_api_port),
         driver_api=chooser.choose("driver_api", public, settings.driver_api_port),
         tracking_api_internal=chooser.choose(
@@ -152,11 +189,27 @@ def choose_addresses(settings: StackSettings, echo: Echo) -> Addresses:
         https=chooser.choose("caddy", settings.doorstep_bind, settings.https_port) if tls else None,
         backups=chooser.choose("backups", internal, settings.backup_port),
         webhooks=chooser.choose("webhooks", internal, settings.webhooks_port),
-        **{
-            name: chooser.choose(name, "127.0.0.1", getattr(settings, f"{name}_port"))
-            for name in (MONITORING if settings.doorstep_observe else ())
-        },
+        **monitoring,
+        **replicas,
     )
+
+
+def _choose_replicas(chooser: _PortChooser, settings: StackSettings) -> dict[str, tuple[Bind, ...]]:
+    internal = settings.doorstep_internal_bind
+
+    def choose(process: str, host: str, port: int, count: int) -> tuple[Bind, ...]:
+        return tuple(
+            chooser.choose(f"{process}-{number + 1}", host, port, number) for number in range(count)
+        )
+
+    return {
+        "kafkas": choose("kafka", internal, settings.kafka_port, KAFKA_NODES),
+        "kafka_controllers": choose("kafka's controller", "127.0.0.1", 0, KAFKA_NODES),
+        "databases": choose("postgres", internal, settings.database_port, DATABASE_NODES),
+        "patroni": choose("patroni", "127.0.0.1", settings.patroni_port, DATABASE_NODES),
+        "etcd": choose("etcd", "127.0.0.1", 0, ETCD_NODES),
+        "etcd_peers": choose("etcd's peers", "127.0.0.1", 0, ETCD_NODES),
+    }
 
 
 def add_addresses(path: Path, settings: StackSettings, echo: Echo) -> None:
@@ -179,6 +232,7 @@ def check_options(settings: StackSettings, running: Addresses) -> None:
     for option, is_wanted, bind in (
         ("tls", settings.doorstep_tls, running.https),
         ("observe", settings.doorstep_observe, running.prometheus),
+        ("ha", settings.doorstep_ha, running.databases or None),
     ):
         if is_wanted and bind is None:
             raise StackError(

@@ -30,6 +30,8 @@ class CertificateAuthority:
     """An authority of one stack, in its own folder."""
 
     folder: Path
+    usage: str = "serverAuth"  # of the server's certificate, as openssl names it
+    days: int | None = None  # SERVER_DAYS by default
 
     @property
     def certificate(self) -> Path:
@@ -80,13 +82,14 @@ class CertificateAuthority:
             )
             extensions.write_text(
                 f"subjectAltName={','.join(map(_san, names))}\n"
-                "extendedKeyUsage=serverAuth\nkeyUsage=critical,digitalSignature\n"
+                f"extendedKeyUsage={self.usage}\nkeyUsage=critical,digitalSignature\n"
                 "basicConstraints=critical,CA:FALSE\n",
                 encoding="ascii",
             )
             _openssl("req", *_new_key(key), "-subj", f"/CN={names[0][:60]}", "-out", str(request))
             _openssl(
-                *("x509", "-req", "-days", str(SERVER_DAYS), "-sha256", "-in", str(request)),
+                *("x509", "-req", "-days", str(self.days or SERVER_DAYS), "-sha256"),
+                *("-in", str(request)),
                 *("-CA", str(self.certificate), "-CAkey", str(self._key)),
                 *("-set_serial", f"0x{_random_serial()}"),
                 *("-extfile", str(extensions), "-out", str(certificate)),

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from doorstep.kafka.access_control import ADMIN
@@ -20,25 +20,40 @@ from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.users import SERVICE_USER, as_user, make_data_dir, server_user
 
 FORMAT_TIMEOUT_S = 60
+PROPERTIES, DATA = "server.properties", "data"
 
 
 def prepare(paths: StackPaths, addresses: Addresses, settings: StackSettings, echo: Echo) -> None:
     """Write the broker's properties, and format its log folder once. Idempotent."""
-    user = server_user(SERVICE_USER)
-    make_data_dir(user, paths.kafka, echo)
-    template = (PROJECT / "kafka" / "server.properties").read_text(encoding="utf-8")
+    folder = make_data_dir(server_user(SERVICE_USER), paths.kafka, echo)
     values = {
         "listeners": f"CLIENTS://{addresses.kafka},CONTROLLER://{addresses.kafka_controller}",
         "advertised.listeners": f"CLIENTS://{reach(addresses.kafka)}",
         "controller.quorum.voters": f"1@{addresses.kafka_controller}",
-        "log.dirs": str(_data_dir(paths)),
         **authentication(paths.kafka_password(ADMIN)),
     }
+    write_properties(folder, values)
+    if not is_formatted(folder):
+        format_folder(_properties(paths), new_cluster_id(), settings)
+
+
+def write_properties(folder: Path, values: Mapping[str, str | int]) -> None:
+    """Write a node's properties: the project's, then `values`, of which the last counts."""
+    template = (PROJECT / "kafka" / "server.properties").read_text(encoding="utf-8")
+    values = {**values, "log.dirs": str(folder / DATA)}
     lines = [template.rstrip(), "", *(f"{name}={value}" for name, value in values.items()), ""]
-    replace_file(_properties(paths), "\n".join(lines), user=user)
-    if not (_data_dir(paths) / "meta.properties").exists():
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
-        format_folder(_properties(paths), cluster_id.replace("-", "_"), settings)
+    replace_file(folder / PROPERTIES, "\n".join(lines), user=server_user(SERVICE_USER))
+
+
+def is_formatted(folder: Path) -> bool:
+    """Return whether a node's log folder belongs to a cluster."""
+    return (folder / DATA / "meta.properties").exists()
+
+
+def new_cluster_id() -> str:
+    """Draw the id of a cluster."""
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii").rstrip("=")
+    return cluster_id.replace("-", "_")
 
 
 def authentication(admin_password: str) -> dict[str, str]:
@@ -101,9 +116,5 @@ def _java(settings: StackSettings) -> list[str]:
     return [java, "-Djava.awt.headless=true", "-XX:+UseSerialGC", "-cp", f"{libraries}/*"]
 
 
-def _data_dir(paths: StackPaths) -> Path:
-    return paths.kafka.resolve() / "data"
-
-
 def _properties(paths: StackPaths) -> Path:
-    return paths.kafka.resolve() / "server.properties"
+    return paths.kafka.resolve() / PROPERTIES

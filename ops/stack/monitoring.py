@@ -63,7 +63,9 @@ def targets(addresses: Addresses, *, backups: bool) -> list[dict[str, Any]]:
     jobs |= {job: getattr(addresses, name) for job, name in EXPORTERS.items()}
     if backups:
         jobs["backups"] = reach(addresses.backups)
-    return [{"targets": [str(bind)], "labels": {"job": job}} for job, bind in jobs.items()]
+    found = list(jobs.items())
+    found += [("patroni", reach(bind)) for bind in addresses.patroni]
+    return [{"targets": [str(bind)], "labels": {"job": job}} for job, bind in found]
 
 
 def set_up(paths: StackPaths, addresses: Addresses, cluster: PostgresCluster) -> None:

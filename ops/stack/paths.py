@@ -5,6 +5,7 @@
 │                 mqtt/SERVICE, tls/
 ├── logs/         one rotated file per process
 ├── kafka/  mosquitto/  postgres/  caddy/  prometheus/  alertmanager/
+├── kafka-N/  postgres-N/  etcd-N/      with --ha, instead of kafka/ and postgres/
 ├── journals/     of simulated devices
 ├── stack.json    addresses, while the stack is up
 ├── tls.json      the source of the certificate, with --tls
@@ -48,6 +49,7 @@ DATABASE_ROLES = (
     "customer",
     "webhooks",
 )
+REPLICATOR = "replicator"  # streams the WAL to the standby; with --ha only
 OBSERVER = "observer"  # reads statistics, for postgres_exporter; with --observe only
 DATABASE_PASSWORD_BYTES = 24
 UNIX_SOCKET_PATH_MAX = 100  # bytes; the kernel's limit is 107
@@ -104,6 +106,28 @@ class StackPaths:
     @property
     def postgres(self) -> Path:
         return self.root / "postgres"
+
+    def kafka_node(self, number: int) -> Path:
+        """The folder of one of several Kafka nodes, from 1."""
+        return self.root / f"kafka-{number}"
+
+    def postgres_node(self, number: int) -> Path:
+        """The folder of one of several database servers, from 1."""
+        return self.root / f"postgres-{number}"
+
+    def etcd_node(self, number: int) -> Path:
+        """The folder of one etcd, from 1."""
+        return self.root / f"etcd-{number}"
+
+    @property
+    def etcd_authority(self) -> Path:
+        """The certificate authority of etcd and its clients."""
+        return self.secrets / "etcd"
+
+    @property
+    def kafka_cluster_file(self) -> Path:
+        """The cluster's id, for a node that lost its disk."""
+        return self.root / "kafka_cluster_id"
 
     @property
     def caddy(self) -> Path:
@@ -233,10 +257,17 @@ class StackPaths:
         """Read a database role's password."""
         return (self.secrets / "database" / role).read_text(encoding="ascii").strip()
 
+    def replicator_password(self) -> str:
+        """Read the password of the role REPLICATOR; create it if there is none."""
+        return _kept_password(self.secrets / "database" / REPLICATOR)
+
+    def patroni_password(self) -> str:
+        """Read the password that changes Patroni's state; create it if there is none."""
+        return _kept_password(self.secrets / "patroni")
+
     def observer_password(self) -> str:
         """Read the password of the role OBSERVER; create it if there is none."""
-        _write_once(self.secrets / "database" / OBSERVER, lambda: new_password() + "\n")
-        return self.database_password(OBSERVER)
+        return _kept_password(self.secrets / "database" / OBSERVER)
 
     def mqtt_password(self, service: str) -> str:
         """Read the MQTT password of one of BROKER_SERVICES."""
@@ -250,8 +281,7 @@ class StackPaths:
         """Read the password of one of Kafka's principals; create it if there is none."""
         file = self.secrets / "kafka" / principal
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_once(file, lambda: new_password() + "\n")
-        return file.read_text(encoding="ascii").strip()
+        return _kept_password(file)
 
     def replace_service_secrets(self) -> dict[str, str]:
         """Draw new secrets of all services, and return them by the old ones.
@@ -288,6 +318,7 @@ class StackPaths:
             self.caddy,
             self.prometheus,
             self.alertmanager,
+            *self.root.glob("*-[0-9]"),
         ):
             if folder.is_symlink():
                 shutil.rmtree(folder.resolve().parent, ignore_errors=True)
@@ -302,6 +333,12 @@ def short_digest(path: Path) -> str:
 def new_password() -> str:
     """Draw a password that needs no quoting in a URL."""
     return secrets.token_urlsafe(DATABASE_PASSWORD_BYTES)
+
+
+def _kept_password(file: Path) -> str:
+    """Read a password; draw it if there is none."""
+    _write_once(file, lambda: new_password() + "\n")
+    return file.read_text(encoding="ascii").strip()
 
 
 def _write_once(path: Path, make: Callable[[], str]) -> None:

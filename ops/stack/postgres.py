@@ -54,6 +54,7 @@ CONFIG: dict[str, str] = {
     "log_line_prefix": "%m [%p] %u@%d ",
     "lc_messages": "C",
 }
+PRIMARY_ONLY = "?target_session_attrs=read-write"
 # For the throw-away clusters of tests only.
 NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
@@ -109,6 +110,7 @@ class PostgresCluster:
     password: str = field(repr=False)  # the superuser's
     host: str = "127.0.0.1"  # addresses to listen on, comma-separated
     log_file: Path | None = None
+    servers: str = ""  # with a standby: `host:port,host:port`, of which the primary is used
     config: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -125,9 +127,10 @@ class PostgresCluster:
     def url(self, role: str, password: str, database: str = DATABASE) -> str:
         """Return the URL with which a role reaches a database."""
         host = f"[{self._connect_host}]" if ":" in self._connect_host else self._connect_host
+        servers = self.servers or f"{host}:{self.port}"
         return (
             f"postgresql://{quote(role, safe='')}:{quote(password, safe='')}"
-            f"@{host}:{self.port}/{quote(database, safe='')}"
+            f"@{servers}/{quote(database, safe='')}{PRIMARY_ONLY if self.servers else ''}"
         )
 
     def superuser_url(self, database: str = "postgres") -> str:
@@ -141,9 +144,13 @@ class PostgresCluster:
         user = postgres_user()
         if not (self.data_dir / "PG_VERSION").exists():
             self._initdb(user)
-        self._remove_stale_pid_file()
-        self._make_folder(self.socket_dir, user, 0o711)
         self._write_config(user)
+        self.prepare_folders()
+
+    def prepare_folders(self) -> None:
+        """Create the sockets' folder, and remove a stale postmaster.pid. Idempotent."""
+        self._remove_stale_pid_file()
+        self._make_folder(self.socket_dir, postgres_user(), 0o711)
 
     def _initdb(self, user: str | None) -> None:
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)

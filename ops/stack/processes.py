@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,20 +14,21 @@ from doorstep.kafka.access_control import ADMIN
 from doorstep.password_file import BROKER_SERVICES
 from doorstep.settings import Bind
 from ops.stack import caddy, kafka, mosquitto
-from ops.stack.addresses import Addresses, reach
+from ops.stack.addresses import Addresses
 from ops.stack.backup_repository import BackupRepository
 from ops.stack.certificates import CertificateAuthority
 from ops.stack.monitoring_files import jmx_agent
 from ops.stack.paths import SUPERUSER, StackPaths
 from ops.stack.phone_addresses import phone_addresses
-from ops.stack.postgres import DATABASE, OWNER, PostgresCluster
+from ops.stack.postgres import DATABASE, OWNER, PRIMARY_ONLY, PostgresCluster
 from ops.stack.settings import PROJECT, StackSettings
 from ops.stack.tls_config import TlsConfig
 from ops.stack.users import as_user, dies_with_parent, service_user
 
-Kind = Literal["database", "brokers", "services", "proxies", "backups", "monitoring"]
+Kind = Literal["etcd", "database", "brokers", "services", "proxies", "backups", "monitoring"]
 # in start order; stop reverses it
 KINDS: tuple[Kind, ...] = (
+    "etcd",
     "database",
     "brokers",
     "services",
@@ -66,6 +67,8 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = "TERM"
     stop_wait_s: int = 10
+    # Whether it is ready, and why not or in which role. None: `ops.stack.status` probes it.
+    probe: Callable[[], tuple[bool, str]] | None = None
 
 
 def postgres_cluster(
@@ -79,6 +82,7 @@ def postgres_cluster(
         data_dir=data_dir,
         port=addresses.database.port,
         host=addresses.database.host,
+        servers=addresses.database_servers if addresses.has_replicas else "",
         password=paths.database_password(SUPERUSER),
         config={
             # ends the transaction of a writer that was stopped while it held locks
@@ -91,13 +95,15 @@ def postgres_cluster(
 
 def database_url(paths: StackPaths, addresses: Addresses, role: str) -> str:
     """Return the URL with which a role reaches the database."""
-    return f"postgresql://{role}:{paths.database_password(role)}@{reach(addresses.database)}/{DATABASE}"
+    primary = PRIMARY_ONLY if addresses.has_replicas else ""
+    servers, password = addresses.database_servers, paths.database_password(role)
+    return f"postgresql://{role}:{password}@{servers}/{DATABASE}{primary}"
 
 
 def kafka_access(paths: StackPaths, addresses: Addresses, principal: str) -> KafkaAccess:
     """Return how one of Kafka's principals reaches it."""
     return KafkaAccess(
-        str(reach(addresses.kafka)),
+        addresses.kafka_servers,
         principal,
         paths.kafka_password(principal),
         mechanism=PLAIN if principal == ADMIN else SCRAM,
@@ -276,10 +282,10 @@ def has_service(service: str) -> bool:
     )
 
 
-def server_specs(
+def database_and_kafka_specs(
     paths: StackPaths, addresses: Addresses, settings: StackSettings, postgres: PostgresCluster
 ) -> list[ProcessSpec]:
-    """Specify the servers: PostgreSQL, Kafka and each Mosquitto."""
+    """Specify one PostgreSQL and one Kafka: `ops.stack.replicas` has several of each."""
     return [
         ProcessSpec(
             "postgres",
@@ -299,17 +305,21 @@ def server_specs(
             addresses.kafka,
             stop_wait_s=30,
         ),
-        *(
-            ProcessSpec(
-                f"mosquitto-{number}",
-                "brokers",
-                mosquitto.broker_argv(paths, number),
-                broker,
-                directory=Path("/"),
-                stop_wait_s=20,  # Mosquitto saves its sessions and queues
-            )
-            for number, broker in enumerate(addresses.mqtt, start=1)
-        ),
+    ]
+
+
+def broker_specs(paths: StackPaths, addresses: Addresses) -> list[ProcessSpec]:
+    """Specify each Mosquitto."""
+    return [
+        ProcessSpec(
+            f"mosquitto-{number}",
+            "brokers",
+            mosquitto.broker_argv(paths, number),
+            broker,
+            directory=Path("/"),
+            stop_wait_s=20,  # Mosquitto saves its sessions and queues
+        )
+        for number, broker in enumerate(addresses.mqtt, start=1)
     ]
 
 

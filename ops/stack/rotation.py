@@ -12,6 +12,8 @@ from ops.console import Echo
 from ops.stack import monitoring
 from ops.stack.errors import StackError
 from ops.stack.paths import new_password
+from ops.stack.replicas import patroni
+from ops.stack.replicas.specs import prepare_replicated_database
 from ops.stack.setup import set_up_database, set_up_kafka
 from ops.stack.stack import Stack
 from ops.stack.supervisor import replace_in_config
@@ -35,7 +37,7 @@ def rotate_secrets(stack: Stack, echo: Echo) -> None:
         echo("stopping the services")
         supervisor.stop_group("services")
         try:
-            set_up_kafka(paths, stack.addresses)
+            set_up_kafka(paths, stack.addresses, stack.copies)
             set_up_database(paths, stack.cluster(), stack.owner_environment())
             monitoring.set_up(paths, stack.addresses, stack.cluster())
             # A restart: after a reload with another password of a service, Mosquitto 2.0.11
@@ -56,6 +58,14 @@ def rotate_secrets(stack: Stack, echo: Echo) -> None:
         stack.cluster().replace_password(password, lambda: paths.store_superuser_password(password))
         paths.replace_kafka_admin_password()
         stack.prepare_kafka()
-        stack.stop_process("kafka")
-        stack.start_process("kafka")
+        if stack.addresses.has_replicas:
+            prepare_replicated_database(paths, stack.addresses, echo)
+            for number, _ in enumerate(stack.addresses.databases, start=1):
+                supervisor.signal(patroni.member_name(number), "database", "HUP")
+        # All nodes at once: they authenticate to each other with this password.
+        nodes = [f"kafka-{one}" for one, _ in enumerate(stack.addresses.kafkas, start=1)]
+        for node in nodes or ["kafka"]:
+            stack.stop_process(node)
+        for node in nodes or ["kafka"]:
+            stack.start_process(node)
     stack.wait_ready()

@@ -49,6 +49,10 @@ class StackSettings(ServiceSettings):
     backup_port: Port = 8005
     webhooks_port: Port = 8006
 
+    # Replicas: a standby of the database, three Kafka nodes, three etcd. Patroni is on loopback.
+    doorstep_ha: bool = False
+    patroni_port: Port = 8020
+
     # Monitoring, always on loopback: Prometheus, Alertmanager and the exporters.
     doorstep_observe: bool = False
     prometheus_port: Port = 9090

@@ -63,7 +63,8 @@ def set_up_kafka(paths: StackPaths, addresses: Addresses, replication_factor: in
     """Create Kafka's topics and access rules once enough brokers answer. Raises StackError."""
     admin = kafka_access(paths, addresses, ADMIN)
     passwords = {name: paths.kafka_password(name) for name in GRANTS}
-    _wait("kafka", lambda: probes.listens(addresses.kafka))
+    nodes = addresses.kafkas or (addresses.kafka,)
+    _wait("kafka", lambda: any(map(probes.listens, nodes)))
     deadline = time.monotonic() + SERVER_TIMEOUT_S
     while True:
         try:

@@ -7,25 +7,17 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from doorstep.credentials import DeviceSecrets, driver_token, mqtt_password
 from doorstep.kafka.access import KafkaAccess
 from doorstep.kafka.access_control import ADMIN, OPERATOR
-from doorstep.provision import (
-    check_driver_ids,
-    owner_connection,
-    provision_drivers,
-    provision_sources,
-)
-from doorstep.secrets_file import keep_secrets, read_secrets
-from doorstep.store.people import Device, change_device, list_devices
-from ops.console import Echo, operator, print_line
-from ops.stack import caddy, kafka, monitoring, probes, tls
+from ops.console import Echo, print_line
+from ops.stack import caddy, kafka, monitoring, tls
 from ops.stack.addresses import Addresses, check_options, choose_addresses
 from ops.stack.backup_repository import BackupRepository
+from ops.stack.device_accounts import DeviceAccounts
 from ops.stack.errors import StackError
 from ops.stack.paths import StackPaths
 from ops.stack.pids import process_exists
@@ -35,7 +27,9 @@ from ops.stack.processes import (
     SERVICES,
     ProcessSpec,
     backup_specs,
+    broker_specs,
     client_environment,
+    database_and_kafka_specs,
     database_url,
     has_service,
     kafka_access,
@@ -43,8 +37,15 @@ from ops.stack.processes import (
     postgres_cluster,
     proxy_specs,
     public_url,
-    server_specs,
     service_specs,
+)
+from ops.stack.replicas import kafka_nodes
+from ops.stack.replicas.specs import (
+    check_folder,
+    database_nodes,
+    prepare_replicated_database,
+    replica_specs,
+    stop_databases,
 )
 from ops.stack.settings import StackSettings
 from ops.stack.setup import (
@@ -59,13 +60,16 @@ from ops.stack.supervisor import Supervisor, write_config
 from ops.stack.tls_config import TlsConfig
 
 READY_TIMEOUT_S = 180.0
-LOGIN_TIMEOUT_S = 30.0  # a broker reads 100,000 new passwords in that time
 WAITING_MESSAGE_EVERY_S = 5.0
 POLL_S = 0.2
 SUPERVISOR = "supervisor"
+NO_BACKUPS = (
+    "a stack with --ha has no backups of pgBackRest yet: use pg_dump on DATABASE_ADMIN_URL "
+    "(docs/how-to/high-availability.md)"
+)
 
 
-class Stack:
+class Stack(DeviceAccounts):
     """A native stack below one folder.
 
     Processes inherit `environment` (tuning such as ACK_EVERY_S), with their addresses and secrets
@@ -184,7 +188,10 @@ class Stack:
             self.paths.owner_file.unlink(missing_ok=True)  # first, so that a demo notices at once
             self.supervisor.stop()
             if self.paths.addresses_file.exists() and self.paths.secrets.exists():
-                shutil.rmtree(self.cluster().socket_dir, ignore_errors=True)
+                if self.addresses.has_replicas:
+                    stop_databases(self.paths, self.addresses)
+                for node in self.database_nodes():
+                    shutil.rmtree(node.socket_dir, ignore_errors=True)
             self.paths.addresses_file.unlink(missing_ok=True)
             self._addresses = None
         if erase:
@@ -196,12 +203,16 @@ class Stack:
     def _start(self, owner_pid: int | None) -> None:
         self.paths.prepare()
         addresses = self._addresses = choose_addresses(self.settings, self._echo)
+        check_folder(self.paths, addresses)
+        if addresses.has_replicas and self.backups().is_wanted:
+            raise StackError(NO_BACKUPS)
         addresses.save(self.paths.addresses_file)
-        prepare_database(self.paths, self._echo)
+        if not addresses.has_replicas:
+            prepare_database(self.paths, self._echo)
         self.backups().check_not_lost()
         with ThreadPoolExecutor(3) as pool:
             tasks = [
-                pool.submit(self.cluster().prepare),
+                pool.submit(self._prepare_databases),
                 pool.submit(self.prepare_kafka),
                 pool.submit(prepare_brokers, self.paths, addresses, self._echo),
             ]
@@ -222,10 +233,28 @@ class Stack:
 
     def prepare_kafka(self) -> None:
         """Write Kafka's configuration, which holds the administrator's password."""
-        kafka.prepare(self.paths, self.addresses, self.settings, self._echo)
+        prepare = kafka_nodes.prepare if self.addresses.has_replicas else kafka.prepare
+        prepare(self.paths, self.addresses, self.settings, self._echo)
+
+    def _prepare_databases(self) -> None:
+        if self.addresses.has_replicas:
+            prepare_replicated_database(self.paths, self.addresses, self._echo)
+        else:
+            self.cluster().prepare()
+
+    def database_nodes(self) -> list[PostgresCluster]:
+        """Describe each database server: one, or with --ha two."""
+        if self.addresses.has_replicas:
+            return database_nodes(self.paths, self.addresses)
+        return [self.cluster()]
 
     def cluster(self) -> PostgresCluster:
-        """Describe the database server, with the present password of its superuser."""
+        """Describe the database server, with the present password of its superuser.
+
+        With --ha its URLs lead to the primary, and its folder is that of the first server.
+        """
+        if self.addresses.has_replicas:
+            return self.database_nodes()[0]
         return postgres_cluster(
             self.paths,
             self.addresses,
@@ -240,7 +269,12 @@ class Stack:
     def process_specs(self) -> list[ProcessSpec]:
         """Specify every process of the running stack."""
         of_stack = self.paths, self.addresses, self.settings
-        specs = server_specs(*of_stack, self.cluster()) + service_specs(*of_stack)
+        servers = (
+            replica_specs(*of_stack)
+            if self.addresses.has_replicas
+            else database_and_kafka_specs(*of_stack, self.cluster())
+        )
+        specs = servers + broker_specs(self.paths, self.addresses) + service_specs(*of_stack)
         specs += proxy_specs(*of_stack) + backup_specs(*of_stack, self.backups())
         return specs + monitoring.monitoring_specs(*of_stack)
 
@@ -251,7 +285,7 @@ class Stack:
     def set_up(self) -> None:
         """Create topics and migrate once the servers answer. The services wait for this."""
         with ThreadPoolExecutor(2) as pool:
-            topics = pool.submit(set_up_kafka, self.paths, self.addresses)
+            topics = pool.submit(set_up_kafka, self.paths, self.addresses, self.copies)
             environment = self.owner_environment()
             pool.submit(set_up_database, self.paths, self.cluster(), environment).result()
             topics.result()
@@ -259,8 +293,15 @@ class Stack:
         if self.backups().is_wanted:
             self.set_up_backups()
 
+    @property
+    def copies(self) -> int:
+        """How many Kafka nodes hold each record."""
+        return kafka_nodes.COPIES if self.addresses.has_replicas else 1
+
     def set_up_backups(self) -> None:
         """Archive the running database's WAL from now on. Idempotent. Raises StackError."""
+        if self.addresses.has_replicas:
+            raise StackError(NO_BACKUPS)
         repository, present = self.backups(), self.paths.backup_dir()
         if BACKUP_WORKER in self.supervisor.running() and present not in (None, repository.folder):
             raise StackError(
@@ -334,94 +375,6 @@ class Stack:
             time.sleep(POLL_S)
 
     # -- changes -------------------------------------------------------------------------------
-
-    def add_drivers(self, driver_ids: Sequence[str], *, again: bool = False) -> list[Device]:
-        """Register drivers, and wait until every broker accepts them.
-
-        A removed driver comes back only if `again`. Returns the drivers that may not log in.
-        """
-        check_driver_ids(driver_ids)
-        if not driver_ids:
-            return []
-        with owner_connection(self.database_admin_url) as conn:
-            locked_out = provision_drivers(
-                conn,
-                self.paths.fleet_key(),
-                driver_ids,
-                self._echo,
-                again=self._keep if again else None,
-                who=operator(),
-            )
-        self._wait_for_newest("driver", driver_ids, locked_out)
-        return locked_out
-
-    def add_sources(self, source_ids: Sequence[str], *, again: bool = False) -> list[Device]:
-        """Register sources of series, and wait until every broker accepts them."""
-        if not source_ids:
-            return []
-        with owner_connection(self.database_admin_url) as conn:
-            locked_out = provision_sources(
-                conn, source_ids, again=self._keep if again else None, who=operator()
-            )
-        self._wait_for_newest("source", source_ids, locked_out)
-        return locked_out
-
-    def devices(self, kind: str) -> list[Device]:
-        """Return all drivers or sources, removed ones included, in the order of their addition."""
-        with owner_connection(self.database_admin_url) as conn:
-            return list_devices(conn, kind)
-
-    def change_device(self, kind: str, device_id: str, change: str) -> Device:
-        """Revoke, rotate or remove a device, and wait until no broker accepts its old password.
-
-        Raises UnknownDriver.
-        """
-        secrets = DeviceSecrets.draw(kind) if change == "rotate" else None
-        with owner_connection(self.database_admin_url) as conn:
-            device = change_device(conn, kind, device_id, change, operator(), secrets)
-        if secrets is not None:
-            self._keep(device, secrets)
-        self._wait_for_logins(device, accepted=secrets is not None)
-        return device
-
-    def device_secrets(self, device: Device) -> DeviceSecrets | None:
-        """Return a device's secrets; None for random ones that were handed out elsewhere."""
-        if device.is_derived:
-            key, name = self.paths.fleet_key(), device.device_id
-            token = driver_token(key, name) if device.kind == "driver" else None
-            return DeviceSecrets(mqtt_password(key, name), token)
-        kept = read_secrets(self.paths.device_secrets_file).get(device.device_id)
-        return kept.secrets if kept and kept.generation == device.generation else None
-
-    def _keep(self, device: Device, secrets: DeviceSecrets) -> None:
-        file = self.paths.device_secrets_file
-        keep_secrets(file, device.device_id, device.generation, secrets)
-
-    def _wait_for_newest(
-        self, kind: str, device_ids: Sequence[str], locked_out: Sequence[Device]
-    ) -> None:
-        names = {one.device_id for one in locked_out}
-        newest = next((one for one in reversed(device_ids) if one not in names), None)
-        if newest is not None:
-            [device] = [one for one in self.devices(kind) if one.device_id == newest]
-            self._wait_for_logins(device, accepted=True)
-
-    def _wait_for_logins(self, device: Device, *, accepted: bool) -> None:
-        secrets = self.device_secrets(device)
-        if secrets is not None:  # else made over the API: there is nothing to log in with
-            self.wait_for_logins(device.device_id, secrets.mqtt_password, accepted=accepted)
-
-    def wait_for_logins(self, user: str, password: str, *, accepted: bool) -> None:
-        """Wait until broker_sync has brought a change to every broker. Raises StackError."""
-        deadline = time.monotonic() + LOGIN_TIMEOUT_S
-        for number, broker in enumerate(self.addresses.mqtt, start=1):
-            while probes.mqtt_accepts(broker, user, password) != accepted:
-                if time.monotonic() > deadline:
-                    still = "does not accept" if accepted else "still accepts"
-                    raise StackError(
-                        f"mosquitto-{number} {still} {user}: see ./run logs broker_sync"
-                    )
-                time.sleep(0.05)
 
     def pid_of(self, name: str) -> int:
         """Return a process's pid. Raises StackError if it does not run."""

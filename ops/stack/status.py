@@ -16,7 +16,7 @@ from ops.stack.supervisor import Running
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One line of `./run status`. `detail` is why the process is not ready."""
+    """One line of `./run status`. `detail` is why the process is not ready, or its role."""
 
     name: str
     address: str
@@ -65,6 +65,8 @@ def probe_processes(
 def _probe(
     spec: ProcessSpec, cluster: PostgresCluster, password: str, kafka: KafkaAccess
 ) -> tuple[bool, str]:
+    if spec.probe is not None:
+        return spec.probe()
     if spec.name == BROKER_SYNC:
         return True, ""  # serves nothing: its process is all there is to see
     if spec.kind in ("services", "backups"):

@@ -1,7 +1,7 @@
 -- What waits beside a driver's sequence of stops: docs/explanation/stacked-orders.md.
 
--- Open assignments whose evidence is derived again once due_at is past, and once until_at is:
--- fixes dated up to then are stored. evidence__settle_v1 does it.
+-- Open assignments whose evidence is derived again once due_at is past, the instant of the next
+-- stored fix; the last one is dated until_at. evidence__settle_v1 does it.
 CREATE TABLE evidence_due (
     order_id uuid NOT NULL,
     assignment_no int NOT NULL,

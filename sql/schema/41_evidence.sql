@@ -223,8 +223,16 @@ BEGIN
 END
 $$;
 
+-- The instant of a driver's first stored fix from one instant to another, or the latter.
+CREATE FUNCTION fix_history__first_at(of_driver_id text, since timestamptz, until timestamptz)
+RETURNS timestamptz LANGUAGE sql STABLE
+AS $$
+    SELECT coalesce(min(h.fix_at), until) FROM fix_history h
+    WHERE h.driver_id = of_driver_id AND h.fix_at >= since AND h.fix_at < until
+$$;
+
 -- Notes the open assignments for which fixes from the future are stored that may prove something
--- with the customer when they are past.
+-- with the customer when they are past: each of them, the earliest first.
 CREATE FUNCTION evidence__defer(of_orders uuid[], of_assignment_nos int[])
 RETURNS void LANGUAGE plpgsql
 SET enable_hashjoin = off  -- every join is a look-up by key
@@ -232,13 +240,16 @@ SET enable_mergejoin = off
 SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $$
+DECLARE
+    present CONSTANT timestamptz := evidence__counts_before();
 BEGIN
     INSERT INTO evidence_due AS e (order_id, assignment_no, due_at, until_at)
-    SELECT DISTINCT a.order_id, a.assignment_no, d.fix_at, d.fix_at
+    SELECT DISTINCT a.order_id, a.assignment_no,
+        fix_history__first_at(d.driver_id, present, d.fix_at), d.fix_at
     FROM unnest(of_orders, of_assignment_nos) AS k (order_id, assignment_no)
     JOIN assignment a ON a.order_id = k.order_id AND a.assignment_no = k.assignment_no
     JOIN driver_state d ON d.driver_id = a.driver_id
-    WHERE a.stop_no = 1 AND a.picked_up_at IS NOT NULL AND d.fix_at >= evidence__counts_before()
+    WHERE a.stop_no = 1 AND a.picked_up_at IS NOT NULL AND d.fix_at >= present
     ON CONFLICT (order_id, assignment_no) DO UPDATE
         SET due_at = least(e.due_at, EXCLUDED.due_at),
             until_at = greatest(e.until_at, EXCLUDED.until_at);
@@ -282,7 +293,8 @@ BEGIN
         CONTINUE WHEN due_orders IS NULL;
         DELETE FROM evidence_due e
             WHERE e.order_id = ANY (due_orders) AND e.until_at < due_before;
-        UPDATE evidence_due e SET due_at = e.until_at
+        UPDATE evidence_due e
+            SET due_at = fix_history__first_at(of_driver_id, due_before, e.until_at)
             WHERE e.order_id = ANY (due_orders) AND e.due_at < due_before;
         PERFORM FROM orders o WHERE o.order_id = ANY (due_orders)
             ORDER BY o.order_id FOR NO KEY UPDATE;

@@ -18,18 +18,29 @@ from tests.faults.checker import Checker
 from tests.faults.clocks import find_library
 from tests.faults.environment import EnvironmentSettings, FaultEnvironment
 from tests.faults.fault import Fault, Outcome
+from tests.faults.lost_machines import ReplicatedEnvironment
 from tests.faults.report import Result, as_json, as_table
 
 MODULES = (
     *("whole_stack", "brokers", "kafka", "full_disks", "consumers"),
-    *("network", "database", "apis", "viewers", "devices", "doubtful_devices", "backups"),
-    *("clocks",),
+    *(
+        "network",
+        "database",
+        "apis",
+        "viewers",
+        "devices",
+        "doubtful_devices",
+        "backups",
+        "lost_machines",
+        "clocks",
+    ),
 )
 LOGS = PROJECT / ".doorstep" / "faults"
 SMALL_DISK = "mounting a small file system needs root"
 # Faults that cannot run here, and why.
 NOT_HERE: dict[int, str] = {
     **({} if os.geteuid() == 0 else dict.fromkeys((11, 30), SMALL_DISK)),
+    **({} if shutil.which("patroni") else dict.fromkeys((36, 37), "patroni is not installed")),
     **({} if shutil.which("pgbackrest") else {31: "pgbackrest is not installed"}),
     **({} if find_library() else {33: "libfaketime is not installed"}),
 }
@@ -59,11 +70,25 @@ def run(
     say: Callable[[str], None],
     results: list[Result],
 ) -> None:
-    """Run faults one after the other into `results`. After a failure, start a new environment."""
+    """Run faults one after the other into `results`, those of a stack with --ha last."""
+    alone = [one for one in faults if not one.with_replicas]
+    _run_in(FaultEnvironment, alone, settings, say, results)
+    replicated = [one for one in faults if one.with_replicas]
+    _run_in(ReplicatedEnvironment, replicated, settings, say, results)
+
+
+def _run_in(
+    environment: type[FaultEnvironment],
+    faults: Sequence[Fault],
+    settings: EnvironmentSettings,
+    say: Callable[[str], None],
+    results: list[Result],
+) -> None:
+    """Run faults in one kind of environment. After a failure, start a new one."""
     left = list(faults)
     while left:
         say(f"starting a stack under {settings.rate:.0f} fixes/s")
-        with FaultEnvironment(settings, say) as env:
+        with environment(settings, say) as env:
             checker = Checker(env)
             while left:
                 fault = left.pop(0)

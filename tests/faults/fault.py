@@ -39,3 +39,4 @@ class Fault:
     limit_s: float | None
     quick: bool
     run: Callable[[FaultEnvironment], Outcome]
+    with_replicas: bool = False  # in a stack with --ha

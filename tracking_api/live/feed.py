@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -86,12 +86,14 @@ class Feed:
         on_batch: Callable[[FeedBatch], None],
         watched_drivers: Container[str],
         needs_positions: Callable[[], bool] = lambda: False,
+        on_pushed: Callable[[Sequence[Message]], None] | None = None,
     ) -> None:
         self._updates_topic = updates_topic
         self._positions_topic = positions_topic
         self._on_batch = on_batch
         self._watched_drivers = watched_drivers
         self._needs_positions = needs_positions
+        self._on_pushed = on_pushed
         self._config = {
             **kafka.as_librdkafka_dict(),
             "group.id": "tracking-api",  # required by librdkafka; no offsets are committed
@@ -141,6 +143,8 @@ class Feed:
                 if messages:
                     messages += consumer.consume(CONSUME_MAX_RECORDS, 0)
                     self._on_batch(self.decode(messages))
+                    if self._on_pushed is not None:
+                        self._on_pushed(messages)
                 if time.monotonic() >= probe_s:
                     if self._probe(consumer) not in (None, partitions):
                         return

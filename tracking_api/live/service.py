@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import ChainMap
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+from confluent_kafka import Message
 
 from doorstep.kafka.access import KafkaAccess
 from tracking_api.live.admission import StreamAdmission
@@ -21,6 +24,9 @@ from tracking_api.stores import Stores
 from tracking_api.track.road_eta import EstimateArrival
 from tracking_api.track.straight_eta import estimate_arrival
 from tracking_api.track.visibility import TrackLink
+
+if TYPE_CHECKING:
+    from doorstep.traces.exporter import SpanWriter
 
 
 class Live:
@@ -49,6 +55,7 @@ class Live:
         self.fleet = FleetChannel(stores.fleet)
         self.on_orders: Callable[[Iterable[UUID]], None] = lambda _: None
         self._feed: Feed | None = None
+        self._spans: SpanWriter | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -88,13 +95,24 @@ class Live:
                 on_batch=on_batch,
                 watched_drivers=self.watched_drivers,
                 needs_positions=lambda: self.fleet.is_watched,
+                on_pushed=self._make_push_tracer(settings),
             )
             self._feed.start()
+
+    def _make_push_tracer(self, settings: Settings) -> Callable[[Sequence[Message]], None] | None:
+        self._spans = settings.open_spans("tracking_api")
+        if self._spans is None:
+            return None
+        from tracking_api.live.traced_feed import push_tracer
+
+        return push_tracer(self._spans)
 
     async def close(self) -> None:
         """Stop, and close every stream."""
         if self._feed is not None:
             await asyncio.to_thread(self._feed.close)
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
         self.admission.close()
         for task in self._tasks:
             task.cancel()

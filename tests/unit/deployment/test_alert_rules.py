@@ -47,6 +47,14 @@ CASES = [
         {"doorstep_bridge_in_flight": gauge(0, 9), "doorstep_bridge_acked_total": counter(5, 0)},
     ),
     Case("KafkaUnderReplicated", {"kafka_under_replicated_partitions": gauge(0, 2)}),
+    Case(
+        "NoStandby",
+        {
+            'patroni_sync_standby{job="patroni",instance="1"}': gauge(0, 0),
+            'patroni_sync_standby{job="patroni",instance="2"}': gauge(1, 0),
+        },
+    ),
+    Case("PatroniDown", {'up{job="patroni",instance="1"}': gauge(1, 0)}),
     Case("PoisonMessages", {"doorstep_bridge_poison_total": counter(0, 1)}),
     Case("ConsumerLag", {'doorstep_driver_events_lag{partition="1"}': gauge(5, 200_000)}),
     Case(

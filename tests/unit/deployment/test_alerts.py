@@ -31,10 +31,10 @@ SERVICES_METRICS = (
 )
 # of Prometheus and the exporters
 EXTERNAL_METRICS = {
-    *("up", "pg_up", "kafka_under_replicated_partitions"),
+    *("up", "pg_up", "kafka_under_replicated_partitions", "patroni_sync_standby"),
     *("node_filesystem_avail_bytes", "node_filesystem_size_bytes"),
 }
-METRIC = re.compile(r"\b(?:doorstep|kafka|node|pg)_[a-z0-9_]+\b|\bup\b")
+METRIC = re.compile(r"\b(?:doorstep|kafka|node|patroni|pg)_[a-z0-9_]+\b|\bup\b")
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,7 @@ def test_json__too_large__is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [b"PK\x03\x04 no archive", b"\x1f\x8b no gzip", FILES["track.csv.gz"][:-20], b"\x00" * 99,
      b"\x0e\x10\x14\x08\xff\xff\xff\xff.FIT", b"[" * 100_000, b'{"type": "Feature"', b"<" * 99,
      track_files.zipped("readme.md", b"x")],
+    ids=["zip", "gzip", "cut-gzip", "zeros", "fit", "nested", "json", "xml", "readme"],
 )  # fmt: skip
 def test_read__damaged_file__is_one_error(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UnreadableTrack):
