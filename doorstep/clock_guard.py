@@ -1,18 +1,22 @@
 """Detects a wall clock that was stepped while the process runs.
 
 A position is judged by when it arrived. With a clock that is an hour behind, every good fix is "in
-the future"; a command opens a range an hour too early. So nothing is judged or commanded until the
-clock is right again. It is right when
+the future"; a command opens a range an hour too early. So a process whose clock was stepped never
+judges again. It ends once the clock is right, and the one that replaces it judges: librdkafka waits
+until an instant of the wall clock, so after a step back by an hour its waits may last an hour. The
+clock is right when
 
 - it is back: within MAX_STEP_S of where the clock of the machine's uptime says it should be, or
 - the step was a correction: the kernel says that NTP has set its clock and keeps it.
 
-A restart accepts the clock as it is.
+A start accepts the clock as it is.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +31,9 @@ MAX_STEP_S = 60.0  # half of what a fix may be dated ahead of its arrival
 CONFIRM_AFTER_S = 10.0  # a step clears the kernel's "synchronised" until NTP agrees with the clock
 MAX_KERNEL_OFF_S = 1.0
 MAX_READING_S = 0.1  # a process that was suspended between two readings reads again
+WATCH_EVERY_S = 1.0
+END_WITHIN_S = 5.0  # a thread that librdkafka holds does not end; the rest takes 2 s
+EXIT_STATUS = 75  # as EX_TEMPFAIL: a supervisor starts the service again
 TIME_ERROR = 5  # of adjtimex: the clock is not synchronised
 NANOSECONDS = 0x2000  # of adjtimex's status: `tv_usec` counts nanoseconds
 
@@ -101,28 +108,62 @@ class ClockGuard:
         self._stepped_at_s: float | None = None  # uptime
 
     def check(self) -> None:
-        """Raise ClockStepped while the clock is not trusted."""
+        """Raise ClockStepped if the clock was stepped."""
         if not self.is_trusted():
             raise ClockStepped
 
     def is_trusted(self) -> bool:
-        """Return whether the wall clock may judge. Small differences are followed."""
+        """Return whether the wall clock may judge: never again after a step."""
+        with self._lock:
+            if self._stepped_at_s is None:
+                self._compare(self._read())
+            return self._stepped_at_s is None
+
+    def is_right_again(self) -> bool:
+        """Return whether the clock was stepped and is right now: this process should end."""
         with self._lock:
             now = self._read()
-            off_s = now.wall_s - now.uptime_s - self._expected_s
-            if abs(off_s) > MAX_STEP_S and not self._is_correction(now, off_s):
-                OFF_S.set(off_s)
+            off_s = self._compare(now)
+            if self._stepped_at_s is None:
                 return False
-            self._expected_s += off_s
-            if self._stepped_at_s is not None:
-                get_logger().warning("clock_trusted_again", off_s=round(off_s, 1))
-            self._stepped_at_s = None
-            OFF_S.set(0)
-            return True
+            if abs(off_s) <= MAX_STEP_S:
+                return True
+            waited_s = now.uptime_s - self._stepped_at_s
+            return waited_s >= CONFIRM_AFTER_S and self._confirms(now.wall_s)
 
-    def _is_correction(self, now: Clocks, off_s: float) -> bool:
-        if self._stepped_at_s is None:
-            get_logger().error("clock_stepped", off_s=round(off_s, 1))
+    def _compare(self, now: Clocks) -> float:
+        """Return how far the clock is off. Small differences are followed before a step."""
+        off_s = now.wall_s - now.uptime_s - self._expected_s
+        if self._stepped_at_s is None and abs(off_s) <= MAX_STEP_S:
+            self._expected_s += off_s
+            off_s = 0.0
+        elif self._stepped_at_s is None:
             self._stepped_at_s = now.uptime_s
-        waited_s = now.uptime_s - self._stepped_at_s
-        return waited_s >= CONFIRM_AFTER_S and self._confirms(now.wall_s)
+            get_logger().error("clock_stepped", off_s=round(off_s, 1))
+        OFF_S.set(off_s)
+        return off_s
+
+
+def end_process() -> None:
+    """End this process: in order, or after END_WITHIN_S without."""
+    get_logger().error("ends_because_the_clock_was_stepped")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(END_WITHIN_S)
+    os._exit(EXIT_STATUS)
+
+
+def watched_clock(
+    guard: ClockGuard | None = None,
+    end: Callable[[], None] = end_process,
+    every_s: float = WATCH_EVERY_S,
+) -> ClockGuard:
+    """Return a guard whose process ends once a stepped clock is right again."""
+    guard = guard or ClockGuard()
+
+    def watch() -> None:
+        while not guard.is_right_again():
+            time.sleep(every_s)
+        end()
+
+    threading.Thread(target=watch, name="clock", daemon=True).start()
+    return guard

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from doorstep.clock_guard import ClockGuard
+from doorstep.clock_guard import ClockGuard, watched_clock
 from doorstep.http.clock_gate import ClockGate
 from doorstep.http.docs import docs_routes
 from doorstep.http.failure_body import NewFailure
@@ -76,7 +76,7 @@ def build_service(settings: Settings) -> FastAPI:
                 task.cancel()
                 positions.close()
 
-    app = _bare_app(ClockGuard())
+    app = _bare_app(watched_clock())
     app.router.lifespan_context = lifespan
     return app
 

@@ -91,6 +91,7 @@ class Processor:
         self.topic = UNKNOWN_TOPIC
         self.last_run_s = time.monotonic()
         consumer.on_leave = self._on_leave
+        consumer.on_preceding = self._arrivals.committed
 
     def run(self, stopping: threading.Event, check: Callable[[], None]) -> None:
         """Process until `stopping`. `check` raises the exception of a failed thread."""

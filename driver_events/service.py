@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from doorstep.clock_guard import ClockGuard
+from doorstep.clock_guard import ClockGuard, watched_clock
 from doorstep.store import admin
 from doorstep.telemetry import serve_telemetry
 from driver_events.acks import TICK_S, AckPublisher, AckSchedule, watermark_reader
@@ -93,6 +93,7 @@ def _run_patch_sink(
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
+    watched_clock()
     sink = PatchSink(settings, acks.request)
 
     def ready() -> Mapping[str, bool]:
@@ -116,7 +117,7 @@ def _run_database_sink(
     workers: dict[str, Worker],
     stopping: threading.Event,
 ) -> None:
-    clock = ClockGuard()
+    clock = watched_clock()
     outbox = OutboxPublisher(
         Connection(url, "driver_events outbox"),
         settings.kafka,
@@ -164,7 +165,7 @@ def _run_database_sink(
         "partitions", _timed(clock, _partitions_ahead(url)), PARTITIONS_EVERY_S
     )
     compaction = CompactionWorker(settings, lambda worked_s: not stopping.wait(worked_s))
-    workers["compaction"] = Worker("compaction", compaction.run, HISTORY_EVERY_S)
+    workers["compaction"] = Worker("compaction", _timed(clock, compaction.run), HISTORY_EVERY_S)
     workers["watchdog"] = Worker("watchdog", watchdog.check, WATCH_EVERY_S)
     retention = timedelta(days=settings.series_retention_days)
     series = SeriesWriter(

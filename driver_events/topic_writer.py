@@ -33,6 +33,7 @@ class TopicWriter(ABC, Generic[B, R]):
         self._consumer = consumer
         self._connection = connection
         self._arrivals = ArrivalTimes()
+        consumer.on_preceding = self._arrivals.committed
         self._topic = UNKNOWN_TOPIC
         self._checked_at_s = 0.0
 

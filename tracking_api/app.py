@@ -22,7 +22,7 @@ from doorstep.administration.fields import (
     PolicyChange,
     RestaurantChange,
 )
-from doorstep.clock_guard import ClockGuard
+from doorstep.clock_guard import ClockGuard, watched_clock
 from doorstep.http.clock_gate import ClockGate
 from doorstep.http.direct_routes import DirectRoute, DirectRoutes
 from doorstep.http.docs import docs_routes
@@ -264,7 +264,7 @@ def build_service(settings: Settings) -> FastAPI:
                 await live.close()
                 await app.state.context.read_log.flush_or_log()
 
-    app = _bare_app(settings.tracking_api_serves, ClockGuard())
+    app = _bare_app(settings.tracking_api_serves, watched_clock())
     app.router.lifespan_context = lifespan
     return app
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from tests.faults.environment import FaultEnvironment
+
+Kind = Literal["plain", "tls", "replicas"]
+"""A stack as it is, with --tls, or with --ha."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Fault:
     `run` gets a healthy environment under load, breaks it, waits until it is healthy again
     (`env.wait_healthy`) and returns the outcome. It leaves every part running as before. An
     exception is a failure as well. `limit_s` bounds `recovery_s`. The `quick` faults take seconds
-    and run in CI.
+    and run in CI. `not_here` says why a fault cannot run on this machine.
     """
 
     id: int
@@ -39,4 +42,5 @@ class Fault:
     limit_s: float | None
     quick: bool
     run: Callable[[FaultEnvironment], Outcome]
-    with_replicas: bool = False  # in a stack with --ha
+    environment: Kind = "plain"
+    not_here: str = ""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
 
 from doorstep.clock_guard import (
     CONFIRM_AFTER_S,
+    EXIT_STATUS,
     ClockGuard,
     Clocks,
     kernel_confirms,
     read_clocks,
+    watched_clock,
 )
 from doorstep.errors import ClockStepped
 
 HOUR_S = 3600.0
+SOON_S = 60.0
 
 
 class Server:
@@ -45,7 +51,7 @@ def guard(server: Server) -> ClockGuard:
 
 
 @pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S, 61, -61])
-def test_clock_guard__clock_stepped__not_trusted_until_it_is_back(
+def test_clock_guard__clock_stepped__not_trusted_again(
     server: Server, guard: ClockGuard, step_s: float
 ) -> None:
     server.pass_s(100)
@@ -53,11 +59,21 @@ def test_clock_guard__clock_stepped__not_trusted_until_it_is_back(
     server.wall_s += step_s
     assert not guard.is_trusted()
     server.pass_s(10 * HOUR_S)
+    assert not guard.is_right_again()
+    server.wall_s -= step_s
     with pytest.raises(ClockStepped):
         guard.check()
-    server.wall_s -= step_s
-    guard.check()
-    assert guard.is_trusted()
+
+
+@pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S])
+def test_clock_guard__clock_is_back__right_again(
+    server: Server, guard: ClockGuard, step_s: float
+) -> None:
+    assert not guard.is_right_again()
+    server.wall_s += step_s
+    assert not guard.is_right_again()
+    server.wall_s -= step_s - 5
+    assert guard.is_right_again()
 
 
 def test_clock_guard__small_corrections__are_followed(server: Server, guard: ClockGuard) -> None:
@@ -67,20 +83,17 @@ def test_clock_guard__small_corrections__are_followed(server: Server, guard: Clo
         assert guard.is_trusted()
 
 
-def test_clock_guard__ntp_corrects_the_clock__trusted_once_the_kernel_confirms(
+def test_clock_guard__ntp_corrects_the_clock__right_once_the_kernel_confirms(
     server: Server, guard: ClockGuard
 ) -> None:
     server.wall_s += HOUR_S
     server.is_synchronised = True  # of before the step
-    assert not guard.is_trusted()
+    assert not guard.is_right_again()
     server.is_synchronised = False
     server.pass_s(CONFIRM_AFTER_S)
-    assert not guard.is_trusted()
+    assert not guard.is_right_again()
     server.is_synchronised = True
-    assert guard.is_trusted()
-    server.is_synchronised = False
-    assert guard.is_trusted()
-    server.wall_s -= HOUR_S
+    assert guard.is_right_again()
     assert not guard.is_trusted()
 
 
@@ -90,6 +103,31 @@ def test_clock_guard__stepped_while_idle__seen_at_the_next_use(
     server.pass_s(30 * 86_400)
     server.wall_s -= HOUR_S
     assert not guard.is_trusted()
+
+
+def test_watched_clock__right_again__ends_the_process_once(
+    server: Server, guard: ClockGuard
+) -> None:
+    ended = threading.Event()
+    assert watched_clock(guard, ended.set, every_s=0.001) is guard
+    server.wall_s -= HOUR_S
+    while guard.is_trusted():
+        pass
+    assert not ended.wait(0.05)
+    server.wall_s += HOUR_S
+    assert ended.wait(SOON_S)
+
+
+def test_end_process__a_thread_that_does_not_end__is_left_behind() -> None:
+    code = (
+        "import signal, time\n"
+        "from doorstep import clock_guard\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "clock_guard.END_WITHIN_S = 0.1\n"
+        "clock_guard.end_process()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, timeout=SOON_S)
+    assert done.returncode == EXIT_STATUS
 
 
 def test_kernel_confirms__another_clock_than_the_kernels__never() -> None:

@@ -66,6 +66,13 @@ def test_arrivals__set_back_over_a_pause__the_partition_goes_on_as_before() -> N
     assert times_of(arrivals, FakeMessage(8, NOW_MS - HOUR_MS)) == [NOW_MS]
 
 
+def test_arrivals__set_back_before_a_start__the_record_before_tells() -> None:
+    arrivals = ArrivalTimes(lambda: NOW_MS)
+    arrivals.resume({0: 8})
+    commit(arrivals, FakeMessage(7, NOW_MS - 30_000))
+    assert times_of(arrivals, FakeMessage(8, NOW_MS - HOUR_MS)) == [NOW_MS]
+
+
 def test_arrivals__read_again_from_before__keeps_its_times() -> None:
     arrivals = ArrivalTimes(lambda: NOW_MS)
     commit(arrivals, FakeMessage(7, NOW_MS))
