@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from tests.faults.environment import FaultEnvironment
 
-Kind = Literal["plain", "tls", "replicas"]
-"""A stack as it is, with --tls, or with --ha."""
+Kind = Literal["plain", "tls", "replicas", "own"]
+"""A stack as it is, with --tls, with --ha, or one that the fault starts and checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The fixes of a stack that a fault has checked itself."""
+
+    commit_acked: int
+    lost: int
+    duplicates: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +33,7 @@ class Outcome:
     seen: str
     recovery_s: float | None
     ok: bool
+    counts: Counts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+Say = Callable[[str], None]
 BAR_CHARS = 24
 CLEAR_LINE = "\r\x1b[2K"
 
