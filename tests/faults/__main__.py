@@ -36,7 +36,7 @@ LOGS = PROJECT / ".doorstep" / "faults"
 
 EPILOG = """examples:
   ./run faults --list             list the faults and what is expected
-  ./run faults                    all of them, about 50 minutes
+  ./run faults                    all of them, about an hour
   ./run faults --only 1 3 9       these; 0 is the run without a fault
   ./run faults --quick --json     the ones that take seconds; the last line is JSON
   ./run faults --rate 1000        at twice the default load
