@@ -25,11 +25,16 @@ class ArrivalTimes:
     """Replaces timestamps of a wrong clock by the time at which the record is read.
 
     A timestamp is wrong if it is ahead of now, or behind what was committed before it in its
-    partition; one that is close to now is right. The reader's own clock must be trusted. The record
-    arrived no later than now, so customers see no more than with its real time.
+    partition; one that is close to now is right. The record arrived no later than now, so customers
+    see no more than with its real time.
     """
 
-    def __init__(self, now_ms: Callable[[], int] = _now_ms) -> None:
+    def __init__(
+        self,
+        check_clock: Callable[[], None] = lambda: None,
+        now_ms: Callable[[], int] = _now_ms,
+    ) -> None:
+        self._check_clock = check_clock
         self._now_ms = now_ms
         self._committed: dict[int, tuple[int, int]] = {}  # partition -> next offset, newest time
 
@@ -42,7 +47,10 @@ class ArrivalTimes:
         }
 
     def records_of(self, messages: Sequence[Message]) -> list[Record]:
-        """Convert messages to records with the times of their arrival."""
+        """Convert messages to records with the times of their arrival.
+
+        Raises ClockStepped if the reader's clock may be the wrong one.
+        """
         records = records_of(messages)
         stamps, now_ms = list(map(_timestamp_of, records)), self._now_ms()
         if not stamps or (
@@ -55,6 +63,7 @@ class ArrivalTimes:
             if not self._is_right(_partition(message), stamp_ms, now_ms)
         ]
         if wrong:
+            self._check_clock()
             metrics.WRONG_TIMESTAMPS.inc(len(wrong))
             get_logger().warning(
                 "wrong_timestamps", records=len(wrong), off_s=(stamps[wrong[0]] - now_ms) / 1000

@@ -68,7 +68,7 @@ class PartitionConsumer:
         self._group_id = group_id
         self._name = name
         self._fetch_wait_ms = fetch_wait_ms
-        self._check_clock = check_clock
+        self.check_clock = check_clock
         self._log = get_logger(topic=topic)
         self._admin = self._make_admin_client()
         self._assigned: list[int] = []
@@ -212,10 +212,11 @@ class PartitionConsumer:
         return {one: (offset, ends[one]) for one, offset in offsets.items()}
 
     def assign(self, offsets: Mapping[int, int]) -> None:
-        """Start reading the assigned partitions at these offsets.
+        """Start reading the assigned partitions at these offsets. Raises ClockStepped.
 
         The record before each, if Kafka still has it, only goes to `on_preceding`.
         """
+        self.check_clock()
         before = {one: max(0, offsets[one] - 1) for one in self._assigned}
         self._consumer.assign([TopicPartition(self._topic, *one) for one in before.items()])
         self._offsets = dict(offsets)
@@ -249,7 +250,7 @@ class PartitionConsumer:
         if self._awaits_preceding and messages:
             messages = self._without_preceding(messages)
         if messages:
-            self._check_clock()
+            self.check_clock()
         return messages
 
     def _without_preceding(self, messages: Sequence[Message]) -> list[Message]:

@@ -87,7 +87,7 @@ class Processor:
         self._log = get_logger()
         self._backoff_s = 0.0
         self._rate_monitor = RateMonitor()
-        self._arrivals = ArrivalTimes()
+        self._arrivals = ArrivalTimes(consumer.check_clock)
         self.topic = UNKNOWN_TOPIC
         self.last_run_s = time.monotonic()
         consumer.on_leave = self._on_leave

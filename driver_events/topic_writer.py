@@ -32,7 +32,7 @@ class TopicWriter(ABC, Generic[B, R]):
     def __init__(self, consumer: PartitionConsumer, connection: Connection) -> None:
         self._consumer = consumer
         self._connection = connection
-        self._arrivals = ArrivalTimes()
+        self._arrivals = ArrivalTimes(consumer.check_clock)
         consumer.on_preceding = self._arrivals.committed
         self._topic = UNKNOWN_TOPIC
         self._checked_at_s = 0.0

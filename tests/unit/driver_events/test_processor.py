@@ -51,6 +51,7 @@ class FakeConsumer:
         self.needs_offsets = True
         self.events: list[str] = []
         self.kafka_is_up = True
+        self.check_clock: Callable[[], None] = lambda: None
         self.on_leave: Callable[[], None]
         self.during_consume: Callable[[], None] = lambda: None
         self._offset: int | None = None
