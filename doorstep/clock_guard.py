@@ -20,6 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from prometheus_client import Gauge
@@ -111,6 +112,12 @@ class ClockGuard:
         """Raise ClockStepped if the clock was stepped."""
         if not self.is_trusted():
             raise ClockStepped
+
+    def now(self) -> datetime:
+        """Return the wall clock's instant, which may judge. Raises ClockStepped."""
+        at = datetime.now(UTC)
+        self.check()  # after it: a step before the reading is seen
+        return at
 
     def is_trusted(self) -> bool:
         """Return whether the wall clock may judge: never again after a step."""

@@ -53,8 +53,9 @@ def build_app(
     clock: ClockGuard | None = None,
 ) -> FastAPI:
     """Build the application over a given store."""
-    app = _bare_app(clock or ClockGuard())
-    _set_context(app, store, positions, service_token, phone_doors or PhoneDoors())
+    clock = clock or ClockGuard()
+    app = _bare_app(clock)
+    _set_context(app, store, positions, service_token, phone_doors or PhoneDoors(), clock)
     return app
 
 
@@ -68,7 +69,7 @@ def build_service(settings: Settings) -> FastAPI:
             positions = KafkaPositions(settings.kafka, settings.kafka_positions_topic)
             doors = PhoneDoors(settings.phone_http_url.rstrip("/"), settings.phone_mqtt_url)
             token = settings.driver_api_token.get_secret_value()
-            _set_context(app, store, positions, token, doors)
+            _set_context(app, store, positions, token, doors, clock)
             task = asyncio.create_task(log_availability(store.is_available))
             try:
                 yield
@@ -76,7 +77,8 @@ def build_service(settings: Settings) -> FastAPI:
                 task.cancel()
                 positions.close()
 
-    app = _bare_app(watched_clock())
+    clock = watched_clock()
+    app = _bare_app(clock)
     app.router.lifespan_context = lifespan
     return app
 
@@ -87,6 +89,7 @@ def _set_context(
     positions: PositionPublisher,
     service_token: str,
     phone_doors: PhoneDoors,
+    clock: ClockGuard,
 ) -> None:
     find_token = accept_service_token(TokenCache(store.find_token), service_token)
     letters = RateLimiter(LETTERS_PER_MINUTE / 60, BURST_LETTERS)
@@ -100,6 +103,7 @@ def _set_context(
         letters,
         SignInLimiter(),
         phone_doors,
+        clock.now,
     )
 
 
