@@ -36,6 +36,7 @@ class ArrivalTimes:
     ) -> None:
         self._check_clock = check_clock
         self._now_ms = now_ms
+        self._replacing = False  # at the newest message
         self._committed: dict[int, tuple[int, int]] = {}  # partition -> next offset, newest time
 
     def resume(self, offsets: Mapping[int, int]) -> None:
@@ -56,6 +57,7 @@ class ArrivalTimes:
         if not stamps or (
             min(stamps) >= now_ms - TOLERANCE_MS and max(stamps) <= now_ms + TOLERANCE_MS
         ):
+            self._replacing = False
             return records
         wrong = [
             n
@@ -65,9 +67,10 @@ class ArrivalTimes:
         if wrong:
             self._check_clock()
             metrics.WRONG_TIMESTAMPS.inc(len(wrong))
-            get_logger().warning(
-                "wrong_timestamps", records=len(wrong), off_s=(stamps[wrong[0]] - now_ms) / 1000
-            )
+            if not self._replacing:
+                off_s = (stamps[wrong[0]] - now_ms) / 1000
+                get_logger().warning("wrong_timestamps", off_s=off_s)
+        self._replacing = bool(wrong)
         for n in wrong:
             records[n] = records[n]._replace(received_at_ms=now_ms)
         return records
