@@ -7,7 +7,8 @@ until an instant of the wall clock, so after a step back by an hour its waits ma
 clock is right when
 
 - it is back: within MAX_STEP_S of where the clock of the machine's uptime says it should be, or
-- the step was a correction: the kernel says that NTP has set its clock and keeps it.
+- the step was a correction: the kernel says that NTP has set its clock and keeps it, or
+- there is no NTP, and ACCEPT_AFTER_S have passed: what set the clock is the only authority.
 
 A start accepts the clock as it is.
 """
@@ -30,6 +31,7 @@ from doorstep.telemetry import get_logger
 
 MAX_STEP_S = 60.0  # half of what a fix may be dated ahead of its arrival
 CONFIRM_AFTER_S = 10.0  # a step clears the kernel's "synchronised" until NTP agrees with the clock
+ACCEPT_AFTER_S = 300.0  # long enough for a person to be alerted, and to set it back
 MAX_KERNEL_OFF_S = 1.0
 MAX_READING_S = 0.1  # a process that was suspended between two readings reads again
 WATCH_EVERY_S = 1.0
@@ -107,6 +109,8 @@ class ClockGuard:
         now = read()
         self._expected_s = now.wall_s - now.uptime_s  # what the wall clock shows at uptime 0
         self._stepped_at_s: float | None = None  # uptime
+        self._stepped_off_s = 0.0
+        self._has_ntp = False  # before a step
 
     def check(self) -> None:
         """Raise ClockStepped if the clock was stepped."""
@@ -132,10 +136,13 @@ class ClockGuard:
             now = self._read()
             off_s = self._compare(now)
             if self._stepped_at_s is None:
+                self._has_ntp = self._has_ntp or self._confirms(now.wall_s)
                 return False
             if abs(off_s) <= MAX_STEP_S:
                 return True
             waited_s = now.uptime_s - self._stepped_at_s
+            if not self._has_ntp and waited_s >= ACCEPT_AFTER_S:
+                return True
             return waited_s >= CONFIRM_AFTER_S and self._confirms(now.wall_s)
 
     def _compare(self, now: Clocks) -> float:
@@ -144,8 +151,8 @@ class ClockGuard:
         if self._stepped_at_s is None and abs(off_s) <= MAX_STEP_S:
             self._expected_s += off_s
             off_s = 0.0
-        elif self._stepped_at_s is None:
-            self._stepped_at_s = now.uptime_s
+        elif self._stepped_at_s is None or abs(off_s - self._stepped_off_s) > MAX_STEP_S:
+            self._stepped_at_s, self._stepped_off_s = now.uptime_s, off_s  # each step waits anew
             get_logger().error("clock_stepped", off_s=round(off_s, 1))
         OFF_S.set(off_s)
         return off_s

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from doorstep.clock_guard import (
-    CONFIRM_AFTER_S,
+    ACCEPT_AFTER_S,
     EXIT_STATUS,
     ClockGuard,
     Clocks,
@@ -59,7 +59,7 @@ def test_clock_guard__clock_stepped__not_trusted_again(
     server.wall_s += step_s
     assert not guard.is_trusted()
     server.pass_s(10 * HOUR_S)
-    assert not guard.is_right_again()
+    assert not guard.is_trusted()
     server.wall_s -= step_s
     with pytest.raises(ClockStepped):
         guard.check()
@@ -86,13 +86,30 @@ def test_clock_guard__small_corrections__are_followed(server: Server, guard: Clo
 def test_clock_guard__ntp_corrects_the_clock__right_once_the_kernel_confirms(
     server: Server, guard: ClockGuard
 ) -> None:
-    server.wall_s += HOUR_S
-    server.is_synchronised = True  # of before the step
+    server.is_synchronised = True
     assert not guard.is_right_again()
+    server.wall_s += HOUR_S
+    assert not guard.is_right_again()  # what the kernel says is of before the step
     server.is_synchronised = False
-    server.pass_s(CONFIRM_AFTER_S)
+    server.pass_s(10 * HOUR_S)
     assert not guard.is_right_again()
     server.is_synchronised = True
+    assert guard.is_right_again()
+    assert not guard.is_trusted()
+
+
+def test_clock_guard__without_ntp__the_new_clock_is_accepted_after_a_while(
+    server: Server, guard: ClockGuard
+) -> None:
+    server.wall_s -= HOUR_S
+    assert not guard.is_right_again()
+    server.pass_s(ACCEPT_AFTER_S - 1)
+    assert not guard.is_right_again()
+    server.wall_s += 3 * HOUR_S
+    assert not guard.is_right_again()
+    server.pass_s(ACCEPT_AFTER_S - 1)
+    assert not guard.is_right_again()
+    server.pass_s(1)
     assert guard.is_right_again()
     assert not guard.is_trusted()
 
